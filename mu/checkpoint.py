@@ -1,0 +1,79 @@
+"""Loading a run: the module, built again from what its checkpoint says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mu.errors import InputError
+from mu.recorded import build
+
+if TYPE_CHECKING:
+    from mu.module import UnlearningModule
+
+
+def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> UnlearningModule:
+    """Build the module that a checkpoint holds, with its weights.
+
+    Args:
+        path: a checkpoint file, or a run folder (its `checkpoints/last.ckpt`).
+        allow: further classes that may be instantiated (a method's own helper objects).
+        live: arguments of the method that no file can hold, by name (`backbone=Classifier(network=...)`).
+
+    Returns:
+        The UnlearningModule in eval mode; `.served()` is the unlearned backbone.
+
+    Raises:
+        InputError: no checkpoint, not one of ours, or one that does not fit.
+    """
+    from mu.module import UnlearningModule
+    from mu.weights import read_checkpoint
+
+    file = find_checkpoint(path)
+    checkpoint = read_checkpoint(file)
+    record = checkpoint.get("mu")
+    if not isinstance(record, dict) or "spec" not in record:
+        raise InputError(f"{file} is not a checkpoint written by mu; load its weights with Classifier(weights=...).")
+    spec = record["spec"]
+    arguments = {**spec["init_args"], **live}
+    arguments["backbone"] = live.get("backbone", _without_weights(arguments.get("backbone")))
+    module = build({**spec, "init_args": {k: v for k, v in arguments.items() if k not in live}}, allow) if not live else _with_live(
+        spec["class_path"], arguments, live, allow)
+    if not isinstance(module, UnlearningModule):
+        raise InputError(f"{spec['class_path']} is not an UnlearningModule.")
+    module.needs_reference = False  # type: ignore[misc] - the original is not at hand, and serving does not ask for it
+    module.configure_model()
+    module.load_state_dict(checkpoint["state_dict"])
+    module.original_hash = record["original_hash"]
+    module.served().eval()
+    return module.eval()
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint file that `path` names."""
+    path = Path(path)
+    if path.is_dir():
+        for candidate in (path / "checkpoints" / "last.ckpt", path / "last.ckpt"):
+            if candidate.is_file():
+                return candidate
+        raise InputError(f"{path} holds no checkpoints/last.ckpt; give a run folder of a finished fit, or a .ckpt file.")
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint {path}.")
+    return path
+
+
+def _without_weights(spec: Any) -> Any:
+    """The backbone's weights come from the checkpoint, so the file they once came from need not exist any more."""
+    if isinstance(spec, dict) and "init_args" in spec:
+        return {**spec, "init_args": {k: v for k, v in spec["init_args"].items() if k not in ("weights", "pretrained")}}
+    return spec
+
+
+def _with_live(path: str, arguments: dict[str, Any], live: dict[str, Any], allow: Iterable[type]) -> Any:
+    from mu.recorded import _allowed, _import
+
+    cls = _import(path)
+    if not _allowed(cls, tuple(allow)):
+        raise InputError(f"{path} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you trust it.")
+    return cls(**{name: value if name in live else build(value, allow) for name, value in arguments.items()})

@@ -1,0 +1,50 @@
+"""Hashes that say whether two runs may be compared or reused."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from typing import TYPE_CHECKING, Any
+
+from mu.recorded import spec_of
+
+if TYPE_CHECKING:
+    from mu.module import UnlearningModule
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def recipe_hash(module: UnlearningModule) -> str:
+    """The recipe of a run that trains from scratch: architecture, optimizer, schedule, epochs, batches, augmentation.
+
+    Seeds and weights are left out, so that an original and its oracle have the same recipe.
+    """
+    backbone = spec_of(module.backbone)
+    if isinstance(backbone, dict):
+        backbone = {**backbone, "init_args": {k: v for k, v in backbone["init_args"].items()
+                                              if k not in ("weights", "pretrained", "init_seed") and v is not None}}
+    trainer = module._trainer
+    return digest({
+        "backbone": backbone, "optimizer": spec_of(module.make_optimizer), "scheduler": spec_of(module.scheduler), "norm": module.norm,
+        "epochs": trainer.max_epochs if trainer is not None else None,
+        "clip": trainer.gradient_clip_val if trainer is not None else None,
+        "precision": str(trainer.precision) if trainer is not None else None,
+        "task": module.task.recipe() if module.task is not None else None,
+    })
+
+
+def source_hash(cls: type) -> str:
+    """The sources of a class and of its bases outside the libraries, so that a changed method is not taken for the old one."""
+    texts = []
+    for base in cls.__mro__:
+        if base.__module__.split(".")[0] in ("builtins", "torch", "lightning", "abc", "typing", "pytorch_lightning"):
+            continue
+        try:
+            texts.append(inspect.getsource(inspect.getmodule(base) or base))
+        except (OSError, TypeError):  # typed in at a prompt: there is no source to compare
+            texts.append(base.__qualname__)
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]

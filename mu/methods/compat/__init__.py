@@ -1,0 +1,1 @@
+"""Variants that reproduce quirks of released code where a quirk moves a published number."""

@@ -1,0 +1,417 @@
+"""UnlearningModule: a backbone, an optimizer, perhaps a mask and a frozen reference. One subclass for each paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from mu.backbones import Backbone, Summed
+from mu.data import UnlearningDataModule, check_provides
+from mu.errors import InputError, RunError
+from mu.lr import LRSchedule
+from mu.masks import WeightMask
+from mu.metrics.outputs import Outputs
+from mu.plan import Retain, Schedule
+from mu.recorded import Recorded, spec_of
+from mu.reference import frozen_copy
+from mu.substitutes import Substitute
+from mu.timing import Stopwatch
+from mu.weights import weights_hash
+
+Norm = Literal["train", "eval", "recalibrate"]
+Part = dict[str, Any]
+_NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+class UnlearningModule(LightningModule, Recorded):
+    """Base of all methods.
+
+    Most methods override `objective`; the rest override Lightning's own hooks. A method declares its `schedule` and its needs.
+
+    Args:
+        backbone: the model to unlearn from, with its original weights.
+        optimizer: makes the optimizer from the trainable weights.
+        scheduler: a schedule of `mu.lr`, which knows the run's length, or any torch scheduler (stepped once an epoch); None is constant.
+        mask: which weights may move; None lets all move.
+        norm: batch-norm statistics in fit: `train` moves them on whatever is shown, `eval` freezes them, `recalibrate` moves them and
+            finally takes them anew from the retain part.
+        reduction: how token-weighted losses become a scalar (see `reduce`).
+        seed: decides the plan and every draw of this run (the unlearning seed).
+    """
+
+    schedule: Schedule = Retain()
+    augment: bool = True
+    """Whether the plan's batches are augmented."""
+    shard: str = "rows"
+    needs_forget: bool = True
+    needs_retain: bool = True
+    needs_labels: bool = True
+    needs_reference: bool = False
+    needs_substitute: bool = False
+    trains_from_scratch: bool = False
+    """Train and Retrain: their own recipe is what others refer to."""
+
+    def __init__(
+        self, backbone: Backbone, optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9),
+        scheduler: LRSchedule | LRSchedulerCallable | None = None, mask: WeightMask | None = None, norm: Norm = "train",
+        reduction: Literal["token_mean", "sequence_mean", "sequence_sum", "micro"] = "token_mean", seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(backbone, Backbone):
+            raise InputError(f"{type(self).__name__} wraps a mu Backbone, not {type(backbone).__name__}; wrap a network as "
+                             "Classifier(network=...).")
+        self.backbone = backbone
+        self.make_optimizer, self.scheduler, self.mask = optimizer, scheduler, mask
+        self.norm, self.reduction, self.seed = norm, reduction, seed
+        self.substitute: Substitute | None = None
+        self.reference: Backbone | None = None
+        self.original_hash = ""
+        self.stopwatch = Stopwatch()
+        self.declared: set[str] = set()
+        self.outputs: Outputs | None = None
+        self._curves: dict[str, MeanMetric] = {}
+        self._suspect: tuple[int, Tensor] | None = None
+        self.phase = 0
+
+    # ---- what a method says -------------------------------------------------------------------------------------------------------
+
+    def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
+        """Named scalar terms whose sum is minimised. A part that this step does not show is None."""
+        raise TypeError(f"{type(self).__name__} overrides neither objective() nor training_step().")
+
+    def served(self) -> Backbone:
+        """What suites, attacks and export touch: the unlearned model."""
+        return self.backbone
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """Names (within the backbone) and weights that the method moves."""
+        return [(name, p) for name, p in self.backbone.named_parameters() if p.requires_grad]
+
+    def reduce(self, summed: Summed, part: Part) -> Tensor:
+        """A scalar from `(sum [B], weight [B])`.
+
+        `token_mean`: Σ sum / Σ weight; `sequence_mean`: mean over samples of sum / weight; `sequence_sum`: mean over samples of sum.
+        The normaliser is that of the whole optimizer step over ranks and accumulation, which the plan knows beforehand; `micro`
+        (token mean over this rank's micro-batch) reproduces references that do that. For weight 1, all are the mean over samples.
+        """
+        values, weight = summed
+        if self.reduction == "micro" or "total" not in part:
+            return values.sum() / weight.sum().clamp_min(1e-12)
+        if self.reduction == "token_mean":
+            return values.sum() * self.world_size / part["total"]
+        if self.reduction == "sequence_mean":
+            values = values / weight.clamp_min(1e-12)
+        return values.sum() * self.world_size / part["count"]
+
+    def mean(self, values: Tensor, part: Part) -> Tensor:
+        """Mean over samples of per-example values `[B]`, padded rows left out."""
+        return self.reduce(Backbone.count(part, values), part)
+
+    # ---- Lightning: building ------------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Reference, mask and hash of the original weights; called again by Lightning, so it does each thing once."""
+        if self.original_hash:
+            return
+        self.original_hash = weights_hash(self.backbone)
+        if self.needs_reference:
+            self.reference = frozen_copy(self.backbone)
+        if self.mask is not None:
+            self.mask.allocate(self.trainable())
+
+    def setup(self, stage: str) -> None:
+        """Check the method's needs against the task before anything is computed."""
+        task = self.task
+        if stage == "fit":
+            if task is not None:
+                needs = {"forget": self.needs_forget, "retain": self.needs_retain, "labels": self.needs_labels}
+                check_provides(task, needs, type(self).__name__)
+            if self.needs_substitute:
+                if self.substitute is None:
+                    raise InputError(f"{type(self).__name__} needs a law of substitutes; give one as substitute=UniformLabel().")
+                self.substitute.setup(self.backbone, task)
+            if not self.trainable():
+                raise InputError(f"{type(self).__name__} has no trainable weight; unfreeze some.")
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer over the trainable weights; the mask's restore is hooked to it."""
+        optimizer = self.make_optimizer([p for _, p in self.trainable()])
+        if self.mask is not None:
+            self.mask.attach(optimizer)
+        if self.scheduler is None:
+            return optimizer
+        if isinstance(self.scheduler, LRSchedule):
+            steps = self.trainer.estimated_stepping_batches
+            bound = self.scheduler.bind(optimizer, int(steps) if steps != float("inf") else 0)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": bound, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+
+    # ---- Lightning: fit -----------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """The mask is computed here, after a checkpoint was loaded and before the first step."""
+        self._weights_before = self._fingerprint()
+        if self.mask is not None:
+            with self.stopwatch("mask"):
+                self.mask.start(self)
+        self.stopwatch.start("training")
+
+    def on_train_epoch_start(self) -> None:
+        """Lightning keeps the mode that it finds, and `from_pretrained` returns eval; so the mode is set here."""
+        self.set_mode()
+        self._tell_length()
+
+    def set_mode(self) -> None:
+        """Train mode for the backbone, with frozen statistics where `norm` says so; eval for the reference."""
+        self.backbone.train()
+        if self.norm == "eval":
+            for layer in self.backbone.modules():
+                if isinstance(layer, _NORMS):
+                    layer.eval()
+
+    def _tell_length(self) -> None:
+        # Lightning measures the loader once; a plan whose epochs differ (SCRUB) would else miss its validation
+        sampler = getattr(self.trainer.train_dataloader, "plan_sampler", None)
+        if sampler is not None and self.trainer.limit_train_batches == 1.0 and len(sampler) != self.trainer.fit_loop.max_batches:
+            self.trainer.fit_loop.max_batches = len(sampler)
+            if self.trainer.val_check_interval == 1.0:
+                self.trainer.val_check_batch = len(sampler)
+
+    def ready(self, batch: Mapping[str, Any]) -> tuple[Part | None, Part | None]:
+        """The batch's parts, prepared: drawn, encoded, with substitutes."""
+        self.phase = int(batch.get("phase", 0))
+        parts = [self.prepare(batch[name]) if name in batch else None for name in ("forget", "retain")]
+        return parts[0], parts[1]
+
+    @torch.no_grad()
+    def prepare(self, part: Part) -> Part:
+        """One part through the backbone's `prepare`, with a substitute for each sample where the method needs them."""
+        part = self.backbone.prepare(part, self.seed)
+        if self.needs_substitute and self.substitute is not None:
+            part["substitute"] = self.substitute.draw(part, self.seed)
+        return part
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """The sum of the objective's terms."""
+        terms = self.objective(*self.ready(batch))
+        loss = torch.stack(list(terms.values())).sum()
+        self.check_finite(loss)
+        self.log_terms(terms)
+        return loss
+
+    def log_terms(self, terms: Mapping[str, Tensor]) -> None:
+        """Log the terms, only on the steps that the trainer logs (a log call in each step costs more than a small model)."""
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=len(terms) == 1)
+
+    def check_finite(self, loss: Tensor) -> None:
+        """Stop at a loss that is not a number; on an accelerator one step late, so that nothing waits for the device."""
+        if loss.device.type == "cpu":
+            self._suspect = (self.trainer.global_step, loss.detach())
+            self._stop_if_not_finite()
+        else:
+            self._stop_if_not_finite()
+            self._suspect = (self.trainer.global_step, loss.detach())
+
+    def _stop_if_not_finite(self) -> None:
+        if self._suspect is not None and not bool(torch.isfinite(self._suspect[1])):
+            step, loss = self._suspect
+            self._suspect = None
+            raise RunError(f"the loss of {type(self).__name__} became {float(loss)} at step {step}; the last good checkpoint is kept; "
+                           "lower the learning rate or the weight of the ascent term.")
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Mask the gradients (before they are clipped, unless the mask says otherwise)."""
+        if self.mask is not None and self.mask.clip == "mask_then_clip":
+            self.mask.mask_gradients()
+
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None) -> None:
+        """Clip as the trainer says, then mask where the mask says so."""
+        self.clip_gradients(optimizer, gradient_clip_val=gradient_clip_val, gradient_clip_algorithm=gradient_clip_algorithm)
+        if self.mask is not None and self.mask.clip == "clip_then_mask":
+            self.mask.mask_gradients()
+
+    def on_train_epoch_end(self) -> None:
+        """Before the checkpoint callbacks: nothing that is not finite is saved, and statistics are taken anew where asked for."""
+        self._stop_if_not_finite()
+        if self.norm == "recalibrate" and self._is_last_epoch():
+            with self.stopwatch("recalibrate"):
+                self.recalibrate()
+
+    def _is_last_epoch(self) -> bool:
+        epochs = self.trainer.max_epochs
+        return self.trainer.should_stop or self.trainer.fit_loop.done or (epochs is not None and self.current_epoch + 1 == epochs)
+
+    @torch.no_grad()
+    def recalibrate(self) -> None:
+        """Batch-norm statistics anew, as the plain mean over one pass of the retain part, without augmentation."""
+        layers = [layer for layer in self.backbone.modules() if isinstance(layer, _NORMS) and layer.track_running_stats]
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # a cumulative mean
+            layer.train()
+        for batch in self.passes(Retain(), augment=False):
+            self.backbone.predict(batch["retain"])
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            for name in ("running_mean", "running_var"):
+                buffer = getattr(layer, name)
+                buffer.copy_(self.sum_over_ranks([buffer])[0] / self.world_size)
+
+    def on_fit_end(self) -> None:
+        """A fit that moved no weight is an error."""
+        self.stopwatch.stop("training")
+        if self.trainer.global_step > 0 and self._fingerprint() == self._weights_before and not self.trainer.interrupted:
+            raise RunError(f"{type(self).__name__} ran {self.trainer.global_step} steps and moved no weight; check learning rate, mask and "
+                           "data.")
+
+    def _fingerprint(self) -> list[float]:
+        with torch.no_grad():
+            state = [p for _, p in self.trainable()] + [b for b in self.backbone.buffers() if b.is_floating_point()]
+            return [float(value.double().abs().sum() + value.double().flatten()[::7].sum()) for value in state]
+
+    # ---- passes over data ---------------------------------------------------------------------------------------------------------
+
+    def passes(self, schedule: Schedule, *, augment: bool, batch_size: int | None = None, shard: str = "rows") -> Iterator[dict[str, Any]]:
+        """Prepared batches of one epoch of `schedule` on this rank, outside the training loop (for masks and statistics)."""
+        if self.task is None:
+            raise InputError(f"{type(self).__name__} gathers statistics over the task's parts, so fit it with a mu task (datamodule=...).")
+        loader = self.task.plan_loader(schedule, self.seed, augment=augment, batch_size=batch_size, shard=shard)
+        for batch in loader:
+            batch = self.trainer.strategy.batch_to_device(batch)
+            forget, retain = self.ready(batch)
+            yield {"phase": self.phase} | {k: v for k, v in (("forget", forget), ("retain", retain)) if v is not None}
+
+    @contextmanager
+    def frozen_statistics(self) -> Iterator[None]:
+        """Eval mode for a pass that gathers statistics; the mode before it is restored."""
+        modes = [(layer, layer.training) for layer in self.backbone.modules()]
+        self.backbone.eval()
+        try:
+            yield
+        finally:
+            for layer, training in modes:
+                layer.training = training
+
+    @property
+    def task(self) -> UnlearningDataModule | None:
+        """The trainer's task, if it is one of ours."""
+        found = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        return found if isinstance(found, UnlearningDataModule) else None
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks (1 without a trainer)."""
+        return self._trainer.world_size if self._trainer is not None else 1
+
+    def sum_over_ranks(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        """Each tensor, added up over ranks."""
+        tensors = list(tensors)
+        if self.world_size == 1:
+            return tensors
+        return [self.trainer.strategy.reduce(t.clone(), reduce_op="sum") for t in tensors]  # type: ignore[misc]
+
+    # ---- Lightning: validate, test, predict ---------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Part, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Curves: the mean of each of the backbone's scores, on each split."""
+        split, part = batch["split"], self.prepare({k: v for k, v in batch.items() if k != "split"})
+        real = ~part["padded"] if "padded" in part else slice(None)
+        for name, values in self.served().scores(part).items():
+            key = f"{split}/{name}"
+            metric = self._curves.setdefault(key, MeanMetric(sync_on_compute=True).to(self.device))
+            metric.update(values[real])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the curves under `split/score`."""
+        for key, metric in self._curves.items():
+            self.log(key, metric.compute(), rank_zero_only=False, sync_dist=False)
+            metric.reset()
+
+    def on_validation_model_eval(self) -> None:
+        """As Lightning does, and the served model too (it may be composed of others)."""
+        super().on_validation_model_eval()
+        self.served().eval()
+
+    def on_test_start(self) -> None:
+        """Make the store that all suites share; suites have declared what they need in their `setup`."""
+        fields = sorted(self.declared)
+        self.outputs = Outputs().to(self.device)
+        self._fields = fields
+        self.served().eval()
+
+    def test_step(self, batch: Part, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Compute what the suites declared, once."""
+        assert self.outputs is not None
+        split, part = batch["split"], self.prepare({k: v for k, v in batch.items() if k != "split"})
+        values = self.served().outputs(part, self._fields)
+        padded = {"padded": part["padded"]} if "padded" in part else {}
+        self.outputs.update(split, {"index": part["index"], **values, **padded})
+
+    def predict_step(self, batch: Part, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Index, split and prediction of each sample."""
+        part = self.prepare({k: v for k, v in batch.items() if k != "split"})
+        real = ~part["padded"]
+        return {"split": batch["split"], "index": part["index"][real], "prediction": self.served().predict(part)[real]}
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------------------------
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Everything but the reference, which is rebuilt from the original weights."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "") + "reference."
+        for key in [key for key in state if key.startswith(prefix)]:
+            del state[key]
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Only `reference.*` may be absent; any other missing, extra or misshaped key is an error, whatever `strict` says."""
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        missing = [key for key in result.missing_keys if not key.startswith("reference.")]
+        if missing or result.unexpected_keys:
+            word, keys = ("lacks", missing) if missing else ("has an unknown", result.unexpected_keys)
+            raise InputError(f"the checkpoint {word} {', '.join(keys[:3])}; it was written for another method or backbone.")
+        return result
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """How to build this module again, and which original it began from. Plain data: it loads with `weights_only=True`."""
+        import mu
+
+        self._stop_if_not_finite()
+        checkpoint["mu"] = {
+            "version": mu.__version__, "spec": spec_of(self), "original_hash": self.original_hash, "seconds": dict(self.stopwatch.seconds()),
+            "recipe": self.recipe_hash(), "split": self.task.split.hash if self.task is not None else "",
+            "train_split": self.task.split.train_hash if self.task is not None else "",
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to resume from other original weights."""
+        record = checkpoint.get("mu", {})
+        if not self.stopwatch.seconds():  # a fresh process: what the run took before belongs to it
+            self.stopwatch.add(record.get("seconds", {}))
+        if self.original_hash and record.get("original_hash") not in ("", None, self.original_hash) and self._resuming():
+            raise InputError(f"the checkpoint began from original weights {record['original_hash']}, but the backbone holds "
+                             f"{self.original_hash}; resume with the weights that the run began from.")
+
+    def _resuming(self) -> bool:
+        from lightning.pytorch.trainer.states import TrainerFn
+
+        return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+
+    # ---- identity -----------------------------------------------------------------------------------------------------------------
+
+    def recipe_hash(self) -> str:
+        """The recipe by which the original was trained: this run's own for Train and Retrain, else what came with the weights."""
+        if not self.trains_from_scratch:
+            return str(getattr(self.backbone, "weights_metadata", {}).get("recipe", ""))
+        from mu.identity import recipe_hash
+
+        return recipe_hash(self)

@@ -1,0 +1,139 @@
+"""Objects that remember how they were constructed, so that a checkpoint can build them again without a pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Mapping
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+from mu.errors import InputError
+
+LIVE = "<live object>"
+"""Stands in a specification where an argument was an object that has no plain form (a network, a closure)."""
+
+
+class Recorded:
+    """Keeps the arguments of its own construction; `spec_of` turns them into plain data."""
+
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        self = super().__new__(cls)
+        # past nn.Module.__setattr__, which would register a network given as an argument a second time
+        object.__setattr__(self, "_arguments", (args, kwargs))
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy shares the record: the arguments are history, and a deep copy of them would hold the weights twice."""
+        from copy import deepcopy
+
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        for name, value in self.__dict__.items():
+            object.__setattr__(twin, name, value if name == "_arguments" else deepcopy(value, memo))
+        return twin
+
+
+def arguments_of(thing: Recorded) -> dict[str, Any]:
+    """The arguments `thing` was constructed with, by name."""
+    args, kwargs = thing._arguments
+    signature = inspect.signature(type(thing).__init__)
+    bound = signature.bind(thing, *args, **kwargs).arguments
+    extra = next((name for name, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD), None)
+    named = {name: value for name, value in list(bound.items())[1:] if name != extra}
+    return {**named, **bound.get(extra, {})} if extra else named
+
+
+def class_path(cls: type) -> str:
+    """Dotted path of a class, by the shortest public package that exports it."""
+    module = cls.__module__
+    parts = module.split(".")
+    for cut in range(1, len(parts)):
+        package = ".".join(parts[:cut])
+        if getattr(import_module(package), cls.__name__, None) is cls:
+            return f"{package}.{cls.__name__}"
+    return f"{module}.{cls.__qualname__}"
+
+
+def spec_of(value: Any) -> Any:
+    """Plain data (numbers, strings, lists, dicts) from which `build` makes an equal object; `LIVE` where that cannot be."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Recorded):
+        return {"class_path": class_path(type(value)), "init_args": {k: spec_of(v) for k, v in arguments_of(value).items()}}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: spec_of(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {"class_path": class_path(type(value)), "init_args": fields}
+    if isinstance(value, Mapping):
+        return {str(k): spec_of(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [spec_of(v) for v in value]
+    if callable(value) and not isinstance(value, nn.Module):
+        return _optimizer_spec(value)
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    return LIVE
+
+
+def _optimizer_spec(factory: Any) -> Any:
+    """An optimizer factory is known by the optimizer that it makes."""
+    try:
+        made = factory([nn.Parameter(torch.zeros(1))])
+    except TypeError:  # a factory of something else (a scheduler wants an optimizer, not parameters)
+        return LIVE
+    if not isinstance(made, torch.optim.Optimizer):
+        return LIVE
+    accepted = inspect.signature(type(made).__init__).parameters
+    # torch fills in defaults it does not take back (`foreach: None` and the like are taken; derived ones are not)
+    settings = {k: spec_of(v) for k, v in made.defaults.items() if k in accepted and not isinstance(v, torch.Tensor)}
+    return {"class_path": class_path(type(made)), "init_args": settings, "factory": True}
+
+
+def build(spec: Any, allow: Iterable[type] = ()) -> Any:
+    """Construct what `spec_of` described.
+
+    Only our own bases (`Recorded`), dataclasses of `mu`, optimizers of torch, and the classes in `allow` are instantiated, because a
+    specification may come from a file that somebody else wrote.
+
+    Raises:
+        InputError: for a class that may not be instantiated, or an argument that had no plain form.
+    """
+    if isinstance(spec, list):
+        return [build(item, allow) for item in spec]
+    if not isinstance(spec, Mapping):
+        return spec
+    if "class_path" not in spec:
+        return {key: build(value, allow) for key, value in spec.items()}
+    cls = _import(spec["class_path"])
+    if not _allowed(cls, tuple(allow)):
+        raise InputError(f"{spec['class_path']} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you "
+                         "trust it.")
+    given = spec.get("init_args") or {}
+    live = [name for name, value in given.items() if value == LIVE]
+    if live:
+        raise InputError(f"{spec['class_path']} was built from live objects ({', '.join(live)}), which no file can hold; "
+                         "give them to mu.load by name.")
+    arguments = {name: build(value, allow) for name, value in given.items()}
+    return partial(cls, **arguments) if spec.get("factory") else cls(**arguments)
+
+
+def _import(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"there is no class {path!r} ({error}).") from error
+
+
+def _allowed(cls: type, allow: tuple[type, ...]) -> bool:
+    if not isinstance(cls, type):
+        return False
+    if issubclass(cls, Recorded | torch.optim.Optimizer) or cls in allow:
+        return True
+    return dataclasses.is_dataclass(cls) and cls.__module__.split(".")[0] == "mu"

@@ -1,0 +1,154 @@
+"""Augmentations of whole batches, a pure function of each sample's `(seed, index, visit)`.
+
+Called as `augment(part, seed) -> part`: the part given is not changed, the part returned has a new `image` and shares
+the rest. A sample is augmented the same way in whichever batch, on whichever rank and in whichever order it comes, and
+differently on its next visit. Every class measured as the fastest exact way on one CPU thread; the alternatives are
+named in comments.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mu.draws import integers, stream_id, uniform
+from mu.errors import InputError
+
+Part = dict[str, Tensor]
+
+
+class Augmentation(ABC):
+    """Changes the images of a part: keyed by seed, index and visit, and by nothing else."""
+
+    @abstractmethod
+    def __call__(self, part: Part, seed: int) -> Part:
+        """The part with a new `image`.
+
+        Args:
+            part: `image` float32 `[B, C, H, W]` in [0, 1], `index` and `visit` int64 `[B]`, and whatever else.
+            seed: the run's seed.
+        """
+
+
+@dataclass(frozen=True)
+class RandomCrop(Augmentation):
+    """Pad with zeros on all sides and cut out a window of the old size at a place drawn uniformly.
+
+    On tiny images (8x8 digits) `RandomCrop(1)` is the usual random shift by one pixel.
+
+    Attributes:
+        padding: pixels on each side, at least 1.
+    """
+
+    padding: int = 4
+
+    def __post_init__(self) -> None:
+        if self.padding < 1:
+            raise InputError(f"RandomCrop pads by at least 1 pixel, not {self.padding}; leave it out for no crop.")
+
+    def __call__(self, part: Part, seed: int) -> Part:
+        """See `Augmentation`."""
+        corner = integers(seed, part["index"], part["visit"], "augment/crop", 2 * self.padding + 1, 2)
+        return {**part, "image": crop(part["image"], corner[:, 0], corner[:, 1], self.padding)}
+
+
+@dataclass(frozen=True)
+class HorizontalFlip(Augmentation):
+    """Mirror left and right with probability `p`."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise InputError(f"the probability of HorizontalFlip must lie in [0, 1], not {self.p}.")
+
+    def __call__(self, part: Part, seed: int) -> Part:
+        """See `Augmentation`."""
+        image = part["image"]
+        flipped = (
+            (uniform(seed, part["index"], part["visit"], "augment/flip", 1)[:, 0] < self.p)
+            .nonzero()[:, 0]
+            .to(image.device)
+        )
+        # 0.45 ms for [256, 3, 32, 32]; torch.where on all mirrored images takes 0.7, a gather 0.5
+        return {**part, "image": image.index_copy(0, flipped, image.index_select(0, flipped).flip(-1))}
+
+
+@dataclass(frozen=True)
+class Rotation(Augmentation):
+    """Rotate about the centre by an angle drawn uniformly from `[-degrees, degrees]`, bilinear, zeros outside."""
+
+    degrees: float = 15.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.degrees <= 180:
+            raise InputError(f"Rotation takes a largest angle in (0, 180] degrees, not {self.degrees}.")
+
+    def __call__(self, part: Part, seed: int) -> Part:
+        """See `Augmentation`."""
+        unit = uniform(seed, part["index"], part["visit"], "augment/rotation", 1)[:, 0]
+        return {**part, "image": rotate(part["image"], (2 * unit - 1) * self.degrees)}
+
+
+@dataclass(frozen=True)
+class Compose(Augmentation):
+    """Several augmentations one after the other; each place draws its own numbers, so one kind may stand in it
+    twice."""
+
+    steps: Sequence[Augmentation]
+
+    def __call__(self, part: Part, seed: int) -> Part:
+        """See `Augmentation`."""
+        for place, step in enumerate(self.steps):
+            part = step(part, stream_id("augment/compose", place, seed))
+        return part
+
+
+def crop(image: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
+    """Windows of zero-padded images: exactly `pad(image[b])[:, top[b]:top[b]+H, left[b]:left[b]+W]` for every b.
+
+    Args:
+        image: `[B, C, H, W]`, any dtype.
+        top, left: `[B]` int64 in `[0, 2 * padding]`.
+        padding: pixels of zeros on each side.
+
+    Returns:
+        `[B, C, H, W]`, a new tensor.
+    """
+    count, channels, height, width = image.shape
+    padded = F.pad(image, (padding,) * 4).contiguous()
+    # Seen as overlapping rows of `width` numbers, one beginning at every element, each row of the result is one copied
+    # run: 0.5 ms for [256, 3, 32, 32], against 1.2 for unfold and an index, 1.3 for a gather of elements, 2.1 for a
+    # loop, 3.0 grouped by offset.
+    runs = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
+    top, left = top.to(image.device), left.to(image.device)
+    row = top[:, None] + torch.arange(height, device=image.device)
+    plane = torch.arange(count * channels, device=image.device).view(count, channels, 1) * (height + 2 * padding)
+    start = (plane + row[:, None, :]) * (width + 2 * padding) + left[:, None, None]
+    return runs.index_select(0, start.flatten()).view(image.shape)
+
+
+def rotate(image: Tensor, degrees: Tensor) -> Tensor:
+    """Images rotated counter-clockwise about their centres, bilinear, zeros outside.
+
+    Args:
+        image: `[B, C, H, W]` float.
+        degrees: `[B]` float.
+
+    Returns:
+        `[B, C, H, W]` of the image's dtype.
+    """
+    height, width = image.shape[-2:]
+    radians = (degrees * (math.pi / 180)).to(image)
+    cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
+    # affine_grid works in units of half the image, so a rotation of a rectangle needs the ratio of its sides
+    across, down = height / width, width / height
+    theta = torch.stack([cos, -sin * across, zero, sin * down, cos, zero], 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

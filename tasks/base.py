@@ -1,0 +1,108 @@
+"""What all tasks over a `Source` share: a selector, a split seed, an augmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from mu.data import UnlearningDataModule
+from mu.errors import InputError
+from mu.split import Split
+from tasks.arrays import Source
+from tasks.augment import Augmentation
+from tasks.selectors import NoisyLabels, Selector
+from tasks.splits import optml_split, split_source
+
+
+class SourceTask(UnlearningDataModule):
+    """Forget what a selector chooses from a data set, and keep the rest.
+
+    A subclass overrides `source()`.
+
+    Args:
+        selector: what is to be forgotten.
+        split_seed: decides validation, forget set, and the training set where the data have none of their own.
+        validation_fraction: share of the training samples of each class that is held out.
+        augmentation: applied to training batches.
+        split: a split file to use instead of building one (then selector, seed and fraction have no effect).
+        **kwargs: batch sizes, workers and curves, see UnlearningDataModule.
+    """
+
+    def __init__(
+        self,
+        selector: Selector,
+        split_seed: int = 0,
+        validation_fraction: float = 0.0,
+        augmentation: Augmentation | None = None,
+        split: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.selector, self.split_seed, self.validation_fraction = selector, split_seed, validation_fraction
+        self.augmentation = augmentation
+        self.split_file = split
+
+    def source(self) -> Source:
+        """The data."""
+        raise TypeError(f"{type(self).__name__} does not override source().")
+
+    def build_split(self, source: Source) -> Split:
+        """Our own protocol; subclasses may follow another."""
+        return split_source(source, self.selector, self.split_seed, self.validation_fraction)
+
+    def make(self) -> None:
+        """Read the source, build the split, and take a view of each part."""
+        source = self.source()
+        if isinstance(self.selector, NoisyLabels):
+            source = source.relabelled(self.selector.noisy_labels(source.train_indices))
+        self.split = self._given_split(source) if self.split_file else self.build_split(source)
+        self.datasets = {name: source.view(indices) for name, indices in self.split.parts.items() if len(indices)}
+
+    def _given_split(self, source: Source) -> Split:
+        split = Split.load(Path(str(self.split_file)))
+        if split.task != source.name:
+            raise InputError(f"{self.split_file} splits {split.task!r}, but the task reads {source.name!r}.")
+        return split
+
+
+class ImageTask(SourceTask):
+    """A `SourceTask` on labelled images, with the papers' split as a choice.
+
+    Args:
+        protocol: `mu` is our own split; `optml` is that of Unlearn-Sparse and SalUn, draw for draw (selector ByClass or RandomCount).
+        mismatch: with `optml`, train the original under split seed 1 as the released scripts do (see `tasks.splits.optml_split`).
+        **kwargs: see SourceTask.
+    """
+
+    def __init__(
+        self, selector: Selector, protocol: Literal["mu", "optml"] = "mu", mismatch: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(selector, **kwargs)
+        if mismatch and protocol != "optml":
+            raise InputError("mismatch reproduces a quirk of the optml protocol; set protocol to optml.")
+        self.protocol, self.mismatch = protocol, mismatch
+
+    def build_split(self, source: Source) -> Split:
+        """By the chosen protocol."""
+        if self.protocol == "mu":
+            return super().build_split(source)
+        described = self.selector.describe()
+        forget_class, count = described.get("classes"), described.get("count")
+        if described["selector"] not in ("ByClass", "RandomCount") or (
+            forget_class is not None and len(forget_class) != 1
+        ):
+            raise InputError("the optml protocol forgets one class (ByClass) or a number of samples (RandomCount).")
+        made = optml_split(
+            source.name,
+            train_labels=source.labels("train"),
+            train_indices=source.train_indices,
+            test_labels=source.labels("test"),
+            test_indices=source.test_indices,
+            forget_class=forget_class[0] if forget_class else None,
+            count=count,
+            seed=self.split_seed,
+            mismatch=self.mismatch,
+            validation_fraction=self.validation_fraction or 0.1,
+        )
+        self.original_split = made.original
+        return made.split

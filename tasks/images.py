@@ -1,0 +1,125 @@
+"""Image data sets from a local folder or file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.arrays import Source
+from tasks.augment import Augmentation, Compose, HorizontalFlip, RandomCrop
+from tasks.base import ImageTask
+from tasks.selectors import Selector
+from tasks.sources import cifar10_source, cifar100_source, image_folder_source, npz_source, svhn_source
+
+CROP_AND_FLIP = Compose((RandomCrop(4), HorizontalFlip(0.5)))
+"""The usual augmentation of 32x32 photographs."""
+
+
+class ArrayImages(ImageTask):
+    """Images from an `.npz` with `train_images`, `train_labels`, `test_images`, `test_labels` (uint8 `[N, H, W, C]`, integers `[N]`).
+
+    Args:
+        path: the file.
+        selector: what is to be forgotten.
+        augmentation: crop with 4 pixels and flip by default.
+        **kwargs: see ImageTask.
+    """
+
+    def __init__(
+        self, path: str, selector: Selector, augmentation: Augmentation | None = CROP_AND_FLIP, **kwargs: Any
+    ) -> None:
+        super().__init__(selector, augmentation=augmentation, **kwargs)
+        self.path = path
+
+    def source(self) -> Source:
+        return npz_source(self.path)
+
+
+class CIFAR10(ImageTask):
+    """CIFAR-10 by torchvision from a local folder (`root/cifar-10-batches-py`).
+
+    Args:
+        root: torchvision's folder.
+        selector: what is to be forgotten.
+        augmentation: crop with 4 pixels and flip by default.
+        **kwargs: see ImageTask.
+    """
+
+    def __init__(
+        self, root: str, selector: Selector, augmentation: Augmentation | None = CROP_AND_FLIP, **kwargs: Any
+    ) -> None:
+        super().__init__(selector, augmentation=augmentation, **kwargs)
+        self.root = root
+
+    def source(self) -> Source:
+        return cifar10_source(self.root)
+
+
+class CIFAR100(ImageTask):
+    """CIFAR-100 by torchvision from a local folder (`root/cifar-100-python`).
+
+    Args:
+        root: torchvision's folder.
+        selector: what is to be forgotten.
+        superclasses: train on the 20 superclasses (sub-class forgetting).
+        augmentation: crop with 4 pixels and flip by default.
+        **kwargs: see ImageTask.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        selector: Selector,
+        superclasses: bool = False,
+        augmentation: Augmentation | None = CROP_AND_FLIP,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(selector, augmentation=augmentation, **kwargs)
+        self.root, self.superclasses = root, superclasses
+
+    def source(self) -> Source:
+        return cifar100_source(self.root, self.superclasses)
+
+
+class SVHN(ImageTask):
+    """Street View House Numbers by torchvision from a local folder (`train_32x32.mat`, `test_32x32.mat`); not augmented, as in the papers.
+
+    Args:
+        root: torchvision's folder.
+        selector: what is to be forgotten.
+        **kwargs: see ImageTask.
+    """
+
+    def __init__(self, root: str, selector: Selector, augmentation: Augmentation | None = None, **kwargs: Any) -> None:
+        super().__init__(selector, augmentation=augmentation, **kwargs)
+        self.root = root
+
+    def source(self) -> Source:
+        return svhn_source(self.root)
+
+
+class ImageFolder(ImageTask):
+    """A folder of images: `root/train/CLASS/*` and `root/test/CLASS/*`, or `root/CLASS/*` with a test share drawn by the split seed.
+
+    Args:
+        root: the folder.
+        selector: what is to be forgotten.
+        size: side to which images are resized, or (height, width).
+        test_fraction: share of every class for the test set, where the folder has no `test`.
+        augmentation: crop with 4 pixels and flip by default.
+        **kwargs: see ImageTask.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        selector: Selector,
+        size: int | tuple[int, int] = 32,
+        test_fraction: float | None = None,
+        augmentation: Augmentation | None = CROP_AND_FLIP,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(selector, augmentation=augmentation, **kwargs)
+        self.root, self.size, self.test_fraction = root, size, test_fraction
+
+    def source(self) -> Source:
+        return image_folder_source(self.root, self.size, self.test_fraction, self.split_seed)

@@ -1,0 +1,346 @@
+"""Which training samples are to be forgotten.
+
+A selector sees the training labels and the stable indices, and returns the stable indices of the forget set. Every draw
+ranks the samples by a number that depends on `(seed, index)` alone, so it does not depend on the order of the data, and
+the random 10 % of one seed lies inside its random 50 %.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mu.draws import bits
+from mu.errors import InputError
+
+
+class Selector(ABC):
+    """Chooses the forget set."""
+
+    @abstractmethod
+    def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
+        """The forget set.
+
+        Args:
+            labels: `[N]` integer class labels, or float targets, of the training samples (validation already taken
+                out).
+            indices: `[N]` their stable int64 indices.
+            seed: the split seed.
+
+        Returns:
+            Sorted distinct int64 indices, a subset of `indices`.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The choice in plain words and numbers; part of the split's hash, so it names no path of this machine."""
+
+    def claims(self) -> np.ndarray:
+        """Indices that must be training samples: the validation draw leaves them alone. None by default."""
+        return np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class ByClass(Selector):
+    """Forget one class or several, whole or in part.
+
+    Attributes:
+        classes: a class, or a list of classes.
+        count: how many samples of *each* class, drawn by the seed; None takes all of them.
+    """
+
+    classes: int | list[int]
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self._wanted:
+            raise InputError("ByClass was given no class; name at least one.")
+        if self.count is not None and self.count < 1:
+            raise InputError(f"ByClass takes a count of at least 1 sample a class, not {self.count}.")
+
+    @property
+    def _wanted(self) -> list[int]:
+        return sorted({int(label) for label in np.atleast_1d(self.classes)})
+
+    def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
+        """See `Selector`."""
+        labels, indices = _paired(labels, indices)
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise InputError(
+                "ByClass needs class labels, and this task has real-valued targets; use ValueRange or RandomFraction."
+            )
+        chosen = [self._of_class(label, indices[labels == label], labels, seed) for label in self._wanted]
+        return np.sort(np.concatenate(chosen))
+
+    def _of_class(self, label: int, members: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+        if not len(members):
+            present = np.unique(labels).tolist()
+            known = (
+                ", ".join(map(str, present))
+                if len(present) <= 20
+                else f"{len(present)} classes, {present[0]} to {present[-1]}"
+            )
+            raise InputError(f"there is no class {label} in the training set; it has {known}.")
+        if self.count is None:
+            return members
+        if self.count > len(members):
+            raise InputError(
+                f"class {label} has {len(members)} training samples, so {self.count} of them cannot be forgotten."
+            )
+        return draw(members, self.count, seed, "forget")
+
+    def describe(self) -> dict[str, Any]:
+        """See `Selector`."""
+        return {"selector": "ByClass", "classes": self._wanted, "count": self.count}
+
+
+@dataclass(frozen=True)
+class RandomFraction(Selector):
+    """Forget a random share of the training set.
+
+    Attributes:
+        fraction: in (0, 1); the number of samples is `fraction * N` rounded to the nearest whole number, a half
+            upwards.
+    """
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise InputError(
+                f"RandomFraction takes a fraction between 0 and 1 (0.1 forgets 10 %), not {self.fraction}."
+            )
+
+    def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
+        """See `Selector`."""
+        _, indices = _paired(labels, indices)
+        return draw(indices, portion(len(indices), self.fraction), seed, "forget")
+
+    def describe(self) -> dict[str, Any]:
+        """See `Selector`."""
+        return {"selector": "RandomFraction", "fraction": self.fraction}
+
+
+@dataclass(frozen=True)
+class RandomCount(Selector):
+    """Forget `count` random training samples."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"RandomCount takes at least 1 sample, not {self.count}.")
+
+    def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
+        """See `Selector`."""
+        _, indices = _paired(labels, indices)
+        if self.count > len(indices):
+            raise InputError(
+                f"the training set has {len(indices)} samples, so {self.count} of them cannot be forgotten."
+            )
+        return draw(indices, self.count, seed, "forget")
+
+    def describe(self) -> dict[str, Any]:
+        """See `Selector`."""
+        return {"selector": "RandomCount", "count": self.count}
+
+
+@dataclass(frozen=True)
+class IndexFile(Selector):
+    """Forget the samples named in a file.
+
+    Attributes:
+        path: a text file with one index a line (blank lines and lines that begin with `#` do not count), a `.npy` of
+            integers, or a `.json` list of integers.
+    """
+
+    path: str | Path
+
+    def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
+        """See `Selector`."""
+        _, indices = _paired(labels, indices)
+        wanted = self.claims()
+        unknown = wanted[~np.isin(wanted, indices)]
+        if len(unknown):
+            raise InputError(
+                f"{self.path} names index {unknown[0]}, which is no training sample ({len(unknown)} of {len(wanted)} "
+                f"indices are not; training indices lie between {indices.min()} and {indices.max()})."
+            )
+        return wanted
+
+    def claims(self) -> np.ndarray:
+        """The indices of the file, sorted."""
+        wanted = _read_indices(Path(self.path))
+        values, counts = np.unique(wanted, return_counts=True)
+        if len(values) != len(wanted):
+            raise InputError(
+                f"{self.path} names index {values[counts > 1][0]} {counts[counts > 1][0]} times; "
+                "every index may appear once."
+            )
+        return values
+
+    def describe(self) -> dict[str, Any]:
+        """See `Selector`; the hash is of the indices, so the same ones in another file or order are the same choice."""
+        wanted = self.claims()
+        return {"selector": "IndexFile", "count": len(wanted), "sha256": _hash(wanted)}
+
+
+@dataclass(frozen=True)
+class NoisyLabels(Selector):
+    """Forget the samples whose recorded label is wrong, as CIFAR-10N has it for its annotators (Wei et al., ICLR 2022).
+
+    The original is trained on the noisy column: give `noisy_labels` to `Source.relabelled`.
+
+    Attributes:
+        path: an `.npz` of label columns, each `[N]` integers; row i belongs to the training sample with index i.
+        column: the noisy labels.
+        clean_column: the true ones.
+    """
+
+    path: str | Path
+    column: str
+    clean_column: str = "clean_label"
+
+    def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
+        """See `Selector`; `labels` must be one of the two columns, else the file belongs to other data."""
+        labels, indices = _paired(labels, indices)
+        noisy, clean = self._rows(self.column, indices), self._rows(self.clean_column, indices)
+        if not np.array_equal(labels, noisy) and not np.array_equal(labels, clean):
+            raise InputError(
+                f"the training labels are neither `{self.column}` nor `{self.clean_column}` of {self.path}; it was "
+                "made for other data or another order."
+            )
+        return np.sort(indices[noisy != clean])
+
+    def noisy_labels(self, indices: np.ndarray) -> np.ndarray:
+        """The noisy labels, int64, of the training samples with these indices, in their order."""
+        return self._rows(self.column, np.asarray(indices, dtype=np.int64))
+
+    def _rows(self, column: str, indices: np.ndarray) -> np.ndarray:
+        values = _read_columns(Path(self.path), (self.column, self.clean_column))[column]
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(values):
+            raise InputError(
+                f"{self.path} has labels for {len(values)} samples (indices 0 to {len(values) - 1}), but the training "
+                f"set has index {indices.max()}."
+            )
+        return values[indices]
+
+    def describe(self) -> dict[str, Any]:
+        """See `Selector`."""
+        columns = _read_columns(Path(self.path), (self.column, self.clean_column))
+        digests = {"noisy_sha256": _hash(columns[self.column]), "clean_sha256": _hash(columns[self.clean_column])}
+        return {"selector": "NoisyLabels", "column": self.column, "clean_column": self.clean_column, **digests}
+
+
+@dataclass(frozen=True)
+class ValueRange(Selector):
+    """Forget the samples whose target lies in `[low, high]`, both ends included (regression: ages 0 to 30)."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise InputError(f"ValueRange needs low <= high, not {self.low} and {self.high}.")
+
+    def matches(self, values: np.ndarray) -> np.ndarray:
+        """Which of the targets lie in the range, a bool for each."""
+        return (values >= self.low) & (values <= self.high)
+
+    def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
+        """See `Selector`."""
+        labels, indices = _paired(labels, indices)
+        return np.sort(indices[self.matches(labels)])
+
+    def describe(self) -> dict[str, Any]:
+        """See `Selector`; an infinite end as text, for JSON has none."""
+        low, high = (float(end) if math.isfinite(end) else str(float(end)) for end in (self.low, self.high))
+        return {"selector": "ValueRange", "low": low, "high": high}
+
+
+def draw(indices: np.ndarray, count: int, seed: int, purpose: str) -> np.ndarray:
+    """`count` of the distinct indices, sorted: those whose number drawn from `(seed, index, purpose)` is smallest."""
+    keys = bits(seed, torch.from_numpy(np.array(indices, dtype=np.int64)), 0, f"split/{purpose}", 1)[:, 0].numpy()
+    return np.sort(indices[np.lexsort((indices, keys))[:count]])
+
+
+def portion(size: int, fraction: float) -> int:
+    """`fraction * size` rounded to the nearest whole number, a half upwards."""
+    return math.floor(fraction * size + 0.5)
+
+
+def _paired(labels: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels, indices = np.asarray(labels), np.asarray(indices, dtype=np.int64)
+    if labels.shape != indices.shape or labels.ndim != 1:
+        raise InputError(
+            f"labels and indices differ in length: {labels.shape} and {indices.shape}; every sample needs one of each."
+        )
+    return labels, indices
+
+
+def _hash(values: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values, dtype="<i8").tobytes()).hexdigest()[:16]
+
+
+def _contents(path: Path) -> bytes:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}.")
+    return path.read_bytes()
+
+
+def _read_indices(path: Path) -> np.ndarray:
+    raw = _contents(path)
+    try:
+        if path.suffix == ".npy":
+            values = np.load(io.BytesIO(raw), allow_pickle=False)
+        elif path.suffix == ".json":
+            values = _whole_numbers(json.loads(raw))
+        else:
+            lines = (line.strip() for line in raw.decode().splitlines())
+            values = np.array([int(line) for line in lines if line and not line.startswith("#")], dtype=np.int64)
+    except (ValueError, OverflowError, EOFError) as error:
+        raise InputError(f"{path} is not a list of sample indices ({error}).") from error
+    if values.ndim != 1 or not (np.issubdtype(values.dtype, np.integer) or values.size == 0):
+        raise InputError(
+            f"{path} must hold a flat list of whole numbers; it holds {values.dtype} of shape {values.shape}."
+        )
+    return values.astype(np.int64)
+
+
+def _whole_numbers(values: Any) -> np.ndarray:
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
+        raise ValueError("it must be one flat list of whole numbers")
+    return np.array(values, dtype=np.int64)
+
+
+def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    raw = _contents(path)
+    try:
+        with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
+            missing = [name for name in names if name not in archive.files]
+            if missing:
+                raise InputError(f"{path} has no column `{missing[0]}`; it has {', '.join(archive.files)}.")
+            columns = {name: archive[name] for name in names}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
+        raise InputError(f"{path} is not an .npz file of label columns ({error}).") from error
+    for name, values in columns.items():
+        if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+            raise InputError(
+                f"column `{name}` of {path} must be a flat list of whole numbers; it is {values.dtype} {values.shape}."
+            )
+    if len({len(values) for values in columns.values()}) > 1:
+        raise InputError(
+            f"the columns of {path} differ in length: " + ", ".join(f"{n} {len(v)}" for n, v in columns.items()) + "."
+        )
+    return {name: values.astype(np.int64) for name, values in columns.items()}
