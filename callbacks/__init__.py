@@ -1,0 +1,33 @@
+"""Suites and other Lightning callbacks.
+
+The names below are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from callbacks.accuracy import Accuracy, Errors
+    from callbacks.base import Suite
+    from callbacks.cost import Cost
+    from callbacks.curves import Curves
+    from callbacks.membership import Membership, RegressionMembership
+    from callbacks.recorder import Recorder
+    from callbacks.retrain_gap import RetrainGap
+
+_HOME = {
+    "Accuracy": "accuracy", "Errors": "accuracy", "Suite": "base", "Cost": "cost", "Curves": "curves", "Membership": "membership",
+    "RegressionMembership": "membership", "Recorder": "recorder", "RetrainGap": "retrain_gap",
+}
+__all__ = ["Accuracy", "Cost", "Curves", "Errors", "Membership", "Recorder", "RegressionMembership", "RetrainGap", "Suite"]
+
+default_callbacks = ["callbacks.Recorder", "callbacks.Curves"]
+"""Added to every run by the command line and by studies."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"callbacks.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'callbacks' has no attribute {name!r}")

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mu.checkpoint import load
-    from mu.module import Edit, UnlearningModule
+    from mu.edit import Edit
+    from mu.module import UnlearningModule
     from mu.split import Split
 
 __version__ = "0.1.0"
 __all__ = ["Edit", "Split", "UnlearningModule", "__version__", "load"]
 
-_HOME = {"load": "mu.checkpoint", "Edit": "mu.module", "UnlearningModule": "mu.module", "Split": "mu.split"}
+_HOME = {"load": "mu.checkpoint", "Edit": "mu.edit", "UnlearningModule": "mu.module", "Split": "mu.split"}
 
 
 def __getattr__(name: str) -> Any:

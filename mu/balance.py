@@ -102,8 +102,8 @@ def munba_weights(
     notation of `nash_weights`; where either is not positive, the fallback `loss_r + 0.1 loss_f`.
 
     The exact solution is always positive; the fallback comes from `s` and from rounding alone. `s` is as large as
-    `a^2 c` at gradient norms of 0.05, and for orthogonal gradients `alpha_f` is `1 / (a^2 c)`
-    instead of `1 / sqrt(c)`. `nash_weights` is the solution itself; this function reproduces the released code.
+    `a^2 c` at gradient norms of 0.05, and for orthogonal gradients `alpha_f` is `1 / (a^2 c + s)` instead of
+    `1 / sqrt(c)`. `nash_weights` is the solution itself; this function reproduces the released code.
 
     Source: Wu and Harandi, "MUNBa: Machine Unlearning via Nash Bargaining", released code `munba`.
 

@@ -71,9 +71,9 @@ def _without_weights(spec: Any) -> Any:
 
 
 def _with_live(path: str, arguments: dict[str, Any], live: dict[str, Any], allow: Iterable[type]) -> Any:
-    from mu.recorded import _allowed, _import
+    from mu.recorded import find_class, may_build
 
-    cls = _import(path)
-    if not _allowed(cls, tuple(allow)):
+    cls = find_class(path)
+    if not may_build(cls, tuple(allow)):
         raise InputError(f"{path} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you trust it.")
     return cls(**{name: value if name in live else build(value, allow) for name, value in arguments.items()})

@@ -23,7 +23,7 @@ def ssd_dampen(weight: Tensor, importance_forget: Tensor, importance_all: Tensor
     Where `I_f > alpha I_D` the weight is multiplied by `min(lambda I_D / I_f, 1)`; elsewhere it stays, bit for bit.
 
     Source: Foster et al., "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening" (AAAI 2024,
-    arXiv 2308.07707); paper and code agree. The importances there are squares of *batch-mean* gradients, so they depend
+    arXiv 2308.07707). The importances there are squares of *batch-mean* gradients, so they depend
     on the batch size. `I_D` is over the whole training set, forget samples included.
 
     Args:

@@ -26,6 +26,7 @@ class UnlearningDataModule(LightningDataModule, Recorded):
         eval_batch_size: batch size of one rank in validate, test and predict.
         workers: loader processes; 0 is fastest for data in memory.
         curves: splits that are evaluated during fit.
+        evaluated: parts that a test evaluates; all when None.
     """
 
     provides: frozenset[str] = frozenset({"labels"})
@@ -33,7 +34,7 @@ class UnlearningDataModule(LightningDataModule, Recorded):
 
     def __init__(
         self, batch_size: int = 256, forget_batch_size: int | None = None, eval_batch_size: int = 1000, workers: int = 0,
-        curves: list[str] | None = None,
+        curves: list[str] | None = None, evaluated: list[str] | None = None,
     ) -> None:
         super().__init__()
         for name, size in {"batch_size": batch_size, "forget_batch_size": forget_batch_size, "eval_batch_size": eval_batch_size}.items():
@@ -42,6 +43,7 @@ class UnlearningDataModule(LightningDataModule, Recorded):
         self.batch_size, self.forget_batch_size = batch_size, forget_batch_size
         self.eval_batch_size, self.workers = eval_batch_size, workers
         self.curves = ["forget", "retain", "validation"] if curves is None else list(curves)
+        self.evaluated = evaluated
         self.datasets: dict[str, Dataset] = {}
         self.augmentation: Augment | None = None
         self._split: Split | None = None
@@ -102,8 +104,12 @@ class UnlearningDataModule(LightningDataModule, Recorded):
         return self.eval_loaders([name for name in self.curves if len(self.split.parts.get(name, ()))])
 
     def test_dataloader(self) -> list[EvalLoader]:
-        """Every part of the split."""
-        return self.eval_loaders([name for name, ids in self.split.parts.items() if len(ids)])
+        """Every part of the split, or those in `evaluated`."""
+        wanted = self.split.parts if self.evaluated is None else self.evaluated
+        unknown = [name for name in wanted if name not in self.split.parts]
+        if unknown:
+            raise InputError(f"the split has no part {unknown[0]!r} to evaluate; it has {', '.join(self.split.parts)}.")
+        return self.eval_loaders([name for name in wanted if len(self.split.parts[name])])
 
     def predict_dataloader(self) -> list[EvalLoader]:
         """Every part of the split, as in test."""
@@ -141,4 +147,4 @@ def check_provides(task: UnlearningDataModule, needs: Mapping[str, bool], method
     given = {name for name in ("forget", "retain") if sizes.get(name)} | set(task.provides)
     for need, wanted in needs.items():
         if wanted and need not in given:
-            raise InputError(f"{method} needs {need}, which {type(task).__name__} does not give; choose a task that does, or another method.")
+            raise InputError(f"{method} needs {need}, which {type(task).__name__} does not give; choose another task or another method.")

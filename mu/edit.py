@@ -48,12 +48,12 @@ class Edit(UnlearningModule):
         seed: decides the plan and every draw.
     """
 
-    automatic_optimization = False
     augment = False
     shard = "batches"
 
     def __init__(self, backbone: Backbone, mask: WeightMask | None = None, seed: int = 0) -> None:
         super().__init__(backbone, mask=mask, seed=seed)
+        self.automatic_optimization = False
 
     def observe(self, forget: Part | None, retain: Part | None) -> None:
         """Add one batch to the statistics; gradients are enabled."""

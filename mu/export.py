@@ -26,7 +26,7 @@ _CARD = """---
 # {{ title }}
 
 `{{ architecture }}` ({{ library }}), {{ num_classes }} classes{% if method %}, unlearned by `{{ method }}`{% endif %}\
-{% if task %} on the task `{{ task }}`{% endif %}. Written by [mu](https://pypi.org/project/mu-unlearning/).
+{% if task %} on the task `{{ task }}`{% endif %}. Written by mu.
 
 The weights are those of the network alone. It takes images with pixels in [0, 1], minus mean {{ mean }}, over standard
 deviation {{ std }}{% if input_size %}; input size {{ input_size }} (channels, height, width){% endif %}.
@@ -45,15 +45,15 @@ deviation {{ std }}{% if input_size %}; input size {{ input_size }} (channels, h
 | {{ row.metric }} | {{ row.split or "" }} | {{ "%.4g" | format(row.value) }} | \
 {{ "%.4g" | format(row.gap) if row.gap is not none else "" }} |
 {% endfor %}
-The oracle is the model retrained without the forget set by the original's own recipe; a gap of 0 is best, on both sides.
+The oracle is the model retrained without the forget set by the original's own recipe; the best gap is 0.
 {% else %}
 No results were recorded with this model.
 {% endif %}"""
 
 
 def export(
-    network: nn.Module, folder: Path | str, *, name: str, num_classes: int, mean: Sequence[float], std: Sequence[float],
-    input_size: Sequence[int] | None = None, results: Mapping[str, Any] | None = None,
+    network: nn.Module, folder: Path | str, *, name: str, num_classes: int, mean: Sequence[float],
+    std: Sequence[float], input_size: Sequence[int] | None = None, results: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None, title: str | None = None, license: str | None = None,
 ) -> Path:
     """Write `model.safetensors`, `config.json` and `README.md` into a new folder, all of them or none.
@@ -103,6 +103,7 @@ def export(
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary neighbour to fill; it becomes `folder` only when the block ends without an error."""
+    folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already and is not an empty folder; choose another, or remove it first.")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +121,7 @@ def _config(twin: nn.Module, facts: Mapping[str, Any], options: Mapping[str, Any
     if facts["library"] != "timm":
         return {**facts, "in_channels": channels, "options": dict(options)}
     published: Any = twin.pretrained_cfg
-    kept = ("classifier", "first_conv", "pool_size", "interpolation", "crop_mode", "fixed_input_size")
+    kept = ("classifier", "first_conv", "interpolation", "crop_mode", "fixed_input_size")
     arguments = {**options, "in_chans": channels} if channels != 3 else dict(options)
     return {
         "architecture": facts["architecture"].split(".")[0],  # without the tag of the published weights
@@ -153,12 +154,13 @@ def _card(
         license=license, tags=["image-classification", "machine-unlearning", *([str(method)] if method else [])],
         pipeline_tag="image-classification", library_name="timm" if facts["library"] == "timm" else None,
         metrics=list(dict.fromkeys(row["metric"] for row in rows)) or None, eval_results=evaluations or None,
-        model_name=title,
+        model_name=title if evaluations else None,
     )
-    content = ModelCard.from_template(
-        card, template_str=_CARD, title=title, rows=rows, method=method, task=task, usage=_usage(facts, options), **facts
+    usage = _usage(facts, options)
+    filled = ModelCard.from_template(
+        card, template_str=_CARD, title=title, rows=rows, method=method, task=task, usage=usage, **facts
     )
-    return str(content)
+    return str(filled)
 
 
 def _rows(metrics: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -180,15 +182,15 @@ def _usage(facts: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     if facts["library"] == "timm":
         return ('import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True)'
                 '  # after an upload: "hf-hub:USER/NAME"')
-    channels, name, classes = len(facts["mean"]), facts["architecture"], facts["num_classes"]
-    plain = facts["library"] == "torchvision" and channels == 3
-    given = torchvision_options(name, options) if plain else {"in_channels": channels, **options}
+    channels, name = len(facts["mean"]), facts["architecture"]
+    if facts["library"] == "torchvision" and channels == 3:
+        source, call = "torchvision.models import get_model", f'get_model("{name}", weights=None'
+        given = torchvision_options(name, options)
+    else:
+        prefix = "" if facts["library"] == "mu" else f"{facts['library']}:"
+        source, call = "mu.backbones.networks import build", f'build("{prefix}{name}"'
+        given = {"in_channels": channels, **options}
     arguments = "".join(f", {key}={value!r}" for key, value in given.items())
-    source, call = (
-        ("torchvision.models import get_model", f'get_model("{name}", weights=None')
-        if plain
-        else ("mu.backbones.networks import build", f'build("{name}"' if facts["library"] == "mu" else f'build("torchvision:{name}"')
-    )
     return (f"from safetensors.torch import load_file\nfrom {source}\n\n"
-            f"model = {call}, num_classes={classes}{arguments})\n"
+            f"model = {call}, num_classes={facts['num_classes']}{arguments})\n"
             'model.load_state_dict(load_file("FOLDER/model.safetensors"))')

@@ -75,6 +75,8 @@ class _Planned(Dataset):
         for name, rows in step.parts.items():
             count, total = joint if step.joint else counts[name]
             batch[name] = self._share(name, rows) | {"count": torch.tensor(count), "total": torch.tensor(total)}
+            if step.joint:
+                batch[name]["joint"] = True  # not a tensor, so that asking for it does not wait for a device
         return batch
 
     def _weight(self, name: str, rows: Rows) -> float:
@@ -225,7 +227,8 @@ class EvalLoader(DataLoader):
 def concatenate(*parts: Mapping[str, Any] | None) -> Part:
     """One batch from several parts that are shown together: tensors are joined along the first dimension.
 
-    Only entries that every part has are kept; a `padded` mark is filled in where one part has it.
+    Only entries that every part has are kept; a `padded` mark is filled in where one part has it. Totals are added up, but for the
+    parts of a union (`joint`), which carry the union's own.
     """
     present = [dict(part) for part in parts if part is not None]
     if len(present) == 1:
@@ -239,6 +242,5 @@ def concatenate(*parts: Mapping[str, Any] | None) -> Part:
         if all(isinstance(value, Tensor) and value.dim() > 0 for value in values):
             joined[name] = torch.cat(values)  # type: ignore[arg-type]
         elif name in ("count", "total") and all(value is not None for value in values):
-            # parts of one union carry the union's own totals; parts of two batches are added up
-            joined[name] = values[0]
+            joined[name] = values[0] if all(part.get("joint") for part in present) else torch.stack(values).sum()  # type: ignore[arg-type]
     return joined

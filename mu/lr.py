@@ -11,9 +11,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from mu.errors import InputError
 
 
-@dataclass(frozen=True)
 class LRSchedule:
-    """A multiplier of the learning rate for each optimizer step; subclasses override `factor`."""
+    """A multiplier of the learning rate for each optimizer step; subclasses are values that override `factor`.
+
+    The base is no dataclass, because jsonargparse takes no subclass where a dataclass is asked for.
+    """
 
     def factor(self, done: float) -> float:
         """Multiplier when the share `done` in [0, 1) of the run's steps has been made."""

@@ -82,8 +82,9 @@ class WeightMask(nn.Module, Recorded):
     def restore(self) -> None:
         """Put masked-out weights back where they were."""
         if self._frozen is not None and self._floats is not None:
-            torch._foreach_mul_(self._parameters_, self._floats)
-            torch._foreach_add_(self._parameters_, self._frozen)
+            weights: list[Tensor] = list(self._parameters_)
+            torch._foreach_mul_(weights, self._floats)
+            torch._foreach_add_(weights, self._frozen)
 
     def share(self) -> float:
         """Share of the weights that may move, in [0, 1]."""

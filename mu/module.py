@@ -21,6 +21,7 @@ from mu.metrics.outputs import Outputs
 from mu.plan import Retain, Schedule
 from mu.recorded import Recorded, spec_of
 from mu.reference import frozen_copy
+from mu.results import Result
 from mu.substitutes import Substitute
 from mu.timing import Stopwatch
 from mu.weights import weights_hash
@@ -76,6 +77,8 @@ class UnlearningModule(LightningModule, Recorded):
         self.stopwatch = Stopwatch()
         self.declared: set[str] = set()
         self.outputs: Outputs | None = None
+        self.results: list[Result] = []
+        self.facts: dict[str, Any] = {}
         self._curves: dict[str, MeanMetric] = {}
         self._suspect: tuple[int, Tensor] | None = None
         self.phase = 0
@@ -208,7 +211,7 @@ class UnlearningModule(LightningModule, Recorded):
 
     def log_terms(self, terms: Mapping[str, Tensor]) -> None:
         """Log the terms, only on the steps that the trainer logs (a log call in each step costs more than a small model)."""
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
             self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=len(terms) == 1)
 
     def check_finite(self, loss: Tensor) -> None:
@@ -336,6 +339,10 @@ class UnlearningModule(LightningModule, Recorded):
             self.log(key, metric.compute(), rank_zero_only=False, sync_dist=False)
             metric.reset()
 
+    def curve_keys(self) -> list[str]:
+        """Names under which validation logs (`forget/loss`)."""
+        return sorted(self._curves)
+
     def on_validation_model_eval(self) -> None:
         """As Lightning does, and the served model too (it may be composed of others)."""
         super().on_validation_model_eval()
@@ -345,7 +352,7 @@ class UnlearningModule(LightningModule, Recorded):
         """Make the store that all suites share; suites have declared what they need in their `setup`."""
         fields = sorted(self.declared)
         self.outputs = Outputs().to(self.device)
-        self._fields = fields
+        self._fields, self.results = fields, []
         self.served().eval()
 
     def test_step(self, batch: Part, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -355,6 +362,18 @@ class UnlearningModule(LightningModule, Recorded):
         values = self.served().outputs(part, self._fields)
         padded = {"padded": part["padded"]} if "padded" in part else {}
         self.outputs.update(split, {"index": part["index"], **values, **padded})
+
+    def evaluated(self) -> dict[str, dict[str, Tensor]]:
+        """The test's outputs by split and field: each sample once, sorted by index, from all ranks."""
+        assert self.outputs is not None, "a test comes first"
+        return self.outputs.compute()
+
+    def add_results(self, results: Iterable[Result]) -> None:
+        """Called by suites: keep the numbers for the run's record, and log them."""
+        for result in results:
+            self.results.append(result)
+            if self._trainer is not None and self.trainer.sanity_checking is False and self.trainer._results is not None:
+                self.log(f"test/{result.metric}", result.value, rank_zero_only=True, sync_dist=False)
 
     def predict_step(self, batch: Part, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Index, split and prediction of each sample."""
@@ -387,8 +406,8 @@ class UnlearningModule(LightningModule, Recorded):
 
         self._stop_if_not_finite()
         checkpoint["mu"] = {
-            "version": mu.__version__, "spec": spec_of(self), "original_hash": self.original_hash, "seconds": dict(self.stopwatch.seconds()),
-            "recipe": self.recipe_hash(), "split": self.task.split.hash if self.task is not None else "",
+            "version": mu.__version__, "spec": spec_of(self), "original_hash": self.original_hash, "recipe": self.recipe_hash(),
+            "seconds": dict(self.stopwatch.seconds()), "split": self.task.split.hash if self.task is not None else "",
             "train_split": self.task.split.train_hash if self.task is not None else "",
         }
 

@@ -7,8 +7,9 @@ goes through *all* its samples before it repeats one, and `visit`, the number of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -36,9 +37,11 @@ class Step:
     """The parts are one batch (a union): losses are averaged over both together."""
 
 
-@dataclass(frozen=True)
 class Schedule:
-    """Base of all schedules. `phases(epoch)` says what an epoch consists of; subclasses are values, compared by their fields."""
+    """Base of all schedules. `phases(epoch)` says what an epoch consists of; subclasses are values, compared by their fields.
+
+    The base is no dataclass, because jsonargparse takes no subclass where a dataclass is asked for.
+    """
 
     def phases(self, epoch: int) -> tuple[Schedule, ...]:
         """The simple schedules that run one after the other in this epoch."""
@@ -108,10 +111,14 @@ class Everything(_One):
 class Paired(_Single):
     """One forget batch beside one retain batch in every step; the shorter part is cycled.
 
-    `length` names the part that an epoch shows exactly once (`max`: the one with more batches).
+    `length` names the part that an epoch shows exactly once (`max`: the one with more batches); `limit` counts its samples.
     """
 
-    length: str = "retain"
+    length: Literal["forget", "retain", "max"] = "retain"
+
+    def __post_init__(self) -> None:
+        if self.length not in ("forget", "retain", "max"):
+            raise InputError(f"the length of Paired is {self.length!r}; it is forget, retain or max.")
 
     def reads(self) -> frozenset[str]:
         return frozenset({"forget", "retain"})
@@ -122,11 +129,13 @@ class Paired(_Single):
         lead = max(count, key=lambda part: count[part]) if self.length == "max" else self.length
         other = "retain" if lead == "forget" else "forget"
         streams = {part: Stream(part, sizes[part], seed, self.shuffle) for part in size}
-        for step in range(count[lead]):
+        total = min(sizes[lead], self.limit or sizes[lead])
+        steps = -(-total // size[lead])
+        for step in range(steps):
             start = step * size[lead]
-            done = (epoch * count[lead] + step) * size[other]
+            done = (epoch * steps + step) * size[other]
             yield Step({
-                lead: streams[lead].take(epoch * sizes[lead] + start, min(size[lead], sizes[lead] - start)),
+                lead: streams[lead].take(epoch * sizes[lead] + start, min(size[lead], total - start)),
                 other: streams[other].take(done, size[other]),
             })
 
@@ -150,7 +159,7 @@ class Union(_Single):
         draw = epoch if self.redraw else 0
         retained = _permutation(seed, "union-retain", draw, sizes["retain"], shuffle=kept < sizes["retain"])[:kept]
         mixed = np.concatenate([np.arange(sizes["forget"]), sizes["forget"] + retained])
-        mixed = mixed[_permutation(seed, "union", epoch, len(mixed), self.shuffle)]
+        mixed = mixed[_permutation(seed, "union", epoch, len(mixed), self.shuffle)][: self.limit]
         size = self.batch_size or batch["retain"]
         for start in range(0, len(mixed), size):
             rows = mixed[start : start + size]
@@ -165,8 +174,8 @@ class Phases(Schedule):
 
     parts: tuple[Schedule, ...]
 
-    def __init__(self, *parts: Schedule) -> None:
-        object.__setattr__(self, "parts", tuple(parts))
+    def __init__(self, *schedules: Schedule, parts: Sequence[Schedule] = ()) -> None:
+        object.__setattr__(self, "parts", (*schedules, *parts))  # by name in files, which know no variable arguments
 
     def phases(self, epoch: int) -> tuple[Schedule, ...]:
         return tuple(inner for part in self.parts for inner in part.phases(epoch))
@@ -225,11 +234,24 @@ def plan(schedule: Schedule, epoch: int, sizes: Sizes, batch: Sizes, seed: int) 
     missing = sorted(schedule.reads() - {part for part, size in sizes.items() if size})
     if missing:
         raise InputError(f"the method reads the {' and '.join(missing)} part, which the task does not give.")
+    numbered = _numbered(schedule)
     steps: list[Step] = []
-    for number, phase in enumerate(_numbered(schedule)):
+    for number, phase in enumerate(numbered):
+        # phases that show the same samples have orders of their own, and count visits in turn: k, K + k, 2 K + k, ... for the k-th of K
+        rivals = [other for other, rival in enumerate(numbered) if _samples(rival) & _samples(phase)]
+        own = seed if rivals[0] == number else stream_id("phase", number, seed)
+        every, turn = (len(numbered), number) if len(rivals) > 1 else (1, 0)
         for inner in phase.phases(epoch):
-            steps.extend(Step(s.parts, number, s.joint) for s in inner.steps(epoch, sizes, batch, seed))
+            for step in inner.steps(epoch, sizes, batch, own):
+                parts = {name: Rows(rows.positions, rows.visits * every + turn) for name, rows in step.parts.items()}
+                steps.append(Step(parts, number, step.joint))
     return steps
+
+
+def _samples(schedule: Schedule) -> frozenset[str]:
+    """The parts whose samples a schedule shows; `train` is both others."""
+    reads = schedule.reads()
+    return reads | {"forget", "retain"} if "train" in reads else reads
 
 
 def _numbered(schedule: Schedule) -> tuple[Schedule, ...]:

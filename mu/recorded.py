@@ -110,8 +110,8 @@ def build(spec: Any, allow: Iterable[type] = ()) -> Any:
         return spec
     if "class_path" not in spec:
         return {key: build(value, allow) for key, value in spec.items()}
-    cls = _import(spec["class_path"])
-    if not _allowed(cls, tuple(allow)):
+    cls = find_class(spec["class_path"])
+    if not may_build(cls, tuple(allow)):
         raise InputError(f"{spec['class_path']} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you "
                          "trust it.")
     given = spec.get("init_args") or {}
@@ -123,7 +123,8 @@ def build(spec: Any, allow: Iterable[type] = ()) -> Any:
     return partial(cls, **arguments) if spec.get("factory") else cls(**arguments)
 
 
-def _import(path: str) -> type:
+def find_class(path: str) -> type:
+    """The class at a dotted path; InputError when there is none."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(import_module(module), name)
@@ -131,7 +132,8 @@ def _import(path: str) -> type:
         raise InputError(f"there is no class {path!r} ({error}).") from error
 
 
-def _allowed(cls: type, allow: tuple[type, ...]) -> bool:
+def may_build(cls: type, allow: tuple[type, ...]) -> bool:
+    """Whether a class may be instantiated because a file says so."""
     if not isinstance(cls, type):
         return False
     if issubclass(cls, Recorded | torch.optim.Optimizer) or cls in allow:

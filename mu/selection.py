@@ -160,9 +160,9 @@ def kth_largest(tensors: Sequence[Tensor], k: int) -> tuple[Tensor, int]:
             # the top digit carries the sign, so it is moved up to start at 0
             digit = (bits >> shift) + (1 << 15) if first else (bits >> shift) & 0xFFFF
             counts += torch.bincount(digit, minlength=1 << 16).cpu()
-        at_least = counts.flip(0).cumsum(0).flip(0)  # entries with this digit or a larger one; never rises
-        top = int((at_least >= left).sum()) - 1
-        left -= int(at_least[top] - counts[top])
+        up_to = counts.cumsum(0)  # entries with this digit or a smaller one
+        top = int(torch.searchsorted(up_to, up_to[-1] - left + 1))
+        left -= int(up_to[-1] - up_to[top])
         found = top - (1 << 15) if first else (found << 16) | top
     integer = torch.tensor(found, dtype=torch.int64 if width == 64 else torch.int32)
     return _flip(integer).view(wide), left

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Substitute(Recorded, ABC):
     """A law of substitutes. `draw` is a pure function of the samples, the seed and what `setup` learned from the task."""
 
-    def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:  # noqa: B027 - not every law needs it
+    def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         """Learn what the law needs (number of classes, mean of the targets)."""
 
     @abstractmethod

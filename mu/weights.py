@@ -51,7 +51,10 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, stored = _read_safetensors(file)
         metadata |= stored
     else:
-        tensors = _state_dict(read_checkpoint(file), file)
+        checkpoint = read_checkpoint(file)
+        tensors = _state_dict(checkpoint, file)
+        record = checkpoint.get("mu")  # a run of ours says by which recipe, and on which training set
+        metadata |= {key: record[key] for key in ("recipe", "train_split") if record.get(key)} if isinstance(record, dict) else {}
     tensors, normalisation = without_wrappers(_of_backbone(tensors))
     if not tensors:
         raise InputError(f"{file} holds no weights.")
@@ -77,7 +80,7 @@ def read_checkpoint(file: Path | str) -> dict[str, Any]:
         ) from error
     except FileNotFoundError:
         raise InputError(f"there is no file {file}.") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+    except Exception as error:  # torch answers damaged bytes with errors of any kind, IndexError and KeyError too
         reason = str(error).splitlines()[0] if str(error) else "the file is empty"
         raise InputError(f"{file} cannot be read as weights ({reason}); it may be cut off.") from error
     if not isinstance(loaded, dict):

@@ -53,8 +53,7 @@ def build_split(
 
     Raises:
         InputError: lengths differ, an index is used twice, the fraction is out of range, the forget set is empty or
-        everything, or
-            nothing is left to train or to test on.
+            everything, or nothing is left to train or to test on.
     """
     train_labels, train_indices = _checked(train_labels, train_indices, "training")
     test_labels, test_indices = _checked(test_labels, test_indices, "test")
@@ -168,35 +167,26 @@ def optml_split(
     """
     train_labels, train_indices = _checked(train_labels, train_indices, "training")
     test_labels, test_indices = _checked(test_labels, test_indices, "test")
-    if not (
-        np.issubdtype(train_labels.dtype, np.integer) and 0 <= validation_fraction < 1 and min(seed, original_seed) >= 1
-    ):
-        raise InputError("the optml split needs class labels, seeds of at least 1 and a validation_fraction in [0, 1).")
+    if not np.issubdtype(train_labels.dtype, np.integer) or not 0 <= validation_fraction < 1:
+        raise InputError("the optml split needs class labels and a validation_fraction in [0, 1).")
+    if not all(1 <= one_seed < 2**32 for one_seed in (seed, original_seed)):
+        raise InputError(f"the optml split needs seeds from 1 to 2**32 - 1, not {seed} and {original_seed}.")
+    described: dict[str, Any] = {"selector": "optml", "forget_class": forget_class, "count": count}
+    described["validation_fraction"] = validation_fraction
+    if mismatch:
+        described["original_seed"] = original_seed
 
     def under(one_seed: int) -> Split:
         validation = _optml_validation(train_labels, one_seed, validation_fraction)
         training = np.setdiff1d(np.arange(len(train_labels)), validation)
         forget = _optml_forget(train_labels, training, forget_class, count, one_seed)
-        taken = np.isin(training, forget)
+        retain = np.setdiff1d(training, forget)
         leaves = np.zeros(len(test_labels), dtype=bool)
-        if forget_class is not None and taken.sum() == (train_labels[training] == forget_class).sum():
+        if forget_class is not None and forget_class not in train_labels[retain]:
             leaves = test_labels == forget_class
-        parts = {
-            "forget": train_indices[forget],
-            "retain": train_indices[training[~taken]],
-            "validation": train_indices[validation],
-            "test": test_indices[~leaves],
-            "test_forget": test_indices[leaves],
-        }
-        described: dict[str, Any] = {
-            "selector": "optml",
-            "forget_class": forget_class,
-            "count": count,
-            "validation_fraction": validation_fraction,
-        }
-        if mismatch:
-            described["original_seed"] = original_seed
-        return _split(task, parts, described, one_seed)
+        parts = {"forget": train_indices[forget], "retain": train_indices[retain]}
+        held_out = {"validation": train_indices[validation], "test": test_indices[~leaves]}
+        return _split(task, {**parts, **held_out, "test_forget": test_indices[leaves]}, described, one_seed)
 
     split = under(seed)
     return OptmlSplit(split, under(original_seed) if mismatch else split)
@@ -267,6 +257,8 @@ def _checked(labels: np.ndarray, indices: np.ndarray, what: str) -> tuple[np.nda
         )
     if not len(labels):
         raise InputError(f"there are no {what} samples.")
+    if len(np.unique(indices)) != len(indices):
+        raise InputError(f"two {what} samples share one index; every index must be distinct.")
     return labels, indices
 
 

@@ -1,0 +1,58 @@
+"""Accuracy: UA, RA, TA of classifiers; errors of regressors."""
+
+from __future__ import annotations
+
+from callbacks.base import Evaluated, Suite
+from mu.metrics import classification, gap
+from mu.module import UnlearningModule
+from mu.results import Result
+
+
+class Accuracy(Suite):
+    """UA = 100 − accuracy on forget, RA = accuracy on retain, TA = accuracy on held-out data, in percent.
+
+    Where a whole class is forgotten, it is not in the held-out part (vision literature), and the probe `test_forget` is reported apart.
+
+    Args:
+        held_out: the part that TA is measured on; `validation` in searches.
+    """
+
+    needs = ("logits", "label")
+
+    def __init__(self, held_out: str = "test") -> None:
+        self.held_out = held_out
+
+    def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
+        """UA, RA, TA, and the accuracy on every other part."""
+        def accuracy(split: str) -> float:
+            rows = self.rows(outputs, split)
+            return float(classification.accuracy(rows["logits"], rows["label"]))
+
+        others = sorted(set(outputs) - {"forget", "retain", self.held_out})
+        return [
+            Result("UA", 100 - accuracy("forget"), None, "forget", "%"),
+            Result("RA", accuracy("retain"), None, "retain", "%"),
+            Result("TA", accuracy(self.held_out), None, self.held_out, "%"),
+            *(Result(f"accuracy/{split}", accuracy(split), None, split, "%") for split in others),
+        ]
+
+
+class Errors(Suite):
+    """Mean absolute and root mean squared error of a regressor, on every part, in the target's units.
+
+    Args:
+        held_out: the part named `test_error` in tables.
+    """
+
+    needs = ("prediction", "target")
+
+    def __init__(self, held_out: str = "test") -> None:
+        self.held_out = held_out
+
+    def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
+        """`MAE/split` and `RMSE/split`."""
+        found = []
+        for split, rows in sorted(outputs.items()):
+            found.append(Result(f"MAE/{split}", float(gap.mean_absolute_error(rows["prediction"], rows["target"])), None, split))
+            found.append(Result(f"RMSE/{split}", float(gap.root_mean_squared_error(rows["prediction"], rows["target"])), None, split))
+        return found

@@ -1,0 +1,82 @@
+"""Cost: seconds by stage, memory, and how many weights moved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.base import Evaluated, Suite, module_of
+from mu.module import UnlearningModule
+from mu.results import Result
+
+
+class Cost(Suite):
+    """What the run cost: `seconds` (masks, statistics, training and edits; evaluation apart), its breakdown, `peak_memory` in MiB,
+    `trainable` and `moved` weights.
+
+    Memory is the peak that torch allocated on a GPU; on a CPU the peak of the process's resident set since the fit began (Linux; the
+    libraries themselves are in it).
+    """
+
+    def __init__(self) -> None:
+        self._before: list[Tensor] = []
+        self._seen: dict[str, float] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the weights, and start the memory's high-water mark anew."""
+        module = module_of(pl_module)
+        self._before = [p.detach().to("cpu", copy=True) for _, p in module.trainable()]
+        self._seen = {}
+        _reset_peak(module.device)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count what moved."""
+        module = module_of(pl_module)
+        after = [p.detach() for _, p in module.trainable()]
+        self._seen["trainable"] = float(sum(p.numel() for p in after))
+        if len(after) == len(self._before):
+            self._seen["moved"] = float(sum(int((a.cpu() != b).sum()) for a, b in zip(after, self._before, strict=True)))
+        self._seen["peak_memory"] = _peak(module.device) / 2**20
+        self._before = []
+
+    def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
+        """Whatever is known: a test without a fit in the same process knows the checkpoint's seconds only."""
+        seconds = {stage: value for stage, value in module.stopwatch.seconds().items() if stage != "evaluation"}
+        found = [Result("seconds", sum(seconds.values()), False, "", "s")]
+        found += [Result(f"seconds/{stage}", value, False, "", "s") for stage, value in sorted(seconds.items())]
+        units = {"trainable": "", "moved": "", "peak_memory": "MiB"}
+        better = {"trainable": None, "moved": None, "peak_memory": False}
+        return found + [Result(name, value, better[name], "", units[name]) for name, value in self._seen.items()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen, for a test that loads the checkpoint."""
+        return {"seen": dict(self._seen)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As saved."""
+        self._seen = dict(state_dict["seen"])
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    clear = Path("/proc/self/clear_refs")
+    if clear.exists():
+        clear.write_text("5")  # Linux: set the resident set's high-water mark to its present size
+
+
+def _peak(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return float(line.split()[1]) * 1024
+    import resource
+
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024

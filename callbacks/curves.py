@@ -1,0 +1,39 @@
+"""Curves: the splits' scores during fit, as data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.base import module_of, run_folder
+from mu.files import write_json
+from mu.recorded import Recorded
+
+
+class Curves(Callback, Recorded):
+    """Keeps what validation logs (`forget/loss`, `retain/accuracy`...) by step, and writes `curves.json` into the run folder."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """One row for each validation during fit."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        keys = module_of(pl_module).curve_keys()
+        row = {key: float(trainer.callback_metrics[key]) for key in keys if key in trainer.callback_metrics}
+        self.rows.append({"epoch": float(trainer.current_epoch), "step": float(trainer.global_step), **row})
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write, on rank zero."""
+        if self.rows and trainer.is_global_zero:
+            write_json(run_folder(trainer) / "curves.json", self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, so that a resumed run's curve is whole."""
+        return {"rows": list(self.rows)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As saved."""
+        self.rows = list(state_dict["rows"])

@@ -1,0 +1,67 @@
+"""Membership: is the forget set still recognised as training data?"""
+
+from __future__ import annotations
+
+from callbacks.base import Evaluated, Suite
+from mu.metrics import membership
+from mu.module import UnlearningModule
+from mu.results import Result
+
+
+class Membership(Suite):
+    """The five SVC attacks of the OPTML code, and a loss-threshold attack.
+
+    An attacker learns, under the unlearned model, to tell retain samples (members) from held-out ones by one feature; `MIA` is the share
+    of the forget set that it calls *non-members*, in percent, with the feature `confidence` (the "MIA" column of Unlearn-Sparse and
+    SalUn). The others are `MIA/correctness`, `MIA/entropy`, `MIA/m_entropy`, `MIA/prob`. `MIA/loss_auc` is the area under the curve of
+    the loss as a score of membership, forget against held-out: 0.5 cannot be told apart.
+
+    All are judged by closeness to the oracle.
+
+    Args:
+        held_out: non-members; `validation` in searches.
+        attacks: which features; `confidence` alone is quickest.
+    """
+
+    needs = ("logits", "label", "nll")
+
+    def __init__(self, held_out: str = "test", attacks: list[str] | None = None) -> None:
+        self.held_out = held_out
+        self.attacks = list(membership.ATTACKS) if attacks is None else list(attacks)
+
+    def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
+        """`MIA`, `MIA/feature`, `MIA/loss_auc`."""
+        retain, held_out, forget = (self.rows(outputs, name) for name in ("retain", self.held_out, "forget"))
+        found = membership.svc_mia(
+            retain["logits"], retain["label"], held_out["logits"], held_out["label"], forget["logits"], forget["label"],
+            attacks=self.attacks,
+        )
+        results = []
+        for feature, value in found.non_member.items():
+            name = "MIA" if feature == "confidence" else f"MIA/{feature}"
+            results.append(Result(name, float(value), None, "forget", "%", found.detail(feature)))
+        auc = membership.loss_threshold_auc(forget["nll"], held_out["nll"])
+        return [*results, Result("MIA/loss_auc", float(auc), None, "forget")]
+
+
+class RegressionMembership(Suite):
+    """Share of the forget set that an SVC on the absolute error calls members, in percent (Tarun et al., ICML 2023).
+
+    Args:
+        held_out: non-members.
+        size: how many members and non-members the attacker learns from at most (the papers use 2,000).
+    """
+
+    needs = ("prediction", "target")
+
+    def __init__(self, held_out: str = "test", size: int = 2000) -> None:
+        self.held_out, self.size = held_out, size
+
+    def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
+        """`MIA/error_member`."""
+        retain, held_out, forget = (
+            (rows["prediction"] - rows["target"]).abs() for rows in (self.rows(outputs, n) for n in ("retain", self.held_out, "forget"))
+        )
+        value = membership.svc_mia_regression(retain, held_out, forget, size=self.size)
+        return [Result("MIA/error_member", float(value), None, "forget", "%", {"members": min(self.size, len(retain)),
+                                                                               "non_members": min(self.size, len(held_out))})]

@@ -1,0 +1,89 @@
+"""RetrainGap: how far from the model that never saw the forget set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+
+from callbacks.base import Evaluated, Suite, module_of
+from mu.errors import InputError
+from mu.metrics import gap
+from mu.module import UnlearningModule
+from mu.results import Result, RunRecord, load_outputs
+
+PAPERS_FOUR = ("UA", "RA", "TA", "MIA")
+
+
+class RetrainGap(Suite):
+    """Two-sided gaps to the oracle, per metric and on average, and distances between the two models' outputs.
+
+    `gap/UA` is |UA − UA of the oracle| in percentage points; `avg_gap` is the mean over `metrics` (the papers' four); `ToW` (RUM, Zhao et
+    al., NeurIPS 2024) is Π (1 − |Δ accuracy|), 1 at the oracle. From the outputs on forget: `activation_distance`, `JS` (nats),
+    `completeness` (% of equal decisions).
+
+    It measures after all other suites, wherever it stands in the list.
+
+    Args:
+        oracle: the oracle's run folder.
+        metrics: what the average gap is taken over.
+        recipe: `same` refuses an oracle that was trained by another recipe than the original; `unchecked` takes it (for weights that
+            do not say how they were trained).
+    """
+
+    def __init__(self, oracle: str, metrics: list[str] | None = None, recipe: str = "same") -> None:
+        if recipe not in ("same", "unchecked"):
+            raise InputError(f"recipe is {recipe!r}; it is `same` or `unchecked`.")
+        self.oracle, self.metrics, self.recipe = oracle, list(PAPERS_FOUR) if metrics is None else list(metrics), recipe
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Later: the other suites' numbers are needed."""
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure when every other suite has."""
+        module = module_of(pl_module)
+        with module.stopwatch("evaluation"):
+            module.results.extend(self.measure(module.evaluated(), module))
+
+    def check(self, oracle: RunRecord, module: UnlearningModule) -> None:
+        """Refuse an oracle made on another split or by another recipe."""
+        split = module.task.split.hash if module.task is not None else ""
+        if oracle.hashes["split"] != split:
+            raise InputError(f"the oracle in {self.oracle} was made on split {oracle.hashes['split']}, but this run's split is {split}; "
+                             "retrain it on this split.")
+        recipe = module.recipe_hash()
+        if self.recipe == "same" and oracle.hashes["recipe"] != recipe:
+            raise InputError(f"the oracle in {self.oracle} was made by recipe {oracle.hashes['recipe'] or 'unknown'}, but the original by "
+                             f"{recipe or 'an unknown one'}; retrain by the original's recipe, or set recipe: unchecked.")
+
+    def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
+        """Gaps by metric, their average, ToW, and output distances."""
+        oracle = RunRecord.load(self.oracle)
+        self.check(oracle, module)
+        here = {result.metric: result.value for result in module.results}
+        missing = [name for name in self.metrics if name not in here or not oracle.has(name)]
+        if missing:
+            raise InputError(f"RetrainGap compares {missing[0]}, which this run or the oracle in {self.oracle} did not measure; "
+                             "add the suite that does to both.")
+        there = {name: oracle.value(name) for name in self.metrics}
+        unit = "pp" if set(self.metrics) <= set(PAPERS_FOUR) else ""
+        found = [Result(f"gap/{name}", abs(here[name] - there[name]), False, "", unit) for name in self.metrics]
+        detail = {"oracle": Path(self.oracle).as_posix(), "metrics": self.metrics}
+        found.append(Result("avg_gap", float(gap.average_gap({n: here[n] for n in self.metrics}, there)), False, "", unit, detail))
+        if {"UA", "RA", "TA"} <= set(here) and all(oracle.has(name) for name in ("UA", "RA", "TA")):
+            found.append(Result("ToW", gap.tow({n: here[n] for n in ("UA", "RA", "TA")}, {n: oracle.value(n) for n in ("UA", "RA", "TA")}),
+                                True))
+        return [*found, *self._distances(outputs)]
+
+    def _distances(self, outputs: Evaluated) -> list[Result]:
+        forget, theirs = outputs["forget"], load_outputs(self.oracle)["forget"]
+        if "prediction" in forget:
+            return [Result("wasserstein", float(gap.wasserstein1(forget["prediction"], theirs["prediction"])), False, "forget")]
+        if "logits" not in forget:
+            return []
+        ours = forget["logits"].cpu()
+        return [
+            Result("activation_distance", float(gap.activation_distance(ours, theirs["logits"])), False, "forget"),
+            Result("JS", float(gap.js_divergence(ours, theirs["logits"])), False, "forget", "nats"),
+            Result("completeness", float(gap.completeness(ours, theirs["logits"])), True, "forget", "%"),
+        ]

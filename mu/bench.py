@@ -1,0 +1,384 @@
+"""`mu bench`: a study's runs, one after the other, each reused when it is finished and resumed when it was cut off."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mu.components import Components, merge
+from mu.errors import InputError, RunError
+from mu.files import read_json, write_json
+from mu.study import Seeds, Study, read_study
+
+QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the study.
+
+    Attributes:
+        kind: `train` (the original), `original` (its evaluation on a task), `oracle` or `method`.
+        task: name of the task; for `train`, the first task that has this training set.
+        method: `original`, `oracle`, or the method's name.
+        seeds: of this repetition.
+    """
+
+    kind: str
+    task: str
+    method: str
+    seeds: Seeds
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.task} · {'training the original' if self.kind == 'train' else self.method} · {self.seeds.label}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: `ran`, `resumed`, `reused` or `failed`, where, and why."""
+
+    job: Job
+    state: str
+    folder: Path | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a job is carried out.
+
+    Attributes:
+        job: which job.
+        model: specification of the module, with its backbone.
+        identity: hashes of what it starts from and is compared with.
+        fit, test: what is to be done.
+        checkpoint: weights to test where nothing is fitted.
+        oracle: the oracle's run folder, for the gap.
+        spec: the study's entry of the method (`trainer`, `forget_batch_size`, `found`).
+    """
+
+    job: Job
+    model: dict[str, Any]
+    identity: dict[str, str]
+    fit: bool = True
+    test: bool = True
+    checkpoint: Path | None = None
+    oracle: Path | None = None
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Bench:
+    """Runs the jobs of a study.
+
+    Args:
+        study: the study.
+        components: shared parsers.
+        debug: let errors through instead of counting the job as failed.
+    """
+
+    def __init__(self, study: Study, components: Components | None = None, debug: bool = False) -> None:
+        self.study, self.components, self.debug = study, components or Components(), debug
+        self.originals: dict[tuple[str, int], Path] = {}
+        self.oracles: dict[tuple[str, Seeds], Path] = {}
+        self._tasks: dict[tuple[str, int], Any] = {}
+
+    # ---- what there is to do ------------------------------------------------------------------------------------------------------
+
+    def jobs(self) -> list[Job]:
+        """Every run, in an order in which each finds what it needs."""
+        found = []
+        for seeds in self.study.seeds:
+            for task in self.study.tasks:
+                found += [Job(kind, task, "original", seeds) for kind in ("train", "original")]
+                found += [Job("oracle", task, "oracle", seeds), *(Job("method", task, name, seeds) for name in self.study.methods)]
+        return found
+
+    def task(self, name: str, seeds: Seeds) -> Any:
+        """The DataModule of a task under a split seed; kept, because building it reads the data."""
+        key = (name, seeds.split)
+        if key not in self._tasks:
+            if len(self._tasks) >= 4:  # data of a few tasks at a time
+                self._tasks.pop(next(iter(self._tasks)))
+            spec = merge(self.study.task_spec(name), {"init_args": {"split_seed": seeds.split}})
+            self._tasks[key] = self.components.make("data", spec)
+        return self._tasks[key]
+
+    # ---- running ------------------------------------------------------------------------------------------------------------------
+
+    def run(self, job: Job) -> Outcome:
+        """Run one job; whatever goes wrong is this job's outcome and does not stop the others."""
+        try:
+            with quiet():
+                return {"train": self._train, "original": self._original, "oracle": self._oracle, "method": self._method}[job.kind](job)
+        except Exception as error:
+            if self.debug:
+                raise
+            return Outcome(job, "failed", None, " ".join(str(error).split()) or type(error).__name__)
+
+    def _train(self, job: Job) -> Outcome:
+        task = self.task(job.task, job.seeds)
+        known = (task.split.train_hash, job.seeds.train)
+        if known in self.originals:
+            return Outcome(job, "reused", self.originals[known])
+        outcome = self._execute(Run(job, self._scratch("mu.methods.Train", job.seeds), {"train_split": task.split.train_hash}, test=False))
+        if outcome.folder is not None:
+            self.originals[known] = outcome.folder
+        return outcome
+
+    def _original(self, job: Job) -> Outcome:
+        source = self._original_folder(job)
+        identity = {"split": self.task(job.task, job.seeds).split.hash, "original": _key_of(source)}
+        checkpoint = source / "checkpoints" / "last.ckpt"
+        return self._execute(Run(job, self._scratch("mu.methods.Train", job.seeds), identity, fit=False, checkpoint=checkpoint))
+
+    def _oracle(self, job: Job) -> Outcome:
+        identity = {"split": self.task(job.task, job.seeds).split.hash}
+        outcome = self._execute(Run(job, self._scratch("mu.methods.Retrain", job.seeds), identity))
+        if outcome.folder is not None:
+            self.oracles[job.task, job.seeds] = outcome.folder
+        return outcome
+
+    def _method(self, job: Job) -> Outcome:
+        spec = self.study.method_spec(job.task, job.method)
+        original, oracle = self._original_folder(job), self.oracles.get((job.task, job.seeds))
+        if oracle is None:
+            raise RunError("its oracle failed")
+        backbone = merge(self.study.backbone, {"init_args": {"weights": str(original)}})
+        model = merge(spec["model"], {"init_args": {"backbone": backbone, "seed": job.seeds.unlearn}})
+        identity = {"split": self.task(job.task, job.seeds).split.hash, "original": _key_of(original), "oracle": _key_of(oracle)}
+        return self._execute(Run(job, model, identity, oracle=oracle, spec=spec))
+
+    def _scratch(self, method: str, seeds: Seeds) -> dict[str, Any]:
+        backbone = merge(self.study.backbone, {"init_args": {"init_seed": seeds.train}})
+        own = {"class_path": method, "init_args": {"backbone": backbone, "seed": seeds.train}}
+        return merge({"init_args": self.study.recipe.get("model") or {}}, own)
+
+    def _original_folder(self, job: Job) -> Path:
+        found = self.originals.get((self.task(job.task, job.seeds).split.train_hash, job.seeds.train))
+        if found is None:
+            raise RunError("its original failed")
+        return found
+
+    def _execute(self, run: Run) -> Outcome:
+        resolved, arguments = self.components.resolve("model", _portable(run.model)), self._trainer_arguments(run)
+        key = self._key(run, resolved, arguments)
+        place = Path(run.job.task) / run.job.method if run.test else Path("originals")
+        folder = self.study.output / place / f"{run.job.seeds.label}-{key[:8]}"
+        state = _state(folder)
+        if state.get("key") == key and state.get("state") == "finished":
+            return Outcome(run.job, "reused", folder)
+        last = folder / "checkpoints" / "last.ckpt"
+        resumed = run.fit and last.is_file()
+        account = {"key": key, "job": run.job.label, "model": resolved, "trainer": arguments}
+        write_json(folder / "run.json", {**account, "state": "running"})
+        self._fit_and_test(run, folder, arguments, key, last if resumed else run.checkpoint)
+        write_json(folder / "run.json", {**account, "state": "finished"})
+        return Outcome(run.job, "resumed" if resumed else "ran", folder)
+
+    def _trainer_arguments(self, run: Run) -> dict[str, Any]:
+        return merge(self.study.trainer, run.spec.get("trainer") if run.job.kind == "method" else self.study.recipe.get("trainer"))
+
+    def _key(self, run: Run, resolved: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+        """What the run's numbers depend on; paths of the original and the oracle are replaced by what those were made from."""
+        import mu
+        from mu.identity import digest, source_hash
+        from mu.recorded import find_class
+
+        job, task = run.job, self.task(run.job.task, run.job.seeds)
+        own = {
+            "data": self.components.resolve("data", self.study.task_spec(job.task)), "seeds": job.seeds.as_dict(),
+            "suites": [*self.study.suites, *([self.study.gap] if run.oracle else [])], "forget_batch_size": run.spec.get("forget_batch_size"),
+        } if run.test else {"data": task.recipe(), "seeds": job.seeds.train}
+        return digest({**own, "model": resolved, "trainer": arguments, "mu": mu.__version__, **run.identity,
+                       "sources": source_hash(find_class(run.model["class_path"]))})
+
+    def _fit_and_test(self, run: Run, folder: Path, arguments: Mapping[str, Any], key: str, checkpoint: Path | None) -> None:
+        from lightning.pytorch import Trainer
+        from lightning.pytorch.callbacks import ModelCheckpoint
+
+        task, module = self.task(run.job.task, run.job.seeds), self.components.make("model", run.model)
+        suites = self._suites(run.oracle) if run.test else []
+        callbacks = self.components.make("callbacks", suites) if suites else []
+        for callback in callbacks:
+            if hasattr(callback, "identify"):  # a recorder wants to know which run this is
+                callback.identify(run.job.task, run.job.method, run.job.seeds.as_dict(), key, {"search": run.spec.get("found")})
+        if run.fit:
+            callbacks.append(ModelCheckpoint(dirpath=folder / "checkpoints", filename="last", enable_version_counter=False))
+        curves = {} if {"limit_val_batches", "check_val_every_n_epoch"} & set(arguments) else {"limit_val_batches": 0}
+        trainer = Trainer(**{**QUIET, "default_root_dir": str(folder), "callbacks": callbacks, "num_sanity_val_steps": 0,
+                             "accelerator": "auto", "devices": 1, **curves, **arguments})
+        usual, task.forget_batch_size = task.forget_batch_size, run.spec.get("forget_batch_size") or task.forget_batch_size
+        try:
+            if run.fit:
+                trainer.fit(module, datamodule=task, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
+                if trainer.interrupted:
+                    raise KeyboardInterrupt
+            if run.test:
+                trainer.test(module, datamodule=task, ckpt_path=None if run.fit else str(checkpoint), verbose=False, weights_only=True)
+        finally:
+            task.forget_batch_size = usual
+
+    def _suites(self, oracle: Path | None) -> list[Any]:
+        from mu.plugins import default_callbacks
+
+        suites = [spec if isinstance(spec, Mapping) else {"class_path": spec} for spec in self.study.suites]
+        if oracle is not None and self.study.gap:
+            suites.append(merge(self.study.gap, {"init_args": {"oracle": str(oracle)}}))
+        return [*suites, *({"class_path": path} for path in default_callbacks())]
+
+
+def _portable(model: dict[str, Any]) -> dict[str, Any]:
+    """The specification without the path of the original's weights, which the key names by what they are."""
+    backbone = model["init_args"]["backbone"]
+    arguments = {key: value for key, value in backbone["init_args"].items() if key != "weights"}
+    return merge(model, {"init_args": {"backbone": {"init_args": {**arguments, "weights": None}}}})
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+
+
+def _key_of(folder: Path) -> str:
+    return str(_state(folder).get("key", ""))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning's notices, which would tear a progress display, are kept back; warnings about the run itself are not."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for pattern in (".*does not have many workers.*", ".*in eval mode.*", ".*LeafSpec.*", ".*is not writable.*",
+                            ".*number of training batches.*", ".*Checkpoint directory.*", ".*GPU available but not used.*",
+                            ".*fit_loop.*already.*", ".*lr_scheduler.step.*"):
+                warnings.filterwarnings("ignore", pattern)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def main(argv: list[str]) -> int:
+    """The command; returns its exit code: 0, 1 when a run failed, 2 for a study that cannot be run."""
+    parser = argparse.ArgumentParser(prog="mu bench", description="Run a study: tasks x methods x seeds, measured against the oracle.")
+    parser.add_argument("study", nargs="?", help="the study's YAML file")
+    parser.add_argument("-c", "--config", help="the same")
+    parser.add_argument("--output", help="folder of everything it writes (default: as the study says)")
+    parser.add_argument("--tasks", help="only these tasks, separated by commas")
+    parser.add_argument("--methods", help="only these methods, separated by commas")
+    parser.add_argument("--seeds", help="these seeds instead, separated by commas")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one entry: trainer.precision=bf16-mixed")
+    parser.add_argument("--search", action="store_true", help="search the methods' settings as the study's `search` says")
+    parser.add_argument("--debug", action="store_true", help="stop at the first error, with its traceback")
+    given = parser.parse_args(argv)
+    path = given.config or given.study
+    if path is None:
+        raise InputError("mu bench needs a study file: mu bench -c configs/bench/quickstart.yaml")
+    study = read_study(path, _overrides(given))
+    study = _only(study, given.tasks, given.methods)
+    if given.search:
+        from mu.search import search
+
+        return search(study, debug=given.debug)
+    return run_study(study, command=f"mu bench -c {path}" + "".join(f" {a}" for a in argv if a not in ("-c", "--config", path)),
+                     debug=given.debug)
+
+
+def _overrides(given: argparse.Namespace) -> dict[str, Any]:
+    import yaml
+
+    layers: list[dict[str, Any]] = []
+    for item in given.set:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"--set {item} has no value; write KEY=VALUE.")
+        layer: Any = yaml.safe_load(value)
+        for part in reversed(name.split(".")):
+            layer = {part: layer}
+        layers.append(layer)
+    if given.output:
+        layers.append({"output": given.output})
+    if given.seeds:
+        try:
+            layers.append({"seeds": [int(seed) for seed in given.seeds.split(",")]})
+        except ValueError:
+            raise InputError(f"--seeds {given.seeds} is not a list of whole numbers separated by commas.") from None
+    return merge(*layers)
+
+
+def _only(study: Study, tasks: str | None, methods: str | None) -> Study:
+    from dataclasses import replace
+
+    def chosen(kind: str, known: Mapping[str, Any], names: str | None) -> dict[str, Any]:
+        if names is None:
+            return dict(known)
+        unknown = [name for name in names.split(",") if name not in known]
+        if unknown:
+            raise InputError(f"the study has no {kind} {unknown[0]!r}; it has {', '.join(known)}.")
+        return {name: known[name] for name in names.split(",")}
+
+    return replace(study, tasks=chosen("task", study.tasks, tasks), methods=chosen("method", study.methods, methods))
+
+
+def run_study(study: Study, command: str, debug: bool = False) -> int:
+    """Run everything, show progress, print the tables, write results.csv and report.html."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from mu import report
+
+    console = Console()
+    bench = Bench(study, debug=debug)
+    jobs = bench.jobs()
+    outcomes: list[Outcome] = []
+    columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("starting", total=len(jobs))
+        for job in jobs:
+            progress.update(bar, description=job.label)
+            outcome = bench.run(job)
+            outcomes.append(outcome)
+            if outcome.state == "failed":
+                progress.console.print(f"[red]failed[/red] {job.label}: {outcome.reason}", soft_wrap=True)
+            progress.advance(bar)
+    _write_index(study, command, outcomes)
+    count = {state: sum(o.state == state for o in outcomes) for state in ("ran", "resumed", "reused", "failed")}
+    console.print(f"{len(jobs)} runs: " + ", ".join(f"{number} {state}" for state, number in count.items() if number))
+    report.write(study.output, console=console)
+    return 1 if count["failed"] else 0
+
+
+def _write_index(study: Study, command: str, outcomes: list[Outcome]) -> None:
+    """`study.json`: which folders belong to the study as it stands now; a report reads these and no stale ones.
+
+    Runs that this call did not ask for (another choice of methods or seeds) stay in the list.
+    """
+    file = study.output / "study.json"
+    runs: dict[str, str] = read_json(file)["runs"] if file.is_file() else {}
+    failed = []
+    for outcome in outcomes:
+        if outcome.job.kind == "train" and outcome.state != "failed":
+            continue
+        name = f"{outcome.job.task}/{outcome.job.method}/{outcome.job.seeds.label}"
+        runs.pop(name, None)
+        if outcome.folder is not None:
+            runs[name] = outcome.folder.relative_to(study.output).as_posix()
+        else:
+            failed.append({"run": outcome.job.label, "reason": outcome.reason})
+    write_json(file, {
+        "name": study.name, "title": study.title, "command": command, "tasks": list(study.tasks), "runs": runs, "failed": failed,
+        "methods": ["original", "oracle", *study.methods],
+    })

@@ -1,0 +1,69 @@
+"""The baselines of SCRUB's small-scale notebook: eval mode, and a pull towards the weights that the run began from.
+
+Kurmanji et al., "Towards Unbounded Machine Unlearning", NeurIPS 2023, arXiv 2302.09880; code `small_scale_unlearning.ipynb`
+(`run_train_epoch`, `run_neggrad_epoch`, `l2_penalty`).
+
+    fine-tuning: min_θ ℓ(D_r) + w/2 ‖θ − θ_o‖²;    NegGrad+: min_θ a (ℓ(D_r) + w/2 ‖θ − θ_o‖²) − (1 − a) ℓ(D_f)
+
+The optimizer itself decays nothing; w is the weight decay that the original was trained with, 0.1 there.
+"""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from mu.backbones import Backbone
+from mu.methods.finetune import FineTune
+from mu.methods.neggrad_plus import NegGradPlus
+from mu.module import Norm, Part, UnlearningModule
+
+
+def pull(module: UnlearningModule, weight: float) -> Tensor:
+    """w/2 ‖θ − θ_o‖² over the trainable weights."""
+    assert module.reference is not None
+    original = dict(module.reference.named_parameters())
+    return weight / 2 * torch.stack([(p - original[name]).square().sum() for name, p in module.trainable()]).sum()
+
+
+class FineTunePulled(FineTune):
+    """FineTune with the pull.
+
+    Args:
+        backbone: the original.
+        pull_weight: w >= 0.
+        optimizer: SGD 0.01 and nothing else.
+        norm: see UnlearningModule.
+    """
+
+    needs_reference = True
+
+    def __init__(
+        self, backbone: Backbone, pull_weight: float = 0.1,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01), norm: Norm = "eval", **kwargs: Any,
+    ) -> None:
+        super().__init__(backbone, optimizer=optimizer, norm=norm, **kwargs)
+        self.pull_weight = pull_weight
+
+    def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
+        return {**super().objective(forget, retain), "pull": pull(self, self.pull_weight)}
+
+
+class NegGradPlusPulled(NegGradPlus):
+    """NegGradPlus with the pull.
+
+    Args:
+        backbone: the original.
+        pull_weight: w >= 0.
+        norm: see UnlearningModule.
+    """
+
+    needs_reference = True
+
+    def __init__(self, backbone: Backbone, pull_weight: float = 0.1, norm: Norm = "eval", **kwargs: Any) -> None:
+        super().__init__(backbone, norm=norm, **kwargs)
+        self.pull_weight = pull_weight
+
+    def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
+        return {**super().objective(forget, retain), "pull": self.retain_weight * pull(self, self.pull_weight)}

@@ -1,0 +1,143 @@
+"""Search of a method's learning rate and strength: on the validation part, with a seed and an oracle of its own, its cost counted."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mu.bench import Bench, Job
+from mu.components import Components, merge
+from mu.errors import InputError, RunError
+from mu.files import write_text
+from mu.results import RunRecord
+from mu.study import Seeds, Study
+
+SEEN = ["forget", "retain", "validation"]
+"""The parts that a search may look at; never the test set."""
+
+
+def search(study: Study, debug: bool = False) -> int:
+    """Search every method that has a space (`search:` of the method: dotted argument of the method, and its range).
+
+    The objective is the average gap to the search's own oracle with the validation part in the test set's place. Trials are runs of a
+    study in `OUTPUT/search`, so an interrupted search goes on where it stopped.
+
+    Args:
+        study: its `search` has `seed` (split, training and unlearning seed of the search, none of the reported ones) and `trials`.
+        debug: stop at the first error.
+
+    Returns:
+        Exit code: 1 when a method had no successful trial.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    trials, seed = int(study.search.get("trials", 12)), int(study.search.get("seed", 1000))
+    if any(seed in (s.split, s.train, s.unlearn) for s in study.seeds):
+        raise InputError(f"the search's seed {seed} is one of the reported seeds; choose another in search.seed.")
+    seeds = Seeds(seed, seed, seed)
+    components = Components()
+    inner = _on_validation(study, seeds)
+    spaces = {(t, m): spec["search"] for t in study.tasks for m in study.methods if (spec := study.method_spec(t, m)).get("search")}
+    if not spaces:
+        raise InputError("the study says nothing about what to search; give a method a `search` with a range for each argument.")
+    console, found, failed = Console(), {}, False
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("search", total=len(spaces) * trials)
+        bench = Bench(inner, components, debug)
+        for task in dict.fromkeys(task for task, _ in spaces):
+            for kind, method in (("train", "original"), ("oracle", "oracle")):
+                outcome = bench.run(Job(kind, task, method, seeds))
+                if outcome.state == "failed":
+                    raise RunError(f"the search's {method} on {task} failed: {outcome.reason}")
+        for (task, method), space in spaces.items():
+            best = _one(bench, inner, task, method, space, seeds, trials, lambda text: progress.update(bar, advance=1, description=text))
+            failed = failed or best is None
+            if best is None:
+                progress.console.print(f"[red]no trial of {method} on {task} succeeded[/red]")
+            else:
+                found.setdefault(task, {})[method] = best
+                progress.console.print(f"{task}/{method}: {best['model']['init_args']}  gap {best['found']['gap']:.2f}  "
+                                       f"({best['found']['trials']} trials, {best['found']['seconds']:.0f} s)")
+    _write(study, found)
+    console.print(f"Found settings: {study.output / 'search' / 'found.yaml'}")
+    return int(failed)
+
+
+def _on_validation(study: Study, seeds: Seeds) -> Study:
+    """The study that a search runs: held-out is the validation part, and the test part is not even loaded."""
+    from mu.recorded import find_class
+
+    def looks_at_validation(spec: Any) -> Any:
+        spec = dict(spec) if isinstance(spec, Mapping) else {"class_path": spec}
+        if "held_out" in inspect.signature(find_class(spec["class_path"]).__init__).parameters:
+            return merge(spec, {"init_args": {"held_out": "validation"}})
+        return spec
+
+    tasks = {name: merge(spec, {"init_args": {"evaluated": SEEN}}) for name, spec in study.tasks.items()}
+    suites = [looks_at_validation(spec) for spec in study.suites]
+    return replace(study, output=study.output / "search", seeds=(seeds,), suites=suites, tasks=tasks)
+
+
+def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str, Any], seeds: Seeds, trials: int,
+         tell: Any) -> dict[str, Any] | None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(seed=seeds.unlearn, n_startup_trials=max(4, trials // 3))
+    optimiser = optuna.create_study(direction="minimize", sampler=sampler)
+    seconds = 0.0
+    settings: dict[int, dict[str, Any]] = {}
+    for _ in range(trials):
+        trial = optimiser.ask()
+        setting: dict[str, Any] = {}
+        for name, limits in space.items():
+            setting = merge(setting, _nested(name, _suggest(trial, name, limits)))
+        settings[trial.number] = setting
+        bench.study = replace(study, methods={**study.methods, method: merge(study.methods[method], {"model": {"init_args": setting}})},
+                              tasks={**study.tasks, task: {k: v for k, v in study.tasks[task].items() if k != "methods"}})
+        outcome = bench.run(Job("method", task, method, seeds))
+        tell(f"{task}/{method}")
+        if outcome.folder is None:  # a learning rate that diverges is an answer, not an accident
+            optimiser.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        record = RunRecord.load(outcome.folder)
+        seconds += record.unlearning_seconds
+        optimiser.tell(trial, record.value("avg_gap"))
+    done = [t for t in optimiser.trials if t.state == optuna.trial.TrialState.COMPLETE]
+    if not done:
+        return None
+    best = optimiser.best_trial
+    return {"model": {"init_args": settings[best.number]}, "found": {
+        "trials": trials, "failed": trials - len(done), "gap": round(float(best.value or 0.0), 4), "seconds": round(seconds, 1),
+        "seed": seeds.unlearn}}
+
+
+def _suggest(trial: Any, name: str, limits: Any) -> Any:
+    if isinstance(limits, Mapping) and "choices" in limits:
+        return trial.suggest_categorical(name, limits["choices"])
+    if not isinstance(limits, Mapping) or "low" not in limits or "high" not in limits:
+        raise InputError(f"the range of {name} is {limits!r}; write {{low: ..., high: ..., log: true}} or {{choices: [...]}}.")
+    low, high, log = limits["low"], limits["high"], bool(limits.get("log", False))
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(name, low, high, log=log)
+    return float(f"{trial.suggest_float(name, float(low), float(high), log=log):.4g}")  # as it will stand in the configuration
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    """`optimizer.lr` of an object with init_args: `{optimizer: {init_args: {lr: ...}}}`."""
+    *outer, last = name.split(".")
+    nested: Any = {last: value}
+    for part in reversed(outer):
+        nested = {part: {"init_args": nested}}
+    return nested
+
+
+def _write(study: Study, found: Mapping[str, Any]) -> None:
+    import yaml
+
+    tasks = {task: {"methods": methods} for task, methods in found.items()}
+    head = f"# Found by the search of study {study.name}; merge into its file.\n"
+    write_text(study.output / "search" / "found.yaml", head + yaml.safe_dump({"tasks": tasks}, sort_keys=False))
