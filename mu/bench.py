@@ -261,7 +261,7 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for pattern in (".*does not have many workers.*", ".*in eval mode.*", ".*LeafSpec.*", ".*is not writable.*",
                             ".*number of training batches.*", ".*Checkpoint directory.*", ".*GPU available but not used.*",
-                            ".*fit_loop.*already.*", ".*lr_scheduler.step.*"):
+                            ".*fit_loop.*already.*", ".*lr_scheduler.step.*", ".*dirpath has changed.*"):
                 warnings.filterwarnings("ignore", pattern)
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from mu.module import UnlearningModule
 
 
+_CORE = ("mu.module", "mu.edit", "mu.recorded")
+
+
 def digest(value: Any) -> str:
     """16 hexadecimal digits of plain data."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -38,10 +41,15 @@ def recipe_hash(module: UnlearningModule) -> str:
 
 
 def source_hash(cls: type) -> str:
-    """The sources of a class and of its bases outside the libraries, so that a changed method is not taken for the old one."""
+    """The sources of a method and of its bases, so that a changed method is not taken for the old one.
+
+    The core (`mu.module`, `mu.edit`, `mu.recorded`) is left out: a change there that moves numbers is a new version of mu, which is part
+    of every key too.
+    """
     texts = []
     for base in cls.__mro__:
-        if base.__module__.split(".")[0] in ("builtins", "torch", "lightning", "abc", "typing", "pytorch_lightning"):
+        package = base.__module__.split(".")[0]
+        if package in ("builtins", "torch", "lightning", "abc", "typing", "pytorch_lightning") or base.__module__ in _CORE:
             continue
         try:
             texts.append(inspect.getsource(inspect.getmodule(base) or base))

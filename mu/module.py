@@ -166,6 +166,10 @@ class UnlearningModule(LightningModule, Recorded):
                 self.mask.start(self)
         self.stopwatch.start("training")
 
+    def on_train_start(self) -> None:
+        """Steps made before a resume do not count as this fit's."""
+        self._first_step = self.trainer.global_step
+
     def on_train_epoch_start(self) -> None:
         """Lightning keeps the mode that it finds, and `from_pretrained` returns eval; so the mode is set here."""
         self.set_mode()
@@ -272,8 +276,9 @@ class UnlearningModule(LightningModule, Recorded):
     def on_fit_end(self) -> None:
         """A fit that moved no weight is an error."""
         self.stopwatch.stop("training")
-        if self.trainer.global_step > 0 and self._fingerprint() == self._weights_before and not self.trainer.interrupted:
-            raise RunError(f"{type(self).__name__} ran {self.trainer.global_step} steps and moved no weight; check learning rate, mask and "
+        steps = self.trainer.global_step - self._first_step
+        if steps > 0 and self._fingerprint() == self._weights_before and not self.trainer.interrupted:
+            raise RunError(f"{type(self).__name__} ran {steps} steps and moved no weight; check learning rate, mask and "
                            "data.")
 
     def _fingerprint(self) -> list[float]:

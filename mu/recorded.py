@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -63,8 +64,13 @@ def class_path(cls: type) -> str:
 
 def spec_of(value: Any) -> Any:
     """Plain data (numbers, strings, lists, dicts) from which `build` makes an equal object; `LIVE` where that cannot be."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool):
         return value
+    for kind in (int, float, str):  # exactly these: a file read with `weights_only=True` holds no subclass of them
+        if isinstance(value, kind):
+            return kind(value)
     if isinstance(value, Recorded):
         return {"class_path": class_path(type(value)), "init_args": {k: spec_of(v) for k, v in arguments_of(value).items()}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -75,24 +81,37 @@ def spec_of(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [spec_of(v) for v in value]
     if callable(value) and not isinstance(value, nn.Module):
-        return _optimizer_spec(value)
+        return _factory_spec(value)
     if hasattr(value, "__fspath__"):
         return str(value)
     return LIVE
 
 
-def _optimizer_spec(factory: Any) -> Any:
-    """An optimizer factory is known by the optimizer that it makes."""
+def _factory_spec(factory: Any) -> Any:
+    """A factory is known by what it makes: an optimizer, which can be built again, or a scheduler, which can only be compared."""
+    parameters = [nn.Parameter(torch.zeros(1))]
+    made = _made(factory, parameters)
+    if isinstance(made, torch.optim.Optimizer):
+        accepted = inspect.signature(type(made).__init__).parameters
+        # torch fills in defaults it does not take back (`foreach: None` and the like are taken; derived ones are not)
+        settings = {k: spec_of(v) for k, v in made.defaults.items() if k in accepted and not isinstance(v, torch.Tensor)}
+        return {"class_path": class_path(type(made)), "init_args": settings, "factory": True}
+    made = _made(factory, torch.optim.SGD(parameters, lr=1.0))
+    if isinstance(made, torch.optim.lr_scheduler.LRScheduler):
+        return {LIVE: class_path(type(made)), "state": spec_of(made.state_dict())}  # its arguments are not all in its state
+    return LIVE
+
+
+def _made(factory: Any, argument: Any) -> Any:
     try:
-        made = factory([nn.Parameter(torch.zeros(1))])
-    except TypeError:  # a factory of something else (a scheduler wants an optimizer, not parameters)
-        return LIVE
-    if not isinstance(made, torch.optim.Optimizer):
-        return LIVE
-    accepted = inspect.signature(type(made).__init__).parameters
-    # torch fills in defaults it does not take back (`foreach: None` and the like are taken; derived ones are not)
-    settings = {k: spec_of(v) for k, v in made.defaults.items() if k in accepted and not isinstance(v, torch.Tensor)}
-    return {"class_path": class_path(type(made)), "init_args": settings, "factory": True}
+        return factory(argument)
+    except Exception:  # a factory of something else, which may answer with any error
+        return None
+
+
+def is_live(spec: Any) -> bool:
+    """Whether a specification stands for an object that cannot be built from it."""
+    return spec == LIVE or (isinstance(spec, Mapping) and LIVE in spec) or (isinstance(spec, list) and any(map(is_live, spec)))
 
 
 def build(spec: Any, allow: Iterable[type] = ()) -> Any:
@@ -115,12 +134,29 @@ def build(spec: Any, allow: Iterable[type] = ()) -> Any:
         raise InputError(f"{spec['class_path']} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you "
                          "trust it.")
     given = spec.get("init_args") or {}
-    live = [name for name, value in given.items() if value == LIVE]
+    live = [name for name, value in given.items() if is_live(value)]
     if live:
         raise InputError(f"{spec['class_path']} was built from live objects ({', '.join(live)}), which no file can hold; "
                          "give them to mu.load by name.")
     arguments = {name: build(value, allow) for name, value in given.items()}
-    return partial(cls, **arguments) if spec.get("factory") else cls(**arguments)
+    if spec.get("factory"):
+        return partial(cls, **arguments)
+    positional, named = _arranged(cls, arguments)
+    return cls(*positional, **named)
+
+
+def _arranged(cls: type, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments as the constructor takes them: what belongs to its `*args` by position, tuples where a field of a value is one."""
+    if dataclasses.is_dataclass(cls):  # a list would make a frozen value unhashable
+        tuples = {field.name for field in dataclasses.fields(cls) if str(field.type).startswith("tuple")}
+        arguments = {name: tuple(value) if name in tuples and value is not None else value for name, value in arguments.items()}
+    kinds = {name: parameter.kind for name, parameter in inspect.signature(cls).parameters.items()}
+    variable = next((name for name, kind in kinds.items() if kind is inspect.Parameter.VAR_POSITIONAL), None)
+    if variable not in arguments:
+        return [], arguments
+    before = [name for name in list(kinds)[: list(kinds).index(variable)] if name in arguments]
+    positional = [arguments[name] for name in before] + list(arguments[variable])
+    return positional, {name: value for name, value in arguments.items() if name not in (*before, variable)}
 
 
 def find_class(path: str) -> type:

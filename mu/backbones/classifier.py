@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,14 @@ class Classifier(Backbone):
 
         tensors, self.weights_metadata = load_weights(weights)
         assign_image_weights(self.network, tensors, self.weights_metadata, weights, keep_normalisation=keep_normalisation)
+
+    def fresh(self, seed: int) -> Self:
+        """As Backbone.fresh; mean and std of the pixels describe the data, so they stay."""
+        twin = super().fresh(seed)
+        ours, theirs = getattr(self.network, "normalize", None), getattr(twin.network, "normalize", None)
+        if isinstance(ours, nn.Module) and isinstance(theirs, nn.Module):
+            theirs.load_state_dict(ours.state_dict())
+        return twin
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits `[B, K]`."""

@@ -30,8 +30,8 @@ class RandomLabel(UnlearningModule):
     Args:
         backbone: the original.
         optimizer: see the file's head.
-        substitute: the law of the random answers.
-        schedule: `Phases(Forget(), Retain())`, or `Union()`.
+        substitute: the law of the random answers; `UniformLabel()` when None.
+        schedule: `Phases(Forget(), Retain())` when None; `Union()` is the other path of the code.
     """
 
     needs_substitute = True
@@ -39,12 +39,11 @@ class RandomLabel(UnlearningModule):
     def __init__(
         self, backbone: Backbone,
         optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=5e-4),
-        substitute: Substitute | None = None, schedule: Schedule = Phases(Forget(), Retain()),  # noqa: B008 - a frozen value
-        **kwargs: Any,
+        substitute: Substitute | None = None, schedule: Schedule | None = None, **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         self.substitute = UniformLabel() if substitute is None else substitute
-        self.schedule = schedule
+        self.schedule = Phases(Forget(), Retain()) if schedule is None else schedule
 
     def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
         if forget is not None and retain is not None:  # a union: one forward, so that batch norm sees the mixed batch

@@ -21,7 +21,7 @@ class Retrain(UnlearningModule):
     Args:
         backbone: its weights are replaced by new ones, drawn from `seed`.
         optimizer: the original's.
-        scheduler: the original's.
+        scheduler: the original's; `Steps()` when None.
     """
 
     schedule = Retain()
@@ -31,10 +31,9 @@ class Retrain(UnlearningModule):
     def __init__(
         self, backbone: Backbone,
         optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=5e-4),
-        scheduler: LRSchedule | LRSchedulerCallable | None = Steps(),  # noqa: B008 - a frozen value
-        **kwargs: Any,
+        scheduler: LRSchedule | LRSchedulerCallable | None = None, **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, optimizer=optimizer, scheduler=scheduler, **kwargs)
+        super().__init__(backbone, optimizer=optimizer, scheduler=Steps() if scheduler is None else scheduler, **kwargs)
 
     def configure_model(self) -> None:
         """New weights before anything else sees them; a checkpoint that is loaded afterwards replaces them."""

@@ -20,7 +20,7 @@ retain batches of 128 (the code's large-scale notebook; batch sizes are the task
 declares, have no effect there.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -94,6 +94,8 @@ class SCRUBRewind(SCRUB):
     be continued. Arguments as in SCRUB, for classifiers only.
     """
 
+    rewound_to: Tensor
+
     def __init__(self, backbone: Classifier, **kwargs: Any) -> None:
         super().__init__(backbone, **kwargs)
         self.register_buffer("rewound_to", torch.tensor(-1))  # the epoch whose weights are held; -1 until the end
@@ -126,7 +128,7 @@ class SCRUBRewind(SCRUB):
         epoch = min(range(len(self.forget_errors)), key=lambda e: abs(self.forget_errors[e] - self.reference_error))
         assert self.reference is not None
         self.backbone.load_state_dict(self.reference.state_dict() if epoch == 0 else self._kept[epoch - 1])
-        self.rewound_to.fill_(epoch)  # type: ignore[operator]
+        self.rewound_to.fill_(epoch)
         self._kept = []
         if epoch == 0:
             self._weights_before = []  # then unmoved weights are an answer and no fault of the run
@@ -139,12 +141,14 @@ class SCRUBRewind(SCRUB):
 
     def validation_error(self) -> float:
         """The same of those validation samples whose class occurs in the forget set."""
+        return self._error(self._validation_of(self._forget_classes()))
+
+    def _validation_of(self, classes: Tensor) -> Iterator[Part]:
         assert self.task is not None
-        classes = self._forget_classes()
-        move = self.trainer.strategy.batch_to_device
-        parts = (self.prepare(move({k: v for k, v in batch.items() if k != "split"})) for batch in self.task.eval_loaders(["validation"]))
-        others = ({**part, "padded": part["padded"] | ~torch.isin(part["label"], classes)} for part in parts)
-        return self._error(others)
+        for batch in self.task.eval_loaders(["validation"])[0]:
+            part = self.trainer.strategy.batch_to_device({name: value for name, value in batch.items() if name != "split"})
+            part = self.prepare(part)
+            yield {**part, "padded": part["padded"] | ~torch.isin(part["label"], classes)}  # others do not count
 
     def _forget_classes(self) -> Tensor:
         assert isinstance(self.backbone, Classifier)

@@ -23,7 +23,7 @@ class Train(UnlearningModule):
     Args:
         backbone: usually with new weights.
         optimizer: of the recipe.
-        scheduler: of the recipe.
+        scheduler: of the recipe; `Steps()` when None.
     """
 
     schedule = Everything()
@@ -32,10 +32,9 @@ class Train(UnlearningModule):
     def __init__(
         self, backbone: Backbone,
         optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=5e-4),
-        scheduler: LRSchedule | LRSchedulerCallable | None = Steps(),  # noqa: B008 - a frozen value
-        **kwargs: Any,
+        scheduler: LRSchedule | LRSchedulerCallable | None = None, **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, optimizer=optimizer, scheduler=scheduler, **kwargs)
+        super().__init__(backbone, optimizer=optimizer, scheduler=Steps() if scheduler is None else scheduler, **kwargs)
 
     def ready(self, batch: Mapping[str, Any]) -> tuple[Part | None, Part | None]:
         """Nothing is forgotten yet, so every sample counts as retained."""

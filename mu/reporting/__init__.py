@@ -1,0 +1,1 @@
+"""The parts of `mu.report`: finding runs, gaps, summaries, tables, figures, the page."""
