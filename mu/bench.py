@@ -125,10 +125,10 @@ class Bench:
 
     def _train(self, job: Job) -> Outcome:
         task = self.task(job.task, job.seeds)
-        known = (task.split.train_hash, job.seeds.train)
+        known = (task.original_split.train_hash, job.seeds.train)
         if known in self.originals:
             return Outcome(job, "reused", self.originals[known])
-        outcome = self._execute(Run(job, self._scratch("mu.methods.Train", job.seeds), {"train_split": task.split.train_hash}, test=False))
+        outcome = self._execute(Run(job, self._scratch("mu.methods.Train", job.seeds), {"train_split": task.original_split.train_hash}, test=False))
         if outcome.folder is not None:
             self.originals[known] = outcome.folder
         return outcome
@@ -162,7 +162,7 @@ class Bench:
         return merge({"init_args": self.study.recipe.get("model") or {}}, own)
 
     def _original_folder(self, job: Job) -> Path:
-        found = self.originals.get((self.task(job.task, job.seeds).split.train_hash, job.seeds.train))
+        found = self.originals.get((self.task(job.task, job.seeds).original_split.train_hash, job.seeds.train))
         if found is None:
             raise RunError("its original failed")
         return found

@@ -42,7 +42,7 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
         spec["class_path"], arguments, live, allow)
     if not isinstance(module, UnlearningModule):
         raise InputError(f"{spec['class_path']} is not an UnlearningModule.")
-    module.needs_reference = False  # type: ignore[misc] - the original is not at hand, and serving does not ask for it
+    module.serves_only = True  # no reference: the original is not at hand, and serving does not ask for it
     module.configure_model()
     module.load_state_dict(checkpoint["state_dict"])
     module.original_hash = record["original_hash"]

@@ -72,14 +72,19 @@ class UnlearningDataModule(LightningDataModule, Recorded):
     def split(self, split: Split) -> None:
         self._split = split
 
+    @property
+    def original_split(self) -> Split:
+        """The split whose training set the original is trained on: this one, but for protocols that reproduce a mismatch of seeds."""
+        return self.split
+
     def recipe(self) -> dict[str, Any]:
         """What of this task decides how a model is trained (not what is forgotten)."""
         return {"batch_size": self.batch_size, "augmentation": spec_of(self.augmentation)}
 
     def parts(self, reads: frozenset[str]) -> dict[str, Dataset]:
         """The datasets of the parts that a schedule reads; `train` is forget and retain together."""
-        found = {name: self.datasets[name] for name in sorted(reads) if len(self.split.parts.get(name, ()))}
-        if "train" in reads:
+        found = {name: self.datasets[name] for name in sorted(reads) if name in self.datasets}
+        if "train" in reads and "train" not in found:
             found["train"] = Joined([self.datasets["forget"], self.datasets["retain"]])
         return found
 

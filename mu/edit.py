@@ -76,11 +76,20 @@ class Edit(UnlearningModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:  # type: ignore[override]
         """Observe; after the last batch of the first epoch, assign."""
+        if self.trainer.global_step > 0:  # edited already: by this fit, or by the finished one that it resumes
+            self.trainer.should_stop = True
+            return
         if "forget" in batch or "retain" in batch:
             self.observe(*self.ready(batch))
         if batch_idx + 1 == self.trainer.num_training_batches:
             with self.stopwatch("edit"):
                 self._assign()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Statistics are not part of a checkpoint, so an edit that was stopped in its pass begins again."""
+        super().on_load_checkpoint(checkpoint)
+        if not checkpoint.get("global_step"):
+            checkpoint.pop("loops", None)
 
     def _assign(self) -> None:
         optimizer: Any = self.optimizers()

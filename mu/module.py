@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 
 from mu.backbones import Backbone, Summed
 from mu.data import UnlearningDataModule, check_provides
+from mu.draws import stream_id
 from mu.errors import InputError, RunError
 from mu.lr import LRSchedule
 from mu.masks import WeightMask
@@ -74,6 +75,7 @@ class UnlearningModule(LightningModule, Recorded):
         self.substitute: Substitute | None = None
         self.reference: Backbone | None = None
         self.original_hash = ""
+        self.serves_only = False
         self.stopwatch = Stopwatch()
         self.declared: set[str] = set()
         self.outputs: Outputs | None = None
@@ -81,6 +83,7 @@ class UnlearningModule(LightningModule, Recorded):
         self.facts: dict[str, Any] = {}
         self._curves: dict[str, MeanMetric] = {}
         self._suspect: tuple[int, Tensor] | None = None
+        self._first_step: int | None = None
         self.phase = 0
 
     # ---- what a method says -------------------------------------------------------------------------------------------------------
@@ -124,7 +127,7 @@ class UnlearningModule(LightningModule, Recorded):
         if self.original_hash:
             return
         self.original_hash = weights_hash(self.backbone)
-        if self.needs_reference:
+        if self.needs_reference and not self.serves_only:
             self.reference = frozen_copy(self.backbone)
         if self.mask is not None:
             self.mask.allocate(self.trainable())
@@ -151,8 +154,7 @@ class UnlearningModule(LightningModule, Recorded):
         if self.scheduler is None:
             return optimizer
         if isinstance(self.scheduler, LRSchedule):
-            steps = self.trainer.estimated_stepping_batches
-            bound = self.scheduler.bind(optimizer, int(steps) if steps != float("inf") else 0)
+            bound = self.scheduler.bind(optimizer, self.planned_steps())
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": bound, "interval": "step"}}
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
 
@@ -160,20 +162,26 @@ class UnlearningModule(LightningModule, Recorded):
 
     def on_fit_start(self) -> None:
         """The mask is computed here, after a checkpoint was loaded and before the first step."""
-        self._weights_before = self._fingerprint()
+        self._first_step, self._weights_before = None, self._fingerprint()
         if self.mask is not None:
             with self.stopwatch("mask"):
                 self.mask.start(self)
         self.stopwatch.start("training")
 
     def on_train_start(self) -> None:
-        """Steps made before a resume do not count as this fit's."""
+        """Steps made before a resume do not count as this fit's; a fit that resumes inside an epoch gets no `on_train_epoch_start`."""
         self._first_step = self.trainer.global_step
+        self.set_mode()
+        self._tell_length()
 
     def on_train_epoch_start(self) -> None:
         """Lightning keeps the mode that it finds, and `from_pretrained` returns eval; so the mode is set here."""
         self.set_mode()
         self._tell_length()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Dropout, and whatever else draws from torch's own generator, by (seed, epoch, batch, rank): the same after a resume."""
+        torch.manual_seed(stream_id("step", self.seed, self.current_epoch, batch_idx, self.global_rank))
 
     def set_mode(self) -> None:
         """Train mode for the backbone, with frozen statistics where `norm` says so; eval for the reference."""
@@ -184,12 +192,41 @@ class UnlearningModule(LightningModule, Recorded):
                     layer.eval()
 
     def _tell_length(self) -> None:
-        # Lightning measures the loader once; a plan whose epochs differ (SCRUB) would else miss its validation
+        # Lightning measures the loader once; where epochs differ (SCRUB), it would miss validations and schedulers, or cut an epoch short
         sampler = getattr(self.trainer.train_dataloader, "plan_sampler", None)
-        if sampler is not None and self.trainer.limit_train_batches == 1.0 and len(sampler) != self.trainer.fit_loop.max_batches:
-            self.trainer.fit_loop.max_batches = len(sampler)
-            if self.trainer.val_check_interval == 1.0:
-                self.trainer.val_check_batch = len(sampler)
+        if sampler is None:
+            return
+        loop: Any = self.trainer.fit_loop
+        sampler.set_epoch(loop.epoch_progress.current.processed)
+        length = _limited(len(sampler), self.trainer.limit_train_batches)
+        if length != loop.max_batches:
+            loop.max_batches = loop._combined_loader.limits = loop._data_fetcher.length = length
+            if isinstance(self.trainer.val_check_interval, float):
+                self.trainer.val_check_batch = max(1, int(length * self.trainer.val_check_interval))
+
+    def planned_steps(self) -> int:
+        """Optimizer steps of the whole run, one for each batch (or for each `accumulate_grad_batches` of them); 0 if it has no end.
+
+        By the plan, whose epochs may differ in length. (Lightning's own estimate multiplies the first epoch's; and asking for it before
+        a checkpoint is restored makes a resumed run begin its epoch again.)
+        """
+        trainer = self.trainer
+        if self.task is None:
+            estimate = trainer.estimated_stepping_batches
+            return int(estimate) if estimate != float("inf") else 0
+        epochs, most = trainer.max_epochs, trainer.max_steps
+        if epochs is None or epochs < 0:
+            return max(most, 0)
+        sampler = self.task.plan_loader(self.schedule, self.seed, shard=self.shard).plan_sampler
+        lengths: dict[tuple[Schedule, ...], int] = {}
+        steps = 0
+        for epoch in range(epochs):
+            phases = self.schedule.phases(epoch)
+            if phases not in lengths:
+                sampler.set_epoch(epoch)
+                lengths[phases] = -(-_limited(len(sampler), trainer.limit_train_batches) // trainer.accumulate_grad_batches)
+            steps += lengths[phases]
+        return steps if most < 0 else min(steps, most)
 
     def ready(self, batch: Mapping[str, Any]) -> tuple[Part | None, Part | None]:
         """The batch's parts, prepared: drawn, encoded, with substitutes."""
@@ -234,6 +271,13 @@ class UnlearningModule(LightningModule, Recorded):
             raise RunError(f"the loss of {type(self).__name__} became {float(loss)} at step {step}; the last good checkpoint is kept; "
                            "lower the learning rate or the weight of the ascent term.")
 
+    def _check_weights(self) -> None:
+        """A finite loss may still have made weights that are not; they must not take the place of the last good checkpoint."""
+        for name, weight in self.trainable():
+            if not bool(torch.isfinite(weight).all()):
+                raise RunError(f"{type(self).__name__} made weights that are not finite (in {name}); the last good checkpoint is kept; "
+                               "lower the learning rate or the weight of the ascent term.")
+
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Mask the gradients (before they are clipped, unless the mask says otherwise)."""
         if self.mask is not None and self.mask.clip == "mask_then_clip":
@@ -254,7 +298,8 @@ class UnlearningModule(LightningModule, Recorded):
 
     def _is_last_epoch(self) -> bool:
         epochs = self.trainer.max_epochs
-        return self.trainer.should_stop or self.trainer.fit_loop.done or (epochs is not None and self.current_epoch + 1 == epochs)
+        # `done` is asked last, because at the end of the last epoch it moves Lightning's count of epochs on
+        return (epochs is not None and self.current_epoch + 1 == epochs) or self.trainer.fit_loop.done
 
     @torch.no_grad()
     def recalibrate(self) -> None:
@@ -276,6 +321,8 @@ class UnlearningModule(LightningModule, Recorded):
     def on_fit_end(self) -> None:
         """A fit that moved no weight is an error."""
         self.stopwatch.stop("training")
+        if self._first_step is None:  # a finished run was resumed: there was nothing left to do
+            return
         steps = self.trainer.global_step - self._first_step
         if steps > 0 and self._fingerprint() == self._weights_before and not self.trainer.interrupted:
             raise RunError(f"{type(self).__name__} ran {steps} steps and moved no weight; check learning rate, mask and "
@@ -283,8 +330,8 @@ class UnlearningModule(LightningModule, Recorded):
 
     def _fingerprint(self) -> list[float]:
         with torch.no_grad():
-            state = [p for _, p in self.trainable()] + [b for b in self.backbone.buffers() if b.is_floating_point()]
-            return [float(value.double().abs().sum() + value.double().flatten()[::7].sum()) for value in state]
+            weights = [p.double() for _, p in self.trainable()]
+            return [float(value.abs().sum() + value.flatten()[::7].sum()) for value in weights]
 
     # ---- passes over data ---------------------------------------------------------------------------------------------------------
 
@@ -329,9 +376,14 @@ class UnlearningModule(LightningModule, Recorded):
 
     # ---- Lightning: validate, test, predict ---------------------------------------------------------------------------------------
 
+    @torch.no_grad()
+    def shown(self, batch: Part) -> Part:
+        """A batch of evaluation, prepared by what is served; substitutes belong to training."""
+        return self.served().prepare({name: value for name, value in batch.items() if name != "split"}, self.seed)
+
     def validation_step(self, batch: Part, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Curves: the mean of each of the backbone's scores, on each split."""
-        split, part = batch["split"], self.prepare({k: v for k, v in batch.items() if k != "split"})
+        split, part = batch["split"], self.shown(batch)
         real = ~part["padded"] if "padded" in part else slice(None)
         for name, values in self.served().scores(part).items():
             key = f"{split}/{name}"
@@ -363,7 +415,7 @@ class UnlearningModule(LightningModule, Recorded):
     def test_step(self, batch: Part, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Compute what the suites declared, once."""
         assert self.outputs is not None
-        split, part = batch["split"], self.prepare({k: v for k, v in batch.items() if k != "split"})
+        split, part = batch["split"], self.shown(batch)
         values = self.served().outputs(part, self._fields)
         padded = {"padded": part["padded"]} if "padded" in part else {}
         self.outputs.update(split, {"index": part["index"], **values, **padded})
@@ -382,7 +434,7 @@ class UnlearningModule(LightningModule, Recorded):
 
     def predict_step(self, batch: Part, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Index, split and prediction of each sample."""
-        part = self.prepare({k: v for k, v in batch.items() if k != "split"})
+        part = self.shown(batch)
         real = ~part["padded"]
         return {"split": batch["split"], "index": part["index"][real], "prediction": self.served().predict(part)[real]}
 
@@ -398,7 +450,11 @@ class UnlearningModule(LightningModule, Recorded):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Only `reference.*` may be absent; any other missing, extra or misshaped key is an error, whatever `strict` says."""
-        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        try:
+            result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        except RuntimeError as error:
+            found = str(error).splitlines()[-1].strip()
+            raise InputError(f"the checkpoint does not fit this method and backbone: {found}") from error
         missing = [key for key in result.missing_keys if not key.startswith("reference.")]
         if missing or result.unexpected_keys:
             word, keys = ("lacks", missing) if missing else ("has an unknown", result.unexpected_keys)
@@ -410,10 +466,11 @@ class UnlearningModule(LightningModule, Recorded):
         import mu
 
         self._stop_if_not_finite()
+        self._check_weights()
         checkpoint["mu"] = {
             "version": mu.__version__, "spec": spec_of(self), "original_hash": self.original_hash, "recipe": self.recipe_hash(),
             "seconds": dict(self.stopwatch.seconds()), "split": self.task.split.hash if self.task is not None else "",
-            "train_split": self.task.split.train_hash if self.task is not None else "",
+            "train_split": self.task.original_split.train_hash if self.task is not None else "",
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -439,3 +496,8 @@ class UnlearningModule(LightningModule, Recorded):
         from mu.identity import recipe_hash
 
         return recipe_hash(self)
+
+
+def _limited(batches: int, limit: int | float) -> int:
+    """Batches of an epoch under the trainer's `limit_train_batches`: a number of them, or a share."""
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)

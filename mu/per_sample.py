@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from mu.errors import InputError
 
@@ -31,7 +30,7 @@ Values = Callable[[Batch], Tensor]
 Choice = Literal["auto", "hooks", "vmap", "loop"]
 _TRIAL = 8  # samples on which the ways are timed and checked
 _PREFERRED = 0.8  # hooks are left only for something clearly faster, so that noise in the timing rarely changes the choice
-_CHOSEN: dict[tuple[object, ...], str] = {}  # a process chooses once for a network, so that two equal runs in it take the same way
+_CHOSEN: dict[tuple[object, ...], str] = {}  # a process chooses once for a network: two equal runs in it take the same way
 
 
 class PerSample:
@@ -70,7 +69,8 @@ class PerSample:
         if any(layer.training for layer in self.backbone.modules()):
             raise InputError("per-sample gradients need the backbone in eval mode, because batch norm mixes the samples of a batch.")
         if kind not in self._chosen:
-            key = (kind, self.choose, type(self.backbone), tuple((n, tuple(p.shape), p.device) for n, p in self.parameters))
+            kinds = tuple(type(layer) for layer in self.backbone.modules())
+            key = (kind, self.choose, kinds, tuple((n, tuple(p.shape), p.device) for n, p in self.parameters))
             few = _rows(batch, slice(0, _TRIAL))
             name = _CHOSEN.get(key) or (self._fastest(kind, few) if self.choose == "auto" else self._named(kind, few))
             _CHOSEN[key] = name
@@ -96,8 +96,8 @@ class PerSample:
         if self.choose != "loop":
             two = _rows(few, slice(0, 2))
             if not _agree(getattr(self._ways[self.choose](self), kind)(two), getattr(_Loop(self), kind)(two)):
-                raise InputError(f"the way {self.choose!r} gives wrong per-sample gradients on this network (a weight is used outside of its "
-                                 "layer's forward); choose auto or loop.")
+                raise InputError(f"the way {self.choose!r} gives wrong per-sample gradients on this network, which uses a weight outside "
+                                 "of its layer's forward; choose auto or loop.")
         return self.choose
 
 
@@ -197,10 +197,31 @@ class _Vmap(_Way):
 
 # ---- hooks ------------------------------------------------------------------------------------------------------------------------------
 
-_CONVOLUTIONS = {nn.Conv1d: torch.nn.grad.conv1d_weight, nn.Conv2d: torch.nn.grad.conv2d_weight, nn.Conv3d: torch.nn.grad.conv3d_weight}
+_CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {
+    nn.Conv1d: conv1d_weight, nn.Conv2d: conv2d_weight, nn.Conv3d: conv3d_weight,
+}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-Call = tuple[nn.Module, Tensor, GradientEdge]
-"""A layer, its input, and where the gradient of its output will arrive."""
+Use = tuple[Any, str, Tensor, Tensor]
+"""A layer, the name of its weight, the layer's input, the gradient of its output."""
+
+
+class _Tap(torch.autograd.Function):
+    """The identity on a layer's output, which hands over the gradient that comes back.
+
+    `probe` makes the backward pass come here, and stop here at the first layer: weight gradients of the whole batch are never made.
+    The output is passed on in place, because a view could not be changed by an in-place ReLU behind it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, probe: Tensor, hand_over: Callable[[Tensor], None]) -> Tensor:
+        ctx.hand_over = hand_over
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        ctx.hand_over(gradient)
+        return gradient, gradient.new_zeros(()), None
 
 
 class _Hooks(_Way):
@@ -216,54 +237,67 @@ class _Hooks(_Way):
                 _refuse_unknown(layer)
                 self.layers[layer] = own
 
-    @contextmanager
-    def _recorded(self) -> Iterator[list[Call]]:
-        calls: list[Call] = []
+    def _run(self, batch: Batch, arrive: Callable[[int, Use, bool], None], after: Callable[[], None]) -> None:
+        """One forward, and one backward for each value.
 
-        def record(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-            if output.requires_grad:
-                # the edge, not the tensor: an in-place ReLU after the layer would make the tensor stand for its own output
-                calls.append((layer, given[0].detach(), get_gradient_edge(output)))
+        Args:
+            batch: see `PerSample`.
+            arrive: told, while a backward goes on, of a weight's place, of a use of it, and whether it is the only one.
+            after: called after each backward.
+        """
+        uses = [0] * len(self.weights)
+        probe = self.weights[0].new_zeros(()).requires_grad_()
 
-        handles = [layer.register_forward_hook(record) for layer in self.layers]
+        def tap(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if not output.requires_grad:
+                return output
+            source, own = given[0].detach(), self.layers[layer]
+            for place in own.values():
+                uses[place] += 1
+
+            def hand_over(gradient: Tensor) -> None:
+                for name, place in own.items():
+                    arrive(place, (layer, name, source, gradient), uses[place] == 1)
+
+            return _Tap.apply(output, probe, hand_over)  # type: ignore[return-value]
+
+        handles = [layer.register_forward_hook(tap) for layer in self.layers]
         try:
             with torch.enable_grad():
-                yield calls
+                values = self._table(batch).sum(0)
+            for number, value in enumerate(values):
+                torch.autograd.grad(value, probe, retain_graph=number + 1 < len(values), allow_unused=True)
+                after()
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _backward(self, calls: list[Call], value: Tensor, keep: bool) -> dict[int, list[Call | tuple[Any, ...]]]:
-        """For each weight, the calls that used it, with the gradient of each call's output."""
-        edges = [edge for _, _, edge in calls]
-        arrived = torch.autograd.grad(value, edges, retain_graph=keep, allow_unused=True)
-        uses: dict[int, list[Any]] = {}
-        for (layer, given, _), gradient in zip(calls, arrived, strict=True):
-            if gradient is not None:
-                for name, place in self.layers[layer].items():
-                    uses.setdefault(place, []).append((layer, name, given, gradient))
-        return uses
-
     def gradients(self, batch: Batch) -> list[Tensor]:
-        with self._recorded() as calls:
-            uses = self._backward(calls, _single(self._table(batch)).sum(), keep=False)
         size = _size(batch)
-        return [
-            torch.stack([_gradient(*use) for use in uses[place]]).sum(0) if place in uses else weight.new_zeros(size, *weight.shape)
-            for place, weight in enumerate(self.weights)
-        ]
+        rows: dict[int, Tensor] = {}
+
+        def arrive(place: int, use: Use, alone: bool) -> None:
+            rows[place] = _gradient(*use) if place not in rows else rows[place] + _gradient(*use)
+
+        self._run(batch, arrive, lambda: None)
+        return [rows[place] if place in rows else weight.new_zeros(size, *weight.shape) for place, weight in enumerate(self.weights)]
 
     def squares(self, batch: Batch) -> list[Tensor]:
         total = [torch.zeros_like(weight) for weight in self.weights]
-        with self._recorded() as calls:
-            columns = self._table(batch).sum(0)
-            for number, value in enumerate(columns):
-                uses = self._backward(calls, value, keep=number + 1 < len(columns))
-                with torch.no_grad():
-                    for place, of_weight in uses.items():
-                        # a weight that is used twice has one gradient, the sum of both: it is added up before it is squared
-                        total[place] += _square_sum(*of_weight[0]) if len(of_weight) == 1 else (
-                            torch.stack([_gradient(*use) for use in of_weight]).sum(0).square().sum(0))
+        shared: dict[int, Tensor] = {}
+
+        def arrive(place: int, use: Use, alone: bool) -> None:
+            if alone:
+                total[place] += _square_sum(*use)
+            else:  # used twice, a weight has one gradient, the sum of both: it is added up before it is squared
+                shared[place] = _gradient(*use) if place not in shared else shared[place] + _gradient(*use)
+
+        def after() -> None:
+            for place, rows in shared.items():
+                total[place] += rows.square().sum(0)
+            shared.clear()
+
+        self._run(batch, arrive, after)
         return total
 
 

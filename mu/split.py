@@ -80,7 +80,7 @@ class Split:
         try:
             split = cls(raw["task"], {name: np.asarray(ids) for name, ids in raw["parts"].items()}, raw["selector"], raw["seed"],
                         raw.get("note", ""))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path} is not a split file written by mu ({error}).") from error
         if split.hash != raw.get("hash"):
             raise InputError(f"{path} was changed after it was written: its hash does not fit its contents.")

@@ -23,8 +23,9 @@ class SourceTask(UnlearningDataModule):
         selector: what is to be forgotten.
         split_seed: decides validation, forget set, and the training set where the data have none of their own.
         validation_fraction: share of the training samples of each class that is held out.
-        augmentation: applied to training batches.
+        augmentation: applied to training batches; `usual` is what is customary for the data, `none` shows them as they are.
         split: a split file to use instead of building one (then selector, seed and fraction have no effect).
+        by: another label than the one that is trained on, for the selector (`fine_label`, to forget a sub-class).
         **kwargs: batch sizes, workers and curves, see UnlearningDataModule.
     """
 
@@ -33,14 +34,18 @@ class SourceTask(UnlearningDataModule):
         selector: Selector,
         split_seed: int = 0,
         validation_fraction: float = 0.0,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | Literal["usual", "none"] = "usual",
         split: str | None = None,
+        by: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.selector, self.split_seed, self.validation_fraction = selector, split_seed, validation_fraction
-        self.augmentation = augmentation
-        self.split_file = split
+        named = {"usual": self.usual_augmentation, "none": None}
+        self.augmentation = named[augmentation] if isinstance(augmentation, str) else augmentation
+        self.split_file, self.by = split, by
+
+    usual_augmentation: Augmentation | None = None
 
     def source(self) -> Source:
         """The data."""
@@ -48,7 +53,7 @@ class SourceTask(UnlearningDataModule):
 
     def build_split(self, source: Source) -> Split:
         """Our own protocol; subclasses may follow another."""
-        return split_source(source, self.selector, self.split_seed, self.validation_fraction)
+        return split_source(source, self.selector, self.split_seed, self.validation_fraction, by=self.by)
 
     def make(self) -> None:
         """Read the source, build the split, and take a view of each part."""
@@ -57,6 +62,8 @@ class SourceTask(UnlearningDataModule):
             source = source.relabelled(self.selector.noisy_labels(source.train_indices))
         self.split = self._given_split(source) if self.split_file else self.build_split(source)
         self.datasets = {name: source.view(indices) for name, indices in self.split.parts.items() if len(indices)}
+        if self.original_split is not self.split:
+            self.datasets["train"] = source.view(self.original_split.train)
 
     def _given_split(self, source: Source) -> Split:
         split = Split.load(Path(str(self.split_file)))
@@ -81,6 +88,12 @@ class ImageTask(SourceTask):
         if mismatch and protocol != "optml":
             raise InputError("mismatch reproduces a quirk of the optml protocol; set protocol to optml.")
         self.protocol, self.mismatch = protocol, mismatch
+        self._original_split: Split | None = None
+
+    @property
+    def original_split(self) -> Split:
+        """Under `mismatch`, the split of the original's own seed."""
+        return self._original_split or self.split
 
     def build_split(self, source: Source) -> Split:
         """By the chosen protocol."""
@@ -104,5 +117,5 @@ class ImageTask(SourceTask):
             mismatch=self.mismatch,
             validation_fraction=self.validation_fraction or 0.1,
         )
-        self.original_split = made.original
+        self._original_split = made.original
         return made.split

@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.arrays import Source
-from tasks.augment import Augmentation
 from tasks.base import ImageTask
 from tasks.selectors import Selector
 from tasks.sources import digits_source
 
 
 class Digits(ImageTask):
-    """8x8 grey scans of handwritten digits, few enough to train on that a network remembers them.
+    """8x8 grey scans of handwritten digits, few enough to train on that a network remembers them; usually not augmented.
 
     Args:
         selector: what is to be forgotten.
         train_size: scans trained on, drawn with the share of every class kept; the rest is for validation and test.
         validation_size: scans held out for searches.
-        augmentation: none by default, because augmentation hides what is remembered.
         **kwargs: see ImageTask.
     """
 
@@ -27,11 +25,10 @@ class Digits(ImageTask):
         selector: Selector,
         train_size: int = 500,
         validation_size: int = 200,
-        augmentation: Augmentation | None = None,
         batch_size: int = 32,
         **kwargs: Any,
     ) -> None:
-        super().__init__(selector, augmentation=augmentation, batch_size=batch_size, **kwargs)
+        super().__init__(selector, batch_size=batch_size, **kwargs)
         self.train_size, self.validation_size = train_size, validation_size
 
     def source(self) -> Source:

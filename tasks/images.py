@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.arrays import Source
-from tasks.augment import Augmentation, Compose, HorizontalFlip, RandomCrop
+from tasks.augment import Compose, HorizontalFlip, RandomCrop
 from tasks.base import ImageTask
 from tasks.selectors import Selector
 from tasks.sources import cifar10_source, cifar100_source, image_folder_source, npz_source, svhn_source
@@ -14,54 +14,57 @@ CROP_AND_FLIP = Compose((RandomCrop(4), HorizontalFlip(0.5)))
 """The usual augmentation of 32x32 photographs."""
 
 
-class ArrayImages(ImageTask):
+class Photographs(ImageTask):
+    """Images that are usually cropped with 4 pixels of padding and flipped."""
+
+    usual_augmentation = CROP_AND_FLIP
+
+
+class ArrayImages(Photographs):
     """Images from an `.npz` with `train_images`, `train_labels`, `test_images`, `test_labels` (uint8 `[N, H, W, C]`, integers `[N]`).
 
     Args:
         path: the file.
         selector: what is to be forgotten.
-        augmentation: crop with 4 pixels and flip by default.
         **kwargs: see ImageTask.
     """
 
     def __init__(
-        self, path: str, selector: Selector, augmentation: Augmentation | None = CROP_AND_FLIP, **kwargs: Any
+        self, path: str, selector: Selector, **kwargs: Any
     ) -> None:
-        super().__init__(selector, augmentation=augmentation, **kwargs)
+        super().__init__(selector, **kwargs)
         self.path = path
 
     def source(self) -> Source:
         return npz_source(self.path)
 
 
-class CIFAR10(ImageTask):
+class CIFAR10(Photographs):
     """CIFAR-10 by torchvision from a local folder (`root/cifar-10-batches-py`).
 
     Args:
         root: torchvision's folder.
         selector: what is to be forgotten.
-        augmentation: crop with 4 pixels and flip by default.
         **kwargs: see ImageTask.
     """
 
     def __init__(
-        self, root: str, selector: Selector, augmentation: Augmentation | None = CROP_AND_FLIP, **kwargs: Any
+        self, root: str, selector: Selector, **kwargs: Any
     ) -> None:
-        super().__init__(selector, augmentation=augmentation, **kwargs)
+        super().__init__(selector, **kwargs)
         self.root = root
 
     def source(self) -> Source:
         return cifar10_source(self.root)
 
 
-class CIFAR100(ImageTask):
+class CIFAR100(Photographs):
     """CIFAR-100 by torchvision from a local folder (`root/cifar-100-python`).
 
     Args:
         root: torchvision's folder.
         selector: what is to be forgotten.
-        superclasses: train on the 20 superclasses (sub-class forgetting).
-        augmentation: crop with 4 pixels and flip by default.
+        superclasses: train on the 20 superclasses; with `by: fine_label` the selector forgets one of the 100 (sub-class forgetting).
         **kwargs: see ImageTask.
     """
 
@@ -70,10 +73,9 @@ class CIFAR100(ImageTask):
         root: str,
         selector: Selector,
         superclasses: bool = False,
-        augmentation: Augmentation | None = CROP_AND_FLIP,
         **kwargs: Any,
     ) -> None:
-        super().__init__(selector, augmentation=augmentation, **kwargs)
+        super().__init__(selector, **kwargs)
         self.root, self.superclasses = root, superclasses
 
     def source(self) -> Source:
@@ -89,15 +91,15 @@ class SVHN(ImageTask):
         **kwargs: see ImageTask.
     """
 
-    def __init__(self, root: str, selector: Selector, augmentation: Augmentation | None = None, **kwargs: Any) -> None:
-        super().__init__(selector, augmentation=augmentation, **kwargs)
+    def __init__(self, root: str, selector: Selector, **kwargs: Any) -> None:
+        super().__init__(selector, **kwargs)
         self.root = root
 
     def source(self) -> Source:
         return svhn_source(self.root)
 
 
-class ImageFolder(ImageTask):
+class ImageFolder(Photographs):
     """A folder of images: `root/train/CLASS/*` and `root/test/CLASS/*`, or `root/CLASS/*` with a test share drawn by the split seed.
 
     Args:
@@ -105,7 +107,6 @@ class ImageFolder(ImageTask):
         selector: what is to be forgotten.
         size: side to which images are resized, or (height, width).
         test_fraction: share of every class for the test set, where the folder has no `test`.
-        augmentation: crop with 4 pixels and flip by default.
         **kwargs: see ImageTask.
     """
 
@@ -115,10 +116,9 @@ class ImageFolder(ImageTask):
         selector: Selector,
         size: int | tuple[int, int] = 32,
         test_fraction: float | None = None,
-        augmentation: Augmentation | None = CROP_AND_FLIP,
         **kwargs: Any,
     ) -> None:
-        super().__init__(selector, augmentation=augmentation, **kwargs)
+        super().__init__(selector, **kwargs)
         self.root, self.size, self.test_fraction = root, size, test_fraction
 
     def source(self) -> Source:

@@ -73,7 +73,7 @@ class Backbone(nn.Module, Recorded, ABC):
             if any(isinstance(value, nn.Module) for value in arguments.values()):
                 twin = _reset(deepcopy(self))
             else:
-                dropped = {name: None for name in ("weights", "pretrained") if name in arguments}
+                dropped = {name: None for name in ("weights", "pretrained", "init_seed") if name in arguments}
                 twin = type(self)(**{**arguments, **dropped})
         first = next(self.parameters())
         return twin.to(device=first.device, dtype=first.dtype).train(self.training).requires_grad_(True)

@@ -44,7 +44,7 @@ def last_layers(backbone: Backbone, k: int) -> list[tuple[str, nn.Module]]:
     if k == WHOLE:
         return layers
     if not 1 <= k <= len(layers):
-        raise InputError(f"k is {k}, but this network has {len(layers)} weight layers; give a number from 1 to {len(layers)}, or -1 for all.")
+        raise InputError(f"k is {k}, but the network has {len(layers)} weight layers; give 1 to {len(layers)}, or -1 for all.")
     return layers[-k:]
 
 

@@ -64,14 +64,14 @@ class Pruned(WeightMask):
             weight.mul_(kept[name].to(weight.device))
         return {name: kept[name] if name in kept else torch.ones_like(p, dtype=torch.bool) for name, p in module.trainable()}
 
-    def _prunable(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+    def _prunable(self, backbone: Backbone) -> dict[str, Tensor]:
         kinds = nn.Conv2d if self.scope == "conv" else (nn.Conv2d, nn.Linear)
         found = {f"{name}.weight": layer.weight for name, layer in backbone.named_modules() if isinstance(layer, kinds)}
         if not found:
             raise InputError(f"{type(backbone).__name__} has no two-dimensional convolution to prune; set scope to conv_linear.")
         return found
 
-    def _magnitudes(self, backbone: Backbone, prunable: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    def _magnitudes(self, backbone: Backbone, prunable: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.weights is None:
             return prunable
         from mu.weights import assign_weights, load_weights

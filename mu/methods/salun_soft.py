@@ -74,7 +74,8 @@ class SalUnSoft(RandomLabel):
         total = self.trainer.estimated_stepping_batches
         if total == float("inf"):
             raise InputError("SalUn-soft lets go of the weights over the run's steps, so it needs to know them; set trainer.max_epochs.")
-        weights, starts = [weight for _, weight in self.trainable()], self._starts()
+        weights: list[Tensor] = [weight for _, weight in self.trainable()]
+        starts = self._starts()
         n = sum(weight.numel() for weight in weights)
         k = salun_soft_count(self.rho, n, min(step, int(total)), int(total))
         if k == 0:

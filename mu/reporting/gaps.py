@@ -23,14 +23,13 @@ def partner(run: Run, candidates: Sequence[Run]) -> Run | None:
     """
     same = [other for other in candidates if other.record.seeds == run.record.seeds]
     if not same and not run.of_study:
-        same = [other for other in candidates if other.record.hashes["split"] == run.record.hashes["split"]] or list(candidates)
+        same = [other for other in candidates if _split(other) == _split(run)] or list(candidates)
     if len(same) != 1:
         return None
     other = same[0]
-    mine, theirs = run.record.hashes["split"], other.record.hashes["split"]
-    if mine != theirs:
-        raise InputError(f"{run.name} was made on split {mine}, but the {other.method} in {other.name} on split {theirs}, so there is no "
-                         "gap between them; run both on one split, or report them apart.")
+    if _split(run) != _split(other):
+        raise InputError(f"{run.name} was made on split {_split(run)}, but the {other.method} in {other.name} on split {_split(other)}, so "
+                         "there is no gap between them; run both on one split, or report them apart.")
     return other
 
 
@@ -73,7 +72,7 @@ def complete(task: Task) -> list[str]:
             continue
         if not _same_recipe(run, oracle, _unchecked(task)):
             notes.append(f"{task.name}: no gap for {run.name}, because it is not known by which recipe "
-                         f"{'it' if not run.record.hashes['recipe'] else 'its oracle'} was trained.")
+                         f"{'it' if not _recipe(run) else 'its oracle'} was trained.")
             continue
         here, there = ({name: r.values[name] for name in metrics} for r in (run, oracle))
         run.values |= {f"gap/{name}": abs(here[name] - there[name]) for name in metrics}
@@ -81,13 +80,22 @@ def complete(task: Task) -> list[str]:
     return notes
 
 
+def _split(run: Run) -> str:
+    return run.record.hashes.get("split", "")
+
+
+def _recipe(run: Run) -> str:
+    return run.record.hashes.get("recipe", "")
+
+
 def _unchecked(task: Task) -> bool:
     """Whether whoever ran the task's methods said that recipes need not agree (RetrainGap's `recipe: unchecked`)."""
-    return any(result.metric == "avg_gap" and result.detail.get("recipe") == "unchecked" for run in task.runs for result in run.record.results)
+    gaps = (result for run in task.runs for result in run.record.results if result.metric == "avg_gap")
+    return any(gap.detail.get("recipe") == "unchecked" for gap in gaps)
 
 
 def _same_recipe(run: Run, oracle: Run, unchecked: bool) -> bool:
-    mine, theirs = run.record.hashes["recipe"], oracle.record.hashes["recipe"]
+    mine, theirs = _recipe(run), _recipe(oracle)
     if unchecked or run is oracle:
         return True
     if mine and theirs and mine != theirs:

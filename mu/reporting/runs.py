@@ -166,7 +166,7 @@ def _study(folder: Path, runs: list[Run], found: Collection) -> dict[str, Any]:
         for name, place in index["runs"].items():
             if (folder / place / "results.json").is_file():
                 runs.append(Run(folder / place, place, RunRecord.load(folder / place)))
-            elif not name.split("/")[1:2] == [ORIGINAL]:  # the original's training run holds weights, not results
+            else:
                 found.failed.append({"run": name, "reason": f"its folder {place} holds no results.json"})
         found.failed += [{"run": str(f["run"]), "reason": str(f["reason"])} for f in index["failed"]]
         return {"title": index["title"] or index["name"], "command": index["command"], "tasks": index["tasks"], "methods": index["methods"]}

@@ -1,0 +1,1 @@
+"""What each command of `mu` does; nothing here imports torch before it must."""

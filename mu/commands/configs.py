@@ -1,0 +1,163 @@
+"""Configuration files: read, merged as plain data, and only then handed to jsonargparse.
+
+So a task's file may say which backbone its method gets, while the method is named in another file or on the command line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mu.errors import InputError
+
+Config = dict[str, Any]
+RECORDED = ("seed_everything", "trainer", "model", "data")
+"""What a run's config.yaml says to another command; the rest belongs to the command that wrote it."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers: 1e-3 is one."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)"
+               r"|\.(?:nan|NaN|NAN))$"),
+    list("-+0123456789."),
+)
+
+
+def read(path: str | Path) -> Config:
+    """One YAML file.
+
+    Raises:
+        InputError: when it is missing, no YAML, or no mapping.
+    """
+    path = Path(path)
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"there is no configuration file {path}; {_near(path)}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; give a YAML file with -c.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {_place(error)}.") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise InputError(f"{path} is not a configuration: it should be a mapping with {', '.join(RECORDED)}.")
+    return found
+
+
+def _near(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no folder {folder} here either."
+    names = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".yaml", ".yml"))
+    close = difflib.get_close_matches(path.name, names, n=3) or names[:8]
+    return f"{folder} has {', '.join(close)}." if names else f"{folder} has no YAML file."
+
+
+def _place(error: Exception) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    said = problem or " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark is not None else said
+
+
+def merge(base: Mapping[str, Any], new: Mapping[str, Any]) -> Config:
+    """`new` over `base`: mappings merge, a list replaces a list, `key+` appends to one.
+
+    Where `new` names another class, of the old `init_args` those stay that the new class takes.
+    """
+    merged: Config = dict(deepcopy(base))
+    for key, value in new.items():
+        if key.endswith("+"):
+            name = key[:-1]
+            merged[name] = [*_listed(merged.get(name)), *_listed(deepcopy(value))]
+        elif _is_class(merged.get(key)) and isinstance(value, str):
+            merged[key] = _other_class(merged[key], {"class_path": value})
+        elif isinstance(merged.get(key), Mapping) and isinstance(value, Mapping):
+            merged[key] = _other_class(merged[key], value) if "class_path" in value else merge(merged[key], value)
+        else:
+            merged[key] = merge({}, value) if isinstance(value, Mapping) else deepcopy(value)
+    return merged
+
+
+def merged(files: list[str], base: Mapping[str, Any] | None = None) -> Config:
+    """The files, later over earlier, over `base`."""
+    config: Config = dict(base or {})
+    for file in files:
+        config = merge(config, _spelled_out(read(file)))
+    return config
+
+
+def choose(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Config:
+    """`config` with the classes that were named for `model` and `data`."""
+    return merge(config, {key: {"class_path": name} for key, name in chosen.items()})
+
+
+def over_recorded(recorded: Mapping[str, Any], files: list[str]) -> Config:
+    """The files over a run's own configuration: a callback that the run already had is replaced, not doubled."""
+    before = _listed(section(recorded, "trainer").get("callbacks"))
+    config = merged(files, recorded)
+    callbacks = _listed(section(config, "trainer").get("callbacks"))
+    added = callbacks[len(before):]
+    if before and callbacks[: len(before)] == before:
+        names = {_class_name(entry) for entry in added}
+        config["trainer"]["callbacks"] = [*(entry for entry in before if _class_name(entry) not in names), *added]
+    return config
+
+
+def section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The mapping under `key`, empty where there is none."""
+    found = config.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def parse(written: str) -> Config:
+    """YAML that jsonargparse wrote."""
+    return yaml.load(written, Loader=_Loader)  # noqa: S506 - a SafeLoader
+
+
+def text(config: Mapping[str, Any]) -> str:
+    """As YAML."""
+    return yaml.safe_dump(dict(config), sort_keys=False)
+
+
+def _spelled_out(config: Config) -> Config:
+    for key in ("model", "data"):
+        if isinstance(config.get(key), str):
+            config[key] = {"class_path": config[key]}
+    return config
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list) else [value]
+
+
+def _is_class(value: Any) -> bool:
+    return isinstance(value, Mapping) and ("class_path" in value or "init_args" in value)
+
+
+def _class_name(entry: Any) -> str:
+    path = entry if isinstance(entry, str) else entry.get("class_path", "") if isinstance(entry, Mapping) else ""
+    return str(path).rpartition(".")[2]
+
+
+def _other_class(old: Mapping[str, Any], new: Mapping[str, Any]) -> Config:
+    before, after = old.get("class_path"), str(new["class_path"])
+    if before is None or _class_name(before) == _class_name(after):
+        path = before if before is not None and "." not in after else after  # a bare name says no more than the path before it
+        return {**merge(old, new), "class_path": path}
+    from mu.commands.classes import accepted, find
+
+    cls = find(after)
+    takes = accepted(cls) if cls is not None else ()
+    kept = {name: value for name, value in (old.get("init_args") or {}).items() if name in takes}
+    return merge({"init_args": kept} if kept else {}, new)

@@ -1,0 +1,44 @@
+"""What Lightning and its libraries say beside the matter is kept back; warnings about the run itself are not."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NOTICES = re.compile(r"💡|(GPU|TPU|HPU|IPU) available: |Seed set to |LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES")
+_WARNINGS = (
+    ".*does not have many workers.*", ".*module.*in eval mode at the start of training.*", ".*number of training batches.*logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*", ".*Experiment logs directory .* exists.*", ".*LeafSpec.*", ".*tensorboardX.*",
+    ".*GPU available but not used.*", ".*lr_scheduler.step.*before.*optimizer.step.*", ".*Discarding init_args.*", ".*discarded.*init_args.*",
+    ".*No device id is provided.*", ".*skip_none.*", ".*is not writable.*", ".*instantiate_classes.*", ".*dirpath has changed.*",
+)
+
+
+class _Beside(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _NOTICES.search(record.getMessage())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block; warnings that remain are one line each."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(("lightning.pytorch", "lightning.fabric", "lightning_utilities"))]
+    loggers = [logging.getLogger(name) for name in ["lightning.pytorch", "lightning.fabric", *names]]
+    beside, form = _Beside(), warnings.formatwarning
+    for logger in loggers:
+        logger.addFilter(beside)
+    try:
+        with warnings.catch_warnings():
+            for pattern in _WARNINGS:
+                warnings.filterwarnings("ignore", pattern)
+            for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", category)
+            warnings.formatwarning = lambda message, *_, **__: f"mu: warning: {' '.join(str(message).split())}\n"  # type: ignore[assignment]
+            yield
+    finally:
+        warnings.formatwarning = form
+        for logger in loggers:
+            logger.removeFilter(beside)

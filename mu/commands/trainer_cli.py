@@ -1,0 +1,232 @@
+"""LightningCLI over our methods and tasks, with a run folder."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from argparse import ArgumentError
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import mu
+from mu import plugins
+from mu.cli import rank_of_process
+from mu.commands import configs, messages, run_folder
+from mu.commands.classes import find
+from mu.commands.options import Options
+from mu.commands.plugins import import_components
+from mu.commands.trainer_callbacks import LastCheckpoint, SaveConfig, WritePredictions
+from mu.data import UnlearningDataModule
+from mu.errors import InputError, RunError
+from mu.module import UnlearningModule
+
+_WHAT = {
+    "fit": ("Train an original, retrain an oracle, or unlearn.", {"model", "train_dataloaders", "val_dataloaders", "datamodule"}),
+    "validate": ("The splits' scores, without suites.", {"model", "dataloaders", "datamodule"}),
+    "test": ("Measure with suites; writes results.json into the run folder.", {"model", "dataloaders", "datamodule"}),
+    "predict": ("Write predictions.safetensors into the run folder.", {"model", "dataloaders", "datamodule"}),
+}
+_ALSO = {
+    "fit": "Also: --run DIR, the run folder (short for --trainer.default_root_dir; default runs/METHOD-TIME); --resume, continue --run from "
+           "its last checkpoint; --debug.",
+    "test": "Also: --run DIR, a run folder of mu fit: its configuration and its last checkpoint are taken, and files given with -c are "
+            "merged over that configuration; --debug.",
+}
+_WORDS = ("best", "hpc", "registry")
+"""Checkpoints that Lightning finds by itself."""
+
+
+@dataclass
+class Session:
+    """How far a command has come; it outlives a LightningCLI whose constructor, which does everything, raises.
+
+    Attributes:
+        stage: `parse`, `build` or `run`.
+        run: the run folder.
+        guard: takes back what was written before the first step.
+        trainer: once it is built.
+        checkpoint: what is loaded.
+    """
+
+    stage: str = "parse"
+    run: Path | None = None
+    guard: run_folder.Guard | None = None
+    trainer: Trainer | None = None
+    checkpoint: str | None = None
+
+    @property
+    def began(self) -> bool:
+        """Whether a step was made; before that, nothing that a fit has written is worth keeping."""
+        return self.trainer is not None and self.trainer.global_step > 0
+
+
+def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
+    """Parse, build and run.
+
+    Args:
+        command: `fit`, `validate`, `test` or `predict`.
+        options: the command's words, taken apart.
+        config: the merged configuration files.
+
+    Raises:
+        InputError: for what the user gave; RunError: for a run that failed.
+    """
+    import_components()
+    words = [command, *(["--config", configs.text(config)] if config else []), *options.rest]
+    if options.run:
+        words.append(f"--trainer.default_root_dir={options.run}")
+    session, shared = Session(), os.environ.get(run_folder.SHARED)
+    try:
+        MuCLI(command, options, session, words)
+    except (ArgumentError, jsonargparse.ArgumentError) as error:
+        raise InputError(messages.sentence(str(error), command)) from error
+    except BaseException as error:
+        if session.guard is not None and not session.began:
+            session.guard.undo()
+        if isinstance(error, SystemExit) and session.trainer is not None and session.trainer.interrupted:
+            raise KeyboardInterrupt from error
+        if isinstance(error, Exception):
+            raise translated(error, session) from error
+        raise
+    finally:
+        if shared is None:
+            os.environ.pop(run_folder.SHARED, None)
+    if session.trainer is not None and session.trainer.interrupted:
+        raise KeyboardInterrupt
+    if command == "fit" and not rank_of_process():
+        print(f"run folder: {session.run}  (measure it: mu test --run {session.run} -c configs/suite/SUITE.yaml)")
+    return 0
+
+
+def translated(error: Exception, session: Session) -> Exception:
+    """The error that is shown: the sentence inside it, if there is one."""
+    root: BaseException = error
+    while root.__cause__ is not None and not isinstance(root, InputError | RunError):
+        root = root.__cause__  # jsonargparse wraps what a constructor raises
+    if isinstance(root, InputError | RunError):
+        return root
+    said = " ".join(str(root).split()).rstrip(".")
+    if isinstance(root, torch.OutOfMemoryError):
+        return RunError("the device ran out of memory; lower --data.batch_size, or take another --trainer.precision.")
+    if isinstance(root, MisconfigurationException) or (session.stage == "build" and isinstance(root, ValueError | ModuleNotFoundError)):
+        return InputError(f"{said}.")
+    if session.checkpoint and not session.began and isinstance(root, pickle.UnpicklingError | KeyError | EOFError | zipfile.BadZipFile):
+        return InputError(f"{session.checkpoint} is not a checkpoint that mu fit wrote, or it is cut off.")
+    return error if isinstance(root, type(error)) else root if isinstance(root, Exception) else error
+
+
+class MuCLI(LightningCLI):
+    """One command.
+
+    Args:
+        command: `fit`, `validate`, `test` or `predict`; only its parser is built.
+        options: the command's words, taken apart.
+        session: filled in on the way.
+        words: for jsonargparse, the command first.
+    """
+
+    def __init__(self, command: str, options: Options, session: Session, words: list[str]) -> None:
+        self.command, self.options, self.session = command, options, session
+        about, _ = _WHAT[command]
+        # an abbreviated option would be taken for a longer one, so a misspelt one would pass
+        common = {"exit_on_error": False, "allow_abbrev": False, "dump_header": [f"mu=={mu.__version__}"]}
+        also = _ALSO.get(command, _ALSO["test"])
+        super().__init__(
+            UnlearningModule, UnlearningDataModule, save_config_callback=SaveConfig, seed_everything_default=0,
+            parser_kwargs={**common, "prog": "mu", command: {**common, "description": f"{about} {also}"}},
+            subclass_mode_model=True, subclass_mode_data=True, args=words, auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] - an instance knows which one is wanted
+        """The one command, and the arguments of the Trainer's method that are not the user's."""
+        return {self.command: _WHAT[self.command][1]}
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Parse, without LightningCLI's warning that there are words in `sys.argv` too."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """LightningCLI would read the whole checkpoint for hyperparameters, which ours does not hold."""
+
+    # ---- before anything is built ---------------------------------------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        """Settle run folder and checkpoint, and refuse what cannot be right."""
+        own = self.config[self.command]
+        method = find(own.model.class_path)
+        if method is UnlearningModule or method is None:
+            raise InputError("no method is given; add -c configs/method/NAME.yaml or --model NAME (mu list methods shows them).")
+        if find(own.data.class_path) is UnlearningDataModule:
+            raise InputError("no task is given; add -c configs/task/NAME.yaml or --data NAME (mu list tasks shows them).")
+        run = self._folder(own, method)
+        own.trainer.default_root_dir = str(run)
+        self.session.run = run
+        os.environ[run_folder.SHARED] = str(run)
+        own.ckpt_path = self.session.checkpoint = self._checkpoint(own.ckpt_path, run)
+        if "weights_only" in own and own.weights_only is None:
+            own.weights_only = True
+        if self.command == "fit" and not rank_of_process():
+            if own.ckpt_path is None:
+                run_folder.refuse_other_run(run, configs.parse(self._parser(self.command).dump(own, skip_none=False)))
+                messages.tell_new_weights(method, own.model)
+            self.session.guard = run_folder.Guard(run)
+        self.session.stage = "build"
+
+    def _folder(self, own: Any, method: type) -> Path:
+        if own.trainer.default_root_dir is not None:
+            return Path(own.trainer.default_root_dir)
+        of_checkpoint = run_folder.of_checkpoint(own.ckpt_path) if own.ckpt_path else None
+        return of_checkpoint or run_folder.new(method.__name__, "" if self.command == "fit" else self.command)
+
+    def _checkpoint(self, given: Any, run: Path) -> str | None:
+        if self.options.resume or given == "last":
+            return str(run_folder.last_checkpoint(run))
+        if given is None:
+            return str(run_folder.last_checkpoint(run)) if self.options.run and self.command != "fit" else None
+        if str(given).partition(":")[0] not in _WORDS:
+            if not Path(given).exists():
+                raise InputError(f"there is no checkpoint {given}; give a file, or --run RUN for a run's last one.")
+            if Path(given).is_file() and not zipfile.is_zipfile(given):
+                raise InputError(f"{given} is not a checkpoint that mu fit wrote, or it is cut off.")
+        return str(given)
+
+    # ---- building -------------------------------------------------------------------------------------------------------------------
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """With what a run folder needs, and the callbacks that plugins add to every run."""
+        own = self.config_init[self.command].trainer
+        run = Path(own.default_root_dir)
+        given = own.callbacks or []
+        callbacks: list[Callback] = list(given) if isinstance(given, list) else [given]
+        callbacks += [cls() for cls in _default_callbacks() if not any(isinstance(callback, cls) for callback in callbacks)]
+        if self.command == "fit" and own.enable_checkpointing is not False and not own.fast_dev_run:
+            callbacks.append(LastCheckpoint(run))
+        if self.command == "predict":
+            callbacks.append(WritePredictions(run))
+        logger = own.logger
+        if logger is None or logger is True:
+            logger = CSVLogger(run, name="logs") if self.command == "fit" else False
+        trainer = super().instantiate_trainer(callbacks=callbacks, logger=logger, **kwargs)
+        self.session.trainer, self.session.stage = trainer, "run"
+        return trainer
+
+
+def _default_callbacks() -> list[type[Callback]]:
+    found = []
+    for path in plugins.default_callbacks():
+        cls = find(path)
+        if cls is None:
+            raise InputError(f"a plugin names the default callback {path}, which cannot be imported; reinstall the plugin.")
+        found.append(cls)
+    return found

@@ -1,0 +1,72 @@
+"""`mu report`: tables and a page from run folders, and from nothing else.
+
+`results.csv` has a line for each run, `tables.tex` a table for each task in the papers' style, `report.html` is one self-contained page.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mu.errors import InputError
+from mu.files import write_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def write(folder: Path, console: Console | None = None) -> None:
+    """Report a study into its own folder.
+
+    Args:
+        folder: has `study.json`, or holds run folders.
+        console: where the tables are printed; nowhere when None.
+
+    Raises:
+        InputError: when there is nothing to report, or runs cannot be compared (different splits or recipes).
+    """
+    write_runs([Path(folder)], Path(folder), console)
+
+
+def write_runs(folders: Sequence[Path], output: Path, console: Console | None = None) -> None:
+    """Report the runs below several folders into `output`; as `write` otherwise."""
+    from mu.reporting.gaps import complete
+    from mu.reporting.page import as_html
+    from mu.reporting.runs import collect
+    from mu.reporting.summary import summarise
+    from mu.reporting.tables import as_csv, as_tex, print_table
+
+    collection = collect(folders)
+    for task in collection.tasks:
+        collection.notes += complete(task)
+    summaries = [summarise(task) for task in collection.tasks]
+    pages = {"results.csv": as_csv(collection), "tables.tex": as_tex(summaries), "report.html": as_html(collection, summaries)}
+    for name, text in pages.items():
+        write_text(output / name, text)
+    if console is None:
+        return
+    for summary in summaries:
+        print_table(summary, console)
+    for line in [f"failed: {f['run']}: {f['reason']}" for f in collection.failed] + collection.notes:
+        console.print(line, markup=False, highlight=False)
+    console.print(f"Report: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def main(argv: list[str]) -> int:
+    """The command; returns its exit code.
+
+    Raises:
+        InputError: as `write`; or when several folders are given without a place to write to.
+    """
+    from rich.console import Console
+
+    parser = argparse.ArgumentParser(prog="mu report", description="Tables and a page from run folders.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="a study's folder, a run folder, or a folder that holds some")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: RUNS, if it is one folder)")
+    given = parser.parse_args(argv)
+    if given.output is None and len(given.runs) > 1:
+        raise InputError("mu report needs --output DIR when it reports several folders.")
+    write_runs(given.runs, given.output or given.runs[0], Console())
+    return 0

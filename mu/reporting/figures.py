@@ -1,0 +1,228 @@
+"""Figures as inline SVG: drawn by matplotlib without pyplot, coloured by the page so that they follow its light or dark theme."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mu.reporting.runs import ORACLE, ORIGINAL
+from mu.reporting.summary import Cell, Row, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+"""Okabe and Ito's palette without black and yellow, which vanish on one of the page's two backgrounds."""
+
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+"""Seven shapes to six colours: 42 methods can be told apart, and neighbours differ in both."""
+
+Curves = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
+"""By method: for each run, the rows of its `curves.json`."""
+
+Looks = Mapping[str, tuple[str, str]]
+"""By method: colour and marker."""
+
+# Colours that stand for the page's own until the SVG is finished.
+_INK, _MUTED, _LINE = "#010203", "#040506", "#070809"
+_THEME = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)"}
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "mu", "font.family": "sans-serif", "font.size": 9.5, "text.parse_math": False,
+    "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _MUTED, "xtick.color": _MUTED, "ytick.color": _MUTED,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": _LINE, "grid.linewidth": 0.7,
+    "axes.axisbelow": True, "axes.linewidth": 0.8, "legend.frameon": False, "legend.fontsize": 9, "axes.titlesize": 9.5,
+    "axes.titlelocation": "left", "lines.markersize": 6.5, "axes.formatter.useoffset": False,
+}
+_WIDTH = 5.6  # inches; the page scales figures to their column
+
+
+def figures(summary: Summary, curves: Curves) -> list[tuple[str, str, str]]:
+    """Title, explanation and SVG of each figure that the task's numbers allow."""
+    from matplotlib import rc_context
+
+    methods = [row.method for row in summary.rows if row.is_method]
+    looks = {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(methods)}
+    made: list[tuple[str, str, str]] = []
+    with rc_context(_STYLE):
+        for draw, title, words in (
+            (trade_off, "Forgetting and utility", "Mean of each method; bars: standard deviation over seeds. Star and dashed lines: the "
+                        "oracle. Nearer is better; beyond it is not."),
+            (gap_bars, "Gap to the oracle", "Mean over seeds; bars: standard deviation; dots: single seeds. Dashed line: the original, "
+                       "that is, doing nothing."),
+            (time_and_gap, "Time and gap", "Seconds of unlearning on a logarithmic scale. Star: retraining; what lies to the right of "
+                           "it saves nothing."),
+            (lambda s, n: curve_panels(s, n, curves), "During the fit", "Validation while unlearning; one line for each seed."),
+        ):
+            figure = draw(summary, looks)
+            if figure is not None:
+                made.append((title, words, as_svg(figure, f"{title}: {summary.name}")))
+    return made
+
+
+def trade_off(summary: Summary, looks: Looks) -> Figure | None:
+    """UA against the mean of RA and TA; None without methods that measured them."""
+    points = [(row, row.cells["UA"], _utility(row)) for row in summary.rows if {"UA", "RA", "TA"} <= set(row.cells)]
+    if not any(row.is_method for row, _, _ in points):
+        return None
+    figure, axes = _figure()
+    for row, x, y in points:
+        if row.method == ORACLE:
+            axes.axvline(x.mean, color=_MUTED, linestyle="--", linewidth=0.9, zorder=1)
+            axes.axhline(y.mean, color=_MUTED, linestyle="--", linewidth=0.9, zorder=1)
+        _point(axes, row, x, y, looks)
+    axes.margins(0.08)
+    axes.set(xlabel="UA: error on the forget set (%)", ylabel="utility: mean of RA and TA (%)")
+    _legend(figure, axes)
+    return figure
+
+
+def gap_bars(summary: Summary, looks: Looks) -> Figure | None:
+    """The average gap of each method, the smallest on top; None without gaps."""
+    rows = sorted((row for row in summary.rows if row.is_method and "avg_gap" in row.cells), key=lambda r: -r.cells["avg_gap"].mean)
+    if not rows:
+        return None
+    figure, axes = _figure(height=max(4.0, 1.3 + 0.27 * len(rows)))
+    for place, row in enumerate(rows):
+        cell = row.cells["avg_gap"]
+        axes.barh(place, cell.mean, height=0.62, color=looks[row.method][0], alpha=0.85)
+        if cell.std is not None:
+            axes.errorbar(cell.mean, place, xerr=cell.std, color=_INK, linewidth=1, capsize=2.5)
+            values = [run.values["avg_gap"] for run in row.runs if "avg_gap" in run.values]
+            axes.plot(values, [place] * len(values), linestyle="", marker="o", markersize=2.6, color=_INK, alpha=0.75)
+    _nothing(figure, axes, summary, axes.axvline)
+    axes.set_yticks(range(len(rows)), [_plain(row.method) for row in rows], color=_INK)
+    axes.grid(False, axis="y")
+    axes.set(xlabel=_gap_label(summary))
+    axes.set_xlim(left=0)
+    return figure
+
+
+def time_and_gap(summary: Summary, looks: Looks) -> Figure | None:
+    """Seconds against the gap, of methods and oracle; None where either was not measured."""
+    points = [(row, row.cells["seconds"], row.cells["avg_gap"]) for row in summary.rows
+              if {"seconds", "avg_gap"} <= set(row.cells) and row.method != ORIGINAL and row.cells["seconds"].mean > 0]
+    if not any(row.is_method for row, _, _ in points):
+        return None
+    figure, axes = _figure()
+    axes.set_xscale("log")
+    for row, x, y in points:
+        _point(axes, row, x, y, looks)
+    _log_ticks(axes, [x.mean for _, x, _ in points])
+    axes.set(xlabel="seconds", ylabel=_gap_label(summary))
+    axes.margins(y=0.08)
+    _nothing(figure, axes, summary, axes.axhline)
+    return figure
+
+
+def curve_panels(summary: Summary, looks: Looks, curves: Curves) -> Figure | None:
+    """Accuracy by part where validation logged it, else loss; None where nothing was validated."""
+    runs = {method: curves[method] for method in looks if curves.get(method)}
+    seen = {key for each in runs.values() for rows in each for row in rows for key in row}
+    keys = next((found for end in ("/accuracy", "/loss") if (found := sorted(key for key in seen if key.endswith(end)))), [])
+    if not keys:
+        return None
+    figure, panels = _panels(len(keys))
+    for axes, key in zip(panels, keys, strict=True):
+        for method, each in runs.items():
+            colour, marker = looks[method]
+            for number, rows in enumerate(each):
+                points = [(row["step"], row[key]) for row in rows if key in row]
+                axes.plot([x for x, _ in points], [y for _, y in points], color=colour, marker=marker, markersize=3.5, linewidth=1.2,
+                          alpha=0.8, label="" if number else _plain(method))
+        axes.set_title(key.replace("/", " "))
+        axes.set(xlabel="step")
+    _legend(figure, panels[0])
+    return figure
+
+
+# ---- parts ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _figure(height: float = 4.0) -> tuple[Figure, Axes]:
+    figure, panels = _panels(1, height)
+    return figure, panels[0]
+
+
+def _panels(count: int, height: float = 4.0) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    rows = math.ceil(count / 2)
+    figure = Figure(figsize=(_WIDTH, height if rows == 1 else 2.1 * rows + 0.6), layout="constrained")
+    grid = figure.subplots(rows, min(count, 2), squeeze=False).flatten().tolist()
+    for spare in grid[count:]:
+        spare.remove()
+    return figure, grid[:count]
+
+
+def _point(axes: Axes, row: Row, x: Cell, y: Cell, looks: Looks) -> None:
+    known = {ORACLE: (_INK, "*", 14.0), ORIGINAL: (_INK, "o", 8.0)}
+    colour, marker, size = known.get(row.method) or (*looks[row.method], 7.5)
+    axes.errorbar(x.mean, y.mean, xerr=x.std, yerr=y.std, linestyle="", color=colour, marker=marker, markersize=size, elinewidth=1,
+                  markerfacecolor="none" if row.method == ORIGINAL else colour, label=_plain(row.method), zorder=3)
+
+
+def _nothing(figure: Figure, axes: Axes, summary: Summary, line: Any) -> None:
+    """The original's gap as a line, if there is one, and the legend."""
+    row = summary.row(ORIGINAL)
+    if row is not None and "avg_gap" in row.cells:
+        line(row.cells["avg_gap"].mean, color=_INK, linestyle="--", linewidth=1.1, label="original (doing nothing)")
+    _legend(figure, axes)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        columns = max(1, min(len(labels), 70 // (max(map(len, labels)) + 6)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handletextpad=0.4, columnspacing=1.2)
+
+
+def _utility(row: Row) -> Cell:
+    cell = Cell.of([(run.values["RA"] + run.values["TA"]) / 2 for run in row.runs if {"RA", "TA"} <= set(run.values)])
+    assert cell is not None, "the caller has looked"
+    return cell
+
+
+def _gap_label(summary: Summary) -> str:
+    return "gap to the oracle" + (" (percentage points)" if summary.units.get("avg_gap") == "pp" else "")
+
+
+def _log_ticks(axes: Axes, values: Sequence[float]) -> None:
+    """Plain numbers at 1, 2 and 5, on an axis wide enough to hold at least two of them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = min(values), max(values)
+    widen = max(1.3, math.sqrt(8 * low / high))
+    axes.set_xlim(low / widen, high * widen)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _plain(name: str) -> str:
+    """A name that a legend shows: a leading underscore would hide it."""
+    return "\u200b" + name if name.startswith("_") else name
+
+
+def as_svg(figure: Figure, label: str) -> str:
+    """The figure as an element for an HTML page: no prolog, no metadata, the page's colours and font, its width given by the page."""
+    import io
+    from html import escape
+
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    text = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg"):]
+    box = re.search(r'viewBox="([^"]+)"', svg)
+    assert box is not None, "matplotlib gives every figure a box"
+    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index(">") + 1:], flags=re.DOTALL)
+    body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")
+    body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
+    for stand_in, colour in _THEME.items():
+        body = body.replace(stand_in, colour)
+    return f'<svg class="figure" viewBox="{box[1]}" role="img" aria-label="{escape(label)}">{body.strip()}'

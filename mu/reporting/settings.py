@@ -1,0 +1,111 @@
+"""What was run, in words short enough for a table: specifications, selectors, versions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mu.reporting.runs import ORACLE, Collection, Run, Task
+
+_SILENT = ("backbone", "seed")
+"""Arguments that stand elsewhere on the page."""
+
+
+def short(value: Any) -> str:
+    """A specification as it would be written in code, by its last name, without what is None, False or torch's default.
+
+    `{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "foreach": None}}` becomes `SGD(lr=0.1)`.
+    """
+    if isinstance(value, Mapping) and "class_path" in value:
+        given = value.get("init_args") or {}
+        defaults = _torch_defaults(str(value["class_path"]))
+        told = {name: v for name, v in given.items() if not _empty(v) and (name not in defaults or not _equal(v, defaults[name]))}
+        return f"{str(value['class_path']).rpartition('.')[2]}({', '.join(f'{name}={short(v)}' for name, v in told.items())})"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={short(v)}" for name, v in value.items() if not _empty(v))
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(short(v) for v in value)}]"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _empty(value: Any) -> bool:
+    return value is None or value is False or value == {} or value == []
+
+
+def _equal(value: Any, default: Any) -> bool:
+    return (list(value) if isinstance(value, list | tuple) else value) == (list(default) if isinstance(default, tuple) else default)
+
+
+def _torch_defaults(path: str) -> dict[str, Any]:
+    """Defaults of an optimizer's arguments; of anything else nothing is assumed."""
+    if not path.startswith("torch.optim."):
+        return {}
+    import torch
+
+    found = getattr(torch.optim, path.rpartition(".")[2], None)
+    return {name: p.default for name, p in inspect.signature(found).parameters.items()} if found is not None else {}
+
+
+def method_settings(run: Run) -> str:
+    """A method's arguments and how long it ran."""
+    given = run.record.facts.get("method_arguments") or {}
+    told = [f"{name}={short(value)}" for name, value in given.items() if name not in _SILENT and not _empty(value)]
+    length = [f"{run.record.facts[name]} {name}" for name in ("epochs", "steps") if run.record.facts.get(name)]
+    return "; ".join([*told, *length]) or "defaults"
+
+
+def settings_table(task: Task) -> list[tuple[str, list[str]]]:
+    """Method and its settings: one entry, or more when its runs differ."""
+    return [(method, list(dict.fromkeys(method_settings(run) for run in runs))) for method, runs in task.methods.items()]
+
+
+def search_table(collection: Collection) -> list[dict[str, Any]]:
+    """What the search for each method's settings cost, where a run says so, beside what one run took."""
+    rows = []
+    for task in collection.tasks:
+        for method, runs in task.methods.items():
+            found = next((run.record.facts["search"] for run in runs if run.record.facts.get("search")), None)
+            if found:
+                rows.append({"task": task.name, "method": method, **{k: found.get(k) for k in ("trials", "failed", "gap", "seconds", "seed")},
+                             "run": max((run.values["seconds"] for run in runs if "seconds" in run.values), default=None)})
+    return rows
+
+
+def overview(collection: Collection) -> list[tuple[str, list[str]]]:
+    """Term and values: how, with what and on what everything was run. Several values where runs differ."""
+    runs = collection.runs
+    oracles = [run for task in collection.tasks for run in task.methods.get(ORACLE, [])]
+    seeds = dict.fromkeys(run.label.removeprefix("seed") for run in sorted(runs, key=lambda r: sorted(r.record.seeds.items())))
+    versions = [run.record.facts.get("versions", {}) for run in runs]
+    return [(term, values) for term, values in (
+        ("command", collection.commands),
+        ("finished", [collection.date] if collection.date else []),
+        ("seeds", [", ".join(seeds)] if seeds else []),
+        ("backbone", _distinct(short((run.record.facts.get("method_arguments") or {}).get("backbone")) for run in oracles or runs)),
+        ("recipe of original and oracle", _distinct(method_settings(run) for run in oracles)),
+        ("versions", _distinct(", ".join(f"{k} {v[k]}" for k in ("mu", "torch", "lightning", "python") if k in v) for v in versions)),
+        ("hardware", _distinct(", ".join([v["device"], *([f"{v['threads']} threads"] if "threads" in v else [])]) for v in versions
+                               if "device" in v)),
+    ) if values]
+
+
+def data_table(collection: Collection) -> list[dict[str, Any]]:
+    """For each task: the data's class, how the forget set was chosen, and the parts' sizes (ranges where seeds differ)."""
+    rows = []
+    for task in collection.tasks:
+        facts = [run.record.facts for run in task.runs]
+        names = list(dict.fromkeys(name for f in facts for name in f.get("sizes", {})))
+        sizes = {name: sorted({f["sizes"][name] for f in facts if name in f.get("sizes", {})}) for name in names}
+        rows.append({
+            "task": task.name, "data": _distinct(f.get("task_class", "") for f in facts),
+            "selector": _distinct(", ".join(f"{k} {short(v)}" for k, v in f.get("selector", {}).items() if not _empty(v)) for f in facts),
+            "sizes": [f"{name} {'–'.join(f'{size:,}' for size in dict.fromkeys((found[0], found[-1])))}" for name, found in sizes.items()],
+        })
+    return rows
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return [text for text in dict.fromkeys(texts) if text and text != "None"]

@@ -1,0 +1,151 @@
+"""The numbers as files and on the terminal: results.csv, tables.tex, and a rich table for each task."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mu.reporting.runs import ORACLE, SEED_NAMES, Collection
+from mu.reporting.summary import Cell, Row, Summary, number
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FIRST = ("UA", "RA", "TA", "MIA", "avg_gap", "seconds")
+"""Columns that results.csv always has, after task, method and seeds."""
+
+_NARROW = 100  # columns of a terminal below which a spread stands under its mean
+
+
+def as_csv(collection: Collection) -> str:
+    """One line for each run, in full precision; an empty cell where a run did not measure."""
+    others = sorted({name for run in collection.runs for name in run.values} - set(FIRST))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["task", "method", *(f"{name}_seed" for name in SEED_NAMES), *FIRST, *others])
+    for task in collection.tasks:
+        for run in task.runs:
+            seeds = [run.record.seeds.get(name, "") for name in SEED_NAMES]
+            values = [repr(run.values[name]) if name in run.values else "" for name in (*FIRST, *others)]
+            writer.writerow([task.name, run.method, *seeds, *values])
+    return text.getvalue()
+
+
+def heading(metric: str) -> str:
+    """A column's title: `Gap` and `MAE forget` for people; the unit stands beside it."""
+    return {"avg_gap": "Gap", "MIA/error_member": "MIA member"}.get(metric, metric.replace("/", " "))
+
+
+def with_spread(cell: Cell, unit: str, metric: str, join: str = " ± ") -> str:
+    """`mean ± std`, or the mean alone for one seed."""
+    mean = number(cell.mean, unit, metric)
+    return mean if cell.std is None else f"{mean}{join}{number(cell.std, unit, metric, like=cell.mean)}"
+
+
+def footnotes(summary: Summary) -> list[str]:
+    """What must stand under a table of this task, in plain sentences."""
+    most = summary.seeds
+    fewer = [f"{row.method} {len(row.runs)}" for row in summary.rows if len(row.runs) != most]
+    notes = [(f"Mean ± sample standard deviation over {most} seeds" if most > 1 else "One seed")
+             + (f" (but {', '.join(fewer)})." if fewer else ".")]
+    if summary.metrics:
+        where = "in percentage points" if summary.units.get("avg_gap") == "pp" else "in the metrics' own units"
+        notes.append(f"Gap: mean distance over {', '.join(summary.metrics)} to the oracle of the same seeds, {where}; smaller is better. "
+                     "Closeness to the oracle is the goal: neither high nor low values are good by themselves. "
+                     "Gap of means: the same from means over seeds, as papers report it.")
+    if any(row.nothing for row in summary.rows):
+        notes.append("≈: no closer to the oracle than the original is (doing nothing), by more than one standard deviation over seeds.")
+    if not any(row.method == ORACLE for row in summary.rows):
+        notes.append("There is no oracle, so there are no gaps.")
+    return notes
+
+
+def print_table(summary: Summary, console: Console) -> None:
+    """The task's table on the terminal, its footnotes under it."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    join = " ± " if console.width >= _NARROW else "\n± "
+    table = Table(title=Text(summary.name, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table.add_column("method", overflow="fold")
+    columns = [*summary.columns, *(["avg_gap"] if summary.metrics else [])]
+    for name in columns:
+        table.add_column(_with_unit(summary, name), justify="right")
+    if summary.metrics:
+        table.add_column("Gap of means", justify="right")
+    table.add_column("seconds", justify="right")
+    for row in summary.rows:
+        style = "dim" if row.nothing else ""
+        cells = [Text(_cell(row, name, summary, join), style=_bold(row, name)) for name in columns]
+        means = [Text("–" if row.gap_of_means is None else number(row.gap_of_means, summary.units.get("avg_gap", "")))]
+        name = Text(f"{row.method} ≈" if row.nothing else row.method, style=_bold(row, "avg_gap"))
+        table.add_row(name, *cells, *(means if summary.metrics else []), _cell(row, "seconds", summary, join), style=style,
+                      end_section=row.method == ORACLE)
+    console.print(table)
+    for note in footnotes(summary):
+        console.print(Text(note, style="dim"))
+    console.print()
+
+
+def _bold(row: Row, metric: str) -> str:
+    return "bold" if row.best and metric == "avg_gap" else ""
+
+
+def _with_unit(summary: Summary, metric: str) -> str:
+    unit = summary.units.get(metric, "")
+    return heading(metric) + (f" {unit}" if unit in ("%", "pp") else "")
+
+
+def _cell(row: Row, metric: str, summary: Summary, join: str) -> str:
+    cell = row.cells.get(metric)
+    return "–" if cell is None else with_spread(cell, summary.units.get(metric, ""), metric, join)
+
+
+# ---- LaTeX --------------------------------------------------------------------------------------------------------------------------
+
+_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+
+
+def latex(text: str) -> str:
+    """Text in which nothing is a command."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def as_tex(summaries: Sequence[Summary]) -> str:
+    """A table for each task in the style of the papers: `value (gap)`, the average gap of means, and the run time."""
+    head = "% Needs \\usepackage{booktabs}. Value (distance of the mean to the oracle's mean); made by mu report.\n"
+    return head + "".join(f"\n{_tabular(summary)}" for summary in summaries)
+
+
+def _tabular(summary: Summary) -> str:
+    names = [latex(heading(name)) + (r" (\%)" if summary.units.get(name) == "%" else "") for name in summary.columns]
+    gap = ["Avg. Gap"] if summary.metrics else []
+    best = min((row.gap_of_means for row in summary.rows if row.is_method and row.gap_of_means is not None), default=None)
+    lines = [" & ".join([r"\textbf{Method}", *names, *gap, "RTE (s)"]) + r" \\", r"\midrule"]
+    for row in summary.rows:
+        cells = [_tex_value(row, name, summary) for name in summary.columns]
+        mean = "--" if row.gap_of_means is None else number(row.gap_of_means, summary.units.get("avg_gap", ""))
+        if best is not None and row.is_method and row.gap_of_means == best:
+            mean = rf"\textbf{{{mean}}}"
+        seconds = row.cells.get("seconds")
+        time = number(seconds.mean, "s") if seconds else "--"
+        lines.append(" & ".join([latex(row.method), *cells, *([mean] if gap else []), time]) + r" \\")
+        if row.method == ORACLE:
+            lines.append(r"\midrule")
+    seeds = f"mean over {summary.seeds} seeds" if summary.seeds > 1 else "one seed"
+    caption = f"{latex(summary.name)}: {seeds}" + ("; in parentheses the distance to the oracle, whose closeness is the goal." if gap else ".")
+    return "\n".join([r"\begin{table}[t]", r"\centering", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{l{'r' * (lines[0].count('&'))}}}",
+                      r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _tex_value(row: Row, metric: str, summary: Summary) -> str:
+    cell, unit = row.cells.get(metric), summary.units.get(metric, "")
+    if cell is None:
+        return "--"
+    spread = "" if cell.std is None else rf"_{{\pm {number(cell.std, unit, metric, like=cell.mean)}}}"
+    gap = f" ({number(abs(row.offset[metric]), unit, metric, like=cell.mean)})" if metric in row.offset and row.method != ORACLE else ""
+    return f"${number(cell.mean, unit, metric)}{spread}${gap}"

@@ -1,0 +1,123 @@
+"""Measuring two pieces of work against each other, in one process and at the same time.
+
+Both run in a thread of their own and take turns, unit by unit (a unit is a training step, or whatever the work marks), so that what
+else the machine does falls on both alike. What is counted is the CPU time of the working thread (`time.thread_time`), because a busy
+machine makes wall time mean little; with one torch thread that is all of the arithmetic, the backward pass on a CPU included. The
+first round (start-up, caches, the libraries' first calls) is dropped. A ratio is the median over rounds of (units of the first) /
+(units of the second).
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+Mark = Callable[[], None]
+Work = Callable[[Mark], Any]
+_WAIT = 600.0
+
+
+@dataclass
+class Side:
+    """One piece of work.
+
+    Attributes:
+        work: is called with `mark`, and calls it before its first unit and after every unit.
+        seconds: of each unit, CPU time.
+        result: what the work returned.
+    """
+
+    work: Work
+    seconds: list[float] = field(default_factory=list)
+    result: Any = None
+    error: BaseException | None = None
+    turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What was measured.
+
+    Attributes:
+        first, second: seconds of CPU time of each round after the first.
+        results: what the two pieces of work returned.
+        units: units in a round.
+    """
+
+    first: list[float]
+    second: list[float]
+    results: tuple[Any, Any]
+    units: int
+
+    @property
+    def ratio(self) -> float:
+        """Median over rounds of first / second."""
+        return statistics.median(a / b for a, b in zip(self.first, self.second, strict=True))
+
+    @property
+    def difference(self) -> float:
+        """Median over rounds of (first - second), in seconds a unit."""
+        return statistics.median((a - b) / self.units for a, b in zip(self.first, self.second, strict=True))
+
+    def spread(self) -> str:
+        """The rounds' ratios, smallest and largest, for the printed line."""
+        ratios = sorted(a / b for a, b in zip(self.first, self.second, strict=True))
+        return f"{len(ratios)} rounds, {ratios[0]:.3f} to {ratios[-1]:.3f}"
+
+
+def paired(first: Work, second: Work, units: int = 1) -> Paired:
+    """Run both to their ends, taking turns at every mark.
+
+    Args:
+        first: e.g. a fit by a trainer (`Marks` calls `mark` there).
+        second: what it is compared with; as many units.
+        units: how many units make a round (the steps of an epoch).
+    """
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    sides = Side(first), Side(second)
+    workers = [threading.Thread(target=_run, args=(own, other)) for own, other in (sides, sides[::-1])]
+    gc.collect()
+    sides[0].turn.release()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    torch.set_num_threads(threads_before)
+    for side in sides:
+        if side.error is not None:
+            raise side.error
+    counts = [len(side.seconds) for side in sides]
+    assert counts[0] == counts[1] and counts[0] % units == 0 and counts[0] > units, f"{counts} units, in rounds of {units}"
+    rounds = [[sum(side.seconds[at : at + units]) for at in range(units, counts[0], units)] for side in sides]
+    return Paired(rounds[0], rounds[1], (sides[0].result, sides[1].result), units)
+
+
+def _run(own: Side, other: Side) -> None:
+    since: float | None = None
+
+    def mark() -> None:
+        nonlocal since
+        now = time.thread_time()
+        if since is not None:
+            own.seconds.append(now - since)
+        other.turn.release()
+        if not own.turn.acquire(timeout=_WAIT) or other.error is not None:
+            raise TimeoutError("the other piece of work failed or never took its turn")
+        since = time.thread_time()
+
+    try:
+        if own.turn.acquire(timeout=_WAIT) and other.error is None:
+            own.result = own.work(mark)
+    except BaseException as error:  # raised again in the caller's thread
+        own.error = error
+    finally:
+        other.turn.release()
+        other.turn.release()

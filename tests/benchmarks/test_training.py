@@ -1,0 +1,67 @@
+"""An epoch of ours against a bare PyTorch loop of the same arithmetic: at most 1.05 times its CPU time on a ResNet-20.
+
+Both sides show the same images, augmented the same way, to the same network, and step the same optimizer; that they do is asserted, bit
+for bit, on the weights at the end. The bare loop finds its order and its visits ready; ours makes its plan in the measured time. Ours is
+a whole fit by a Trainer as `mu fit` makes it (without files, bar and curves). See `paired` for how CPU time is taken and compared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mu import draws
+from mu.methods import FineTune, RandomLabel
+from mu.module import UnlearningModule
+from mu.plan import plan
+from tests.benchmarks.conftest import Marks, RandomImages, resnet20, trainer
+from tests.benchmarks.paired import Mark, paired
+
+pytestmark = pytest.mark.slow
+EPOCHS, BATCH, BOUND = 6, 64, 1.05
+
+
+@pytest.mark.parametrize(
+    ("method", "forget", "retain", "steps"), [(FineTune, 1, 24, 24), (RandomLabel, 6, 18, 24)], ids=["FineTune", "RandomLabel"]
+)
+def test_an_epoch_costs_what_a_bare_loop_costs(method: Any, forget: int, retain: int, steps: int, measured: Any, say: Any) -> None:
+    """Fails when the loader, the hooks or the logging take more than a twentieth of the arithmetic."""
+    data = RandomImages(forget=forget * BATCH, retain=retain * BATCH, batch_size=BATCH)
+    data.setup()
+    module: UnlearningModule = method(resnet20())
+    names = module.schedule.reads()
+    sizes, batch = {name: data.sizes[name] for name in names}, dict.fromkeys(names, BATCH)
+    orders = [[(name, torch.as_tensor(rows.positions), torch.as_tensor(rows.visits)) for step in plan(module.schedule, epoch, sizes, batch, 0)
+               for name, rows in step.parts.items()] for epoch in range(EPOCHS)]
+
+    def ours(mark: Mark) -> Any:
+        trainer(EPOCHS, Marks(mark)).fit(module, datamodule=data)
+        return module.backbone.network
+
+    def bare(mark: Mark) -> Any:
+        network, augment = resnet20().network, data.augmentation
+        assert augment is not None
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+        network.train()
+        for order in orders:
+            for name, positions, visits in order:
+                mark()
+                part = augment({**data.datasets[name].__getitems__(positions), "visit": visits}, 0)  # type: ignore[attr-defined]
+                label = part["label"] if name == "retain" else draws.integers(0, part["index"], visits, "substitute-label", 10)
+                loss = F.cross_entropy(network(part["image"]), label)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        mark()
+        return network
+
+    found = measured(lambda: paired(ours, bare, units=steps))
+    milliseconds = 1e3 * found.difference
+    say(f"{method.__name__} / bare loop = {found.ratio:.4f} ({found.spread()}; {milliseconds:+.2f} ms a step)", ratio=found.ratio,
+        milliseconds=milliseconds)
+    for mine, theirs in zip(*(network.state_dict().values() for network in found.results), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5), "the two sides did not compute the same"
+    assert found.ratio <= BOUND

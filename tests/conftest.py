@@ -1,0 +1,46 @@
+"""What all tests share: one thread, silence, and originals that are trained once."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.helpers import State
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet() -> Iterator[None]:
+    """One thread, because results are compared bit for bit; no talk of the trainer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _lightning_warnings() -> Iterator[None]:
+    """Lightning's advice on loaders and loggers is no news here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning.*")
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+        yield
+
+
+@pytest.fixture(scope="session")
+def originals() -> dict[str, State]:
+    """Weights of tiny models, trained on forget and retain together for long enough to know them a little."""
+    from mu.lr import OneCycle
+    from mu.methods import Train
+    from tests.helpers import classifier, diabetes, digits, fit, regressor, weights
+
+    image = Train(classifier(), optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), scheduler=OneCycle())
+    number = Train(regressor(), optimizer=lambda p: torch.optim.Adam(p, lr=0.01), scheduler=OneCycle())
+    fit(image, digits(), 8)
+    fit(number, diabetes(), 8)
+    return {"classifier": weights(image.backbone), "regressor": weights(number.backbone)}

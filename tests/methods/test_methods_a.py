@@ -1,0 +1,594 @@
+"""Gradient ascent, NegGrad+, ℓ1-sparse, pruning, SalUn-soft, CF-k, EU-k, SCRUB: each does what its equation says.
+
+The equations are stated here anew, in float64 and with autograd alone, and one optimizer step is compared with them: plain SGD with
+learning rate 1 moves every weight by minus the gradient. Batch norm is in eval mode there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+import mu.methods
+from mu.backbones import Classifier
+from mu.errors import InputError
+from mu.lr import OneCycle
+from mu.methods import FineTune, Train
+from mu.methods.cf_k import CFk, last_layers
+from mu.methods.compat import FineTunePulled, NegGradPlusPulled, SCRUBWorstCase
+from mu.methods.eu_k import EUk
+from mu.methods.gradient_ascent import GradientAscent
+from mu.methods.l1_sparse import L1Sparse
+from mu.methods.neggrad_plus import NegGradPlus
+from mu.methods.prune import Pruned, PruneFineTune
+from mu.methods.salun_soft import SalUnSoft
+from mu.methods.scrub import SCRUB, SCRUBRewind
+from mu.module import UnlearningModule
+from mu.plan import Forget, Retain
+from tests.helpers import Snapshot, Watch, classifier, different, digits, fit, regressor, trainer, weights
+
+Network = Callable[[Tensor], Tensor]
+PLAIN: Any = lambda params: torch.optim.SGD(params, lr=1.0)  # noqa: E731 - a weight moves by minus its gradient
+FAST: Any = lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9, weight_decay=5e-4)  # noqa: E731
+
+
+# ---------------------------------------------------------------- the equations, in float64
+
+
+def log_softmax(z: Tensor) -> Tensor:
+    return z - z.exp().sum(1, keepdim=True).log()
+
+
+def cross_entropy(network: Network, part: dict[str, Tensor]) -> Tensor:
+    logs = log_softmax(network(part["image"].double()))
+    return -torch.stack([row[label] for row, label in zip(logs, part["label"], strict=True)]).mean()
+
+
+def distillation(student: Network, teacher: Network, part: dict[str, Tensor], temperature: float) -> Tensor:
+    image = part["image"].double()
+    log_s, log_t = log_softmax(student(image) / temperature), log_softmax(teacher(image).detach() / temperature)
+    return temperature**2 * (log_t.exp() * (log_t - log_s)).sum() / len(image)
+
+
+def doubled(backbone: Any) -> Any:
+    """A copy of the network in float64 and eval mode."""
+    return deepcopy(backbone.network).double().eval()
+
+
+def gradient(network: Any, loss: Tensor) -> dict[str, Tensor]:
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True), strict=True))
+
+
+def first_batch(module: UnlearningModule, task: Any) -> dict[str, Any]:
+    task.setup()
+    return next(iter(task.plan_loader(module.schedule, module.seed)))
+
+
+def moved_as(module: UnlearningModule, equation: Callable[[Any, dict[str, Any]], Tensor]) -> None:
+    """After one step of SGD with rate 1, every weight has moved by minus the equation's gradient."""
+    task, original = digits(), doubled(module.backbone)
+    batch = first_batch(module, task)
+    expected = gradient(original, equation(original, batch))
+    before = weights(module.backbone)
+    fit(module, task, max_steps=1, epochs=1)
+    after: Any = dict(module.backbone.network.named_parameters())
+    assert max(step.abs().max() for step in expected.values()) > 1e-3
+    for name, slope in expected.items():
+        step = (after[name].detach() - before[f"network.{name}"]).double()
+        torch.testing.assert_close(step, -slope, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_gradient_ascent_climbs_the_forget_loss() -> None:
+    moved_as(GradientAscent(classifier(), optimizer=PLAIN, norm="eval"), lambda net, batch: -cross_entropy(net, batch["forget"]))
+
+
+@pytest.mark.parametrize("a", [0.95, 0.3])
+def test_neggrad_plus_weighs_retain_by_a_and_forget_by_one_minus_a(a: float) -> None:
+    """Must fail if the two weights are exchanged (the naming trap)."""
+    moved_as(NegGradPlus(classifier(), retain_weight=a, optimizer=PLAIN, norm="eval"),
+             lambda net, batch: a * cross_entropy(net, batch["retain"]) - (1 - a) * cross_entropy(net, batch["forget"]))
+
+
+def test_neggrad_plus_gives_the_same_by_one_forward_and_by_two() -> None:
+    """One forward pass where nothing mixes the parts; two where batch norm would."""
+    module = NegGradPlus(classifier(), norm="eval")
+    batch, calls = first_batch(module, digits()), []
+    module.backbone.network.register_forward_hook(lambda *_: calls.append(1))
+    module.set_mode()
+    joint = module.predictions(batch["forget"], batch["retain"])
+    assert len(calls) == 1
+    for part, prediction in zip(("forget", "retain"), joint, strict=True):
+        torch.testing.assert_close(prediction, module.backbone.predict(batch[part]))
+    module.backbone.train()
+    calls.clear()
+    apart = module.predictions(batch["forget"], batch["retain"])
+    assert len(calls) == 2
+    for part, prediction in zip(("forget", "retain"), apart, strict=True):
+        assert torch.equal(prediction, module.backbone.predict(batch[part]))
+
+
+def test_l1_sparse_adds_the_sum_of_all_magnitudes() -> None:
+    """All weights count, batch norm and biases included, and nothing is averaged."""
+    moved_as(L1Sparse(classifier(), alpha=0.01, optimizer=PLAIN, norm="eval"),
+             lambda net, batch: cross_entropy(net, batch["retain"]) + 0.01 * sum(p.abs().sum() for p in net.parameters()))
+
+
+def test_l1_sparse_weight_falls_with_the_epoch_and_ends_where_told() -> None:
+    module = L1Sparse(classifier(), alpha=0.3, no_l1_epochs=1)
+    seen: dict[int, float] = {}
+    fit(module, epochs=4, callbacks=[Watch(lambda m, batch, i: seen.setdefault(m.current_epoch, m.penalty_weight(m.current_epoch)))])
+    assert [round(seen[epoch], 9) for epoch in range(4)] == [0.3, 0.2, 0.1, 0.0]
+    forever = L1Sparse(classifier(), alpha=0.3, no_l1_epochs=4)
+    fit(forever, epochs=4)
+    assert forever.penalty_weight(3) == 0.3
+    with pytest.raises(InputError, match="max_epochs"):
+        fit(L1Sparse(classifier()), epochs=-1, max_steps=2)
+
+
+@pytest.mark.parametrize("cls", [FineTunePulled, NegGradPlusPulled])
+def test_pulled_variants_add_half_the_squared_distance(cls: Any) -> None:
+    """The pull has no gradient at the start, so the student is moved away first."""
+    module = cls(classifier(), pull_weight=0.6)
+    module.configure_model()
+    assert module.norm == "eval"
+    before = doubled(module.backbone)
+    disturb(module.backbone)
+    batch = first_batch(module, digits())
+    module.set_mode()
+    found = torch.autograd.grad(sum(module.objective(batch.get("forget"), batch["retain"]).values()), module.backbone.parameters())
+    network = doubled(module.backbone)
+    pull = 0.3 * sum((p - q.detach()).square().sum() for p, q in zip(network.parameters(), before.parameters(), strict=True))
+    loss = cross_entropy(network, batch["retain"]) + pull
+    if cls is NegGradPlusPulled:
+        loss = 0.95 * loss - 0.05 * cross_entropy(network, batch["forget"])
+    close(found, gradient(network, loss))
+
+
+def close(found: Any, expected: dict[str, Tensor]) -> None:
+    for value, (name, slope) in zip(found, expected.items(), strict=True):
+        torch.testing.assert_close(value.double(), slope, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def disturb(backbone: nn.Module) -> None:
+    """Move a student away from its teacher."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in backbone.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
+
+
+# ---------------------------------------------------------------- pruning
+
+
+def convolutions(backbone: Any) -> dict[str, Tensor]:
+    return {name: layer.weight for name, layer in backbone.named_modules() if isinstance(layer, nn.Conv2d)}
+
+
+def zeros(backbone: Any) -> int:
+    return sum(int((weight == 0).sum()) for weight in convolutions(backbone).values())
+
+
+@pytest.mark.parametrize("make", [PruneFineTune, lambda b, **k: GradientAscent(b, optimizer=FAST, **k), lambda b, **k: Train(b, **k)])
+def test_pruned_weights_are_the_smallest_and_stay_zero(make: Any) -> None:
+    """Momentum and weight decay included, under any method; everything else may move."""
+    backbone = classifier()
+    before = weights(backbone)
+    sizes = torch.cat([weight.detach().abs().flatten() for weight in convolutions(backbone).values()])
+    count = round(0.8 * len(sizes))
+    threshold = sizes.sort().values[count - 1]
+    seen: list[int] = []
+    module = fit(make(backbone, mask=Pruned(0.8)), epochs=2, callbacks=[Watch(lambda m, batch, i: seen.append(zeros(m.backbone)))])
+    assert set(seen) == {count}
+    for name, weight in convolutions(backbone).items():
+        assert torch.equal(weight == 0, before[f"{name}.weight"].abs() <= threshold)
+    linear = "network.body.linear.weight"
+    assert not (backbone.get_parameter(linear) == 0).any() and not torch.equal(backbone.get_parameter(linear), before[linear])
+    assert module.mask is not None and module.mask.share() < 1
+
+
+def test_pruning_is_the_forward_reparametrisation() -> None:
+    """The step on `weight * mask` of an unpruned weight is the step on the pruned one."""
+    backbone = classifier()
+    network = doubled(backbone)
+    masks = {}
+    sizes = torch.cat([weight.detach().abs().flatten() for weight in convolutions(network).values()]).sort().values
+    for name, weight in convolutions(network).items():
+        masks[f"{name}.weight"] = (weight.abs() > sizes[round(0.8 * len(sizes)) - 1]).double()
+    module = PruneFineTune(backbone, optimizer=PLAIN, mask=Pruned(0.8), norm="eval")
+    task = digits()
+    batch = first_batch(module, task)
+    original = dict(network.named_parameters())
+
+    def forward(image: Tensor) -> Tensor:
+        masked = {name: p * masks[name] if name in masks else p for name, p in original.items()}
+        return torch.func.functional_call(network, masked, (image,))
+
+    expected = gradient(network, cross_entropy(forward, batch["retain"]))
+    fit(module, task, max_steps=1, epochs=1)
+    for name, weight in backbone.network.named_parameters():
+        start = original[name].detach() * masks.get(name, torch.tensor(1.0))
+        torch.testing.assert_close(weight.double(), start - expected[name] * masks.get(name, torch.tensor(1.0)), atol=1e-5, rtol=1e-4)
+
+
+def test_pruned_takes_magnitudes_from_a_file_and_finds_its_own_zeros_again(tmp_path: Path) -> None:
+    """The paper's protocol: early weights, the mask of the late ones; then a method on the sparse model."""
+    late = classifier(init_seed=7)
+    torch.save(late.network.state_dict(), tmp_path / "late.pt")
+    early = classifier()
+    before = weights(early)
+    fit(Train(early, optimizer=FAST, mask=Pruned(0.9, weights=str(tmp_path / "late.pt"))), epochs=1)
+    sizes = torch.cat([weight.detach().abs().flatten() for weight in convolutions(late).values()]).sort().values
+    for name, weight in convolutions(late).items():
+        assert torch.equal(early.get_parameter(f"{name}.weight") == 0, weight.abs() <= sizes[round(0.9 * len(sizes)) - 1])
+    sparse = weights(early)
+    fit(FineTune(early, mask=Pruned(0.9)), epochs=1)
+    for name in convolutions(early):
+        assert torch.equal(early.get_parameter(f"{name}.weight") == 0, sparse[f"{name}.weight"] == 0)
+    assert different(before, sparse)
+
+
+def test_pruned_reaches_frozen_layers_and_refuses_what_has_none() -> None:
+    backbone = classifier()
+    fit(CFk(backbone, k=1, mask=Pruned(0.5)), epochs=1)
+    assert zeros(backbone) == round(0.5 * sum(weight.numel() for weight in convolutions(backbone).values()))
+    with pytest.raises(InputError, match="conv_linear"):
+        Pruned(0.5).choose(FineTune(regressor()))
+    share = Pruned(0.5, scope="conv_linear").choose(FineTune(regressor()))
+    linear = [mask for name, mask in share.items() if name.endswith("weight")]
+    assert sum(int(mask.sum()) for mask in linear) == sum(mask.numel() for mask in linear) // 2
+    with pytest.raises(InputError, match="rate"):
+        Pruned(1.0)
+
+
+# ---------------------------------------------------------------- SalUn-soft
+
+
+def test_salun_soft_sets_exactly_the_smallest_changes_back() -> None:
+    """k = floor(rho n (T - t) / T) after step t; what is left has lost the threshold, and nothing is taken back after step T."""
+    backbone = classifier()
+    n = sum(p.numel() for p in backbone.parameters())
+    found: list[tuple[int, float]] = []
+    start: list[Tensor] = []
+
+    def see(module: UnlearningModule, batch: Any, i: int) -> None:
+        flat = torch.cat([p.detach().flatten() for p in module.backbone.parameters()])
+        if i == 0:
+            start[:] = [begin]
+        change = (flat - start[0]).abs()
+        found.append((int((change == 0).sum()), float(change[change > 0].min()) if bool((change > 0).any()) else 0.0))
+        if i + 1 == module.trainer.num_training_batches:
+            begin.copy_(flat)
+
+    begin = torch.cat([p.detach().flatten() for p in backbone.parameters()])
+    module = fit(SalUnSoft(backbone, rho=0.6, optimizer=FAST), epochs=2, callbacks=[Watch(see)])
+    total = module.trainer.global_step
+    assert total == 14
+    for t, (still, _) in enumerate(found, start=1):
+        wanted = math.floor(0.6 * n * (total - t) / total + 1e-9)
+        assert wanted <= still <= wanted + n // 50, (t, still, wanted)  # a few more gradients are exactly zero or tie
+    assert found[0][0] > 0.5 * n and found[-1][0] < n // 50
+
+
+def test_salun_soft_step_is_the_proximal_step() -> None:
+    """One step against a statement by sorting."""
+    backbone = classifier()
+    before = [p.detach().clone() for p in backbone.parameters()]
+    module = SalUnSoft(backbone, rho=0.5, optimizer=PLAIN, norm="eval")
+    task = digits()
+    task.setup()
+    twin = SalUnSoft(deepcopy(backbone), rho=0.0, optimizer=PLAIN, norm="eval")
+    fit(module, task, max_steps=7, epochs=1, callbacks=[StopAfter(1)])
+    fit(twin, digits(), max_steps=7, epochs=1, callbacks=[StopAfter(1)])
+    raw = [p.detach() - q for p, q in zip(twin.backbone.parameters(), before, strict=True)]
+    sizes = torch.cat([d.abs().flatten() for d in raw]).sort().values
+    tau = sizes[math.floor(0.5 * len(sizes) * 6 / 7) - 1]
+    for p, q, d in zip(backbone.parameters(), before, raw, strict=True):
+        shrunk = torch.where(d > tau, d - tau, torch.where(d < -tau, d + tau, torch.zeros_like(d)))
+        torch.testing.assert_close(p.detach() - q, shrunk, atol=1e-7, rtol=1e-5)
+
+
+class StopAfter(Watch):
+    """End a run whose planned length is longer."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__(lambda module, batch, i: setattr(module.trainer, "should_stop", i + 1 >= batches))
+
+
+# ---------------------------------------------------------------- CF-k and EU-k
+
+
+@pytest.mark.parametrize("cls", [CFk, EUk])
+@pytest.mark.parametrize("k", [1, 3, -1])
+def test_only_the_last_k_layers_move(cls: Any, k: int) -> None:
+    """The prefix keeps its weights and its batch-norm statistics, bit for bit."""
+    backbone = classifier()
+    before = weights(backbone)
+    fit(cls(backbone, k=k), epochs=1)
+    after = weights(backbone)
+    last = ("body.linear",) if k == 1 else ("body.linear", "body.layer3.0.bn", "body.layer3.0.conv")
+    allowed = {name for name in before if k == -1 or name.startswith(tuple(f"network.{part}" for part in last))}
+    moved = set(different(before, after))
+    assert moved <= allowed
+    assert {name for name in allowed if not name.startswith("network.normalize")} == moved
+
+
+def test_cf_k_takes_the_step_of_fine_tuning_on_its_layers() -> None:
+    backbone = classifier()
+    module = CFk(backbone, k=1, optimizer=PLAIN, norm="eval")
+    task, network = digits(), doubled(backbone)
+    expected = gradient(network, cross_entropy(network, first_batch(module, task)["retain"]))
+    before = weights(backbone)
+    fit(module, task, max_steps=1, epochs=1)
+    for name in ("body.linear.weight", "body.linear.bias"):
+        step = backbone.network.get_parameter(name).detach() - before[f"network.{name}"]
+        torch.testing.assert_close(step.double(), -expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_eu_k_starts_its_layers_anew_once() -> None:
+    """The head is that of `fresh(seed)` before the first step, and epochs build on one another."""
+    backbone = classifier()
+    old = backbone.network.get_parameter("body.linear.weight").detach().clone()
+    fresh = backbone.fresh(3).network.get_parameter("body.linear.weight").detach()
+    at_epoch_start: list[Tensor] = []
+    last: list[Tensor] = []
+
+    class See(Watch):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            at_epoch_start.append(pl_module.backbone.network.get_parameter("body.linear.weight").detach().clone())
+
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            last.append(pl_module.backbone.network.get_parameter("body.linear.weight").detach().clone())
+
+    fit(EUk(backbone, k=1, seed=3), epochs=3, callbacks=[See(lambda *_: None)])
+    assert torch.equal(at_epoch_start[0], fresh) and not torch.equal(fresh, old)
+    assert torch.equal(at_epoch_start[1], last[0]) and torch.equal(at_epoch_start[2], last[1])
+    assert not torch.equal(last[2], fresh)
+    with torch.no_grad():  # another seed, other layers; the normalisation, which no seed gives, stays
+        other = EUk(classifier(), k=-1, seed=4)
+        other.configure_model()
+        assert not torch.equal(other.backbone.network.get_parameter("body.linear.weight"), fresh)
+        assert float(other.backbone.network.get_buffer("normalize.mean")) == pytest.approx(0.3053)
+
+
+def test_last_layers_count_from_the_output_and_refuse_what_is_not_there() -> None:
+    backbone = classifier()
+    assert [name for name, _ in last_layers(backbone, 2)] == ["body.layer3.0.conv2", "body.linear"]
+    for k in (0, 9, -2):
+        with pytest.raises(InputError, match="8 weight layers"):
+            CFk(backbone, k=k)
+    assert len(last_layers(regressor(), -1)) == 2
+    timm = Classifier("timm:vit_tiny_patch16_224", options={"img_size": 32, "patch_size": 16, "depth": 2, "drop_rate": 0.5})
+    module = CFk(timm, k=1)
+    module.configure_model()
+    module.set_mode()
+    off = {name for name, layer in timm.network.named_modules() if isinstance(layer, nn.Dropout) and not layer.training}
+    on = {name for name, layer in timm.network.named_modules() if isinstance(layer, nn.Dropout) and layer.training}
+    assert "body.blocks.0.mlp.drop1" in off and "body.pos_drop" in off and not on & off
+
+
+# ---------------------------------------------------------------- SCRUB
+
+
+def test_scrub_distils_away_from_the_teacher_on_forget_and_towards_it_on_retain() -> None:
+    module = SCRUB(classifier(), gamma=0.9, alpha=0.3, temperature=3.0, norm="eval")
+    module.configure_model()
+    teacher = doubled(module.backbone)
+    disturb(module.backbone)
+    module.set_mode()
+    student = doubled(module.backbone)
+    task = digits()
+    task.setup()
+    forget = next(iter(task.plan_loader(Forget(), 0)))["forget"]
+    retain = next(iter(task.plan_loader(Retain(), 0)))["retain"]
+    parameters = list(module.backbone.parameters())
+    found = torch.autograd.grad(sum(module.objective(forget, None).values()), parameters)
+    close(found, gradient(student, -distillation(student, teacher, forget, 3.0)))
+    found = torch.autograd.grad(sum(module.objective(None, retain).values()), parameters)
+    close(found, gradient(student, 0.9 * cross_entropy(student, retain) + 0.3 * distillation(student, teacher, retain, 3.0)))
+
+
+def shown(module: UnlearningModule, epochs: int) -> list[str]:
+    """For each epoch the parts of its batches, f and r, and the learning rate's exponent of ten."""
+    words: dict[int, str] = {}
+
+    def see(module: UnlearningModule, batch: Any, i: int) -> None:
+        words[module.current_epoch] = words.get(module.current_epoch, "") + ("f" if "forget" in batch else "r")
+
+    fit(module, epochs=epochs, callbacks=[Watch(see)])
+    return [words[epoch] for epoch in range(epochs)]
+
+
+def test_scrub_shows_forget_then_retain_and_in_the_end_retain_alone() -> None:
+    assert shown(SCRUB(classifier(), msteps=2), 4) == ["fffrrrr", "fffrrrr", "rrrr", "rrrr"]
+    assert shown(SCRUB(classifier(), msteps=0), 2) == ["rrrr", "rrrr"]
+    assert shown(SCRUBWorstCase(classifier(), msteps=1), 4) == ["fff", "fff", "rrrr", "rrrr"]
+
+
+def test_scrub_learning_rate_falls_after_the_listed_epochs() -> None:
+    """[1, 3]: strictly exceeded first by epochs 2 and 4, counted from 1."""
+    rates: dict[int, float] = {}
+
+    def see(module: UnlearningModule, batch: Any, i: int) -> None:
+        rates.setdefault(module.current_epoch, module.trainer.optimizers[0].param_groups[0]["lr"])
+
+    fit(SCRUB(classifier(), lr_decay_epochs=(1, 3), optimizer=FAST), epochs=5, callbacks=[Watch(see)])
+    assert [rates[e] for e in range(5)] == pytest.approx([0.05, 0.005, 0.005, 0.0005, 0.0005])
+
+
+class Students(Watch):
+    """Keeps a copy of the student after each epoch, before the module rewinds it (callbacks without a metric come first)."""
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        self.latest = weights(pl_module.backbone)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.states.append(self.latest)
+
+
+def error_of(state: dict[str, Tensor], part: Any, only: set[int] | None = None) -> float:
+    backbone = classifier(state).eval()
+    rows = part.__getitems__(list(range(len(part))))
+    with torch.no_grad():
+        wrong = backbone.predict(rows).argmax(1) != rows["label"]
+    keep = [only is None or int(label) in only for label in rows["label"]]
+    return float(wrong[torch.tensor(keep)].float().mean())
+
+
+def test_scrub_rewind_takes_the_epoch_whose_forget_error_is_closest() -> None:
+    """Errors and the choice are worked out again from copies of the student; must fail if epochs are counted from 1."""
+    import tasks
+
+    task = digits(train_size=120, validation_size=80, batch_size=20)
+    task.selector = tasks.ByClass(classes=3)
+    backbone = classifier()
+    fit(Train(backbone, optimizer=FAST, scheduler=OneCycle()), task, epochs=4)
+    original, watch = weights(backbone), Students()
+    module = SCRUBRewind(backbone, msteps=3, alpha=0.1, optimizer=lambda p: torch.optim.SGD(p, lr=0.03, momentum=0.9))
+    fit(module, task, epochs=5, callbacks=[watch])
+    states = [original, *watch.states]
+    errors = [error_of(state, task.datasets["forget"]) for state in states]
+    reference = error_of(states[-1], task.datasets["validation"], only={3})
+    assert module.forget_errors == pytest.approx(errors) and module.reference_error == pytest.approx(reference)
+    gaps = [abs(error - reference) for error in errors]
+    chosen = int(module.rewound_to)
+    assert chosen == gaps.index(min(gaps)) and len(set(errors)) > 1
+    assert not different(states[chosen], weights(backbone))
+
+
+@pytest.mark.parametrize(("errors", "reference", "chosen"), [
+    ([0.0, 0.5, 0.2, 0.1], 0.22, 2), ([0.0, 0.5, 0.4, 0.3], 0.05, 0), ([0.1, 0.5, 0.3, 0.3], 0.3, 2), ([0.0, 0.9, 0.8, 0.7], 0.6, 3),
+])
+def test_scrub_rewind_counts_the_original_as_epoch_zero(errors: list[float], reference: float, chosen: int,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given errors, the right weights; the original is an answer, not a fault; ties go to the earliest."""
+    left = list(errors)
+    monkeypatch.setattr(SCRUBRewind, "forget_error", lambda self: left.pop(0))
+    monkeypatch.setattr(SCRUBRewind, "validation_error", lambda self: reference)
+    backbone = classifier()
+    watch, original = Students(), weights(backbone)
+    module: Any = fit(SCRUBRewind(backbone, optimizer=FAST), epochs=3, callbacks=[watch])
+    assert int(module.rewound_to) == chosen and module._kept == []
+    assert not different([original, *watch.states][chosen], weights(backbone))
+
+
+def test_scrub_rewind_wants_validation_samples_and_a_fresh_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="validation"):
+        fit(SCRUBRewind(classifier()), digits(validation_size=0))
+    module = SCRUBRewind(classifier(), optimizer=FAST)
+    run = trainer(1)
+    run.fit(module, digits())
+    run.save_checkpoint(tmp_path / "done.ckpt")
+    with pytest.raises(InputError, match="finished"):
+        fit(SCRUBRewind(classifier(), optimizer=FAST), epochs=2, ckpt_path=tmp_path / "done.ckpt")
+
+
+# ---------------------------------------------------------------- resume
+
+
+RESUMED: dict[str, Callable[[Any], UnlearningModule]] = {
+    "L1Sparse": lambda b: L1Sparse(b, optimizer=FAST),
+    "PruneFineTune": lambda b: PruneFineTune(b, optimizer=FAST),
+    "SalUnSoft": lambda b: SalUnSoft(b, optimizer=FAST),
+    "CFk": lambda b: CFk(b, k=3, optimizer=FAST),
+    "EUk": lambda b: EUk(b, k=3, optimizer=FAST),
+    "NegGradPlusPulled": lambda b: NegGradPlusPulled(b, optimizer=FAST),
+    "SCRUB": lambda b: SCRUB(b, msteps=1, lr_decay_epochs=(1, 2), optimizer=FAST),  # epochs of 7, 4 and 4 batches
+    "SCRUBWorstCase": lambda b: SCRUBWorstCase(b, msteps=0, lr_decay_epochs=(1, 2), norm="eval", optimizer=FAST),  # of 3, 4 and 4
+    "SCRUBRewind": lambda b: SCRUBRewind(b, msteps=1, optimizer=FAST),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("place", [(0, 1), (1, 2)])
+def test_resume_inside_an_epoch_is_bit_identical(name: str, place: tuple[int, int], tmp_path: Path) -> None:
+    """Epoch-start weights, frozen prefix, kept students and masks all travel with the checkpoint."""
+    make = RESUMED[name]
+    through = fit(make(classifier()), epochs=3, callbacks=[Snapshot(tmp_path / "middle.ckpt", *place)])
+    resumed = fit(make(classifier()), epochs=3, ckpt_path=tmp_path / "middle.ckpt")
+    assert not different(weights(through), weights(resumed))
+    if isinstance(through, SCRUBRewind) and isinstance(resumed, SCRUBRewind):
+        assert through.forget_errors == resumed.forget_errors
+
+
+# ---------------------------------------------------------------- presets
+
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "method"
+MINE = sorted(CONFIGS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", MINE, ids=lambda path: path.stem)
+def test_preset_builds(path: Path) -> None:
+    """Every preset names a method that exists and arguments that it takes, and its head shows the command that runs it."""
+    from mu.components import Components
+
+    text = path.read_text()
+    head = [line for line in text.splitlines() if line.startswith("#")]
+    assert f"configs/method/{path.name}" in "\n".join(head)
+    given = yaml.safe_load(text)
+    assert set(given) <= {"model", "trainer", "data"} and given["trainer"]["max_epochs"] >= 1
+    model = given["model"]
+    arguments = dict(model.get("init_args") or {})
+    arguments["backbone"] = {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resnet8_cifar", "in_channels": 1}}
+    made = Components().make("model", {"class_path": model["class_path"], "init_args": arguments})
+    assert isinstance(made, UnlearningModule)
+    assert hasattr(mu.methods, type(made).__name__) or type(made).__module__.startswith("mu.methods.compat")
+
+
+# ---------------------------------------------------------------- behaviour
+
+
+@pytest.fixture(scope="module")
+def original() -> tuple[Any, dict[str, Tensor]]:
+    """A network of width 8 trained on 300 scans, one class of which (threes) is to be forgotten."""
+    import tasks
+
+    task = digits(train_size=300, validation_size=100, batch_size=32)
+    task.selector = tasks.ByClass(classes=3)
+    backbone = wide()
+    fit(Train(backbone, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4), scheduler=OneCycle()), task, 15)
+    assert accuracy(backbone, task, "forget") > 0.97 and accuracy(backbone, task, "retain") > 0.97
+    return task, weights(backbone)
+
+
+def wide(state: dict[str, Tensor] | None = None) -> Classifier:
+    return classifier(state, options={"width": 8})
+
+
+def accuracy(backbone: Any, task: Any, part: str) -> float:
+    data = task.datasets[part]
+    rows = data.__getitems__(list(range(len(data))))
+    with torch.no_grad():
+        return float((backbone.eval().predict(rows).argmax(1) == rows["label"]).float().mean())
+
+
+def sgd(rate: float) -> Any:
+    return lambda params: torch.optim.SGD(params, lr=rate, momentum=0.9, weight_decay=5e-4)
+
+
+BEHAVIOUR: dict[str, tuple[Callable[[Any], UnlearningModule], int, float, float]] = {
+    "GradientAscent": (lambda b: GradientAscent(b, optimizer=sgd(2e-3), norm="eval"), 5, 0.3, 0.7),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BEHAVIOUR)
+def test_forgets_a_class_and_keeps_the_rest(name: str, original: Any) -> None:
+    """Forget accuracy falls below, and retain accuracy stays above, the given bounds."""
+    task, state = original
+    make, epochs, at_most, at_least = BEHAVIOUR[name]
+    module = fit(make(wide(state)), task, epochs)
+    assert accuracy(module.served(), task, "forget") <= at_most
+    assert accuracy(module.served(), task, "retain") >= at_least

@@ -1,0 +1,120 @@
+"""The report: numbers equal those worked out by hand, nothing is skipped, the page needs nothing else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from mu import report
+from mu.errors import InputError
+from mu.files import write_json
+from mu.results import Result, RunRecord, save_outputs
+
+METHODS = ("FineTune", "RandomLabel", "SalUn", "SSD")
+NUMBERS = {  # UA, RA, TA, MIA, seconds, at seed 0; each seed adds SHIFT
+    "original": (0.5, 99.9, 95.0, 2.0, 60.0), "oracle": (5.0, 99.5, 94.0, 13.0, 55.0), "FineTune": (1.0, 99.8, 94.6, 3.0, 9.0),
+    "RandomLabel": (8.0, 99.0, 92.0, 30.0, 4.0), "SalUn": (4.0, 99.4, 93.5, 12.0, 5.0), "SSD": (0.6, 99.8, 94.9, 2.5, 1.2),
+}
+SHIFT = {"original": 0.1, "oracle": 0.5, "FineTune": 0.2, "RandomLabel": 0.3, "SalUn": 0.8, "SSD": 0.1}
+VERSIONS = {"mu": "0.1.0", "torch": "2.15.0", "lightning": "2.6.6", "python": "3.11.2", "device": "x86_64", "threads": "2"}
+
+
+def optimizer(lr: float) -> dict[str, Any]:
+    return {"class_path": "torch.optim.SGD", "init_args": {"lr": lr, "momentum": 0.9, "nesterov": False, "foreach": None}}
+
+
+def outputs(method: str, seed: int) -> dict[str, dict[str, torch.Tensor]]:
+    """Logits that are sure of what was trained on."""
+    generator = torch.Generator().manual_seed(seed)
+    sure = {"forget": {"original": 6.0, "FineTune": 5.0, "SalUn": 2.5, "oracle": 3.0}.get(method, 1.0), "retain": 6.0, "test": 3.0}
+    found = {}
+    for start, (name, height) in enumerate(sure.items()):
+        label = torch.randint(10, (60,), generator=generator)
+        logits = torch.randn(60, 10, generator=generator)
+        logits[torch.arange(60), label] += height
+        found[name] = {"index": torch.arange(60) + 60 * start, "label": label, "logits": logits}
+    return found
+
+
+def save_run(folder: Path, values: Mapping[str, float | None], *, task: str = "random", method: str = "SalUn", seed: int = 0,
+             results: list[Result] | None = None, **changes: Any) -> Path:
+    units = {"seconds": "s"}
+    found = [Result(name, value, unit=units.get(name, "%")) for name, value in values.items() if value is not None]
+    record = {
+        "task": task, "method": method, "results": found + (results or []), "seeds": {"split": seed, "train": seed, "unlearn": seed},
+        "hashes": {"split": f"{task}-{seed}", "train_split": "t", "original": "o", "weights": f"{method}-{seed}", "recipe": "r", "key": "k"},
+        "seconds": {"train": values.get("seconds") or 1.0, "evaluation": 99.0},
+        "facts": {"method_class": f"mu.methods.{method}", "task_class": "tasks.Digits", "sizes": {"forget": 50, "retain": 450, "test": 1097},
+                  "method_arguments": {"backbone": {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resnet8_cifar"}},
+                                       "optimizer": optimizer(0.013), "mask": None, "seed": seed},
+                  "epochs": 5, "steps": 40, "selector": {"name": "RandomFraction", "fraction": 0.1}, "versions": VERSIONS},
+    }
+    RunRecord(**{**record, **changes}).save(folder)
+    return folder
+
+
+def values_of(method: str, seed: int, task: int = 0) -> dict[str, float]:
+    names = ("UA", "RA", "TA", "MIA", "seconds")
+    return {name: value + seed * SHIFT[method] + (task * 3 if name == "UA" else 0) for name, value in zip(names, NUMBERS[method], strict=True)}
+
+
+def gap_of(method: str, seed: int, task: int = 0) -> dict[str, float]:
+    here, there = values_of(method, seed, task), values_of("oracle", seed, task)
+    return {name: abs(here[name] - there[name]) for name in ("UA", "RA", "TA", "MIA")}
+
+
+def make_study(folder: Path, seeds: int = 3, names: Callable[[str], str] = str, index: bool = True, methods: tuple[str, ...] = METHODS,
+               failed: list[dict[str, str]] | None = None, tasks: tuple[str, ...] = ("class", "random")) -> Path:
+    """Folders as `mu bench` writes them: 2 tasks x (original, oracle, 4 methods) x 3 seeds."""
+    runs = {}
+    for place, task in enumerate(tasks):
+        for seed in range(seeds):
+            for number, method in enumerate(("original", "oracle", *methods)):
+                base = method if method in NUMBERS else METHODS[number % 4]
+                results = []
+                if method in methods:
+                    gaps = gap_of(base, seed, place)
+                    results = [*(Result(f"gap/{k}", v, False, "", "pp") for k, v in gaps.items()),
+                               Result("avg_gap", sum(gaps.values()) / 4, False, "", "pp", {"metrics": list(gaps)}), Result("ToW", 0.9, True),
+                               Result("peak_memory", 512.3, False, "", "MiB"), Result("MIA/entropy", 11.0 + seed, None, "forget", "%")]
+                where = Path(task) / f"m{number}" / f"seed{seed}-abcd1234"
+                save_run(folder / where, values_of(base, seed, place), task=names(task), method=names(method) if method in methods else method,
+                         seed=seed, results=results)
+                save_outputs(folder / where, outputs(base, seed))
+                runs[f"{task}/{method}/seed{seed}"] = where.as_posix()
+                if method in methods:
+                    write_json(folder / where / "curves.json", [
+                        {"epoch": step, "step": step * 8, "forget/accuracy": 1 - 0.05 * step, "retain/accuracy": 0.98, "forget/loss": 0.1}
+                        for step in range(5)])
+    if index:
+        write_json(folder / "study.json", {
+            "name": "quickstart", "title": "Forgetting handwritten digits", "command": "mu bench -c configs/bench/quickstart.yaml",
+            "tasks": [names(task) for task in tasks], "runs": runs, "failed": failed or [], "methods": ["original", "oracle", *map(names, methods)],
+        })
+    return folder
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((folder / "results.csv").read_text(encoding="utf-8"))))
+
+
+def printed(folder: Path, width: int = 140) -> str:
+    text = io.StringIO()
+    report.write(folder, Console(file=text, width=width))
+    return text.getvalue()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_study(tmp_path_factory.mktemp("study"), failed=[{"run": "random · SCRUB · seed1", "reason": "the loss is not finite <nan>"}])
+    report.write(folder)
+    return folder
