@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mu.errors import InputError
-from mu.recorded import build
+from mu.recorded import build, find_class, is_live, may_build
 
 if TYPE_CHECKING:
     from mu.module import UnlearningModule
+
+_TRAINING_ONLY = ("optimizer", "scheduler")
+"""Arguments that are left to their defaults where no file could hold them, because what is loaded is not trained."""
 
 
 def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> UnlearningModule:
@@ -36,8 +39,8 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
     if not isinstance(record, dict) or "spec" not in record:
         raise InputError(f"{file} is not a checkpoint written by mu; load its weights with Classifier(weights=...).")
     spec = record["spec"]
-    arguments = {**spec["init_args"], **live}
-    arguments["backbone"] = live.get("backbone", _without_weights(arguments.get("backbone")))
+    stored = {name: value for name, value in spec["init_args"].items() if not (name in _TRAINING_ONLY and is_live(value))}
+    arguments = {**{name: _without_weights(value) for name, value in stored.items()}, **live}
     module = build({**spec, "init_args": {k: v for k, v in arguments.items() if k not in live}}, allow) if not live else _with_live(
         spec["class_path"], arguments, live, allow)
     if not isinstance(module, UnlearningModule):
@@ -64,15 +67,20 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def _without_weights(spec: Any) -> Any:
-    """The backbone's weights come from the checkpoint, so the file they once came from need not exist any more."""
-    if isinstance(spec, dict) and "init_args" in spec:
-        return {**spec, "init_args": {k: v for k, v in spec["init_args"].items() if k not in ("weights", "pretrained")}}
+    """Weights come from the checkpoint, so the file they once came from need not exist any more; nor within a composed backbone."""
+    from mu.backbones import Backbone
+
+    if isinstance(spec, list):
+        return [_without_weights(item) for item in spec]
+    if not isinstance(spec, dict):
+        return spec
+    spec = {name: _without_weights(value) for name, value in spec.items()}
+    if "class_path" in spec and issubclass(find_class(spec["class_path"]), Backbone):
+        spec["init_args"] = {name: value for name, value in spec["init_args"].items() if name not in ("weights", "pretrained")}
     return spec
 
 
 def _with_live(path: str, arguments: dict[str, Any], live: dict[str, Any], allow: Iterable[type]) -> Any:
-    from mu.recorded import find_class, may_build
-
     cls = find_class(path)
     if not may_build(cls, tuple(allow)):
         raise InputError(f"{path} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you trust it.")

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
 from mu.errors import InputError
-from mu.loader import Augment, EvalLoader, Joined, PlanLoader
+from mu.loader import Augment, EvalLoader, Joined, PlanLoader, Untouched
 from mu.plan import Schedule
 from mu.recorded import Recorded, spec_of
 from mu.split import Split
@@ -89,20 +89,21 @@ class UnlearningDataModule(LightningDataModule, Recorded):
         return found
 
     def plan_loader(self, schedule: Schedule, seed: int, *, augment: bool = True, shard: str = "rows",
-                    batch_size: int | None = None) -> PlanLoader:
-        """A loader that executes `schedule` on this rank."""
+                    batch_size: int | None = None, accumulate: int = 1) -> PlanLoader:
+        """A loader that executes `schedule` on this rank; `accumulate` batches make a step of the optimizer."""
         rank, world = self._rank_and_world()
         sizes = {part: batch_size or self.batch_size for part in ("retain", "train")}
         sizes["forget"] = batch_size or self.forget_batch_size or self.batch_size
         return PlanLoader(
             self.parts(schedule.reads()), schedule, sizes, seed, augment=self.augmentation if augment else None, rank=rank, world=world,
-            shard=shard, workers=self.workers, pin_memory=self._pin_memory(),
+            shard=shard, workers=self.workers, pin_memory=self._pin_memory(), accumulate=accumulate,
         )
 
     def train_dataloader(self) -> PlanLoader:
         """The plan of the method that the trainer fits."""
         module: Any = self._module("train_dataloader")
-        return self.plan_loader(module.schedule, module.seed, augment=module.augment, shard=module.shard)
+        accumulate = module.trainer.accumulate_grad_batches if module.automatic_optimization else 1
+        return self.plan_loader(module.schedule, module.seed, augment=module.augment, shard=module.shard, accumulate=accumulate)
 
     def val_dataloader(self) -> list[EvalLoader]:
         """The splits of the curves."""
@@ -116,9 +117,9 @@ class UnlearningDataModule(LightningDataModule, Recorded):
             raise InputError(f"the split has no part {unknown[0]!r} to evaluate; it has {', '.join(self.split.parts)}.")
         return self.eval_loaders([name for name in wanted if len(self.split.parts[name])])
 
-    def predict_dataloader(self) -> list[EvalLoader]:
+    def predict_dataloader(self) -> list[Untouched]:
         """Every part of the split, as in test."""
-        return self.test_dataloader()
+        return [Untouched(loader) for loader in self.test_dataloader()]
 
     def eval_loaders(self, names: list[str]) -> list[EvalLoader]:
         """Loaders that show each named part once."""

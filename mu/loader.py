@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
-from mu.plan import Rows, Schedule, Step, plan
+from mu.plan import Rows, Schedule, Step, plan, together
 
 Part = dict[str, Any]
 Augment = Callable[[Part, int], Part]
@@ -63,21 +63,29 @@ class Joined(Dataset):
 class _Planned(Dataset):
     """Turns a step of the plan into this rank's share of the batch."""
 
-    def __init__(self, parts: Mapping[str, Dataset], augment: Augment | None, seed: int, rank: int, world: int) -> None:
+    def __init__(self, parts: Mapping[str, Dataset], augment: Augment | None, seed: int, rank: int, world: int, accumulate: int) -> None:
         self.parts, self.augment, self.seed, self.rank, self.world = dict(parts), augment, seed, rank, world
+        self.accumulate = accumulate
 
     def __getitem__(self, step: Step | None) -> dict[str, Any]:
         if step is None:  # another rank has one batch more
             return {"phase": -1}
         batch: dict[str, Any] = {"phase": step.phase}
-        counts = {name: (float(len(rows.positions)), self._weight(name, rows)) for name, rows in step.parts.items()}
-        joint = tuple(map(sum, zip(*counts.values(), strict=True)))
         for name, rows in step.parts.items():
-            count, total = joint if step.joint else counts[name]
+            count, total = self._totals(step, name)
             batch[name] = self._share(name, rows) | {"count": torch.tensor(count), "total": torch.tensor(total)}
             if step.joint:
                 batch[name]["joint"] = True  # not a tensor, so that asking for it does not wait for a device
         return batch
+
+    def _totals(self, step: Step, name: str) -> tuple[float, float]:
+        """Rows and weight of a part (of both parts in a union) in the optimizer's step, over the number of its accumulated batches.
+
+        The trainer divides every accumulated loss by that number, and so it does in a shorter last step too.
+        """
+        rows = [(part, rows) for other in step.window or (step,) for part, rows in other.parts.items() if part == name or step.joint]
+        count, total = sum(len(r.positions) for _, r in rows), sum(self._weight(part, r) for part, r in rows)
+        return count / self.accumulate, total / self.accumulate
 
     def _weight(self, name: str, rows: Rows) -> float:
         weights = getattr(self.parts[name], "weights", None)
@@ -138,16 +146,18 @@ class PlanLoader(DataLoader):
             in the batch (ranks that run out get a batch without parts).
         workers: number of loader processes.
         pin_memory: as in torch.
+        accumulate: how many batches make a step of the optimizer.
     """
 
     def __init__(
         self, parts: Mapping[str, Dataset], schedule: Schedule, batch_size: Mapping[str, int], seed: int, *,
         augment: Augment | None = None, rank: int = 0, world: int = 1, shard: str = "rows", workers: int = 0, pin_memory: bool = False,
+        accumulate: int = 1,
     ) -> None:
         sizes = {name: len(data) for name, data in parts.items()}  # type: ignore[arg-type]
 
         def steps(epoch: int) -> list[Step | None]:
-            every: list[Step | None] = list(plan(schedule, epoch, sizes, batch_size, seed))
+            every: list[Step | None] = list(together(plan(schedule, epoch, sizes, batch_size, seed), accumulate))
             if shard == "rows":
                 return every
             every += [None] * (-len(every) % world)
@@ -158,8 +168,8 @@ class PlanLoader(DataLoader):
         self.served = 0
         self._skip = 0
         super().__init__(
-            _Planned(parts, augment, seed, row_rank, row_world), batch_size=None, sampler=self.plan_sampler, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=pin_memory,
+            _Planned(parts, augment, seed, row_rank, row_world, accumulate), batch_size=None, sampler=self.plan_sampler,
+            num_workers=workers, persistent_workers=workers > 0, pin_memory=pin_memory,
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
@@ -222,6 +232,19 @@ class EvalLoader(DataLoader):
                  pin_memory: bool = False) -> None:
         sampler = _EvalSampler(len(dataset), batch_size, rank, world)  # type: ignore[arg-type]
         super().__init__(_Whole(dataset, name), batch_size=None, sampler=sampler, num_workers=workers, pin_memory=pin_memory)
+
+
+class Untouched:
+    """A loader that the trainer takes as it is. (In predict, it would build any DataLoader anew, around a sampler of its own.)"""
+
+    def __init__(self, loader: EvalLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Part]:
+        return iter(self.loader)
 
 
 def concatenate(*parts: Mapping[str, Any] | None) -> Part:

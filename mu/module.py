@@ -104,8 +104,10 @@ class UnlearningModule(LightningModule, Recorded):
         """A scalar from `(sum [B], weight [B])`.
 
         `token_mean`: Σ sum / Σ weight; `sequence_mean`: mean over samples of sum / weight; `sequence_sum`: mean over samples of sum.
-        The normaliser is that of the whole optimizer step over ranks and accumulation, which the plan knows beforehand; `micro`
-        (token mean over this rank's micro-batch) reproduces references that do that. For weight 1, all are the mean over samples.
+        The normaliser is that of the whole optimizer step over ranks and accumulation, which the plan knows beforehand, so that N
+        accumulated batches give the step of one that is N times as large (of each part, over the batches that show it; an epoch's last
+        step has what is left). `micro` (token mean over this rank's micro-batch) reproduces references that do that. For weight 1, all
+        are the mean over samples.
         """
         values, weight = summed
         if self.reduction == "micro" or "total" not in part:
@@ -229,16 +231,16 @@ class UnlearningModule(LightningModule, Recorded):
         return steps if most < 0 else min(steps, most)
 
     def ready(self, batch: Mapping[str, Any]) -> tuple[Part | None, Part | None]:
-        """The batch's parts, prepared: drawn, encoded, with substitutes."""
+        """The batch's parts, prepared: drawn, encoded, the forget part with substitutes."""
         self.phase = int(batch.get("phase", 0))
-        parts = [self.prepare(batch[name]) if name in batch else None for name in ("forget", "retain")]
-        return parts[0], parts[1]
+        forget = self.prepare(batch["forget"], substitute=True) if "forget" in batch else None
+        return forget, self.prepare(batch["retain"]) if "retain" in batch else None
 
     @torch.no_grad()
-    def prepare(self, part: Part) -> Part:
-        """One part through the backbone's `prepare`, with a substitute for each sample where the method needs them."""
+    def prepare(self, part: Part, substitute: bool = False) -> Part:
+        """One part through the backbone's `prepare`, on demand with a substitute for each sample where the method needs them."""
         part = self.backbone.prepare(part, self.seed)
-        if self.needs_substitute and self.substitute is not None:
+        if substitute and self.needs_substitute and self.substitute is not None:
             part["substitute"] = self.substitute.draw(part, self.seed)
         return part
 
@@ -321,7 +323,9 @@ class UnlearningModule(LightningModule, Recorded):
     def on_fit_end(self) -> None:
         """A fit that moved no weight is an error."""
         self.stopwatch.stop("training")
-        if self._first_step is None:  # a finished run was resumed: there was nothing left to do
+        if self._first_step is None:  # a finished run was resumed and there was nothing left to do, or there is nothing to show at all
+            if self.trainer.fit_loop.max_batches == 0 and self.trainer.limit_train_batches:
+                raise RunError(f"the schedule of {type(self).__name__} shows no batch in epoch {self.current_epoch}, so nothing moved.")
             return
         steps = self.trainer.global_step - self._first_step
         if steps > 0 and self._fingerprint() == self._weights_before and not self.trainer.interrupted:

@@ -177,7 +177,7 @@ class _Vmap(_Way):
                 values = torch.func.functional_call(called, swapped, (sample,))
                 return values[0] if values.ndim == 2 else values
 
-            values, pull = torch.func.vjp(table, *weights)
+            values, pull = torch.func.vjp(table, *weights)[:2]
             if not squares:
                 _single(values[None])
             each = [pull(direction) for direction in torch.eye(len(values), dtype=values.dtype, device=values.device)]
@@ -197,9 +197,8 @@ class _Vmap(_Way):
 
 # ---- hooks ------------------------------------------------------------------------------------------------------------------------------
 
-_CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {
-    nn.Conv1d: conv1d_weight, nn.Conv2d: conv2d_weight, nn.Conv3d: conv3d_weight,
-}
+_CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {nn.Conv1d: conv1d_weight, nn.Conv2d: conv2d_weight, nn.Conv3d: conv3d_weight}
+_CACHE = 1 << 18  # numbers
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Use = tuple[Any, str, Tensor, Tensor]
 """A layer, the name of its weight, the layer's input, the gradient of its output."""
@@ -348,9 +347,11 @@ def _square_sum(layer: Any, name: str, given: Tensor, gradient: Tensor) -> Tenso
         return gradient.square().T @ given.square()
     if isinstance(layer, tuple(_CONVOLUTIONS)) and name == "weight" and not _grouped_is_better(layer, given):
         total = gradient.new_zeros(len(layer.weight), layer.weight[0].numel())
-        chunk = 1 if given.device.type == "cpu" else len(given)  # one sample's patches fit into a CPU's cache
-        for patches, arrived in zip(_patches(layer, given).split(chunk), gradient.flatten(2).split(chunk), strict=True):
-            each = torch.bmm(arrived, patches.reshape(len(arrived), total.shape[1], -1).transpose(1, 2))
+        patches = _patches(layer, given)
+        # on a CPU, as many samples at a time as fit into its cache
+        chunk = max(1, _CACHE // max(patches[0].numel(), total.numel())) if given.device.type == "cpu" else len(given)
+        for seen, arrived in zip(patches.split(chunk), gradient.flatten(2).split(chunk), strict=True):
+            each = torch.bmm(arrived, seen.reshape(len(arrived), total.shape[1], -1).transpose(1, 2))
             total += each.square_().sum(0)
         return total.view_as(layer.weight)
     return _gradient(layer, name, given, gradient).square_().sum(0)

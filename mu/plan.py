@@ -8,7 +8,7 @@ goes through *all* its samples before it repeats one, and `visit`, the number of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -35,6 +35,8 @@ class Step:
     phase: int = 0
     joint: bool = False
     """The parts are one batch (a union): losses are averaged over both together."""
+    window: tuple[Step, ...] = ()
+    """All the batches whose gradients are accumulated with this one's; empty where it makes a step of the optimizer alone."""
 
 
 class Schedule:
@@ -246,6 +248,14 @@ def plan(schedule: Schedule, epoch: int, sizes: Sizes, batch: Sizes, seed: int) 
                 parts = {name: Rows(rows.positions, rows.visits * every + turn) for name, rows in step.parts.items()}
                 steps.append(Step(parts, number, step.joint))
     return steps
+
+
+def together(steps: list[Step], accumulate: int) -> list[Step]:
+    """The same batches, each with those that make one step of the optimizer with it."""
+    if accumulate == 1:
+        return steps
+    windows = [tuple(steps[start : start + accumulate]) for start in range(0, len(steps), accumulate)]
+    return [replace(step, window=window) for window in windows for step in window]
 
 
 def _samples(schedule: Schedule) -> frozenset[str]:

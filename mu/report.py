@@ -36,7 +36,7 @@ def write_runs(folders: Sequence[Path], output: Path, console: Console | None = 
     from mu.reporting.page import as_html
     from mu.reporting.runs import collect
     from mu.reporting.summary import summarise
-    from mu.reporting.tables import as_csv, as_tex, print_table
+    from mu.reporting.tables import as_csv, as_tex, print_tables
 
     collection = collect(folders)
     for task in collection.tasks:
@@ -47,8 +47,7 @@ def write_runs(folders: Sequence[Path], output: Path, console: Console | None = 
         write_text(output / name, text)
     if console is None:
         return
-    for summary in summaries:
-        print_table(summary, console)
+    print_tables(summaries, console)
     for line in [f"failed: {f['run']}: {f['reason']}" for f in collection.failed] + collection.notes:
         console.print(line, markup=False, highlight=False)
     console.print(f"Report: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

@@ -56,7 +56,7 @@ def save_run(folder: Path, values: Mapping[str, float | None], *, task: str = "r
         "facts": {"method_class": f"mu.methods.{method}", "task_class": "tasks.Digits", "sizes": {"forget": 50, "retain": 450, "test": 1097},
                   "method_arguments": {"backbone": {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resnet8_cifar"}},
                                        "optimizer": optimizer(0.013), "mask": None, "seed": seed},
-                  "epochs": 5, "steps": 40, "selector": {"name": "RandomFraction", "fraction": 0.1}, "versions": VERSIONS},
+                  "epochs": 5, "steps": 40, "selector": {"selector": "RandomFraction", "fraction": 0.1}, "versions": VERSIONS},
     }
     RunRecord(**{**record, **changes}).save(folder)
     return folder
@@ -64,7 +64,9 @@ def save_run(folder: Path, values: Mapping[str, float | None], *, task: str = "r
 
 def values_of(method: str, seed: int, task: int = 0) -> dict[str, float]:
     names = ("UA", "RA", "TA", "MIA", "seconds")
-    return {name: value + seed * SHIFT[method] + (task * 3 if name == "UA" else 0) for name, value in zip(names, NUMBERS[method], strict=True)}
+    found = dict(zip(names, NUMBERS[method], strict=True))
+    moved = {name: value + seed * SHIFT[method] * (-1 if name == "RA" else 1) for name, value in found.items()}
+    return {**moved, "UA": moved["UA"] + 3 * task}
 
 
 def gap_of(method: str, seed: int, task: int = 0) -> dict[str, float]:

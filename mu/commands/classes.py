@@ -26,6 +26,7 @@ def components() -> list[type]:
     from lightning.pytorch import Callback
     from torch.optim import Optimizer
 
+    from mu import plugins
     from mu.backbones import Backbone
     from mu.commands.plugins import import_components
     from mu.data import UnlearningDataModule
@@ -33,15 +34,11 @@ def components() -> list[type]:
 
     import_components()
     roots: list[type] = [UnlearningModule, UnlearningDataModule, Backbone, Callback, Optimizer]
-    named = [value for name, module in list(sys.modules.items()) if name.split(".")[0] in ("mu", *_plugins()) and module is not None
-             for value in vars(module).values() if isinstance(value, type) and not value.__name__.startswith("_")]
+    ours = ("mu", *plugins.packages())
+    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in ours and module is not None]
+    named = [value for module in modules for value in vars(module).values()
+             if isinstance(value, type) and not value.__name__.startswith("_") and value.__module__.partition(".")[0] in ours]
     return list(dict.fromkeys([cls for root in roots for cls in subclasses(root)] + named))
-
-
-def _plugins() -> list[str]:
-    from mu import plugins
-
-    return plugins.packages()
 
 
 def subclasses(base: type) -> list[type]:

@@ -41,7 +41,7 @@ def read(path: str | Path) -> Config:
     """
     path = Path(path)
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"there is no configuration file {path}; {_near(path)}") from None
     except IsADirectoryError:
@@ -122,7 +122,7 @@ def section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def parse(written: str) -> Config:
     """YAML that jsonargparse wrote."""
-    return yaml.load(written, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    return yaml.load(written, Loader=_Loader)
 
 
 def text(config: Mapping[str, Any]) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from mu.commands.classes import accepted, components, did_you_mean, find, subclasses
 
@@ -146,7 +144,7 @@ def _not_accepted(found: re.Match[str], fault: Fault) -> str:
     if able and bare not in accepted(cls):
         return f"{fault.key} has no class yet that takes {given!r}; name it first, for example --{fault.key} {able[0]}."
     names = [name for name in accepted(cls) if name not in ("params", "network")]
-    return f"{owner} takes no {given!r}; {did_you_mean(given, names, f'it takes ' + ', '.join(names) + '.')}"
+    return f"{owner} takes no {given!r}; {did_you_mean(given, names, 'it takes ' + ', '.join(names) + '.')}"
 
 
 def _missing(found: re.Match[str], fault: Fault) -> str:
@@ -157,6 +155,8 @@ def _missing(found: re.Match[str], fault: Fault) -> str:
 
 
 def _no_such_class(found: re.Match[str], fault: Fault) -> str:
+    if re.search(r"<class '(int|float|bool|str)'>", fault.around):  # a class (torch.Tensor) would do too, but is not what is meant
+        return _wrong_type(found, fault)
     path = ".".join(found.groups())
     last = fault.keys[-1] if fault.keys else ""
     noun, name = _NOUNS.get(last, "class"), path.rpartition(".")[2]
@@ -205,8 +205,14 @@ def _misfit(found: re.Match[str], fault: Fault) -> str:
         method = fault.owner.rpartition(".")[2]
         return (f"{method} works on {wanted}, not {short}; choose a task whose backbone is {wanted}, or a method for {short} "
                 "(mu list methods shows what each works on).")
-    noun = _NOUNS.get(fault.keys[-1], fault.key) if fault.keys else "this"
-    return f"{given} is no {noun}: it is not a {wanted}; {did_you_mean(short, _known(fault.keys[-1] if fault.keys else ''), 'choose one that is.')}"
+    last = fault.keys[-1] if fault.keys else ""
+    noun = _NOUNS.get(last, "class of that kind")
+    listed = f"mu list {_LISTS[last]} shows them" if last in _LISTS else f"{fault.key} takes {_an(wanted)}"
+    return f"{given} is no {noun}; {listed}."
+
+
+def _an(name: str) -> str:
+    return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
 
 
 def _abstract(found: re.Match[str], fault: Fault) -> str:
@@ -219,7 +225,7 @@ def _wrong_type(found: re.Match[str], fault: Fault) -> str:
     given = re.search(r"Got value: (.*)$", fault.said) or re.search(r"Given value: (.*)$", fault.around)
     subtypes = re.search(r"Subtypes: \[(.*)\]$", fault.around, re.M)
     wanted = _in_words(subtypes[1]) if subtypes and "Got value" not in fault.said else _in_words(fault.said.split(". Got value")[0])
-    value = given[1].rstrip(".") if given else "the value"
+    value = given[1].partition(". Got value")[0].rstrip(".") if given else "the value"
     nested = re.fullmatch(r"NestedArg\(key='[^']*', val='?(.*?)'?\)", value)
     return f"{fault.key or 'the value'} is {nested[1] if nested else value!r}; it should be {wanted}."
 
@@ -235,7 +241,7 @@ def _in_words(types: str) -> str:
     rest = re.sub(r"\b(?:list|tuple)\[[^\]]*\]", "", rest)
     for path in re.findall(r"<class '([^']+)'>", rest):
         if path not in ("NoneType", "torch.Tensor"):
-            words.append(_TYPES.get(path, f"a {path.rpartition('.')[2]}"))
+            words.append(_TYPES.get(path) or _an(path.rpartition(".")[2]))
     words = list(dict.fromkeys(words))
     choice = f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else "".join(words)
     return (choice or "of another type") + (", or null" if "NoneType" in types else "")
@@ -264,13 +270,3 @@ _INSIDE = (
     (r"Not a valid subclass of (\w+)", _wrong_type),
     (r"^(?!Given value|Subtypes|Errors|Does not validate|Subclass types|a class path|a dict)(.+)", _plain),
 )
-
-
-def tell_new_weights(method: type, model: Any) -> None:
-    """One sentence on stderr where a method is asked to unlearn from a network that has learned nothing."""
-    arguments = model.init_args.get("backbone", {}).get("init_args", {})
-    if getattr(method, "trains_from_scratch", False) or "weights" not in arguments:
-        return
-    if not any(arguments.get(name) for name in ("weights", "pretrained", "network")):
-        print(f"mu: warning: {method.__name__} starts from a backbone with new random weights, which has nothing to forget; give the "
-              "original's with --model.backbone.weights RUN.", file=sys.stderr)

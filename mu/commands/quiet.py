@@ -10,10 +10,11 @@ from contextlib import contextmanager
 
 _NOTICES = re.compile(r"💡|(GPU|TPU|HPU|IPU) available: |Seed set to |LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES")
 _WARNINGS = (
-    ".*does not have many workers.*", ".*module.*in eval mode at the start of training.*", ".*number of training batches.*logging interval.*",
-    ".*Checkpoint directory .* exists and is not empty.*", ".*Experiment logs directory .* exists.*", ".*LeafSpec.*", ".*tensorboardX.*",
-    ".*GPU available but not used.*", ".*lr_scheduler.step.*before.*optimizer.step.*", ".*Discarding init_args.*", ".*discarded.*init_args.*",
-    ".*No device id is provided.*", ".*skip_none.*", ".*is not writable.*", ".*instantiate_classes.*", ".*dirpath has changed.*",
+    "does not have many workers", "module.*in eval mode at the start of training", "number of training batches.*logging interval",
+    "Checkpoint directory .* exists and is not empty", "Experiment logs directory .* exists", "LeafSpec", "tensorboardX",
+    "GPU available but not used", "lr_scheduler.step.*before.*optimizer.step", "Discarding init_args", "discarded.*init_args",
+    "No device id is provided", "skip_none", "is not writable", "instantiate_classes", "dirpath has changed",
+    "callbacks used to create the checkpoint need to be provided", "infer the batch indices",
 )
 
 
@@ -25,15 +26,16 @@ class _Beside(logging.Filter):
 @contextmanager
 def quiet() -> Iterator[None]:
     """Within the block; warnings that remain are one line each."""
-    names = [name for name in logging.root.manager.loggerDict if name.startswith(("lightning.pytorch", "lightning.fabric", "lightning_utilities"))]
-    loggers = [logging.getLogger(name) for name in ["lightning.pytorch", "lightning.fabric", *names]]
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero",
+             "lightning.fabric.utilities.seed", "lightning.pytorch.accelerators.cuda", "lightning_utilities.core.rank_zero")
+    loggers = [logging.getLogger(name) for name in names]
     beside, form = _Beside(), warnings.formatwarning
     for logger in loggers:
         logger.addFilter(beside)
     try:
         with warnings.catch_warnings():
             for pattern in _WARNINGS:
-                warnings.filterwarnings("ignore", pattern)
+                warnings.filterwarnings("ignore", f"(?s).*{pattern}")
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
             warnings.formatwarning = lambda message, *_, **__: f"mu: warning: {' '.join(str(message).split())}\n"  # type: ignore[assignment]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
+from mu.commands.classes import accepted
 from mu.commands.run_folder import CONFIG, LAST
 from mu.files import save_tensors, write_text
+from mu.recorded import Recorded, arguments_of
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -37,6 +40,8 @@ class SaveConfig(SaveConfigCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write, on rank zero."""
         if trainer.is_global_zero:
+            if trainer.global_step == 0:
+                tell_new_weights(pl_module)
             write_text(Path(trainer.default_root_dir) / CONFIG, self.parser.dump(self.config, skip_none=False))
 
 
@@ -63,3 +68,14 @@ class WritePredictions(BasePredictionWriter):
             tensors |= {f"{split}/index": index[order], f"{split}/prediction": values[order]}
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         save_tensors(self.run / f"predictions{rank}.safetensors", tensors)
+
+
+def tell_new_weights(module: LightningModule) -> None:
+    """One sentence on stderr where a method is asked to unlearn from a network that has learned nothing."""
+    backbone = getattr(module, "backbone", None)
+    if getattr(module, "trains_from_scratch", True) or not isinstance(backbone, Recorded):
+        return
+    given = arguments_of(backbone)
+    if "weights" in accepted(type(backbone)) and not any(given.get(name) for name in ("weights", "pretrained", "network")):
+        print(f"mu: warning: {type(module).__name__} starts from a backbone with new random weights, which has nothing to forget; give the "
+              "original's with --model.backbone.weights RUN.", file=sys.stderr)

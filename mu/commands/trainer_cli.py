@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import zipfile
 from argparse import ArgumentError
 from collections.abc import Mapping
@@ -37,8 +38,8 @@ _WHAT = {
     "predict": ("Write predictions.safetensors into the run folder.", {"model", "dataloaders", "datamodule"}),
 }
 _ALSO = {
-    "fit": "Also: --run DIR, the run folder (short for --trainer.default_root_dir; default runs/METHOD-TIME); --resume, continue --run from "
-           "its last checkpoint; --debug.",
+    "fit": "Also: --run DIR, the run folder (short for --trainer.default_root_dir; default runs/METHOD-TIME); --resume, to continue --run "
+           "from its last checkpoint; --debug.",
     "test": "Also: --run DIR, a run folder of mu fit: its configuration and its last checkpoint are taken, and files given with -c are "
             "merged over that configuration; --debug.",
 }
@@ -115,9 +116,11 @@ def translated(error: Exception, session: Session) -> Exception:
         root = root.__cause__  # jsonargparse wraps what a constructor raises
     if isinstance(root, InputError | RunError):
         return root
-    said = " ".join(str(root).split()).rstrip(".")
+    said = " ".join(str(root).split()).rstrip(".!")
     if isinstance(root, torch.OutOfMemoryError):
         return RunError("the device ran out of memory; lower --data.batch_size, or take another --trainer.precision.")
+    if "gpu backend" in said:
+        return InputError("torch finds no GPU here; take --trainer.accelerator cpu.")
     if isinstance(root, MisconfigurationException) or (session.stage == "build" and isinstance(root, ValueError | ModuleNotFoundError)):
         return InputError(f"{said}.")
     if session.checkpoint and not session.began and isinstance(root, pickle.UnpicklingError | KeyError | EOFError | zipfile.BadZipFile):
@@ -179,9 +182,13 @@ class MuCLI(LightningCLI):
         if self.command == "fit" and not rank_of_process():
             if own.ckpt_path is None:
                 run_folder.refuse_other_run(run, configs.parse(self._parser(self.command).dump(own, skip_none=False)))
-                messages.tell_new_weights(method, own.model)
             self.session.guard = run_folder.Guard(run)
         self.session.stage = "build"
+
+    def after_test(self) -> None:
+        """A test without suites is seldom meant."""
+        if not rank_of_process() and not self.model.results:
+            print("mu: warning: no suite measured anything; add for example -c configs/suite/classification.yaml.", file=sys.stderr)
 
     def _folder(self, own: Any, method: type) -> Path:
         if own.trainer.default_root_dir is not None:

@@ -6,7 +6,8 @@ Goel, Prabhu, Sanyal, Lim, Torr and Kumaraguru, "Towards Adversarial Evaluations
 
 k counts weight layers (convolutions, linear layers and the like, in the order of their definition, a shortcut's convolution among them)
 from the output: 1 is the classifier alone; norms belong to the layer before them. k = −1 is the whole network, which is fine-tuning.
-Everything before runs in eval mode, so that its batch norm is frozen too, and takes no gradient.
+Everything before runs in eval mode, so that its batch norm is frozen too, and takes no gradient (`norm: recalibrate` would take all
+statistics anew in the end, these too).
 Code: in corrective-unlearning-bench (by the same authors) k counts so as well, but in whole blocks for wide ResNets and vision
 transformers; in SCRUB's it is one named block, of ResNets `layer4` *without* the head:
 `FineTune(mask=ByName(["layer4"]), norm="eval")`.

@@ -11,6 +11,7 @@ Defaults: k = 2; SGD 0.025, momentum 0.9, weight decay 5e-4 (corrective-unlearni
 long as the original.
 """
 
+from mu.draws import stream_id
 from mu.methods.cf_k import CFk, last_layers
 
 
@@ -22,6 +23,7 @@ class EUk(CFk):
         first = not self.original_hash
         super().configure_model()
         if first:
-            fresh = self.backbone.fresh(self.seed)
+            # not the bare seed, which may be the one that the original's own layers began from: these would find their features again
+            fresh = self.backbone.fresh(stream_id("eu-k", self.seed))
             for (_, layer), (_, new) in zip(last_layers(self.backbone, self.k), last_layers(fresh, self.k), strict=True):
                 layer.load_state_dict(new.state_dict())

@@ -7,8 +7,8 @@ Jia, Liu, Ram, Yao, Liu, Liu, Sharma and Liu, "Model Sparsity Can Simplify Machi
 The norm is a sum, not a mean, over *all* weights, biases and batch norm included (`FT_l1` of Unlearn-Sparse). Nothing is pruned
 afterwards: a subgradient method leaves hardly a weight at exactly zero, so a count of zeros says nothing.
 Defaults: SGD 0.01, momentum 0.9, weight decay 5e-4, constant, 10 epochs, E₀ = 0 (README and `arg_parser.py`). The README leaves α to the
-reader (`--alpha ${alpha}`), and the parser's 0.2 belongs to other methods. Since the norm grows with the network, α must be tuned for
-each; 1e-4 is ours, and for a ResNet-18 it is on the strong side.
+reader (`--alpha ${alpha}`), and the parser's 0.2 belongs to other methods. The norm grows with the network, so α must be tuned for
+each; 1e-4 is ours. (A ResNet-8 with 20,000 weights forgot a class of digits with 1e-2 at learning rate 0.05, and nothing with 1e-4.)
 """
 
 from typing import Any

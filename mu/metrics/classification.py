@@ -2,7 +2,7 @@
 
 All functions are pure and take logits `[N, K]` of any floating type; they compute in float64 from log-softmax, so that saturated
 probabilities neither overflow nor become NaN. Entropies and divergences are in nats, accuracies in percent. Labels are int64 `[N]` in
-`[0, K)`. Wrong shapes, an empty batch and labels out of range raise `InputError`.
+`[0, K)`. Wrong shapes, an empty batch and labels out of range raise `InputError`, NaN and +infinity raise `RunError`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mu.errors import InputError
+from mu.errors import InputError, RunError
 
 
 def check_logits(logits: Tensor, label: Tensor | None = None) -> Tensor:
@@ -22,6 +22,8 @@ def check_logits(logits: Tensor, label: Tensor | None = None) -> Tensor:
             raise InputError(f"there are {len(logits)} rows of logits but the labels have shape {tuple(label.shape)}; give one per row.")
         if bool((label < 0).any()) or bool((label >= logits.shape[1]).any()):
             raise InputError(f"a label lies outside the {logits.shape[1]} classes of the logits; labels count from 0.")
+    if not bool((logits < torch.inf).all()):  # also false for NaN
+        raise RunError("the logits hold NaN or infinity: the model that was tested has diverged, so nothing can be measured on it.")
     return logits.detach().to(torch.float64)
 
 
@@ -74,7 +76,7 @@ def modified_entropy(logits: Tensor, label: Tensor) -> Tensor:
     """Modified entropy: -(1 - p_y) log p_y - sum over j != y of p_j log(1 - p_j), in nats: float64 `[N]`, never negative.
 
     It is 0 for a confident right prediction and large for a confident wrong one, where the plain entropy is 0 for both.
-    Source: Song and Mittal, "Systematic evaluation of privacy risks of machine learning models", USENIX Security 2021, eq. 8.
+    Source: Song and Mittal, "Systematic evaluation of privacy risks of machine learning models", USENIX Security 2021.
     """
     log_prob = check_logits(logits, label).log_softmax(dim=1)
     prob, complement = log_prob.exp(), log_complement(log_prob)

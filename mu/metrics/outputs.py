@@ -1,8 +1,8 @@
-"""Outputs: the per-example values of a test, kept once for all suites."""
+"""The per-example outputs of a test, gathered once for all suites and all ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,50 +10,136 @@ import torch.distributed
 from torch import Tensor
 from torchmetrics import Metric
 
+from mu.draws import stream_id
+from mu.errors import InputError
+
+Table = dict[str, Tensor]
+"""Values by field name, rows in the same order; `index` is always there."""
+
+_Shape = tuple[tuple[int, ...], torch.dtype]
+
 
 class Outputs(Metric):
-    """Per-example values by split and field; `compute` returns each sample once, sorted by index, from all ranks.
+    """Per-example values by split and field, each sample once and sorted by index, the same on every rank.
 
-    Splits and fields are not known beforehand, so the states are added when they first occur; before ranks are synchronised, each adds
-    the states that only others have, as empty ones.
+    Neither splits nor fields are declared beforehand. Each field has two list states, reduced by concatenation: its values and, beside
+    them, (split, index) of every row. A rank that saw no sample of a split, or no value of a field, lacks the states that others have,
+    and torchmetrics would gather mismatched tensors; so before it synchronises, the ranks tell each other which splits and fields they
+    hold, and add the missing states as empty tensors of the right shape and type.
+
+    As input to `update` the metric accepts:
+
+    - `split`: name of the split;
+    - `values`: `index` `[B]` int64; optionally `padded` `[B]` bool, True for rows to be ignored; and any fields `[B, ...]` (`logits`
+      `[B, K]`, `label` `[B]`, `nll` `[B]`, ...), always of the same shape and type for the same name.
+
+    As output, `compute` returns `{split: {field: [N, ...]}}`; `index` is among the fields. Of rows with the same index the first is kept,
+    ranks in order. Fields keep their type and device.
+
+    Raises:
+        InputError: in `update`, when `index` is missing, lengths differ, or a field changes its shape or type; in `compute`, when fields
+            of a split do not cover the same samples.
     """
 
     full_state_update = False
+    is_differentiable = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._fields: dict[str, tuple[str, str]] = {}
+        self._splits: dict[int, str] = {}
+        self._fields: dict[str, _Shape] = {}
 
     def update(self, split: str, values: Mapping[str, Tensor]) -> None:
-        """Add a batch.
-
-        Args:
-            split: name of the split.
-            values: `index` `[B]` int64 and other fields `[B, ...]`; rows marked in `padded` `[B]` bool are left out.
-        """
-        real = ~values["padded"] if "padded" in values else slice(None)
+        """Add a batch of one split."""
+        index = values.get("index")
+        if index is None or index.ndim != 1 or index.is_floating_point():
+            raise InputError(f"the outputs of split {split} need an `index` [B] of integers, the samples' stable numbers.")
+        padded = values.get("padded")
+        real = torch.ones_like(index, dtype=torch.bool) if padded is None else ~padded.to(torch.bool)
+        code = stream_id("split", split)  # the same number on every rank
+        rows = torch.stack([torch.full_like(index, code, dtype=torch.int64), index.to(torch.int64)], dim=1)[real]
+        self._splits[code] = split
         for name, value in values.items():
-            if name != "padded":
-                getattr(self, self._state(split, name)).append(value.detach()[real])
+            if name == "padded":
+                continue
+            if value.ndim == 0 or len(value) != len(index):
+                raise InputError(f"{name} of split {split} has shape {tuple(value.shape)}, but there are {len(index)} indices.")
+            self._declare(name, (tuple(value.shape[1:]), value.dtype))
+            getattr(self, f"value_{name}").append(value.detach()[real])
+            getattr(self, f"row_{name}").append(rows)
 
-    def _state(self, split: str, name: str) -> str:
-        key = f"rows_{split}_{name}".replace("/", "_")
-        if key not in self._fields:
-            self._fields[key] = (split, name)
-            self.add_state(key, default=[], dist_reduce_fx="cat")
-        return key
+    def compute(self) -> dict[str, Table]:
+        """Every split's table."""
+        found: dict[str, Table] = {}
+        for name in sorted(self._fields):
+            rows, values = _joined(getattr(self, f"row_{name}")), _joined(getattr(self, f"value_{name}"))
+            for code in rows[:, 0].unique().tolist() if len(rows) else []:
+                inside = rows[:, 0] == code
+                index, order = _distinct(rows[inside, 1])
+                table = found.setdefault(self._splits[code], {"index": index})
+                if not torch.equal(table["index"], index):
+                    raise InputError(f"{name} of split {self._splits[code]} was given for {len(index)} samples, but other fields for "
+                                     f"{len(table['index'])}; every batch of a split needs the same fields.")
+                if name != "index":
+                    table[name] = values[inside][order]
+        return {split: found[split] for split in sorted(found)}
 
-    def compute(self) -> dict[str, dict[str, Tensor]]:
-        """`{split: {field: [N, ...]}}`."""
-        found: dict[str, dict[str, Tensor]] = {}
-        for key, (split, name) in self._fields.items():
-            rows = getattr(self, key)
-            found.setdefault(split, {})[name] = torch.cat(rows) if isinstance(rows, list) else rows
-        return {split: _once(values) for split, values in found.items()}
+    def sync(
+        self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None, should_sync: bool = True,
+        distributed_available: Callable[[], bool] | None = None,
+    ) -> None:
+        """Gather all ranks' rows, after the ranks have agreed on which states there are."""
+        available = distributed_available or self.distributed_available_fn
+        if should_sync and not self._is_synced and callable(available) and available():
+            self._agree(process_group or self.process_group)
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
+
+    def _agree(self, group: Any) -> None:
+        known: list[Any] = [None] * torch.distributed.get_world_size(group)
+        torch.distributed.all_gather_object(known, (self._splits, self._fields), group=group)
+        for splits, fields in known:
+            self._splits.update(splits)
+            for name, shape in fields.items():
+                self._declare(name, shape)
+        for name, (shape, dtype) in self._fields.items():
+            if len(getattr(self, f"value_{name}")) == 0:
+                setattr(self, f"value_{name}", [torch.empty((0, *shape), dtype=dtype, device=self.device)])
+                setattr(self, f"row_{name}", [torch.empty((0, 2), dtype=torch.int64, device=self.device)])
+        # states are gathered in the order of this dict, which is the order in which each rank met the fields
+        self._reductions = dict(sorted(self._reductions.items()))
+
+    def _declare(self, name: str, shape: _Shape) -> None:
+        if name not in self._fields:
+            self._fields[name] = shape
+            self.add_state(f"value_{name}", default=[], dist_reduce_fx="cat")
+            self.add_state(f"row_{name}", default=[], dist_reduce_fx="cat")
+        elif self._fields[name] != shape:
+            raise InputError(f"{name} has shape {['B', *shape[0]]} and type {shape[1]}, but had {['B', *self._fields[name][0]]} and "
+                             f"{self._fields[name][1]} before; a field keeps both over all splits.")
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """Undo that torchmetrics turns every tensor of one element into a scalar: a split of one sample has fields of one row."""
+        wrapped = super()._wrap_compute(compute)
+
+        def tables(*args: Any, **kwargs: Any) -> dict[str, Table]:
+            return {
+                split: {name: value.reshape(-1, *self._fields[name][0]) for name, value in table.items()}
+                for split, table in wrapped(*args, **kwargs).items()
+            }
+
+        return tables
 
 
-def _once(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    index, order = torch.sort(values["index"], stable=True)
-    first = torch.ones_like(index, dtype=torch.bool)
-    first[1:] = index[1:] != index[:-1]
-    return {name: value[order][first] for name, value in values.items()}
+def _joined(chunks: Tensor | list[Tensor]) -> Tensor:
+    """The concatenated state, which is a list before and a tensor after synchronisation; empty when nothing was added since a reset."""
+    if isinstance(chunks, Tensor):
+        return chunks
+    return torch.cat(chunks) if chunks else torch.empty(0)
+
+
+def _distinct(index: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorted distinct indices, and for each the position of its first occurrence."""
+    ordered, order = torch.sort(index, stable=True)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first], order[first]

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mu.errors import InputError
+from mu.errors import InputError, RunError
 
 Array = NDArray[np.float64]
 
@@ -159,7 +159,7 @@ def _matrix(features: ArrayLike) -> Array:
     if x.ndim != 2 or x.size == 0:
         raise InputError(f"features must be [N] or [N, F] and not empty, but have shape {x.shape}.")
     if not np.isfinite(x).all():
-        raise InputError("a feature of the membership classifier is infinite or NaN; check the logits that it was made from.")
+        raise RunError("a feature of the membership classifier is infinite or NaN: the model that was tested has diverged.")
     return x
 
 
@@ -337,7 +337,8 @@ class _Multipliers:
 def _scikit_learn(x: Array, positive: NDArray[np.bool_], C: float, gamma: float) -> SVCFit:
     from sklearn.svm import SVC
 
-    model: Any = SVC(C=C, kernel="rbf", gamma=gamma, tol=LIBSVM_TOLERANCE, cache_size=500).fit(x, positive)
+    settings: dict[str, Any] = {"C": C, "kernel": "rbf", "gamma": gamma, "tol": LIBSVM_TOLERANCE, "cache_size": 500}
+    model: Any = SVC(**settings).fit(x, positive)
     points, weight = np.asarray(model.support_vectors_), np.asarray(model.dual_coef_)[0]
     intercept = float(np.asarray(model.intercept_)[0])
     on_points = SVCFit(points, weight, 0.0, gamma, 0.0, 0.0, 0.0, 0, 0, "").decision_function(points)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mu.reporting.labels import place_labels
 from mu.reporting.runs import ORACLE, ORIGINAL
 from mu.reporting.summary import Cell, Row, Summary
 
@@ -31,13 +32,14 @@ _INK, _MUTED, _LINE = "#010203", "#040506", "#070809"
 _THEME = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)"}
 
 _STYLE: dict[str, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "mu", "font.family": "sans-serif", "font.size": 9.5, "text.parse_math": False,
-    "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _MUTED, "xtick.color": _MUTED, "ytick.color": _MUTED,
+    "figure.facecolor": "none", "axes.facecolor": "none", "svg.fonttype": "none", "svg.hashsalt": "mu", "font.family": "sans-serif", "font.size": 9.5,
+    "text.parse_math": False, "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _MUTED, "xtick.color": _MUTED, "ytick.color": _MUTED,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": _LINE, "grid.linewidth": 0.7,
-    "axes.axisbelow": True, "axes.linewidth": 0.8, "legend.frameon": False, "legend.fontsize": 9, "axes.titlesize": 9.5,
+    "axes.axisbelow": True, "axes.linewidth": 0.8, "legend.frameon": False, "legend.fontsize": 9.0, "axes.titlesize": 9.5,
     "axes.titlelocation": "left", "lines.markersize": 6.5, "axes.formatter.useoffset": False,
 }
-_WIDTH = 5.6  # inches; the page scales figures to their column
+_WIDTH, _HEIGHT = 5.6, 3.9  # inches; the page scales figures to their column
+_SMALL = 9.0  # points; names of methods
 
 
 def figures(summary: Summary, curves: Curves) -> list[tuple[str, str, str]]:
@@ -68,15 +70,15 @@ def trade_off(summary: Summary, looks: Looks) -> Figure | None:
     points = [(row, row.cells["UA"], _utility(row)) for row in summary.rows if {"UA", "RA", "TA"} <= set(row.cells)]
     if not any(row.is_method for row, _, _ in points):
         return None
-    figure, axes = _figure()
+    figure, axes = _plane()
     for row, x, y in points:
         if row.method == ORACLE:
             axes.axvline(x.mean, color=_MUTED, linestyle="--", linewidth=0.9, zorder=1)
             axes.axhline(y.mean, color=_MUTED, linestyle="--", linewidth=0.9, zorder=1)
         _point(axes, row, x, y, looks)
-    axes.margins(0.08)
+    axes.margins(0.12)
     axes.set(xlabel="UA: error on the forget set (%)", ylabel="utility: mean of RA and TA (%)")
-    _legend(figure, axes)
+    _name(figure, axes, points)
     return figure
 
 
@@ -85,7 +87,7 @@ def gap_bars(summary: Summary, looks: Looks) -> Figure | None:
     rows = sorted((row for row in summary.rows if row.is_method and "avg_gap" in row.cells), key=lambda r: -r.cells["avg_gap"].mean)
     if not rows:
         return None
-    figure, axes = _figure(height=max(4.0, 1.3 + 0.27 * len(rows)))
+    figure, (axes,) = _panels(1, height=max(_HEIGHT, 1.0 + 0.26 * len(rows)))
     for place, row in enumerate(rows):
         cell = row.cells["avg_gap"]
         axes.barh(place, cell.mean, height=0.62, color=looks[row.method][0], alpha=0.85)
@@ -93,7 +95,7 @@ def gap_bars(summary: Summary, looks: Looks) -> Figure | None:
             axes.errorbar(cell.mean, place, xerr=cell.std, color=_INK, linewidth=1, capsize=2.5)
             values = [run.values["avg_gap"] for run in row.runs if "avg_gap" in run.values]
             axes.plot(values, [place] * len(values), linestyle="", marker="o", markersize=2.6, color=_INK, alpha=0.75)
-    _nothing(figure, axes, summary, axes.axvline)
+    _nothing(axes, summary, axes.axvline)
     axes.set_yticks(range(len(rows)), [_plain(row.method) for row in rows], color=_INK)
     axes.grid(False, axis="y")
     axes.set(xlabel=_gap_label(summary))
@@ -107,14 +109,15 @@ def time_and_gap(summary: Summary, looks: Looks) -> Figure | None:
               if {"seconds", "avg_gap"} <= set(row.cells) and row.method != ORIGINAL and row.cells["seconds"].mean > 0]
     if not any(row.is_method for row, _, _ in points):
         return None
-    figure, axes = _figure()
+    figure, axes = _plane()
     axes.set_xscale("log")
     for row, x, y in points:
         _point(axes, row, x, y, looks)
     _log_ticks(axes, [x.mean for _, x, _ in points])
     axes.set(xlabel="seconds", ylabel=_gap_label(summary))
-    axes.margins(y=0.08)
-    _nothing(figure, axes, summary, axes.axhline)
+    axes.margins(y=0.12)
+    _nothing(axes, summary, axes.axhline)
+    _name(figure, axes, points)
     return figure
 
 
@@ -125,7 +128,7 @@ def curve_panels(summary: Summary, looks: Looks, curves: Curves) -> Figure | Non
     keys = next((found for end in ("/accuracy", "/loss") if (found := sorted(key for key in seen if key.endswith(end)))), [])
     if not keys:
         return None
-    figure, panels = _panels(len(keys))
+    figure, panels = _panels(len(keys), height=_HEIGHT if len(keys) < 3 else 2.0 * math.ceil(len(keys) / 2))
     for axes, key in zip(panels, keys, strict=True):
         for method, each in runs.items():
             colour, marker = looks[method]
@@ -142,17 +145,22 @@ def curve_panels(summary: Summary, looks: Looks, curves: Curves) -> Figure | Non
 # ---- parts ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _figure(height: float = 4.0) -> tuple[Figure, Axes]:
-    figure, panels = _panels(1, height)
-    return figure, panels[0]
-
-
-def _panels(count: int, height: float = 4.0) -> tuple[Figure, list[Axes]]:
+def _plane() -> tuple[Figure, Axes]:
+    """One panel with fixed margins, so that it is known where points will lie before anything is drawn."""
     from matplotlib.figure import Figure
 
-    rows = math.ceil(count / 2)
-    figure = Figure(figsize=(_WIDTH, height if rows == 1 else 2.1 * rows + 0.6), layout="constrained")
-    grid = figure.subplots(rows, min(count, 2), squeeze=False).flatten().tolist()
+    figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=72)
+    axes = figure.subplots()
+    figure.subplots_adjust(left=0.125, right=0.985, bottom=0.135, top=0.975)
+    return figure, axes
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Panels, two in a row, whose margins fit their labels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, height), dpi=72, layout="constrained")
+    grid = figure.subplots(math.ceil(count / 2), min(count, 2), squeeze=False).flatten().tolist()
     for spare in grid[count:]:
         spare.remove()
     return figure, grid[:count]
@@ -165,19 +173,58 @@ def _point(axes: Axes, row: Row, x: Cell, y: Cell, looks: Looks) -> None:
                   markerfacecolor="none" if row.method == ORIGINAL else colour, label=_plain(row.method), zorder=3)
 
 
-def _nothing(figure: Figure, axes: Axes, summary: Summary, line: Any) -> None:
-    """The original's gap as a line, if there is one, and the legend."""
+def _nothing(axes: Axes, summary: Summary, line: Any) -> None:
+    """The original's gap as a line, named where it leaves the panel."""
     row = summary.row(ORIGINAL)
-    if row is not None and "avg_gap" in row.cells:
-        line(row.cells["avg_gap"].mean, color=_INK, linestyle="--", linewidth=1.1, label="original (doing nothing)")
-    _legend(figure, axes)
+    if row is None or "avg_gap" not in row.cells:
+        return
+    gap = row.cells["avg_gap"].mean
+    line(gap, color=_INK, linestyle="--", linewidth=1.1, zorder=1)
+    if line == axes.axvline:
+        axes.annotate(ORIGINAL, (gap, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points", ha="center",
+                      va="bottom", fontsize=_SMALL)
+    else:
+        axes.annotate(ORIGINAL, (1, gap), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points", ha="right",
+                      va="bottom", fontsize=_SMALL)
+
+
+def _name(figure: Figure, axes: Axes, points: Sequence[tuple[Row, Cell, Cell]]) -> None:
+    """Names beside the points where all find room without touching one another, else a legend."""
+    axes.autoscale_view()  # else the limits are found only when it is drawn
+    width, height = axes.bbox.size
+    left, bottom = axes.bbox.min
+    centres = [tuple(axes.transData.transform((x.mean, y.mean)) - (left, bottom)) for _, x, y in points]
+    sizes = [(len(row.method) * 0.58 * _SMALL + 2, 1.25 * _SMALL) for row, _, _ in points]
+    radii = [7.0 if row.method == ORACLE else 4.5 for row, _, _ in points]
+    bars = [_reach(axes, x, y) for _, x, y in points]
+    lines = [(u0 - left, y - 1.0, u1 - left, y + 1.0) for (_, y), (u0, u1, _, _) in zip(centres, bars, strict=True)]
+    lines += [(x - 1.0, v0 - bottom, x + 1.0, v1 - bottom) for (x, _), (_, _, v0, v1) in zip(centres, bars, strict=True)]
+    placed = place_labels(centres, radii, sizes, (width, height), lines)
+    if placed is None:
+        figure.set_layout_engine("constrained")
+        _legend(figure, axes)
+        return
+    for (row, x, y), label in zip(points, placed, strict=True):
+        line = {"arrowstyle": "-", "color": _MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3} if label.far else None
+        axes.annotate(row.method, (x.mean, y.mean), xytext=(label.dx, label.dy), textcoords="offset points", ha=label.across, va=label.along,
+                      fontsize=_SMALL, arrowprops=line, zorder=4)
+
+
+def _reach(axes: Axes, x: Cell, y: Cell) -> tuple[float, float, float, float]:
+    """Where the error bars end, in points of the figure: left, right, bottom, top."""
+    low = axes.transData.transform((max(x.mean - (x.std or 0), axes.get_xlim()[0]), y.mean - (y.std or 0)))
+    high = axes.transData.transform((x.mean + (x.std or 0), y.mean + (y.std or 0)))
+    return float(low[0]), float(high[0]), float(low[1]), float(high[1])
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
+    """Under the panels, which keep their height."""
     handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        columns = max(1, min(len(labels), 70 // (max(map(len, labels)) + 6)))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handletextpad=0.4, columnspacing=1.2)
+    if not handles:
+        return
+    columns = max(1, min(len(labels), int(_WIDTH * 72 / (max(map(len, labels)) * 0.55 * _SMALL + 34))))
+    figure.set_figheight(figure.get_figheight() + 0.19 * math.ceil(len(labels) / columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, handletextpad=0.4, columnspacing=1.2)
 
 
 def _utility(row: Row) -> Cell:
@@ -187,7 +234,7 @@ def _utility(row: Row) -> Cell:
 
 
 def _gap_label(summary: Summary) -> str:
-    return "gap to the oracle" + (" (percentage points)" if summary.units.get("avg_gap") == "pp" else "")
+    return "gap to the oracle" + (" (pp)" if summary.units.get("avg_gap") == "pp" else "")
 
 
 def _log_ticks(axes: Axes, values: Sequence[float]) -> None:

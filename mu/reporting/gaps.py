@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mu.errors import InputError
-from mu.metrics.gap import average_gap
+from mu.metrics.gap import PAPERS_FOUR, average_gap
 from mu.reporting.runs import ORACLE, Run, Task
-
-PAPERS_FOUR = ("UA", "RA", "TA", "MIA")
-"""What the average gap is taken over in Unlearn-Sparse and SalUn, and here unless the runs say otherwise."""
 
 
 def partner(run: Run, candidates: Sequence[Run]) -> Run | None:

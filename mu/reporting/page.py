@@ -52,7 +52,8 @@ def _section(summary: Summary) -> dict[str, Any]:
 
 
 def _column(summary: Summary, metric: str) -> dict[str, str]:
-    return {"name": "Gap of means" if metric == "gap_of_means" else heading(metric), "unit": summary.units.get(_unit_of(metric), "")}
+    unit = summary.units.get(_unit_of(metric), "")
+    return {"name": "Gap of means" if metric == "gap_of_means" else heading(metric), "unit": "" if metric.startswith("seconds") else unit}
 
 
 def _unit_of(metric: str) -> str:
@@ -79,7 +80,9 @@ def _cell(summary: Summary, row: Row, metric: str) -> dict[str, Any] | None:
 
 
 def _signed(text: str) -> str:
-    """With its sign, also when it is positive, and a real minus."""
+    """With its sign, also when it is positive, and a real minus; what rounds to zero has none."""
+    if not text.strip("-0."):
+        return text.lstrip("-")
     return "−" + text[1:] if text.startswith("-") else "+" + text
 
 

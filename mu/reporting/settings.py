@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mu.reporting.runs import ORACLE, Collection, Run, Task
+from mu.reporting.summary import Cell
 
 _SILENT = ("backbone", "seed")
 """Arguments that stand elsewhere on the page."""
@@ -69,8 +70,9 @@ def search_table(collection: Collection) -> list[dict[str, Any]]:
         for method, runs in task.methods.items():
             found = next((run.record.facts["search"] for run in runs if run.record.facts.get("search")), None)
             if found:
-                rows.append({"task": task.name, "method": method, **{k: found.get(k) for k in ("trials", "failed", "gap", "seconds", "seed")},
-                             "run": max((run.values["seconds"] for run in runs if "seconds" in run.values), default=None)})
+                seconds = Cell.of([run.values["seconds"] for run in runs if "seconds" in run.values])
+                rows.append({"task": task.name, "method": method, **{k: found.get(k) for k in ("trials", "failed", "gap", "seconds")},
+                             "run": seconds.mean if seconds else None})
     return rows
 
 
@@ -101,10 +103,15 @@ def data_table(collection: Collection) -> list[dict[str, Any]]:
         sizes = {name: sorted({f["sizes"][name] for f in facts if name in f.get("sizes", {})}) for name in names}
         rows.append({
             "task": task.name, "data": _distinct(f.get("task_class", "") for f in facts),
-            "selector": _distinct(", ".join(f"{k} {short(v)}" for k, v in f.get("selector", {}).items() if not _empty(v)) for f in facts),
+            "selector": _distinct(_selector(f.get("selector", {})) for f in facts),
             "sizes": [f"{name} {'–'.join(f'{size:,}' for size in dict.fromkeys((found[0], found[-1])))}" for name, found in sizes.items()],
         })
     return rows
+
+
+def _selector(told: Mapping[str, Any]) -> str:
+    """`ByClass, classes [3]`."""
+    return ", ".join(short(v) if name == "selector" else f"{name} {short(v)}" for name, v in told.items() if not _empty(v))
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from mu.metrics.gap import average_gap
-from mu.reporting.gaps import PAPERS_FOUR, gap_metrics, partner
+from mu.metrics.gap import PAPERS_FOUR, average_gap
+from mu.reporting.gaps import gap_metrics, partner
 from mu.reporting.runs import ORACLE, ORIGINAL, Run, Task
 
 

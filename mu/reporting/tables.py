@@ -62,8 +62,20 @@ def footnotes(summary: Summary) -> list[str]:
     return notes
 
 
+def print_tables(summaries: Sequence[Summary], console: Console) -> None:
+    """Each task's table on the terminal, and its footnotes: once, when all have the same."""
+    from rich.text import Text
+
+    notes = [footnotes(summary) for summary in summaries]
+    alike = all(each == notes[-1] for each in notes)
+    for summary, each in zip(summaries, notes, strict=True):
+        print_table(summary, console)
+        if not alike or summary is summaries[-1]:
+            console.print(*(Text(note, style="dim") for note in each), "", sep="\n")
+
+
 def print_table(summary: Summary, console: Console) -> None:
-    """The task's table on the terminal, its footnotes under it."""
+    """The task's table on the terminal."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -85,9 +97,6 @@ def print_table(summary: Summary, console: Console) -> None:
         table.add_row(name, *cells, *(means if summary.metrics else []), _cell(row, "seconds", summary, join), style=style,
                       end_section=row.method == ORACLE)
     console.print(table)
-    for note in footnotes(summary):
-        console.print(Text(note, style="dim"))
-    console.print()
 
 
 def _bold(row: Row, metric: str) -> str:

@@ -21,7 +21,7 @@ from tests.benchmarks.conftest import Marks, RandomImages, resnet20, trainer
 from tests.benchmarks.paired import Mark, paired
 
 pytestmark = pytest.mark.slow
-EPOCHS, BATCH, BOUND = 6, 64, 1.05
+EPOCHS, BATCH, BOUND = 4, 64, 1.05
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ class Phased(RandomLabel):
 
 
 @pytest.mark.parametrize(
-    "schedule", [Phases(Forget(epochs=1), Retain()), Phases(Forget(after=1), Retain()), Phases(Forget(), Retain(), Forget(after=2))], ids=repr
+    "schedule", [Phases(Forget(epochs=1), Retain()), Phases(Forget(after=1), Retain()), Phases(Forget(), Retain(), Forget(after=2))],
+    ids=["shorter", "longer", "later"],
 )
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 2), (1, 3), (2, 0)], ids=str)
 def test_with_epochs_of_unequal_length(
@@ -127,8 +128,8 @@ def test_loader_processes_do_not_change_the_run(originals: dict[str, State], tmp
 @pytest.mark.parametrize("batch", [0, 4])
 def test_an_edit_stopped_in_its_pass_starts_again(batch: int, originals: dict[str, State], tmp_path: Path) -> None:
     """Fails when the rest of the pass is taken for the whole: statistics are not part of a checkpoint."""
-    agrees(lambda: SSD(classifier(originals["classifier"]), alpha=1.0, all_batch_size=10, forget_batch_size=10), tmp_path / "x.ckpt", 0, batch,
-           epochs=1)
+    make = lambda: SSD(classifier(originals["classifier"]), alpha=1.0, all_batch_size=10, forget_batch_size=10)  # noqa: E731
+    agrees(make, tmp_path / "x.ckpt", 0, batch, epochs=1)
 
 
 def test_other_original_weights_are_refused(originals: dict[str, State], tmp_path: Path) -> None:

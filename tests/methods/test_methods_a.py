@@ -1,90 +1,31 @@
-"""Gradient ascent, NegGrad+, ℓ1-sparse, pruning, SalUn-soft, CF-k, EU-k, SCRUB: each does what its equation says.
-
-The equations are stated here anew, in float64 and with autograd alone, and one optimizer step is compared with them: plain SGD with
-learning rate 1 moves every weight by minus the gradient. Batch norm is in eval mode there.
-"""
+"""Gradient ascent, NegGrad+, ℓ1-sparse, pruning, SalUn-soft, CF-k and EU-k: each does what its equation says."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
-import mu.methods
 from mu.backbones import Classifier
+from mu.draws import stream_id
 from mu.errors import InputError
-from mu.lr import OneCycle
 from mu.methods import FineTune, Train
 from mu.methods.cf_k import CFk, last_layers
-from mu.methods.compat import FineTunePulled, NegGradPlusPulled, SCRUBWorstCase
+from mu.methods.compat import FineTunePulled, NegGradPlusPulled
 from mu.methods.eu_k import EUk
 from mu.methods.gradient_ascent import GradientAscent
 from mu.methods.l1_sparse import L1Sparse
 from mu.methods.neggrad_plus import NegGradPlus
 from mu.methods.prune import Pruned, PruneFineTune
 from mu.methods.salun_soft import SalUnSoft
-from mu.methods.scrub import SCRUB, SCRUBRewind
 from mu.module import UnlearningModule
-from mu.plan import Forget, Retain
-from tests.helpers import Snapshot, Watch, classifier, different, digits, fit, regressor, trainer, weights
-
-Network = Callable[[Tensor], Tensor]
-PLAIN: Any = lambda params: torch.optim.SGD(params, lr=1.0)  # noqa: E731 - a weight moves by minus its gradient
-FAST: Any = lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9, weight_decay=5e-4)  # noqa: E731
-
-
-# ---------------------------------------------------------------- the equations, in float64
-
-
-def log_softmax(z: Tensor) -> Tensor:
-    return z - z.exp().sum(1, keepdim=True).log()
-
-
-def cross_entropy(network: Network, part: dict[str, Tensor]) -> Tensor:
-    logs = log_softmax(network(part["image"].double()))
-    return -torch.stack([row[label] for row, label in zip(logs, part["label"], strict=True)]).mean()
-
-
-def distillation(student: Network, teacher: Network, part: dict[str, Tensor], temperature: float) -> Tensor:
-    image = part["image"].double()
-    log_s, log_t = log_softmax(student(image) / temperature), log_softmax(teacher(image).detach() / temperature)
-    return temperature**2 * (log_t.exp() * (log_t - log_s)).sum() / len(image)
-
-
-def doubled(backbone: Any) -> Any:
-    """A copy of the network in float64 and eval mode."""
-    return deepcopy(backbone.network).double().eval()
-
-
-def gradient(network: Any, loss: Tensor) -> dict[str, Tensor]:
-    names, parameters = zip(*network.named_parameters(), strict=True)
-    return dict(zip(names, torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True), strict=True))
-
-
-def first_batch(module: UnlearningModule, task: Any) -> dict[str, Any]:
-    task.setup()
-    return next(iter(task.plan_loader(module.schedule, module.seed)))
-
-
-def moved_as(module: UnlearningModule, equation: Callable[[Any, dict[str, Any]], Tensor]) -> None:
-    """After one step of SGD with rate 1, every weight has moved by minus the equation's gradient."""
-    task, original = digits(), doubled(module.backbone)
-    batch = first_batch(module, task)
-    expected = gradient(original, equation(original, batch))
-    before = weights(module.backbone)
-    fit(module, task, max_steps=1, epochs=1)
-    after: Any = dict(module.backbone.network.named_parameters())
-    assert max(step.abs().max() for step in expected.values()) > 1e-3
-    for name, slope in expected.items():
-        step = (after[name].detach() - before[f"network.{name}"]).double()
-        torch.testing.assert_close(step, -slope, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+from tests.helpers import Watch, classifier, different, digits, fit, regressor, weights
+from tests.methods.equations import FAST, PLAIN, close, cross_entropy, disturb, doubled, first_batch, gradient, moved_as
 
 
 def test_gradient_ascent_climbs_the_forget_loss() -> None:
@@ -151,19 +92,6 @@ def test_pulled_variants_add_half_the_squared_distance(cls: Any) -> None:
     if cls is NegGradPlusPulled:
         loss = 0.95 * loss - 0.05 * cross_entropy(network, batch["forget"])
     close(found, gradient(network, loss))
-
-
-def close(found: Any, expected: dict[str, Tensor]) -> None:
-    for value, (name, slope) in zip(found, expected.items(), strict=True):
-        torch.testing.assert_close(value.double(), slope, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
-
-
-def disturb(backbone: nn.Module) -> None:
-    """Move a student away from its teacher."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for weight in backbone.parameters():
-            weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
 
 
 # ---------------------------------------------------------------- pruning
@@ -334,10 +262,10 @@ def test_cf_k_takes_the_step_of_fine_tuning_on_its_layers() -> None:
 
 
 def test_eu_k_starts_its_layers_anew_once() -> None:
-    """The head is that of `fresh(seed)` before the first step, and epochs build on one another."""
+    """The head is a new one, that of the seed, before the first step, and epochs build on one another."""
     backbone = classifier()
     old = backbone.network.get_parameter("body.linear.weight").detach().clone()
-    fresh = backbone.fresh(3).network.get_parameter("body.linear.weight").detach()
+    fresh = backbone.fresh(stream_id("eu-k", 3)).network.get_parameter("body.linear.weight").detach()
     at_epoch_start: list[Tensor] = []
     last: list[Tensor] = []
 
@@ -373,222 +301,3 @@ def test_last_layers_count_from_the_output_and_refuse_what_is_not_there() -> Non
     off = {name for name, layer in timm.network.named_modules() if isinstance(layer, nn.Dropout) and not layer.training}
     on = {name for name, layer in timm.network.named_modules() if isinstance(layer, nn.Dropout) and layer.training}
     assert "body.blocks.0.mlp.drop1" in off and "body.pos_drop" in off and not on & off
-
-
-# ---------------------------------------------------------------- SCRUB
-
-
-def test_scrub_distils_away_from_the_teacher_on_forget_and_towards_it_on_retain() -> None:
-    module = SCRUB(classifier(), gamma=0.9, alpha=0.3, temperature=3.0, norm="eval")
-    module.configure_model()
-    teacher = doubled(module.backbone)
-    disturb(module.backbone)
-    module.set_mode()
-    student = doubled(module.backbone)
-    task = digits()
-    task.setup()
-    forget = next(iter(task.plan_loader(Forget(), 0)))["forget"]
-    retain = next(iter(task.plan_loader(Retain(), 0)))["retain"]
-    parameters = list(module.backbone.parameters())
-    found = torch.autograd.grad(sum(module.objective(forget, None).values()), parameters)
-    close(found, gradient(student, -distillation(student, teacher, forget, 3.0)))
-    found = torch.autograd.grad(sum(module.objective(None, retain).values()), parameters)
-    close(found, gradient(student, 0.9 * cross_entropy(student, retain) + 0.3 * distillation(student, teacher, retain, 3.0)))
-
-
-def shown(module: UnlearningModule, epochs: int) -> list[str]:
-    """For each epoch the parts of its batches, f and r, and the learning rate's exponent of ten."""
-    words: dict[int, str] = {}
-
-    def see(module: UnlearningModule, batch: Any, i: int) -> None:
-        words[module.current_epoch] = words.get(module.current_epoch, "") + ("f" if "forget" in batch else "r")
-
-    fit(module, epochs=epochs, callbacks=[Watch(see)])
-    return [words[epoch] for epoch in range(epochs)]
-
-
-def test_scrub_shows_forget_then_retain_and_in_the_end_retain_alone() -> None:
-    assert shown(SCRUB(classifier(), msteps=2), 4) == ["fffrrrr", "fffrrrr", "rrrr", "rrrr"]
-    assert shown(SCRUB(classifier(), msteps=0), 2) == ["rrrr", "rrrr"]
-    assert shown(SCRUBWorstCase(classifier(), msteps=1), 4) == ["fff", "fff", "rrrr", "rrrr"]
-
-
-def test_scrub_learning_rate_falls_after_the_listed_epochs() -> None:
-    """[1, 3]: strictly exceeded first by epochs 2 and 4, counted from 1."""
-    rates: dict[int, float] = {}
-
-    def see(module: UnlearningModule, batch: Any, i: int) -> None:
-        rates.setdefault(module.current_epoch, module.trainer.optimizers[0].param_groups[0]["lr"])
-
-    fit(SCRUB(classifier(), lr_decay_epochs=(1, 3), optimizer=FAST), epochs=5, callbacks=[Watch(see)])
-    assert [rates[e] for e in range(5)] == pytest.approx([0.05, 0.005, 0.005, 0.0005, 0.0005])
-
-
-class Students(Watch):
-    """Keeps a copy of the student after each epoch, before the module rewinds it (callbacks without a metric come first)."""
-
-    def __init__(self) -> None:
-        self.states: list[dict[str, Tensor]] = []
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
-        self.latest = weights(pl_module.backbone)
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.states.append(self.latest)
-
-
-def error_of(state: dict[str, Tensor], part: Any, only: set[int] | None = None) -> float:
-    backbone = classifier(state).eval()
-    rows = part.__getitems__(list(range(len(part))))
-    with torch.no_grad():
-        wrong = backbone.predict(rows).argmax(1) != rows["label"]
-    keep = [only is None or int(label) in only for label in rows["label"]]
-    return float(wrong[torch.tensor(keep)].float().mean())
-
-
-def test_scrub_rewind_takes_the_epoch_whose_forget_error_is_closest() -> None:
-    """Errors and the choice are worked out again from copies of the student; must fail if epochs are counted from 1."""
-    import tasks
-
-    task = digits(train_size=120, validation_size=80, batch_size=20)
-    task.selector = tasks.ByClass(classes=3)
-    backbone = classifier()
-    fit(Train(backbone, optimizer=FAST, scheduler=OneCycle()), task, epochs=4)
-    original, watch = weights(backbone), Students()
-    module = SCRUBRewind(backbone, msteps=3, alpha=0.1, optimizer=lambda p: torch.optim.SGD(p, lr=0.03, momentum=0.9))
-    fit(module, task, epochs=5, callbacks=[watch])
-    states = [original, *watch.states]
-    errors = [error_of(state, task.datasets["forget"]) for state in states]
-    reference = error_of(states[-1], task.datasets["validation"], only={3})
-    assert module.forget_errors == pytest.approx(errors) and module.reference_error == pytest.approx(reference)
-    gaps = [abs(error - reference) for error in errors]
-    chosen = int(module.rewound_to)
-    assert chosen == gaps.index(min(gaps)) and len(set(errors)) > 1
-    assert not different(states[chosen], weights(backbone))
-
-
-@pytest.mark.parametrize(("errors", "reference", "chosen"), [
-    ([0.0, 0.5, 0.2, 0.1], 0.22, 2), ([0.0, 0.5, 0.4, 0.3], 0.05, 0), ([0.1, 0.5, 0.3, 0.3], 0.3, 2), ([0.0, 0.9, 0.8, 0.7], 0.6, 3),
-])
-def test_scrub_rewind_counts_the_original_as_epoch_zero(errors: list[float], reference: float, chosen: int,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given errors, the right weights; the original is an answer, not a fault; ties go to the earliest."""
-    left = list(errors)
-    monkeypatch.setattr(SCRUBRewind, "forget_error", lambda self: left.pop(0))
-    monkeypatch.setattr(SCRUBRewind, "validation_error", lambda self: reference)
-    backbone = classifier()
-    watch, original = Students(), weights(backbone)
-    module: Any = fit(SCRUBRewind(backbone, optimizer=FAST), epochs=3, callbacks=[watch])
-    assert int(module.rewound_to) == chosen and module._kept == []
-    assert not different([original, *watch.states][chosen], weights(backbone))
-
-
-def test_scrub_rewind_wants_validation_samples_and_a_fresh_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="validation"):
-        fit(SCRUBRewind(classifier()), digits(validation_size=0))
-    module = SCRUBRewind(classifier(), optimizer=FAST)
-    run = trainer(1)
-    run.fit(module, digits())
-    run.save_checkpoint(tmp_path / "done.ckpt")
-    with pytest.raises(InputError, match="finished"):
-        fit(SCRUBRewind(classifier(), optimizer=FAST), epochs=2, ckpt_path=tmp_path / "done.ckpt")
-
-
-# ---------------------------------------------------------------- resume
-
-
-RESUMED: dict[str, Callable[[Any], UnlearningModule]] = {
-    "L1Sparse": lambda b: L1Sparse(b, optimizer=FAST),
-    "PruneFineTune": lambda b: PruneFineTune(b, optimizer=FAST),
-    "SalUnSoft": lambda b: SalUnSoft(b, optimizer=FAST),
-    "CFk": lambda b: CFk(b, k=3, optimizer=FAST),
-    "EUk": lambda b: EUk(b, k=3, optimizer=FAST),
-    "NegGradPlusPulled": lambda b: NegGradPlusPulled(b, optimizer=FAST),
-    "SCRUB": lambda b: SCRUB(b, msteps=1, lr_decay_epochs=(1, 2), optimizer=FAST),  # epochs of 7, 4 and 4 batches
-    "SCRUBWorstCase": lambda b: SCRUBWorstCase(b, msteps=0, lr_decay_epochs=(1, 2), norm="eval", optimizer=FAST),  # of 3, 4 and 4
-    "SCRUBRewind": lambda b: SCRUBRewind(b, msteps=1, optimizer=FAST),
-}
-
-
-@pytest.mark.parametrize("name", RESUMED)
-@pytest.mark.parametrize("place", [(0, 1), (1, 2)])
-def test_resume_inside_an_epoch_is_bit_identical(name: str, place: tuple[int, int], tmp_path: Path) -> None:
-    """Epoch-start weights, frozen prefix, kept students and masks all travel with the checkpoint."""
-    make = RESUMED[name]
-    through = fit(make(classifier()), epochs=3, callbacks=[Snapshot(tmp_path / "middle.ckpt", *place)])
-    resumed = fit(make(classifier()), epochs=3, ckpt_path=tmp_path / "middle.ckpt")
-    assert not different(weights(through), weights(resumed))
-    if isinstance(through, SCRUBRewind) and isinstance(resumed, SCRUBRewind):
-        assert through.forget_errors == resumed.forget_errors
-
-
-# ---------------------------------------------------------------- presets
-
-
-CONFIGS = Path(__file__).parents[2] / "configs" / "method"
-MINE = sorted(CONFIGS.glob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", MINE, ids=lambda path: path.stem)
-def test_preset_builds(path: Path) -> None:
-    """Every preset names a method that exists and arguments that it takes, and its head shows the command that runs it."""
-    from mu.components import Components
-
-    text = path.read_text()
-    head = [line for line in text.splitlines() if line.startswith("#")]
-    assert f"configs/method/{path.name}" in "\n".join(head)
-    given = yaml.safe_load(text)
-    assert set(given) <= {"model", "trainer", "data"} and given["trainer"]["max_epochs"] >= 1
-    model = given["model"]
-    arguments = dict(model.get("init_args") or {})
-    arguments["backbone"] = {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resnet8_cifar", "in_channels": 1}}
-    made = Components().make("model", {"class_path": model["class_path"], "init_args": arguments})
-    assert isinstance(made, UnlearningModule)
-    assert hasattr(mu.methods, type(made).__name__) or type(made).__module__.startswith("mu.methods.compat")
-
-
-# ---------------------------------------------------------------- behaviour
-
-
-@pytest.fixture(scope="module")
-def original() -> tuple[Any, dict[str, Tensor]]:
-    """A network of width 8 trained on 300 scans, one class of which (threes) is to be forgotten."""
-    import tasks
-
-    task = digits(train_size=300, validation_size=100, batch_size=32)
-    task.selector = tasks.ByClass(classes=3)
-    backbone = wide()
-    fit(Train(backbone, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4), scheduler=OneCycle()), task, 15)
-    assert accuracy(backbone, task, "forget") > 0.97 and accuracy(backbone, task, "retain") > 0.97
-    return task, weights(backbone)
-
-
-def wide(state: dict[str, Tensor] | None = None) -> Classifier:
-    return classifier(state, options={"width": 8})
-
-
-def accuracy(backbone: Any, task: Any, part: str) -> float:
-    data = task.datasets[part]
-    rows = data.__getitems__(list(range(len(data))))
-    with torch.no_grad():
-        return float((backbone.eval().predict(rows).argmax(1) == rows["label"]).float().mean())
-
-
-def sgd(rate: float) -> Any:
-    return lambda params: torch.optim.SGD(params, lr=rate, momentum=0.9, weight_decay=5e-4)
-
-
-BEHAVIOUR: dict[str, tuple[Callable[[Any], UnlearningModule], int, float, float]] = {
-    "GradientAscent": (lambda b: GradientAscent(b, optimizer=sgd(2e-3), norm="eval"), 5, 0.3, 0.7),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BEHAVIOUR)
-def test_forgets_a_class_and_keeps_the_rest(name: str, original: Any) -> None:
-    """Forget accuracy falls below, and retain accuracy stays above, the given bounds."""
-    task, state = original
-    make, epochs, at_most, at_least = BEHAVIOUR[name]
-    module = fit(make(wide(state)), task, epochs)
-    assert accuracy(module.served(), task, "forget") <= at_most
-    assert accuracy(module.served(), task, "retain") >= at_least

@@ -1,0 +1,139 @@
+"""What an attack is, and what counts as its success."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mu import functional
+from mu.errors import InputError
+from mu.recorded import Recorded
+
+if TYPE_CHECKING:
+    from mu.backbones import Backbone
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack found.
+
+    Attributes:
+        adversarial: the batch with its input changed; everything else in it is as it was.
+        success: `[B]` bool, by the attack's criterion; False for padded rows.
+        prediction: the backbone's prediction on `adversarial`, first dimension B, without gradient.
+    """
+
+    adversarial: dict[str, Any]
+    success: Tensor
+    prediction: Tensor
+
+
+class Criterion(Recorded, ABC):
+    """What an attack wants: a number to increase, and whether it got there."""
+
+    @abstractmethod
+    def objective(self, prediction: Tensor, batch: Batch) -> Tensor:
+        """`[B]`, differentiable in the prediction; the attack increases it."""
+
+    @abstractmethod
+    def met(self, prediction: Tensor, batch: Batch) -> Tensor:
+        """`[B]` bool: success."""
+
+
+class Misclassified(Criterion):
+    """The classifier says something other than the batch's `label`; the cross-entropy to it is increased."""
+
+    def objective(self, prediction: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy to `label`, `[B]`, in nats."""
+        return functional.cross_entropy(prediction, batch["label"])
+
+    def met(self, prediction: Tensor, batch: Batch) -> Tensor:
+        """The largest logit is not the label's."""
+        return prediction.argmax(1) != batch["label"]
+
+
+class Targeted(Criterion):
+    """The classifier says a given class; the cross-entropy to it is decreased.
+
+    Args:
+        label: the class for every sample; None takes each sample's `substitute`.
+    """
+
+    def __init__(self, label: int | None = None) -> None:
+        if label is not None and label < 0:
+            raise InputError(f"there is no class {label}; classes are numbered from 0.")
+        self.label = label
+
+    def _target(self, prediction: Tensor, batch: Batch) -> Tensor:
+        if self.label is not None:
+            return torch.full((len(prediction),), self.label, dtype=torch.int64, device=prediction.device)
+        if "substitute" not in batch:
+            raise InputError("a targeted attack takes each sample's target from `substitute`, which the batch lacks; give label=.")
+        return batch["substitute"]
+
+    def objective(self, prediction: Tensor, batch: Batch) -> Tensor:
+        """Minus the cross-entropy to the target, `[B]`, in nats."""
+        return -functional.cross_entropy(prediction, self._target(prediction, batch))
+
+    def met(self, prediction: Tensor, batch: Batch) -> Tensor:
+        """The largest logit is the target's."""
+        return prediction.argmax(1) == self._target(prediction, batch)
+
+
+class Attack(Recorded, ABC):
+    """Tries to make a model meet a criterion by changing its input.
+
+    Works inside `trainer.test` (inference mode) and inside a training step. The backbone is attacked in eval mode; its weights, their
+    gradients and the mode of each of its layers are left as they were.
+    """
+
+    def __call__(self, backbone: Backbone, batch: Batch, criterion: Criterion) -> AttackResult:
+        """Attack each sample of a batch.
+
+        Args:
+            backbone: what `served()` gives, or a frozen reference.
+            batch: a part of the task; not changed.
+            criterion: what to reach.
+
+        Returns:
+            Tensors of their own, on the batch's device, without gradient.
+        """
+        with attackable(backbone), torch.inference_mode(False), torch.enable_grad():
+            # a tensor made under inference mode cannot take part in autograd; its copy can
+            own = {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in batch.items()}
+            result = self.run(backbone, own, criterion)
+        return result
+
+    @abstractmethod
+    def run(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
+        """The attack itself, with gradients enabled and the backbone in eval mode; `batch` is the attack's own."""
+
+    def judged(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
+        """The result that `batch`, already changed, amounts to."""
+        with torch.no_grad():
+            prediction = backbone.predict(batch)
+            success = criterion.met(prediction, batch)
+        if "padded" in batch:
+            success = success & ~batch["padded"]
+        return AttackResult(batch, success, prediction)
+
+
+@contextmanager
+def attackable(backbone: nn.Module) -> Iterator[None]:
+    """Eval mode for the time of an attack; each layer then gets its own mode back."""
+    training = [layer for layer in backbone.modules() if layer.training]
+    for layer in training:
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer in training:
+            layer.training = True

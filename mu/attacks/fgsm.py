@@ -1,0 +1,109 @@
+"""Attacks on pixels within an L∞ ball: the fast gradient sign step, and its iteration.
+
+Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015, arXiv 1412.6572. Madry, Makelov, Schmidt,
+Tsipras and Vladu, "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018, arXiv 1706.06083.
+
+    FGSM: x' = clip(x + ε sign ∇_x J(x), 0, 1);    PGD: x_{t+1} = clip(Π_{‖x_{t+1} − x‖∞ ≤ ε}(x_t + η sign ∇J(x_t)), 0, 1)
+
+J is the criterion's objective. Pixels are in [0, 1] and not normalised, because the network normalises them itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mu import draws, functional
+from mu.attacks.base import Attack, AttackResult, Criterion
+from mu.errors import InputError
+
+if TYPE_CHECKING:
+    from mu.backbones import Backbone
+
+
+class FGSM(Attack):
+    """One step along the sign of the gradient.
+
+    Args:
+        epsilon: step in pixel units, in [0, 1]; 0.1 in Boundary Unlearning (Chen et al., CVPR 2023).
+        round_to_255: round to the 256 levels of a stored image, as the copy in SalUn's repository does.
+    """
+
+    def __init__(self, epsilon: float = 0.1, round_to_255: bool = False) -> None:
+        _check_epsilon(epsilon)
+        self.epsilon, self.round_to_255 = epsilon, round_to_255
+
+    def run(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
+        """See `Attack`."""
+        gradient = _gradient(backbone, batch, batch["image"], criterion)
+        batch["image"] = functional.fgsm(batch["image"], gradient, self.epsilon, self.round_to_255)
+        return self.judged(backbone, batch, criterion)
+
+
+class PGD(Attack):
+    """Projected gradient steps from random starts.
+
+    Each sample keeps the first restart that succeeded (the last one if none did); the search ends when all have succeeded.
+
+    Args:
+        epsilon: radius of the L∞ ball in pixel units, in [0, 1].
+        steps: gradient steps of each restart, at least 1.
+        step_size: η in pixel units, > 0.
+        restarts: random starts, at least 1.
+        random_start: begin at a uniform point of the ball; without it every restart is the same, so there may be only one.
+        seed: decides the starts, for each sample by its `index`.
+    """
+
+    def __init__(self, epsilon: float = 8 / 255, steps: int = 20, step_size: float = 2 / 255, restarts: int = 1, random_start: bool = True,
+                 seed: int = 0) -> None:
+        _check_epsilon(epsilon)
+        if steps < 1 or restarts < 1 or not step_size > 0:
+            raise InputError(f"PGD needs at least one step and one restart and a positive step size, not {steps}, {restarts}, {step_size}.")
+        if restarts > 1 and not random_start:
+            raise InputError("several restarts of PGD need random_start, because without it they are all the same.")
+        self.epsilon, self.steps, self.step_size = epsilon, steps, step_size
+        self.restarts, self.random_start, self.seed = restarts, random_start, seed
+
+    def run(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
+        """See `Attack`."""
+        best: AttackResult | None = None
+        for restart in range(self.restarts):
+            found = self.judged(backbone, {**batch, "image": self._climb(backbone, batch, criterion, restart)}, criterion)
+            best = found if best is None else _better(best, found)
+            if bool((best.success | batch["padded"] if "padded" in batch else best.success).all()):
+                break
+        assert best is not None
+        return best
+
+    def _climb(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion, restart: int) -> Tensor:
+        clean = batch["image"]
+        image = clean
+        if self.random_start:
+            start = draws.uniform(self.seed, batch["index"], restart, "pgd-start", *clean.shape[1:]).to(clean.dtype)
+            image = (clean + self.epsilon * (2 * start - 1)).clamp(0, 1)
+        for _ in range(self.steps):
+            moved = image + self.step_size * _gradient(backbone, batch, image, criterion).sign()
+            image = moved.clamp(clean - self.epsilon, clean + self.epsilon).clamp(0, 1)
+        return image
+
+
+def _better(first: AttackResult, second: AttackResult) -> AttackResult:
+    """For each sample the first result, if it was a success, else the second."""
+    kept = first.success
+    image = torch.where(kept.view(-1, 1, 1, 1), first.adversarial["image"], second.adversarial["image"])
+    prediction = torch.where(kept.view(-1, *[1] * (first.prediction.ndim - 1)), first.prediction, second.prediction)
+    return AttackResult({**second.adversarial, "image": image}, kept | second.success, prediction)
+
+
+def _gradient(backbone: Backbone, batch: dict[str, Any], image: Tensor, criterion: Criterion) -> Tensor:
+    """Gradient of each sample's objective by its own pixels; nothing is added to any weight's gradient."""
+    pixels = image.detach().requires_grad_(True)
+    objective = criterion.objective(backbone.predict({**batch, "image": pixels}), batch)
+    return torch.autograd.grad(objective.sum(), pixels)[0]
+
+
+def _check_epsilon(epsilon: float) -> None:
+    if not 0 <= epsilon <= 1:
+        raise InputError(f"epsilon is {epsilon}; in pixel units it lies between 0 and 1 (8/255 is 0.031).")

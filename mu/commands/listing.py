@@ -1,0 +1,84 @@
+"""`mu list`: what there is."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import sys
+
+from mu.commands.papers import paper_of
+from mu.commands.sources import ROOTS, Function, Part, Sources
+from mu.errors import InputError
+
+NEEDS = ("forget", "retain", "labels", "reference", "substitute")
+_USAGE = f"usage: mu list {'|'.join(ROOTS)}"
+
+
+def main(argv: list[str]) -> int:
+    """The command; returns its exit code."""
+    if "-h" in argv or "--help" in argv:
+        print(f"{_USAGE}\n\nWhat is installed, plugins included. Without a word, the number of each.")
+        return 0
+    if len(argv) > 1:
+        raise InputError(f"mu list takes one word ({', '.join(ROOTS)}), not {len(argv)}.")
+    sources = Sources()
+    if not argv:
+        for kind in ROOTS:
+            names = [part.name for part in sources.parts(kind)]
+            print(f"{kind:<10} {len(names):>3}  {', '.join(names)}")
+        return 0
+    kind = argv[0] if argv[0] in ROOTS else f"{argv[0]}s"
+    if kind not in ROOTS:
+        import difflib
+
+        close = difflib.get_close_matches(argv[0], ROOTS, n=1)
+        raise InputError(f"mu list has no {argv[0]!r}; {f'did you mean {close[0]}?' if close else 'it has ' + ', '.join(ROOTS) + '.'}")
+    parts = sources.parts(kind)
+    print_table(*(_methods(parts) if kind == "methods" else (["name", "import path", "what"], [[p.name, p.path, p.about] for p in parts])))
+    return 0
+
+
+def _methods(parts: list[Part]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for part in parts:
+        paper = paper_of(part)
+        rows.append([part.name, paper.year, domains(part), needs(part), ": ".join(word for word in (paper.short, paper.title) if word)
+                     or part.about])
+    return ["method", "year", "works on", "needs", "paper"], rows
+
+
+def domains(part: Part) -> str:
+    """What the method works on, by the annotation of its backbone."""
+    annotation = part.backbone
+    names = [name.strip().rpartition(".")[2] for name in annotation.replace("Union[", "").strip("]").replace(",", "|").split("|")]
+    return "any" if not annotation or "Backbone" in names else ", ".join(names)
+
+
+def needs(part: Part) -> str:
+    """What the method needs from the task; `?` where that depends on its arguments."""
+    found = []
+    for name in NEEDS:
+        value = part.attribute(f"needs_{name}")
+        if isinstance(value, Function) or not isinstance(value, ast.Constant) or _assigned(part, f"needs_{name}"):
+            found.append(f"{name}?")
+        elif value.value:
+            found.append(name)
+    return ", ".join(found)
+
+
+def _assigned(part: Part, name: str) -> bool:
+    """Whether a constructor sets it."""
+    return any(isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Store)
+               for _, init in part.constructors() for node in ast.walk(init))
+
+
+def print_table(titles: list[str], rows: list[list[str]]) -> None:
+    """Aligned columns; on a terminal the last is cut at its edge."""
+    if not rows:
+        print("none")
+        return
+    width = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
+    edge = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for row in [titles, *rows]:
+        line = "  ".join(cell.ljust(size) for cell, size in zip(row, width, strict=True)).rstrip()
+        print(line if not edge or len(line) <= edge else line[: edge - 1] + "…")

@@ -1,0 +1,57 @@
+"""The paper of a method, from the head of its file."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+
+from mu.commands.sources import Part
+
+_CITATION = re.compile(r"(?:^|[.:;] )(?P<authors>[A-Z][^\"“(.:;]*?(?: et al\.)?),? [\"“](?P<title>[^\"“”]+?)[,.]?[\"”](?P<after>.*)")
+_ARXIV = re.compile(r"arXiv:? ?(\d\d)\d\d\.\d{4,5}")
+_YEAR = re.compile(r"(?<![\d.])(?:19|20)\d\d(?!\.?\d)")
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A citation; every field may be empty.
+
+    Attributes:
+        authors: as the file names them.
+        title: without quotation marks.
+        venue: where it appeared.
+        year: of the venue.
+    """
+
+    authors: str = ""
+    title: str = ""
+    venue: str = ""
+    year: str = ""
+
+    @property
+    def short(self) -> str:
+        """`Fan et al., ICLR`."""
+        names = [name for name in re.split(r",\s*|\s+and\s+|\s+et al\.?", self.authors) if name.strip()]
+        if not names:
+            return ""
+        first = names[0] if len(names) == 1 and "et al" not in self.authors else " and ".join(names) if len(names) == 2 else f"{names[0]} et al."
+        return ", ".join(word for word in (first, self.venue) if word)
+
+
+def paper_of(part: Part) -> Paper:
+    """The first citation of the class's docstring, or else of its file's; empty where there is none."""
+    own, head = ast.get_docstring(part.node) or "", ast.get_docstring(part.file.tree) or ""
+    for paragraph in [*own.split("\n\n"), *head.split("\n\n")[1:]]:  # a file's first paragraph says what it does
+        found = _CITATION.search(" ".join(paragraph.split()))
+        if found:
+            return _read(**found.groupdict())
+    return Paper()
+
+
+def _read(authors: str, title: str, after: str) -> Paper:
+    year, preprint = _YEAR.search(after), _ARXIV.search(after)
+    if year is None:
+        return Paper(authors, title, "arXiv" if preprint else "", f"20{preprint[1]}" if preprint else "")
+    venue = re.sub(r"arXiv.*", "", after[: year.start()]).strip(" ,.(")
+    return Paper(authors, title, venue if len(venue) <= 40 else "", year[0])

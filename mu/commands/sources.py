@@ -1,0 +1,216 @@
+"""What methods, tasks and other parts there are, read from their sources: nothing is imported.
+
+A pattern finds which class derives from which in every file of `mu` and of its plugins; only files that matter are then parsed.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from mu import plugins
+
+ROOTS = {"methods": "UnlearningModule", "tasks": "UnlearningDataModule", "backbones": "Backbone", "suites": "Suite", "attacks": "Attack",
+         "masks": "WeightMask"}
+"""Kind of part, and the name of the class that all of that kind derive from."""
+_HEADER = re.compile(r"^class\s+(\w+)\s*(?:\(([^)]*)\))?\s*:", re.M)
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class File:
+    """A source file, parsed when it is first asked for more than its class headers.
+
+    Args:
+        module: its import name.
+        path: where it lies.
+    """
+
+    def __init__(self, module: str, path: Path) -> None:
+        self.module, self.path = module, path
+        self.text = path.read_text(encoding="utf-8")
+
+    @cached_property
+    def headers(self) -> dict[str, list[str]]:
+        """Bases' bare names by class."""
+        found = {}
+        for match in _HEADER.finditer(self.text):
+            bases = [re.sub(r"\[.*", "", base).strip().rpartition(".")[2] for base in (match[2] or "").split(",") if "=" not in base]
+            found[match[1]] = [base for base in bases if base]
+        return found
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """The parsed file; an empty one where it is not valid Python."""
+        try:
+            return ast.parse(self.text)
+        except SyntaxError:
+            return ast.Module(body=[], type_ignores=[])
+
+    @cached_property
+    def classes(self) -> dict[str, ast.ClassDef]:
+        """Classes at the top level."""
+        return {node.name: node for node in self.tree.body if isinstance(node, ast.ClassDef)}
+
+    @cached_property
+    def imported(self) -> dict[str, tuple[str, str]]:
+        """Module and name behind each name that the file imports."""
+        package = self.module if self.path.name == "__init__.py" else self.module.rpartition(".")[0]
+        found = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.ImportFrom):
+                parents = package.split(".")[: len(package.split(".")) - (node.level - 1)] if node.level else []
+                module = ".".join([*parents, *([node.module] if node.module else [])])
+                found |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
+        return found
+
+
+@dataclass(frozen=True)
+class Part:
+    """One class.
+
+    Attributes:
+        name: the class's.
+        path: the shortest import path that exports it.
+        file: where it is defined.
+        line: the class's nodes, itself first, then its bases as far as sources are known.
+    """
+
+    name: str
+    path: str
+    file: File
+    line: tuple[tuple[File, ast.ClassDef], ...]
+
+    @property
+    def node(self) -> ast.ClassDef:
+        """Its own definition."""
+        return self.line[0][1]
+
+    @property
+    def about(self) -> str:
+        """First line of its docstring."""
+        return (ast.get_docstring(self.node) or ast.get_docstring(self.file.tree) or "").split("\n\n")[0].replace("\n", " ").strip()
+
+    def attribute(self, name: str) -> ast.expr | Function | None:
+        """What a class attribute or method is defined as, by the first class of the line that has it."""
+        for _, node in self.line:
+            for entry in node.body:
+                if isinstance(entry, Function) and entry.name == name:
+                    return entry
+                targets = entry.targets if isinstance(entry, ast.Assign) else [entry.target] if isinstance(entry, ast.AnnAssign) else []
+                if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                    return entry.value  # type: ignore[union-attr]
+        return None
+
+    @property
+    def abstract(self) -> bool:
+        """Whether a method is still missing: the definition in force is `@abstractmethod` or does nothing but raise."""
+        names = {entry.name for _, node in self.line for entry in node.body if isinstance(entry, Function)}
+        stubs = {name for name in names if isinstance(found := self.attribute(name), Function) and _is_stub(found)}
+        if "objective" in stubs and not _is_own(self, "training_step"):
+            return True
+        return bool(stubs - {"objective"})
+
+    def constructors(self) -> Iterator[tuple[ast.ClassDef, ast.FunctionDef]]:
+        """The constructors that arguments reach: its own, and while `**kwargs` passes them on, those of its bases."""
+        for _, node in self.line:
+            own = next((entry for entry in node.body if isinstance(entry, ast.FunctionDef) and entry.name == "__init__"), None)
+            if own is not None:
+                yield node, own
+                if own.args.kwarg is None:
+                    return
+
+    @property
+    def backbone(self) -> str:
+        """The annotation of the constructor's `backbone`; empty where there is none."""
+        for _, init in self.constructors():
+            for argument in (*init.args.args, *init.args.kwonlyargs):
+                if argument.arg == "backbone" and argument.annotation is not None:
+                    return ast.unparse(argument.annotation)
+        return ""
+
+
+def _is_stub(function: Function) -> bool:
+    if any("abstractmethod" in ast.unparse(decorator) for decorator in function.decorator_list):
+        return True
+    body = [entry for entry in function.body if not (isinstance(entry, ast.Expr) and isinstance(entry.value, ast.Constant))]
+    return len(body) == 1 and isinstance(body[0], ast.Raise)
+
+
+def _is_own(part: Part, method: str) -> bool:
+    """Whether a class of the line below the root defines the method."""
+    return any(entry.name == method for _, node in part.line if node.name not in ROOTS.values()
+               for entry in node.body if isinstance(entry, Function))
+
+
+class Sources:
+    """Every source file of `mu` and of its plugins."""
+
+    def __init__(self) -> None:
+        self.packages = ["mu", *plugins.packages()]
+        self.files = {file.module: file for package in self.packages for file in _files_of(package)}
+
+    def parts(self, kind: str) -> list[Part]:
+        """The public, concrete classes of a kind, by name."""
+        names = {ROOTS[kind]}
+        while more := {name for file in self.files.values() for name, bases in file.headers.items() if names & set(bases)} - names:
+            names |= more
+        found = [self._part(file, name) for file in self.files.values() for name, bases in file.headers.items()
+                 if name in names and bases and not name.startswith("_") and name != ROOTS[kind]]
+        concrete = [part for part in found if part is not None and any(n.name == ROOTS[kind] for _, n in part.line) and not part.abstract]
+        return sorted(concrete, key=lambda part: part.name.lower())
+
+    def _part(self, file: File, name: str) -> Part | None:
+        if name not in file.classes:
+            return None
+        return Part(name, self._public(file.module, name), file, tuple(self._line(file, name)))
+
+    def _public(self, module: str, name: str) -> str:
+        words = module.split(".")
+        for cut in range(1, len(words)):
+            package = self.files.get(".".join(words[:cut]))
+            if package is not None and name in package.text and name in package.imported:
+                return f"{package.module}.{name}"
+        return f"{module}.{name}"
+
+    def _line(self, file: File, name: str) -> list[tuple[File, ast.ClassDef]]:
+        """The class and its bases, each once, children before parents."""
+        line: list[tuple[File, ast.ClassDef]] = []
+        waiting = [(file, name)]
+        while waiting:
+            here, wanted = waiting.pop(0)
+            found = self._find(here, wanted)
+            if found is None:
+                continue
+            line = [entry for entry in line if entry[1] is not found[1]] + [found]
+            waiting += [(found[0], ast.unparse(base).partition("[")[0]) for base in found[1].bases]
+        return line
+
+    def _find(self, file: File, name: str) -> tuple[File, ast.ClassDef] | None:
+        seen = set()
+        while (file.module, name) not in seen:
+            seen.add((file.module, name))
+            if name in file.classes:
+                return file, file.classes[name]
+            module, name = file.imported.get(name, ("", ""))
+            if module not in self.files:
+                return None
+            file = self.files[module]
+        return None
+
+
+def _files_of(package: str) -> Iterator[File]:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        return
+    origin = Path(spec.origin)
+    if origin.name != "__init__.py":
+        yield File(package, origin)
+        return
+    for path in sorted(origin.parent.rglob("*.py")):
+        words = path.relative_to(origin.parent).with_suffix("").parts
+        yield File(".".join([package, *(words[:-1] if words[-1] == "__init__" else words)]), path)
