@@ -98,8 +98,12 @@ class Bench:
         for seeds in self.study.seeds:
             for task in self.study.tasks:
                 found += [Job(kind, task, "original", seeds) for kind in ("train", "original")]
-                found += [Job("oracle", task, "oracle", seeds), *(Job("method", task, name, seeds) for name in self.study.methods)]
+                found += [Job("oracle", task, "oracle", seeds), *(Job("method", task, name, seeds) for name in self._methods_of(task))]
         return found
+
+    def _methods_of(self, task: str) -> list[str]:
+        """The methods that the study does not leave out on this task (`skip`, with the reason)."""
+        return [name for name in self.study.methods if not self.study.method_spec(task, name).get("skip")]
 
     def task(self, name: str, seeds: Seeds) -> Any:
         """The DataModule of a task under a split seed; kept, because building it reads the data."""
@@ -128,7 +132,8 @@ class Bench:
         known = (task.original_split.train_hash, job.seeds.train)
         if known in self.originals:
             return Outcome(job, "reused", self.originals[known])
-        outcome = self._execute(Run(job, self._scratch("mu.methods.Train", job.seeds), {"train_split": task.original_split.train_hash}, test=False))
+        identity = {"train_split": task.original_split.train_hash}
+        outcome = self._execute(Run(job, self._scratch("mu.methods.Train", job.seeds), identity, test=False))
         if outcome.folder is not None:
             self.originals[known] = outcome.folder
         return outcome
@@ -195,7 +200,8 @@ class Bench:
         job, task = run.job, self.task(run.job.task, run.job.seeds)
         own = {
             "data": self.components.resolve("data", self.study.task_spec(job.task)), "seeds": job.seeds.as_dict(),
-            "suites": [*self.study.suites, *([self.study.gap] if run.oracle else [])], "forget_batch_size": run.spec.get("forget_batch_size"),
+            "suites": [*self.study.suites, *([self.study.gap] if run.oracle else [])],
+            "forget_batch_size": run.spec.get("forget_batch_size"),
         } if run.test else {"data": task.recipe(), "seeds": job.seeds.train}
         return digest({**own, "model": resolved, "trainer": arguments, "mu": mu.__version__, **run.identity,
                        "sources": source_hash(find_class(run.model["class_path"]))})
@@ -381,4 +387,6 @@ def _write_index(study: Study, command: str, outcomes: list[Outcome]) -> None:
     write_json(file, {
         "name": study.name, "title": study.title, "command": command, "tasks": list(study.tasks), "runs": runs, "failed": failed,
         "methods": ["original", "oracle", *study.methods],
+        "skipped": {f"{task}/{name}": reason for task in study.tasks for name in study.methods
+                    if (reason := study.method_spec(task, name).get("skip"))},
     })

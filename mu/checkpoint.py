@@ -75,7 +75,8 @@ def _without_weights(spec: Any) -> Any:
     if not isinstance(spec, dict):
         return spec
     spec = {name: _without_weights(value) for name, value in spec.items()}
-    if "class_path" in spec and issubclass(find_class(spec["class_path"]), Backbone):
+    cls = find_class(spec["class_path"]) if "class_path" in spec else None
+    if isinstance(cls, type) and issubclass(cls, Backbone):
         spec["init_args"] = {name: value for name, value in spec["init_args"].items() if name not in ("weights", "pretrained")}
     return spec
 

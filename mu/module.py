@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 from lightning.pytorch import LightningModule
@@ -69,6 +69,9 @@ class UnlearningModule(LightningModule, Recorded):
         if not isinstance(backbone, Backbone):
             raise InputError(f"{type(self).__name__} wraps a mu Backbone, not {type(backbone).__name__}; wrap a network as "
                              "Classifier(network=...).")
+        if not isinstance(backbone, self.admitted()):
+            kinds = " or a ".join(kind.__name__ for kind in self.admitted())
+            raise InputError(f"{type(self).__name__} is defined for a {kinds}, not for a {type(backbone).__name__}.")
         self.backbone = backbone
         self.make_optimizer, self.scheduler, self.mask = optimizer, scheduler, mask
         self.norm, self.reduction, self.seed = norm, reduction, seed
@@ -85,6 +88,15 @@ class UnlearningModule(LightningModule, Recorded):
         self._suspect: tuple[int, Tensor] | None = None
         self._first_step: int | None = None
         self.phase = 0
+
+    @classmethod
+    def admitted(cls) -> tuple[type[Backbone], ...]:
+        """The kinds of backbones that the method is defined for, as its constructor's annotation says."""
+        for base in cls.__mro__:
+            if "backbone" in getattr(base.__dict__.get("__init__"), "__annotations__", {}):
+                annotation = get_type_hints(base.__init__)["backbone"]
+                return get_args(annotation) or (annotation,)
+        return (Backbone,)
 
     # ---- what a method says -------------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,8 @@ def search(study: Study, debug: bool = False) -> int:
     seeds = Seeds(seed, seed, seed)
     components = Components()
     inner = _on_validation(study, seeds)
-    spaces = {(t, m): spec["search"] for t in study.tasks for m in study.methods if (spec := study.method_spec(t, m)).get("search")}
+    specs = {(task, method): study.method_spec(task, method) for task in study.tasks for method in study.methods}
+    spaces = {pair: spec["search"] for pair, spec in specs.items() if spec.get("search") and not spec.get("skip")}
     if not spaces:
         raise InputError("the study says nothing about what to search; give a method a `search` with a range for each argument.")
     console, found, failed = Console(), {}, False

@@ -11,7 +11,7 @@ from mu.components import merge
 from mu.errors import InputError
 
 KEYS = {"name", "output", "title", "seeds", "backbone", "recipe", "tasks", "methods", "suites", "gap", "trainer", "search"}
-PAIR = {"model", "trainer", "forget_batch_size", "search", "found"}
+PAIR = {"model", "trainer", "forget_batch_size", "search", "found", "skip"}
 
 
 @dataclass(frozen=True)

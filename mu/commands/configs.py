@@ -154,10 +154,10 @@ def _other_class(old: Mapping[str, Any], new: Mapping[str, Any]) -> Config:
     before, after = old.get("class_path"), str(new["class_path"])
     if before is None or _class_name(before) == _class_name(after):
         path = before if before is not None and "." not in after else after  # a bare name says no more than the path before it
-        return {**merge(old, new), "class_path": path}
+        return {"class_path": path, **{k: v for k, v in merge(old, new).items() if k != "class_path"}}
     from mu.commands.classes import accepted, find
 
     cls = find(after)
     takes = accepted(cls) if cls is not None else ()
     kept = {name: value for name, value in (old.get("init_args") or {}).items() if name in takes}
-    return merge({"init_args": kept} if kept else {}, new)
+    return merge({"class_path": after, **({"init_args": kept} if kept else {})}, new)

@@ -6,6 +6,7 @@ import ast
 import shutil
 import sys
 
+from mu.commands.classes import did_you_mean
 from mu.commands.papers import paper_of
 from mu.commands.sources import ROOTS, Function, Part, Sources
 from mu.errors import InputError
@@ -29,10 +30,7 @@ def main(argv: list[str]) -> int:
         return 0
     kind = argv[0] if argv[0] in ROOTS else f"{argv[0]}s"
     if kind not in ROOTS:
-        import difflib
-
-        close = difflib.get_close_matches(argv[0], ROOTS, n=1)
-        raise InputError(f"mu list has no {argv[0]!r}; {f'did you mean {close[0]}?' if close else 'it has ' + ', '.join(ROOTS) + '.'}")
+        raise InputError(f"mu list has no {argv[0]!r}; {did_you_mean(argv[0], ROOTS, 'it has ' + ', '.join(ROOTS) + '.')}")
     parts = sources.parts(kind)
     print_table(*(_methods(parts) if kind == "methods" else (["name", "import path", "what"], [[p.name, p.path, p.about] for p in parts])))
     return 0
@@ -59,14 +57,14 @@ def needs(part: Part) -> str:
     found = []
     for name in NEEDS:
         value = part.attribute(f"needs_{name}")
-        if isinstance(value, Function) or not isinstance(value, ast.Constant) or _assigned(part, f"needs_{name}"):
+        if isinstance(value, Function) or not isinstance(value, ast.Constant) or assigned(part, f"needs_{name}"):
             found.append(f"{name}?")
         elif value.value:
             found.append(name)
     return ", ".join(found)
 
 
-def _assigned(part: Part, name: str) -> bool:
+def assigned(part: Part, name: str) -> bool:
     """Whether a constructor sets it."""
     return any(isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Store)
                for _, init in part.constructors() for node in ast.walk(init))

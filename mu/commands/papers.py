@@ -35,7 +35,8 @@ class Paper:
         names = [name for name in re.split(r",\s*|\s+and\s+|\s+et al\.?", self.authors) if name.strip()]
         if not names:
             return ""
-        first = names[0] if len(names) == 1 and "et al" not in self.authors else " and ".join(names) if len(names) == 2 else f"{names[0]} et al."
+        many = len(names) > 2 or "et al" in self.authors
+        first = f"{names[0]} et al." if many else " and ".join(names)
         return ", ".join(word for word in (first, self.venue) if word)
 
 

@@ -24,6 +24,7 @@ from mu import plugins
 from mu.cli import rank_of_process
 from mu.commands import configs, messages, run_folder
 from mu.commands.classes import find
+from mu.commands.listing import print_table
 from mu.commands.options import Options
 from mu.commands.plugins import import_components
 from mu.commands.trainer_callbacks import LastCheckpoint, SaveConfig, WritePredictions
@@ -33,8 +34,8 @@ from mu.module import UnlearningModule
 
 _WHAT = {
     "fit": ("Train an original, retrain an oracle, or unlearn.", {"model", "train_dataloaders", "val_dataloaders", "datamodule"}),
-    "validate": ("The splits' scores, without suites.", {"model", "dataloaders", "datamodule"}),
-    "test": ("Measure with suites; writes results.json into the run folder.", {"model", "dataloaders", "datamodule"}),
+    "validate": ("The splits' scores, without suites.", {"model", "dataloaders", "datamodule", "verbose"}),
+    "test": ("Measure with suites; writes results.json into the run folder.", {"model", "dataloaders", "datamodule", "verbose"}),
     "predict": ("Write predictions.safetensors into the run folder.", {"model", "dataloaders", "datamodule"}),
 }
 _ALSO = {
@@ -185,11 +186,6 @@ class MuCLI(LightningCLI):
             self.session.guard = run_folder.Guard(run)
         self.session.stage = "build"
 
-    def after_test(self) -> None:
-        """A test without suites is seldom meant."""
-        if not rank_of_process() and not self.model.results:
-            print("mu: warning: no suite measured anything; add for example -c configs/suite/classification.yaml.", file=sys.stderr)
-
     def _folder(self, own: Any, method: type) -> Path:
         if own.trainer.default_root_dir is not None:
             return Path(own.trainer.default_root_dir)
@@ -227,6 +223,28 @@ class MuCLI(LightningCLI):
         trainer = super().instantiate_trainer(callbacks=callbacks, logger=logger, **kwargs)
         self.session.trainer, self.session.stage = trainer, "run"
         return trainer
+
+    # ---- running --------------------------------------------------------------------------------------------------------------------
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Lightning's own table repeats every number for every loader, so ours is printed instead."""
+        quiet = {"verbose": False} if subcommand in ("validate", "test") else {}
+        return {**super()._prepare_subcommand_kwargs(subcommand), **quiet}
+
+    def after_validate(self) -> None:
+        """Print the scores."""
+        if not rank_of_process():
+            print_table(["score", "value"], [[name, f"{float(value):.6g}"] for name, value in self.trainer.callback_metrics.items()])
+
+    def after_test(self) -> None:
+        """Print what the suites measured."""
+        if rank_of_process():
+            return
+        if not self.model.results:  # seldom meant
+            print("mu: warning: no suite measured anything; add for example -c configs/suite/classification.yaml.", file=sys.stderr)
+            return
+        print_table(["metric", "value", "unit", "part"], [[r.metric, f"{r.value:.6g}", r.unit, r.split] for r in self.model.results])
+        print(f"run folder: {self.session.run}")
 
 
 def _default_callbacks() -> list[type[Callback]]:

@@ -13,8 +13,8 @@ EXACT = {
     "RA": ("RA", "Retain accuracy: accuracy on the training samples that stay, in percent."),
     "TA": ("TA", "Test accuracy: accuracy on held-out samples (without a class that is forgotten as a whole), in percent."),
     "MIA": ("MIA", "Share of the forget set that an SVC attack on the confidence of the true class calls non-members, in percent."),
-    "MIA/loss_auc": ("MIA loss_auc", "Area under the ROC curve of the loss as a score of membership, forget against held-out; at 0.5 the two "
-                                     "cannot be told apart."),
+    "MIA/loss_auc": ("MIA loss_auc", "Area under the ROC curve of the loss as a score of membership, forget against held-out; at 0.5 "
+                                     "the two cannot be told apart."),
     "MIA/error_member": ("MIA member", "Share of the forget set that an SVC attack on the absolute error calls members, in percent."),
     "ToW": ("ToW", "Tug of war: the product over forget, retain and test of 1 − |difference of accuracy to the oracle|; 1 at the oracle."),
     "activation_distance": ("activation_distance", "Mean Euclidean distance between the class probabilities of model and oracle on the "

@@ -31,12 +31,13 @@ Looks = Mapping[str, tuple[str, str]]
 _INK, _MUTED, _LINE = "#010203", "#040506", "#070809"
 _THEME = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)"}
 
-_STYLE: dict[str, Any] = {
-    "figure.facecolor": "none", "axes.facecolor": "none", "svg.fonttype": "none", "svg.hashsalt": "mu", "font.family": "sans-serif", "font.size": 9.5,
-    "text.parse_math": False, "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _MUTED, "xtick.color": _MUTED, "ytick.color": _MUTED,
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "mu", "font.family": "sans-serif", "font.size": 9.5, "text.parse_math": False,
+    "figure.facecolor": "none", "axes.facecolor": "none", "legend.frameon": False, "legend.fontsize": 9.0,
+    "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _MUTED, "xtick.color": _MUTED, "ytick.color": _MUTED,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": _LINE, "grid.linewidth": 0.7,
-    "axes.axisbelow": True, "axes.linewidth": 0.8, "legend.frameon": False, "legend.fontsize": 9.0, "axes.titlesize": 9.5,
-    "axes.titlelocation": "left", "lines.markersize": 6.5, "axes.formatter.useoffset": False,
+    "axes.axisbelow": True, "axes.linewidth": 0.8, "axes.titlesize": 9.5, "axes.titlelocation": "left",
+    "axes.formatter.useoffset": False,
 }
 _WIDTH, _HEIGHT = 5.6, 3.9  # inches; the page scales figures to their column
 _SMALL = 9.0  # points; names of methods
@@ -90,7 +91,7 @@ def gap_bars(summary: Summary, looks: Looks) -> Figure | None:
     figure, (axes,) = _panels(1, height=max(_HEIGHT, 1.0 + 0.26 * len(rows)))
     for place, row in enumerate(rows):
         cell = row.cells["avg_gap"]
-        axes.barh(place, cell.mean, height=0.62, color=looks[row.method][0], alpha=0.85)
+        axes.barh(place, cell.mean, height=min(0.62, 0.11 * len(rows)), color=looks[row.method][0], alpha=0.85)
         if cell.std is not None:
             axes.errorbar(cell.mean, place, xerr=cell.std, color=_INK, linewidth=1, capsize=2.5)
             values = [run.values["avg_gap"] for run in row.runs if "avg_gap" in run.values]
@@ -113,7 +114,7 @@ def time_and_gap(summary: Summary, looks: Looks) -> Figure | None:
     axes.set_xscale("log")
     for row, x, y in points:
         _point(axes, row, x, y, looks)
-    _log_ticks(axes, [x.mean for _, x, _ in points])
+    _log_ticks(axes, [max(x.mean + side * (x.std or 0), x.mean / 4) for _, x, _ in points for side in (-1, 1)])
     axes.set(xlabel="seconds", ylabel=_gap_label(summary))
     axes.margins(y=0.12)
     _nothing(axes, summary, axes.axhline)
@@ -206,8 +207,8 @@ def _name(figure: Figure, axes: Axes, points: Sequence[tuple[Row, Cell, Cell]]) 
         return
     for (row, x, y), label in zip(points, placed, strict=True):
         line = {"arrowstyle": "-", "color": _MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3} if label.far else None
-        axes.annotate(row.method, (x.mean, y.mean), xytext=(label.dx, label.dy), textcoords="offset points", ha=label.across, va=label.along,
-                      fontsize=_SMALL, arrowprops=line, zorder=4)
+        axes.annotate(row.method, (x.mean, y.mean), xytext=(label.dx, label.dy), textcoords="offset points", ha=label.across,
+                      va=label.along, fontsize=_SMALL, arrowprops=line, zorder=4)
 
 
 def _reach(axes: Axes, x: Cell, y: Cell) -> tuple[float, float, float, float]:

@@ -96,6 +96,6 @@ def _same_recipe(run: Run, oracle: Run, unchecked: bool) -> bool:
     if unchecked or run is oracle:
         return True
     if mine and theirs and mine != theirs:
-        raise InputError(f"{run.name} was trained by recipe {mine}, but the oracle in {oracle.name} by {theirs}, so there is no gap between "
-                         "them; retrain the oracle by the original's recipe.")
+        raise InputError(f"{run.name} was trained by recipe {mine}, but the oracle in {oracle.name} by {theirs}, so there is no gap "
+                         "between them; retrain the oracle by the original's recipe.")
     return bool(mine and theirs)

@@ -9,8 +9,11 @@ from typing import Any
 from mu.reporting.runs import ORACLE, Collection, Run, Task
 from mu.reporting.summary import Cell
 
-_SILENT = ("backbone", "seed")
-"""Arguments that stand elsewhere on the page."""
+SILENT = ("backbone", "seed", "init_seed", "weights")
+"""Arguments that stand elsewhere on the page, or differ between seeds by design."""
+
+USUAL = {"norm": "train", "reduction": "token_mean"}
+"""Defaults of every UnlearningModule, repeated here (and compared in a test) because its module takes seconds to import."""
 
 
 def short(value: Any) -> str:
@@ -53,8 +56,9 @@ def _torch_defaults(path: str) -> dict[str, Any]:
 def method_settings(run: Run) -> str:
     """A method's arguments and how long it ran."""
     given = run.record.facts.get("method_arguments") or {}
-    told = [f"{name}={short(value)}" for name, value in given.items() if name not in _SILENT and not _empty(value)]
-    length = [f"{run.record.facts[name]} {name}" for name in ("epochs", "steps") if run.record.facts.get(name)]
+    told = [f"{name}={short(value)}" for name, value in given.items()
+            if name not in SILENT and not _empty(value) and USUAL.get(name) != value]
+    length = [_count(run.record.facts[name], name) for name in ("epochs", "steps") if run.record.facts.get(name)]
     return "; ".join([*told, *length]) or "defaults"
 
 
@@ -86,10 +90,10 @@ def overview(collection: Collection) -> list[tuple[str, list[str]]]:
         ("command", collection.commands),
         ("finished", [collection.date] if collection.date else []),
         ("seeds", [", ".join(seeds)] if seeds else []),
-        ("backbone", _distinct(short((run.record.facts.get("method_arguments") or {}).get("backbone")) for run in oracles or runs)),
+        ("backbone", _distinct(_backbone(run) for run in oracles or runs)),
         ("recipe of original and oracle", _distinct(method_settings(run) for run in oracles)),
         ("versions", _distinct(", ".join(f"{k} {v[k]}" for k in ("mu", "torch", "lightning", "python") if k in v) for v in versions)),
-        ("hardware", _distinct(", ".join([v["device"], *([f"{v['threads']} threads"] if "threads" in v else [])]) for v in versions
+        ("hardware", _distinct(", ".join([v["device"], *([_count(v["threads"], "threads")] if "threads" in v else [])]) for v in versions
                                if "device" in v)),
     ) if values]
 
@@ -107,6 +111,19 @@ def data_table(collection: Collection) -> list[dict[str, Any]]:
             "sizes": [f"{name} {'–'.join(f'{size:,}' for size in dict.fromkeys((found[0], found[-1])))}" for name, found in sizes.items()],
         })
     return rows
+
+
+def _backbone(run: Run) -> str:
+    spec = (run.record.facts.get("method_arguments") or {}).get("backbone")
+    if not isinstance(spec, Mapping) or "class_path" not in spec:
+        return short(spec)
+    given = {name: value for name, value in (spec.get("init_args") or {}).items() if name not in SILENT}
+    return short({**spec, "init_args": given})
+
+
+def _count(number: Any, things: str) -> str:
+    """`1 epoch`, `5 epochs`."""
+    return f"{number} {things.removesuffix('s') if str(number) == '1' else things}"
 
 
 def _selector(told: Mapping[str, Any]) -> str:

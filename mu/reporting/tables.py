@@ -146,9 +146,10 @@ def _tabular(summary: Summary) -> str:
         if row.method == ORACLE:
             lines.append(r"\midrule")
     seeds = f"mean over {summary.seeds} seeds" if summary.seeds > 1 else "one seed"
-    caption = f"{latex(summary.name)}: {seeds}" + ("; in parentheses the distance to the oracle, whose closeness is the goal." if gap else ".")
-    return "\n".join([r"\begin{table}[t]", r"\centering", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{l{'r' * (lines[0].count('&'))}}}",
-                      r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    rest = "; in parentheses the distance to the oracle, whose closeness is the goal." if gap else "."
+    width = len(names) + len(gap) + 1
+    return "\n".join([r"\begin{table}[t]", r"\centering", rf"\caption{{{latex(summary.name)}: {seeds}{rest}}}",
+                      rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def _tex_value(row: Row, metric: str, summary: Summary) -> str:

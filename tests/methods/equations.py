@@ -64,6 +64,11 @@ def moved_as(module: UnlearningModule, equation: Callable[[Any, dict[str, Any]],
         torch.testing.assert_close(step, -slope, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def total(terms: dict[str, Tensor]) -> Tensor:
+    """What `training_step` minimises."""
+    return torch.stack(list(terms.values())).sum()
+
+
 def close(found: Any, expected: dict[str, Tensor]) -> None:
     for value, (name, slope) in zip(found, expected.items(), strict=True):
         torch.testing.assert_close(value.double(), slope, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")

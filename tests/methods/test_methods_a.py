@@ -25,7 +25,7 @@ from mu.methods.prune import Pruned, PruneFineTune
 from mu.methods.salun_soft import SalUnSoft
 from mu.module import UnlearningModule
 from tests.helpers import Watch, classifier, different, digits, fit, regressor, weights
-from tests.methods.equations import FAST, PLAIN, close, cross_entropy, disturb, doubled, first_batch, gradient, moved_as
+from tests.methods.equations import FAST, PLAIN, close, cross_entropy, disturb, doubled, first_batch, gradient, moved_as, total
 
 
 def test_gradient_ascent_climbs_the_forget_loss() -> None:
@@ -85,7 +85,7 @@ def test_pulled_variants_add_half_the_squared_distance(cls: Any) -> None:
     disturb(module.backbone)
     batch = first_batch(module, digits())
     module.set_mode()
-    found = torch.autograd.grad(sum(module.objective(batch.get("forget"), batch["retain"]).values()), module.backbone.parameters())
+    found = torch.autograd.grad(total(module.objective(batch.get("forget"), batch["retain"])), module.backbone.parameters())
     network = doubled(module.backbone)
     pull = 0.3 * sum((p - q.detach()).square().sum() for p, q in zip(network.parameters(), before.parameters(), strict=True))
     loss = cross_entropy(network, batch["retain"]) + pull

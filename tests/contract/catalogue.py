@@ -1,0 +1,136 @@
+"""Every method there is, and the smallest setting in which it does something.
+
+Methods are found by walking `mu.methods`; a method that is not in `SETTINGS` is tested with its defaults. Settings are only for what tiny
+models and two epochs need otherwise: a threshold that selects some of 5,000 weights, a rate at which ten steps show.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+import mu.methods
+from mu.backbones import Backbone, Classifier, Regressor
+from mu.data import UnlearningDataModule
+from mu.edit import Edit
+from mu.module import UnlearningModule
+from mu.substitutes import GaussianTarget
+from tests.helpers import EPOCHS, State, classifier, diabetes, digits, fit, regressor
+
+Arguments = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one method is run in the contract tests.
+
+    Attributes:
+        arguments: of the constructor, made anew for each run.
+        by_kind: further arguments on one kind of backbone.
+        epochs: of a run.
+        seeded: whether another seed must give other weights (a method that neither shuffles nor draws is the same under all).
+        reads_labels: whether shuffled labels must change the result.
+        kinds: the kinds of backbones that it is defined for, where the annotation admits more.
+    """
+
+    arguments: Callable[[], Arguments] = dict
+    by_kind: Mapping[str, Callable[[], Arguments]] = field(default_factory=dict)
+    epochs: int = EPOCHS
+    seeded: bool = True
+    reads_labels: bool = True
+    kinds: tuple[str, ...] = ()
+
+
+def _gaussian() -> Arguments:
+    return {"substitute": GaussianTarget()}
+
+
+SETTINGS: dict[str, Setting] = {
+    "RandomLabel": Setting(by_kind={"regressor": _gaussian}),
+    "SalUn": Setting(by_kind={"regressor": _gaussian}),
+    "SalUnSoft": Setting(by_kind={"regressor": _gaussian}),
+    # at its own rate of 5e-4 the student stays where it was, and going back to the original is the right answer
+    "SCRUBRewind": Setting(lambda: {"optimizer": lambda params: torch.optim.SGD(params, lr=0.2)}),
+    "SSD": Setting(lambda: {"alpha": 1.0, "forget_batch_size": 10, "all_batch_size": 10}, epochs=1),
+}
+
+KINDS: dict[str, tuple[type[Backbone], Callable[..., Backbone], Callable[..., UnlearningDataModule]]] = {
+    "classifier": (Classifier, classifier, digits),
+    "regressor": (Regressor, regressor, diabetes),
+}
+
+
+def methods() -> dict[str, type[UnlearningModule]]:
+    """Every concrete method of `mu.methods`, by its name."""
+    found: dict[str, type[UnlearningModule]] = {}
+    for module in pkgutil.walk_packages(mu.methods.__path__, "mu.methods."):
+        for name, cls in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            own = cls.__module__ == module.name and issubclass(cls, UnlearningModule) and not name.startswith("_")
+            if own and not inspect.isabstract(cls):
+                assert name not in found, f"two methods are called {name}"
+                found[name] = cls
+    return dict(sorted(found.items()))
+
+
+METHODS = methods()
+
+
+def setting(name: str) -> Setting:
+    """The method's setting, or its defaults."""
+    return SETTINGS.get(name, Setting(epochs=1) if issubclass(METHODS[name], Edit) else Setting())
+
+
+def kinds(name: str) -> list[str]:
+    """Kinds of backbones that the constructor's annotation admits and that there are tiny ones of."""
+    return [kind for kind, (cls, _, _) in KINDS.items()
+            if issubclass(cls, METHODS[name].admitted()) and (not setting(name).kinds or kind in setting(name).kinds)]
+
+
+PAIRS = [(name, kind) for name in METHODS for kind in kinds(name)]
+FIRST = [(name, kinds(name)[0]) for name in METHODS if kinds(name)]
+"""Each method on one backbone: the fair cut of `make test`."""
+
+
+@dataclass
+class Case:
+    """One method on one backbone, ready to be run any number of times.
+
+    Attributes:
+        name: of the method.
+        kind: of the backbone.
+        state: weights of the original.
+    """
+
+    name: str
+    kind: str
+    state: State
+
+    def backbone(self) -> Backbone:
+        """The original."""
+        return KINDS[self.kind][1](self.state)
+
+    def task(self, **changes: Any) -> UnlearningDataModule:
+        """A new task object of the kind's."""
+        return KINDS[self.kind][2](**changes)
+
+    def make(self, **changes: Any) -> UnlearningModule:
+        """The method around a new copy of the original."""
+        chosen = setting(self.name)
+        arguments = {**chosen.arguments(), **chosen.by_kind.get(self.kind, dict)(), **changes}
+        if self.kind == "regressor" and "optimizer" in inspect.signature(METHODS[self.name].__init__).parameters:
+            # rates of the image papers are far too high for targets in the hundreds
+            arguments.setdefault("optimizer", lambda params: torch.optim.SGD(params, lr=1e-4, momentum=0.9))
+        return METHODS[self.name](self.backbone(), **arguments)
+
+    def run(
+        self, seed: int = 0, task: UnlearningDataModule | None = None, arguments: Arguments | None = None, **changes: Any
+    ) -> UnlearningModule:
+        """Fit a new module on a new task."""
+        epochs = changes.pop("epochs", setting(self.name).epochs)
+        return fit(self.make(seed=seed, **(arguments or {})), task or self.task(), epochs, **changes)

@@ -1,0 +1,288 @@
+"""The contract of every method, found by walking the package: a new method is tested by existing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import mu
+from mu.backbones import Classifier
+from mu.edit import Edit
+from mu.errors import InputError
+from mu.masks import ByName
+from mu.plan import Schedule
+from tests.contract.catalogue import FIRST, METHODS, PAIRS, Case, kinds, setting
+from tests.contract.conftest import Baseline
+from tests.helpers import Snapshot, State, Watch, different, predictions, trainer, weights
+
+Baselines = Callable[[str, str], Baseline]
+REST = [pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS if pair not in FIRST]
+on_one = pytest.mark.parametrize(("name", "kind"), FIRST)
+on_all = pytest.mark.parametrize(("name", "kind"), [*FIRST, *REST])
+on_all_slow = pytest.mark.parametrize(("name", "kind"), [pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS])
+
+
+def moved(baseline: Baseline) -> list[str]:
+    """Weights of the backbone (not statistics of batch norm) that are no longer what they were."""
+    names = {name for name, _ in baseline.case.backbone().named_parameters()}
+    return [name for name in different(baseline.before, weights(baseline.module.backbone)) if name in names]
+
+
+def test_every_method_has_a_backbone_to_be_tested_on() -> None:
+    """Fails when a method's annotation admits no tiny backbone, so that it would be tested by nothing."""
+    assert METHODS
+    assert [name for name in METHODS if not kinds(name)] == []
+
+
+@on_all
+def test_it_trains(name: str, kind: str, baseline: Baselines) -> None:
+    """Fails when the fit makes no step, or moves no weight of what is served."""
+    run = baseline(name, kind)
+    assert run.module.trainer.global_step > 0
+    assert different(run.before, weights(run.module.served())) or moved(run)
+    assert all(torch.isfinite(value).all() for value in run.after.values() if value.is_floating_point())
+
+
+@on_all
+def test_the_reference_stays_bit_identical(name: str, kind: str, baseline: Baselines) -> None:
+    """Fails when the frozen original is trained, or its statistics of batch norm move because it is put into train mode."""
+    run = baseline(name, kind)
+    if run.module.needs_reference:
+        assert run.module.reference is not None
+        assert different(run.before, weights(run.module.reference)) == []
+        assert not any(layer.training for layer in run.module.reference.modules())
+
+
+@on_all
+def test_the_same_seed_gives_the_same_weights(name: str, kind: str, baseline: Baselines) -> None:
+    """Fails when a draw comes from a global generator, or when writing checkpoints changes the run (this one writes none)."""
+    torch.manual_seed(12345)
+    assert different(baseline(name, kind).after, weights(baseline(name, kind).case.run())) == []
+
+
+@on_all
+def test_another_seed_gives_other_weights(name: str, kind: str, baseline: Baselines) -> None:
+    """Fails when the seed does not reach the plan or the draws."""
+    run = baseline(name, kind)
+    changed = different(weights(run.module.served()), weights(run.case.run(seed=1).served()))
+    assert bool(changed) == setting(name).seeded
+
+
+def test_settings_name_methods_that_exist() -> None:
+    """Fails when a renamed method leaves its setting behind, and is tested with defaults that do not fit."""
+    from tests.contract.catalogue import SETTINGS
+
+    assert set(SETTINGS) <= set(METHODS)
+
+
+@on_all
+def test_a_run_resumed_inside_an_epoch_ends_alike(name: str, kind: str, baseline: Baselines) -> None:
+    """Fails when something that matters is neither in the weights nor in the checkpoint."""
+    run = baseline(name, kind)
+    middle = run.steps[len(run.steps) // 2]
+    resumed = run.case.run(ckpt_path=middle)
+    assert resumed.trainer.global_step == run.module.trainer.global_step
+    assert different(run.after, weights(resumed)) == []
+
+
+@on_all_slow
+def test_a_run_resumed_after_any_step_ends_alike(name: str, kind: str, baseline: Baselines) -> None:
+    """Fails when one place of a run (its first step, the last of an epoch) cannot be resumed from."""
+    run = baseline(name, kind)
+    for file in run.steps[:-1]:
+        assert different(run.after, weights(run.case.run(ckpt_path=file))) == [], file.name
+
+
+@on_all_slow
+def test_a_run_resumed_between_epochs_ends_alike(name: str, kind: str, baseline: Baselines) -> None:
+    """Fails when what happens at the end of an epoch is done twice, or not at all."""
+    run = baseline(name, kind)
+    for file in run.ends[:-1]:
+        assert different(run.after, weights(run.case.run(ckpt_path=file))) == [], file.name
+
+
+@on_all_slow
+def test_an_edit_killed_in_its_pass_starts_again(name: str, kind: str, baseline: Baselines, tmp_path: Path) -> None:
+    """Fails when an edit goes on with half of its statistics."""
+    run = baseline(name, kind)
+    if not isinstance(run.module, Edit):
+        pytest.skip("not an edit")
+    run.case.run(callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)])
+    assert different(run.after, weights(run.case.run(ckpt_path=tmp_path / "x.ckpt"))) == []
+
+
+@on_all
+def test_a_checkpoint_serves_what_was_trained(name: str, kind: str, baseline: Baselines) -> None:
+    """Fails when `mu.load` builds another model, or part of the answer is not in the checkpoint."""
+    run = baseline(name, kind)
+    loaded = mu.load(run.ends[-1])
+    assert type(loaded) is METHODS[name]
+    task = run.case.task()
+    expected = predictions(run.module.served(), task)
+    assert torch.equal(predictions(loaded.served(), task), expected)
+    assert torch.isfinite(expected).all()
+
+
+@on_all
+def test_a_checkpoint_is_plain_data(name: str, kind: str, baseline: Baselines) -> None:
+    """Fails when something in a checkpoint needs a pickle, or the reference is stored."""
+    for file in (baseline(name, kind).steps[0], baseline(name, kind).ends[-1]):
+        stored = torch.load(file, weights_only=True)
+        assert not [key for key in stored["state_dict"] if key.startswith("reference.")]
+
+
+@on_all
+def test_unknown_arguments_are_refused(name: str, kind: str, originals: dict[str, State]) -> None:
+    """Fails when `**kwargs` swallows a misspelt hyperparameter."""
+    with pytest.raises(TypeError, match="hyperparametre"):
+        Case(name, kind, originals[kind]).make(hyperparametre=1)
+
+
+@on_all_slow
+def test_only_the_weights_that_are_allowed_move(name: str, kind: str, originals: dict[str, State]) -> None:
+    """Fails when a step goes round the mask: a second optimizer, an edit in place, a proximal step."""
+    if "mask" not in _constructor(name):
+        pytest.skip("takes no mask")
+    case = Case(name, kind, originals[kind])
+    word = "linear" if kind == "classifier" else "network.2"
+    module = case.run(arguments={"mask": ByName([word])})
+    names = {name for name, _ in module.backbone.named_parameters()}
+    changed = [name for name in different(weights(case.backbone()), weights(module.backbone)) if name in names]
+    assert changed
+    if not METHODS[name].trains_from_scratch:
+        assert all(word in name for name in changed)
+
+
+@on_all_slow
+def test_a_method_that_reads_the_forget_part_changes_with_it(name: str, kind: str, baseline: Baselines) -> None:
+    """Fails when the forget part is read and has no effect; or has one although the method says that it does not need it."""
+    run = baseline(name, kind)
+    task = run.case.task()
+    task.setup()
+    _noise(task.datasets["forget"])
+    changed = different(weights(run.module.served()), weights(run.case.run(task=task).served()))
+    assert bool(changed) == _reads(run.module.schedule, "forget")
+
+
+@on_all_slow
+def test_shuffled_labels_change_what_uses_labels(name: str, kind: str, baseline: Baselines) -> None:
+    """Fails when labels are taken from elsewhere than the sample."""
+    run = baseline(name, kind)
+    task = run.case.task()
+    task.setup()
+    for part in ("forget", "retain"):
+        _shuffle_labels(task.datasets[part])
+    changed = different(weights(run.module.served()), weights(run.case.run(task=task).served()))
+    assert bool(changed) == setting(name).reads_labels
+
+
+@on_all_slow
+def test_frozen_statistics_stay_frozen(name: str, kind: str, originals: dict[str, State]) -> None:
+    """Fails when `norm="eval"` is undone by a hook that sets the mode by itself."""
+    if kind != "classifier" or "norm" not in _constructor(name):
+        pytest.skip("no batch norm, or no choice")
+    case = Case(name, kind, originals[kind])
+    seen: list[list[str]] = []
+
+    def look(module: Any, batch: Any, batch_idx: int) -> None:
+        buffers = {name: value for name, value in module.backbone.named_buffers() if "running" in name}
+        seen.append([name for name, value in buffers.items() if not torch.equal(value, before[name])])
+
+    before = {name: value.clone() for name, value in case.backbone().named_buffers()}
+    if METHODS[name].trains_from_scratch:
+        before |= {name: torch.full_like(value, float(name.endswith("var"))) for name, value in before.items() if "running" in name}
+    case.run(arguments={"norm": "eval"}, callbacks=[Watch(look)])
+    assert seen
+    assert not any(seen)
+
+
+@on_all_slow
+def test_dropout_is_seeded(name: str, kind: str, tmp_path: Path, originals: dict[str, State]) -> None:
+    """Fails when a hook of the base that seeds each step is overridden without `super()`."""
+    if kind != "classifier":
+        pytest.skip("one kind is enough")
+    case = Case(name, kind, originals[kind])
+    case.backbone = _with_dropout  # type: ignore[method-assign]
+    runs = []
+    for changes in ({"callbacks": [Snapshot(tmp_path / "x.ckpt", 0, 0)]}, {}, {"ckpt_path": tmp_path / "x.ckpt"}):
+        torch.seed()
+        runs.append(weights(case.run(**changes)))
+    assert different(runs[0], runs[1]) == []
+    assert different(runs[0], runs[2]) == []
+
+
+@on_all
+def test_it_is_tested_and_exported_by_what_it_serves(name: str, kind: str, baseline: Baselines) -> None:
+    """Fails when evaluation of a fresh object needs what only a fit has set up."""
+    run = baseline(name, kind)
+    again = run.case.make()
+    again.declared.add("nll")
+    task = run.case.task()
+    trainer().test(again, task, ckpt_path=str(run.ends[-1]), verbose=False)
+    found = again.evaluated()
+    assert {split: len(values["index"]) for split, values in found.items()} == {
+        split: len(ids) for split, ids in task.split.parts.items() if len(ids)}
+
+
+@on_all
+def test_a_wrong_backbone_is_refused(name: str, kind: str, originals: dict[str, State]) -> None:
+    """Fails when a method that is narrowed to one domain trains on another, or ends there in an AttributeError."""
+    admitted = kinds(name)
+    for other in {"classifier", "regressor"} - set(admitted):
+        case = Case(name, other, originals[other])
+        with pytest.raises((InputError, TypeError)):
+            case.run()
+
+
+def _constructor(name: str) -> set[str]:
+    """Names of all the arguments that a method takes, along its bases."""
+    import inspect
+
+    found: set[str] = set()
+    for cls in METHODS[name].__mro__:
+        if "__init__" in cls.__dict__ and issubclass(cls, nn.Module):
+            parameters = inspect.signature(cls.__init__).parameters
+            found |= set(parameters)
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+                break
+    return found
+
+
+def _reads(schedule: Schedule, part: str) -> bool:
+    return bool({part, "train"} & schedule.reads())
+
+
+def _noise(data: Any) -> None:
+    """Other inputs, of the same kind."""
+    generator = torch.Generator().manual_seed(3)
+    rows = data._rows
+    data._fields = {key: value.clone() for key, value in data._fields.items()}
+    for key in {"image", "input"} & set(data._fields):
+        values = data._fields[key]
+        other = torch.randperm(len(rows), generator=generator)
+        values[rows] = values[rows][other].flip(-1)
+
+
+def _shuffle_labels(data: Any) -> None:
+    generator = torch.Generator().manual_seed(4)
+    data._fields = {key: value.clone() for key, value in data._fields.items()}
+    for key in {"label", "target"} & set(data._fields):
+        values = data._fields[key][data._rows]
+        data._fields[key][data._rows] = values[torch.randperm(len(values), generator=generator)]
+
+
+def _with_dropout() -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        network = nn.Sequential(
+            nn.Conv2d(1, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5),
+            nn.Linear(72, 16), nn.ReLU(), nn.Linear(16, 10),
+        )
+    return Classifier(network=network)
+
+
