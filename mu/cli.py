@@ -50,8 +50,9 @@ def main(argv: list[str] | None = None) -> int:
             return _dispatch(words, debug)
     except SystemExit as stop:  # argparse and --help end like this
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
-    except KeyboardInterrupt:
-        print("mu: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        if not rank_of_process():
+            print(f"mu: interrupted{f'; {stop}' if str(stop) else ''}.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `mu list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -115,16 +116,15 @@ def _report(error: Exception, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
-    rank = rank_of_process()
     code = 2 if isinstance(error, InputError) else 1
-    if rank and code == 2:  # every rank finds the same fault in what the user gave; rank zero says it
+    if rank_of_process():  # rank zero speaks for all; what another rank alone has met is seen with --debug
         return code
     sentence = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, InputError | RunError):
-        sentence = f"{type(error).__name__}: {sentence.rstrip('.')}."
+        sentence = f"{type(error).__name__}: {sentence}"
     if code == 1 and not debug:
         sentence = f"{sentence.rstrip('.')}; run again with --debug for the traceback."
-    print(f"mu: {f'[rank {rank}] ' if rank else ''}{sentence}", file=sys.stderr)
+    print(f"mu: {sentence}", file=sys.stderr)
     return code
 
 

@@ -22,7 +22,7 @@ def fetch(dataset: Dataset, positions: np.ndarray) -> Part:
     many = getattr(dataset, "__getitems__", None)
     if many is None:
         return default_collate([dataset[int(i)] for i in positions])
-    rows = many([int(i) for i in positions])
+    rows = many(positions.tolist())
     return dict(rows) if isinstance(rows, Mapping) else default_collate(rows)
 
 

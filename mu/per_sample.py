@@ -264,9 +264,9 @@ class _Hooks(_Way):
         try:
             with torch.enable_grad():
                 values = self._table(batch).sum(0)
-            for number, value in enumerate(values):
-                torch.autograd.grad(value, probe, retain_graph=number + 1 < len(values), allow_unused=True)
-                after()
+                for number, value in enumerate(values):
+                    torch.autograd.grad(value, probe, retain_graph=number + 1 < len(values), allow_unused=True)
+                    after()
         finally:
             for handle in handles:
                 handle.remove()
@@ -345,7 +345,7 @@ def _square_sum(layer: Any, name: str, given: Tensor, gradient: Tensor) -> Tenso
     """`Σ_b` of the squares of `_gradient`, without making it where that can be."""
     if isinstance(layer, nn.Linear) and name == "weight" and gradient.ndim == 2:
         return gradient.square().T @ given.square()
-    if isinstance(layer, tuple(_CONVOLUTIONS)) and name == "weight" and not _grouped_is_better(layer, given):
+    if isinstance(layer, tuple(_CONVOLUTIONS)) and name == "weight" and not _grouped_is_better(layer, gradient):
         total = gradient.new_zeros(len(layer.weight), layer.weight[0].numel())
         patches = _patches(layer, given)
         # on a CPU, as many samples at a time as fit into its cache
@@ -357,16 +357,16 @@ def _square_sum(layer: Any, name: str, given: Tensor, gradient: Tensor) -> Tenso
     return _gradient(layer, name, given, gradient).square_().sum(0)
 
 
-def _grouped_is_better(layer: Any, given: Tensor) -> bool:
-    # one grouped convolution over (samples x channels): 1.1-1.5 times the batched weight gradient for 16 to 64 channels on a CPU, but
-    # 10 times for 3 or 512 channels, where products with the patches take 2-4 times (measured with oneDNN)
-    return layer.groups > 1 or (given.device.type == "cpu" and 16 <= layer.in_channels <= 64)
+def _grouped_is_better(layer: Any, gradient: Tensor) -> bool:
+    # one grouped convolution over (samples x channels): 1.1-1.5 times the batched weight gradient on a CPU for 16 to 64 channels, but 10
+    # times for 3 or 512 channels or few places, where products with the patches take 2-4 times (measured with oneDNN)
+    return layer.groups > 1 or (gradient.device.type == "cpu" and 16 <= layer.in_channels <= 64 and gradient[0, 0].numel() >= 16)
 
 
 def _convolution(layer: Any, given: Tensor, gradient: Tensor) -> Tensor:
     """Per-sample gradient of a convolution's kernel, `[B, O, C / groups, *kernel]`."""
     size, shape = len(given), layer.weight.shape
-    if not _grouped_is_better(layer, given):
+    if not _grouped_is_better(layer, gradient):
         patches = _patches(layer, given).reshape(size, shape[1:].numel(), -1)
         return torch.bmm(gradient.flatten(2), patches.transpose(1, 2)).view(size, *shape)
     weight_gradient = _CONVOLUTIONS[type(layer)]

@@ -195,6 +195,7 @@ def test_regression_shows_the_errors_it_has(tmp_path: Path) -> None:
     shown = printed(tmp_path)
     for text in ("MAE forget", "MAE test", "wasserstein", "MIA member", "seconds", "50.5 ± 0.7"):
         assert text in shown
+    assert "in parentheses the distance" in (tmp_path / "tables.tex").read_text() and "Closeness to the oracle is the goal" in shown
     assert "UA" not in shown and rows_of(tmp_path)[0]["UA"] == "" and rows_of(tmp_path)[0]["MAE/forget"] == "40.0"
     page = (tmp_path / "report.html").read_text()
     assert "Absolute error before and after" in page and "Forgetting and utility" not in page

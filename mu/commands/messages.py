@@ -237,7 +237,7 @@ def _in_words(types: str) -> str:
         words += [word.strip().strip("'") for word in literal.split(",")]
     rest = re.sub(r"typing\.Literal\[[^\]]*\]", "", types)
     for inner in re.findall(r"\b(?:list|tuple|collections\.abc\.Sequence)\[(\w+)[^\]]*\]", rest):
-        words.append("a list of " + {"int": "whole numbers", "float": "numbers", "str": "words"}.get(inner, inner))
+        words.append("a list of " + {"int": "whole numbers", "float": "numbers", "str": "words"}.get(str(inner), str(inner)))
     rest = re.sub(r"\b(?:list|tuple)\[[^\]]*\]", "", rest)
     for path in re.findall(r"<class '([^']+)'>", rest):
         if path not in ("NoneType", "torch.Tensor"):

@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NOTICES = re.compile(r"💡|(GPU|TPU|HPU|IPU) available: |Seed set to |LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES")
+_NOTICES = re.compile(r"💡|(GPU|TPU|HPU|IPU) available: |Seed set to |LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES|Initializing distributed: |"
+                      r"distributed_backend=|Loaded model weights from|Restoring states from|Restored all states from")
 _WARNINGS = (
     "does not have many workers", "module.*in eval mode at the start of training", "number of training batches.*logging interval",
     "Checkpoint directory .* exists and is not empty", "Experiment logs directory .* exists", "LeafSpec", "tensorboardX",

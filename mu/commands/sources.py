@@ -186,8 +186,9 @@ class Sources:
             found = self._find(here, wanted)
             if found is None:
                 continue
-            line = [entry for entry in line if entry[1] is not found[1]] + [found]
-            waiting += [(found[0], ast.unparse(base).partition("[")[0]) for base in found[1].bases]
+            where, node = found
+            line = [*(entry for entry in line if entry[1] is not node), found]
+            waiting += [(where, ast.unparse(base).partition("[")[0]) for base in node.bases]
         return line
 
     def _find(self, file: File, name: str) -> tuple[File, ast.ClassDef] | None:

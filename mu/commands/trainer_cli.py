@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import sys
 import zipfile
 from argparse import ArgumentError
@@ -71,6 +72,11 @@ class Session:
         """Whether a step was made; before that, nothing that a fit has written is worth keeping."""
         return self.trainer is not None and self.trainer.global_step > 0
 
+    def interrupted(self) -> KeyboardInterrupt:
+        """What an interrupted command raises."""
+        resumable = self.guard is not None and self.run is not None and (self.run / run_folder.LAST).is_file()
+        return KeyboardInterrupt(f"continue it with mu fit --run {self.run} --resume" if resumable else "")
+
 
 def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
     """Parse, build and run.
@@ -96,15 +102,15 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
         if session.guard is not None and not session.began:
             session.guard.undo()
         if isinstance(error, SystemExit) and session.trainer is not None and session.trainer.interrupted:
-            raise KeyboardInterrupt from error
+            raise session.interrupted() from error
         if isinstance(error, Exception):
             raise translated(error, session) from error
         raise
     finally:
         if shared is None:
             os.environ.pop(run_folder.SHARED, None)
-    if session.trainer is not None and session.trainer.interrupted:
-        raise KeyboardInterrupt
+    if session.trainer is not None and session.trainer.interrupted:  # older versions of Lightning return as if all were well
+        raise session.interrupted()
     if command == "fit" and not rank_of_process():
         print(f"run folder: {session.run}  (measure it: mu test --run {session.run} -c configs/suite/SUITE.yaml)")
     return 0
@@ -120,6 +126,8 @@ def translated(error: Exception, session: Session) -> Exception:
     said = " ".join(str(root).split()).rstrip(".!")
     if isinstance(root, torch.OutOfMemoryError):
         return RunError("the device ran out of memory; lower --data.batch_size, or take another --trainer.precision.")
+    if re.search(r"Connection (closed|reset) by peer|NCCL (communicator|error)", said):
+        return RunError("another rank has failed; run again with --debug, which shows the traceback of every rank.")
     if "gpu backend" in said:
         return InputError("torch finds no GPU here; take --trainer.accelerator cpu.")
     if isinstance(root, MisconfigurationException) or (session.stage == "build" and isinstance(root, ValueError | ModuleNotFoundError)):

@@ -1,9 +1,17 @@
 """Methods: one paper, one small file."""
 
+from mu.methods.bad_teacher import BadTeacher
+from mu.methods.blindspot import Blindspot
+from mu.methods.boundary_expand import BoundaryExpand
+from mu.methods.boundary_shrink import BoundaryShrink
 from mu.methods.cf_k import CFk
+from mu.methods.delete import DELETE
 from mu.methods.eu_k import EUk
 from mu.methods.finetune import FineTune
+from mu.methods.fisher_forgetting import FisherForgetting
+from mu.methods.gaussian_amnesiac import GaussianAmnesiac
 from mu.methods.gradient_ascent import GradientAscent
+from mu.methods.influence import Influence
 from mu.methods.l1_sparse import L1Sparse
 from mu.methods.neggrad_plus import NegGradPlus
 from mu.methods.prune import Pruned, PruneFineTune
@@ -14,8 +22,10 @@ from mu.methods.salun_soft import SalUnSoft
 from mu.methods.scrub import SCRUB, SCRUBRewind
 from mu.methods.ssd import SSD
 from mu.methods.train import Train
+from mu.methods.unsir import UNSIR
 
 __all__ = [
-    "SCRUB", "SSD", "CFk", "EUk", "FineTune", "GradientAscent", "L1Sparse", "NegGradPlus", "PruneFineTune", "Pruned", "RandomLabel",
-    "Retrain", "SCRUBRewind", "SalUn", "SalUnSoft", "Train",
+    "DELETE", "SCRUB", "SSD", "UNSIR", "BadTeacher", "Blindspot", "BoundaryExpand", "BoundaryShrink", "CFk", "EUk", "FineTune",
+    "FisherForgetting", "GaussianAmnesiac", "GradientAscent", "Influence", "L1Sparse", "NegGradPlus", "PruneFineTune", "Pruned",
+    "RandomLabel", "Retrain", "SCRUBRewind", "SalUn", "SalUnSoft", "Train",
 ]

@@ -39,11 +39,11 @@ class BadTeacher(UnlearningModule):
 
     def __init__(
         self, backbone: Backbone, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4), temperature: float = 1.0,
-        schedule: Schedule = Union(retain_fraction=0.3, redraw=False),  # noqa: B008 - a frozen value
-        **kwargs: Any,
+        schedule: Schedule | None = None, **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
-        self.temperature, self.schedule = temperature, schedule
+        self.temperature = temperature
+        self.schedule = Union(retain_fraction=0.3, redraw=False) if schedule is None else schedule
         self.incompetent: Backbone | None = None
 
     def configure_model(self) -> None:

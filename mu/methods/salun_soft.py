@@ -39,10 +39,9 @@ class SalUnSoft(RandomLabel):
     def __init__(
         self, backbone: Backbone, rho: float = 0.5,
         optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.013, momentum=0.9, weight_decay=5e-4),
-        schedule: Schedule = Union(),  # noqa: B008 - a frozen value
-        **kwargs: Any,
+        schedule: Schedule | None = None, **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, optimizer=optimizer, schedule=schedule, **kwargs)
+        super().__init__(backbone, optimizer=optimizer, schedule=Union() if schedule is None else schedule, **kwargs)
         if not 0 <= rho <= 1:
             raise InputError(f"rho is {rho}; the share of weights that is set back lies in [0, 1].")
         self.rho = rho

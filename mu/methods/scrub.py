@@ -98,6 +98,8 @@ class SCRUBRewind(SCRUB):
 
     def __init__(self, backbone: Classifier, **kwargs: Any) -> None:
         super().__init__(backbone, **kwargs)
+        if not isinstance(backbone, Classifier):
+            raise InputError(f"SCRUB+R counts wrong labels, so it needs a Classifier, not {type(backbone).__name__}; use SCRUB.")
         self.register_buffer("rewound_to", torch.tensor(-1))  # the epoch whose weights are held; -1 until the end
         self.forget_errors: list[float] = []  # after 0, 1, 2 ... epochs
         self.reference_error = float("nan")
@@ -151,7 +153,7 @@ class SCRUBRewind(SCRUB):
             yield {**part, "padded": part["padded"] | ~torch.isin(part["label"], classes)}  # others do not count
 
     def _forget_classes(self) -> Tensor:
-        assert isinstance(self.backbone, Classifier)
+        assert isinstance(self.backbone, Classifier)  # as __init__ made sure
         seen = torch.zeros(self.backbone.num_classes, device=self.device)
         for batch in self.passes(Forget(shuffle=False), augment=False):
             seen[batch["forget"]["label"]] = 1

@@ -30,6 +30,7 @@ Array = NDArray[np.float64]
 LIBSVM_TOLERANCE = 1e-3  # libsvm stops when the violation of the KKT conditions falls below this
 _RESIDUAL = 1e-8  # pivoted Cholesky stops when no diagonal entry of K - L L^T exceeds this (the diagonal of K is 1) ...
 _RESIDUAL_1D = 1e-11  # ... and for one feature, whose rank is so small that the tighter bound costs nothing
+_MAX_RESIDUAL = 1e-5  # a larger one moves decision values by more than libsvm's tolerance
 _COARSE = 48  # leading columns of L that give the starting point for all columns
 _MAX_PENALTY = 1e6  # beyond it, rounding of 1 - y f times the penalty is larger than the tolerance
 _BLOCK = 4_000_000  # entries of the kernel computed at once: 32 MB
@@ -121,8 +122,8 @@ def fit_svc(
         max_rank: columns of the factor of the kernel at most.
 
     Returns:
-        The fit. Its `solver` is `scikit-learn` when `max_rank` columns do not give the decision function to 1e-3, the tolerance to which
-        scikit-learn itself solves, or when the KKT conditions could not be met to 1e-3.
+        The fit. Its `solver` is `scikit-learn` when `max_rank` columns do not give the kernel to 1e-5 or the decision function to 1e-3,
+        the tolerance to which scikit-learn itself solves, or when the KKT conditions could not be met to 1e-3.
     """
     x, positive = _matrix(features), np.asarray(member).astype(bool)
     if positive.shape != x.shape[:1]:
@@ -131,7 +132,9 @@ def fit_svc(
         raise InputError("the classifier needs members and non-members, but one of the two sides is empty.")
     width = 1.0 / x.shape[1] if gamma is None else float(gamma)
     points, group, sign, count = _collapse(x, positive)
-    factor = _factor(points, width, max_rank)
+    factor, residual = _factor(points, width, max_rank)
+    if residual > _MAX_RESIDUAL:
+        return _scikit_learn(x, positive, C, width)
     mean = _sums(group, count, len(points)) @ factor / len(x)
     # sum(alpha y) = 0 makes the problem invariant under a shift of the features. Centred, they are no longer nearly parallel to the
     # column of ones that carries the intercept, without which saturated features make the Newton systems singular.
@@ -178,8 +181,8 @@ def _collapse(x: Array, positive: NDArray[np.bool_]) -> tuple[Array, NDArray[np.
     return points, pair // 2, np.where(pair % 2, 1.0, -1.0), count.astype(np.float64)
 
 
-def _factor(points: Array, gamma: float, max_rank: int) -> Array:
-    """L `[G, r]` with K ~ L L^T by greedy pivoted Cholesky.
+def _factor(points: Array, gamma: float, max_rank: int) -> tuple[Array, float]:
+    """L `[G, r]` with K ~ L L^T by greedy pivoted Cholesky, and the largest diagonal entry of K - L L^T.
 
     Greedy pivoting touches all of L for every pivot, which is bound by memory. So most pivots are found on an evenly spaced part of the
     points, all points are then projected at once by matrix products, and the search goes on with the points that are still badly served.
@@ -187,26 +190,24 @@ def _factor(points: Array, gamma: float, max_rank: int) -> Array:
     from scipy.linalg import solve_triangular
 
     part = np.arange(len(points)) if len(points) <= 6000 else np.linspace(0, len(points) - 1, 4000).astype(np.int64)
-    rows, pivots = _pivots(points[part], gamma, max_rank, np.empty((0, len(part))))
-    if len(part) < len(points):
-        pivots = part[pivots]
-        corner = rows[:, np.searchsorted(part, pivots)].T  # lower triangular: the rows of L that belong to the pivots
-        rows = solve_triangular(corner, rbf_kernel(points[pivots], points, gamma), lower=True, check_finite=False)
-        rows, _ = _pivots(points, gamma, max_rank, rows)
-    return np.ascontiguousarray(rows.T)
+    rows, pivots, residual = _pivots(points[part], gamma, max_rank, np.empty((0, len(part))))
+    if len(part) < len(points) and residual <= _MAX_RESIDUAL:
+        corner = rows[:, pivots].T  # lower triangular: the rows of L that belong to the pivots
+        rows = solve_triangular(corner, rbf_kernel(points[part[pivots]], points, gamma), lower=True, check_finite=False)
+        rows, _, residual = _pivots(points, gamma, max_rank, rows)
+    return np.ascontiguousarray(rows.T), residual
 
 
-def _pivots(points: Array, gamma: float, max_rank: int, start: Array) -> tuple[Array, NDArray[np.int64]]:
-    """Extend the rows `start` `[r, G]` of L^T until no residual exceeds the bound; returns all rows and the new pivots."""
-    begin, limit = len(start), min(max_rank, len(points))
-    rows = np.empty((max(limit, begin), len(points)))
+def _pivots(points: Array, gamma: float, max_rank: int, start: Array) -> tuple[Array, NDArray[np.int64], float]:
+    """Extend the rows `start` `[r, G]` of L^T while a residual exceeds the bound; all rows, the new pivots, the largest residual."""
+    enough = _RESIDUAL if points.shape[1] > 1 else _RESIDUAL_1D
+    begin, limit = len(start), max(len(start), min(max_rank, len(points)))
+    rows = np.empty((limit, len(points)))
     rows[:begin] = start
     residual = 1.0 - np.einsum("ij,ij->j", start, start)
     chosen: list[int] = []
-    for k in range(begin, limit):
+    while (k := begin + len(chosen)) < limit and residual.max() > enough:
         pivot = int(residual.argmax())
-        if residual[pivot] <= (_RESIDUAL if points.shape[1] > 1 else _RESIDUAL_1D):
-            return rows[:k], np.asarray(chosen, dtype=np.int64)
         row = rbf_kernel(points[pivot : pivot + 1], points, gamma)[0]
         row -= rows[:k, pivot] @ rows[:k]
         row /= np.sqrt(residual[pivot])
@@ -215,7 +216,7 @@ def _pivots(points: Array, gamma: float, max_rank: int, start: Array) -> tuple[A
         residual -= row * row
         residual[pivot] = 0.0
         chosen.append(pivot)
-    return rows[: max(limit, begin)], np.asarray(chosen, dtype=np.int64)
+    return rows[: begin + len(chosen)], np.asarray(chosen, dtype=np.int64), float(residual.max())
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,8 @@ def time_and_gap(summary: Summary, looks: Looks) -> Figure | None:
     _log_ticks(axes, [max(x.mean + side * (x.std or 0), x.mean / 4) for _, x, _ in points for side in (-1, 1)])
     axes.set(xlabel="seconds", ylabel=_gap_label(summary))
     axes.margins(y=0.12)
-    _nothing(axes, summary, axes.axhline)
-    _name(figure, axes, points)
+    gap = _nothing(axes, summary, axes.axhline)
+    _name(figure, axes, points, gap)
     return figure
 
 
@@ -174,11 +174,11 @@ def _point(axes: Axes, row: Row, x: Cell, y: Cell, looks: Looks) -> None:
                   markerfacecolor="none" if row.method == ORIGINAL else colour, label=_plain(row.method), zorder=3)
 
 
-def _nothing(axes: Axes, summary: Summary, line: Any) -> None:
-    """The original's gap as a line, named where it leaves the panel."""
+def _nothing(axes: Axes, summary: Summary, line: Any) -> float | None:
+    """The original's gap as a line, named at its end (above, or at the right); the gap."""
     row = summary.row(ORIGINAL)
     if row is None or "avg_gap" not in row.cells:
-        return
+        return None
     gap = row.cells["avg_gap"].mean
     line(gap, color=_INK, linestyle="--", linewidth=1.1, zorder=1)
     if line == axes.axvline:
@@ -187,10 +187,18 @@ def _nothing(axes: Axes, summary: Summary, line: Any) -> None:
     else:
         axes.annotate(ORIGINAL, (1, gap), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points", ha="right",
                       va="bottom", fontsize=_SMALL)
+    return gap
 
 
-def _name(figure: Figure, axes: Axes, points: Sequence[tuple[Row, Cell, Cell]]) -> None:
-    """Names beside the points where all find room without touching one another, else a legend."""
+def _name(figure: Figure, axes: Axes, points: Sequence[tuple[Row, Cell, Cell]], level: float | None = None) -> None:
+    """Names beside the points where all find room without touching one another, else a legend.
+
+    Args:
+        figure: holds the axes, with fixed margins.
+        axes: the points are drawn.
+        points: method and place.
+        level: height of the original's line, whose name stands at its right end.
+    """
     axes.autoscale_view()  # else the limits are found only when it is drawn
     width, height = axes.bbox.size
     left, bottom = axes.bbox.min
@@ -200,7 +208,11 @@ def _name(figure: Figure, axes: Axes, points: Sequence[tuple[Row, Cell, Cell]]) 
     bars = [_reach(axes, x, y) for _, x, y in points]
     lines = [(u0 - left, y - 1.0, u1 - left, y + 1.0) for (_, y), (u0, u1, _, _) in zip(centres, bars, strict=True)]
     lines += [(x - 1.0, v0 - bottom, x + 1.0, v1 - bottom) for (x, _), (_, _, v0, v1) in zip(centres, bars, strict=True)]
-    placed = place_labels(centres, radii, sizes, (width, height), lines)
+    texts = []
+    if level is not None:
+        foot = float(axes.transData.transform((axes.get_xlim()[0], level))[1]) - bottom
+        texts = [(width - 0.58 * _SMALL * len(ORIGINAL) - 4, foot, width, foot + 1.5 * _SMALL)]
+    placed = place_labels(centres, radii, sizes, (width, height), lines, texts)
     if placed is None:
         figure.set_layout_engine("constrained")
         _legend(figure, axes)

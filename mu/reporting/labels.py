@@ -25,7 +25,7 @@ class Label:
 
 def place_labels(
     centres: Sequence[tuple[float, float]], radii: Sequence[float], sizes: Sequence[tuple[float, float]], area: tuple[float, float],
-    lines: Sequence[Box] = (),
+    lines: Sequence[Box] = (), texts: Sequence[Box] = (),
 ) -> list[Label] | None:
     """Greedy placement: the most crowded point chooses first; each takes the nearest free place around it.
 
@@ -35,12 +35,13 @@ def place_labels(
         sizes: width and height of the labels.
         area: width and height that labels may not leave.
         lines: what labels should leave free too (error bars), unless there is no room otherwise.
+        texts: what else is written there.
 
     Returns:
-        One for each point, or None when some label finds no place that is free of labels and markers.
+        One for each point, or None when some label finds no place that is free of texts and markers.
     """
-    markers: list[Box] = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)]
-    return _place(centres, radii, sizes, area, [*markers, *lines]) or _place(centres, radii, sizes, area, markers)
+    taken: list[Box] = [*texts, *((x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True))]
+    return _place(centres, radii, sizes, area, [*taken, *lines]) or _place(centres, radii, sizes, area, taken)
 
 
 def _place(

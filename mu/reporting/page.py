@@ -47,7 +47,7 @@ def _section(summary: Summary) -> dict[str, Any]:
         "footnotes": footnotes(summary), "figures": figures(summary, _curves(summary)), "histograms": histograms(summary),
         "others": [_column(summary, name) for name in summary.others],
         "other_rows": [(row, [_cell(summary, row, name) for name in summary.others]) for row in summary.rows],
-        "settings": settings_table(summary.task), "original": ORIGINAL, "oracle": ORACLE,
+        "settings": settings_table(summary.task), "oracle": ORACLE, "has_oracle": summary.row(ORACLE) is not None,
     }
 
 

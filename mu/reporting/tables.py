@@ -53,12 +53,13 @@ def footnotes(summary: Summary) -> list[str]:
     if summary.metrics:
         where = "in percentage points" if summary.units.get("avg_gap") == "pp" else "in the metrics' own units"
         notes.append(f"Gap: mean distance over {', '.join(summary.metrics)} to the oracle of the same seeds, {where}; smaller is better. "
-                     "Closeness to the oracle is the goal: neither high nor low values are good by themselves. "
                      "Gap of means: the same from means over seeds, as papers report it.")
+    if summary.row(ORACLE) is not None:
+        notes.append("Closeness to the oracle is the goal: neither high nor low values are good by themselves.")
+    else:
+        notes.append("There is no oracle, so nothing says which values are good.")
     if any(row.nothing for row in summary.rows):
         notes.append("≈: no closer to the oracle than the original is (doing nothing), by more than one standard deviation over seeds.")
-    if not any(row.method == ORACLE for row in summary.rows):
-        notes.append("There is no oracle, so there are no gaps.")
     return notes
 
 
@@ -146,7 +147,7 @@ def _tabular(summary: Summary) -> str:
         if row.method == ORACLE:
             lines.append(r"\midrule")
     seeds = f"mean over {summary.seeds} seeds" if summary.seeds > 1 else "one seed"
-    rest = "; in parentheses the distance to the oracle, whose closeness is the goal." if gap else "."
+    rest = "; in parentheses the distance to the oracle, whose closeness is the goal." if summary.row(ORACLE) else "."
     width = len(names) + len(gap) + 1
     return "\n".join([r"\begin{table}[t]", r"\centering", rf"\caption{{{latex(summary.name)}: {seeds}{rest}}}",
                       rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])

@@ -50,6 +50,23 @@ def test_the_mode_of_batch_norm_is_set_again(norm: Any, originals: dict[str, Sta
     agrees(lambda: FineTune(classifier(originals["classifier"]), norm=norm, **ADAM), tmp_path / "x.ckpt", 1, 1)
 
 
+class EpochEnds(FineTune):
+    """Shrinks its weights at the end of every epoch, and more at the end of the last."""
+
+    def on_train_epoch_end(self) -> None:
+        with torch.no_grad():
+            for _, weight in self.trainable():
+                weight.mul_(0.5 if self._is_last_epoch() else 0.9)
+        super().on_train_epoch_end()
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+@pytest.mark.parametrize("cls", [EpochEnds, FineTune])
+def test_after_the_last_batch_of_an_epoch(epoch: int, cls: Any, originals: dict[str, State], tmp_path: Path) -> None:
+    """Fails when what belongs to the end of the epoch is lost: Lightning goes on with the next epoch at once."""
+    agrees(lambda: cls(classifier(originals["classifier"]), norm="recalibrate", **ADAM), tmp_path / "x.ckpt", epoch, 3)
+
+
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 1), (1, 2)], ids=str)
 def test_with_a_schedule_of_the_learning_rate(epoch: int, batch: int, originals: dict[str, State], tmp_path: Path) -> None:
     """Fails when asking Lightning for the number of steps sets up the loader before its state is restored."""

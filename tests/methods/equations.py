@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +55,9 @@ def moved_as(module: UnlearningModule, equation: Callable[[Any, dict[str, Any]],
     task, original = digits(), doubled(module.backbone)
     batch = first_batch(module, task)
     expected = gradient(original, equation(original, batch))
-    before = weights(module.backbone)
+    before, network = weights(module.backbone), cast(Any, module.backbone).network
     fit(module, task, max_steps=1, epochs=1)
-    after: Any = dict(module.backbone.network.named_parameters())
+    after: Any = dict(network.named_parameters())
     assert max(step.abs().max() for step in expected.values()) > 1e-3
     for name, slope in expected.items():
         step = (after[name].detach() - before[f"network.{name}"]).double()

@@ -66,7 +66,11 @@ def test_l1_sparse_adds_the_sum_of_all_magnitudes() -> None:
 def test_l1_sparse_weight_falls_with_the_epoch_and_ends_where_told() -> None:
     module = L1Sparse(classifier(), alpha=0.3, no_l1_epochs=1)
     seen: dict[int, float] = {}
-    fit(module, epochs=4, callbacks=[Watch(lambda m, batch, i: seen.setdefault(m.current_epoch, m.penalty_weight(m.current_epoch)))])
+
+    def see(_: UnlearningModule, batch: Any, i: int) -> None:
+        seen[module.current_epoch] = module.penalty_weight(module.current_epoch)
+
+    fit(module, epochs=4, callbacks=[Watch(see)])
     assert [round(seen[epoch], 9) for epoch in range(4)] == [0.3, 0.2, 0.1, 0.0]
     forever = L1Sparse(classifier(), alpha=0.3, no_l1_epochs=4)
     fit(forever, epochs=4)

@@ -17,8 +17,8 @@ from mu.methods.compat import SCRUBWorstCase
 from mu.methods.scrub import SCRUB, SCRUBRewind
 from mu.module import UnlearningModule
 from mu.plan import Forget, Retain
-from tests.helpers import Watch, classifier, different, digits, fit, trainer, weights
-from tests.methods.equations import FAST, close, cross_entropy, distillation, disturb, doubled, gradient
+from tests.helpers import Watch, classifier, different, digits, fit, regressor, trainer, weights
+from tests.methods.equations import FAST, close, cross_entropy, distillation, disturb, doubled, gradient, total
 
 
 def test_scrub_distils_away_from_the_teacher_on_forget_and_towards_it_on_retain() -> None:
@@ -124,7 +124,9 @@ def test_scrub_rewind_counts_the_original_as_epoch_zero(errors: list[float], ref
     assert not different([original, *watch.states][chosen], weights(backbone))
 
 
-def test_scrub_rewind_wants_validation_samples_and_a_fresh_run(tmp_path: Path) -> None:
+def test_scrub_rewind_wants_a_classifier_validation_samples_and_a_fresh_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Classifier"):
+        SCRUBRewind(regressor())  # type: ignore[arg-type]
     with pytest.raises(InputError, match="validation"):
         fit(SCRUBRewind(classifier()), digits(validation_size=0))
     module = SCRUBRewind(classifier(), optimizer=FAST)
