@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import reduce
 from math import isfinite
-from operator import add
 from typing import Any, Literal, get_args, get_type_hints
 
 import torch
@@ -90,6 +90,7 @@ class UnlearningModule(LightningModule, Recorded):
         self._curves: dict[str, MeanMetric] = {}
         self._suspect: tuple[int, Tensor] | None = None
         self._first_step: int | None = None
+        self._epoch_end_due = False
         self.phase = 0
 
     @classmethod
@@ -190,6 +191,9 @@ class UnlearningModule(LightningModule, Recorded):
         self._first_step = self.trainer.global_step
         self.set_mode()
         self._tell_length()
+        if self._epoch_end_due:
+            self._epoch_end_due = False
+            self.on_train_epoch_end()
 
     def on_train_epoch_start(self) -> None:
         """Lightning keeps the mode that it finds, and `from_pretrained` returns eval; so the mode is set here."""
@@ -265,7 +269,7 @@ class UnlearningModule(LightningModule, Recorded):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the objective's terms."""
         terms = self.objective(*self.ready(batch))
-        loss = reduce(add, terms.values())
+        loss = functools.reduce(operator.add, terms.values())
         self.check_finite(loss)
         self.log_terms(terms)
         return loss
@@ -317,9 +321,9 @@ class UnlearningModule(LightningModule, Recorded):
                 self.recalibrate()
 
     def _is_last_epoch(self) -> bool:
-        epochs = self.trainer.max_epochs
+        epochs, finished = self.trainer.max_epochs, self.trainer.fit_loop.epoch_progress.current.processed
         # `done` is asked last, because at the end of the last epoch it moves Lightning's count of epochs on
-        return (epochs is not None and self.current_epoch + 1 == epochs) or self.trainer.fit_loop.done
+        return (epochs is not None and 0 <= epochs <= finished) or self.trainer.fit_loop.done
 
     @torch.no_grad()
     def recalibrate(self) -> None:
@@ -489,7 +493,10 @@ class UnlearningModule(LightningModule, Recorded):
 
         self._stop_if_not_finite()
         self._check_weights()
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress
         checkpoint["mu"] = {
+            # from a checkpoint written right after an epoch's last batch, Lightning goes on with the next epoch and ends this one never
+            "epoch_end_due": bool(batches.is_last_batch and batches.total.completed < batches.total.processed),
             "version": mu.__version__, "spec": spec_of(self), "original_hash": self.original_hash, "recipe": self.recipe_hash(),
             "seconds": dict(self.stopwatch.seconds()), "split": self.task.split.hash if self.task is not None else "",
             "train_split": self.task.original_split.train_hash if self.task is not None else "",
@@ -498,6 +505,7 @@ class UnlearningModule(LightningModule, Recorded):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to resume from other original weights."""
         record = checkpoint.get("mu", {})
+        self._epoch_end_due = bool(record.get("epoch_end_due")) and self._resuming()
         if not self.stopwatch.seconds():  # a fresh process: what the run took before belongs to it
             self.stopwatch.add(record.get("seconds", {}))
         if self.original_hash and record.get("original_hash") not in ("", None, self.original_hash) and self._resuming():

@@ -198,7 +198,7 @@ class _Vmap(_Way):
 # ---- hooks ------------------------------------------------------------------------------------------------------------------------------
 
 _CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {nn.Conv1d: conv1d_weight, nn.Conv2d: conv2d_weight, nn.Conv3d: conv3d_weight}
-_CACHE = 1 << 18  # numbers
+_CACHE = 1 << 20  # numbers
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Use = tuple[Any, str, Tensor, Tensor]
 """A layer, the name of its weight, the layer's input, the gradient of its output."""
@@ -345,16 +345,12 @@ def _square_sum(layer: Any, name: str, given: Tensor, gradient: Tensor) -> Tenso
     """`Σ_b` of the squares of `_gradient`, without making it where that can be."""
     if isinstance(layer, nn.Linear) and name == "weight" and gradient.ndim == 2:
         return gradient.square().T @ given.square()
-    if isinstance(layer, tuple(_CONVOLUTIONS)) and name == "weight" and not _grouped_is_better(layer, gradient):
-        total = gradient.new_zeros(len(layer.weight), layer.weight[0].numel())
-        patches = _patches(layer, given)
-        # on a CPU, as many samples at a time as fit into its cache
-        chunk = max(1, _CACHE // max(patches[0].numel(), total.numel())) if given.device.type == "cpu" else len(given)
-        for seen, arrived in zip(patches.split(chunk), gradient.flatten(2).split(chunk), strict=True):
-            each = torch.bmm(arrived, seen.reshape(len(arrived), total.shape[1], -1).transpose(1, 2))
-            total += each.square_().sum(0)
-        return total.view_as(layer.weight)
-    return _gradient(layer, name, given, gradient).square_().sum(0)
+    chunk = len(given)
+    if given.device.type == "cpu" and isinstance(layer, tuple(_CONVOLUTIONS)) and name == "weight":
+        patch = 0 if _grouped_is_better(layer, gradient) else layer.weight[0].numel() * gradient[0, 0].numel()
+        chunk = max(1, _CACHE // max(patch, layer.weight.numel()))  # as many samples at a time as fit into the cache
+    rows = zip(given.split(chunk), gradient.split(chunk), strict=True)
+    return sum((_gradient(layer, name, *row).square_().sum(0) for row in rows), start=gradient.new_zeros(()))
 
 
 def _grouped_is_better(layer: Any, gradient: Tensor) -> bool:

@@ -17,18 +17,19 @@ from mu.module import UnlearningModule
 State = dict[str, Tensor]
 EPOCHS = 2
 """Enough for a checkpoint inside an epoch, one between two epochs, and something to resume."""
+_SIZES: dict[str, Any] = {
+    "selector": tasks.RandomFraction(0.4), "train_size": 61, "validation_size": 11, "batch_size": 10, "curves": [], "eval_batch_size": 500,
+}
 
 
 def digits(**changes: Any) -> tasks.Digits:
     """61 scans: 24 to forget in batches of 10, 10 and 4, and 37 to retain in four batches, the last of 7."""
-    given: dict[str, Any] = {"train_size": 61, "validation_size": 11, "batch_size": 10, "curves": [], "eval_batch_size": 500}
-    return tasks.Digits(tasks.RandomFraction(0.4), **{**given, **changes})
+    return tasks.Digits(**{**_SIZES, **changes})
 
 
 def diabetes(**changes: Any) -> tasks.Diabetes:
     """61 patients, divided as the digits are."""
-    given: dict[str, Any] = {"train_size": 61, "validation_size": 11, "batch_size": 10, "curves": [], "eval_batch_size": 500}
-    return tasks.Diabetes(tasks.RandomFraction(0.4), **{**given, **changes})
+    return tasks.Diabetes(**{**_SIZES, **changes})
 
 
 def classifier(state: Mapping[str, Tensor] | None = None, **changes: Any) -> Classifier:

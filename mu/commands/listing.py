@@ -66,8 +66,10 @@ def needs(part: Part) -> str:
 
 def assigned(part: Part, name: str) -> bool:
     """Whether a constructor sets it."""
+    inits = [(file, entry) for file, node in part.line for entry in node.body
+             if isinstance(entry, ast.FunctionDef) and entry.name == "__init__" and f"self.{name}" in file.text]
     return any(isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Store)
-               for _, init in part.constructors() for node in ast.walk(init))
+               for _, init in inits for node in ast.walk(init))
 
 
 def print_table(titles: list[str], rows: list[list[str]]) -> None:

@@ -61,8 +61,12 @@ class File:
         """Module and name behind each name that the file imports."""
         package = self.module if self.path.name == "__init__.py" else self.module.rpartition(".")[0]
         found = {}
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.ImportFrom):
+        waiting = list(self.tree.body)
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, ast.If | ast.Try):  # TYPE_CHECKING, optional libraries
+                waiting += node.body + node.orelse
+            elif isinstance(node, ast.ImportFrom):
                 parents = package.split(".")[: len(package.split(".")) - (node.level - 1)] if node.level else []
                 module = ".".join([*parents, *([node.module] if node.module else [])])
                 found |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
@@ -95,24 +99,31 @@ class Part:
         """First line of its docstring."""
         return (ast.get_docstring(self.node) or ast.get_docstring(self.file.tree) or "").split("\n\n")[0].replace("\n", " ").strip()
 
-    def attribute(self, name: str) -> ast.expr | Function | None:
-        """What a class attribute or method is defined as, by the first class of the line that has it."""
+    @cached_property
+    def _definitions(self) -> dict[str, tuple[ast.ClassDef, ast.expr | Function]]:
+        """Class attributes and methods by name, with the class of the line that has the first definition."""
+        found: dict[str, tuple[ast.ClassDef, ast.expr | Function]] = {}
         for _, node in self.line:
             for entry in node.body:
-                if isinstance(entry, Function) and entry.name == name:
-                    return entry
-                targets = entry.targets if isinstance(entry, ast.Assign) else [entry.target] if isinstance(entry, ast.AnnAssign) else []
-                if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-                    return entry.value  # type: ignore[union-attr]
-        return None
+                if isinstance(entry, Function):
+                    found.setdefault(entry.name, (node, entry))
+                elif isinstance(entry, ast.Assign | ast.AnnAssign) and entry.value is not None:
+                    targets = entry.targets if isinstance(entry, ast.Assign) else [entry.target]
+                    for target in targets:
+                        if isinstance(target, ast.Name):
+                            found.setdefault(target.id, (node, entry.value))
+        return found
+
+    def attribute(self, name: str) -> ast.expr | Function | None:
+        """What a class attribute or method is defined as, by the first class of the line that has it."""
+        return self._definitions[name][1] if name in self._definitions else None
 
     @property
     def abstract(self) -> bool:
         """Whether a method is still missing: the definition in force is `@abstractmethod` or does nothing but raise."""
-        names = {entry.name for _, node in self.line for entry in node.body if isinstance(entry, Function)}
-        stubs = {name for name in names if isinstance(found := self.attribute(name), Function) and _is_stub(found)}
-        if "objective" in stubs and not _is_own(self, "training_step"):
-            return True
+        stubs = {name for name, (_, found) in self._definitions.items() if isinstance(found, Function) and _is_stub(found)}
+        if "objective" in stubs and self._definitions["training_step"][0].name in ROOTS.values():
+            return True  # a method overrides the one or the other
         return bool(stubs - {"objective"})
 
     def constructors(self) -> Iterator[tuple[ast.ClassDef, ast.FunctionDef]]:
@@ -139,12 +150,6 @@ def _is_stub(function: Function) -> bool:
         return True
     body = [entry for entry in function.body if not (isinstance(entry, ast.Expr) and isinstance(entry.value, ast.Constant))]
     return len(body) == 1 and isinstance(body[0], ast.Raise)
-
-
-def _is_own(part: Part, method: str) -> bool:
-    """Whether a class of the line below the root defines the method."""
-    return any(entry.name == method for _, node in part.line if node.name not in ROOTS.values()
-               for entry in node.body if isinstance(entry, Function))
 
 
 class Sources:
@@ -197,10 +202,10 @@ class Sources:
             seen.add((file.module, name))
             if name in file.classes:
                 return file, file.classes[name]
-            module, name = file.imported.get(name, ("", ""))
-            if module not in self.files:
+            target = file.imported.get(name)
+            if target is None or target[0] not in self.files:
                 return None
-            file = self.files[module]
+            file, name = self.files[target[0]], target[1]
         return None
 
 

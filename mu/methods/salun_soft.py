@@ -60,6 +60,7 @@ class SalUnSoft(RandomLabel):
     @torch.no_grad()
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Remember the weights at the start of the epoch (`on_train_epoch_start` is not called where a run resumes inside one)."""
+        super().on_train_batch_start(batch, batch_idx)
         if batch_idx == 0:
             torch._foreach_copy_(self._starts(), [weight for _, weight in self.trainable()])
 

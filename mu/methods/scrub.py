@@ -107,9 +107,9 @@ class SCRUBRewind(SCRUB):
 
     def on_train_start(self) -> None:
         """The error of the untouched original; a resumed run has brought it along."""
-        super().on_train_start()
         if int(self.rewound_to) >= 0:
             raise InputError("this run of SCRUB+R is finished and rewound; to train longer, begin again with a larger trainer.max_epochs.")
+        super().on_train_start()  # which ends an epoch, and may rewind, where a checkpoint was written right before that
         if not self.forget_errors:
             with self.stopwatch("rewind"):
                 self.forget_errors.append(self.forget_error())

@@ -1,8 +1,8 @@
 """Per-example quantities of a classifier, and the accuracies made of them.
 
-All functions are pure and take logits `[N, K]` of any floating type; they compute in float64 from log-softmax, so that saturated
-probabilities neither overflow nor become NaN. Entropies and divergences are in nats, accuracies in percent. Labels are int64 `[N]` in
-`[0, K)`. Wrong shapes, an empty batch and labels out of range raise `InputError`, NaN and +infinity raise `RunError`.
+All functions are pure and take logits `[N, K]` of any floating type; they compute in float64 from log-probabilities, so that
+saturated predictions neither overflow nor become NaN nor lose their distance to 1. Entropies are in nats, accuracies in percent.
+Labels are int64 `[N]` in `[0, K)`. Wrong shapes, an empty batch and labels out of range raise `InputError`, NaN and +infinity `RunError`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ def check_logits(logits: Tensor, label: Tensor | None = None) -> Tensor:
 
 def _at_label(values: Tensor, label: Tensor) -> Tensor:
     return values.gather(1, label.to(torch.int64)[:, None])[:, 0]
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Log-softmax of float64 `[N, K]` that keeps the digits of log p near p = 1, which log-softmax loses to the size of the logits."""
+    top = logits.argmax(dim=1, keepdim=True)
+    below = logits - logits.gather(1, top)
+    rest = below.exp().scatter(1, top, 0.0).sum(dim=1, keepdim=True)
+    return below - torch.log1p(rest)
 
 
 def log_complement(log_prob: Tensor) -> Tensor:
@@ -59,17 +67,19 @@ def unlearning_accuracy(logits: Tensor, label: Tensor) -> float:
 
 def confidence(logits: Tensor, label: Tensor) -> Tensor:
     """Probability of the true class: float64 `[N]` in [0, 1]."""
-    return _at_label(check_logits(logits, label).log_softmax(dim=1), label).exp()
+    return _at_label(log_probabilities(check_logits(logits, label)), label).exp()
 
 
 def nll(logits: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy of each example in nats: float64 `[N]`, never negative."""
-    return -_at_label(check_logits(logits, label).log_softmax(dim=1), label)
+    return -_at_label(log_probabilities(check_logits(logits, label)), label)
 
 
 def entropy(logits: Tensor) -> Tensor:
     """Shannon entropy of the prediction in nats: float64 `[N]` in [0, log K], with p log p = 0 at p = 0."""
-    return torch.special.entr(check_logits(logits).softmax(dim=1)).sum(dim=1)
+    log_prob = log_probabilities(check_logits(logits))
+    prob = log_prob.exp()
+    return -torch.where(prob > 0, prob * log_prob, 0.0).sum(dim=1)
 
 
 def modified_entropy(logits: Tensor, label: Tensor) -> Tensor:
@@ -78,12 +88,12 @@ def modified_entropy(logits: Tensor, label: Tensor) -> Tensor:
     It is 0 for a confident right prediction and large for a confident wrong one, where the plain entropy is 0 for both.
     Source: Song and Mittal, "Systematic evaluation of privacy risks of machine learning models", USENIX Security 2021.
     """
-    log_prob = check_logits(logits, label).log_softmax(dim=1)
+    log_prob = log_probabilities(check_logits(logits, label))
     prob, complement = log_prob.exp(), log_complement(log_prob)
-    wrong = torch.where(prob > 0, prob * complement, 0.0)
+    wrong = torch.where(prob > 0, prob * complement, 0.0).scatter(1, label.to(torch.int64)[:, None], 0.0)
     # 1 - p_y as exp(log(1 - p_y)): a p_y that rounds to 1 keeps its distance to 1
     right = _at_label(complement, label).exp() * _at_label(log_prob, label)
-    return -(right + wrong.sum(dim=1) - _at_label(wrong, label)).clamp(max=0.0)
+    return -(right + wrong.sum(dim=1))
 
 
 def modified_entropy_reference(logits: Tensor, label: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mu.errors import InputError, RunError
-from mu.metrics.classification import check_logits
+from mu.metrics.classification import check_logits, log_probabilities
 
 PAPERS_FOUR = ("UA", "RA", "TA", "MIA")
 """What the papers' average gap is taken over: Fan et al., "SalUn", ICLR 2024, Table 1."""
@@ -134,7 +134,7 @@ def _log_probabilities(logits: Tensor, oracle_logits: Tensor) -> tuple[Tensor, T
     if logits.shape != oracle_logits.shape:
         raise InputError(f"the two models' logits have shapes {tuple(logits.shape)} and {tuple(oracle_logits.shape)}; give the same "
                          "samples of both.")
-    return check_logits(logits).log_softmax(dim=1), check_logits(oracle_logits.to(logits.device)).log_softmax(dim=1)
+    return log_probabilities(check_logits(logits)), log_probabilities(check_logits(oracle_logits.to(logits.device)))
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def attack_features(attack: str, logits: Tensor, label: Tensor) -> Array:
     elif attack == "m_entropy_ref":
         feature = classification.modified_entropy_reference(logits, label)
     elif attack == "prob":
-        feature = classification.check_logits(logits, label).softmax(dim=1)
+        feature = classification.log_probabilities(classification.check_logits(logits, label)).exp()
     else:
         raise InputError(f"there is no attack {attack}; the attacks are {', '.join(ATTACKS)} and m_entropy_ref.")
     return feature.cpu().numpy().reshape(len(logits), -1)

@@ -48,13 +48,19 @@ class RandomImages(UnlearningDataModule):
 
 
 class Marks(Callback):
-    """Tells the measurement where a training step begins, and where the last one has ended with all that belongs to its epoch."""
+    """Tells the measurement where a training step begins, and where the last one has ended with all that belongs to its epoch.
 
-    def __init__(self, mark: Mark) -> None:
-        self.mark = mark
+    Args:
+        mark: is called then.
+        every: only before every so-manieth step.
+    """
+
+    def __init__(self, mark: Mark, every: int = 1) -> None:
+        self.mark, self.every = mark, every
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.mark()
+        if batch_idx % self.every == 0:
+            self.mark()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.mark()

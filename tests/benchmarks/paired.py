@@ -3,7 +3,7 @@
 Both run in a thread of their own and take turns, unit by unit (a unit is a training step, or whatever the work marks), so that what
 else the machine does falls on both alike. What is counted is the CPU time of the working thread (`time.thread_time`), because a busy
 machine makes wall time mean little; with one torch thread that is all of the arithmetic, the backward pass on a CPU included. The
-first round (start-up, caches, the libraries' first calls) is dropped. A ratio is the median over rounds of (units of the first) /
+first rounds (start-up, caches, the libraries' first calls) are dropped. A ratio is the median over rounds of (units of the first) /
 (units of the second).
 
 The allocator is held still. By default glibc gives what is freed at the top of its heap back to the system and faults it in again, on a
@@ -52,7 +52,7 @@ class Paired:
     """What was measured.
 
     Attributes:
-        first, second: seconds of CPU time of each round after the first.
+        first, second: seconds of CPU time of each round after the warm-up.
         results: what the two pieces of work returned.
         units: units in a round.
     """
@@ -86,13 +86,14 @@ def hold_memory() -> None:
             mallopt(option, value)
 
 
-def paired(first: Work, second: Work, units: int = 1) -> Paired:
+def paired(first: Work, second: Work, units: int = 1, warmup: int = 1) -> Paired:
     """Run both to their ends, taking turns at every mark.
 
     Args:
         first: e.g. a fit by a trainer (`Marks` calls `mark` there).
         second: what it is compared with; as many units.
         units: how many units make a round (the steps of an epoch).
+        warmup: how many rounds are dropped.
     """
     threads_before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -110,8 +111,8 @@ def paired(first: Work, second: Work, units: int = 1) -> Paired:
         if side.error is not None:
             raise side.error
     counts = [len(side.seconds) for side in sides]
-    assert counts[0] == counts[1] and counts[0] % units == 0 and counts[0] > units, f"{counts} units, in rounds of {units}"
-    rounds = [[sum(side.seconds[at : at + units]) for at in range(units, counts[0], units)] for side in sides]
+    assert counts[0] == counts[1] and counts[0] % units == 0 and counts[0] > warmup * units, f"{counts} units, in rounds of {units}"
+    rounds = [[sum(side.seconds[at : at + units]) for at in range(warmup * units, counts[0], units)] for side in sides]
     return Paired(rounds[0], rounds[1], (sides[0].result, sides[1].result), units)
 
 

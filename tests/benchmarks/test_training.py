@@ -34,8 +34,11 @@ def test_an_epoch_costs_what_a_bare_loop_costs(method: Any, forget: int, retain:
     module: UnlearningModule = method(resnet20())
     names = module.schedule.reads()
     sizes, batch = {name: data.sizes[name] for name in names}, dict.fromkeys(names, BATCH)
-    orders = [[(name, torch.as_tensor(rows.positions), torch.as_tensor(rows.visits)) for step in plan(module.schedule, epoch, sizes, batch, 0)
-               for name, rows in step.parts.items()] for epoch in range(EPOCHS)]
+    orders = [
+        [(name, torch.as_tensor(rows.positions), torch.as_tensor(rows.visits))
+         for step in plan(module.schedule, epoch, sizes, batch, 0) for name, rows in step.parts.items()]
+        for epoch in range(EPOCHS)
+    ]
 
     def ours(mark: Mark) -> Any:
         trainer(EPOCHS, Marks(mark)).fit(module, datamodule=data)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import mu.methods
+import tasks
 from mu.backbones import Backbone, Classifier, Regressor
 from mu.data import UnlearningDataModule
 from mu.edit import Edit
@@ -34,16 +35,16 @@ class Setting:
         arguments: of the constructor, made anew for each run.
         by_kind: further arguments on one kind of backbone.
         epochs: of a run.
+        task: arguments of the task, for methods that forget whole classes.
         seeded: whether another seed must give other weights (a method that neither shuffles nor draws is the same under all).
-        reads_labels: whether shuffled labels must change the result.
         kinds: the kinds of backbones that it is defined for, where the annotation admits more.
     """
 
     arguments: Callable[[], Arguments] = dict
     by_kind: Mapping[str, Callable[[], Arguments]] = field(default_factory=dict)
     epochs: int = EPOCHS
+    task: Arguments = field(default_factory=dict)
     seeded: bool = True
-    reads_labels: bool = True
     kinds: tuple[str, ...] = ()
 
 
@@ -51,13 +52,27 @@ def _gaussian() -> Arguments:
     return {"substitute": GaussianTarget()}
 
 
+def _conv_linear() -> Arguments:
+    from mu.methods import Pruned
+
+    return {"mask": Pruned(scope="conv_linear", rate=0.5)}
+
+
 SETTINGS: dict[str, Setting] = {
+    "Blindspot": Setting(lambda: {"proxy_epochs": 1}),
+    "FisherForgetting": Setting(lambda: {"batch_size": 10}, epochs=1),
+    "FisherForgettingReference": Setting(lambda: {"batch_size": 10}, epochs=1),
+    "InfluenceReference": Setting(epochs=1, seeded=False),
+    "PruneFineTune": Setting(by_kind={"regressor": _conv_linear}),
     "RandomLabel": Setting(by_kind={"regressor": _gaussian}),
     "SalUn": Setting(by_kind={"regressor": _gaussian}),
     "SalUnSoft": Setting(by_kind={"regressor": _gaussian}),
     # at its own rate of 5e-4 the student stays where it was, and going back to the original is the right answer
-    "SCRUBRewind": Setting(lambda: {"optimizer": lambda params: torch.optim.SGD(params, lr=0.2)}),
+    "SCRUBRewind": Setting(lambda: {"optimizer": lambda params: torch.optim.SGD(params, lr=0.05)}),
+    # one epoch shows forget alone, the next retain alone
+    "SCRUBWorstCase": Setting(lambda: {"msteps": 1}),
     "SSD": Setting(lambda: {"alpha": 1.0, "forget_batch_size": 10, "all_batch_size": 10}, epochs=1),
+    "UNSIR": Setting(lambda: {"noise_size": 8, "noise_steps": 3}, task={"selector": tasks.ByClass([3, 5])}),
 }
 
 KINDS: dict[str, tuple[type[Backbone], Callable[..., Backbone], Callable[..., UnlearningDataModule]]] = {
@@ -117,7 +132,7 @@ class Case:
 
     def task(self, **changes: Any) -> UnlearningDataModule:
         """A new task object of the kind's."""
-        return KINDS[self.kind][2](**changes)
+        return KINDS[self.kind][2](**{**setting(self.name).task, **changes})
 
     def make(self, **changes: Any) -> UnlearningModule:
         """The method around a new copy of the original."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
@@ -65,6 +66,28 @@ class EpochEnds(FineTune):
 def test_after_the_last_batch_of_an_epoch(epoch: int, cls: Any, originals: dict[str, State], tmp_path: Path) -> None:
     """Fails when what belongs to the end of the epoch is lost: Lightning goes on with the next epoch at once."""
     agrees(lambda: cls(classifier(originals["classifier"]), norm="recalibrate", **ADAM), tmp_path / "x.ckpt", epoch, 3)
+
+
+class SavesAfterValidation(Callback):
+    """A checkpoint at the end of an epoch's validation, which Lightning runs before the epoch ends."""
+
+    def __init__(self, file: Path, epoch: int) -> None:
+        self.file, self.epoch = file, epoch
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            trainer.save_checkpoint(self.file)
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_after_the_validation_of_an_epoch(epoch: int, originals: dict[str, State], tmp_path: Path) -> None:
+    """Fails when the end of the epoch is lost, or comes twice."""
+    def run(**changes: Any) -> State:
+        module = EpochEnds(classifier(originals["classifier"]), **ADAM)
+        return weights(fit(module, digits(curves=["forget"]), 3, limit_val_batches=1.0, **changes))
+
+    alone = run(callbacks=[SavesAfterValidation(tmp_path / "x.ckpt", epoch)])
+    assert different(alone, run(ckpt_path=tmp_path / "x.ckpt")) == []
 
 
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 1), (1, 2)], ids=str)

@@ -1,0 +1,115 @@
+"""Commands that answer without torch, and how fast."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mu as package
+from tests.cli.conftest import REPOSITORY, Mu
+
+SECONDS = 0.5
+"""The promise. Measured as processor time, so that other tests on the machine do not count; on an idle one it is the time one waits."""
+
+
+def process(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`mu` in a process of its own, as the console script starts it."""
+    start = "import sys; sys.path.remove(''); from mu.cli import main; sys.exit(main())"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.run([sys.executable, "-c", start, *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"], ["list", "methods"], ["show", "SalUn"]], ids=" ".join)
+def test_answers_at_once(words: list[str]) -> None:
+    """Fails when one of these commands imports torch, or reads more sources than it needs."""
+    taken = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        answer = process(*words)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert answer.returncode == 0, answer.stderr
+    assert min(taken) < SECONDS, f"best of three: {min(taken):.2f} s"
+
+
+def test_light_commands_import_nothing_heavy() -> None:
+    """Whatever the machine's speed; also the errors that a configuration file alone can cause."""
+    start = (
+        "import sys; from mu.cli import main\n"
+        "for words in ('--help', 'list methods', 'list tasks', 'show SSD', 'fti', 'fit -c nowhere.yaml'): main(words.split())\n"
+        "print(sorted(set(sys.modules) & {'torch', 'lightning', 'numpy', 'timm', 'torchvision', 'sklearn', 'mu.methods', 'tasks'}))"
+    )
+    answer = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
+    assert answer.stdout.strip().splitlines()[-1] == "[]", answer.stdout + answer.stderr
+
+
+def test_help_names_every_command(mu: Mu) -> None:
+    from mu.cli import COMMANDS
+
+    for words in ([], ["--help"], ["-h"]):
+        answer = mu(*words)
+        assert answer.code == 0
+        assert all(f"mu {command}" in answer.out for command in COMMANDS)
+
+
+def test_version(mu: Mu) -> None:
+    assert mu("--version").out.strip() == f"mu {package.__version__}"
+
+
+def test_help_of_fit_is_lightnings_and_names_our_options(mu: Mu) -> None:
+    answer = mu("fit", "--help")
+    assert answer.code == 0
+    for word in ("--trainer.max_epochs", "--model", "--data", "--ckpt_path", "--print_config", "--run DIR", "--resume"):
+        assert word in answer.out
+    assert "torch.optim" not in answer.out.partition("--model")[2].partition("--data")[0]
+
+
+@pytest.mark.parametrize(("word", "meant"), [("fti", "fit"), ("tets", "test"), ("lst", "list"), ("benhc", "bench")])
+def test_unknown_command_names_the_closest(mu: Mu, word: str, meant: str) -> None:
+    answer = mu(word)
+    assert answer.code == 2
+    assert answer.sentence == f"there is no command '{word}'; did you mean '{meant}'?"
+
+
+def test_option_before_the_command(mu: Mu) -> None:
+    assert "the first word is a command" in mu("-c", "task.yaml", "fit").sentence
+
+
+def test_unexpected_error_is_one_sentence_and_a_traceback_with_debug(mu: Mu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: letting an exception through, or forgetting `--debug`."""
+    from mu.commands import listing
+
+    def fail(argv: list[str]) -> int:
+        raise ZeroDivisionError("a bug\nover two lines")
+
+    monkeypatch.setattr(listing, "main", fail)
+    answer = mu("list")
+    assert answer.code == 1
+    assert answer.sentence == "ZeroDivisionError: a bug over two lines; run again with --debug for the traceback."
+    debugged = mu("list", "--debug")
+    assert debugged.code == 1
+    assert "Traceback" in debugged.err
+
+
+def test_other_ranks_are_silent(mu: Mu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    answer = mu("fti")
+    assert (answer.code, answer.err) == (2, "")
+
+
+def test_main_leaves_argv_and_path_as_they_were(mu: Mu) -> None:
+    before = list(sys.argv), list(sys.path), sys.modules["__main__"].__spec__
+    mu("fit", "-c", "task.yaml", "-c", "method.yaml", "--print_config")
+    assert (list(sys.argv), list(sys.path), sys.modules["__main__"].__spec__) == before
+
+
+def test_as_a_file(tmp_path: Path) -> None:
+    """Lightning starts further ranks with the file of `mu.cli`, whose folder must not come first on the path."""
+    file = Path(package.__file__).with_name("cli.py")
+    answer = subprocess.run([sys.executable, str(file), "--version"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert answer.stdout.strip() == f"mu {package.__version__}"

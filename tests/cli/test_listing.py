@@ -1,0 +1,141 @@
+"""`mu list` and `mu show` read sources; what they say is checked against the imported classes."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+import pytest
+
+import mu.methods
+from mu.commands.listing import domains, needs
+from mu.commands.papers import Paper, paper_of
+from mu.commands.show import arguments
+from mu.commands.sources import ROOTS, Part, Sources
+from mu.module import UnlearningModule
+from tests.cli.conftest import CONFIGS, Mu
+
+SOURCES = Sources()
+METHODS = {part.name: part for part in SOURCES.parts("methods")}
+
+
+def imported(part: Part) -> type:
+    module, _, name = part.path.rpartition(".")
+    __import__(module)
+    return getattr(sys.modules[module], name)
+
+
+def test_every_exported_method_is_listed_and_nothing_else() -> None:
+    """Mutation: taking a base (Edit) for a method, or missing a class whose base is another method."""
+    classes = {name: getattr(mu.methods, name) for name in mu.methods.__all__}
+    assert {name for name, cls in classes.items() if inspect.isclass(cls) and issubclass(cls, UnlearningModule)} <= set(METHODS)
+    for part in METHODS.values():
+        assert issubclass(imported(part), UnlearningModule)
+    assert not {"UnlearningModule", "Edit"} & set(METHODS)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ROOTS if kind != "methods"])
+def test_other_kinds_are_real_classes(kind: str) -> None:
+    parts = SOURCES.parts(kind)
+    assert parts
+    for part in parts:
+        cls = imported(part)
+        assert ROOTS[kind] in [base.__name__ for base in cls.__mro__]
+        assert not inspect.isabstract(cls)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_needs_are_those_of_the_class(name: str) -> None:
+    part = METHODS[name]
+    said = needs(part).split(", ")
+    for need in ("forget", "retain", "labels", "reference", "substitute"):
+        value = inspect.getattr_static(imported(part), f"needs_{need}")
+        if f"{need}?" not in said:
+            assert value is (need in said)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_domain_is_that_of_the_constructor(name: str) -> None:
+    import typing
+
+    part = METHODS[name]
+    cls = next(base for base in imported(part).__mro__ if "__init__" in vars(base))
+    hint = typing.get_type_hints(cls.__init__)["backbone"]
+    expected = "any" if hint.__name__ == "Backbone" else hint.__name__
+    assert domains(part) == expected
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_arguments_are_those_that_the_parser_takes(name: str) -> None:
+    """Mutation: not following `**kwargs` to the base, or listing what a constructor sets itself."""
+    from jsonargparse import ArgumentParser
+
+    part = METHODS[name]
+    parser = ArgumentParser(exit_on_error=False)
+    added = parser.add_class_arguments(imported(part), "it", fail_untyped=False)
+    taken = {key.removeprefix("it.").split(".")[0] for key in added}
+    assert {argument.name for argument in arguments(part)} == taken
+
+
+@pytest.mark.parametrize(("name", "paper"), [
+    ("SalUn", Paper("Fan, Liu, Zhang, Wong, Wei and Liu", "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in Both "
+                    "Image Classification and Generation", "ICLR", "2024")),
+    ("SSD", Paper("Foster, Schoepf and Brintrup", "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening", "AAAI",
+                  "2024")),
+    ("Train", Paper()),
+])
+def test_papers(name: str, paper: Paper) -> None:
+    assert paper_of(METHODS[name]) == paper
+
+
+def test_every_paper_that_is_named_has_a_year() -> None:
+    for part in METHODS.values():
+        paper = paper_of(part)
+        assert bool(paper.title) == bool(paper.year), part.name
+
+
+def test_list_without_a_word_counts(mu: Mu) -> None:
+    answer = mu("list")
+    assert answer.code == 0
+    assert f"methods    {len(METHODS):>3}" in answer.out
+
+
+def test_list_takes_singular_and_corrects(mu: Mu) -> None:
+    assert mu("list", "method").out == mu("list", "methods").out
+    assert mu("list", "methds").sentence == "mu list has no 'methds'; did you mean methods?"
+    assert mu("list", "methods", "tasks").code == 2
+
+
+def test_a_plugin_of_a_third_party_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its method derives from one of ours through a base of its own, in another file; it is never imported."""
+    from mu import plugins
+
+    package = tmp_path / "thirdparty"
+    package.mkdir()
+    (package / "__init__.py").write_text("from thirdparty.methods import Theirs\nraise RuntimeError('imported')\n")
+    (package / "base.py").write_text("from mu.methods import SSD\nclass Base(SSD):\n    needs_retain = False\n")
+    head = '"""Theirs.\n\nDoe and Roe, "A Study of Something", NeurIPS 2031.\n"""\n'
+    (package / "methods.py").write_text(head + 'from .base import Base\nclass Theirs(Base):\n    """Its own."""\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugins, "packages", lambda: ["callbacks", "tasks", "thirdparty"])
+    part = next(part for part in Sources().parts("methods") if part.name == "Theirs")
+    assert part.path == "thirdparty.Theirs"
+    assert (paper_of(part).short, paper_of(part).year) == ("Doe and Roe, NeurIPS", "2031")
+    assert (needs(part), domains(part)) == ("forget, labels", "any")
+    assert "thirdparty" not in sys.modules
+
+
+def test_show_a_method(mu: Mu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
+    answer = mu("show", "SalUn")
+    assert answer.code == 0
+    for words in ("mu.methods.SalUn", "arXiv 2310.12508", "Defaults: ρ = 0.5", "SGD(lr=0.013", "norm: Norm = 'train'",
+                  "configs/method/salun.yaml: SalUn: random labels", "needs: forget, retain, labels, substitute"):
+        assert words in answer.out, words
+
+
+def test_show_corrects(mu: Mu) -> None:
+    assert mu("show", "salum").sentence == "there is nothing named 'salum'; did you mean SalUn?"
+    assert mu("show").code == 0
+    assert "must be given" in mu("show", "Digits").out
