@@ -68,7 +68,7 @@ class RetrainGap(Suite):
         there = {name: oracle.value(name) for name in self.metrics}
         unit = "pp" if set(self.metrics) <= set(PAPERS_FOUR) else ""
         found = [Result(f"gap/{name}", abs(here[name] - there[name]), False, "", unit) for name in self.metrics]
-        detail = {"oracle": Path(self.oracle).as_posix(), "metrics": self.metrics}
+        detail = {"oracle": Path(self.oracle).as_posix(), "metrics": self.metrics, "recipe": self.recipe}
         found.append(Result("avg_gap", float(gap.average_gap({n: here[n] for n in self.metrics}, there)), False, "", unit, detail))
         if {"UA", "RA", "TA"} <= set(here) and all(oracle.has(name) for name in ("UA", "RA", "TA")):
             found.append(Result("ToW", gap.tow({n: here[n] for n in ("UA", "RA", "TA")}, {n: oracle.value(n) for n in ("UA", "RA", "TA")}),

@@ -192,8 +192,16 @@ class UnlearningModule(LightningModule, Recorded):
         self.set_mode()
         self._tell_length()
         if self._epoch_end_due:
-            self._epoch_end_due = False
-            self.on_train_epoch_end()
+            self._turn_epoch()
+
+    def _turn_epoch(self) -> None:
+        # resumed right after an epoch's last batch, Lightning calls neither that epoch's end nor the next one's start, and it knows the
+        # epoch to be over only while it thinks that it was no longer than the batches that were shown
+        self._epoch_end_due, loop = False, self.trainer.fit_loop
+        self.on_train_epoch_end()
+        if not loop.done:
+            self.on_train_epoch_start()
+            loop.max_batches = min(loop.max_batches, loop.epoch_loop.batch_progress.current.ready)
 
     def on_train_epoch_start(self) -> None:
         """Lightning keeps the mode that it finds, and `from_pretrained` returns eval; so the mode is set here."""
@@ -206,6 +214,8 @@ class UnlearningModule(LightningModule, Recorded):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device that there could be, which takes 1 ms
         if self.device.type != "cpu":
             getattr(torch, self.device.type).manual_seed(seed)
+        if batch_idx == 0:
+            self._tell_length()
 
     def set_mode(self) -> None:
         """Train mode for the backbone, with frozen statistics where `norm` says so; eval for the reference."""

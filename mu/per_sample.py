@@ -18,11 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from mu.errors import InputError
+from mu.layer_gradients import check_layer, layer_gradient, squared_gradient
 
 Batch = Mapping[str, Any]
 Values = Callable[[Batch], Tensor]
@@ -197,9 +196,6 @@ class _Vmap(_Way):
 
 # ---- hooks ------------------------------------------------------------------------------------------------------------------------------
 
-_CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {nn.Conv1d: conv1d_weight, nn.Conv2d: conv2d_weight, nn.Conv3d: conv3d_weight}
-_CACHE = 1 << 20  # numbers
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Use = tuple[Any, str, Tensor, Tensor]
 """A layer, the name of its weight, the layer's input, the gradient of its output."""
 
@@ -233,7 +229,7 @@ class _Hooks(_Way):
         for layer in self.backbone.modules():
             own = {name: place[id(w)] for name, w in layer.named_parameters(recurse=False) if id(w) in place}
             if own:
-                _refuse_unknown(layer)
+                check_layer(layer)
                 self.layers[layer] = own
 
     def _run(self, batch: Batch, arrive: Callable[[int, Use, bool], None], after: Callable[[], None]) -> None:
@@ -276,7 +272,7 @@ class _Hooks(_Way):
         rows: dict[int, Tensor] = {}
 
         def arrive(place: int, use: Use, alone: bool) -> None:
-            rows[place] = _gradient(*use) if place not in rows else rows[place] + _gradient(*use)
+            rows[place] = layer_gradient(*use) if place not in rows else rows[place] + layer_gradient(*use)
 
         self._run(batch, arrive, lambda: None)
         return [rows[place] if place in rows else weight.new_zeros(size, *weight.shape) for place, weight in enumerate(self.weights)]
@@ -287,9 +283,9 @@ class _Hooks(_Way):
 
         def arrive(place: int, use: Use, alone: bool) -> None:
             if alone:
-                total[place] += _square_sum(*use)
+                total[place] += squared_gradient(*use)
             else:  # used twice, a weight has one gradient, the sum of both: it is added up before it is squared
-                shared[place] = _gradient(*use) if place not in shared else shared[place] + _gradient(*use)
+                shared[place] = layer_gradient(*use) if place not in shared else shared[place] + layer_gradient(*use)
 
         def after() -> None:
             for place, rows in shared.items():
@@ -298,90 +294,6 @@ class _Hooks(_Way):
 
         self._run(batch, arrive, after)
         return total
-
-
-def _refuse_unknown(layer: nn.Module) -> None:
-    kind = type(layer)
-    known = kind in (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_BATCH_NORMS)
-    if kind in _BATCH_NORMS:
-        known = layer.running_mean is not None
-    if isinstance(layer, tuple(_CONVOLUTIONS)) and kind in _CONVOLUTIONS:
-        known = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    if not known:
-        raise InputError(f"per-sample gradients by hooks know no {kind.__name__} like this one; choose auto, vmap or loop.")
-
-
-def _gradient(layer: Any, name: str, given: Tensor, gradient: Tensor) -> Tensor:
-    """`[B, *shape]`: the per-sample gradient of one weight of one layer.
-
-    Args:
-        layer: a layer that `_refuse_unknown` lets pass.
-        name: `weight` or `bias`.
-        given: the layer's input, `[B, ...]`.
-        gradient: of the layer's output, `[B, ...]`.
-    """
-    if isinstance(layer, nn.Linear):
-        flat = gradient.reshape(len(gradient), -1, layer.out_features)
-        if name == "bias":
-            return flat.sum(1)
-        return torch.bmm(flat.transpose(1, 2), given.reshape(len(given), -1, layer.in_features))
-    if isinstance(layer, nn.LayerNorm):
-        if name == "weight":
-            gradient = gradient * F.layer_norm(given, layer.normalized_shape, eps=layer.eps)
-        return gradient.reshape(len(gradient), -1, *layer.normalized_shape).sum(1)
-    positions = gradient.reshape(*gradient.shape[:2], -1)
-    if name == "bias":
-        return positions.sum(2)
-    if isinstance(layer, nn.GroupNorm):
-        return (positions * F.group_norm(given, layer.num_groups, eps=layer.eps).reshape_as(positions)).sum(2)
-    if isinstance(layer, _BATCH_NORMS):
-        assert layer.running_mean is not None and layer.running_var is not None
-        product = torch.einsum("bcl,bcl->bc", positions, given.reshape(*given.shape[:2], -1))
-        return (product - positions.sum(2) * layer.running_mean) * (layer.running_var + layer.eps).rsqrt()
-    return _convolution(layer, given, gradient)
-
-
-def _square_sum(layer: Any, name: str, given: Tensor, gradient: Tensor) -> Tensor:
-    """`Σ_b` of the squares of `_gradient`, without making it where that can be."""
-    if isinstance(layer, nn.Linear) and name == "weight" and gradient.ndim == 2:
-        return gradient.square().T @ given.square()
-    chunk = len(given)
-    if given.device.type == "cpu" and isinstance(layer, tuple(_CONVOLUTIONS)) and name == "weight":
-        patch = 0 if _grouped_is_better(layer, gradient) else layer.weight[0].numel() * gradient[0, 0].numel()
-        chunk = max(1, _CACHE // max(patch, layer.weight.numel()))  # as many samples at a time as fit into the cache
-    rows = zip(given.split(chunk), gradient.split(chunk), strict=True)
-    return sum((_gradient(layer, name, *row).square_().sum(0) for row in rows), start=gradient.new_zeros(()))
-
-
-def _grouped_is_better(layer: Any, gradient: Tensor) -> bool:
-    # one grouped convolution over (samples x channels): 1.1-1.5 times the batched weight gradient on a CPU for 16 to 64 channels, but 10
-    # times for 3 or 512 channels or few places, where products with the patches take 2-4 times (measured with oneDNN)
-    return layer.groups > 1 or (gradient.device.type == "cpu" and 16 <= layer.in_channels <= 64 and gradient[0, 0].numel() >= 16)
-
-
-def _convolution(layer: Any, given: Tensor, gradient: Tensor) -> Tensor:
-    """Per-sample gradient of a convolution's kernel, `[B, O, C / groups, *kernel]`."""
-    size, shape = len(given), layer.weight.shape
-    if not _grouped_is_better(layer, gradient):
-        patches = _patches(layer, given).reshape(size, shape[1:].numel(), -1)
-        return torch.bmm(gradient.flatten(2), patches.transpose(1, 2)).view(size, *shape)
-    weight_gradient = _CONVOLUTIONS[type(layer)]
-    joined = weight_gradient(
-        given.reshape(1, -1, *given.shape[2:]), (size * shape[0], *shape[1:]), gradient.reshape(1, -1, *gradient.shape[2:]),
-        layer.stride, layer.padding, layer.dilation, size * layer.groups,
-    )
-    return joined.view(size, *shape)
-
-
-def _patches(layer: Any, given: Tensor) -> Tensor:
-    """What the kernel sees at each place: a view `[B, C, *kernel, *places]` of the padded input."""
-    padded = F.pad(given, [side for width in reversed(layer.padding) for side in (width, width)]).contiguous()
-    spatial = list(zip(padded.shape[2:], layer.kernel_size, layer.stride, layer.dilation, padded.stride()[2:], strict=True))
-    places = [(length - dilation * (kernel - 1) - 1) // stride + 1 for length, kernel, stride, dilation, _ in spatial]
-    within = [dilation * step for _, _, _, dilation, step in spatial]
-    between = [stride * step for _, _, stride, _, step in spatial]
-    return padded.as_strided(
-        (*padded.shape[:2], *layer.kernel_size, *places), (*padded.stride()[:2], *within, *between))
 
 
 # ---- batches and trials -----------------------------------------------------------------------------------------------------------------

@@ -66,8 +66,9 @@ def accepted(cls: type) -> list[str]:
 
 
 def did_you_mean(given: str, known: Iterable[str], fallback: str = "") -> str:
-    """`did you mean A or B?`, or `fallback`."""
-    names = list(dict.fromkeys(known))
-    folded = {name.lower(): name for name in names}
-    close = [folded[hit] for hit in difflib.get_close_matches(given.lower(), folded, n=3)]
-    return f"did you mean {' or '.join(close)}?" if close else fallback
+    """`did you mean A or B?`, or `fallback`; the second and third only where they are about as close as the first."""
+    folded = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(given.lower(), folded, n=3)
+    ratio = [difflib.SequenceMatcher(None, given.lower(), hit).ratio() for hit in close]
+    names = [folded[hit] for hit, value in zip(close, ratio, strict=True) if value > 0.9 * ratio[0]]
+    return f"did you mean {' or '.join(names)}?" if names else fallback

@@ -25,12 +25,17 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2 numbers: 1e-3 is one."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)"
-               r"|\.(?:nan|NaN|NAN))$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the loader would take for a number."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
+                   r"|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+        list("-+0123456789."),
+    )
 
 
 def read(path: str | Path) -> Config:
@@ -52,6 +57,10 @@ def read(path: str | Path) -> Config:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise InputError(f"{path} is not a configuration: it should be a mapping with {', '.join(RECORDED)}.")
+    for key, allowed in {"trainer": (dict,), "model": (dict, str), "data": (dict, str)}.items():
+        if found.get(key) is not None and not isinstance(found[key], allowed):
+            wanted = "a mapping of the Trainer's arguments" if key == "trainer" else "a class: {class_path: ..., init_args: {...}}"
+            raise InputError(f"{path}: {key} is {found[key]!r}; it should be {wanted}.")
     return found
 
 
@@ -127,7 +136,7 @@ def parse(written: str) -> Config:
 
 def text(config: Mapping[str, Any]) -> str:
     """As YAML."""
-    return yaml.safe_dump(dict(config), sort_keys=False)
+    return yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False)
 
 
 def _spelled_out(config: Config) -> Config:

@@ -52,6 +52,8 @@ def sentence(message: str, command: str) -> str:
             return answer(found, command)
     faults = sorted(_faults(message), key=lambda fault: (len(fault.keys), bool(fault.owner), _rank(fault)), reverse=True)
     for fault in faults:
+        if not fault.keys:  # not the layout that is known here
+            continue
         for pattern, answer in _INSIDE:
             found = re.search(pattern, fault.said)
             if found:
@@ -155,7 +157,7 @@ def _missing(found: re.Match[str], fault: Fault) -> str:
 
 
 def _no_such_class(found: re.Match[str], fault: Fault) -> str:
-    if re.search(r"<class '(int|float|bool|str)'>", fault.around):  # a class (torch.Tensor) would do too, but is not what is meant
+    if re.search(r"^Subtypes: .*<class '(int|float|bool|str)'>", fault.around):  # a class (torch.Tensor) would do too, but is not what is meant
         return _wrong_type(found, fault)
     path = ".".join(found.groups())
     last = fault.keys[-1] if fault.keys else ""
@@ -268,5 +270,5 @@ _INSIDE = (
     (r"Expected an instantiatable class, but (\S+) is abstract", _abstract),
     (r"Expected an? ", _wrong_type),
     (r"Not a valid subclass of (\w+)", _wrong_type),
-    (r"^(?!Given value|Subtypes|Errors|Does not validate|Subclass types|a class path|a dict)(.+)", _plain),
+    (r"^(?!Given value|Subtypes|Errors|Does not validate|Subclass types|a class path|a dict|Expected a path but)(.+)", _plain),
 )

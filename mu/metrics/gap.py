@@ -141,9 +141,15 @@ def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return torch.where(log_p > -torch.inf, log_p.exp() * (log_p - log_q), 0.0).sum(dim=1)
 
 
+def _to_middle(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p ‖ (p + q)/2) by log(p/m) = log 2 - log(1 + q/p), which is exactly 0 where p = q."""
+    difference = torch.where(log_p > -torch.inf, log_q - log_p, 0.0)
+    return (log_p.exp() * (math.log(2) - torch.logaddexp(torch.zeros_like(difference), difference))).sum(dim=1)
+
+
 def _js(log_p: Tensor, log_q: Tensor) -> Tensor:
-    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    return (0.5 * (_kl(log_p, log_m) + _kl(log_q, log_m))).clamp(0.0, math.log(2))  # rounding may leave the range by 1e-16
+    # rounding may leave the range by 1e-16
+    return (0.5 * (_to_middle(log_p, log_q) + _to_middle(log_q, log_p))).clamp(0.0, math.log(2))
 
 
 def activation_distance(logits: Tensor, oracle_logits: Tensor) -> float:

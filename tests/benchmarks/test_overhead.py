@@ -2,7 +2,7 @@
 
 A linear layer on 8x8 pixels. Both sides run in a Trainer, with our loader, the same batches and the same optimizer, so that the
 difference is what `UnlearningModule` does in a step. CPU time of the working thread, in turns of 20 steps, so that each works with warm
-caches most of the time and the turns are many (see `paired`).
+caches most of the time and the turns are many; the quickest tenth of the turns counts (see `paired`).
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def test_our_base_adds_little_to_a_step(method: Any, forget: int, measured: Any,
         trainer(EPOCHS, Marks(mark, TURN)).fit(Plain(), train_dataloaders=data.plan_loader(schedule, 0))
 
     found = measured(lambda: paired(ours, plain, warmup=STEPS // TURN))
-    milliseconds = 1e3 * found.difference / TURN
-    base = 1e3 * statistics.median(found.second) / TURN
-    say(f"{method.__name__} adds {milliseconds:.3f} ms to a step of {base:.3f} ms ({found.spread()})", milliseconds=milliseconds,
-        plain_milliseconds=base, ratio=found.ratio)
+    milliseconds, median = 1e3 * found.calm_difference / TURN, 1e3 * found.difference / TURN
+    base = 1e3 * statistics.quantiles(found.second, n=10)[0] / TURN
+    say(f"{method.__name__} adds {milliseconds:.3f} ms to a step of {base:.3f} ms (median {median:.3f} ms; {found.spread()})",
+        milliseconds=milliseconds, median=median, plain_milliseconds=base, ratio=found.ratio)
     assert milliseconds <= BOUND

@@ -22,7 +22,7 @@ from mu.errors import InputError
 from mu.lr import OneCycle
 from mu.methods import SSD, FineTune, RandomLabel
 from mu.module import UnlearningModule
-from mu.plan import Forget, Phases, Retain, Schedule
+from mu.plan import Forget, Phases, Retain, Schedule, plan
 from tests.helpers import Snapshot, State, classifier, different, digits, fit, weights
 
 ADAM = {"optimizer": lambda params: torch.optim.Adam(params, lr=0.003)}
@@ -109,19 +109,26 @@ def test_with_a_scheduler_of_torch(originals: dict[str, State], tmp_path: Path) 
 
 
 class Phased(RandomLabel):
-    """RandomLabel with epochs of other lengths."""
+    """RandomLabel whose weights tell at which epochs it was told to start."""
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        with torch.no_grad():
+            for _, weight in self.trainable():
+                weight.add_(0.001 * (1 + self.current_epoch))
 
 
 @pytest.mark.parametrize(
     "schedule", [Phases(Forget(epochs=1), Retain()), Phases(Forget(after=1), Retain()), Phases(Forget(), Retain(), Forget(after=2))],
     ids=["shorter", "longer", "later"],
 )
-@pytest.mark.parametrize(("epoch", "batch"), [(0, 2), (1, 3), (2, 0)], ids=str)
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 2), (0, 3), (0, 6), (1, 3), (1, 6), (2, 0)], ids=str)
 def test_with_epochs_of_unequal_length(
     schedule: Schedule, epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
     """Fails when lengths are those of epoch 0: longer epochs are cut short, and shorter ones never seem to end."""
-    agrees(lambda: Phased(classifier(originals["classifier"]), schedule=schedule, **ADAM), tmp_path / "x.ckpt", epoch, batch)
+    if batch < len(plan(schedule, epoch, {"forget": 24, "retain": 37}, {"forget": 10, "retain": 10}, 0)):
+        agrees(lambda: Phased(classifier(originals["classifier"]), schedule=schedule, **ADAM), tmp_path / "x.ckpt", epoch, batch)
 
 
 def test_with_a_limit_on_steps(originals: dict[str, State], tmp_path: Path) -> None:

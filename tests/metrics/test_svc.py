@@ -146,8 +146,8 @@ def test_the_reported_violation_is_libsvms() -> None:
     x, sign = draw.uniform(0, 2, (20, 1)), np.where(np.arange(20) % 2, 1.0, -1.0)
     alpha = draw.choice([0.0, 3.0, 1.3], 20)
     kernel = np.exp(-((x - x.T) ** 2))
-    solver = implementation._Multipliers(np.hstack([np.ones((20, 1)), np.linalg.cholesky(kernel + 1e-10 * np.eye(20))]),
-                                         np.arange(20), sign, np.ones(20), 3.0)
+    design: Any = np.hstack([np.ones((20, 1)), np.linalg.cholesky(kernel + 1e-10 * np.eye(20))])
+    solver = implementation._Multipliers(design, np.arange(20), sign, np.ones(20), 3.0)
     found, total = solver._judge(solver.design, alpha)
     score = [-s * sum(s * t * k * a for t, k, a in zip(sign, row, alpha, strict=True)) + s for s, row in zip(sign, kernel, strict=True)]
     up = [v for v, s, a in zip(score, sign, alpha, strict=True) if (s > 0 and a < 3) or (s < 0 and a > 0)]

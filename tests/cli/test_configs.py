@@ -1,0 +1,131 @@
+"""Reading and merging configuration files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mu.commands import configs
+from mu.commands.options import take
+from mu.errors import InputError
+
+
+def test_mappings_merge_and_lists_replace() -> None:
+    old = {"trainer": {"max_epochs": 3, "callbacks": ["A"]}, "model": {"init_args": {"mean": [1, 2]}}}
+    new = {"trainer": {"callbacks": ["B"]}, "model": {"init_args": {"mean": [3]}}}
+    assert configs.merge(old, new) == {"trainer": {"max_epochs": 3, "callbacks": ["B"]}, "model": {"init_args": {"mean": [3]}}}
+
+
+def test_plus_appends() -> None:
+    once = configs.merge({}, {"trainer": {"callbacks+": ["A"]}})
+    assert once == {"trainer": {"callbacks": ["A"]}}
+    assert configs.merge(once, {"trainer": {"callbacks+": "B"}}) == {"trainer": {"callbacks": ["A", "B"]}}
+
+
+def test_merging_leaves_its_inputs_alone() -> None:
+    old, new = {"a": {"b": [1]}}, {"a": {"b+": [2], "c": {"d": [3]}}}
+    merged = configs.merge(old, new)
+    merged["a"]["c"]["d"].append(4)
+    assert (old, new) == ({"a": {"b": [1]}}, {"a": {"b+": [2], "c": {"d": [3]}}})
+
+
+BACKBONE = {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resnet8_cifar"}}
+
+
+def test_a_task_may_bring_the_backbone_of_a_method_named_later() -> None:
+    task = {"model": {"init_args": {"backbone": BACKBONE}}}
+    merged = configs.merge(task, {"model": {"class_path": "mu.methods.SalUn", "init_args": {"seed": 3}}})
+    assert merged == {"model": {"class_path": "mu.methods.SalUn", "init_args": {"backbone": BACKBONE, "seed": 3}}}
+
+
+def test_another_class_keeps_only_what_it_takes() -> None:
+    """Mutation: dropping everything (then the task's backbone is lost), or keeping everything (then `alpha` is refused)."""
+    ssd = {"model": {"class_path": "mu.methods.SSD", "init_args": {"backbone": BACKBONE, "alpha": 5.0, "seed": 1}}}
+    merged = configs.merge(ssd, {"model": {"class_path": "mu.methods.FineTune"}})
+    assert merged == {"model": {"class_path": "mu.methods.FineTune", "init_args": {"backbone": BACKBONE, "seed": 1}}}
+    assert configs.choose(ssd, {"model": "FineTune"})["model"]["init_args"] == {"backbone": BACKBONE, "seed": 1}
+
+
+def test_the_same_class_under_its_bare_name() -> None:
+    ssd = {"model": {"class_path": "mu.methods.SSD", "init_args": {"alpha": 5.0}}}
+    assert configs.choose(ssd, {"model": "SSD"}) == ssd
+
+
+def test_a_class_named_by_a_string_keeps_what_fits() -> None:
+    merged = configs.merge({"model": {"init_args": {"backbone": BACKBONE}}}, {"model": {"init_args": {"backbone": "Regressor"}}})
+    assert merged == {"model": {"init_args": {"backbone": {"class_path": "Regressor"}}}}
+
+
+@pytest.mark.parametrize(("written", "number"), [("1e-3", 1e-3), ("1E5", 1e5), (".5", 0.5), ("-2.5e+1", -25.0), ("1.0", 1.0)])
+def test_numbers_as_people_write_them(tmp_path: Path, written: str, number: float) -> None:
+    """PyYAML alone reads 1e-3 as text."""
+    (tmp_path / "a.yaml").write_text(f"lr: {written}\n")
+    assert configs.read(tmp_path / "a.yaml") == {"lr": number}
+
+
+def test_what_is_no_number_stays_text(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: e5\nb: 1.2.3\nc: 16-mixed\nd: 3\n")
+    assert configs.read(tmp_path / "a.yaml") == {"a": "e5", "b": "1.2.3", "c": "16-mixed", "d": 3}
+
+
+def test_text_is_read_back() -> None:
+    config = {"model": {"class_path": "A", "init_args": {"lr": 1e-05, "on": True, "name": "1e-3", "none": None}}}
+    assert configs.parse(configs.text(config)) == config
+    assert list(yaml.safe_load(configs.text({"b": 1, "a": 2}))) == ["b", "a"]
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("a: [1", "is not valid YAML: line 1, column 6"),
+    ("a: b: c", "is not valid YAML: line 1, column 5"),
+    ("- 1", "is not a configuration"),
+    ("3", "is not a configuration"),
+    ("1: 2", "is not a configuration"),
+])
+def test_broken_files(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"a\.yaml") as caught:
+        configs.read(tmp_path / "a.yaml")
+    assert words in str(caught.value)
+
+
+def test_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "salun.yaml").write_text("a: 1")
+    with pytest.raises(InputError, match=r"has salun\.yaml"):
+        configs.read(tmp_path / "salum.yaml")
+    with pytest.raises(InputError, match="there is no folder"):
+        configs.read(tmp_path / "nowhere" / "salun.yaml")
+    with pytest.raises(InputError, match="is a folder"):
+        configs.read(tmp_path)
+
+
+def test_an_empty_file_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("# only a comment\n")
+    assert configs.read(tmp_path / "a.yaml") == {}
+
+
+def test_a_suite_over_a_recorded_run_replaces_its_own_kind(tmp_path: Path) -> None:
+    """Mutation: plain appending, by which a second test would measure everything twice."""
+    (tmp_path / "suite.yaml").write_text("trainer: {callbacks+: [{class_path: callbacks.Accuracy}, callbacks.Cost]}\n")
+    recorded = {"trainer": {"callbacks": [{"class_path": "callbacks.Accuracy", "init_args": {"held_out": "test"}}, "other.Mine"]}}
+    merged = configs.over_recorded(recorded, [str(tmp_path / "suite.yaml")])
+    assert merged["trainer"]["callbacks"] == ["other.Mine", {"class_path": "callbacks.Accuracy"}, "callbacks.Cost"]
+    assert configs.over_recorded(recorded, []) == recorded
+
+
+def test_options_are_taken_out() -> None:
+    words = "-c a.yaml --config=b.yaml --run runs/x --model SalUn --data=Digits --resume --model.seed 3 --ckpt_path=last"
+    options = take(words.split())
+    assert (options.files, options.run, options.resume) == (["a.yaml", "b.yaml"], "runs/x", True)
+    assert options.chosen == {"model": "SalUn", "data": "Digits"}
+    assert options.rest == ["--model.seed", "3", "--ckpt_path=last"]
+    assert options.value("--ckpt_path") == "last"
+    assert options.value("--model.seed") == "3"
+
+
+def test_an_option_without_its_value() -> None:
+    with pytest.raises(InputError, match="-c needs a value"):
+        take(["-c"])
+    with pytest.raises(InputError, match="--run needs a value"):
+        take(["--run", "--resume"])

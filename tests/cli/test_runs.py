@@ -1,0 +1,254 @@
+"""Runs through the command line: what they write, resume, refuse, and measure."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import mu as package
+from tests.cli.conftest import CONFIGS, FIT, Mu
+
+STAGES = ("seconds", "mu")
+
+
+def weights(run: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict of a run's last checkpoint."""
+    return torch.load(Path(run) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_fit_writes_a_run_folder(mu: Mu) -> None:
+    answer = mu(*FIT, "--run", "runs/a", "--model.optimizer.lr", "0.02", "--data.batch_size", "10", "--model.backbone.init_seed", "7")
+    assert answer.code == 0, answer.err
+    assert "run folder: runs/a" in answer.out
+    config = yaml.safe_load(Path("runs/a/config.yaml").read_text())
+    assert config["model"]["class_path"] == "mu.methods.FineTune"
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.02
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["weight_decay"] == 5e-4
+    assert config["model"]["init_args"]["backbone"]["init_args"]["init_seed"] == 7
+    assert config["data"]["init_args"]["batch_size"] == 10
+    assert config["trainer"]["default_root_dir"] == "runs/a"
+    assert [file.name for file in Path("runs/a/checkpoints").iterdir()] == ["last.ckpt"]
+    assert Path("runs/a/logs/version_0/metrics.csv").is_file()
+    assert Path("runs/a/curves.json").is_file()
+    assert package.load("runs/a").served().name == "resnet8_cifar"
+
+
+def test_the_overrides_reach_the_run(mu: Mu) -> None:
+    """Mutation: an override that is parsed and then ignored."""
+    assert mu(*FIT, "--run", "runs/a").code == 0
+    assert mu(*FIT, "--run", "runs/b", "--model.optimizer.lr", "0.02").code == 0
+    assert not equal(weights("runs/a"), weights("runs/b"))
+
+
+def test_a_class_by_its_bare_name(mu: Mu) -> None:
+    answer = mu("fit", "-c", "task.yaml", "-c", "silent.yaml", "--model", "SSD", "--model.alpha", "2", "--trainer.max_epochs", "1", "--run", "runs/ssd")
+    assert answer.code == 0, answer.err
+    assert yaml.safe_load(Path("runs/ssd/config.yaml").read_text())["model"]["init_args"]["alpha"] == 2.0
+
+
+def test_the_default_folder_is_named_after_the_method(mu: Mu) -> None:
+    for _ in range(2):
+        assert mu(*FIT, "--trainer.max_epochs", "1").code == 0
+    names = sorted(folder.name for folder in Path("runs").iterdir())
+    assert len(names) == 2 and all(name.startswith("FineTune-") for name in names)
+    assert "MU_RUN_FOLDER" not in os.environ
+
+
+def test_random_weights_are_warned_about(mu: Mu) -> None:
+    unlearned = mu(*FIT, "--trainer.max_epochs", "1", "--run", "runs/a")
+    assert "FineTune starts from a backbone with new random weights" in unlearned.err
+    trained = mu(*FIT, "--model", "Train", "--trainer.max_epochs", "1", "--run", "runs/original")
+    assert trained.err == ""
+    from_original = mu(*FIT, "--trainer.max_epochs", "1", "--run", "runs/b", "--model.backbone.weights", "runs/original")
+    assert from_original.code == 0 and from_original.err == ""
+
+
+def test_another_run_in_the_folder_is_refused(mu: Mu) -> None:
+    """Mutation: writing over it."""
+    assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
+    before = {file: file.stat().st_mtime_ns for file in Path("runs/a").rglob("*")}
+    answer = mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1", "--model.seed", "3")
+    assert answer.code == 2
+    assert answer.sentence == "runs/a holds another run (its model.seed is 0, not 3); give another --run, resume it with --resume, or delete it."
+    assert {file: file.stat().st_mtime_ns for file in Path("runs/a").rglob("*")} == before
+    for name in ("results.json", "checkpoints/epoch=3.ckpt"):
+        folder = Path("runs") / name.replace("/", "-")
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("{}")
+        assert "holds another run, which has no config.yaml" in mu(*FIT, "--run", str(folder)).sentence
+
+
+def test_the_same_run_may_be_made_again(mu: Mu) -> None:
+    words = (*FIT, "--run", "runs/a", "--trainer.max_epochs", "1")
+    assert mu(*words).code == 0
+    first = weights("runs/a")
+    assert mu(*words).code == 0
+    assert equal(first, weights("runs/a"))
+    assert [file.name for file in Path("runs/a/checkpoints").iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("how", [("--resume",), ("--ckpt_path", "last"), ("--ckpt_path", "runs/half/checkpoints/last.ckpt")], ids=" ".join)
+def test_resumed_equals_uninterrupted(mu: Mu, how: tuple[str, ...]) -> None:
+    assert mu(*FIT, "--run", "runs/whole").code == 0
+    assert mu(*FIT, "--run", "runs/half", "--trainer.max_epochs", "1").code == 0
+    assert not equal(weights("runs/whole"), weights("runs/half"))
+    answer = mu(*FIT, "--run", "runs/half", *how)
+    assert answer.code == 0, answer.err
+    assert equal(weights("runs/whole"), weights("runs/half"))
+
+
+def test_resume_takes_the_runs_own_configuration(mu: Mu) -> None:
+    assert mu(*FIT, "--run", "runs/whole", "--model.seed", "5").code == 0
+    assert mu(*FIT, "--run", "runs/half", "--model.seed", "5", "--trainer.max_epochs", "1").code == 0
+    answer = mu("fit", "--run", "runs/half", "--resume", "--trainer.max_epochs", "2")
+    assert answer.code == 0, answer.err
+    assert equal(weights("runs/whole"), weights("runs/half"))
+    assert yaml.safe_load(Path("runs/half/config.yaml").read_text())["trainer"]["max_epochs"] == 2
+
+
+def test_a_fit_that_fails_before_its_first_step_leaves_nothing(mu: Mu, tmp_path: Path) -> None:
+    """Mutation: a logger that makes its folder before the data are read."""
+    before = set(tmp_path.rglob("*"))
+    answer = mu(*FIT, "--data.selector", "ByClass", "--data.selector.classes", "12")
+    assert answer.code == 2
+    assert set(tmp_path.rglob("*")) == before
+    Path("runs/mine").mkdir(parents=True)
+    Path("runs/mine/notes.txt").write_text("mine")
+    assert mu(*FIT, "--data.selector", "ByClass", "--data.selector.classes", "12", "--run", "runs/mine").code == 2
+    assert [file.name for file in Path("runs/mine").iterdir()] == ["notes.txt"]
+
+
+def test_test_takes_configuration_and_checkpoint_of_the_run(mu: Mu) -> None:
+    """Mutation: testing the weights that the run began with."""
+    assert mu(*FIT, "--model", "Train", "--run", "runs/a", "--model.optimizer.lr", "0.05").code == 0
+    answer = mu("test", "--run", "runs/a", "-c", str(CONFIGS / "suite" / "accuracy.yaml"))
+    assert answer.code == 0, answer.err
+    for word in ("UA", "RA", "TA", "run folder: runs/a"):
+        assert word in answer.out
+    record = json.loads(Path("runs/a/results.json").read_text())
+    assert (record["method"], record["task"]) == ("Train", "Digits")
+    from mu.weights import weights_hash
+
+    assert record["hashes"]["weights"] == weights_hash(package.load("runs/a").served())
+    assert Path("runs/a/split.json").is_file() and Path("runs/a/outputs.safetensors").is_file()
+    by_file = mu("test", "--ckpt_path", "runs/a/checkpoints/last.ckpt", "-c", str(CONFIGS / "suite" / "accuracy.yaml"))
+    assert by_file.code == 0
+    assert json.loads(Path("runs/a/results.json").read_text())["results"][:3] == record["results"][:3]
+
+
+def test_a_test_without_suites_says_so(mu: Mu) -> None:
+    assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
+    answer = mu("test", "--run", "runs/a")
+    assert answer.code == 0
+    assert "no suite measured anything" in answer.err
+
+
+def test_suites_of_the_fit_are_not_doubled(mu: Mu) -> None:
+    suite = str(CONFIGS / "suite" / "accuracy.yaml")
+    assert mu(*FIT, "-c", suite, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
+    answer = mu("test", "-c", suite, "--run", "runs/a")
+    assert answer.code == 0, answer.err
+    metrics = [entry["metric"] for entry in json.loads(Path("runs/a/results.json").read_text())["results"]]
+    assert len(metrics) == len(set(metrics)) and "UA" in metrics
+
+
+def test_the_gap_to_an_oracle(mu: Mu) -> None:
+    """Original, oracle, unlearned, measured: the way of a study, by hand."""
+    suite, gap = (str(CONFIGS / "suite" / name) for name in ("accuracy.yaml", "retrain_gap.yaml"))
+    assert mu(*FIT, "--model", "Train", "--run", "runs/original").code == 0
+    assert mu(*FIT, "--model", "Retrain", "--run", "runs/oracle").code == 0
+    assert mu("test", "-c", suite, "--run", "runs/oracle").code == 0
+    assert mu(*FIT, "--model.backbone.weights", "runs/original", "--run", "runs/a").code == 0
+    words = ("test", "-c", suite, "-c", gap, "--run", "runs/a", '--trainer.callbacks.metrics=["UA","RA","TA"]')
+    answer = mu(*words)
+    assert answer.code == 0, answer.err
+    metrics = {entry["metric"] for entry in json.loads(Path("runs/a/results.json").read_text())["results"]}
+    assert {"gap/UA", "gap/RA", "gap/TA", "avg_gap"} <= metrics
+    assert "runs/nowhere" in mu(*words, "--trainer.callbacks.oracle", "runs/nowhere").sentence
+
+
+def test_validate_prints_scores_and_writes_nothing(mu: Mu, tmp_path: Path) -> None:
+    assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
+    before = set(tmp_path.rglob("*"))
+    answer = mu("validate", "--run", "runs/a")
+    assert answer.code == 0, answer.err
+    assert "forget/accuracy" in answer.out
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_predict_writes_every_sample_once(mu: Mu) -> None:
+    assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
+    answer = mu("predict", "--run", "runs/a", "--data.eval_batch_size", "7")
+    assert answer.code == 0, answer.err
+    found = load_file("runs/a/predictions.safetensors")
+    assert found["forget/index"].shape == (24,) and found["retain/index"].shape == (37,)
+    assert found["retain/prediction"].shape == (37, 10)
+    assert all(bool((found[f"{split}/index"].diff() > 0).all()) for split in ("forget", "retain", "test"))
+    module = package.load("runs/a")
+    import tasks
+
+    task = tasks.Digits(tasks.RandomFraction(0.4), train_size=61, validation_size=11)
+    batch = next(iter(task.eval_loaders(["retain"])[0]))
+    with torch.no_grad():
+        torch.testing.assert_close(module.served().predict(batch), found["retain/prediction"], rtol=1e-4, atol=1e-5)
+
+
+def test_export_of_a_run(mu: Mu) -> None:
+    assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
+    assert mu("test", "--run", "runs/a", "-c", str(CONFIGS / "suite" / "accuracy.yaml")).code == 0
+    answer = mu("export", "runs/a", "exported")
+    assert (answer.code, answer.out.strip()) == (0, "exported")
+    tensors = load_file("exported/model.safetensors")
+    trained = weights("runs/a")
+    assert all(torch.equal(value, trained[f"backbone.network.body.{name}"]) for name, value in tensors.items())
+    assert "| UA | forget |" in Path("exported/README.md").read_text()
+
+
+def test_regression_through_the_command_line(mu: Mu) -> None:
+    task = str(CONFIGS / "task" / "diabetes_range.yaml")
+    words = ("-c", task, "-c", "silent.yaml", "--trainer.max_epochs", "2")
+    answer = mu("fit", *words, "--model", "Train", "--model.optimizer", "torch.optim.Adam", "--model.optimizer.lr", "0.01", "--model.scheduler",
+                "OneCycle", "--run", "runs/original")
+    assert answer.code == 0, answer.err
+    answer = mu("test", "-c", str(CONFIGS / "suite" / "regression.yaml"), "--run", "runs/original")
+    assert answer.code == 0, answer.err
+    assert "MAE/forget" in answer.out
+    wrong = mu("test", "-c", str(CONFIGS / "suite" / "classification.yaml"), "--run", "runs/original")
+    assert wrong.code == 2
+    assert "Choose a suite for this domain" in wrong.sentence
+
+
+def test_lightning_says_nothing_beside_the_matter(mu: Mu) -> None:
+    answer = mu("fit", "-c", "task.yaml", "--model", "Train", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--run", "runs/a")
+    assert answer.code == 0
+    for word in ("Tip", "litlogger", "GPU available", "workers", "Seed set", "sys.argv", "tensorboard"):
+        assert word not in answer.out + answer.err
+    assert "Epoch 0" in answer.out + answer.err
+
+
+@pytest.mark.slow
+def test_two_processes(mu: Mu, tmp_path: Path) -> None:
+    """The second process starts the same command anew: it must choose the same folder, and say nothing."""
+    from tests.cli.test_dispatch import process
+
+    words = [*FIT, "-c", str(CONFIGS / "trainer" / "ddp_cpu.yaml"), "--trainer.max_epochs", "1"]
+    answer = process(*words, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert len(list(Path("runs").iterdir())) == 1
+    assert answer.stdout.count("run folder: ") == 1
+    failed = process(*words, "--model.optimizer.lr", "1e30", "--run", "runs/nan", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr.count("became") == 1, failed.stderr
+    refused = process(*words, "--model", "SalunX", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.count("there is no method") == 1
