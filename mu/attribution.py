@@ -30,7 +30,7 @@ def summed_gradient(module: UnlearningModule, passes: Iterable[dict[str, Any]], 
         Gradient by parameter name.
     """
     total: list[Tensor] | None = None
-    with module.frozen_statistics(), torch.enable_grad():
+    with module.frozen_statistics(), torch.enable_grad(), module.precision():
         for batch in passes:
             loss = module.reduce(module.backbone.loss(batch[part]), batch[part]) / module.world_size
             gradient = gradient_of(module, loss)

@@ -17,7 +17,7 @@ from mu.errors import InputError
 
 _CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {nn.Conv1d: conv1d_weight, nn.Conv2d: conv2d_weight, nn.Conv3d: conv3d_weight}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_CACHE = 1 << 18  # numbers in float32 that fit into a CPU core's cache
+_CACHE = 1 << 19  # numbers in float32 that fit into a CPU core's cache
 
 
 def check_layer(layer: nn.Module) -> None:
@@ -74,8 +74,14 @@ def squared_gradient(layer: Any, name: str, given: Tensor, gradient: Tensor) -> 
     if given.device.type == "cpu" and isinstance(layer, tuple(_CONVOLUTIONS)) and name == "weight":
         patch = 0 if _grouped_is_better(layer, gradient) else layer.weight[0].numel() * gradient[0, 0].numel()
         chunk = max(1, _CACHE // max(patch, layer.weight.numel()))  # as many samples at a time as fit into the cache
-    rows = zip(given.split(chunk), gradient.split(chunk), strict=True)
-    return sum((layer_gradient(layer, name, *row).square_().sum(0) for row in rows), start=gradient.new_zeros(()))
+    total = torch.zeros_like(getattr(layer, name))
+    for part, arrived in zip(given.split(chunk), gradient.split(chunk), strict=True):
+        rows = layer_gradient(layer, name, part, arrived)
+        if len(rows) == 1:
+            total.addcmul_(rows[0], rows[0])  # in one pass over a large kernel
+        else:
+            total += rows.square_().sum(0)
+    return total
 
 
 def _grouped_is_better(layer: Any, gradient: Tensor) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import isfinite
 from typing import Any, Literal, get_args, get_type_hints
 
 import torch
+import torch.distributed
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -326,9 +327,16 @@ class UnlearningModule(LightningModule, Recorded):
     def on_train_epoch_end(self) -> None:
         """Before the checkpoint callbacks: nothing that is not finite is saved, and statistics are taken anew where asked for."""
         self._stop_if_not_finite()
+        self._share_statistics()
         if self.norm == "recalibrate" and self._is_last_epoch():
             with self.stopwatch("recalibrate"):
                 self.recalibrate()
+
+    def _share_statistics(self) -> None:
+        """Rank 0's buffers on all ranks. DDP does so before each forward pass, so after a last step every rank would serve its own."""
+        if self.world_size > 1:
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def _is_last_epoch(self) -> bool:
         epochs, finished = self.trainer.max_epochs, self.trainer.fit_loop.epoch_progress.current.processed
@@ -392,6 +400,10 @@ class UnlearningModule(LightningModule, Recorded):
             for layer, training in modes:
                 layer.training = training
 
+    def precision(self) -> AbstractContextManager[Any]:
+        """The trainer's precision (autocast), for forward passes outside its own steps."""
+        return self.trainer.precision_plugin.forward_context() if self._trainer is not None else nullcontext()
+
     @property
     def task(self) -> UnlearningDataModule | None:
         """The trainer's task, if it is one of ours."""
@@ -425,6 +437,10 @@ class UnlearningModule(LightningModule, Recorded):
             key = f"{split}/{name}"
             metric = self._curves.setdefault(key, MeanMetric(sync_on_compute=True).to(self.device))
             metric.update(values[real])
+
+    def on_validation_start(self) -> None:
+        """Validation within an epoch sees one model too."""
+        self._share_statistics()
 
     def on_validation_epoch_end(self) -> None:
         """Log the curves under `split/score`."""

@@ -157,7 +157,7 @@ def _missing(found: re.Match[str], fault: Fault) -> str:
 
 
 def _no_such_class(found: re.Match[str], fault: Fault) -> str:
-    if re.search(r"^Subtypes: .*<class '(int|float|bool|str)'>", fault.around):  # a class (torch.Tensor) would do too, but is not what is meant
+    if re.search(r"^Subtypes: .*<class '(int|float|bool|str)'>", fault.around):  # a torch.Tensor would do too, but is not what is meant
         return _wrong_type(found, fault)
     path = ".".join(found.groups())
     last = fault.keys[-1] if fault.keys else ""

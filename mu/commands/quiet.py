@@ -28,7 +28,7 @@ class _Beside(logging.Filter):
 def quiet() -> Iterator[None]:
     """Within the block; warnings that remain are one line each."""
     names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero",
-             "lightning.fabric.utilities.seed", "lightning.pytorch.accelerators.cuda", "lightning_utilities.core.rank_zero")
+             "lightning.fabric.utilities.seed", "lightning.fabric.utilities.distributed", "lightning.pytorch.accelerators.cuda", "lightning_utilities.core.rank_zero")
     loggers = [logging.getLogger(name) for name in names]
     beside, form = _Beside(), warnings.formatwarning
     for logger in loggers:

@@ -1,6 +1,9 @@
 """Retraining from new weights without the forget set: the oracle, the only exact answer.
 
 θ* = argmin ℓ(D_r) from a random initialisation, by the original's own recipe.
+
+With the seed that initialised the original, the oracle begins from the same weights (as in the OPTML scripts, where `train_seed` serves
+both); they hold nothing of the data.
 """
 
 from typing import Any

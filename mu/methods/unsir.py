@@ -73,8 +73,8 @@ class UNSIR(UnlearningModule):
 
     def __init__(
         self, backbone: Classifier, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=0.02),
-        repair_lr: float = 0.01, impair_epochs: int = 1, forget_class: int | None = None, noise_size: int = 256, noise_steps: int = 40, noise_lr: float = 0.1,
-        noise_penalty: float = 0.1, noise_copies: float = 20, retain_samples: int = 9000, **kwargs: Any,
+        repair_lr: float = 0.01, impair_epochs: int = 1, forget_class: int | None = None, noise_size: int = 256, noise_steps: int = 40,
+        noise_lr: float = 0.1, noise_penalty: float = 0.1, noise_copies: float = 20, retain_samples: int = 9000, **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if self.scheduler is not None:

@@ -50,17 +50,20 @@ class RandomImages(UnlearningDataModule):
 class Marks(Callback):
     """Tells the measurement where a training step begins, and where the last one has ended with all that belongs to its epoch.
 
+    What comes before a fit's first step is not counted.
+
     Args:
         mark: is called then.
         every: only before every so-manieth step.
     """
 
     def __init__(self, mark: Mark, every: int = 1) -> None:
-        self.mark, self.every = mark, every
+        self.mark, self.every, self.begun = mark, every, False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx % self.every == 0:
-            self.mark()
+            self.mark(counted=self.begun)
+            self.begun = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.mark()

@@ -24,10 +24,15 @@ from typing import Any
 
 import torch
 
-Mark = Callable[[], None]
+Mark = Callable[..., None]
+"""`mark()` ends a unit and lets the other side take its turn; `mark(counted=False)` throws away what was done since the last mark."""
 Work = Callable[[Mark], Any]
 _WAIT = 600.0
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # mallopt(3)
+
+
+class _OtherFailed(Exception):
+    """Ends a piece of work because the other one ended with an error, which is the one to tell."""
 
 
 @dataclass
@@ -38,12 +43,16 @@ class Side:
         work: is called with `mark`, and calls it before its first unit and after every unit.
         seconds: of each unit, CPU time.
         result: what the work returned.
+        error: what it ended with, if not well.
+        done: it has ended.
+        turn: it may go on.
     """
 
     work: Work
     seconds: list[float] = field(default_factory=list)
     result: Any = None
     error: BaseException | None = None
+    done: bool = False
     turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
 
@@ -117,7 +126,7 @@ def paired(first: Work, second: Work, units: int = 1, warmup: int = 1) -> Paired
         worker.join()
     torch.set_num_threads(threads_before)
     for side in sides:
-        if side.error is not None:
+        if side.error is not None and not isinstance(side.error, _OtherFailed):
             raise side.error
     counts = [len(side.seconds) for side in sides]
     assert counts[0] == counts[1] and counts[0] % units == 0 and counts[0] > warmup * units, f"{counts} units, in rounds of {units}"
@@ -128,21 +137,29 @@ def paired(first: Work, second: Work, units: int = 1, warmup: int = 1) -> Paired
 def _run(own: Side, other: Side) -> None:
     since: float | None = None
 
-    def mark() -> None:
+    def mark(counted: bool = True) -> None:
         nonlocal since
         now = time.thread_time()
-        if since is not None:
+        if since is not None and counted:
             own.seconds.append(now - since)
-        other.turn.release()
-        if not own.turn.acquire(timeout=_WAIT) or other.error is not None:
-            raise TimeoutError("the other piece of work failed or never took its turn")
+        if not other.done:
+            other.turn.release()
+            _wait(own)
+        if other.error is not None:
+            raise _OtherFailed
         since = time.thread_time()
 
     try:
-        if own.turn.acquire(timeout=_WAIT) and other.error is None:
+        _wait(own)
+        if other.error is None:
             own.result = own.work(mark)
     except BaseException as error:  # raised again in the caller's thread
         own.error = error
     finally:
+        own.done = True
         other.turn.release()
-        other.turn.release()
+
+
+def _wait(side: Side) -> None:
+    if not side.turn.acquire(timeout=_WAIT):
+        raise TimeoutError(f"no turn came in {_WAIT:.0f} s")

@@ -17,11 +17,14 @@ SECONDS = 0.5
 """The promise. Measured as processor time, so that other tests on the machine do not count; on an idle one it is the time one waits."""
 
 
+SCRIPT = Path(sys.executable).with_name("mu")
+FILE = Path(package.__file__).with_name("cli.py")
+
+
 def process(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """`mu` in a process of its own, as the console script starts it."""
-    start = "import sys; sys.path.remove(''); from mu.cli import main; sys.exit(main())"
+    """`mu` in a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.run([sys.executable, "-c", start, *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
+    return subprocess.run([sys.executable, str(FILE), *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"], ["list", "methods"], ["show", "SalUn"]], ids=" ".join)
@@ -108,8 +111,14 @@ def test_main_leaves_argv_and_path_as_they_were(mu: Mu) -> None:
     assert (list(sys.argv), list(sys.path), sys.modules["__main__"].__spec__) == before
 
 
-def test_as_a_file(tmp_path: Path) -> None:
-    """Lightning starts further ranks with the file of `mu.cli`, whose folder must not come first on the path."""
-    file = Path(package.__file__).with_name("cli.py")
-    answer = subprocess.run([sys.executable, str(file), "--version"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert answer.stdout.strip() == f"mu {package.__version__}"
+def test_as_a_module(tmp_path: Path) -> None:
+    """`python -m` puts the working directory first, where a user's tasks.py would hide ours."""
+    (tmp_path / "tasks.py").write_text("class Mine: pass\n")
+    answer = subprocess.run([sys.executable, "-m", "mu.cli", "list", "tasks"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert "tasks.Digits" in answer.stdout, answer.stderr
+
+
+@pytest.mark.skipif(not SCRIPT.is_file(), reason="the console script is not beside this Python")
+def test_the_console_script(tmp_path: Path) -> None:
+    answer = subprocess.run([str(SCRIPT), "fti"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (answer.returncode, answer.stderr) == (2, "mu: there is no command 'fti'; did you mean 'fit'?\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ import yaml
 from safetensors.torch import load_file
 
 import mu as package
+import tasks
+from mu.weights import weights_hash
 from tests.cli.conftest import CONFIGS, FIT, Mu
-
-STAGES = ("seconds", "mu")
 
 
 def weights(run: str | Path) -> dict[str, torch.Tensor]:
@@ -51,7 +52,7 @@ def test_the_overrides_reach_the_run(mu: Mu) -> None:
 
 
 def test_a_class_by_its_bare_name(mu: Mu) -> None:
-    answer = mu("fit", "-c", "task.yaml", "-c", "silent.yaml", "--model", "SSD", "--model.alpha", "2", "--trainer.max_epochs", "1", "--run", "runs/ssd")
+    answer = mu("fit", "-c", "task.yaml", "-c", "silent.yaml", "--model", "SSD", "--model.alpha", "2", "--run", "runs/ssd")
     assert answer.code == 0, answer.err
     assert yaml.safe_load(Path("runs/ssd/config.yaml").read_text())["model"]["init_args"]["alpha"] == 2.0
 
@@ -79,7 +80,8 @@ def test_another_run_in_the_folder_is_refused(mu: Mu) -> None:
     before = {file: file.stat().st_mtime_ns for file in Path("runs/a").rglob("*")}
     answer = mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1", "--model.seed", "3")
     assert answer.code == 2
-    assert answer.sentence == "runs/a holds another run (its model.seed is 0, not 3); give another --run, resume it with --resume, or delete it."
+    assert answer.sentence == ("runs/a holds another run (its model.seed is 0, not 3); give another --run, resume it with --resume, or "
+                               "delete it.")
     assert {file: file.stat().st_mtime_ns for file in Path("runs/a").rglob("*")} == before
     for name in ("results.json", "checkpoints/epoch=3.ckpt"):
         folder = Path("runs") / name.replace("/", "-")
@@ -97,14 +99,18 @@ def test_the_same_run_may_be_made_again(mu: Mu) -> None:
     assert [file.name for file in Path("runs/a/checkpoints").iterdir()] == ["last.ckpt"]
 
 
-@pytest.mark.parametrize("how", [("--resume",), ("--ckpt_path", "last"), ("--ckpt_path", "runs/half/checkpoints/last.ckpt")], ids=" ".join)
-def test_resumed_equals_uninterrupted(mu: Mu, how: tuple[str, ...]) -> None:
+def test_resumed_equals_uninterrupted(mu: Mu) -> None:
+    """By each way of saying it."""
     assert mu(*FIT, "--run", "runs/whole").code == 0
     assert mu(*FIT, "--run", "runs/half", "--trainer.max_epochs", "1").code == 0
     assert not equal(weights("runs/whole"), weights("runs/half"))
-    answer = mu(*FIT, "--run", "runs/half", *how)
-    assert answer.code == 0, answer.err
-    assert equal(weights("runs/whole"), weights("runs/half"))
+    for number, how in enumerate(["--resume", "--ckpt_path last", "--ckpt_path runs/2/checkpoints/last.ckpt"]):
+        shutil.copytree("runs/half", f"runs/{number}")
+        run = () if number == 2 else ("--run", f"runs/{number}")  # a checkpoint says which folder it lies in
+        answer = mu(*FIT, *run, *how.split())
+        assert answer.code == 0, answer.err
+        assert equal(weights("runs/whole"), weights(f"runs/{number}"))
+    assert {folder.name for folder in Path("runs").iterdir()} == {"whole", "half", "0", "1", "2"}
 
 
 def test_resume_takes_the_runs_own_configuration(mu: Mu) -> None:
@@ -137,8 +143,6 @@ def test_test_takes_configuration_and_checkpoint_of_the_run(mu: Mu) -> None:
         assert word in answer.out
     record = json.loads(Path("runs/a/results.json").read_text())
     assert (record["method"], record["task"]) == ("Train", "Digits")
-    from mu.weights import weights_hash
-
     assert record["hashes"]["weights"] == weights_hash(package.load("runs/a").served())
     assert Path("runs/a/split.json").is_file() and Path("runs/a/outputs.safetensors").is_file()
     by_file = mu("test", "--ckpt_path", "runs/a/checkpoints/last.ckpt", "-c", str(CONFIGS / "suite" / "accuracy.yaml"))
@@ -195,9 +199,8 @@ def test_predict_writes_every_sample_once(mu: Mu) -> None:
     assert found["retain/prediction"].shape == (37, 10)
     assert all(bool((found[f"{split}/index"].diff() > 0).all()) for split in ("forget", "retain", "test"))
     module = package.load("runs/a")
-    import tasks
-
     task = tasks.Digits(tasks.RandomFraction(0.4), train_size=61, validation_size=11)
+    task.setup()
     batch = next(iter(task.eval_loaders(["retain"])[0]))
     with torch.no_grad():
         torch.testing.assert_close(module.served().predict(batch), found["retain/prediction"], rtol=1e-4, atol=1e-5)
@@ -217,8 +220,8 @@ def test_export_of_a_run(mu: Mu) -> None:
 def test_regression_through_the_command_line(mu: Mu) -> None:
     task = str(CONFIGS / "task" / "diabetes_range.yaml")
     words = ("-c", task, "-c", "silent.yaml", "--trainer.max_epochs", "2")
-    answer = mu("fit", *words, "--model", "Train", "--model.optimizer", "torch.optim.Adam", "--model.optimizer.lr", "0.01", "--model.scheduler",
-                "OneCycle", "--run", "runs/original")
+    answer = mu("fit", *words, "--run", "runs/original", "--model", "Train", "--model.optimizer", "torch.optim.Adam",
+                "--model.optimizer.lr", "0.01", "--model.scheduler", "OneCycle")
     assert answer.code == 0, answer.err
     answer = mu("test", "-c", str(CONFIGS / "suite" / "regression.yaml"), "--run", "runs/original")
     assert answer.code == 0, answer.err
@@ -229,7 +232,7 @@ def test_regression_through_the_command_line(mu: Mu) -> None:
 
 
 def test_lightning_says_nothing_beside_the_matter(mu: Mu) -> None:
-    answer = mu("fit", "-c", "task.yaml", "--model", "Train", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--run", "runs/a")
+    answer = mu("fit", "-c", "task.yaml", "--model", "Train", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1")
     assert answer.code == 0
     for word in ("Tip", "litlogger", "GPU available", "workers", "Seed set", "sys.argv", "tensorboard"):
         assert word not in answer.out + answer.err

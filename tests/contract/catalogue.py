@@ -68,9 +68,9 @@ SETTINGS: dict[str, Setting] = {
     "SalUn": Setting(by_kind={"regressor": _gaussian}),
     "SalUnSoft": Setting(by_kind={"regressor": _gaussian}),
     # at its own rate of 5e-4 the student stays where it was, and going back to the original is the right answer
-    "SCRUBRewind": Setting(lambda: {"optimizer": lambda params: torch.optim.SGD(params, lr=0.05)}),
+    "SCRUBRewind": Setting(lambda: {"optimizer": lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9), "alpha": 1.0, "msteps": 1}),
     # one epoch shows forget alone, the next retain alone
-    "SCRUBWorstCase": Setting(lambda: {"msteps": 1}),
+    "SCRUBWorstCase": Setting(lambda: {"msteps": 0}),
     "SSD": Setting(lambda: {"alpha": 1.0, "forget_batch_size": 10, "all_batch_size": 10}, epochs=1),
     "UNSIR": Setting(lambda: {"noise_size": 8, "noise_steps": 3}, task={"selector": tasks.ByClass([3, 5])}),
 }

@@ -17,7 +17,7 @@ from mu.methods.compat import SCRUBWorstCase
 from mu.methods.scrub import SCRUB, SCRUBRewind
 from mu.module import UnlearningModule
 from mu.plan import Forget, Retain
-from tests.helpers import Watch, classifier, different, digits, fit, regressor, trainer, weights
+from tests.helpers import Snapshot, Watch, classifier, different, digits, fit, regressor, trainer, weights
 from tests.methods.equations import FAST, close, cross_entropy, distillation, disturb, doubled, gradient, total
 
 
@@ -122,6 +122,16 @@ def test_scrub_rewind_counts_the_original_as_epoch_zero(errors: list[float], ref
     module: Any = fit(SCRUBRewind(backbone, optimizer=FAST), epochs=3, callbacks=[watch])
     assert int(module.rewound_to) == chosen and module._kept == []
     assert not different([original, *watch.states][chosen], weights(backbone))
+
+
+def test_scrub_rewind_goes_back_to_an_epoch_from_before_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kept students travel with the checkpoint."""
+    monkeypatch.setattr(SCRUBRewind, "forget_error", lambda self: [0.0, 0.5, 0.9, 0.8][len(self.forget_errors)])
+    monkeypatch.setattr(SCRUBRewind, "validation_error", lambda self: 0.5)
+    through: Any = fit(SCRUBRewind(classifier(), optimizer=FAST), epochs=3, callbacks=[Snapshot(tmp_path / "middle.ckpt", 1, 2)])
+    resumed: Any = fit(SCRUBRewind(classifier(), optimizer=FAST), epochs=3, ckpt_path=tmp_path / "middle.ckpt")
+    assert int(through.rewound_to) == int(resumed.rewound_to) == 1
+    assert not different(weights(through), weights(resumed))
 
 
 def test_scrub_rewind_wants_a_classifier_validation_samples_and_a_fresh_run(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""A user's own files: found from the working directory, and never taken for ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.conftest import FIT, METHOD, SILENT, TASK, Mu
+from tests.cli.test_dispatch import process
+
+MINE = '''
+"""Mine."""
+
+from typing import Any
+
+from torch import Tensor
+
+from mu.backbones import Backbone
+from mu.module import Part, UnlearningModule
+from mu.plan import Paired
+
+
+class PushAndPull(UnlearningModule):
+    """Descend on retain, and a little up on forget.
+
+    Args:
+        backbone: the original.
+        strength: weight of the ascent.
+    """
+
+    schedule = Paired()
+
+    def __init__(self, backbone: Backbone, strength: float = 0.01, **kwargs: Any) -> None:
+        super().__init__(backbone, **kwargs)
+        self.strength = strength
+
+    def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
+        assert forget is not None and retain is not None
+        return {"retain": self.reduce(self.backbone.loss(retain), retain),
+                "forget": -self.strength * self.reduce(self.backbone.loss(forget), forget)}
+'''
+
+
+def test_one_file_of_ones_own_among_clashing_names(tmp_path: Path) -> None:
+    """In a process of its own, where nothing has been imported: the user's tasks.py must not be imported in the place of ours."""
+    for name, text in {"task.yaml": TASK, "method.yaml": METHOD, "silent.yaml": SILENT, "my_method.py": MINE,
+                       "tasks.py": "raise SystemExit('hijacked')\n"}.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "callbacks").mkdir()
+    (tmp_path / "callbacks" / "__init__.py").write_text("raise SystemExit('hijacked')\n")
+    words = (*FIT, "--model", "my_method.PushAndPull", "--model.strength", "0.02", "--trainer.max_epochs", "1", "--run", "runs/mine")
+    answer = process(*words, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert "hijacked" not in answer.stderr
+    said = [line for line in answer.stderr.splitlines() if "is not used" in line]
+    assert [line.partition(" in this folder is not used, because ")[::2] for line in said] == [
+        ("mu: callbacks/__init__.py", "`callbacks` is the name of an installed package; rename it to import from it."),
+        ("mu: tasks.py", "`tasks` is the name of an installed package; rename it to import from it."),
+    ]
+    assert "strength: 0.02" in (tmp_path / "runs" / "mine" / "config.yaml").read_text()
+
+
+def test_our_own_checkout_is_no_clash(mu: Mu, monkeypatch) -> None:
+    from tests.cli.conftest import REPOSITORY
+
+    monkeypatch.chdir(REPOSITORY)
+    assert mu("fit", "-c", "configs/task/digits_random.yaml", "--model", "SSD", "--print_config").err == ""
+
+
+def test_the_working_directory_comes_last(tmp_path: Path, monkeypatch) -> None:
+    import sys
+
+    from mu.commands.plugins import working_directory
+
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    with working_directory():
+        assert sys.path == [*before, str(tmp_path)]
+    assert sys.path == before

@@ -1,0 +1,107 @@
+"""All cases of two ranks, in one job and one process group: `python -m torch.distributed.run --nproc-per-node 2 THIS ORIGINALS OUT WHICH`.
+
+The same cases run in one process by `run_all`, so that the test compares the two. Batches of 9 leave odd shares (5 and 4 rows), and the
+last retain batch has one row, so that the second rank has none of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mu.edit import Edit
+from mu.masks import Saliency
+from mu.methods import SSD, FineTune, RandomLabel, SalUn, Train
+from mu.module import UnlearningModule
+from mu.plan import Forget, Paired, Phases, Retain, Union
+from tests.contract.catalogue import FIRST, METHODS, Case, setting
+from tests.contract.test_fit import Sees
+from tests.contract.test_load import Averaged
+from tests.helpers import State, classifier, digits, fit, trainer, weights
+
+Result = dict[str, Any]
+Make = Callable[[], UnlearningModule]
+SCHEDULES = {
+    "retain": Retain(), "forget": Forget(), "paired": Paired(), "paired-max": Paired(length="max"), "union": Union(),
+    "union-share": Union(retain_fraction=0.3), "phases": Phases(Forget(epochs=1), Retain(), Paired(after=1)),
+}
+EXACT_BELOW = 1e-5
+
+
+def cases(originals: dict[str, State], which: str) -> Iterator[tuple[str, Make, Any, dict[str, Any]]]:
+    """Name, module, task and settings of each fit."""
+    state = originals["classifier"]
+    task = digits(batch_size=9)
+    if which == "machinery":
+        for name, schedule in SCHEDULES.items():
+            yield f"schedule/{name}", lambda s=schedule: Sees(classifier(state), s, lr=0.02, norm="eval"), task, {}
+        yield "schedule/train", lambda: Train(classifier(state), norm="eval"), task, {}
+        yield "substitutes", lambda: RandomLabel(classifier(state), norm="eval"), task, {}
+        yield "mask", lambda: SalUn(classifier(state), mask=Saliency(keep=0.3), norm="eval"), task, {}
+        yield "accumulated", lambda: FineTune(classifier(state), norm="eval"), task, {"accumulate_grad_batches": 2}
+        yield "clipped", lambda: FineTune(classifier(state), norm="eval"), task, {"gradient_clip_val": 0.1}
+        yield "edit", lambda: SSD(classifier(state), alpha=1.0, forget_batch_size=7, all_batch_size=7), task, {"epochs": 1}
+        for norm in ("train", "recalibrate"):
+            # here no batch is the same on both ranks
+            yield f"norm/{norm}", lambda n=norm: FineTune(classifier(state), norm=n), digits(), {}
+        return
+    for name, kind in FIRST:
+        case = Case(name, kind, originals[kind])
+        frozen = {} if issubclass(METHODS[name], Edit) else {"norm": "eval"}
+        yield f"method/{name}", lambda c=case, f=frozen: c.make(**f), case.task(batch_size=9), {"epochs": setting(name).epochs}
+
+
+def evaluated(originals: dict[str, State], distributed: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+    """Outputs of a test over batches of 4, of a composed backbone."""
+    module = Averaged(classifier(originals["classifier"]))
+    module.declared.update({"logits", "nll"})
+    trainer(**distributed).test(module, digits(eval_batch_size=4, curves=["forget"]), verbose=False)
+    found = module.evaluated()
+    trainer(**{**distributed, "limit_val_batches": 1.0}).validate(module, digits(eval_batch_size=4, curves=["forget"]), verbose=False)
+    accuracy = (found["forget"]["logits"].argmax(1) == digits_labels("forget")).float().mean()
+    found["curve"] = {"expected": accuracy, "logged": module.trainer.callback_metrics["forget/accuracy"].cpu()}
+    return found
+
+
+def digits_labels(part: str) -> torch.Tensor:
+    """Labels in the order of the indices."""
+    task = digits()
+    task.setup()
+    data: Any = task.datasets[part]
+    return data.__getitems__(list(range(len(data))))["label"]
+
+
+def run_all(originals: dict[str, State], which: str, **distributed: Any) -> Result:
+    """Weights after each case, by its name; `error/...` where one failed."""
+    found: Result = {}
+    for name, make, task, changes in cases(originals, which):
+        try:
+            module = fit(make(), task, **{"epochs": 2, **changes}, **distributed)
+            found[name] = weights(module)
+        except Exception as error:  # the other cases are still worth knowing
+            found[name] = f"{type(error).__name__}: {error}"
+    if which == "machinery":
+        found["outputs"] = evaluated(originals, distributed)
+    return found
+
+
+def main() -> None:
+    """Run on this rank, and write what it found."""
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    originals = torch.load(sys.argv[1], weights_only=True)
+    found = run_all(originals, sys.argv[3], strategy="ddp", devices=2, num_nodes=1)
+    torch.save(found, Path(sys.argv[2]) / f"rank{os.environ['RANK']}.pt")
+
+
+if __name__ == "__main__":
+    main()
+
