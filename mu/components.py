@@ -71,7 +71,7 @@ def merge(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
         for key, value in (layer or {}).items():
             if key.endswith("+"):
                 base = key[:-1]
-                merged[base] = [*merged.get(base, []), *(value if isinstance(value, list) else [value])]
+                merged[base] = [*_listed(merged.get(base)), *_listed(value)]
             elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
                 old = merged[key]
                 other = "class_path" in value and "class_path" in old and value["class_path"] != old["class_path"]
@@ -79,3 +79,8 @@ def merge(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
             else:
                 merged[key] = merge(value) if isinstance(value, Mapping) else value
     return merged
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list as it is; nothing as no entry, anything else as one."""
+    return value if isinstance(value, list) else [] if value is None else [value]

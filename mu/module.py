@@ -332,11 +332,15 @@ class UnlearningModule(LightningModule, Recorded):
             with self.stopwatch("recalibrate"):
                 self.recalibrate()
 
+    @torch.no_grad()
     def _share_statistics(self) -> None:
         """Rank 0's buffers on all ranks. DDP does so before each forward pass, so after a last step every rank would serve its own."""
         if self.world_size > 1:
-            for buffer in self.buffers():
-                torch.distributed.broadcast(buffer, 0)
+            for name, buffer in self.named_buffers():
+                if not name.startswith(("reference.", "mask.")):
+                    whole = buffer.contiguous()
+                    torch.distributed.broadcast(whole, 0)
+                    buffer.copy_(whole)
 
     def _is_last_epoch(self) -> bool:
         epochs, finished = self.trainer.max_epochs, self.trainer.fit_loop.epoch_progress.current.processed

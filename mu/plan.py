@@ -197,12 +197,14 @@ class Stream:
 
     def take(self, start: int, count: int) -> Rows:
         """`count` rows from place `start` of the stream."""
-        places = np.arange(start, start + count)
-        cycles, offsets = places // self.size, places % self.size
+        cycles, offsets = np.divmod(np.arange(start, start + count), self.size)
+        if not self.shuffle:
+            return Rows(offsets, cycles)
+        first, last = start // self.size, (start + count - 1) // self.size
         positions = np.empty(count, dtype=np.int64)
-        for cycle in np.unique(cycles):
-            here = cycles == cycle
-            positions[here] = _permutation(self.seed, self.part, int(cycle), self.size, self.shuffle)[offsets[here]]
+        for cycle in range(first, last + 1):
+            here = slice(None) if first == last else cycles == cycle
+            positions[here] = _permutation(self.seed, self.part, cycle, self.size, self.shuffle)[offsets[here]]
         return Rows(positions, cycles)
 
 

@@ -102,6 +102,8 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     for key in ("backbone", "recipe", "tasks", "methods", "suites"):
         if not raw.get(key):
             raise InputError(f"{path} lacks {key!r}, which every study needs.")
+        if not isinstance(raw[key], list if key == "suites" else Mapping):
+            raise InputError(f"{path}: {key} should be a {'list' if key == 'suites' else 'mapping'}, not {raw[key]!r}.")
     name = str(raw.get("name") or path.stem)
     _check_methods(path, raw)
     return Study(
@@ -112,6 +114,9 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
 
 
 def _check_methods(path: Path, raw: Mapping[str, Any]) -> None:
+    for task, spec in raw["tasks"].items():
+        if not isinstance(spec, Mapping) or not isinstance(spec.get("methods") or {}, Mapping):
+            raise InputError(f"{path}: tasks.{task} should be a mapping with a class_path, and its methods one by name; it is {spec!r}.")
     inside = {f"tasks.{task}.methods": spec.get("methods") or {} for task, spec in raw["tasks"].items()}
     for where, methods in {"methods": raw["methods"], **inside}.items():
         for name, spec in methods.items():
@@ -119,6 +124,8 @@ def _check_methods(path: Path, raw: Mapping[str, Any]) -> None:
                 raise InputError(f"{path}: {where}.{name} is a reserved name; original and oracle are trained by `recipe`.")
             if name not in raw["methods"]:
                 raise InputError(f"{path}: {where}.{name} overrides a method that `methods` does not have.")
+            if not isinstance(spec, Mapping):
+                raise InputError(f"{path}: {where}.{name} should be a mapping with {', '.join(sorted(PAIR))}, not {spec!r}.")
             unknown = sorted(set(spec) - PAIR)
             if unknown:
                 raise InputError(f"{path}: {where}.{name} has the unknown key {unknown[0]!r}; it has {', '.join(sorted(PAIR))}.")
@@ -136,6 +143,10 @@ def _seeds(path: Path, raw: Any) -> list[Seeds]:
             found.append(Seeds(entry, entry, entry) if isinstance(entry, int) else Seeds(**dict(entry)))
         except TypeError:
             raise InputError(f"{path}: a seed with parts needs split, train and unlearn; {entry} has others.") from None
+        if not all(type(part) is int for part in found[-1].as_dict().values()):
+            raise InputError(f"{path}: the parts of a seed are whole numbers; those of {entry} are not.")
+    if not found:
+        raise InputError(f"{path}: `seeds` is empty, so that nothing would run; give one seed a repetition.")
     if len(set(found)) != len(found):
         raise InputError(f"{path}: a seed stands twice in `seeds`.")
     return found

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mu import plugins
+from mu.cli import rank_of_process
 
 COMPONENTS = ("mu.backbones", "mu.methods", "mu.attacks", "mu.masks", "mu.substitutes", "mu.lr", "mu.plan")
 """Modules whose classes may be given by their bare name."""
@@ -39,6 +40,8 @@ def tell_clashes(packages: list[ModuleType], here: str) -> None:
     """One sentence about each file of the working directory that has the name of one of our packages."""
     import mu
 
+    if rank_of_process():
+        return
     for package in (mu, *packages):
         name = package.__name__
         own = Path(package.__file__ or "").resolve()

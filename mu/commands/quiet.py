@@ -27,8 +27,11 @@ class _Beside(logging.Filter):
 @contextmanager
 def quiet() -> Iterator[None]:
     """Within the block; warnings that remain are one line each."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero",
-             "lightning.fabric.utilities.seed", "lightning.fabric.utilities.distributed", "lightning.pytorch.accelerators.cuda", "lightning_utilities.core.rank_zero")
+    names = (
+        "lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric",
+        "lightning.fabric.utilities.rank_zero", "lightning.fabric.utilities.seed", "lightning.fabric.utilities.distributed",
+        "lightning_utilities.core.rank_zero",
+    )
     loggers = [logging.getLogger(name) for name in names]
     beside, form = _Beside(), warnings.formatwarning
     for logger in loggers:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mu.cli import rank_of_process
 from mu.commands.configs import read
 from mu.errors import InputError
 
@@ -115,23 +114,28 @@ def _short(value: Any) -> str:
 
 
 class Guard:
-    """Takes back what a run has written when it fails before its first step.
+    """Takes back what a fit has written when it fails before its first step.
 
     Args:
         run: the run folder, as it is before anything is written.
     """
 
+    WRITTEN = (CONFIG, "checkpoints", "curves.json", "lightning_logs", "logs", "split.json")
+    """What a fit may have written by then; in a folder that was there before, nothing else is touched."""
+
     def __init__(self, run: Path) -> None:
         self.run = run
         self._absent = [folder for folder in (run, *run.parents) if not folder.exists()]
-        self._before = set(run.iterdir()) if run.is_dir() else set()
+        self._there = {name for name in self.WRITTEN if (run / name).exists()}
 
     def undo(self) -> None:
-        """Remove everything that is new in the run folder, and the folders that were made for it."""
-        if rank_of_process() or not self.run.is_dir():
-            return
-        for entry in set(self.run.iterdir()) - self._before:
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        """Remove it, and the folders that were made for it."""
+        for name in set(self.WRITTEN) - self._there:
+            entry = self.run / name
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
         for folder in self._absent:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()

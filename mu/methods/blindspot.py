@@ -10,7 +10,7 @@ regressor's own loss, L1 unless it was built otherwise. The released code's lear
 Defaults: proxy 2 epochs of Adam 0.01, then 1 epoch of Adam 1e-3 over all data, w = 50, batch 256 (AgeDB notebook): `max_epochs` is 3.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,8 +33,7 @@ _PROXY = 0
 class Blindspot(UnlearningModule):
     """The first `proxy_epochs` epochs of a fit train the proxy, the others unlearn.
 
-    Proxy and backbone are two groups of one optimizer, and only one of them has gradients in a step; so on several ranks the strategy is
-    `ddp_find_unused_parameters_true`.
+    Proxy and backbone are two groups of one optimizer; in each step one of them is idle and left alone.
 
     Args:
         backbone: the original.
@@ -93,6 +92,22 @@ class Blindspot(UnlearningModule):
         super().set_mode()
         assert self.proxy is not None
         self.proxy.train(self.current_epoch < self.proxy_epochs)
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """On several ranks every weight must take part in every loss, so the idle model adds zero."""
+        loss = super().training_step(batch, batch_idx)
+        return loss + 0 * torch.stack([p.sum() for p in self._idle()]).sum()
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Without a gradient the idle model is left alone; with one of zero, momentum and weight decay would move it."""
+        for p in self._idle():
+            p.grad = None
+        super().on_before_optimizer_step(optimizer)
+
+    def _idle(self) -> list[nn.Parameter]:
+        idle = self.backbone if self.phase == _PROXY else self.proxy
+        assert idle is not None
+        return [p for p in idle.parameters() if p.requires_grad]
 
     def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
         assert self.proxy is not None

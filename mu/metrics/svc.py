@@ -28,18 +28,19 @@ from mu.errors import InputError, RunError
 Array = NDArray[np.float64]
 
 LIBSVM_TOLERANCE = 1e-3  # libsvm stops when the violation of the KKT conditions falls below this
-_RESIDUAL = 1e-8  # pivoted Cholesky stops when no diagonal entry of K - L L^T exceeds this (the diagonal of K is 1) ...
+_RESIDUAL = 1e-7  # pivoted Cholesky stops when no diagonal entry of K - L L^T exceeds this (the diagonal of K is 1) ...
 _RESIDUAL_1D = 1e-11  # ... and for one feature, whose rank is so small that the tighter bound costs nothing
 _MAX_RESIDUAL = 1e-5  # a larger one moves decision values by more than libsvm's tolerance
 _COARSE = 48  # leading columns of L that give the starting point for all columns
 _MAX_PENALTY = 1e6  # beyond it, rounding of 1 - y f times the penalty is larger than the tolerance
-_BLOCK = 4_000_000  # entries of the kernel computed at once: 32 MB
+_BLOCK = 2**19  # entries of the kernel computed at once: 4 MB, about what stays in a processor's cache
 
 
 def rbf_kernel(a: Array, b: Array, gamma: float) -> Array:
     """exp(-gamma ||a_i - b_j||^2) of rows `[N, F]` and `[M, F]`: `[N, M]` in [0, 1]."""
     if a.shape[1] == 1:
-        squared = np.square(a - b[:, 0])  # the difference itself keeps the digits that the expanded square loses
+        squared = a - b[:, 0]  # the difference itself keeps the digits that the expanded square loses
+        squared *= squared
     else:
         squared = a @ (-2.0 * b.T)
         squared += np.einsum("ij,ij->i", a, a)[:, None]
@@ -135,10 +136,12 @@ def fit_svc(
     factor, residual = _factor(points, width, max_rank)
     if residual > _MAX_RESIDUAL:
         return _scikit_learn(x, positive, C, width)
-    mean = _sums(group, count, len(points)) @ factor / len(x)
+    mean = factor @ _sums(group, count, len(points)) / len(x)
     # sum(alpha y) = 0 makes the problem invariant under a shift of the features. Centred, they are no longer nearly parallel to the
     # column of ones that carries the intercept, without which saturated features make the Newton systems singular.
-    design = np.hstack([np.ones((len(points), 1)), factor - mean])
+    design = np.empty((len(points), len(factor) + 1))
+    design[:, 0] = 1.0
+    np.subtract(factor.T, mean, out=design[:, 1:])
     solution = _Multipliers(design, group, sign, count, C).solve(tolerance)
     weight = _sums(group, count * solution.alpha * sign, len(points))
     used = np.flatnonzero(weight)
@@ -146,7 +149,7 @@ def fit_svc(
     fit = SVCFit(
         points=points[used], coefficients=weight[used], intercept=solution.intercept - float(normal @ mean), gamma=width,
         dual_objective=float(count @ solution.alpha - 0.5 * normal @ normal), violation=solution.violation,
-        approximation=0.0, rank=factor.shape[1], iterations=solution.iterations, solver="low-rank",
+        approximation=0.0, rank=len(factor), iterations=solution.iterations, solver="low-rank",
     )
     probe = np.unique(np.linspace(0, len(points) - 1, min(512, len(points))).astype(np.int64))
     approximate = design[probe] @ np.concatenate([[solution.intercept], normal])
@@ -182,7 +185,7 @@ def _collapse(x: Array, positive: NDArray[np.bool_]) -> tuple[Array, NDArray[np.
 
 
 def _factor(points: Array, gamma: float, max_rank: int) -> tuple[Array, float]:
-    """L `[G, r]` with K ~ L L^T by greedy pivoted Cholesky, and the largest diagonal entry of K - L L^T.
+    """L^T `[r, G]` with K ~ L L^T by greedy pivoted Cholesky, and the largest diagonal entry of K - L L^T.
 
     Greedy pivoting touches all of L for every pivot, which is bound by memory. So most pivots are found on an evenly spaced part of the
     points, all points are then projected at once by matrix products, and the search goes on with the points that are still badly served.
@@ -195,7 +198,7 @@ def _factor(points: Array, gamma: float, max_rank: int) -> tuple[Array, float]:
         corner = rows[:, pivots].T  # lower triangular: the rows of L that belong to the pivots
         rows = solve_triangular(corner, rbf_kernel(points[part[pivots]], points, gamma), lower=True, check_finite=False)
         rows, _, residual = _pivots(points, gamma, max_rank, rows)
-    return np.ascontiguousarray(rows.T), residual
+    return rows, residual
 
 
 def _pivots(points: Array, gamma: float, max_rank: int, start: Array) -> tuple[Array, NDArray[np.int64], float]:

@@ -18,12 +18,12 @@ from tests.benchmarks.conftest import Marks, RandomImages, resnet20, trainer
 from tests.benchmarks.paired import Mark, paired
 
 pytestmark = pytest.mark.slow
-REPEATS = 5
+REPEATS = 4
 
 
 def test_ssd_costs_a_pass(measured: Any, say: Any) -> None:
     """Fails when squares are taken weight by weight, or when a pass reads what it does not need."""
-    data = RandomImages(forget=512, retain=1088, batch_size=64)
+    data = RandomImages(forget=256, retain=704, batch_size=64)
     data.setup()
     sizes = {name: data.sizes[name] for name in ("forget", "retain")}
     batches = plan(SSD(resnet20()).schedule, 0, sizes, dict.fromkeys(sizes, 64), 0)

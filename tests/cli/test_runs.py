@@ -134,6 +134,21 @@ def test_a_fit_that_fails_before_its_first_step_leaves_nothing(mu: Mu, tmp_path:
     assert [file.name for file in Path("runs/mine").iterdir()] == ["notes.txt"]
 
 
+def test_what_is_taken_back_is_only_what_a_fit_writes(tmp_path: Path) -> None:
+    """In a folder that others use too, what they wrote in the meantime stays."""
+    from mu.commands.run_folder import Guard
+
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "version_0").write_text("of an earlier fit")
+    guard = Guard(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text("")
+    (tmp_path / "others.txt").write_text("")
+    guard.undo()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"logs", "others.txt"}
+    assert (tmp_path / "logs" / "version_0").is_file()
+
+
 def test_test_takes_configuration_and_checkpoint_of_the_run(mu: Mu) -> None:
     """Mutation: testing the weights that the run began with."""
     assert mu(*FIT, "--model", "Train", "--run", "runs/a", "--model.optimizer.lr", "0.05").code == 0

@@ -36,6 +36,7 @@ class Setting:
         by_kind: further arguments on one kind of backbone.
         epochs: of a run.
         task: arguments of the task, for methods that forget whole classes.
+        strategy: of two ranks.
         seeded: whether another seed must give other weights (a method that neither shuffles nor draws is the same under all).
         kinds: the kinds of backbones that it is defined for, where the annotation admits more.
     """
@@ -44,6 +45,7 @@ class Setting:
     by_kind: Mapping[str, Callable[[], Arguments]] = field(default_factory=dict)
     epochs: int = EPOCHS
     task: Arguments = field(default_factory=dict)
+    strategy: str = "ddp"
     seeded: bool = True
     kinds: tuple[str, ...] = ()
 
@@ -59,7 +61,8 @@ def _conv_linear() -> Arguments:
 
 
 SETTINGS: dict[str, Setting] = {
-    "Blindspot": Setting(lambda: {"proxy_epochs": 1}),
+    # one step trains the proxy, another the backbone
+    "Blindspot": Setting(lambda: {"proxy_epochs": 1}, strategy="ddp_find_unused_parameters_true"),
     "FisherForgetting": Setting(lambda: {"batch_size": 10}, epochs=1),
     "FisherForgettingReference": Setting(lambda: {"batch_size": 10}, epochs=1),
     "InfluenceReference": Setting(epochs=1, seeded=False),
