@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mu.commands.arguments import Parser
 from mu.components import Components, merge
 from mu.errors import InputError, RunError
 from mu.files import read_json, write_json
@@ -279,7 +280,7 @@ def quiet() -> Iterator[None]:
 
 def main(argv: list[str]) -> int:
     """The command; returns its exit code: 0, 1 when a run failed, 2 for a study that cannot be run."""
-    parser = argparse.ArgumentParser(prog="mu bench", description="Run a study: tasks x methods x seeds, measured against the oracle.")
+    parser = Parser(prog="mu bench", description="Run a study: tasks x methods x seeds, measured against the oracle.")
     parser.add_argument("study", nargs="?", help="the study's YAML file")
     parser.add_argument("-c", "--config", help="the same")
     parser.add_argument("--output", help="folder of everything it writes (default: as the study says)")

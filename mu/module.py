@@ -24,6 +24,7 @@ from mu.lr import LRSchedule
 from mu.masks import WeightMask
 from mu.metrics.outputs import Outputs
 from mu.plan import Retain, Schedule
+from mu.progress import epoch_end_due, epochs_shown, planned_steps, tell_length, turn_epoch
 from mu.recorded import Recorded, spec_of
 from mu.reference import frozen_copy
 from mu.results import Result
@@ -91,7 +92,7 @@ class UnlearningModule(LightningModule, Recorded):
         self._curves: dict[str, MeanMetric] = {}
         self._suspect: tuple[int, Tensor] | None = None
         self._first_step: int | None = None
-        self._epoch_end_due = False
+        self._epoch_end_due = self._recalibrated = False
         self.phase = 0
 
     @classmethod
@@ -173,7 +174,7 @@ class UnlearningModule(LightningModule, Recorded):
         if self.scheduler is None:
             return optimizer
         if isinstance(self.scheduler, LRSchedule):
-            bound = self.scheduler.bind(optimizer, self.planned_steps())
+            bound = self.scheduler.bind(optimizer, planned_steps(self))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": bound, "interval": "step"}}
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
 
@@ -181,7 +182,7 @@ class UnlearningModule(LightningModule, Recorded):
 
     def on_fit_start(self) -> None:
         """The mask is computed here, after a checkpoint was loaded and before the first step."""
-        self._first_step, self._weights_before = None, self._fingerprint()
+        self._first_step, self._recalibrated, self._weights_before = None, False, self._fingerprint()
         if self.mask is not None:
             with self.stopwatch("mask"):
                 self.mask.start(self)
@@ -191,23 +192,15 @@ class UnlearningModule(LightningModule, Recorded):
         """Steps made before a resume do not count as this fit's; a fit that resumes inside an epoch gets no `on_train_epoch_start`."""
         self._first_step = self.trainer.global_step
         self.set_mode()
-        self._tell_length()
+        tell_length(self)
         if self._epoch_end_due:
-            self._turn_epoch()
-
-    def _turn_epoch(self) -> None:
-        # resumed right after an epoch's last batch, Lightning calls neither that epoch's end nor the next one's start, and it knows the
-        # epoch to be over only while it thinks that it was no longer than the batches that were shown
-        self._epoch_end_due, loop = False, self.trainer.fit_loop
-        self.on_train_epoch_end()
-        if not loop.done:
-            self.on_train_epoch_start()
-            loop.max_batches = min(loop.max_batches, loop.epoch_loop.batch_progress.current.ready)
+            self._epoch_end_due = False
+            turn_epoch(self)
 
     def on_train_epoch_start(self) -> None:
         """Lightning keeps the mode that it finds, and `from_pretrained` returns eval; so the mode is set here."""
         self.set_mode()
-        self._tell_length()
+        tell_length(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout, and whatever else draws from torch's own generator, by (seed, epoch, batch, rank): the same after a resume."""
@@ -216,7 +209,7 @@ class UnlearningModule(LightningModule, Recorded):
         if self.device.type != "cpu":
             getattr(torch, self.device.type).manual_seed(seed)
         if batch_idx == 0:
-            self._tell_length()
+            tell_length(self)
 
     def set_mode(self) -> None:
         """Train mode for the backbone, with frozen statistics where `norm` says so; eval for the reference."""
@@ -225,43 +218,6 @@ class UnlearningModule(LightningModule, Recorded):
             for layer in self.backbone.modules():
                 if isinstance(layer, _NORMS):
                     layer.eval()
-
-    def _tell_length(self) -> None:
-        # Lightning measures the loader once; where epochs differ (SCRUB), it would miss validations and schedulers, or cut an epoch short
-        sampler = getattr(self.trainer.train_dataloader, "plan_sampler", None)
-        if sampler is None:
-            return
-        loop: Any = self.trainer.fit_loop
-        sampler.set_epoch(loop.epoch_progress.current.processed)
-        length = _limited(len(sampler), self.trainer.limit_train_batches)
-        if length != loop.max_batches:
-            loop.max_batches = loop._combined_loader.limits = loop._data_fetcher.length = length
-            if isinstance(self.trainer.val_check_interval, float):
-                self.trainer.val_check_batch = max(1, int(length * self.trainer.val_check_interval))
-
-    def planned_steps(self) -> int:
-        """Optimizer steps of the whole run, one for each batch (or for each `accumulate_grad_batches` of them); 0 if it has no end.
-
-        By the plan, whose epochs may differ in length. (Lightning's own estimate multiplies the first epoch's; and asking for it before
-        a checkpoint is restored makes a resumed run begin its epoch again.)
-        """
-        trainer = self.trainer
-        if self.task is None:
-            estimate = trainer.estimated_stepping_batches
-            return int(estimate) if estimate != float("inf") else 0
-        epochs, most = trainer.max_epochs, trainer.max_steps
-        if epochs is None or epochs < 0:
-            return max(most, 0)
-        sampler = self.task.plan_loader(self.schedule, self.seed, shard=self.shard).plan_sampler
-        lengths: dict[tuple[Schedule, ...], int] = {}
-        steps = 0
-        for epoch in range(epochs):
-            phases = self.schedule.phases(epoch)
-            if phases not in lengths:
-                sampler.set_epoch(epoch)
-                lengths[phases] = -(-_limited(len(sampler), trainer.limit_train_batches) // trainer.accumulate_grad_batches)
-            steps += lengths[phases]
-        return steps if most < 0 else min(steps, most)
 
     def ready(self, batch: Mapping[str, Any]) -> tuple[Part | None, Part | None]:
         """The batch's parts, prepared: drawn, encoded, the forget part with substitutes."""
@@ -331,6 +287,7 @@ class UnlearningModule(LightningModule, Recorded):
         if self.norm == "recalibrate" and self._is_last_epoch():
             with self.stopwatch("recalibrate"):
                 self.recalibrate()
+            self._recalibrated = True
 
     @torch.no_grad()
     def _share_statistics(self) -> None:
@@ -343,9 +300,9 @@ class UnlearningModule(LightningModule, Recorded):
                     buffer.copy_(whole)
 
     def _is_last_epoch(self) -> bool:
-        epochs, finished = self.trainer.max_epochs, self.trainer.fit_loop.epoch_progress.current.processed
+        epochs = self.trainer.max_epochs
         # `done` is asked last, because at the end of the last epoch it moves Lightning's count of epochs on
-        return (epochs is not None and 0 <= epochs <= finished) or self.trainer.fit_loop.done
+        return (epochs is not None and 0 <= epochs <= epochs_shown(self.trainer)) or self.trainer.fit_loop.done
 
     @torch.no_grad()
     def recalibrate(self) -> None:
@@ -372,6 +329,9 @@ class UnlearningModule(LightningModule, Recorded):
                 raise RunError(f"the schedule of {type(self).__name__} shows no batch in epoch {self.current_epoch}, so nothing moved.")
             return
         steps = self.trainer.global_step - self._first_step
+        if steps > 0 and self.norm == "recalibrate" and not self._recalibrated and not self.trainer.interrupted:
+            raise RunError("the run was stopped after its last epoch had ended, too late for norm=recalibrate; give EarlyStopping "
+                           "check_on_train_epoch_end: false.")
         if steps > 0 and self._fingerprint() == self._weights_before and not self.trainer.interrupted:
             raise RunError(f"{type(self).__name__} ran {steps} steps and moved no weight; check learning rate, mask and "
                            "data.")
@@ -523,10 +483,8 @@ class UnlearningModule(LightningModule, Recorded):
 
         self._stop_if_not_finite()
         self._check_weights()
-        batches = self.trainer.fit_loop.epoch_loop.batch_progress
         checkpoint["mu"] = {
-            # from a checkpoint written right after an epoch's last batch, Lightning goes on with the next epoch and ends this one never
-            "epoch_end_due": bool(batches.is_last_batch and batches.total.completed < batches.total.processed),
+            "epoch_end_due": epoch_end_due(self.trainer),
             "version": mu.__version__, "spec": spec_of(self), "original_hash": self.original_hash, "recipe": self.recipe_hash(),
             "seconds": dict(self.stopwatch.seconds()), "split": self.task.split.hash if self.task is not None else "",
             "train_split": self.task.original_split.train_hash if self.task is not None else "",
@@ -556,8 +514,3 @@ class UnlearningModule(LightningModule, Recorded):
         from mu.identity import recipe_hash
 
         return recipe_hash(self)
-
-
-def _limited(batches: int, limit: int | float) -> int:
-    """Batches of an epoch under the trainer's `limit_train_batches`: a number of them, or a share."""
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)

@@ -5,8 +5,8 @@
 * `vmap`: `torch.func.vmap` over `torch.func.vjp`; knows whatever torch.func can transform.
 * `loop`: one sample at a time; always works, and is what the other two are checked against before they are believed.
 
-Measured (seconds of CPU time, one thread, sums of squares, against one batched forward and backward): ResNet-20, 64 samples of 32x32: hooks
-1.3, vmap 2.0, loop 3.3 times; ResNet-18, 16 samples: hooks 1.25, vmap 4.7, loop 1.8 times. `make bench` measures again.
+Measured (CPU time, one thread, sums of squares, against one batched forward and backward): ResNet-20, 64 samples of 32x32: hooks 1.4, vmap
+1.4, loop 2.9 times; ResNet-18, 16 samples: hooks 1.3, vmap 4.0, loop 2.0 times. `make bench` measures again.
 
 The backbone must be in eval mode: batch norm in train mode makes one sample's gradient depend on the others.
 """
@@ -185,7 +185,7 @@ class _Vmap(_Way):
             return [torch.stack([gradient.square() for gradient in same]).sum(0) for same in zip(*each, strict=True)]
 
         weights = tuple(weight.detach() for weight in self.weights)
-        return torch.func.vmap(one)(rows)
+        return [row.detach() for row in torch.func.vmap(one)(rows)]  # weights that are not asked for may require gradients too
 
     def gradients(self, batch: Batch) -> list[Tensor]:
         return self._over_samples(batch, squares=False)

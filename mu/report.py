@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mu.commands.arguments import Parser
 from mu.errors import InputError
 from mu.files import write_text
 
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     """
     from rich.console import Console
 
-    parser = argparse.ArgumentParser(prog="mu report", description="Tables and a page from run folders.")
+    parser = Parser(prog="mu report", description="Tables and a page from run folders.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="a study's folder, a run folder, or a folder that holds some")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: RUNS, if it is one folder)")
     given = parser.parse_args(argv)

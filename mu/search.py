@@ -1,4 +1,4 @@
-"""Search of a method's learning rate and strength: on the validation part, with a seed and an oracle of its own, its cost counted."""
+"""Search of a method's learning rate and strength: on the validation part, with seeds and oracles of its own, its cost counted."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ SEEN = ["forget", "retain", "validation"]
 def search(study: Study, debug: bool = False) -> int:
     """Search every method that has a space (`search:` of the method: dotted argument of the method, and its range).
 
-    The objective is the average gap to the search's own oracle with the validation part in the test set's place. Trials are runs of a
-    study in `OUTPUT/search`, so an interrupted search goes on where it stopped.
+    The objective is the average gap to the search's own oracles, with the validation part in the test set's place, meaned over the
+    search's seeds (one seed alone rewards luck where the forget set is small). Trials are runs of a study in `OUTPUT/search`, so an
+    interrupted search goes on where it stopped.
 
     Args:
-        study: its `search` has `seed` (split, training and unlearning seed of the search, none of the reported ones) and `trials`.
+        study: its `search` has `seeds` (each of split, training and unlearning; none of the reported ones) and `trials`.
         debug: stop at the first error.
 
     Returns:
@@ -34,10 +35,13 @@ def search(study: Study, debug: bool = False) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    trials, seed = int(study.search.get("trials", 12)), int(study.search.get("seed", 1000))
-    if any(seed in (s.split, s.train, s.unlearn) for s in study.seeds):
-        raise InputError(f"the search's seed {seed} is one of the reported seeds; choose another in search.seed.")
-    seeds = Seeds(seed, seed, seed)
+    trials = int(study.search.get("trials", 12))
+    seeds = tuple(Seeds(int(seed), int(seed), int(seed)) for seed in study.search.get("seeds", [1000]))
+    reported = {value for given in study.seeds for value in given.as_dict().values()}
+    if not seeds or trials < 1:
+        raise InputError("a search needs at least one seed and one trial; set search.seeds and search.trials.")
+    if {given.split for given in seeds} & reported:
+        raise InputError("a seed of the search is one of the reported seeds; choose others in search.seeds.")
     components = Components()
     inner = _on_validation(study, seeds)
     specs = {(task, method): study.method_spec(task, method) for task in study.tasks for method in study.methods}
@@ -49,8 +53,8 @@ def search(study: Study, debug: bool = False) -> int:
         bar = progress.add_task("search", total=len(spaces) * trials)
         bench = Bench(inner, components, debug)
         for task in dict.fromkeys(task for task, _ in spaces):
-            for kind, method in (("train", "original"), ("oracle", "oracle")):
-                outcome = bench.run(Job(kind, task, method, seeds))
+            for kind, method, one in [(kind, m, s) for s in seeds for kind, m in (("train", "original"), ("oracle", "oracle"))]:
+                outcome = bench.run(Job(kind, task, method, one))
                 if outcome.state == "failed":
                     raise RunError(f"the search's {method} on {task} failed: {outcome.reason}")
         for (task, method), space in spaces.items():
@@ -67,7 +71,7 @@ def search(study: Study, debug: bool = False) -> int:
     return int(failed)
 
 
-def _on_validation(study: Study, seeds: Seeds) -> Study:
+def _on_validation(study: Study, seeds: tuple[Seeds, ...]) -> Study:
     """The study that a search runs: held-out is the validation part, and the test part is not even loaded."""
     from mu.recorded import find_class
 
@@ -79,15 +83,15 @@ def _on_validation(study: Study, seeds: Seeds) -> Study:
 
     tasks = {name: merge(spec, {"init_args": {"evaluated": SEEN}}) for name, spec in study.tasks.items()}
     suites = [looks_at_validation(spec) for spec in study.suites]
-    return replace(study, output=study.output / "search", seeds=(seeds,), suites=suites, tasks=tasks)
+    return replace(study, output=study.output / "search", seeds=seeds, suites=suites, tasks=tasks)
 
 
-def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str, Any], seeds: Seeds, trials: int,
+def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str, Any], seeds: tuple[Seeds, ...], trials: int,
          tell: Any) -> dict[str, Any] | None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(seed=seeds.unlearn, n_startup_trials=max(4, trials // 3))
+    sampler = optuna.samplers.TPESampler(seed=seeds[0].unlearn, n_startup_trials=max(4, trials // 3))
     optimiser = optuna.create_study(direction="minimize", sampler=sampler)
     seconds = 0.0
     settings: dict[int, dict[str, Any]] = {}
@@ -99,21 +103,21 @@ def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str,
         settings[trial.number] = setting
         bench.study = replace(study, methods={**study.methods, method: merge(study.methods[method], {"model": {"init_args": setting}})},
                               tasks={**study.tasks, task: {k: v for k, v in study.tasks[task].items() if k != "methods"}})
-        outcome = bench.run(Job("method", task, method, seeds))
+        outcomes = [bench.run(Job("method", task, method, one)) for one in seeds]
         tell(f"{task}/{method}")
-        if outcome.folder is None:  # a learning rate that diverges is an answer, not an accident
+        records = [RunRecord.load(outcome.folder) for outcome in outcomes if outcome.folder is not None]
+        seconds += sum(record.unlearning_seconds for record in records)
+        if len(records) < len(seeds):  # a learning rate that diverges is an answer, not an accident
             optimiser.tell(trial, state=optuna.trial.TrialState.FAIL)
-            continue
-        record = RunRecord.load(outcome.folder)
-        seconds += record.unlearning_seconds
-        optimiser.tell(trial, record.value("avg_gap"))
+        else:
+            optimiser.tell(trial, sum(record.value("avg_gap") for record in records) / len(records))
     done = [t for t in optimiser.trials if t.state == optuna.trial.TrialState.COMPLETE]
     if not done:
         return None
     best = optimiser.best_trial
     return {"model": {"init_args": settings[best.number]}, "found": {
         "trials": trials, "failed": trials - len(done), "gap": round(float(best.value or 0.0), 4), "seconds": round(seconds, 1),
-        "seed": seeds.unlearn}}
+        "seeds": [one.unlearn for one in seeds]}}
 
 
 def _suggest(trial: Any, name: str, limits: Any) -> Any:

@@ -116,10 +116,10 @@ def test_tasks_with_one_training_set_share_one_original(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out" / "originals").iterdir())) == 1
 
 
-def test_a_search_looks_at_validation_with_a_seed_of_its_own(tmp_path: Path) -> None:
+def test_a_search_looks_at_validation_with_seeds_of_its_own(tmp_path: Path) -> None:
     """Fails when the search evaluates the test part, or on a reported seed."""
     method = {**STUDY["methods"]["FineTune"], "search": {"optimizer.lr": {"low": 0.001, "high": 0.1, "log": True}}}
-    study = written(tmp_path, methods={"FineTune": method}, search={"trials": 2, "seed": 50})
+    study = written(tmp_path, methods={"FineTune": method}, search={"trials": 2, "seeds": [50, 51]})
     assert bench.main(["-c", str(study), "--search"]) == 0
     found = yaml.safe_load((tmp_path / "out" / "search" / "found.yaml").read_text())
     best = found["tasks"]["random"]["methods"]["FineTune"]
@@ -127,7 +127,7 @@ def test_a_search_looks_at_validation_with_a_seed_of_its_own(tmp_path: Path) -> 
     assert best["found"]["trials"] == 2
     assert best["found"]["seconds"] > 0
     records = [RunRecord.load(file.parent) for file in (tmp_path / "out" / "search").rglob("results.json")]
-    assert {record.seeds["split"] for record in records} == {50}
+    assert {record.seeds["split"] for record in records} == {50, 51}
     assert {result.split for record in records for result in record.results if result.metric == "TA"} == {"validation"}
     with pytest.raises(InputError, match="one of the reported seeds"):
         bench.main(["-c", str(study), "--search", "--seeds", "50"])

@@ -151,7 +151,7 @@ class MuCLI(LightningCLI):
         self.command, self.options, self.session = command, options, session
         about, _ = _WHAT[command]
         # an abbreviated option would be taken for a longer one, so a misspelt one would pass
-        common = {"exit_on_error": False, "dump_header": [f"mu=={mu.__version__}"]}
+        common = {"exit_on_error": False, "allow_abbrev": False, "dump_header": [f"mu=={mu.__version__}"]}
         also = _ALSO.get(command, _ALSO["test"])
         super().__init__(
             UnlearningModule, UnlearningDataModule, save_config_callback=SaveConfig, seed_everything_default=0,

@@ -47,18 +47,16 @@ def way(backbone: Classifier, choose: Any) -> PerSample:
     return PerSample(backbone, list(backbone.named_parameters()), lambda batch: backbone.loss(batch)[0], choose)
 
 
-@pytest.mark.parametrize("choose", ["auto", "hooks", "vmap"])
 @pytest.mark.parametrize("model", ["resnet20", "resnet18"])
-def test_it_costs_less_than_a_loop(model: str, choose: str, measured: Any, say: Any) -> None:
+def test_it_costs_less_than_a_loop(model: str, measured: Any, say: Any) -> None:
     """Fails when the chosen way is slower than one sample at a time."""
     backbone, batch, rounds = setting(model)
-    ours, loop = way(backbone, choose), way(backbone, "loop")
+    ours, loop = way(backbone, "auto"), way(backbone, "loop")
     result: Paired = measured(lambda: paired(
         repeated(lambda: ours.squares(batch), rounds), repeated(lambda: loop.squares(batch), rounds)))
-    name = f"{choose} ({ours.chosen('squares')})" if choose == "auto" else choose
-    say(f"{model}, {len(batch['label'])} samples: {name} / loop = {result.ratio:.3f} ({result.spread()})", ratio=result.ratio)
-    if choose == "auto":
-        assert result.ratio <= 1
+    name = f"{len(batch['label'])} samples: {ours.chosen('squares')}"
+    say(f"{model}, {name} / loop = {result.ratio:.3f} ({result.spread()})", ratio=result.ratio)
+    assert result.ratio <= 1
 
 
 @pytest.mark.parametrize("choose", ["auto", "vmap", "loop"])
@@ -69,10 +67,10 @@ def test_it_stays_near_the_batched_pass(model: str, choose: str, measured: Any, 
     ours, weights = way(backbone, choose), list(backbone.parameters())
     floor = repeated(lambda: torch.autograd.grad(backbone.loss(batch)[0].sum(), weights), rounds)
     result: Paired = measured(lambda: paired(repeated(lambda: ours.squares(batch), rounds), floor))
-    name = f"{choose} ({ours.chosen('squares')})" if choose == "auto" else choose
-    say(f"{model}, {len(batch['label'])} samples: {name} / forward and backward = {result.ratio:.3f} ({result.spread()})", ratio=result.ratio)
+    name = f"{len(batch['label'])} samples: {choose} ({ours.chosen('squares')})"
+    say(f"{model}, {name} / forward and backward = {result.ratio:.3f} ({result.spread()})", ratio=result.ratio)
     if choose == "auto":
-        assert result.ratio <= 2
+        assert result.ratio <= 1.75
 
 
 def test_the_forward_is_shared_by_the_classes(measured: Any, say: Any) -> None:

@@ -163,7 +163,8 @@ def test_curves_hold_every_epoch(originals: dict[str, State], tmp_path: Path) ->
 def test_regression_suites_measure_errors_and_the_distance_to_the_oracle(originals: dict[str, State], tmp_path: Path) -> None:
     task = diabetes()
     adam = lambda params: torch.optim.Adam(params, lr=0.01)  # noqa: E731
-    measured(Retrain(regressor(), optimizer=adam, scheduler=OneCycle()), task, tmp_path / "oracle", Errors(), RegressionMembership(), epochs=3)
+    oracle = Retrain(regressor(), optimizer=adam, scheduler=OneCycle())
+    measured(oracle, task, tmp_path / "oracle", Errors(), RegressionMembership(), epochs=3)
     module = FineTune(regressor(originals["regressor"]), optimizer=adam)
     gap = RetrainGap(str(tmp_path / "oracle"), metrics=["MAE/forget", "MAE/test"], recipe="unchecked")
     found = measured(module, task, tmp_path / "run", gap, Errors(), RegressionMembership())

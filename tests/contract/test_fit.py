@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -21,6 +21,7 @@ from mu.lr import OneCycle
 from mu.methods import SSD, FineTune, RandomLabel, Retrain, Train
 from mu.module import Part, UnlearningModule
 from mu.plan import Everything, Forget, Paired, Phases, Retain, Schedule, Union, plan
+from mu.progress import planned_steps
 from mu.split import Split
 from mu.substitutes import GivenByTask, UniformLabel
 from tests.helpers import State, Watch, classifier, diabetes, different, digits, distance, fit, regressor, trainer, weights
@@ -134,7 +135,7 @@ def test_the_length_of_a_run_is_that_of_its_plan() -> None:
     for changes in ({}, {"limit_train_batches": 3}, {"accumulate_grad_batches": 2}, {"max_steps": 5}):
         module = Sees(classifier(), Phases(Forget(epochs=1), Retain()), scheduler=OneCycle(end=0.25))
         fit(module, digits(), 3, **changes)
-        assert module.planned_steps() == module.trainer.global_step
+        assert planned_steps(module) == module.trainer.global_step
         assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 * 0.25)
 
 
@@ -259,6 +260,23 @@ def test_a_method_without_an_objective_says_so() -> None:
     """Fails when a half-written method trains on nothing."""
     with pytest.raises(TypeError, match="objective"):
         fit(UnlearningModule(classifier()))
+
+
+@pytest.mark.parametrize("when", ["validation", "epoch"])
+def test_statistics_are_taken_anew_also_where_a_run_stops_early(when: str, originals: dict[str, State]) -> None:
+    """Fails when a run that stops early keeps the statistics of its training batches, or says nothing where it is too late."""
+    stop = EarlyStopping("retain/loss", patience=0, min_delta=1e9, check_on_train_epoch_end=when == "epoch")
+    module = FineTune(classifier(originals["classifier"]), norm="recalibrate")
+    run = lambda: fit(module, digits(curves=["retain"]), 9, limit_val_batches=1.0, callbacks=[stop])  # noqa: E731
+    if when == "epoch":
+        with pytest.raises(RunError, match="check_on_train_epoch_end"):
+            run()
+        return
+    run()
+    assert module.current_epoch < 9
+    kept = weights(module.backbone)
+    module.recalibrate()
+    assert distance(kept, weights(module.backbone)) < 1e-5
 
 
 # ---- substitutes ------------------------------------------------------------------------------------------------------------------

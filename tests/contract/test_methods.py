@@ -23,10 +23,15 @@ from tests.contract.conftest import Baseline
 from tests.helpers import Snapshot, State, Watch, different, predictions, trainer, weights
 
 Baselines = Callable[[str, str], Baseline]
-REST = [pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS if pair not in FIRST]
-on_one = pytest.mark.parametrize(("name", "kind"), FIRST)
-on_all = pytest.mark.parametrize(("name", "kind"), [*FIRST, *REST])
-on_all_slow = pytest.mark.parametrize(("name", "kind"), [pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS])
+
+
+def _one(pair: tuple[str, str], *marks: Any) -> Any:
+    # all tests of one method in one process, where they share its runs
+    return pytest.param(*pair, marks=[pytest.mark.xdist_group("-".join(pair)), *marks], id="-".join(pair))
+
+
+on_all = pytest.mark.parametrize(("name", "kind"), [_one(p) if p in FIRST else _one(p, pytest.mark.slow) for p in PAIRS])
+on_all_slow = pytest.mark.parametrize(("name", "kind"), [_one(pair, pytest.mark.slow) for pair in PAIRS])
 
 
 class AtStart(Callback):
