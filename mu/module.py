@@ -399,8 +399,9 @@ class UnlearningModule(LightningModule, Recorded):
         real = ~part["padded"] if "padded" in part else slice(None)
         for name, values in self.served().scores(part).items():
             key = f"{split}/{name}"
-            metric = self._curves.setdefault(key, MeanMetric(sync_on_compute=True).to(self.device))
-            metric.update(values[real])
+            if key not in self._curves:
+                self._curves[key] = MeanMetric(sync_on_compute=True).to(self.device)
+            self._curves[key].update(values[real])
 
     def on_validation_start(self) -> None:
         """Validation within an epoch sees one model too."""

@@ -232,13 +232,14 @@ class _Hooks(_Way):
                 check_layer(layer)
                 self.layers[layer] = own
 
-    def _run(self, batch: Batch, arrive: Callable[[int, Use, bool], None], after: Callable[[], None]) -> None:
+    def _run(self, batch: Batch, arrive: Callable[[int, Use, bool], None], after: Callable[[], None], single: bool = False) -> None:
         """One forward, and one backward for each value.
 
         Args:
             batch: see `PerSample`.
             arrive: told, while a backward goes on, of a weight's place, of a use of it, and whether it is the only one.
             after: called after each backward.
+            single: refuse several values of a sample.
         """
         uses = [0] * len(self.weights)
         probe = self.weights[0].new_zeros(()).requires_grad_()
@@ -259,7 +260,8 @@ class _Hooks(_Way):
         handles = [layer.register_forward_hook(tap) for layer in self.layers]
         try:
             with torch.enable_grad():
-                values = self._table(batch).sum(0)
+                table = self._table(batch)
+                values = (_single(table)[:, None] if single else table).sum(0)
                 for number, value in enumerate(values):
                     torch.autograd.grad(value, probe, retain_graph=number + 1 < len(values), allow_unused=True)
                     after()
@@ -274,7 +276,7 @@ class _Hooks(_Way):
         def arrive(place: int, use: Use, alone: bool) -> None:
             rows[place] = layer_gradient(*use) if place not in rows else rows[place] + layer_gradient(*use)
 
-        self._run(batch, arrive, lambda: None)
+        self._run(batch, arrive, lambda: None, single=True)
         return [rows[place] if place in rows else weight.new_zeros(size, *weight.shape) for place, weight in enumerate(self.weights)]
 
     def squares(self, batch: Batch) -> list[Tensor]:

@@ -67,9 +67,9 @@ def ready(network: nn.Module) -> Classifier:
     backbone = Classifier(network=network, num_classes=4).double().eval()
     for layer in backbone.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            assert layer.running_mean is not None and layer.running_var is not None
-            layer.running_mean.copy_(torch.randn(layer.running_mean.shape, generator=generator))
-            layer.running_var.copy_(torch.rand(layer.running_var.shape, generator=generator) + 0.5)
+            for buffer, values in ((layer.running_mean, torch.randn), (layer.running_var, torch.rand)):
+                if buffer is not None:
+                    buffer.copy_(values(buffer.shape, generator=generator) + 0.5)
     return backbone
 
 
@@ -103,7 +103,6 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]]]] = {
     "wide resnet": (lambda: classifier(in_channels=3, mean="none", std=None, num_classes=4, options={"width": 16}).double().eval(), images),
     "every layer": (lambda: ready(Zoo()), images),
     "volume": (lambda: ready(Volume()), lambda: images(5, 3, 5, 4)),
-    "torchvision": (lambda: Classifier("resnet18_cifar", num_classes=4, init_seed=0).double().eval(), lambda: images(3)),
     "perceptron": (lambda: regressor().double().eval(), lambda: {
         "input": torch.randn(6, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(2)), "index": torch.arange(6),
         "target": torch.linspace(-1, 400, 6, dtype=torch.float64)}),
@@ -136,6 +135,18 @@ def test_squares_of_several_values_of_a_sample(case: str, way: Any) -> None:
     close(each.squares(batch), truth)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one value"):
         each.gradients(batch)
+
+
+@pytest.mark.parametrize("numbers", [1, 1000, 1 << 30])
+def test_any_size_of_the_cache_gives_the_same(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples are squared one by one, a few at a time, or all together."""
+    import mu.layer_gradients
+
+    backbone, batch = ready(Zoo()), images(7)
+    parameters, values = list(backbone.named_parameters()), lambda part: backbone.loss(part)[0]
+    truth = PerSample(backbone, parameters, values, "loop").squares(batch)
+    monkeypatch.setattr(mu.layer_gradients, "_CACHE", numbers)
+    close(PerSample(backbone, parameters, values, "hooks").squares(batch), truth)
 
 
 @pytest.mark.parametrize("way", WAYS)
