@@ -121,7 +121,7 @@ class Bench:
     def run(self, job: Job) -> Outcome:
         """Run one job; whatever goes wrong is this job's outcome and does not stop the others."""
         try:
-            with quiet():
+            with quiet(), threads(self.study.threads):
                 return {"train": self._train, "original": self._original, "oracle": self._oracle, "method": self._method}[job.kind](job)
         except Exception as error:
             if self.debug:
@@ -255,6 +255,19 @@ def _state(folder: Path) -> dict[str, Any]:
 
 def _key_of(folder: Path) -> str:
     return str(_state(folder).get("key", ""))
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """So many threads for torch, where the study says how many."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from mu.components import merge
 from mu.errors import InputError
 
-KEYS = {"name", "output", "title", "seeds", "backbone", "recipe", "tasks", "methods", "suites", "gap", "trainer", "search"}
+KEYS = {"name", "output", "title", "seeds", "backbone", "recipe", "tasks", "methods", "suites", "gap", "trainer", "search", "threads"}
 PAIR = {"model", "trainer", "forget_batch_size", "search", "found", "skip"}
 
 
@@ -50,6 +50,7 @@ class Study:
         gap: init_args of RetrainGap's stand-in named by the suites' package.
         trainer: arguments of every Trainer.
         search: how learning rates are searched.
+        threads: torch's threads on a CPU; a small network is fastest on one. None leaves torch's choice.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Study:
     title: str = ""
     trainer: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] = field(default_factory=dict)
+    threads: int | None = None
 
     def task_spec(self, task: str) -> dict[str, Any]:
         """The task alone, without what it says about methods."""
@@ -110,6 +112,7 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
         name=name, output=Path(raw.get("output") or Path("runs") / name), seeds=tuple(_seeds(path, raw.get("seeds", [0]))),
         backbone=raw["backbone"], recipe=raw["recipe"], tasks=raw["tasks"], methods=raw["methods"], suites=raw["suites"],
         gap=raw.get("gap"), title=str(raw.get("title") or name), trainer=raw.get("trainer") or {}, search=raw.get("search") or {},
+        threads=raw.get("threads"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,13 +35,24 @@ def job(originals: dict[str, State], tmp_path_factory: pytest.TempPathFactory) -
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
                        "tests.contract.two_ranks", str(folder / "originals.pt"), str(folder), which]
-            ended = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=900)
-            assert ended.returncode == 0, ended.stderr[-3000:]
+            _run(command, root, environment)
             ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
             made[which] = two_ranks.run_all(originals, which), ranks[0], ranks[1]
         return made[which]
 
     return of
+
+
+def _run(command: list[str], root: str, environment: dict[str, str]) -> None:
+    """A job of several processes, all of which are gone when this returns."""
+    process = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               start_new_session=True)
+    try:
+        said, _ = process.communicate(timeout=900)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, said[-3000:]
 
 
 def agrees(found: tuple[dict[str, Any], dict[str, Any], dict[str, Any]], name: str) -> None:

@@ -12,12 +12,15 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from mu.edit import Edit
+from mu.errors import InputError
 from mu.masks import Saliency
 from mu.methods import SSD, FineTune, RandomLabel, SalUn, Train
 from mu.module import UnlearningModule
@@ -62,6 +65,13 @@ def cases(originals: dict[str, State], which: str) -> Iterator[tuple[str, Make, 
         yield f"method/{name}", lambda c=case, f=frozen: c.make(**f), case.task(batch_size=9), settings
 
 
+def _strategy(changes: dict[str, Any], distributed: bool) -> dict[str, Any]:
+    unused = changes.pop("strategy", "ddp") != "ddp"
+    if not distributed:
+        return {}
+    return {"strategy": DDPStrategy(find_unused_parameters=unused, timeout=timedelta(seconds=120))}
+
+
 def evaluated(originals: dict[str, State], distributed: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
     """Outputs of a test over batches of 4, of a composed backbone."""
     module = Averaged(classifier(originals["classifier"]))
@@ -83,16 +93,16 @@ def digits_labels(part: str) -> torch.Tensor:
 
 
 def run_all(originals: dict[str, State], which: str, **distributed: Any) -> Result:
-    """Weights after each case, by its name; `error/...` where one failed."""
+    """Weights after each case, by its name; a sentence where one was refused.
+
+    Any other error ends the job: a rank that goes on alone waits for the other for ever.
+    """
     found: Result = {}
     for name, make, task, changes in cases(originals, which):
         try:
-            strategy = {"strategy": changes.pop("strategy", "ddp")} if distributed else {}
-            changes.pop("strategy", None)
-            module = fit(make(), task, **{"epochs": 2, **changes, **distributed, **strategy})
-            found[name] = weights(module)
-        except Exception as error:  # the other cases are still worth knowing
-            found[name] = f"{type(error).__name__}: {error}"
+            found[name] = weights(fit(make(), task, **{"epochs": 2, **changes, **distributed, **_strategy(changes, bool(distributed))}))
+        except InputError as error:
+            found[name] = str(error)
     if which == "machinery":
         found["outputs"] = evaluated(originals, distributed)
     return found
