@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mu.commands.arguments import Parser
+from mu.commands.quiet import quiet
 from mu.components import Components, merge
 from mu.errors import InputError, RunError
 from mu.files import read_json, write_json
@@ -121,7 +121,7 @@ class Bench:
     def run(self, job: Job) -> Outcome:
         """Run one job; whatever goes wrong is this job's outcome and does not stop the others."""
         try:
-            with quiet(), threads(self.study.threads):
+            with silent(), threads(self.study.threads):
                 return {"train": self._train, "original": self._original, "oracle": self._oracle, "method": self._method}[job.kind](job)
         except Exception as error:
             if self.debug:
@@ -271,20 +271,14 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Lightning's notices, which would tear a progress display, are kept back; warnings about the run itself are not."""
+def silent() -> Iterator[None]:
+    """As `quiet`, and Lightning's notices are kept back too: they would tear the progress display."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            for pattern in (".*does not have many workers.*", ".*in eval mode.*", ".*LeafSpec.*", ".*is not writable.*",
-                            ".*number of training batches.*", ".*Checkpoint directory.*", ".*GPU available but not used.*",
-                            ".*fit_loop.*already.*", ".*lr_scheduler.step.*", ".*dirpath has changed.*"):
-                warnings.filterwarnings("ignore", pattern)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", FutureWarning)
+        with quiet():
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

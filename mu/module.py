@@ -11,33 +11,28 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 import torch.distributed
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from mu.backbones import Backbone, Summed
 from mu.data import UnlearningDataModule, check_provides
 from mu.draws import stream_id
 from mu.errors import InputError, RunError
+from mu.evaluation import Evaluation, Part
 from mu.lr import LRSchedule
 from mu.masks import WeightMask
-from mu.metrics.outputs import Outputs
 from mu.plan import Retain, Schedule
 from mu.progress import epoch_end_due, epochs_shown, planned_steps, tell_length, turn_epoch
 from mu.recorded import Recorded, spec_of
 from mu.reference import frozen_copy
-from mu.results import Result
 from mu.substitutes import Substitute
-from mu.timing import Stopwatch
 from mu.weights import weights_hash
 
 Norm = Literal["train", "eval", "recalibrate"]
-Part = dict[str, Any]
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
-class UnlearningModule(LightningModule, Recorded):
+class UnlearningModule(Evaluation, Recorded):
     """Base of all methods.
 
     Most methods override `objective`; the rest override Lightning's own hooks. A method declares its `schedule` and its needs.
@@ -84,12 +79,6 @@ class UnlearningModule(LightningModule, Recorded):
         self.reference: Backbone | None = None
         self.original_hash = ""
         self.serves_only = False
-        self.stopwatch = Stopwatch()
-        self.declared: set[str] = set()
-        self.outputs: Outputs | None = None
-        self.results: list[Result] = []
-        self.facts: dict[str, Any] = {}
-        self._curves: dict[str, MeanMetric] = {}
         self._suspect: tuple[int, Tensor] | None = None
         self._first_step: int | None = None
         self._epoch_end_due = self._recalibrated = False
@@ -299,6 +288,10 @@ class UnlearningModule(LightningModule, Recorded):
                     torch.distributed.broadcast(whole, 0)
                     buffer.copy_(whole)
 
+    def on_validation_start(self) -> None:
+        """Validation within an epoch sees one model too."""
+        self._share_statistics()
+
     def _is_last_epoch(self) -> bool:
         epochs = self.trainer.max_epochs
         # `done` is asked last, because at the end of the last epoch it moves Lightning's count of epochs on
@@ -385,75 +378,6 @@ class UnlearningModule(LightningModule, Recorded):
         if self.world_size == 1:
             return tensors
         return [self.trainer.strategy.reduce(t.clone(), reduce_op="sum") for t in tensors]  # type: ignore[misc]
-
-    # ---- Lightning: validate, test, predict ---------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def shown(self, batch: Part) -> Part:
-        """A batch of evaluation, prepared by what is served; substitutes belong to training."""
-        return self.served().prepare({name: value for name, value in batch.items() if name != "split"}, self.seed)
-
-    def validation_step(self, batch: Part, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Curves: the mean of each of the backbone's scores, on each split."""
-        split, part = batch["split"], self.shown(batch)
-        real = ~part["padded"] if "padded" in part else slice(None)
-        for name, values in self.served().scores(part).items():
-            key = f"{split}/{name}"
-            if key not in self._curves:
-                self._curves[key] = MeanMetric(sync_on_compute=True).to(self.device)
-            self._curves[key].update(values[real])
-
-    def on_validation_start(self) -> None:
-        """Validation within an epoch sees one model too."""
-        self._share_statistics()
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the curves under `split/score`."""
-        for key, metric in self._curves.items():
-            self.log(key, metric.compute(), rank_zero_only=False, sync_dist=False)
-            metric.reset()
-
-    def curve_keys(self) -> list[str]:
-        """Names under which validation logs (`forget/loss`)."""
-        return sorted(self._curves)
-
-    def on_validation_model_eval(self) -> None:
-        """As Lightning does, and the served model too (it may be composed of others)."""
-        super().on_validation_model_eval()
-        self.served().eval()
-
-    def on_test_start(self) -> None:
-        """Make the store that all suites share; suites have declared what they need in their `setup`."""
-        fields = sorted(self.declared)
-        self.outputs = Outputs().to(self.device)
-        self._fields, self.results = fields, []
-        self.served().eval()
-
-    def test_step(self, batch: Part, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Compute what the suites declared, once."""
-        assert self.outputs is not None
-        split, part = batch["split"], self.shown(batch)
-        values = self.served().outputs(part, self._fields)
-        padded = {"padded": part["padded"]} if "padded" in part else {}
-        self.outputs.update(split, {"index": part["index"], **values, **padded})
-
-    def evaluated(self) -> dict[str, dict[str, Tensor]]:
-        """The test's outputs by split and field: each sample once, sorted by index, from all ranks."""
-        assert self.outputs is not None, "a test comes first"
-        return self.outputs.compute()
-
-    def add_results(self, results: Iterable[Result]) -> None:
-        """Called by suites: keep the numbers for the run's record, and log them."""
-        for result in results:
-            self.results.append(result)
-            if self._trainer is not None and self.trainer.sanity_checking is False and self.trainer._results is not None:
-                self.log(f"test/{result.metric}", result.value, rank_zero_only=True, sync_dist=False)
-
-    def predict_step(self, batch: Part, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Index, split and prediction of each sample."""
-        part = self.shown(batch)
-        real = ~part["padded"]
-        return {"split": batch["split"], "index": part["index"][real], "prediction": self.served().predict(part)[real]}
 
     # ---- checkpoints --------------------------------------------------------------------------------------------------------------
 

@@ -84,7 +84,7 @@ def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     """Largest absolute difference over all tensors of floating point."""
     assert a.keys() == b.keys()
     gaps = [(a[name].double() - b[name].double()).abs().max().item() for name in a if a[name].is_floating_point()]
-    return max(gaps)
+    return max(gaps, default=0.0)
 
 
 def predictions(backbone: Backbone, task: UnlearningDataModule, name: str = "forget") -> Tensor:

@@ -143,7 +143,7 @@ class Case:
         arguments = {**chosen.arguments(), **chosen.by_kind.get(self.kind, dict)(), **changes}
         if self.kind == "regressor" and "optimizer" in inspect.signature(METHODS[self.name].__init__).parameters:
             # rates of the image papers are far too high for targets in the hundreds
-            arguments.setdefault("optimizer", lambda params: torch.optim.SGD(params, lr=1e-4, momentum=0.9))
+            arguments.setdefault("optimizer", lambda params: torch.optim.SGD(params, lr=1e-4, momentum=0.9, weight_decay=5e-4))
         return METHODS[self.name](self.backbone(), **arguments)
 
     def run(

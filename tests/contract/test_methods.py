@@ -32,6 +32,10 @@ def _one(pair: tuple[str, str], *marks: Any) -> Any:
 
 on_all = pytest.mark.parametrize(("name", "kind"), [_one(p) if p in FIRST else _one(p, pytest.mark.slow) for p in PAIRS])
 on_all_slow = pytest.mark.parametrize(("name", "kind"), [_one(pair, pytest.mark.slow) for pair in PAIRS])
+IMAGES = [pair for pair in PAIRS if pair[1] == "classifier"]
+on_images_slow = pytest.mark.parametrize(("name", "kind"), [_one(pair, pytest.mark.slow) for pair in IMAGES])
+EDITS = [pair for pair in PAIRS if issubclass(METHODS[pair[0]], Edit)]
+on_edits_slow = pytest.mark.parametrize(("name", "kind"), [_one(pair, pytest.mark.slow) for pair in EDITS])
 
 
 class AtStart(Callback):
@@ -122,12 +126,10 @@ def test_a_run_resumed_between_epochs_ends_alike(name: str, kind: str, baseline:
         assert different(run.after, weights(run.case.run(ckpt_path=file))) == [], file.name
 
 
-@on_all_slow
+@on_edits_slow
 def test_an_edit_killed_in_its_pass_starts_again(name: str, kind: str, baseline: Baselines, tmp_path: Path) -> None:
     """Fails when an edit goes on with half of its statistics."""
     run = baseline(name, kind)
-    if not isinstance(run.module, Edit):
-        pytest.skip("not an edit")
     run.case.run(callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)])
     assert different(run.after, weights(run.case.run(ckpt_path=tmp_path / "x.ckpt"))) == []
 
@@ -162,8 +164,7 @@ def test_unknown_arguments_are_refused(name: str, kind: str, originals: dict[str
 @on_all_slow
 def test_only_the_weights_that_are_allowed_move(name: str, kind: str, originals: dict[str, State]) -> None:
     """Fails when a step goes round the mask: a second optimizer, an edit in place, a proximal step."""
-    if "mask" not in _constructor(name):
-        pytest.skip("takes no mask")
+    assert "mask" in _constructor(name)
     case = Case(name, kind, originals[kind])
     word = "linear" if kind == "classifier" else "network.2"
     start = AtStart()
@@ -197,28 +198,25 @@ def test_shuffled_labels_change_what_uses_labels(name: str, kind: str, baseline:
     assert bool(changed) == run.module.needs_labels
 
 
-@on_all_slow
+@on_images_slow
 def test_frozen_statistics_stay_frozen(name: str, kind: str, originals: dict[str, State]) -> None:
-    """Fails when `norm="eval"` is undone by a hook that sets the mode by itself."""
-    if kind != "classifier" or "norm" not in _constructor(name):
-        pytest.skip("no batch norm, or no choice")
+    """Fails when `norm="eval"` is undone by a hook that sets the mode by itself, or an edit moves statistics."""
     case = Case(name, kind, originals[kind])
+    frozen = {"norm": "eval"} if "norm" in _constructor(name) else {}
     start = AtStart()
     seen: list[list[str]] = []
 
     def look(module: Any, batch: Any, batch_idx: int) -> None:
         seen.append([name for name in different(start.state, weights(module.backbone)) if "running" in name])
 
-    case.run(arguments={"norm": "eval"}, callbacks=[start, Watch(look)])
+    case.run(arguments=frozen, callbacks=[start, Watch(look)])
     assert seen
     assert not any(seen)
 
 
-@on_all_slow
+@on_images_slow
 def test_dropout_is_seeded(name: str, kind: str, tmp_path: Path, originals: dict[str, State]) -> None:
     """Fails when a hook of the base that seeds each step is overridden without `super()`."""
-    if kind != "classifier":
-        pytest.skip("one kind is enough")
     case = Case(name, kind, originals[kind])
     case.backbone = _with_dropout  # type: ignore[method-assign]
     runs = []
