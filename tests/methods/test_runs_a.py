@@ -12,10 +12,7 @@ import yaml
 from torch import Tensor
 
 import mu.methods
-import tasks
-from mu.backbones import Classifier
-from mu.lr import OneCycle
-from mu.methods import FineTune, Train
+from mu.methods import FineTune
 from mu.methods.cf_k import CFk
 from mu.methods.compat import NegGradPlusPulled, SCRUBWorstCase
 from mu.methods.eu_k import EUk
@@ -26,8 +23,9 @@ from mu.methods.prune import PruneFineTune
 from mu.methods.salun_soft import SalUnSoft
 from mu.methods.scrub import SCRUB, SCRUBRewind
 from mu.module import UnlearningModule
-from tests.helpers import Snapshot, classifier, different, digits, fit, weights
+from tests.helpers import Snapshot, classifier, different, fit, weights
 from tests.methods.equations import FAST
+from tests.methods.trained import accuracy, trained, wide
 
 RESUMED: dict[str, Callable[[Any], UnlearningModule]] = {
     "L1Sparse": lambda b: L1Sparse(b, optimizer=FAST),
@@ -88,24 +86,7 @@ def test_preset_builds(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def original() -> tuple[Any, dict[str, Tensor]]:
-    """A network of width 8 trained on 300 scans, one class of which (threes) is to be forgotten."""
-    task = digits(train_size=300, validation_size=100, batch_size=32)
-    task.selector = tasks.ByClass(classes=3)
-    backbone = wide()
-    fit(Train(backbone, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4), scheduler=OneCycle()), task, 15)
-    assert accuracy(backbone, task, "forget") > 0.97 and accuracy(backbone, task, "retain") > 0.97
-    return task, weights(backbone)
-
-
-def wide(state: dict[str, Tensor] | None = None) -> Classifier:
-    return classifier(state, options={"width": 8})
-
-
-def accuracy(backbone: Any, task: Any, part: str) -> float:
-    data = task.datasets[part]
-    rows = data.__getitems__(list(range(len(data))))
-    with torch.no_grad():
-        return float((backbone.eval().predict(rows).argmax(1) == rows["label"]).float().mean())
+    return trained()
 
 
 def sgd(rate: float) -> Any:

@@ -12,7 +12,6 @@ import yaml
 from torch import Tensor
 
 import tasks
-from mu.backbones import Classifier
 from mu.components import Components
 from mu.lr import OneCycle
 from mu.methods import (
@@ -29,7 +28,8 @@ from mu.methods import (
 )
 from mu.methods.compat import BoundaryExpandReference, BoundaryShrinkReference, FisherForgettingReference
 from mu.module import UnlearningModule
-from tests.helpers import classifier, diabetes, digits, fit, regressor, weights
+from tests.helpers import diabetes, digits, fit, regressor
+from tests.methods.trained import accuracy, trained, wide
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "method"
 PRESETS = {
@@ -63,23 +63,7 @@ def test_preset_runs(name: str, kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def original() -> tuple[Any, dict[str, Tensor]]:
-    """A network of width 8 trained on 300 scans, one class of which (threes) is to be forgotten."""
-    task = digits(train_size=300, validation_size=100, batch_size=32, selector=tasks.ByClass(classes=3))
-    backbone = wide()
-    fit(Train(backbone, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4), scheduler=OneCycle()), task, 15)
-    assert accuracy(backbone, task, "forget") > 0.97 and accuracy(backbone, task, "retain") > 0.97
-    return task, weights(backbone)
-
-
-def wide(state: dict[str, Tensor] | None = None) -> Classifier:
-    return classifier(state, options={"width": 8})
-
-
-def accuracy(backbone: Any, task: Any, part: str) -> float:
-    data = task.datasets[part]
-    rows = data.__getitems__(list(range(len(data))))
-    with torch.no_grad():
-        return float((backbone.eval().predict(rows).argmax(1) == rows["label"]).float().mean())
+    return trained()
 
 
 def sgd(rate: float) -> Any:
