@@ -206,18 +206,22 @@ def delete_target(teacher_logits: Tensor, label: Tensor) -> Tensor:
 # ---------------------------------------------------------------- regression
 
 
-def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """`(f(x_b) - y_b)^2`, averaged over whatever dimensions follow the first.
+def squared_error(prediction: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """`(f(x_b) - y_b)^2`, averaged over whatever dimensions follow the first, or added up over them.
 
     Args:
         prediction: `[B, ...]`.
         target: the same shape; `[B, 1]` against `[B]` is refused, because broadcasting would compare every pair.
+        reduction: `mean` or `sum`, over the dimensions of one sample.
 
     Returns:
         `[B]`, in `[0, inf)`.
     """
     _same_shape("squared_error", prediction, target)
-    return (prediction - target).square().flatten(1).mean(1) if prediction.ndim > 1 else (prediction - target).square()
+    error = (prediction - target).square()
+    if prediction.ndim == 1:
+        return error
+    return error.flatten(1).sum(1) if reduction == "sum" else error.flatten(1).mean(1)
 
 
 def absolute_error(prediction: Tensor, target: Tensor) -> Tensor:

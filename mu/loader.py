@@ -57,7 +57,13 @@ class Joined(Dataset):
         fetched = [fetch(part, self.place[rows[where]]) for part, where in zip(self.parts, found, strict=True) if len(where)]
         back = torch.as_tensor(np.argsort(np.concatenate(found)))
         joined = concatenate(*fetched)
-        return {name: value[back] if isinstance(value, Tensor) and value.dim() else value for name, value in joined.items()}
+        return {name: _reordered(value, back) for name, value in joined.items()}
+
+
+def _reordered(value: Any, order: Tensor) -> Any:
+    if isinstance(value, list):
+        return [value[int(place)] for place in order]
+    return value[order] if isinstance(value, Tensor) and value.dim() else value
 
 
 class _Planned(Dataset):
@@ -248,7 +254,7 @@ class Untouched:
 
 
 def concatenate(*parts: Mapping[str, Any] | None) -> Part:
-    """One batch from several parts that are shown together: tensors are joined along the first dimension.
+    """One batch from several parts that are shown together: tensors are joined along the first dimension, lists one after the other.
 
     Only entries that every part has are kept; a `padded` mark is filled in where one part has it. Totals are added up, but for the
     parts of a union (`joint`), which carry the union's own.
@@ -264,6 +270,8 @@ def concatenate(*parts: Mapping[str, Any] | None) -> Part:
         values = [part.get(name) for part in present]
         if all(isinstance(value, Tensor) and value.dim() > 0 for value in values):
             joined[name] = torch.cat(values)  # type: ignore[arg-type]
+        elif all(isinstance(value, list) for value in values):
+            joined[name] = [item for value in values for item in value]  # type: ignore[union-attr]
         elif name in ("count", "total") and all(value is not None for value in values):
             joined[name] = values[0] if all(part.get("joint") for part in present) else torch.stack(values).sum()  # type: ignore[arg-type]
     return joined

@@ -8,9 +8,13 @@ from mu.backbones import Backbone
 
 
 def frozen_copy(backbone: Backbone) -> Backbone:
-    """A deep copy in eval mode whose weights take no gradient.
+    """A copy in eval mode whose weights take no gradient; weights that the backbone does not train are shared, not copied.
 
-    The module registers it, so that it moves to the module's device, but leaves it out of the `state_dict`: it is rebuilt from the
+    So the reference of a model of which a text encoder is trained holds a second text encoder and no second UNet, and that of adapters
+    holds second adapters alone. Buffers move in training whatever is frozen, so they are copied.
+
+    The module registers the copy, so that it moves to the module's device, but leaves it out of the `state_dict`: it is rebuilt from the
     original weights, whose hash the checkpoint records.
     """
-    return deepcopy(backbone).eval().requires_grad_(False)
+    shared = {id(p): p for p in backbone.parameters() if not p.requires_grad}
+    return deepcopy(backbone, shared).eval().requires_grad_(False)

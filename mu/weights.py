@@ -23,6 +23,7 @@ from mu.files import read_json
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "body.")
 _NESTED = ("state_dict", "model_state_dict", "model")
 _NETWORK = "backbone.network."
+_BACKBONE = "backbone."
 _FROM_HUB = ("model.safetensors", "pytorch_model.bin")
 _IN_FOLDER = (*_FROM_HUB, "checkpoints/model.safetensors", "checkpoints/last.ckpt", "last.ckpt")
 _SHOWN = 5
@@ -156,9 +157,12 @@ def _state_dict(loaded: dict[str, Any], file: Path) -> dict[str, Tensor]:
 
 
 def _of_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of a run's checkpoint, the network alone; of anything else, everything but a frozen reference."""
-    network = {name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)}
-    return network or {name: value for name, value in tensors.items() if not name.startswith("reference.")}
+    """Of a run's checkpoint, the backbone's network, or all of its components; of anything else, all but a frozen reference."""
+    for prefix in (_NETWORK, _BACKBONE):
+        found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        if found:
+            return found
+    return {name: value for name, value in tensors.items() if not name.startswith("reference.")}
 
 
 def without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -34,13 +34,15 @@ def _lightning_warnings() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def originals() -> dict[str, State]:
-    """Weights of tiny models, trained on forget and retain together for long enough to know them a little."""
+    """Weights of tiny models: classifier and regressor know their data a little, the diffusion models are random."""
     from mu.lr import OneCycle
     from mu.methods import Train
+    from tests.doubles import class_conditional, text_to_image
     from tests.helpers import classifier, diabetes, digits, fit, regressor, weights
 
     image = Train(classifier(), optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), scheduler=OneCycle())
     number = Train(regressor(), optimizer=lambda p: torch.optim.Adam(p, lr=0.01), scheduler=OneCycle())
     fit(image, digits(), 8)
     fit(number, diabetes(), 8)
-    return {"classifier": weights(image.backbone), "regressor": weights(number.backbone)}
+    return {"classifier": weights(image.backbone), "regressor": weights(number.backbone), "text_to_image": weights(text_to_image()),
+            "class_conditional": weights(class_conditional())}

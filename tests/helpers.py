@@ -93,8 +93,10 @@ def predictions(backbone: Backbone, task: UnlearningDataModule, name: str = "for
     if data is None:
         task.setup()
         data = task.datasets[name]
+    part = data.__getitems__(list(range(len(data))))
+    part["visit"] = torch.zeros(len(data), dtype=torch.int64)
     with torch.no_grad():
-        return backbone.eval().predict(data.__getitems__(list(range(len(data)))))
+        return backbone.eval().predict(backbone.prepare(part, 0))
 
 
 class Snapshot(Callback):

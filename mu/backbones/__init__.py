@@ -1,8 +1,17 @@
 """Backbones: a model and its domain's meaning of loss, prediction, divergence and substitute."""
 
+from mu.backbones.autoencoder import Autoencoder
 from mu.backbones.base import Backbone, Batch, Summed
+from mu.backbones.class_conditional import ClassConditionalDiffusion
 from mu.backbones.classifier import Classifier
 from mu.backbones.composed import Ensemble
+from mu.backbones.conditions import Condition
+from mu.backbones.diffusion import Diffusion
+from mu.backbones.lora import LoRA
 from mu.backbones.regressor import Regressor
+from mu.backbones.text_to_image import TextToImage
 
-__all__ = ["Backbone", "Batch", "Classifier", "Ensemble", "Regressor", "Summed"]
+__all__ = [
+    "Autoencoder", "Backbone", "Batch", "ClassConditionalDiffusion", "Classifier", "Condition", "Diffusion", "Ensemble", "LoRA",
+    "Regressor", "Summed", "TextToImage",
+]

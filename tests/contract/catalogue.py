@@ -17,11 +17,12 @@ import torch
 
 import mu.methods
 import tasks
-from mu.backbones import Backbone, Classifier, Regressor
+from mu.backbones import Backbone, ClassConditionalDiffusion, Classifier, Regressor, TextToImage
 from mu.data import UnlearningDataModule
 from mu.edit import Edit
 from mu.module import UnlearningModule
-from mu.substitutes import GaussianTarget
+from mu.substitutes import GaussianTarget, GivenByTask
+from tests.doubles import class_conditional, digit_pictures, pictures, text_to_image
 from tests.helpers import EPOCHS, State, classifier, diabetes, digits, fit, regressor
 
 Arguments = Mapping[str, Any]
@@ -36,7 +37,6 @@ class Setting:
         by_kind: further arguments on one kind of backbone.
         epochs: of a run.
         task: arguments of the task, for methods that forget whole classes.
-        strategy: of two ranks.
         seeded: whether another seed must give other weights (a method that neither shuffles nor draws is the same under all).
         kinds: the kinds of backbones that it is defined for, where the annotation admits more.
     """
@@ -45,7 +45,6 @@ class Setting:
     by_kind: Mapping[str, Callable[[], Arguments]] = field(default_factory=dict)
     epochs: int = EPOCHS
     task: Arguments = field(default_factory=dict)
-    strategy: str = "ddp"
     seeded: bool = True
     kinds: tuple[str, ...] = ()
 
@@ -61,8 +60,9 @@ def _conv_linear() -> Arguments:
 
 
 SETTINGS: dict[str, Setting] = {
-    # one step trains the proxy, another the backbone
-    "Blindspot": Setting(lambda: {"proxy_epochs": 1}, strategy="ddp_find_unused_parameters_true"),
+    "Blindspot": Setting(lambda: {"proxy_epochs": 1}),
+    "CFk": Setting(kinds=("classifier", "regressor")),  # a network with a first and a last layer
+    "EUk": Setting(kinds=("classifier", "regressor")),
     "FisherForgetting": Setting(lambda: {"batch_size": 10}, epochs=1),
     "FisherForgettingReference": Setting(lambda: {"batch_size": 10}, epochs=1),
     "InfluenceReference": Setting(epochs=1, seeded=False),
@@ -81,7 +81,12 @@ SETTINGS: dict[str, Setting] = {
 KINDS: dict[str, tuple[type[Backbone], Callable[..., Backbone], Callable[..., UnlearningDataModule]]] = {
     "classifier": (Classifier, classifier, digits),
     "regressor": (Regressor, regressor, diabetes),
+    "text_to_image": (TextToImage, text_to_image, pictures),
+    "class_conditional": (ClassConditionalDiffusion, class_conditional, digit_pictures),
 }
+DIFFUSION = ("text_to_image", "class_conditional")
+WORDS = {"classifier": "linear", "regressor": "network.2", "text_to_image": "attn2", "class_conditional": "attn"}
+"""Part of the names of some weights of each kind."""
 
 
 def methods() -> dict[str, type[UnlearningModule]]:
@@ -115,6 +120,18 @@ FIRST = [(name, kinds(name)[0]) for name in METHODS if kinds(name)]
 """Each method on one backbone: the fair cut of `make test`."""
 
 
+def constructor(name: str) -> set[str]:
+    """Names of all the arguments that a method takes, along its bases."""
+    found: set[str] = set()
+    for cls in METHODS[name].__mro__:
+        if "__init__" in cls.__dict__ and issubclass(cls, torch.nn.Module):
+            parameters = inspect.signature(cls.__init__).parameters
+            found |= set(parameters)
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+                break
+    return found
+
+
 @dataclass
 class Case:
     """One method on one backbone, ready to be run any number of times.
@@ -144,6 +161,8 @@ class Case:
         if self.kind == "regressor" and "optimizer" in inspect.signature(METHODS[self.name].__init__).parameters:
             # rates of the image papers are far too high for targets in the hundreds
             arguments.setdefault("optimizer", lambda params: torch.optim.SGD(params, lr=1e-4, momentum=0.9, weight_decay=5e-4))
+        if self.kind == "text_to_image" and "substitute" in constructor(self.name):
+            arguments.setdefault("substitute", GivenByTask())  # there are no labels to draw
         return METHODS[self.name](self.backbone(), **arguments)
 
     def run(

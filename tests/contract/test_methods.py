@@ -18,7 +18,7 @@ from mu.errors import InputError
 from mu.masks import ByName
 from mu.module import UnlearningModule
 from mu.plan import Schedule
-from tests.contract.catalogue import FIRST, METHODS, PAIRS, Case, kinds, setting
+from tests.contract.catalogue import DIFFUSION, FIRST, KINDS, METHODS, PAIRS, WORDS, Case, constructor, kinds, setting
 from tests.contract.conftest import Baseline
 from tests.helpers import Snapshot, State, Watch, different, predictions, trainer, weights
 
@@ -31,6 +31,8 @@ def _one(pair: tuple[str, str], *marks: Any) -> Any:
 
 
 on_all = pytest.mark.parametrize(("name", "kind"), [_one(p) if p in FIRST else _one(p, pytest.mark.slow) for p in PAIRS])
+on_all_and_diffusion = pytest.mark.parametrize(
+    ("name", "kind"), [_one(p) if p in FIRST or p[1] in DIFFUSION else _one(p, pytest.mark.slow) for p in PAIRS])
 on_all_slow = pytest.mark.parametrize(("name", "kind"), [_one(pair, pytest.mark.slow) for pair in PAIRS])
 IMAGES = [pair for pair in PAIRS if pair[1] == "classifier"]
 on_images_slow = pytest.mark.parametrize(("name", "kind"), [_one(pair, pytest.mark.slow) for pair in IMAGES])
@@ -59,7 +61,7 @@ def test_every_method_has_a_backbone_to_be_tested_on() -> None:
     assert [name for name in METHODS if not kinds(name)] == []
 
 
-@on_all
+@on_all_and_diffusion
 def test_it_trains(name: str, kind: str, baseline: Baselines) -> None:
     """Fails when the fit makes no step, or moves no weight of what is served."""
     run = baseline(name, kind)
@@ -164,9 +166,9 @@ def test_unknown_arguments_are_refused(name: str, kind: str, originals: dict[str
 @on_all_slow
 def test_only_the_weights_that_are_allowed_move(name: str, kind: str, originals: dict[str, State]) -> None:
     """Fails when a step goes round the mask: a second optimizer, an edit in place, a proximal step."""
-    assert "mask" in _constructor(name)
+    assert "mask" in constructor(name)
     case = Case(name, kind, originals[kind])
-    word = "linear" if kind == "classifier" else "network.2"
+    word = WORDS[kind]
     start = AtStart()
     module = case.run(arguments={"mask": ByName([word])}, callbacks=[start])
     names = {name for name, _ in module.backbone.named_parameters()}
@@ -202,7 +204,7 @@ def test_shuffled_labels_change_what_uses_labels(name: str, kind: str, baseline:
 def test_frozen_statistics_stay_frozen(name: str, kind: str, originals: dict[str, State]) -> None:
     """Fails when `norm="eval"` is undone by a hook that sets the mode by itself, or an edit moves statistics."""
     case = Case(name, kind, originals[kind])
-    frozen = {"norm": "eval"} if "norm" in _constructor(name) else {}
+    frozen = {"norm": "eval"} if "norm" in constructor(name) else {}
     start = AtStart()
     seen: list[list[str]] = []
 
@@ -244,24 +246,10 @@ def test_it_is_tested_and_exported_by_what_it_serves(name: str, kind: str, basel
 def test_a_wrong_backbone_is_refused(name: str, kind: str, originals: dict[str, State]) -> None:
     """Fails when a method that is narrowed to one domain trains on another, or ends there in an AttributeError."""
     admitted = kinds(name)
-    for other in {"classifier", "regressor"} - set(admitted):
+    for other in sorted(set(KINDS) - set(admitted)):
         case = Case(name, other, originals[other])
         with pytest.raises((InputError, TypeError)):
             case.run()
-
-
-def _constructor(name: str) -> set[str]:
-    """Names of all the arguments that a method takes, along its bases."""
-    import inspect
-
-    found: set[str] = set()
-    for cls in METHODS[name].__mro__:
-        if "__init__" in cls.__dict__ and issubclass(cls, nn.Module):
-            parameters = inspect.signature(cls.__init__).parameters
-            found |= set(parameters)
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-                break
-    return found
 
 
 def _reads(schedule: Schedule, part: str) -> bool:
@@ -277,12 +265,14 @@ def _noise(data: Any) -> None:
         values = data._fields[key]
         other = torch.randperm(len(rows), generator=generator)
         values[rows] = values[rows][other].flip(-1)
+    if "colour" in data._fields:  # of captions
+        data._fields["colour"] = (data._fields["colour"] + 1) % 3
 
 
 def _shuffle_labels(data: Any) -> None:
     generator = torch.Generator().manual_seed(4)
     data._fields = {key: value.clone() for key, value in data._fields.items()}
-    for key in {"label", "target"} & set(data._fields):
+    for key in {"label", "target", "colour"} & set(data._fields):
         values = data._fields[key][data._rows]
         data._fields[key][data._rows] = values[torch.randperm(len(values), generator=generator)]
 
