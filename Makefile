@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
 
-.PHONY: setup demo test test-all bench lint wheel clean
+.PHONY: setup demo demo-diffusion test test-all bench lint wheel embedded clean
 
 setup: $(VENV)/.ready
 
@@ -18,6 +18,10 @@ demo: setup
 	$(RUN) $(BIN)/mu bench -c configs/bench/quickstart.yaml
 	@echo "Open runs/quickstart/report.html"
 
+demo-diffusion: setup
+	$(RUN) $(BIN)/mu bench -c configs/bench/shapes.yaml
+	@echo "Open runs/shapes/report.html"
+
 lint: setup
 	$(BIN)/ruff check mu tasks callbacks tests
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -30,6 +34,28 @@ test-all: setup lint
 
 bench: setup
 	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s -p no:xdist
+
+# Trains the small models that come with mu anew, and writes them to mu/assets: about an hour and a half on one core.
+FIT := $(RUN) $(BIN)/mu fit -c
+ASSET := $(RUN) $(BIN)/python -m mu.assets.build
+
+embedded: setup
+	$(RUN) $(BIN)/python -m tasks.shapes_model runs/embedded/blank
+	$(FIT) configs/task/shapes_autoencoder.yaml --model.backbone.model runs/embedded/blank --run runs/embedded/autoencoder
+	$(RUN) $(BIN)/python -m tasks.shapes_model runs/embedded/blank --autoencoder runs/embedded/autoencoder
+	$(FIT) configs/task/shapes_pretrain.yaml --model.backbone.model runs/embedded/blank --run runs/embedded/shapes
+	$(FIT) configs/task/digits_diffusion.yaml --run runs/embedded/digits
+	$(FIT) configs/task/digits_judge.yaml --run runs/embedded/judge_digits
+	$(FIT) configs/task/shapes_judge.yaml --data.concept circle --run runs/embedded/judge_shape
+	$(FIT) configs/task/shapes_judge.yaml --data.concept red --run runs/embedded/judge_colour
+	$(FIT) configs/task/shapes_judge.yaml --data.concept dark --model.backbone.num_classes 3 --run runs/embedded/judge_background
+	$(ASSET) judge_digits runs/embedded/judge_digits --classes 0,1,2,3,4,5,6,7,8,9
+	$(ASSET) judge_shape runs/embedded/judge_shape --classes circle,square,triangle,star,cross
+	$(ASSET) judge_colour runs/embedded/judge_colour --classes red,green,blue,yellow,purple
+	$(ASSET) judge_background runs/embedded/judge_background --classes dark,light,striped
+	$(ASSET) digits runs/embedded/digits
+	$(ASSET) shapes runs/embedded/shapes
+	$(RUN) $(BIN)/python -m tests.assets.quality --grid runs/embedded/grid.png
 
 wheel: setup
 	$(BIN)/python -m build --wheel

@@ -6,40 +6,20 @@ import argparse
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mu.commands.arguments import Parser
+from mu.commands.classes import accepted, find
 from mu.commands.quiet import quiet
 from mu.components import Components, merge
 from mu.errors import InputError, RunError
 from mu.files import read_json, write_json
-from mu.study import Seeds, Study, read_study
+from mu.study import Job, Seeds, Study, read_study
 
 QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of the study.
-
-    Attributes:
-        kind: `train` (the original), `original` (its evaluation on a task), `oracle` or `method`.
-        task: name of the task; for `train`, the first task that has this training set.
-        method: `original`, `oracle`, or the method's name.
-        seeds: of this repetition.
-    """
-
-    kind: str
-    task: str
-    method: str
-    seeds: Seeds
-
-    @property
-    def label(self) -> str:
-        """For people."""
-        return f"{self.task} · {'training the original' if self.kind == 'train' else self.method} · {self.seeds.label}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +41,8 @@ class Run:
         model: specification of the module, with its backbone.
         identity: hashes of what it starts from and is compared with.
         fit, test: what is to be done.
-        checkpoint: weights to test where nothing is fitted.
+        checkpoint: weights to test where nothing is fitted; None tests the backbone as it is built.
+        start: hash of the weights that the backbone must hold when it is built; empty where that is not known.
         oracle: the oracle's run folder, for the gap.
         spec: the study's entry of the method (`trainer`, `forget_batch_size`, `found`).
     """
@@ -72,6 +53,7 @@ class Run:
     fit: bool = True
     test: bool = True
     checkpoint: Path | None = None
+    start: str = ""
     oracle: Path | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
 
@@ -89,22 +71,8 @@ class Bench:
         self.study, self.components, self.debug = study, components or Components(), debug
         self.originals: dict[tuple[str, int], Path] = {}
         self.oracles: dict[tuple[str, Seeds], Path] = {}
+        self._starts: dict[tuple[str, Seeds], str] = {}
         self._tasks: dict[tuple[str, int], Any] = {}
-
-    # ---- what there is to do ------------------------------------------------------------------------------------------------------
-
-    def jobs(self) -> list[Job]:
-        """Every run, in an order in which each finds what it needs."""
-        found = []
-        for seeds in self.study.seeds:
-            for task in self.study.tasks:
-                found += [Job(kind, task, "original", seeds) for kind in ("train", "original")]
-                found += [Job("oracle", task, "oracle", seeds), *(Job("method", task, name, seeds) for name in self._methods_of(task))]
-        return found
-
-    def _methods_of(self, task: str) -> list[str]:
-        """The methods that the study does not leave out on this task (`skip`, with the reason)."""
-        return [name for name in self.study.methods if not self.study.method_spec(task, name).get("skip")]
 
     def task(self, name: str, seeds: Seeds) -> Any:
         """The DataModule of a task under a split seed; kept, because building it reads the data."""
@@ -112,7 +80,10 @@ class Bench:
         if key not in self._tasks:
             if len(self._tasks) >= 4:  # data of a few tasks at a time
                 self._tasks.pop(next(iter(self._tasks)))
-            spec = merge(self.study.task_spec(name), {"init_args": {"split_seed": seeds.split}})
+            spec = self.study.task_spec(name)
+            cls = find(str(spec.get("class_path")))
+            if cls is None or "split_seed" in accepted(cls):  # prompts of two files are the same in every repetition
+                spec = merge(spec, {"init_args": {"split_seed": seeds.split}})
             self._tasks[key] = self.components.make("data", spec)
         return self._tasks[key]
 
@@ -133,20 +104,27 @@ class Bench:
         known = (task.original_split.train_hash, job.seeds.train)
         if known in self.originals:
             return Outcome(job, "reused", self.originals[known])
-        identity = {"train_split": task.original_split.train_hash}
+        identity = {"train_split": task.original_split.train_hash, **self.study.weights}
         outcome = self._execute(Run(job, self._scratch("mu.methods.Train", job.seeds), identity, test=False))
         if outcome.folder is not None:
             self.originals[known] = outcome.folder
         return outcome
 
     def _original(self, job: Job) -> Outcome:
-        source = self._original_folder(job)
-        identity = {"split": self.task(job.task, job.seeds).split.hash, "original": _key_of(source)}
-        checkpoint = source / "checkpoints" / "last.ckpt"
-        return self._execute(Run(job, self._scratch("mu.methods.Train", job.seeds), identity, fit=False, checkpoint=checkpoint))
+        identity = {"split": self.task(job.task, job.seeds).split.hash, **self._original_identity(job)}
+        if self.study.trains_original:
+            checkpoint = self._original_folder(job) / "checkpoints" / "last.ckpt"
+            return self._execute(Run(job, self._scratch("mu.methods.Train", job.seeds), identity, fit=False, checkpoint=checkpoint))
+        served = {"class_path": "mu.UnlearningModule", "init_args": {"backbone": self.study.backbone, "seed": job.seeds.unlearn}}
+        outcome = self._execute(Run(job, served, identity, fit=False))
+        if outcome.folder is not None:
+            from mu.results import RunRecord
+
+            self._starts[job.task, job.seeds] = RunRecord.load(outcome.folder).hashes["original"]
+        return outcome
 
     def _oracle(self, job: Job) -> Outcome:
-        identity = {"split": self.task(job.task, job.seeds).split.hash}
+        identity = {"split": self.task(job.task, job.seeds).split.hash, **self.study.weights}
         outcome = self._execute(Run(job, self._scratch("mu.methods.Retrain", job.seeds), identity))
         if outcome.folder is not None:
             self.oracles[job.task, job.seeds] = outcome.folder
@@ -154,18 +132,28 @@ class Bench:
 
     def _method(self, job: Job) -> Outcome:
         spec = self.study.method_spec(job.task, job.method)
-        original, oracle = self._original_folder(job), self.oracles.get((job.task, job.seeds))
-        if oracle is None:
+        oracle = self.oracles.get((job.task, job.seeds))
+        if oracle is None and self.study.has_oracle:
             raise RunError("its oracle failed")
-        backbone = merge(self.study.backbone, {"init_args": {"weights": str(original)}})
-        model = merge(spec["model"], {"init_args": {"backbone": backbone, "seed": job.seeds.unlearn}})
-        identity = {"split": self.task(job.task, job.seeds).split.hash, "original": _key_of(original), "oracle": _key_of(oracle)}
-        return self._execute(Run(job, model, identity, oracle=oracle, spec=spec))
+        end: dict[str, Any] = {"seed": job.seeds.unlearn}
+        start = ""
+        if self.study.trains_original:
+            end["backbone"] = {"init_args": {"weights": str(self._original_folder(job))}}
+        elif not (spec["model"].get("init_args") or {}).get("backbone"):  # other arguments (LoRA) may change the set of weights
+            start = self._starts.get((job.task, job.seeds), "")
+        model = merge({"init_args": {"backbone": self.study.backbone}}, spec["model"], {"init_args": end})
+        identity = {"split": self.task(job.task, job.seeds).split.hash, **self._original_identity(job),
+                    **({"oracle": _key_of(oracle)} if oracle else {})}
+        return self._execute(Run(job, model, identity, start=start, oracle=oracle, spec=spec))
 
     def _scratch(self, method: str, seeds: Seeds) -> dict[str, Any]:
         backbone = merge(self.study.backbone, {"init_args": {"init_seed": seeds.train}})
         own = {"class_path": method, "init_args": {"backbone": backbone, "seed": seeds.train}}
         return merge({"init_args": self.study.recipe.get("model") or {}}, own)
+
+    def _original_identity(self, job: Job) -> dict[str, str]:
+        """What the original is: the run that trained it, or the weights that the study's backbone names."""
+        return {"original": _key_of(self._original_folder(job))} if self.study.trains_original else self.study.weights
 
     def _original_folder(self, job: Job) -> Path:
         found = self.originals.get((self.task(job.task, job.seeds).original_split.train_hash, job.seeds.train))
@@ -201,7 +189,7 @@ class Bench:
         job, task = run.job, self.task(run.job.task, run.job.seeds)
         own = {
             "data": self.components.resolve("data", self.study.task_spec(job.task)), "seeds": job.seeds.as_dict(),
-            "suites": [*self.study.suites, *([self.study.gap] if run.oracle else [])],
+            "suites": [*self.study.suites_of(job.task), *([self.study.gap] if run.oracle else [])],
             "forget_batch_size": run.spec.get("forget_batch_size"),
         } if run.test else {"data": task.recipe(), "seeds": job.seeds.train}
         return digest({**own, "model": resolved, "trainer": arguments, "mu": mu.__version__, **run.identity,
@@ -211,8 +199,13 @@ class Bench:
         from lightning.pytorch import Trainer
         from lightning.pytorch.callbacks import ModelCheckpoint
 
-        task, module = self.task(run.job.task, run.job.seeds), self.components.make("model", run.model)
-        suites = self._suites(run.oracle) if run.test else []
+        from mu.weights import weights_hash
+
+        task, module = self._task_of(run), self.components.make("model", run.model)
+        if run.start and weights_hash(module.backbone) != run.start:
+            raise RunError("its backbone does not hold the weights of the original that was measured, because it is built anew with others "
+                           "each time; a study with `original: given` needs a backbone with weights, or with an init_seed")
+        suites = self._suites(run) if run.test else []
         callbacks = self.components.make("callbacks", suites) if suites else []
         for callback in callbacks:
             if hasattr(callback, "identify"):  # a recorder wants to know which run this is
@@ -222,31 +215,37 @@ class Bench:
         curves = {} if {"limit_val_batches", "check_val_every_n_epoch"} & set(arguments) else {"limit_val_batches": 0}
         trainer = Trainer(**{**QUIET, "default_root_dir": str(folder), "callbacks": callbacks, "num_sanity_val_steps": 0,
                              "accelerator": "auto", "devices": 1, **curves, **arguments})
-        usual, task.forget_batch_size = task.forget_batch_size, run.spec.get("forget_batch_size") or task.forget_batch_size
-        try:
-            if run.fit:
-                trainer.fit(module, datamodule=task, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
-                if trainer.interrupted:
-                    raise KeyboardInterrupt
-            if run.test:
-                trainer.test(module, datamodule=task, ckpt_path=None if run.fit else str(checkpoint), verbose=False, weights_only=True)
-        finally:
-            task.forget_batch_size = usual
+        resumed = str(checkpoint) if checkpoint else None
+        if run.fit:
+            trainer.fit(module, datamodule=task, ckpt_path=resumed, weights_only=True)
+            if trainer.interrupted:
+                raise KeyboardInterrupt
+        if run.test:
+            trainer.test(module, datamodule=task, ckpt_path=None if run.fit else resumed, verbose=False, weights_only=True)
 
-    def _suites(self, oracle: Path | None) -> list[Any]:
+    def _task_of(self, run: Run) -> Any:
+        """The run's task: the shared one, or a copy of it (with the same data) where the method has a batch size of its own."""
+        task, own = self.task(run.job.task, run.job.seeds), run.spec.get("forget_batch_size")
+        if own is None:
+            return task
+        task.setup()  # before it is copied, so that the data are read once
+        task = copy(task)
+        task.forget_batch_size = own
+        return task
+
+    def _suites(self, run: Run) -> list[Any]:
         from mu.plugins import default_callbacks
 
-        suites = [spec if isinstance(spec, Mapping) else {"class_path": spec} for spec in self.study.suites]
-        if oracle is not None and self.study.gap:
-            suites.append(merge(self.study.gap, {"init_args": {"oracle": str(oracle)}}))
+        suites = [spec if isinstance(spec, Mapping) else {"class_path": spec} for spec in self.study.suites_of(run.job.task)]
+        if run.oracle is not None and self.study.gap:
+            suites.append(merge(self.study.gap, {"init_args": {"oracle": str(run.oracle)}}))
         return [*suites, *({"class_path": path} for path in default_callbacks())]
 
 
 def _portable(model: dict[str, Any]) -> dict[str, Any]:
     """The specification without the path of the original's weights, which the key names by what they are."""
-    backbone = model["init_args"]["backbone"]
-    arguments = {key: value for key, value in backbone["init_args"].items() if key != "weights"}
-    return merge(model, {"init_args": {"backbone": {"init_args": {**arguments, "weights": None}}}})
+    arguments = model["init_args"]["backbone"].get("init_args") or {}
+    return merge(model, {"init_args": {"backbone": {"init_args": {"weights": None}}}}) if "weights" in arguments else model
 
 
 def _state(folder: Path) -> dict[str, Any]:
@@ -302,7 +301,7 @@ def main(argv: list[str]) -> int:
     if path is None:
         raise InputError("mu bench needs a study file: mu bench -c configs/bench/quickstart.yaml")
     study = read_study(path, _overrides(given))
-    study = _only(study, given.tasks, given.methods)
+    study = study.only(given.tasks, given.methods)
     if given.search:
         from mu.search import search
 
@@ -333,20 +332,6 @@ def _overrides(given: argparse.Namespace) -> dict[str, Any]:
     return merge(*layers)
 
 
-def _only(study: Study, tasks: str | None, methods: str | None) -> Study:
-    from dataclasses import replace
-
-    def chosen(kind: str, known: Mapping[str, Any], names: str | None) -> dict[str, Any]:
-        if names is None:
-            return dict(known)
-        unknown = [name for name in names.split(",") if name not in known]
-        if unknown:
-            raise InputError(f"the study has no {kind} {unknown[0]!r}; it has {', '.join(known)}.")
-        return {name: known[name] for name in names.split(",")}
-
-    return replace(study, tasks=chosen("task", study.tasks, tasks), methods=chosen("method", study.methods, methods))
-
-
 def run_study(study: Study, command: str, debug: bool = False) -> int:
     """Run everything, show progress, print the tables, write results.csv and report.html."""
     from rich.console import Console
@@ -356,7 +341,7 @@ def run_study(study: Study, command: str, debug: bool = False) -> int:
 
     console = Console()
     bench = Bench(study, debug=debug)
-    jobs = bench.jobs()
+    jobs = study.jobs()
     outcomes: list[Outcome] = []
     columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as progress:
@@ -394,7 +379,7 @@ def _write_index(study: Study, command: str, outcomes: list[Outcome]) -> None:
             failed.append({"run": outcome.job.label, "reason": outcome.reason})
     write_json(file, {
         "name": study.name, "title": study.title, "command": command, "tasks": list(study.tasks), "runs": runs, "failed": failed,
-        "methods": ["original", "oracle", *study.methods],
+        "methods": study.rows,
         "skipped": {f"{task}/{name}": reason for task in study.tasks for name in study.methods
                     if (reason := study.method_spec(task, name).get("skip"))},
     })

@@ -17,6 +17,7 @@ COMMANDS = {
     "bench": "run a study: tasks x methods x seeds, measured against the oracle",
     "report": "tables from run folders",
     "export": "write a run's model as people share it",
+    "import": "turn a CompVis checkpoint into a diffusers folder",
     "list": "methods, tasks, backbones, suites, attacks or masks",
     "show": "one method: equation, arguments, defaults, presets",
 }
@@ -91,6 +92,10 @@ def _dispatch(words: list[str], debug: bool) -> int:
             from mu.commands.exporting import main as export
 
             return export(rest)
+    if command == "import":
+        from mu.commands.importing import main as importing
+
+        return importing(rest)
     if command == "list":
         from mu.commands.listing import main as listing
 

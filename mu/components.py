@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import cached_property
 from typing import Any
 
 from mu.errors import InputError
+from mu.merging import merge
+
+__all__ = ["Components", "merge"]
 
 
 class Components:
@@ -55,32 +59,7 @@ class Components:
         from jsonargparse import ArgumentError as ParserError
 
         try:
-            return self._parsers[kind].parse_object({kind: spec})
+            return self._parsers[kind].parse_object({kind: deepcopy(spec)})  # it puts objects into the lists that it is given
         except (ArgumentError, ParserError, TypeError, ValueError) as error:
             where = spec.get("class_path", kind) if isinstance(spec, Mapping) else kind
             raise InputError(f"{where} cannot be built: {' '.join(str(error).split())}") from error
-
-
-def merge(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Deep merge of plain configuration: later layers win, dicts are merged, lists are replaced, `key+` appends to a list.
-
-    A later `class_path` that differs drops the earlier `init_args`, which belong to another class.
-    """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in (layer or {}).items():
-            if key.endswith("+"):
-                base = key[:-1]
-                merged[base] = [*_listed(merged.get(base)), *_listed(value)]
-            elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-                old = merged[key]
-                other = "class_path" in value and "class_path" in old and value["class_path"] != old["class_path"]
-                merged[key] = merge(None if other else old, value)
-            else:
-                merged[key] = merge(value) if isinstance(value, Mapping) else value
-    return merged
-
-
-def _listed(value: Any) -> list[Any]:
-    """A list as it is; nothing as no entry, anything else as one."""
-    return value if isinstance(value, list) else [] if value is None else [value]

@@ -1,4 +1,4 @@
-"""Writing an image network as people share it: a folder with weights, config and model card."""
+"""Writing an image network as people share it: a folder with weights, config and model card. Folder and card serve other models too."""
 
 from __future__ import annotations
 
@@ -37,15 +37,20 @@ deviation {{ std }}{% if input_size %}; input size {{ input_size }} (channels, h
 {{ usage }}
 ```
 
+"""
+
+_RESULTS = """
 ## Results
 {% if rows %}
-| metric | split | value | gap to the oracle |
-|---|---|---|---|
+| metric | split | value |{{ " gap to the oracle |" if gaps }}
+|---|---|---|{{ "---|" if gaps }}
 {% for row in rows -%}
-| {{ row.metric }} | {{ row.split or "" }} | {{ "%.4g" | format(row.value) }} | \
-{{ "%.4g" | format(row.gap) if row.gap is not none else "" }} |
-{% endfor %}
+| {{ row.metric }} | {{ row.split or "" }} | {{ "%.4g" | format(row.value) }} |\
+{% if gaps %} {{ "%.4g" | format(row.gap) if row.gap is not none else "" }} |{% endif %}
+{% endfor -%}
+{% if gaps %}
 The oracle is the model retrained without the forget set by the original's own recipe; the best gap is 0.
+{% endif -%}
 {% else %}
 No results were recorded with this model.
 {% endif %}"""
@@ -93,16 +98,30 @@ def export(
         "std": list(std), "input_size": None if input_size is None else list(input_size),
     }
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items() if value}
-    with _new_folder(folder) as temporary:
+    with new_folder(folder) as temporary:
         save_tensors(temporary / "model.safetensors", tensors, {"format": "pt", **texts})
         write_json(temporary / "config.json", _config(twin, facts, options))
         write_text(temporary / "README.md", _card(facts, options, results, title or folder.name, license))
     return folder
 
 
+def only_whole(backbone: Any, form: str) -> None:
+    """Refuse the forms that only text-to-image models have.
+
+    Raises:
+        InputError: for another form than `model`.
+    """
+    if form != "model":
+        raise InputError(f"a {type(backbone).__name__} is exported whole; --{form} is for text-to-image models.")
+
+
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary neighbour to fill; it becomes `folder` only when the block ends without an error."""
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary neighbour to fill; it becomes `folder` only when the block ends without an error.
+
+    Raises:
+        InputError: when the folder is there already and is not empty.
+    """
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already and is not an empty folder; choose another, or remove it first.")
@@ -111,9 +130,21 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        _as_readable_as_others(temporary)
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _as_readable_as_others(folder: Path) -> None:
+    """Safetensors writes files that nobody but their owner may read; a folder to be shared has the rights of any new file."""
+    probe = folder / ".rights"
+    probe.touch()
+    rights = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(rights)
 
 
 def _config(twin: nn.Module, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,26 +171,46 @@ def _config(twin: nn.Module, facts: Mapping[str, Any], options: Mapping[str, Any
 def _card(
     facts: Mapping[str, Any], options: Mapping[str, Any], results: Mapping[str, Any], title: str, license: str | None
 ) -> str:
+    return model_card(
+        _CARD, title=title, license=license, results=results, kind="image-classification",
+        library_name="timm" if facts["library"] == "timm" else None, usage=_usage(facts, options), **facts)
+
+
+def model_card(
+    template: str, *, title: str, license: str | None, results: Mapping[str, Any], kind: str, library_name: str | None = None,
+    base_model: str | None = None, **facts: Any,
+) -> str:
+    """A model card as the hub reads it: its header, the filled template and the table of results.
+
+    Args:
+        template: in Jinja, over `title`, `method`, `task` and `facts`; begins with the header, `{{ card_data }}` between lines of `---`.
+        title: heading.
+        license: of the weights, as the hub names it; left out when None.
+        results: `method`, `task` and `metrics`, see `export`.
+        kind: what the model does, as the hub names it (`image-classification`).
+        library_name: that loads it, as the hub names it.
+        base_model: hub id of the model that this one was made from.
+        facts: what else the template names.
+    """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     method, task = results.get("method"), results.get("task")
     rows = _rows(results.get("metrics") or {})
     evaluations = [
-        EvalResult(task_type="image-classification", dataset_type=str(task or "unknown"), metric_value=row["value"],
+        EvalResult(task_type=kind, dataset_type=str(task or "unknown"), metric_value=row["value"],
                    dataset_name=str(task or "unknown"), dataset_split=row["split"], metric_type=row["metric"].lower(),
                    metric_name=row["metric"])
         for row in rows
     ]
     card = ModelCardData(
-        license=license, tags=["image-classification", "machine-unlearning", *([str(method)] if method else [])],
-        pipeline_tag="image-classification", library_name="timm" if facts["library"] == "timm" else None,
+        license=license, tags=[kind, "machine-unlearning", *([str(method)] if method else [])],
+        pipeline_tag=kind, library_name=library_name, base_model=base_model,
         metrics=list(dict.fromkeys(row["metric"] for row in rows)) or None, eval_results=evaluations or None,
         model_name=title if evaluations else None,
     )
-    usage = _usage(facts, options)
     filled = ModelCard.from_template(
-        card, template_str=_CARD, title=title, rows=rows, method=method, task=task, usage=usage, **facts
-    )
+        card, template_str=template + _RESULTS, title=title, rows=rows, gaps=any(row["gap"] is not None for row in rows), method=method,
+        task=task, **facts)
     return str(filled)
 
 

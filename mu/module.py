@@ -78,6 +78,7 @@ class UnlearningModule(Evaluation, Recorded):
         self.substitute: Substitute | None = None
         self.reference: Backbone | None = None
         self.original_hash = ""
+        self._recipe: str | None = None
         self.serves_only = False
         self._suspect: tuple[int, Tensor] | None = None
         self._first_step: int | None = None
@@ -410,18 +411,25 @@ class UnlearningModule(Evaluation, Recorded):
         self._check_weights()
         checkpoint["mu"] = {
             "epoch_end_due": epoch_end_due(self.trainer),
-            "version": mu.__version__, "spec": spec_of(self), "original_hash": self.original_hash, "recipe": self.recipe_hash(),
+            "version": mu.__version__, "spec": spec_of(self), "seed": self.seed, "original_hash": self.original_hash,
+            "recipe": self.recipe_hash(),
             "seconds": dict(self.stopwatch.seconds()), "split": self.task.split.hash if self.task is not None else "",
             "train_split": self.task.original_split.train_hash if self.task is not None else "",
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume from other original weights."""
+        """Refuse to resume from other original weights or with another seed."""
         record = checkpoint.get("mu", {})
         self._epoch_end_due = bool(record.get("epoch_end_due")) and self._resuming()
         if not self.stopwatch.seconds():  # a fresh process: what the run took before belongs to it
             self.stopwatch.add(record.get("seconds", {}))
-        if self.original_hash and record.get("original_hash") not in ("", None, self.original_hash) and self._resuming():
+        if not self._resuming():  # only evaluated: what the run began from stands in its checkpoint, whatever the backbone was built with
+            self.original_hash, self._recipe = record.get("original_hash") or self.original_hash, record.get("recipe")
+            return
+        if record.get("seed", self.seed) != self.seed:
+            raise InputError(f"the checkpoint was written with seed {record['seed']}, but this run has seed {self.seed}; resume with "
+                             "the same seed, or begin another run.")
+        if self.original_hash and record.get("original_hash") not in ("", None, self.original_hash):
             raise InputError(f"the checkpoint began from original weights {record['original_hash']}, but the backbone holds "
                              f"{self.original_hash}; resume with the weights that the run began from.")
 
@@ -434,6 +442,8 @@ class UnlearningModule(Evaluation, Recorded):
 
     def recipe_hash(self) -> str:
         """The recipe by which the original was trained: this run's own for Train and Retrain, else what came with the weights."""
+        if self._recipe is not None and not self._resuming():
+            return self._recipe
         if not self.trains_from_scratch:
             return str(getattr(self.backbone, "weights_metadata", {}).get("recipe", ""))
         from mu.identity import recipe_hash

@@ -42,7 +42,7 @@ def write_runs(folders: Sequence[Path], output: Path, console: Console | None = 
     for task in collection.tasks:
         collection.notes += complete(task)
     summaries = [summarise(task) for task in collection.tasks]
-    pages = {"results.csv": as_csv(collection), "tables.tex": as_tex(summaries), "report.html": as_html(collection, summaries)}
+    pages = {"results.csv": as_csv(collection, summaries), "tables.tex": as_tex(summaries), "report.html": as_html(collection, summaries)}
     for name, text in pages.items():
         write_text(output / name, text)
     if console is None:

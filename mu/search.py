@@ -7,26 +7,31 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mu.bench import Bench, Job
+from mu.bench import Bench
 from mu.components import Components, merge
 from mu.errors import InputError, RunError
 from mu.files import write_text
-from mu.results import RunRecord
-from mu.study import Seeds, Study
+from mu.results import Result, RunRecord
+from mu.study import Job, Seeds, Study
 
 SEEN = ["forget", "retain", "validation"]
-"""The parts that a search may look at; never the test set."""
+"""The parts that a search looks at, unless `search.evaluated` names others; never the test set."""
+
+GAP = ("avg_gap",)
+"""The objective where there is an oracle."""
 
 
 def search(study: Study, debug: bool = False) -> int:
     """Search every method that has a space (`search:` of the method: dotted argument of the method, and its range).
 
     The objective is the average gap to the search's own oracles, with the validation part in the test set's place, meaned over the
-    search's seeds (one seed alone rewards luck where the forget set is small). Trials are runs of a study in `OUTPUT/search`, so an
-    interrupted search goes on where it stopped.
+    search's seeds (one seed alone rewards luck where the forget set is small). A study without an oracle names metrics instead, whose
+    mean, each in its own direction, is made as good as it can be. Trials are runs of a study in `OUTPUT/search`, so an interrupted search
+    goes on where it stopped.
 
     Args:
-        study: its `search` has `seeds` (each of split, training and unlearning; none of the reported ones) and `trials`.
+        study: its `search` has `seeds` (each of split, training and unlearning; none of the reported ones) and `trials`, and perhaps
+            `objective` (metrics of one unit, each with a direction) and `evaluated` (parts of the split).
         debug: stop at the first error.
 
     Returns:
@@ -42,6 +47,7 @@ def search(study: Study, debug: bool = False) -> int:
         raise InputError("a search needs at least one seed and one trial; set search.seeds and search.trials.")
     if {given.split for given in seeds} & reported:
         raise InputError("a seed of the search is one of the reported seeds; choose others in search.seeds.")
+    objective = _objective(study)
     components = Components()
     inner = _on_validation(study, seeds)
     specs = {(task, method): study.method_spec(task, method) for task in study.tasks for method in study.methods}
@@ -53,19 +59,22 @@ def search(study: Study, debug: bool = False) -> int:
         bar = progress.add_task("search", total=len(spaces) * trials)
         bench = Bench(inner, components, debug)
         for task in dict.fromkeys(task for task, _ in spaces):
-            for kind, method, one in [(kind, m, s) for s in seeds for kind, m in (("train", "original"), ("oracle", "oracle"))]:
-                outcome = bench.run(Job(kind, task, method, one))
-                if outcome.state == "failed":
-                    raise RunError(f"the search's {method} on {task} failed: {outcome.reason}")
+            for job in inner.jobs():
+                outcome = bench.run(job) if job.task == task and job.kind in ("train", "oracle") else None
+                if outcome is not None and outcome.state == "failed":
+                    raise RunError(f"the search's {job.method} on {task} failed: {outcome.reason}")
         for (task, method), space in spaces.items():
-            best = _one(bench, inner, task, method, space, seeds, trials, lambda text: progress.update(bar, advance=1, description=text))
+            best = _one(bench, inner, task, method, space, objective, trials,
+                        lambda text: progress.update(bar, advance=1, description=text))
             failed = failed or best is None
             if best is None:
                 progress.console.print(f"[red]no trial of {method} on {task} succeeded[/red]")
             else:
                 found.setdefault(task, {})[method] = best
-                progress.console.print(f"{task}/{method}: {best['model']['init_args']}  gap {best['found']['gap']:.2f}  "
-                                       f"({best['found']['trials']} trials, {best['found']['seconds']:.0f} s)")
+                told = best["found"]
+                reached = f"gap {told['gap']:.2f}" if "gap" in told else f"{', '.join(objective)}: {told['value']:.4g}"
+                progress.console.print(f"{task}/{method}: {best['model']['init_args']}  {reached}  "
+                                       f"({told['trials']} trials, {told['seconds']:.0f} s)", markup=False)
     _write(study, found)
     console.print(f"Found settings: {study.output / 'search' / 'found.yaml'}")
     return int(failed)
@@ -81,16 +90,52 @@ def _on_validation(study: Study, seeds: tuple[Seeds, ...]) -> Study:
             return merge(spec, {"init_args": {"held_out": "validation"}})
         return spec
 
-    tasks = {name: merge(spec, {"init_args": {"evaluated": SEEN}}) for name, spec in study.tasks.items()}
+    seen = list(study.search.get("evaluated") or SEEN)
+    if "test" in seen:
+        raise InputError("search.evaluated has the test part, which a search may not look at; name others.")
+    tasks = {name: {**merge(spec, {"init_args": {"evaluated": seen}}), "suites": [looks_at_validation(s) for s in spec.get("suites") or []]}
+             for name, spec in study.tasks.items()}
     suites = [looks_at_validation(spec) for spec in study.suites]
     return replace(study, output=study.output / "search", seeds=seeds, suites=suites, tasks=tasks)
 
 
-def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str, Any], seeds: tuple[Seeds, ...], trials: int,
+def _objective(study: Study) -> tuple[str, ...]:
+    """The metrics that are searched by."""
+    named = study.search.get("objective")
+    if named:
+        return (named,) if isinstance(named, str) else tuple(named)
+    if not study.has_oracle:
+        raise InputError("a search judges by the gap to the oracle, and this study has none; name metrics in search.objective: [UA, IRA].")
+    return GAP
+
+
+def loss(record: RunRecord, objective: tuple[str, ...]) -> float:
+    """What a trial is to make small: the mean over the objective's metrics, where those that are better when higher count negative.
+
+    Raises:
+        InputError: when a metric was not measured or has no direction, or two have different units.
+    """
+    found: dict[str, Result] = {result.metric: result for result in record.results if result.metric in objective}
+    values = []
+    for name in objective:
+        value = record.value(name)
+        if found[name].higher_is_better is None:
+            raise InputError(f"{name} is good when it is close to the oracle's, so a search cannot make it large or small; choose another "
+                             "metric in search.objective.")
+        values.append(-value if found[name].higher_is_better else value)
+    units = list(dict.fromkeys(result.unit for result in found.values()))
+    if len(units) > 1:
+        raise InputError(f"search.objective averages {', '.join(objective)}, whose units differ ({', '.join(u or 'none' for u in units)}); "
+                         "name metrics of one unit.")
+    return sum(values) / len(values)
+
+
+def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str, Any], objective: tuple[str, ...], trials: int,
          tell: Any) -> dict[str, Any] | None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seeds = study.seeds
     sampler = optuna.samplers.TPESampler(seed=seeds[0].unlearn, n_startup_trials=max(4, trials // 3))
     optimiser = optuna.create_study(direction="minimize", sampler=sampler)
     seconds = 0.0
@@ -101,8 +146,8 @@ def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str,
         for name, limits in space.items():
             setting = merge(setting, _nested(name, _suggest(trial, name, limits)))
         settings[trial.number] = setting
-        bench.study = replace(study, methods={**study.methods, method: merge(study.methods[method], {"model": {"init_args": setting}})},
-                              tasks={**study.tasks, task: {k: v for k, v in study.tasks[task].items() if k != "methods"}})
+        tried = merge(study.method_spec(task, method), {"model": {"init_args": setting}})
+        bench.study = replace(study, methods={**study.methods, method: tried}, tasks={**study.tasks, task: study.task_spec(task)})
         outcomes = [bench.run(Job("method", task, method, one)) for one in seeds]
         tell(f"{task}/{method}")
         records = [RunRecord.load(outcome.folder) for outcome in outcomes if outcome.folder is not None]
@@ -110,14 +155,15 @@ def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str,
         if len(records) < len(seeds):  # a learning rate that diverges is an answer, not an accident
             optimiser.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
-            optimiser.tell(trial, sum(record.value("avg_gap") for record in records) / len(records))
+            optimiser.tell(trial, sum(loss(record, objective) for record in records) / len(records))
     done = [t for t in optimiser.trials if t.state == optuna.trial.TrialState.COMPLETE]
     if not done:
         return None
     best = optimiser.best_trial
+    value = round(float(best.value or 0.0), 4)
+    reached = {"gap": value} if objective == GAP else {"objective": list(objective), "value": -value}
     return {"model": {"init_args": settings[best.number]}, "found": {
-        "trials": trials, "failed": trials - len(done), "gap": round(float(best.value or 0.0), 4), "seconds": round(seconds, 1),
-        "seeds": [one.unlearn for one in seeds]}}
+        "trials": trials, "failed": trials - len(done), **reached, "seconds": round(seconds, 1), "seeds": [one.unlearn for one in seeds]}}
 
 
 def _suggest(trial: Any, name: str, limits: Any) -> Any:

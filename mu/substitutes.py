@@ -64,6 +64,16 @@ class UniformLabel(Substitute):
         return (part["label"] + 1 + step) % self.num_classes
 
 
+class NextLabel(UniformLabel):
+    """The class after the sample's own, the first after the last: what SalUn's released diffusion code calls a random label."""
+
+    def __init__(self) -> None:
+        super().__init__(exclude_true=True, redraw=False)
+
+    def draw(self, part: dict[str, Any], seed: int) -> Tensor:
+        return (part["label"] + 1) % self.num_classes
+
+
 class GaussianTarget(Substitute):
     """A draw from N(mean, sd) of the *training* targets, once for each sample (Tarun et al., ICML 2023)."""
 

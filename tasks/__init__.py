@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tasks.augment import Compose, HorizontalFlip, RandomCrop, Rotation
     from tasks.base import ImageTask, SourceTask
+    from tasks.captioned import CaptionedFolder
     from tasks.diabetes import Diabetes
     from tasks.digits import Digits
     from tasks.images import CIFAR10, CIFAR100, SVHN, ArrayImages, ImageFolder
+    from tasks.prompts import PromptData, PromptList
     from tasks.selectors import ByClass, IndexFile, NoisyLabels, RandomCount, RandomFraction, ValueRange
+    from tasks.shapes import Captions, Shapes, ShapesConcept
 
 _HOME = {
     "tasks.augment": ("Compose", "HorizontalFlip", "RandomCrop", "Rotation"),
     "tasks.base": ("ImageTask", "SourceTask"),
+    "tasks.captioned": ("CaptionedFolder",),
     "tasks.diabetes": ("Diabetes",),
     "tasks.digits": ("Digits",),
     "tasks.images": ("CIFAR10", "CIFAR100", "SVHN", "ArrayImages", "ImageFolder"),
+    "tasks.prompts": ("PromptData", "PromptList"),
+    "tasks.shapes": ("Captions", "Shapes", "ShapesConcept"),
     "tasks.selectors": ("ByClass", "IndexFile", "NoisyLabels", "RandomCount", "RandomFraction", "ValueRange"),
 }
 __all__ = [
@@ -30,6 +36,8 @@ __all__ = [
     "SVHN",
     "ArrayImages",
     "ByClass",
+    "CaptionedFolder",
+    "Captions",
     "Compose",
     "Diabetes",
     "Digits",
@@ -38,10 +46,14 @@ __all__ = [
     "ImageTask",
     "IndexFile",
     "NoisyLabels",
+    "PromptData",
+    "PromptList",
     "RandomCount",
     "RandomCrop",
     "RandomFraction",
     "Rotation",
+    "Shapes",
+    "ShapesConcept",
     "SourceTask",
     "ValueRange",
 ]

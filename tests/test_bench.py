@@ -5,14 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import yaml
 
 from mu import bench
+from mu.backbones import Classifier
+from mu.components import Components, merge
 from mu.errors import InputError
-from mu.results import RunRecord
+from mu.results import Result, RunRecord
+from mu.search import loss
+from mu.study import Job, Seeds, read_study
+from mu.weights import weights_hash
 
 STUDY = {
     "seeds": [0],
@@ -42,6 +48,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def given(folder: Path, weights: Path | None, **changes) -> Path:
+    """The study without a recipe: its original is the backbone with these weights, and there is no oracle."""
+    raw = {key: value for key, value in STUDY.items() if key not in ("recipe", "gap")}
+    own = {"weights": str(weights)} if weights else {}
+    backbone = {**STUDY["backbone"], "init_args": {**STUDY["backbone"]["init_args"], **own}}
+    bare = {"original": "given", "oracle": "none", "backbone": backbone, "output": str(folder / "out")}
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump({**raw, **bare, **changes}))
+    return file
+
+
+def record(folder: Path, method: str) -> RunRecord:
+    return RunRecord.load(next((folder / "out" / "random" / method).iterdir()))
+
+
 def rows(folder: Path) -> dict[str, dict[str, str]]:
     with (folder / "out" / "results.csv").open() as file:
         return {row["method"]: row for row in csv.DictReader(file)}
@@ -62,6 +83,16 @@ def test_the_gap_is_the_mean_of_four_differences_to_the_oracle(finished: Path) -
     for method in ("original", "FineTune", "SSD"):
         by_hand = sum(abs(float(found[method][name]) - float(found["oracle"][name])) for name in ("UA", "RA", "TA", "MIA")) / 4
         assert float(found[method]["avg_gap"]) == pytest.approx(by_hand, abs=1e-9)
+
+
+def test_building_changes_no_specification() -> None:
+    """Fails when a suite's entry in the study is another thing after a run than before it, so that the next run has another key."""
+    for kind, spec in {"callbacks": [{"class_path": "callbacks.Membership", "init_args": {"attacks": ["confidence"]}}],
+                       "model": merge(STUDY["methods"]["SSD"]["model"], {"init_args": {"backbone": STUDY["backbone"]}})}.items():
+        before, components = deepcopy(spec), Components()
+        components.resolve(kind, spec)
+        components.make(kind, spec)
+        assert spec == before
 
 
 def test_a_second_call_reuses_every_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,3 +172,153 @@ def test_wrong_choices_are_one_sentence(tmp_path: Path, arguments: list[str], se
     with pytest.raises(InputError, match=sentence):
         bench.main(["-c", str(written(tmp_path)), *arguments])
     assert not (tmp_path / "out").exists()
+
+
+# ---- given weights, no oracle ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights(finished: Path) -> Path:
+    """The weights that the study above trained, as a file."""
+    return next((finished / "out" / "originals").glob("*/checkpoints/last.ckpt"))
+
+
+@pytest.fixture(scope="module")
+def unaided(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
+    folder = tmp_path_factory.mktemp("given")
+    shutil.copy(weights, folder / "weights.ckpt")
+    assert bench.main(["-c", str(given(folder, folder / "weights.ckpt"))]) == 0
+    return folder
+
+
+def test_given_weights_are_measured_as_they_are(finished: Path, unaided: Path) -> None:
+    """Fails when the original is trained on, built anew, or measured otherwise than the same weights after a training."""
+    trained, found = rows(finished), rows(unaided)
+    assert list(found) == ["original", "FineTune", "SSD"]
+    for name in ("UA", "RA", "TA", "MIA"):
+        assert {method: row[name] for method, row in found.items()} == {method: trained[method][name] for method in found}
+    assert not (unaided / "out" / "originals").exists() and not (unaided / "out" / "random" / "oracle").exists()
+    assert json.loads((unaided / "out" / "study.json").read_text())["methods"] == ["original", "FineTune", "SSD"]
+
+
+def test_the_original_is_known_by_the_hash_of_its_weights(unaided: Path) -> None:
+    """Fails when a result does not say from which weights it began."""
+    network = Classifier(**{**STUDY["backbone"]["init_args"], "weights": str(unaided / "weights.ckpt")})
+    for method in ("original", "FineTune", "SSD"):
+        assert record(unaided, method).hashes["original"] == weights_hash(network)
+    assert record(unaided, "original").hashes["weights"] == weights_hash(network) != record(unaided, "SSD").hashes["weights"]
+
+
+def test_without_an_oracle_there_is_no_gap(unaided: Path) -> None:
+    """Fails when a gap suite runs, a gap column is shown, or the original claims seconds of an unlearning."""
+    assert {(row["avg_gap"], row["seconds"] == "") for method, row in rows(unaided).items() if method != "original"} == {("", False)}
+    assert rows(unaided)["original"]["seconds"] == ""
+    assert not any(record(unaided, method).has("avg_gap") for method in ("original", "FineTune", "SSD"))
+    page = (unaided / "out" / "report.html").read_text()
+    assert "There is no oracle" in page and "Gap" not in page and "weights.ckpt" in page and "measured against retraining" not in page
+    assert "Confidence before and after" in page  # outputs are there
+
+
+def test_given_weights_are_reused_by_what_they_are(unaided: Path, tmp_path: Path, finished: Path,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails when the same weights at another place run anew, or other weights at the same place are taken for the old."""
+    shutil.copytree(unaided / "out", tmp_path / "out")
+    shutil.copy(unaided / "weights.ckpt", tmp_path / "moved.ckpt")
+    assert bench.main(["-c", str(given(tmp_path, tmp_path / "moved.ckpt"))]) == 0
+    assert "3 reused" in capsys.readouterr().out
+    shutil.copy(next((finished / "out" / "random" / "oracle").glob("*/checkpoints/last.ckpt")), tmp_path / "moved.ckpt")
+    assert bench.main(["-c", str(given(tmp_path, tmp_path / "moved.ckpt")), "--methods", "SSD"]) == 0
+    assert "2 ran" in capsys.readouterr().out
+
+
+def test_a_backbone_that_is_new_each_time_is_no_original(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails when methods unlearn from other random weights than those that stand in the row of the original."""
+    assert bench.main(["-c", str(given(tmp_path, None)), "--methods", "SSD"]) == 1
+    assert "does not hold the weights of the original" in " ".join(capsys.readouterr().out.split())
+    fixed = ["--set", "backbone.init_args.init_seed=3", "--methods", "SSD"]
+    assert bench.main(["-c", str(given(tmp_path, None)), *fixed]) == 0
+
+
+def test_given_weights_may_have_an_oracle(tmp_path: Path, weights: Path) -> None:
+    """The checkpoint says by which recipe it was trained, so the oracle's may be compared with it."""
+    file = given(tmp_path, weights, oracle="retrain", recipe=STUDY["recipe"], gap=STUDY["gap"])
+    assert bench.main(["-c", str(file), "--methods", "SSD"]) == 0
+    found = rows(tmp_path)
+    assert list(found) == ["original", "oracle", "SSD"] and float(found["oracle"]["avg_gap"]) == 0
+    assert float(found["original"]["avg_gap"]) > 0 and float(found["SSD"]["avg_gap"]) > 0
+
+
+# ---- what a method says of its backbone and its batches ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["trained", "given"])
+def test_a_method_changes_arguments_of_the_backbone_and_keeps_the_others(tmp_path: Path, finished: Path, weights: Path, start: str) -> None:
+    """Fails when a method's backbone replaces the study's instead of being merged over it, or starts from other weights."""
+    own = {"model": {"init_args": {"backbone": {"init_args": {"channels_last": True}}}}}
+    methods = {"SSD": merge(STUDY["methods"]["SSD"], own)}
+    study = written(tmp_path, methods=methods) if start == "trained" else given(tmp_path, weights, methods=methods)
+    assert bench.main(["-c", str(study), "--set", "backbone.init_args.channels_last=false"]) == 0
+    found = record(tmp_path, "SSD")
+    arguments = found.facts["method_arguments"]["backbone"]["init_args"]
+    assert (arguments["name"], arguments["options"], arguments["channels_last"]) == ("resnet8_cifar", {"width": 4}, True)
+    assert record(tmp_path, "original").facts["method_arguments"]["backbone"]["init_args"]["channels_last"] is False
+    assert found.hashes["original"] == record(finished, "SSD").hashes["original"]
+    assert "backbone.channels_last=True" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_batch_size_of_one_method_leaves_the_shared_task_alone(tmp_path: Path) -> None:
+    """Fails when the task that all methods share is changed, even for the time of one run, or when its data are read twice."""
+    own = {**STUDY["methods"]["FineTune"], "model": {"class_path": "mu.methods.GradientAscent"}, "forget_batch_size": 5}
+    study = read_study(written(tmp_path, methods={"Ascent": own, "SSD": STUDY["methods"]["SSD"]}))
+    machine, seeds = bench.Bench(study, debug=True), Seeds(0, 0, 0)
+    shared = machine.task("random", seeds)
+    runs = {name: bench.Run(Job("method", "random", name, seeds), {}, {}, spec=study.method_spec("random", name)) for name in study.methods}
+    mine = machine._task_of(runs["Ascent"])
+    assert mine is not shared and (mine.forget_batch_size, shared.forget_batch_size) == (5, None)
+    assert mine.datasets is shared.datasets and mine.split is shared.split and machine._task_of(runs["SSD"]) is shared
+    for job in study.jobs():
+        machine.run(job)
+    assert shared.forget_batch_size is None
+    assert record(tmp_path, "Ascent").facts["steps"] == 2 * 3  # twelve scans to forget, in batches of five, two epochs
+
+
+# ---- a search without an oracle ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_search_without_an_oracle_goes_by_metrics(tmp_path: Path, weights: Path) -> None:
+    """Fails when it asks for an original or an oracle, or when a range of the backbone's argument drops its other arguments."""
+    ranges = {"backbone.channels_last": {"choices": [True]}, "alpha": {"low": 1.0, "high": 9.0}}
+    study = given(tmp_path, weights, methods={"SSD": {**STUDY["methods"]["SSD"], "search": ranges}},
+                  search={"trials": 2, "seeds": [50], "objective": "seconds", "evaluated": ["forget", "retain", "validation"]})
+    assert bench.main(["-c", str(study), "--search"]) == 0
+    best = yaml.safe_load((tmp_path / "out" / "search" / "found.yaml").read_text())["tasks"]["random"]["methods"]["SSD"]
+    assert best["found"]["objective"] == ["seconds"] and best["found"]["value"] < 0 and "gap" not in best["found"]
+    assert best["model"]["init_args"]["backbone"] == {"init_args": {"channels_last": True}}
+    trial = RunRecord.load(next((tmp_path / "out" / "search").rglob("results.json")).parent)
+    assert trial.facts["method_arguments"]["backbone"]["init_args"]["options"] == {"width": 4}
+    assert {path.name for path in (tmp_path / "out" / "search" / "random").iterdir()} == {"SSD"}
+    for change, words in (({"objective": None}, "name metrics"), ({"objective": "seconds", "evaluated": ["test"]}, "test part")):
+        with pytest.raises(InputError, match=words):
+            bench.main(["-c", str(given(tmp_path, weights, methods={"SSD": {**STUDY["methods"]["SSD"], "search": ranges}},
+                                        search={"trials": 1, "seeds": [50], **change})), "--search"])
+
+
+def test_an_objective_takes_each_metric_in_its_own_direction() -> None:
+    """By hand: UA 80 and IRA 60 are better when higher, ASR 30 when lower: (−80 − 60 + 30) / 3."""
+    found = RunRecord("t", "m", [Result("UA", 80.0, True, "", "%"), Result("IRA", 60.0, True, "", "%"), Result("ASR", 30.0, False, "", "%"),
+                                 Result("FID", 12.0, False), Result("RA", 99.0, None, "", "%")])
+    assert loss(found, ("UA", "IRA", "ASR")) == pytest.approx(-110 / 3)
+    assert loss(found, ("FID",)) == 12.0
+    for objective, words in ((("UA", "FID"), "units differ"), (("RA",), "close to the oracle"), (("CRA",), "has no CRA")):
+        with pytest.raises(InputError, match=words):
+            loss(found, objective)
+
+
+def test_a_search_keeps_what_the_task_says_of_the_method(tmp_path: Path) -> None:
+    """Fails when a task's own settings of a method, which are not searched, are dropped in its trials."""
+    own = {"SSD": {"model": {"init_args": {"lam": 0.25}}, "search": {"alpha": {"low": 1.0, "high": 9.0}}}}
+    study = written(tmp_path, methods={"SSD": STUDY["methods"]["SSD"]}, search={"trials": 1, "seeds": [50]},
+                    tasks={"random": {**STUDY["tasks"]["random"], "methods": own}})
+    assert bench.main(["-c", str(study), "--search"]) == 0
+    trial = RunRecord.load(next((tmp_path / "out" / "search" / "random" / "SSD").iterdir()))
+    assert trial.facts["method_arguments"]["lam"] == 0.25

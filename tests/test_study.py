@@ -10,7 +10,7 @@ import yaml
 
 from mu.components import merge
 from mu.errors import InputError
-from mu.study import Seeds, Study, read_study
+from mu.study import Seeds, Study, content_hash, read_study
 
 BENCH = Path(__file__).parent.parent / "configs" / "bench"
 STUDY: dict[str, Any] = {
@@ -117,6 +117,55 @@ def test_wrong_keys_and_names_are_told(tmp_path: Path, change: dict[str, Any], w
     assert all(word in sentence for word in words), sentence
 
 
+def test_a_study_may_start_from_given_weights_and_have_no_oracle(tmp_path: Path) -> None:
+    """Fails when it still needs a recipe, or plans a run that nothing asks for."""
+    study = read(tmp_path)
+    assert (study.original, study.oracle) == ("trained", "retrain") and study.rows == ["original", "oracle", "FineTune", "SSD"]
+    kinds = [job.kind for job in study.jobs() if job.task == "class"]
+    assert kinds == ["train", "original", "oracle", "method", "method"]
+    bare = read(tmp_path, {"original": "given", "oracle": "none"}, without="recipe")
+    assert bare.recipe == {} and bare.rows == ["original", "FineTune", "SSD"]
+    assert [(job.kind, job.method) for job in bare.jobs()] == 2 * [("original", "original"), ("method", "FineTune"), ("method", "SSD")]
+    assert [job.kind for job in read(tmp_path, {"original": "given"}).jobs()][:2] == ["original", "oracle"]
+    assert [job.kind for job in read(tmp_path, {"oracle": "none"}).jobs()][:3] == ["train", "original", "method"]
+
+
+@pytest.mark.parametrize("change", [{"original": "given"}, {"oracle": "none"}])
+def test_whatever_is_trained_needs_a_recipe(tmp_path: Path, change: dict[str, Any]) -> None:
+    assert "lacks 'recipe'" in refused(tmp_path, change, without="recipe")
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"original": "mine"}, "original is 'mine'; it is trained or given"), ({"oracle": None}, "oracle is None; it is retrain or none"),
+    ({"methods": {"SSD": {"model": {"init_args": {"backbone": {"init_args": {"weights": "a.pt"}}}}}}}, "methods.SSD gives its backbone"),
+    ({"tasks": {"class": {"methods": {"SSD": {"model": {"init_args": {"backbone": {"init_args": {"weights": None}}}}}}}}}, "of its own"),
+], ids=str)
+def test_wrong_words_about_weights_are_told(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    """Fails when a method starts from other weights than the original, or a misspelt word is taken for the default."""
+    assert words in refused(tmp_path, change)
+
+
+def test_weights_are_known_by_what_they_hold(tmp_path: Path) -> None:
+    """Fails when a file is known by its name, or when the log beside a checkpoint counts as weights."""
+    for name, text in (("a.pt", "one"), ("b.pt", "one"), ("c.pt", "two"), ("run/checkpoints/last.ckpt", "one"), ("run/results.json", "{}")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = {name: content_hash(str(tmp_path / name)) for name in ("a.pt", "b.pt", "c.pt", "run")}
+    assert found["a.pt"] == found["b.pt"] != found["c.pt"] and len(found["run"]) == 16
+    (tmp_path / "run" / "results.json").write_text("[1]")
+    assert content_hash(str(tmp_path / "run")) == found["run"]
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").write_text("two")
+    assert content_hash(str(tmp_path / "run")) != found["run"]
+    assert content_hash("hub/name") == "hub/name"
+
+
+def test_a_part_of_a_study_has_the_chosen_tasks_and_methods(tmp_path: Path) -> None:
+    part = read(tmp_path, {"original": "given", "oracle": "none"}).only("random", "SSD")
+    assert [(job.task, job.method) for job in part.jobs()] == [("random", "original"), ("random", "SSD")]
+    skipped = read(tmp_path, {"tasks": {"random": {"methods": {"SSD": {"skip": "it cannot"}}}}}).only("random", None)
+    assert [job.method for job in skipped.jobs()] == ["original", "original", "oracle", "FineTune"]
+
+
 def test_files_that_are_no_studies_are_told_apart(tmp_path: Path) -> None:
     """Fails when a user sees a traceback of the YAML reader."""
     with pytest.raises(InputError, match="there is no study file"):
@@ -146,38 +195,18 @@ def test_a_task_overrides_its_methods(tmp_path: Path) -> None:
     assert study.task_spec("random") == {"class_path": "tasks.Digits"}
 
 
-def test_merging_is_deep_and_later_layers_win() -> None:
-    """Fails when a list is merged entry by entry, or when a later layer's None is passed over."""
-    assert merge({"a": {"b": 1, "c": 2}, "l": [1, 2]}, {"a": {"c": 3}, "l": [4]}, None) == {"a": {"b": 1, "c": 3}, "l": [4]}
-    assert merge({"a": {"b": 1}}, {"a": None}) == {"a": None} and merge({"a": 1}, {"a": {"b": 2}}) == {"a": {"b": 2}}
-    assert merge() == merge(None) == {}
-
-
-def test_merging_changes_no_layer() -> None:
-    """Fails when one run's override is found in the next."""
-    low, high = {"a": {"b": 1}, "l": [1]}, {"a": {"c": {"d": 2}}, "l+": [3]}
-    merged = merge(low, high)
-    merged["a"]["c"]["d"] = merged["a"]["b"] = 9
-    merged["l"].append(9)
-    assert low == {"a": {"b": 1}, "l": [1]} and high == {"a": {"c": {"d": 2}}, "l+": [3]}
-
-
-@pytest.mark.parametrize(("low", "high", "expected"), [
-    ({"l": [1]}, {"l+": [2, 3]}, [1, 2, 3]), ({"l": [1]}, {"l+": 2}, [1, 2]), ({}, {"l+": [1]}, [1]), ({"l": None}, {"l+": 1}, [1]),
-    ({"l": "one"}, {"l+": "two"}, ["one", "two"]),
-], ids=str)
-def test_a_plus_appends(low: dict[str, Any], high: dict[str, Any], expected: list[Any]) -> None:
-    """Fails when `suites+` replaces, or when a word is taken apart into letters."""
-    assert merge(low, high) == {"l": expected}
-
-
-def test_another_class_does_not_inherit_arguments() -> None:
-    """Fails when SGD's momentum is given to Adam, or when naming the same class again forgets its arguments."""
-    low = {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.9}}}
-    other = {"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.001}}}
-    assert merge(low, other) == other
-    same = {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.2}}}
-    assert merge(low, same)["optimizer"]["init_args"] == {"lr": 0.2, "momentum": 0.9}
-    assert merge(low, {"optimizer": {"init_args": {"lr": 0.3}}})["optimizer"] == {
-        "class_path": "torch.optim.SGD", "init_args": {"lr": 0.3, "momentum": 0.9},
-    }
+def test_a_task_is_measured_by_suites_of_its_own_too(tmp_path: Path) -> None:
+    """Fails when a task's suites are dropped, are given to another task, or reach the task's constructor."""
+    file = tmp_path / "study.yaml"
+    task = {"class_path": "tasks.Digits", "init_args": {}}
+    file.write_text(yaml.safe_dump({
+        "backbone": {"class_path": "mu.backbones.Classifier"}, "original": "given", "oracle": "none", "suites": ["callbacks.Cost"],
+        "methods": {"FineTune": {"model": {"class_path": "mu.methods.FineTune"}}},
+        "tasks": {"one": {**task, "suites": ["callbacks.Accuracy"]}, "other": task}}))
+    study = read_study(file)
+    assert study.suites_of("one") == ["callbacks.Cost", "callbacks.Accuracy"]
+    assert study.suites_of("other") == ["callbacks.Cost"]
+    assert "suites" not in study.task_spec("one")
+    file.write_text(file.read_text().replace("- callbacks.Accuracy", "  one: callbacks.Accuracy"))
+    with pytest.raises(InputError, match=r"tasks\.one\.suites should be a list"):
+        read_study(file)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from mu.recorded import Recorded, arguments_of
 Batch = Mapping[str, Any]
 Summed = tuple[Tensor, Tensor]
 """`(sum [B], weight [B])`: what each sample adds to a loss, and how much it weighs in the mean (labelled tokens; 1 elsewhere)."""
+Form = Literal["model", "edited", "adapter"]
+"""What of a model is exported: all of it, the tensors that differ from the original's, or low-rank adapters."""
 
 
 class Backbone(nn.Module, Recorded, ABC):
@@ -77,6 +80,22 @@ class Backbone(nn.Module, Recorded, ABC):
                 twin = type(self)(**{**arguments, **dropped})
         first = next(self.parameters())
         return twin.to(device=first.device, dtype=first.dtype).train(self.training).requires_grad_(True)
+
+    def export(self, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
+               license: str | None = None) -> Path:
+        """Write the model as people share it, with a model card: a new folder, all of it or none.
+
+        Args:
+            folder: where to; new or empty.
+            form: what of it; a domain has `model`, and those of the others that its users know.
+            results: of the run, for the card, see `mu.export.export`.
+            title: heading of the card; the folder's name when None.
+            license: of the weights as the hub names it; left out when None.
+
+        Raises:
+            InputError: when the model has no such form, or the folder is not empty.
+        """
+        raise InputError(f"{type(self).__name__} has no form that other libraries read; load the run with mu.load.")
 
     @staticmethod
     def count(batch: Batch, values: Tensor, weight: Tensor | None = None) -> Summed:

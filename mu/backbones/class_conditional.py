@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from mu.backbones.base import Batch
+from mu.backbones.base import Batch, Form
 from mu.backbones.conditions import Condition
 from mu.backbones.diffusion import Diffusion
 from mu.errors import InputError
@@ -78,6 +78,13 @@ class ClassConditionalDiffusion(Diffusion):
         """The same architecture with new weights."""
         twin = type(self)(**{**arguments_of(self), "weights": None, "init_seed": seed})
         return twin.to(device=self.alphas_cumprod.device).train(self.training)
+
+    def export(self, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
+               license: str | None = None) -> Path:
+        """A folder with `unet/` and `scheduler/`, see `mu.export_diffusion.export_class_conditional`."""
+        from mu.export_diffusion import export_class_conditional
+
+        return export_class_conditional(self, folder, form, results, title, license)
 
     def condition(self, batch: Batch) -> Condition:
         """The labels; the null label where `dropped`."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from mu import functional
-from mu.backbones.base import Backbone, Batch, Summed
+from mu.backbones.base import Backbone, Batch, Form, Summed
 from mu.errors import InputError
+from mu.recorded import arguments_of
 
 
 class Classifier(Backbone):
@@ -107,6 +109,20 @@ class Classifier(Backbone):
         """`loss` in nats and `accuracy` in {0, 1}."""
         logits = (self.predict(batch) if prediction is None else prediction).float()
         return {"loss": functional.cross_entropy(logits, batch["label"]), "accuracy": (logits.argmax(1) == batch["label"]).float()}
+
+    def export(self, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
+               license: str | None = None) -> Path:
+        """A folder that timm or torchvision reads, see `mu.export.export`."""
+        from mu.export import export, only_whole
+
+        only_whole(self, form)
+        network: Any = self.network
+        normalize = getattr(network, "normalize", None)
+        if normalize is None:
+            raise InputError("a network of your own has no name that describes it; save it with torch.save(...state_dict()).")
+        return export(
+            network, folder, name=self.name, num_classes=self.num_classes, mean=normalize.mean.tolist(), std=normalize.std.tolist(),
+            input_size=network.input_size, results=results, options=arguments_of(self).get("options"), title=title, license=license)
 
 
 def pick(known: dict[str, Any], names: Iterable[str], domain: str) -> dict[str, Tensor]:

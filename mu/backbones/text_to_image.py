@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from mu.backbones.base import Batch
+from mu.backbones.base import Batch, Form
 from mu.backbones.conditions import Condition
 from mu.backbones.diffusion import Diffusion
 from mu.backbones.lora import LoRA
@@ -105,25 +105,45 @@ class TextToImage(Diffusion):
         from mu.weights import assign_weights, load_weights
 
         tensors, self.weights_metadata = load_weights(weights)
-        base = self.weights_metadata.get("base_model")
-        if base and self.weights_metadata.get("base_hash") and self.weights_metadata["base_hash"] != self.base_hash():
-            raise InputError(f"{weights} holds tensors edited from {base}, whose weights are not those of {self.model}; load that model.")
+        said = self.weights_metadata
+        if said.get("base_model") and said.get("base_hash") and said["base_hash"] != self.base_hash():
+            if said.get("dtype", own := str(self.dtype).removeprefix("torch.")) != own:
+                raise InputError(f"{weights} holds tensors edited in {said['dtype']}, and the backbone is in {own}; give it dtype: "
+                                 f"{said['dtype']}.")
+            raise InputError(f"{weights} holds tensors edited from {said['base_model']}, whose weights are not those of {self.model}; load "
+                             "that model.")
+        if self.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
+            deeper = {name.replace(".base_layer.", "."): name for name in self.state_dict()}
+            tensors = {deeper.get(name, name): value for name, value in tensors.items()}
         assign_weights(self, tensors, weights, strict=False)
         unknown = sorted(set(tensors) - set(self.state_dict()))
         if unknown:
             raise InputError(f"{weights} has {unknown[0]}, which {self.model} has not; it was saved for another model.")
 
     def base_hash(self) -> str:
-        """Fingerprint of UNet and text encoder, by which edited tensors name the model that they belong to."""
+        """Fingerprint of UNet and text encoder without adapters, by which edited tensors name the model that they belong to."""
         from mu.weights import weights_hash
 
-        return weights_hash({name: value for name, value in self.state_dict().items() if not name.startswith("vae.")})
+        return weights_hash({name.replace(".base_layer.", "."): value for name, value in self.state_dict().items()
+                             if not name.startswith("vae.") and ".lora_" not in name})
+
+    def export(self, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
+               license: str | None = None) -> Path:
+        """A diffusers folder, the edited tensors alone, or adapters; see `mu.export_diffusion.export_text_to_image`."""
+        from mu.export_diffusion import export_text_to_image
+
+        return export_text_to_image(self, folder, form, results, title, license)
 
     def fresh(self, seed: int) -> Self:
         """The same architecture with new weights of UNet and text encoder; the image encoder and the tokenizer stay."""
         arguments = arguments_of(self)
         twin = type(self)(**{**arguments, "weights": None, "init_seed": seed})
         return twin.to(device=self.alphas_cumprod.device).train(self.training)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """The tokenizer is shared: it holds no weights, and a deep copy of transformers' CLIPTokenizer decodes with `</w>` in the text."""
+        memo[id(self.tokenizer)] = self.tokenizer
+        return super().__deepcopy__(memo)
 
     def _check_vocabulary(self) -> None:
         rows, words = self.text_encoder.get_input_embeddings().num_embeddings, len(self.tokenizer)  # type: ignore[operator]
@@ -147,7 +167,7 @@ class TextToImage(Diffusion):
             InputError: when a concept has no token, or does not stand in its prompt (as far as the encoder reads it).
         """
         found = self.tokenizer(list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt")
-        whole = self.tokenizer(list(prompts), truncation=False)["input_ids"]
+        whole = self.tokenizer(list(prompts), truncation=False, verbose=False)["input_ids"]
         cut = [prompt for prompt, ids in zip(prompts, whole, strict=True) if len(ids) > self.length]
         if cut:
             warnings.warn(f"{len(cut)} of {len(prompts)} prompts are cut to {self.length} tokens, {cut[0]!r} for one.", stacklevel=2)

@@ -1,4 +1,4 @@
-"""Classes by path or bare name, and what their constructors take: for merging configurations and for plain error messages."""
+"""Classes by path or bare name, and what their constructors take: for plain error messages."""
 
 from __future__ import annotations
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mu.errors import InputError
+from mu.merging import listed, merge
 
 Config = dict[str, Any]
 RECORDED = ("seed_everything", "trainer", "model", "data")
@@ -79,43 +79,17 @@ def _place(error: Exception) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark is not None else said
 
 
-def merge(base: Mapping[str, Any], new: Mapping[str, Any]) -> Config:
-    """`new` over `base`: mappings merge, a list replaces a list, `key+` appends to one.
-
-    Where `new` names another class, of the old `init_args` those stay that the new class takes.
-    """
-    merged: Config = dict(deepcopy(base))
-    for key, value in new.items():
-        if key.endswith("+"):
-            name = key[:-1]
-            merged[name] = [*_listed(merged.get(name)), *_listed(deepcopy(value))]
-        elif _is_class(merged.get(key)) and isinstance(value, str):
-            merged[key] = _other_class(merged[key], {"class_path": value})
-        elif isinstance(merged.get(key), Mapping) and isinstance(value, Mapping):
-            merged[key] = _other_class(merged[key], value) if "class_path" in value else merge(merged[key], value)
-        else:
-            merged[key] = merge({}, value) if isinstance(value, Mapping) else deepcopy(value)
-    return merged
+def merged(files: list[str], base: Mapping[str, Any] | None = None, chosen: Mapping[str, str] | None = None) -> Config:
+    """The files, later over earlier, over `base`; over them the classes that were named for `model` and `data`."""
+    named = {key: {"class_path": name} for key, name in (chosen or {}).items()}
+    return merge(base, *(_spelled_out(read(file)) for file in files), named)
 
 
-def merged(files: list[str], base: Mapping[str, Any] | None = None) -> Config:
-    """The files, later over earlier, over `base`."""
-    config: Config = dict(base or {})
-    for file in files:
-        config = merge(config, _spelled_out(read(file)))
-    return config
-
-
-def choose(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Config:
-    """`config` with the classes that were named for `model` and `data`."""
-    return merge(config, {key: {"class_path": name} for key, name in chosen.items()})
-
-
-def over_recorded(recorded: Mapping[str, Any], files: list[str]) -> Config:
+def over_recorded(recorded: Mapping[str, Any], files: list[str], chosen: Mapping[str, str] | None = None) -> Config:
     """The files over a run's own configuration: a callback that the run already had is replaced, not doubled."""
-    before = _listed(section(recorded, "trainer").get("callbacks"))
-    config = merged(files, recorded)
-    callbacks = _listed(section(config, "trainer").get("callbacks"))
+    before = listed(section(recorded, "trainer").get("callbacks"))
+    config = merged(files, recorded, chosen)
+    callbacks = listed(section(config, "trainer").get("callbacks"))
     added = callbacks[len(before):]
     if before and callbacks[: len(before)] == before:
         names = {_class_name(entry) for entry in added}
@@ -146,27 +120,6 @@ def _spelled_out(config: Config) -> Config:
     return config
 
 
-def _listed(value: Any) -> list[Any]:
-    return [] if value is None else list(value) if isinstance(value, list) else [value]
-
-
-def _is_class(value: Any) -> bool:
-    return isinstance(value, Mapping) and ("class_path" in value or "init_args" in value)
-
-
 def _class_name(entry: Any) -> str:
     path = entry if isinstance(entry, str) else entry.get("class_path", "") if isinstance(entry, Mapping) else ""
     return str(path).rpartition(".")[2]
-
-
-def _other_class(old: Mapping[str, Any], new: Mapping[str, Any]) -> Config:
-    before, after = old.get("class_path"), str(new["class_path"])
-    if before is None or _class_name(before) == _class_name(after):
-        path = before if before is not None and "." not in after else after  # a bare name says no more than the path before it
-        return {"class_path": path, **{k: v for k, v in merge(old, new).items() if k != "class_path"}}
-    from mu.commands.classes import accepted, find
-
-    cls = find(after)
-    takes = accepted(cls) if cls is not None else ()
-    kept = {name: value for name, value in (old.get("init_args") or {}).items() if name in takes}
-    return merge({"class_path": after, **({"init_args": kept} if kept else {})}, new)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mu.commands import configs, run_folder
 from mu.commands.options import Options, take
+from mu.commands.resolving import refuse_unknown
 from mu.errors import InputError
 
 
@@ -31,9 +32,9 @@ def run(command: str, words: list[str]) -> int:
     if options.resume and not options.run:
         raise InputError("--resume needs the run folder that is to be continued: mu fit --run RUN --resume.")
     base = _base(command, options)
-    config = configs.merged(options.files) if base is None else configs.over_recorded(base, options.files)
+    config = configs.over_recorded(base or {}, options.files, options.chosen)
+    refuse_unknown(config)
     with quiet(), working_directory():
-        config = configs.choose(config, options.chosen)
         from mu.commands.trainer_cli import launch
 
         return launch(command, options, config)

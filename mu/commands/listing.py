@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shutil
 import sys
+from pathlib import Path
 
 from mu.commands.classes import did_you_mean
 from mu.commands.papers import paper_of
@@ -18,31 +19,48 @@ _USAGE = f"usage: mu list {'|'.join(ROOTS)}"
 def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
     if "-h" in argv or "--help" in argv:
-        print(f"{_USAGE}\n\nWhat is installed, plugins included. Without a word, the number of each.")
+        print(f"{_USAGE}\n\nWhat is installed, plugins included, and by its import path what your own files in this folder hold. Without a "
+              "word, the number of each.")
         return 0
     if len(argv) > 1:
         raise InputError(f"mu list takes one word ({', '.join(ROOTS)}), not {len(argv)}.")
-    sources = Sources()
+    sources = Sources(Path())
+    tell_faults(sources)
     if not argv:
         for kind in ROOTS:
-            names = [part.name for part in sources.parts(kind)]
+            names = [shown_name(part) for part in sources.parts(kind)]
             print(f"{kind:<10} {len(names):>3}  {', '.join(names)}")
         return 0
     kind = argv[0] if argv[0] in ROOTS else f"{argv[0]}s"
     if kind not in ROOTS:
         raise InputError(f"mu list has no {argv[0]!r}; {did_you_mean(argv[0], ROOTS, 'it has ' + ', '.join(ROOTS) + '.')}")
     parts = sources.parts(kind)
-    print_table(*(_methods(parts) if kind == "methods" else (["name", "import path", "what"], [[p.name, p.path, p.about] for p in parts])))
+    print_table(*(_methods(parts) if kind == "methods" else _others(parts)))
     return 0
+
+
+def shown_name(part: Part) -> str:
+    """The class's name, by which it can be given to a command; a user's own needs its import path."""
+    return part.path if part.own else part.name
+
+
+def tell_faults(sources: Sources) -> None:
+    """One line about each of the user's files that cannot be read."""
+    for fault in sources.faults:
+        print(f"mu: {fault}", file=sys.stderr)
 
 
 def _methods(parts: list[Part]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for part in parts:
         paper = paper_of(part)
-        rows.append([part.name, paper.year, domains(part), needs(part), ": ".join(word for word in (paper.short, paper.title) if word)
-                     or part.about])
+        about = ": ".join(word for word in (paper.short, paper.title) if word) or part.about
+        rows.append([shown_name(part), paper.year, domains(part), needs(part), about])
     return ["method", "year", "works on", "needs", "paper"], rows
+
+
+def _others(parts: list[Part]) -> tuple[list[str], list[list[str]]]:
+    return ["name", "import path", "what"], [[shown_name(part), part.path, part.about] for part in parts]
 
 
 def domains(part: Part) -> str:

@@ -10,10 +10,12 @@ from mu.commands.classes import accepted, components, did_you_mean, find, subcla
 
 _KEY = re.compile(r'Parser key "([^"]+)":?')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
-_NOUNS = {"model": "method", "data": "task", "backbone": "backbone", "callbacks": "callback", "mask": "mask", "selector": "selector",
-          "optimizer": "optimizer", "scheduler": "scheduler", "substitute": "law of substitutes", "schedule": "schedule",
-          "augmentation": "augmentation"}
-_LISTS = {"model": "methods", "data": "tasks", "backbone": "backbones", "mask": "masks"}
+NOUNS = {"model": "method", "data": "task", "backbone": "backbone", "callbacks": "callback", "mask": "mask", "selector": "selector",
+         "optimizer": "optimizer", "scheduler": "scheduler", "substitute": "law of substitutes", "schedule": "schedule",
+         "augmentation": "augmentation"}
+"""Arguments and what stands in them, in words."""
+LISTS = {"model": "methods", "data": "tasks", "backbone": "backbones", "mask": "masks"}
+"""What `mu list` shows of an argument's kind."""
 _TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "dict": "a mapping"}
 
 
@@ -161,8 +163,8 @@ def _no_such_class(found: re.Match[str], fault: Fault) -> str:
         return _wrong_type(found, fault)
     path = ".".join(found.groups())
     last = fault.keys[-1] if fault.keys else ""
-    noun, name = _NOUNS.get(last, "class"), path.rpartition(".")[2]
-    listed = f"mu list {_LISTS[last]} shows them." if last in _LISTS else "check its name."
+    noun, name = NOUNS.get(last, "class"), path.rpartition(".")[2]
+    listed = f"mu list {LISTS[last]} shows them." if last in LISTS else "check its name."
     return f"there is no {noun} {path!r}; {did_you_mean(name, _known(last), listed)}"
 
 
@@ -208,8 +210,8 @@ def _misfit(found: re.Match[str], fault: Fault) -> str:
         return (f"{method} works on {wanted}, not {short}; choose a task whose backbone is {wanted}, or a method for {short} "
                 "(mu list methods shows what each works on).")
     last = fault.keys[-1] if fault.keys else ""
-    noun = _NOUNS.get(last, "class of that kind")
-    listed = f"mu list {_LISTS[last]} shows them" if last in _LISTS else f"{fault.key} takes {_an(wanted)}"
+    noun = NOUNS.get(last, "class of that kind")
+    listed = f"mu list {LISTS[last]} shows them" if last in LISTS else f"{fault.key} takes {_an(wanted)}"
     return f"{given} is no {noun}; {listed}."
 
 

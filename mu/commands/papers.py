@@ -6,7 +6,7 @@ import ast
 import re
 from dataclasses import dataclass
 
-from mu.commands.sources import Part
+from mu.commands.sources import ROOTS, Part
 
 _CITATION = re.compile(r"(?:^|[.:;] )(?P<authors>[A-Z][^\"“(.:;]*?(?: et al\.)?),? [\"“](?P<title>[^\"“”]+?)[,.]?[\"”](?P<after>.*)")
 _ARXIV = re.compile(r"arXiv:? ?(\d\d)\d\d\.\d{4,5}")
@@ -41,12 +41,18 @@ class Paper:
 
 
 def paper_of(part: Part) -> Paper:
-    """The first citation of the class's docstring, or else of its file's; empty where there is none."""
-    own, head = ast.get_docstring(part.node) or "", ast.get_docstring(part.file.tree) or ""
-    for paragraph in [*own.split("\n\n"), *head.split("\n\n")[1:]]:  # a file's first paragraph says what it does
-        found = _CITATION.search(" ".join(paragraph.split()))
-        if found:
-            return _read(**found.groupdict())
+    """The first citation of the class's docstring, or else of its file's, or else the paper of the class that it derives from.
+
+    A user's own class has a paper only where a file of the user's names one. Empty where there is none.
+    """
+    for file, node in part.line:
+        if node.name in ROOTS.values() or (part.own and not file.own):
+            continue
+        own, head = ast.get_docstring(node) or "", ast.get_docstring(file.tree) or ""
+        for paragraph in [*own.split("\n\n"), *head.split("\n\n")[1:]]:  # a file's first paragraph says what it does
+            found = _CITATION.search(" ".join(paragraph.split()))
+            if found and (paper := _read(**found.groupdict())).year:  # else it is something else in quotation marks
+                return paper
     return Paper()
 
 

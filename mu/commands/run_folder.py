@@ -126,12 +126,16 @@ class Guard:
     def __init__(self, run: Path) -> None:
         self.run = run
         self._absent = [folder for folder in (run, *run.parents) if not folder.exists()]
-        self._there = {name for name in self.WRITTEN if (run / name).exists()}
+        self._there = set(self._entries())
+
+    def _entries(self) -> list[Path]:
+        """What a fit may have written, and what stands in its folders."""
+        written = [self.run / name for name in self.WRITTEN if (self.run / name).exists()]
+        return [*written, *(entry for folder in written if folder.is_dir() for entry in folder.iterdir())]
 
     def undo(self) -> None:
         """Remove it, and the folders that were made for it."""
-        for name in set(self.WRITTEN) - self._there:
-            entry = self.run / name
+        for entry in set(self._entries()) - self._there:
             if entry.is_dir():
                 shutil.rmtree(entry)
             else:

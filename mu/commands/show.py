@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mu.commands.classes import did_you_mean
-from mu.commands.listing import assigned, domains, needs
+from mu.commands.listing import assigned, domains, needs, tell_faults
 from mu.commands.sources import ROOTS, Part, Sources
 from mu.errors import InputError
 
@@ -29,15 +29,19 @@ def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
     if not argv or "-h" in argv or "--help" in argv:
         print("usage: mu show NAME\n\nA method's paper, equation, arguments with their defaults, and presets; `mu list methods` has the "
-              "names.\nTasks, backbones, suites, attacks and masks can be shown too.")
+              "names.\nTasks, backbones, suites, attacks and masks can be shown too, and your own in this folder (my_method.MyMethod).")
         return 0
     if len(argv) > 1:
         raise InputError(f"mu show takes one name, not {len(argv)}.")
-    sources = Sources()
-    found = {part.name: (kind, part) for kind in ROOTS for part in sources.parts(kind)}
-    name = argv[0].rpartition(".")[2]
+    sources = Sources(Path())
+    tell_faults(sources)
+    parts = [(kind, part) for kind in ROOTS for part in sources.parts(kind)]
+    names = {part.name: (kind, part) for kind, part in reversed(parts)}  # a name of ours before the same of the user's
+    paths = {path: (kind, part) for kind, part in parts for path in (part.path, f"{part.file.module}.{part.name}")}
+    found, name = {**names, **paths}, argv[0]
     if name not in found:
-        raise InputError(f"there is nothing named {name!r}; {did_you_mean(name, found, 'mu list shows what there is.')}")
+        near = did_you_mean(name.rpartition(".")[2], names, "mu list shows what there is.")
+        raise InputError(f"there is nothing named {name!r}; {near}")
     kind, part = found[name]
     print("\n".join(_shown(kind, part)))
     return 0

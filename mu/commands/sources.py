@@ -1,13 +1,17 @@
 """What methods, tasks and other parts there are, read from their sources: nothing is imported.
 
-A pattern finds which class derives from which in every file of `mu` and of its plugins; only files that matter are then parsed.
+A pattern finds which class derives from which in every file of `mu` and of its plugins; only files that matter are then parsed. Of the
+user's own files, those at the top of the working directory are read that import one of these packages, or one another.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -19,6 +23,7 @@ ROOTS = {"methods": "UnlearningModule", "tasks": "UnlearningDataModule", "backbo
          "masks": "WeightMask"}
 """Kind of part, and the name of the class that all of that kind derive from."""
 _HEADER = re.compile(r"^class\s+(\w+)\s*(?:\(([^)]*)\))?\s*:", re.M)
+_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+(\w+)|import[ \t]+([\w., \t]+))", re.M)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -28,15 +33,20 @@ class File:
     Args:
         module: its import name.
         path: where it lies.
+        own: whether it is the user's.
     """
 
-    def __init__(self, module: str, path: Path) -> None:
-        self.module, self.path = module, path
-        self.text = path.read_text(encoding="utf-8")
+    def __init__(self, module: str, path: Path, own: bool = False) -> None:
+        self.module, self.path, self.own = module, path, own
+        self.text = path.read_text(encoding="utf-8-sig", errors="replace")
 
     @cached_property
     def headers(self) -> dict[str, list[str]]:
-        """Bases' bare names by class."""
+        """Bases' bare names by class; in a user's file by the names that they have where they come from."""
+        if self.own:
+            written = {name: [ast.unparse(base).partition("[")[0] for base in node.bases] for name, node in self.classes.items()}
+            return {name: [(self.imported.get(base, ("", ""))[1] or base).rpartition(".")[2] for base in bases]
+                    for name, bases in written.items()}
         found = {}
         for match in _HEADER.finditer(self.text):
             bases = [re.sub(r"\[.*", "", base).strip().rpartition(".")[2] for base in (match[2] or "").split(",") if "=" not in base]
@@ -44,12 +54,30 @@ class File:
         return found
 
     @cached_property
+    def _parsed(self) -> tuple[ast.Module, str]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # an escape that is none, in somebody's text
+                return ast.parse(self.text), ""
+        except (SyntaxError, ValueError, RecursionError) as error:  # ValueError: a null byte
+            place = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+            return ast.Module(body=[], type_ignores=[]), f"{getattr(error, 'msg', None) or error}{place}"
+
+    @property
     def tree(self) -> ast.Module:
         """The parsed file; an empty one where it is not valid Python."""
-        try:
-            return ast.parse(self.text)
-        except SyntaxError:
-            return ast.Module(body=[], type_ignores=[])
+        return self._parsed[0]
+
+    @property
+    def fault(self) -> str:
+        """Why it cannot be parsed, and in which line; empty where it can."""
+        return self._parsed[1]
+
+    @property
+    def roots(self) -> set[str]:
+        """Packages that it imports from, by a pattern: what stands first in each import."""
+        found = [match[1] or match[2] for match in _IMPORT.finditer(self.text)]
+        return {word.strip().partition(".")[0].partition(" ")[0] for entry in found for word in entry.split(",")}
 
     @cached_property
     def classes(self) -> dict[str, ast.ClassDef]:
@@ -58,7 +86,7 @@ class File:
 
     @cached_property
     def imported(self) -> dict[str, tuple[str, str]]:
-        """Module and name behind each name that the file imports."""
+        """Module and name behind each name that the file imports; the name is empty where it is the module itself."""
         package = self.module if self.path.name == "__init__.py" else self.module.rpartition(".")[0]
         found = {}
         waiting = list(self.tree.body)
@@ -70,6 +98,9 @@ class File:
                 parents = package.split(".")[: len(package.split(".")) - (node.level - 1)] if node.level else []
                 module = ".".join([*parents, *([node.module] if node.module else [])])
                 found |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
+            elif isinstance(node, ast.Import):
+                found |= {alias.asname or alias.name.partition(".")[0]: (alias.name if alias.asname else alias.name.partition(".")[0], "")
+                          for alias in node.names}
         return found
 
 
@@ -93,6 +124,11 @@ class Part:
     def node(self) -> ast.ClassDef:
         """Its own definition."""
         return self.line[0][1]
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the user's."""
+        return self.file.own
 
     @property
     def about(self) -> str:
@@ -153,21 +189,32 @@ def _is_stub(function: Function) -> bool:
 
 
 class Sources:
-    """Every source file of `mu` and of its plugins."""
+    """Every source file of `mu` and of its plugins.
 
-    def __init__(self) -> None:
+    Args:
+        folder: the working directory, whose own files are read too; None leaves them out.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
         self.packages = ["mu", *plugins.packages()]
         self.files = {file.module: file for package in self.packages for file in _files_of(package)}
+        if folder is not None:
+            self.files |= {file.module: file for file in _own_files(folder, set(self.packages))}
+
+    @property
+    def faults(self) -> list[str]:
+        """A sentence about each of the user's files that cannot be parsed."""
+        return [f"{file.path.name} is left out: {file.fault}." for file in self.files.values() if file.own and file.fault]
 
     def parts(self, kind: str) -> list[Part]:
-        """The public, concrete classes of a kind, by name."""
+        """The public, concrete classes of a kind, by name, the user's own last."""
         names = {ROOTS[kind]}
         while more := {name for file in self.files.values() for name, bases in file.headers.items() if names & set(bases)} - names:
             names |= more
         found = [self._part(file, name) for file in self.files.values() for name, bases in file.headers.items()
                  if name in names and bases and not name.startswith("_") and name != ROOTS[kind]]
         concrete = [part for part in found if part is not None and any(n.name == ROOTS[kind] for _, n in part.line) and not part.abstract]
-        return sorted(concrete, key=lambda part: part.name.lower())
+        return sorted(concrete, key=lambda part: (part.own, part.name.lower()))
 
     def _part(self, file: File, name: str) -> Part | None:
         if name not in file.classes:
@@ -202,10 +249,22 @@ class Sources:
             seen.add((file.module, name))
             if name in file.classes:
                 return file, file.classes[name]
-            target = file.imported.get(name)
-            if target is None or target[0] not in self.files:
+            target = self._behind(file, name)
+            if target is None:
                 return None
-            file, name = self.files[target[0]], target[1]
+            file, name = target
+        return None
+
+    def _behind(self, file: File, name: str) -> tuple[File, str] | None:
+        """Where a name that a file imports, perhaps a dotted one, is looked for next."""
+        first, _, rest = name.partition(".")
+        if first not in file.imported:
+            return None
+        words = ".".join(word for word in (*file.imported[first], rest) if word).split(".")
+        for cut in range(len(words) - 1, 0, -1):
+            module = ".".join(words[:cut])
+            if module in self.files:
+                return self.files[module], ".".join(words[cut:])
         return None
 
 
@@ -220,3 +279,24 @@ def _files_of(package: str) -> Iterator[File]:
     for path in sorted(origin.parent.rglob("*.py")):
         words = path.relative_to(origin.parent).with_suffix("").parts
         yield File(".".join([package, *(words[:-1] if words[-1] == "__init__" else words)]), path)
+
+
+def _own_files(folder: Path, packages: set[str]) -> list[File]:
+    """The user's files that matter; not those that an import would not find, because something installed has their name."""
+    waiting = []
+    for path in sorted(folder.glob("*.py")):
+        if path.stem.isidentifier() and path.stem not in packages:
+            with suppress(OSError):  # a link that leads nowhere, a folder of that name
+                waiting.append(File(path.stem, path, own=True))
+    known, found = set(packages), []
+    while more := [file for file in waiting if file.roots & known]:
+        found += more
+        known |= {file.module for file in more}
+        waiting = [file for file in waiting if file not in more]
+    return [file for file in found if not _hidden(file)]
+
+
+def _hidden(file: File) -> bool:
+    """Whether something installed has the file's name; the working directory comes last."""
+    spec = next(filter(None, (finder.find_spec(file.module, None) for finder in sys.meta_path)), None)
+    return spec is not None and (spec.origin is None or Path(spec.origin).resolve() != file.path.resolve())

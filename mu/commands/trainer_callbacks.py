@@ -75,7 +75,9 @@ def tell_new_weights(module: LightningModule) -> None:
     backbone = getattr(module, "backbone", None)
     if getattr(module, "trains_from_scratch", True) or not isinstance(backbone, Recorded):
         return
-    given = arguments_of(backbone)
-    if "weights" in accepted(type(backbone)) and not any(given.get(name) for name in ("weights", "pretrained", "network")):
+    given, takes = arguments_of(backbone), accepted(type(backbone))
+    if "model" in takes and given.get("model", True) and not given.get("unet") and given.get("init_seed") is None:
+        return  # a model that is named brings its weights
+    if "weights" in takes and not any(given.get(name) for name in ("weights", "pretrained", "network")):
         print(f"mu: warning: {type(module).__name__} starts from a backbone with new random weights, which has nothing to forget; give the "
               "original's with --model.backbone.weights RUN.", file=sys.stderr)

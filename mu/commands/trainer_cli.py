@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import mu
 from mu import plugins
+from mu.backbones import Backbone
 from mu.cli import rank_of_process
 from mu.commands import configs, messages, run_folder
 from mu.commands.classes import find
@@ -186,6 +187,8 @@ class MuCLI(LightningCLI):
         self.session.run = run
         os.environ[run_folder.SHARED] = str(run)
         own.ckpt_path = self.session.checkpoint = self._checkpoint(own.ckpt_path, run)
+        if self._only_evaluates(own):
+            forget_origin(own.model)
         if "weights_only" in own and own.weights_only is None:
             own.weights_only = True
         if self.command == "fit" and not rank_of_process():
@@ -212,7 +215,16 @@ class MuCLI(LightningCLI):
                 raise InputError(f"{given} is not a checkpoint that mu fit wrote, or it is cut off.")
         return str(given)
 
+    def _only_evaluates(self, own: Any) -> bool:
+        """Whether all weights come from a checkpoint and nothing is fitted, so that the original need not exist any more."""
+        return self.command != "fit" and own.ckpt_path is not None and str(own.ckpt_path).partition(":")[0] not in _WORDS
+
     # ---- building -------------------------------------------------------------------------------------------------------------------
+
+    def instantiate_classes(self) -> None:
+        """What is only evaluated is built as `mu.load` builds it: without a reference, for which there is no original."""
+        super().instantiate_classes()
+        self.model.serves_only = self._only_evaluates(self.config[self.command])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """With what a run folder needs, and the callbacks that plugins add to every run."""
@@ -253,6 +265,21 @@ class MuCLI(LightningCLI):
             return
         print_table(["metric", "value", "unit", "part"], [[r.metric, f"{r.value:.6g}", r.unit, r.split] for r in self.model.results])
         print(f"run folder: {self.session.run}")
+
+
+def forget_origin(spec: Any) -> None:
+    """Take out of a parsed specification which weights its backbones were built with; architectures stay."""
+    if isinstance(spec, list | tuple):
+        for entry in spec:
+            forget_origin(entry)
+    elif isinstance(spec, Mapping | jsonargparse.Namespace):
+        values = vars(spec) if isinstance(spec, jsonargparse.Namespace) else spec
+        for entry in list(values.values()):
+            forget_origin(entry)
+        cls = find(values["class_path"]) if isinstance(values.get("class_path"), str) else None
+        given = spec["init_args"] if cls is not None and issubclass(cls, Backbone) and "init_args" in values else {}
+        for name in [name for name in ("weights", "pretrained") if name in given]:
+            given[name] = None
 
 
 def _default_callbacks() -> list[type[Callback]]:

@@ -1,7 +1,8 @@
 """Influence unlearning (IU): one Newton step from the full loss to the retain loss, with a Fisher matrix for the Hessian.
 
-Izzo, Smart, Chaudhuri and Zou, AISTATS 2021, arXiv 2002.10077; in the form of Jia et al., "Model Sparsity Can Simplify Machine Unlearning",
-NeurIPS 2023, arXiv 2304.04934. The inverse is that of WoodFisher (Singh and Alistarh, NeurIPS 2020, arXiv 2004.14340).
+Izzo, Smart, Chaudhuri and Zou, "Approximate Data Deletion from Machine Learning Models", AISTATS 2021, arXiv 2002.10077; in the form of
+Jia et al., "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023, arXiv 2304.04934. The inverse is that of WoodFisher (Singh and
+Alistarh, NeurIPS 2020, arXiv 2004.14340).
 
     θ_u = θ_o + α H⁻¹ v,    v = ∇ℓ(D) − ∇ℓ(D_r) = (N_f / N)(ḡ_f − ḡ_r),    H = λ I + (1/n) Σ_i g_i g_iᵀ over n retain samples
 

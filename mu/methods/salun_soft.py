@@ -1,6 +1,7 @@
 """SalUn-soft: random labels, and after every step the smallest changes of the epoch are taken back.
 
-Fan, Liu, Zhang, Wong, Wei and Liu, "SalUn", ICLR 2024, arXiv 2310.12508: the soft variant, without a mask made beforehand.
+Fan, Liu, Zhang, Wong, Wei and Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in Both Image Classification
+and Generation", ICLR 2024, arXiv 2310.12508: the soft variant, without a mask made beforehand.
 
     Δ = θ − θ_start,    τ = the k-th smallest |Δ|,    θ ← θ_start + sign(Δ) max(|Δ| − τ, 0),    k = ⌊ρ n (T − t) / T⌋
 
@@ -23,6 +24,7 @@ from mu.backbones import Backbone
 from mu.errors import InputError
 from mu.methods.random_label import RandomLabel
 from mu.plan import Schedule, Union
+from mu.progress import planned_steps
 from mu.selection import kth_largest, salun_soft_count, soft_threshold
 
 
@@ -45,6 +47,7 @@ class SalUnSoft(RandomLabel):
         if not 0 <= rho <= 1:
             raise InputError(f"rho is {rho}; the share of weights that is set back lies in [0, 1].")
         self.rho = rho
+        self._steps = 0
 
     def configure_model(self) -> None:
         """θ_start is part of the checkpoint, because a run may resume in the middle of an epoch."""
@@ -56,6 +59,13 @@ class SalUnSoft(RandomLabel):
 
     def _starts(self) -> list[Tensor]:
         return [self.get_buffer(_key(name)) for name, _ in self.trainable()]
+
+    def on_train_start(self) -> None:
+        """T by the plan, whose epochs may differ in length, before the first step."""
+        super().on_train_start()
+        self._steps = planned_steps(self)
+        if not self._steps:
+            raise InputError("SalUn-soft lets go of the weights over the run's steps, so it needs to know them; set trainer.max_epochs.")
 
     @torch.no_grad()
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -72,13 +82,10 @@ class SalUnSoft(RandomLabel):
     @torch.no_grad()
     def proximal_step(self, step: int) -> None:
         """Take back the smallest changes since the start of the epoch, after step `step` (counted from 1) of the run."""
-        total = self.trainer.estimated_stepping_batches
-        if total == float("inf"):
-            raise InputError("SalUn-soft lets go of the weights over the run's steps, so it needs to know them; set trainer.max_epochs.")
         weights: list[Tensor] = [weight for _, weight in self.trainable()]
         starts = self._starts()
         n = sum(weight.numel() for weight in weights)
-        k = salun_soft_count(self.rho, n, min(step, int(total)), int(total))
+        k = salun_soft_count(self.rho, n, min(step, self._steps), self._steps)
         if k == 0:
             return
         change = torch._foreach_sub(weights, starts)

@@ -9,10 +9,24 @@ EXACT = {
     "oracle": ("oracle", "The model retrained without the forget set by the original's own recipe: the ground truth of unlearning."),
     "avg_gap": ("Gap", "Mean of the distances |metric − metric of the oracle of the same seeds| over the metrics named under the table."),
     "gap_of_means": ("Gap of means", "The same distances between means over seeds, as papers report it; never larger than Gap."),
+    "start": ("original", "The model before unlearning."),
     "UA": ("UA", "Unlearning accuracy: 100 − accuracy on the forget set, in percent."),
     "RA": ("RA", "Retain accuracy: accuracy on the training samples that stay, in percent."),
     "TA": ("TA", "Test accuracy: accuracy on held-out samples (without a class that is forgotten as a whole), in percent."),
     "MIA": ("MIA", "Share of the forget set that an SVC attack on the confidence of the true class calls non-members, in percent."),
+    "IRA": ("IRA", "In-domain retain accuracy: share of the images of other concepts of the same kind (the other objects, when an object "
+                   "was erased) in which the judge sees what was asked for, in percent; higher is better."),
+    "CRA": ("CRA", "Cross-domain retain accuracy: the same for concepts of another kind (the styles, when an object was erased)."),
+    "FID": ("FID", "Fréchet inception distance: between features of the images of what stays and of real ones, or the original's, as said "
+                   "under the table; lower is better, and comparable only for the same features and number of images."),
+    "KID": ("KID", "Kernel inception distance: squared maximum mean discrepancy between the same features; lower is better."),
+    "CLIP": ("CLIP", "Mean cosine of CLIP's embeddings of image and prompt; higher is better, and comparable only for one CLIP model."),
+    "pre_ASR": ("pre_ASR", "Share of the attacked prompts whose images show the erased concept without any attack, in percent; lower is "
+                           "better."),
+    "ASR": ("ASR", "Attack success rate: share of these prompts for which the attack brings the concept back, in percent; lower is "
+                   "better."),
+    "UA/probability": ("UA probability", "Mean probability that the judge gives to what was erased, in percent."),
+    "UA/entropy": ("UA entropy", "Mean entropy of the judge's probabilities on these images, in nats."),
     "MIA/loss_auc": ("MIA loss_auc", "Area under the ROC curve of the loss as a score of membership, forget against held-out; at 0.5 "
                                      "the two cannot be told apart."),
     "MIA/error_member": ("MIA member", "Share of the forget set that an SVC attack on the absolute error calls members, in percent."),
@@ -30,19 +44,41 @@ EXACT = {
 }
 """By metric: the name that tables show, and the sentence."""
 
+DIRECTED = {
+    "UA": ("UA", "Unlearning accuracy: share of the images generated for what was erased in which an external judge does not see it, in "
+                 "percent; higher is better."),
+}
+"""What a metric means where its value is good by itself, and not by its closeness to the oracle's."""
+
 FAMILIES = {
     "MIA/": ("MIA …", "As MIA, by an attack on that feature instead of the confidence."),
     "gap/": ("gap …", "|metric − metric of the oracle of the same seeds|."),
     "accuracy/": ("accuracy …", "Accuracy on another part of the data, in percent."),
     "MAE/": ("MAE …", "Mean absolute error on that part, in the target's units."),
+    "UA/images/": ("UA images …", "Number of images in which the judge sees that label."),
+    "UA/": ("UA …", "As UA, on that part of the images."),
+    "IRA/": ("IRA …", "As IRA, on that part of the images."),
+    "CRA/": ("CRA …", "As CRA, on that part of the images."),
+    "ASR/": ("ASR …", "As ASR, by that attack."),
     "RMSE/": ("RMSE …", "Root mean squared error on that part, in the target's units."),
     "seconds/": ("seconds …", "The part of seconds that this stage took."),
 }
 """By the first part of the metric's name."""
 
 
-def definitions(metrics: Iterable[str]) -> list[tuple[str, str]]:
-    """Shown name and sentence of what is known among `metrics`, each family once, in a fixed order."""
-    metrics = set(metrics)
+def definitions(metrics: Iterable[str], directed: Iterable[str] = (), close: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """Shown name and sentence of what is known among `metrics`, each family once, in a fixed order.
+
+    Args:
+        metrics: what the page shows.
+        directed: those that are good by themselves in some task.
+        close: those that are good by their closeness to the oracle in some task; both senses are given where both occur.
+    """
+    metrics, other = set(metrics), set(directed) & set(DIRECTED)
     families = [entry for prefix, entry in FAMILIES.items() if any(m.startswith(prefix) and m not in EXACT for m in metrics)]
-    return [entry for metric, entry in EXACT.items() if metric in metrics] + families
+    found = []
+    for metric, entry in EXACT.items():
+        if metric in metrics:
+            found += [DIRECTED[metric]] if metric in other else []
+            found += [entry] if metric not in other or metric in set(close) else []
+    return found + families

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mu.reporting.labels import place_labels
@@ -43,6 +44,31 @@ _WIDTH, _HEIGHT = 5.6, 3.9  # inches; the page scales figures to their column
 _SMALL = 9.0  # points; names of methods
 
 
+@dataclass(frozen=True)
+class Plane:
+    """Two things that a method trades against each other.
+
+    Attributes:
+        title: of the figure.
+        x, y: metrics; where there are several, their mean.
+        across, up: what they say, for the axes; empty for the metrics' names alone.
+    """
+
+    title: str
+    x: tuple[str, ...]
+    y: tuple[str, ...]
+    across: str = ""
+    up: str = ""
+
+
+PLANES = (
+    Plane("Forgetting and utility", ("UA",), ("RA", "TA"), "UA: error on the forget set", "utility: mean of RA and TA"),
+    Plane("Forgetting and what is kept", ("UA",), ("IRA", "CRA"), "UA: erased concept not seen"),
+    Plane("Robustness and quality", ("ASR",), ("FID",), "ASR: concept brought back by the attack"),
+)
+"""Each is drawn where methods measured both sides."""
+
+
 def figures(summary: Summary, curves: Curves) -> list[tuple[str, str, str]]:
     """Title, explanation and SVG of each figure that the task's numbers allow."""
     from matplotlib import rc_context
@@ -51,24 +77,34 @@ def figures(summary: Summary, curves: Curves) -> list[tuple[str, str, str]]:
     looks = {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(methods)}
     made: list[tuple[str, str, str]] = []
     with rc_context(_STYLE):
-        for draw, title, words in (
-            (trade_off, "Forgetting and utility", "Mean of each method; bars: standard deviation over seeds. Star and dashed lines: the "
-                        "oracle. Nearer is better; beyond it is not."),
-            (gap_bars, "Gap to the oracle", "Mean over seeds; bars: standard deviation; dots: single seeds. Dashed line: the original, "
-                       "that is, doing nothing."),
-            (time_and_gap, "Time and gap", "Seconds of unlearning on a logarithmic scale. Star: retraining; what lies to the right of "
-                           "it saves nothing."),
-            (lambda s, n: curve_panels(s, n, curves), "During the fit", "Validation while unlearning; one line for each seed."),
-        ):
-            figure = draw(summary, looks)
+        drawn = [(trade_off(summary, looks, plane), plane.title, _reading(summary, plane)) for plane in PLANES]
+        drawn += [
+            (gap_bars(summary, looks), "Gap to the oracle", "Mean over seeds; bars: standard deviation; dots: single seeds. Dashed line: "
+             "the original, that is, doing nothing."),
+            (time_and_gap(summary, looks), "Time and gap", "Seconds of unlearning on a logarithmic scale. Star: retraining; what lies to "
+             "the right of it saves nothing."),
+            (curve_panels(summary, looks, curves), "During the fit", "Validation while unlearning; one line for each seed."),
+        ]
+        for figure, title, words in drawn:
             if figure is not None:
                 made.append((title, words, as_svg(figure, f"{title}: {summary.name}")))
     return made
 
 
-def trade_off(summary: Summary, looks: Looks) -> Figure | None:
-    """UA against the mean of RA and TA; None without methods that measured them."""
-    points = [(row, row.cells["UA"], _utility(row)) for row in summary.rows if {"UA", "RA", "TA"} <= set(row.cells)]
+def _reading(summary: Summary, plane: Plane) -> str:
+    """How a plane is read: by nearness to the oracle, or by the corner that is good."""
+    words = "Mean of each method; bars: standard deviation over seeds."
+    if summary.row(ORACLE) is not None:
+        return f"{words} Star and dashed lines: the oracle. Nearer is better; beyond it is not."
+    x, y = summary.better.get(plane.x[0]), summary.better.get(plane.y[0])
+    corner = f" Better: to the {'right' if x else 'left'} and {'up' if y else 'down'}." if x is not None and y is not None else ""
+    return words + (" Circle: the original." if summary.row(ORIGINAL) is not None else "") + corner
+
+
+def trade_off(summary: Summary, looks: Looks, plane: Plane) -> Figure | None:
+    """The plane's two sides; None without methods that measured them."""
+    xs, ys = ([name for name in side if name in summary.columns] for side in (plane.x, plane.y))
+    points = [(row, x, y) for row in summary.rows if (x := _mean(row, xs)) is not None and (y := _mean(row, ys)) is not None]
     if not any(row.is_method for row, _, _ in points):
         return None
     figure, axes = _plane()
@@ -78,9 +114,16 @@ def trade_off(summary: Summary, looks: Looks) -> Figure | None:
             axes.axhline(y.mean, color=_MUTED, linestyle="--", linewidth=0.9, zorder=1)
         _point(axes, row, x, y, looks)
     axes.margins(0.12)
-    axes.set(xlabel="UA: error on the forget set (%)", ylabel="utility: mean of RA and TA (%)")
+    axes.set(xlabel=_axis(summary, xs, plane.across if len(xs) == len(plane.x) else ""),
+             ylabel=_axis(summary, ys, plane.up if len(ys) == len(plane.y) else ""))
     _name(figure, axes, points)
     return figure
+
+
+def _axis(summary: Summary, names: Sequence[str], words: str) -> str:
+    unit = summary.units.get(names[0], "")
+    text = words or ("mean of " if len(names) > 1 else "") + " and ".join(names)
+    return text + (f" ({unit})" if unit else "")
 
 
 def gap_bars(summary: Summary, looks: Looks) -> Figure | None:
@@ -240,10 +283,9 @@ def _legend(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handletextpad=0.4, columnspacing=1.2)
 
 
-def _utility(row: Row) -> Cell:
-    cell = Cell.of([(run.values["RA"] + run.values["TA"]) / 2 for run in row.runs if {"RA", "TA"} <= set(run.values)])
-    assert cell is not None, "the caller has looked"
-    return cell
+def _mean(row: Row, names: Sequence[str]) -> Cell | None:
+    """Over seeds, of the mean over some metrics; None where no run has them all."""
+    return Cell.of([sum(run.values[name] for name in names) / len(names) for run in row.runs if names and set(names) <= set(run.values)])
 
 
 def _gap_label(summary: Summary) -> str:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from mu.errors import InputError
+from mu.reporting.columns import arrow
 from mu.reporting.definitions import definitions
 from mu.reporting.figures import Curves, figures
 from mu.reporting.histograms import histograms
+from mu.reporting.media import media
 from mu.reporting.runs import ORACLE, ORIGINAL, Collection
 from mu.reporting.settings import data_table, overview, search_table, settings_table
 from mu.reporting.summary import Row, Summary, number
@@ -30,30 +32,40 @@ def as_html(collection: Collection, summaries: Sequence[Summary]) -> str:
     if any(section["histograms"] and section["histograms"].score == "confidence" for section in sections):
         shown.add("confidence")
     shown |= {row.method for summary in summaries for row in summary.rows if not row.is_method}
+    retrained = any(summary.row(ORACLE) for summary in summaries)
+    if not retrained and ORIGINAL in shown:
+        shown = shown - {ORIGINAL} | {"start"}
+    directed = {name for summary in summaries for name in summary.directed}
+    close = {name for summary in summaries for name in summary.columns if name not in summary.directed}
     environment = Environment(loader=PackageLoader("mu", "reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)
+    search = search_table(collection)
     return environment.get_template("report.html.jinja").render(
         title=collection.title, overview=overview(collection), data=data_table(collection), sections=sections, failed=collection.failed,
-        notes=collection.notes, search=search_table(collection), definitions=definitions(shown), runs=len(collection.runs), number=number,
+        notes=collection.notes, search=search, search_by=any(row["objective"] for row in search), retrained=retrained,
+        definitions=definitions(shown, directed, close), runs=len(collection.runs), number=number,
     )
 
 
 def _section(summary: Summary) -> dict[str, Any]:
     """What the template shows of a task."""
     columns = [*summary.columns, *(["avg_gap", "gap_of_means"] if summary.metrics else []), "seconds"]
+    galleries, examples = media(summary)
     return {
         "name": summary.name, "verdict": _verdict(summary), "columns": [_column(summary, name) for name in columns],
         "rows": [{"row": row, "cells": [_cell(summary, row, name) for name in columns]} for row in summary.rows],
         "footnotes": footnotes(summary), "figures": figures(summary, _curves(summary)), "histograms": histograms(summary),
         "others": [_column(summary, name) for name in summary.others],
         "other_rows": [(row, [_cell(summary, row, name) for name in summary.others]) for row in summary.rows],
-        "settings": settings_table(summary.task), "oracle": ORACLE, "has_oracle": summary.row(ORACLE) is not None,
+        "settings": settings_table(summary.task), "last_reference": summary.last_reference,
+        "has_oracle": summary.row(ORACLE) is not None, "galleries": galleries, "examples": examples,
     }
 
 
 def _column(summary: Summary, metric: str) -> dict[str, str]:
     unit = summary.units.get(_unit_of(metric), "")
-    return {"name": "Gap of means" if metric == "gap_of_means" else heading(metric), "unit": "" if metric.startswith("seconds") else unit}
+    words = ["" if metric.startswith("seconds") else unit, arrow(summary.better.get(metric)) if metric in summary.directed else ""]
+    return {"name": "Gap of means" if metric == "gap_of_means" else heading(metric), "unit": " ".join(word for word in words if word)}
 
 
 def _unit_of(metric: str) -> str:
@@ -71,7 +83,7 @@ def _cell(summary: Summary, row: Row, metric: str) -> dict[str, Any] | None:
         return None
     offset = row.offset.get(metric) if metric in summary.columns and row.method != ORACLE else None
     return {
-        "mean": number(cell.mean, unit, metric), "key": cell.mean, "best": row.best and metric == "avg_gap",
+        "mean": number(cell.mean, unit, metric), "key": cell.mean, "best": (row.best and metric == "avg_gap") or metric in row.firsts,
         "std": "" if cell.std is None else number(cell.std, unit, metric, like=cell.mean),
         "offset": "" if offset is None else _signed(number(offset, unit, metric, like=cell.mean)),
         "side": "" if not offset else "above" if offset > 0 else "below",
@@ -98,7 +110,7 @@ def _verdict(summary: Summary) -> str:
     best = next((row for row in summary.rows if row.best), None)
     original = summary.row(ORIGINAL)
     if best is None:
-        return ""
+        return _bests(summary)
     unit = summary.units.get("avg_gap", "")
     gap = best.cells["avg_gap"]
     spread = "" if gap.std is None else f" ± {number(gap.std, unit)}"
@@ -107,6 +119,20 @@ def _verdict(summary: Summary) -> str:
         text += f"; doing nothing: {number(original.cells['avg_gap'].mean, unit)}"
     idle = [row.method for row in summary.rows if row.nothing]
     return text + "." + (f" No closer than doing nothing, within the spread: {', '.join(idle)}." if idle else "")
+
+
+def _bests(summary: Summary) -> str:
+    """Without gaps: who is best in which column."""
+    found = []
+    for name in summary.directed:
+        rows = [row for row in summary.rows if name in row.firsts]
+        if rows:
+            unit = summary.units.get(name, "")
+            who = ", ".join(row.method for row in rows) if len(rows) < 4 else f"{len(rows)} methods"
+            value = number(rows[0].cells[name].mean, unit, name) + (f" {unit}" if unit else "")
+            found.append(f"{'highest' if summary.better[name] else 'lowest'} {heading(name)} {value} ({who})")
+    text = "; ".join(found)
+    return f"{text[:1].upper()}{text[1:]}." if found else ""
 
 
 def _curves(summary: Summary) -> Curves:

@@ -14,7 +14,8 @@ from mu.results import RunRecord
 
 ORIGINAL, ORACLE = "original", "oracle"
 SEED_NAMES = ("split", "train", "unlearn")
-_ALONE = {"Train": ORIGINAL, "Retrain": ORACLE}
+_ALONE = {"Train": ORIGINAL, "UnlearningModule": ORIGINAL, "Retrain": ORACLE}
+_SERVED = "mu.UnlearningModule"
 
 
 @dataclass(eq=False)
@@ -35,18 +36,25 @@ class Run:
 
     def __post_init__(self) -> None:
         self.values = {result.metric: result.value for result in self.record.results}
-        if self.record.seconds:  # every run has its stages, with or without the suite that reports them
+        if set(self.record.seconds) - {"evaluation"}:  # every run has its stages, with or without the suite that reports them
             self.values.setdefault("seconds", self.record.unlearning_seconds)
+        elif self.record.seconds:  # a model that was only evaluated took no time that could be compared
+            self.values.pop("seconds", None)
 
     @property
     def method(self) -> str:
-        """Its name in tables. Outside a study a run is named by its class, so Train and Retrain are known by theirs."""
+        """Its name in tables. Outside a study a run is named by its class, so the reference models are known by theirs."""
         return self.record.method if self.of_study else _ALONE.get(self.record.method, self.record.method)
 
     @property
     def of_study(self) -> bool:
         """Whether `mu bench` ran it: only a study knows the seed that the original was trained with."""
         return "train" in self.record.seeds
+
+    @property
+    def given(self) -> bool:
+        """Whether it measured a model as it stands, which no method trained."""
+        return self.record.facts.get("method_class") == _SERVED
 
     @property
     def label(self) -> str:

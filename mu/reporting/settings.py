@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mu.reporting.runs import ORACLE, Collection, Run, Task
+from mu.reporting.runs import Collection, Run, Task
 from mu.reporting.summary import Cell
 
 SILENT = ("backbone", "seed", "init_seed", "weights")
@@ -53,18 +53,22 @@ def _torch_defaults(path: str) -> dict[str, Any]:
     return {name: p.default for name, p in inspect.signature(found).parameters.items()} if found is not None else {}
 
 
-def method_settings(run: Run) -> str:
-    """A method's arguments and how long it ran."""
+def method_settings(run: Run, beside: Run | None = None) -> str:
+    """A method's arguments and how long it ran; the backbone's too, where they differ from those of the run `beside` it."""
     given = run.record.facts.get("method_arguments") or {}
     told = [f"{name}={short(value)}" for name, value in given.items()
             if name not in SILENT and not _empty(value) and USUAL.get(name) != value]
+    theirs = _backbone_arguments(beside) if beside is not None else {}
+    told += [f"backbone.{name}={short(value)}" for name, value in _backbone_arguments(run).items()
+             if beside is not None and value != theirs.get(name) and name not in SILENT]
     length = [_count(run.record.facts[name], name) for name in ("epochs", "steps") if run.record.facts.get(name)]
     return "; ".join([*told, *length]) or "defaults"
 
 
 def settings_table(task: Task) -> list[tuple[str, list[str]]]:
     """Method and its settings: one entry, or more when its runs differ."""
-    return [(method, list(dict.fromkeys(method_settings(run) for run in runs))) for method, runs in task.methods.items()]
+    original = task.originals[0] if task.originals else None
+    return [(method, list(dict.fromkeys(method_settings(run, original) for run in runs))) for method, runs in task.methods.items()]
 
 
 def search_table(collection: Collection) -> list[dict[str, Any]]:
@@ -76,6 +80,7 @@ def search_table(collection: Collection) -> list[dict[str, Any]]:
             if found:
                 seconds = Cell.of([run.values["seconds"] for run in runs if "seconds" in run.values])
                 rows.append({"task": task.name, "method": method, **{k: found.get(k) for k in ("trials", "failed", "gap", "seconds")},
+                             "objective": ", ".join(found.get("objective") or []), "value": found.get("value"),
                              "run": seconds.mean if seconds else None})
     return rows
 
@@ -83,14 +88,16 @@ def search_table(collection: Collection) -> list[dict[str, Any]]:
 def overview(collection: Collection) -> list[tuple[str, list[str]]]:
     """Term and values: how, with what and on what everything was run. Several values where runs differ."""
     runs = collection.runs
-    oracles = [run for task in collection.tasks for run in task.methods.get(ORACLE, [])]
+    oracles = [run for task in collection.tasks for run in task.oracles]
+    given = [run for task in collection.tasks for run in task.originals if run.given]
     seeds = dict.fromkeys(run.label.removeprefix("seed") for run in sorted(runs, key=lambda r: sorted(r.record.seeds.items())))
     versions = [run.record.facts.get("versions", {}) for run in runs]
     return [(term, values) for term, values in (
         ("command", collection.commands),
         ("finished", [collection.date] if collection.date else []),
         ("seeds", [", ".join(seeds)] if seeds else []),
-        ("backbone", _distinct(_backbone(run) for run in oracles or runs)),
+        ("backbone", _distinct(_backbone(run) for run in oracles or given or runs)),
+        ("weights", _distinct(_weights(run) for run in given)),
         ("recipe of original and oracle", _distinct(method_settings(run) for run in oracles)),
         ("versions", _distinct(", ".join(f"{k} {v[k]}" for k in ("mu", "torch", "lightning", "python") if k in v) for v in versions)),
         ("hardware", _distinct(", ".join([v["device"], *([_count(v["threads"], "threads")] if "threads" in v else [])]) for v in versions
@@ -111,6 +118,16 @@ def data_table(collection: Collection) -> list[dict[str, Any]]:
             "sizes": [f"{name} {'–'.join(f'{size:,}' for size in dict.fromkeys((found[0], found[-1])))}" for name, found in sizes.items()],
         })
     return rows
+
+
+def _weights(run: Run) -> str:
+    """Of a given original: the file, where one was named, and the hash."""
+    return " ".join(text for text in (str(_backbone_arguments(run).get("weights") or ""), run.record.hashes.get("original", "")) if text)
+
+
+def _backbone_arguments(run: Run) -> Mapping[str, Any]:
+    spec = (run.record.facts.get("method_arguments") or {}).get("backbone")
+    return (spec.get("init_args") or {}) if isinstance(spec, Mapping) else {}
 
 
 def _backbone(run: Run) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from mu.metrics.gap import PAPERS_FOUR, average_gap
+from mu.reporting.columns import agreed, headline
 from mu.reporting.gaps import gap_metrics, partner
 from mu.reporting.runs import ORACLE, ORIGINAL, Run, Task
 
@@ -38,6 +39,7 @@ class Row:
         gap_of_means: the average gap of the means, as papers report it; never larger than the mean of gaps.
         nothing: whether its gap is not smaller than the original's by more than the spread of that difference over seeds.
         best: whether its gap is the smallest of the task's methods.
+        firsts: the columns in which it is the best of the task's methods, where a direction says what is good.
     """
 
     method: str
@@ -47,6 +49,7 @@ class Row:
     gap_of_means: float | None = None
     nothing: bool = False
     best: bool = False
+    firsts: set[str] = field(default_factory=set)
 
     @property
     def is_method(self) -> bool:
@@ -56,7 +59,17 @@ class Row:
 
 @dataclass
 class Summary:
-    """A task's table: `columns` are its headline metrics, `others` all further ones, `units` are by metric."""
+    """A task's table.
+
+    Attributes:
+        task: its runs.
+        rows: one for each method.
+        columns: the headline metrics.
+        others: all further ones.
+        units: by metric.
+        metrics: what the average gap is taken over; empty where there is none.
+        better: by metric, whether higher is better; None where closeness to the oracle is the goal.
+    """
 
     task: Task
     rows: list[Row]
@@ -64,6 +77,7 @@ class Summary:
     others: list[str]
     units: dict[str, str]
     metrics: list[str]
+    better: dict[str, bool | None]
 
     @property
     def name(self) -> str:
@@ -75,34 +89,50 @@ class Summary:
         return next((row for row in self.rows if row.method == method), None)
 
     @property
+    def directed(self) -> list[str]:
+        """The columns whose values are good or bad by themselves."""
+        return [name for name in self.columns if self.better.get(name) is not None]
+
+    @property
+    def last_reference(self) -> str:
+        """The last row that is no method, after which a line is drawn."""
+        return next((row.method for row in reversed(self.rows) if not row.is_method), "")
+
+    @property
     def seeds(self) -> int:
         """The largest number of seeds that a method has."""
         return max(len(row.runs) for row in self.rows)
 
 
 def summarise(task: Task) -> Summary:
-    """Rows in the task's order, from runs whose gaps are complete."""
+    """Rows in the task's order, from runs whose gaps are complete.
+
+    Raises:
+        InputError: when runs disagree on a metric's unit or direction.
+    """
     metrics = gap_metrics(task)
-    names = {name for run in task.runs for name in run.values}
-    columns = _columns(names)
-    units = {r.metric: r.unit for run in task.runs for r in run.record.results}
-    units = {**{name: _gap_unit(metrics) for name in names if name.startswith("gap/") or name == "avg_gap"}, **units}
+    names = list(dict.fromkeys(name for run in task.runs for name in run.values))
+    columns, better = headline(names), agreed(task, "higher_is_better")
+    units = {name: _gap_unit(metrics) for name in names if name.startswith("gap/") or name == "avg_gap"} | agreed(task, "unit")
     rows = [_row(task, method, runs, metrics) for method, runs in task.methods.items()]
     gaps = {row.method: row.cells["avg_gap"].mean for row in rows if row.is_method and "avg_gap" in row.cells}
     for row in rows:
         row.best = row.method in gaps and gaps[row.method] == min(gaps.values())
         row.nothing = row.is_method and _like_nothing(task, row.runs)
-    others = sorted(names - set(columns) - {"avg_gap", "seconds"})
-    return Summary(task, rows, columns, others, units, metrics)
+    for name in columns:
+        _mark_first(rows, name, better.get(name))
+    others = sorted(set(names) - set(columns) - {"avg_gap", "seconds"})
+    return Summary(task, rows, columns, others, units, metrics, better)
 
 
-def _columns(names: set[str]) -> list[str]:
-    """The papers' four where a classifier was measured; else errors by part and what compares regressors."""
-    if names & set(PAPERS_FOUR):
-        return [name for name in PAPERS_FOUR if name in names]
-    order = {"forget": 0, "retain": 1, "test": 2, "validation": 3}
-    errors = sorted((name for name in names if name.startswith("MAE/")), key=lambda name: (order.get(name[4:], 9), name))
-    return [*errors, *(name for name in ("wasserstein", "MIA/error_member") if name in names)]
+def _mark_first(rows: Sequence[Row], metric: str, higher: bool | None) -> None:
+    means = {row.method: row.cells[metric].mean for row in rows if row.is_method and metric in row.cells}
+    if higher is None or not means or (len(means) > 1 and len(set(means.values())) == 1):  # where all are equal, none is the best
+        return
+    first = max(means.values()) if higher else min(means.values())
+    for row in rows:
+        if means.get(row.method) == first:
+            row.firsts.add(metric)
 
 
 def _gap_unit(metrics: Sequence[str]) -> str:

@@ -7,6 +7,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mu.reporting.columns import arrow
+from mu.reporting.details import details
 from mu.reporting.runs import ORACLE, SEED_NAMES, Collection
 from mu.reporting.summary import Cell, Row, Summary, number
 
@@ -14,23 +16,36 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FIRST = ("UA", "RA", "TA", "MIA", "avg_gap", "seconds")
-"""Columns that results.csv always has, after task, method and seeds."""
+"""Columns with which results.csv begins, after task, method and seeds, wherever closeness to the oracle is the goal."""
 
 _NARROW = 100  # columns of a terminal below which a spread stands under its mean
 
 
-def as_csv(collection: Collection) -> str:
+def as_csv(collection: Collection, summaries: Sequence[Summary]) -> str:
     """One line for each run, in full precision; an empty cell where a run did not measure."""
-    others = sorted({name for run in collection.runs for name in run.values} - set(FIRST))
+    first = _first(summaries)
+    others = sorted({name for run in collection.runs for name in run.values} - set(first))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", "method", *(f"{name}_seed" for name in SEED_NAMES), *FIRST, *others])
+    writer.writerow(["task", "method", *(f"{name}_seed" for name in SEED_NAMES), *first, *others])
     for task in collection.tasks:
         for run in task.runs:
             seeds = [run.record.seeds.get(name, "") for name in SEED_NAMES]
-            values = [repr(run.values[name]) if name in run.values else "" for name in (*FIRST, *others)]
+            values = [repr(run.values[name]) if name in run.values else "" for name in (*first, *others)]
             writer.writerow([task.name, run.method, *seeds, *values])
     return text.getvalue()
+
+
+def _first(summaries: Sequence[Summary]) -> list[str]:
+    """The headline columns.
+
+    Where values are good by themselves, those of the table; elsewhere always the same, so that files of several studies can be joined.
+    """
+    own = [summary for summary in summaries if summary.directed and ("UA" in summary.directed or summary.directed == summary.columns)]
+    names = [name for summary in own for name in summary.columns]
+    fixed = len(own) < max(1, len(summaries))
+    gap = ["avg_gap"] if fixed or any(summary.metrics for summary in summaries) else []
+    return list(dict.fromkeys([*(FIRST[:-2] if fixed else ()), *names, *gap, "seconds"]))
 
 
 def heading(metric: str) -> str:
@@ -54,12 +69,25 @@ def footnotes(summary: Summary) -> list[str]:
         where = "in percentage points" if summary.units.get("avg_gap") == "pp" else "in the metrics' own units"
         notes.append(f"Gap: mean distance over {', '.join(summary.metrics)} to the oracle of the same seeds, {where}; smaller is better. "
                      "Gap of means: the same from means over seeds, as papers report it.")
-    if summary.row(ORACLE) is not None:
-        notes.append("Closeness to the oracle is the goal: neither high nor low values are good by themselves.")
-    else:
-        notes.append("There is no oracle, so nothing says which values are good.")
+    notes += _goal(summary)
     if any(row.nothing for row in summary.rows):
         notes.append("≈: no closer to the oracle than the original is (doing nothing), by more than one standard deviation over seeds.")
+    return notes + details(summary)
+
+
+def _goal(summary: Summary) -> list[str]:
+    """Which values are good."""
+    oracle, directed = summary.row(ORACLE) is not None, summary.directed
+    others = [name for name in summary.columns if name not in directed]
+    notes = []
+    if oracle and (others or not directed):
+        where = " where a column has no arrow" if directed else ""
+        notes.append(f"Closeness to the oracle is the goal{where}: neither high nor low values are good by themselves.")
+    elif others or not directed:
+        of = f" of {', '.join(map(heading, others))}" if directed else ""
+        notes.append(f"There is no oracle, so nothing says which values{of} are good.")
+    if directed:
+        notes.append("↑: higher is better; ↓: lower is better. Bold: the best of the methods.")
     return notes
 
 
@@ -96,17 +124,18 @@ def print_table(summary: Summary, console: Console) -> None:
         means = [Text("–" if row.gap_of_means is None else number(row.gap_of_means, summary.units.get("avg_gap", "")))]
         name = Text(f"{row.method} ≈" if row.nothing else row.method, style=_bold(row, "avg_gap"))
         table.add_row(name, *cells, *(means if summary.metrics else []), _cell(row, "seconds", summary, join), style=style,
-                      end_section=row.method == ORACLE)
+                      end_section=row.method == summary.last_reference)
     console.print(table)
 
 
 def _bold(row: Row, metric: str) -> str:
-    return "bold" if row.best and metric == "avg_gap" else ""
+    return "bold" if (row.best and metric == "avg_gap") or metric in row.firsts else ""
 
 
 def _with_unit(summary: Summary, metric: str) -> str:
     unit = summary.units.get(metric, "")
-    return heading(metric) + (f" {unit}" if unit in ("%", "pp") else "")
+    direction = arrow(summary.better.get(metric)) if metric in summary.directed else ""
+    return " ".join(word for word in (heading(metric), unit if unit in ("%", "pp") else "", direction) if word)
 
 
 def _cell(row: Row, metric: str, summary: Summary, join: str) -> str:
@@ -127,12 +156,14 @@ def latex(text: str) -> str:
 
 def as_tex(summaries: Sequence[Summary]) -> str:
     """A table for each task in the style of the papers: `value (gap)`, the average gap of means, and the run time."""
-    head = "% Needs \\usepackage{booktabs}. Value (distance of the mean to the oracle's mean); made by mu report.\n"
+    alone = any(summary.directed for summary in summaries) and not any(summary.row(ORACLE) for summary in summaries)
+    value = "Bold: the best of the methods" if alone else "Value (distance of the mean to the oracle's mean)"
+    head = f"% Needs \\usepackage{{booktabs}}. {value}; made by mu report.\n"
     return head + "".join(f"\n{_tabular(summary)}" for summary in summaries)
 
 
 def _tabular(summary: Summary) -> str:
-    names = [latex(heading(name)) + (r" (\%)" if summary.units.get(name) == "%" else "") for name in summary.columns]
+    names = [_tex_heading(summary, name) for name in summary.columns]
     gap = ["Avg. Gap"] if summary.metrics else []
     best = min((row.gap_of_means for row in summary.rows if row.is_method and row.gap_of_means is not None), default=None)
     lines = [" & ".join([r"\textbf{Method}", *names, *gap, "RTE (s)"]) + r" \\", r"\midrule"]
@@ -144,7 +175,7 @@ def _tabular(summary: Summary) -> str:
         seconds = row.cells.get("seconds")
         time = number(seconds.mean, "s") if seconds else "--"
         lines.append(" & ".join([latex(row.method), *cells, *([mean] if gap else []), time]) + r" \\")
-        if row.method == ORACLE:
+        if row.method == summary.last_reference:
             lines.append(r"\midrule")
     seeds = f"mean over {summary.seeds} seeds" if summary.seeds > 1 else "one seed"
     rest = "; in parentheses the distance to the oracle, whose closeness is the goal." if summary.row(ORACLE) else "."
@@ -153,10 +184,17 @@ def _tabular(summary: Summary) -> str:
                       rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
+def _tex_heading(summary: Summary, name: str) -> str:
+    up = summary.better.get(name)
+    direction = "" if up is None else r" $\uparrow$" if up else r" $\downarrow$"
+    return latex(heading(name)) + (r" (\%)" if summary.units.get(name) == "%" else "") + direction
+
+
 def _tex_value(row: Row, metric: str, summary: Summary) -> str:
     cell, unit = row.cells.get(metric), summary.units.get(metric, "")
     if cell is None:
         return "--"
     spread = "" if cell.std is None else rf"_{{\pm {number(cell.std, unit, metric, like=cell.mean)}}}"
     gap = f" ({number(abs(row.offset[metric]), unit, metric, like=cell.mean)})" if metric in row.offset and row.method != ORACLE else ""
-    return f"${number(cell.mean, unit, metric)}{spread}${gap}"
+    value = f"{number(cell.mean, unit, metric)}{spread}"
+    return (rf"$\mathbf{{{value}}}$" if metric in row.firsts else f"${value}$") + gap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -163,6 +164,15 @@ def test_spans_count_tokens() -> None:
         backbone.tokenise(["a red circle"], [" "])
     with pytest.warns(UserWarning, match="are cut to 16 tokens"):
         backbone.tokenise(["a red circle " * 9])
+
+
+def test_a_copy_writes_what_the_original_writes() -> None:
+    """Fails when a copied model decodes tokens otherwise: then an attack types prompts that nobody found, and succeeds too seldom."""
+    backbone = text_to_image()
+    ids, _ = backbone.tokenise(["a red circle on dark"])
+    for twin in (copy.deepcopy(backbone), frozen_copy(backbone)):
+        assert isinstance(twin, TextToImage)
+        assert twin.tokenizer.decode(ids[0, 1:6].tolist()) == "a red circle on dark"
 
 
 def test_a_frozen_encoder_reads_a_prompt_once() -> None:

@@ -11,51 +11,20 @@ from mu.commands import configs
 from mu.commands.options import take
 from mu.errors import InputError
 
-
-def test_mappings_merge_and_lists_replace() -> None:
-    old = {"trainer": {"max_epochs": 3, "callbacks": ["A"]}, "model": {"init_args": {"mean": [1, 2]}}}
-    new = {"trainer": {"callbacks": ["B"]}, "model": {"init_args": {"mean": [3]}}}
-    assert configs.merge(old, new) == {"trainer": {"max_epochs": 3, "callbacks": ["B"]}, "model": {"init_args": {"mean": [3]}}}
-
-
-def test_plus_appends() -> None:
-    once = configs.merge({}, {"trainer": {"callbacks+": ["A"]}})
-    assert once == {"trainer": {"callbacks": ["A"]}}
-    assert configs.merge(once, {"trainer": {"callbacks+": "B"}}) == {"trainer": {"callbacks": ["A", "B"]}}
-
-
-def test_merging_leaves_its_inputs_alone() -> None:
-    old, new = {"a": {"b": [1]}}, {"a": {"b+": [2], "c": {"d": [3]}}}
-    merged = configs.merge(old, new)
-    merged["a"]["c"]["d"].append(4)
-    assert (old, new) == ({"a": {"b": [1]}}, {"a": {"b+": [2], "c": {"d": [3]}}})
-
-
 BACKBONE = {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resnet8_cifar"}}
 
 
-def test_a_task_may_bring_the_backbone_of_a_method_named_later() -> None:
-    task = {"model": {"init_args": {"backbone": BACKBONE}}}
-    merged = configs.merge(task, {"model": {"class_path": "mu.methods.SalUn", "init_args": {"seed": 3}}})
-    assert merged == {"model": {"class_path": "mu.methods.SalUn", "init_args": {"backbone": BACKBONE, "seed": 3}}}
-
-
-def test_another_class_keeps_only_what_it_takes() -> None:
-    """Mutation: dropping everything (then the task's backbone is lost), or keeping everything (then `alpha` is refused)."""
-    ssd = {"model": {"class_path": "mu.methods.SSD", "init_args": {"backbone": BACKBONE, "alpha": 5.0, "seed": 1}}}
-    merged = configs.merge(ssd, {"model": {"class_path": "mu.methods.FineTune"}})
-    assert merged == {"model": {"class_path": "mu.methods.FineTune", "init_args": {"backbone": BACKBONE, "seed": 1}}}
-    assert configs.choose(ssd, {"model": "FineTune"})["model"]["init_args"] == {"backbone": BACKBONE, "seed": 1}
-
-
-def test_the_same_class_under_its_bare_name() -> None:
-    ssd = {"model": {"class_path": "mu.methods.SSD", "init_args": {"alpha": 5.0}}}
-    assert configs.choose(ssd, {"model": "SSD"}) == ssd
-
-
-def test_a_class_named_by_a_string_keeps_what_fits() -> None:
-    merged = configs.merge({"model": {"init_args": {"backbone": BACKBONE}}}, {"model": {"init_args": {"backbone": "Regressor"}}})
-    assert merged == {"model": {"init_args": {"backbone": {"class_path": "Regressor"}}}}
+def test_a_class_named_by_a_word_comes_after_every_file(tmp_path: Path) -> None:
+    """Mutation: the files merged first, so that the task's backbone is taken for an argument of the method that is replaced."""
+    for name, model in {"task": {"init_args": {"backbone": BACKBONE}}, "ssd": {"class_path": "mu.methods.SSD", "init_args": {"alpha": 5}},
+                        }.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"model": model}))
+    files = [str(tmp_path / name) for name in ("task.yaml", "ssd.yaml")]
+    assert configs.merged(files, chosen={"model": "FineTune"}) == {
+        "model": {"class_path": "FineTune", "init_args": {"backbone": BACKBONE}}}
+    assert configs.merged(files, chosen={"model": "SSD"}) == configs.merged(files)
+    (tmp_path / "word.yaml").write_text("model: mu.methods.FineTune\n")
+    assert configs.merged([*files, str(tmp_path / "word.yaml")])["model"]["init_args"] == {"backbone": BACKBONE}
 
 
 @pytest.mark.parametrize(("written", "number"), [("1e-3", 1e-3), ("1E5", 1e5), (".5", 0.5), ("-2.5e+1", -25.0), ("1.0", 1.0)])

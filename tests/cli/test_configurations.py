@@ -13,7 +13,8 @@ from mu.commands.sources import Sources
 from tests.cli.conftest import CONFIGS, REPOSITORY, Mu
 
 METHODS = {part.name: part for part in Sources().parts("methods")}
-TASKS = {"Classifier": "digits_random", "Regressor": "diabetes_range"}
+TASKS = {"Classifier": "digits_random", "Regressor": "diabetes_range", "TextToImage": "shapes_concept", "Diffusion": "shapes_concept",
+         "ClassConditionalDiffusion": "digits_diffusion_class"}
 
 
 def task_for(method: str) -> str:

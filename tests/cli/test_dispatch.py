@@ -40,11 +40,27 @@ def test_answers_at_once(words: list[str]) -> None:
     assert min(taken) < SECONDS, f"best of three: {min(taken):.2f} s"
 
 
+def test_files_of_ones_own_are_listed_at_once(tmp_path: Path) -> None:
+    """Fails when a folder full of scripts is parsed from end to end for the one method in it."""
+    (tmp_path / "my_method.py").write_text("from mu.methods import SSD\n\n\nclass Mine(SSD):\n    pass\n")
+    for number in range(200):
+        (tmp_path / f"script{number}.py").write_text("import os\n\n\n" + "def f(x):\n    return [x, x + 1]\n\n\n" * 200)
+    taken = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        answer = process("list", "methods", cwd=tmp_path)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert "my_method.Mine" in answer.stdout
+    assert min(taken) < SECONDS, f"best of three: {min(taken):.2f} s"
+
+
 def test_light_commands_import_nothing_heavy() -> None:
     """Whatever the machine's speed; also the errors that a configuration file alone can cause."""
     start = (
         "import sys; from mu.cli import main\n"
-        "for words in ('--help', 'list methods', 'list tasks', 'show SSD', 'fti', 'fit -c nowhere.yaml'): main(words.split())\n"
+        "for words in ('--help', 'list methods', 'list tasks', 'show SSD', 'fti', 'fit -c nowhere.yaml', 'fit --model SalunX',\n"
+        "              'fit -c configs/task/digits_random.yaml -c configs/method/ssd.yaml --model mu.methods.Nope'): main(words.split())\n"
         "print(sorted(set(sys.modules) & {'torch', 'lightning', 'numpy', 'timm', 'torchvision', 'sklearn', 'mu.methods', 'tasks'}))"
     )
     answer = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, cwd=REPOSITORY, timeout=120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def test_arguments_are_those_that_the_parser_takes(name: str) -> None:
     ("SSD", Paper("Foster, Schoepf and Brintrup", "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening", "AAAI",
                   "2024")),
     ("Train", Paper()),
+    ("Influence", Paper("Izzo, Smart, Chaudhuri and Zou", "Approximate Data Deletion from Machine Learning Models", "AISTATS", "2021")),
 ])
 def test_papers(name: str, paper: Paper) -> None:
     assert paper_of(METHODS[name]) == paper
@@ -93,6 +95,15 @@ def test_every_paper_that_is_named_has_a_year() -> None:
     for part in METHODS.values():
         paper = paper_of(part)
         assert bool(paper.title) == bool(paper.year), part.name
+
+
+def test_a_variant_has_the_paper_of_the_method_that_it_derives_from() -> None:
+    """Mutation: looking into the class and its own file only."""
+    for name, of in {"BoundaryShrinkReference": "BoundaryShrink", "FisherForgettingReference": "FisherForgetting",
+                     "InfluenceReference": "Influence", "BoundaryExpandReference": "BoundaryExpand"}.items():
+        assert paper_of(METHODS[name]) == paper_of(METHODS[of]) != Paper()
+    assert paper_of(METHODS["SCRUBWorstCase"]).authors.startswith("Fan")
+    assert {name for name, part in METHODS.items() if not paper_of(part).title} == {"Train", "Retrain"}
 
 
 def test_list_without_a_word_counts(mu: Mu) -> None:
@@ -124,6 +135,94 @@ def test_a_plugin_of_a_third_party_is_listed(tmp_path: Path, monkeypatch: pytest
     assert (paper_of(part).short, paper_of(part).year) == ("Doe and Roe, NeurIPS", "2031")
     assert (needs(part), domains(part)) == ("forget, labels", "any")
     assert "thirdparty" not in sys.modules
+
+
+OWN = {
+    "my_method.py": """
+        import mu
+        from mu.module import UnlearningModule as Base
+
+        class MyMethod(Base):
+            '''What it does: \\d.'''
+            needs_labels = False
+            def objective(self, forget, retain):
+                return {}
+
+        class MyEdit(mu.Edit):
+            def observe(self, forget, retain): ...
+            def edited(self): ...
+
+        class Unfinished(Base): ...
+        class _Hidden(MyMethod): ...
+        raise RuntimeError("imported")
+    """,
+    "another.py": """
+        import mu.methods as ours
+
+        class Damped(ours.SSD):
+            '''Doe and Roe, "A Study of Something", NeurIPS 2031.'''
+    """,
+    "further.py": "import os, my_method\nclass Further(my_method.MyMethod):\n    '''Further.'''",
+    "unrelated.py": "class SSD: ...\nclass Mine(SSD): ...",
+    "nothing_of_ours.py": "def f(:",
+    "json.py": "from mu.methods import SSD\nclass Shadowed(SSD): ...",
+    "tasks.py": "from mu.methods import SSD\nclass Hijack(SSD): ...",
+    "not-a-module.py": "from mu.methods import SSD\nclass Unimportable(SSD): ...",
+}
+
+
+def own_files(folder: Path, **more: str) -> None:
+    for name, text in {**OWN, **more}.items():
+        (folder / name).write_text(textwrap.dedent(text), encoding="utf-8")
+
+
+def test_methods_of_ones_own_are_listed_by_their_paths(mu: Mu, tmp_path: Path) -> None:
+    """They are read, not imported. Mutations: no aliases and dotted bases; no file that imports only another of the user's; a file that an
+    import would not find; the paper of a base of ours given to the user's own work."""
+    own_files(tmp_path)
+    (tmp_path / "nowhere.py").symlink_to("gone.py")
+    answer = mu("list", "methods")
+    assert (answer.code, answer.err) == (0, "")
+    rows = [line for line in answer.out.splitlines() if "." in line.split()[0]]
+    assert [row.split()[0] for row in rows] == ["another.Damped", "further.Further", "my_method.MyEdit", "my_method.MyMethod"]
+    assert answer.out.splitlines()[-4:] == rows
+    assert "2031" in rows[0] and rows[0].endswith("Doe and Roe, NeurIPS: A Study of Something")
+    assert rows[3].endswith(r" What it does: \d.") and " forget, retain  " in rows[3]
+    assert "my_method" not in sys.modules and "another" not in sys.modules
+    assert "my_method.MyMethod" in mu("list").out
+
+
+def test_a_method_of_ones_own_has_no_paper_of_ours(mu: Mu, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("\ufefffrom mu.methods import SSD\n\nclass Mine(SSD):\n    '''Mine.'''\n", encoding="utf-8")
+    assert mu("list", "methods").out.splitlines()[-1].split() == ["mine.Mine", "any", "forget,", "retain,", "labels", "Mine."]
+
+
+def test_a_file_that_is_not_valid_is_named_and_left_out(mu: Mu, tmp_path: Path) -> None:
+    """Mutation: a traceback, or silence; or a word about every script in the folder."""
+    own_files(tmp_path, **{"broken.py": "from mu.methods import SSD\nclass X(SSD:\n", "zero.py": "import mu\n\0\n"})
+    for words in (["list"], ["list", "methods"], ["show", "SSD"]):
+        answer = mu(*words)
+        assert answer.code == 0
+        first, second = answer.err.splitlines()
+        assert first.startswith("mu: broken.py is left out: ") and first.endswith(" in line 2.")
+        assert second.startswith("mu: zero.py is left out: ")
+    assert "my_method.MyMethod" in mu("list", "methods").out
+
+
+def test_other_parts_of_ones_own(mu: Mu, tmp_path: Path) -> None:
+    (tmp_path / "my_task.py").write_text("from tasks import Digits\n\nclass Sevens(Digits):\n    '''Sevens only.'''\n")
+    assert mu("list", "tasks").out.splitlines()[-1].split() == ["my_task.Sevens", "my_task.Sevens", "Sevens", "only."]
+
+
+def test_show_a_method_of_ones_own(mu: Mu, tmp_path: Path) -> None:
+    own_files(tmp_path, **{"mine.py": "from mu.methods import SSD as Base\nclass SSD(Base):\n    '''My own SSD.'''\n"})
+    for name in ("my_method.MyMethod", "MyMethod"):
+        assert mu("show", name).out.startswith("MyMethod  (my_method.MyMethod, my_method.py)")
+    assert mu("show", "SSD").out.startswith("SSD  (mu.methods.SSD, ssd.py)")
+    assert "My own SSD." in mu("show", "mine.SSD").out
+    assert mu("show", "my_method.MyMethd").sentence == "there is nothing named 'my_method.MyMethd'; did you mean MyMethod?"
+    assert mu("show", "elsewhere.SSD").sentence == "there is nothing named 'elsewhere.SSD'; did you mean SSD?"
+    assert mu("show", "mu.methods.ssd.SSD").out == mu("show", "mu.methods.SSD").out == mu("show", "SSD").out
 
 
 def test_show_a_method(mu: Mu, monkeypatch: pytest.MonkeyPatch) -> None:

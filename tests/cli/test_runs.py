@@ -165,6 +165,66 @@ def test_test_takes_configuration_and_checkpoint_of_the_run(mu: Mu) -> None:
     assert json.loads(Path("runs/a/results.json").read_text())["results"][:3] == record["results"][:3]
 
 
+WARY = """
+from mu.methods import FineTune
+
+class Wary(FineTune):
+    needs_reference = True
+    def on_test_start(self):
+        assert self.reference is None, "a copy of new weights is no reference"
+        super().on_test_start()
+"""
+
+
+@pytest.mark.parametrize("method", ["FineTune", "BadTeacher", "wary.Wary"])
+def test_the_original_may_be_gone_when_a_run_is_measured(mu: Mu, method: str, tmp_path: Path) -> None:
+    """By test, validate and predict; with a method that needs the original as its reference too. Mutations: `weights` left in the
+    configuration; the hash or the recipe of what the backbone was built with in the place of the checkpoint's."""
+    (tmp_path / "wary.py").write_text(WARY)
+    assert mu(*FIT, "--model", "Train", "--trainer.max_epochs", "1", "--run", "runs/original").code == 0
+    words = (*FIT, "--model", method, "--trainer.max_epochs", "1", "--model.backbone.weights", "runs/original")
+    assert mu(*words, "--run", "runs/a").code == 0
+    suite = ("-c", str(CONFIGS / "suite" / "accuracy.yaml"))
+    kept = {}
+    for name in ("there", "gone"):
+        answer = mu("test", "--run", "runs/a", *suite)
+        assert answer.code == 0, answer.err
+        kept[name] = json.loads(Path("runs/a/results.json").read_text())
+        shutil.rmtree("runs/original", ignore_errors=True)
+    fitted = torch.load("runs/a/checkpoints/last.ckpt", weights_only=True)["mu"]
+    for found in kept.values():
+        assert found["hashes"]["original"] == fitted["original_hash"]
+        assert found["hashes"]["recipe"] == fitted["recipe"] != ""
+    assert kept["there"]["hashes"] == kept["gone"]["hashes"] and kept["there"]["results"][:3] == kept["gone"]["results"][:3]
+    for command in ("validate", "predict"):
+        answer = mu(command, "--run", "runs/a")
+        assert answer.code == 0, answer.err
+    by_file = mu("test", *words[1:], "--ckpt_path", "runs/a/checkpoints/last.ckpt", *suite)
+    assert by_file.code == 0, by_file.err
+    assert "there are no weights at runs/original" in mu(*words, "--run", "runs/b").sentence
+    assert "there are no weights at runs/original" in mu("test", *words[1:], *suite).sentence
+
+
+def test_a_recipe_is_the_one_of_the_fit(mu: Mu) -> None:
+    """Mutation: the recipe computed from the arguments of the test, whose trainer may be another."""
+    assert mu(*FIT, "--model", "Train", "--run", "runs/a").code == 0
+    answer = mu("test", "--run", "runs/a", "-c", str(CONFIGS / "suite" / "accuracy.yaml"), "--trainer.max_epochs", "7")
+    assert answer.code == 0, answer.err
+    hashes = json.loads(Path("runs/a/results.json").read_text())["hashes"]
+    assert hashes["recipe"] == torch.load("runs/a/checkpoints/last.ckpt", weights_only=True)["mu"]["recipe"]
+
+
+def test_another_seed_does_not_resume_a_run(mu: Mu) -> None:
+    """Mutation: an epoch that is drawn anew in the middle of a run."""
+    assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
+    before = {file: file.read_bytes() if file.is_file() else b"" for file in Path("runs/a").rglob("*")}
+    answer = mu("fit", "--run", "runs/a", "--resume", "--trainer.max_epochs", "2", "--model.seed", "3")
+    assert answer.code == 2
+    assert answer.sentence == ("the checkpoint was written with seed 0, but this run has seed 3; resume with the same seed, or begin "
+                               "another run.")
+    assert {file: file.read_bytes() if file.is_file() else b"" for file in Path("runs/a").rglob("*")} == before
+
+
 def test_a_test_without_suites_says_so(mu: Mu) -> None:
     assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
     answer = mu("test", "--run", "runs/a")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
+
+import yaml
 
 from tests.cli.conftest import FIT, METHOD, SILENT, TASK, Mu
 from tests.cli.test_dispatch import process
@@ -57,6 +61,29 @@ def test_one_file_of_ones_own_among_clashing_names(tmp_path: Path) -> None:
         ("mu: tasks.py", "`tasks` is the name of an installed package; rename it to import from it."),
     ]
     assert "strength: 0.02" in (tmp_path / "runs" / "mine" / "config.yaml").read_text()
+
+
+def test_a_study_with_a_method_of_ones_own(mu: Mu, tmp_path: Path) -> None:
+    """By its class path, from the folder that it lies in. Mutation: a study that is run where the working directory cannot be imported
+    from."""
+    (tmp_path / "pushing.py").write_text(MINE)
+    backbone = {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resnet8_cifar", "in_channels": 1, "options": {"width": 4}}}
+    task = {"train_size": 60, "validation_size": 40, "selector": {"class_path": "tasks.RandomFraction", "init_args": {"fraction": 0.2}}}
+    study = {
+        "output": "out", "backbone": backbone, "recipe": {"trainer": {"max_epochs": 1}}, "trainer": {"accelerator": "cpu"},
+        "tasks": {"random": {"class_path": "tasks.Digits", "init_args": task}}, "suites": ["callbacks.Accuracy"],
+        "methods": {"Mine": {"model": {"class_path": "pushing.PushAndPull", "init_args": {"strength": 0.02}},
+                             "trainer": {"max_epochs": 1}}},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    answer = mu("bench", "-c", "study.yaml")
+    assert answer.code == 0, answer.out + answer.err
+    (record,) = (json.loads(file.read_text()) for file in Path("out/random/Mine").glob("*/results.json"))
+    assert record["facts"]["method_class"] == "pushing.PushAndPull"
+    assert record["facts"]["method_arguments"]["strength"] == 0.02
+    assert str(tmp_path) not in sys.path
+    again = mu("bench", "-c", "study.yaml")
+    assert (again.code, "4 reused" in again.out) == (0, True), again.out + again.err
 
 
 def test_our_own_checkout_is_no_clash(mu: Mu, monkeypatch) -> None:

@@ -75,6 +75,7 @@ SETTINGS: dict[str, Setting] = {
     # one epoch shows forget alone, the next retain alone
     "SCRUBWorstCase": Setting(lambda: {"msteps": 0}),
     "SSD": Setting(lambda: {"alpha": 1.0, "forget_batch_size": 10, "all_batch_size": 10}, epochs=1),
+    "UCE": Setting(epochs=1, seeded=False),  # neither shuffles nor draws
     "UNSIR": Setting(lambda: {"noise_size": 8, "noise_steps": 3}, task={"selector": tasks.ByClass([3, 5])}),
 }
 

@@ -186,6 +186,13 @@ def test_other_original_weights_are_refused(originals: dict[str, State], tmp_pat
         fit(FineTune(classifier(), **ADAM), ckpt_path=tmp_path / "x.ckpt")
 
 
+def test_another_seed_is_refused(originals: dict[str, State], tmp_path: Path) -> None:
+    """Fails when half a run is drawn from one seed and half from another; also where the first was left to its default."""
+    fit(FineTune(classifier(originals["classifier"]), **ADAM), callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)])
+    with pytest.raises(InputError, match="written with seed 0, but this run has seed 5"):
+        fit(FineTune(classifier(originals["classifier"]), seed=5, **ADAM), ckpt_path=tmp_path / "x.ckpt")
+
+
 def test_a_killed_process_is_taken_up_again(originals: dict[str, State], tmp_path: Path) -> None:
     """Fails when a checkpoint is written in place, so that a kill at the wrong moment leaves half a file, or state stays in the process."""
     torch.save(originals["classifier"], tmp_path / "original.pt")

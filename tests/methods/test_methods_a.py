@@ -24,6 +24,8 @@ from mu.methods.neggrad_plus import NegGradPlus
 from mu.methods.prune import Pruned, PruneFineTune
 from mu.methods.salun_soft import SalUnSoft
 from mu.module import UnlearningModule
+from mu.plan import Forget, Phases, Retain, Schedule
+from mu.progress import planned_steps
 from tests.helpers import Watch, classifier, different, digits, fit, regressor, weights
 from tests.methods.equations import FAST, PLAIN, close, cross_entropy, disturb, doubled, first_batch, gradient, moved_as, total
 
@@ -208,6 +210,28 @@ def test_salun_soft_sets_exactly_the_smallest_changes_back() -> None:
         wanted = math.floor(0.6 * n * (total - t) / total + 1e-9)
         assert wanted <= still <= wanted + n // 50, (t, still, wanted)  # a few more gradients are exactly zero or tie
     assert found[0][0] > 0.5 * n and found[-1][0] < n // 50
+
+
+@pytest.mark.parametrize("schedule", [Phases(Forget(epochs=1), Retain(after=1)), Phases(Forget(after=1), Retain())], ids=["part", "both"])
+@pytest.mark.parametrize("changes", [{}, {"limit_train_batches": 3}, {"accumulate_grad_batches": 2}, {"max_steps": 5}], ids=str)
+def test_salun_soft_counts_the_steps_of_its_plan(schedule: Schedule, changes: dict[str, Any]) -> None:
+    """Mutation: Lightning's estimate, which takes every epoch to be as long as the first; then changes are taken back to the end, or
+    never."""
+    asked: list[tuple[int, int]] = []
+
+    class Asked(SalUnSoft):
+        def proximal_step(self, step: int) -> None:
+            asked.append((step, self._steps))
+            super().proximal_step(step)
+
+    module = fit(Asked(classifier(), schedule=schedule, optimizer=FAST), epochs=3, **changes)
+    steps = module.trainer.global_step
+    assert steps == planned_steps(module) and asked == [(step, steps) for step in range(1, steps + 1)]
+
+
+def test_salun_soft_needs_a_run_that_ends() -> None:
+    with pytest.raises(InputError, match=r"set trainer\.max_epochs"):
+        fit(SalUnSoft(classifier()), epochs=-1)
 
 
 def test_salun_soft_step_is_the_proximal_step() -> None:

@@ -1,0 +1,150 @@
+"""Data with texts: samples that carry prompts beside tensors, and prompts read from files."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mu.data import UnlearningDataModule
+from mu.errors import InputError
+from mu.split import Split
+from tasks.arrays import TensorData
+
+
+class PromptData(Dataset):
+    """Samples of tensors and strings. A batch has a list of strings for each text field.
+
+    Args:
+        fields: `[N, ...]` tensors by name, see TensorData (a uint8 `image` becomes float32 in [0, 1]).
+        texts: N strings by name (`prompt`, `substitute`, `concept`).
+        indices: `[N]` distinct int64, the samples' stable indices.
+    """
+
+    weights = None
+
+    def __init__(self, fields: Mapping[str, Tensor], texts: Mapping[str, Sequence[str]], indices: np.ndarray) -> None:
+        self._tensors = TensorData(fields, indices)
+        self.indices = self._tensors.indices
+        wrong = [name for name, values in texts.items() if len(values) != len(self.indices)]
+        if wrong:
+            raise InputError(f"the text field `{wrong[0]}` has {len(texts[wrong[0]])} entries for {len(self.indices)} samples.")
+        self.texts = {name: list(values) for name, values in texts.items()}
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """One sample, without a batch dimension; texts are strings."""
+        sample: dict[str, Any] = dict(self._tensors[position])
+        return sample | {name: values[position] for name, values in self.texts.items()}
+
+    def __getitems__(self, positions: Sequence[int]) -> dict[str, Any]:
+        """The samples at `positions`, stacked; texts are lists of strings."""
+        batch: dict[str, Any] = dict(self._tensors.__getitems__(positions))
+        return batch | {name: [values[int(position)] for position in positions] for name, values in self.texts.items()}
+
+    def stored(self, name: str) -> Tensor:
+        """A tensor field as it is stored."""
+        return self._tensors.stored(name)
+
+
+class PromptList(UnlearningDataModule):
+    """Prompts from CSV files, without images: what is to be forgotten, and what is to be kept.
+
+    Samples have `prompt`; `concept`, the words to erase as they stand in the prompt (empty where they do not); `substitute`, the prompt
+    with the anchor in their place (the anchor alone where they do not stand in it); and, where the file has the columns,
+    `seed` int64 (`evaluation_seed`), `guidance` float32 (`evaluation_guidance`) and `case` int64 (`case_number`, `case_num`).
+
+    Args:
+        path: CSV file with a column `prompt`: the prompts that name the concept.
+        retain: CSV file with a column `prompt`: prompts of what is kept (the retain sets of AdvUnlearn).
+        concept: the words to erase, looked for regardless of case.
+        anchor: what stands in their place in `substitute`; empty for nothing.
+        limit: read only so many prompts of each file.
+        batch_size: global batch size in fit.
+        eval_batch_size: batch size of one rank in test.
+        **kwargs: see UnlearningDataModule.
+    """
+
+    provides = frozenset({"substitute"})
+
+    def __init__(self, path: str, retain: str, concept: str, anchor: str = "", limit: int | None = None, batch_size: int = 5,
+                 eval_batch_size: int = 50, **kwargs: Any) -> None:
+        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **kwargs)
+        self.path, self.retain, self.concept, self.anchor, self.limit = path, retain, concept, anchor, limit
+
+    def make(self) -> None:
+        """Read both files; the retain prompts' indices follow those of the forget prompts."""
+        forget, retain = read_prompts(self.path)[: self.limit], read_prompts(self.retain)[: self.limit]
+        names = "+".join(Path(path).stem for path in (self.path, self.retain))
+        indices = {"forget": np.arange(len(forget)), "retain": len(forget) + np.arange(len(retain))}
+        self.split = Split(f"prompts-{names}", indices, {"concept": self.concept, "prompts": len(forget)}, 0)
+        self.datasets = {"forget": self._data(forget, indices["forget"]), "retain": self._data(retain, indices["retain"])}
+
+    def _data(self, rows: list[dict[str, str]], indices: np.ndarray) -> PromptData:
+        prompts = [row["prompt"] for row in rows]
+        found = [find_concept(prompt, self.concept) for prompt in prompts]
+        pairs = zip(prompts, found, strict=True)
+        substitutes = [_replaced(prompt, words, self.anchor) if words else self.anchor for prompt, words in pairs]
+        fields = {}
+        for name, (columns, number) in _NUMBERS.items():
+            column = next((c for c in columns if rows and c in rows[0]), None)
+            if column is not None:
+                fields[name] = torch.tensor([_number(row[column], column, number) for row in rows])
+        return PromptData(fields, {"prompt": prompts, "concept": found, "substitute": substitutes}, indices)
+
+
+_NUMBERS: dict[str, tuple[tuple[str, ...], type]] = {
+    "seed": (("evaluation_seed",), int), "guidance": (("evaluation_guidance",), float), "case": (("case_number", "case_num"), int)}
+
+
+def _number(value: str, column: str, kind: type) -> int | float:
+    try:
+        return kind(float(value)) if kind is float else int(value)
+    except ValueError:
+        raise InputError(f"the column {column} has {value!r} where a number is expected.") from None
+
+
+def read_prompts(path: str) -> list[dict[str, str]]:
+    """The rows of a CSV file of prompts, by column.
+
+    Raises:
+        InputError: when the file is missing, empty, or has no column `prompt`.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns, rows = list(reader.fieldnames or []), list(reader)
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"there is no file of prompts at {path}.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV file in UTF-8 ({error}).") from error
+    if "prompt" not in columns:
+        known = ", ".join(filter(None, columns)) or "none"
+        raise InputError(f"{path} has no column `prompt`; it has {known}. (The text of some prompt sets is published apart; join it on the "
+                         "case number.)")
+    if not rows:
+        raise InputError(f"{path} has no prompts, only a header.")
+    ragged = next((number for number, row in enumerate(rows, 2) if row["prompt"] is None or None in row.values()), None)
+    if ragged is not None:
+        raise InputError(f"line {ragged} of {path} has fewer entries than there are columns.")
+    return rows
+
+
+def find_concept(prompt: str, concept: str) -> str:
+    """The concept's words as they stand in the prompt, or an empty string; case does not matter, whole words do."""
+    found = re.search(rf"(?<!\w){re.escape(concept)}(?!\w)", prompt, re.IGNORECASE) if concept else None
+    return found.group() if found else ""
+
+
+def _replaced(prompt: str, words: str, anchor: str) -> str:
+    changed = re.sub(rf"(?<!\w){re.escape(words)}(?!\w)", lambda _: anchor, prompt)
+    return " ".join(changed.split())

@@ -1,0 +1,356 @@
+"""UnlearnDiffAtk: finds what is planted, counts what happened, and attacks many prompts as it would each alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor
+
+from mu.attacks import AttackSummary, Criterion, Embeddings, Prefix, PromptAttackResult, Suffix, UnlearnDiffAtk, Verdict
+from mu.backbones import TextToImage
+from mu.backbones.one_step import OneStepGenerator
+from mu.counting import counted
+from mu.errors import InputError
+from mu.methods.finetune import FineTune
+from mu.recorded import build, spec_of
+from mu.samplers import Sampler
+from tests.doubles import pictures, pipeline_folder, text_to_image
+from tests.helpers import classifier, different, trainer, weights
+
+PROMPTS = ["a red circle", "a star", "a blue square on dark", "nice"]
+
+
+@pytest.fixture(scope="module")
+def model() -> TextToImage:
+    return text_to_image(sampler=Sampler(steps=2, guidance=2.0)).eval()
+
+
+def batch(**changes: Any) -> dict[str, Any]:
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    return {"prompt": list(PROMPTS), "index": torch.tensor([4, 7, 1, 30]), "image": images, **changes}
+
+
+def rows(found: dict[str, Any], *chosen: int) -> dict[str, Any]:
+    return {name: value[list(chosen)] if isinstance(value, Tensor) else [value[row] for row in chosen] for name, value in found.items()}
+
+
+def never(images: Tensor) -> Tensor:
+    return torch.zeros(len(images), dtype=torch.bool)
+
+
+def brighter(than: float) -> Verdict:
+    return lambda images: images.mean((1, 2, 3)) > than
+
+
+# ---- what is planted is found -----------------------------------------------------------------------------------------------------
+
+
+def planted() -> tuple[TextToImage, Tensor]:
+    """A model whose output says which token comes first, and predicts x_0: an image is explained by the token that says it."""
+    model = text_to_image(model=pipeline_folder(prediction="sample")).eval()
+    unet: Any = model.unet
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if "attn2.to_out.0.weight" in name or "attn2.to_v" in name:
+                weight.mul_(12)
+        unet.conv_in.weight.mul_(0.2)
+        model.text_encoder.get_input_embeddings().weight.mul_(30)  # type: ignore[operator]
+        model.vae.quant_conv.weight.mul_(12)  # type: ignore[union-attr,operator]
+    generator = torch.Generator().manual_seed(5)
+    flat, noise = torch.rand(400, 3, 1, 1, generator=generator), torch.rand(400, 3, 8, 8, generator=generator)
+    return model, (flat * 0.9 + noise * 0.1)[226:227]
+
+
+@torch.no_grad()
+def losses(model: TextToImage, ids: Tensor, image: Tensor) -> Tensor:
+    """The objective of every prompt `[N, L]`, at six timesteps, by trying all."""
+    condition, latent = model.encode_text(ids), model.encode(image).expand(len(ids), -1, -1, -1)
+    total = torch.zeros(len(ids))
+    for t in (8, 24, 40, 56, 72, 88):
+        noise = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(t)).expand_as(latent)
+        when = torch.full((len(ids),), t)
+        output = model.denoise(model.add_noise(latent, noise, when), when, condition)
+        total += (output - latent).square().flatten(1).mean(1) / 6
+    return total
+
+
+def test_a_planted_token_is_found() -> None:
+    """Fails when the search does not lead to the token that explains the image best of all 98, or what it found is not what is drawn."""
+    model, image = planted()
+    prompt = model.tokenise(["a red circle"])[0]
+    tried = torch.stack([torch.cat([prompt[0, :1], torch.tensor([token]), prompt[0, 1:-1]]) for token in range(98)])
+    known = losses(model, tried, image)
+    best = int(known.argmin())
+    assert known.sort().values[1] > 1.3 * known[best], "the plant is not the best by far"
+    text = model.tokenizer.decode([best, *prompt[0, 1:4].tolist()])
+    shown = model.generate_prompts([text], [3])
+
+    def judge(images: Tensor) -> Tensor:
+        return (images - shown).abs().flatten(1).mean(1) < 1e-4
+
+    task = {"prompt": ["a red circle"], "image": image, "index": torch.tensor([4]), "seed": torch.tensor([3])}
+    result = UnlearnDiffAtk(Prefix(1), steps=20, timesteps=3)(model, task, judge)
+    assert result.success.tolist() == [True] and result.before.tolist() == [False]
+    assert result.adversarial["prompt"] == [text]
+    assert torch.allclose(result.prediction, shown, atol=1e-5)
+
+
+# ---- the objective ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_objective_is_the_denoising_error_on_the_image(prediction: str) -> None:
+    """Fails when the latent is sampled and not the mean, a noise is shared or reused, t is another, or another model is asked."""
+    model = text_to_image(model=pipeline_folder(prediction=prediction)).eval()
+    attack, given = UnlearnDiffAtk(Prefix(1)), batch()
+    latent = model.encode(given["image"])
+    assert torch.equal(latent, model.encode(given["image"]))
+    ids = model.tokenise(given["prompt"])[0]
+    search = attack.begin(model, ids, given["index"], torch.zeros(4, dtype=torch.int64))
+    condition = model.encode_text(ids)
+    objective = attack.objective(search, latent, 30)
+    with torch.no_grad():
+        found = [objective(condition, step) for step in (0, 1)]
+    assert not torch.equal(found[0], found[1])
+    for step in (0, 1):
+        noise = search.key.normal(f"attack-noise-{step}", 4, 4, 4)
+        assert (noise[0] - noise[1]).abs().max() > 0.1
+        for row in range(4):
+            kept = model.alphas_cumprod[30].double()
+            x, e = latent[row].double(), noise[row].double()
+            noised = kept.sqrt() * x + (1 - kept).sqrt() * e
+            wanted = e if prediction == "epsilon" else kept.sqrt() * e - (1 - kept).sqrt() * x
+            with torch.no_grad():
+                output = model.denoise(noised[None].float(), torch.tensor([30]), condition.rows(torch.tensor([row])))[0].double()
+            total = sum(float((o - w) ** 2) for o, w in zip(output.flatten(), wanted.flatten(), strict=True)) / 64
+            assert float(found[step][row]) == pytest.approx(total, rel=1e-4)
+
+
+def test_timesteps_are_the_middles_of_equal_parts(model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when the schedule is not 10, 30, ..., 990 of 1000."""
+    seen: list[int] = []
+    plain = UnlearnDiffAtk.objective
+
+    def watch(self: Any, search: Any, latent: Tensor, t: int) -> Any:
+        seen.append(t)
+        return plain(self, search, latent, t)
+
+    monkeypatch.setattr(UnlearnDiffAtk, "objective", watch)
+    UnlearnDiffAtk(Prefix(1), steps=1, timesteps=5)(model, rows(batch(), 0), never)
+    assert seen == [10, 30, 50, 70, 90]
+    assert [(2 * place + 1) * 1000 // 100 for place in (0, 1, 49)] == [10, 30, 990]
+
+
+# ---- counting ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_needs_no_attack_is_not_attacked(model: TextToImage) -> None:
+    """Fails when a prompt that succeeds as it is is searched for, or does not count in both rates."""
+    clean = model.generate_prompts(PROMPTS, [4, 7, 1, 30]).mean((1, 2, 3))
+    level = float(clean.sort().values[1:3].mean())
+    with counted(model) as evaluations:
+        result = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1)(model, batch(), brighter(level))
+    assert result.before.tolist() == (clean > level).tolist()
+    assert (result.success | ~result.before).all()
+    assert result.steps.tolist() == [0 if shown else 2 for shown in result.before.tolist()]
+    assert result.generations.tolist() == [1 if shown else 2 for shown in result.before.tolist()]
+    assert result.evaluations == evaluations.samples()
+    summary = AttackSummary.of([result])
+    assert summary.pre_asr == 0.5
+    assert summary.asr == result.success.float().mean()
+    unattacked = result.before.nonzero().flatten().tolist()
+    assert [result.adversarial["prompt"][row] for row in unattacked] == [PROMPTS[row] for row in unattacked]
+
+
+def test_it_makes_no_evaluation_too_many(model: TextToImage) -> None:
+    """Fails when a step asks the denoiser twice, a guidance pair is two batches, or a prompt is encoded again."""
+    attack = UnlearnDiffAtk(Prefix(2), steps=3, timesteps=2)
+    with counted(model) as evaluations:
+        result = attack(model, batch(), never)
+    unet = evaluations.of("unet")
+    images = 1 + 2
+    assert unet.samples == 4 * (2 * 3 + images * 2 * 2)  # two steps of the sampler, each a pair
+    assert unet.calls == 2 * 3 + images * 2
+    assert unet.with_grad == 4 * 2 * 3
+    assert evaluations.of("vae.encoder").samples == 4
+    assert evaluations.of("vae.decoder").samples == 4 * images
+    assert evaluations.of("text_encoder").with_grad == 4 * 2 * 3
+    assert result.success.tolist() == [False] * 4
+    assert result.steps.tolist() == [6] * 4 and result.generations.tolist() == [3] * 4
+
+
+def result_of(success: list[bool], before: list[bool], padded: list[bool] | None = None) -> PromptAttackResult:
+    count = len(success)
+    adversarial: dict[str, Any] = {"index": torch.arange(count), "prompt": [f"x{n}" for n in range(count)]}
+    if padded is not None:
+        adversarial["padded"] = torch.tensor(padded)
+    numbers = torch.ones(count, dtype=torch.int64)
+    return PromptAttackResult(adversarial, torch.tensor(success), torch.zeros(count, 3, 8, 8), [f"p{n}" for n in range(count)],
+                              torch.tensor(before), numbers, numbers, {"unet": 5})
+
+
+def test_the_summary_counts_each_prompt_once() -> None:
+    """Fails when pre-attack successes are counted twice or not at all, or duplicates of padding count."""
+    one = result_of([True, True, False], [True, False, False])
+    two = result_of([True, False], [False, False], padded=[True, False])
+    summary = AttackSummary.of([one, two])
+    assert (summary.pre_asr, summary.asr) == (1 / 4, 2 / 4)
+    assert summary.original == ["p0", "p1", "p2", "p1"] and summary.adversarial == ["x0", "x1", "x2", "x1"]
+    assert summary.evaluations == {"unet": 10}
+    with pytest.raises(InputError, match="no prompt"):
+        AttackSummary.of([])
+
+
+# ---- many prompts in one batch ----------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_attacked_as_each_prompt_alone(model: TextToImage) -> None:
+    """Fails when a prompt's draws, its optimizer or its luck depend on its company, or one that has left comes back."""
+    given = batch()
+    first = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(model, given, never)
+    clean = model.generate_prompts(PROMPTS, [4, 7, 1, 30]).mean((1, 2, 3))
+    level = float(torch.stack([clean, first.prediction.mean((1, 2, 3))]).flatten().sort().values[4:6].mean())
+    together = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(model, given, brighter(level))
+    assert len(set(together.steps.tolist())) > 1, "all prompts ended at once, so the test tests nothing"
+    for row in range(4):
+        alone = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(model, rows(given, row), brighter(level))
+        assert alone.success[0] == together.success[row] and alone.steps[0] == together.steps[row]
+        assert alone.adversarial["prompt"] == [together.adversarial["prompt"][row]]
+        assert torch.allclose(alone.prediction[0], together.prediction[row], atol=1e-4)
+
+
+def test_the_first_success_ends_the_attack(model: TextToImage) -> None:
+    """Fails when the last image is kept in place of the one that succeeded."""
+    seen: list[Tensor] = []
+
+    def second(images: Tensor) -> Tensor:
+        seen.append(images)
+        return torch.full((len(images),), len(seen) == 2)
+
+    result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=5)(model, batch(), second)
+    assert result.success.all() and not result.before.any()
+    assert len(seen) == 2 and torch.equal(seen[1], result.prediction)
+    assert result.steps.tolist() == [1] * 4
+
+
+def test_what_is_drawn_is_the_text_read_again(model: TextToImage) -> None:
+    """Fails when the ids that were searched for are drawn, which nobody can type."""
+    result = UnlearnDiffAtk(Prefix(3), steps=2, timesteps=1)(model, batch(), never)
+    drawn = model.generate_prompts(result.adversarial["prompt"], [4, 7, 1, 30])
+    assert torch.allclose(drawn, result.prediction, atol=1e-5)
+    assert all(text.endswith(prompt.split()[-1]) for text, prompt in zip(result.adversarial["prompt"], PROMPTS, strict=True))
+    assert not any("<|" in text for text in result.adversarial["prompt"])
+
+
+def test_seed_and_guidance_of_each_prompt(model: TextToImage) -> None:
+    """Fails when all prompts are drawn with one guidance, or the index where a seed is given."""
+    guidance, seeds = torch.tensor([1.0, 3.0, 1.0, 5.0]), torch.tensor([8, 9, 10, 11])
+    result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(model, batch(guidance=guidance, seed=seeds), lambda images: ~never(images))
+    for row in range(4):
+        alone = model.generate_prompts([PROMPTS[row]], [8 + row], Sampler(steps=2, guidance=float(guidance[row])))
+        assert torch.allclose(result.prediction[row], alone[0], atol=1e-5)
+
+
+class Wants(Criterion):
+    """A goal of each sample's own."""
+
+    def objective(self, prediction: Tensor, batch: Any) -> Tensor:
+        return prediction.mean((1, 2, 3))
+
+    def met(self, prediction: Tensor, batch: Any) -> Tensor:
+        return batch["wanted"]
+
+
+def test_a_criterion_sees_the_rows_that_are_judged(model: TextToImage) -> None:
+    """Fails when a criterion of each prompt's own is asked about another prompt's row, or padding is attacked."""
+    given = batch(wanted=torch.tensor([False, True, False, True]), padded=torch.tensor([False, False, True, True]))
+    result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(model, given, Wants())
+    assert result.before.tolist() == result.success.tolist() == [False, True, False, False]
+    assert result.generations.tolist() == [2, 1, 0, 0]
+
+
+# ---- which models ------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_unlearned_text_encoder_serves_everything(model: TextToImage) -> None:
+    """Fails when states of another encoder, or of this one before it was edited, are used."""
+    twin = text_to_image(sampler=Sampler(steps=2, guidance=2.0)).eval()
+    attack, given = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1), rows(batch(), 0)
+    before = attack(twin, given, never)
+    with torch.no_grad():
+        for weight in twin.text_encoder.parameters():
+            weight.mul_(1.5)
+    after = attack(twin, given, never)
+    assert not torch.allclose(before.prediction, after.prediction)
+    assert torch.allclose(after.prediction, twin.generate_prompts(after.adversarial["prompt"], [4]), atol=1e-5)
+
+
+def test_embeddings_are_searched_for_too(model: TextToImage) -> None:
+    """Fails when free embeddings are drawn as the plain prompt."""
+    attack = UnlearnDiffAtk(Suffix(1), steps=2, timesteps=1, variables=Embeddings(), optimizer=lambda p: torch.optim.Adam(p, lr=5.0))
+    result = attack(model, batch(), never)
+    assert result.adversarial["prompt"] == PROMPTS
+    assert not torch.allclose(result.prediction, model.generate_prompts(PROMPTS, [4, 7, 1, 30]), atol=1e-4)
+
+
+def test_a_one_step_generator_can_be_attacked(model: TextToImage) -> None:
+    """Fails when what a distilled model serves cannot be attacked, or is drawn with the sampler of another."""
+    served = OneStepGenerator(model, 60)
+    with counted(served) as evaluations:
+        result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(served, batch(), never)
+    assert evaluations.of("unet").samples == 4 * (1 + 2)
+    assert torch.allclose(result.prediction, served.generate_prompts(result.adversarial["prompt"], [4, 7, 1, 30]), atol=1e-5)
+
+
+class Attacks(Callback):
+    """Attacks what is served at the end of a test, as suites do."""
+
+    def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        assert torch.is_inference_mode_enabled()
+        served = pl_module.served().train()
+        self.before = weights(served)
+        self.result = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1)(served, batch(), never)
+        self.left = all(layer.training for layer in served.modules()) and all(p.grad is None for p in served.parameters())
+        self.changed = different(self.before, weights(served))
+
+
+def test_it_works_inside_a_test(model: TextToImage) -> None:
+    """Fails under inference mode, or when weights, gradients or modes are left changed."""
+    callback = Attacks()
+    module = FineTune(text_to_image(sampler=Sampler(steps=2, guidance=2.0)))
+    trainer(callbacks=[callback]).test(module, pictures(evaluated=["test"]), verbose=False)
+    assert callback.left and callback.changed == []
+    again = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1)(model, batch(), never)
+    assert callback.result.adversarial["prompt"] == again.adversarial["prompt"]
+    assert not callback.result.prediction.is_inference() and not callback.result.prediction.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: (classifier(), batch()), "Classifier"),
+        (lambda: (None, {name: value for name, value in batch().items() if name != "image"}), "image"),
+        (lambda: (None, {**batch(), "prompt": ["a red green blue circle square star on"] * 4}), "no room"),
+    ],
+)
+def test_faults_are_one_sentence(model: TextToImage, make: Any, word: str) -> None:
+    """Fails when a user sees a KeyError."""
+    backbone, given = make()
+    with pytest.raises(InputError, match=word):
+        UnlearnDiffAtk(Prefix(5), steps=1, timesteps=1)(backbone or model, given, never)
+    with pytest.raises(InputError):
+        UnlearnDiffAtk(timesteps=0)
+
+
+def test_its_defaults_are_the_papers_and_plain_data() -> None:
+    """Fails when a default is changed by accident, or cannot be stored."""
+    attack = UnlearnDiffAtk()
+    optimizer = attack.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.01, 0.1)
+    assert isinstance(attack.layout, Prefix)
+    assert (attack.layout.tokens, attack.steps, attack.timesteps) == (5, 40, 50)
+    assert spec_of(build(spec_of(UnlearnDiffAtk(Suffix(3), seed=2)))) == spec_of(UnlearnDiffAtk(Suffix(3), seed=2))

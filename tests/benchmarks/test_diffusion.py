@@ -1,0 +1,181 @@
+"""Steps of diffusion methods against a bare loop of the very same network evaluations: at most 1.05 times its CPU time.
+
+A dry run writes down every evaluation of UNet and text encoder that a method makes: which network, how many samples, whether gradients are
+taken and to what. The bare loop makes just these, on random tensors, with a backward pass for each that has a gradient, and one step of the
+optimizer. So what is measured is all that a method does beside its evaluations: the loader, draws, tokens, targets, hooks, logging.
+The counts are printed; `tests/methods` holds them to the smallest that each algorithm allows.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+import tasks
+from mu.attacks import Prefix, SoftPromptAttack, UnlearnDiffAtk
+from mu.backbones import TextToImage
+from mu.judges import ClassifierJudge
+from mu.latents import LatentSource, PartialSampling, StoredTrajectories
+from mu.methods import ESD, SFD, AdvUnlearn, SalUnDiffusion
+from mu.module import UnlearningModule
+from mu.samplers import Sampler
+from mu.substitutes import GivenByTask
+from tests.benchmarks.conftest import Marks, trainer
+from tests.benchmarks.paired import Mark, paired
+
+pytestmark = pytest.mark.slow
+STEPS, ROUND, BOUND = 24, 6, 1.05
+
+
+@dataclass(frozen=True)
+class Call:
+    """One evaluation: the network's name within the module, its inputs' shapes, and where gradients go."""
+
+    network: str
+    shapes: tuple[tuple[int, ...], ...]
+    grad: bool
+    inputs_grad: tuple[bool, ...]
+
+
+class Log(Callback):
+    """Writes down the evaluations of each step."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[Call]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for name, network in pl_module.named_modules():
+            if name.rsplit(".", 1)[-1] in ("unet", "text_encoder"):
+                network.register_forward_pre_hook(self._see(name), with_kwargs=True)
+
+    def _see(self, name: str) -> Callable[..., None]:
+        def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+            self.steps[-1].append(Call(name, tuple(tuple(v.shape) for v in given), torch.is_grad_enabled(),
+                                       tuple(v.requires_grad for v in given)))
+        return see
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.steps.append([])
+
+
+def data() -> tasks.ShapesConcept:
+    """Eight prompts of circles and eight others a step."""
+    sizes: dict[str, Any] = {"forget_size": 8 * STEPS, "retain_size": 8 * STEPS, "batch_size": 8, "curves": []}
+    return tasks.ShapesConcept("circle", anchor="square", **sizes)
+
+
+def backbone(part: str) -> TextToImage:
+    """The model that comes with mu."""
+    return TextToImage("embedded:shapes", part=part)
+
+
+SAMPLING = PartialSampling(steps=6, guidance=2.0)
+METHODS: dict[str, Callable[[], UnlearningModule]] = {
+    "ESD": lambda: ESD(backbone("xattn"), latents=SAMPLING),
+    "SalUn": lambda: SalUnDiffusion(backbone("full"), substitute=GivenByTask()),
+    "SFD": lambda: SFD(backbone("full")),
+    "AdvUnlearn": lambda: AdvUnlearn(backbone("text_encoder"), attack=SoftPromptAttack(steps=3), warmup=0, latents=PartialSampling(
+        steps=6, guidance=2.0, by="reference")),
+}
+
+
+def replay(module: UnlearningModule, steps: list[list[Call]], mark: Mark) -> None:
+    """The bare loop."""
+    networks = {name: network for name, network in module.named_modules()}
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=1e-9)
+    for calls in steps:
+        mark()
+        optimizer.zero_grad()
+        for call in calls:
+            with torch.set_grad_enabled(call.grad):
+                output = evaluate(networks[call.network], call)
+            if output.requires_grad:
+                output.sum().backward()
+        optimizer.step()
+    mark()
+
+
+def evaluate(network: nn.Module, call: Call) -> Tensor:
+    """One evaluation on random tensors."""
+    if call.network.endswith("text_encoder"):
+        return network(input_ids=torch.zeros(call.shapes[0], dtype=torch.int64))[0]
+    given = [torch.randn(shape) for shape in call.shapes if len(shape) > 1]
+    for value, needed in zip(given, [g for g, shape in zip(call.inputs_grad, call.shapes, strict=True) if len(shape) > 1], strict=True):
+        value.requires_grad_(needed)
+    t = torch.full(call.shapes[1], 500)
+    return network(given[0], t, encoder_hidden_states=given[1], return_dict=False)[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_costs_what_its_evaluations_cost(name: str, measured: Any, say: Any) -> None:
+    """Fails when what a method does beside its evaluations takes more than a twentieth of their time."""
+    log = Log()
+    dry = METHODS[name]()
+    trainer(1, log).fit(dry, datamodule=data())
+    twin = copy.deepcopy(dry)
+    counts = [(sum(c.shapes[0][0] for c in step if c.network.endswith("unet")), sum(c.network.endswith("text_encoder") for c in step))
+              for step in log.steps]
+
+    def ours(mark: Mark) -> None:
+        trainer(1, Marks(mark)).fit(METHODS[name](), datamodule=data())
+
+    found = measured(lambda: paired(ours, lambda mark: replay(twin, log.steps, mark), units=ROUND))
+    unet, text = (sum(values) / len(counts) for values in zip(*counts, strict=True))
+    say(f"{name} / its evaluations alone = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.1f} ms a step; a step evaluates "
+        f"{unet:.1f} samples by the UNet and runs the text encoder {text:.1f} times)", ratio=found.ratio, unet=unet, text=text)
+    assert found.ratio <= BOUND
+
+
+def test_stored_trajectories_are_faster(measured: Any, say: Any) -> None:
+    """Fails when ESD on stored trajectories of the original makes fewer than twice the steps of fresh sampling, their making counted."""
+    def seconds_of(source: LatentSource) -> float:
+        module, began = ESD(backbone("xattn"), latents=source), time.thread_time()
+        trainer(2).fit(module, datamodule=data())
+        return time.thread_time() - began
+
+    fresh, stored = PartialSampling(20, 2.0, by="reference"), StoredTrajectories(count=2, steps=20, guidance=2.0)
+    seconds = measured(lambda: [seconds_of(fresh), seconds_of(stored)])
+    say(f"fresh sampling / stored trajectories = {seconds[0] / seconds[1]:.2f} ({2 * STEPS} steps of 8 prompts; sampling the "
+        f"trajectories is counted)", ratio=seconds[0] / seconds[1])
+    assert seconds[0] / seconds[1] >= 2
+
+
+def test_prompts_are_attacked_in_one_batch(measured: Any, say: Any) -> None:
+    """Fails when UnlearnDiffAtk on eight prompts together takes more than two thirds of the time of one after the other."""
+    count = 8
+    model, judge = backbone("full").eval(), ClassifierJudge("embedded:judge_shape")
+    sampler = Sampler(steps=8, guidance=2.0, options={"timestep_spacing": "trailing"})
+    attack = UnlearnDiffAtk(Prefix(3), steps=5, timesteps=3, sampler=sampler)
+    shown = model.generate_prompts(["a red circle"] * count, range(count), sampler)
+    # a square's prompt, and tokens beside it that shall make it a circle
+    batch = {"prompt": [f"a {colour} square" for colour in ("red", "blue", "green", "yellow") * (count // 4)],
+             "index": torch.arange(count), "image": shown}
+
+    def is_circle(images: Tensor) -> Tensor:
+        return judge.recognises(images, "circle")
+
+    def together() -> tuple[Tensor, float]:
+        began = time.perf_counter()
+        return attack(model, batch, is_circle).success, time.perf_counter() - began
+
+    def alone() -> tuple[Tensor, float]:
+        began = time.perf_counter()
+        parts = [{name: value[row : row + 1] for name, value in batch.items()} for row in range(count)]
+        return torch.cat([attack(model, part, is_circle).success for part in parts]), time.perf_counter() - began
+
+    together()
+    (one, fast), (other, slow) = measured(lambda: (together(), alone()))
+    say(f"one at a time / {count} prompts in a batch = {slow / fast:.2f} ({int(one.sum())} successes, {torch.get_num_threads()} threads)",
+        ratio=slow / fast)
+    assert torch.equal(one, other)
+    assert slow / fast >= 1.5
