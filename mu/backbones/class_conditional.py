@@ -13,6 +13,7 @@ from mu.backbones.base import Batch, Form
 from mu.backbones.conditions import Condition
 from mu.backbones.diffusion import Diffusion
 from mu.errors import InputError
+from mu.extras import require
 from mu.recorded import arguments_of
 from mu.samplers import Sampler
 
@@ -43,6 +44,7 @@ class ClassConditionalDiffusion(Diffusion):
         sampler: Sampler | None = None, condition_dropout: float = 0.0, min_snr_gamma: float | None = None,
         reduction: Literal["mean", "sum"] = "mean",
     ) -> None:
+        require("ClassConditionalDiffusion", "diffusers", extra="diffusion")
         network: Any
         network, schedule = _build(unet, num_classes, scheduler) if unet is not None else _load(str(model))
         super().__init__(schedule, sampler or Sampler(guidance=3.0), reduction, condition_dropout, min_snr_gamma)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mu.errors import InputError
+from mu.extras import require
 from mu.recorded import Recorded
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class LoRA(Recorded):
         Raises:
             InputError: when none of them can hold an adapter.
         """
+        require("LoRA", "peft", extra="diffusion")
         from peft import LoraConfig, inject_adapter_in_model
 
         layers = {name for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}

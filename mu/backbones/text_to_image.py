@@ -17,6 +17,7 @@ from mu.backbones.lora import LoRA
 from mu.backbones.text import TextStates, find_span, hidden_states
 from mu.backbones.unet_parts import trained
 from mu.errors import InputError
+from mu.extras import require
 from mu.recorded import arguments_of
 from mu.samplers import Sampler
 
@@ -57,6 +58,7 @@ class TextToImage(Diffusion):
         reduction: Literal["mean", "sum"] = "mean", dtype: str = "float32", gradient_checkpointing: bool = False,
         height: int | None = None, width: int | None = None, pipeline: Any = None,
     ) -> None:
+        require("TextToImage", "diffusers", "transformers", extra="diffusion")
         found = _of_pipeline(pipeline) if pipeline is not None else _load(model, dtype)
         super().__init__(found["scheduler"].config, sampler, reduction, condition_dropout, min_snr_gamma)
         self.model, self.part = model, part

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import BooleanOptionalAction
 
 from mu.commands.arguments import Parser
+from mu.extras import require
 
 
 def main(argv: list[str]) -> int:
@@ -17,6 +18,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--ema", action=BooleanOptionalAction, default=None,
                         help="take the UNet's moving average, or the trained weights; needed where the file has both (SalUn's: --no-ema)")
     given = parser.parse_args(argv)
+    require("mu import", "diffusers", "transformers", extra="diffusion")
     from mu.compvis import import_compvis
 
     print(f"{given.folder}: {import_compvis(given.checkpoint, given.folder, given.base, given.ema)}")

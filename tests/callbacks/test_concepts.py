@@ -108,12 +108,14 @@ def test_a_detector_counts_images_with_each_part() -> None:
     class Detector(ColourJudge):
         multilabel = True
 
+        def judge(self, images: torch.Tensor) -> torch.Tensor:
+            return 0.05 + 0.9 * super().judge(images)
+
     judge = Detector(threshold=0.5)
     judge.groups = {"red": ["red", "green"]}
-    judge.labels = ("red", "green", "blue")
     found = values(measured(FineTune(Painter()), ConceptErasure(judge, metrics=["UA"])))
     assert (found["UA"], found["UA/images/red"], found["UA/images/green"]) == (0, 2, 0)
-    assert found["UA/probability"] == pytest.approx(100, abs=1)
+    assert found["UA/probability"] == pytest.approx(95, abs=0.5)
     assert "UA/entropy" not in found
 
 

@@ -94,6 +94,30 @@ def test_studies_are_made_of_parts_that_exist(file: Path, monkeypatch: pytest.Mo
     assert "estimate" in head(file)
 
 
+def test_prompts_do_not_depend_on_the_split_seed() -> None:
+    """Mutation: a study that gives every task a split_seed, which a list of prompts does not take."""
+    from mu.bench import Bench
+
+    study = read_study(CONFIGS / "bench" / "sd14_objects.yaml", {"tasks": {"church": {"init_args": {
+        name: str(CONFIGS / "prompts" / f"{file}.csv") for name, file in (("path", "church"), ("retain", "objects"))}}}})
+    task = Bench(study).task("church", study.seeds[0])
+    task.setup()
+    assert task.split.selector["concept"] == "church"
+
+
+@pytest.mark.parametrize(("changes", "new"), [({}, False), ({"init_seed": 0}, True)])
+def test_a_model_that_is_named_brings_its_weights(changes: dict[str, Any], new: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Mutation: only `weights` counts, so that every run on Stable Diffusion is said to have nothing to forget."""
+    from mu.commands.trainer_callbacks import tell_new_weights
+    from mu.methods import FineTune
+    from tests.doubles import class_conditional, text_to_image
+
+    tell_new_weights(FineTune(text_to_image(**changes)))
+    assert ("new random weights" in capsys.readouterr().err) is new
+    tell_new_weights(FineTune(class_conditional()))
+    assert "new random weights" in capsys.readouterr().err
+
+
 # ---- numbers that are counted -----------------------------------------------------------------------------------------------------
 
 

@@ -60,7 +60,8 @@ class _Texts(_Captions):
         return found | dict(zip(("prompt", "concept", "substitute"), map(list, zip(*rows, strict=True)), strict=True))
 
 
-CIRCLE = [("circle", "circle", "square"), ("picture of a circle on blue", "circle", "picture of a square on blue"), ("red circle", "", "")]
+CIRCLE = [("circle", "circle", "square"), ("picture of a circle on blue", "circle", "picture of a square on blue"), ("red circle", "", ""),
+          ("blue circle", "circle", "blue nice red square")]
 KEPT = ["star", "a red star on dark", ""]
 
 
@@ -80,7 +81,7 @@ def test_the_edit_is_the_published_one(tokens: Any) -> None:
     fit(module, Named(CIRCLE, KEPT), 1)
     double = Double(text_to_image())
     ours, theirs = (double.states([row[column] for row in CIRCLE]).detach() for column in (0, 2))
-    places = [(1, 1), (4, 4), (2, 0)]  # <start> circle; <start> picture of a circle; <start> red circle -> <start>
+    places = [(1, 1), (4, 4), (2, 0), (2, 4)]  # of circle and square; the third is the whole prompt, and goes to the start token
     kept_states = double.states(KEPT).detach()
     if tokens == "last":
         pairs = [(ours[i, c], theirs[i, g]) for i, (c, g) in enumerate(places)]
@@ -136,7 +137,8 @@ def test_without_preservation_the_retain_part_is_not_read() -> None:
     assert module._kept == set()
 
 
-@pytest.mark.parametrize("changes", [{"part": "selfattn"}, {"part": "text_encoder"}, {"part": "xattn-strict", "lora": LoRA(2)}], ids=str)
+@pytest.mark.parametrize("changes", [{"part": "selfattn"}, {"part": "text_encoder"}, {"part": "xattn-strict", "lora": LoRA(2)}],
+                         ids=["selfattn", "text_encoder", "lora"])
 def test_a_part_without_projections_is_refused(changes: Any) -> None:
     with pytest.raises(InputError, match="part: xattn-strict"):
         fit(UCE(text_to_image(**changes)), pictures(images=False), 1)
