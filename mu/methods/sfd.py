@@ -42,6 +42,11 @@ Parts = list[tuple[str, Part, float]]
 """The parts of a step that have a weight: name, part, weight."""
 
 
+def _adam(weights: Any) -> torch.optim.Optimizer:
+    """The released code's; no default of the constructor, because a config cannot print betas that stand in a lambda."""
+    return torch.optim.Adam(weights, lr=1e-5, betas=(0.0, 0.999))
+
+
 class SFD(_OnDiffusion):
     """Alternates the fake score's and the generator's step; the backbone is the generator.
 
@@ -66,8 +71,8 @@ class SFD(_OnDiffusion):
         generator: weights from which the generator begins, of a run that has distilled; None begins from the original.
         average: decay of the running average of the generator, which is then what is served; None serves the generator.
         clip: gradients are clipped to [−clip, clip], element by element; None clips nothing.
-        optimizer: of the generator.
-        fake_optimizer: of the fake score.
+        optimizer: of the generator; None is the Adam of the file's head.
+        fake_optimizer: of the fake score; None likewise.
         scheduler: of the generator's learning rate.
     """
 
@@ -79,11 +84,10 @@ class SFD(_OnDiffusion):
         t_range: tuple[float, float] = (0.038, 0.712), score_gradient: bool = True, fake_guidance: float = 1.0,
         fake_score_guidance: float = 1.0, teacher_guidance: float = 1.0, fake_dropout: float = 0.0, negative_prompt: str | None = None,
         generator: str | None = None, average: float | None = 0.9999, clip: float | None = 1.0,
-        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-5, betas=(0.0, 0.999)),
-        fake_optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-5, betas=(0.0, 0.999)),
+        optimizer: OptimizerCallable | None = None, fake_optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedule | LRSchedulerCallable | None = None, **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, optimizer=optimizer, scheduler=scheduler, **kwargs)
+        super().__init__(backbone, optimizer=optimizer or _adam, scheduler=scheduler, **kwargs)
         self.automatic_optimization = False
         text = isinstance(backbone, TextToImage)
         self.weights = {"retain": retain_weight, "forget": forget_weight}
@@ -95,7 +99,7 @@ class SFD(_OnDiffusion):
         self.t_init, self.t_range = round(t_init * backbone.timesteps), tuple(round(share * backbone.timesteps) for share in t_range)
         self.fake_guidance, self.fake_score_guidance, self.teacher_guidance = fake_guidance, fake_score_guidance, teacher_guidance
         self.fake_dropout, self.negative_prompt, self.generator = fake_dropout, negative_prompt, generator
-        self.decay, self.clip, self.make_fake_optimizer = average, clip, fake_optimizer
+        self.decay, self.clip, self.make_fake_optimizer = average, clip, fake_optimizer or _adam
         self.schedule = Paired() if self.needs_forget and self.needs_retain else Forget() if self.needs_forget else Retain()
         # a frozen text encoder says the same for all three networks
         self._reads_itself = any(name.startswith("text_encoder.") for name, _ in self.trainable())
