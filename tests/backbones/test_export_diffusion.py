@@ -148,12 +148,20 @@ def test_a_text_encoder_is_edited_likewise(tmp_path: Path) -> None:
 
 def test_a_changed_sign_of_zero_counts_as_edited(tmp_path: Path) -> None:
     """Mutation: torch.equal, for which 0 is −0."""
-    backbone = text_to_image(part="xattn")
-    name, weight = next((name, p) for name, p in backbone.named_parameters() if p.requires_grad and name.endswith("bias"))
-    base = dict(text_to_image().named_parameters())[name]
+    backbone = text_to_image(part="full")
     with torch.no_grad():
-        weight.copy_(torch.where(base == 0, -torch.zeros_like(base), base + 1))
-    assert list(load_file(backbone.export(tmp_path / "edited", "edited") / "model.safetensors")) == [name]
+        backbone.unet.conv_norm_out.bias.mul_(-1)  # type: ignore[union-attr]
+    assert not backbone.unet.conv_norm_out.bias.any()  # type: ignore[union-attr]
+    assert list(load_file(backbone.export(tmp_path / "edited", "edited") / "model.safetensors")) == ["unet.conv_norm_out.bias"]
+
+
+def test_what_a_run_began_from_counts_as_edited_too(tmp_path: Path) -> None:
+    """Mutation: compared with the weights that the backbone was given, which nobody else has."""
+    first = moved("noxattn").export(tmp_path / "first", "edited")
+    second = moved("xattn-strict", weights=str(first)).export(tmp_path / "second", "edited")
+    assert metadata(second)["base_hash"] == text_to_image().base_hash()
+    names = set(load_file(second / "model.safetensors"))
+    assert set(load_file(first / "model.safetensors")) < names and any(".attn2.to_k." in name for name in names)
 
 
 def test_adapters_become_edited_tensors(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from callbacks import ConceptErasure, ImageQuality, Robustness
+from callbacks import ConceptErasure, Grids, ImageQuality, Robustness
 from mu.components import Components
 
 SUITES = Path(__file__).parents[2] / "configs" / "suite"
@@ -34,6 +34,8 @@ def test_equal_sets_are_shared_by_the_suites_of_a_file(components: Components) -
         made: list[Any] = components.make("callbacks", yaml.safe_load((SUITES / f"{name}.yaml").read_text())["trainer"]["callbacks+"])
         concepts = next(one for one in made if isinstance(one, ConceptErasure))
         quality = next(one for one in made if isinstance(one, ImageQuality))
-        assert vars(concepts.kept) | {"_arguments": None} == vars(quality.kept) | {"_arguments": None}
+        grids = next(one for one in made if isinstance(one, Grids))
+        for one, other in ((concepts.kept, quality.kept), (concepts.kept, grids.sets["kept"]), (concepts.erased, grids.sets["erased"])):
+            assert {**vars(one), "_arguments": None} == {**vars(other), "_arguments": None}
     assert isinstance(components.make("callbacks", [{"class_path": "callbacks.Robustness", "init_args": {
         "judge": {"class_path": "mu.judges.ClassifierJudge", "init_args": {"weights": "x"}}}}])[0], Robustness)

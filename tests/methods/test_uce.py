@@ -46,7 +46,8 @@ class Named(Pictures):
     def make(self) -> None:
         super().make()
         rows = {"forget": self.forget, "retain": [(text, "", text) for text in self.kept]}
-        self.datasets |= {name: _Texts(self.split.parts[name], texts) for name, texts in rows.items()}
+        for name, texts in rows.items():
+            self.datasets[name] = _Texts(self.split.parts[name], texts)  # type: ignore[assignment]
 
 
 class _Texts(_Captions):
