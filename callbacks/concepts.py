@@ -160,6 +160,9 @@ class ConceptErasure(Suite):
     def _cross_domain(self, jobs: Mapping[str, ImageJob], seen: Judged, detail: Mapping[str, Mapping[str, Any]]) -> list[Result]:
         """Over both sets together, over each, and for each label."""
         sets = {"": list(jobs), **{name: [name] for name in jobs}}
+        common = {name: value for name, value in detail["erased"].items() if name in ("sampler", "resolution")}
+        limits = [f"{images.limit} {name}" for name, images in (("erased", self.erased), ("kept", self.kept)) if images.limit is not None]
+        common |= {"limit": ", ".join(limits)} if limits else {}
         averages: dict[str, list[float]] = {name: [] for name in sets}
         each: list[Result] = []
         left_out = dict.fromkeys(sets, 0)
@@ -174,7 +177,7 @@ class ConceptErasure(Suite):
                     said = torch.cat([seen.of(member, place) for member in members])
                     shares = by_name(torch.tensor(hits(judge, said, wanted)), wanted)
                     averages[name].append(_average(shares))
-                    told = {**detail["erased"], **judge.detail()}
+                    told = {**common, **judge.detail()}
                     each += [Result(f"CRA/{label}", share, True, "", "%", {**told, "images": count})
                              for label, (share, count) in shares.items() if not name]
         said = [judge.detail() for judge in self.cross]
@@ -182,7 +185,8 @@ class ConceptErasure(Suite):
         found = []
         for name, values in averages.items():
             images = sum(len(jobs[member].rows) for member in sets[name])
-            told = {**detail["erased"], **judges, "images": images, **({"left_out": left_out[name]} if left_out[name] else {})}
+            prompts = sum(len(jobs[member].subjects) for member in sets[name])
+            told = {**common, **judges, "images": images, "prompts": prompts, **({"left_out": left_out[name]} if left_out[name] else {})}
             found += [Result(f"CRA/{name}" if name else "CRA", sum(values) / len(values), True, name, "%", told)] if values else []
         return found + each
 

@@ -66,7 +66,7 @@ def test_every_number_says_who_judged_what() -> None:
                                         **common}
     assert dict(found["IRA"].detail) == {"judge": "colours", "version": "1", "threshold": 0.5, "images": 3, "prompts": 3, "limit": 3,
                                          **common}
-    assert found["CRA"].detail["judge"] == "light" and found["CRA"].detail["images"] == 9
+    assert dict(found["CRA"].detail) == {"judge": "light", "version": "2", "top": 1, "images": 9, "prompts": 5, "limit": "3 kept", **common}
     assert [found[name].higher_is_better for name in ("UA", "IRA", "CRA", "UA/probability")] == [True, True, True, False]
     assert (found["UA"].split, found["IRA"].split, found["UA"].unit) == ("forget", "retain", "%")
 
