@@ -111,7 +111,7 @@ def test_own_embeddings_reproduce_the_plain_encoder(model: TextToImage, ids: Ten
     assert torch.equal(condition.states, model.encode_text(written).states)
 
 
-@pytest.mark.parametrize("layout", [Prefix(12), Suffix(12), Insert(12), PerTokens(1)], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize("layout", [Prefix(4), Suffix(12), Insert(12), PerTokens(1)], ids=lambda v: type(v).__name__)
 def test_no_room_is_said_in_one_sentence(model: TextToImage, layout: Layout) -> None:
     """Fails when tokens of the prompt or the end token are pushed out in silence."""
     long = model.tokenise(["a red green blue circle square star on"])[0]

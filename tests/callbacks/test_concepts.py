@@ -304,6 +304,20 @@ def test_a_grid_of_another_original_is_not_shown_as_before(tmp_path: Path) -> No
         assert [len(entry["columns"]) for entry in read_json(tmp_path / "media" / "media.json")] == [columns] * 2
 
 
+def test_a_resumed_fit_does_not_take_its_own_images_for_the_originals(tmp_path: Path) -> None:
+    """Fails when `before` is drawn with weights that have moved already."""
+    def module() -> FineTune:
+        return FineTune(Painter(), optimizer=lambda params: torch.optim.SGD(params, lr=0.5))
+
+    run = trainer(1)
+    run.fit(module(), Colours())
+    run.save_checkpoint(tmp_path / "half.ckpt")
+    for folder, checkpoint in (("fresh", None), ("resumed", tmp_path / "half.ckpt")):
+        run = trainer(2, callbacks=[Grids(images=1)], default_root_dir=str(tmp_path / folder))
+        run.fit(module(), Colours(), ckpt_path=checkpoint, weights_only=True)
+        assert (tmp_path / folder / "media" / "before.safetensors").is_file() == (checkpoint is None)
+
+
 def test_a_part_of_the_prompts_is_said_to_be_one(tmp_path: Path) -> None:
     module = FineTune(Painter())
     measured(module, Grids(kept=ImageSet("retain", images_per_prompt=3), prompts=2, images=2, before=False), folder=tmp_path)
