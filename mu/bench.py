@@ -43,7 +43,7 @@ class Run:
         fit, test: what is to be done.
         checkpoint: weights to test where nothing is fitted; None tests the backbone as it is built.
         start: hash of the weights that the backbone must hold when it is built; empty where that is not known.
-        oracle: the oracle's run folder, for the gap.
+        oracle: the oracle's run folder, for the gap and for suites that take an `oracle`.
         spec: the study's entry of the method (`trainer`, `forget_batch_size`, `found`).
     """
 
@@ -111,12 +111,14 @@ class Bench:
         return outcome
 
     def _original(self, job: Job) -> Outcome:
-        identity = {"split": self.task(job.task, job.seeds).split.hash, **self._original_identity(job)}
+        oracle = self.oracles.get((job.task, job.seeds)) if any(map(_takes_oracle, self.study.suites_of(job.task))) else None
+        identity = {"split": self.task(job.task, job.seeds).split.hash, **self._original_identity(job),
+                    **({"oracle": _key_of(oracle)} if oracle else {})}
         if self.study.trains_original:
             checkpoint = self._original_folder(job) / "checkpoints" / "last.ckpt"
-            return self._execute(Run(job, self._scratch("mu.methods.Train", job.seeds), identity, fit=False, checkpoint=checkpoint))
-        served = {"class_path": "mu.UnlearningModule", "init_args": {"backbone": self.study.backbone, "seed": job.seeds.unlearn}}
-        outcome = self._execute(Run(job, served, identity, fit=False))
+            trained = self._scratch("mu.methods.Train", job.seeds)
+            return self._execute(Run(job, trained, identity, fit=False, checkpoint=checkpoint, oracle=oracle))
+        outcome = self._execute(Run(job, self._as_it_is(self.study.backbone, job.seeds), identity, fit=False, oracle=oracle))
         if outcome.folder is not None:
             from mu.results import RunRecord
 
@@ -124,8 +126,11 @@ class Bench:
         return outcome
 
     def _oracle(self, job: Job) -> Outcome:
-        identity = {"split": self.task(job.task, job.seeds).split.hash, **self.study.weights}
-        outcome = self._execute(Run(job, self._scratch("mu.methods.Retrain", job.seeds), identity))
+        identity, given = {"split": self.task(job.task, job.seeds).split.hash, **self.study.weights}, self.study.given_oracle
+        if given is not None:
+            outcome = self._execute(Run(job, self._as_it_is(given, job.seeds), identity, fit=False))
+        else:
+            outcome = self._execute(Run(job, self._scratch("mu.methods.Retrain", job.seeds), identity))
         if outcome.folder is not None:
             self.oracles[job.task, job.seeds] = outcome.folder
         return outcome
@@ -145,6 +150,11 @@ class Bench:
         identity = {"split": self.task(job.task, job.seeds).split.hash, **self._original_identity(job),
                     **({"oracle": _key_of(oracle)} if oracle else {})}
         return self._execute(Run(job, model, identity, start=start, oracle=oracle, spec=spec))
+
+    @staticmethod
+    def _as_it_is(backbone: Mapping[str, Any], seeds: Seeds) -> dict[str, Any]:
+        """A module that only serves its backbone."""
+        return {"class_path": "mu.UnlearningModule", "init_args": {"backbone": backbone, "seed": seeds.unlearn}}
 
     def _scratch(self, method: str, seeds: Seeds) -> dict[str, Any]:
         backbone = merge(self.study.backbone, {"init_args": {"init_seed": seeds.train}})
@@ -189,7 +199,7 @@ class Bench:
         job, task = run.job, self.task(run.job.task, run.job.seeds)
         own = {
             "data": self.components.resolve("data", self.study.task_spec(job.task)), "seeds": job.seeds.as_dict(),
-            "suites": [*self.study.suites_of(job.task), *([self.study.gap] if run.oracle else [])],
+            "suites": [*self.study.suites_of(job.task), *([self.study.gap] if run.oracle and job.kind == "method" else [])],
             "forget_batch_size": run.spec.get("forget_batch_size"),
         } if run.test else {"data": task.recipe(), "seeds": job.seeds.train}
         return digest({**own, "model": resolved, "trainer": arguments, "mu": mu.__version__, **run.identity,
@@ -237,9 +247,17 @@ class Bench:
         from mu.plugins import default_callbacks
 
         suites = [spec if isinstance(spec, Mapping) else {"class_path": spec} for spec in self.study.suites_of(run.job.task)]
-        if run.oracle is not None and self.study.gap:
+        if run.oracle is not None:
+            suites = [merge({"init_args": {"oracle": str(run.oracle)}}, spec) if _takes_oracle(spec) else spec for spec in suites]
+        if run.oracle is not None and self.study.gap and run.job.kind == "method":
             suites.append(merge(self.study.gap, {"init_args": {"oracle": str(run.oracle)}}))
         return [*suites, *({"class_path": path} for path in default_callbacks())]
+
+
+def _takes_oracle(spec: Any) -> bool:
+    """Whether a suite compares with the oracle's own record."""
+    cls = find(str(spec.get("class_path") if isinstance(spec, Mapping) else spec))
+    return cls is not None and "oracle" in accepted(cls)
 
 
 def _portable(model: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,19 @@ Part = dict[str, Any]
 Augment = Callable[[Part, int], Part]
 
 
+class StepRows:
+    """Which samples of a part make up a step of the optimizer, on all ranks.
+
+    Args:
+        index: stable indices.
+        visit: how often each was shown before.
+        accumulate: over how many batches the step is accumulated.
+    """
+
+    def __init__(self, index: np.ndarray, visit: np.ndarray, accumulate: int) -> None:
+        self.index, self.visit, self.accumulate = index, visit, accumulate
+
+
 def fetch(dataset: Dataset, positions: np.ndarray) -> Part:
     """A batch of a dataset, by its vectorised `__getitems__` where it has one."""
     many = getattr(dataset, "__getitems__", None)
@@ -80,6 +93,8 @@ class _Planned(Dataset):
         for name, rows in step.parts.items():
             count, total = self._totals(step, name)
             batch[name] = self._share(name, rows) | {"count": torch.tensor(count), "total": torch.tensor(total)}
+            if getattr(self.parts[name], "weights", None) is not None:
+                batch[name]["step"] = self._step(step, name)
             if step.joint:
                 batch[name]["joint"] = True  # not a tensor, so that asking for it does not wait for a device
         return batch
@@ -92,6 +107,12 @@ class _Planned(Dataset):
         rows = [(part, rows) for other in step.window or (step,) for part, rows in other.parts.items() if part == name or step.joint]
         count, total = sum(len(r.positions) for _, r in rows), sum(self._weight(part, r) for part, r in rows)
         return count / self.accumulate, total / self.accumulate
+
+    def _step(self, step: Step, name: str) -> StepRows:
+        """The part's rows in the optimizer's step on all ranks, from which the weight of what replaces them follows."""
+        rows = [other.parts[name] for other in step.window or (step,) if name in other.parts]
+        indices = np.asarray(self.parts[name].indices)  # type: ignore[attr-defined]
+        return StepRows(np.concatenate([indices[r.positions] for r in rows]), np.concatenate([r.visits for r in rows]), self.accumulate)
 
     def _weight(self, name: str, rows: Rows) -> float:
         weights = getattr(self.parts[name], "weights", None)
@@ -256,8 +277,9 @@ class Untouched:
 def concatenate(*parts: Mapping[str, Any] | None) -> Part:
     """One batch from several parts that are shown together: tensors are joined along the first dimension, lists one after the other.
 
-    Only entries that every part has are kept; a `padded` mark is filled in where one part has it. Totals are added up, but for the
-    parts of a union (`joint`), which carry the union's own.
+    Sequences of unequal lengths are padded on the right, labels with −100 and anything else with 0. Only entries that every part has are
+    kept; a `padded` mark is filled in where one part has it. Totals are added up, but for the parts of a union (`joint`), which carry the
+    union's own.
     """
     present = [dict(part) for part in parts if part is not None]
     if len(present) == 1:
@@ -269,9 +291,19 @@ def concatenate(*parts: Mapping[str, Any] | None) -> Part:
     for name in present[0]:
         values = [part.get(name) for part in present]
         if all(isinstance(value, Tensor) and value.dim() > 0 for value in values):
-            joined[name] = torch.cat(values)  # type: ignore[arg-type]
+            joined[name] = _stacked(name, values)  # type: ignore[arg-type]
         elif all(isinstance(value, list) for value in values):
             joined[name] = [item for value in values for item in value]  # type: ignore[union-attr]
+        elif all(isinstance(value, Mapping) for value in values):
+            joined[name] = concatenate(*values)  # type: ignore[arg-type]
         elif name in ("count", "total") and all(value is not None for value in values):
             joined[name] = values[0] if all(part.get("joint") for part in present) else torch.stack(values).sum()  # type: ignore[arg-type]
     return joined
+
+
+def _stacked(name: str, values: list[Tensor]) -> Tensor:
+    """Tensors one below the other, sequences padded to the longest."""
+    if values[0].dim() == 2 and len({value.shape[1] for value in values}) > 1:
+        width, fill = max(value.shape[1] for value in values), -100 if name == "labels" else 0
+        values = [torch.nn.functional.pad(value, (0, width - value.shape[1]), value=fill) for value in values]
+    return torch.cat(values)

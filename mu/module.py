@@ -126,9 +126,14 @@ class UnlearningModule(Evaluation, Recorded):
             values = values / weight.clamp_min(1e-12)
         return values.sum() / (part["count"] / self.world_size)
 
+    @staticmethod
+    def substituted(part: Part) -> Part:
+        """The part as `reduce` is to see it for a loss of its substitutes, which may weigh otherwise than the truth (other tokens)."""
+        return {**part, "total": part["substitute_total"]} if "substitute_total" in part else part
+
     def mean(self, values: Tensor, part: Part) -> Tensor:
-        """Mean over samples of per-example values `[B]`, padded rows left out."""
-        return self.reduce(Backbone.count(part, values), part)
+        """Mean over samples of per-example values `[B]`, padded rows left out, whatever the reduction and however many tokens they have."""
+        return self.reduce(Backbone.count(part, values), {**part, "total": part["count"]} if "count" in part else part)
 
     # ---- Lightning: building ------------------------------------------------------------------------------------------------------
 
@@ -145,6 +150,8 @@ class UnlearningModule(Evaluation, Recorded):
     def setup(self, stage: str) -> None:
         """Check the method's needs against the task before anything is computed."""
         task = self.task
+        if task is not None:
+            self.backbone.check_task(task)
         if stage == "fit":
             if task is not None:
                 needs = {"forget": self.needs_forget, "retain": self.needs_retain, "labels": self.needs_labels}
@@ -221,6 +228,9 @@ class UnlearningModule(Evaluation, Recorded):
         part = self.backbone.prepare(part, self.seed)
         if substitute and self.needs_substitute and self.substitute is not None:
             part["substitute"] = self.substitute.draw(part, self.seed)
+            total = self.substitute.total(part, self.seed)
+            if total is not None:
+                part["substitute_total"] = total
         return part
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:

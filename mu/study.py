@@ -74,7 +74,8 @@ class Study:
         seeds: one entry a repetition.
         backbone: specification of the model; without weights, unless it is the original as it stands.
         original: `trained` by the recipe, or `given`: the backbone with its own weights.
-        oracle: `retrain` by the recipe without the forget set, or `none`: then there is no gap.
+        oracle: `retrain` by the recipe without the forget set; `none`: then there is no gap; or init_args of the backbone that is the
+            oracle already (`{model: embedded:authors_oracle}`).
         recipe: how original and oracle are trained: `model` (init_args of Train and Retrain) and `trainer`.
         tasks: specification by name; `methods` inside a task overrides methods there.
         methods: by name, `model` (a specification, whose `backbone` is merged over the study's) and `trainer`.
@@ -95,7 +96,7 @@ class Study:
     suites: list[Any]
     gap: Mapping[str, Any] | None = None
     original: str = "trained"
-    oracle: str = "retrain"
+    oracle: str | Mapping[str, Any] = "retrain"
     title: str = ""
     trainer: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] = field(default_factory=dict)
@@ -109,7 +110,12 @@ class Study:
     @property
     def has_oracle(self) -> bool:
         """Whether there is a model retrained without the forget set."""
-        return self.oracle == "retrain"
+        return self.oracle != "none"
+
+    @property
+    def given_oracle(self) -> dict[str, Any] | None:
+        """The backbone that is the oracle already, where the study names one."""
+        return merge(self.backbone, {"init_args": dict(self.oracle)}) if isinstance(self.oracle, Mapping) else None
 
     @cached_property
     def weights(self) -> dict[str, str]:
@@ -128,7 +134,7 @@ class Study:
         for seeds in self.seeds:
             for task in self.tasks:
                 kinds = [("train", "original")] if self.trains_original else []
-                kinds += [("original", "original"), *([("oracle", "oracle")] if self.has_oracle else [])]
+                kinds += [*([("oracle", "oracle")] if self.has_oracle else []), ("original", "original")]
                 kinds += [("method", name) for name in self.methods if not self.method_spec(task, name).get("skip")]
                 found += [Job(kind, task, name, seeds) for kind, name in kinds]
         return found
@@ -199,8 +205,9 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
         raise InputError(f"{path} has the unknown key {unknown[0]!r}; a study has {', '.join(sorted(KEYS))}.")
     chosen = {key: raw.get(key, known[0]) for key, known in CHOICES.items()}
     for key, known in CHOICES.items():
-        if chosen[key] not in known:
-            raise InputError(f"{path}: {key} is {chosen[key]!r}; it is {' or '.join(known)}.")
+        if chosen[key] not in known and not (key == "oracle" and isinstance(chosen[key], Mapping) and chosen[key]):
+            raise InputError(f"{path}: {key} is {chosen[key]!r}; it is {' or '.join(known)}"
+                             f"{', or init_args of the backbone that is the oracle' if key == 'oracle' else ''}.")
     _check_keys(path, raw, needs_recipe=chosen["original"] == "trained" or chosen["oracle"] == "retrain")
     name = str(raw.get("name") or path.stem)
     _check_methods(path, raw)

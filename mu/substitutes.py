@@ -24,8 +24,12 @@ class Substitute(Recorded, ABC):
         """Learn what the law needs (number of classes, mean of the targets)."""
 
     @abstractmethod
-    def draw(self, part: dict[str, Any], seed: int) -> Tensor:
-        """One substitute for each sample of the part."""
+    def draw(self, part: dict[str, Any], seed: int) -> Any:
+        """One substitute for each sample of the part: a tensor, or a nested part."""
+
+    def total(self, part: dict[str, Any], seed: int) -> Tensor | None:
+        """What the part's substitutes weigh in the optimizer's step, over its accumulated batches; None where the truth weighs as much."""
+        return None
 
 
 class GivenByTask(Substitute):

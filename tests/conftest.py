@@ -34,10 +34,11 @@ def _lightning_warnings() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def originals() -> dict[str, State]:
-    """Weights of tiny models: classifier and regressor know their data a little, the diffusion models are random."""
+    """Weights of tiny models: classifier and regressor know their data a little, diffusion and language models are random."""
     from mu.lr import OneCycle
     from mu.methods import Train
     from tests.doubles import class_conditional, text_to_image
+    from tests.doubles_text import causal_lm, mixture
     from tests.helpers import classifier, diabetes, digits, fit, regressor, weights
 
     image = Train(classifier(), optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), scheduler=OneCycle())
@@ -45,4 +46,4 @@ def originals() -> dict[str, State]:
     fit(image, digits(), 8)
     fit(number, diabetes(), 8)
     return {"classifier": weights(image.backbone), "regressor": weights(number.backbone), "text_to_image": weights(text_to_image()),
-            "class_conditional": weights(class_conditional())}
+            "class_conditional": weights(class_conditional()), "causal_lm": weights(causal_lm()), "mixture": weights(mixture())}

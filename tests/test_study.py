@@ -122,12 +122,21 @@ def test_a_study_may_start_from_given_weights_and_have_no_oracle(tmp_path: Path)
     study = read(tmp_path)
     assert (study.original, study.oracle) == ("trained", "retrain") and study.rows == ["original", "oracle", "FineTune", "SSD"]
     kinds = [job.kind for job in study.jobs() if job.task == "class"]
-    assert kinds == ["train", "original", "oracle", "method", "method"]
+    assert kinds == ["train", "oracle", "original", "method", "method"]
     bare = read(tmp_path, {"original": "given", "oracle": "none"}, without="recipe")
     assert bare.recipe == {} and bare.rows == ["original", "FineTune", "SSD"]
     assert [(job.kind, job.method) for job in bare.jobs()] == 2 * [("original", "original"), ("method", "FineTune"), ("method", "SSD")]
-    assert [job.kind for job in read(tmp_path, {"original": "given"}).jobs()][:2] == ["original", "oracle"]
+    assert [job.kind for job in read(tmp_path, {"original": "given"}).jobs()][:2] == ["oracle", "original"]
     assert [job.kind for job in read(tmp_path, {"oracle": "none"}).jobs()][:3] == ["train", "original", "method"]
+
+
+def test_an_oracle_that_is_there_already_is_a_backbone_of_its_own(tmp_path: Path) -> None:
+    """Fails when a recipe is asked for although nothing is trained, or the oracle is the original under another name."""
+    study = read(tmp_path, {"original": "given", "oracle": {"weights": "oracle.safetensors"}}, without="recipe")
+    assert study.has_oracle and study.given_oracle is not None
+    assert study.given_oracle["class_path"] == study.backbone["class_path"]
+    assert study.given_oracle["init_args"]["weights"] == "oracle.safetensors" != (study.backbone.get("init_args") or {}).get("weights")
+    assert [job.kind for job in study.jobs()][:2] == ["oracle", "original"]
 
 
 @pytest.mark.parametrize("change", [{"original": "given"}, {"oracle": "none"}])
@@ -163,7 +172,7 @@ def test_a_part_of_a_study_has_the_chosen_tasks_and_methods(tmp_path: Path) -> N
     part = read(tmp_path, {"original": "given", "oracle": "none"}).only("random", "SSD")
     assert [(job.task, job.method) for job in part.jobs()] == [("random", "original"), ("random", "SSD")]
     skipped = read(tmp_path, {"tasks": {"random": {"methods": {"SSD": {"skip": "it cannot"}}}}}).only("random", None)
-    assert [job.method for job in skipped.jobs()] == ["original", "original", "oracle", "FineTune"]
+    assert [job.method for job in skipped.jobs()] == ["original", "oracle", "original", "FineTune"]
 
 
 def test_files_that_are_no_studies_are_told_apart(tmp_path: Path) -> None:

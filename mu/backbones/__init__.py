@@ -2,6 +2,7 @@
 
 from mu.backbones.autoencoder import Autoencoder
 from mu.backbones.base import Backbone, Batch, Summed
+from mu.backbones.causal_lm import CausalLM
 from mu.backbones.class_conditional import ClassConditionalDiffusion
 from mu.backbones.classifier import Classifier
 from mu.backbones.composed import Ensemble
@@ -12,6 +13,6 @@ from mu.backbones.regressor import Regressor
 from mu.backbones.text_to_image import TextToImage
 
 __all__ = [
-    "Autoencoder", "Backbone", "Batch", "ClassConditionalDiffusion", "Classifier", "Condition", "Diffusion", "Ensemble", "LoRA",
+    "Autoencoder", "Backbone", "Batch", "CausalLM", "ClassConditionalDiffusion", "Classifier", "Condition", "Diffusion", "Ensemble", "LoRA",
     "Regressor", "Summed", "TextToImage",
 ]

@@ -64,6 +64,13 @@ class Backbone(nn.Module, Recorded, ABC):
         """Negative log-likelihood of each example, `[B]` (or the domain's surrogate), for likelihood ratios."""
         return self.loss(batch, prediction)[0]
 
+    def check_task(self, task: Any) -> None:
+        """Refuse a task whose samples this model cannot read. Nothing by default.
+
+        Raises:
+            InputError: names what does not fit.
+        """
+
     def fresh(self, seed: int) -> Self:
         """The same architecture, newly initialised from `seed`, on the same device and in the same mode.
 

@@ -53,7 +53,7 @@ class RandomLabel(UnlearningModule):
             of_forget = of_retain = None
         terms = {}
         if forget is not None:
-            terms["forget"] = self.reduce(self.backbone.substitute_loss(forget, prediction=of_forget), forget)
+            terms["forget"] = self.reduce(self.backbone.substitute_loss(forget, prediction=of_forget), self.substituted(forget))
         if retain is not None:
             terms["retain"] = self.reduce(self.backbone.loss(retain, prediction=of_retain), retain)
         return terms

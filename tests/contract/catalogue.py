@@ -17,12 +17,14 @@ import torch
 
 import mu.methods
 import tasks
-from mu.backbones import Backbone, ClassConditionalDiffusion, Classifier, Regressor, TextToImage
+from mu.answers import OtherAnswer
+from mu.backbones import Backbone, CausalLM, ClassConditionalDiffusion, Classifier, Regressor, TextToImage
 from mu.data import UnlearningDataModule
 from mu.edit import Edit
 from mu.module import UnlearningModule
 from mu.substitutes import GaussianTarget, GivenByTask
 from tests.doubles import class_conditional, digit_pictures, pictures, text_to_image
+from tests.doubles_text import causal_lm, mixture, people
 from tests.helpers import EPOCHS, State, classifier, diabetes, digits, fit, regressor
 
 Arguments = Mapping[str, Any]
@@ -66,7 +68,7 @@ SETTINGS: dict[str, Setting] = {
     "FisherForgetting": Setting(lambda: {"batch_size": 10}, epochs=1),
     "FisherForgettingReference": Setting(lambda: {"batch_size": 10}, epochs=1),
     "InfluenceReference": Setting(epochs=1, seeded=False),
-    "PruneFineTune": Setting(by_kind={"regressor": _conv_linear}),
+    "PruneFineTune": Setting(by_kind=dict.fromkeys(("regressor", "causal_lm", "mixture"), _conv_linear)),
     "RandomLabel": Setting(by_kind={"regressor": _gaussian}),
     "SalUn": Setting(by_kind={"regressor": _gaussian}),
     "SalUnSoft": Setting(by_kind={"regressor": _gaussian}),
@@ -84,9 +86,13 @@ KINDS: dict[str, tuple[type[Backbone], Callable[..., Backbone], Callable[..., Un
     "regressor": (Regressor, regressor, diabetes),
     "text_to_image": (TextToImage, text_to_image, pictures),
     "class_conditional": (ClassConditionalDiffusion, class_conditional, digit_pictures),
+    "causal_lm": (CausalLM, causal_lm, people),
+    "mixture": (CausalLM, mixture, people),
 }
 DIFFUSION = ("text_to_image", "class_conditional")
-WORDS = {"classifier": "linear", "regressor": "network.2", "text_to_image": "attn2", "class_conditional": "attn"}
+TEXT = ("causal_lm", "mixture")
+WORDS = {"classifier": "linear", "regressor": "network.2", "text_to_image": "attn2", "class_conditional": "attn",
+         "causal_lm": "mlp", "mixture": "mlp"}
 """Part of the names of some weights of each kind."""
 
 
@@ -164,6 +170,8 @@ class Case:
             arguments.setdefault("optimizer", lambda params: torch.optim.SGD(params, lr=1e-4, momentum=0.9, weight_decay=5e-4))
         if self.kind == "text_to_image" and "substitute" in constructor(self.name):
             arguments.setdefault("substitute", GivenByTask())  # there are no labels to draw
+        if self.kind in TEXT and METHODS[self.name].needs_substitute is True and "substitute" in constructor(self.name):
+            arguments.setdefault("substitute", OtherAnswer())
         return METHODS[self.name](self.backbone(), **arguments)
 
     def run(

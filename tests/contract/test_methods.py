@@ -32,7 +32,7 @@ def _one(pair: tuple[str, str], *marks: Any) -> Any:
 
 on_all = pytest.mark.parametrize(("name", "kind"), [_one(p) if p in FIRST else _one(p, pytest.mark.slow) for p in PAIRS])
 on_all_and_diffusion = pytest.mark.parametrize(
-    ("name", "kind"), [_one(p) if p in FIRST or p[1] in DIFFUSION else _one(p, pytest.mark.slow) for p in PAIRS])
+    ("name", "kind"), [_one(p) if p in FIRST or p[1] in (*DIFFUSION, "causal_lm") else _one(p, pytest.mark.slow) for p in PAIRS])
 on_all_slow = pytest.mark.parametrize(("name", "kind"), [_one(pair, pytest.mark.slow) for pair in PAIRS])
 IMAGES = [pair for pair in PAIRS if pair[1] == "classifier"]
 on_images_slow = pytest.mark.parametrize(("name", "kind"), [_one(pair, pytest.mark.slow) for pair in IMAGES])
