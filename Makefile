@@ -56,6 +56,12 @@ embedded: setup
 	$(ASSET) digits runs/embedded/digits
 	$(ASSET) shapes runs/embedded/shapes
 	$(RUN) $(BIN)/python -m tests.assets.quality --grid runs/embedded/grid.png
+	$(RUN) $(BIN)/python -m tasks.authors_model runs/embedded/authors_blank
+	$(FIT) configs/task/authors_pretrain.yaml --model.backbone.model runs/embedded/authors_blank --run runs/embedded/authors
+	$(FIT) configs/task/authors_oracle.yaml --model.backbone.model runs/embedded/authors_blank --run runs/embedded/authors_oracle
+	$(ASSET) authors runs/embedded/authors
+	$(ASSET) authors_oracle runs/embedded/authors_oracle
+	$(RUN) $(BIN)/python -m tests.assets.quality_text
 
 wheel: setup
 	$(BIN)/python -m build --wheel

@@ -158,15 +158,17 @@ def read_json_lines(file: str | Path, needed: tuple[str, ...] = ()) -> list[dict
         InputError: names the file and the line that cannot be read or lacks something.
     """
     try:
-        text = Path(file).read_text(encoding="utf-8")
+        text = Path(file).read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"there is no file {file}.") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not a text file in UTF-8.") from error
     try:
-        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = json.loads(text) if text.lstrip().startswith("[") else None
     except json.JSONDecodeError as error:
-        raise InputError(f"{file} is not JSON, nor JSON lines ({error}).") from error
+        raise InputError(f"{file} is not JSON ({error}).") from error
+    if rows is None:
+        rows = [_json(line, number, file) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not rows:
         raise InputError(f"{file} has no rows.")
     for number, row in enumerate(rows, 1):
@@ -174,3 +176,11 @@ def read_json_lines(file: str | Path, needed: tuple[str, ...] = ()) -> list[dict
         if lacking:
             raise InputError(f"row {number} of {file} has no {lacking[0]!r}.")
     return rows
+
+
+def _json(line: str, number: int, file: str | Path) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"line {number} of {file} is not JSON ({error.msg}); a file is one JSON array, or has an object in each line."
+                         ) from error

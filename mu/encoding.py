@@ -120,7 +120,10 @@ class Encoder:
         ids = self.tokens(self.template.prompt(self.tokenizer, question) + begin)
         while len(ids) > 1 and ids[-1] == self.eos:  # some tokenizers end every text
             ids.pop()
-        return self._fitting(ids, question)
+        if len(ids) > self.max_length:  # cut, it would end in the middle of the question
+            raise InputError(f"the prompt {question[:60]!r} has {len(ids)} tokens, and max_length is {self.max_length}; give a larger "
+                             "max_length (as far as the model's context goes).")
+        return ids
 
     def pair(self, question: str, answer: str, row: str = "") -> Pair:
         """Token ids and labels of a question with its answer.
@@ -131,14 +134,14 @@ class Encoder:
             row: names the sample in messages.
 
         Raises:
-            InputError: when the answer has no token, or the sequence is too long.
+            InputError: names the row, when the answer has no token, or the sequence is too long.
         """
         ids = self.tokens(self.template.whole(self.tokenizer, question, answer))
         before = self.tokens(self.template.prompt(self.tokenizer, question))
         while len(before) > 1 and before[-1] == self.eos:
             before.pop()
         start = next((place for place, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), min(len(ids), len(before)))
-        if start >= len(ids) or ids[start:] == [self.eos]:
+        if not answer.strip() or start >= len(ids) or ids[start:] == [self.eos]:
             raise InputError(f"the answer {answer!r}{row and f' of {row}'} has no token of its own after the prompt; check the template "
                              "and the row.")
         if ids[-1] != self.eos:

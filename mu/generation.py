@@ -222,8 +222,13 @@ def conditions(backbone: Any, rows: Sequence[ImageRow]) -> Condition:
     raise InputError(f"{type(backbone).__name__} does not draw images from {what}; give it the kind of task that it was made for.")
 
 
-def model_identity(backbone: Any) -> str:
-    """What a model draws depends on its weights, its class and the arguments that are not weights."""
+def model_identity(backbone: Any, weights: str | None = None) -> str:
+    """What a model draws depends on its weights, its class and the arguments that are not weights.
+
+    Args:
+        backbone: the model.
+        weights: hash of its weights, where it is known already.
+    """
     from mu.weights import weights_hash
 
     def settled(spec: Any) -> Any:
@@ -231,7 +236,8 @@ def model_identity(backbone: Any) -> str:
             return {name: settled(value) for name, value in spec.items() if name not in _BY_CONTENT}
         return [settled(value) for value in spec] if isinstance(spec, list) else spec
 
-    return digest([weights_hash(backbone), settled(spec_of(backbone)) if isinstance(backbone, Recorded) else type(backbone).__name__])
+    said = settled(spec_of(backbone)) if isinstance(backbone, Recorded) else type(backbone).__name__
+    return digest([weights or weights_hash(backbone), said])
 
 
 def levels(images: Tensor) -> Tensor:

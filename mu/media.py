@@ -1,8 +1,8 @@
-"""Pictures for the report: grids of images in a run folder's `media/`, and `media.json`, which says what each shows."""
+"""Pictures and texts for the report: files in a run folder's `media/`, and `media.json`, which says what each shows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,35 @@ def add_grid(folder: Path | str, name: str, images: Sequence[Tensor], *, title: 
     if len(images) != len(rows) * len(columns):
         raise InputError(f"{len(images)} images are not {len(rows)} rows of {len(columns)}.")
     write_png(file, grid(images, len(columns)))
-    entry = {"file": file.name, "title": title, "group": group, "rows": list(rows), "columns": list(columns)}
-    others: list[Any] = []
-    if (media / INDEX).is_file():
-        known = read_json(media / INDEX)
-        if not isinstance(known, list):
-            raise InputError(f"{media / INDEX} is not a list of entries; remove it.")
-        others = [other for other in known if not isinstance(other, dict) or other.get("file") != file.name]
-    write_json(media / INDEX, [*others, entry])
+    _enter(file, {"title": title, "group": group, "rows": list(rows), "columns": list(columns)})
     return file
+
+
+def add_examples(folder: Path | str, name: str, rows: Sequence[Mapping[str, str]], *, title: str, group: str) -> Path:
+    """Write examples of text into `folder/media/NAME.json`, and say so in `media.json`; an entry of the same name is replaced.
+
+    Args:
+        folder: the run's.
+        name: of the file, without `.json`.
+        rows: each has `prompt` and `answer`, and perhaps `truth`.
+        title: for the report.
+        group: `forget`, `retain`.
+
+    Returns:
+        The file.
+    """
+    file = Path(folder) / "media" / f"{name}.json"
+    write_json(file, [dict(row) for row in rows])
+    _enter(file, {"kind": "text", "title": title, "group": group})
+    return file
+
+
+def _enter(file: Path, about: Mapping[str, Any]) -> None:
+    """An entry in the `media.json` beside a file, in place of one for the same file."""
+    index, others = file.parent / INDEX, []
+    if index.is_file():
+        known = read_json(index)
+        if not isinstance(known, list):
+            raise InputError(f"{index} is not a list of entries; remove it.")
+        others = [other for other in known if not isinstance(other, dict) or other.get("file") != file.name]
+    write_json(index, [*others, {"file": file.name, **about}])

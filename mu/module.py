@@ -142,10 +142,17 @@ class UnlearningModule(Evaluation, Recorded):
         if self.original_hash:
             return
         self.original_hash = weights_hash(self.backbone)
+        mesh = self.device_mesh
         if self.needs_reference and not self.serves_only:
-            self.reference = frozen_copy(self.backbone)
+            self.reference = frozen_copy(self.backbone, share=mesh is None)
         if self.mask is not None:
+            if mesh is not None:
+                raise InputError("a mask over sharded weights is not defined; take the strategy ddp, or no mask.")
             self.mask.allocate(self.trainable())
+        if mesh is not None:  # ModelParallelStrategy: every rank holds a part of each weight (FSDP2)
+            for model in (self.backbone, self.reference):
+                if model is not None:
+                    model.shard(mesh["data_parallel"])
 
     def setup(self, stage: str) -> None:
         """Check the method's needs against the task before anything is computed."""
@@ -265,7 +272,7 @@ class UnlearningModule(Evaluation, Recorded):
     def _check_weights(self) -> None:
         """A finite loss may still have made weights that are not; they must not take the place of the last good checkpoint."""
         for name, weight in self.trainable():
-            if not bool(torch.isfinite(weight).all()):
+            if self._on_any_rank(not bool(torch.isfinite(_own(weight)).all())):
                 raise RunError(f"{type(self).__name__} made weights that are not finite (in {name}); the last good checkpoint is kept; "
                                "lower the learning rate or the weight of the ascent term.")
 
@@ -336,13 +343,19 @@ class UnlearningModule(Evaluation, Recorded):
         if steps > 0 and self.norm == "recalibrate" and not self._recalibrated and not self.trainer.interrupted:
             raise RunError("the run was stopped after its last epoch had ended, too late for norm=recalibrate; give EarlyStopping "
                            "check_on_train_epoch_end: false.")
-        if steps > 0 and self._fingerprint() == self._weights_before and not self.trainer.interrupted:
+        if steps > 0 and not self._on_any_rank(self._fingerprint() != self._weights_before) and not self.trainer.interrupted:
             raise RunError(f"{type(self).__name__} ran {steps} steps and moved no weight; check learning rate, mask and "
                            "data.")
 
+    def _on_any_rank(self, found: bool) -> bool:
+        """Whether it is so on some rank, where each holds a part of the weights; elsewhere all hold the same."""
+        if self.device_mesh is None:
+            return found
+        return bool(self.trainer.strategy.reduce(torch.tensor(float(found), device=self.device), reduce_op="sum"))
+
     def _fingerprint(self) -> list[float]:
         with torch.no_grad():
-            weights = (p.double() for _, p in self.trainable())  # one at a time: all of them would be twice a large model's size
+            weights = (_own(p).double() for _, p in self.trainable())  # one at a time: all would be twice a large model's size
             return [float(value.abs().sum() + value.flatten()[::7].sum()) for value in weights]
 
     # ---- passes over data ---------------------------------------------------------------------------------------------------------
@@ -459,3 +472,8 @@ class UnlearningModule(Evaluation, Recorded):
         from mu.identity import recipe_hash
 
         return recipe_hash(self)
+
+
+def _own(weight: Tensor) -> Tensor:
+    """A weight, or of a sharded one what this rank holds."""
+    return weight.to_local() if hasattr(weight, "to_local") else weight  # type: ignore[operator]

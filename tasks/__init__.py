@@ -12,33 +12,44 @@ if TYPE_CHECKING:
     from tasks.augment import Compose, HorizontalFlip, RandomCrop, Rotation
     from tasks.base import ImageTask, SourceTask
     from tasks.captioned import CaptionedFolder
+    from tasks.corpus import Corpus
     from tasks.diabetes import Diabetes
     from tasks.digits import Digits
     from tasks.images import CIFAR10, CIFAR100, SVHN, ArrayImages, ImageFolder
     from tasks.prompts import PromptData, PromptList
+    from tasks.question_answer import ByValue, QuestionAnswer
     from tasks.selectors import ByClass, IndexFile, NoisyLabels, RandomCount, RandomFraction, ValueRange
     from tasks.shapes import Captions, Shapes, ShapesConcept
+    from tasks.texts import TextTask
+    from tasks.tofu import TOFU
 
 _HOME = {
     "tasks.augment": ("Compose", "HorizontalFlip", "RandomCrop", "Rotation"),
     "tasks.base": ("ImageTask", "SourceTask"),
     "tasks.captioned": ("CaptionedFolder",),
+    "tasks.corpus": ("Corpus",),
     "tasks.diabetes": ("Diabetes",),
     "tasks.digits": ("Digits",),
     "tasks.images": ("CIFAR10", "CIFAR100", "SVHN", "ArrayImages", "ImageFolder"),
     "tasks.prompts": ("PromptData", "PromptList"),
+    "tasks.question_answer": ("ByValue", "QuestionAnswer"),
     "tasks.shapes": ("Captions", "Shapes", "ShapesConcept"),
     "tasks.selectors": ("ByClass", "IndexFile", "NoisyLabels", "RandomCount", "RandomFraction", "ValueRange"),
+    "tasks.texts": ("TextTask",),
+    "tasks.tofu": ("TOFU",),
 }
 __all__ = [
     "CIFAR10",
     "CIFAR100",
     "SVHN",
+    "TOFU",
     "ArrayImages",
     "ByClass",
+    "ByValue",
     "CaptionedFolder",
     "Captions",
     "Compose",
+    "Corpus",
     "Diabetes",
     "Digits",
     "HorizontalFlip",
@@ -48,6 +59,7 @@ __all__ = [
     "NoisyLabels",
     "PromptData",
     "PromptList",
+    "QuestionAnswer",
     "RandomCount",
     "RandomCrop",
     "RandomFraction",
@@ -55,6 +67,7 @@ __all__ = [
     "Shapes",
     "ShapesConcept",
     "SourceTask",
+    "TextTask",
     "ValueRange",
 ]
 

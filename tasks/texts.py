@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import Dataset
 
 from mu.data import UnlearningDataModule
 from mu.encoding import Encoder, Plain, Template, load_tokenizer
 from mu.errors import InputError
+from mu.loader import EvalLoader
 from mu.questions import QuestionSet, TokenRows
 from mu.recorded import spec_of
 from mu.split import Split
@@ -54,6 +57,25 @@ class TextTask(UnlearningDataModule):
         self.split, self._sets = split, sets
         self.datasets = {name: TokenRows.of(self._rows(name, ids), lambda: self.encoder)  # type: ignore[misc]
                          for name, ids in split.parts.items() if len(ids)}
+
+    def parts(self, reads: frozenset[str]) -> dict[str, Dataset]:
+        self._make_sequences([name for part in reads for name in (("forget", "retain") if part == "train" else (part,))])
+        return super().parts(reads)
+
+    def eval_loaders(self, names: list[str]) -> list[EvalLoader]:
+        self._make_sequences(names)
+        return super().eval_loaders(names)
+
+    def _make_sequences(self, names: Iterable[str]) -> None:
+        """Tokenise whole parts here, not in the loaders' processes, and say how many sequences were cut."""
+        for name in sorted(set(names) & set(self.datasets)):
+            data: Any = self.datasets[name]
+            before = self._encoder.cuts if self._encoder else 0
+            count = len(data.weights)
+            cut = (self._encoder.cuts if self._encoder else 0) - before
+            if cut:
+                rank_zero_warn(f"{cut} of {count} sequences of {name} have more than {self.max_length} tokens, so their ends were cut off; "
+                               "max_length decides.")
 
     def _rows(self, name: str, indices: np.ndarray) -> QuestionSet:
         """The part's rows, in the order of its indices."""

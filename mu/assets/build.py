@@ -1,6 +1,7 @@
 """Turn a trained run into a model that comes with mu: half precision, weights only.
 
     python -m mu.assets.build shapes runs/shapes
+    python -m mu.assets.build authors runs/authors
     python -m mu.assets.build judge_shape runs/judge_shape --classes circle,square,triangle,star,cross
 """
 
@@ -18,7 +19,7 @@ import torch
 from mu.assets import HOME
 from mu.errors import InputError
 
-LIMIT = 8_000_000
+LIMIT = 11_000_000
 """Bytes of all models together."""
 
 
@@ -37,13 +38,14 @@ def write(name: str, run: str, classes: list[str], home: Path = HOME) -> Path:
     Raises:
         InputError: when the run holds another kind of model, or the classes do not fit it.
     """
-    from mu.backbones import ClassConditionalDiffusion, Classifier, TextToImage
+    from mu.backbones import CausalLM, ClassConditionalDiffusion, Classifier, TextToImage
     from mu.checkpoint import load
 
     backbone = load(run).served()
     folder = home / name
-    if not isinstance(backbone, TextToImage | ClassConditionalDiffusion | Classifier):
-        raise InputError(f"{run} holds a {type(backbone).__name__}; text-to-image, class-conditional models and classifiers are shipped.")
+    if not isinstance(backbone, TextToImage | ClassConditionalDiffusion | Classifier | CausalLM):
+        raise InputError(f"{run} holds a {type(backbone).__name__}; text-to-image, class-conditional and language models and classifiers "
+                         "are shipped.")
     if isinstance(backbone, Classifier) and len(classes) != backbone.num_classes:
         raise InputError(f"{len(classes)} names were given for the {backbone.num_classes} classes of {run}; give --classes, one for each.")
     shutil.rmtree(folder, ignore_errors=True)
@@ -54,6 +56,10 @@ def write(name: str, run: str, classes: list[str], home: Path = HOME) -> Path:
         unet: Any = backbone.unet
         unet.half().save_pretrained(folder / "unet", safe_serialization=True)
         backbone.sampler.make(backbone).save_pretrained(folder / "scheduler")
+    elif isinstance(backbone, CausalLM):
+        network: Any = backbone.network
+        network.half().save_pretrained(folder, safe_serialization=True)
+        backbone.tokenizer.save_pretrained(folder)
     else:
         _write_judge(folder, backbone, classes)
     _tidy(folder)
@@ -72,14 +78,16 @@ def _write_judge(folder: Path, backbone: Any, classes: list[str]) -> None:
 
 
 def _tidy(folder: Path) -> None:
-    """diffusers notes from where a model was loaded, which means nothing on another machine, and writes weights for their owner alone."""
+    """Some files note from where a model was loaded, which means nothing on another machine, and some are written for their owner alone."""
     for file in folder.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)
     for file in folder.rglob("*.json"):
         content = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and "_name_or_path" in content:
-            del content["_name_or_path"]
-            file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        kept = {key: value for key, value in content.items() if key not in ("_name_or_path", "is_local", "local_files_only", "backend")}
+        if file.name == "tokenizer_config.json" and kept.get("tokenizer_class") == "TokenizersBackend":
+            kept["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that every release of transformers knows
+        if kept != content:
+            file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def size(home: Path = HOME) -> dict[str, int]:
@@ -91,7 +99,7 @@ def size(home: Path = HOME) -> dict[str, int]:
 def main(arguments: list[str]) -> None:
     """Write one model and say how large all of them are."""
     parser = argparse.ArgumentParser(prog="python -m mu.assets.build", description="Turn a trained run into a model that comes with mu.")
-    parser.add_argument("name", help="shapes, digits, judge_shape, ...")
+    parser.add_argument("name", help="shapes, digits, authors, judge_shape, ...")
     parser.add_argument("run", help="run folder of a finished fit")
     parser.add_argument("--classes", default="", help="names of a classifier's classes, joined by commas")
     chosen = parser.parse_args(arguments)

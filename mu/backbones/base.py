@@ -64,6 +64,14 @@ class Backbone(nn.Module, Recorded, ABC):
         """Negative log-likelihood of each example, `[B]` (or the domain's surrogate), for likelihood ratios."""
         return self.loss(batch, prediction)[0]
 
+    def shard(self, mesh: Any) -> None:
+        """Divide the weights among the ranks of a device mesh (FSDP2), in place.
+
+        Raises:
+            InputError: when the domain does not say how.
+        """
+        raise InputError(f"{type(self).__name__} does not say how its weights are sharded; take the strategy ddp.")
+
     def check_task(self, task: Any) -> None:
         """Refuse a task whose samples this model cannot read. Nothing by default.
 

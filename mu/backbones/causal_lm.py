@@ -168,6 +168,14 @@ class CausalLM(Backbone):
             raise InputError(f"max_length is {encoder.max_length}, but the context of {self.model} has {self.context} places; give a "
                              "max_length of at most that.")
 
+    def shard(self, mesh: Any) -> None:
+        """By decoder layers, and what is left as one group."""
+        from torch.distributed.fsdp import fully_shard
+
+        for layer in getattr(*self._stack):
+            fully_shard(layer, mesh=mesh)
+        fully_shard(self.network, mesh=mesh)
+
     # ---- operations ---------------------------------------------------------------------------------------------------------------
 
     def predict(self, batch: Batch) -> Tensor:
@@ -250,9 +258,14 @@ class CausalLM(Backbone):
         raise InputError(f"{type(self.network).__name__} has no list of {count} decoder layers, so nothing can stop at one of them.")
 
     @property
+    def decoder_layers(self) -> nn.ModuleList:
+        """The decoder layers, in their order."""
+        return getattr(*self._stack)
+
+    @property
     def layers(self) -> int:
         """Number of decoder layers."""
-        return len(getattr(*self._stack))
+        return len(self.decoder_layers)
 
     def hidden(self, batch: Batch, layer: int) -> Tensor:
         """Output `[B, L, D]` of decoder layer `layer` (0-based; negative from the end); the layers after it are not computed.

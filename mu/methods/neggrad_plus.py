@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mu.backbones import Backbone
 from mu.errors import InputError
-from mu.loader import concatenate
+from mu.methods._joint import predictions
 from mu.module import Part, UnlearningModule
 from mu.plan import Paired
 
@@ -47,25 +47,7 @@ class NegGradPlus(UnlearningModule):
 
     def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
         assert forget is not None and retain is not None
-        of_forget, of_retain = self.predictions(forget, retain)
+        of_forget, of_retain = predictions(self.backbone, forget, retain)
         descent = self.reduce(self.backbone.loss(retain, prediction=of_retain), retain)
         ascent = self.reduce(self.backbone.loss(forget, prediction=of_forget), forget)
         return {"retain": self.retain_weight * descent, "forget": -(1 - self.retain_weight) * ascent}
-
-    def predictions(self, forget: Part, retain: Part) -> tuple[Tensor, Tensor]:
-        """Both parts' predictions, by one forward pass where that changes nothing.
-
-        Batch norm in train mode would mix the parts' statistics, and sequences of two lengths cannot be joined.
-        """
-        mixes = any(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and layer.training for layer in self.backbone.modules())
-        if mixes or not _alike(forget, retain):
-            return self.backbone.predict(forget), self.backbone.predict(retain)
-        of_forget, of_retain = self.backbone.predict(concatenate(forget, retain)).split([len(forget["index"]), len(retain["index"])])
-        return of_forget, of_retain
-
-
-def _alike(a: Part, b: Part) -> bool:
-    """Whether the samples of two parts have the same entries of the same shapes."""
-    shapes = [{name: value.shape[1:] for name, value in part.items() if isinstance(value, Tensor) and value.dim() and name != "padded"}
-              for part in (a, b)]
-    return shapes[0] == shapes[1]

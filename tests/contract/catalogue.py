@@ -18,7 +18,7 @@ import torch
 import mu.methods
 import tasks
 from mu.answers import OtherAnswer
-from mu.backbones import Backbone, CausalLM, ClassConditionalDiffusion, Classifier, Regressor, TextToImage
+from mu.backbones import Backbone, CausalLM, ClassConditionalDiffusion, Classifier, LoRA, Regressor, TextToImage
 from mu.data import UnlearningDataModule
 from mu.edit import Edit
 from mu.module import UnlearningModule
@@ -68,6 +68,9 @@ SETTINGS: dict[str, Setting] = {
     "FisherForgetting": Setting(lambda: {"batch_size": 10}, epochs=1),
     "FisherForgettingReference": Setting(lambda: {"batch_size": 10}, epochs=1),
     "InfluenceReference": Setting(epochs=1, seeded=False),
+    # the dual variable is to move within two epochs
+    "PDU": Setting(lambda: {"dual_warmup_epochs": 0}),
+    "PDUReference": Setting(lambda: {"dual_warmup_epochs": 0}),
     "PruneFineTune": Setting(by_kind=dict.fromkeys(("regressor", "causal_lm", "mixture"), _conv_linear)),
     "RandomLabel": Setting(by_kind={"regressor": _gaussian}),
     "SalUn": Setting(by_kind={"regressor": _gaussian}),
@@ -78,7 +81,9 @@ SETTINGS: dict[str, Setting] = {
     "SCRUBWorstCase": Setting(lambda: {"msteps": 0}),
     "SSD": Setting(lambda: {"alpha": 1.0, "forget_batch_size": 10, "all_batch_size": 10}, epochs=1),
     "UCE": Setting(epochs=1, seeded=False),  # neither shuffles nor draws
+    "ULD": Setting(lambda: {"lora": LoRA(rank=2, dropout=0.0)}),  # dropout is outside the promise about ranks
     "UNSIR": Setting(lambda: {"noise_size": 8, "noise_steps": 3}, task={"selector": tasks.ByClass([3, 5])}),
+    "WHP": Setting(lambda: {"reinforce_epochs": 1, "reinforce_lr": 0.01}),
 }
 
 KINDS: dict[str, tuple[type[Backbone], Callable[..., Backbone], Callable[..., UnlearningDataModule]]] = {

@@ -1,0 +1,108 @@
+"""Quantisation: does rounding the weights bring back what was forgotten?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from callbacks import scored as scores
+from callbacks.base import Evaluated, Suite, module_of, run_folder
+from callbacks.scored import Scores
+from mu.errors import InputError
+from mu.metric_graph import Metric
+from mu.module import UnlearningModule
+from mu.quantise import Quantised, check, quantised
+from mu.results import Result
+
+
+class Quantisation(Suite):
+    """Scores copies of the served model whose linear weights are rounded to nearest, beside the model itself. Works for every backbone
+    with a linear layer.
+
+    `quantisation` is the score on the forget part under the number of bits that brings most back (accuracy in percent; the loss where a
+    domain has no accuracy). It is a level, so an untouched model has the highest. Parts:
+
+    - `quantisation/intB/SCORE/PART`: every score with B bits on every part; the detail has it before. So for every metric of `metrics`;
+    - `quantisation/returned`: (after - before) / (original - before) on forget, in percent, for those bits. Only where the original's
+      scores are known (kept when the fit began with this suite, or the reference's) and something had been lost;
+    - `quantisation/robustness`: min(q, 1), q = accuracy before / after with the fewest bits (OpenUnlearning, 2025, arXiv 2506.12618).
+
+    Copies are made on every rank alike, without any draw; scores are shared out and gathered.
+
+    Args:
+        bits: of each copy.
+        group: weights that share a scale, below 8 bits; from 8 bits on it is the whole output channel.
+        embeddings: round token embeddings too.
+        head: round the output matrix of a language model too.
+        parts: of the split; `forget` is among them.
+        metrics: further metrics of a language model, on the sets that they name.
+    """
+
+    def __init__(
+        self, bits: Sequence[int] = (8, 4), group: int = 128, embeddings: bool = False, head: bool = False,
+        parts: Sequence[str] = ("forget", "retain"), metrics: list[Metric] | None = None,
+    ) -> None:
+        if not bits or len(set(bits)) < len(bits):
+            raise InputError(f"Quantisation takes different numbers of bits, at least one, not {list(bits)}.")
+        if "forget" not in parts:
+            raise InputError("Quantisation asks what comes back of the forget part, so `forget` must be among its parts.")
+        for number in bits:
+            check(number, group)
+        self.bits, self.group, self.embeddings, self.head = list(bits), group, embeddings, head
+        self.parts, self.metrics = list(parts), metrics or []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score the original while it is there."""
+        module = module_of(pl_module)
+        with module.stopwatch("evaluation"):
+            scores.keep_original(run_folder(trainer), module, ["forget"], "Quantisation")
+
+    def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
+        """See the class."""
+        served = module.served()
+        before = self._scores(served, module)
+        original = scores.original(run_folder(module.trainer), module, "forget", before["forget"], "Quantisation")
+        graph = scores.graph_of(served, module, scores.texts_of(module, "a metric of Quantisation").sets) if self.metrics else None
+        forget, parts, details = {}, [], {}
+        for bits in self.bits:
+            copy = quantised(served, bits, self.group, self.embeddings, self.head)
+            details[bits] = self._budget(bits, copy)
+            after = self._scores(copy.backbone, module)
+            forget[bits] = after["forget"]
+            for part, score in ((part, score) for part in self.parts for score in before[part] if score != "index"):
+                parts.append(Result(f"quantisation/int{bits}/{score}/{part}", scores.shown(score, after[part][score]), None, part,
+                                    scores.unit(score), {"before": scores.shown(score, before[part][score]), **details[bits]}))
+            if graph is not None:
+                other = graph.of(copy.backbone)
+                parts += [Result(f"quantisation/int{bits}/{metric.name}", other.value(metric).value, None, "", "",
+                                 {"before": graph.value(metric).value, **details[bits]}) for metric in self.metrics]
+        return [*self._headline(before["forget"], forget, original, details), *parts]
+
+    def _headline(self, before: Scores, after: dict[int, Scores], original: Scores | None, details: dict[int, dict[str, Any]]
+                  ) -> list[Result]:
+        main = scores.headline(before)
+        lower = main in scores.LOWER
+        levels = {bits: scores.shown(main, found[main]) for bits, found in after.items()}
+        worst = (min if lower else max)(self.bits, key=lambda bits: levels[bits])
+        was = scores.shown(main, before[main])
+        known = {"before": was, **({} if original is None else {"original": scores.shown(main, original[main])})}
+        detail = {**known, "score": main, **details[worst], **{f"int{bits}": level for bits, level in levels.items()}}
+        found = [Result("quantisation", levels[worst], lower, "forget", scores.unit(main), detail),
+                 *scores.returned("quantisation", main, {**known, "after": levels[worst]})]
+        if not lower:
+            fewest = min(self.bits)
+            robustness = 1.0 if levels[fewest] <= was else was / levels[fewest]
+            found.append(Result("quantisation/robustness", robustness, True, "forget", "",
+                                {"before": was, "after": levels[fewest], "bits": fewest}))
+        return found
+
+    def _scores(self, backbone: Any, module: UnlearningModule) -> dict[str, Scores]:
+        return {part: scores.scored(backbone, module, scores.part_of(module, part, "Quantisation")) for part in self.parts}
+
+    def _budget(self, bits: int, copy: Quantised) -> dict[str, Any]:
+        """What was done to the weights."""
+        grid = {"bits": bits, "scale_over": "output channel" if bits >= 8 else f"{self.group} weights", "rounding": "to nearest"}
+        return {**grid, "rounded_weights": copy.weights, "of_weights": copy.total, "mean_move": copy.moved, "embeddings": self.embeddings,
+                "head": self.head}

@@ -1,0 +1,177 @@
+"""Relearning: what comes back when a model is fine-tuned on a little of what it was made to forget.
+
+Hu, Fu, Wu and Smith, "Jogging the memory of unlearned models through targeted relearning attacks", ICLR 2025, arXiv 2406.13356. From the
+unlearned weights θ, n steps of an ordinary optimizer on
+
+    min_θ  Σ_{i ∈ S} ℓ(x_i; θ) / Σ_{i ∈ S} w_i,    S ⊂ forget, |S| = k,
+
+ℓ the loss that the model was trained with and w its weight (labelled tokens; 1 elsewhere). What returns on forget \\ S was still there;
+on S itself, anything that can learn gains.
+
+Defaults: k = 10 and 20 steps are the small end of what the papers try (5 to 1,000 examples, dozens of steps). AdamW at 1e-4 lies between
+the 1e-5 at which models of billions of weights are fine-tuned whole and the 2e-4 at which adapters are; smaller models need more. An attack
+that is too weak finds nothing, so the rate belongs beside the number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from mu import draws
+from mu.copies import separate_copy
+from mu.errors import InputError, RunError
+from mu.loader import fetch
+from mu.recorded import Recorded, spec_of
+
+if TYPE_CHECKING:
+    from mu.backbones import Backbone
+
+
+@dataclass(frozen=True)
+class Relearned:
+    """A model after the attack.
+
+    Attributes:
+        backbone: the copy that was fine-tuned, in eval mode.
+        positions: `[k]` int64, ascending: which samples of the dataset it was shown.
+        losses: the loss at each step, before the step.
+        weights: number of weights that were trained.
+    """
+
+    backbone: Any
+    positions: np.ndarray
+    losses: tuple[float, ...]
+    weights: int
+
+
+class Relearn(Recorded):
+    """Fine-tunes a copy of a model on a few samples. Works for every backbone; the model itself is left as it is.
+
+    The copy trains what the model trains: all of its weights or a part of them, its adapters alone where it has some, and every weight
+    where none is marked as trainable. All layers are in eval mode, so that no statistics of ten examples get into a batch norm, and
+    nothing is drawn but by `prepare`: ranks that do the same work get the same weights.
+
+    Args:
+        examples: k, how many samples are shown; drawn by `seed`.
+        steps: n, optimizer steps.
+        optimizer: makes the optimizer from the trainable weights.
+        batch_size: samples in a step; None shows all k in each.
+        seed: decides which samples, their order, and what `prepare` draws for them.
+    """
+
+    def __init__(
+        self, examples: int = 10, steps: int = 20, optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-4),
+        batch_size: int | None = None, seed: int = 0,
+    ) -> None:
+        if min(examples, steps, 1 if batch_size is None else batch_size) < 1:
+            raise InputError(f"relearning takes at least one example, one step and one sample in a step, not {examples}, {steps} and "
+                             f"{batch_size}.")
+        self.examples, self.steps, self.make_optimizer = examples, steps, optimizer
+        self.batch_size, self.seed = batch_size, seed
+
+    def __call__(
+        self, backbone: Backbone, dataset: Any, precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> Relearned:
+        """Attack.
+
+        Args:
+            backbone: what `served()` gives; its weights, their gradients and modes stay as they are.
+            dataset: has `indices`, as a task's datasets do.
+            precision: makes the context of a forward pass.
+
+        Raises:
+            InputError: when the dataset has fewer samples than `examples`, or the model no weight to train.
+            RunError: when the loss is no longer finite.
+        """
+        positions = self.chosen(np.asarray(dataset.indices))
+        with torch.inference_mode(False), torch.enable_grad():
+            copy, weights = trainable_copy(backbone)
+            optimizer = self.make_optimizer(weights)
+            losses = []
+            for step in range(self.steps):
+                part = _own(self._batch(dataset, positions, step), weights[0].device)
+                optimizer.zero_grad(set_to_none=True)
+                with precision():
+                    with torch.no_grad():
+                        part = copy.prepare(part, self.seed)
+                    summed, weight = copy.loss(part)
+                    loss = summed.sum() / weight.sum().clamp_min(1e-12)
+                losses.append(self._finite(loss, step))
+                loss.backward()
+                optimizer.step()
+        for parameter in weights:
+            parameter.grad = None
+        copy.eval()
+        return Relearned(copy, positions, tuple(losses), sum(weight.numel() for weight in weights))
+
+    def chosen(self, indices: np.ndarray) -> np.ndarray:
+        """Positions of the examples, ascending; they depend on the samples' stable indices and the seed alone."""
+        if len(indices) < self.examples:
+            raise InputError(f"relearning takes {self.examples} examples of a part that has {len(indices)}; take fewer.")
+        drawn = draws.uniform(self.seed, torch.as_tensor(indices), 0, "relearning", 1)[:, 0]
+        return np.sort(drawn.argsort(stable=True)[: self.examples].numpy())
+
+    def _batch(self, dataset: Any, positions: np.ndarray, step: int) -> dict[str, Any]:
+        """What a step shows: the examples in an order that is drawn anew each time all have been shown."""
+        count = len(positions)
+        size = min(self.batch_size or count, count)
+        shown = np.arange(step * size, (step + 1) * size)
+        index, rounds = torch.as_tensor(np.asarray(dataset.indices)[positions]), shown // count
+        orders = {turn: draws.uniform(self.seed, index, turn, "relearning-order", 1)[:, 0].argsort(stable=True).numpy()
+                  for turn in np.unique(rounds).tolist()}
+        rows = np.asarray([positions[orders[turn][place]] for turn, place in zip(rounds.tolist(), (shown % count).tolist(), strict=True)])
+        return {**fetch(dataset, rows), "visit": torch.as_tensor(rounds, dtype=torch.int64)}
+
+    def _finite(self, loss: Tensor, step: int) -> float:
+        value = loss.item()
+        if not math.isfinite(value):
+            raise RunError(f"relearning diverged: its loss is {value} at step {step}; lower the learning rate of the attack's optimizer.")
+        return value
+
+    def budget(self) -> dict[str, Any]:
+        """What the attack may do, as plain data: it must stand beside every number."""
+        made: Any = spec_of(self.make_optimizer)
+        made = made if isinstance(made, dict) else {}
+        name, rate = str(made.get("class_path", "own")).rpartition(".")[2], made.get("init_args", {}).get("lr")
+        return {"examples": self.examples, "steps": self.steps, "batch_size": min(self.batch_size or self.examples, self.examples),
+                "optimizer": name if rate is None else f"{name} {rate:g}", "attack_seed": self.seed}
+
+
+def trainable_copy(backbone: Backbone) -> tuple[Any, list[nn.Parameter]]:
+    """A copy in eval mode, and the weights of it that are to be trained; weights that are not are the model's own.
+
+    Gradient checkpointing, which transformers and diffusers do in train mode only, stays on for the layers that have it.
+
+    Raises:
+        InputError: when the model has no weight.
+    """
+    own = [weight for weight in backbone.parameters() if weight.requires_grad]
+    kept = [weight for weight in backbone.parameters() if own and not weight.requires_grad]
+    copy = separate_copy(backbone, kept).eval()
+    if not own:
+        copy.requires_grad_(True)
+    weights = [weight for weight in copy.parameters() if weight.requires_grad]
+    if not weights:
+        raise InputError(f"{type(backbone).__name__} has no weight to fine-tune, so relearning has nothing to attack.")
+    for weight in weights:
+        weight.grad = None
+    for layer in copy.modules():
+        if getattr(layer, "gradient_checkpointing", False):
+            layer.training = True  # of this layer alone, so its dropout stays off
+    return copy, weights
+
+
+def _own(part: Any, device: torch.device) -> Any:
+    """A batch of tensors made here and now: one made under inference mode cannot take part in autograd."""
+    if isinstance(part, Tensor):
+        return part.detach().to(device, copy=True)
+    return {name: _own(value, device) for name, value in part.items()} if isinstance(part, dict) else part

@@ -1,0 +1,19 @@
+"""PDU with the mask of its released code, with which its tables were made."""
+
+from torch import Tensor
+
+from mu.backbones import Summed
+from mu.methods.pdu import PDU
+from mu.module import Part
+from mu.token_losses import logit_margin
+
+
+class PDUReference(PDU):
+    """The unshifted labels say which logits count: not those that predict the first answer token, but those after the answer's last.
+
+    Arguments as in PDU; the dual variable moves once a step here too.
+    """
+
+    def margin(self, forget: Part, prediction: Tensor) -> Summed:
+        labels = forget["labels"]
+        return logit_margin(prediction[:, : labels.shape[1]], labels)

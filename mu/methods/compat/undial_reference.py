@@ -1,0 +1,42 @@
+"""UNDIAL as OpenUnlearning has it, with which its tables were made.
+
+The mean is over *all* positions of the batch: those of prompt and padding distil the original, which is a retain term in disguise. At them
+the label −100 serves as an index, so that entry V − 100 of the vocabulary is lowered where there is no true token.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mu.backbones import Summed
+from mu.encoding import IGNORED
+from mu.methods.undial import UNDIAL
+from mu.module import Part
+from mu.token_losses import undial
+
+_FILL = {"input_ids": 0, "attention_mask": 0, "labels": IGNORED}
+
+
+class UNDIALReference(UNDIAL):
+    """UNDIAL without a mask; arguments as there. Forget sequences are padded to the longest of the optimizer's whole step."""
+
+    def forget_loss(self, forget: Part, prediction: Tensor) -> Summed:
+        logits, labels = self.model.token_logits(forget, prediction)
+        wrapped = labels.where(labels != IGNORED, (IGNORED + logits.shape[-1]) % logits.shape[-1])
+        return undial(logits, self.original_logits(forget), wrapped, self.beta)
+
+    def forget_total(self, forget: Part) -> Part:
+        return {**forget, "total": forget["count"] * (forget["labels"].shape[1] - 1)} if "count" in forget else forget
+
+    def ready(self, batch: Mapping[str, Any]) -> tuple[Part | None, Part | None]:
+        """Padding counts here, so it must not depend on how the step is divided among ranks and accumulated batches."""
+        forget, retain = super().ready(batch)
+        if forget is None or "step" not in forget or self.task is None:
+            return forget, retain
+        data: Any = self.task.datasets["forget"]
+        place = {index: position for position, index in enumerate(data.indices.tolist())}
+        width = max(len(data.pair(place[int(index)])[0]) for index in forget["step"].index)
+        missing = width - forget["labels"].shape[1]
+        return {**forget, **{name: pad(forget[name], (0, missing), value=fill) for name, fill in _FILL.items()}}, retain

@@ -1,0 +1,528 @@
+"""CausalLM: the loss is transformers' own, the mask alone says what is padding, and generation does not depend on the batch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from mu.backbones import CausalLM
+from mu.backbones.lora import LoRA
+from mu.encoding import IGNORED
+from mu.errors import InputError
+from mu.loader import concatenate
+from mu.methods import FineTune, GradientAscent
+from mu.reference import frozen_copy
+from tests import doubles_text
+from tests.doubles_text import causal_lm, folder, mixture, people
+from tests.helpers import different, digits, distance, fit, weights
+
+END = 2
+KINDS = {"llama": causal_lm, "mixtral": mixture}
+Make = Callable[..., CausalLM]
+
+
+def part(rows: list[int] | None = None, name: str = "forget") -> dict[str, Any]:
+    """Some of the people's rows: sequences of unequal lengths."""
+    task = people()
+    task.setup()
+    data: Any = task.datasets[name]
+    return data.__getitems__(rows or [0, 1, 2, 3])
+
+
+def alone(batch: Mapping[str, Any], row: int) -> dict[str, Tensor]:
+    """One row, without its padding."""
+    length = int(batch["attention_mask"][row].sum())
+    return {name: batch[name][row : row + 1, :length] for name in ("input_ids", "attention_mask", "labels")}
+
+
+def by_hand(backbone: CausalLM, batch: Mapping[str, Any]) -> list[list[float]]:
+    """−log p of every labelled token of every row, in double precision, one row at a time."""
+    found = []
+    for row in range(len(batch["labels"])):
+        one = alone(batch, row)
+        logs = backbone.predict(one)[0].double().log_softmax(-1)
+        labels = one["labels"][0].tolist()
+        found.append([-logs[place - 1, label].item() for place, label in enumerate(labels) if place and label != IGNORED])
+    return found
+
+
+# ---- losses -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@torch.no_grad()
+def test_the_token_mean_is_that_of_transformers(kind: str) -> None:
+    """Mutations: labels are not shifted; padding counts; the mean is over sequences."""
+    backbone, batch = KINDS[kind]().eval(), part()
+    assert len(set(batch["attention_mask"].sum(1).tolist())) > 1
+    summed, count = backbone.loss(batch)
+    network: Any = backbone.network
+    theirs = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]).loss
+    assert summed.sum() / count.sum() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_every_row_has_the_loss_that_it_has_alone() -> None:
+    backbone, batch = causal_lm().eval(), part()
+    hand = by_hand(backbone, batch)
+    summed, count = backbone.loss(batch)
+    assert summed.tolist() == pytest.approx([sum(row) for row in hand], rel=1e-5)
+    assert count.tolist() == [len(row) for row in hand]
+    assert torch.equal(backbone.nll(batch), summed)
+    nll, mask = backbone.token_nll(batch)
+    assert nll.shape == mask.shape == batch["labels"].shape
+    assert (nll[:, 0] == 0).all() and (mask[:, 0] == 0).all()
+    assert nll[mask.bool()].tolist() == pytest.approx([value for row in hand for value in row], rel=1e-4)
+    assert torch.equal(mask[:, 1:].bool(), batch["labels"][:, 1:] != IGNORED)
+
+
+@torch.no_grad()
+def test_reductions() -> None:
+    """Against double precision, with unequal lengths. Mutation: `sequence_mean` divides by the longest sequence."""
+    batch = part()
+    batch |= {"count": torch.tensor(4.0), "total": (batch["labels"][:, 1:] != IGNORED).sum().float()}
+    hand = by_hand(causal_lm().eval(), batch)
+    wanted = {"token_mean": sum(map(sum, hand)) / sum(map(len, hand)), "sequence_sum": sum(map(sum, hand)) / 4,
+              "sequence_mean": sum(sum(row) / len(row) for row in hand) / 4}
+    wanted["micro"] = wanted["token_mean"]
+    for name, value in wanted.items():
+        module = FineTune(causal_lm().eval(), reduction=name)
+        assert module.reduce(module.backbone.loss(batch), batch).item() == pytest.approx(value, rel=1e-5), name
+    assert len({round(value, 4) for value in wanted.values()}) == 3
+
+
+@torch.no_grad()
+def test_rows_that_are_padded_count_for_nothing() -> None:
+    backbone, batch = causal_lm().eval(), part()
+    real = backbone.loss(batch)
+    padded = {**batch, "padded": torch.tensor([False, True, False, False])}
+    for found, wanted in zip(backbone.loss(padded), real, strict=True):
+        assert found.tolist() == [0.0 if row == 1 else value for row, value in enumerate(wanted.tolist())]
+    other = backbone.predict(batch).roll(1, -1)
+    assert backbone.divergence(other, backbone.predict(batch), padded)[0][1] == 0
+
+
+@torch.no_grad()
+def test_a_wider_prediction_is_cut_to_the_batch() -> None:
+    """One forward over forget and retain, of other lengths. Mutation: logits of another width are compared as they are."""
+    backbone = causal_lm().eval()
+    short, long = part([1, 3], "forget"), part([0, 2, 4], "retain")
+    if short["labels"].shape[1] > long["labels"].shape[1]:
+        short, long = long, short
+    assert short["labels"].shape[1] < long["labels"].shape[1]
+    joint = backbone.predict(concatenate(short, long)).split([len(short["index"]), len(long["index"])])
+    for batch, logits in zip((short, long), joint, strict=True):
+        own = backbone.predict(batch)
+        for found, wanted in ((backbone.loss(batch, logits), backbone.loss(batch)), (backbone.token_nll(batch, logits),
+                              backbone.token_nll(batch)), (backbone.divergence(logits.roll(1, -1), logits, batch),
+                              backbone.divergence(own.roll(1, -1), own, batch))):
+            for a, b in zip(found, wanted, strict=True):
+                assert torch.allclose(a, b, atol=1e-4)
+        scores = backbone.scores(batch, logits)
+        assert torch.allclose(scores["loss"], backbone.scores(batch)["loss"], atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("where", ["labels", "attention", "all"])
+def test_the_divergence_is_summed_over_the_named_positions(where: Any) -> None:
+    """KL(teacher ‖ student), in loops. Mutations: the direction; the positions are shifted by one."""
+    backbone, batch = causal_lm(divergence_mask=where).eval(), part()
+    teacher, student = backbone.predict(batch), backbone.predict(batch).roll(1, -1)
+    summed, count = backbone.divergence(student, teacher, batch)
+    p, q = teacher.double().log_softmax(-1), student.double().log_softmax(-1)
+    kl = (p.exp() * (p - q)).sum(-1)
+    width = batch["labels"].shape[1]
+    chosen = {"labels": lambda row, t: t + 1 < width and batch["labels"][row, t + 1] != IGNORED,
+              "attention": lambda row, t: batch["attention_mask"][row, t] == 1, "all": lambda row, t: True}[where]
+    for row in range(4):
+        places = [t for t in range(width) if chosen(row, t)]
+        assert summed[row].item() == pytest.approx(sum(kl[row, t].item() for t in places), rel=1e-4)
+        assert count[row] == len(places)
+    assert backbone.divergence(teacher, teacher, batch)[0].abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_an_end_token_within_a_sequence_hides_nothing() -> None:
+    """The pad token is the end token, as in many models. Mutation: the mask is `ids != pad`."""
+    backbone = causal_lm().eval()
+    backbone.tokenizer.pad_token = backbone.tokenizer.eos_token
+    ids = torch.tensor([[1, 7, END, 9, 11, END]])
+    labels = torch.tensor([[IGNORED, IGNORED, END, 9, 11, END]])
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    unmasked = backbone.network(input_ids=ids).logits
+    assert torch.allclose(backbone.predict(batch), unmasked, atol=1e-6)
+    assert backbone.loss(batch)[1] == 4
+    hidden_end = backbone.predict({**batch, "attention_mask": (ids != END).long()})
+    assert not torch.allclose(hidden_end[:, 3], unmasked[:, 3], atol=1e-4)
+    made = people()
+    made.setup()
+    pair = made.encoder.pair("who is it </s> ada ?", "it is ada </s> and bert")
+    assert pair[0].count(END) == 3 and pair[1].count(END) == 2
+
+
+# ---- inside -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@torch.no_grad()
+def test_hidden_states_are_those_of_transformers(kind: str) -> None:
+    """Mutations: the state before a layer; layers after it are computed; the model stays cut off."""
+    backbone, batch = causal_lm(model=folder(kind, 3)).eval(), part()
+    network: Any = backbone.network
+    theirs = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True).hidden_states
+    before = backbone.predict(batch)
+    ran: list[int] = []
+    hooks = [layer.register_forward_hook(lambda *_, n=n: ran.append(n)) for n, layer in enumerate(network.model.layers)]
+    for layer in (0, 1, -2):
+        assert torch.allclose(backbone.hidden(batch, layer), theirs[layer % 3 + 1], atol=1e-6)
+    assert ran == [0, 0, 1, 0, 1]
+    for hook in hooks:
+        hook.remove()
+    assert torch.allclose(network.model.norm(backbone.hidden(batch, -1)), theirs[3], atol=1e-6)
+    assert backbone.layers == 3
+    assert torch.equal(backbone.predict(batch), before)
+    for layer in (3, -4):
+        with pytest.raises(InputError, match=f"there is no layer {layer}; the model has 3"):
+            backbone.hidden(batch, layer)
+
+
+def test_a_gradient_through_a_hidden_state_stays_below_it() -> None:
+    backbone = causal_lm(model=folder("llama", 3))
+    backbone.hidden(part(), 1).square().sum().backward()
+    moved = {name.split(".")[2] for name, p in backbone.network.named_parameters() if p.grad is not None and "layers" in name}
+    assert moved == {"0", "1"}
+
+
+# ---- generation -------------------------------------------------------------------------------------------------------------------
+
+
+def prompts() -> list[list[int]]:
+    task = people()
+    task.setup()
+    asked = [str(row["question"]) for row in task.sets["forget"].rows[:7]]
+    return [task.encoder.prompt(question) for question in [*asked, "what ?", "where does ada live in that town named oslo ?"]]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_generation_does_not_depend_on_the_batch(kind: str) -> None:
+    """Mutations: padding on the right; answers in the order of lengths; padding that attention sees."""
+    backbone, asked = KINDS[kind]().eval(), prompts()
+    assert len({len(ids) for ids in asked}) > 2
+    single = [backbone.generate([ids], 12)[0] for ids in asked]
+    for size in (2, 4, 32):
+        assert backbone.generate(asked, 12, batch_size=size) == single
+    assert len(set(single)) > 3
+    assert all(single)
+
+
+@torch.no_grad()
+def test_generation_is_greedy() -> None:
+    backbone, ids = causal_lm().eval(), prompts()[0]
+    grown = list(ids)
+    for _ in range(12):
+        tokens = torch.tensor([grown])
+        grown.append(int(backbone.predict({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})[0, -1].argmax()))
+        if grown[-1] == END:
+            break
+    assert backbone.generate([ids], 12) == [backbone.tokenizer.decode(grown[len(ids):], skip_special_tokens=True)]
+
+
+def test_answers_end_at_stop_strings_and_at_the_end_token() -> None:
+    """Mutations: the stop string stays in the answer; a finished row's padding does."""
+    backbone, asked = causal_lm().eval(), prompts()
+    whole = backbone.generate(asked, 12)
+    word = whole[0].split()[5]
+    stopped = backbone.generate(asked, 12, stop=[word, "no such words"])
+    assert stopped == [text.split(word)[0] for text in whole]
+    assert stopped[0] != whole[0]
+    words = backbone.tokenizer.convert_tokens_to_ids
+    assert backbone.finished([words("ada"), words("makes"), END, words("boats")]) == "ada makes"
+    assert backbone.finished([words("ada"), words("makes")], stop=["makes"]).strip() == "ada"
+
+
+def test_no_pad_token_is_needed() -> None:
+    backbone, asked = causal_lm().eval(), prompts()
+    wanted = backbone.generate(asked, 6)
+    bare = causal_lm().eval()
+    bare.tokenizer.pad_token = None
+    assert bare.generate(asked, 6) == wanted
+
+
+# ---- what is trained --------------------------------------------------------------------------------------------------------------
+
+
+def trained(backbone: CausalLM) -> set[str]:
+    return {name for name, weight in backbone.network.named_parameters() if weight.requires_grad}
+
+
+def test_parts_are_regular_expressions() -> None:
+    """Mutation: the expression must match the whole name."""
+    assert trained(causal_lm()) == {name for name, _ in causal_lm().network.named_parameters()}
+    chosen = causal_lm(part=[r"layers\.1\.mlp", "norm.weight$"])
+    assert {name for name in trained(chosen) if "mlp" in name} == {f"model.layers.1.mlp.{name}_proj.weight" for name in ("gate", "up", "down")}
+    assert {name for name in trained(chosen) if "mlp" not in name} == {
+        "model.norm.weight", *(f"model.layers.{n}.{name}_layernorm.weight" for n in (0, 1) for name in ("input", "post_attention"))}
+    for wrong in ("attn2", ["mlp2", "nothing"]):
+        with pytest.raises(InputError, match=r"names no weight of the model; names are like model\.embed_tokens\.weight"):
+            causal_lm(part=wrong)
+    with pytest.raises(InputError, match="is not a regular expression"):
+        causal_lm(part="layers.[")
+
+
+def test_only_the_part_moves() -> None:
+    module = GradientAscent(causal_lm(part=r"layers\.1\."), optimizer=lambda params: torch.optim.SGD(params, lr=0.1, weight_decay=0.1))
+    before = weights(module.backbone)
+    fit(module, people(), 1)
+    assert {name.split(".")[3] for name in different(before, weights(module.backbone))} == {"1"}
+    assert all(".layers.1." in name for name in different(before, weights(module.backbone)))
+
+
+def adapted(**changes: Any) -> CausalLM:
+    return causal_lm(**{"lora": LoRA(rank=2, alpha=4), "part": "self_attn", **changes})
+
+
+@torch.no_grad()
+def test_adapters_begin_as_the_original() -> None:
+    """The names are those of peft's own. Mutations: the base is trained too; A depends on the global seed."""
+    backbone, batch = adapted().eval(), part()
+    names = {f"model.layers.{n}.self_attn.{name}_proj.lora_{side}.default.weight" for n in (0, 1) for name in "qkvo" for side in "AB"}
+    assert trained(backbone) == names
+    assert set(backbone.network.state_dict()) >= names
+    assert torch.equal(backbone.predict(batch), causal_lm().eval().predict(batch))
+    torch.manual_seed(3)
+    assert different(weights(adapted()), weights(backbone)) == []
+    assert different(weights(adapted(lora=LoRA(rank=2, alpha=4, init_seed=1))), weights(backbone))
+    assert all("mlp" in name for name in trained(adapted(part=["mlp", "embed_tokens", "lm_head"])))
+    with pytest.raises(InputError, match="no linear or convolution layer in the part"):
+        adapted(part="norm")
+
+
+def test_with_adapters_the_reference_is_the_base() -> None:
+    """Mutations: the reference follows the adapters; the base moves; the base is held twice."""
+    class WithReference(GradientAscent):
+        needs_reference = True  # type: ignore[assignment]
+
+    module = WithReference(adapted(), optimizer=lambda params: torch.optim.SGD(params, lr=0.5))
+    before, batch = weights(module.backbone), part()
+    fit(module, people(), 2)
+    moved = different(before, weights(module.backbone))
+    assert moved and all(".lora_" in name for name in moved)
+    assert module.reference is not None
+    with torch.no_grad():
+        assert torch.equal(module.reference.predict(batch), causal_lm().eval().predict(batch))
+        assert not torch.allclose(module.backbone.eval().predict(batch), module.reference.predict(batch), atol=1e-3)
+    copy = frozen_copy(module.backbone)
+    shared = {weight.data_ptr() for name, weight in module.backbone.named_parameters() if ".lora_" not in name}
+    assert shared <= {weight.data_ptr() for weight in copy.parameters()}
+
+
+# ---- weights ----------------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def other(**changes: Any) -> str:
+    """A model of other weights, or of another shape, in a folder, with its tokenizer."""
+    import tempfile
+
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    place = tempfile.mkdtemp(prefix="mu-test-")
+    config = AutoConfig.from_pretrained(folder())
+    config.update(changes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        AutoModelForCausalLM.from_config(config).save_pretrained(place)
+    doubles_text.tokenizer().save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Make], tuple[str, dict[str, Tensor]]]:
+    """A checkpoint of a fit of a model, and the weights at its end."""
+
+    def made(make: Make) -> tuple[str, dict[str, Tensor]]:
+        place = tmp_path_factory.mktemp("run")
+        module = GradientAscent(make(), optimizer=lambda params: torch.optim.SGD(params, lr=0.1))
+        fit(module, people(), 1, callbacks=[ModelCheckpoint(place / "checkpoints", save_last=True)])
+        return str(place), weights(module.backbone)
+
+    return made
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_weights_come_from_another_model(tied: bool, form: str) -> None:
+    """Mutation: of a model whose output matrix is its embedding, the file has one name, and the other is taken as missing."""
+    place = other(tie_word_embeddings=tied)
+    whole = CausalLM(place)
+    twin = CausalLM(other(tie_word_embeddings=tied, initializer_range=0.3), weights=place if form == "folder" else f"{place}/model.safetensors")
+    assert different(weights(twin), weights(whole)) == []
+    assert (twin.network.lm_head.weight is twin.network.model.embed_tokens.weight) == tied  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("make", [causal_lm, mixture, adapted, functools.partial(causal_lm, model=None)],
+                         ids=["llama", "mixtral", "lora", "tied"])
+def test_weights_come_from_a_run(run: Any, make: Any) -> None:
+    if isinstance(make, functools.partial):
+        make = functools.partial(causal_lm, model=other(tie_word_embeddings=True))
+    place, end = run(make)
+    assert different(weights(make(weights=place)), end) == []
+    assert different(weights(make()), end)
+
+
+def test_adapters_are_put_on_the_weights_of_a_run(run: Any) -> None:
+    """Mutation: a layer that has an adapter keeps its old weights, because they stand one level deeper."""
+    place, end = run(causal_lm)
+    backbone = adapted(weights=place).eval()
+    with torch.no_grad():
+        assert torch.equal(backbone.predict(part()), causal_lm(end).eval().predict(part()))
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"intermediate_size": 32}, r"holds model\.layers\.0\.mlp\..* of shape .* where .* has .*; it was saved for another model"),
+    ({"num_hidden_layers": 3}, r"it has model\.layers\.2\..*, which the model has not"),
+    ({"num_hidden_layers": 1}, r"it lacks model\.layers\.1\."),
+])
+def test_weights_of_another_shape_are_refused(changes: dict[str, int], message: str) -> None:
+    before = weights(causal_lm())
+    with pytest.raises(InputError, match=message):
+        causal_lm(weights=other(**changes))
+    assert different(weights(causal_lm()), before) == []
+
+
+def test_adapters_of_another_base_are_refused(run: Any, tmp_path: Path) -> None:
+    """Those of a run carry their base with them, so its shape tells; a folder of peft's is not taken for weights."""
+    wide, _ = run(functools.partial(adapted, model=other(intermediate_size=32)))
+    with pytest.raises(InputError, match="saved for another model"):
+        adapted(weights=wide)
+    narrow, _ = run(adapted)
+    with pytest.raises(InputError, match=r"lora_A.* of shape \[2, 16\] where .* has \[3, 16\]|saved for another model"):
+        adapted(weights=narrow, lora=LoRA(rank=3))
+    with pytest.raises(InputError, match="with other adapters"):
+        causal_lm(weights=narrow)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="has none of"):
+        causal_lm(weights=str(tmp_path))
+
+
+def test_models_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no config\.json, so it is not a transformers model"):
+        CausalLM(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "no such model"}')
+    with pytest.raises(InputError, match="cannot be read"):
+        CausalLM(str(tmp_path))
+    with pytest.raises(InputError, match="there is no dtype 'float33'"):
+        causal_lm(dtype="float33")
+    with pytest.raises(InputError, match="divergence_mask is 'labelled'; it is labels, attention or all"):
+        causal_lm(divergence_mask="labelled")
+
+
+# ---- new weights ------------------------------------------------------------------------------------------------------------------
+
+
+def test_new_weights_follow_their_seed() -> None:
+    """Mutations: the global generator is used, or moved; `fresh` keeps the old weights."""
+    state = torch.get_rng_state()
+    first = causal_lm(init_seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(11)
+    assert different(weights(first), weights(causal_lm(init_seed=3))) == []
+    assert len(different(weights(first), weights(causal_lm(init_seed=4)))) > 10
+    again = causal_lm(weights=other(), part="mlp").fresh(3)
+    assert different(weights(again), weights(first)) == []
+    assert trained(again) == trained(causal_lm(part="mlp"))
+    assert different(weights(adapted().fresh(3)), weights(adapted(init_seed=3))) == []
+
+
+def test_a_live_network_is_made_anew_too() -> None:
+    network = causal_lm().network
+    backbone = CausalLM(network=network, tokenizer=doubles_text.tokenizer())
+    twin = backbone.fresh(3)
+    assert twin.network is not network
+    assert twin.tokenizer is backbone.tokenizer
+    assert different(weights(twin), weights(backbone.fresh(3))) == []
+    assert len(different(weights(twin), weights(backbone))) > 10
+    assert distance(weights(backbone), weights(causal_lm())) == 0
+
+
+@pytest.mark.parametrize("make", [lambda: deepcopy(causal_lm()), lambda: frozen_copy(causal_lm())])
+def test_copies_share_the_tokenizer(make: Any) -> None:
+    backbone = causal_lm()
+    assert backbone.tokenizer is not None
+    copy = deepcopy(backbone)
+    assert copy.tokenizer is backbone.tokenizer
+    assert frozen_copy(backbone).tokenizer is backbone.tokenizer
+    assert different(weights(make()), weights(backbone)) == []
+    assert copy.network is not backbone.network
+
+
+# ---- memory and precision ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora": LoRA(rank=2), "part": "mlp"}, {"part": r"layers\.1"}], ids=["full", "lora", "part"])
+def test_gradient_checkpointing_gives_the_same_gradients(changes: dict[str, Any]) -> None:
+    """Layers run twice. Mutation: with a frozen embedding, nothing that is recomputed gets a gradient."""
+    found = []
+    for saving in (False, True):
+        backbone = causal_lm(gradient_checkpointing=saving, **changes).train()
+        with torch.no_grad():
+            for name, weight in backbone.network.named_parameters():
+                if "lora_B" in name:
+                    weight.fill_(0.01)  # else A has no gradient
+        ran: list[int] = []
+        decoder: Any = backbone.network.model
+        decoder.layers[1].mlp.register_forward_hook(lambda *_, ran=ran: ran.append(1))
+        summed, count = backbone.loss(part())
+        (summed.sum() / count.sum()).backward()
+        assert len(ran) == 1 + saving
+        found.append({name: weight.grad for name, weight in backbone.network.named_parameters() if weight.grad is not None})
+    assert found[0].keys() == found[1].keys() == trained(causal_lm(**changes))
+    assert all(gradient.abs().max() > 0 for gradient in found[1].values())
+    assert distance(*found) < 1e-6
+
+
+@torch.no_grad()
+def test_half_precision() -> None:
+    """Weights are of the type that is named, losses of single precision. Mutation: log-probabilities in bfloat16 (three digits)."""
+    half, batch = causal_lm(dtype="bfloat16").eval(), part()
+    assert {weight.dtype for weight in half.network.parameters()} == {half.dtype} == {torch.bfloat16}
+    summed, _ = half.loss(batch)
+    assert summed.dtype == torch.float32
+    logits = half.predict(batch)
+    assert summed.tolist() == pytest.approx([sum(row) for row in by_hand(half, batch)], rel=2e-2)
+    exact, labels = half.token_logits(batch, logits.double())
+    wanted = torch.nn.functional.cross_entropy(exact.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+    assert torch.allclose(summed.double(), wanted.view(labels.shape).sum(1), rtol=1e-5)
+    assert summed.tolist() == pytest.approx(causal_lm().eval().loss(batch)[0].tolist(), rel=0.05)
+    assert half.fresh(1).dtype == torch.bfloat16
+    assert causal_lm(dtype="bfloat16", weights=other()).dtype == torch.bfloat16
+    assert len(half.generate(prompts()[:2], 3)) == 2
+
+
+# ---- tasks that do not fit ----------------------------------------------------------------------------------------------------------
+
+
+def test_tasks_that_do_not_fit_are_refused() -> None:
+    """Before the first step. Mutation: ids beyond the embedding end in an error of indices."""
+    with pytest.raises(InputError, match="CausalLM reads token sequences, which Digits does not give"):
+        fit(FineTune(causal_lm()), digits())
+    small = other(vocab_size=30)
+    with pytest.raises(InputError, match=r"the tokenizer has \d+ tokens and the model .* 30; they belong to two models"):
+        fit(FineTune(CausalLM(small)), people())
+    with pytest.raises(InputError, match=r"max_length is 65, but the context of .* has 64 places"):
+        fit(FineTune(causal_lm()), people(max_length=65))
+    causal_lm().check_task(people(max_length=64))
+
+
+def test_the_task_takes_the_tokenizer_of_the_model() -> None:
+    task = people(tokenizer=None)
+    fit(FineTune(causal_lm()), task, 1)
+    assert task.encoder.pair("who is ada ?", "ada") == people().encoder.pair("who is ada ?", "ada")

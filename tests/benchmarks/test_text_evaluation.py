@@ -1,0 +1,97 @@
+"""Scoring the answers of an evaluation like TOFU's: batches of like length under a budget of tokens, against batches in the order of the
+rows that are padded to the longest sequence.
+
+Sequences have TOFU's lengths (questions of some 25 tokens; answers of authors of 45 on average and up to three times as many; answers of
+closed questions of a few) on a Llama of 0.9 million random weights. Both sides run the same model and the same arithmetic on the labelled
+tokens; CPU time of the working thread, evaluation by evaluation in turns (see `paired`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mu.backbones import CausalLM
+from mu.encoding import Encoder, Plain, collate
+from mu.metric_graph import Graph, Scored
+from mu.questions import QuestionSet
+from mu.text_scores import token_scores
+from tests.benchmarks.paired import Mark, Paired, paired
+from tests.doubles_text import WORDS, tokenizer
+
+pytestmark = pytest.mark.slow
+ROUNDS, BATCH = 5, 32
+LEAVES = [Scored(name, answer) for name in ("forget", "retain") for answer in ("answer", "paraphrased_answer", "perturbed_answer")]
+LEAVES += [Scored(name, answer) for name in ("real_authors", "world_facts") for answer in ("answer", "perturbed_answer")]
+
+
+def model() -> CausalLM:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config: Any = LlamaConfig(vocab_size=1000, hidden_size=128, intermediate_size=320, num_hidden_layers=4, num_attention_heads=4,
+                              num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=False)
+    return CausalLM(network=LlamaForCausalLM(config).eval(), tokenizer=tokenizer())
+
+
+def sets() -> dict[str, QuestionSet]:
+    """A tenth of TOFU's rows, with the lengths of theirs."""
+    draw = np.random.default_rng(0)
+
+    def words(mean: float, spread: float, most: int) -> str:
+        count = int(np.clip(draw.lognormal(np.log(mean), spread), 2, most))
+        return " ".join(draw.choice(WORDS, count))
+
+    def row(author: bool) -> dict[str, Any]:
+        mean, spread, most = (41, 0.45, 120) if author else (4, 0.6, 14)
+        found: dict[str, Any] = {"question": words(22 if author else 14, 0.3, 45), "answer": words(mean, spread, most)}
+        found["perturbed_answer"] = [words(mean, spread, most) for _ in range(5 if author else 3)]
+        return {**found, "paraphrased_answer": words(mean, spread, most)}
+
+    sizes = {"forget": 40, "retain": 40, "real_authors": 10, "world_facts": 12}
+    return {name: QuestionSet(name, [row(count == 40) for _ in range(count)], np.arange(count)) for name, count in sizes.items()}
+
+
+def test_like_lengths_are_at_least_twice_as_fast(measured: Any, say: Any) -> None:
+    """Fails when batches are not sorted by length, or a batch is padded further than its own longest row."""
+    backbone = model()
+    base = Graph(backbone, sets(), Encoder(tokenizer(), Plain(), 256))
+    pairs = [base.encoded(leaf).pairs for leaf in LEAVES]
+    longest = {"evaluation": max((pair for each in pairs for pair in each), key=lambda pair: len(pair[0]))}
+
+    def fixed(widest: str) -> list[torch.Tensor]:
+        found = []
+        for each in pairs:
+            for start in range(0, len(each), BATCH):
+                rows = each[start : start + BATCH]
+                last = longest[widest] if widest in longest else max(rows, key=lambda pair: len(pair[0]))
+                part = {name: value[:-1] for name, value in collate([*rows, last]).items()}  # as wide as the last row, which is left out
+                found.append(token_scores(backbone, part)["log_prob"])
+        return found
+
+    def sorted_by_length() -> list[torch.Tensor]:
+        graph = base.of(backbone)
+        return [graph.value(leaf).log_prob for leaf in LEAVES]
+
+    def repeated(action: Any) -> Any:
+        def work(mark: Mark) -> Any:
+            mark(counted=False)
+            for _ in range(ROUNDS):
+                result = action()
+                mark()
+            return result
+
+        return work
+
+    found: Paired = measured(lambda: paired(repeated(lambda: fixed("evaluation")), repeated(sorted_by_length)))
+    theirs, ours = (torch.cat(result) for result in found.results)
+    assert torch.allclose(theirs, ours, atol=2e-5)
+    tokens = sum(len(ids) for each in pairs for ids, _ in each)
+    say(f"{len(ours)} labelled of {tokens} tokens; fixed order padded to the longest / by length = {found.ratio:.2f} ({found.spread()})",
+        ratio=found.ratio)
+    milder = paired(repeated(lambda: fixed("batch")), repeated(sorted_by_length))
+    say(f"fixed order padded to the longest of each batch / by length = {milder.ratio:.2f} ({milder.spread()})", milder=milder.ratio)
+    assert found.ratio >= 2

@@ -1,0 +1,86 @@
+"""Cases of sharded weights (FSDP2), in one job: `python -m torch.distributed.run --nproc-per-node 2 -m THIS OUT`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+from mu.answers import OtherAnswer
+from mu.methods import SCRUB, FineTune, NegGradPlus, RandomLabel
+from mu.methods.npo import NPO
+from mu.module import UnlearningModule
+from tests.doubles_text import causal_lm, people
+from tests.helpers import State, fit, trainer, weights
+
+Make = Callable[[], UnlearningModule]
+
+
+def _sgd(params: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr=0.05, momentum=0.9, weight_decay=0.01)
+
+
+def cases() -> Iterator[tuple[str, Make, dict[str, Any]]]:
+    """Name, module and settings of each fit: without a reference, with one, with a cached one, clipped, accumulated."""
+    yield "FineTune", lambda: FineTune(causal_lm(), optimizer=_sgd), {}
+    yield "NegGradPlus", lambda: NegGradPlus(causal_lm(), optimizer=_sgd), {}
+    yield "RandomLabel", lambda: RandomLabel(causal_lm(), optimizer=_sgd, substitute=OtherAnswer()), {}
+    yield "SCRUB", lambda: SCRUB(causal_lm(), optimizer=_sgd), {}
+    yield "NPO", lambda: NPO(causal_lm(), optimizer=_sgd), {}
+    yield "clipped", lambda: FineTune(causal_lm(), optimizer=_sgd), {"gradient_clip_val": 0.1}
+    yield "accumulated", lambda: FineTune(causal_lm(), optimizer=_sgd), {"accumulate_grad_batches": 2}
+
+
+def full(module: UnlearningModule) -> State:
+    """The backbone's weights, put together from all ranks."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    if module.device_mesh is None:
+        return weights(module.backbone)
+    return get_model_state_dict(module.backbone, options=StateDictOptions(full_state_dict=True, cpu_offload=True))  # type: ignore[return-value]
+
+
+def run_all(folder: Path | None = None, **changes: Any) -> dict[str, State]:
+    """Weights after each case, and after a run that was resumed from its checkpoint."""
+    found: dict[str, State] = {}
+    for name, make, own in cases():
+        sharded = {"strategy": ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)} if folder else {}
+        found[name] = full(fit(make(), people(), 2, **{**own, **changes, **sharded}))
+    if folder is not None:
+        found["resumed"] = full(_resumed(folder, changes))
+    return found
+
+
+def _resumed(folder: Path, changes: dict[str, Any]) -> UnlearningModule:
+    """One epoch, a checkpoint, and in a new trainer the second epoch."""
+    module = None
+    for epochs, checkpoint in ((1, None), (2, folder / "half.ckpt")):
+        strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
+        run = trainer(epochs, **{**changes, "strategy": strategy, "enable_checkpointing": True, "default_root_dir": str(folder)})
+        module = FineTune(causal_lm(), optimizer=_sgd)
+        run.fit(module, datamodule=people(), ckpt_path=checkpoint, weights_only=True)
+        if checkpoint is None:
+            run.save_checkpoint(folder / "half.ckpt")
+    assert module is not None
+    return module
+
+
+def main() -> None:
+    """Run on this rank; rank 0 writes what it found."""
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    folder = Path(sys.argv[1])
+    found = run_all(folder, devices=2, num_nodes=1)
+    if torch.distributed.get_rank() == 0:
+        torch.save(found, folder / "sharded.pt")
+
+
+if __name__ == "__main__":
+    main()
