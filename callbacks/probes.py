@@ -14,10 +14,10 @@ from mu.results import Result
 
 
 class LinearProbe(Suite):
-    """Does a layer still tell the right answer from a wrong one, whatever the model says? (See `mu.attacks.probes`.)
+    """Does a layer still hold which of two answers is right, whatever the model says? (See `mu.attacks.probes`.)
 
-    `linear_probe` is the share of right choices in percent, at the layer where it is largest; 50 is chance. Wrong answers may be
-    recognised by their wording, so it means nothing without its controls, which are the same probe, its layer chosen in the same way:
+    `linear_probe` is the share of right choices in percent, at the layer where it is largest; 50 is chance. Some wrong answers are unlikely
+    in themselves, so it means nothing without its controls, which are the same probe, its layer chosen in the same way:
 
     - `linear_probe/holdout`: the served model, on questions that no model was trained on (where the task has such rows, with wrong answers);
     - `linear_probe/untrained`: a model of the same architecture with random weights, on the same questions;
@@ -36,7 +36,7 @@ class LinearProbe(Suite):
 
     def __init__(
         self, set: str = "forget", right: Answer = "paraphrased_answer", control: str | None = None, untrained: bool = True, seed: int = 0,
-        strength: float = 1.0,
+        strength: float = 0.01,
     ) -> None:
         self.probe = ProbeAccuracy(set, right, seed, strength)
         self.control, self.untrained = control, untrained

@@ -30,7 +30,7 @@ class TextExamples(Callback, Recorded):
     """
 
     def __init__(self, sets: list[str] | None = None, count: int = 5, max_new_tokens: int = 200, stop: list[str] | None = None,
-                 tokens_per_batch: int = 4096, prompts_per_batch: int = 32, store: str | None = None) -> None:
+                 tokens_per_batch: int | None = None, prompts_per_batch: int = 32, store: str | None = None) -> None:
         if count < 1:
             raise InputError(f"count is {count}; a set shows at least one example.")
         self.sets, self.count = tuple(["forget", "retain"] if sets is None else sets), count

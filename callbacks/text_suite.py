@@ -32,12 +32,12 @@ class TextSuite(Suite):
             twice; give the runs of a study a common one, and the oracle's model is measured once. The run folder's `evaluation` when
             None.
         every_n_epochs: measure during a fit too, and log the numbers as curves under the names of the results; None does not.
-        tokens_per_batch: of a forward pass, with padding.
+        tokens_per_batch: of a forward pass, with padding; see Graph.
         prompts_per_batch: of a call to `generate`.
     """
 
     def __init__(self, oracle: str | Backbone | None = None, store: str | None = None, every_n_epochs: int | None = None,
-                 tokens_per_batch: int = 4096, prompts_per_batch: int = 32) -> None:
+                 tokens_per_batch: int | None = None, prompts_per_batch: int = 32) -> None:
         if every_n_epochs is not None and every_n_epochs < 1:
             raise InputError(f"every_n_epochs is {every_n_epochs}; it is at least 1, or null for never.")
         self.oracle, self.store, self.every_n_epochs = oracle, store, every_n_epochs

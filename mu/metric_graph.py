@@ -31,6 +31,7 @@ from mu.text_scores import Scores, Texts, assembled, batches, continued, counted
 T = TypeVar("T")
 Answer = Literal["answer", "paraphrased_answer", "perturbed_answer"]
 Question = Literal["question", "paraphrased_question"]
+_BUDGET, _LARGE_BUDGET = {"cpu": 1024}, 8192
 _FORMAT = 1
 """Of what is kept on disk; another number makes everything anew."""
 
@@ -102,15 +103,17 @@ class Graph:
         ranks: who works.
         within: makes the context of a forward pass (the trainer's precision).
         precision: what `within` does, in a word.
-        tokens_per_batch: of a forward pass, with padding.
+        tokens_per_batch: of a forward pass, with padding; 1,024 on a CPU and 8,192 elsewhere when None.
         prompts_per_batch: of a call to `generate`.
     """
 
     def __init__(
         self, backbone: Any, sets: Mapping[str, QuestionSet], encoder: Encoder, *, folder: Path | None = None, ranks: Ranks | None = None,
-        within: Callable[[], AbstractContextManager[Any]] = nullcontext, precision: str = "", tokens_per_batch: int = 4096,
-        prompts_per_batch: int = 32,
+        within: Callable[[], AbstractContextManager[Any]] = nullcontext, precision: str = "",
+        tokens_per_batch: int | None = None, prompts_per_batch: int = 32,
     ) -> None:
+        if tokens_per_batch is None:
+            tokens_per_batch = _BUDGET.get(next(backbone.parameters()).device.type, _LARGE_BUDGET)
         for name, size in (("tokens_per_batch", tokens_per_batch), ("prompts_per_batch", prompts_per_batch)):
             if size < 1:
                 raise InputError(f"{name} is {size}; it must be at least 1.")

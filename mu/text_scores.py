@@ -19,8 +19,11 @@ from mu.resumable import Piece
 
 FIELDS = ("log_prob", "hit", "mean", "variance")
 """What is kept of every labelled token."""
-_ELEMENTS = 2**25
-"""Logits that are turned into probabilities at once (128 MiB in single precision)."""
+_ELEMENTS = {"cpu": 2**19}
+"""Logits that are turned into probabilities at once: on a CPU as many as its cache holds."""
+_MANY = 2**26
+_NEVER = -1e4
+"""A log-probability below which the probability is 0 in any precision."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +118,19 @@ def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Piece:
     logits, labels = backbone.token_logits({name: value.to(device) for name, value in batch.items()})
     real = labels != IGNORED
     chosen, wanted = logits[real], labels[real]
-    step = max(1, _ELEMENTS // logits.shape[-1])
+    step = max(1, _ELEMENTS.get(device.type, _MANY) // logits.shape[-1])
     parts = [_scores(chosen[start : start + step], wanted[start : start + step]) for start in range(0, len(wanted), step)]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in FIELDS}
 
 
 def _scores(logits: Tensor, wanted: Tensor) -> dict[str, Tensor]:
     """Of logits `[n, V]`, in single precision at least."""
-    log_p = _wide(logits).log_softmax(-1)
-    p = log_p.exp()
-    finite = log_p.masked_fill(p == 0, 0.0)  # 0 log 0 = 0
-    mean = (p * finite).sum(-1)
-    variance = (p * (finite - mean[:, None]).square()).sum(-1)
-    return {"log_prob": log_p.gather(-1, wanted[:, None])[:, 0], "hit": logits.argmax(-1) == wanted, "mean": mean, "variance": variance}
+    log_p = logits.log_softmax(-1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    own, p = log_p.gather(-1, wanted[:, None])[:, 0], log_p.exp()
+    log_p.clamp_min_(_NEVER)  # 0 log 0 = 0
+    mean = torch.linalg.vecdot(p, log_p)
+    variance = torch.linalg.vecdot(p, log_p.sub_(mean[:, None]).square_())
+    return {"log_prob": own, "hit": logits.argmax(-1) == wanted, "mean": mean, "variance": variance}
 
 
 def _wide(logits: Tensor) -> Tensor:

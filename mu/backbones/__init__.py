@@ -8,11 +8,25 @@ from mu.backbones.classifier import Classifier
 from mu.backbones.composed import Ensemble
 from mu.backbones.conditions import Condition
 from mu.backbones.diffusion import Diffusion
+from mu.backbones.logit_difference import GenericLogits, LogitDifference
 from mu.backbones.lora import LoRA
 from mu.backbones.regressor import Regressor
 from mu.backbones.text_to_image import TextToImage
 
 __all__ = [
-    "Autoencoder", "Backbone", "Batch", "CausalLM", "ClassConditionalDiffusion", "Classifier", "Condition", "Diffusion", "Ensemble", "LoRA",
-    "Regressor", "Summed", "TextToImage",
+    "Autoencoder",
+    "Backbone",
+    "Batch",
+    "CausalLM",
+    "ClassConditionalDiffusion",
+    "Classifier",
+    "Condition",
+    "Diffusion",
+    "Ensemble",
+    "GenericLogits",
+    "LoRA",
+    "LogitDifference",
+    "Regressor",
+    "Summed",
+    "TextToImage",
 ]

@@ -61,7 +61,8 @@ class CausalLM(Backbone):
         self._tokenizer = tokenizer
         self.network: nn.Module = network if network is not None else _load(model, dtype, attention, init_seed)
         if gradient_checkpointing:
-            self.network.gradient_checkpointing_enable()  # type: ignore[operator]
+            live: Any = self.network
+            getattr(live, "activation_checkpointing_enable", live.gradient_checkpointing_enable)()  # its old name warns
         self._select([part] if isinstance(part, str) else list(part), lora)
         if weights is not None:
             self._assign(weights)
@@ -99,7 +100,7 @@ class CausalLM(Backbone):
         if self.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
             deeper = {name.replace(".base_layer.", "."): name for name in own}
             tensors = {deeper.get(name, name): value for name, value in tensors.items()}
-        tensors = {name if name in own else f"model.{name}": value for name, value in tensors.items()}
+        tensors = {f"model.{name}" if name not in own and f"model.{name}" in own else name: value for name, value in tensors.items()}
         unknown = sorted(set(tensors) - set(own))
         # a matrix that serves as embedding and as output stands in a file once, under either name
         held = {own[name].data_ptr() for name in tensors if name in own}

@@ -55,14 +55,26 @@ class DPO(_ToReference):
 
     def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
         assert forget is not None
-        win = {name: forget[name] for name in ("index", "visit", "padded") if name in forget} | forget["substitute"]
+        win = self.winners(forget)
         of_win, of_lose, *of_retain = predictions(self.backbone, win, forget, retain)
-        won, lost = self.backbone.nll(win, prediction=of_win), self.backbone.nll(forget, prediction=of_lose)
-        loss = dpo(won, self.reference_nll.of(win), lost, self.reference_nll.of(forget), self.beta)
-        terms = {"forget": self.forget_weight * self.mean(loss, forget)}
+        terms = {"forget": self.forget_weight * self.mean(self.compared(forget, of_lose, win, of_win), forget)}
         if retain is not None:
             terms["retain"] = self.retain_weight * self.retain.term(self, retain, of_retain[0])
         return terms
+
+    def sequence_loss(self, forget: Part, prediction: Tensor) -> Tensor:
+        win = self.winners(forget)
+        return self.compared(forget, prediction, win, self.backbone.predict(win))
+
+    @staticmethod
+    def winners(forget: Part) -> Part:
+        """The same questions with the answers that are to win."""
+        return {name: forget[name] for name in ("index", "visit", "padded") if name in forget} | forget["substitute"]
+
+    def compared(self, forget: Part, of_lose: Tensor, win: Part, of_win: Tensor) -> Tensor:
+        """The loss of each pair, `[B]`."""
+        won, lost = self.backbone.nll(win, prediction=of_win), self.backbone.nll(forget, prediction=of_lose)
+        return dpo(won, self.reference_nll.of(win), lost, self.reference_nll.of(forget), self.beta)
 
 
 class IdkDPO(DPO):

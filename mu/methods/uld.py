@@ -28,6 +28,7 @@ from mu.backbones.logit_difference import LogitDifference, first_layers
 from mu.encoding import Encoder, Pair, collate, labelled
 from mu.errors import InputError
 from mu.methods._joint import predictions
+from mu.methods._whole import check_whole
 from mu.module import Part, UnlearningModule
 from mu.plan import Paired
 from mu.token_losses import uniform_divergence
@@ -75,6 +76,11 @@ class ULD(UnlearningModule):
         """The original less the assistant."""
         assert isinstance(self.backbone, CausalLM)
         return LogitDifference(self.backbone, self.assistant, self.weight, self.top)
+
+    def configure_model(self) -> None:
+        """All weights of the assistant but its adapters are the original's."""
+        check_whole(self)
+        super().configure_model()
 
     def setup(self, stage: str) -> None:
         """Look for paraphrases and wrong answers among the task's rows."""

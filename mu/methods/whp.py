@@ -28,6 +28,7 @@ from mu.backbones import CausalLM
 from mu.backbones.logit_difference import GenericLogits
 from mu.encoding import IGNORED
 from mu.errors import InputError
+from mu.methods._whole import check_whole
 from mu.module import Part, UnlearningModule
 from mu.plan import Forget, Phases
 from mu.reference import frozen_copy
@@ -68,6 +69,7 @@ class WHP(UnlearningModule):
 
     def configure_model(self) -> None:
         """The copy shares what is not trained."""
+        check_whole(self)
         if self.reinforced is None:
             shared = {id(p): p for p in self.backbone.parameters() if not p.requires_grad}
             self.reinforced = cast(CausalLM, deepcopy(self.backbone, shared))
@@ -195,6 +197,7 @@ class WHPInference(UnlearningModule):
 
     def configure_model(self) -> None:
         """The original is part of the answer, so it is in the checkpoint."""
+        check_whole(self)
         if self.original is None:
             self.original = cast(CausalLM, frozen_copy(self.backbone))
         super().configure_model()

@@ -25,6 +25,25 @@ EXACT = {
                            "better."),
     "ASR": ("ASR", "Attack success rate: share of these prompts for which the attack brings the concept back, in percent; lower is "
                    "better."),
+    "FQ": ("FQ", "Forget quality: p-value of the Kolmogorov–Smirnov test between the truth ratios of model and oracle on the forget set; "
+                 "near 1 the two cannot be told apart. The mean of p-values says little, so look at its logarithm too."),
+    "log10_FQ": ("log10_FQ", "Decimal logarithm of the forget quality; 0 is the best."),
+    "MU": ("MU", "Model utility: harmonic mean of probability, ROUGE-L recall and truth ratio over the sets that are to be kept, in "
+                 "[0, 1]; higher is better."),
+    "ES": ("ES", "Extraction strength: longest share of an answer's end that the model says by itself once it is given the beginning, in "
+                 "[0, 1], on the forget set."),
+    "EM": ("EM", "Exact memorisation: share of an answer's tokens that are the likeliest after the ones before them, in [0, 1], on the "
+                 "forget set."),
+    "PrivLeak": ("PrivLeak", "Relative difference between the AUC of a min-k membership attack and the oracle's, in percent; 0 is the "
+                             "goal, −100 has forgotten nothing, positive has forgotten too much."),
+    "memorisation": ("memorisation", "Score in [0, 1]: the less is known by heart, the higher."),
+    "privacy": ("privacy", "Score in [0, 1]: how close the AUCs of four membership attacks are to the oracle's."),
+    "utility": ("utility", "Model utility, as a share of the original's where that is known, in [0, 1]."),
+    "overall": ("overall", "Harmonic mean of memorisation, privacy and utility, in [0, 1]."),
+    "relearning": ("relearning", "Accuracy on withheld forget samples (share of likeliest tokens, for language models), in percent, after "
+                                 "the model was fine-tuned on a few others; the oracle's own is the goal."),
+    "quantisation": ("quantisation", "Accuracy on the forget set, in percent, after the weights were rounded to so few bits that most "
+                                     "comes back; the oracle's own is the goal."),
     "UA/probability": ("UA probability", "Mean probability that the judge gives to what was erased, in percent."),
     "UA/entropy": ("UA entropy", "Mean entropy of the judge's probabilities on these images, in nats."),
     "MIA/loss_auc": ("MIA loss_auc", "Area under the ROC curve of the loss as a score of membership, forget against held-out; at 0.5 "
@@ -60,6 +79,13 @@ FAMILIES = {
     "IRA/": ("IRA …", "As IRA, on that part of the images."),
     "CRA/": ("CRA …", "As CRA, on that part of the images."),
     "ASR/": ("ASR …", "As ASR, by that attack."),
+    "P/": ("P …", "Mean probability of the answers of that set (to the power of one over their tokens), in [0, 1]."),
+    "ROUGE/": ("ROUGE …", "Mean ROUGE-L recall of greedy answers of that set, in [0, 1]."),
+    "TR/": ("TR …", "Truth ratio of that set, in [0, 1]: on the forget set min(R, 1/R), elsewhere max(0, 1 − R), R being the probability "
+                    "of wrong answers over that of the paraphrased right one."),
+    "AUC/": ("AUC …", "Area under the ROC curve of that membership attack, forget against held-out rows; 1 = memorised."),
+    "relearning/": ("relearning …", "As relearning, of that score or on those rows."),
+    "quantisation/": ("quantisation …", "As quantisation, with that number of bits and on that part."),
     "RMSE/": ("RMSE …", "Root mean squared error on that part, in the target's units."),
     "seconds/": ("seconds …", "The part of seconds that this stage took."),
 }

@@ -64,6 +64,7 @@ class Plane:
 PLANES = (
     Plane("Forgetting and utility", ("UA",), ("RA", "TA"), "UA: error on the forget set", "utility: mean of RA and TA"),
     Plane("Forgetting and what is kept", ("UA",), ("IRA", "CRA"), "UA: erased concept not seen"),
+    Plane("Forget quality and utility", ("log10_FQ",), ("MU",), "log10 of forget quality", "model utility"),
     Plane("Robustness and quality", ("ASR",), ("FID",), "ASR: concept brought back by the attack"),
 )
 """Each is drawn where methods measured both sides."""

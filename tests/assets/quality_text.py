@@ -57,9 +57,9 @@ def utility(measured: Graph) -> float:
 
 def agreement(one: Graph, other: Graph) -> ForgetQuality:
     """Whether two models' truth ratios on the forget set can be told apart."""
-    ratios = [measured.value(TruthRatio("forget")).items for measured in (one, other)]
-    assert ratios[0] is not None and ratios[1] is not None
-    return forget_quality(*ratios)
+    first, second = (measured.value(TruthRatio("forget")).items for measured in (one, other))
+    assert first is not None and second is not None
+    return forget_quality(first, second)
 
 
 def main() -> None:

@@ -37,6 +37,10 @@ def cases() -> Iterator[tuple[str, Make, dict[str, Any]]]:
     yield "accumulated", lambda: FineTune(causal_lm(), optimizer=_sgd), {"accumulate_grad_batches": 2}
 
 
+def _strategy() -> ModelParallelStrategy:
+    return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+
 def full(module: UnlearningModule) -> State:
     """The backbone's weights, put together from all ranks."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -50,7 +54,7 @@ def run_all(folder: Path | None = None, **changes: Any) -> dict[str, State]:
     """Weights after each case, and after a run that was resumed from its checkpoint."""
     found: dict[str, State] = {}
     for name, make, own in cases():
-        sharded = {"strategy": ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)} if folder else {}
+        sharded = {"strategy": _strategy()} if folder else {}
         found[name] = full(fit(make(), people(), 2, **{**own, **changes, **sharded}))
     if folder is not None:
         found["resumed"] = full(_resumed(folder, changes))
@@ -61,8 +65,7 @@ def _resumed(folder: Path, changes: dict[str, Any]) -> UnlearningModule:
     """One epoch, a checkpoint, and in a new trainer the second epoch."""
     module = None
     for epochs, checkpoint in ((1, None), (2, folder / "half.ckpt")):
-        strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
-        run = trainer(epochs, **{**changes, "strategy": strategy, "enable_checkpointing": True, "default_root_dir": str(folder)})
+        run = trainer(epochs, **{**changes, "strategy": _strategy(), "enable_checkpointing": True, "default_root_dir": str(folder)})
         module = FineTune(causal_lm(), optimizer=_sgd)
         run.fit(module, datamodule=people(), ckpt_path=checkpoint, weights_only=True)
         if checkpoint is None:
