@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
 
-.PHONY: setup demo demo-diffusion test test-all bench lint wheel embedded clean
+.PHONY: setup demo demo-diffusion demo-llm test test-all bench lint wheel embedded clean
 
 setup: $(VENV)/.ready
 
@@ -21,6 +21,10 @@ demo: setup
 demo-diffusion: setup
 	$(RUN) $(BIN)/mu bench -c configs/bench/shapes.yaml
 	@echo "Open runs/shapes/report.html"
+
+demo-llm: setup
+	$(RUN) $(BIN)/mu bench -c configs/bench/authors.yaml
+	@echo "Open runs/authors/report.html"
 
 lint: setup
 	$(BIN)/ruff check mu tasks callbacks tests

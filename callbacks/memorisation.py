@@ -9,7 +9,7 @@ from callbacks.tofu import CHOICES, KEPT
 from mu.backbones import Backbone
 from mu.errors import InputError
 from mu.metric_graph import Graph, Question
-from mu.metrics import memorisation
+from mu.metrics import memorisation, tofu
 from mu.oracle_log import OracleFile, OracleLog
 from mu.results import Result
 from mu.text_metrics import (
@@ -40,8 +40,9 @@ class Memorisation(TextSuite):
     `PrivLeak`, in percent: relative difference of the min-k AUC to the oracle's; 0 is the goal, -100 is a model that forgot nothing,
     positive is one that forgot too much. `memorisation` (higher = less is known by heart), `privacy` (closeness of the AUCs to the
     oracle's), `utility` (model utility, as a share of the original's where that is known) and `overall`, their harmonic mean, are in
-    [0, 1], higher is better; `mu.metrics.memorisation` says how each is made. Without an oracle there is no `PrivLeak`, `privacy` and
-    `overall`, and the AUCs' detail says so.
+    [0, 1], higher is better; so is `selection`, that of memorisation and utility alone, by which OpenUnlearning chooses settings.
+    `mu.metrics.memorisation` says how each is made. Without an oracle there is no `PrivLeak`, `privacy` and `overall`, and the AUCs'
+    detail says so.
 
     Args:
         oracle: see TextSuite.
@@ -89,7 +90,8 @@ class Memorisation(TextSuite):
         about: dict[str, Any] = {}
         if self.kept:
             scores["utility"], about["utility"] = self._utility(graph)
-        if len(scores) == 3:
+            scores["selection"] = tofu.harmonic_mean([scores["memorisation"], scores["utility"]])
+        if {"memorisation", "privacy", "utility"} <= set(scores):
             scores["overall"] = memorisation.overall_score(scores["memorisation"], scores["privacy"], scores["utility"])
         return [*self._known(graph), *privacy, *(Result(name, value, True, detail=about.get(name, {})) for name, value in scores.items())]
 

@@ -19,7 +19,7 @@ class LinearProbe(Suite):
     `linear_probe` is the share of right choices in percent, at the layer where it is largest; 50 is chance. Some wrong answers are unlikely
     in themselves, so it means nothing without its controls, which are the same probe, its layer chosen in the same way:
 
-    - `linear_probe/holdout`: the served model, on questions that no model was trained on (where the task has such rows, with wrong answers);
+    - `linear_probe/holdout`: the served model, on questions that no model was trained on (where the task has such, with wrong answers);
     - `linear_probe/untrained`: a model of the same architecture with random weights, on the same questions;
     - `linear_probe/excess`: `linear_probe` minus the larger control, in percentage points. An untouched model has the largest.
 

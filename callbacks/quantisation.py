@@ -65,20 +65,21 @@ class Quantisation(Suite):
         before = self._scores(served, module)
         original = scores.original(run_folder(module.trainer), module, "forget", before["forget"], "Quantisation")
         graph = scores.graph_of(served, module, scores.texts_of(module, "a metric of Quantisation").sets) if self.metrics else None
-        forget, parts, details = {}, [], {}
+        forget, found, details = {}, [], {}
         for bits in self.bits:
             copy = quantised(served, bits, self.group, self.embeddings, self.head)
             details[bits] = self._budget(bits, copy)
             after = self._scores(copy.backbone, module)
             forget[bits] = after["forget"]
-            for part, score in ((part, score) for part in self.parts for score in before[part] if score != "index"):
-                parts.append(Result(f"quantisation/int{bits}/{score}/{part}", scores.shown(score, after[part][score]), None, part,
-                                    scores.unit(score), {"before": scores.shown(score, before[part][score]), **details[bits]}))
+            for part, was in before.items():
+                found += [Result(f"quantisation/int{bits}/{score}/{part}", scores.shown(score, after[part][score]), None, part,
+                                 scores.unit(score), {"before": scores.shown(score, was[score]), **details[bits]})
+                          for score in was if score != "index"]
             if graph is not None:
                 other = graph.of(copy.backbone)
-                parts += [Result(f"quantisation/int{bits}/{metric.name}", other.value(metric).value, None, "", "",
+                found += [Result(f"quantisation/int{bits}/{metric.name}", other.value(metric).value, None, "", "",
                                  {"before": graph.value(metric).value, **details[bits]}) for metric in self.metrics]
-        return [*self._headline(before["forget"], forget, original, details), *parts]
+        return [*self._headline(before["forget"], forget, original, details), *found]
 
     def _headline(self, before: Scores, after: dict[int, Scores], original: Scores | None, details: dict[int, dict[str, Any]]
                   ) -> list[Result]:

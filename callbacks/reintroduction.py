@@ -33,8 +33,8 @@ class Reintroduction(Suite):
     - `reintroduction/accuracy/question`, `.../context` and `.../control`: the levels; `control` has as many facts about somebody else;
     - `reintroduction/control`: accuracy(other facts and question) - accuracy(question), what any context does;
     - `reintroduction/loss/...`: the mean loss of the answers, in nats;
-    - `reintroduction/choice` and `reintroduction/choice/...`: the same with the share of questions whose right answer is likelier than every
-      wrong one, for sets with wrong answers.
+    - `reintroduction/choice` and `reintroduction/choice/...`: the same with the share of questions whose right answer is likelier than
+      every wrong one, for sets with wrong answers.
 
     Sequences are shared out among ranks, and gathered.
 
@@ -161,8 +161,8 @@ class ChoiceAccuracy(Metric):
 
 def _before(rows: QuestionSet, facts: Sequence[Sequence[str]]) -> QuestionSet:
     """The rows with facts before their questions, a line each."""
-    return QuestionSet(rows.name, [{**row, "question": "\n".join([*said, row["question"]])} for row, said in zip(rows.rows, facts, strict=True)],
-                       rows.indices)
+    asked = ["\n".join([*said, row["question"]]) for row, said in zip(rows.rows, facts, strict=True)]
+    return QuestionSet(rows.name, [{**row, "question": question} for row, question in zip(rows.rows, asked, strict=True)], rows.indices)
 
 
 def _order(seed: int, index: int, purpose: str, count: int) -> list[int]:

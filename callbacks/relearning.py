@@ -36,8 +36,8 @@ class Relearning(Suite):
       of `metrics`, taken on those rows of the set `forget` alone;
     - `relearning/returned`: (after - before) / (original - before) on the withheld rows, in percent: the share of the way back. Only where
       the original's scores are known (kept when the fit began with this suite, or the reference's) and something had been lost;
-    - `relearning/excess`: how much more is known after the attack than by the oracle after it, and `relearning/robustness` min(r, 1), r the oracle's gain over this model's
-      (OpenUnlearning, 2025, arXiv 2506.12618): where the oracle's run folder is given.
+    - `relearning/excess`: how much more is known after the attack than by the oracle after it, and `relearning/robustness`: min(r, 1), r
+      the oracle's gain over this model's (OpenUnlearning, 2025, arXiv 2506.12618): where the oracle's run folder is given.
 
     The attack is made on every rank alike, and nothing is drawn but by seeds; scores are shared out and gathered.
 
@@ -81,7 +81,7 @@ class Relearning(Suite):
         original = scores.original(run_folder(module.trainer), module, "forget", before, "Relearning")
         used = torch.zeros(len(before["index"]), dtype=torch.bool)
         if self.part == "forget":
-            used = torch.isin(before["index"], torch.as_tensor(forget.indices[attacked.positions]))
+            used = torch.isin(before["index"], torch.tensor(forget.indices[attacked.positions]))
         detail = {**self.attack.budget(), "relearnt_from": self.part, "trained_weights": attacked.weights, "used": int(used.sum()),
                   "withheld": int((~used).sum()), "seconds": round(seconds, 1), "loss_of_first_step": attacked.losses[0],
                   "loss_of_last_step": attacked.losses[-1]}

@@ -21,8 +21,8 @@ from mu.metric_graph import Graph
 from mu.metrics.outputs import Outputs
 from mu.module import UnlearningModule
 from mu.questions import QuestionSet
-from mu.resumable import Ranks
 from mu.results import Result
+from mu.resumable import Ranks
 
 Scores = Mapping[str, Tensor]
 """`index` `[N]` int64, ascending, and each of the backbone's scores `[N]`, on the CPU."""
@@ -177,7 +177,7 @@ def _stamp(module: UnlearningModule) -> dict[str, str]:
 
 
 def _read(folder: Path, module: UnlearningModule) -> dict[str, Tensor]:
-    """What is kept of this run's original on this split; nothing where the file is another's. Ranks hear it from the first, which writes."""
+    """What is kept of this run's original on this split; nothing where the file is another's. The first rank, which writes, tells."""
     from safetensors import safe_open
 
     found: list[dict[str, Tensor]] = [{}]

@@ -124,7 +124,7 @@ def check(bits: int, group: int | None) -> None:
         raise InputError(f"a group of {group} weights has no scale; it has at least 1.")
 
 
-def _matrices(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
+def _matrices(model: nn.Module) -> Iterator[tuple[Any, bool]]:
     """Each matrix of weights once, embeddings included, and whether its inputs stand in the first of its two last dimensions."""
     seen: set[int] = set()
     for layer in model.modules():
@@ -134,7 +134,7 @@ def _matrices(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
                 yield weight, turned
 
 
-def _of_layer(layer: Any) -> Iterator[tuple[nn.Parameter, bool]]:
+def _of_layer(layer: Any) -> Iterator[tuple[Any, bool]]:
     if isinstance(layer, nn.Linear | nn.Embedding) and isinstance(layer.weight, nn.Parameter):
         yield layer.weight, False
     elif isinstance(layer, nn.MultiheadAttention):

@@ -31,7 +31,9 @@ def search(study: Study, debug: bool = False) -> int:
 
     Args:
         study: its `search` has `seeds` (each of split, training and unlearning; none of the reported ones) and `trials`, and perhaps
-            `objective` (metrics of one unit, each with a direction) and `evaluated` (parts of the split).
+            `objective` (metrics of one unit, each with a direction), `evaluated` (parts of the split) and `data` (arguments of the
+            tasks in place of their own: what is forgotten in the search, where there is no validation part). Where the study's oracle is
+            a model that is there already, the search has none, and names an objective.
         debug: stop at the first error.
 
     Returns:
@@ -64,8 +66,12 @@ def search(study: Study, debug: bool = False) -> int:
                 if outcome is not None and outcome.state == "failed":
                     raise RunError(f"the search's {job.method} on {task} failed: {outcome.reason}")
         for (task, method), space in spaces.items():
-            best = _one(bench, inner, task, method, space, objective, trials,
-                        lambda text: progress.update(bar, advance=1, description=text))
+            def tell(text: str, failure: str) -> None:
+                progress.update(bar, advance=0 if failure else 1, description=text)
+                if failure:
+                    progress.console.print(f"failed {text} {failure}", markup=False, soft_wrap=True)
+
+            best = _one(bench, inner, task, method, space, objective, trials, tell)
             failed = failed or best is None
             if best is None:
                 progress.console.print(f"[red]no trial of {method} on {task} succeeded[/red]")
@@ -93,10 +99,12 @@ def _on_validation(study: Study, seeds: tuple[Seeds, ...]) -> Study:
     seen = list(study.search.get("evaluated") or SEEN)
     if "test" in seen:
         raise InputError("search.evaluated has the test part, which a search may not look at; name others.")
-    tasks = {name: {**merge(spec, {"init_args": {"evaluated": seen}}), "suites": [looks_at_validation(s) for s in spec.get("suites") or []]}
+    other = {**(study.search.get("data") or {}), "evaluated": seen}
+    tasks = {name: {**merge(spec, {"init_args": other}), "suites": [looks_at_validation(s) for s in spec.get("suites") or []]}
              for name, spec in study.tasks.items()}
     suites = [looks_at_validation(spec) for spec in study.suites]
-    return replace(study, output=study.output / "search", seeds=seeds, suites=suites, tasks=tasks)
+    oracle = "none" if study.given_oracle is not None else study.oracle  # it is that of another forget set
+    return replace(study, output=study.output / "search", seeds=seeds, suites=suites, tasks=tasks, oracle=oracle)
 
 
 def _objective(study: Study) -> tuple[str, ...]:
@@ -104,8 +112,9 @@ def _objective(study: Study) -> tuple[str, ...]:
     named = study.search.get("objective")
     if named:
         return (named,) if isinstance(named, str) else tuple(named)
-    if not study.has_oracle:
-        raise InputError("a search judges by the gap to the oracle, and this study has none; name metrics in search.objective: [UA, IRA].")
+    if not study.has_oracle or study.given_oracle is not None:
+        raise InputError("a search judges by the gap to the oracle, and this study has none for it; name metrics in "
+                         "search.objective: [UA, IRA].")
     return GAP
 
 
@@ -149,11 +158,13 @@ def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str,
         tried = merge(study.method_spec(task, method), {"model": {"init_args": setting}})
         bench.study = replace(study, methods={**study.methods, method: tried}, tasks={**study.tasks, task: study.task_spec(task)})
         outcomes = [bench.run(Job("method", task, method, one)) for one in seeds]
-        tell(f"{task}/{method}")
+        tell(f"{task}/{method}", "")
         records = [RunRecord.load(outcome.folder) for outcome in outcomes if outcome.folder is not None]
         seconds += sum(record.unlearning_seconds for record in records)
         if len(records) < len(seeds):  # a learning rate that diverges is an answer, not an accident
             optimiser.tell(trial, state=optuna.trial.TrialState.FAIL)
+            reasons = [outcome.reason for outcome in outcomes if outcome.folder is None]
+            tell(f"{task}/{method}", f"{setting}: {reasons[0]}")
         else:
             optimiser.tell(trial, sum(loss(record, objective) for record in records) / len(records))
     done = [t for t in optimiser.trials if t.state == optuna.trial.TrialState.COMPLETE]

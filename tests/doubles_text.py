@@ -77,8 +77,8 @@ class People(TextTask):
 
     provides = frozenset({"labels", "substitute"})
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"batch_size": 5, "curves": [], "max_length": 40, **kwargs})
+    def __init__(self, batch_size: int = 5, curves: list[str] | None = None, max_length: int = 40, **kwargs: Any) -> None:
+        super().__init__(batch_size=batch_size, curves=curves or [], max_length=max_length, **kwargs)
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         rows = [_row(number) for number in range(44)]

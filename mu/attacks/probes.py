@@ -71,8 +71,8 @@ class ForkFeatures(Leaf[Tensor]):
             true = right.pairs[row][0]
             fork = next((place for place, (a, b) in enumerate(zip(true, ids, strict=False)) if a != b), None)
             if fork is None:
-                raise InputError(f"a wrong answer of row {row} of the set {self.set} is its {self.right} or a part of it, so there is nothing "
-                                 "to choose between.")
+                raise InputError(f"a wrong answer of row {row} of the set {self.set} is its {self.right} or a part of it, so there is "
+                                 "nothing to choose between.")
             prompts.append((true[:fork], [IGNORED] * fork))
             choices.append([true[fork], ids[fork]])
         return Forked(prompts, wrong.row, wrong.index, digest([right.tokens, wrong.tokens]), torch.tensor(choices))
@@ -82,10 +82,11 @@ class ForkFeatures(Leaf[Tensor]):
         assert isinstance(found, Forked)
         order = batches([len(ids) for ids, _ in found.pairs], graph.tokens_per_batch)
         model = readable(graph.backbone)
-        parts = graph.run(
-            self, found, {"tokens_per_batch": graph.tokens_per_batch}, len(order),
-            lambda number: {"features": fork_features(model, [found.pairs[place][0] for place in order[number]], found.choices[order[number]])},
-            f"reading {self.set}")
+
+        def work(number: int) -> dict[str, Tensor]:
+            return {"features": fork_features(model, [found.pairs[place][0] for place in order[number]], found.choices[order[number]])}
+
+        parts = graph.run(self, found, {"tokens_per_batch": graph.tokens_per_batch}, len(order), work, f"reading {self.set}")
         places = torch.tensor([place for batch in order for place in batch])
         return torch.cat([part["features"] for part in parts])[places.argsort()]
 
@@ -116,7 +117,7 @@ class ProbeAccuracy(Metric):
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         owner = graph.encoded(ForkFeatures(self.set, self.right)).row
-        learns = halves(torch.as_tensor(graph.questions(self.set).indices), self.seed)
+        learns = halves(torch.tensor(graph.questions(self.set).indices), self.seed)
         accuracy = linear_probe(inputs[0], owner, learns, self.strength)
         layer = int(accuracy.argmax())
         return Measurement(accuracy[layer].item(), detail={
@@ -179,7 +180,7 @@ class LensAccuracy(Metric):
         accuracy = hits.mean(0)
         layer = int(accuracy.argmax())
         told = {"by_layer": accuracy, "probability_by_layer": probability.mean(0), "reciprocal_rank_by_layer": inverse.mean(0)}
-        return Measurement(accuracy[layer].item(), torch.as_tensor(graph.questions(self.set).indices), hits[:, layer], {
+        return Measurement(accuracy[layer].item(), torch.tensor(graph.questions(self.set).indices), hits[:, layer], {
             "layer": layer, **{name: [round(value, 4) for value in values.tolist()] for name, values in told.items()},
             "last_layer": accuracy[-1].item(), "tokens": len(lens.row)})
 
@@ -272,8 +273,8 @@ def ending(model: CausalLM) -> tuple[nn.Module, nn.Module]:
     norms = [child for child in network.base_model.children() if "norm" in type(child).__name__.lower()]
     head = network.get_output_embeddings()
     if len(norms) != 1 or head is None:
-        raise InputError(f"the logit lens needs one norm after the layers and an output matrix, and {type(network).__name__} has {len(norms)} "
-                         f"norms and {'no' if head is None else 'a'} matrix.")
+        raise InputError(f"the logit lens needs one norm after the layers and an output matrix, and {type(network).__name__} has "
+                         f"{len(norms)} norms and {'no' if head is None else 'a'} matrix.")
     return norms[0], head
 
 

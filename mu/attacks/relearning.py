@@ -117,7 +117,7 @@ class Relearn(Recorded):
         """Positions of the examples, ascending; they depend on the samples' stable indices and the seed alone."""
         if len(indices) < self.examples:
             raise InputError(f"relearning takes {self.examples} examples of a part that has {len(indices)}; take fewer.")
-        drawn = draws.uniform(self.seed, torch.as_tensor(indices), 0, "relearning", 1)[:, 0]
+        drawn = draws.uniform(self.seed, torch.tensor(indices), 0, "relearning", 1)[:, 0]
         return np.sort(drawn.argsort(stable=True)[: self.examples].numpy())
 
     def _batch(self, dataset: Any, positions: np.ndarray, step: int) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Relearn(Recorded):
         count = len(positions)
         size = min(self.batch_size or count, count)
         shown = np.arange(step * size, (step + 1) * size)
-        index, rounds = torch.as_tensor(np.asarray(dataset.indices)[positions]), shown // count
+        index, rounds = torch.tensor(np.asarray(dataset.indices)[positions]), shown // count
         orders = {turn: draws.uniform(self.seed, index, turn, "relearning-order", 1)[:, 0].argsort(stable=True).numpy()
                   for turn in np.unique(rounds).tolist()}
         rows = np.asarray([positions[orders[turn][place]] for turn, place in zip(rounds.tolist(), (shown % count).tolist(), strict=True)])

@@ -13,7 +13,8 @@ ORDER = ("UA", "RA", "TA", "MIA", "IRA", "CRA", "FID", "KID", "CLIP", "pre_ASR",
          "MAE/retain", "MAE/test", "MAE/validation", "wasserstein", "MIA/error_member")
 """Headline metrics in the papers' order; any other follows in the order in which it was measured."""
 
-ASIDE = frozenset({"avg_gap", "seconds", "ToW", "activation_distance", "JS", "completeness", "trainable", "moved", "peak_memory"})
+ASIDE = frozenset({"avg_gap", "seconds", "ToW", "activation_distance", "JS", "completeness", "selection", "trainable", "moved",
+                   "peak_memory"})
 """Metrics that have a place of their own, cost something, or repeat the gap in another form."""
 
 _BREAKDOWN = ("gap/", "seconds/")

@@ -40,6 +40,7 @@ EXACT = {
     "privacy": ("privacy", "Score in [0, 1]: how close the AUCs of four membership attacks are to the oracle's."),
     "utility": ("utility", "Model utility, as a share of the original's where that is known, in [0, 1]."),
     "overall": ("overall", "Harmonic mean of memorisation, privacy and utility, in [0, 1]."),
+    "selection": ("selection", "Harmonic mean of memorisation and utility, in [0, 1], by which settings are chosen."),
     "relearning": ("relearning", "Accuracy on withheld forget samples (share of likeliest tokens, for language models), in percent, after "
                                  "the model was fine-tuned on a few others; the oracle's own is the goal."),
     "quantisation": ("quantisation", "Accuracy on the forget set, in percent, after the weights were rounded to so few bits that most "
