@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class Relearning(Suite):
         metrics: further metrics of a language model, of the set `forget` (`mu.text_metrics.ExtractionStrength(set="forget")`).
         part: where the samples come from; another part than `forget` (say `retain`) shows what any fine-tuning brings back, and then every
             forget row is withheld.
-        oracle: run folder of the oracle, tested with this suite and the same budget.
+        oracle: run folder of the oracle, tested with this suite and the same budget; a run's own folder says that it is the oracle.
     """
 
     def __init__(
@@ -98,7 +99,8 @@ class Relearning(Suite):
                 found.append(Result(f"relearning/{score}/{name}", scores.shown(score, after[score][rows]), None, "forget",
                                     scores.unit(score), _levels(score, before, original, rows)))
         found += scores.returned("relearning", main, {**known, "after": level})
-        return [*found, *(self._against_oracle(found[0], module) if self.oracle is not None else [])]
+        compared = self.oracle is not None and Path(self.oracle).resolve() != run_folder(module.trainer).resolve()
+        return [*found, *(self._against_oracle(found[0], module) if compared else [])]
 
     def _metrics(self, attacked: Any, index: Tensor, used: Tensor, module: UnlearningModule) -> list[Result]:
         """Metrics of the graph after the attack, on the withheld and on the used rows as if these were the whole set."""

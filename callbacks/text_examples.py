@@ -57,7 +57,9 @@ class TextExamples(Callback, Recorded):
         """Prompt, answer and truth."""
         questions = graph.questions(name)
         count = min(self.count, len(questions))
-        places = [number * len(questions) // count for number in range(count)]
+        # by the golden ratio, because even steps would show the same kind of question of every subject
+        places = list(range(count)) if count == len(questions) else sorted(
+            {int((number + 0.5) * 0.6180339887498949 % 1 * len(questions)) for number in range(count)})
         whole = Generated(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
         if graph.knows(whole):
             said = [graph.value(whole).texts[place] for place in places]

@@ -215,7 +215,7 @@ class Bench:
         if run.start and weights_hash(module.backbone) != run.start:
             raise RunError("its backbone does not hold the weights of the original that was measured, because it is built anew with others "
                            "each time; a study with `original: given` needs a backbone with weights, or with an init_seed")
-        suites = self._suites(run) if run.test else []
+        suites = self._suites(run, folder) if run.test else []
         callbacks = self.components.make("callbacks", suites) if suites else []
         for callback in callbacks:
             if hasattr(callback, "identify"):  # a recorder wants to know which run this is
@@ -243,12 +243,13 @@ class Bench:
         task.forget_batch_size = own
         return task
 
-    def _suites(self, run: Run) -> list[Any]:
+    def _suites(self, run: Run, folder: Path) -> list[Any]:
         from mu.plugins import default_callbacks
 
         suites = [spec if isinstance(spec, Mapping) else {"class_path": spec} for spec in self.study.suites_of(run.job.task)]
-        if run.oracle is not None:
-            suites = [merge({"init_args": {"oracle": str(run.oracle)}}, spec) if _takes_oracle(spec) else spec for spec in suites]
+        oracle = folder if run.job.kind == "oracle" else run.oracle  # its own folder tells a suite that the run is the oracle
+        if oracle is not None:
+            suites = [merge({"init_args": {"oracle": str(oracle)}}, spec) if _takes_oracle(spec) else spec for spec in suites]
         if run.oracle is not None and self.study.gap and run.job.kind == "method":
             suites.append(merge(self.study.gap, {"init_args": {"oracle": str(run.oracle)}}))
         return [*suites, *({"class_path": path} for path in default_callbacks())]

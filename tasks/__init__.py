@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tasks.augment import Compose, HorizontalFlip, RandomCrop, Rotation
+    from tasks.authors import Authors
     from tasks.base import ImageTask, SourceTask
     from tasks.captioned import CaptionedFolder
     from tasks.corpus import Corpus
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "tasks.augment": ("Compose", "HorizontalFlip", "RandomCrop", "Rotation"),
+    "tasks.authors": ("Authors",),
     "tasks.base": ("ImageTask", "SourceTask"),
     "tasks.captioned": ("CaptionedFolder",),
     "tasks.corpus": ("Corpus",),
@@ -44,6 +46,7 @@ __all__ = [
     "SVHN",
     "TOFU",
     "ArrayImages",
+    "Authors",
     "ByClass",
     "ByValue",
     "CaptionedFolder",

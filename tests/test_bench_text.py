@@ -51,6 +51,7 @@ def test_forget_quality_is_measured_against_the_given_oracle(tmp_path: Path, cap
     assert set(found) == {"oracle", "original", "NPO"}
     assert found["oracle"].hashes["weights"] != found["original"].hashes["weights"]
     assert all(record.has("MU") for record in found.values())
+    assert found["oracle"].value("FQ") == 1
     assert found["original"].value("FQ") < 1 and found["NPO"].has("FQ")
     capsys.readouterr()
     assert main(["-c", str(file)]) == 0

@@ -89,6 +89,7 @@ def overview(collection: Collection) -> list[tuple[str, list[str]]]:
     """Term and values: how, with what and on what everything was run. Several values where runs differ."""
     runs = collection.runs
     oracles = [run for task in collection.tasks for run in task.oracles]
+    retrained = [run for run in oracles if not run.given]
     given = [run for task in collection.tasks for run in task.originals if run.given]
     seeds = dict.fromkeys(run.label.removeprefix("seed") for run in sorted(runs, key=lambda r: sorted(r.record.seeds.items())))
     versions = [run.record.facts.get("versions", {}) for run in runs]
@@ -96,9 +97,10 @@ def overview(collection: Collection) -> list[tuple[str, list[str]]]:
         ("command", collection.commands),
         ("finished", [collection.date] if collection.date else []),
         ("seeds", [", ".join(seeds)] if seeds else []),
-        ("backbone", _distinct(_backbone(run) for run in oracles or given or runs)),
+        ("backbone", _distinct(_backbone(run) for run in retrained or given or runs)),
         ("weights", _distinct(_weights(run) for run in given)),
-        ("recipe of original and oracle", _distinct(method_settings(run) for run in oracles)),
+        ("oracle", _distinct(f"{_backbone(run)} {_weights(run)}" for run in oracles if run.given)),
+        ("recipe of original and oracle", _distinct(method_settings(run) for run in retrained)),
         ("versions", _distinct(", ".join(f"{k} {v[k]}" for k in ("mu", "torch", "lightning", "python") if k in v) for v in versions)),
         ("hardware", _distinct(", ".join([v["device"], *([_count(v["threads"], "threads")] if "threads" in v else [])]) for v in versions
                                if "device" in v)),

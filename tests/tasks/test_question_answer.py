@@ -101,8 +101,8 @@ def test_a_file_of_row_numbers(tmp_path: Path) -> None:
 def test_validation_and_test_come_from_what_is_kept(tmp_path: Path) -> None:
     """Mutations: a row that is named is held out; the fractions are of what another one left; the seed does nothing."""
     path = write(tmp_path / "all.csv", rows())
-    made = task(path=path, by="who", selector=ByValue("bert"), validation_fraction=0.25, test_fraction=0.125)
-    assert {name: len(ids) for name, ids in parts(made).items()} == {"forget": 8, "validation": 4, "test": 2, "retain": 10}
+    made = task(path=path, by="who", selector=ByValue("bert"), validation_fraction=0.25, test_fraction=0.25)
+    assert {name: len(ids) for name, ids in parts(made).items()} == {"forget": 8, "validation": 4, "test": 4, "retain": 8}
     assert sorted(everyone(made)) == list(range(24))
     assert parts(made)["forget"] == [n for n in range(24) if n % 3 == 1]
     assert made.sets["holdout"].indices.tolist() == parts(made)["test"]
