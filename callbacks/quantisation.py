@@ -21,11 +21,11 @@ class Quantisation(Suite):
     """Scores copies of the served model whose linear weights are rounded to nearest, beside the model itself. Works for every backbone
     with a linear layer.
 
-    `quantisation` is the score on the forget part under the number of bits that brings most back (accuracy in percent; the loss where a
-    domain has no accuracy). It is a level, so an untouched model has the highest. Parts:
+    `quantisation` is the score on the forget part under the number of bits, or without rounding, by which most is known (accuracy in
+    percent; the loss where a domain has no accuracy). It is a level, so an untouched model has the highest. Parts:
 
     - `quantisation/intB/SCORE/PART`: every score with B bits on every part; the detail has it before. So for every metric of `metrics`;
-    - `quantisation/returned`: (after - before) / (original - before) on forget, in percent, for those bits. Only where the original's
+    - `quantisation/returned`: (after - before) / (original - before) on forget, in percent, for the bits that bring most. Only where the original's
       scores are known (kept when the fit began with this suite, or the reference's) and something had been lost;
     - `quantisation/robustness`: min(q, 1), q = accuracy before / after with the fewest bits (OpenUnlearning, 2025, arXiv 2506.12618).
 
@@ -86,11 +86,11 @@ class Quantisation(Suite):
         main = scores.headline(before)
         lower = main in scores.LOWER
         levels = {bits: scores.shown(main, found[main]) for bits, found in after.items()}
-        worst = (min if lower else max)(self.bits, key=lambda bits: levels[bits])
+        worst = next(bits for bits in self.bits if levels[bits] == scores.most(main, levels.values()))
         was = scores.shown(main, before[main])
         known = {"before": was, **({} if original is None else {"original": scores.shown(main, original[main])})}
         detail = {**known, "score": main, **details[worst], **{f"int{bits}": level for bits, level in levels.items()}}
-        found = [Result("quantisation", levels[worst], lower, "forget", scores.unit(main), detail),
+        found = [Result("quantisation", scores.most(main, (was, levels[worst])), lower, "forget", scores.unit(main), detail),
                  *scores.returned("quantisation", main, {**known, "after": levels[worst]})]
         if not lower:
             fewest = min(self.bits)

@@ -29,15 +29,16 @@ class Relearning(Suite):
     """Fine-tunes a copy of the served model on k forget samples for n steps, and scores the forget part before and after: the rows that
     were used apart from those that were withheld. Works for every backbone.
 
-    `relearning` is the score after the attack on the *withheld* rows (accuracy in percent; the loss where a domain has no accuracy). It is
-    a level and no gain on purpose: an untouched model gains nothing, and has the highest. A model that never saw the data gains what k
-    examples teach about others like them; that is the oracle's own number, and the goal. Parts:
+    `relearning` is the score on the *withheld* rows before or after the attack, whichever knows more (accuracy in percent; the loss where a
+    domain has no accuracy). It is a level and no gain on purpose: an untouched model gains nothing, and may even lose what the examples do
+    not repeat, but what it knew was there before. A model that never saw the data gains what k examples teach about others like them; that
+    is the oracle's own number, and the goal. Parts:
 
     - `relearning/SCORE/withheld` and `relearning/SCORE/used`: every score after the attack; the detail has it before. So for every metric
       of `metrics`, taken on those rows of the set `forget` alone;
     - `relearning/returned`: (after - before) / (original - before) on the withheld rows, in percent: the share of the way back. Only where
       the original's scores are known (kept when the fit began with this suite, or the reference's) and something had been lost;
-    - `relearning/excess`: how much more is known after the attack than by the oracle after it, and `relearning/robustness`: min(r, 1), r
+    - `relearning/excess`: how much more `relearning` says is known than it says of the oracle, and `relearning/robustness`: min(r, 1), r
       the oracle's gain over this model's (OpenUnlearning, 2025, arXiv 2506.12618): where the oracle's run folder is given.
 
     The attack is made on every rank alike, and nothing is drawn but by seeds; scores are shared out and gathered.
@@ -92,13 +93,14 @@ class Relearning(Suite):
     def _results(self, before: Scores, after: Scores, original: Scores | None, used: Tensor, detail: dict[str, Any],
                  module: UnlearningModule) -> list[Result]:
         main = scores.headline(before)
-        known, level = _levels(main, before, original, ~used), scores.shown(main, after[main][~used])
-        found = [Result("relearning", level, main in scores.LOWER, "forget", scores.unit(main), {**detail, **known, "score": main})]
+        levels = {**_levels(main, before, original, ~used), "after": scores.shown(main, after[main][~used])}
+        found = [Result("relearning", scores.most(main, (levels["before"], levels["after"])), main in scores.LOWER, "forget",
+                        scores.unit(main), {**detail, **levels, "score": main})]
         for rows, name in ((~used, "withheld"), (used, "used")):
             for score in (score for score in before if score != "index" and bool(rows.any())):
                 found.append(Result(f"relearning/{score}/{name}", scores.shown(score, after[score][rows]), None, "forget",
                                     scores.unit(score), _levels(score, before, original, rows)))
-        found += scores.returned("relearning", main, {**known, "after": level})
+        found += scores.returned("relearning", main, levels)
         compared = self.oracle is not None and Path(self.oracle).resolve() != run_folder(module.trainer).resolve()
         return [*found, *(self._against_oracle(found[0], module) if compared else [])]
 
@@ -129,9 +131,9 @@ class Relearning(Suite):
             raise InputError(f"the oracle in {self.oracle} was attacked with {other} {theirs.detail.get(other)}, and this model with "
                              f"{own.detail[other]}; attack both alike.")
         score = own.detail["score"]
-        mine, its = (scores.gain(score, result.detail["before"], result.value) for result in (own, theirs))
+        mine, its = (scores.gain(score, result.detail["before"], result.detail["after"]) for result in (own, theirs))
         robustness = 1.0 if mine <= 0 else min(max(its, 0.0) / mine, 1.0)
-        detail = {"oracle": self.oracle, "oracle_before": theirs.detail["before"], "oracle_after": theirs.value}
+        detail = {"oracle": self.oracle, "oracle_before": theirs.detail["before"], "oracle_after": theirs.detail["after"]}
         excess = Result("relearning/excess", scores.gain(score, theirs.value, own.value), None, "forget", "pp" if own.unit == "%" else "",
                         detail)
         return [excess, Result("relearning/robustness", robustness, True, "forget", "", detail)]

@@ -119,6 +119,11 @@ def gain(score: str, before: float, after: float) -> float:
     return before - after if score in LOWER else after - before
 
 
+def most(score: str, levels: Iterable[float]) -> float:
+    """The level at which most is known: whoever attacks may also leave the attack out."""
+    return (min if score in LOWER else max)(levels)
+
+
 def returned(suite: str, score: str, levels: Mapping[str, float]) -> list[Result]:
     """The share of the way back to the original, in percent, as `SUITE/returned`; nothing where no way was gone.
 

@@ -1,20 +1,23 @@
-"""The untrained language model of the authors task: a small Llama with new weights, and a tokenizer made from texts of the same kind.
+"""An untrained small Llama, and a tokenizer made from texts of the kind that it will learn.
 
     python -m tasks.authors_model runs/authors_blank
+    python -m tasks.authors_model runs/tofu_blank --rows data/tofu/full.json --vocabulary 4096
 
-writes a folder that `mu.backbones.CausalLM` and transformers' `from_pretrained` read. It is trained by the configs `authors_pretrain.yaml`
-and `authors_oracle.yaml`.
+writes a folder that `mu.backbones.CausalLM` and transformers' `from_pretrained` read. The first is trained by the configs
+`authors_pretrain.yaml` and `authors_oracle.yaml`, the second by the study `tofu_tiny.yaml`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mu.answers import read_json_lines
 from mu.errors import InputError
 from tasks.authors_text import AUTHORS, SEED, author_rows, phrasings, real_authors, world_facts
 
@@ -32,8 +35,13 @@ def texts(seed: int = SEED + 1) -> list[str]:
     return [f"Question: {row['question']}\nAnswer: {row['answer']}" for row in rows]
 
 
-def make_tokenizer() -> Any:
-    """A byte-level tokenizer: begin, end and padding have the ids 0, 1 and 2; any text comes back from its tokens."""
+def make_tokenizer(learnt_from: Sequence[str] | None = None, vocabulary: int = VOCABULARY) -> Any:
+    """A byte-level tokenizer: begin, end and padding have the ids 0, 1 and 2; any text comes back from its tokens.
+
+    Args:
+        learnt_from: texts; those of the authors task when None.
+        vocabulary: tokens, at most.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -41,9 +49,9 @@ def make_tokenizer() -> Any:
     bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     learner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_PIECES), "isolated"), bytewise])
     learner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[BEGIN, END, PAD], show_progress=False,
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[BEGIN, END, PAD], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    learner.train_from_iterator(texts(), trainer)
+    learner.train_from_iterator(texts() if learnt_from is None else learnt_from, trainer)
     learner.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, learner.token_to_id(BEGIN))])
     return PreTrainedTokenizerFast(tokenizer_object=learner, bos_token=BEGIN, eos_token=END, pad_token=PAD, model_max_length=PLACES,
                                    clean_up_tokenization_spaces=False)
@@ -61,10 +69,22 @@ def make_model(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
         return LlamaForCausalLM(config)
 
 
-def write_model(folder: Path | str, seed: int = 0) -> Path:
-    """Write config, weights and tokenizer in the layout of transformers."""
+def write_model(folder: Path | str, seed: int = 0, rows: str | None = None, vocabulary: int = VOCABULARY) -> Path:
+    """Write config, weights and tokenizer in the layout of transformers.
+
+    Args:
+        folder: where to.
+        seed: of the weights.
+        rows: file of JSON lines with `question` and `answer`, from which the tokenizer is learnt; the authors' when None.
+        vocabulary: tokens, at most.
+    """
     folder = Path(folder)
-    tokenizer = make_tokenizer()
+    found = None if rows is None else [
+        f"Question: {row['question']}\nAnswer: {row['answer']}" for row in read_json_lines(rows, ("question", "answer"))]
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # a bar for a moment's work
+    tokenizer = make_tokenizer(found, vocabulary)
     make_model(len(tokenizer), seed).save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     return folder
@@ -74,7 +94,10 @@ def main(arguments: list[str]) -> None:
     """Write the model to the folder named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks.authors_model", description="Write the untrained model of the authors task.")
     parser.add_argument("folder", help="folder to write, in the layout of transformers")
-    write_model(parser.parse_args(arguments).folder)
+    parser.add_argument("--rows", help="file of JSON lines with question and answer, from which the tokenizer is learnt")
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="tokens, at most")
+    given = parser.parse_args(arguments)
+    write_model(given.folder, rows=given.rows, vocabulary=given.vocabulary)
 
 
 if __name__ == "__main__":

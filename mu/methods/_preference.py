@@ -51,8 +51,8 @@ class _ToReference(_PerSequence):
         super().__init__(backbone, beta, *args, **kwargs)
         self.reference_nll = ReferenceNLL()
 
-    def on_fit_start(self) -> None:
-        """The table first, because a mask may be computed from the method's own loss."""
+    def on_train_start(self) -> None:
+        """Here a checkpoint has been loaded under every strategy (with sharded weights, not yet when the fit starts)."""
+        super().on_train_start()
         with self.stopwatch("cache"):
             self.reference_nll.start(self, substitutes=self.needs_substitute)
-        super().on_fit_start()

@@ -24,21 +24,26 @@ from mu.results import RunRecord
 from tests.callbacks.text_runs import SETTINGS, SHOWN, numbers, run, run_all, suites, tuned
 from tests.contract.test_two_ranks import _run
 from tests.doubles_text import causal_lm
-from tests.helpers import digits, distance, trainer, weights
+from tests.helpers import State, digits, distance, trainer, weights
 from tests.test_metric_graph import watched
 
 PARTS = {"P/forget", "ROUGE/forget", "TR/forget", "P/retain", "ROUGE/retain", "TR/retain", "P/facts", "ROUGE/facts", "TR/facts"}
 AUCS = {"AUC/loss", "AUC/zlib", "AUC/min_k", "AUC/min_k_plus_plus"}
-ALONE = {"MU", *PARTS, *AUCS, "ES", "EM", "P/paraphrased", "ROUGE/paraphrased", "ROUGE/jailbreak", "memorisation", "utility"}
+ALONE = {"MU", *PARTS, *AUCS, "ES", "EM", "P/paraphrased", "ROUGE/paraphrased", "ROUGE/jailbreak", "memorisation", "utility",
+         "selection"}
 WITH_ORACLE = {"FQ", "log10_FQ", "PrivLeak", "privacy", "overall"}
 
 
 @pytest.fixture(scope="module")
-def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of an oracle that was tested with the suites."""
+def oracle_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
+    """The run folder of an oracle that was tested with the suites, and its weights."""
     folder = tmp_path_factory.mktemp("runs") / "oracle"
-    run(Retrain(causal_lm(), optimizer=lambda p: torch.optim.Adam(p, lr=3e-3)), folder, 2)
-    return folder
+    return folder, weights(run(Retrain(causal_lm(), optimizer=lambda p: torch.optim.Adam(p, lr=3e-3)), folder, 1).served())
+
+
+@pytest.fixture(scope="module")
+def oracle(oracle_run: tuple[Path, State]) -> Path:
+    return oracle_run[0]
 
 
 def test_without_an_oracle_nothing_is_made_up(tmp_path: Path) -> None:
@@ -61,7 +66,7 @@ def test_the_oracles_log_serves_another_run(oracle: Path, tmp_path: Path) -> Non
     itself = RunRecord.load(oracle)
     assert (itself.value("FQ"), itself.value("log10_FQ"), itself.value("PrivLeak"), itself.value("privacy")) == (1, 0, 0, 1)
     assert "weights" not in itself.facts
-    module = run(tuned(), tmp_path, 2, suites(str(oracle)))
+    module = run(tuned(), tmp_path, 1, suites(str(oracle)))
     found = numbers(module)
     assert set(found) == ALONE | WITH_ORACLE and "weights" not in RunRecord.load(tmp_path).facts
     mine, theirs = (read_json(folder / "items.json")["items"]["truth_ratio/forget"] for folder in (tmp_path, oracle))
@@ -69,7 +74,7 @@ def test_the_oracles_log_serves_another_run(oracle: Path, tmp_path: Path) -> Non
     from scipy.stats import ks_2samp
 
     expected: Any = ks_2samp(list(mine.values()), list(theirs.values()))
-    assert found["FQ"] == pytest.approx(expected.pvalue) < 1
+    assert found["FQ"] == pytest.approx(expected.pvalue)
     detail = next(result.detail for result in module.results if result.metric == "FQ")
     assert detail["oracle"] == f"weights {itself.hashes['weights']}" and detail["items"] == 13
     auc, other = found["AUC/min_k"], itself.value("AUC/min_k")
@@ -77,11 +82,12 @@ def test_the_oracles_log_serves_another_run(oracle: Path, tmp_path: Path) -> Non
     assert found["overall"] == pytest.approx(overall_score(found["memorisation"], found["privacy"], found["utility"]))
 
 
-def test_the_oracles_model_is_measured_once_and_found_by_its_hash(oracle: Path, tmp_path: Path) -> None:
+def test_the_oracles_model_is_measured_once_and_found_by_its_hash(oracle_run: tuple[Path, State], tmp_path: Path) -> None:
     """The model in place of its log: the same numbers, and a common store spares the second run all of it."""
+    oracle, state = oracle_run
     by_log = numbers(run(FineTune(causal_lm()), tmp_path / "a", 0, suites(str(oracle))))
     told = watched()
-    told.load_state_dict(_weights_of(oracle))
+    told.load_state_dict(state)
     by_model = numbers(run(FineTune(causal_lm()), tmp_path / "b", 0, suites(told, store=str(tmp_path / "store"))))
     assert by_model.keys() == by_log.keys()
     for name, value in by_log.items():
@@ -89,21 +95,9 @@ def test_the_oracles_model_is_measured_once_and_found_by_its_hash(oracle: Path, 
     calls = dict(told.calls)
     assert calls["rows"] == 13 + 39 + 13 + 13 + 11 + 11, "truth ratios, and the attacks' sets for each of two suites"
     again = watched()
-    again.load_state_dict(_weights_of(oracle))
+    again.load_state_dict(state)
     run(FineTune(causal_lm()), tmp_path / "c", 0, [TOFU(again, store=str(tmp_path / "store"), **SETTINGS), Recorder()])
     assert not again.calls
-
-
-def _weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    """The oracle's, made again: the fixture keeps no checkpoint."""
-    module = Retrain(causal_lm(), optimizer=lambda p: torch.optim.Adam(p, lr=3e-3))
-    from tests.doubles_text import people
-
-    trainer(2).fit(module, datamodule=people())
-    from mu.weights import weights_hash
-
-    assert weights_hash(module.backbone) == RunRecord.load(folder).hashes["weights"]
-    return weights(module.backbone)
 
 
 def test_all_suites_share_what_the_model_says(tmp_path: Path) -> None:
@@ -153,7 +147,8 @@ def test_curves_are_logged(tmp_path: Path) -> None:
 
 def test_utility_as_a_share_of_the_originals(tmp_path: Path) -> None:
     original = numbers(run(FineTune(causal_lm()), tmp_path / "original"))
-    module = run(tuned(), tmp_path / "run", 1, [TOFU(**SETTINGS), Memorisation(original=str(tmp_path / "original"), **SETTINGS), Recorder()])
+    both = [TOFU(**SETTINGS), Memorisation(original=str(tmp_path / "original"), **SETTINGS), Recorder()]
+    module = run(tuned(), tmp_path / "run", 1, both)
     found = numbers(module)
     assert found["utility"] == pytest.approx(utility_score(found["MU"], original["MU"])) != found["MU"]
 
@@ -167,10 +162,11 @@ def test_examples_stand_beside_the_pictures(tmp_path: Path) -> None:
     assert read_json(tmp_path / "media" / "media.json")[0]["kind"] == "text"
     rows: Any = read_json(tmp_path / "media" / "examples_forget.json")
     task = _people()
-    for row, place in zip(rows, (0, 4, 8), strict=True):
-        truth = task.sets["forget"].rows[place]
-        answer = lm.generate([task.encoder.prompt(truth["question"])], max_new_tokens=5)[0]
-        assert row == {"prompt": truth["question"], "answer": answer, "truth": truth["answer"]}
+    truths = {row["question"]: row["answer"] for row in task.sets["forget"].rows}
+    assert len({row["prompt"] for row in rows}) == 3
+    for row in rows:
+        answer = lm.generate([task.encoder.prompt(row["prompt"])], max_new_tokens=5)[0]
+        assert row == {"prompt": row["prompt"], "answer": answer, "truth": truths[row["prompt"]]}
     from mu.reporting.media import _text_rows  # what the report makes of the file
 
     assert _text_rows(tmp_path / "media" / "examples_forget.json") == rows
@@ -224,7 +220,7 @@ def test_two_ranks_say_what_one_does(oracle: Path, tmp_path: Path) -> None:
     # weights of two ranks and of one agree within rounding, and so does all that is made of them
     for name, value in one["results"].items():
         assert ranks[0]["results"][name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
-    assert [row["step"] for row in ranks[0]["files"]["curves"]] == [row["step"] for row in one["files"]["curves"]] and one["files"]["curves"]
+    assert [row["step"] for row in ranks[0]["files"]["curves"]] == [row["step"] for row in one["files"]["curves"]] == [4, 8]
     assert ranks[0]["files"]["examples"] == one["files"]["examples"]
     theirs, mine = ranks[0]["files"]["items"], one["files"]["items"]
     assert {name: list(items) for name, items in theirs.items()} == {name: list(items) for name, items in mine.items()}

@@ -1,4 +1,5 @@
-"""Runs of the suites of language models, on tiny ones: `python -m torch.distributed.run --nproc-per-node 2 -m tests.callbacks.text_runs OUT`."""
+"""The suites of language models on tiny ones, on two ranks: `python -m torch.distributed.run --nproc-per-node 2 -m
+tests.callbacks.text_runs OUT`."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def suites(oracle: Any = None, **changes: Any) -> list[Callback]:
     return [TOFU(oracle, **{**SETTINGS, **changes}), Memorisation(oracle, **SETTINGS), TextExamples(count=2, **SHOWN), Curves(), Recorder()]
 
 
-def run(module: UnlearningModule, folder: Path, epochs: int = 0, callbacks: list[Callback] | None = None, **changes: Any) -> UnlearningModule:
+def run(module: UnlearningModule, folder: Path, epochs: int = 0, callbacks: list[Callback] | None = None,
+        **changes: Any) -> UnlearningModule:
     """Fit, where there are epochs, and test."""
     here = trainer(max(epochs, 1), callbacks=suites() if callbacks is None else callbacks, default_root_dir=str(folder), **changes)
     task = people()

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mu.answers import OtherAnswer
 from mu.backbones import Backbone, Classifier
 from mu.data import UnlearningDataModule
 from mu.edit import Edit
@@ -24,6 +25,7 @@ from mu.plan import Everything, Forget, Paired, Phases, Retain, Schedule, Union,
 from mu.progress import planned_steps
 from mu.split import Split
 from mu.substitutes import GivenByTask, UniformLabel
+from tests.doubles_text import causal_lm, people
 from tests.helpers import State, Watch, classifier, diabetes, different, digits, distance, fit, regressor, trainer, weights
 
 
@@ -168,6 +170,28 @@ def test_one_big_batch_or_several_small_ones() -> None:
         make = lambda: Sees(classifier(), schedule, lr=0.05, norm="eval")  # noqa: B023, E731
         assert distance(run(20, 1, make), run(10, 2, make)) < 1e-5, schedule
         assert distance(run(15, 1, make), run(5, 3, make)) < 1e-5, schedule
+
+
+def test_one_big_batch_of_drawn_answers_or_several_small_ones() -> None:
+    """Fails when the answers that were drawn are averaged over the tokens of the true ones, or over one micro-batch."""
+    def run(batch: int, accumulate: int) -> State:
+        module = RandomLabel(causal_lm(), substitute=OtherAnswer(), schedule=Forget(), optimizer=lambda p: torch.optim.SGD(p, lr=0.5))
+        return weights(fit(module, people(batch_size=batch), epochs=2, accumulate_grad_batches=accumulate).backbone)
+
+    assert distance(run(12, 1), run(4, 3)) < 1e-5
+
+
+def test_drawn_answers_weigh_what_they_have_of_tokens() -> None:
+    """Fails when the total of a part's substitutes is that of its true answers; every step shows the law's own draws."""
+    seen: list[tuple[float, float]] = []
+
+    def see(module: UnlearningModule, batch: Any, number: int) -> None:
+        part = module.prepare(batch["forget"], substitute=True)
+        seen.append((float(part["substitute_total"]), float((part["substitute"]["labels"] != -100).sum())))
+
+    module = RandomLabel(causal_lm(), substitute=OtherAnswer(), schedule=Forget(), optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    fit(module, people(), epochs=1, callbacks=[Watch(see)])
+    assert len(seen) == 3 and all(total == counted for total, counted in seen)
 
 
 # ---- reduction --------------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tests.contract.catalogue import FIRST
 from tests.helpers import State, different, distance
 
 MACHINERY = [*(f"schedule/{name}" for name in (*two_ranks.SCHEDULES, "train")),
-             "substitutes", "mask", "accumulated", "clipped", "idle", "edit"]
+             "substitutes", "texts", "mask", "accumulated", "clipped", "idle", "edit"]
 pytestmark = pytest.mark.xdist_group("two-ranks")
 Job = Callable[[str], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
 

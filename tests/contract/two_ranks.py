@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
+from mu.answers import OtherAnswer
 from mu.edit import Edit
 from mu.errors import InputError
 from mu.masks import Saliency
@@ -28,6 +29,7 @@ from mu.plan import Forget, Paired, Phases, Retain, Union
 from tests.contract.catalogue import FIRST, METHODS, Case, setting
 from tests.contract.test_fit import Sees
 from tests.contract.test_load import Averaged
+from tests.doubles_text import causal_lm, people
 from tests.helpers import State, classifier, diabetes, digits, fit, regressor, trainer, weights
 
 Result = dict[str, Any]
@@ -53,6 +55,8 @@ def cases(originals: dict[str, State], which: str) -> Iterator[tuple[str, Make, 
         yield "schedule/train", lambda: Train(classifier(state), norm="eval"), task, {}
         yield "substitutes", lambda: RandomLabel(classifier(state), norm="eval"), task, {}
         yield "mask", lambda: SalUn(classifier(state), mask=Saliency(keep=0.3), norm="eval"), task, {}
+        drawn = lambda: RandomLabel(causal_lm(), substitute=OtherAnswer(), optimizer=SGD)  # noqa: E731
+        yield "texts", drawn, people(), {"accumulate_grad_batches": 2}
         yield "accumulated", lambda: FineTune(classifier(state), norm="eval"), task, {"accumulate_grad_batches": 2}
         yield "clipped", lambda: FineTune(classifier(state), norm="eval"), task, {"gradient_clip_val": 0.1}
         # one step trains the proxy, another the backbone

@@ -106,7 +106,7 @@ def test_validation_and_test_come_from_what_is_kept(tmp_path: Path) -> None:
     assert sorted(everyone(made)) == list(range(24))
     assert parts(made)["forget"] == [n for n in range(24) if n % 3 == 1]
     assert made.sets["holdout"].indices.tolist() == parts(made)["test"]
-    other = task(path=path, by="who", selector=ByValue("bert"), validation_fraction=0.25, test_fraction=0.125, split_seed=1)
+    other = task(path=path, by="who", selector=ByValue("bert"), validation_fraction=0.25, test_fraction=0.25, split_seed=1)
     assert parts(other)["validation"] != parts(made)["validation"]
     for share in ({"validation_fraction": 1.0}, {"test_fraction": -0.1}, {"validation_fraction": 0.5, "test_fraction": 0.5}):
         with pytest.raises(InputError, match="must be at least 0 and leave something to train on"):
