@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -234,8 +234,8 @@ class CausalLM(Backbone):
 
     def outputs(self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None) -> dict[str, Tensor]:
         """`nll` [B] (summed), `tokens` [B], `mean_nll` [B]."""
-        summed, count = self.loss(batch, prediction)
-        known = {"nll": lambda: summed, "tokens": lambda: count, "mean_nll": lambda: summed / count.clamp_min(1)}
+        once = cache(lambda: self.loss(batch, prediction))  # not at all where nothing is asked
+        known = {"nll": lambda: once()[0], "tokens": lambda: once()[1], "mean_nll": lambda: once()[0] / once()[1].clamp_min(1)}
         return pick(known, names, "a language model")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:

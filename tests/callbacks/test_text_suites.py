@@ -93,7 +93,7 @@ def test_the_oracles_model_is_measured_once_and_found_by_its_hash(oracle_run: tu
     for name, value in by_log.items():
         assert by_model[name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
     calls = dict(told.calls)
-    assert calls["rows"] == 13 + 39 + 13 + 13 + 11 + 11, "truth ratios, and the attacks' sets for each of two suites"
+    assert calls["rows"] == 13 + 39 + 13 + 11 and "prompts" not in calls, "truth ratios, and the sets of the attacks, nothing else"
     again = watched()
     again.load_state_dict(state)
     run(FineTune(causal_lm()), tmp_path / "c", 0, [TOFU(again, store=str(tmp_path / "store"), **SETTINGS), Recorder()])
