@@ -94,7 +94,7 @@ class Relearning(Suite):
                  module: UnlearningModule) -> list[Result]:
         main = scores.headline(before)
         levels = {**_levels(main, before, original, ~used), "after": scores.shown(main, after[main][~used])}
-        found = [Result("relearning", scores.most(main, (levels["before"], levels["after"])), main in scores.LOWER, "forget",
+        found = [Result("relearning", scores.most(main, (levels["before"], levels["after"])), None, "forget",
                         scores.unit(main), {**detail, **levels, "score": main})]
         for rows, name in ((~used, "withheld"), (used, "used")):
             for score in (score for score in before if score != "index" and bool(rows.any())):

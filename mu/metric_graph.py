@@ -338,6 +338,9 @@ class GradientNorms(Leaf[Tensor]):
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Tensor:
         found = graph.encoded(self)
+        if graph.ranks.lockstep:  # autograd.grad sees the shards, which have no part in the forward pass
+            raise InputError("gradients of single items are not to be had from sharded weights; test the run with the strategy ddp, or "
+                             "leave the gradient-norm attack out.")
         starts = range(0, len(found.pairs), self._EACH)
         parts = graph.run(self, found, {"p": self.p}, len(starts),
                           lambda number: gradient_scores(graph.backbone, found.pairs[starts[number] : starts[number] + self._EACH], self.p),

@@ -6,7 +6,6 @@ import functools
 import operator
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from math import isfinite
 from typing import Any, Literal, get_args, get_type_hints
 
 import torch
@@ -19,6 +18,7 @@ from mu.data import UnlearningDataModule, check_provides
 from mu.draws import stream_id
 from mu.errors import InputError, RunError
 from mu.evaluation import Evaluation, Part
+from mu.health import Health
 from mu.lr import LRSchedule
 from mu.masks import WeightMask
 from mu.plan import Retain, Schedule
@@ -32,7 +32,7 @@ Norm = Literal["train", "eval", "recalibrate"]
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
-class UnlearningModule(Evaluation, Recorded):
+class UnlearningModule(Health, Evaluation, Recorded):
     """Base of all methods.
 
     Most methods override `objective`; the rest override Lightning's own hooks. A method declares its `schedule` and its needs.
@@ -80,7 +80,6 @@ class UnlearningModule(Evaluation, Recorded):
         self.original_hash = ""
         self._recipe: str | None = None
         self.serves_only = False
-        self._suspect: tuple[int, Tensor] | None = None
         self._first_step: int | None = None
         self._epoch_end_due = self._recalibrated = False
         self.phase = 0
@@ -253,29 +252,6 @@ class UnlearningModule(Evaluation, Recorded):
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
             self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=len(terms) == 1)
 
-    def check_finite(self, loss: Tensor) -> None:
-        """Stop at a loss that is not a number; on an accelerator one step late, so that nothing waits for the device."""
-        if loss.device.type == "cpu":
-            self._suspect = (self.trainer.global_step, loss.detach())
-            self._stop_if_not_finite()
-        else:
-            self._stop_if_not_finite()
-            self._suspect = (self.trainer.global_step, loss.detach())
-
-    def _stop_if_not_finite(self) -> None:
-        if self._suspect is not None and not isfinite(self._suspect[1].item()):
-            step, loss = self._suspect
-            self._suspect = None
-            raise RunError(f"the loss of {type(self).__name__} became {float(loss)} at step {step}; the last good checkpoint is kept; "
-                           "lower the learning rate or the weight of the ascent term.")
-
-    def _check_weights(self) -> None:
-        """A finite loss may still have made weights that are not; they must not take the place of the last good checkpoint."""
-        for name, weight in self.trainable():
-            if self._on_any_rank(not bool(torch.isfinite(_own(weight)).all())):
-                raise RunError(f"{type(self).__name__} made weights that are not finite (in {name}); the last good checkpoint is kept; "
-                               "lower the learning rate or the weight of the ascent term.")
-
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Mask the gradients (before they are clipped, unless the mask says otherwise)."""
         if self.mask is not None and self.mask.clip == "mask_then_clip":
@@ -346,17 +322,6 @@ class UnlearningModule(Evaluation, Recorded):
         if steps > 0 and not self._on_any_rank(self._fingerprint() != self._weights_before) and not self.trainer.interrupted:
             raise RunError(f"{type(self).__name__} ran {steps} steps and moved no weight; check learning rate, mask and "
                            "data.")
-
-    def _on_any_rank(self, found: bool) -> bool:
-        """Whether it is so on some rank, where each holds a part of the weights; elsewhere all hold the same."""
-        if self.device_mesh is None:
-            return found
-        return bool(self.trainer.strategy.reduce(torch.tensor(float(found), device=self.device), reduce_op="sum"))
-
-    def _fingerprint(self) -> list[float]:
-        with torch.no_grad():
-            weights = (_own(p).double() for _, p in self.trainable())  # one at a time: all would be twice a large model's size
-            return [float(value.abs().sum() + value.flatten()[::7].sum()) for value in weights]
 
     # ---- passes over data ---------------------------------------------------------------------------------------------------------
 
@@ -472,8 +437,3 @@ class UnlearningModule(Evaluation, Recorded):
         from mu.identity import recipe_hash
 
         return recipe_hash(self)
-
-
-def _own(weight: Tensor) -> Tensor:
-    """A weight, or of a sharded one what this rank holds."""
-    return weight.to_local() if hasattr(weight, "to_local") else weight  # type: ignore[operator]

@@ -31,6 +31,7 @@ from mu.methods._joint import predictions
 from mu.methods._whole import check_whole
 from mu.module import Part, UnlearningModule
 from mu.plan import Paired
+from mu.questions import QuestionSet, TokenRows
 from mu.token_losses import uniform_divergence
 
 
@@ -89,8 +90,8 @@ class ULD(UnlearningModule):
         rows = getattr(task, "sets", {}).get("forget")
         if stage != "fit" or rows is None or not all(row.get("question") for row in rows.rows):  # raw text has no paraphrases
             return
-        self.known = Variants.of(rows, task.encoder, "remembered") if self.paraphrases else None
-        self.wrong = Variants.wrong(rows, task.encoder, "unknown") if self.perturbed else None
+        self.known = Variants.paraphrased(rows, task.encoder, task.datasets["forget"]) if self.paraphrases else None
+        self.wrong = Variants.perturbed(rows, task.encoder) if self.perturbed else None
 
     def set_mode(self) -> None:
         """The original answers in eval mode."""
@@ -117,28 +118,29 @@ class Variants:
         pairs: the question and answer of each variant, by the sample's index.
         encoder: makes sequences of them.
         stream: names the draw.
+        data: the samples themselves, which are one variant more; None leaves them out.
     """
 
-    def __init__(self, pairs: Mapping[int, list[tuple[str, str]]], encoder: Encoder, stream: str) -> None:
-        self.pairs, self.encoder, self.stream = dict(pairs), encoder, stream
+    def __init__(self, pairs: Mapping[int, list[tuple[str, str]]], encoder: Encoder, stream: str, data: TokenRows | None = None) -> None:
+        self.pairs, self.encoder, self.stream, self.data = dict(pairs), encoder, stream, data
+        self._place = {} if data is None else {index: place for place, index in enumerate(data.indices.tolist())}
         self._encoded: dict[tuple[str, str], Pair] = {}
 
     @classmethod
-    def of(cls, rows: Any, encoder: Encoder, stream: str) -> "Variants | None":
+    def paraphrased(cls, rows: QuestionSet, encoder: Encoder, data: TokenRows) -> "Variants | None":
         """Every sample and its paraphrases; None where no row has any."""
         found = {}
         for index, row in zip(rows.indices.tolist(), rows.rows, strict=True):
-            asked = row.get("paraphrased_question") or row["question"]
-            said = row.get("paraphrased_answer") or row["answer"]
-            found[index] = list(dict.fromkeys([(row["question"], row["answer"]), (row["question"], said), (asked, row["answer"])]))
-        return cls(found, encoder, stream) if any(len(each) > 1 for each in found.values()) else None
+            ways = [(row["question"], row.get("paraphrased_answer")), (row.get("paraphrased_question"), row["answer"])]
+            found[index] = [(asked, said) for asked, said in ways if asked and said]
+        return cls(found, encoder, "uld-paraphrased", data) if any(found.values()) else None
 
     @classmethod
-    def wrong(cls, rows: Any, encoder: Encoder, stream: str) -> "Variants | None":
+    def perturbed(cls, rows: QuestionSet, encoder: Encoder) -> "Variants | None":
         """Every sample's question with its wrong answers; None where a row has none."""
         found = {index: [(row["question"], answer) for answer in row.get("perturbed_answer") or ()]
                  for index, row in zip(rows.indices.tolist(), rows.rows, strict=True)}
-        return cls(found, encoder, stream) if all(found.values()) else None
+        return cls(found, encoder, "uld-perturbed") if all(found.values()) else None
 
     def drawn(self, part: Part, seed: int) -> Part:
         """The part with a variant of each of its samples, and what the variants weigh in the optimizer's step."""
@@ -153,11 +155,15 @@ class Variants:
         return found
 
     def _chosen(self, index: Tensor, visit: Tensor, seed: int) -> list[Pair]:
-        numbers = draws.integers(seed, index, visit, f"uld-{self.stream}", 2**31)
-        rows = [self.pairs[one] for one in index.tolist()]
-        return [self._pair(row[number % len(row)]) for row, number in zip(rows, numbers.tolist(), strict=True)]
+        numbers = draws.integers(seed, index, visit, self.stream, 2**31)
+        return [self._pair(one, number) for one, number in zip(index.tolist(), numbers.tolist(), strict=True)]
 
-    def _pair(self, said: tuple[str, str]) -> Pair:
-        if said not in self._encoded:
-            self._encoded[said] = self.encoder.pair(*said)
-        return self._encoded[said]
+    def _pair(self, index: int, number: int) -> Pair:
+        ways = self.pairs[index]
+        way = number % (len(ways) + (self.data is not None))
+        if way == len(ways):
+            assert self.data is not None
+            return self.data.pair(self._place[index])
+        if ways[way] not in self._encoded:
+            self._encoded[ways[way]] = self.encoder.pair(*ways[way], f"a variant of sample {index}")
+        return self._encoded[ways[way]]

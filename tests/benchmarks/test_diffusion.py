@@ -50,11 +50,16 @@ class Log(Callback):
 
     def __init__(self) -> None:
         self.steps: list[list[Call]] = []
+        self.hooks: list[Any] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for name, network in pl_module.named_modules():
             if name.rsplit(".", 1)[-1] in ("unet", "text_encoder"):
-                network.register_forward_pre_hook(self._see(name), with_kwargs=True)
+                self.hooks.append(network.register_forward_pre_hook(self._see(name), with_kwargs=True))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for hook in self.hooks:  # a copy of the module has its hooks too: its replay would add to the very list that it goes through
+            hook.remove()
 
     def _see(self, name: str) -> Callable[..., None]:
         def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

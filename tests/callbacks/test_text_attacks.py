@@ -93,7 +93,7 @@ def test_an_untouched_model_fails_the_verdict(relearnt: dict[str, dict[str, Resu
     assert levels["original"] > levels["ascent"] + 5 > levels["oracle"] + 10
     for found in (relearnt[name]["relearning"] for name in levels):
         assert found.value == max(found.detail["before"], found.detail["after"])
-    assert relearnt["original"]["relearning"].higher_is_better is False
+    assert relearnt["original"]["relearning"].higher_is_better is None
     assert "relearning/returned" not in relearnt["original"]  # nothing had been lost
 
 
@@ -189,7 +189,7 @@ def test_relearning_of_other_domains() -> None:
     images = measured(FineTune(classifier()), relearning(), Quantisation(), task=digits())
     assert images["relearning"].unit == "%" and images["relearning"].detail["withheld"] == 19
     numbers = measured(FineTune(regressor()), relearning(optimizer=adam(0.01)), Quantisation(), task=diabetes())
-    assert numbers["relearning"].higher_is_better and numbers["relearning"].detail["score"] == "loss"
+    assert numbers["relearning"].higher_is_better is None and numbers["relearning"].detail["score"] == "loss"
     assert numbers["relearning/loss/used"].value < numbers["relearning/loss/used"].detail["before"]
     assert numbers["relearning"].value == min(numbers["relearning"].detail[name] for name in ("before", "after"))
     assert numbers["quantisation"].higher_is_better and "quantisation/robustness" not in numbers
@@ -231,14 +231,16 @@ def test_quantisation_against_the_original(trained: dict[str, State], tmp_path: 
     assert untouched["quantisation"].value > found["quantisation"].value + 5
     assert "quantisation/returned" not in untouched
     told = found["quantisation/returned"].detail
-    assert found["quantisation/returned"].value == pytest.approx(100 * (told["after"] - told["before"]) / (told["original"] - told["before"]))
+    way = told["original"] - told["before"]
+    assert found["quantisation/returned"].value == pytest.approx(100 * (told["after"] - told["before"]) / way)
     before, after = found["quantisation/robustness"].detail["before"], found["quantisation/robustness"].detail["after"]
     assert after == found["quantisation/int3/accuracy/forget"].value
     assert found["quantisation/robustness"].value == pytest.approx(1.0 if after <= before else before / after)
 
 
 @pytest.mark.parametrize(("changes", "words"), [
-    ({"bits": []}, "at least one"), ({"bits": [4, 4]}, "different numbers"), ({"bits": [1]}, "1 bits"), ({"parts": ["retain"]}, "must be among"),
+    ({"bits": []}, "at least one"), ({"bits": [4, 4]}, "different numbers"), ({"bits": [1]}, "1 bits"),
+    ({"parts": ["retain"]}, "must be among"),
 ])
 def test_bits_that_are_none(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
@@ -309,8 +311,9 @@ class Neighbours(People):
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         split, sets = super().read()
-        return split, {name: QuestionSet(name, [{**row, "author": int(index) // 3} for row, index in zip(rows.rows, rows.indices, strict=True)],
-                                         rows.indices) for name, rows in sets.items()}
+        return split, {name: QuestionSet(name, [{**row, "author": int(index) // 3} for row, index
+                                                in zip(rows.rows, rows.indices, strict=True)], rows.indices)
+                       for name, rows in sets.items()}
 
 
 def neighbours() -> Neighbours:

@@ -239,7 +239,8 @@ def test_uld_follows_its_equation() -> None:
     forget, retain = parts(task)
     task._encoder = None
     rows = task.sets["forget"]
-    module.known, module.wrong = Variants.of(rows, task.encoder, "remembered"), Variants.wrong(rows, task.encoder, "unknown")
+    data: Any = task.datasets["forget"]
+    module.known, module.wrong = Variants.paraphrased(rows, task.encoder, data), Variants.perturbed(rows, task.encoder)
     assert module.known is not None and module.wrong is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -587,9 +588,9 @@ def test_variants_are_drawn_for_each_showing() -> None:
     task = people()
     task.setup()
     rows = task.sets["forget"]
-    known, wrong = Variants.of(rows, task.encoder, "remembered"), Variants.wrong(rows, task.encoder, "unknown")
-    assert known is not None and wrong is not None
     data: Any = task.datasets["forget"]
+    known, wrong = Variants.paraphrased(rows, task.encoder, data), Variants.perturbed(rows, task.encoder)
+    assert known is not None and wrong is not None
     part = data.__getitems__(list(range(13)))
     shown = []
     for visit in range(20):
