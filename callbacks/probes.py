@@ -43,9 +43,8 @@ class LinearProbe(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`linear_probe`, its controls, and what it has beyond them."""
-        sets = scores.texts_of(module, "LinearProbe").sets
         served: Any = module.served()
-        graph = scores.graph_of(served, module, sets)
+        graph = scores.graph_of(served, module)
         found = graph.value(self.probe)
         controls = _of_control(graph, self.control, self.probe, "perturbed_answer", self.probe.right)
         if self.untrained:
@@ -80,7 +79,7 @@ class LogitLens(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`logit_lens`, what of it is not said, and its control."""
-        graph = scores.graph_of(module.served(), module, scores.texts_of(module, "LogitLens").sets)
+        graph = scores.graph_of(module.served(), module)
         found = graph.value(self.lens)
         controls = _of_control(graph, self.control, self.lens)
         told = {name: 100 * one.value for name, one in controls.items()}

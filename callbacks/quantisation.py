@@ -25,8 +25,8 @@ class Quantisation(Suite):
     percent; the loss where a domain has no accuracy). It is a level, so an untouched model has the highest. Parts:
 
     - `quantisation/intB/SCORE/PART`: every score with B bits on every part; the detail has it before. So for every metric of `metrics`;
-    - `quantisation/returned`: (after - before) / (original - before) on forget, in percent, for the bits that bring most. Only where the original's
-      scores are known (kept when the fit began with this suite, or the reference's) and something had been lost;
+    - `quantisation/returned`: (after - before) / (original - before) on forget, in percent, for the bits that bring most. Only where the
+      original's scores are known (kept when the fit began with this suite, or the reference's) and something had been lost;
     - `quantisation/robustness`: min(q, 1), q = accuracy before / after with the fewest bits (OpenUnlearning, 2025, arXiv 2506.12618).
 
     Copies are made on every rank alike, without any draw; scores are shared out and gathered.
@@ -64,7 +64,7 @@ class Quantisation(Suite):
         served = module.served()
         before = self._scores(served, module)
         original = scores.original(run_folder(module.trainer), module, "forget", before["forget"], "Quantisation")
-        graph = scores.graph_of(served, module, scores.texts_of(module, "a metric of Quantisation").sets) if self.metrics else None
+        graph = scores.graph_of(served, module) if self.metrics else None
         forget, found, details = {}, [], {}
         for bits in self.bits:
             copy = quantised(served, bits, self.group, self.embeddings, self.head)

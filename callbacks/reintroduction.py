@@ -17,6 +17,7 @@ from mu.metric_graph import Answer, Graph, Measurement, Metric, Node, Scored
 from mu.module import UnlearningModule
 from mu.questions import QuestionSet
 from mu.results import Result
+from mu.text_evaluation import questions_of
 from mu.text_metrics import ExactMemorisation, Loss
 
 Row = Mapping[str, Any]
@@ -63,10 +64,9 @@ class Reintroduction(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """See the class."""
-        task = scores.texts_of(module, "Reintroduction")
-        sets = self.contexts(task.sets)
-        encoder = self._encoder(task, module.served())
-        graph = scores.graph_of(module.served(), module, sets, encoder)
+        known, usual = questions_of(module)
+        sets = self.contexts(known)
+        graph = scores.graph_of(module.served(), module, sets, self._longer(usual, module.served()))
         budget = {"facts": self.facts, "source": self.source, "attack_seed": self.seed,
                   "tokens": _tokens(graph, "context"), "tokens_without": _tokens(graph, "question")}
         kinds: dict[str, Callable[[str], Metric]] = {"accuracy": ExactMemorisation, "loss": Loss}
@@ -129,9 +129,8 @@ class Reintroduction(Suite):
             found.append([stated[chosen[at]] for at in mixed])
         return found
 
-    def _encoder(self, task: Any, served: Any) -> Encoder:
+    def _longer(self, own: Encoder, served: Any) -> Encoder:
         """As the task's, for longer sequences."""
-        own = task.encoder
         longest = self.max_length or getattr(served, "context", None) or own.max_length * (self.facts + 1)
         return Encoder(own.tokenizer, own.template, int(longest), "refuse")
 

@@ -20,6 +20,7 @@ from mu.errors import InputError
 from mu.metric_graph import Metric
 from mu.module import UnlearningModule
 from mu.results import Result, RunRecord
+from mu.text_evaluation import questions_of
 
 OF_ORACLE = ("examples", "steps", "batch_size", "optimizer", "attack_seed", "relearnt_from")
 """Details in which the oracle's attack must be this one."""
@@ -106,12 +107,12 @@ class Relearning(Suite):
 
     def _metrics(self, attacked: Any, index: Tensor, used: Tensor, module: UnlearningModule) -> list[Result]:
         """Metrics of the graph after the attack, on the withheld and on the used rows as if these were the whole set."""
-        task, found = scores.texts_of(module, "a metric of Relearning"), []
-        whole = task.sets["forget"]
+        (sets, _), found = questions_of(module), []
+        whole = sets["forget"]
         for rows, name in ((~used, "withheld"), (used, "used")):
             chosen = np.flatnonzero(np.isin(whole.indices, index[rows].numpy()))
             if len(chosen):
-                graph = scores.graph_of(module.served(), module, {**task.sets, "forget": whole.at(chosen.tolist())})
+                graph = scores.graph_of(module.served(), module, {**sets, "forget": whole.at(chosen.tolist())})
                 after = graph.of(attacked)
                 found += [Result(f"relearning/{metric.name}/{name}", after.value(metric).value, None, "forget", "",
                                  {"before": graph.value(metric).value}) for metric in self.metrics]

@@ -23,6 +23,7 @@ from mu.module import UnlearningModule
 from mu.questions import QuestionSet
 from mu.results import Result
 from mu.resumable import Ranks
+from mu.text_evaluation import questions_of
 
 Scores = Mapping[str, Tensor]
 """`index` `[N]` int64, ascending, and each of the backbone's scores `[N]`, on the CPU."""
@@ -72,30 +73,22 @@ def part_of(module: UnlearningModule, name: str, suite: str) -> Any:
     return found
 
 
-def graph_of(backbone: Any, module: UnlearningModule, sets: Mapping[str, QuestionSet], encoder: Any = None) -> Graph:
-    """Metrics of a language model on sets of questions, shared out among ranks.
+def graph_of(backbone: Any, module: UnlearningModule, sets: Mapping[str, QuestionSet] | None = None, encoder: Any = None) -> Graph:
+    """Metrics of a language model on sets of questions, shared out among ranks; nothing is kept on disk, because altered copies are many.
 
     Args:
         backbone: what the module serves, or another language model.
         module: knows the task, the ranks and the precision.
-        sets: of questions, by the names that the metrics know.
+        sets: of questions, by the names that the metrics know; the task's when None.
         encoder: the task's when None.
-    """
-    ranks = Ranks(module.global_rank, module.world_size, lockstep=module.device_mesh is not None)
-    return Graph(backbone, sets, texts_of(module, "such a metric").encoder if encoder is None else encoder, ranks=ranks,
-                 within=module.precision, precision=str(module.trainer.precision))
-
-
-def texts_of(module: UnlearningModule, what: str) -> Any:
-    """The task, which has sets of questions.
 
     Raises:
-        InputError: when it has none.
+        InputError: when the task has no sets of questions.
     """
-    if module.task is None or not hasattr(module.task, "sets"):
-        raise InputError(f"{what} is measured on sets of questions, which {type(module.task).__name__} does not give; take a task of "
-                         "questions.")
-    return module.task
+    own, usual = questions_of(module)
+    ranks = Ranks(module.global_rank, module.world_size, lockstep=module.device_mesh is not None)
+    return Graph(backbone, own if sets is None else sets, encoder or usual, ranks=ranks, within=module.precision,
+                 precision=str(module.trainer.precision))
 
 
 def headline(scores: Iterable[str]) -> str:

@@ -70,7 +70,9 @@ class TextSuite(Suite):
             module.facts["weights"] = "the original's own: nothing was unlearned"
         if graph.encoder.cuts:
             module.facts["cut_sequences"] = graph.encoder.cuts
-        if folder is not None and not sharded and module.global_rank == 0:
+        if sharded:
+            module.facts["items"] = "not written, because sharded weights have no hash"
+        elif folder is not None and module.global_rank == 0:
             save_log(folder, graph)
         return results
 

@@ -110,6 +110,8 @@ def load_adapter(backbone: CausalLM, folder: Path) -> None:
     said = read_json(folder / "adapter_config.json")
     if backbone.lora is None:
         raise InputError(f"{folder} holds adapters, and the backbone has none; give it a lora of rank {said.get('r')}.")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise InputError(f"{folder} has an adapter_config.json and no adapter_model.safetensors; it may not have been saved to its end.")
     if said.get("mu_base_hash") and said["mu_base_hash"] != base_hash(backbone):
         raise InputError(f"the adapters in {folder} were made for {said.get('base_model_name_or_path')}, whose weights are not those of "
                          f"{backbone.model}; load that model.")

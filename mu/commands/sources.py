@@ -185,7 +185,9 @@ def _is_stub(function: Function) -> bool:
     if any("abstractmethod" in ast.unparse(decorator) for decorator in function.decorator_list):
         return True
     body = [entry for entry in function.body if not (isinstance(entry, ast.Expr) and isinstance(entry.value, ast.Constant))]
-    return len(body) == 1 and isinstance(body[0], ast.Raise)
+    # a refusal (InputError) is an answer; what is still missing says so by these
+    return len(body) == 1 and isinstance(body[0], ast.Raise) and any(
+        name in ast.unparse(body[0]) for name in ("TypeError(", "NotImplementedError"))
 
 
 class Sources:

@@ -193,7 +193,7 @@ def test_relearning_of_other_domains() -> None:
     assert numbers["relearning/loss/used"].value < numbers["relearning/loss/used"].detail["before"]
     assert numbers["relearning"].value == min(numbers["relearning"].detail[name] for name in ("before", "after"))
     assert numbers["quantisation"].higher_is_better and "quantisation/robustness" not in numbers
-    with pytest.raises(InputError, match="sets of questions, which Digits does not give"):
+    with pytest.raises(InputError, match="sets of questions and answers, and Digits has none"):
         measured(FineTune(classifier()), Quantisation(metrics=[Probability("forget")]), task=digits())
 
 

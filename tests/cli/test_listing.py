@@ -36,6 +36,16 @@ def test_every_exported_method_is_listed_and_nothing_else() -> None:
     assert not {"UnlearningModule", "Edit"} & set(METHODS)
 
 
+def test_every_exported_backbone_is_listed() -> None:
+    """Mutation: taking a base's refusal (a form of export, sharding) for something that is still missing."""
+    import mu.backbones
+
+    classes = [getattr(mu.backbones, name) for name in mu.backbones.__all__]
+    wanted = {cls.__name__ for cls in classes if inspect.isclass(cls) and issubclass(cls, mu.backbones.Backbone)}
+    concrete = {name for name in wanted if not inspect.isabstract(getattr(mu.backbones, name))}
+    assert concrete <= {part.name for part in SOURCES.parts("backbones")}
+
+
 @pytest.mark.parametrize("kind", [kind for kind in ROOTS if kind != "methods"])
 def test_other_kinds_are_real_classes(kind: str) -> None:
     parts = SOURCES.parts(kind)

@@ -18,7 +18,8 @@ from mu.errors import InputError
 from mu.masks import ByName
 from mu.module import UnlearningModule
 from mu.plan import Schedule
-from tests.contract.catalogue import DIFFUSION, FIRST, KINDS, METHODS, PAIRS, WORDS, Case, constructor, kinds, setting
+from mu.questions import TokenRows
+from tests.contract.catalogue import DIFFUSION, FIRST, KINDS, METHODS, PAIRS, TEXT, WORDS, Case, constructor, kinds, setting
 from tests.contract.conftest import Baseline
 from tests.helpers import Snapshot, State, Watch, different, predictions, trainer, weights
 
@@ -197,7 +198,7 @@ def test_shuffled_labels_change_what_uses_labels(name: str, kind: str, baseline:
     for part in ("forget", "retain"):
         _shuffle_labels(task.datasets[part])
     changed = different(weights(run.module.served()), weights(run.case.run(task=task).served()))
-    assert bool(changed) == run.module.needs_labels
+    assert bool(changed) == (run.module.needs_labels or kind in TEXT)  # an answer's tokens are inputs too
 
 
 @on_images_slow
@@ -258,6 +259,8 @@ def _reads(schedule: Schedule, part: str) -> bool:
 
 def _noise(data: Any) -> None:
     """Other inputs, of the same kind."""
+    if isinstance(data, TokenRows):
+        return _rewrite(data, questions=3, answers=0)
     generator = torch.Generator().manual_seed(3)
     rows = data._rows
     data._fields = {key: value.clone() for key, value in data._fields.items()}
@@ -269,7 +272,21 @@ def _noise(data: Any) -> None:
         data._fields["colour"] = (data._fields["colour"] + 1) % 3
 
 
+def _rewrite(data: TokenRows, questions: int, answers: int) -> None:
+    """Each sample with the question and the answer of the one so many places further on."""
+    pairs = [data.pair(place) for place in range(len(data))]
+    starts = [sum(label == -100 for label in labels) for _, labels in pairs]
+    for place in range(len(data)):
+        asked, said = ((place + by) % len(data) for by in (questions, answers))
+        before, after = pairs[asked][0][: starts[asked]], pairs[said][0][starts[said] :]
+        data._known[place] = (before + after, [-100] * len(before) + after)
+    for name, by in (("question", questions), ("answer", answers)):
+        data.texts[name] = data.texts[name][by:] + data.texts[name][:by]
+
+
 def _shuffle_labels(data: Any) -> None:
+    if isinstance(data, TokenRows):
+        return _rewrite(data, questions=0, answers=3)
     generator = torch.Generator().manual_seed(4)
     data._fields = {key: value.clone() for key, value in data._fields.items()}
     for key in {"label", "target", "colour"} & set(data._fields):
