@@ -371,7 +371,7 @@ def test_reintroduction_is_a_difference_of_accuracies(trained: dict[str, State])
             for answer in [row["answer"], *row["perturbed_answer"]]:
                 part = collate([encoder.pair(row["question"], answer)])
                 summed, count = module.backbone.loss(part)
-                losses.append(float(summed / count))
+                losses.append((summed / count).item())
             chosen.append(losses[0] < min(losses[1:]))
         levels[name], choices[name] = 100 * float(np.mean(hits)), 100 * float(np.mean(chosen))
     for name, level in levels.items():
