@@ -123,7 +123,8 @@ def reference_score(nll: Tensor, reference: Tensor) -> Tensor:
 def gradient_norm(gradients: Iterable[Tensor | None], p: float = 2.0) -> float:
     """Mean over weight tensors of the p-norm of one item's gradient; tensors without a gradient are left out.
 
-    Source: OpenUnlearning `mia_gradnorm`. The score of an item is this number for its average loss.
+    Source: OpenUnlearning `mia_gradnorm`, which takes it in train mode; the suites here take it in eval mode, like everything else. The
+    score of an item is this number for its average loss.
 
     Args:
         gradients: of one item, a tensor for each weight.

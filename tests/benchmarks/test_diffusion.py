@@ -137,7 +137,7 @@ def test_a_step_costs_what_its_evaluations_cost(name: str, measured: Any, say: A
     found = measured(lambda: paired(ours, lambda mark: replay(twin, log.steps, mark), units=ROUND))
     unet, text = (sum(values) / len(counts) for values in zip(*counts, strict=True))
     say(f"{name} / its evaluations alone = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.1f} ms a step; a step evaluates "
-        f"{unet:.1f} samples by the UNet and runs the text encoder {text:.1f} times)", ratio=found.ratio, unet=unet, text=text)
+        f"{unet:.1f} samples by the UNet and runs the text encoder {text:.1f} times)", ratio=found.ratio, unet=unet, text_encoder=text)
     assert found.ratio <= BOUND
 
 

@@ -21,7 +21,7 @@ from mu.methods import FineTune, Retrain
 from mu.metrics.memorisation import overall_score, utility_score
 from mu.metrics.tofu import harmonic_mean
 from mu.results import RunRecord
-from tests.callbacks.text_runs import SETTINGS, SHOWN, numbers, run, run_all, suites, tuned
+from tests.callbacks.text_runs import SETTINGS, SHOWN, numbers, run, run_all, run_sharded, suites, tuned
 from tests.contract.test_two_ranks import _run
 from tests.doubles_text import causal_lm
 from tests.helpers import State, digits, distance, trainer, weights
@@ -208,7 +208,7 @@ def test_a_task_without_questions_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.xdist_group("two-ranks")
 def test_two_ranks_say_what_one_does(oracle: Path, tmp_path: Path) -> None:
-    """Fails when a pair is scored twice or not at all, ranks disagree, or evaluation during a fit waits for a rank that is not there."""
+    """Fails when a pair is scored twice or not at all, ranks disagree, or one waits for another in a fit or before sharded weights."""
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     os.symlink(oracle, tmp_path / "oracle")
@@ -216,7 +216,9 @@ def test_two_ranks_say_what_one_does(oracle: Path, tmp_path: Path) -> None:
           str(tmp_path)], root, environment)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     one = run_all(tmp_path / "one", tmp_path / "oracle")
-    assert ranks[0]["results"] == ranks[1]["results"]
+    assert ranks[0]["results"] == ranks[1]["results"] and ranks[0]["sharded"] == ranks[1]["sharded"]
+    for name, value in run_sharded(tmp_path / "whole", tmp_path / "oracle").items():
+        assert ranks[0]["sharded"][name] == pytest.approx(value, rel=1e-3, abs=1e-5), f"{name} of sharded weights"
     # weights of two ranks and of one agree within rounding, and so does all that is made of them
     for name, value in one["results"].items():
         assert ranks[0]["results"][name] == pytest.approx(value, rel=1e-3, abs=1e-5), name

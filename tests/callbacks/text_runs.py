@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from callbacks import Curves, Recorder
 from callbacks.memorisation import Memorisation
@@ -66,13 +67,22 @@ def run_all(folder: Path, oracle: Path, **distributed: Any) -> dict[str, Any]:
     return found
 
 
+def run_sharded(folder: Path, oracle: Path, **distributed: Any) -> dict[str, float]:
+    """A fit and a test whose ranks must do every forward pass together (no recorder: sharded weights have no hash)."""
+    measured = [TOFU(str(oracle), every_n_epochs=1, **SETTINGS), Memorisation(str(oracle), **SETTINGS)]
+    return numbers(run(tuned(), folder, 1, measured, **distributed))
+
+
 def main() -> None:
     """Run on this rank, and write what it found."""
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    folder = Path(sys.argv[1])
-    torch.save(run_all(folder / "two", folder / "oracle", strategy="ddp", devices=2, num_nodes=1), folder / f"rank{os.environ['RANK']}.pt")
+    folder, two = Path(sys.argv[1]), {"devices": 2, "num_nodes": 1}
+    found = run_all(folder / "two", folder / "oracle", strategy="ddp", **two)
+    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    found["sharded"] = run_sharded(folder / "sharded", folder / "oracle", strategy=strategy, **two)
+    torch.save(found, folder / f"rank{os.environ['RANK']}.pt")
 
 
 if __name__ == "__main__":
