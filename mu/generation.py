@@ -237,7 +237,8 @@ def model_identity(backbone: Any, weights: str | None = None) -> str:
         return [settled(value) for value in spec] if isinstance(spec, list) else spec
 
     said = settled(spec_of(backbone)) if isinstance(backbone, Recorded) else type(backbone).__name__
-    return digest([weights or weights_hash(backbone), said])
+    module: Any = backbone
+    return digest([weights or weights_hash(module), said])
 
 
 def levels(images: Tensor) -> Tensor:

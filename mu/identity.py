@@ -43,8 +43,8 @@ def recipe_hash(module: UnlearningModule) -> str:
 def source_hash(cls: type) -> str:
     """The sources of a method and of its bases, so that a changed method is not taken for the old one.
 
-    The core (`mu.module`, `mu.evaluation`, `mu.health`, `mu.edit`, `mu.recorded`) is left out: a change there that moves numbers is a new version of
-    mu, which is part of every key too.
+    The core (`mu.module`, `mu.evaluation`, `mu.health`, `mu.edit`, `mu.recorded`) is left out: a change there that moves numbers is a new
+    version of mu, which is part of every key too.
     """
     texts = []
     for base in cls.__mro__:

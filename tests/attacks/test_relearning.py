@@ -161,6 +161,13 @@ def test_frozen_weights_are_shared_and_a_frozen_model_is_trained_whole() -> None
     assert not any(p.requires_grad for p in frozen.parameters())
 
 
+def test_a_copy_made_inside_a_test_can_be_trained() -> None:
+    """Fails when the copy is made of inference tensors, which no optimizer may move."""
+    with torch.inference_mode():
+        copy = separate_copy(classifier())
+    assert not any(tensor.is_inference() for tensor in [*copy.parameters(), *copy.buffers()])
+
+
 def test_gradient_checkpointing_stays_on_and_changes_nothing() -> None:
     """Fails when eval mode turns it off, which is where memory goes."""
     data = forget_of("causal_lm")
