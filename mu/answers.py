@@ -135,6 +135,25 @@ class Alternates(Answer):
         return [row[int(turn) % len(row)] for row, turn in zip(rows, visit.tolist(), strict=True)]
 
 
+class WrongAnswers(Answer):
+    """The task's own wrong answers to each forget question (`perturbed_answer`), one after the other: alternates without a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wrong: dict[int, list[str]] = {}
+
+    def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
+        super().setup(backbone, task)
+        questions: Any = getattr(task, "sets", {}).get("forget")
+        if questions is None:
+            raise InputError(f"WrongAnswers needs a set of forget questions with wrong answers, which {type(task).__name__} does not give.")
+        self._wrong = dict(zip(questions.indices.tolist(), questions.column("perturbed_answer"), strict=True))
+
+    def answers(self, index: Tensor, visit: Tensor, seed: int) -> list[str]:
+        rows = [self._wrong[place] for place in index.tolist()]
+        return [row[int(turn) % len(row)] for row, turn in zip(rows, visit.tolist(), strict=True)]
+
+
 def refusals(file: str | None = None) -> list[str]:
     """Sentences that do not answer; those that come with mu when no file is named.
 
