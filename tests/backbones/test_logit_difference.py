@@ -16,7 +16,16 @@ from mu.errors import InputError
 from mu.token_losses import generic_logits, logit_difference
 from tests.doubles_text import causal_lm, folder, mixture, people, tokenizer
 
-MAKERS: dict[str, Any] = {"llama": causal_lm, "mixture": mixture}
+
+def learned_positions() -> CausalLM:
+    """A tiny GPT-2, to which it matters where a sequence begins; rotary models see distances alone."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=57, n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3, bos_token_id=1, eos_token_id=2)
+    return CausalLM(network=GPT2LMHeadModel(config), tokenizer=tokenizer())
+
+
+MAKERS: dict[str, Any] = {"llama": causal_lm, "mixture": mixture, "gpt2": learned_positions}
 PROMPTS = [[1, 5, 9], [1, 7], [1, 12, 30, 4, 22, 8], [1], [1, 44, 45, 46, 47]]
 
 

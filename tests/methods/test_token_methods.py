@@ -181,6 +181,18 @@ def test_ce_u_ignores_the_first_token_of_each_answer() -> None:
         assert terms_of(CEU(original(), skip=skip), forget, None) == pytest.approx({"forget": token_mean(tokens)}, rel=1e-4)
 
 
+def test_ce_u_takes_the_mean_of_what_it_counts() -> None:
+    """Fails when a fit divides by all labelled tokens, those that are ignored too."""
+    seen: list[tuple[float, float]] = []
+
+    def look(module: Any, batch: Any, batch_idx: int) -> None:
+        counted = sum(max(sum(y != -100 for y in labels) - 4, 0) for _, labels in sequences(batch["forget"]))
+        seen.append((float(module.forget_total(batch["forget"])["total"]), counted))
+
+    fit(CEU(original(), skip=4), people(), 1, callbacks=[Watch(look)])
+    assert len(seen) == 3 and all(total == counted > 0 for total, counted in seen)
+
+
 class _Accumulating:
     accumulate_grad_batches, world_size, current_epoch = 1, 1, 0
 
