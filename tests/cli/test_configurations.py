@@ -14,7 +14,7 @@ from tests.cli.conftest import CONFIGS, REPOSITORY, Mu
 
 METHODS = {part.name: part for part in Sources().parts("methods")}
 TASKS = {"Classifier": "digits_random", "Regressor": "diabetes_range", "TextToImage": "shapes_concept", "Diffusion": "shapes_concept",
-         "ClassConditionalDiffusion": "digits_diffusion_class"}
+         "ClassConditionalDiffusion": "digits_diffusion_class", "CausalLM": "authors_forget"}
 
 
 def task_for(method: str) -> str:

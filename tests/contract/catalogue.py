@@ -63,8 +63,8 @@ def _conv_linear() -> Arguments:
 
 SETTINGS: dict[str, Setting] = {
     "Blindspot": Setting(lambda: {"proxy_epochs": 1}),
-    "CFk": Setting(kinds=("classifier", "regressor")),  # a network with a first and a last layer
-    "EUk": Setting(kinds=("classifier", "regressor")),
+    "CFk": Setting(kinds=("classifier", "regressor", "causal_lm", "mixture")),  # a network with a first and a last layer
+    "EUk": Setting(kinds=("classifier", "regressor", "causal_lm", "mixture")),
     "FisherForgetting": Setting(lambda: {"batch_size": 10}, epochs=1),
     "FisherForgettingReference": Setting(lambda: {"batch_size": 10}, epochs=1),
     "InfluenceReference": Setting(epochs=1, seeded=False),

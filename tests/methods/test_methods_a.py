@@ -15,6 +15,7 @@ from mu.backbones import Classifier
 from mu.draws import stream_id
 from mu.errors import InputError
 from mu.methods import FineTune, Train
+from mu.methods._joint import predictions
 from mu.methods.cf_k import CFk, last_layers
 from mu.methods.compat import FineTunePulled, NegGradPlusPulled
 from mu.methods.eu_k import EUk
@@ -47,13 +48,13 @@ def test_neggrad_plus_gives_the_same_by_one_forward_and_by_two() -> None:
     batch, calls = first_batch(module, digits()), []
     module.backbone.network.register_forward_hook(lambda *_: calls.append(1))
     module.set_mode()
-    joint = module.predictions(batch["forget"], batch["retain"])
+    joint = predictions(module.backbone, batch["forget"], batch["retain"])
     assert len(calls) == 1
     for part, prediction in zip(("forget", "retain"), joint, strict=True):
         torch.testing.assert_close(prediction, module.backbone.predict(batch[part]))
     module.backbone.train()
     calls.clear()
-    apart = module.predictions(batch["forget"], batch["retain"])
+    apart = predictions(module.backbone, batch["forget"], batch["retain"])
     assert len(calls) == 2
     for part, prediction in zip(("forget", "retain"), apart, strict=True):
         assert torch.equal(prediction, module.backbone.predict(batch[part]))
