@@ -187,6 +187,7 @@ def test_an_assistant_begins_as_the_first_layers(kind: str) -> None:
     hidden = model.hidden(batch(), 1)
     torch.testing.assert_close(short.predict(batch()), network.lm_head(network.model.norm(hidden)))
     assert (short.layers, model.layers) == (2, 3)
+    assert (short.network.config.num_hidden_layers, network.config.num_hidden_layers) == (2, 3)  # type: ignore[union-attr]
     assert torch.equal(model.predict(batch()), before)
     assert not any("lora" in name for name, _ in model.named_parameters())
 

@@ -238,6 +238,18 @@ def test_quantisation_against_the_original(trained: dict[str, State], tmp_path: 
     assert found["quantisation/robustness"].value == pytest.approx(1.0 if after <= before else before / after)
 
 
+@pytest.mark.parametrize(("after", "q", "most"), [((0.5, 0.8), 0.625, 80.0), ((0.6, 0.4), 1.0, 60.0), ((0.4, 0.3), 1.0, 50.0)])
+def test_robustness_is_before_over_after_with_the_fewest_bits(after: tuple[float, float], q: float, most: float) -> None:
+    """Fails when q is upside down, of the most bits, or above 1: 50 % before, these shares with 8 and with 4 bits."""
+    scores = {bits: {"index": torch.tensor([0]), "accuracy": torch.tensor([value])} for bits, value in zip((8, 4), after, strict=True)}
+    before = {"index": torch.tensor([0]), "accuracy": torch.tensor([0.5])}
+    original = {"index": torch.tensor([0]), "accuracy": torch.tensor([1.0])}
+    found = {one.metric: one for one in Quantisation()._headline(before, scores, original, {8: {"bits": 8}, 4: {"bits": 4}})}
+    assert found["quantisation/robustness"].value == pytest.approx(q)
+    assert found["quantisation"].value == pytest.approx(most)
+    assert found["quantisation/returned"].value == pytest.approx(100 * (max(after) - 0.5) / 0.5, abs=1e-4)
+
+
 @pytest.mark.parametrize(("changes", "words"), [
     ({"bits": []}, "at least one"), ({"bits": [4, 4]}, "different numbers"), ({"bits": [1]}, "1 bits"),
     ({"parts": ["retain"]}, "must be among"),
