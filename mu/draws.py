@@ -72,6 +72,13 @@ def normal(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: i
     return torch.special.ndtri(u).to(torch.float32).view(len(index), *shape)
 
 
+def gumbel(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: int) -> Tensor:
+    """Draws from the standard Gumbel distribution: `[B, *shape]` float32. argmax(log p + such a draw) is a draw from p."""
+    raw = _shift_right(bits(seed, index, visit, stream, math.prod(shape)), 12)  # 52 bits: a vocabulary has 10^5 words, and rare ones count
+    u = (raw.to(torch.float64) + 0.5) * 2.0**-52
+    return -torch.log(-torch.log(u)).to(torch.float32).view(len(index), *shape)
+
+
 def integers(seed: int, index: Tensor, visit: Tensor | int, stream: str, high: int, *shape: int) -> Tensor:
     """Uniform integers in `[0, high)`: `[B, *shape]` int64 (`[B]` when no shape is given)."""
     raw = _shift_right(bits(seed, index, visit, stream, math.prod(shape)), 1)

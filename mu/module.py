@@ -165,7 +165,8 @@ class UnlearningModule(Health, Evaluation, Recorded):
             if self.needs_substitute:
                 if self.substitute is None:
                     raise InputError(f"{type(self).__name__} needs a law of substitutes; give one as substitute=UniformLabel().")
-                self.substitute.setup(self.backbone, task)
+                with self.stopwatch("cache"):
+                    self.substitute.setup(self.backbone, task)
             if not self.trainable():
                 raise InputError(f"{type(self).__name__} has no trainable weight; unfreeze some.")
 

@@ -103,3 +103,11 @@ def test_the_mixer_is_splitmix64() -> None:
     values = [0, 1, 2**63, 2**64 - 1, 0x9E3779B97F4A7C15, 123456789]
     signed = [v - 2**64 if v >= 2**63 else v for v in values]
     assert [v & mask for v in draws._mix(torch.tensor(signed)).tolist()] == [reference(v) for v in values]
+
+
+def test_gumbel_draws_are_gumbel() -> None:
+    """Mutations: a sign; one logarithm. The mean is Euler's constant, the variance pi²/6, and F(x) = exp(-exp(-x))."""
+    found = draws.gumbel(0, torch.arange(20000), 0, "test").double()
+    assert abs(found.mean() - 0.5772156649) < 0.03 and abs(found.var() - math.pi**2 / 6) < 0.06
+    for x in (-1.0, 0.0, 1.0, 3.0):
+        assert abs((found <= x).double().mean() - math.exp(-math.exp(-x))) < 0.015

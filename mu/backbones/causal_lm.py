@@ -20,6 +20,7 @@ from mu.encoding import IGNORED, load_tokenizer, model_folder
 from mu.errors import InputError
 from mu.extras import require
 from mu.recorded import arguments_of
+from mu.sampling import Sampling
 
 
 class CausalLM(Backbone):
@@ -300,15 +301,16 @@ class CausalLM(Backbone):
     # ---- generation ---------------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def generate(self, ids: Sequence[Sequence[int]], max_new_tokens: int = 200, stop: Sequence[str] = (),
-                 batch_size: int = 32) -> list[str]:
-        """Greedy continuations of prompts, as text, without the prompt and cut at the first stop string.
+    def generate(self, ids: Sequence[Sequence[int]], max_new_tokens: int = 200, stop: Sequence[str] = (), batch_size: int = 32,
+                 sampling: Sampling | None = None) -> list[str]:
+        """Continuations of prompts, as text, without the prompt and cut at the first stop string.
 
         Args:
             ids: token ids of each prompt.
             max_new_tokens: at most.
             stop: strings at which an answer ends; they are cut off.
             batch_size: prompts at a time, of similar length, padded on the left.
+            sampling: how tokens are drawn; None takes the likeliest.
         """
         from transformers import GenerationConfig
 
@@ -323,6 +325,7 @@ class CausalLM(Backbone):
             places = order[start : start + batch_size]
             tokens, mask = left_padded([ids[place] for place in places], eos, device)
             made = network.generate(input_ids=tokens, attention_mask=mask, generation_config=config,
+                                    logits_processor=sampling.processor(places, tokens.shape[1]) if sampling else None,
                                     **({"tokenizer": self.tokenizer} if stop else {}))
             for place, row in zip(places, made[:, tokens.shape[1] :].tolist(), strict=True):
                 found[place] = self.finished(row, stop)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from abc import abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ from mu.backbones.base import Batch, Form
 from mu.backbones.causal_lm import CausalLM, left_padded
 from mu.backbones.lora import LoRA
 from mu.errors import InputError
+from mu.sampling import Sampling
 from mu.token_losses import generic_logits, logit_difference
 
 
@@ -47,19 +49,21 @@ class TwoModels(CausalLM):
     # ---- generation ---------------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def generate(self, ids: Sequence[Sequence[int]], max_new_tokens: int = 200, stop: Sequence[str] = (),
-                 batch_size: int = 32) -> list[str]:
-        """As CausalLM.generate: greedy, each model with a cache of its own."""
+    def generate(self, ids: Sequence[Sequence[int]], max_new_tokens: int = 200, stop: Sequence[str] = (), batch_size: int = 32,
+                 sampling: Sampling | None = None) -> list[str]:
+        """As CausalLM.generate, each model with a cache of its own."""
         order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
         found = [""] * len(ids)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            rows = self._continued([ids[place] for place in places], max_new_tokens, stop)
+            choose = _likeliest if sampling is None else functools.partial(_drawn, sampling, places)
+            rows = self._continued([ids[place] for place in places], max_new_tokens, stop, choose)
             for place, row in zip(places, rows, strict=True):
                 found[place] = self.finished(row, stop)
         return found
 
-    def _continued(self, ids: list[Sequence[int]], max_new_tokens: int, stop: Sequence[str]) -> list[list[int]]:
+    def _continued(self, ids: list[Sequence[int]], max_new_tokens: int, stop: Sequence[str],
+                   choose: Callable[[Tensor, int], Tensor]) -> list[list[int]]:
         """Generated token ids of a batch of prompts; rows that have ended go on until all have."""
         eos = self.tokenizer.eos_token_id
         tokens, mask = left_padded(ids, eos, next(self.parameters()).device)
@@ -68,7 +72,7 @@ class TwoModels(CausalLM):
         ended = [False] * len(ids)
         said = [next(speaker) for speaker in speakers]
         for number in range(max_new_tokens):
-            token = self.combined(*said).argmax(-1)
+            token = choose(self.combined(*said), number)
             for row, one in enumerate(token.tolist()):
                 if not ended[row]:
                     made[row].append(one)
@@ -123,6 +127,14 @@ class TwoModels(CausalLM):
         """There is no such form."""
         raise InputError(f"{type(self).__name__} answers by two models at once, which no transformers folder can hold; load the run with "
                          "mu.load(...).served().")
+
+
+def _likeliest(logits: Tensor, position: int) -> Tensor:
+    return logits.argmax(-1)
+
+
+def _drawn(sampling: Sampling, places: Sequence[int], logits: Tensor, position: int) -> Tensor:
+    return sampling.noisy(logits, places, position).argmax(-1)
 
 
 class LogitDifference(TwoModels):

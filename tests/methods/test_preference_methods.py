@@ -467,7 +467,7 @@ def test_klmin_is_graddiff_with_kl() -> None:
 @pytest.mark.parametrize(("make", "words"), [
     (lambda: made(NPO, beta=0.0), "beta above 0"), (lambda: made(SimNPO, beta=-1.0), "beta above 0"),
     (lambda: made(DPO, substitute=Refusal(), beta=math.nan), "beta above 0"), (lambda: made(NPO, retain_weight=-1.0), "at least 0"),
-    (lambda: made(IdkNLLSeparate, retain_weight=-1.0), "at least 0"), (lambda: made(AltPO), "needs the alternate answers"),
+    (lambda: made(IdkNLLSeparate, retain_weight=-1.0), "at least 0"),
     (lambda: KL(0.0), "above 0"), (lambda: NPO(classifier()), "defined for a CausalLM"),  # type: ignore[arg-type]
 ])
 def test_wrong_arguments(make: Callable[[], Any], words: str) -> None:
