@@ -279,24 +279,27 @@ class CausalLM(Backbone):
         if not 0 <= place < self.layers:
             raise InputError(f"there is no layer {layer}; the model has {self.layers}.")
         seen: list[Any] = []
-        with self._first(place + 1) as base:
-            hook = getattr(*self._stack)[place].register_forward_hook(lambda *given: seen.append(given[2]))
+        with self._first(place + 1):
+            hook = self.decoder_layers[place].register_forward_hook(lambda *given: seen.append(given[2]))
             try:
-                base(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+                self.predict(batch)
             finally:
                 hook.remove()
         return seen[0][0] if isinstance(seen[0], tuple) else seen[0]
 
     @contextmanager
-    def _first(self, count: int) -> Iterator[Any]:
-        """The base model with its first layers alone."""
+    def _first(self, count: int) -> Iterator[None]:
+        """The network with its first layers alone and without its output matrix; still called as a whole, which FSDP's hooks need."""
         base, name = self._stack
-        every = getattr(base, name)
+        network: Any = self.network
+        every, output = getattr(base, name), network.get_output_embeddings()
         setattr(base, name, every[:count])
+        network.set_output_embeddings(nn.Identity())
         try:
-            yield base
+            yield
         finally:
             setattr(base, name, every)
+            network.set_output_embeddings(output)
 
     # ---- generation ---------------------------------------------------------------------------------------------------------------
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import functools
 import gc
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from mu.answers import OtherAnswer
 from mu.backbones import CausalLM
@@ -25,56 +23,17 @@ from mu.methods.grad_diff import GradDiff
 from mu.methods.npo import NPO
 from mu.methods.simnpo import SimNPO
 from mu.module import UnlearningModule
-from mu.questions import QuestionSet
-from mu.split import Split
-from tasks.texts import TextTask
 from tests.benchmarks.conftest import Marks, trainer
 from tests.benchmarks.paired import Mark, paired
-from tests.doubles_text import WORDS, tokenizer
+from tests.benchmarks.sentences import BATCH, STEPS, Sentences, small_llama
 
 pytestmark = pytest.mark.slow
-EPOCHS, STEPS, BATCH, TIME, MEMORY = 6, 6, 8, 1.08, 1.1
-QUESTION, ANSWER = 12, 36
-"""Words; every word is a token."""
-
-
-class Sentences(TextTask):
-    """Random words: a question of 12 with an answer of 36 in each row.
-
-    Args:
-        folder: of the model.
-        forget_rows: rows to forget in a batch, beside `BATCH` to retain.
-    """
-
-    def __init__(self, folder: str, forget_rows: int = BATCH) -> None:
-        super().__init__(tokenizer=folder, max_length=64, batch_size=BATCH, forget_batch_size=forget_rows, curves=[])
-        self.rows = forget_rows
-
-    def read(self) -> tuple[Split, dict[str, QuestionSet]]:
-        sizes = {"forget": self.rows * STEPS, "retain": BATCH * STEPS}
-        generator, words = np.random.default_rng(0), [word for word in WORDS if word.isalpha()]
-
-        def row() -> dict[str, str]:
-            drawn = generator.choice(words, QUESTION + ANSWER).tolist()
-            return {"question": " ".join(drawn[:QUESTION]), "answer": " ".join(drawn[QUESTION:])}
-
-        parts = {"forget": np.arange(sizes["forget"]), "retain": sizes["forget"] + np.arange(sizes["retain"])}
-        split = Split(task="sentences", parts=parts, selector={"selector": "the first"}, seed=0)
-        return split, {name: QuestionSet(name, [row() for _ in ids], ids) for name, ids in parts.items()}
+EPOCHS, TIME, MEMORY = 6, 1.08, 1.1
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Llama of 1.6 million weights with a vocabulary of 4,000."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    place: Path = tmp_path_factory.mktemp("llama")
-    config = LlamaConfig(vocab_size=4000, hidden_size=128, intermediate_size=344, num_hidden_layers=4, num_attention_heads=4,
-                         num_key_value_heads=4, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(place)
-    tokenizer().save_pretrained(place)
-    return str(place)
+    return small_llama(tmp_path_factory.mktemp("llama"))
 
 
 METHODS: dict[str, tuple[Any, int]] = {

@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from mu.answers import OtherAnswer
 from mu.methods import SCRUB, FineTune, NegGradPlus, RandomLabel
 from mu.methods.npo import NPO
+from mu.methods.rmu import RMU
 from mu.module import UnlearningModule
 from tests.doubles_text import causal_lm, people
 from tests.helpers import State, fit, trainer, weights
@@ -27,12 +28,13 @@ def _sgd(params: Any) -> torch.optim.Optimizer:
 
 
 def cases() -> Iterator[tuple[str, Make, dict[str, Any]]]:
-    """Name, module and settings of each fit: without a reference, with one, with a cached one, clipped, accumulated."""
+    """Name, module and settings of each fit: without a reference, with one, with a cached one, stopped at a layer, clipped, accumulated."""
     yield "FineTune", lambda: FineTune(causal_lm(), optimizer=_sgd), {}
     yield "NegGradPlus", lambda: NegGradPlus(causal_lm(), optimizer=_sgd), {}
     yield "RandomLabel", lambda: RandomLabel(causal_lm(), optimizer=_sgd, substitute=OtherAnswer()), {}
     yield "SCRUB", lambda: SCRUB(causal_lm(), optimizer=_sgd), {}
     yield "NPO", lambda: NPO(causal_lm(), optimizer=_sgd), {}
+    yield "RMU", lambda: RMU(causal_lm(), optimizer=_sgd, layer=0, scale=2.0, alpha=1.0), {}
     yield "clipped", lambda: FineTune(causal_lm(), optimizer=_sgd), {"gradient_clip_val": 0.1}
     yield "accumulated", lambda: FineTune(causal_lm(), optimizer=_sgd), {"accumulate_grad_batches": 2}
 
