@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,6 +59,40 @@ class TextStates:
     def __deepcopy__(self, memo: dict[int, Any]) -> TextStates:
         """A copy knows nothing: its encoder is another."""
         return TextStates()
+
+
+class TokenIds:
+    """Token ids by prompt: a tokenizer reads each prompt once.
+
+    Args:
+        tokenizer: of CLIP.
+        length: token places L.
+    """
+
+    def __init__(self, tokenizer: Any, length: int) -> None:
+        self._tokenizer, self._length = tokenizer, length
+        self._ids: dict[str, tuple[list[int], bool]] = {}
+        self._spans: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def of(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Ids `[B, L]`, padded; a prompt that is too long is cut, as in diffusers' pipelines, with a warning."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._ids]
+        if new:
+            padded = self._tokenizer(new, padding="max_length", max_length=self._length, truncation=True)["input_ids"]
+            whole = self._tokenizer(new, truncation=False, verbose=False)["input_ids"]
+            self._ids.update({prompt: (list(row), len(ids) > self._length) for prompt, row, ids in zip(new, padded, whole, strict=True)})
+        cut = [prompt for prompt in prompts if self._ids[prompt][1]]
+        if cut:
+            warnings.warn(f"{len(cut)} of {len(prompts)} prompts are cut to {self._length} tokens, {cut[0]!r} for one.", stacklevel=3)
+        return [self._ids[prompt][0] for prompt in prompts]
+
+    def span(self, prompt: str, concept: str) -> tuple[int, int]:
+        """Where the concept stands in the prompt; (0, 0) for an empty concept. See `find_span`."""
+        if not concept:
+            return 0, 0
+        if (prompt, concept) not in self._spans:
+            self._spans[prompt, concept] = find_span(self._tokenizer, self._ids[prompt][0], prompt, concept)
+        return self._spans[prompt, concept]
 
 
 def find_span(tokenizer: Any, row: list[int], prompt: str, concept: str) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,7 +13,8 @@ from mu.backbones.base import Batch, Form
 from mu.backbones.conditions import Condition
 from mu.backbones.diffusion import Diffusion
 from mu.backbones.lora import LoRA
-from mu.backbones.text import TextStates, find_span, hidden_states
+from mu.backbones.posteriors import Posteriors
+from mu.backbones.text import TextStates, TokenIds, hidden_states
 from mu.backbones.unet_parts import trained
 from mu.errors import InputError
 from mu.extras import require
@@ -72,7 +72,8 @@ class TextToImage(Diffusion):
         scale = 2 ** (len(self.vae.config.block_out_channels) - 1)  # type: ignore[union-attr]
         own = config.sample_size if isinstance(config.sample_size, list | tuple) else (config.sample_size, config.sample_size)
         self.sample_shape = (config.in_channels, height // scale if height else own[0], width // scale if width else own[1])
-        self._states = TextStates()
+        self._states, self._posteriors = TextStates(), Posteriors()
+        self._ids_of = TokenIds(self.tokenizer, self.length)
         self._check_vocabulary()
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
@@ -145,6 +146,7 @@ class TextToImage(Diffusion):
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """The tokenizer is shared: it holds no weights, and a deep copy of transformers' CLIPTokenizer decodes with `</w>` in the text."""
         memo[id(self.tokenizer)] = self.tokenizer
+        memo[id(self._ids_of)] = self._ids_of
         return super().__deepcopy__(memo)
 
     def _check_vocabulary(self) -> None:
@@ -168,16 +170,10 @@ class TextToImage(Diffusion):
         Raises:
             InputError: when a concept has no token, or does not stand in its prompt (as far as the encoder reads it).
         """
-        found = self.tokenizer(list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt")
-        whole = self.tokenizer(list(prompts), truncation=False, verbose=False)["input_ids"]
-        cut = [prompt for prompt, ids in zip(prompts, whole, strict=True) if len(ids) > self.length]
-        if cut:
-            warnings.warn(f"{len(cut)} of {len(prompts)} prompts are cut to {self.length} tokens, {cut[0]!r} for one.", stacklevel=2)
-        ids = found["input_ids"].to(self.alphas_cumprod.device)
+        ids = torch.tensor(self._ids_of.of(prompts), dtype=torch.int64, device=self.alphas_cumprod.device).view(-1, self.length)
         spans = [(0, 0)] * len(ids)
         if concepts is not None:
-            spans = [find_span(self.tokenizer, row, prompt, concept) if concept else (0, 0)
-                     for row, prompt, concept in zip(ids.tolist(), prompts, concepts, strict=True)]
+            spans = [self._ids_of.span(prompt, concept) for prompt, concept in zip(prompts, concepts, strict=True)]
         return ids, torch.tensor(spans, dtype=torch.int64, device=ids.device).view(-1, 2)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -245,8 +241,8 @@ class TextToImage(Diffusion):
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """Latents, scaled as the UNet expects them."""
         vae: Any = self.vae
-        posterior = vae.encode(images.to(vae.dtype) * 2 - 1).latent_dist
-        latent = posterior.mean if noise is None else posterior.mean + posterior.std * noise.to(vae.dtype)
+        mean, deviation = self._posteriors.of(vae, images)
+        latent = mean if noise is None else mean + deviation * noise.to(vae.dtype)
         return (latent - (getattr(vae.config, "shift_factor", None) or 0.0)) * vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 
 from mu.backbones import ClassConditionalDiffusion, Condition, Diffusion, LoRA, TextToImage
 from mu.backbones.lora import merge_adapters
+from mu.backbones.posteriors import Posteriors
 from mu.errors import InputError
 from mu.reference import frozen_copy
 from mu.samplers import Sampler
@@ -189,6 +190,58 @@ def test_a_frozen_encoder_reads_a_prompt_once() -> None:
     assert not torch.equal(backbone.texts(["a star"]).states[0], first[1])
     trained = text_to_image(part="text_encoder")
     assert trained.texts(["a star"]).states.requires_grad
+
+
+def test_an_image_is_encoded_once_and_alone() -> None:
+    """Fails when an image is encoded at every step, when what is kept depends on its neighbours, outlives a change of the weights or of
+    the precision, grows without end, or its posterior is lost."""
+    backbone, images = text_to_image(), part_of("text", 4)["image"]
+    vae: Any = backbone.vae
+    calls: list[int] = []
+    vae.encoder.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        wanted = [vae.encode(row[None] * 2 - 1).latent_dist for row in images]
+    calls.clear()
+    noise = torch.randn(4, *backbone.sample_shape)
+    for order in ([0, 1, 2, 3], [3, 1, 1], [2]):
+        found = backbone.encode(images[order], noise[order]) / vae.config.scaling_factor
+        for row, place in zip(found, order, strict=True):
+            assert torch.allclose(row, (wanted[place].mean + wanted[place].std * noise[place])[0], atol=1e-6)
+    assert len(calls) == 4
+    whole = backbone.encode(images)
+    assert torch.equal(text_to_image().encode(images[[2, 0]]), whole[[2, 0]])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not torch.equal(backbone.encode(images), whole)
+    backbone.encode(images)
+    with torch.no_grad():
+        next(vae.parameters()).add_(0.1)
+    assert not torch.equal(backbone.encode(images), whole)
+    calls.clear()
+    small = Posteriors(capacity=backbone.encode(images)[0].nbytes * 2 * 2)
+    for _ in range(2):
+        with torch.no_grad():
+            small.of(vae, images)
+    assert len(calls) == 4 + 2 and small.held <= small.capacity
+
+
+def test_a_prompt_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when the tokenizer is asked at every step, or a cut prompt is told of but once."""
+    backbone = text_to_image()
+    asked: list[Any] = []
+    own = type(backbone.tokenizer).__call__
+
+    def counted(self: Any, text: Any, **kwargs: Any) -> Any:
+        asked.append(text)
+        return own(self, text, **kwargs)
+
+    monkeypatch.setattr(type(backbone.tokenizer), "__call__", counted)
+    first = backbone.tokenise(["a red circle", "a star", "a red circle"], ["circle", "", "red"])
+    count = len(asked)
+    again = backbone.tokenise(["a star", "a red circle"], ["", "circle"])
+    assert len(asked) == count and torch.equal(again[0], first[0][[1, 0]]) and torch.equal(again[1], first[1][[1, 0]])
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="1 of 2 prompts are cut to 16 tokens"):
+            backbone.tokenise(["a star", "a red circle " * 9])
 
 
 @pytest.mark.parametrize(("part", "shared"), [("text_encoder", "unet."), ("xattn", "text_encoder."), ("full", "vae.")])
