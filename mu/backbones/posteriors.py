@@ -6,7 +6,9 @@ import hashlib
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from mu.backbones.text import FrozenWeights
 
 CAPACITY = 2**31
 """Bytes of main memory for what is kept, 16,000 images of 512 x 512 in single precision; images after that are encoded each time."""
@@ -24,7 +26,7 @@ class Posteriors:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity, self.held = capacity, 0
         self._known: dict[bytes, Tensor] = {}
-        self._version: Any = None
+        self._weights = FrozenWeights()
 
     def of(self, encoder: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents of `images` `[B, 3, H, W]` in [0, 1], without gradient.
@@ -33,9 +35,8 @@ class Posteriors:
             encoder: an AutoencoderKL.
             images: on any device.
         """
-        version = _version(encoder, images.device.type)
-        if version != self._version:
-            self._known, self._version, self.held = {}, version, 0
+        if self._weights.changed(encoder, images.device.type):
+            self._known, self.held = {}, 0
         keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in images.detach().float().cpu().numpy()]
         found: dict[bytes, Tensor] = {}
         for place, key in enumerate(keys):
@@ -55,10 +56,3 @@ class Posteriors:
     def __deepcopy__(self, memo: dict[int, Any]) -> Posteriors:
         """A copy knows nothing: its encoder is another."""
         return Posteriors(self.capacity)
-
-
-def _version(encoder: nn.Module, device: str) -> Any:
-    """Weights that were moved, converted or written to are others, and autocast computes otherwise."""
-    weights = list(encoder.parameters())
-    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    return (autocast, id(encoder), weights[0].device, weights[0].dtype, sum(weight._version for weight in weights), weights[0].data_ptr())

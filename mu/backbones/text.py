@@ -31,22 +31,45 @@ def hidden_states(encoder: nn.Module, ids: Tensor, tokens: Tensor | None = None)
         hook.remove()
 
 
+class FrozenWeights:
+    """Tells when weights were moved, converted, replaced or written to, so that what was computed from them is out of date.
+
+    Autocast counts too: it computes otherwise. The network's weights are listed once, because going through its modules takes longer
+    than all the rest here.
+    """
+
+    def __init__(self) -> None:
+        self._listed: list[nn.Parameter] = []
+        self._version: Any = None
+
+    def of(self, network: nn.Module) -> list[nn.Parameter]:
+        """All weights."""
+        if not self._listed or next(network.parameters()) is not self._listed[0]:
+            self._listed = list(network.parameters())
+        return self._listed
+
+    def changed(self, network: nn.Module, device: str) -> bool:
+        """Whether they are others than at the last call."""
+        weights = self.of(network)
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        last, first = self._version, weights[0]
+        self._version = (autocast, id(network), id(first), first.device, first.dtype, first.data_ptr(), sum(w._version for w in weights))
+        return self._version != last
+
+
 class TextStates:
     """Hidden states by prompt: a frozen encoder reads each prompt once."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, Tensor] = {}
-        self._version: Any = None
+        self._weights = FrozenWeights()
 
     def of(self, encoder: nn.Module, ids: Tensor) -> Tensor:
         """Hidden states `[B, L, D]`; those of an encoder that is trained are computed each time, with gradient."""
-        weights = list(encoder.parameters())
-        if any(weight.requires_grad for weight in weights):
+        if any(weight.requires_grad for weight in self._weights.of(encoder)):
             return hidden_states(encoder, ids)
-        # weights that were moved, converted or written to are others, whatever they were when a prompt was read
-        version = (id(encoder), weights[0].device, weights[0].dtype, sum(weight._version for weight in weights), weights[0].data_ptr())
-        if version != self._version:
-            self._known, self._version = {}, version
+        if self._weights.changed(encoder, ids.device.type):
+            self._known = {}
         keys = [row.numpy().tobytes() for row in ids.cpu()]
         new = [place for place, key in enumerate(keys) if key not in self._known and key not in keys[:place]]
         if new:
