@@ -113,7 +113,8 @@ class Encoder:
 
     def tokens(self, text: str, special: bool | None = None) -> list[int]:
         """Token ids of a text, as the template wants its special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=self.template.special if special is None else special)["input_ids"])
+        added = self.template.special if special is None else special
+        return list(self.tokenizer(text, add_special_tokens=added, verbose=False)["input_ids"])
 
     def prompt(self, question: str, begin: str = "") -> list[int]:
         """Token ids of the prompt, ready for the answer; `begin` are the answer's first words (a jailbreak that says yes)."""
@@ -205,6 +206,7 @@ def load_tokenizer(place: str) -> Any:
     from pathlib import Path
 
     from mu.extras import require
+    from mu.hub import reading
 
     require("a tokenizer", "transformers", extra="llm")
     from transformers import AutoTokenizer
@@ -213,10 +215,8 @@ def load_tokenizer(place: str) -> Any:
     if Path(found).is_dir() and not any((Path(found) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json",
                                                                                    "tokenizer.model", "vocab.json")):
         raise InputError(f"the folder {place} has no tokenizer; save one into it with tokenizer.save_pretrained(FOLDER).")
-    try:
+    with reading("the tokenizer", found):
         return AutoTokenizer.from_pretrained(found)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"the tokenizer of {place} cannot be read ({str(error).splitlines()[0]}).") from error
 
 
 def model_folder(model: str) -> str:

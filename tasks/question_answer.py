@@ -79,8 +79,10 @@ class QuestionAnswer(TextTask):
         super().__init__(**kwargs)
         one, two = path is not None and selector is not None, forget is not None and retain is not None
         if one == two or any(value is not None for value in ((forget, retain) if one else (path, selector, by))):
+            given = [name for name, value in (("path", path), ("selector", selector), ("by", by), ("forget", forget), ("retain", retain))
+                     if value is not None]
             raise InputError("QuestionAnswer reads either `path` with a `selector` that says what is forgotten, or the two files `forget` "
-                             "and `retain`.")
+                             f"and `retain`, not {', '.join(given) or 'nothing'}; set what is too much to null.")
         shares = {"validation": validation_fraction, "test": test_fraction}
         if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
             raise InputError(f"validation_fraction {validation_fraction} and test_fraction {test_fraction} must be at least 0 and "

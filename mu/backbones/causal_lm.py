@@ -19,6 +19,7 @@ from mu.backbones.lora import LoRA
 from mu.encoding import IGNORED, load_tokenizer, model_folder
 from mu.errors import InputError
 from mu.extras import require
+from mu.hub import reading
 from mu.recorded import arguments_of
 from mu.sampling import Sampling
 
@@ -377,12 +378,10 @@ def _load(model: str, dtype: str, attention: str | None, init_seed: int | None) 
     if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
         raise InputError(f"the folder {model} has no config.json, so it is not a transformers model; write one with save_pretrained.")
     given = {"dtype": kind, **({"attn_implementation": attention} if attention else {})}
-    try:
+    with reading("the model", place, ImportError, RuntimeError):
         if init_seed is None:
             return AutoModelForCausalLM.from_pretrained(place, **given)
         config = AutoConfig.from_pretrained(place)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(init_seed)
             return AutoModelForCausalLM.from_config(config, **given)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise InputError(f"the model {model} cannot be read ({str(error).splitlines()[0]}).") from error

@@ -14,6 +14,7 @@ from mu.backbones.conditions import Condition
 from mu.backbones.diffusion import Diffusion
 from mu.errors import InputError
 from mu.extras import require
+from mu.hub import reading
 from mu.recorded import arguments_of
 from mu.samplers import Sampler
 
@@ -146,11 +147,9 @@ def _load(model: str) -> tuple[nn.Module, dict[str, Any]]:
     for name in ("unet", "scheduler"):
         if Path(place).is_dir() and not (Path(place) / name).is_dir():
             raise InputError(f"the folder {model} has no {name}/, so it is not a class-conditional model as diffusers saves it.")
-    try:
+    with reading("the model", place):
         network: Any = UNet2DModel.from_pretrained(place, subfolder="unet", torch_dtype=torch.float32)
         schedule = DDPMScheduler.load_config(place, subfolder="scheduler")
-    except (OSError, ValueError) as error:
-        raise InputError(f"the model {model} cannot be read ({str(error).splitlines()[0]}).") from error
     if not network.config.num_class_embeds:
         raise InputError(f"{model} is a UNet without class labels; a class-conditional model has num_class_embeds.")
     return network, dict(schedule)  # type: ignore[arg-type]

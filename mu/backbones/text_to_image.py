@@ -18,6 +18,7 @@ from mu.backbones.text import TextStates, TokenIds, hidden_states
 from mu.backbones.unet_parts import trained
 from mu.errors import InputError
 from mu.extras import require
+from mu.hub import reading
 from mu.recorded import arguments_of
 from mu.samplers import Sampler
 
@@ -306,10 +307,8 @@ def _load(model: str, dtype: str) -> dict[str, Any]:
         library, cls = index[name]
         made: Any = getattr({"diffusers": diffusers, "transformers": transformers}[library], cls)
         given = {} if name in ("tokenizer", "scheduler") else {"torch_dtype" if library == "diffusers" else "dtype": kind}
-        try:
+        with reading(f"the {name}", place, RuntimeError):
             found[name] = made.from_pretrained(place, subfolder=name, **given)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise InputError(f"the {name} of {model} cannot be read ({str(error).splitlines()[0]}).") from error
     return found
 
 
@@ -327,10 +326,8 @@ def _index(place: str, model: str) -> Mapping[str, Any]:
     if Path(place).is_dir() and not (Path(place) / "model_index.json").is_file():
         raise InputError(f"the folder {model} has no model_index.json, so it is not a diffusers pipeline; save one with "
                          "pipeline.save_pretrained, or import a CompVis checkpoint first.")
-    try:
+    with reading("the pipeline", place):
         index = DiffusionPipeline.load_config(place)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{model} is neither a folder nor a model that the hub gives ({str(error).splitlines()[0]}).") from error
     assert isinstance(index, Mapping)
     return {name: value for name, value in index.items() if isinstance(value, Sequence | Iterable) and not isinstance(value, str)
             and next(iter(value)) in ("diffusers", "transformers")}
