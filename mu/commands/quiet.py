@@ -16,6 +16,7 @@ _WARNINGS = (
     "GPU available but not used", "lr_scheduler.step.*before.*optimizer.step", "Discarding init_args", "discarded.*init_args",
     "No device id is provided", "skip_none", "is not writable", "instantiate_classes", "dirpath has changed",
     "callbacks used to create the checkpoint need to be provided", "infer the batch indices",
+    "Total length of .* across ranks is zero",
 )
 
 
@@ -27,6 +28,8 @@ class _Beside(logging.Filter):
 @contextmanager
 def quiet() -> Iterator[None]:
     """Within the block; warnings that remain are one line each."""
+    import lightning.pytorch  # noqa: F401  # before ours, because it sets a form of warnings of its own
+
     names = (
         "lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric",
         "lightning.fabric.utilities.rank_zero", "lightning.fabric.utilities.seed", "lightning.fabric.utilities.distributed",
