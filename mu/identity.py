@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mu.module import UnlearningModule
 
 
-_CORE = ("mu.module", "mu.evaluation", "mu.health", "mu.edit", "mu.recorded")
+_CORE = ("mu.module", "mu.evaluation", "mu.health", "mu.norm_statistics", "mu.edit", "mu.recorded")
 
 
 def digest(value: Any) -> str:
@@ -43,7 +43,7 @@ def recipe_hash(module: UnlearningModule) -> str:
 def source_hash(cls: type) -> str:
     """The sources of a method and of its bases, so that a changed method is not taken for the old one.
 
-    The core (`mu.module`, `mu.evaluation`, `mu.health`, `mu.edit`, `mu.recorded`) is left out: a change there that moves numbers is a new
+    The core (`mu.module`, `mu.evaluation`, `mu.health`, `mu.norm_statistics`, ...) is left out: a change there that moves numbers is a new
     version of mu, which is part of every key too.
     """
     texts = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args, get_type_hints
 
 import torch
@@ -21,6 +21,7 @@ from mu.evaluation import Evaluation, Part
 from mu.health import Health
 from mu.lr import LRSchedule
 from mu.masks import WeightMask
+from mu.norm_statistics import Norm, NormStatistics
 from mu.plan import Retain, Schedule
 from mu.progress import epoch_end_due, epochs_shown, planned_steps, tell_length, turn_epoch
 from mu.recorded import Recorded, spec_of
@@ -28,11 +29,8 @@ from mu.reference import frozen_copy
 from mu.substitutes import Substitute
 from mu.weights import weights_hash
 
-Norm = Literal["train", "eval", "recalibrate"]
-_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
-
-class UnlearningModule(Health, Evaluation, Recorded):
+class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
     """Base of all methods.
 
     Most methods override `objective`; the rest override Lightning's own hooks. A method declares its `schedule` and its needs.
@@ -215,14 +213,6 @@ class UnlearningModule(Health, Evaluation, Recorded):
         if batch_idx == 0:
             tell_length(self)
 
-    def set_mode(self) -> None:
-        """Train mode for the backbone, with frozen statistics where `norm` says so; eval for the reference."""
-        self.backbone.train()
-        if self.norm == "eval":
-            for layer in self.backbone.modules():
-                if isinstance(layer, _NORMS):
-                    layer.eval()
-
     def ready(self, batch: Mapping[str, Any]) -> tuple[Part | None, Part | None]:
         """The batch's parts, prepared: drawn, encoded, the forget part with substitutes."""
         self.phase = int(batch.get("phase", 0))
@@ -273,41 +263,10 @@ class UnlearningModule(Health, Evaluation, Recorded):
                 self.recalibrate()
             self._recalibrated = True
 
-    @torch.no_grad()
-    def _share_statistics(self) -> None:
-        """Rank 0's buffers on all ranks. DDP does so before each forward pass, so after a last step every rank would serve its own."""
-        if self.world_size > 1:
-            for name, buffer in self.named_buffers():
-                if not name.startswith(("reference.", "mask.")):
-                    whole = buffer.contiguous()
-                    torch.distributed.broadcast(whole, 0)
-                    buffer.copy_(whole)
-
-    def on_validation_start(self) -> None:
-        """Validation within an epoch sees one model too."""
-        self._share_statistics()
-
     def _is_last_epoch(self) -> bool:
         epochs = self.trainer.max_epochs
         # `done` is asked last, because at the end of the last epoch it moves Lightning's count of epochs on
         return (epochs is not None and 0 <= epochs <= epochs_shown(self.trainer)) or self.trainer.fit_loop.done
-
-    @torch.no_grad()
-    def recalibrate(self) -> None:
-        """Batch-norm statistics anew, as the plain mean over one pass of the retain part, without augmentation."""
-        layers = [layer for layer in self.backbone.modules() if isinstance(layer, _NORMS) and layer.track_running_stats]
-        momenta = [layer.momentum for layer in layers]
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # a cumulative mean
-            layer.train()
-        for batch in self.passes(Retain(), augment=False):
-            self.backbone.predict(batch["retain"])
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-            for name in ("running_mean", "running_var"):
-                buffer = getattr(layer, name)
-                buffer.copy_(self.sum_over_ranks([buffer])[0] / self.world_size)
 
     def on_fit_end(self) -> None:
         """A fit that moved no weight is an error."""
@@ -335,17 +294,6 @@ class UnlearningModule(Health, Evaluation, Recorded):
             batch = self.trainer.strategy.batch_to_device(batch)
             forget, retain = self.ready(batch)
             yield {"phase": self.phase} | {k: v for k, v in (("forget", forget), ("retain", retain)) if v is not None}
-
-    @contextmanager
-    def frozen_statistics(self) -> Iterator[None]:
-        """Eval mode for a pass that gathers statistics; the mode before it is restored."""
-        modes = [(layer, layer.training) for layer in self.backbone.modules()]
-        self.backbone.eval()
-        try:
-            yield
-        finally:
-            for layer, training in modes:
-                layer.training = training
 
     def precision(self) -> AbstractContextManager[Any]:
         """The trainer's precision (autocast), for forward passes outside its own steps."""

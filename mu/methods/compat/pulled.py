@@ -17,7 +17,8 @@ from torch import Tensor
 from mu.backbones import Backbone
 from mu.methods.finetune import FineTune
 from mu.methods.neggrad_plus import NegGradPlus
-from mu.module import Norm, Part, UnlearningModule
+from mu.module import Part, UnlearningModule
+from mu.norm_statistics import Norm
 
 
 def pull(module: UnlearningModule, weight: float) -> Tensor:
