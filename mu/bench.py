@@ -193,7 +193,7 @@ class Bench:
     def _key(self, run: Run, resolved: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
         """What the run's numbers depend on; paths of the original and the oracle are replaced by what those were made from."""
         import mu
-        from mu.identity import digest, source_hash
+        from mu.identity import digest, own_sources, source_hash
         from mu.recorded import find_class
 
         job, task = run.job, self.task(run.job.task, run.job.seeds)
@@ -202,8 +202,10 @@ class Bench:
             "suites": [*self.study.suites_of(job.task), *([self.study.gap] if run.oracle and job.kind == "method" else [])],
             "forget_batch_size": run.spec.get("forget_batch_size"),
         } if run.test else {"data": task.recipe(), "seeds": job.seeds.train}
+        suites = [spec if isinstance(spec, Mapping) else {"class_path": spec} for spec in own.get("suites", [])]
+        theirs = own_sources(resolved, own["data"], suites)
         return digest({**own, "model": resolved, "trainer": arguments, "mu": mu.__version__, **run.identity,
-                       "sources": source_hash(find_class(run.model["class_path"]))})
+                       "sources": source_hash(find_class(run.model["class_path"])), **({"own": theirs} if theirs else {})})
 
     def _fit_and_test(self, run: Run, folder: Path, arguments: Mapping[str, Any], key: str, checkpoint: Path | None) -> None:
         from lightning.pytorch import Trainer

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import sysconfig
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mu.errors import InputError
 from mu.recorded import spec_of
 
 if TYPE_CHECKING:
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _CORE = ("mu.module", "mu.evaluation", "mu.health", "mu.norm_statistics", "mu.edit", "mu.recorded")
+_INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
 
 
 def digest(value: Any) -> str:
@@ -56,3 +61,37 @@ def source_hash(cls: type) -> str:
         except (OSError, TypeError):  # typed in at a prompt: there is no source to compare
             texts.append(base.__qualname__)
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def own_sources(*specs: Any) -> dict[str, str]:
+    """`source_hash` of every class in specifications that is neither of mu nor installed: a user's own backbone, suite or selector, whose
+    change no version tells.
+
+    Args:
+        specs: plain data, in which classes stand as `class_path`.
+    """
+    from mu.recorded import find_class
+
+    found = {}
+    for path in sorted(set(_class_paths(specs))):
+        if path.split(".")[0] in ("mu", "tasks", "callbacks"):
+            continue
+        try:
+            cls = find_class(path)
+            file = inspect.getsourcefile(cls)
+        except (InputError, TypeError):  # what cannot be found is told by who needs it; a class that is typed in at a prompt has no file
+            continue
+        if file and not any(Path(file).is_relative_to(place) for place in _INSTALLED):
+            found[path] = source_hash(cls)
+    return found
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        path = value.get("class_path")
+        yield from [path] if isinstance(path, str) else []
+        for entry in value.values():
+            yield from _class_paths(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _class_paths(entry)
