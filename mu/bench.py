@@ -87,6 +87,22 @@ class Bench:
             self._tasks[key] = self.components.make("data", spec)
         return self._tasks[key]
 
+    def check(self) -> None:
+        """Refuse, before anything has run, a task, method or suite that cannot be built as it is written.
+
+        Raises:
+            InputError: names the first one.
+        """
+        study = self.study
+        for task in study.tasks:
+            self.components.resolve("data", study.task_spec(task))
+            for suite in [*study.suites_of(task), *([study.gap] if study.gap else [])]:
+                needed = {"init_args": {"oracle": "RUN"}} if _takes_oracle(suite) else {}
+                self.components.resolve("callbacks", [merge(needed, suite if isinstance(suite, Mapping) else {"class_path": suite})])
+            for method in study.methods:
+                spec = study.method_spec(task, method)
+                self.components.resolve("model", merge({"init_args": {"backbone": study.backbone}}, spec["model"]))
+
     # ---- running ------------------------------------------------------------------------------------------------------------------
 
     def run(self, job: Job) -> Outcome:
@@ -362,6 +378,7 @@ def run_study(study: Study, command: str, debug: bool = False) -> int:
 
     console = Console()
     bench = Bench(study, debug=debug)
+    bench.check()
     jobs = study.jobs()
     outcomes: list[Outcome] = []
     columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))

@@ -7,6 +7,7 @@ import json
 import shutil
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -124,6 +125,18 @@ def test_an_interrupted_run_is_resumed_and_ends_as_if_it_had_not_been(finished: 
     assert bench.main(["-c", str(written(tmp_path))]) == 0
     assert "1 resumed" in capsys.readouterr().out
     assert RunRecord.load(folder).value("UA") == before.value("UA")
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"methods": {**STUDY["methods"], "Last": {"model": {"class_path": "mu.methods.SSDD"}}}}, "mu.methods.SSDD cannot be built"),
+    ({"methods": {**STUDY["methods"], "Last": {"model": {"class_path": "mu.methods.SSD", "init_args": {"alhpa": 1}}}}}, "alhpa"),
+    ({"suites": ["callbacks.Accuracy", "callbacks.Memberships"]}, "Memberships"),
+])
+def test_a_study_that_cannot_be_built_begins_nothing(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    """Fails when a typing error in the last method or suite is told after everything before it has run."""
+    with pytest.raises(InputError, match=words):
+        bench.main(["-c", str(written(tmp_path, **changes))])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failing_method_is_reported_and_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
