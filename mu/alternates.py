@@ -46,6 +46,8 @@ class OwnAlternates(Answer):
             them and for `Alternates`; None keeps nothing. Look at them: left-overs of the prompt become what is learnt.
     """
 
+    makes = True
+
     def __init__(
         self, count: int = 5, temperature: float = 1.0, max_new_tokens: int = 200, instruction: str = INSTRUCTION,
         stop: Sequence[str] = ("Question:", "Q:"), seed: int = 0, folder: str | None = None,

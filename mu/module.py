@@ -163,7 +163,7 @@ class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
             if self.needs_substitute:
                 if self.substitute is None:
                     raise InputError(f"{type(self).__name__} needs a law of substitutes; give one as substitute=UniformLabel().")
-                with self.stopwatch("cache"):
+                with self.stopwatch("cache") if self.substitute.makes else nullcontext():
                     self.substitute.setup(self.backbone, task)
             if not self.trainable():
                 raise InputError(f"{type(self).__name__} has no trainable weight; unfreeze some.")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Substitute(Recorded, ABC):
     """A law of substitutes. `draw` is a pure function of the samples, the seed and what `setup` learned from the task."""
 
+    makes: bool = False
+    """Whether `setup` makes something whose time is to be counted among the run's seconds."""
+
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         """Learn what the law needs (number of classes, mean of the targets)."""
 

@@ -276,7 +276,7 @@ def test_files_that_are_not_read(tmp_path: Path, run: Import) -> None:
         "FILE is a pickle that needs the Python object tests.test_compvis.Callback, and nothing is unpickled from a path")
     assert "cut off" in refused(run, tmp_path, b"PK\x03\x04 half a file")
     assert refused(run, tmp_path, {"state_dict": names}, "--ema") == "FILE holds no moving average (model_ema.*); leave --ema out."
-    assert "neither a folder nor a model that the hub gives" in refused(run, tmp_path, names, base=tmp_path / "nowhere")
+    assert "there is no folder" in refused(run, tmp_path, names, base=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "has no model_index.json" in refused(run, tmp_path, names, base=tmp_path / "empty")
 

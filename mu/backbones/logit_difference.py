@@ -56,15 +56,15 @@ class TwoModels(CausalLM):
         found = [""] * len(ids)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            choose = _likeliest if sampling is None else functools.partial(_drawn, sampling, places)
+            choose = None if sampling is None else functools.partial(_drawn, sampling, places)
             rows = self._continued([ids[place] for place in places], max_new_tokens, stop, choose)
             for place, row in zip(places, rows, strict=True):
                 found[place] = self.finished(row, stop)
         return found
 
     def _continued(self, ids: list[Sequence[int]], max_new_tokens: int, stop: Sequence[str],
-                   choose: Callable[[Tensor, int], Tensor]) -> list[list[int]]:
-        """Generated token ids of a batch of prompts; rows that have ended go on until all have."""
+                   choose: Callable[[Tensor, int], Tensor] | None = None) -> list[list[int]]:
+        """Generated token ids of a batch of prompts, the likeliest where none are chosen; rows that have ended go on until all have."""
         eos = self.tokenizer.eos_token_id
         tokens, mask = left_padded(ids, eos, next(self.parameters()).device)
         speakers = [_speaker(model, tokens, mask) for model in (self.base, self.other)]
@@ -72,7 +72,8 @@ class TwoModels(CausalLM):
         ended = [False] * len(ids)
         said = [next(speaker) for speaker in speakers]
         for number in range(max_new_tokens):
-            token = choose(self.combined(*said), number)
+            logits = self.combined(*said)
+            token = logits.argmax(-1) if choose is None else choose(logits, number)
             for row, one in enumerate(token.tolist()):
                 if not ended[row]:
                     made[row].append(one)
@@ -127,10 +128,6 @@ class TwoModels(CausalLM):
         """There is no such form."""
         raise InputError(f"{type(self).__name__} answers by two models at once, which no transformers folder can hold; load the run with "
                          "mu.load(...).served().")
-
-
-def _likeliest(logits: Tensor, position: int) -> Tensor:
-    return logits.argmax(-1)
 
 
 def _drawn(sampling: Sampling, places: Sequence[int], logits: Tensor, position: int) -> Tensor:

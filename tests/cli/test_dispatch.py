@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,13 @@ from mu.commands import sources
 from tests.cli.conftest import REPOSITORY, Mu
 
 SCRIPT = Path(sys.executable).with_name("mu")
+FILE = Path(package.__file__).with_name("cli.py")
+
+
+def process(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`mu` in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.run([sys.executable, str(FILE), *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
 
 
 def test_only_files_that_matter_are_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mu: Mu) -> None:
