@@ -317,7 +317,7 @@ def test_images_of_all_models_stand_side_by_side_in_the_page_itself(study: Path)
 def test_answers_of_all_models_stand_side_by_side(study: Path) -> None:
     """Fails when an answer is put beside another question, or a question asked twice is shown once."""
     table = (study / "report.html").read_text().split('<table class="texts">')[1].split("</table>")[0]
-    cells = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:]]
+    cells = [re.findall(r"<t[hd]>(?:<div>)?(.*?)(?:</div>)?</t[hd]>", row) for row in table.split("<tr>")[1:]]
     assert cells[0] == ["question", "truth", "original", "ESD", "SalUn", "UCE"]
     assert cells[1][:3] == ["Who is &lt;b&gt;Ann&lt;/b&gt;?", "A painter.", "A painter."]
     assert cells[1][3:] == [f"{method} cannot say." for method in ("ESD", "SalUn", "UCE")]
@@ -331,7 +331,7 @@ def test_a_model_that_was_not_asked_has_a_dash(tmp_path: Path) -> None:
         write_json(folder / "media" / "t.json", [{"prompt": prompt, "answer": f"{method} {prompt}"} for prompt in prompts])
     report.write(tmp_path)
     table = (tmp_path / "report.html").read_text().split('<table class="texts">')[1].split("</table>")[0]
-    assert [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:]] == [
+    assert [re.findall(r"<t[hd]>(?:<div>)?(.*?)(?:</div>)?</t[hd]>", row) for row in table.split("<tr>")[1:]] == [
         ["question", "ESD", "UCE"], ["one", "ESD one", "–"], ["two", "ESD two", "UCE two"], ["three", "–", "UCE three"]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -167,7 +168,7 @@ def test_what_needs_no_attack_is_not_attacked(model: TextToImage) -> None:
 
 def test_it_makes_no_evaluation_too_many(model: TextToImage) -> None:
     """Fails when a step asks the denoiser twice, a guidance pair is two batches, or a prompt is encoded again."""
-    attack = UnlearnDiffAtk(Prefix(2), steps=3, timesteps=2)
+    model, attack = copy.deepcopy(model), UnlearnDiffAtk(Prefix(2), steps=3, timesteps=2)  # a copy has read no image yet
     with counted(model) as evaluations:
         result = attack(model, batch(), never)
     unet = evaluations.of("unet")
