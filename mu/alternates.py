@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mu.answers import Answer
+from mu.answers import InTurn
 from mu.errors import InputError
 from mu.files import write_text
 from mu.identity import digest
@@ -29,7 +29,7 @@ _BATCH = 16
 """Questions of a piece of work."""
 
 
-class OwnAlternates(Answer):
+class OwnAlternates(InTurn):
     """Answers that the original makes up before the first step, shown one after the other (AltPO).
 
     What is empty, said twice, or the truth is left out. Ranks share the work, and the answers do not depend on their number.
@@ -60,7 +60,6 @@ class OwnAlternates(Answer):
         self.count, self.max_new_tokens, self.instruction, self.stop = count, max_new_tokens, instruction, tuple(stop)
         self.sampling = Sampling(temperature, seed)
         self.folder = Path(folder) if folder else None
-        self.alternates: dict[int, list[str]] = {}
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         super().setup(backbone, task)
@@ -109,10 +108,6 @@ class OwnAlternates(Answer):
             rows = [{"question": question, "alternate": text} for question, text in zip(questions, texts, strict=True) if text.strip()]
             write_text(self.folder / f"{key}.jsonl", "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
         return texts
-
-    def answers(self, index: Tensor, visit: Tensor, seed: int) -> list[str]:
-        rows = [self.alternates[place] for place in index.tolist()]
-        return [row[int(turn) % len(row)] for row, turn in zip(rows, visit.tolist(), strict=True)]
 
 
 def _same(one: str, other: str) -> bool:

@@ -107,7 +107,19 @@ class OtherAnswer(Answer):
         return [self._others[place] for place in drawn.tolist()]
 
 
-class Alternates(Answer):
+class InTurn(Answer):
+    """Base of laws that have several answers to each question, shown one after the other; `setup` fills `alternates`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alternates: dict[int, list[str]] = {}
+
+    def answers(self, index: Tensor, visit: Tensor, seed: int) -> list[str]:
+        rows = [self.alternates[place] for place in index.tolist()]
+        return [row[int(turn) % len(row)] for row, turn in zip(rows, visit.tolist(), strict=True)]
+
+
+class Alternates(InTurn):
     """Other answers from a file, one after the other (AltPO: what the model itself made up).
 
     Args:
@@ -117,7 +129,6 @@ class Alternates(Answer):
     def __init__(self, file: str) -> None:
         super().__init__()
         self.file = file
-        self._alternates: dict[int, list[str]] = {}
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         super().setup(backbone, task)
@@ -128,30 +139,18 @@ class Alternates(Answer):
         if lacking:
             raise InputError(f"{self.file} has no alternate answer to {len(lacking)} of {len(self._questions)} forget questions, "
                              f"{lacking[0]!r} among them.")
-        self._alternates = {index: known[question] for index, question in self._questions.items()}
-
-    def answers(self, index: Tensor, visit: Tensor, seed: int) -> list[str]:
-        rows = [self._alternates[place] for place in index.tolist()]
-        return [row[int(turn) % len(row)] for row, turn in zip(rows, visit.tolist(), strict=True)]
+        self.alternates = {index: known[question] for index, question in self._questions.items()}
 
 
-class WrongAnswers(Answer):
+class WrongAnswers(InTurn):
     """The task's own wrong answers to each forget question (`perturbed_answer`), one after the other: alternates without a file."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._wrong: dict[int, list[str]] = {}
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         super().setup(backbone, task)
         questions: Any = getattr(task, "sets", {}).get("forget")
         if questions is None:
             raise InputError(f"WrongAnswers needs a set of forget questions with wrong answers, which {type(task).__name__} does not give.")
-        self._wrong = dict(zip(questions.indices.tolist(), questions.column("perturbed_answer"), strict=True))
-
-    def answers(self, index: Tensor, visit: Tensor, seed: int) -> list[str]:
-        rows = [self._wrong[place] for place in index.tolist()]
-        return [row[int(turn) % len(row)] for row, turn in zip(rows, visit.tolist(), strict=True)]
+        self.alternates = dict(zip(questions.indices.tolist(), questions.column("perturbed_answer"), strict=True))
 
 
 def refusals(file: str | None = None) -> list[str]:

@@ -98,7 +98,7 @@ class Bench:
             self.components.resolve("data", study.task_spec(task))
             for suite in [*study.suites_of(task), *([study.gap] if study.gap else [])]:
                 needed = {"init_args": {"oracle": "RUN"}} if _takes_oracle(suite) else {}
-                self.components.resolve("callbacks", [merge(needed, suite if isinstance(suite, Mapping) else {"class_path": suite})])
+                self.components.resolve("callbacks", [merge(needed, _spec(suite))])
             for method in study.methods:
                 spec = study.method_spec(task, method)
                 self.components.resolve("model", merge({"init_args": {"backbone": study.backbone}}, spec["model"]))
@@ -218,8 +218,7 @@ class Bench:
             "suites": [*self.study.suites_of(job.task), *([self.study.gap] if run.oracle and job.kind == "method" else [])],
             "forget_batch_size": run.spec.get("forget_batch_size"),
         } if run.test else {"data": task.recipe(), "seeds": job.seeds.train}
-        suites = [spec if isinstance(spec, Mapping) else {"class_path": spec} for spec in own.get("suites", [])]
-        theirs = own_sources(resolved, own["data"], suites)
+        theirs = own_sources(resolved, own["data"], [_spec(suite) for suite in own.get("suites", [])])
         return digest({**own, "model": resolved, "trainer": arguments, "mu": mu.__version__, **run.identity,
                        "sources": source_hash(find_class(run.model["class_path"])), **({"own": theirs} if theirs else {})})
 
@@ -264,7 +263,7 @@ class Bench:
     def _suites(self, run: Run, folder: Path) -> list[Any]:
         from mu.plugins import default_callbacks
 
-        suites = [spec if isinstance(spec, Mapping) else {"class_path": spec} for spec in self.study.suites_of(run.job.task)]
+        suites = [_spec(suite) for suite in self.study.suites_of(run.job.task)]
         oracle = folder if run.job.kind == "oracle" else run.oracle  # its own folder tells a suite that the run is the oracle
         if oracle is not None:
             suites = [merge({"init_args": {"oracle": str(oracle)}}, spec) if _takes_oracle(spec) else spec for spec in suites]
@@ -273,9 +272,14 @@ class Bench:
         return [*suites, *({"class_path": path} for path in default_callbacks())]
 
 
-def _takes_oracle(spec: Any) -> bool:
+def _spec(suite: Any) -> Mapping[str, Any]:
+    """A suite, which may be written as its bare path."""
+    return suite if isinstance(suite, Mapping) else {"class_path": suite}
+
+
+def _takes_oracle(suite: Any) -> bool:
     """Whether a suite compares with the oracle's own record."""
-    cls = find(str(spec.get("class_path") if isinstance(spec, Mapping) else spec))
+    cls = find(str(_spec(suite).get("class_path")))
     return cls is not None and "oracle" in accepted(cls)
 
 
