@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate, default_convert
 from torch.utils.data.distributed import DistributedSampler
 
 from mu.plan import Rows, Schedule, Step, plan, together
@@ -37,6 +37,18 @@ def fetch(dataset: Dataset, positions: np.ndarray) -> Part:
         return default_collate([dataset[int(i)] for i in positions])
     rows = many(positions.tolist())
     return dict(rows) if isinstance(rows, Mapping) else default_collate(rows)
+
+
+def each_tensor(batch: Any, work: Callable[[Any], Any]) -> Any:
+    """`work` on all that a batch holds except lists of strings, which torch and Lightning would go through prompt by prompt."""
+    if isinstance(batch, dict):
+        return {name: each_tensor(value, work) for name, value in batch.items()}
+    return batch if isinstance(batch, list) and batch and isinstance(batch[0], str) else work(batch)
+
+
+def converted(batch: Any) -> Any:
+    """Arrays as tensors."""
+    return each_tensor(batch, default_convert)
 
 
 class Joined(Dataset):
@@ -196,7 +208,7 @@ class PlanLoader(DataLoader):
         self._skip = 0
         super().__init__(
             _Planned(parts, augment, seed, row_rank, row_world, accumulate), batch_size=None, sampler=self.plan_sampler,
-            num_workers=workers, persistent_workers=workers > 0, pin_memory=pin_memory,
+            num_workers=workers, persistent_workers=workers > 0, pin_memory=pin_memory, collate_fn=converted,
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
@@ -258,7 +270,8 @@ class EvalLoader(DataLoader):
     def __init__(self, dataset: Dataset, name: str, batch_size: int, *, rank: int = 0, world: int = 1, workers: int = 0,
                  pin_memory: bool = False) -> None:
         sampler = _EvalSampler(len(dataset), batch_size, rank, world)  # type: ignore[arg-type]
-        super().__init__(_Whole(dataset, name), batch_size=None, sampler=sampler, num_workers=workers, pin_memory=pin_memory)
+        super().__init__(_Whole(dataset, name), batch_size=None, sampler=sampler, num_workers=workers, pin_memory=pin_memory,
+                         collate_fn=converted)
 
 
 class Untouched:

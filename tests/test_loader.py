@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from mu import draws
 from mu.data import UnlearningDataModule
-from mu.loader import EvalLoader, Joined, PlanLoader, concatenate
+from mu.loader import EvalLoader, Joined, PlanLoader, concatenate, converted, each_tensor
 from mu.plan import Everything, Forget, Paired, Phases, Retain, Schedule, Union, plan
 from tasks.arrays import TensorData
 
@@ -194,3 +194,16 @@ def test_the_loader_of_a_task_without_a_trainer_says_what_to_use() -> None:
 
     with pytest.raises(InputError, match="plan_loader"):
         UnlearningDataModule().train_dataloader()
+
+
+def test_prompts_are_left_alone_and_arrays_become_tensors() -> None:
+    """Mutations: an array within a part stays one; a batch of prompts is copied word by word."""
+    prompts = ["a red circle", "a blue square"]
+    part = {"prompt": prompts, "image": np.zeros((2, 3)), "index": torch.arange(2), "counts": [np.ones(1), np.ones(2)]}
+    batch: dict[str, Any] = {"phase": 1, "forget": part}
+    found = converted(batch)
+    assert found["phase"] == 1 and found["forget"]["prompt"] is prompts
+    assert isinstance(found["forget"]["image"], torch.Tensor) and found["forget"]["image"].dtype == torch.float64
+    assert found["forget"]["index"] is part["index"]
+    assert all(isinstance(value, torch.Tensor) for value in found["forget"]["counts"])
+    assert each_tensor({"names": []}, lambda value: "seen") == {"names": "seen"}

@@ -243,13 +243,13 @@ class TextToImage(Diffusion):
         """Latents, scaled as the UNet expects them."""
         vae: Any = self.vae
         mean, deviation = self._posteriors.of(vae, images)
-        latent = mean if noise is None else mean + deviation * noise.to(vae.dtype)
+        latent = mean if noise is None else mean + deviation * noise.to(mean.dtype)
         return (latent - (getattr(vae.config, "shift_factor", None) or 0.0)) * vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images in [0, 1]."""
         vae: Any = self.vae
-        latents = latents.to(vae.dtype) / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
+        latents = latents.to(next(vae.parameters()).dtype) / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
         return (vae.decode(latents, return_dict=False)[0] / 2 + 0.5).clamp(0, 1)
 
     @property
