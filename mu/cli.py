@@ -81,7 +81,7 @@ def _dispatch(words: list[str], debug: bool) -> int:
         return run(command, rest)
     if command == "bench":
         with _working_directory_importable():
-            from mu.bench import main as bench
+            from mu.commands.benching import main as bench
 
             return bench([*rest, "--debug"] if debug else rest)
     if command == "report":

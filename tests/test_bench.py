@@ -14,6 +14,7 @@ import yaml
 
 from mu import bench
 from mu.backbones import Classifier
+from mu.commands.benching import main
 from mu.components import Components, merge
 from mu.errors import InputError
 from mu.results import Result, RunRecord
@@ -45,7 +46,7 @@ def written(folder: Path, **changes) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    assert bench.main(["-c", str(written(folder))]) == 0
+    assert main(["-c", str(written(folder))]) == 0
     return folder
 
 
@@ -99,7 +100,7 @@ def test_building_changes_no_specification() -> None:
 def test_a_second_call_reuses_every_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Fails when the key depends on anything that differs between two equal calls."""
     before = {file: file.stat().st_mtime_ns for file in finished.rglob("results.json")}
-    assert bench.main(["-c", str(finished / "study.yaml")]) == 0
+    assert main(["-c", str(finished / "study.yaml")]) == 0
     assert "5 reused" in capsys.readouterr().out
     assert before == {file: file.stat().st_mtime_ns for file in finished.rglob("results.json")}
 
@@ -108,7 +109,7 @@ def test_a_changed_argument_runs_anew_and_overwrites_nothing(finished: Path, tmp
     shutil.copytree(finished / "out", tmp_path / "out")
     study = written(tmp_path, methods={**STUDY["methods"], "SSD": {"model": {"class_path": "mu.methods.SSD", "init_args": {"alpha": 2.0}},
                                                                   "trainer": {"max_epochs": 1}}})
-    assert bench.main(["-c", str(study)]) == 0
+    assert main(["-c", str(study)]) == 0
     assert "1 ran" in capsys.readouterr().out
     assert len(list((tmp_path / "out" / "random" / "SSD").iterdir())) == 2
 
@@ -122,7 +123,7 @@ def test_an_interrupted_run_is_resumed_and_ends_as_if_it_had_not_been(finished: 
     (folder / "run.json").write_text(json.dumps({**state, "state": "running"}))
     before = RunRecord.load(folder)
     (folder / "results.json").unlink()
-    assert bench.main(["-c", str(written(tmp_path))]) == 0
+    assert main(["-c", str(written(tmp_path))]) == 0
     assert "1 resumed" in capsys.readouterr().out
     assert RunRecord.load(folder).value("UA") == before.value("UA")
 
@@ -135,7 +136,7 @@ def test_an_interrupted_run_is_resumed_and_ends_as_if_it_had_not_been(finished: 
 def test_a_study_that_cannot_be_built_begins_nothing(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
     """Fails when a typing error in the last method or suite is told after everything before it has run."""
     with pytest.raises(InputError, match=words):
-        bench.main(["-c", str(written(tmp_path, **changes))])
+        main(["-c", str(written(tmp_path, **changes))])
     assert not (tmp_path / "out").exists()
 
 
@@ -143,7 +144,7 @@ def test_a_failing_method_is_reported_and_stops_no_other(tmp_path: Path, capsys:
     still = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}
     broken = {"model": {"class_path": "mu.methods.FineTune", "init_args": {"optimizer": still}}, "trainer": {"max_epochs": 1}}
     study = written(tmp_path, methods={"Broken": broken, **STUDY["methods"]})
-    assert bench.main(["-c", str(study)]) == 1
+    assert main(["-c", str(study)]) == 1
     shown = capsys.readouterr().out
     assert "1 failed" in shown
     assert "moved no weight" in " ".join(shown.split())
@@ -156,7 +157,7 @@ def test_tasks_with_one_training_set_share_one_original(tmp_path: Path) -> None:
     one_class = {"class_path": "tasks.Digits", "init_args": {**STUDY["tasks"]["random"]["init_args"], "selector": {
         "class_path": "tasks.ByClass", "init_args": {"classes": 3}}}}
     study = written(tmp_path, tasks={**STUDY["tasks"], "class": one_class}, methods={"SSD": STUDY["methods"]["SSD"]})
-    assert bench.main(["-c", str(study)]) == 0
+    assert main(["-c", str(study)]) == 0
     assert len(list((tmp_path / "out" / "originals").iterdir())) == 1
 
 
@@ -164,7 +165,7 @@ def test_a_search_looks_at_validation_with_seeds_of_its_own(tmp_path: Path) -> N
     """Fails when the search evaluates the test part, or on a reported seed."""
     method = {**STUDY["methods"]["FineTune"], "search": {"optimizer.lr": {"low": 0.001, "high": 0.1, "log": True}}}
     study = written(tmp_path, methods={"FineTune": method}, search={"trials": 2, "seeds": [50, 51]})
-    assert bench.main(["-c", str(study), "--search"]) == 0
+    assert main(["-c", str(study), "--search"]) == 0
     found = yaml.safe_load((tmp_path / "out" / "search" / "found.yaml").read_text())
     best = found["tasks"]["random"]["methods"]["FineTune"]
     assert 0.001 <= best["model"]["init_args"]["optimizer"]["init_args"]["lr"] <= 0.1
@@ -174,7 +175,7 @@ def test_a_search_looks_at_validation_with_seeds_of_its_own(tmp_path: Path) -> N
     assert {record.seeds["split"] for record in records} == {50, 51}
     assert {result.split for record in records for result in record.results if result.metric == "TA"} == {"validation"}
     with pytest.raises(InputError, match="one of the reported seeds"):
-        bench.main(["-c", str(study), "--search", "--seeds", "50"])
+        main(["-c", str(study), "--search", "--seeds", "50"])
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
@@ -183,7 +184,7 @@ def test_a_search_looks_at_validation_with_seeds_of_its_own(tmp_path: Path) -> N
 ])
 def test_wrong_choices_are_one_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        bench.main(["-c", str(written(tmp_path)), *arguments])
+        main(["-c", str(written(tmp_path)), *arguments])
     assert not (tmp_path / "out").exists()
 
 
@@ -200,7 +201,7 @@ def weights(finished: Path) -> Path:
 def unaided(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
     folder = tmp_path_factory.mktemp("given")
     shutil.copy(weights, folder / "weights.ckpt")
-    assert bench.main(["-c", str(given(folder, folder / "weights.ckpt"))]) == 0
+    assert main(["-c", str(given(folder, folder / "weights.ckpt"))]) == 0
     return folder
 
 
@@ -237,25 +238,25 @@ def test_given_weights_are_reused_by_what_they_are(unaided: Path, tmp_path: Path
     """Fails when the same weights at another place run anew, or other weights at the same place are taken for the old."""
     shutil.copytree(unaided / "out", tmp_path / "out")
     shutil.copy(unaided / "weights.ckpt", tmp_path / "moved.ckpt")
-    assert bench.main(["-c", str(given(tmp_path, tmp_path / "moved.ckpt"))]) == 0
+    assert main(["-c", str(given(tmp_path, tmp_path / "moved.ckpt"))]) == 0
     assert "3 reused" in capsys.readouterr().out
     shutil.copy(next((finished / "out" / "random" / "oracle").glob("*/checkpoints/last.ckpt")), tmp_path / "moved.ckpt")
-    assert bench.main(["-c", str(given(tmp_path, tmp_path / "moved.ckpt")), "--methods", "SSD"]) == 0
+    assert main(["-c", str(given(tmp_path, tmp_path / "moved.ckpt")), "--methods", "SSD"]) == 0
     assert "2 ran" in capsys.readouterr().out
 
 
 def test_a_backbone_that_is_new_each_time_is_no_original(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Fails when methods unlearn from other random weights than those that stand in the row of the original."""
-    assert bench.main(["-c", str(given(tmp_path, None)), "--methods", "SSD"]) == 1
+    assert main(["-c", str(given(tmp_path, None)), "--methods", "SSD"]) == 1
     assert "does not hold the weights of the original" in " ".join(capsys.readouterr().out.split())
     fixed = ["--set", "backbone.init_args.init_seed=3", "--methods", "SSD"]
-    assert bench.main(["-c", str(given(tmp_path, None)), *fixed]) == 0
+    assert main(["-c", str(given(tmp_path, None)), *fixed]) == 0
 
 
 def test_given_weights_may_have_an_oracle(tmp_path: Path, weights: Path) -> None:
     """The checkpoint says by which recipe it was trained, so the oracle's may be compared with it."""
     file = given(tmp_path, weights, oracle="retrain", recipe=STUDY["recipe"], gap=STUDY["gap"])
-    assert bench.main(["-c", str(file), "--methods", "SSD"]) == 0
+    assert main(["-c", str(file), "--methods", "SSD"]) == 0
     found = rows(tmp_path)
     assert list(found) == ["original", "oracle", "SSD"] and float(found["oracle"]["avg_gap"]) == 0
     assert float(found["original"]["avg_gap"]) > 0 and float(found["SSD"]["avg_gap"]) > 0
@@ -270,7 +271,7 @@ def test_a_method_changes_arguments_of_the_backbone_and_keeps_the_others(tmp_pat
     own = {"model": {"init_args": {"backbone": {"init_args": {"channels_last": True}}}}}
     methods = {"SSD": merge(STUDY["methods"]["SSD"], own)}
     study = written(tmp_path, methods=methods) if start == "trained" else given(tmp_path, weights, methods=methods)
-    assert bench.main(["-c", str(study), "--set", "backbone.init_args.channels_last=false"]) == 0
+    assert main(["-c", str(study), "--set", "backbone.init_args.channels_last=false"]) == 0
     found = record(tmp_path, "SSD")
     arguments = found.facts["method_arguments"]["backbone"]["init_args"]
     assert (arguments["name"], arguments["options"], arguments["channels_last"]) == ("resnet8_cifar", {"width": 4}, True)
@@ -303,7 +304,7 @@ def test_a_search_without_an_oracle_goes_by_metrics(tmp_path: Path, weights: Pat
     ranges = {"backbone.channels_last": {"choices": [True]}, "alpha": {"low": 1.0, "high": 9.0}}
     study = given(tmp_path, weights, methods={"SSD": {**STUDY["methods"]["SSD"], "search": ranges}},
                   search={"trials": 2, "seeds": [50], "objective": "seconds", "evaluated": ["forget", "retain", "validation"]})
-    assert bench.main(["-c", str(study), "--search"]) == 0
+    assert main(["-c", str(study), "--search"]) == 0
     best = yaml.safe_load((tmp_path / "out" / "search" / "found.yaml").read_text())["tasks"]["random"]["methods"]["SSD"]
     assert best["found"]["objective"] == ["seconds"] and best["found"]["value"] < 0 and "gap" not in best["found"]
     assert best["model"]["init_args"]["backbone"] == {"init_args": {"channels_last": True}}
@@ -312,7 +313,7 @@ def test_a_search_without_an_oracle_goes_by_metrics(tmp_path: Path, weights: Pat
     assert {path.name for path in (tmp_path / "out" / "search" / "random").iterdir()} == {"SSD"}
     for change, words in (({"objective": None}, "name metrics"), ({"objective": "seconds", "evaluated": ["test"]}, "test part")):
         with pytest.raises(InputError, match=words):
-            bench.main(["-c", str(given(tmp_path, weights, methods={"SSD": {**STUDY["methods"]["SSD"], "search": ranges}},
+            main(["-c", str(given(tmp_path, weights, methods={"SSD": {**STUDY["methods"]["SSD"], "search": ranges}},
                                         search={"trials": 1, "seeds": [50], **change})), "--search"])
 
 
@@ -332,6 +333,6 @@ def test_a_search_keeps_what_the_task_says_of_the_method(tmp_path: Path) -> None
     own = {"SSD": {"model": {"init_args": {"lam": 0.25}}, "search": {"alpha": {"low": 1.0, "high": 9.0}}}}
     study = written(tmp_path, methods={"SSD": STUDY["methods"]["SSD"]}, search={"trials": 1, "seeds": [50]},
                     tasks={"random": {**STUDY["tasks"]["random"], "methods": own}})
-    assert bench.main(["-c", str(study), "--search"]) == 0
+    assert main(["-c", str(study), "--search"]) == 0
     trial = RunRecord.load(next((tmp_path / "out" / "search" / "random" / "SSD").iterdir()))
     assert trial.facts["method_arguments"]["lam"] == 0.25

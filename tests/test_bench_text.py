@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mu.bench import main
+from mu.commands.benching import main
 from mu.errors import InputError
 from mu.results import RunRecord
 from mu.search import search

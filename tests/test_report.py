@@ -375,6 +375,17 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     assert rows_of(tmp_path)[-1]["method"] == awkward("SSD")
 
 
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+def test_tables_stay_whole_on_a_terminal_of_any_width(study: Path, width: int) -> None:
+    """Mutations: spreads beside their means where there is no room, so that cells break in two; a table wider than the terminal."""
+    lines = printed(study, width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert not any(line.rstrip().endswith("±") for line in lines) and any("± 0.80" in line for line in lines)
+    rows = [line.split() for line in lines if line.split()[:1] == ["SalUn"]]
+    assert len({len(row) for row in rows}) == 1  # each value in one piece
+    assert ("±" in rows[0]) == (width >= 120)
+
+
 def test_latex_has_the_papers_form(study: Path) -> None:
     tex = (study / "tables.tex").read_text()
     assert tex.count(r"\begin{tabular}{lrrrrrr}") == 2 and tex.count(r"\toprule") == 2

@@ -14,12 +14,10 @@ from mu.reporting.summary import Cell, Row, Summary, number
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 FIRST = ("UA", "RA", "TA", "MIA", "avg_gap", "seconds")
 """Columns with which results.csv begins, after task, method and seeds, wherever closeness to the oracle is the goal."""
-
-_NARROW = 100  # columns of a terminal below which a spread stands under its mean
-
 
 def as_csv(collection: Collection, summaries: Sequence[Summary]) -> str:
     """One line for each run, in full precision; an empty cell where a run did not measure."""
@@ -104,19 +102,26 @@ def print_tables(summaries: Sequence[Summary], console: Console) -> None:
 
 
 def print_table(summary: Summary, console: Console) -> None:
-    """The task's table on the terminal."""
+    """The task's table on the terminal; where it is too wide for one line a cell, spreads stand below their means."""
+    table = _table(summary, " ± ")
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.print(table if needed <= console.width else _table(summary, "\n± "))
+
+
+def _table(summary: Summary, join: str) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    join = " ± " if console.width >= _NARROW else "\n± "
-    table = Table(title=Text(summary.name, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    narrow = "\n" in join
+    table = Table(title=Text(summary.name, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False,
+                  collapse_padding=narrow)
     table.add_column("method", overflow="fold")
     columns = [*summary.columns, *(["avg_gap"] if summary.metrics else [])]
     for name in columns:
         table.add_column(_with_unit(summary, name), justify="right")
     if summary.metrics:
-        table.add_column("Gap of means", justify="right")
+        table.add_column("Gap of\nmeans" if narrow else "Gap of means", justify="right")
     table.add_column("seconds", justify="right")
     for row in summary.rows:
         style = "dim" if row.nothing else ""
@@ -125,7 +130,7 @@ def print_table(summary: Summary, console: Console) -> None:
         name = Text(f"{row.method} ≈" if row.nothing else row.method, style=_bold(row, "avg_gap"))
         table.add_row(name, *cells, *(means if summary.metrics else []), _cell(row, "seconds", summary, join), style=style,
                       end_section=row.method == summary.last_reference)
-    console.print(table)
+    return table
 
 
 def _bold(row: Row, metric: str) -> str:
