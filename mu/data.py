@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
 from mu.errors import InputError
-from mu.loader import Augment, EvalLoader, Joined, PlanLoader, Untouched
+from mu.loader import Augment, EvalLoader, Joined, PlanLoader, Untouched, each_tensor
 from mu.plan import Schedule
 from mu.recorded import Recorded, spec_of
 from mu.split import Split
@@ -129,6 +130,11 @@ class UnlearningDataModule(LightningDataModule, Recorded):
                        pin_memory=self._pin_memory())
             for name in names
         ]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """As Lightning's, but prompts are left alone. (Of a module's own, Lightning warns wherever there is a DataModule.)"""
+        own = super().transfer_batch_to_device
+        return each_tensor(batch, lambda value: own(value, device, dataloader_idx))
 
     def _module(self, caller: str) -> Any:
         if self.trainer is None or not hasattr(self.trainer.lightning_module, "schedule"):

@@ -11,7 +11,6 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from mu.backbones import Backbone
-from mu.loader import each_tensor
 from mu.metrics.outputs import Outputs
 from mu.results import Result
 from mu.timing import Stopwatch
@@ -101,11 +100,6 @@ class Evaluation(LightningModule):
             self.results.append(result)
             if self._trainer is not None and self.trainer.sanity_checking is False and self.trainer._results is not None:
                 self.log(f"test/{result.metric}", result.value, rank_zero_only=True, sync_dist=False)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """As Lightning's, but prompts are left alone."""
-        own = super().transfer_batch_to_device
-        return each_tensor(batch, lambda value: own(value, device, dataloader_idx))
 
     def predict_step(self, batch: Part, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Index, split and prediction of each sample."""

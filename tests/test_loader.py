@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -13,8 +14,10 @@ from torch.utils.data import Dataset
 from mu import draws
 from mu.data import UnlearningDataModule
 from mu.loader import EvalLoader, Joined, PlanLoader, concatenate, converted, each_tensor
+from mu.methods import FineTune
 from mu.plan import Everything, Forget, Paired, Phases, Retain, Schedule, Union, plan
 from tasks.arrays import TensorData
+from tests.helpers import classifier, digits, fit
 
 BATCH = {"forget": 3, "retain": 5, "train": 5}
 SCHEDULES = [Forget(), Retain(), Everything(), Paired(), Union(), Phases(Forget(), Retain())]
@@ -207,3 +210,11 @@ def test_prompts_are_left_alone_and_arrays_become_tensors() -> None:
     assert found["forget"]["index"] is part["index"]
     assert all(isinstance(value, torch.Tensor) for value in found["forget"]["counts"])
     assert each_tensor({"names": []}, lambda value: "seen") == {"names": "seen"}
+
+
+def test_a_fit_says_nothing_about_hooks() -> None:
+    """Mutation: the module moves batches to the device, of which Lightning warns wherever there is a DataModule."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        fit(FineTune(classifier()), digits(), 1)
+    assert not [str(warning.message) for warning in heard if "overridden" in str(warning.message)]
