@@ -18,7 +18,7 @@ import gc
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +70,12 @@ class Paired:
     second: list[float]
     results: tuple[Any, Any]
     units: int
+
+    @classmethod
+    def joined(cls, several: Sequence[Paired]) -> Paired:
+        """The rounds of several measurements as one."""
+        return cls([x for each in several for x in each.first], [x for each in several for x in each.second], several[-1].results,
+                   several[-1].units)
 
     @property
     def ratio(self) -> float:
