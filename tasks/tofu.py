@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mu.errors import InputError
+from mu.extras import require
 from mu.questions import QuestionSet
 from mu.split import Split
 from tasks.rows import FURTHER, Overlap, Row, apart, checked, digest, read_rows, said
@@ -138,11 +139,9 @@ class _Hub(Mapping[str, Any]):
     def __init__(self, path: str) -> None:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", path) or path.startswith("."):
             raise InputError(f"there is no folder {path}; give one with the files of TOFU, or a hub id (locuslab/TOFU).")
-        try:
-            from datasets import get_dataset_config_names  # type: ignore[import-not-found]
-        except ImportError:
-            raise InputError(f"there is no folder {path}, and to read it from the hub the package datasets is needed; give a folder with "
-                             "the files of TOFU, or pip install datasets.") from None
+        require("TOFU from the hub", "datasets", extra="llm")
+        from datasets import get_dataset_config_names
+
         self.path = path
         try:
             self.names: list[str] = list(get_dataset_config_names(path))
@@ -150,7 +149,7 @@ class _Hub(Mapping[str, Any]):
             raise InputError(f"the data set {path} cannot be read from the hub ({_first_line(error)}).") from error
 
     def __getitem__(self, name: str) -> list[Row]:
-        from datasets import load_dataset  # type: ignore[import-not-found]
+        from datasets import load_dataset
 
         if name not in self.names:
             raise KeyError(name)

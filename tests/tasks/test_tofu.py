@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import types
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from mu import extras
 from mu.answers import Refusal
 from mu.errors import InputError
 from mu.loader import PlanLoader
 from mu.plan import Paired
 from tasks import TOFU
+from tasks.tofu import _Hub
 from tests.doubles_text import causal_lm, folder, people
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "llm" / "tofu"
@@ -147,25 +147,30 @@ def test_rows_of_both_parts_are_counted(tmp_path: Path) -> None:
         tofu(path, overlap="ask")
 
 
-def hub(tables: Mapping[str, Sequence[Any]]) -> types.ModuleType:
-    """What TOFU asks of the package datasets."""
-    module: Any = types.ModuleType("datasets")
-    module.get_dataset_config_names = lambda path: list(tables)
-    module.load_dataset = lambda path, name, split: tables[name] if (path, split) == ("somebody/tofu", "train") else None
-    return module
-
-
 def test_the_hub_gives_the_same_split_as_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", hub(sets()))
-    assert tofu("somebody/tofu").split.hash == tofu(write(tmp_path, sets())).split.hash
-    monkeypatch.setitem(sys.modules, "datasets", hub({**sets(), "forget10": [{"question": "", "answer": "a"}]}))
+    """Read by the package datasets itself, from a repository's layout on this disk: a configuration for each set, one split `train`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    repository = tmp_path / "somebody" / "tofu"
+    repository.mkdir(parents=True)
+    path = write(repository, sets())
+    names = "".join(f"- config_name: {name}\n  data_files: {name}.json\n" for name in sets())
+    (repository / "README.md").write_text(f"---\nconfigs:\n{names}---\n")
+    expected = tofu(path)
+    monkeypatch.setattr("tasks.tofu._Folder", _Hub)
+    found = tofu("somebody/tofu")
+    assert found.split.hash == expected.split.hash
+    first, second = (task.datasets["forget"].__getitems__([0, 3]) for task in (found, expected))  # type: ignore[attr-defined]
+    assert all(torch.equal(first[name], second[name]) for name in ("input_ids", "labels", "index"))
+    (repository / "forget10.json").write_text(json.dumps({"question": "", "answer": "a"}))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "another"))
     with pytest.raises(InputError, match="row 1 of forget10 in somebody/tofu has no 'question'; it has answer"):
         tofu("somebody/tofu")
 
 
-def test_without_the_package_datasets_a_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match="package datasets is needed; give a folder"):
+def test_without_the_package_datasets_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"TOFU from the hub needs datasets; add it with pip install 'mu-unlearning\[llm\]'"):
         tofu("somebody/tofu")
     with pytest.raises(InputError, match=r"there is no folder \./nowhere; give one"):
         tofu("./nowhere")
