@@ -96,9 +96,11 @@ KINDS: dict[str, tuple[type[Backbone], Callable[..., Backbone], Callable[..., Un
 }
 DIFFUSION = ("text_to_image", "class_conditional")
 TEXT = ("causal_lm", "mixture")
-WORDS = {"classifier": "linear", "regressor": "network.2", "text_to_image": "attn2", "class_conditional": "attn",
+WORDS = {"classifier": "linear", "regressor": "network.2", "text_to_image": "attn2", "class_conditional": "attentions",
          "causal_lm": "mlp", "mixture": "mlp"}
 """Part of the names of some weights of each kind."""
+OWN_WORDS = {"ULD": "v_proj"}
+"""The same for methods that train another model than the backbone."""
 
 
 def methods() -> dict[str, type[UnlearningModule]]:
