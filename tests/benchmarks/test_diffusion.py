@@ -5,8 +5,7 @@ The first epoch, in which each image and each prompt is encoded for the first ti
 A dry run writes down every evaluation of UNet and text encoder that a method makes: which network, how many samples, whether gradients are
 taken and to what. The bare loop makes just these, on the very same inputs (a CPU is slower where values are close to zero, as
 attention's are after training, than on random ones), with a backward pass for each that has a gradient, and one step of the
-optimizer; where the update is masked, the bare loop multiplies its gradients by the mask. So what is measured is all that a method does
-beside its evaluations: the loader, draws, tokens, targets, hooks, logging, and putting masked-out weights back.
+optimizer. So what is measured is all that a method does beside its evaluations: the loader, draws, tokens, targets, masks, hooks, logging.
 The counts are printed; `tests/methods` holds them to the smallest that each algorithm allows.
 """
 
@@ -136,7 +135,6 @@ def replay(module: UnlearningModule, steps: list[list[Call]], mark: Mark) -> Non
     networks = {name: network for name, network in module.named_modules()}
     trained = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=1e-9)
-    masks = [] if module.mask is None else [module.mask.of(name).float() for name, p in module.trainable()]
     for calls in steps:
         mark()
         optimizer.zero_grad()
@@ -145,8 +143,6 @@ def replay(module: UnlearningModule, steps: list[list[Call]], mark: Mark) -> Non
                 output = networks[call.network](*call.args, **call.kwargs)[0]
             if output.requires_grad:
                 output.sum().backward()
-        if masks:
-            torch._foreach_mul_([p.grad for p in trained if p.grad is not None], masks)
         optimizer.step()
     mark()
 
