@@ -11,7 +11,7 @@ import torch
 
 from mu.backbones import ClassConditionalDiffusion, Condition, Diffusion, LoRA, TextToImage
 from mu.backbones.lora import merge_adapters
-from mu.backbones.posteriors import Posteriors
+from mu.backbones.posteriors import Contents, Posteriors
 from mu.errors import InputError
 from mu.reference import frozen_copy
 from mu.samplers import Sampler
@@ -222,6 +222,23 @@ def test_an_image_is_encoded_once_and_alone() -> None:
         with torch.no_grad():
             small.of(vae, images)
     assert len(calls) == 4 + 2 and small.held <= small.capacity
+
+
+def test_images_that_differ_are_known_apart() -> None:
+    """Fails when one pixel's least change, exchanged pixels or rows, black and white pictures or images of other sizes are taken for the
+    same, or when the very same image is not known again among others, or from another memory layout."""
+    contents, base = Contents(), torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    nudged = [base.clone() for _ in range(base.numel())]
+    for place, image in enumerate(nudged):
+        image.view(-1)[place] = torch.nextafter(image.view(-1)[place], torch.tensor(2.0))
+    signs = (torch.arange(3 * 8 * 8)[:, None] == torch.arange(3 * 8 * 8)).float().view(-1, 3, 8, 8)  # one white pixel each
+    exchanged = [base.flip(0), base.flip(1), base.flip(2), base.transpose(1, 2), torch.zeros_like(base), torch.ones_like(base)]
+    images = torch.stack([base, *nudged, *exchanged, *signs])
+    known = contents.of(images)
+    assert len(set(known)) == len(images)
+    assert len({contents.of(torch.zeros(1, 3, *sides))[0] for sides in ((6, 6), (4, 9), (8, 8))}) == 3
+    assert Contents().of(images[[5, 0]].to(memory_format=torch.channels_last)) == [known[5], known[0]]
+    assert contents.of(base[None].double().requires_grad_()) == known[:1]
 
 
 def test_a_prompt_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
