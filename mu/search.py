@@ -33,7 +33,7 @@ def search(study: Study, debug: bool = False) -> int:
         study: its `search` has `seeds` (each of split, training and unlearning; none of the reported ones) and `trials`, and perhaps
             `objective` (metrics of one unit, each with a direction), `evaluated` (parts of the split) and `data` (arguments of the
             tasks in place of their own: what is forgotten in the search, where there is no validation part). Where the study's oracle is
-            a model that is there already, the search has none, and names an objective.
+            a model that is there already, or `oracle` is `none` here, the search has none, and names an objective.
         debug: stop at the first error.
 
     Returns:
@@ -103,8 +103,16 @@ def _on_validation(study: Study, seeds: tuple[Seeds, ...]) -> Study:
     tasks = {name: {**merge(spec, {"init_args": other}), "suites": [looks_at_validation(s) for s in spec.get("suites") or []]}
              for name, spec in study.tasks.items()}
     suites = [looks_at_validation(spec) for spec in study.suites]
-    oracle = "none" if study.given_oracle is not None else study.oracle  # it is that of another forget set
-    return replace(study, output=study.output / "search", seeds=seeds, suites=suites, tasks=tasks, oracle=oracle)
+    return replace(study, output=study.output / "search", seeds=seeds, suites=suites, tasks=tasks,
+                   oracle=study.oracle if _has_oracle(study) else "none")
+
+
+def _has_oracle(study: Study) -> bool:
+    """Whether the search retrains oracles; one that is there already is that of another forget set."""
+    wanted = study.search.get("oracle", "retrain")
+    if wanted not in ("retrain", "none"):
+        raise InputError(f"search.oracle is {wanted!r}; it is none, or retrain.")
+    return wanted == "retrain" and study.has_oracle and study.given_oracle is None
 
 
 def _objective(study: Study) -> tuple[str, ...]:
@@ -112,7 +120,7 @@ def _objective(study: Study) -> tuple[str, ...]:
     named = study.search.get("objective")
     if named:
         return (named,) if isinstance(named, str) else tuple(named)
-    if not study.has_oracle or study.given_oracle is not None:
+    if not _has_oracle(study):
         raise InputError("a search judges by the gap to the oracle, and this study has none for it; name metrics in "
                          "search.objective: [UA, IRA].")
     return GAP

@@ -37,7 +37,8 @@ class TOFU(TextTask):
 
     Args:
         path: hub id (read by the package datasets), or a folder with a file of JSON lines for each set: `full.json`, `forget10.json`, ...
-        forget: `forgetNN`: the last NN % of `full`.
+        forget: `forgetNN`: the last NN % of `full`; or `searchNN`: the first NN % of it, others like them, on which a method's settings
+            can be chosen. These have their rephrasings from `retain_perturbed`, which keeps its other rows.
         holdout: a set of authors that were never trained on; `matching` is `holdoutNN` where that exists, None is none.
         overlap: `refuse` rows that stand in forget and in retain, `keep` them in both, or `drop` them from retain.
         **kwargs: tokenizer, template, lengths and batch sizes, see TextTask.
@@ -46,9 +47,9 @@ class TOFU(TextTask):
     def __init__(self, path: str = "locuslab/TOFU", forget: str = "forget10", holdout: str | None = "matching",
                  overlap: Overlap = "refuse", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not re.fullmatch(r"forget\d\d", forget):
+        if not re.fullmatch(r"(forget|search)\d\d", forget):
             raise InputError(f"forget is {forget!r}; it is forget and two digits, the percentage to be forgotten: forget01, forget05, "
-                             "forget10.")
+                             "forget10 (or search05, to choose settings on).")
         self.path, self.forget, self.holdout = path, forget, holdout
         self.overlap: Overlap = overlap
 
@@ -65,16 +66,17 @@ class TOFU(TextTask):
         if full is None:
             raise InputError(f"{self.path} has no set `full`, which the others are parts of.")
         percent = self.forget[-2:]
-        start, forget = self._forgotten(full)
-        retained = np.flatnonzero(apart([said(row) for row in forget], [said(row) for row in full[:start]], self.overlap, "rows"))
-        sets = {"forget": QuestionSet("forget", forget, np.arange(start, len(full))),
+        forgotten, forget = self._searched(full) if self.forget.startswith("search") else self._forgotten(full)
+        others = np.setdiff1d(np.arange(len(full)), forgotten)
+        retained = others[apart([said(row) for row in forget], [said(full[place]) for place in others], self.overlap, "rows")]
+        sets = {"forget": QuestionSet("forget", forget, forgotten),
                 "retain": QuestionSet("retain", [full[place] for place in retained], retained)}
-        kept = self.table("retain_perturbed")
+        kept = self._kept(full, forgotten, others)
         if kept is not None:
-            sets["retain_perturbed"] = QuestionSet("retain_perturbed", kept, _places(kept, full[:start], self.path))
+            sets["retain_perturbed"] = kept
         held_out = self._held_out(percent)
-        others = {"holdout": held_out, **{name: self._closed(name) for name in _CLOSED}}
-        for number, (name, rows) in enumerate(others.items(), 1):
+        further = {"holdout": held_out, **{name: self._closed(name) for name in _CLOSED}}
+        for number, (name, rows) in enumerate(further.items(), 1):
             if rows is not None:
                 sets[name] = QuestionSet(name, rows, FURTHER * number + np.arange(len(rows)))
         parts = {name: sets[name].indices for name in ("forget", "retain")}
@@ -84,8 +86,29 @@ class TOFU(TextTask):
         selector = {"selector": "TOFU", "forget": self.forget, "rows": len(forget)}
         return Split(f"tofu-{digest(map(said, full))}", parts, selector, 0), sets
 
-    def _forgotten(self, full: Sequence[Row]) -> tuple[int, list[Row]]:
-        """Where the forget set begins in `full`, and its rows, with wrong and reworded answers where there are any."""
+    def _searched(self, full: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
+        """Places and rows of a forget set to choose settings on, with wrong and reworded answers where there are any."""
+        places = np.arange(round(len(full) * int(self.forget[-2:]) / 100))
+        if not 0 < len(places) < len(full):
+            raise InputError(f"{self.forget} is {len(places)} of the {len(full)} rows of full in {self.path}; some must be forgotten and "
+                             "some kept.")
+        kept = self.table("retain_perturbed") or []
+        more = dict(zip(_places(kept, full, self.path).tolist(), kept, strict=True))
+        return places, [more.get(place, full[place]) for place in places.tolist()]
+
+    def _kept(self, full: Sequence[Row], forgotten: np.ndarray, others: np.ndarray) -> QuestionSet | None:
+        """`retain_perturbed`, without what a search forgets of it."""
+        rows = self.table("retain_perturbed")
+        if rows is None:
+            return None
+        if not self.forget.startswith("search"):
+            return QuestionSet("retain_perturbed", rows, _places(rows, full[: len(others)], self.path))
+        places = _places(rows, full, self.path)
+        left = np.flatnonzero(~np.isin(places, forgotten))
+        return QuestionSet("retain_perturbed", [rows[row] for row in left], places[left]) if len(left) else None
+
+    def _forgotten(self, full: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
+        """Where the forget set stands in `full`, and its rows, with wrong and reworded answers where there are any."""
         name, percent = self.forget, int(self.forget[-2:])
         plain, more = self.table(name), self.table(f"{name}_perturbed")
         count = len(plain or more or ()) or round(len(full) * percent / 100)
@@ -97,7 +120,7 @@ class TOFU(TextTask):
                                         (retain, self.table(retain), 0, start)):
             if rows is not None:
                 _check_part(other, rows, full[begin:end], begin, self.path)
-        return start, more or plain or list(full[start:])
+        return np.arange(start, len(full)), more or plain or list(full[start:])
 
     def _held_out(self, percent: str) -> list[Row] | None:
         if self.holdout is None:

@@ -296,6 +296,18 @@ def test_a_batch_size_of_one_method_leaves_the_shared_task_alone(tmp_path: Path)
     assert record(tmp_path, "Ascent").facts["steps"] == 2 * 3  # twelve scans to forget, in batches of five, two epochs
 
 
+def test_a_search_that_goes_by_metrics_may_go_without_oracles(tmp_path: Path) -> None:
+    """Fails when a search retrains an oracle that it was told not to, or is silent about a word that it does not know."""
+    method = {**STUDY["methods"]["FineTune"], "search": {"optimizer.lr": {"low": 0.001, "high": 0.1, "log": True}}}
+    given = {"trials": 1, "seeds": [50], "objective": ["seconds"], "oracle": "none"}
+    assert main(["-c", str(written(tmp_path, methods={"FineTune": method}, search=given)), "--search"]) == 0
+    trained = {json.loads(file.read_text())["job"].split(" · ")[1] for file in (tmp_path / "out" / "search").rglob("run.json")}
+    assert trained == {"training the original", "FineTune"}
+    for change, message in (({"objective": None}, "name metrics in search.objective"), ({"oracle": "given"}, "search.oracle is 'given'")):
+        with pytest.raises(InputError, match=message):
+            main(["-c", str(written(tmp_path, methods={"FineTune": method}, search={**given, **change})), "--search"])
+
+
 # ---- a search without an oracle ---------------------------------------------------------------------------------------------------------
 
 

@@ -102,6 +102,22 @@ def test_all_forget_sets_share_one_original(tmp_path: Path) -> None:
     assert tofu(path).split.train_hash != ten.split.train_hash  # equal indices of other texts
 
 
+def test_settings_are_chosen_on_other_rows(tmp_path: Path) -> None:
+    """Mutations: what is searched on is what is reported; it is measured as kept too; its rephrasings are lost, or another original is
+    trained for it."""
+    path = write(tmp_path, sets())
+    reported, task = tofu(path), tofu(path, forget="search10")
+    assert task.split.parts["forget"].tolist() == [0, 1, 2, 3] and task.split.parts["retain"].tolist() == list(range(4, 40))
+    assert task.sets["forget"].rows == rows()[:4]
+    assert task.sets["retain"].rows == plain(rows()[4:])
+    assert task.sets["retain_perturbed"].rows == rows()[4:6] and task.sets["retain_perturbed"].indices.tolist() == [4, 5]
+    assert task.split.train_hash == reported.split.train_hash and task.split.hash != reported.split.hash
+    wide = tofu(path, forget="search20")
+    assert wide.sets["forget"].rows == rows()[:6] + plain(rows()[6:8]) and "retain_perturbed" not in wide.sets
+    with pytest.raises(InputError, match="search00 is 0 of the 40 rows of full"):
+        tofu(path, forget="search00")
+
+
 @pytest.mark.parametrize(("changed", "message"), [
     ({"forget10": plain(rows()[:4])}, r"row 1 of forget10 in .* is not row 37 of full .*do not belong together"),
     ({"forget10": plain(rows()[-4:][::-1])}, r"row 1 of forget10"),
