@@ -12,6 +12,7 @@ import numpy as np
 
 from mu.errors import InputError
 from mu.extras import require
+from mu.hub import reading
 from mu.questions import QuestionSet
 from mu.split import Split
 from tasks.rows import FURTHER, Overlap, Row, apart, checked, digest, read_rows, said
@@ -166,20 +167,17 @@ class _Hub(Mapping[str, Any]):
         from datasets import get_dataset_config_names
 
         self.path = path
-        try:
+        with reading("the data set", path):
             self.names: list[str] = list(get_dataset_config_names(path))
-        except (OSError, ValueError) as error:
-            raise InputError(f"the data set {path} cannot be read from the hub ({_first_line(error)}).") from error
 
     def __getitem__(self, name: str) -> list[Row]:
         from datasets import load_dataset
+        from datasets.exceptions import DatasetsError
 
         if name not in self.names:
             raise KeyError(name)
-        try:
+        with reading(f"the set {name}", self.path, DatasetsError):
             rows = list(load_dataset(self.path, name, split="train"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"the set {name} of {self.path} cannot be read from the hub ({_first_line(error)}).") from error
         return [checked(row, f"row {number} of {name} in {self.path}") for number, row in enumerate(rows, 1)]
 
     def __iter__(self) -> Any:
@@ -187,10 +185,6 @@ class _Hub(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.names)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_part(name: str, rows: Sequence[Row], wanted: Sequence[Row], begin: int, path: str) -> None:

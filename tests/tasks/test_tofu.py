@@ -184,6 +184,21 @@ def test_the_hub_gives_the_same_split_as_files(tmp_path: Path, monkeypatch: pyte
         tofu("somebody/tofu")
 
 
+def test_a_hub_that_does_not_answer_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when an error of the package datasets reaches the user, for the whole data set or for one of its sets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"^there is no folder somebody/tofu, and as a hub id the data set cannot be reached \(.*\)\.$"):
+        tofu("somebody/tofu")
+    (tmp_path / "somebody" / "tofu").mkdir(parents=True)
+    write(tmp_path / "somebody" / "tofu", {"full": []})
+    (tmp_path / "somebody" / "tofu" / "full.json").write_text("{broken")
+    monkeypatch.setattr("tasks.tofu._Folder", _Hub)
+    with pytest.raises(InputError, match=r"^the set default of somebody/tofu cannot be read \(.*\)\.$"):
+        _Hub("somebody/tofu")["default"]
+
+
 def test_without_the_package_datasets_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"TOFU from the hub needs datasets; add it with pip install 'mu-unlearning\[llm\]'"):
