@@ -67,14 +67,18 @@ class TOFU(TextTask):
         if full is None:
             raise InputError(f"{self.path} has no set `full`, which the others are parts of.")
         percent = self.forget[-2:]
-        forgotten, forget = self._searched(full) if self.forget.startswith("search") else self._forgotten(full)
+        kept = self.table("retain_perturbed")
+        forgotten, forget = self._searched(full, kept or []) if self.forget.startswith("search") else self._forgotten(full)
         others = np.setdiff1d(np.arange(len(full)), forgotten)
-        retained = others[apart([said(row) for row in forget], [said(full[place]) for place in others], self.overlap, "rows")]
+        left = [full[place] for place in others]
+        retained = others[apart([said(row) for row in forget], [said(row) for row in left], self.overlap, "rows")]
         sets = {"forget": QuestionSet("forget", forget, forgotten),
                 "retain": QuestionSet("retain", [full[place] for place in retained], retained)}
-        kept = self._kept(full, forgotten, others)
+        if kept is not None and self.forget.startswith("search"):  # what is searched on is not kept
+            gone = {said(row) for row in forget}
+            kept = [row for row in kept if said(row) not in gone] or None
         if kept is not None:
-            sets["retain_perturbed"] = kept
+            sets["retain_perturbed"] = QuestionSet("retain_perturbed", kept, others[_places(kept, left, self.path)])
         held_out = self._held_out(percent)
         further = {"holdout": held_out, **{name: self._closed(name) for name in _CLOSED}}
         for number, (name, rows) in enumerate(further.items(), 1):
@@ -87,26 +91,14 @@ class TOFU(TextTask):
         selector = {"selector": "TOFU", "forget": self.forget, "rows": len(forget)}
         return Split(f"tofu-{digest(map(said, full))}", parts, selector, 0), sets
 
-    def _searched(self, full: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
-        """Places and rows of a forget set to choose settings on, with wrong and reworded answers where there are any."""
-        places = np.arange(round(len(full) * int(self.forget[-2:]) / 100))
-        if not 0 < len(places) < len(full):
-            raise InputError(f"{self.forget} is {len(places)} of the {len(full)} rows of full in {self.path}; some must be forgotten and "
-                             "some kept.")
-        kept = self.table("retain_perturbed") or []
-        more = dict(zip(_places(kept, full, self.path).tolist(), kept, strict=True))
-        return places, [more.get(place, full[place]) for place in places.tolist()]
-
-    def _kept(self, full: Sequence[Row], forgotten: np.ndarray, others: np.ndarray) -> QuestionSet | None:
-        """`retain_perturbed`, without what a search forgets of it."""
-        rows = self.table("retain_perturbed")
-        if rows is None:
-            return None
-        if not self.forget.startswith("search"):
-            return QuestionSet("retain_perturbed", rows, _places(rows, full[: len(others)], self.path))
-        places = _places(rows, full, self.path)
-        left = np.flatnonzero(~np.isin(places, forgotten))
-        return QuestionSet("retain_perturbed", [rows[row] for row in left], places[left]) if len(left) else None
+    def _searched(self, full: Sequence[Row], kept: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
+        """Places and rows of a forget set to choose settings on, with the wrong and reworded answers that `kept` has."""
+        count = round(len(full) * int(self.forget[-2:]) / 100)
+        if not 0 < count < len(full):
+            raise InputError(f"{self.forget} is {count} of the {len(full)} rows of full in {self.path}; some must be forgotten and some "
+                             "kept.")
+        more = {said(row): row for row in kept}
+        return np.arange(count), [more.get(said(row), row) for row in full[:count]]
 
     def _forgotten(self, full: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
         """Where the forget set stands in `full`, and its rows, with wrong and reworded answers where there are any."""

@@ -13,7 +13,6 @@ from mu.backbones.text import FrozenWeights
 CAPACITY = 2**31
 """Bytes of main memory for what is kept, 16,000 images of 512 x 512 in single precision; images after that are encoded each time."""
 
-
 Content = tuple[torch.Size, int, int]
 """An image's shape, and two numbers that stand for its exact content."""
 
@@ -34,7 +33,7 @@ class Contents:
         rows = images.detach().to(torch.float32).reshape(len(images), -1).contiguous().view(torch.int32)
         if self._multipliers.shape[1] != rows.shape[1] or self._multipliers.device != rows.device:
             self._multipliers = draws.bits(0, torch.arange(2, device=rows.device), 0, "contents", rows.shape[1])
-        sums = torch.stack([(row * self._multipliers).sum(1) for row in rows])  # all at once would take 16 times the image's memory
+        sums = torch.stack([(row * self._multipliers).sum(1) for row in rows])  # all at once would take four times the batch's memory
         return [(images.shape[1:], first, second) for first, second in sums.tolist()]
 
 
