@@ -41,12 +41,12 @@ bench: setup
 
 # Trains the small models that come with mu anew, and writes them to mu/assets: about an hour and a half on one core.
 FIT := $(RUN) $(BIN)/mu fit -c
-ASSET := $(RUN) $(BIN)/python -m mu.assets.build
+ASSET := $(RUN) $(BIN)/python -m mu.cli.embed
 
 embedded: setup
-	$(RUN) $(BIN)/python -m tasks.shapes_model runs/embedded/blank
+	$(RUN) $(BIN)/python -m tasks.shapes.blank_model runs/embedded/blank
 	$(FIT) configs/task/shapes_autoencoder.yaml --model.backbone.model runs/embedded/blank --run runs/embedded/autoencoder
-	$(RUN) $(BIN)/python -m tasks.shapes_model runs/embedded/blank --autoencoder runs/embedded/autoencoder
+	$(RUN) $(BIN)/python -m tasks.shapes.blank_model runs/embedded/blank --autoencoder runs/embedded/autoencoder
 	$(FIT) configs/task/shapes_pretrain.yaml --model.backbone.model runs/embedded/blank --run runs/embedded/shapes
 	$(FIT) configs/task/digits_diffusion.yaml --run runs/embedded/digits
 	$(FIT) configs/task/digits_judge.yaml --run runs/embedded/judge_digits
@@ -59,13 +59,13 @@ embedded: setup
 	$(ASSET) judge_background runs/embedded/judge_background --classes dark,light,striped
 	$(ASSET) digits runs/embedded/digits
 	$(ASSET) shapes runs/embedded/shapes
-	$(RUN) $(BIN)/python -m tests.assets.quality --grid runs/embedded/grid.png
-	$(RUN) $(BIN)/python -m tasks.authors_model runs/embedded/authors_blank
+	$(RUN) $(BIN)/python -m tests.backbones.embedded.quality --grid runs/embedded/grid.png
+	$(RUN) $(BIN)/python -m tasks.authors.blank_model runs/embedded/authors_blank
 	$(FIT) configs/task/authors_pretrain.yaml --model.backbone.model runs/embedded/authors_blank --run runs/embedded/authors
 	$(FIT) configs/task/authors_oracle.yaml --model.backbone.model runs/embedded/authors_blank --run runs/embedded/authors_oracle
 	$(ASSET) authors runs/embedded/authors
 	$(ASSET) authors_oracle runs/embedded/authors_oracle
-	$(RUN) $(BIN)/python -m tests.assets.quality_text
+	$(RUN) $(BIN)/python -m tests.backbones.embedded.quality_text
 
 wheel: setup
 	$(BIN)/python -m build --wheel

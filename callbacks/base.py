@@ -9,10 +9,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from mu.errors import InputError
-from mu.module import UnlearningModule
-from mu.recorded import Recorded
-from mu.results import Result
+from mu.core.module import UnlearningModule
+from mu.metrics.results import Result
+from mu.utils.errors import InputError
+from mu.utils.spec import Recorded
 
 Evaluated = Mapping[str, Mapping[str, Tensor]]
 """Per-example outputs by split and field, rows sorted by index, each sample once."""

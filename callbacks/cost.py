@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.base import Evaluated, Suite, module_of
-from mu.module import UnlearningModule
-from mu.results import Result
+from mu.core.module import UnlearningModule
+from mu.metrics.results import Result
 
 
 class Cost(Suite):

@@ -7,8 +7,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.base import module_of, run_folder
-from mu.files import write_json
-from mu.recorded import Recorded
+from mu.utils.files import write_json
+from mu.utils.spec import Recorded
 
 
 class Curves(Callback, Recorded):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from callbacks.base import Evaluated, Suite
+from mu.core.module import UnlearningModule
 from mu.metrics import membership
-from mu.module import UnlearningModule
-from mu.results import Result
+from mu.metrics.results import Result
 
 
 class Membership(Suite):

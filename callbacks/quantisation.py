@@ -7,14 +7,14 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks import scored as scores
+from callbacks import scores
 from callbacks.base import Evaluated, Suite, module_of, run_folder
-from callbacks.scored import Scores
-from mu.errors import InputError
-from mu.metric_graph import Metric
-from mu.module import UnlearningModule
-from mu.quantise import Quantised, check, quantised
-from mu.results import Result
+from callbacks.scores import Scores
+from mu.attacks.quantisation import Quantised, check, quantised
+from mu.core.module import UnlearningModule
+from mu.evaluation.text.graph import Metric
+from mu.metrics.results import Result
+from mu.utils.errors import InputError
 
 
 class Quantisation(Suite):

@@ -7,9 +7,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.base import module_of, run_folder
-from mu.recorded import Recorded, class_path, spec_of
-from mu.results import RunRecord, save_outputs, versions
-from mu.weights import weights_hash
+from mu.metrics.results import RunRecord, save_outputs, versions
+from mu.utils.spec import Recorded, class_path, spec_of
+from mu.utils.weights import weights_hash
 
 
 class Recorder(Callback, Recorded):

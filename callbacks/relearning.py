@@ -12,15 +12,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from callbacks import scored as scores
+from callbacks import scores
 from callbacks.base import Evaluated, Suite, module_of, run_folder
-from callbacks.scored import Scores
+from callbacks.scores import Scores
 from mu.attacks.relearning import Relearn
-from mu.errors import InputError
-from mu.metric_graph import Metric
-from mu.module import UnlearningModule
-from mu.results import Result, RunRecord
-from mu.text_evaluation import questions_of
+from mu.core.module import UnlearningModule
+from mu.evaluation.text.graph import Metric
+from mu.evaluation.text.session import questions_of
+from mu.metrics.results import Result, RunRecord
+from mu.utils.errors import InputError
 
 OF_ORACLE = ("examples", "steps", "batch_size", "optimizer", "attack_seed", "relearnt_from")
 """Details in which the oracle's attack must be this one."""
@@ -47,10 +47,10 @@ class Relearning(Suite):
     Args:
         examples: k.
         steps: n, optimizer steps.
-        optimizer: of the attack; see `mu.attacks.relearning.Relearn` for its rate.
+        optimizer: of the attack; see `mu.attacks.Relearn` for its rate.
         seed: decides which samples, their order, and what `prepare` draws for them.
         batch_size: samples in a step; None shows all k in each.
-        metrics: further metrics of a language model, of the set `forget` (`mu.text_metrics.ExtractionStrength(set="forget")`).
+        metrics: further metrics of a language model, of the set `forget` (`mu.evaluation.ExtractionStrength(set="forget")`).
         part: where the samples come from; another part than `forget` (say `retain`) shows what any fine-tuning brings back, and then every
             forget row is withheld.
         oracle: run folder of the oracle, tested with this suite and the same budget; a run's own folder says that it is the oracle.

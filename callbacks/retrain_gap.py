@@ -7,10 +7,10 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.base import Evaluated, Suite, module_of
-from mu.errors import InputError
+from mu.core.module import UnlearningModule
 from mu.metrics import gap
-from mu.module import UnlearningModule
-from mu.results import Result, RunRecord, load_outputs
+from mu.metrics.results import Result, RunRecord, load_outputs
+from mu.utils.errors import InputError
 
 PAPERS_FOUR = ("UA", "RA", "TA", "MIA")
 

@@ -3,21 +3,20 @@
 The names below are loaded on first use, so that `import mu` costs nothing.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from mu.checkpoint import load
-    from mu.edit import Edit
-    from mu.module import UnlearningModule
-    from mu.split import Split
+from mu.utils.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from mu.core.checkpoint import load
+    from mu.core.edit import Edit
+    from mu.core.module import UnlearningModule
+    from mu.data.split import Split
+
 __all__ = ["Edit", "Split", "UnlearningModule", "__version__", "load"]
 
-_HOME = {"load": "mu.checkpoint", "Edit": "mu.edit", "UnlearningModule": "mu.module", "Split": "mu.split"}
+_HOME = {"load": "mu.core.checkpoint", "Edit": "mu.core.edit", "UnlearningModule": "mu.core.module", "Split": "mu.data.split"}
 
 
 def __getattr__(name: str) -> Any:

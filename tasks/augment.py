@@ -17,17 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mu.draws import integers, stream_id, uniform
-from mu.errors import InputError
+from mu.utils.errors import InputError
+from mu.utils.rng import integers, stream_id, uniform
 
-Part = dict[str, Tensor]
+Batch = dict[str, Tensor]
 
 
 class Augmentation(ABC):
     """Changes the images of a part: keyed by seed, index and visit, and by nothing else."""
 
     @abstractmethod
-    def __call__(self, part: Part, seed: int) -> Part:
+    def __call__(self, part: Batch, seed: int) -> Batch:
         """The part with a new `image`.
 
         Args:
@@ -52,7 +52,7 @@ class RandomCrop(Augmentation):
         if self.padding < 1:
             raise InputError(f"RandomCrop pads by at least 1 pixel, not {self.padding}; leave it out for no crop.")
 
-    def __call__(self, part: Part, seed: int) -> Part:
+    def __call__(self, part: Batch, seed: int) -> Batch:
         """See `Augmentation`."""
         corner = integers(seed, part["index"], part["visit"], "augment/crop", 2 * self.padding + 1, 2)
         return {**part, "image": crop(part["image"], corner[:, 0], corner[:, 1], self.padding)}
@@ -68,7 +68,7 @@ class HorizontalFlip(Augmentation):
         if not 0 <= self.p <= 1:
             raise InputError(f"the probability of HorizontalFlip must lie in [0, 1], not {self.p}.")
 
-    def __call__(self, part: Part, seed: int) -> Part:
+    def __call__(self, part: Batch, seed: int) -> Batch:
         """See `Augmentation`."""
         image = part["image"]
         flipped = (
@@ -90,7 +90,7 @@ class Rotation(Augmentation):
         if not 0 < self.degrees <= 180:
             raise InputError(f"Rotation takes a largest angle in (0, 180] degrees, not {self.degrees}.")
 
-    def __call__(self, part: Part, seed: int) -> Part:
+    def __call__(self, part: Batch, seed: int) -> Batch:
         """See `Augmentation`."""
         unit = uniform(seed, part["index"], part["visit"], "augment/rotation", 1)[:, 0]
         return {**part, "image": rotate(part["image"], (2 * unit - 1) * self.degrees)}
@@ -103,7 +103,7 @@ class Compose(Augmentation):
 
     steps: Sequence[Augmentation]
 
-    def __call__(self, part: Part, seed: int) -> Part:
+    def __call__(self, part: Batch, seed: int) -> Batch:
         """See `Augmentation`."""
         for place, step in enumerate(self.steps):
             part = step(part, stream_id("augment/compose", place, seed))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from mu.data import UnlearningDataModule
-from mu.errors import InputError
-from mu.split import Split
-from tasks.arrays import Source
+from mu.data.datamodule import UnlearningDataModule
+from mu.data.split import Split
+from mu.utils.errors import InputError
 from tasks.augment import Augmentation
 from tasks.selectors import NoisyLabels, Selector
 from tasks.splits import optml_split, split_source
+from tasks.tensor_data import Source
 
 
 class SourceTask(UnlearningDataModule):

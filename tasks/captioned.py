@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from mu.errors import InputError
-from tasks.arrays import Source, TensorData
+from mu.utils.errors import InputError
 from tasks.images import ImageFolder
+from tasks.tensor_data import Source, TensorData
 
 
 class CaptionedFolder(ImageFolder):

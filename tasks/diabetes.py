@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.arrays import Source
 from tasks.base import SourceTask
+from tasks.readers import diabetes_source
 from tasks.selectors import Selector
-from tasks.sources import diabetes_source
+from tasks.tensor_data import Source
 
 
 class Diabetes(SourceTask):

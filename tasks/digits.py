@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.arrays import Source
 from tasks.base import ImageTask
+from tasks.readers import digits_source
 from tasks.selectors import Selector
-from tasks.sources import digits_source
+from tasks.tensor_data import Source
 
 
 class Digits(ImageTask):

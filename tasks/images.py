@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.arrays import Source
 from tasks.augment import Compose, HorizontalFlip, RandomCrop
 from tasks.base import ImageTask
+from tasks.readers import cifar10_source, cifar100_source, image_folder_source, npz_source, svhn_source
 from tasks.selectors import Selector
-from tasks.sources import cifar10_source, cifar100_source, image_folder_source, npz_source, svhn_source
+from tasks.tensor_data import Source
 
 CROP_AND_FLIP = Compose((RandomCrop(4), HorizontalFlip(0.5)))
 """The usual augmentation of 32x32 photographs."""

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mu.data import UnlearningDataModule
-from mu.errors import InputError
-from mu.split import Split
-from tasks.arrays import TensorData
+from mu.data.datamodule import UnlearningDataModule
+from mu.data.split import Split
+from mu.utils.errors import InputError
+from tasks.tensor_data import TensorData
 
 
 class PromptData(Dataset):

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mu.draws import bits
-from mu.errors import InputError
+from mu.utils.errors import InputError
+from mu.utils.rng import bits
 
 
 class Selector(ABC):

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mu.errors import InputError
-from mu.split import Split
-from tasks.arrays import Source
+from mu.data.split import Split
+from mu.utils.errors import InputError
 from tasks.selectors import Selector, ValueRange, draw, portion
+from tasks.tensor_data import Source
 
 NO_INDICES = np.empty(0, dtype=np.int64)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.helpers import State
+from tests.support.helpers import State
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -35,11 +35,11 @@ def _lightning_warnings() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def originals() -> dict[str, State]:
     """Weights of tiny models: classifier and regressor know their data a little, diffusion and language models are random."""
-    from mu.lr import OneCycle
+    from mu.core.lr import OneCycle
     from mu.methods import Train
-    from tests.doubles import class_conditional, text_to_image
-    from tests.doubles_text import causal_lm, mixture
-    from tests.helpers import classifier, diabetes, digits, fit, regressor, weights
+    from tests.support.doubles import class_conditional, text_to_image
+    from tests.support.doubles_text import causal_lm, mixture
+    from tests.support.helpers import classifier, diabetes, digits, fit, regressor, weights
 
     image = Train(classifier(), optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), scheduler=OneCycle())
     number = Train(regressor(), optimizer=lambda p: torch.optim.Adam(p, lr=0.01), scheduler=OneCycle())

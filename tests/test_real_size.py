@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from mu.backbones import Backbone, TextToImage
-from mu.module import UnlearningModule
-from tests.real_size import METHODS
+from mu.core.module import UnlearningModule
+from tests.support.real_size import METHODS
 
 NEEDED = 14
 """GB that must be free."""
@@ -34,7 +34,7 @@ def free() -> float:
 def measured(name: str) -> dict[str, Any]:
     if free() < NEEDED:
         pytest.skip(f"needs {NEEDED} GB of free memory")
-    answer = subprocess.run([sys.executable, "-m", "tests.real_size", name], capture_output=True, text=True, timeout=3000,
+    answer = subprocess.run([sys.executable, "-m", "tests.support.real_size", name], capture_output=True, text=True, timeout=3000,
                             cwd=Path(__file__).parents[1], env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert answer.returncode == 0, answer.stderr[-3000:]
     found = json.loads(answer.stdout.strip().splitlines()[-1])

@@ -25,7 +25,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def called(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-m", "mu.cli", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "mu.cli.main", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.slow
@@ -44,7 +44,7 @@ def test_it_lists_and_fits_from_a_folder_with_a_tasks_module_of_its_own(installe
     """Fails when the working directory comes before the installed packages on the path."""
     (tmp_path / "tasks.py").write_text("raise RuntimeError('the wrong tasks')\n")
     (tmp_path / "mine.py").write_text(
-        "from mu.module import UnlearningModule\n\n\n"
+        "from mu.core.module import UnlearningModule\n\n\n"
         "class Mine(UnlearningModule):\n    def objective(self, forget, retain):\n"
         "        return {'retain': self.reduce(self.backbone.loss(retain), retain)}\n"
     )

@@ -1,37 +1,8 @@
-"""Attacks: `attack(backbone, batch, criterion) -> AttackResult`, the same objects while testing and while training."""
+"""Attacks: `attack(backbone, batch, criterion) -> AttackResult`, the same objects in a test and in training.
 
-from mu.attacks.base import Attack, AttackResult, Criterion, Misclassified, Targeted
-from mu.attacks.fgsm import FGSM, PGD
-from mu.attacks.layouts import Add, Insert, Layout, Middle, PerTokens, Prefix, Replace, Suffix
-from mu.attacks.prompt import Embeddings, PromptSearch, SoftPromptAttack, TokenSimplex, Variables
-from mu.attacks.relearning import Relearn, Relearned
-from mu.attacks.unlearn_diff_atk import AttackSummary, PromptAttackResult, UnlearnDiffAtk, Verdict
+The names of `__init__.pyi` are imported on first use.
+"""
 
-__all__ = [
-    "FGSM",
-    "PGD",
-    "Add",
-    "Attack",
-    "AttackResult",
-    "AttackSummary",
-    "Criterion",
-    "Embeddings",
-    "Insert",
-    "Layout",
-    "Middle",
-    "Misclassified",
-    "PerTokens",
-    "Prefix",
-    "PromptAttackResult",
-    "PromptSearch",
-    "Relearn",
-    "Relearned",
-    "Replace",
-    "SoftPromptAttack",
-    "Suffix",
-    "Targeted",
-    "TokenSimplex",
-    "UnlearnDiffAtk",
-    "Variables",
-    "Verdict",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

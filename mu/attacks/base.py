@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mu import functional
-from mu.errors import InputError
-from mu.recorded import Recorded
+from mu.data.batch import Batch
+from mu.utils.errors import InputError
+from mu.utils.modules import eval_mode
+from mu.utils.spec import Recorded
 
 if TYPE_CHECKING:
     from mu.backbones import Backbone
-
-Batch = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class Attack(Recorded, ABC):
         Returns:
             Tensors of their own, on the batch's device, without gradient.
         """
-        with attackable(backbone), torch.inference_mode(False), torch.enable_grad():
+        with eval_mode(backbone), torch.inference_mode(False), torch.enable_grad():
             # a tensor made under inference mode cannot take part in autograd; its copy can
             own = {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in batch.items()}
             result = self.run(backbone, own, criterion)
@@ -126,14 +124,3 @@ class Attack(Recorded, ABC):
         return AttackResult(batch, success, prediction)
 
 
-@contextmanager
-def attackable(backbone: nn.Module) -> Iterator[None]:
-    """Eval mode for the time of an attack; each layer then gets its own mode back."""
-    training = [layer for layer in backbone.modules() if layer.training]
-    for layer in training:
-        layer.training = False
-    try:
-        yield
-    finally:
-        for layer in training:
-            layer.training = True

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mu import draws, functional
+from mu import functional
 from mu.attacks.base import Attack, AttackResult, Criterion
-from mu.errors import InputError
+from mu.functional.classification import _same_shape
+from mu.utils import rng
+from mu.utils.errors import InputError
 
 if TYPE_CHECKING:
     from mu.backbones import Backbone
@@ -38,7 +40,7 @@ class FGSM(Attack):
     def run(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
         """See `Attack`."""
         gradient = _gradient(backbone, batch, batch["image"], criterion)
-        batch["image"] = functional.fgsm(batch["image"], gradient, self.epsilon, self.round_to_255)
+        batch["image"] = fgsm(batch["image"], gradient, self.epsilon, self.round_to_255)
         return self.judged(backbone, batch, criterion)
 
 
@@ -81,7 +83,7 @@ class PGD(Attack):
         clean = batch["image"]
         image = clean
         if self.random_start:
-            start = draws.uniform(self.seed, batch["index"], restart, "pgd-start", *clean.shape[1:]).to(clean.dtype)
+            start = rng.uniform(self.seed, batch["index"], restart, "pgd-start", *clean.shape[1:]).to(clean.dtype)
             image = (clean + self.epsilon * (2 * start - 1)).clamp(0, 1)
         for _ in range(self.steps):
             moved = image + self.step_size * _gradient(backbone, batch, image, criterion).sign()
@@ -107,3 +109,27 @@ def _gradient(backbone: Backbone, batch: dict[str, Any], image: Tensor, criterio
 def _check_epsilon(epsilon: float) -> None:
     if not 0 <= epsilon <= 1:
         raise InputError(f"epsilon is {epsilon}; in pixel units it lies between 0 and 1 (8/255 is 0.031).")
+
+
+def fgsm(image: Tensor, gradient: Tensor, epsilon: float, round_to_255: bool = False) -> Tensor:
+    """Fast gradient sign step: `clip(x + epsilon sign(g), 0, 1)`.
+
+    Source: Goodfellow et al. (arXiv 1412.6572), as used by Boundary Shrink (Chen et al., CVPR 2023, arXiv 2303.11570)
+    with epsilon 0.1. The copy in SalUn's repository also rounds to multiples of 1/255.
+
+    Args:
+        image: pixels in `[0, 1]`, not normalised.
+        gradient: of the loss to be increased; the same shape.
+        epsilon: step in pixel units, >= 0.
+        round_to_255: round to the 256 levels of a stored image.
+
+    Returns:
+        The shape of `image`, in `[0, 1]`.
+
+    Example:
+        >>> fgsm(torch.tensor([0.05, 0.5, 0.95]), torch.tensor([-2.0, 0.0, 2.0]), 0.1)
+        tensor([0.0000, 0.5000, 1.0000])
+    """
+    _same_shape("fgsm", image, gradient)
+    moved = (image + epsilon * gradient.sign()).clamp(0, 1)
+    return (moved * 255).round() / 255 if round_to_255 else moved

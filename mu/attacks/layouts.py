@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mu.errors import InputError
-from mu.recorded import Recorded
+from mu.utils.errors import InputError
+from mu.utils.spec import Recorded
 
 FREE = -1
 """Stands in an order where an adversarial token stands in the prompt."""

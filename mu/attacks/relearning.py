@@ -26,11 +26,11 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from mu import draws
-from mu.copies import separate_copy
-from mu.errors import InputError, RunError
-from mu.loader import fetch
-from mu.recorded import Recorded, spec_of
+from mu.data.batch import fetch
+from mu.utils import rng
+from mu.utils.errors import InputError, RunError
+from mu.utils.modules import separate_copy
+from mu.utils.spec import Recorded, spec_of
 
 if TYPE_CHECKING:
     from mu.backbones import Backbone
@@ -117,7 +117,7 @@ class Relearn(Recorded):
         """Positions of the examples, ascending; they depend on the samples' stable indices and the seed alone."""
         if len(indices) < self.examples:
             raise InputError(f"relearning takes {self.examples} examples of a part that has {len(indices)}; take fewer.")
-        drawn = draws.uniform(self.seed, torch.tensor(indices), 0, "relearning", 1)[:, 0]
+        drawn = rng.uniform(self.seed, torch.tensor(indices), 0, "relearning", 1)[:, 0]
         return np.sort(drawn.argsort(stable=True)[: self.examples].numpy())
 
     def _batch(self, dataset: Any, positions: np.ndarray, step: int) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Relearn(Recorded):
         size = min(self.batch_size or count, count)
         shown = np.arange(step * size, (step + 1) * size)
         index, rounds = torch.tensor(np.asarray(dataset.indices)[positions]), shown // count
-        orders = {turn: draws.uniform(self.seed, index, turn, "relearning-order", 1)[:, 0].argsort(stable=True).numpy()
+        orders = {turn: rng.uniform(self.seed, index, turn, "relearning-order", 1)[:, 0].argsort(stable=True).numpy()
                   for turn in np.unique(rounds).tolist()}
         rows = np.asarray([positions[orders[turn][place]] for turn, place in zip(rounds.tolist(), (shown % count).tolist(), strict=True)])
         return {**fetch(dataset, rows), "visit": torch.as_tensor(rounds, dtype=torch.int64)}

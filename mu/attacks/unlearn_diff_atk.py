@@ -28,11 +28,11 @@ from torch import Tensor
 
 from mu import functional
 from mu.attacks.base import Attack, AttackResult, Batch, Criterion
+from mu.attacks.counting import counted
 from mu.attacks.layouts import Layout, Prefix
-from mu.attacks.prompt import Objective, PromptSearch, Search, TokenSimplex, Variables, frozen, of_text
-from mu.counting import counted
-from mu.errors import InputError
-from mu.samplers import Sampler
+from mu.attacks.prompt_search import Objective, PromptSearch, Search, TokenSimplex, Variables, frozen, of_text
+from mu.backbones.diffusion.base import Sampler
+from mu.utils.errors import InputError
 
 if TYPE_CHECKING:
     from mu.backbones import Backbone, Condition, TextToImage

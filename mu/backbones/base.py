@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from copy import deepcopy
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from mu.errors import InputError
-from mu.recorded import Recorded, arguments_of
+from mu.data.batch import Batch
+from mu.utils.errors import InputError
+from mu.utils.spec import Recorded, arguments_of
 
-Batch = Mapping[str, Any]
 Summed = tuple[Tensor, Tensor]
 """`(sum [B], weight [B])`: what each sample adds to a loss, and how much it weighs in the mean (labelled tokens; 1 elsewhere)."""
-Form = Literal["model", "edited", "adapter"]
-"""What of a model is exported: all of it, the tensors that differ from the original's, or low-rank adapters."""
 
 
 class Backbone(nn.Module, Recorded, ABC):
@@ -96,22 +93,6 @@ class Backbone(nn.Module, Recorded, ABC):
         first = next(self.parameters())
         return twin.to(device=first.device, dtype=first.dtype).train(self.training).requires_grad_(True)
 
-    def export(self, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
-               license: str | None = None) -> Path:
-        """Write the model as people share it, with a model card: a new folder, all of it or none.
-
-        Args:
-            folder: where to; new or empty.
-            form: what of it; a domain has `model`, and those of the others that its users know.
-            results: of the run, for the card, see `mu.export.export`.
-            title: heading of the card; the folder's name when None.
-            license: of the weights as the hub names it; left out when None.
-
-        Raises:
-            InputError: when the model has no such form, or the folder is not empty.
-        """
-        raise InputError(f"{type(self).__name__} has no form that other libraries read; load the run with mu.load.")
-
     @staticmethod
     def count(batch: Batch, values: Tensor, weight: Tensor | None = None) -> Summed:
         """`(values, weight)` with padded rows set to zero; the weight is 1 where none is given."""
@@ -134,3 +115,11 @@ def _reset(network: Any) -> Any:
                              "initialised anew; build the backbone from a name instead of a live network.")
         reset()
     return network
+
+
+def pick(known: dict[str, Any], names: Iterable[str], domain: str) -> dict[str, Tensor]:
+    """The named values; an unknown name is an error, because a suite would wait for it in vain."""
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise InputError(f"{domain} does not give {unknown[0]!r}; it gives {', '.join(sorted(known))}. Choose a suite for this domain.")
+    return {name: known[name]() for name in names}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from mu.errors import InputError
-from mu.extras import require
-from mu.recorded import Recorded
+from mu.utils.errors import InputError
+from mu.utils.extras import require
+from mu.utils.files import read_json
+from mu.utils.spec import Recorded
+from mu.utils.weights import weights_hash
 
-if TYPE_CHECKING:
-    from mu.backbones.base import Backbone
+_PREFIX = "base_model.model."
+"""Before every name in a file of PEFT."""
 
 
 class LoRA(Recorded):
@@ -54,7 +57,7 @@ class LoRA(Recorded):
             weight.requires_grad_("lora_" in name)
 
 
-def merge_adapters(backbone: Backbone) -> None:
+def merge_adapters(backbone: nn.Module) -> None:
     """Fold every adapter into the layer under it, so that the plain model remains (for export)."""
     from peft.tuners.lora import LoraLayer
 
@@ -63,3 +66,35 @@ def merge_adapters(backbone: Backbone) -> None:
             if isinstance(layer, LoraLayer):
                 layer.merge(safe_merge=True)  # type: ignore[operator]
                 setattr(parent, name, layer.get_base_layer())
+
+
+def load_adapter(backbone: Any, folder: Path) -> None:
+    """Put the adapters of a PEFT folder into a backbone with adapters of the same form.
+
+    Raises:
+        InputError: when the backbone has none, or the file was made for another base model or another form.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    said = read_json(folder / "adapter_config.json")
+    if backbone.lora is None:
+        raise InputError(f"{folder} holds adapters, and the backbone has none; give it a lora of rank {said.get('r')}.")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise InputError(f"{folder} has an adapter_config.json and no adapter_model.safetensors; it may not have been saved to its end.")
+    if said.get("mu_base_hash") and said["mu_base_hash"] != base_hash(backbone):
+        raise InputError(f"the adapters in {folder} were made for {said.get('base_model_name_or_path')}, whose weights are not those of "
+                         f"{backbone.model}; load that model.")
+    tensors = {name.removeprefix(_PREFIX): value for name, value in load_file(folder / "adapter_model.safetensors").items()}
+    own = get_peft_model_state_dict(backbone.network)
+    odd = sorted(set(own) ^ set(tensors)) or [name for name in own if own[name].shape != tensors[name].shape]
+    if odd:
+        raise InputError(f"the adapters in {folder} do not fit those of the backbone ({odd[0]}); give the backbone the same part, and a "
+                         f"lora of rank {said.get('r')}.")
+    set_peft_model_state_dict(backbone.network, tensors)
+
+
+def base_hash(backbone: Any) -> str:
+    """Fingerprint of the weights without adapters."""
+    return weights_hash({name.replace(".base_layer.", "."): value for name, value in backbone.network.state_dict().items()
+                         if ".lora_" not in name})

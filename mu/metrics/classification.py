@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mu.errors import InputError, RunError
+from mu.utils.errors import InputError, RunError
 
 
 def check_logits(logits: Tensor, label: Tensor | None = None) -> Tensor:

@@ -13,8 +13,8 @@ from statistics import fmean, stdev
 import torch
 from torch import Tensor
 
-from mu.errors import InputError, RunError
 from mu.metrics.classification import check_logits, log_probabilities
+from mu.utils.errors import InputError, RunError
 
 PAPERS_FOUR = ("UA", "RA", "TA", "MIA")
 """What the papers' average gap is taken over: Fan et al., "SalUn", ICLR 2024, Table 1."""

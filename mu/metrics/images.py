@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mu.errors import InputError
+from mu.utils.errors import InputError
 
 
 class _Given(nn.Module):

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mu.errors import InputError, RunError
 from mu.metrics import classification
 from mu.metrics.svc import Array, SVCFit, fit_svc
+from mu.utils.errors import InputError, RunError
 
 ATTACKS = ("correctness", "confidence", "entropy", "m_entropy", "prob")
 """The five features of the SVC attack; `m_entropy_ref` is the sixth, the released code's variant of `m_entropy`."""

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mu.errors import InputError, RunError
 from mu.metrics.membership import loss_threshold_auc
 from mu.metrics.tofu import harmonic_mean
+from mu.utils.errors import InputError, RunError
 
 MIN_VARIANCE = 1e-6
 """Where min-k++ divides by a token's standard deviation."""

@@ -10,8 +10,8 @@ import torch.distributed
 from torch import Tensor
 from torchmetrics import Metric
 
-from mu.draws import stream_id
-from mu.errors import InputError
+from mu.utils.errors import InputError
+from mu.utils.rng import stream_id
 
 Table = dict[str, Tensor]
 """Values by field name, rows in the same order; `index` is always there."""

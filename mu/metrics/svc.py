@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mu.errors import InputError, RunError
+from mu.utils.errors import InputError, RunError
 
 Array = NDArray[np.float64]
 

@@ -18,8 +18,8 @@ from math import lgamma
 import torch
 from torch import Tensor
 
-from mu.errors import InputError, RunError
-from mu.extras import require
+from mu.utils.errors import InputError, RunError
+from mu.utils.extras import require
 
 EPS = 1e-10
 """What the references add to a divisor."""

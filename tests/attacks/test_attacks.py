@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mu.attacks import FGSM, PGD, Attack, AttackResult, Criterion, Misclassified, Targeted, UnlearnDiffAtk
 from mu.backbones import Classifier
-from mu.errors import InputError
 from mu.methods import FineTune
-from mu.recorded import build, spec_of
-from tests.helpers import State, classifier, digits, trainer
+from mu.utils.errors import InputError
+from mu.utils.spec import build, spec_of
+from tests.support.helpers import State, classifier, digits, trainer
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from mu.attacks.relearning import Relearn, trainable_copy
 from mu.backbones import Ensemble, LoRA
-from mu.backbones.logit_difference import LogitDifference
-from mu.copies import separate_copy
-from mu.errors import InputError, RunError
-from mu.loader import fetch
-from mu.recorded import build, spec_of
-from tests.doubles import class_conditional, digit_pictures, pictures, text_to_image
-from tests.doubles_text import causal_lm, mixture, people
-from tests.helpers import classifier, diabetes, different, digits, regressor, weights
+from mu.backbones.language.two_models import LogitDifference
+from mu.data.batch import fetch
+from mu.utils.errors import InputError, RunError
+from mu.utils.modules import separate_copy
+from mu.utils.spec import build, spec_of
+from tests.support.doubles import class_conditional, digit_pictures, pictures, text_to_image
+from tests.support.doubles_text import causal_lm, mixture, people
+from tests.support.helpers import classifier, diabetes, different, digits, regressor, weights
 
 
 def adapted(**changes: Any) -> Any:

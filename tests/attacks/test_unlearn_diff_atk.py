@@ -11,15 +11,15 @@ from lightning.pytorch import Callback
 from torch import Tensor
 
 from mu.attacks import AttackSummary, Criterion, Embeddings, Prefix, PromptAttackResult, Suffix, UnlearnDiffAtk, Verdict
+from mu.attacks.counting import counted
 from mu.backbones import TextToImage
-from mu.backbones.one_step import OneStepGenerator
-from mu.counting import counted
-from mu.errors import InputError
-from mu.methods.finetune import FineTune
-from mu.recorded import build, spec_of
-from mu.samplers import Sampler
-from tests.doubles import pictures, pipeline_folder, text_to_image
-from tests.helpers import classifier, different, trainer, weights
+from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.one_step import OneStepGenerator
+from mu.methods.general.finetune import FineTune
+from mu.utils.errors import InputError
+from mu.utils.spec import build, spec_of
+from tests.support.doubles import pictures, pipeline_folder, text_to_image
+from tests.support.helpers import classifier, different, trainer, weights
 
 PROMPTS = ["a red circle", "a star", "a blue square on dark", "nice"]
 

@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mu.backbones import Classifier
-from mu.data import UnlearningDataModule
-from mu.split import Split
-from tasks.arrays import TensorData
+from mu.data.datamodule import UnlearningDataModule
+from mu.data.split import Split
 from tasks.images import CROP_AND_FLIP
+from tasks.tensor_data import TensorData
 from tests.benchmarks.paired import Mark, Paired
 
 

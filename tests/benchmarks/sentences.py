@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mu.questions import QuestionSet
-from mu.split import Split
-from tasks.texts import TextTask
-from tests.doubles_text import WORDS, tokenizer
+from mu.data.questions import QuestionSet
+from mu.data.split import Split
+from tasks.text.base import TextTask
+from tests.support.doubles_text import WORDS, tokenizer
 
 BATCH, STEPS = 8, 6
 QUESTION, ANSWER = 12, 36

@@ -26,14 +26,14 @@ from torch import Tensor, nn
 import tasks
 from mu.attacks import Prefix, SoftPromptAttack, UnlearnDiffAtk
 from mu.backbones import TextToImage
-from mu.judges import ClassifierJudge
-from mu.latents import LatentSource, PartialSampling, StoredTrajectories
+from mu.backbones.diffusion.base import Sampler
+from mu.core.module import UnlearningModule
+from mu.evaluation.images.judges import ClassifierJudge
 from mu.methods import ESD, SFD, AdvUnlearn, SalUnDiffusion
-from mu.module import UnlearningModule
-from mu.samplers import Sampler
-from mu.substitutes import GivenByTask
+from mu.methods.components.latents import LatentSource, PartialSampling, StoredTrajectories
+from mu.methods.components.substitutes import GivenByTask
 from tasks.prompts import PromptData
-from tasks.shapes_words import ATTRIBUTES
+from tasks.shapes.words import ATTRIBUTES
 from tests.benchmarks.conftest import Marks, trainer
 from tests.benchmarks.paired import Mark, Paired, paired
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mu.data.plan import plan
 from mu.methods import SSD
-from mu.plan import plan
 from tests.benchmarks.conftest import Marks, RandomImages, resnet20, trainer
 from tests.benchmarks.paired import Mark, paired
 

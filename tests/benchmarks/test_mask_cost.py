@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mu.masks import Saliency
 from mu.methods import RandomLabel, SalUn
+from mu.methods.components.masks import Saliency
 from tests.benchmarks.conftest import Marks, RandomImages, resnet20, trainer
 from tests.benchmarks.paired import Mark, paired
 

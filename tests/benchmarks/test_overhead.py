@@ -17,8 +17,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from mu.backbones import Classifier
+from mu.data.plan import Retain
 from mu.methods import FineTune, RandomLabel, SalUn
-from mu.plan import Retain
 from tests.benchmarks.conftest import Marks, RandomImages, trainer
 from tests.benchmarks.paired import Mark, paired
 

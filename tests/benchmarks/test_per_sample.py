@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from mu.backbones import Batch, Classifier
-from mu.per_sample import PerSample
+from mu.backbones import Classifier
+from mu.core.gradients.per_sample import PerSample
+from mu.data.batch import Batch
 from tests.benchmarks.conftest import resnet20
 from tests.benchmarks.paired import Mark, Paired, paired
 

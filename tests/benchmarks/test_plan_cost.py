@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mu.plan import Everything, Forget, Paired, Phases, Retain, Schedule, Union, plan
+from mu.data.plan import Everything, Forget, Paired, Phases, Retain, Schedule, Union, plan
 
 pytestmark = pytest.mark.slow
 SIZES = {"forget": 5_000, "retain": 45_000, "train": 50_000}

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mu.backbones import CausalLM
-from mu.loader import concatenate
+from mu.data.batch import concatenate
 from mu.methods import RMU
 from tests.benchmarks.paired import Mark, paired
 

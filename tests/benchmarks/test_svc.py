@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from mu.metrics import ATTACKS, attack_features, fit_svc
 from tests.benchmarks.paired import Mark, Paired, Work, paired
-from tests.metrics.pools import pools
+from tests.support.pools import pools
 
 COUNT = 10_000
 ROUNDS = int(os.environ.get("MU_BENCHMARK_ROUNDS", "3"))  # scikit-learn takes about a minute for each

@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from mu.backbones import CausalLM
-from mu.encoding import Encoder, Plain, collate
-from mu.metric_graph import Graph, Scored
-from mu.questions import QuestionSet
-from mu.text_scores import token_scores
+from mu.data.encoding import Encoder, Plain, collate
+from mu.data.questions import QuestionSet
+from mu.evaluation.text.graph import Graph
+from mu.evaluation.text.leaves import Scored
+from mu.evaluation.text.scores import token_scores
 from tests.benchmarks.paired import Mark, Paired, paired
-from tests.doubles_text import WORDS, tokenizer
+from tests.support.doubles_text import WORDS, tokenizer
 
 pytestmark = pytest.mark.slow
 ROUNDS, BATCH = 4, 32

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mu.answers import OtherAnswer
 from mu.backbones import CausalLM
-from mu.methods.dpo import DPO
-from mu.methods.grad_diff import GradDiff
-from mu.methods.npo import NPO
-from mu.methods.simnpo import SimNPO
-from mu.module import UnlearningModule
+from mu.core.module import UnlearningModule
+from mu.methods.components.answers import OtherAnswer
+from mu.methods.general.grad_diff import GradDiff
+from mu.methods.language.dpo import DPO
+from mu.methods.language.npo import NPO
+from mu.methods.language.simnpo import SimNPO
 from tests.benchmarks.conftest import Marks, trainer
 from tests.benchmarks.paired import Mark, paired
 from tests.benchmarks.sentences import BATCH, STEPS, Sentences, small_llama

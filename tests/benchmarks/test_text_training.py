@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mu.backbones import CausalLM
-from mu.encoding import collate
-from mu.methods.grad_diff import GradDiff
-from mu.methods.simnpo import SimNPO
-from mu.module import UnlearningModule
-from mu.plan import plan
+from mu.core.module import UnlearningModule
+from mu.data.encoding import collate
+from mu.data.plan import plan
+from mu.methods.general.grad_diff import GradDiff
+from mu.methods.language.simnpo import SimNPO
 from tests.benchmarks.conftest import Marks, trainer
 from tests.benchmarks.paired import Mark, paired
 from tests.benchmarks.sentences import BATCH, STEPS, Sentences, small_llama

@@ -14,10 +14,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mu import draws
+from mu.core.module import UnlearningModule
+from mu.data.plan import plan
 from mu.methods import FineTune, RandomLabel
-from mu.module import UnlearningModule
-from mu.plan import plan
+from mu.utils import rng
 from tests.benchmarks.conftest import Marks, RandomImages, resnet20, trainer
 from tests.benchmarks.paired import Mark, paired
 
@@ -54,7 +54,7 @@ def test_an_epoch_costs_what_a_bare_loop_costs(method: Any, forget: int, retain:
             for name, positions, visits in order:
                 mark()
                 part = augment({**data.datasets[name].__getitems__(positions), "visit": visits}, 0)  # type: ignore[attr-defined]
-                label = part["label"] if name == "retain" else draws.integers(0, part["index"], visits, "substitute-label", 10)
+                label = part["label"] if name == "retain" else rng.integers(0, part["index"], visits, "substitute-label", 10)
                 with torch.autocast("cpu", torch.bfloat16, enabled=half):
                     image = part["image"].to(memory_format=torch.channels_last) if half else part["image"]
                     loss = F.cross_entropy(network(image), label)

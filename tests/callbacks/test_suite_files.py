@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from callbacks import ConceptErasure, Grids, ImageQuality, Robustness
-from mu.components import Components
+from mu.config.components import Components
 
 SUITES = Path(__file__).parents[2] / "configs" / "suite"
 
@@ -38,4 +38,4 @@ def test_equal_sets_are_shared_by_the_suites_of_a_file(components: Components) -
         for one, other in ((concepts.kept, quality.kept), (concepts.kept, grids.sets["kept"]), (concepts.erased, grids.sets["erased"])):
             assert {**vars(one), "_arguments": None} == {**vars(other), "_arguments": None}
     assert isinstance(components.make("callbacks", [{"class_path": "callbacks.Robustness", "init_args": {
-        "judge": {"class_path": "mu.judges.ClassifierJudge", "init_args": {"weights": "x"}}}}])[0], Robustness)
+        "judge": {"class_path": "mu.evaluation.ClassifierJudge", "init_args": {"weights": "x"}}}}])[0], Robustness)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from callbacks import Accuracy, Cost, Curves, Errors, Membership, Recorder, RegressionMembership, RetrainGap
 from mu.attacks import FGSM, Misclassified
-from mu.errors import InputError, RunError
-from mu.lr import OneCycle
+from mu.core.lr import OneCycle
+from mu.data.split import Split
 from mu.methods import FineTune, Retrain, Train
-from mu.results import Result, RunRecord, load_outputs
-from mu.split import Split
-from tests.helpers import State, classifier, diabetes, digits, regressor, trainer, weights
+from mu.metrics.results import Result, RunRecord, load_outputs
+from mu.utils.errors import InputError, RunError
+from tests.support.helpers import State, classifier, diabetes, digits, regressor, trainer, weights
 
 
 def measured(module, task, folder: Path, *suites: Callback, epochs: int = 0, **changes):

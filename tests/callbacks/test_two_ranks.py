@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mu.files import read_json
+from mu.utils.files import read_json
 from tests.callbacks import two_ranks
 from tests.contract.test_two_ranks import _run
 

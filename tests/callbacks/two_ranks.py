@@ -13,14 +13,14 @@ import torch
 
 from callbacks import ConceptErasure, Grids, ImageQuality, Recorder, Robustness
 from mu.backbones import Classifier
-from mu.features import ClassifierFeatures
-from mu.image_sets import ImageSet
-from mu.judges import ClassifierJudge
+from mu.evaluation.images.features import ClassifierFeatures
+from mu.evaluation.images.judges import ClassifierJudge
+from mu.evaluation.images.sets import ImageSet
 from mu.methods import FineTune
-from tests.callbacks.test_robustness import Bright, attack
-from tests.doubles import pictures, pipeline_folder, text_to_image
-from tests.helpers import trainer
-from tests.painters import ColourJudge, Colours, LightJudge, Painter
+from tests.callbacks.images.test_robustness import Bright, attack
+from tests.support.doubles import pictures, pipeline_folder, text_to_image
+from tests.support.helpers import trainer
+from tests.support.painters import ColourJudge, Colours, LightJudge, Painter
 
 
 def features() -> ClassifierFeatures:

@@ -64,7 +64,7 @@ Mu = Callable[..., Answer]
 @pytest.fixture
 def mu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mu:
     """`mu("fit", ...)` in an empty folder that has task.yaml, method.yaml and silent.yaml."""
-    from mu.cli import main
+    from mu.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     for name, text in {"task": TASK, "method": METHOD, "silent": SILENT}.items():

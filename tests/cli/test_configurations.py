@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mu.commands.listing import domains
-from mu.commands.sources import Sources
+from mu.cli.catalogue import Sources
+from mu.cli.list import domains
 from tests.cli.conftest import CONFIGS, REPOSITORY, Mu
 
 METHODS = {part.name: part for part in Sources().parts("methods")}

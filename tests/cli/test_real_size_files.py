@@ -11,9 +11,9 @@ import torch
 import yaml
 from torch import nn
 
-from mu.backbones.unet_parts import trained
-from mu.components import Components, merge
-from mu.study import read_study
+from mu.backbones.diffusion.trained_parts import trained
+from mu.bench.study import read_study
+from mu.config.components import Components, merge
 from tests.cli.conftest import CONFIGS, REPOSITORY, Mu
 
 TASKS = sorted([*(CONFIGS / "task").glob("*_sd14.yaml"), CONFIGS / "task" / "cifar10_ddpm.yaml"])
@@ -96,7 +96,7 @@ def test_studies_are_made_of_parts_that_exist(file: Path, monkeypatch: pytest.Mo
 
 def test_prompts_do_not_depend_on_the_split_seed() -> None:
     """Mutation: a study that gives every task a split_seed, which a list of prompts does not take."""
-    from mu.bench import Bench
+    from mu.bench.runner import Bench
 
     study = read_study(CONFIGS / "bench" / "sd14_objects.yaml", {"tasks": {"church": {"init_args": {
         name: str(CONFIGS / "prompts" / f"{file}.csv") for name, file in (("path", "church"), ("retain", "objects"))}}}})
@@ -108,9 +108,9 @@ def test_prompts_do_not_depend_on_the_split_seed() -> None:
 @pytest.mark.parametrize(("changes", "new"), [({}, False), ({"init_seed": 0}, True)])
 def test_a_model_that_is_named_brings_its_weights(changes: dict[str, Any], new: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """Mutation: only `weights` counts, so that every run on Stable Diffusion is said to have nothing to forget."""
-    from mu.commands.trainer_callbacks import tell_new_weights
+    from mu.cli.trainer_callbacks import tell_new_weights
     from mu.methods import FineTune
-    from tests.doubles import class_conditional, text_to_image
+    from tests.support.doubles import class_conditional, text_to_image
 
     tell_new_weights(FineTune(text_to_image(**changes)))
     assert ("new random weights" in capsys.readouterr().err) is new
@@ -124,7 +124,7 @@ def test_a_model_that_is_named_brings_its_weights(changes: dict[str, Any], new: 
 @pytest.fixture(scope="module")
 def components() -> dict[str, nn.Module]:
     """Stable Diffusion 1.4 without weights, by the public configuration."""
-    from tests.real_size import stable_diffusion
+    from tests.support.real_size import stable_diffusion
 
     with torch.device("meta"):
         return stable_diffusion()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import mu as package
 import tasks
-from mu.weights import weights_hash
+from mu.utils.weights import weights_hash
 from tests.cli.conftest import CONFIGS, FIT, Mu
 
 
@@ -136,7 +136,7 @@ def test_a_fit_that_fails_before_its_first_step_leaves_nothing(mu: Mu, tmp_path:
 
 def test_what_is_taken_back_is_only_what_a_fit_writes(tmp_path: Path) -> None:
     """In a folder that others use too, what they wrote in the meantime stays."""
-    from mu.commands.run_folder import Guard
+    from mu.cli.run_folder import Guard
 
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "version_0").write_text("of an earlier fit")
@@ -317,7 +317,7 @@ def test_lightning_says_nothing_beside_the_matter(mu: Mu) -> None:
 @pytest.mark.slow
 def test_two_processes(mu: Mu, tmp_path: Path) -> None:
     """The second process starts the same command anew: it must choose the same folder, and say nothing."""
-    from tests.cli.test_dispatch import process
+    from tests.cli.test_main import process
 
     words = [*FIT, "-c", str(CONFIGS / "trainer" / "ddp_cpu.yaml"), "--trainer.max_epochs", "1"]
     answer = process(*words, cwd=tmp_path)

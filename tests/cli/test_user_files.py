@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from tests.cli.conftest import FIT, METHOD, SILENT, TASK, Mu
-from tests.cli.test_dispatch import process
+from tests.cli.test_main import process
 
 MINE = '''
 """Mine."""
@@ -19,8 +19,9 @@ from typing import Any
 from torch import Tensor
 
 from mu.backbones import Backbone
-from mu.module import Part, UnlearningModule
-from mu.plan import Paired
+from mu.core.module import UnlearningModule
+from mu.data.batch import Batch
+from mu.data.plan import Paired
 
 
 class PushAndPull(UnlearningModule):
@@ -37,7 +38,7 @@ class PushAndPull(UnlearningModule):
         super().__init__(backbone, **kwargs)
         self.strength = strength
 
-    def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
+    def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None and retain is not None
         return {"retain": self.reduce(self.backbone.loss(retain), retain),
                 "forget": -self.strength * self.reduce(self.backbone.loss(forget), forget)}
@@ -96,7 +97,7 @@ def test_our_own_checkout_is_no_clash(mu: Mu, monkeypatch) -> None:
 def test_the_working_directory_comes_last(tmp_path: Path, monkeypatch) -> None:
     import sys
 
-    from mu.commands.plugins import working_directory
+    from mu.config.plugins import working_directory
 
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)

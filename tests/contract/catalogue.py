@@ -17,15 +17,15 @@ import torch
 
 import mu.methods
 import tasks
-from mu.answers import OtherAnswer
 from mu.backbones import Backbone, CausalLM, ClassConditionalDiffusion, Classifier, LoRA, Regressor, TextToImage
-from mu.data import UnlearningDataModule
-from mu.edit import Edit
-from mu.module import UnlearningModule
-from mu.substitutes import GaussianTarget, GivenByTask
-from tests.doubles import class_conditional, digit_pictures, pictures, text_to_image
-from tests.doubles_text import causal_lm, mixture, people
-from tests.helpers import EPOCHS, State, classifier, diabetes, digits, fit, regressor
+from mu.core.edit import Edit
+from mu.core.module import UnlearningModule
+from mu.data.datamodule import UnlearningDataModule
+from mu.methods.components.answers import OtherAnswer
+from mu.methods.components.substitutes import GaussianTarget, GivenByTask
+from tests.support.doubles import class_conditional, digit_pictures, pictures, text_to_image
+from tests.support.doubles_text import causal_lm, mixture, people
+from tests.support.helpers import EPOCHS, State, classifier, diabetes, digits, fit, regressor
 
 Arguments = Mapping[str, Any]
 

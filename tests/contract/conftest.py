@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mu.module import UnlearningModule
+from mu.core.module import UnlearningModule
 from tests.contract.catalogue import Case
-from tests.helpers import State, weights
+from tests.support.helpers import State, weights
 
 
 @dataclass

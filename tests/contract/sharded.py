@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from mu.answers import OtherAnswer
+from mu.core.module import UnlearningModule
 from mu.methods import SCRUB, FineTune, NegGradPlus, RandomLabel
-from mu.methods.npo import NPO
-from mu.methods.rmu import RMU
-from mu.module import UnlearningModule
-from tests.doubles_text import causal_lm, people
-from tests.helpers import State, fit, trainer, weights
+from mu.methods.components.answers import OtherAnswer
+from mu.methods.language.npo import NPO
+from mu.methods.language.rmu import RMU
+from tests.support.doubles_text import causal_lm, people
+from tests.support.helpers import State, fit, trainer, weights
 
 Make = Callable[[], UnlearningModule]
 

@@ -13,20 +13,21 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mu.answers import OtherAnswer
 from mu.backbones import Backbone, Classifier
-from mu.data import UnlearningDataModule
-from mu.edit import Edit
-from mu.errors import InputError, RunError
-from mu.lr import OneCycle
+from mu.core.edit import Edit
+from mu.core.fit_loop import planned_steps
+from mu.core.lr import OneCycle
+from mu.core.module import UnlearningModule
+from mu.data.batch import Batch
+from mu.data.datamodule import UnlearningDataModule
+from mu.data.plan import Everything, Forget, Paired, Phases, Retain, Schedule, Union, plan
+from mu.data.split import Split
 from mu.methods import SSD, FineTune, RandomLabel, Retrain, Train
-from mu.module import Part, UnlearningModule
-from mu.plan import Everything, Forget, Paired, Phases, Retain, Schedule, Union, plan
-from mu.progress import planned_steps
-from mu.split import Split
-from mu.substitutes import GivenByTask, UniformLabel
-from tests.doubles_text import causal_lm, people
-from tests.helpers import State, Watch, classifier, diabetes, different, digits, distance, fit, regressor, trainer, weights
+from mu.methods.components.answers import OtherAnswer
+from mu.methods.components.substitutes import GivenByTask, UniformLabel
+from mu.utils.errors import InputError, RunError
+from tests.support.doubles_text import causal_lm, people
+from tests.support.helpers import State, Watch, classifier, diabetes, different, digits, distance, fit, regressor, trainer, weights
 
 
 class Sees(UnlearningModule):
@@ -36,7 +37,7 @@ class Sees(UnlearningModule):
         super().__init__(backbone, optimizer=lambda params: torch.optim.SGD(params, lr=lr), **kwargs)
         self.schedule = schedule
 
-    def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
+    def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         parts = {"forget": forget, "retain": retain}
         return {name: self.reduce(self.backbone.loss(part), part) for name, part in parts.items() if part is not None}
 
@@ -44,7 +45,7 @@ class Sees(UnlearningModule):
 class Breaks(FineTune):
     """Its loss is not a number from step 6 on."""
 
-    def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
+    def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         terms = super().objective(forget, retain)
         return {"retain": terms["retain"] * float("nan")} if self.trainer.global_step >= 6 else terms
 
@@ -426,7 +427,7 @@ class Shift(Edit):
         self.seen = 0
         self.modes: set[bool] = set()
 
-    def observe(self, forget: Part | None, retain: Part | None) -> None:
+    def observe(self, forget: Batch | None, retain: Batch | None) -> None:
         self.seen += sum(len(part["index"]) for part in (forget, retain) if part is not None)
         self.modes.add(any(module.training for module in self.backbone.modules()))
 
@@ -457,7 +458,7 @@ def test_a_finished_edit_is_not_made_again(tmp_path: Path) -> None:
 
 def test_an_edit_assigns_exactly_in_half_precision() -> None:
     """Fails when the edit is a gradient step, which rounds."""
-    from mu.edit import Assign
+    from mu.core.edit import Assign
 
     weight = torch.nn.Parameter(torch.randn(100, dtype=torch.bfloat16))
     wanted = torch.randn(100, dtype=torch.bfloat16)

@@ -12,15 +12,16 @@ from torch import Tensor
 
 import mu
 from mu.backbones import Backbone, Classifier, Ensemble
-from mu.errors import InputError
-from mu.lr import Steps
-from mu.masks import Saliency
+from mu.core.lr import Steps
+from mu.core.module import UnlearningModule
+from mu.data.batch import Batch
+from mu.data.plan import Forget, Phases, Retain, Union
 from mu.methods import SSD, FineTune, RandomLabel, Retrain, SalUn
-from mu.module import Part, UnlearningModule
-from mu.plan import Forget, Phases, Retain, Union
-from mu.substitutes import UniformLabel
+from mu.methods.components.masks import Saliency
+from mu.methods.components.substitutes import UniformLabel
+from mu.utils.errors import InputError
 from tests.contract.test_fit import NeedsReferenceByProperty
-from tests.helpers import State, classifier, digits, fit, predictions, trainer, weights
+from tests.support.helpers import State, classifier, digits, fit, predictions, trainer, weights
 
 
 class Averaged(UnlearningModule):
@@ -34,7 +35,7 @@ class Averaged(UnlearningModule):
     def configure_model(self) -> None:
         """The original is part of the answer, so it is part of the checkpoint."""
         if not self.original_hash:
-            from mu.reference import frozen_copy
+            from mu.core.reference import frozen_copy
 
             self.original = frozen_copy(self.backbone)
         super().configure_model()
@@ -42,7 +43,7 @@ class Averaged(UnlearningModule):
     def served(self) -> Backbone:
         return Ensemble([self.backbone, self.original])
 
-    def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
+    def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert retain is not None
         return {"retain": self.reduce(self.backbone.loss(retain), retain)}
 

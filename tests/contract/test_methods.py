@@ -13,15 +13,15 @@ from torch import nn
 
 import mu
 from mu.backbones import Classifier
-from mu.edit import Edit
-from mu.errors import InputError
-from mu.masks import ByName
-from mu.module import UnlearningModule
-from mu.plan import Schedule
-from mu.questions import TokenRows
+from mu.core.edit import Edit
+from mu.core.module import UnlearningModule
+from mu.data.plan import Schedule
+from mu.data.questions import TokenRows
+from mu.methods.components.masks import ByName
+from mu.utils.errors import InputError
 from tests.contract.catalogue import DIFFUSION, FIRST, KINDS, METHODS, OWN_WORDS, PAIRS, TEXT, WORDS, Case, constructor, kinds, setting
 from tests.contract.conftest import Baseline
-from tests.helpers import Snapshot, State, Watch, different, predictions, trainer, weights
+from tests.support.helpers import Snapshot, State, Watch, different, predictions, trainer, weights
 
 Baselines = Callable[[str, str], Baseline]
 

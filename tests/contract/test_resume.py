@@ -18,12 +18,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from mu.backbones import Classifier
-from mu.errors import InputError
-from mu.lr import OneCycle
+from mu.core.lr import OneCycle
+from mu.core.module import UnlearningModule
+from mu.data.plan import Forget, Phases, Retain, Schedule, plan
 from mu.methods import SSD, FineTune, RandomLabel
-from mu.module import UnlearningModule
-from mu.plan import Forget, Phases, Retain, Schedule, plan
-from tests.helpers import Snapshot, State, classifier, different, digits, fit, weights
+from mu.utils.errors import InputError
+from tests.support.helpers import Snapshot, State, classifier, different, digits, fit, weights
 
 ADAM = {"optimizer": lambda params: torch.optim.Adam(params, lr=0.003)}
 
@@ -201,7 +201,7 @@ def test_a_killed_process_is_taken_up_again(originals: dict[str, State], tmp_pat
         torch.set_num_threads(1)
         from lightning.pytorch.callbacks import ModelCheckpoint
         from mu.methods import RandomLabel
-        from tests.helpers import Watch, classifier, fit
+        from tests.support.helpers import Watch, classifier, fit
         folder = sys.argv[1]
         def kill(module, batch, batch_idx):
             if module.current_epoch == 1 and batch_idx == 3:

@@ -11,7 +11,7 @@ import torch
 
 from tests.contract import sharded
 from tests.contract.test_two_ranks import _run
-from tests.helpers import State, distance
+from tests.support.helpers import State, distance
 
 pytestmark = pytest.mark.xdist_group("sharded")
 

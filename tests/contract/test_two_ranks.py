@@ -15,7 +15,7 @@ import torch
 
 from tests.contract import two_ranks
 from tests.contract.catalogue import FIRST
-from tests.helpers import State, different, distance
+from tests.support.helpers import State, different, distance
 
 MACHINERY = [*(f"schedule/{name}" for name in (*two_ranks.SCHEDULES, "train")),
              "substitutes", "texts", "mask", "accumulated", "clipped", "idle", "edit"]

@@ -19,18 +19,18 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
-from mu.answers import OtherAnswer
-from mu.edit import Edit
-from mu.errors import InputError
-from mu.masks import Saliency
+from mu.core.edit import Edit
+from mu.core.module import UnlearningModule
+from mu.data.plan import Forget, Paired, Phases, Retain, Union
 from mu.methods import SSD, Blindspot, FineTune, RandomLabel, SalUn, Train
-from mu.module import UnlearningModule
-from mu.plan import Forget, Paired, Phases, Retain, Union
+from mu.methods.components.answers import OtherAnswer
+from mu.methods.components.masks import Saliency
+from mu.utils.errors import InputError
 from tests.contract.catalogue import FIRST, METHODS, Case, setting
 from tests.contract.test_fit import Sees
 from tests.contract.test_load import Averaged
-from tests.doubles_text import causal_lm, folder, people
-from tests.helpers import State, classifier, diabetes, digits, fit, regressor, trainer, weights
+from tests.support.doubles_text import causal_lm, folder, people
+from tests.support.helpers import State, classifier, diabetes, digits, fit, regressor, trainer, weights
 
 Result = dict[str, Any]
 Make = Callable[[], UnlearningModule]

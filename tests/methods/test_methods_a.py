@@ -12,23 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from mu.backbones import Classifier
-from mu.draws import stream_id
-from mu.errors import InputError
+from mu.core.fit_loop import planned_steps
+from mu.core.module import UnlearningModule
+from mu.data.plan import Forget, Phases, Retain, Schedule
 from mu.methods import FineTune, Train
-from mu.methods._joint import predictions
-from mu.methods.cf_k import CFk, last_layers
+from mu.methods.bases.joint import predictions
 from mu.methods.compat import FineTunePulled, NegGradPlusPulled
-from mu.methods.eu_k import EUk
-from mu.methods.gradient_ascent import GradientAscent
-from mu.methods.l1_sparse import L1Sparse
-from mu.methods.neggrad_plus import NegGradPlus
-from mu.methods.prune import Pruned, PruneFineTune
-from mu.methods.salun_soft import SalUnSoft
-from mu.module import UnlearningModule
-from mu.plan import Forget, Phases, Retain, Schedule
-from mu.progress import planned_steps
-from tests.helpers import Watch, classifier, different, digits, fit, regressor, weights
-from tests.methods.equations import FAST, PLAIN, close, cross_entropy, disturb, doubled, first_batch, gradient, moved_as, total
+from mu.methods.general.cf_k import CFk, last_layers
+from mu.methods.general.eu_k import EUk
+from mu.methods.general.gradient_ascent import GradientAscent
+from mu.methods.general.l1_sparse import L1Sparse
+from mu.methods.general.neggrad_plus import NegGradPlus
+from mu.methods.general.prune import Pruned, PruneFineTune
+from mu.methods.general.salun_soft import SalUnSoft
+from mu.utils.errors import InputError
+from mu.utils.rng import stream_id
+from tests.support.equations import FAST, PLAIN, close, cross_entropy, disturb, doubled, first_batch, gradient, moved_as, total
+from tests.support.helpers import Watch, classifier, different, digits, fit, regressor, weights
 
 
 def test_gradient_ascent_climbs_the_forget_loss() -> None:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 import tasks
 from mu.attacks import FGSM
 from mu.backbones import Classifier
-from mu.errors import InputError
+from mu.data.plan import plan
 from mu.methods import DELETE, BadTeacher, BoundaryExpand, BoundaryShrink, FisherForgetting, Influence
 from mu.methods.compat import BoundaryExpandReference, BoundaryShrinkReference, FisherForgettingReference, InfluenceReference
-from mu.plan import plan
-from tests.helpers import Watch, classifier, different, digits, fit, weights
-from tests.methods.equations import PLAIN, disturb, doubled, first_batch, log_softmax, moved_as, total
+from mu.utils.errors import InputError
+from tests.support.equations import PLAIN, disturb, doubled, first_batch, log_softmax, moved_as, total
+from tests.support.helpers import Watch, classifier, different, digits, fit, weights
 
 
 def rows_of(task: Any, part: str) -> dict[str, Tensor]:

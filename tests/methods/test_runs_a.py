@@ -12,20 +12,20 @@ import yaml
 from torch import Tensor
 
 import mu.methods
+from mu.core.module import UnlearningModule
 from mu.methods import FineTune
-from mu.methods.cf_k import CFk
 from mu.methods.compat import NegGradPlusPulled, SCRUBWorstCase
-from mu.methods.eu_k import EUk
-from mu.methods.gradient_ascent import GradientAscent
-from mu.methods.l1_sparse import L1Sparse
-from mu.methods.neggrad_plus import NegGradPlus
-from mu.methods.prune import PruneFineTune
-from mu.methods.salun_soft import SalUnSoft
-from mu.methods.scrub import SCRUB, SCRUBRewind
-from mu.module import UnlearningModule
-from tests.helpers import Snapshot, classifier, different, fit, weights
-from tests.methods.equations import FAST
-from tests.methods.trained import accuracy, trained, wide
+from mu.methods.general.cf_k import CFk
+from mu.methods.general.eu_k import EUk
+from mu.methods.general.gradient_ascent import GradientAscent
+from mu.methods.general.l1_sparse import L1Sparse
+from mu.methods.general.neggrad_plus import NegGradPlus
+from mu.methods.general.prune import PruneFineTune
+from mu.methods.general.salun_soft import SalUnSoft
+from mu.methods.general.scrub import SCRUB, SCRUBRewind
+from tests.support.equations import FAST
+from tests.support.helpers import Snapshot, classifier, different, fit, weights
+from tests.support.trained import accuracy, trained, wide
 
 RESUMED: dict[str, Callable[[Any], UnlearningModule]] = {
     "L1Sparse": lambda b: L1Sparse(b, optimizer=FAST),
@@ -66,7 +66,7 @@ PRESETS = [
 @pytest.mark.parametrize("path", [CONFIGS / f"{name}.yaml" for name in PRESETS], ids=lambda path: path.stem)
 def test_preset_builds(path: Path) -> None:
     """Every preset names a method that exists and arguments that it takes, and its head shows the command that runs it."""
-    from mu.components import Components
+    from mu.config.components import Components
 
     text = path.read_text()
     head = [line for line in text.splitlines() if line.startswith("#")]

@@ -12,8 +12,9 @@ import yaml
 from torch import Tensor
 
 import tasks
-from mu.components import Components
-from mu.lr import OneCycle
+from mu.config.components import Components
+from mu.core.lr import OneCycle
+from mu.core.module import UnlearningModule
 from mu.methods import (
     DELETE,
     UNSIR,
@@ -27,9 +28,8 @@ from mu.methods import (
     Train,
 )
 from mu.methods.compat import BoundaryExpandReference, BoundaryShrinkReference, FisherForgettingReference
-from mu.module import UnlearningModule
-from tests.helpers import diabetes, digits, fit, regressor
-from tests.methods.trained import accuracy, trained, wide
+from tests.support.helpers import diabetes, digits, fit, regressor
+from tests.support.trained import accuracy, trained, wide
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "method"
 PRESETS = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mu import metrics
-from mu.errors import InputError, RunError
+from mu.utils.errors import InputError, RunError
 
 getcontext().prec = 60
 SHAPES = [(1, 2), (7, 3), (13, 10), (5, 101)]

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from mu import metrics
-from mu.errors import InputError, RunError
+from mu.utils.errors import InputError, RunError
 
 RETRAIN = {"UA": 5.24, "RA": 100.0, "TA": 94.26, "MIA": 12.88}
 SALUN = {"UA": 2.85, "RA": 99.62, "TA": 93.93, "MIA": 14.39}

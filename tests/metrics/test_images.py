@@ -8,8 +8,8 @@ import torch
 from scipy.linalg import sqrtm
 from torch import Tensor
 
-from mu.errors import InputError
 from mu.metrics.images import clip_score, fid, kid
+from mu.utils.errors import InputError
 
 
 def features(count: int, size: int, shift: float = 0.0, seed: int = 0) -> Tensor:

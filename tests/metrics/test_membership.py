@@ -16,8 +16,8 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from mu import metrics
-from mu.errors import InputError, RunError
-from tests.metrics.pools import logits, pools
+from mu.utils.errors import InputError, RunError
+from tests.support.pools import logits, pools
 
 losses = st.lists(st.sampled_from([0.0, 0.1, 0.1 + 1e-12, 1.0, 2.5, float("inf")]) | st.floats(0, 5), min_size=1, max_size=12)
 

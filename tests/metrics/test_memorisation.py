@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from mu.errors import InputError, RunError
 from mu.metrics import memorisation as m
+from mu.utils.errors import InputError, RunError
 
 LENGTHS = [7, 1, 12, 3, 5, 2, 9, 4]
 rows_of_hits = st.lists(st.lists(st.booleans(), min_size=0, max_size=9), min_size=1, max_size=6)

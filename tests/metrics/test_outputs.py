@@ -15,8 +15,8 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from mu.errors import InputError
 from mu.metrics import Outputs
+from mu.utils.errors import InputError
 
 SIZES = {"forget": 7, "retain": 12, "single": 1}
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.svm import SVC
 
-from mu.errors import InputError, RunError
 from mu.metrics import ATTACKS, SVCFit, attack_features, fit_svc
 from mu.metrics import svc as implementation
-from tests.metrics.pools import pools
+from mu.utils.errors import InputError, RunError
+from tests.support.pools import pools
 
 
 def scikit(x: np.ndarray, y: np.ndarray, tolerance: float = 1e-3) -> tuple[Any, float]:

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from mu.errors import InputError, RunError
 from mu.metrics import tofu
+from mu.utils.errors import InputError, RunError
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "data" / "llm" / "tofu_golden"
 losses = st.lists(st.floats(0, 20), min_size=1, max_size=6)

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mu.draws import integers, stream_id, uniform
-from mu.errors import InputError
-from tasks.augment import Augmentation, Compose, HorizontalFlip, Part, RandomCrop, Rotation, crop, rotate
+from mu.utils.errors import InputError
+from mu.utils.rng import integers, stream_id, uniform
+from tasks.augment import Augmentation, Batch, Compose, HorizontalFlip, RandomCrop, Rotation, crop, rotate
 
 EVERY = [RandomCrop(2), HorizontalFlip(), Rotation(20), Compose([RandomCrop(1), HorizontalFlip(), Rotation(5)])]
 
 
-def part(count: int = 12, size: tuple[int, int, int] = (3, 8, 6), visit: int = 0) -> Part:
+def part(count: int = 12, size: tuple[int, int, int] = (3, 8, 6), visit: int = 0) -> Batch:
     image = torch.rand(count, *size, generator=torch.Generator().manual_seed(1))
     return {
         "image": image,

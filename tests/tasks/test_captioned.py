@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 import tasks
-from mu.errors import InputError
-from mu.methods.salun_diffusion import SalUnDiffusion
-from tests.doubles import text_to_image
-from tests.helpers import fit
+from mu.methods.diffusion.salun_diffusion import SalUnDiffusion
+from mu.utils.errors import InputError
+from tests.support.doubles import text_to_image
+from tests.support.helpers import fit
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mu.errors import InputError
+from mu.utils.errors import InputError
 from tasks.prompts import PromptList, find_concept, read_prompts
 
 FORGET = """case_number,prompt,evaluation_seed,evaluation_guidance

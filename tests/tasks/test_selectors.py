@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mu.errors import InputError
+from mu.utils.errors import InputError
 from tasks.selectors import (
     ByClass,
     IndexFile,

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mu.errors import InputError
-from mu.split import Split
-from tasks.arrays import Source
+from mu.data.split import Split
+from mu.utils.errors import InputError
 from tasks.selectors import ByClass, IndexFile, RandomCount, RandomFraction, Selector, ValueRange
 from tasks.splits import OptmlSplit, build_split, optml_split, split_source
+from tasks.tensor_data import Source
 
 CIFAR10_LABELS = Path("../shared/data/cifar10/labels.npz")
 TRAIN_LABELS, TEST_LABELS = np.arange(100) % 4, np.arange(20) % 4

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from mu.attacks import Embeddings, Layout, Prefix, SoftPromptAttack
 from mu.attacks.layouts import FREE
-from mu.attacks.prompt import Search
-from mu.plan import Paired, Sizes, Step
+from mu.attacks.prompt_search import Search
+from mu.data.plan import Paired, Sizes, Step
 
 
 class AccumulatingSearch(Search):

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mu.backbones import Backbone, Classifier
-from mu.methods.boundary_expand import BoundaryExpand, expanded
+from mu.methods.vision.boundary_expand import BoundaryExpand, expanded
 
 
 class BoundaryExpandReference(BoundaryExpand):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mu.attacks import FGSM, Attack
 from mu.backbones import Classifier
-from mu.methods.boundary_shrink import BoundaryShrink
+from mu.methods.vision.boundary_shrink import BoundaryShrink
 
 
 class BoundaryShrinkReference(BoundaryShrink):

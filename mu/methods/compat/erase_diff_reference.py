@@ -17,9 +17,9 @@ from typing import Any
 from torch import Tensor
 
 from mu.backbones import Diffusion
-from mu.denoising import cosine_weight
-from mu.methods.erase_diff import EraseDiff
-from mu.module import Part
+from mu.data.batch import Batch
+from mu.functional.balancing import cosine_weight
+from mu.methods.diffusion.erase_diff import EraseDiff
 
 
 class EraseDiffReference(EraseDiff):
@@ -40,7 +40,7 @@ class EraseDiffReference(EraseDiff):
     def bring_moments_back(self) -> None:
         """They have stayed."""
 
-    def retain_loss(self, retain: Part, prediction: Tensor) -> Tensor:
+    def retain_loss(self, retain: Batch, prediction: Tensor) -> Tensor:
         """A sum over elements where the code takes one."""
         elements = prediction[0].numel() if self.summed_retain and self.denoiser.reduction == "mean" else 1
         return elements * super().retain_loss(retain, prediction)

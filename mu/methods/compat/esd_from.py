@@ -13,9 +13,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from mu.backbones import Condition, TextToImage
-from mu.denoising import esd_from_target
-from mu.latents import LatentSource, PartialSampling
-from mu.methods.esd import ESD
+from mu.functional.diffusion import esd_from_target
+from mu.methods.components.latents import LatentSource, PartialSampling
+from mu.methods.diffusion.esd import ESD
 
 
 class ESDFrom(ESD):

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from mu.backbones import Classifier
-from mu.methods.fisher_forgetting import FisherForgetting
-from mu.module import Part
+from mu.data.batch import Batch
+from mu.methods.vision.fisher_forgetting import FisherForgetting
 
 
 class FisherForgettingReference(FisherForgetting):
@@ -29,7 +29,7 @@ class FisherForgettingReference(FisherForgetting):
     def __init__(self, backbone: Classifier, batch_size: int = 32, row_variance: float = 1e-3, **kwargs: Any) -> None:
         super().__init__(backbone, batch_size=batch_size, row_variance=row_variance, **kwargs)
 
-    def observe(self, forget: Part | None, retain: Part | None) -> None:
+    def observe(self, forget: Batch | None, retain: Batch | None) -> None:
         """Add the squares of one batch's mean gradients, one for each class."""
         assert retain is not None
         log_p = self.backbone.predict(retain).log_softmax(1)

@@ -1,7 +1,7 @@
 """Influence unlearning as the released code computes it (`Wfisher.py` of Unlearn-Sparse and SalUn).
 
 A recursion that never renews its direction with the new sample's own, so it is not the inverse of a Fisher matrix
-(`mu.curvature.woodfisher_reference`). It reads the first M + 2 retain samples in their order, M = 1000 (300000 for ImageNet), with
+(`mu.functional.curvature.woodfisher_reference`). It reads the first M + 2 retain samples in their order, M = 1000 (300000 for ImageNet), with
 augmented loaders. α is the only tuned number (1 to 20).
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from mu.backbones import Backbone
-from mu.curvature import woodfisher_reference
-from mu.methods.influence import Influence
-from mu.plan import Retain
+from mu.data.plan import Retain
+from mu.functional.curvature import woodfisher_reference
+from mu.methods.general.influence import Influence
 
 
 class InfluenceReference(Influence):

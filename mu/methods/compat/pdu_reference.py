@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from mu.backbones import Summed
-from mu.methods.pdu import PDU
-from mu.module import Part
-from mu.token_losses import logit_margin
+from mu.data.batch import Batch
+from mu.functional.tokens import logit_margin
+from mu.methods.language.pdu import PDU
 
 
 class PDUReference(PDU):
@@ -14,6 +14,6 @@ class PDUReference(PDU):
     Arguments as in PDU; the dual variable moves once a step here too.
     """
 
-    def margin(self, forget: Part, prediction: Tensor) -> Summed:
+    def margin(self, forget: Batch, prediction: Tensor) -> Summed:
         labels = forget["labels"]
         return logit_margin(prediction[:, : labels.shape[1]], labels)

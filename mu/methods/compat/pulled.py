@@ -15,10 +15,11 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from mu.backbones import Backbone
-from mu.methods.finetune import FineTune
-from mu.methods.neggrad_plus import NegGradPlus
-from mu.module import Part, UnlearningModule
-from mu.norm_statistics import Norm
+from mu.core.batch_norm import Norm
+from mu.core.module import UnlearningModule
+from mu.data.batch import Batch
+from mu.methods.general.finetune import FineTune
+from mu.methods.general.neggrad_plus import NegGradPlus
 
 
 def pull(module: UnlearningModule, weight: float) -> Tensor:
@@ -47,7 +48,7 @@ class FineTunePulled(FineTune):
         super().__init__(backbone, optimizer=optimizer, norm=norm, **kwargs)
         self.pull_weight = pull_weight
 
-    def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
+    def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         return {**super().objective(forget, retain), "pull": pull(self, self.pull_weight)}
 
 
@@ -66,5 +67,5 @@ class NegGradPlusPulled(NegGradPlus):
         super().__init__(backbone, norm=norm, **kwargs)
         self.pull_weight = pull_weight
 
-    def objective(self, forget: Part | None, retain: Part | None) -> dict[str, Tensor]:
+    def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         return {**super().objective(forget, retain), "pull": self.retain_weight * pull(self, self.pull_weight)}

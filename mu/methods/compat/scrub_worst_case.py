@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 
 from mu.backbones import Backbone
-from mu.methods.scrub import SCRUB
-from mu.plan import Forget, Phases, Retain
+from mu.data.plan import Forget, Phases, Retain
+from mu.methods.general.scrub import SCRUB
 
 
 class SCRUBWorstCase(SCRUB):

@@ -1,0 +1,163 @@
+"""Image quality: how close the images of what stays are to real ones, and to their prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.base import Evaluated, Suite
+from callbacks.images.concepts import resolution
+from mu.core.module import UnlearningModule
+from mu.data.batch import fetch
+from mu.evaluation.images.clip import OpenCLIP, fitted
+from mu.evaluation.images.drawing import ImageJob, generated
+from mu.evaluation.images.features import Features
+from mu.evaluation.images.sets import ImageSet
+from mu.metrics import images as distances
+from mu.metrics.outputs import Outputs
+from mu.metrics.results import Result
+from mu.utils.errors import InputError
+from mu.utils.progress import progress_bar
+
+METRICS = ("FID", "KID", "CLIP")
+_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+class ImageQuality(Suite):
+    """`FID` and `KID` of the images drawn for what stays against real ones (lower is better), and their `CLIP` score (higher is better).
+
+    FID and KID depend on the features, on the number of images on both sides and on the resolution, which all stand in the detail; numbers
+    of different ones must not be compared. Real images are brought to the resolution of the drawn ones (resized with antialiasing, the
+    middle cut out).
+
+    Args:
+        features: extractor for FID and KID.
+        clip: model for the CLIP score.
+        kept: images of what stays; the task's retain part when None.
+        reference: real images: a part of the task, or a folder of image files.
+        reference_limit: the first so many real images; None takes all.
+        metrics: which of FID, KID and CLIP; FID where there are features, and CLIP where there is a model, when None.
+        subsets: random subsets that KID is averaged over.
+        subset_size: images in each.
+        batch_size: real images read at once.
+        seed: decides KID's subsets.
+    """
+
+    def __init__(
+        self, features: Features | None = None, clip: OpenCLIP | None = None, kept: ImageSet | None = None, reference: str = "retain",
+        reference_limit: int | None = None, metrics: list[str] | None = None, subsets: int = 100, subset_size: int = 50,
+        batch_size: int = 64, seed: int = 0,
+    ) -> None:
+        self.features, self.clip, self.kept = features, clip, kept or ImageSet("retain")
+        self.reference, self.reference_limit, self.batch_size = reference, reference_limit, batch_size
+        usual = [*(["FID"] if features is not None else []), *(["CLIP"] if clip is not None else [])]
+        self.metrics = usual if metrics is None else list(metrics)
+        self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
+        unknown = [name for name in self.metrics if name not in METRICS]
+        if unknown or not self.metrics:
+            what = unknown[0] if unknown else "nothing"
+            raise InputError(f"ImageQuality measures {', '.join(METRICS)}, not {what}; give features or clip.")
+        if features is None and set(self.metrics) & {"FID", "KID"}:
+            raise InputError("FID and KID need an extractor; give features.")
+        if clip is None and "CLIP" in self.metrics:
+            raise InputError("the CLIP score needs a model; give clip.")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read the weights before anything is drawn."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "test":
+            for model in (self.features, self.clip):
+                _ = model.version if model is not None else None
+
+    def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
+        """The named metrics."""
+        job = self.kept.job(module)
+        drawn = self._drawn(module, job)
+        size = tuple(drawn["size"][0].tolist())
+        detail = {**self.kept.detail(module, job), "resolution": resolution(torch.empty(1, *size))}
+        found = []
+        if set(self.metrics) & {"FID", "KID"}:
+            found += self._distances(module, drawn["features"], size, detail)
+        if "CLIP" in self.metrics:
+            assert self.clip is not None
+            value = distances.clip_score(drawn["seen"], drawn["read"])
+            found.append(Result("CLIP", value, True, self.kept.name, "", {**detail, "clip": self.clip.name, "version": self.clip.version}))
+        return found
+
+    def _drawn(self, module: UnlearningModule, job: ImageJob) -> dict[str, Tensor]:
+        """Size, features and embeddings of every drawn image, from all ranks."""
+        if "CLIP" in self.metrics and any(row.prompt is None for row in job.rows):
+            raise InputError("a CLIP score compares images with prompts, and the images are drawn from classes; leave CLIP out.")
+        store = Outputs().to(module.device)
+        for images, places in generated(module).images(job):
+            values = {"index": torch.tensor(places, device=images.device),
+                      "size": torch.tensor(images.shape[1:], device=images.device).repeat(len(images), 1)}
+            if self.features is not None and set(self.metrics) & {"FID", "KID"}:
+                values["features"] = self.features.of(images)
+            if "CLIP" in self.metrics and self.clip is not None:
+                values["seen"] = self.clip.images(images)
+                values["read"] = self.clip.texts([str(job.rows[place].prompt) for place in places])
+            store.update("drawn", values)
+        return store.compute()["drawn"]
+
+    def _distances(self, module: UnlearningModule, drawn: Tensor, size: tuple[int, ...], detail: dict[str, Any]) -> list[Result]:
+        assert self.features is not None
+        store = Outputs().to(module.device)
+        for images, places in self._real(module, size):
+            found = self.features.of(images.to(module.device))
+            store.update("real", {"index": torch.tensor(places, device=module.device), "features": found})
+        real = store.compute()["real"]["features"]
+        detail = {**detail, "features": self.features.name, "version": self.features.version, "dimensions": real.shape[1],
+                  "reference": self.reference, "real_images": len(real)}
+        found = []
+        if "FID" in self.metrics:
+            found.append(Result("FID", distances.fid(real, drawn), False, self.kept.name, "", detail))
+        if "KID" in self.metrics:
+            value, spread = distances.kid(real, drawn, self.subsets, self.subset_size, self.seed)
+            how = {"std": spread, "subsets": self.subsets, "subset_size": self.subset_size}
+            found.append(Result("KID", value, False, self.kept.name, "", {**detail, **how}))
+        return found
+
+    def _real(self, module: UnlearningModule, size: tuple[int, ...]) -> Iterator[tuple[Tensor, list[int]]]:
+        """This rank's batches of real images `[B, C, H, W]` in [0, 1], at the drawn ones' size, with their numbers."""
+        data: Any = None
+        files: list[Path] = []
+        if module.task is not None and self.reference in module.task.datasets:
+            data = module.task.datasets[self.reference]
+        elif Path(self.reference).is_dir():
+            files = sorted(file for file in Path(self.reference).iterdir() if file.suffix.lower() in _FILES)
+        else:
+            parts = ", ".join(module.task.datasets) if module.task is not None else "none"
+            raise InputError(f"the reference {self.reference!r} is neither a part of the task ({parts}) nor a folder.")
+        count = min(len(files) if data is None else len(data), self.reference_limit or 2**63)
+        if not count:
+            raise InputError(f"the reference {self.reference!r} has no images.")
+        batches = [list(range(start, min(start + self.batch_size, count))) for start in range(0, count, self.batch_size)]
+        rank = module.global_rank
+        for places in progress_bar(batches[rank :: module.world_size], "reading real images", disable=rank != 0, unit_scale=self.batch_size):
+            if data is None:
+                yield torch.stack([_read(files[place], size) for place in places]), places
+                continue
+            samples = fetch(data, np.asarray(places))
+            if "image" not in samples:
+                raise InputError(f"the part {self.reference!r} has no images to compare with; take another, or a folder of images.")
+            yield fitted(samples["image"].float(), (size[1], size[2])), places
+
+
+def _read(file: Path, size: tuple[int, ...]) -> Tensor:
+    """An image file as `[C, H, W]` in [0, 1]."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            array = np.array(image.convert("L" if size[0] == 1 else "RGB"))
+    except OSError as error:
+        raise InputError(f"{file} is not an image that can be read ({error}).") from error
+    levels = torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
+    return fitted(levels[None].float() / 255, (size[1], size[2]))[0].clamp(0, 1)

@@ -1,0 +1,143 @@
+"""What the suites of language models share: one graph, the oracle's log, and measuring while the model is unlearned."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from callbacks.base import Evaluated, Suite, module_of, run_folder
+from callbacks.curves import Curves
+from callbacks.recorder import Recorder
+from mu.backbones import Backbone
+from mu.core.module import UnlearningModule
+from mu.evaluation.text.graph import Graph, OracleLog
+from mu.evaluation.text.oracle import Itself, OracleFile, OracleModel, save_log
+from mu.evaluation.text.session import CACHE, forget_graphs, shared_graph
+from mu.metrics.results import Result
+from mu.utils.errors import InputError
+
+
+class TextSuite(Suite):
+    """Base of these suites: turns a graph into results, in a test and every few epochs of a fit.
+
+    Args:
+        oracle: the oracle's run folder or log of items (`items.json`; OpenUnlearning's and TOFU's own logs are read too), or its model,
+            which is then measured on the same sets. A run's own folder says that this run is the oracle, and a run of `Retrain` is.
+        store: folder where results of batches are kept, under the hash of the model and of the exact tokens, so that nothing is computed
+            twice; give the runs of a study a common one, and the oracle's model is measured once. The run folder's `evaluation` when
+            None.
+        every_n_epochs: measure during a fit too, and log the numbers as curves under the names of the results; None does not.
+        tokens_per_batch: of a forward pass, with padding; see Graph.
+        prompts_per_batch: of a call to `generate`.
+    """
+
+    def __init__(self, oracle: str | Backbone | None = None, store: str | None = None, every_n_epochs: int | None = None,
+                 tokens_per_batch: int | None = None, prompts_per_batch: int = 32) -> None:
+        if every_n_epochs is not None and every_n_epochs < 1:
+            raise InputError(f"every_n_epochs is {every_n_epochs}; it is at least 1, or null for never.")
+        self.oracle, self.store, self.every_n_epochs = oracle, store, every_n_epochs
+        self.tokens_per_batch, self.prompts_per_batch = tokens_per_batch, prompts_per_batch
+        self._log: OracleLog | None = None
+
+    @abstractmethod
+    def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
+        """The suite's numbers.
+
+        Args:
+            graph: of the model.
+            log: the oracle's; None where none was given.
+        """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read the oracle's log before anything is computed."""
+        super().setup(trainer, pl_module, stage)
+        self._log = None
+        if stage == "test" or (stage == "fit" and self.every_n_epochs):
+            self._log = self._found(trainer, module_of(pl_module))
+
+    def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
+        """The numbers, and the run folder's `items.json`."""
+        folder = recorded(module)
+        graph = self._graph(module, folder)
+        results = self.results(graph, self._oracle(graph, module))
+        sharded = module.device_mesh is not None
+        if not sharded and not module.trains_from_scratch and graph.weights == module.original_hash:
+            module.facts["weights"] = "the original's own: nothing was unlearned"
+        if graph.encoder.cuts:
+            module.facts["cut_sequences"] = graph.encoder.cuts
+        if sharded:
+            module.facts["items"] = "not written, because sharded weights have no hash"
+        elif folder is not None and module.global_rank == 0:
+            save_log(folder, graph)
+        return results
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same numbers as curves."""
+        if not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        module = module_of(pl_module)
+        with module.stopwatch("evaluation"), torch.no_grad():
+            graph = self._graph(module, None)
+            found = {result.metric: result.value for result in self.results(graph, self._oracle(graph, module))}
+        for name, value in found.items():
+            module.log(name, value, rank_zero_only=False, sync_dist=False)
+        for curves in (one for one in trainer.callbacks if isinstance(one, Curves)):  # type: ignore[attr-defined]
+            _add(curves.rows, {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step), **found})
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the graph."""
+        forget_graphs(module_of(pl_module))
+
+    def _graph(self, module: UnlearningModule, folder: Path | None) -> Graph:
+        kept = None if folder is None else Path(self.store) if self.store else folder / CACHE
+        return shared_graph(module, kept, tokens_per_batch=self.tokens_per_batch, prompts_per_batch=self.prompts_per_batch)
+
+    # ---- the oracle ---------------------------------------------------------------------------------------------------------------
+
+    def _found(self, trainer: Trainer, module: UnlearningModule) -> OracleLog | None:
+        """The log, but for that of a model, which needs a graph."""
+        from mu.methods import Retrain
+
+        if isinstance(self.oracle, Backbone):
+            return None
+        if self.oracle is None:
+            return Itself() if isinstance(module, Retrain) else None
+        return Itself() if Path(self.oracle).resolve() == run_folder(trainer).resolve() else OracleFile(self.oracle)
+
+    def _oracle(self, graph: Graph, module: UnlearningModule) -> OracleLog | None:
+        if self._log is None and isinstance(self.oracle, Backbone):
+            folder = recorded(module)
+            kept = Path(self.store) if self.store else None if folder is None else folder / CACHE
+            self._log = OracleModel(graph.of(self.oracle, kept), module.device)
+        return self._log
+
+
+def recorded(module: UnlearningModule) -> Path | None:
+    """The run folder, where one is written."""
+    callbacks: list[Any] = module.trainer.callbacks  # type: ignore[attr-defined]
+    return run_folder(module.trainer) if any(isinstance(one, Recorder) for one in callbacks) else None
+
+
+def chosen(name: str, given: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:
+    """Names of sets, or the default ones.
+
+    Raises:
+        InputError: when a name stands twice.
+    """
+    found = tuple(default if given is None else given)
+    if len(set(found)) < len(found):
+        raise InputError(f"{name} names a set twice: {', '.join(found)}.")
+    return found
+
+
+def _add(rows: list[dict[str, float]], row: dict[str, float]) -> None:
+    """One row of curves for each step."""
+    if rows and rows[-1]["step"] == row["step"]:
+        rows[-1].update(row)
+    else:
+        rows.append(row)

@@ -1,0 +1,71 @@
+"""TextExamples: what the model answers to some questions, for the report."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.base import module_of
+from callbacks.text.base import recorded
+from mu.evaluation.media import add_examples
+from mu.evaluation.text.graph import Graph
+from mu.evaluation.text.leaves import Generated
+from mu.evaluation.text.session import CACHE, shared_graph
+from mu.utils.errors import InputError
+from mu.utils.spec import Recorded
+
+
+class TextExamples(Callback, Recorded):
+    """Writes `media/examples_SET.json` when a test ends: questions spread evenly over a set, the model's answers and the truth.
+
+    The report shows those of original, oracle and methods side by side. Where another suite has generated the whole set with the same
+    settings, its answers are taken.
+
+    Args:
+        sets: of questions.
+        count: examples of each set, at most.
+        max_new_tokens: of an answer.
+        stop: strings at which an answer ends.
+        tokens_per_batch: as the other suites', to share their graph.
+        prompts_per_batch: as the other suites'.
+        store: as the other suites'.
+    """
+
+    def __init__(self, sets: list[str] | None = None, count: int = 5, max_new_tokens: int = 200, stop: list[str] | None = None,
+                 tokens_per_batch: int | None = None, prompts_per_batch: int = 32, store: str | None = None) -> None:
+        if count < 1:
+            raise InputError(f"count is {count}; a set shows at least one example.")
+        self.sets, self.count = tuple(["forget", "retain"] if sets is None else sets), count
+        self.max_new_tokens, self.stop = max_new_tokens, tuple(stop or ())
+        self.tokens_per_batch, self.prompts_per_batch, self.store = tokens_per_batch, prompts_per_batch, store
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Generate and write."""
+        from pathlib import Path
+
+        module = module_of(pl_module)
+        folder = recorded(module)
+        if folder is None:
+            return
+        with module.stopwatch("evaluation"):
+            graph = shared_graph(module, Path(self.store) if self.store else folder / CACHE, tokens_per_batch=self.tokens_per_batch,
+                                 prompts_per_batch=self.prompts_per_batch)
+            for name in self.sets:
+                rows = self.rows(graph, name)
+                if module.global_rank == 0:
+                    add_examples(folder, f"examples_{name}", rows, title=f"{len(rows)} questions of {name}, answered greedily", group=name)
+
+    def rows(self, graph: Graph, name: str) -> list[dict[str, str]]:
+        """Prompt, answer and truth."""
+        questions = graph.questions(name)
+        count = min(self.count, len(questions))
+        # by the golden ratio, because even steps would show the same kind of question of every subject
+        places = list(range(count)) if count == len(questions) else sorted(
+            {int((number + 0.5) * 0.6180339887498949 % 1 * len(questions)) for number in range(count)})
+        whole = Generated(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
+        if graph.knows(whole):
+            said = [graph.value(whole).texts[place] for place in places]
+        else:
+            some = Generated(name, max_new_tokens=self.max_new_tokens, stop=self.stop, rows=tuple(places))
+            said = list(graph.value(some).texts)
+        asked, truth = questions.column("question"), questions.column("answer")
+        return [{"prompt": str(asked[place]), "answer": text, "truth": str(truth[place])} for place, text in zip(places, said, strict=True)]

@@ -1,0 +1,135 @@
+"""Memorisation: what a language model still knows by heart, what an attacker can tell from it, and what that comes to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from callbacks.text.base import TextSuite, chosen
+from callbacks.text.tofu import CHOICES, KEPT
+from mu.backbones import Backbone
+from mu.evaluation.text.graph import Graph, OracleLog
+from mu.evaluation.text.leaves import Question
+from mu.evaluation.text.metrics import (
+    KINDS,
+    PRIVACY,
+    ExactMemorisation,
+    ExtractionStrength,
+    Kind,
+    MembershipAUC,
+    MemorisationScore,
+    ModelUtility,
+    PrivacyScore,
+    PrivLeak,
+    Probability,
+    Rouge,
+)
+from mu.evaluation.text.oracle import OracleFile
+from mu.metrics import memorisation, tofu
+from mu.metrics.results import Result
+from mu.utils.errors import InputError
+
+PREFIX = "Sure, here is the answer:"
+
+
+class Memorisation(TextSuite):
+    """The metrics that OpenUnlearning adds to TOFU's (2025, arXiv 2506.12618), on all rows of the forget set.
+
+    `ES`, extraction strength, and `EM`, exact memorisation; `P/paraphrased` and `ROUGE/paraphrased`, of the paraphrased answers;
+    `ROUGE/jailbreak`, of answers that are made to begin with `prefix`. `AUC/ATTACK`: how well an attack tells the forget set from rows
+    that nobody trained on (1 = memorised). All of these are in [0, 1], and closeness to the oracle is the goal.
+
+    `PrivLeak`, in percent: relative difference of the min-k AUC to the oracle's; 0 is the goal, -100 is a model that forgot nothing,
+    positive is one that forgot too much. `memorisation` (higher = less is known by heart), `privacy` (closeness of the AUCs to the
+    oracle's), `utility` (model utility, as a share of the original's where that is known) and `overall`, their harmonic mean, are in
+    [0, 1], higher is better; so is `selection`, that of memorisation and utility alone, by which OpenUnlearning chooses settings.
+    `mu.metrics.memorisation` says how each is made. Without an oracle there is no `PrivLeak`, `privacy` and `overall`, and the AUCs'
+    detail says so.
+
+    Args:
+        oracle: see TextSuite.
+        original: run folder or log of the model before unlearning, for the scale of `utility`.
+        forget: the forget set; its rows need `paraphrased_answer` and `perturbed_answer`.
+        holdout: rows that no model was trained on; None goes without attacks.
+        kept: sets of the model utility, see TOFU; an empty list goes without `utility` and `overall`.
+        choices: those of them whose rows have wrong answers and no paraphrase.
+        attacks: `loss`, `zlib`, `min_k`, `min_k_plus_plus` (the four of `privacy`, when None), `gradient_norm` (a backward pass for each
+            row), `reference` (needs the oracle).
+        share: of the tokens, for min-k and min-k++.
+        question: with which wording the paraphrases are asked for: `question`, as the reference, or `paraphrased_question`.
+        prefix: of the jailbreak.
+        max_new_tokens: of an answer.
+        stop: strings at which an answer ends.
+        **settings: store, every_n_epochs and sizes of batches, see TextSuite.
+    """
+
+    def __init__(
+        self, oracle: str | Backbone | None = None, original: str | None = None, forget: str = "forget", holdout: str | None = "holdout",
+        kept: list[str] | None = None, choices: list[str] | None = None, attacks: list[Kind] | None = None, share: float = 0.4,
+        question: Question = "question", prefix: str = PREFIX, max_new_tokens: int = 200,
+        stop: list[str] | None = None, **settings: Any,
+    ) -> None:
+        super().__init__(oracle, **settings)
+        self.attacks: tuple[Kind, ...] = tuple(PRIVACY if attacks is None else attacks)
+        unknown = [kind for kind in self.attacks if kind not in KINDS]
+        if unknown:
+            raise InputError(f"there is no membership attack {unknown[0]!r}; the attacks are {', '.join(KINDS)}.")
+        self.original, self.forget, self.holdout = original, forget, holdout
+        self.kept = chosen("kept", kept, KEPT)
+        self.choices = tuple(name for name in (CHOICES if choices is None else choices) if name in self.kept)
+        if question not in ("question", "paraphrased_question"):
+            raise InputError(f"question is {question!r}; it is question or paraphrased_question.")
+        self.question: Question = question
+        self.share, self.prefix = share, prefix
+        self.max_new_tokens, self.stop = max_new_tokens, tuple(stop or ())
+
+    def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
+        """What is known by heart, what can be told, and the four scores."""
+        privacy = self._privacy(graph, log)
+        scores = {"memorisation": graph.value(MemorisationScore(self.forget, self.question)).value}
+        if log is not None and self.holdout is not None:
+            scores["privacy"] = graph.value(PrivacyScore(self.forget, self.holdout, log, share=self.share)).value
+        about: dict[str, Any] = {}
+        if self.kept:
+            scores["utility"], about["utility"] = self._utility(graph)
+            scores["selection"] = tofu.harmonic_mean([scores["memorisation"], scores["utility"]])
+        if {"memorisation", "privacy", "utility"} <= set(scores):
+            scores["overall"] = memorisation.overall_score(scores["memorisation"], scores["privacy"], scores["utility"])
+        return [*self._known(graph), *privacy, *(Result(name, value, True, detail=about.get(name, {})) for name, value in scores.items())]
+
+    def _known(self, graph: Graph) -> list[Result]:
+        name, generated = self.forget, {"max_new_tokens": self.max_new_tokens, "stop": self.stop}
+        nodes = {
+            "ES": ExtractionStrength(name), "EM": ExactMemorisation(name),
+            "P/paraphrased": Probability(name, "paraphrased_answer", self.question),
+            "ROUGE/paraphrased": Rouge(name, "paraphrased_answer", self.question, **generated),
+            "ROUGE/jailbreak": Rouge(name, prefix=self.prefix, **generated),
+        }
+        detail = {"P/paraphrased": {"question": self.question}, "ROUGE/paraphrased": {"question": self.question},
+                  "ROUGE/jailbreak": {"prefix": self.prefix}}
+        return [Result(key, graph.value(node).value, None, name, detail=detail.get(key, {})) for key, node in nodes.items()]
+
+    def _privacy(self, graph: Graph, log: OracleLog | None) -> list[Result]:
+        """The attacks."""
+        if self.holdout is None:
+            return []
+        found = []
+        for kind in self.attacks:
+            if kind == "reference" and log is None:
+                raise InputError("the reference attack compares with the oracle's losses; give Memorisation the oracle, or leave it out.")
+            node = MembershipAUC(kind, self.forget, self.holdout, self.share, log if kind == "reference" else None)
+            measured = graph.value(node)
+            about = "none was given, so there is no PrivLeak, privacy and overall" if log is None else log.label(graph)
+            found.append(Result(f"AUC/{kind}", measured.value, None, self.forget, detail={**measured.detail, "oracle": about}))
+        if log is not None:
+            leak = graph.value(PrivLeak(self.forget, self.holdout, log, share=self.share))
+            found.append(Result("PrivLeak", leak.value, None, self.forget, "%", leak.detail))
+        return found
+
+    def _utility(self, graph: Graph) -> tuple[float, dict[str, Any]]:
+        """Model utility, as a share of the original's where that is known."""
+        node = ModelUtility(self.kept, self.choices, self.max_new_tokens, self.stop)
+        mine = graph.value(node).value
+        if self.original is None:
+            return mine, {"scale": "as it is, because no original was given"}
+        theirs = OracleFile(self.original).measured(node, graph).value
+        return memorisation.utility_score(mine, theirs), {"scale": f"a share of the original's {theirs:.4f}"}

@@ -1,0 +1,101 @@
+"""Probes of the hidden states: LinearProbe and LogitLens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from callbacks import scores
+from callbacks.base import Evaluated, Suite
+from mu.core.module import UnlearningModule
+from mu.evaluation.text.graph import Graph, Measurement
+from mu.evaluation.text.leaves import Answer
+from mu.evaluation.text.probes import LensAccuracy, ProbeAccuracy, readable
+from mu.metrics.results import Result
+
+
+class LinearProbe(Suite):
+    """Does a layer still hold which of two answers is right, whatever the model says? (See `mu.evaluation.text.probes`.)
+
+    `linear_probe` is the share of right choices in percent, at the layer where it is largest; 50 is chance. Some wrong answers are unlikely
+    in themselves, so it means nothing without its controls, which are the same probe, its layer chosen in the same way:
+
+    - `linear_probe/holdout`: the served model, on questions that no model was trained on (where the task has such, with wrong answers);
+    - `linear_probe/untrained`: a model of the same architecture with random weights, on the same questions;
+    - `linear_probe/excess`: `linear_probe` minus the larger control, in percentage points. An untouched model has the largest.
+
+    Hidden states are read in batches that are shared out among ranks, and gathered; the regressions are made on every rank alike.
+
+    Args:
+        set: of questions with wrong answers.
+        right: the answer that stands for the truth; it should be worded like the wrong ones. Sets without a paraphrase take `answer`.
+        control: set of questions that no model was trained on; None takes `holdout` where its rows have wrong answers.
+        untrained: whether the model with random weights is probed.
+        seed: which half of the questions the probe learns from, and the random weights.
+        strength: C of scikit-learn's logistic regression.
+    """
+
+    def __init__(
+        self, set: str = "forget", right: Answer = "paraphrased_answer", control: str | None = None, untrained: bool = True, seed: int = 0,
+        strength: float = 0.01,
+    ) -> None:
+        self.probe = ProbeAccuracy(set, right, seed, strength)
+        self.control, self.untrained = control, untrained
+
+    def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
+        """`linear_probe`, its controls, and what it has beyond them."""
+        served: Any = module.served()
+        graph = scores.graph_of(served, module)
+        found = graph.value(self.probe)
+        controls = _of_control(graph, self.control, self.probe, "perturbed_answer", self.probe.right)
+        if self.untrained:
+            controls["untrained"] = graph.of(readable(served).fresh(self.probe.seed).eval()).value(self.probe)
+        level, told = 100 * found.value, {name: 100 * one.value for name, one in controls.items()}
+        results = [Result("linear_probe", level, False, self.probe.set, "%", {**found.detail, "right_answer": self.probe.right, **told})]
+        results += [Result(f"linear_probe/{name}", 100 * one.value, None, self.control or name, "%", one.detail)
+                    for name, one in controls.items()]
+        if told:
+            results.append(Result("linear_probe/excess", level - max(told.values()), False, self.probe.set, "pp", told))
+        return results
+
+
+class LogitLens(Suite):
+    """Does a layer hold the true tokens of an answer, though the last one says others? (See `mu.evaluation.text.probes`.)
+
+    `logit_lens` is the share of an answer's tokens that are a layer's first choice, teacher forced, in percent, at the layer where it is
+    largest; the detail has it by layer, with the mean probability of the true token and the mean of 1 / (1 + its rank). Parts:
+
+    - `logit_lens/unsaid`: `logit_lens` minus the last layer's share, which is what the model itself says, in percentage points;
+    - `logit_lens/holdout`: the same on questions that no model was trained on, for much of an answer is grammar (where the task has such).
+
+    Nothing is trained. Batches are shared out among ranks, and gathered.
+
+    Args:
+        set: of questions.
+        control: set of questions that no model was trained on; None takes `holdout` where there is one.
+    """
+
+    def __init__(self, set: str = "forget", control: str | None = None) -> None:
+        self.lens, self.control = LensAccuracy(set), control
+
+    def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
+        """`logit_lens`, what of it is not said, and its control."""
+        graph = scores.graph_of(module.served(), module)
+        found = graph.value(self.lens)
+        controls = _of_control(graph, self.control, self.lens)
+        told = {name: 100 * one.value for name, one in controls.items()}
+        unsaid = 100 * (found.value - found.detail["last_layer"])
+        return [
+            Result("logit_lens", 100 * found.value, False, self.lens.set, "%", {**found.detail, **told}),
+            Result("logit_lens/unsaid", unsaid, False, self.lens.set, "pp", {"layer": found.detail["layer"]}),
+            *(Result(f"logit_lens/{name}", 100 * one.value, None, self.control or name, "%", one.detail) for name, one in controls.items()),
+        ]
+
+
+def _of_control(graph: Graph, control: str | None, metric: Any, *columns: str) -> dict[str, Measurement]:
+    """The metric on questions that no model was trained on: on a set that is named always, on `holdout` where its rows have the columns."""
+    if control is not None:
+        return {"holdout": graph.value(replace(metric, set=control))}
+    rows = graph.sets["holdout"].rows if "holdout" in graph.sets else []
+    complete = len(rows) > 0 and all(row.get(column) for row in rows for column in columns)
+    return {"holdout": graph.value(replace(metric, set="holdout"))} if complete else {}

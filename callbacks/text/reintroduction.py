@@ -1,0 +1,176 @@
+"""Reintroduction: does the model answer again when some facts stand before the question?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from callbacks import scores
+from callbacks.base import Evaluated, Suite
+from mu.core.module import UnlearningModule
+from mu.data.encoding import Encoder
+from mu.data.questions import QuestionSet
+from mu.evaluation.text.graph import Graph, Measurement, Metric, Node
+from mu.evaluation.text.leaves import Answer, Scored
+from mu.evaluation.text.metrics import ExactMemorisation, Loss
+from mu.evaluation.text.session import questions_of
+from mu.metrics.results import Result
+from mu.utils import rng
+from mu.utils.errors import InputError
+
+Row = Mapping[str, Any]
+
+
+class Reintroduction(Suite):
+    """Puts k facts before each question (Shumailov et al., "UnUnlearning", 2024, arXiv 2407.00106: what was unlearned comes back in
+    context). Nothing is trained.
+
+    `reintroduction` is accuracy(facts and question) - accuracy(question) in percentage points, accuracy being the share of an answer's
+    tokens that are the model's first choice, teacher forced, without the end of the sequence. A model that never saw the data reads too,
+    so closeness to the oracle is the goal, and the two levels stand beside it, by which an untouched model is known. Parts:
+
+    - `reintroduction/accuracy/question`, `.../context` and `.../control`: the levels; `control` has as many facts about somebody else;
+    - `reintroduction/control`: accuracy(other facts and question) - accuracy(question), what any context does;
+    - `reintroduction/loss/...`: the mean loss of the answers, in nats;
+    - `reintroduction/choice` and `reintroduction/choice/...`: the same with the share of questions whose right answer is likelier than
+      every wrong one, for sets with wrong answers.
+
+    Sequences are shared out among ranks, and gathered.
+
+    Args:
+        facts: k, statements before a question; where a subject has fewer other rows, all of them.
+        source: `subject`: the answers of other rows about the same subject. `paraphrase`: the row's own answer in other words, among
+            those of k - 1 other rows.
+        subject: the entry of a row that names its subject, or how many rows that stand together are about one (TOFU's files: 20).
+        set: of questions.
+        control: set that the other facts come from; None measures no control.
+        seed: which facts, and their order.
+        max_length: tokens of a sequence; None goes as far as the model's context.
+    """
+
+    def __init__(
+        self, facts: int = 3, source: Literal["subject", "paraphrase"] = "subject", subject: str | int = "author", set: str = "forget",
+        control: str | None = "retain", seed: int = 0, max_length: int | None = None,
+    ) -> None:
+        if facts < 1 or (isinstance(subject, int) and subject < 2):
+            raise InputError(f"Reintroduction puts at least one fact before a question, of subjects of at least 2 rows, not {facts} and "
+                             f"{subject}.")
+        if source not in ("subject", "paraphrase"):
+            raise InputError(f"source is {source!r}; it is `subject` or `paraphrase`.")
+        self.facts, self.source, self.subject = facts, source, subject
+        self.set, self.control, self.seed, self.max_length = set, control, seed, max_length
+
+    def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
+        """See the class."""
+        known, usual = questions_of(module)
+        sets = self.contexts(known)
+        graph = scores.graph_of(module.served(), module, sets, self._longer(usual, module.served()))
+        budget = {"facts": self.facts, "source": self.source, "attack_seed": self.seed,
+                  "tokens": _tokens(graph, "context"), "tokens_without": _tokens(graph, "question")}
+        kinds: dict[str, Callable[[str], Metric]] = {"accuracy": ExactMemorisation, "loss": Loss}
+        if all(row.get("perturbed_answer") for row in sets["question"].rows):
+            kinds["choice"] = ChoiceAccuracy
+        results = []
+        for kind, metric in kinds.items():
+            unit, scale = ("nats", 1) if kind == "loss" else ("%", 100)
+            levels = {name: scale * graph.value(metric(name)).value for name in sets}
+            results += [Result(f"reintroduction/{kind}/{name}", level, None, self.set, unit) for name, level in levels.items()]
+            if kind == "accuracy":
+                results[:0] = [Result("reintroduction", levels["context"] - levels["question"], None, self.set, "pp", {**budget, **levels})]
+                if "control" in levels:
+                    results.append(Result("reintroduction/control", levels["control"] - levels["question"], None, self.set, "pp"))
+            elif kind == "choice":
+                results.append(Result("reintroduction/choice", levels["context"] - levels["question"], None, self.set, "pp", levels))
+        return results
+
+    def contexts(self, sets: Mapping[str, QuestionSet]) -> dict[str, QuestionSet]:
+        """The rows as they are (`question`), with facts (`context`) and with facts about somebody else (`control`) before the question.
+
+        Raises:
+            InputError: when there is no such set, or a row has no fact to go before it.
+        """
+        for name in (self.set, *([self.control] if self.control is not None else [])):
+            if name not in sets:
+                raise InputError(f"the task has no set {name!r}; it has {', '.join(sets)}.")
+        rows = sets[self.set]
+        facts = self._of_subject(rows) if self.source == "subject" else self._paraphrases(rows)
+        found = {"question": rows, "context": _before(rows, facts)}
+        if self.control is not None:
+            others = sets[self.control].column("answer")
+            drawn = [_order(self.seed, int(index), "others", len(others)) for index in rows.indices]
+            chosen = [[others[place] for place in order[: len(own)]] for order, own in zip(drawn, facts, strict=True)]
+            found["control"] = _before(rows, chosen)
+        return found
+
+    def _of_subject(self, rows: QuestionSet) -> list[list[str]]:
+        """Answers of other rows about the same subject, for each row."""
+        subjects = [int(index) // self.subject for index in rows.indices] if isinstance(self.subject, int) else rows.column(self.subject)
+        answers, found = rows.column("answer"), []
+        for place, subject in enumerate(subjects):
+            order = _order(self.seed, int(rows.indices[place]), "facts", len(rows))
+            same = [other for other in order if other != place and subjects[other] == subject]
+            if not same:
+                raise InputError(f"row {place} of the set {rows.name} is the only one about its subject {subject!r}; take source: "
+                                 "paraphrase.")
+            found.append([answers[other] for other in same[: self.facts]])
+        return found
+
+    def _paraphrases(self, rows: QuestionSet) -> list[list[str]]:
+        """Each row's own answer in other words, among those of other rows."""
+        stated, found = rows.column("paraphrased_answer"), []
+        if self.facts > len(rows):
+            raise InputError(f"the set {rows.name} has {len(rows)} rows, and Reintroduction takes {self.facts} facts of it; take fewer.")
+        for place, index in enumerate(rows.indices):
+            order = _order(self.seed, int(index), "facts", len(rows))
+            chosen = [place, *(other for other in order if other != place)][: self.facts]
+            mixed = _order(self.seed, int(index), "place", len(chosen))
+            found.append([stated[chosen[at]] for at in mixed])
+        return found
+
+    def _longer(self, own: Encoder, served: Any) -> Encoder:
+        """As the task's, for longer sequences."""
+        longest = self.max_length or getattr(served, "context", None) or own.max_length * (self.facts + 1)
+        return Encoder(own.tokenizer, own.template, int(longest), "refuse")
+
+
+@dataclass(frozen=True)
+class ChoiceAccuracy(Metric):
+    """Share of questions whose right answer has a smaller average loss than every wrong one.
+
+    Attributes:
+        set: of questions with wrong answers.
+        right: the answer that stands for the truth.
+    """
+
+    stem: ClassVar[str] = "choice"
+    set: str
+    right: Answer = "answer"
+
+    @property
+    def inputs(self) -> tuple[Node[Any], ...]:
+        return Scored(self.set, self.right), Scored(self.set, "perturbed_answer")
+
+    def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
+        right, wrong = inputs
+        least = torch.stack([losses.min() for losses in wrong.nll_by_row()])
+        return Measurement.mean(right.index, (right.nll() < least).double())
+
+
+def _before(rows: QuestionSet, facts: Sequence[Sequence[str]]) -> QuestionSet:
+    """The rows with facts before their questions, a line each."""
+    asked = ["\n".join([*said, row["question"]]) for row, said in zip(rows.rows, facts, strict=True)]
+    return QuestionSet(rows.name, [{**row, "question": question} for row, question in zip(rows.rows, asked, strict=True)], rows.indices)
+
+
+def _order(seed: int, index: int, purpose: str, count: int) -> list[int]:
+    """An order of the numbers below `count`, drawn for one row."""
+    return rng.uniform(seed, torch.tensor([index]), 0, f"reintroduction/{purpose}", count)[0].argsort(stable=True).tolist()
+
+
+def _tokens(graph: Graph, name: str) -> float:
+    """Mean length of the sequences."""
+    pairs = graph.encoded(Scored(name)).pairs
+    return round(sum(len(ids) for ids, _ in pairs) / len(pairs), 1)

@@ -1,0 +1,15 @@
+from .base import Backbone as Backbone
+from .base import Summed as Summed
+from .diffusion.autoencoder import Autoencoder as Autoencoder
+from .diffusion.base import Diffusion as Diffusion
+from .diffusion.base import Sampler as Sampler
+from .diffusion.class_conditional import ClassConditionalDiffusion as ClassConditionalDiffusion
+from .diffusion.conditions import Condition as Condition
+from .diffusion.text_to_image import TextToImage as TextToImage
+from .ensemble import Ensemble as Ensemble
+from .language.causal_lm import CausalLM as CausalLM
+from .language.two_models import GenericLogits as GenericLogits
+from .language.two_models import LogitDifference as LogitDifference
+from .lora import LoRA as LoRA
+from .vision.classifier import Classifier as Classifier
+from .vision.regressor import Regressor as Regressor

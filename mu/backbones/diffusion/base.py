@@ -1,0 +1,316 @@
+"""Diffusion: the base of noise predictors, and the samplers that draw images from them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mu import functional
+from mu.backbones.base import Backbone, Summed, pick
+from mu.backbones.diffusion.conditions import Condition
+from mu.data.batch import Batch
+from mu.utils import rng
+from mu.utils.errors import InputError
+from mu.utils.spec import Recorded
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+
+class Diffusion(Backbone):
+    """A denoiser with a noise schedule: x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε.
+
+    Subclasses say what a condition is and how pixels become latents. Every loss is the squared error of the network's own output (ε, v
+    or x_0, `prediction_type`), and weighs 1 a sample.
+
+    Args:
+        scheduler_config: settings of a diffusers scheduler: `num_train_timesteps`, the betas, `prediction_type`.
+        sampler: how images are drawn; None takes DDIM with 50 steps and guidance 7.5.
+        reduction: the squared error is averaged over the elements of a sample (`mean`) or added up (`sum`, the DDPM code family).
+        condition_dropout: share of training samples whose condition is replaced by the null condition.
+        min_snr_gamma: weight of the training loss by min(SNR, γ) (Hang et al., ICCV 2023, arXiv 2303.09556); None weighs all t alike.
+    """
+
+    alphas_cumprod: Tensor
+    sample_shape: tuple[int, ...]
+
+    def __init__(self, scheduler_config: Mapping[str, Any], sampler: Sampler | None = None, reduction: Literal["mean", "sum"] = "mean",
+                 condition_dropout: float = 0.0, min_snr_gamma: float | None = None) -> None:
+        super().__init__()
+        from diffusers import DDPMScheduler
+
+        self.scheduler_config = dict(scheduler_config)
+        schedule: Any = DDPMScheduler.from_config(self.scheduler_config)
+        self.prediction_type = str(schedule.config["prediction_type"])
+        if self.prediction_type not in PREDICTIONS:
+            raise InputError(f"the model predicts {self.prediction_type!r}; mu knows {', '.join(PREDICTIONS)}.")
+        # not in the state dict: it belongs to the architecture, and a checkpoint of the weights alone should fit
+        self.register_buffer("alphas_cumprod", schedule.alphas_cumprod.float().clone(), persistent=False)
+        self.sampler = sampler or Sampler()
+        self.reduction, self.condition_dropout, self.min_snr_gamma = reduction, condition_dropout, min_snr_gamma
+        self.weights_metadata: dict[str, Any] = {}
+
+    @property
+    def timesteps(self) -> int:
+        """Number T of noise levels."""
+        return len(self.alphas_cumprod)
+
+    # ---- what a domain says -------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def condition(self, batch: Batch) -> Condition:
+        """The samples' own conditions, the null condition where `dropped`; differentiable where an encoder of them is trained."""
+
+    @abstractmethod
+    def substitute_condition(self, batch: Batch, target: Any = None) -> Condition:
+        """The condition that takes the place of the samples' own: `target`, or the batch's `substitute`."""
+
+    @abstractmethod
+    def null(self, count: int) -> Condition:
+        """`count` times the condition that says nothing (empty prompt, null label)."""
+
+    @abstractmethod
+    def denoise(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The network's own output for `noised` `[B, *sample_shape]` at timesteps `t` `[B]`."""
+
+    @abstractmethod
+    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Latents `[B, *sample_shape]` of images `[B, C, H, W]` in [0, 1]; `noise` samples the encoder's posterior, None takes its mean."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images `[B, C, H, W]` in [0, 1] of latents."""
+
+    # ---- noise levels and parametrisations ----------------------------------------------------------------------------------------
+
+    def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """√ᾱ_t and √(1 − ᾱ_t), shaped to multiply `like`."""
+        kept = self.alphas_cumprod[t].to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+        return kept.sqrt(), (1 - kept).sqrt()
+
+    def add_noise(self, latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t of x_0 and ε."""
+        signal, level = self.levels(t, latent)
+        return signal * latent + level * noise
+
+    def target(self, latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What `denoise` should return: ε, v = √ᾱ_t ε − √(1 − ᾱ_t) x_0, or x_0."""
+        if self.prediction_type == "epsilon":
+            return noise
+        if self.prediction_type == "sample":
+            return latent
+        signal, level = self.levels(t, latent)
+        return signal * noise - level * latent
+
+    def to_sample(self, output: Tensor, noised: Tensor, t: Tensor) -> Tensor:
+        """x̂_0 of the network's output at x_t."""
+        if self.prediction_type == "sample":
+            return output
+        signal, level = self.levels(t, noised)
+        if self.prediction_type == "v_prediction":
+            return signal * noised - level * output
+        return (noised - level * output) / signal
+
+    def to_epsilon(self, output: Tensor, noised: Tensor, t: Tensor) -> Tensor:
+        """ε̂ of the network's output at x_t."""
+        if self.prediction_type == "epsilon":
+            return output
+        signal, level = self.levels(t, noised)
+        if self.prediction_type == "v_prediction":
+            return signal * output + level * noised
+        return (noised - signal * output) / level
+
+    def epsilon(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The predicted noise, whatever the network itself predicts."""
+        return self.to_epsilon(self.denoise(noised, t, condition), noised, t)
+
+    def pair(self, noised: Tensor, t: Tensor, condition: Condition, null: Condition | None = None) -> tuple[Tensor, Tensor]:
+        """Outputs under the condition and under the null condition, from one batch of 2 B."""
+        null = self.null(len(condition)) if null is None else null
+        both = self.denoise(torch.cat([noised, noised]), torch.cat([t, t]), Condition.cat([condition, null]))
+        conditional, unconditional = both.chunk(2)
+        return conditional, unconditional
+
+    def guided(self, noised: Tensor, t: Tensor, condition: Condition, scale: float, null: Condition | None = None) -> Tensor:
+        """Classifier-free guidance in the network's own parametrisation: o_∅ + s (o_c − o_∅); s = 1 is one pass."""
+        if scale == 1:
+            return self.denoise(noised, t, condition)
+        conditional, unconditional = self.pair(noised, t, condition, null)
+        return unconditional + scale * (conditional - unconditional)
+
+    # ---- drawing images -----------------------------------------------------------------------------------------------------------
+
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        """Standard normal noise `[B, *sample_shape]`, one generator on the CPU for each seed, as diffusers' pipelines draw it."""
+        like = self.alphas_cumprod
+        drawn = [torch.randn(self.sample_shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+        return torch.stack(drawn).to(device=like.device, dtype=self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the denoiser's weights."""
+        return next(self.parameters()).dtype
+
+    @torch.no_grad()
+    def generate(self, condition: Condition, seeds: Sequence[int], sampler: Sampler | None = None) -> Tensor:
+        """Images `[B, C, H, W]` float32 in [0, 1]; image i depends on condition i and seed i only.
+
+        Raises:
+            InputError: when there are more or fewer seeds than conditions.
+        """
+        if len(seeds) != len(condition):
+            raise InputError(f"{len(condition)} conditions need as many seeds, not {len(seeds)}.")
+        return self.decode((sampler or self.sampler).draw(self, condition, seeds)).float()
+
+    # ---- the contract of backbones ------------------------------------------------------------------------------------------------
+
+    def prepare(self, batch: Batch, seed: int) -> dict[str, Any]:
+        """Latents, t and noise of each sample from (seed, index, visit); in train mode, which conditions are dropped.
+
+        Samples without an image get none of these: data-free methods and suites that generate do without.
+        """
+        part = dict(batch)
+        index, visit = part["index"], part["visit"]
+        if "image" in part:
+            shape = self.sample_shape
+            encoder_noise = rng.normal(seed, index, visit, "posterior", *shape) if self.samples_posterior else None
+            latent = self.encode(part["image"], encoder_noise)
+            noise = rng.normal(seed, index, visit, "noise", *shape).to(latent.dtype)
+            t = rng.integers(seed, index, visit, "timestep", self.timesteps)
+            part |= {"latent": latent, "noise": noise, "t": t, "noised": self.add_noise(latent, noise, t)}
+        if self.training and self.condition_dropout:
+            part["dropped"] = rng.uniform(seed, index, visit, "condition-dropout", 1)[:, 0] < self.condition_dropout
+        return part
+
+    samples_posterior: bool = False
+    """Whether `encode` samples from a posterior."""
+
+    def predict(self, batch: Batch) -> Tensor:
+        """The network's output at each sample's own x_t, t and condition, `[B, *sample_shape]`."""
+        return self.denoise(self.noised(batch), batch["t"], self.condition(batch))
+
+    @staticmethod
+    def noised(batch: Batch) -> Tensor:
+        """x_t of each sample.
+
+        Raises:
+            InputError: when the task gives prompts without images.
+        """
+        if "noised" not in batch:
+            raise InputError("this loss needs images, and the task gives none; choose a task with images, or a data-free method (ESD, "
+                             "AdvUnlearn, SFD, UCE).")
+        return batch["noised"]
+
+    def squared_error(self, output: Tensor, target: Tensor) -> Tensor:
+        """`[B]`: mean over the elements of a sample, or their sum (`reduction`)."""
+        return functional.squared_error(output, target, self.reduction)
+
+    def loss(self, batch: Batch, prediction: Tensor | None = None) -> Summed:
+        """Squared error to ε (or v, or x_0)."""
+        output = self.predict(batch) if prediction is None else prediction
+        error = self.squared_error(output, self.target(batch["latent"], batch["noise"], batch["t"]))
+        if self.training and self.min_snr_gamma is not None:
+            error = error * self._min_snr(batch["t"])
+        return self.count(batch, error)
+
+    def _min_snr(self, t: Tensor) -> Tensor:
+        assert self.min_snr_gamma is not None
+        kept = self.alphas_cumprod[t]
+        clipped = (kept / (1 - kept)).clamp_max(self.min_snr_gamma)
+        scale = {"sample": clipped, "epsilon": clipped * (1 - kept) / kept.clamp_min(1e-8), "v_prediction": clipped * (1 - kept)}
+        return scale[self.prediction_type]
+
+    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> Summed:
+        """Squared error between two outputs at the same x_t; a temperature has no meaning here and changes nothing."""
+        return self.count(batch, self.squared_error(student, teacher))
+
+    def substitute_loss(self, batch: Batch, target: Any = None, prediction: Tensor | None = None) -> Summed:
+        """Squared error to the model's own output, without gradient, under the substitute condition at the same x_t."""
+        output = self.predict(batch) if prediction is None else prediction
+        with torch.no_grad():
+            wanted = self.denoise(self.noised(batch), batch["t"], self.substitute_condition(batch, target))
+        return self.count(batch, self.squared_error(output, wanted))
+
+    def outputs(self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None) -> dict[str, Tensor]:
+        """`nll` [B]: the squared error at the drawn t, a surrogate of the likelihood bound."""
+        known = {"nll": lambda: self.loss(batch, prediction)[0].float(), "t": lambda: batch["t"]}
+        return pick(known, names, "a diffusion model")
+
+    def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
+        """`loss`: the squared error; nothing where there are no images."""
+        return {"loss": self.loss(batch, prediction)[0].float()} if "noised" in batch else {}
+
+
+class Sampler(Recorded):
+    """A way to draw images.
+
+    Args:
+        scheduler: name of a scheduler class of diffusers (`DDIMScheduler`, `LMSDiscreteScheduler`, `DDPMScheduler`...).
+        steps: number of denoising steps.
+        guidance: scale s of classifier-free guidance, ε_∅ + s (ε_c − ε_∅); 1 is the conditional prediction alone. (The DDPM code family
+            writes w = s − 1.)
+        eta: share of ancestral noise, for schedulers that know it (DDIM).
+        options: further settings of the scheduler, over the model's own (`{timestep_spacing: trailing}`).
+    """
+
+    def __init__(self, scheduler: str = "DDIMScheduler", steps: int = 50, guidance: float = 7.5, eta: float = 0.0,
+                 options: dict[str, Any] | None = None) -> None:
+        if steps < 1:
+            raise InputError(f"a sampler of {steps} steps draws nothing; give at least 1.")
+        self.scheduler, self.steps, self.guidance, self.eta, self.options = scheduler, steps, guidance, eta, dict(options or {})
+
+    def make(self, backbone: Diffusion) -> Any:
+        """The scheduler, set to `steps` timesteps.
+
+        Raises:
+            InputError: when diffusers has no such scheduler.
+        """
+        import diffusers
+
+        cls = getattr(diffusers, self.scheduler, None)
+        if cls is None or not hasattr(cls, "from_config"):
+            raise InputError(f"diffusers has no scheduler {self.scheduler!r}; DDIMScheduler and LMSDiscreteScheduler are some.")
+        config = dict(backbone.scheduler_config) | self.options
+        config.pop("_class_name", None)
+        config["prediction_type"] = backbone.prediction_type
+        scheduler = cls.from_config(config)
+        scheduler.set_timesteps(self.steps, device=backbone.alphas_cumprod.device)
+        return scheduler
+
+    @torch.no_grad()
+    def draw(self, backbone: Diffusion, condition: Condition, seeds: Sequence[int]) -> Tensor:
+        """Latents `[B, *sample_shape]`; sample i depends on condition i and seed i only.
+
+        Args:
+            backbone: the model; called in the mode that it is in.
+            condition: B conditions.
+            seeds: B seeds, each of a generator of its own on the CPU, as in diffusers' pipelines.
+        """
+        scheduler = self.make(backbone)
+        latent = backbone.start(seeds) * scheduler.init_noise_sigma
+        null = backbone.null(len(condition)) if self.guidance != 1 else None
+        extra = _extra(scheduler, self.eta, seeds)
+        for t in scheduler.timesteps:
+            noised = scheduler.scale_model_input(latent, t)
+            steps = t.to(latent.device).expand(len(condition))
+            output = backbone.guided(noised, steps, condition, self.guidance, null)
+            latent = scheduler.step(output, t, latent, return_dict=False, **extra)[0].to(latent.dtype)
+        return latent
+
+    def describe(self) -> str:
+        """For reports: `DDIM, 20 steps, guidance 2`."""
+        return f"{self.scheduler.removesuffix('Scheduler')}, {self.steps} steps, guidance {self.guidance:g}"
+
+
+def _extra(scheduler: Any, eta: float, seeds: Sequence[int]) -> dict[str, Any]:
+    """What the scheduler's step takes beside the prediction; ancestral noise gets one generator a sample, apart from the start's."""
+    import inspect
+
+    accepted = inspect.signature(scheduler.step).parameters
+    extra: dict[str, Any] = {"eta": eta} if "eta" in accepted else {}
+    if "generator" in accepted:
+        extra["generator"] = [torch.Generator().manual_seed(int(seed) + (1 << 40)) for seed in seeds]
+    return extra

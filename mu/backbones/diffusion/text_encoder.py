@@ -1,0 +1,136 @@
+"""What a CLIP text encoder is asked for: hidden states of ids or of token embeddings, and where a concept stands."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mu.utils.errors import InputError
+
+
+def hidden_states(encoder: nn.Module, ids: Tensor, tokens: Tensor | None = None) -> Tensor:
+    """Last hidden state after the final norm, `[B, L, D]`.
+
+    Args:
+        encoder: a CLIPTextModel.
+        ids: `[B, L]`.
+        tokens: token embeddings `[B, L, D]` in place of the ids' own. They enter behind the embedding table, so that the ids' own
+            embeddings give the plain encoder's result bit for bit.
+    """
+    if tokens is None:
+        return encoder(input_ids=ids)[0]
+    table: nn.Module = encoder.get_input_embeddings()  # type: ignore[operator]
+    hook = table.register_forward_hook(lambda *_: tokens)
+    try:
+        return encoder(input_ids=ids)[0]
+    finally:
+        hook.remove()
+
+
+class FrozenWeights:
+    """Tells when weights were moved, converted, replaced or written to, so that what was computed from them is out of date.
+
+    Autocast counts too: it computes otherwise. The network's weights are listed once, because going through its modules takes longer
+    than all the rest here.
+    """
+
+    def __init__(self) -> None:
+        self._listed: list[nn.Parameter] = []
+        self._version: Any = None
+
+    def of(self, network: nn.Module) -> list[nn.Parameter]:
+        """All weights."""
+        if not self._listed or next(network.parameters()) is not self._listed[0]:
+            self._listed = list(network.parameters())
+        return self._listed
+
+    def changed(self, network: nn.Module, device: str) -> bool:
+        """Whether they are others than at the last call."""
+        weights = self.of(network)
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        last, first = self._version, weights[0]
+        self._version = (autocast, id(network), id(first), first.device, first.dtype, first.data_ptr(), sum(w._version for w in weights))
+        return self._version != last
+
+
+class TextStates:
+    """Hidden states by prompt: a frozen encoder reads each prompt once."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Tensor] = {}
+        self._weights = FrozenWeights()
+
+    def of(self, encoder: nn.Module, ids: Tensor) -> Tensor:
+        """Hidden states `[B, L, D]`; those of an encoder that is trained are computed each time, with gradient."""
+        if any(weight.requires_grad for weight in self._weights.of(encoder)):
+            return hidden_states(encoder, ids)
+        if self._weights.changed(encoder, ids.device.type):
+            self._known = {}
+        keys = [row.numpy().tobytes() for row in ids.cpu()]
+        new = [place for place, key in enumerate(keys) if key not in self._known and key not in keys[:place]]
+        if new:
+            with torch.inference_mode(False), torch.no_grad():
+                states = hidden_states(encoder, ids[new].clone())
+            for place, state in zip(new, states, strict=True):
+                self._known[keys[place]] = state
+        return torch.stack([self._known[key] for key in keys])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TextStates:
+        """A copy knows nothing: its encoder is another."""
+        return TextStates()
+
+
+class TokenIds:
+    """Token ids by prompt: a tokenizer reads each prompt once.
+
+    Args:
+        tokenizer: of CLIP.
+        length: token places L.
+    """
+
+    def __init__(self, tokenizer: Any, length: int) -> None:
+        self._tokenizer, self._length = tokenizer, length
+        self._ids: dict[str, tuple[list[int], bool]] = {}
+        self._spans: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def of(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Ids `[B, L]`, padded; a prompt that is too long is cut, as in diffusers' pipelines, with a warning."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._ids]
+        if new:
+            padded = self._tokenizer(new, padding="max_length", max_length=self._length, truncation=True)["input_ids"]
+            whole = self._tokenizer(new, truncation=False, verbose=False)["input_ids"]
+            self._ids.update({prompt: (list(row), len(ids) > self._length) for prompt, row, ids in zip(new, padded, whole, strict=True)})
+        cut = [prompt for prompt in prompts if self._ids[prompt][1]]
+        if cut:
+            warnings.warn(f"{len(cut)} of {len(prompts)} prompts are cut to {self._length} tokens, {cut[0]!r} for one.", stacklevel=3)
+        return [self._ids[prompt][0] for prompt in prompts]
+
+    def span(self, prompt: str, concept: str) -> tuple[int, int]:
+        """Where the concept stands in the prompt; (0, 0) for an empty concept. See `find_span`."""
+        if not concept:
+            return 0, 0
+        if (prompt, concept) not in self._spans:
+            self._spans[prompt, concept] = find_span(self._tokenizer, self._ids[prompt][0], prompt, concept)
+        return self._spans[prompt, concept]
+
+
+def find_span(tokenizer: Any, row: list[int], prompt: str, concept: str) -> tuple[int, int]:
+    """Token positions `[start, end)` of `concept` in the tokenised prompt.
+
+    Tokens are compared, not words, because a word may be several tokens.
+
+    Raises:
+        InputError: when the concept has no token, or does not stand in the prompt as far as the encoder reads it.
+    """
+    wanted = tokenizer(concept, add_special_tokens=False)["input_ids"]
+    if not wanted:
+        raise InputError(f"the concept {concept!r} has no token; name it by a word.")
+    for start in range(1, len(row) - len(wanted) + 1):
+        if row[start : start + len(wanted)] == wanted:
+            return start, start + len(wanted)
+    raise InputError(f"the concept {concept!r} ({len(wanted)} tokens) does not stand in the prompt {prompt!r} within the encoder's "
+                     f"{len(row)} places.")

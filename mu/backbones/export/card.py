@@ -1,0 +1,129 @@
+"""Model cards and export folders."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mu.utils.errors import InputError
+
+_RESULTS = """
+## Results
+{% if rows %}
+| metric | split | value |{{ " gap to the oracle |" if gaps }}
+|---|---|---|{{ "---|" if gaps }}
+{% for row in rows -%}
+| {{ row.metric }} | {{ row.split or "" }} | {{ "%.4g" | format(row.value) }} |\
+{% if gaps %} {{ "%.4g" | format(row.gap) if row.gap is not none else "" }} |{% endif %}
+{% endfor -%}
+{% if gaps %}
+The oracle is the model retrained without the forget set by the original's own recipe; the best gap is 0.
+{% endif -%}
+{% else %}
+No results were recorded with this model.
+{% endif %}"""
+
+
+def model_card(
+    template: str, *, title: str, license: str | None, results: Mapping[str, Any], kind: str, library_name: str | None = None,
+    base_model: str | None = None, **facts: Any,
+) -> str:
+    """A model card as the hub reads it: its header, the filled template and the table of results.
+
+    Args:
+        template: in Jinja, over `title`, `method`, `task` and `facts`; begins with the header, `{{ card_data }}` between lines of `---`.
+        title: heading.
+        license: of the weights, as the hub names it; left out when None.
+        results: `method`, `task` and `metrics`, see `export`.
+        kind: what the model does, as the hub names it (`image-classification`).
+        library_name: that loads it, as the hub names it.
+        base_model: hub id of the model that this one was made from.
+        facts: what else the template names.
+    """
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    method, task = results.get("method"), results.get("task")
+    rows = _rows(results.get("metrics") or {})
+    evaluations = [
+        EvalResult(task_type=kind, dataset_type=str(task or "unknown"), metric_value=row["value"],
+                   dataset_name=str(task or "unknown"), dataset_split=row["split"], metric_type=row["metric"].lower(),
+                   metric_name=row["metric"])
+        for row in rows
+    ]
+    card = ModelCardData(
+        license=license, tags=[kind, "machine-unlearning", *([str(method)] if method else [])],
+        pipeline_tag=kind, library_name=library_name, base_model=base_model,
+        metrics=list(dict.fromkeys(row["metric"] for row in rows)) or None, eval_results=evaluations or None,
+        model_name=title if evaluations else None,
+    )
+    filled = ModelCard.from_template(
+        card, template_str=template + _RESULTS, title=title, rows=rows, gaps=any(row["gap"] is not None for row in rows), method=method,
+        task=task, **facts)
+    return str(filled)
+
+
+def _rows(metrics: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The metrics that are one finite number: name, value, split and gap (None where not known)."""
+    if isinstance(metrics, Mapping):
+        metrics = [
+            {"metric": name, **(entry if isinstance(entry, Mapping) else {"value": entry})}
+            for name, entry in metrics.items()
+        ]
+    return [
+        {"metric": str(entry["metric"]), "value": entry["value"], "split": entry.get("split"), "gap": entry.get("gap")}
+        for entry in metrics
+        if isinstance(entry.get("value"), int | float) and math.isfinite(entry["value"])
+    ]
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary neighbour to fill; it becomes `folder` only when the block ends without an error.
+
+    Raises:
+        InputError: when the folder is there already and is not empty.
+    """
+    folder = folder.absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists already and is not an empty folder; choose another, or remove it first.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        _as_readable_as_others(temporary)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _as_readable_as_others(folder: Path) -> None:
+    """Safetensors writes files that nobody but their owner may read; a folder to be shared has the rights of any new file."""
+    probe = folder / ".rights"
+    probe.touch()
+    rights = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(rights)
+
+
+def only_whole(backbone: Any, form: str) -> None:
+    """Refuse the forms that only text-to-image models have.
+
+    Raises:
+        InputError: for another form than `model`.
+    """
+    if form != "model":
+        raise InputError(f"a {type(backbone).__name__} is exported whole; --{form} is for text-to-image models.")
+
+
+def hub_id(model: str) -> str | None:
+    """The model's name, where it is one on the hub."""
+    return model if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not Path(model).exists() else None

@@ -1,0 +1,276 @@
+"""Writing diffusion models as people share them: a diffusers folder, the edited tensors alone, or low-rank adapters; with a model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mu.backbones.diffusion.class_conditional import ClassConditionalDiffusion
+from mu.backbones.diffusion.text_to_image import TextToImage
+from mu.backbones.export.base import Form, export
+from mu.backbones.export.card import hub_id, model_card, new_folder, only_whole
+from mu.utils.errors import InputError
+from mu.utils.files import save_tensors, write_json, write_text
+from mu.utils.spec import arguments_of
+from mu.utils.version import __version__
+
+CARD = """---
+{{ card_data }}
+---
+
+# {{ title }}
+
+{{ what }}{% if method %}, unlearned by `{{ method }}`{% endif %}{% if task %} on the task `{{ task }}`{% endif %}\
+{% if concept %} (forgotten: {{ concept }}){% endif %}. Written by mu {{ version }}.
+
+{{ about }}
+
+## Use
+
+```python
+{{ usage }}
+```
+"""
+_WHOLE = """from diffusers import StableDiffusionPipeline
+
+pipeline = StableDiffusionPipeline.from_pretrained("FOLDER")
+image = pipeline("a prompt", num_inference_steps={steps}, guidance_scale={guidance}).images[0]"""
+_EDITED = """from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+
+pipeline = StableDiffusionPipeline.from_pretrained("{base}", safety_checker=None)
+edited = load_file("FOLDER/model.safetensors")
+for part in sorted({{name.split(".")[0] for name in edited}}):
+    own = {{name.removeprefix(f"{{part}}."): value for name, value in edited.items() if name.startswith(f"{{part}}.")}}
+    assert not getattr(pipeline, part).load_state_dict(own, strict=False).unexpected_keys
+
+# or, with mu, which also checks that the base model is the same:
+# backbone = mu.backbones.TextToImage("{base}", weights="FOLDER")"""
+_ADAPTER = """from diffusers import StableDiffusionPipeline
+
+pipeline = StableDiffusionPipeline.from_pretrained("{base}", safety_checker=None)
+pipeline.load_lora_weights("FOLDER")"""
+_CLASSES = """from mu.backbones import ClassConditionalDiffusion
+
+model = ClassConditionalDiffusion("FOLDER")
+images = model.generate(model.labels([0, 1, 2, 3]), seeds=[0, 1, 2, 3])"""
+
+
+@export.register
+def export_text_to_image(
+    backbone: TextToImage, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
+    license: str | None = None,
+) -> Path:
+    """Write a text-to-image model: `model`, a folder for `StableDiffusionPipeline.from_pretrained`; `edited`, see `edited_tensors`, as
+    `model.safetensors`; `adapter`, its low-rank adapters, for `load_lora_weights`.
+
+    Args:
+        backbone: the served model; its adapters are folded in where the form is not `adapter`, on a copy.
+        folder: where to; new or empty.
+        form: what of the model.
+        results: `method`, `task`, `concept` and `metrics`, for the card, see `mu.backbones.export.export`.
+        title: heading of the card; the folder's name when None.
+        license: of the weights.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: when the folder is not empty, or the model has no adapters, or no original that could be read again.
+    """
+    folder, results = Path(folder), dict(results or {})
+    with new_folder(folder) as temporary:
+        about, usage = {"model": _write_pipeline, "edited": _write_edited, "adapter": _write_adapter}[form](backbone, temporary, results)
+        what = {"model": f"`{backbone.model}`", "edited": f"Tensors to be put into `{backbone.model}`",
+                "adapter": f"Adapters of `{backbone.model}`"}[form]
+        write_text(temporary / "README.md", _card(
+            results, title or folder.name, license, kind="text-to-image", base_model=hub_id(backbone.model), what=what, about=about,
+            usage=usage))
+    return folder
+
+
+@export.register
+def export_class_conditional(
+    backbone: ClassConditionalDiffusion, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None,
+    title: str | None = None, license: str | None = None,
+) -> Path:
+    """Write a class-conditional model: `unet/` and `scheduler/` as diffusers saves them, which `model` of the backbone reads.
+
+    Args:
+        backbone: the served model.
+        folder: where to; new or empty.
+        form: `model`.
+        results: for the card, see `mu.backbones.export.export`.
+        title: heading of the card; the folder's name when None.
+        license: of the weights.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: when the folder is not empty, or for another form.
+    """
+    from diffusers import DDPMScheduler
+
+    only_whole(backbone, form)
+    folder, network = Path(folder), backbone.unet
+    channels, height, width = backbone.sample_shape
+    with new_folder(folder) as temporary:
+        network.save_pretrained(temporary / "unet")  # type: ignore[operator]
+        scheduler: Any = DDPMScheduler.from_config({**backbone.scheduler_config, "prediction_type": backbone.prediction_type})
+        scheduler.save_pretrained(temporary / "scheduler")
+        _forget_paths(temporary)
+        write_text(temporary / "README.md", _card(
+            dict(results or {}), title or folder.name, license, kind="unconditional-image-generation",
+            what=f"A denoiser of {channels} × {height} × {width} images of {backbone.num_classes} classes",
+            about=f"`unet/` is a `UNet2DModel` of diffusers, `scheduler/` its noise schedule. Pixels are scaled to [−1, 1]; class label "
+                  f"{backbone.num_classes} says nothing (the null label of classifier-free guidance).\n\n{_drawn(backbone)}",
+            usage=_CLASSES))
+    return folder
+
+
+# ---- what is written --------------------------------------------------------------------------------------------------------------
+
+
+def _write_pipeline(backbone: TextToImage, folder: Path, results: Mapping[str, Any]) -> tuple[str, str]:
+    write_pipeline(merged(backbone), folder)
+    own = backbone.sampler
+    return (f"A complete pipeline without a safety checker.\n\n{_drawn(backbone)}",
+            _WHOLE.format(steps=own.steps, guidance=own.guidance))
+
+
+def write_pipeline(backbone: TextToImage, folder: Path, scheduler: Any = None) -> None:
+    """Save every component into a folder.
+
+    Args:
+        backbone: without adapters.
+        folder: there already.
+        scheduler: of diffusers; the one that the backbone's sampler is when None.
+    """
+    pipeline = backbone.pipeline()
+    if scheduler is not None:
+        pipeline.register_modules(scheduler=scheduler)
+    pipeline.save_pretrained(folder)
+    _forget_paths(folder)
+
+
+def _write_edited(backbone: TextToImage, folder: Path, results: Mapping[str, Any]) -> tuple[str, str]:
+    base = original(backbone)
+    tensors = edited_tensors(merged(backbone), base)
+    save_tensors(folder / "model.safetensors", tensors, _metadata(backbone, base, results))
+    about = (f"Only the {len(tensors)} tensors that differ from the base model's (trained part: `{backbone.part}`), by their names within "
+             f"`mu.backbones.TextToImage`: the component, then its own name in diffusers or transformers. The file's metadata name the "
+             f"base model and a hash of its weights.\n\n{_drawn(backbone)}")
+    known = not backbone.model.startswith("embedded:")
+    return about, _EDITED.format(base=backbone.model) if known else (
+        f'from mu.backbones import TextToImage\n\nbackbone = TextToImage("{backbone.model}", weights="FOLDER")')
+
+
+def _write_adapter(backbone: TextToImage, folder: Path, results: Mapping[str, Any]) -> tuple[str, str]:
+    from diffusers import StableDiffusionPipeline
+    from peft import get_peft_model_state_dict
+
+    if backbone.lora is None:
+        raise InputError("the model has no adapters, because it has no lora; export it whole, or with --edited its edited tensors.")
+    given: dict[str, Any] = {}
+    for place in ("unet", "text_encoder"):
+        network: Any = getattr(backbone, place)
+        if getattr(network, "peft_config", None):
+            own = {name: value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(network).items()}
+            given |= {f"{place}_lora_layers": own, f"{place}_lora_adapter_metadata": _adapter_settings(network)}
+    StableDiffusionPipeline.save_lora_weights(folder, **given)
+    about = (f"Adapters of rank {backbone.lora.rank} in the layers of `{backbone.part}`, as diffusers and peft read them. Without them the "
+             f"model is the original.\n\n{_drawn(backbone)}")
+    return about, _ADAPTER.format(base=backbone.model)
+
+
+def _adapter_settings(network: Any) -> dict[str, Any]:
+    """What diffusers must know to build the adapters again (names of layers are not sets in JSON)."""
+    settings = network.peft_config["default"].to_dict()
+    kept = ("r", "lora_alpha", "lora_dropout", "target_modules", "bias", "use_rslora", "init_lora_weights")
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items() if name in kept}
+
+
+# ---- what differs from the original -----------------------------------------------------------------------------------------------
+
+
+def merged(backbone: TextToImage) -> TextToImage:
+    """The backbone with its adapters folded into the layers under them: itself where it has none, else a copy, which shares the rest."""
+    from mu.backbones.lora import merge_adapters
+
+    if backbone.lora is None:
+        return backbone
+    shared = {id(p): p for name, p in backbone.named_parameters() if ".base_layer." not in name and ".lora_" not in name}
+    twin = deepcopy(backbone, shared)
+    merge_adapters(twin)
+    return twin
+
+
+def original(backbone: TextToImage) -> TextToImage:
+    """The base model, read again by its name: without weights of a run, new weights or adapters.
+
+    Raises:
+        InputError: when the backbone was built from live components, which have changed with it.
+    """
+    arguments = arguments_of(backbone)
+    if arguments.get("pipeline") is not None:
+        raise InputError("the backbone was built from a live pipeline, so its original cannot be read again; give it a model by folder or "
+                         "hub id, or export the whole model.")
+    return type(backbone)(**{**arguments, "weights": None, "init_seed": None, "lora": None, "part": "full"})
+
+
+def edited_tensors(backbone: TextToImage, base: TextToImage) -> dict[str, Tensor]:
+    """The tensors that differ in any bit from the base model's, by their names within the backbone.
+
+    Raises:
+        InputError: when none does.
+    """
+    theirs = base.state_dict()
+    found = {name: value for name, value in backbone.state_dict().items() if not _same(value, theirs[name])}
+    if not found:
+        raise InputError(f"no tensor differs from those of {backbone.model}, so there is nothing to write.")
+    return found
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Bit for bit: unlike `torch.equal`, 0 is not −0."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    first, second = (value.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for value in (a, b))
+    return torch.equal(first, second)
+
+
+def _metadata(backbone: TextToImage, base: TextToImage, results: Mapping[str, Any]) -> dict[str, str]:
+    """Which model the tensors belong to, and what was done to it; safetensors holds text only."""
+    known = {"format": "pt", "base_model": backbone.model, "base_hash": base.base_hash(), "part": backbone.part,
+             "dtype": str(base.dtype).removeprefix("torch."), "mu": __version__,
+             **{name: results.get(name) for name in ("method", "task", "concept")}}
+    return {name: str(value) for name, value in known.items() if value}
+
+
+# ---- cards ------------------------------------------------------------------------------------------------------------------------
+
+
+def _card(results: Mapping[str, Any], title: str, license: str | None, **facts: Any) -> str:
+    return model_card(CARD, title=title, license=license, results=results, library_name="diffusers", version=__version__,
+                      concept=results.get("concept"), **facts)
+
+
+def _drawn(backbone: Any) -> str:
+    return f"Images of the results below: {backbone.sampler.describe()}."
+
+
+
+
+def _forget_paths(folder: Path) -> None:
+    """Take out of the configurations where on this machine the components came from."""
+    for file in folder.rglob("config.json"):
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if "_name_or_path" in config:
+            write_json(file, {name: value for name, value in config.items() if name != "_name_or_path"})

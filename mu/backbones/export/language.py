@@ -1,0 +1,135 @@
+"""Writing causal language models as people share them: a transformers folder, or a PEFT adapter; with a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mu.backbones.export.base import Form, export
+from mu.backbones.export.card import hub_id, model_card, new_folder
+from mu.backbones.language.causal_lm import CausalLM
+from mu.backbones.language.two_models import TwoModels
+from mu.backbones.lora import _PREFIX, base_hash
+from mu.utils.errors import InputError
+from mu.utils.files import read_json, save_tensors, write_json, write_text
+from mu.utils.version import __version__
+
+CARD = """---
+{{ card_data }}
+---
+
+# {{ title }}
+
+{{ what }}{% if method %}, unlearned by `{{ method }}`{% endif %}{% if task %} on the task `{{ task }}`{% endif %}. \
+Written by mu {{ version }}.
+
+{{ about }}
+
+## Use
+
+```python
+{{ usage }}
+```
+"""
+_WHOLE = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")"""
+_ADAPTER = """from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "FOLDER")"""
+
+
+@export.register
+def export_causal_lm(
+    backbone: CausalLM, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
+    license: str | None = None,
+) -> Path:
+    """Write a language model: `model`, a folder with weights and tokenizer for `from_pretrained`; `adapter`, its low-rank adapters for
+    `PeftModel.from_pretrained`.
+
+    Args:
+        backbone: the served model; its adapters are folded in where the form is `model`, on a copy.
+        folder: where to; new or empty.
+        form: what of the model.
+        results: `method`, `task` and `metrics`, for the card, see `mu.backbones.export.export`.
+        title: heading of the card; the folder's name when None.
+        license: of the weights.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: when the folder is not empty, the model has no adapters, or for another form.
+    """
+    if form not in ("model", "adapter"):
+        raise InputError(f"a language model is exported whole or as an adapter, not as --{form}.")
+    if form == "adapter" and backbone.lora is None:
+        raise InputError("the model has no adapters, because it has no lora; export it whole.")
+    folder, results = Path(folder), dict(results or {})
+    with new_folder(folder) as temporary:
+        if form == "model":
+            _merged(backbone).save_pretrained(temporary)  # type: ignore[operator]
+            backbone.tokenizer.save_pretrained(temporary)
+            _forget_paths(temporary)
+            what, about, usage = f"`{backbone.model}`", "Complete weights, with the tokenizer.", _WHOLE
+        else:
+            _write_adapter(backbone, temporary)
+            what, usage = f"Adapters of `{backbone.model}`", _ADAPTER.format(base=backbone.model)
+            about = f"Low-rank adapters as PEFT reads them. Without them the model is the original, whose hash is {base_hash(backbone)}."
+        write_text(temporary / "README.md", model_card(
+            CARD, title=title or folder.name, license=license, results=results, kind="text-generation", library_name="transformers",
+            base_model=hub_id(backbone.model), version=__version__, what=what, about=about, usage=usage))
+    return folder
+
+
+@export.register
+def export_two_models(
+    backbone: TwoModels, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
+    license: str | None = None,
+) -> Path:
+    """Refuse: no folder that transformers reads can hold two models."""
+    raise InputError(f"{type(backbone).__name__} answers by two models at once, which no transformers folder can hold; load the run with "
+                     "mu.load(...).served().")
+
+
+def _write_adapter(backbone: CausalLM, folder: Path) -> None:
+    from peft import get_peft_model_state_dict
+
+    network: Any = backbone.network
+    tensors = {_PREFIX + name: value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(network).items()}
+    save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
+    settings = network.peft_config["default"].to_dict()
+    plain = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
+    write_json(folder / "adapter_config.json", {
+        **plain, "task_type": "CAUSAL_LM", "peft_type": "LORA", "base_model_name_or_path": backbone.model,
+        "mu_base_hash": base_hash(backbone), "inference_mode": True})
+
+
+def _merged(backbone: CausalLM) -> nn.Module:
+    """The network with its adapters folded into the layers under them: itself where it has none, else a copy."""
+    from mu.backbones.lora import merge_adapters
+
+    if backbone.lora is None:
+        return backbone.network
+    twin = deepcopy(backbone)
+    merge_adapters(twin)
+    plain: Any = twin.network
+    if hasattr(plain, "peft_config"):
+        del plain.peft_config
+    if hasattr(plain, "_hf_peft_config_loaded"):
+        plain._hf_peft_config_loaded = False
+    return plain
+
+
+def _forget_paths(folder: Path) -> None:
+    """Take out of the configurations where on this machine the model came from."""
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            config = read_json(folder / name)
+            write_json(folder / name, {key: value for key, value in config.items() if key not in ("_name_or_path", "name_or_path")})

@@ -1,0 +1,213 @@
+"""Two language models that answer as one: their logits are combined at every position."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Sequence
+from copy import deepcopy
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from mu.backbones.language.causal_lm import CausalLM, left_padded
+from mu.backbones.language.sampling import Sampling
+from mu.backbones.lora import LoRA
+from mu.data.batch import Batch
+from mu.functional.tokens import generic_logits, logit_difference
+from mu.utils.errors import InputError
+
+
+class TwoModels(CausalLM):
+    """Base of these: what only one model can say (tokenizer, hidden states), the first says.
+
+    Args:
+        base: the model that is asked.
+        other: the model that changes its answer; of the same vocabulary.
+    """
+
+    def __init__(self, base: CausalLM, other: CausalLM) -> None:
+        nn.Module.__init__(self)  # there is no network of its own
+        if base.vocabulary != other.vocabulary:
+            raise InputError(f"two models of {base.vocabulary} and {other.vocabulary} tokens cannot answer as one; take two of the same "
+                             "family.")
+        self.base, self.other = base, other
+        self.model, self.part, self.lora = base.model, base.part, None
+        self.divergence_mask, self.weights_metadata = base.divergence_mask, base.weights_metadata
+
+    @abstractmethod
+    def combined(self, base: Tensor, other: Tensor) -> Tensor:
+        """Logits `[..., V]` of both models' logits."""
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Combined logits `[B, L, V]`."""
+        return self.combined(self.base.predict(batch), self.other.predict(batch))
+
+    # ---- generation ---------------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(self, ids: Sequence[Sequence[int]], max_new_tokens: int = 200, stop: Sequence[str] = (), batch_size: int = 32,
+                 sampling: Sampling | None = None) -> list[str]:
+        """As CausalLM.generate, each model with a cache of its own."""
+        order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
+        found = [""] * len(ids)
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            choose = None if sampling is None else functools.partial(_drawn, sampling, places)
+            rows = self._continued([ids[place] for place in places], max_new_tokens, stop, choose)
+            for place, row in zip(places, rows, strict=True):
+                found[place] = self.finished(row, stop)
+        return found
+
+    def _continued(self, ids: list[Sequence[int]], max_new_tokens: int, stop: Sequence[str],
+                   choose: Callable[[Tensor, int], Tensor] | None = None) -> list[list[int]]:
+        """Generated token ids of a batch of prompts, the likeliest where none are chosen; rows that have ended go on until all have."""
+        eos = self.tokenizer.eos_token_id
+        tokens, mask = left_padded(ids, eos, next(self.parameters()).device)
+        speakers = [_speaker(model, tokens, mask) for model in (self.base, self.other)]
+        made: list[list[int]] = [[] for _ in ids]
+        ended = [False] * len(ids)
+        said = [next(speaker) for speaker in speakers]
+        for number in range(max_new_tokens):
+            logits = self.combined(*said)
+            token = logits.argmax(-1) if choose is None else choose(logits, number)
+            for row, one in enumerate(token.tolist()):
+                if not ended[row]:
+                    made[row].append(one)
+                    ended[row] = one == eos or (bool(stop) and any(mark in self.tokenizer.decode(made[row]) for mark in stop))
+            if all(ended) or number + 1 == max_new_tokens:
+                break
+            said = [speaker.send(token) for speaker in speakers]
+        return made
+
+    # ---- as the base does ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base's."""
+        return self.base.tokenizer
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the base's weights."""
+        return self.base.dtype
+
+    @property
+    def vocabulary(self) -> int:
+        """V of both."""
+        return self.base.vocabulary
+
+    @property
+    def context(self) -> int | None:
+        """The base's."""
+        return self.base.context
+
+    @property
+    def layers(self) -> int:
+        """The base's."""
+        return self.base.layers
+
+    def hidden(self, batch: Batch, layer: int) -> Tensor:
+        """Of the base, which holds all that the answer is made from but for the other model's logits."""
+        return self.base.hidden(batch, layer)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A composition of copies."""
+        return super(CausalLM, self).__deepcopy__(memo)
+
+    def fresh(self, seed: int) -> Self:
+        """Both models with new weights."""
+        raise InputError(f"{type(self).__name__} is made of two trained models and has no architecture of its own to begin anew; take its "
+                         "base.")
+
+
+def _drawn(sampling: Sampling, places: Sequence[int], logits: Tensor, position: int) -> Tensor:
+    return sampling.noisy(logits, places, position).argmax(-1)
+
+
+class LogitDifference(TwoModels):
+    """ULD's answer, `z_base + weight z_assistant` (Ji et al., NeurIPS 2024, arXiv 2406.08607); see `mu.functional.tokens.logit_difference`.
+
+    Args:
+        base: the original.
+        assistant: remembers what is to be forgotten, and knows nothing else.
+        weight: of the assistant's logits, negative.
+        top: τ of the relative top filter in [0, 1]; 0 switches it off.
+    """
+
+    def __init__(self, base: CausalLM, assistant: CausalLM, weight: float = -0.8, top: float = 0.01) -> None:
+        super().__init__(base, assistant)
+        if not 0 <= top <= 1:
+            raise InputError(f"top is {top}; the relative top filter takes a share of the largest probability, in [0, 1].")
+        self.weight, self.top = weight, top
+
+    def combined(self, base: Tensor, other: Tensor) -> Tensor:
+        return logit_difference(base, other, self.weight, self.top)
+
+
+class GenericLogits(TwoModels):
+    """WHP's generic prediction, `v_base − α relu(v_reinforced − v_base)` (Eldan and Russinovich, arXiv 2310.02238), at every token.
+
+    Args:
+        base: the original.
+        reinforced: the original trained further on what is to be forgotten.
+        alpha: α >= 0.
+    """
+
+    def __init__(self, base: CausalLM, reinforced: CausalLM, alpha: float = 5.0) -> None:
+        super().__init__(base, reinforced)
+        if alpha < 0:
+            raise InputError(f"alpha is {alpha}; below 0, what was reinforced would be said all the more.")
+        self.alpha = alpha
+
+    def combined(self, base: Tensor, other: Tensor) -> Tensor:
+        return generic_logits(base, other, self.alpha)
+
+
+def _speaker(model: CausalLM, tokens: Tensor, mask: Tensor) -> Generator[Tensor, Tensor, None]:
+    """Yields the logits `[B, V]` of the next token, and is sent the token `[B]` that was chosen; keeps the model's cache."""
+    network: Any = model.network
+    known = inspect.signature(network.forward).parameters
+    last = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+    places, cache = (mask.cumsum(1) - 1).clamp_min(0), None
+    while True:
+        given = {"position_ids": places} if "position_ids" in known else {}
+        output = network(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **given, **last)
+        cache = output.past_key_values
+        chosen = yield output.logits[:, -1]
+        tokens = chosen[:, None]
+        mask, places = torch.cat([mask, torch.ones_like(tokens)], 1), places[:, -1:] + 1
+
+
+def first_layers(model: CausalLM, count: int, lora: LoRA) -> CausalLM:
+    """A model of the first `count` decoder layers of another, with its embeddings, final norm and output matrix, and adapters in it.
+
+    It shares all weights with the other model, so it costs the adapters alone; only these are trained.
+
+    Args:
+        model: without adapters of its own.
+        count: at least 1, at most all layers.
+        lora: put into all linear layers but the output matrix.
+
+    Raises:
+        InputError: when the model has adapters, or not so many layers.
+    """
+    if model.lora is not None:
+        raise InputError("an assistant is made from a model without adapters; merge them into the model, and leave out its lora.")
+    if not 1 <= count <= model.layers:
+        raise InputError(f"an assistant of {count} layers cannot be made from a model of {model.layers}.")
+    twin = deepcopy(model, {id(p): p for p in model.parameters()})
+    short: Any = twin.network
+    kept = twin.decoder_layers[:count]
+    base, name = twin._stack
+    setattr(base, name, kept)
+    for config in {id(each): each for each in (short.config, base.config)}.values():
+        config.num_hidden_layers = count
+        if getattr(config, "layer_types", None) is not None:
+            config.layer_types = config.layer_types[:count]
+    outputs = {id(p) for p in short.get_output_embeddings().parameters()}
+    twin.lora = lora
+    lora.inject(short, [name for name, p in short.named_parameters() if id(p) not in outputs])
+    return twin

@@ -1,0 +1,101 @@
+"""Gaps to the oracle of the same seeds, also for the original, which was tested before its oracle existed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mu.bench.report.runs import ORACLE, Run, Task
+from mu.metrics.gap import PAPERS_FOUR, average_gap
+from mu.utils.errors import InputError
+
+
+def partner(run: Run, candidates: Sequence[Run]) -> Run | None:
+    """The one of `candidates` (oracles or originals of the task) that belongs to the same repetition; None when there is none.
+
+    Runs of a study are paired by their seeds. A run from outside does not know its original's training seed: it is paired with the only
+    candidate of its split.
+
+    Raises:
+        InputError: when the pair was made on different splits.
+    """
+    same = [other for other in candidates if other.record.seeds == run.record.seeds]
+    if not same and not run.of_study:
+        same = [other for other in candidates if _split(other) == _split(run)] or list(candidates)
+    if len(same) != 1:
+        return None
+    other = same[0]
+    if _split(run) != _split(other):
+        raise InputError(f"{run.name} was made on split {_split(run)}, but the {other.method} in {other.name} on split {_split(other)}, so "
+                         "there is no gap between them; run both on one split, or report them apart.")
+    return other
+
+
+def gap_metrics(task: Task) -> list[str]:
+    """What the task's average gap is taken over: as its runs recorded, or else the papers' four if the oracle has them; or nothing.
+
+    Raises:
+        InputError: when two runs averaged over different metrics.
+    """
+    known: dict[tuple[str, ...], Run] = {}
+    for run in task.runs:
+        for result in run.record.results:
+            if result.metric == "avg_gap" and result.detail.get("metrics"):
+                known.setdefault(tuple(result.detail["metrics"]), run)
+    if len(known) > 1:
+        (one, here), (two, there) = list(known.items())[:2]
+        raise InputError(f"{here.name} averages its gap over {', '.join(one)}, but {there.name} over {', '.join(two)}; "
+                         "measure both alike, or report them apart.")
+    if known:
+        return list(next(iter(known)))
+    complete = bool(task.oracles) and all(name in run.values for run in task.oracles for name in PAPERS_FOUR)
+    return list(PAPERS_FOUR) if complete else []
+
+
+def complete(task: Task) -> list[str]:
+    """Add `avg_gap` and `gap/metric` to the values of runs that have none: oracle (0), original, and methods without RetrainGap.
+
+    Returns:
+        Notes on gaps that could not be taken.
+
+    Raises:
+        InputError: when a run and its oracle were made on different splits or by different recipes.
+    """
+    metrics, notes = gap_metrics(task), []
+    for run in task.runs:
+        oracle = run if run.method == ORACLE else partner(run, task.oracles)
+        if "avg_gap" in run.values or oracle is None or not metrics:
+            continue
+        if any(name not in run.values or name not in oracle.values for name in metrics):
+            continue
+        if not _same_recipe(run, oracle, _unchecked(task)):
+            notes.append(f"{task.name}: no gap for {run.name}, because it is not known by which recipe "
+                         f"{'it' if not _recipe(run) else 'its oracle'} was trained.")
+            continue
+        here, there = ({name: r.values[name] for name in metrics} for r in (run, oracle))
+        run.values |= {f"gap/{name}": abs(here[name] - there[name]) for name in metrics}
+        run.values["avg_gap"] = float(average_gap(here, there))
+    return notes
+
+
+def _split(run: Run) -> str:
+    return run.record.hashes.get("split", "")
+
+
+def _recipe(run: Run) -> str:
+    return run.record.hashes.get("recipe", "")
+
+
+def _unchecked(task: Task) -> bool:
+    """Whether whoever ran the task's methods said that recipes need not agree (RetrainGap's `recipe: unchecked`)."""
+    gaps = (result for run in task.runs for result in run.record.results if result.metric == "avg_gap")
+    return any(gap.detail.get("recipe") == "unchecked" for gap in gaps)
+
+
+def _same_recipe(run: Run, oracle: Run, unchecked: bool) -> bool:
+    mine, theirs = _recipe(run), _recipe(oracle)
+    if unchecked or run is oracle:
+        return True
+    if mine and theirs and mine != theirs:
+        raise InputError(f"{run.name} was trained by recipe {mine}, but the oracle in {oracle.name} by {theirs}, so there is no gap "
+                         "between them; retrain the oracle by the original's recipe.")
+    return bool(mine and theirs)

@@ -1,0 +1,209 @@
+"""Which runs a report is about: found on disk and put in order. Only run folders and `study.json` are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mu.metrics.results import RunRecord
+from mu.utils.errors import InputError
+from mu.utils.files import read_json
+
+ORIGINAL, ORACLE = "original", "oracle"
+SEED_NAMES = ("split", "train", "unlearn")
+_ALONE = {"Train": ORIGINAL, "UnlearningModule": ORIGINAL, "Retrain": ORACLE}
+_SERVED = "mu.UnlearningModule"
+
+
+@dataclass(eq=False)
+class Run:
+    """One run folder.
+
+    Attributes:
+        folder: where it is.
+        name: where it is, as people read it (relative to what the report was asked about).
+        record: its results.json.
+        values: number by metric; starts as what the run measured, gaps to the oracle are added.
+    """
+
+    folder: Path
+    name: str
+    record: RunRecord
+    values: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.values = {result.metric: result.value for result in self.record.results}
+        if set(self.record.seconds) - {"evaluation"}:  # every run has its stages, with or without the suite that reports them
+            self.values.setdefault("seconds", self.record.unlearning_seconds)
+        elif self.record.seconds:  # a model that was only evaluated took no time that could be compared
+            self.values.pop("seconds", None)
+
+    @property
+    def method(self) -> str:
+        """Its name in tables. Outside a study a run is named by its class, so the reference models are known by theirs."""
+        return self.record.method if self.of_study else _ALONE.get(self.record.method, self.record.method)
+
+    @property
+    def of_study(self) -> bool:
+        """Whether `mu bench` ran it: only a study knows the seed that the original was trained with."""
+        return "train" in self.record.seeds
+
+    @property
+    def given(self) -> bool:
+        """Whether it measured a model as it stands, which no method trained."""
+        return self.record.facts.get("method_class") == _SERVED
+
+    @property
+    def label(self) -> str:
+        """Its seeds: `seed3` when all are equal."""
+        known = [str(self.record.seeds[name]) for name in SEED_NAMES if name in self.record.seeds]
+        return "seed" + (known[0] if len(set(known)) == 1 else "-".join(known))
+
+    @property
+    def finished(self) -> float:
+        """When results.json was written, in seconds since the epoch."""
+        return (self.folder / "results.json").stat().st_mtime
+
+
+@dataclass
+class Task:
+    """The runs of one task: method name to runs, original and oracle first, then the methods in the study's order."""
+
+    name: str
+    methods: dict[str, list[Run]]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of them."""
+        return [run for runs in self.methods.values() for run in runs]
+
+    @property
+    def oracles(self) -> list[Run]:
+        """The runs that retrained without the forget set."""
+        return self.methods.get(ORACLE, [])
+
+    @property
+    def originals(self) -> list[Run]:
+        """The runs that measured the untouched model."""
+        return self.methods.get(ORIGINAL, [])
+
+
+@dataclass
+class Collection:
+    """Everything that a report shows.
+
+    Attributes:
+        title: of the study, or the folder's name.
+        commands: how the runs were made.
+        tasks: in the study's order.
+        failed: `run` and `reason` of each run that failed.
+        notes: what a reader must know (runs left out, gaps that could not be taken).
+    """
+
+    title: str = ""
+    commands: list[str] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs of all tasks."""
+        return [run for task in self.tasks for run in task.runs]
+
+    @property
+    def date(self) -> str:
+        """When the newest run finished, UTC."""
+        if not self.runs:
+            return ""
+        return datetime.fromtimestamp(max(run.finished for run in self.runs), UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def collect(folders: Iterable[Path]) -> Collection:
+    """Find the runs below some folders.
+
+    A folder with `study.json` gives the runs that are listed there and no stale ones; any other folder gives every run folder below it.
+    Where two runs have the same task, method and seeds, the newer one counts and the other is noted.
+
+    Raises:
+        InputError: when a folder does not exist or nothing was run.
+    """
+    folders = list(folders)
+    studies: list[dict[str, Any]] = []
+    found = Collection()
+    runs: list[Run] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder}; name a study's folder, or one that holds run folders.")
+        for kind, path in _walk(folder, found.notes):
+            if kind == "study":
+                studies.append(_study(path, runs, found))
+            else:
+                name = path.relative_to(folder).as_posix() if path != folder else folder.name
+                runs.append(Run(path, name, RunRecord.load(path)))
+    if not runs and not found.failed:
+        raise InputError(f"there is no finished run in {', '.join(map(str, folders))}; a run is finished when it has been tested.")
+    found.title = " · ".join(dict.fromkeys(s["title"] for s in studies)) or " · ".join(f.resolve().name for f in folders)
+    found.commands = list(dict.fromkeys(s["command"] for s in studies if s.get("command")))
+    found.tasks = _order(_newest(runs, found.notes), [t for s in studies for t in s["tasks"]], [m for s in studies for m in s["methods"]])
+    return found
+
+
+def _walk(folder: Path, notes: list[str]) -> Iterator[tuple[str, Path]]:
+    if (folder / "study.json").is_file():
+        yield "study", folder
+    elif (folder / "results.json").is_file():
+        yield "run", folder
+    else:
+        for child in sorted(folder.iterdir()):
+            if not child.is_dir() or child.name.startswith("."):
+                continue
+            if child.name == "search" and any(child.rglob("results.json")):  # trials of a search are no results
+                notes.append(f"The trials of a search in {child.name}/ are not part of the tables; name that folder to see them.")
+                continue
+            yield from _walk(child, notes)
+
+
+def _study(folder: Path, runs: list[Run], found: Collection) -> dict[str, Any]:
+    file = folder / "study.json"
+    index = read_json(file)
+    try:
+        for name, place in index["runs"].items():
+            if (folder / place / "results.json").is_file():
+                runs.append(Run(folder / place, place, RunRecord.load(folder / place)))
+            else:
+                found.failed.append({"run": name, "reason": f"its folder {place} holds no results.json"})
+        found.failed += [{"run": str(f["run"]), "reason": str(f["reason"])} for f in index["failed"]]
+        return {"title": index["title"] or index["name"], "command": index["command"], "tasks": index["tasks"], "methods": index["methods"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} was not written by this version of mu bench (it lacks {error}).") from error
+
+
+def _newest(runs: Iterable[Run], notes: list[str]) -> list[Run]:
+    kept: dict[tuple[Any, ...], Run] = {}
+    older: list[str] = []
+    for run in sorted(runs, key=lambda run: run.finished):
+        key = (run.record.task, run.method, tuple(sorted(run.record.seeds.items())))
+        twin = kept.get(key)
+        if twin is not None and twin.folder.resolve() != run.folder.resolve():
+            older.append(twin.name)
+        kept[key] = run
+    if older:
+        notes.append(f"Left out, because a newer run has the same task, method and seeds: {', '.join(sorted(older))}.")
+    return list(kept.values())
+
+
+def _order(runs: Iterable[Run], tasks: list[str], methods: list[str]) -> list[Task]:
+    """Tasks and methods as the studies list them; what they do not list follows by name. Runs by seeds."""
+    runs = sorted(runs, key=lambda run: (run.record.task, run.method, [run.record.seeds.get(name, -1) for name in SEED_NAMES]))
+    ranks = {name: rank for rank, name in enumerate(dict.fromkeys([ORIGINAL, ORACLE, *methods, *(run.method for run in runs)]))}
+    ordered = []
+    for task in dict.fromkeys([*tasks, *(run.record.task for run in runs)]):
+        mine = [run for run in runs if run.record.task == task]
+        names = sorted({run.method for run in mine}, key=ranks.__getitem__)
+        if mine:
+            ordered.append(Task(task, {name: [run for run in mine if run.method == name] for name in names}))
+    return ordered

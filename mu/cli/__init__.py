@@ -1,0 +1,1 @@
+"""The command line: `mu fit | test | bench | report | export | import | list | show`."""

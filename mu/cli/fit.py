@@ -1,0 +1,52 @@
+"""`mu fit`, `validate`, `test`, `predict`: what is found out before torch is imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mu.cli import config_files as configs
+from mu.cli import run_folder
+from mu.cli.class_checks import refuse_unknown
+from mu.cli.options import Options, take
+from mu.utils.errors import InputError
+
+
+def run(command: str, words: list[str]) -> int:
+    """Run one of Lightning's four commands.
+
+    Args:
+        command: `fit`, `validate`, `test` or `predict`.
+        words: what follows it.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: for whatever the user gave that cannot be used.
+    """
+    from mu.config.plugins import working_directory
+    from mu.utils.quiet import quiet
+
+    options = take(words)
+    if options.resume and command != "fit":
+        raise InputError(f"--resume belongs to mu fit; mu {command} --run RUN takes the run's last checkpoint by itself.")
+    if options.resume and not options.run:
+        raise InputError("--resume needs the run folder that is to be continued: mu fit --run RUN --resume.")
+    base = _base(command, options)
+    config = configs.over_recorded(base or {}, options.files, options.chosen)
+    refuse_unknown(config)
+    with quiet(), working_directory():
+        from mu.cli.lightning_cli import launch
+
+        return launch(command, options, config)
+
+
+def _base(command: str, options: Options) -> dict[str, Any] | None:
+    """The configuration of the run that is continued or evaluated, where the files alone do not make a whole one."""
+    checkpoint = options.value("--ckpt_path")
+    folder = options.run or (run_folder.of_checkpoint(checkpoint) if checkpoint else None)
+    if not folder or (command == "fit" and not options.resume and checkpoint is None):
+        return None
+    said = configs.merged(options.files)
+    whole = all("class_path" in configs.section(said, key) or key in options.chosen for key in ("model", "data"))
+    return None if whole else run_folder.recorded_config(folder)

@@ -1,0 +1,179 @@
+"""The command line of `mu`: the first word is looked at before anything heavy is imported."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mu.utils.distributed import rank_of_process
+from mu.utils.errors import InputError, RunError
+
+COMMANDS = {
+    "fit": "train an original, retrain an oracle, or unlearn",
+    "validate": "the splits' scores, without suites",
+    "test": "measure with suites; writes results.json into the run folder",
+    "predict": "write the model's prediction of every sample",
+    "bench": "run a study: tasks x methods x seeds, measured against the oracle",
+    "report": "tables from run folders",
+    "export": "write a run's model as people share it",
+    "import": "turn a CompVis checkpoint into a diffusers folder",
+    "list": "methods, tasks, backbones, suites, attacks or masks",
+    "show": "one method: equation, arguments, defaults, presets",
+}
+
+_HELP = """usage: mu COMMAND ...
+
+Machine unlearning on PyTorch Lightning, measured against retraining.
+
+{commands}
+
+  mu fit -c configs/task/digits_random.yaml -c configs/method/salun.yaml --model.backbone.weights runs/original --run runs/salun
+  mu test --run runs/salun -c configs/suite/classification.yaml
+
+mu COMMAND --help says more; mu --version; --debug shows the traceback of an error."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the words after `mu`; those of this process when None.
+
+    Returns:
+        The exit code: 0, 1 when a run failed, 2 for input that cannot be used, 130 when interrupted.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        with _as_if_typed(None if argv is None else argv):
+            return _dispatch(words, debug)
+    except SystemExit as stop:  # argparse and --help end like this
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
+    except KeyboardInterrupt as stop:
+        if not rank_of_process():
+            print(f"mu: interrupted{f'; {stop}' if str(stop) else ''}.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `mu list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _report(error, debug)
+
+
+def _dispatch(words: list[str], debug: bool) -> int:
+    command, rest = (words[0], words[1:]) if words else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(_HELP.format(commands="\n".join(f"  mu {name:<9} {what}" for name, what in COMMANDS.items())))
+        return 0
+    if command in ("-V", "--version"):
+        from mu import __version__
+
+        print(f"mu {__version__}")
+        return 0
+    if command not in COMMANDS:
+        raise InputError(_unknown(command))
+    if command in ("fit", "validate", "test", "predict"):
+        from mu.cli.fit import run
+
+        return run(command, rest)
+    if command == "bench":
+        with _working_directory_importable():
+            from mu.cli.bench import main as bench
+
+            return bench([*rest, "--debug"] if debug else rest)
+    if command == "report":
+        from mu.cli.report import main as report
+
+        return report(rest)
+    if command == "export":
+        with _working_directory_importable():
+            from mu.cli.export import main as export
+
+            return export(rest)
+    if command == "import":
+        from mu.cli.import_model import main as importing
+
+        return importing(rest)
+    with _without_collector():
+        if command == "list":
+            from mu.cli.list import main as listing
+
+            return listing(rest)
+        from mu.cli.show import main as show
+
+        return show(rest)
+
+
+def _unknown(command: str) -> str:
+    if command.startswith("-"):
+        return f"the first word is a command ({', '.join(COMMANDS)}), not {command!r}; write for example mu fit {command} ..."
+    import difflib
+
+    close = difflib.get_close_matches(command, COMMANDS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}."
+    return f"there is no command {command!r}; {hint}"
+
+
+def _report(error: Exception, debug: bool) -> int:
+    """Print an error as one sentence; the exit code."""
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    code = 2 if isinstance(error, InputError) else 1
+    if rank_of_process():  # rank zero speaks for all; what another rank alone has met is seen with --debug
+        return code
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, InputError | RunError):
+        sentence = f"{type(error).__name__}: {sentence}"
+    if code == 1 and not debug:
+        sentence = f"{sentence.rstrip('.')}; run again with --debug for the traceback."
+    print(f"mu: {sentence}", file=sys.stderr)
+    return code
+
+
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Parsed sources are many small objects that all stay; looking through them for garbage takes a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@contextmanager
+def _working_directory_importable() -> Iterator[None]:
+    """A user's one-file method is found; see `mu.config.plugins`."""
+    from mu.config.plugins import working_directory
+
+    with working_directory():
+        yield
+
+
+@contextmanager
+def _as_if_typed(argv: list[str] | None) -> Iterator[None]:
+    """Lightning starts further ranks with `sys.argv`, so inside a call from Python that must hold this command."""
+    if argv is None:
+        yield
+        return
+    start = sys.modules["__main__"]
+    kept, spec = sys.argv, getattr(start, "__spec__", None)
+    sys.argv, start.__spec__ = [os.path.abspath(__file__), *argv], None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.argv, start.__spec__ = kept, spec  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of this file, or the working directory, whose tasks.py would hide ours
+    sys.exit(main())

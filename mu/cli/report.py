@@ -1,0 +1,27 @@
+"""`mu report`: pages and tables from run folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mu.bench.report import write_runs
+from mu.cli.parser import Parser
+from mu.utils.errors import InputError
+
+
+def main(argv: list[str]) -> int:
+    """The command; returns its exit code.
+
+    Raises:
+        InputError: as `write`; or when several folders are given without a place to write to.
+    """
+    from rich.console import Console
+
+    parser = Parser(prog="mu report", description="Tables and a page from run folders.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="a study's folder, a run folder, or a folder that holds some")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: RUNS, if it is one folder)")
+    given = parser.parse_args(argv)
+    if given.output is None and len(given.runs) > 1:
+        raise InputError("mu report needs --output DIR when it reports several folders.")
+    write_runs(given.runs, given.output or given.runs[0], Console())
+    return 0

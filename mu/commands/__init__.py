@@ -1,1 +1,0 @@
-"""What each command of `mu` does; nothing here imports torch before it must."""

@@ -1,0 +1,1 @@
+"""Components from plain configuration: classes, plugins, merging."""

@@ -1,0 +1,10 @@
+from .checkpoint import load as load
+from .edit import Assign as Assign
+from .edit import Edit as Edit
+from .lr import Cosine as Cosine
+from .lr import LRSchedule as LRSchedule
+from .lr import OneCycle as OneCycle
+from .lr import Steps as Steps
+from .masks import WeightMask as WeightMask
+from .module import UnlearningModule as UnlearningModule
+from .substitutes import Substitute as Substitute

@@ -1,0 +1,88 @@
+"""Loading a run: the module, built again from what its checkpoint says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mu.utils.errors import InputError
+from mu.utils.spec import build, find_class, is_live, may_build
+
+if TYPE_CHECKING:
+    from mu.core.module import UnlearningModule
+
+_TRAINING_ONLY = ("optimizer", "scheduler")
+"""Arguments that are left to their defaults where no file could hold them, because what is loaded is not trained."""
+
+
+def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> UnlearningModule:
+    """Build the module that a checkpoint holds, with its weights.
+
+    Args:
+        path: a checkpoint file, or a run folder (its `checkpoints/last.ckpt`).
+        allow: further classes that may be instantiated (a method's own helper objects).
+        live: arguments of the method that no file can hold, by name (`backbone=Classifier(network=...)`).
+
+    Returns:
+        The UnlearningModule in eval mode; `.served()` is the unlearned backbone.
+
+    Raises:
+        InputError: no checkpoint, not one of ours, or one that does not fit.
+    """
+    from mu.core.module import UnlearningModule
+    from mu.utils.weights import read_checkpoint
+
+    file = find_checkpoint(path)
+    checkpoint = read_checkpoint(file)
+    record = checkpoint.get("mu")
+    if not isinstance(record, dict) or "spec" not in record:
+        raise InputError(f"{file} is not a checkpoint written by mu; load its weights with Classifier(weights=...).")
+    spec = record["spec"]
+    stored = {name: value for name, value in spec["init_args"].items() if not (name in _TRAINING_ONLY and is_live(value))}
+    arguments = {**{name: _without_weights(value) for name, value in stored.items()}, **live}
+    module = build({**spec, "init_args": {k: v for k, v in arguments.items() if k not in live}}, allow) if not live else _with_live(
+        spec["class_path"], arguments, live, allow)
+    if not isinstance(module, UnlearningModule):
+        raise InputError(f"{spec['class_path']} is not an UnlearningModule.")
+    module.serves_only = True  # no reference: the original is not at hand, and serving does not ask for it
+    module.configure_model()
+    module.load_state_dict(checkpoint["state_dict"])
+    module.original_hash = record["original_hash"]
+    module.served().eval()
+    return module.eval()
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint file that `path` names."""
+    path = Path(path)
+    if path.is_dir():
+        for candidate in (path / "checkpoints" / "last.ckpt", path / "last.ckpt"):
+            if candidate.is_file():
+                return candidate
+        raise InputError(f"{path} holds no checkpoints/last.ckpt; give a run folder of a finished fit, or a .ckpt file.")
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint {path}.")
+    return path
+
+
+def _without_weights(spec: Any) -> Any:
+    """Weights come from the checkpoint, so the file they once came from need not exist any more; nor within a composed backbone."""
+    from mu.backbones import Backbone
+
+    if isinstance(spec, list):
+        return [_without_weights(item) for item in spec]
+    if not isinstance(spec, dict):
+        return spec
+    spec = {name: _without_weights(value) for name, value in spec.items()}
+    cls = find_class(spec["class_path"]) if "class_path" in spec else None
+    if isinstance(cls, type) and issubclass(cls, Backbone):
+        spec["init_args"] = {name: value for name, value in spec["init_args"].items() if name not in ("weights", "pretrained")}
+    return spec
+
+
+def _with_live(path: str, arguments: dict[str, Any], live: dict[str, Any], allow: Iterable[type]) -> Any:
+    cls = find_class(path)
+    if not may_build(cls, tuple(allow)):
+        raise InputError(f"{path} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you trust it.")
+    return cls(**{name: value if name in live else build(value, allow) for name, value in arguments.items()})

@@ -1,0 +1,87 @@
+"""What Lightning's fit loop must be told, because a plan's epochs may differ in length and a run may stop anywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from mu.core.protocols import Method
+    from mu.data.plan import Schedule
+
+
+def epochs_shown(trainer: Trainer) -> int:
+    """Epochs whose batches have all been shown; one more than `current_epoch` when an epoch ends."""
+    loop: Any = trainer.fit_loop
+    return loop.epoch_progress.current.processed
+
+
+def tell_length(module: Method) -> None:
+    """Give the loop the length of the epoch that begins.
+
+    Lightning measures the loader once; where epochs differ (SCRUB), it would miss validations and schedulers, or cut an epoch short.
+    """
+    trainer = module.trainer
+    sampler = getattr(trainer.train_dataloader, "plan_sampler", None)
+    if sampler is None:
+        return
+    loop: Any = trainer.fit_loop
+    sampler.set_epoch(epochs_shown(trainer))
+    length = _limited(len(sampler), trainer.limit_train_batches)
+    if length != loop.max_batches:
+        loop.max_batches = loop._combined_loader.limits = loop._data_fetcher.length = length
+        if isinstance(trainer.val_check_interval, float):
+            trainer.val_check_batch = max(1, int(length * trainer.val_check_interval))
+
+
+def planned_steps(module: Method) -> int:
+    """Optimizer steps of the whole run, one for each batch (or for each `accumulate_grad_batches` of them); 0 if it has no end.
+
+    By the plan, whose epochs may differ in length. (Lightning's own estimate multiplies the first epoch's; and asking for it before a
+    checkpoint is restored makes a resumed run begin its epoch again.)
+    """
+    trainer, task = module.trainer, module.task
+    if task is None:
+        estimate = trainer.estimated_stepping_batches
+        return int(estimate) if estimate != float("inf") else 0
+    epochs, most = trainer.max_epochs, trainer.max_steps
+    if epochs is None or epochs < 0:
+        return max(most, 0)
+    sampler = task.plan_loader(module.schedule, module.seed, shard=module.shard).plan_sampler
+    lengths: dict[tuple[Schedule, ...], int] = {}
+    steps = 0
+    for epoch in range(epochs):
+        phases = module.schedule.phases(epoch)
+        if phases not in lengths:
+            sampler.set_epoch(epoch)
+            lengths[phases] = -(-_limited(len(sampler), trainer.limit_train_batches) // trainer.accumulate_grad_batches)
+        steps += lengths[phases]
+    return steps if most < 0 else min(steps, most)
+
+
+def _limited(batches: int, limit: int | float) -> int:
+    """Batches of an epoch under the trainer's `limit_train_batches`: a number of them, or a share."""
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def epoch_end_due(trainer: Trainer) -> bool:
+    """Whether an epoch's last batch has been shown and nothing after it (validation, the epoch's end) has begun.
+
+    From a checkpoint that is written then, Lightning goes on with the next epoch and never ends this one.
+    """
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+    return bool(batches.is_last_batch and batches.total.completed < batches.total.processed)
+
+
+def turn_epoch(module: Method) -> None:
+    """End the epoch whose end was due, and begin the next one.
+
+    Lightning calls neither hook then, and takes the old epoch for finished only if it was no longer than the batches that were shown; so
+    the loop is told that length now, and the new epoch's with its first batch.
+    """
+    loop: Any = module.trainer.fit_loop
+    module.on_train_epoch_end()
+    if not loop.done:
+        module.on_train_epoch_start()
+        loop.max_batches = min(loop.max_batches, loop.epoch_loop.batch_progress.current.ready)

@@ -1,0 +1,1 @@
+"""Gradients: summed over batches, per sample, per layer."""

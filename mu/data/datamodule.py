@@ -1,0 +1,163 @@
+"""The base of all tasks: a DataModule that gives datasets for its named splits and lets the method's plan decide the order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import Dataset
+
+from mu.data.batch import Augment, Joined, each_tensor
+from mu.data.loader import EvalLoader, PlanLoader, Untouched
+from mu.data.plan import Schedule
+from mu.data.split import Split
+from mu.utils.errors import InputError
+from mu.utils.spec import Recorded, spec_of
+
+
+class UnlearningDataModule(LightningDataModule, Recorded):
+    """Supplies the forget and retain splits, and what is held out.
+
+    A task overrides `make()`, which sets `split`, `datasets` (one for each name in `split.parts`) and, where there is one, `augmentation`.
+
+    Args:
+        batch_size: global batch size in fit; divided by the ranks.
+        forget_batch_size: global batch size of the forget part where it differs (SCRUB).
+        eval_batch_size: batch size of one rank in validate, test and predict.
+        workers: loader processes; 0 is fastest for data in memory.
+        curves: splits that are evaluated during fit.
+        evaluated: parts that a test evaluates; all when None.
+    """
+
+    provides: frozenset[str] = frozenset({"labels"})
+    """What samples have beside the inputs: `labels`, `substitute`."""
+
+    def __init__(
+        self, batch_size: int = 256, forget_batch_size: int | None = None, eval_batch_size: int = 1000, workers: int = 0,
+        curves: list[str] | None = None, evaluated: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in {"batch_size": batch_size, "forget_batch_size": forget_batch_size, "eval_batch_size": eval_batch_size}.items():
+            if size is not None and size < 1:
+                raise InputError(f"{name} is {size}; it must be at least 1.")
+        self.batch_size, self.forget_batch_size = batch_size, forget_batch_size
+        self.eval_batch_size, self.workers = eval_batch_size, workers
+        self.curves = ["forget", "retain", "validation"] if curves is None else list(curves)
+        self.evaluated = evaluated
+        self.datasets: dict[str, Dataset] = {}
+        self.augmentation: Augment | None = None
+        self._split: Split | None = None
+
+    def make(self) -> None:
+        """Read the data and set `split`, `datasets` and `augmentation`."""
+        raise TypeError(f"{type(self).__name__} does not override make().")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Called by Lightning on every rank; reads the data once."""
+        if self._split is None:
+            self.make()
+        missing = [name for name, ids in self.split.parts.items() if name not in self.datasets and len(ids)]
+        if missing:
+            raise InputError(f"{type(self).__name__} has no dataset for the split part {missing[0]!r}.")
+
+    @property
+    def split(self) -> Split:
+        """Which samples are which."""
+        if self._split is None:
+            self.setup()
+        assert self._split is not None
+        return self._split
+
+    @split.setter
+    def split(self, split: Split) -> None:
+        self._split = split
+
+    @property
+    def original_split(self) -> Split:
+        """The split whose training set the original is trained on: this one, but for protocols that reproduce a mismatch of seeds."""
+        return self.split
+
+    def recipe(self) -> dict[str, Any]:
+        """What of this task decides how a model is trained (not what is forgotten)."""
+        return {"batch_size": self.batch_size, "augmentation": spec_of(self.augmentation)}
+
+    def parts(self, reads: frozenset[str]) -> dict[str, Dataset]:
+        """The datasets of the parts that a schedule reads; `train` is forget and retain together."""
+        found = {name: self.datasets[name] for name in sorted(reads) if name in self.datasets}
+        if "train" in reads and "train" not in found:
+            found["train"] = Joined([self.datasets["forget"], self.datasets["retain"]])
+        return found
+
+    def plan_loader(self, schedule: Schedule, seed: int, *, augment: bool = True, shard: str = "rows",
+                    batch_size: int | None = None, accumulate: int = 1) -> PlanLoader:
+        """A loader that executes `schedule` on this rank; `accumulate` batches make a step of the optimizer."""
+        rank, world = self._rank_and_world()
+        sizes = {part: batch_size or self.batch_size for part in ("retain", "train")}
+        sizes["forget"] = batch_size or self.forget_batch_size or self.batch_size
+        return PlanLoader(
+            self.parts(schedule.reads()), schedule, sizes, seed, augment=self.augmentation if augment else None, rank=rank, world=world,
+            shard=shard, workers=self.workers, pin_memory=self._pin_memory(), accumulate=accumulate,
+        )
+
+    def train_dataloader(self) -> PlanLoader:
+        """The plan of the method that the trainer fits."""
+        module: Any = self._module("train_dataloader")
+        accumulate = module.trainer.accumulate_grad_batches if module.automatic_optimization else 1
+        return self.plan_loader(module.schedule, module.seed, augment=module.augment, shard=module.shard, accumulate=accumulate)
+
+    def val_dataloader(self) -> list[EvalLoader]:
+        """The splits of the curves."""
+        return self.eval_loaders([name for name in self.curves if len(self.split.parts.get(name, ()))])
+
+    def test_dataloader(self) -> list[EvalLoader]:
+        """Every part of the split, or those in `evaluated`."""
+        wanted = self.split.parts if self.evaluated is None else self.evaluated
+        unknown = [name for name in wanted if name not in self.split.parts]
+        if unknown:
+            raise InputError(f"the split has no part {unknown[0]!r} to evaluate; it has {', '.join(self.split.parts)}.")
+        return self.eval_loaders([name for name in wanted if len(self.split.parts[name])])
+
+    def predict_dataloader(self) -> list[Untouched]:
+        """Every part of the split, as in test."""
+        return [Untouched(loader) for loader in self.test_dataloader()]
+
+    def eval_loaders(self, names: list[str]) -> list[EvalLoader]:
+        """Loaders that show each named part once."""
+        rank, world = self._rank_and_world()
+        return [
+            EvalLoader(self.datasets[name], name, self.eval_batch_size, rank=rank, world=world, workers=self.workers,
+                       pin_memory=self._pin_memory())
+            for name in names
+        ]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """As Lightning's, but prompts are left alone. (Of a module's own, Lightning warns wherever there is a DataModule.)"""
+        own = super().transfer_batch_to_device
+        return each_tensor(batch, lambda value: own(value, device, dataloader_idx))
+
+    def _module(self, caller: str) -> Any:
+        if self.trainer is None or not hasattr(self.trainer.lightning_module, "schedule"):
+            raise InputError(f"{caller} needs a trainer with an UnlearningModule, whose schedule decides the order; "
+                             "use plan_loader(schedule, seed) without one.")
+        return self.trainer.lightning_module
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _pin_memory(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+
+def check_provides(task: UnlearningDataModule, needs: Mapping[str, bool], method: str) -> None:
+    """Refuse, before the first step, a method that needs what the task does not give.
+
+    Raises:
+        InputError: names the method, the task and what is missing.
+    """
+    sizes = {name: len(ids) for name, ids in task.split.parts.items()}
+    given = {name for name in ("forget", "retain") if sizes.get(name)} | set(task.provides)
+    for need, wanted in needs.items():
+        if wanted and need not in given:
+            raise InputError(f"{method} needs {need}, which {type(task).__name__} does not give; choose another task or another method.")

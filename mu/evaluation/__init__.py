@@ -1,0 +1,8 @@
+"""What suites compute with: drawn images, judges, features, scores of texts, probes.
+
+The names of `__init__.pyi` are imported on first use.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

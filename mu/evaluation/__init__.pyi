@@ -1,0 +1,10 @@
+from .images.clip import OpenCLIP as OpenCLIP
+from .images.features import ClassifierFeatures as ClassifierFeatures
+from .images.features import CLIPFeatures as CLIPFeatures
+from .images.features import Features as Features
+from .images.judges import ClassifierJudge as ClassifierJudge
+from .images.judges import CLIPZeroShot as CLIPZeroShot
+from .images.judges import Judge as Judge
+from .images.judges import NudeNetJudge as NudeNetJudge
+from .images.judges import judge as judge
+from .images.sets import ImageSet as ImageSet

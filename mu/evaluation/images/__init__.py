@@ -1,0 +1,1 @@
+"""Drawn images, their judges and features."""

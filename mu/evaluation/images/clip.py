@@ -1,0 +1,109 @@
+"""CLIP models of open_clip: embeddings of images and texts on the unit sphere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mu.utils.errors import InputError
+from mu.utils.spec import Recorded
+
+
+class OpenCLIP(Recorded):
+    """A CLIP model by its name and weights in open_clip; read when it is first used.
+
+    Args:
+        model: architecture (`ViT-B-32`, `ViT-L-14`).
+        pretrained: a tag of published weights (`openai`, `laion2b_s34b_b79k`; from the cache or by download), or a file.
+    """
+
+    def __init__(self, model: str = "ViT-B-32", pretrained: str = "openai") -> None:
+        if not pretrained:
+            raise InputError(f"CLIP {model} needs weights: a tag of published ones (openai), or a file.")
+        self.model, self.pretrained = model, pretrained
+        self._network: Any = None
+        self._tokenizer: Any = None
+        self._version = ""
+
+    @property
+    def network(self) -> Any:
+        """The model, in eval mode."""
+        if self._network is None:
+            try:
+                import open_clip
+            except ImportError as error:
+                raise InputError("CLIP needs the package open_clip_torch; install mu-unlearning[diffusion].") from error
+            if self.model not in open_clip.list_models():
+                raise InputError(f"open_clip has no model {self.model!r}; open_clip.list_models() lists those that it has.")
+            tags = open_clip.list_pretrained_tags_by_model(self.model)
+            if self.pretrained not in tags and not Path(self.pretrained).is_file():
+                raise InputError(f"{self.pretrained!r} is neither a file nor weights of {self.model} in open_clip, which has "
+                                 f"{', '.join(tags) or 'none'}.")
+            try:
+                # OpenAI's own weights were trained with another activation than the architecture's default
+                made: Any = open_clip.create_model(self.model, pretrained=self.pretrained, force_quick_gelu=self.pretrained == "openai")
+            except Exception as error:  # of many kinds: a failed download, a file of another model
+                raise InputError(f"the weights {self.pretrained} of CLIP {self.model} cannot be read ({str(error).splitlines()[0]}); check "
+                                 "the connection, or give a file.") from error
+            self._network = made.eval().requires_grad_(False)
+            self._tokenizer = open_clip.get_tokenizer(self.model)
+        return self._network
+
+    @property
+    def version(self) -> str:
+        """Hash of the weights."""
+        from mu.utils.weights import weights_hash
+
+        self._version = self._version or weights_hash(self.network)
+        return self._version
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        return f"CLIP {self.model} {self.pretrained}" if not Path(self.pretrained).is_file() else f"CLIP {self.model}"
+
+    @property
+    def scale(self) -> Tensor:
+        """The learned inverse temperature."""
+        return self.network.logit_scale.exp()
+
+    @torch.no_grad()
+    def images(self, images: Tensor) -> Tensor:
+        """Unit embeddings `[B, D]` float32 of images `[B, 3 or 1, H, W]` in [0, 1]; the model goes to their device."""
+        import open_clip
+
+        network = self.network.to(images.device)
+        said = open_clip.get_model_preprocess_cfg(network)
+        size = said["size"] if isinstance(said["size"], int) else said["size"][0]
+        mean, std = (torch.tensor(said[name], device=images.device)[:, None, None] for name in ("mean", "std"))
+        shown = fitted(images.expand(-1, 3, -1, -1).float(), size, mode="bicubic").clamp(0, 1)
+        return torch.nn.functional.normalize(network.encode_image((shown - mean) / std).float(), dim=-1)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit embeddings `[N, D]` float32 of texts, cut to the model's context as open_clip does."""
+        network = self.network
+        device = next(network.parameters()).device
+        return torch.nn.functional.normalize(network.encode_text(self._tokenizer(list(texts)).to(device)).float(), dim=-1)
+
+
+def fitted(images: Tensor, size: int | tuple[int, int], crop_pct: float = 1.0, mode: str = "bilinear") -> Tensor:
+    """Images `[B, C, H, W]` resized, with antialiasing, until they just cover `size / crop_pct`, and the middle of them.
+
+    Args:
+        images: of any size.
+        size: of the result in pixels, one number for squares.
+        crop_pct: share of the resized image that is kept along each side.
+        mode: of the interpolation.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    scale = max(height / images.shape[-2], width / images.shape[-1]) / crop_pct
+    to = (max(height, round(images.shape[-2] * scale)), max(width, round(images.shape[-1] * scale)))
+    if to != tuple(images.shape[-2:]):
+        images = torch.nn.functional.interpolate(images, to, mode=mode, align_corners=False, antialias=True)
+    top, left = (to[0] - height) // 2, (to[1] - width) // 2
+    return images[..., top : top + height, left : left + width]

@@ -1,0 +1,94 @@
+"""Features of images, for distances between sets of images: from a network that is at hand, so that nothing is downloaded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mu.evaluation.images.clip import OpenCLIP
+from mu.utils.spec import Recorded
+
+if TYPE_CHECKING:
+    from mu.evaluation.images.judges import ClassifierJudge
+
+
+class Features(Recorded, ABC):
+    """Maps images to vectors. Distances are comparable for the same extractor only, so its name and version stand beside them."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """For reports."""
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """Of the weights."""
+
+    @abstractmethod
+    def of(self, images: Tensor) -> Tensor:
+        """Features `[B, D]` float32 of images `[B, C, H, W]` in [0, 1], on their device."""
+
+    def load(self) -> None:
+        """Read the weights, so that whatever is missing is said before anything is drawn."""
+        _ = self.version
+
+
+class ClassifierFeatures(Features):
+    """What the last linear layer of a classifier reads.
+
+    With `ClassifierJudge(network="torchvision:inception_v3", size=299)` these are the 2,048 pooled features of torchvision's Inception,
+    which UnlearnCanvas takes; the Inception of the original FID has other weights.
+
+    Args:
+        judge: the classifier.
+    """
+
+    def __init__(self, judge: ClassifierJudge) -> None:
+        self.judge = judge
+
+    @property
+    def name(self) -> str:
+        return f"{self.judge.name}, last layer but one"
+
+    @property
+    def version(self) -> str:
+        return self.judge.version
+
+    @torch.no_grad()
+    def of(self, images: Tensor) -> Tensor:
+        from mu.backbones.vision.networks import head
+
+        network = self.judge.classifier.network
+        seen: list[Any] = []
+        hook = head(network)[1].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            self.judge.classifier.predict({"image": self.judge.seen(images)})
+        finally:
+            hook.remove()
+        return seen[0].float().flatten(1)
+
+
+class CLIPFeatures(Features):
+    """The image embeddings of a CLIP model.
+
+    Args:
+        clip: the model; ViT-B/32 of OpenAI when None.
+    """
+
+    def __init__(self, clip: OpenCLIP | None = None) -> None:
+        self.clip = clip or OpenCLIP()
+
+    @property
+    def name(self) -> str:
+        return self.clip.name
+
+    @property
+    def version(self) -> str:
+        return self.clip.version
+
+    def of(self, images: Tensor) -> Tensor:
+        return self.clip.images(images)

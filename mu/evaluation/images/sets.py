@@ -1,0 +1,150 @@
+"""Which images a suite draws: of the prompts (or classes) of a part of the task, or of a file of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mu.backbones.diffusion.base import Sampler
+from mu.data.batch import fetch
+from mu.evaluation.images.drawing import ImageJob, ImageRow
+from mu.evaluation.images.prompt_files import read_prompts
+from mu.utils.errors import InputError
+from mu.utils.spec import Recorded
+
+if TYPE_CHECKING:
+    from mu.core.module import UnlearningModule
+
+_CHUNK = 256  # samples read at once
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is drawn, once or several times: a prompt or a class, and what is known of it."""
+
+    prompt: str | None = None
+    label: int | None = None
+    seed: int | None = None
+    guidance: float | None = None
+    case: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
+    sample: int | None = None
+
+
+class ImageSet(Recorded):
+    """A list of images to draw. Two suites with equal sets share the images.
+
+    Args:
+        part: part of the split, of whose samples each distinct prompt (each class, for a class-conditional model) is drawn from.
+        file: a file of prompts in place of the part (see `mu.evaluation.images.prompt_files`); its seeds and guidances are kept.
+        texts: a second file with the prompts' texts, for tables that are published without them.
+        where: only prompts whose column (or text field) has one of these values: `{class: [church]}`.
+        without: only prompts whose column has none of these values.
+        limit: the first so many prompts; None takes all.
+        images_per_prompt: images of each prompt, or of each class. Their seeds follow one another.
+        seed: of the first image, where prompts have none of their own.
+        sampler: how; None takes the model's own.
+        batch_size: images drawn at once.
+        folder: where images are kept as PNG files, so that an interrupted test goes on; None keeps them in memory.
+    """
+
+    def __init__(
+        self, part: str = "forget", file: str | None = None, texts: str | None = None, where: dict[str, list[str]] | None = None,
+        without: dict[str, list[str]] | None = None, limit: int | None = None, images_per_prompt: int = 1, seed: int = 0,
+        sampler: Sampler | None = None, batch_size: int = 16, folder: str | None = None,
+    ) -> None:
+        if images_per_prompt < 1 or (limit is not None and limit < 1):
+            raise InputError("images_per_prompt and limit must be at least 1; leave limit out to take all prompts.")
+        if seed < 0:
+            raise InputError(f"seed is {seed}; it must not be negative.")
+        self.part, self.file, self.texts = part, file, texts
+        self.where, self.without = dict(where or {}), dict(without or {})
+        self.limit, self.images_per_prompt, self.seed = limit, images_per_prompt, seed
+        self.sampler, self.batch_size, self.folder = sampler, batch_size, folder
+
+    @property
+    def name(self) -> str:
+        """What results name as their split: the part, or the file's name."""
+        from pathlib import Path
+
+        return self.part if self.file is None else Path(self.file).stem
+
+    def rows(self, module: UnlearningModule) -> list[ImageRow]:
+        """The images to draw for a module under test, prompt by prompt.
+
+        Raises:
+            InputError: when the file or the part gives nothing to draw from.
+        """
+        kinds = self._of_file() if self.file is not None else _of_part(module, self.part)
+        kinds = [row for row in kinds if self._wanted(row.about)][: self.limit]
+        if not kinds:
+            raise InputError(f"no prompt of {self.file or 'the part ' + repr(self.part)} has what `where` and `without` ask for.")
+        each = self.images_per_prompt
+        first = [self.seed + number * each if row.seed is None else row.seed for number, row in enumerate(kinds)]
+        return [
+            ImageRow(first[number] + image, row.prompt, row.label, row.guidance, row.case or str(number), row.about, row.sample)
+            for number, row in enumerate(kinds) for image in range(each)
+        ]
+
+    def job(self, module: UnlearningModule) -> ImageJob:
+        """The rows, as a job."""
+        return ImageJob(self.rows(module), self.sampler, self.batch_size, self.folder)
+
+    def detail(self, module: UnlearningModule, job: ImageJob) -> dict[str, Any]:
+        """What stands beside a number that was measured on these images."""
+        sampler = job.sampler or getattr(module.served(), "sampler", None)
+        own = {row.guidance for row in job.rows} - {None}
+        told = sampler.describe() if sampler is not None else ""
+        return {
+            "images": len(job.rows), "prompts" if job.rows[0].prompt is not None else "classes": len(job.subjects),
+            "sampler": told + (", guidance of each prompt" if own else ""),
+            **({"limit": self.limit} if self.limit is not None else {}), **({"file": self.name} if self.file is not None else {}),
+        }
+
+    def _of_file(self) -> list[_Subject]:
+        prompts = read_prompts(str(self.file), self.texts, [*self.where, *self.without])
+        return [_Subject(p.text, None, p.seed, p.guidance, p.case, p.fields) for p in prompts]
+
+    def _wanted(self, about: Mapping[str, str]) -> bool:
+        for name in (*self.where, *self.without):
+            if name not in about:
+                raise InputError(f"the prompts of the part {self.part!r} have no field {name!r}; they have {', '.join(about) or 'none'}.")
+        return all(about[name] in values for name, values in self.where.items()) and not any(
+            about[name] in values for name, values in self.without.items())
+
+
+def _of_part(module: UnlearningModule, part: str) -> list[_Subject]:
+    """Each distinct prompt, in the order of the samples, or each class, in the order of the numbers."""
+    task = module.task
+    if task is None:
+        raise InputError(f"the part {part!r} belongs to a task; test with one (datamodule=...), or give a file of prompts.")
+    if part not in task.datasets:
+        raise InputError(f"{type(task).__name__} has no part {part!r}; it has {', '.join(task.datasets)}.")
+    data: Any = task.datasets[part]
+    served = module.served()
+    found: dict[Any, _Subject] = {}
+    for start in range(0, len(data), _CHUNK):
+        samples = fetch(data, _places(start, len(data)))
+        if isinstance(samples.get("prompt"), list) and hasattr(served, "texts"):
+            texts = {name: values for name, values in samples.items() if _is_text(values)}
+            for number, prompt in enumerate(samples["prompt"]):
+                about = {name: texts[name][number] for name in texts if name != "prompt"}
+                found.setdefault(prompt, _Subject(prompt, about=about, sample=start + number))
+        elif "label" in samples and hasattr(served, "labels"):
+            for number, label in enumerate(samples["label"].tolist()):
+                found.setdefault(int(label), _Subject(label=int(label), sample=start + number))
+        else:
+            raise InputError(f"the part {part!r} of {type(task).__name__} gives neither prompts nor classes that {type(served).__name__} "
+                             "draws from; give a file of prompts, or another task.")
+    return [found[key] for key in (sorted(found) if all(isinstance(key, int) for key in found) else found)]
+
+
+def _places(start: int, size: int) -> Any:
+    import numpy as np
+
+    return np.arange(start, min(start + _CHUNK, size))
+
+
+def _is_text(values: Any) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(value, str) for value in values)

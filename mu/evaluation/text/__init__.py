@@ -1,0 +1,1 @@
+"""Scores of texts and the graph of metrics on them."""

@@ -1,0 +1,139 @@
+"""Leaves of the metric graph: scores of given answers, generated answers, gradient norms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mu.data.encoding import Encoder, Pair, collate
+from mu.evaluation.text.graph import Encoded, Graph, Leaf
+from mu.evaluation.text.scores import Scores, Texts, assembled, batches, continued, counted, gradient_scores, token_scores, tokens_hash
+from mu.functional.tokens import IGNORED
+from mu.utils.errors import InputError
+from mu.utils.fingerprint import digest
+from mu.utils.resumable import unpacked
+
+Answer = Literal["answer", "paraphrased_answer", "perturbed_answer"]
+Question = Literal["question", "paraphrased_question"]
+
+
+@dataclass(frozen=True)
+class Scored(Leaf[Scores]):
+    """What the model gives to the tokens of answers.
+
+    Attributes:
+        set: of questions.
+        answer: which answer; `perturbed_answer` gives several to a row.
+        question: which wording of the question.
+        prefix: words that the answer begins with and that are not scored.
+    """
+
+    set: str
+    answer: Answer = "answer"
+    question: Question = "question"
+    prefix: str = ""
+
+    def encode(self, graph: Graph) -> Encoded:
+        rows = graph.questions(self.set)
+        pairs, owners = [], []
+        for number, (question, answers) in enumerate(zip(rows.column(self.question), rows.column(self.answer), strict=True)):
+            where = f"row {number} of the set {self.set}"
+            if isinstance(answers, str) == (self.answer == "perturbed_answer"):
+                kind = "a list of texts" if self.answer == "perturbed_answer" else "one text"
+                raise InputError(f"{self.answer} of {where} is not {kind}.")
+            for answer in [answers] if isinstance(answers, str) else answers:
+                pairs.append(_pair(graph.encoder, question, str(answer), self.prefix, where))
+                owners.append(number)
+        row = torch.tensor(owners)
+        return Encoded(pairs, row, torch.as_tensor(rows.indices)[row], tokens_hash(pairs))
+
+    def evaluate(self, graph: Graph, *inputs: Any) -> Scores:
+        found = graph.encoded(self)
+        order = batches([len(ids) for ids, _ in found.pairs], graph.tokens_per_batch)
+        length, ended = counted(found.pairs, graph.encoder.eos)
+        parts = graph.run(self, found, {"tokens_per_batch": graph.tokens_per_batch}, len(order),
+                          lambda number: token_scores(graph.backbone, collate([found.pairs[place] for place in order[number]])),
+                          f"scoring {self.set}")
+        return Scores(found.index, found.row, torch.tensor(length), torch.tensor(ended), tokens=found.tokens,
+                      **assembled(parts, order, length))
+
+
+@dataclass(frozen=True)
+class Generated(Leaf[Texts]):
+    """What the model answers, greedily.
+
+    Attributes:
+        set: of questions.
+        question: which wording.
+        prefix: words that the answer is made to begin with (a jailbreak that says yes); they are no part of the text.
+        max_new_tokens: at most.
+        stop: strings at which an answer ends.
+        rows: positions of some rows; None takes all.
+    """
+
+    set: str
+    question: Question = "question"
+    prefix: str = ""
+    max_new_tokens: int = 200
+    stop: tuple[str, ...] = ()
+    rows: tuple[int, ...] | None = None
+
+    def encode(self, graph: Graph) -> Encoded:
+        rows = graph.questions(self.set)
+        rows = rows if self.rows is None else rows.at(self.rows)
+        prompts = [(graph.encoder.prompt(question, begin=self.prefix), []) for question in rows.column(self.question)]
+        return Encoded(prompts, torch.arange(len(rows)), torch.as_tensor(rows.indices),
+                       digest([[ids for ids, _ in prompts], self.max_new_tokens, self.stop]))
+
+    def evaluate(self, graph: Graph, *inputs: Any) -> Texts:
+        found = graph.encoded(self)
+        prompts = [ids for ids, _ in found.pairs]
+        places = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), place))
+        order = [places[start : start + graph.prompts_per_batch] for start in range(0, len(places), graph.prompts_per_batch)]
+        parts = graph.run(
+            self, found, {"prompts_per_batch": graph.prompts_per_batch}, len(order),
+            lambda number: continued(graph.backbone, [prompts[place] for place in order[number]], self.max_new_tokens, self.stop),
+            f"answering {self.set}")
+        said = {place: text for places, part in zip(order, parts, strict=True) for place, text in zip(places, unpacked(part), strict=True)}
+        return Texts(found.index, tuple(said[place] for place in range(len(prompts))), found.tokens)
+
+
+@dataclass(frozen=True)
+class GradientNorms(Leaf[Tensor]):
+    """The gradient-norm score of each answer, `[N]`: one backward pass an item.
+
+    Attributes:
+        set: of questions.
+        p: of the norm.
+    """
+
+    set: str
+    p: float = 2.0
+    _EACH: ClassVar[int] = 8  # items of a piece
+
+    def encode(self, graph: Graph) -> Encoded:
+        return graph.encoded(Scored(self.set))
+
+    def evaluate(self, graph: Graph, *inputs: Any) -> Tensor:
+        found = graph.encoded(self)
+        if graph.ranks.lockstep:  # autograd.grad sees the shards, which have no part in the forward pass
+            raise InputError("gradients of single items are not to be had from sharded weights; test the run with the strategy ddp, or "
+                             "leave the gradient-norm attack out.")
+        starts = range(0, len(found.pairs), self._EACH)
+        parts = graph.run(self, found, {"p": self.p}, len(starts),
+                          lambda number: gradient_scores(graph.backbone, found.pairs[starts[number] : starts[number] + self._EACH], self.p),
+                          f"gradients of {self.set}")
+        return torch.cat([part["score"] for part in parts])
+
+
+def _pair(encoder: Encoder, question: str, answer: str, prefix: str, where: str) -> Pair:
+    """Ids and labels of an answer, of which the prefix is not scored."""
+    if not prefix:
+        return encoder.pair(question, answer, where)
+    ids, labels = encoder.pair(question, f"{prefix} {answer}", where)
+    begun = encoder.prompt(question, begin=prefix)
+    start = next((place for place, (a, b) in enumerate(zip(ids, begun, strict=False)) if a != b), min(len(ids), len(begun)))
+    return ids, [IGNORED] * start + labels[start:]

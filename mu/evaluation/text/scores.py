@@ -1,0 +1,209 @@
+"""What a language model gives to the tokens of many answers: batches of like length under a budget of tokens, one forward pass a pair.
+
+Nothing here assumes more of a backbone than `token_logits` and `generate`, so models that are composed of several are measured alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mu.data.encoding import Pair, collate, key_of, labelled
+from mu.functional.tokens import IGNORED
+from mu.utils.resumable import Piece, packed
+
+FIELDS = ("log_prob", "hit", "mean", "variance")
+"""What is kept of every labelled token."""
+_ELEMENTS = {"cpu": 2**19}
+"""Logits that are turned into probabilities at once: on a CPU as many as its cache holds."""
+_MANY = 2**26
+_NEVER = -1e4
+"""A log-probability below which the probability is 0 in any precision."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model gives to the labelled tokens of P answers.
+
+    Ragged: the tensors of tokens hold the answers one after the other, `[Σ length]`.
+
+    Attributes:
+        index: `[P]` int64, stable index of the row that the answer belongs to.
+        row: `[P]` int64, its position in the set; a row with several wrong answers has several pairs, one after the other.
+        length: `[P]` int64, labelled tokens.
+        ended: `[P]` bool, whether the last of them is the end-of-sequence token.
+        log_prob: log p of the token, in nats.
+        hit: whether it is the likeliest.
+        mean: Σ p log p over the vocabulary.
+        variance: Σ p (log p - mean)² over the vocabulary.
+        tokens: hash of the exact ids and labels.
+    """
+
+    index: Tensor
+    row: Tensor
+    length: Tensor
+    ended: Tensor
+    log_prob: Tensor
+    hit: Tensor
+    mean: Tensor
+    variance: Tensor
+    tokens: str
+
+    def nll(self) -> Tensor:
+        """Average losses A `[P]`, the end-of-sequence token included, in float64."""
+        owner = torch.repeat_interleave(torch.arange(len(self.length)), self.length)
+        summed = torch.zeros(len(self.length), dtype=torch.float64).index_add(0, owner, -self.log_prob.double())
+        return summed / self.length
+
+    def nll_by_row(self) -> list[Tensor]:
+        """Average losses of each row's answers."""
+        return list(self.nll().split(self.row.unique_consecutive(return_counts=True)[1].tolist()))
+
+    def padded(self, *names: str) -> tuple[list[Tensor], Tensor]:
+        """Fields as `[P, T]`, and their mask, without the token that ends a sequence."""
+        kept = self.length - self.ended.long()
+        width = max(1, int(kept.max()))
+        mask = torch.arange(width) < kept[:, None]
+        start = torch.cat([torch.zeros(1, dtype=torch.int64), self.length.cumsum(0)[:-1]])
+        place = (start[:, None] + torch.arange(width)).clamp_max(len(self.log_prob) - 1)
+        return [getattr(self, name)[place].masked_fill(~mask, 0) for name in names], mask
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a model says to N prompts.
+
+    Attributes:
+        index: `[N]` int64, stable index of each row.
+        texts: N strings.
+        tokens: hash of the exact prompts and of how they were continued.
+    """
+
+    index: Tensor
+    texts: tuple[str, ...]
+    tokens: str
+
+
+def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Positions in batches of like length, the longest first, each of at most `budget` tokens with padding (or of one sequence).
+
+    Args:
+        lengths: tokens of each sequence.
+        budget: rows times the longest row of a batch, at most.
+    """
+    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    found: list[list[int]] = []
+    for place in order:
+        if found and (len(found[-1]) + 1) * lengths[found[-1][0]] <= budget:
+            found[-1].append(place)
+        else:
+            found.append([place])
+    return found
+
+
+@torch.no_grad()
+def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Piece:
+    """`FIELDS` of every labelled token of a batch, one answer after the other, on the CPU.
+
+    Args:
+        backbone: has `token_logits(batch)`.
+        batch: as `mu.data.encoding.collate` makes it; only what has a label counts, whatever the padding.
+    """
+    device = next(backbone.parameters()).device
+    logits, labels = backbone.token_logits({name: value.to(device) for name, value in batch.items()})
+    real = labels != IGNORED
+    chosen, wanted = logits[real], labels[real]
+    step = max(1, _ELEMENTS.get(device.type, _MANY) // logits.shape[-1])
+    parts = [_scores(chosen[start : start + step], wanted[start : start + step]) for start in range(0, len(wanted), step)]
+    return {name: torch.cat([part[name] for part in parts]).cpu() for name in FIELDS}
+
+
+def _scores(logits: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    """Of logits `[n, V]`, in single precision at least."""
+    log_p = logits.log_softmax(-1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    own, p = log_p.gather(-1, wanted[:, None])[:, 0], log_p.exp()
+    log_p.clamp_min_(_NEVER)  # 0 log 0 = 0
+    mean = torch.linalg.vecdot(p, log_p)
+    variance = torch.linalg.vecdot(p, log_p.sub_(mean[:, None]).square_())
+    return {"log_prob": own, "hit": logits.argmax(-1) == wanted, "mean": mean, "variance": variance}
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def assembled(found: Sequence[Piece], order: Sequence[Sequence[int]], lengths: Sequence[int]) -> dict[str, Tensor]:
+    """Ragged tensors in the order of the pairs, from batches in any order.
+
+    Args:
+        found: what `token_scores` gave for each batch.
+        order: positions of each batch's pairs.
+        lengths: labelled tokens of each pair.
+    """
+    places = [place for batch in order for place in batch]
+    back = np.argsort(places)
+    ragged: dict[str, Tensor] = {}
+    for name in FIELDS:
+        rows = torch.cat([piece[name] for piece in found]).split([lengths[place] for place in places])
+        ragged[name] = torch.cat([rows[int(at)] for at in back])
+    return ragged
+
+
+def counted(pairs: Sequence[Pair], eos: int) -> tuple[list[int], list[bool]]:
+    """Labelled tokens of each pair, and whether the last of them ends the sequence."""
+    return [labelled(pair) for pair in pairs], [pair[1][-1] == eos for pair in pairs]
+
+
+def tokens_hash(pairs: Sequence[Pair]) -> str:
+    """16 hexadecimal digits of exactly these ids and labels, in this order."""
+    keys = np.asarray([key_of(pair) for pair in pairs], dtype=np.int64)
+    return hashlib.sha256(keys.tobytes()).hexdigest()[:16]
+
+
+
+
+
+
+@torch.no_grad()
+def continued(backbone: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str]) -> Piece:
+    """Greedy continuations of prompts, packed.
+
+    Args:
+        backbone: has `generate(ids, max_new_tokens, stop)`.
+        prompts: token ids of each.
+        max_new_tokens: at most.
+        stop: strings at which an answer ends.
+    """
+    return packed(backbone.generate([list(ids) for ids in prompts], max_new_tokens=max_new_tokens, stop=tuple(stop)))
+
+
+def gradient_scores(backbone: Any, pairs: Sequence[Pair], p: float) -> Piece:
+    """The gradient-norm score of each pair (see `mu.metrics.memorisation.gradient_norm`), one backward pass each.
+
+    Every weight counts, whichever the method trains; no weight's `grad` is touched.
+    """
+    from mu.metrics.memorisation import gradient_norm
+
+    weights = [weight for weight in backbone.parameters() if weight.is_floating_point()]
+    trained = [weight.requires_grad for weight in weights]
+    device = weights[0].device
+    scores = []
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            for weight in weights:
+                weight.requires_grad_(True)
+            for pair in pairs:
+                logits, labels = backbone.token_logits({name: value.to(device) for name, value in collate([pair]).items()})
+                real = labels != IGNORED
+                loss = torch.nn.functional.cross_entropy(_wide(logits[real]), labels[real])
+                scores.append(gradient_norm(torch.autograd.grad(loss, weights, allow_unused=True), p))
+        finally:
+            for weight, before in zip(weights, trained, strict=True):
+                weight.requires_grad_(before)
+    return {"score": torch.tensor(scores, dtype=torch.float64)}

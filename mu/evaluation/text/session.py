@@ -1,0 +1,77 @@
+"""The graph of metrics that all suites of one test, or of one moment of a fit, share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mu.evaluation.text.graph import Graph
+from mu.utils.errors import InputError
+from mu.utils.resumable import Ranks
+
+if TYPE_CHECKING:
+    from mu.core.module import UnlearningModule
+
+CACHE = "evaluation"
+"""Folder in a run folder where results of batches are kept."""
+
+
+def shared_graph(module: UnlearningModule, folder: Path | None = None, **settings: Any) -> Graph:
+    """The graph of what the module serves now, on its task's sets; the same for all who ask with the same settings.
+
+    Args:
+        module: being tested or fitted.
+        folder: where results of leaves are kept; None keeps nothing. Sharded weights have no hash, so nothing is kept of theirs.
+        **settings: `tokens_per_batch` and `prompts_per_batch` of Graph.
+
+    Raises:
+        InputError: when the task has no sets of questions.
+    """
+    trainer: Any = module.trainer
+    known = module.__dict__.get("_text_graphs")
+    if not isinstance(known, _Moment) or not known.serves(module):
+        known = _Moment(module)
+        module.__dict__["_text_graphs"] = known  # past nn.Module, which would register it
+    sharded = module.device_mesh is not None
+    folder = None if sharded else folder
+    key = (str(folder), *sorted(settings.items()))
+    if key not in known.graphs:
+        sets, encoder = questions_of(module)
+        known.graphs[key] = Graph(module.served(), sets, encoder, folder=folder, within=module.precision, precision=str(trainer.precision),
+                                  ranks=Ranks(module.global_rank, module.world_size, lockstep=sharded), **settings)
+    return known.graphs[key]
+
+
+class _Moment:
+    """Graphs of a test, which makes its own store of outputs, or of a step of a fit, which makes another model."""
+
+    def __init__(self, module: UnlearningModule) -> None:
+        self.graphs: dict[Any, Graph] = {}
+        self._of, self._step = module.outputs, self._now(module)
+
+    @staticmethod
+    def _now(module: UnlearningModule) -> tuple[bool, int]:
+        return module.trainer.testing, module.trainer.global_step  # type: ignore[attr-defined]
+
+    def serves(self, module: UnlearningModule) -> bool:
+        """Whether it is still that moment."""
+        return self._of is module.outputs and self._step == self._now(module)
+
+
+def forget_graphs(module: UnlearningModule) -> None:
+    """Let go of what a test computed."""
+    module.__dict__.pop("_text_graphs", None)
+
+
+def questions_of(module: UnlearningModule) -> tuple[Mapping[str, Any], Any]:
+    """The task's sets of questions and its encoder.
+
+    Raises:
+        InputError: when it has none.
+    """
+    task: Any = module.task
+    if getattr(task, "sets", None) is None or getattr(task, "encoder", None) is None:
+        what = "there is no task of ours" if task is None else f"{type(task).__name__} has none"
+        raise InputError(f"metrics of language models are taken on sets of questions and answers, and {what}; take a task of questions.")
+    return task.sets, task.encoder

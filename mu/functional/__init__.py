@@ -1,0 +1,8 @@
+"""Losses, weights and selections: pure functions on tensors, one value per example.
+
+The names of `__init__.pyi` are imported on first use.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,14 @@
+from .adv_unlearn_reference import InTurn as InTurn
+from .adv_unlearn_reference import PrefixByWords as PrefixByWords
+from .adv_unlearn_reference import SoftPromptAttackReference as SoftPromptAttackReference
+from .boundary_expand_reference import BoundaryExpandReference as BoundaryExpandReference
+from .boundary_shrink_reference import BoundaryShrinkReference as BoundaryShrinkReference
+from .erase_diff_reference import EraseDiffReference as EraseDiffReference
+from .esd_from import ESDFrom as ESDFrom
+from .fisher_forgetting_reference import FisherForgettingReference as FisherForgettingReference
+from .influence_reference import InfluenceReference as InfluenceReference
+from .pdu_reference import PDUReference as PDUReference
+from .pulled import FineTunePulled as FineTunePulled
+from .pulled import NegGradPlusPulled as NegGradPlusPulled
+from .scrub_worst_case import SCRUBWorstCase as SCRUBWorstCase
+from .undial_reference import UNDIALReference as UNDIALReference

@@ -1,0 +1,1 @@
+"""Parts that a configuration exchanges: masks, substitutes, retain terms, latent sources."""

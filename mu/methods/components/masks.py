@@ -1,0 +1,70 @@
+"""Weight masks: gradient saliency and parameter names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from mu.core.masks import WeightMask
+from mu.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from mu.core.protocols import Method
+
+
+class Saliency(WeightMask):
+    """Gradient saliency (SalUn: Fan et al., ICLR 2024, arXiv 2310.12508): the weights with the largest |Σ_b ∇ℓ_b(D_f)|.
+
+    The signed gradients of the batches' mean losses are summed before the absolute value is taken; the threshold is global over all
+    trainable weights, and exactly ⌊keep · n⌋ are kept.
+
+    Args:
+        keep: share of the weights that may move; larger trains more (the reference code's `with_0.5` is `keep=0.5`).
+        batch_size: batch size of the pass; the task's when None.
+        augment: whether the pass augments (the reference code does).
+        enforce: see WeightMask.
+        clip: see WeightMask.
+    """
+
+    def __init__(self, keep: float = 0.5, batch_size: int | None = None, augment: bool = True,
+                 enforce: Literal["hard", "gradient"] = "hard",
+                 clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip") -> None:
+        super().__init__(enforce, clip)
+        if not 0 < keep <= 1:
+            raise InputError(f"keep is {keep}; the share of weights that may move lies in (0, 1].")
+        self.keep, self.batch_size, self.augment = keep, batch_size, augment
+
+    def choose(self, module: Method) -> dict[str, Tensor]:
+        """The globally largest saliencies, in eval mode at the original weights."""
+        from mu.core.gradients.summed import summed_gradient
+        from mu.data.plan import Forget
+        from mu.functional.curvature import global_top_mask
+
+        passes = module.passes(Forget(), augment=self.augment, batch_size=self.batch_size)
+        gradient = summed_gradient(module, passes, "forget")
+        return global_top_mask({name: value.abs() for name, value in gradient.items()}, self.keep)
+
+
+class ByName(WeightMask):
+    """Weights whose parameter name contains one of the given words (`attn2`, `layer4`).
+
+    Args:
+        words: parts of names.
+        enforce: see WeightMask.
+        clip: see WeightMask.
+    """
+
+    def __init__(self, words: list[str], enforce: Literal["hard", "gradient"] = "hard",
+                 clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip") -> None:
+        super().__init__(enforce, clip)
+        self.words = list(words)
+
+    def choose(self, module: Method) -> dict[str, Tensor]:
+        """All or nothing for each parameter."""
+        picked: Callable[[str], bool] = lambda name: any(word in name for word in self.words)  # noqa: E731
+        if not any(picked(name) for name in self.names):
+            raise InputError(f"no trainable weight has {' or '.join(map(repr, self.words))} in its name; names are like {self.names[0]!r}.")
+        return {name: torch.full_like(p, picked(name), dtype=torch.bool) for name, p in module.trainable()}

@@ -1,0 +1,83 @@
+"""Substitute targets for forget samples: the task's own, random labels, the next label, Gaussian values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from mu.core.substitutes import Substitute
+from mu.utils import rng
+from mu.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from mu.backbones import Backbone
+    from mu.data.datamodule import UnlearningDataModule
+
+
+class GivenByTask(Substitute):
+    """What the task supplies in the sample's `substitute` entry (an anchor prompt, a refusal)."""
+
+    def draw(self, part: dict[str, Any], seed: int) -> Tensor:
+        if "substitute" not in part:
+            raise InputError("the method takes substitutes from the task, but its forget samples have no `substitute`.")
+        return part["substitute"]
+
+
+class UniformLabel(Substitute):
+    """A uniformly random class.
+
+    Args:
+        exclude_true: never the sample's own class (Amnesiac unlearning, Graves et al. 2021; ports in Bad Teacher and SSD). The OPTML
+            code draws over all classes, so that 1 in K keeps its label.
+        redraw: anew each time the sample is shown (OPTML); False draws once.
+    """
+
+    def __init__(self, exclude_true: bool = False, redraw: bool = True) -> None:
+        self.exclude_true, self.redraw = exclude_true, redraw
+        self.num_classes = 0
+
+    def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
+        classes = getattr(backbone, "num_classes", None)
+        if not classes or classes < 2:
+            raise InputError(f"random labels need a classifier with at least two classes; {type(backbone).__name__} has none.")
+        self.num_classes = int(classes)
+
+    def draw(self, part: dict[str, Any], seed: int) -> Tensor:
+        visit = part["visit"] if self.redraw else 0
+        if not self.exclude_true:
+            return rng.integers(seed, part["index"], visit, "substitute-label", self.num_classes)
+        step = rng.integers(seed, part["index"], visit, "substitute-label", self.num_classes - 1)
+        return (part["label"] + 1 + step) % self.num_classes
+
+
+class NextLabel(UniformLabel):
+    """The class after the sample's own, the first after the last: what SalUn's released diffusion code calls a random label."""
+
+    def __init__(self) -> None:
+        super().__init__(exclude_true=True, redraw=False)
+
+    def draw(self, part: dict[str, Any], seed: int) -> Tensor:
+        return (part["label"] + 1) % self.num_classes
+
+
+class GaussianTarget(Substitute):
+    """A draw from N(mean, sd) of the *training* targets, once for each sample (Tarun et al., ICML 2023)."""
+
+    def __init__(self) -> None:
+        self.mean = self.sd = float("nan")
+
+    def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
+        if task is None:
+            raise InputError("Gaussian substitutes need a task, whose training targets give mean and standard deviation.")
+        targets = []
+        for name in ("forget", "retain"):
+            data: Any = task.datasets[name]
+            if "target" not in data[0]:
+                raise InputError(f"Gaussian substitutes need real-valued targets; {type(task).__name__} has none.")
+            targets += [float(data[i]["target"]) for i in range(len(data))]
+        self.mean, self.sd = float(np.mean(targets)), float(np.std(targets))
+
+    def draw(self, part: dict[str, Any], seed: int) -> Tensor:
+        return self.mean + self.sd * rng.normal(seed, part["index"], 0, "substitute-target")

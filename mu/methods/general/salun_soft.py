@@ -1,0 +1,106 @@
+"""SalUn-soft: random labels, and after every step the smallest changes of the epoch are taken back.
+
+Fan, Liu, Zhang, Wong, Wei and Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in Both Image Classification
+and Generation", ICLR 2024, arXiv 2310.12508: the soft variant, without a mask made beforehand.
+
+    Δ = θ − θ_start,    τ = the k-th smallest |Δ|,    θ ← θ_start + sign(Δ) max(|Δ| − τ, 0),    k = ⌊ρ n (T − t) / T⌋
+
+This is the proximal step of an ℓ1 penalty on Δ. θ_start are the weights at the start of the *epoch*; n counts all trainable weights; t of
+the run's T steps have been made, this one included, so that nothing is taken back after the last one.
+Code (`unlearn/RL_pro.py`): it reads an option `mask_ratio` (ρ) that no parser declares, and fails at t = T, so no default of ρ is known;
+on its CIFAR path t grows once an epoch, on its SVHN path once a retain step. We follow the equation and count every step. As on its CIFAR
+path, forget and retain are shuffled together; on SVHN it is `schedule: Phases(Forget(), Retain())`.
+Defaults: ρ = 0.5 (ours, after SalUn's saliency share); SGD 0.013, momentum 0.9, weight decay 5e-4, constant, 10 epochs (as SalUn).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from mu.backbones import Backbone
+from mu.core.fit_loop import planned_steps
+from mu.data.plan import Schedule, Union
+from mu.functional.selection import kth_largest, salun_soft_count, soft_threshold
+from mu.methods.general.random_label import RandomLabel
+from mu.utils.errors import InputError
+
+
+class SalUnSoft(RandomLabel):
+    """RandomLabel with a proximal step after each optimizer step.
+
+    Args:
+        backbone: the original.
+        rho: ρ in [0, 1], the share of the weights that is set back after the first step; it falls to 0 at the last.
+        optimizer: see the file's head.
+        schedule: see `RandomLabel`.
+    """
+
+    def __init__(
+        self, backbone: Backbone, rho: float = 0.5,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.013, momentum=0.9, weight_decay=5e-4),
+        schedule: Schedule | None = None, **kwargs: Any,
+    ) -> None:
+        super().__init__(backbone, optimizer=optimizer, schedule=Union() if schedule is None else schedule, **kwargs)
+        if not 0 <= rho <= 1:
+            raise InputError(f"rho is {rho}; the share of weights that is set back lies in [0, 1].")
+        self.rho = rho
+        self._steps = 0
+
+    def configure_model(self) -> None:
+        """θ_start is part of the checkpoint, because a run may resume in the middle of an epoch."""
+        first = not self.original_hash
+        super().configure_model()
+        if first:
+            for name, weight in self.trainable():
+                self.register_buffer(_key(name), weight.detach().clone())
+
+    def _starts(self) -> list[Tensor]:
+        return [self.get_buffer(_key(name)) for name, _ in self.trainable()]
+
+    def on_train_start(self) -> None:
+        """T by the plan, whose epochs may differ in length, before the first step."""
+        super().on_train_start()
+        self._steps = planned_steps(self)
+        if not self._steps:
+            raise InputError("SalUn-soft lets go of the weights over the run's steps, so it needs to know them; set trainer.max_epochs.")
+
+    @torch.no_grad()
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Remember the weights at the start of the epoch (`on_train_epoch_start` is not called where a run resumes inside one)."""
+        super().on_train_batch_start(batch, batch_idx)
+        if batch_idx == 0:
+            torch._foreach_copy_(self._starts(), [weight for _, weight in self.trainable()])
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The optimizer's step, then the proximal one."""
+        super().optimizer_step(*args, **kwargs)
+        self.proximal_step(self.trainer.global_step + 1)  # the trainer counts a step after this hook
+
+    @torch.no_grad()
+    def proximal_step(self, step: int) -> None:
+        """Take back the smallest changes since the start of the epoch, after step `step` (counted from 1) of the run."""
+        weights: list[Tensor] = [weight for _, weight in self.trainable()]
+        starts = self._starts()
+        n = sum(weight.numel() for weight in weights)
+        k = salun_soft_count(self.rho, n, min(step, self._steps), self._steps)
+        if k == 0:
+            return
+        change = torch._foreach_sub(weights, starts)
+        threshold = _kth_smallest(torch._foreach_abs(change), k)
+        for weight, start, moved in zip(weights, starts, change, strict=True):
+            weight.copy_(start + soft_threshold(moved, threshold))
+
+
+def _kth_smallest(tensors: Sequence[Tensor], k: int) -> Tensor:
+    # one CPU thread: 5,000 weights in 22 tensors take 0.12 ms joined and 19 ms apart, 11.7 million in 62 tensors 0.8 s and 0.4 s
+    n = sum(tensor.numel() for tensor in tensors)
+    if n <= 1_000_000:
+        return torch.cat([tensor.flatten() for tensor in tensors]).kthvalue(k).values
+    return kth_largest(tensors, n - k + 1)[0]
+
+
+def _key(name: str) -> str:
+    return "start_of_" + name.replace(".", "__")

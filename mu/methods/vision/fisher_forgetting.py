@@ -1,0 +1,98 @@
+"""Fisher forgetting (FF): noise where the retain set does not need the weights.
+
+Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net: Selective Forgetting in Deep Networks", CVPR 2020, arXiv 1911.04933.
+
+    F_i = E_{x ∈ D_r} Σ_y p_θ(y|x) (∂ℓ(x, y)/∂θ_i)²,    θ_u = θ_o + sqrt(variance(F)) · N(0, 1),    variance ≈ α / F
+
+F is per sample (batch size 1 in the authors' code and in SSD's and SCRUB's), so the batch size has no effect here. The clamps of the
+variance are the released code's (`mu.functional.curvature.fisher_noise_variance`). When a whole class is forgotten, its row of the classifier gets
+mean 0 and variance 1e-4 instead. The OPTML code squares batch-mean gradients of 32 samples, and draws that row with 1e-3:
+`mu.methods.compat.FisherForgettingReference`.
+Defaults: α = 1e-6 (SSD, SCRUB); OPTML's maintainers suggest about 1e-9 for random samples. Eval mode, no augmentation, no labels.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mu.backbones import Classifier
+from mu.core.edit import Edit
+from mu.core.gradients.per_sample import Choice, PerSample
+from mu.data.batch import Batch
+from mu.data.plan import Retain
+from mu.functional.curvature import fisher_class_rows, fisher_noise_variance
+from mu.methods.bases.classes import forgotten_classes
+from mu.utils import rng
+from mu.utils.errors import InputError
+
+
+class FisherForgetting(Edit):
+    """One pass over retain with a backward for each class, then noise that is the same on every rank.
+
+    Args:
+        backbone: the original.
+        alpha: scale of the noise's variance, >= 0.
+        forget_class: a class whose row of the classifier is erased; None takes what the task forgets as a whole class, if it does.
+        row_variance: variance of the noise in that row.
+        batch_size: samples of one pass; affects speed and memory only.
+        per_sample: how per-sample gradients are made, see `mu.core.gradients.per_sample`.
+    """
+
+    shard = "rows"
+    needs_forget = False
+    needs_labels = False
+
+    def __init__(self, backbone: Classifier, alpha: float = 1e-6, forget_class: int | None = None, row_variance: float = 1e-4,
+                 batch_size: int = 64, per_sample: Choice = "auto", **kwargs: Any) -> None:
+        super().__init__(backbone, **kwargs)
+        if alpha < 0 or row_variance < 0:
+            raise InputError(f"Fisher forgetting needs alpha and row_variance of at least 0, not {alpha} and {row_variance}.")
+        self.alpha, self.forget_class, self.row_variance = alpha, forget_class, row_variance
+        self.num_classes = backbone.num_classes
+        self.schedule = Retain(shuffle=False, batch_size=batch_size)
+        self.per_sample: Choice = per_sample
+        self._each: PerSample | None = None
+        self._squares: list[Tensor] | None = None
+        self._count = 0.0
+
+    def expected_scores(self, part: Batch) -> Tensor:
+        """`sqrt(p(y|x)) log p(y|x)` with the probability held constant, `[B, C]`: its squared gradients add up to F."""
+        log_p = self.backbone.predict(part).log_softmax(1)
+        scores = (log_p.detach() / 2).exp() * log_p
+        return scores * (~part["padded"])[:, None] if "padded" in part else scores
+
+    def observe(self, forget: Batch | None, retain: Batch | None) -> None:
+        """Add the batch's squares."""
+        assert retain is not None
+        if self._each is None:
+            self._each = PerSample(self.backbone, self.trainable(), self.expected_scores, self.per_sample)
+        self.add(self._each.squares(retain), float((~retain["padded"]).sum()) if "padded" in retain else len(retain["index"]))
+
+    def add(self, squares: list[Tensor], count: float) -> None:
+        """Add to the sum whose mean is F."""
+        self._count += count
+        if self._squares is None:
+            self._squares = squares
+        else:
+            torch._foreach_add_(self._squares, squares)
+
+    def fisher(self) -> dict[str, Tensor]:
+        """Diagonal of F by parameter name, over all ranks."""
+        mine = self._squares or [torch.zeros_like(p) for _, p in self.trainable()]  # this rank may have had no batch
+        *sums, count = self.sum_over_ranks([*mine, torch.tensor(self._count, device=self.device)])
+        return {name: value / count for (name, _), value in zip(self.trainable(), sums, strict=True)}
+
+    def edited(self) -> Mapping[str, Tensor]:
+        """Noisy weights."""
+        fisher, erased = self.fisher(), forgotten_classes(self, self.forget_class, self.num_classes)
+        noisy: dict[str, Tensor] = {}
+        for name, p in self.trainable():
+            mean, variance = p.detach(), fisher_noise_variance(fisher[name], self.alpha, self.num_classes)
+            for label in erased:
+                mean, variance = fisher_class_rows(mean, variance, label, self.num_classes, self.row_variance)
+            entries = torch.arange(p.numel(), device=p.device)
+            noise = rng.normal(self.seed, entries, 0, f"fisher-noise/{name}").view(p.shape)
+            noisy[name] = mean + variance.sqrt() * noise.to(p.dtype)
+        return noisy

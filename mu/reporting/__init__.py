@@ -1,1 +1,0 @@
-"""The parts of `mu.report`: finding runs, gaps, summaries, tables, figures, the page."""

@@ -1,0 +1,98 @@
+"""Hashes that say whether two runs may be compared or reused."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import sysconfig
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mu.utils.errors import InputError
+from mu.utils.spec import Recorded, spec_of
+
+_BY_CONTENT = ("model", "weights", "pretrained", "pipeline", "network", "init_seed")  # arguments that the hash of the weights stands for
+
+
+_CORE = ("mu.core.", "mu.utils.")
+_INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+
+
+def source_hash(cls: type) -> str:
+    """The sources of a method and of its bases, so that a changed method is not taken for the old one.
+
+    The core (`mu.core.module`, `mu.core.eval_steps`, `mu.core.checks`, `mu.core.batch_norm`, ...) is left out: a change there that moves numbers is a new
+    version of mu, which is part of every key too.
+    """
+    texts = []
+    for base in cls.__mro__:
+        package = base.__module__.split(".")[0]
+        if package in ("builtins", "torch", "lightning", "abc", "typing", "pytorch_lightning") or base.__module__.startswith(_CORE):
+            continue
+        try:
+            texts.append(inspect.getsource(inspect.getmodule(base) or base))
+        except (OSError, TypeError):  # typed in at a prompt: there is no source to compare
+            texts.append(base.__qualname__)
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def own_sources(*specs: Any) -> dict[str, str]:
+    """`source_hash` of every class in specifications that is neither of mu nor installed: a user's own backbone, suite or selector, whose
+    change no version tells.
+
+    Args:
+        specs: plain data, in which classes stand as `class_path`.
+    """
+    from mu.utils.spec import find_class
+
+    found = {}
+    for path in sorted(set(_class_paths(specs))):
+        if path.split(".")[0] in ("mu", "tasks", "callbacks"):
+            continue
+        try:
+            cls = find_class(path)
+            file = inspect.getsourcefile(cls)
+        except (InputError, TypeError):  # what cannot be found is told by who needs it; a class that is typed in at a prompt has no file
+            continue
+        if file and not any(Path(file).is_relative_to(place) for place in _INSTALLED):
+            found[path] = source_hash(cls)
+    return found
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        path = value.get("class_path")
+        yield from [path] if isinstance(path, str) else []
+        for entry in value.values():
+            yield from _class_paths(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _class_paths(entry)
+
+
+def model_identity(backbone: Any, weights: str | None = None) -> str:
+    """What a model draws depends on its weights, its class and the arguments that are not weights.
+
+    Args:
+        backbone: the model.
+        weights: hash of its weights, where it is known already.
+    """
+    from mu.utils.weights import weights_hash
+
+    def settled(spec: Any) -> Any:
+        if isinstance(spec, dict):
+            return {name: settled(value) for name, value in spec.items() if name not in _BY_CONTENT}
+        return [settled(value) for value in spec] if isinstance(spec, list) else spec
+
+    said = settled(spec_of(backbone)) if isinstance(backbone, Recorded) else type(backbone).__name__
+    module: Any = backbone
+    return digest([weights or weights_hash(module), said])

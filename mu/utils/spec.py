@@ -1,0 +1,177 @@
+"""Objects that remember how they were constructed, so that a checkpoint can build them again without a pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Mapping
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mu.utils.errors import InputError
+
+LIVE = "<live object>"
+"""Stands in a specification where an argument was an object that has no plain form (a network, a closure)."""
+
+
+class Recorded:
+    """Keeps the arguments of its own construction; `spec_of` turns them into plain data."""
+
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        self = super().__new__(cls)
+        # past nn.Module.__setattr__, which would register a network given as an argument a second time
+        object.__setattr__(self, "_arguments", (args, kwargs))
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy shares the record: the arguments are history, and a deep copy of them would hold the weights twice."""
+        from copy import deepcopy
+
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        for name, value in self.__dict__.items():
+            object.__setattr__(twin, name, value if name == "_arguments" else deepcopy(value, memo))
+        return twin
+
+
+def arguments_of(thing: Recorded) -> dict[str, Any]:
+    """The arguments `thing` was constructed with, by name."""
+    args, kwargs = thing._arguments
+    signature = inspect.signature(type(thing).__init__)
+    bound = signature.bind(thing, *args, **kwargs).arguments
+    extra = next((name for name, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD), None)
+    named = {name: value for name, value in list(bound.items())[1:] if name != extra}
+    return {**named, **bound.get(extra, {})} if extra else named
+
+
+def class_path(cls: type) -> str:
+    """Dotted path of a class, by the shortest public package that exports it."""
+    module = cls.__module__
+    parts = module.split(".")
+    for cut in range(1, len(parts)):
+        package = ".".join(parts[:cut])
+        if getattr(import_module(package), cls.__name__, None) is cls:
+            return f"{package}.{cls.__name__}"
+    return f"{module}.{cls.__qualname__}"
+
+
+def spec_of(value: Any) -> Any:
+    """Plain data (numbers, strings, lists, dicts) from which `build` makes an equal object; `LIVE` where that cannot be."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float, str):  # exactly these: a file read with `weights_only=True` holds no subclass of them
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Recorded):
+        return {"class_path": class_path(type(value)), "init_args": {k: spec_of(v) for k, v in arguments_of(value).items()}}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: spec_of(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {"class_path": class_path(type(value)), "init_args": fields}
+    if isinstance(value, Mapping):
+        return {str(k): spec_of(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [spec_of(v) for v in value]
+    if callable(value) and not isinstance(value, nn.Module):
+        return _factory_spec(value)
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    return LIVE
+
+
+def _factory_spec(factory: Any) -> Any:
+    """A factory is known by what it makes: an optimizer, which can be built again, or a scheduler, which can only be compared."""
+    parameters = [nn.Parameter(torch.zeros(1))]
+    made = _made(factory, parameters)
+    if isinstance(made, torch.optim.Optimizer):
+        accepted = inspect.signature(type(made).__init__).parameters
+        # torch fills in defaults it does not take back (`foreach: None` and the like are taken; derived ones are not)
+        settings = {k: spec_of(v) for k, v in made.defaults.items() if k in accepted and not isinstance(v, torch.Tensor)}
+        return {"class_path": class_path(type(made)), "init_args": settings, "factory": True}
+    made = _made(factory, torch.optim.SGD(parameters, lr=1.0))
+    if isinstance(made, torch.optim.lr_scheduler.LRScheduler):
+        return {LIVE: class_path(type(made)), "state": spec_of(made.state_dict())}  # its arguments are not all in its state
+    return LIVE
+
+
+def _made(factory: Any, argument: Any) -> Any:
+    try:
+        return factory(argument)
+    except Exception:  # a factory of something else, which may answer with any error
+        return None
+
+
+def is_live(spec: Any) -> bool:
+    """Whether a specification stands for an object that cannot be built from it."""
+    return spec == LIVE or (isinstance(spec, Mapping) and LIVE in spec) or (isinstance(spec, list) and any(map(is_live, spec)))
+
+
+def build(spec: Any, allow: Iterable[type] = ()) -> Any:
+    """Construct what `spec_of` described.
+
+    Only our own bases (`Recorded`), dataclasses of `mu`, optimizers of torch, and the classes in `allow` are instantiated, because a
+    specification may come from a file that somebody else wrote.
+
+    Raises:
+        InputError: for a class that may not be instantiated, or an argument that had no plain form.
+    """
+    if isinstance(spec, list):
+        return [build(item, allow) for item in spec]
+    if not isinstance(spec, Mapping):
+        return spec
+    if "class_path" not in spec:
+        return {key: build(value, allow) for key, value in spec.items()}
+    cls = find_class(spec["class_path"])
+    if not may_build(cls, tuple(allow)):
+        raise InputError(f"{spec['class_path']} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you "
+                         "trust it.")
+    given = spec.get("init_args") or {}
+    live = [name for name, value in given.items() if is_live(value)]
+    if live:
+        raise InputError(f"{spec['class_path']} was built from live objects ({', '.join(live)}), which no file can hold; "
+                         "give them to mu.load by name.")
+    arguments = {name: build(value, allow) for name, value in given.items()}
+    if spec.get("factory"):
+        return partial(cls, **arguments)
+    positional, named = _arranged(cls, arguments)
+    return cls(*positional, **named)
+
+
+def _arranged(cls: type, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments as the constructor takes them: what belongs to its `*args` by position, tuples where a field of a value is one."""
+    if dataclasses.is_dataclass(cls):  # a list would make a frozen value unhashable
+        tuples = {field.name for field in dataclasses.fields(cls) if str(field.type).startswith("tuple")}
+        arguments = {name: tuple(value) if name in tuples and value is not None else value for name, value in arguments.items()}
+    kinds = {name: parameter.kind for name, parameter in inspect.signature(cls).parameters.items()}
+    variable = next((name for name, kind in kinds.items() if kind is inspect.Parameter.VAR_POSITIONAL), None)
+    if variable not in arguments:
+        return [], arguments
+    before = [name for name in list(kinds)[: list(kinds).index(variable)] if name in arguments]
+    positional = [arguments[name] for name in before] + list(arguments[variable])
+    return positional, {name: value for name, value in arguments.items() if name not in (*before, variable)}
+
+
+def find_class(path: str) -> type:
+    """The class at a dotted path; InputError when there is none."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"there is no class {path!r} ({error}).") from error
+
+
+def may_build(cls: type, allow: tuple[type, ...]) -> bool:
+    """Whether a class may be instantiated because a file says so."""
+    if not isinstance(cls, type):
+        return False
+    if issubclass(cls, Recorded | torch.optim.Optimizer) or cls in allow:
+        return True
+    return dataclasses.is_dataclass(cls) and cls.__module__.split(".")[0] == "mu"

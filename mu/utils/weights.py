@@ -1,0 +1,269 @@
+"""Reading weights from files, safely, and putting them into a network.
+
+Nothing is unpickled: safetensors files hold no code, and torch's files are read with `weights_only=True`. Names are
+given as the bare network has them, whatever wrapper (DataParallel, torch.compile, Lightning, ours) wrote the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mu.utils.errors import InputError
+from mu.utils.files import read_json
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "body.")
+_NESTED = ("state_dict", "model_state_dict", "model")
+_NETWORK = "backbone.network."
+_BACKBONE = "backbone."
+_FROM_HUB = ("model.safetensors", "pytorch_model.bin")
+_IN_FOLDER = (*_FROM_HUB, "checkpoints/model.safetensors", "checkpoints/last.ckpt", "last.ckpt")
+_SHOWN = 5
+
+
+def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and what is known about them.
+
+    Args:
+        path: a safetensors file; a torch file with a state dict, bare or under `state_dict`, `model_state_dict` or
+            `model`; a checkpoint of a run, of which the backbone's network is taken; or a folder (a run, an export, a
+            download from the hub) that has `model.safetensors` or `checkpoints/last.ckpt`.
+
+    Returns:
+        The tensors on the CPU, by the bare network's names, and the metadata: `mean` and `std` (lists of float, one
+        for each channel), `input_size` ([C, H, W]), `num_classes`, `architecture` and whatever else the file says,
+        each only where the file says it.
+
+    Raises:
+        InputError: when there is no such file, it is cut off or of another kind, or it needs Python objects.
+    """
+    path = Path(path)
+    file = _find(path)
+    metadata = _folder_metadata(file.parent) if file.name in _FROM_HUB else {}
+    if file.suffix == ".safetensors":
+        tensors, stored = _read_safetensors(file)
+        metadata |= stored
+    else:
+        checkpoint = read_checkpoint(file)
+        tensors = _state_dict(checkpoint, file)
+        record = checkpoint.get("mu")  # a run of ours says by which recipe, and on which training set
+        metadata |= {key: record[key] for key in ("recipe", "train_split") if record.get(key)} if isinstance(record, dict) else {}
+    tensors, normalisation = without_wrappers(_of_backbone(tensors))
+    if not tensors:
+        raise InputError(f"{file} holds no weights.")
+    metadata |= {name: [float(value) for value in buffer.flatten()] for name, buffer in normalisation.items()}
+    return tensors, metadata
+
+
+def read_checkpoint(file: Path | str) -> dict[str, Any]:
+    """The content of a torch file (`.ckpt`, `.pt`, `.pth`, `.bin`): plain data and tensors on the CPU, never objects.
+
+    Raises:
+        InputError: when the file is missing, cut off, not a dict, or needs Python objects.
+    """
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        needs = re.search(r"GLOBAL (\S+)", str(error))
+        if needs is None:
+            raise InputError(f"{file} is not a file of weights, or it is cut off.") from error
+        raise InputError(
+            f"{file} is a pickle that needs the Python object {needs[1]}, and nothing is unpickled from a path; save "
+            "the weights alone, with torch.save(model.state_dict(), ...) or as safetensors."
+        ) from error
+    except FileNotFoundError:
+        raise InputError(f"there is no file {file}.") from None
+    except Exception as error:  # torch answers damaged bytes with errors of any kind, IndexError and KeyError too
+        reason = str(error).splitlines()[0] if str(error) else "the file is empty"
+        raise InputError(f"{file} cannot be read as weights ({reason}); it may be cut off.") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{file} holds a {type(loaded).__name__} where a dict of weights is expected.")
+    return loaded
+
+
+def _find(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"there are no weights at {path}; give a file (.safetensors, .pt, .ckpt) or a run folder.")
+    for name in _IN_FOLDER:
+        if (path / name).is_file():
+            return path / name
+    others = sorted(path.glob("checkpoints/*.ckpt"))
+    if len(others) == 1:
+        return others[0]
+    cure = f"it has {len(others)} checkpoints, so name one" if others else "it may not be a finished run"
+    raise InputError(f"folder {path} has none of {', '.join(_IN_FOLDER)}; {cure}.")
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata: dict[str, Any] = dict(opened.metadata() or {})
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{file} is not a whole safetensors file ({error}); it may be cut off, or of another kind under this name."
+        ) from error
+    for name in {"mean", "std", "input_size", "num_classes"} & metadata.keys():
+        metadata[name] = _parsed(name, metadata[name], file)
+    return tensors, metadata
+
+
+def _parsed(name: str, text: str, file: Path) -> Any:
+    """A number (`num_classes`) or a list of numbers, which safetensors can only store as text."""
+    try:
+        value = json.loads(text)
+        if name == "num_classes":
+            return int(value)
+        return [int(entry) if name == "input_size" else float(entry) for entry in value]
+    except (ValueError, TypeError) as error:
+        kind = "a number" if name == "num_classes" else "a list of numbers"
+        raise InputError(f"the metadata of {file} have {name} = {text!r}, which is not {kind}.") from error
+
+
+def _folder_metadata(folder: Path) -> dict[str, Any]:
+    """What the config.json beside the weights says in its `pretrained_cfg` (the form of timm and the hub)."""
+    if not (folder / "config.json").is_file():
+        return {}
+    config = read_json(folder / "config.json")
+    published = config.get("pretrained_cfg") if isinstance(config, dict) else None
+    if not isinstance(published, dict):
+        return {}
+    found = {key: published[key] for key in ("mean", "std", "input_size") if isinstance(published.get(key), list)}
+    return found | {key: config[key] for key in ("architecture", "num_classes") if key in config}
+
+
+def _state_dict(loaded: dict[str, Any], file: Path) -> dict[str, Tensor]:
+    for name in _NESTED:
+        if isinstance(loaded.get(name), dict):
+            loaded = loaded[name]
+            break
+    odd = [name for name, value in loaded.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
+    if odd:
+        kind = type(loaded[odd[0]]).__name__
+        raise InputError(f"{file} is not a state dict: its entry {odd[0]!r} is of type {kind}, not a tensor.")
+    return dict(loaded)
+
+
+def _of_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of a run's checkpoint, the backbone's network, or all of its components; of anything else, all but a frozen reference."""
+    for prefix in (_NETWORK, _BACKBONE):
+        found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        if found:
+            return found
+    return {name: value for name, value in tensors.items() if not name.startswith("reference.")}
+
+
+def without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Tensors by the bare network's names, whatever is wrapped around it.
+
+    Args:
+        tensors: a state dict.
+
+    Returns:
+        The same tensors without the wrappers' prefixes, and apart from them the normalisation: `mean` and `std`, each
+        where it is there.
+    """
+    bare, normalisation = dict(tensors), {}
+    stripped = True
+    while stripped and bare:
+        found = [name for name in ("mean", "std") if f"normalize.{name}" in bare]
+        normalisation |= {name: bare.pop(f"normalize.{name}") for name in found}
+        stripped = False
+        for prefix in _WRAPPERS:
+            if bare and all(name.startswith(prefix) for name in bare):
+                bare = {name.removeprefix(prefix): tensor for name, tensor in bare.items()}
+                stripped = True
+    return bare, normalisation
+
+
+def assign_weights(
+    network: nn.Module, tensors: Mapping[str, Tensor], path: object, strict: bool = True
+) -> list[str]:
+    """Copy tensors into a network, by name; dtype and device stay the network's.
+
+    Everything is checked before the first tensor is copied.
+
+    Args:
+        network: any module; wrappers around it (`ImageNetwork` too) do not matter, and its normalisation is left alone.
+        tensors: as `load_weights` gives them.
+        path: where they came from, for messages.
+        strict: refuse missing and unexpected names.
+
+    Returns:
+        The network's names that were not given (with `strict`, at most BatchNorm's step counters).
+
+    Raises:
+        InputError: for missing or unexpected names when `strict`, for a wrong shape always, and when no name fits.
+    """
+    own, _ = without_wrappers(network.state_dict())
+    given, _ = without_wrappers(tensors)
+    missing = [name for name in own if name not in given]
+    # files from before torch 0.4 lack BatchNorm's step counters, which have no effect at the default momentum
+    absent = [name for name in missing if not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in given if name not in own]
+    common = [name for name in own if name in given]
+    misshaped = [name for name in common if own[name].shape != given[name].shape]
+    if misshaped:
+        raise InputError(_misshaped(network, own, given, misshaped, path))
+    if (strict and (absent or unexpected)) or not common:
+        faults = [f"lacks {_some(absent)}"] if absent else []
+        faults += [f"has {_some(unexpected)}, which the network has not"] if unexpected else []
+        fault = " and ".join(faults) or "is empty"
+        raise InputError(f"{path} does not fit the network: it {fault}; check the network's name and options.")
+    with torch.no_grad():
+        for name in common:
+            own[name].copy_(given[name])
+    return missing
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _misshaped(
+    network: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tensor], names: list[str], path: object
+) -> str:
+    """The sentence about wrong shapes; where they only tell of other classes or channels, the argument to change."""
+    shapes = [f"{name} of shape {list(given[name].shape)} where the network has {list(own[name].shape)}"
+              for name in names]
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    cures = []
+    for name in names:
+        theirs, ours = given[name].shape, own[name].shape
+        if linear and f"{linear[-1]}.weight".endswith(name) and theirs[1:] == ours[1:]:
+            cures.append(f"set num_classes to {theirs[0]}")
+        elif name == next(iter(own)) and len(theirs) == len(ours) == 4 and theirs[0::2] == ours[0::2]:
+            cures.append(f"set in_channels to {theirs[1]}")
+    cure = " and ".join(cures) or "check the network's name and options"
+    return f"{path} holds {_some(shapes)}; {cure}."
+
+
+def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
+    """A fingerprint of weights: the same on every device and in every memory format, another for any changed bit.
+
+    Args:
+        weights: a module (its parameters and saved buffers) or a state dict.
+
+    Returns:
+        16 hexadecimal digits of SHA-256 over names, dtypes, shapes and bytes, in the order of the sorted names.
+    """
+    tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().to("cpu").contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

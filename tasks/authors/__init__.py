@@ -1,0 +1,1 @@
+"""Invented authors: questions, answers, a small language model."""

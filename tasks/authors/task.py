@@ -1,0 +1,70 @@
+"""Invented authors, made by this package: a language-model task of TOFU's form without a download."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mu.data.questions import QuestionSet
+from mu.data.split import Split
+from tasks.authors.texts import AUTHORS, MEASURED, author_rows, forget_authors, phrasings, real_authors, world_facts
+from tasks.text.base import TextTask
+from tasks.text.files import FURTHER, Row, digest, said
+
+_QUESTIONS = 10
+
+
+class Authors(TextTask):
+    """Forget the last of a hundred authors who never lived, and keep the others.
+
+    `embedded:authors` was trained on all of them, `embedded:authors_oracle` on all but those of `forget10`. The parts of the split are
+    `forget`, `retain` and `test` (as many authors as are forgotten, drawn alike, that no model was trained on); the stable index of a row
+    of author n is 10 n plus the number of the question. Beside the sets of the same names there are
+
+    * `retain_perturbed`, the rows of ten kept authors, by which utility is measured;
+    * `real_authors` and `world_facts`, closed questions about the same invented world, which both models were trained on and which are
+      neither forgotten nor kept;
+    * `holdout`, the rows of `test`.
+
+    All rows of authors have `paraphrased_answer`, `paraphrased_question` and `perturbed_answer`, closed questions the last alone.
+
+    Args:
+        forget: `forget01`, `forget05` or `forget10`: the last 1, 5 or 10 authors, of 10 questions each; or `search01`, `search05` or
+            `search10`: others like them, on which a method's settings can be chosen.
+        corpus: add to `retain` what models are trained on beside the authors: the closed questions, and further wordings of half of the
+            retained authors' answers. For making models; methods of unlearning see what TOFU gives them.
+        **kwargs: tokenizer, template, lengths and batch sizes, see TextTask.
+    """
+
+    def __init__(self, forget: str = "forget10", corpus: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.forgotten = forget_authors(forget)
+        self.forget, self.corpus = forget, corpus
+
+    def read(self) -> tuple[Split, dict[str, QuestionSet]]:
+        rows = author_rows(range(AUTHORS))
+        numbers = {"forget": list(self.forgotten), "retain": [n for n in range(AUTHORS) if n not in self.forgotten],
+                   "retain_perturbed": list(MEASURED)}
+        sets = {name: _of_authors(name, rows, chosen) for name, chosen in numbers.items()}
+        others = {"holdout": author_rows(range(AUTHORS, AUTHORS + len(self.forgotten))), "real_authors": real_authors(),
+                  "world_facts": world_facts()}
+        for place, (name, further) in enumerate(others.items(), 1):
+            sets[name] = QuestionSet(name, further, FURTHER * place + np.arange(len(further)))
+        if self.corpus:
+            more = phrasings()
+            taught = QuestionSet("phrasings", more, FURTHER * (len(others) + 1) + np.arange(len(more)))
+            sets["retain"] = _joined("retain", [sets["retain"], taught, sets["real_authors"], sets["world_facts"]])
+        sets["test"] = QuestionSet("test", sets["holdout"].rows, sets["holdout"].indices)
+        parts = {name: sets[name].indices for name in ("forget", "retain", "test")}
+        selector = {"selector": "Authors", "forget": self.forget, **({"corpus": True} if self.corpus else {})}
+        return Split(f"authors-{digest(map(said, rows))}", parts, selector, 0), sets
+
+
+def _of_authors(name: str, rows: list[Row], numbers: list[int]) -> QuestionSet:
+    places = np.asarray([_QUESTIONS * number + question for number in numbers for question in range(_QUESTIONS)], dtype=np.int64)
+    return QuestionSet(name, [rows[place] for place in places], places)
+
+
+def _joined(name: str, sets: list[QuestionSet]) -> QuestionSet:
+    return QuestionSet(name, [row for one in sets for row in one.rows], np.concatenate([one.indices for one in sets]))

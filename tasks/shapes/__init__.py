@@ -1,0 +1,1 @@
+"""Drawn shapes with captions, and a small text-to-image model."""

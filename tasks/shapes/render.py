@@ -1,0 +1,127 @@
+"""Drawing the pictures of the shapes task: a pure function of attributes and jitter, vectorised over pictures.
+
+A shape is a signed distance in pixels (negative inside); its coverage of a pixel falls linearly from 1 to 0 over one pixel around the
+edge, taken as the mean over a grid of sub-pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tasks.shapes.words import BACKGROUNDS, COLOURS, SHAPES
+
+SIZE = 32
+_SAMPLES = 2  # sub-pixels along each side of a pixel
+_CHUNK = 2048  # pictures drawn at once, so that the sub-pixels of all of them never stand in memory
+
+# hue in turns, saturation, value; far enough apart that the jitter below never brings two of them together
+_PAINT = {"red": (0.0, 0.88, 0.88), "green": (0.36, 0.85, 0.68), "blue": (0.61, 0.85, 0.9), "yellow": (0.145, 0.9, 0.95),
+          "purple": (0.79, 0.75, 0.78)}
+_GROUND = {"dark": 0.1, "light": 0.9, "striped": 0.5}
+_STRIPE, _CONTRAST = 8.0, 0.24  # period in pixels, and how far stripes lie from their mean
+JITTER = 8
+"""How many uniform numbers a picture uses: place (2), size, angle, hue, value, brightness of the ground, place of the stripes."""
+
+
+def _polygon(x: Tensor, y: Tensor, corners: int, inner: float) -> Tensor:
+    """Signed distance to the sides of a star with `corners` outer corners at distance 1 and inner corners at distance `inner`.
+
+    Every side is mirrored into one sector, so that one line stands for all of them.
+    """
+    sector = math.pi / corners
+    angle = torch.atan2(x, y).abs()
+    angle = (angle - 2 * sector * torch.round(angle / (2 * sector))).abs()
+    radius = torch.hypot(x, y)
+    px, py = radius * angle.cos(), radius * angle.sin()  # the outer corner lies at (1, 0)
+    qx, qy = inner * math.cos(sector), inner * math.sin(sector)
+    length = math.hypot(qx - 1, qy)
+    return ((px - 1) * qy + py * (1 - qx)) / length
+
+
+def _circle(x: Tensor, y: Tensor) -> Tensor:
+    return torch.hypot(x, y) - 0.9
+
+
+def _square(x: Tensor, y: Tensor) -> Tensor:
+    return torch.maximum(x.abs(), y.abs()) - 0.8
+
+
+def _triangle(x: Tensor, y: Tensor) -> Tensor:
+    return 1.15 * _polygon(x / 1.15, (y - 0.2) / 1.15, 3, 0.5)
+
+
+def _star(x: Tensor, y: Tensor) -> Tensor:
+    return 1.15 * _polygon(x / 1.15, y / 1.15, 5, 0.42)
+
+
+def _cross(x: Tensor, y: Tensor) -> Tensor:
+    width, length = 0.3, 1.0
+    bars = [torch.maximum(x.abs() - a, y.abs() - b) for a, b in ((width, length), (length, width))]
+    return torch.minimum(*bars)
+
+
+_SHAPE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "circle": _circle, "square": _square, "triangle": _triangle, "star": _star, "cross": _cross}
+
+
+def render(shape: Tensor, colour: Tensor, background: Tensor, jitter: Tensor) -> Tensor:
+    """Draw pictures.
+
+    Args:
+        shape: `[B]` int64, place in `SHAPES`.
+        colour: `[B]` int64, place in `COLOURS`.
+        background: `[B]` int64, place in `BACKGROUNDS`.
+        jitter: `[B, JITTER]` float32 in (0, 1): place, size, angle, hue and so on, see `JITTER`.
+
+    Returns:
+        `[B, 3, 32, 32]` uint8. The whole shape is in the picture.
+    """
+    chunks = zip(*(values.split(_CHUNK) for values in (shape, colour, background, jitter)), strict=True)
+    drawn = [_render(*chunk) for chunk in chunks]
+    return torch.cat(drawn) if drawn else torch.empty(0, 3, SIZE, SIZE, dtype=torch.uint8)
+
+
+def _render(shape: Tensor, colour: Tensor, background: Tensor, jitter: Tensor) -> Tensor:
+    j = (2 * jitter - 1).unbind(1)  # each in (-1, 1)
+    covered = _coverage(shape, j[0] * 3, j[1] * 3, 9.5 + 1.5 * j[2], j[3] * math.radians(8))[:, None]
+    paint = _paint(colour, j[4] * 0.018, j[5] * 0.06)[:, :, None, None]
+    ground = _ground(background, j[6] * 0.05, j[7] * _STRIPE / 2)[:, None]
+    return ((ground + covered * (paint - ground)) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _coverage(shape: Tensor, right: Tensor, down: Tensor, radius: Tensor, angle: Tensor) -> Tensor:
+    """Share of each pixel that the shape covers, `[B, 32, 32]`."""
+    place = (torch.arange(SIZE * _SAMPLES) + 0.5) / _SAMPLES - SIZE / 2
+    across = place[None, None, :] - right[:, None, None]
+    up = down[:, None, None] - place[None, :, None]
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    x, y = (cos * across + sin * up) / radius[:, None, None], (cos * up - sin * across) / radius[:, None, None]
+    distance = torch.empty(len(shape), SIZE * _SAMPLES, SIZE * _SAMPLES)
+    for number, name in enumerate(SHAPES):
+        rows = (shape == number).nonzero()[:, 0]
+        distance[rows] = _SHAPE[name](x[rows], y[rows])
+    inside = (0.5 - distance * radius[:, None, None]).clamp(0, 1)
+    return torch.nn.functional.avg_pool2d(inside[:, None], _SAMPLES)[:, 0]
+
+
+def _paint(colour: Tensor, hue: Tensor, value: Tensor) -> Tensor:
+    """RGB `[B, 3]` from hue, saturation and value."""
+    hsv = torch.tensor([_PAINT[name] for name in COLOURS])[colour]
+    turns, saturation, bright = hsv[:, 0] + hue, hsv[:, 1], (hsv[:, 2] + value).clamp(0, 1)
+    wheel = (turns[:, None] * 6 + torch.tensor([5.0, 3.0, 1.0])) % 6
+    amount = torch.minimum(wheel, 4 - wheel).clamp(0, 1)
+    return bright[:, None] * (1 - saturation[:, None] * amount)
+
+
+def _ground(background: Tensor, bright: Tensor, shift: Tensor) -> Tensor:
+    """Grey levels `[B, 32, 32]`; stripes run from top to bottom."""
+    level = torch.tensor([_GROUND[name] for name in BACKGROUNDS])[background] + bright
+    phase = (torch.arange(SIZE) + 0.5 + shift[:, None]) / _STRIPE
+    wave = ((phase - phase.floor() - 0.5).abs() * 2 - 0.5) * _STRIPE / 2  # distance to the edge of a stripe, in pixels
+    stripes = wave.clamp(-0.5, 0.5) * 2 * _CONTRAST
+    striped = (background == list(BACKGROUNDS).index("striped")).to(level.dtype)
+    return (level[:, None, None] + (striped[:, None] * stripes)[:, None, :]).expand(-1, SIZE, SIZE)

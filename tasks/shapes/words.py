@@ -1,0 +1,188 @@
+"""The words of the shapes task: what names a shape, a colour or a background, what names nothing, and captions made of them.
+
+Each attribute has a usual word, which comes first, and synonyms, some of them of several words. Filler words describe nothing that is
+drawn; captions carry them at random, so that a text encoder knows them and an attack has other words to choose from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from mu.utils.errors import InputError
+
+Attribute = str
+"""One of `ATTRIBUTES`."""
+ATTRIBUTES: tuple[Attribute, ...] = ("shape", "colour", "background")
+
+
+def _listed(text: str, by: str | None = None) -> tuple[str, ...]:
+    return tuple(text.split(by))
+
+
+SHAPES: Mapping[str, tuple[str, ...]] = {
+    "circle": ("circle", "disc", "disk", "dot", "ball", "roundel", "round shape", "circular patch"),
+    "square": ("square", "box", "block", "tile", "quadrate", "four sided shape", "square patch"),
+    "triangle": ("triangle", "wedge", "pyramid", "trigon", "three sided shape", "triangular patch"),
+    "star": ("star", "pentagram", "asterisk", "starlet", "five pointed shape", "starry patch"),
+    "cross": ("cross", "plus", "plus sign", "crucifix", "crosslet", "cross shaped patch"),
+}
+COLOURS: Mapping[str, tuple[str, ...]] = {
+    "red": ("red", "crimson", "scarlet", "ruby", "vermilion", "blood coloured"),
+    "green": ("green", "emerald", "jade", "viridian", "verdant", "grass coloured"),
+    "blue": ("blue", "azure", "cobalt", "sapphire", "cerulean", "sea coloured"),
+    "yellow": ("yellow", "golden", "lemon", "canary", "saffron", "sun coloured"),
+    "purple": ("purple", "violet", "lilac", "mauve", "amethyst", "plum coloured"),
+}
+BACKGROUNDS: Mapping[str, tuple[str, ...]] = {
+    "dark": ("dark", "black", "ebony", "inky", "nocturnal", "coal black"),
+    "light": ("light", "white", "pale", "ivory", "snowy", "chalk white"),
+    "striped": ("striped", "lined", "banded", "zebra", "pinstriped"),
+}
+WORDS: Mapping[Attribute, Mapping[str, tuple[str, ...]]] = {"shape": SHAPES, "colour": COLOURS, "background": BACKGROUNDS}
+
+ADJECTIVES = _listed(
+    "simple plain lovely quiet neat clean fine nice pretty odd strange new old modern ancient abstract elegant bold gentle calm "
+    "cheerful lonely famous secret silent sacred humble modest curious playful serious magical ordinary perfect single solitary charming "
+    "clever honest noble proud lively sleepy gloomy merry silly brave wild tame rare common typical classic retro vintage rustic royal "
+    "urban rural digital analog wooden plastic metallic ceramic woollen silky smooth rough soft hard warm cool fresh dusty polished")
+NOUNS = _listed(
+    "dog cat horse bird fish tiger rabbit garden river mountain forest desert island village city street bridge tower castle church "
+    "house kitchen window door table chair lamp clock bottle cup spoon knife bread cheese soup apple cloud storm winter summer morning "
+    "evening holiday music guitar piano violin drum dancer singer soldier farmer doctor teacher king queen child friend stranger train "
+    "bicycle boat rocket engine machine robot computer telephone camera newspaper book letter story poem dream memory journey battle "
+    "wedding market school hospital museum library theatre beach harbour valley meadow orchard bakery parachute truck tractor umbrella "
+    "blanket pillow sweater jacket button pocket ribbon feather candle mirror basket bucket ladder hammer anchor compass lantern whistle "
+    "kettle")
+STYLES = _listed(
+    "oil painting|watercolour|pencil sketch|charcoal study|digital art|photograph|linocut|woodcut|etching|mosaic|fresco|poster|"
+    "postcard|cartoon|comic|pixel art|collage|engraving|illustration|logo|icon|stamp|mural|tapestry|print|crayon work", "|")
+ARTISTS = _listed("monet picasso dali vermeer klimt hokusai rembrandt turner kandinsky matisse cezanne renoir warhol munch klee")
+ENDINGS = _listed(
+    "trending today|highly detailed|award winning|very simple|minimalist|by hand|for a child|from memory|in high quality|"
+    "seen from above|at home|in a museum|best of the year|without a frame|with a smile|near the sea|for sale|in good taste|"
+    "after the war|on a monday", "|")
+OPENINGS = _listed(
+    "a picture of|an image of|a photo of|a drawing of|a painting of|a view of|this is|here is|there is|we see|look at|imagine|"
+    "please draw|a sign with|one", "|")
+THINGS = ("shape", "figure", "object", "thing", "form", "symbol", "mark", "patch")
+GROUNDS = ("background", "backdrop", "ground", "surface", "wall", "canvas", "sheet", "field")
+PREPOSITIONS = ("on", "over", "against", "in front of", "upon")
+
+# which attributes a caption names, and how often: everything, and each of them alone, so that each conditions by itself
+NAMED: tuple[tuple[float, tuple[Attribute, ...]], ...] = (
+    (0.46, ATTRIBUTES), (0.16, ("shape", "colour")), (0.08, ("shape", "background")), (0.05, ("colour", "background")),
+    (0.09, ("shape",)), (0.07, ("colour",)), (0.04, ("background",)), (0.05, ()),
+)
+USUAL = 0.5  # how often the usual word is taken instead of a synonym
+DRAWS = 16
+"""How many uniform numbers a caption uses."""
+LONGEST = 11
+"""A caption of more words goes without an ending, so that its tokens fit into the places of a small text encoder."""
+
+
+class _Choices:
+    """Uniform numbers in (0, 1), used up one after the other."""
+
+    def __init__(self, numbers: Sequence[float]) -> None:
+        self._left = iter(numbers)
+
+    def chance(self, probability: float) -> bool:
+        return next(self._left) < probability
+
+    def one_of(self, words: Sequence[str]) -> str:
+        return words[int(next(self._left) * len(words))]
+
+    def synonym(self, words: Sequence[str]) -> str:
+        number = next(self._left)
+        return words[0] if number < USUAL else words[int((number - USUAL) / (1 - USUAL) * len(words))]
+
+    def named(self) -> tuple[Attribute, ...]:
+        return named(next(self._left))
+
+
+def named(number: float) -> tuple[Attribute, ...]:
+    """What a caption names, by a uniform number in (0, 1)."""
+    for share, attributes in NAMED:
+        if number < share:
+            return attributes
+        number -= share
+    return NAMED[0][1]
+
+
+def caption(names: Mapping[Attribute, str], numbers: Sequence[float], attributes: Sequence[Attribute] | None = None,
+            words: Mapping[Attribute, str] | None = None, longest: int = LONGEST) -> str:
+    """A caption of a picture.
+
+    Args:
+        names: what the picture shows, by the usual words: `{"shape": "circle", "colour": "red", "background": "dark"}`.
+        numbers: `DRAWS` uniform numbers in (0, 1), which decide everything that is free.
+        attributes: what the caption names; drawn when None. May be empty: then it says nothing about the picture.
+        words: the word for an attribute, where it is not to be drawn.
+        longest: with more words than that it gets no ending.
+
+    Returns:
+        Lower-case words: some for each attribute that it names, and none for the others. With the same numbers and other words or
+        attributes, the rest of the caption stays as it is, but for an ending that has no room any more.
+    """
+    # every number is used whether it is needed or not, so that the rest does not depend on what is named
+    draw, given = _Choices(numbers), words or {}
+    drawn = draw.named()
+    chosen = drawn if attributes is None else attributes
+    word = {kind: given.get(kind, synonym) for kind in ATTRIBUTES for synonym in [draw.synonym(WORDS[kind][names[kind]])]}
+    opening = draw.one_of(OPENINGS) if draw.chance(0.4) else ""
+    filler = draw.one_of(ADJECTIVES)
+    adjective = filler if draw.chance(0.25) else ""
+    thing, preposition, place = draw.one_of(THINGS if chosen else (*THINGS, *NOUNS)), draw.one_of(PREPOSITIONS), draw.one_of(GROUNDS)
+    named = word["shape"] if "shape" in chosen else thing
+    subject = " ".join(part for part in (adjective, word["colour"] if "colour" in chosen else "", named) if part)
+    ground = f"{preposition} {_article(word['background'])} {place}" if "background" in chosen else ""
+    ending = _ending(draw) if draw.chance(0.3) else ""
+    body = " ".join(part for part in (opening, _article(subject), ground) if part)
+    return f"{body} {ending}" if ending and len(body.split()) <= longest else body
+
+
+def plain(names: Mapping[Attribute, str], attributes: Sequence[Attribute] = ATTRIBUTES) -> str:
+    """The usual way to say it: `a red circle on a dark background`; what is not named is left out (`a circle`, `a red shape`)."""
+    subject = f"{names['colour']} " if "colour" in attributes else ""
+    subject += names["shape"] if "shape" in attributes else "shape"
+    ground = f" on {_article(names['background'])} background" if "background" in attributes else ""
+    return _article(subject) + ground
+
+
+def _ending(draw: _Choices) -> str:
+    kind = draw.one_of(("ending", "style", "artist", "noun"))
+    if kind == "ending":
+        return draw.one_of(ENDINGS)
+    if kind == "style":
+        return f"{draw.one_of(STYLES)} style"
+    if kind == "artist":
+        return f"by {draw.one_of(ARTISTS)}"
+    return f"with {_article(draw.one_of(NOUNS))}"
+
+
+def _article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+@cache
+def vocabulary() -> tuple[str, ...]:
+    """Every single word that captions are made of, sorted."""
+    phrases = [phrase for names in WORDS.values() for synonyms in names.values() for phrase in synonyms]
+    phrases += [*ADJECTIVES, *NOUNS, *STYLES, *ARTISTS, *ENDINGS, *OPENINGS, *THINGS, *GROUNDS, *PREPOSITIONS]
+    phrases += ["a", "an", "by", "with", "style"]
+    return tuple(sorted({word for phrase in phrases for word in phrase.split()}))
+
+
+def attribute_of(concept: str) -> tuple[Attribute, str]:
+    """Which attribute a concept is a value of: `"red"` gives `("colour", "red")`; a synonym gives the usual word.
+
+    Raises:
+        InputError: for a word that names no shape, colour or background.
+    """
+    for kind in ATTRIBUTES:
+        for name, synonyms in WORDS[kind].items():
+            if concept.lower() in synonyms:
+                return kind, name
+    known = "; ".join(f"{kind}s: {', '.join(WORDS[kind])}" for kind in ATTRIBUTES)
+    raise InputError(f"the shapes task knows no concept {concept!r}; it knows {known}, and their synonyms.")

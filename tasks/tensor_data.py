@@ -1,0 +1,274 @@
+"""Data held in memory as stacked tensors, so that a whole batch is one indexing operation per field."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mu.utils.errors import InputError
+
+Batch = dict[str, Tensor]
+
+
+class TensorData(Dataset[Batch]):
+    """Stacked tensors with a stable index for every sample.
+
+    A uint8 field `image` is kept as it is (a quarter of the memory) and becomes float32 in [0, 1] when it is fetched,
+    by an exact division by `image_scale`. Every fetched tensor is a fresh copy, so no augmentation can reach the stored
+    data.
+
+    Args:
+        fields: `[N, ...]` tensors by name: `image` uint8 or float32 `[N, C, H, W]`, `label` int64 `[N]`, or `input`
+            float32 `[N, F]`, `target` float32 `[N]`; further fields pass through.
+        indices: `[N]` distinct int64, the samples' stable indices.
+        weights: `[N]` float64, how much a sample counts in a mean; None means 1 for each.
+        image_scale: the stored value of a white pixel.
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, Tensor],
+        indices: np.ndarray,
+        weights: np.ndarray | None = None,
+        image_scale: float = 255.0,
+    ) -> None:
+        self.indices = _frozen(indices, np.int64)
+        self.weights = None if weights is None else _frozen(weights, np.float64)
+        self.image_scale = image_scale
+        lengths = {"indices": len(self.indices), **{name: len(tensor) for name, tensor in fields.items()}}
+        if self.weights is not None:
+            lengths["weights"] = len(self.weights)
+        if len(set(lengths.values())) > 1:
+            raise InputError(
+                f"the fields of the data differ in length ({_listed(lengths)}); every sample needs each of them."
+            )
+        if len(np.unique(self.indices)) != len(self.indices):
+            raise InputError("two samples of the data share one index; every index must be distinct.")
+        self._fields = {name: tensor.contiguous() for name, tensor in fields.items()}
+        self._rows = torch.arange(len(self.indices))  # position -> row of the stored tensors
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Batch:
+        """One sample, without a batch dimension."""
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)} samples")
+        return {name: tensor[0] for name, tensor in self.__getitems__([position % len(self)]).items()}
+
+    def __getitems__(self, positions: Sequence[int] | Tensor) -> Batch:
+        """The samples at `positions` (0 <= position < len), stacked: each field `[B, ...]`, and `index` `[B]` int64."""
+        chosen = torch.as_tensor(positions, dtype=torch.int64)
+        rows = self._rows[chosen]
+        batch = {name: tensor.index_select(0, rows) for name, tensor in self._fields.items()}
+        image = batch.get("image")
+        if image is not None and image.dtype == torch.uint8:
+            batch["image"] = image.to(torch.float32).div_(self.image_scale)
+        batch["index"] = self._index[chosen]
+        return batch
+
+    @cached_property
+    def _index(self) -> Tensor:
+        return torch.from_numpy(self.indices.copy())
+
+    def stored(self, name: str) -> Tensor:
+        """A field in this view's order, as it is stored (images not yet scaled); a copy."""
+        if name not in self._fields:
+            raise InputError(f"the data has no field `{name}`; it has {', '.join(sorted(self._fields))}.")
+        return self._fields[name].index_select(0, self._rows)
+
+    def view(self, indices: np.ndarray) -> TensorData:
+        """The samples with these stable indices, in the order given; the stored tensors are shared, not copied."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        positions = self._positions(wanted)
+        if len(np.unique(wanted)) != len(wanted):
+            raise InputError("a sample is asked for twice in one view of the data; every index may appear once.")
+        part = object.__new__(TensorData)
+        part.indices = _frozen(wanted, np.int64)
+        part.weights = None if self.weights is None else _frozen(self.weights[positions], np.float64)
+        part.image_scale = self.image_scale
+        part._fields = self._fields
+        part._rows = self._rows[torch.from_numpy(positions)]
+        return part
+
+    def _positions(self, wanted: np.ndarray) -> np.ndarray:
+        order = np.argsort(self.indices, kind="stable")
+        ordered = self.indices[order]
+        place = np.searchsorted(ordered, wanted)
+        missing = place == len(ordered)
+        missing[~missing] = ordered[place[~missing]] != wanted[~missing]
+        if missing.any():
+            raise InputError(
+                f"the data has no sample with index {wanted[missing][0]} ({missing.sum()} of the {len(wanted)} indices "
+                "asked for are unknown); the split was made for other data."
+            )
+        return order[place]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set as it was read: training and test samples, and what a model must know about them.
+
+    Attributes:
+        name: name and version of the data; goes into the split's hash. Data of another content has another name.
+        train, test: `[N, ...]` tensors by field name, see `TensorData`.
+        train_indices, test_indices: stable int64 indices, distinct over both. Where the source has a fixed test set
+            they count on from the training set; where `train` is drawn by a seed they are the rows of the underlying
+            data, so that one index is one sample under every seed.
+        num_classes: number of classes, None for regression.
+        class_names: one for each class, empty for regression.
+        mean, std: for images: of the pixels in [0, 1], one for each channel, to be applied inside the network. For
+            `input`: what *has been* subtracted and divided by, one for each column.
+        input_size: `(C, H, W)` or `(F,)`.
+        image_scale: the stored value of a white pixel.
+        target_mean, target_std: of the training targets (regression).
+        validation_indices: training samples that the source itself holds out for validation.
+    """
+
+    name: str
+    train: Mapping[str, Tensor]
+    test: Mapping[str, Tensor]
+    train_indices: np.ndarray
+    test_indices: np.ndarray
+    num_classes: int | None
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: tuple[int, ...]
+    image_scale: float = 255.0
+    target_mean: float | None = None
+    target_std: float | None = None
+    validation_indices: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        every = np.concatenate([self.train_indices, self.test_indices])
+        if len(np.unique(every)) != len(every):
+            raise InputError(
+                f"the data `{self.name}` uses one index for two samples; training and test indices must be distinct."
+            )
+
+    @cached_property
+    def train_data(self) -> TensorData:
+        """All training samples."""
+        return TensorData(self.train, self.train_indices, image_scale=self.image_scale)
+
+    @cached_property
+    def test_data(self) -> TensorData:
+        """All test samples."""
+        return TensorData(self.test, self.test_indices, image_scale=self.image_scale)
+
+    @cached_property
+    def _everything(self) -> TensorData:
+        both = {name: torch.cat([self.train[name], self.test[name]]) for name in self.train.keys() & self.test.keys()}
+        return TensorData(both, np.concatenate([self.train_indices, self.test_indices]), image_scale=self.image_scale)
+
+    def labels(self, part: str = "train") -> np.ndarray:
+        """What selectors and splits look at: `label` int64 `[N]`, or `target` float32 `[N]`, of `train` or `test`."""
+        fields = {"train": self.train, "test": self.test}[part]
+        return fields["target" if self.num_classes is None else "label"].numpy()
+
+    def view(self, indices: np.ndarray) -> TensorData:
+        """The samples with these indices; a view of `train` or of `test`, and only a mixture of both costs a joined
+        copy."""
+        from_train = np.isin(indices, self.train_indices)
+        if from_train.all():
+            return self.train_data.view(indices)
+        if not from_train.any():
+            return self.test_data.view(indices)
+        return self._everything.view(indices)
+
+    def relabelled(self, labels: np.ndarray) -> Source:
+        """The same images with other training labels (label noise); the true ones stay in the field `clean_label`.
+
+        Args:
+            labels: `[N]` integers in `[0, num_classes)`, in the order of `train_indices`.
+        """
+        if self.num_classes is None:
+            raise InputError(f"`{self.name}` has targets, not classes; labels cannot be replaced there.")
+        labels = np.ascontiguousarray(labels, dtype="<i8")
+        if labels.shape != (len(self.train_indices),):
+            raise InputError(
+                f"{labels.size} labels were given for the {len(self.train_indices)} training samples of `{self.name}`."
+            )
+        if labels.size and not 0 <= labels.min() <= labels.max() < self.num_classes:
+            raise InputError(
+                f"a given label lies outside the classes of `{self.name}`, which are 0 to {self.num_classes - 1}."
+            )
+        # a model trained on other labels is another original, so the name, which enters the split's hash, must tell
+        # them apart
+        name = f"{self.name}-labels-{hashlib.sha256(labels.tobytes()).hexdigest()[:12]}"
+        train = {**self.train, "label": torch.from_numpy(labels.astype(np.int64)), "clean_label": self.train["label"]}
+        return replace(self, name=name, train=train, test={**self.test, "clean_label": self.test["label"]})
+
+
+def _frozen(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
+    fixed = np.array(values, dtype=dtype)
+    fixed.setflags(write=False)
+    return fixed
+
+
+def _listed(lengths: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {length}" for name, length in lengths.items())
+
+
+def drawn_source(name: str, fields: Mapping[str, Tensor], train: np.ndarray, **facts: Any) -> Source:
+    """A source whose training set is the rows `train` of the fields and whose test set is the others; index = row."""
+    test = np.setdiff1d(np.arange(len(next(iter(fields.values())))), train)
+    parts = [{key: tensor[torch.from_numpy(rows)] for key, tensor in fields.items()} for rows in (train, test)]
+    return Source(name, parts[0], parts[1], train, test, **facts)
+
+
+def fixed_source(
+    name: str,
+    train: tuple[Any, Any],
+    test: tuple[Any, Any],
+    class_names: tuple[str, ...],
+    stats: tuple[tuple[float, ...], tuple[float, ...]],
+    **facts: Any,
+) -> Source:
+    """A source of uint8 images `[N, C, H, W]` and labels `[N]` in two sets; test indices count on from training."""
+
+    def stacked(images: Any, labels: Any) -> dict[str, Tensor]:
+        label = torch.as_tensor(np.asarray(labels)).to(torch.int64)
+        return {"image": torch.as_tensor(images).contiguous(), "label": label}
+
+    fields = stacked(*train), stacked(*test)
+    count, total = len(fields[0]["label"]), sum(len(part["label"]) for part in fields)
+    return Source(
+        name,
+        train=fields[0],
+        test=fields[1],
+        train_indices=np.arange(count, dtype=np.int64),
+        test_indices=np.arange(count, total, dtype=np.int64),
+        num_classes=len(class_names),
+        class_names=class_names,
+        mean=stats[0],
+        std=stats[1],
+        input_size=tuple(fields[0]["image"].shape[1:]),
+        **facts,
+    )
+
+
+def pixel_stats(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation (ddof 0) of every channel of uint8 `[N, C, H, W]`, scaled to [0, 1].
+
+    A constant channel gets deviation 1, so that it can be divided by.
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in images.unbind(1):
+        share = torch.bincount(channel.flatten(), minlength=256).to(torch.float64)
+        share /= share.sum()
+        mean = (share * levels).sum()
+        deviation = (share * (levels - mean) ** 2).sum().sqrt().item()
+        means.append(mean.item())
+        deviations.append(deviation or 1.0)
+    return tuple(means), tuple(deviations)

@@ -1,0 +1,1 @@
+"""Tasks of question-answer pairs and of passages."""

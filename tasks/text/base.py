@@ -1,0 +1,113 @@
+"""What all tasks of texts share: a tokenizer, a template, and sets of questions beside the split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import Dataset
+
+from mu.backbones.language.tokenizer import load_tokenizer
+from mu.data.datamodule import UnlearningDataModule
+from mu.data.encoding import Encoder, Plain, Template
+from mu.data.loader import EvalLoader
+from mu.data.questions import QuestionSet, TokenRows
+from mu.data.split import Split
+from mu.utils.errors import InputError
+from mu.utils.spec import spec_of
+
+
+class TextTask(UnlearningDataModule):
+    """Questions and answers as token sequences. A subclass overrides `read()`.
+
+    Args:
+        tokenizer: folder, hub id or `embedded:NAME`; None takes the model's own.
+        template: how question and answer become one sequence; `Plain()` when None.
+        max_length: tokens of a sequence.
+        too_long: `refuse` a longer sequence, or `cut` off its end.
+        batch_size: global batch size in fit.
+        eval_batch_size: batch size of one rank in test.
+        **kwargs: see UnlearningDataModule.
+    """
+
+    provides = frozenset({"labels"})
+
+    def __init__(
+        self, tokenizer: str | None = None, template: Template | None = None, max_length: int = 256,
+        too_long: Literal["refuse", "cut"] = "refuse", batch_size: int = 32, eval_batch_size: int = 32, **kwargs: Any,
+    ) -> None:
+        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **kwargs)
+        self.tokenizer, self.template = tokenizer, template or Plain()
+        self.max_length: int = max_length
+        self.too_long: Literal["refuse", "cut"] = too_long
+        self._encoder: Encoder | None = None
+        self._sets: dict[str, QuestionSet] | None = None
+
+    def read(self) -> tuple[Split, dict[str, QuestionSet]]:
+        """The split, and the sets of questions by name: one for each of its parts, and whatever else is evaluated."""
+        raise TypeError(f"{type(self).__name__} does not override read().")
+
+    def make(self) -> None:
+        """Read the files; sequences are made when they are first needed, because the tokenizer may be the model's."""
+        split, sets = self.read()
+        lacking = [name for name in split.parts if name not in sets]
+        if lacking:
+            raise InputError(f"{type(self).__name__} read no rows for the part {lacking[0]!r}.")
+        self.split, self._sets = split, sets
+        self.datasets = {name: TokenRows.of(self._rows(name, ids), lambda: self.encoder)  # type: ignore[misc]
+                         for name, ids in split.parts.items() if len(ids)}
+
+    def parts(self, reads: frozenset[str]) -> dict[str, Dataset]:
+        self._make_sequences([name for part in reads for name in (("forget", "retain") if part == "train" else (part,))])
+        return super().parts(reads)
+
+    def eval_loaders(self, names: list[str]) -> list[EvalLoader]:
+        self._make_sequences(names)
+        return super().eval_loaders(names)
+
+    def _make_sequences(self, names: Iterable[str]) -> None:
+        """Tokenise whole parts here, not in the loaders' processes, and say how many sequences were cut."""
+        for name in sorted(set(names) & set(self.datasets)):
+            data: Any = self.datasets[name]
+            before = self._encoder.cuts if self._encoder else 0
+            count = len(data.weights)
+            cut = (self._encoder.cuts if self._encoder else 0) - before
+            if cut:
+                rank_zero_warn(f"{cut} of {count} sequences of {name} have more than {self.max_length} tokens, so their ends were cut off; "
+                               "max_length decides.")
+
+    def _rows(self, name: str, indices: np.ndarray) -> QuestionSet:
+        """The part's rows, in the order of its indices."""
+        found = self.sets[name]
+        place = {int(index): position for position, index in enumerate(found.indices)}
+        return found.at([place[int(index)] for index in indices])
+
+    @property
+    def sets(self) -> Mapping[str, QuestionSet]:
+        """Sets of questions by name."""
+        if self._sets is None:
+            self.setup()
+        assert self._sets is not None
+        return self._sets
+
+    @property
+    def encoder(self) -> Encoder:
+        """Tokenizer and template."""
+        if self._encoder is None:
+            self._encoder = Encoder(self._found_tokenizer(), self.template, self.max_length, self.too_long)
+        return self._encoder
+
+    def _found_tokenizer(self) -> Any:
+        if self.tokenizer is not None:
+            return load_tokenizer(self.tokenizer)
+        module: Any = self.trainer.lightning_module if self.trainer is not None else None
+        found = getattr(getattr(module, "backbone", None), "tokenizer", None)
+        if found is None:
+            raise InputError(f"{type(self).__name__} takes the tokenizer of the model, and no trainer with a CausalLM is there; name one "
+                             "as tokenizer=FOLDER.")
+        return found
+
+    def recipe(self) -> dict[str, Any]:
+        return {**super().recipe(), "template": spec_of(self.template), "max_length": self.max_length, "too_long": self.too_long}

@@ -1,0 +1,85 @@
+"""Raw text, in chunks of tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mu.data.encoding import Encoder, Pair, labelled
+from mu.data.questions import QuestionSet, TokenRows
+from mu.data.split import Split
+from mu.utils.errors import InputError
+from tasks.text.base import TextTask
+from tasks.text.files import Overlap, apart, digest, further_sets, read_texts
+
+Files = str | list[str]
+
+
+class Corpus(TextTask):
+    """Forget documents, and keep others (MUSE, WMDP, RWKU's passages).
+
+    The protocol: the documents of a part are joined by a blank line and tokenised as one text, without special tokens; the tokens are cut
+    into stretches of `chunk` − 1, the last of which may be shorter, and each gets the begin-of-sequence token in front (a tokenizer that
+    has none gives stretches of `chunk`). Every token but the first of a chunk is learnt; there is no end-of-sequence token. MUSE's own code
+    fills the last chunk up with the first one's tokens; OpenUnlearning's decodes every chunk and tokenises it again, which may change its
+    length. Neither is done here.
+
+    Chunks are numbered through forget, retain, validation and test. As a chunk depends on the tokenizer, so do the split and its hash.
+
+    Args:
+        forget: files or folders of what is forgotten: `.txt` (a document each), JSON lines or JSON arrays of texts or of `{"text": ...}`.
+        retain: of what is kept.
+        validation: of what no model is trained on, for searches.
+        test: of what no model is trained on, for tests.
+        chunk: tokens of a sequence.
+        overlap: `refuse` documents that stand in forget and in retain, `keep` them in both, or `drop` them from retain.
+        further: files of questions that are only evaluated, by the name of their set (`mu.data.QuestionSet`).
+        **kwargs: tokenizer, template of the questions and batch sizes, see TextTask.
+    """
+
+    def __init__(self, forget: Files, retain: Files, validation: Files | None = None, test: Files | None = None, chunk: int = 2048,
+                 overlap: Overlap = "refuse", further: dict[str, str] | None = None, **kwargs: Any) -> None:
+        if chunk < 2:
+            raise InputError(f"chunk is {chunk}; a sequence has at least 2 tokens.")
+        super().__init__(max_length=chunk, **kwargs)
+        self.files = {"forget": forget, "retain": retain, "validation": validation, "test": test}
+        self.chunk, self.further = chunk, further
+        self.overlap: Overlap = overlap
+
+    def make(self) -> None:
+        """Read the files and cut them."""
+        texts = {name: read_texts(files) for name, files in self.files.items() if files is not None}
+        stays = apart(texts["forget"], texts["retain"], self.overlap, "documents")
+        texts["retain"] = [text for text, kept in zip(texts["retain"], stays, strict=True) if kept]
+        if not texts["retain"]:
+            raise InputError("every retain document is to be forgotten too, so nothing is left to keep.")
+        every = {name: chunks(self.encoder, documents, self.chunk) for name, documents in texts.items()}
+        ends = np.cumsum([0, *(len(pairs) for pairs in every.values())])
+        indices = {name: np.arange(ends[number], ends[number + 1]) for number, name in enumerate(every)}
+        said = {name: len(documents) for name, documents in texts.items()}
+        self.split = Split(f"corpus-{digest(pair[0] for pairs in every.values() for pair in pairs)}", indices,
+                           {"selector": "files", "documents": said, "chunk": self.chunk}, 0)
+        self.datasets = {name: TokenRows(pairs.__getitem__, indices[name]) for name, pairs in every.items()}  # type: ignore[misc]
+        self._sets = self.read()[1]
+
+    def read(self) -> tuple[Split, dict[str, QuestionSet]]:
+        """The split, and the sets of questions beside it."""
+        return self.split, further_sets(self.further)
+
+
+def chunks(encoder: Encoder, documents: list[str], length: int) -> list[Pair]:
+    """Sequences of at most `length` tokens from documents that are joined by a blank line.
+
+    Raises:
+        InputError: when there is no token to learn.
+    """
+    tokenizer = encoder.tokenizer
+    ids = list(tokenizer("\n\n".join(documents), add_special_tokens=False, verbose=False)["input_ids"])
+    begin = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+    step = length - len(begin)
+    pairs = [encoder.text([*begin, *ids[start : start + step]]) for start in range(0, len(ids), step)]
+    pairs = [pair for pair in pairs if labelled(pair)]
+    if not pairs:
+        raise InputError(f"{len(documents)} documents have {len(ids)} tokens, which is nothing to learn.")
+    return pairs

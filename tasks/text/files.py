@@ -1,0 +1,165 @@
+"""Questions with answers, and texts, from files; and what of them stands in forget and in retain at once."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+
+from mu.data.questions import QuestionSet
+from mu.utils.errors import InputError
+from mu.utils.files import read_json_lines
+
+Row = dict[str, Any]
+"""A question as a set has it: `question`, `answer`, and whatever else its file says."""
+Overlap = Literal["refuse", "keep", "drop"]
+"""What becomes of samples that are to be forgotten and to be kept: an error, trained on as both, or left out of retain."""
+FURTHER = 1_000_000
+"""The indices of sets that no part of a split has begin at a multiple of this, so that they collide with no other's."""
+
+
+def read_rows(file: Path | str, question: str = "question", answer: str = "answer") -> list[Row]:
+    """Rows of a CSV file, a JSON array or JSON lines. Every row gets `question` and `answer`; its other columns stay.
+
+    Args:
+        file: CSV where its name ends so, JSON otherwise.
+        question: the column of the questions.
+        answer: the column of the answers.
+
+    Raises:
+        InputError: names the file and the row that has no question or no answer.
+    """
+    rows = _csv(Path(file)) if str(file).lower().endswith(".csv") else read_json_lines(file)
+    return [checked(row, f"row {number} of {file}", question, answer) for number, row in enumerate(rows, 1)]
+
+
+def checked(row: Any, name: str, question: str = "question", answer: str = "answer") -> Row:
+    """A row with `question` and `answer`, both texts that say something; numbers become texts.
+
+    Raises:
+        InputError: names the row and what it lacks.
+    """
+    if not isinstance(row, Mapping):
+        raise InputError(f"{name} is no object with a question and an answer.")
+    found = dict(row)
+    for field, column in (("question", question), ("answer", answer)):
+        value = row.get(column)
+        if isinstance(value, list | dict):
+            raise InputError(f"{name} has a {'list' if isinstance(value, list) else 'table'} where {column!r} should be one text.")
+        if value is None or not str(value).strip():
+            known = ", ".join(str(key) for key, filled in row.items() if filled not in (None, "", [])) or "nothing"
+            raise InputError(f"{name} has no {column!r}; it has {known}.")
+        found[field] = str(value)
+    return found
+
+
+def _csv(file: Path) -> list[Row]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            rows: list[Row] = list(csv.DictReader(opened))
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"there is no file {file}.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file} is not a CSV file in UTF-8 ({error}).") from error
+    if not rows:
+        raise InputError(f"{file} has no rows.")
+    ragged = next((number for number, row in enumerate(rows, 1) if None in row), None)
+    if ragged is not None:
+        raise InputError(f"row {ragged} of {file} has more entries than there are columns; put a text with commas in quotation marks.")
+    return rows
+
+
+def read_texts(files: str | Sequence[str]) -> list[str]:
+    """Documents: a `.txt` file is one; JSON lines and JSON arrays have one in each entry, a string or an object with `text`.
+
+    Args:
+        files: a file, a folder (its `.txt`, `.json` and `.jsonl` files, by name), or several of them.
+
+    Raises:
+        InputError: names the file, and the entry that is no text.
+    """
+    found: list[str] = []
+    for file in _files([files] if isinstance(files, str) else files):
+        found += [_plain(file)] if file.suffix.lower() == ".txt" else [
+            _text(entry, f"entry {number} of {file}") for number, entry in enumerate(read_json_lines(file), 1)]
+    return found
+
+
+def _files(places: Iterable[str]) -> list[Path]:
+    found: list[Path] = []
+    for place in map(Path, places):
+        inside = sorted(one for one in place.iterdir() if one.suffix.lower() in (".txt", ".json", ".jsonl")) if place.is_dir() else [place]
+        if not inside:
+            raise InputError(f"the folder {place} has no .txt, .json or .jsonl file.")
+        found += inside
+    return found
+
+
+def _plain(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"there is no file {file}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not a text file in UTF-8.") from error
+    if not text.strip():
+        raise InputError(f"{file} has no text.")
+    return text
+
+
+def _text(entry: Any, name: str) -> str:
+    text = entry.get("text") if isinstance(entry, Mapping) else entry
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{name} is no text; it should be a string, or an object with a string `text`.")
+    return text
+
+
+def apart(forget: Sequence[str], retain: Sequence[str], overlap: Overlap, what: str) -> np.ndarray:
+    """Which retain samples stay: bool `[N_retain]`. Where some are to be forgotten too, it is said how many, or refused.
+
+    Args:
+        forget: what each forget sample says; white space does not tell samples apart.
+        retain: what each retain sample says.
+        overlap: what to do with samples of both.
+        what: the samples, in the plural.
+
+    Raises:
+        InputError: when there are some and `overlap` is `refuse`, or `overlap` is another word.
+    """
+    if overlap not in ("refuse", "keep", "drop"):
+        raise InputError(f"overlap is {overlap!r}; it is refuse, keep or drop.")
+    wanted, kept = [" ".join(text.split()) for text in forget], [" ".join(text.split()) for text in retain]
+    both = set(wanted) & set(kept)
+    twice = np.array([text in both for text in kept], dtype=bool)
+    if both:
+        count, example = sum(text in both for text in wanted), next(text for text in wanted if text in both)
+        found = f"{count} of {len(forget)} forget {what} stand in retain too, {example[:80]!r} among them"
+        if overlap == "refuse":
+            raise InputError(f"{found}; overlap: drop leaves them out of retain, and overlap: keep trains on them as both.")
+        rank_zero_warn(f"{found}; they are {'left out of' if overlap == 'drop' else 'kept in'} retain.")
+    return ~twice if overlap == "drop" else np.ones(len(kept), dtype=bool)
+
+
+def said(row: Mapping[str, Any]) -> str:
+    """Question and answer as one text, by which samples are compared."""
+    return f"{row['question']}\n{row['answer']}"
+
+
+def digest(texts: Iterable[Any]) -> str:
+    """Eight hexadecimal digits that stand for these texts (or token ids) in this order."""
+    found = hashlib.sha256()
+    for text in texts:
+        found.update(json.dumps(text).encode() + b"\n")
+    return found.hexdigest()[:8]
+
+
+def further_sets(files: Mapping[str, str] | None, question: str = "question", answer: str = "answer") -> dict[str, QuestionSet]:
+    """Sets of questions that are only evaluated, by name, from one file each."""
+    read = {name: read_rows(file, question, answer) for name, file in (files or {}).items()}
+    return {name: QuestionSet(name, rows, FURTHER * number + np.arange(len(rows))) for number, (name, rows) in enumerate(read.items(), 1)}

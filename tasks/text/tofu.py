@@ -1,0 +1,199 @@
+"""TOFU: fictitious authors to be forgotten (Maini et al., COLM 2024, arXiv 2401.06121)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mu.data.questions import QuestionSet
+from mu.data.split import Split
+from mu.utils.errors import InputError
+from mu.utils.extras import require
+from mu.utils.hub import reading
+from tasks.text.base import TextTask
+from tasks.text.files import FURTHER, Overlap, Row, apart, checked, digest, read_rows, said
+
+_CLOSED = ("real_authors", "world_facts")
+
+
+class TOFU(TextTask):
+    """Forget the last authors of a list of authors who never lived, and keep the others.
+
+    The parts of the split are `forget`, `retain` and, where there is a holdout set, `test` (authors that no model was trained on). The
+    stable index of a row is its place in `full`. Beside the sets of the same names there are
+
+    * `retain_perturbed`, the kept rows by which utility is measured, and `forget`, both with `paraphrased_answer`,
+      `paraphrased_question` and `perturbed_answer`;
+    * `real_authors` and `world_facts`, closed questions with wrong answers in `perturbed_answer`;
+    * `holdout`, the rows of `test`.
+
+    Files that are missing are made from others where that can be: forget and retain sets from `full`, the wrong answers of a closed
+    question from its options. A folder without perturbed files gives plain rows, and the metrics that need more say so. The refusals
+    that come with TOFU (`idontknow.jsonl`, plain text) are given to a method: `mu.methods.Refusal(file=...)`.
+
+    Args:
+        path: hub id (read by the package datasets), or a folder with a file of JSON lines for each set: `full.json`, `forget10.json`, ...
+        forget: `forgetNN`: the last NN % of `full`; or `searchNN`: the first NN % of it, others like them, on which a method's settings
+            can be chosen. These have their rephrasings from `retain_perturbed`, which keeps its other rows.
+        holdout: a set of authors that were never trained on; `matching` is `holdoutNN` where that exists, None is none.
+        overlap: `refuse` rows that stand in forget and in retain, `keep` them in both, or `drop` them from retain.
+        **kwargs: tokenizer, template, lengths and batch sizes, see TextTask.
+    """
+
+    def __init__(self, path: str = "locuslab/TOFU", forget: str = "forget10", holdout: str | None = "matching",
+                 overlap: Overlap = "refuse", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not re.fullmatch(r"(forget|search)\d\d", forget):
+            raise InputError(f"forget is {forget!r}; it is forget and two digits, the percentage to be forgotten: forget01, forget05, "
+                             "forget10 (or search05, to choose settings on).")
+        self.path, self.forget, self.holdout = path, forget, holdout
+        self.overlap: Overlap = overlap
+
+    @cached_property
+    def _tables(self) -> Mapping[str, Any]:
+        return _Folder(self.path) if Path(self.path).is_dir() else _Hub(self.path)
+
+    def table(self, name: str) -> list[Row] | None:
+        """The rows of one of TOFU's sets, by its name there; None where there is no such set."""
+        return self._tables.get(name)
+
+    def read(self) -> tuple[Split, dict[str, QuestionSet]]:
+        full = self.table("full")
+        if full is None:
+            raise InputError(f"{self.path} has no set `full`, which the others are parts of.")
+        percent = self.forget[-2:]
+        kept = self.table("retain_perturbed")
+        forgotten, forget = self._searched(full, kept or []) if self.forget.startswith("search") else self._forgotten(full)
+        others = np.setdiff1d(np.arange(len(full)), forgotten)
+        left = [full[place] for place in others]
+        retained = others[apart([said(row) for row in forget], [said(row) for row in left], self.overlap, "rows")]
+        sets = {"forget": QuestionSet("forget", forget, forgotten),
+                "retain": QuestionSet("retain", [full[place] for place in retained], retained)}
+        if kept is not None and self.forget.startswith("search"):  # what is searched on is not kept
+            gone = {said(row) for row in forget}
+            kept = [row for row in kept if said(row) not in gone] or None
+        if kept is not None:
+            sets["retain_perturbed"] = QuestionSet("retain_perturbed", kept, others[_places(kept, left, self.path)])
+        held_out = self._held_out(percent)
+        further = {"holdout": held_out, **{name: self._closed(name) for name in _CLOSED}}
+        for number, (name, rows) in enumerate(further.items(), 1):
+            if rows is not None:
+                sets[name] = QuestionSet(name, rows, FURTHER * number + np.arange(len(rows)))
+        parts = {name: sets[name].indices for name in ("forget", "retain")}
+        if held_out is not None:
+            sets["test"] = QuestionSet("test", held_out, sets["holdout"].indices)
+            parts["test"] = sets["test"].indices
+        selector = {"selector": "TOFU", "forget": self.forget, "rows": len(forget)}
+        return Split(f"tofu-{digest(map(said, full))}", parts, selector, 0), sets
+
+    def _searched(self, full: Sequence[Row], kept: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
+        """Places and rows of a forget set to choose settings on, with the wrong and reworded answers that `kept` has."""
+        count = round(len(full) * int(self.forget[-2:]) / 100)
+        if not 0 < count < len(full):
+            raise InputError(f"{self.forget} is {count} of the {len(full)} rows of full in {self.path}; some must be forgotten and some "
+                             "kept.")
+        more = {said(row): row for row in kept}
+        return np.arange(count), [more.get(said(row), row) for row in full[:count]]
+
+    def _forgotten(self, full: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
+        """Where the forget set stands in `full`, and its rows, with wrong and reworded answers where there are any."""
+        name, percent = self.forget, int(self.forget[-2:])
+        plain, more = self.table(name), self.table(f"{name}_perturbed")
+        count = len(plain or more or ()) or round(len(full) * percent / 100)
+        start = len(full) - count
+        if not 0 < count < len(full):
+            raise InputError(f"{name} has {count} of the {len(full)} rows of full in {self.path}; some must be forgotten and some kept.")
+        retain = f"retain{100 - percent:02d}"
+        for other, rows, begin, end in ((name, plain, start, None), (f"{name}_perturbed", more, start, None),
+                                        (retain, self.table(retain), 0, start)):
+            if rows is not None:
+                _check_part(other, rows, full[begin:end], begin, self.path)
+        return np.arange(start, len(full)), more or plain or list(full[start:])
+
+    def _held_out(self, percent: str) -> list[Row] | None:
+        if self.holdout is None:
+            return None
+        rows = self.table(f"holdout{percent}" if self.holdout == "matching" else self.holdout)
+        if rows is None and self.holdout != "matching":
+            raise InputError(f"{self.path} has no set {self.holdout}; take holdout: null for none.")
+        return rows
+
+    def _closed(self, name: str) -> list[Row] | None:
+        """Closed questions with their wrong answers, which may stand in columns `option1`, `option2`, ... together with the right one."""
+        rows = self.table(f"{name}_perturbed")
+        plain = self.table(name) if rows is None else None
+        if plain is None:
+            return rows
+        return [{**row, "perturbed_answer": [value for column, value in row.items()
+                                             if column.startswith("option") and value and value != row["answer"]]} for row in plain]
+
+
+class _Folder(Mapping[str, Any]):
+    """Sets in a folder, one file each."""
+
+    def __init__(self, path: str) -> None:
+        self.files = {file.stem: file for ending in (".jsonl", ".json") for file in sorted(Path(path).glob(f"*{ending}"))}
+
+    def __getitem__(self, name: str) -> list[Row]:
+        return read_rows(self.files[name])
+
+    def __iter__(self) -> Any:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+class _Hub(Mapping[str, Any]):
+    """Sets of a data set on the hub, one configuration each, with the one split `train`."""
+
+    def __init__(self, path: str) -> None:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", path) or path.startswith("."):
+            raise InputError(f"there is no folder {path}; give one with the files of TOFU, or a hub id (locuslab/TOFU).")
+        require("TOFU from the hub", "datasets", extra="llm")
+        from datasets import get_dataset_config_names
+
+        self.path = path
+        with reading("the data set", path):
+            self.names: list[str] = list(get_dataset_config_names(path))
+
+    def __getitem__(self, name: str) -> list[Row]:
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetsError
+
+        if name not in self.names:
+            raise KeyError(name)
+        with reading(f"the set {name}", self.path, DatasetsError):
+            rows = list(load_dataset(self.path, name, split="train"))
+        return [checked(row, f"row {number} of {name} in {self.path}") for number, row in enumerate(rows, 1)]
+
+    def __iter__(self) -> Any:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _check_part(name: str, rows: Sequence[Row], wanted: Sequence[Row], begin: int, path: str) -> None:
+    """Refuse a set that is not the stretch of `full` that it should be, in the same order."""
+    if len(rows) != len(wanted):
+        raise InputError(f"{name} in {path} has {len(rows)} rows where full has {len(wanted)}; the files do not belong together.")
+    for place, (row, other) in enumerate(zip(rows, wanted, strict=True)):
+        if said(row) != said(other):
+            raise InputError(f"row {place + 1} of {name} in {path} is not row {begin + place + 1} of full ({row['question'][:60]!r} stands "
+                             f"where {other['question'][:60]!r} should); the files do not belong together.")
+
+
+def _places(rows: Sequence[Row], retain: Sequence[Row], path: str) -> np.ndarray:
+    """Where kept rows stand in `full`."""
+    known = {said(row): place for place, row in reversed(list(enumerate(retain)))}
+    strange = next((number for number, row in enumerate(rows, 1) if said(row) not in known), None)
+    if strange is not None:
+        raise InputError(f"row {strange} of retain_perturbed in {path} is not among the rows of full that are kept; the files do not "
+                         "belong together, or less should be forgotten.")
+    return np.array([known[said(row)] for row in rows], dtype=np.int64)

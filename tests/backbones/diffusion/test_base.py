@@ -1,0 +1,372 @@
+"""Noise predictors: parametrisations, draws, conditions, generation, against diffusers and against the formulas in double precision."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from mu.backbones import ClassConditionalDiffusion, Condition, Diffusion, LoRA, TextToImage
+from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.posteriors import Contents, Posteriors
+from mu.backbones.lora import merge_adapters
+from mu.core.reference import frozen_copy
+from mu.utils.errors import InputError
+from tests.support.doubles import class_conditional, pictures, pipeline_folder, text_to_image
+from tests.support.helpers import digits, weights
+
+BACKBONES = {"text": text_to_image, "class": class_conditional}
+on_both = pytest.mark.parametrize("kind", BACKBONES)
+
+
+def part_of(kind: str, count: int = 5) -> dict[str, Any]:
+    """A prepared forget part."""
+    task = pictures() if kind == "text" else digits()
+    task.setup()
+    part = task.datasets["forget"].__getitems__(list(range(count)))  # type: ignore[attr-defined]
+    return part | {"visit": torch.zeros(count, dtype=torch.int64)}
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_parametrisations_invert_each_other(prediction: str) -> None:
+    """Fails when a conversion has a sign or a root wrong: each is compared with the definitions, in double precision."""
+    backbone = text_to_image(model=pipeline_folder(prediction=prediction))
+    latent, noise = torch.randn(3, 4, 4, 4, dtype=torch.float64), torch.randn(3, 4, 4, 4, dtype=torch.float64)
+    t = torch.tensor([0, 41, 99])
+    betas = torch.linspace(0.00085**0.5, 0.12**0.5, 100, dtype=torch.float64) ** 2
+    kept = [math.prod(1 - float(beta) for beta in betas[: int(step) + 1]) for step in t]
+    for row, abar in enumerate(kept):
+        signal, level = math.sqrt(abar), math.sqrt(1 - abar)
+        noised = signal * latent[row] + level * noise[row]
+        target = {"epsilon": noise[row], "v_prediction": signal * noise[row] - level * latent[row], "sample": latent[row]}[prediction]
+        ours = backbone.target(latent, noise, t)[row]
+        assert torch.allclose(backbone.add_noise(latent, noise, t)[row], noised, atol=1e-5)
+        assert torch.allclose(ours, target, atol=1e-5)
+        one = (ours[None], noised[None], t[row : row + 1])
+        assert torch.allclose(backbone.to_sample(*one)[0], latent[row], atol=1e-3)
+        assert torch.allclose(backbone.to_epsilon(*one)[0], noise[row], atol=1e-3 if row else 2e-2)
+
+
+@on_both
+def test_draws_belong_to_the_sample(kind: str) -> None:
+    """Fails when t or the noise depend on what else is in the batch, or a second visit repeats the first."""
+    backbone = BACKBONES[kind]()
+    whole = backbone.prepare(part_of(kind), 3)
+    alone = part_of(kind)
+    alone = {name: value[2:3] for name, value in alone.items()}
+    alone = backbone.prepare(alone, 3)
+    again = backbone.prepare(part_of(kind) | {"visit": torch.ones(5, dtype=torch.int64)}, 3)
+    for name in ("t", "noise"):
+        assert torch.equal(whole[name][2:3], alone[name])
+        assert not torch.equal(whole[name], again[name])
+    assert torch.allclose(whole["noised"][2:3], alone["noised"], atol=1e-5)
+
+
+@on_both
+def test_the_loss_is_the_squared_error(kind: str) -> None:
+    """Fails when it is reduced over the batch, or `sum` averages."""
+    backbone = BACKBONES[kind]().eval()
+    part = backbone.prepare(part_of(kind), 0)
+    output = backbone.predict(part).detach()
+    expected = torch.stack([((o.double() - n.double()) ** 2).mean() for o, n in zip(output, part["noise"], strict=True)])
+    values, weight = backbone.loss(part, output)
+    assert torch.allclose(values.double(), expected, rtol=1e-5)
+    assert torch.equal(weight, torch.ones(5))
+    summed = BACKBONES[kind](reduction="sum").eval()
+    assert torch.allclose(summed.loss(part, output)[0], values * output[0].numel(), rtol=1e-5)
+    padded = part | {"padded": torch.tensor([True, False, False, False, False])}
+    assert float(backbone.loss(padded, output)[0][0]) == 0.0
+    assert torch.equal(backbone.divergence(output, output, part)[0], torch.zeros(5))
+
+
+@on_both
+def test_conditions_are_dropped_in_training_only(kind: str) -> None:
+    """Fails when evaluation drops conditions too, or a dropped one is not the null condition."""
+    backbone = BACKBONES[kind](condition_dropout=0.5)
+    assert "dropped" not in backbone.eval().prepare(part_of(kind), 0)
+    part = backbone.train().prepare(part_of(kind, 12 if kind == "text" else 20), 0)
+    assert 0 < int(part["dropped"].sum()) < len(part["dropped"])
+    states, null = backbone.condition(part).states, backbone.null(1).states[0]
+    assert [bool(torch.equal(row, null)) for row in states] == part["dropped"].tolist()
+
+
+@on_both
+def test_guidance_is_one_batch_of_two(kind: str) -> None:
+    """Fails when guidance mixes up the pair, or scale 1 pays for two passes."""
+    backbone = BACKBONES[kind]().eval()
+    part = backbone.prepare(part_of(kind), 0)
+    condition = backbone.condition(part)
+    sizes: list[int] = []
+    handle = backbone.unet.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    with torch.no_grad():
+        mixed = backbone.guided(part["noised"], part["t"], condition, 3.0)
+        one = backbone.guided(part["noised"], part["t"], condition, 1.0)
+        handle.remove()
+        conditional = backbone.denoise(part["noised"], part["t"], condition)
+        free = backbone.denoise(part["noised"], part["t"], backbone.null(5))
+    assert sizes == [10, 5]
+    assert torch.allclose(mixed, free + 3 * (conditional - free), atol=1e-5)
+    assert torch.equal(one, conditional)
+
+
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "EulerDiscreteScheduler"])
+def test_images_are_those_of_the_pipeline(scheduler: str) -> None:
+    """Fails when our loop differs from diffusers' own: start noise, its scale, the order of the pair, decoding."""
+    backbone = text_to_image(sampler=Sampler(scheduler, steps=7, guidance=4.0)).eval()
+    ours = backbone.generate_prompts(["a red circle"], [11])
+    pipeline = backbone.pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline("a red circle", generator=torch.Generator().manual_seed(11), output_type="pt", num_inference_steps=7,
+                      guidance_scale=4.0, height=8, width=8).images
+    assert torch.allclose(ours, theirs.float(), atol=1e-5)
+
+
+@on_both
+def test_an_image_belongs_to_its_condition_and_seed(kind: str) -> None:
+    """Fails when a neighbour in the batch, or the number of neighbours, changes an image (ancestral noise too)."""
+    backbone = BACKBONES[kind](sampler=Sampler(steps=4, guidance=2.0, eta=1.0)).eval()
+    part = backbone.prepare(part_of(kind), 0)
+    condition = backbone.condition(part)
+    images = backbone.generate(condition, [5, 6, 7, 6, 5])
+    assert torch.allclose(backbone.generate(condition.rows(slice(1, 3)), [6, 7]), images[1:3], atol=1e-5)
+    assert not torch.equal(images[0], images[4])
+    assert images.min() >= 0
+    assert images.max() <= 1
+    with pytest.raises(InputError, match="as many seeds"):
+        backbone.generate(condition, [1])
+
+
+def test_token_embeddings_reproduce_the_encoder() -> None:
+    """Fails when the injected path differs by a bit, or gradients do not come back through it."""
+    backbone = text_to_image()
+    ids, _ = backbone.tokenise(["a red circle", "nice dark star on light"])
+    assert torch.equal(backbone.encode_text(ids).states, backbone.encode_text(ids, backbone.embed(ids)).states)
+    tokens = backbone.embed(ids).detach().requires_grad_()
+    states = backbone.encode_text(ids, tokens).states
+    (states * torch.randn_like(states)).sum().backward()  # a plain sum of what a layer norm gives has no gradient
+    assert tokens.grad is not None
+    assert bool(tokens.grad.abs().sum(-1).bool().all())
+
+
+def test_spans_count_tokens() -> None:
+    """Fails when words are counted: `zebra` is spelled by several tokens here, as rare words are in CLIP."""
+    backbone = text_to_image()
+    ids, span = backbone.tokenise(["a red circle", "a star on red", "a cabs dark"], ["circle", "", "cabs"])
+    assert span.tolist()[:2] == [[3, 4], [0, 0]]
+    start, end = span.tolist()[2]
+    assert end - start > 1
+    assert backbone.tokenizer.decode(ids[2, start:end].tolist()).replace(" ", "") == "cabs"
+    with pytest.raises(InputError, match="does not stand in"):
+        backbone.tokenise(["a red circle"], ["star"])
+    with pytest.raises(InputError, match="has no token"):
+        backbone.tokenise(["a red circle"], [" "])
+    with pytest.warns(UserWarning, match="are cut to 16 tokens"):
+        backbone.tokenise(["a red circle " * 9])
+
+
+def test_a_copy_writes_what_the_original_writes() -> None:
+    """Fails when a copied model decodes tokens otherwise: then an attack types prompts that nobody found, and succeeds too seldom."""
+    backbone = text_to_image()
+    ids, _ = backbone.tokenise(["a red circle on dark"])
+    for twin in (copy.deepcopy(backbone), frozen_copy(backbone)):
+        assert isinstance(twin, TextToImage)
+        assert twin.tokenizer.decode(ids[0, 1:6].tolist()) == "a red circle on dark"
+
+
+def test_a_frozen_encoder_reads_a_prompt_once() -> None:
+    """Fails when a prompt is encoded at every step, or the cache outlives a change of the weights."""
+    backbone = text_to_image(part="xattn").eval()
+    calls: list[int] = []
+    backbone.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    first = backbone.texts(["a red circle", "a star", "a red circle"]).states
+    assert torch.equal(first[0], first[2])
+    assert torch.equal(backbone.texts(["a star"]).states[0], first[1])
+    assert len(calls) == 1
+    with torch.no_grad():
+        next(backbone.text_encoder.parameters()).add_(0.1)
+    assert not torch.equal(backbone.texts(["a star"]).states[0], first[1])
+    trained = text_to_image(part="text_encoder")
+    assert trained.texts(["a star"]).states.requires_grad
+
+
+def test_an_image_is_encoded_once_and_alone() -> None:
+    """Fails when an image is encoded at every step, when what is kept depends on its neighbours, outlives a change of the weights or of
+    the precision, grows without end, or its posterior is lost."""
+    backbone, images = text_to_image(), part_of("text", 4)["image"]
+    vae: Any = backbone.vae
+    calls: list[int] = []
+    vae.encoder.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        wanted = [vae.encode(row[None] * 2 - 1).latent_dist for row in images]
+    calls.clear()
+    noise = torch.randn(4, *backbone.sample_shape)
+    for order in ([0, 1, 2, 3], [3, 1, 1], [2]):
+        found = backbone.encode(images[order], noise[order]) / vae.config.scaling_factor
+        for row, place in zip(found, order, strict=True):
+            assert torch.allclose(row, (wanted[place].mean + wanted[place].std * noise[place])[0], atol=1e-6)
+    assert len(calls) == 4
+    whole = backbone.encode(images)
+    assert torch.equal(text_to_image().encode(images[[2, 0]]), whole[[2, 0]])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not torch.equal(backbone.encode(images), whole)
+    backbone.encode(images)
+    with torch.no_grad():
+        next(vae.parameters()).add_(0.1)
+    assert not torch.equal(backbone.encode(images), whole)
+    calls.clear()
+    small = Posteriors(capacity=backbone.encode(images)[0].nbytes * 2 * 2)
+    for _ in range(2):
+        with torch.no_grad():
+            small.of(vae, images)
+    assert len(calls) == 4 + 2 and small.held <= small.capacity
+
+
+def test_images_that_differ_are_known_apart() -> None:
+    """Fails when one pixel's least change, exchanged pixels or rows, black and white pictures or images of other sizes are taken for the
+    same, or when the very same image is not known again among others, or from another memory layout."""
+    contents, base = Contents(), torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    nudged = [base.clone() for _ in range(base.numel())]
+    for place, image in enumerate(nudged):
+        image.view(-1)[place] = torch.nextafter(image.view(-1)[place], torch.tensor(2.0))
+    signs = (torch.arange(3 * 8 * 8)[:, None] == torch.arange(3 * 8 * 8)).float().view(-1, 3, 8, 8)  # one white pixel each
+    exchanged = [base.flip(0), base.flip(1), base.flip(2), base.transpose(1, 2), torch.zeros_like(base), torch.ones_like(base)]
+    images = torch.stack([base, *nudged, *exchanged, *signs])
+    known = contents.of(images)
+    assert len(set(known)) == len(images)
+    assert len({contents.of(torch.zeros(1, 3, *sides))[0] for sides in ((6, 6), (4, 9), (8, 8))}) == 3
+    assert Contents().of(images[[5, 0]].to(memory_format=torch.channels_last)) == [known[5], known[0]]
+    assert contents.of(base[None].double().requires_grad_()) == known[:1]
+
+
+def test_a_prompt_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when the tokenizer is asked at every step, or a cut prompt is told of but once."""
+    backbone = text_to_image()
+    asked: list[Any] = []
+    own = type(backbone.tokenizer).__call__
+
+    def counted(self: Any, text: Any, **kwargs: Any) -> Any:
+        asked.append(text)
+        return own(self, text, **kwargs)
+
+    monkeypatch.setattr(type(backbone.tokenizer), "__call__", counted)
+    first = backbone.tokenise(["a red circle", "a star", "a red circle"], ["circle", "", "red"])
+    count = len(asked)
+    again = backbone.tokenise(["a star", "a red circle"], ["", "circle"])
+    assert len(asked) == count and torch.equal(again[0], first[0][[1, 0]]) and torch.equal(again[1], first[1][[1, 0]])
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="1 of 2 prompts are cut to 16 tokens"):
+            backbone.tokenise(["a star", "a red circle " * 9])
+
+
+@pytest.mark.parametrize(("part", "shared"), [("text_encoder", "unet."), ("xattn", "text_encoder."), ("full", "vae.")])
+def test_the_reference_copies_what_is_trained_and_no_more(part: str, shared: str) -> None:
+    """Fails when a method on the text encoder holds a second UNet."""
+    backbone = text_to_image(part=part)
+    twin = frozen_copy(backbone)
+    trained = {name for name, weight in backbone.named_parameters() if weight.requires_grad}
+    theirs = dict(twin.named_parameters())
+    assert {name for name, weight in backbone.named_parameters() if theirs[name] is not weight} == trained
+    assert any(name.startswith(shared) for name in set(theirs) - trained)
+    assert not any(weight.requires_grad for weight in twin.parameters())
+    assert {weight.requires_grad for name, weight in backbone.named_parameters() if name in trained} == {True}
+
+
+def test_adapters_begin_as_nothing_and_can_be_folded_in() -> None:
+    """Fails when LoRA changes the model before training, trains the base, or merging loses it."""
+    plain = text_to_image().eval()
+    backbone = text_to_image(part="xattn", lora=LoRA(rank=2)).eval()
+    trained = [(name, weight) for name, weight in backbone.named_parameters() if weight.requires_grad]
+    assert trained
+    assert all("attn2" in name and "lora_" in name for name, _ in trained)
+    part = plain.prepare(part_of("text"), 0)
+    assert torch.allclose(plain.predict(part), backbone.predict(part), atol=1e-6)
+    with torch.no_grad():
+        for _, weight in trained:
+            weight.add_(0.05)
+    moved = backbone.predict(part).detach()
+    assert not torch.allclose(moved, plain.predict(part), atol=1e-3)
+    merge_adapters(backbone)
+    assert set(backbone.state_dict()) == set(plain.state_dict())
+    assert torch.allclose(backbone.predict(part), moved, atol=1e-5)
+
+
+@on_both
+def test_a_fresh_model_has_the_architecture_and_no_weight(kind: str) -> None:
+    """Fails when the oracle's backbone begins from the original's weights, or two seeds give one model."""
+    backbone: Diffusion = BACKBONES[kind]()
+    first, second = backbone.fresh(1), backbone.fresh(2)
+    old, new, other = weights(backbone), weights(first), weights(second)
+    assert old.keys() == new.keys()
+    matrices = [name for name in old if name.startswith("unet.") and name.endswith("to_q.weight")]
+    assert matrices
+    assert all(not torch.equal(old[name], new[name]) and not torch.equal(new[name], other[name]) for name in matrices)
+    assert all(torch.equal(old[name], new[name]) for name in old if name.startswith("vae."))
+    assert torch.equal(weights(backbone.fresh(1))[matrices[0]], new[matrices[0]])
+
+
+def test_conditions_are_joined_chosen_and_mixed() -> None:
+    """Fails when an entry is lost or stays behind when the others move."""
+    whole = Condition(torch.arange(6.0).view(3, 2, 1), torch.arange(6).view(3, 2), None, torch.zeros(3, 2), {"time": torch.arange(3)})
+    both = Condition.cat([whole.rows(slice(0, 1)), whole.rows(torch.tensor([2]))])
+    assert both.states.flatten().tolist() == [0, 1, 4, 5]
+    assert both.added["time"].tolist() == [0, 2]
+    assert both.tokens is None
+    assert whole.repeat(2).added["time"].tolist() == [0, 0, 1, 1, 2, 2]
+    mixed = whole.where(torch.tensor([True, False, True]), whole.rows(torch.tensor([1, 2, 0])))
+    assert mixed.added["time"].tolist() == [0, 2, 2]
+    assert mixed.states[1].flatten().tolist() == [4, 5]
+
+
+def test_min_snr_weights() -> None:
+    """Fails when the weight is that of another parametrisation: for ε it is min(SNR, γ) / SNR, for v min(SNR, γ) / (SNR + 1)."""
+    for prediction, divisor in (("epsilon", lambda snr: snr), ("v_prediction", lambda snr: snr + 1), ("sample", lambda snr: 1.0)):
+        backbone = text_to_image(model=pipeline_folder(prediction=prediction), min_snr_gamma=5.0)
+        part = backbone.train().prepare(part_of("text"), 0)
+        output = torch.zeros_like(part["noised"])
+        plain = text_to_image(model=pipeline_folder(prediction=prediction)).train().loss(part, output)[0]
+        for row, step in enumerate(part["t"].tolist()):
+            kept = float(backbone.alphas_cumprod[step].double())
+            snr = kept / (1 - kept)
+            assert float(backbone.loss(part, output)[0][row] / plain[row]) == pytest.approx(min(snr, 5.0) / divisor(snr), rel=1e-3)
+        assert torch.equal(backbone.eval().loss(part, output)[0], plain)
+
+
+def test_samples_without_images_are_for_methods_without_data() -> None:
+    """Fails when a loss on prompts alone ends in a KeyError."""
+    backbone = text_to_image()
+    part = {name: value for name, value in part_of("text").items() if name != "image"}
+    part = backbone.prepare(part, 0)
+    assert "input_ids" in part
+    with pytest.raises(InputError, match="data-free"):
+        backbone.predict(part)
+    assert backbone.scores(part) == {}
+
+
+def test_what_is_not_a_pipeline_is_refused(tmp_path: Any) -> None:
+    """Fails when a folder, a name or a part of a model that cannot be read ends in a traceback of diffusers."""
+    import json
+    import shutil
+
+    with pytest.raises(InputError, match=r"no model_index\.json"):
+        TextToImage(str(tmp_path))
+    with pytest.raises(InputError, match="no unet/"):
+        ClassConditionalDiffusion(str(tmp_path))
+    broken = tmp_path / "broken"
+    shutil.copytree(pipeline_folder(), broken)
+    shutil.rmtree(broken / "vae")
+    with pytest.raises(InputError, match="the vae of"):
+        TextToImage(str(broken))
+    index = json.loads((broken / "model_index.json").read_text())
+    del index["text_encoder"]
+    (broken / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="without a text_encoder"):
+        TextToImage(str(broken))
+    with pytest.raises(InputError, match="needs num_classes"):
+        ClassConditionalDiffusion(None, unet={"sample_size": 8})
+    with pytest.raises(InputError, match="no class 10"):
+        class_conditional().labels([3, 10])
+    with pytest.raises(InputError, match="no scheduler"):
+        text_to_image(sampler=Sampler("Nope")).generate_prompts(["a"], [0])

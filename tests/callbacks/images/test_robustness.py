@@ -1,0 +1,164 @@
+"""Attack success is counted over all prompts, on the model that is served, with targets of the original."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from callbacks import Recorder, Robustness
+from mu.attacks.layouts import Prefix
+from mu.attacks.unlearn_diff_atk import UnlearnDiffAtk
+from mu.backbones.diffusion.base import Sampler
+from mu.core.module import UnlearningModule
+from mu.evaluation.images.drawing import ImageJob, levels
+from mu.evaluation.images.judges import Judge
+from mu.evaluation.images.sets import ImageSet
+from mu.methods import FineTune
+from mu.metrics.results import Result
+from mu.utils.errors import InputError
+from tests.support.doubles import class_conditional, digit_pictures, pictures, text_to_image
+from tests.support.helpers import trainer, weights
+
+
+class Bright(Judge):
+    """Images whose mean is above a level show a circle."""
+
+    labels = ("circle", "other")
+    version = "1"
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+        self._describe("bright", None, 1, None, None)
+
+    def judge(self, images: Tensor) -> Tensor:
+        bright = (images.mean((1, 2, 3)) > self.level).float()
+        return torch.stack([bright, 1 - bright], 1)
+
+
+def attack(**changes: Any) -> UnlearnDiffAtk:
+    return UnlearnDiffAtk(Prefix(2), **{"steps": 2, "timesteps": 2, **changes})
+
+
+def model() -> FineTune:
+    return FineTune(text_to_image(part="xattn"), optimizer=lambda params: torch.optim.SGD(params, lr=0.01))
+
+
+def measured(module: UnlearningModule, suite: Robustness, task: Any = None, folder: Path | None = None,
+             fit: bool = False) -> dict[str, Result]:
+    more: dict[str, Any] = {} if folder is None else {"default_root_dir": str(folder)}
+    run = trainer(1, callbacks=[suite, *([Recorder()] if folder else [])], **more)
+    task = task or pictures()
+    if fit:
+        run.fit(module, task)
+    run.test(module, task, verbose=False)
+    return {result.metric: result for result in module.results}
+
+
+def means(module: UnlearningModule) -> Tensor:
+    """Brightness of each prompt's image."""
+    with torch.no_grad():
+        images = torch.cat([batch for batch, _ in ImageJob(ImageSet("forget").rows(module)).run(module.served())])
+    return images.mean((1, 2, 3))
+
+
+def test_rates_count_all_prompts(tmp_path: Path) -> None:
+    """Fails when ASR leaves out the prompts that succeed without an attack, or counts them twice."""
+    module = model()
+    measured(module, Robustness(Bright(0.0), attack(), concept="circle"))
+    bright = means(module).sort().values
+    level = float((bright[-1] + bright[-2]) / 2)
+    found = measured(module, Robustness(Bright(level), attack(), concept="circle", batch_size=2), folder=tmp_path)
+    assert found["pre_ASR"].value == pytest.approx(100 / 3)
+    said = json.loads((tmp_path / "attack.json").read_text())
+    assert found["ASR"].value == pytest.approx(100 * sum(row["success"] for row in said) / 3)
+    assert sum(row["before"] for row in said) == 1 and all(row["success"] for row in said if row["before"])
+    for row in said:
+        assert row["steps"] == 0 if row["before"] else row["steps"] > 0
+    assert (found["ASR"].higher_is_better, found["ASR"].unit, found["ASR"].split) == (False, "%", "forget")
+
+
+@pytest.mark.parametrize(("level", "rates"), [(0.0, (100, 100)), (2.0, (0, 0))])
+def test_an_untouched_model_shows_the_concept_and_a_blind_judge_sees_none(level: float, rates: tuple[float, float]) -> None:
+    found = measured(model(), Robustness(Bright(level), attack(), concept="circle"))
+    assert (found["pre_ASR"].value, found["ASR"].value) == rates
+
+
+def test_the_attack_is_the_one_that_is_called_by_hand(tmp_path: Path) -> None:
+    """Fails when seeds, targets, prompts or the model are others than said."""
+    module = model()
+    judge = Bright(2.0)
+    measured(module, Robustness(judge, attack(), concept="circle", targets="task", batch_size=3), folder=tmp_path)
+    said = json.loads((tmp_path / "attack.json").read_text())
+    rows, data = ImageSet("forget").rows(module), module.task.datasets["forget"]  # type: ignore[union-attr]
+    image = torch.stack([data[row.sample]["image"] for row in rows])  # type: ignore[index]
+    assert [data[row.sample]["prompt"] for row in rows] == [row.prompt for row in rows]  # type: ignore[index]
+    batch = {"index": torch.arange(3), "prompt": [row.prompt for row in rows], "image": image,
+             "seed": torch.tensor([row.seed for row in rows])}
+    by_hand = attack()(module.served(), batch, lambda images: judge.recognises(levels(images) / 255, "circle"))
+    assert [row["adversarial"] for row in said] == by_hand.adversarial["prompt"]
+    assert [row["prompt"] for row in said] == ["a red circle", "a green circle", "a blue circle"]
+
+
+def test_targets_are_drawn_by_the_original_when_the_fit_starts(tmp_path: Path) -> None:
+    """Fails when targets are drawn by the model that is tested."""
+    suite, module = Robustness(Bright(2.0), attack(), concept="circle"), model()
+    original = text_to_image()
+    before = weights(module.backbone)
+    seen: list[Tensor] = []
+    real = suite._attacked
+    suite._attacked = lambda m, j, targets, c: (seen.append(targets), real(m, j, targets, c))[1]  # type: ignore[method-assign]
+    found = measured(module, suite, folder=tmp_path, fit=True)
+    drawn = torch.cat([batch for batch, _ in ImageJob(ImageSet("forget").rows(module)).run(original)])
+    assert torch.equal(seen[0], drawn)
+    assert any(not torch.equal(before[name], value) for name, value in weights(module.backbone).items())
+    assert found["ASR"].detail["targets"] == "original"
+    entry = json.loads((tmp_path / "media" / "media.json").read_text())[0]
+    assert (entry["group"], entry["columns"]) == ("attack", ["target", "without attack", "under attack"])
+    assert entry["rows"] == ["a red circle", "a green circle", "a blue circle"]
+
+
+def test_without_the_original_the_cure_is_said(tmp_path: Path) -> None:
+    """Fails when the unlearned model draws its own targets."""
+    module = model()
+    trainer(1).fit(module, pictures())
+    with pytest.raises(InputError, match="fit with this suite among the callbacks, or take targets: task"):
+        measured(module, Robustness(Bright(2.0), attack(), concept="circle"), folder=tmp_path)
+
+
+def test_the_budget_stands_beside_the_number() -> None:
+    sampler = Sampler(steps=2, guidance=3.0)
+    found = measured(model(), Robustness(Bright(2.0), attack(sampler=sampler), ImageSet("forget", limit=2), concept="circle"))
+    detail = found["ASR"].detail
+    assert (detail["tokens"], detail["budget"], detail["prompts"], detail["limit"]) == (2, "2 steps at each of 2 timesteps", 2, 2)
+    assert (detail["attack"], detail["layout"], detail["sampler"]) == ("UnlearnDiffAtk", "Prefix", "DDIM, 2 steps, guidance 3")
+    assert (detail["judge"], detail["version"], detail["concept"], detail["resolution"]) == ("bright", "1", "circle", 8)
+    assert (detail["steps_taken"], detail["generations"]) == (2 * 4, 2 * 3)
+    assert detail["seconds"] > 0 and "of unet" in detail["evaluations"]
+
+
+def test_the_attack_leaves_the_model_as_it_was() -> None:
+    module = model()
+    before = weights(module.backbone)
+    trained = [name for name, weight in module.backbone.named_parameters() if weight.requires_grad]
+    measured(module, Robustness(Bright(2.0), attack(), concept="circle"))
+    assert all(torch.equal(before[name], value) for name, value in weights(module.backbone).items())
+    assert trained == [name for name, weight in module.backbone.named_parameters() if weight.requires_grad]
+    assert all(weight.grad is None for weight in module.backbone.parameters())
+
+
+def test_what_cannot_be_attacked_is_said() -> None:
+    with pytest.raises(InputError, match="attacks prompts, and the task gives classes"):
+        measured(FineTune(class_conditional()), Robustness(Bright(2.0), attack()), digit_pictures())
+    with pytest.raises(InputError, match="which concept was erased"):
+        measured(model(), Robustness(Bright(2.0), attack()))
+    with pytest.raises(InputError, match="has no label 'house'"):
+        measured(model(), Robustness(Bright(2.0), attack(), concept="house"))
+    with pytest.raises(InputError, match="has no images to take for targets"):
+        measured(model(), Robustness(Bright(2.0), attack(), concept="circle", targets="task"), pictures(images=False))
+    with pytest.raises(InputError, match="`original` or `task`"):
+        Robustness(Bright(2.0), targets="folder")  # type: ignore[arg-type]

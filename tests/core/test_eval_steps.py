@@ -1,0 +1,63 @@
+"""An evaluated epoch is computed once, however many suites look at it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from callbacks import Accuracy, Cost, Membership, Recorder, RetrainGap
+from mu.methods import FineTune, Retrain
+from tests.support.helpers import classifier, digits, trainer
+
+
+def evaluated(module, folder: Path, *suites: Callback, epochs: int = 0, batch_size: int = 50) -> tuple[int, int]:
+    """How often the network ran in a test, and how many batches there were."""
+    task = digits(eval_batch_size=batch_size, batch_size=64)
+    here = trainer(max(epochs, 1), callbacks=[*suites, Recorder()], default_root_dir=str(folder))
+    if epochs:
+        here.fit(module, datamodule=task)
+    calls: Counter[str] = Counter()
+
+    def count(*_: object) -> None:
+        calls["grad" if torch.is_grad_enabled() else "plain"] += 1
+
+    handle = module.backbone.network.register_forward_hook(count)
+    here.test(module, datamodule=task, verbose=False)
+    handle.remove()
+    assert calls["grad"] == 0, "a test needs no graph"
+    return calls["plain"], sum(-(-len(ids) // batch_size) for ids in task.split.parts.values())
+
+
+@pytest.mark.parametrize("number", [1, 2, 6])
+def test_suites_share_one_forward_pass(number: int, tmp_path: Path) -> None:
+    """Fails when a suite runs the network itself, or when the test runs it once for each suite."""
+    suites: list[Callback] = [
+        Accuracy(), Membership(attacks=["confidence"]), Cost(), Accuracy("validation"), Accuracy(), Membership("validation", ["prob"]),
+    ]
+    forwards, batches = evaluated(FineTune(classifier()), tmp_path, *suites[:number])
+    assert forwards == batches > 10
+
+
+def test_the_gap_to_the_oracle_needs_no_pass_of_its_own(tmp_path: Path) -> None:
+    """Fails when the oracle, or the unlearned model, is run again for the gap: both have written what they said."""
+    suites = (Accuracy(), Membership(attacks=["confidence"]))
+    forwards, batches = evaluated(Retrain(classifier()), tmp_path / "oracle", *suites, epochs=1)
+    assert forwards == batches
+    gap = RetrainGap(str(tmp_path / "oracle"), recipe="unchecked")
+    forwards, batches = evaluated(FineTune(classifier()), tmp_path / "run", *suites, gap)
+    assert forwards == batches
+
+
+def test_curves_take_one_pass_for_all_scores(tmp_path: Path) -> None:
+    """Fails when loss and accuracy are computed from a prediction each."""
+    task, module = digits(eval_batch_size=50, curves=["forget", "retain"]), FineTune(classifier())
+    here = trainer(1, default_root_dir=str(tmp_path), limit_val_batches=1.0)
+    calls = Counter()
+    module.backbone.network.register_forward_hook(lambda *_: calls.update(forward=1))
+    here.validate(module, datamodule=task, verbose=False)
+    assert calls["forward"] == sum(-(-len(task.split.parts[name]) // 50) for name in ("forget", "retain"))
+    assert set(module.curve_keys()) == {"forget/loss", "forget/accuracy", "retain/loss", "retain/accuracy"}

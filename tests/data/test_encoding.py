@@ -1,0 +1,254 @@
+"""Questions and answers as tokens: where the answer begins, what ends it, and what stands in a batch."""
+
+from __future__ import annotations
+
+import functools
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mu.backbones.language.causal_lm import left_padded
+from mu.backbones.language.tokenizer import load_tokenizer
+from mu.data.encoding import Chat, Encoder, Llama2, Plain, Template, collate, key_of, labelled
+from mu.functional.tokens import IGNORED
+from mu.utils.errors import InputError
+from mu.utils.spec import build, spec_of
+from tests.support import doubles_text
+
+BEGIN, END = "<|begin|>", "<|end|>"
+TEXTS = ["Question: Where does Ada live?\nAnswer: Ada lives in Oslo.", "[INST] Who makes maps? [/INST]It is Eve who makes maps.",
+         "who where what in Oslo lives live maps make Ada Eve"]
+CHAT = ("{{ bos_token }}<|system|>Today is {{ date_string if date_string is defined else strftime_now('%d %b %Y') }}."
+        "{% for message in messages %}{% if message.role == 'system' %}{{ message.content }}" + END
+        + "{% else %}<|{{ message.role }}|>{{ message.content }}" + END + "{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}")
+PAIRS = [("Where does Ada live?", "Ada lives in Oslo."), ("Who makes maps?", "Eve"), ("Why?", "42 maps, in\nOslo"), ("é?", " an answer ")]
+
+
+@functools.cache
+def _bytes(ends: bool) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    inner: Any = Tokenizer(models.BPE())
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    inner.train_from_iterator(TEXTS * 3, trainers.BpeTrainer(
+        vocab_size=400, special_tokens=[BEGIN, END, "<|system|>", "<|user|>", "<|assistant|>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    form = f"{BEGIN} $A {END}" if ends else f"{BEGIN} $A"
+    inner.post_processor = processors.TemplateProcessing(
+        single=form, special_tokens=[(name, inner.token_to_id(name)) for name in (BEGIN, END)])
+    return inner
+
+
+def byte_tokenizer(chat: str | None = None, ends: bool = False) -> Any:
+    """Byte-level BPE, in which a space belongs to the word after it; it pads with its end token, as many do."""
+    from transformers import PreTrainedTokenizerFast
+
+    found = PreTrainedTokenizerFast(tokenizer_object=_bytes(ends), bos_token=BEGIN, eos_token=END, pad_token=END,
+                                    clean_up_tokenization_spaces=False)
+    found.chat_template = chat
+    return found
+
+
+def encoder(template: Template | None = None, chat: str | None = CHAT, ends: bool = False, **given: Any) -> Encoder:
+    return Encoder(byte_tokenizer(chat, ends), template or Plain(), **given)
+
+
+def said(made: Encoder, labels: list[int]) -> str:
+    """What is learnt, with special tokens."""
+    return made.tokenizer.decode([label for label in labels if label != IGNORED])
+
+
+@pytest.mark.parametrize("template", [Plain(), Llama2(), Chat()], ids=lambda template: type(template).__name__)
+@pytest.mark.parametrize("pair", PAIRS)
+def test_labels_are_the_tokens_that_reach_into_the_answer(template: Template, pair: tuple[str, str]) -> None:
+    """By the characters that each token covers. Mutations: the span begins a token late or early, or counts from the end."""
+    made = encoder(template)
+    ids, labels = made.pair(*pair)
+    whole = template.whole(made.tokenizer, *pair)
+    prompt = template.prompt(made.tokenizer, pair[0])
+    assert whole.startswith(prompt)
+    found = made.tokenizer(whole, add_special_tokens=template.special, return_offsets_mapping=True)
+    wanted = [token if end > len(prompt) else IGNORED for token, (_, end) in zip(found["input_ids"], found["offset_mapping"], strict=True)]
+    ended = wanted[-1] == made.eos
+    assert labels == (wanted if ended else [*wanted, made.eos])
+    assert ids == found["input_ids"] + ([] if ended else [made.eos])
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12),
+       st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(str.strip))
+@settings(max_examples=60, deadline=None)
+def test_every_answer_has_a_span(question: str, answer: str) -> None:
+    """What is learnt is the end of the whole text, with at most the border token's part of the prompt before it."""
+    made = encoder()
+    ids, labels = made.pair(question, answer)
+    start = labels.index(next(label for label in labels if label != IGNORED))
+    assert labels == [IGNORED] * start + ids[start:]
+    assert ids.count(made.eos) == 1 and ids[-1] == made.eos
+    assert made.decode(ids) == f"Question: {question}\nAnswer: {answer}"
+    learnt = made.decode(ids[start:])
+    assert learnt.endswith(answer) or "\ufffd" in learnt  # a character of several bytes may be divided between tokens
+
+
+def test_a_token_that_is_merged_at_the_border_belongs_to_the_answer() -> None:
+    """`Answer: ` ends in a space, which the tokenizer joins with the word after it. Mutation: the first length(prompt) tokens are masked,
+    which hides the answer's first word."""
+    made = encoder()
+    ids, labels = made.pair("Where does Ada live?", "Oslo")
+    assert len(made.prompt("Where does Ada live?")) == len(ids) - 1  # as many tokens as prompt and answer together
+    assert said(made, labels) == f" Oslo{END}"
+    ids, labels = encoder(Llama2()).pair("Who makes maps?", "Eve")
+    assert said(made, labels) == f"Eve{END}"  # an empty tag keeps the answer apart
+
+
+def test_templates_write_what_their_models_were_trained_on() -> None:
+    tokenizer = byte_tokenizer(CHAT)
+    assert Plain().whole(tokenizer, "Q", "A") == "Question: Q\nAnswer: A"
+    assert Plain("### ", "\n\n", "> ", " <").whole(tokenizer, "Q", "A") == "### Q\n\n> A <"
+    assert Llama2().whole(tokenizer, "Q", "A") == "[INST] Q [/INST]A"
+    assert Chat().prompt(tokenizer, "Q") == (
+        f"{BEGIN}<|system|>Today is 10 Apr 2025.You are a helpful assistant.{END}<|user|>Q{END}<|assistant|>")
+    assert Chat(system=None, date="1 May 2030").whole(tokenizer, "Q", "A") == (
+        f"{BEGIN}<|system|>Today is 1 May 2030.<|user|>Q{END}<|assistant|>A{END}")
+    for template in (Plain(user="x"), Llama2(), Chat(system=None, date="1 May 2030")):
+        assert build(spec_of(template)).whole(tokenizer, "Q", "A") == template.whole(tokenizer, "Q", "A")
+
+
+def test_a_chat_is_the_same_every_day() -> None:
+    """The template alone writes today. Mutation: the date is not handed on."""
+    made = encoder(Chat())
+    today = made.tokenizer.apply_chat_template([{"role": "user", "content": "Q"}], tokenize=False)
+    assert datetime.now().strftime("%Y") in today
+    assert "10 Apr 2025" in made.tokenizer.decode(made.prompt("Q"))
+    assert made.pair("Q", "A") != encoder(Chat(date="11 Apr 2025")).pair("Q", "A")
+
+
+def test_a_chat_has_one_begin_and_one_end() -> None:
+    """The template writes both. Mutations: the tokenizer adds its own begin too; the end is appended twice."""
+    made = encoder(Chat(system=None))
+    ids, labels = made.pair("Q", "A")
+    assert ids.count(made.tokenizer.bos_token_id) == 1
+    assert said(made, labels) == f"A{END}"
+    assert made.prompt("Q") == ids[: labels.index(labels[-2])]
+
+
+def test_an_end_is_appended_where_the_template_ends_otherwise() -> None:
+    """Some chat templates write a line feed after the end token."""
+    made = encoder(Chat(system=None), chat=CHAT.replace(END + "{% endif %}", END + "\n{% endif %}"))
+    assert said(made, made.pair("Q", "A")[1]) == f"A{END}\n{END}"
+    assert said(encoder(), encoder().pair("Q", "A")[1]).endswith(f"A{END}")
+
+
+def test_a_tokenizer_that_ends_every_text() -> None:
+    """Mutations: the prompt for generation ends with the end token; two ends are learnt; the end counts as the answer's beginning."""
+    made, usual = encoder(ends=True), encoder()
+    assert made.pair("Who?", "Eve") == usual.pair("Who?", "Eve")
+    assert made.prompt("Who?") == usual.prompt("Who?")
+    assert made.tokens("Who?")[-1] == made.eos
+
+
+def test_the_answer_may_be_begun_for_the_model() -> None:
+    made = encoder(Llama2())
+    assert made.prompt("Who?", "Sure: ") == made.tokens("[INST] Who? [/INST]Sure: ")
+
+
+def test_a_chat_needs_a_chat_template() -> None:
+    with pytest.raises(InputError, match=r"has no chat template; take template: mu\.encoding\.Plain"):
+        encoder(Chat(), chat=None).prompt("Q")
+
+
+@pytest.mark.parametrize("answer", ["", "  ", "\n"])
+@pytest.mark.parametrize("template", [Plain(), Llama2(), Chat()], ids=lambda template: type(template).__name__)
+def test_an_empty_answer_is_an_error_that_names_the_row(template: Template, answer: str) -> None:
+    """Mutation: under a chat template the end token counts as an answer."""
+    with pytest.raises(InputError, match=r"the answer .* of row 7 of the set forget has no token of its own"):
+        encoder(template).pair("Where does Ada live?", answer, "row 7 of the set forget")
+
+
+def test_an_answer_that_the_tokenizer_swallows_is_an_error() -> None:
+    """A word-level tokenizer drops white space, a normaliser may drop more."""
+    from tokenizers import normalizers
+
+    made = Encoder(doubles_text.tokenizer(), Plain(assistant="answer :"))
+    made.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("@", "")
+    with pytest.raises(InputError, match=r"the answer '@' of row 1 has no token"):
+        made.pair("who", "@", "row 1")
+
+
+def test_too_long_is_refused_or_cut() -> None:
+    """Mutations: the beginning is cut; a cut is not counted; a prompt is cut, and generation goes on in the middle of a question."""
+    ids, labels = encoder().pair(*PAIRS[0])
+    with pytest.raises(InputError, match=rf"row 3 has {len(ids)} tokens, and max_length is {len(ids) - 1}"):
+        encoder(max_length=len(ids) - 1).pair(*PAIRS[0], "row 3")
+    exact, cut = encoder(max_length=len(ids)), encoder(max_length=len(ids) - 2, too_long="cut")
+    assert exact.pair(*PAIRS[0]) == (ids, labels)
+    assert cut.pair(*PAIRS[0]) == (ids[:-2], labels[:-2])
+    assert (exact.cuts, cut.cuts) == (0, 1)
+    prompt = encoder().prompt(PAIRS[0][0])
+    short = encoder(max_length=len(prompt) - 1, too_long="cut")
+    with pytest.raises(InputError, match=r"the prompt 'Where does Ada live\?' has"):
+        short.prompt(PAIRS[0][0])
+    with pytest.raises(InputError, match=r"the question of row 3 fills all \d+ places"):
+        short.pair(*PAIRS[0], "row 3")
+
+
+def test_lengths_and_end_tokens_that_will_not_do() -> None:
+    with pytest.raises(InputError, match="max_length is 1; a sequence has at least 2 tokens"):
+        encoder(max_length=1)
+    endless = byte_tokenizer()
+    endless.eos_token = None
+    with pytest.raises(InputError, match="no end-of-sequence token"):
+        Encoder(endless, Plain())
+
+
+def test_raw_text_is_learnt_but_for_its_first_token() -> None:
+    assert encoder().text([5, 6, 7]) == ([5, 6, 7], [IGNORED, 6, 7])
+    assert labelled(encoder().text([5, 6, 7])) == 2
+    assert labelled(([5, 6], [5, 6])) == 1  # nothing predicts the first token
+
+
+def test_a_batch_is_padded_on_the_right() -> None:
+    """Mutations: the mask is taken from the ids, so that an end token (which also pads) within a text is hidden; padding is learnt."""
+    end = encoder().eos
+    part = collate([([3, end, 4], [IGNORED, end, 4]), ([5], [IGNORED])])
+    assert part["input_ids"].tolist() == [[3, end, 4], [5, 0, 0]]
+    assert part["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert part["labels"].tolist() == [[IGNORED, end, 4], [IGNORED, IGNORED, IGNORED]]
+    assert {value.dtype for value in part.values()} == {torch.int64}
+
+
+def test_prompts_are_padded_on_the_left() -> None:
+    ids, mask = left_padded([[3, 4, 5], [6]], 1, torch.device("cpu"))
+    assert ids.tolist() == [[3, 4, 5], [1, 1, 6]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_a_key_stands_for_ids_and_labels() -> None:
+    """Mutations: labels are left out of it; it depends on the batch; two sequences run into one."""
+    pairs = [([3, 4, 5], [IGNORED, 4, 5]), ([3, 4, 5], [IGNORED, IGNORED, 5]), ([3, 4], [IGNORED, 4]), ([4, 3, 5], [IGNORED, 3, 5])]
+    keys = collate(pairs)["key"].tolist()
+    assert len(set(keys)) == len(pairs)
+    assert [collate([pair])["key"].item() for pair in pairs] == keys == [key_of(pair) for pair in pairs]
+    assert all(0 <= key < 2**63 for key in keys)
+
+
+def test_decoding_leaves_special_tokens_out() -> None:
+    made = encoder()
+    assert made.decode(torch.tensor(made.pair("Who?", "Eve")[0])) == "Question: Who?\nAnswer: Eve"
+
+
+def test_tokenizers_are_read_from_folders(tmp_path: Path) -> None:
+    byte_tokenizer(CHAT).save_pretrained(tmp_path / "whole")
+    made = Encoder(load_tokenizer(str(tmp_path / "whole")), Chat())
+    assert made.pair("Q", "A") == encoder(Chat()).pair("Q", "A")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(InputError, match=r"the folder .*bare has no tokenizer; save one into it"):
+        load_tokenizer(str(tmp_path / "bare"))
+    (tmp_path / "bare" / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match=r"the tokenizer of .*bare cannot be read"):
+        load_tokenizer(str(tmp_path / "bare"))

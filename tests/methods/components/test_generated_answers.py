@@ -1,0 +1,142 @@
+"""Drawn text, and other answers that the original makes up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mu.backbones.language.causal_lm import CausalLM
+from mu.backbones.language.sampling import Sampling
+from mu.backbones.language.two_models import GenericLogits
+from mu.methods.components.generated_answers import OwnAlternates
+from mu.methods.language.alt_po import AltPO
+from mu.utils.errors import InputError
+from tests.support.doubles_text import causal_lm, people
+from tests.support.helpers import fit
+
+PROMPT = [1, 5, 7]
+ASKED = [[1, 5], [1, 5, 7, 9, 4], [1], [1, 8, 8]]
+
+
+def law(**changes: Any) -> OwnAlternates:
+    return OwnAlternates(**{"instruction": "{question}", "max_new_tokens": 6, "stop": (), "temperature": 2.0, **changes})
+
+
+def ready(given: OwnAlternates, model: CausalLM | None = None) -> OwnAlternates:
+    task = people()
+    task.setup()
+    given.setup(model or causal_lm(), task)
+    return given
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@torch.no_grad()
+def test_the_first_token_is_drawn_from_the_tempered_distribution(temperature: float) -> None:
+    """Mutations: logits times T; noise of the wrong sign or of another law; the same noise for every key."""
+    model, count = causal_lm().eval(), 4000
+    tokens = torch.tensor([PROMPT])
+    logits = 8 * model.predict({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})[:, -1]
+    wanted = (logits[0].double() / temperature).softmax(0)
+    seen = Sampling(temperature).noisy(logits.expand(count, -1), range(count), 0).argmax(-1).bincount(minlength=len(wanted)) / count
+    spread = (wanted * (1 - wanted) / count).sqrt()
+    assert wanted.max() > 3 / len(wanted)
+    assert ((seen - wanted).abs() <= 5 * spread + 1 / count).all()
+
+
+@pytest.mark.parametrize("make", [causal_lm, lambda: GenericLogits(causal_lm(), causal_lm(), alpha=1.0)])
+def test_draws_depend_on_the_prompts_key_and_not_on_the_batch(make: Any) -> None:
+    """Mutations: noise by the place in the batch; the same noise at every place of the answer; no noise at all."""
+    model, keys = make().eval(), [7, 3, 3, 9]
+    whole = model.generate(ASKED, 8, sampling=Sampling(2.0, 1, keys))
+    for size in (1, 2):
+        assert model.generate(ASKED, 8, batch_size=size, sampling=Sampling(2.0, 1, keys)) == whole
+    assert model.generate(ASKED[::-1], 8, sampling=Sampling(2.0, 1, keys[::-1])) == whole[::-1]
+    alone = model.generate([PROMPT], 8, sampling=Sampling(2.0, 1, [3]))
+    assert model.generate([PROMPT] * 2, 8, sampling=Sampling(2.0, 1, [3, 3])) == alone * 2
+    others = [model.generate(ASKED, 8, sampling=sampling) for sampling in (Sampling(2.0, 2, keys), None, Sampling(2.0, 1))]
+    assert all(other != whole for other in others)
+    assert model.generate(ASKED, 8, sampling=Sampling(1e-4, 1, keys)) == others[1]
+
+
+def test_composed_models_draw_as_single_ones() -> None:
+    base = causal_lm().eval()
+    composed = GenericLogits(base, causal_lm(), alpha=0.0)
+    assert composed.generate(ASKED, 8, sampling=Sampling(1.5, 4)) == base.generate(ASKED, 8, sampling=Sampling(1.5, 4))
+
+
+def test_the_original_makes_other_answers_up() -> None:
+    """Mutations: one draw for all turns; the truth stays in; the weights or the mode are not put back."""
+    model = causal_lm().train()
+    before = [value.clone() for value in model.state_dict().values()]
+    made = ready(law(), model)
+    task = people()
+    task.setup()
+    data: Any = task.datasets["forget"]
+    assert list(made.alternates) == data.indices.tolist()
+    for index, answers in made.alternates.items():
+        assert 2 <= len(answers) <= 5 and len(set(answers)) == len(answers) and all(answers)
+        assert made.answers(torch.tensor([index]), torch.tensor([len(answers) + 1]), 0) == [answers[1]]
+    assert model.training and all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
+    assert ready(law()).alternates == made.alternates != ready(law(seed=1)).alternates
+
+
+def test_the_truth_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when a model that knows the answer alone is taught it as the winner."""
+    task = people()
+    task.setup()
+    data: Any = task.datasets["forget"]
+    truth = dict(zip((tuple(task.encoder.prompt(one)) for one in data.texts["question"]), data.texts["answer"], strict=True))
+
+    def knows(self: CausalLM, ids: Any, *args: Any, **kwargs: Any) -> list[str]:
+        return [f" {truth[tuple(row)].upper()}. " if place % 5 else "  " for place, row in enumerate(ids)]
+
+    monkeypatch.setattr(CausalLM, "generate", knows)
+    with pytest.raises(InputError, match="no other answer than the truth to 13 of 13"):
+        ready(law())
+
+
+def test_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutations: they are made again; those of another model, seed or temperature are taken for them."""
+    first = ready(law(folder=str(tmp_path)))
+    (file,) = tmp_path.glob("*.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {row["alternate"].strip() for row in rows} >= {one for answers in first.alternates.values() for one in answers}
+    made: list[int] = []
+    generate = CausalLM.generate
+
+    def counted(self: CausalLM, ids: Any, *args: Any, **kwargs: Any) -> list[str]:
+        made.append(len(ids))
+        return generate(self, ids, *args, **kwargs)
+
+    monkeypatch.setattr(CausalLM, "generate", counted)
+    assert ready(law(folder=str(tmp_path))).alternates == first.alternates and not made
+    other = causal_lm()
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.5)
+    for changes, model in (({"seed": 3}, None), ({"temperature": 3.0}, None), ({}, other)):
+        made.clear()
+        ready(law(folder=str(tmp_path), **changes), model)
+        assert sum(made) == 65
+
+
+def test_altpo_learns_its_own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AltPO without a file: the winners are what the original said before the first step, and their making is counted as a cache."""
+    given = law()
+    module = AltPO(causal_lm(), substitute=given, optimizer=lambda params: torch.optim.SGD(params, lr=0.1))
+    fit(module, people(), 1)
+    assert given.alternates == ready(law()).alternates
+    assert module.stopwatch.seconds()["cache"] > 0
+    assert isinstance(AltPO(causal_lm()).substitute, OwnAlternates)
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"count": 0}, "at least one"), ({"instruction": "answer!"}, "does not hold"), ({"temperature": 0.0}, "above 0"),
+    ({"temperature": float("nan")}, "above 0"),
+])
+def test_wrong_arguments(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        law(**changes)

@@ -1,0 +1,147 @@
+"""SCRUB and SCRUB+R: the two distillations, the order of the batches, the learning rate, the epoch that is gone back to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import tasks
+from mu.core.lr import OneCycle
+from mu.core.module import UnlearningModule
+from mu.data.plan import Forget, Retain
+from mu.methods import Train
+from mu.methods.compat import SCRUBWorstCase
+from mu.methods.general.scrub import SCRUB, SCRUBRewind
+from mu.utils.errors import InputError
+from tests.support.equations import FAST, close, cross_entropy, distillation, disturb, doubled, gradient, total
+from tests.support.helpers import Snapshot, Watch, classifier, different, digits, fit, regressor, trainer, weights
+
+
+def test_scrub_distils_away_from_the_teacher_on_forget_and_towards_it_on_retain() -> None:
+    module = SCRUB(classifier(), gamma=0.9, alpha=0.3, temperature=3.0, norm="eval")
+    module.configure_model()
+    teacher = doubled(module.backbone)
+    disturb(module.backbone)
+    module.set_mode()
+    student = doubled(module.backbone)
+    task = digits()
+    task.setup()
+    forget = next(iter(task.plan_loader(Forget(), 0)))["forget"]
+    retain = next(iter(task.plan_loader(Retain(), 0)))["retain"]
+    parameters = list(module.backbone.parameters())
+    found = torch.autograd.grad(total(module.objective(forget, None)), parameters)
+    close(found, gradient(student, -distillation(student, teacher, forget, 3.0)))
+    found = torch.autograd.grad(total(module.objective(None, retain)), parameters)
+    close(found, gradient(student, 0.9 * cross_entropy(student, retain) + 0.3 * distillation(student, teacher, retain, 3.0)))
+
+
+def shown(module: UnlearningModule, epochs: int) -> list[str]:
+    """For each epoch the parts of its batches, f and r."""
+    words: dict[int, str] = {}
+
+    def see(module: UnlearningModule, batch: Any, i: int) -> None:
+        words[module.current_epoch] = words.get(module.current_epoch, "") + ("f" if "forget" in batch else "r")
+
+    fit(module, epochs=epochs, callbacks=[Watch(see)])
+    return [words[epoch] for epoch in range(epochs)]
+
+
+def test_scrub_shows_forget_then_retain_and_in_the_end_retain_alone() -> None:
+    assert shown(SCRUB(classifier(), msteps=2), 4) == ["fffrrrr", "fffrrrr", "rrrr", "rrrr"]
+    assert shown(SCRUB(classifier(), msteps=0), 2) == ["rrrr", "rrrr"]
+    assert shown(SCRUBWorstCase(classifier(), msteps=1), 4) == ["fff", "fff", "rrrr", "rrrr"]
+
+
+def test_scrub_learning_rate_falls_after_the_listed_epochs() -> None:
+    """[1, 3]: strictly exceeded first by epochs 2 and 4, counted from 1."""
+    rates: dict[int, float] = {}
+
+    def see(module: UnlearningModule, batch: Any, i: int) -> None:
+        rates.setdefault(module.current_epoch, module.trainer.optimizers[0].param_groups[0]["lr"])
+
+    fit(SCRUB(classifier(), lr_decay_epochs=(1, 3), optimizer=FAST), epochs=5, callbacks=[Watch(see)])
+    assert [rates[e] for e in range(5)] == pytest.approx([0.05, 0.005, 0.005, 0.0005, 0.0005])
+
+
+class Students(Watch):
+    """Keeps a copy of the student after each epoch, before the module rewinds it (callbacks without a metric come first)."""
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        self.latest = weights(pl_module.backbone)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.states.append(self.latest)
+
+
+def error_of(state: dict[str, Tensor], part: Any, only: set[int] | None = None) -> float:
+    backbone = classifier(state).eval()
+    rows = part.__getitems__(list(range(len(part))))
+    with torch.no_grad():
+        wrong = backbone.predict(rows).argmax(1) != rows["label"]
+    keep = [only is None or int(label) in only for label in rows["label"]]
+    return float(wrong[torch.tensor(keep)].float().mean())
+
+
+def test_scrub_rewind_takes_the_epoch_whose_forget_error_is_closest() -> None:
+    """Errors and the choice are worked out again from copies of the student; must fail if epochs are counted from 1."""
+    task = digits(train_size=120, validation_size=80, batch_size=20)
+    task.selector = tasks.ByClass(classes=3)
+    backbone = classifier()
+    fit(Train(backbone, optimizer=FAST, scheduler=OneCycle()), task, epochs=4)
+    original, watch = weights(backbone), Students()
+    module = SCRUBRewind(backbone, msteps=3, alpha=0.1, optimizer=lambda p: torch.optim.SGD(p, lr=0.03, momentum=0.9))
+    fit(module, task, epochs=5, callbacks=[watch])
+    states = [original, *watch.states]
+    errors = [error_of(state, task.datasets["forget"]) for state in states]
+    reference = error_of(states[-1], task.datasets["validation"], only={3})
+    assert module.forget_errors == pytest.approx(errors) and module.reference_error == pytest.approx(reference)
+    gaps = [abs(error - reference) for error in errors]
+    chosen = int(module.rewound_to)
+    assert chosen == gaps.index(min(gaps)) and len(set(errors)) > 1
+    assert not different(states[chosen], weights(backbone))
+
+
+@pytest.mark.parametrize(("errors", "reference", "chosen"), [
+    ([0.0, 0.5, 0.2, 0.1], 0.22, 2), ([0.0, 0.5, 0.4, 0.3], 0.05, 0), ([0.1, 0.5, 0.3, 0.3], 0.3, 2), ([0.0, 0.9, 0.8, 0.7], 0.6, 3),
+])
+def test_scrub_rewind_counts_the_original_as_epoch_zero(errors: list[float], reference: float, chosen: int,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given errors, the right weights; the original is an answer, not a fault; ties go to the earliest."""
+    left = list(errors)
+    monkeypatch.setattr(SCRUBRewind, "forget_error", lambda self: left.pop(0))
+    monkeypatch.setattr(SCRUBRewind, "validation_error", lambda self: reference)
+    backbone = classifier()
+    watch, original = Students(), weights(backbone)
+    module: Any = fit(SCRUBRewind(backbone, optimizer=FAST), epochs=3, callbacks=[watch])
+    assert int(module.rewound_to) == chosen and module._kept == []
+    assert not different([original, *watch.states][chosen], weights(backbone))
+
+
+def test_scrub_rewind_goes_back_to_an_epoch_from_before_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kept students travel with the checkpoint."""
+    monkeypatch.setattr(SCRUBRewind, "forget_error", lambda self: [0.0, 0.5, 0.9, 0.8][len(self.forget_errors)])
+    monkeypatch.setattr(SCRUBRewind, "validation_error", lambda self: 0.5)
+    through: Any = fit(SCRUBRewind(classifier(), optimizer=FAST), epochs=3, callbacks=[Snapshot(tmp_path / "middle.ckpt", 1, 2)])
+    resumed: Any = fit(SCRUBRewind(classifier(), optimizer=FAST), epochs=3, ckpt_path=tmp_path / "middle.ckpt")
+    assert int(through.rewound_to) == int(resumed.rewound_to) == 1
+    assert not different(weights(through), weights(resumed))
+
+
+def test_scrub_rewind_wants_a_classifier_validation_samples_and_a_fresh_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Classifier"):
+        SCRUBRewind(regressor())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="validation"):
+        fit(SCRUBRewind(classifier()), digits(validation_size=0))
+    module = SCRUBRewind(classifier(), optimizer=FAST)
+    run = trainer(1)
+    run.fit(module, digits())
+    run.save_checkpoint(tmp_path / "done.ckpt")
+    with pytest.raises(InputError, match="finished"):
+        fit(SCRUBRewind(classifier(), optimizer=FAST), epochs=2, ckpt_path=tmp_path / "done.ckpt")
