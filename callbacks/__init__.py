@@ -7,5 +7,5 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-default_callbacks = ["callbacks.Recorder", "callbacks.Curves"]
+default_callbacks = ["callbacks.ResultsWriter", "callbacks.Curves"]
 """Added to every run by the command line and by studies."""

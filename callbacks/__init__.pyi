@@ -10,7 +10,7 @@ from .images.robustness import Robustness as Robustness
 from .membership import Membership as Membership
 from .membership import RegressionMembership as RegressionMembership
 from .quantisation import Quantisation as Quantisation
-from .recorder import Recorder as Recorder
+from .results_writer import ResultsWriter as ResultsWriter
 from .relearning import Relearning as Relearning
 from .retrain_gap import RetrainGap as RetrainGap
 from .text.examples import TextExamples as TextExamples

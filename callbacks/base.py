@@ -12,13 +12,13 @@ from torch import Tensor
 from mu.core.module import UnlearningModule
 from mu.metrics.results import Result
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 Evaluated = Mapping[str, Mapping[str, Tensor]]
 """Per-example outputs by split and field, rows sorted by index, each sample once."""
 
 
-class Suite(Callback, Recorded):
+class Suite(Callback, Reconstructible):
     """Declares what it needs per example, and turns that into numbers when a test epoch ends.
 
     The module computes what all suites need in one pass, keeps it on its ranks, and hands over the whole; so a suite sees every sample

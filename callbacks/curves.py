@@ -8,10 +8,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.base import module_of, run_folder
 from mu.utils.files import write_json
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 
-class Curves(Callback, Recorded):
+class Curves(Callback, Reconstructible):
     """Keeps what validation logs (`forget/loss`, `retain/accuracy`...) by step, and writes `curves.json` into the run folder."""
 
     def __init__(self) -> None:

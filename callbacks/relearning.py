@@ -19,7 +19,7 @@ from mu.attacks.relearning import Relearn
 from mu.core.module import UnlearningModule
 from mu.evaluation.text.graph import Metric
 from mu.evaluation.text.session import questions_of
-from mu.metrics.results import Result, RunRecord
+from mu.metrics.results import Result, RunResults
 from mu.utils.errors import InputError
 
 OF_ORACLE = ("examples", "steps", "batch_size", "optimizer", "attack_seed", "relearnt_from")
@@ -121,7 +121,7 @@ class Relearning(Suite):
     def _against_oracle(self, own: Result, module: UnlearningModule) -> list[Result]:
         """How much further back this model goes than one that never saw the data."""
         assert self.oracle is not None
-        record = RunRecord.load(self.oracle)
+        record = RunResults.load(self.oracle)
         theirs = next((result for result in record.results if result.metric == "relearning"), None)
         split = module.task.split.hash if module.task is not None else ""
         if theirs is None or record.hashes["split"] != split:

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from callbacks.base import Evaluated, Suite, module_of
 from mu.core.module import UnlearningModule
 from mu.metrics import gap
-from mu.metrics.results import Result, RunRecord, load_outputs
+from mu.metrics.results import Result, RunResults, load_outputs
 from mu.utils.errors import InputError
 
 PAPERS_FOUR = ("UA", "RA", "TA", "MIA")
@@ -45,7 +45,7 @@ class RetrainGap(Suite):
         with module.stopwatch("evaluation"):
             module.results.extend(self.measure(module.evaluated(), module))
 
-    def check(self, oracle: RunRecord, module: UnlearningModule) -> None:
+    def check(self, oracle: RunResults, module: UnlearningModule) -> None:
         """Refuse an oracle made on another split or by another recipe."""
         split = module.task.split.hash if module.task is not None else ""
         if oracle.hashes["split"] != split:
@@ -58,7 +58,7 @@ class RetrainGap(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """Gaps by metric, their average, ToW, and output distances."""
-        oracle = RunRecord.load(self.oracle)
+        oracle = RunResults.load(self.oracle)
         self.check(oracle, module)
         here = {result.metric: result.value for result in module.results}
         missing = [name for name in self.metrics if name not in here or not oracle.has(name)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from callbacks.base import Evaluated, Suite
 from mu.core.module import UnlearningModule
-from mu.evaluation.images.drawing import ImageJob, ImageRow, generated
+from mu.evaluation.images.drawing import ImageJob, ImageRow, image_cache
 from mu.evaluation.images.judges import Judge
 from mu.evaluation.images.sets import ImageSet
 from mu.metrics.outputs import Outputs
@@ -210,7 +210,7 @@ def judged(module: UnlearningModule, jobs: Mapping[str, ImageJob], judges: Seque
     """Draw each job's images once and let every judge see each batch as it comes."""
     store, facts = Outputs().to(module.device), {}
     for name, job in jobs.items():
-        for images, places in generated(module).images(job):
+        for images, places in image_cache(module).images(job):
             facts["resolution"] = resolution(images)
             said = {f"probability{number}": judge.judge(images).float() for number, judge in enumerate(judges)}
             store.update(name, {"index": torch.tensor(places, device=images.device), **said})

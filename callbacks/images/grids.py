@@ -10,16 +10,16 @@ from torch import Tensor
 from callbacks.base import module_of, run_folder
 from callbacks.images import original_images as originals
 from mu.core.module import UnlearningModule
-from mu.evaluation.images.drawing import ImageJob, generated
+from mu.evaluation.images.drawing import ImageJob, image_cache
 from mu.evaluation.images.sets import ImageSet
 from mu.evaluation.media import add_grid
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 BEFORE = "before.safetensors"
 
 
-class Grids(Callback, Recorded):
+class Grids(Callback, Reconstructible):
     """Writes `media/erased.png` and `media/kept.png` when a test ends: a row for each prompt or class, a column for each of its images.
 
     Give it the very sets of another suite, and the images are shared; then the first rows of them are shown.
@@ -56,7 +56,7 @@ class Grids(Callback, Recorded):
             for name, images in self.sets.items():
                 whole = images.job(module)
                 job, places = self._chosen(whole)
-                after = originals.gathered(module, generated(module).images(whole), places)
+                after = originals.gathered(module, image_cache(module).images(whole), places)
                 before = originals.kept(run_folder(trainer) / "media" / BEFORE, module, name, job) if self.before else None
                 if trainer.is_global_zero:
                     _write(run_folder(trainer), name, job, after, before, _title(images, whole, job, module))

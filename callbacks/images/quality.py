@@ -16,7 +16,7 @@ from callbacks.images.concepts import resolution
 from mu.core.module import UnlearningModule
 from mu.data.batch import fetch
 from mu.evaluation.images.clip import OpenCLIP, fitted
-from mu.evaluation.images.drawing import ImageJob, generated
+from mu.evaluation.images.drawing import ImageJob, image_cache
 from mu.evaluation.images.features import Features
 from mu.evaluation.images.sets import ImageSet
 from mu.metrics import images as distances
@@ -95,7 +95,7 @@ class ImageQuality(Suite):
         if "CLIP" in self.metrics and any(row.prompt is None for row in job.rows):
             raise InputError("a CLIP score compares images with prompts, and the images are drawn from classes; leave CLIP out.")
         store = Outputs().to(module.device)
-        for images, places in generated(module).images(job):
+        for images, places in image_cache(module).images(job):
             values = {"index": torch.tensor(places, device=images.device),
                       "size": torch.tensor(images.shape[1:], device=images.device).repeat(len(images), 1)}
             if self.features is not None and set(self.metrics) & {"FID", "KID"}:

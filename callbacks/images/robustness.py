@@ -13,12 +13,12 @@ from torch import Tensor
 
 from callbacks.base import Evaluated, Suite, module_of, run_folder
 from callbacks.images import original_images as originals
-from callbacks.recorder import Recorder
+from callbacks.results_writer import ResultsWriter
 from mu.attacks.base import Attack
 from mu.attacks.unlearn_diff_atk import AttackSummary, PromptAttackResult, UnlearnDiffAtk
 from mu.core.module import UnlearningModule
 from mu.data.batch import fetch
-from mu.evaluation.images.drawing import ImageJob, ImageRow, generated, levels
+from mu.evaluation.images.drawing import ImageJob, ImageRow, image_cache, levels
 from mu.evaluation.images.judges import Judge
 from mu.evaluation.images.sets import ImageSet
 from mu.evaluation.media import add_grid
@@ -184,7 +184,7 @@ class Robustness(Suite):
                images: Tensor) -> None:
         shown = min(self.shown, len(job.rows))
         first = ImageJob(job.rows[:shown], job.sampler, job.batch_size)
-        clean = originals.gathered(module, generated(module).images(first), range(shown))
+        clean = originals.gathered(module, image_cache(module).images(first), range(shown))
         if module.global_rank:
             return
         write_json(folder / "attack.json", [
@@ -243,4 +243,4 @@ def _told(evaluations: dict[str, int]) -> dict[str, Any]:
 def _recorded(module: UnlearningModule) -> Path | None:
     """The run folder, where one is written."""
     callbacks: list[Any] = module.trainer.callbacks  # type: ignore[attr-defined]
-    return run_folder(module.trainer) if any(isinstance(one, Recorder) for one in callbacks) else None
+    return run_folder(module.trainer) if any(isinstance(one, ResultsWriter) for one in callbacks) else None

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.base import Evaluated, Suite, module_of, run_folder
 from callbacks.curves import Curves
-from callbacks.recorder import Recorder
+from callbacks.results_writer import ResultsWriter
 from mu.backbones import Backbone
 from mu.core.module import UnlearningModule
 from mu.evaluation.text.graph import Graph, OracleLog
@@ -120,7 +120,7 @@ class TextSuite(Suite):
 def recorded(module: UnlearningModule) -> Path | None:
     """The run folder, where one is written."""
     callbacks: list[Any] = module.trainer.callbacks  # type: ignore[attr-defined]
-    return run_folder(module.trainer) if any(isinstance(one, Recorder) for one in callbacks) else None
+    return run_folder(module.trainer) if any(isinstance(one, ResultsWriter) for one in callbacks) else None
 
 
 def chosen(name: str, given: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:

@@ -8,13 +8,13 @@ from callbacks.base import module_of
 from callbacks.text.base import recorded
 from mu.evaluation.media import add_examples
 from mu.evaluation.text.graph import Graph
-from mu.evaluation.text.leaves import Generated
+from mu.evaluation.text.leaves import GeneratedText
 from mu.evaluation.text.session import CACHE, shared_graph
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 
-class TextExamples(Callback, Recorded):
+class TextExamples(Callback, Reconstructible):
     """Writes `media/examples_SET.json` when a test ends: questions spread evenly over a set, the model's answers and the truth.
 
     The report shows those of original, oracle and methods side by side. Where another suite has generated the whole set with the same
@@ -61,11 +61,11 @@ class TextExamples(Callback, Recorded):
         # by the golden ratio, because even steps would show the same kind of question of every subject
         places = list(range(count)) if count == len(questions) else sorted(
             {int((number + 0.5) * 0.6180339887498949 % 1 * len(questions)) for number in range(count)})
-        whole = Generated(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
+        whole = GeneratedText(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
         if graph.knows(whole):
             said = [graph.value(whole).texts[place] for place in places]
         else:
-            some = Generated(name, max_new_tokens=self.max_new_tokens, stop=self.stop, rows=tuple(places))
+            some = GeneratedText(name, max_new_tokens=self.max_new_tokens, stop=self.stop, rows=tuple(places))
             said = list(graph.value(some).texts)
         asked, truth = questions.column("question"), questions.column("answer")
         return [{"prompt": str(asked[place]), "answer": text, "truth": str(truth[place])} for place, text in zip(places, said, strict=True)]

@@ -13,7 +13,7 @@ from mu import functional
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.modules import eval_mode
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 if TYPE_CHECKING:
     from mu.backbones import Backbone
@@ -34,7 +34,7 @@ class AttackResult:
     prediction: Tensor
 
 
-class Criterion(Recorded, ABC):
+class Criterion(Reconstructible, ABC):
     """What an attack wants: a number to increase, and whether it got there."""
 
     @abstractmethod
@@ -86,7 +86,7 @@ class Targeted(Criterion):
         return prediction.argmax(1) == self._target(prediction, batch)
 
 
-class Attack(Recorded, ABC):
+class Attack(Reconstructible, ABC):
     """Tries to make a model meet a criterion by changing its input.
 
     Works inside `trainer.test` (inference mode) and inside a training step. The backbone is attacked in eval mode; its weights, their

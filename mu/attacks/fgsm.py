@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mu import functional
 from mu.attacks.base import Attack, AttackResult, Criterion
 from mu.functional.classification import _same_shape
 from mu.utils import rng

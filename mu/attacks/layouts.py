@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 FREE = -1
 """Stands in an order where an adversarial token stands in the prompt."""
@@ -58,7 +58,7 @@ class Slots:
         return Slots(self.ids[index], self.slot[index], self.adds)
 
 
-class Layout(Recorded, ABC):
+class Layout(Reconstructible, ABC):
     """An arrangement of prompt and adversarial tokens between start and end token."""
 
     adds = False

@@ -25,7 +25,7 @@ from mu.attacks.layouts import Layout, Prefix, Slots
 from mu.utils import rng
 from mu.utils.errors import InputError
 from mu.utils.modules import eval_mode
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 if TYPE_CHECKING:
     from mu.backbones import Backbone, Condition, TextToImage
@@ -68,7 +68,7 @@ class Key:
         return rng.integers(self.seed, self.index, self.visit, stream, high, *shape)
 
 
-class Variables(Recorded, ABC):
+class Variables(Reconstructible, ABC):
     """What an adversarial token is while it is searched for."""
 
     discrete: bool
@@ -285,7 +285,7 @@ class Search:
             name: value[rows] if isinstance(value, Tensor) and value.shape == old.shape else value for name, value in state.items()}
 
 
-class PromptSearch(Recorded):
+class PromptSearch(Reconstructible):
     """Searches for adversarial tokens that make an objective small.
 
     Args:

@@ -30,7 +30,7 @@ from mu.data.batch import fetch
 from mu.utils import rng
 from mu.utils.errors import InputError, RunError
 from mu.utils.modules import separate_copy
-from mu.utils.spec import Recorded, spec_of
+from mu.utils.spec import Reconstructible, to_spec
 
 if TYPE_CHECKING:
     from mu.backbones import Backbone
@@ -53,7 +53,7 @@ class Relearned:
     weights: int
 
 
-class Relearn(Recorded):
+class Relearn(Reconstructible):
     """Fine-tunes a copy of a model on a few samples. Works for every backbone; the model itself is left as it is.
 
     The copy trains what the model trains: all of its weights or a part of them, its adapters alone where it has some, and every weight
@@ -139,7 +139,7 @@ class Relearn(Recorded):
 
     def budget(self) -> dict[str, Any]:
         """What the attack may do, as plain data: it must stand beside every number."""
-        made: Any = spec_of(self.make_optimizer)
+        made: Any = to_spec(self.make_optimizer)
         made = made if isinstance(made, dict) else {}
         name, rate = str(made.get("class_path", "own")).rpartition(".")[2], made.get("init_args", {}).get("lr")
         return {"examples": self.examples, "steps": self.steps, "batch_size": min(self.batch_size or self.examples, self.examples),

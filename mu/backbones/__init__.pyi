@@ -1,5 +1,5 @@
 from .base import Backbone as Backbone
-from .base import Summed as Summed
+from .base import WeightedSum as WeightedSum
 from .diffusion.autoencoder import Autoencoder as Autoencoder
 from .diffusion.base import Diffusion as Diffusion
 from .diffusion.base import Sampler as Sampler

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded, arguments_of
+from mu.utils.spec import Reconstructible, init_args_of
 
-Summed = tuple[Tensor, Tensor]
+WeightedSum = tuple[Tensor, Tensor]
 """`(sum [B], weight [B])`: what each sample adds to a loss, and how much it weighs in the mean (labelled tokens; 1 elsewhere)."""
 
 
-class Backbone(nn.Module, Recorded, ABC):
+class Backbone(nn.Module, Reconstructible, ABC):
     """A model with its domain's operations. Methods that use only these run on every domain from one file.
 
     A batch is a dict of tensors whose first dimension is the sample; rows marked in `padded` count for nothing. Every operation that
@@ -34,15 +34,15 @@ class Backbone(nn.Module, Recorded, ABC):
         """The model's prediction, first dimension B."""
 
     @abstractmethod
-    def loss(self, batch: Batch, prediction: Tensor | None = None) -> Summed:
+    def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
         """The loss that the model was trained with."""
 
     @abstractmethod
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> Summed:
+    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
         """How far the prediction `student` is from the prediction `teacher` (0 when equal)."""
 
     @abstractmethod
-    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> Summed:
+    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> WeightedSum:
         """Loss towards what the model should say instead: `target`, or the batch's `substitute`."""
 
     @abstractmethod
@@ -82,7 +82,7 @@ class Backbone(nn.Module, Recorded, ABC):
         Raises:
             InputError: when the network was handed over live and a layer of it cannot reset itself.
         """
-        arguments = arguments_of(self)
+        arguments = init_args_of(self)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if any(isinstance(value, nn.Module) for value in arguments.values()):
@@ -94,7 +94,7 @@ class Backbone(nn.Module, Recorded, ABC):
         return twin.to(device=first.device, dtype=first.dtype).train(self.training).requires_grad_(True)
 
     @staticmethod
-    def count(batch: Batch, values: Tensor, weight: Tensor | None = None) -> Summed:
+    def count(batch: Batch, values: Tensor, weight: Tensor | None = None) -> WeightedSum:
         """`(values, weight)` with padded rows set to zero; the weight is 1 where none is given."""
         weight = torch.ones_like(values) if weight is None else weight
         padded = batch.get("padded")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from mu.backbones.base import Backbone, Summed
+from mu.backbones.base import Backbone, WeightedSum
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
 
@@ -36,15 +36,15 @@ class Ensemble(Backbone):
         each = torch.stack([member.predict(batch).log_softmax(1) for member in self.members])  # type: ignore[operator]
         return each.logsumexp(0) - torch.log(torch.tensor(float(len(self.members)), device=each.device))
 
-    def loss(self, batch: Batch, prediction: Tensor | None = None) -> Summed:
+    def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
         """The members' loss, on the ensemble's prediction."""
         return self._first.loss(batch, self.predict(batch) if prediction is None else prediction)
 
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> Summed:
+    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
         """The members' divergence."""
         return self._first.divergence(student, teacher, batch, temperature)
 
-    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> Summed:
+    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> WeightedSum:
         """The members' substitute loss, on the ensemble's prediction."""
         return self._first.substitute_loss(batch, target, self.predict(batch) if prediction is None else prediction)
 

@@ -12,14 +12,14 @@ from torch import nn
 from mu.utils.errors import InputError
 from mu.utils.extras import require
 from mu.utils.files import read_json
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 from mu.utils.weights import weights_hash
 
 _PREFIX = "base_model.model."
 """Before every name in a file of PEFT."""
 
 
-class LoRA(Recorded):
+class LoRA(Reconstructible):
     """Adapters W + (α / r) B A in place of training W (Hu et al., ICLR 2022, arXiv 2106.09685).
 
     Args:

@@ -32,7 +32,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """How a job is carried out.
 
     Attributes:
@@ -120,7 +120,7 @@ class Bench:
         if known in self.originals:
             return Outcome(job, "reused", self.originals[known])
         identity = {"train_split": task.original_split.train_hash, **self.study.weights}
-        outcome = self._execute(Run(job, self._scratch("mu.methods.Train", job.seeds), identity, test=False))
+        outcome = self._execute(PlannedRun(job, self._scratch("mu.methods.Train", job.seeds), identity, test=False))
         if outcome.folder is not None:
             self.originals[known] = outcome.folder
         return outcome
@@ -132,20 +132,20 @@ class Bench:
         if self.study.trains_original:
             checkpoint = self._original_folder(job) / "checkpoints" / "last.ckpt"
             trained = self._scratch("mu.methods.Train", job.seeds)
-            return self._execute(Run(job, trained, identity, fit=False, checkpoint=checkpoint, oracle=oracle))
-        outcome = self._execute(Run(job, self._as_it_is(self.study.backbone, job.seeds), identity, fit=False, oracle=oracle))
+            return self._execute(PlannedRun(job, trained, identity, fit=False, checkpoint=checkpoint, oracle=oracle))
+        outcome = self._execute(PlannedRun(job, self._as_it_is(self.study.backbone, job.seeds), identity, fit=False, oracle=oracle))
         if outcome.folder is not None:
-            from mu.metrics.results import RunRecord
+            from mu.metrics.results import RunResults
 
-            self._starts[job.task, job.seeds] = RunRecord.load(outcome.folder).hashes["original"]
+            self._starts[job.task, job.seeds] = RunResults.load(outcome.folder).hashes["original"]
         return outcome
 
     def _oracle(self, job: Job) -> Outcome:
         identity, given = {"split": self.task(job.task, job.seeds).split.hash, **self.study.weights}, self.study.given_oracle
         if given is not None:
-            outcome = self._execute(Run(job, self._as_it_is(given, job.seeds), identity, fit=False))
+            outcome = self._execute(PlannedRun(job, self._as_it_is(given, job.seeds), identity, fit=False))
         else:
-            outcome = self._execute(Run(job, self._scratch("mu.methods.Retrain", job.seeds), identity))
+            outcome = self._execute(PlannedRun(job, self._scratch("mu.methods.Retrain", job.seeds), identity))
         if outcome.folder is not None:
             self.oracles[job.task, job.seeds] = outcome.folder
         return outcome
@@ -164,7 +164,7 @@ class Bench:
         model = merge({"init_args": {"backbone": self.study.backbone}}, spec["model"], {"init_args": end})
         identity = {"split": self.task(job.task, job.seeds).split.hash, **self._original_identity(job),
                     **({"oracle": _key_of(oracle)} if oracle else {})}
-        return self._execute(Run(job, model, identity, start=start, oracle=oracle, spec=spec))
+        return self._execute(PlannedRun(job, model, identity, start=start, oracle=oracle, spec=spec))
 
     @staticmethod
     def _as_it_is(backbone: Mapping[str, Any], seeds: Seeds) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class Bench:
             raise RunError("its original failed")
         return found
 
-    def _execute(self, run: Run) -> Outcome:
+    def _execute(self, run: PlannedRun) -> Outcome:
         resolved, arguments = self.components.resolve("model", _portable(run.model)), self._trainer_arguments(run)
         key = self._key(run, resolved, arguments)
         place = Path(run.job.task) / run.job.method if run.test else Path("originals")
@@ -202,10 +202,10 @@ class Bench:
         write_json(folder / "run.json", {**account, "state": "finished"})
         return Outcome(run.job, "resumed" if resumed else "ran", folder)
 
-    def _trainer_arguments(self, run: Run) -> dict[str, Any]:
+    def _trainer_arguments(self, run: PlannedRun) -> dict[str, Any]:
         return merge(self.study.trainer, run.spec.get("trainer") if run.job.kind == "method" else self.study.recipe.get("trainer"))
 
-    def _key(self, run: Run, resolved: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+    def _key(self, run: PlannedRun, resolved: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
         """What the run's numbers depend on; paths of the original and the oracle are replaced by what those were made from."""
         from mu.utils.fingerprint import digest, own_sources, source_hash
         from mu.utils.spec import find_class
@@ -220,7 +220,7 @@ class Bench:
         return digest({**own, "model": resolved, "trainer": arguments, "mu": __version__, **run.identity,
                        "sources": source_hash(find_class(run.model["class_path"])), **({"own": theirs} if theirs else {})})
 
-    def _fit_and_test(self, run: Run, folder: Path, arguments: Mapping[str, Any], key: str, checkpoint: Path | None) -> None:
+    def _fit_and_test(self, run: PlannedRun, folder: Path, arguments: Mapping[str, Any], key: str, checkpoint: Path | None) -> None:
         from lightning.pytorch import Trainer
         from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -248,7 +248,7 @@ class Bench:
         if run.test:
             trainer.test(module, datamodule=task, ckpt_path=None if run.fit else resumed, verbose=False, weights_only=True)
 
-    def _task_of(self, run: Run) -> Any:
+    def _task_of(self, run: PlannedRun) -> Any:
         """The run's task: the shared one, or a copy of it (with the same data) where the method has a batch size of its own."""
         task, own = self.task(run.job.task, run.job.seeds), run.spec.get("forget_batch_size")
         if own is None:
@@ -258,7 +258,7 @@ class Bench:
         task.forget_batch_size = own
         return task
 
-    def _suites(self, run: Run, folder: Path) -> list[Any]:
+    def _suites(self, run: PlannedRun, folder: Path) -> list[Any]:
         from mu.config.plugins import default_callbacks
 
         suites = [_spec(suite) for suite in self.study.suites_of(run.job.task)]

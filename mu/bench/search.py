@@ -10,7 +10,7 @@ from typing import Any
 from mu.bench.runner import Bench
 from mu.bench.study import Job, Seeds, Study
 from mu.config.components import Components, merge
-from mu.metrics.results import Result, RunRecord
+from mu.metrics.results import Result, RunResults
 from mu.utils.errors import InputError, RunError
 from mu.utils.files import write_text
 
@@ -126,7 +126,7 @@ def _objective(study: Study) -> tuple[str, ...]:
     return GAP
 
 
-def loss(record: RunRecord, objective: tuple[str, ...]) -> float:
+def loss(record: RunResults, objective: tuple[str, ...]) -> float:
     """What a trial is to make small: the mean over the objective's metrics, where those that are better when higher count negative.
 
     Raises:
@@ -167,7 +167,7 @@ def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str,
         bench.study = replace(study, methods={**study.methods, method: tried}, tasks={**study.tasks, task: study.task_spec(task)})
         outcomes = [bench.run(Job("method", task, method, one)) for one in seeds]
         tell(f"{task}/{method}", "")
-        records = [RunRecord.load(outcome.folder) for outcome in outcomes if outcome.folder is not None]
+        records = [RunResults.load(outcome.folder) for outcome in outcomes if outcome.folder is not None]
         seconds += sum(record.unlearning_seconds for record in records)
         if len(records) < len(seeds):  # a learning rate that diverges is an answer, not an accident
             optimiser.tell(trial, state=optuna.trial.TrialState.FAIL)

@@ -110,7 +110,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """One class.
 
     Attributes:
@@ -213,7 +213,7 @@ class Sources:
         """A sentence about each of the user's files that cannot be parsed."""
         return [f"{file.path.name} is left out: {file.fault}." for file in self.files.values() if file.own and file.fault]
 
-    def parts(self, kind: str) -> list[Part]:
+    def parts(self, kind: str) -> list[Component]:
         """The public, concrete classes of a kind, by name, the user's own last."""
         names = {ROOTS[kind]}
         while more := {name for file in self.files.values() for name, bases in file.headers.items() if names & set(bases)} - names:
@@ -223,10 +223,10 @@ class Sources:
         concrete = [part for part in found if part is not None and any(n.name == ROOTS[kind] for _, n in part.line) and not part.abstract]
         return sorted(concrete, key=lambda part: (part.own, part.name.lower()))
 
-    def _part(self, file: File, name: str) -> Part | None:
+    def _part(self, file: File, name: str) -> Component | None:
         if name not in file.classes:
             return None
-        return Part(name, self._public(file.module, name), file, tuple(self._line(file, name)))
+        return Component(name, self._public(file.module, name), file, tuple(self._line(file, name)))
 
     def _public(self, module: str, name: str) -> str:
         words = module.split(".")

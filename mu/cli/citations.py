@@ -6,7 +6,7 @@ import ast
 import re
 from dataclasses import dataclass
 
-from mu.cli.catalogue import ROOTS, Part
+from mu.cli.catalogue import ROOTS, Component
 
 _CITATION = re.compile(r"(?:^|[.:;] )(?P<authors>[A-Z][^\"“(.:;]*?(?: et al\.)?),? [\"“](?P<title>[^\"“”]+?)[,.]?[\"”](?P<after>.*)")
 _ARXIV = re.compile(r"arXiv:? ?(\d\d)\d\d\.\d{4,5}")
@@ -40,7 +40,7 @@ class Paper:
         return ", ".join(word for word in (first, self.venue) if word)
 
 
-def paper_of(part: Part) -> Paper:
+def paper_of(part: Component) -> Paper:
     """The first citation of the class's docstring, or else of its file's, or else the paper of the class that it derives from.
 
     A user's own class has a paper only where a file of the user's names one. Empty where there is none.

@@ -59,7 +59,7 @@ def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
 
     from mu.cli.run_folder import CONFIG, of_checkpoint, recorded_config
     from mu.data.split import Split
-    from mu.metrics.results import RunRecord
+    from mu.metrics.results import RunResults
 
     place = run if run.is_dir() else of_checkpoint(run)
     found: dict[str, Any] = {"method": type(module).__name__}
@@ -71,7 +71,7 @@ def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
         split = Split.load(place / "split.json")
         found |= {"task": split.task, "concept": split.selector.get("concept") or json.dumps(dict(split.selector))}
     if place is not None and (place / "results.json").is_file():
-        record = RunRecord.load(place)
+        record = RunResults.load(place)
         found |= {"method": record.method, "task": record.task, "metrics": _metrics(record)}
     return found
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from mu.cli.catalogue import ROOTS, Function, Part, Sources
+from mu.cli.catalogue import ROOTS, Component, Function, Sources
 from mu.cli.citations import paper_of
 from mu.config.classes import did_you_mean
 from mu.utils.errors import InputError
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def shown_name(part: Part) -> str:
+def shown_name(part: Component) -> str:
     """The class's name, by which it can be given to a command; a user's own needs its import path."""
     return part.path if part.own else part.name
 
@@ -50,7 +50,7 @@ def tell_faults(sources: Sources) -> None:
         print(f"mu: {fault}", file=sys.stderr)
 
 
-def _methods(parts: list[Part]) -> tuple[list[str], list[list[str]]]:
+def _methods(parts: list[Component]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for part in parts:
         paper = paper_of(part)
@@ -59,18 +59,18 @@ def _methods(parts: list[Part]) -> tuple[list[str], list[list[str]]]:
     return ["method", "year", "works on", "needs", "paper"], rows
 
 
-def _others(parts: list[Part]) -> tuple[list[str], list[list[str]]]:
+def _others(parts: list[Component]) -> tuple[list[str], list[list[str]]]:
     return ["name", "import path", "what"], [[shown_name(part), part.path, part.about] for part in parts]
 
 
-def domains(part: Part) -> str:
+def domains(part: Component) -> str:
     """What the method works on, by the annotation of its backbone."""
     annotation = part.backbone
     names = [name.strip().rpartition(".")[2] for name in annotation.replace("Union[", "").strip("]").replace(",", "|").split("|")]
     return "any" if not annotation or "Backbone" in names else ", ".join(names)
 
 
-def needs(part: Part) -> str:
+def needs(part: Component) -> str:
     """What the method needs from the task; `?` where that depends on its arguments."""
     found = []
     for name in NEEDS:
@@ -82,7 +82,7 @@ def needs(part: Part) -> str:
     return ", ".join(found)
 
 
-def assigned(part: Part, name: str) -> bool:
+def assigned(part: Component, name: str) -> bool:
     """Whether a constructor sets it."""
     inits = [(file, entry) for file, node in part.line for entry in node.body
              if isinstance(entry, ast.FunctionDef) and entry.name == "__init__" and f"self.{name}" in file.text]

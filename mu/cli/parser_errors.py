@@ -11,7 +11,7 @@ from mu.config.classes import accepted, components, did_you_mean, find, subclass
 _KEY = re.compile(r'Parser key "([^"]+)":?')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
 NOUNS = {"model": "method", "data": "task", "backbone": "backbone", "callbacks": "callback", "mask": "mask", "selector": "selector",
-         "optimizer": "optimizer", "scheduler": "scheduler", "substitute": "law of substitutes", "schedule": "schedule",
+         "optimizer": "optimizer", "scheduler": "scheduler", "substitute": "law of substitutes", "plan": "data plan",
          "augmentation": "augmentation"}
 """Arguments and what stands in them, in words."""
 LISTS = {"model": "methods", "data": "tasks", "backbone": "backbones", "mask": "masks"}
@@ -179,11 +179,11 @@ def _known(key: str) -> list[str]:
     from mu.core.module import UnlearningModule
     from mu.core.substitutes import Substitute
     from mu.data.datamodule import UnlearningDataModule
-    from mu.data.plan import Schedule
+    from mu.data.plan import DataPlan
 
     roots: dict[str, tuple[type, ...]] = {
         "model": (UnlearningModule,), "data": (UnlearningDataModule,), "backbone": (Backbone,), "callbacks": (Callback,),
-        "mask": (WeightMask,), "optimizer": (Optimizer,), "scheduler": (LRSchedule, LRScheduler), "schedule": (Schedule,),
+        "mask": (WeightMask,), "optimizer": (Optimizer,), "scheduler": (LRSchedule, LRScheduler), "plan": (DataPlan,),
         "substitute": (Substitute,),
     }
     found = [cls for root in roots[key] for cls in subclasses(root)] if key in roots else components()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from mu.cli.catalogue import ROOTS, Part, Sources
+from mu.cli.catalogue import ROOTS, Component, Sources
 from mu.cli.list import assigned, domains, needs, tell_faults
 from mu.config.classes import did_you_mean
 from mu.utils.errors import InputError
@@ -47,14 +47,14 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _shown(kind: str, part: Part) -> list[str]:
+def _shown(kind: str, part: Component) -> list[str]:
     lines = [f"{part.name}  ({part.path}, {part.file.path.name})", ""]
     head, own = ast.get_docstring(part.file.tree), _before_arguments(ast.get_docstring(part.node) or "")
     if kind == "methods":
         lines += [head or "", "", own, "", f"works on: {domains(part)}", f"needs: {needs(part)}"]
-        schedule = part.attribute("schedule")
-        if isinstance(schedule, ast.expr) and not assigned(part, "schedule"):
-            lines.append(f"schedule: {ast.unparse(schedule)}")
+        plan = part.attribute("plan")
+        if isinstance(plan, ast.expr) and not assigned(part, "plan"):
+            lines.append(f"plan: {ast.unparse(plan)}")
     else:
         lines.append(own)
     lines += ["", "arguments:", *_table(arguments(part))]
@@ -68,7 +68,7 @@ def _before_arguments(docstring: str) -> str:
     return re.split(r"\n\s*Args:\n", docstring)[0].strip()
 
 
-def arguments(part: Part) -> list[Argument]:
+def arguments(part: Component) -> list[Argument]:
     """Arguments that the constructor takes, `**kwargs` followed to the bases; what a constructor sets itself is left out."""
     found: dict[str, Argument] = {}
     fixed: set[str] = set()

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from mu.cli.run_folder import CONFIG, LAST
 from mu.config.classes import accepted
 from mu.utils.files import save_tensors, write_text
-from mu.utils.spec import Recorded, arguments_of
+from mu.utils.spec import Reconstructible, init_args_of
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -73,9 +73,9 @@ class WritePredictions(BasePredictionWriter):
 def tell_new_weights(module: LightningModule) -> None:
     """One sentence on stderr where a method is asked to unlearn from a network that has learned nothing."""
     backbone = getattr(module, "backbone", None)
-    if getattr(module, "trains_from_scratch", True) or not isinstance(backbone, Recorded):
+    if getattr(module, "trains_from_scratch", True) or not isinstance(backbone, Reconstructible):
         return
-    given, takes = arguments_of(backbone), accepted(type(backbone))
+    given, takes = init_args_of(backbone), accepted(type(backbone))
     if "model" in takes and given.get("model", True) and not given.get("unet") and given.get("init_seed") is None:
         return  # a model that is named brings its weights
     if "weights" in takes and not any(given.get(name) for name in ("weights", "pretrained", "network")):

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from mu.backbones import Backbone
-from mu.data.plan import Retain, Schedule
+from mu.data.plan import DataPlan, Retain
 
 Norm = Literal["train", "eval", "recalibrate"]
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -25,8 +25,8 @@ class NormStatistics(LightningModule):
     norm: Norm
     world_size: int
 
-    def passes(self, schedule: Schedule, *, augment: bool, batch_size: int | None = None, shard: str = "rows") -> Iterator[dict[str, Any]]:
-        """Prepared batches of one epoch of `schedule` on this rank."""
+    def iterate_batches(self, plan: DataPlan, *, augment: bool, batch_size: int | None = None, shard: str = "rows") -> Iterator[dict[str, Any]]:
+        """Prepared batches of one epoch of `plan` on this rank."""
         raise TypeError(f"{type(self).__name__} does not say how it goes over the data.")
 
     def sum_over_ranks(self, tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -64,7 +64,7 @@ class NormStatistics(LightningModule):
             layer.reset_running_stats()
             layer.momentum = None  # a cumulative mean
             layer.train()
-        for batch in self.passes(Retain(), augment=False):
+        for batch in self.iterate_batches(Retain(), augment=False):
             self.backbone.predict(batch["retain"])
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

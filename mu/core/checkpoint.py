@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mu.utils.errors import InputError
-from mu.utils.spec import build, find_class, is_live, may_build
+from mu.utils.spec import find_class, from_spec, is_live, may_build
 
 if TYPE_CHECKING:
     from mu.core.module import UnlearningModule
@@ -41,7 +41,7 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
     spec = record["spec"]
     stored = {name: value for name, value in spec["init_args"].items() if not (name in _TRAINING_ONLY and is_live(value))}
     arguments = {**{name: _without_weights(value) for name, value in stored.items()}, **live}
-    module = build({**spec, "init_args": {k: v for k, v in arguments.items() if k not in live}}, allow) if not live else _with_live(
+    module = from_spec({**spec, "init_args": {k: v for k, v in arguments.items() if k not in live}}, allow) if not live else _with_live(
         spec["class_path"], arguments, live, allow)
     if not isinstance(module, UnlearningModule):
         raise InputError(f"{spec['class_path']} is not an UnlearningModule.")
@@ -85,4 +85,4 @@ def _with_live(path: str, arguments: dict[str, Any], live: dict[str, Any], allow
     cls = find_class(path)
     if not may_build(cls, tuple(allow)):
         raise InputError(f"{path} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you trust it.")
-    return cls(**{name: value if name in live else build(value, allow) for name, value in arguments.items()})
+    return cls(**{name: value if name in live else from_spec(value, allow) for name, value in arguments.items()})

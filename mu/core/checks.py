@@ -24,12 +24,12 @@ class Health(LightningModule):
         """Stop at a loss that is not a number; on an accelerator one step late, so that nothing waits for the device."""
         if loss.device.type == "cpu":
             self._suspect = (self.trainer.global_step, loss.detach())
-            self._stop_if_not_finite()
+            self.stop_if_not_finite()
         else:
-            self._stop_if_not_finite()
+            self.stop_if_not_finite()
             self._suspect = (self.trainer.global_step, loss.detach())
 
-    def _stop_if_not_finite(self) -> None:
+    def stop_if_not_finite(self) -> None:
         if self._suspect is not None and not isfinite(self._suspect[1].item()):
             step, loss = self._suspect
             self._suspect = None

@@ -81,7 +81,7 @@ class Edit(UnlearningModule):
             self.trainer.should_stop = True
             return
         if "forget" in batch or "retain" in batch:
-            self.observe(*self.ready(batch))
+            self.observe(*self.prepare_parts(batch))
         if batch_idx + 1 == self.trainer.num_training_batches:
             with self.stopwatch("edit"):
                 self._assign()
@@ -98,7 +98,7 @@ class Edit(UnlearningModule):
             values = self.edited()
         total = torch.stack([value.detach().float().abs().sum() for value in values.values()]).sum()
         self.check_finite(total)
-        self._stop_if_not_finite()
+        self.stop_if_not_finite()
         optimizer.optimizer.edited = [values.get(name, p.detach()) for name, p in self.trainable()]
         optimizer.step()
         self.trainer.should_stop = True  # one pass is the whole method, whatever max_epochs says

@@ -17,7 +17,7 @@ from mu.metrics.results import Result
 from mu.utils.timing import Stopwatch
 
 
-class Evaluation(LightningModule):
+class EvaluationSteps(LightningModule):
     """Shows every split to the served backbone once, and keeps what the suites declared they need.
 
     Attributes:
@@ -44,13 +44,13 @@ class Evaluation(LightningModule):
         raise TypeError(f"{type(self).__name__} does not say what it serves.")
 
     @torch.no_grad()
-    def shown(self, batch: Batch) -> Batch:
+    def prepare_eval(self, batch: Batch) -> Batch:
         """A batch of evaluation, prepared by what is served; substitutes belong to training."""
         return self.served().prepare({name: value for name, value in batch.items() if name != "split"}, self.seed)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Curves: the mean of each of the backbone's scores, on each split."""
-        split, part = batch["split"], self.shown(batch)
+        split, part = batch["split"], self.prepare_eval(batch)
         real = ~part["padded"] if "padded" in part else slice(None)
         for name, values in self.served().scores(part).items():
             key = f"{split}/{name}"
@@ -83,7 +83,7 @@ class Evaluation(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Compute what the suites declared, once."""
         assert self.outputs is not None
-        split, part = batch["split"], self.shown(batch) if self._fields else batch  # suites that draw their own read nothing of a sample
+        split, part = batch["split"], self.prepare_eval(batch) if self._fields else batch  # suites that draw their own read nothing of a sample
         values = self.served().outputs(part, self._fields)
         padded = {"padded": part["padded"]} if "padded" in part else {}
         self.outputs.update(split, {"index": part["index"], **values, **padded})
@@ -102,6 +102,6 @@ class Evaluation(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Index, split and prediction of each sample."""
-        part = self.shown(batch)
+        part = self.prepare_eval(batch)
         real = ~part["padded"]
         return {"split": batch["split"], "index": part["index"][real], "prediction": self.served().predict(part)[real]}

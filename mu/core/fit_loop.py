@@ -8,16 +8,16 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from mu.core.protocols import Method
-    from mu.data.plan import Schedule
+    from mu.data.plan import DataPlan
 
 
-def epochs_shown(trainer: Trainer) -> int:
+def completed_epochs(trainer: Trainer) -> int:
     """Epochs whose batches have all been shown; one more than `current_epoch` when an epoch ends."""
     loop: Any = trainer.fit_loop
     return loop.epoch_progress.current.processed
 
 
-def tell_length(module: Method) -> None:
+def sync_epoch_length(module: Method) -> None:
     """Give the loop the length of the epoch that begins.
 
     Lightning measures the loader once; where epochs differ (SCRUB), it would miss validations and schedulers, or cut an epoch short.
@@ -27,7 +27,7 @@ def tell_length(module: Method) -> None:
     if sampler is None:
         return
     loop: Any = trainer.fit_loop
-    sampler.set_epoch(epochs_shown(trainer))
+    sampler.set_epoch(completed_epochs(trainer))
     length = _limited(len(sampler), trainer.limit_train_batches)
     if length != loop.max_batches:
         loop.max_batches = loop._combined_loader.limits = loop._data_fetcher.length = length
@@ -48,11 +48,11 @@ def planned_steps(module: Method) -> int:
     epochs, most = trainer.max_epochs, trainer.max_steps
     if epochs is None or epochs < 0:
         return max(most, 0)
-    sampler = task.plan_loader(module.schedule, module.seed, shard=module.shard).plan_sampler
-    lengths: dict[tuple[Schedule, ...], int] = {}
+    sampler = task.plan_loader(module.plan, module.seed, shard=module.shard).plan_sampler
+    lengths: dict[tuple[DataPlan, ...], int] = {}
     steps = 0
     for epoch in range(epochs):
-        phases = module.schedule.phases(epoch)
+        phases = module.plan.phases(epoch)
         if phases not in lengths:
             sampler.set_epoch(epoch)
             lengths[phases] = -(-_limited(len(sampler), trainer.limit_train_batches) // trainer.accumulate_grad_batches)
@@ -65,7 +65,7 @@ def _limited(batches: int, limit: int | float) -> int:
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
-def epoch_end_due(trainer: Trainer) -> bool:
+def epoch_end_pending(trainer: Trainer) -> bool:
     """Whether an epoch's last batch has been shown and nothing after it (validation, the epoch's end) has begun.
 
     From a checkpoint that is written then, Lightning goes on with the next epoch and never ends this one.
@@ -74,7 +74,7 @@ def epoch_end_due(trainer: Trainer) -> bool:
     return bool(batches.is_last_batch and batches.total.completed < batches.total.processed)
 
 
-def turn_epoch(module: Method) -> None:
+def finish_due_epoch(module: Method) -> None:
     """End the epoch whose end was due, and begin the next one.
 
     Lightning calls neither hook then, and takes the old epoch for finished only if it was no longer than the batches that were shown; so

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 if TYPE_CHECKING:
     from mu.core.protocols import Method
 
 
-class WeightMask(nn.Module, Recorded):
+class WeightMask(nn.Module, Reconstructible):
     """One boolean for each trainable weight; True may move.
 
     A subclass overrides `choose`. The mask is computed once, before the first step, is part of the checkpoint, and is not computed

@@ -13,30 +13,30 @@ import torch.distributed
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from mu.backbones import Backbone, Summed
+from mu.backbones import Backbone, WeightedSum
 from mu.core.batch_norm import Norm, NormStatistics
 from mu.core.checks import Health
-from mu.core.eval_steps import Evaluation
-from mu.core.fit_loop import epoch_end_due, epochs_shown, planned_steps, tell_length, turn_epoch
+from mu.core.eval_steps import EvaluationSteps
+from mu.core.fit_loop import completed_epochs, epoch_end_pending, finish_due_epoch, planned_steps, sync_epoch_length
 from mu.core.lr import LRSchedule
 from mu.core.masks import WeightMask
 from mu.core.reference import frozen_copy
 from mu.core.substitutes import Substitute
 from mu.data.batch import Batch
 from mu.data.datamodule import UnlearningDataModule, check_provides
-from mu.data.plan import Retain, Schedule
+from mu.data.plan import DataPlan, Retain
 from mu.utils.errors import InputError, RunError
 from mu.utils.fingerprint import digest
 from mu.utils.rng import stream_id
-from mu.utils.spec import Recorded, spec_of
+from mu.utils.spec import Reconstructible, to_spec
 from mu.utils.version import __version__
 from mu.utils.weights import weights_hash
 
 
-class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
+class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible):
     """Base of all methods.
 
-    Most methods override `objective`; the rest override Lightning's own hooks. A method declares its `schedule` and its needs.
+    Most methods override `objective`; the rest override Lightning's own hooks. A method declares its `plan` and its needs.
 
     Args:
         backbone: the model to unlearn from, with its original weights.
@@ -49,7 +49,7 @@ class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
         seed: decides the plan and every draw of this run (the unlearning seed).
     """
 
-    schedule: Schedule = Retain()
+    plan: DataPlan = Retain()
     augment: bool = True
     """Whether the plan's batches are augmented."""
     shard: str = "rows"
@@ -82,7 +82,7 @@ class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
         self._recipe: str | None = None
         self.serves_only = False
         self._first_step: int | None = None
-        self._epoch_end_due = self._recalibrated = False
+        self._epoch_end_pending = self._recalibrated = False
         self.phase = 0
 
     @classmethod
@@ -108,7 +108,7 @@ class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
         """Names (within the backbone) and weights that the method moves."""
         return [(name, p) for name, p in self.backbone.named_parameters() if p.requires_grad]
 
-    def reduce(self, summed: Summed, part: Batch) -> Tensor:
+    def reduce(self, summed: WeightedSum, part: Batch) -> Tensor:
         """A scalar from `(sum [B], weight [B])`.
 
         `token_mean`: Σ sum / Σ weight; `sequence_mean`: mean over samples of sum / weight; `sequence_sum`: mean over samples of sum.
@@ -197,15 +197,15 @@ class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
         """Steps made before a resume do not count as this fit's; a fit that resumes inside an epoch gets no `on_train_epoch_start`."""
         self._first_step = self.trainer.global_step
         self.set_mode()
-        tell_length(self)
-        if self._epoch_end_due:
-            self._epoch_end_due = False
-            turn_epoch(self)
+        sync_epoch_length(self)
+        if self._epoch_end_pending:
+            self._epoch_end_pending = False
+            finish_due_epoch(self)
 
     def on_train_epoch_start(self) -> None:
         """Lightning keeps the mode that it finds, and `from_pretrained` returns eval; so the mode is set here."""
         self.set_mode()
-        tell_length(self)
+        sync_epoch_length(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout, and whatever else draws from torch's own generator, by (seed, epoch, batch, rank): the same after a resume."""
@@ -214,9 +214,9 @@ class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
         if self.device.type != "cpu":
             getattr(torch, self.device.type).manual_seed(seed)
         if batch_idx == 0:
-            tell_length(self)
+            sync_epoch_length(self)
 
-    def ready(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
+    def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
         """The batch's parts, prepared: drawn, encoded, the forget part with substitutes."""
         self.phase = int(batch.get("phase", 0))
         forget = self.prepare(batch["forget"], substitute=True) if "forget" in batch else None
@@ -235,7 +235,7 @@ class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the objective's terms."""
-        terms = self.objective(*self.ready(batch))
+        terms = self.objective(*self.prepare_parts(batch))
         loss = functools.reduce(operator.add, terms.values())
         self.check_finite(loss)
         self.log_terms(terms)
@@ -259,24 +259,24 @@ class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
 
     def on_train_epoch_end(self) -> None:
         """Before the checkpoint callbacks: nothing that is not finite is saved, and statistics are taken anew where asked for."""
-        self._stop_if_not_finite()
+        self.stop_if_not_finite()
         self._share_statistics()
-        if self.norm == "recalibrate" and self._is_last_epoch():
+        if self.norm == "recalibrate" and self.is_last_epoch():
             with self.stopwatch("recalibrate"):
                 self.recalibrate()
             self._recalibrated = True
 
-    def _is_last_epoch(self) -> bool:
+    def is_last_epoch(self) -> bool:
         epochs = self.trainer.max_epochs
         # `done` is asked last, because at the end of the last epoch it moves Lightning's count of epochs on
-        return (epochs is not None and 0 <= epochs <= epochs_shown(self.trainer)) or self.trainer.fit_loop.done
+        return (epochs is not None and 0 <= epochs <= completed_epochs(self.trainer)) or self.trainer.fit_loop.done
 
     def on_fit_end(self) -> None:
         """A fit that moved no weight is an error."""
         self.stopwatch.stop("training")
         if self._first_step is None:  # a finished run was resumed and there was nothing left to do, or there is nothing to show at all
             if self.trainer.fit_loop.max_batches == 0 and self.trainer.limit_train_batches:
-                raise RunError(f"the schedule of {type(self).__name__} shows no batch in epoch {self.current_epoch}, so nothing moved.")
+                raise RunError(f"the plan of {type(self).__name__} shows no batch in epoch {self.current_epoch}, so nothing moved.")
             return
         steps = self.trainer.global_step - self._first_step
         if steps > 0 and self.norm == "recalibrate" and not self._recalibrated and not self.trainer.interrupted:
@@ -288,14 +288,14 @@ class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
 
     # ---- passes over data ---------------------------------------------------------------------------------------------------------
 
-    def passes(self, schedule: Schedule, *, augment: bool, batch_size: int | None = None, shard: str = "rows") -> Iterator[dict[str, Any]]:
-        """Prepared batches of one epoch of `schedule` on this rank, outside the training loop (for masks and statistics)."""
+    def iterate_batches(self, plan: DataPlan, *, augment: bool, batch_size: int | None = None, shard: str = "rows") -> Iterator[dict[str, Any]]:
+        """Prepared batches of one epoch of `plan` on this rank, outside the training loop (for masks and statistics)."""
         if self.task is None:
             raise InputError(f"{type(self).__name__} gathers statistics over the task's parts, so fit it with a mu task (datamodule=...).")
-        loader = self.task.plan_loader(schedule, self.seed, augment=augment, batch_size=batch_size, shard=shard)
+        loader = self.task.plan_loader(plan, self.seed, augment=augment, batch_size=batch_size, shard=shard)
         for batch in loader:
             batch = self.trainer.strategy.batch_to_device(batch)
-            forget, retain = self.ready(batch)
+            forget, retain = self.prepare_parts(batch)
             yield {"phase": self.phase} | {k: v for k, v in (("forget", forget), ("retain", retain)) if v is not None}
 
     def precision(self) -> AbstractContextManager[Any]:
@@ -346,11 +346,11 @@ class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """How to build this module again, and which original it began from. Plain data: it loads with `weights_only=True`."""
 
-        self._stop_if_not_finite()
+        self.stop_if_not_finite()
         self._check_weights()
         checkpoint["mu"] = {
-            "epoch_end_due": epoch_end_due(self.trainer),
-            "version": __version__, "spec": spec_of(self), "seed": self.seed, "original_hash": self.original_hash,
+            "epoch_end_due": epoch_end_pending(self.trainer),
+            "version": __version__, "spec": to_spec(self), "seed": self.seed, "original_hash": self.original_hash,
             "recipe": self.recipe_hash(),
             "seconds": dict(self.stopwatch.seconds()), "split": self.task.split.hash if self.task is not None else "",
             "train_split": self.task.original_split.train_hash if self.task is not None else "",
@@ -359,7 +359,7 @@ class UnlearningModule(Health, NormStatistics, Evaluation, Recorded):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to resume from other original weights or with another seed."""
         record = checkpoint.get("mu", {})
-        self._epoch_end_due = bool(record.get("epoch_end_due")) and self._resuming()
+        self._epoch_end_pending = bool(record.get("epoch_end_due")) and self._resuming()
         if not self.stopwatch.seconds():  # a fresh process: what the run took before belongs to it
             self.stopwatch.add(record.get("seconds", {}))
         if not self._resuming():  # only evaluated: what the run began from stands in its checkpoint, whatever the backbone was built with
@@ -395,13 +395,13 @@ def recipe_hash(module: UnlearningModule) -> str:
 
     Seeds and weights are left out, so that an original and its oracle have the same recipe.
     """
-    backbone = spec_of(module.backbone)
+    backbone = to_spec(module.backbone)
     if isinstance(backbone, dict):
         backbone = {**backbone, "init_args": {k: v for k, v in backbone["init_args"].items()
                                               if k not in ("weights", "pretrained", "init_seed") and v is not None}}
     trainer = module._trainer
     return digest({
-        "backbone": backbone, "optimizer": spec_of(module.make_optimizer), "scheduler": spec_of(module.scheduler), "norm": module.norm,
+        "backbone": backbone, "optimizer": to_spec(module.make_optimizer), "scheduler": to_spec(module.scheduler), "norm": module.norm,
         "epochs": trainer.max_epochs if trainer is not None else None,
         "clip": trainer.gradient_clip_val if trainer is not None else None,
         "precision": str(trainer.precision) if trainer is not None else None,

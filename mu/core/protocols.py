@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from mu.backbones.base import Backbone, Summed
+from mu.backbones.base import Backbone, WeightedSum
 from mu.data.batch import Batch
-from mu.data.plan import Schedule
+from mu.data.plan import DataPlan
 from mu.utils.timing import Stopwatch
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Method(Protocol):
     stopwatch: Stopwatch
 
     @property
-    def schedule(self) -> Schedule:
+    def plan(self) -> DataPlan:
         """The order in which the method sees forget and retain."""
         ...
 
@@ -68,15 +68,15 @@ class Method(Protocol):
         """Names (within the backbone) and weights that the method moves."""
         ...
 
-    def passes(self, schedule: Schedule, *, augment: bool, batch_size: int | None = None, shard: str = "rows") -> Iterator[dict[str, Any]]:
-        """Prepared batches of one epoch of `schedule`, outside the training loop."""
+    def iterate_batches(self, plan: DataPlan, *, augment: bool, batch_size: int | None = None, shard: str = "rows") -> Iterator[dict[str, Any]]:
+        """Prepared batches of one epoch of `plan`, outside the training loop."""
         ...
 
     def prepare(self, part: Batch, substitute: bool = False) -> Batch:
         """A part of a batch, drawn and encoded."""
         ...
 
-    def reduce(self, summed: Summed, part: Batch) -> Tensor:
+    def reduce(self, summed: WeightedSum, part: Batch) -> Tensor:
         """A scalar from `(sum [B], weight [B])`, by the run's reduction."""
         ...
 

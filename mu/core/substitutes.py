@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 if TYPE_CHECKING:
     from mu.backbones import Backbone
     from mu.data.datamodule import UnlearningDataModule
 
 
-class Substitute(Recorded, ABC):
+class Substitute(Reconstructible, ABC):
     """A law of substitutes. `draw` is a pure function of the samples, the seed and what `setup` learned from the task."""
 
     makes: bool = False

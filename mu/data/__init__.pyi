@@ -9,13 +9,13 @@ from .encoding import Plain as Plain
 from .encoding import Template as Template
 from .loader import EvalLoader as EvalLoader
 from .loader import PlanLoader as PlanLoader
+from .plan import DataPlan as DataPlan
 from .plan import Everything as Everything
 from .plan import Forget as Forget
 from .plan import Paired as Paired
 from .plan import Phases as Phases
 from .plan import Retain as Retain
 from .plan import Rows as Rows
-from .plan import Schedule as Schedule
 from .plan import Step as Step
 from .plan import Stream as Stream
 from .plan import Union as Union

@@ -35,7 +35,7 @@ def converted(batch: Any) -> Any:
     return each_tensor(batch, default_convert)
 
 
-class Joined(Dataset):
+class ConcatByIndex(Dataset):
     """Several parts as one dataset, ordered by index, so that it does not show where one part ends.
 
     Args:

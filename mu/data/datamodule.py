@@ -9,15 +9,15 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
-from mu.data.batch import Augment, Joined, each_tensor
-from mu.data.loader import EvalLoader, PlanLoader, Untouched
-from mu.data.plan import Schedule
+from mu.data.batch import Augment, ConcatByIndex, each_tensor
+from mu.data.loader import EvalLoader, PassthroughLoader, PlanLoader
+from mu.data.plan import DataPlan
 from mu.data.split import Split
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded, spec_of
+from mu.utils.spec import Reconstructible, to_spec
 
 
-class UnlearningDataModule(LightningDataModule, Recorded):
+class UnlearningDataModule(LightningDataModule, Reconstructible):
     """Supplies the forget and retain splits, and what is held out.
 
     A task overrides `make()`, which sets `split`, `datasets` (one for each name in `split.parts`) and, where there is one, `augmentation`.
@@ -81,23 +81,23 @@ class UnlearningDataModule(LightningDataModule, Recorded):
 
     def recipe(self) -> dict[str, Any]:
         """What of this task decides how a model is trained (not what is forgotten)."""
-        return {"batch_size": self.batch_size, "augmentation": spec_of(self.augmentation)}
+        return {"batch_size": self.batch_size, "augmentation": to_spec(self.augmentation)}
 
     def parts(self, reads: frozenset[str]) -> dict[str, Dataset]:
         """The datasets of the parts that a schedule reads; `train` is forget and retain together."""
         found = {name: self.datasets[name] for name in sorted(reads) if name in self.datasets}
         if "train" in reads and "train" not in found:
-            found["train"] = Joined([self.datasets["forget"], self.datasets["retain"]])
+            found["train"] = ConcatByIndex([self.datasets["forget"], self.datasets["retain"]])
         return found
 
-    def plan_loader(self, schedule: Schedule, seed: int, *, augment: bool = True, shard: str = "rows",
+    def plan_loader(self, plan: DataPlan, seed: int, *, augment: bool = True, shard: str = "rows",
                     batch_size: int | None = None, accumulate: int = 1) -> PlanLoader:
-        """A loader that executes `schedule` on this rank; `accumulate` batches make a step of the optimizer."""
+        """A loader that executes `plan` on this rank; `accumulate` batches make a step of the optimizer."""
         rank, world = self._rank_and_world()
         sizes = {part: batch_size or self.batch_size for part in ("retain", "train")}
         sizes["forget"] = batch_size or self.forget_batch_size or self.batch_size
         return PlanLoader(
-            self.parts(schedule.reads()), schedule, sizes, seed, augment=self.augmentation if augment else None, rank=rank, world=world,
+            self.parts(plan.reads()), plan, sizes, seed, augment=self.augmentation if augment else None, rank=rank, world=world,
             shard=shard, workers=self.workers, pin_memory=self._pin_memory(), accumulate=accumulate,
         )
 
@@ -105,7 +105,7 @@ class UnlearningDataModule(LightningDataModule, Recorded):
         """The plan of the method that the trainer fits."""
         module: Any = self._module("train_dataloader")
         accumulate = module.trainer.accumulate_grad_batches if module.automatic_optimization else 1
-        return self.plan_loader(module.schedule, module.seed, augment=module.augment, shard=module.shard, accumulate=accumulate)
+        return self.plan_loader(module.plan, module.seed, augment=module.augment, shard=module.shard, accumulate=accumulate)
 
     def val_dataloader(self) -> list[EvalLoader]:
         """The splits of the curves."""
@@ -119,9 +119,9 @@ class UnlearningDataModule(LightningDataModule, Recorded):
             raise InputError(f"the split has no part {unknown[0]!r} to evaluate; it has {', '.join(self.split.parts)}.")
         return self.eval_loaders([name for name in wanted if len(self.split.parts[name])])
 
-    def predict_dataloader(self) -> list[Untouched]:
+    def predict_dataloader(self) -> list[PassthroughLoader]:
         """Every part of the split, as in test."""
-        return [Untouched(loader) for loader in self.test_dataloader()]
+        return [PassthroughLoader(loader) for loader in self.test_dataloader()]
 
     def eval_loaders(self, names: list[str]) -> list[EvalLoader]:
         """Loaders that show each named part once."""
@@ -138,7 +138,7 @@ class UnlearningDataModule(LightningDataModule, Recorded):
         return each_tensor(batch, lambda value: own(value, device, dataloader_idx))
 
     def _module(self, caller: str) -> Any:
-        if self.trainer is None or not hasattr(self.trainer.lightning_module, "schedule"):
+        if self.trainer is None or not hasattr(self.trainer.lightning_module, "plan"):
             raise InputError(f"{caller} needs a trainer with an UnlearningModule, whose schedule decides the order; "
                              "use plan_loader(schedule, seed) without one.")
         return self.trainer.lightning_module

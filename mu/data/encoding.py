@@ -13,13 +13,13 @@ from torch import Tensor
 
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 Pair = tuple[list[int], list[int]]
 """Token ids and labels of one sequence, of equal length."""
 
 
-class Template(Recorded, ABC):
+class Template(Reconstructible, ABC):
     """How a question becomes a prompt, and where the answer follows."""
 
     @abstractmethod

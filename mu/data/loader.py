@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from mu.data.batch import Augment, Batch, converted, fetch
-from mu.data.plan import Rows, Schedule, Step, plan, together
+from mu.data.plan import DataPlan, Rows, Step, plan_steps, together
 
 
 class StepRows:
@@ -37,7 +37,7 @@ class StepRows:
 
 
 
-class _Planned(Dataset):
+class PlannedBatches(Dataset):
     """Turns a step of the plan into this rank's share of the batch."""
 
     def __init__(self, parts: Mapping[str, Dataset], augment: Augment | None, seed: int, rank: int, world: int, accumulate: int) -> None:
@@ -103,17 +103,17 @@ class PlanSampler(DistributedSampler):
             self.epoch, self._plan = epoch, None
 
     @property
-    def plan(self) -> list[Step | None]:
+    def plan_steps(self) -> list[Step | None]:
         """This epoch's steps on this rank."""
         if self._plan is None:
             self._plan = self._steps(self.epoch)
         return self._plan
 
     def __len__(self) -> int:
-        return len(self.plan)
+        return len(self.plan_steps)
 
     def __iter__(self) -> Iterator[Step | None]:
-        return iter(self.plan[self.start :])
+        return iter(self.plan_steps[self.start :])
 
 
 class PlanLoader(DataLoader):
@@ -121,7 +121,7 @@ class PlanLoader(DataLoader):
 
     Args:
         parts: datasets by part name.
-        schedule: in which order they are shown.
+        plan: in which order they are shown.
         batch_size: *global* batch size of each part; every rank takes its rows.
         seed: decides the order.
         augment: applied to each part after it is fetched, keyed by (seed, index, visit); None shows the data as they are.
@@ -135,14 +135,14 @@ class PlanLoader(DataLoader):
     """
 
     def __init__(
-        self, parts: Mapping[str, Dataset], schedule: Schedule, batch_size: Mapping[str, int], seed: int, *,
+        self, parts: Mapping[str, Dataset], plan: DataPlan, batch_size: Mapping[str, int], seed: int, *,
         augment: Augment | None = None, rank: int = 0, world: int = 1, shard: str = "rows", workers: int = 0, pin_memory: bool = False,
         accumulate: int = 1,
     ) -> None:
         sizes = {name: len(data) for name, data in parts.items()}  # type: ignore[arg-type]
 
         def steps(epoch: int) -> list[Step | None]:
-            every: list[Step | None] = list(together(plan(schedule, epoch, sizes, batch_size, seed), accumulate))
+            every: list[Step | None] = list(together(plan_steps(plan, epoch, sizes, batch_size, seed), accumulate))
             if shard == "rows":
                 return every
             every += [None] * (-len(every) % world)
@@ -153,7 +153,7 @@ class PlanLoader(DataLoader):
         self.served = 0
         self._skip = 0
         super().__init__(
-            _Planned(parts, augment, seed, row_rank, row_world, accumulate), batch_size=None, sampler=self.plan_sampler,
+            PlannedBatches(parts, augment, seed, row_rank, row_world, accumulate), batch_size=None, sampler=self.plan_sampler,
             num_workers=workers, persistent_workers=workers > 0, pin_memory=pin_memory, collate_fn=converted,
         )
 
@@ -172,7 +172,7 @@ class PlanLoader(DataLoader):
         self._skip = int(state["served"])
 
 
-class _Whole(Dataset):
+class EvalBatches(Dataset):
     """A split in fixed batches, each marked with the split's name."""
 
     def __init__(self, dataset: Dataset, name: str) -> None:
@@ -216,11 +216,11 @@ class EvalLoader(DataLoader):
     def __init__(self, dataset: Dataset, name: str, batch_size: int, *, rank: int = 0, world: int = 1, workers: int = 0,
                  pin_memory: bool = False) -> None:
         sampler = _EvalSampler(len(dataset), batch_size, rank, world)  # type: ignore[arg-type]
-        super().__init__(_Whole(dataset, name), batch_size=None, sampler=sampler, num_workers=workers, pin_memory=pin_memory,
+        super().__init__(EvalBatches(dataset, name), batch_size=None, sampler=sampler, num_workers=workers, pin_memory=pin_memory,
                          collate_fn=converted)
 
 
-class Untouched:
+class PassthroughLoader:
     """A loader that the trainer takes as it is. (In predict, it would build any DataLoader anew, around a sampler of its own.)"""
 
     def __init__(self, loader: EvalLoader) -> None:

@@ -39,13 +39,13 @@ class Step:
     """All the batches whose gradients are accumulated with this one's; empty where it makes a step of the optimizer alone."""
 
 
-class Schedule:
+class DataPlan:
     """Base of all schedules. `phases(epoch)` says what an epoch consists of; subclasses are values, compared by their fields.
 
     The base is no dataclass, because jsonargparse takes no subclass where a dataclass is asked for.
     """
 
-    def phases(self, epoch: int) -> tuple[Schedule, ...]:
+    def phases(self, epoch: int) -> tuple[DataPlan, ...]:
         """The simple schedules that run one after the other in this epoch."""
         return (self,)
 
@@ -59,7 +59,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class _Single(Schedule):
+class _Single(DataPlan):
     shuffle: bool = True
     batch_size: int | None = None
     """Overrides the task's batch size (per-sample Fisher and WoodFisher need 1)."""
@@ -70,7 +70,7 @@ class _Single(Schedule):
     after: int = 0
     """Shown from this epoch on (0-based)."""
 
-    def phases(self, epoch: int) -> tuple[Schedule, ...]:
+    def phases(self, epoch: int) -> tuple[DataPlan, ...]:
         last = self.after + self.epochs if self.epochs is not None else epoch + 1
         return (self,) if self.after <= epoch < last else ()
 
@@ -171,15 +171,15 @@ class Union(_Single):
 
 
 @dataclass(frozen=True)
-class Phases(Schedule):
+class Phases(DataPlan):
     """Several schedules one after the other within each epoch: `Phases(Forget(), Retain())`."""
 
-    parts: tuple[Schedule, ...]
+    parts: tuple[DataPlan, ...]
 
-    def __init__(self, *schedules: Schedule, parts: Sequence[Schedule] = ()) -> None:
+    def __init__(self, *schedules: DataPlan, parts: Sequence[DataPlan] = ()) -> None:
         object.__setattr__(self, "parts", (*schedules, *parts))  # by name in files, which know no variable arguments
 
-    def phases(self, epoch: int) -> tuple[Schedule, ...]:
+    def phases(self, epoch: int) -> tuple[DataPlan, ...]:
         return tuple(inner for part in self.parts for inner in part.phases(epoch))
 
     def reads(self) -> frozenset[str]:
@@ -222,11 +222,11 @@ def _permutation(seed: int, part: str, cycle: int, size: int, shuffle: bool) -> 
     return _LAST[key]
 
 
-def plan(schedule: Schedule, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> list[Step]:
+def plan_steps(plan: DataPlan, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> list[Step]:
     """All global batches of one epoch.
 
     Args:
-        schedule: the method's schedule.
+        plan: the method's schedule.
         epoch: 0-based.
         sizes: number of samples of each part that the task has.
         batch: global batch size of each part.
@@ -235,10 +235,10 @@ def plan(schedule: Schedule, epoch: int, sizes: Sizes, batch: Sizes, seed: int) 
     Raises:
         InputError: when the schedule reads a part that the task does not have.
     """
-    missing = sorted(schedule.reads() - {part for part, size in sizes.items() if size})
+    missing = sorted(plan.reads() - {part for part, size in sizes.items() if size})
     if missing:
         raise InputError(f"the method reads the {' and '.join(missing)} part, which the task does not give.")
-    numbered = _numbered(schedule)
+    numbered = _numbered(plan)
     steps: list[Step] = []
     for number, phase in enumerate(numbered):
         # phases that show the same samples have orders of their own, and count visits in turn: k, K + k, 2 K + k, ... for the k-th of K
@@ -260,14 +260,14 @@ def together(steps: list[Step], accumulate: int) -> list[Step]:
     return [replace(step, window=window) for window in windows for step in window]
 
 
-def _samples(schedule: Schedule) -> frozenset[str]:
+def _samples(plan: DataPlan) -> frozenset[str]:
     """The parts whose samples a schedule shows; `train` is both others."""
-    reads = schedule.reads()
+    reads = plan.reads()
     return reads | {"forget", "retain"} if "train" in reads else reads
 
 
-def _numbered(schedule: Schedule) -> tuple[Schedule, ...]:
+def _numbered(plan: DataPlan) -> tuple[DataPlan, ...]:
     """The phases as the method wrote them, so that a phase keeps its number in epochs where another is left out."""
-    if isinstance(schedule, Phases):
-        return tuple(inner for part in schedule.parts for inner in _numbered(part))
-    return (schedule,)
+    if isinstance(plan, Phases):
+        return tuple(inner for part in plan.parts for inner in _numbered(part))
+    return (plan,)

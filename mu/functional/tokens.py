@@ -21,12 +21,12 @@ from mu.utils.errors import InputError
 IGNORED = -100
 """The label of a token that is not learnt."""
 
-Summed = tuple[Tensor, Tensor]
+WeightedSum = tuple[Tensor, Tensor]
 
 # ---------------------------------------------------------------- ascent that looks at the token's probability
 
 
-def weighted_ascent(nll: Tensor, mask: Tensor, beta: float = 1.0) -> Summed:
+def weighted_ascent(nll: Tensor, mask: Tensor, beta: float = 1.0) -> WeightedSum:
     """WGA: ascent on the tokens that the model still knows, `-sum_t sg[p_t^beta] l_t` with `p_t = exp(-l_t)`.
 
     The weight takes no gradient (sg), so that of a token is `p^beta` times gradient ascent's; beta = 0 is gradient ascent.
@@ -51,7 +51,7 @@ def weighted_ascent(nll: Tensor, mask: Tensor, beta: float = 1.0) -> Summed:
     return sat_imp(nll, mask, beta, 0.0)
 
 
-def sat_imp(nll: Tensor, mask: Tensor, beta1: float = 5.0, beta2: float = 1.0) -> Summed:
+def sat_imp(nll: Tensor, mask: Tensor, beta1: float = 5.0, beta2: float = 1.0) -> WeightedSum:
     """SatImp: `-sum_t sg[p_t^beta1 (1 - p_t)^beta2] l_t`, ascent on what is known (saturation) but not for certain (importance).
 
     Source: Yang et al., "Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning" (ICML 2025, arXiv 2505.11953). The released code
@@ -81,7 +81,7 @@ def sat_imp(nll: Tensor, mask: Tensor, beta1: float = 5.0, beta2: float = 1.0) -
 # ---------------------------------------------------------------- distributions to be learned instead
 
 
-def soft_target_loss(logits: Tensor, target: Tensor, labels: Tensor) -> Summed:
+def soft_target_loss(logits: Tensor, target: Tensor, labels: Tensor) -> WeightedSum:
     """Cross-entropy to a distribution at each labelled token, `-sum_t sum_v q_tv log p_tv` with `q = softmax(target)`.
 
     Args:
@@ -130,7 +130,7 @@ def undial_target(teacher: Tensor, labels: Tensor, beta: float = 10.0) -> Tensor
     return teacher.scatter_add(-1, labels.where(at, 0)[..., None], change[..., None])
 
 
-def undial(student: Tensor, teacher: Tensor, labels: Tensor, beta: float = 10.0) -> Summed:
+def undial(student: Tensor, teacher: Tensor, labels: Tensor, beta: float = 10.0) -> WeightedSum:
     """UNDIAL's loss: `soft_target_loss` towards `undial_target`, of which only the labelled positions are made.
 
     Args:
@@ -148,7 +148,7 @@ def undial(student: Tensor, teacher: Tensor, labels: Tensor, beta: float = 10.0)
     return _summed(_soft_cross_entropy(_wide(student[at]), target), at)
 
 
-def ce_u(logits: Tensor, labels: Tensor, skip: int = 1) -> Summed:
+def ce_u(logits: Tensor, labels: Tensor, skip: int = 1) -> WeightedSum:
     """CE-U: cross-entropy to the model's own distribution over the *other* tokens, `q = softmax(sg[z] with z_y = -inf)`.
 
     Its gradient with respect to the logits is `p - q`, which is bounded, and 0 but for what p gives to the true token.
@@ -191,7 +191,7 @@ def without_first(labels: Tensor, count: int) -> Tensor:
 # ---------------------------------------------------------------- flatness
 
 
-def logit_margin(logits: Tensor, labels: Tensor) -> Summed:
+def logit_margin(logits: Tensor, labels: Tensor) -> WeightedSum:
     """PDU's flattening: `sum_t (max_v z_tv - mean_v z_tv)^2`; 0 where all tokens are as likely.
 
     Source: Entesari et al., "Constrained Entropic Unlearning: A Primal-Dual Framework for Large Language Models" (arXiv 2506.05314). Its
@@ -217,7 +217,7 @@ def logit_margin(logits: Tensor, labels: Tensor) -> Summed:
     return _summed((chosen.amax(-1) - chosen.mean(-1)).square(), at)
 
 
-def uniform_divergence(logits: Tensor, labels: Tensor) -> Summed:
+def uniform_divergence(logits: Tensor, labels: Tensor) -> WeightedSum:
     """ULD's term that lets the assistant know nothing: `sum_t KL(uniform || p_t) = sum_t (logsumexp z_t - mean_v z_tv - log V)`.
 
     Source: Ji et al., "Reversing the Forget-Retain Objectives: An Efficient LLM Unlearning Framework from Logit Difference" (NeurIPS 2024,
@@ -239,7 +239,7 @@ def uniform_divergence(logits: Tensor, labels: Tensor) -> Summed:
 # ---------------------------------------------------------------- hidden states
 
 
-def hidden_distance(hidden: Tensor, target: Tensor, mask: Tensor | None = None) -> Summed:
+def hidden_distance(hidden: Tensor, target: Tensor, mask: Tensor | None = None) -> WeightedSum:
     """RMU's distance: `sum_t mean_d (h_td - c_td)^2`, over the positions of the mask.
 
     Source: Li et al., "The WMDP Benchmark" (ICML 2024, arXiv 2403.03218), which averages over the tokens of a text, then over texts: that
@@ -355,7 +355,7 @@ def _soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return logits.logsumexp(-1) - (probability * logits.masked_fill(probability == 0, 0.0)).sum(-1)
 
 
-def _summed(values: Tensor, at: Tensor) -> Summed:
+def _summed(values: Tensor, at: Tensor) -> WeightedSum:
     """Values `[N]` of the positions where `at [B, T]` is true, added up by sequence, and their numbers."""
     tokens = values.new_zeros(at.shape).masked_scatter(at, values)
     return tokens.sum(1), at.sum(1).to(values.dtype)

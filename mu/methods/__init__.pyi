@@ -1,10 +1,10 @@
-from .components.answers import Alternates as Alternates
 from .components.answers import Answer as Answer
-from .components.answers import InTurn as InTurn
-from .components.answers import OtherAnswer as OtherAnswer
+from .components.answers import AnswerOfAnotherQuestion as AnswerOfAnotherQuestion
+from .components.answers import AnswersFromFile as AnswersFromFile
+from .components.answers import CyclingAnswers as CyclingAnswers
+from .components.answers import PerturbedAnswers as PerturbedAnswers
 from .components.answers import Refusal as Refusal
-from .components.answers import WrongAnswers as WrongAnswers
-from .components.generated_answers import OwnAlternates as OwnAlternates
+from .components.generated_answers import GeneratedAnswers as GeneratedAnswers
 from .components.latents import LatentSource as LatentSource
 from .components.latents import NoisedData as NoisedData
 from .components.latents import PartialSampling as PartialSampling

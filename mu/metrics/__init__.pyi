@@ -41,6 +41,6 @@ from .membership import tpr_at_fpr as tpr_at_fpr
 from .membership import training_privacy_mia as training_privacy_mia
 from .outputs import Outputs as Outputs
 from .results import Result as Result
-from .results import RunRecord as RunRecord
+from .results import RunResults as RunResults
 from .svc import SVCFit as SVCFit
 from .svc import fit_svc as fit_svc

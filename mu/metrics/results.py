@@ -45,7 +45,7 @@ class Result:
 
 
 @dataclass
-class RunRecord:
+class RunResults:
     """All of `results.json`.
 
     Attributes:
@@ -92,7 +92,7 @@ class RunRecord:
         write_json(Path(folder) / "results.json", {"format": FORMAT, **asdict(self)})
 
     @classmethod
-    def load(cls, folder: Path | str) -> RunRecord:
+    def load(cls, folder: Path | str) -> RunResults:
         """Read a run folder's `results.json`."""
         file = Path(folder) / "results.json"
         raw = read_json(file)

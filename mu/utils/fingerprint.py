@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded, spec_of
+from mu.utils.spec import Reconstructible, to_spec
 
 _BY_CONTENT = ("model", "weights", "pretrained", "pipeline", "network", "init_seed")  # arguments that the hash of the weights stands for
 
@@ -93,6 +93,6 @@ def model_identity(backbone: Any, weights: str | None = None) -> str:
             return {name: settled(value) for name, value in spec.items() if name not in _BY_CONTENT}
         return [settled(value) for value in spec] if isinstance(spec, list) else spec
 
-    said = settled(spec_of(backbone)) if isinstance(backbone, Recorded) else type(backbone).__name__
+    said = settled(to_spec(backbone)) if isinstance(backbone, Reconstructible) else type(backbone).__name__
     module: Any = backbone
     return digest([weights or weights_hash(module), said])

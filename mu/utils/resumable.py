@@ -19,7 +19,7 @@ from mu.utils.files import save_tensors
 from mu.utils.progress import progress_bar
 
 T = TypeVar("T")
-Piece = Mapping[str, Tensor]
+Chunk = Mapping[str, Tensor]
 """The result of one piece: tensors on the CPU."""
 FLUSH = 5.0
 """Seconds of work that an interruption may cost."""
@@ -48,8 +48,8 @@ class Ranks:
         return found  # type: ignore[return-value]
 
 
-def pieces(count: int, work: Callable[[int], Piece], *, key: str = "", folder: Path | None = None, ranks: Ranks | None = None,
-           what: str = "") -> list[Piece]:
+def map_chunks(count: int, work: Callable[[int], Chunk], *, key: str = "", folder: Path | None = None, ranks: Ranks | None = None,
+           what: str = "") -> list[Chunk]:
     """The results of all pieces, on every rank.
 
     Args:
@@ -79,9 +79,9 @@ def pieces(count: int, work: Callable[[int], Piece], *, key: str = "", folder: P
     return [every[number] for number in range(count)]
 
 
-def _made(numbers: list[int], work: Callable[[int], Piece], folder: Path | None, key: str, what: str, shown: bool) -> dict[int, Piece]:
+def _made(numbers: list[int], work: Callable[[int], Chunk], folder: Path | None, key: str, what: str, shown: bool) -> dict[int, Chunk]:
     """This rank's pieces, written every few seconds."""
-    made: dict[int, Piece] = {}
+    made: dict[int, Chunk] = {}
     waiting: list[int] = []
     since = time.monotonic()
     try:
@@ -98,7 +98,7 @@ def _made(numbers: list[int], work: Callable[[int], Piece], folder: Path | None,
     return made
 
 
-def _finish(folder: Path, key: str, every: Mapping[int, Piece]) -> None:
+def _finish(folder: Path, key: str, every: Mapping[int, Chunk]) -> None:
     """One file in place of the parts."""
     _write(folder / f"{key}.safetensors", every)
     parts = folder / key
@@ -109,11 +109,11 @@ def _finish(folder: Path, key: str, every: Mapping[int, Piece]) -> None:
             parts.rmdir()
 
 
-def _write(file: Path, found: Mapping[int, Piece]) -> None:
+def _write(file: Path, found: Mapping[int, Chunk]) -> None:
     save_tensors(file, {f"{number}/{name}": value for number, piece in found.items() for name, value in piece.items()})
 
 
-def _read(folder: Path, key: str) -> dict[int, Piece]:
+def _read(folder: Path, key: str) -> dict[int, Chunk]:
     """Everything that is kept of a job; a file that cannot be read is as good as none."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -130,13 +130,13 @@ def _read(folder: Path, key: str) -> dict[int, Piece]:
     return dict(found)
 
 
-def packed(texts: Sequence[str]) -> Piece:
+def packed(texts: Sequence[str]) -> Chunk:
     """Strings as tensors, for a file of tensors."""
     raw = [text.encode("utf-8") for text in texts]
     return {"bytes": torch.tensor(list(b"".join(raw)), dtype=torch.uint8), "length": torch.tensor([len(one) for one in raw])}
 
 
-def unpacked(piece: Piece) -> list[str]:
+def unpacked(piece: Chunk) -> list[str]:
     """What `packed` was given."""
     raw = bytes(piece["bytes"].tolist())
     ends = piece["length"].cumsum(0).tolist()

@@ -19,8 +19,8 @@ LIVE = "<live object>"
 """Stands in a specification where an argument was an object that has no plain form (a network, a closure)."""
 
 
-class Recorded:
-    """Keeps the arguments of its own construction; `spec_of` turns them into plain data."""
+class Reconstructible:
+    """Keeps the arguments of its own construction; `to_spec` turns them into plain data."""
 
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -41,7 +41,7 @@ class Recorded:
         return twin
 
 
-def arguments_of(thing: Recorded) -> dict[str, Any]:
+def init_args_of(thing: Reconstructible) -> dict[str, Any]:
     """The arguments `thing` was constructed with, by name."""
     args, kwargs = thing._arguments
     signature = inspect.signature(type(thing).__init__)
@@ -62,8 +62,8 @@ def class_path(cls: type) -> str:
     return f"{module}.{cls.__qualname__}"
 
 
-def spec_of(value: Any) -> Any:
-    """Plain data (numbers, strings, lists, dicts) from which `build` makes an equal object; `LIVE` where that cannot be."""
+def to_spec(value: Any) -> Any:
+    """Plain data (numbers, strings, lists, dicts) from which `from_spec` makes an equal object; `LIVE` where that cannot be."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool):
@@ -71,15 +71,15 @@ def spec_of(value: Any) -> Any:
     for kind in (int, float, str):  # exactly these: a file read with `weights_only=True` holds no subclass of them
         if isinstance(value, kind):
             return kind(value)
-    if isinstance(value, Recorded):
-        return {"class_path": class_path(type(value)), "init_args": {k: spec_of(v) for k, v in arguments_of(value).items()}}
+    if isinstance(value, Reconstructible):
+        return {"class_path": class_path(type(value)), "init_args": {k: to_spec(v) for k, v in init_args_of(value).items()}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: spec_of(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        fields = {f.name: to_spec(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
         return {"class_path": class_path(type(value)), "init_args": fields}
     if isinstance(value, Mapping):
-        return {str(k): spec_of(v) for k, v in value.items()}
+        return {str(k): to_spec(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [spec_of(v) for v in value]
+        return [to_spec(v) for v in value]
     if callable(value) and not isinstance(value, nn.Module):
         return _factory_spec(value)
     if hasattr(value, "__fspath__"):
@@ -94,11 +94,11 @@ def _factory_spec(factory: Any) -> Any:
     if isinstance(made, torch.optim.Optimizer):
         accepted = inspect.signature(type(made).__init__).parameters
         # torch fills in defaults it does not take back (`foreach: None` and the like are taken; derived ones are not)
-        settings = {k: spec_of(v) for k, v in made.defaults.items() if k in accepted and not isinstance(v, torch.Tensor)}
+        settings = {k: to_spec(v) for k, v in made.defaults.items() if k in accepted and not isinstance(v, torch.Tensor)}
         return {"class_path": class_path(type(made)), "init_args": settings, "factory": True}
     made = _made(factory, torch.optim.SGD(parameters, lr=1.0))
     if isinstance(made, torch.optim.lr_scheduler.LRScheduler):
-        return {LIVE: class_path(type(made)), "state": spec_of(made.state_dict())}  # its arguments are not all in its state
+        return {LIVE: class_path(type(made)), "state": to_spec(made.state_dict())}  # its arguments are not all in its state
     return LIVE
 
 
@@ -114,21 +114,21 @@ def is_live(spec: Any) -> bool:
     return spec == LIVE or (isinstance(spec, Mapping) and LIVE in spec) or (isinstance(spec, list) and any(map(is_live, spec)))
 
 
-def build(spec: Any, allow: Iterable[type] = ()) -> Any:
-    """Construct what `spec_of` described.
+def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
+    """Construct what `to_spec` described.
 
-    Only our own bases (`Recorded`), dataclasses of `mu`, optimizers of torch, and the classes in `allow` are instantiated, because a
+    Only our own bases (`Reconstructible`), dataclasses of `mu`, optimizers of torch, and the classes in `allow` are instantiated, because a
     specification may come from a file that somebody else wrote.
 
     Raises:
         InputError: for a class that may not be instantiated, or an argument that had no plain form.
     """
     if isinstance(spec, list):
-        return [build(item, allow) for item in spec]
+        return [from_spec(item, allow) for item in spec]
     if not isinstance(spec, Mapping):
         return spec
     if "class_path" not in spec:
-        return {key: build(value, allow) for key, value in spec.items()}
+        return {key: from_spec(value, allow) for key, value in spec.items()}
     cls = find_class(spec["class_path"])
     if not may_build(cls, tuple(allow)):
         raise InputError(f"{spec['class_path']} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you "
@@ -138,7 +138,7 @@ def build(spec: Any, allow: Iterable[type] = ()) -> Any:
     if live:
         raise InputError(f"{spec['class_path']} was built from live objects ({', '.join(live)}), which no file can hold; "
                          "give them to mu.load by name.")
-    arguments = {name: build(value, allow) for name, value in given.items()}
+    arguments = {name: from_spec(value, allow) for name, value in given.items()}
     if spec.get("factory"):
         return partial(cls, **arguments)
     positional, named = _arranged(cls, arguments)
@@ -172,6 +172,6 @@ def may_build(cls: type, allow: tuple[type, ...]) -> bool:
     """Whether a class may be instantiated because a file says so."""
     if not isinstance(cls, type):
         return False
-    if issubclass(cls, Recorded | torch.optim.Optimizer) or cls in allow:
+    if issubclass(cls, Reconstructible | torch.optim.Optimizer) or cls in allow:
         return True
     return dataclasses.is_dataclass(cls) and cls.__module__.split(".")[0] == "mu"

@@ -16,7 +16,7 @@ from mu.data.loader import EvalLoader
 from mu.data.questions import QuestionSet, TokenRows
 from mu.data.split import Split
 from mu.utils.errors import InputError
-from mu.utils.spec import spec_of
+from mu.utils.spec import to_spec
 
 
 class TextTask(UnlearningDataModule):
@@ -110,4 +110,4 @@ class TextTask(UnlearningDataModule):
         return found
 
     def recipe(self) -> dict[str, Any]:
-        return {**super().recipe(), "template": spec_of(self.template), "max_length": self.max_length, "too_long": self.too_long}
+        return {**super().recipe(), "template": to_spec(self.template), "max_length": self.max_length, "too_long": self.too_long}

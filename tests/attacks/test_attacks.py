@@ -15,7 +15,7 @@ from mu.attacks import FGSM, PGD, Attack, AttackResult, Criterion, Misclassified
 from mu.backbones import Classifier
 from mu.methods import FineTune
 from mu.utils.errors import InputError
-from mu.utils.spec import build, spec_of
+from mu.utils.spec import from_spec, to_spec
 from tests.support.helpers import State, classifier, digits, trainer
 
 
@@ -174,7 +174,7 @@ def test_it_works_inside_a_test(row: Row, originals: dict[str, State]) -> None:
 
 @on_all
 def test_it_can_be_built_again_from_plain_data(row: Row) -> None:
-    assert spec_of(build(spec_of(row.make()))) == spec_of(row.make())
+    assert to_spec(from_spec(to_spec(row.make()))) == to_spec(row.make())
 
 
 def test_every_attack_has_a_row() -> None:

@@ -16,7 +16,7 @@ from mu.attacks.prompt_search import Key, frozen, simplex_projection, vocabulary
 from mu.backbones import Condition, TextToImage
 from mu.methods.compat.adv_unlearn_reference import PrefixByWords, SoftPromptAttackReference
 from mu.utils.errors import InputError
-from mu.utils.spec import build, spec_of
+from mu.utils.spec import from_spec, to_spec
 from tests.support.doubles import text_to_image
 from tests.support.helpers import classifier, different, weights
 
@@ -364,9 +364,9 @@ def test_the_released_attack_accumulates_and_lags(model: TextToImage, ids: Tenso
 @pytest.mark.parametrize("make", [lambda: SoftPromptAttack(Suffix(2), sign=True, init="latest"), lambda: SoftPromptAttackReference()])
 def test_it_can_be_stored_as_plain_data(make: Any) -> None:
     """Fails when a checkpoint of a method that trains against it needs a pickle."""
-    spec = spec_of(make())
-    again = build(spec)
-    assert spec_of(again) == spec
+    spec = to_spec(make())
+    again = from_spec(spec)
+    assert to_spec(again) == spec
     assert (again.steps, again.layout.tokens) == (make().steps, make().layout.tokens)
 
 

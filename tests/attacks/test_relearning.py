@@ -16,7 +16,7 @@ from mu.backbones.language.two_models import LogitDifference
 from mu.data.batch import fetch
 from mu.utils.errors import InputError, RunError
 from mu.utils.modules import separate_copy
-from mu.utils.spec import build, spec_of
+from mu.utils.spec import from_spec, to_spec
 from tests.support.doubles import class_conditional, digit_pictures, pictures, text_to_image
 from tests.support.doubles_text import causal_lm, mixture, people
 from tests.support.helpers import classifier, diabetes, different, digits, regressor, weights
@@ -183,7 +183,7 @@ def test_it_is_plain_data() -> None:
     """Fails when the budget does not say how hard the attack was."""
     made = Relearn(6, 9, lambda params: torch.optim.AdamW(params, lr=2e-3), batch_size=4, seed=5)
     assert made.budget() == {"examples": 6, "steps": 9, "batch_size": 4, "optimizer": "AdamW 0.002", "attack_seed": 5}
-    assert build(spec_of(made)).budget() == made.budget()
+    assert from_spec(to_spec(made)).budget() == made.budget()
 
 
 @pytest.mark.parametrize(("changes", "words"), [

@@ -17,7 +17,7 @@ from mu.backbones.diffusion.base import Sampler
 from mu.backbones.diffusion.one_step import OneStepGenerator
 from mu.methods.general.finetune import FineTune
 from mu.utils.errors import InputError
-from mu.utils.spec import build, spec_of
+from mu.utils.spec import from_spec, to_spec
 from tests.support.doubles import pictures, pipeline_folder, text_to_image
 from tests.support.helpers import classifier, different, trainer, weights
 
@@ -354,4 +354,4 @@ def test_its_defaults_are_the_papers_and_plain_data() -> None:
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.01, 0.1)
     assert isinstance(attack.layout, Prefix)
     assert (attack.layout.tokens, attack.steps, attack.timesteps) == (5, 40, 50)
-    assert spec_of(build(spec_of(UnlearnDiffAtk(Suffix(3), seed=2)))) == spec_of(UnlearnDiffAtk(Suffix(3), seed=2))
+    assert to_spec(from_spec(to_spec(UnlearnDiffAtk(Suffix(3), seed=2)))) == to_spec(UnlearnDiffAtk(Suffix(3), seed=2))

@@ -18,7 +18,7 @@ from mu.bench.search import loss
 from mu.bench.study import Job, Seeds, read_study
 from mu.cli.bench import main
 from mu.config.components import Components, merge
-from mu.metrics.results import Result, RunRecord
+from mu.metrics.results import Result, RunResults
 from mu.utils.errors import InputError
 from mu.utils.weights import weights_hash
 
@@ -61,8 +61,8 @@ def given(folder: Path, weights: Path | None, **changes) -> Path:
     return file
 
 
-def record(folder: Path, method: str) -> RunRecord:
-    return RunRecord.load(next((folder / "out" / "random" / method).iterdir()))
+def record(folder: Path, method: str) -> RunResults:
+    return RunResults.load(next((folder / "out" / "random" / method).iterdir()))
 
 
 def rows(folder: Path) -> dict[str, dict[str, str]]:
@@ -121,11 +121,11 @@ def test_an_interrupted_run_is_resumed_and_ends_as_if_it_had_not_been(finished: 
     folder = next((tmp_path / "out" / "random" / "FineTune").iterdir())
     state = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**state, "state": "running"}))
-    before = RunRecord.load(folder)
+    before = RunResults.load(folder)
     (folder / "results.json").unlink()
     assert main(["-c", str(written(tmp_path))]) == 0
     assert "1 resumed" in capsys.readouterr().out
-    assert RunRecord.load(folder).value("UA") == before.value("UA")
+    assert RunResults.load(folder).value("UA") == before.value("UA")
 
 
 @pytest.mark.parametrize(("changes", "words"), [
@@ -171,7 +171,7 @@ def test_a_search_looks_at_validation_with_seeds_of_its_own(tmp_path: Path) -> N
     assert 0.001 <= best["model"]["init_args"]["optimizer"]["init_args"]["lr"] <= 0.1
     assert best["found"]["trials"] == 2
     assert best["found"]["seconds"] > 0
-    records = [RunRecord.load(file.parent) for file in (tmp_path / "out" / "search").rglob("results.json")]
+    records = [RunResults.load(file.parent) for file in (tmp_path / "out" / "search").rglob("results.json")]
     assert {record.seeds["split"] for record in records} == {50, 51}
     assert {result.split for record in records for result in record.results if result.metric == "TA"} == {"validation"}
     with pytest.raises(InputError, match="one of the reported seeds"):
@@ -320,7 +320,7 @@ def test_a_search_without_an_oracle_goes_by_metrics(tmp_path: Path, weights: Pat
     best = yaml.safe_load((tmp_path / "out" / "search" / "found.yaml").read_text())["tasks"]["random"]["methods"]["SSD"]
     assert best["found"]["objective"] == ["seconds"] and best["found"]["value"] < 0 and "gap" not in best["found"]
     assert best["model"]["init_args"]["backbone"] == {"init_args": {"channels_last": True}}
-    trial = RunRecord.load(next((tmp_path / "out" / "search").rglob("results.json")).parent)
+    trial = RunResults.load(next((tmp_path / "out" / "search").rglob("results.json")).parent)
     assert trial.facts["method_arguments"]["backbone"]["init_args"]["options"] == {"width": 4}
     assert {path.name for path in (tmp_path / "out" / "search" / "random").iterdir()} == {"SSD"}
     for change, words in (({"objective": None}, "name metrics"), ({"objective": "seconds", "evaluated": ["test"]}, "test part")):
@@ -331,7 +331,7 @@ def test_a_search_without_an_oracle_goes_by_metrics(tmp_path: Path, weights: Pat
 
 def test_an_objective_takes_each_metric_in_its_own_direction() -> None:
     """By hand: UA 80 and IRA 60 are better when higher, ASR 30 when lower: (−80 − 60 + 30) / 3."""
-    found = RunRecord("t", "m", [Result("UA", 80.0, True, "", "%"), Result("IRA", 60.0, True, "", "%"), Result("ASR", 30.0, False, "", "%"),
+    found = RunResults("t", "m", [Result("UA", 80.0, True, "", "%"), Result("IRA", 60.0, True, "", "%"), Result("ASR", 30.0, False, "", "%"),
                                  Result("FID", 12.0, False), Result("RA", 99.0, None, "", "%")])
     assert loss(found, ("UA", "IRA", "ASR")) == pytest.approx(-110 / 3)
     assert loss(found, ("FID",)) == 12.0
@@ -346,5 +346,5 @@ def test_a_search_keeps_what_the_task_says_of_the_method(tmp_path: Path) -> None
     study = written(tmp_path, methods={"SSD": STUDY["methods"]["SSD"]}, search={"trials": 1, "seeds": [50]},
                     tasks={"random": {**STUDY["tasks"]["random"], "methods": own}})
     assert main(["-c", str(study), "--search"]) == 0
-    trial = RunRecord.load(next((tmp_path / "out" / "search" / "random" / "SSD").iterdir()))
+    trial = RunResults.load(next((tmp_path / "out" / "search" / "random" / "SSD").iterdir()))
     assert trial.facts["method_arguments"]["lam"] == 0.25

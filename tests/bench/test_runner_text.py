@@ -12,7 +12,7 @@ import yaml
 from mu.bench.search import search
 from mu.bench.study import Study, read_study
 from mu.cli.bench import main
-from mu.metrics.results import RunRecord
+from mu.metrics.results import RunResults
 from mu.utils.errors import InputError
 from tests.support.doubles_text import folder
 
@@ -37,10 +37,10 @@ def study(place: Path, **changes: Any) -> Path:
     return file
 
 
-def records(out: Path) -> dict[str, RunRecord]:
+def records(out: Path) -> dict[str, RunResults]:
     """By method."""
     runs = json.loads((out / "study.json").read_text())["runs"]
-    return {name.split("/")[1]: RunRecord.load(out / place) for name, place in runs.items()}
+    return {name.split("/")[1]: RunResults.load(out / place) for name, place in runs.items()}
 
 
 def test_forget_quality_is_measured_against_the_given_oracle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

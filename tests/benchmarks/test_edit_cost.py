@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mu.data.plan import plan
+from mu.data.plan import plan_steps
 from mu.methods import SSD
 from tests.benchmarks.conftest import Marks, RandomImages, resnet20, trainer
 from tests.benchmarks.paired import Mark, paired
@@ -26,7 +26,7 @@ def test_ssd_costs_a_pass(measured: Any, say: Any) -> None:
     data = RandomImages(forget=256, retain=704, batch_size=64)
     data.setup()
     sizes = {name: data.sizes[name] for name in ("forget", "retain")}
-    batches = plan(SSD(resnet20()).schedule, 0, sizes, dict.fromkeys(sizes, 64), 0)
+    batches = plan_steps(SSD(resnet20()).plan, 0, sizes, dict.fromkeys(sizes, 64), 0)
 
     def ours(mark: Mark) -> None:
         for _ in range(REPEATS):

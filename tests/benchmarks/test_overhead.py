@@ -58,8 +58,8 @@ def test_our_base_adds_little_to_a_step(method: Any, forget: int, measured: Any,
         trainer(EPOCHS, Marks(mark, TURN)).fit(module, datamodule=data)
 
     def plain(mark: Mark) -> None:
-        schedule = Retain() if method is FineTune else method(Classifier(network=network())).schedule
-        trainer(EPOCHS, Marks(mark, TURN)).fit(Plain(), train_dataloaders=data.plan_loader(schedule, 0))
+        plan = Retain() if method is FineTune else method(Classifier(network=network())).plan
+        trainer(EPOCHS, Marks(mark, TURN)).fit(Plain(), train_dataloaders=data.plan_loader(plan, 0))
 
     found = measured(lambda: paired(ours, plain, warmup=STEPS // TURN))
     milliseconds, median = 1e3 * found.calm_difference / TURN, 1e3 * found.difference / TURN

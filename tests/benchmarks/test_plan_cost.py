@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mu.data.plan import Everything, Forget, Paired, Phases, Retain, Schedule, Union, plan
+from mu.data.plan import DataPlan, Everything, Forget, Paired, Phases, Retain, Union, plan_steps
 
 pytestmark = pytest.mark.slow
 SIZES = {"forget": 5_000, "retain": 45_000, "train": 50_000}
-SCHEDULES: list[Schedule] = [
+SCHEDULES: list[DataPlan] = [
     Retain(), Everything(shuffle=False), Paired(), Union(), Phases(Forget(), Retain()), Phases(Forget(shuffle=False), Union()),
 ]
 
@@ -22,14 +22,14 @@ SCHEDULES: list[Schedule] = [
 @pytest.mark.parametrize("batch", [64, 256])
 def test_a_plan_is_made_in_no_time(batch: int, benchmark: Any, say: Any) -> None:
     """Fails when a step of the plan costs as much as the samples of a whole epoch."""
-    def slowest() -> tuple[float, Schedule]:
-        return max(((min(_seconds(schedule, epoch) for epoch in range(3)), schedule) for schedule in SCHEDULES), key=lambda found: found[0])
+    def slowest() -> tuple[float, DataPlan]:
+        return max(((min(_seconds(plan, epoch) for epoch in range(3)), plan) for plan in SCHEDULES), key=lambda found: found[0])
 
-    def _seconds(schedule: Schedule, epoch: int) -> float:
+    def _seconds(plan: DataPlan, epoch: int) -> float:
         begin = time.process_time()
-        plan(schedule, epoch, SIZES, dict.fromkeys(SIZES, batch), 0)
+        plan_steps(plan, epoch, SIZES, dict.fromkeys(SIZES, batch), 0)
         return time.process_time() - begin
 
-    seconds, schedule = benchmark.pedantic(slowest, rounds=1, iterations=1)
-    say(f"at most {1e3 * seconds:.1f} ms an epoch of 50,000 samples, by {schedule}", seconds=seconds)
+    seconds, plan = benchmark.pedantic(slowest, rounds=1, iterations=1)
+    say(f"at most {1e3 * seconds:.1f} ms an epoch of 50,000 samples, by {plan}", seconds=seconds)
     assert seconds <= 0.2

@@ -18,7 +18,7 @@ import pytest
 
 from mu.backbones import CausalLM
 from mu.core.module import UnlearningModule
-from mu.methods.components.answers import OtherAnswer
+from mu.methods.components.answers import AnswerOfAnotherQuestion
 from mu.methods.general.grad_diff import GradDiff
 from mu.methods.language.dpo import DPO
 from mu.methods.language.npo import NPO
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 METHODS: dict[str, tuple[Any, int]] = {
-    "NPO": (NPO, BATCH), "SimNPO": (SimNPO, BATCH), "DPO": (functools.partial(DPO, substitute=OtherAnswer()), 2 * BATCH)}
+    "NPO": (NPO, BATCH), "SimNPO": (SimNPO, BATCH), "DPO": (functools.partial(DPO, substitute=AnswerOfAnotherQuestion()), 2 * BATCH)}
 """Each method, and the rows of forget that GradDiff shows beside it."""
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from mu.backbones import CausalLM
 from mu.core.module import UnlearningModule
 from mu.data.encoding import collate
-from mu.data.plan import plan
+from mu.data.plan import plan_steps
 from mu.methods.general.grad_diff import GradDiff
 from mu.methods.language.simnpo import SimNPO
 from tests.benchmarks.conftest import Marks, trainer
@@ -56,7 +56,7 @@ def test_a_step_costs_what_a_bare_loop_costs(name: str, tmp_path: Any, measured:
     batch = {"forget": BATCH, "retain": BATCH}
     rows: dict[str, Any] = data.datasets  # type: ignore[assignment]
     orders = [[[rows[part].pair(int(place)) for part in ("forget", "retain") for place in step.parts[part].positions]
-               for step in plan(module.schedule, epoch, {part: BATCH * STEPS for part in batch}, batch, 0)] for epoch in range(EPOCHS)]
+               for step in plan_steps(module.plan, epoch, {part: BATCH * STEPS for part in batch}, batch, 0)] for epoch in range(EPOCHS)]
 
     def ours(mark: Mark) -> Any:
         trainer(EPOCHS, Marks(mark)).fit(module, datamodule=data)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from mu.core.module import UnlearningModule
-from mu.data.plan import plan
+from mu.data.plan import plan_steps
 from mu.methods import FineTune, RandomLabel
 from mu.utils import rng
 from tests.benchmarks.conftest import Marks, RandomImages, resnet20, trainer
@@ -33,11 +33,11 @@ def test_an_epoch_costs_what_a_bare_loop_costs(method: Any, forget: int, retain:
     data.setup()
     half = precision == "bf16-mixed"
     module: UnlearningModule = method(resnet20(channels_last=half))
-    names = module.schedule.reads()
+    names = module.plan.reads()
     sizes, batch = {name: data.sizes[name] for name in names}, dict.fromkeys(names, BATCH)
     orders = [
         [(name, torch.as_tensor(rows.positions), torch.as_tensor(rows.visits))
-         for step in plan(module.schedule, epoch, sizes, batch, 0) for name, rows in step.parts.items()]
+         for step in plan_steps(module.plan, epoch, sizes, batch, 0) for name, rows in step.parts.items()]
         for epoch in range(EPOCHS)
     ]
 

@@ -11,19 +11,19 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from callbacks import Accuracy, Cost, Curves, Errors, Membership, Recorder, RegressionMembership, RetrainGap
+from callbacks import Accuracy, Cost, Curves, Errors, Membership, RegressionMembership, ResultsWriter, RetrainGap
 from mu.attacks import FGSM, Misclassified
 from mu.core.lr import OneCycle
 from mu.data.split import Split
 from mu.methods import FineTune, Retrain, Train
-from mu.metrics.results import Result, RunRecord, load_outputs
+from mu.metrics.results import Result, RunResults, load_outputs
 from mu.utils.errors import InputError, RunError
 from tests.support.helpers import State, classifier, diabetes, digits, regressor, trainer, weights
 
 
 def measured(module, task, folder: Path, *suites: Callback, epochs: int = 0, **changes):
     """Fit for some epochs, then test with the suites and a recorder."""
-    here = trainer(max(epochs, 1), callbacks=[*suites, Recorder()], default_root_dir=str(folder), **changes)
+    here = trainer(max(epochs, 1), callbacks=[*suites, ResultsWriter()], default_root_dir=str(folder), **changes)
     if epochs:
         here.fit(module, datamodule=task)
     here.test(module, datamodule=task, verbose=False)
@@ -89,7 +89,7 @@ def test_the_gap_is_two_sided_and_comes_after_the_other_suites(oracle: Path, ori
     """Fails when RetrainGap measures before Accuracy has, or drops a sign. It stands first in the list on purpose."""
     module = FineTune(classifier(originals["classifier"]))
     found = measured(module, digits(), tmp_path, RetrainGap(str(oracle), recipe="unchecked"), Accuracy(), Membership())
-    there = RunRecord.load(oracle)
+    there = RunResults.load(oracle)
     by_hand = [abs(found[name] - there.value(name)) for name in ("UA", "RA", "TA", "MIA")]
     assert found["avg_gap"] == pytest.approx(np.mean(by_hand))
     assert [found[f"gap/{name}"] for name in ("UA", "RA", "TA", "MIA")] == pytest.approx(by_hand)
@@ -128,7 +128,7 @@ def test_an_untouched_model_fails_every_verdict_of_forgetting(tmp_path: Path) ->
 def test_the_run_folder_holds_numbers_outputs_and_split(originals: dict[str, State], tmp_path: Path) -> None:
     module, task = FineTune(classifier(originals["classifier"])), digits()
     found = measured(module, task, tmp_path, Accuracy(), Cost(), epochs=1)
-    record, outputs = RunRecord.load(tmp_path), load_outputs(tmp_path)
+    record, outputs = RunResults.load(tmp_path), load_outputs(tmp_path)
     assert {r.metric: r.value for r in record.results} == found
     assert record.hashes["split"] == task.split.hash == Split.load(tmp_path / "split.json").hash
     assert record.method == "FineTune"

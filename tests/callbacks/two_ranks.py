@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from callbacks import ConceptErasure, Grids, ImageQuality, Recorder, Robustness
+from callbacks import ConceptErasure, Grids, ImageQuality, ResultsWriter, Robustness
 from mu.backbones import Classifier
 from mu.evaluation.images.features import ClassifierFeatures
 from mu.evaluation.images.judges import ClassifierJudge
@@ -36,11 +36,11 @@ def run_all(folder: Path, **distributed: Any) -> dict[str, Any]:
     # one batch of the forget part: the second rank draws none
     suites = [ConceptErasure(ColourJudge(), cross=[LightJudge()], erased=ImageSet("forget", batch_size=4), kept=kept),
               ImageQuality(features(), kept=kept, metrics=["FID", "KID"], subset_size=12, subsets=3, batch_size=5),
-              ConceptErasure(LightJudge(), concept="dark", erased=stored, metrics=["UA"]), Grids(before=False), Recorder()]
+              ConceptErasure(LightJudge(), concept="dark", erased=stored, metrics=["UA"]), Grids(before=False), ResultsWriter()]
     trainer(1, callbacks=suites, default_root_dir=str(folder / "painted"), **distributed).test(painted, Colours(), verbose=False)
     drawn = FineTune(text_to_image(part="xattn"))
     suite = Robustness(Bright(0.43), attack(), ImageSet("forget"), concept="circle", batch_size=2)
-    run = trainer(1, callbacks=[suite, Recorder()], default_root_dir=str(folder / "attacked"), **distributed)
+    run = trainer(1, callbacks=[suite, ResultsWriter()], default_root_dir=str(folder / "attacked"), **distributed)
     run.test(drawn, pictures(), verbose=False)
     results = [result for module in (painted, drawn) for result in module.results]
     own = ("seconds", "evaluations")  # each rank reads the empty prompt once

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mu.methods
-from mu.cli.catalogue import ROOTS, Part, Sources
+from mu.cli.catalogue import ROOTS, Component, Sources
 from mu.cli.citations import Paper, paper_of
 from mu.cli.list import domains, needs
 from mu.cli.show import arguments
@@ -21,7 +21,7 @@ SOURCES = Sources()
 METHODS = {part.name: part for part in SOURCES.parts("methods")}
 
 
-def imported(part: Part) -> type:
+def imported(part: Component) -> type:
     module, _, name = part.path.rpartition(".")
     __import__(module)
     return getattr(sys.modules[module], name)

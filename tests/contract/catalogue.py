@@ -21,7 +21,7 @@ from mu.backbones import Backbone, CausalLM, ClassConditionalDiffusion, Classifi
 from mu.core.edit import Edit
 from mu.core.module import UnlearningModule
 from mu.data.datamodule import UnlearningDataModule
-from mu.methods.components.answers import OtherAnswer
+from mu.methods.components.answers import AnswerOfAnotherQuestion
 from mu.methods.components.substitutes import GaussianTarget, GivenByTask
 from tests.support.doubles import class_conditional, digit_pictures, pictures, text_to_image
 from tests.support.doubles_text import causal_lm, mixture, people
@@ -178,7 +178,7 @@ class Case:
         if self.kind == "text_to_image" and "substitute" in constructor(self.name):
             arguments.setdefault("substitute", GivenByTask())  # there are no labels to draw
         if self.kind in TEXT and METHODS[self.name].needs_substitute is True and "substitute" in constructor(self.name):
-            arguments.setdefault("substitute", OtherAnswer())
+            arguments.setdefault("substitute", AnswerOfAnotherQuestion())
         return METHODS[self.name](self.backbone(), **arguments)
 
     def run(

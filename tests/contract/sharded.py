@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from mu.core.module import UnlearningModule
 from mu.methods import SCRUB, FineTune, NegGradPlus, RandomLabel
-from mu.methods.components.answers import OtherAnswer
+from mu.methods.components.answers import AnswerOfAnotherQuestion
 from mu.methods.language.npo import NPO
 from mu.methods.language.rmu import RMU
 from tests.support.doubles_text import causal_lm, people
@@ -31,7 +31,7 @@ def cases() -> Iterator[tuple[str, Make, dict[str, Any]]]:
     """Name, module and settings of each fit: without a reference, with one, with a cached one, stopped at a layer, clipped, accumulated."""
     yield "FineTune", lambda: FineTune(causal_lm(), optimizer=_sgd), {}
     yield "NegGradPlus", lambda: NegGradPlus(causal_lm(), optimizer=_sgd), {}
-    yield "RandomLabel", lambda: RandomLabel(causal_lm(), optimizer=_sgd, substitute=OtherAnswer()), {}
+    yield "RandomLabel", lambda: RandomLabel(causal_lm(), optimizer=_sgd, substitute=AnswerOfAnotherQuestion()), {}
     yield "SCRUB", lambda: SCRUB(causal_lm(), optimizer=_sgd), {}
     yield "NPO", lambda: NPO(causal_lm(), optimizer=_sgd), {}
     yield "RMU", lambda: RMU(causal_lm(), optimizer=_sgd, layer=0, scale=2.0, alpha=1.0), {}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from mu.data.plan import DataPlan, Everything, Forget, Paired, Phases, Retain, Union, plan_steps
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -20,10 +21,9 @@ from mu.core.lr import OneCycle
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
 from mu.data.datamodule import UnlearningDataModule
-from mu.data.plan import Everything, Forget, Paired, Phases, Retain, Schedule, Union, plan
 from mu.data.split import Split
 from mu.methods import SSD, FineTune, RandomLabel, Retrain, Train
-from mu.methods.components.answers import OtherAnswer
+from mu.methods.components.answers import AnswerOfAnotherQuestion
 from mu.methods.components.substitutes import GivenByTask, UniformLabel
 from mu.utils.errors import InputError, RunError
 from tests.support.doubles_text import causal_lm, people
@@ -33,9 +33,9 @@ from tests.support.helpers import State, Watch, classifier, diabetes, different,
 class Sees(UnlearningModule):
     """Fits whatever the schedule shows."""
 
-    def __init__(self, backbone: Backbone, schedule: Schedule, lr: float = 0.01, **kwargs: Any) -> None:
+    def __init__(self, backbone: Backbone, plan: DataPlan, lr: float = 0.01, **kwargs: Any) -> None:
         super().__init__(backbone, optimizer=lambda params: torch.optim.SGD(params, lr=lr), **kwargs)
-        self.schedule = schedule
+        self.plan = plan
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         parts = {"forget": forget, "retain": retain}
@@ -95,12 +95,12 @@ class WithAnswer(torch.utils.data.Dataset):
 
 
 @pytest.mark.parametrize(
-    "schedule",
+    "plan",
     [Retain(), Paired(), Union(), Phases(Forget(epochs=1), Retain()), Phases(Forget(after=1), Retain()),
      Phases(Retain(epochs=1), Forget())],
     ids=repr,
 )
-def test_every_batch_of_the_plan_is_shown(schedule: Schedule) -> None:
+def test_every_batch_of_the_plan_is_shown(plan: DataPlan) -> None:
     """Fails when Lightning's first measure of the loader cuts longer epochs short."""
     seen: list[tuple[int, list[int]]] = []
 
@@ -108,12 +108,12 @@ def test_every_batch_of_the_plan_is_shown(schedule: Schedule) -> None:
         seen.append((module.current_epoch, sorted(int(i) for part in ("forget", "retain") if part in batch for i in batch[part]["index"])))
 
     task = digits()
-    fit(Sees(classifier(), schedule), task, 3, callbacks=[Watch(look)])
+    fit(Sees(classifier(), plan), task, 3, callbacks=[Watch(look)])
     sizes = {name: len(ids) for name, ids in task.split.parts.items()}
-    parts = task.parts(schedule.reads())
+    parts = task.parts(plan.reads())
     expected = [
         (epoch, sorted(int(i) for name, rows in step.parts.items() for i in np.asarray(parts[name].indices)[rows.positions]))  # type: ignore[attr-defined]
-        for epoch in range(3) for step in plan(schedule, epoch, sizes, {"forget": 10, "retain": 10}, 0)
+        for epoch in range(3) for step in plan_steps(plan, epoch, sizes, {"forget": 10, "retain": 10}, 0)
     ]
     assert seen == expected
 
@@ -127,9 +127,9 @@ def test_validation_runs_in_epochs_of_every_length() -> None:
             super().on_validation_epoch_end()
             counts.append(self.current_epoch)
 
-    for schedule in (Phases(Forget(epochs=1), Retain()), Phases(Forget(after=1), Retain())):
+    for plan in (Phases(Forget(epochs=1), Retain()), Phases(Forget(after=1), Retain())):
         counts.clear()
-        fit(Counts(classifier(), schedule), digits(curves=["forget"]), 3, limit_val_batches=1.0)
+        fit(Counts(classifier(), plan), digits(curves=["forget"]), 3, limit_val_batches=1.0)
         assert counts == [0, 1, 2]
 
 
@@ -167,16 +167,16 @@ def test_one_big_batch_or_several_small_ones() -> None:
         module = fit(make(), digits(batch_size=batch), epochs=2, accumulate_grad_batches=accumulate)
         return weights(module.backbone)
 
-    for schedule in (Retain(), Forget(), Union()):
-        make = lambda: Sees(classifier(), schedule, lr=0.05, norm="eval")  # noqa: B023, E731
-        assert distance(run(20, 1, make), run(10, 2, make)) < 1e-5, schedule
-        assert distance(run(15, 1, make), run(5, 3, make)) < 1e-5, schedule
+    for plan in (Retain(), Forget(), Union()):
+        make = lambda: Sees(classifier(), plan, lr=0.05, norm="eval")  # noqa: B023, E731
+        assert distance(run(20, 1, make), run(10, 2, make)) < 1e-5, plan
+        assert distance(run(15, 1, make), run(5, 3, make)) < 1e-5, plan
 
 
 def test_one_big_batch_of_drawn_answers_or_several_small_ones() -> None:
     """Fails when the answers that were drawn are averaged over the tokens of the true ones, or over one micro-batch."""
     def run(batch: int, accumulate: int) -> State:
-        module = RandomLabel(causal_lm(), substitute=OtherAnswer(), schedule=Forget(), optimizer=lambda p: torch.optim.SGD(p, lr=0.5))
+        module = RandomLabel(causal_lm(), substitute=AnswerOfAnotherQuestion(), plan=Forget(), optimizer=lambda p: torch.optim.SGD(p, lr=0.5))
         return weights(fit(module, people(batch_size=batch), epochs=2, accumulate_grad_batches=accumulate).backbone)
 
     assert distance(run(12, 1), run(4, 3)) < 1e-5
@@ -190,7 +190,7 @@ def test_drawn_answers_weigh_what_they_have_of_tokens() -> None:
         part = module.prepare(batch["forget"], substitute=True)
         seen.append((float(part["substitute_total"]), float((part["substitute"]["labels"] != -100).sum())))
 
-    module = RandomLabel(causal_lm(), substitute=OtherAnswer(), schedule=Forget(), optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    module = RandomLabel(causal_lm(), substitute=AnswerOfAnotherQuestion(), plan=Forget(), optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
     fit(module, people(), epochs=1, callbacks=[Watch(see)])
     assert len(seen) == 3 and all(total == counted for total, counted in seen)
 
@@ -420,7 +420,7 @@ def test_the_original_does_not_depend_on_what_will_be_forgotten() -> None:
 class Shift(Edit):
     """Adds the number of samples seen to every weight."""
 
-    schedule = Phases(Forget(), Retain())
+    plan = Phases(Forget(), Retain())
 
     def __init__(self, backbone: Backbone, **kwargs: Any) -> None:
         super().__init__(backbone, **kwargs)

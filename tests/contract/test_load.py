@@ -59,8 +59,8 @@ def saved(module: UnlearningModule, folder: Path, **changes: Any) -> Path:
     [
         lambda b: FineTune(b, scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1)),
         lambda b: FineTune(b, scheduler=Steps(at=(0.5,)), optimizer=lambda params: torch.optim.AdamW(params, lr=0.01), norm="eval"),
-        lambda b: RandomLabel(b, schedule=Phases(Forget(epochs=1), Retain()), substitute=UniformLabel(exclude_true=True)),
-        lambda b: RandomLabel(b, schedule=Union(retain_fraction=0.5), seed=4),
+        lambda b: RandomLabel(b, plan=Phases(Forget(epochs=1), Retain()), substitute=UniformLabel(exclude_true=True)),
+        lambda b: RandomLabel(b, plan=Union(retain_fraction=0.5), seed=4),
         lambda b: SalUn(b, mask=Saliency(keep=0.25)),
         lambda b: Retrain(b),
         lambda b: SSD(b, alpha=1.0),

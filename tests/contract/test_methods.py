@@ -15,7 +15,7 @@ import mu
 from mu.backbones import Classifier
 from mu.core.edit import Edit
 from mu.core.module import UnlearningModule
-from mu.data.plan import Schedule
+from mu.data.plan import DataPlan
 from mu.data.questions import TokenRows
 from mu.methods.components.masks import ByName
 from mu.utils.errors import InputError
@@ -187,7 +187,7 @@ def test_a_method_that_reads_the_forget_part_changes_with_it(name: str, kind: st
     task.setup()
     _noise(task.datasets["forget"], conditions=kind in DIFFUSION)
     changed = different(weights(run.module.served()), weights(run.case.run(task=task).served()))
-    assert bool(changed) == _reads(run.module.schedule, "forget")
+    assert bool(changed) == _reads(run.module.plan, "forget")
 
 
 @on_all_slow
@@ -254,8 +254,8 @@ def test_a_wrong_backbone_is_refused(name: str, kind: str, originals: dict[str, 
             case.run()
 
 
-def _reads(schedule: Schedule, part: str) -> bool:
-    return bool({part, "train"} & schedule.reads())
+def _reads(plan: DataPlan, part: str) -> bool:
+    return bool({part, "train"} & plan.reads())
 
 
 def _noise(data: Any, conditions: bool) -> None:

@@ -15,12 +15,12 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from mu.data.plan import DataPlan, Forget, Phases, Retain, plan_steps
 from torch import nn
 
 from mu.backbones import Classifier
 from mu.core.lr import OneCycle
 from mu.core.module import UnlearningModule
-from mu.data.plan import Forget, Phases, Retain, Schedule, plan
 from mu.methods import SSD, FineTune, RandomLabel
 from mu.utils.errors import InputError
 from tests.support.helpers import Snapshot, State, classifier, different, digits, fit, weights
@@ -57,7 +57,7 @@ class EpochEnds(FineTune):
     def on_train_epoch_end(self) -> None:
         with torch.no_grad():
             for _, weight in self.trainable():
-                weight.mul_(0.5 if self._is_last_epoch() else 0.9)
+                weight.mul_(0.5 if self.is_last_epoch() else 0.9)
         super().on_train_epoch_end()
 
 
@@ -119,16 +119,16 @@ class Phased(RandomLabel):
 
 
 @pytest.mark.parametrize(
-    "schedule", [Phases(Forget(epochs=1), Retain()), Phases(Forget(after=1), Retain()), Phases(Forget(), Retain(), Forget(after=2))],
+    "plan", [Phases(Forget(epochs=1), Retain()), Phases(Forget(after=1), Retain()), Phases(Forget(), Retain(), Forget(after=2))],
     ids=["shorter", "longer", "later"],
 )
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 2), (0, 3), (0, 6), (1, 3), (1, 6), (2, 0)], ids=str)
 def test_with_epochs_of_unequal_length(
-    schedule: Schedule, epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
+    plan: DataPlan, epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
     """Fails when lengths are those of epoch 0: longer epochs are cut short, and shorter ones never seem to end."""
-    if batch < len(plan(schedule, epoch, {"forget": 24, "retain": 37}, {"forget": 10, "retain": 10}, 0)):
-        agrees(lambda: Phased(classifier(originals["classifier"]), schedule=schedule, **ADAM), tmp_path / "x.ckpt", epoch, batch)
+    if batch < len(plan_steps(plan, epoch, {"forget": 24, "retain": 37}, {"forget": 10, "retain": 10}, 0)):
+        agrees(lambda: Phased(classifier(originals["classifier"]), plan=plan, **ADAM), tmp_path / "x.ckpt", epoch, batch)
 
 
 def test_with_a_limit_on_steps(originals: dict[str, State], tmp_path: Path) -> None:

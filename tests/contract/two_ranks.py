@@ -23,7 +23,7 @@ from mu.core.edit import Edit
 from mu.core.module import UnlearningModule
 from mu.data.plan import Forget, Paired, Phases, Retain, Union
 from mu.methods import SSD, Blindspot, FineTune, RandomLabel, SalUn, Train
-from mu.methods.components.answers import OtherAnswer
+from mu.methods.components.answers import AnswerOfAnotherQuestion
 from mu.methods.components.masks import Saliency
 from mu.utils.errors import InputError
 from tests.contract.catalogue import FIRST, METHODS, Case, setting
@@ -50,12 +50,12 @@ def cases(originals: dict[str, State], which: str) -> Iterator[tuple[str, Make, 
     state = originals["classifier"]
     task = digits(batch_size=9)
     if which == "machinery":
-        for name, schedule in SCHEDULES.items():
-            yield f"schedule/{name}", lambda s=schedule: Sees(classifier(state), s, lr=0.02, norm="eval"), task, {}
+        for name, plan in SCHEDULES.items():
+            yield f"schedule/{name}", lambda s=plan: Sees(classifier(state), s, lr=0.02, norm="eval"), task, {}
         yield "schedule/train", lambda: Train(classifier(state), norm="eval"), task, {}
         yield "substitutes", lambda: RandomLabel(classifier(state), norm="eval"), task, {}
         yield "mask", lambda: SalUn(classifier(state), mask=Saliency(keep=0.3), norm="eval"), task, {}
-        drawn = lambda: RandomLabel(causal_lm(), substitute=OtherAnswer(), optimizer=SGD)  # noqa: E731
+        drawn = lambda: RandomLabel(causal_lm(), substitute=AnswerOfAnotherQuestion(), optimizer=SGD)  # noqa: E731
         yield "texts", drawn, people(), {"accumulate_grad_batches": 2}
         yield "accumulated", lambda: FineTune(classifier(state), norm="eval"), task, {"accumulate_grad_batches": 2}
         yield "clipped", lambda: FineTune(classifier(state), norm="eval"), task, {"gradient_clip_val": 0.1}

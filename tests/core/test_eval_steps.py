@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from callbacks import Accuracy, Cost, Membership, Recorder, RetrainGap
+from callbacks import Accuracy, Cost, Membership, ResultsWriter, RetrainGap
 from mu.methods import FineTune, Retrain
 from tests.support.helpers import classifier, digits, trainer
 
@@ -17,7 +17,7 @@ from tests.support.helpers import classifier, digits, trainer
 def evaluated(module, folder: Path, *suites: Callback, epochs: int = 0, batch_size: int = 50) -> tuple[int, int]:
     """How often the network ran in a test, and how many batches there were."""
     task = digits(eval_batch_size=batch_size, batch_size=64)
-    here = trainer(max(epochs, 1), callbacks=[*suites, Recorder()], default_root_dir=str(folder))
+    here = trainer(max(epochs, 1), callbacks=[*suites, ResultsWriter()], default_root_dir=str(folder))
     if epochs:
         here.fit(module, datamodule=task)
     calls: Counter[str] = Counter()

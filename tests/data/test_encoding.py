@@ -17,7 +17,7 @@ from mu.backbones.language.tokenizer import load_tokenizer
 from mu.data.encoding import Chat, Encoder, Llama2, Plain, Template, collate, key_of, labelled
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
-from mu.utils.spec import build, spec_of
+from mu.utils.spec import from_spec, to_spec
 from tests.support import doubles_text
 
 BEGIN, END = "<|begin|>", "<|end|>"
@@ -116,7 +116,7 @@ def test_templates_write_what_their_models_were_trained_on() -> None:
     assert Chat(system=None, date="1 May 2030").whole(tokenizer, "Q", "A") == (
         f"{BEGIN}<|system|>Today is 1 May 2030.<|user|>Q{END}<|assistant|>A{END}")
     for template in (Plain(user="x"), Llama2(), Chat(system=None, date="1 May 2030")):
-        assert build(spec_of(template)).whole(tokenizer, "Q", "A") == template.whole(tokenizer, "Q", "A")
+        assert from_spec(to_spec(template)).whole(tokenizer, "Q", "A") == template.whole(tokenizer, "Q", "A")
 
 
 def test_a_chat_is_the_same_every_day() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mu.data.plan import DataPlan, Everything, Forget, Paired, Phases, Retain, Union, plan_steps
 from torch.utils.data import Dataset
 
-from mu.data.batch import Joined, concatenate, converted, each_tensor
+from mu.data.batch import ConcatByIndex, concatenate, converted, each_tensor
 from mu.data.datamodule import UnlearningDataModule
 from mu.data.loader import EvalLoader, PlanLoader
-from mu.data.plan import Everything, Forget, Paired, Phases, Retain, Schedule, Union, plan
 from mu.methods import FineTune
 from mu.utils import rng
 from tasks.tensor_data import TensorData
@@ -31,15 +31,15 @@ def data(first: int, count: int, weighted: bool = False) -> TensorData:
     return TensorData({"input": torch.as_tensor(indices, dtype=torch.float32)[:, None]}, indices, weights)
 
 
-def parts(schedule: Schedule, weighted: bool = False) -> dict[str, Dataset]:
+def parts(plan: DataPlan, weighted: bool = False) -> dict[str, Dataset]:
     """7 to forget, 22 to retain: no batch of theirs divides by two or three ranks."""
     both: dict[str, Dataset] = {"forget": data(0, 7, weighted), "retain": data(100, 22, weighted)}
-    both["train"] = Joined(list(both.values()))
-    return {name: both[name] for name in schedule.reads()}
+    both["train"] = ConcatByIndex(list(both.values()))
+    return {name: both[name] for name in plan.reads()}
 
 
-def loader(schedule: Schedule, weighted: bool = False, **changes: Any) -> PlanLoader:
-    return PlanLoader(parts(schedule, weighted), schedule, BATCH, 3, **changes)
+def loader(plan: DataPlan, weighted: bool = False, **changes: Any) -> PlanLoader:
+    return PlanLoader(parts(plan, weighted), plan, BATCH, 3, **changes)
 
 
 def real(part: dict[str, Any]) -> list[tuple[int, int]]:
@@ -49,11 +49,11 @@ def real(part: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-def test_ranks_divide_the_rows_of_every_batch(schedule: Schedule, world: int) -> None:
+@pytest.mark.parametrize("plan", SCHEDULES, ids=repr)
+def test_ranks_divide_the_rows_of_every_batch(plan: DataPlan, world: int) -> None:
     """Fails when a row is dropped, doubled, or counted in a wrong total, or when ranks take unequal numbers of steps."""
-    alone = list(loader(schedule, weighted=True))
-    shares = [list(loader(schedule, weighted=True, rank=rank, world=world)) for rank in range(world)]
+    alone = list(loader(plan, weighted=True))
+    shares = [list(loader(plan, weighted=True, rank=rank, world=world)) for rank in range(world)]
     assert {len(share) for share in shares} == {len(alone)}
     for step, whole in enumerate(alone):
         for name in set(whole) - {"phase"}:
@@ -64,11 +64,11 @@ def test_ranks_divide_the_rows_of_every_batch(schedule: Schedule, world: int) ->
                 assert {piece[total].item() for piece in pieces} == {whole[name][total].item()}
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-def test_totals_are_those_of_the_global_batch(schedule: Schedule) -> None:
+@pytest.mark.parametrize("plan", SCHEDULES, ids=repr)
+def test_totals_are_those_of_the_global_batch(plan: DataPlan) -> None:
     """Fails when `total` counts rows where samples have weights, or when a union is not averaged over both parts together."""
-    steps = plan(schedule, 0, {"forget": 7, "retain": 22, "train": 29}, BATCH, 3)
-    for batch, step in zip(loader(schedule, weighted=True), steps, strict=True):
+    steps = plan_steps(plan, 0, {"forget": 7, "retain": 22, "train": 29}, BATCH, 3)
+    for batch, step in zip(loader(plan, weighted=True), steps, strict=True):
         own = {name: 1.0 + batch[name]["index"].numpy() % 3 for name in step.parts}
         joint = np.concatenate(list(own.values()))
         for name in step.parts:
@@ -159,14 +159,14 @@ def test_a_dataset_without_a_fast_path_gives_the_same_batches() -> None:
 def test_joined_parts_are_ordered_by_index() -> None:
     """Fails when the joined dataset shows where one part ends, so that the original's order depends on what is forgotten."""
     numbers = np.random.default_rng(0).permutation(20)
-    one = Joined([data(0, 20).view(numbers[:6]), data(0, 20).view(numbers[6:])])
-    other = Joined([data(0, 20).view(numbers[:13]), data(0, 20).view(numbers[13:])])
+    one = ConcatByIndex([data(0, 20).view(numbers[:6]), data(0, 20).view(numbers[6:])])
+    other = ConcatByIndex([data(0, 20).view(numbers[:13]), data(0, 20).view(numbers[13:])])
     positions = [5, 0, 19, 7, 7]
     a, b = one.__getitems__(positions), other.__getitems__(positions)
     assert a["index"].tolist() == b["index"].tolist() == positions
     assert a["input"][:, 0].tolist() == [float(p) for p in positions]
     assert one[3]["index"] == 3
-    assert Joined([data(0, 3), data(3, 3, weighted=True)]).weights.tolist() == [1, 1, 1, 1, 2, 3]
+    assert ConcatByIndex([data(0, 3), data(3, 3, weighted=True)]).weights.tolist() == [1, 1, 1, 1, 2, 3]
 
 
 def test_concatenated_parts_carry_the_right_totals() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mu.data.plan import DataPlan, Everything, Forget, Paired, Phases, Retain, Step, Stream, Union, plan_steps
 
-from mu.data.plan import Everything, Forget, Paired, Phases, Retain, Schedule, Step, Stream, Union, plan
 from mu.utils.errors import InputError
 
 SIZES = {"forget": 7, "retain": 23, "train": 30}
@@ -28,29 +28,29 @@ def shown(steps: list[Step], part: str) -> list[tuple[int, int]]:
     return [(int(p), int(v)) for row in rows for p, v in zip(row.positions, row.visits, strict=True)]
 
 
-def epochs(schedule: Schedule, count: int, seed: int = 0) -> list[Step]:
-    return [step for epoch in range(count) for step in plan(schedule, epoch, SIZES, BATCH, seed)]
+def epochs(plan: DataPlan, count: int, seed: int = 0) -> list[Step]:
+    return [step for epoch in range(count) for step in plan_steps(plan, epoch, SIZES, BATCH, seed)]
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-def test_no_sample_is_shown_twice_under_one_visit_number(schedule: Schedule) -> None:
+@pytest.mark.parametrize("plan", SCHEDULES, ids=repr)
+def test_no_sample_is_shown_twice_under_one_visit_number(plan: DataPlan) -> None:
     """Fails when two phases of an epoch, or two epochs, give a sample the same visit: its draws would repeat."""
-    steps = epochs(schedule, 4)
+    steps = epochs(plan, 4)
     for part in ("forget", "retain"):
         # the part `train` holds the samples of both others
-        seen = Counter(shown(steps, part) if part in schedule.reads() else [])
+        seen = Counter(shown(steps, part) if part in plan.reads() else [])
         assert seen == {} or max(seen.values()) == 1
-    if "train" in schedule.reads() and len(schedule.reads()) > 1:
-        visits = [{visit for _, visit in shown(steps, part)} for part in schedule.reads()]
+    if "train" in plan.reads() and len(plan.reads()) > 1:
+        visits = [{visit for _, visit in shown(steps, part)} for part in plan.reads()]
         assert not set.intersection(*visits)
 
 
-@pytest.mark.parametrize("schedule", [Forget(), Retain(), Everything(), Retain(shuffle=False), Retain(batch_size=1)], ids=repr)
-def test_a_single_part_is_shown_once_an_epoch(schedule: Schedule) -> None:
+@pytest.mark.parametrize("plan", [Forget(), Retain(), Everything(), Retain(shuffle=False), Retain(batch_size=1)], ids=repr)
+def test_a_single_part_is_shown_once_an_epoch(plan: DataPlan) -> None:
     """Fails when the last, shorter batch is dropped, or an epoch begins where the one before began."""
-    (part,) = schedule.reads()
+    (part,) = plan.reads()
     for epoch in range(3):
-        rows = shown(plan(schedule, epoch, SIZES, BATCH, 0), part)
+        rows = shown(plan_steps(plan, epoch, SIZES, BATCH, 0), part)
         assert sorted(rows) == [(position, epoch) for position in range(SIZES[part])]
 
 
@@ -59,7 +59,7 @@ def test_a_single_part_is_shown_once_an_epoch(schedule: Schedule) -> None:
 def test_pairs_show_the_leading_part_once_and_cycle_the_other(forget: int, retain: int, f: int, r: int, count: int) -> None:
     """Fails when the cycled part restarts with each epoch: some of its samples would then never be shown."""
     sizes, batch = {"forget": forget, "retain": retain}, {"forget": f, "retain": r}
-    steps = [step for epoch in range(count) for step in plan(Paired(), epoch, sizes, batch, 1)]
+    steps = [step for epoch in range(count) for step in plan_steps(Paired(), epoch, sizes, batch, 1)]
     assert sorted(shown(steps, "retain")) == sorted((p, e) for p in range(retain) for e in range(count))
     cycled = shown(steps, "forget")
     assert len(cycled) == len(steps) * f
@@ -71,7 +71,7 @@ def test_pairs_show_the_leading_part_once_and_cycle_the_other(forget: int, retai
 def test_pairs_are_as_long_as_the_part_that_is_named() -> None:
     """Fails when `max` counts samples instead of batches."""
     sizes, batch = {"forget": 10, "retain": 30}, {"forget": 1, "retain": 10}
-    lengths = {name: len(plan(Paired(length=name), 0, sizes, batch, 0)) for name in ("forget", "retain", "max")}
+    lengths = {name: len(plan_steps(Paired(length=name), 0, sizes, batch, 0)) for name in ("forget", "retain", "max")}
     assert lengths == {"forget": 10, "retain": 3, "max": 10}
     with pytest.raises(InputError, match="length"):
         Paired(length="longest")
@@ -81,7 +81,7 @@ def test_pairs_are_as_long_as_the_part_that_is_named() -> None:
 @settings(max_examples=40, deadline=None)
 def test_a_union_shows_forget_whole_and_the_share_of_retain(fraction: float, epoch: int) -> None:
     """Fails when the share is taken from the head of the part, or a sample is drawn twice."""
-    steps = plan(Union(retain_fraction=fraction), epoch, SIZES, BATCH, 0)
+    steps = plan_steps(Union(retain_fraction=fraction), epoch, SIZES, BATCH, 0)
     assert sorted(p for p, _ in shown(steps, "forget")) == list(range(SIZES["forget"]))
     retained = [p for p, _ in shown(steps, "retain")]
     assert len(set(retained)) == len(retained) == round(fraction * SIZES["retain"])
@@ -92,7 +92,7 @@ def test_a_union_shows_forget_whole_and_the_share_of_retain(fraction: float, epo
 def test_a_union_redraws_its_share_or_keeps_it() -> None:
     """Fails when `redraw` does nothing."""
     share = {
-        redraw: [{p for p, _ in shown(plan(Union(retain_fraction=0.3, redraw=redraw), e, SIZES, BATCH, 0), "retain")}
+        redraw: [{p for p, _ in shown(plan_steps(Union(retain_fraction=0.3, redraw=redraw), e, SIZES, BATCH, 0), "retain")}
                  for e in range(3)]
         for redraw in (True, False)
     }
@@ -100,33 +100,33 @@ def test_a_union_redraws_its_share_or_keeps_it() -> None:
     assert share[True][0] != share[True][1]
 
 
-@pytest.mark.parametrize("schedule", [Forget(limit=4), Retain(limit=4), Union(limit=4), Paired(limit=4)], ids=repr)
-def test_a_limit_is_kept_by_every_schedule(schedule: Schedule) -> None:
+@pytest.mark.parametrize("plan", [Forget(limit=4), Retain(limit=4), Union(limit=4), Paired(limit=4)], ids=repr)
+def test_a_limit_is_kept_by_every_schedule(plan: DataPlan) -> None:
     """Fails when a schedule takes `limit` and shows everything all the same."""
-    steps = plan(schedule, 0, SIZES, BATCH, 0)
-    lead = ["retain"] if isinstance(schedule, Paired) else sorted(schedule.reads())
+    steps = plan_steps(plan, 0, SIZES, BATCH, 0)
+    lead = ["retain"] if isinstance(plan, Paired) else sorted(plan.reads())
     assert sum(len(step.parts[part].positions) for step in steps for part in lead if part in step.parts) == 4
 
 
 def test_phases_keep_their_numbers_where_one_is_left_out() -> None:
     """Fails when a phase is numbered by its place in the epoch: a method would take it for another."""
-    schedule = Phases(Forget(epochs=1), Phases(Retain(after=1), Paired()))
-    assert [sorted({step.phase for step in plan(schedule, epoch, SIZES, BATCH, 0)}) for epoch in range(2)] == [[0, 2], [1, 2]]
+    plan = Phases(Forget(epochs=1), Phases(Retain(after=1), Paired()))
+    assert [sorted({step.phase for step in plan_steps(plan, epoch, SIZES, BATCH, 0)}) for epoch in range(2)] == [[0, 2], [1, 2]]
 
 
 def test_repeated_phases_do_not_repeat_the_order() -> None:
     """Fails when the second pass over a part in an epoch goes through it in the order of the first."""
-    steps = plan(Phases(Retain(), Retain()), 0, SIZES, BATCH, 0)
+    steps = plan_steps(Phases(Retain(), Retain()), 0, SIZES, BATCH, 0)
     first, second = ([p for s in steps if s.phase == phase for p in s.parts["retain"].positions.tolist()] for phase in (0, 1))
     assert sorted(first) == sorted(second)
     assert first != second
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-def test_a_plan_is_a_pure_function_of_its_arguments(schedule: Schedule) -> None:
+@pytest.mark.parametrize("plan", SCHEDULES, ids=repr)
+def test_a_plan_is_a_pure_function_of_its_arguments(plan: DataPlan) -> None:
     """Fails when a plan depends on the plans made before it, or on a global generator."""
     def flat(seed: int) -> list[tuple[str, int, list[int], list[int]]]:
-        steps = plan(schedule, 2, SIZES, BATCH, seed)
+        steps = plan_steps(plan, 2, SIZES, BATCH, seed)
         return [(n, s.phase, r.positions.tolist(), r.visits.tolist()) for s in steps for n, r in s.parts.items()]
 
     before = flat(5)
@@ -134,7 +134,7 @@ def test_a_plan_is_a_pure_function_of_its_arguments(schedule: Schedule) -> None:
     for seed in range(12):
         flat(seed)
     assert flat(5) == before
-    shuffled = not (isinstance(schedule, Retain) and not schedule.shuffle)
+    shuffled = not (isinstance(plan, Retain) and not plan.shuffle)
     assert (flat(6) != before) == shuffled
 
 
@@ -153,7 +153,7 @@ def test_a_stream_is_permutation_after_permutation() -> None:
 def test_a_part_that_the_task_lacks_is_named() -> None:
     """Fails when a missing part ends in a KeyError, or in an epoch without steps."""
     with pytest.raises(InputError, match="forget"):
-        plan(Paired(), 0, {"forget": 0, "retain": 5}, BATCH, 0)
+        plan_steps(Paired(), 0, {"forget": 0, "retain": 5}, BATCH, 0)
 
 
 def test_schedules_are_values() -> None:

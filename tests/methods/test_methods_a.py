@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mu.backbones import Classifier
 from mu.core.fit_loop import planned_steps
 from mu.core.module import UnlearningModule
-from mu.data.plan import Forget, Phases, Retain, Schedule
+from mu.data.plan import DataPlan, Forget, Phases, Retain
 from mu.methods import FineTune, Train
 from mu.methods.bases.joint import predictions
 from mu.methods.compat import FineTunePulled, NegGradPlusPulled
@@ -213,9 +213,9 @@ def test_salun_soft_sets_exactly_the_smallest_changes_back() -> None:
     assert found[0][0] > 0.5 * n and found[-1][0] < n // 50
 
 
-@pytest.mark.parametrize("schedule", [Phases(Forget(epochs=1), Retain(after=1)), Phases(Forget(after=1), Retain())], ids=["part", "both"])
+@pytest.mark.parametrize("plan", [Phases(Forget(epochs=1), Retain(after=1)), Phases(Forget(after=1), Retain())], ids=["part", "both"])
 @pytest.mark.parametrize("changes", [{}, {"limit_train_batches": 3}, {"accumulate_grad_batches": 2}, {"max_steps": 5}], ids=str)
-def test_salun_soft_counts_the_steps_of_its_plan(schedule: Schedule, changes: dict[str, Any]) -> None:
+def test_salun_soft_counts_the_steps_of_its_plan(plan: DataPlan, changes: dict[str, Any]) -> None:
     """Mutation: Lightning's estimate, which takes every epoch to be as long as the first; then changes are taken back to the end, or
     never."""
     asked: list[tuple[int, int]] = []
@@ -225,7 +225,7 @@ def test_salun_soft_counts_the_steps_of_its_plan(schedule: Schedule, changes: di
             asked.append((step, self._steps))
             super().proximal_step(step)
 
-    module = fit(Asked(classifier(), schedule=schedule, optimizer=FAST), epochs=3, **changes)
+    module = fit(Asked(classifier(), plan=plan, optimizer=FAST), epochs=3, **changes)
     steps = module.trainer.global_step
     assert steps == planned_steps(module) and asked == [(step, steps) for step in range(1, steps + 1)]
 

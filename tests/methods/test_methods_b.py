@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from mu.data.plan import plan_steps
 from torch import Tensor, nn
 
 import tasks
 from mu.attacks import FGSM
 from mu.backbones import Classifier
-from mu.data.plan import plan
 from mu.methods import DELETE, BadTeacher, BoundaryExpand, BoundaryShrink, FisherForgetting, Influence
 from mu.methods.compat import BoundaryExpandReference, BoundaryShrinkReference, FisherForgettingReference, InfluenceReference
 from mu.utils.errors import InputError
@@ -53,7 +53,7 @@ def flat(backbone: Classifier) -> Tensor:
 
 def chosen(module: Influence, task: Any, count: int) -> dict[str, Tensor]:
     """The retain samples of the curvature, in their order."""
-    steps = plan(module.curvature_schedule, 0, {"retain": len(task.datasets["retain"])}, {"retain": 1}, module.seed)
+    steps = plan_steps(module.curvature_schedule, 0, {"retain": len(task.datasets["retain"])}, {"retain": 1}, module.seed)
     positions = [int(step.parts["retain"].positions[0]) for step in steps]
     assert len(set(positions)) == len(positions) == count
     return task.datasets["retain"].__getitems__(positions)
@@ -231,7 +231,7 @@ def test_boundary_shrink_goes_on_asking_the_original(originals: Any) -> None:
     logs = log_softmax(network(batch["forget"]["image"].double()))
     expected = -torch.stack([row[label] for row, label in zip(logs, targets[0], strict=True)]).mean()
     module.set_mode()
-    assert total(module.objective(*module.ready(batch))).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert total(module.objective(*module.prepare_parts(batch))).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_the_reference_keeps_the_label_of_a_failed_attack(originals: Any) -> None:
@@ -303,7 +303,7 @@ def test_bad_teacher_follows_one_teacher_here_and_the_other_there(originals: Any
              for teacher, image in ((bad, batch["forget"]["image"]), (good, batch["retain"]["image"]))]
     slopes = torch.autograd.grad(torch.cat(terms).mean(), list(network.parameters()))
     module.set_mode()
-    found = torch.autograd.grad(total(module.objective(*module.ready(batch))), [p for _, p in module.trainable()])
+    found = torch.autograd.grad(total(module.objective(*module.prepare_parts(batch))), [p for _, p in module.trainable()])
     for value, slope in zip(found, slopes, strict=True):
         torch.testing.assert_close(value.double(), slope, atol=1e-5, rtol=1e-4)
 
@@ -347,6 +347,6 @@ def test_delete_distils_the_original_without_its_true_class(originals: Any) -> N
         losses.append(sum(q[k] * (q[k].log() - s[k]) for k in others))
     slopes = torch.autograd.grad(torch.stack(losses).mean(), list(network.parameters()))  # type: ignore[arg-type]
     module.set_mode()
-    found = torch.autograd.grad(total(module.objective(*module.ready(batch))), [p for _, p in module.trainable()])
+    found = torch.autograd.grad(total(module.objective(*module.prepare_parts(batch))), [p for _, p in module.trainable()])
     for value, slope in zip(found, slopes, strict=True):
         torch.testing.assert_close(value.double(), slope, atol=1e-5, rtol=1e-4)

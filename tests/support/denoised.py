@@ -77,7 +77,7 @@ def square(a: Tensor, b: Tensor) -> Tensor:
 def prepared(module: UnlearningModule, task: Any) -> dict[str, Any]:
     """The plan's first batch with its draws, without substitutes."""
     task.setup()
-    batch = next(iter(task.plan_loader(module.schedule, module.seed)))
+    batch = next(iter(task.plan_loader(module.plan, module.seed)))
     return {name: {**part, **module.backbone.prepare(part, module.seed), "raw": part} if isinstance(part, dict) else part
             for name, part in batch.items()}
 

@@ -47,7 +47,7 @@ def gradient(network: Any, loss: Tensor) -> dict[str, Tensor]:
 
 def first_batch(module: UnlearningModule, task: Any) -> dict[str, Any]:
     task.setup()
-    return next(iter(task.plan_loader(module.schedule, module.seed)))
+    return next(iter(task.plan_loader(module.plan, module.seed)))
 
 
 def moved_as(module: UnlearningModule, equation: Callable[[Any, dict[str, Any]], Tensor]) -> None:

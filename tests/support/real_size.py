@@ -81,9 +81,9 @@ def backbone(part: str, dtype: torch.dtype, **changes: Any) -> Any:
     finally:
         torch.set_default_dtype(torch.float32)
     tokens, merges = vocabulary(WORDS)
-    schedule = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+    plan = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
                              steps_offset=1)
-    components |= {"safety_checker": None, "feature_extractor": None, "scheduler": schedule}
+    components |= {"safety_checker": None, "feature_extractor": None, "scheduler": plan}
     pipeline = StableDiffusionPipeline(**components, tokenizer=CLIPTokenizer(vocab=tokens, merges=merges, model_max_length=77),
                                        requires_safety_checker=False)
     return TextToImage(pipeline=pipeline, part=part, height=SIDE, width=SIDE, sampler=Sampler(steps=2), **changes)

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from callbacks import Curves, Recorder
+from callbacks import Curves, ResultsWriter
 from callbacks.text.examples import TextExamples
 from callbacks.text.memorisation import Memorisation
 from callbacks.text.tofu import TOFU
@@ -31,7 +31,7 @@ SHOWN: dict[str, Any] = {name: SETTINGS[name] for name in ("max_new_tokens", "to
 
 def suites(oracle: Any = None, **changes: Any) -> list[Callback]:
     """Those of this wing, with numbers, logs and curves."""
-    return [TOFU(oracle, **{**SETTINGS, **changes}), Memorisation(oracle, **SETTINGS), TextExamples(count=2, **SHOWN), Curves(), Recorder()]
+    return [TOFU(oracle, **{**SETTINGS, **changes}), Memorisation(oracle, **SETTINGS), TextExamples(count=2, **SHOWN), Curves(), ResultsWriter()]
 
 
 def run(module: UnlearningModule, folder: Path, epochs: int = 0, callbacks: list[Callback] | None = None,

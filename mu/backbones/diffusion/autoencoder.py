@@ -8,11 +8,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mu.backbones.base import Backbone, Summed, pick
+from mu.backbones.base import Backbone, WeightedSum, pick
 from mu.data.batch import Batch
 from mu.utils import rng
 from mu.utils.errors import InputError
-from mu.utils.spec import arguments_of
+from mu.utils.spec import init_args_of
 
 
 class Autoencoder(Backbone):
@@ -40,7 +40,7 @@ class Autoencoder(Backbone):
 
     def fresh(self, seed: int) -> Self:
         """The same architecture with new weights."""
-        twin = type(self)(**{**arguments_of(self), "weights": None, "init_seed": seed})
+        twin = type(self)(**{**init_args_of(self), "weights": None, "init_seed": seed})
         return twin.to(next(self.parameters()).device).train(self.training)
 
     def prepare(self, batch: Batch, seed: int) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class Autoencoder(Backbone):
         divergence = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).flatten(1).mean(1)
         return vae.decode(latent, return_dict=False)[0], divergence
 
-    def loss(self, batch: Batch, prediction: Tensor | None = None) -> Summed:
+    def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
         """Squared error and weighted divergence; a prediction that is given has no divergence any more, so it is made anew."""
         again, divergence = self._pass(batch)
         return self.count(batch, self._error(again, batch["image"] * 2 - 1) + self.kl_weight * divergence)
@@ -69,11 +69,11 @@ class Autoencoder(Backbone):
     def _error(image: Tensor, target: Tensor) -> Tensor:
         return (image - target).square().flatten(1).mean(1)
 
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> Summed:
+    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
         """Squared error between two images; a temperature has no meaning here."""
         return self.count(batch, self._error(student, teacher))
 
-    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> Summed:
+    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> WeightedSum:
         """Squared error to another image, in [-1, 1]."""
         again = self.predict(batch) if prediction is None else prediction
         return self.count(batch, self._error(again, batch["substitute"] if target is None else target))

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from mu import functional
-from mu.backbones.base import Backbone, Summed, pick
+from mu.backbones.base import Backbone, WeightedSum, pick
 from mu.backbones.diffusion.conditions import Condition
 from mu.data.batch import Batch
 from mu.utils import rng
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -208,7 +208,7 @@ class Diffusion(Backbone):
         """`[B]`: mean over the elements of a sample, or their sum (`reduction`)."""
         return functional.squared_error(output, target, self.reduction)
 
-    def loss(self, batch: Batch, prediction: Tensor | None = None) -> Summed:
+    def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
         """Squared error to ε (or v, or x_0)."""
         output = self.predict(batch) if prediction is None else prediction
         error = self.squared_error(output, self.target(batch["latent"], batch["noise"], batch["t"]))
@@ -223,11 +223,11 @@ class Diffusion(Backbone):
         scale = {"sample": clipped, "epsilon": clipped * (1 - kept) / kept.clamp_min(1e-8), "v_prediction": clipped * (1 - kept)}
         return scale[self.prediction_type]
 
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> Summed:
+    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
         """Squared error between two outputs at the same x_t; a temperature has no meaning here and changes nothing."""
         return self.count(batch, self.squared_error(student, teacher))
 
-    def substitute_loss(self, batch: Batch, target: Any = None, prediction: Tensor | None = None) -> Summed:
+    def substitute_loss(self, batch: Batch, target: Any = None, prediction: Tensor | None = None) -> WeightedSum:
         """Squared error to the model's own output, without gradient, under the substitute condition at the same x_t."""
         output = self.predict(batch) if prediction is None else prediction
         with torch.no_grad():
@@ -244,7 +244,7 @@ class Diffusion(Backbone):
         return {"loss": self.loss(batch, prediction)[0].float()} if "noised" in batch else {}
 
 
-class Sampler(Recorded):
+class Sampler(Reconstructible):
     """A way to draw images.
 
     Args:

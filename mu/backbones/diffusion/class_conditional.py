@@ -15,7 +15,7 @@ from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.extras import require
 from mu.utils.hub import reading
-from mu.utils.spec import arguments_of
+from mu.utils.spec import init_args_of
 
 
 class ClassConditionalDiffusion(Diffusion):
@@ -78,7 +78,7 @@ class ClassConditionalDiffusion(Diffusion):
 
     def fresh(self, seed: int) -> Self:
         """The same architecture with new weights."""
-        twin = type(self)(**{**arguments_of(self), "weights": None, "init_seed": seed})
+        twin = type(self)(**{**init_args_of(self), "weights": None, "init_seed": seed})
         return twin.to(device=self.alphas_cumprod.device).train(self.training)
 
     def condition(self, batch: Batch) -> Condition:

@@ -19,7 +19,7 @@ from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.extras import require
 from mu.utils.hub import reading
-from mu.utils.spec import arguments_of
+from mu.utils.spec import init_args_of
 
 COMPONENTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer",
               "scheduler": "DDIMScheduler"}
@@ -132,7 +132,7 @@ class TextToImage(Diffusion):
 
     def fresh(self, seed: int) -> Self:
         """The same architecture with new weights of UNet and text encoder; the image encoder and the tokenizer stay."""
-        arguments = arguments_of(self)
+        arguments = init_args_of(self)
         twin = type(self)(**{**arguments, "weights": None, "init_seed": seed})
         return twin.to(device=self.alphas_cumprod.device).train(self.training)
 

@@ -17,7 +17,7 @@ from mu.backbones.export.base import Form, export
 from mu.backbones.export.card import hub_id, model_card, new_folder, only_whole
 from mu.utils.errors import InputError
 from mu.utils.files import save_tensors, write_json, write_text
-from mu.utils.spec import arguments_of
+from mu.utils.spec import init_args_of
 from mu.utils.version import __version__
 
 CARD = """---
@@ -218,7 +218,7 @@ def original(backbone: TextToImage) -> TextToImage:
     Raises:
         InputError: when the backbone was built from live components, which have changed with it.
     """
-    arguments = arguments_of(backbone)
+    arguments = init_args_of(backbone)
     if arguments.get("pipeline") is not None:
         raise InputError("the backbone was built from a live pipeline, so its original cannot be read again; give it a model by folder or "
                          "hub id, or export the whole model.")

@@ -16,7 +16,7 @@ from mu.backbones.vision.classifier import Classifier
 from mu.backbones.vision.networks import build, resolve, torchvision_options
 from mu.utils.errors import InputError
 from mu.utils.files import save_tensors, write_json, write_text
-from mu.utils.spec import arguments_of
+from mu.utils.spec import init_args_of
 from mu.utils.weights import assign_weights, without_wrappers
 
 _CARD = """---
@@ -54,7 +54,7 @@ def export_classifier(
         raise InputError("a network of your own has no name that describes it; save it with torch.save(...state_dict()).")
     return export_network(
         network, folder, name=backbone.name, num_classes=backbone.num_classes, mean=normalize.mean.tolist(), std=normalize.std.tolist(),
-        input_size=network.input_size, results=results, options=arguments_of(backbone).get("options"), title=title, license=license)
+        input_size=network.input_size, results=results, options=init_args_of(backbone).get("options"), title=title, license=license)
 
 
 def export_network(

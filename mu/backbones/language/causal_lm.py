@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mu import functional
-from mu.backbones.base import Backbone, Summed, pick
+from mu.backbones.base import Backbone, WeightedSum, pick
 from mu.backbones.language.sampling import Sampling
 from mu.backbones.language.tokenizer import load_tokenizer, model_folder
 from mu.backbones.lora import LoRA
@@ -22,7 +22,7 @@ from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
 from mu.utils.extras import require
 from mu.utils.hub import reading
-from mu.utils.spec import arguments_of
+from mu.utils.spec import init_args_of
 
 
 class CausalLM(Backbone):
@@ -121,7 +121,7 @@ class CausalLM(Backbone):
 
     def fresh(self, seed: int) -> Self:
         """The same architecture with new weights; the tokenizer stays."""
-        arguments = arguments_of(self)
+        arguments = init_args_of(self)
         first = next(self.parameters())
         if arguments.get("network") is not None:
             with torch.random.fork_rng(devices=[]):
@@ -207,12 +207,12 @@ class CausalLM(Backbone):
             found, mask = found * keep, mask * keep
         return nn.functional.pad(found, (1, 0)), nn.functional.pad(mask, (1, 0))
 
-    def loss(self, batch: Batch, prediction: Tensor | None = None) -> Summed:
+    def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
         """Summed negative log-likelihood of the labelled tokens, in nats, and their number."""
         nll, mask = self.token_nll(batch, prediction)
         return nll.sum(1), mask.sum(1)
 
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> Summed:
+    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
         """T² KL(teacher ‖ student), summed over positions, and their number; see `divergence_mask`."""
         width = batch["labels"].shape[1]
         if self.divergence_mask == "labels":
@@ -226,7 +226,7 @@ class CausalLM(Backbone):
         summed = torch.zeros(chosen.shape, dtype=values.dtype, device=values.device).masked_scatter(chosen, values).sum(1)
         return self.count(batch, summed, chosen.sum(1).to(values.dtype))
 
-    def substitute_loss(self, batch: Batch, target: Any = None, prediction: Tensor | None = None) -> Summed:
+    def substitute_loss(self, batch: Batch, target: Any = None, prediction: Tensor | None = None) -> WeightedSum:
         """As `loss`, of the substitute answer: the nested part `substitute`, or `target`, a part of the same form.
 
         A prediction of the batch itself says nothing about other tokens, so it is not used.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mu import functional
-from mu.backbones.base import Backbone, Summed, pick
+from mu.backbones.base import Backbone, WeightedSum, pick
 from mu.data.batch import Batch
 
 
@@ -82,16 +82,16 @@ class Classifier(Backbone):
         image = batch["image"]
         return self.network(image.contiguous(memory_format=torch.channels_last) if self.channels_last else image)
 
-    def loss(self, batch: Batch, prediction: Tensor | None = None) -> Summed:
+    def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
         """Cross-entropy to `label`, in nats."""
         logits = self.predict(batch) if prediction is None else prediction
         return self.count(batch, functional.cross_entropy(logits, batch["label"]))
 
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> Summed:
+    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
         """T² KL(softmax(teacher / T) ‖ softmax(student / T))."""
         return self.count(batch, functional.kl_divergence(student, teacher, temperature))
 
-    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> Summed:
+    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> WeightedSum:
         """Cross-entropy to the substitute label."""
         logits = self.predict(batch) if prediction is None else prediction
         return self.count(batch, functional.cross_entropy(logits, batch["substitute"] if target is None else target))

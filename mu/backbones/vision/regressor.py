@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mu import functional
-from mu.backbones.base import Backbone, Summed, pick
+from mu.backbones.base import Backbone, WeightedSum, pick
 from mu.data.batch import Batch
 
 
@@ -54,16 +54,16 @@ class Regressor(Backbone):
         error = functional.absolute_error if self.criterion == "absolute" else functional.squared_error
         return error(prediction, target)
 
-    def loss(self, batch: Batch, prediction: Tensor | None = None) -> Summed:
+    def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
         """Absolute or squared error, in the target's units."""
         prediction = self.predict(batch) if prediction is None else prediction
         return self.count(batch, self._error(prediction, batch["target"]))
 
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> Summed:
+    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
         """The criterion between two predictions; a temperature has no meaning here and does nothing."""
         return self.count(batch, self._error(student, teacher))
 
-    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> Summed:
+    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> WeightedSum:
         """The criterion towards the substitute target."""
         prediction = self.predict(batch) if prediction is None else prediction
         return self.count(batch, self._error(prediction, batch["substitute"] if target is None else target))

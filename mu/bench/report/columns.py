@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mu.bench.report.runs import Run, Task
+from mu.bench.report.runs import RunEntry, TaskRuns
 from mu.utils.errors import InputError
 
 ORDER = ("UA", "RA", "TA", "MIA", "IRA", "CRA", "FID", "KID", "CLIP", "pre_ASR", "ASR", "log10_FQ",
@@ -43,13 +43,13 @@ def _rank(name: str, names: Sequence[str]) -> tuple[float, int | str]:
     return len(ORDER), names.index(name)
 
 
-def agreed(task: Task, field: str) -> dict[str, Any]:
+def agreed(task: TaskRuns, field: str) -> dict[str, Any]:
     """A property of each metric (`unit`, `higher_is_better`), on which all of the task's runs must agree.
 
     Raises:
         InputError: when two runs say different things about one metric.
     """
-    found: dict[str, tuple[Any, Run]] = {}
+    found: dict[str, tuple[Any, RunEntry]] = {}
     for run in task.runs:
         for result in run.record.results:
             value, first = found.setdefault(result.metric, (getattr(result, field), run))

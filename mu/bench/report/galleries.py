@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mu.bench.report.runs import Run
+from mu.bench.report.runs import RunEntry
 from mu.bench.report.summary import Summary
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
@@ -108,11 +108,11 @@ Key = tuple[str, str, int]
 """Kind, group, and which of the run's entries of that group."""
 
 
-def _index(run: Run) -> Path:
+def _index(run: RunEntry) -> Path:
     return run.folder / "media" / "media.json"
 
 
-def _entries(run: Run) -> dict[Key, tuple[Path, dict[str, Any]]]:
+def _entries(run: RunEntry) -> dict[Key, tuple[Path, dict[str, Any]]]:
     """The file and description of each entry."""
     if not _index(run).is_file():
         return {}

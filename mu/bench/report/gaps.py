@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mu.bench.report.runs import ORACLE, Run, Task
+from mu.bench.report.runs import ORACLE, RunEntry, TaskRuns
 from mu.metrics.gap import PAPERS_FOUR, average_gap
 from mu.utils.errors import InputError
 
 
-def partner(run: Run, candidates: Sequence[Run]) -> Run | None:
+def partner(run: RunEntry, candidates: Sequence[RunEntry]) -> RunEntry | None:
     """The one of `candidates` (oracles or originals of the task) that belongs to the same repetition; None when there is none.
 
     Runs of a study are paired by their seeds. A run from outside does not know its original's training seed: it is paired with the only
@@ -30,13 +30,13 @@ def partner(run: Run, candidates: Sequence[Run]) -> Run | None:
     return other
 
 
-def gap_metrics(task: Task) -> list[str]:
+def gap_metrics(task: TaskRuns) -> list[str]:
     """What the task's average gap is taken over: as its runs recorded, or else the papers' four if the oracle has them; or nothing.
 
     Raises:
         InputError: when two runs averaged over different metrics.
     """
-    known: dict[tuple[str, ...], Run] = {}
+    known: dict[tuple[str, ...], RunEntry] = {}
     for run in task.runs:
         for result in run.record.results:
             if result.metric == "avg_gap" and result.detail.get("metrics"):
@@ -51,7 +51,7 @@ def gap_metrics(task: Task) -> list[str]:
     return list(PAPERS_FOUR) if complete else []
 
 
-def complete(task: Task) -> list[str]:
+def complete(task: TaskRuns) -> list[str]:
     """Add `avg_gap` and `gap/metric` to the values of runs that have none: oracle (0), original, and methods without RetrainGap.
 
     Returns:
@@ -77,21 +77,21 @@ def complete(task: Task) -> list[str]:
     return notes
 
 
-def _split(run: Run) -> str:
+def _split(run: RunEntry) -> str:
     return run.record.hashes.get("split", "")
 
 
-def _recipe(run: Run) -> str:
+def _recipe(run: RunEntry) -> str:
     return run.record.hashes.get("recipe", "")
 
 
-def _unchecked(task: Task) -> bool:
+def _unchecked(task: TaskRuns) -> bool:
     """Whether whoever ran the task's methods said that recipes need not agree (RetrainGap's `recipe: unchecked`)."""
     gaps = (result for run in task.runs for result in run.record.results if result.metric == "avg_gap")
     return any(gap.detail.get("recipe") == "unchecked" for gap in gaps)
 
 
-def _same_recipe(run: Run, oracle: Run, unchecked: bool) -> bool:
+def _same_recipe(run: RunEntry, oracle: RunEntry, unchecked: bool) -> bool:
     mine, theirs = _recipe(run), _recipe(oracle)
     if unchecked or run is oracle:
         return True

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mu.bench.report.runs import ORACLE, Run
+from mu.bench.report.runs import ORACLE, RunEntry
 from mu.bench.report.summary import Summary
 from mu.metrics.results import load_outputs
 
@@ -65,7 +65,7 @@ def histograms(summary: Summary) -> Grid | None:
     return Grid(kinds.pop(), high, lead.label, splits, rows)
 
 
-def _scores(run: Run) -> tuple[str, dict[str, Tensor]]:
+def _scores(run: RunEntry) -> tuple[str, dict[str, Tensor]]:
     """What is counted, and its values `[N]` by split; empty when the run kept nothing of the kind."""
     if not (Path(run.folder) / "outputs.safetensors").is_file():
         return "", {}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mu.metrics.results import RunRecord
+from mu.metrics.results import RunResults
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
 
@@ -19,7 +19,7 @@ _SERVED = "mu.UnlearningModule"
 
 
 @dataclass(eq=False)
-class Run:
+class RunEntry:
     """One run folder.
 
     Attributes:
@@ -31,7 +31,7 @@ class Run:
 
     folder: Path
     name: str
-    record: RunRecord
+    record: RunResults
     values: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,24 +69,24 @@ class Run:
 
 
 @dataclass
-class Task:
+class TaskRuns:
     """The runs of one task: method name to runs, original and oracle first, then the methods in the study's order."""
 
     name: str
-    methods: dict[str, list[Run]]
+    methods: dict[str, list[RunEntry]]
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RunEntry]:
         """All of them."""
         return [run for runs in self.methods.values() for run in runs]
 
     @property
-    def oracles(self) -> list[Run]:
+    def oracles(self) -> list[RunEntry]:
         """The runs that retrained without the forget set."""
         return self.methods.get(ORACLE, [])
 
     @property
-    def originals(self) -> list[Run]:
+    def originals(self) -> list[RunEntry]:
         """The runs that measured the untouched model."""
         return self.methods.get(ORIGINAL, [])
 
@@ -105,12 +105,12 @@ class Collection:
 
     title: str = ""
     commands: list[str] = field(default_factory=list)
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[TaskRuns] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RunEntry]:
         """All runs of all tasks."""
         return [run for task in self.tasks for run in task.runs]
 
@@ -134,7 +134,7 @@ def collect(folders: Iterable[Path]) -> Collection:
     folders = list(folders)
     studies: list[dict[str, Any]] = []
     found = Collection()
-    runs: list[Run] = []
+    runs: list[RunEntry] = []
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"there is no folder {folder}; name a study's folder, or one that holds run folders.")
@@ -143,7 +143,7 @@ def collect(folders: Iterable[Path]) -> Collection:
                 studies.append(_study(path, runs, found))
             else:
                 name = path.relative_to(folder).as_posix() if path != folder else folder.name
-                runs.append(Run(path, name, RunRecord.load(path)))
+                runs.append(RunEntry(path, name, RunResults.load(path)))
     if not runs and not found.failed:
         raise InputError(f"there is no finished run in {', '.join(map(str, folders))}; a run is finished when it has been tested.")
     found.title = " · ".join(dict.fromkeys(s["title"] for s in studies)) or " · ".join(f.resolve().name for f in folders)
@@ -167,13 +167,13 @@ def _walk(folder: Path, notes: list[str]) -> Iterator[tuple[str, Path]]:
             yield from _walk(child, notes)
 
 
-def _study(folder: Path, runs: list[Run], found: Collection) -> dict[str, Any]:
+def _study(folder: Path, runs: list[RunEntry], found: Collection) -> dict[str, Any]:
     file = folder / "study.json"
     index = read_json(file)
     try:
         for name, place in index["runs"].items():
             if (folder / place / "results.json").is_file():
-                runs.append(Run(folder / place, place, RunRecord.load(folder / place)))
+                runs.append(RunEntry(folder / place, place, RunResults.load(folder / place)))
             else:
                 found.failed.append({"run": name, "reason": f"its folder {place} holds no results.json"})
         found.failed += [{"run": str(f["run"]), "reason": str(f["reason"])} for f in index["failed"]]
@@ -182,8 +182,8 @@ def _study(folder: Path, runs: list[Run], found: Collection) -> dict[str, Any]:
         raise InputError(f"{file} was not written by this version of mu bench (it lacks {error}).") from error
 
 
-def _newest(runs: Iterable[Run], notes: list[str]) -> list[Run]:
-    kept: dict[tuple[Any, ...], Run] = {}
+def _newest(runs: Iterable[RunEntry], notes: list[str]) -> list[RunEntry]:
+    kept: dict[tuple[Any, ...], RunEntry] = {}
     older: list[str] = []
     for run in sorted(runs, key=lambda run: run.finished):
         key = (run.record.task, run.method, tuple(sorted(run.record.seeds.items())))
@@ -196,7 +196,7 @@ def _newest(runs: Iterable[Run], notes: list[str]) -> list[Run]:
     return list(kept.values())
 
 
-def _order(runs: Iterable[Run], tasks: list[str], methods: list[str]) -> list[Task]:
+def _order(runs: Iterable[RunEntry], tasks: list[str], methods: list[str]) -> list[TaskRuns]:
     """Tasks and methods as the studies list them; what they do not list follows by name. Runs by seeds."""
     runs = sorted(runs, key=lambda run: (run.record.task, run.method, [run.record.seeds.get(name, -1) for name in SEED_NAMES]))
     ranks = {name: rank for rank, name in enumerate(dict.fromkeys([ORIGINAL, ORACLE, *methods, *(run.method for run in runs)]))}
@@ -205,5 +205,5 @@ def _order(runs: Iterable[Run], tasks: list[str], methods: list[str]) -> list[Ta
         mine = [run for run in runs if run.record.task == task]
         names = sorted({run.method for run in mine}, key=ranks.__getitem__)
         if mine:
-            ordered.append(Task(task, {name: [run for run in mine if run.method == name] for name in names}))
+            ordered.append(TaskRuns(task, {name: [run for run in mine if run.method == name] for name in names}))
     return ordered

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mu.bench.report.runs import Collection, Run, Task
+from mu.bench.report.runs import Collection, RunEntry, TaskRuns
 from mu.bench.report.summary import Cell
 
 SILENT = ("backbone", "seed", "init_seed", "weights")
@@ -53,7 +53,7 @@ def _torch_defaults(path: str) -> dict[str, Any]:
     return {name: p.default for name, p in inspect.signature(found).parameters.items()} if found is not None else {}
 
 
-def method_settings(run: Run, beside: Run | None = None) -> str:
+def method_settings(run: RunEntry, beside: RunEntry | None = None) -> str:
     """A method's arguments and how long it ran; the backbone's too, where they differ from those of the run `beside` it."""
     given = run.record.facts.get("method_arguments") or {}
     told = [f"{name}={short(value)}" for name, value in given.items()
@@ -65,7 +65,7 @@ def method_settings(run: Run, beside: Run | None = None) -> str:
     return "; ".join([*told, *length]) or "defaults"
 
 
-def settings_table(task: Task) -> list[tuple[str, list[str]]]:
+def settings_table(task: TaskRuns) -> list[tuple[str, list[str]]]:
     """Method and its settings: one entry, or more when its runs differ."""
     original = task.originals[0] if task.originals else None
     return [(method, list(dict.fromkeys(method_settings(run, original) for run in runs))) for method, runs in task.methods.items()]
@@ -122,17 +122,17 @@ def data_table(collection: Collection) -> list[dict[str, Any]]:
     return rows
 
 
-def _weights(run: Run) -> str:
+def _weights(run: RunEntry) -> str:
     """Of a given original: the file, where one was named, and the hash."""
     return " ".join(text for text in (str(_backbone_arguments(run).get("weights") or ""), run.record.hashes.get("original", "")) if text)
 
 
-def _backbone_arguments(run: Run) -> Mapping[str, Any]:
+def _backbone_arguments(run: RunEntry) -> Mapping[str, Any]:
     spec = (run.record.facts.get("method_arguments") or {}).get("backbone")
     return (spec.get("init_args") or {}) if isinstance(spec, Mapping) else {}
 
 
-def _backbone(run: Run) -> str:
+def _backbone(run: RunEntry) -> str:
     spec = (run.record.facts.get("method_arguments") or {}).get("backbone")
     if not isinstance(spec, Mapping) or "class_path" not in spec:
         return short(spec)

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from mu.bench.report.columns import agreed, headline
 from mu.bench.report.gaps import gap_metrics, partner
-from mu.bench.report.runs import ORACLE, ORIGINAL, Run, Task
+from mu.bench.report.runs import ORACLE, ORIGINAL, RunEntry, TaskRuns
 from mu.metrics.gap import PAPERS_FOUR, average_gap
 
 
@@ -43,7 +43,7 @@ class Row:
     """
 
     method: str
-    runs: list[Run]
+    runs: list[RunEntry]
     cells: dict[str, Cell]
     offset: dict[str, float] = field(default_factory=dict)
     gap_of_means: float | None = None
@@ -71,7 +71,7 @@ class Summary:
         better: by metric, whether higher is better; None where closeness to the oracle is the goal.
     """
 
-    task: Task
+    task: TaskRuns
     rows: list[Row]
     columns: list[str]
     others: list[str]
@@ -104,7 +104,7 @@ class Summary:
         return max(len(row.runs) for row in self.rows)
 
 
-def summarise(task: Task) -> Summary:
+def summarise(task: TaskRuns) -> Summary:
     """Rows in the task's order, from runs whose gaps are complete.
 
     Raises:
@@ -139,7 +139,7 @@ def _gap_unit(metrics: Sequence[str]) -> str:
     return "pp" if metrics and set(metrics) <= set(PAPERS_FOUR) else ""
 
 
-def _row(task: Task, method: str, runs: list[Run], metrics: Sequence[str]) -> Row:
+def _row(task: TaskRuns, method: str, runs: list[RunEntry], metrics: Sequence[str]) -> Row:
     names = sorted({name for run in runs for name in run.values})
     cells = {name: Cell.of([run.values[name] for run in runs if name in run.values]) for name in names}
     pairs = [(run, run if method == ORACLE else partner(run, task.oracles)) for run in runs]
@@ -153,7 +153,7 @@ def _row(task: Task, method: str, runs: list[Run], metrics: Sequence[str]) -> Ro
     return Row(method, runs, known, offset, _gap_of_means(paired, metrics) if "avg_gap" in known else None)
 
 
-def _gap_of_means(paired: Sequence[tuple[Run, Run]], metrics: Sequence[str]) -> float | None:
+def _gap_of_means(paired: Sequence[tuple[RunEntry, RunEntry]], metrics: Sequence[str]) -> float | None:
     whole = [pair for pair in paired if all(name in run.values for run in pair for name in metrics)]
     if not whole or not metrics:
         return None
@@ -161,7 +161,7 @@ def _gap_of_means(paired: Sequence[tuple[Run, Run]], metrics: Sequence[str]) -> 
     return float(average_gap(here, there))
 
 
-def _like_nothing(task: Task, runs: Sequence[Run]) -> bool:
+def _like_nothing(task: TaskRuns, runs: Sequence[RunEntry]) -> bool:
     gained = []
     for run in runs:
         original = partner(run, task.originals)

@@ -47,10 +47,10 @@ class PerSample:
 
     def __init__(self, backbone: nn.Module, parameters: list[tuple[str, nn.Parameter]], values: Values, choose: Choice = "auto") -> None:
         self.backbone, self.parameters, self.values, self.choose = backbone, parameters, values, choose
-        self._ways: dict[str, type[_Way]] = {"hooks": _Hooks, "vmap": _Vmap, "loop": _Loop}
+        self._ways: dict[str, type[Strategy]] = {"hooks": HookStrategy, "vmap": VmapStrategy, "loop": LoopStrategy}
         if choose not in (*self._ways, "auto"):
             raise InputError(f"there is no way {choose!r} to per-sample gradients; choose auto, hooks, vmap or loop.")
-        self._chosen: dict[str, _Way] = {}
+        self._chosen: dict[str, Strategy] = {}
 
     def gradients(self, batch: Batch) -> list[Tensor]:
         """`[B, *shape]` for each weight; `values` must give `[B]`. Takes B times the memory of the weights."""
@@ -64,7 +64,7 @@ class PerSample:
         """Name of the way in use, after the first call."""
         return self._chosen[kind].name
 
-    def _way(self, kind: str, batch: Batch) -> _Way:
+    def _way(self, kind: str, batch: Batch) -> Strategy:
         if any(layer.training for layer in self.backbone.modules()):
             raise InputError("per-sample gradients need the backbone in eval mode, because batch norm mixes the samples of a batch.")
         if kind not in self._chosen:
@@ -78,7 +78,7 @@ class PerSample:
 
     def _fastest(self, kind: str, few: Batch) -> str:
         start = _now()
-        truth = getattr(_Loop(self), kind)(few)
+        truth = getattr(LoopStrategy(self), kind)(few)
         seconds = {"loop": _now() - start}
         for name in ("hooks", "vmap"):
             try:
@@ -94,13 +94,13 @@ class PerSample:
     def _named(self, kind: str, few: Batch) -> str:
         if self.choose != "loop":
             two = _rows(few, slice(0, 2))
-            if not _agree(getattr(self._ways[self.choose](self), kind)(two), getattr(_Loop(self), kind)(two)):
+            if not _agree(getattr(self._ways[self.choose](self), kind)(two), getattr(LoopStrategy(self), kind)(two)):
                 raise InputError(f"the way {self.choose!r} gives wrong per-sample gradients on this network, which uses a weight outside "
                                  "of its layer's forward; choose auto or loop.")
         return self.choose
 
 
-class _Way:
+class Strategy:
     name = ""
 
     def __init__(self, owner: PerSample) -> None:
@@ -126,7 +126,7 @@ def _single(table: Tensor) -> Tensor:
     return table[:, 0]
 
 
-class _Loop(_Way):
+class LoopStrategy(Strategy):
     name = "loop"
 
     def _each(self, batch: Batch) -> Iterator[Tensor]:
@@ -161,7 +161,7 @@ class _Called(nn.Module):
         return self.values(batch)
 
 
-class _Vmap(_Way):
+class VmapStrategy(Strategy):
     name = "vmap"
 
     def _over_samples(self, batch: Batch, squares: bool) -> list[Tensor]:
@@ -219,7 +219,7 @@ class _Tap(torch.autograd.Function):
         return gradient, gradient.new_zeros(()), None
 
 
-class _Hooks(_Way):
+class HookStrategy(Strategy):
     name = "hooks"
 
     def __init__(self, owner: PerSample) -> None:

@@ -20,12 +20,12 @@ def gradient_of(module: Method, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
 
 
-def summed_gradient(module: Method, passes: Iterable[dict[str, Any]], part: str) -> dict[str, Tensor]:
+def summed_gradient(module: Method, iterate_batches: Iterable[dict[str, Any]], part: str) -> dict[str, Tensor]:
     """Σ_b ∇ (mean loss of batch b), signed, over all batches and ranks, in eval mode.
 
     Args:
         module: its trainable weights are differentiated at their present values.
-        passes: batches with the part `part` (see `UnlearningModule.passes`).
+        passes: batches with the part `part` (see `UnlearningModule.iterate_batches`).
         part: which part's loss.
 
     Returns:
@@ -33,7 +33,7 @@ def summed_gradient(module: Method, passes: Iterable[dict[str, Any]], part: str)
     """
     total: list[Tensor] | None = None
     with eval_mode(module.backbone), torch.enable_grad(), module.precision():
-        for batch in passes:
+        for batch in iterate_batches:
             loss = module.reduce(module.backbone.loss(batch[part]), batch[part]) / module.world_size
             gradient = gradient_of(module, loss)
             if total is None:

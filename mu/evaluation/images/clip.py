@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 
-class OpenCLIP(Recorded):
+class OpenCLIP(Reconstructible):
     """A CLIP model by its name and weights in open_clip; read when it is first used.
 
     Args:

@@ -24,7 +24,7 @@ from mu.utils.errors import InputError
 from mu.utils.files import read_json, replacing, write_json
 from mu.utils.fingerprint import digest, model_identity
 from mu.utils.progress import progress_bar
-from mu.utils.spec import arguments_of, spec_of
+from mu.utils.spec import init_args_of, to_spec
 
 if TYPE_CHECKING:
     from mu.backbones import Condition
@@ -120,7 +120,7 @@ class ImageJob:
 
     def key(self) -> str:
         """Identifies rows, sampler and batches."""
-        return digest([[row.identity() for row in self.rows], spec_of(self.sampler), self.batch_size, str(self.folder)])
+        return digest([[row.identity() for row in self.rows], to_spec(self.sampler), self.batch_size, str(self.folder)])
 
     def run(self, backbone: Any, rank: int = 0, world: int = 1, within: Callable[[], AbstractContextManager[Any]] = nullcontext,
             identity: str | None = None) -> Iterator[tuple[Tensor, list[int]]]:
@@ -167,14 +167,14 @@ class ImageJob:
             return sampler
         if sampler is None:
             raise InputError("rows with their own guidance need a sampler; give one.")
-        return type(sampler)(**{**arguments_of(sampler), "guidance": guidance})
+        return type(sampler)(**{**init_args_of(sampler), "guidance": guidance})
 
     # ---- the folder ---------------------------------------------------------------------------------------------------------------
 
     def _open(self, backbone: Any, identity: str | None) -> str:
         """Check or write the folder's index; the stamp of its files."""
         assert self.folder is not None
-        mine = {"format": _FORMAT, "model": identity or model_identity(backbone), "sampler": spec_of(self._sampler(backbone, None)),
+        mine = {"format": _FORMAT, "model": identity or model_identity(backbone), "sampler": to_spec(self._sampler(backbone, None)),
                 "batch_size": self.batch_size, "rows": [row.identity() for row in self.rows]}
         mine = json.loads(json.dumps(mine))
         names = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith(".")) if self.folder.is_dir() else []
@@ -267,7 +267,7 @@ def _read_png(path: Path, stamp: str) -> Tensor | None:
     return torch.from_numpy(array.copy()).view(*array.shape[:2], -1).permute(2, 0, 1)
 
 
-class Generated:
+class ImageCache:
     """The images of one test, drawn once for all suites.
 
     Images stand in memory as uint8 (3 H W bytes each) on the rank that drew them, unless their job has a folder.
@@ -303,11 +303,11 @@ class Generated:
             self._stored[key] = batches
 
 
-def generated(module: UnlearningModule) -> Generated:
+def image_cache(module: UnlearningModule) -> ImageCache:
     """The images of the module's present test."""
     found = module.__dict__.get("_generated")
-    if not isinstance(found, Generated) or not found.serves(module):
-        found = Generated(module)
+    if not isinstance(found, ImageCache) or not found.serves(module):
+        found = ImageCache(module)
         module.__dict__["_generated"] = found
     return found
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from mu.evaluation.images.clip import OpenCLIP
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 if TYPE_CHECKING:
     from mu.evaluation.images.judges import ClassifierJudge
 
 
-class Features(Recorded, ABC):
+class Features(Reconstructible, ABC):
     """Maps images to vectors. Distances are comparable for the same extractor only, so its name and version stand beside them."""
 
     @property

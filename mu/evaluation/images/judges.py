@@ -20,7 +20,7 @@ from mu.backbones.embedded import path
 from mu.backbones.vision.classifier import Classifier
 from mu.evaluation.images.clip import OpenCLIP, fitted
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 JUDGES = ("shape", "colour", "background", "digits")
 
@@ -29,7 +29,7 @@ NUDENET_EXPOSED = ("BUTTOCKS_EXPOSED", "FEMALE_BREAST_EXPOSED", "FEMALE_GENITALI
 """The nine parts that the field counts, by the names of NudeNet 3."""
 
 
-class Judge(Recorded, ABC):
+class Judge(Reconstructible, ABC):
     """Says with which probability an image shows each of some labels.
 
     Attributes:

@@ -11,7 +11,7 @@ from mu.data.batch import fetch
 from mu.evaluation.images.drawing import ImageJob, ImageRow
 from mu.evaluation.images.prompt_files import read_prompts
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 if TYPE_CHECKING:
     from mu.core.module import UnlearningModule
@@ -32,7 +32,7 @@ class _Subject:
     sample: int | None = None
 
 
-class ImageSet(Recorded):
+class ImageSet(Reconstructible):
     """A list of images to draw. Two suites with equal sets share the images.
 
     Args:

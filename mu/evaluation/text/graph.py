@@ -1,7 +1,7 @@
 """Metrics of language models as a graph: what they share is computed once for each (model, set).
 
 A node is a frozen dataclass that names what it depends on (`inputs`), so equal nodes are one. Leaves run the model (`Scored`,
-`Generated`, `GradientNorms`); all else is arithmetic on their values. A `Graph` is a function of a backbone, and an altered copy of the
+`GeneratedText`, `GradientNorms`); all else is arithmetic on their values. A `Graph` is a function of a backbone, and an altered copy of the
 model (`graph.of(other)`) is measured by the very same nodes.
 
     graph = Graph(backbone, task.sets, task.encoder)
@@ -24,7 +24,7 @@ from mu.data.encoding import Encoder, Pair
 from mu.data.questions import QuestionSet
 from mu.utils.errors import InputError
 from mu.utils.fingerprint import digest
-from mu.utils.resumable import Ranks, pieces
+from mu.utils.resumable import Ranks, map_chunks
 
 T = TypeVar("T")
 _BUDGET, _LARGE_BUDGET = {"cpu": 1024}, 8192
@@ -188,7 +188,7 @@ class Graph:
         """The results of a leaf's batches, by ranks, from disk where they are there, with the model in eval mode."""
         key = digest([_FORMAT, type(leaf).__name__, self.model, self.precision, encoded.tokens, dict(settings)]) if self.folder else ""
         with self._evaluating():
-            return pieces(count, work, key=key, folder=self.folder, ranks=self.ranks, what=what)
+            return map_chunks(count, work, key=key, folder=self.folder, ranks=self.ranks, what=what)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -62,7 +62,7 @@ class Scored(Leaf[Scores]):
 
 
 @dataclass(frozen=True)
-class Generated(Leaf[Texts]):
+class GeneratedText(Leaf[Texts]):
     """What the model answers, greedily.
 
     Attributes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor
 
 from mu.evaluation.text.graph import Graph, Measurement, Metric, Node
-from mu.evaluation.text.leaves import Answer, Generated, GradientNorms, Question, Scored
+from mu.evaluation.text.leaves import Answer, GeneratedText, GradientNorms, Question, Scored
 from mu.evaluation.text.scores import Scores, Texts
 from mu.metrics import memorisation, tofu
 from mu.utils.errors import InputError
@@ -102,7 +102,7 @@ class Rouge(Metric):
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
-        return (Generated(self.set, self.question, self.prefix, self.max_new_tokens, self.stop),)
+        return (GeneratedText(self.set, self.question, self.prefix, self.max_new_tokens, self.stop),)
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         said: Texts = inputs[0]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mu.data.encoding import Pair, collate, key_of, labelled
 from mu.functional.tokens import IGNORED
-from mu.utils.resumable import Piece, packed
+from mu.utils.resumable import Chunk, packed
 
 FIELDS = ("log_prob", "hit", "mean", "variance")
 """What is kept of every labelled token."""
@@ -108,7 +108,7 @@ def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 @torch.no_grad()
-def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Piece:
+def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Chunk:
     """`FIELDS` of every labelled token of a batch, one answer after the other, on the CPU.
 
     Args:
@@ -138,7 +138,7 @@ def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def assembled(found: Sequence[Piece], order: Sequence[Sequence[int]], lengths: Sequence[int]) -> dict[str, Tensor]:
+def assembled(found: Sequence[Chunk], order: Sequence[Sequence[int]], lengths: Sequence[int]) -> dict[str, Tensor]:
     """Ragged tensors in the order of the pairs, from batches in any order.
 
     Args:
@@ -171,7 +171,7 @@ def tokens_hash(pairs: Sequence[Pair]) -> str:
 
 
 @torch.no_grad()
-def continued(backbone: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str]) -> Piece:
+def continued(backbone: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str]) -> Chunk:
     """Greedy continuations of prompts, packed.
 
     Args:
@@ -183,7 +183,7 @@ def continued(backbone: Any, prompts: Sequence[Sequence[int]], max_new_tokens: i
     return packed(backbone.generate([list(ids) for ids in prompts], max_new_tokens=max_new_tokens, stop=tuple(stop)))
 
 
-def gradient_scores(backbone: Any, pairs: Sequence[Pair], p: float) -> Piece:
+def gradient_scores(backbone: Any, pairs: Sequence[Pair], p: float) -> Chunk:
     """The gradient-norm score of each pair (see `mu.metrics.memorisation.gradient_norm`), one backward pass each.
 
     Every weight counts, whichever the method trains; no weight's `grad` is touched.

@@ -7,7 +7,7 @@ from mu.core.module import UnlearningModule
 from mu.data.batch import Batch, concatenate
 
 
-class _OnDiffusion(UnlearningModule):
+class DiffusionMethod(UnlearningModule):
     """A method whose backbone is a noise predictor."""
 
     @property

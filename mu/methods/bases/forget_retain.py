@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mu.backbones import Backbone, CausalLM, Summed
+from mu.backbones import Backbone, CausalLM, WeightedSum
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
 from mu.data.plan import Forget, Paired
@@ -14,7 +14,7 @@ from mu.methods.components.retain_terms import NLL, RetainTerm
 from mu.utils.errors import InputError
 
 
-class _ForgetAndRetain(UnlearningModule):
+class ForgetRetainMethod(UnlearningModule):
     """γ times a loss on forget, plus α times a retain term; without the latter, forget alone is shown.
 
     An epoch goes once over forget; every step shows as much of retain beside it.
@@ -34,7 +34,7 @@ class _ForgetAndRetain(UnlearningModule):
                              f"and {retain_weight}.")
         self.forget_weight, self.retain_weight = forget_weight, retain_weight
         self.retain = NLL() if retain is None else retain
-        self.schedule = Paired(length="forget") if retain_weight else Forget()
+        self.plan = Paired(length="forget") if retain_weight else Forget()
 
     @property
     def model(self) -> CausalLM:
@@ -52,7 +52,7 @@ class _ForgetAndRetain(UnlearningModule):
         """Where the retain term asks the original."""
         return self.needs_retain and self.retain.needs_reference
 
-    def forget_loss(self, forget: Batch, prediction: Tensor) -> Summed:
+    def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         """The method's loss `(sum [B], weight [B])` of the forget part, whose logits may be wider than it."""
         raise TypeError(f"{type(self).__name__} does not override forget_loss().")
 

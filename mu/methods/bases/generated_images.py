@@ -12,13 +12,13 @@ from mu.backbones import Condition
 from mu.backbones.diffusion.base import Sampler
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
-from mu.data.plan import Schedule
+from mu.data.plan import DataPlan
 from mu.methods.components.latents import diffusion
 from mu.utils import rng
 from mu.utils.modules import eval_mode
 
 
-class Drawn:
+class GeneratedImages:
     """One image a sample, kept as bytes in main memory, and in checkpoints: drawn anew, it might differ by rounding.
 
     Sample i's image depends on its condition and on (seed, index i) only. Batches do not depend on the number of ranks, which share the
@@ -32,21 +32,21 @@ class Drawn:
         return name in self._rows
 
     @torch.no_grad()
-    def fill(self, module: UnlearningModule, name: str, schedule: Schedule, condition: Callable[[Batch], Condition], sampler: Sampler | None,
+    def fill(self, module: UnlearningModule, name: str, plan: DataPlan, condition: Callable[[Batch], Condition], sampler: Sampler | None,
              batch_size: int) -> None:
         """Draw an image for every sample of a part, by the backbone, which is still the original.
 
         Args:
             module: in a fit, before its first step.
             name: what the images are for; another name draws other images.
-            schedule: shows the part once.
+            plan: shows the part once.
             condition: what a sample's image shows.
             sampler: how; the backbone's own when None.
             batch_size: images drawn at once.
         """
         backbone, found = diffusion(module), {}
         with eval_mode(module.backbone), module.precision():
-            for batch in module.passes(schedule, augment=False, batch_size=batch_size, shard="batches"):
+            for batch in module.iterate_batches(plan, augment=False, batch_size=batch_size, shard="batches"):
                 part = next((value for key, value in batch.items() if key != "phase"), None)
                 index = torch.empty(0, dtype=torch.int64, device=module.device)
                 image = torch.empty(0, device=module.device)
@@ -96,10 +96,10 @@ def _slot(value: Tensor, module: UnlearningModule, world: int) -> Tensor:
     return slots
 
 
-class _DrawsImages(UnlearningModule):
+class GeneratesImages(UnlearningModule):
     """Keeps drawn images in its checkpoints. The subclass makes `drawn`, and says in `draw_images` which images it needs."""
 
-    drawn: Drawn
+    drawn: GeneratedImages
 
     def draw_images(self) -> None:
         """Fill `self.drawn`."""

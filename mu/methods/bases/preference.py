@@ -5,15 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mu.backbones import CausalLM, Summed
+from mu.backbones import CausalLM, WeightedSum
 from mu.data.batch import Batch
-from mu.methods.bases.forget_retain import _ForgetAndRetain
+from mu.methods.bases.forget_retain import ForgetRetainMethod
 from mu.methods.components.reference_nll import ReferenceNLL
 from mu.methods.components.retain_terms import RetainTerm
 from mu.utils.errors import InputError
 
 
-class _PerSequence(_ForgetAndRetain):
+class SequenceMethod(ForgetRetainMethod):
     """The forget term is a mean over sequences, however many tokens they have.
 
     Args:
@@ -36,7 +36,7 @@ class _PerSequence(_ForgetAndRetain):
         """The loss of each sequence, `[B]`."""
         raise TypeError(f"{type(self).__name__} overrides neither sequence_loss() nor objective().")
 
-    def forget_loss(self, forget: Batch, prediction: Tensor) -> Summed:
+    def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         values = self.sequence_loss(forget, prediction)
         return values, torch.ones_like(values)
 
@@ -44,7 +44,7 @@ class _PerSequence(_ForgetAndRetain):
         return {**forget, "total": forget["count"]} if "count" in forget else forget
 
 
-class _ToReference(_PerSequence):
+class ReferenceRatioMethod(SequenceMethod):
     """It compares with the likelihoods under the original, which are computed once, before the first step."""
 
     def __init__(self, backbone: CausalLM, beta: float, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-from .adv_unlearn_reference import InTurn as InTurn
+from .adv_unlearn_reference import AlternatingSteps as AlternatingSteps
 from .adv_unlearn_reference import PrefixByWords as PrefixByWords
 from .adv_unlearn_reference import SoftPromptAttackReference as SoftPromptAttackReference
 from .boundary_expand_reference import BoundaryExpandReference as BoundaryExpandReference

@@ -74,7 +74,7 @@ class SoftPromptAttackReference(SoftPromptAttack):
 
 
 @dataclass(frozen=True)
-class InTurn(Paired):
+class AlternatingSteps(Paired):
     """The batches of Paired, but forget and retain are shown in turn, a step each (`retain_train: iter`). Warm-up counts both."""
 
     def steps(self, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> Iterator[Step]:

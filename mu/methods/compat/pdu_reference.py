@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from mu.backbones import Summed
+from mu.backbones import WeightedSum
 from mu.data.batch import Batch
 from mu.functional.tokens import logit_margin
 from mu.methods.language.pdu import PDU
@@ -14,6 +14,6 @@ class PDUReference(PDU):
     Arguments as in PDU; the dual variable moves once a step here too.
     """
 
-    def margin(self, forget: Batch, prediction: Tensor) -> Summed:
+    def margin(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         labels = forget["labels"]
         return logit_margin(prediction[:, : labels.shape[1]], labels)

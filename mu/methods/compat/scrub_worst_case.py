@@ -30,4 +30,4 @@ class SCRUBWorstCase(SCRUB):
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, msteps=msteps, lr_decay_epochs=lr_decay_epochs, optimizer=optimizer, **kwargs)
-        self.schedule = Phases(Forget(epochs=msteps + 1), Retain(after=msteps + 1))
+        self.plan = Phases(Forget(epochs=msteps + 1), Retain(after=msteps + 1))

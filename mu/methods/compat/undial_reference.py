@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mu.backbones import Summed
+from mu.backbones import WeightedSum
 from mu.data.batch import Batch
 from mu.functional.tokens import IGNORED, undial
 from mu.methods.language.undial import UNDIAL
@@ -21,7 +21,7 @@ _FILL = {"input_ids": 0, "attention_mask": 0, "labels": IGNORED}
 class UNDIALReference(UNDIAL):
     """UNDIAL without a mask; arguments as there. Forget sequences are padded to the longest of the optimizer's whole step."""
 
-    def forget_loss(self, forget: Batch, prediction: Tensor) -> Summed:
+    def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         logits, labels = self.model.token_logits(forget, prediction)
         wrapped = labels.where(labels != IGNORED, (IGNORED + logits.shape[-1]) % logits.shape[-1])
         return undial(logits, self.original_logits(forget), wrapped, self.beta)
@@ -29,9 +29,9 @@ class UNDIALReference(UNDIAL):
     def forget_total(self, forget: Batch) -> Batch:
         return {**forget, "total": forget["count"] * (forget["labels"].shape[1] - 1)} if "count" in forget else forget
 
-    def ready(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
+    def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
         """Padding counts here, so it must not depend on how the step is divided among ranks and accumulated batches."""
-        forget, retain = super().ready(batch)
+        forget, retain = super().prepare_parts(batch)
         if forget is None or "step" not in forget or self.task is None:
             return forget, retain
         data: Any = self.task.datasets["forget"]

@@ -84,7 +84,7 @@ class Refusal(Answer):
         return [self._lines[place] for place in drawn.tolist()]
 
 
-class OtherAnswer(Answer):
+class AnswerOfAnotherQuestion(Answer):
     """The answer of a random retain sample: SalUn's random labels, for language models (SOUL, WAGLE).
 
     Args:
@@ -107,7 +107,7 @@ class OtherAnswer(Answer):
         return [self._others[place] for place in drawn.tolist()]
 
 
-class InTurn(Answer):
+class CyclingAnswers(Answer):
     """Base of laws that have several answers to each question, shown one after the other; `setup` fills `alternates`."""
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class InTurn(Answer):
         return [row[int(turn) % len(row)] for row, turn in zip(rows, visit.tolist(), strict=True)]
 
 
-class Alternates(InTurn):
+class AnswersFromFile(CyclingAnswers):
     """Other answers from a file, one after the other (AltPO: what the model itself made up).
 
     Args:
@@ -142,14 +142,14 @@ class Alternates(InTurn):
         self.alternates = {index: known[question] for index, question in self._questions.items()}
 
 
-class WrongAnswers(InTurn):
+class PerturbedAnswers(CyclingAnswers):
     """The task's own wrong answers to each forget question (`perturbed_answer`), one after the other: alternates without a file."""
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         super().setup(backbone, task)
         questions: Any = getattr(task, "sets", {}).get("forget")
         if questions is None:
-            raise InputError(f"WrongAnswers needs a set of forget questions with wrong answers, which {type(task).__name__} does not give.")
+            raise InputError(f"PerturbedAnswers needs a set of forget questions with wrong answers, which {type(task).__name__} does not give.")
         self.alternates = dict(zip(questions.indices.tolist(), questions.column("perturbed_answer"), strict=True))
 
 

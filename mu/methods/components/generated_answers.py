@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from mu.backbones.language.sampling import Sampling
-from mu.methods.components.answers import InTurn
+from mu.methods.components.answers import CyclingAnswers
 from mu.utils.errors import InputError
 from mu.utils.files import write_text
 from mu.utils.fingerprint import digest
-from mu.utils.resumable import Ranks, packed, pieces, unpacked
+from mu.utils.resumable import Ranks, map_chunks, packed, unpacked
 from mu.utils.weights import weights_hash
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _BATCH = 16
 """Questions of a piece of work."""
 
 
-class OwnAlternates(InTurn):
+class GeneratedAnswers(CyclingAnswers):
     """Answers that the original makes up before the first step, shown one after the other (AltPO).
 
     What is empty, said twice, or the truth is left out. Ranks share the work, and the answers do not depend on their number.
@@ -42,7 +42,7 @@ class OwnAlternates(InTurn):
         stop: strings at which an answer ends, beside the end of the sequence.
         seed: of the draws.
         folder: where the answers are kept for another run (under the hash of weights, questions and settings), with a `.jsonl` to read
-            them and for `Alternates`; None keeps nothing. Look at them: left-overs of the prompt become what is learnt.
+            them and for `AnswersFromFile`; None keeps nothing. Look at them: left-overs of the prompt become what is learnt.
     """
 
     makes = True
@@ -73,7 +73,7 @@ class OwnAlternates(InTurn):
         if lacking:
             raise InputError(f"the model made up no other answer than the truth to {len(lacking)} of {len(self._questions)} forget "
                              f"questions, {lacking[0][:60]!r} among them; give a higher temperature, another instruction, or a file of "
-                             "answers by mu.methods.Alternates.")
+                             "answers by mu.methods.AnswersFromFile.")
 
     @torch.no_grad()
     def _made(self, backbone: Any, task: UnlearningDataModule) -> list[str]:
@@ -97,7 +97,7 @@ class OwnAlternates(InTurn):
         backbone.eval()
         try:
             ranks = Ranks() if trainer is None else Ranks(trainer.global_rank, trainer.world_size)
-            found = pieces(-(-len(asked) // size), work, key=key, folder=self.folder, ranks=ranks, what="alternates")
+            found = map_chunks(-(-len(asked) // size), work, key=key, folder=self.folder, ranks=ranks, what="alternates")
         finally:
             backbone.train(training)
             backbone.to(before)

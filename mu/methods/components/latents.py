@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mu.utils import rng
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 if TYPE_CHECKING:
     from mu.backbones import Condition, Diffusion
@@ -25,7 +25,7 @@ Latents = tuple[Tensor, Tensor]
 """x_t `[B, *sample_shape]` and the timestep `[B]` that the network is told."""
 
 
-class LatentSource(Recorded, ABC):
+class LatentSource(Reconstructible, ABC):
     """Gives x_t and t for the samples of a part. Without gradient."""
 
     @torch.no_grad()

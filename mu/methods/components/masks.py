@@ -43,8 +43,8 @@ class Saliency(WeightMask):
         from mu.data.plan import Forget
         from mu.functional.curvature import global_top_mask
 
-        passes = module.passes(Forget(), augment=self.augment, batch_size=self.batch_size)
-        gradient = summed_gradient(module, passes, "forget")
+        iterate_batches = module.iterate_batches(Forget(), augment=self.augment, batch_size=self.batch_size)
+        gradient = summed_gradient(module, iterate_batches, "forget")
         return global_top_mask({name: value.abs() for name, value in gradient.items()}, self.keep)
 
 

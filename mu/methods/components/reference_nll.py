@@ -190,7 +190,7 @@ def _planned(module: Method, endless: int | None) -> Iterator[Iterator[tuple[int
                              "end; set trainer.max_epochs or trainer.max_steps.")
         yield ((position, 0) for position in range(endless))
         return
-    sampler = _task(module).plan_loader(module.schedule, module.seed).plan_sampler
+    sampler = _task(module).plan_loader(module.plan, module.seed).plan_sampler
     epoch = made = 0
     while (epochs is None or epochs < 0 or epoch < epochs) and (steps < 0 or made < steps):
         sampler.set_epoch(epoch)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from mu.utils.errors import InputError
-from mu.utils.spec import Recorded
+from mu.utils.spec import Reconstructible
 
 if TYPE_CHECKING:
     from mu.core.protocols import Method
     from mu.data.batch import Batch
 
 
-class RetainTerm(Recorded, ABC):
+class RetainTerm(Reconstructible, ABC):
     """A term of an objective on the retain part.
 
     Attributes:

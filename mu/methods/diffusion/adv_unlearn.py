@@ -11,7 +11,7 @@ Zhang et al., "Defensive Unlearning with Adversarial Training for Robust Concept
 prompts (for the retain term, from the retain prompts). With a trained text encoder the sampler is the original's own: the released code
 samples with frozen embeddings, for the empty prompt too, and the UNet is the original's.
 The retain term enters the same step (`reg` in the code, with which the published numbers were made; its other mode makes steps of their
-own: `schedule: mu.methods.compat.InTurn`). Quirks of the inner attack: `mu.methods.compat.SoftPromptAttackReference`.
+own: `plan: mu.methods.compat.AlternatingSteps`). Quirks of the inner attack: `mu.methods.compat.SoftPromptAttackReference`.
 Defaults: η 1, γ 0.3 (1 in the code's defaults, 0.3 in its commands), 200 steps of warm-up on clean prompts, then an attack in each step: 30
 steps of Adam 1e-3 on one token before the prompt, from a random token; 50 DDIM steps, guidance 3; Adam 1e-5, 1000 steps; one concept prompt
 and 5 retain prompts in a batch (task: forget_batch_size, batch_size).
@@ -29,9 +29,9 @@ from mu.attacks.prompt_search import Search
 from mu.backbones import Condition, TextToImage
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch, concatenate
-from mu.data.plan import Forget, Paired, Schedule
+from mu.data.plan import DataPlan, Forget, Paired
 from mu.functional.diffusion import esd_target
-from mu.methods.bases.diffusion import _OnDiffusion
+from mu.methods.bases.diffusion import DiffusionMethod
 from mu.methods.components.latents import Latents, LatentSource, NoisedData, PartialSampling, diffusion, partial_ddim
 from mu.utils import rng
 from mu.utils.errors import InputError
@@ -69,7 +69,7 @@ class CoupledSampling(PartialSampling):
         return latent, t.expand(len(index))
 
 
-class AdvUnlearn(_OnDiffusion):
+class AdvUnlearn(DiffusionMethod):
     """ESD's loss on prompts under attack, and the original's predictions on retain prompts.
 
     Samples give prompts; images are not read (but by NoisedData). What the attack has found last is part of the checkpoint.
@@ -83,7 +83,7 @@ class AdvUnlearn(_OnDiffusion):
         warmup: steps on clean prompts before the first attack.
         latents: where z_t comes from; None is CoupledSampling(50, 3), by the original where the text encoder is trained.
         attack_latents: where the attack's own z_t come from, in each of its steps; None is as `latents`. StoredTrajectories cost far less.
-        schedule: Paired(length="max") when None, or Forget() where γ is 0.
+        plan: Paired(length="max") when None, or Forget() where γ is 0.
         optimizer: see the file's head.
     """
 
@@ -94,7 +94,7 @@ class AdvUnlearn(_OnDiffusion):
     def __init__(
         self, backbone: TextToImage, eta: float = 1.0, gamma: float = 0.3, attack: PromptSearch | None = None, attack_every: int = 1,
         warmup: int = 200, latents: LatentSource | None = None, attack_latents: LatentSource | None = None,
-        schedule: Schedule | None = None, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-5), **kwargs: Any,
+        plan: DataPlan | None = None, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-5), **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if min(eta, gamma, warmup, attack_every) < 0:
@@ -104,7 +104,7 @@ class AdvUnlearn(_OnDiffusion):
         self.attack = SoftPromptAttack() if attack is None else attack
         self.latents = CoupledSampling(by=self._sampler(backbone)) if latents is None else latents
         self.attack_latents = self.latents if attack_latents is None else attack_latents
-        self.schedule = schedule or (Paired(length="max") if gamma else Forget())
+        self.plan = plan or (Paired(length="max") if gamma else Forget())
         table = backbone.text_encoder.get_input_embeddings().weight  # type: ignore[operator]
         self.register_buffer("latest", torch.zeros(backbone.length, table.shape[1]))
         self.register_buffer("attacked", torch.tensor(False))
@@ -117,7 +117,7 @@ class AdvUnlearn(_OnDiffusion):
     @property
     def needs_retain(self) -> bool:  # type: ignore[override]
         """Whether there is a retain term."""
-        return self.gamma > 0 or "retain" in self.schedule.reads()
+        return self.gamma > 0 or "retain" in self.plan.reads()
 
     @property
     def student(self) -> TextToImage:

@@ -23,13 +23,13 @@ from mu.backbones import Condition, TextToImage
 from mu.backbones.diffusion.base import Sampler
 from mu.data.batch import Batch
 from mu.data.plan import Forget
-from mu.methods.bases.diffusion import _OnDiffusion
-from mu.methods.bases.generated_images import Drawn, _DrawsImages
+from mu.methods.bases.diffusion import DiffusionMethod
+from mu.methods.bases.generated_images import GeneratedImages, GeneratesImages
 from mu.methods.components.substitutes import GivenByTask
 from mu.utils.errors import InputError
 
 
-class ConceptAblation(_OnDiffusion, _DrawsImages):
+class ConceptAblation(DiffusionMethod, GeneratesImages):
     """Squared error between predictions under two prompts, on images of the second.
 
     Args:
@@ -42,7 +42,7 @@ class ConceptAblation(_OnDiffusion, _DrawsImages):
         optimizer: see the file's head.
     """
 
-    schedule = Forget()
+    plan = Forget()
     needs_retain = False
     needs_substitute = True
 
@@ -58,7 +58,7 @@ class ConceptAblation(_OnDiffusion, _DrawsImages):
         if target not in ("anchor", "noise"):
             raise InputError(f"the target is {target!r}; it is the `anchor`'s prediction or the `noise`.")
         self.target, self.prior_weight, self.images = target, prior_weight, images
-        self.sampler, self.draw_batch_size, self.drawn = sampler, draw_batch_size, Drawn()
+        self.sampler, self.draw_batch_size, self.drawn = sampler, draw_batch_size, GeneratedImages()
         self.substitute = GivenByTask()
 
     def draw_images(self) -> None:
@@ -66,11 +66,11 @@ class ConceptAblation(_OnDiffusion, _DrawsImages):
         if self.images == "generated" and "anchor" not in self.drawn:
             self.drawn.fill(self, "anchor", Forget(shuffle=False), self.denoiser.substitute_condition, self.sampler, self.draw_batch_size)
 
-    def ready(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
+    def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
         """The forget part with the anchors' images, prepared."""
         if "forget" in batch and "anchor" in self.drawn:
             batch = {**batch, "forget": {**batch["forget"], "image": self.drawn.of("anchor", batch["forget"])}}
-        return super().ready(batch)
+        return super().prepare_parts(batch)
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None

@@ -25,12 +25,12 @@ from mu.core.substitutes import Substitute
 from mu.data.batch import Batch
 from mu.data.plan import Forget, Paired, Phases
 from mu.functional.balancing import bome_weight
-from mu.methods.bases.diffusion import _OnDiffusion
+from mu.methods.bases.diffusion import DiffusionMethod
 from mu.methods.components.substitutes import GivenByTask, UniformLabel
 from mu.utils.errors import InputError
 
 
-class EraseDiff(_OnDiffusion):
+class EraseDiff(DiffusionMethod):
     """Descent on forget alone, back to where it began, then steps on both; so in every epoch.
 
     Args:
@@ -60,7 +60,7 @@ class EraseDiff(_OnDiffusion):
             substitute = UniformLabel(exclude_true=True) if isinstance(backbone, ClassConditionalDiffusion) else GivenByTask()
         self.inner_epochs, self.lam, self.eta, self.substitute = inner_epochs, lam, eta, substitute
         both = Paired(length="forget") if limit is None else Paired(length="retain", limit=limit)
-        self.schedule = Phases(*[Forget()] * inner_epochs, both)
+        self.plan = Phases(*[Forget()] * inner_epochs, both)
         self.register_buffer("inside", torch.tensor(False))  # whether the weights are φ's
         self.register_buffer("inner_loss", torch.zeros(()))  # Σ over the samples of the last inner epoch; then their mean
         self.register_buffer("inner_count", torch.zeros(()))

@@ -24,11 +24,11 @@ from mu.backbones import Condition, Diffusion
 from mu.data.batch import Batch
 from mu.data.plan import Forget
 from mu.functional.diffusion import esd_target
-from mu.methods.bases.diffusion import _OnDiffusion
+from mu.methods.bases.diffusion import DiffusionMethod
 from mu.methods.components.latents import LatentSource, PartialSampling
 
 
-class ESD(_OnDiffusion):
+class ESD(DiffusionMethod):
     """Squared error to the frozen model's negatively guided output, on latents sampled under the concept.
 
     Args:
@@ -38,7 +38,7 @@ class ESD(_OnDiffusion):
         optimizer: see the file's head.
     """
 
-    schedule = Forget()
+    plan = Forget()
     needs_retain = False
     needs_reference = True
 

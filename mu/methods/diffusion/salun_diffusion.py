@@ -28,9 +28,9 @@ from mu.core.masks import WeightMask
 from mu.core.module import UnlearningModule
 from mu.core.substitutes import Substitute
 from mu.data.batch import Batch
-from mu.data.plan import Forget, Paired, Schedule
+from mu.data.plan import DataPlan, Forget, Paired
 from mu.functional.selection import global_top_mask
-from mu.methods.bases.diffusion import _OnDiffusion
+from mu.methods.bases.diffusion import DiffusionMethod
 from mu.methods.components.latents import diffusion
 from mu.methods.components.masks import Saliency
 from mu.methods.components.substitutes import GivenByTask, UniformLabel
@@ -39,7 +39,7 @@ from mu.utils.errors import InputError
 from mu.utils.modules import eval_mode
 
 
-class SalUnDiffusion(_OnDiffusion, SalUn):
+class SalUnDiffusion(DiffusionMethod, SalUn):
     """Substitute loss on forget plus α times the denoising loss on retain, in the same step, under a saliency mask.
 
     Args:
@@ -47,19 +47,19 @@ class SalUnDiffusion(_OnDiffusion, SalUn):
         alpha: α >= 0, weight of the retain loss.
         optimizer: see the file's head.
         substitute: the law of c'; None is a random other class for class-conditional models, and what the task gives for text.
-        schedule: `Paired(length="forget")` when None: an epoch shows the forget part once.
+        plan: `Paired(length="forget")` when None: an epoch shows the forget part once.
         mask: `GuidedSaliency()` when None.
     """
 
     def __init__(
         self, backbone: Diffusion, alpha: float = 3.072,
         optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4), substitute: Substitute | None = None,
-        schedule: Schedule | None = None, mask: WeightMask | None = None, **kwargs: Any,
+        plan: DataPlan | None = None, mask: WeightMask | None = None, **kwargs: Any,
     ) -> None:
         if substitute is None:
             substitute = UniformLabel(exclude_true=True) if isinstance(backbone, ClassConditionalDiffusion) else GivenByTask()
         super().__init__(backbone, optimizer=optimizer, substitute=substitute, mask=GuidedSaliency() if mask is None else mask,
-                         schedule=Paired(length="forget") if schedule is None else schedule, **kwargs)
+                         plan=Paired(length="forget") if plan is None else plan, **kwargs)
         if alpha < 0:
             raise InputError(f"alpha is {alpha}; a negative weight would train the retain part away.")
         self.alpha = alpha
@@ -100,9 +100,9 @@ class GuidedSaliency(Saliency):
     def saliency(self, module: UnlearningModule) -> list[Tensor]:
         """Σ_b ∇ℓ_b over all batches and ranks, signed, one tensor for each trainable weight."""
         total = [torch.zeros_like(p) for _, p in module.trainable()]
-        passes = module.passes(Forget(), augment=self.augment, batch_size=self.batch_size)
+        iterate_batches = module.iterate_batches(Forget(), augment=self.augment, batch_size=self.batch_size)
         with eval_mode(module.backbone), torch.enable_grad(), module.precision():
-            for batch in passes:
+            for batch in iterate_batches:
                 gradient = gradient_of(module, self.loss(module, batch["forget"]) / module.world_size)
                 if self.max_norm is not None:
                     gradient = module.sum_over_ranks(gradient)  # the norm is the whole batch's

@@ -28,8 +28,8 @@ from mu.core.gradients.summed import gradient_of
 from mu.data.batch import Batch
 from mu.data.plan import Forget, Paired, Retain
 from mu.functional.penalties import quadratic_penalty
-from mu.methods.bases.diffusion import _OnDiffusion
-from mu.methods.bases.generated_images import Drawn, _DrawsImages
+from mu.methods.bases.diffusion import DiffusionMethod
+from mu.methods.bases.generated_images import GeneratedImages, GeneratesImages
 from mu.methods.components.substitutes import GivenByTask
 from mu.utils import rng
 from mu.utils.errors import InputError
@@ -38,7 +38,7 @@ from mu.utils.modules import eval_mode
 Surrogate = Literal["noise", "generated", "task"]
 
 
-class SelectiveAmnesia(_OnDiffusion, _DrawsImages):
+class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
     """Denoising loss on surrogates and on replay, and an elastic pull to the original weights.
 
     The Fisher matrix and the drawn images are made once, before the first step, and are in the checkpoint.
@@ -60,7 +60,7 @@ class SelectiveAmnesia(_OnDiffusion, _DrawsImages):
     """
 
     needs_reference = True
-    schedule = Paired(length="forget")
+    plan = Paired(length="forget")
     fisher_known: Tensor
 
     def __init__(
@@ -79,7 +79,7 @@ class SelectiveAmnesia(_OnDiffusion, _DrawsImages):
         self.gamma, self.lam, self.replay = gamma, lam, replay
         self.surrogate: Surrogate = surrogate
         self.fisher_samples, self.fisher_timesteps, self.fisher_chunk = fisher_samples, fisher_timesteps, fisher_chunk
-        self.sampler, self.draw_batch_size, self.drawn = sampler, draw_batch_size, Drawn()
+        self.sampler, self.draw_batch_size, self.drawn = sampler, draw_batch_size, GeneratedImages()
         self.substitute = GivenByTask()
         self.register_buffer("fisher_known", torch.tensor(False))
 
@@ -121,7 +121,7 @@ class SelectiveAmnesia(_OnDiffusion, _DrawsImages):
         count = torch.zeros((), device=self.device)
         single = Retain(batch_size=1, limit=self.fisher_samples)
         with eval_mode(self.backbone), torch.enable_grad(), self.precision():
-            for batch in self.passes(single, augment=False, shard="batches"):
+            for batch in self.iterate_batches(single, augment=False, shard="batches"):
                 if "retain" in batch:
                     gradient = self.score(batch["retain"])
                     torch._foreach_addcmul_(squares, gradient, gradient)
@@ -151,14 +151,14 @@ class SelectiveAmnesia(_OnDiffusion, _DrawsImages):
 
     # ---- steps --------------------------------------------------------------------------------------------------------------------
 
-    def ready(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
+    def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
         """The parts with surrogates and replay for images, prepared."""
         batch = dict(batch)
         if "forget" in batch and self.surrogate != "task" and (self.surrogate == "noise" or "surrogate" in self.drawn):
             batch["forget"] = {**batch["forget"], "image": self.surrogates(batch["forget"])}
         if "retain" in batch and "replay" in self.drawn:
             batch["retain"] = {**batch["retain"], "image": self.drawn.of("replay", batch["retain"])}
-        return super().ready(batch)
+        return super().prepare_parts(batch)
 
     def surrogates(self, forget: Batch) -> Tensor:
         """Images of q(x|c_f), `[B, C, H, W]` in [0, 1]."""

@@ -33,7 +33,7 @@ from mu.core.substitutes import Substitute
 from mu.data.batch import Batch, concatenate
 from mu.data.plan import Forget, Paired, Retain
 from mu.functional.diffusion import fake_score_loss, sid_loss
-from mu.methods.bases.diffusion import _OnDiffusion
+from mu.methods.bases.diffusion import DiffusionMethod
 from mu.methods.components.substitutes import GivenByTask, NextLabel
 from mu.utils import rng
 from mu.utils.errors import InputError
@@ -47,7 +47,7 @@ def _adam(weights: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(weights, lr=1e-5, betas=(0.0, 0.999))
 
 
-class SFD(_OnDiffusion):
+class SFD(DiffusionMethod):
     """Alternates the fake score's and the generator's step; the backbone is the generator.
 
     The trainer counts the generator's steps.
@@ -100,7 +100,7 @@ class SFD(_OnDiffusion):
         self.fake_guidance, self.fake_score_guidance, self.teacher_guidance = fake_guidance, fake_score_guidance, teacher_guidance
         self.fake_dropout, self.negative_prompt, self.generator = fake_dropout, negative_prompt, generator
         self.decay, self.clip, self.make_fake_optimizer = average, clip, fake_optimizer or _adam
-        self.schedule = Paired() if self.needs_forget and self.needs_retain else Forget() if self.needs_forget else Retain()
+        self.plan = Paired() if self.needs_forget and self.needs_retain else Forget() if self.needs_forget else Retain()
         # a frozen text encoder says the same for all three networks
         self._reads_itself = any(name.startswith("text_encoder.") for name, _ in self.trainable())
         self.fake: Diffusion | None = None
@@ -176,7 +176,7 @@ class SFD(_OnDiffusion):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:  # type: ignore[override]
         """First the fake score, then the generator."""
-        forget, retain = self.ready(batch)
+        forget, retain = self.prepare_parts(batch)
         assert self.fake is not None
         fake_optimizer, optimizer = cast(list[Any], self.optimizers())
         # a step of both networks is one step of the method, for `max_steps`, checkpoints and logs

@@ -61,7 +61,7 @@ class UCE(Edit):
         self.lam, self.erase_scale, self.preserve_scale, self.batch_size = lam, erase_scale, preserve_scale, batch_size
         self.tokens: Literal["last", "onward"] = tokens
         forget = Forget(shuffle=False)
-        self.schedule = Phases(forget, Retain(shuffle=False)) if self.needs_retain else forget
+        self.plan = Phases(forget, Retain(shuffle=False)) if self.needs_retain else forget
         self.substitute = GivenByTask()
         self._pairs: set[tuple[Key, Key]] = set()
         self._kept: set[Key] = set()

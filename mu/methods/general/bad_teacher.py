@@ -20,7 +20,7 @@ from torch import Tensor
 from mu.backbones import Backbone
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch, concatenate
-from mu.data.plan import Schedule, Union
+from mu.data.plan import DataPlan, Union
 from mu.utils.rng import stream_id
 
 
@@ -31,7 +31,7 @@ class BadTeacher(UnlearningModule):
         backbone: the original.
         optimizer: see the file's head.
         temperature: of both teachers.
-        schedule: `Union(retain_fraction=0.3, redraw=False)`, or any other.
+        plan: `Union(retain_fraction=0.3, redraw=False)`, or any other.
     """
 
     needs_labels = False
@@ -39,11 +39,11 @@ class BadTeacher(UnlearningModule):
 
     def __init__(
         self, backbone: Backbone, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4), temperature: float = 1.0,
-        schedule: Schedule | None = None, **kwargs: Any,
+        plan: DataPlan | None = None, **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         self.temperature = temperature
-        self.schedule = Union(retain_fraction=0.3, redraw=False) if schedule is None else schedule
+        self.plan = Union(retain_fraction=0.3, redraw=False) if plan is None else plan
         self.incompetent: Backbone | None = None
 
     def configure_model(self) -> None:

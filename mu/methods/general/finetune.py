@@ -28,7 +28,7 @@ class FineTune(UnlearningModule):
         optimizer: see the file's head.
     """
 
-    schedule = Retain()
+    plan = Retain()
     needs_forget = False
 
     def __init__(

@@ -19,13 +19,13 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from mu.backbones import Backbone, Summed
+from mu.backbones import Backbone, WeightedSum
 from mu.data.batch import Batch
-from mu.methods.bases.forget_retain import _ForgetAndRetain
+from mu.methods.bases.forget_retain import ForgetRetainMethod
 from mu.methods.components.retain_terms import RetainTerm
 
 
-class GradDiff(_ForgetAndRetain):
+class GradDiff(ForgetRetainMethod):
     """The retain term minus the backbone's loss on forget.
 
     Args:
@@ -42,6 +42,6 @@ class GradDiff(_ForgetAndRetain):
     ) -> None:
         super().__init__(backbone, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs)
 
-    def forget_loss(self, forget: Batch, prediction: Tensor) -> Summed:
+    def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         loss, weight = self.backbone.loss(forget, prediction=prediction)
         return -loss, weight

@@ -32,7 +32,7 @@ class GradientAscent(UnlearningModule):
         optimizer: see the file's head.
     """
 
-    schedule = Forget()
+    plan = Forget()
     needs_retain = False
 
     def __init__(

@@ -53,7 +53,7 @@ class Influence(Edit):
                              f"and {damping}.")
         self.alpha, self.damping, self.samples, self.batch_size = alpha, damping, samples, batch_size
         self.per_sample: Choice = per_sample
-        self.schedule = Phases(Forget(shuffle=False), Retain(shuffle=False))
+        self.plan = Phases(Forget(shuffle=False), Retain(shuffle=False))
         self.curvature_schedule = Retain(limit=samples)
         self._sums: dict[int, list[Tensor]] = {}
 

@@ -35,7 +35,7 @@ class NegGradPlus(UnlearningModule):
         optimizer: see the file's head.
     """
 
-    schedule = Paired()
+    plan = Paired()
 
     def __init__(
         self, backbone: Backbone, retain_weight: float = 0.95,

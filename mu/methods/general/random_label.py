@@ -6,7 +6,7 @@ Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020,
     min_θ ℓ(f_θ(x_f), y'),  y' ~ U{1..C};    min_θ ℓ(f_θ(x_r), y_r)
 
 OPTML code (`unlearn/RL.py`, CIFAR-10): in each epoch first all forget batches, then all retain batches, each batch a step; labels over all
-classes, drawn anew each time. Its CIFAR-100 path shuffles both together: `schedule=Union()`. The ports in Bad Teacher and SSD draw once
+classes, drawn anew each time. Its CIFAR-100 path shuffles both together: `plan=Union()`. The ports in Bad Teacher and SSD draw once
 and never the true class: `substitute=UniformLabel(exclude_true=True, redraw=False)`.
 Defaults: SGD 0.01, momentum 0.9, weight decay 5e-4, constant, 10 epochs (the authors search 1e-4..1e-1).
 """
@@ -21,7 +21,7 @@ from mu.backbones import Backbone
 from mu.core.module import UnlearningModule
 from mu.core.substitutes import Substitute
 from mu.data.batch import Batch, concatenate
-from mu.data.plan import Forget, Phases, Retain, Schedule
+from mu.data.plan import DataPlan, Forget, Phases, Retain
 from mu.methods.components.substitutes import UniformLabel
 
 
@@ -32,7 +32,7 @@ class RandomLabel(UnlearningModule):
         backbone: the original.
         optimizer: see the file's head.
         substitute: the law of the random answers; `UniformLabel()` when None.
-        schedule: `Phases(Forget(), Retain())` when None; `Union()` is the other path of the code.
+        plan: `Phases(Forget(), Retain())` when None; `Union()` is the other path of the code.
     """
 
     needs_substitute = True
@@ -40,11 +40,11 @@ class RandomLabel(UnlearningModule):
     def __init__(
         self, backbone: Backbone,
         optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=5e-4),
-        substitute: Substitute | None = None, schedule: Schedule | None = None, **kwargs: Any,
+        substitute: Substitute | None = None, plan: DataPlan | None = None, **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         self.substitute = UniformLabel() if substitute is None else substitute
-        self.schedule = Phases(Forget(), Retain()) if schedule is None else schedule
+        self.plan = Phases(Forget(), Retain()) if plan is None else plan
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         if forget is not None and retain is not None:  # a union: one forward, so that batch norm sees the mixed batch

@@ -28,7 +28,7 @@ class Retrain(UnlearningModule):
         scheduler: the original's; `Steps()` when None.
     """
 
-    schedule = Retain()
+    plan = Retain()
     needs_forget = False
     trains_from_scratch = True
 

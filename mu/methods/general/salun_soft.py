@@ -9,7 +9,7 @@ This is the proximal step of an ℓ1 penalty on Δ. θ_start are the weights at 
 the run's T steps have been made, this one included, so that nothing is taken back after the last one.
 Code (`unlearn/RL_pro.py`): it reads an option `mask_ratio` (ρ) that no parser declares, and fails at t = T, so no default of ρ is known;
 on its CIFAR path t grows once an epoch, on its SVHN path once a retain step. We follow the equation and count every step. As on its CIFAR
-path, forget and retain are shuffled together; on SVHN it is `schedule: Phases(Forget(), Retain())`.
+path, forget and retain are shuffled together; on SVHN it is `plan: Phases(Forget(), Retain())`.
 Defaults: ρ = 0.5 (ours, after SalUn's saliency share); SGD 0.013, momentum 0.9, weight decay 5e-4, constant, 10 epochs (as SalUn).
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mu.backbones import Backbone
 from mu.core.fit_loop import planned_steps
-from mu.data.plan import Schedule, Union
+from mu.data.plan import DataPlan, Union
 from mu.functional.selection import kth_largest, salun_soft_count, soft_threshold
 from mu.methods.general.random_label import RandomLabel
 from mu.utils.errors import InputError
@@ -35,15 +35,15 @@ class SalUnSoft(RandomLabel):
         backbone: the original.
         rho: ρ in [0, 1], the share of the weights that is set back after the first step; it falls to 0 at the last.
         optimizer: see the file's head.
-        schedule: see `RandomLabel`.
+        plan: see `RandomLabel`.
     """
 
     def __init__(
         self, backbone: Backbone, rho: float = 0.5,
         optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.013, momentum=0.9, weight_decay=5e-4),
-        schedule: Schedule | None = None, **kwargs: Any,
+        plan: DataPlan | None = None, **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, optimizer=optimizer, schedule=Union() if schedule is None else schedule, **kwargs)
+        super().__init__(backbone, optimizer=optimizer, plan=Union() if plan is None else plan, **kwargs)
         if not 0 <= rho <= 1:
             raise InputError(f"rho is {rho}; the share of weights that is set back lies in [0, 1].")
         self.rho = rho

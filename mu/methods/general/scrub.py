@@ -69,7 +69,7 @@ class SCRUB(UnlearningModule):
             raise InputError(f"SCRUB needs gamma, alpha and msteps of at least 0 and a temperature above 0, not {gamma}, {alpha}, {msteps} "
                              f"and {temperature}.")
         self.gamma, self.alpha, self.temperature, self.msteps = gamma, alpha, temperature, msteps
-        self.schedule = Phases(Forget(epochs=msteps), Retain())
+        self.plan = Phases(Forget(epochs=msteps), Retain())
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         terms = {}
@@ -122,7 +122,7 @@ class SCRUBRewind(SCRUB):
             state = self.backbone.state_dict()
             self._kept.append({name: value.detach().to("cpu", copy=True) for name, value in state.items()})
             self.forget_errors.append(self.forget_error())
-            if self._is_last_epoch():
+            if self.is_last_epoch():
                 self.rewind()
         super().on_train_epoch_end()
 
@@ -141,7 +141,7 @@ class SCRUBRewind(SCRUB):
 
     def forget_error(self) -> float:
         """Share of the forget set, not augmented, that the student in eval mode gets wrong, in [0, 1]."""
-        return self._error(batch["forget"] for batch in self.passes(Forget(shuffle=False), augment=False))
+        return self._error(batch["forget"] for batch in self.iterate_batches(Forget(shuffle=False), augment=False))
 
     def validation_error(self) -> float:
         """The same of those validation samples whose class occurs in the forget set."""
@@ -157,7 +157,7 @@ class SCRUBRewind(SCRUB):
     def _forget_classes(self) -> Tensor:
         assert isinstance(self.backbone, Classifier)  # as __init__ made sure
         seen = torch.zeros(self.backbone.num_classes, device=self.device)
-        for batch in self.passes(Forget(shuffle=False), augment=False):
+        for batch in self.iterate_batches(Forget(shuffle=False), augment=False):
             seen[batch["forget"]["label"]] = 1
         return self.sum_over_ranks([seen])[0].nonzero().flatten()
 

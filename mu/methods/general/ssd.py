@@ -41,7 +41,7 @@ class SSD(Edit):
                  **kwargs: Any) -> None:
         super().__init__(backbone, **kwargs)
         self.alpha, self.lam = alpha, lam
-        self.schedule = Phases(Forget(shuffle=False, batch_size=forget_batch_size), Union(batch_size=all_batch_size))
+        self.plan = Phases(Forget(shuffle=False, batch_size=forget_batch_size), Union(batch_size=all_batch_size))
         self._squares: dict[int, list[Tensor]] = {}
         self._batches = {_FORGET: 0, _ALL: 0}
 

@@ -35,7 +35,7 @@ class TaskVector(UnlearningModule):
         optimizer: see the file's head.
     """
 
-    schedule = Forget()
+    plan = Forget()
     needs_retain = False
     needs_reference = True
     negated: Tensor
@@ -84,7 +84,7 @@ class TaskVector(UnlearningModule):
 
     def on_train_epoch_end(self) -> None:
         """After the last epoch, before checkpoints are written."""
-        if self._is_last_epoch() and not self.negated:
+        if self.is_last_epoch() and not self.negated:
             with self.stopwatch("negate"):
                 self.negate()
         super().on_train_epoch_end()

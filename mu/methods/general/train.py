@@ -27,7 +27,7 @@ class Train(UnlearningModule):
         scheduler: of the recipe; `Steps()` when None.
     """
 
-    schedule = Everything()
+    plan = Everything()
     trains_from_scratch = True
 
     def __init__(
@@ -37,7 +37,7 @@ class Train(UnlearningModule):
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, scheduler=Steps() if scheduler is None else scheduler, **kwargs)
 
-    def ready(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
+    def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
         """Nothing is forgotten yet, so every sample counts as retained."""
         return None, self.prepare(batch["train"])
 

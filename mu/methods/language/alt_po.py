@@ -16,7 +16,7 @@ from typing import Any
 
 from mu.backbones import CausalLM
 from mu.core.substitutes import Substitute
-from mu.methods.components.generated_answers import OwnAlternates
+from mu.methods.components.generated_answers import GeneratedAnswers
 from mu.methods.language.dpo import DPO
 
 
@@ -25,8 +25,8 @@ class AltPO(DPO):
 
     Args:
         backbone: the original.
-        substitute: the alternates; `OwnAlternates()` when None, `Alternates(file)` for those that stand in a file.
+        substitute: the alternates; `GeneratedAnswers()` when None, `AnswersFromFile(file)` for those that stand in a file.
     """
 
     def __init__(self, backbone: CausalLM, substitute: Substitute | None = None, **kwargs: Any) -> None:
-        super().__init__(backbone, substitute=OwnAlternates() if substitute is None else substitute, **kwargs)
+        super().__init__(backbone, substitute=GeneratedAnswers() if substitute is None else substitute, **kwargs)

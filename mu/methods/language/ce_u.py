@@ -16,14 +16,14 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from mu.backbones import CausalLM, Summed
+from mu.backbones import CausalLM, WeightedSum
 from mu.data.batch import Batch
 from mu.functional.tokens import ce_u
-from mu.methods.bases.forget_retain import _ForgetAndRetain
+from mu.methods.bases.forget_retain import ForgetRetainMethod
 from mu.utils.errors import InputError
 
 
-class CEU(_ForgetAndRetain):
+class CEU(ForgetRetainMethod):
     """Cross-entropy to the model's own distribution over the other tokens.
 
     Args:
@@ -40,7 +40,7 @@ class CEU(_ForgetAndRetain):
         self.skip = skip
         self._lengths: dict[int, float] = {}
 
-    def forget_loss(self, forget: Batch, prediction: Tensor) -> Summed:
+    def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         return ce_u(*self.model.token_logits(forget, prediction), self.skip)
 
     def forget_total(self, forget: Batch) -> Batch:

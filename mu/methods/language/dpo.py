@@ -25,12 +25,12 @@ from mu.core.substitutes import Substitute
 from mu.data.batch import Batch
 from mu.functional.preference import dpo
 from mu.methods.bases.joint import predictions
-from mu.methods.bases.preference import _ToReference
+from mu.methods.bases.preference import ReferenceRatioMethod
 from mu.methods.components.answers import Refusal
 from mu.methods.components.retain_terms import RetainTerm
 
 
-class DPO(_ToReference):
+class DPO(ReferenceRatioMethod):
     """Preference of the substitute over the forget answer; a retain term.
 
     Args:

@@ -35,7 +35,7 @@ class IdkNLL(UnlearningModule):
         optimizer: see the file's head.
     """
 
-    schedule = Paired(length="forget")
+    plan = Paired(length="forget")
     needs_substitute = True
 
     def __init__(

@@ -23,11 +23,11 @@ from torch import Tensor
 from mu.backbones import CausalLM
 from mu.data.batch import Batch
 from mu.functional.preference import npo
-from mu.methods.bases.preference import _ToReference
+from mu.methods.bases.preference import ReferenceRatioMethod
 from mu.methods.components.retain_terms import RetainTerm
 
 
-class NPO(_ToReference):
+class NPO(ReferenceRatioMethod):
     """Negative preference loss on the forget answers; a retain term.
 
     Args:

@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from mu.backbones import Backbone, CausalLM, Summed
+from mu.backbones import Backbone, CausalLM, WeightedSum
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
 from mu.data.plan import Paired
@@ -41,7 +41,7 @@ class PDU(UnlearningModule):
         optimizer: see the file's head.
     """
 
-    schedule = Paired(length="forget")
+    plan = Paired(length="forget")
     multiplier: Tensor
     retain_loss: Tensor
 
@@ -66,7 +66,7 @@ class PDU(UnlearningModule):
         return {"forget": self.reduce(Backbone.count(forget, *self.margin(forget, of_forget)), forget),
                 "retain": self.multiplier * (loss - self.epsilon)}
 
-    def margin(self, forget: Batch, prediction: Tensor) -> Summed:
+    def margin(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         """How far the logits that predict the answers are from flat, `(sum [B], weight [B])`."""
         assert isinstance(self.backbone, CausalLM)
         return logit_margin(*self.backbone.token_logits(forget, prediction))

@@ -49,7 +49,7 @@ class RMU(UnlearningModule):
         optimizer: see the file's head.
     """
 
-    schedule = Paired(length="forget")
+    plan = Paired(length="forget")
     control: Tensor
 
     def __init__(

@@ -18,14 +18,14 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from mu.backbones import CausalLM, Summed
+from mu.backbones import CausalLM, WeightedSum
 from mu.data.batch import Batch
 from mu.functional.tokens import sat_imp
-from mu.methods.bases.forget_retain import _ForgetAndRetain
+from mu.methods.bases.forget_retain import ForgetRetainMethod
 from mu.methods.components.retain_terms import RetainTerm
 
 
-class SatImp(_ForgetAndRetain):
+class SatImp(ForgetRetainMethod):
     """Ascent on the forget answers, each token weighed by saturation and importance; a retain term.
 
     Args:
@@ -45,5 +45,5 @@ class SatImp(_ForgetAndRetain):
         super().__init__(backbone, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs)
         self.beta1, self.beta2 = beta1, beta2
 
-    def forget_loss(self, forget: Batch, prediction: Tensor) -> Summed:
+    def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         return sat_imp(*self.model.token_nll(forget, prediction), self.beta1, self.beta2)

@@ -20,11 +20,11 @@ from torch import Tensor
 from mu.backbones import CausalLM
 from mu.data.batch import Batch
 from mu.functional.preference import simnpo
-from mu.methods.bases.preference import _PerSequence
+from mu.methods.bases.preference import SequenceMethod
 from mu.methods.components.retain_terms import RetainTerm
 
 
-class SimNPO(_PerSequence):
+class SimNPO(SequenceMethod):
     """Length-normalised negative preference loss on the forget answers; a retain term.
 
     Args:

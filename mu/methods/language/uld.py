@@ -51,7 +51,7 @@ class ULD(UnlearningModule):
         optimizer: see the file's head.
     """
 
-    schedule = Paired(length="forget")
+    plan = Paired(length="forget")
 
     def __init__(
         self, backbone: CausalLM, layers: int | None = None, uniform_weight: float = 5.0, weight: float = -0.8, top: float = 0.01,

@@ -17,14 +17,14 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from mu.backbones import CausalLM, Summed
+from mu.backbones import CausalLM, WeightedSum
 from mu.data.batch import Batch
 from mu.functional.tokens import undial
-from mu.methods.bases.forget_retain import _ForgetAndRetain
+from mu.methods.bases.forget_retain import ForgetRetainMethod
 from mu.methods.components.retain_terms import RetainTerm
 
 
-class UNDIAL(_ForgetAndRetain):
+class UNDIAL(ForgetRetainMethod):
     """Cross-entropy to the original's distribution with the true token lowered.
 
     Args:
@@ -45,6 +45,6 @@ class UNDIAL(_ForgetAndRetain):
         super().__init__(backbone, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs)
         self.beta = beta
 
-    def forget_loss(self, forget: Batch, prediction: Tensor) -> Summed:
+    def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         logits, labels = self.model.token_logits(forget, prediction)
         return undial(logits, self.original_logits(forget), labels, self.beta)

@@ -16,14 +16,14 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from mu.backbones import CausalLM, Summed
+from mu.backbones import CausalLM, WeightedSum
 from mu.data.batch import Batch
 from mu.functional.tokens import weighted_ascent
-from mu.methods.bases.forget_retain import _ForgetAndRetain
+from mu.methods.bases.forget_retain import ForgetRetainMethod
 from mu.methods.components.retain_terms import RetainTerm
 
 
-class WGA(_ForgetAndRetain):
+class WGA(ForgetRetainMethod):
     """Ascent on the forget answers, each token weighed by a power of its own probability; a retain term.
 
     Args:
@@ -42,5 +42,5 @@ class WGA(_ForgetAndRetain):
         super().__init__(backbone, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs)
         self.beta = beta
 
-    def forget_loss(self, forget: Batch, prediction: Tensor) -> Summed:
+    def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         return weighted_ascent(*self.model.token_nll(forget, prediction), self.beta)

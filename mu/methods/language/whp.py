@@ -61,7 +61,7 @@ class WHP(UnlearningModule):
         if alpha < 0 or reinforce_epochs < 1:
             raise InputError(f"WHP needs an alpha of at least 0 and reinforce_epochs of at least 1, not {alpha} and {reinforce_epochs}.")
         self.alpha, self.reinforce_epochs, self.reinforce_lr = alpha, reinforce_epochs, reinforce_lr
-        self.schedule = Phases(Forget(epochs=reinforce_epochs), Forget(after=reinforce_epochs))
+        self.plan = Phases(Forget(epochs=reinforce_epochs), Forget(after=reinforce_epochs))
         self.reinforced: CausalLM | None = None
         self.generic: dict[int, Tensor] = {}  # generic labels of each sample's labelled tokens, by index
 
@@ -184,7 +184,7 @@ class WHPInference(UnlearningModule):
         optimizer: AdamW 1e-5, 10 epochs (MUSE).
     """
 
-    schedule = Forget()
+    plan = Forget()
     needs_retain = False
 
     def __init__(self, backbone: CausalLM, alpha: float = 4.0,

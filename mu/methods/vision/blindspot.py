@@ -45,7 +45,7 @@ class Blindspot(UnlearningModule):
             the network has no nonlinearity that is a module.
     """
 
-    schedule = Phases(Retain(), Union())
+    plan = Phases(Retain(), Union())
 
     def __init__(
         self, backbone: Regressor, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3), proxy_lr: float = 0.01,
@@ -59,7 +59,7 @@ class Blindspot(UnlearningModule):
         unknown = sorted(set(self.layers) - {name for name, _ in backbone.network.named_modules()})
         if unknown:
             raise InputError(f"the network has no layer {unknown[0]!r}; its hidden ones are {', '.join(hidden_layers(backbone.network))}.")
-        self.schedule = Phases(Retain(epochs=proxy_epochs), Union(after=proxy_epochs))
+        self.plan = Phases(Retain(epochs=proxy_epochs), Union(after=proxy_epochs))
         self.proxy: Backbone | None = None
 
     def setup(self, stage: str) -> None:

@@ -35,7 +35,7 @@ class BoundaryExpand(UnlearningModule):
         optimizer: see the file's head; moves the backbone and the extra unit.
     """
 
-    schedule = Forget()
+    plan = Forget()
     needs_retain = False
     needs_labels = False
 

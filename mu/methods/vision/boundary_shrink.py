@@ -33,7 +33,7 @@ class BoundaryShrink(UnlearningModule):
         attack: finds the neighbour; None is FGSM with ε = 0.1.
     """
 
-    schedule = Forget()
+    plan = Forget()
     needs_retain = False
     needs_reference = True
 

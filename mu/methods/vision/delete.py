@@ -30,7 +30,7 @@ class DELETE(UnlearningModule):
         optimizer: see the file's head.
     """
 
-    schedule = Forget()
+    plan = Forget()
     needs_retain = False
     needs_reference = True
 

@@ -51,7 +51,7 @@ class FisherForgetting(Edit):
             raise InputError(f"Fisher forgetting needs alpha and row_variance of at least 0, not {alpha} and {row_variance}.")
         self.alpha, self.forget_class, self.row_variance = alpha, forget_class, row_variance
         self.num_classes = backbone.num_classes
-        self.schedule = Retain(shuffle=False, batch_size=batch_size)
+        self.plan = Retain(shuffle=False, batch_size=batch_size)
         self.per_sample: Choice = per_sample
         self._each: PerSample | None = None
         self._squares: list[Tensor] | None = None

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import OptimizerCallable
 
 from mu.backbones import Regressor
 from mu.core.substitutes import Substitute
-from mu.data.plan import Schedule, Union
+from mu.data.plan import DataPlan, Union
 from mu.methods.components.substitutes import GaussianTarget
 from mu.methods.general.random_label import RandomLabel
 
@@ -27,13 +27,13 @@ class GaussianAmnesiac(RandomLabel):
         backbone: the original.
         optimizer: see the file's head.
         substitute: the law of the random targets.
-        schedule: `Union()`.
+        plan: `Union()`.
     """
 
     def __init__(
         self, backbone: Regressor, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3),
-        substitute: Substitute | None = None, schedule: Schedule = Union(),  # noqa: B008 - a frozen value
+        substitute: Substitute | None = None, plan: DataPlan = Union(),  # noqa: B008 - a frozen value
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, substitute=GaussianTarget() if substitute is None else substitute,
-                         schedule=schedule, **kwargs)
+                         plan=plan, **kwargs)

@@ -24,7 +24,7 @@ from mu.backbones import Classifier
 from mu.backbones.vision.networks import Normalize
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
-from mu.data.plan import Rows, Schedule, Sizes, Step, Stream
+from mu.data.plan import DataPlan, Rows, Sizes, Step, Stream
 from mu.methods.bases.classes import forgotten_classes
 from mu.utils import rng
 from mu.utils.errors import InputError
@@ -32,7 +32,7 @@ from mu.utils.modules import eval_mode
 
 
 @dataclass(frozen=True)
-class RetainSubset(Schedule):
+class RetainSubset(DataPlan):
     """The same `count` random retain samples in each epoch, in another order."""
 
     count: int
@@ -42,7 +42,7 @@ class RetainSubset(Schedule):
         return frozenset({"retain"})
 
     def steps(self, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> Iterator[Step]:
-        """See `Schedule`."""
+        """See `DataPlan`."""
         kept = Stream("unsir-subset", sizes["retain"], seed).take(0, min(self.count, sizes["retain"])).positions
         order = Stream("unsir-order", len(kept), seed).take(epoch * len(kept), len(kept)).positions
         for start in range(0, len(kept), batch["retain"]):
@@ -87,7 +87,7 @@ class UNSIR(UnlearningModule):
         self.noise_size, self.noise_steps, self.noise_lr = noise_size, noise_steps, noise_lr
         self.noise_penalty, self.noise_copies, self.retain_samples = noise_penalty, noise_copies, retain_samples
         self.num_classes = backbone.num_classes
-        self.schedule = RetainSubset(retain_samples)
+        self.plan = RetainSubset(retain_samples)
         self.register_buffer("noise", torch.empty(0))  # [rows, C, H, W] once it is learned, in the units of normalised pixels
         self.register_buffer("noise_label", torch.empty(0, dtype=torch.int64))
 
@@ -122,7 +122,7 @@ class UNSIR(UnlearningModule):
 
     def _learn_noise(self) -> None:
         assert self.task is not None
-        shape = next(iter(self.task.plan_loader(self.schedule, self.seed, batch_size=1)))["retain"]["image"].shape[1:]
+        shape = next(iter(self.task.plan_loader(self.plan, self.seed, batch_size=1)))["retain"]["image"].shape[1:]
         rows = torch.arange(self.noise_size * len(self.classes), device=self.device)
         self.noise_label = torch.tensor(self.classes, device=self.device).repeat_interleave(self.noise_size)
         noise = rng.normal(self.seed, rows, 0, "unsir-noise", *shape).requires_grad_(True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mu.backbones import CausalLM
 from mu.evaluation.text.graph import Graph
-from mu.evaluation.text.leaves import Generated
+from mu.evaluation.text.leaves import GeneratedText
 from mu.evaluation.text.metrics import ExtractionStrength, MembershipAUC, ModelUtility, Probability, Rouge, TruthRatio
 from mu.metrics.tofu import ForgetQuality, forget_quality
 from tasks.authors.task import Authors
@@ -43,7 +43,7 @@ def graph(model: str, forget: str = "forget10") -> Graph:
 def of(measured: Graph, name: str) -> Quality:
     closed = name in CLOSED
     score = "true_better" if name in KEPT else "closer_to_one"
-    said = measured.value(Generated(name, max_new_tokens=LONGEST)).texts
+    said = measured.value(GeneratedText(name, max_new_tokens=LONGEST)).texts
     truths = measured.questions(name).column("answer")
     return Quality(
         measured.value(Probability(name, normalised=closed)).value, measured.value(Rouge(name, max_new_tokens=LONGEST)).value,

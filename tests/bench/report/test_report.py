@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from mu.bench import report
-from mu.metrics.results import Result, RunRecord, save_outputs
+from mu.metrics.results import Result, RunResults, save_outputs
 from mu.utils.errors import InputError
 from mu.utils.files import write_json
 
@@ -60,7 +60,7 @@ def save_run(folder: Path, values: Mapping[str, float | None], *, task: str = "r
                                        "optimizer": optimizer(0.013), "mask": None, "seed": seed},
                   "epochs": 5, "steps": 40, "selector": {"selector": "RandomFraction", "fraction": 0.1}, "versions": VERSIONS},
     }
-    RunRecord(**{**record, **changes}).save(folder)
+    RunResults(**{**record, **changes}).save(folder)
     return folder
 
 

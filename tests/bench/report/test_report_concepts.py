@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 
 from mu.bench import report
-from mu.metrics.results import Result, RunRecord
+from mu.metrics.results import Result, RunResults
 from mu.utils.errors import InputError
 from mu.utils.files import write_json
 from tests.bench.report import test_report as classification
@@ -54,7 +54,7 @@ def grid(file: Path, erased: str | None, tile: int = 32) -> Path:
 
 def save_run(folder: Path, method: str, *, seed: int = 0, found: list[Result] | None = None, **facts: Any) -> Path:
     arguments = {"model": "embedded:shapes", "part": "xattn" if method == "ESD" else "full"}
-    RunRecord(
+    RunResults(
         "circle", method, results(method, seed) if found is None else found, {"split": seed, "train": seed, "unlearn": seed},
         {"split": f"s{seed}", "train_split": "t", "original": "0123456789abcdef", "weights": f"{method}{seed}", "recipe": "", "key": "k"},
         {"evaluation": 9.0} if method == "original" else {"training": 3.0 + seed, "evaluation": 9.0},

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from callbacks import ConceptErasure, Cost, Grids, ImageQuality, Recorder
+from callbacks import ConceptErasure, Cost, Grids, ImageQuality, ResultsWriter
 from mu.backbones import Classifier
 from mu.core.module import UnlearningModule
 from mu.evaluation.images.clip import fitted
-from mu.evaluation.images.drawing import generated
+from mu.evaluation.images.drawing import image_cache
 from mu.evaluation.images.features import ClassifierFeatures
 from mu.evaluation.images.judges import ClassifierJudge
 from mu.evaluation.images.sets import ImageSet
 from mu.evaluation.media import add_grid, grid
 from mu.methods import FineTune
 from mu.metrics.images import kid
-from mu.metrics.results import Result, RunRecord
+from mu.metrics.results import Result, RunResults
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
 from tests.metrics.test_images import fid_by_hand
@@ -32,7 +32,7 @@ from tests.support.painters import COLOURS, ColourJudge, Colours, LightJudge, Pa
 
 def measured(module: UnlearningModule, *suites: Any, task: Any = None, folder: Path | None = None, **changes: Any) -> dict[str, Result]:
     more: dict[str, Any] = {} if folder is None else {"default_root_dir": str(folder)}
-    trainer(1, callbacks=[*suites, *([Recorder()] if folder else [])], **more, **changes).test(module, task or Colours(), verbose=False)
+    trainer(1, callbacks=[*suites, *([ResultsWriter()] if folder else [])], **more, **changes).test(module, task or Colours(), verbose=False)
     return {result.metric: result for result in module.results}
 
 
@@ -180,7 +180,7 @@ def test_fid_and_kid_compare_kept_images_with_real_ones() -> None:
     found = measured(module, suite, task=Colours(repeats=3))
     data: Any = module.task.datasets["retain"]  # type: ignore[union-attr]
     real = features.of(data.__getitems__(list(range(len(data))))["image"])
-    drawn = features.of(torch.cat([images for images, _ in generated(module).images(kept.job(module))]))
+    drawn = features.of(torch.cat([images for images, _ in image_cache(module).images(kept.job(module))]))
     assert (len(real), len(drawn)) == (12, 24)
     assert found["FID"].value == pytest.approx(fid_by_hand(real, drawn), rel=1e-3, abs=1e-7)
     assert found["FID"].value > 1e-4
@@ -198,7 +198,7 @@ def test_the_clip_score_pairs_each_image_with_its_prompt(tmp_path: Path) -> None
     found = measured(module, ImageQuality(clip=clip, kept=kept))
     job = kept.job(module)
     cosines = [float(clip.images(images[row : row + 1])[0] @ clip.texts([str(job.rows[place].prompt)])[0])
-               for images, places in generated(module).images(job) for row, place in enumerate(places)]
+               for images, places in image_cache(module).images(job) for row, place in enumerate(places)]
     assert found["CLIP"].value == pytest.approx(100 * np.mean([max(cosine, 0) for cosine in cosines]), rel=1e-4)
     assert found["CLIP"].detail["clip"] == "CLIP mu-tiny" and found["CLIP"].higher_is_better
     with pytest.raises(InputError, match="the images are drawn from classes"):
@@ -218,7 +218,7 @@ def test_a_folder_of_real_images_is_brought_to_the_size(tmp_path: Path) -> None:
     module, kept = FineTune(Painter(noise=0.2)), ImageSet("retain", images_per_prompt=4)
     found = measured(module, ImageQuality(features, kept=kept, reference=str(tmp_path), reference_limit=11), task=Colours(images=False))
     real = features.of(fitted(pictures[:11].float() / 255, 8))
-    drawn = features.of(torch.cat([images for images, _ in generated(module).images(kept.job(module))]))
+    drawn = features.of(torch.cat([images for images, _ in image_cache(module).images(kept.job(module))]))
     assert found["FID"].detail["real_images"] == 11 and found["FID"].detail["reference"] == str(tmp_path)
     assert found["FID"].value == pytest.approx(fid_by_hand(real, drawn), rel=1e-4)
 
@@ -265,7 +265,7 @@ def test_suites_draw_once_in_their_own_time_and_leave_the_weights(tmp_path: Path
     assert len(drawn) == 20 + 2
     assert all(torch.equal(before[name], value) for name, value in weights(module.backbone).items())
     assert module.stopwatch.seconds().keys() == {"evaluation"} and found["seconds"].value == 0
-    record = RunRecord.load(tmp_path)
+    record = RunResults.load(tmp_path)
     assert {result.metric for result in record.results} == set(found)
     json.dumps([dict(result.detail) for result in record.results])
 
@@ -275,7 +275,7 @@ def test_grids_show_before_and_after(tmp_path: Path) -> None:
     from PIL import Image
 
     module, task = FineTune(Painter(), optimizer=lambda params: torch.optim.SGD(params, lr=0.1)), Colours()
-    run = trainer(1, callbacks=[Grids(images=2), Recorder()], default_root_dir=str(tmp_path))
+    run = trainer(1, callbacks=[Grids(images=2), ResultsWriter()], default_root_dir=str(tmp_path))
     run.fit(module, task)
     module.backbone.forget("red", "blue")  # type: ignore[operator]
     run.test(module, task, verbose=False)

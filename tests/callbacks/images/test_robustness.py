@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from callbacks import Recorder, Robustness
+from callbacks import ResultsWriter, Robustness
 from mu.attacks.layouts import Prefix
 from mu.attacks.unlearn_diff_atk import UnlearnDiffAtk
 from mu.backbones.diffusion.base import Sampler
@@ -51,7 +51,7 @@ def model() -> FineTune:
 def measured(module: UnlearningModule, suite: Robustness, task: Any = None, folder: Path | None = None,
              fit: bool = False) -> dict[str, Result]:
     more: dict[str, Any] = {} if folder is None else {"default_root_dir": str(folder)}
-    run = trainer(1, callbacks=[suite, *([Recorder()] if folder else [])], **more)
+    run = trainer(1, callbacks=[suite, *([ResultsWriter()] if folder else [])], **more)
     task = task or pictures()
     if fit:
         run.fit(module, task)

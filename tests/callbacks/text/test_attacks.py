@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from callbacks import Recorder
+from callbacks import ResultsWriter
 from callbacks.quantisation import Quantisation
 from callbacks.relearning import Relearning
 from callbacks.scores import FILE, scored
@@ -33,7 +33,7 @@ from mu.evaluation.text.graph import Graph
 from mu.evaluation.text.metrics import ExtractionStrength, Probability
 from mu.evaluation.text.probes import LensAccuracy, ProbeAccuracy
 from mu.methods import FineTune, GradientAscent, Retrain, Train
-from mu.metrics.results import Result, RunRecord
+from mu.metrics.results import Result, RunResults
 from mu.utils.errors import InputError
 from tests.callbacks.text import two_ranks as text_two_ranks
 from tests.contract.test_two_ranks import _run
@@ -53,7 +53,7 @@ def measured(module: UnlearningModule, *suites: Callback, task: Any = None, plac
              ) -> dict[str, Result]:
     """Fit for some epochs, then test with the suites; with a place, as a run folder."""
     more: dict[str, Any] = {"default_root_dir": str(place)} if place is not None else {}
-    run = trainer(max(epochs, 1), callbacks=[*suites, *([Recorder()] if place is not None else [])], **more)
+    run = trainer(max(epochs, 1), callbacks=[*suites, *([ResultsWriter()] if place is not None else [])], **more)
     task = task or people()
     if epochs:
         run.fit(module, datamodule=task)
@@ -432,7 +432,7 @@ def test_suites_leave_the_model_and_each_other_alone(make: Any, tmp_path: Path) 
     alone = {name: result.value for suite in reversed(every_suite())
              for name, result in measured(module, suite, task=neighbours()).items()}
     assert {name: result.value for name, result in together.items()} == pytest.approx(alone, abs=1e-9)
-    assert {r.metric: r.value for r in RunRecord.load(tmp_path).results} == pytest.approx(alone, abs=1e-9)
+    assert {r.metric: r.value for r in RunResults.load(tmp_path).results} == pytest.approx(alone, abs=1e-9)
 
 
 def test_scores_are_in_the_order_of_indices_and_leave_modes(trained: dict[str, State]) -> None:

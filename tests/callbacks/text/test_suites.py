@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from callbacks import Recorder
+from callbacks import ResultsWriter
 from callbacks.text.examples import TextExamples
 from callbacks.text.memorisation import Memorisation
 from callbacks.text.tofu import TOFU
 from mu.methods import FineTune, Retrain
 from mu.metrics.memorisation import overall_score, utility_score
-from mu.metrics.results import RunRecord
+from mu.metrics.results import RunResults
 from mu.metrics.tofu import harmonic_mean
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
@@ -54,7 +54,7 @@ def test_without_an_oracle_nothing_is_made_up(tmp_path: Path) -> None:
     details = {result.metric: result.detail for result in module.results}
     assert details["TR/forget"]["oracle"] == "none was given, so there is no forget quality"
     assert "no PrivLeak" in details["AUC/min_k"]["oracle"]
-    assert "nothing was unlearned" in RunRecord.load(tmp_path).facts["weights"]
+    assert "nothing was unlearned" in RunResults.load(tmp_path).facts["weights"]
     nine = [found[f"{metric}/{name}"] for metric in ("P", "ROUGE", "TR") for name in ("retain", "facts")]
     assert found["MU"] == pytest.approx(harmonic_mean(nine)) and found["utility"] == found["MU"] > 0
     ways = {result.metric: result.higher_is_better for result in module.results}
@@ -63,12 +63,12 @@ def test_without_an_oracle_nothing_is_made_up(tmp_path: Path) -> None:
 
 def test_the_oracles_log_serves_another_run(oracle: Path, tmp_path: Path) -> None:
     """Fails when the oracle does not agree with itself, or a run compares with something else than its items."""
-    itself = RunRecord.load(oracle)
+    itself = RunResults.load(oracle)
     assert (itself.value("FQ"), itself.value("log10_FQ"), itself.value("PrivLeak"), itself.value("privacy")) == (1, 0, 0, 1)
     assert "weights" not in itself.facts
     module = run(tuned(), tmp_path, 1, suites(str(oracle)))
     found = numbers(module)
-    assert set(found) == ALONE | WITH_ORACLE and "weights" not in RunRecord.load(tmp_path).facts
+    assert set(found) == ALONE | WITH_ORACLE and "weights" not in RunResults.load(tmp_path).facts
     mine, theirs = (read_json(folder / "items.json")["items"]["truth_ratio/forget"] for folder in (tmp_path, oracle))
     assert list(mine) == list(theirs) == [str(index) for index in range(13)]
     from scipy.stats import ks_2samp
@@ -96,7 +96,7 @@ def test_the_oracles_model_is_measured_once_and_found_by_its_hash(oracle_run: tu
     assert calls["rows"] == 13 + 39 + 13 + 11 and "prompts" not in calls, "truth ratios, and the sets of the attacks, nothing else"
     again = watched()
     again.load_state_dict(state)
-    run(FineTune(causal_lm()), tmp_path / "c", 0, [TOFU(again, store=str(tmp_path / "store"), **SETTINGS), Recorder()])
+    run(FineTune(causal_lm()), tmp_path / "c", 0, [TOFU(again, store=str(tmp_path / "store"), **SETTINGS), ResultsWriter()])
     assert not again.calls
 
 
@@ -147,7 +147,7 @@ def test_curves_are_logged(tmp_path: Path) -> None:
 
 def test_utility_as_a_share_of_the_originals(tmp_path: Path) -> None:
     original = numbers(run(FineTune(causal_lm()), tmp_path / "original"))
-    both = [TOFU(**SETTINGS), Memorisation(original=str(tmp_path / "original"), **SETTINGS), Recorder()]
+    both = [TOFU(**SETTINGS), Memorisation(original=str(tmp_path / "original"), **SETTINGS), ResultsWriter()]
     module = run(tuned(), tmp_path / "run", 1, both)
     found = numbers(module)
     assert found["utility"] == pytest.approx(utility_score(found["MU"], original["MU"])) != found["MU"]
@@ -157,7 +157,7 @@ def test_examples_stand_beside_the_pictures(tmp_path: Path) -> None:
     """Questions spread over a set; answers as the model gives them; a second test replaces them."""
     lm = causal_lm()
     for _ in range(2):
-        run(FineTune(lm), tmp_path, 0, [TextExamples(["forget", "holdout"], 3, **SHOWN), Recorder()])
+        run(FineTune(lm), tmp_path, 0, [TextExamples(["forget", "holdout"], 3, **SHOWN), ResultsWriter()])
     assert [entry["file"] for entry in read_json(tmp_path / "media" / "media.json")] == ["examples_forget.json", "examples_holdout.json"]
     assert read_json(tmp_path / "media" / "media.json")[0]["kind"] == "text"
     rows: Any = read_json(tmp_path / "media" / "examples_forget.json")

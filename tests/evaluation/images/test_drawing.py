@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mu.backbones.diffusion.base import Sampler
-from mu.evaluation.images.drawing import Generated, ImageJob, ImageRow, generated
+from mu.evaluation.images.drawing import ImageCache, ImageJob, ImageRow, image_cache
 from mu.evaluation.images.sets import ImageSet
 from mu.methods import FineTune
 from mu.utils.errors import InputError
@@ -273,25 +273,25 @@ def test_suites_share_what_is_drawn_and_a_new_test_draws_anew() -> None:
     """Fails when two suites with equal sets draw twice, or a test of other weights gets the images of the one before."""
     model = Counting()
     module = after_test(FineTune(model), Colours())
-    store = generated(module)
+    store = image_cache(module)
     first = images(store.images(ImageSet("retain").job(module)))
-    again = images(generated(module).images(ImageSet("retain").job(module)))
+    again = images(image_cache(module).images(ImageSet("retain").job(module)))
     assert model.drawn == 4 and same(first, again)
     images(store.images(ImageSet("retain", seed=1).job(module)))
     assert model.drawn == 8
     model.forget("green", "blue")
     after_test(module, Colours())
-    assert isinstance(store, Generated) and generated(module) is not store
-    assert not same(first, images(generated(module).images(ImageSet("retain").job(module))))
+    assert isinstance(store, ImageCache) and image_cache(module) is not store
+    assert not same(first, images(image_cache(module).images(ImageSet("retain").job(module))))
 
 
 def test_a_job_with_a_folder_is_not_kept_in_memory(tmp_path: Path) -> None:
     model = Counting()
     module = after_test(FineTune(model), Colours())
-    images(generated(module).images(ImageSet("retain", folder=str(tmp_path)).job(module)))
-    images(generated(module).images(ImageSet("retain", folder=str(tmp_path)).job(module)))
+    images(image_cache(module).images(ImageSet("retain", folder=str(tmp_path)).job(module)))
+    images(image_cache(module).images(ImageSet("retain", folder=str(tmp_path)).job(module)))
     assert model.drawn == 4
-    assert generated(module)._stored == {}
+    assert image_cache(module)._stored == {}
 
 
 def test_a_long_job_shows_a_bar_and_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from mu.evaluation.images.features import ClassifierFeatures, CLIPFeatures
 from mu.evaluation.images.judges import ClassifierJudge, CLIPZeroShot, Judge, NudeNetJudge
 from mu.utils.errors import InputError
 from mu.utils.files import save_tensors
-from mu.utils.spec import build, spec_of
+from mu.utils.spec import from_spec, to_spec
 from mu.utils.weights import weights_hash
 from tests.support.helpers import digits, fit
 from tests.support.painters import ColourJudge, tiny_clip
@@ -113,7 +113,7 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
 
 def test_a_judge_comes_back_from_its_configuration(tmp_path: Path) -> None:
     file = str(saved(tmp_path, small()))
-    twin = build(spec_of(ClassifierJudge(file, threshold=0.3, synonyms={"red": ["crimson"]})))
+    twin = from_spec(to_spec(ClassifierJudge(file, threshold=0.3, synonyms={"red": ["crimson"]})))
     assert twin.threshold == 0.3 and twin.places("crimson") == [0]
 
 

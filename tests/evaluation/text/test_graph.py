@@ -21,7 +21,7 @@ from mu.backbones.language.two_models import LogitDifference
 from mu.data.encoding import Encoder, Plain
 from mu.data.questions import QuestionSet
 from mu.evaluation.text.graph import Graph, Metric
-from mu.evaluation.text.leaves import Generated, GradientNorms, Scored
+from mu.evaluation.text.leaves import GeneratedText, GradientNorms, Scored
 from mu.evaluation.text.metrics import (
     KINDS,
     ExactMemorisation,
@@ -43,7 +43,7 @@ from mu.evaluation.text.scores import batches
 from mu.metrics import memorisation, tofu
 from mu.utils import resumable
 from mu.utils.errors import InputError
-from mu.utils.resumable import Ranks, packed, pieces, unpacked
+from mu.utils.resumable import Ranks, map_chunks, packed, unpacked
 from tests.support.doubles_text import causal_lm, folder, people, tokenizer
 from tests.support.helpers import distance, weights
 
@@ -216,9 +216,9 @@ def test_generated_text_is_the_models_own_and_its_prefix_is_no_part_of_it() -> N
     for prefix in ("", "so it is"):
         prompts = [here.encoder.prompt(row["question"], begin=prefix) for row in here.sets["forget"].rows]
         expected = [lm.generate([ids], max_new_tokens=SHORT)[0] for ids in prompts]
-        assert list(here.value(Generated("forget", prefix=prefix, max_new_tokens=SHORT)).texts) == expected
-    some = here.value(Generated("forget", max_new_tokens=SHORT, rows=(4, 1)))
-    every = here.value(Generated("forget", max_new_tokens=SHORT))
+        assert list(here.value(GeneratedText("forget", prefix=prefix, max_new_tokens=SHORT)).texts) == expected
+    some = here.value(GeneratedText("forget", max_new_tokens=SHORT, rows=(4, 1)))
+    every = here.value(GeneratedText("forget", max_new_tokens=SHORT))
     assert list(some.texts) == [every.texts[4], every.texts[1]] and some.index.tolist() == [4, 1]
     recall, f1 = tofu.rouge_l(every.texts, here.sets["forget"].column("answer"))
     assert here.value(Rouge("forget", max_new_tokens=SHORT)).value == pytest.approx(recall.mean().item())
@@ -314,7 +314,7 @@ def test_a_composed_model_is_measured_like_any_other() -> None:
 def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when a finished batch is computed again, a value changes, or anything is computed for a model that is known."""
     monkeypatch.setattr(resumable, "FLUSH", 0.0)
-    node, asked = TruthRatio("forget"), Generated("forget", max_new_tokens=SHORT)
+    node, asked = TruthRatio("forget"), GeneratedText("forget", max_new_tokens=SHORT)
     settings = {"tokens_per_batch": 60, "prompts_per_batch": 4}
     alone = graph(**settings)
     expected, said = alone.value(node), alone.value(asked)
@@ -381,10 +381,10 @@ def test_ranks_share_what_is_on_one_disk_and_what_is_not(tmp_path: Path) -> None
     ranks = FakeRanks(0, 2)
     object.__setattr__(ranks, "others", [[1, 4], {1: {"x": torch.tensor([1.0])}, 4: {"x": torch.tensor([4.0])},
                                                   2: {"x": torch.tensor([2.0])}}])
-    found = pieces(5, work, key="k", folder=tmp_path, ranks=ranks)
+    found = map_chunks(5, work, key="k", folder=tmp_path, ranks=ranks)
     assert made == [0, 3] and [piece["x"].item() for piece in found] == [0, 1, 2, 3, 4]
     made.clear()
-    assert [piece["x"].item() for piece in pieces(5, work, key="k", folder=tmp_path)] == [0, 1, 2, 3, 4] and made == []
+    assert [piece["x"].item() for piece in map_chunks(5, work, key="k", folder=tmp_path)] == [0, 1, 2, 3, 4] and made == []
 
 
 # ---- what a task lacks --------------------------------------------------------------------------------------------------------------

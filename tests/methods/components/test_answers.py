@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mu.methods.components.answers import Alternates, Answer, OtherAnswer, Refusal, WrongAnswers, refusals
+from mu.methods.components.answers import Answer, AnswerOfAnotherQuestion, AnswersFromFile, PerturbedAnswers, Refusal, refusals
 from mu.utils.errors import InputError
 from tests.support.doubles_text import causal_lm, people
 from tests.support.helpers import digits
@@ -36,16 +36,16 @@ def test_other_answers_are_those_of_retain_samples() -> None:
     task = people()
     task.setup()
     data: Any = task.datasets["retain"]
-    assert set(drawn(OtherAnswer())) <= set(data.texts["answer"])
-    assert drawn(OtherAnswer(redraw=False)) == drawn(OtherAnswer(redraw=False), visit=3)
+    assert set(drawn(AnswerOfAnotherQuestion())) <= set(data.texts["answer"])
+    assert drawn(AnswerOfAnotherQuestion(redraw=False)) == drawn(AnswerOfAnotherQuestion(redraw=False), visit=3)
 
 
 def test_wrong_answers_come_one_after_the_other() -> None:
     """Fails when the same wrong answer is shown in every epoch, or the right one."""
     task = people()
     rows = task.sets["forget"].rows[:4]
-    assert drawn(WrongAnswers()) == [row["perturbed_answer"][0] for row in rows]
-    assert drawn(WrongAnswers(), visit=4) == [row["perturbed_answer"][4 % len(row["perturbed_answer"])] for row in rows]
+    assert drawn(PerturbedAnswers()) == [row["perturbed_answer"][0] for row in rows]
+    assert drawn(PerturbedAnswers(), visit=4) == [row["perturbed_answer"][4 % len(row["perturbed_answer"])] for row in rows]
 
 
 def test_alternates_are_read_by_question(tmp_path: Path) -> None:
@@ -55,10 +55,10 @@ def test_alternates_are_read_by_question(tmp_path: Path) -> None:
     lines = [{"question": question, "alternate": f"dan lives in {town}"} for town in ("lima", "bern") for question in reversed(asked)]
     file = tmp_path / "alternates.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines))
-    assert drawn(Alternates(str(file))) == ["dan lives in lima"] * 4 and drawn(Alternates(str(file)), visit=1) == ["dan lives in bern"] * 4
+    assert drawn(AnswersFromFile(str(file))) == ["dan lives in lima"] * 4 and drawn(AnswersFromFile(str(file)), visit=1) == ["dan lives in bern"] * 4
     file.write_text(json.dumps(lines[0]))
     with pytest.raises(InputError, match="no alternate answer to"):
-        drawn(Alternates(str(file)))
+        drawn(AnswersFromFile(str(file)))
 
 
 def test_a_task_without_texts_is_refused() -> None:

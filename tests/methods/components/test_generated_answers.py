@@ -12,7 +12,7 @@ import torch
 from mu.backbones.language.causal_lm import CausalLM
 from mu.backbones.language.sampling import Sampling
 from mu.backbones.language.two_models import GenericLogits
-from mu.methods.components.generated_answers import OwnAlternates
+from mu.methods.components.generated_answers import GeneratedAnswers
 from mu.methods.language.alt_po import AltPO
 from mu.utils.errors import InputError
 from tests.support.doubles_text import causal_lm, people
@@ -22,11 +22,11 @@ PROMPT = [1, 5, 7]
 ASKED = [[1, 5], [1, 5, 7, 9, 4], [1], [1, 8, 8]]
 
 
-def law(**changes: Any) -> OwnAlternates:
-    return OwnAlternates(**{"instruction": "{question}", "max_new_tokens": 6, "stop": (), "temperature": 2.0, **changes})
+def law(**changes: Any) -> GeneratedAnswers:
+    return GeneratedAnswers(**{"instruction": "{question}", "max_new_tokens": 6, "stop": (), "temperature": 2.0, **changes})
 
 
-def ready(given: OwnAlternates, model: CausalLM | None = None) -> OwnAlternates:
+def ready(given: GeneratedAnswers, model: CausalLM | None = None) -> GeneratedAnswers:
     task = people()
     task.setup()
     given.setup(model or causal_lm(), task)
@@ -130,7 +130,7 @@ def test_altpo_learns_its_own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     fit(module, people(), 1)
     assert given.alternates == ready(law()).alternates
     assert module.stopwatch.seconds()["cache"] > 0
-    assert isinstance(AltPO(causal_lm()).substitute, OwnAlternates)
+    assert isinstance(AltPO(causal_lm()).substitute, GeneratedAnswers)
 
 
 @pytest.mark.parametrize(("changes", "words"), [

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from mu.data.plan import plan_steps
 from torch import Tensor
 
 import mu
@@ -17,8 +18,7 @@ from mu.attacks.counting import Evaluations, counted
 from mu.attacks.layouts import Add, Prefix, Suffix
 from mu.backbones import TextToImage
 from mu.core.module import UnlearningModule
-from mu.data.plan import plan
-from mu.methods.compat.adv_unlearn_reference import InTurn, SoftPromptAttackReference
+from mu.methods.compat.adv_unlearn_reference import AlternatingSteps, SoftPromptAttackReference
 from mu.methods.components.latents import NoisedData, PartialSampling, StoredTrajectories
 from mu.methods.diffusion.adv_unlearn import AdvUnlearn, CoupledSampling
 from mu.methods.diffusion.esd import ESD
@@ -327,10 +327,10 @@ def test_a_run_that_was_stopped_ends_alike_and_loads(step: int, tmp_path: Path) 
 
 def test_the_commands_default_mode_makes_steps_in_turn() -> None:
     """Fails when the two terms share a step although the schedule shows one part at a time."""
-    steps = plan(InTurn(length="max"), 0, {"forget": 2, "retain": 4}, {"forget": 1, "retain": 2}, 0)
+    steps = plan_steps(AlternatingSteps(length="max"), 0, {"forget": 2, "retain": 4}, {"forget": 1, "retain": 2}, 0)
     assert [sorted(step.parts) for step in steps] == [["forget"], ["retain"]] * 2
     terms: list[list[str]] = []
-    module = adv(schedule=InTurn(length="max"))
+    module = adv(plan=AlternatingSteps(length="max"))
     plain = module.objective
     module.objective = lambda forget, retain: terms.append([]) or terms[-1].extend(out := plain(forget, retain)) or out  # type: ignore
     before: State = weights(module.backbone)

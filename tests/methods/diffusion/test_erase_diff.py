@@ -148,8 +148,8 @@ def test_a_run_may_stop_anywhere(cls: type[EraseDiff], tmp_path: Path) -> None:
 
 
 def test_schedules() -> None:
-    assert EraseDiff(class_conditional(), inner_epochs=2).schedule == Phases(Forget(), Forget(), Paired(length="forget"))
-    assert EraseDiff(class_conditional(), inner_epochs=0, limit=7).schedule == Phases(Paired(length="retain", limit=7))
+    assert EraseDiff(class_conditional(), inner_epochs=2).plan == Phases(Forget(), Forget(), Paired(length="forget"))
+    assert EraseDiff(class_conditional(), inner_epochs=0, limit=7).plan == Phases(Paired(length="retain", limit=7))
 
 
 @pytest.mark.parametrize("wrong", [{"inner_epochs": -1}, {"lam": -0.1}, {"eta": 0.0}])

@@ -101,7 +101,7 @@ class Looks(SalUnDiffusion):
         assert isinstance(self.mask, GuidedSaliency)
         self.found = [value.detach().clone() for value in self.mask.saliency(self)]
         with eval_mode(self.backbone):
-            self.batches = [batch["forget"] for batch in self.passes(Forget(), augment=True)]
+            self.batches = [batch["forget"] for batch in self.iterate_batches(Forget(), augment=True)]
         super().on_fit_start()
 
 

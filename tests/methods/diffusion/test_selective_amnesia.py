@@ -157,7 +157,7 @@ def test_a_resumed_run_has_its_fisher_matrix_and_images(tmp_path: Path, monkeypa
 
     whole = fit(SelectiveAmnesia(text_to_image(), **{**settings(), "optimizer": gentle}), pictures(), 2,
                 callbacks=[Snapshot(tmp_path / "x.ckpt", 1, 0)])
-    monkeypatch.setattr("mu.methods.bases.generated_images.Drawn.fill", lambda *_: pytest.fail("a resumed run takes its images from its checkpoint"))
+    monkeypatch.setattr("mu.methods.bases.generated_images.GeneratedImages.fill", lambda *_: pytest.fail("a resumed run takes its images from its checkpoint"))
     again = fit(Once(text_to_image(), **{**settings(), "optimizer": gentle}), pictures(), 2, ckpt_path=tmp_path / "x.ckpt")
     assert different(weights(whole), weights(again)) == []
     assert set(whole.stopwatch.seconds()) >= {"images", "fisher", "training"}

@@ -133,7 +133,7 @@ def test_a_light_pull_moves_the_concept_onto_its_anchor() -> None:
 
 def test_without_preservation_the_retain_part_is_not_read() -> None:
     module = UCE(text_to_image(part="xattn-strict"), preserve_scale=0.0)
-    assert not module.needs_retain and module.schedule.reads() == {"forget"}
+    assert not module.needs_retain and module.plan.reads() == {"forget"}
     fit(module, pictures(images=False), 1)
     assert module._kept == set()
 

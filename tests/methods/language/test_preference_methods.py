@@ -19,7 +19,7 @@ from mu.backbones import CausalLM
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch, concatenate
 from mu.methods.bases.joint import predictions
-from mu.methods.components.answers import Alternates, OtherAnswer, Refusal
+from mu.methods.components.answers import AnswerOfAnotherQuestion, AnswersFromFile, Refusal
 from mu.methods.components.masks import Saliency
 from mu.methods.components.reference_nll import ReferenceNLL, sequences
 from mu.methods.components.retain_terms import KL, NLL
@@ -132,7 +132,7 @@ CASES: dict[str, Case] = {
         "forget": 0.125 * published_simnpo(m, o, f, 0.7, 0.2), "retain": token_mean(token_nlls(m, r))}),
     "IdkDPO": (lambda: made(IdkDPO, beta=0.2), lambda m, o, f, r: {
         "forget": published_dpo(m, o, f, 0.2), "retain": token_mean(token_nlls(m, r))}),
-    "DPO with another answer and KL": (lambda: made(DPO, substitute=OtherAnswer(), retain=KL()), lambda m, o, f, r: {
+    "DPO with another answer and KL": (lambda: made(DPO, substitute=AnswerOfAnotherQuestion(), retain=KL()), lambda m, o, f, r: {
         "forget": published_dpo(m, o, f, 0.1), "retain": kl(m, o, r)}),
     "IdkNLL": (lambda: made(IdkNLL), lambda m, o, f, r: {
         "refuse_and_retain": token_mean(token_nlls(m, f["substitute"]) + token_nlls(m, r))}),
@@ -193,7 +193,7 @@ def test_npos_gradient_tends_to_gradient_ascents() -> None:
     for beta in (1.0, 0.1, 0.01, 0.001):
         module = made(NPO, beta=beta, retain_weight=0.0)
         fit(module, task, 1, precision="64-true")
-        batch = next(module.passes(module.schedule, augment=False))
+        batch = next(module.iterate_batches(module.plan, augment=False))
         ascent = gradient(module, batch["forget"], ascent=True)
         gaps.append(float((gradient(module, batch["forget"]) - ascent).norm() / ascent.norm()))
     assert gaps[0] > 0.05
@@ -288,7 +288,7 @@ def test_a_step_is_one_forward_pass(cls: Any) -> None:
 @pytest.mark.parametrize("cls", [NPO, SimNPO, IdkDPO, GradDiff])
 def test_without_its_weight_the_retain_part_is_not_read(cls: Any) -> None:
     module = made(cls, retain_weight=0.0, retain=KL())
-    assert not module.needs_retain and not module.needs_reference and module.schedule.reads() == {"forget"}
+    assert not module.needs_retain and not module.needs_reference and module.plan.reads() == {"forget"}
     seen: list[Any] = []
     objective = module.objective
     module.objective = lambda f, r: (seen.append(r), objective(f, r))[1]  # type: ignore[method-assign]
@@ -315,7 +315,7 @@ def test_the_table_holds_the_originals_values_whatever_the_weights_became() -> N
 
 def test_every_answer_of_all_epochs_is_in_the_table_once() -> None:
     """Refusals are drawn anew in each epoch; a law that draws once, and NPO, need no more for a longer run."""
-    for cls, changes, epochs, most in ((IdkDPO, {}, 5, 13 * 6), (DPO, {"substitute": OtherAnswer(redraw=False)}, 5, 26), (NPO, {}, 5, 13)):
+    for cls, changes, epochs, most in ((IdkDPO, {}, 5, 13 * 6), (DPO, {"substitute": AnswerOfAnotherQuestion(redraw=False)}, 5, 26), (NPO, {}, 5, 13)):
         module = fit(made(cls, **changes), people(), epochs)
         keys = table(module).keys
         assert torch.equal(keys, keys.unique()) and 13 <= len(keys) <= most
@@ -394,7 +394,7 @@ def test_it_needs_a_task() -> None:
     task = people()
     task.setup()
     with pytest.raises(InputError, match="fit it with a mu task"):
-        trainer(1).fit(made(NPO), train_dataloaders=task.plan_loader(made(NPO).schedule, 0))
+        trainer(1).fit(made(NPO), train_dataloaders=task.plan_loader(made(NPO).plan, 0))
 
 
 def test_a_saliency_mask_is_computed_before_the_first_step() -> None:
@@ -427,7 +427,7 @@ def test_it_changes_with_what_is_forgotten(cls: Any) -> None:
 
 @pytest.mark.parametrize("cls", [DPO, IdkNLL])
 def test_it_changes_with_the_law_of_substitutes(cls: Any) -> None:
-    one, two = (weights(fit(made(cls, substitute=law), people(), 1).backbone) for law in (Refusal(), OtherAnswer()))
+    one, two = (weights(fit(made(cls, substitute=law), people(), 1).backbone) for law in (Refusal(), AnswerOfAnotherQuestion()))
     assert different(one, two)
 
 
@@ -441,7 +441,7 @@ def test_alternates_are_shown_in_turn(tmp_path: Path) -> None:
     lines = [json.dumps({"question": question, "alternate": f"{name} lives in lima"}) for question in asked for name in ("ada", "gus")]
     write_text(tmp_path / "alternates.jsonl", "\n".join(lines))
     seen: list[tuple[int, int]] = []
-    module = made(AltPO, substitute=Alternates(str(tmp_path / "alternates.jsonl")))
+    module = made(AltPO, substitute=AnswersFromFile(str(tmp_path / "alternates.jsonl")))
     objective = module.objective
 
     def look(forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 import mu
 from mu.backbones import CausalLM, LoRA
 from mu.data.plan import Forget, Paired
-from mu.methods.bases.forget_retain import _ForgetAndRetain
+from mu.methods.bases.forget_retain import ForgetRetainMethod
 from mu.methods.compat.pdu_reference import PDUReference
 from mu.methods.compat.undial_reference import UNDIALReference
 from mu.methods.components.retain_terms import KL
@@ -134,7 +134,7 @@ def test_undial_follows_its_equation() -> None:
 
     wanted = token_mean(by_token(moved, forget, value))
     assert terms_of(module, forget, None) == pytest.approx({"forget": wanted}, rel=1e-4)
-    assert isinstance(module.schedule, Forget) and not module.needs_retain
+    assert isinstance(module.plan, Forget) and not module.needs_retain
 
 
 def test_undial_of_the_original_without_strength_is_at_rest() -> None:
@@ -649,7 +649,7 @@ def test_needs_follow_the_retain_term() -> None:
     assert not UNDIAL(original()).needs_retain and UNDIAL(original(), retain_weight=1.0).needs_retain
     assert WGA(original(), retain=KL()).needs_reference and not WGA(original()).needs_reference
     assert not WGA(original(), retain_weight=0.0, retain=KL()).needs_reference
-    assert isinstance(WGA(original(), retain_weight=0.0).schedule, Forget)
+    assert isinstance(WGA(original(), retain_weight=0.0).plan, Forget)
     for arguments in ({"forget_weight": 0.0}, {"retain_weight": -1.0}):
         with pytest.raises(InputError, match="WGA needs a forget_weight above 0"):
             WGA(original(), **arguments)
@@ -659,7 +659,7 @@ def test_a_mixture_of_experts_can_be_unlearned_too() -> None:
     for make in (WGA, RMU, UNDIAL):
         module = fit(make(mixture(), optimizer=ADAM), people(), 1)
         assert different(weights(mixture()), weights(module.backbone))
-    assert issubclass(WGA, _ForgetAndRetain)
+    assert issubclass(WGA, ForgetRetainMethod)
 
 
 def test_alone_on_retain_the_original_is_its_own_target() -> None:

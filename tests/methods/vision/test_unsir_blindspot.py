@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from mu.data.plan import plan_steps
 from torch import Tensor, nn
 
 import mu
 import tasks
 from mu.backbones import Classifier, Regressor
 from mu.core.lr import Cosine
-from mu.data.plan import plan
 from mu.methods import UNSIR, Blindspot, GaussianAmnesiac
 from mu.methods.components.substitutes import GaussianTarget
 from mu.methods.vision.blindspot import activations, hidden_layers
@@ -105,7 +105,7 @@ def test_an_epoch_shows_each_noise_image_its_number_of_times() -> None:
 
 def test_the_retain_subset_is_fixed_and_newly_ordered_in_each_epoch() -> None:
     module = unsir(retain_samples=20)
-    orders = [[int(i) for step in plan(module.schedule, epoch, {"retain": 37}, {"retain": 10}, 0) for i in step.parts["retain"].positions]
+    orders = [[int(i) for step in plan_steps(module.plan, epoch, {"retain": 37}, {"retain": 10}, 0) for i in step.parts["retain"].positions]
               for epoch in (0, 1)]
     assert set(orders[0]) == set(orders[1]) and len(set(orders[0])) == 20 and orders[0] != orders[1]
 
@@ -170,7 +170,7 @@ def test_blindspot_follows_proxy_and_targets(originals: Any) -> None:
     module.set_mode()
     task.setup()
     assert module.proxy is not None
-    steps = plan(module.schedule, 1, {"forget": 24, "retain": 37}, {"forget": 10, "retain": 10}, 0)
+    steps = plan_steps(module.plan, 1, {"forget": 24, "retain": 37}, {"forget": 10, "retain": 10}, 0)
     step = next(step for step in steps if len(step.parts) == 2)
     parts = {name: task.datasets[name].__getitems__(list(rows.positions)) for name, rows in step.parts.items()}  # type: ignore[attr-defined]
     sizes = {name: len(part["index"]) for name, part in parts.items()}
@@ -178,7 +178,7 @@ def test_blindspot_follows_proxy_and_targets(originals: Any) -> None:
     loaded: dict[str, Any] = {"phase": 1} | {
         name: {**part, "visit": torch.zeros(sizes[name]), "count": torch.tensor(float(whole)), "total": torch.tensor(float(whole))}
         for name, part in parts.items()}
-    terms = module.objective(*module.ready(loaded))
+    terms = module.objective(*module.prepare_parts(loaded))
 
     def run(model: Any, x: Tensor) -> tuple[float, Tensor]:
         hidden = torch.relu(model.network[0](x))
@@ -277,7 +277,7 @@ def test_gaussian_amnesiac_fits_the_union_to_drawn_and_true_targets(originals: A
     targets = torch.cat([task.datasets[name].__getitems__(list(range(n)))["target"] for name, n in (("forget", 24), ("retain", 37))])  # type: ignore[attr-defined]
     assert module.substitute.mean == pytest.approx(targets.mean().item(), rel=1e-5)
     assert module.substitute.sd == pytest.approx(targets.std(unbiased=False).item(), rel=1e-5)
-    forget, retain = module.ready(batch)
+    forget, retain = module.prepare_parts(batch)
     assert forget is not None and retain is not None
     assert forget["substitute"].std() > 10
     losses = [abs(module.backbone.predict(part) - part[key]) for part, key in ((forget, "substitute"), (retain, "target"))]

@@ -12,7 +12,7 @@ import pytest
 
 from mu.data.encoding import Plain
 from mu.utils.errors import InputError
-from mu.utils.spec import build, spec_of
+from mu.utils.spec import from_spec, to_spec
 from tasks import ByClass, ByValue, IndexFile, QuestionAnswer, RandomCount, RandomFraction
 from tasks.text.files import read_rows
 from tests.support.doubles_text import folder
@@ -184,7 +184,7 @@ def test_choices_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_the_task_is_rebuilt_from_its_record(tmp_path: Path) -> None:
     made = task(path=write(tmp_path / "all.csv", rows()), by="who", selector=ByValue("bert"), template=Plain(user="ask "))
-    again = build(spec_of(made), allow=(ByValue,))
+    again = from_spec(to_spec(made), allow=(ByValue,))
     again.setup()
     assert again.split.hash == made.split.hash
     assert again.recipe() == made.recipe()

@@ -209,8 +209,8 @@ def test_without_the_package_datasets_it_is_asked_for(monkeypatch: pytest.Monkey
 
 def pairs(task: Any, world: int, epochs: int = 3) -> list[list[tuple[int, int]]]:
     """For each step, which forget sample stood beside which retain sample, gathered from all ranks."""
-    schedule, sizes = Paired(length="forget"), {"forget": 4, "retain": 4}
-    loaders = [PlanLoader(task.parts(schedule.reads()), schedule, sizes, 7, rank=rank, world=world) for rank in range(world)]
+    plan, sizes = Paired(length="forget"), {"forget": 4, "retain": 4}
+    loaders = [PlanLoader(task.parts(plan.reads()), plan, sizes, 7, rank=rank, world=world) for rank in range(world)]
     found: list[list[tuple[int, int]]] = []
     for epoch in range(epochs):
         for loader in loaders:

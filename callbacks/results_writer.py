@@ -1,4 +1,4 @@
-"""Recorder: writes the run folder when a test is over."""
+"""ResultsWriter: writes the run folder when a test is over."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.base import module_of, run_folder
-from mu.metrics.results import RunRecord, save_outputs, versions
-from mu.utils.spec import Recorded, class_path, spec_of
+from mu.metrics.results import RunResults, save_outputs, versions
+from mu.utils.spec import Reconstructible, class_path, to_spec
 from mu.utils.weights import weights_hash
 
 
-class Recorder(Callback, Recorded):
+class ResultsWriter(Callback, Reconstructible):
     """Writes `results.json`, `outputs.safetensors` and `split.json` into the run folder (the trainer's default_root_dir).
 
     It writes in `teardown`, after every suite, whatever the order of the callbacks.
@@ -41,7 +41,7 @@ class Recorder(Callback, Recorded):
             return
         task, folder = module.task, run_folder(trainer)
         found = getattr(module.backbone, "weights_metadata", {})
-        record = RunRecord(
+        record = RunResults(
             task=self.task or (type(task).__name__ if task is not None else ""), method=self.method or type(module).__name__,
             results=module.results,
             seeds=self.seeds or {"split": task.split.seed if task is not None else 0, "unlearn": module.seed},
@@ -54,7 +54,7 @@ class Recorder(Callback, Recorded):
             facts={
                 "method_class": class_path(type(module)), "task_class": class_path(type(task)) if task is not None else "",
                 "sizes": {name: len(ids) for name, ids in task.split.parts.items()} if task is not None else {},
-                "method_arguments": spec_of(module)["init_args"], "epochs": trainer.current_epoch, "steps": trainer.global_step,
+                "method_arguments": to_spec(module)["init_args"], "epochs": trainer.current_epoch, "steps": trainer.global_step,
                 "selector": dict(task.split.selector) if task is not None else {}, "versions": versions(), **module.facts, **self.facts,
             },
         )
