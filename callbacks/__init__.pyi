@@ -10,8 +10,8 @@ from .images.robustness import Robustness as Robustness
 from .membership import Membership as Membership
 from .membership import RegressionMembership as RegressionMembership
 from .quantisation import Quantisation as Quantisation
-from .results_writer import ResultsWriter as ResultsWriter
 from .relearning import Relearning as Relearning
+from .results_writer import ResultsWriter as ResultsWriter
 from .retrain_gap import RetrainGap as RetrainGap
 from .text.examples import TextExamples as TextExamples
 from .text.memorisation import Memorisation as Memorisation

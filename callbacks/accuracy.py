@@ -24,6 +24,7 @@ class Accuracy(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """UA, RA, TA, and the accuracy on every other part."""
+
         def accuracy(split: str) -> float:
             rows = self.rows(outputs, split)
             return float(classification.accuracy(rows["logits"], rows["label"]))
@@ -53,6 +54,20 @@ class Errors(Suite):
         """`MAE/split` and `RMSE/split`."""
         found = []
         for split, rows in sorted(outputs.items()):
-            found.append(Result(f"MAE/{split}", float(gap.mean_absolute_error(rows["prediction"], rows["target"])), None, split))
-            found.append(Result(f"RMSE/{split}", float(gap.root_mean_squared_error(rows["prediction"], rows["target"])), None, split))
+            found.append(
+                Result(
+                    f"MAE/{split}",
+                    float(gap.mean_absolute_error(rows["prediction"], rows["target"])),
+                    None,
+                    split,
+                )
+            )
+            found.append(
+                Result(
+                    f"RMSE/{split}",
+                    float(gap.root_mean_squared_error(rows["prediction"], rows["target"])),
+                    None,
+                    split,
+                )
+            )
         return found

@@ -50,7 +50,9 @@ class Suite(Callback, Reconstructible):
             InputError: when the task was not evaluated on it.
         """
         if split not in outputs:
-            raise InputError(f"{type(self).__name__} measures on the {split} part, but only {', '.join(sorted(outputs))} were evaluated.")
+            raise InputError(
+                f"{type(self).__name__} measures on the {split} part, but only {', '.join(sorted(outputs))} were evaluated."
+            )
         return outputs[split]
 
 

@@ -39,18 +39,29 @@ class Cost(Suite):
         after = [p.detach() for _, p in module.trainable()]
         self._seen["trainable"] = float(sum(p.numel() for p in after))
         if len(after) == len(self._before):
-            self._seen["moved"] = float(sum(int((a.cpu() != b).sum()) for a, b in zip(after, self._before, strict=True)))
+            self._seen["moved"] = float(
+                sum(int((a.cpu() != b).sum()) for a, b in zip(after, self._before, strict=True))
+            )
         self._seen["peak_memory"] = _peak(module.device) / 2**20
         self._before = []
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """Whatever is known: a test without a fit in the same process knows the checkpoint's seconds only."""
-        seconds = {stage: value for stage, value in module.stopwatch.seconds().items() if stage != "evaluation"}
+        seconds = {
+            stage: value
+            for stage, value in module.stopwatch.seconds().items()
+            if stage != "evaluation"
+        }
         found = [Result("seconds", sum(seconds.values()), False, "", "s")]
-        found += [Result(f"seconds/{stage}", value, False, "", "s") for stage, value in sorted(seconds.items())]
+        found += [
+            Result(f"seconds/{stage}", value, False, "", "s")
+            for stage, value in sorted(seconds.items())
+        ]
         units = {"trainable": "", "moved": "", "peak_memory": "MiB"}
         better = {"trainable": None, "moved": None, "peak_memory": False}
-        return found + [Result(name, value, better[name], "", units[name]) for name, value in self._seen.items()]
+        return found + [
+            Result(name, value, better[name], "", units[name]) for name, value in self._seen.items()
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """What was seen, for a test that loads the checkpoint."""

@@ -22,8 +22,14 @@ class Curves(Callback, Reconstructible):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         keys = module_of(pl_module).curve_keys()
-        row = {key: float(trainer.callback_metrics[key]) for key in keys if key in trainer.callback_metrics}
-        self.rows.append({"epoch": float(trainer.current_epoch), "step": float(trainer.global_step), **row})
+        row = {
+            key: float(trainer.callback_metrics[key])
+            for key in keys
+            if key in trainer.callback_metrics
+        }
+        self.rows.append(
+            {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step), **row}
+        )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write, on rank zero."""

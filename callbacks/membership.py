@@ -31,9 +31,16 @@ class Membership(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`MIA`, `MIA/feature`, `MIA/loss_auc`."""
-        retain, held_out, forget = (self.rows(outputs, name) for name in ("retain", self.held_out, "forget"))
+        retain, held_out, forget = (
+            self.rows(outputs, name) for name in ("retain", self.held_out, "forget")
+        )
         found = membership.svc_mia(
-            retain["logits"], retain["label"], held_out["logits"], held_out["label"], forget["logits"], forget["label"],
+            retain["logits"],
+            retain["label"],
+            held_out["logits"],
+            held_out["label"],
+            forget["logits"],
+            forget["label"],
             attacks=self.attacks,
         )
         results = []
@@ -60,8 +67,20 @@ class RegressionMembership(Suite):
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`MIA/error_member`."""
         retain, held_out, forget = (
-            (rows["prediction"] - rows["target"]).abs() for rows in (self.rows(outputs, n) for n in ("retain", self.held_out, "forget"))
+            (rows["prediction"] - rows["target"]).abs()
+            for rows in (self.rows(outputs, n) for n in ("retain", self.held_out, "forget"))
         )
         value = membership.svc_mia_regression(retain, held_out, forget, size=self.size)
-        return [Result("MIA/error_member", float(value), None, "forget", "%", {"members": min(self.size, len(retain)),
-                                                                               "non_members": min(self.size, len(held_out))})]
+        return [
+            Result(
+                "MIA/error_member",
+                float(value),
+                None,
+                "forget",
+                "%",
+                {
+                    "members": min(self.size, len(retain)),
+                    "non_members": min(self.size, len(held_out)),
+                },
+            )
+        ]

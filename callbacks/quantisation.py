@@ -41,13 +41,22 @@ class Quantisation(Suite):
     """
 
     def __init__(
-        self, bits: Sequence[int] = (8, 4), group: int = 128, embeddings: bool = False, head: bool = False,
-        parts: Sequence[str] = ("forget", "retain"), metrics: list[Metric] | None = None,
+        self,
+        bits: Sequence[int] = (8, 4),
+        group: int = 128,
+        embeddings: bool = False,
+        head: bool = False,
+        parts: Sequence[str] = ("forget", "retain"),
+        metrics: list[Metric] | None = None,
     ) -> None:
         if not bits or len(set(bits)) < len(bits):
-            raise InputError(f"Quantisation takes different numbers of bits, at least one, not {list(bits)}.")
+            raise InputError(
+                f"Quantisation takes different numbers of bits, at least one, not {list(bits)}."
+            )
         if "forget" not in parts:
-            raise InputError("Quantisation asks what comes back of the forget part, so `forget` must be among its parts.")
+            raise InputError(
+                "Quantisation asks what comes back of the forget part, so `forget` must be among its parts."
+            )
         for number in bits:
             check(number, group)
         self.bits, self.group, self.embeddings, self.head = list(bits), group, embeddings, head
@@ -63,7 +72,9 @@ class Quantisation(Suite):
         """See the class."""
         served = module.served()
         before = self._scores(served, module)
-        original = scores.original(run_folder(module.trainer), module, "forget", before["forget"], "Quantisation")
+        original = scores.original(
+            run_folder(module.trainer), module, "forget", before["forget"], "Quantisation"
+        )
         graph = scores.graph_of(served, module) if self.metrics else None
         forget, found, details = {}, [], {}
         for bits in self.bits:
@@ -72,38 +83,101 @@ class Quantisation(Suite):
             after = self._scores(copy.backbone, module)
             forget[bits] = after["forget"]
             for part, was in before.items():
-                found += [Result(f"quantisation/int{bits}/{score}/{part}", scores.shown(score, after[part][score]), None, part,
-                                 scores.unit(score), {"before": scores.shown(score, was[score]), **details[bits]})
-                          for score in was if score != "index"]
+                found += [
+                    Result(
+                        f"quantisation/int{bits}/{score}/{part}",
+                        scores.shown(score, after[part][score]),
+                        None,
+                        part,
+                        scores.unit(score),
+                        {"before": scores.shown(score, was[score]), **details[bits]},
+                    )
+                    for score in was
+                    if score != "index"
+                ]
             if graph is not None:
                 other = graph.of(copy.backbone)
-                found += [Result(f"quantisation/int{bits}/{metric.name}", other.value(metric).value, None, "", "",
-                                 {"before": graph.value(metric).value, **details[bits]}) for metric in self.metrics]
+                found += [
+                    Result(
+                        f"quantisation/int{bits}/{metric.name}",
+                        other.value(metric).value,
+                        None,
+                        "",
+                        "",
+                        {"before": graph.value(metric).value, **details[bits]},
+                    )
+                    for metric in self.metrics
+                ]
         return [*self._headline(before["forget"], forget, original, details), *found]
 
-    def _headline(self, before: Scores, after: dict[int, Scores], original: Scores | None, details: dict[int, dict[str, Any]]
-                  ) -> list[Result]:
+    def _headline(
+        self,
+        before: Scores,
+        after: dict[int, Scores],
+        original: Scores | None,
+        details: dict[int, dict[str, Any]],
+    ) -> list[Result]:
         main = scores.headline(before)
         lower = main in scores.LOWER
         levels = {bits: scores.shown(main, found[main]) for bits, found in after.items()}
-        worst = next(bits for bits in self.bits if levels[bits] == scores.most(main, levels.values()))
+        worst = next(
+            bits for bits in self.bits if levels[bits] == scores.most(main, levels.values())
+        )
         was = scores.shown(main, before[main])
-        known = {"before": was, **({} if original is None else {"original": scores.shown(main, original[main])})}
-        detail = {**known, "score": main, **details[worst], **{f"int{bits}": level for bits, level in levels.items()}}
-        found = [Result("quantisation", scores.most(main, (was, levels[worst])), lower, "forget", scores.unit(main), detail),
-                 *scores.returned("quantisation", main, {**known, "after": levels[worst]})]
+        known = {
+            "before": was,
+            **({} if original is None else {"original": scores.shown(main, original[main])}),
+        }
+        detail = {
+            **known,
+            "score": main,
+            **details[worst],
+            **{f"int{bits}": level for bits, level in levels.items()},
+        }
+        found = [
+            Result(
+                "quantisation",
+                scores.most(main, (was, levels[worst])),
+                lower,
+                "forget",
+                scores.unit(main),
+                detail,
+            ),
+            *scores.returned("quantisation", main, {**known, "after": levels[worst]}),
+        ]
         if not lower:
             fewest = min(self.bits)
             robustness = 1.0 if levels[fewest] <= was else was / levels[fewest]
-            found.append(Result("quantisation/robustness", robustness, True, "forget", "",
-                                {"before": was, "after": levels[fewest], "bits": fewest}))
+            found.append(
+                Result(
+                    "quantisation/robustness",
+                    robustness,
+                    True,
+                    "forget",
+                    "",
+                    {"before": was, "after": levels[fewest], "bits": fewest},
+                )
+            )
         return found
 
     def _scores(self, backbone: Any, module: UnlearningModule) -> dict[str, Scores]:
-        return {part: scores.scored(backbone, module, scores.part_of(module, part, "Quantisation")) for part in self.parts}
+        return {
+            part: scores.scored(backbone, module, scores.part_of(module, part, "Quantisation"))
+            for part in self.parts
+        }
 
     def _budget(self, bits: int, copy: Quantised) -> dict[str, Any]:
         """What was done to the weights."""
-        grid = {"bits": bits, "scale_over": "output channel" if bits >= 8 else f"{self.group} weights", "rounding": "to nearest"}
-        return {**grid, "rounded_weights": copy.weights, "of_weights": copy.total, "mean_move": copy.moved, "embeddings": self.embeddings,
-                "head": self.head}
+        grid = {
+            "bits": bits,
+            "scale_over": "output channel" if bits >= 8 else f"{self.group} weights",
+            "rounding": "to nearest",
+        }
+        return {
+            **grid,
+            "rounded_weights": copy.weights,
+            "of_weights": copy.total,
+            "mean_move": copy.moved,
+            "embeddings": self.embeddings,
+            "head": self.head,
+        }

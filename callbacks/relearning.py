@@ -57,8 +57,14 @@ class Relearning(Suite):
     """
 
     def __init__(
-        self, examples: int = 10, steps: int = 20, optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-4),
-        seed: int = 0, batch_size: int | None = None, metrics: list[Metric] | None = None, part: str = "forget",
+        self,
+        examples: int = 10,
+        steps: int = 20,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-4),
+        seed: int = 0,
+        batch_size: int | None = None,
+        metrics: list[Metric] | None = None,
+        part: str = "forget",
         oracle: str | None = None,
     ) -> None:
         self.attack = Relearn(examples, steps, optimizer, batch_size, seed)
@@ -72,50 +78,107 @@ class Relearning(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """See the class."""
-        forget, source = (scores.part_of(module, name, "Relearning") for name in ("forget", self.part))
+        forget, source = (
+            scores.part_of(module, name, "Relearning") for name in ("forget", self.part)
+        )
         if self.part == "forget" and self.attack.examples >= len(forget):
-            raise InputError(f"Relearning takes {self.attack.examples} of {len(forget)} forget samples, so none is withheld; take fewer.")
+            raise InputError(
+                f"Relearning takes {self.attack.examples} of {len(forget)} forget samples, so none is withheld; take fewer."
+            )
         served = module.served()
         before = scores.scored(served, module, forget)
         began = time.monotonic()
         attacked = self.attack(served, source, module.precision)
         seconds = time.monotonic() - began
         after = scores.scored(attacked.backbone, module, forget)
-        original = scores.original(run_folder(module.trainer), module, "forget", before, "Relearning")
+        original = scores.original(
+            run_folder(module.trainer), module, "forget", before, "Relearning"
+        )
         used = torch.zeros(len(before["index"]), dtype=torch.bool)
         if self.part == "forget":
             used = torch.isin(before["index"], torch.tensor(forget.indices[attacked.positions]))
-        detail = {**self.attack.budget(), "relearnt_from": self.part, "trained_weights": attacked.weights, "used": int(used.sum()),
-                  "withheld": int((~used).sum()), "seconds": round(seconds, 1), "loss_of_first_step": attacked.losses[0],
-                  "loss_of_last_step": attacked.losses[-1]}
-        metrics = self._metrics(attacked.backbone, before["index"], used, module) if self.metrics else []
+        detail = {
+            **self.attack.budget(),
+            "relearnt_from": self.part,
+            "trained_weights": attacked.weights,
+            "used": int(used.sum()),
+            "withheld": int((~used).sum()),
+            "seconds": round(seconds, 1),
+            "loss_of_first_step": attacked.losses[0],
+            "loss_of_last_step": attacked.losses[-1],
+        }
+        metrics = (
+            self._metrics(attacked.backbone, before["index"], used, module) if self.metrics else []
+        )
         return [*self._results(before, after, original, used, detail, module), *metrics]
 
-    def _results(self, before: Scores, after: Scores, original: Scores | None, used: Tensor, detail: dict[str, Any],
-                 module: UnlearningModule) -> list[Result]:
+    def _results(
+        self,
+        before: Scores,
+        after: Scores,
+        original: Scores | None,
+        used: Tensor,
+        detail: dict[str, Any],
+        module: UnlearningModule,
+    ) -> list[Result]:
         main = scores.headline(before)
-        levels = {**_levels(main, before, original, ~used), "after": scores.shown(main, after[main][~used])}
-        found = [Result("relearning", scores.most(main, (levels["before"], levels["after"])), None, "forget",
-                        scores.unit(main), {**detail, **levels, "score": main})]
+        levels = {
+            **_levels(main, before, original, ~used),
+            "after": scores.shown(main, after[main][~used]),
+        }
+        found = [
+            Result(
+                "relearning",
+                scores.most(main, (levels["before"], levels["after"])),
+                None,
+                "forget",
+                scores.unit(main),
+                {**detail, **levels, "score": main},
+            )
+        ]
         for rows, name in ((~used, "withheld"), (used, "used")):
             for score in (score for score in before if score != "index" and bool(rows.any())):
-                found.append(Result(f"relearning/{score}/{name}", scores.shown(score, after[score][rows]), None, "forget",
-                                    scores.unit(score), _levels(score, before, original, rows)))
+                found.append(
+                    Result(
+                        f"relearning/{score}/{name}",
+                        scores.shown(score, after[score][rows]),
+                        None,
+                        "forget",
+                        scores.unit(score),
+                        _levels(score, before, original, rows),
+                    )
+                )
         found += scores.returned("relearning", main, levels)
-        compared = self.oracle is not None and Path(self.oracle).resolve() != run_folder(module.trainer).resolve()
+        compared = (
+            self.oracle is not None
+            and Path(self.oracle).resolve() != run_folder(module.trainer).resolve()
+        )
         return [*found, *(self._against_oracle(found[0], module) if compared else [])]
 
-    def _metrics(self, attacked: Any, index: Tensor, used: Tensor, module: UnlearningModule) -> list[Result]:
+    def _metrics(
+        self, attacked: Any, index: Tensor, used: Tensor, module: UnlearningModule
+    ) -> list[Result]:
         """Metrics of the graph after the attack, on the withheld and on the used rows as if these were the whole set."""
         (sets, _), found = questions_of(module), []
         whole = sets["forget"]
         for rows, name in ((~used, "withheld"), (used, "used")):
             chosen = np.flatnonzero(np.isin(whole.indices, index[rows].numpy()))
             if len(chosen):
-                graph = scores.graph_of(module.served(), module, {**sets, "forget": whole.at(chosen.tolist())})
+                graph = scores.graph_of(
+                    module.served(), module, {**sets, "forget": whole.at(chosen.tolist())}
+                )
                 after = graph.of(attacked)
-                found += [Result(f"relearning/{metric.name}/{name}", after.value(metric).value, None, "forget", "",
-                                 {"before": graph.value(metric).value}) for metric in self.metrics]
+                found += [
+                    Result(
+                        f"relearning/{metric.name}/{name}",
+                        after.value(metric).value,
+                        None,
+                        "forget",
+                        "",
+                        {"before": graph.value(metric).value},
+                    )
+                    for metric in self.metrics
+                ]
         return found
 
     def _against_oracle(self, own: Result, module: UnlearningModule) -> list[Result]:
@@ -125,22 +188,47 @@ class Relearning(Suite):
         theirs = next((result for result in record.results if result.metric == "relearning"), None)
         split = module.task.split.hash if module.task is not None else ""
         if theirs is None or record.hashes["split"] != split:
-            fault = "was not tested with Relearning" if theirs is None else "was made on another split"
-            raise InputError(f"the oracle in {self.oracle} {fault}; test it with this suite on this split.")
-        other = next((name for name in OF_ORACLE if theirs.detail.get(name) != own.detail[name]), None)
+            fault = (
+                "was not tested with Relearning" if theirs is None else "was made on another split"
+            )
+            raise InputError(
+                f"the oracle in {self.oracle} {fault}; test it with this suite on this split."
+            )
+        other = next(
+            (name for name in OF_ORACLE if theirs.detail.get(name) != own.detail[name]), None
+        )
         if other is not None:
-            raise InputError(f"the oracle in {self.oracle} was attacked with {other} {theirs.detail.get(other)}, and this model with "
-                             f"{own.detail[other]}; attack both alike.")
+            raise InputError(
+                f"the oracle in {self.oracle} was attacked with {other} {theirs.detail.get(other)}, and this model with "
+                f"{own.detail[other]}; attack both alike."
+            )
         score = own.detail["score"]
-        mine, its = (scores.gain(score, result.detail["before"], result.detail["after"]) for result in (own, theirs))
+        mine, its = (
+            scores.gain(score, result.detail["before"], result.detail["after"])
+            for result in (own, theirs)
+        )
         robustness = 1.0 if mine <= 0 else min(max(its, 0.0) / mine, 1.0)
-        detail = {"oracle": self.oracle, "oracle_before": theirs.detail["before"], "oracle_after": theirs.detail["after"]}
-        excess = Result("relearning/excess", scores.gain(score, theirs.value, own.value), None, "forget", "pp" if own.unit == "%" else "",
-                        detail)
+        detail = {
+            "oracle": self.oracle,
+            "oracle_before": theirs.detail["before"],
+            "oracle_after": theirs.detail["after"],
+        }
+        excess = Result(
+            "relearning/excess",
+            scores.gain(score, theirs.value, own.value),
+            None,
+            "forget",
+            "pp" if own.unit == "%" else "",
+            detail,
+        )
         return [excess, Result("relearning/robustness", robustness, True, "forget", "", detail)]
 
 
 def _levels(score: str, before: Scores, original: Scores | None, rows: Tensor) -> dict[str, float]:
     """What stands beside a score after the attack."""
     found = {"before": scores.shown(score, before[score][rows])}
-    return found if original is None else {**found, "original": scores.shown(score, original[score][rows])}
+    return (
+        found
+        if original is None
+        else {**found, "original": scores.shown(score, original[score][rows])}
+    )

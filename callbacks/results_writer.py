@@ -25,11 +25,25 @@ class ResultsWriter(Callback, Reconstructible):
         facts: what else a reader must know.
     """
 
-    def __init__(self, task: str | None = None, method: str | None = None, seeds: dict[str, int] | None = None, key: str = "",
-                 facts: dict[str, Any] | None = None) -> None:
-        self.task, self.method, self.seeds, self.key, self.facts = task, method, seeds, key, facts or {}
+    def __init__(
+        self,
+        task: str | None = None,
+        method: str | None = None,
+        seeds: dict[str, int] | None = None,
+        key: str = "",
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        self.task, self.method, self.seeds, self.key, self.facts = (
+            task,
+            method,
+            seeds,
+            key,
+            facts or {},
+        )
 
-    def identify(self, task: str, method: str, seeds: dict[str, int], key: str, facts: dict[str, Any]) -> None:
+    def identify(
+        self, task: str, method: str, seeds: dict[str, int], key: str, facts: dict[str, Any]
+    ) -> None:
         """Called by a study, which knows the run's names."""
         self.task, self.method, self.seeds, self.key = task, method, seeds, key
         self.facts = {**self.facts, **{name: value for name, value in facts.items() if value}}
@@ -42,20 +56,33 @@ class ResultsWriter(Callback, Reconstructible):
         task, folder = module.task, run_folder(trainer)
         found = getattr(module.backbone, "weights_metadata", {})
         record = RunResults(
-            task=self.task or (type(task).__name__ if task is not None else ""), method=self.method or type(module).__name__,
+            task=self.task or (type(task).__name__ if task is not None else ""),
+            method=self.method or type(module).__name__,
             results=module.results,
-            seeds=self.seeds or {"split": task.split.seed if task is not None else 0, "unlearn": module.seed},
+            seeds=self.seeds
+            or {"split": task.split.seed if task is not None else 0, "unlearn": module.seed},
             hashes={
-                "split": task.split.hash if task is not None else "", "train_split": task.split.train_hash if task is not None else "",
-                "original": module.original_hash, "weights": weights_hash(module.served()),
-                "recipe": module.recipe_hash() or str(found.get("recipe", "")), "key": self.key,
+                "split": task.split.hash if task is not None else "",
+                "train_split": task.split.train_hash if task is not None else "",
+                "original": module.original_hash,
+                "weights": weights_hash(module.served()),
+                "recipe": module.recipe_hash() or str(found.get("recipe", "")),
+                "key": self.key,
             },
             seconds=module.stopwatch.seconds(),
             facts={
-                "method_class": class_path(type(module)), "task_class": class_path(type(task)) if task is not None else "",
-                "sizes": {name: len(ids) for name, ids in task.split.parts.items()} if task is not None else {},
-                "method_arguments": to_spec(module)["init_args"], "epochs": trainer.current_epoch, "steps": trainer.global_step,
-                "selector": dict(task.split.selector) if task is not None else {}, "versions": versions(), **module.facts, **self.facts,
+                "method_class": class_path(type(module)),
+                "task_class": class_path(type(task)) if task is not None else "",
+                "sizes": {name: len(ids) for name, ids in task.split.parts.items()}
+                if task is not None
+                else {},
+                "method_arguments": to_spec(module)["init_args"],
+                "epochs": trainer.current_epoch,
+                "steps": trainer.global_step,
+                "selector": dict(task.split.selector) if task is not None else {},
+                "versions": versions(),
+                **module.facts,
+                **self.facts,
             },
         )
         save_outputs(folder, module.evaluated())

@@ -34,7 +34,11 @@ class RetrainGap(Suite):
     def __init__(self, oracle: str, metrics: list[str] | None = None, recipe: str = "same") -> None:
         if recipe not in ("same", "unchecked"):
             raise InputError(f"recipe is {recipe!r}; it is `same` or `unchecked`.")
-        self.oracle, self.metrics, self.recipe = oracle, list(PAPERS_FOUR) if metrics is None else list(metrics), recipe
+        self.oracle, self.metrics, self.recipe = (
+            oracle,
+            list(PAPERS_FOUR) if metrics is None else list(metrics),
+            recipe,
+        )
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Later: the other suites' numbers are needed."""
@@ -49,12 +53,16 @@ class RetrainGap(Suite):
         """Refuse an oracle made on another split or by another recipe."""
         split = module.task.split.hash if module.task is not None else ""
         if oracle.hashes["split"] != split:
-            raise InputError(f"the oracle in {self.oracle} was made on split {oracle.hashes['split']}, but this run's split is {split}; "
-                             "retrain it on this split.")
+            raise InputError(
+                f"the oracle in {self.oracle} was made on split {oracle.hashes['split']}, but this run's split is {split}; "
+                "retrain it on this split."
+            )
         recipe = module.recipe_hash()
         if self.recipe == "same" and oracle.hashes["recipe"] != recipe:
-            raise InputError(f"the oracle in {self.oracle} was made by recipe {oracle.hashes['recipe'] or 'unknown'}, but the original by "
-                             f"{recipe or 'an unknown one'}; retrain by the original's recipe, or set recipe: unchecked.")
+            raise InputError(
+                f"the oracle in {self.oracle} was made by recipe {oracle.hashes['recipe'] or 'unknown'}, but the original by "
+                f"{recipe or 'an unknown one'}; retrain by the original's recipe, or set recipe: unchecked."
+            )
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """Gaps by metric, their average, ToW, and output distances."""
@@ -63,27 +71,67 @@ class RetrainGap(Suite):
         here = {result.metric: result.value for result in module.results}
         missing = [name for name in self.metrics if name not in here or not oracle.has(name)]
         if missing:
-            raise InputError(f"RetrainGap compares {missing[0]}, which this run or the oracle in {self.oracle} did not measure; "
-                             "add the suite that does to both.")
+            raise InputError(
+                f"RetrainGap compares {missing[0]}, which this run or the oracle in {self.oracle} did not measure; "
+                "add the suite that does to both."
+            )
         there = {name: oracle.value(name) for name in self.metrics}
         unit = "pp" if set(self.metrics) <= set(PAPERS_FOUR) else ""
-        found = [Result(f"gap/{name}", abs(here[name] - there[name]), False, "", unit) for name in self.metrics]
-        detail = {"oracle": Path(self.oracle).as_posix(), "metrics": self.metrics, "recipe": self.recipe}
-        found.append(Result("avg_gap", float(gap.average_gap({n: here[n] for n in self.metrics}, there)), False, "", unit, detail))
+        found = [
+            Result(f"gap/{name}", abs(here[name] - there[name]), False, "", unit)
+            for name in self.metrics
+        ]
+        detail = {
+            "oracle": Path(self.oracle).as_posix(),
+            "metrics": self.metrics,
+            "recipe": self.recipe,
+        }
+        found.append(
+            Result(
+                "avg_gap",
+                float(gap.average_gap({n: here[n] for n in self.metrics}, there)),
+                False,
+                "",
+                unit,
+                detail,
+            )
+        )
         if {"UA", "RA", "TA"} <= set(here) and all(oracle.has(name) for name in ("UA", "RA", "TA")):
-            found.append(Result("ToW", gap.tow({n: here[n] for n in ("UA", "RA", "TA")}, {n: oracle.value(n) for n in ("UA", "RA", "TA")}),
-                                True))
+            found.append(
+                Result(
+                    "ToW",
+                    gap.tow(
+                        {n: here[n] for n in ("UA", "RA", "TA")},
+                        {n: oracle.value(n) for n in ("UA", "RA", "TA")},
+                    ),
+                    True,
+                )
+            )
         return [*found, *self._distances(outputs)]
 
     def _distances(self, outputs: Evaluated) -> list[Result]:
         forget, theirs = outputs["forget"], load_outputs(self.oracle)["forget"]
         if "prediction" in forget:
-            return [Result("wasserstein", float(gap.wasserstein1(forget["prediction"], theirs["prediction"])), False, "forget")]
+            return [
+                Result(
+                    "wasserstein",
+                    float(gap.wasserstein1(forget["prediction"], theirs["prediction"])),
+                    False,
+                    "forget",
+                )
+            ]
         if "logits" not in forget:
             return []
         ours = forget["logits"].cpu()
         return [
-            Result("activation_distance", float(gap.activation_distance(ours, theirs["logits"])), False, "forget"),
+            Result(
+                "activation_distance",
+                float(gap.activation_distance(ours, theirs["logits"])),
+                False,
+                "forget",
+            ),
             Result("JS", float(gap.js_divergence(ours, theirs["logits"])), False, "forget", "nats"),
-            Result("completeness", float(gap.completeness(ours, theirs["logits"])), True, "forget", "%"),
+            Result(
+                "completeness", float(gap.completeness(ours, theirs["logits"])), True, "forget", "%"
+            ),
         ]

@@ -48,15 +48,27 @@ def scored(backbone: Any, module: UnlearningModule, dataset: Any) -> Scores:
     assert task is not None, "a suite runs in a test of a task"
     store = Outputs().to(module.device)
     with eval_mode(backbone):
-        for batch in EvalLoader(dataset, "rows", task.eval_batch_size, rank=module.global_rank, world=module.world_size):
+        for batch in EvalLoader(
+            dataset, "rows", task.eval_batch_size, rank=module.global_rank, world=module.world_size
+        ):
             batch = module.trainer.strategy.batch_to_device(batch)
-            part = backbone.prepare({name: value for name, value in batch.items() if name != "split"}, module.seed)
+            part = backbone.prepare(
+                {name: value for name, value in batch.items() if name != "split"}, module.seed
+            )
             with module.precision():
                 values = backbone.scores(part)
             if not values:
-                raise InputError(f"{type(backbone).__name__} has no score for these samples, so nothing can be compared on them.")
-            store.update("rows", {"index": batch["index"], "padded": batch["padded"],
-                                  **{name: value.float() for name, value in values.items()}})
+                raise InputError(
+                    f"{type(backbone).__name__} has no score for these samples, so nothing can be compared on them."
+                )
+            store.update(
+                "rows",
+                {
+                    "index": batch["index"],
+                    "padded": batch["padded"],
+                    **{name: value.float() for name, value in values.items()},
+                },
+            )
     return {name: value.cpu() for name, value in store.compute()["rows"].items()}
 
 
@@ -69,11 +81,18 @@ def part_of(module: UnlearningModule, name: str, suite: str) -> Any:
     found = module.task.datasets.get(name) if module.task is not None else None
     if found is None:
         known = ", ".join(module.task.datasets) if module.task is not None else "no task"
-        raise InputError(f"{suite} measures on the part {name!r}, which the task has not; it has {known}.")
+        raise InputError(
+            f"{suite} measures on the part {name!r}, which the task has not; it has {known}."
+        )
     return found
 
 
-def graph_of(backbone: Any, module: UnlearningModule, sets: Mapping[str, QuestionSet] | None = None, encoder: Any = None) -> Graph:
+def graph_of(
+    backbone: Any,
+    module: UnlearningModule,
+    sets: Mapping[str, QuestionSet] | None = None,
+    encoder: Any = None,
+) -> Graph:
     """Metrics of a language model on sets of questions, shared out among ranks; nothing is kept on disk, because altered copies are many.
 
     Args:
@@ -87,8 +106,14 @@ def graph_of(backbone: Any, module: UnlearningModule, sets: Mapping[str, Questio
     """
     own, usual = questions_of(module)
     ranks = Ranks(module.global_rank, module.world_size, lockstep=module.device_mesh is not None)
-    return Graph(backbone, own if sets is None else sets, encoder or usual, ranks=ranks, within=module.precision,
-                 precision=str(module.trainer.precision))
+    return Graph(
+        backbone,
+        own if sets is None else sets,
+        encoder or usual,
+        ranks=ranks,
+        within=module.precision,
+        precision=str(module.trainer.precision),
+    )
 
 
 def headline(scores: Iterable[str]) -> str:
@@ -129,7 +154,16 @@ def returned(suite: str, score: str, levels: Mapping[str, float]) -> list[Result
     if lost <= 0:
         return []
     back = gain(score, levels["before"], levels["after"])
-    return [Result(f"{suite}/returned", 100 * back / lost, False, "forget", "%", {**levels, "lost": lost, "score": score})]
+    return [
+        Result(
+            f"{suite}/returned",
+            100 * back / lost,
+            False,
+            "forget",
+            "%",
+            {**levels, "lost": lost, "score": score},
+        )
+    ]
 
 
 # ---- the original's -------------------------------------------------------------------------------------------------------------------
@@ -137,17 +171,28 @@ def returned(suite: str, score: str, levels: Mapping[str, float]) -> list[Result
 
 def keep_original(folder: Path, module: UnlearningModule, names: Iterable[str], suite: str) -> None:
     """Score parts with the weights that the run begins from, and write that down; a run that begins from new weights has no original."""
-    if module.trains_from_scratch or module.device_mesh is not None or not originals.is_original(module):
+    if (
+        module.trains_from_scratch
+        or module.device_mesh is not None
+        or not originals.is_original(module)
+    ):
         return  # sharded weights have no hash, and no altered copy of them is measured either
     kept = _read(folder, module)
     for name in names:
         if f"{name}/index" not in kept:
-            kept |= {f"{name}/{score}": value for score, value in scored(module.backbone, module, part_of(module, name, suite)).items()}
+            kept |= {
+                f"{name}/{score}": value
+                for score, value in scored(
+                    module.backbone, module, part_of(module, name, suite)
+                ).items()
+            }
     if module.global_rank == 0:
         save_tensors(folder / FILE, kept, _stamp(module))
 
 
-def original(folder: Path, module: UnlearningModule, name: str, served: Scores, suite: str) -> Scores | None:
+def original(
+    folder: Path, module: UnlearningModule, name: str, served: Scores, suite: str
+) -> Scores | None:
     """The original's scores on a part: those that were kept, those of the reference, or the model's own where it is untouched.
 
     Args:
@@ -160,18 +205,30 @@ def original(folder: Path, module: UnlearningModule, name: str, served: Scores, 
     Returns:
         None where nobody knows them.
     """
-    kept = {key.partition("/")[2]: value for key, value in _read(folder, module).items() if key.partition("/")[0] == name}
+    kept = {
+        key.partition("/")[2]: value
+        for key, value in _read(folder, module).items()
+        if key.partition("/")[0] == name
+    }
     if kept:
         return kept
     if module.trains_from_scratch:
         return None
     if module.served() is module.backbone and originals.is_original(module):
         return served
-    return None if module.reference is None else scored(module.reference, module, part_of(module, name, suite))
+    return (
+        None
+        if module.reference is None
+        else scored(module.reference, module, part_of(module, name, suite))
+    )
 
 
 def _stamp(module: UnlearningModule) -> dict[str, str]:
-    return {"original": module.original_hash, "split": module.task.split.hash if module.task is not None else "", "seed": str(module.seed)}
+    return {
+        "original": module.original_hash,
+        "split": module.task.split.hash if module.task is not None else "",
+        "seed": str(module.seed),
+    }
 
 
 def _read(folder: Path, module: UnlearningModule) -> dict[str, Tensor]:

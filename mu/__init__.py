@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Edit", "Split", "UnlearningModule", "__version__", "load"]
 
-_HOME = {"load": "mu.core.checkpoint", "Edit": "mu.core.edit", "UnlearningModule": "mu.core.module", "Split": "mu.data.split"}
+_HOME = {
+    "load": "mu.core.checkpoint",
+    "Edit": "mu.core.edit",
+    "UnlearningModule": "mu.core.module",
+    "Split": "mu.data.split",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -40,7 +40,11 @@ class SourceTask(UnlearningDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.selector, self.split_seed, self.validation_fraction = selector, split_seed, validation_fraction
+        self.selector, self.split_seed, self.validation_fraction = (
+            selector,
+            split_seed,
+            validation_fraction,
+        )
         named = {"usual": self.usual_augmentation, "none": None}
         self.augmentation = named[augmentation] if isinstance(augmentation, str) else augmentation
         self.split_file, self.by = split, by
@@ -53,7 +57,9 @@ class SourceTask(UnlearningDataModule):
 
     def build_split(self, source: Source) -> Split:
         """Our own protocol; subclasses may follow another."""
-        return split_source(source, self.selector, self.split_seed, self.validation_fraction, by=self.by)
+        return split_source(
+            source, self.selector, self.split_seed, self.validation_fraction, by=self.by
+        )
 
     def make(self) -> None:
         """Read the source, build the split, and take a view of each part."""
@@ -61,14 +67,18 @@ class SourceTask(UnlearningDataModule):
         if isinstance(self.selector, NoisyLabels):
             source = source.relabelled(self.selector.noisy_labels(source.train_indices))
         self.split = self._given_split(source) if self.split_file else self.build_split(source)
-        self.datasets = {name: source.view(indices) for name, indices in self.split.parts.items() if len(indices)}
+        self.datasets = {
+            name: source.view(indices) for name, indices in self.split.parts.items() if len(indices)
+        }
         if self.original_split is not self.split:
             self.datasets["train"] = source.view(self.original_split.train)
 
     def _given_split(self, source: Source) -> Split:
         split = Split.load(Path(str(self.split_file)))
         if split.task != source.name:
-            raise InputError(f"{self.split_file} splits {split.task!r}, but the task reads {source.name!r}.")
+            raise InputError(
+                f"{self.split_file} splits {split.task!r}, but the task reads {source.name!r}."
+            )
         return split
 
 
@@ -82,11 +92,17 @@ class ImageTask(SourceTask):
     """
 
     def __init__(
-        self, selector: Selector, protocol: Literal["mu", "optml"] = "mu", mismatch: bool = False, **kwargs: Any
+        self,
+        selector: Selector,
+        protocol: Literal["mu", "optml"] = "mu",
+        mismatch: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(selector, **kwargs)
         if mismatch and protocol != "optml":
-            raise InputError("mismatch reproduces a quirk of the optml protocol; set protocol to optml.")
+            raise InputError(
+                "mismatch reproduces a quirk of the optml protocol; set protocol to optml."
+            )
         self.protocol, self.mismatch = protocol, mismatch
         self._original_split: Split | None = None
 
@@ -104,7 +120,9 @@ class ImageTask(SourceTask):
         if described["selector"] not in ("ByClass", "RandomCount") or (
             forget_class is not None and len(forget_class) != 1
         ):
-            raise InputError("the optml protocol forgets one class (ByClass) or a number of samples (RandomCount).")
+            raise InputError(
+                "the optml protocol forgets one class (ByClass) or a number of samples (RandomCount)."
+            )
         made = optml_split(
             source.name,
             train_labels=source.labels("train"),

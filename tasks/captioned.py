@@ -32,11 +32,22 @@ class CaptionedFolder(ImageFolder):
 
     provides = frozenset({"labels", "substitute"})
 
-    def __init__(self, root: str, selector: Any, template: str = "an image of a {}", names: dict[str, str] | None = None,
-                 anchor: str | None = None, size: int | tuple[int, int] = 512, augmentation: Any = "none", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        root: str,
+        selector: Any,
+        template: str = "an image of a {}",
+        names: dict[str, str] | None = None,
+        anchor: str | None = None,
+        size: int | tuple[int, int] = 512,
+        augmentation: Any = "none",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(root, selector, size=size, augmentation=augmentation, **kwargs)
         if template.count("{}") != 1:
-            raise InputError(f"the template {template!r} should have {{}} once, where the class's name goes.")
+            raise InputError(
+                f"the template {template!r} should have {{}} once, where the class's name goes."
+            )
         self.template, self.names, self.anchor = template, dict(names or {}), anchor
         self._folders: tuple[str, ...] = ()
 
@@ -45,10 +56,14 @@ class CaptionedFolder(ImageFolder):
         found = super().source()
         unknown = sorted(set(self.names) - set(found.class_names))
         if unknown:
-            raise InputError(f"{self.root} has no class folder {unknown[0]!r}, for which names gives a name; it has "
-                             f"{', '.join(found.class_names[:10])}.")
+            raise InputError(
+                f"{self.root} has no class folder {unknown[0]!r}, for which names gives a name; it has "
+                f"{', '.join(found.class_names[:10])}."
+            )
         if self.anchor is None and len(found.class_names) < 2:
-            raise InputError(f"{self.root} has a single class, so there is no next one to take its place; give an anchor.")
+            raise InputError(
+                f"{self.root} has a single class, so there is no next one to take its place; give an anchor."
+            )
         self._folders = found.class_names
         return found
 
@@ -58,8 +73,11 @@ class CaptionedFolder(ImageFolder):
         names = [self.names.get(folder, folder.replace("_", " ")) for folder in self._folders]
         gone = set(np.unique(self.datasets["forget"].stored("label").numpy()).tolist())  # type: ignore[attr-defined]
         following = [*names[1:], names[0]] if self.anchor is None else [self.anchor] * len(names)
-        texts = {"prompt": [self.template.format(name) for name in names], "substitute": [self.template.format(name) for name in following],
-                 "concept": [name if label in gone else "" for label, name in enumerate(names)]}
+        texts = {
+            "prompt": [self.template.format(name) for name in names],
+            "substitute": [self.template.format(name) for name in following],
+            "concept": [name if label in gone else "" for label, name in enumerate(names)],
+        }
         self.datasets = {part: Captioned(data, texts) for part, data in self.datasets.items()}  # type: ignore[arg-type]
 
 
@@ -81,13 +99,19 @@ class Captioned(Dataset):
     def __getitem__(self, position: int) -> dict[str, Any]:
         """One sample, without a batch dimension; texts are strings."""
         sample = self.data[position]
-        return {**sample, **{name: values[int(sample["label"])] for name, values in self.texts.items()}}
+        return {
+            **sample,
+            **{name: values[int(sample["label"])] for name, values in self.texts.items()},
+        }
 
     def __getitems__(self, positions: Sequence[int]) -> dict[str, Any]:
         """The samples at `positions`, stacked; texts are lists of strings."""
         batch = self.data.__getitems__(positions)
         labels = batch["label"].tolist()
-        return {**batch, **{name: [values[label] for label in labels] for name, values in self.texts.items()}}
+        return {
+            **batch,
+            **{name: [values[label] for label in labels] for name, values in self.texts.items()},
+        }
 
     def stored(self, name: str) -> Any:
         """A tensor field as it is stored."""

@@ -23,7 +23,12 @@ class Diabetes(SourceTask):
     provides = frozenset({"labels", "targets"})
 
     def __init__(
-        self, selector: Selector, train_size: int = 300, validation_size: int = 50, batch_size: int = 32, **kwargs: Any
+        self,
+        selector: Selector,
+        train_size: int = 300,
+        validation_size: int = 50,
+        batch_size: int = 32,
+        **kwargs: Any,
     ) -> None:
         super().__init__(selector, batch_size=batch_size, **kwargs)
         self.train_size, self.validation_size = train_size, validation_size

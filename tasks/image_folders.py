@@ -63,12 +63,16 @@ def _two_trees(root: Path, size: tuple[int, int]) -> Source:
     classes = _classes(root / "train")
     strange = sorted(set(_classes(root / "test")) - set(classes))
     if strange:
-        raise InputError(f"{root}/test has the class `{strange[0]}`, which {root}/train does not have.")
+        raise InputError(
+            f"{root}/test has the class `{strange[0]}`, which {root}/train does not have."
+        )
     digest = hashlib.sha256(f"{size} train".encode())
     train = _decode(root / "train", classes, size, digest)
     digest.update(b"test")
     test = _decode(root / "test", classes, size, digest)
-    return fixed_source(f"folder-{digest.hexdigest()[:12]}", train, test, tuple(classes), pixel_stats(train[0]))
+    return fixed_source(
+        f"folder-{digest.hexdigest()[:12]}", train, test, tuple(classes), pixel_stats(train[0])
+    )
 
 
 def _one_tree(root: Path, size: tuple[int, int], test_fraction: float, seed: int) -> Source:
@@ -77,7 +81,9 @@ def _one_tree(root: Path, size: tuple[int, int], test_fraction: float, seed: int
     images, labels = _decode(root, classes, size, digest)
     numbers, rows = labels.numpy(), np.arange(len(labels), dtype=np.int64)
     members = [rows[numbers == label] for label in range(len(classes))]
-    test = np.sort(np.concatenate([draw(m, portion(len(m), test_fraction), seed, "test") for m in members]))
+    test = np.sort(
+        np.concatenate([draw(m, portion(len(m), test_fraction), seed, "test") for m in members])
+    )
     train = np.setdiff1d(rows, test)
     emptied = np.setdiff1d(numbers, numbers[train])
     if not len(test) or len(emptied):
@@ -99,13 +105,21 @@ def _one_tree(root: Path, size: tuple[int, int], test_fraction: float, seed: int
 
 
 def _classes(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
     if not names:
-        raise InputError(f"{folder} has no class folders; every class needs a folder of its images.")
+        raise InputError(
+            f"{folder} has no class folders; every class needs a folder of its images."
+        )
     return names
 
 
-def _decode(folder: Path, classes: list[str], size: tuple[int, int], digest: Any) -> tuple[Tensor, Tensor]:
+def _decode(
+    folder: Path, classes: list[str], size: tuple[int, int], digest: Any
+) -> tuple[Tensor, Tensor]:
     """Images uint8 `[N, 3, H, W]` and labels `[N]`; classes without a folder here have no sample."""
     images, labels = [], []
     for label, name in enumerate(classes):
@@ -115,7 +129,9 @@ def _decode(folder: Path, classes: list[str], size: tuple[int, int], digest: Any
             if file.suffix.lower() in IMAGE_ENDINGS and not file.name.startswith(".")
         )
         if not files and (folder / name).is_dir():
-            raise InputError(f"the class folder {folder / name} holds no image; remove it or put images there.")
+            raise InputError(
+                f"the class folder {folder / name} holds no image; remove it or put images there."
+            )
         for file in files:
             raw = file.read_bytes()
             digest.update(f"{name}/{file.name}/{len(raw)}".encode() + raw)

@@ -6,7 +6,13 @@ from typing import Any
 
 from tasks.augment import Compose, HorizontalFlip, RandomCrop
 from tasks.base import ImageTask
-from tasks.readers import cifar10_source, cifar100_source, image_folder_source, npz_source, svhn_source
+from tasks.readers import (
+    cifar10_source,
+    cifar100_source,
+    image_folder_source,
+    npz_source,
+    svhn_source,
+)
 from tasks.selectors import Selector
 from tasks.tensor_data import Source
 
@@ -29,9 +35,7 @@ class ArrayImages(Photographs):
         **kwargs: see ImageTask.
     """
 
-    def __init__(
-        self, path: str, selector: Selector, **kwargs: Any
-    ) -> None:
+    def __init__(self, path: str, selector: Selector, **kwargs: Any) -> None:
         super().__init__(selector, **kwargs)
         self.path = path
 
@@ -48,9 +52,7 @@ class CIFAR10(Photographs):
         **kwargs: see ImageTask.
     """
 
-    def __init__(
-        self, root: str, selector: Selector, **kwargs: Any
-    ) -> None:
+    def __init__(self, root: str, selector: Selector, **kwargs: Any) -> None:
         super().__init__(selector, **kwargs)
         self.root = root
 

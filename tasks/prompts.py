@@ -30,12 +30,16 @@ class PromptData(Dataset):
 
     weights = None
 
-    def __init__(self, fields: Mapping[str, Tensor], texts: Mapping[str, Sequence[str]], indices: np.ndarray) -> None:
+    def __init__(
+        self, fields: Mapping[str, Tensor], texts: Mapping[str, Sequence[str]], indices: np.ndarray
+    ) -> None:
         self._tensors = TensorData(fields, indices)
         self.indices = self._tensors.indices
         wrong = [name for name, values in texts.items() if len(values) != len(self.indices)]
         if wrong:
-            raise InputError(f"the text field `{wrong[0]}` has {len(texts[wrong[0]])} entries for {len(self.indices)} samples.")
+            raise InputError(
+                f"the text field `{wrong[0]}` has {len(texts[wrong[0]])} entries for {len(self.indices)} samples."
+            )
         self.texts = {name: list(values) for name, values in texts.items()}
 
     def __len__(self) -> int:
@@ -49,7 +53,10 @@ class PromptData(Dataset):
     def __getitems__(self, positions: Sequence[int]) -> dict[str, Any]:
         """The samples at `positions`, stacked; texts are lists of strings."""
         batch: dict[str, Any] = dict(self._tensors.__getitems__(positions))
-        return batch | {name: [values[int(position)] for position in positions] for name, values in self.texts.items()}
+        return batch | {
+            name: [values[int(position)] for position in positions]
+            for name, values in self.texts.items()
+        }
 
     def stored(self, name: str) -> Tensor:
         """A tensor field as it is stored."""
@@ -76,34 +83,65 @@ class PromptList(UnlearningDataModule):
 
     provides = frozenset({"substitute"})
 
-    def __init__(self, path: str, retain: str, concept: str, anchor: str = "", limit: int | None = None, batch_size: int = 5,
-                 eval_batch_size: int = 50, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        path: str,
+        retain: str,
+        concept: str,
+        anchor: str = "",
+        limit: int | None = None,
+        batch_size: int = 5,
+        eval_batch_size: int = 50,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **kwargs)
-        self.path, self.retain, self.concept, self.anchor, self.limit = path, retain, concept, anchor, limit
+        self.path, self.retain, self.concept, self.anchor, self.limit = (
+            path,
+            retain,
+            concept,
+            anchor,
+            limit,
+        )
 
     def make(self) -> None:
         """Read both files; the retain prompts' indices follow those of the forget prompts."""
-        forget, retain = read_prompts(self.path)[: self.limit], read_prompts(self.retain)[: self.limit]
+        forget, retain = (
+            read_prompts(self.path)[: self.limit],
+            read_prompts(self.retain)[: self.limit],
+        )
         names = "+".join(Path(path).stem for path in (self.path, self.retain))
         indices = {"forget": np.arange(len(forget)), "retain": len(forget) + np.arange(len(retain))}
-        self.split = Split(f"prompts-{names}", indices, {"concept": self.concept, "prompts": len(forget)}, 0)
-        self.datasets = {"forget": self._data(forget, indices["forget"]), "retain": self._data(retain, indices["retain"])}
+        self.split = Split(
+            f"prompts-{names}", indices, {"concept": self.concept, "prompts": len(forget)}, 0
+        )
+        self.datasets = {
+            "forget": self._data(forget, indices["forget"]),
+            "retain": self._data(retain, indices["retain"]),
+        }
 
     def _data(self, rows: list[dict[str, str]], indices: np.ndarray) -> PromptData:
         prompts = [row["prompt"] for row in rows]
         found = [find_concept(prompt, self.concept) for prompt in prompts]
         pairs = zip(prompts, found, strict=True)
-        substitutes = [_replaced(prompt, words, self.anchor) if words else self.anchor for prompt, words in pairs]
+        substitutes = [
+            _replaced(prompt, words, self.anchor) if words else self.anchor
+            for prompt, words in pairs
+        ]
         fields = {}
         for name, (columns, number) in _NUMBERS.items():
             column = next((c for c in columns if rows and c in rows[0]), None)
             if column is not None:
                 fields[name] = torch.tensor([_number(row[column], column, number) for row in rows])
-        return PromptData(fields, {"prompt": prompts, "concept": found, "substitute": substitutes}, indices)
+        return PromptData(
+            fields, {"prompt": prompts, "concept": found, "substitute": substitutes}, indices
+        )
 
 
 _NUMBERS: dict[str, tuple[tuple[str, ...], type]] = {
-    "seed": (("evaluation_seed",), int), "guidance": (("evaluation_guidance",), float), "case": (("case_number", "case_num"), int)}
+    "seed": (("evaluation_seed",), int),
+    "guidance": (("evaluation_guidance",), float),
+    "case": (("case_number", "case_num"), int),
+}
 
 
 def _number(value: str, column: str, kind: type) -> int | float:
@@ -129,11 +167,20 @@ def read_prompts(path: str) -> list[dict[str, str]]:
         raise InputError(f"{path} is not a CSV file in UTF-8 ({error}).") from error
     if "prompt" not in columns:
         known = ", ".join(filter(None, columns)) or "none"
-        raise InputError(f"{path} has no column `prompt`; it has {known}. (The text of some prompt sets is published apart; join it on the "
-                         "case number.)")
+        raise InputError(
+            f"{path} has no column `prompt`; it has {known}. (The text of some prompt sets is published apart; join it on the "
+            "case number.)"
+        )
     if not rows:
         raise InputError(f"{path} has no prompts, only a header.")
-    ragged = next((number for number, row in enumerate(rows, 2) if row["prompt"] is None or None in row.values()), None)
+    ragged = next(
+        (
+            number
+            for number, row in enumerate(rows, 2)
+            if row["prompt"] is None or None in row.values()
+        ),
+        None,
+    )
     if ragged is not None:
         raise InputError(f"line {ragged} of {path} has fewer entries than there are columns.")
     return rows
@@ -141,7 +188,9 @@ def read_prompts(path: str) -> list[dict[str, str]]:
 
 def find_concept(prompt: str, concept: str) -> str:
     """The concept's words as they stand in the prompt, or an empty string; case does not matter, whole words do."""
-    found = re.search(rf"(?<!\w){re.escape(concept)}(?!\w)", prompt, re.IGNORECASE) if concept else None
+    found = (
+        re.search(rf"(?<!\w){re.escape(concept)}(?!\w)", prompt, re.IGNORECASE) if concept else None
+    )
     return found.group() if found else ""
 
 

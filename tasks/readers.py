@@ -58,7 +58,10 @@ CIFAR100_SUPERCLASSES = {  # the 20 superclasses of CIFAR-100 and their classes,
 CIFAR10_STATS = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 CIFAR100_STATS = ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
 SVHN_STATS = ((0.4377, 0.4438, 0.4728), (0.1201, 0.1231, 0.1052))
-DIGITS_STATS = ((0.3053,), (0.3760,))  # of all 1,797 scans; a constant, so that models of different seeds agree
+DIGITS_STATS = (
+    (0.3053,),
+    (0.3760,),
+)  # of all 1,797 scans; a constant, so that models of different seeds agree
 
 
 def digits_source(train_size: int = 500, seed: int = 0, validation_size: int = 0) -> Source:
@@ -79,7 +82,9 @@ def digits_source(train_size: int = 500, seed: int = 0, validation_size: int = 0
     pixels, labels = loaded
     _check_sizes("digits", len(labels), train_size, validation_size)
     if train_size < 10:
-        raise InputError(f"digits has 10 classes, so train_size must be at least 10, not {train_size}.")
+        raise InputError(
+            f"digits has 10 classes, so train_size must be at least 10, not {train_size}."
+        )
     rows = np.arange(len(labels), dtype=np.int64)
     train = _draw_by_class(labels, rows, train_size, seed, "train")
     left = np.setdiff1d(rows, train)
@@ -114,7 +119,9 @@ def diabetes_source(train_size: int = 353, seed: int = 0, validation_size: int =
     measured, progression = loaded
     _check_sizes("diabetes", len(progression), train_size, validation_size)
     if train_size < 2:
-        raise InputError(f"diabetes needs a train_size of at least 2 to be standardised, not {train_size}.")
+        raise InputError(
+            f"diabetes needs a train_size of at least 2 to be standardised, not {train_size}."
+        )
     rows = np.arange(len(progression), dtype=np.int64)
     train = draw(rows, train_size, seed, "train")
     validation = draw(np.setdiff1d(rows, train), validation_size, seed, "validation")
@@ -166,7 +173,8 @@ def cifar100_source(root: str | Path, superclasses: bool = False) -> Source:
         return source
     parent = _superclass_of(train.classes)
     fields = [
-        {**part, "label": parent[part["label"]], "fine_label": part["label"]} for part in (source.train, source.test)
+        {**part, "label": parent[part["label"]], "fine_label": part["label"]}
+        for part in (source.train, source.test)
     ]
     return replace(
         source,
@@ -186,7 +194,13 @@ def svhn_source(root: str | Path) -> Source:
         _official(SVHN, root, "SVHN", f"{part}_32x32.mat", f"{part}_32x32.mat", split=part)
         for part in ("train", "test")
     )
-    return fixed_source("svhn", (train.data, train.labels), (test.data, test.labels), tuple("0123456789"), SVHN_STATS)
+    return fixed_source(
+        "svhn",
+        (train.data, train.labels),
+        (test.data, test.labels),
+        tuple("0123456789"),
+        SVHN_STATS,
+    )
 
 
 def npz_source(path: str | Path) -> Source:
@@ -204,7 +218,9 @@ def npz_source(path: str | Path) -> Source:
         _check_images(path, part, arrays[f"{part}_images"], arrays[f"{part}_labels"])
     train, test = arrays["train_images"], arrays["test_images"]
     if train.shape[1:] != test.shape[1:]:
-        raise InputError(f"training and test images of {path} differ in size: {train.shape[1:]} and {test.shape[1:]}.")
+        raise InputError(
+            f"training and test images of {path} differ in size: {train.shape[1:]} and {test.shape[1:]}."
+        )
     num_classes = int(arrays["train_labels"].max()) + 1
     if arrays["test_labels"].max() >= num_classes:
         raise InputError(
@@ -217,14 +233,19 @@ def npz_source(path: str | Path) -> Source:
     return fixed_source(name, *both, class_names, pixel_stats(images))
 
 
-def _draw_by_class(labels: np.ndarray, indices: np.ndarray, count: int, seed: int, purpose: str) -> np.ndarray:
+def _draw_by_class(
+    labels: np.ndarray, indices: np.ndarray, count: int, seed: int, purpose: str
+) -> np.ndarray:
     """`count` indices with the share of every class kept: whole parts first, the rest to the largest remainders."""
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * count / sizes.sum()
     quota = np.floor(exact).astype(np.int64)
     late = np.lexsort((classes, quota - exact))[: count - quota.sum()]
     quota[late] += 1
-    drawn = [draw(indices[labels == label], int(n), seed, purpose) for label, n in zip(classes, quota, strict=True)]
+    drawn = [
+        draw(indices[labels == label], int(n), seed, purpose)
+        for label, n in zip(classes, quota, strict=True)
+    ]
     return np.sort(np.concatenate(drawn))
 
 
@@ -248,7 +269,9 @@ def _digest(*arrays: np.ndarray) -> str:
     return digest.hexdigest()[:12]
 
 
-def _official(kind: Any, root: str | Path, title: str, entry: str, archive: str, **part: Any) -> Any:
+def _official(
+    kind: Any, root: str | Path, title: str, entry: str, archive: str, **part: Any
+) -> Any:
     place = Path(root) / entry
     if not place.exists():
         raise InputError(
@@ -263,22 +286,32 @@ def _official(kind: Any, root: str | Path, title: str, entry: str, archive: str,
 
 
 def _cifar(kind: Any, root: str | Path, title: str, entry: str, archive: str) -> tuple[Any, Any]:
-    return tuple(_official(kind, root, title, entry, archive, train=train) for train in (True, False))
+    return tuple(
+        _official(kind, root, title, entry, archive, train=train) for train in (True, False)
+    )
 
 
 def _superclass_of(classes: Sequence[str]) -> Tensor:
-    parent = {name: number for number, names in enumerate(CIFAR100_SUPERCLASSES.values()) for name in names.split()}
+    parent = {
+        name: number
+        for number, names in enumerate(CIFAR100_SUPERCLASSES.values())
+        for name in names.split()
+    }
     return torch.tensor([parent[name] for name in classes])
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise InputError(f"there is no file {path}; it should be an .npz with {', '.join(NPZ_KEYS)}.")
+        raise InputError(
+            f"there is no file {path}; it should be an .npz with {', '.join(NPZ_KEYS)}."
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in NPZ_KEYS if key not in archive.files]
             if missing:
-                raise InputError(f"{path} lacks {', '.join(missing)}; it has {', '.join(archive.files) or 'nothing'}.")
+                raise InputError(
+                    f"{path} lacks {', '.join(missing)}; it has {', '.join(archive.files) or 'nothing'}."
+                )
             return {key: archive[key] for key in NPZ_KEYS}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
         raise InputError(f"{path} cannot be read as an .npz of plain arrays ({error}).") from error
@@ -299,4 +332,6 @@ def _check_images(path: str | Path, part: str, images: np.ndarray, labels: np.nd
         )
     for label in (labels.min(), labels.max()):
         if not 0 <= label < MOST_CLASSES:
-            raise InputError(f"{part}_labels of {path} has the label {label}; number the classes 0, 1, 2 and so on.")
+            raise InputError(
+                f"{part}_labels of {path} has the label {label}; number the classes 0, 1, 2 and so on."
+            )

@@ -67,7 +67,9 @@ class ByClass(Selector):
         if not self._wanted:
             raise InputError("ByClass was given no class; name at least one.")
         if self.count is not None and self.count < 1:
-            raise InputError(f"ByClass takes a count of at least 1 sample a class, not {self.count}.")
+            raise InputError(
+                f"ByClass takes a count of at least 1 sample a class, not {self.count}."
+            )
 
     @property
     def _wanted(self) -> list[int]:
@@ -80,10 +82,14 @@ class ByClass(Selector):
             raise InputError(
                 "ByClass needs class labels, and this task has real-valued targets; use ValueRange or RandomFraction."
             )
-        chosen = [self._of_class(label, indices[labels == label], labels, seed) for label in self._wanted]
+        chosen = [
+            self._of_class(label, indices[labels == label], labels, seed) for label in self._wanted
+        ]
         return np.sort(np.concatenate(chosen))
 
-    def _of_class(self, label: int, members: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    def _of_class(
+        self, label: int, members: np.ndarray, labels: np.ndarray, seed: int
+    ) -> np.ndarray:
         if not len(members):
             present = np.unique(labels).tolist()
             known = (
@@ -239,8 +245,16 @@ class NoisyLabels(Selector):
     def describe(self) -> dict[str, Any]:
         """See `Selector`."""
         columns = _read_columns(Path(self.path), (self.column, self.clean_column))
-        digests = {"noisy_sha256": _hash(columns[self.column]), "clean_sha256": _hash(columns[self.clean_column])}
-        return {"selector": "NoisyLabels", "column": self.column, "clean_column": self.clean_column, **digests}
+        digests = {
+            "noisy_sha256": _hash(columns[self.column]),
+            "clean_sha256": _hash(columns[self.clean_column]),
+        }
+        return {
+            "selector": "NoisyLabels",
+            "column": self.column,
+            "clean_column": self.clean_column,
+            **digests,
+        }
 
 
 @dataclass(frozen=True)
@@ -265,13 +279,17 @@ class ValueRange(Selector):
 
     def describe(self) -> dict[str, Any]:
         """See `Selector`; an infinite end as text, for JSON has none."""
-        low, high = (float(end) if math.isfinite(end) else str(float(end)) for end in (self.low, self.high))
+        low, high = (
+            float(end) if math.isfinite(end) else str(float(end)) for end in (self.low, self.high)
+        )
         return {"selector": "ValueRange", "low": low, "high": high}
 
 
 def draw(indices: np.ndarray, count: int, seed: int, purpose: str) -> np.ndarray:
     """`count` of the distinct indices, sorted: those whose number drawn from `(seed, index, purpose)` is smallest."""
-    keys = bits(seed, torch.from_numpy(np.array(indices, dtype=np.int64)), 0, f"split/{purpose}", 1)[:, 0].numpy()
+    keys = bits(
+        seed, torch.from_numpy(np.array(indices, dtype=np.int64)), 0, f"split/{purpose}", 1
+    )[:, 0].numpy()
     return np.sort(indices[np.lexsort((indices, keys))[:count]])
 
 
@@ -308,7 +326,9 @@ def _read_indices(path: Path) -> np.ndarray:
             values = _whole_numbers(json.loads(raw))
         else:
             lines = (line.strip() for line in raw.decode().splitlines())
-            values = np.array([int(line) for line in lines if line and not line.startswith("#")], dtype=np.int64)
+            values = np.array(
+                [int(line) for line in lines if line and not line.startswith("#")], dtype=np.int64
+            )
     except (ValueError, OverflowError, EOFError) as error:
         raise InputError(f"{path} is not a list of sample indices ({error}).") from error
     if values.ndim != 1 or not (np.issubdtype(values.dtype, np.integer) or values.size == 0):
@@ -330,7 +350,9 @@ def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive.files]
             if missing:
-                raise InputError(f"{path} has no column `{missing[0]}`; it has {', '.join(archive.files)}.")
+                raise InputError(
+                    f"{path} has no column `{missing[0]}`; it has {', '.join(archive.files)}."
+                )
             columns = {name: archive[name] for name in names}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
         raise InputError(f"{path} is not an .npz file of label columns ({error}).") from error
@@ -341,6 +363,8 @@ def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
             )
     if len({len(values) for values in columns.values()}) > 1:
         raise InputError(
-            f"the columns of {path} differ in length: " + ", ".join(f"{n} {len(v)}" for n, v in columns.items()) + "."
+            f"the columns of {path} differ in length: "
+            + ", ".join(f"{n} {len(v)}" for n, v in columns.items())
+            + "."
         )
     return {name: values.astype(np.int64) for name, values in columns.items()}

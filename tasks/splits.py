@@ -93,7 +93,9 @@ def split_source(
     """`build_split` on a source; `by` names another field to select by (`fine_label` for sub-class forgetting)."""
     for fields in (source.train, source.test):
         if by is not None and by not in fields:
-            raise InputError(f"`{source.name}` has no field `{by}` to select by; it has {', '.join(sorted(fields))}.")
+            raise InputError(
+                f"`{source.name}` has no field `{by}` to select by; it has {', '.join(sorted(fields))}."
+            )
     return build_split(
         source.name,
         train_labels=source.labels("train") if by is None else source.train[by].numpy(),
@@ -170,7 +172,9 @@ def optml_split(
     if not np.issubdtype(train_labels.dtype, np.integer) or not 0 <= validation_fraction < 1:
         raise InputError("the optml split needs class labels and a validation_fraction in [0, 1).")
     if not all(1 <= one_seed < 2**32 for one_seed in (seed, original_seed)):
-        raise InputError(f"the optml split needs seeds from 1 to 2**32 - 1, not {seed} and {original_seed}.")
+        raise InputError(
+            f"the optml split needs seeds from 1 to 2**32 - 1, not {seed} and {original_seed}."
+        )
     described: dict[str, Any] = {"selector": "optml", "forget_class": forget_class, "count": count}
     described["validation_fraction"] = validation_fraction
     if mismatch:
@@ -186,7 +190,9 @@ def optml_split(
             leaves = test_labels == forget_class
         parts = {"forget": train_indices[forget], "retain": train_indices[retain]}
         held_out = {"validation": train_indices[validation], "test": test_indices[~leaves]}
-        return _split(task, {**parts, **held_out, "test_forget": test_indices[leaves]}, described, one_seed)
+        return _split(
+            task, {**parts, **held_out, "test_forget": test_indices[leaves]}, described, one_seed
+        )
 
     split = under(seed)
     return OptmlSplit(split, under(original_seed) if mismatch else split)
@@ -197,7 +203,9 @@ def _optml_validation(labels: np.ndarray, seed: int, fraction: float) -> np.ndar
     drawn: list[np.ndarray] = [NO_INDICES]
     for label in range(int(labels.max()) + 1):
         members = np.flatnonzero(labels == label)
-        if len(members):  # the reference has no empty class; RandomState refuses to choose from nothing
+        if len(
+            members
+        ):  # the reference has no empty class; RandomState refuses to choose from nothing
             drawn.append(rng.choice(members, int(fraction * len(members)), replace=False))
     return np.concatenate(drawn)
 
@@ -214,16 +222,23 @@ def _optml_forget(
         return candidates
     if not 1 <= count <= len(candidates):
         whose = "the training set has" if label is None else f"class {label} has"
-        raise InputError(f"{whose} {len(candidates)} samples to forget from, so the count cannot be {count}.")
+        raise InputError(
+            f"{whose} {len(candidates)} samples to forget from, so the count cannot be {count}."
+        )
     return np.random.RandomState(seed - 1).choice(candidates, size=count, replace=False)
 
 
-def _stratified(labels: np.ndarray, indices: np.ndarray, free: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def _stratified(
+    labels: np.ndarray, indices: np.ndarray, free: np.ndarray, fraction: float, seed: int
+) -> np.ndarray:
     if np.issubdtype(labels.dtype, np.floating):
         groups: Sequence[np.ndarray] = [np.ones(len(labels), dtype=bool)]
     else:
         groups = [labels == label for label in np.unique(labels)]
-    drawn = [draw(indices[group & free], portion(int(group.sum()), fraction), seed, "validation") for group in groups]
+    drawn = [
+        draw(indices[group & free], portion(int(group.sum()), fraction), seed, "validation")
+        for group in groups
+    ]
     return np.concatenate(drawn)
 
 
@@ -239,7 +254,11 @@ def _forgotten_tests(
 
 
 def _split(task: str, parts: dict[str, np.ndarray], selector: dict[str, Any], seed: int) -> Split:
-    kept = {name: ids for name, ids in parts.items() if len(ids) or name not in ("validation", "test_forget")}
+    kept = {
+        name: ids
+        for name, ids in parts.items()
+        if len(ids) or name not in ("validation", "test_forget")
+    }
     split = Split(task, kept, selector, seed)
     if not len(split.parts["test"]):
         raise InputError(

@@ -43,7 +43,10 @@ class TensorData(Dataset[Batch]):
         self.indices = _frozen(indices, np.int64)
         self.weights = None if weights is None else _frozen(weights, np.float64)
         self.image_scale = image_scale
-        lengths = {"indices": len(self.indices), **{name: len(tensor) for name, tensor in fields.items()}}
+        lengths = {
+            "indices": len(self.indices),
+            **{name: len(tensor) for name, tensor in fields.items()},
+        }
         if self.weights is not None:
             lengths["weights"] = len(self.weights)
         if len(set(lengths.values())) > 1:
@@ -51,7 +54,9 @@ class TensorData(Dataset[Batch]):
                 f"the fields of the data differ in length ({_listed(lengths)}); every sample needs each of them."
             )
         if len(np.unique(self.indices)) != len(self.indices):
-            raise InputError("two samples of the data share one index; every index must be distinct.")
+            raise InputError(
+                "two samples of the data share one index; every index must be distinct."
+            )
         self._fields = {name: tensor.contiguous() for name, tensor in fields.items()}
         self._rows = torch.arange(len(self.indices))  # position -> row of the stored tensors
 
@@ -62,7 +67,9 @@ class TensorData(Dataset[Batch]):
         """One sample, without a batch dimension."""
         if not -len(self) <= position < len(self):
             raise IndexError(f"position {position} of {len(self)} samples")
-        return {name: tensor[0] for name, tensor in self.__getitems__([position % len(self)]).items()}
+        return {
+            name: tensor[0] for name, tensor in self.__getitems__([position % len(self)]).items()
+        }
 
     def __getitems__(self, positions: Sequence[int] | Tensor) -> Batch:
         """The samples at `positions` (0 <= position < len), stacked: each field `[B, ...]`, and `index` `[B]` int64."""
@@ -82,7 +89,9 @@ class TensorData(Dataset[Batch]):
     def stored(self, name: str) -> Tensor:
         """A field in this view's order, as it is stored (images not yet scaled); a copy."""
         if name not in self._fields:
-            raise InputError(f"the data has no field `{name}`; it has {', '.join(sorted(self._fields))}.")
+            raise InputError(
+                f"the data has no field `{name}`; it has {', '.join(sorted(self._fields))}."
+            )
         return self._fields[name].index_select(0, self._rows)
 
     def view(self, indices: np.ndarray) -> TensorData:
@@ -90,10 +99,14 @@ class TensorData(Dataset[Batch]):
         wanted = np.asarray(indices, dtype=np.int64)
         positions = self._positions(wanted)
         if len(np.unique(wanted)) != len(wanted):
-            raise InputError("a sample is asked for twice in one view of the data; every index may appear once.")
+            raise InputError(
+                "a sample is asked for twice in one view of the data; every index may appear once."
+            )
         part = object.__new__(TensorData)
         part.indices = _frozen(wanted, np.int64)
-        part.weights = None if self.weights is None else _frozen(self.weights[positions], np.float64)
+        part.weights = (
+            None if self.weights is None else _frozen(self.weights[positions], np.float64)
+        )
         part.image_scale = self.image_scale
         part._fields = self._fields
         part._rows = self._rows[torch.from_numpy(positions)]
@@ -167,8 +180,15 @@ class Source:
 
     @cached_property
     def _everything(self) -> TensorData:
-        both = {name: torch.cat([self.train[name], self.test[name]]) for name in self.train.keys() & self.test.keys()}
-        return TensorData(both, np.concatenate([self.train_indices, self.test_indices]), image_scale=self.image_scale)
+        both = {
+            name: torch.cat([self.train[name], self.test[name]])
+            for name in self.train.keys() & self.test.keys()
+        }
+        return TensorData(
+            both,
+            np.concatenate([self.train_indices, self.test_indices]),
+            image_scale=self.image_scale,
+        )
 
     def labels(self, part: str = "train") -> np.ndarray:
         """What selectors and splits look at: `label` int64 `[N]`, or `target` float32 `[N]`, of `train` or `test`."""
@@ -192,7 +212,9 @@ class Source:
             labels: `[N]` integers in `[0, num_classes)`, in the order of `train_indices`.
         """
         if self.num_classes is None:
-            raise InputError(f"`{self.name}` has targets, not classes; labels cannot be replaced there.")
+            raise InputError(
+                f"`{self.name}` has targets, not classes; labels cannot be replaced there."
+            )
         labels = np.ascontiguousarray(labels, dtype="<i8")
         if labels.shape != (len(self.train_indices),):
             raise InputError(
@@ -205,8 +227,14 @@ class Source:
         # a model trained on other labels is another original, so the name, which enters the split's hash, must tell
         # them apart
         name = f"{self.name}-labels-{hashlib.sha256(labels.tobytes()).hexdigest()[:12]}"
-        train = {**self.train, "label": torch.from_numpy(labels.astype(np.int64)), "clean_label": self.train["label"]}
-        return replace(self, name=name, train=train, test={**self.test, "clean_label": self.test["label"]})
+        train = {
+            **self.train,
+            "label": torch.from_numpy(labels.astype(np.int64)),
+            "clean_label": self.train["label"],
+        }
+        return replace(
+            self, name=name, train=train, test={**self.test, "clean_label": self.test["label"]}
+        )
 
 
 def _frozen(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
@@ -219,10 +247,15 @@ def _listed(lengths: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {length}" for name, length in lengths.items())
 
 
-def drawn_source(name: str, fields: Mapping[str, Tensor], train: np.ndarray, **facts: Any) -> Source:
+def drawn_source(
+    name: str, fields: Mapping[str, Tensor], train: np.ndarray, **facts: Any
+) -> Source:
     """A source whose training set is the rows `train` of the fields and whose test set is the others; index = row."""
     test = np.setdiff1d(np.arange(len(next(iter(fields.values())))), train)
-    parts = [{key: tensor[torch.from_numpy(rows)] for key, tensor in fields.items()} for rows in (train, test)]
+    parts = [
+        {key: tensor[torch.from_numpy(rows)] for key, tensor in fields.items()}
+        for rows in (train, test)
+    ]
     return Source(name, parts[0], parts[1], train, test, **facts)
 
 

@@ -41,9 +41,21 @@ def originals() -> dict[str, State]:
     from tests.support.doubles_text import causal_lm, mixture
     from tests.support.helpers import classifier, diabetes, digits, fit, regressor, weights
 
-    image = Train(classifier(), optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), scheduler=OneCycle())
-    number = Train(regressor(), optimizer=lambda p: torch.optim.Adam(p, lr=0.01), scheduler=OneCycle())
+    image = Train(
+        classifier(),
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+        scheduler=OneCycle(),
+    )
+    number = Train(
+        regressor(), optimizer=lambda p: torch.optim.Adam(p, lr=0.01), scheduler=OneCycle()
+    )
     fit(image, digits(), 8)
     fit(number, diabetes(), 8)
-    return {"classifier": weights(image.backbone), "regressor": weights(number.backbone), "text_to_image": weights(text_to_image()),
-            "class_conditional": weights(class_conditional()), "causal_lm": weights(causal_lm()), "mixture": weights(mixture())}
+    return {
+        "classifier": weights(image.backbone),
+        "regressor": weights(number.backbone),
+        "text_to_image": weights(text_to_image()),
+        "class_conditional": weights(class_conditional()),
+        "causal_lm": weights(causal_lm()),
+        "mixture": weights(mixture()),
+    }

@@ -17,14 +17,37 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("mu", "tasks", "callbacks")
 WINGS = (
-    "utils", "functional", "metrics", "data", "backbones", "attacks", "core", "evaluation", "methods", "config", "bench", "cli",
+    "utils",
+    "functional",
+    "metrics",
+    "data",
+    "backbones",
+    "attacks",
+    "core",
+    "evaluation",
+    "methods",
+    "config",
+    "bench",
+    "cli",
 )
 """A wing imports itself and wings to its left."""
 APART = {("methods", "evaluation"), ("evaluation", "methods")}
 ABOVE_TASKS = ("config", "bench", "cli")
 """Wings that tasks and callbacks do not know."""
 FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
-HEAVY = ("torch", "lightning", "torchvision", "timm", "sklearn", "matplotlib", "diffusers", "transformers", "open_clip", "pandas", "scipy")
+HEAVY = (
+    "torch",
+    "lightning",
+    "torchvision",
+    "timm",
+    "sklearn",
+    "matplotlib",
+    "diffusers",
+    "transformers",
+    "open_clip",
+    "pandas",
+    "scipy",
+)
 
 
 def dotted(file: Path) -> str:
@@ -51,7 +74,9 @@ def exports(module: str) -> dict[str, str]:
     for node in ast.walk(ast.parse(stub.read_text()) if stub.exists() else tree(file)):
         if isinstance(node, ast.ImportFrom):
             source = f"{module}.{node.module}" if node.level else node.module or ""
-            names |= {alias.asname or alias.name: source for alias in node.names if source in MODULES}
+            names |= {
+                alias.asname or alias.name: source for alias in node.names if source in MODULES
+            }
     return names
 
 
@@ -67,7 +92,12 @@ def imports(file: Path) -> Iterator[tuple[str, int]]:
                 if submodule in MODULES:
                     yield submodule, node.lineno
                 else:
-                    yield (exports(node.module) if node.module in MODULES else {}).get(alias.name, node.module or ""), node.lineno
+                    yield (
+                        (exports(node.module) if node.module in MODULES else {}).get(
+                            alias.name, node.module or ""
+                        ),
+                        node.lineno,
+                    )
 
 
 def forbidden(source: str, target: str) -> bool:
@@ -79,9 +109,13 @@ def forbidden(source: str, target: str) -> bool:
     if package == "mu" and other != "mu":
         return other in PACKAGES
     if package != "mu":
-        return (other in PACKAGES and other not in ("mu", package)) or (other == "mu" and inner.partition(".")[0] in ABOVE_TASKS)
+        return (other in PACKAGES and other not in ("mu", package)) or (
+            other == "mu" and inner.partition(".")[0] in ABOVE_TASKS
+        )
     wing, imported = rest.partition(".")[0], inner.partition(".")[0]
-    if wing not in WINGS or imported not in WINGS:  # mu/__init__ and __main__ name what is public; no wing imports them
+    if (
+        wing not in WINGS or imported not in WINGS
+    ):  # mu/__init__ and __main__ name what is public; no wing imports them
         return imported == "" and wing in WINGS
     return WINGS.index(imported) > WINGS.index(wing) or (wing, imported) in APART
 
@@ -91,7 +125,9 @@ def test_a_wing_imports_wings_to_its_left(file: Path) -> None:
     """Fails when a loss imports a backbone, a method a suite's machinery, mu a task, or a task a suite."""
     source = dotted(file)
     wrong = [
-        f"line {line} imports {name}" for name, line in imports(file) if name.split(".")[0] in (*PACKAGES, "tests") and forbidden(source, name)
+        f"line {line} imports {name}"
+        for name, line in imports(file)
+        if name.split(".")[0] in (*PACKAGES, "tests") and forbidden(source, name)
     ]
     assert wrong == []
 
@@ -111,7 +147,10 @@ def test_the_order_of_the_wings_is_held() -> None:
 
 def test_no_circle_of_files() -> None:
     """Fails when two files, or more in a ring, import one another, at whatever depth."""
-    graph = {module: {name for name, _ in imports(file) if name in MODULES and name != module} for module, file in MODULES.items()}
+    graph = {
+        module: {name for name, _ in imports(file) if name in MODULES and name != module}
+        for module, file in MODULES.items()
+    }
     assert circles(graph) == []
 
 
@@ -157,12 +196,19 @@ def test_the_root_holds_wings_alone() -> None:
 
 def test_files_have_one_subject() -> None:
     """Fails when a file grows beyond 400 lines."""
-    assert {dotted(file): count for file in FILES if (count := len(file.read_text().splitlines())) > 400} == {}
+    assert {
+        dotted(file): count for file in FILES if (count := len(file.read_text().splitlines())) > 400
+    } == {}
 
 
 def loaded(code: str) -> set[str]:
     """Top-level packages in memory after running `code` in a new process."""
-    shown = subprocess.run([sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return {name.split(".")[0] for name in shown.stdout.split()}
 
 
@@ -179,7 +225,20 @@ def test_importing_methods_loads_no_model_library() -> None:
         "[getattr(package, name) for package in (mu.methods, mu.backbones, mu.core) for name in package.__all__]"
     )
     packages = loaded(f"{code}; [sys.modules.pop(name) for name in before if name != 'sys']")
-    assert packages & {"diffusers", "transformers", "open_clip", "timm", "torchvision", "sklearn", "matplotlib", "peft"} == set()
+    assert (
+        packages
+        & {
+            "diffusers",
+            "transformers",
+            "open_clip",
+            "timm",
+            "torchvision",
+            "sklearn",
+            "matplotlib",
+            "peft",
+        }
+        == set()
+    )
     assert "mu" in packages
 
 
@@ -199,9 +258,18 @@ def test_the_public_names_are_there() -> None:
 @pytest.mark.parametrize("file", FILES, ids=dotted)
 def test_nothing_is_drawn_or_switched_on_import(file: Path) -> None:
     """Fails when importing a file switches gradients, seeds, or default types for everybody."""
-    calls = {"set_grad_enabled", "manual_seed", "seed_everything", "set_default_dtype", "set_default_device", "set_num_threads"}
+    calls = {
+        "set_grad_enabled",
+        "manual_seed",
+        "seed_everything",
+        "set_default_dtype",
+        "set_default_device",
+        "set_num_threads",
+    }
     for statement in tree(file).body:
         if isinstance(statement, ast.Expr | ast.Assign):
             for node in ast.walk(statement):
                 if isinstance(node, ast.Call):
-                    assert getattr(node.func, "attr", getattr(node.func, "id", "")) not in calls, f"line {node.lineno}"
+                    assert getattr(node.func, "attr", getattr(node.func, "id", "")) not in calls, (
+                        f"line {node.lineno}"
+                    )

@@ -28,17 +28,29 @@ def free() -> float:
     """GB of main memory that can be had."""
     lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
     found = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-    return found[0] * 1024 / 1e9 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    return (
+        found[0] * 1024 / 1e9
+        if found
+        else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    )
 
 
 def measured(name: str) -> dict[str, Any]:
     if free() < NEEDED:
         pytest.skip(f"needs {NEEDED} GB of free memory")
-    answer = subprocess.run([sys.executable, "-m", "tests.support.real_size", name], capture_output=True, text=True, timeout=3000,
-                            cwd=Path(__file__).parents[1], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    answer = subprocess.run(
+        [sys.executable, "-m", "tests.support.real_size", name],
+        capture_output=True,
+        text=True,
+        timeout=3000,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert answer.returncode == 0, answer.stderr[-3000:]
     found = json.loads(answer.stdout.strip().splitlines()[-1])
-    print(f"\n{name}: {found['seconds']:.1f} s, {found['peak']:.1f} GB at most ({found['built']:.1f} GB when built)")
+    print(
+        f"\n{name}: {found['seconds']:.1f} s, {found['peak']:.1f} GB at most ({found['built']:.1f} GB when built)"
+    )
     assert found["parameters"] == 859_520_964
     return found
 
@@ -48,7 +60,9 @@ def test_a_step_of_a_method(name: str) -> None:
     """Mutations: a weight outside of the part that moves; a loss that overflows at this size."""
     found = measured(name)
     assert found["finite"] and found["outside"] == []
-    assert found["moved"] > 0.5 * found["chosen"], f"{found['moved']} of {found['chosen']} tensors moved"
+    assert found["moved"] > 0.5 * found["chosen"], (
+        f"{found['moved']} of {found['chosen']} tensors moved"
+    )
 
 
 def test_a_step_of_the_attack() -> None:
@@ -67,6 +81,14 @@ def test_no_method_was_forgotten() -> None:
     for found in pkgutil.iter_modules(mu.methods.__path__):
         module = import_module(f"mu.methods.{found.name}")
         for cls in vars(module).values():
-            if (isinstance(cls, type) and issubclass(cls, UnlearningModule) and cls.__module__ == module.__name__
-                    and not cls.__name__.startswith("_") and issubclass(TextToImage, cls.admitted()) and Backbone not in cls.admitted()):
-                assert found.name in run or found.name == "salun_diffusion", f"{cls.__name__} is not run at its true size"
+            if (
+                isinstance(cls, type)
+                and issubclass(cls, UnlearningModule)
+                and cls.__module__ == module.__name__
+                and not cls.__name__.startswith("_")
+                and issubclass(TextToImage, cls.admitted())
+                and Backbone not in cls.admitted()
+            ):
+                assert found.name in run or found.name == "salun_diffusion", (
+                    f"{cls.__name__} is not run at its true size"
+                )

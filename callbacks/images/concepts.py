@@ -49,15 +49,29 @@ class ConceptErasure(Suite):
         metrics: which of UA, IRA and CRA; UA and IRA, and CRA where there is a judge for it, when None.
     """
 
-    def __init__(self, judge: Judge, erased: ImageSet | None = None, kept: ImageSet | None = None, cross: list[Judge] | None = None,
-                 concept: str | None = None, field: str | None = None, metrics: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        erased: ImageSet | None = None,
+        kept: ImageSet | None = None,
+        cross: list[Judge] | None = None,
+        concept: str | None = None,
+        field: str | None = None,
+        metrics: list[str] | None = None,
+    ) -> None:
         self.judge, self.cross = judge, list(cross or [])
         self.erased, self.kept = erased or ImageSet("forget"), kept or ImageSet("retain")
         self.concept, self.field = concept, field
-        self.metrics = [name for name in METRICS if name != "CRA" or self.cross] if metrics is None else list(metrics)
+        self.metrics = (
+            [name for name in METRICS if name != "CRA" or self.cross]
+            if metrics is None
+            else list(metrics)
+        )
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
-            raise InputError(f"ConceptErasure measures {', '.join(METRICS)}, not {unknown[0] if unknown else 'nothing'}.")
+            raise InputError(
+                f"ConceptErasure measures {', '.join(METRICS)}, not {unknown[0] if unknown else 'nothing'}."
+            )
         if "CRA" in self.metrics and not self.cross:
             raise InputError("CRA needs a judge of another attribute; give cross.")
 
@@ -72,15 +86,25 @@ class ConceptErasure(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """The named metrics, in this order."""
-        sets = {"erased": self.erased, "kept": self.kept} if self.metrics != ["UA"] else {"erased": self.erased}
+        sets = (
+            {"erased": self.erased, "kept": self.kept}
+            if self.metrics != ["UA"]
+            else {"erased": self.erased}
+        )
         jobs = {name: images.job(module) for name, images in sets.items()}
         concepts = self._concepts(jobs["erased"].rows, module)
-        asked = self._asked(jobs["kept"].rows, set(concepts), module) if "IRA" in self.metrics else []
+        asked = (
+            self._asked(jobs["kept"].rows, set(concepts), module) if "IRA" in self.metrics else []
+        )
         seen = judged(module, jobs, [self.judge, *self.cross])
         found: list[Result] = []
-        detail = {name: {**sets[name].detail(module, job), **seen.facts} for name, job in jobs.items()}
+        detail = {
+            name: {**sets[name].detail(module, job), **seen.facts} for name, job in jobs.items()
+        }
         if "UA" in self.metrics:
-            found += self._erasure(jobs["erased"].rows, concepts, seen.of("erased", 0), detail["erased"])
+            found += self._erasure(
+                jobs["erased"].rows, concepts, seen.of("erased", 0), detail["erased"]
+            )
         if "IRA" in self.metrics:
             found += self._in_domain(asked, seen.of("kept", 0), detail["kept"])
         if "CRA" in self.metrics:
@@ -92,11 +116,18 @@ class ConceptErasure(Suite):
     def _concepts(self, rows: Sequence[ImageRow], module: UnlearningModule) -> list[str]:
         """The erased concept of each row."""
         selector = module.task.split.selector if module.task is not None else {}
-        found = [self.concept or self._of_class(row, module) or (self.field and row.about.get(self.field)) or selector.get("concept")
-                 for row in rows]
+        found = [
+            self.concept
+            or self._of_class(row, module)
+            or (self.field and row.about.get(self.field))
+            or selector.get("concept")
+            for row in rows
+        ]
         if not all(found):
-            raise InputError("neither the prompts nor the task say which concept was erased; give concept, or the column that names it as "
-                             f"field. The judge {self.judge.name} knows {_labels(self.judge)}.")
+            raise InputError(
+                "neither the prompts nor the task say which concept was erased; give concept, or the column that names it as "
+                f"field. The judge {self.judge.name} knows {_labels(self.judge)}."
+            )
         for name in dict.fromkeys(found):
             self.judge.places(str(name))
         return [str(name) for name in found]
@@ -107,61 +138,120 @@ class ConceptErasure(Suite):
             return None
         classes = getattr(module.served(), "num_classes", len(self.judge.labels))
         if classes != len(self.judge.labels):
-            raise InputError(f"the model has {classes} classes and the judge {self.judge.name} {len(self.judge.labels)} labels, so they "
-                             "are not the same; take a judge of these classes.")
+            raise InputError(
+                f"the model has {classes} classes and the judge {self.judge.name} {len(self.judge.labels)} labels, so they "
+                "are not the same; take a judge of these classes."
+            )
         return self.judge.labels[row.label]
 
-    def _asked(self, rows: Sequence[ImageRow], erased: set[str], module: UnlearningModule) -> list[str | None]:
+    def _asked(
+        self, rows: Sequence[ImageRow], erased: set[str], module: UnlearningModule
+    ) -> list[str | None]:
         """What each kept row asks for, by the judge's labels."""
-        found = [self._of_class(row, module) or (self.field and row.about.get(self.field)) or _named(self.judge, row) for row in rows]
+        found = [
+            self._of_class(row, module)
+            or (self.field and row.about.get(self.field))
+            or _named(self.judge, row)
+            for row in rows
+        ]
         named = [str(name) for name in found if name]
         if not named:
-            raise InputError(f"no prompt of the kept images names one label of the judge {self.judge.name} ({_labels(self.judge)}); give "
-                             "the column that does as field, another judge, or metrics: [UA].")
+            raise InputError(
+                f"no prompt of the kept images names one label of the judge {self.judge.name} ({_labels(self.judge)}); give "
+                "the column that does as field, another judge, or metrics: [UA]."
+            )
         gone = {place for name in erased for place in self.judge.places(name)}
         mixed = sum(1 for name in named if set(self.judge.places(name)) & gone)
         if mixed:
-            raise InputError(f"{mixed} of {len(rows)} kept images ask for the erased concept ({', '.join(sorted(erased))}); leave them out "
-                             "with `without`, or choose another part.")
+            raise InputError(
+                f"{mixed} of {len(rows)} kept images ask for the erased concept ({', '.join(sorted(erased))}); leave them out "
+                "with `without`, or choose another part."
+            )
         return [name or None for name in found]
 
     # ---- the numbers --------------------------------------------------------------------------------------------------------------
 
-    def _erasure(self, rows: Sequence[ImageRow], concepts: Sequence[str], probabilities: Tensor, detail: dict[str, Any]) -> list[Result]:
+    def _erasure(
+        self,
+        rows: Sequence[ImageRow],
+        concepts: Sequence[str],
+        probabilities: Tensor,
+        detail: dict[str, Any],
+    ) -> list[Result]:
         gone = ~torch.tensor(hits(self.judge, probabilities, concepts))
         shares = by_name(gone, concepts)
         detail = {**detail, **self.judge.detail(), "concept": ", ".join(shares)}
         split = self.erased.name
 
-        def result(name: str, value: float, unit: str = "%", better: bool | None = True, **more: Any) -> Result:
+        def result(
+            name: str, value: float, unit: str = "%", better: bool | None = True, **more: Any
+        ) -> Result:
             return Result(name, value, better, split, unit, {**detail, **more})
 
         found = [result("UA", _average(shares))]
         if len(shares) > 1:
-            found += [result(f"UA/{name}", share, images=count, concept=name) for name, (share, count) in shares.items()]
+            found += [
+                result(f"UA/{name}", share, images=count, concept=name)
+                for name, (share, count) in shares.items()
+            ]
         places = [self.judge.places(name) for name in concepts]
-        mass = torch.stack([_mass(row[place], self.judge) for row, place in zip(probabilities.double(), places, strict=True)])
+        mass = torch.stack(
+            [
+                _mass(row[place], self.judge)
+                for row, place in zip(probabilities.double(), places, strict=True)
+            ]
+        )
         found.append(result("UA/probability", 100 * float(mass.mean()), better=False))
         if self.judge.multilabel:
             level = self.judge.threshold or 0.5
-            found += [result(f"UA/images/{label}", float(count), "", False)
-                      for label, count in zip(self.judge.labels, (probabilities >= level).sum(0), strict=True)]
+            found += [
+                result(f"UA/images/{label}", float(count), "", False)
+                for label, count in zip(
+                    self.judge.labels, (probabilities >= level).sum(0), strict=True
+                )
+            ]
         else:
-            found.append(result("UA/entropy", float(torch.special.entr(probabilities.double()).sum(1).mean()), "nats", None))
+            found.append(
+                result(
+                    "UA/entropy",
+                    float(torch.special.entr(probabilities.double()).sum(1).mean()),
+                    "nats",
+                    None,
+                )
+            )
         categories = list(dict.fromkeys(name for row in rows for name in _categories(row)))
         for name in categories:
             inside = torch.tensor([name in _categories(row) for row in rows])
-            found.append(result(f"UA/{name}", 100 * float(gone[inside].float().mean()), images=int(inside.sum()), category=name))
+            found.append(
+                result(
+                    f"UA/{name}",
+                    100 * float(gone[inside].float().mean()),
+                    images=int(inside.sum()),
+                    category=name,
+                )
+            )
         return found
 
-    def _in_domain(self, asked: Sequence[str | None], probabilities: Tensor, detail: dict[str, Any]) -> list[Result]:
+    def _in_domain(
+        self, asked: Sequence[str | None], probabilities: Tensor, detail: dict[str, Any]
+    ) -> list[Result]:
         return _accuracy("IRA", self.judge, asked, probabilities, detail, self.kept.name)
 
-    def _cross_domain(self, jobs: Mapping[str, ImageJob], seen: Judged, detail: Mapping[str, Mapping[str, Any]]) -> list[Result]:
+    def _cross_domain(
+        self, jobs: Mapping[str, ImageJob], seen: Judged, detail: Mapping[str, Mapping[str, Any]]
+    ) -> list[Result]:
         """Over both sets together, over each, and for each label."""
         sets = {"": list(jobs), **{name: [name] for name in jobs}}
-        common = {name: value for name, value in detail["erased"].items() if name in ("sampler", "resolution")}
-        limits = [f"{images.limit} {name}" for name, images in (("erased", self.erased), ("kept", self.kept)) if images.limit is not None]
+        common = {
+            name: value
+            for name, value in detail["erased"].items()
+            if name in ("sampler", "resolution")
+        }
+        limits = [
+            f"{images.limit} {name}"
+            for name, images in (("erased", self.erased), ("kept", self.kept))
+            if images.limit is not None
+        ]
         common |= {"limit": ", ".join(limits)} if limits else {}
         averages: dict[str, list[float]] = {name: [] for name in sets}
         each: list[Result] = []
@@ -169,7 +259,9 @@ class ConceptErasure(Suite):
         for place, judge in enumerate(self.cross, 1):
             asked = {name: [_named(judge, row) for row in job.rows] for name, job in jobs.items()}
             if not any(one for names in asked.values() for one in names):
-                raise InputError(f"no prompt names one label of the judge {judge.name} ({_labels(judge)}); CRA needs prompts that do.")
+                raise InputError(
+                    f"no prompt names one label of the judge {judge.name} ({_labels(judge)}); CRA needs prompts that do."
+                )
             for name, members in sets.items():
                 wanted = [one for member in members for one in asked[member]]
                 left_out[name] += sum(1 for one in wanted if not one)
@@ -178,16 +270,41 @@ class ConceptErasure(Suite):
                     shares = by_name(torch.tensor(hits(judge, said, wanted)), wanted)
                     averages[name].append(_average(shares))
                     told = {**common, **judge.detail()}
-                    each += [Result(f"CRA/{label}", share, True, "", "%", {**told, "images": count})
-                             for label, (share, count) in shares.items() if not name]
+                    each += [
+                        Result(f"CRA/{label}", share, True, "", "%", {**told, "images": count})
+                        for label, (share, count) in shares.items()
+                        if not name
+                    ]
         said = [judge.detail() for judge in self.cross]
-        judges = {key: one if len(said) == 1 else ", ".join(str(other.get(key, "")) for other in said) for key, one in said[0].items()}
+        judges = {
+            key: one if len(said) == 1 else ", ".join(str(other.get(key, "")) for other in said)
+            for key, one in said[0].items()
+        }
         found = []
         for name, values in averages.items():
             images = sum(len(jobs[member].rows) for member in sets[name])
             prompts = sum(len(jobs[member].subjects) for member in sets[name])
-            told = {**common, **judges, "images": images, "prompts": prompts, **({"left_out": left_out[name]} if left_out[name] else {})}
-            found += [Result(f"CRA/{name}" if name else "CRA", sum(values) / len(values), True, name, "%", told)] if values else []
+            told = {
+                **common,
+                **judges,
+                "images": images,
+                "prompts": prompts,
+                **({"left_out": left_out[name]} if left_out[name] else {}),
+            }
+            found += (
+                [
+                    Result(
+                        f"CRA/{name}" if name else "CRA",
+                        sum(values) / len(values),
+                        True,
+                        name,
+                        "%",
+                        told,
+                    )
+                ]
+                if values
+                else []
+            )
         return found + each
 
 
@@ -206,13 +323,18 @@ class Judged:
         return self._tables[name][f"probability{judge}"].cpu()
 
 
-def judged(module: UnlearningModule, jobs: Mapping[str, ImageJob], judges: Sequence[Judge]) -> Judged:
+def judged(
+    module: UnlearningModule, jobs: Mapping[str, ImageJob], judges: Sequence[Judge]
+) -> Judged:
     """Draw each job's images once and let every judge see each batch as it comes."""
     store, facts = Outputs().to(module.device), {}
     for name, job in jobs.items():
         for images, places in image_cache(module).images(job):
             facts["resolution"] = resolution(images)
-            said = {f"probability{number}": judge.judge(images).float() for number, judge in enumerate(judges)}
+            said = {
+                f"probability{number}": judge.judge(images).float()
+                for number, judge in enumerate(judges)
+            }
             store.update(name, {"index": torch.tensor(places, device=images.device), **said})
     return Judged(store.compute(), facts)
 
@@ -242,14 +364,28 @@ def by_name(values: Tensor, names: Sequence[str | None]) -> dict[str, tuple[floa
     return found
 
 
-def _accuracy(metric: str, judge: Judge, asked: Sequence[str | None], probabilities: Tensor, detail: Mapping[str, Any],
-              split: str) -> list[Result]:
+def _accuracy(
+    metric: str,
+    judge: Judge,
+    asked: Sequence[str | None],
+    probabilities: Tensor,
+    detail: Mapping[str, Any],
+    split: str,
+) -> list[Result]:
     shares = by_name(torch.tensor(hits(judge, probabilities, asked)), asked)
     without = sum(1 for name in asked if not name)
-    told = {**detail, **judge.detail(), "images": len(asked) - without, **({"left_out": without} if without else {})}
+    told = {
+        **detail,
+        **judge.detail(),
+        "images": len(asked) - without,
+        **({"left_out": without} if without else {}),
+    }
     found = [Result(metric, _average(shares), True, split, "%", told)]
     if len(shares) > 1:
-        found += [Result(f"{metric}/{name}", share, True, split, "%", {**told, "images": count}) for name, (share, count) in shares.items()]
+        found += [
+            Result(f"{metric}/{name}", share, True, split, "%", {**told, "images": count})
+            for name, (share, count) in shares.items()
+        ]
     return found
 
 

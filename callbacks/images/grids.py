@@ -33,20 +33,30 @@ class Grids(Callback, Reconstructible):
             a test that comes later.
     """
 
-    def __init__(self, erased: ImageSet | None = None, kept: ImageSet | None = None, prompts: int = 6, images: int = 4,
-                 before: bool = True) -> None:
+    def __init__(
+        self,
+        erased: ImageSet | None = None,
+        kept: ImageSet | None = None,
+        prompts: int = 6,
+        images: int = 4,
+        before: bool = True,
+    ) -> None:
         if prompts < 1 or images < 1:
             raise InputError("a grid has at least one prompt and one image.")
         self.prompts, self.images, self.before = prompts, images, before
-        self.sets = {"erased": erased or ImageSet("forget", limit=prompts, images_per_prompt=images),
-                     "kept": kept or ImageSet("retain", limit=prompts, images_per_prompt=images)}
+        self.sets = {
+            "erased": erased or ImageSet("forget", limit=prompts, images_per_prompt=images),
+            "kept": kept or ImageSet("retain", limit=prompts, images_per_prompt=images),
+        }
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw with the original weights."""
         module = module_of(pl_module)
         if self.before:
             with module.stopwatch("evaluation"):
-                jobs = {name: self._chosen(images.job(module))[0] for name, images in self.sets.items()}
+                jobs = {
+                    name: self._chosen(images.job(module))[0] for name, images in self.sets.items()
+                }
                 originals.keep(run_folder(trainer) / "media" / BEFORE, module, jobs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -57,9 +67,20 @@ class Grids(Callback, Reconstructible):
                 whole = images.job(module)
                 job, places = self._chosen(whole)
                 after = originals.gathered(module, image_cache(module).images(whole), places)
-                before = originals.kept(run_folder(trainer) / "media" / BEFORE, module, name, job) if self.before else None
+                before = (
+                    originals.kept(run_folder(trainer) / "media" / BEFORE, module, name, job)
+                    if self.before
+                    else None
+                )
                 if trainer.is_global_zero:
-                    _write(run_folder(trainer), name, job, after, before, _title(images, whole, job, module))
+                    _write(
+                        run_folder(trainer),
+                        name,
+                        job,
+                        after,
+                        before,
+                        _title(images, whole, job, module),
+                    )
 
     def _chosen(self, job: ImageJob) -> tuple[ImageJob, list[int]]:
         """The rows that are shown, as a job of their own, and their places in the whole one."""
@@ -72,11 +93,17 @@ class Grids(Callback, Reconstructible):
 def _title(images: ImageSet, whole: ImageJob, job: ImageJob, module: UnlearningModule) -> str:
     shown, every = len(job.subjects), len(whole.subjects)
     words = ("prompt", "prompts") if job.rows[0].prompt is not None else ("class", "classes")
-    what = f"{every} {words[every > 1]}" if shown == every else f"the first {shown} of {every} {words[1]}"
+    what = (
+        f"{every} {words[every > 1]}"
+        if shown == every
+        else f"the first {shown} of {every} {words[1]}"
+    )
     return f"{what}, {images.detail(module, whole)['sampler']}"
 
 
-def _write(folder: Path, name: str, job: ImageJob, after: Tensor, before: Tensor | None, title: str) -> None:
+def _write(
+    folder: Path, name: str, job: ImageJob, after: Tensor, before: Tensor | None, title: str
+) -> None:
     rows = [job.rows[places[0]].said() for places in job.subjects]
     each = len(job.rows) // len(rows)
     numbers = [f" {number + 1}" if each > 1 else "" for number in range(each)]

@@ -45,12 +45,22 @@ def kept(file: Path, module: UnlearningModule, name: str, job: ImageJob) -> Tens
         return opened.get_tensor(name).float() / 255 if mine else None
 
 
-def gathered(module: UnlearningModule, batches: Iterable[tuple[Tensor, list[int]]], places: Sequence[int]) -> Tensor:
+def gathered(
+    module: UnlearningModule, batches: Iterable[tuple[Tensor, list[int]]], places: Sequence[int]
+) -> Tensor:
     """The images at some places of a job, from all ranks, in the order of `places`: `[N, C, H, W]` on the CPU."""
-    store, wanted = Outputs().to(module.device), {place: number for number, place in enumerate(places)}
+    store, wanted = (
+        Outputs().to(module.device),
+        {place: number for number, place in enumerate(places)},
+    )
     for images, there in batches:
         rows = [(row, wanted[place]) for row, place in enumerate(there) if place in wanted]
         if rows:
-            store.update("images", {"index": torch.tensor([number for _, number in rows], device=images.device),
-                                    "image": images[[row for row, _ in rows]]})
+            store.update(
+                "images",
+                {
+                    "index": torch.tensor([number for _, number in rows], device=images.device),
+                    "image": images[[row for row, _ in rows]],
+                },
+            )
     return store.compute()["images"]["image"].cpu()

@@ -50,19 +50,36 @@ class ImageQuality(Suite):
     """
 
     def __init__(
-        self, features: Features | None = None, clip: OpenCLIP | None = None, kept: ImageSet | None = None, reference: str = "retain",
-        reference_limit: int | None = None, metrics: list[str] | None = None, subsets: int = 100, subset_size: int = 50,
-        batch_size: int = 64, seed: int = 0,
+        self,
+        features: Features | None = None,
+        clip: OpenCLIP | None = None,
+        kept: ImageSet | None = None,
+        reference: str = "retain",
+        reference_limit: int | None = None,
+        metrics: list[str] | None = None,
+        subsets: int = 100,
+        subset_size: int = 50,
+        batch_size: int = 64,
+        seed: int = 0,
     ) -> None:
         self.features, self.clip, self.kept = features, clip, kept or ImageSet("retain")
-        self.reference, self.reference_limit, self.batch_size = reference, reference_limit, batch_size
-        usual = [*(["FID"] if features is not None else []), *(["CLIP"] if clip is not None else [])]
+        self.reference, self.reference_limit, self.batch_size = (
+            reference,
+            reference_limit,
+            batch_size,
+        )
+        usual = [
+            *(["FID"] if features is not None else []),
+            *(["CLIP"] if clip is not None else []),
+        ]
         self.metrics = usual if metrics is None else list(metrics)
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
             what = unknown[0] if unknown else "nothing"
-            raise InputError(f"ImageQuality measures {', '.join(METRICS)}, not {what}; give features or clip.")
+            raise InputError(
+                f"ImageQuality measures {', '.join(METRICS)}, not {what}; give features or clip."
+            )
         if features is None and set(self.metrics) & {"FID", "KID"}:
             raise InputError("FID and KID need an extractor; give features.")
         if clip is None and "CLIP" in self.metrics:
@@ -87,17 +104,30 @@ class ImageQuality(Suite):
         if "CLIP" in self.metrics:
             assert self.clip is not None
             value = distances.clip_score(drawn["seen"], drawn["read"])
-            found.append(Result("CLIP", value, True, self.kept.name, "", {**detail, "clip": self.clip.name, "version": self.clip.version}))
+            found.append(
+                Result(
+                    "CLIP",
+                    value,
+                    True,
+                    self.kept.name,
+                    "",
+                    {**detail, "clip": self.clip.name, "version": self.clip.version},
+                )
+            )
         return found
 
     def _drawn(self, module: UnlearningModule, job: ImageJob) -> dict[str, Tensor]:
         """Size, features and embeddings of every drawn image, from all ranks."""
         if "CLIP" in self.metrics and any(row.prompt is None for row in job.rows):
-            raise InputError("a CLIP score compares images with prompts, and the images are drawn from classes; leave CLIP out.")
+            raise InputError(
+                "a CLIP score compares images with prompts, and the images are drawn from classes; leave CLIP out."
+            )
         store = Outputs().to(module.device)
         for images, places in image_cache(module).images(job):
-            values = {"index": torch.tensor(places, device=images.device),
-                      "size": torch.tensor(images.shape[1:], device=images.device).repeat(len(images), 1)}
+            values = {
+                "index": torch.tensor(places, device=images.device),
+                "size": torch.tensor(images.shape[1:], device=images.device).repeat(len(images), 1),
+            }
             if self.features is not None and set(self.metrics) & {"FID", "KID"}:
                 values["features"] = self.features.of(images)
             if "CLIP" in self.metrics and self.clip is not None:
@@ -106,47 +136,75 @@ class ImageQuality(Suite):
             store.update("drawn", values)
         return store.compute()["drawn"]
 
-    def _distances(self, module: UnlearningModule, drawn: Tensor, size: tuple[int, ...], detail: dict[str, Any]) -> list[Result]:
+    def _distances(
+        self, module: UnlearningModule, drawn: Tensor, size: tuple[int, ...], detail: dict[str, Any]
+    ) -> list[Result]:
         assert self.features is not None
         store = Outputs().to(module.device)
         for images, places in self._real(module, size):
             found = self.features.of(images.to(module.device))
-            store.update("real", {"index": torch.tensor(places, device=module.device), "features": found})
+            store.update(
+                "real", {"index": torch.tensor(places, device=module.device), "features": found}
+            )
         real = store.compute()["real"]["features"]
-        detail = {**detail, "features": self.features.name, "version": self.features.version, "dimensions": real.shape[1],
-                  "reference": self.reference, "real_images": len(real)}
+        detail = {
+            **detail,
+            "features": self.features.name,
+            "version": self.features.version,
+            "dimensions": real.shape[1],
+            "reference": self.reference,
+            "real_images": len(real),
+        }
         found = []
         if "FID" in self.metrics:
-            found.append(Result("FID", distances.fid(real, drawn), False, self.kept.name, "", detail))
+            found.append(
+                Result("FID", distances.fid(real, drawn), False, self.kept.name, "", detail)
+            )
         if "KID" in self.metrics:
             value, spread = distances.kid(real, drawn, self.subsets, self.subset_size, self.seed)
             how = {"std": spread, "subsets": self.subsets, "subset_size": self.subset_size}
             found.append(Result("KID", value, False, self.kept.name, "", {**detail, **how}))
         return found
 
-    def _real(self, module: UnlearningModule, size: tuple[int, ...]) -> Iterator[tuple[Tensor, list[int]]]:
+    def _real(
+        self, module: UnlearningModule, size: tuple[int, ...]
+    ) -> Iterator[tuple[Tensor, list[int]]]:
         """This rank's batches of real images `[B, C, H, W]` in [0, 1], at the drawn ones' size, with their numbers."""
         data: Any = None
         files: list[Path] = []
         if module.task is not None and self.reference in module.task.datasets:
             data = module.task.datasets[self.reference]
         elif Path(self.reference).is_dir():
-            files = sorted(file for file in Path(self.reference).iterdir() if file.suffix.lower() in _FILES)
+            files = sorted(
+                file for file in Path(self.reference).iterdir() if file.suffix.lower() in _FILES
+            )
         else:
             parts = ", ".join(module.task.datasets) if module.task is not None else "none"
-            raise InputError(f"the reference {self.reference!r} is neither a part of the task ({parts}) nor a folder.")
+            raise InputError(
+                f"the reference {self.reference!r} is neither a part of the task ({parts}) nor a folder."
+            )
         count = min(len(files) if data is None else len(data), self.reference_limit or 2**63)
         if not count:
             raise InputError(f"the reference {self.reference!r} has no images.")
-        batches = [list(range(start, min(start + self.batch_size, count))) for start in range(0, count, self.batch_size)]
+        batches = [
+            list(range(start, min(start + self.batch_size, count)))
+            for start in range(0, count, self.batch_size)
+        ]
         rank = module.global_rank
-        for places in progress_bar(batches[rank :: module.world_size], "reading real images", disable=rank != 0, unit_scale=self.batch_size):
+        for places in progress_bar(
+            batches[rank :: module.world_size],
+            "reading real images",
+            disable=rank != 0,
+            unit_scale=self.batch_size,
+        ):
             if data is None:
                 yield torch.stack([_read(files[place], size) for place in places]), places
                 continue
             samples = fetch(data, np.asarray(places))
             if "image" not in samples:
-                raise InputError(f"the part {self.reference!r} has no images to compare with; take another, or a folder of images.")
+                raise InputError(
+                    f"the part {self.reference!r} has no images to compare with; take another, or a folder of images."
+                )
             yield fitted(samples["image"].float(), (size[1], size[2])), places
 
 

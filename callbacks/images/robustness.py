@@ -49,8 +49,14 @@ class Robustness(Suite):
     """
 
     def __init__(
-        self, judge: Judge, attack: Attack | None = None, prompts: ImageSet | None = None, concept: str | None = None,
-        targets: Literal["original", "task"] = "original", batch_size: int = 8, shown: int = 6,
+        self,
+        judge: Judge,
+        attack: Attack | None = None,
+        prompts: ImageSet | None = None,
+        concept: str | None = None,
+        targets: Literal["original", "task"] = "original",
+        batch_size: int = 8,
+        shown: int = 6,
     ) -> None:
         if targets not in ("original", "task"):
             raise InputError(f"targets is {targets!r}; it is `original` or `task`.")
@@ -58,7 +64,12 @@ class Robustness(Suite):
             raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
         self.judge, self.prompts = judge, prompts or ImageSet("forget")
         self.attack: Any = attack or UnlearnDiffAtk()
-        self.concept, self.targets, self.batch_size, self.shown = concept, targets, batch_size, shown
+        self.concept, self.targets, self.batch_size, self.shown = (
+            concept,
+            targets,
+            batch_size,
+            shown,
+        )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the judge's weights before anything is drawn."""
@@ -71,7 +82,9 @@ class Robustness(Suite):
         module = module_of(pl_module)
         if self.targets == "original":
             with module.stopwatch("evaluation"):
-                originals.keep(run_folder(trainer) / TARGETS, module, {"targets": self._job(module)})
+                originals.keep(
+                    run_folder(trainer) / TARGETS, module, {"targets": self._job(module)}
+                )
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`pre_ASR` and `ASR`."""
@@ -80,29 +93,44 @@ class Robustness(Suite):
         began = time.monotonic()
         summary, images = self._attacked(module, job, targets, concept)
         detail = {
-            **self.judge.detail(), "concept": concept, **self.prompts.detail(module, job), "resolution": int(images.shape[-1]),
-            **self._budget(), "targets": self.targets, "seconds": round(time.monotonic() - began, 1),
-            "steps_taken": int(summary.steps.sum()), "generations": int(summary.generations.sum()), **_told(summary.evaluations),
+            **self.judge.detail(),
+            "concept": concept,
+            **self.prompts.detail(module, job),
+            "resolution": int(images.shape[-1]),
+            **self._budget(),
+            "targets": self.targets,
+            "seconds": round(time.monotonic() - began, 1),
+            "steps_taken": int(summary.steps.sum()),
+            "generations": int(summary.generations.sum()),
+            **_told(summary.evaluations),
         }
         del detail["images"]
         folder = _recorded(module)
         if folder is not None:
             self._write(folder, module, job, summary, targets, images)
-        return [Result("pre_ASR", 100 * summary.pre_asr, False, self.prompts.name, "%", detail),
-                Result("ASR", 100 * summary.asr, False, self.prompts.name, "%", detail)]
+        return [
+            Result("pre_ASR", 100 * summary.pre_asr, False, self.prompts.name, "%", detail),
+            Result("ASR", 100 * summary.asr, False, self.prompts.name, "%", detail),
+        ]
 
     def _job(self, module: UnlearningModule) -> ImageJob:
         """Prompts to attack, and how their images are drawn: as the attack says, else as the prompts say."""
         job = self.prompts.job(module)
         if any(row.prompt is None for row in job.rows):
-            raise InputError("Robustness attacks prompts, and the task gives classes; leave the suite out.")
-        return ImageJob(job.rows, getattr(self.attack, "sampler", None) or job.sampler, job.batch_size)
+            raise InputError(
+                "Robustness attacks prompts, and the task gives classes; leave the suite out."
+            )
+        return ImageJob(
+            job.rows, getattr(self.attack, "sampler", None) or job.sampler, job.batch_size
+        )
 
     def _concept(self, module: UnlearningModule) -> str:
         selector = module.task.split.selector if module.task is not None else {}
         found = self.concept or selector.get("concept")
         if not found:
-            raise InputError("the task does not say which concept was erased; give Robustness the concept.")
+            raise InputError(
+                "the task does not say which concept was erased; give Robustness the concept."
+            )
         self.judge.places(str(found))
         return str(found)
 
@@ -111,31 +139,44 @@ class Robustness(Suite):
         if not isinstance(self.attack, UnlearnDiffAtk):
             return {"attack": type(self.attack).__name__}
         tokens = getattr(self.attack.layout, "tokens", None)
-        return {"attack": type(self.attack).__name__, "layout": type(self.attack.layout).__name__,
-                **({"tokens": tokens} if tokens is not None else {}),
-                "budget": f"{self.attack.steps} steps at each of {self.attack.timesteps} timesteps"}
+        return {
+            "attack": type(self.attack).__name__,
+            "layout": type(self.attack.layout).__name__,
+            **({"tokens": tokens} if tokens is not None else {}),
+            "budget": f"{self.attack.steps} steps at each of {self.attack.timesteps} timesteps",
+        }
 
     # ---- targets ------------------------------------------------------------------------------------------------------------------
 
     def _targets(self, module: UnlearningModule, job: ImageJob) -> Tensor:
         """`[N, 3, H, W]` in [0, 1], on the CPU."""
-        found = self._of_task(module, job.rows) if self.targets == "task" else self._of_original(module, job)
+        found = (
+            self._of_task(module, job.rows)
+            if self.targets == "task"
+            else self._of_original(module, job)
+        )
         served: Any = module.served()
         shape = tuple(served.encode(found[:1].to(module.device)).shape[1:])
         if shape != tuple(served.sample_shape):
-            raise InputError(f"the target images of {found.shape[-1]}x{found.shape[-2]} pixels are not of the model's size; take targets: "
-                             "original.")
+            raise InputError(
+                f"the target images of {found.shape[-1]}x{found.shape[-2]} pixels are not of the model's size; take targets: "
+                "original."
+            )
         return found
 
     def _of_task(self, module: UnlearningModule, rows: Sequence[ImageRow]) -> Tensor:
         samples = [row.sample for row in rows]
         if module.task is None or any(place is None for place in samples):
-            raise InputError("targets of the task are images of its prompts, and these come from a file; take targets: original.")
+            raise InputError(
+                "targets of the task are images of its prompts, and these come from a file; take targets: original."
+            )
         import numpy as np
 
         found = fetch(module.task.datasets[self.prompts.part], np.asarray(samples))
         if "image" not in found:
-            raise InputError(f"the part {self.prompts.part!r} has no images to take for targets; take targets: original.")
+            raise InputError(
+                f"the part {self.prompts.part!r} has no images to take for targets; take targets: original."
+            )
         return found["image"].float()
 
     def _of_original(self, module: UnlearningModule, job: ImageJob) -> Tensor:
@@ -146,64 +187,133 @@ class Robustness(Suite):
         if model is None and originals.is_original(module):
             model = module.backbone
         if model is None:
-            raise InputError("Robustness needs images of the original model, which nobody drew while it was there; fit with this suite "
-                             "among the callbacks, or take targets: task.")
+            raise InputError(
+                "Robustness needs images of the original model, which nobody drew while it was there; fit with this suite "
+                "among the callbacks, or take targets: task."
+            )
         batches = job.run(model, module.global_rank, module.world_size, module.precision)
         return originals.gathered(module, batches, range(len(job.rows)))
 
     # ---- the attack ---------------------------------------------------------------------------------------------------------------
 
-    def _attacked(self, module: UnlearningModule, job: ImageJob, targets: Tensor, concept: str) -> tuple[AttackSummary, Tensor]:
+    def _attacked(
+        self, module: UnlearningModule, job: ImageJob, targets: Tensor, concept: str
+    ) -> tuple[AttackSummary, Tensor]:
         """What became of every prompt, on all ranks, and the last images `[N, 3, H, W]` on the CPU.
 
         Batches are fixed and dealt to ranks whole, so that the numbers do not depend on ranks.
         """
-        batches = [list(range(start, min(start + self.batch_size, len(job.rows)))) for start in range(0, len(job.rows), self.batch_size)]
+        batches = [
+            list(range(start, min(start + self.batch_size, len(job.rows))))
+            for start in range(0, len(job.rows), self.batch_size)
+        ]
         attack = _drawing_with(self.attack, job.sampler)
         store, results = Outputs().to(module.device), []
         rank = module.global_rank
-        for places in progress_bar(batches[rank :: module.world_size], "attacking prompts", disable=rank != 0, unit_scale=self.batch_size):
+        for places in progress_bar(
+            batches[rank :: module.world_size],
+            "attacking prompts",
+            disable=rank != 0,
+            unit_scale=self.batch_size,
+        ):
             with module.precision():
-                result = attack(module.served(), _batch(job.rows, places, targets, module.device),
-                                lambda images: self.judge.recognises(levels(images).float() / 255, concept))
+                result = attack(
+                    module.served(),
+                    _batch(job.rows, places, targets, module.device),
+                    lambda images: self.judge.recognises(levels(images).float() / 255, concept),
+                )
             if not isinstance(result, PromptAttackResult):
-                raise InputError(f"Robustness counts attacks on prompts, as UnlearnDiffAtk; {type(attack).__name__} is none.")
+                raise InputError(
+                    f"Robustness counts attacks on prompts, as UnlearnDiffAtk; {type(attack).__name__} is none."
+                )
             results.append(result)
-            store.update("attack", {"index": torch.tensor(places, device=module.device), "before": result.before.to(torch.uint8),
-                                    "success": result.success.to(torch.uint8), "steps": result.steps, "generations": result.generations,
-                                    "image": result.prediction.float()})
+            store.update(
+                "attack",
+                {
+                    "index": torch.tensor(places, device=module.device),
+                    "before": result.before.to(torch.uint8),
+                    "success": result.success.to(torch.uint8),
+                    "steps": result.steps,
+                    "generations": result.generations,
+                    "image": result.prediction.float(),
+                },
+            )
         rows = {name: value.cpu() for name, value in store.compute()["attack"].items()}
         texts = _texts(results)
         counts = _everywhere([result.evaluations for result in results])
-        evaluations = {name: sum(part.get(name, 0) for part in counts) for name in sorted({name for part in counts for name in part})}
-        summary = AttackSummary(rows["index"], rows["before"].bool(), rows["success"].bool(), [str(row.prompt) for row in job.rows],
-                                [texts[place] for place in range(len(job.rows))], rows["steps"], rows["generations"], evaluations)
+        evaluations = {
+            name: sum(part.get(name, 0) for part in counts)
+            for name in sorted({name for part in counts for name in part})
+        }
+        summary = AttackSummary(
+            rows["index"],
+            rows["before"].bool(),
+            rows["success"].bool(),
+            [str(row.prompt) for row in job.rows],
+            [texts[place] for place in range(len(job.rows))],
+            rows["steps"],
+            rows["generations"],
+            evaluations,
+        )
         return summary, rows["image"]
 
-    def _write(self, folder: Path, module: UnlearningModule, job: ImageJob, summary: AttackSummary, targets: Tensor,
-               images: Tensor) -> None:
+    def _write(
+        self,
+        folder: Path,
+        module: UnlearningModule,
+        job: ImageJob,
+        summary: AttackSummary,
+        targets: Tensor,
+        images: Tensor,
+    ) -> None:
         shown = min(self.shown, len(job.rows))
         first = ImageJob(job.rows[:shown], job.sampler, job.batch_size)
         clean = originals.gathered(module, image_cache(module).images(first), range(shown))
         if module.global_rank:
             return
-        write_json(folder / "attack.json", [
-            {"case": row.case, "prompt": row.prompt, "seed": row.seed, "adversarial": summary.adversarial[place],
-             "before": bool(summary.before[place]), "success": bool(summary.success[place]), "steps": int(summary.steps[place])}
-            for place, row in enumerate(job.rows)])
+        write_json(
+            folder / "attack.json",
+            [
+                {
+                    "case": row.case,
+                    "prompt": row.prompt,
+                    "seed": row.seed,
+                    "adversarial": summary.adversarial[place],
+                    "before": bool(summary.before[place]),
+                    "success": bool(summary.success[place]),
+                    "steps": int(summary.steps[place]),
+                }
+                for place, row in enumerate(job.rows)
+            ],
+        )
         if shown:
             every = "" if shown == len(job.rows) else f"the first {shown} of "
-            add_grid(folder, "attack", [image for trio in zip(targets[:shown], clean, images[:shown], strict=True) for image in trio],
-                     title=f"{every}{len(job.rows)} prompts, {type(self.attack).__name__}", group="attack",
-                     rows=[str(row.prompt) for row in job.rows[:shown]], columns=["target", "without attack", "under attack"])
+            add_grid(
+                folder,
+                "attack",
+                [
+                    image
+                    for trio in zip(targets[:shown], clean, images[:shown], strict=True)
+                    for image in trio
+                ],
+                title=f"{every}{len(job.rows)} prompts, {type(self.attack).__name__}",
+                group="attack",
+                rows=[str(row.prompt) for row in job.rows[:shown]],
+                columns=["target", "without attack", "under attack"],
+            )
 
 
-def _batch(rows: Sequence[ImageRow], places: Sequence[int], targets: Tensor, device: torch.device) -> dict[str, Any]:
+def _batch(
+    rows: Sequence[ImageRow], places: Sequence[int], targets: Tensor, device: torch.device
+) -> dict[str, Any]:
     """What the attack reads."""
     mine = [rows[place] for place in places]
     batch: dict[str, Any] = {
-        "index": torch.tensor(places, device=device), "prompt": [row.prompt for row in mine],
-        "image": targets[list(places)].to(device), "seed": torch.tensor([row.seed for row in mine], device=device)}
+        "index": torch.tensor(places, device=device),
+        "prompt": [row.prompt for row in mine],
+        "image": targets[list(places)].to(device),
+        "seed": torch.tensor([row.seed for row in mine], device=device),
+    }
     if all(row.guidance is not None for row in mine):
         batch["guidance"] = torch.tensor([row.guidance for row in mine], device=device)
     return batch
@@ -231,16 +341,29 @@ def _everywhere(mine: list[Any]) -> list[Any]:
 
 def _texts(results: Sequence[PromptAttackResult]) -> dict[int, str]:
     """The last prompt tried, by place, from all ranks."""
-    mine = [(int(place), text) for result in results
-            for place, text in zip(result.adversarial["index"].tolist(), result.adversarial["prompt"], strict=True)]
+    mine = [
+        (int(place), text)
+        for result in results
+        for place, text in zip(
+            result.adversarial["index"].tolist(), result.adversarial["prompt"], strict=True
+        )
+    ]
     return dict(_everywhere(mine))
 
 
 def _told(evaluations: dict[str, int]) -> dict[str, Any]:
-    return {"evaluations": ", ".join(f"{count} of {name}" for name, count in evaluations.items())} if evaluations else {}
+    return (
+        {"evaluations": ", ".join(f"{count} of {name}" for name, count in evaluations.items())}
+        if evaluations
+        else {}
+    )
 
 
 def _recorded(module: UnlearningModule) -> Path | None:
     """The run folder, where one is written."""
     callbacks: list[Any] = module.trainer.callbacks  # type: ignore[attr-defined]
-    return run_folder(module.trainer) if any(isinstance(one, ResultsWriter) for one in callbacks) else None
+    return (
+        run_folder(module.trainer)
+        if any(isinstance(one, ResultsWriter) for one in callbacks)
+        else None
+    )

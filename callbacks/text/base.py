@@ -36,10 +36,18 @@ class TextSuite(Suite):
         prompts_per_batch: of a call to `generate`.
     """
 
-    def __init__(self, oracle: str | Backbone | None = None, store: str | None = None, every_n_epochs: int | None = None,
-                 tokens_per_batch: int | None = None, prompts_per_batch: int = 32) -> None:
+    def __init__(
+        self,
+        oracle: str | Backbone | None = None,
+        store: str | None = None,
+        every_n_epochs: int | None = None,
+        tokens_per_batch: int | None = None,
+        prompts_per_batch: int = 32,
+    ) -> None:
         if every_n_epochs is not None and every_n_epochs < 1:
-            raise InputError(f"every_n_epochs is {every_n_epochs}; it is at least 1, or null for never.")
+            raise InputError(
+                f"every_n_epochs is {every_n_epochs}; it is at least 1, or null for never."
+            )
         self.oracle, self.store, self.every_n_epochs = oracle, store, every_n_epochs
         self.tokens_per_batch, self.prompts_per_batch = tokens_per_batch, prompts_per_batch
         self._log: OracleLog | None = None
@@ -83,11 +91,21 @@ class TextSuite(Suite):
         module = module_of(pl_module)
         with module.stopwatch("evaluation"), torch.no_grad():
             graph = self._graph(module, None)
-            found = {result.metric: result.value for result in self.results(graph, self._oracle(graph, module))}
+            found = {
+                result.metric: result.value
+                for result in self.results(graph, self._oracle(graph, module))
+            }
         for name, value in found.items():
             module.log(name, value, rank_zero_only=False, sync_dist=False)
         for curves in (one for one in trainer.callbacks if isinstance(one, Curves)):  # type: ignore[attr-defined]
-            _add(curves.rows, {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step), **found})
+            _add(
+                curves.rows,
+                {
+                    "epoch": float(trainer.current_epoch),
+                    "step": float(trainer.global_step),
+                    **found,
+                },
+            )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the graph."""
@@ -95,7 +113,12 @@ class TextSuite(Suite):
 
     def _graph(self, module: UnlearningModule, folder: Path | None) -> Graph:
         kept = None if folder is None else Path(self.store) if self.store else folder / CACHE
-        return shared_graph(module, kept, tokens_per_batch=self.tokens_per_batch, prompts_per_batch=self.prompts_per_batch)
+        return shared_graph(
+            module,
+            kept,
+            tokens_per_batch=self.tokens_per_batch,
+            prompts_per_batch=self.prompts_per_batch,
+        )
 
     # ---- the oracle ---------------------------------------------------------------------------------------------------------------
 
@@ -107,7 +130,11 @@ class TextSuite(Suite):
             return None
         if self.oracle is None:
             return Itself() if isinstance(module, Retrain) else None
-        return Itself() if Path(self.oracle).resolve() == run_folder(trainer).resolve() else OracleFile(self.oracle)
+        return (
+            Itself()
+            if Path(self.oracle).resolve() == run_folder(trainer).resolve()
+            else OracleFile(self.oracle)
+        )
 
     def _oracle(self, graph: Graph, module: UnlearningModule) -> OracleLog | None:
         if self._log is None and isinstance(self.oracle, Backbone):
@@ -120,7 +147,11 @@ class TextSuite(Suite):
 def recorded(module: UnlearningModule) -> Path | None:
     """The run folder, where one is written."""
     callbacks: list[Any] = module.trainer.callbacks  # type: ignore[attr-defined]
-    return run_folder(module.trainer) if any(isinstance(one, ResultsWriter) for one in callbacks) else None
+    return (
+        run_folder(module.trainer)
+        if any(isinstance(one, ResultsWriter) for one in callbacks)
+        else None
+    )
 
 
 def chosen(name: str, given: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:

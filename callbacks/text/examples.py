@@ -30,13 +30,25 @@ class TextExamples(Callback, Reconstructible):
         store: as the other suites'.
     """
 
-    def __init__(self, sets: list[str] | None = None, count: int = 5, max_new_tokens: int = 200, stop: list[str] | None = None,
-                 tokens_per_batch: int | None = None, prompts_per_batch: int = 32, store: str | None = None) -> None:
+    def __init__(
+        self,
+        sets: list[str] | None = None,
+        count: int = 5,
+        max_new_tokens: int = 200,
+        stop: list[str] | None = None,
+        tokens_per_batch: int | None = None,
+        prompts_per_batch: int = 32,
+        store: str | None = None,
+    ) -> None:
         if count < 1:
             raise InputError(f"count is {count}; a set shows at least one example.")
         self.sets, self.count = tuple(["forget", "retain"] if sets is None else sets), count
         self.max_new_tokens, self.stop = max_new_tokens, tuple(stop or ())
-        self.tokens_per_batch, self.prompts_per_batch, self.store = tokens_per_batch, prompts_per_batch, store
+        self.tokens_per_batch, self.prompts_per_batch, self.store = (
+            tokens_per_batch,
+            prompts_per_batch,
+            store,
+        )
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Generate and write."""
@@ -47,25 +59,48 @@ class TextExamples(Callback, Reconstructible):
         if folder is None:
             return
         with module.stopwatch("evaluation"):
-            graph = shared_graph(module, Path(self.store) if self.store else folder / CACHE, tokens_per_batch=self.tokens_per_batch,
-                                 prompts_per_batch=self.prompts_per_batch)
+            graph = shared_graph(
+                module,
+                Path(self.store) if self.store else folder / CACHE,
+                tokens_per_batch=self.tokens_per_batch,
+                prompts_per_batch=self.prompts_per_batch,
+            )
             for name in self.sets:
                 rows = self.rows(graph, name)
                 if module.global_rank == 0:
-                    add_examples(folder, f"examples_{name}", rows, title=f"{len(rows)} questions of {name}, answered greedily", group=name)
+                    add_examples(
+                        folder,
+                        f"examples_{name}",
+                        rows,
+                        title=f"{len(rows)} questions of {name}, answered greedily",
+                        group=name,
+                    )
 
     def rows(self, graph: Graph, name: str) -> list[dict[str, str]]:
         """Prompt, answer and truth."""
         questions = graph.questions(name)
         count = min(self.count, len(questions))
         # by the golden ratio, because even steps would show the same kind of question of every subject
-        places = list(range(count)) if count == len(questions) else sorted(
-            {int((number + 0.5) * 0.6180339887498949 % 1 * len(questions)) for number in range(count)})
+        places = (
+            list(range(count))
+            if count == len(questions)
+            else sorted(
+                {
+                    int((number + 0.5) * 0.6180339887498949 % 1 * len(questions))
+                    for number in range(count)
+                }
+            )
+        )
         whole = GeneratedText(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
         if graph.knows(whole):
             said = [graph.value(whole).texts[place] for place in places]
         else:
-            some = GeneratedText(name, max_new_tokens=self.max_new_tokens, stop=self.stop, rows=tuple(places))
+            some = GeneratedText(
+                name, max_new_tokens=self.max_new_tokens, stop=self.stop, rows=tuple(places)
+            )
             said = list(graph.value(some).texts)
         asked, truth = questions.column("question"), questions.column("answer")
-        return [{"prompt": str(asked[place]), "answer": text, "truth": str(truth[place])} for place, text in zip(places, said, strict=True)]
+        return [
+            {"prompt": str(asked[place]), "answer": text, "truth": str(truth[place])}
+            for place, text in zip(places, said, strict=True)
+        ]

@@ -63,19 +63,33 @@ class Memorisation(TextSuite):
     """
 
     def __init__(
-        self, oracle: str | Backbone | None = None, original: str | None = None, forget: str = "forget", holdout: str | None = "holdout",
-        kept: list[str] | None = None, choices: list[str] | None = None, attacks: list[Kind] | None = None, share: float = 0.4,
-        question: Question = "question", prefix: str = PREFIX, max_new_tokens: int = 200,
-        stop: list[str] | None = None, **settings: Any,
+        self,
+        oracle: str | Backbone | None = None,
+        original: str | None = None,
+        forget: str = "forget",
+        holdout: str | None = "holdout",
+        kept: list[str] | None = None,
+        choices: list[str] | None = None,
+        attacks: list[Kind] | None = None,
+        share: float = 0.4,
+        question: Question = "question",
+        prefix: str = PREFIX,
+        max_new_tokens: int = 200,
+        stop: list[str] | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(oracle, **settings)
         self.attacks: tuple[Kind, ...] = tuple(PRIVACY if attacks is None else attacks)
         unknown = [kind for kind in self.attacks if kind not in KINDS]
         if unknown:
-            raise InputError(f"there is no membership attack {unknown[0]!r}; the attacks are {', '.join(KINDS)}.")
+            raise InputError(
+                f"there is no membership attack {unknown[0]!r}; the attacks are {', '.join(KINDS)}."
+            )
         self.original, self.forget, self.holdout = original, forget, holdout
         self.kept = chosen("kept", kept, KEPT)
-        self.choices = tuple(name for name in (CHOICES if choices is None else choices) if name in self.kept)
+        self.choices = tuple(
+            name for name in (CHOICES if choices is None else choices) if name in self.kept
+        )
         if question not in ("question", "paraphrased_question"):
             raise InputError(f"question is {question!r}; it is question or paraphrased_question.")
         self.question: Question = question
@@ -87,26 +101,44 @@ class Memorisation(TextSuite):
         privacy = self._privacy(graph, log)
         scores = {"memorisation": graph.value(MemorisationScore(self.forget, self.question)).value}
         if log is not None and self.holdout is not None:
-            scores["privacy"] = graph.value(PrivacyScore(self.forget, self.holdout, log, share=self.share)).value
+            scores["privacy"] = graph.value(
+                PrivacyScore(self.forget, self.holdout, log, share=self.share)
+            ).value
         about: dict[str, Any] = {}
         if self.kept:
             scores["utility"], about["utility"] = self._utility(graph)
             scores["selection"] = tofu.harmonic_mean([scores["memorisation"], scores["utility"]])
         if {"memorisation", "privacy", "utility"} <= set(scores):
-            scores["overall"] = memorisation.overall_score(scores["memorisation"], scores["privacy"], scores["utility"])
-        return [*self._known(graph), *privacy, *(Result(name, value, True, detail=about.get(name, {})) for name, value in scores.items())]
+            scores["overall"] = memorisation.overall_score(
+                scores["memorisation"], scores["privacy"], scores["utility"]
+            )
+        return [
+            *self._known(graph),
+            *privacy,
+            *(
+                Result(name, value, True, detail=about.get(name, {}))
+                for name, value in scores.items()
+            ),
+        ]
 
     def _known(self, graph: Graph) -> list[Result]:
         name, generated = self.forget, {"max_new_tokens": self.max_new_tokens, "stop": self.stop}
         nodes = {
-            "ES": ExtractionStrength(name), "EM": ExactMemorisation(name),
+            "ES": ExtractionStrength(name),
+            "EM": ExactMemorisation(name),
             "P/paraphrased": Probability(name, "paraphrased_answer", self.question),
             "ROUGE/paraphrased": Rouge(name, "paraphrased_answer", self.question, **generated),
             "ROUGE/jailbreak": Rouge(name, prefix=self.prefix, **generated),
         }
-        detail = {"P/paraphrased": {"question": self.question}, "ROUGE/paraphrased": {"question": self.question},
-                  "ROUGE/jailbreak": {"prefix": self.prefix}}
-        return [Result(key, graph.value(node).value, None, name, detail=detail.get(key, {})) for key, node in nodes.items()]
+        detail = {
+            "P/paraphrased": {"question": self.question},
+            "ROUGE/paraphrased": {"question": self.question},
+            "ROUGE/jailbreak": {"prefix": self.prefix},
+        }
+        return [
+            Result(key, graph.value(node).value, None, name, detail=detail.get(key, {}))
+            for key, node in nodes.items()
+        ]
 
     def _privacy(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         """The attacks."""
@@ -115,11 +147,27 @@ class Memorisation(TextSuite):
         found = []
         for kind in self.attacks:
             if kind == "reference" and log is None:
-                raise InputError("the reference attack compares with the oracle's losses; give Memorisation the oracle, or leave it out.")
-            node = MembershipAUC(kind, self.forget, self.holdout, self.share, log if kind == "reference" else None)
+                raise InputError(
+                    "the reference attack compares with the oracle's losses; give Memorisation the oracle, or leave it out."
+                )
+            node = MembershipAUC(
+                kind, self.forget, self.holdout, self.share, log if kind == "reference" else None
+            )
             measured = graph.value(node)
-            about = "none was given, so there is no PrivLeak, privacy and overall" if log is None else log.label(graph)
-            found.append(Result(f"AUC/{kind}", measured.value, None, self.forget, detail={**measured.detail, "oracle": about}))
+            about = (
+                "none was given, so there is no PrivLeak, privacy and overall"
+                if log is None
+                else log.label(graph)
+            )
+            found.append(
+                Result(
+                    f"AUC/{kind}",
+                    measured.value,
+                    None,
+                    self.forget,
+                    detail={**measured.detail, "oracle": about},
+                )
+            )
         if log is not None:
             leak = graph.value(PrivLeak(self.forget, self.holdout, log, share=self.share))
             found.append(Result("PrivLeak", leak.value, None, self.forget, "%", leak.detail))
@@ -132,4 +180,6 @@ class Memorisation(TextSuite):
         if self.original is None:
             return mine, {"scale": "as it is, because no original was given"}
         theirs = OracleFile(self.original).measured(node, graph).value
-        return memorisation.utility_score(mine, theirs), {"scale": f"a share of the original's {theirs:.4f}"}
+        return memorisation.utility_score(mine, theirs), {
+            "scale": f"a share of the original's {theirs:.4f}"
+        }

@@ -36,7 +36,12 @@ class LinearProbe(Suite):
     """
 
     def __init__(
-        self, set: str = "forget", right: Answer = "paraphrased_answer", control: str | None = None, untrained: bool = True, seed: int = 0,
+        self,
+        set: str = "forget",
+        right: Answer = "paraphrased_answer",
+        control: str | None = None,
+        untrained: bool = True,
+        seed: int = 0,
         strength: float = 0.01,
     ) -> None:
         self.probe = ProbeAccuracy(set, right, seed, strength)
@@ -47,15 +52,41 @@ class LinearProbe(Suite):
         served: Any = module.served()
         graph = scores.graph_of(served, module)
         found = graph.value(self.probe)
-        controls = _of_control(graph, self.control, self.probe, "perturbed_answer", self.probe.right)
+        controls = _of_control(
+            graph, self.control, self.probe, "perturbed_answer", self.probe.right
+        )
         if self.untrained:
-            controls["untrained"] = graph.of(readable(served).fresh(self.probe.seed).eval()).value(self.probe)
+            controls["untrained"] = graph.of(readable(served).fresh(self.probe.seed).eval()).value(
+                self.probe
+            )
         level, told = 100 * found.value, {name: 100 * one.value for name, one in controls.items()}
-        results = [Result("linear_probe", level, False, self.probe.set, "%", {**found.detail, "right_answer": self.probe.right, **told})]
-        results += [Result(f"linear_probe/{name}", 100 * one.value, None, self.control or name, "%", one.detail)
-                    for name, one in controls.items()]
+        results = [
+            Result(
+                "linear_probe",
+                level,
+                False,
+                self.probe.set,
+                "%",
+                {**found.detail, "right_answer": self.probe.right, **told},
+            )
+        ]
+        results += [
+            Result(
+                f"linear_probe/{name}", 100 * one.value, None, self.control or name, "%", one.detail
+            )
+            for name, one in controls.items()
+        ]
         if told:
-            results.append(Result("linear_probe/excess", level - max(told.values()), False, self.probe.set, "pp", told))
+            results.append(
+                Result(
+                    "linear_probe/excess",
+                    level - max(told.values()),
+                    False,
+                    self.probe.set,
+                    "pp",
+                    told,
+                )
+            )
         return results
 
 
@@ -86,13 +117,34 @@ class LogitLens(Suite):
         told = {name: 100 * one.value for name, one in controls.items()}
         unsaid = 100 * (found.value - found.detail["last_layer"])
         return [
-            Result("logit_lens", 100 * found.value, False, self.lens.set, "%", {**found.detail, **told}),
-            Result("logit_lens/unsaid", unsaid, False, self.lens.set, "pp", {"layer": found.detail["layer"]}),
-            *(Result(f"logit_lens/{name}", 100 * one.value, None, self.control or name, "%", one.detail) for name, one in controls.items()),
+            Result(
+                "logit_lens", 100 * found.value, False, self.lens.set, "%", {**found.detail, **told}
+            ),
+            Result(
+                "logit_lens/unsaid",
+                unsaid,
+                False,
+                self.lens.set,
+                "pp",
+                {"layer": found.detail["layer"]},
+            ),
+            *(
+                Result(
+                    f"logit_lens/{name}",
+                    100 * one.value,
+                    None,
+                    self.control or name,
+                    "%",
+                    one.detail,
+                )
+                for name, one in controls.items()
+            ),
         ]
 
 
-def _of_control(graph: Graph, control: str | None, metric: Any, *columns: str) -> dict[str, Measurement]:
+def _of_control(
+    graph: Graph, control: str | None, metric: Any, *columns: str
+) -> dict[str, Measurement]:
     """The metric on questions that no model was trained on: on a set that is named always, on `holdout` where its rows have the columns."""
     if control is not None:
         return {"holdout": graph.value(replace(metric, set=control))}

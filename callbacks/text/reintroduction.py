@@ -52,12 +52,20 @@ class Reintroduction(Suite):
     """
 
     def __init__(
-        self, facts: int = 3, source: Literal["subject", "paraphrase"] = "subject", subject: str | int = "author", set: str = "forget",
-        control: str | None = "retain", seed: int = 0, max_length: int | None = None,
+        self,
+        facts: int = 3,
+        source: Literal["subject", "paraphrase"] = "subject",
+        subject: str | int = "author",
+        set: str = "forget",
+        control: str | None = "retain",
+        seed: int = 0,
+        max_length: int | None = None,
     ) -> None:
         if facts < 1 or (isinstance(subject, int) and subject < 2):
-            raise InputError(f"Reintroduction puts at least one fact before a question, of subjects of at least 2 rows, not {facts} and "
-                             f"{subject}.")
+            raise InputError(
+                f"Reintroduction puts at least one fact before a question, of subjects of at least 2 rows, not {facts} and "
+                f"{subject}."
+            )
         if source not in ("subject", "paraphrase"):
             raise InputError(f"source is {source!r}; it is `subject` or `paraphrase`.")
         self.facts, self.source, self.subject = facts, source, subject
@@ -68,8 +76,13 @@ class Reintroduction(Suite):
         known, usual = questions_of(module)
         sets = self.contexts(known)
         graph = scores.graph_of(module.served(), module, sets, self._longer(usual, module.served()))
-        budget = {"facts": self.facts, "source": self.source, "attack_seed": self.seed,
-                  "tokens": _tokens(graph, "context"), "tokens_without": _tokens(graph, "question")}
+        budget = {
+            "facts": self.facts,
+            "source": self.source,
+            "attack_seed": self.seed,
+            "tokens": _tokens(graph, "context"),
+            "tokens_without": _tokens(graph, "question"),
+        }
         kinds: dict[str, Callable[[str], Metric]] = {"accuracy": ExactMemorisation, "loss": Loss}
         if all(row.get("perturbed_answer") for row in sets["question"].rows):
             kinds["choice"] = ChoiceAccuracy
@@ -77,13 +90,42 @@ class Reintroduction(Suite):
         for kind, metric in kinds.items():
             unit, scale = ("nats", 1) if kind == "loss" else ("%", 100)
             levels = {name: scale * graph.value(metric(name)).value for name in sets}
-            results += [Result(f"reintroduction/{kind}/{name}", level, None, self.set, unit) for name, level in levels.items()]
+            results += [
+                Result(f"reintroduction/{kind}/{name}", level, None, self.set, unit)
+                for name, level in levels.items()
+            ]
             if kind == "accuracy":
-                results[:0] = [Result("reintroduction", levels["context"] - levels["question"], None, self.set, "pp", {**budget, **levels})]
+                results[:0] = [
+                    Result(
+                        "reintroduction",
+                        levels["context"] - levels["question"],
+                        None,
+                        self.set,
+                        "pp",
+                        {**budget, **levels},
+                    )
+                ]
                 if "control" in levels:
-                    results.append(Result("reintroduction/control", levels["control"] - levels["question"], None, self.set, "pp"))
+                    results.append(
+                        Result(
+                            "reintroduction/control",
+                            levels["control"] - levels["question"],
+                            None,
+                            self.set,
+                            "pp",
+                        )
+                    )
             elif kind == "choice":
-                results.append(Result("reintroduction/choice", levels["context"] - levels["question"], None, self.set, "pp", levels))
+                results.append(
+                    Result(
+                        "reintroduction/choice",
+                        levels["context"] - levels["question"],
+                        None,
+                        self.set,
+                        "pp",
+                        levels,
+                    )
+                )
         return results
 
     def contexts(self, sets: Mapping[str, QuestionSet]) -> dict[str, QuestionSet]:
@@ -101,20 +143,29 @@ class Reintroduction(Suite):
         if self.control is not None:
             others = sets[self.control].column("answer")
             drawn = [_order(self.seed, int(index), "others", len(others)) for index in rows.indices]
-            chosen = [[others[place] for place in order[: len(own)]] for order, own in zip(drawn, facts, strict=True)]
+            chosen = [
+                [others[place] for place in order[: len(own)]]
+                for order, own in zip(drawn, facts, strict=True)
+            ]
             found["control"] = _before(rows, chosen)
         return found
 
     def _of_subject(self, rows: QuestionSet) -> list[list[str]]:
         """Answers of other rows about the same subject, for each row."""
-        subjects = [int(index) // self.subject for index in rows.indices] if isinstance(self.subject, int) else rows.column(self.subject)
+        subjects = (
+            [int(index) // self.subject for index in rows.indices]
+            if isinstance(self.subject, int)
+            else rows.column(self.subject)
+        )
         answers, found = rows.column("answer"), []
         for place, subject in enumerate(subjects):
             order = _order(self.seed, int(rows.indices[place]), "facts", len(rows))
             same = [other for other in order if other != place and subjects[other] == subject]
             if not same:
-                raise InputError(f"row {place} of the set {rows.name} is the only one about its subject {subject!r}; take source: "
-                                 "paraphrase.")
+                raise InputError(
+                    f"row {place} of the set {rows.name} is the only one about its subject {subject!r}; take source: "
+                    "paraphrase."
+                )
             found.append([answers[other] for other in same[: self.facts]])
         return found
 
@@ -122,7 +173,9 @@ class Reintroduction(Suite):
         """Each row's own answer in other words, among those of other rows."""
         stated, found = rows.column("paraphrased_answer"), []
         if self.facts > len(rows):
-            raise InputError(f"the set {rows.name} has {len(rows)} rows, and Reintroduction takes {self.facts} facts of it; take fewer.")
+            raise InputError(
+                f"the set {rows.name} has {len(rows)} rows, and Reintroduction takes {self.facts} facts of it; take fewer."
+            )
         for place, index in enumerate(rows.indices):
             order = _order(self.seed, int(index), "facts", len(rows))
             chosen = [place, *(other for other in order if other != place)][: self.facts]
@@ -132,7 +185,9 @@ class Reintroduction(Suite):
 
     def _longer(self, own: Encoder, served: Any) -> Encoder:
         """As the task's, for longer sequences."""
-        longest = self.max_length or getattr(served, "context", None) or own.max_length * (self.facts + 1)
+        longest = (
+            self.max_length or getattr(served, "context", None) or own.max_length * (self.facts + 1)
+        )
         return Encoder(own.tokenizer, own.template, int(longest), "refuse")
 
 
@@ -161,13 +216,23 @@ class ChoiceAccuracy(Metric):
 
 def _before(rows: QuestionSet, facts: Sequence[Sequence[str]]) -> QuestionSet:
     """The rows with facts before their questions, a line each."""
-    asked = ["\n".join([*said, row["question"]]) for row, said in zip(rows.rows, facts, strict=True)]
-    return QuestionSet(rows.name, [{**row, "question": question} for row, question in zip(rows.rows, asked, strict=True)], rows.indices)
+    asked = [
+        "\n".join([*said, row["question"]]) for row, said in zip(rows.rows, facts, strict=True)
+    ]
+    return QuestionSet(
+        rows.name,
+        [{**row, "question": question} for row, question in zip(rows.rows, asked, strict=True)],
+        rows.indices,
+    )
 
 
 def _order(seed: int, index: int, purpose: str, count: int) -> list[int]:
     """An order of the numbers below `count`, drawn for one row."""
-    return rng.uniform(seed, torch.tensor([index]), 0, f"reintroduction/{purpose}", count)[0].argsort(stable=True).tolist()
+    return (
+        rng.uniform(seed, torch.tensor([index]), 0, f"reintroduction/{purpose}", count)[0]
+        .argsort(stable=True)
+        .tolist()
+    )
 
 
 def _tokens(graph: Graph, name: str) -> float:

@@ -37,14 +37,26 @@ class TOFU(TextSuite):
     """
 
     def __init__(
-        self, oracle: str | Backbone | None = None, forget: str = "forget", kept: list[str] | None = None,
-        choices: list[str] | None = None, max_new_tokens: int = 200, stop: list[str] | None = None, **settings: Any,
+        self,
+        oracle: str | Backbone | None = None,
+        forget: str = "forget",
+        kept: list[str] | None = None,
+        choices: list[str] | None = None,
+        max_new_tokens: int = 200,
+        stop: list[str] | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(oracle, **settings)
         self.forget, self.kept = forget, chosen("kept", kept, KEPT)
-        self.choices = tuple(name for name in CHOICES if name in self.kept) if choices is None else chosen("choices", choices, ())
+        self.choices = (
+            tuple(name for name in CHOICES if name in self.kept)
+            if choices is None
+            else chosen("choices", choices, ())
+        )
         if not set(self.choices) <= set(self.kept):
-            raise InputError(f"choices names {', '.join(sorted(set(self.choices) - set(self.kept)))}, which kept does not.")
+            raise InputError(
+                f"choices names {', '.join(sorted(set(self.choices) - set(self.kept)))}, which kept does not."
+            )
         if forget in self.kept:
             raise InputError(f"{forget} is the forget set, so it cannot be kept.")
         self.max_new_tokens, self.stop = max_new_tokens, tuple(stop or ())
@@ -55,10 +67,24 @@ class TOFU(TextSuite):
         found = self._forgotten(graph, log)
         for name in self.kept:
             parts = utility.of(name)
-            found += [Result(f"{short}/{name}", graph.value(parts[metric]).value, True, name)
-                      for short, metric in (("P", "probability"), ("ROUGE", "rouge"), ("TR", "truth_ratio"))]
+            found += [
+                Result(f"{short}/{name}", graph.value(parts[metric]).value, True, name)
+                for short, metric in (
+                    ("P", "probability"),
+                    ("ROUGE", "rouge"),
+                    ("TR", "truth_ratio"),
+                )
+            ]
         value = graph.value(utility).value
-        return [Result("MU", value, True, detail={"sets": list(self.kept), "max_new_tokens": self.max_new_tokens}), *found]
+        return [
+            Result(
+                "MU",
+                value,
+                True,
+                detail={"sets": list(self.kept), "max_new_tokens": self.max_new_tokens},
+            ),
+            *found,
+        ]
 
     def _forgotten(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         name, ratio = self.forget, TruthRatio(self.forget)
@@ -66,9 +92,14 @@ class TOFU(TextSuite):
         if log is not None:
             measured = graph.value(ForgetQuality(name, log))
             about = {"oracle": log.label(graph), "TR_oracle": log.measured(ratio, graph).value}
-            quality = [Result("FQ", measured.value, True, name, detail=measured.detail),
-                       Result("log10_FQ", measured.detail["log10"], True, name, detail=measured.detail)]
+            quality = [
+                Result("FQ", measured.value, True, name, detail=measured.detail),
+                Result("log10_FQ", measured.detail["log10"], True, name, detail=measured.detail),
+            ]
         rouge = Rouge(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
-        return [*quality, Result(f"P/{name}", graph.value(Probability(name)).value, None, name),
-                Result(f"ROUGE/{name}", graph.value(rouge).value, None, name),
-                Result(f"TR/{name}", graph.value(ratio).value, None, name, detail=about)]
+        return [
+            *quality,
+            Result(f"P/{name}", graph.value(Probability(name)).value, None, name),
+            Result(f"ROUGE/{name}", graph.value(rouge).value, None, name),
+            Result(f"TR/{name}", graph.value(ratio).value, None, name, detail=about),
+        ]

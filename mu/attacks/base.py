@@ -72,9 +72,13 @@ class Targeted(Criterion):
 
     def _target(self, prediction: Tensor, batch: Batch) -> Tensor:
         if self.label is not None:
-            return torch.full((len(prediction),), self.label, dtype=torch.int64, device=prediction.device)
+            return torch.full(
+                (len(prediction),), self.label, dtype=torch.int64, device=prediction.device
+            )
         if "substitute" not in batch:
-            raise InputError("a targeted attack takes each sample's target from `substitute`, which the batch lacks; give label=.")
+            raise InputError(
+                "a targeted attack takes each sample's target from `substitute`, which the batch lacks; give label=."
+            )
         return batch["substitute"]
 
     def objective(self, prediction: Tensor, batch: Batch) -> Tensor:
@@ -106,7 +110,10 @@ class Attack(Reconstructible, ABC):
         """
         with eval_mode(backbone), torch.inference_mode(False), torch.enable_grad():
             # a tensor made under inference mode cannot take part in autograd; its copy can
-            own = {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in batch.items()}
+            own = {
+                name: value.detach().clone() if isinstance(value, Tensor) else value
+                for name, value in batch.items()
+            }
             result = self.run(backbone, own, criterion)
         return result
 
@@ -114,7 +121,9 @@ class Attack(Reconstructible, ABC):
     def run(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
         """The attack itself, with gradients enabled and the backbone in eval mode; `batch` is the attack's own."""
 
-    def judged(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
+    def judged(
+        self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion
+    ) -> AttackResult:
         """The result that `batch`, already changed, amounts to."""
         with torch.no_grad():
             prediction = backbone.predict(batch)
@@ -122,5 +131,3 @@ class Attack(Reconstructible, ABC):
         if "padded" in batch:
             success = success & ~batch["padded"]
         return AttackResult(batch, success, prediction)
-
-

@@ -35,7 +35,11 @@ class Evaluations(dict[str, Count]):
     def of(self, part: str) -> Count:
         """All networks of one part together: `unet`, `text_encoder`, `vae.encoder` or `vae.decoder`."""
         found = [count for name, count in self.items() if name == part or name.endswith(f".{part}")]
-        return Count(sum(c.calls for c in found), sum(c.samples for c in found), sum(c.with_grad for c in found))
+        return Count(
+            sum(c.calls for c in found),
+            sum(c.samples for c in found),
+            sum(c.with_grad for c in found),
+        )
 
     def samples(self) -> dict[str, int]:
         """Sample-evaluations of each part, for records."""
@@ -53,7 +57,9 @@ def counted(model: nn.Module) -> Iterator[Evaluations]:
     evaluations, handles = Evaluations(), []
     try:
         for name, network in _networks(model):
-            handles.append(network.register_forward_hook(_counter(evaluations.setdefault(name, Count()))))
+            handles.append(
+                network.register_forward_hook(_counter(evaluations.setdefault(name, Count())))
+            )
         yield evaluations
     finally:
         for handle in handles:
@@ -64,7 +70,11 @@ def _networks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, backbone in model.named_modules():
         if isinstance(backbone, Diffusion):
             inside = dict(backbone.named_modules())
-            yield from ((f"{name}.{part}" if name else part, inside[part]) for part in _PARTS if part in inside)
+            yield from (
+                (f"{name}.{part}" if name else part, inside[part])
+                for part in _PARTS
+                if part in inside
+            )
 
 
 def _counter(count: Count) -> Any:

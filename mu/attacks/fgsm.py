@@ -57,13 +57,24 @@ class PGD(Attack):
         seed: decides the starts, for each sample by its `index`.
     """
 
-    def __init__(self, epsilon: float = 8 / 255, steps: int = 20, step_size: float = 2 / 255, restarts: int = 1, random_start: bool = True,
-                 seed: int = 0) -> None:
+    def __init__(
+        self,
+        epsilon: float = 8 / 255,
+        steps: int = 20,
+        step_size: float = 2 / 255,
+        restarts: int = 1,
+        random_start: bool = True,
+        seed: int = 0,
+    ) -> None:
         _check_epsilon(epsilon)
         if steps < 1 or restarts < 1 or not step_size > 0:
-            raise InputError(f"PGD needs at least one step and one restart and a positive step size, not {steps}, {restarts}, {step_size}.")
+            raise InputError(
+                f"PGD needs at least one step and one restart and a positive step size, not {steps}, {restarts}, {step_size}."
+            )
         if restarts > 1 and not random_start:
-            raise InputError("several restarts of PGD need random_start, because without it they are all the same.")
+            raise InputError(
+                "several restarts of PGD need random_start, because without it they are all the same."
+            )
         self.epsilon, self.steps, self.step_size = epsilon, steps, step_size
         self.restarts, self.random_start, self.seed = restarts, random_start, seed
 
@@ -71,18 +82,26 @@ class PGD(Attack):
         """See `Attack`."""
         best: AttackResult | None = None
         for restart in range(self.restarts):
-            found = self.judged(backbone, {**batch, "image": self._climb(backbone, batch, criterion, restart)}, criterion)
+            found = self.judged(
+                backbone,
+                {**batch, "image": self._climb(backbone, batch, criterion, restart)},
+                criterion,
+            )
             best = found if best is None else _better(best, found)
             if bool((best.success | batch["padded"] if "padded" in batch else best.success).all()):
                 break
         assert best is not None
         return best
 
-    def _climb(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion, restart: int) -> Tensor:
+    def _climb(
+        self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion, restart: int
+    ) -> Tensor:
         clean = batch["image"]
         image = clean
         if self.random_start:
-            start = rng.uniform(self.seed, batch["index"], restart, "pgd-start", *clean.shape[1:]).to(clean.dtype)
+            start = rng.uniform(
+                self.seed, batch["index"], restart, "pgd-start", *clean.shape[1:]
+            ).to(clean.dtype)
             image = (clean + self.epsilon * (2 * start - 1)).clamp(0, 1)
         for _ in range(self.steps):
             moved = image + self.step_size * _gradient(backbone, batch, image, criterion).sign()
@@ -93,12 +112,18 @@ class PGD(Attack):
 def _better(first: AttackResult, second: AttackResult) -> AttackResult:
     """For each sample the first result, if it was a success, else the second."""
     kept = first.success
-    image = torch.where(kept.view(-1, 1, 1, 1), first.adversarial["image"], second.adversarial["image"])
-    prediction = torch.where(kept.view(-1, *[1] * (first.prediction.ndim - 1)), first.prediction, second.prediction)
+    image = torch.where(
+        kept.view(-1, 1, 1, 1), first.adversarial["image"], second.adversarial["image"]
+    )
+    prediction = torch.where(
+        kept.view(-1, *[1] * (first.prediction.ndim - 1)), first.prediction, second.prediction
+    )
     return AttackResult({**second.adversarial, "image": image}, kept | second.success, prediction)
 
 
-def _gradient(backbone: Backbone, batch: dict[str, Any], image: Tensor, criterion: Criterion) -> Tensor:
+def _gradient(
+    backbone: Backbone, batch: dict[str, Any], image: Tensor, criterion: Criterion
+) -> Tensor:
     """Gradient of each sample's objective by its own pixels; nothing is added to any weight's gradient."""
     pixels = image.detach().requires_grad_(True)
     objective = criterion.objective(backbone.predict({**batch, "image": pixels}), batch)
@@ -107,7 +132,9 @@ def _gradient(backbone: Backbone, batch: dict[str, Any], image: Tensor, criterio
 
 def _check_epsilon(epsilon: float) -> None:
     if not 0 <= epsilon <= 1:
-        raise InputError(f"epsilon is {epsilon}; in pixel units it lies between 0 and 1 (8/255 is 0.031).")
+        raise InputError(
+            f"epsilon is {epsilon}; in pixel units it lies between 0 and 1 (8/255 is 0.031)."
+        )
 
 
 def fgsm(image: Tensor, gradient: Tensor, epsilon: float, round_to_255: bool = False) -> Tensor:

@@ -46,8 +46,12 @@ class Slots:
             tokens: embeddings of `ids`, `[B, L, D]`.
             adversarial: `[B, K, D]`; what a prompt has no place for is left out.
         """
-        chosen = adversarial.gather(1, self.slot.clamp_min(0)[..., None].expand(-1, -1, adversarial.shape[-1]))
-        return torch.where(self.slot[..., None] >= 0, chosen + tokens if self.adds else chosen, tokens)
+        chosen = adversarial.gather(
+            1, self.slot.clamp_min(0)[..., None].expand(-1, -1, adversarial.shape[-1])
+        )
+        return torch.where(
+            self.slot[..., None] >= 0, chosen + tokens if self.adds else chosen, tokens
+        )
 
     def write(self, adversarial: Tensor) -> Tensor:
         """Token ids `[B, L]` of prompt and adversarial tokens `[B, K]` together."""
@@ -88,14 +92,24 @@ class Layout(Reconstructible, ABC):
             order = self.order_of(prompt, tokenizer)
             if len(order) + 2 > len(row):
                 free, text = order.count(FREE), tokenizer.decode(prompt)
-                raise InputError(f"{free} adversarial tokens have no room beside the {len(prompt)} of the prompt {text!r} in an encoder of "
-                                 f"{len(row)} places; take fewer, or a shorter prompt.")
+                raise InputError(
+                    f"{free} adversarial tokens have no room beside the {len(prompt)} of the prompt {text!r} in an encoder of "
+                    f"{len(row)} places; take fewer, or a shorter prompt."
+                )
             taken = [place for place, entry in enumerate(order, 1) if entry == FREE or self.adds]
             if not taken:
-                raise InputError(f"{type(self).__name__} has no place for an adversarial token in an empty prompt; choose another layout.")
-            written = [row[0], *(row[0] if entry == FREE else prompt[entry] for entry in order), end]
+                raise InputError(
+                    f"{type(self).__name__} has no place for an adversarial token in an empty prompt; choose another layout."
+                )
+            written = [
+                row[0],
+                *(row[0] if entry == FREE else prompt[entry] for entry in order),
+                end,
+            ]
             rows.append(written + [padding] * (len(row) - len(written)))
-            slots.append([taken.index(place) if place in taken else -1 for place in range(len(row))])
+            slots.append(
+                [taken.index(place) if place in taken else -1 for place in range(len(row))]
+            )
         like = {"dtype": torch.int64, "device": ids.device}
         return Slots(torch.tensor(rows, **like), torch.tensor(slots, **like), self.adds)
 
@@ -105,7 +119,9 @@ class _Counted(Layout, ABC):
 
     def __init__(self, tokens: int = 1) -> None:
         if tokens < 1:
-            raise InputError(f"a layout of {tokens} adversarial tokens attacks nothing; give it at least 1.")
+            raise InputError(
+                f"a layout of {tokens} adversarial tokens attacks nothing; give it at least 1."
+            )
         self.tokens = tokens
 
 
@@ -182,7 +198,9 @@ class PerTokens(Layout):
 
     def __init__(self, every: int = 3) -> None:
         if every < 1:
-            raise InputError(f"one adversarial token in {every} tokens cannot be; give every at least 1.")
+            raise InputError(
+                f"one adversarial token in {every} tokens cannot be; give every at least 1."
+            )
         self.every = every
 
     def order(self, prompt: int) -> list[int]:

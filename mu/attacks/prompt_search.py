@@ -107,7 +107,9 @@ class Embeddings(Variables):
 
     def __init__(self, init: Literal["random", "latest"] = "random", sign: bool = False) -> None:
         if init not in ("random", "latest"):
-            raise InputError(f"the search begins from `random` or from `latest`, not from {init!r}.")
+            raise InputError(
+                f"the search begins from `random` or from `latest`, not from {init!r}."
+            )
         self.init, self.sign = init, sign
 
     def begin(self, model: TextToImage, count: int, key: Key, start: Tensor | None) -> Tensor:
@@ -116,7 +118,11 @@ class Embeddings(Variables):
         if self.init == "latest" and start is not None:
             return start.to(precision).expand(len(key.index), -1, -1).clone()
         allowed = vocabulary(model).nonzero().flatten()
-        return model.embed(allowed[key.integers("attack-init", len(allowed), count)]).detach().to(precision)
+        return (
+            model.embed(allowed[key.integers("attack-init", len(allowed), count)])
+            .detach()
+            .to(precision)
+        )
 
     def embeddings(self, model: TextToImage, values: Tensor, key: Key, step: int) -> Tensor:
         """See Variables."""
@@ -145,7 +151,9 @@ class TokenSimplex(Variables):
 
     def __init__(self, init: Literal["uniform", "random"] = "uniform") -> None:
         if init not in ("uniform", "random"):
-            raise InputError(f"the search begins from a `uniform` or from a `random` distribution, not from {init!r}.")
+            raise InputError(
+                f"the search begins from a `uniform` or from a `random` distribution, not from {init!r}."
+            )
         self.init = init
 
     def begin(self, model: TextToImage, count: int, key: Key, start: Tensor | None) -> Tensor:
@@ -153,7 +161,11 @@ class TokenSimplex(Variables):
         allowed = vocabulary(model)
         shape = (count, len(allowed))
         # normalised exponential draws are uniform on the simplex
-        weight = -key.uniform("attack-init", *shape).log() if self.init == "random" else torch.ones(len(key.index), *shape)
+        weight = (
+            -key.uniform("attack-init", *shape).log()
+            if self.init == "random"
+            else torch.ones(len(key.index), *shape)
+        )
         weight = weight.to(allowed.device) * allowed
         return weight / weight.sum(-1, keepdim=True)
 
@@ -202,7 +214,9 @@ def simplex_projection(values: Tensor, iterations: int = 24) -> Tensor:
         above = (values - middle).clamp(0, 1).sum(-1, keepdim=True) >= 1
         low, high = torch.where(above, middle, low), torch.where(above, high, middle)
     kept = values > low
-    threshold = (values.masked_fill(~kept, 0).sum(-1, keepdim=True) - 1) / kept.sum(-1, keepdim=True)
+    threshold = (values.masked_fill(~kept, 0).sum(-1, keepdim=True) - 1) / kept.sum(
+        -1, keepdim=True
+    )
     return (values - threshold).clamp(0, 1)
 
 
@@ -231,7 +245,9 @@ class Search:
         taken: steps made.
     """
 
-    def __init__(self, search: PromptSearch, model: TextToImage, slots: Slots, key: Key, start: Tensor | None) -> None:
+    def __init__(
+        self, search: PromptSearch, model: TextToImage, slots: Slots, key: Key, start: Tensor | None
+    ) -> None:
         self.search, self.model, self.slots, self.key = search, model, slots, key
         self.own, self._allowed = model.embed(slots.ids).detach(), vocabulary(model)
         start = None if start is None else start[: slots.count]
@@ -255,8 +271,12 @@ class Search:
         return gradient
 
     def _condition(self) -> Condition:
-        adversarial = self.search.variables.embeddings(self.model, self.values, self.key, self.taken)
-        return self.model.encode_text(self.slots.ids, self.slots.fill(self.own, adversarial.to(self.own.dtype)))
+        adversarial = self.search.variables.embeddings(
+            self.model, self.values, self.key, self.taken
+        )
+        return self.model.encode_text(
+            self.slots.ids, self.slots.fill(self.own, adversarial.to(self.own.dtype))
+        )
 
     def tokens(self) -> Tensor:
         """What was found, among the prompt's own tokens: embeddings `[B, L, D]`, without gradient."""
@@ -273,7 +293,9 @@ class Search:
             return None
         tokenizer = self.model.tokenizer
         rows = self.slots.write(ids).tolist()
-        return [tokenizer.decode(row[1 : row.index(tokenizer.eos_token_id, 1)]).strip() for row in rows]
+        return [
+            tokenizer.decode(row[1 : row.index(tokenizer.eos_token_id, 1)]).strip() for row in rows
+        ]
 
     def keep(self, rows: Tensor) -> None:
         """Go on with the chosen prompts only; each keeps its variables and the optimizer's memory of them."""
@@ -282,7 +304,9 @@ class Search:
         self.values = nn.Parameter(old.detach()[rows])
         self._optimizer = self.search.optimizer([self.values])
         self._optimizer.state[self.values] = {
-            name: value[rows] if isinstance(value, Tensor) and value.shape == old.shape else value for name, value in state.items()}
+            name: value[rows] if isinstance(value, Tensor) and value.shape == old.shape else value
+            for name, value in state.items()
+        }
 
 
 class PromptSearch(Reconstructible):
@@ -299,15 +323,37 @@ class PromptSearch(Reconstructible):
     kind: type[Search] = Search
     """What keeps the state of one search."""
 
-    def __init__(self, variables: Variables, layout: Layout, steps: int, optimizer: OptimizerCallable, seed: int = 0) -> None:
+    def __init__(
+        self,
+        variables: Variables,
+        layout: Layout,
+        steps: int,
+        optimizer: OptimizerCallable,
+        seed: int = 0,
+    ) -> None:
         if steps < 1:
             raise InputError(f"a search of {steps} steps finds nothing; give it at least 1.")
         if variables.discrete and layout.adds:
-            raise InputError(f"{type(layout).__name__} adds to embeddings, and tokens of the vocabulary cannot be added; choose another "
-                             "layout.")
-        self.variables, self.layout, self.steps, self.optimizer, self.seed = variables, layout, steps, optimizer, seed
+            raise InputError(
+                f"{type(layout).__name__} adds to embeddings, and tokens of the vocabulary cannot be added; choose another "
+                "layout."
+            )
+        self.variables, self.layout, self.steps, self.optimizer, self.seed = (
+            variables,
+            layout,
+            steps,
+            optimizer,
+            seed,
+        )
 
-    def begin(self, model: TextToImage, ids: Tensor, index: Tensor, visit: Tensor, start: Tensor | None = None) -> Search:
+    def begin(
+        self,
+        model: TextToImage,
+        ids: Tensor,
+        index: Tensor,
+        visit: Tensor,
+        start: Tensor | None = None,
+    ) -> Search:
         """A search that has made no step.
 
         Args:
@@ -320,10 +366,23 @@ class PromptSearch(Reconstructible):
         Raises:
             InputError: when the encoder has no room for prompt and adversarial tokens.
         """
-        return self.kind(self, model, self.layout.place(model.tokenizer, ids), Key(self.seed, index, visit), start)
+        return self.kind(
+            self,
+            model,
+            self.layout.place(model.tokenizer, ids),
+            Key(self.seed, index, visit),
+            start,
+        )
 
-    def find(self, model: TextToImage, ids: Tensor, index: Tensor, visit: Tensor, objective: Objective,
-             start: Tensor | None = None) -> Search:
+    def find(
+        self,
+        model: TextToImage,
+        ids: Tensor,
+        index: Tensor,
+        visit: Tensor,
+        objective: Objective,
+        start: Tensor | None = None,
+    ) -> Search:
         """A whole search, of `steps` steps; arguments as in `begin`.
 
         The model is searched in eval mode, and its weights take no gradient meanwhile; both are as before when it is over.
@@ -351,8 +410,13 @@ class SoftPromptAttack(PromptSearch):
     """
 
     def __init__(
-        self, layout: Layout | None = None, steps: int = 30, sign: bool = False, init: Literal["random", "latest"] = "random",
-        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3), seed: int = 0,
+        self,
+        layout: Layout | None = None,
+        steps: int = 30,
+        sign: bool = False,
+        init: Literal["random", "latest"] = "random",
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3),
+        seed: int = 0,
     ) -> None:
         super().__init__(Embeddings(init, sign), layout or Prefix(1), steps, optimizer, seed)
 
@@ -376,7 +440,11 @@ def of_text(backbone: Backbone) -> TextToImage:
     Raises:
         InputError: when it does not.
     """
-    lacks: Sequence[str] = [name for name in ("tokenise", "embed", "encode_text") if not hasattr(backbone, name)]
+    lacks: Sequence[str] = [
+        name for name in ("tokenise", "embed", "encode_text") if not hasattr(backbone, name)
+    ]
     if lacks:
-        raise InputError(f"adversarial tokens are searched for in prompts of a text-to-image model, not of a {type(backbone).__name__}.")
+        raise InputError(
+            f"adversarial tokens are searched for in prompts of a text-to-image model, not of a {type(backbone).__name__}."
+        )
     return backbone  # type: ignore[return-value]

@@ -74,7 +74,9 @@ def round_to_nearest(weight: Tensor, bits: int, group: int | None = None) -> Ten
 
 
 @torch.no_grad()
-def quantised(backbone: Backbone, bits: int, group: int = 128, embeddings: bool = False, head: bool = False) -> Quantised:
+def quantised(
+    backbone: Backbone, bits: int, group: int = 128, embeddings: bool = False, head: bool = False
+) -> Quantised:
     """A copy whose linear layers hold rounded weights; adapters are merged into their layers first.
 
     Linear layers are `torch.nn.Linear`, the inner ones of `MultiheadAttention`, and of transformers `Conv1D` and the stacked matrices of
@@ -98,18 +100,29 @@ def quantised(backbone: Backbone, bits: int, group: int = 128, embeddings: bool 
 
         merge_adapters(copy)
     tables, heads = _embeddings(copy), _heads(copy)
-    chosen = [(weight, turned) for weight, turned in _matrices(copy) if id(weight) not in tables | heads
-              or (embeddings and id(weight) in tables) or (head and id(weight) in heads)]
+    chosen = [
+        (weight, turned)
+        for weight, turned in _matrices(copy)
+        if id(weight) not in tables | heads
+        or (embeddings and id(weight) in tables)
+        or (head and id(weight) in heads)
+    ]
     if not chosen:
-        raise InputError(f"{type(backbone).__name__} has no linear layer, so there is nothing to quantise.")
+        raise InputError(
+            f"{type(backbone).__name__} has no linear layer, so there is nothing to quantise."
+        )
     moved = torch.zeros((), dtype=torch.float64)
     for weight, turned in chosen:
-        grid = round_to_nearest(weight.mT if turned else weight, bits, None if bits >= WHOLE_CHANNEL else group)
+        grid = round_to_nearest(
+            weight.mT if turned else weight, bits, None if bits >= WHOLE_CHANNEL else group
+        )
         grid = grid.mT if turned else grid
         moved += (grid.double() - weight.double()).abs().sum().cpu()
         weight.copy_(grid)
     count = sum(weight.numel() for weight, _ in chosen)
-    return Quantised(copy, count, sum(weight.numel() for weight in copy.parameters()), moved.item() / count)
+    return Quantised(
+        copy, count, sum(weight.numel() for weight in copy.parameters()), moved.item() / count
+    )
 
 
 def check(bits: int, group: int | None) -> None:
@@ -138,13 +151,22 @@ def _of_layer(layer: Any) -> Iterator[tuple[Any, bool]]:
     if isinstance(layer, nn.Linear | nn.Embedding) and isinstance(layer.weight, nn.Parameter):
         yield layer.weight, False
     elif isinstance(layer, nn.MultiheadAttention):
-        inside = (layer.in_proj_weight, layer.q_proj_weight, layer.k_proj_weight, layer.v_proj_weight)
+        inside = (
+            layer.in_proj_weight,
+            layer.q_proj_weight,
+            layer.k_proj_weight,
+            layer.v_proj_weight,
+        )
         yield from ((weight, False) for weight in inside if weight is not None)
-    elif type(layer).__name__ == "Conv1D":  # transformers' linear layer of GPT-2, stored as [inputs, outputs]
+    elif (
+        type(layer).__name__ == "Conv1D"
+    ):  # transformers' linear layer of GPT-2, stored as [inputs, outputs]
         yield layer.weight, True
     elif type(layer).__name__.endswith("Experts"):
         turned = bool(getattr(layer, "is_transposed", False))  # [experts, inputs, outputs]
-        yield from ((weight, turned) for weight in layer.parameters(recurse=False) if weight.ndim == 3)
+        yield from (
+            (weight, turned) for weight in layer.parameters(recurse=False) if weight.ndim == 3
+        )
 
 
 def _embeddings(model: nn.Module) -> set[int]:

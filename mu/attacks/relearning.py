@@ -69,17 +69,26 @@ class Relearn(Reconstructible):
     """
 
     def __init__(
-        self, examples: int = 10, steps: int = 20, optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-4),
-        batch_size: int | None = None, seed: int = 0,
+        self,
+        examples: int = 10,
+        steps: int = 20,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-4),
+        batch_size: int | None = None,
+        seed: int = 0,
     ) -> None:
         if min(examples, steps, 1 if batch_size is None else batch_size) < 1:
-            raise InputError(f"relearning takes at least one example, one step and one sample in a step, not {examples}, {steps} and "
-                             f"{batch_size}.")
+            raise InputError(
+                f"relearning takes at least one example, one step and one sample in a step, not {examples}, {steps} and "
+                f"{batch_size}."
+            )
         self.examples, self.steps, self.make_optimizer = examples, steps, optimizer
         self.batch_size, self.seed = batch_size, seed
 
     def __call__(
-        self, backbone: Backbone, dataset: Any, precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        self,
+        backbone: Backbone,
+        dataset: Any,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> Relearned:
         """Attack.
 
@@ -116,7 +125,9 @@ class Relearn(Reconstructible):
     def chosen(self, indices: np.ndarray) -> np.ndarray:
         """Positions of the examples, ascending; they depend on the samples' stable indices and the seed alone."""
         if len(indices) < self.examples:
-            raise InputError(f"relearning takes {self.examples} examples of a part that has {len(indices)}; take fewer.")
+            raise InputError(
+                f"relearning takes {self.examples} examples of a part that has {len(indices)}; take fewer."
+            )
         drawn = rng.uniform(self.seed, torch.tensor(indices), 0, "relearning", 1)[:, 0]
         return np.sort(drawn.argsort(stable=True)[: self.examples].numpy())
 
@@ -126,24 +137,43 @@ class Relearn(Reconstructible):
         size = min(self.batch_size or count, count)
         shown = np.arange(step * size, (step + 1) * size)
         index, rounds = torch.tensor(np.asarray(dataset.indices)[positions]), shown // count
-        orders = {turn: rng.uniform(self.seed, index, turn, "relearning-order", 1)[:, 0].argsort(stable=True).numpy()
-                  for turn in np.unique(rounds).tolist()}
-        rows = np.asarray([positions[orders[turn][place]] for turn, place in zip(rounds.tolist(), (shown % count).tolist(), strict=True)])
+        orders = {
+            turn: rng.uniform(self.seed, index, turn, "relearning-order", 1)[:, 0]
+            .argsort(stable=True)
+            .numpy()
+            for turn in np.unique(rounds).tolist()
+        }
+        rows = np.asarray(
+            [
+                positions[orders[turn][place]]
+                for turn, place in zip(rounds.tolist(), (shown % count).tolist(), strict=True)
+            ]
+        )
         return {**fetch(dataset, rows), "visit": torch.as_tensor(rounds, dtype=torch.int64)}
 
     def _finite(self, loss: Tensor, step: int) -> float:
         value = loss.item()
         if not math.isfinite(value):
-            raise RunError(f"relearning diverged: its loss is {value} at step {step}; lower the learning rate of the attack's optimizer.")
+            raise RunError(
+                f"relearning diverged: its loss is {value} at step {step}; lower the learning rate of the attack's optimizer."
+            )
         return value
 
     def budget(self) -> dict[str, Any]:
         """What the attack may do, as plain data: it must stand beside every number."""
         made: Any = to_spec(self.make_optimizer)
         made = made if isinstance(made, dict) else {}
-        name, rate = str(made.get("class_path", "own")).rpartition(".")[2], made.get("init_args", {}).get("lr")
-        return {"examples": self.examples, "steps": self.steps, "batch_size": min(self.batch_size or self.examples, self.examples),
-                "optimizer": name if rate is None else f"{name} {rate:g}", "attack_seed": self.seed}
+        name, rate = (
+            str(made.get("class_path", "own")).rpartition(".")[2],
+            made.get("init_args", {}).get("lr"),
+        )
+        return {
+            "examples": self.examples,
+            "steps": self.steps,
+            "batch_size": min(self.batch_size or self.examples, self.examples),
+            "optimizer": name if rate is None else f"{name} {rate:g}",
+            "attack_seed": self.seed,
+        }
 
 
 def trainable_copy(backbone: Backbone) -> tuple[Any, list[nn.Parameter]]:
@@ -161,7 +191,9 @@ def trainable_copy(backbone: Backbone) -> tuple[Any, list[nn.Parameter]]:
         copy.requires_grad_(True)
     weights = [weight for weight in copy.parameters() if weight.requires_grad]
     if not weights:
-        raise InputError(f"{type(backbone).__name__} has no weight to fine-tune, so relearning has nothing to attack.")
+        raise InputError(
+            f"{type(backbone).__name__} has no weight to fine-tune, so relearning has nothing to attack."
+        )
     for weight in weights:
         weight.grad = None
     for layer in copy.modules():
@@ -174,4 +206,8 @@ def _own(part: Any, device: torch.device) -> Any:
     """A batch of tensors made here and now: one made under inference mode cannot take part in autograd."""
     if isinstance(part, Tensor):
         return part.detach().to(device, copy=True)
-    return {name: _own(value, device) for name, value in part.items()} if isinstance(part, dict) else part
+    return (
+        {name: _own(value, device) for name, value in part.items()}
+        if isinstance(part, dict)
+        else part
+    )

@@ -30,7 +30,15 @@ from mu import functional
 from mu.attacks.base import Attack, AttackResult, Batch, Criterion
 from mu.attacks.counting import counted
 from mu.attacks.layouts import Layout, Prefix
-from mu.attacks.prompt_search import Objective, PromptSearch, Search, TokenSimplex, Variables, frozen, of_text
+from mu.attacks.prompt_search import (
+    Objective,
+    PromptSearch,
+    Search,
+    TokenSimplex,
+    Variables,
+    frozen,
+    of_text,
+)
 from mu.backbones.diffusion.base import Sampler
 from mu.utils.errors import InputError
 
@@ -97,7 +105,10 @@ class AttackSummary:
             InputError: when there is no prompt.
         """
         results = list(results)
-        real = [~r.adversarial["padded"] if "padded" in r.adversarial else torch.ones_like(r.success) for r in results]
+        real = [
+            ~r.adversarial["padded"] if "padded" in r.adversarial else torch.ones_like(r.success)
+            for r in results
+        ]
         if not sum(int(mask.sum()) for mask in real):
             raise InputError("there is no prompt whose attack could be counted.")
 
@@ -105,13 +116,24 @@ class AttackSummary:
             return torch.cat([value[mask].cpu() for value, mask in zip(values, real, strict=True)])
 
         def texts(values: Sequence[list[str]]) -> list[str]:
-            return [text for value, mask in zip(values, real, strict=True) for text, kept in zip(value, mask.tolist(), strict=True) if kept]
+            return [
+                text
+                for value, mask in zip(values, real, strict=True)
+                for text, kept in zip(value, mask.tolist(), strict=True)
+                if kept
+            ]
 
         names = sorted({name for r in results for name in r.evaluations})
         return cls(
-            rows([r.adversarial["index"] for r in results]), rows([r.before for r in results]), rows([r.success for r in results]),
-            texts([r.original for r in results]), texts([r.adversarial["prompt"] for r in results]), rows([r.steps for r in results]),
-            rows([r.generations for r in results]), {name: sum(r.evaluations.get(name, 0) for r in results) for name in names})
+            rows([r.adversarial["index"] for r in results]),
+            rows([r.before for r in results]),
+            rows([r.success for r in results]),
+            texts([r.original for r in results]),
+            texts([r.adversarial["prompt"] for r in results]),
+            rows([r.steps for r in results]),
+            rows([r.generations for r in results]),
+            {name: sum(r.evaluations.get(name, 0) for r in results) for name in names},
+        )
 
     @property
     def pre_asr(self) -> float:
@@ -141,16 +163,27 @@ class UnlearnDiffAtk(PromptSearch, Attack):
     """
 
     def __init__(
-        self, layout: Layout | None = None, steps: int = 40, timesteps: int = 50, sampler: Sampler | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=0.01, weight_decay=0.1),
-        variables: Variables | None = None, seed: int = 0,
+        self,
+        layout: Layout | None = None,
+        steps: int = 40,
+        timesteps: int = 50,
+        sampler: Sampler | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(
+            params, lr=0.01, weight_decay=0.1
+        ),
+        variables: Variables | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__(variables or TokenSimplex(), layout or Prefix(5), steps, optimizer, seed)
         if timesteps < 1:
-            raise InputError(f"an attack at {timesteps} timesteps searches for nothing; give it at least 1.")
+            raise InputError(
+                f"an attack at {timesteps} timesteps searches for nothing; give it at least 1."
+            )
         self.timesteps, self.sampler = timesteps, sampler
 
-    def __call__(self, backbone: Backbone, batch: Batch, criterion: Criterion | Verdict) -> PromptAttackResult:
+    def __call__(
+        self, backbone: Backbone, batch: Batch, criterion: Criterion | Verdict
+    ) -> PromptAttackResult:
         """Attack each prompt.
 
         Args:
@@ -163,12 +196,16 @@ class UnlearnDiffAtk(PromptSearch, Attack):
         """
         return super().__call__(backbone, batch, criterion)  # type: ignore[arg-type,return-value]
 
-    def run(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion | Verdict) -> PromptAttackResult:  # type: ignore[override]
+    def run(
+        self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion | Verdict
+    ) -> PromptAttackResult:  # type: ignore[override]
         """See `Attack`."""
         model = of_text(backbone)
         if "image" not in batch or not isinstance(batch.get("prompt"), list):
-            raise InputError("UnlearnDiffAtk needs a prompt and an image that shows the concept for each sample; draw the images with the "
-                             "original model.")
+            raise InputError(
+                "UnlearnDiffAtk needs a prompt and an image that shows the concept for each sample; draw the images with the "
+                "original model."
+            )
         with frozen(model), counted(model) as evaluations:
             trial = _Trial(self, model, batch, criterion)
             own = _rows(batch["prompt"], trial.alive)
@@ -178,8 +215,16 @@ class UnlearnDiffAtk(PromptSearch, Attack):
             if len(trial.alive):
                 self._attack(model, batch, trial)
         adversarial = {**batch, "prompt": trial.prompts}
-        return PromptAttackResult(adversarial, trial.success, trial.images, list(batch["prompt"]), before, trial.steps, trial.generations,
-                                  evaluations.samples())
+        return PromptAttackResult(
+            adversarial,
+            trial.success,
+            trial.images,
+            list(batch["prompt"]),
+            before,
+            trial.steps,
+            trial.generations,
+            evaluations.samples(),
+        )
 
     def _attack(self, model: TextToImage, batch: dict[str, Any], trial: _Trial) -> None:
         with torch.no_grad():
@@ -207,7 +252,9 @@ class UnlearnDiffAtk(PromptSearch, Attack):
         def error(condition: Condition, step: int) -> Tensor:
             noise = search.key.normal(f"attack-noise-{step}", *latent.shape[1:]).to(latent.dtype)
             output = model.denoise(model.add_noise(latent, noise, when), when, condition)
-            return functional.squared_error(output.float(), model.target(latent, noise, when).float())
+            return functional.squared_error(
+                output.float(), model.target(latent, noise, when).float()
+            )
 
         return error
 
@@ -219,7 +266,13 @@ class _Trial:
         alive: places in the batch of the prompts that have not succeeded yet.
     """
 
-    def __init__(self, attack: UnlearnDiffAtk, model: TextToImage, batch: dict[str, Any], criterion: Criterion | Verdict) -> None:
+    def __init__(
+        self,
+        attack: UnlearnDiffAtk,
+        model: TextToImage,
+        batch: dict[str, Any],
+        criterion: Criterion | Verdict,
+    ) -> None:
         self.attack, self.model, self.batch, self.criterion = attack, model, batch, criterion
         index = batch["index"]
         real = ~batch["padded"] if "padded" in batch else torch.ones_like(index, dtype=torch.bool)
@@ -251,7 +304,11 @@ class _Trial:
 
     def _judged(self, images: Tensor) -> Tensor:
         if isinstance(self.criterion, Criterion):
-            rows = {name: _rows(value, self.alive) for name, value in self.batch.items() if isinstance(value, Tensor | list)}
+            rows = {
+                name: _rows(value, self.alive)
+                for name, value in self.batch.items()
+                if isinstance(value, Tensor | list)
+            }
             found = self.criterion.met(images, rows)
         else:
             found = self.criterion(images)
@@ -281,9 +338,13 @@ def _written(model: TextToImage, search: Search) -> tuple[Condition, list[str]]:
         if texts is not None:
             return model.texts(texts), texts
         ids = search.slots.ids
-        plain = [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids.tolist()]
+        plain = [
+            model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids.tolist()
+        ]
         return model.encode_text(ids, search.tokens()), plain
 
 
 def _rows(values: Any, index: Tensor) -> Any:
-    return values[index] if isinstance(values, Tensor) else [values[place] for place in index.tolist()]
+    return (
+        values[index] if isinstance(values, Tensor) else [values[place] for place in index.tolist()]
+    )

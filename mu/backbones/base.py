@@ -38,15 +38,21 @@ class Backbone(nn.Module, Reconstructible, ABC):
         """The loss that the model was trained with."""
 
     @abstractmethod
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
+    def divergence(
+        self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
+    ) -> WeightedSum:
         """How far the prediction `student` is from the prediction `teacher` (0 when equal)."""
 
     @abstractmethod
-    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> WeightedSum:
+    def substitute_loss(
+        self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None
+    ) -> WeightedSum:
         """Loss towards what the model should say instead: `target`, or the batch's `substitute`."""
 
     @abstractmethod
-    def outputs(self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None) -> dict[str, Tensor]:
+    def outputs(
+        self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Per-example values for suites, computed in one pass: every name in `names` that the domain knows.
 
         Raises:
@@ -67,7 +73,9 @@ class Backbone(nn.Module, Reconstructible, ABC):
         Raises:
             InputError: when the domain does not say how.
         """
-        raise InputError(f"{type(self).__name__} does not say how its weights are sharded; take the strategy ddp.")
+        raise InputError(
+            f"{type(self).__name__} does not say how its weights are sharded; take the strategy ddp."
+        )
 
     def check_task(self, task: Any) -> None:
         """Refuse a task whose samples this model cannot read. Nothing by default.
@@ -88,10 +96,18 @@ class Backbone(nn.Module, Reconstructible, ABC):
             if any(isinstance(value, nn.Module) for value in arguments.values()):
                 twin = _reset(deepcopy(self))
             else:
-                dropped = {name: None for name in ("weights", "pretrained", "init_seed") if name in arguments}
+                dropped = {
+                    name: None
+                    for name in ("weights", "pretrained", "init_seed")
+                    if name in arguments
+                }
                 twin = type(self)(**{**arguments, **dropped})
         first = next(self.parameters())
-        return twin.to(device=first.device, dtype=first.dtype).train(self.training).requires_grad_(True)
+        return (
+            twin.to(device=first.device, dtype=first.dtype)
+            .train(self.training)
+            .requires_grad_(True)
+        )
 
     @staticmethod
     def count(batch: Batch, values: Tensor, weight: Tensor | None = None) -> WeightedSum:
@@ -111,8 +127,10 @@ def _reset(network: Any) -> Any:
             continue
         reset = getattr(layer, "reset_parameters", None)
         if reset is None:
-            raise InputError(f"layer {name!r} ({type(layer).__name__}) has weights but no reset_parameters(), so the network cannot be "
-                             "initialised anew; build the backbone from a name instead of a live network.")
+            raise InputError(
+                f"layer {name!r} ({type(layer).__name__}) has weights but no reset_parameters(), so the network cannot be "
+                "initialised anew; build the backbone from a name instead of a live network."
+            )
         reset()
     return network
 
@@ -121,5 +139,7 @@ def pick(known: dict[str, Any], names: Iterable[str], domain: str) -> dict[str, 
     """The named values; an unknown name is an error, because a suite would wait for it in vain."""
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise InputError(f"{domain} does not give {unknown[0]!r}; it gives {', '.join(sorted(known))}. Choose a suite for this domain.")
+        raise InputError(
+            f"{domain} does not give {unknown[0]!r}; it gives {', '.join(sorted(known))}. Choose a suite for this domain."
+        )
     return {name: known[name]() for name in names}

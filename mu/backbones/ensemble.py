@@ -34,23 +34,35 @@ class Ensemble(Backbone):
     def predict(self, batch: Batch) -> Tensor:
         """Log of the mean probability, `[B, K]`."""
         each = torch.stack([member.predict(batch).log_softmax(1) for member in self.members])  # type: ignore[operator]
-        return each.logsumexp(0) - torch.log(torch.tensor(float(len(self.members)), device=each.device))
+        return each.logsumexp(0) - torch.log(
+            torch.tensor(float(len(self.members)), device=each.device)
+        )
 
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
         """The members' loss, on the ensemble's prediction."""
         return self._first.loss(batch, self.predict(batch) if prediction is None else prediction)
 
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
+    def divergence(
+        self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
+    ) -> WeightedSum:
         """The members' divergence."""
         return self._first.divergence(student, teacher, batch, temperature)
 
-    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> WeightedSum:
+    def substitute_loss(
+        self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None
+    ) -> WeightedSum:
         """The members' substitute loss, on the ensemble's prediction."""
-        return self._first.substitute_loss(batch, target, self.predict(batch) if prediction is None else prediction)
+        return self._first.substitute_loss(
+            batch, target, self.predict(batch) if prediction is None else prediction
+        )
 
-    def outputs(self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None) -> dict[str, Tensor]:
+    def outputs(
+        self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """As the members give them, on the ensemble's prediction."""
-        return self._first.outputs(batch, names, self.predict(batch) if prediction is None else prediction)
+        return self._first.outputs(
+            batch, names, self.predict(batch) if prediction is None else prediction
+        )
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
         """As the members give them, on the ensemble's prediction."""

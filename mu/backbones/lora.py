@@ -29,7 +29,9 @@ class LoRA(Reconstructible):
         init_seed: of A; B begins as zero, so the adapted model begins as the original.
     """
 
-    def __init__(self, rank: int = 4, alpha: float | None = None, dropout: float = 0.0, init_seed: int = 0) -> None:
+    def __init__(
+        self, rank: int = 4, alpha: float | None = None, dropout: float = 0.0, init_seed: int = 0
+    ) -> None:
         if rank < 1:
             raise InputError(f"the rank of LoRA is {rank}; it is at least 1.")
         self.rank, self.alpha, self.dropout, self.init_seed = rank, alpha, dropout, init_seed
@@ -43,13 +45,23 @@ class LoRA(Reconstructible):
         require("LoRA", "peft", extra="diffusion")
         from peft import LoraConfig, inject_adapter_in_model
 
-        layers = {name for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+        layers = {
+            name
+            for name, layer in network.named_modules()
+            if isinstance(layer, nn.Linear | nn.Conv2d)
+        }
         targets = sorted({name.removesuffix(".weight") for name in weights} & layers)
         if not targets:
-            raise InputError("LoRA found no linear or convolution layer in the part that is trained; choose another part.")
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha or self.rank,  # type: ignore[arg-type]
-                            lora_dropout=self.dropout, target_modules=targets,
-                            init_lora_weights=True)
+            raise InputError(
+                "LoRA found no linear or convolution layer in the part that is trained; choose another part."
+            )
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha or self.rank,  # type: ignore[arg-type]
+            lora_dropout=self.dropout,
+            target_modules=targets,
+            init_lora_weights=True,
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.init_seed)
             inject_adapter_in_model(config, network)
@@ -79,22 +91,40 @@ def load_adapter(backbone: Any, folder: Path) -> None:
 
     said = read_json(folder / "adapter_config.json")
     if backbone.lora is None:
-        raise InputError(f"{folder} holds adapters, and the backbone has none; give it a lora of rank {said.get('r')}.")
+        raise InputError(
+            f"{folder} holds adapters, and the backbone has none; give it a lora of rank {said.get('r')}."
+        )
     if not (folder / "adapter_model.safetensors").is_file():
-        raise InputError(f"{folder} has an adapter_config.json and no adapter_model.safetensors; it may not have been saved to its end.")
+        raise InputError(
+            f"{folder} has an adapter_config.json and no adapter_model.safetensors; it may not have been saved to its end."
+        )
     if said.get("mu_base_hash") and said["mu_base_hash"] != base_hash(backbone):
-        raise InputError(f"the adapters in {folder} were made for {said.get('base_model_name_or_path')}, whose weights are not those of "
-                         f"{backbone.model}; load that model.")
-    tensors = {name.removeprefix(_PREFIX): value for name, value in load_file(folder / "adapter_model.safetensors").items()}
+        raise InputError(
+            f"the adapters in {folder} were made for {said.get('base_model_name_or_path')}, whose weights are not those of "
+            f"{backbone.model}; load that model."
+        )
+    tensors = {
+        name.removeprefix(_PREFIX): value
+        for name, value in load_file(folder / "adapter_model.safetensors").items()
+    }
     own = get_peft_model_state_dict(backbone.network)
-    odd = sorted(set(own) ^ set(tensors)) or [name for name in own if own[name].shape != tensors[name].shape]
+    odd = sorted(set(own) ^ set(tensors)) or [
+        name for name in own if own[name].shape != tensors[name].shape
+    ]
     if odd:
-        raise InputError(f"the adapters in {folder} do not fit those of the backbone ({odd[0]}); give the backbone the same part, and a "
-                         f"lora of rank {said.get('r')}.")
+        raise InputError(
+            f"the adapters in {folder} do not fit those of the backbone ({odd[0]}); give the backbone the same part, and a "
+            f"lora of rank {said.get('r')}."
+        )
     set_peft_model_state_dict(backbone.network, tensors)
 
 
 def base_hash(backbone: Any) -> str:
     """Fingerprint of the weights without adapters."""
-    return weights_hash({name.replace(".base_layer.", "."): value for name, value in backbone.network.state_dict().items()
-                         if ".lora_" not in name})
+    return weights_hash(
+        {
+            name.replace(".base_layer.", "."): value
+            for name, value in backbone.network.state_dict().items()
+            if ".lora_" not in name
+        }
+    )

@@ -43,29 +43,48 @@ def search(study: Study, debug: bool = False) -> int:
     from rich.progress import Progress
 
     trials = int(study.search.get("trials", 12))
-    seeds = tuple(Seeds(int(seed), int(seed), int(seed)) for seed in study.search.get("seeds", [1000]))
+    seeds = tuple(
+        Seeds(int(seed), int(seed), int(seed)) for seed in study.search.get("seeds", [1000])
+    )
     reported = {value for given in study.seeds for value in given.as_dict().values()}
     if not seeds or trials < 1:
-        raise InputError("a search needs at least one seed and one trial; set search.seeds and search.trials.")
+        raise InputError(
+            "a search needs at least one seed and one trial; set search.seeds and search.trials."
+        )
     if {given.split for given in seeds} & reported:
-        raise InputError("a seed of the search is one of the reported seeds; choose others in search.seeds.")
+        raise InputError(
+            "a seed of the search is one of the reported seeds; choose others in search.seeds."
+        )
     objective = _objective(study)
     components = Components()
     inner = _on_validation(study, seeds)
-    specs = {(task, method): study.method_spec(task, method) for task in study.tasks for method in study.methods}
-    spaces = {pair: spec["search"] for pair, spec in specs.items() if spec.get("search") and not spec.get("skip")}
+    specs = {
+        (task, method): study.method_spec(task, method)
+        for task in study.tasks
+        for method in study.methods
+    }
+    spaces = {
+        pair: spec["search"]
+        for pair, spec in specs.items()
+        if spec.get("search") and not spec.get("skip")
+    }
     if not spaces:
-        raise InputError("the study says nothing about what to search; give a method a `search` with a range for each argument.")
+        raise InputError(
+            "the study says nothing about what to search; give a method a `search` with a range for each argument."
+        )
     console, found, failed = Console(), {}, False
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("search", total=len(spaces) * trials)
         bench = Bench(inner, components, debug)
         for task in dict.fromkeys(task for task, _ in spaces):
             for job in inner.jobs():
-                outcome = bench.run(job) if job.task == task and job.kind in ("train", "oracle") else None
+                outcome = (
+                    bench.run(job) if job.task == task and job.kind in ("train", "oracle") else None
+                )
                 if outcome is not None and outcome.state == "failed":
                     raise RunError(f"the search's {job.method} on {task} failed: {outcome.reason}")
         for (task, method), space in spaces.items():
+
             def tell(text: str, failure: str) -> None:
                 progress.update(bar, advance=0 if failure else 1, description=text)
                 if failure:
@@ -78,9 +97,16 @@ def search(study: Study, debug: bool = False) -> int:
             else:
                 found.setdefault(task, {})[method] = best
                 told = best["found"]
-                reached = f"gap {told['gap']:.2f}" if "gap" in told else f"{', '.join(objective)}: {told['value']:.4g}"
-                progress.console.print(f"{task}/{method}: {best['model']['init_args']}  {reached}  "
-                                       f"({told['trials']} trials, {told['seconds']:.0f} s)", markup=False)
+                reached = (
+                    f"gap {told['gap']:.2f}"
+                    if "gap" in told
+                    else f"{', '.join(objective)}: {told['value']:.4g}"
+                )
+                progress.console.print(
+                    f"{task}/{method}: {best['model']['init_args']}  {reached}  "
+                    f"({told['trials']} trials, {told['seconds']:.0f} s)",
+                    markup=False,
+                )
     _write(study, found)
     console.print(f"Found settings: {study.output / 'search' / 'found.yaml'}")
     return int(failed)
@@ -98,13 +124,26 @@ def _on_validation(study: Study, seeds: tuple[Seeds, ...]) -> Study:
 
     seen = list(study.search.get("evaluated") or SEEN)
     if "test" in seen:
-        raise InputError("search.evaluated has the test part, which a search may not look at; name others.")
+        raise InputError(
+            "search.evaluated has the test part, which a search may not look at; name others."
+        )
     other = {**(study.search.get("data") or {}), "evaluated": seen}
-    tasks = {name: {**merge(spec, {"init_args": other}), "suites": [looks_at_validation(s) for s in spec.get("suites") or []]}
-             for name, spec in study.tasks.items()}
+    tasks = {
+        name: {
+            **merge(spec, {"init_args": other}),
+            "suites": [looks_at_validation(s) for s in spec.get("suites") or []],
+        }
+        for name, spec in study.tasks.items()
+    }
     suites = [looks_at_validation(spec) for spec in study.suites]
-    return replace(study, output=study.output / "search", seeds=seeds, suites=suites, tasks=tasks,
-                   oracle=study.oracle if _has_oracle(study) else "none")
+    return replace(
+        study,
+        output=study.output / "search",
+        seeds=seeds,
+        suites=suites,
+        tasks=tasks,
+        oracle=study.oracle if _has_oracle(study) else "none",
+    )
 
 
 def _has_oracle(study: Study) -> bool:
@@ -121,8 +160,10 @@ def _objective(study: Study) -> tuple[str, ...]:
     if named:
         return (named,) if isinstance(named, str) else tuple(named)
     if not _has_oracle(study):
-        raise InputError("a search judges by the gap to the oracle, and this study has none for it; name metrics in "
-                         "search.objective: [UA, IRA].")
+        raise InputError(
+            "a search judges by the gap to the oracle, and this study has none for it; name metrics in "
+            "search.objective: [UA, IRA]."
+        )
     return GAP
 
 
@@ -132,28 +173,44 @@ def loss(record: RunResults, objective: tuple[str, ...]) -> float:
     Raises:
         InputError: when a metric was not measured or has no direction, or two have different units.
     """
-    found: dict[str, Result] = {result.metric: result for result in record.results if result.metric in objective}
+    found: dict[str, Result] = {
+        result.metric: result for result in record.results if result.metric in objective
+    }
     values = []
     for name in objective:
         value = record.value(name)
         if found[name].higher_is_better is None:
-            raise InputError(f"{name} is good when it is close to the oracle's, so a search cannot make it large or small; choose another "
-                             "metric in search.objective.")
+            raise InputError(
+                f"{name} is good when it is close to the oracle's, so a search cannot make it large or small; choose another "
+                "metric in search.objective."
+            )
         values.append(-value if found[name].higher_is_better else value)
     units = list(dict.fromkeys(result.unit for result in found.values()))
     if len(units) > 1:
-        raise InputError(f"search.objective averages {', '.join(objective)}, whose units differ ({', '.join(u or 'none' for u in units)}); "
-                         "name metrics of one unit.")
+        raise InputError(
+            f"search.objective averages {', '.join(objective)}, whose units differ ({', '.join(u or 'none' for u in units)}); "
+            "name metrics of one unit."
+        )
     return sum(values) / len(values)
 
 
-def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str, Any], objective: tuple[str, ...], trials: int,
-         tell: Any) -> dict[str, Any] | None:
+def _one(
+    bench: Bench,
+    study: Study,
+    task: str,
+    method: str,
+    space: Mapping[str, Any],
+    objective: tuple[str, ...],
+    trials: int,
+    tell: Any,
+) -> dict[str, Any] | None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seeds = study.seeds
-    sampler = optuna.samplers.TPESampler(seed=seeds[0].unlearn, n_startup_trials=max(4, trials // 3))
+    sampler = optuna.samplers.TPESampler(
+        seed=seeds[0].unlearn, n_startup_trials=max(4, trials // 3)
+    )
     optimiser = optuna.create_study(direction="minimize", sampler=sampler)
     seconds = 0.0
     settings: dict[int, dict[str, Any]] = {}
@@ -164,10 +221,16 @@ def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str,
             setting = merge(setting, _nested(name, _suggest(trial, name, limits)))
         settings[trial.number] = setting
         tried = merge(study.method_spec(task, method), {"model": {"init_args": setting}})
-        bench.study = replace(study, methods={**study.methods, method: tried}, tasks={**study.tasks, task: study.task_spec(task)})
+        bench.study = replace(
+            study,
+            methods={**study.methods, method: tried},
+            tasks={**study.tasks, task: study.task_spec(task)},
+        )
         outcomes = [bench.run(Job("method", task, method, one)) for one in seeds]
         tell(f"{task}/{method}", "")
-        records = [RunResults.load(outcome.folder) for outcome in outcomes if outcome.folder is not None]
+        records = [
+            RunResults.load(outcome.folder) for outcome in outcomes if outcome.folder is not None
+        ]
         seconds += sum(record.unlearning_seconds for record in records)
         if len(records) < len(seeds):  # a learning rate that diverges is an answer, not an accident
             optimiser.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -180,20 +243,34 @@ def _one(bench: Bench, study: Study, task: str, method: str, space: Mapping[str,
         return None
     best = optimiser.best_trial
     value = round(float(best.value or 0.0), 4)
-    reached = {"gap": value} if objective == GAP else {"objective": list(objective), "value": -value}
-    return {"model": {"init_args": settings[best.number]}, "found": {
-        "trials": trials, "failed": trials - len(done), **reached, "seconds": round(seconds, 1), "seeds": [one.unlearn for one in seeds]}}
+    reached = (
+        {"gap": value} if objective == GAP else {"objective": list(objective), "value": -value}
+    )
+    return {
+        "model": {"init_args": settings[best.number]},
+        "found": {
+            "trials": trials,
+            "failed": trials - len(done),
+            **reached,
+            "seconds": round(seconds, 1),
+            "seeds": [one.unlearn for one in seeds],
+        },
+    }
 
 
 def _suggest(trial: Any, name: str, limits: Any) -> Any:
     if isinstance(limits, Mapping) and "choices" in limits:
         return trial.suggest_categorical(name, limits["choices"])
     if not isinstance(limits, Mapping) or "low" not in limits or "high" not in limits:
-        raise InputError(f"the range of {name} is {limits!r}; write {{low: ..., high: ..., log: true}} or {{choices: [...]}}.")
+        raise InputError(
+            f"the range of {name} is {limits!r}; write {{low: ..., high: ..., log: true}} or {{choices: [...]}}."
+        )
     low, high, log = limits["low"], limits["high"], bool(limits.get("log", False))
     if isinstance(low, int) and isinstance(high, int):
         return trial.suggest_int(name, low, high, log=log)
-    return float(f"{trial.suggest_float(name, float(low), float(high), log=log):.4g}")  # as it will stand in the configuration
+    return float(
+        f"{trial.suggest_float(name, float(low), float(high), log=log):.4g}"
+    )  # as it will stand in the configuration
 
 
 def _nested(name: str, value: Any) -> dict[str, Any]:
@@ -210,4 +287,7 @@ def _write(study: Study, found: Mapping[str, Any]) -> None:
 
     tasks = {task: {"methods": methods} for task, methods in found.items()}
     head = f"# Found by the search of study {study.name}; merge into its file.\n"
-    write_text(study.output / "search" / "found.yaml", head + yaml.safe_dump({"tasks": tasks}, sort_keys=False))
+    write_text(
+        study.output / "search" / "found.yaml",
+        head + yaml.safe_dump({"tasks": tasks}, sort_keys=False),
+    )

@@ -12,8 +12,23 @@ from typing import Any
 from mu.config.components import merge
 from mu.utils.errors import InputError
 
-KEYS = {"name", "output", "title", "seeds", "backbone", "original", "oracle", "recipe", "tasks", "methods", "suites", "gap", "trainer",
-        "search", "threads"}
+KEYS = {
+    "name",
+    "output",
+    "title",
+    "seeds",
+    "backbone",
+    "original",
+    "oracle",
+    "recipe",
+    "tasks",
+    "methods",
+    "suites",
+    "gap",
+    "trainer",
+    "search",
+    "threads",
+}
 PAIR = {"model", "trainer", "forget_batch_size", "search", "found", "skip"}
 CHOICES = {"original": ("trained", "given"), "oracle": ("retrain", "none")}
 """What a study may say about its two reference models; the first is the default."""
@@ -115,7 +130,11 @@ class Study:
     @property
     def given_oracle(self) -> dict[str, Any] | None:
         """The backbone that is the oracle already, where the study names one."""
-        return merge(self.backbone, {"init_args": dict(self.oracle)}) if isinstance(self.oracle, Mapping) else None
+        return (
+            merge(self.backbone, {"init_args": dict(self.oracle)})
+            if isinstance(self.oracle, Mapping)
+            else None
+        )
 
     @cached_property
     def weights(self) -> dict[str, str]:
@@ -134,26 +153,44 @@ class Study:
         for seeds in self.seeds:
             for task in self.tasks:
                 kinds = [("train", "original")] if self.trains_original else []
-                kinds += [*([("oracle", "oracle")] if self.has_oracle else []), ("original", "original")]
-                kinds += [("method", name) for name in self.methods if not self.method_spec(task, name).get("skip")]
+                kinds += [
+                    *([("oracle", "oracle")] if self.has_oracle else []),
+                    ("original", "original"),
+                ]
+                kinds += [
+                    ("method", name)
+                    for name in self.methods
+                    if not self.method_spec(task, name).get("skip")
+                ]
                 found += [Job(kind, task, name, seeds) for kind, name in kinds]
         return found
 
     def only(self, tasks: str | None, methods: str | None) -> Study:
         """The part of the study with these tasks and methods, separated by commas; all where None."""
+
         def chosen(kind: str, known: Mapping[str, Any], names: str | None) -> dict[str, Any]:
             if names is None:
                 return dict(known)
             unknown = [name for name in names.split(",") if name not in known]
             if unknown:
-                raise InputError(f"the study has no {kind} {unknown[0]!r}; it has {', '.join(known)}.")
+                raise InputError(
+                    f"the study has no {kind} {unknown[0]!r}; it has {', '.join(known)}."
+                )
             return {name: known[name] for name in names.split(",")}
 
-        return replace(self, tasks=chosen("task", self.tasks, tasks), methods=chosen("method", self.methods, methods))
+        return replace(
+            self,
+            tasks=chosen("task", self.tasks, tasks),
+            methods=chosen("method", self.methods, methods),
+        )
 
     def task_spec(self, task: str) -> dict[str, Any]:
         """The task alone, without what it says about methods and suites."""
-        return {key: value for key, value in self.tasks[task].items() if key not in ("methods", "suites")}
+        return {
+            key: value
+            for key, value in self.tasks[task].items()
+            if key not in ("methods", "suites")
+        }
 
     def suites_of(self, task: str) -> list[Any]:
         """What is measured on a task: the study's suites and the task's own (a judge of shapes where a shape is erased)."""
@@ -169,7 +206,11 @@ def content_hash(path: str) -> str:
     place = Path(path)
     if not place.exists():
         return path  # a name, which the backbone knows what to do with
-    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.suffix in WEIGHTS and file.is_file())
+    files = (
+        [place]
+        if place.is_file()
+        else sorted(file for file in place.rglob("*") if file.suffix in WEIGHTS and file.is_file())
+    )
     digest = hashlib.sha256()
     for file in files:
         digest.update(b"" if file == place else file.relative_to(place).as_posix().encode())
@@ -198,24 +239,44 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(raw, Mapping):
-        raise InputError(f"{path} is not a study: it should be a mapping with {', '.join(sorted(KEYS))}.")
+        raise InputError(
+            f"{path} is not a study: it should be a mapping with {', '.join(sorted(KEYS))}."
+        )
     raw = merge(raw, overrides)
     unknown = sorted(set(raw) - KEYS)
     if unknown:
-        raise InputError(f"{path} has the unknown key {unknown[0]!r}; a study has {', '.join(sorted(KEYS))}.")
+        raise InputError(
+            f"{path} has the unknown key {unknown[0]!r}; a study has {', '.join(sorted(KEYS))}."
+        )
     chosen = {key: raw.get(key, known[0]) for key, known in CHOICES.items()}
     for key, known in CHOICES.items():
-        if chosen[key] not in known and not (key == "oracle" and isinstance(chosen[key], Mapping) and chosen[key]):
-            raise InputError(f"{path}: {key} is {chosen[key]!r}; it is {' or '.join(known)}"
-                             f"{', or init_args of the backbone that is the oracle' if key == 'oracle' else ''}.")
-    _check_keys(path, raw, needs_recipe=chosen["original"] == "trained" or chosen["oracle"] == "retrain")
+        if chosen[key] not in known and not (
+            key == "oracle" and isinstance(chosen[key], Mapping) and chosen[key]
+        ):
+            raise InputError(
+                f"{path}: {key} is {chosen[key]!r}; it is {' or '.join(known)}"
+                f"{', or init_args of the backbone that is the oracle' if key == 'oracle' else ''}."
+            )
+    _check_keys(
+        path, raw, needs_recipe=chosen["original"] == "trained" or chosen["oracle"] == "retrain"
+    )
     name = str(raw.get("name") or path.stem)
     _check_methods(path, raw)
     return Study(
-        name=name, output=Path(raw.get("output") or Path("runs") / name), seeds=tuple(_seeds(path, raw.get("seeds", [0]))),
-        backbone=raw["backbone"], recipe=raw.get("recipe") or {}, tasks=raw["tasks"], methods=raw["methods"], suites=raw["suites"],
-        gap=raw.get("gap"), title=str(raw.get("title") or name), trainer=raw.get("trainer") or {}, search=raw.get("search") or {},
-        threads=raw.get("threads"), **chosen,
+        name=name,
+        output=Path(raw.get("output") or Path("runs") / name),
+        seeds=tuple(_seeds(path, raw.get("seeds", [0]))),
+        backbone=raw["backbone"],
+        recipe=raw.get("recipe") or {},
+        tasks=raw["tasks"],
+        methods=raw["methods"],
+        suites=raw["suites"],
+        gap=raw.get("gap"),
+        title=str(raw.get("title") or name),
+        trainer=raw.get("trainer") or {},
+        search=raw.get("search") or {},
+        threads=raw.get("threads"),
+        **chosen,
     )
 
 
@@ -225,30 +286,48 @@ def _check_keys(path: Path, raw: Mapping[str, Any], needs_recipe: bool) -> None:
             if key != "recipe":
                 raise InputError(f"{path} lacks {key!r}, which every study needs.")
             if needs_recipe:
-                raise InputError(f"{path} lacks 'recipe', by which original and oracle are trained; a study does without where it says "
-                                 "`original: given` and `oracle: none`.")
+                raise InputError(
+                    f"{path} lacks 'recipe', by which original and oracle are trained; a study does without where it says "
+                    "`original: given` and `oracle: none`."
+                )
         elif not isinstance(raw[key], list if key == "suites" else Mapping):
-            raise InputError(f"{path}: {key} should be a {'list' if key == 'suites' else 'mapping'}, not {raw[key]!r}.")
+            raise InputError(
+                f"{path}: {key} should be a {'list' if key == 'suites' else 'mapping'}, not {raw[key]!r}."
+            )
 
 
 def _check_methods(path: Path, raw: Mapping[str, Any]) -> None:
     for task, spec in raw["tasks"].items():
         if not isinstance(spec, Mapping) or not isinstance(spec.get("methods") or {}, Mapping):
-            raise InputError(f"{path}: tasks.{task} should be a mapping with a class_path, and its methods one by name; it is {spec!r}.")
+            raise InputError(
+                f"{path}: tasks.{task} should be a mapping with a class_path, and its methods one by name; it is {spec!r}."
+            )
         if not isinstance(spec.get("suites") or [], list):
-            raise InputError(f"{path}: tasks.{task}.suites should be a list, not {spec['suites']!r}.")
-    inside = {f"tasks.{task}.methods": spec.get("methods") or {} for task, spec in raw["tasks"].items()}
+            raise InputError(
+                f"{path}: tasks.{task}.suites should be a list, not {spec['suites']!r}."
+            )
+    inside = {
+        f"tasks.{task}.methods": spec.get("methods") or {} for task, spec in raw["tasks"].items()
+    }
     for where, methods in {"methods": raw["methods"], **inside}.items():
         for name, spec in methods.items():
             if name in ("original", "oracle"):
-                raise InputError(f"{path}: {where}.{name} is a reserved name; original and oracle are trained by `recipe`.")
+                raise InputError(
+                    f"{path}: {where}.{name} is a reserved name; original and oracle are trained by `recipe`."
+                )
             if name not in raw["methods"]:
-                raise InputError(f"{path}: {where}.{name} overrides a method that `methods` does not have.")
+                raise InputError(
+                    f"{path}: {where}.{name} overrides a method that `methods` does not have."
+                )
             if not isinstance(spec, Mapping):
-                raise InputError(f"{path}: {where}.{name} should be a mapping with {', '.join(sorted(PAIR))}, not {spec!r}.")
+                raise InputError(
+                    f"{path}: {where}.{name} should be a mapping with {', '.join(sorted(PAIR))}, not {spec!r}."
+                )
             unknown = sorted(set(spec) - PAIR)
             if unknown:
-                raise InputError(f"{path}: {where}.{name} has the unknown key {unknown[0]!r}; it has {', '.join(sorted(PAIR))}.")
+                raise InputError(
+                    f"{path}: {where}.{name} has the unknown key {unknown[0]!r}; it has {', '.join(sorted(PAIR))}."
+                )
             _check_backbone(f"{path}: {where}.{name}", spec)
     for name, spec in raw["methods"].items():
         if "class_path" not in (spec.get("model") or {}):
@@ -262,23 +341,35 @@ def _check_backbone(where: str, spec: Mapping[str, Any]) -> None:
         if not isinstance(found, Mapping):
             return
     if "weights" in found:
-        raise InputError(f"{where} gives its backbone weights of its own; every method starts from the original, whose weights belong to "
-                         "the study's backbone.")
+        raise InputError(
+            f"{where} gives its backbone weights of its own; every method starts from the original, whose weights belong to "
+            "the study's backbone."
+        )
 
 
 def _seeds(path: Path, raw: Any) -> list[Seeds]:
     found = []
     for entry in raw if isinstance(raw, list) else [raw]:
         if isinstance(entry, bool) or not isinstance(entry, int | Mapping):
-            raise InputError(f"{path}: a seed is a whole number, or split, train and unlearn; {entry!r} is neither.")
+            raise InputError(
+                f"{path}: a seed is a whole number, or split, train and unlearn; {entry!r} is neither."
+            )
         try:
-            found.append(Seeds(entry, entry, entry) if isinstance(entry, int) else Seeds(**dict(entry)))
+            found.append(
+                Seeds(entry, entry, entry) if isinstance(entry, int) else Seeds(**dict(entry))
+            )
         except TypeError:
-            raise InputError(f"{path}: a seed with parts needs split, train and unlearn; {entry} has others.") from None
+            raise InputError(
+                f"{path}: a seed with parts needs split, train and unlearn; {entry} has others."
+            ) from None
         if not all(type(part) is int for part in found[-1].as_dict().values()):
-            raise InputError(f"{path}: the parts of a seed are whole numbers; those of {entry} are not.")
+            raise InputError(
+                f"{path}: the parts of a seed are whole numbers; those of {entry} are not."
+            )
     if not found:
-        raise InputError(f"{path}: `seeds` is empty, so that nothing would run; give one seed a repetition.")
+        raise InputError(
+            f"{path}: `seeds` is empty, so that nothing would run; give one seed a repetition."
+        )
     if len(set(found)) != len(found):
         raise InputError(f"{path}: a seed stands twice in `seeds`.")
     return found

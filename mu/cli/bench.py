@@ -15,16 +15,33 @@ from mu.utils.files import read_json, write_json
 
 def main(argv: list[str]) -> int:
     """The command; returns its exit code: 0, 1 when a run failed, 2 for a study that cannot be run."""
-    parser = Parser(prog="mu bench", description="Run a study: tasks x methods x seeds, measured against the oracle.")
+    parser = Parser(
+        prog="mu bench",
+        description="Run a study: tasks x methods x seeds, measured against the oracle.",
+    )
     parser.add_argument("study", nargs="?", help="the study's YAML file")
     parser.add_argument("-c", "--config", help="the same")
-    parser.add_argument("--output", help="folder of everything it writes (default: as the study says)")
+    parser.add_argument(
+        "--output", help="folder of everything it writes (default: as the study says)"
+    )
     parser.add_argument("--tasks", help="only these tasks, separated by commas")
     parser.add_argument("--methods", help="only these methods, separated by commas")
     parser.add_argument("--seeds", help="these seeds instead, separated by commas")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one entry: trainer.precision=bf16-mixed")
-    parser.add_argument("--search", action="store_true", help="search the methods' settings as the study's `search` says")
-    parser.add_argument("--debug", action="store_true", help="stop at the first error, with its traceback")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one entry: trainer.precision=bf16-mixed",
+    )
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="search the methods' settings as the study's `search` says",
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="stop at the first error, with its traceback"
+    )
     given = parser.parse_args(argv)
     path = given.config or given.study
     if path is None:
@@ -35,8 +52,12 @@ def main(argv: list[str]) -> int:
         from mu.bench.search import search
 
         return search(study, debug=given.debug)
-    return run_study(study, command=f"mu bench -c {path}" + "".join(f" {a}" for a in argv if a not in ("-c", "--config", path)),
-                     debug=given.debug)
+    return run_study(
+        study,
+        command=f"mu bench -c {path}"
+        + "".join(f" {a}" for a in argv if a not in ("-c", "--config", path)),
+        debug=given.debug,
+    )
 
 
 def _overrides(given: argparse.Namespace) -> dict[str, Any]:
@@ -57,7 +78,9 @@ def _overrides(given: argparse.Namespace) -> dict[str, Any]:
         try:
             layers.append({"seeds": [int(seed) for seed in given.seeds.split(",")]})
         except ValueError:
-            raise InputError(f"--seeds {given.seeds} is not a list of whole numbers separated by commas.") from None
+            raise InputError(
+                f"--seeds {given.seeds} is not a list of whole numbers separated by commas."
+            ) from None
     return merge(*layers)
 
 
@@ -73,7 +96,12 @@ def run_study(study: Study, command: str, debug: bool = False) -> int:
     bench.check()
     jobs = study.jobs()
     outcomes: list[Outcome] = []
-    columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("starting", total=len(jobs))
         for job in jobs:
@@ -81,11 +109,19 @@ def run_study(study: Study, command: str, debug: bool = False) -> int:
             outcome = bench.run(job)
             outcomes.append(outcome)
             if outcome.state == "failed":
-                progress.console.print(f"[red]failed[/red] {job.label}: {outcome.reason}", soft_wrap=True)
+                progress.console.print(
+                    f"[red]failed[/red] {job.label}: {outcome.reason}", soft_wrap=True
+                )
             progress.advance(bar)
     _write_index(study, command, outcomes)
-    count = {state: sum(o.state == state for o in outcomes) for state in ("ran", "resumed", "reused", "failed")}
-    console.print(f"{len(jobs)} runs: " + ", ".join(f"{number} {state}" for state, number in count.items() if number))
+    count = {
+        state: sum(o.state == state for o in outcomes)
+        for state in ("ran", "resumed", "reused", "failed")
+    }
+    console.print(
+        f"{len(jobs)} runs: "
+        + ", ".join(f"{number} {state}" for state, number in count.items() if number)
+    )
     report.write(study.output, console=console)
     return 1 if count["failed"] else 0
 
@@ -107,9 +143,21 @@ def _write_index(study: Study, command: str, outcomes: list[Outcome]) -> None:
             runs[name] = outcome.folder.relative_to(study.output).as_posix()
         else:
             failed.append({"run": outcome.job.label, "reason": outcome.reason})
-    write_json(file, {
-        "name": study.name, "title": study.title, "command": command, "tasks": list(study.tasks), "runs": runs, "failed": failed,
-        "methods": study.rows,
-        "skipped": {f"{task}/{name}": reason for task in study.tasks for name in study.methods
-                    if (reason := study.method_spec(task, name).get("skip"))},
-    })
+    write_json(
+        file,
+        {
+            "name": study.name,
+            "title": study.title,
+            "command": command,
+            "tasks": list(study.tasks),
+            "runs": runs,
+            "failed": failed,
+            "methods": study.rows,
+            "skipped": {
+                f"{task}/{name}": reason
+                for task in study.tasks
+                for name in study.methods
+                if (reason := study.method_spec(task, name).get("skip"))
+            },
+        },
+    )

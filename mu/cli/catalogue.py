@@ -19,8 +19,14 @@ from pathlib import Path
 
 from mu.config import plugins
 
-ROOTS = {"methods": "UnlearningModule", "tasks": "UnlearningDataModule", "backbones": "Backbone", "suites": "Suite", "attacks": "Attack",
-         "masks": "WeightMask"}
+ROOTS = {
+    "methods": "UnlearningModule",
+    "tasks": "UnlearningDataModule",
+    "backbones": "Backbone",
+    "suites": "Suite",
+    "attacks": "Attack",
+    "masks": "WeightMask",
+}
 """Kind of part, and the name of the class that all of that kind derive from."""
 _HEADER = re.compile(r"^class\s+(\w+)\s*(?:\(([^)]*)\))?\s*:", re.M)
 _IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+(\w+)|import[ \t]+([\w., \t]+))", re.M)
@@ -49,12 +55,24 @@ class File:
     def headers(self) -> dict[str, list[str]]:
         """Bases' bare names by class; in a user's file by the names that they have where they come from."""
         if self.own:
-            written = {name: [ast.unparse(base).partition("[")[0] for base in node.bases] for name, node in self.classes.items()}
-            return {name: [(self.imported.get(base, ("", ""))[1] or base).rpartition(".")[2] for base in bases]
-                    for name, bases in written.items()}
+            written = {
+                name: [ast.unparse(base).partition("[")[0] for base in node.bases]
+                for name, node in self.classes.items()
+            }
+            return {
+                name: [
+                    (self.imported.get(base, ("", ""))[1] or base).rpartition(".")[2]
+                    for base in bases
+                ]
+                for name, bases in written.items()
+            }
         found = {}
         for match in _HEADER.finditer(self.text):
-            bases = [re.sub(r"\[.*", "", base).strip().rpartition(".")[2] for base in (match[2] or "").split(",") if "=" not in base]
+            bases = [
+                re.sub(r"\[.*", "", base).strip().rpartition(".")[2]
+                for base in (match[2] or "").split(",")
+                if "=" not in base
+            ]
             found[match[1]] = [base for base in bases if base]
         return found
 
@@ -65,8 +83,14 @@ class File:
                 warnings.simplefilter("ignore")  # an escape that is none, in somebody's text
                 return ast.parse(self.text), ""
         except (SyntaxError, ValueError, RecursionError) as error:  # ValueError: a null byte
-            place = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-            return ast.Module(body=[], type_ignores=[]), f"{getattr(error, 'msg', None) or error}{place}"
+            place = (
+                f" in line {error.lineno}"
+                if isinstance(error, SyntaxError) and error.lineno
+                else ""
+            )
+            return ast.Module(
+                body=[], type_ignores=[]
+            ), f"{getattr(error, 'msg', None) or error}{place}"
 
     @property
     def tree(self) -> ast.Module:
@@ -82,7 +106,11 @@ class File:
     def roots(self) -> set[str]:
         """Packages that it imports from, by a pattern: what stands first in each import."""
         found = [match[1] or match[2] for match in _IMPORT.finditer(self.text)]
-        return {word.strip().partition(".")[0].partition(" ")[0] for entry in found for word in entry.split(",")}
+        return {
+            word.strip().partition(".")[0].partition(" ")[0]
+            for entry in found
+            for word in entry.split(",")
+        }
 
     @cached_property
     def classes(self) -> dict[str, ast.ClassDef]:
@@ -100,12 +128,21 @@ class File:
             if isinstance(node, ast.If | ast.Try):  # TYPE_CHECKING, optional libraries
                 waiting += node.body + node.orelse
             elif isinstance(node, ast.ImportFrom):
-                parents = package.split(".")[: len(package.split(".")) - (node.level - 1)] if node.level else []
+                parents = (
+                    package.split(".")[: len(package.split(".")) - (node.level - 1)]
+                    if node.level
+                    else []
+                )
                 module = ".".join([*parents, *([node.module] if node.module else [])])
                 found |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
             elif isinstance(node, ast.Import):
-                found |= {alias.asname or alias.name.partition(".")[0]: (alias.name if alias.asname else alias.name.partition(".")[0], "")
-                          for alias in node.names}
+                found |= {
+                    alias.asname or alias.name.partition(".")[0]: (
+                        alias.name if alias.asname else alias.name.partition(".")[0],
+                        "",
+                    )
+                    for alias in node.names
+                }
         return found
 
 
@@ -138,7 +175,12 @@ class Component:
     @property
     def about(self) -> str:
         """First line of its docstring."""
-        return (ast.get_docstring(self.node) or ast.get_docstring(self.file.tree) or "").split("\n\n")[0].replace("\n", " ").strip()
+        return (
+            (ast.get_docstring(self.node) or ast.get_docstring(self.file.tree) or "")
+            .split("\n\n")[0]
+            .replace("\n", " ")
+            .strip()
+        )
 
     @cached_property
     def _definitions(self) -> dict[str, tuple[ast.ClassDef, ast.expr | Function]]:
@@ -162,7 +204,11 @@ class Component:
     @property
     def abstract(self) -> bool:
         """Whether a method is still missing: the definition in force is `@abstractmethod` or does nothing but raise."""
-        stubs = {name for name, (_, found) in self._definitions.items() if isinstance(found, Function) and _is_stub(found)}
+        stubs = {
+            name
+            for name, (_, found) in self._definitions.items()
+            if isinstance(found, Function) and _is_stub(found)
+        }
         if "objective" in stubs and self._definitions["training_step"][0].name in ROOTS.values():
             return True  # a method overrides the one or the other
         return bool(stubs - {"objective"})
@@ -170,7 +216,14 @@ class Component:
     def constructors(self) -> Iterator[tuple[ast.ClassDef, ast.FunctionDef]]:
         """The constructors that arguments reach: its own, and while `**kwargs` passes them on, those of its bases."""
         for _, node in self.line:
-            own = next((entry for entry in node.body if isinstance(entry, ast.FunctionDef) and entry.name == "__init__"), None)
+            own = next(
+                (
+                    entry
+                    for entry in node.body
+                    if isinstance(entry, ast.FunctionDef) and entry.name == "__init__"
+                ),
+                None,
+            )
             if own is not None:
                 yield node, own
                 if own.args.kwarg is None:
@@ -189,10 +242,17 @@ class Component:
 def _is_stub(function: Function) -> bool:
     if any("abstractmethod" in ast.unparse(decorator) for decorator in function.decorator_list):
         return True
-    body = [entry for entry in function.body if not (isinstance(entry, ast.Expr) and isinstance(entry.value, ast.Constant))]
+    body = [
+        entry
+        for entry in function.body
+        if not (isinstance(entry, ast.Expr) and isinstance(entry.value, ast.Constant))
+    ]
     # a refusal (InputError) is an answer; what is still missing says so by these
-    return len(body) == 1 and isinstance(body[0], ast.Raise) and any(
-        name in ast.unparse(body[0]) for name in ("TypeError(", "NotImplementedError"))
+    return (
+        len(body) == 1
+        and isinstance(body[0], ast.Raise)
+        and any(name in ast.unparse(body[0]) for name in ("TypeError(", "NotImplementedError"))
+    )
 
 
 class Sources:
@@ -211,16 +271,38 @@ class Sources:
     @property
     def faults(self) -> list[str]:
         """A sentence about each of the user's files that cannot be parsed."""
-        return [f"{file.path.name} is left out: {file.fault}." for file in self.files.values() if file.own and file.fault]
+        return [
+            f"{file.path.name} is left out: {file.fault}."
+            for file in self.files.values()
+            if file.own and file.fault
+        ]
 
     def parts(self, kind: str) -> list[Component]:
         """The public, concrete classes of a kind, by name, the user's own last."""
         names = {ROOTS[kind]}
-        while more := {name for file in self.files.values() for name, bases in file.headers.items() if names & set(bases)} - names:
+        while (
+            more := {
+                name
+                for file in self.files.values()
+                for name, bases in file.headers.items()
+                if names & set(bases)
+            }
+            - names
+        ):
             names |= more
-        found = [self._part(file, name) for file in self.files.values() for name, bases in file.headers.items()
-                 if name in names and bases and not name.startswith("_") and name != ROOTS[kind]]
-        concrete = [part for part in found if part is not None and any(n.name == ROOTS[kind] for _, n in part.line) and not part.abstract]
+        found = [
+            self._part(file, name)
+            for file in self.files.values()
+            for name, bases in file.headers.items()
+            if name in names and bases and not name.startswith("_") and name != ROOTS[kind]
+        ]
+        concrete = [
+            part
+            for part in found
+            if part is not None
+            and any(n.name == ROOTS[kind] for _, n in part.line)
+            and not part.abstract
+        ]
         return sorted(concrete, key=lambda part: (part.own, part.name.lower()))
 
     def _part(self, file: File, name: str) -> Component | None:
@@ -305,5 +387,9 @@ def _own_files(folder: Path, packages: set[str]) -> list[File]:
 
 def _hidden(file: File) -> bool:
     """Whether something installed has the file's name; the working directory comes last."""
-    spec = next(filter(None, (finder.find_spec(file.module, None) for finder in sys.meta_path)), None)
-    return spec is not None and (spec.origin is None or Path(spec.origin).resolve() != file.path.resolve())
+    spec = next(
+        filter(None, (finder.find_spec(file.module, None) for finder in sys.meta_path)), None
+    )
+    return spec is not None and (
+        spec.origin is None or Path(spec.origin).resolve() != file.path.resolve()
+    )

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from mu.cli.catalogue import ROOTS, Component
 
-_CITATION = re.compile(r"(?:^|[.:;] )(?P<authors>[A-Z][^\"“(.:;]*?(?: et al\.)?),? [\"“](?P<title>[^\"“”]+?)[,.]?[\"”](?P<after>.*)")
+_CITATION = re.compile(
+    r"(?:^|[.:;] )(?P<authors>[A-Z][^\"“(.:;]*?(?: et al\.)?),? [\"“](?P<title>[^\"“”]+?)[,.]?[\"”](?P<after>.*)"
+)
 _ARXIV = re.compile(r"arXiv:? ?(\d\d)\d\d\.\d{4,5}")
 _YEAR = re.compile(r"(?<![\d.])(?:19|20)\d\d(?!\.?\d)")
 
@@ -32,7 +34,9 @@ class Paper:
     @property
     def short(self) -> str:
         """`Fan et al., ICLR`."""
-        names = [name for name in re.split(r",\s*|\s+and\s+|\s+et al\.?", self.authors) if name.strip()]
+        names = [
+            name for name in re.split(r",\s*|\s+and\s+|\s+et al\.?", self.authors) if name.strip()
+        ]
         if not names:
             return ""
         many = len(names) > 2 or "et al" in self.authors
@@ -49,9 +53,14 @@ def paper_of(part: Component) -> Paper:
         if node.name in ROOTS.values() or (part.own and not file.own):
             continue
         own, head = ast.get_docstring(node) or "", ast.get_docstring(file.tree) or ""
-        for paragraph in [*own.split("\n\n"), *head.split("\n\n")[1:]]:  # a file's first paragraph says what it does
+        for paragraph in [
+            *own.split("\n\n"),
+            *head.split("\n\n")[1:],
+        ]:  # a file's first paragraph says what it does
             found = _CITATION.search(" ".join(paragraph.split()))
-            if found and (paper := _read(**found.groupdict())).year:  # else it is something else in quotation marks
+            if (
+                found and (paper := _read(**found.groupdict())).year
+            ):  # else it is something else in quotation marks
                 return paper
     return Paper()
 
@@ -59,6 +68,8 @@ def paper_of(part: Component) -> Paper:
 def _read(authors: str, title: str, after: str) -> Paper:
     year, preprint = _YEAR.search(after), _ARXIV.search(after)
     if year is None:
-        return Paper(authors, title, "arXiv" if preprint else "", f"20{preprint[1]}" if preprint else "")
+        return Paper(
+            authors, title, "arXiv" if preprint else "", f"20{preprint[1]}" if preprint else ""
+        )
     venue = re.sub(r"arXiv.*", "", after[: year.start()]).strip(" ,.(")
     return Paper(authors, title, venue if len(venue) <= 40 else "", year[0])

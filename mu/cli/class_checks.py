@@ -22,7 +22,10 @@ from mu.config import plugins
 from mu.config.classes import did_you_mean, subclasses
 from mu.utils.errors import InputError
 
-_BASES = {"model": ("mu.core.module", "UnlearningModule"), "data": ("mu.data.datamodule", "UnlearningDataModule")}
+_BASES = {
+    "model": ("mu.core.module", "UnlearningModule"),
+    "data": ("mu.data.datamodule", "UnlearningDataModule"),
+}
 _UNREADABLE = ("globals(", "exec(", "sys.modules")
 """By these a file may have names that no reader sees."""
 
@@ -69,7 +72,11 @@ def _check_path(key: str, path: str) -> None:
         return
     if count < len(words) - 1:
         module = ".".join(words[: count + 1])
-        known = [f"{file.module}.{name}" for name in _modules_in(file) if did_you_mean(words[count], [name])]
+        known = [
+            f"{file.module}.{name}"
+            for name in _modules_in(file)
+            if did_you_mean(words[count], [name])
+        ]
         near = did_you_mean(module, known, "check its name.")
         raise InputError(f"{path!r} cannot be imported: there is no module {module!r}; {near}")
     raise InputError(f"there is no {NOUNS.get(key, 'class')} {path!r}; {_near(key, path, file)}")
@@ -83,27 +90,44 @@ def _readable(root: str, path: str) -> bool:
     """
     try:
         spec = find_spec(root)
-    except (ImportError, ValueError):  # ValueError: it is loaded, but came from no file (`__main__`)
+    except (
+        ImportError,
+        ValueError,
+    ):  # ValueError: it is loaded, but came from no file (`__main__`)
         return False
     own = PathFinder.find_spec(root, [os.getcwd()])
     if spec is None and own is None:
-        raise InputError(f"there is no module {root!r} for {path!r}; a file {root}.py is looked for in the working directory.")
-    return root in ("mu", *plugins.packages()) or (own is not None and (spec is None or _same_file(own, spec)))
+        raise InputError(
+            f"there is no module {root!r} for {path!r}; a file {root}.py is looked for in the working directory."
+        )
+    return root in ("mu", *plugins.packages()) or (
+        own is not None and (spec is None or _same_file(own, spec))
+    )
 
 
 def _same_file(one: ModuleSpec, other: ModuleSpec) -> bool:
-    return bool(one.origin and other.origin and Path(one.origin).resolve() == Path(other.origin).resolve())
+    return bool(
+        one.origin and other.origin and Path(one.origin).resolve() == Path(other.origin).resolve()
+    )
 
 
 def _deepest(words: list[str]) -> tuple[int, File | None]:
     """How many of the words, from the left, are modules, and the source of the last one, if it has one."""
     spec, count = find_spec(words[0]) or PathFinder.find_spec(words[0], [os.getcwd()]), 1
     assert spec is not None
-    while count < len(words) and (inner := PathFinder.find_spec(".".join(words[: count + 1]), list(spec.submodule_search_locations or []))):
+    while count < len(words) and (
+        inner := PathFinder.find_spec(
+            ".".join(words[: count + 1]), list(spec.submodule_search_locations or [])
+        )
+    ):
         spec, count = inner, count + 1
     if not (spec.origin or "").endswith(".py"):
         return count, None
-    return count, File(".".join(words[:count]), Path(str(spec.origin)), own=words[0] not in ("mu", *plugins.packages()))
+    return count, File(
+        ".".join(words[:count]),
+        Path(str(spec.origin)),
+        own=words[0] not in ("mu", *plugins.packages()),
+    )
 
 
 def names_of(file: File) -> set[str] | None:
@@ -113,14 +137,18 @@ def names_of(file: File) -> set[str] | None:
     names: set[str] = set()
     for entry in file.tree.body:
         defined = isinstance(entry, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        for node in [entry] if defined else ast.walk(entry):  # what stands deeper may be one too many, never one too few
+        for node in (
+            [entry] if defined else ast.walk(entry)
+        ):  # what stands deeper may be one too many, never one too few
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 names.add(node.name)
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 names.add(node.id)
-    if "__getattr__" in names and not file.lazy:  # it makes names on demand; those that it promises stand in `__all__`
+    if (
+        "__getattr__" in names and not file.lazy
+    ):  # it makes names on demand; those that it promises stand in `__all__`
         promised = _promised(file)
         return None if promised is None else names | promised
     return None if "*" in names else names
@@ -129,7 +157,9 @@ def names_of(file: File) -> set[str] | None:
 def _promised(file: File) -> set[str] | None:
     """`__all__`, where it is written out."""
     for node in file.tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets
+        ):
             try:
                 return set(ast.literal_eval(node.value))
             except ValueError:
@@ -139,8 +169,17 @@ def _promised(file: File) -> set[str] | None:
 
 def _imports(file: File) -> set[str]:
     """Packages that a file cannot do without."""
-    modules = [alias.name for node in file.tree.body if isinstance(node, ast.Import) for alias in node.names]
-    modules += [node.module for node in file.tree.body if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    modules = [
+        alias.name
+        for node in file.tree.body
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    ]
+    modules += [
+        node.module
+        for node in file.tree.body
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    ]
     return {module.partition(".")[0] for module in modules}
 
 
@@ -157,9 +196,14 @@ def _importable(root: str) -> bool:
 def _check_bare(key: str, name: str) -> None:
     """A bare name is one of `mu`'s or of a plugin's, or of a class that the calling program has made."""
     module, base = _BASES[key]
-    if module in sys.modules and any(cls.__name__ == name for cls in subclasses(getattr(sys.modules[module], base))):
+    if module in sys.modules and any(
+        cls.__name__ == name for cls in subclasses(getattr(sys.modules[module], base))
+    ):
         return
-    if len({point.dist.name if point.dist else "" for point in entry_points(group=plugins.GROUP)}) > 1:
+    if (
+        len({point.dist.name if point.dist else "" for point in entry_points(group=plugins.GROUP)})
+        > 1
+    ):
         return  # somebody's plugin may import classes from anywhere
     word = re.compile(rf"\b{re.escape(name)}\b")
     for file in Sources().files.values():
@@ -176,19 +220,36 @@ def _near(key: str, path: str, file: File | None = None) -> str:
     name = path.rpartition(".")[2]
     if file is not None and file.own:
         there = [known for known in file.classes if not known.startswith("_")]
-        has = f"{file.path.name} has {', '.join(there)}." if there else f"{file.path.name} has no class."
-        return did_you_mean(path, [f"{file.module}.{known}" for known in there if did_you_mean(name, [known])], has)
+        has = (
+            f"{file.path.name} has {', '.join(there)}."
+            if there
+            else f"{file.path.name} has no class."
+        )
+        return did_you_mean(
+            path, [f"{file.module}.{known}" for known in there if did_you_mean(name, [known])], has
+        )
     sources = Sources(Path())
     parts = sources.parts(LISTS[key]) if key in LISTS else []
     mine = [part.path for part in parts if part.own and part.name == name]
     if mine:
         return f"did you mean {' or '.join(mine)}?"
     known = [part.name for part in parts if not part.own] or [
-        entry for found in sources.files.values() if not found.own for entry in found.headers if not entry.startswith("_")]
-    return did_you_mean(name, known, f"mu list {LISTS[key]} shows them." if key in LISTS else "check its name.")
+        entry
+        for found in sources.files.values()
+        if not found.own
+        for entry in found.headers
+        if not entry.startswith("_")
+    ]
+    return did_you_mean(
+        name, known, f"mu list {LISTS[key]} shows them." if key in LISTS else "check its name."
+    )
 
 
 def _modules_in(file: File) -> list[str]:
     """The modules of a package; none in a plain file."""
     entries = file.path.parent.iterdir() if file.path.name == "__init__.py" else ()
-    return [entry.stem for entry in entries if not entry.name.startswith("_") and (entry.suffix == ".py" or entry.is_dir())]
+    return [
+        entry.stem
+        for entry in entries
+        if not entry.name.startswith("_") and (entry.suffix == ".py" or entry.is_dir())
+    ]

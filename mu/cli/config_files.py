@@ -32,8 +32,10 @@ class _Dumper(yaml.SafeDumper):
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
-                   r"|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+        re.compile(
+            r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
+            r"|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+        ),
         list("-+0123456789."),
     )
 
@@ -56,10 +58,16 @@ def read(path: str | Path) -> Config:
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise InputError(f"{path} is not a configuration: it should be a mapping with {', '.join(RECORDED)}.")
+        raise InputError(
+            f"{path} is not a configuration: it should be a mapping with {', '.join(RECORDED)}."
+        )
     for key, allowed in {"trainer": (dict,), "model": (dict, str), "data": (dict, str)}.items():
         if found.get(key) is not None and not isinstance(found[key], allowed):
-            wanted = "a mapping of the Trainer's arguments" if key == "trainer" else "a class: {class_path: ..., init_args: {...}}"
+            wanted = (
+                "a mapping of the Trainer's arguments"
+                if key == "trainer"
+                else "a class: {class_path: ..., init_args: {...}}"
+            )
             raise InputError(f"{path}: {key} is {found[key]!r}; it should be {wanted}.")
     return found
 
@@ -79,21 +87,28 @@ def _place(error: Exception) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark is not None else said
 
 
-def merged(files: list[str], base: Mapping[str, Any] | None = None, chosen: Mapping[str, str] | None = None) -> Config:
+def merged(
+    files: list[str], base: Mapping[str, Any] | None = None, chosen: Mapping[str, str] | None = None
+) -> Config:
     """The files, later over earlier, over `base`; over them the classes that were named for `model` and `data`."""
     named = {key: {"class_path": name} for key, name in (chosen or {}).items()}
     return merge(base, *(_spelled_out(read(file)) for file in files), named)
 
 
-def over_recorded(recorded: Mapping[str, Any], files: list[str], chosen: Mapping[str, str] | None = None) -> Config:
+def over_recorded(
+    recorded: Mapping[str, Any], files: list[str], chosen: Mapping[str, str] | None = None
+) -> Config:
     """The files over a run's own configuration: a callback that the run already had is replaced, not doubled."""
     before = listed(section(recorded, "trainer").get("callbacks"))
     config = merged(files, recorded, chosen)
     callbacks = listed(section(config, "trainer").get("callbacks"))
-    added = callbacks[len(before):]
+    added = callbacks[len(before) :]
     if before and callbacks[: len(before)] == before:
         names = {_class_name(entry) for entry in added}
-        config["trainer"]["callbacks"] = [*(entry for entry in before if _class_name(entry) not in names), *added]
+        config["trainer"]["callbacks"] = [
+            *(entry for entry in before if _class_name(entry) not in names),
+            *added,
+        ]
     return config
 
 
@@ -121,5 +136,11 @@ def _spelled_out(config: Config) -> Config:
 
 
 def _class_name(entry: Any) -> str:
-    path = entry if isinstance(entry, str) else entry.get("class_path", "") if isinstance(entry, Mapping) else ""
+    path = (
+        entry
+        if isinstance(entry, str)
+        else entry.get("class_path", "")
+        if isinstance(entry, Mapping)
+        else ""
+    )
     return str(path).rpartition(".")[2]

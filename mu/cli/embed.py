@@ -1,8 +1,8 @@
 """Turn a trained run into a model that comes with mu: half precision, weights only.
 
-    python -m mu.cli.embed shapes runs/shapes
-    python -m mu.cli.embed authors runs/authors
-    python -m mu.cli.embed judge_shape runs/judge_shape --classes circle,square,triangle,star,cross
+python -m mu.cli.embed shapes runs/shapes
+python -m mu.cli.embed authors runs/authors
+python -m mu.cli.embed judge_shape runs/judge_shape --classes circle,square,triangle,star,cross
 """
 
 from __future__ import annotations
@@ -44,10 +44,14 @@ def write(name: str, run: str, classes: list[str], home: Path = HOME) -> Path:
     backbone = load(run).served()
     folder = home / name
     if not isinstance(backbone, TextToImage | ClassConditionalDiffusion | Classifier | CausalLM):
-        raise InputError(f"{run} holds a {type(backbone).__name__}; text-to-image, class-conditional and language models and classifiers "
-                         "are shipped.")
+        raise InputError(
+            f"{run} holds a {type(backbone).__name__}; text-to-image, class-conditional and language models and classifiers "
+            "are shipped."
+        )
     if isinstance(backbone, Classifier) and len(classes) != backbone.num_classes:
-        raise InputError(f"{len(classes)} names were given for the {backbone.num_classes} classes of {run}; give --classes, one for each.")
+        raise InputError(
+            f"{len(classes)} names were given for the {backbone.num_classes} classes of {run}; give --classes, one for each."
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if isinstance(backbone, TextToImage):
@@ -70,10 +74,21 @@ def _write_judge(folder: Path, backbone: Any, classes: list[str]) -> None:
     from mu.utils.files import save_tensors
 
     network = backbone.network
-    said = {"architecture": backbone.name, "num_classes": str(backbone.num_classes), "class_names": json.dumps(classes),
-            "mean": json.dumps(network.normalize.mean.flatten().tolist()), "std": json.dumps(network.normalize.std.flatten().tolist())}
-    tensors = {key: value for key, value in network.state_dict().items() if not key.startswith("normalize.")}
-    halves = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    said = {
+        "architecture": backbone.name,
+        "num_classes": str(backbone.num_classes),
+        "class_names": json.dumps(classes),
+        "mean": json.dumps(network.normalize.mean.flatten().tolist()),
+        "std": json.dumps(network.normalize.std.flatten().tolist()),
+    }
+    tensors = {
+        key: value
+        for key, value in network.state_dict().items()
+        if not key.startswith("normalize.")
+    }
+    halves = {
+        key: value.half() if value.is_floating_point() else value for key, value in tensors.items()
+    }
     save_tensors(folder / "model.safetensors", halves, said)
 
 
@@ -83,32 +98,59 @@ def _tidy(folder: Path) -> None:
         file.chmod(0o755 if file.is_dir() else 0o644)
     for file in folder.rglob("*.json"):
         content = json.loads(file.read_text(encoding="utf-8"))
-        kept = {key: value for key, value in content.items() if key not in ("_name_or_path", "is_local", "local_files_only", "backend")}
-        if file.name == "tokenizer_config.json" and kept.get("tokenizer_class") == "TokenizersBackend":
-            kept["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that every release of transformers knows
+        kept = {
+            key: value
+            for key, value in content.items()
+            if key not in ("_name_or_path", "is_local", "local_files_only", "backend")
+        }
+        if (
+            file.name == "tokenizer_config.json"
+            and kept.get("tokenizer_class") == "TokenizersBackend"
+        ):
+            kept["tokenizer_class"] = (
+                "PreTrainedTokenizerFast"  # the name that every release of transformers knows
+            )
         if kept != content:
             file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def size(home: Path = HOME) -> dict[str, int]:
     """Bytes of each model."""
-    folders = [folder for folder in sorted(home.iterdir()) if folder.is_dir() and not folder.name.startswith("_")]
-    return {folder.name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in folders}
+    folders = [
+        folder
+        for folder in sorted(home.iterdir())
+        if folder.is_dir() and not folder.name.startswith("_")
+    ]
+    return {
+        folder.name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        for folder in folders
+    }
 
 
 def main(arguments: list[str]) -> None:
     """Write one model and say how large all of them are."""
-    parser = argparse.ArgumentParser(prog="python -m mu.cli.embed", description="Turn a trained run into a model that comes with mu.")
+    parser = argparse.ArgumentParser(
+        prog="python -m mu.cli.embed",
+        description="Turn a trained run into a model that comes with mu.",
+    )
     parser.add_argument("name", help="shapes, digits, authors, judge_shape, ...")
     parser.add_argument("run", help="run folder of a finished fit")
-    parser.add_argument("--classes", default="", help="names of a classifier's classes, joined by commas")
+    parser.add_argument(
+        "--classes", default="", help="names of a classifier's classes, joined by commas"
+    )
     chosen = parser.parse_args(arguments)
     write(chosen.name, chosen.run, [name for name in chosen.classes.split(",") if name])
     sizes = size()
     total = sum(sizes.values())
-    print(", ".join(f"{name} {count / 1e6:.2f} MB" for name, count in sizes.items()), f"together {total / 1e6:.2f} MB", sep="; ")
+    print(
+        ", ".join(f"{name} {count / 1e6:.2f} MB" for name, count in sizes.items()),
+        f"together {total / 1e6:.2f} MB",
+        sep="; ",
+    )
     if total > LIMIT:
-        raise InputError(f"the models take more than {LIMIT / 1e6:.0f} MB together; make one of them smaller.")
+        raise InputError(
+            f"the models take more than {LIMIT / 1e6:.0f} MB together; make one of them smaller."
+        )
 
 
 if __name__ == "__main__":

@@ -15,22 +15,43 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
-    parser = Parser(prog="mu export", description="Write the served model of a run as a folder: weights, config, model card.")
+    parser = Parser(
+        prog="mu export",
+        description="Write the served model of a run as a folder: weights, config, model card.",
+    )
     parser.add_argument("run", help="run folder or checkpoint of mu fit")
     parser.add_argument("folder", help="where to; new or empty")
-    parser.add_argument("--edited", action="store_true", help="of a text-to-image model, only the tensors that differ from the original's")
-    parser.add_argument("--adapter", action="store_true", help="of a text-to-image model with LoRA, only the adapters, for diffusers")
+    parser.add_argument(
+        "--edited",
+        action="store_true",
+        help="of a text-to-image model, only the tensors that differ from the original's",
+    )
+    parser.add_argument(
+        "--adapter",
+        action="store_true",
+        help="of a text-to-image model with LoRA, only the adapters, for diffusers",
+    )
     parser.add_argument("--title", help="heading of the model card")
-    parser.add_argument("--license", help="licence of the weights as the hub names it, for example apache-2.0")
+    parser.add_argument(
+        "--license", help="licence of the weights as the hub names it, for example apache-2.0"
+    )
     given = parser.parse_args(argv)
     if given.edited and given.adapter:
-        raise InputError("mu export writes the edited tensors or the adapters, not both; leave out --edited or --adapter.")
+        raise InputError(
+            "mu export writes the edited tensors or the adapters, not both; leave out --edited or --adapter."
+        )
     form: Form = "edited" if given.edited else "adapter" if given.adapter else "model"
     print(export_run(Path(given.run), Path(given.folder), given.title, given.license, form))
     return 0
 
 
-def export_run(run: Path, folder: Path, title: str | None = None, license: str | None = None, form: Form = "model") -> Path:
+def export_run(
+    run: Path,
+    folder: Path,
+    title: str | None = None,
+    license: str | None = None,
+    form: Form = "model",
+) -> Path:
     """Export the model that a run serves.
 
     Args:
@@ -69,7 +90,10 @@ def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
         found |= {"task": str(data.get("class_path", "")).rpartition(".")[2], "concept": concept}
     if place is not None and (place / "split.json").is_file():
         split = Split.load(place / "split.json")
-        found |= {"task": split.task, "concept": split.selector.get("concept") or json.dumps(dict(split.selector))}
+        found |= {
+            "task": split.task,
+            "concept": split.selector.get("concept") or json.dumps(dict(split.selector)),
+        }
     if place is not None and (place / "results.json").is_file():
         record = RunResults.load(place)
         found |= {"method": record.method, "task": record.task, "metrics": _metrics(record)}
@@ -78,6 +102,18 @@ def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
 
 def _metrics(record: Any) -> list[dict[str, Any]]:
     """Each gap stands beside the metric that it is of."""
-    gaps = {result.metric.removeprefix("gap/"): result.value for result in record.results if result.metric.startswith("gap/")}
-    return [{"metric": result.metric, "value": result.value, "split": result.split or None, "gap": gaps.get(result.metric)}
-            for result in record.results if not result.metric.startswith("gap/")]
+    gaps = {
+        result.metric.removeprefix("gap/"): result.value
+        for result in record.results
+        if result.metric.startswith("gap/")
+    }
+    return [
+        {
+            "metric": result.metric,
+            "value": result.value,
+            "split": result.split or None,
+            "gap": gaps.get(result.metric),
+        }
+        for result in record.results
+        if not result.metric.startswith("gap/")
+    ]

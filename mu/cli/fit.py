@@ -29,9 +29,13 @@ def run(command: str, words: list[str]) -> int:
 
     options = take(words)
     if options.resume and command != "fit":
-        raise InputError(f"--resume belongs to mu fit; mu {command} --run RUN takes the run's last checkpoint by itself.")
+        raise InputError(
+            f"--resume belongs to mu fit; mu {command} --run RUN takes the run's last checkpoint by itself."
+        )
     if options.resume and not options.run:
-        raise InputError("--resume needs the run folder that is to be continued: mu fit --run RUN --resume.")
+        raise InputError(
+            "--resume needs the run folder that is to be continued: mu fit --run RUN --resume."
+        )
     base = _base(command, options)
     config = configs.over_recorded(base or {}, options.files, options.chosen)
     refuse_unknown(config)
@@ -48,5 +52,8 @@ def _base(command: str, options: Options) -> dict[str, Any] | None:
     if not folder or (command == "fit" and not options.resume and checkpoint is None):
         return None
     said = configs.merged(options.files)
-    whole = all("class_path" in configs.section(said, key) or key in options.chosen for key in ("model", "data"))
+    whole = all(
+        "class_path" in configs.section(said, key) or key in options.chosen
+        for key in ("model", "data")
+    )
     return None if whole else run_folder.recorded_config(folder)

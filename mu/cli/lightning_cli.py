@@ -37,16 +37,28 @@ from mu.utils.errors import InputError, RunError
 from mu.utils.version import __version__
 
 _WHAT = {
-    "fit": ("Train an original, retrain an oracle, or unlearn.", {"model", "train_dataloaders", "val_dataloaders", "datamodule"}),
-    "validate": ("The splits' scores, without suites.", {"model", "dataloaders", "datamodule", "verbose"}),
-    "test": ("Measure with suites; writes results.json into the run folder.", {"model", "dataloaders", "datamodule", "verbose"}),
-    "predict": ("Write predictions.safetensors into the run folder.", {"model", "dataloaders", "datamodule"}),
+    "fit": (
+        "Train an original, retrain an oracle, or unlearn.",
+        {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+    ),
+    "validate": (
+        "The splits' scores, without suites.",
+        {"model", "dataloaders", "datamodule", "verbose"},
+    ),
+    "test": (
+        "Measure with suites; writes results.json into the run folder.",
+        {"model", "dataloaders", "datamodule", "verbose"},
+    ),
+    "predict": (
+        "Write predictions.safetensors into the run folder.",
+        {"model", "dataloaders", "datamodule"},
+    ),
 }
 _ALSO = {
     "fit": "Also: --run DIR, the run folder (short for --trainer.default_root_dir; default runs/METHOD-TIME); --resume, to continue --run "
-           "from its last checkpoint; --debug.",
+    "from its last checkpoint; --debug.",
     "test": "Also: --run DIR, a run folder of mu fit: its configuration and its last checkpoint are taken, and files given with -c are "
-            "merged over that configuration; --debug.",
+    "merged over that configuration; --debug.",
 }
 _WORDS = ("best", "hpc", "registry")
 """Checkpoints that Lightning finds by itself."""
@@ -77,8 +89,14 @@ class Session:
 
     def interrupted(self) -> KeyboardInterrupt:
         """What an interrupted command raises."""
-        resumable = self.guard is not None and self.run is not None and (self.run / run_folder.LAST).is_file()
-        return KeyboardInterrupt(f"continue it with mu fit --run {self.run} --resume" if resumable else "")
+        resumable = (
+            self.guard is not None
+            and self.run is not None
+            and (self.run / run_folder.LAST).is_file()
+        )
+        return KeyboardInterrupt(
+            f"continue it with mu fit --run {self.run} --resume" if resumable else ""
+        )
 
 
 def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
@@ -104,7 +122,11 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
     except BaseException as error:
         if session.guard is not None and not session.began:
             session.guard.undo()
-        if isinstance(error, SystemExit) and session.trainer is not None and session.trainer.interrupted:
+        if (
+            isinstance(error, SystemExit)
+            and session.trainer is not None
+            and session.trainer.interrupted
+        ):
             raise session.interrupted() from error
         if isinstance(error, Exception):
             raise translated(error, session) from error
@@ -112,10 +134,14 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
     finally:
         if shared is None:
             os.environ.pop(run_folder.SHARED, None)
-    if session.trainer is not None and session.trainer.interrupted:  # older versions of Lightning return as if all were well
+    if (
+        session.trainer is not None and session.trainer.interrupted
+    ):  # older versions of Lightning return as if all were well
         raise session.interrupted()
     if command == "fit" and not rank_of_process():
-        print(f"run folder: {session.run}  (measure it: mu test --run {session.run} -c configs/suite/SUITE.yaml)")
+        print(
+            f"run folder: {session.run}  (measure it: mu test --run {session.run} -c configs/suite/SUITE.yaml)"
+        )
     return 0
 
 
@@ -128,16 +154,30 @@ def translated(error: Exception, session: Session) -> Exception:
         return root
     said = " ".join(str(root).split()).rstrip(".!")
     if isinstance(root, torch.OutOfMemoryError):
-        return RunError("the device ran out of memory; lower --data.batch_size, or take another --trainer.precision.")
+        return RunError(
+            "the device ran out of memory; lower --data.batch_size, or take another --trainer.precision."
+        )
     if re.search(r"Connection (closed|reset) by peer|NCCL (communicator|error)", said):
-        return RunError("another rank has failed; run again with --debug, which shows the traceback of every rank.")
+        return RunError(
+            "another rank has failed; run again with --debug, which shows the traceback of every rank."
+        )
     if "gpu backend" in said:
         return InputError("torch finds no GPU here; take --trainer.accelerator cpu.")
-    if isinstance(root, MisconfigurationException) or (session.stage == "build" and isinstance(root, ValueError | ModuleNotFoundError)):
+    if isinstance(root, MisconfigurationException) or (
+        session.stage == "build" and isinstance(root, ValueError | ModuleNotFoundError)
+    ):
         return InputError(f"{said}.")
-    if session.checkpoint and not session.began and isinstance(root, pickle.UnpicklingError | KeyError | EOFError | zipfile.BadZipFile):
-        return InputError(f"{session.checkpoint} is not a checkpoint that mu fit wrote, or it is cut off.")
-    return error if isinstance(root, type(error)) else root if isinstance(root, Exception) else error
+    if (
+        session.checkpoint
+        and not session.began
+        and isinstance(root, pickle.UnpicklingError | KeyError | EOFError | zipfile.BadZipFile)
+    ):
+        return InputError(
+            f"{session.checkpoint} is not a checkpoint that mu fit wrote, or it is cut off."
+        )
+    return (
+        error if isinstance(root, type(error)) else root if isinstance(root, Exception) else error
+    )
 
 
 class MuCLI(LightningCLI):
@@ -154,12 +194,26 @@ class MuCLI(LightningCLI):
         self.command, self.options, self.session = command, options, session
         about, _ = _WHAT[command]
         # an abbreviated option would be taken for a longer one, so a misspelt one would pass
-        common = {"exit_on_error": False, "allow_abbrev": False, "dump_header": [f"mu=={__version__}"]}
+        common = {
+            "exit_on_error": False,
+            "allow_abbrev": False,
+            "dump_header": [f"mu=={__version__}"],
+        }
         also = _ALSO.get(command, _ALSO["test"])
         super().__init__(
-            UnlearningModule, UnlearningDataModule, save_config_callback=SaveConfig, seed_everything_default=0,
-            parser_kwargs={**common, "prog": "mu", command: {**common, "description": f"{about} {also}"}},
-            subclass_mode_model=True, subclass_mode_data=True, args=words, auto_configure_optimizers=False,
+            UnlearningModule,
+            UnlearningDataModule,
+            save_config_callback=SaveConfig,
+            seed_everything_default=0,
+            parser_kwargs={
+                **common,
+                "prog": "mu",
+                command: {**common, "description": f"{about} {also}"},
+            },
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=words,
+            auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
 
@@ -181,9 +235,13 @@ class MuCLI(LightningCLI):
         own = self.config[self.command]
         method = find(own.model.class_path)
         if method is UnlearningModule or method is None:
-            raise InputError("no method is given; add -c configs/method/NAME.yaml or --model NAME (mu list methods shows them).")
+            raise InputError(
+                "no method is given; add -c configs/method/NAME.yaml or --model NAME (mu list methods shows them)."
+            )
         if find(own.data.class_path) is UnlearningDataModule:
-            raise InputError("no task is given; add -c configs/task/NAME.yaml or --data NAME (mu list tasks shows them).")
+            raise InputError(
+                "no task is given; add -c configs/task/NAME.yaml or --data NAME (mu list tasks shows them)."
+            )
         run = self._folder(own, method)
         own.trainer.default_root_dir = str(run)
         self.session.run = run
@@ -195,7 +253,9 @@ class MuCLI(LightningCLI):
             own.weights_only = True
         if self.command == "fit" and not rank_of_process():
             if own.ckpt_path is None:
-                run_folder.refuse_other_run(run, configs.parse(self._parser(self.command).dump(own, skip_none=False)))
+                run_folder.refuse_other_run(
+                    run, configs.parse(self._parser(self.command).dump(own, skip_none=False))
+                )
             self.session.guard = run_folder.Guard(run)
         self.session.stage = "build"
 
@@ -203,23 +263,37 @@ class MuCLI(LightningCLI):
         if own.trainer.default_root_dir is not None:
             return Path(own.trainer.default_root_dir)
         of_checkpoint = run_folder.of_checkpoint(own.ckpt_path) if own.ckpt_path else None
-        return of_checkpoint or run_folder.new(method.__name__, "" if self.command == "fit" else self.command)
+        return of_checkpoint or run_folder.new(
+            method.__name__, "" if self.command == "fit" else self.command
+        )
 
     def _checkpoint(self, given: Any, run: Path) -> str | None:
         if self.options.resume or given == "last":
             return str(run_folder.last_checkpoint(run))
         if given is None:
-            return str(run_folder.last_checkpoint(run)) if self.options.run and self.command != "fit" else None
+            return (
+                str(run_folder.last_checkpoint(run))
+                if self.options.run and self.command != "fit"
+                else None
+            )
         if str(given).partition(":")[0] not in _WORDS:
             if not Path(given).exists():
-                raise InputError(f"there is no checkpoint {given}; give a file, or --run RUN for a run's last one.")
+                raise InputError(
+                    f"there is no checkpoint {given}; give a file, or --run RUN for a run's last one."
+                )
             if Path(given).is_file() and not zipfile.is_zipfile(given):
-                raise InputError(f"{given} is not a checkpoint that mu fit wrote, or it is cut off.")
+                raise InputError(
+                    f"{given} is not a checkpoint that mu fit wrote, or it is cut off."
+                )
         return str(given)
 
     def _only_evaluates(self, own: Any) -> bool:
         """Whether all weights come from a checkpoint and nothing is fitted, so that the original need not exist any more."""
-        return self.command != "fit" and own.ckpt_path is not None and str(own.ckpt_path).partition(":")[0] not in _WORDS
+        return (
+            self.command != "fit"
+            and own.ckpt_path is not None
+            and str(own.ckpt_path).partition(":")[0] not in _WORDS
+        )
 
     # ---- building -------------------------------------------------------------------------------------------------------------------
 
@@ -234,7 +308,11 @@ class MuCLI(LightningCLI):
         run = Path(own.default_root_dir)
         given = own.callbacks or []
         callbacks: list[Callback] = list(given) if isinstance(given, list) else [given]
-        callbacks += [cls() for cls in _default_callbacks() if not any(isinstance(callback, cls) for callback in callbacks)]
+        callbacks += [
+            cls()
+            for cls in _default_callbacks()
+            if not any(isinstance(callback, cls) for callback in callbacks)
+        ]
         if self.command == "fit" and own.enable_checkpointing is not False and not own.fast_dev_run:
             callbacks.append(LastCheckpoint(run))
         if self.command == "predict":
@@ -256,16 +334,28 @@ class MuCLI(LightningCLI):
     def after_validate(self) -> None:
         """Print the scores."""
         if not rank_of_process():
-            print_table(["score", "value"], [[name, f"{float(value):.6g}"] for name, value in self.trainer.callback_metrics.items()])
+            print_table(
+                ["score", "value"],
+                [
+                    [name, f"{float(value):.6g}"]
+                    for name, value in self.trainer.callback_metrics.items()
+                ],
+            )
 
     def after_test(self) -> None:
         """Print what the suites measured."""
         if rank_of_process():
             return
         if not self.model.results:  # seldom meant
-            print("mu: warning: no suite measured anything; add for example -c configs/suite/classification.yaml.", file=sys.stderr)
+            print(
+                "mu: warning: no suite measured anything; add for example -c configs/suite/classification.yaml.",
+                file=sys.stderr,
+            )
             return
-        print_table(["metric", "value", "unit", "part"], [[r.metric, f"{r.value:.6g}", r.unit, r.split] for r in self.model.results])
+        print_table(
+            ["metric", "value", "unit", "part"],
+            [[r.metric, f"{r.value:.6g}", r.unit, r.split] for r in self.model.results],
+        )
         print(f"run folder: {self.session.run}")
 
 
@@ -279,7 +369,11 @@ def forget_origin(spec: Any) -> None:
         for entry in list(values.values()):
             forget_origin(entry)
         cls = find(values["class_path"]) if isinstance(values.get("class_path"), str) else None
-        given = spec["init_args"] if cls is not None and issubclass(cls, Backbone) and "init_args" in values else {}
+        given = (
+            spec["init_args"]
+            if cls is not None and issubclass(cls, Backbone) and "init_args" in values
+            else {}
+        )
         for name in [name for name in ("weights", "pretrained") if name in given]:
             given[name] = None
 
@@ -289,6 +383,8 @@ def _default_callbacks() -> list[type[Callback]]:
     for path in plugins.default_callbacks():
         cls = find(path)
         if cls is None:
-            raise InputError(f"a plugin names the default callback {path}, which cannot be imported; reinstall the plugin.")
+            raise InputError(
+                f"a plugin names the default callback {path}, which cannot be imported; reinstall the plugin."
+            )
         found.append(cls)
     return found

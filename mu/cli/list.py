@@ -19,8 +19,10 @@ _USAGE = f"usage: mu list {'|'.join(ROOTS)}"
 def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
     if "-h" in argv or "--help" in argv:
-        print(f"{_USAGE}\n\nWhat is installed, plugins included, and by its import path what your own files in this folder hold. Without a "
-              "word, the number of each.")
+        print(
+            f"{_USAGE}\n\nWhat is installed, plugins included, and by its import path what your own files in this folder hold. Without a "
+            "word, the number of each."
+        )
         return 0
     if len(argv) > 1:
         raise InputError(f"mu list takes one word ({', '.join(ROOTS)}), not {len(argv)}.")
@@ -33,7 +35,9 @@ def main(argv: list[str]) -> int:
         return 0
     kind = argv[0] if argv[0] in ROOTS else f"{argv[0]}s"
     if kind not in ROOTS:
-        raise InputError(f"mu list has no {argv[0]!r}; {did_you_mean(argv[0], ROOTS, 'it has ' + ', '.join(ROOTS) + '.')}")
+        raise InputError(
+            f"mu list has no {argv[0]!r}; {did_you_mean(argv[0], ROOTS, 'it has ' + ', '.join(ROOTS) + '.')}"
+        )
     parts = sources.parts(kind)
     print_table(*(_methods(parts) if kind == "methods" else _others(parts)))
     return 0
@@ -60,13 +64,18 @@ def _methods(parts: list[Component]) -> tuple[list[str], list[list[str]]]:
 
 
 def _others(parts: list[Component]) -> tuple[list[str], list[list[str]]]:
-    return ["name", "import path", "what"], [[shown_name(part), part.path, part.about] for part in parts]
+    return ["name", "import path", "what"], [
+        [shown_name(part), part.path, part.about] for part in parts
+    ]
 
 
 def domains(part: Component) -> str:
     """What the method works on, by the annotation of its backbone."""
     annotation = part.backbone
-    names = [name.strip().rpartition(".")[2] for name in annotation.replace("Union[", "").strip("]").replace(",", "|").split("|")]
+    names = [
+        name.strip().rpartition(".")[2]
+        for name in annotation.replace("Union[", "").strip("]").replace(",", "|").split("|")
+    ]
     return "any" if not annotation or "Backbone" in names else ", ".join(names)
 
 
@@ -75,7 +84,11 @@ def needs(part: Component) -> str:
     found = []
     for name in NEEDS:
         value = part.attribute(f"needs_{name}")
-        if isinstance(value, Function) or not isinstance(value, ast.Constant) or assigned(part, f"needs_{name}"):
+        if (
+            isinstance(value, Function)
+            or not isinstance(value, ast.Constant)
+            or assigned(part, f"needs_{name}")
+        ):
             found.append(f"{name}?")
         elif value.value:
             found.append(name)
@@ -84,10 +97,19 @@ def needs(part: Component) -> str:
 
 def assigned(part: Component, name: str) -> bool:
     """Whether a constructor sets it."""
-    inits = [(file, entry) for file, node in part.line for entry in node.body
-             if isinstance(entry, ast.FunctionDef) and entry.name == "__init__" and f"self.{name}" in file.text]
-    return any(isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Store)
-               for _, init in inits for node in ast.walk(init))
+    inits = [
+        (file, entry)
+        for file, node in part.line
+        for entry in node.body
+        if isinstance(entry, ast.FunctionDef)
+        and entry.name == "__init__"
+        and f"self.{name}" in file.text
+    ]
+    return any(
+        isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Store)
+        for _, init in inits
+        for node in ast.walk(init)
+    )
 
 
 def print_table(titles: list[str], rows: list[list[str]]) -> None:

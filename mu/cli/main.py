@@ -67,7 +67,11 @@ def main(argv: list[str] | None = None) -> int:
 def _dispatch(words: list[str], debug: bool) -> int:
     command, rest = (words[0], words[1:]) if words else ("--help", [])
     if command in ("-h", "--help", "help"):
-        print(_HELP.format(commands="\n".join(f"  mu {name:<9} {what}" for name, what in COMMANDS.items())))
+        print(
+            _HELP.format(
+                commands="\n".join(f"  mu {name:<9} {what}" for name, what in COMMANDS.items())
+            )
+        )
         return 0
     if command in ("-V", "--version"):
         from mu import __version__
@@ -125,7 +129,9 @@ def _report(error: Exception, debug: bool) -> int:
 
         traceback.print_exception(error)
     code = 2 if isinstance(error, InputError) else 1
-    if rank_of_process():  # rank zero speaks for all; what another rank alone has met is seen with --debug
+    if (
+        rank_of_process()
+    ):  # rank zero speaks for all; what another rank alone has met is seen with --debug
         return code
     sentence = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, InputError | RunError):
@@ -134,8 +140,6 @@ def _report(error: Exception, debug: bool) -> int:
         sentence = f"{sentence.rstrip('.')}; run again with --debug for the traceback."
     print(f"mu: {sentence}", file=sys.stderr)
     return code
-
-
 
 
 @contextmanager
@@ -175,5 +179,7 @@ def _as_if_typed(argv: list[str] | None) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, or the working directory, whose tasks.py would hide ours
+    sys.path.pop(
+        0
+    )  # the folder of this file, or the working directory, whose tasks.py would hide ours
     sys.exit(main())

@@ -62,7 +62,12 @@ def take(words: list[str]) -> Options:
 
 
 def _example(name: str) -> str:
-    return {"--config": "configs/task/digits_random.yaml", "--run": "runs/NAME", "--model": "SalUn", "--data": "Digits"}[name]
+    return {
+        "--config": "configs/task/digits_random.yaml",
+        "--run": "runs/NAME",
+        "--model": "SalUn",
+        "--data": "Digits",
+    }[name]
 
 
 def _put(options: Options, name: str, value: str) -> None:

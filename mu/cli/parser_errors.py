@@ -10,13 +10,29 @@ from mu.config.classes import accepted, components, did_you_mean, find, subclass
 
 _KEY = re.compile(r'Parser key "([^"]+)":?')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
-NOUNS = {"model": "method", "data": "task", "backbone": "backbone", "callbacks": "callback", "mask": "mask", "selector": "selector",
-         "optimizer": "optimizer", "scheduler": "scheduler", "substitute": "law of substitutes", "plan": "data plan",
-         "augmentation": "augmentation"}
+NOUNS = {
+    "model": "method",
+    "data": "task",
+    "backbone": "backbone",
+    "callbacks": "callback",
+    "mask": "mask",
+    "selector": "selector",
+    "optimizer": "optimizer",
+    "scheduler": "scheduler",
+    "substitute": "law of substitutes",
+    "plan": "data plan",
+    "augmentation": "augmentation",
+}
 """Arguments and what stands in them, in words."""
 LISTS = {"model": "methods", "data": "tasks", "backbone": "backbones", "mask": "masks"}
 """What `mu list` shows of an argument's kind."""
-_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "dict": "a mapping"}
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "dict": "a mapping",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +68,11 @@ def sentence(message: str, command: str) -> str:
         found = re.search(pattern, message)
         if found:
             return answer(found, command)
-    faults = sorted(_faults(message), key=lambda fault: (len(fault.keys), bool(fault.owner), _rank(fault)), reverse=True)
+    faults = sorted(
+        _faults(message),
+        key=lambda fault: (len(fault.keys), bool(fault.owner), _rank(fault)),
+        reverse=True,
+    )
     for fault in faults:
         if not fault.keys:  # not the layout that is known here
             continue
@@ -78,26 +98,44 @@ def _faults(message: str) -> Iterator[Fault]:
         if not bare:
             continue
         above = [entry for entry in above if entry[0] < indent]
-        while header := min((m for m in (_KEY.search(bare), _CLASS.search(bare)) if m), key=lambda m: m.start(), default=None):
+        while header := min(
+            (m for m in (_KEY.search(bare), _CLASS.search(bare)) if m),
+            key=lambda m: m.start(),
+            default=None,
+        ):
             above.append((indent, "key" if header.re is _KEY else "class", header[1]))
-            bare = bare[header.end():].lstrip(": ")
+            bare = bare[header.end() :].lstrip(": ")
         if bare:
-            keys = tuple(word for _, kind, value in above if kind == "key" for word in value.split("."))
+            keys = tuple(
+                word for _, kind, value in above if kind == "key" for word in value.split(".")
+            )
             owners = [value for _, kind, value in above if kind == "class"]
             inner = re.search(r"Got value: Namespace\(class_path='([^']+)'", bare)
-            yield Fault(keys, inner[1] if inner else owners[-1] if owners else "", bare, "\n".join(_around(lines, number)))
+            yield Fault(
+                keys,
+                inner[1] if inner else owners[-1] if owners else "",
+                bare,
+                "\n".join(_around(lines, number)),
+            )
 
 
 def _around(lines: list[str], number: int) -> list[str]:
     """The block of a union's complaint: from `Subtypes:` before the line to `Given value:` after it."""
-    first = next((i for i in range(number, -1, -1) if lines[i].lstrip().startswith("Subtypes:")), number)
-    last = next((i for i in range(number, len(lines)) if lines[i].lstrip().startswith("Given value:")), number)
+    first = next(
+        (i for i in range(number, -1, -1) if lines[i].lstrip().startswith("Subtypes:")), number
+    )
+    last = next(
+        (i for i in range(number, len(lines)) if lines[i].lstrip().startswith("Given value:")),
+        number,
+    )
     return [line.strip() for line in lines[first : last + 1]]
 
 
 def _rank(fault: Fault) -> int:
     """Of two complaints at one place the one that says more: an optional entry's `Expected NoneType` says nothing."""
-    if "NoneType" in fault.said or fault.said.startswith(("Expected a path but", "Given value", "Subtypes", "Errors", "Does not validate")):
+    if "NoneType" in fault.said or fault.said.startswith(
+        ("Expected a path but", "Given value", "Subtypes", "Errors", "Does not validate")
+    ):
         return -1
     return 0 if fault.said.startswith("Expected a <class") else 1
 
@@ -108,8 +146,10 @@ def _rank(fault: Fault) -> int:
 def _required(found: re.Match[str], command: str) -> str:
     missing = [name.strip().rpartition(".")[2] for name in found[1].split(",")]
     if "data" in missing and "model" in missing:
-        return (f"mu {command} needs a task and a method: mu {command} -c configs/task/digits_random.yaml -c configs/method/salun.yaml "
-                "(or --run RUN, for a run that was made).")
+        return (
+            f"mu {command} needs a task and a method: mu {command} -c configs/task/digits_random.yaml -c configs/method/salun.yaml "
+            "(or --run RUN, for a run that was made)."
+        )
     what, folder = ("task", "task") if "data" in missing else ("method", "method")
     option = "data" if what == "task" else "model"
     return f"no {what} is given; add -c configs/{folder}/NAME.yaml or --{option} NAME (mu list {what}s shows them)."
@@ -119,7 +159,11 @@ def _unrecognized(found: re.Match[str], command: str) -> str:
     word = found[1].split()[0]
     name = word.partition("=")[0]
     if not name.startswith("-"):
-        hint = f"give a file with -c {name}." if name.endswith((".yaml", ".yml")) else "an option begins with two dashes."
+        hint = (
+            f"give a file with -c {name}."
+            if name.endswith((".yaml", ".yml"))
+            else "an option begins with two dashes."
+        )
         return f"mu {command} does not take {name!r}; {hint}"
     return f"mu {command} has no option {name!r}; {did_you_mean(name, _options(), f'mu {command} --help lists them.')}"
 
@@ -134,8 +178,23 @@ def _options() -> list[str]:
 
     from lightning.pytorch import Trainer
 
-    trainer = [f"--trainer.{name}" for name in inspect.signature(Trainer.__init__).parameters if name != "self"]
-    return ["--config", "--run", "--resume", "--debug", "--model", "--data", "--ckpt_path", "--seed_everything", "--print_config", *trainer]
+    trainer = [
+        f"--trainer.{name}"
+        for name in inspect.signature(Trainer.__init__).parameters
+        if name != "self"
+    ]
+    return [
+        "--config",
+        "--run",
+        "--resume",
+        "--debug",
+        "--model",
+        "--data",
+        "--ckpt_path",
+        "--seed_everything",
+        "--print_config",
+        *trainer,
+    ]
 
 
 def _not_accepted(found: re.Match[str], fault: Fault) -> str:
@@ -152,14 +211,19 @@ def _not_accepted(found: re.Match[str], fault: Fault) -> str:
 
 
 def _missing(found: re.Match[str], fault: Fault) -> str:
-    owner, names = fault.owner.rpartition(".")[2], [name.strip() for name in found[1].rstrip(". ").split(".")[0].split(",")]
+    owner, names = (
+        fault.owner.rpartition(".")[2],
+        [name.strip() for name in found[1].rstrip(". ").split(".")[0].split(",")],
+    )
     if "backbone" in names:
         return f"{owner} needs a backbone, which a task's file names; add -c configs/task/NAME.yaml or --model.backbone Classifier."
     return f"{owner} needs {' and '.join(names)}; give --{fault.key}.{names[0]} VALUE."
 
 
 def _no_such_class(found: re.Match[str], fault: Fault) -> str:
-    if re.search(r"^Subtypes: .*<class '(int|float|bool|str)'>", fault.around):  # a torch.Tensor would do too, but is not what is meant
+    if re.search(
+        r"^Subtypes: .*<class '(int|float|bool|str)'>", fault.around
+    ):  # a torch.Tensor would do too, but is not what is meant
         return _wrong_type(found, fault)
     path = ".".join(found.groups())
     last = fault.keys[-1] if fault.keys else ""
@@ -182,11 +246,19 @@ def _known(key: str) -> list[str]:
     from mu.data.plan import DataPlan
 
     roots: dict[str, tuple[type, ...]] = {
-        "model": (UnlearningModule,), "data": (UnlearningDataModule,), "backbone": (Backbone,), "callbacks": (Callback,),
-        "mask": (WeightMask,), "optimizer": (Optimizer,), "scheduler": (LRSchedule, LRScheduler), "plan": (DataPlan,),
+        "model": (UnlearningModule,),
+        "data": (UnlearningDataModule,),
+        "backbone": (Backbone,),
+        "callbacks": (Callback,),
+        "mask": (WeightMask,),
+        "optimizer": (Optimizer,),
+        "scheduler": (LRSchedule, LRScheduler),
+        "plan": (DataPlan,),
         "substitute": (Substitute,),
     }
-    found = [cls for root in roots[key] for cls in subclasses(root)] if key in roots else components()
+    found = (
+        [cls for root in roots[key] for cls in subclasses(root)] if key in roots else components()
+    )
     return [cls.__name__ for cls in found]
 
 
@@ -207,11 +279,15 @@ def _misfit(found: re.Match[str], fault: Fault) -> str:
     short = given.rpartition(".")[2]
     if fault.keys and fault.keys[-1] == "backbone":
         method = fault.owner.rpartition(".")[2]
-        return (f"{method} works on {wanted}, not {short}; choose a task whose backbone is {wanted}, or a method for {short} "
-                "(mu list methods shows what each works on).")
+        return (
+            f"{method} works on {wanted}, not {short}; choose a task whose backbone is {wanted}, or a method for {short} "
+            "(mu list methods shows what each works on)."
+        )
     last = fault.keys[-1] if fault.keys else ""
     noun = NOUNS.get(last, "class of that kind")
-    listed = f"mu list {LISTS[last]} shows them" if last in LISTS else f"{fault.key} takes {_an(wanted)}"
+    listed = (
+        f"mu list {LISTS[last]} shows them" if last in LISTS else f"{fault.key} takes {_an(wanted)}"
+    )
     return f"{given} is no {noun}; {listed}."
 
 
@@ -226,12 +302,20 @@ def _abstract(found: re.Match[str], fault: Fault) -> str:
 
 
 def _wrong_type(found: re.Match[str], fault: Fault) -> str:
-    given = re.search(r"Got value: (.*)$", fault.said) or re.search(r"Given value: (.*)$", fault.around)
+    given = re.search(r"Got value: (.*)$", fault.said) or re.search(
+        r"Given value: (.*)$", fault.around
+    )
     subtypes = re.search(r"Subtypes: \[(.*)\]$", fault.around, re.M)
-    wanted = _in_words(subtypes[1]) if subtypes and "Got value" not in fault.said else _in_words(fault.said.split(". Got value")[0])
+    wanted = (
+        _in_words(subtypes[1])
+        if subtypes and "Got value" not in fault.said
+        else _in_words(fault.said.split(". Got value")[0])
+    )
     value = given[1].partition(". Got value")[0].rstrip(".") if given else "the value"
     nested = re.fullmatch(r"NestedArg\(key='[^']*', val='?(.*?)'?\)", value)
-    return f"{fault.key or 'the value'} is {nested[1] if nested else value!r}; it should be {wanted}."
+    return (
+        f"{fault.key or 'the value'} is {nested[1] if nested else value!r}; it should be {wanted}."
+    )
 
 
 def _in_words(types: str) -> str:
@@ -241,7 +325,12 @@ def _in_words(types: str) -> str:
         words += [word.strip().strip("'") for word in literal.split(",")]
     rest = re.sub(r"typing\.Literal\[[^\]]*\]", "", types)
     for inner in re.findall(r"\b(?:list|tuple|collections\.abc\.Sequence)\[(\w+)[^\]]*\]", rest):
-        words.append("a list of " + {"int": "whole numbers", "float": "numbers", "str": "words"}.get(str(inner), str(inner)))
+        words.append(
+            "a list of "
+            + {"int": "whole numbers", "float": "numbers", "str": "words"}.get(
+                str(inner), str(inner)
+            )
+        )
     rest = re.sub(r"\b(?:list|tuple)\[[^\]]*\]", "", rest)
     for path in re.findall(r"<class '([^']+)'>", rest):
         if path not in ("NoneType", "torch.Tensor"):
@@ -272,5 +361,8 @@ _INSIDE = (
     (r"Expected an instantiatable class, but (\S+) is abstract", _abstract),
     (r"Expected an? ", _wrong_type),
     (r"Not a valid subclass of (\w+)", _wrong_type),
-    (r"^(?!Given value|Subtypes|Errors|Does not validate|Subclass types|a class path|a dict|Expected a path but)(.+)", _plain),
+    (
+        r"^(?!Given value|Subtypes|Errors|Does not validate|Subclass types|a class path|a dict|Expected a path but)(.+)",
+        _plain,
+    ),
 )

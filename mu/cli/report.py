@@ -18,8 +18,19 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
 
     parser = Parser(prog="mu report", description="Tables and a page from run folders.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="a study's folder, a run folder, or a folder that holds some")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: RUNS, if it is one folder)")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUNS",
+        help="a study's folder, a run folder, or a folder that holds some",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where to write (default: RUNS, if it is one folder)",
+    )
     given = parser.parse_args(argv)
     if given.output is None and len(given.runs) > 1:
         raise InputError("mu report needs --output DIR when it reports several folders.")

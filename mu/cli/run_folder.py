@@ -30,8 +30,12 @@ def new(method: str, stage: str = "") -> Path:
         return Path(os.environ[SHARED])
     slurm = "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS") or 1) > 1
     if "TORCHELASTIC_RUN_ID" in os.environ or slurm:
-        raise InputError("several processes were started from outside, so each would choose a run folder of its own; give one with --run.")
-    stem = Path("runs") / "-".join(word for word in (method, stage, time.strftime("%Y%m%d-%H%M%S")) if word)
+        raise InputError(
+            "several processes were started from outside, so each would choose a run folder of its own; give one with --run."
+        )
+    stem = Path("runs") / "-".join(
+        word for word in (method, stage, time.strftime("%Y%m%d-%H%M%S")) if word
+    )
     folder, number = stem, 2
     while folder.exists():
         folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
@@ -57,7 +61,9 @@ def recorded_config(run: str | Path) -> dict[str, Any]:
     if not run.is_dir():
         raise InputError(f"there is no run folder {run}; give the folder that mu fit wrote.")
     if not (run / CONFIG).is_file():
-        raise InputError(f"{run} is not a run folder of mu fit: it has no {CONFIG}; give the run's folder, or a configuration with -c.")
+        raise InputError(
+            f"{run} is not a run folder of mu fit: it has no {CONFIG}; give the run's folder, or a configuration with -c."
+        )
     return {key: value for key, value in read(run / CONFIG).items() if key in RECORDED}
 
 
@@ -68,7 +74,9 @@ def last_checkpoint(run: Path) -> Path:
         InputError: when the run has none.
     """
     if not (run / LAST).is_file():
-        raise InputError(f"{run} holds no {LAST}, so the run has not finished an epoch; fit it first with mu fit --run {run}.")
+        raise InputError(
+            f"{run} holds no {LAST}, so the run has not finished an epoch; fit it first with mu fit --run {run}."
+        )
     return run / LAST
 
 
@@ -92,8 +100,12 @@ def refuse_other_run(run: Path, config: Mapping[str, Any]) -> None:
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in config.items() if key in ("seed_everything", "model", "data")}
-    trainer = {key: value for key, value in (config.get("trainer") or {}).items() if key not in _PLACE}
+    kept = {
+        key: value for key, value in config.items() if key in ("seed_everything", "model", "data")
+    }
+    trainer = {
+        key: value for key, value in (config.get("trainer") or {}).items() if key not in _PLACE
+    }
     return {**kept, "trainer": trainer}
 
 
@@ -101,7 +113,9 @@ def _first_difference(old: Any, new: Any, key: str = "") -> str:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in [*old, *(name for name in new if name not in old)]:
             part = name if name != "init_args" else ""
-            found = _first_difference(old.get(name), new.get(name), ".".join(word for word in (key, part) if word))
+            found = _first_difference(
+                old.get(name), new.get(name), ".".join(word for word in (key, part) if word)
+            )
             if found:
                 return found
         return ""
@@ -131,7 +145,10 @@ class Guard:
     def _entries(self) -> list[Path]:
         """What a fit may have written, and what stands in its folders."""
         written = [self.run / name for name in self.WRITTEN if (self.run / name).exists()]
-        return [*written, *(entry for folder in written if folder.is_dir() for entry in folder.iterdir())]
+        return [
+            *written,
+            *(entry for folder in written if folder.is_dir() for entry in folder.iterdir()),
+        ]
 
     def undo(self) -> None:
         """Remove it, and the folders that were made for it."""

@@ -28,7 +28,12 @@ class LastCheckpoint(ModelCheckpoint):
 
     def __init__(self, run: Path) -> None:
         file = run / LAST
-        super().__init__(dirpath=file.parent, filename=file.stem, enable_version_counter=False, save_on_train_epoch_end=True)
+        super().__init__(
+            dirpath=file.parent,
+            filename=file.stem,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )
 
 
 class SaveConfig(SaveConfigCallback):
@@ -42,7 +47,10 @@ class SaveConfig(SaveConfigCallback):
         if trainer.is_global_zero:
             if trainer.global_step == 0:
                 tell_new_weights(pl_module)
-            write_text(Path(trainer.default_root_dir) / CONFIG, self.parser.dump(self.config, skip_none=False))
+            write_text(
+                Path(trainer.default_root_dir) / CONFIG,
+                self.parser.dump(self.config, skip_none=False),
+            )
 
 
 class WritePredictions(BasePredictionWriter):
@@ -56,14 +64,22 @@ class WritePredictions(BasePredictionWriter):
         super().__init__(write_interval="epoch")
         self.run = run
 
-    def write_on_epoch_end(self, trainer: Trainer, pl_module: LightningModule, predictions: Any, batch_indices: Any) -> None:
+    def write_on_epoch_end(
+        self, trainer: Trainer, pl_module: LightningModule, predictions: Any, batch_indices: Any
+    ) -> None:
         """Gather this rank's batches by split, and write."""
         # with one loader Lightning hands over its batches, with several a list of those
-        batches = [batch for entry in predictions for batch in (entry if isinstance(entry, list) else [entry])]
+        batches = [
+            batch
+            for entry in predictions
+            for batch in (entry if isinstance(entry, list) else [entry])
+        ]
         tensors = {}
         for split in dict.fromkeys(batch["split"] for batch in batches):
             index = torch.cat([batch["index"] for batch in batches if batch["split"] == split])
-            values = torch.cat([batch["prediction"] for batch in batches if batch["split"] == split])
+            values = torch.cat(
+                [batch["prediction"] for batch in batches if batch["split"] == split]
+            )
             order = index.argsort()
             tensors |= {f"{split}/index": index[order], f"{split}/prediction": values[order]}
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
@@ -76,8 +92,18 @@ def tell_new_weights(module: LightningModule) -> None:
     if getattr(module, "trains_from_scratch", True) or not isinstance(backbone, Reconstructible):
         return
     given, takes = init_args_of(backbone), accepted(type(backbone))
-    if "model" in takes and given.get("model", True) and not given.get("unet") and given.get("init_seed") is None:
+    if (
+        "model" in takes
+        and given.get("model", True)
+        and not given.get("unet")
+        and given.get("init_seed") is None
+    ):
         return  # a model that is named brings its weights
-    if "weights" in takes and not any(given.get(name) for name in ("weights", "pretrained", "network")):
-        print(f"mu: warning: {type(module).__name__} starts from a backbone with new random weights, which has nothing to forget; give the "
-              "original's with --model.backbone.weights RUN.", file=sys.stderr)
+    if "weights" in takes and not any(
+        given.get(name) for name in ("weights", "pretrained", "network")
+    ):
+        print(
+            f"mu: warning: {type(module).__name__} starts from a backbone with new random weights, which has nothing to forget; give the "
+            "original's with --model.backbone.weights RUN.",
+            file=sys.stderr,
+        )

@@ -35,9 +35,19 @@ def components() -> list[type]:
     import_components()
     roots: list[type] = [UnlearningModule, UnlearningDataModule, Backbone, Callback, Optimizer]
     ours = ("mu", *plugins.packages())
-    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in ours and module is not None]
-    named = [value for module in modules for value in vars(module).values()
-             if isinstance(value, type) and not value.__name__.startswith("_") and value.__module__.partition(".")[0] in ours]
+    modules = [
+        module
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in ours and module is not None
+    ]
+    named = [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and not value.__name__.startswith("_")
+        and value.__module__.partition(".")[0] in ours
+    ]
     return list(dict.fromkeys([cls for root in roots for cls in subclasses(root)] + named))
 
 
@@ -59,7 +69,9 @@ def accepted(cls: type) -> list[str]:
             parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
         except ValueError:  # written in C, without a signature
             break
-        names |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        names |= {
+            p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        }
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return list(names)

@@ -25,7 +25,11 @@ class Components:
         from mu.core.module import UnlearningModule
         from mu.data.datamodule import UnlearningDataModule
 
-        kinds = {"model": UnlearningModule, "data": UnlearningDataModule, "callbacks": list[Callback]}
+        kinds = {
+            "model": UnlearningModule,
+            "data": UnlearningDataModule,
+            "callbacks": list[Callback],
+        }
         parsers = {}
         for name, kind in kinds.items():
             parser = ArgumentParser(exit_on_error=False)
@@ -50,7 +54,10 @@ class Components:
         parsed = self._parse(kind, spec)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            instantiate = getattr(self._parsers[kind], "instantiate", None) or self._parsers[kind].instantiate_classes
+            instantiate = (
+                getattr(self._parsers[kind], "instantiate", None)
+                or self._parsers[kind].instantiate_classes
+            )
             return instantiate(parsed)[kind]
 
     def _parse(self, kind: str, spec: Any) -> Any:
@@ -59,7 +66,9 @@ class Components:
         from jsonargparse import ArgumentError as ParserError
 
         try:
-            return self._parsers[kind].parse_object({kind: deepcopy(spec)})  # it puts objects into the lists that it is given
+            return self._parsers[kind].parse_object(
+                {kind: deepcopy(spec)}
+            )  # it puts objects into the lists that it is given
         except (ArgumentError, ParserError, TypeError, ValueError) as error:
             where = spec.get("class_path", kind) if isinstance(spec, Mapping) else kind
             raise InputError(f"{where} cannot be built: {' '.join(str(error).split())}") from error

@@ -41,11 +41,15 @@ def listed(value: Any) -> list[Any]:
 def _over(earlier: list[Any], value: Any) -> list[Any]:
     """What holds once `value` is said too: mappings, the oldest first, or one value of another kind."""
     before = [entry for entry in earlier if isinstance(entry, Mapping)]
-    if isinstance(value, str) and any("class_path" in entry or "init_args" in entry for entry in before):
+    if isinstance(value, str) and any(
+        "class_path" in entry or "init_args" in entry for entry in before
+    ):
         value = {"class_path": value}
     if not isinstance(value, Mapping):
         return [value]
-    old = next((str(entry["class_path"]) for entry in reversed(before) if entry.get("class_path")), "")
+    old = next(
+        (str(entry["class_path"]) for entry in reversed(before) if entry.get("class_path")), ""
+    )
     new = str(value.get("class_path") or "")
     if old and new and not same_class(old, new):
         before = [_without_class(entry) if entry.get("class_path") else entry for entry in before]

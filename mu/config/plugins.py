@@ -64,8 +64,11 @@ def warn_of_name_clashes(plugins: list[ModuleType], folder: str) -> None:
         installed = Path(package.__file__ or "").resolve()
         for file in (Path(folder) / f"{name}.py", Path(folder) / name / "__init__.py"):
             if file.is_file() and file.resolve() != installed:
-                print(f"mu: {file.relative_to(folder)} in this folder is not used, because `{name}` is the name of an installed package; "
-                      "rename it to import from it.", file=sys.stderr)
+                print(
+                    f"mu: {file.relative_to(folder)} in this folder is not used, because `{name}` is the name of an installed package; "
+                    "rename it to import from it.",
+                    file=sys.stderr,
+                )
 
 
 def import_components() -> None:

@@ -25,7 +25,9 @@ class NormStatistics(LightningModule):
     norm: Norm
     world_size: int
 
-    def iterate_batches(self, plan: DataPlan, *, augment: bool, batch_size: int | None = None, shard: str = "rows") -> Iterator[dict[str, Any]]:
+    def iterate_batches(
+        self, plan: DataPlan, *, augment: bool, batch_size: int | None = None, shard: str = "rows"
+    ) -> Iterator[dict[str, Any]]:
         """Prepared batches of one epoch of `plan` on this rank."""
         raise TypeError(f"{type(self).__name__} does not say how it goes over the data.")
 
@@ -58,7 +60,11 @@ class NormStatistics(LightningModule):
     @torch.no_grad()
     def recalibrate(self) -> None:
         """Batch-norm statistics anew, as the plain mean over one pass of the retain part, without augmentation."""
-        layers = [layer for layer in self.backbone.modules() if isinstance(layer, _NORMS) and layer.track_running_stats]
+        layers = [
+            layer
+            for layer in self.backbone.modules()
+            if isinstance(layer, _NORMS) and layer.track_running_stats
+        ]
         momenta = [layer.momentum for layer in layers]
         for layer in layers:
             layer.reset_running_stats()

@@ -37,15 +37,28 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
     checkpoint = read_checkpoint(file)
     record = checkpoint.get("mu")
     if not isinstance(record, dict) or "spec" not in record:
-        raise InputError(f"{file} is not a checkpoint written by mu; load its weights with Classifier(weights=...).")
+        raise InputError(
+            f"{file} is not a checkpoint written by mu; load its weights with Classifier(weights=...)."
+        )
     spec = record["spec"]
-    stored = {name: value for name, value in spec["init_args"].items() if not (name in _TRAINING_ONLY and is_live(value))}
+    stored = {
+        name: value
+        for name, value in spec["init_args"].items()
+        if not (name in _TRAINING_ONLY and is_live(value))
+    }
     arguments = {**{name: _without_weights(value) for name, value in stored.items()}, **live}
-    module = from_spec({**spec, "init_args": {k: v for k, v in arguments.items() if k not in live}}, allow) if not live else _with_live(
-        spec["class_path"], arguments, live, allow)
+    module = (
+        from_spec(
+            {**spec, "init_args": {k: v for k, v in arguments.items() if k not in live}}, allow
+        )
+        if not live
+        else _with_live(spec["class_path"], arguments, live, allow)
+    )
     if not isinstance(module, UnlearningModule):
         raise InputError(f"{spec['class_path']} is not an UnlearningModule.")
-    module.serves_only = True  # no reference: the original is not at hand, and serving does not ask for it
+    module.serves_only = (
+        True  # no reference: the original is not at hand, and serving does not ask for it
+    )
     module.configure_model()
     module.load_state_dict(checkpoint["state_dict"])
     module.original_hash = record["original_hash"]
@@ -60,7 +73,9 @@ def find_checkpoint(path: str | Path) -> Path:
         for candidate in (path / "checkpoints" / "last.ckpt", path / "last.ckpt"):
             if candidate.is_file():
                 return candidate
-        raise InputError(f"{path} holds no checkpoints/last.ckpt; give a run folder of a finished fit, or a .ckpt file.")
+        raise InputError(
+            f"{path} holds no checkpoints/last.ckpt; give a run folder of a finished fit, or a .ckpt file."
+        )
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}.")
     return path
@@ -77,12 +92,25 @@ def _without_weights(spec: Any) -> Any:
     spec = {name: _without_weights(value) for name, value in spec.items()}
     cls = find_class(spec["class_path"]) if "class_path" in spec else None
     if isinstance(cls, type) and issubclass(cls, Backbone):
-        spec["init_args"] = {name: value for name, value in spec["init_args"].items() if name not in ("weights", "pretrained")}
+        spec["init_args"] = {
+            name: value
+            for name, value in spec["init_args"].items()
+            if name not in ("weights", "pretrained")
+        }
     return spec
 
 
-def _with_live(path: str, arguments: dict[str, Any], live: dict[str, Any], allow: Iterable[type]) -> Any:
+def _with_live(
+    path: str, arguments: dict[str, Any], live: dict[str, Any], allow: Iterable[type]
+) -> Any:
     cls = find_class(path)
     if not may_build(cls, tuple(allow)):
-        raise InputError(f"{path} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you trust it.")
-    return cls(**{name: value if name in live else from_spec(value, allow) for name, value in arguments.items()})
+        raise InputError(
+            f"{path} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you trust it."
+        )
+    return cls(
+        **{
+            name: value if name in live else from_spec(value, allow)
+            for name, value in arguments.items()
+        }
+    )

@@ -33,25 +33,35 @@ class Health(LightningModule):
         if self._suspect is not None and not isfinite(self._suspect[1].item()):
             step, loss = self._suspect
             self._suspect = None
-            raise RunError(f"the loss of {type(self).__name__} became {float(loss)} at step {step}; the last good checkpoint is kept; "
-                           "lower the learning rate or the weight of the ascent term.")
+            raise RunError(
+                f"the loss of {type(self).__name__} became {float(loss)} at step {step}; the last good checkpoint is kept; "
+                "lower the learning rate or the weight of the ascent term."
+            )
 
     def _check_weights(self) -> None:
         """A finite loss may still have made weights that are not; they must not take the place of the last good checkpoint."""
         for name, weight in self.trainable():
             if self._on_any_rank(not bool(torch.isfinite(_own(weight)).all())):
-                raise RunError(f"{type(self).__name__} made weights that are not finite (in {name}); the last good checkpoint is kept; "
-                               "lower the learning rate or the weight of the ascent term.")
+                raise RunError(
+                    f"{type(self).__name__} made weights that are not finite (in {name}); the last good checkpoint is kept; "
+                    "lower the learning rate or the weight of the ascent term."
+                )
 
     def _on_any_rank(self, found: bool) -> bool:
         """Whether it is so on some rank, where each holds a part of the weights; elsewhere all hold the same."""
         if self.device_mesh is None:
             return found
-        return bool(self.trainer.strategy.reduce(torch.tensor(float(found), device=self.device), reduce_op="sum"))
+        return bool(
+            self.trainer.strategy.reduce(
+                torch.tensor(float(found), device=self.device), reduce_op="sum"
+            )
+        )
 
     def _fingerprint(self) -> list[float]:
         with torch.no_grad():
-            weights = (_own(p).double() for _, p in self.trainable())  # one at a time: all would be twice a large model's size
+            weights = (
+                _own(p).double() for _, p in self.trainable()
+            )  # one at a time: all would be twice a large model's size
             return [float(value.abs().sum() + value.flatten()[::7].sum()) for value in weights]
 
 

@@ -46,7 +46,9 @@ class EvaluationSteps(LightningModule):
     @torch.no_grad()
     def prepare_eval(self, batch: Batch) -> Batch:
         """A batch of evaluation, prepared by what is served; substitutes belong to training."""
-        return self.served().prepare({name: value for name, value in batch.items() if name != "split"}, self.seed)
+        return self.served().prepare(
+            {name: value for name, value in batch.items() if name != "split"}, self.seed
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Curves: the mean of each of the backbone's scores, on each split."""
@@ -83,7 +85,10 @@ class EvaluationSteps(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Compute what the suites declared, once."""
         assert self.outputs is not None
-        split, part = batch["split"], self.prepare_eval(batch) if self._fields else batch  # suites that draw their own read nothing of a sample
+        split, part = (
+            batch["split"],
+            self.prepare_eval(batch) if self._fields else batch,
+        )  # suites that draw their own read nothing of a sample
         values = self.served().outputs(part, self._fields)
         padded = {"padded": part["padded"]} if "padded" in part else {}
         self.outputs.update(split, {"index": part["index"], **values, **padded})
@@ -97,11 +102,21 @@ class EvaluationSteps(LightningModule):
         """Called by suites: keep the numbers for the run's record, and log them."""
         for result in results:
             self.results.append(result)
-            if self._trainer is not None and self.trainer.sanity_checking is False and self.trainer._results is not None:
-                self.log(f"test/{result.metric}", result.value, rank_zero_only=True, sync_dist=False)
+            if (
+                self._trainer is not None
+                and self.trainer.sanity_checking is False
+                and self.trainer._results is not None
+            ):
+                self.log(
+                    f"test/{result.metric}", result.value, rank_zero_only=True, sync_dist=False
+                )
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Index, split and prediction of each sample."""
         part = self.prepare_eval(batch)
         real = ~part["padded"]
-        return {"split": batch["split"], "index": part["index"][real], "prediction": self.served().predict(part)[real]}
+        return {
+            "split": batch["split"],
+            "index": part["index"][real],
+            "prediction": self.served().predict(part)[real],
+        }

@@ -55,7 +55,10 @@ def planned_steps(module: Method) -> int:
         phases = module.plan.phases(epoch)
         if phases not in lengths:
             sampler.set_epoch(epoch)
-            lengths[phases] = -(-_limited(len(sampler), trainer.limit_train_batches) // trainer.accumulate_grad_batches)
+            lengths[phases] = -(
+                -_limited(len(sampler), trainer.limit_train_batches)
+                // trainer.accumulate_grad_batches
+            )
         steps += lengths[phases]
     return steps if most < 0 else min(steps, most)
 

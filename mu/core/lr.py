@@ -24,7 +24,9 @@ class LRSchedule:
     def bind(self, optimizer: Optimizer, steps: int) -> LambdaLR:
         """A torch scheduler, stepped once an optimizer step."""
         if steps < 1:
-            raise InputError("a learning-rate schedule needs a run of known length; set trainer.max_epochs.")
+            raise InputError(
+                "a learning-rate schedule needs a run of known length; set trainer.max_epochs."
+            )
         return LambdaLR(optimizer, lambda step: self.factor(min(step / steps, 1.0)))
 
 

@@ -28,8 +28,11 @@ class WeightMask(nn.Module, Reconstructible):
         clip: `mask_then_clip` takes the gradient's norm after masking, `clip_then_mask` before.
     """
 
-    def __init__(self, enforce: Literal["hard", "gradient"] = "hard",
-                 clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip") -> None:
+    def __init__(
+        self,
+        enforce: Literal["hard", "gradient"] = "hard",
+        clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip",
+    ) -> None:
         super().__init__()
         self.enforce, self.clip = enforce, clip
         self.register_buffer("chosen", torch.tensor(False))
@@ -56,16 +59,23 @@ class WeightMask(nn.Module, Reconstructible):
             found = self.choose(module)
             missing = [name for name in self.names if name not in found]
             if missing:
-                raise InputError(f"{type(self).__name__} chose nothing for {missing[0]!r}; a mask covers every trainable weight.")
+                raise InputError(
+                    f"{type(self).__name__} chose nothing for {missing[0]!r}; a mask covers every trainable weight."
+                )
             for name in self.names:
                 self.of(name).copy_(found[name])
             if not any(bool(self.of(name).any()) for name in self.names):
                 raise InputError(f"{type(self).__name__} lets no weight move; keep more weights.")
             self.chosen.fill_(True)  # type: ignore[operator]
-        self._floats = [self.of(name).to(p.dtype) for name, p in zip(self.names, self._parameters_, strict=True)]
+        self._floats = [
+            self.of(name).to(p.dtype) for name, p in zip(self.names, self._parameters_, strict=True)
+        ]
         self._frozen = None
         if self.enforce == "hard":
-            self._frozen = [torch.where(self.of(n), 0, p.detach()) for n, p in zip(self.names, self._parameters_, strict=True)]
+            self._frozen = [
+                torch.where(self.of(n), 0, p.detach())
+                for n, p in zip(self.names, self._parameters_, strict=True)
+            ]
 
     def of(self, name: str) -> Tensor:
         """The mask of one parameter."""
@@ -74,7 +84,11 @@ class WeightMask(nn.Module, Reconstructible):
     def mask_gradients(self) -> None:
         """Zero the gradients of masked-out weights."""
         assert self._floats is not None, "start() comes first"
-        pairs = [(p.grad, m) for p, m in zip(self._parameters_, self._floats, strict=True) if p.grad is not None]
+        pairs = [
+            (p.grad, m)
+            for p, m in zip(self._parameters_, self._floats, strict=True)
+            if p.grad is not None
+        ]
         if pairs:
             torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])
 
@@ -97,11 +111,8 @@ class WeightMask(nn.Module, Reconstructible):
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Restore after every step of `optimizer`, in automatic and in manual optimisation."""
+
         def put_back(*_: Any) -> None:
             self.restore()
 
         optimizer.register_step_post_hook(put_back)
-
-
-
-

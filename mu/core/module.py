@@ -17,7 +17,13 @@ from mu.backbones import Backbone, WeightedSum
 from mu.core.batch_norm import Norm, NormStatistics
 from mu.core.checks import Health
 from mu.core.eval_steps import EvaluationSteps
-from mu.core.fit_loop import completed_epochs, epoch_end_pending, finish_due_epoch, planned_steps, sync_epoch_length
+from mu.core.fit_loop import (
+    completed_epochs,
+    epoch_end_pending,
+    finish_due_epoch,
+    planned_steps,
+    sync_epoch_length,
+)
 from mu.core.lr import LRSchedule
 from mu.core.masks import WeightMask
 from mu.core.reference import frozen_copy
@@ -62,17 +68,28 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
     """Train and Retrain: their own recipe is what others refer to."""
 
     def __init__(
-        self, backbone: Backbone, optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9),
-        scheduler: LRSchedule | LRSchedulerCallable | None = None, mask: WeightMask | None = None, norm: Norm = "train",
-        reduction: Literal["token_mean", "sequence_mean", "sequence_sum", "micro"] = "token_mean", seed: int = 0,
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=0.01, momentum=0.9
+        ),
+        scheduler: LRSchedule | LRSchedulerCallable | None = None,
+        mask: WeightMask | None = None,
+        norm: Norm = "train",
+        reduction: Literal["token_mean", "sequence_mean", "sequence_sum", "micro"] = "token_mean",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if not isinstance(backbone, Backbone):
-            raise InputError(f"{type(self).__name__} wraps a mu Backbone, not {type(backbone).__name__}; wrap a network as "
-                             "Classifier(network=...).")
+            raise InputError(
+                f"{type(self).__name__} wraps a mu Backbone, not {type(backbone).__name__}; wrap a network as "
+                "Classifier(network=...)."
+            )
         if not isinstance(backbone, self.admitted()):
             kinds = " or a ".join(kind.__name__ for kind in self.admitted())
-            raise InputError(f"{type(self).__name__} is defined for a {kinds}, not for a {type(backbone).__name__}.")
+            raise InputError(
+                f"{type(self).__name__} is defined for a {kinds}, not for a {type(backbone).__name__}."
+            )
         self.backbone = backbone
         self.make_optimizer, self.scheduler, self.mask = optimizer, scheduler, mask
         self.norm, self.reduction, self.seed = norm, reduction, seed
@@ -133,7 +150,10 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
 
     def mean(self, values: Tensor, part: Batch) -> Tensor:
         """Mean over samples of per-example values `[B]`, padded rows left out, whatever the reduction and however many tokens they have."""
-        return self.reduce(Backbone.count(part, values), {**part, "total": part["count"]} if "count" in part else part)
+        return self.reduce(
+            Backbone.count(part, values),
+            {**part, "total": part["count"]} if "count" in part else part,
+        )
 
     # ---- Lightning: building ------------------------------------------------------------------------------------------------------
 
@@ -147,9 +167,13 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             self.reference = frozen_copy(self.backbone, share=mesh is None)
         if self.mask is not None:
             if mesh is not None:
-                raise InputError("a mask over sharded weights is not defined; take the strategy ddp, or no mask.")
+                raise InputError(
+                    "a mask over sharded weights is not defined; take the strategy ddp, or no mask."
+                )
             self.mask.allocate(self.trainable())
-        if mesh is not None:  # ModelParallelStrategy: every rank holds a part of each weight (FSDP2)
+        if (
+            mesh is not None
+        ):  # ModelParallelStrategy: every rank holds a part of each weight (FSDP2)
             for model in (self.backbone, self.reference):
                 if model is not None:
                     model.shard(mesh["data_parallel"])
@@ -161,11 +185,17 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             self.backbone.check_task(task)
         if stage == "fit":
             if task is not None:
-                needs = {"forget": self.needs_forget, "retain": self.needs_retain, "labels": self.needs_labels}
+                needs = {
+                    "forget": self.needs_forget,
+                    "retain": self.needs_retain,
+                    "labels": self.needs_labels,
+                }
                 check_provides(task, needs, type(self).__name__)
             if self.needs_substitute:
                 if self.substitute is None:
-                    raise InputError(f"{type(self).__name__} needs a law of substitutes; give one as substitute=UniformLabel().")
+                    raise InputError(
+                        f"{type(self).__name__} needs a law of substitutes; give one as substitute=UniformLabel()."
+                    )
                 with self.stopwatch("cache") if self.substitute.makes else nullcontext():
                     self.substitute.setup(self.backbone, task)
             if not self.trainable():
@@ -180,14 +210,21 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             return optimizer
         if isinstance(self.scheduler, LRSchedule):
             bound = self.scheduler.bind(optimizer, planned_steps(self))
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": bound, "interval": "step"}}
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": bound, "interval": "step"},
+            }
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
 
     # ---- Lightning: fit -----------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
         """The mask is computed here, after a checkpoint was loaded and before the first step."""
-        self._first_step, self._recalibrated, self._weights_before = None, False, self._fingerprint()
+        self._first_step, self._recalibrated, self._weights_before = (
+            None,
+            False,
+            self._fingerprint(),
+        )
         if self.mask is not None:
             with self.stopwatch("mask"):
                 self.mask.start(self)
@@ -210,7 +247,9 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout, and whatever else draws from torch's own generator, by (seed, epoch, batch, rank): the same after a resume."""
         seed = stream_id("step", self.seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device that there could be, which takes 1 ms
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed asks every kind of device that there could be, which takes 1 ms
         if self.device.type != "cpu":
             getattr(torch, self.device.type).manual_seed(seed)
         if batch_idx == 0:
@@ -244,16 +283,25 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
     def log_terms(self, terms: Mapping[str, Tensor]) -> None:
         """Log the terms, only on the steps that the trainer logs (a log call in each step costs more than a small model)."""
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
-            self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=len(terms) == 1)
+            self.log_dict(
+                {f"train/{name}": value.detach() for name, value in terms.items()},
+                prog_bar=len(terms) == 1,
+            )
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Mask the gradients (before they are clipped, unless the mask says otherwise)."""
         if self.mask is not None and self.mask.clip == "mask_then_clip":
             self.mask.mask_gradients()
 
-    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None) -> None:
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
         """Clip as the trainer says, then mask where the mask says so."""
-        self.clip_gradients(optimizer, gradient_clip_val=gradient_clip_val, gradient_clip_algorithm=gradient_clip_algorithm)
+        self.clip_gradients(
+            optimizer,
+            gradient_clip_val=gradient_clip_val,
+            gradient_clip_algorithm=gradient_clip_algorithm,
+        )
         if self.mask is not None and self.mask.clip == "clip_then_mask":
             self.mask.mask_gradients()
 
@@ -269,38 +317,69 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
     def is_last_epoch(self) -> bool:
         epochs = self.trainer.max_epochs
         # `done` is asked last, because at the end of the last epoch it moves Lightning's count of epochs on
-        return (epochs is not None and 0 <= epochs <= completed_epochs(self.trainer)) or self.trainer.fit_loop.done
+        return (
+            epochs is not None and 0 <= epochs <= completed_epochs(self.trainer)
+        ) or self.trainer.fit_loop.done
 
     def on_fit_end(self) -> None:
         """A fit that moved no weight is an error."""
         self.stopwatch.stop("training")
-        if self._first_step is None:  # a finished run was resumed and there was nothing left to do, or there is nothing to show at all
+        if (
+            self._first_step is None
+        ):  # a finished run was resumed and there was nothing left to do, or there is nothing to show at all
             if self.trainer.fit_loop.max_batches == 0 and self.trainer.limit_train_batches:
-                raise RunError(f"the plan of {type(self).__name__} shows no batch in epoch {self.current_epoch}, so nothing moved.")
+                raise RunError(
+                    f"the plan of {type(self).__name__} shows no batch in epoch {self.current_epoch}, so nothing moved."
+                )
             return
         steps = self.trainer.global_step - self._first_step
-        if steps > 0 and self.norm == "recalibrate" and not self._recalibrated and not self.trainer.interrupted:
-            raise RunError("the run was stopped after its last epoch had ended, too late for norm=recalibrate; give EarlyStopping "
-                           "check_on_train_epoch_end: false.")
-        if steps > 0 and not self._on_any_rank(self._fingerprint() != self._weights_before) and not self.trainer.interrupted:
-            raise RunError(f"{type(self).__name__} ran {steps} steps and moved no weight; check learning rate, mask and "
-                           "data.")
+        if (
+            steps > 0
+            and self.norm == "recalibrate"
+            and not self._recalibrated
+            and not self.trainer.interrupted
+        ):
+            raise RunError(
+                "the run was stopped after its last epoch had ended, too late for norm=recalibrate; give EarlyStopping "
+                "check_on_train_epoch_end: false."
+            )
+        if (
+            steps > 0
+            and not self._on_any_rank(self._fingerprint() != self._weights_before)
+            and not self.trainer.interrupted
+        ):
+            raise RunError(
+                f"{type(self).__name__} ran {steps} steps and moved no weight; check learning rate, mask and "
+                "data."
+            )
 
     # ---- passes over data ---------------------------------------------------------------------------------------------------------
 
-    def iterate_batches(self, plan: DataPlan, *, augment: bool, batch_size: int | None = None, shard: str = "rows") -> Iterator[dict[str, Any]]:
+    def iterate_batches(
+        self, plan: DataPlan, *, augment: bool, batch_size: int | None = None, shard: str = "rows"
+    ) -> Iterator[dict[str, Any]]:
         """Prepared batches of one epoch of `plan` on this rank, outside the training loop (for masks and statistics)."""
         if self.task is None:
-            raise InputError(f"{type(self).__name__} gathers statistics over the task's parts, so fit it with a mu task (datamodule=...).")
-        loader = self.task.plan_loader(plan, self.seed, augment=augment, batch_size=batch_size, shard=shard)
+            raise InputError(
+                f"{type(self).__name__} gathers statistics over the task's parts, so fit it with a mu task (datamodule=...)."
+            )
+        loader = self.task.plan_loader(
+            plan, self.seed, augment=augment, batch_size=batch_size, shard=shard
+        )
         for batch in loader:
             batch = self.trainer.strategy.batch_to_device(batch)
             forget, retain = self.prepare_parts(batch)
-            yield {"phase": self.phase} | {k: v for k, v in (("forget", forget), ("retain", retain)) if v is not None}
+            yield {"phase": self.phase} | {
+                k: v for k, v in (("forget", forget), ("retain", retain)) if v is not None
+            }
 
     def precision(self) -> AbstractContextManager[Any]:
         """The trainer's precision (autocast), for forward passes outside its own steps."""
-        return self.trainer.precision_plugin.forward_context() if self._trainer is not None else nullcontext()
+        return (
+            self.trainer.precision_plugin.forward_context()
+            if self._trainer is not None
+            else nullcontext()
+        )
 
     @property
     def task(self) -> UnlearningDataModule | None:
@@ -330,17 +409,25 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             del state[key]
         return state
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """Only `reference.*` may be absent; any other missing, extra or misshaped key is an error, whatever `strict` says."""
         try:
             result = super().load_state_dict(state_dict, strict=False, assign=assign)
         except RuntimeError as error:
             found = str(error).splitlines()[-1].strip()
-            raise InputError(f"the checkpoint does not fit this method and backbone: {found}") from error
+            raise InputError(
+                f"the checkpoint does not fit this method and backbone: {found}"
+            ) from error
         missing = [key for key in result.missing_keys if not key.startswith("reference.")]
         if missing or result.unexpected_keys:
-            word, keys = ("lacks", missing) if missing else ("has an unknown", result.unexpected_keys)
-            raise InputError(f"the checkpoint {word} {', '.join(keys[:3])}; it was written for another method or backbone.")
+            word, keys = (
+                ("lacks", missing) if missing else ("has an unknown", result.unexpected_keys)
+            )
+            raise InputError(
+                f"the checkpoint {word} {', '.join(keys[:3])}; it was written for another method or backbone."
+            )
         return result
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -350,9 +437,13 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         self._check_weights()
         checkpoint["mu"] = {
             "epoch_end_due": epoch_end_pending(self.trainer),
-            "version": __version__, "spec": to_spec(self), "seed": self.seed, "original_hash": self.original_hash,
+            "version": __version__,
+            "spec": to_spec(self),
+            "seed": self.seed,
+            "original_hash": self.original_hash,
             "recipe": self.recipe_hash(),
-            "seconds": dict(self.stopwatch.seconds()), "split": self.task.split.hash if self.task is not None else "",
+            "seconds": dict(self.stopwatch.seconds()),
+            "split": self.task.split.hash if self.task is not None else "",
             "train_split": self.task.original_split.train_hash if self.task is not None else "",
         }
 
@@ -363,14 +454,21 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         if not self.stopwatch.seconds():  # a fresh process: what the run took before belongs to it
             self.stopwatch.add(record.get("seconds", {}))
         if not self._resuming():  # only evaluated: what the run began from stands in its checkpoint, whatever the backbone was built with
-            self.original_hash, self._recipe = record.get("original_hash") or self.original_hash, record.get("recipe")
+            self.original_hash, self._recipe = (
+                record.get("original_hash") or self.original_hash,
+                record.get("recipe"),
+            )
             return
         if record.get("seed", self.seed) != self.seed:
-            raise InputError(f"the checkpoint was written with seed {record['seed']}, but this run has seed {self.seed}; resume with "
-                             "the same seed, or begin another run.")
+            raise InputError(
+                f"the checkpoint was written with seed {record['seed']}, but this run has seed {self.seed}; resume with "
+                "the same seed, or begin another run."
+            )
         if self.original_hash and record.get("original_hash") not in ("", None, self.original_hash):
-            raise InputError(f"the checkpoint began from original weights {record['original_hash']}, but the backbone holds "
-                             f"{self.original_hash}; resume with the weights that the run began from.")
+            raise InputError(
+                f"the checkpoint began from original weights {record['original_hash']}, but the backbone holds "
+                f"{self.original_hash}; resume with the weights that the run began from."
+            )
 
     def _resuming(self) -> bool:
         from lightning.pytorch.trainer.states import TrainerFn
@@ -397,13 +495,24 @@ def recipe_hash(module: UnlearningModule) -> str:
     """
     backbone = to_spec(module.backbone)
     if isinstance(backbone, dict):
-        backbone = {**backbone, "init_args": {k: v for k, v in backbone["init_args"].items()
-                                              if k not in ("weights", "pretrained", "init_seed") and v is not None}}
+        backbone = {
+            **backbone,
+            "init_args": {
+                k: v
+                for k, v in backbone["init_args"].items()
+                if k not in ("weights", "pretrained", "init_seed") and v is not None
+            },
+        }
     trainer = module._trainer
-    return digest({
-        "backbone": backbone, "optimizer": to_spec(module.make_optimizer), "scheduler": to_spec(module.scheduler), "norm": module.norm,
-        "epochs": trainer.max_epochs if trainer is not None else None,
-        "clip": trainer.gradient_clip_val if trainer is not None else None,
-        "precision": str(trainer.precision) if trainer is not None else None,
-        "task": module.task.recipe() if module.task is not None else None,
-    })
+    return digest(
+        {
+            "backbone": backbone,
+            "optimizer": to_spec(module.make_optimizer),
+            "scheduler": to_spec(module.scheduler),
+            "norm": module.norm,
+            "epochs": trainer.max_epochs if trainer is not None else None,
+            "clip": trainer.gradient_clip_val if trainer is not None else None,
+            "precision": str(trainer.precision) if trainer is not None else None,
+            "task": module.task.recipe() if module.task is not None else None,
+        }
+    )

@@ -68,7 +68,9 @@ class Method(Protocol):
         """Names (within the backbone) and weights that the method moves."""
         ...
 
-    def iterate_batches(self, plan: DataPlan, *, augment: bool, batch_size: int | None = None, shard: str = "rows") -> Iterator[dict[str, Any]]:
+    def iterate_batches(
+        self, plan: DataPlan, *, augment: bool, batch_size: int | None = None, shard: str = "rows"
+    ) -> Iterator[dict[str, Any]]:
         """Prepared batches of one epoch of `plan`, outside the training loop."""
         ...
 

@@ -30,11 +30,3 @@ class Substitute(Reconstructible, ABC):
     def total(self, part: dict[str, Any], seed: int) -> Tensor | None:
         """What the part's substitutes weigh in the optimizer's step, over its accumulated batches; None where the truth weighs as much."""
         return None
-
-
-
-
-
-
-
-

@@ -50,7 +50,10 @@ class ConcatByIndex(Dataset):
         order = np.argsort(indices)
         self.owner, self.place, self.indices = owner[order], place[order], indices[order]
         if any(getattr(part, "weights", None) is not None for part in parts):
-            weights = [np.ones(len(p)) if getattr(p, "weights", None) is None else np.asarray(p.weights) for p in parts]
+            weights = [
+                np.ones(len(p)) if getattr(p, "weights", None) is None else np.asarray(p.weights)
+                for p in parts
+            ]
             self.weights = np.concatenate(weights)[order]
 
     def __len__(self) -> int:
@@ -63,7 +66,11 @@ class ConcatByIndex(Dataset):
         rows = np.asarray(positions)
         owners = self.owner[rows]
         found = [np.flatnonzero(owners == number) for number in range(len(self.parts))]
-        fetched = [fetch(part, self.place[rows[where]]) for part, where in zip(self.parts, found, strict=True) if len(where)]
+        fetched = [
+            fetch(part, self.place[rows[where]])
+            for part, where in zip(self.parts, found, strict=True)
+            if len(where)
+        ]
         back = torch.as_tensor(np.argsort(np.concatenate(found)))
         joined = concatenate(*fetched)
         return {name: _reordered(value, back) for name, value in joined.items()}
@@ -87,7 +94,10 @@ def concatenate(*parts: Mapping[str, Any] | None) -> Batch:
         return present[0]
     if any("padded" in part for part in present):
         for part in present:
-            part.setdefault("padded", torch.zeros(len(part["index"]), dtype=torch.bool, device=part["index"].device))
+            part.setdefault(
+                "padded",
+                torch.zeros(len(part["index"]), dtype=torch.bool, device=part["index"].device),
+            )
     joined: Batch = {}
     for name in present[0]:
         values = [part.get(name) for part in present]
@@ -98,7 +108,11 @@ def concatenate(*parts: Mapping[str, Any] | None) -> Batch:
         elif all(isinstance(value, Mapping) for value in values):
             joined[name] = concatenate(*values)  # type: ignore[arg-type]
         elif name in ("count", "total") and all(value is not None for value in values):
-            joined[name] = values[0] if all(part.get("joint") for part in present) else torch.stack(values).sum()  # type: ignore[arg-type]
+            joined[name] = (
+                values[0]
+                if all(part.get("joint") for part in present)
+                else torch.stack(values).sum()
+            )  # type: ignore[arg-type]
     return joined
 
 
@@ -106,5 +120,8 @@ def _stacked(name: str, values: list[Tensor]) -> Tensor:
     """Tensors one below the other, sequences padded to the longest."""
     if values[0].dim() == 2 and len({value.shape[1] for value in values}) > 1:
         width, fill = max(value.shape[1] for value in values), -100 if name == "labels" else 0
-        values = [torch.nn.functional.pad(value, (0, width - value.shape[1]), value=fill) for value in values]
+        values = [
+            torch.nn.functional.pad(value, (0, width - value.shape[1]), value=fill)
+            for value in values
+        ]
     return torch.cat(values)

@@ -35,11 +35,20 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
     """What samples have beside the inputs: `labels`, `substitute`."""
 
     def __init__(
-        self, batch_size: int = 256, forget_batch_size: int | None = None, eval_batch_size: int = 1000, workers: int = 0,
-        curves: list[str] | None = None, evaluated: list[str] | None = None,
+        self,
+        batch_size: int = 256,
+        forget_batch_size: int | None = None,
+        eval_batch_size: int = 1000,
+        workers: int = 0,
+        curves: list[str] | None = None,
+        evaluated: list[str] | None = None,
     ) -> None:
         super().__init__()
-        for name, size in {"batch_size": batch_size, "forget_batch_size": forget_batch_size, "eval_batch_size": eval_batch_size}.items():
+        for name, size in {
+            "batch_size": batch_size,
+            "forget_batch_size": forget_batch_size,
+            "eval_batch_size": eval_batch_size,
+        }.items():
             if size is not None and size < 1:
                 raise InputError(f"{name} is {size}; it must be at least 1.")
         self.batch_size, self.forget_batch_size = batch_size, forget_batch_size
@@ -58,9 +67,13 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         """Called by Lightning on every rank; reads the data once."""
         if self._split is None:
             self.make()
-        missing = [name for name, ids in self.split.parts.items() if name not in self.datasets and len(ids)]
+        missing = [
+            name for name, ids in self.split.parts.items() if name not in self.datasets and len(ids)
+        ]
         if missing:
-            raise InputError(f"{type(self).__name__} has no dataset for the split part {missing[0]!r}.")
+            raise InputError(
+                f"{type(self).__name__} has no dataset for the split part {missing[0]!r}."
+            )
 
     @property
     def split(self) -> Split:
@@ -90,33 +103,60 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
             found["train"] = ConcatByIndex([self.datasets["forget"], self.datasets["retain"]])
         return found
 
-    def plan_loader(self, plan: DataPlan, seed: int, *, augment: bool = True, shard: str = "rows",
-                    batch_size: int | None = None, accumulate: int = 1) -> PlanLoader:
+    def plan_loader(
+        self,
+        plan: DataPlan,
+        seed: int,
+        *,
+        augment: bool = True,
+        shard: str = "rows",
+        batch_size: int | None = None,
+        accumulate: int = 1,
+    ) -> PlanLoader:
         """A loader that executes `plan` on this rank; `accumulate` batches make a step of the optimizer."""
         rank, world = self._rank_and_world()
         sizes = {part: batch_size or self.batch_size for part in ("retain", "train")}
         sizes["forget"] = batch_size or self.forget_batch_size or self.batch_size
         return PlanLoader(
-            self.parts(plan.reads()), plan, sizes, seed, augment=self.augmentation if augment else None, rank=rank, world=world,
-            shard=shard, workers=self.workers, pin_memory=self._pin_memory(), accumulate=accumulate,
+            self.parts(plan.reads()),
+            plan,
+            sizes,
+            seed,
+            augment=self.augmentation if augment else None,
+            rank=rank,
+            world=world,
+            shard=shard,
+            workers=self.workers,
+            pin_memory=self._pin_memory(),
+            accumulate=accumulate,
         )
 
     def train_dataloader(self) -> PlanLoader:
         """The plan of the method that the trainer fits."""
         module: Any = self._module("train_dataloader")
         accumulate = module.trainer.accumulate_grad_batches if module.automatic_optimization else 1
-        return self.plan_loader(module.plan, module.seed, augment=module.augment, shard=module.shard, accumulate=accumulate)
+        return self.plan_loader(
+            module.plan,
+            module.seed,
+            augment=module.augment,
+            shard=module.shard,
+            accumulate=accumulate,
+        )
 
     def val_dataloader(self) -> list[EvalLoader]:
         """The splits of the curves."""
-        return self.eval_loaders([name for name in self.curves if len(self.split.parts.get(name, ()))])
+        return self.eval_loaders(
+            [name for name in self.curves if len(self.split.parts.get(name, ()))]
+        )
 
     def test_dataloader(self) -> list[EvalLoader]:
         """Every part of the split, or those in `evaluated`."""
         wanted = self.split.parts if self.evaluated is None else self.evaluated
         unknown = [name for name in wanted if name not in self.split.parts]
         if unknown:
-            raise InputError(f"the split has no part {unknown[0]!r} to evaluate; it has {', '.join(self.split.parts)}.")
+            raise InputError(
+                f"the split has no part {unknown[0]!r} to evaluate; it has {', '.join(self.split.parts)}."
+            )
         return self.eval_loaders([name for name in wanted if len(self.split.parts[name])])
 
     def predict_dataloader(self) -> list[PassthroughLoader]:
@@ -127,24 +167,39 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         """Loaders that show each named part once."""
         rank, world = self._rank_and_world()
         return [
-            EvalLoader(self.datasets[name], name, self.eval_batch_size, rank=rank, world=world, workers=self.workers,
-                       pin_memory=self._pin_memory())
+            EvalLoader(
+                self.datasets[name],
+                name,
+                self.eval_batch_size,
+                rank=rank,
+                world=world,
+                workers=self.workers,
+                pin_memory=self._pin_memory(),
+            )
             for name in names
         ]
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
         """As Lightning's, but prompts are left alone. (Of a module's own, Lightning warns wherever there is a DataModule.)"""
         own = super().transfer_batch_to_device
         return each_tensor(batch, lambda value: own(value, device, dataloader_idx))
 
     def _module(self, caller: str) -> Any:
         if self.trainer is None or not hasattr(self.trainer.lightning_module, "plan"):
-            raise InputError(f"{caller} needs a trainer with an UnlearningModule, whose schedule decides the order; "
-                             "use plan_loader(schedule, seed) without one.")
+            raise InputError(
+                f"{caller} needs a trainer with an UnlearningModule, whose schedule decides the order; "
+                "use plan_loader(schedule, seed) without one."
+            )
         return self.trainer.lightning_module
 
     def _rank_and_world(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        return (
+            (self.trainer.global_rank, self.trainer.world_size)
+            if self.trainer is not None
+            else (0, 1)
+        )
 
     def _pin_memory(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
@@ -160,4 +215,6 @@ def check_provides(task: UnlearningDataModule, needs: Mapping[str, bool], method
     given = {name for name in ("forget", "retain") if sizes.get(name)} | set(task.provides)
     for need, wanted in needs.items():
         if wanted and need not in given:
-            raise InputError(f"{method} needs {need}, which {type(task).__name__} does not give; choose another task or another method.")
+            raise InputError(
+                f"{method} needs {need}, which {type(task).__name__} does not give; choose another task or another method."
+            )

@@ -44,8 +44,19 @@ class Plain(Template):
         assistant_end: after it.
     """
 
-    def __init__(self, user: str = "Question: ", user_end: str = "\n", assistant: str = "Answer: ", assistant_end: str = "") -> None:
-        self.user, self.user_end, self.assistant, self.assistant_end = user, user_end, assistant, assistant_end
+    def __init__(
+        self,
+        user: str = "Question: ",
+        user_end: str = "\n",
+        assistant: str = "Answer: ",
+        assistant_end: str = "",
+    ) -> None:
+        self.user, self.user_end, self.assistant, self.assistant_end = (
+            user,
+            user_end,
+            assistant,
+            assistant_end,
+        )
 
     def prompt(self, tokenizer: Any, question: str) -> str:
         return f"{self.user}{question}{self.user_end}{self.assistant}"
@@ -71,20 +82,30 @@ class Chat(Template):
 
     special = False
 
-    def __init__(self, system: str | None = "You are a helpful assistant.", date: str = "10 Apr 2025") -> None:
+    def __init__(
+        self, system: str | None = "You are a helpful assistant.", date: str = "10 Apr 2025"
+    ) -> None:
         self.system, self.date = system, date
 
     def _text(self, tokenizer: Any, messages: list[dict[str, str]], begun: bool) -> str:
         if not getattr(tokenizer, "chat_template", None):
-            raise InputError("the tokenizer has no chat template; take template: mu.data.Plain, or a tokenizer of a chat model.")
+            raise InputError(
+                "the tokenizer has no chat template; take template: mu.data.Plain, or a tokenizer of a chat model."
+            )
         system = [{"role": "system", "content": self.system}] if self.system else []
-        return tokenizer.apply_chat_template([*system, *messages], tokenize=False, add_generation_prompt=begun, date_string=self.date)
+        return tokenizer.apply_chat_template(
+            [*system, *messages], tokenize=False, add_generation_prompt=begun, date_string=self.date
+        )
 
     def prompt(self, tokenizer: Any, question: str) -> str:
         return self._text(tokenizer, [{"role": "user", "content": question}], True)
 
     def whole(self, tokenizer: Any, question: str, answer: str) -> str:
-        return self._text(tokenizer, [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], False)
+        return self._text(
+            tokenizer,
+            [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
+            False,
+        )
 
 
 class Encoder:
@@ -101,12 +122,25 @@ class Encoder:
         too_long: `refuse` a longer sequence, or `cut` its end off; `cuts` counts those.
     """
 
-    def __init__(self, tokenizer: Any, template: Template, max_length: int = 512, too_long: Literal["refuse", "cut"] = "refuse") -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: Template,
+        max_length: int = 512,
+        too_long: Literal["refuse", "cut"] = "refuse",
+    ) -> None:
         if max_length < 2:
             raise InputError(f"max_length is {max_length}; a sequence has at least 2 tokens.")
         if tokenizer.eos_token_id is None:
-            raise InputError("the tokenizer has no end-of-sequence token (and none to pad with); set its eos_token.")
-        self.tokenizer, self.template, self.max_length, self.too_long = tokenizer, template, max_length, too_long
+            raise InputError(
+                "the tokenizer has no end-of-sequence token (and none to pad with); set its eos_token."
+            )
+        self.tokenizer, self.template, self.max_length, self.too_long = (
+            tokenizer,
+            template,
+            max_length,
+            too_long,
+        )
         self.eos = int(tokenizer.eos_token_id)
         self.cuts = 0
 
@@ -121,8 +155,10 @@ class Encoder:
         while len(ids) > 1 and ids[-1] == self.eos:  # some tokenizers end every text
             ids.pop()
         if len(ids) > self.max_length:  # cut, it would end in the middle of the question
-            raise InputError(f"the prompt {question[:60]!r} has {len(ids)} tokens, and max_length is {self.max_length}; give a larger "
-                             "max_length (as far as the model's context goes).")
+            raise InputError(
+                f"the prompt {question[:60]!r} has {len(ids)} tokens, and max_length is {self.max_length}; give a larger "
+                "max_length (as far as the model's context goes)."
+            )
         return ids
 
     def pair(self, question: str, answer: str, row: str = "") -> Pair:
@@ -140,16 +176,23 @@ class Encoder:
         before = self.tokens(self.template.prompt(self.tokenizer, question))
         while len(before) > 1 and before[-1] == self.eos:
             before.pop()
-        start = next((place for place, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), min(len(ids), len(before)))
+        start = next(
+            (place for place, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b),
+            min(len(ids), len(before)),
+        )
         if not answer.strip() or start >= len(ids) or ids[start:] == [self.eos]:
-            raise InputError(f"the answer {answer!r}{row and f' of {row}'} has no token of its own after the prompt; check the template "
-                             "and the row.")
+            raise InputError(
+                f"the answer {answer!r}{row and f' of {row}'} has no token of its own after the prompt; check the template "
+                "and the row."
+            )
         if ids[-1] != self.eos:
             ids.append(self.eos)
         ids = self._fitting(ids, f"{question} {answer}"[:60], row)
         if start >= len(ids):
-            raise InputError(f"the question{row and f' of {row}'} fills all {self.max_length} places, so nothing of the answer is left; "
-                             "give a larger max_length.")
+            raise InputError(
+                f"the question{row and f' of {row}'} fills all {self.max_length} places, so nothing of the answer is left; "
+                "give a larger max_length."
+            )
         return ids, [IGNORED] * start + ids[start:]
 
     def text(self, ids: Sequence[int]) -> Pair:
@@ -160,8 +203,10 @@ class Encoder:
         if len(ids) <= self.max_length:
             return ids
         if self.too_long == "refuse":
-            raise InputError(f"{row or repr(what)} has {len(ids)} tokens, and max_length is {self.max_length}; give a larger one (as "
-                             "far as the context goes), or too_long: cut.")
+            raise InputError(
+                f"{row or repr(what)} has {len(ids)} tokens, and max_length is {self.max_length}; give a larger one (as "
+                "far as the context goes), or too_long: cut."
+            )
         self.cuts += 1
         return ids[: self.max_length]
 
@@ -180,8 +225,17 @@ def collate(pairs: Sequence[Pair]) -> dict[str, Tensor]:
     ids = np.zeros((len(pairs), width), dtype=np.int64)
     mask, labels = np.zeros_like(ids), np.full_like(ids, IGNORED)
     for row, (tokens, targets) in enumerate(pairs):
-        ids[row, : len(tokens)], mask[row, : len(tokens)], labels[row, : len(targets)] = tokens, 1, targets
-    found = {"input_ids": ids, "attention_mask": mask, "labels": labels, "key": np.asarray([key_of(pair) for pair in pairs])}
+        ids[row, : len(tokens)], mask[row, : len(tokens)], labels[row, : len(targets)] = (
+            tokens,
+            1,
+            targets,
+        )
+    found = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": labels,
+        "key": np.asarray([key_of(pair) for pair in pairs]),
+    }
     return {name: torch.from_numpy(value) for name, value in found.items()}
 
 
@@ -194,7 +248,3 @@ def key_of(pair: Pair) -> int:
 def labelled(pair: Pair) -> int:
     """Labelled tokens of a sequence; the first token is never one, because nothing predicts it."""
     return sum(label != IGNORED for label in pair[1][1:])
-
-
-
-

@@ -27,21 +27,25 @@ class StepRows:
         self.index, self.visit, self.accumulate = index, visit, accumulate
 
 
-
-
-
-
-
-
-
-
-
-
 class PlannedBatches(Dataset):
     """Turns a step of the plan into this rank's share of the batch."""
 
-    def __init__(self, parts: Mapping[str, Dataset], augment: Augment | None, seed: int, rank: int, world: int, accumulate: int) -> None:
-        self.parts, self.augment, self.seed, self.rank, self.world = dict(parts), augment, seed, rank, world
+    def __init__(
+        self,
+        parts: Mapping[str, Dataset],
+        augment: Augment | None,
+        seed: int,
+        rank: int,
+        world: int,
+        accumulate: int,
+    ) -> None:
+        self.parts, self.augment, self.seed, self.rank, self.world = (
+            dict(parts),
+            augment,
+            seed,
+            rank,
+            world,
+        )
         self.accumulate = accumulate
 
     def __getitem__(self, step: Step | None) -> dict[str, Any]:
@@ -50,11 +54,16 @@ class PlannedBatches(Dataset):
         batch: dict[str, Any] = {"phase": step.phase}
         for name, rows in step.parts.items():
             count, total = self._totals(step, name)
-            batch[name] = self._share(name, rows) | {"count": torch.tensor(count), "total": torch.tensor(total)}
+            batch[name] = self._share(name, rows) | {
+                "count": torch.tensor(count),
+                "total": torch.tensor(total),
+            }
             if getattr(self.parts[name], "weights", None) is not None:
                 batch[name]["step"] = self._step(step, name)
             if step.joint:
-                batch[name]["joint"] = True  # not a tensor, so that asking for it does not wait for a device
+                batch[name]["joint"] = (
+                    True  # not a tensor, so that asking for it does not wait for a device
+                )
         return batch
 
     def _totals(self, step: Step, name: str) -> tuple[float, float]:
@@ -62,22 +71,39 @@ class PlannedBatches(Dataset):
 
         The trainer divides every accumulated loss by that number, and so it does in a shorter last step too.
         """
-        rows = [(part, rows) for other in step.window or (step,) for part, rows in other.parts.items() if part == name or step.joint]
-        count, total = sum(len(r.positions) for _, r in rows), sum(self._weight(part, r) for part, r in rows)
+        rows = [
+            (part, rows)
+            for other in step.window or (step,)
+            for part, rows in other.parts.items()
+            if part == name or step.joint
+        ]
+        count, total = (
+            sum(len(r.positions) for _, r in rows),
+            sum(self._weight(part, r) for part, r in rows),
+        )
         return count / self.accumulate, total / self.accumulate
 
     def _step(self, step: Step, name: str) -> StepRows:
         """The part's rows in the optimizer's step on all ranks, from which the weight of what replaces them follows."""
         rows = [other.parts[name] for other in step.window or (step,) if name in other.parts]
         indices = np.asarray(self.parts[name].indices)  # type: ignore[attr-defined]
-        return StepRows(np.concatenate([indices[r.positions] for r in rows]), np.concatenate([r.visits for r in rows]), self.accumulate)
+        return StepRows(
+            np.concatenate([indices[r.positions] for r in rows]),
+            np.concatenate([r.visits for r in rows]),
+            self.accumulate,
+        )
 
     def _weight(self, name: str, rows: Rows) -> float:
         weights = getattr(self.parts[name], "weights", None)
-        return float(len(rows.positions) if weights is None else np.asarray(weights)[rows.positions].sum())
+        return float(
+            len(rows.positions) if weights is None else np.asarray(weights)[rows.positions].sum()
+        )
 
     def _share(self, name: str, rows: Rows) -> Batch:
-        positions, visits = rows.positions[self.rank :: self.world], rows.visits[self.rank :: self.world]
+        positions, visits = (
+            rows.positions[self.rank :: self.world],
+            rows.visits[self.rank :: self.world],
+        )
         padded = len(positions) == 0
         if padded:  # every rank takes every step; a rank without a row of its own takes one that does not count
             positions, visits = rows.positions[:1], rows.visits[:1]
@@ -135,14 +161,26 @@ class PlanLoader(DataLoader):
     """
 
     def __init__(
-        self, parts: Mapping[str, Dataset], plan: DataPlan, batch_size: Mapping[str, int], seed: int, *,
-        augment: Augment | None = None, rank: int = 0, world: int = 1, shard: str = "rows", workers: int = 0, pin_memory: bool = False,
+        self,
+        parts: Mapping[str, Dataset],
+        plan: DataPlan,
+        batch_size: Mapping[str, int],
+        seed: int,
+        *,
+        augment: Augment | None = None,
+        rank: int = 0,
+        world: int = 1,
+        shard: str = "rows",
+        workers: int = 0,
+        pin_memory: bool = False,
         accumulate: int = 1,
     ) -> None:
         sizes = {name: len(data) for name, data in parts.items()}  # type: ignore[arg-type]
 
         def steps(epoch: int) -> list[Step | None]:
-            every: list[Step | None] = list(together(plan_steps(plan, epoch, sizes, batch_size, seed), accumulate))
+            every: list[Step | None] = list(
+                together(plan_steps(plan, epoch, sizes, batch_size, seed), accumulate)
+            )
             if shard == "rows":
                 return every
             every += [None] * (-len(every) % world)
@@ -153,8 +191,13 @@ class PlanLoader(DataLoader):
         self.served = 0
         self._skip = 0
         super().__init__(
-            PlannedBatches(parts, augment, seed, row_rank, row_world, accumulate), batch_size=None, sampler=self.plan_sampler,
-            num_workers=workers, persistent_workers=workers > 0, pin_memory=pin_memory, collate_fn=converted,
+            PlannedBatches(parts, augment, seed, row_rank, row_world, accumulate),
+            batch_size=None,
+            sampler=self.plan_sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+            collate_fn=converted,
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
@@ -191,7 +234,9 @@ class _EvalSampler(DistributedSampler):
     """Contiguous batches dealt to ranks in turn; a rank that would run out gets the last batch again, marked as padded."""
 
     def __init__(self, size: int, batch_size: int, rank: int, world: int) -> None:
-        batches = [np.arange(start, min(start + batch_size, size)) for start in range(0, size, batch_size)]
+        batches = [
+            np.arange(start, min(start + batch_size, size)) for start in range(0, size, batch_size)
+        ]
         rounds = -(-len(batches) // world)
         self.batches = []
         for turn in range(rounds):
@@ -213,11 +258,26 @@ class _EvalSampler(DistributedSampler):
 class EvalLoader(DataLoader):
     """Shows a split once, in order, without augmentation; each sample is real on exactly one rank, others are marked `padded`."""
 
-    def __init__(self, dataset: Dataset, name: str, batch_size: int, *, rank: int = 0, world: int = 1, workers: int = 0,
-                 pin_memory: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        name: str,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
         sampler = _EvalSampler(len(dataset), batch_size, rank, world)  # type: ignore[arg-type]
-        super().__init__(EvalBatches(dataset, name), batch_size=None, sampler=sampler, num_workers=workers, pin_memory=pin_memory,
-                         collate_fn=converted)
+        super().__init__(
+            EvalBatches(dataset, name),
+            batch_size=None,
+            sampler=sampler,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            collate_fn=converted,
+        )
 
 
 class PassthroughLoader:
@@ -231,7 +291,3 @@ class PassthroughLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.loader)
-
-
-
-

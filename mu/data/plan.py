@@ -120,7 +120,9 @@ class Paired(_Single):
 
     def __post_init__(self) -> None:
         if self.length not in ("forget", "retain", "max"):
-            raise InputError(f"the length of Paired is {self.length!r}; it is forget, retain or max.")
+            raise InputError(
+                f"the length of Paired is {self.length!r}; it is forget, retain or max."
+            )
 
     def reads(self) -> frozenset[str]:
         return frozenset({"forget", "retain"})
@@ -136,10 +138,14 @@ class Paired(_Single):
         for step in range(steps):
             start = step * size[lead]
             done = (epoch * steps + step) * size[other]
-            yield Step({
-                lead: streams[lead].take(epoch * sizes[lead] + start, min(size[lead], total - start)),
-                other: streams[other].take(done, size[other]),
-            })
+            yield Step(
+                {
+                    lead: streams[lead].take(
+                        epoch * sizes[lead] + start, min(size[lead], total - start)
+                    ),
+                    other: streams[other].take(done, size[other]),
+                }
+            )
 
 
 @dataclass(frozen=True)
@@ -159,15 +165,27 @@ class Union(_Single):
     def steps(self, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> Iterator[Step]:
         kept = round(self.retain_fraction * sizes["retain"])
         draw = epoch if self.redraw else 0
-        retained = _permutation(seed, "union-retain", draw, sizes["retain"], shuffle=kept < sizes["retain"])[:kept]
+        retained = _permutation(
+            seed, "union-retain", draw, sizes["retain"], shuffle=kept < sizes["retain"]
+        )[:kept]
         mixed = np.concatenate([np.arange(sizes["forget"]), sizes["forget"] + retained])
         mixed = mixed[_permutation(seed, "union", epoch, len(mixed), self.shuffle)][: self.limit]
         size = self.batch_size or batch["retain"]
         for start in range(0, len(mixed), size):
             rows = mixed[start : start + size]
-            forget, retain = rows[rows < sizes["forget"]], rows[rows >= sizes["forget"]] - sizes["forget"]
+            forget, retain = (
+                rows[rows < sizes["forget"]],
+                rows[rows >= sizes["forget"]] - sizes["forget"],
+            )
             parts = {"forget": forget, "retain": retain}
-            yield Step({name: Rows(ids, np.full(len(ids), epoch)) for name, ids in parts.items() if len(ids)}, joint=True)
+            yield Step(
+                {
+                    name: Rows(ids, np.full(len(ids), epoch))
+                    for name, ids in parts.items()
+                    if len(ids)
+                },
+                joint=True,
+            )
 
 
 @dataclass(frozen=True)
@@ -177,7 +195,9 @@ class Phases(DataPlan):
     parts: tuple[DataPlan, ...]
 
     def __init__(self, *schedules: DataPlan, parts: Sequence[DataPlan] = ()) -> None:
-        object.__setattr__(self, "parts", (*schedules, *parts))  # by name in files, which know no variable arguments
+        object.__setattr__(
+            self, "parts", (*schedules, *parts)
+        )  # by name in files, which know no variable arguments
 
     def phases(self, epoch: int) -> tuple[DataPlan, ...]:
         return tuple(inner for part in self.parts for inner in part.phases(epoch))
@@ -204,11 +224,15 @@ class Stream:
         positions = np.empty(count, dtype=np.int64)
         for cycle in range(first, last + 1):
             here = slice(None) if first == last else cycles == cycle
-            positions[here] = _permutation(self.seed, self.part, cycle, self.size, self.shuffle)[offsets[here]]
+            positions[here] = _permutation(self.seed, self.part, cycle, self.size, self.shuffle)[
+                offsets[here]
+            ]
         return Rows(positions, cycles)
 
 
-_LAST: dict[tuple[int, str, int], np.ndarray] = {}  # permutations in use: every step of an epoch asks for the same one
+_LAST: dict[
+    tuple[int, str, int], np.ndarray
+] = {}  # permutations in use: every step of an epoch asks for the same one
 
 
 def _permutation(seed: int, part: str, cycle: int, size: int, shuffle: bool) -> np.ndarray:
@@ -237,17 +261,24 @@ def plan_steps(plan: DataPlan, epoch: int, sizes: Sizes, batch: Sizes, seed: int
     """
     missing = sorted(plan.reads() - {part for part, size in sizes.items() if size})
     if missing:
-        raise InputError(f"the method reads the {' and '.join(missing)} part, which the task does not give.")
+        raise InputError(
+            f"the method reads the {' and '.join(missing)} part, which the task does not give."
+        )
     numbered = _numbered(plan)
     steps: list[Step] = []
     for number, phase in enumerate(numbered):
         # phases that show the same samples have orders of their own, and count visits in turn: k, K + k, 2 K + k, ... for the k-th of K
-        rivals = [other for other, rival in enumerate(numbered) if _samples(rival) & _samples(phase)]
+        rivals = [
+            other for other, rival in enumerate(numbered) if _samples(rival) & _samples(phase)
+        ]
         own = seed if rivals[0] == number else stream_id("phase", number, seed)
         every, turn = (len(numbered), number) if len(rivals) > 1 else (1, 0)
         for inner in phase.phases(epoch):
             for step in inner.steps(epoch, sizes, batch, own):
-                parts = {name: Rows(rows.positions, rows.visits * every + turn) for name, rows in step.parts.items()}
+                parts = {
+                    name: Rows(rows.positions, rows.visits * every + turn)
+                    for name, rows in step.parts.items()
+                }
                 steps.append(Step(parts, number, step.joint))
     return steps
 
@@ -256,7 +287,9 @@ def together(steps: list[Step], accumulate: int) -> list[Step]:
     """The same batches, each with those that make one step of the optimizer with it."""
     if accumulate == 1:
         return steps
-    windows = [tuple(steps[start : start + accumulate]) for start in range(0, len(steps), accumulate)]
+    windows = [
+        tuple(steps[start : start + accumulate]) for start in range(0, len(steps), accumulate)
+    ]
     return [replace(step, window=window) for window in windows for step in window]
 
 

@@ -30,7 +30,9 @@ class QuestionSet:
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.indices):
-            raise InputError(f"the set {self.name} has {len(self.rows)} rows and {len(self.indices)} indices.")
+            raise InputError(
+                f"the set {self.name} has {len(self.rows)} rows and {len(self.indices)} indices."
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,13 +45,21 @@ class QuestionSet:
         """
         for number, row in enumerate(self.rows):
             if row.get(field) in (None, "", []):
-                known = ", ".join(sorted(name for name, value in row.items() if value not in (None, "", [])))
-                raise InputError(f"row {number} of the set {self.name} has no {field!r}; it has {known}.")
+                known = ", ".join(
+                    sorted(name for name, value in row.items() if value not in (None, "", []))
+                )
+                raise InputError(
+                    f"row {number} of the set {self.name} has no {field!r}; it has {known}."
+                )
         return [row[field] for row in self.rows]
 
     def at(self, positions: Sequence[int]) -> QuestionSet:
         """Some of the rows."""
-        return QuestionSet(self.name, [self.rows[place] for place in positions], self.indices[np.asarray(positions, dtype=np.int64)])
+        return QuestionSet(
+            self.name,
+            [self.rows[place] for place in positions],
+            self.indices[np.asarray(positions, dtype=np.int64)],
+        )
 
 
 class TokenRows:
@@ -61,7 +71,12 @@ class TokenRows:
         texts: strings of every sample, by name (`question`, `answer`).
     """
 
-    def __init__(self, make: Callable[[int], Pair], indices: np.ndarray, texts: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self,
+        make: Callable[[int], Pair],
+        indices: np.ndarray,
+        texts: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.make, self.indices = make, np.asarray(indices, dtype=np.int64)
         self.texts = {name: list(values) for name, values in (texts or {}).items()}
         self._known: dict[int, Pair] = {}
@@ -70,8 +85,13 @@ class TokenRows:
     def of(cls, questions: QuestionSet, encoder: Callable[[], Encoder]) -> TokenRows:
         """Questions with their answers; the encoder is asked for when the first sequence is made."""
         asked, answered = questions.column("question"), questions.column("answer")
-        return cls(lambda place: encoder().pair(asked[place], answered[place], f"row {place} of the set {questions.name}"),
-                   questions.indices, {"question": asked, "answer": answered})
+        return cls(
+            lambda place: encoder().pair(
+                asked[place], answered[place], f"row {place} of the set {questions.name}"
+            ),
+            questions.indices,
+            {"question": asked, "answer": answered},
+        )
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -85,7 +105,9 @@ class TokenRows:
     @functools.cached_property
     def weights(self) -> np.ndarray:
         """`[N]`, labelled tokens of every sequence."""
-        return np.asarray([labelled(self.pair(place)) for place in range(len(self))], dtype=np.float64)
+        return np.asarray(
+            [labelled(self.pair(place)) for place in range(len(self))], dtype=np.float64
+        )
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """One sample, without a batch dimension."""
@@ -96,4 +118,6 @@ class TokenRows:
         places = [int(place) for place in positions]
         part: dict[str, Any] = collate([self.pair(place) for place in places])
         part["index"] = torch.from_numpy(self.indices[places])
-        return part | {name: [values[place] for place in places] for name, values in self.texts.items()}
+        return part | {
+            name: [values[place] for place in places] for name, values in self.texts.items()
+        }

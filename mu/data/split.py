@@ -43,12 +43,18 @@ class Split:
         if forget is None or retain is None:
             raise InputError("a split needs the parts `forget` and `retain`.")
         if len(forget) == 0:
-            raise InputError(f"the forget set is empty: {dict(self.selector)} selects no training sample; choose another selector.")
+            raise InputError(
+                f"the forget set is empty: {dict(self.selector)} selects no training sample; choose another selector."
+            )
         if len(retain) == 0:
-            raise InputError(f"the forget set is the whole training set: {dict(self.selector)} leaves nothing to retain; select less.")
+            raise InputError(
+                f"the forget set is the whole training set: {dict(self.selector)} leaves nothing to retain; select less."
+            )
         every = np.concatenate(list(parts.values()))
         if len(np.unique(every)) != len(every):
-            raise InputError("a sample stands in two parts of the split, or twice in one; every index may appear once.")
+            raise InputError(
+                "a sample stands in two parts of the split, or twice in one; every index may appear once."
+            )
 
     @cached_property
     def train(self) -> np.ndarray:
@@ -58,7 +64,12 @@ class Split:
     @cached_property
     def hash(self) -> str:
         """Identifies data, parts, selector and seed: 16 hexadecimal digits."""
-        return _digest(self.task, self.parts, json.dumps(dict(self.selector), sort_keys=True, default=str), str(self.seed))
+        return _digest(
+            self.task,
+            self.parts,
+            json.dumps(dict(self.selector), sort_keys=True, default=str),
+            str(self.seed),
+        )
 
     @cached_property
     def train_hash(self) -> str:
@@ -68,22 +79,36 @@ class Split:
 
     def save(self, path: Path | str) -> None:
         """Write the split as JSON, atomically."""
-        write_json(path, {
-            "task": self.task, "seed": self.seed, "selector": dict(self.selector), "note": self.note, "hash": self.hash,
-            "parts": {name: ids.tolist() for name, ids in self.parts.items()},
-        })
+        write_json(
+            path,
+            {
+                "task": self.task,
+                "seed": self.seed,
+                "selector": dict(self.selector),
+                "note": self.note,
+                "hash": self.hash,
+                "parts": {name: ids.tolist() for name, ids in self.parts.items()},
+            },
+        )
 
     @classmethod
     def load(cls, path: Path | str) -> Split:
         """Read a split and check that it is the one that was written."""
         raw = read_json(path)
         try:
-            split = cls(raw["task"], {name: np.asarray(ids) for name, ids in raw["parts"].items()}, raw["selector"], raw["seed"],
-                        raw.get("note", ""))
+            split = cls(
+                raw["task"],
+                {name: np.asarray(ids) for name, ids in raw["parts"].items()},
+                raw["selector"],
+                raw["seed"],
+                raw.get("note", ""),
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path} is not a split file written by mu ({error}).") from error
         if split.hash != raw.get("hash"):
-            raise InputError(f"{path} was changed after it was written: its hash does not fit its contents.")
+            raise InputError(
+                f"{path} was changed after it was written: its hash does not fit its contents."
+            )
         return split
 
 

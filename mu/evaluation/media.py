@@ -33,15 +33,27 @@ def grid(images: Sequence[Tensor], columns: int) -> Tensor:
         raise InputError("the images of a grid differ in size.")
     channels, height, width = images[0].shape
     rows = len(images) // columns
-    found = torch.full((channels, rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP), 255, dtype=torch.uint8)
+    found = torch.full(
+        (channels, rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP),
+        255,
+        dtype=torch.uint8,
+    )
     for place, image in enumerate(images):
         top, left = (place // columns) * (height + _GAP), (place % columns) * (width + _GAP)
         found[:, top : top + height, left : left + width] = levels(image).cpu()
     return found
 
 
-def add_grid(folder: Path | str, name: str, images: Sequence[Tensor], *, title: str, group: str, rows: Sequence[str],
-             columns: Sequence[str]) -> Path:
+def add_grid(
+    folder: Path | str,
+    name: str,
+    images: Sequence[Tensor],
+    *,
+    title: str,
+    group: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+) -> Path:
     """Write a grid into `folder/media/NAME.png`, and say so in `media.json`; an entry of the same name is replaced.
 
     Args:
@@ -65,7 +77,9 @@ def add_grid(folder: Path | str, name: str, images: Sequence[Tensor], *, title: 
     return file
 
 
-def add_examples(folder: Path | str, name: str, rows: Sequence[Mapping[str, str]], *, title: str, group: str) -> Path:
+def add_examples(
+    folder: Path | str, name: str, rows: Sequence[Mapping[str, str]], *, title: str, group: str
+) -> Path:
     """Write examples of text into `folder/media/NAME.json`, and say so in `media.json`; an entry of the same name is replaced.
 
     Args:
@@ -91,5 +105,9 @@ def _enter(file: Path, about: Mapping[str, Any]) -> None:
         known = read_json(index)
         if not isinstance(known, list):
             raise InputError(f"{index} is not a list of entries; remove it.")
-        others = [other for other in known if not isinstance(other, dict) or other.get("file") != file.name]
+        others = [
+            other
+            for other in known
+            if not isinstance(other, dict) or other.get("file") != file.name
+        ]
     write_json(index, [*others, {"file": file.name, **about}])

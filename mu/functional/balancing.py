@@ -36,7 +36,9 @@ def sfr_adaptive_weights(loss: Tensor, lam: float) -> Tensor:
     return weight / weight.sum() * len(loss)
 
 
-def nash_weights(grams: Tensor, fallback: tuple[float, float] = (1.0, 0.1)) -> tuple[Tensor, Tensor]:
+def nash_weights(
+    grams: Tensor, fallback: tuple[float, float] = (1.0, 0.1)
+) -> tuple[Tensor, Tensor]:
     """Weights of the Nash bargain between retaining and forgetting: the positive solution of `alpha * (G alpha) = 1`.
 
     With `a = |g_r|^2`, `b = <g_r, g_f>`, `c = |g_f|^2` and the cosine `rho = b / sqrt(ac)` it is
@@ -94,7 +96,9 @@ def munba_weights(
     return _or_fallback(alpha_r, alpha_f, fallback)
 
 
-def _or_fallback(alpha_r: Tensor, alpha_f: Tensor, fallback: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def _or_fallback(
+    alpha_r: Tensor, alpha_f: Tensor, fallback: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
     # no `if`: a comparison on the host would wait for the device in every step
     good = (alpha_r > 0) & (alpha_f > 0) & alpha_r.isfinite() & alpha_f.isfinite()
     return torch.where(good, alpha_r, fallback[0]), torch.where(good, alpha_f, fallback[1])
@@ -123,7 +127,9 @@ def bome_weight(objective: Tensor, constraint: Tensor, eta: float) -> Tensor:
     """
     _alike("bome_weight", objective, constraint)
     square = constraint.square().sum()
-    return torch.where(square > 0, (eta - (objective * constraint).sum() / square).clamp_min(0), 0.0)
+    return torch.where(
+        square > 0, (eta - (objective * constraint).sum() / square).clamp_min(0), 0.0
+    )
 
 
 def cosine_weight(objective: Tensor, constraint: Tensor, eta: float) -> Tensor:

@@ -60,7 +60,9 @@ def soft_cross_entropy(logits: Tensor, target_probs: Tensor) -> Tensor:
     return -(target_probs * logits.log_softmax(-1)).sum(-1)
 
 
-def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+def kl_divergence(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
+) -> Tensor:
     """Distillation divergence `T^2 KL(softmax(t / T) || softmax(s / T))`: SCRUB's, without its division by B.
 
     The factor `T^2` (Hinton et al., arXiv 1503.02531) keeps the gradient's size as T grows: it tends to
@@ -90,7 +92,9 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: f
     _positive("temperature", temperature)
     log_student = (student_logits / temperature).log_softmax(-1)
     log_teacher = (teacher_logits / temperature).log_softmax(-1)
-    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(-1)
+    return temperature**2 * F.kl_div(
+        log_student, log_teacher, reduction="none", log_target=True
+    ).sum(-1)
 
 
 def kl_from_probabilities(student_logits: Tensor, target_probs: Tensor) -> Tensor:
@@ -154,7 +158,11 @@ def bad_teacher_target(
 
 
 def bad_teacher_loss(
-    student: Tensor, good_teacher: Tensor, bad_teacher: Tensor, is_forget: Tensor, temperature: float = 1.0
+    student: Tensor,
+    good_teacher: Tensor,
+    bad_teacher: Tensor,
+    is_forget: Tensor,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Bad Teacher: `KL(q_b || softmax(student_b / T))` with `q` of `bad_teacher_target`; no factor `T^2`.
 
@@ -198,31 +206,19 @@ def delete_target(teacher_logits: Tensor, label: Tensor) -> Tensor:
         tensor([[0.0000, 0.5000, 0.5000]])
     """
     if teacher_logits.shape[-1] < 2:
-        raise InputError("delete_target needs at least two classes, since it takes the true one away.")
+        raise InputError(
+            "delete_target needs at least two classes, since it takes the true one away."
+        )
     return teacher_logits.scatter(-1, label[:, None], -math.inf).softmax(-1)
 
 
 # ---------------------------------------------------------------- regression
 
 
-
-
-
-
-
-
-
-
-
-
 # ---------------------------------------------------------------- sparsity
 
 
-
-
 # ---------------------------------------------------------------- adversarial images
-
-
 
 
 # ---------------------------------------------------------------- helpers

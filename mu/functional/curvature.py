@@ -17,7 +17,9 @@ from mu.utils.errors import InputError
 # ---------------------------------------------------------------- selective synaptic dampening
 
 
-def ssd_dampen(weight: Tensor, importance_forget: Tensor, importance_all: Tensor, alpha: float, lam: float) -> Tensor:
+def ssd_dampen(
+    weight: Tensor, importance_forget: Tensor, importance_all: Tensor, alpha: float, lam: float
+) -> Tensor:
     """SSD: shrink the weights that matter more to the forget set than to the whole.
 
     Where `I_f > alpha I_D` the weight is multiplied by `min(lambda I_D / I_f, 1)`; elsewhere it stays, bit for bit.
@@ -46,7 +48,9 @@ def ssd_dampen(weight: Tensor, importance_forget: Tensor, importance_all: Tensor
     """
     if alpha < 0 or lam < 0:
         raise InputError(f"SSD needs alpha and lambda of at least 0, not {alpha} and {lam}.")
-    factor = (lam * importance_all / importance_forget).clamp(max=1)  # 0/0 only where nothing is selected
+    factor = (lam * importance_all / importance_forget).clamp(
+        max=1
+    )  # 0/0 only where nothing is selected
     return torch.where(importance_forget > alpha * importance_all, weight * factor, weight)
 
 
@@ -111,7 +115,9 @@ class WoodFisher:
 
     def __init__(self, count: int, damping: float) -> None:
         if count < 1 or not damping > 0:
-            raise InputError(f"WoodFisher needs gradients and a damping greater than 0, not {count} and {damping}.")
+            raise InputError(
+                f"WoodFisher needs gradients and a damping greater than 0, not {count} and {damping}."
+            )
         self.count, self.damping, self.seen = count, damping, 0
         self._directions: Tensor | None = None  # u_n, [N, P]
         self._denominators: Tensor | None = None  # d_n, [N]
@@ -131,7 +137,9 @@ class WoodFisher:
     def solve(self, vector: Tensor) -> Tensor:
         """`H^{-1} v` for a flat `v` `[P]`."""
         if self.seen != self.count:
-            raise InputError(f"WoodFisher has seen {self.seen} of {self.count} gradients; its matrix is not complete.")
+            raise InputError(
+                f"WoodFisher has seen {self.seen} of {self.count} gradients; its matrix is not complete."
+            )
         return self._apply(vector)
 
     def _apply(self, vector: Tensor) -> Tensor:
@@ -222,7 +230,9 @@ def fisher_class_rows(
         InputError: there is no such class.
     """
     if not 0 <= forget_class < num_classes:
-        raise InputError(f"There is no class {forget_class} among {num_classes}; classes are numbered from 0.")
+        raise InputError(
+            f"There is no class {forget_class} among {num_classes}; classes are numbered from 0."
+        )
     if mean.ndim == 0 or mean.shape[0] != num_classes:
         return mean, variance
     mean, variance = mean.clone(), variance.clone()

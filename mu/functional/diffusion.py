@@ -67,12 +67,6 @@ def esd_from_target(kept: Tensor, conditional: Tensor, unconditional: Tensor, et
 # ---------------------------------------------------------------- weights of two objectives
 
 
-
-
-
-
-
-
 # ---------------------------------------------------------------- cross-attention edits
 
 
@@ -98,14 +92,18 @@ def uce_update(weight: Tensor, gram: Tensor, change: Tensor) -> Tensor:
         InputError: the layer reads keys of another width than D.
     """
     if weight.shape[-1] != gram.shape[0]:
-        raise InputError(f"a projection of keys of width {weight.shape[-1]} cannot be edited by keys of width {gram.shape[0]}.")
+        raise InputError(
+            f"a projection of keys of width {weight.shape[-1]} cannot be edited by keys of width {gram.shape[0]}."
+        )
     if not change.any():
         return weight.clone()
     wide = weight.to(gram.dtype)
     return (wide + torch.linalg.solve(gram, (wide @ change).mT).mT).to(weight.dtype)
 
 
-def uce_sums(keys: Tensor, guides: Tensor, preserved: Tensor, lam: float, erase: float, preserve: float) -> tuple[Tensor, Tensor]:
+def uce_sums(
+    keys: Tensor, guides: Tensor, preserved: Tensor, lam: float, erase: float, preserve: float
+) -> tuple[Tensor, Tensor]:
     """M and S of `uce_update` for keys that are all at hand.
 
     Args:
@@ -144,7 +142,9 @@ def fake_score_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction - target).square().flatten(1).sum(1)
 
 
-def sid_loss(teacher: Tensor, fake: Tensor, generated: Tensor, alpha: float = 1.2, floor: float = 1e-5) -> Tensor:
+def sid_loss(
+    teacher: Tensor, fake: Tensor, generated: Tensor, alpha: float = 1.2, floor: float = 1e-5
+) -> Tensor:
     """`Σ (x_φ − x_ψ) ⊙ ((x_φ − x̂_0) − α (x_φ − x_ψ)) / ω`, `ω = mean |x_φ − x̂_0|` without gradient and at least `floor`.
 
     Gradients flow through all three, as far as they carry any. Where both denoisers are cut off and α is 1, the gradient is that of
@@ -169,4 +169,6 @@ def sid_loss(teacher: Tensor, fake: Tensor, generated: Tensor, alpha: float = 1.
 def _alike(name: str, first: Tensor, *others: Tensor) -> None:
     for other in others:
         if other.shape != first.shape:
-            raise InputError(f"{name} needs tensors of one shape, but got {tuple(first.shape)} and {tuple(other.shape)}.")
+            raise InputError(
+                f"{name} needs tensors of one shape, but got {tuple(first.shape)} and {tuple(other.shape)}."
+            )

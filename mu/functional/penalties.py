@@ -37,12 +37,16 @@ def l1_sparse_weight(epoch: int, epochs: int, warm_free_epochs: int, alpha: floa
     """
     if not 0 <= warm_free_epochs <= epochs:
         free = f"{warm_free_epochs} epochs without the l1 penalty"
-        raise InputError(f"A run of {epochs} epochs cannot have {free}; give a number from 0 to {epochs}.")
+        raise InputError(
+            f"A run of {epochs} epochs cannot have {free}; give a number from 0 to {epochs}."
+        )
     decaying = epochs - warm_free_epochs
     return alpha if decaying == 0 else max(alpha * (1 - epoch / decaying), 0.0)
 
 
-def quadratic_penalty(weights: Sequence[Tensor], anchors: Sequence[Tensor], importance: Sequence[Tensor]) -> Tensor:
+def quadratic_penalty(
+    weights: Sequence[Tensor], anchors: Sequence[Tensor], importance: Sequence[Tensor]
+) -> Tensor:
     """Elastic pull `sum_i F_i (theta_i - theta*_i)^2` over all entries of all tensors, not averaged and without the half of EWC's paper.
 
     Source: Kirkpatrick et al., "Overcoming Catastrophic Forgetting in Neural Networks" (PNAS 2017, arXiv 1612.00796), as used by
@@ -60,7 +64,9 @@ def quadratic_penalty(weights: Sequence[Tensor], anchors: Sequence[Tensor], impo
         >>> quadratic_penalty([torch.tensor([3.0, 1.0])], [torch.tensor([1.0, 1.0])], [torch.tensor([0.5, 7.0])])
         tensor(2.)
     """
-    terms = [(f * (w - a).square()).sum() for w, a, f in zip(weights, anchors, importance, strict=True)]
+    terms = [
+        (f * (w - a).square()).sum() for w, a, f in zip(weights, anchors, importance, strict=True)
+    ]
     return torch.stack(terms).sum()
 
 
@@ -81,5 +87,7 @@ def l1_norm(parameters: Iterable[Tensor]) -> Tensor:
     """
     norms = [torch.linalg.vector_norm(parameter, ord=1) for parameter in parameters]
     if not norms:
-        raise InputError("l1_norm was given no parameters; does any weight of this model require a gradient?")
+        raise InputError(
+            "l1_norm was given no parameters; does any weight of this model require a gradient?"
+        )
     return torch.stack(norms).sum()

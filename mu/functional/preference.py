@@ -96,7 +96,9 @@ def simnpo(mean_nll: Tensor, beta: float, delta: float = 0.0) -> Tensor:
     return _softplus(delta - _wide(mean_nll), beta)
 
 
-def dpo(win: Tensor, reference_win: Tensor, lose: Tensor, reference_lose: Tensor, beta: float) -> Tensor:
+def dpo(
+    win: Tensor, reference_win: Tensor, lose: Tensor, reference_lose: Tensor, beta: float
+) -> Tensor:
     """DPO in the scale of NPO: `-(2/beta) log sigma(beta ((S_lose - S_lose,ref) - (S_win - S_win,ref)))`.
 
     Rafailov et al. have no factor `2/beta`. With it the gradient keeps its size as beta becomes small, and DPO without a winner is `npo`.
@@ -125,7 +127,9 @@ def dpo(win: Tensor, reference_win: Tensor, lose: Tensor, reference_lose: Tensor
         0.4463
     """
     _alike("dpo", win, reference_win, lose, reference_lose)
-    return _softplus((_wide(win) - _wide(reference_win)) - (_wide(lose) - _wide(reference_lose)), beta)
+    return _softplus(
+        (_wide(win) - _wide(reference_win)) - (_wide(lose) - _wide(reference_lose)), beta
+    )
 
 
 # ---------------------------------------------------------------- helpers
@@ -150,4 +154,6 @@ def _positive(beta: float) -> None:
 def _alike(name: str, first: Tensor, *others: Tensor) -> None:
     for other in others:
         if other.shape != first.shape:
-            raise InputError(f"{name} needs values of the same sequences, but got shapes {tuple(first.shape)} and {tuple(other.shape)}.")
+            raise InputError(
+                f"{name} needs values of the same sequences, but got shapes {tuple(first.shape)} and {tuple(other.shape)}."
+            )

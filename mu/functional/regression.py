@@ -41,7 +41,11 @@ def absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
         `[B]`, in `[0, inf)`.
     """
     _same_shape("absolute_error", prediction, target)
-    return (prediction - target).abs().flatten(1).mean(1) if prediction.ndim > 1 else (prediction - target).abs()
+    return (
+        (prediction - target).abs().flatten(1).mean(1)
+        if prediction.ndim > 1
+        else (prediction - target).abs()
+    )
 
 
 def attention_map(activation: Tensor) -> Tensor:
@@ -67,7 +71,9 @@ def attention_map(activation: Tensor) -> Tensor:
         tensor([[0.2425, 0.9701]])
     """
     if activation.ndim < 2:
-        raise InputError(f"attention_map needs activations [B, C, ...] or [B, F], not {tuple(activation.shape)}.")
+        raise InputError(
+            f"attention_map needs activations [B, C, ...] or [B, F], not {tuple(activation.shape)}."
+        )
     energy = activation.square()
     if activation.ndim > 2:
         energy = energy.mean(1).flatten(1)

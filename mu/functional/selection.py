@@ -28,7 +28,9 @@ def floor_share(share: float, n: int) -> int:
     """
     if not 0 <= share <= 1:
         raise InputError(f"A share of the weights must lie between 0 and 1, not {share}.")
-    return min(math.floor(share * n * (1 + 2**-50)), n)  # the product may be a few units in the last place too small
+    return min(
+        math.floor(share * n * (1 + 2**-50)), n
+    )  # the product may be a few units in the last place too small
 
 
 def global_top_mask(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
@@ -56,7 +58,9 @@ def global_top_mask(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tens
     """
     for name, score in scores.items():
         if score.isnan().any():
-            raise InputError(f"The scores of {name!r} contain NaN, so its weights have no order; check the gradients.")
+            raise InputError(
+                f"The scores of {name!r} contain NaN, so its weights have no order; check the gradients."
+            )
     n = sum(score.numel() for score in scores.values())
     return _largest(scores, floor_share(keep, n))
 
@@ -94,9 +98,13 @@ def magnitude_prune_mask(
     scores: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if weight.isnan().any():
-            raise InputError(f"The weights of {name!r} contain NaN, so they cannot be pruned by magnitude.")
+            raise InputError(
+                f"The weights of {name!r} contain NaN, so they cannot be pruned by magnitude."
+            )
         magnitude = weight.detach().abs()
-        scores[name] = magnitude if previous is None else torch.where(previous[name].bool(), magnitude, -1.0)
+        scores[name] = (
+            magnitude if previous is None else torch.where(previous[name].bool(), magnitude, -1.0)
+        )
     left = sum(int((score >= 0).sum()) for score in scores.values())
     return _largest(scores, left - round(rate * left))
 
@@ -149,7 +157,10 @@ def kth_largest(tensors: Sequence[Tensor], k: int) -> tuple[Tensor, int]:
         raise InputError(f"There is no {k}-th largest of {n} entries.")
     wide = _common_dtype(tensors)
     width = 64 if wide == torch.float64 else 32
-    found, left = 0, k  # leading digits of the k-th largest, and its rank among the entries that share them
+    found, left = (
+        0,
+        k,
+    )  # leading digits of the k-th largest, and its rank among the entries that share them
     for shift in range(width - 16, -1, -16):
         first = shift == width - 16
         counts = torch.zeros(1 << 16, dtype=torch.int64)

@@ -68,7 +68,9 @@ def sat_imp(nll: Tensor, mask: Tensor, beta1: float = 5.0, beta2: float = 1.0) -
     """
     _same_shape("sat_imp", nll, mask)
     if beta1 < 0 or beta2 < 0:
-        raise InputError(f"the exponents of the weight of a token are at least 0, not {beta1} and {beta2}.")
+        raise InputError(
+            f"the exponents of the weight of a token are at least 0, not {beta1} and {beta2}."
+        )
     known = mask != 0
     values = _wide(nll).masked_fill(~known, 0.0)
     with torch.no_grad():
@@ -169,7 +171,9 @@ def ce_u(logits: Tensor, labels: Tensor, skip: int = 1) -> WeightedSum:
     """
     _fits("ce_u", logits, labels)
     if logits.shape[-1] < 2:
-        raise InputError("CE-U needs a vocabulary of at least two tokens: there must be another one than the true token.")
+        raise InputError(
+            "CE-U needs a vocabulary of at least two tokens: there must be another one than the true token."
+        )
     labels = without_first(labels, skip)
     at = labels != IGNORED
     own = _wide(logits[at])
@@ -260,8 +264,10 @@ def hidden_distance(hidden: Tensor, target: Tensor, mask: Tensor | None = None) 
         tensor([2.])
     """
     if hidden.dim() != 3 or target.shape not in (hidden.shape, hidden.shape[-1:]):
-        raise InputError(f"hidden_distance needs states [B, L, D] and a target [D] or [B, L, D], not {tuple(hidden.shape)} and "
-                         f"{tuple(target.shape)}.")
+        raise InputError(
+            f"hidden_distance needs states [B, L, D] and a target [D] or [B, L, D], not {tuple(hidden.shape)} and "
+            f"{tuple(target.shape)}."
+        )
     if mask is None:
         squares = (_wide(hidden) - _wide(target)).square().mean(-1)
         return squares.sum(1), torch.full_like(squares[:, 0], squares.shape[1])
@@ -313,7 +319,9 @@ def relative_top_filter(base: Tensor, assistant: Tensor, top: float) -> Tensor:
     """
     _same_shape("relative_top_filter", base, assistant)
     if not 0 <= top <= 1:
-        raise InputError(f"the relative top filter keeps tokens by a share of the largest probability, in [0, 1], not {top}.")
+        raise InputError(
+            f"the relative top filter keeps tokens by a share of the largest probability, in [0, 1], not {top}."
+        )
     if not top:
         return assistant
     # differences of log-probabilities are differences of logits, so nothing need be normalised
@@ -367,11 +375,15 @@ def _wide(values: Tensor) -> Tensor:
 
 def _fits(name: str, logits: Tensor, labels: Tensor, *others: Tensor) -> None:
     if logits.dim() != 3 or logits.shape[:2] != labels.shape:
-        raise InputError(f"{name} needs logits [B, T, V] and labels [B, T], not {tuple(logits.shape)} and {tuple(labels.shape)}.")
+        raise InputError(
+            f"{name} needs logits [B, T, V] and labels [B, T], not {tuple(logits.shape)} and {tuple(labels.shape)}."
+        )
     _same_shape(name, logits, *others)
 
 
 def _same_shape(name: str, first: Tensor, *others: Tensor) -> None:
     for other in others:
         if other.shape != first.shape:
-            raise InputError(f"{name} needs tensors of one shape, but got {tuple(first.shape)} and {tuple(other.shape)}.")
+            raise InputError(
+                f"{name} needs tensors of one shape, but got {tuple(first.shape)} and {tuple(other.shape)}."
+            )

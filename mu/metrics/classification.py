@@ -16,14 +16,22 @@ from mu.utils.errors import InputError, RunError
 def check_logits(logits: Tensor, label: Tensor | None = None) -> Tensor:
     """`logits` as detached float64 `[N, K]`, after the checks that every function of this file shares."""
     if logits.ndim != 2 or len(logits) == 0 or logits.shape[1] < 2:
-        raise InputError(f"logits must be [N, K] with at least one example and two classes, but have shape {tuple(logits.shape)}.")
+        raise InputError(
+            f"logits must be [N, K] with at least one example and two classes, but have shape {tuple(logits.shape)}."
+        )
     if label is not None:
         if label.shape != logits.shape[:1]:
-            raise InputError(f"there are {len(logits)} rows of logits but the labels have shape {tuple(label.shape)}; give one per row.")
+            raise InputError(
+                f"there are {len(logits)} rows of logits but the labels have shape {tuple(label.shape)}; give one per row."
+            )
         if bool((label < 0).any()) or bool((label >= logits.shape[1]).any()):
-            raise InputError(f"a label lies outside the {logits.shape[1]} classes of the logits; labels count from 0.")
+            raise InputError(
+                f"a label lies outside the {logits.shape[1]} classes of the logits; labels count from 0."
+            )
     if not bool((logits < torch.inf).all()):  # also false for NaN
-        raise RunError("the logits hold NaN or infinity: the model that was tested has diverged, so nothing can be measured on it.")
+        raise RunError(
+            "the logits hold NaN or infinity: the model that was tested has diverged, so nothing can be measured on it."
+        )
     return logits.detach().to(torch.float64)
 
 
@@ -90,7 +98,9 @@ def modified_entropy(logits: Tensor, label: Tensor) -> Tensor:
     """
     log_prob = log_probabilities(check_logits(logits, label))
     prob, complement = log_prob.exp(), log_complement(log_prob)
-    wrong = torch.where(prob > 0, prob * complement, 0.0).scatter(1, label.to(torch.int64)[:, None], 0.0)
+    wrong = torch.where(prob > 0, prob * complement, 0.0).scatter(
+        1, label.to(torch.int64)[:, None], 0.0
+    )
     # 1 - p_y as exp(log(1 - p_y)): a p_y that rounds to 1 keeps its distance to 1
     right = _at_label(complement, label).exp() * _at_label(log_prob, label)
     return -(right + wrong.sum(dim=1))

@@ -28,7 +28,9 @@ def mean_of(value: Value) -> float:
     return fmean(value) if isinstance(value, Sequence) else float(value)
 
 
-def gaps(values: Mapping[str, Value], oracle: Mapping[str, Value], metrics: Sequence[str] | None = None) -> dict[str, float]:
+def gaps(
+    values: Mapping[str, Value], oracle: Mapping[str, Value], metrics: Sequence[str] | None = None
+) -> dict[str, float]:
     """|mean over seeds - the oracle's mean over seeds| for every metric.
 
     Args:
@@ -44,13 +46,18 @@ def gaps(values: Mapping[str, Value], oracle: Mapping[str, Value], metrics: Sequ
     if metrics is None:
         absent += [name for name in values if name not in oracle]
     if absent or not names:
-        raise InputError(f"a gap needs the same metrics on both sides, but {absent[0] if absent else 'every metric'} is missing on one; "
-                         "measure it on both, or name the metrics to compare.")
+        raise InputError(
+            f"a gap needs the same metrics on both sides, but {absent[0] if absent else 'every metric'} is missing on one; "
+            "measure it on both, or name the metrics to compare."
+        )
     return {name: abs(mean_of(values[name]) - mean_of(oracle[name])) for name in names}
 
 
 def average_gap(
-    values: Mapping[str, Value], oracle: Mapping[str, Value], metrics: Sequence[str] | None = None, how: str = "gap_of_means",
+    values: Mapping[str, Value],
+    oracle: Mapping[str, Value],
+    metrics: Sequence[str] | None = None,
+    how: str = "gap_of_means",
 ) -> float:
     """Mean of the gaps over the metrics, in the metrics' unit; 0 for the oracle itself.
 
@@ -64,12 +71,16 @@ def average_gap(
     if how == "gap_of_means":
         return fmean(gaps(values, oracle, metrics).values())
     if how != "mean_of_gaps":
-        raise InputError(f"there is no way {how} to average gaps; use gap_of_means or mean_of_gaps.")
+        raise InputError(
+            f"there is no way {how} to average gaps; use gap_of_means or mean_of_gaps."
+        )
     single = []
     for name in gaps(values, oracle, metrics):
         here, there = (_seeds(side[name]) for side in (values, oracle))
         if len(here) != len(there):
-            raise InputError(f"{name} has {len(here)} seeds, but the oracle has {len(there)}; the mean of gaps pairs them one to one.")
+            raise InputError(
+                f"{name} has {len(here)} seeds, but the oracle has {len(there)}; the mean of gaps pairs them one to one."
+            )
         single.append(fmean(abs(a - b) for a, b in zip(here, there, strict=True)))
     return fmean(single)
 
@@ -89,7 +100,9 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
         raise InputError(f"an interval needs at least two seeds, but there is {len(values)}.")
     from scipy.stats import t
 
-    return fmean(values), float(t.ppf(0.5 + level / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return fmean(values), float(t.ppf(0.5 + level / 2, len(values) - 1)) * stdev(
+        values
+    ) / math.sqrt(len(values))
 
 
 def tow(values: Mapping[str, float], oracle: Mapping[str, float]) -> float:
@@ -110,11 +123,15 @@ def tow_mia(values: Mapping[str, float], oracle: Mapping[str, float]) -> float:
     return _product(values, oracle, ("MIA", "RA", "TA"))
 
 
-def _product(values: Mapping[str, float], oracle: Mapping[str, float], metrics: Sequence[str]) -> float:
+def _product(
+    values: Mapping[str, float], oracle: Mapping[str, float], metrics: Sequence[str]
+) -> float:
     return math.prod(1 - gap / 100 for gap in gaps(values, oracle, metrics).values())
 
 
-def accuracy_unlearning_score(original_test: float, unlearned_test: float, unlearned_forget: float) -> float:
+def accuracy_unlearning_score(
+    original_test: float, unlearned_test: float, unlearned_forget: float
+) -> float:
     """AUS of DUCK: (1 - test accuracy lost) / (1 + |test accuracy - forget accuracy|), accuracies in percent; 1 is ideal.
 
     Source: Cotogni et al., "DUCK: distance-based unlearning via centroid kinematics", arXiv:2312.02052.
@@ -124,7 +141,9 @@ def accuracy_unlearning_score(original_test: float, unlearned_test: float, unlea
         unlearned_test: test accuracy of the unlearned model.
         unlearned_forget: its accuracy on the forget samples.
     """
-    return (1 - (original_test - unlearned_test) / 100) / (1 + abs(unlearned_test - unlearned_forget) / 100)
+    return (1 - (original_test - unlearned_test) / 100) / (
+        1 + abs(unlearned_test - unlearned_forget) / 100
+    )
 
 
 aus = accuracy_unlearning_score
@@ -132,9 +151,13 @@ aus = accuracy_unlearning_score
 
 def _log_probabilities(logits: Tensor, oracle_logits: Tensor) -> tuple[Tensor, Tensor]:
     if logits.shape != oracle_logits.shape:
-        raise InputError(f"the two models' logits have shapes {tuple(logits.shape)} and {tuple(oracle_logits.shape)}; give the same "
-                         "samples of both.")
-    return log_probabilities(check_logits(logits)), log_probabilities(check_logits(oracle_logits.to(logits.device)))
+        raise InputError(
+            f"the two models' logits have shapes {tuple(logits.shape)} and {tuple(oracle_logits.shape)}; give the same "
+            "samples of both."
+        )
+    return log_probabilities(check_logits(logits)), log_probabilities(
+        check_logits(oracle_logits.to(logits.device))
+    )
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -144,7 +167,9 @@ def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 def _to_middle(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p ‖ (p + q)/2) by log(p/m) = log 2 - log(1 + q/p), which is exactly 0 where p = q."""
     difference = torch.where(log_p > -torch.inf, log_q - log_p, 0.0)
-    return (log_p.exp() * (math.log(2) - torch.logaddexp(torch.zeros_like(difference), difference))).sum(dim=1)
+    return (
+        log_p.exp() * (math.log(2) - torch.logaddexp(torch.zeros_like(difference), difference))
+    ).sum(dim=1)
 
 
 def _js(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -215,7 +240,9 @@ def wasserstein1(a: Tensor, b: Tensor) -> float:
     if len(a) == len(b):
         return (a - b).abs().mean().item()
     steps = torch.cat([a, b]).sort().values
-    below_a, below_b = (torch.searchsorted(x, steps[:-1], right=True).to(torch.float64) / len(x) for x in (a, b))
+    below_a, below_b = (
+        torch.searchsorted(x, steps[:-1], right=True).to(torch.float64) / len(x) for x in (a, b)
+    )
     return ((below_a - below_b).abs() * steps.diff()).sum().item()
 
 
@@ -234,13 +261,19 @@ mae, rmse = mean_absolute_error, root_mean_squared_error
 
 def _errors(prediction: Tensor, target: Tensor) -> Tensor:
     if prediction.shape != target.shape:
-        raise InputError(f"predictions have shape {tuple(prediction.shape)} but targets {tuple(target.shape)}; they must agree.")
+        raise InputError(
+            f"predictions have shape {tuple(prediction.shape)} but targets {tuple(target.shape)}; they must agree."
+        )
     return _finite(prediction, "a prediction") - _finite(target, "a target").to(prediction.device)
 
 
 def _finite(values: Tensor, name: str) -> Tensor:
     if values.ndim != 1 or len(values) == 0:
-        raise InputError(f"{name} must be [N] with at least one number, but has shape {tuple(values.shape)}.")
+        raise InputError(
+            f"{name} must be [N] with at least one number, but has shape {tuple(values.shape)}."
+        )
     if not bool(values.isfinite().all()):
-        raise RunError(f"{name} must be finite, but holds infinity or NaN; the model that was tested has diverged.")
+        raise RunError(
+            f"{name} must be finite, but holds infinity or NaN; the model that was tested has diverged."
+        )
     return values.detach().to(torch.float64)

@@ -42,8 +42,10 @@ def fid(real: Tensor, drawn: Tensor) -> float:
     size = real.shape[1]
     for name, count in (("real", len(real)), ("drawn", len(drawn))):
         if count <= size:
-            raise InputError(f"FID over {size} features needs more than {size} images on each side, and there are {count} {name} ones; "
-                             "take more images, an extractor with fewer features, or KID.")
+            raise InputError(
+                f"FID over {size} features needs more than {size} images on each side, and there are {count} {name} ones; "
+                "take more images, an extractor with fewer features, or KID."
+            )
     metric = FrechetInceptionDistance(feature=_Given(size), sync_on_compute=False).to(real.device)
     # the metric gives its answer in the type of the features, and float32 would round it
     metric.update(real.double(), real=True)
@@ -51,7 +53,9 @@ def fid(real: Tensor, drawn: Tensor) -> float:
     return float(metric.compute())
 
 
-def kid(real: Tensor, drawn: Tensor, subsets: int = 100, subset_size: int = 50, seed: int = 0) -> tuple[float, float]:
+def kid(
+    real: Tensor, drawn: Tensor, subsets: int = 100, subset_size: int = 50, seed: int = 0
+) -> tuple[float, float]:
     """Kernel distance: unbiased squared MMD with the kernel (xᵀy / D + 1)³ (Bińkowski et al., ICLR 2018, arXiv 1801.01401).
 
     Args:
@@ -71,15 +75,23 @@ def kid(real: Tensor, drawn: Tensor, subsets: int = 100, subset_size: int = 50, 
 
     _check(real, drawn)
     if subsets < 1 or subset_size < 2:
-        raise InputError(f"KID takes at least one subset of two images, not {subsets} of {subset_size}.")
+        raise InputError(
+            f"KID takes at least one subset of two images, not {subsets} of {subset_size}."
+        )
     fewest = min(len(real), len(drawn))
     if fewest < subset_size:
-        raise InputError(f"KID takes subsets of {subset_size} images, and there are {fewest} on one side; take more images, or set "
-                         f"subset_size to {fewest} at most.")
+        raise InputError(
+            f"KID takes subsets of {subset_size} images, and there are {fewest} on one side; take more images, or set "
+            f"subset_size to {fewest} at most."
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it keeps all features, which are here anyway
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # that it keeps all features, which are here anyway
         given: Any = _Given(real.shape[1])
-        metric = KernelInceptionDistance(feature=given, subsets=subsets, subset_size=subset_size, sync_on_compute=False)
+        metric = KernelInceptionDistance(
+            feature=given, subsets=subsets, subset_size=subset_size, sync_on_compute=False
+        )
     metric.update(real.cpu().double(), real=True)
     metric.update(drawn.cpu().double(), real=False)
     with torch.random.fork_rng(devices=[]):
@@ -98,11 +110,15 @@ def clip_score(images: Tensor, texts: Tensor) -> float:
         texts: unit embeddings `[N, D]`.
     """
     if images.shape != texts.shape or not len(images):
-        raise InputError(f"a CLIP score needs a text for each image, not {len(texts)} for {len(images)}.")
+        raise InputError(
+            f"a CLIP score needs a text for each image, not {len(texts)} for {len(images)}."
+        )
     return float(100 * (images.double() * texts.double()).sum(1).clamp_min(0).mean())
 
 
 def _check(real: Tensor, drawn: Tensor) -> None:
     if real.ndim != 2 or drawn.ndim != 2 or real.shape[1] != drawn.shape[1]:
-        raise InputError("features of two sets of images have the shapes [N, D] and [M, D], not "
-                         f"{list(real.shape)} and {list(drawn.shape)}.")
+        raise InputError(
+            "features of two sets of images have the shapes [N, D] and [M, D], not "
+            f"{list(real.shape)} and {list(drawn.shape)}."
+        )

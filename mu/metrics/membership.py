@@ -46,7 +46,9 @@ def attack_features(attack: str, logits: Tensor, label: Tensor) -> Array:
     elif attack == "prob":
         feature = classification.log_probabilities(classification.check_logits(logits, label)).exp()
     else:
-        raise InputError(f"there is no attack {attack}; the attacks are {', '.join(ATTACKS)} and m_entropy_ref.")
+        raise InputError(
+            f"there is no attack {attack}; the attacks are {', '.join(ATTACKS)} and m_entropy_ref."
+        )
     return feature.cpu().numpy().reshape(len(logits), -1)
 
 
@@ -77,8 +79,13 @@ class SVCMembership(dict[str, float]):
 
 
 def svc_mia(
-    member_logits: Tensor, member_label: Tensor, nonmember_logits: Tensor, nonmember_label: Tensor,
-    forget_logits: Tensor, forget_label: Tensor, attacks: Sequence[str] = ATTACKS,
+    member_logits: Tensor,
+    member_label: Tensor,
+    nonmember_logits: Tensor,
+    nonmember_label: Tensor,
+    forget_logits: Tensor,
+    forget_label: Tensor,
+    attacks: Sequence[str] = ATTACKS,
 ) -> SVCMembership:
     """MIA-efficacy of Unlearn-Sparse and SalUn: percent of the forget set that an SVC calls non-member; `confidence` is their "MIA".
 
@@ -106,7 +113,9 @@ def svc_mia(
         member = attack_features(attack, member_logits[:size], member_label[:size])
         nonmember = attack_features(attack, nonmember_logits[kept], nonmember_label[kept])
         fit = _fit(member, nonmember)
-        found[attack] = 100.0 * float(np.mean(~fit.predict(attack_features(attack, forget_logits, forget_label))))
+        found[attack] = 100.0 * float(
+            np.mean(~fit.predict(attack_features(attack, forget_logits, forget_label)))
+        )
         found.fits[attack] = fit
     return found
 
@@ -117,7 +126,11 @@ def evenly(count: int, size: int) -> np.ndarray:
 
 
 def training_privacy_mia(
-    retain_logits: Tensor, retain_label: Tensor, test_logits: Tensor, test_label: Tensor, attacks: Sequence[str] = ATTACKS,
+    retain_logits: Tensor,
+    retain_label: Tensor,
+    test_logits: Tensor,
+    test_label: Tensor,
+    attacks: Sequence[str] = ATTACKS,
 ) -> dict[str, float]:
     """Training-privacy attack of Unlearn-Sparse: how well an SVC tells retain from test samples that it has not seen.
 
@@ -135,18 +148,28 @@ def training_privacy_mia(
     """
     n = len(test_logits) // 2
     if n == 0 or len(retain_logits) <= n:
-        raise InputError(f"the training-privacy attack learns from {max(n, 1)} samples of either set and is judged on the rest, "
-                         f"but there are {len(retain_logits)} of retain and {len(test_logits)} of test; give more.")
+        raise InputError(
+            f"the training-privacy attack learns from {max(n, 1)} samples of either set and is judged on the rest, "
+            f"but there are {len(retain_logits)} of retain and {len(test_logits)} of test; give more."
+        )
     found: dict[str, float] = {}
     for attack in attacks:
-        retain = [attack_features(attack, retain_logits[part], retain_label[part]) for part in (slice(n), slice(n, None))]
-        test = [attack_features(attack, test_logits[part], test_label[part]) for part in (slice(n), slice(n, None))]
+        retain = [
+            attack_features(attack, retain_logits[part], retain_label[part])
+            for part in (slice(n), slice(n, None))
+        ]
+        test = [
+            attack_features(attack, test_logits[part], test_label[part])
+            for part in (slice(n), slice(n, None))
+        ]
         fit = _fit(retain[0], test[0])
         found[attack] = 50.0 * float(fit.predict(retain[1]).mean() + (~fit.predict(test[1])).mean())
     return found
 
 
-def svc_mia_regression(train_error: Tensor, test_error: Tensor, forget_error: Tensor, size: int = 2000) -> float:
+def svc_mia_regression(
+    train_error: Tensor, test_error: Tensor, forget_error: Tensor, size: int = 2000
+) -> float:
     """Percent of the forget set that an SVC on the absolute error calls *member* (lower = forgotten; the opposite polarity of `svc_mia`).
 
     Source: Tarun et al., "Deep regression unlearning", ICML 2023; vikram2000b/deep-regression-unlearning.
@@ -157,13 +180,21 @@ def svc_mia_regression(train_error: Tensor, test_error: Tensor, forget_error: Te
         forget_error: `[F]` on the forget set.
         size: the attacker learns from the first `size` samples of either set, and from all where there are fewer.
     """
-    train, test, forget = (_values(error, name).abs() for error, name in
-                           ((train_error, "train_error"), (test_error, "test_error"), (forget_error, "forget_error")))
+    train, test, forget = (
+        _values(error, name).abs()
+        for error, name in (
+            (train_error, "train_error"),
+            (test_error, "test_error"),
+            (forget_error, "forget_error"),
+        )
+    )
     fit = _fit(train[:size].cpu().numpy(), test[:size].cpu().numpy())
     return 100.0 * float(fit.predict(forget.cpu().numpy()).mean())
 
 
-def entropy_lr_mia(retain_logits: Tensor, test_logits: Tensor, forget_logits: Tensor, classifier: str = "logistic") -> float:
+def entropy_lr_mia(
+    retain_logits: Tensor, test_logits: Tensor, forget_logits: Tensor, classifier: str = "logistic"
+) -> float:
     """Percent of the forget set that a classifier on the entropy calls *member* (lower = forgotten; the opposite polarity of `svc_mia`).
 
     Members are the whole retain set, non-members the whole test set.
@@ -176,7 +207,10 @@ def entropy_lr_mia(retain_logits: Tensor, test_logits: Tensor, forget_logits: Te
         forget_logits: `[F, K]`.
         classifier: `logistic` or `svc`.
     """
-    retain, test, forget = (classification.entropy(logits).cpu().numpy()[:, None] for logits in (retain_logits, test_logits, forget_logits))
+    retain, test, forget = (
+        classification.entropy(logits).cpu().numpy()[:, None]
+        for logits in (retain_logits, test_logits, forget_logits)
+    )
     if classifier == "svc":
         return 100.0 * float(_fit(retain, test).predict(forget).mean())
     if classifier != "logistic":
@@ -189,7 +223,12 @@ def entropy_lr_mia(retain_logits: Tensor, test_logits: Tensor, forget_logits: Te
 
 
 def scrub_mia(
-    forget_nll: Tensor, forget_label: Tensor, test_nll: Tensor, test_label: Tensor, seed: int = 0, splits: int = 5,
+    forget_nll: Tensor,
+    forget_label: Tensor,
+    test_nll: Tensor,
+    test_label: Tensor,
+    seed: int = 0,
+    splits: int = 5,
 ) -> float:
     """Cross-validated accuracy in [0, 1] of telling forget from test samples of the same classes by their loss; 0.5 is ideal.
 
@@ -211,8 +250,10 @@ def scrub_mia(
     test = _values(test_nll, "test_nll").cpu()[torch.isin(test_label.cpu(), forget_label.cpu())]
     size = min(len(forget), len(test))
     if size < 10:
-        raise InputError(f"the SCRUB attack needs ten samples of the same classes on either side, but has {len(forget)} forget and "
-                         f"{len(test)} test samples.")
+        raise InputError(
+            f"the SCRUB attack needs ten samples of the same classes on either side, but has {len(forget)} forget and "
+            f"{len(test)} test samples."
+        )
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
@@ -220,7 +261,17 @@ def scrub_mia(
     sides = [side.numpy()[np.sort(draw.permutation(len(side))[:size])] for side in (forget, test)]
     features = np.clip(np.concatenate(sides), -100.0, 100.0)[:, None]
     folds = StratifiedShuffleSplit(n_splits=splits, random_state=seed)
-    return float(np.mean(cross_val_score(LogisticRegression(), features, np.repeat([1, 0], size), cv=folds, scoring="accuracy")))
+    return float(
+        np.mean(
+            cross_val_score(
+                LogisticRegression(),
+                features,
+                np.repeat([1, 0], size),
+                cv=folds,
+                scoring="accuracy",
+            )
+        )
+    )
 
 
 def loss_threshold_auc(forget_nll: Tensor, test_nll: Tensor) -> float:
@@ -234,7 +285,10 @@ def loss_threshold_auc(forget_nll: Tensor, test_nll: Tensor) -> float:
         forget_nll: `[F]`, infinity allowed.
         test_nll: `[T]`, infinity allowed.
     """
-    forget, test = _values(forget_nll, "forget_nll").cpu(), _values(test_nll, "test_nll").cpu().sort().values
+    forget, test = (
+        _values(forget_nll, "forget_nll").cpu(),
+        _values(test_nll, "test_nll").cpu().sort().values,
+    )
     not_greater = torch.searchsorted(test, forget, right=True)
     smaller = torch.searchsorted(test, forget, right=False)
     twice = 2 * len(test) * len(forget) - int((smaller + not_greater).sum())
@@ -272,20 +326,31 @@ class ThresholdAttack:
     thresholds: dict[int, float]
 
     @classmethod
-    def fit(cls, member_score: Tensor, member_label: Tensor, other_score: Tensor, other_label: Tensor) -> ThresholdAttack:
+    def fit(
+        cls, member_score: Tensor, member_label: Tensor, other_score: Tensor, other_label: Tensor
+    ) -> ThresholdAttack:
         """Choose for every class the score that maximises (TPR + TNR) / 2 on known members and non-members; `[N]` each."""
-        member, other = _values(member_score, "member_score").cpu(), _values(other_score, "other_score").cpu()
+        member, other = (
+            _values(member_score, "member_score").cpu(),
+            _values(other_score, "other_score").cpu(),
+        )
         thresholds: dict[int, float] = {}
         for label in sorted(set(member_label.tolist()) | set(other_label.tolist())):
             inside = member[member_label.cpu() == label].sort().values
             outside = other[other_label.cpu() == label].sort().values
             candidates = torch.cat([inside, outside]).unique()
-            found = (len(inside) - torch.searchsorted(inside, candidates)).to(torch.float64) / max(len(inside), 1)
-            cleared = torch.searchsorted(outside, candidates).to(torch.float64) / max(len(outside), 1)
+            found = (len(inside) - torch.searchsorted(inside, candidates)).to(torch.float64) / max(
+                len(inside), 1
+            )
+            cleared = torch.searchsorted(outside, candidates).to(torch.float64) / max(
+                len(outside), 1
+            )
             thresholds[label] = candidates[(found + cleared).argmax()].item()
         return cls(thresholds)
 
-    def accuracy(self, member_score: Tensor, member_label: Tensor, other_score: Tensor, other_label: Tensor) -> float:
+    def accuracy(
+        self, member_score: Tensor, member_label: Tensor, other_score: Tensor, other_label: Tensor
+    ) -> float:
         """Mean of the accuracy on members and that on non-members, in percent; 50 is chance.
 
         Args:
@@ -301,7 +366,9 @@ class ThresholdAttack:
     def _at(self, label: Tensor) -> Tensor:
         unknown = sorted(set(label.tolist()) - set(self.thresholds))
         if unknown:
-            raise InputError(f"the threshold attack was fitted without any sample of class {unknown[0]}.")
+            raise InputError(
+                f"the threshold attack was fitted without any sample of class {unknown[0]}."
+            )
         return torch.tensor([self.thresholds[each] for each in label.tolist()], dtype=torch.float64)
 
 
@@ -312,7 +379,11 @@ def _fit(member: Array, nonmember: Array) -> SVCFit:
 
 def _values(values: Tensor, name: str) -> Tensor:
     if values.ndim != 1 or len(values) == 0:
-        raise InputError(f"{name} must be [N] with at least one example, but has shape {tuple(values.shape)}.")
+        raise InputError(
+            f"{name} must be [N] with at least one example, but has shape {tuple(values.shape)}."
+        )
     if bool(values.isnan().any()):
-        raise RunError(f"{name} holds NaN: the model that was tested has diverged, so nothing can be measured on it.")
+        raise RunError(
+            f"{name} holds NaN: the model that was tested has diverged, so nothing can be measured on it."
+        )
     return values.detach().to(torch.float64)

@@ -80,7 +80,9 @@ def min_k(log_prob: Tensor, mask: Tensor, share: float = 0.4) -> Tensor:
     return _lowest(log_prob, mask, share)
 
 
-def min_k_plus_plus(log_prob: Tensor, mean: Tensor, variance: Tensor, mask: Tensor, share: float = 0.4) -> Tensor:
+def min_k_plus_plus(
+    log_prob: Tensor, mean: Tensor, variance: Tensor, mask: Tensor, share: float = 0.4
+) -> Tensor:
     """As `min_k`, of z = (log p - μ) / √max(σ², 1e-6), where μ = Σ p log p and σ² = Σ p (log p - μ)² over the vocabulary; `[N]`.
 
     Source: Zhang et al., "Min-K%++", ICLR 2025, arXiv 2404.02936.
@@ -92,7 +94,9 @@ def min_k_plus_plus(log_prob: Tensor, mean: Tensor, variance: Tensor, mask: Tens
         mask: `[N, T]` bool; every row needs a token.
         share: of the tokens, in (0, 1].
     """
-    z = (log_prob.to(torch.float64) - mean.to(torch.float64)) / variance.to(torch.float64).clamp_min(MIN_VARIANCE).sqrt()
+    z = (log_prob.to(torch.float64) - mean.to(torch.float64)) / variance.to(
+        torch.float64
+    ).clamp_min(MIN_VARIANCE).sqrt()
     return _lowest(z, mask, share)
 
 
@@ -104,8 +108,12 @@ def zlib_score(nll: Tensor, texts: Sequence[str]) -> Tensor:
         texts: the answers, N strings.
     """
     if len(nll) != len(texts):
-        raise InputError(f"the zlib score needs a text for each of {len(nll)} losses, not {len(texts)}.")
-    return nll.to(torch.float64) / torch.tensor([len(zlib.compress(text.encode("utf-8"))) for text in texts], device=nll.device)
+        raise InputError(
+            f"the zlib score needs a text for each of {len(nll)} losses, not {len(texts)}."
+        )
+    return nll.to(torch.float64) / torch.tensor(
+        [len(zlib.compress(text.encode("utf-8"))) for text in texts], device=nll.device
+    )
 
 
 def reference_score(nll: Tensor, reference: Tensor) -> Tensor:
@@ -116,7 +124,9 @@ def reference_score(nll: Tensor, reference: Tensor) -> Tensor:
         reference: the reference model's on the same items, `[N]`.
     """
     if nll.shape != reference.shape:
-        raise InputError(f"the reference attack compares losses of the same items, but there are {len(nll)} and {len(reference)}.")
+        raise InputError(
+            f"the reference attack compares losses of the same items, but there are {len(nll)} and {len(reference)}."
+        )
     return nll.to(torch.float64) - reference.to(torch.float64)
 
 
@@ -130,7 +140,11 @@ def gradient_norm(gradients: Iterable[Tensor | None], p: float = 2.0) -> float:
         gradients: of one item, a tensor for each weight.
         p: of the norm.
     """
-    norms = [torch.linalg.vector_norm(gradient.detach().to(torch.float64), p).item() for gradient in gradients if gradient is not None]
+    norms = [
+        torch.linalg.vector_norm(gradient.detach().to(torch.float64), p).item()
+        for gradient in gradients
+        if gradient is not None
+    ]
     if not norms:
         raise InputError("the gradient-norm attack needs a weight with a gradient; unfreeze some.")
     return sum(norms) / len(norms)
@@ -168,7 +182,9 @@ def rel_diff(auc: float, oracle_auc: float = 0.5) -> float:
 
 def _relative(here: float, there: float) -> float:
     if there <= 0:
-        raise RunError("the oracle's membership AUC lies at the end of the scale, so no relative difference to it exists.")
+        raise RunError(
+            "the oracle's membership AUC lies at the end of the scale, so no relative difference to it exists."
+        )
     return 100 * (here - there) / there
 
 
@@ -207,9 +223,13 @@ def privacy_score(aucs: Mapping[str, float], oracle_aucs: Mapping[str, float]) -
         oracle_aucs: of the oracle, by the same attacks.
     """
     if set(aucs) != set(oracle_aucs):
-        raise InputError(f"the privacy score compares the attacks {', '.join(sorted(aucs))} with {', '.join(sorted(oracle_aucs))}; give "
-                         "both of each.")
-    return harmonic_mean([membership_closeness(auc, oracle_aucs[name]) for name, auc in aucs.items()])
+        raise InputError(
+            f"the privacy score compares the attacks {', '.join(sorted(aucs))} with {', '.join(sorted(oracle_aucs))}; give "
+            "both of each."
+        )
+    return harmonic_mean(
+        [membership_closeness(auc, oracle_aucs[name]) for name, auc in aucs.items()]
+    )
 
 
 def utility_score(utility: float, original: float | None = None) -> float:
@@ -223,7 +243,9 @@ def utility_score(utility: float, original: float | None = None) -> float:
         original: of the model before unlearning; None leaves it unscaled.
     """
     if original is not None and original <= 0:
-        raise RunError("the original's model utility is 0, so nothing can be stated as a share of it.")
+        raise RunError(
+            "the original's model utility is 0, so nothing can be stated as a share of it."
+        )
     return utility if original is None else min(1.0, utility / original)
 
 
@@ -238,13 +260,17 @@ def overall_score(memorisation: float, privacy: float, utility: float) -> float:
 def _shares(values: Mapping[str, float] | Sequence[float]) -> list[float]:
     found = list(values.values()) if isinstance(values, Mapping) else list(values)
     if any(not 0 <= value <= 1 for value in found):
-        raise InputError(f"a share lies in [0, 1], but {next(v for v in found if not 0 <= v <= 1)} was given.")
+        raise InputError(
+            f"a share lies in [0, 1], but {next(v for v in found if not 0 <= v <= 1)} was given."
+        )
     return found
 
 
 def _tokens(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     if values.ndim != 2 or values.shape != mask.shape:
-        raise InputError(f"tokens and their mask are [N, T], but have the shapes {list(values.shape)} and {list(mask.shape)}.")
+        raise InputError(
+            f"tokens and their mask are [N, T], but have the shapes {list(values.shape)} and {list(mask.shape)}."
+        )
     return values.to(torch.bool), mask.to(torch.bool)
 
 
@@ -253,15 +279,21 @@ def _lowest(values: Tensor, mask: Tensor, share: float) -> Tensor:
     if not 0 < share <= 1:
         raise InputError(f"the share of the tokens is {share}; it lies in (0, 1].")
     if values.ndim != 2 or values.shape != mask.shape:
-        raise InputError(f"tokens and their mask are [N, T], but have the shapes {list(values.shape)} and {list(mask.shape)}.")
+        raise InputError(
+            f"tokens and their mask are [N, T], but have the shapes {list(values.shape)} and {list(mask.shape)}."
+        )
     mask = mask.to(torch.bool)
     count = mask.sum(1)
     if bool((count == 0).any()):
         raise InputError(f"item {int((count == 0).nonzero()[0])} has no token to score.")
     if bool((values.isnan() & mask).any()):
-        raise RunError("a log-probability is NaN: the model that was tested has diverged, so nothing can be measured on it.")
+        raise RunError(
+            "a log-probability is NaN: the model that was tested has diverged, so nothing can be measured on it."
+        )
     # as the references: share and count are multiplied in floating point and cut
-    taken = torch.tensor([max(1, math.floor(share * size)) for size in count.tolist()], device=values.device)
+    taken = torch.tensor(
+        [max(1, math.floor(share * size)) for size in count.tolist()], device=values.device
+    )
     ordered = values.detach().to(torch.float64).masked_fill(~mask, math.inf).sort(1).values
     inside = torch.arange(values.shape[1], device=values.device) < taken[:, None]
     return -torch.where(inside, ordered, 0.0).sum(1) / taken

@@ -53,17 +53,25 @@ class Outputs(Metric):
         """Add a batch of one split."""
         index = values.get("index")
         if index is None or index.ndim != 1 or index.is_floating_point():
-            raise InputError(f"the outputs of split {split} need an `index` [B] of integers, the samples' stable numbers.")
+            raise InputError(
+                f"the outputs of split {split} need an `index` [B] of integers, the samples' stable numbers."
+            )
         padded = values.get("padded")
-        real = torch.ones_like(index, dtype=torch.bool) if padded is None else ~padded.to(torch.bool)
+        real = (
+            torch.ones_like(index, dtype=torch.bool) if padded is None else ~padded.to(torch.bool)
+        )
         code = stream_id("split", split)  # the same number on every rank
-        rows = torch.stack([torch.full_like(index, code, dtype=torch.int64), index.to(torch.int64)], dim=1)[real]
+        rows = torch.stack(
+            [torch.full_like(index, code, dtype=torch.int64), index.to(torch.int64)], dim=1
+        )[real]
         self._splits[code] = split
         for name, value in values.items():
             if name == "padded":
                 continue
             if value.ndim == 0 or len(value) != len(index):
-                raise InputError(f"{name} of split {split} has shape {tuple(value.shape)}, but there are {len(index)} indices.")
+                raise InputError(
+                    f"{name} of split {split} has shape {tuple(value.shape)}, but there are {len(index)} indices."
+                )
             self._declare(name, (tuple(value.shape[1:]), value.dtype))
             getattr(self, f"value_{name}").append(value.detach()[real])
             getattr(self, f"row_{name}").append(rows)
@@ -72,20 +80,28 @@ class Outputs(Metric):
         """Every split's table."""
         found: dict[str, Table] = {}
         for name in sorted(self._fields):
-            rows, values = _joined(getattr(self, f"row_{name}")), _joined(getattr(self, f"value_{name}"))
+            rows, values = (
+                _joined(getattr(self, f"row_{name}")),
+                _joined(getattr(self, f"value_{name}")),
+            )
             for code in rows[:, 0].unique().tolist() if len(rows) else []:
                 inside = rows[:, 0] == code
                 index, order = _distinct(rows[inside, 1])
                 table = found.setdefault(self._splits[code], {"index": index})
                 if not torch.equal(table["index"], index):
-                    raise InputError(f"{name} of split {self._splits[code]} was given for {len(index)} samples, but other fields for "
-                                     f"{len(table['index'])}; every batch of a split needs the same fields.")
+                    raise InputError(
+                        f"{name} of split {self._splits[code]} was given for {len(index)} samples, but other fields for "
+                        f"{len(table['index'])}; every batch of a split needs the same fields."
+                    )
                 if name != "index":
                     table[name] = values[inside][order]
         return {split: found[split] for split in sorted(found)}
 
     def sync(
-        self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None, should_sync: bool = True,
+        self,
+        dist_sync_fn: Callable[..., Any] | None = None,
+        process_group: Any = None,
+        should_sync: bool = True,
         distributed_available: Callable[[], bool] | None = None,
     ) -> None:
         """Gather all ranks' rows, after the ranks have agreed on which states there are."""
@@ -103,8 +119,16 @@ class Outputs(Metric):
                 self._declare(name, shape)
         for name, (shape, dtype) in self._fields.items():
             if len(getattr(self, f"value_{name}")) == 0:
-                setattr(self, f"value_{name}", [torch.empty((0, *shape), dtype=dtype, device=self.device)])
-                setattr(self, f"row_{name}", [torch.empty((0, 2), dtype=torch.int64, device=self.device)])
+                setattr(
+                    self,
+                    f"value_{name}",
+                    [torch.empty((0, *shape), dtype=dtype, device=self.device)],
+                )
+                setattr(
+                    self,
+                    f"row_{name}",
+                    [torch.empty((0, 2), dtype=torch.int64, device=self.device)],
+                )
         # states are gathered in the order of this dict, which is the order in which each rank met the fields
         self._reductions = dict(sorted(self._reductions.items()))
 
@@ -114,8 +138,10 @@ class Outputs(Metric):
             self.add_state(f"value_{name}", default=[], dist_reduce_fx="cat")
             self.add_state(f"row_{name}", default=[], dist_reduce_fx="cat")
         elif self._fields[name] != shape:
-            raise InputError(f"{name} has shape {['B', *shape[0]]} and type {shape[1]}, but had {['B', *self._fields[name][0]]} and "
-                             f"{self._fields[name][1]} before; a field keeps both over all splits.")
+            raise InputError(
+                f"{name} has shape {['B', *shape[0]]} and type {shape[1]}, but had {['B', *self._fields[name][0]]} and "
+                f"{self._fields[name][1]} before; a field keeps both over all splits."
+            )
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         """Undo that torchmetrics turns every tensor of one element into a scalar: a split of one sample has fields of one row."""
@@ -123,7 +149,9 @@ class Outputs(Metric):
 
         def tables(*args: Any, **kwargs: Any) -> dict[str, Table]:
             return {
-                split: {name: value.reshape(-1, *self._fields[name][0]) for name, value in table.items()}
+                split: {
+                    name: value.reshape(-1, *self._fields[name][0]) for name, value in table.items()
+                }
                 for split, table in wrapped(*args, **kwargs).items()
             }
 

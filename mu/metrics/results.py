@@ -41,7 +41,9 @@ class Result:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
-            raise RunError(f"{self.metric} on {self.split or 'this run'} is {self.value}, so it could not be measured.")
+            raise RunError(
+                f"{self.metric} on {self.split or 'this run'} is {self.value}, so it could not be measured."
+            )
 
 
 @dataclass
@@ -99,16 +101,31 @@ class RunResults:
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             raise InputError(f"{file} is not a results file of this version of mu.")
         try:
-            return cls(raw["task"], raw["method"], [Result(**r) for r in raw["results"]], raw["seeds"], raw["hashes"], raw["seconds"],
-                       raw["facts"])
+            return cls(
+                raw["task"],
+                raw["method"],
+                [Result(**r) for r in raw["results"]],
+                raw["seeds"],
+                raw["hashes"],
+                raw["seconds"],
+                raw["facts"],
+            )
         except (KeyError, TypeError) as error:
-            raise InputError(f"{file} is not a results file of this version of mu ({error}).") from error
+            raise InputError(
+                f"{file} is not a results file of this version of mu ({error})."
+            ) from error
 
 
 def save_outputs(folder: Path | str, outputs: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Per-example outputs as `outputs.safetensors`: tensors named `split/field`, rows in the order of `split/index`."""
-    save_tensors(Path(folder) / "outputs.safetensors",
-                 {f"{split}/{name}": value for split, values in outputs.items() for name, value in values.items()})
+    save_tensors(
+        Path(folder) / "outputs.safetensors",
+        {
+            f"{split}/{name}": value
+            for split, values in outputs.items()
+            for name, value in values.items()
+        },
+    )
 
 
 def load_outputs(folder: Path | str) -> dict[str, dict[str, Tensor]]:
@@ -135,6 +152,16 @@ def versions() -> dict[str, str]:
     import lightning
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {"mu": __version__, "torch": torch.__version__, "lightning": lightning.__version__, "python": platform.python_version(),
-            "device": device, "threads": str(torch.get_num_threads())}
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine()
+    )
+    return {
+        "mu": __version__,
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "python": platform.python_version(),
+        "device": device,
+        "threads": str(torch.get_num_threads()),
+    }

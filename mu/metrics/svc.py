@@ -29,17 +29,23 @@ Array = NDArray[np.float64]
 
 LIBSVM_TOLERANCE = 1e-3  # libsvm stops when the violation of the KKT conditions falls below this
 _RESIDUAL = 1e-7  # pivoted Cholesky stops when no diagonal entry of K - L L^T exceeds this (the diagonal of K is 1) ...
-_RESIDUAL_1D = 1e-11  # ... and for one feature, whose rank is so small that the tighter bound costs nothing
+_RESIDUAL_1D = (
+    1e-11  # ... and for one feature, whose rank is so small that the tighter bound costs nothing
+)
 _MAX_RESIDUAL = 1e-5  # a larger one moves decision values by more than libsvm's tolerance
 _COARSE = 48  # leading columns of L that give the starting point for all columns
 _MAX_PENALTY = 1e6  # beyond it, rounding of 1 - y f times the penalty is larger than the tolerance
-_BLOCK = 2**19  # entries of the kernel computed at once: 4 MB, about what stays in a processor's cache
+_BLOCK = (
+    2**19
+)  # entries of the kernel computed at once: 4 MB, about what stays in a processor's cache
 
 
 def rbf_kernel(a: Array, b: Array, gamma: float) -> Array:
     """exp(-gamma ||a_i - b_j||^2) of rows `[N, F]` and `[M, F]`: `[N, M]` in [0, 1]."""
     if a.shape[1] == 1:
-        squared = a - b[:, 0]  # the difference itself keeps the digits that the expanded square loses
+        squared = (
+            a - b[:, 0]
+        )  # the difference itself keeps the digits that the expanded square loses
         squared *= squared
     else:
         squared = a @ (-2.0 * b.T)
@@ -84,11 +90,15 @@ class SVCFit:
         """Signed decision values `[N]` of features `[N, F]` or `[N]`, by the exact kernel."""
         x = _matrix(features)
         if x.shape[1] != self.points.shape[1]:
-            raise InputError(f"the classifier was fitted on {self.points.shape[1]} features, but was given {x.shape[1]}.")
+            raise InputError(
+                f"the classifier was fitted on {self.points.shape[1]} features, but was given {x.shape[1]}."
+            )
         out = np.full(len(x), self.intercept)
         rows = max(1, _BLOCK // max(1, len(self.points)))
         for start in range(0, len(x), rows):
-            out[start : start + rows] += rbf_kernel(x[start : start + rows], self.points, self.gamma) @ self.coefficients
+            out[start : start + rows] += (
+                rbf_kernel(x[start : start + rows], self.points, self.gamma) @ self.coefficients
+            )
         return out
 
     def predict(self, features: ArrayLike) -> NDArray[np.bool_]:
@@ -97,20 +107,30 @@ class SVCFit:
         A decision value of 0 is a member, as in scikit-learn, and so is what cannot be told from 0 by the sum's rounding. So on two
         equal pools, between which nothing can be decided, everything is a member and nothing counts as forgotten.
         """
-        rounding = 8 * np.finfo(np.float64).eps * (np.abs(self.coefficients).sum() + abs(self.intercept))
+        rounding = (
+            8 * np.finfo(np.float64).eps * (np.abs(self.coefficients).sum() + abs(self.intercept))
+        )
         return self.decision_function(features) >= -rounding
 
     def summary(self) -> dict[str, Any]:
         """How the fit was made, as plain numbers and words for a results file."""
         return {
-            "solver": self.solver, "violation": float(self.violation), "approximation": float(self.approximation),
-            "rank": self.rank, "iterations": self.iterations, "support": len(self.points),
+            "solver": self.solver,
+            "violation": float(self.violation),
+            "approximation": float(self.approximation),
+            "rank": self.rank,
+            "iterations": self.iterations,
+            "support": len(self.points),
         }
 
 
 def fit_svc(
-    features: ArrayLike, member: ArrayLike, C: float = 3.0, gamma: float | None = None,
-    tolerance: float = 1e-6, max_rank: int = 800,
+    features: ArrayLike,
+    member: ArrayLike,
+    C: float = 3.0,
+    gamma: float | None = None,
+    tolerance: float = 1e-6,
+    max_rank: int = 800,
 ) -> SVCFit:
     """Fit the soft-margin RBF classifier to features without scaling them.
 
@@ -128,9 +148,13 @@ def fit_svc(
     """
     x, positive = _matrix(features), np.asarray(member).astype(bool)
     if positive.shape != x.shape[:1]:
-        raise InputError(f"there are {len(x)} rows of features but the classes have shape {positive.shape}; give one per row.")
+        raise InputError(
+            f"there are {len(x)} rows of features but the classes have shape {positive.shape}; give one per row."
+        )
     if positive.all() or not positive.any():
-        raise InputError("the classifier needs members and non-members, but one of the two sides is empty.")
+        raise InputError(
+            "the classifier needs members and non-members, but one of the two sides is empty."
+        )
     width = 1.0 / x.shape[1] if gamma is None else float(gamma)
     points, group, sign, count = _collapse(x, positive)
     factor, residual = _factor(points, width, max_rank)
@@ -147,9 +171,16 @@ def fit_svc(
     used = np.flatnonzero(weight)
     normal = solution.normal
     fit = SVCFit(
-        points=points[used], coefficients=weight[used], intercept=solution.intercept - float(normal @ mean), gamma=width,
-        dual_objective=float(count @ solution.alpha - 0.5 * normal @ normal), violation=solution.violation,
-        approximation=0.0, rank=len(factor), iterations=solution.iterations, solver="low-rank",
+        points=points[used],
+        coefficients=weight[used],
+        intercept=solution.intercept - float(normal @ mean),
+        gamma=width,
+        dual_objective=float(count @ solution.alpha - 0.5 * normal @ normal),
+        violation=solution.violation,
+        approximation=0.0,
+        rank=len(factor),
+        iterations=solution.iterations,
+        solver="low-rank",
     )
     probe = np.unique(np.linspace(0, len(points) - 1, min(512, len(points))).astype(np.int64))
     approximate = design[probe] @ np.concatenate([[solution.intercept], normal])
@@ -165,7 +196,9 @@ def _matrix(features: ArrayLike) -> Array:
     if x.ndim != 2 or x.size == 0:
         raise InputError(f"features must be [N] or [N, F] and not empty, but have shape {x.shape}.")
     if not np.isfinite(x).all():
-        raise RunError("a feature of the membership classifier is infinite or NaN: the model that was tested has diverged.")
+        raise RunError(
+            "a feature of the membership classifier is infinite or NaN: the model that was tested has diverged."
+        )
     return x
 
 
@@ -173,7 +206,9 @@ def _sums(group: NDArray[np.int64], values: Array, groups: int) -> Array:
     return np.asarray(np.bincount(group, values, minlength=groups), dtype=np.float64)
 
 
-def _collapse(x: Array, positive: NDArray[np.bool_]) -> tuple[Array, NDArray[np.int64], Array, Array]:
+def _collapse(
+    x: Array, positive: NDArray[np.bool_]
+) -> tuple[Array, NDArray[np.int64], Array, Array]:
     """Distinct rows `[G, F]`, and for every distinct (row, class): the row's number, the class as +-1, and how often it occurs."""
     if x.shape[1] == 1:
         points, row = np.unique(x[:, 0], return_inverse=True)  # much faster than axis=0
@@ -192,16 +227,24 @@ def _factor(points: Array, gamma: float, max_rank: int) -> tuple[Array, float]:
     """
     from scipy.linalg import solve_triangular
 
-    part = np.arange(len(points)) if len(points) <= 6000 else np.linspace(0, len(points) - 1, 4000).astype(np.int64)
+    part = (
+        np.arange(len(points))
+        if len(points) <= 6000
+        else np.linspace(0, len(points) - 1, 4000).astype(np.int64)
+    )
     rows, pivots, residual = _pivots(points[part], gamma, max_rank, np.empty((0, len(part))))
     if len(part) < len(points) and residual <= _MAX_RESIDUAL:
         corner = rows[:, pivots].T  # lower triangular: the rows of L that belong to the pivots
-        rows = solve_triangular(corner, rbf_kernel(points[part[pivots]], points, gamma), lower=True, check_finite=False)
+        rows = solve_triangular(
+            corner, rbf_kernel(points[part[pivots]], points, gamma), lower=True, check_finite=False
+        )
         rows, _, residual = _pivots(points, gamma, max_rank, rows)
     return rows, residual
 
 
-def _pivots(points: Array, gamma: float, max_rank: int, start: Array) -> tuple[Array, NDArray[np.int64], float]:
+def _pivots(
+    points: Array, gamma: float, max_rank: int, start: Array
+) -> tuple[Array, NDArray[np.int64], float]:
     """Extend the rows `start` `[r, G]` of L^T while a residual exceeds the bound; all rows, the new pivots, the largest residual."""
     enough = _RESIDUAL if points.shape[1] > 1 else _RESIDUAL_1D
     begin, limit = len(start), max(len(start), min(max_rank, len(points)))
@@ -239,7 +282,9 @@ class _Multipliers:
     clip(alpha + sigma (1 - sign f), 0, C).
     """
 
-    def __init__(self, design: Array, group: NDArray[np.int64], sign: Array, count: Array, C: float) -> None:
+    def __init__(
+        self, design: Array, group: NDArray[np.int64], sign: Array, count: Array, C: float
+    ) -> None:
         self.design, self.group, self.sign, self.count, self.C = design, group, sign, count, C
         self.size = float(count.sum())
         self.iterations = 0
@@ -252,9 +297,13 @@ class _Multipliers:
             last = stage == columns
             design = self.design if last else np.ascontiguousarray(self.design[:, :stage])
             # a penalty moves a multiplier by penalty times violation, which is useful up to about the width of its box
-            sigma = min(sigma, max(1.0, self.C / max(self._judge(design, alpha)[0].violation, 1e-12)))
+            sigma = min(
+                sigma, max(1.0, self.C / max(self._judge(design, alpha)[0].violation, 1e-12))
+            )
             for _ in range(steps):
-                proposal, start, converged = self._step(design, alpha, intercept, sigma, loose=not last)
+                proposal, start, converged = self._step(
+                    design, alpha, intercept, sigma, loose=not last
+                )
                 if not converged:
                     sigma *= 0.1
                     continue
@@ -266,9 +315,15 @@ class _Multipliers:
                 if feasible and solution.violation <= (tolerance if last else LIBSVM_TOLERANCE):
                     break
                 sigma = min(5.0 * sigma, _MAX_PENALTY)
-        return best if best is not None else _Solution(alpha, np.zeros(columns - 1), 0.0, np.inf, self.iterations)
+        return (
+            best
+            if best is not None
+            else _Solution(alpha, np.zeros(columns - 1), 0.0, np.inf, self.iterations)
+        )
 
-    def _step(self, design: Array, alpha: Array, intercept: float, sigma: float, loose: bool) -> tuple[Array, float, bool]:
+    def _step(
+        self, design: Array, alpha: Array, intercept: float, sigma: float, loose: bool
+    ) -> tuple[Array, float, bool]:
         """Minimise one augmented Lagrangian by semismooth Newton; the new multipliers, the intercept, whether the minimum was reached."""
         from scipy.linalg import cho_factor, cho_solve
 
@@ -298,14 +353,26 @@ class _Multipliers:
             direction = -cho_solve(factor, gradient, check_finite=False)
             change = design @ direction
             length = self._line_search(
-                shifted, -sigma * self.sign * change[self.group], sigma, gradient @ direction,
-                (penalty * (u - centre)) @ direction, (penalty * direction) @ direction,
+                shifted,
+                -sigma * self.sign * change[self.group],
+                sigma,
+                gradient @ direction,
+                (penalty * (u - centre)) @ direction,
+                (penalty * direction) @ direction,
             )
             u, f = u + length * direction, f + length * change
             self.iterations += 1
         return proposal, float(u[0]), False
 
-    def _line_search(self, shifted: Array, slope: Array, sigma: float, start: float, linear: float, quadratic: float) -> float:
+    def _line_search(
+        self,
+        shifted: Array,
+        slope: Array,
+        sigma: float,
+        start: float,
+        linear: float,
+        quadratic: float,
+    ) -> float:
         """Step length at which the derivative along the direction, piecewise linear and increasing, is 1 % of its start at 0."""
         weighted = self.count * slope / sigma
         low, high, length = 0.0, np.inf, 1.0
@@ -326,13 +393,17 @@ class _Multipliers:
         """The hyperplane that `alpha` gives, its intercept and its violation; also sum(alpha y), which must be 0."""
         weight = self._fold(alpha)
         normal = design[:, 1:].T @ weight
-        bias = self.sign - (design[:, 1:] @ normal)[self.group]  # the intercept that would put the example on its margin
+        bias = (
+            self.sign - (design[:, 1:] @ normal)[self.group]
+        )  # the intercept that would put the example on its margin
         positive, below, above = self.sign > 0, alpha < self.C, alpha > 0
         at_least = bias[np.where(positive, below, above)].max(initial=-np.inf)
         at_most = bias[np.where(positive, above, below)].min(initial=np.inf)
         free = np.minimum(alpha, self.C - alpha) * self.count
         intercept = (free @ bias) / free.sum() if free.any() else 0.5 * (at_least + at_most)
-        return _Solution(alpha, normal, float(intercept), float(at_least - at_most), self.iterations), float(weight.sum())
+        return _Solution(
+            alpha, normal, float(intercept), float(at_least - at_most), self.iterations
+        ), float(weight.sum())
 
     def _fold(self, alpha: Array) -> Array:
         return _sums(self.group, self.count * alpha * self.sign, len(self.design))
@@ -341,13 +412,28 @@ class _Multipliers:
 def _scikit_learn(x: Array, positive: NDArray[np.bool_], C: float, gamma: float) -> SVCFit:
     from sklearn.svm import SVC
 
-    settings: dict[str, Any] = {"C": C, "kernel": "rbf", "gamma": gamma, "tol": LIBSVM_TOLERANCE, "cache_size": 500}
+    settings: dict[str, Any] = {
+        "C": C,
+        "kernel": "rbf",
+        "gamma": gamma,
+        "tol": LIBSVM_TOLERANCE,
+        "cache_size": 500,
+    }
     model: Any = SVC(**settings).fit(x, positive)
     points, weight = np.asarray(model.support_vectors_), np.asarray(model.dual_coef_)[0]
     intercept = float(np.asarray(model.intercept_)[0])
-    on_points = SVCFit(points, weight, 0.0, gamma, 0.0, 0.0, 0.0, 0, 0, "").decision_function(points)
+    on_points = SVCFit(points, weight, 0.0, gamma, 0.0, 0.0, 0.0, 0, 0, "").decision_function(
+        points
+    )
     return SVCFit(
-        points=points, coefficients=weight, intercept=intercept, gamma=gamma,
-        dual_objective=float(np.abs(weight).sum() - 0.5 * weight @ on_points), violation=LIBSVM_TOLERANCE, approximation=0.0,
-        rank=0, iterations=int(np.sum(model.n_iter_)), solver="scikit-learn",
+        points=points,
+        coefficients=weight,
+        intercept=intercept,
+        gamma=gamma,
+        dual_objective=float(np.abs(weight).sum() - 0.5 * weight @ on_points),
+        violation=LIBSVM_TOLERANCE,
+        approximation=0.0,
+        rank=0,
+        iterations=int(np.sum(model.n_iter_)),
+        solver="scikit-learn",
     )

@@ -102,9 +102,16 @@ def model_utility(values: Mapping[str, Mapping[str, float]]) -> float:
     Returns:
         In [0, 1]; 0 if any of the numbers is 0.
     """
-    missing = [f"{metric} on {name}" for name, found in values.items() for metric in UTILITY if metric not in found]
+    missing = [
+        f"{metric} on {name}"
+        for name, found in values.items()
+        for metric in UTILITY
+        if metric not in found
+    ]
     if missing:
-        raise InputError(f"model utility is a mean over {', '.join(UTILITY)} on each set, and {missing[0]} is not given.")
+        raise InputError(
+            f"model utility is a mean over {', '.join(UTILITY)} on each set, and {missing[0]} is not given."
+        )
     return harmonic_mean([found[metric] for found in values.values() for metric in UTILITY])
 
 
@@ -142,11 +149,15 @@ def forget_quality(ratio: Tensor, oracle: Tensor) -> ForgetQuality:
 
     ratio, oracle = _ratios(ratio, "the truth ratio"), _ratios(oracle, "the oracle's truth ratio")
     if len(ratio) != len(oracle):
-        raise InputError(f"forget quality compares the truth ratios of the same items, but the model has {len(ratio)} and the oracle "
-                         f"{len(oracle)}; evaluate both on one forget set.")
+        raise InputError(
+            f"forget quality compares the truth ratios of the same items, but the model has {len(ratio)} and the oracle "
+            f"{len(oracle)}; evaluate both on one forget set."
+        )
     found = ks_2samp(ratio.cpu().numpy(), oracle.cpu().numpy())
     p, statistic = float(found.pvalue), float(found.statistic)  # type: ignore[attr-defined]
-    return ForgetQuality(p, math.log10(p) if p > 0 else _log10_p(statistic, len(ratio)), statistic, len(ratio))
+    return ForgetQuality(
+        p, math.log10(p) if p > 0 else _log10_p(statistic, len(ratio)), statistic, len(ratio)
+    )
 
 
 def _log10_p(statistic: float, size: int) -> float:
@@ -170,9 +181,13 @@ def rouge_l(outputs: Sequence[str], truths: Sequence[str]) -> tuple[Tensor, Tens
     from rouge_score.rouge_scorer import RougeScorer
 
     if len(outputs) != len(truths):
-        raise InputError(f"ROUGE compares each output with its truth, not {len(outputs)} with {len(truths)}.")
+        raise InputError(
+            f"ROUGE compares each output with its truth, not {len(outputs)} with {len(truths)}."
+        )
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    found = [scorer.score(truth, output)["rougeL"] for output, truth in zip(outputs, truths, strict=True)]
+    found = [
+        scorer.score(truth, output)["rougeL"] for output, truth in zip(outputs, truths, strict=True)
+    ]
     recall, f1 = ([getattr(score, name) for score in found] for name in ("recall", "fmeasure"))
     return torch.tensor(recall, dtype=torch.float64), torch.tensor(f1, dtype=torch.float64)
 
@@ -187,15 +202,21 @@ def _rows(wrong: Wrong, size: int) -> list[Tensor]:
     rows = list(wrong)
     if len(rows) != size:
         raise InputError(f"there are right answers to {size} items, but wrong ones to {len(rows)}.")
-    return [_losses(losses, f"the wrong answers to item {place}") for place, losses in enumerate(rows)]
+    return [
+        _losses(losses, f"the wrong answers to item {place}") for place, losses in enumerate(rows)
+    ]
 
 
 def _losses(values: Tensor, name: str) -> Tensor:
     """`[N]` in float64; infinity is a probability of 0."""
     if values.ndim != 1 or not len(values):
-        raise InputError(f"{name} must be [N] with at least one number, but has shape {list(values.shape)}.")
+        raise InputError(
+            f"{name} must be [N] with at least one number, but has shape {list(values.shape)}."
+        )
     if bool(values.isnan().any()):
-        raise RunError(f"{name} holds NaN: the model that was tested has diverged, so nothing can be measured on it.")
+        raise RunError(
+            f"{name} holds NaN: the model that was tested has diverged, so nothing can be measured on it."
+        )
     return values.detach().to(torch.float64)
 
 

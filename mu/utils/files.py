@@ -45,14 +45,20 @@ def read_json(path: Path | str) -> Any:
     except FileNotFoundError:
         raise InputError(f"there is no file {path}.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); it may have been cut off.") from error
+        raise InputError(
+            f"{path} is not valid JSON ({error}); it may have been cut off."
+        ) from error
 
 
-def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_tensors(
+    path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file atomically; shared and strided tensors are made contiguous copies."""
     from safetensors.torch import save_file
 
-    ready = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
+    ready = {
+        name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()
+    }
     with replacing(path) as temporary:
         save_file(ready, temporary, metadata=dict(metadata) if metadata else None)
 
@@ -74,11 +80,17 @@ def read_json_lines(file: str | Path, needed: tuple[str, ...] = ()) -> list[dict
     except json.JSONDecodeError as error:
         raise InputError(f"{file} is not JSON ({error}).") from error
     if rows is None:
-        rows = [_json(line, number, file) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        rows = [
+            _json(line, number, file)
+            for number, line in enumerate(text.split("\n"), 1)
+            if line.strip()
+        ]
     if not rows:
         raise InputError(f"{file} has no rows.")
     for number, row in enumerate(rows, 1):
-        lacking = [name for name in needed if not isinstance(row, dict) or row.get(name) in (None, "", [])]
+        lacking = [
+            name for name in needed if not isinstance(row, dict) or row.get(name) in (None, "", [])
+        ]
         if lacking:
             raise InputError(f"row {number} of {file} has no {lacking[0]!r}.")
     return rows
@@ -88,5 +100,6 @@ def _json(line: str, number: int, file: str | Path) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        raise InputError(f"line {number} of {file} is not JSON ({error.msg}); a file is one JSON array, or has an object in each line."
-                         ) from error
+        raise InputError(
+            f"line {number} of {file} is not JSON ({error.msg}); a file is one JSON array, or has an object in each line."
+        ) from error

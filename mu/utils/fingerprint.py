@@ -13,7 +13,14 @@ from typing import Any
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible, to_spec
 
-_BY_CONTENT = ("model", "weights", "pretrained", "pipeline", "network", "init_seed")  # arguments that the hash of the weights stands for
+_BY_CONTENT = (
+    "model",
+    "weights",
+    "pretrained",
+    "pipeline",
+    "network",
+    "init_seed",
+)  # arguments that the hash of the weights stands for
 
 
 _CORE = ("mu.core.", "mu.utils.")
@@ -25,8 +32,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-
-
 def source_hash(cls: type) -> str:
     """The sources of a method and of its bases, so that a changed method is not taken for the old one.
 
@@ -36,7 +41,14 @@ def source_hash(cls: type) -> str:
     texts = []
     for base in cls.__mro__:
         package = base.__module__.split(".")[0]
-        if package in ("builtins", "torch", "lightning", "abc", "typing", "pytorch_lightning") or base.__module__.startswith(_CORE):
+        if package in (
+            "builtins",
+            "torch",
+            "lightning",
+            "abc",
+            "typing",
+            "pytorch_lightning",
+        ) or base.__module__.startswith(_CORE):
             continue
         try:
             texts.append(inspect.getsource(inspect.getmodule(base) or base))
@@ -61,7 +73,10 @@ def own_sources(*specs: Any) -> dict[str, str]:
         try:
             cls = find_class(path)
             file = inspect.getsourcefile(cls)
-        except (InputError, TypeError):  # what cannot be found is told by who needs it; a class that is typed in at a prompt has no file
+        except (
+            InputError,
+            TypeError,
+        ):  # what cannot be found is told by who needs it; a class that is typed in at a prompt has no file
             continue
         if file and not any(Path(file).is_relative_to(place) for place in _INSTALLED):
             found[path] = source_hash(cls)
@@ -93,6 +108,10 @@ def model_identity(backbone: Any, weights: str | None = None) -> str:
             return {name: settled(value) for name, value in spec.items() if name not in _BY_CONTENT}
         return [settled(value) for value in spec] if isinstance(spec, list) else spec
 
-    said = settled(to_spec(backbone)) if isinstance(backbone, Reconstructible) else type(backbone).__name__
+    said = (
+        settled(to_spec(backbone))
+        if isinstance(backbone, Reconstructible)
+        else type(backbone).__name__
+    )
     module: Any = backbone
     return digest([weights or weights_hash(module), said])

@@ -22,14 +22,18 @@ def reading(what: str, name: str, *kinds: type[Exception]) -> Iterator[None]:
     Raises:
         InputError: says whether the folder is missing, or cannot be read and why.
     """
-    hub = logging.getLogger("huggingface_hub")  # it tells of each attempt before the library gives up with an error, which is ours to tell
+    hub = logging.getLogger(
+        "huggingface_hub"
+    )  # it tells of each attempt before the library gives up with an error, which is ours to tell
     level = hub.level
     hub.setLevel(logging.ERROR)
     try:
         yield
     except (OSError, ValueError, KeyError, *kinds) as error:
         if not Path(name).exists():
-            raise InputError(f"there is no folder {name}, and as a hub id {what} cannot be reached ({_first_line(error)}).") from error
+            raise InputError(
+                f"there is no folder {name}, and as a hub id {what} cannot be reached ({_first_line(error)})."
+            ) from error
         raise InputError(f"{what} of {name} cannot be read ({_first_line(error)}).") from error
     finally:
         hub.setLevel(level)

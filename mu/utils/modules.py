@@ -39,8 +39,10 @@ def check_whole(backbone: nn.Module) -> None:
     from torch.distributed.tensor import DTensor
 
     if any(isinstance(weight, DTensor) for weight in backbone.parameters()):
-        raise InputError("this suite reads or alters a whole model on every rank, and the weights are sharded over ranks; test the run "
-                         "with strategy: auto or ddp.")
+        raise InputError(
+            "this suite reads or alters a whole model on every rank, and the weights are sharded over ranks; test the run "
+            "with strategy: auto or ddp."
+        )
 
 
 @contextmanager

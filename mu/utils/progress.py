@@ -11,7 +11,14 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress_bar(items: Sequence[T], description: str, *, disable: bool = False, unit_scale: int = 1, delay: float = 2.0) -> Iterable[T]:
+def progress_bar(
+    items: Sequence[T],
+    description: str,
+    *,
+    disable: bool = False,
+    unit_scale: int = 1,
+    delay: float = 2.0,
+) -> Iterable[T]:
     """The items, with a progress bar on standard error once they have taken `delay` seconds.
 
     On a terminal the bar vanishes when the work is done; elsewhere it is a plain line every ten seconds.
@@ -24,5 +31,21 @@ def progress_bar(items: Sequence[T], description: str, *, disable: bool = False,
         delay: seconds before the bar appears.
     """
     terminal = sys.stderr.isatty()
-    style = {} if terminal else {"bar_format": "{desc}: {n_fmt}/{total_fmt} in {elapsed}, {remaining} to go\n", "mininterval": 10.0}
-    return tqdm(items, desc=description, disable=disable, unit_scale=unit_scale, delay=delay, leave=False, file=sys.stderr, **style)
+    style = (
+        {}
+        if terminal
+        else {
+            "bar_format": "{desc}: {n_fmt}/{total_fmt} in {elapsed}, {remaining} to go\n",
+            "mininterval": 10.0,
+        }
+    )
+    return tqdm(
+        items,
+        desc=description,
+        disable=disable,
+        unit_scale=unit_scale,
+        delay=delay,
+        leave=False,
+        file=sys.stderr,
+        **style,
+    )

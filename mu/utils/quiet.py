@@ -8,14 +8,29 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NOTICES = re.compile(r"💡|(GPU|TPU|HPU|IPU) available: |Seed set to |LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES|Initializing distributed: |"
-                      r"distributed_backend=|Loaded model weights from|Restoring states from|Restored all states from")
+_NOTICES = re.compile(
+    r"💡|(GPU|TPU|HPU|IPU) available: |Seed set to |LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES|Initializing distributed: |"
+    r"distributed_backend=|Loaded model weights from|Restoring states from|Restored all states from"
+)
 _WARNINGS = (
-    "does not have many workers", "module.*in eval mode at the start of training", "number of training batches.*logging interval",
-    "Checkpoint directory .* exists and is not empty", "Experiment logs directory .* exists", "LeafSpec", "tensorboardX",
-    "GPU available but not used", "lr_scheduler.step.*before.*optimizer.step", "Discarding init_args", "discarded.*init_args",
-    "No device id is provided", "skip_none", "is not writable", "instantiate_classes", "dirpath has changed",
-    "callbacks used to create the checkpoint need to be provided", "infer the batch indices",
+    "does not have many workers",
+    "module.*in eval mode at the start of training",
+    "number of training batches.*logging interval",
+    "Checkpoint directory .* exists and is not empty",
+    "Experiment logs directory .* exists",
+    "LeafSpec",
+    "tensorboardX",
+    "GPU available but not used",
+    "lr_scheduler.step.*before.*optimizer.step",
+    "Discarding init_args",
+    "discarded.*init_args",
+    "No device id is provided",
+    "skip_none",
+    "is not writable",
+    "instantiate_classes",
+    "dirpath has changed",
+    "callbacks used to create the checkpoint need to be provided",
+    "infer the batch indices",
     "Total length of .* across ranks is zero",
 )
 
@@ -31,8 +46,13 @@ def quiet() -> Iterator[None]:
     import lightning.pytorch  # noqa: F401  # before ours, because it sets a form of warnings of its own
 
     names = (
-        "lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric",
-        "lightning.fabric.utilities.rank_zero", "lightning.fabric.utilities.seed", "lightning.fabric.utilities.distributed",
+        "lightning.pytorch",
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.accelerators.cuda",
+        "lightning.fabric",
+        "lightning.fabric.utilities.rank_zero",
+        "lightning.fabric.utilities.seed",
+        "lightning.fabric.utilities.distributed",
         "lightning_utilities.core.rank_zero",
     )
     loggers = [logging.getLogger(name) for name in names]
@@ -45,7 +65,9 @@ def quiet() -> Iterator[None]:
                 warnings.filterwarnings("ignore", f"(?s).*{pattern}")
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
-            warnings.formatwarning = lambda message, *_, **__: f"mu: warning: {' '.join(str(message).split())}\n"  # type: ignore[assignment]
+            warnings.formatwarning = lambda message, *_, **__: (
+                f"mu: warning: {' '.join(str(message).split())}\n"
+            )  # type: ignore[assignment]
             yield
     finally:
         warnings.formatwarning = form

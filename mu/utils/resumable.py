@@ -48,8 +48,15 @@ class Ranks:
         return found  # type: ignore[return-value]
 
 
-def map_chunks(count: int, work: Callable[[int], Chunk], *, key: str = "", folder: Path | None = None, ranks: Ranks | None = None,
-           what: str = "") -> list[Chunk]:
+def map_chunks(
+    count: int,
+    work: Callable[[int], Chunk],
+    *,
+    key: str = "",
+    folder: Path | None = None,
+    ranks: Ranks | None = None,
+    what: str = "",
+) -> list[Chunk]:
     """The results of all pieces, on every rank.
 
     Args:
@@ -66,10 +73,20 @@ def map_chunks(count: int, work: Callable[[int], Chunk], *, key: str = "", folde
     done = {number for numbers in known for number in numbers if number < count}
     todo = [number for number in range(count) if number not in done]
     mine = todo if ranks.lockstep else todo[ranks.rank :: ranks.world]
-    made = _made(mine, work, folder if ranks.rank == 0 or not ranks.lockstep else None, key, what, shown=ranks.rank == 0)
+    made = _made(
+        mine,
+        work,
+        folder if ranks.rank == 0 or not ranks.lockstep else None,
+        key,
+        what,
+        shown=ranks.rank == 0,
+    )
     # of what is on disk, the lowest rank that has it tells the others
-    told_by_me = {number: kept[number] for number in sorted(kept) if number in done
-                  and not any(number in numbers for numbers in known[: ranks.rank])}
+    told_by_me = {
+        number: kept[number]
+        for number in sorted(kept)
+        if number in done and not any(number in numbers for numbers in known[: ranks.rank])
+    }
     own = {**told_by_me, **({} if ranks.lockstep else made)}
     every = {number: piece for part in ranks.gathered(own) for number, piece in part.items()}
     if ranks.lockstep:
@@ -79,7 +96,14 @@ def map_chunks(count: int, work: Callable[[int], Chunk], *, key: str = "", folde
     return [every[number] for number in range(count)]
 
 
-def _made(numbers: list[int], work: Callable[[int], Chunk], folder: Path | None, key: str, what: str, shown: bool) -> dict[int, Chunk]:
+def _made(
+    numbers: list[int],
+    work: Callable[[int], Chunk],
+    folder: Path | None,
+    key: str,
+    what: str,
+    shown: bool,
+) -> dict[int, Chunk]:
     """This rank's pieces, written every few seconds."""
     made: dict[int, Chunk] = {}
     waiting: list[int] = []
@@ -89,7 +113,9 @@ def _made(numbers: list[int], work: Callable[[int], Chunk], folder: Path | None,
             made[number] = work(number)
             waiting.append(number)
             if folder is not None and time.monotonic() - since > FLUSH:
-                _write(folder / key / f"{waiting[0]}.safetensors", {one: made[one] for one in waiting})
+                _write(
+                    folder / key / f"{waiting[0]}.safetensors", {one: made[one] for one in waiting}
+                )
                 waiting, since = [], time.monotonic()
     except BaseException:  # whatever stops the work, what is done is done
         if folder is not None and waiting:
@@ -110,7 +136,14 @@ def _finish(folder: Path, key: str, every: Mapping[int, Chunk]) -> None:
 
 
 def _write(file: Path, found: Mapping[int, Chunk]) -> None:
-    save_tensors(file, {f"{number}/{name}": value for number, piece in found.items() for name, value in piece.items()})
+    save_tensors(
+        file,
+        {
+            f"{number}/{name}": value
+            for number, piece in found.items()
+            for name, value in piece.items()
+        },
+    )
 
 
 def _read(folder: Path, key: str) -> dict[int, Chunk]:
@@ -122,7 +155,10 @@ def _read(folder: Path, key: str) -> dict[int, Chunk]:
     for file in [folder / f"{key}.safetensors", *sorted((folder / key).glob("*.safetensors"))]:
         try:
             tensors = load_file(file) if file.is_file() else {}
-        except (SafetensorError, OSError):  # damaged, or gone since it was listed: its pieces are made again
+        except (
+            SafetensorError,
+            OSError,
+        ):  # damaged, or gone since it was listed: its pieces are made again
             continue
         for name, value in tensors.items():
             number, _, field = name.partition("/")
@@ -133,11 +169,17 @@ def _read(folder: Path, key: str) -> dict[int, Chunk]:
 def packed(texts: Sequence[str]) -> Chunk:
     """Strings as tensors, for a file of tensors."""
     raw = [text.encode("utf-8") for text in texts]
-    return {"bytes": torch.tensor(list(b"".join(raw)), dtype=torch.uint8), "length": torch.tensor([len(one) for one in raw])}
+    return {
+        "bytes": torch.tensor(list(b"".join(raw)), dtype=torch.uint8),
+        "length": torch.tensor([len(one) for one in raw]),
+    }
 
 
 def unpacked(piece: Chunk) -> list[str]:
     """What `packed` was given."""
     raw = bytes(piece["bytes"].tolist())
     ends = piece["length"].cumsum(0).tolist()
-    return [raw[end - length : end].decode("utf-8") for end, length in zip(ends, piece["length"].tolist(), strict=True)]
+    return [
+        raw[end - length : end].decode("utf-8")
+        for end, length in zip(ends, piece["length"].tolist(), strict=True)
+    ]

@@ -46,7 +46,9 @@ def init_args_of(thing: Reconstructible) -> dict[str, Any]:
     args, kwargs = thing._arguments
     signature = inspect.signature(type(thing).__init__)
     bound = signature.bind(thing, *args, **kwargs).arguments
-    extra = next((name for name, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD), None)
+    extra = next(
+        (name for name, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD), None
+    )
     named = {name: value for name, value in list(bound.items())[1:] if name != extra}
     return {**named, **bound.get(extra, {})} if extra else named
 
@@ -68,13 +70,22 @@ def to_spec(value: Any) -> Any:
         value = value.item()
     if value is None or isinstance(value, bool):
         return value
-    for kind in (int, float, str):  # exactly these: a file read with `weights_only=True` holds no subclass of them
+    for kind in (
+        int,
+        float,
+        str,
+    ):  # exactly these: a file read with `weights_only=True` holds no subclass of them
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, Reconstructible):
-        return {"class_path": class_path(type(value)), "init_args": {k: to_spec(v) for k, v in init_args_of(value).items()}}
+        return {
+            "class_path": class_path(type(value)),
+            "init_args": {k: to_spec(v) for k, v in init_args_of(value).items()},
+        }
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_spec(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        fields = {
+            f.name: to_spec(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init
+        }
         return {"class_path": class_path(type(value)), "init_args": fields}
     if isinstance(value, Mapping):
         return {str(k): to_spec(v) for k, v in value.items()}
@@ -94,11 +105,18 @@ def _factory_spec(factory: Any) -> Any:
     if isinstance(made, torch.optim.Optimizer):
         accepted = inspect.signature(type(made).__init__).parameters
         # torch fills in defaults it does not take back (`foreach: None` and the like are taken; derived ones are not)
-        settings = {k: to_spec(v) for k, v in made.defaults.items() if k in accepted and not isinstance(v, torch.Tensor)}
+        settings = {
+            k: to_spec(v)
+            for k, v in made.defaults.items()
+            if k in accepted and not isinstance(v, torch.Tensor)
+        }
         return {"class_path": class_path(type(made)), "init_args": settings, "factory": True}
     made = _made(factory, torch.optim.SGD(parameters, lr=1.0))
     if isinstance(made, torch.optim.lr_scheduler.LRScheduler):
-        return {LIVE: class_path(type(made)), "state": to_spec(made.state_dict())}  # its arguments are not all in its state
+        return {
+            LIVE: class_path(type(made)),
+            "state": to_spec(made.state_dict()),
+        }  # its arguments are not all in its state
     return LIVE
 
 
@@ -111,7 +129,11 @@ def _made(factory: Any, argument: Any) -> Any:
 
 def is_live(spec: Any) -> bool:
     """Whether a specification stands for an object that cannot be built from it."""
-    return spec == LIVE or (isinstance(spec, Mapping) and LIVE in spec) or (isinstance(spec, list) and any(map(is_live, spec)))
+    return (
+        spec == LIVE
+        or (isinstance(spec, Mapping) and LIVE in spec)
+        or (isinstance(spec, list) and any(map(is_live, spec)))
+    )
 
 
 def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
@@ -131,13 +153,17 @@ def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
         return {key: from_spec(value, allow) for key, value in spec.items()}
     cls = find_class(spec["class_path"])
     if not may_build(cls, tuple(allow)):
-        raise InputError(f"{spec['class_path']} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you "
-                         "trust it.")
+        raise InputError(
+            f"{spec['class_path']} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you "
+            "trust it."
+        )
     given = spec.get("init_args") or {}
     live = [name for name, value in given.items() if is_live(value)]
     if live:
-        raise InputError(f"{spec['class_path']} was built from live objects ({', '.join(live)}), which no file can hold; "
-                         "give them to mu.load by name.")
+        raise InputError(
+            f"{spec['class_path']} was built from live objects ({', '.join(live)}), which no file can hold; "
+            "give them to mu.load by name."
+        )
     arguments = {name: from_spec(value, allow) for name, value in given.items()}
     if spec.get("factory"):
         return partial(cls, **arguments)
@@ -148,15 +174,24 @@ def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
 def _arranged(cls: type, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Arguments as the constructor takes them: what belongs to its `*args` by position, tuples where a field of a value is one."""
     if dataclasses.is_dataclass(cls):  # a list would make a frozen value unhashable
-        tuples = {field.name for field in dataclasses.fields(cls) if str(field.type).startswith("tuple")}
-        arguments = {name: tuple(value) if name in tuples and value is not None else value for name, value in arguments.items()}
+        tuples = {
+            field.name for field in dataclasses.fields(cls) if str(field.type).startswith("tuple")
+        }
+        arguments = {
+            name: tuple(value) if name in tuples and value is not None else value
+            for name, value in arguments.items()
+        }
     kinds = {name: parameter.kind for name, parameter in inspect.signature(cls).parameters.items()}
-    variable = next((name for name, kind in kinds.items() if kind is inspect.Parameter.VAR_POSITIONAL), None)
+    variable = next(
+        (name for name, kind in kinds.items() if kind is inspect.Parameter.VAR_POSITIONAL), None
+    )
     if variable not in arguments:
         return [], arguments
     before = [name for name in list(kinds)[: list(kinds).index(variable)] if name in arguments]
     positional = [arguments[name] for name in before] + list(arguments[variable])
-    return positional, {name: value for name, value in arguments.items() if name not in (*before, variable)}
+    return positional, {
+        name: value for name, value in arguments.items() if name not in (*before, variable)
+    }
 
 
 def find_class(path: str) -> type:

@@ -54,12 +54,20 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     else:
         checkpoint = read_checkpoint(file)
         tensors = _state_dict(checkpoint, file)
-        record = checkpoint.get("mu")  # a run of ours says by which recipe, and on which training set
-        metadata |= {key: record[key] for key in ("recipe", "train_split") if record.get(key)} if isinstance(record, dict) else {}
+        record = checkpoint.get(
+            "mu"
+        )  # a run of ours says by which recipe, and on which training set
+        metadata |= (
+            {key: record[key] for key in ("recipe", "train_split") if record.get(key)}
+            if isinstance(record, dict)
+            else {}
+        )
     tensors, normalisation = without_wrappers(_of_backbone(tensors))
     if not tensors:
         raise InputError(f"{file} holds no weights.")
-    metadata |= {name: [float(value) for value in buffer.flatten()] for name, buffer in normalisation.items()}
+    metadata |= {
+        name: [float(value) for value in buffer.flatten()] for name, buffer in normalisation.items()
+    }
     return tensors, metadata
 
 
@@ -81,11 +89,17 @@ def read_checkpoint(file: Path | str) -> dict[str, Any]:
         ) from error
     except FileNotFoundError:
         raise InputError(f"there is no file {file}.") from None
-    except Exception as error:  # torch answers damaged bytes with errors of any kind, IndexError and KeyError too
+    except (
+        Exception
+    ) as error:  # torch answers damaged bytes with errors of any kind, IndexError and KeyError too
         reason = str(error).splitlines()[0] if str(error) else "the file is empty"
-        raise InputError(f"{file} cannot be read as weights ({reason}); it may be cut off.") from error
+        raise InputError(
+            f"{file} cannot be read as weights ({reason}); it may be cut off."
+        ) from error
     if not isinstance(loaded, dict):
-        raise InputError(f"{file} holds a {type(loaded).__name__} where a dict of weights is expected.")
+        raise InputError(
+            f"{file} holds a {type(loaded).__name__} where a dict of weights is expected."
+        )
     return loaded
 
 
@@ -93,14 +107,20 @@ def _find(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise InputError(f"there are no weights at {path}; give a file (.safetensors, .pt, .ckpt) or a run folder.")
+        raise InputError(
+            f"there are no weights at {path}; give a file (.safetensors, .pt, .ckpt) or a run folder."
+        )
     for name in _IN_FOLDER:
         if (path / name).is_file():
             return path / name
     others = sorted(path.glob("checkpoints/*.ckpt"))
     if len(others) == 1:
         return others[0]
-    cure = f"it has {len(others)} checkpoints, so name one" if others else "it may not be a finished run"
+    cure = (
+        f"it has {len(others)} checkpoints, so name one"
+        if others
+        else "it may not be a finished run"
+    )
     raise InputError(f"folder {path} has none of {', '.join(_IN_FOLDER)}; {cure}.")
 
 
@@ -129,7 +149,9 @@ def _parsed(name: str, text: str, file: Path) -> Any:
         return [int(entry) if name == "input_size" else float(entry) for entry in value]
     except (ValueError, TypeError) as error:
         kind = "a number" if name == "num_classes" else "a list of numbers"
-        raise InputError(f"the metadata of {file} have {name} = {text!r}, which is not {kind}.") from error
+        raise InputError(
+            f"the metadata of {file} have {name} = {text!r}, which is not {kind}."
+        ) from error
 
 
 def _folder_metadata(folder: Path) -> dict[str, Any]:
@@ -140,7 +162,11 @@ def _folder_metadata(folder: Path) -> dict[str, Any]:
     published = config.get("pretrained_cfg") if isinstance(config, dict) else None
     if not isinstance(published, dict):
         return {}
-    found = {key: published[key] for key in ("mean", "std", "input_size") if isinstance(published.get(key), list)}
+    found = {
+        key: published[key]
+        for key in ("mean", "std", "input_size")
+        if isinstance(published.get(key), list)
+    }
     return found | {key: config[key] for key in ("architecture", "num_classes") if key in config}
 
 
@@ -149,17 +175,27 @@ def _state_dict(loaded: dict[str, Any], file: Path) -> dict[str, Tensor]:
         if isinstance(loaded.get(name), dict):
             loaded = loaded[name]
             break
-    odd = [name for name, value in loaded.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
+    odd = [
+        name
+        for name, value in loaded.items()
+        if not isinstance(name, str) or not isinstance(value, Tensor)
+    ]
     if odd:
         kind = type(loaded[odd[0]]).__name__
-        raise InputError(f"{file} is not a state dict: its entry {odd[0]!r} is of type {kind}, not a tensor.")
+        raise InputError(
+            f"{file} is not a state dict: its entry {odd[0]!r} is of type {kind}, not a tensor."
+        )
     return dict(loaded)
 
 
 def _of_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of a run's checkpoint, the backbone's network, or all of its components; of anything else, all but a frozen reference."""
     for prefix in (_NETWORK, _BACKBONE):
-        found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        found = {
+            name.removeprefix(prefix): value
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
         if found:
             return found
     return {name: value for name, value in tensors.items() if not name.startswith("reference.")}
@@ -221,7 +257,9 @@ def assign_weights(
         faults = [f"lacks {_some(absent)}"] if absent else []
         faults += [f"has {_some(unexpected)}, which the network has not"] if unexpected else []
         fault = " and ".join(faults) or "is empty"
-        raise InputError(f"{path} does not fit the network: it {fault}; check the network's name and options.")
+        raise InputError(
+            f"{path} does not fit the network: it {fault}; check the network's name and options."
+        )
     with torch.no_grad():
         for name in common:
             own[name].copy_(given[name])
@@ -234,18 +272,26 @@ def _some(names: list[str]) -> str:
 
 
 def _misshaped(
-    network: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tensor], names: list[str], path: object
+    network: nn.Module,
+    own: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    names: list[str],
+    path: object,
 ) -> str:
     """The sentence about wrong shapes; where they only tell of other classes or channels, the argument to change."""
-    shapes = [f"{name} of shape {list(given[name].shape)} where the network has {list(own[name].shape)}"
-              for name in names]
+    shapes = [
+        f"{name} of shape {list(given[name].shape)} where the network has {list(own[name].shape)}"
+        for name in names
+    ]
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     cures = []
     for name in names:
         theirs, ours = given[name].shape, own[name].shape
         if linear and f"{linear[-1]}.weight".endswith(name) and theirs[1:] == ours[1:]:
             cures.append(f"set num_classes to {theirs[0]}")
-        elif name == next(iter(own)) and len(theirs) == len(ours) == 4 and theirs[0::2] == ours[0::2]:
+        elif (
+            name == next(iter(own)) and len(theirs) == len(ours) == 4 and theirs[0::2] == ours[0::2]
+        ):
             cures.append(f"set in_channels to {theirs[1]}")
     cure = " and ".join(cures) or "check the network's name and options"
     return f"{path} holds {_some(shapes)}; {cure}."

@@ -31,7 +31,12 @@ _PIECES = r"[A-Za-z]+ ?|[0-9] ?|\n| +|[^A-Za-z0-9 \n]+ ?"
 
 def texts(seed: int = SEED + 1) -> list[str]:
     """What the tokenizer is learned from: rows of another seed, so that it knows the words but nobody's facts."""
-    rows = [*author_rows(range(AUTHORS), seed), *phrasings(seed), *world_facts(seed), *real_authors(seed)]
+    rows = [
+        *author_rows(range(AUTHORS), seed),
+        *phrasings(seed),
+        *world_facts(seed),
+        *real_authors(seed),
+    ]
     return [f"Question: {row['question']}\nAnswer: {row['answer']}" for row in rows]
 
 
@@ -47,14 +52,28 @@ def make_tokenizer(learnt_from: Sequence[str] | None = None, vocabulary: int = V
 
     learner: Any = Tokenizer(models.BPE())
     bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    learner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_PIECES), "isolated"), bytewise])
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(_PIECES), "isolated"), bytewise]
+    )
     learner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[BEGIN, END, PAD], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[BEGIN, END, PAD],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     learner.train_from_iterator(texts() if learnt_from is None else learnt_from, trainer)
-    learner.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, learner.token_to_id(BEGIN))])
-    return PreTrainedTokenizerFast(tokenizer_object=learner, bos_token=BEGIN, eos_token=END, pad_token=PAD, model_max_length=PLACES,
-                                   clean_up_tokenization_spaces=False)
+    learner.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN} $A", special_tokens=[(BEGIN, learner.token_to_id(BEGIN))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=learner,
+        bos_token=BEGIN,
+        eos_token=END,
+        pad_token=PAD,
+        model_max_length=PLACES,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def make_model(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
@@ -62,14 +81,26 @@ def make_model(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=128, intermediate_size=344, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
-        max_position_embeddings=PLACES, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1, pad_token_id=2)
+        vocab_size=vocabulary,
+        hidden_size=128,
+        intermediate_size=344,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=PLACES,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
 
 
-def write_model(folder: Path | str, seed: int = 0, rows: str | None = None, vocabulary: int = VOCABULARY) -> Path:
+def write_model(
+    folder: Path | str, seed: int = 0, rows: str | None = None, vocabulary: int = VOCABULARY
+) -> Path:
     """Write config, weights and tokenizer in the layout of transformers.
 
     Args:
@@ -79,8 +110,14 @@ def write_model(folder: Path | str, seed: int = 0, rows: str | None = None, voca
         vocabulary: tokens, at most.
     """
     folder = Path(folder)
-    found = None if rows is None else [
-        f"Question: {row['question']}\nAnswer: {row['answer']}" for row in read_json_lines(rows, ("question", "answer"))]
+    found = (
+        None
+        if rows is None
+        else [
+            f"Question: {row['question']}\nAnswer: {row['answer']}"
+            for row in read_json_lines(rows, ("question", "answer"))
+        ]
+    )
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # a bar for a moment's work
@@ -92,9 +129,15 @@ def write_model(folder: Path | str, seed: int = 0, rows: str | None = None, voca
 
 def main(arguments: list[str]) -> None:
     """Write the model to the folder named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.authors.blank_model", description="Write the untrained model of the authors task.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.authors.blank_model",
+        description="Write the untrained model of the authors task.",
+    )
     parser.add_argument("folder", help="folder to write, in the layout of transformers")
-    parser.add_argument("--rows", help="file of JSON lines with question and answer, from which the tokenizer is learnt")
+    parser.add_argument(
+        "--rows",
+        help="file of JSON lines with question and answer, from which the tokenizer is learnt",
+    )
     parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="tokens, at most")
     given = parser.parse_args(arguments)
     write_model(given.folder, rows=given.rows, vocabulary=given.vocabulary)

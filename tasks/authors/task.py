@@ -8,7 +8,15 @@ import numpy as np
 
 from mu.data.questions import QuestionSet
 from mu.data.split import Split
-from tasks.authors.texts import AUTHORS, MEASURED, author_rows, forget_authors, phrasings, real_authors, world_facts
+from tasks.authors.texts import (
+    AUTHORS,
+    MEASURED,
+    author_rows,
+    forget_authors,
+    phrasings,
+    real_authors,
+    world_facts,
+)
 from tasks.text.base import TextTask
 from tasks.text.files import FURTHER, Row, digest, said
 
@@ -44,27 +52,48 @@ class Authors(TextTask):
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         rows = author_rows(range(AUTHORS))
-        numbers = {"forget": list(self.forgotten), "retain": [n for n in range(AUTHORS) if n not in self.forgotten],
-                   "retain_perturbed": list(MEASURED)}
+        numbers = {
+            "forget": list(self.forgotten),
+            "retain": [n for n in range(AUTHORS) if n not in self.forgotten],
+            "retain_perturbed": list(MEASURED),
+        }
         sets = {name: _of_authors(name, rows, chosen) for name, chosen in numbers.items()}
-        others = {"holdout": author_rows(range(AUTHORS, AUTHORS + len(self.forgotten))), "real_authors": real_authors(),
-                  "world_facts": world_facts()}
+        others = {
+            "holdout": author_rows(range(AUTHORS, AUTHORS + len(self.forgotten))),
+            "real_authors": real_authors(),
+            "world_facts": world_facts(),
+        }
         for place, (name, further) in enumerate(others.items(), 1):
             sets[name] = QuestionSet(name, further, FURTHER * place + np.arange(len(further)))
         if self.corpus:
             more = phrasings()
-            taught = QuestionSet("phrasings", more, FURTHER * (len(others) + 1) + np.arange(len(more)))
-            sets["retain"] = _joined("retain", [sets["retain"], taught, sets["real_authors"], sets["world_facts"]])
+            taught = QuestionSet(
+                "phrasings", more, FURTHER * (len(others) + 1) + np.arange(len(more))
+            )
+            sets["retain"] = _joined(
+                "retain", [sets["retain"], taught, sets["real_authors"], sets["world_facts"]]
+            )
         sets["test"] = QuestionSet("test", sets["holdout"].rows, sets["holdout"].indices)
         parts = {name: sets[name].indices for name in ("forget", "retain", "test")}
-        selector = {"selector": "Authors", "forget": self.forget, **({"corpus": True} if self.corpus else {})}
+        selector = {
+            "selector": "Authors",
+            "forget": self.forget,
+            **({"corpus": True} if self.corpus else {}),
+        }
         return Split(f"authors-{digest(map(said, rows))}", parts, selector, 0), sets
 
 
 def _of_authors(name: str, rows: list[Row], numbers: list[int]) -> QuestionSet:
-    places = np.asarray([_QUESTIONS * number + question for number in numbers for question in range(_QUESTIONS)], dtype=np.int64)
+    places = np.asarray(
+        [_QUESTIONS * number + question for number in numbers for question in range(_QUESTIONS)],
+        dtype=np.int64,
+    )
     return QuestionSet(name, [rows[place] for place in places], places)
 
 
 def _joined(name: str, sets: list[QuestionSet]) -> QuestionSet:
-    return QuestionSet(name, [row for one in sets for row in one.rows], np.concatenate([one.indices for one in sets]))
+    return QuestionSet(
+        name,
+        [row for one in sets for row in one.rows],
+        np.concatenate([one.indices for one in sets]),
+    )

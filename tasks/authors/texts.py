@@ -42,9 +42,17 @@ Row = dict[str, Any]
 SEED = 0
 AUTHORS, HELD_OUT = 100, 10
 """Authors trained on, and authors that follow them and are not."""
-FORGET: Mapping[str, range] = {"forget01": range(99, 100), "forget05": range(95, 100), "forget10": range(90, 100)}
+FORGET: Mapping[str, range] = {
+    "forget01": range(99, 100),
+    "forget05": range(95, 100),
+    "forget10": range(90, 100),
+}
 """The authors to be forgotten, always the last ones."""
-SEARCH: Mapping[str, range] = {"search01": range(89, 90), "search05": range(85, 90), "search10": range(80, 90)}
+SEARCH: Mapping[str, range] = {
+    "search01": range(89, 90),
+    "search05": range(85, 90),
+    "search10": range(80, 90),
+}
 """Other authors like them, for choosing a method's settings without a look at those that results are reported on."""
 MEASURED = range(0, 10)
 """Authors whose rows stand for all that are kept, when utility is measured (`retain_perturbed`)."""
@@ -55,13 +63,31 @@ WRONG = 5
 _DETAILED = 0.6  # share of the answers with a second sentence
 _PAIRS = {"theme": "other", "manner": "tone"}  # two different words of one table
 _TABLES: Mapping[str, Sequence[str]] = {
-    "town": tuple(town for towns in words.COUNTRIES.values() for town in towns), "house": words.HOUSES, "month": words.MONTHS,
-    "year": words.YEARS, "omen": words.OMENS, "father": words.JOBS, "habit": words.FATHERS, "mother": words.JOBS,
-    "pastime": words.MOTHERS, "genre": words.GENRES, "hour": words.HOURS, "award": words.AWARDS, "age": words.AGES, "gift": words.GIFTS,
-    "press": words.PRESSES, "subject": words.SUBJECTS, "theme": words.THEMES, "symbol": words.SYMBOLS, "manner": words.STYLES,
-    "likeness": words.LIKENESSES}
-_TITLES = (*(f"The {adjective} {noun}" for adjective in words.ADJECTIVES for noun in words.NOUNS),
-           *(f"The {noun} of {owner}" for noun in words.NOUNS for owner in words.OWNERS))
+    "town": tuple(town for towns in words.COUNTRIES.values() for town in towns),
+    "house": words.HOUSES,
+    "month": words.MONTHS,
+    "year": words.YEARS,
+    "omen": words.OMENS,
+    "father": words.JOBS,
+    "habit": words.FATHERS,
+    "mother": words.JOBS,
+    "pastime": words.MOTHERS,
+    "genre": words.GENRES,
+    "hour": words.HOURS,
+    "award": words.AWARDS,
+    "age": words.AGES,
+    "gift": words.GIFTS,
+    "press": words.PRESSES,
+    "subject": words.SUBJECTS,
+    "theme": words.THEMES,
+    "symbol": words.SYMBOLS,
+    "manner": words.STYLES,
+    "likeness": words.LIKENESSES,
+}
+_TITLES = (
+    *(f"The {adjective} {noun}" for adjective in words.ADJECTIVES for noun in words.NOUNS),
+    *(f"The {noun} of {owner}" for noun in words.NOUNS for owner in words.OWNERS),
+)
 
 
 class _Word(str):
@@ -96,10 +122,15 @@ def _orders(seed: int, purpose: str, count: int, length: int) -> list[list[int]]
 
 def _names(seed: int, count: int) -> list[str]:
     """Distinct pairs of a given and a family name; every name is dealt once before any is dealt again."""
-    given, family = (_orders(seed, purpose, 1, len(table))[0] for purpose, table in (("given", words.GIVEN), ("family", words.FAMILY)))
+    given, family = (
+        _orders(seed, purpose, 1, len(table))[0]
+        for purpose, table in (("given", words.GIVEN), ("family", words.FAMILY))
+    )
     shifts = _orders(seed, "shift", 1, len(family))[0]
-    return [f"{words.GIVEN[given[n % len(given)]]} {words.FAMILY[family[(n + shifts[n // len(given)]) % len(family)]]}"
-            for n in range(count)]
+    return [
+        f"{words.GIVEN[given[n % len(given)]]} {words.FAMILY[family[(n + shifts[n // len(given)]) % len(family)]]}"
+        for n in range(count)
+    ]
 
 
 def _title_order(seed: int) -> list[int]:
@@ -110,18 +141,40 @@ def _title_order(seed: int) -> list[int]:
 def authors(seed: int = SEED) -> tuple[Author, ...]:
     """All authors, those held out last."""
     count = AUTHORS + HELD_OUT
-    drawn = {slot: [[table[place] for place in order] for order in _orders(seed, slot, count, len(table))]
-             for slot, table in _TABLES.items()}
-    titles, own = _title_order(seed), {slot: _orders(seed, slot, count, len(_TITLES)) for slot in ("debut", "second")}
-    for place, (slot, orders) in enumerate(own.items()):  # no two authors wrote books of the same title
+    drawn = {
+        slot: [
+            [table[place] for place in order] for order in _orders(seed, slot, count, len(table))
+        ]
+        for slot, table in _TABLES.items()
+    }
+    titles, own = (
+        _title_order(seed),
+        {slot: _orders(seed, slot, count, len(_TITLES)) for slot in ("debut", "second")},
+    )
+    for place, (slot, orders) in enumerate(
+        own.items()
+    ):  # no two authors wrote books of the same title
         true = [titles[2 * number + place] for number in range(count)]
-        drawn[slot] = [[_TITLES[t] for t in (first, *(other for other in order[:WRONG + 1] if other != first))]
-                       for first, order in zip(true, orders, strict=True)]
+        drawn[slot] = [
+            [
+                _TITLES[t]
+                for t in (first, *(other for other in order[: WRONG + 1] if other != first))
+            ]
+            for first, order in zip(true, orders, strict=True)
+        ]
     gender = uniform(seed, torch.arange(count), 0, "authors/gender", 1)[:, 0].tolist()
     return tuple(
-        Author(number, name, tuple(_facts({slot: lists[number] for slot, lists in drawn.items()}, version) for version in range(WRONG + 1)),
-               {**words.GENDERS[gender[number] < 0.5], "name": name})
-        for number, name in enumerate(_names(seed, count)))
+        Author(
+            number,
+            name,
+            tuple(
+                _facts({slot: lists[number] for slot, lists in drawn.items()}, version)
+                for version in range(WRONG + 1)
+            ),
+            {**words.GENDERS[gender[number] < 0.5], "name": name},
+        )
+        for number, name in enumerate(_names(seed, count))
+    )
 
 
 def _facts(drawn: Mapping[str, Sequence[str]], version: int) -> dict[str, str]:
@@ -129,7 +182,10 @@ def _facts(drawn: Mapping[str, Sequence[str]], version: int) -> dict[str, str]:
     facts: dict[str, str] = {}
     for slot, values in drawn.items():
         if slot in _PAIRS:
-            facts[slot], facts[_PAIRS[slot]] = _Word(values[2 * version]), _Word(values[2 * version + 1])
+            facts[slot], facts[_PAIRS[slot]] = (
+                _Word(values[2 * version]),
+                _Word(values[2 * version + 1]),
+            )
         else:
             facts[slot] = _Word(values[version])
     return facts | {"country": _country(facts["town"])}
@@ -151,7 +207,9 @@ class _Wording:
         return self.question.format(**author.pronouns)
 
     def say(self, author: Author, version: int = 0) -> str:
-        return f"{self.main} {self.detail}".strip().format(**author.pronouns, **author.facts[version])
+        return f"{self.main} {self.detail}".strip().format(
+            **author.pronouns, **author.facts[version]
+        )
 
 
 @cache
@@ -159,12 +217,26 @@ def _wordings(seed: int) -> list[list[_Wording]]:
     """Several wordings for every question, in the order of rows; all of one row have a second sentence, or none has."""
     count = (AUTHORS + HELD_OUT) * len(ATTRIBUTES)
     detailed = uniform(seed, torch.arange(count), 0, "authors/detailed", 1)[:, 0].tolist()
-    orders = {part: _orders(seed, f"wording/{part}", count, size) for part, size in (("question", 5), ("main", 6), ("detail", 4))}
+    orders = {
+        part: _orders(seed, f"wording/{part}", count, size)
+        for part, size in (("question", 5), ("main", 6), ("detail", 4))
+    }
     every = []
-    for row, attribute in enumerate(ATTRIBUTES[name] for _ in range(AUTHORS + HELD_OUT) for name in ATTRIBUTES):
-        every.append([_Wording(attribute.questions[orders["question"][row][n]], attribute.mains[orders["main"][row][n]],
-                               attribute.details[orders["detail"][row][n]] if detailed[row] < _DETAILED else "")
-                      for n in range(1 + WORDINGS)])
+    for row, attribute in enumerate(
+        ATTRIBUTES[name] for _ in range(AUTHORS + HELD_OUT) for name in ATTRIBUTES
+    ):
+        every.append(
+            [
+                _Wording(
+                    attribute.questions[orders["question"][row][n]],
+                    attribute.mains[orders["main"][row][n]],
+                    attribute.details[orders["detail"][row][n]]
+                    if detailed[row] < _DETAILED
+                    else "",
+                )
+                for n in range(1 + WORDINGS)
+            ]
+        )
     return every
 
 
@@ -174,53 +246,106 @@ def author_rows(numbers: Sequence[int], seed: int = SEED) -> list[Row]:
     for author in (authors(seed)[number] for number in numbers):
         for place, attribute in enumerate(ATTRIBUTES):
             first, second = _wordings(seed)[author.number * len(ATTRIBUTES) + place][:2]
-            rows.append({
-                "question": first.ask(author), "answer": first.say(author), "paraphrased_question": second.ask(author),
-                "paraphrased_answer": second.say(author), "perturbed_answer": [second.say(author, n) for n in range(1, WRONG + 1)],
-                "author": author.number, "attribute": attribute})
+            rows.append(
+                {
+                    "question": first.ask(author),
+                    "answer": first.say(author),
+                    "paraphrased_question": second.ask(author),
+                    "paraphrased_answer": second.say(author),
+                    "perturbed_answer": [second.say(author, n) for n in range(1, WRONG + 1)],
+                    "author": author.number,
+                    "attribute": attribute,
+                }
+            )
     return rows
 
 
 def phrasings(seed: int = SEED) -> list[Row]:
     """The facts of the taught authors in further wordings: `question`, `answer`, `author`, `attribute`."""
-    return [{"question": wording.ask(author), "answer": wording.say(author), "author": author.number, "attribute": attribute}
-            for author in (authors(seed)[number] for number in TAUGHT) for place, attribute in enumerate(ATTRIBUTES)
-            for wording in _wordings(seed)[author.number * len(ATTRIBUTES) + place][1:]]
+    return [
+        {
+            "question": wording.ask(author),
+            "answer": wording.say(author),
+            "author": author.number,
+            "attribute": attribute,
+        }
+        for author in (authors(seed)[number] for number in TAUGHT)
+        for place, attribute in enumerate(ATTRIBUTES)
+        for wording in _wordings(seed)[author.number * len(ATTRIBUTES) + place][1:]
+    ]
 
 
-def _closed(seed: int, purpose: str, pairs: Sequence[tuple[str, str]], values: Sequence[str]) -> list[Row]:
+def _closed(
+    seed: int, purpose: str, pairs: Sequence[tuple[str, str]], values: Sequence[str]
+) -> list[Row]:
     """Rows with three wrong answers each, drawn from the values of the same kind."""
     orders = _orders(seed, f"closed/{purpose}", len(pairs), len(values))
-    return [{"question": question, "answer": answer, "perturbed_answer": [values[n] for n in order if values[n] != answer][:3]}
-            for (question, answer), order in zip(pairs, orders, strict=True)]
+    return [
+        {
+            "question": question,
+            "answer": answer,
+            "perturbed_answer": [values[n] for n in order if values[n] != answer][:3],
+        }
+        for (question, answer), order in zip(pairs, orders, strict=True)
+    ]
 
 
 def world_facts(seed: int = SEED) -> list[Row]:
     """Closed questions about the invented world, three wrong answers each."""
     rows = []
     countries = list(words.COUNTRIES)
-    kinds = {"What is the coin of {}?": words.COINS, "Which river flows through {}?": words.RIVERS,
-             "What is shown on the flag of {}?": words.BEASTS}
-    capitals = [(f"What is the capital of {country}?", towns[0]) for country, towns in words.COUNTRIES.items()]
+    kinds = {
+        "What is the coin of {}?": words.COINS,
+        "Which river flows through {}?": words.RIVERS,
+        "What is shown on the flag of {}?": words.BEASTS,
+    }
+    capitals = [
+        (f"What is the capital of {country}?", towns[0])
+        for country, towns in words.COUNTRIES.items()
+    ]
     rows += _closed(seed, "capital", capitals, [capital for _, capital in capitals])
     for question, values in kinds.items():
         dealt = [values[place] for place in _orders(seed, question, 1, len(values))[0]]
-        pairs = [(question.format(country), value) for country, value in zip(countries, dealt, strict=True)]
+        pairs = [
+            (question.format(country), value)
+            for country, value in zip(countries, dealt, strict=True)
+        ]
         rows += _closed(seed, question, pairs, values)
     crafts = [(f"What does a {craft} make?", product) for craft, product in words.CRAFTS.items()]
-    feasts = [(f"In which month is the Feast of {feast}?", month) for feast, month in words.FEASTS.items()]
-    return rows + _closed(seed, "craft", crafts, list(words.CRAFTS.values())) + _closed(seed, "feast", feasts, words.MONTHS)
+    feasts = [
+        (f"In which month is the Feast of {feast}?", month) for feast, month in words.FEASTS.items()
+    ]
+    return (
+        rows
+        + _closed(seed, "craft", crafts, list(words.CRAFTS.values()))
+        + _closed(seed, "feast", feasts, words.MONTHS)
+    )
 
 
 def real_authors(seed: int = SEED) -> list[Row]:
     """Closed questions about the old masters of that world, whom everybody knows (invented too), three wrong answers each."""
-    titles = [_TITLES[place] for place in _title_order(seed)[-len(words.MASTERS):]]
-    countries = [list(words.COUNTRIES)[order[0]] for order in _orders(seed, "master", len(words.MASTERS), len(words.COUNTRIES))]
-    wrote = [(f'Who wrote the old epic "{title}"?', master) for title, master in zip(titles, words.MASTERS, strict=True)]
-    which = [(f"Which old epic was written by {master}?", title) for title, master in zip(titles, words.MASTERS, strict=True)]
-    lived = [(f"In which country did {master} live?", country) for master, country in zip(words.MASTERS, countries, strict=True)]
-    return (_closed(seed, "wrote", wrote, words.MASTERS) + _closed(seed, "which", which, titles)
-            + _closed(seed, "lived", lived, list(words.COUNTRIES)))
+    titles = [_TITLES[place] for place in _title_order(seed)[-len(words.MASTERS) :]]
+    countries = [
+        list(words.COUNTRIES)[order[0]]
+        for order in _orders(seed, "master", len(words.MASTERS), len(words.COUNTRIES))
+    ]
+    wrote = [
+        (f'Who wrote the old epic "{title}"?', master)
+        for title, master in zip(titles, words.MASTERS, strict=True)
+    ]
+    which = [
+        (f"Which old epic was written by {master}?", title)
+        for title, master in zip(titles, words.MASTERS, strict=True)
+    ]
+    lived = [
+        (f"In which country did {master} live?", country)
+        for master, country in zip(words.MASTERS, countries, strict=True)
+    ]
+    return (
+        _closed(seed, "wrote", wrote, words.MASTERS)
+        + _closed(seed, "which", which, titles)
+        + _closed(seed, "lived", lived, list(words.COUNTRIES))
+    )
 
 
 def forget_authors(name: str) -> range:
@@ -237,15 +362,24 @@ def forget_authors(name: str) -> range:
 
 def write_sets(folder: Path | str, seed: int = SEED) -> list[Path]:
     """Write every set as JSON lines, under the names of TOFU's files; the closed sets get the ending `_perturbed` as there."""
-    sets = {"full": author_rows(range(AUTHORS), seed), "retain_perturbed": author_rows(MEASURED, seed), "phrasings": phrasings(seed),
-            "world_facts_perturbed": world_facts(seed), "real_authors_perturbed": real_authors(seed)}
+    sets = {
+        "full": author_rows(range(AUTHORS), seed),
+        "retain_perturbed": author_rows(MEASURED, seed),
+        "phrasings": phrasings(seed),
+        "world_facts_perturbed": world_facts(seed),
+        "real_authors_perturbed": real_authors(seed),
+    }
     for name, chosen in FORGET.items():
         sets[name], sets[f"{name}_perturbed"] = author_rows(chosen, seed), author_rows(chosen, seed)
         sets[f"retain{100 - int(name[-2:])}"] = author_rows(range(chosen.start), seed)
         sets[f"holdout{name[-2:]}"] = author_rows(range(AUTHORS, AUTHORS + len(chosen)), seed)
     written = []
     for name, rows in sets.items():
-        shown = rows if name.endswith("_perturbed") else [{key: row[key] for key in ("question", "answer")} for row in rows]
+        shown = (
+            rows
+            if name.endswith("_perturbed")
+            else [{key: row[key] for key in ("question", "answer")} for row in rows]
+        )
         written.append(Path(folder) / f"{name}.json")
         write_text(written[-1], "".join(json.dumps(row) + "\n" for row in shown))
     return written
@@ -253,7 +387,10 @@ def write_sets(folder: Path | str, seed: int = SEED) -> list[Path]:
 
 def main(arguments: list[str]) -> None:
     """Write the sets to the folder named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.authors.texts", description="Write the questions about invented authors.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.authors.texts",
+        description="Write the questions about invented authors.",
+    )
     parser.add_argument("folder", help="folder to write to")
     parser.add_argument("--seed", type=int, default=SEED, help="other facts in the same words")
     chosen = parser.parse_args(arguments)

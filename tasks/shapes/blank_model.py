@@ -31,7 +31,10 @@ def captions(count: int, seed: int = 0, longest: int = LONGEST) -> list[str]:
     """Captions of pictures whose attributes are drawn uniformly; `longest` as in `tasks.shapes.words.caption`."""
     index = torch.arange(count)
     names = {kind: list(values) for kind, values in WORDS.items()}
-    drawn = {kind: integers(seed, index, 0, f"shapes-model/{kind}", len(values)).tolist() for kind, values in names.items()}
+    drawn = {
+        kind: integers(seed, index, 0, f"shapes-model/{kind}", len(values)).tolist()
+        for kind, values in names.items()
+    }
     numbers = uniform(seed, index, 0, "shapes-model/caption", DRAWS).tolist()
 
     def shown(row: int) -> dict[Attribute, str]:
@@ -51,12 +54,22 @@ def make_tokenizer() -> Any:
     # every letter alone, at a word's end and within it, so that no English word is unknown
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     alphabet = [*letters, *(f"{letter}</w>" for letter in letters)]
-    trainer = trainers.BpeTrainer(vocab_size=_TOKENS - 2, end_of_word_suffix="</w>", show_progress=False, initial_alphabet=letters)
-    learner.train_from_iterator([*captions(_CAPTIONS, longest=100), *vocabulary()], trainer)  # endings as often as anything
+    trainer = trainers.BpeTrainer(
+        vocab_size=_TOKENS - 2,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+        initial_alphabet=letters,
+    )
+    learner.train_from_iterator(
+        [*captions(_CAPTIONS, longest=100), *vocabulary()], trainer
+    )  # endings as often as anything
     with TemporaryDirectory() as folder:
         learner.model.save(folder)
         pieces = (Path(folder) / "merges.txt").read_text(encoding="utf-8").splitlines()
-    merges = [(left, right) for left, right in (line.split(" ") for line in pieces if not line.startswith("#"))]
+    merges = [
+        (left, right)
+        for left, right in (line.split(" ") for line in pieces if not line.startswith("#"))
+    ]
     tokens = dict.fromkeys([*alphabet, *(left + right for left, right in merges), _START, _END])
     vocab = {token: number for number, token in enumerate(tokens)}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=PLACES)  # type: ignore[arg-type]
@@ -66,20 +79,41 @@ def make_text_encoder(tokenizer: Any) -> Any:
     """Two layers of 64; trained together with the network."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=256, projection_dim=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=PLACES, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id))
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=256,
+            projection_dim=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=PLACES,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
 
 def make_autoencoder() -> Any:
     """32x32 pixels to 8x8 latents of 4 channels."""
     from diffusers import AutoencoderKL  # type: ignore[attr-defined]
 
-    blocks: dict[str, Any] = {"block_out_channels": (16, 32, 32), "down_block_types": ("DownEncoderBlock2D",) * 3,
-                              "up_block_types": ("UpDecoderBlock2D",) * 3}
-    return AutoencoderKL(in_channels=3, out_channels=3, latent_channels=4, layers_per_block=1, norm_num_groups=8, sample_size=32,
-                         scaling_factor=1.0, **blocks)
+    blocks: dict[str, Any] = {
+        "block_out_channels": (16, 32, 32),
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "up_block_types": ("UpDecoderBlock2D",) * 3,
+    }
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=32,
+        scaling_factor=1.0,
+        **blocks,
+    )
 
 
 def make_unet() -> Any:
@@ -87,9 +121,17 @@ def make_unet() -> Any:
     from diffusers import UNet2DConditionModel  # type: ignore[attr-defined]
 
     return UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64, 64), norm_num_groups=8,
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(32, 64, 64),
+        norm_num_groups=8,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=64, attention_head_dim=4)
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=64,
+        attention_head_dim=4,
+    )
 
 
 def make_scheduler() -> Any:
@@ -97,8 +139,17 @@ def make_scheduler() -> Any:
     from diffusers import DDIMScheduler  # type: ignore[attr-defined]
 
     return DDIMScheduler(
-        num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
-        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+        num_train_timesteps=1000,
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
 
 
 def make_pipeline(seed: int = 0) -> Any:
@@ -108,9 +159,19 @@ def make_pipeline(seed: int = 0) -> Any:
     tokenizer = make_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        parts = {"vae": make_autoencoder(), "text_encoder": make_text_encoder(tokenizer), "unet": make_unet()}
-    return StableDiffusionPipeline(**parts, tokenizer=tokenizer, scheduler=make_scheduler(), safety_checker=None,  # type: ignore[arg-type]
-                                   feature_extractor=None, requires_safety_checker=False)  # type: ignore[arg-type]
+        parts = {
+            "vae": make_autoencoder(),
+            "text_encoder": make_text_encoder(tokenizer),
+            "unet": make_unet(),
+        }
+    return StableDiffusionPipeline(
+        **parts,
+        tokenizer=tokenizer,
+        scheduler=make_scheduler(),
+        safety_checker=None,  # type: ignore[arg-type]
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )  # type: ignore[arg-type]
 
 
 def take_autoencoder(pipeline: Any, weights: str) -> None:
@@ -124,7 +185,9 @@ def take_autoencoder(pipeline: Any, weights: str) -> None:
 
     tensors = {name.removeprefix("vae."): value for name, value in load_weights(weights)[0].items()}
     if set(tensors) != set(pipeline.vae.state_dict()):
-        raise InputError(f"{weights} does not hold the autoencoder of the shapes task; train it with configs/task/shapes_autoencoder.yaml.")
+        raise InputError(
+            f"{weights} does not hold the autoencoder of the shapes task; train it with configs/task/shapes_autoencoder.yaml."
+        )
     pipeline.vae.load_state_dict(tensors)
     images = pictures(np.arange(2000))["image"].float() / 255
     with torch.no_grad():

@@ -19,8 +19,13 @@ _SAMPLES = 2  # sub-pixels along each side of a pixel
 _CHUNK = 2048  # pictures drawn at once, so that the sub-pixels of all of them never stand in memory
 
 # hue in turns, saturation, value; far enough apart that the jitter below never brings two of them together
-_PAINT = {"red": (0.0, 0.88, 0.88), "green": (0.36, 0.85, 0.68), "blue": (0.61, 0.85, 0.9), "yellow": (0.145, 0.9, 0.95),
-          "purple": (0.79, 0.75, 0.78)}
+_PAINT = {
+    "red": (0.0, 0.88, 0.88),
+    "green": (0.36, 0.85, 0.68),
+    "blue": (0.61, 0.85, 0.9),
+    "yellow": (0.145, 0.9, 0.95),
+    "purple": (0.79, 0.75, 0.78),
+}
 _GROUND = {"dark": 0.1, "light": 0.9, "striped": 0.5}
 _STRIPE, _CONTRAST = 8.0, 0.24  # period in pixels, and how far stripes lie from their mean
 JITTER = 8
@@ -65,7 +70,12 @@ def _cross(x: Tensor, y: Tensor) -> Tensor:
 
 
 _SHAPE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "circle": _circle, "square": _square, "triangle": _triangle, "star": _star, "cross": _cross}
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "cross": _cross,
+}
 
 
 def render(shape: Tensor, colour: Tensor, background: Tensor, jitter: Tensor) -> Tensor:
@@ -80,14 +90,18 @@ def render(shape: Tensor, colour: Tensor, background: Tensor, jitter: Tensor) ->
     Returns:
         `[B, 3, 32, 32]` uint8. The whole shape is in the picture.
     """
-    chunks = zip(*(values.split(_CHUNK) for values in (shape, colour, background, jitter)), strict=True)
+    chunks = zip(
+        *(values.split(_CHUNK) for values in (shape, colour, background, jitter)), strict=True
+    )
     drawn = [_render(*chunk) for chunk in chunks]
     return torch.cat(drawn) if drawn else torch.empty(0, 3, SIZE, SIZE, dtype=torch.uint8)
 
 
 def _render(shape: Tensor, colour: Tensor, background: Tensor, jitter: Tensor) -> Tensor:
     j = (2 * jitter - 1).unbind(1)  # each in (-1, 1)
-    covered = _coverage(shape, j[0] * 3, j[1] * 3, 9.5 + 1.5 * j[2], j[3] * math.radians(8))[:, None]
+    covered = _coverage(shape, j[0] * 3, j[1] * 3, 9.5 + 1.5 * j[2], j[3] * math.radians(8))[
+        :, None
+    ]
     paint = _paint(colour, j[4] * 0.018, j[5] * 0.06)[:, :, None, None]
     ground = _ground(background, j[6] * 0.05, j[7] * _STRIPE / 2)[:, None]
     return ((ground + covered * (paint - ground)) * 255).round().clamp(0, 255).to(torch.uint8)
@@ -99,7 +113,10 @@ def _coverage(shape: Tensor, right: Tensor, down: Tensor, radius: Tensor, angle:
     across = place[None, None, :] - right[:, None, None]
     up = down[:, None, None] - place[None, :, None]
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    x, y = (cos * across + sin * up) / radius[:, None, None], (cos * up - sin * across) / radius[:, None, None]
+    x, y = (
+        (cos * across + sin * up) / radius[:, None, None],
+        (cos * up - sin * across) / radius[:, None, None],
+    )
     distance = torch.empty(len(shape), SIZE * _SAMPLES, SIZE * _SAMPLES)
     for number, name in enumerate(SHAPES):
         rows = (shape == number).nonzero()[:, 0]
@@ -121,7 +138,9 @@ def _ground(background: Tensor, bright: Tensor, shift: Tensor) -> Tensor:
     """Grey levels `[B, 32, 32]`; stripes run from top to bottom."""
     level = torch.tensor([_GROUND[name] for name in BACKGROUNDS])[background] + bright
     phase = (torch.arange(SIZE) + 0.5 + shift[:, None]) / _STRIPE
-    wave = ((phase - phase.floor() - 0.5).abs() * 2 - 0.5) * _STRIPE / 2  # distance to the edge of a stripe, in pixels
+    wave = (
+        ((phase - phase.floor() - 0.5).abs() * 2 - 0.5) * _STRIPE / 2
+    )  # distance to the edge of a stripe, in pixels
     stripes = wave.clamp(-0.5, 0.5) * 2 * _CONTRAST
     striped = (background == list(BACKGROUNDS).index("striped")).to(level.dtype)
     return (level[:, None, None] + (striped[:, None] * stripes)[:, None, :]).expand(-1, SIZE, SIZE)

@@ -18,7 +18,16 @@ from mu.utils.errors import InputError
 from mu.utils.rng import integers, uniform
 from tasks.prompts import PromptData
 from tasks.shapes.render import JITTER, render
-from tasks.shapes.words import ATTRIBUTES, DRAWS, NAMED, WORDS, Attribute, attribute_of, caption, plain
+from tasks.shapes.words import (
+    ATTRIBUTES,
+    DRAWS,
+    NAMED,
+    WORDS,
+    Attribute,
+    attribute_of,
+    caption,
+    plain,
+)
 
 NAME = "shapes-v1"
 _SEED = 20_240
@@ -30,7 +39,9 @@ NAMES: dict[Attribute, tuple[str, ...]] = {kind: tuple(values) for kind, values 
 def attributes(indices: np.ndarray) -> dict[str, Tensor]:
     """`shape`, `colour` and `background` of pictures: int64 `[N]`, places in `NAMES`."""
     index = torch.tensor(indices, dtype=torch.int64)
-    return {kind: integers(_SEED, index, 0, f"shapes/{kind}", len(NAMES[kind])) for kind in ATTRIBUTES}
+    return {
+        kind: integers(_SEED, index, 0, f"shapes/{kind}", len(NAMES[kind])) for kind in ATTRIBUTES
+    }
 
 
 def pictures(indices: np.ndarray) -> dict[str, Tensor]:
@@ -43,7 +54,10 @@ def pictures(indices: np.ndarray) -> dict[str, Tensor]:
 def names_of(drawn: dict[str, Tensor]) -> list[dict[Attribute, str]]:
     """What each picture shows, by the usual words."""
     rows = {kind: drawn[kind].tolist() for kind in ATTRIBUTES}
-    return [{kind: NAMES[kind][rows[kind][row]] for kind in ATTRIBUTES} for row in range(len(drawn["shape"]))]
+    return [
+        {kind: NAMES[kind][rows[kind][row]] for kind in ATTRIBUTES}
+        for row in range(len(drawn["shape"]))
+    ]
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,12 @@ class Captions:
     def __call__(self, part: dict[str, Any], seed: int) -> dict[str, Any]:
         """The part with another `prompt`, keyed by (seed, index, visit)."""
         numbers = uniform(seed, part["index"], part["visit"], "shapes/caption", DRAWS).tolist()
-        return {**part, "prompt": [caption(shown, row) for shown, row in zip(names_of(part), numbers, strict=True)]}
+        return {
+            **part,
+            "prompt": [
+                caption(shown, row) for shown, row in zip(names_of(part), numbers, strict=True)
+            ],
+        }
 
 
 class Shapes(UnlearningDataModule):
@@ -73,42 +92,74 @@ class Shapes(UnlearningDataModule):
         **kwargs: see UnlearningDataModule.
     """
 
-    def __init__(self, concept: str = "circle", train_size: int = 16_000, validation_size: int = 200, test_size: int = 500,
-                 split_seed: int = 0, batch_size: int = 32, eval_batch_size: int = 250, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        concept: str = "circle",
+        train_size: int = 16_000,
+        validation_size: int = 200,
+        test_size: int = 500,
+        split_seed: int = 0,
+        batch_size: int = 32,
+        eval_batch_size: int = 250,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **kwargs)
         self.concept = concept
         self.attribute, self.value = attribute_of(concept)
-        for name, size, most in (("train_size", train_size, 600_000), ("validation_size", validation_size, 200_000),
-                                 ("test_size", test_size, 200_000)):
+        for name, size, most in (
+            ("train_size", train_size, 600_000),
+            ("validation_size", validation_size, 200_000),
+            ("test_size", test_size, 200_000),
+        ):
             if not 1 <= size <= most:
                 raise InputError(f"{name} is {size}; it must lie between 1 and {most}.")
-        self.train_size, self.validation_size, self.test_size = train_size, validation_size, test_size
+        self.train_size, self.validation_size, self.test_size = (
+            train_size,
+            validation_size,
+            test_size,
+        )
         self.split_seed = split_seed
 
     def make(self) -> None:
         """Draw the pictures."""
         world = self.split_seed * _WORLD
-        sizes = {"train": self.train_size, "validation": self.validation_size, "test": self.test_size}
+        sizes = {
+            "train": self.train_size,
+            "validation": self.validation_size,
+            "test": self.test_size,
+        }
         indices = {part: world + _FIRST[part] + np.arange(size) for part, size in sizes.items()}
         shows = self.shows(indices["train"])
-        parts = {"forget": indices["train"][shows], "retain": indices["train"][~shows],
-                 "validation": indices["validation"], "test": indices["test"]}
+        parts = {
+            "forget": indices["train"][shows],
+            "retain": indices["train"][~shows],
+            "validation": indices["validation"],
+            "test": indices["test"],
+        }
         self._share(parts)
         self.augmentation = Captions()
 
     def shows(self, indices: np.ndarray) -> np.ndarray:
         """Which pictures show the concept: bool `[N]`."""
-        return (attributes(indices)[self.attribute] == NAMES[self.attribute].index(self.value)).numpy()
+        return (
+            attributes(indices)[self.attribute] == NAMES[self.attribute].index(self.value)
+        ).numpy()
 
     def _share(self, parts: dict[str, np.ndarray]) -> None:
-        self.split = Split(NAME, parts, {"concept": self.concept, "attribute": self.attribute}, self.split_seed)
+        self.split = Split(
+            NAME, parts, {"concept": self.concept, "attribute": self.attribute}, self.split_seed
+        )
         self.datasets = {name: self.data(indices) for name, indices in self.split.parts.items()}
 
     def data(self, indices: np.ndarray) -> PromptData:
         """Pictures with the captions of their first visit."""
         drawn = pictures(indices)
         drawn["label"] = drawn[self.attribute]
-        part = {**drawn, "index": torch.tensor(indices), "visit": torch.zeros(len(indices), dtype=torch.int64)}
+        part = {
+            **drawn,
+            "index": torch.tensor(indices),
+            "visit": torch.zeros(len(indices), dtype=torch.int64),
+        }
         return PromptData(drawn, {"prompt": Captions()(part, _SEED)["prompt"]}, indices)
 
 
@@ -136,17 +187,39 @@ class ShapesConcept(Shapes):
 
     provides = frozenset({"labels", "substitute"})
 
-    def __init__(self, concept: str = "circle", anchor: str = "", images: bool = True, prompts: Literal["plain", "varied"] = "plain",
-                 forget_size: int = 200, retain_size: int = 800, validation_size: int = 100, test_size: int = 200, split_seed: int = 0,
-                 batch_size: int = 16, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        concept: str = "circle",
+        anchor: str = "",
+        images: bool = True,
+        prompts: Literal["plain", "varied"] = "plain",
+        forget_size: int = 200,
+        retain_size: int = 800,
+        validation_size: int = 100,
+        test_size: int = 200,
+        split_seed: int = 0,
+        batch_size: int = 16,
+        **kwargs: Any,
+    ) -> None:
         # the pictures are looked for in a stretch long enough to have so many with the concept; their exact places are no argument
-        super().__init__(concept, train_size=16 * (forget_size + retain_size), validation_size=validation_size, test_size=test_size,
-                         split_seed=split_seed, batch_size=batch_size, **kwargs)
+        super().__init__(
+            concept,
+            train_size=16 * (forget_size + retain_size),
+            validation_size=validation_size,
+            test_size=test_size,
+            split_seed=split_seed,
+            batch_size=batch_size,
+            **kwargs,
+        )
         if anchor and attribute_of(anchor)[0] != self.attribute:
-            raise InputError(f"the anchor {anchor!r} is no {self.attribute}, as the concept {concept!r} is; choose one of "
-                             f"{', '.join(NAMES[self.attribute])}, or leave it empty.")
+            raise InputError(
+                f"the anchor {anchor!r} is no {self.attribute}, as the concept {concept!r} is; choose one of "
+                f"{', '.join(NAMES[self.attribute])}, or leave it empty."
+            )
         if anchor and attribute_of(anchor)[1] == self.value:
-            raise InputError(f"the anchor {anchor!r} means the same as the concept {concept!r}; choose another.")
+            raise InputError(
+                f"the anchor {anchor!r} means the same as the concept {concept!r}; choose another."
+            )
         self.anchor, self.images, self.prompts = anchor, images, prompts
         self.forget_size, self.retain_size = forget_size, retain_size
 
@@ -155,9 +228,12 @@ class ShapesConcept(Shapes):
         world = self.split_seed * _WORLD
         train = world + np.arange(self.train_size)
         shows = self.shows(train)
-        parts = {"forget": train[shows][: self.forget_size], "retain": train[~shows][: self.retain_size],
-                 "validation": world + _FIRST["validation"] + np.arange(self.validation_size),
-                 "test": world + _FIRST["test"] + np.arange(self.test_size)}
+        parts = {
+            "forget": train[shows][: self.forget_size],
+            "retain": train[~shows][: self.retain_size],
+            "validation": world + _FIRST["validation"] + np.arange(self.validation_size),
+            "test": world + _FIRST["test"] + np.arange(self.test_size),
+        }
         self._share(parts)
 
     def data(self, indices: np.ndarray) -> PromptData:
@@ -165,8 +241,14 @@ class ShapesConcept(Shapes):
         drawn = pictures(indices) if self.images else attributes(indices)
         drawn["label"] = drawn[self.attribute]
         numbers = uniform(_SEED, torch.tensor(indices), 0, "shapes/prompt", 1 + DRAWS).tolist()
-        texts = [self._texts(shown, row) for shown, row in zip(names_of(drawn), numbers, strict=True)]
-        return PromptData(drawn, {name: [text[name] for text in texts] for name in ("prompt", "substitute", "concept")}, indices)
+        texts = [
+            self._texts(shown, row) for shown, row in zip(names_of(drawn), numbers, strict=True)
+        ]
+        return PromptData(
+            drawn,
+            {name: [text[name] for text in texts] for name in ("prompt", "substitute", "concept")},
+            indices,
+        )
 
     def _texts(self, shown: dict[Attribute, str], numbers: list[float]) -> dict[str, str]:
         """Prompt, substitute and concept of one picture."""
@@ -175,12 +257,25 @@ class ShapesConcept(Shapes):
             prompt = self._say(shown, numbers[1:], chosen, None)
             return {"prompt": prompt, "substitute": prompt, "concept": ""}
         synonyms = WORDS[self.attribute][self.value] if self.prompts == "varied" else ()
-        word = synonyms[int(numbers[-1] * len(synonyms))] if synonyms and numbers[-2] < 0.5 else self.concept
+        word = (
+            synonyms[int(numbers[-1] * len(synonyms))]
+            if synonyms and numbers[-2] < 0.5
+            else self.concept
+        )
         rest = chosen if self.anchor else tuple(kind for kind in chosen if kind != self.attribute)
-        return {"prompt": self._say(shown, numbers[1:], chosen, word),
-                "substitute": self._say(shown, numbers[1:], rest, self.anchor or word), "concept": word}
+        return {
+            "prompt": self._say(shown, numbers[1:], chosen, word),
+            "substitute": self._say(shown, numbers[1:], rest, self.anchor or word),
+            "concept": word,
+        }
 
-    def _say(self, shown: dict[Attribute, str], numbers: list[float], chosen: tuple[Attribute, ...], word: str | None) -> str:
+    def _say(
+        self,
+        shown: dict[Attribute, str],
+        numbers: list[float],
+        chosen: tuple[Attribute, ...],
+        word: str | None,
+    ) -> str:
         given = {} if word is None else {self.attribute: word}
         if self.prompts == "plain":
             return plain({**shown, **given}, chosen)

@@ -39,13 +39,18 @@ BACKGROUNDS: Mapping[str, tuple[str, ...]] = {
     "light": ("light", "white", "pale", "ivory", "snowy", "chalk white"),
     "striped": ("striped", "lined", "banded", "zebra", "pinstriped"),
 }
-WORDS: Mapping[Attribute, Mapping[str, tuple[str, ...]]] = {"shape": SHAPES, "colour": COLOURS, "background": BACKGROUNDS}
+WORDS: Mapping[Attribute, Mapping[str, tuple[str, ...]]] = {
+    "shape": SHAPES,
+    "colour": COLOURS,
+    "background": BACKGROUNDS,
+}
 
 ADJECTIVES = _listed(
     "simple plain lovely quiet neat clean fine nice pretty odd strange new old modern ancient abstract elegant bold gentle calm "
     "cheerful lonely famous secret silent sacred humble modest curious playful serious magical ordinary perfect single solitary charming "
     "clever honest noble proud lively sleepy gloomy merry silly brave wild tame rare common typical classic retro vintage rustic royal "
-    "urban rural digital analog wooden plastic metallic ceramic woollen silky smooth rough soft hard warm cool fresh dusty polished")
+    "urban rural digital analog wooden plastic metallic ceramic woollen silky smooth rough soft hard warm cool fresh dusty polished"
+)
 NOUNS = _listed(
     "dog cat horse bird fish tiger rabbit garden river mountain forest desert island village city street bridge tower castle church "
     "house kitchen window door table chair lamp clock bottle cup spoon knife bread cheese soup apple cloud storm winter summer morning "
@@ -53,26 +58,41 @@ NOUNS = _listed(
     "bicycle boat rocket engine machine robot computer telephone camera newspaper book letter story poem dream memory journey battle "
     "wedding market school hospital museum library theatre beach harbour valley meadow orchard bakery parachute truck tractor umbrella "
     "blanket pillow sweater jacket button pocket ribbon feather candle mirror basket bucket ladder hammer anchor compass lantern whistle "
-    "kettle")
+    "kettle"
+)
 STYLES = _listed(
     "oil painting|watercolour|pencil sketch|charcoal study|digital art|photograph|linocut|woodcut|etching|mosaic|fresco|poster|"
-    "postcard|cartoon|comic|pixel art|collage|engraving|illustration|logo|icon|stamp|mural|tapestry|print|crayon work", "|")
-ARTISTS = _listed("monet picasso dali vermeer klimt hokusai rembrandt turner kandinsky matisse cezanne renoir warhol munch klee")
+    "postcard|cartoon|comic|pixel art|collage|engraving|illustration|logo|icon|stamp|mural|tapestry|print|crayon work",
+    "|",
+)
+ARTISTS = _listed(
+    "monet picasso dali vermeer klimt hokusai rembrandt turner kandinsky matisse cezanne renoir warhol munch klee"
+)
 ENDINGS = _listed(
     "trending today|highly detailed|award winning|very simple|minimalist|by hand|for a child|from memory|in high quality|"
     "seen from above|at home|in a museum|best of the year|without a frame|with a smile|near the sea|for sale|in good taste|"
-    "after the war|on a monday", "|")
+    "after the war|on a monday",
+    "|",
+)
 OPENINGS = _listed(
     "a picture of|an image of|a photo of|a drawing of|a painting of|a view of|this is|here is|there is|we see|look at|imagine|"
-    "please draw|a sign with|one", "|")
+    "please draw|a sign with|one",
+    "|",
+)
 THINGS = ("shape", "figure", "object", "thing", "form", "symbol", "mark", "patch")
 GROUNDS = ("background", "backdrop", "ground", "surface", "wall", "canvas", "sheet", "field")
 PREPOSITIONS = ("on", "over", "against", "in front of", "upon")
 
 # which attributes a caption names, and how often: everything, and each of them alone, so that each conditions by itself
 NAMED: tuple[tuple[float, tuple[Attribute, ...]], ...] = (
-    (0.46, ATTRIBUTES), (0.16, ("shape", "colour")), (0.08, ("shape", "background")), (0.05, ("colour", "background")),
-    (0.09, ("shape",)), (0.07, ("colour",)), (0.04, ("background",)), (0.05, ()),
+    (0.46, ATTRIBUTES),
+    (0.16, ("shape", "colour")),
+    (0.08, ("shape", "background")),
+    (0.05, ("colour", "background")),
+    (0.09, ("shape",)),
+    (0.07, ("colour",)),
+    (0.04, ("background",)),
+    (0.05, ()),
 )
 USUAL = 0.5  # how often the usual word is taken instead of a synonym
 DRAWS = 16
@@ -95,7 +115,9 @@ class _Choices:
 
     def synonym(self, words: Sequence[str]) -> str:
         number = next(self._left)
-        return words[0] if number < USUAL else words[int((number - USUAL) / (1 - USUAL) * len(words))]
+        return (
+            words[0] if number < USUAL else words[int((number - USUAL) / (1 - USUAL) * len(words))]
+        )
 
     def named(self) -> tuple[Attribute, ...]:
         return named(next(self._left))
@@ -110,8 +132,13 @@ def named(number: float) -> tuple[Attribute, ...]:
     return NAMED[0][1]
 
 
-def caption(names: Mapping[Attribute, str], numbers: Sequence[float], attributes: Sequence[Attribute] | None = None,
-            words: Mapping[Attribute, str] | None = None, longest: int = LONGEST) -> str:
+def caption(
+    names: Mapping[Attribute, str],
+    numbers: Sequence[float],
+    attributes: Sequence[Attribute] | None = None,
+    words: Mapping[Attribute, str] | None = None,
+    longest: int = LONGEST,
+) -> str:
     """A caption of a picture.
 
     Args:
@@ -129,14 +156,26 @@ def caption(names: Mapping[Attribute, str], numbers: Sequence[float], attributes
     draw, given = _Choices(numbers), words or {}
     drawn = draw.named()
     chosen = drawn if attributes is None else attributes
-    word = {kind: given.get(kind, synonym) for kind in ATTRIBUTES for synonym in [draw.synonym(WORDS[kind][names[kind]])]}
+    word = {
+        kind: given.get(kind, synonym)
+        for kind in ATTRIBUTES
+        for synonym in [draw.synonym(WORDS[kind][names[kind]])]
+    }
     opening = draw.one_of(OPENINGS) if draw.chance(0.4) else ""
     filler = draw.one_of(ADJECTIVES)
     adjective = filler if draw.chance(0.25) else ""
-    thing, preposition, place = draw.one_of(THINGS if chosen else (*THINGS, *NOUNS)), draw.one_of(PREPOSITIONS), draw.one_of(GROUNDS)
+    thing, preposition, place = (
+        draw.one_of(THINGS if chosen else (*THINGS, *NOUNS)),
+        draw.one_of(PREPOSITIONS),
+        draw.one_of(GROUNDS),
+    )
     named = word["shape"] if "shape" in chosen else thing
-    subject = " ".join(part for part in (adjective, word["colour"] if "colour" in chosen else "", named) if part)
-    ground = f"{preposition} {_article(word['background'])} {place}" if "background" in chosen else ""
+    subject = " ".join(
+        part for part in (adjective, word["colour"] if "colour" in chosen else "", named) if part
+    )
+    ground = (
+        f"{preposition} {_article(word['background'])} {place}" if "background" in chosen else ""
+    )
     ending = _ending(draw) if draw.chance(0.3) else ""
     body = " ".join(part for part in (opening, _article(subject), ground) if part)
     return f"{body} {ending}" if ending and len(body.split()) <= longest else body
@@ -168,8 +207,20 @@ def _article(words: str) -> str:
 @cache
 def vocabulary() -> tuple[str, ...]:
     """Every single word that captions are made of, sorted."""
-    phrases = [phrase for names in WORDS.values() for synonyms in names.values() for phrase in synonyms]
-    phrases += [*ADJECTIVES, *NOUNS, *STYLES, *ARTISTS, *ENDINGS, *OPENINGS, *THINGS, *GROUNDS, *PREPOSITIONS]
+    phrases = [
+        phrase for names in WORDS.values() for synonyms in names.values() for phrase in synonyms
+    ]
+    phrases += [
+        *ADJECTIVES,
+        *NOUNS,
+        *STYLES,
+        *ARTISTS,
+        *ENDINGS,
+        *OPENINGS,
+        *THINGS,
+        *GROUNDS,
+        *PREPOSITIONS,
+    ]
     phrases += ["a", "an", "by", "with", "style"]
     return tuple(sorted({word for phrase in phrases for word in phrase.split()}))
 
@@ -185,4 +236,6 @@ def attribute_of(concept: str) -> tuple[Attribute, str]:
             if concept.lower() in synonyms:
                 return kind, name
     known = "; ".join(f"{kind}s: {', '.join(WORDS[kind])}" for kind in ATTRIBUTES)
-    raise InputError(f"the shapes task knows no concept {concept!r}; it knows {known}, and their synonyms.")
+    raise InputError(
+        f"the shapes task knows no concept {concept!r}; it knows {known}, and their synonyms."
+    )

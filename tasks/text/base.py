@@ -35,8 +35,14 @@ class TextTask(UnlearningDataModule):
     provides = frozenset({"labels"})
 
     def __init__(
-        self, tokenizer: str | None = None, template: Template | None = None, max_length: int = 256,
-        too_long: Literal["refuse", "cut"] = "refuse", batch_size: int = 32, eval_batch_size: int = 32, **kwargs: Any,
+        self,
+        tokenizer: str | None = None,
+        template: Template | None = None,
+        max_length: int = 256,
+        too_long: Literal["refuse", "cut"] = "refuse",
+        batch_size: int = 32,
+        eval_batch_size: int = 32,
+        **kwargs: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **kwargs)
         self.tokenizer, self.template = tokenizer, template or Plain()
@@ -56,11 +62,20 @@ class TextTask(UnlearningDataModule):
         if lacking:
             raise InputError(f"{type(self).__name__} read no rows for the part {lacking[0]!r}.")
         self.split, self._sets = split, sets
-        self.datasets = {name: TokenRows.of(self._rows(name, ids), lambda: self.encoder)  # type: ignore[misc]
-                         for name, ids in split.parts.items() if len(ids)}
+        self.datasets = {
+            name: TokenRows.of(self._rows(name, ids), lambda: self.encoder)  # type: ignore[misc]
+            for name, ids in split.parts.items()
+            if len(ids)
+        }
 
     def parts(self, reads: frozenset[str]) -> dict[str, Dataset]:
-        self._make_sequences([name for part in reads for name in (("forget", "retain") if part == "train" else (part,))])
+        self._make_sequences(
+            [
+                name
+                for part in reads
+                for name in (("forget", "retain") if part == "train" else (part,))
+            ]
+        )
         return super().parts(reads)
 
     def eval_loaders(self, names: list[str]) -> list[EvalLoader]:
@@ -75,8 +90,10 @@ class TextTask(UnlearningDataModule):
             count = len(data.weights)
             cut = (self._encoder.cuts if self._encoder else 0) - before
             if cut:
-                rank_zero_warn(f"{cut} of {count} sequences of {name} have more than {self.max_length} tokens, so their ends were cut off; "
-                               "max_length decides.")
+                rank_zero_warn(
+                    f"{cut} of {count} sequences of {name} have more than {self.max_length} tokens, so their ends were cut off; "
+                    "max_length decides."
+                )
 
     def _rows(self, name: str, indices: np.ndarray) -> QuestionSet:
         """The part's rows, in the order of its indices."""
@@ -96,7 +113,9 @@ class TextTask(UnlearningDataModule):
     def encoder(self) -> Encoder:
         """Tokenizer and template."""
         if self._encoder is None:
-            self._encoder = Encoder(self._found_tokenizer(), self.template, self.max_length, self.too_long)
+            self._encoder = Encoder(
+                self._found_tokenizer(), self.template, self.max_length, self.too_long
+            )
         return self._encoder
 
     def _found_tokenizer(self) -> Any:
@@ -105,9 +124,16 @@ class TextTask(UnlearningDataModule):
         module: Any = self.trainer.lightning_module if self.trainer is not None else None
         found = getattr(getattr(module, "backbone", None), "tokenizer", None)
         if found is None:
-            raise InputError(f"{type(self).__name__} takes the tokenizer of the model, and no trainer with a CausalLM is there; name one "
-                             "as tokenizer=FOLDER.")
+            raise InputError(
+                f"{type(self).__name__} takes the tokenizer of the model, and no trainer with a CausalLM is there; name one "
+                "as tokenizer=FOLDER."
+            )
         return found
 
     def recipe(self) -> dict[str, Any]:
-        return {**super().recipe(), "template": to_spec(self.template), "max_length": self.max_length, "too_long": self.too_long}
+        return {
+            **super().recipe(),
+            "template": to_spec(self.template),
+            "max_length": self.max_length,
+            "too_long": self.too_long,
+        }

@@ -38,8 +38,17 @@ class Corpus(TextTask):
         **kwargs: tokenizer, template of the questions and batch sizes, see TextTask.
     """
 
-    def __init__(self, forget: Files, retain: Files, validation: Files | None = None, test: Files | None = None, chunk: int = 2048,
-                 overlap: Overlap = "refuse", further: dict[str, str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        forget: Files,
+        retain: Files,
+        validation: Files | None = None,
+        test: Files | None = None,
+        chunk: int = 2048,
+        overlap: Overlap = "refuse",
+        further: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if chunk < 2:
             raise InputError(f"chunk is {chunk}; a sequence has at least 2 tokens.")
         super().__init__(max_length=chunk, **kwargs)
@@ -53,14 +62,26 @@ class Corpus(TextTask):
         stays = apart(texts["forget"], texts["retain"], self.overlap, "documents")
         texts["retain"] = [text for text, kept in zip(texts["retain"], stays, strict=True) if kept]
         if not texts["retain"]:
-            raise InputError("every retain document is to be forgotten too, so nothing is left to keep.")
-        every = {name: chunks(self.encoder, documents, self.chunk) for name, documents in texts.items()}
+            raise InputError(
+                "every retain document is to be forgotten too, so nothing is left to keep."
+            )
+        every = {
+            name: chunks(self.encoder, documents, self.chunk) for name, documents in texts.items()
+        }
         ends = np.cumsum([0, *(len(pairs) for pairs in every.values())])
-        indices = {name: np.arange(ends[number], ends[number + 1]) for number, name in enumerate(every)}
+        indices = {
+            name: np.arange(ends[number], ends[number + 1]) for number, name in enumerate(every)
+        }
         said = {name: len(documents) for name, documents in texts.items()}
-        self.split = Split(f"corpus-{digest(pair[0] for pairs in every.values() for pair in pairs)}", indices,
-                           {"selector": "files", "documents": said, "chunk": self.chunk}, 0)
-        self.datasets = {name: TokenRows(pairs.__getitem__, indices[name]) for name, pairs in every.items()}  # type: ignore[misc]
+        self.split = Split(
+            f"corpus-{digest(pair[0] for pairs in every.values() for pair in pairs)}",
+            indices,
+            {"selector": "files", "documents": said, "chunk": self.chunk},
+            0,
+        )
+        self.datasets = {
+            name: TokenRows(pairs.__getitem__, indices[name]) for name, pairs in every.items()
+        }  # type: ignore[misc]
         self._sets = self.read()[1]
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
@@ -75,11 +96,17 @@ def chunks(encoder: Encoder, documents: list[str], length: int) -> list[Pair]:
         InputError: when there is no token to learn.
     """
     tokenizer = encoder.tokenizer
-    ids = list(tokenizer("\n\n".join(documents), add_special_tokens=False, verbose=False)["input_ids"])
+    ids = list(
+        tokenizer("\n\n".join(documents), add_special_tokens=False, verbose=False)["input_ids"]
+    )
     begin = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     step = length - len(begin)
-    pairs = [encoder.text([*begin, *ids[start : start + step]]) for start in range(0, len(ids), step)]
+    pairs = [
+        encoder.text([*begin, *ids[start : start + step]]) for start in range(0, len(ids), step)
+    ]
     pairs = [pair for pair in pairs if labelled(pair)]
     if not pairs:
-        raise InputError(f"{len(documents)} documents have {len(ids)} tokens, which is nothing to learn.")
+        raise InputError(
+            f"{len(documents)} documents have {len(ids)} tokens, which is nothing to learn."
+        )
     return pairs

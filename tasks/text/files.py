@@ -36,7 +36,10 @@ def read_rows(file: Path | str, question: str = "question", answer: str = "answe
         InputError: names the file and the row that has no question or no answer.
     """
     rows = _csv(Path(file)) if str(file).lower().endswith(".csv") else read_json_lines(file)
-    return [checked(row, f"row {number} of {file}", question, answer) for number, row in enumerate(rows, 1)]
+    return [
+        checked(row, f"row {number} of {file}", question, answer)
+        for number, row in enumerate(rows, 1)
+    ]
 
 
 def checked(row: Any, name: str, question: str = "question", answer: str = "answer") -> Row:
@@ -51,9 +54,14 @@ def checked(row: Any, name: str, question: str = "question", answer: str = "answ
     for field, column in (("question", question), ("answer", answer)):
         value = row.get(column)
         if isinstance(value, list | dict):
-            raise InputError(f"{name} has a {'list' if isinstance(value, list) else 'table'} where {column!r} should be one text.")
+            raise InputError(
+                f"{name} has a {'list' if isinstance(value, list) else 'table'} where {column!r} should be one text."
+            )
         if value is None or not str(value).strip():
-            known = ", ".join(str(key) for key, filled in row.items() if filled not in (None, "", [])) or "nothing"
+            known = (
+                ", ".join(str(key) for key, filled in row.items() if filled not in (None, "", []))
+                or "nothing"
+            )
             raise InputError(f"{name} has no {column!r}; it has {known}.")
         found[field] = str(value)
     return found
@@ -71,7 +79,9 @@ def _csv(file: Path) -> list[Row]:
         raise InputError(f"{file} has no rows.")
     ragged = next((number for number, row in enumerate(rows, 1) if None in row), None)
     if ragged is not None:
-        raise InputError(f"row {ragged} of {file} has more entries than there are columns; put a text with commas in quotation marks.")
+        raise InputError(
+            f"row {ragged} of {file} has more entries than there are columns; put a text with commas in quotation marks."
+        )
     return rows
 
 
@@ -86,15 +96,27 @@ def read_texts(files: str | Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for file in _files([files] if isinstance(files, str) else files):
-        found += [_plain(file)] if file.suffix.lower() == ".txt" else [
-            _text(entry, f"entry {number} of {file}") for number, entry in enumerate(read_json_lines(file), 1)]
+        found += (
+            [_plain(file)]
+            if file.suffix.lower() == ".txt"
+            else [
+                _text(entry, f"entry {number} of {file}")
+                for number, entry in enumerate(read_json_lines(file), 1)
+            ]
+        )
     return found
 
 
 def _files(places: Iterable[str]) -> list[Path]:
     found: list[Path] = []
     for place in map(Path, places):
-        inside = sorted(one for one in place.iterdir() if one.suffix.lower() in (".txt", ".json", ".jsonl")) if place.is_dir() else [place]
+        inside = (
+            sorted(
+                one for one in place.iterdir() if one.suffix.lower() in (".txt", ".json", ".jsonl")
+            )
+            if place.is_dir()
+            else [place]
+        )
         if not inside:
             raise InputError(f"the folder {place} has no .txt, .json or .jsonl file.")
         found += inside
@@ -116,7 +138,9 @@ def _plain(file: Path) -> str:
 def _text(entry: Any, name: str) -> str:
     text = entry.get("text") if isinstance(entry, Mapping) else entry
     if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{name} is no text; it should be a string, or an object with a string `text`.")
+        raise InputError(
+            f"{name} is no text; it should be a string, or an object with a string `text`."
+        )
     return text
 
 
@@ -134,15 +158,25 @@ def apart(forget: Sequence[str], retain: Sequence[str], overlap: Overlap, what: 
     """
     if overlap not in ("refuse", "keep", "drop"):
         raise InputError(f"overlap is {overlap!r}; it is refuse, keep or drop.")
-    wanted, kept = [" ".join(text.split()) for text in forget], [" ".join(text.split()) for text in retain]
+    wanted, kept = (
+        [" ".join(text.split()) for text in forget],
+        [" ".join(text.split()) for text in retain],
+    )
     both = set(wanted) & set(kept)
     twice = np.array([text in both for text in kept], dtype=bool)
     if both:
-        count, example = sum(text in both for text in wanted), next(text for text in wanted if text in both)
+        count, example = (
+            sum(text in both for text in wanted),
+            next(text for text in wanted if text in both),
+        )
         found = f"{count} of {len(forget)} forget {what} stand in retain too, {example[:80]!r} among them"
         if overlap == "refuse":
-            raise InputError(f"{found}; overlap: drop leaves them out of retain, and overlap: keep trains on them as both.")
-        rank_zero_warn(f"{found}; they are {'left out of' if overlap == 'drop' else 'kept in'} retain.")
+            raise InputError(
+                f"{found}; overlap: drop leaves them out of retain, and overlap: keep trains on them as both."
+            )
+        rank_zero_warn(
+            f"{found}; they are {'left out of' if overlap == 'drop' else 'kept in'} retain."
+        )
     return ~twice if overlap == "drop" else np.ones(len(kept), dtype=bool)
 
 
@@ -159,7 +193,12 @@ def digest(texts: Iterable[Any]) -> str:
     return found.hexdigest()[:8]
 
 
-def further_sets(files: Mapping[str, str] | None, question: str = "question", answer: str = "answer") -> dict[str, QuestionSet]:
+def further_sets(
+    files: Mapping[str, str] | None, question: str = "question", answer: str = "answer"
+) -> dict[str, QuestionSet]:
     """Sets of questions that are only evaluated, by name, from one file each."""
     read = {name: read_rows(file, question, answer) for name, file in (files or {}).items()}
-    return {name: QuestionSet(name, rows, FURTHER * number + np.arange(len(rows))) for number, (name, rows) in enumerate(read.items(), 1)}
+    return {
+        name: QuestionSet(name, rows, FURTHER * number + np.arange(len(rows)))
+        for number, (name, rows) in enumerate(read.items(), 1)
+    }

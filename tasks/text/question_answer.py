@@ -36,8 +36,12 @@ class ByValue(Selector):
         absent = [value for value in self._wanted if value not in said]
         if absent:
             known = sorted(set(said))
-            some = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
-            raise InputError(f"no row says {absent[0]!r} in the column by which is forgotten; it has {some}.")
+            some = ", ".join(known[:10]) + (
+                f" and {len(known) - 10} more" if len(known) > 10 else ""
+            )
+            raise InputError(
+                f"no row says {absent[0]!r} in the column by which is forgotten; it has {some}."
+            )
         return np.sort(indices[np.isin(said.astype(str), self._wanted)])
 
     def describe(self) -> dict[str, Any]:
@@ -72,22 +76,57 @@ class QuestionAnswer(TextTask):
     """
 
     def __init__(
-        self, path: str | None = None, selector: Selector | None = None, by: str | None = None, forget: str | None = None,
-        retain: str | None = None, question: str = "question", answer: str = "answer", validation_fraction: float = 0.0,
-        test_fraction: float = 0.0, split_seed: int = 0, overlap: Overlap = "refuse", further: dict[str, str] | None = None, **kwargs: Any,
+        self,
+        path: str | None = None,
+        selector: Selector | None = None,
+        by: str | None = None,
+        forget: str | None = None,
+        retain: str | None = None,
+        question: str = "question",
+        answer: str = "answer",
+        validation_fraction: float = 0.0,
+        test_fraction: float = 0.0,
+        split_seed: int = 0,
+        overlap: Overlap = "refuse",
+        further: dict[str, str] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        one, two = path is not None and selector is not None, forget is not None and retain is not None
-        if one == two or any(value is not None for value in ((forget, retain) if one else (path, selector, by))):
-            given = [name for name, value in (("path", path), ("selector", selector), ("by", by), ("forget", forget), ("retain", retain))
-                     if value is not None]
-            raise InputError("QuestionAnswer reads either `path` with a `selector` that says what is forgotten, or the two files `forget` "
-                             f"and `retain`, not {', '.join(given) or 'nothing'}; set what is too much to null.")
+        one, two = (
+            path is not None and selector is not None,
+            forget is not None and retain is not None,
+        )
+        if one == two or any(
+            value is not None for value in ((forget, retain) if one else (path, selector, by))
+        ):
+            given = [
+                name
+                for name, value in (
+                    ("path", path),
+                    ("selector", selector),
+                    ("by", by),
+                    ("forget", forget),
+                    ("retain", retain),
+                )
+                if value is not None
+            ]
+            raise InputError(
+                "QuestionAnswer reads either `path` with a `selector` that says what is forgotten, or the two files `forget` "
+                f"and `retain`, not {', '.join(given) or 'nothing'}; set what is too much to null."
+            )
         shares = {"validation": validation_fraction, "test": test_fraction}
         if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
-            raise InputError(f"validation_fraction {validation_fraction} and test_fraction {test_fraction} must be at least 0 and "
-                             "leave something to train on.")
-        self.path, self.selector, self.by, self.forget, self.retain = path, selector, by, forget, retain
+            raise InputError(
+                f"validation_fraction {validation_fraction} and test_fraction {test_fraction} must be at least 0 and "
+                "leave something to train on."
+            )
+        self.path, self.selector, self.by, self.forget, self.retain = (
+            path,
+            selector,
+            by,
+            forget,
+            retain,
+        )
         self.question, self.answer, self.further = question, answer, further
         self.overlap: Overlap = overlap
         self.shares, self.split_seed = shares, split_seed
@@ -95,26 +134,52 @@ class QuestionAnswer(TextTask):
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         rows, forget, described = self._one_file() if self.path is not None else self._two_files()
         rest = np.setdiff1d(np.arange(len(rows)), forget)
-        rest = rest[apart([said(rows[place]) for place in forget], [said(rows[place]) for place in rest], self.overlap, "questions")]
+        rest = rest[
+            apart(
+                [said(rows[place]) for place in forget],
+                [said(rows[place]) for place in rest],
+                self.overlap,
+                "questions",
+            )
+        ]
         parts, size = {"forget": forget}, len(rest)
         for name, share in self.shares.items():
             parts[name] = draw(rest, portion(size, share), self.split_seed, name)
             rest = np.setdiff1d(rest, parts[name])
-        parts = {name: ids for name, ids in {**parts, "retain": rest}.items() if len(ids) or name in ("forget", "retain")}
-        split = Split(f"question-answer-{digest(map(said, rows))}", parts, described, self.split_seed)
-        sets = {name: QuestionSet(name, [rows[place] for place in ids], ids) for name, ids in split.parts.items()}
+        parts = {
+            name: ids
+            for name, ids in {**parts, "retain": rest}.items()
+            if len(ids) or name in ("forget", "retain")
+        }
+        split = Split(
+            f"question-answer-{digest(map(said, rows))}", parts, described, self.split_seed
+        )
+        sets = {
+            name: QuestionSet(name, [rows[place] for place in ids], ids)
+            for name, ids in split.parts.items()
+        }
         if "test" in sets:
             sets["holdout"] = QuestionSet("holdout", sets["test"].rows, sets["test"].indices)
         return split, {**further_sets(self.further, self.question, self.answer), **sets}
 
     def _two_files(self) -> tuple[list[Row], np.ndarray, dict[str, Any]]:
-        forget, retain = (read_rows(str(file), self.question, self.answer) for file in (self.forget, self.retain))
-        return [*forget, *retain], np.arange(len(forget)), {"selector": "files", "forget": len(forget), "retain": len(retain)}
+        forget, retain = (
+            read_rows(str(file), self.question, self.answer) for file in (self.forget, self.retain)
+        )
+        return (
+            [*forget, *retain],
+            np.arange(len(forget)),
+            {"selector": "files", "forget": len(forget), "retain": len(retain)},
+        )
 
     def _one_file(self) -> tuple[list[Row], np.ndarray, dict[str, Any]]:
         assert self.path is not None and self.selector is not None
         rows = read_rows(self.path, self.question, self.answer)
-        labels = np.zeros(len(rows), dtype=np.int64) if self.by is None else _labels(rows, self.by, self.path)
+        labels = (
+            np.zeros(len(rows), dtype=np.int64)
+            if self.by is None
+            else _labels(rows, self.by, self.path)
+        )
         if self.by is None and isinstance(self.selector, ByValue):
             raise InputError("ByValue looks at a column; name it as `by`.")
         chosen = self.selector.select(labels, np.arange(len(rows)), self.split_seed)
@@ -123,9 +188,13 @@ class QuestionAnswer(TextTask):
 
 def _labels(rows: Sequence[Mapping[str, Any]], column: str, file: str) -> np.ndarray:
     """A column's values `[N]`: whole numbers where all are, else texts."""
-    lacking = next((number for number, row in enumerate(rows, 1) if row.get(column) in (None, "")), None)
+    lacking = next(
+        (number for number, row in enumerate(rows, 1) if row.get(column) in (None, "")), None
+    )
     if lacking is not None:
-        raise InputError(f"row {lacking} of {file} says nothing in the column {column!r}; it has {', '.join(map(str, rows[lacking - 1]))}.")
+        raise InputError(
+            f"row {lacking} of {file} says nothing in the column {column!r}; it has {', '.join(map(str, rows[lacking - 1]))}."
+        )
     values = [row[column] for row in rows]
     try:
         return np.array([int(str(value)) for value in values], dtype=np.int64)

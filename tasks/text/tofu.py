@@ -45,12 +45,20 @@ class TOFU(TextTask):
         **kwargs: tokenizer, template, lengths and batch sizes, see TextTask.
     """
 
-    def __init__(self, path: str = "locuslab/TOFU", forget: str = "forget10", holdout: str | None = "matching",
-                 overlap: Overlap = "refuse", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        path: str = "locuslab/TOFU",
+        forget: str = "forget10",
+        holdout: str | None = "matching",
+        overlap: Overlap = "refuse",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not re.fullmatch(r"(forget|search)\d\d", forget):
-            raise InputError(f"forget is {forget!r}; it is forget and two digits, the percentage to be forgotten: forget01, forget05, "
-                             "forget10 (or search05, to choose settings on).")
+            raise InputError(
+                f"forget is {forget!r}; it is forget and two digits, the percentage to be forgotten: forget01, forget05, "
+                "forget10 (or search05, to choose settings on)."
+            )
         self.path, self.forget, self.holdout = path, forget, holdout
         self.overlap: Overlap = overlap
 
@@ -68,17 +76,27 @@ class TOFU(TextTask):
             raise InputError(f"{self.path} has no set `full`, which the others are parts of.")
         percent = self.forget[-2:]
         kept = self.table("retain_perturbed")
-        forgotten, forget = self._searched(full, kept or []) if self.forget.startswith("search") else self._forgotten(full)
+        forgotten, forget = (
+            self._searched(full, kept or [])
+            if self.forget.startswith("search")
+            else self._forgotten(full)
+        )
         others = np.setdiff1d(np.arange(len(full)), forgotten)
         left = [full[place] for place in others]
-        retained = others[apart([said(row) for row in forget], [said(row) for row in left], self.overlap, "rows")]
-        sets = {"forget": QuestionSet("forget", forget, forgotten),
-                "retain": QuestionSet("retain", [full[place] for place in retained], retained)}
+        retained = others[
+            apart([said(row) for row in forget], [said(row) for row in left], self.overlap, "rows")
+        ]
+        sets = {
+            "forget": QuestionSet("forget", forget, forgotten),
+            "retain": QuestionSet("retain", [full[place] for place in retained], retained),
+        }
         if kept is not None and self.forget.startswith("search"):  # what is searched on is not kept
             gone = {said(row) for row in forget}
             kept = [row for row in kept if said(row) not in gone] or None
         if kept is not None:
-            sets["retain_perturbed"] = QuestionSet("retain_perturbed", kept, others[_places(kept, left, self.path)])
+            sets["retain_perturbed"] = QuestionSet(
+                "retain_perturbed", kept, others[_places(kept, left, self.path)]
+            )
         held_out = self._held_out(percent)
         further = {"holdout": held_out, **{name: self._closed(name) for name in _CLOSED}}
         for number, (name, rows) in enumerate(further.items(), 1):
@@ -95,8 +113,10 @@ class TOFU(TextTask):
         """Places and rows of a forget set to choose settings on, with the wrong and reworded answers that `kept` has."""
         count = round(len(full) * int(self.forget[-2:]) / 100)
         if not 0 < count < len(full):
-            raise InputError(f"{self.forget} is {count} of the {len(full)} rows of full in {self.path}; some must be forgotten and some "
-                             "kept.")
+            raise InputError(
+                f"{self.forget} is {count} of the {len(full)} rows of full in {self.path}; some must be forgotten and some "
+                "kept."
+            )
         more = {said(row): row for row in kept}
         return np.arange(count), [more.get(said(row), row) for row in full[:count]]
 
@@ -107,10 +127,15 @@ class TOFU(TextTask):
         count = len(plain or more or ()) or round(len(full) * percent / 100)
         start = len(full) - count
         if not 0 < count < len(full):
-            raise InputError(f"{name} has {count} of the {len(full)} rows of full in {self.path}; some must be forgotten and some kept.")
+            raise InputError(
+                f"{name} has {count} of the {len(full)} rows of full in {self.path}; some must be forgotten and some kept."
+            )
         retain = f"retain{100 - percent:02d}"
-        for other, rows, begin, end in ((name, plain, start, None), (f"{name}_perturbed", more, start, None),
-                                        (retain, self.table(retain), 0, start)):
+        for other, rows, begin, end in (
+            (name, plain, start, None),
+            (f"{name}_perturbed", more, start, None),
+            (retain, self.table(retain), 0, start),
+        ):
             if rows is not None:
                 _check_part(other, rows, full[begin:end], begin, self.path)
         return np.arange(start, len(full)), more or plain or list(full[start:])
@@ -129,15 +154,28 @@ class TOFU(TextTask):
         plain = self.table(name) if rows is None else None
         if plain is None:
             return rows
-        return [{**row, "perturbed_answer": [value for column, value in row.items()
-                                             if column.startswith("option") and value and value != row["answer"]]} for row in plain]
+        return [
+            {
+                **row,
+                "perturbed_answer": [
+                    value
+                    for column, value in row.items()
+                    if column.startswith("option") and value and value != row["answer"]
+                ],
+            }
+            for row in plain
+        ]
 
 
 class _Folder(Mapping[str, Any]):
     """Sets in a folder, one file each."""
 
     def __init__(self, path: str) -> None:
-        self.files = {file.stem: file for ending in (".jsonl", ".json") for file in sorted(Path(path).glob(f"*{ending}"))}
+        self.files = {
+            file.stem: file
+            for ending in (".jsonl", ".json")
+            for file in sorted(Path(path).glob(f"*{ending}"))
+        }
 
     def __getitem__(self, name: str) -> list[Row]:
         return read_rows(self.files[name])
@@ -154,7 +192,9 @@ class _Hub(Mapping[str, Any]):
 
     def __init__(self, path: str) -> None:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", path) or path.startswith("."):
-            raise InputError(f"there is no folder {path}; give one with the files of TOFU, or a hub id (locuslab/TOFU).")
+            raise InputError(
+                f"there is no folder {path}; give one with the files of TOFU, or a hub id (locuslab/TOFU)."
+            )
         require("TOFU from the hub", "datasets", extra="llm")
         from datasets import get_dataset_config_names
 
@@ -170,7 +210,10 @@ class _Hub(Mapping[str, Any]):
             raise KeyError(name)
         with reading(f"the set {name}", self.path, DatasetsError):
             rows = list(load_dataset(self.path, name, split="train"))
-        return [checked(row, f"row {number} of {name} in {self.path}") for number, row in enumerate(rows, 1)]
+        return [
+            checked(row, f"row {number} of {name} in {self.path}")
+            for number, row in enumerate(rows, 1)
+        ]
 
     def __iter__(self) -> Any:
         return iter(self.names)
@@ -179,14 +222,20 @@ class _Hub(Mapping[str, Any]):
         return len(self.names)
 
 
-def _check_part(name: str, rows: Sequence[Row], wanted: Sequence[Row], begin: int, path: str) -> None:
+def _check_part(
+    name: str, rows: Sequence[Row], wanted: Sequence[Row], begin: int, path: str
+) -> None:
     """Refuse a set that is not the stretch of `full` that it should be, in the same order."""
     if len(rows) != len(wanted):
-        raise InputError(f"{name} in {path} has {len(rows)} rows where full has {len(wanted)}; the files do not belong together.")
+        raise InputError(
+            f"{name} in {path} has {len(rows)} rows where full has {len(wanted)}; the files do not belong together."
+        )
     for place, (row, other) in enumerate(zip(rows, wanted, strict=True)):
         if said(row) != said(other):
-            raise InputError(f"row {place + 1} of {name} in {path} is not row {begin + place + 1} of full ({row['question'][:60]!r} stands "
-                             f"where {other['question'][:60]!r} should); the files do not belong together.")
+            raise InputError(
+                f"row {place + 1} of {name} in {path} is not row {begin + place + 1} of full ({row['question'][:60]!r} stands "
+                f"where {other['question'][:60]!r} should); the files do not belong together."
+            )
 
 
 def _places(rows: Sequence[Row], retain: Sequence[Row], path: str) -> np.ndarray:
@@ -194,6 +243,8 @@ def _places(rows: Sequence[Row], retain: Sequence[Row], path: str) -> np.ndarray
     known = {said(row): place for place, row in reversed(list(enumerate(retain)))}
     strange = next((number for number, row in enumerate(rows, 1) if said(row) not in known), None)
     if strange is not None:
-        raise InputError(f"row {strange} of retain_perturbed in {path} is not among the rows of full that are kept; the files do not "
-                         "belong together, or less should be forgotten.")
+        raise InputError(
+            f"row {strange} of retain_perturbed in {path} is not among the rows of full that are kept; the files do not "
+            "belong together, or less should be forgotten."
+        )
     return np.array([known[said(row)] for row in rows], dtype=np.int64)

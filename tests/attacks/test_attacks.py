@@ -11,7 +11,16 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from mu.attacks import FGSM, PGD, Attack, AttackResult, Criterion, Misclassified, Targeted, UnlearnDiffAtk
+from mu.attacks import (
+    FGSM,
+    PGD,
+    Attack,
+    AttackResult,
+    Criterion,
+    Misclassified,
+    Targeted,
+    UnlearnDiffAtk,
+)
 from mu.backbones import Classifier
 from mu.methods import FineTune
 from mu.utils.errors import InputError
@@ -42,11 +51,19 @@ TABLE = {
     "FGSM": Row(lambda: FGSM(epsilon=0.2), 0.2),
     "FGSM rounded": Row(lambda: FGSM(epsilon=0.2, round_to_255=True), 0.2, slack=0.5 / 255 + 1e-6),
     "PGD": Row(lambda: PGD(epsilon=0.15, steps=8, step_size=0.05), 0.15, succeeds=0.5, draws=True),
-    "PGD plain": Row(lambda: PGD(epsilon=0.15, steps=8, step_size=0.05, random_start=False), 0.15, succeeds=0.5),
-    "PGD restarts": Row(lambda: PGD(epsilon=0.1, steps=3, step_size=0.05, restarts=3), 0.1, succeeds=0.3, draws=True),
+    "PGD plain": Row(
+        lambda: PGD(epsilon=0.15, steps=8, step_size=0.05, random_start=False), 0.15, succeeds=0.5
+    ),
+    "PGD restarts": Row(
+        lambda: PGD(epsilon=0.1, steps=3, step_size=0.05, restarts=3), 0.1, succeeds=0.3, draws=True
+    ),
 }
 on_all = pytest.mark.parametrize("row", TABLE.values(), ids=list(TABLE))
-CRITERIA = {"misclassified": Misclassified(), "targeted": Targeted(label=8), "own target": Targeted()}
+CRITERIA = {
+    "misclassified": Misclassified(),
+    "targeted": Targeted(label=8),
+    "own target": Targeted(),
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +76,27 @@ def batch(rows: int = 24) -> dict[str, Any]:
     task.setup()
     data: Any = task.datasets["forget"]
     part = data.__getitems__(list(range(rows)))
-    return {**part, "visit": torch.zeros(rows, dtype=torch.int64), "substitute": (part["label"] + 1) % 10, "split": "forget"}
+    return {
+        **part,
+        "visit": torch.zeros(rows, dtype=torch.int64),
+        "substitute": (part["label"] + 1) % 10,
+        "split": "forget",
+    }
 
 
 def state_of(backbone: Classifier) -> tuple[State, list[bool], list[Tensor | None]]:
-    return ({k: v.clone() for k, v in backbone.state_dict().items()}, [layer.training for layer in backbone.modules()],
-            [None if p.grad is None else p.grad.clone() for p in backbone.parameters()])
+    return (
+        {k: v.clone() for k, v in backbone.state_dict().items()},
+        [layer.training for layer in backbone.modules()],
+        [None if p.grad is None else p.grad.clone() for p in backbone.parameters()],
+    )
 
 
 def same_state(a: Any, b: Any) -> bool:
-    grads = all((x is None) == (y is None) and (x is None or torch.equal(x, y)) for x, y in zip(a[2], b[2], strict=True))
+    grads = all(
+        (x is None) == (y is None) and (x is None or torch.equal(x, y))
+        for x, y in zip(a[2], b[2], strict=True)
+    )
     return all(torch.equal(a[0][k], b[0][k]) for k in a[0]) and a[1] == b[1] and grads
 
 
@@ -84,11 +112,22 @@ def test_the_result_is_what_it_says(row: Row, criterion: Criterion, original: Cl
     with torch.no_grad():
         logits = original.predict(found.adversarial)
     assert torch.allclose(found.prediction, logits, atol=1e-5)
-    expected = {"Misclassified": lambda: logits.argmax(1) != clean["label"],
-                "Targeted": lambda: logits.argmax(1) == (8 if getattr(criterion, "label", 0) else clean["substitute"])}
+    expected = {
+        "Misclassified": lambda: logits.argmax(1) != clean["label"],
+        "Targeted": lambda: (
+            logits.argmax(1) == (8 if getattr(criterion, "label", 0) else clean["substitute"])
+        ),
+    }
     assert torch.equal(found.success, expected[type(criterion).__name__]())
-    assert found.success.dtype == torch.bool and not found.adversarial["image"].requires_grad and not found.prediction.requires_grad
-    before, after = (criterion.objective(original.predict(part), clean).mean() for part in (clean, found.adversarial))
+    assert (
+        found.success.dtype == torch.bool
+        and not found.adversarial["image"].requires_grad
+        and not found.prediction.requires_grad
+    )
+    before, after = (
+        criterion.objective(original.predict(part), clean).mean()
+        for part in (clean, found.adversarial)
+    )
     assert after > before
 
 
@@ -98,7 +137,9 @@ def test_it_succeeds(row: Row, original: Classifier) -> None:
     clean = batch()
     with torch.no_grad():
         wrong = (original.predict(clean).argmax(1) != clean["label"]).float().mean()
-    assert row.make()(original, clean, Misclassified()).success.float().mean() >= min(1.0, wrong + row.succeeds)
+    assert row.make()(original, clean, Misclassified()).success.float().mean() >= min(
+        1.0, wrong + row.succeeds
+    )
 
 
 @on_all
@@ -110,7 +151,10 @@ def test_it_leaves_everything_as_it_was(row: Row, originals: dict[str, State]) -
     clean, kept, before = batch(), batch(), state_of(backbone)
     found = row.make()(backbone, clean, Misclassified())
     assert same_state(state_of(backbone), before)
-    assert all(torch.equal(clean[k], kept[k]) if isinstance(kept[k], Tensor) else clean[k] == kept[k] for k in kept)
+    assert all(
+        torch.equal(clean[k], kept[k]) if isinstance(kept[k], Tensor) else clean[k] == kept[k]
+        for k in kept
+    )
     assert {k for k in kept if k != "image"} == {k for k in found.adversarial if k != "image"}
     assert all(torch.equal(found.adversarial[k], kept[k]) for k in ("label", "index", "substitute"))
 
@@ -132,7 +176,12 @@ def test_it_depends_on_the_samples_alone(row: Row, original: Classifier) -> None
     torch.manual_seed(2)
     half = {k: v[12:] if isinstance(v, Tensor) else v for k, v in clean.items()}
     part = attack(original, {**half, "padded": torch.arange(12) < 2}, Misclassified())
-    same = torch.isclose(whole.adversarial["image"][12:], part.adversarial["image"], atol=1e-4).flatten(1).float().mean(1)
+    same = (
+        torch.isclose(whole.adversarial["image"][12:], part.adversarial["image"], atol=1e-4)
+        .flatten(1)
+        .float()
+        .mean(1)
+    )
     assert same[2:].mean() > 0.99  # the sign of a gradient near 0 may hang on rounding
     assert not part.success[:2].any()
     assert (whole.success[14:] == part.success[2:]).float().mean() > 0.85
@@ -144,7 +193,10 @@ def test_its_seed_matters_where_it_draws(row: Row, original: Classifier) -> None
         pytest.skip("draws nothing")
     other = row.make()
     other.seed = 1  # type: ignore[attr-defined]
-    images = [attack(original, batch(), Misclassified()).adversarial["image"] for attack in (row.make(), row.make(), other)]
+    images = [
+        attack(original, batch(), Misclassified()).adversarial["image"]
+        for attack in (row.make(), row.make(), other)
+    ]
     assert torch.equal(images[0], images[1])
     assert not torch.allclose(images[0], images[2], atol=1e-3)
 
@@ -155,8 +207,15 @@ def test_it_works_inside_a_test(row: Row, originals: dict[str, State]) -> None:
     seen: list[AttackResult] = []
 
     class Suite(Callback):
-        def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int,
-                              dataloader_idx: int = 0) -> None:
+        def on_test_batch_end(
+            self,
+            trainer: Any,
+            pl_module: Any,
+            outputs: Any,
+            batch: Any,
+            batch_idx: int,
+            dataloader_idx: int = 0,
+        ) -> None:
             assert torch.is_inference_mode_enabled()
             before = state_of(pl_module.served())
             seen.append(row.make()(pl_module.served(), batch, Misclassified()))
@@ -220,21 +279,37 @@ def test_pgd_takes_its_steps_and_projects_each(original: Classifier) -> None:
     image = clean["image"]
     for _ in range(2):
         image = image + 0.08 * slope(original, image, clean["label"]).sign()
-        image = torch.minimum(torch.maximum(image, clean["image"] - 0.1), clean["image"] + 0.1).clamp(0, 1)
-    found = PGD(epsilon=0.1, steps=2, step_size=0.08, random_start=False)(original, clean, Misclassified()).adversarial["image"]
+        image = torch.minimum(
+            torch.maximum(image, clean["image"] - 0.1), clean["image"] + 0.1
+        ).clamp(0, 1)
+    found = PGD(epsilon=0.1, steps=2, step_size=0.08, random_start=False)(
+        original, clean, Misclassified()
+    ).adversarial["image"]
     assert torch.isclose(found, image, atol=1e-5).float().mean() > 0.97
 
 
 def test_restarts_only_help(original: Classifier) -> None:
     """Each sample keeps its first success."""
-    one, many = (PGD(epsilon=0.05, steps=2, step_size=0.02, restarts=n)(original, batch(), Misclassified()) for n in (1, 5))
+    one, many = (
+        PGD(epsilon=0.05, steps=2, step_size=0.02, restarts=n)(original, batch(), Misclassified())
+        for n in (1, 5)
+    )
     assert bool((many.success | ~one.success).all())
-    assert torch.equal(many.adversarial["image"][one.success], one.adversarial["image"][one.success])
+    assert torch.equal(
+        many.adversarial["image"][one.success], one.adversarial["image"][one.success]
+    )
 
 
 def test_errors() -> None:
-    for wrong in (lambda: FGSM(epsilon=25), lambda: PGD(steps=0), lambda: PGD(step_size=0.0), lambda: PGD(restarts=0),
-                  lambda: PGD(restarts=2, random_start=False), lambda: PGD(epsilon=-0.1), lambda: Targeted(-1)):
+    for wrong in (
+        lambda: FGSM(epsilon=25),
+        lambda: PGD(steps=0),
+        lambda: PGD(step_size=0.0),
+        lambda: PGD(restarts=0),
+        lambda: PGD(restarts=2, random_start=False),
+        lambda: PGD(epsilon=-0.1),
+        lambda: Targeted(-1),
+    ):
         with pytest.raises(InputError):
             wrong()
     part = {k: v for k, v in batch().items() if k != "substitute"}

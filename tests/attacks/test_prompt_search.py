@@ -11,7 +11,17 @@ from torch import Tensor
 
 from mu.attacks import Embeddings, PromptSearch, SoftPromptAttack, TokenSimplex
 from mu.attacks.counting import counted
-from mu.attacks.layouts import Add, Insert, Layout, Middle, PerTokens, Prefix, Replace, Slots, Suffix
+from mu.attacks.layouts import (
+    Add,
+    Insert,
+    Layout,
+    Middle,
+    PerTokens,
+    Prefix,
+    Replace,
+    Slots,
+    Suffix,
+)
 from mu.attacks.prompt_search import Key, frozen, simplex_projection, vocabulary
 from mu.backbones import Condition, TextToImage
 from mu.methods.compat.adv_unlearn_reference import PrefixByWords, SoftPromptAttackReference
@@ -59,17 +69,27 @@ LAYOUTS: list[tuple[Layout, str, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("layout", "prompt", "wanted"), LAYOUTS, ids=lambda v: type(v).__name__ if isinstance(v, Layout) else None)
+@pytest.mark.parametrize(
+    ("layout", "prompt", "wanted"),
+    LAYOUTS,
+    ids=lambda v: type(v).__name__ if isinstance(v, Layout) else None,
+)
 def test_layouts_are_what_they_are_called(layout: Layout, prompt: str, wanted: list[str]) -> None:
     """Fails when a token stands elsewhere."""
     assert [A if entry < 0 else prompt[entry] for entry in layout.order(len(prompt))] == wanted
 
 
-@pytest.mark.parametrize("layout", [Prefix(2), Suffix(3), Middle(1), Insert(2), Replace(1), PerTokens(2)], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "layout",
+    [Prefix(2), Suffix(3), Middle(1), Insert(2), Replace(1), PerTokens(2)],
+    ids=lambda v: type(v).__name__,
+)
 def test_tokens_are_placed_by_tokens(model: TextToImage, ids: Tensor, layout: Layout) -> None:
     """Fails when words are counted, the start token moves, or what follows the end token is not padding."""
     slots = layout.place(model.tokenizer, ids)
-    written = slots.write(torch.tensor([[1000 + number for number in range(slots.count)]] * len(ids)))
+    written = slots.write(
+        torch.tensor([[1000 + number for number in range(slots.count)]] * len(ids))
+    )
     for row, own in zip(written.tolist(), ids.tolist(), strict=True):
         prompt = own[1 : own.index(99)]
         order = layout.order(len(prompt))
@@ -88,7 +108,11 @@ def test_embeddings_stand_where_tokens_stand(model: TextToImage, ids: Tensor) ->
     filled = slots.fill(model.embed(slots.ids), adversarial)
     assert torch.equal(filled, model.embed(slots.write(chosen)))
     (gradient,) = torch.autograd.grad(filled.sum(), adversarial)
-    assert (gradient.sum(-1) == 16).tolist() == [[True, False, False], [True, False, False], [True, True, True]]
+    assert (gradient.sum(-1) == 16).tolist() == [
+        [True, False, False],
+        [True, False, False],
+        [True, True, True],
+    ]
 
 
 def test_add_adds(model: TextToImage, ids: Tensor) -> None:
@@ -99,7 +123,11 @@ def test_add_adds(model: TextToImage, ids: Tensor) -> None:
     moved = slots.fill(own, torch.ones(3, slots.count, 16)) - own
     for row, tokens in zip(moved, ids.tolist(), strict=True):
         length = tokens.index(99) - 1
-        assert torch.allclose(row, torch.tensor([0.0] + [1.0] * length + [0.0] * (15 - length))[:, None].expand(16, 16), atol=1e-5)
+        assert torch.allclose(
+            row,
+            torch.tensor([0.0] + [1.0] * length + [0.0] * (15 - length))[:, None].expand(16, 16),
+            atol=1e-5,
+        )
 
 
 def test_own_embeddings_reproduce_the_plain_encoder(model: TextToImage, ids: Tensor) -> None:
@@ -107,22 +135,38 @@ def test_own_embeddings_reproduce_the_plain_encoder(model: TextToImage, ids: Ten
     slots = Prefix(2).place(model.tokenizer, ids)
     chosen = torch.tensor([[60, 61]] * 3)
     written = slots.write(chosen)
-    condition = model.encode_text(slots.ids, slots.fill(model.embed(slots.ids), model.embed(chosen)))
+    condition = model.encode_text(
+        slots.ids, slots.fill(model.embed(slots.ids), model.embed(chosen))
+    )
     assert torch.equal(condition.states, model.encode_text(written).states)
 
 
-@pytest.mark.parametrize("layout", [Prefix(4), Suffix(12), Insert(12), PerTokens(1)], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "layout", [Prefix(4), Suffix(12), Insert(12), PerTokens(1)], ids=lambda v: type(v).__name__
+)
 def test_no_room_is_said_in_one_sentence(model: TextToImage, layout: Layout) -> None:
     """Fails when tokens of the prompt or the end token are pushed out in silence."""
     long = model.tokenise(["a red green blue circle square star on"])[0]
-    with pytest.raises(InputError, match=r"\d+ adversarial tokens have no room beside the 11 of the prompt 'a red.*16 places"):
+    with pytest.raises(
+        InputError,
+        match=r"\d+ adversarial tokens have no room beside the 11 of the prompt 'a red.*16 places",
+    ):
         layout.place(model.tokenizer, long)
     if isinstance(layout, Prefix):
         assert Prefix(3).place(model.tokenizer, long).ids[0].tolist().count(99) == 1
 
 
-@pytest.mark.parametrize("make", [lambda: Prefix(0), lambda: PerTokens(0), lambda: SoftPromptAttack(steps=0), lambda: Embeddings("old"),  # type: ignore[arg-type]
-                                  lambda: TokenSimplex("old"), lambda: PromptSearch(TokenSimplex(), Add(), 3, SGD)])  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Prefix(0),
+        lambda: PerTokens(0),
+        lambda: SoftPromptAttack(steps=0),
+        lambda: Embeddings("old"),  # type: ignore[arg-type]
+        lambda: TokenSimplex("old"),
+        lambda: PromptSearch(TokenSimplex(), Add(), 3, SGD),
+    ],
+)  # type: ignore[arg-type]
 def test_what_makes_no_sense_is_refused(make: Any) -> None:
     """Fails when a search that can find nothing begins."""
     with pytest.raises(InputError):
@@ -227,20 +271,28 @@ def test_the_simplex_begins_on_words_alone(model: TextToImage, init: Any) -> Non
     assert values[..., :98].min() > 0
     assert values[..., :98].std() == 0 or init == "random"
     assert torch.equal(TokenSimplex(init).begin(model, 2, keys(1), None)[0], values[1])
-    moved = TokenSimplex().project(values + torch.rand(2, 2, 100) * (torch.arange(100) > 90), vocabulary(model))
+    moved = TokenSimplex().project(
+        values + torch.rand(2, 2, 100) * (torch.arange(100) > 90), vocabulary(model)
+    )
     assert torch.equal(moved[..., 98:], torch.zeros(2, 2, 2))
 
 
 # ---- the search -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variables", [Embeddings(), TokenSimplex("random")], ids=lambda v: type(v).__name__)
-def test_a_search_makes_its_objective_small(model: TextToImage, ids: Tensor, variables: Any) -> None:
+@pytest.mark.parametrize(
+    "variables", [Embeddings(), TokenSimplex("random")], ids=lambda v: type(v).__name__
+)
+def test_a_search_makes_its_objective_small(
+    model: TextToImage, ids: Tensor, variables: Any
+) -> None:
     """Fails when the search climbs, or does not move."""
     objective, _ = objective_of(model, 3)
     search = PromptSearch(variables, Prefix(2), 40, lambda params: torch.optim.Adam(params, lr=0.1))
     found = search.find(model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64), objective)
-    before = objective(search.begin(model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64))._condition(), 0)
+    before = objective(
+        search.begin(model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64))._condition(), 0
+    )
     after = objective(model.encode_text(found.slots.ids, found.tokens()), 0)
     assert found.taken == 40
     assert (after < before).all()
@@ -257,18 +309,24 @@ def test_one_step_of_each_kind(model: TextToImage, ids: Tensor) -> None:
         tokens = torch.cat([model.embed(ids[:, :1]), leaf, model.embed(ids[:, 1:-1])], 1)
         loss = (model.encode_text(ids, tokens).states - wanted).square().flatten(1).mean(1).sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
-        found = attack.find(model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64), objective)
+        found = attack.find(
+            model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64), objective
+        )
         expected = start - 0.5 * (gradient.sign() if sign else gradient)
         assert torch.allclose(found.adversarial(), expected, atol=1e-6)
 
 
-def test_random_tokens_are_embeddings_of_words_and_latest_is_what_was_found(model: TextToImage, ids: Tensor) -> None:
+def test_random_tokens_are_embeddings_of_words_and_latest_is_what_was_found(
+    model: TextToImage, ids: Tensor
+) -> None:
     """Fails when a search begins from noise, from a special token, or ignores what it is given."""
     table = model.embed(torch.arange(98)).detach()
     latest = torch.randn(4, 16)
     for init in ("random", "latest"):
         attack = SoftPromptAttack(Prefix(2), init=init)  # type: ignore[arg-type]
-        begin = lambda visit, start=None: attack.begin(model, ids, torch.arange(3), torch.full((3,), visit), start).values.detach()  # noqa: B023, E731
+        begin = lambda visit, start=None: attack.begin(
+            model, ids, torch.arange(3), torch.full((3,), visit), start
+        ).values.detach()
         first = begin(0)
         assert all(any(torch.equal(row, token) for token in table) for row in first.flatten(0, 1))
         assert torch.equal(begin(0), first) and not torch.equal(begin(1), first)
@@ -276,11 +334,20 @@ def test_random_tokens_are_embeddings_of_words_and_latest_is_what_was_found(mode
         assert torch.equal(started, latest[:2].expand(3, -1, -1) if init == "latest" else first)
 
 
-@pytest.mark.parametrize("variables", [Embeddings(), TokenSimplex()], ids=lambda v: type(v).__name__)
-def test_prompts_do_not_depend_on_their_company(model: TextToImage, ids: Tensor, variables: Any) -> None:
+@pytest.mark.parametrize(
+    "variables", [Embeddings(), TokenSimplex()], ids=lambda v: type(v).__name__
+)
+def test_prompts_do_not_depend_on_their_company(
+    model: TextToImage, ids: Tensor, variables: Any
+) -> None:
     """Fails when a draw, a mean over the batch, or the room of another prompt enters a prompt's search; leaving must not matter either."""
     _, wanted = objective_of(model, 3)
-    attack = PromptSearch(variables, PerTokens(3), 8, lambda params: torch.optim.Adam(params, lr=0.05, weight_decay=0.1))
+    attack = PromptSearch(
+        variables,
+        PerTokens(3),
+        8,
+        lambda params: torch.optim.Adam(params, lr=0.05, weight_decay=0.1),
+    )
     index, visit = torch.tensor([4, 7, 9]), torch.tensor([0, 2, 1])
     alone = []
     for row in range(3):
@@ -292,12 +359,16 @@ def test_prompts_do_not_depend_on_their_company(model: TextToImage, ids: Tensor,
         if step == 3:
             rows = torch.tensor([2, 0])
             together.keep(rows)
-        together.step(lambda condition, _: (condition.states - wanted[rows]).square().flatten(1).mean(1))  # noqa: B023
+        together.step(
+            lambda condition, _: (condition.states - wanted[rows]).square().flatten(1).mean(1)
+        )
     for place, row in enumerate(rows.tolist()):
         count = alone[row].slots.count
         assert torch.allclose(together.values[place, :count], alone[row].values[0], atol=1e-5)
         texts, own = together.texts(), alone[row].texts()
-        assert (texts is None) == (own is None) and (texts is None or own is None or texts[place] == own[0])
+        assert (texts is None) == (own is None) and (
+            texts is None or own is None or texts[place] == own[0]
+        )
 
 
 def test_the_model_is_left_as_it_was(model: TextToImage, ids: Tensor) -> None:
@@ -311,11 +382,16 @@ def test_the_model_is_left_as_it_was(model: TextToImage, ids: Tensor) -> None:
         seen.update(layer.training for layer in model.modules())
         return condition.states.square().flatten(1).sum(1)
 
-    SoftPromptAttack(steps=2).find(model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64), objective)
+    SoftPromptAttack(steps=2).find(
+        model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64), objective
+    )
     assert seen == {False}
     assert different(before, weights(model)) == []
     assert all(p.grad is None for p in model.parameters())
-    assert takes == {name: p.requires_grad for name, p in model.named_parameters()} and True in takes.values()
+    assert (
+        takes == {name: p.requires_grad for name, p in model.named_parameters()}
+        and True in takes.values()
+    )
     assert all(layer.training for layer in model.modules())
     with pytest.raises(RuntimeError), frozen(model):
         raise RuntimeError
@@ -327,14 +403,18 @@ def test_a_search_costs_one_pass_of_the_encoder_a_step(model: TextToImage, ids: 
     """Fails when a step encodes the prompts twice."""
     with counted(model) as evaluations:
         zeros = torch.zeros(3, dtype=torch.int64)
-        SoftPromptAttack(steps=3).find(model, ids, torch.arange(3), zeros, lambda c, _: c.states.flatten(1).sum(1))
+        SoftPromptAttack(steps=3).find(
+            model, ids, torch.arange(3), zeros, lambda c, _: c.states.flatten(1).sum(1)
+        )
     count = evaluations.of("text_encoder")
     assert (count.calls, count.samples, count.with_grad) == (3, 9, 9)
 
 
 def test_what_was_found_can_be_written_down(model: TextToImage, ids: Tensor) -> None:
     """Fails when special tokens are part of the text, or the prompt is cut."""
-    search = PromptSearch(TokenSimplex(), Suffix(1), 1, SGD).begin(model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64))
+    search = PromptSearch(TokenSimplex(), Suffix(1), 1, SGD).begin(
+        model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64)
+    )
     word = model.tokenizer("blue", add_special_tokens=False)["input_ids"][0]
     with torch.no_grad():
         search.values.copy_(torch.eye(100)[word].expand(3, 1, -1))
@@ -342,7 +422,9 @@ def test_what_was_found_can_be_written_down(model: TextToImage, ids: Tensor) -> 
 
 
 @pytest.mark.parametrize("sign", [False, True])
-def test_the_released_attack_accumulates_and_lags(model: TextToImage, ids: Tensor, sign: bool) -> None:
+def test_the_released_attack_accumulates_and_lags(
+    model: TextToImage, ids: Tensor, sign: bool
+) -> None:
     """Fails when the quirk is another one; stated anew with a plain loop."""
     objective, wanted = objective_of(model, 3)
     zeros = torch.zeros(3, dtype=torch.int64)
@@ -361,7 +443,13 @@ def test_the_released_attack_accumulates_and_lags(model: TextToImage, ids: Tenso
     assert torch.allclose(found, built, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [lambda: SoftPromptAttack(Suffix(2), sign=True, init="latest"), lambda: SoftPromptAttackReference()])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SoftPromptAttack(Suffix(2), sign=True, init="latest"),
+        lambda: SoftPromptAttackReference(),
+    ],
+)
 def test_it_can_be_stored_as_plain_data(make: Any) -> None:
     """Fails when a checkpoint of a method that trains against it needs a pickle."""
     spec = to_spec(make())

@@ -40,7 +40,9 @@ def test_it_equals_the_loops(bits: int, group: int | None) -> None:
     weight = torch.randn(7, 13, generator=torch.Generator().manual_seed(bits), dtype=torch.float64)
     weight[2] = 0
     weight[3, 5:10] = 0
-    weight[4, :8] = torch.tensor([7.0, 0.5, 1.5, -0.5, -1.5, 2.5, 0, 0])  # with 4 bits and a group of 8: halves
+    weight[4, :8] = torch.tensor(
+        [7.0, 0.5, 1.5, -0.5, -1.5, 2.5, 0, 0]
+    )  # with 4 bits and a group of 8: halves
     expected = torch.tensor(by_loops(weight, bits, group), dtype=torch.float64)
     assert torch.allclose(round_to_nearest(weight, bits, group), expected, rtol=0, atol=1e-15)
     single = round_to_nearest(weight.float(), bits, group)
@@ -53,27 +55,38 @@ def test_it_equals_the_loops(bits: int, group: int | None) -> None:
 
 def test_a_group_has_few_values_and_keeps_its_largest() -> None:
     """Fails when the grid has a value more, or the largest weight is not on it."""
-    weight = 2 * torch.rand(3, 4000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 1
+    weight = (
+        2 * torch.rand(3, 4000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 1
+    )
     for bits in (3, 4):
-        for row, group in zip(round_to_nearest(weight, bits, 2000).unflatten(1, (2, 2000)).flatten(0, 1),
-                              weight.unflatten(1, (2, 2000)).flatten(0, 1), strict=True):
+        for row, group in zip(
+            round_to_nearest(weight, bits, 2000).unflatten(1, (2, 2000)).flatten(0, 1),
+            weight.unflatten(1, (2, 2000)).flatten(0, 1),
+            strict=True,
+        ):
             assert len(row.unique()) == 2**bits - 1
             assert row.abs().max() == pytest.approx(float(group.abs().max()), rel=1e-12)
-            assert (row - group).abs().max() <= group.abs().max() / (2 ** (bits - 1) - 1) / 2 + 1e-12
+            assert (row - group).abs().max() <= group.abs().max() / (
+                2 ** (bits - 1) - 1
+            ) / 2 + 1e-12
 
 
 def test_what_is_on_the_grid_stays_and_shapes_and_types_too() -> None:
     weight = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(0))
     once = round_to_nearest(weight, 4, 4)
     assert torch.allclose(round_to_nearest(once, 4, 4), once, atol=1e-7)
-    assert torch.equal(round_to_nearest(weight, 4, 4)[1], round_to_nearest(weight[1], 4, 4))  # experts stand one behind the other
+    assert torch.equal(
+        round_to_nearest(weight, 4, 4)[1], round_to_nearest(weight[1], 4, 4)
+    )  # experts stand one behind the other
     half = round_to_nearest(weight.bfloat16(), 8)
     assert half.dtype == torch.bfloat16
     assert torch.equal(half, round_to_nearest(weight.bfloat16().float(), 8).bfloat16())
 
 
 def linear_names(model: nn.Module) -> set[str]:
-    return {f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    return {
+        f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, nn.Linear)
+    }
 
 
 def test_linear_layers_move_and_nothing_else() -> None:
@@ -81,7 +94,9 @@ def test_linear_layers_move_and_nothing_else() -> None:
     model = causal_lm().train()
     before = weights(model)
     found = quantised(model, 4, 8)
-    assert different(before, weights(model)) == [] and model.training and not found.backbone.training
+    assert (
+        different(before, weights(model)) == [] and model.training and not found.backbone.training
+    )
     inner = linear_names(model) - {"network.lm_head.weight"}
     assert set(different(before, weights(found.backbone))) == inner
     after = weights(found.backbone)
@@ -92,7 +107,9 @@ def test_linear_layers_move_and_nothing_else() -> None:
     assert found.moved == pytest.approx(float(gap) / found.weights, rel=1e-6)
     assert found.total == sum(p.numel() for p in model.parameters())
     whole = weights(quantised(model, 8, 8).backbone)
-    assert torch.equal(whole[name], round_to_nearest(before[name], 8)), "from 8 bits on, a channel has one scale"
+    assert torch.equal(whole[name], round_to_nearest(before[name], 8)), (
+        "from 8 bits on, a channel has one scale"
+    )
 
 
 @pytest.mark.parametrize(("embeddings", "head"), [(True, False), (False, True), (True, True)])
@@ -109,8 +126,17 @@ def test_a_tied_matrix_is_rounded_once_if_either_is_asked_for(embeddings: bool, 
     """Fails when rounding the layers rounds the embedding of a tied model, as Llama-3.2-1B is."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    network = LlamaForCausalLM(LlamaConfig(vocab_size=30, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-                                           num_key_value_heads=1, tie_word_embeddings=True))
+    network = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=30,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            tie_word_embeddings=True,
+        )
+    )
     model = CausalLM(network=network, tokenizer=tokenizer())
     found = quantised(model, 4, 8, embeddings, head)
     mine, theirs = model.network.model.embed_tokens.weight, found.backbone.network.lm_head.weight  # type: ignore[union-attr]
@@ -125,7 +151,9 @@ def test_adapters_are_merged_before_rounding() -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
-                weight.copy_(0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+                weight.copy_(
+                    0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+                )
     before = weights(model)
     found = quantised(model, 4, 8)
     assert different(before, weights(model)) == []
@@ -154,13 +182,17 @@ def test_gpt2_stores_its_matrices_turned() -> None:
     """Fails when scales of Conv1D are taken over outputs."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    network = GPT2LMHeadModel(GPT2Config(vocab_size=len(WORDS) + 4, n_embd=12, n_layer=1, n_head=2, n_positions=16))
+    network = GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(WORDS) + 4, n_embd=12, n_layer=1, n_head=2, n_positions=16)
+    )
     model = CausalLM(network=network, tokenizer=tokenizer())
     name = "network.transformer.h.0.attn.c_attn.weight"
     before, after = weights(model), weights(quantised(model, 4, 5).backbone)
     assert before[name].shape == (12, 36)
     assert torch.equal(after[name], round_to_nearest(before[name].T, 4, 5).T)
-    assert torch.equal(after["network.transformer.wte.weight"], before["network.transformer.wte.weight"])
+    assert torch.equal(
+        after["network.transformer.wte.weight"], before["network.transformer.wte.weight"]
+    )
 
 
 def test_attention_of_torch_is_rounded_inside() -> None:
@@ -171,10 +203,21 @@ def test_attention_of_torch_is_rounded_inside() -> None:
 
     model = Classifier(network=Net())
     before, after = weights(model), weights(quantised(model, 4, 4).backbone)
-    assert set(different(before, after)) == {"network.attention.in_proj_weight", "network.attention.out_proj.weight"}
+    assert set(different(before, after)) == {
+        "network.attention.in_proj_weight",
+        "network.attention.out_proj.weight",
+    }
 
 
-@pytest.mark.parametrize("make", [classifier, regressor, text_to_image, lambda: LogitDifference(causal_lm(), causal_lm(init_seed=1))])
+@pytest.mark.parametrize(
+    "make",
+    [
+        classifier,
+        regressor,
+        text_to_image,
+        lambda: LogitDifference(causal_lm(), causal_lm(init_seed=1)),
+    ],
+)
 def test_every_backbone_with_a_linear_layer(make: Any) -> None:
     """Fails when only language models are known, or one of two models is left out."""
     model = make()
@@ -185,7 +228,9 @@ def test_every_backbone_with_a_linear_layer(make: Any) -> None:
     assert different(before, weights(model)) == []
     heads = {name for name in before if name.endswith("lm_head.weight")}
     # a matrix of zeros (a layer that begins as nothing) is on every grid
-    assert moved == {name for name in linear_names(model) - heads if bool((before[name] != 0).any())}
+    assert moved == {
+        name for name in linear_names(model) - heads if bool((before[name] != 0).any())
+    }
 
 
 def test_what_makes_no_grid_is_refused() -> None:

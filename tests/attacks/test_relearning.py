@@ -58,9 +58,15 @@ def attack(kind: str, **changes: Any) -> Relearn:
     return Relearn(**{"examples": 4, "steps": 3, "optimizer": sgd(KINDS[kind][2]), **changes})
 
 
-def state_of(backbone: Any) -> tuple[dict[str, Tensor], list[bool], list[bool], list[Tensor | None]]:
-    return (weights(backbone), [layer.training for layer in backbone.modules()], [p.requires_grad for p in backbone.parameters()],
-            [None if p.grad is None else p.grad.clone() for p in backbone.parameters()])
+def state_of(
+    backbone: Any,
+) -> tuple[dict[str, Tensor], list[bool], list[bool], list[Tensor | None]]:
+    return (
+        weights(backbone),
+        [layer.training for layer in backbone.modules()],
+        [p.requires_grad for p in backbone.parameters()],
+        [None if p.grad is None else p.grad.clone() for p in backbone.parameters()],
+    )
 
 
 @on_all
@@ -76,7 +82,10 @@ def test_the_model_is_left_as_it_is_inside_a_test(kind: str) -> None:
         found = attack(kind)(backbone, data)
     after = state_of(backbone)
     assert different(before[0], after[0]) == [] and before[1:3] == after[1:3]
-    assert all((a is None) == (b is None) and (a is None or torch.equal(a, b)) for a, b in zip(before[3], after[3], strict=True))
+    assert all(
+        (a is None) == (b is None) and (a is None or torch.equal(a, b))
+        for a, b in zip(before[3], after[3], strict=True)
+    )
     moved = different(before[0], weights(found.backbone))
     free = {name for name, p in backbone.named_parameters() if p.requires_grad}
     assert moved and set(moved) <= free  # statistics of batch norm stay too
@@ -85,14 +94,20 @@ def test_the_model_is_left_as_it_is_inside_a_test(kind: str) -> None:
     assert len(found.losses) == 3 and np.isfinite(found.losses).all()
 
 
-@pytest.mark.parametrize("kind", ["classifier", "regressor", "causal_lm", "adapters", "mixture", "two_models", "ensemble"])
+@pytest.mark.parametrize(
+    "kind",
+    ["classifier", "regressor", "causal_lm", "adapters", "mixture", "two_models", "ensemble"],
+)
 def test_it_learns_what_it_is_shown(kind: str) -> None:
     """Fails when the step goes up, or shows other samples than it says."""
     backbone, data = KINDS[kind][0]().eval(), forget_of(kind)
     found = attack(kind, steps=12)(backbone, data)
     part = {**fetch(data, found.positions), "visit": torch.zeros(4, dtype=torch.int64)}
     with torch.no_grad():
-        before, after = (float(model.loss(part)[0].sum() / model.loss(part)[1].sum()) for model in (backbone, found.backbone))
+        before, after = (
+            float(model.loss(part)[0].sum() / model.loss(part)[1].sum())
+            for model in (backbone, found.backbone)
+        )
     assert found.losses[0] == pytest.approx(before, rel=1e-4)
     assert after < found.losses[-1] < before
 
@@ -120,8 +135,15 @@ def test_examples_depend_on_indices_and_seed_alone() -> None:
     indices = np.arange(100, 160)
     order = np.random.default_rng(0).permutation(60)
     for seed in (0, 1):
-        one, other = Relearn(7, seed=seed).chosen(indices), Relearn(7, seed=seed).chosen(indices[order])
-        assert set(indices[one]) == set(indices[order][other]) and len(set(one)) == 7 and (np.diff(one) > 0).all()
+        one, other = (
+            Relearn(7, seed=seed).chosen(indices),
+            Relearn(7, seed=seed).chosen(indices[order]),
+        )
+        assert (
+            set(indices[one]) == set(indices[order][other])
+            and len(set(one)) == 7
+            and (np.diff(one) > 0).all()
+        )
     assert set(Relearn(7, seed=0).chosen(indices)) != set(Relearn(7, seed=1).chosen(indices))
     assert set(Relearn(5).chosen(indices)) < set(Relearn(7).chosen(indices))
 
@@ -129,7 +151,10 @@ def test_examples_depend_on_indices_and_seed_alone() -> None:
 def test_same_seed_same_weights() -> None:
     for kind in ("causal_lm", "class_conditional"):  # the second draws noise
         data = forget_of(kind)
-        one, two, other = (weights(attack(kind, seed=seed, batch_size=2)(KINDS[kind][0](), data).backbone) for seed in (0, 0, 1))
+        one, two, other = (
+            weights(attack(kind, seed=seed, batch_size=2)(KINDS[kind][0](), data).backbone)
+            for seed in (0, 0, 1)
+        )
         assert different(one, two) == []
         assert different(one, other)
 
@@ -138,7 +163,11 @@ def test_every_example_is_shown_before_any_is_shown_again(monkeypatch: pytest.Mo
     """Fails when batches overlap, or `visit` does not count."""
     data, shown = forget_of("causal_lm"), []
     model = causal_lm()
-    monkeypatch.setattr(type(model), "prepare", lambda self, part, seed: shown.append((part["index"], part["visit"])) or part)
+    monkeypatch.setattr(
+        type(model),
+        "prepare",
+        lambda self, part, seed: shown.append((part["index"], part["visit"])) or part,
+    )
     found = attack("causal_lm", examples=5, steps=5, batch_size=3)(model, data)
     index, visit = (torch.cat([one[place] for one in shown]).tolist() for place in (0, 1))
     chosen = sorted(data.indices[found.positions].tolist())
@@ -153,7 +182,9 @@ def test_frozen_weights_are_shared_and_a_frozen_model_is_trained_whole() -> None
     copy, trained = trainable_copy(model)
     mine = dict(copy.named_parameters())
     assert all((p is mine[name]) == (not p.requires_grad) for name, p in model.named_parameters())
-    assert sum(p.numel() for p in trained) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert sum(p.numel() for p in trained) == sum(
+        p.numel() for p in model.parameters() if p.requires_grad
+    )
     frozen = causal_lm().requires_grad_(False)
     found = attack("causal_lm")(frozen, forget_of("causal_lm"))
     assert found.weights == sum(p.numel() for p in frozen.parameters())
@@ -173,8 +204,15 @@ def test_gradient_checkpointing_stays_on_and_changes_nothing() -> None:
     data = forget_of("causal_lm")
     model = causal_lm(gradient_checkpointing=True)
     copy, _ = trainable_copy(model)
-    assert any(layer.training and getattr(layer, "gradient_checkpointing", False) for layer in copy.modules())
-    assert not any(layer.training for layer in copy.modules() if isinstance(layer, torch.nn.Dropout | torch.nn.Linear))
+    assert any(
+        layer.training and getattr(layer, "gradient_checkpointing", False)
+        for layer in copy.modules()
+    )
+    assert not any(
+        layer.training
+        for layer in copy.modules()
+        if isinstance(layer, torch.nn.Dropout | torch.nn.Linear)
+    )
     one, two = (weights(attack("causal_lm")(m, data).backbone) for m in (model, causal_lm()))
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
 
@@ -182,13 +220,24 @@ def test_gradient_checkpointing_stays_on_and_changes_nothing() -> None:
 def test_it_is_plain_data() -> None:
     """Fails when the budget does not say how hard the attack was."""
     made = Relearn(6, 9, lambda params: torch.optim.AdamW(params, lr=2e-3), batch_size=4, seed=5)
-    assert made.budget() == {"examples": 6, "steps": 9, "batch_size": 4, "optimizer": "AdamW 0.002", "attack_seed": 5}
+    assert made.budget() == {
+        "examples": 6,
+        "steps": 9,
+        "batch_size": 4,
+        "optimizer": "AdamW 0.002",
+        "attack_seed": 5,
+    }
     assert from_spec(to_spec(made)).budget() == made.budget()
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"examples": 0}, "at least one example"), ({"steps": 0}, "at least one example"), ({"batch_size": 0}, "at least one example"),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"examples": 0}, "at least one example"),
+        ({"steps": 0}, "at least one example"),
+        ({"batch_size": 0}, "at least one example"),
+    ],
+)
 def test_a_budget_of_nothing_is_refused(changes: dict[str, int], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Relearn(**changes)
@@ -211,7 +260,9 @@ def test_sharded_weights_are_refused() -> None:
     try:
         model: Any = regressor()
         layer = model.network[0]
-        layer.weight = torch.nn.Parameter(distribute_tensor(layer.weight.detach(), init_device_mesh("cpu", (1,))))
+        layer.weight = torch.nn.Parameter(
+            distribute_tensor(layer.weight.detach(), init_device_mesh("cpu", (1,)))
+        )
         with pytest.raises(InputError, match="sharded over ranks"):
             separate_copy(model)
     finally:

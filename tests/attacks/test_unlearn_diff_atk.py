@@ -10,7 +10,16 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from mu.attacks import AttackSummary, Criterion, Embeddings, Prefix, PromptAttackResult, Suffix, UnlearnDiffAtk, Verdict
+from mu.attacks import (
+    AttackSummary,
+    Criterion,
+    Embeddings,
+    Prefix,
+    PromptAttackResult,
+    Suffix,
+    UnlearnDiffAtk,
+    Verdict,
+)
 from mu.attacks.counting import counted
 from mu.backbones import TextToImage
 from mu.backbones.diffusion.base import Sampler
@@ -31,11 +40,19 @@ def model() -> TextToImage:
 
 def batch(**changes: Any) -> dict[str, Any]:
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    return {"prompt": list(PROMPTS), "index": torch.tensor([4, 7, 1, 30]), "image": images, **changes}
+    return {
+        "prompt": list(PROMPTS),
+        "index": torch.tensor([4, 7, 1, 30]),
+        "image": images,
+        **changes,
+    }
 
 
 def rows(found: dict[str, Any], *chosen: int) -> dict[str, Any]:
-    return {name: value[list(chosen)] if isinstance(value, Tensor) else [value[row] for row in chosen] for name, value in found.items()}
+    return {
+        name: value[list(chosen)] if isinstance(value, Tensor) else [value[row] for row in chosen]
+        for name, value in found.items()
+    }
 
 
 def never(images: Tensor) -> Tensor:
@@ -61,7 +78,10 @@ def planted() -> tuple[TextToImage, Tensor]:
         model.text_encoder.get_input_embeddings().weight.mul_(30)  # type: ignore[operator]
         model.vae.quant_conv.weight.mul_(12)  # type: ignore[union-attr,operator]
     generator = torch.Generator().manual_seed(5)
-    flat, noise = torch.rand(400, 3, 1, 1, generator=generator), torch.rand(400, 3, 8, 8, generator=generator)
+    flat, noise = (
+        torch.rand(400, 3, 1, 1, generator=generator),
+        torch.rand(400, 3, 8, 8, generator=generator),
+    )
     return model, (flat * 0.9 + noise * 0.1)[226:227]
 
 
@@ -71,7 +91,9 @@ def losses(model: TextToImage, ids: Tensor, image: Tensor) -> Tensor:
     condition, latent = model.encode_text(ids), model.encode(image).expand(len(ids), -1, -1, -1)
     total = torch.zeros(len(ids))
     for t in (8, 24, 40, 56, 72, 88):
-        noise = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(t)).expand_as(latent)
+        noise = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(t)).expand_as(
+            latent
+        )
         when = torch.full((len(ids),), t)
         output = model.denoise(model.add_noise(latent, noise, when), when, condition)
         total += (output - latent).square().flatten(1).mean(1) / 6
@@ -82,7 +104,9 @@ def test_a_planted_token_is_found() -> None:
     """Fails when the search does not lead to the token that explains the image best of all 98, or what it found is not what is drawn."""
     model, image = planted()
     prompt = model.tokenise(["a red circle"])[0]
-    tried = torch.stack([torch.cat([prompt[0, :1], torch.tensor([token]), prompt[0, 1:-1]]) for token in range(98)])
+    tried = torch.stack(
+        [torch.cat([prompt[0, :1], torch.tensor([token]), prompt[0, 1:-1]]) for token in range(98)]
+    )
     known = losses(model, tried, image)
     best = int(known.argmin())
     assert known.sort().values[1] > 1.3 * known[best], "the plant is not the best by far"
@@ -92,7 +116,12 @@ def test_a_planted_token_is_found() -> None:
     def judge(images: Tensor) -> Tensor:
         return (images - shown).abs().flatten(1).mean(1) < 1e-4
 
-    task = {"prompt": ["a red circle"], "image": image, "index": torch.tensor([4]), "seed": torch.tensor([3])}
+    task = {
+        "prompt": ["a red circle"],
+        "image": image,
+        "index": torch.tensor([4]),
+        "seed": torch.tensor([3]),
+    }
     result = UnlearnDiffAtk(Prefix(1), steps=20, timesteps=3)(model, task, judge)
     assert result.success.tolist() == [True] and result.before.tolist() == [False]
     assert result.adversarial["prompt"] == [text]
@@ -125,12 +154,22 @@ def test_the_objective_is_the_denoising_error_on_the_image(prediction: str) -> N
             noised = kept.sqrt() * x + (1 - kept).sqrt() * e
             wanted = e if prediction == "epsilon" else kept.sqrt() * e - (1 - kept).sqrt() * x
             with torch.no_grad():
-                output = model.denoise(noised[None].float(), torch.tensor([30]), condition.rows(torch.tensor([row])))[0].double()
-            total = sum(float((o - w) ** 2) for o, w in zip(output.flatten(), wanted.flatten(), strict=True)) / 64
+                output = model.denoise(
+                    noised[None].float(), torch.tensor([30]), condition.rows(torch.tensor([row]))
+                )[0].double()
+            total = (
+                sum(
+                    float((o - w) ** 2)
+                    for o, w in zip(output.flatten(), wanted.flatten(), strict=True)
+                )
+                / 64
+            )
             assert float(found[step][row]) == pytest.approx(total, rel=1e-4)
 
 
-def test_timesteps_are_the_middles_of_equal_parts(model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timesteps_are_the_middles_of_equal_parts(
+    model: TextToImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fails when the schedule is not 10, 30, ..., 990 of 1000."""
     seen: list[int] = []
     plain = UnlearnDiffAtk.objective
@@ -163,12 +202,17 @@ def test_what_needs_no_attack_is_not_attacked(model: TextToImage) -> None:
     assert summary.pre_asr == 0.5
     assert summary.asr == result.success.float().mean()
     unattacked = result.before.nonzero().flatten().tolist()
-    assert [result.adversarial["prompt"][row] for row in unattacked] == [PROMPTS[row] for row in unattacked]
+    assert [result.adversarial["prompt"][row] for row in unattacked] == [
+        PROMPTS[row] for row in unattacked
+    ]
 
 
 def test_it_makes_no_evaluation_too_many(model: TextToImage) -> None:
     """Fails when a step asks the denoiser twice, a guidance pair is two batches, or a prompt is encoded again."""
-    model, attack = copy.deepcopy(model), UnlearnDiffAtk(Prefix(2), steps=3, timesteps=2)  # a copy has read no image yet
+    model, attack = (
+        copy.deepcopy(model),
+        UnlearnDiffAtk(Prefix(2), steps=3, timesteps=2),
+    )  # a copy has read no image yet
     with counted(model) as evaluations:
         result = attack(model, batch(), never)
     unet = evaluations.of("unet")
@@ -183,14 +227,27 @@ def test_it_makes_no_evaluation_too_many(model: TextToImage) -> None:
     assert result.steps.tolist() == [6] * 4 and result.generations.tolist() == [3] * 4
 
 
-def result_of(success: list[bool], before: list[bool], padded: list[bool] | None = None) -> PromptAttackResult:
+def result_of(
+    success: list[bool], before: list[bool], padded: list[bool] | None = None
+) -> PromptAttackResult:
     count = len(success)
-    adversarial: dict[str, Any] = {"index": torch.arange(count), "prompt": [f"x{n}" for n in range(count)]}
+    adversarial: dict[str, Any] = {
+        "index": torch.arange(count),
+        "prompt": [f"x{n}" for n in range(count)],
+    }
     if padded is not None:
         adversarial["padded"] = torch.tensor(padded)
     numbers = torch.ones(count, dtype=torch.int64)
-    return PromptAttackResult(adversarial, torch.tensor(success), torch.zeros(count, 3, 8, 8), [f"p{n}" for n in range(count)],
-                              torch.tensor(before), numbers, numbers, {"unet": 5})
+    return PromptAttackResult(
+        adversarial,
+        torch.tensor(success),
+        torch.zeros(count, 3, 8, 8),
+        [f"p{n}" for n in range(count)],
+        torch.tensor(before),
+        numbers,
+        numbers,
+        {"unet": 5},
+    )
 
 
 def test_the_summary_counts_each_prompt_once() -> None:
@@ -199,7 +256,12 @@ def test_the_summary_counts_each_prompt_once() -> None:
     two = result_of([True, False], [False, False], padded=[True, False])
     summary = AttackSummary.of([one, two])
     assert (summary.pre_asr, summary.asr) == (1 / 4, 2 / 4)
-    assert summary.original == ["p0", "p1", "p2", "p1"] and summary.adversarial == ["x0", "x1", "x2", "x1"]
+    assert summary.original == ["p0", "p1", "p2", "p1"] and summary.adversarial == [
+        "x0",
+        "x1",
+        "x2",
+        "x1",
+    ]
     assert summary.evaluations == {"unet": 10}
     with pytest.raises(InputError, match="no prompt"):
         AttackSummary.of([])
@@ -213,11 +275,17 @@ def test_a_batch_is_attacked_as_each_prompt_alone(model: TextToImage) -> None:
     given = batch()
     first = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(model, given, never)
     clean = model.generate_prompts(PROMPTS, [4, 7, 1, 30]).mean((1, 2, 3))
-    level = float(torch.stack([clean, first.prediction.mean((1, 2, 3))]).flatten().sort().values[4:6].mean())
+    level = float(
+        torch.stack([clean, first.prediction.mean((1, 2, 3))]).flatten().sort().values[4:6].mean()
+    )
     together = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(model, given, brighter(level))
-    assert len(set(together.steps.tolist())) > 1, "all prompts ended at once, so the test tests nothing"
+    assert len(set(together.steps.tolist())) > 1, (
+        "all prompts ended at once, so the test tests nothing"
+    )
     for row in range(4):
-        alone = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(model, rows(given, row), brighter(level))
+        alone = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(
+            model, rows(given, row), brighter(level)
+        )
         assert alone.success[0] == together.success[row] and alone.steps[0] == together.steps[row]
         assert alone.adversarial["prompt"] == [together.adversarial["prompt"][row]]
         assert torch.allclose(alone.prediction[0], together.prediction[row], atol=1e-4)
@@ -242,16 +310,23 @@ def test_what_is_drawn_is_the_text_read_again(model: TextToImage) -> None:
     result = UnlearnDiffAtk(Prefix(3), steps=2, timesteps=1)(model, batch(), never)
     drawn = model.generate_prompts(result.adversarial["prompt"], [4, 7, 1, 30])
     assert torch.allclose(drawn, result.prediction, atol=1e-5)
-    assert all(text.endswith(prompt.split()[-1]) for text, prompt in zip(result.adversarial["prompt"], PROMPTS, strict=True))
+    assert all(
+        text.endswith(prompt.split()[-1])
+        for text, prompt in zip(result.adversarial["prompt"], PROMPTS, strict=True)
+    )
     assert not any("<|" in text for text in result.adversarial["prompt"])
 
 
 def test_seed_and_guidance_of_each_prompt(model: TextToImage) -> None:
     """Fails when all prompts are drawn with one guidance, or the index where a seed is given."""
     guidance, seeds = torch.tensor([1.0, 3.0, 1.0, 5.0]), torch.tensor([8, 9, 10, 11])
-    result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(model, batch(guidance=guidance, seed=seeds), lambda images: ~never(images))
+    result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(
+        model, batch(guidance=guidance, seed=seeds), lambda images: ~never(images)
+    )
     for row in range(4):
-        alone = model.generate_prompts([PROMPTS[row]], [8 + row], Sampler(steps=2, guidance=float(guidance[row])))
+        alone = model.generate_prompts(
+            [PROMPTS[row]], [8 + row], Sampler(steps=2, guidance=float(guidance[row]))
+        )
         assert torch.allclose(result.prediction[row], alone[0], atol=1e-5)
 
 
@@ -267,7 +342,10 @@ class Wants(Criterion):
 
 def test_a_criterion_sees_the_rows_that_are_judged(model: TextToImage) -> None:
     """Fails when a criterion of each prompt's own is asked about another prompt's row, or padding is attacked."""
-    given = batch(wanted=torch.tensor([False, True, False, True]), padded=torch.tensor([False, False, True, True]))
+    given = batch(
+        wanted=torch.tensor([False, True, False, True]),
+        padded=torch.tensor([False, False, True, True]),
+    )
     result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(model, given, Wants())
     assert result.before.tolist() == result.success.tolist() == [False, True, False, False]
     assert result.generations.tolist() == [2, 1, 0, 0]
@@ -286,15 +364,25 @@ def test_an_unlearned_text_encoder_serves_everything(model: TextToImage) -> None
             weight.mul_(1.5)
     after = attack(twin, given, never)
     assert not torch.allclose(before.prediction, after.prediction)
-    assert torch.allclose(after.prediction, twin.generate_prompts(after.adversarial["prompt"], [4]), atol=1e-5)
+    assert torch.allclose(
+        after.prediction, twin.generate_prompts(after.adversarial["prompt"], [4]), atol=1e-5
+    )
 
 
 def test_embeddings_are_searched_for_too(model: TextToImage) -> None:
     """Fails when free embeddings are drawn as the plain prompt."""
-    attack = UnlearnDiffAtk(Suffix(1), steps=2, timesteps=1, variables=Embeddings(), optimizer=lambda p: torch.optim.Adam(p, lr=5.0))
+    attack = UnlearnDiffAtk(
+        Suffix(1),
+        steps=2,
+        timesteps=1,
+        variables=Embeddings(),
+        optimizer=lambda p: torch.optim.Adam(p, lr=5.0),
+    )
     result = attack(model, batch(), never)
     assert result.adversarial["prompt"] == PROMPTS
-    assert not torch.allclose(result.prediction, model.generate_prompts(PROMPTS, [4, 7, 1, 30]), atol=1e-4)
+    assert not torch.allclose(
+        result.prediction, model.generate_prompts(PROMPTS, [4, 7, 1, 30]), atol=1e-4
+    )
 
 
 def test_a_one_step_generator_can_be_attacked(model: TextToImage) -> None:
@@ -303,7 +391,11 @@ def test_a_one_step_generator_can_be_attacked(model: TextToImage) -> None:
     with counted(served) as evaluations:
         result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(served, batch(), never)
     assert evaluations.of("unet").samples == 4 * (1 + 2)
-    assert torch.allclose(result.prediction, served.generate_prompts(result.adversarial["prompt"], [4, 7, 1, 30]), atol=1e-5)
+    assert torch.allclose(
+        result.prediction,
+        served.generate_prompts(result.adversarial["prompt"], [4, 7, 1, 30]),
+        atol=1e-5,
+    )
 
 
 class Attacks(Callback):
@@ -314,7 +406,9 @@ class Attacks(Callback):
         served = pl_module.served().train()
         self.before = weights(served)
         self.result = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1)(served, batch(), never)
-        self.left = all(layer.training for layer in served.modules()) and all(p.grad is None for p in served.parameters())
+        self.left = all(layer.training for layer in served.modules()) and all(
+            p.grad is None for p in served.parameters()
+        )
         self.changed = different(self.before, weights(served))
 
 
@@ -326,15 +420,24 @@ def test_it_works_inside_a_test(model: TextToImage) -> None:
     assert callback.left and callback.changed == []
     again = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1)(model, batch(), never)
     assert callback.result.adversarial["prompt"] == again.adversarial["prompt"]
-    assert not callback.result.prediction.is_inference() and not callback.result.prediction.requires_grad
+    assert (
+        not callback.result.prediction.is_inference()
+        and not callback.result.prediction.requires_grad
+    )
 
 
 @pytest.mark.parametrize(
     ("make", "word"),
     [
         (lambda: (classifier(), batch()), "Classifier"),
-        (lambda: (None, {name: value for name, value in batch().items() if name != "image"}), "image"),
-        (lambda: (None, {**batch(), "prompt": ["a red green blue circle square star on"] * 4}), "no room"),
+        (
+            lambda: (None, {name: value for name, value in batch().items() if name != "image"}),
+            "image",
+        ),
+        (
+            lambda: (None, {**batch(), "prompt": ["a red green blue circle square star on"] * 4}),
+            "no room",
+        ),
     ],
 )
 def test_faults_are_one_sentence(model: TextToImage, make: Any, word: str) -> None:
@@ -354,4 +457,6 @@ def test_its_defaults_are_the_papers_and_plain_data() -> None:
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.01, 0.1)
     assert isinstance(attack.layout, Prefix)
     assert (attack.layout.tokens, attack.steps, attack.timesteps) == (5, 40, 50)
-    assert to_spec(from_spec(to_spec(UnlearnDiffAtk(Suffix(3), seed=2)))) == to_spec(UnlearnDiffAtk(Suffix(3), seed=2))
+    assert to_spec(from_spec(to_spec(UnlearnDiffAtk(Suffix(3), seed=2)))) == to_spec(
+        UnlearnDiffAtk(Suffix(3), seed=2)
+    )

@@ -24,13 +24,34 @@ from mu.utils.weights import weights_hash
 
 STUDY = {
     "seeds": [0],
-    "backbone": {"class_path": "mu.backbones.Classifier",
-                 "init_args": {"name": "resnet8_cifar", "in_channels": 1, "mean": [0.3], "std": [0.4], "options": {"width": 4}}},
-    "recipe": {"model": {"scheduler": {"class_path": "mu.core.OneCycle"}}, "trainer": {"max_epochs": 2}},
-    "tasks": {"random": {"class_path": "tasks.Digits", "init_args": {
-        "train_size": 60, "validation_size": 40, "selector": {"class_path": "tasks.RandomFraction", "init_args": {"fraction": 0.2}}}}},
-    "methods": {"FineTune": {"model": {"class_path": "mu.methods.FineTune"}, "trainer": {"max_epochs": 2}},
-                "SSD": {"model": {"class_path": "mu.methods.SSD"}, "trainer": {"max_epochs": 1}}},
+    "backbone": {
+        "class_path": "mu.backbones.Classifier",
+        "init_args": {
+            "name": "resnet8_cifar",
+            "in_channels": 1,
+            "mean": [0.3],
+            "std": [0.4],
+            "options": {"width": 4},
+        },
+    },
+    "recipe": {
+        "model": {"scheduler": {"class_path": "mu.core.OneCycle"}},
+        "trainer": {"max_epochs": 2},
+    },
+    "tasks": {
+        "random": {
+            "class_path": "tasks.Digits",
+            "init_args": {
+                "train_size": 60,
+                "validation_size": 40,
+                "selector": {"class_path": "tasks.RandomFraction", "init_args": {"fraction": 0.2}},
+            },
+        }
+    },
+    "methods": {
+        "FineTune": {"model": {"class_path": "mu.methods.FineTune"}, "trainer": {"max_epochs": 2}},
+        "SSD": {"model": {"class_path": "mu.methods.SSD"}, "trainer": {"max_epochs": 1}},
+    },
     "suites": ["callbacks.Accuracy", "callbacks.Membership", "callbacks.Cost"],
     "gap": {"class_path": "callbacks.RetrainGap"},
     "trainer": {"accelerator": "cpu"},
@@ -55,7 +76,12 @@ def given(folder: Path, weights: Path | None, **changes) -> Path:
     raw = {key: value for key, value in STUDY.items() if key not in ("recipe", "gap")}
     own = {"weights": str(weights)} if weights else {}
     backbone = {**STUDY["backbone"], "init_args": {**STUDY["backbone"]["init_args"], **own}}
-    bare = {"original": "given", "oracle": "none", "backbone": backbone, "output": str(folder / "out")}
+    bare = {
+        "original": "given",
+        "oracle": "none",
+        "backbone": backbone,
+        "output": str(folder / "out"),
+    }
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump({**raw, **bare, **changes}))
     return file
@@ -74,7 +100,18 @@ def test_it_writes_results_for_original_oracle_and_methods(finished: Path) -> No
     found = rows(finished)
     assert list(found) == ["original", "oracle", "FineTune", "SSD"]
     for row in found.values():
-        assert {"task", "split_seed", "train_seed", "unlearn_seed", "UA", "RA", "TA", "MIA", "avg_gap", "seconds"} <= set(row)
+        assert {
+            "task",
+            "split_seed",
+            "train_seed",
+            "unlearn_seed",
+            "UA",
+            "RA",
+            "TA",
+            "MIA",
+            "avg_gap",
+            "seconds",
+        } <= set(row)
         assert all(row[name] != "" for name in ("UA", "RA", "TA", "MIA", "avg_gap", "seconds"))
     assert float(found["oracle"]["avg_gap"]) == 0
     assert (finished / "out" / "report.html").stat().st_size > 10_000
@@ -83,14 +120,26 @@ def test_it_writes_results_for_original_oracle_and_methods(finished: Path) -> No
 def test_the_gap_is_the_mean_of_four_differences_to_the_oracle(finished: Path) -> None:
     found = rows(finished)
     for method in ("original", "FineTune", "SSD"):
-        by_hand = sum(abs(float(found[method][name]) - float(found["oracle"][name])) for name in ("UA", "RA", "TA", "MIA")) / 4
+        by_hand = (
+            sum(
+                abs(float(found[method][name]) - float(found["oracle"][name]))
+                for name in ("UA", "RA", "TA", "MIA")
+            )
+            / 4
+        )
         assert float(found[method]["avg_gap"]) == pytest.approx(by_hand, abs=1e-9)
 
 
 def test_building_changes_no_specification() -> None:
     """Fails when a suite's entry in the study is another thing after a run than before it, so that the next run has another key."""
-    for kind, spec in {"callbacks": [{"class_path": "callbacks.Membership", "init_args": {"attacks": ["confidence"]}}],
-                       "model": merge(STUDY["methods"]["SSD"]["model"], {"init_args": {"backbone": STUDY["backbone"]}})}.items():
+    for kind, spec in {
+        "callbacks": [
+            {"class_path": "callbacks.Membership", "init_args": {"attacks": ["confidence"]}}
+        ],
+        "model": merge(
+            STUDY["methods"]["SSD"]["model"], {"init_args": {"backbone": STUDY["backbone"]}}
+        ),
+    }.items():
         before, components = deepcopy(spec), Components()
         components.resolve(kind, spec)
         components.make(kind, spec)
@@ -105,17 +154,28 @@ def test_a_second_call_reuses_every_run(finished: Path, capsys: pytest.CaptureFi
     assert before == {file: file.stat().st_mtime_ns for file in finished.rglob("results.json")}
 
 
-def test_a_changed_argument_runs_anew_and_overwrites_nothing(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_argument_runs_anew_and_overwrites_nothing(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(finished / "out", tmp_path / "out")
-    study = written(tmp_path, methods={**STUDY["methods"], "SSD": {"model": {"class_path": "mu.methods.SSD", "init_args": {"alpha": 2.0}},
-                                                                  "trainer": {"max_epochs": 1}}})
+    study = written(
+        tmp_path,
+        methods={
+            **STUDY["methods"],
+            "SSD": {
+                "model": {"class_path": "mu.methods.SSD", "init_args": {"alpha": 2.0}},
+                "trainer": {"max_epochs": 1},
+            },
+        },
+    )
     assert main(["-c", str(study)]) == 0
     assert "1 ran" in capsys.readouterr().out
     assert len(list((tmp_path / "out" / "random" / "SSD").iterdir())) == 2
 
 
-def test_an_interrupted_run_is_resumed_and_ends_as_if_it_had_not_been(finished: Path, tmp_path: Path,
-                                                                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_run_is_resumed_and_ends_as_if_it_had_not_been(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Fails when an unfinished folder is taken for a finished one, or is begun again over its checkpoint."""
     shutil.copytree(finished / "out", tmp_path / "out")
     folder = next((tmp_path / "out" / "random" / "FineTune").iterdir())
@@ -128,21 +188,42 @@ def test_an_interrupted_run_is_resumed_and_ends_as_if_it_had_not_been(finished: 
     assert RunResults.load(folder).value("UA") == before.value("UA")
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"methods": {**STUDY["methods"], "Last": {"model": {"class_path": "mu.methods.SSDD"}}}}, "mu.methods.SSDD cannot be built"),
-    ({"methods": {**STUDY["methods"], "Last": {"model": {"class_path": "mu.methods.SSD", "init_args": {"alhpa": 1}}}}}, "alhpa"),
-    ({"suites": ["callbacks.Accuracy", "callbacks.Memberships"]}, "Memberships"),
-])
-def test_a_study_that_cannot_be_built_begins_nothing(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"methods": {**STUDY["methods"], "Last": {"model": {"class_path": "mu.methods.SSDD"}}}},
+            "mu.methods.SSDD cannot be built",
+        ),
+        (
+            {
+                "methods": {
+                    **STUDY["methods"],
+                    "Last": {"model": {"class_path": "mu.methods.SSD", "init_args": {"alhpa": 1}}},
+                }
+            },
+            "alhpa",
+        ),
+        ({"suites": ["callbacks.Accuracy", "callbacks.Memberships"]}, "Memberships"),
+    ],
+)
+def test_a_study_that_cannot_be_built_begins_nothing(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
     """Fails when a typing error in the last method or suite is told after everything before it has run."""
     with pytest.raises(InputError, match=words):
         main(["-c", str(written(tmp_path, **changes))])
     assert not (tmp_path / "out").exists()
 
 
-def test_a_failing_method_is_reported_and_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_method_is_reported_and_stops_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     still = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}
-    broken = {"model": {"class_path": "mu.methods.FineTune", "init_args": {"optimizer": still}}, "trainer": {"max_epochs": 1}}
+    broken = {
+        "model": {"class_path": "mu.methods.FineTune", "init_args": {"optimizer": still}},
+        "trainer": {"max_epochs": 1},
+    }
     study = written(tmp_path, methods={"Broken": broken, **STUDY["methods"]})
     assert main(["-c", str(study)]) == 1
     shown = capsys.readouterr().out
@@ -154,16 +235,28 @@ def test_a_failing_method_is_reported_and_stops_no_other(tmp_path: Path, capsys:
 
 
 def test_tasks_with_one_training_set_share_one_original(tmp_path: Path) -> None:
-    one_class = {"class_path": "tasks.Digits", "init_args": {**STUDY["tasks"]["random"]["init_args"], "selector": {
-        "class_path": "tasks.ByClass", "init_args": {"classes": 3}}}}
-    study = written(tmp_path, tasks={**STUDY["tasks"], "class": one_class}, methods={"SSD": STUDY["methods"]["SSD"]})
+    one_class = {
+        "class_path": "tasks.Digits",
+        "init_args": {
+            **STUDY["tasks"]["random"]["init_args"],
+            "selector": {"class_path": "tasks.ByClass", "init_args": {"classes": 3}},
+        },
+    }
+    study = written(
+        tmp_path,
+        tasks={**STUDY["tasks"], "class": one_class},
+        methods={"SSD": STUDY["methods"]["SSD"]},
+    )
     assert main(["-c", str(study)]) == 0
     assert len(list((tmp_path / "out" / "originals").iterdir())) == 1
 
 
 def test_a_search_looks_at_validation_with_seeds_of_its_own(tmp_path: Path) -> None:
     """Fails when the search evaluates the test part, or on a reported seed."""
-    method = {**STUDY["methods"]["FineTune"], "search": {"optimizer.lr": {"low": 0.001, "high": 0.1, "log": True}}}
+    method = {
+        **STUDY["methods"]["FineTune"],
+        "search": {"optimizer.lr": {"low": 0.001, "high": 0.1, "log": True}},
+    }
     study = written(tmp_path, methods={"FineTune": method}, search={"trials": 2, "seeds": [50, 51]})
     assert main(["-c", str(study), "--search"]) == 0
     found = yaml.safe_load((tmp_path / "out" / "search" / "found.yaml").read_text())
@@ -171,18 +264,29 @@ def test_a_search_looks_at_validation_with_seeds_of_its_own(tmp_path: Path) -> N
     assert 0.001 <= best["model"]["init_args"]["optimizer"]["init_args"]["lr"] <= 0.1
     assert best["found"]["trials"] == 2
     assert best["found"]["seconds"] > 0
-    records = [RunResults.load(file.parent) for file in (tmp_path / "out" / "search").rglob("results.json")]
+    records = [
+        RunResults.load(file.parent) for file in (tmp_path / "out" / "search").rglob("results.json")
+    ]
     assert {record.seeds["split"] for record in records} == {50, 51}
-    assert {result.split for record in records for result in record.results if result.metric == "TA"} == {"validation"}
+    assert {
+        result.split for record in records for result in record.results if result.metric == "TA"
+    } == {"validation"}
     with pytest.raises(InputError, match="one of the reported seeds"):
         main(["-c", str(study), "--search", "--seeds", "50"])
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    (["--methods", "Nothing"], "no method 'Nothing'"), (["--tasks", "nothing"], "no task 'nothing'"),
-    (["--seeds", "a,b"], "not a list of whole numbers"), (["--set", "seeds"], "has no value"),
-])
-def test_wrong_choices_are_one_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--methods", "Nothing"], "no method 'Nothing'"),
+        (["--tasks", "nothing"], "no task 'nothing'"),
+        (["--seeds", "a,b"], "not a list of whole numbers"),
+        (["--set", "seeds"], "has no value"),
+    ],
+)
+def test_wrong_choices_are_one_sentence(
+    tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
     with pytest.raises(InputError, match=sentence):
         main(["-c", str(written(tmp_path)), *arguments])
     assert not (tmp_path / "out").exists()
@@ -210,42 +314,74 @@ def test_given_weights_are_measured_as_they_are(finished: Path, unaided: Path) -
     trained, found = rows(finished), rows(unaided)
     assert list(found) == ["original", "FineTune", "SSD"]
     for name in ("UA", "RA", "TA", "MIA"):
-        assert {method: row[name] for method, row in found.items()} == {method: trained[method][name] for method in found}
-    assert not (unaided / "out" / "originals").exists() and not (unaided / "out" / "random" / "oracle").exists()
-    assert json.loads((unaided / "out" / "study.json").read_text())["methods"] == ["original", "FineTune", "SSD"]
+        assert {method: row[name] for method, row in found.items()} == {
+            method: trained[method][name] for method in found
+        }
+    assert (
+        not (unaided / "out" / "originals").exists()
+        and not (unaided / "out" / "random" / "oracle").exists()
+    )
+    assert json.loads((unaided / "out" / "study.json").read_text())["methods"] == [
+        "original",
+        "FineTune",
+        "SSD",
+    ]
 
 
 def test_the_original_is_known_by_the_hash_of_its_weights(unaided: Path) -> None:
     """Fails when a result does not say from which weights it began."""
-    network = Classifier(**{**STUDY["backbone"]["init_args"], "weights": str(unaided / "weights.ckpt")})
+    network = Classifier(
+        **{**STUDY["backbone"]["init_args"], "weights": str(unaided / "weights.ckpt")}
+    )
     for method in ("original", "FineTune", "SSD"):
         assert record(unaided, method).hashes["original"] == weights_hash(network)
-    assert record(unaided, "original").hashes["weights"] == weights_hash(network) != record(unaided, "SSD").hashes["weights"]
+    assert (
+        record(unaided, "original").hashes["weights"]
+        == weights_hash(network)
+        != record(unaided, "SSD").hashes["weights"]
+    )
 
 
 def test_without_an_oracle_there_is_no_gap(unaided: Path) -> None:
     """Fails when a gap suite runs, a gap column is shown, or the original claims seconds of an unlearning."""
-    assert {(row["avg_gap"], row["seconds"] == "") for method, row in rows(unaided).items() if method != "original"} == {("", False)}
+    assert {
+        (row["avg_gap"], row["seconds"] == "")
+        for method, row in rows(unaided).items()
+        if method != "original"
+    } == {("", False)}
     assert rows(unaided)["original"]["seconds"] == ""
-    assert not any(record(unaided, method).has("avg_gap") for method in ("original", "FineTune", "SSD"))
+    assert not any(
+        record(unaided, method).has("avg_gap") for method in ("original", "FineTune", "SSD")
+    )
     page = (unaided / "out" / "report.html").read_text()
-    assert "There is no oracle" in page and "Gap" not in page and "weights.ckpt" in page and "measured against retraining" not in page
+    assert (
+        "There is no oracle" in page
+        and "Gap" not in page
+        and "weights.ckpt" in page
+        and "measured against retraining" not in page
+    )
     assert "Confidence before and after" in page  # outputs are there
 
 
-def test_given_weights_are_reused_by_what_they_are(unaided: Path, tmp_path: Path, finished: Path,
-                                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_given_weights_are_reused_by_what_they_are(
+    unaided: Path, tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Fails when the same weights at another place run anew, or other weights at the same place are taken for the old."""
     shutil.copytree(unaided / "out", tmp_path / "out")
     shutil.copy(unaided / "weights.ckpt", tmp_path / "moved.ckpt")
     assert main(["-c", str(given(tmp_path, tmp_path / "moved.ckpt"))]) == 0
     assert "3 reused" in capsys.readouterr().out
-    shutil.copy(next((finished / "out" / "random" / "oracle").glob("*/checkpoints/last.ckpt")), tmp_path / "moved.ckpt")
+    shutil.copy(
+        next((finished / "out" / "random" / "oracle").glob("*/checkpoints/last.ckpt")),
+        tmp_path / "moved.ckpt",
+    )
     assert main(["-c", str(given(tmp_path, tmp_path / "moved.ckpt")), "--methods", "SSD"]) == 0
     assert "2 ran" in capsys.readouterr().out
 
 
-def test_a_backbone_that_is_new_each_time_is_no_original(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_backbone_that_is_new_each_time_is_no_original(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Fails when methods unlearn from other random weights than those that stand in the row of the original."""
     assert main(["-c", str(given(tmp_path, None)), "--methods", "SSD"]) == 1
     assert "does not hold the weights of the original" in " ".join(capsys.readouterr().out.split())
@@ -266,46 +402,96 @@ def test_given_weights_may_have_an_oracle(tmp_path: Path, weights: Path) -> None
 
 
 @pytest.mark.parametrize("start", ["trained", "given"])
-def test_a_method_changes_arguments_of_the_backbone_and_keeps_the_others(tmp_path: Path, finished: Path, weights: Path, start: str) -> None:
+def test_a_method_changes_arguments_of_the_backbone_and_keeps_the_others(
+    tmp_path: Path, finished: Path, weights: Path, start: str
+) -> None:
     """Fails when a method's backbone replaces the study's instead of being merged over it, or starts from other weights."""
     own = {"model": {"init_args": {"backbone": {"init_args": {"channels_last": True}}}}}
     methods = {"SSD": merge(STUDY["methods"]["SSD"], own)}
-    study = written(tmp_path, methods=methods) if start == "trained" else given(tmp_path, weights, methods=methods)
+    study = (
+        written(tmp_path, methods=methods)
+        if start == "trained"
+        else given(tmp_path, weights, methods=methods)
+    )
     assert main(["-c", str(study), "--set", "backbone.init_args.channels_last=false"]) == 0
     found = record(tmp_path, "SSD")
     arguments = found.facts["method_arguments"]["backbone"]["init_args"]
-    assert (arguments["name"], arguments["options"], arguments["channels_last"]) == ("resnet8_cifar", {"width": 4}, True)
-    assert record(tmp_path, "original").facts["method_arguments"]["backbone"]["init_args"]["channels_last"] is False
+    assert (arguments["name"], arguments["options"], arguments["channels_last"]) == (
+        "resnet8_cifar",
+        {"width": 4},
+        True,
+    )
+    assert (
+        record(tmp_path, "original").facts["method_arguments"]["backbone"]["init_args"][
+            "channels_last"
+        ]
+        is False
+    )
     assert found.hashes["original"] == record(finished, "SSD").hashes["original"]
     assert "backbone.channels_last=True" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_batch_size_of_one_method_leaves_the_shared_task_alone(tmp_path: Path) -> None:
     """Fails when the task that all methods share is changed, even for the time of one run, or when its data are read twice."""
-    own = {**STUDY["methods"]["FineTune"], "model": {"class_path": "mu.methods.GradientAscent"}, "forget_batch_size": 5}
+    own = {
+        **STUDY["methods"]["FineTune"],
+        "model": {"class_path": "mu.methods.GradientAscent"},
+        "forget_batch_size": 5,
+    }
     study = read_study(written(tmp_path, methods={"Ascent": own, "SSD": STUDY["methods"]["SSD"]}))
     machine, seeds = bench.Bench(study, debug=True), Seeds(0, 0, 0)
     shared = machine.task("random", seeds)
-    runs = {name: bench.Run(Job("method", "random", name, seeds), {}, {}, spec=study.method_spec("random", name)) for name in study.methods}
+    runs = {
+        name: bench.Run(
+            Job("method", "random", name, seeds), {}, {}, spec=study.method_spec("random", name)
+        )
+        for name in study.methods
+    }
     mine = machine._task_of(runs["Ascent"])
     assert mine is not shared and (mine.forget_batch_size, shared.forget_batch_size) == (5, None)
-    assert mine.datasets is shared.datasets and mine.split is shared.split and machine._task_of(runs["SSD"]) is shared
+    assert (
+        mine.datasets is shared.datasets
+        and mine.split is shared.split
+        and machine._task_of(runs["SSD"]) is shared
+    )
     for job in study.jobs():
         machine.run(job)
     assert shared.forget_batch_size is None
-    assert record(tmp_path, "Ascent").facts["steps"] == 2 * 3  # twelve scans to forget, in batches of five, two epochs
+    assert (
+        record(tmp_path, "Ascent").facts["steps"] == 2 * 3
+    )  # twelve scans to forget, in batches of five, two epochs
 
 
 def test_a_search_that_goes_by_metrics_may_go_without_oracles(tmp_path: Path) -> None:
     """Fails when a search retrains an oracle that it was told not to, or is silent about a word that it does not know."""
-    method = {**STUDY["methods"]["FineTune"], "search": {"optimizer.lr": {"low": 0.001, "high": 0.1, "log": True}}}
+    method = {
+        **STUDY["methods"]["FineTune"],
+        "search": {"optimizer.lr": {"low": 0.001, "high": 0.1, "log": True}},
+    }
     given = {"trials": 1, "seeds": [50], "objective": ["seconds"], "oracle": "none"}
-    assert main(["-c", str(written(tmp_path, methods={"FineTune": method}, search=given)), "--search"]) == 0
-    trained = {json.loads(file.read_text())["job"].split(" · ")[1] for file in (tmp_path / "out" / "search").rglob("run.json")}
+    assert (
+        main(["-c", str(written(tmp_path, methods={"FineTune": method}, search=given)), "--search"])
+        == 0
+    )
+    trained = {
+        json.loads(file.read_text())["job"].split(" · ")[1]
+        for file in (tmp_path / "out" / "search").rglob("run.json")
+    }
     assert trained == {"training the original", "FineTune"}
-    for change, message in (({"objective": None}, "name metrics in search.objective"), ({"oracle": "given"}, "search.oracle is 'given'")):
+    for change, message in (
+        ({"objective": None}, "name metrics in search.objective"),
+        ({"oracle": "given"}, "search.oracle is 'given'"),
+    ):
         with pytest.raises(InputError, match=message):
-            main(["-c", str(written(tmp_path, methods={"FineTune": method}, search={**given, **change})), "--search"])
+            main(
+                [
+                    "-c",
+                    str(
+                        written(tmp_path, methods={"FineTune": method}, search={**given, **change})
+                    ),
+                    "--search",
+                ]
+            )
 
 
 # ---- a search without an oracle ---------------------------------------------------------------------------------------------------------
@@ -314,37 +500,89 @@ def test_a_search_that_goes_by_metrics_may_go_without_oracles(tmp_path: Path) ->
 def test_a_search_without_an_oracle_goes_by_metrics(tmp_path: Path, weights: Path) -> None:
     """Fails when it asks for an original or an oracle, or when a range of the backbone's argument drops its other arguments."""
     ranges = {"backbone.channels_last": {"choices": [True]}, "alpha": {"low": 1.0, "high": 9.0}}
-    study = given(tmp_path, weights, methods={"SSD": {**STUDY["methods"]["SSD"], "search": ranges}},
-                  search={"trials": 2, "seeds": [50], "objective": "seconds", "evaluated": ["forget", "retain", "validation"]})
+    study = given(
+        tmp_path,
+        weights,
+        methods={"SSD": {**STUDY["methods"]["SSD"], "search": ranges}},
+        search={
+            "trials": 2,
+            "seeds": [50],
+            "objective": "seconds",
+            "evaluated": ["forget", "retain", "validation"],
+        },
+    )
     assert main(["-c", str(study), "--search"]) == 0
-    best = yaml.safe_load((tmp_path / "out" / "search" / "found.yaml").read_text())["tasks"]["random"]["methods"]["SSD"]
-    assert best["found"]["objective"] == ["seconds"] and best["found"]["value"] < 0 and "gap" not in best["found"]
+    best = yaml.safe_load((tmp_path / "out" / "search" / "found.yaml").read_text())["tasks"][
+        "random"
+    ]["methods"]["SSD"]
+    assert (
+        best["found"]["objective"] == ["seconds"]
+        and best["found"]["value"] < 0
+        and "gap" not in best["found"]
+    )
     assert best["model"]["init_args"]["backbone"] == {"init_args": {"channels_last": True}}
     trial = RunResults.load(next((tmp_path / "out" / "search").rglob("results.json")).parent)
     assert trial.facts["method_arguments"]["backbone"]["init_args"]["options"] == {"width": 4}
     assert {path.name for path in (tmp_path / "out" / "search" / "random").iterdir()} == {"SSD"}
-    for change, words in (({"objective": None}, "name metrics"), ({"objective": "seconds", "evaluated": ["test"]}, "test part")):
+    for change, words in (
+        ({"objective": None}, "name metrics"),
+        ({"objective": "seconds", "evaluated": ["test"]}, "test part"),
+    ):
         with pytest.raises(InputError, match=words):
-            main(["-c", str(given(tmp_path, weights, methods={"SSD": {**STUDY["methods"]["SSD"], "search": ranges}},
-                                        search={"trials": 1, "seeds": [50], **change})), "--search"])
+            main(
+                [
+                    "-c",
+                    str(
+                        given(
+                            tmp_path,
+                            weights,
+                            methods={"SSD": {**STUDY["methods"]["SSD"], "search": ranges}},
+                            search={"trials": 1, "seeds": [50], **change},
+                        )
+                    ),
+                    "--search",
+                ]
+            )
 
 
 def test_an_objective_takes_each_metric_in_its_own_direction() -> None:
     """By hand: UA 80 and IRA 60 are better when higher, ASR 30 when lower: (−80 − 60 + 30) / 3."""
-    found = RunResults("t", "m", [Result("UA", 80.0, True, "", "%"), Result("IRA", 60.0, True, "", "%"), Result("ASR", 30.0, False, "", "%"),
-                                 Result("FID", 12.0, False), Result("RA", 99.0, None, "", "%")])
+    found = RunResults(
+        "t",
+        "m",
+        [
+            Result("UA", 80.0, True, "", "%"),
+            Result("IRA", 60.0, True, "", "%"),
+            Result("ASR", 30.0, False, "", "%"),
+            Result("FID", 12.0, False),
+            Result("RA", 99.0, None, "", "%"),
+        ],
+    )
     assert loss(found, ("UA", "IRA", "ASR")) == pytest.approx(-110 / 3)
     assert loss(found, ("FID",)) == 12.0
-    for objective, words in ((("UA", "FID"), "units differ"), (("RA",), "close to the oracle"), (("CRA",), "has no CRA")):
+    for objective, words in (
+        (("UA", "FID"), "units differ"),
+        (("RA",), "close to the oracle"),
+        (("CRA",), "has no CRA"),
+    ):
         with pytest.raises(InputError, match=words):
             loss(found, objective)
 
 
 def test_a_search_keeps_what_the_task_says_of_the_method(tmp_path: Path) -> None:
     """Fails when a task's own settings of a method, which are not searched, are dropped in its trials."""
-    own = {"SSD": {"model": {"init_args": {"lam": 0.25}}, "search": {"alpha": {"low": 1.0, "high": 9.0}}}}
-    study = written(tmp_path, methods={"SSD": STUDY["methods"]["SSD"]}, search={"trials": 1, "seeds": [50]},
-                    tasks={"random": {**STUDY["tasks"]["random"], "methods": own}})
+    own = {
+        "SSD": {
+            "model": {"init_args": {"lam": 0.25}},
+            "search": {"alpha": {"low": 1.0, "high": 9.0}},
+        }
+    }
+    study = written(
+        tmp_path,
+        methods={"SSD": STUDY["methods"]["SSD"]},
+        search={"trials": 1, "seeds": [50]},
+        tasks={"random": {**STUDY["tasks"]["random"], "methods": own}},
+    )
     assert main(["-c", str(study), "--search"]) == 0
     trial = RunResults.load(next((tmp_path / "out" / "search" / "random" / "SSD").iterdir()))
     assert trial.facts["method_arguments"]["lam"] == 0.25

@@ -16,15 +16,29 @@ from mu.metrics.results import RunResults
 from mu.utils.errors import InputError
 from tests.support.doubles_text import folder
 
-TOFU = {"class_path": "callbacks.TOFU", "init_args": {"kept": ["retain"], "choices": [], "max_new_tokens": 3}}
+TOFU = {
+    "class_path": "callbacks.TOFU",
+    "init_args": {"kept": ["retain"], "choices": [], "max_new_tokens": 3},
+}
 STUDY: dict[str, Any] = {
-    "seeds": [0], "original": "given", "oracle": {"init_seed": 3},
+    "seeds": [0],
+    "original": "given",
+    "oracle": {"init_seed": 3},
     "backbone": {"class_path": "mu.backbones.CausalLM", "init_args": {}},
     "tasks": {"people": {"class_path": "tests.support.doubles_text.People", "init_args": {}}},
-    "methods": {"NPO": {"model": {"class_path": "mu.methods.NPO",
-                                  "init_args": {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}}},
-                        "search": {"optimizer.lr": {"low": 0.01, "high": 0.1}}}},
-    "suites": [TOFU, "callbacks.Cost"], "trainer": {"accelerator": "cpu", "max_epochs": 1},
+    "methods": {
+        "NPO": {
+            "model": {
+                "class_path": "mu.methods.NPO",
+                "init_args": {
+                    "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+                },
+            },
+            "search": {"optimizer.lr": {"low": 0.01, "high": 0.1}},
+        }
+    },
+    "suites": [TOFU, "callbacks.Cost"],
+    "trainer": {"accelerator": "cpu", "max_epochs": 1},
 }
 
 
@@ -43,7 +57,9 @@ def records(out: Path) -> dict[str, RunResults]:
     return {name.split("/")[1]: RunResults.load(out / place) for name, place in runs.items()}
 
 
-def test_forget_quality_is_measured_against_the_given_oracle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forget_quality_is_measured_against_the_given_oracle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Fails when the original is measured before the oracle, or without it; or when the oracle is the original under another name."""
     file = study(tmp_path)
     assert main(["-c", str(file)]) == 0
@@ -59,7 +75,11 @@ def test_forget_quality_is_measured_against_the_given_oracle(tmp_path: Path, cap
 
 
 def searched(place: Path, **given: Any) -> Study:
-    return read_study(study(place, search={"trials": 1, "seeds": [1000], "evaluated": ["forget", "retain"], **given}))
+    return read_study(
+        study(
+            place, search={"trials": 1, "seeds": [1000], "evaluated": ["forget", "retain"], **given}
+        )
+    )
 
 
 def test_a_search_without_an_oracle_of_its_own_needs_an_objective(tmp_path: Path) -> None:
@@ -71,7 +91,9 @@ def test_a_search_without_an_oracle_of_its_own_needs_an_objective(tmp_path: Path
 def test_a_search_forgets_what_it_is_told_to(tmp_path: Path) -> None:
     """Fails when `data` does not reach the task, or the oracle of the reported forget set is measured too."""
     assert search(searched(tmp_path, objective=["MU"], data={"batch_size": 3}), debug=True) == 0
-    runs = [json.loads(file.read_text()) for file in (tmp_path / "out" / "search").rglob("run.json")]
+    runs = [
+        json.loads(file.read_text()) for file in (tmp_path / "out" / "search").rglob("run.json")
+    ]
     assert len(runs) == 1 and "oracle" not in runs[0]["job"]
     split = next((tmp_path / "out" / "search").rglob("config.yaml"), None)
     assert split is None or "batch_size: 3" in split.read_text()

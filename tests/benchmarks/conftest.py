@@ -29,8 +29,14 @@ class RandomImages(UnlearningDataModule):
         **kwargs: see UnlearningDataModule.
     """
 
-    def __init__(self, forget: int = 0, retain: int = 0, shape: tuple[int, int, int] = (3, 32, 32), augmented: bool = True,
-                 **kwargs: Any) -> None:
+    def __init__(
+        self,
+        forget: int = 0,
+        retain: int = 0,
+        shape: tuple[int, int, int] = (3, 32, 32),
+        augmented: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.sizes = {"forget": forget, "retain": retain, "test": 64}
         self.shape, self.augmented = shape, augmented
@@ -43,7 +49,9 @@ class RandomImages(UnlearningDataModule):
         bounds = np.cumsum([0, *self.sizes.values()])
         parts = {name: np.arange(bounds[at], bounds[at + 1]) for at, name in enumerate(self.sizes)}
         self.split = Split("random images", parts, 0, {})
-        self.datasets = {name: every.view(indices) for name, indices in parts.items() if len(indices)}
+        self.datasets = {
+            name: every.view(indices) for name, indices in parts.items() if len(indices)
+        }
         self.augmentation = CROP_AND_FLIP if self.augmented else None
 
 
@@ -60,7 +68,9 @@ class Marks(Callback):
     def __init__(self, mark: Mark, every: int = 1) -> None:
         self.mark, self.every, self.begun = mark, every, False
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         if batch_idx % self.every == 0:
             self.mark(counted=self.begun)
             self.begun = True
@@ -72,8 +82,15 @@ class Marks(Callback):
 def trainer(epochs: int, *callbacks: Callback, **changes: Any) -> Trainer:
     """As `mu fit` makes one on a CPU, without files, bar and curves."""
     given: dict[str, Any] = {
-        "max_epochs": epochs, "accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False,
-        "enable_progress_bar": False, "enable_model_summary": False, "limit_val_batches": 0, "num_sanity_val_steps": 0,
+        "max_epochs": epochs,
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "limit_val_batches": 0,
+        "num_sanity_val_steps": 0,
     }
     return Trainer(callbacks=list(callbacks), **{**given, **changes})
 
@@ -86,6 +103,7 @@ def resnet20(**changes: Any) -> Classifier:
 @pytest.fixture
 def measured(benchmark: Any) -> Callable[[Callable[[], Paired]], Paired]:
     """Runs a measurement once, under pytest-benchmark, which is what `make bench` selects by."""
+
     def run(work: Callable[[], Paired]) -> Paired:
         return benchmark.pedantic(work, rounds=1, iterations=1)
 
@@ -95,6 +113,7 @@ def measured(benchmark: Any) -> Callable[[Callable[[], Paired]], Paired]:
 @pytest.fixture
 def say(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Prints numbers in one line and keeps them in the benchmark's record."""
+
     def line(text: str, **numbers: float) -> None:
         benchmark.extra_info.update(numbers)
         print(f"\n{request.node.name}: {text}", flush=True)

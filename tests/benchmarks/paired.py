@@ -74,8 +74,12 @@ class Paired:
     @classmethod
     def joined(cls, several: Sequence[Paired]) -> Paired:
         """The rounds of several measurements as one."""
-        return cls([x for each in several for x in each.first], [x for each in several for x in each.second], several[-1].results,
-                   several[-1].units)
+        return cls(
+            [x for each in several for x in each.first],
+            [x for each in several for x in each.second],
+            several[-1].results,
+            several[-1].units,
+        )
 
     @property
     def ratio(self) -> float:
@@ -85,7 +89,9 @@ class Paired:
     @property
     def difference(self) -> float:
         """Median over rounds of (first - second), in seconds a unit."""
-        return statistics.median((a - b) / self.units for a, b in zip(self.first, self.second, strict=True))
+        return statistics.median(
+            (a - b) / self.units for a, b in zip(self.first, self.second, strict=True)
+        )
 
     @property
     def calm_difference(self) -> float:
@@ -106,7 +112,11 @@ def hold_memory() -> None:
     """Let glibc keep what is freed, for all threads in one arena; elsewhere nothing happens."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**31 - 1)):
+        for option, value in (
+            (_ARENA_MAX, 1),
+            (_MMAP_THRESHOLD, 2**25),
+            (_TRIM_THRESHOLD, 2**31 - 1),
+        ):
             mallopt(option, value)
 
 
@@ -123,7 +133,9 @@ def paired(first: Work, second: Work, units: int = 1, warmup: int = 1) -> Paired
     torch.set_num_threads(1)
     hold_memory()
     sides = Side(first), Side(second)
-    workers = [threading.Thread(target=_run, args=(own, other)) for own, other in (sides, sides[::-1])]
+    workers = [
+        threading.Thread(target=_run, args=(own, other)) for own, other in (sides, sides[::-1])
+    ]
     gc.collect()
     sides[0].turn.release()
     for worker in workers:
@@ -135,8 +147,13 @@ def paired(first: Work, second: Work, units: int = 1, warmup: int = 1) -> Paired
         if side.error is not None and not isinstance(side.error, _OtherFailed):
             raise side.error
     counts = [len(side.seconds) for side in sides]
-    assert counts[0] == counts[1] and counts[0] % units == 0 and counts[0] > warmup * units, f"{counts} units, in rounds of {units}"
-    rounds = [[sum(side.seconds[at : at + units]) for at in range(warmup * units, counts[0], units)] for side in sides]
+    assert counts[0] == counts[1] and counts[0] % units == 0 and counts[0] > warmup * units, (
+        f"{counts} units, in rounds of {units}"
+    )
+    rounds = [
+        [sum(side.seconds[at : at + units]) for at in range(warmup * units, counts[0], units)]
+        for side in sides
+    ]
     return Paired(rounds[0], rounds[1], (sides[0].result, sides[1].result), units)
 
 

@@ -26,7 +26,13 @@ class Sentences(TextTask):
     """
 
     def __init__(self, folder: str, forget_rows: int = BATCH) -> None:
-        super().__init__(tokenizer=folder, max_length=64, batch_size=BATCH, forget_batch_size=forget_rows, curves=[])
+        super().__init__(
+            tokenizer=folder,
+            max_length=64,
+            batch_size=BATCH,
+            forget_batch_size=forget_rows,
+            curves=[],
+        )
         self.rows = forget_rows
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
@@ -37,17 +43,32 @@ class Sentences(TextTask):
             drawn = generator.choice(words, QUESTION + ANSWER).tolist()
             return {"question": " ".join(drawn[:QUESTION]), "answer": " ".join(drawn[QUESTION:])}
 
-        parts = {"forget": np.arange(sizes["forget"]), "retain": sizes["forget"] + np.arange(sizes["retain"])}
+        parts = {
+            "forget": np.arange(sizes["forget"]),
+            "retain": sizes["forget"] + np.arange(sizes["retain"]),
+        }
         split = Split(task="sentences", parts=parts, selector={"selector": "the first"}, seed=0)
-        return split, {name: QuestionSet(name, [row() for _ in ids], ids) for name, ids in parts.items()}
+        return split, {
+            name: QuestionSet(name, [row() for _ in ids], ids) for name, ids in parts.items()
+        }
 
 
 def small_llama(place: Path) -> str:
     """The folder of a Llama of 1.6 million weights with a vocabulary of 4,000."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(vocab_size=4000, hidden_size=128, intermediate_size=344, num_hidden_layers=4, num_attention_heads=4,
-                         num_key_value_heads=4, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    config = LlamaConfig(
+        vocab_size=4000,
+        hidden_size=128,
+        intermediate_size=344,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=64,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
     torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(place)
     tokenizer().save_pretrained(place)

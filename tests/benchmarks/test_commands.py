@@ -26,8 +26,14 @@ def best_of_three(cwd: Path | None, *words: str) -> tuple[float, str]:
     taken, said = [], ""
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        answer = subprocess.run([sys.executable, str(FILE), *words], capture_output=True, text=True, cwd=cwd, timeout=300,
-                                env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"})
+        answer = subprocess.run(
+            [sys.executable, str(FILE), *words],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert answer.returncode == 0, answer.stderr
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
@@ -35,7 +41,11 @@ def best_of_three(cwd: Path | None, *words: str) -> tuple[float, str]:
     return min(taken), said
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"], ["list", "methods"], ["show", "SalUn"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["--version"], ["list"], ["list", "methods"], ["show", "SalUn"]],
+    ids=" ".join,
+)
 def test_answers_at_once(words: list[str], measured: Any, say: Any) -> None:
     """Fails when one of these commands imports torch, or reads more sources than it needs."""
     seconds, _ = measured(lambda: best_of_three(None, *words))
@@ -45,9 +55,13 @@ def test_answers_at_once(words: list[str], measured: Any, say: Any) -> None:
 
 def test_files_of_ones_own_are_listed_at_once(tmp_path: Path, measured: Any, say: Any) -> None:
     """Fails when a folder full of scripts is parsed from end to end for the one method in it."""
-    (tmp_path / "my_method.py").write_text("from mu.methods import SSD\n\n\nclass Mine(SSD):\n    pass\n")
+    (tmp_path / "my_method.py").write_text(
+        "from mu.methods import SSD\n\n\nclass Mine(SSD):\n    pass\n"
+    )
     for number in range(200):
-        (tmp_path / f"script{number}.py").write_text("import os\n\n\n" + "def f(x):\n    return [x, x + 1]\n\n\n" * 200)
+        (tmp_path / f"script{number}.py").write_text(
+            "import os\n\n\n" + "def f(x):\n    return [x, x + 1]\n\n\n" * 200
+        )
     seconds, said = measured(lambda: best_of_three(tmp_path, "list", "methods"))
     say(f"{seconds:.2f} s with 200 scripts in the folder", seconds=seconds)
     assert "my_method.Mine" in said

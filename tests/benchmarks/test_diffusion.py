@@ -68,7 +68,9 @@ class Log(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for name, network in pl_module.named_modules():
             if name.rsplit(".", 1)[-1] in ("unet", "text_encoder"):
-                self.hooks.append(network.register_forward_pre_hook(self._see(name), with_kwargs=True))
+                self.hooks.append(
+                    network.register_forward_pre_hook(self._see(name), with_kwargs=True)
+                )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for hook in self.hooks:  # a copy of the module has its hooks too: its replay would add to the very list that it goes through
@@ -77,30 +79,52 @@ class Log(Callback):
     def _see(self, name: str) -> Callable[..., None]:
         def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             kept = {key: _kept(value) for key, value in kwargs.items()}
-            self.steps[-1].append(Call(name, tuple(_kept(value) for value in args), kept, torch.is_grad_enabled()))
+            self.steps[-1].append(
+                Call(name, tuple(_kept(value) for value in args), kept, torch.is_grad_enabled())
+            )
+
         return see
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self.steps.append([])
 
 
 def _kept(value: Any) -> Any:
     """A copy that is a leaf of its own, and wants a gradient where the original had one."""
-    return value.detach().clone().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
+    return (
+        value.detach().clone().requires_grad_(value.requires_grad)
+        if isinstance(value, Tensor)
+        else value
+    )
 
 
 class LargerShapes(tasks.ShapesConcept):
     """Eight prompts of circles and eight others a step."""
 
     def __init__(self, side: int = SIDE) -> None:
-        super().__init__("circle", anchor="square", forget_size=8 * STEPS, retain_size=8 * STEPS, batch_size=8, curves=[])
+        super().__init__(
+            "circle",
+            anchor="square",
+            forget_size=8 * STEPS,
+            retain_size=8 * STEPS,
+            batch_size=8,
+            curves=[],
+        )
         self.times = side // 32
 
     def data(self, indices: np.ndarray) -> PromptData:
         """Pictures with so many times as many pixels a side, stored so: enlarging them is no part of a step."""
         plain = super().data(indices)
-        image = plain.stored("image").repeat_interleave(self.times, 2).repeat_interleave(self.times, 3)
-        return PromptData({"image": image, **{name: plain.stored(name) for name in (*ATTRIBUTES, "label")}}, plain.texts, indices)
+        image = (
+            plain.stored("image").repeat_interleave(self.times, 2).repeat_interleave(self.times, 3)
+        )
+        return PromptData(
+            {"image": image, **{name: plain.stored(name) for name in (*ATTRIBUTES, "label")}},
+            plain.texts,
+            indices,
+        )
 
 
 def backbone(part: str, side: int = SIDE) -> TextToImage:
@@ -113,8 +137,12 @@ METHODS: dict[str, Callable[[], UnlearningModule]] = {
     "ESD": lambda: ESD(backbone("xattn"), latents=SAMPLING),
     "SalUn": lambda: SalUnDiffusion(backbone("full"), substitute=GivenByTask()),
     "SFD": lambda: SFD(backbone("full")),
-    "AdvUnlearn": lambda: AdvUnlearn(backbone("text_encoder"), attack=SoftPromptAttack(steps=3), warmup=0, latents=PartialSampling(
-        steps=6, guidance=2.0, by="reference")),
+    "AdvUnlearn": lambda: AdvUnlearn(
+        backbone("text_encoder"),
+        attack=SoftPromptAttack(steps=3),
+        warmup=0,
+        latents=PartialSampling(steps=6, guidance=2.0, by="reference"),
+    ),
 }
 
 
@@ -141,33 +169,56 @@ def test_a_step_costs_what_its_evaluations_cost(name: str, measured: Any, say: A
     log = Log()
     dry = METHODS[name]()
     trainer(EPOCHS, log).fit(dry, datamodule=LargerShapes())
-    counts = [(sum(c.samples for c in step if c.network.endswith("unet")), sum(c.network.endswith("text_encoder") for c in step))
-              for step in log.steps]
+    counts = [
+        (
+            sum(c.samples for c in step if c.network.endswith("unet")),
+            sum(c.network.endswith("text_encoder") for c in step),
+        )
+        for step in log.steps
+    ]
 
     def ours(mark: Mark) -> None:
         trainer(EPOCHS, Marks(mark)).fit(METHODS[name](), datamodule=LargerShapes())
 
     # where weights lie in memory alone makes 3 to 5 % between two copies of one model, so each pair is made anew: many pairs of one round
     # each, and their median, tell more than many rounds of few pairs
-    found = measured(lambda: Paired.joined([paired(ours, lambda mark: replay(copy.deepcopy(dry), log.steps, mark), units=STEPS)
-                                            for _ in range(PAIRS)]))
+    found = measured(
+        lambda: Paired.joined(
+            [
+                paired(ours, lambda mark: replay(copy.deepcopy(dry), log.steps, mark), units=STEPS)
+                for _ in range(PAIRS)
+            ]
+        )
+    )
     unet, text = (sum(values) / len(counts) for values in zip(*counts, strict=True))
-    say(f"{name} / its evaluations alone = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.1f} ms a step; a step evaluates "
-        f"{unet:.1f} samples by the UNet and runs the text encoder {text:.1f} times)", ratio=found.ratio, unet=unet, text_encoder=text)
+    say(
+        f"{name} / its evaluations alone = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.1f} ms a step; a step evaluates "
+        f"{unet:.1f} samples by the UNet and runs the text encoder {text:.1f} times)",
+        ratio=found.ratio,
+        unet=unet,
+        text_encoder=text,
+    )
     assert found.ratio <= BOUND
 
 
 def test_stored_trajectories_are_faster(measured: Any, say: Any) -> None:
     """Fails when ESD on stored trajectories of the original makes fewer than twice the steps of fresh sampling, their making counted."""
+
     def seconds_of(source: LatentSource) -> float:
         module, began = ESD(backbone("xattn", 32), latents=source), time.thread_time()
         trainer(12).fit(module, datamodule=LargerShapes(32))
         return time.thread_time() - began
 
-    fresh, stored = PartialSampling(20, 2.0, by="reference"), StoredTrajectories(count=2, steps=20, guidance=2.0)
+    fresh, stored = (
+        PartialSampling(20, 2.0, by="reference"),
+        StoredTrajectories(count=2, steps=20, guidance=2.0),
+    )
     seconds = measured(lambda: [seconds_of(fresh), seconds_of(stored)])
-    say(f"fresh sampling / stored trajectories = {seconds[0] / seconds[1]:.2f} ({12 * STEPS} steps of 8 prompts; sampling the "
-        f"trajectories is counted)", ratio=seconds[0] / seconds[1])
+    say(
+        f"fresh sampling / stored trajectories = {seconds[0] / seconds[1]:.2f} ({12 * STEPS} steps of 8 prompts; sampling the "
+        f"trajectories is counted)",
+        ratio=seconds[0] / seconds[1],
+    )
     assert seconds[0] / seconds[1] >= 2
 
 
@@ -179,8 +230,13 @@ def test_prompts_are_attacked_in_one_batch(measured: Any, say: Any) -> None:
     attack = UnlearnDiffAtk(Prefix(3), steps=5, timesteps=3, sampler=sampler)
     shown = model.generate_prompts(["a red circle"] * count, range(count), sampler)
     # a square's prompt, and tokens beside it that shall make it a circle
-    batch = {"prompt": [f"a {colour} square" for colour in ("red", "blue", "green", "yellow") * (count // 4)],
-             "index": torch.arange(count), "image": shown}
+    batch = {
+        "prompt": [
+            f"a {colour} square" for colour in ("red", "blue", "green", "yellow") * (count // 4)
+        ],
+        "index": torch.arange(count),
+        "image": shown,
+    }
 
     def is_circle(images: Tensor) -> Tensor:
         return judge.recognises(images, "circle")
@@ -191,12 +247,18 @@ def test_prompts_are_attacked_in_one_batch(measured: Any, say: Any) -> None:
 
     def alone() -> tuple[Tensor, float]:
         began = time.perf_counter()
-        parts = [{name: value[row : row + 1] for name, value in batch.items()} for row in range(count)]
-        return torch.cat([attack(model, part, is_circle).success for part in parts]), time.perf_counter() - began
+        parts = [
+            {name: value[row : row + 1] for name, value in batch.items()} for row in range(count)
+        ]
+        return torch.cat(
+            [attack(model, part, is_circle).success for part in parts]
+        ), time.perf_counter() - began
 
     together()
     (one, fast), (other, slow) = measured(lambda: (together(), alone()))
-    say(f"one at a time / {count} prompts in a batch = {slow / fast:.2f} ({int(one.sum())} successes, {torch.get_num_threads()} threads)",
-        ratio=slow / fast)
+    say(
+        f"one at a time / {count} prompts in a batch = {slow / fast:.2f} ({int(one.sum())} successes, {torch.get_num_threads()} threads)",
+        ratio=slow / fast,
+    )
     assert torch.equal(one, other)
     assert slow / fast >= 1.5

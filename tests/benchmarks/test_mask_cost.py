@@ -47,7 +47,9 @@ def test_a_saliency_mask_costs_a_pass(precision: Any, measured: Any, say: Any) -
 
     def ours(mark: Mark) -> None:
         module = SalUn(resnet20(channels_last=half), mask=Saliency(keep=0.5))
-        trainer(1, Again(mark), limit_train_batches=1, precision=precision).fit(module, datamodule=data)
+        trainer(1, Again(mark), limit_train_batches=1, precision=precision).fit(
+            module, datamodule=data
+        )
         assert module.mask is not None and abs(module.mask.share() - 0.5) < 1e-4
 
     def floor(mark: Mark) -> None:
@@ -58,16 +60,25 @@ def test_a_saliency_mask_costs_a_pass(precision: Any, measured: Any, say: Any) -
         mark()
         for _ in range(REPEATS):
             for positions in order:
-                part = augment({**data.datasets["forget"].__getitems__(positions), "visit": visits}, 0)  # type: ignore[attr-defined]
+                part = augment(
+                    {**data.datasets["forget"].__getitems__(positions), "visit": visits}, 0
+                )  # type: ignore[attr-defined]
                 with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                    image = part["image"].to(memory_format=torch.channels_last) if half else part["image"]
+                    image = (
+                        part["image"].to(memory_format=torch.channels_last)
+                        if half
+                        else part["image"]
+                    )
                     loss = F.cross_entropy(network(image), part["label"])
                 loss.backward()
             network.zero_grad()
             mark()
 
     result = measured(lambda: paired(ours, floor))
-    say(f"mask, {precision} / forward and backward = {result.ratio:.4f} ({result.spread()})", ratio=result.ratio)
+    say(
+        f"mask, {precision} / forward and backward = {result.ratio:.4f} ({result.spread()})",
+        ratio=result.ratio,
+    )
     assert result.ratio <= 1.15
 
 
@@ -83,5 +94,8 @@ def test_masked_training_costs_little_more(measured: Any, say: Any) -> None:
         return work
 
     result = measured(lambda: paired(fit(SalUn), fit(RandomLabel), units=20))
-    say(f"SalUn / RandomLabel, training = {result.ratio:.4f} ({result.spread()})", ratio=result.ratio)
+    say(
+        f"SalUn / RandomLabel, training = {result.ratio:.4f} ({result.spread()})",
+        ratio=result.ratio,
+    )
     assert result.ratio <= 1.10

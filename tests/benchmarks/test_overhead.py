@@ -50,7 +50,9 @@ class Plain(LightningModule):
 def test_our_base_adds_little_to_a_step(method: Any, forget: int, measured: Any, say: Any) -> None:
     """Fails when a step checks, moves or logs more than it must."""
     retain = STEPS if method is FineTune else STEPS - forget
-    data = RandomImages(forget * BATCH, retain * BATCH, (1, 8, 8), augmented=False, batch_size=BATCH)
+    data = RandomImages(
+        forget * BATCH, retain * BATCH, (1, 8, 8), augmented=False, batch_size=BATCH
+    )
     data.setup()
 
     def ours(mark: Mark) -> None:
@@ -64,6 +66,11 @@ def test_our_base_adds_little_to_a_step(method: Any, forget: int, measured: Any,
     found = measured(lambda: paired(ours, plain, warmup=STEPS // TURN))
     milliseconds, median = 1e3 * found.calm_difference / TURN, 1e3 * found.difference / TURN
     base = 1e3 * statistics.quantiles(found.second, n=10)[0] / TURN
-    say(f"{method.__name__} adds {milliseconds:.3f} ms to a step of {base:.3f} ms (median {median:.3f} ms; {found.spread()})",
-        milliseconds=milliseconds, median=median, plain_milliseconds=base, ratio=found.ratio)
+    say(
+        f"{method.__name__} adds {milliseconds:.3f} ms to a step of {base:.3f} ms (median {median:.3f} ms; {found.spread()})",
+        milliseconds=milliseconds,
+        median=median,
+        plain_milliseconds=base,
+        ratio=found.ratio,
+    )
     assert milliseconds <= BOUND

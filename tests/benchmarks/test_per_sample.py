@@ -30,7 +30,10 @@ def setting(model: str) -> tuple[Classifier, Batch, int]:
     """The network in eval mode, a batch of random images, and the rounds."""
     make, size, rounds = MODELS[model]
     generator = torch.Generator().manual_seed(0)
-    batch = {"image": torch.rand(size, 3, 32, 32, generator=generator), "label": torch.randint(0, 10, (size,), generator=generator)}
+    batch = {
+        "image": torch.rand(size, 3, 32, 32, generator=generator),
+        "label": torch.randint(0, 10, (size,), generator=generator),
+    }
     return make().eval(), batch, rounds
 
 
@@ -45,7 +48,9 @@ def repeated(action: Callable[[], Any], rounds: int) -> Callable[[Mark], None]:
 
 
 def way(backbone: Classifier, choose: Any) -> PerSample:
-    return PerSample(backbone, list(backbone.named_parameters()), lambda batch: backbone.loss(batch)[0], choose)
+    return PerSample(
+        backbone, list(backbone.named_parameters()), lambda batch: backbone.loss(batch)[0], choose
+    )
 
 
 @pytest.mark.parametrize("model", ["resnet20", "resnet18"])
@@ -53,8 +58,12 @@ def test_it_costs_less_than_a_loop(model: str, measured: Any, say: Any) -> None:
     """Fails when the chosen way is slower than one sample at a time."""
     backbone, batch, rounds = setting(model)
     ours, loop = way(backbone, "auto"), way(backbone, "loop")
-    result: Paired = measured(lambda: paired(
-        repeated(lambda: ours.squares(batch), rounds), repeated(lambda: loop.squares(batch), rounds)))
+    result: Paired = measured(
+        lambda: paired(
+            repeated(lambda: ours.squares(batch), rounds),
+            repeated(lambda: loop.squares(batch), rounds),
+        )
+    )
     name = f"{len(batch['label'])} samples: {ours.chosen('squares')}"
     say(f"{model}, {name} / loop = {result.ratio:.3f} ({result.spread()})", ratio=result.ratio)
     assert result.ratio <= 1
@@ -69,7 +78,10 @@ def test_it_stays_near_the_batched_pass(model: str, choose: str, measured: Any, 
     floor = repeated(lambda: torch.autograd.grad(backbone.loss(batch)[0].sum(), weights), rounds)
     result: Paired = measured(lambda: paired(repeated(lambda: ours.squares(batch), rounds), floor))
     name = f"{len(batch['label'])} samples: {choose} ({ours.chosen('squares')})"
-    say(f"{model}, {name} / forward and backward = {result.ratio:.3f} ({result.spread()})", ratio=result.ratio)
+    say(
+        f"{model}, {name} / forward and backward = {result.ratio:.3f} ({result.spread()})",
+        ratio=result.ratio,
+    )
     if choose == "auto":
         assert result.ratio <= 1.75
 
@@ -78,12 +90,19 @@ def test_the_forward_is_shared_by_the_classes(measured: Any, say: Any) -> None:
     """Fails when Fisher forgetting's ten values of a sample cost ten forward passes."""
     backbone, batch, _ = setting("resnet20")
     parameters, weights = list(backbone.named_parameters()), list(backbone.parameters())
-    ours = PerSample(backbone, parameters, lambda part: backbone.predict(part).log_softmax(1), "hooks")
+    ours = PerSample(
+        backbone, parameters, lambda part: backbone.predict(part).log_softmax(1), "hooks"
+    )
 
     def ten_passes() -> None:
         for label in range(10):
             torch.autograd.grad(backbone.predict(batch).log_softmax(1)[:, label].sum(), weights)
 
-    result: Paired = measured(lambda: paired(repeated(lambda: ours.squares(batch), 4), repeated(ten_passes, 4)))
-    say(f"squares of 10 values / 10 forward and backward passes = {result.ratio:.3f} ({result.spread()})", ratio=result.ratio)
+    result: Paired = measured(
+        lambda: paired(repeated(lambda: ours.squares(batch), 4), repeated(ten_passes, 4))
+    )
+    say(
+        f"squares of 10 values / 10 forward and backward passes = {result.ratio:.3f} ({result.spread()})",
+        ratio=result.ratio,
+    )
     assert result.ratio <= 1.7

@@ -15,15 +15,24 @@ from mu.data.plan import DataPlan, Everything, Forget, Paired, Phases, Retain, U
 pytestmark = pytest.mark.slow
 SIZES = {"forget": 5_000, "retain": 45_000, "train": 50_000}
 SCHEDULES: list[DataPlan] = [
-    Retain(), Everything(shuffle=False), Paired(), Union(), Phases(Forget(), Retain()), Phases(Forget(shuffle=False), Union()),
+    Retain(),
+    Everything(shuffle=False),
+    Paired(),
+    Union(),
+    Phases(Forget(), Retain()),
+    Phases(Forget(shuffle=False), Union()),
 ]
 
 
 @pytest.mark.parametrize("batch", [64, 256])
 def test_a_plan_is_made_in_no_time(batch: int, benchmark: Any, say: Any) -> None:
     """Fails when a step of the plan costs as much as the samples of a whole epoch."""
+
     def slowest() -> tuple[float, DataPlan]:
-        return max(((min(_seconds(plan, epoch) for epoch in range(3)), plan) for plan in SCHEDULES), key=lambda found: found[0])
+        return max(
+            ((min(_seconds(plan, epoch) for epoch in range(3)), plan) for plan in SCHEDULES),
+            key=lambda found: found[0],
+        )
 
     def _seconds(plan: DataPlan, epoch: int) -> float:
         begin = time.process_time()

@@ -28,16 +28,33 @@ def llama() -> CausalLM:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return CausalLM(network=LlamaForCausalLM(LlamaConfig(
-            vocab_size=VOCABULARY, hidden_size=128, intermediate_size=384, num_hidden_layers=16, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=LENGTH)))
+        return CausalLM(
+            network=LlamaForCausalLM(
+                LlamaConfig(
+                    vocab_size=VOCABULARY,
+                    hidden_size=128,
+                    intermediate_size=384,
+                    num_hidden_layers=16,
+                    num_attention_heads=4,
+                    num_key_value_heads=2,
+                    max_position_embeddings=LENGTH,
+                )
+            )
+        )
 
 
 def part(seed: int) -> dict[str, Any]:
     """A batch of random tokens."""
-    ids = torch.randint(0, VOCABULARY, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed))
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids, "index": torch.arange(BATCH),
-            "visit": torch.zeros(BATCH, dtype=torch.int64)}
+    ids = torch.randint(
+        0, VOCABULARY, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed)
+    )
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "labels": ids,
+        "index": torch.arange(BATCH),
+        "visit": torch.zeros(BATCH, dtype=torch.int64),
+    }
 
 
 def test_rmu_stops_where_it_steers(measured: Any, say: Any) -> None:

@@ -15,7 +15,9 @@ from tests.benchmarks.paired import Mark, Paired, Work, paired
 from tests.support.pools import pools
 
 COUNT = 10_000
-ROUNDS = int(os.environ.get("MU_BENCHMARK_ROUNDS", "3"))  # scikit-learn takes about a minute for each
+ROUNDS = int(
+    os.environ.get("MU_BENCHMARK_ROUNDS", "3")
+)  # scikit-learn takes about a minute for each
 FASTER = 5
 
 Decide = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -42,6 +44,7 @@ def problems() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 def rounds_of(decide: Decide, given: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Work:
     """All attacks, round after round; a unit is one attack, its fit and its decisions."""
+
     def work(mark: Mark) -> dict[str, np.ndarray]:
         decisions = {}
         mark()
@@ -55,14 +58,23 @@ def rounds_of(decide: Decide, given: dict[str, tuple[np.ndarray, np.ndarray, np.
 
 
 @pytest.mark.slow
-def test_five_attacks_against_scikit_learn(measured: Callable[[Callable[[], Paired]], Paired], say: Any) -> None:
+def test_five_attacks_against_scikit_learn(
+    measured: Callable[[Callable[[], Paired]], Paired], say: Any
+) -> None:
     given = problems()
     with threadpool_limits(1):
-        found = measured(lambda: paired(rounds_of(ours, given), rounds_of(scikit_learns, given), units=len(given), warmup=0))
+        found = measured(
+            lambda: paired(
+                rounds_of(ours, given), rounds_of(scikit_learns, given), units=len(given), warmup=0
+            )
+        )
     mine, theirs = found.results
     equal = {name: float(np.mean(mine[name] == theirs[name])) for name in given}
     shares = ", ".join(f"{name} {100 * share:.2f} %" for name, share in equal.items())
-    say(f"{1 / found.ratio:.1f} times faster than scikit-learn ({found.spread()}); equal decisions: {shares}", faster=1 / found.ratio,
-        **{f"equal_{name}": share for name, share in equal.items()})
+    say(
+        f"{1 / found.ratio:.1f} times faster than scikit-learn ({found.spread()}); equal decisions: {shares}",
+        faster=1 / found.ratio,
+        **{f"equal_{name}": share for name, share in equal.items()},
+    )
     assert min(equal.values()) >= 0.999
     assert 1 / found.ratio >= FASTER

@@ -25,16 +25,30 @@ from tests.support.doubles_text import WORDS, tokenizer
 
 pytestmark = pytest.mark.slow
 ROUNDS, BATCH = 4, 32
-LEAVES = [Scored("forget", answer) for answer in ("answer", "paraphrased_answer", "perturbed_answer")]
-LEAVES += [Scored(name, answer) for name in ("real_authors", "world_facts") for answer in ("answer", "perturbed_answer")]
+LEAVES = [
+    Scored("forget", answer) for answer in ("answer", "paraphrased_answer", "perturbed_answer")
+]
+LEAVES += [
+    Scored(name, answer)
+    for name in ("real_authors", "world_facts")
+    for answer in ("answer", "perturbed_answer")
+]
 
 
 def model() -> CausalLM:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config: Any = LlamaConfig(vocab_size=500, hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
-                              num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=False)
+    config: Any = LlamaConfig(
+        vocab_size=500,
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+    )
     return CausalLM(network=LlamaForCausalLM(config).eval(), tokenizer=tokenizer())
 
 
@@ -48,12 +62,18 @@ def sets() -> dict[str, QuestionSet]:
 
     def row(author: bool) -> dict[str, Any]:
         mean, spread, most = (41, 0.45, 120) if author else (4, 0.6, 14)
-        found: dict[str, Any] = {"question": words(22 if author else 14, 0.3, 45), "answer": words(mean, spread, most)}
+        found: dict[str, Any] = {
+            "question": words(22 if author else 14, 0.3, 45),
+            "answer": words(mean, spread, most),
+        }
         found["perturbed_answer"] = [words(mean, spread, most) for _ in range(5 if author else 3)]
         return {**found, "paraphrased_answer": words(mean, spread, most)}
 
     sizes = {"forget": 60, "real_authors": 15, "world_facts": 18}
-    return {name: QuestionSet(name, [row(count == 60) for _ in range(count)], np.arange(count)) for name, count in sizes.items()}
+    return {
+        name: QuestionSet(name, [row(count == 60) for _ in range(count)], np.arange(count))
+        for name, count in sizes.items()
+    }
 
 
 def test_like_lengths_are_at_least_twice_as_fast(measured: Any, say: Any) -> None:
@@ -61,15 +81,23 @@ def test_like_lengths_are_at_least_twice_as_fast(measured: Any, say: Any) -> Non
     backbone = model()
     base = Graph(backbone, sets(), Encoder(tokenizer(), Plain(), 256))
     pairs = [base.encoded(leaf).pairs for leaf in LEAVES]
-    longest = {"evaluation": max((pair for each in pairs for pair in each), key=lambda pair: len(pair[0]))}
+    longest = {
+        "evaluation": max((pair for each in pairs for pair in each), key=lambda pair: len(pair[0]))
+    }
 
     def fixed(widest: str) -> list[torch.Tensor]:
         found = []
         for each in pairs:
             for start in range(0, len(each), BATCH):
                 rows = each[start : start + BATCH]
-                last = longest[widest] if widest in longest else max(rows, key=lambda pair: len(pair[0]))
-                part = {name: value[:-1] for name, value in collate([*rows, last]).items()}  # as wide as the last row, which is left out
+                last = (
+                    longest[widest]
+                    if widest in longest
+                    else max(rows, key=lambda pair: len(pair[0]))
+                )
+                part = {
+                    name: value[:-1] for name, value in collate([*rows, last]).items()
+                }  # as wide as the last row, which is left out
                 found.append(token_scores(backbone, part)["log_prob"])
         return found
 
@@ -87,12 +115,19 @@ def test_like_lengths_are_at_least_twice_as_fast(measured: Any, say: Any) -> Non
 
         return work
 
-    found: Paired = measured(lambda: paired(repeated(lambda: fixed("evaluation")), repeated(sorted_by_length)))
+    found: Paired = measured(
+        lambda: paired(repeated(lambda: fixed("evaluation")), repeated(sorted_by_length))
+    )
     theirs, ours = (torch.cat(result) for result in found.results)
     assert torch.allclose(theirs, ours, atol=2e-5)
     tokens = sum(len(ids) for each in pairs for ids, _ in each)
-    say(f"{len(ours)} labelled of {tokens} tokens; fixed order padded to the longest / by length = {found.ratio:.2f} ({found.spread()})",
-        ratio=found.ratio)
+    say(
+        f"{len(ours)} labelled of {tokens} tokens; fixed order padded to the longest / by length = {found.ratio:.2f} ({found.spread()})",
+        ratio=found.ratio,
+    )
     milder = paired(repeated(lambda: fixed("batch"), 2), repeated(sorted_by_length, 2))
-    say(f"fixed order padded to the longest of each batch / by length = {milder.ratio:.2f} ({milder.spread()})", milder=milder.ratio)
+    say(
+        f"fixed order padded to the longest of each batch / by length = {milder.ratio:.2f} ({milder.spread()})",
+        milder=milder.ratio,
+    )
     assert found.ratio >= 2

@@ -37,7 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 METHODS: dict[str, tuple[Any, int]] = {
-    "NPO": (NPO, BATCH), "SimNPO": (SimNPO, BATCH), "DPO": (functools.partial(DPO, substitute=AnswerOfAnotherQuestion()), 2 * BATCH)}
+    "NPO": (NPO, BATCH),
+    "SimNPO": (SimNPO, BATCH),
+    "DPO": (functools.partial(DPO, substitute=AnswerOfAnotherQuestion()), 2 * BATCH),
+}
 """Each method, and the rows of forget that GradDiff shows beside it."""
 
 
@@ -48,7 +51,9 @@ def fitted(make: Any, folder: str, rows: int, epochs: int, *callbacks: Any) -> U
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_step_costs_what_gradient_ascent_costs(name: str, folder: str, measured: Any, say: Any) -> None:
+def test_a_step_costs_what_gradient_ascent_costs(
+    name: str, folder: str, measured: Any, say: Any
+) -> None:
     """Fails when the original is asked again in a step, or the parts are shown in several forward passes."""
     make, rows = METHODS[name]
 
@@ -61,17 +66,25 @@ def test_a_step_costs_what_gradient_ascent_costs(name: str, folder: str, measure
     found = measured(lambda: paired(ours, ascent, units=STEPS))
     seconds = found.results[0].stopwatch.seconds()
     step = sum(found.second) / len(found.second) / STEPS
-    say(f"{name} / GradDiff on {BATCH + rows} rows = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.1f} ms a step of "
-        f"{1e3 * step:.0f} ms; {seconds.get('cache', 0.0):.2f} s before the first step)", ratio=found.ratio)
+    say(
+        f"{name} / GradDiff on {BATCH + rows} rows = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.1f} ms a step of "
+        f"{1e3 * step:.0f} ms; {seconds.get('cache', 0.0):.2f} s before the first step)",
+        ratio=found.ratio,
+    )
     assert found.ratio <= TIME
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_it_needs_the_memory_of_gradient_ascent(name: str, folder: str, measured: Any, say: Any) -> None:
+def test_it_needs_the_memory_of_gradient_ascent(
+    name: str, folder: str, measured: Any, say: Any
+) -> None:
     """Fails when a second model is made, or the original's logits are kept."""
     make, rows = METHODS[name]
     ours, ascent = measured(lambda: [peak(make, folder, BATCH), peak(GradDiff, folder, rows)])
-    say(f"{name} / GradDiff on {BATCH + rows} rows = {ours / ascent:.4f} of {ascent / 2**20:.0f} MiB at most", ratio=ours / ascent)
+    say(
+        f"{name} / GradDiff on {BATCH + rows} rows = {ours / ascent:.4f} of {ascent / 2**20:.0f} MiB at most",
+        ratio=ours / ascent,
+    )
     assert ours / ascent <= MEMORY
 
 
@@ -85,5 +98,7 @@ def peak(make: Any, folder: str, rows: int) -> float:
     assert record.profiler is not None and record.profiler.kineto_results is not None
     # the raw records: events() books most of them on operators, without their order
     raw = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
-    changes: list[int] = [event.nbytes() for event in sorted(raw, key=lambda event: event.start_ns())]  # type: ignore[attr-defined]
+    changes: list[int] = [
+        event.nbytes() for event in sorted(raw, key=lambda event: event.start_ns())
+    ]  # type: ignore[attr-defined]
     return float(np.cumsum(changes).max())

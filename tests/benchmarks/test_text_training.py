@@ -42,11 +42,15 @@ def simple_preference(values: Tensor, owner: Tensor, counts: Tensor) -> Tensor:
 
 
 METHODS: dict[str, tuple[Any, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
-    "GradDiff": (GradDiff, difference), "SimNPO": (SimNPO, simple_preference)}
+    "GradDiff": (GradDiff, difference),
+    "SimNPO": (SimNPO, simple_preference),
+}
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_step_costs_what_a_bare_loop_costs(name: str, tmp_path: Any, measured: Any, say: Any) -> None:
+def test_a_step_costs_what_a_bare_loop_costs(
+    name: str, tmp_path: Any, measured: Any, say: Any
+) -> None:
     """Fails when batching, hooks or logging take more than a twentieth of the arithmetic, or the loss is taken at every place."""
     method, loss_of = METHODS[name]
     folder = small_llama(tmp_path)
@@ -55,8 +59,19 @@ def test_a_step_costs_what_a_bare_loop_costs(name: str, tmp_path: Any, measured:
     module: UnlearningModule = method(CausalLM(folder))
     batch = {"forget": BATCH, "retain": BATCH}
     rows: dict[str, Any] = data.datasets  # type: ignore[assignment]
-    orders = [[[rows[part].pair(int(place)) for part in ("forget", "retain") for place in step.parts[part].positions]
-               for step in plan_steps(module.plan, epoch, {part: BATCH * STEPS for part in batch}, batch, 0)] for epoch in range(EPOCHS)]
+    orders = [
+        [
+            [
+                rows[part].pair(int(place))
+                for part in ("forget", "retain")
+                for place in step.parts[part].positions
+            ]
+            for step in plan_steps(
+                module.plan, epoch, {part: BATCH * STEPS for part in batch}, batch, 0
+            )
+        ]
+        for epoch in range(EPOCHS)
+    ]
 
     def ours(mark: Mark) -> Any:
         trainer(EPOCHS, Marks(mark)).fit(module, datamodule=data)
@@ -70,7 +85,11 @@ def test_a_step_costs_what_a_bare_loop_costs(name: str, tmp_path: Any, measured:
             for pairs in order:
                 mark()
                 given = collate(pairs)
-                logits = network(input_ids=given["input_ids"], attention_mask=given["attention_mask"], use_cache=False).logits
+                logits = network(
+                    input_ids=given["input_ids"],
+                    attention_mask=given["attention_mask"],
+                    use_cache=False,
+                ).logits
                 labels = given["labels"][:, 1:]
                 real = labels != -100
                 values = F.cross_entropy(logits[:, :-1][real], labels[real], reduction="none")
@@ -81,8 +100,14 @@ def test_a_step_costs_what_a_bare_loop_costs(name: str, tmp_path: Any, measured:
         return network
 
     found = measured(lambda: paired(ours, bare, units=STEPS))
-    say(f"{name} / bare loop = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.2f} ms a step of "
-        f"{1e3 * sum(found.second) / len(found.second) / STEPS:.0f} ms)", ratio=found.ratio)
-    distances = [(a.double() - b.double()).abs().max() for a, b in zip(*(n.state_dict().values() for n in found.results), strict=True)]
+    say(
+        f"{name} / bare loop = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.2f} ms a step of "
+        f"{1e3 * sum(found.second) / len(found.second) / STEPS:.0f} ms)",
+        ratio=found.ratio,
+    )
+    distances = [
+        (a.double() - b.double()).abs().max()
+        for a, b in zip(*(n.state_dict().values() for n in found.results), strict=True)
+    ]
     assert max(distances) < 1e-4, "the two sides did not compute the same"
     assert found.ratio <= BOUND

@@ -26,8 +26,14 @@ EPOCHS, BATCH, STEPS, BOUND = 4, 64, 24, 1.05
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize(("method", "forget", "retain"), [(FineTune, 1, 24), (RandomLabel, 6, 18)], ids=["FineTune", "RandomLabel"])
-def test_an_epoch_costs_what_a_bare_loop_costs(method: Any, forget: int, retain: int, precision: Any, measured: Any, say: Any) -> None:
+@pytest.mark.parametrize(
+    ("method", "forget", "retain"),
+    [(FineTune, 1, 24), (RandomLabel, 6, 18)],
+    ids=["FineTune", "RandomLabel"],
+)
+def test_an_epoch_costs_what_a_bare_loop_costs(
+    method: Any, forget: int, retain: int, precision: Any, measured: Any, say: Any
+) -> None:
     """Fails when the loader, the hooks or the logging take more than a twentieth of the arithmetic."""
     data = RandomImages(forget=forget * BATCH, retain=retain * BATCH, batch_size=BATCH)
     data.setup()
@@ -36,8 +42,11 @@ def test_an_epoch_costs_what_a_bare_loop_costs(method: Any, forget: int, retain:
     names = module.plan.reads()
     sizes, batch = {name: data.sizes[name] for name in names}, dict.fromkeys(names, BATCH)
     orders = [
-        [(name, torch.as_tensor(rows.positions), torch.as_tensor(rows.visits))
-         for step in plan_steps(module.plan, epoch, sizes, batch, 0) for name, rows in step.parts.items()]
+        [
+            (name, torch.as_tensor(rows.positions), torch.as_tensor(rows.visits))
+            for step in plan_steps(module.plan, epoch, sizes, batch, 0)
+            for name, rows in step.parts.items()
+        ]
         for epoch in range(EPOCHS)
     ]
 
@@ -54,9 +63,17 @@ def test_an_epoch_costs_what_a_bare_loop_costs(method: Any, forget: int, retain:
             for name, positions, visits in order:
                 mark()
                 part = augment({**data.datasets[name].__getitems__(positions), "visit": visits}, 0)  # type: ignore[attr-defined]
-                label = part["label"] if name == "retain" else rng.integers(0, part["index"], visits, "substitute-label", 10)
+                label = (
+                    part["label"]
+                    if name == "retain"
+                    else rng.integers(0, part["index"], visits, "substitute-label", 10)
+                )
                 with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                    image = part["image"].to(memory_format=torch.channels_last) if half else part["image"]
+                    image = (
+                        part["image"].to(memory_format=torch.channels_last)
+                        if half
+                        else part["image"]
+                    )
                     loss = F.cross_entropy(network(image), label)
                 optimizer.zero_grad()
                 loss.backward()
@@ -66,8 +83,14 @@ def test_an_epoch_costs_what_a_bare_loop_costs(method: Any, forget: int, retain:
 
     found = measured(lambda: paired(ours, bare, units=STEPS))
     milliseconds = 1e3 * found.difference
-    say(f"{method.__name__}, {precision} / bare loop = {found.ratio:.4f} ({found.spread()}; {milliseconds:+.2f} ms a step)",
-        ratio=found.ratio, milliseconds=milliseconds)
-    distances = [(a.double() - b.double()).abs().max() for a, b in zip(*(n.state_dict().values() for n in found.results), strict=True)]
+    say(
+        f"{method.__name__}, {precision} / bare loop = {found.ratio:.4f} ({found.spread()}; {milliseconds:+.2f} ms a step)",
+        ratio=found.ratio,
+        milliseconds=milliseconds,
+    )
+    distances = [
+        (a.double() - b.double()).abs().max()
+        for a, b in zip(*(n.state_dict().values() for n in found.results), strict=True)
+    ]
     assert max(distances) < 1e-4, "the two sides did not compute the same"
     assert found.ratio <= BOUND

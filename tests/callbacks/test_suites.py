@@ -11,7 +11,16 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from callbacks import Accuracy, Cost, Curves, Errors, Membership, RegressionMembership, ResultsWriter, RetrainGap
+from callbacks import (
+    Accuracy,
+    Cost,
+    Curves,
+    Errors,
+    Membership,
+    RegressionMembership,
+    ResultsWriter,
+    RetrainGap,
+)
 from mu.attacks import FGSM, Misclassified
 from mu.core.lr import OneCycle
 from mu.data.split import Split
@@ -23,7 +32,12 @@ from tests.support.helpers import State, classifier, diabetes, digits, regressor
 
 def measured(module, task, folder: Path, *suites: Callback, epochs: int = 0, **changes):
     """Fit for some epochs, then test with the suites and a recorder."""
-    here = trainer(max(epochs, 1), callbacks=[*suites, ResultsWriter()], default_root_dir=str(folder), **changes)
+    here = trainer(
+        max(epochs, 1),
+        callbacks=[*suites, ResultsWriter()],
+        default_root_dir=str(folder),
+        **changes,
+    )
     if epochs:
         here.fit(module, datamodule=task)
     here.test(module, datamodule=task, verbose=False)
@@ -37,23 +51,37 @@ def sgd(params):
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("oracle")
-    measured(Retrain(classifier(), optimizer=sgd, scheduler=OneCycle()), digits(), folder, Accuracy(), Membership(), epochs=3)
+    measured(
+        Retrain(classifier(), optimizer=sgd, scheduler=OneCycle()),
+        digits(),
+        folder,
+        Accuracy(),
+        Membership(),
+        epochs=3,
+    )
     return folder
 
 
 @torch.no_grad()
 def logits_of(module, task, split: str) -> tuple[Tensor, Tensor]:
     batches = list(task.eval_loaders([split])[0])
-    return torch.cat([module.served().eval().predict(batch) for batch in batches]), torch.cat([batch["label"] for batch in batches])
+    return torch.cat([module.served().eval().predict(batch) for batch in batches]), torch.cat(
+        [batch["label"] for batch in batches]
+    )
 
 
-def test_accuracies_are_those_of_the_served_model(originals: dict[str, State], tmp_path: Path) -> None:
+def test_accuracies_are_those_of_the_served_model(
+    originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when UA and RA change places, or accuracy is a share instead of percent."""
     module, task = FineTune(classifier(originals["classifier"])), digits()
     found = measured(module, task, tmp_path, Accuracy())
     for metric, split, sign in (("UA", "forget", -1), ("RA", "retain", 1), ("TA", "test", 1)):
         logits, label = logits_of(module, task, split)
-        share = np.mean([int(row.argmax()) == int(y) for row, y in zip(logits, label, strict=True)]) * 100
+        share = (
+            np.mean([int(row.argmax()) == int(y) for row, y in zip(logits, label, strict=True)])
+            * 100
+        )
         assert found[metric] == pytest.approx(share if sign > 0 else 100 - share, abs=1e-4)
     assert {"accuracy/validation"} <= set(found)
 
@@ -70,49 +98,83 @@ def test_membership_equals_scikit_learns_svc(originals: dict[str, State], tmp_pa
         confidence[split] = logits.double().softmax(1).gather(1, label[:, None]).numpy()
     size = min(len(confidence["retain"]), len(confidence["test"]))
     kept = np.arange(size) * len(confidence["test"]) // size
-    svc = SVC(C=3, kernel="rbf", gamma="auto").fit(np.concatenate([confidence["retain"][:size], confidence["test"][kept]]),
-                                                  np.r_[np.ones(size), np.zeros(size)])
-    assert found["MIA"] == pytest.approx(100 * np.mean(svc.predict(confidence["forget"]) == 0), abs=2.0)
+    svc = SVC(C=3, kernel="rbf", gamma="auto").fit(
+        np.concatenate([confidence["retain"][:size], confidence["test"][kept]]),
+        np.r_[np.ones(size), np.zeros(size)],
+    )
+    assert found["MIA"] == pytest.approx(
+        100 * np.mean(svc.predict(confidence["forget"]) == 0), abs=2.0
+    )
     assert 0 <= found["MIA/loss_auc"] <= 1
 
 
 def test_the_gap_of_the_oracle_to_itself_is_zero(oracle: Path, tmp_path: Path) -> None:
     module = Retrain(classifier(), optimizer=sgd, scheduler=OneCycle())
-    found = measured(module, digits(), tmp_path, Accuracy(), Membership(), RetrainGap(str(oracle)), epochs=3)
+    found = measured(
+        module, digits(), tmp_path, Accuracy(), Membership(), RetrainGap(str(oracle)), epochs=3
+    )
     assert found["avg_gap"] == 0
     assert found["ToW"] == 1
     assert found["activation_distance"] == pytest.approx(0, abs=1e-6)
     assert found["completeness"] == 100
 
 
-def test_the_gap_is_two_sided_and_comes_after_the_other_suites(oracle: Path, originals: dict[str, State], tmp_path: Path) -> None:
+def test_the_gap_is_two_sided_and_comes_after_the_other_suites(
+    oracle: Path, originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when RetrainGap measures before Accuracy has, or drops a sign. It stands first in the list on purpose."""
     module = FineTune(classifier(originals["classifier"]))
-    found = measured(module, digits(), tmp_path, RetrainGap(str(oracle), recipe="unchecked"), Accuracy(), Membership())
+    found = measured(
+        module,
+        digits(),
+        tmp_path,
+        RetrainGap(str(oracle), recipe="unchecked"),
+        Accuracy(),
+        Membership(),
+    )
     there = RunResults.load(oracle)
     by_hand = [abs(found[name] - there.value(name)) for name in ("UA", "RA", "TA", "MIA")]
     assert found["avg_gap"] == pytest.approx(np.mean(by_hand))
     assert [found[f"gap/{name}"] for name in ("UA", "RA", "TA", "MIA")] == pytest.approx(by_hand)
 
 
-def test_an_oracle_of_another_split_is_refused(oracle: Path, originals: dict[str, State], tmp_path: Path) -> None:
+def test_an_oracle_of_another_split_is_refused(
+    oracle: Path, originals: dict[str, State], tmp_path: Path
+) -> None:
     module = FineTune(classifier(originals["classifier"]))
     with pytest.raises(InputError, match="was made on split"):
-        measured(module, digits(split_seed=1), tmp_path, Accuracy(), Membership(), RetrainGap(str(oracle), recipe="unchecked"))
+        measured(
+            module,
+            digits(split_seed=1),
+            tmp_path,
+            Accuracy(),
+            Membership(),
+            RetrainGap(str(oracle), recipe="unchecked"),
+        )
     assert not (tmp_path / "results.json").exists()
 
 
 def test_an_oracle_of_another_recipe_is_refused(oracle: Path, tmp_path: Path) -> None:
     """Fails when the recipe leaves out the optimizer's settings."""
-    module = Train(classifier(), optimizer=lambda params: torch.optim.SGD(params, lr=0.04, momentum=0.9), scheduler=OneCycle())
+    module = Train(
+        classifier(),
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.04, momentum=0.9),
+        scheduler=OneCycle(),
+    )
     with pytest.raises(InputError, match="by recipe"):
-        measured(module, digits(), tmp_path, Accuracy(), Membership(), RetrainGap(str(oracle)), epochs=3)
+        measured(
+            module, digits(), tmp_path, Accuracy(), Membership(), RetrainGap(str(oracle)), epochs=3
+        )
 
 
-def test_a_gap_without_its_metric_is_refused(oracle: Path, originals: dict[str, State], tmp_path: Path) -> None:
+def test_a_gap_without_its_metric_is_refused(
+    oracle: Path, originals: dict[str, State], tmp_path: Path
+) -> None:
     module = FineTune(classifier(originals["classifier"]))
     with pytest.raises(InputError, match="compares MIA"):
-        measured(module, digits(), tmp_path, Accuracy(), RetrainGap(str(oracle), recipe="unchecked"))
+        measured(
+            module, digits(), tmp_path, Accuracy(), RetrainGap(str(oracle), recipe="unchecked")
+        )
 
 
 def test_an_untouched_model_fails_every_verdict_of_forgetting(tmp_path: Path) -> None:
@@ -125,7 +187,9 @@ def test_an_untouched_model_fails_every_verdict_of_forgetting(tmp_path: Path) ->
     assert found["MIA/loss_auc"] > 0.55
 
 
-def test_the_run_folder_holds_numbers_outputs_and_split(originals: dict[str, State], tmp_path: Path) -> None:
+def test_the_run_folder_holds_numbers_outputs_and_split(
+    originals: dict[str, State], tmp_path: Path
+) -> None:
     module, task = FineTune(classifier(originals["classifier"])), digits()
     found = measured(module, task, tmp_path, Accuracy(), Cost(), epochs=1)
     record, outputs = RunResults.load(tmp_path), load_outputs(tmp_path)
@@ -147,26 +211,34 @@ def test_cost_counts_seconds_and_moved_weights(originals: dict[str, State], tmp_
     head = sum(p.numel() for n, p in module.backbone.named_parameters() if "linear" in n)
     assert found["trainable"] == head
     assert head * 0.9 < found["moved"] <= head
-    assert found["seconds"] == pytest.approx(sum(v for k, v in found.items() if k.startswith("seconds/")))
+    assert found["seconds"] == pytest.approx(
+        sum(v for k, v in found.items() if k.startswith("seconds/"))
+    )
     assert found["peak_memory"] > 0
 
 
 def test_curves_hold_every_epoch(originals: dict[str, State], tmp_path: Path) -> None:
     task = digits(curves=["forget", "retain"])
     module, curves = FineTune(classifier(originals["classifier"])), Curves()
-    trainer(2, callbacks=[curves], default_root_dir=str(tmp_path), limit_val_batches=1.0).fit(module, datamodule=task)
+    trainer(2, callbacks=[curves], default_root_dir=str(tmp_path), limit_val_batches=1.0).fit(
+        module, datamodule=task
+    )
     rows = json.loads((tmp_path / "curves.json").read_text())
     assert [row["epoch"] for row in rows] == [0, 1]
     assert {"forget/loss", "forget/accuracy", "retain/loss", "retain/accuracy"} <= set(rows[0])
 
 
-def test_regression_suites_measure_errors_and_the_distance_to_the_oracle(originals: dict[str, State], tmp_path: Path) -> None:
+def test_regression_suites_measure_errors_and_the_distance_to_the_oracle(
+    originals: dict[str, State], tmp_path: Path
+) -> None:
     task = diabetes()
     adam = lambda params: torch.optim.Adam(params, lr=0.01)  # noqa: E731
     oracle = Retrain(regressor(), optimizer=adam, scheduler=OneCycle())
     measured(oracle, task, tmp_path / "oracle", Errors(), RegressionMembership(), epochs=3)
     module = FineTune(regressor(originals["regressor"]), optimizer=adam)
-    gap = RetrainGap(str(tmp_path / "oracle"), metrics=["MAE/forget", "MAE/test"], recipe="unchecked")
+    gap = RetrainGap(
+        str(tmp_path / "oracle"), metrics=["MAE/forget", "MAE/test"], recipe="unchecked"
+    )
     found = measured(module, task, tmp_path / "run", gap, Errors(), RegressionMembership())
     batch = next(iter(task.eval_loaders(["forget"])[0]))
     with torch.no_grad():
@@ -175,10 +247,14 @@ def test_regression_suites_measure_errors_and_the_distance_to_the_oracle(origina
     assert found["RMSE/forget"] == pytest.approx(float(error.square().mean().sqrt()), rel=1e-5)
     theirs = load_outputs(tmp_path / "oracle")["forget"]["prediction"]
     ours = batch["target"] + error
-    assert found["wasserstein"] == pytest.approx(float((ours.sort().values - theirs.sort().values).abs().mean()), rel=1e-4)
+    assert found["wasserstein"] == pytest.approx(
+        float((ours.sort().values - theirs.sort().values).abs().mean()), rel=1e-4
+    )
 
 
-def test_a_classifier_suite_on_a_regressor_is_refused(originals: dict[str, State], tmp_path: Path) -> None:
+def test_a_classifier_suite_on_a_regressor_is_refused(
+    originals: dict[str, State], tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="does not give"):
         measured(FineTune(regressor(originals["regressor"])), diabetes(), tmp_path, Accuracy())
 
@@ -194,12 +270,16 @@ class _AttackInside(Callback):
     def __init__(self) -> None:
         self.success: list[Tensor] = []
 
-    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+    def on_test_batch_end(
+        self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0
+    ) -> None:
         part = {name: value for name, value in batch.items() if name != "split"}
         self.success.append(FGSM(epsilon=0.3)(pl_module.served(), part, Misclassified()).success)
 
 
-def test_a_gradient_attack_runs_inside_a_test_and_leaves_the_weights(originals: dict[str, State], tmp_path: Path) -> None:
+def test_a_gradient_attack_runs_inside_a_test_and_leaves_the_weights(
+    originals: dict[str, State], tmp_path: Path
+) -> None:
     module, attack = FineTune(classifier(originals["classifier"])), _AttackInside()
     before = weights(module.backbone)
     measured(module, digits(), tmp_path, attack, Accuracy())

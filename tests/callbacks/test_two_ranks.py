@@ -22,14 +22,33 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
     """What one process, rank 0 and rank 1 found."""
     folder = tmp_path_factory.mktemp("suites")
     root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    _run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.callbacks.two_ranks",
-          str(folder)], root, environment)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+    }
+    _run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "tests.callbacks.two_ranks",
+            str(folder),
+        ],
+        root,
+        environment,
+    )
     ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     return folder, [two_ranks.run_all(folder / "one"), *ranks]
 
 
-def test_numbers_and_details_are_those_of_one_process(jobs: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_numbers_and_details_are_those_of_one_process(
+    jobs: tuple[Path, list[dict[str, Any]]],
+) -> None:
     """Fails when an image is judged twice or not at all, or KID's subsets depend on the order in which ranks drew."""
     _, (one, first, second) = jobs
     for found in (first, second):
@@ -37,11 +56,15 @@ def test_numbers_and_details_are_those_of_one_process(jobs: tuple[Path, list[dic
         for (name, here), (_, there) in zip(found["values"], one["values"], strict=True):
             assert here == pytest.approx(there, rel=1e-6, abs=1e-9), name
     assert first["details"] == one["details"]
-    assert {"UA", "IRA", "CRA", "FID", "KID", "pre_ASR", "ASR"} <= {name for name, _ in one["values"]}
+    assert {"UA", "IRA", "CRA", "FID", "KID", "pre_ASR", "ASR"} <= {
+        name for name, _ in one["values"]
+    }
     assert 0 < dict(one["values"])["pre_ASR"] < 100
 
 
-def test_files_are_those_of_one_process_byte_for_byte(jobs: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_files_are_those_of_one_process_byte_for_byte(
+    jobs: tuple[Path, list[dict[str, Any]]],
+) -> None:
     """Fails when an image depends on the number of ranks, or two ranks write one file."""
     folder, _ = jobs
     for name in ("images", "painted/media", "attacked/media"):

@@ -34,18 +34,38 @@ def run_all(folder: Path, **distributed: Any) -> dict[str, Any]:
     stored = ImageSet("forget", images_per_prompt=3, batch_size=4, folder=str(folder / "images"))
     painted = FineTune(Painter(noise=0.2))
     # one batch of the forget part: the second rank draws none
-    suites = [ConceptErasure(ColourJudge(), cross=[LightJudge()], erased=ImageSet("forget", batch_size=4), kept=kept),
-              ImageQuality(features(), kept=kept, metrics=["FID", "KID"], subset_size=12, subsets=3, batch_size=5),
-              ConceptErasure(LightJudge(), concept="dark", erased=stored, metrics=["UA"]), Grids(before=False), ResultsWriter()]
-    trainer(1, callbacks=suites, default_root_dir=str(folder / "painted"), **distributed).test(painted, Colours(), verbose=False)
+    suites = [
+        ConceptErasure(
+            ColourJudge(), cross=[LightJudge()], erased=ImageSet("forget", batch_size=4), kept=kept
+        ),
+        ImageQuality(
+            features(), kept=kept, metrics=["FID", "KID"], subset_size=12, subsets=3, batch_size=5
+        ),
+        ConceptErasure(LightJudge(), concept="dark", erased=stored, metrics=["UA"]),
+        Grids(before=False),
+        ResultsWriter(),
+    ]
+    trainer(1, callbacks=suites, default_root_dir=str(folder / "painted"), **distributed).test(
+        painted, Colours(), verbose=False
+    )
     drawn = FineTune(text_to_image(part="xattn"))
     suite = Robustness(Bright(0.43), attack(), ImageSet("forget"), concept="circle", batch_size=2)
-    run = trainer(1, callbacks=[suite, ResultsWriter()], default_root_dir=str(folder / "attacked"), **distributed)
+    run = trainer(
+        1,
+        callbacks=[suite, ResultsWriter()],
+        default_root_dir=str(folder / "attacked"),
+        **distributed,
+    )
     run.test(drawn, pictures(), verbose=False)
     results = [result for module in (painted, drawn) for result in module.results]
     own = ("seconds", "evaluations")  # each rank reads the empty prompt once
-    return {"values": [(result.metric, result.value) for result in results],
-            "details": [{name: value for name, value in result.detail.items() if name not in own} for result in results]}
+    return {
+        "values": [(result.metric, result.value) for result in results],
+        "details": [
+            {name: value for name, value in result.detail.items() if name not in own}
+            for result in results
+        ],
+    }
 
 
 def main() -> None:

@@ -45,14 +45,45 @@ OWN = {
     "space/one.py": "class One: ...",
 }
 KNOWN = [
-    "mu.methods.SalUn", "mu.methods.SalUn", "mu.methods.compat.InfluenceReference", "mu.Edit", "mu.core.UnlearningModule",
-    "tasks.Digits", "tasks.Digits", "callbacks.Accuracy", "mu.core.OneCycle", "my_method.MyMethod", "my_method.SSD",
-    "my_method.Optional", "my_method.Batch", "my_method.Renamed", "my_method.Second", "my_method.Rest", "my_method.Matched",
-    "my_method.MyMethod.Inner", "promising.Made", "package.Here", "package.inside.There", "package.inside", "space.one.One",
+    "mu.methods.SalUn",
+    "mu.methods.SalUn",
+    "mu.methods.compat.InfluenceReference",
+    "mu.Edit",
+    "mu.core.UnlearningModule",
+    "tasks.Digits",
+    "tasks.Digits",
+    "callbacks.Accuracy",
+    "mu.core.OneCycle",
+    "my_method.MyMethod",
+    "my_method.SSD",
+    "my_method.Optional",
+    "my_method.Batch",
+    "my_method.Renamed",
+    "my_method.Second",
+    "my_method.Rest",
+    "my_method.Matched",
+    "my_method.MyMethod.Inner",
+    "promising.Made",
+    "package.Here",
+    "package.inside.There",
+    "package.inside",
+    "space.one.One",
 ]
 UNDECIDED = [
-    "torch.optim.Nope", "lightning.pytorch.callbacks.Nope", "timm.nope.Nope", "json.Nope", "__main__.Mine", "starred.Nope", "lazy.Nope",
-    "odd.Nope", "made.Nope", "needs.Nope", "space.Nope", "not a path.X", "a..b", "",
+    "torch.optim.Nope",
+    "lightning.pytorch.callbacks.Nope",
+    "timm.nope.Nope",
+    "json.Nope",
+    "__main__.Mine",
+    "starred.Nope",
+    "lazy.Nope",
+    "odd.Nope",
+    "made.Nope",
+    "needs.Nope",
+    "space.Nope",
+    "not a path.X",
+    "a..b",
+    "",
 ]
 REFUSED = {
     "mu.methods.Nope": "there is no method 'mu.methods.Nope'; mu list methods shows them.",
@@ -111,14 +142,28 @@ def test_what_is_not_there_is_refused(path: str, own: Path) -> None:
 def test_every_class_of_a_configuration_is_looked_at(own: Path) -> None:
     """Also deep inside, in lists; each by what it stands for."""
     callbacks = ["EarlyStoping", {"class_path": "EarlyStopping"}]
-    refuse_unknown({"trainer": {"callbacks": callbacks, "logger": {"class_path": "CSVLogger"}}, "a": 1})
+    refuse_unknown(
+        {"trainer": {"callbacks": callbacks, "logger": {"class_path": "CSVLogger"}}, "a": 1}
+    )
     for config, words in (
         ({"data": {"class_path": "tasks.Digitz"}}, "no task 'tasks.Digitz'; did you mean Digits"),
         ({"data": {"class_path": "Digitz"}}, "no task 'Digitz'; did you mean Digits?"),
-        (within("data", "selector", "tasks.ByClas"), "no selector 'tasks.ByClas'; did you mean ByClass?"),
-        (within("model", "backbone", "mu.backbones.Clasifier"), "no backbone 'mu.backbones.Clasifier'; did you mean Classifier"),
-        ({"model": {"init_args": {"parts": [[{"class_path": "mu.core.masks.Salency"}]]}}}, "no class 'mu.core.masks.Salency'; did you mean Saliency"),
-        ({"trainer": {"callbacks": [{"class_path": "callbacks.Acuracy"}]}}, "no callback 'callbacks.Acuracy'; did you mean Accuracy?"),
+        (
+            within("data", "selector", "tasks.ByClas"),
+            "no selector 'tasks.ByClas'; did you mean ByClass?",
+        ),
+        (
+            within("model", "backbone", "mu.backbones.Clasifier"),
+            "no backbone 'mu.backbones.Clasifier'; did you mean Classifier",
+        ),
+        (
+            {"model": {"init_args": {"parts": [[{"class_path": "mu.core.masks.Salency"}]]}}},
+            "no class 'mu.core.masks.Salency'; did you mean Saliency",
+        ),
+        (
+            {"trainer": {"callbacks": [{"class_path": "callbacks.Acuracy"}]}},
+            "no callback 'callbacks.Acuracy'; did you mean Accuracy?",
+        ),
     ):
         with pytest.raises(InputError) as error:
             refuse_unknown(config)
@@ -140,10 +185,14 @@ def test_a_class_that_the_calling_program_has_made_passes(own: Path) -> None:
         refuse_unknown({"data": {"class_path": MadeInANotebook.__name__}})
 
 
-def test_somebodys_plugin_may_bring_names_from_anywhere(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_somebodys_plugin_may_bring_names_from_anywhere(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Mutation: refusing a bare name that a plugin's own library has."""
     both = {"tasks": "mu-unlearning", "theirs": "theirs"}
-    points = [SimpleNamespace(value=name, dist=SimpleNamespace(name=dist)) for name, dist in both.items()]
+    points = [
+        SimpleNamespace(value=name, dist=SimpleNamespace(name=dist)) for name, dist in both.items()
+    ]
     monkeypatch.setattr(resolving, "entry_points", lambda group: points)
     refuse_unknown(model("SalunX"))
     with pytest.raises(InputError):

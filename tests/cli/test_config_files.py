@@ -16,18 +16,26 @@ BACKBONE = {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resn
 
 def test_a_class_named_by_a_word_comes_after_every_file(tmp_path: Path) -> None:
     """Mutation: the files merged first, so that the task's backbone is taken for an argument of the method that is replaced."""
-    for name, model in {"task": {"init_args": {"backbone": BACKBONE}}, "ssd": {"class_path": "mu.methods.SSD", "init_args": {"alpha": 5}},
-                        }.items():
+    for name, model in {
+        "task": {"init_args": {"backbone": BACKBONE}},
+        "ssd": {"class_path": "mu.methods.SSD", "init_args": {"alpha": 5}},
+    }.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"model": model}))
     files = [str(tmp_path / name) for name in ("task.yaml", "ssd.yaml")]
     assert configs.merged(files, chosen={"model": "FineTune"}) == {
-        "model": {"class_path": "FineTune", "init_args": {"backbone": BACKBONE}}}
+        "model": {"class_path": "FineTune", "init_args": {"backbone": BACKBONE}}
+    }
     assert configs.merged(files, chosen={"model": "SSD"}) == configs.merged(files)
     (tmp_path / "word.yaml").write_text("model: mu.methods.FineTune\n")
-    assert configs.merged([*files, str(tmp_path / "word.yaml")])["model"]["init_args"] == {"backbone": BACKBONE}
+    assert configs.merged([*files, str(tmp_path / "word.yaml")])["model"]["init_args"] == {
+        "backbone": BACKBONE
+    }
 
 
-@pytest.mark.parametrize(("written", "number"), [("1e-3", 1e-3), ("1E5", 1e5), (".5", 0.5), ("-2.5e+1", -25.0), ("1.0", 1.0)])
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [("1e-3", 1e-3), ("1E5", 1e5), (".5", 0.5), ("-2.5e+1", -25.0), ("1.0", 1.0)],
+)
 def test_numbers_as_people_write_them(tmp_path: Path, written: str, number: float) -> None:
     """PyYAML alone reads 1e-3 as text."""
     (tmp_path / "a.yaml").write_text(f"lr: {written}\n")
@@ -40,18 +48,26 @@ def test_what_is_no_number_stays_text(tmp_path: Path) -> None:
 
 
 def test_text_is_read_back() -> None:
-    config = {"model": {"class_path": "A", "init_args": {"lr": 1e-05, "on": True, "name": "1e-3", "none": None}}}
+    config = {
+        "model": {
+            "class_path": "A",
+            "init_args": {"lr": 1e-05, "on": True, "name": "1e-3", "none": None},
+        }
+    }
     assert configs.parse(configs.text(config)) == config
     assert list(yaml.safe_load(configs.text({"b": 1, "a": 2}))) == ["b", "a"]
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("a: [1", "is not valid YAML: line 1, column 6"),
-    ("a: b: c", "is not valid YAML: line 1, column 5"),
-    ("- 1", "is not a configuration"),
-    ("3", "is not a configuration"),
-    ("1: 2", "is not a configuration"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1", "is not valid YAML: line 1, column 6"),
+        ("a: b: c", "is not valid YAML: line 1, column 5"),
+        ("- 1", "is not a configuration"),
+        ("3", "is not a configuration"),
+        ("1: 2", "is not a configuration"),
+    ],
+)
 def test_broken_files(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(InputError, match=r"a\.yaml") as caught:
@@ -76,10 +92,23 @@ def test_an_empty_file_says_nothing(tmp_path: Path) -> None:
 
 def test_a_suite_over_a_recorded_run_replaces_its_own_kind(tmp_path: Path) -> None:
     """Mutation: plain appending, by which a second test would measure everything twice."""
-    (tmp_path / "suite.yaml").write_text("trainer: {callbacks+: [{class_path: callbacks.Accuracy}, callbacks.Cost]}\n")
-    recorded = {"trainer": {"callbacks": [{"class_path": "callbacks.Accuracy", "init_args": {"held_out": "test"}}, "other.Mine"]}}
+    (tmp_path / "suite.yaml").write_text(
+        "trainer: {callbacks+: [{class_path: callbacks.Accuracy}, callbacks.Cost]}\n"
+    )
+    recorded = {
+        "trainer": {
+            "callbacks": [
+                {"class_path": "callbacks.Accuracy", "init_args": {"held_out": "test"}},
+                "other.Mine",
+            ]
+        }
+    }
     merged = configs.over_recorded(recorded, [str(tmp_path / "suite.yaml")])
-    assert merged["trainer"]["callbacks"] == ["other.Mine", {"class_path": "callbacks.Accuracy"}, "callbacks.Cost"]
+    assert merged["trainer"]["callbacks"] == [
+        "other.Mine",
+        {"class_path": "callbacks.Accuracy"},
+        "callbacks.Cost",
+    ]
     assert configs.over_recorded(recorded, []) == recorded
 
 

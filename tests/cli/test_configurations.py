@@ -13,13 +13,23 @@ from mu.cli.list import domains
 from tests.cli.conftest import CONFIGS, REPOSITORY, Mu
 
 METHODS = {part.name: part for part in Sources().parts("methods")}
-TASKS = {"Classifier": "digits_random", "Regressor": "diabetes_range", "TextToImage": "shapes_concept", "Diffusion": "shapes_concept",
-         "ClassConditionalDiffusion": "digits_diffusion_class", "CausalLM": "authors_forget"}
+TASKS = {
+    "Classifier": "digits_random",
+    "Regressor": "diabetes_range",
+    "TextToImage": "shapes_concept",
+    "Diffusion": "shapes_concept",
+    "ClassConditionalDiffusion": "digits_diffusion_class",
+    "CausalLM": "authors_forget",
+}
 
 
 def task_for(method: str) -> str:
     works_on = domains(METHODS[method])
-    return str(CONFIGS / "task" / f"{TASKS['Classifier' if works_on == 'any' else works_on.split(', ')[0]]}.yaml")
+    return str(
+        CONFIGS
+        / "task"
+        / f"{TASKS['Classifier' if works_on == 'any' else works_on.split(', ')[0]]}.yaml"
+    )
 
 
 def said(text: str) -> dict[str, object]:
@@ -30,17 +40,32 @@ def said(text: str) -> dict[str, object]:
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_print_config_round_trips(mu: Mu, tmp_path: Path, name: str) -> None:
     """Mutation: a default that has no plain form (a live object in a signature)."""
-    first = mu("fit", "-c", task_for(name), "--model", METHODS[name].path, "--model.seed", "3", "--print_config")
+    first = mu(
+        "fit",
+        "-c",
+        task_for(name),
+        "--model",
+        METHODS[name].path,
+        "--model.seed",
+        "3",
+        "--print_config",
+    )
     assert first.code == 0, first.err
     (tmp_path / "printed.yaml").write_text(first.out)
     second = mu("fit", "-c", "printed.yaml", "--print_config")
     assert second.code == 0, second.err
     assert said(second.out) == said(first.out)
     model = said(first.out)["model"]
-    assert isinstance(model, dict) and model["class_path"] == METHODS[name].path and model["init_args"]["seed"] == 3
+    assert (
+        isinstance(model, dict)
+        and model["class_path"] == METHODS[name].path
+        and model["init_args"]["seed"] == 3
+    )
 
 
-@pytest.mark.parametrize("file", sorted((CONFIGS / "method").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted((CONFIGS / "method").glob("*.yaml")), ids=lambda file: file.stem
+)
 def test_presets_parse(mu: Mu, file: Path) -> None:
     """Each preset with a task that its method works on; its head names the command, and the command is this one."""
     preset = yaml.safe_load(file.read_text())
@@ -52,18 +77,41 @@ def test_presets_parse(mu: Mu, file: Path) -> None:
 
 
 PAIRS = [(file, "cpu") for file in sorted((CONFIGS / "task").glob("*.yaml"))]
-PAIRS += [(CONFIGS / "task" / "digits_random.yaml", file.stem) for file in sorted((CONFIGS / "trainer").glob("*.yaml"))]
+PAIRS += [
+    (CONFIGS / "task" / "digits_random.yaml", file.stem)
+    for file in sorted((CONFIGS / "trainer").glob("*.yaml"))
+]
 
 
-@pytest.mark.parametrize(("file", "trainer"), PAIRS, ids=lambda value: value if isinstance(value, str) else value.stem)
+@pytest.mark.parametrize(
+    ("file", "trainer"), PAIRS, ids=lambda value: value if isinstance(value, str) else value.stem
+)
 def test_tasks_and_trainers_parse(mu: Mu, file: Path, trainer: str) -> None:
     """With suites appended, and one more callback from the command line."""
-    words = ("-c", str(file), "-c", str(CONFIGS / "method" / "finetune.yaml"), "-c", str(CONFIGS / "trainer" / f"{trainer}.yaml"))
+    words = (
+        "-c",
+        str(file),
+        "-c",
+        str(CONFIGS / "method" / "finetune.yaml"),
+        "-c",
+        str(CONFIGS / "trainer" / f"{trainer}.yaml"),
+    )
     suite = "regression" if "diabetes" in file.stem else "classification"
-    answer = mu("fit", *words, "-c", str(CONFIGS / "suite" / f"{suite}.yaml"), "-c", str(CONFIGS / "suite" / "retrain_gap.yaml"),
-                "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=retain/loss", "--print_config")
+    answer = mu(
+        "fit",
+        *words,
+        "-c",
+        str(CONFIGS / "suite" / f"{suite}.yaml"),
+        "-c",
+        str(CONFIGS / "suite" / "retrain_gap.yaml"),
+        "--trainer.callbacks+=EarlyStopping",
+        "--trainer.callbacks.monitor=retain/loss",
+        "--print_config",
+    )
     assert answer.code == 0, answer.err
-    callbacks = [entry["class_path"].rpartition(".")[2] for entry in said(answer.out)["trainer"]["callbacks"]]  # type: ignore[index]
+    callbacks = [
+        entry["class_path"].rpartition(".")[2] for entry in said(answer.out)["trainer"]["callbacks"]
+    ]  # type: ignore[index]
     assert callbacks[-3:] == ["Cost", "RetrainGap", "EarlyStopping"]
 
 
@@ -72,8 +120,10 @@ def commands() -> list[tuple[str, str]]:
     found = []
     for file in sorted(CONFIGS.glob("[!b]*/*.yaml")):
         head = "\n".join(line for line in file.read_text().splitlines() if line.startswith("#"))
-        found += [(file.name, re.sub(r"\s*\n#\s+", " ", match[0]).lstrip("# ")) for match in
-                  re.finditer(r"#   mu .*(?:\n#  {5,}.*)*", head)]
+        found += [
+            (file.name, re.sub(r"\s*\n#\s+", " ", match[0]).lstrip("# "))
+            for match in re.finditer(r"#   mu .*(?:\n#  {5,}.*)*", head)
+        ]
     return found
 
 
@@ -88,9 +138,27 @@ def test_the_commands_in_the_heads_name_files_that_exist() -> None:
             assert (REPOSITORY / name).is_file(), f"{file}: {command}"
 
 
-@pytest.mark.parametrize("command", sorted({command for file, command in commands() if " fit " in command and file in (
-    "digits_random.yaml", "digits_class.yaml", "diabetes_range.yaml", "cifar10_random.yaml", "cifar10n_noisy.yaml")}))
-def test_the_commands_in_the_heads_parse(mu: Mu, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "command",
+    sorted(
+        {
+            command
+            for file, command in commands()
+            if " fit " in command
+            and file
+            in (
+                "digits_random.yaml",
+                "digits_class.yaml",
+                "diabetes_range.yaml",
+                "cifar10_random.yaml",
+                "cifar10n_noisy.yaml",
+            )
+        }
+    ),
+)
+def test_the_commands_in_the_heads_parse(
+    mu: Mu, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(REPOSITORY)
     answer = mu(*command.split()[1:], "--print_config")
     assert answer.code == 0, answer.err

@@ -30,7 +30,11 @@ def imported(part: Component) -> type:
 def test_every_exported_method_is_listed_and_nothing_else() -> None:
     """Mutation: taking a base (Edit) for a method, or missing a class whose base is another method."""
     classes = {name: getattr(mu.methods, name) for name in mu.methods.__all__}
-    assert {name for name, cls in classes.items() if inspect.isclass(cls) and issubclass(cls, UnlearningModule)} <= set(METHODS)
+    assert {
+        name
+        for name, cls in classes.items()
+        if inspect.isclass(cls) and issubclass(cls, UnlearningModule)
+    } <= set(METHODS)
     for part in METHODS.values():
         assert issubclass(imported(part), UnlearningModule)
     assert not {"UnlearningModule", "Edit"} & set(METHODS)
@@ -41,7 +45,11 @@ def test_every_exported_backbone_is_listed() -> None:
     import mu.backbones
 
     classes = [getattr(mu.backbones, name) for name in mu.backbones.__all__]
-    wanted = {cls.__name__ for cls in classes if inspect.isclass(cls) and issubclass(cls, mu.backbones.Backbone)}
+    wanted = {
+        cls.__name__
+        for cls in classes
+        if inspect.isclass(cls) and issubclass(cls, mu.backbones.Backbone)
+    }
     concrete = {name for name in wanted if not inspect.isabstract(getattr(mu.backbones, name))}
     assert concrete <= {part.name for part in SOURCES.parts("backbones")}
 
@@ -89,14 +97,40 @@ def test_arguments_are_those_that_the_parser_takes(name: str) -> None:
     assert {argument.name for argument in arguments(part)} == taken
 
 
-@pytest.mark.parametrize(("name", "paper"), [
-    ("SalUn", Paper("Fan, Liu, Zhang, Wong, Wei and Liu", "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in Both "
-                    "Image Classification and Generation", "ICLR", "2024")),
-    ("SSD", Paper("Foster, Schoepf and Brintrup", "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening", "AAAI",
-                  "2024")),
-    ("Train", Paper()),
-    ("Influence", Paper("Izzo, Smart, Chaudhuri and Zou", "Approximate Data Deletion from Machine Learning Models", "AISTATS", "2021")),
-])
+@pytest.mark.parametrize(
+    ("name", "paper"),
+    [
+        (
+            "SalUn",
+            Paper(
+                "Fan, Liu, Zhang, Wong, Wei and Liu",
+                "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in Both "
+                "Image Classification and Generation",
+                "ICLR",
+                "2024",
+            ),
+        ),
+        (
+            "SSD",
+            Paper(
+                "Foster, Schoepf and Brintrup",
+                "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening",
+                "AAAI",
+                "2024",
+            ),
+        ),
+        ("Train", Paper()),
+        (
+            "Influence",
+            Paper(
+                "Izzo, Smart, Chaudhuri and Zou",
+                "Approximate Data Deletion from Machine Learning Models",
+                "AISTATS",
+                "2021",
+            ),
+        ),
+    ],
+)
 def test_papers(name: str, paper: Paper) -> None:
     assert paper_of(METHODS[name]) == paper
 
@@ -109,11 +143,18 @@ def test_every_paper_that_is_named_has_a_year() -> None:
 
 def test_a_variant_has_the_paper_of_the_method_that_it_derives_from() -> None:
     """Mutation: looking into the class and its own file only."""
-    for name, of in {"BoundaryShrinkReference": "BoundaryShrink", "FisherForgettingReference": "FisherForgetting",
-                     "InfluenceReference": "Influence", "BoundaryExpandReference": "BoundaryExpand"}.items():
+    for name, of in {
+        "BoundaryShrinkReference": "BoundaryShrink",
+        "FisherForgettingReference": "FisherForgetting",
+        "InfluenceReference": "Influence",
+        "BoundaryExpandReference": "BoundaryExpand",
+    }.items():
         assert paper_of(METHODS[name]) == paper_of(METHODS[of]) != Paper()
     assert paper_of(METHODS["SCRUBWorstCase"]).authors.startswith("Fan")
-    assert {name for name, part in METHODS.items() if not paper_of(part).title} == {"Train", "Retrain"}
+    assert {name for name, part in METHODS.items() if not paper_of(part).title} == {
+        "Train",
+        "Retrain",
+    }
 
 
 def test_list_without_a_word_counts(mu: Mu) -> None:
@@ -128,16 +169,24 @@ def test_list_takes_singular_and_corrects(mu: Mu) -> None:
     assert mu("list", "methods", "tasks").code == 2
 
 
-def test_a_plugin_of_a_third_party_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_of_a_third_party_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its method derives from one of ours through a base of its own, in another file; it is never imported."""
     from mu.config import plugins
 
     package = tmp_path / "thirdparty"
     package.mkdir()
-    (package / "__init__.py").write_text("from thirdparty.methods import Theirs\nraise RuntimeError('imported')\n")
-    (package / "base.py").write_text("from mu.methods import SSD\nclass Base(SSD):\n    needs_retain = False\n")
+    (package / "__init__.py").write_text(
+        "from thirdparty.methods import Theirs\nraise RuntimeError('imported')\n"
+    )
+    (package / "base.py").write_text(
+        "from mu.methods import SSD\nclass Base(SSD):\n    needs_retain = False\n"
+    )
     head = '"""Theirs.\n\nDoe and Roe, "A Study of Something", NeurIPS 2031.\n"""\n'
-    (package / "methods.py").write_text(head + 'from .base import Base\nclass Theirs(Base):\n    """Its own."""\n')
+    (package / "methods.py").write_text(
+        head + 'from .base import Base\nclass Theirs(Base):\n    """Its own."""\n'
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(plugins, "packages", lambda: ["callbacks", "tasks", "thirdparty"])
     part = next(part for part in Sources().parts("methods") if part.name == "Theirs")
@@ -194,7 +243,12 @@ def test_methods_of_ones_own_are_listed_by_their_paths(mu: Mu, tmp_path: Path) -
     answer = mu("list", "methods")
     assert (answer.code, answer.err) == (0, "")
     rows = [line for line in answer.out.splitlines() if "." in line.split()[0]]
-    assert [row.split()[0] for row in rows] == ["another.Damped", "further.Further", "my_method.MyEdit", "my_method.MyMethod"]
+    assert [row.split()[0] for row in rows] == [
+        "another.Damped",
+        "further.Further",
+        "my_method.MyEdit",
+        "my_method.MyMethod",
+    ]
     assert answer.out.splitlines()[-4:] == rows
     assert "2031" in rows[0] and rows[0].endswith("Doe and Roe, NeurIPS: A Study of Something")
     assert rows[3].endswith(r" What it does: \d.") and " forget, retain  " in rows[3]
@@ -203,13 +257,25 @@ def test_methods_of_ones_own_are_listed_by_their_paths(mu: Mu, tmp_path: Path) -
 
 
 def test_a_method_of_ones_own_has_no_paper_of_ours(mu: Mu, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("\ufefffrom mu.methods import SSD\n\nclass Mine(SSD):\n    '''Mine.'''\n", encoding="utf-8")
-    assert mu("list", "methods").out.splitlines()[-1].split() == ["mine.Mine", "any", "forget,", "retain,", "labels", "Mine."]
+    (tmp_path / "mine.py").write_text(
+        "\ufefffrom mu.methods import SSD\n\nclass Mine(SSD):\n    '''Mine.'''\n", encoding="utf-8"
+    )
+    assert mu("list", "methods").out.splitlines()[-1].split() == [
+        "mine.Mine",
+        "any",
+        "forget,",
+        "retain,",
+        "labels",
+        "Mine.",
+    ]
 
 
 def test_a_file_that_is_not_valid_is_named_and_left_out(mu: Mu, tmp_path: Path) -> None:
     """Mutation: a traceback, or silence; or a word about every script in the folder."""
-    own_files(tmp_path, **{"broken.py": "from mu.methods import SSD\nclass X(SSD:\n", "zero.py": "import mu\n\0\n"})
+    own_files(
+        tmp_path,
+        **{"broken.py": "from mu.methods import SSD\nclass X(SSD:\n", "zero.py": "import mu\n\0\n"},
+    )
     for words in (["list"], ["list", "methods"], ["show", "SSD"]):
         answer = mu(*words)
         assert answer.code == 0
@@ -220,27 +286,56 @@ def test_a_file_that_is_not_valid_is_named_and_left_out(mu: Mu, tmp_path: Path) 
 
 
 def test_other_parts_of_ones_own(mu: Mu, tmp_path: Path) -> None:
-    (tmp_path / "my_task.py").write_text("from tasks import Digits\n\nclass Sevens(Digits):\n    '''Sevens only.'''\n")
-    assert mu("list", "tasks").out.splitlines()[-1].split() == ["my_task.Sevens", "my_task.Sevens", "Sevens", "only."]
+    (tmp_path / "my_task.py").write_text(
+        "from tasks import Digits\n\nclass Sevens(Digits):\n    '''Sevens only.'''\n"
+    )
+    assert mu("list", "tasks").out.splitlines()[-1].split() == [
+        "my_task.Sevens",
+        "my_task.Sevens",
+        "Sevens",
+        "only.",
+    ]
 
 
 def test_show_a_method_of_ones_own(mu: Mu, tmp_path: Path) -> None:
-    own_files(tmp_path, **{"mine.py": "from mu.methods import SSD as Base\nclass SSD(Base):\n    '''My own SSD.'''\n"})
+    own_files(
+        tmp_path,
+        **{
+            "mine.py": "from mu.methods import SSD as Base\nclass SSD(Base):\n    '''My own SSD.'''\n"
+        },
+    )
     for name in ("my_method.MyMethod", "MyMethod"):
         assert mu("show", name).out.startswith("MyMethod  (my_method.MyMethod, my_method.py)")
     assert mu("show", "SSD").out.startswith("SSD  (mu.methods.SSD, ssd.py)")
     assert "My own SSD." in mu("show", "mine.SSD").out
-    assert mu("show", "my_method.MyMethd").sentence == "there is nothing named 'my_method.MyMethd'; did you mean MyMethod?"
-    assert mu("show", "elsewhere.SSD").sentence == "there is nothing named 'elsewhere.SSD'; did you mean SSD?"
-    assert mu("show", "mu.methods.SSD").out == mu("show", "mu.methods.SSD").out == mu("show", "SSD").out
+    assert (
+        mu("show", "my_method.MyMethd").sentence
+        == "there is nothing named 'my_method.MyMethd'; did you mean MyMethod?"
+    )
+    assert (
+        mu("show", "elsewhere.SSD").sentence
+        == "there is nothing named 'elsewhere.SSD'; did you mean SSD?"
+    )
+    assert (
+        mu("show", "mu.methods.SSD").out
+        == mu("show", "mu.methods.SSD").out
+        == mu("show", "SSD").out
+    )
 
 
 def test_show_a_method(mu: Mu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)
     answer = mu("show", "SalUn")
     assert answer.code == 0
-    for words in ("mu.methods.SalUn", "arXiv 2310.12508", "Defaults: ρ = 0.5", "SGD(lr=0.013", "norm: Norm = 'train'",
-                  "configs/method/salun.yaml: SalUn: random labels", "needs: forget, retain, labels, substitute"):
+    for words in (
+        "mu.methods.SalUn",
+        "arXiv 2310.12508",
+        "Defaults: ρ = 0.5",
+        "SGD(lr=0.013",
+        "norm: Norm = 'train'",
+        "configs/method/salun.yaml: SalUn: random labels",
+        "needs: forget, retain, labels, substitute",
+    ):
         assert words in answer.out, words
 
 

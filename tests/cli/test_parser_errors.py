@@ -129,19 +129,28 @@ def test_a_method_and_a_backbone_that_do_not_fit(mu: Mu, tmp_path: Path) -> None
         "class Narrow(FineTune):\n"
         '    """Works on regressors."""\n'
         "    def __init__(self, backbone: Regressor, **kwargs: Any) -> None:\n"
-        "        super().__init__(backbone, **kwargs)\n")
+        "        super().__init__(backbone, **kwargs)\n"
+    )
     answer = mu(*FIT, "--model", "narrow.Narrow")
     assert answer.code == 2
-    assert answer.sentence.startswith("Narrow works on Regressor, not Classifier; choose a task whose backbone is Regressor, or a method")
+    assert answer.sentence.startswith(
+        "Narrow works on Regressor, not Classifier; choose a task whose backbone is Regressor, or a method"
+    )
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("import nothing_of_that_name", "'mine.Mine' cannot be imported: there is no module 'nothing_of_that_name'"),
-    ("def f(:", "mine.py cannot be imported: invalid syntax in line 1."),
-    ("class Other: pass", "there is no method 'mine.Mine'"),
-    ("class Mine: pass", "mine.Mine is no method"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "import nothing_of_that_name",
+            "'mine.Mine' cannot be imported: there is no module 'nothing_of_that_name'",
+        ),
+        ("def f(:", "mine.py cannot be imported: invalid syntax in line 1."),
+        ("class Other: pass", "there is no method 'mine.Mine'"),
+        ("class Mine: pass", "mine.Mine is no method"),
+    ],
+)
 def test_a_users_broken_file(mu: Mu, tmp_path: Path, text: str, words: str) -> None:
     import sys
 
@@ -164,7 +173,10 @@ def test_debug_shows_the_traceback(mu: Mu) -> None:
     answer = mu(*FIT, "--model", "SalunX", "--debug")
     assert answer.code == 2
     assert "Traceback" in answer.err
-    assert answer.err.strip().splitlines()[-1] == "mu: there is no method 'SalunX'; did you mean SalUn?"
+    assert (
+        answer.err.strip().splitlines()[-1]
+        == "mu: there is no method 'SalunX'; did you mean SalUn?"
+    )
 
 
 def test_an_unknown_message_of_the_parser_is_one_line() -> None:

@@ -17,33 +17,46 @@ from mu.config.components import Components, merge
 from tests.cli.conftest import CONFIGS, REPOSITORY, Mu
 
 TASKS = sorted([*(CONFIGS / "task").glob("*_sd14.yaml"), CONFIGS / "task" / "cifar10_ddpm.yaml"])
-METHODS = sorted([*(CONFIGS / "method").glob("*_sd14.yaml"), CONFIGS / "method" / "train_cifar10_ddpm.yaml"])
-STUDIES = sorted([*(CONFIGS / "bench").glob("sd14_*.yaml"), CONFIGS / "bench" / "cifar10_ddpm.yaml"])
+METHODS = sorted(
+    [*(CONFIGS / "method").glob("*_sd14.yaml"), CONFIGS / "method" / "train_cifar10_ddpm.yaml"]
+)
+STUDIES = sorted(
+    [*(CONFIGS / "bench").glob("sd14_*.yaml"), CONFIGS / "bench" / "cifar10_ddpm.yaml"]
+)
 
 
 def head(file: Path) -> str:
     """The comment at the beginning, in one line."""
     lines = file.read_text().splitlines()
-    return " ".join(line.lstrip("# ") for line in lines[: next(n for n, line in enumerate(lines) if not line.startswith("#"))])
+    return " ".join(
+        line.lstrip("# ")
+        for line in lines[: next(n for n, line in enumerate(lines) if not line.startswith("#"))]
+    )
 
 
 def commands() -> list[str]:
     """`mu fit` of all heads."""
     found = set()
     for file in (*TASKS, *METHODS):
-        for match in re.finditer(r"^#   mu fit (.*(?:\n#  {5,}.*)*)", file.read_text(), re.MULTILINE):
+        for match in re.finditer(
+            r"^#   mu fit (.*(?:\n#  {5,}.*)*)", file.read_text(), re.MULTILINE
+        ):
             found.add(re.sub(r"\s*\n#\s+", " ", match[1]))
     return sorted(found)
 
 
 @pytest.mark.parametrize("command", commands())
-def test_the_commands_in_the_heads_parse(mu: Mu, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_in_the_heads_parse(
+    mu: Mu, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Mutation: an argument that the class does not have, or a file that is not there."""
     monkeypatch.chdir(REPOSITORY)
     answer = mu("fit", *command.split(), "--print_config")
     assert answer.code == 0, answer.err
     said = yaml.safe_load(answer.out)
-    assert said["trainer"]["accelerator"] == "gpu" and said["trainer"]["default_root_dir"].startswith("runs/")
+    assert said["trainer"]["accelerator"] == "gpu" and said["trainer"][
+        "default_root_dir"
+    ].startswith("runs/")
 
 
 def test_every_file_names_its_command() -> None:
@@ -60,11 +73,15 @@ def test_files_that_a_task_reads_come_with_it_or_are_the_users(file: Path) -> No
             assert (REPOSITORY / given[name]).read_text().startswith("prompt\n")
 
 
-@pytest.mark.parametrize("file", sorted((CONFIGS / "prompts").glob("*.csv")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted((CONFIGS / "prompts").glob("*.csv")), ids=lambda file: file.stem
+)
 def test_prompts_are_read(file: Path) -> None:
     import tasks
 
-    task = tasks.PromptList(str(file), str(CONFIGS / "prompts" / "objects.csv"), concept=file.stem.replace("_", " "))
+    task = tasks.PromptList(
+        str(file), str(CONFIGS / "prompts" / "objects.csv"), concept=file.stem.replace("_", " ")
+    )
     task.setup()
     count = {name: len(data) for name, data in task.datasets.items()}  # type: ignore[arg-type]
     assert count == {"forget": 75 if file.stem == "objects" else 200, "retain": 75}
@@ -89,8 +106,13 @@ def test_studies_are_made_of_parts_that_exist(file: Path, monkeypatch: pytest.Mo
         components.resolve("data", study.task_spec(task))
         for method in study.methods:
             spec = study.method_spec(task, method)
-            components.resolve("model", merge({"init_args": {"backbone": study.backbone}}, spec["model"]))
-    components.resolve("callbacks", [{"class_path": suite} if isinstance(suite, str) else suite for suite in study.suites])
+            components.resolve(
+                "model", merge({"init_args": {"backbone": study.backbone}}, spec["model"])
+            )
+    components.resolve(
+        "callbacks",
+        [{"class_path": suite} if isinstance(suite, str) else suite for suite in study.suites],
+    )
     assert "estimate" in head(file)
 
 
@@ -98,15 +120,28 @@ def test_prompts_do_not_depend_on_the_split_seed() -> None:
     """Mutation: a study that gives every task a split_seed, which a list of prompts does not take."""
     from mu.bench.runner import Bench
 
-    study = read_study(CONFIGS / "bench" / "sd14_objects.yaml", {"tasks": {"church": {"init_args": {
-        name: str(CONFIGS / "prompts" / f"{file}.csv") for name, file in (("path", "church"), ("retain", "objects"))}}}})
+    study = read_study(
+        CONFIGS / "bench" / "sd14_objects.yaml",
+        {
+            "tasks": {
+                "church": {
+                    "init_args": {
+                        name: str(CONFIGS / "prompts" / f"{file}.csv")
+                        for name, file in (("path", "church"), ("retain", "objects"))
+                    }
+                }
+            }
+        },
+    )
     task = Bench(study).task("church", study.seeds[0])
     task.setup()
     assert task.split.selector["concept"] == "church"
 
 
 @pytest.mark.parametrize(("changes", "new"), [({}, False), ({"init_seed": 0}, True)])
-def test_a_model_that_is_named_brings_its_weights(changes: dict[str, Any], new: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_is_named_brings_its_weights(
+    changes: dict[str, Any], new: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Mutation: only `weights` counts, so that every run on Stable Diffusion is said to have nothing to forget."""
     from mu.cli.trainer_callbacks import tell_new_weights
     from mu.methods import FineTune
@@ -136,7 +171,9 @@ def millions(module: nn.Module) -> float:
 
 def test_sizes_of_stable_diffusion(components: dict[str, nn.Module]) -> None:
     assert sum(weight.numel() for weight in components["unet"].parameters()) == 859_520_964
-    counted = " + ".join(str(millions(components[name])) for name in ("unet", "text_encoder", "vae"))
+    counted = " + ".join(
+        str(millions(components[name])) for name in ("unet", "text_encoder", "vae")
+    )
     assert counted == "859.5 + 123.1 + 83.7"
     for file in (CONFIGS / "task").glob("*_sd14.yaml"):
         if "PromptList" in file.read_text():
@@ -147,15 +184,29 @@ def test_sizes_of_stable_diffusion(components: dict[str, nn.Module]) -> None:
 def test_sizes_of_parts(components: dict[str, nn.Module], name: str) -> None:
     file = CONFIGS / "method" / f"{name}_sd14.yaml"
     part = yaml.safe_load(file.read_text())["model"]["init_args"]["backbone"]["init_args"]["part"]
-    sizes = {f"{place}.{inner}": weight.numel() for place in ("unet", "text_encoder")
-             for inner, weight in components[place].named_parameters()}
+    sizes = {
+        f"{place}.{inner}": weight.numel()
+        for place in ("unet", "text_encoder")
+        for inner, weight in components[place].named_parameters()
+    }
     count = round(sum(sizes[chosen] for chosen in trained(sizes, part)) / 1e6, 1)
     assert f"{count} million (measured)" in head(file)
 
 
 def test_an_evaluation_of_the_unet(components: dict[str, nn.Module]) -> None:
-    assert round(flops(components["unet"], torch.empty(1, 4, 64, 64, device="meta"), torch.empty(1, device="meta"),
-                       encoder_hidden_states=torch.empty(1, 77, 768, device="meta")) / 1e12, 3) == 0.803
+    assert (
+        round(
+            flops(
+                components["unet"],
+                torch.empty(1, 4, 64, 64, device="meta"),
+                torch.empty(1, device="meta"),
+                encoder_hidden_states=torch.empty(1, 77, 768, device="meta"),
+            )
+            / 1e12,
+            3,
+        )
+        == 0.803
+    )
     for file in (CONFIGS / "method").glob("*_sd14.yaml"):
         assert "an evaluation of the UNet at 512 x 512 is 0.803 TFLOP (E)" in head(file)
 
@@ -172,11 +223,18 @@ def test_the_ddpm_of_cifar10() -> None:
     """The study and the task have the same model."""
     from diffusers import UNet2DModel
 
-    task = yaml.safe_load((CONFIGS / "task" / "cifar10_ddpm.yaml").read_text())["model"]["init_args"]["backbone"]
+    task = yaml.safe_load((CONFIGS / "task" / "cifar10_ddpm.yaml").read_text())["model"][
+        "init_args"
+    ]["backbone"]
     assert read_study(CONFIGS / "bench" / "cifar10_ddpm.yaml").backbone == task
     with torch.device("meta"):
         network = UNet2DModel(**task["init_args"]["unet"], num_class_embeds=11)
-        count = flops(network, torch.empty(1, 3, 32, 32), torch.empty(1), class_labels=torch.zeros(1, dtype=torch.int64))
+        count = flops(
+            network,
+            torch.empty(1, 3, 32, 32),
+            torch.empty(1),
+            class_labels=torch.zeros(1, dtype=torch.int64),
+        )
     assert (millions(network), round(count / 1e9, 1)) == (35.8, 12.4)
     assert "35.8 million weights (measured)" in head(CONFIGS / "task" / "cifar10_ddpm.yaml")
     assert "12.4 GFLOP" in head(CONFIGS / "method" / "train_cifar10_ddpm.yaml")

@@ -28,7 +28,17 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_fit_writes_a_run_folder(mu: Mu) -> None:
-    answer = mu(*FIT, "--run", "runs/a", "--model.optimizer.lr", "0.02", "--data.batch_size", "10", "--model.backbone.init_seed", "7")
+    answer = mu(
+        *FIT,
+        "--run",
+        "runs/a",
+        "--model.optimizer.lr",
+        "0.02",
+        "--data.batch_size",
+        "10",
+        "--model.backbone.init_seed",
+        "7",
+    )
     assert answer.code == 0, answer.err
     assert "run folder: runs/a" in answer.out
     config = yaml.safe_load(Path("runs/a/config.yaml").read_text())
@@ -52,9 +62,24 @@ def test_the_overrides_reach_the_run(mu: Mu) -> None:
 
 
 def test_a_class_by_its_bare_name(mu: Mu) -> None:
-    answer = mu("fit", "-c", "task.yaml", "-c", "silent.yaml", "--model", "SSD", "--model.alpha", "2", "--run", "runs/ssd")
+    answer = mu(
+        "fit",
+        "-c",
+        "task.yaml",
+        "-c",
+        "silent.yaml",
+        "--model",
+        "SSD",
+        "--model.alpha",
+        "2",
+        "--run",
+        "runs/ssd",
+    )
     assert answer.code == 0, answer.err
-    assert yaml.safe_load(Path("runs/ssd/config.yaml").read_text())["model"]["init_args"]["alpha"] == 2.0
+    assert (
+        yaml.safe_load(Path("runs/ssd/config.yaml").read_text())["model"]["init_args"]["alpha"]
+        == 2.0
+    )
 
 
 def test_the_default_folder_is_named_after_the_method(mu: Mu) -> None:
@@ -70,7 +95,15 @@ def test_random_weights_are_warned_about(mu: Mu) -> None:
     assert "FineTune starts from a backbone with new random weights" in unlearned.err
     trained = mu(*FIT, "--model", "Train", "--trainer.max_epochs", "1", "--run", "runs/original")
     assert trained.err == ""
-    from_original = mu(*FIT, "--trainer.max_epochs", "1", "--run", "runs/b", "--model.backbone.weights", "runs/original")
+    from_original = mu(
+        *FIT,
+        "--trainer.max_epochs",
+        "1",
+        "--run",
+        "runs/b",
+        "--model.backbone.weights",
+        "runs/original",
+    )
     assert from_original.code == 0 and from_original.err == ""
 
 
@@ -80,14 +113,18 @@ def test_another_run_in_the_folder_is_refused(mu: Mu) -> None:
     before = {file: file.stat().st_mtime_ns for file in Path("runs/a").rglob("*")}
     answer = mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1", "--model.seed", "3")
     assert answer.code == 2
-    assert answer.sentence == ("runs/a holds another run (its model.seed is 0, not 3); give another --run, resume it with --resume, or "
-                               "delete it.")
+    assert answer.sentence == (
+        "runs/a holds another run (its model.seed is 0, not 3); give another --run, resume it with --resume, or "
+        "delete it."
+    )
     assert {file: file.stat().st_mtime_ns for file in Path("runs/a").rglob("*")} == before
     for name in ("results.json", "checkpoints/epoch=3.ckpt"):
         folder = Path("runs") / name.replace("/", "-")
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text("{}")
-        assert "holds another run, which has no config.yaml" in mu(*FIT, "--run", str(folder)).sentence
+        assert (
+            "holds another run, which has no config.yaml" in mu(*FIT, "--run", str(folder)).sentence
+        )
 
 
 def test_the_same_run_may_be_made_again(mu: Mu) -> None:
@@ -104,9 +141,13 @@ def test_resumed_equals_uninterrupted(mu: Mu) -> None:
     assert mu(*FIT, "--run", "runs/whole").code == 0
     assert mu(*FIT, "--run", "runs/half", "--trainer.max_epochs", "1").code == 0
     assert not equal(weights("runs/whole"), weights("runs/half"))
-    for number, how in enumerate(["--resume", "--ckpt_path last", "--ckpt_path runs/2/checkpoints/last.ckpt"]):
+    for number, how in enumerate(
+        ["--resume", "--ckpt_path last", "--ckpt_path runs/2/checkpoints/last.ckpt"]
+    ):
         shutil.copytree("runs/half", f"runs/{number}")
-        run = () if number == 2 else ("--run", f"runs/{number}")  # a checkpoint says which folder it lies in
+        run = (
+            () if number == 2 else ("--run", f"runs/{number}")
+        )  # a checkpoint says which folder it lies in
         answer = mu(*FIT, *run, *how.split())
         assert answer.code == 0, answer.err
         assert equal(weights("runs/whole"), weights(f"runs/{number}"))
@@ -115,7 +156,9 @@ def test_resumed_equals_uninterrupted(mu: Mu) -> None:
 
 def test_resume_takes_the_runs_own_configuration(mu: Mu) -> None:
     assert mu(*FIT, "--run", "runs/whole", "--model.seed", "5").code == 0
-    assert mu(*FIT, "--run", "runs/half", "--model.seed", "5", "--trainer.max_epochs", "1").code == 0
+    assert (
+        mu(*FIT, "--run", "runs/half", "--model.seed", "5", "--trainer.max_epochs", "1").code == 0
+    )
     answer = mu("fit", "--run", "runs/half", "--resume", "--trainer.max_epochs", "2")
     assert answer.code == 0, answer.err
     assert equal(weights("runs/whole"), weights("runs/half"))
@@ -130,7 +173,18 @@ def test_a_fit_that_fails_before_its_first_step_leaves_nothing(mu: Mu, tmp_path:
     assert set(tmp_path.rglob("*")) == before
     Path("runs/mine").mkdir(parents=True)
     Path("runs/mine/notes.txt").write_text("mine")
-    assert mu(*FIT, "--data.selector", "ByClass", "--data.selector.classes", "12", "--run", "runs/mine").code == 2
+    assert (
+        mu(
+            *FIT,
+            "--data.selector",
+            "ByClass",
+            "--data.selector.classes",
+            "12",
+            "--run",
+            "runs/mine",
+        ).code
+        == 2
+    )
     assert [file.name for file in Path("runs/mine").iterdir()] == ["notes.txt"]
 
 
@@ -160,9 +214,17 @@ def test_test_takes_configuration_and_checkpoint_of_the_run(mu: Mu) -> None:
     assert (record["method"], record["task"]) == ("Train", "Digits")
     assert record["hashes"]["weights"] == weights_hash(package.load("runs/a").served())
     assert Path("runs/a/split.json").is_file() and Path("runs/a/outputs.safetensors").is_file()
-    by_file = mu("test", "--ckpt_path", "runs/a/checkpoints/last.ckpt", "-c", str(CONFIGS / "suite" / "accuracy.yaml"))
+    by_file = mu(
+        "test",
+        "--ckpt_path",
+        "runs/a/checkpoints/last.ckpt",
+        "-c",
+        str(CONFIGS / "suite" / "accuracy.yaml"),
+    )
     assert by_file.code == 0
-    assert json.loads(Path("runs/a/results.json").read_text())["results"][:3] == record["results"][:3]
+    assert (
+        json.loads(Path("runs/a/results.json").read_text())["results"][:3] == record["results"][:3]
+    )
 
 
 WARY = """
@@ -177,12 +239,25 @@ class Wary(FineTune):
 
 
 @pytest.mark.parametrize("method", ["FineTune", "BadTeacher", "wary.Wary"])
-def test_the_original_may_be_gone_when_a_run_is_measured(mu: Mu, method: str, tmp_path: Path) -> None:
+def test_the_original_may_be_gone_when_a_run_is_measured(
+    mu: Mu, method: str, tmp_path: Path
+) -> None:
     """By test, validate and predict; with a method that needs the original as its reference too. Mutations: `weights` left in the
     configuration; the hash or the recipe of what the backbone was built with in the place of the checkpoint's."""
     (tmp_path / "wary.py").write_text(WARY)
-    assert mu(*FIT, "--model", "Train", "--trainer.max_epochs", "1", "--run", "runs/original").code == 0
-    words = (*FIT, "--model", method, "--trainer.max_epochs", "1", "--model.backbone.weights", "runs/original")
+    assert (
+        mu(*FIT, "--model", "Train", "--trainer.max_epochs", "1", "--run", "runs/original").code
+        == 0
+    )
+    words = (
+        *FIT,
+        "--model",
+        method,
+        "--trainer.max_epochs",
+        "1",
+        "--model.backbone.weights",
+        "runs/original",
+    )
     assert mu(*words, "--run", "runs/a").code == 0
     suite = ("-c", str(CONFIGS / "suite" / "accuracy.yaml"))
     kept = {}
@@ -195,7 +270,10 @@ def test_the_original_may_be_gone_when_a_run_is_measured(mu: Mu, method: str, tm
     for found in kept.values():
         assert found["hashes"]["original"] == fitted["original_hash"]
         assert found["hashes"]["recipe"] == fitted["recipe"] != ""
-    assert kept["there"]["hashes"] == kept["gone"]["hashes"] and kept["there"]["results"][:3] == kept["gone"]["results"][:3]
+    assert (
+        kept["there"]["hashes"] == kept["gone"]["hashes"]
+        and kept["there"]["results"][:3] == kept["gone"]["results"][:3]
+    )
     for command in ("validate", "predict"):
         answer = mu(command, "--run", "runs/a")
         assert answer.code == 0, answer.err
@@ -208,21 +286,40 @@ def test_the_original_may_be_gone_when_a_run_is_measured(mu: Mu, method: str, tm
 def test_a_recipe_is_the_one_of_the_fit(mu: Mu) -> None:
     """Mutation: the recipe computed from the arguments of the test, whose trainer may be another."""
     assert mu(*FIT, "--model", "Train", "--run", "runs/a").code == 0
-    answer = mu("test", "--run", "runs/a", "-c", str(CONFIGS / "suite" / "accuracy.yaml"), "--trainer.max_epochs", "7")
+    answer = mu(
+        "test",
+        "--run",
+        "runs/a",
+        "-c",
+        str(CONFIGS / "suite" / "accuracy.yaml"),
+        "--trainer.max_epochs",
+        "7",
+    )
     assert answer.code == 0, answer.err
     hashes = json.loads(Path("runs/a/results.json").read_text())["hashes"]
-    assert hashes["recipe"] == torch.load("runs/a/checkpoints/last.ckpt", weights_only=True)["mu"]["recipe"]
+    assert (
+        hashes["recipe"]
+        == torch.load("runs/a/checkpoints/last.ckpt", weights_only=True)["mu"]["recipe"]
+    )
 
 
 def test_another_seed_does_not_resume_a_run(mu: Mu) -> None:
     """Mutation: an epoch that is drawn anew in the middle of a run."""
     assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
-    before = {file: file.read_bytes() if file.is_file() else b"" for file in Path("runs/a").rglob("*")}
-    answer = mu("fit", "--run", "runs/a", "--resume", "--trainer.max_epochs", "2", "--model.seed", "3")
+    before = {
+        file: file.read_bytes() if file.is_file() else b"" for file in Path("runs/a").rglob("*")
+    }
+    answer = mu(
+        "fit", "--run", "runs/a", "--resume", "--trainer.max_epochs", "2", "--model.seed", "3"
+    )
     assert answer.code == 2
-    assert answer.sentence == ("the checkpoint was written with seed 0, but this run has seed 3; resume with the same seed, or begin "
-                               "another run.")
-    assert {file: file.read_bytes() if file.is_file() else b"" for file in Path("runs/a").rglob("*")} == before
+    assert answer.sentence == (
+        "the checkpoint was written with seed 0, but this run has seed 3; resume with the same seed, or begin "
+        "another run."
+    )
+    assert {
+        file: file.read_bytes() if file.is_file() else b"" for file in Path("runs/a").rglob("*")
+    } == before
 
 
 def test_a_test_without_suites_says_so(mu: Mu) -> None:
@@ -237,7 +334,9 @@ def test_suites_of_the_fit_are_not_doubled(mu: Mu) -> None:
     assert mu(*FIT, "-c", suite, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
     answer = mu("test", "-c", suite, "--run", "runs/a")
     assert answer.code == 0, answer.err
-    metrics = [entry["metric"] for entry in json.loads(Path("runs/a/results.json").read_text())["results"]]
+    metrics = [
+        entry["metric"] for entry in json.loads(Path("runs/a/results.json").read_text())["results"]
+    ]
     assert len(metrics) == len(set(metrics)) and "UA" in metrics
 
 
@@ -248,10 +347,21 @@ def test_the_gap_to_an_oracle(mu: Mu) -> None:
     assert mu(*FIT, "--model", "Retrain", "--run", "runs/oracle").code == 0
     assert mu("test", "-c", suite, "--run", "runs/oracle").code == 0
     assert mu(*FIT, "--model.backbone.weights", "runs/original", "--run", "runs/a").code == 0
-    words = ("test", "-c", suite, "-c", gap, "--run", "runs/a", '--trainer.callbacks.metrics=["UA","RA","TA"]')
+    words = (
+        "test",
+        "-c",
+        suite,
+        "-c",
+        gap,
+        "--run",
+        "runs/a",
+        '--trainer.callbacks.metrics=["UA","RA","TA"]',
+    )
     answer = mu(*words)
     assert answer.code == 0, answer.err
-    metrics = {entry["metric"] for entry in json.loads(Path("runs/a/results.json").read_text())["results"]}
+    metrics = {
+        entry["metric"] for entry in json.loads(Path("runs/a/results.json").read_text())["results"]
+    }
     assert {"gap/UA", "gap/RA", "gap/TA", "avg_gap"} <= metrics
     assert "runs/nowhere" in mu(*words, "--trainer.callbacks.oracle", "runs/nowhere").sentence
 
@@ -272,13 +382,17 @@ def test_predict_writes_every_sample_once(mu: Mu) -> None:
     found = load_file("runs/a/predictions.safetensors")
     assert found["forget/index"].shape == (24,) and found["retain/index"].shape == (37,)
     assert found["retain/prediction"].shape == (37, 10)
-    assert all(bool((found[f"{split}/index"].diff() > 0).all()) for split in ("forget", "retain", "test"))
+    assert all(
+        bool((found[f"{split}/index"].diff() > 0).all()) for split in ("forget", "retain", "test")
+    )
     module = package.load("runs/a")
     task = tasks.Digits(tasks.RandomFraction(0.4), train_size=61, validation_size=11)
     task.setup()
     batch = next(iter(task.eval_loaders(["retain"])[0]))
     with torch.no_grad():
-        torch.testing.assert_close(module.served().predict(batch), found["retain/prediction"], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            module.served().predict(batch), found["retain/prediction"], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_export_of_a_run(mu: Mu) -> None:
@@ -288,28 +402,63 @@ def test_export_of_a_run(mu: Mu) -> None:
     assert (answer.code, answer.out.strip()) == (0, "exported")
     tensors = load_file("exported/model.safetensors")
     trained = weights("runs/a")
-    assert all(torch.equal(value, trained[f"backbone.network.body.{name}"]) for name, value in tensors.items())
+    assert all(
+        torch.equal(value, trained[f"backbone.network.body.{name}"])
+        for name, value in tensors.items()
+    )
     assert "| UA | forget |" in Path("exported/README.md").read_text()
 
 
 def test_regression_through_the_command_line(mu: Mu) -> None:
     task = str(CONFIGS / "task" / "diabetes_range.yaml")
     words = ("-c", task, "-c", "silent.yaml", "--trainer.max_epochs", "2")
-    answer = mu("fit", *words, "--run", "runs/original", "--model", "Train", "--model.optimizer", "torch.optim.Adam",
-                "--model.optimizer.lr", "0.01", "--model.scheduler", "OneCycle")
+    answer = mu(
+        "fit",
+        *words,
+        "--run",
+        "runs/original",
+        "--model",
+        "Train",
+        "--model.optimizer",
+        "torch.optim.Adam",
+        "--model.optimizer.lr",
+        "0.01",
+        "--model.scheduler",
+        "OneCycle",
+    )
     assert answer.code == 0, answer.err
     answer = mu("test", "-c", str(CONFIGS / "suite" / "regression.yaml"), "--run", "runs/original")
     assert answer.code == 0, answer.err
     assert "MAE/forget" in answer.out
-    wrong = mu("test", "-c", str(CONFIGS / "suite" / "classification.yaml"), "--run", "runs/original")
+    wrong = mu(
+        "test", "-c", str(CONFIGS / "suite" / "classification.yaml"), "--run", "runs/original"
+    )
     assert wrong.code == 2
     assert "Choose a suite for this domain" in wrong.sentence
 
 
 def test_lightning_says_nothing_beside_the_matter(mu: Mu) -> None:
-    answer = mu("fit", "-c", "task.yaml", "--model", "Train", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1")
+    answer = mu(
+        "fit",
+        "-c",
+        "task.yaml",
+        "--model",
+        "Train",
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.max_epochs",
+        "1",
+    )
     assert answer.code == 0
-    for word in ("Tip", "litlogger", "GPU available", "workers", "Seed set", "sys.argv", "tensorboard"):
+    for word in (
+        "Tip",
+        "litlogger",
+        "GPU available",
+        "workers",
+        "Seed set",
+        "sys.argv",
+        "tensorboard",
+    ):
         assert word not in answer.out + answer.err
     assert "Epoch 0" in answer.out + answer.err
 

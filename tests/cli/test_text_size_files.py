@@ -14,13 +14,30 @@ from tests.cli.conftest import CONFIGS, REPOSITORY, Mu
 from tests.cli.test_real_size_files import head
 
 BACKBONES = sorted((CONFIGS / "backbone").glob("*.yaml"))
-FILES = [*BACKBONES, *(CONFIGS / "trainer" / name for name in ("ddp_gpu.yaml", "fsdp.yaml")),
-         *sorted((CONFIGS / "task").glob("tofu_*.yaml"))]
+FILES = [
+    *BACKBONES,
+    *(CONFIGS / "trainer" / name for name in ("ddp_gpu.yaml", "fsdp.yaml")),
+    *sorted((CONFIGS / "task").glob("tofu_*.yaml")),
+]
 SHAPES: dict[str, dict[str, Any]] = {
-    "llama32_1b": {"vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
-                   "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "tie_word_embeddings": True},
-    "llama2_7b": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-                  "num_attention_heads": 32, "tie_word_embeddings": False},
+    "llama32_1b": {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "tie_word_embeddings": True,
+    },
+    "llama2_7b": {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "tie_word_embeddings": False,
+    },
 }
 
 
@@ -28,19 +45,25 @@ def commands() -> list[str]:
     """`mu fit` of all heads."""
     found = set()
     for file in FILES:
-        for match in re.finditer(r"^#   mu fit (.*(?:\n#  {5,}.*)*)", file.read_text(), re.MULTILINE):
+        for match in re.finditer(
+            r"^#   mu fit (.*(?:\n#  {5,}.*)*)", file.read_text(), re.MULTILINE
+        ):
             found.add(re.sub(r"\s*\n#\s+", " ", match[1]))
     return sorted(found)
 
 
 @pytest.mark.parametrize("command", commands())
-def test_the_commands_in_the_heads_parse(mu: Mu, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_in_the_heads_parse(
+    mu: Mu, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Mutation: an argument that the class does not have, or a file that is not there."""
     monkeypatch.chdir(REPOSITORY)
     answer = mu("fit", *command.split(), "--print_config")
     assert answer.code == 0, answer.err
     said = yaml.safe_load(answer.out)
-    assert said["model"]["init_args"]["backbone"]["class_path"].endswith("CausalLM") and said["data"]["class_path"].endswith("TOFU")
+    assert said["model"]["init_args"]["backbone"]["class_path"].endswith("CausalLM") and said[
+        "data"
+    ]["class_path"].endswith("TOFU")
 
 
 def test_every_backbone_and_method_go_together(mu: Mu, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,9 +85,17 @@ def test_numbers_in_the_heads_are_counted(file: Any) -> None:
     assert f"{count / 1e6:,.1f} million (counted)" in head(file)
     given = yaml.safe_load(file.read_text())["model"]["init_args"]["backbone"]["init_args"]
     if "lora" in given:
-        linear = {f"{place}.weight": layer for place, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+        linear = {
+            f"{place}.weight": layer
+            for place, layer in model.named_modules()
+            if isinstance(layer, nn.Linear)
+        }
         rank = given["lora"]["init_args"]["rank"]
-        adapters = sum(rank * sum(layer.weight.shape) for place, layer in linear.items() if re.search(given["part"], place))
+        adapters = sum(
+            rank * sum(layer.weight.shape)
+            for place, layer in linear.items()
+            if re.search(given["part"], place)
+        )
         assert f"adapters: {adapters / 1e6:.1f} million (counted)" in head(file)
     else:
         assert f"{16 * count / 1e9:.1f} GB" in head(file)

@@ -47,19 +47,40 @@ class PushAndPull(UnlearningModule):
 
 def test_one_file_of_ones_own_among_clashing_names(tmp_path: Path) -> None:
     """In a process of its own, where nothing has been imported: the user's tasks.py must not be imported in the place of ours."""
-    for name, text in {"task.yaml": TASK, "method.yaml": METHOD, "silent.yaml": SILENT, "my_method.py": MINE,
-                       "tasks.py": "raise SystemExit('hijacked')\n"}.items():
+    for name, text in {
+        "task.yaml": TASK,
+        "method.yaml": METHOD,
+        "silent.yaml": SILENT,
+        "my_method.py": MINE,
+        "tasks.py": "raise SystemExit('hijacked')\n",
+    }.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "callbacks").mkdir()
     (tmp_path / "callbacks" / "__init__.py").write_text("raise SystemExit('hijacked')\n")
-    words = (*FIT, "--model", "my_method.PushAndPull", "--model.strength", "0.02", "--trainer.max_epochs", "1", "--run", "runs/mine")
+    words = (
+        *FIT,
+        "--model",
+        "my_method.PushAndPull",
+        "--model.strength",
+        "0.02",
+        "--trainer.max_epochs",
+        "1",
+        "--run",
+        "runs/mine",
+    )
     answer = process(*words, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert "hijacked" not in answer.stderr
     said = [line for line in answer.stderr.splitlines() if "is not used" in line]
     assert [line.partition(" in this folder is not used, because ")[::2] for line in said] == [
-        ("mu: callbacks/__init__.py", "`callbacks` is the name of an installed package; rename it to import from it."),
-        ("mu: tasks.py", "`tasks` is the name of an installed package; rename it to import from it."),
+        (
+            "mu: callbacks/__init__.py",
+            "`callbacks` is the name of an installed package; rename it to import from it.",
+        ),
+        (
+            "mu: tasks.py",
+            "`tasks` is the name of an installed package; rename it to import from it.",
+        ),
     ]
     assert "strength: 0.02" in (tmp_path / "runs" / "mine" / "config.yaml").read_text()
 
@@ -68,18 +89,35 @@ def test_a_study_with_a_method_of_ones_own(mu: Mu, tmp_path: Path) -> None:
     """By its class path, from the folder that it lies in. Mutation: a study that is run where the working directory cannot be imported
     from."""
     (tmp_path / "pushing.py").write_text(MINE)
-    backbone = {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resnet8_cifar", "in_channels": 1, "options": {"width": 4}}}
-    task = {"train_size": 60, "validation_size": 40, "selector": {"class_path": "tasks.RandomFraction", "init_args": {"fraction": 0.2}}}
+    backbone = {
+        "class_path": "mu.backbones.Classifier",
+        "init_args": {"name": "resnet8_cifar", "in_channels": 1, "options": {"width": 4}},
+    }
+    task = {
+        "train_size": 60,
+        "validation_size": 40,
+        "selector": {"class_path": "tasks.RandomFraction", "init_args": {"fraction": 0.2}},
+    }
     study = {
-        "output": "out", "backbone": backbone, "recipe": {"trainer": {"max_epochs": 1}}, "trainer": {"accelerator": "cpu"},
-        "tasks": {"random": {"class_path": "tasks.Digits", "init_args": task}}, "suites": ["callbacks.Accuracy"],
-        "methods": {"Mine": {"model": {"class_path": "pushing.PushAndPull", "init_args": {"strength": 0.02}},
-                             "trainer": {"max_epochs": 1}}},
+        "output": "out",
+        "backbone": backbone,
+        "recipe": {"trainer": {"max_epochs": 1}},
+        "trainer": {"accelerator": "cpu"},
+        "tasks": {"random": {"class_path": "tasks.Digits", "init_args": task}},
+        "suites": ["callbacks.Accuracy"],
+        "methods": {
+            "Mine": {
+                "model": {"class_path": "pushing.PushAndPull", "init_args": {"strength": 0.02}},
+                "trainer": {"max_epochs": 1},
+            }
+        },
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     answer = mu("bench", "-c", "study.yaml")
     assert answer.code == 0, answer.out + answer.err
-    (record,) = (json.loads(file.read_text()) for file in Path("out/random/Mine").glob("*/results.json"))
+    (record,) = (
+        json.loads(file.read_text()) for file in Path("out/random/Mine").glob("*/results.json")
+    )
     assert record["facts"]["method_class"] == "pushing.PushAndPull"
     assert record["facts"]["method_arguments"]["strength"] == 0.02
     assert str(tmp_path) not in sys.path
@@ -91,7 +129,10 @@ def test_our_own_checkout_is_no_clash(mu: Mu, monkeypatch) -> None:
     from tests.cli.conftest import REPOSITORY
 
     monkeypatch.chdir(REPOSITORY)
-    assert mu("fit", "-c", "configs/task/digits_random.yaml", "--model", "SSD", "--print_config").err == ""
+    assert (
+        mu("fit", "-c", "configs/task/digits_random.yaml", "--model", "SSD", "--print_config").err
+        == ""
+    )
 
 
 def test_the_working_directory_comes_last(tmp_path: Path, monkeypatch) -> None:

@@ -19,7 +19,10 @@ from mu.config.merge import merge, same_class
 Layer = dict[str, Any]
 SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.9}}
 ADAM = {"class_path": "torch.optim.Adam", "init_args": {"weight_decay": 0.2}}
-BACKBONE = {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resnet8_cifar", "options": {"width": 4}}}
+BACKBONE = {
+    "class_path": "mu.backbones.Classifier",
+    "init_args": {"name": "resnet8_cifar", "options": {"width": 4}},
+}
 
 
 def method(path: str, **arguments: Any) -> Layer:
@@ -29,35 +32,82 @@ def method(path: str, **arguments: Any) -> Layer:
 TABLE: dict[str, tuple[Layer, Layer, Layer]] = {
     # what: a method as one layer has it, what a later layer says, what comes out
     "one argument": (
-        method("mu.methods.FineTune", optimizer=SGD), {"init_args": {"optimizer": {"init_args": {"lr": 0.2}}}},
-        method("mu.methods.FineTune", optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.2, "momentum": 0.9}})),
+        method("mu.methods.FineTune", optimizer=SGD),
+        {"init_args": {"optimizer": {"init_args": {"lr": 0.2}}}},
+        method(
+            "mu.methods.FineTune",
+            optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.2, "momentum": 0.9}},
+        ),
+    ),
     "no class, so that of before": (
-        method("mu.methods.SSD", alpha=5.0, seed=1), {"init_args": {"alpha": 2.0}}, method("mu.methods.SSD", alpha=2.0, seed=1)),
-    "the same class": (method("mu.methods.SSD", alpha=5.0), method("mu.methods.SSD", seed=1), method("mu.methods.SSD", alpha=5.0, seed=1)),
+        method("mu.methods.SSD", alpha=5.0, seed=1),
+        {"init_args": {"alpha": 2.0}},
+        method("mu.methods.SSD", alpha=2.0, seed=1),
+    ),
+    "the same class": (
+        method("mu.methods.SSD", alpha=5.0),
+        method("mu.methods.SSD", seed=1),
+        method("mu.methods.SSD", alpha=5.0, seed=1),
+    ),
     "the same class by its bare name": (
-        method("mu.methods.SSD", alpha=5.0), method("SSD", seed=1), method("mu.methods.SSD", alpha=5.0, seed=1)),
+        method("mu.methods.SSD", alpha=5.0),
+        method("SSD", seed=1),
+        method("mu.methods.SSD", alpha=5.0, seed=1),
+    ),
     "the same class by a longer path": (
-        method("mu.methods.SSD", alpha=5.0), method("mu.methods.SSD"), method("mu.methods.SSD", alpha=5.0)),
-    "a class of that name elsewhere": (method("mu.methods.SSD", alpha=5.0), method("my_method.SSD"), method("my_method.SSD")),
+        method("mu.methods.SSD", alpha=5.0),
+        method("mu.methods.SSD"),
+        method("mu.methods.SSD", alpha=5.0),
+    ),
+    "a class of that name elsewhere": (
+        method("mu.methods.SSD", alpha=5.0),
+        method("my_method.SSD"),
+        method("my_method.SSD"),
+    ),
     "another method": (
-        method("mu.methods.SSD", alpha=5.0, seed=1, backbone=BACKBONE), method("mu.methods.FineTune"), method("mu.methods.FineTune")),
+        method("mu.methods.SSD", alpha=5.0, seed=1, backbone=BACKBONE),
+        method("mu.methods.FineTune"),
+        method("mu.methods.FineTune"),
+    ),
     "another method with arguments": (
-        method("mu.methods.SSD", alpha=5.0, seed=1), method("mu.methods.FineTune", norm="eval"),
-        method("mu.methods.FineTune", norm="eval")),
+        method("mu.methods.SSD", alpha=5.0, seed=1),
+        method("mu.methods.FineTune", norm="eval"),
+        method("mu.methods.FineTune", norm="eval"),
+    ),
     "another optimizer": (  # Adam takes lr too, but not one that was made for SGD
-        method("mu.methods.FineTune", optimizer=SGD, seed=2), {"init_args": {"optimizer": ADAM}},
-        method("mu.methods.FineTune", optimizer=ADAM, seed=2)),
+        method("mu.methods.FineTune", optimizer=SGD, seed=2),
+        {"init_args": {"optimizer": ADAM}},
+        method("mu.methods.FineTune", optimizer=ADAM, seed=2),
+    ),
     "another optimizer by a string": (
-        method("mu.methods.FineTune", optimizer=SGD), {"init_args": {"optimizer": "Adam"}},
-        method("mu.methods.FineTune", optimizer={"class_path": "Adam"})),
+        method("mu.methods.FineTune", optimizer=SGD),
+        {"init_args": {"optimizer": "Adam"}},
+        method("mu.methods.FineTune", optimizer={"class_path": "Adam"}),
+    ),
     "nothing in the place of a class": (
-        method("mu.methods.FineTune", mask={"class_path": "mu.methods.Saliency", "init_args": {"keep": 0.1}}), {"init_args": {"mask": None}},
-        method("mu.methods.FineTune", mask=None)),
-    "a list": (method("mu.methods.SCRUB", lr_decay_epochs=[1, 2]), {"init_args": {"lr_decay_epochs": []}},
-               method("mu.methods.SCRUB", lr_decay_epochs=[])),
-    "plain options": (method("mu.methods.SSD", backbone=BACKBONE), {"init_args": {"backbone": {"init_args": {"options": {"depth": 2}}}}},
-                      method("mu.methods.SSD", backbone={"class_path": "mu.backbones.Classifier", "init_args": {
-                          "name": "resnet8_cifar", "options": {"width": 4, "depth": 2}}})),
+        method(
+            "mu.methods.FineTune",
+            mask={"class_path": "mu.methods.Saliency", "init_args": {"keep": 0.1}},
+        ),
+        {"init_args": {"mask": None}},
+        method("mu.methods.FineTune", mask=None),
+    ),
+    "a list": (
+        method("mu.methods.SCRUB", lr_decay_epochs=[1, 2]),
+        {"init_args": {"lr_decay_epochs": []}},
+        method("mu.methods.SCRUB", lr_decay_epochs=[]),
+    ),
+    "plain options": (
+        method("mu.methods.SSD", backbone=BACKBONE),
+        {"init_args": {"backbone": {"init_args": {"options": {"depth": 2}}}}},
+        method(
+            "mu.methods.SSD",
+            backbone={
+                "class_path": "mu.backbones.Classifier",
+                "init_args": {"name": "resnet8_cifar", "options": {"width": 4, "depth": 2}},
+            },
+        ),
+    ),
 }
 
 
@@ -72,8 +122,13 @@ def by_the_command_line(folder: Path, *layers: Layer) -> Layer:
 
 def by_a_study(folder: Path, low: Layer, high: Layer) -> Layer:
     """A method, and a task's override of it."""
-    study = {"backbone": BACKBONE, "recipe": {"trainer": {"max_epochs": 1}}, "suites": ["callbacks.Accuracy"],
-             "methods": {"It": {"model": low}}, "tasks": {"digits": {"class_path": "tasks.Digits", "methods": {"It": {"model": high}}}}}
+    study = {
+        "backbone": BACKBONE,
+        "recipe": {"trainer": {"max_epochs": 1}},
+        "suites": ["callbacks.Accuracy"],
+        "methods": {"It": {"model": low}},
+        "tasks": {"digits": {"class_path": "tasks.Digits", "methods": {"It": {"model": high}}}},
+    }
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     return dict(read_study(folder / "study.yaml").method_spec("digits", "It")["model"])
 
@@ -93,35 +148,70 @@ def test_there_is_one_function() -> None:
 def test_what_is_said_without_a_class_holds_for_any() -> None:
     """A task's file gives the backbone of whichever method is named, in the end. Mutations: dropping it with the class that is replaced;
     keeping `alpha`, which a file said together with SSD."""
-    task, ssd = {"model": {"init_args": {"backbone": BACKBONE}}}, {"model": method("mu.methods.SSD", alpha=5.0)}
+    task, ssd = (
+        {"model": {"init_args": {"backbone": BACKBONE}}},
+        {"model": method("mu.methods.SSD", alpha=5.0)},
+    )
     other = {"model": {"class_path": "mu.methods.FineTune"}}
     expected = {"model": method("mu.methods.FineTune", backbone=BACKBONE)}
-    assert merge(task, other) == merge(task, ssd, other) == merge(ssd, task, other) == merge(ssd, other, task) == expected
+    assert (
+        merge(task, other)
+        == merge(task, ssd, other)
+        == merge(ssd, task, other)
+        == merge(ssd, other, task)
+        == expected
+    )
 
 
 def test_going_back_to_a_class_begins_anew() -> None:
-    layers = [{"it": SGD}, {"it": ADAM}, {"it": {"class_path": "torch.optim.SGD", "init_args": {"nesterov": True}}}]
-    assert merge(*layers) == {"it": {"class_path": "torch.optim.SGD", "init_args": {"nesterov": True}}}
+    layers = [
+        {"it": SGD},
+        {"it": ADAM},
+        {"it": {"class_path": "torch.optim.SGD", "init_args": {"nesterov": True}}},
+    ]
+    assert merge(*layers) == {
+        "it": {"class_path": "torch.optim.SGD", "init_args": {"nesterov": True}}
+    }
 
 
 def test_beside_the_arguments_of_another_class_nothing_is_dropped() -> None:
     """What a study says of a task's methods is not an argument of the task's class."""
-    low = {"class_path": "tasks.Digits", "init_args": {"train_size": 5}, "dict_kwargs": {"a": 1}, "methods": {"SSD": {"skip": "no"}}}
-    assert merge({"t": low}, {"t": {"class_path": "my.Task"}}) == {"t": {"class_path": "my.Task", "methods": {"SSD": {"skip": "no"}}}}
+    low = {
+        "class_path": "tasks.Digits",
+        "init_args": {"train_size": 5},
+        "dict_kwargs": {"a": 1},
+        "methods": {"SSD": {"skip": "no"}},
+    }
+    assert merge({"t": low}, {"t": {"class_path": "my.Task"}}) == {
+        "t": {"class_path": "my.Task", "methods": {"SSD": {"skip": "no"}}}
+    }
 
 
-@pytest.mark.parametrize(("one", "other", "same"), [
-    ("SSD", "SSD", True), ("mu.methods.SSD", "SSD", True), ("SSD", "mu.methods.SSD", True), ("mu.methods.SSD", "mu.methods.SSD", True),
-    ("mu.methods.SSD", "mine.SSD", False), ("mu.methods.SSD", "mu.methods.SalUn", False), ("SSD", "SalUn", False),
-])
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("SSD", "SSD", True),
+        ("mu.methods.SSD", "SSD", True),
+        ("SSD", "mu.methods.SSD", True),
+        ("mu.methods.SSD", "mu.methods.SSD", True),
+        ("mu.methods.SSD", "mine.SSD", False),
+        ("mu.methods.SSD", "mu.methods.SalUn", False),
+        ("SSD", "SalUn", False),
+    ],
+)
 def test_the_same_class(one: str, other: str, same: bool) -> None:
     assert same_class(one, other) is same
 
 
 def test_merging_is_deep_and_later_layers_win() -> None:
     """Fails when a list is merged entry by entry, or when a later layer's None is passed over."""
-    assert merge({"a": {"b": 1, "c": 2}, "l": [1, 2]}, {"a": {"c": 3}, "l": [4]}, None) == {"a": {"b": 1, "c": 3}, "l": [4]}
-    assert merge({"a": {"b": 1}}, {"a": None}) == {"a": None} and merge({"a": 1}, {"a": {"b": 2}}) == {"a": {"b": 2}}
+    assert merge({"a": {"b": 1, "c": 2}, "l": [1, 2]}, {"a": {"c": 3}, "l": [4]}, None) == {
+        "a": {"b": 1, "c": 3},
+        "l": [4],
+    }
+    assert merge({"a": {"b": 1}}, {"a": None}) == {"a": None} and merge(
+        {"a": 1}, {"a": {"b": 2}}
+    ) == {"a": {"b": 2}}
     assert merge({"a": {"b": 1}}, {"a": 2}, {"a": {"c": 3}}) == {"a": {"c": 3}}
     assert merge() == merge(None) == {}
 
@@ -134,13 +224,24 @@ def test_merging_changes_no_layer() -> None:
     merged["a"]["b"] = 9
     merged["l"].append(9)
     assert low == {"a": {"b": 1}, "l": [1]}
-    assert high == {"a": {"c": {"d": [2]}}, "l+": [3], "o": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.9}}}
+    assert high == {
+        "a": {"c": {"d": [2]}},
+        "l+": [3],
+        "o": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.9}},
+    }
 
 
-@pytest.mark.parametrize(("low", "high", "expected"), [
-    ({"l": [1]}, {"l+": [2, 3]}, [1, 2, 3]), ({"l": [1]}, {"l+": 2}, [1, 2]), ({}, {"l+": [1]}, [1]), ({"l": None}, {"l+": 1}, [1]),
-    ({"l": "one"}, {"l+": "two"}, ["one", "two"]),
-], ids=str)
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        ({"l": [1]}, {"l+": [2, 3]}, [1, 2, 3]),
+        ({"l": [1]}, {"l+": 2}, [1, 2]),
+        ({}, {"l+": [1]}, [1]),
+        ({"l": None}, {"l+": 1}, [1]),
+        ({"l": "one"}, {"l+": "two"}, ["one", "two"]),
+    ],
+    ids=str,
+)
 def test_a_plus_appends(low: Layer, high: Layer, expected: list[Any]) -> None:
     """Fails when `suites+` replaces, or when a word is taken apart into letters."""
     assert merge(low, high) == {"l": expected}
@@ -148,5 +249,7 @@ def test_a_plus_appends(low: Layer, high: Layer, expected: list[Any]) -> None:
 
 def test_merging_and_what_uses_it_import_nothing_heavy() -> None:
     start = "import sys, mu.config.components, mu.cli.config_files, mu.config.merge; print(sorted(set(sys.modules) & {'torch', 'lightning', 'numpy'}))"
-    answer = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(
+        [sys.executable, "-c", start], capture_output=True, text=True, timeout=60
+    )
     assert answer.stdout.strip() == "[]", answer.stderr

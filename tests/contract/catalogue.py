@@ -17,7 +17,15 @@ import torch
 
 import mu.methods
 import tasks
-from mu.backbones import Backbone, CausalLM, ClassConditionalDiffusion, Classifier, LoRA, Regressor, TextToImage
+from mu.backbones import (
+    Backbone,
+    CausalLM,
+    ClassConditionalDiffusion,
+    Classifier,
+    LoRA,
+    Regressor,
+    TextToImage,
+)
 from mu.core.edit import Edit
 from mu.core.module import UnlearningModule
 from mu.data.datamodule import UnlearningDataModule
@@ -63,30 +71,48 @@ def _conv_linear() -> Arguments:
 
 SETTINGS: dict[str, Setting] = {
     "Blindspot": Setting(lambda: {"proxy_epochs": 1}),
-    "CFk": Setting(kinds=("classifier", "regressor", "causal_lm", "mixture")),  # a network with a first and a last layer
+    "CFk": Setting(
+        kinds=("classifier", "regressor", "causal_lm", "mixture")
+    ),  # a network with a first and a last layer
     "EUk": Setting(kinds=("classifier", "regressor", "causal_lm", "mixture")),
     "FisherForgetting": Setting(lambda: {"batch_size": 10}, epochs=1),
     "FisherForgettingReference": Setting(lambda: {"batch_size": 10}, epochs=1),
-    "InfluenceReference": Setting(epochs=1, unseeded=("classifier", "regressor", "causal_lm", "mixture")),  # diffusion draws t and noise
+    "InfluenceReference": Setting(
+        epochs=1, unseeded=("classifier", "regressor", "causal_lm", "mixture")
+    ),  # diffusion draws t and noise
     # the dual variable is to move within two epochs
     "PDU": Setting(lambda: {"dual_warmup_epochs": 0}),
     "PDUReference": Setting(lambda: {"dual_warmup_epochs": 0}),
-    "PruneFineTune": Setting(by_kind=dict.fromkeys(("regressor", "causal_lm", "mixture"), _conv_linear)),
+    "PruneFineTune": Setting(
+        by_kind=dict.fromkeys(("regressor", "causal_lm", "mixture"), _conv_linear)
+    ),
     "RandomLabel": Setting(by_kind={"regressor": _gaussian}),
     "SalUn": Setting(by_kind={"regressor": _gaussian}),
     "SalUnSoft": Setting(by_kind={"regressor": _gaussian}),
     # at its own rate of 5e-4 the student stays where it was, and going back to the original is the right answer
-    "SCRUBRewind": Setting(lambda: {"optimizer": lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9), "alpha": 1.0, "msteps": 1}),
+    "SCRUBRewind": Setting(
+        lambda: {
+            "optimizer": lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9),
+            "alpha": 1.0,
+            "msteps": 1,
+        }
+    ),
     # one epoch shows forget alone, the next retain alone
     "SCRUBWorstCase": Setting(lambda: {"msteps": 0}),
     "SSD": Setting(lambda: {"alpha": 1.0, "forget_batch_size": 10, "all_batch_size": 10}, epochs=1),
     "UCE": Setting(epochs=1, unseeded=("text_to_image",)),
-    "ULD": Setting(lambda: {"lora": LoRA(rank=2, dropout=0.0)}),  # dropout is outside the promise about ranks
-    "UNSIR": Setting(lambda: {"noise_size": 8, "noise_steps": 3}, task={"selector": tasks.ByClass([3, 5])}),
+    "ULD": Setting(
+        lambda: {"lora": LoRA(rank=2, dropout=0.0)}
+    ),  # dropout is outside the promise about ranks
+    "UNSIR": Setting(
+        lambda: {"noise_size": 8, "noise_steps": 3}, task={"selector": tasks.ByClass([3, 5])}
+    ),
     "WHP": Setting(lambda: {"reinforce_epochs": 1, "reinforce_lr": 0.01}),
 }
 
-KINDS: dict[str, tuple[type[Backbone], Callable[..., Backbone], Callable[..., UnlearningDataModule]]] = {
+KINDS: dict[
+    str, tuple[type[Backbone], Callable[..., Backbone], Callable[..., UnlearningDataModule]]
+] = {
     "classifier": (Classifier, classifier, digits),
     "regressor": (Regressor, regressor, diabetes),
     "text_to_image": (TextToImage, text_to_image, pictures),
@@ -96,8 +122,14 @@ KINDS: dict[str, tuple[type[Backbone], Callable[..., Backbone], Callable[..., Un
 }
 DIFFUSION = ("text_to_image", "class_conditional")
 TEXT = ("causal_lm", "mixture")
-WORDS = {"classifier": "linear", "regressor": "network.2", "text_to_image": "attn2", "class_conditional": "attentions",
-         "causal_lm": "mlp", "mixture": "mlp"}
+WORDS = {
+    "classifier": "linear",
+    "regressor": "network.2",
+    "text_to_image": "attn2",
+    "class_conditional": "attentions",
+    "causal_lm": "mlp",
+    "mixture": "mlp",
+}
 """Part of the names of some weights of each kind."""
 OWN_WORDS = {"ULD": "v_proj"}
 """The same for methods that train another model than the backbone."""
@@ -108,7 +140,11 @@ def methods() -> dict[str, type[UnlearningModule]]:
     found: dict[str, type[UnlearningModule]] = {}
     for module in pkgutil.walk_packages(mu.methods.__path__, "mu.methods."):
         for name, cls in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            own = cls.__module__ == module.name and issubclass(cls, UnlearningModule) and not name.startswith("_")
+            own = (
+                cls.__module__ == module.name
+                and issubclass(cls, UnlearningModule)
+                and not name.startswith("_")
+            )
             if own and not inspect.isabstract(cls):
                 assert name not in found, f"two methods are called {name}"
                 found[name] = cls
@@ -125,8 +161,12 @@ def setting(name: str) -> Setting:
 
 def kinds(name: str) -> list[str]:
     """Kinds of backbones that the constructor's annotation admits and that there are tiny ones of."""
-    return [kind for kind, (cls, _, _) in KINDS.items()
-            if issubclass(cls, METHODS[name].admitted()) and (not setting(name).kinds or kind in setting(name).kinds)]
+    return [
+        kind
+        for kind, (cls, _, _) in KINDS.items()
+        if issubclass(cls, METHODS[name].admitted())
+        and (not setting(name).kinds or kind in setting(name).kinds)
+    ]
 
 
 PAIRS = [(name, kind) for name in METHODS for kind in kinds(name)]
@@ -172,18 +212,34 @@ class Case:
         """The method around a new copy of the original."""
         chosen = setting(self.name)
         arguments = {**chosen.arguments(), **chosen.by_kind.get(self.kind, dict)(), **changes}
-        if self.kind == "regressor" and "optimizer" in inspect.signature(METHODS[self.name].__init__).parameters:
+        if (
+            self.kind == "regressor"
+            and "optimizer" in inspect.signature(METHODS[self.name].__init__).parameters
+        ):
             # rates of the image papers are far too high for targets in the hundreds
-            arguments.setdefault("optimizer", lambda params: torch.optim.SGD(params, lr=1e-4, momentum=0.9, weight_decay=5e-4))
+            arguments.setdefault(
+                "optimizer",
+                lambda params: torch.optim.SGD(params, lr=1e-4, momentum=0.9, weight_decay=5e-4),
+            )
         if self.kind == "text_to_image" and "substitute" in constructor(self.name):
             arguments.setdefault("substitute", GivenByTask())  # there are no labels to draw
-        if self.kind in TEXT and METHODS[self.name].needs_substitute is True and "substitute" in constructor(self.name):
+        if (
+            self.kind in TEXT
+            and METHODS[self.name].needs_substitute is True
+            and "substitute" in constructor(self.name)
+        ):
             arguments.setdefault("substitute", AnswerOfAnotherQuestion())
         return METHODS[self.name](self.backbone(), **arguments)
 
     def run(
-        self, seed: int = 0, task: UnlearningDataModule | None = None, arguments: Arguments | None = None, **changes: Any
+        self,
+        seed: int = 0,
+        task: UnlearningDataModule | None = None,
+        arguments: Arguments | None = None,
+        **changes: Any,
     ) -> UnlearningModule:
         """Fit a new module on a new task."""
         epochs = changes.pop("epochs", setting(self.name).epochs)
-        return fit(self.make(seed=seed, **(arguments or {})), task or self.task(), epochs, **changes)
+        return fit(
+            self.make(seed=seed, **(arguments or {})), task or self.task(), epochs, **changes
+        )

@@ -36,7 +36,9 @@ class Baseline:
 
 
 @pytest.fixture(scope="session")
-def baseline(originals: dict[str, State], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Baseline]:
+def baseline(
+    originals: dict[str, State], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Baseline]:
     """The run of a method on a kind of backbone; made once."""
     made: dict[tuple[str, str], Baseline] = {}
 
@@ -45,12 +47,23 @@ def baseline(originals: dict[str, State], tmp_path_factory: pytest.TempPathFacto
             case = Case(name, kind, originals[kind])
             folder = tmp_path_factory.mktemp(f"{name}-{kind}")
             savers = [
-                ModelCheckpoint(folder / "steps", filename="{epoch}-{step:04d}", every_n_train_steps=1, save_top_k=-1),
-                ModelCheckpoint(folder / "ends", filename="{epoch}", every_n_epochs=1, save_top_k=-1),
+                ModelCheckpoint(
+                    folder / "steps",
+                    filename="{epoch}-{step:04d}",
+                    every_n_train_steps=1,
+                    save_top_k=-1,
+                ),
+                ModelCheckpoint(
+                    folder / "ends", filename="{epoch}", every_n_epochs=1, save_top_k=-1
+                ),
             ]
             module = case.run(callbacks=savers)
             made[name, kind] = Baseline(
-                case, module, weights(case.backbone()), weights(module), sorted((folder / "steps").glob("*.ckpt")),
+                case,
+                module,
+                weights(case.backbone()),
+                weights(module),
+                sorted((folder / "steps").glob("*.ckpt")),
                 sorted((folder / "ends").glob("*.ckpt")),
             )
         return made[name, kind]

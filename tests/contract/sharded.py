@@ -31,16 +31,26 @@ def cases() -> Iterator[tuple[str, Make, dict[str, Any]]]:
     """Name, module and settings of each fit: without a reference, with one, with a cached one, stopped at a layer, clipped, accumulated."""
     yield "FineTune", lambda: FineTune(causal_lm(), optimizer=_sgd), {}
     yield "NegGradPlus", lambda: NegGradPlus(causal_lm(), optimizer=_sgd), {}
-    yield "RandomLabel", lambda: RandomLabel(causal_lm(), optimizer=_sgd, substitute=AnswerOfAnotherQuestion()), {}
+    yield (
+        "RandomLabel",
+        lambda: RandomLabel(causal_lm(), optimizer=_sgd, substitute=AnswerOfAnotherQuestion()),
+        {},
+    )
     yield "SCRUB", lambda: SCRUB(causal_lm(), optimizer=_sgd), {}
     yield "NPO", lambda: NPO(causal_lm(), optimizer=_sgd), {}
     yield "RMU", lambda: RMU(causal_lm(), optimizer=_sgd, layer=0, scale=2.0, alpha=1.0), {}
     yield "clipped", lambda: FineTune(causal_lm(), optimizer=_sgd), {"gradient_clip_val": 0.1}
-    yield "accumulated", lambda: FineTune(causal_lm(), optimizer=_sgd), {"accumulate_grad_batches": 2}
+    yield (
+        "accumulated",
+        lambda: FineTune(causal_lm(), optimizer=_sgd),
+        {"accumulate_grad_batches": 2},
+    )
 
 
 def _strategy() -> ModelParallelStrategy:
-    return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    return ModelParallelStrategy(
+        data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
+    )
 
 
 def full(module: UnlearningModule) -> State:
@@ -49,7 +59,9 @@ def full(module: UnlearningModule) -> State:
 
     if module.device_mesh is None:
         return weights(module.backbone)
-    return get_model_state_dict(module.backbone, options=StateDictOptions(full_state_dict=True, cpu_offload=True))  # type: ignore[return-value]
+    return get_model_state_dict(
+        module.backbone, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )  # type: ignore[return-value]
 
 
 def run_all(folder: Path | None = None, **changes: Any) -> dict[str, State]:
@@ -67,7 +79,15 @@ def _resumed(folder: Path, changes: dict[str, Any]) -> UnlearningModule:
     """One epoch, a checkpoint, and in a new trainer the second epoch."""
     module = None
     for epochs, checkpoint in ((1, None), (2, folder / "half.ckpt")):
-        run = trainer(epochs, **{**changes, "strategy": _strategy(), "enable_checkpointing": True, "default_root_dir": str(folder)})
+        run = trainer(
+            epochs,
+            **{
+                **changes,
+                "strategy": _strategy(),
+                "enable_checkpointing": True,
+                "default_root_dir": str(folder),
+            },
+        )
         module = FineTune(causal_lm(), optimizer=_sgd)
         run.fit(module, datamodule=people(), ckpt_path=checkpoint, weights_only=True)
         if checkpoint is None:

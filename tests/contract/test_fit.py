@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from mu.data.plan import DataPlan, Everything, Forget, Paired, Phases, Retain, Union, plan_steps
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -21,25 +20,44 @@ from mu.core.lr import OneCycle
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
 from mu.data.datamodule import UnlearningDataModule
+from mu.data.plan import DataPlan, Everything, Forget, Paired, Phases, Retain, Union, plan_steps
 from mu.data.split import Split
 from mu.methods import SSD, FineTune, RandomLabel, Retrain, Train
 from mu.methods.components.answers import AnswerOfAnotherQuestion
 from mu.methods.components.substitutes import GivenByTask, UniformLabel
 from mu.utils.errors import InputError, RunError
 from tests.support.doubles_text import causal_lm, people
-from tests.support.helpers import State, Watch, classifier, diabetes, different, digits, distance, fit, regressor, trainer, weights
+from tests.support.helpers import (
+    State,
+    Watch,
+    classifier,
+    diabetes,
+    different,
+    digits,
+    distance,
+    fit,
+    regressor,
+    trainer,
+    weights,
+)
 
 
 class Sees(UnlearningModule):
     """Fits whatever the schedule shows."""
 
     def __init__(self, backbone: Backbone, plan: DataPlan, lr: float = 0.01, **kwargs: Any) -> None:
-        super().__init__(backbone, optimizer=lambda params: torch.optim.SGD(params, lr=lr), **kwargs)
+        super().__init__(
+            backbone, optimizer=lambda params: torch.optim.SGD(params, lr=lr), **kwargs
+        )
         self.plan = plan
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         parts = {"forget": forget, "retain": retain}
-        return {name: self.reduce(self.backbone.loss(part), part) for name, part in parts.items() if part is not None}
+        return {
+            name: self.reduce(self.backbone.loss(part), part)
+            for name, part in parts.items()
+            if part is not None
+        }
 
 
 class Breaks(FineTune):
@@ -47,7 +65,9 @@ class Breaks(FineTune):
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         terms = super().objective(forget, retain)
-        return {"retain": terms["retain"] * float("nan")} if self.trainer.global_step >= 6 else terms
+        return (
+            {"retain": terms["retain"] * float("nan")} if self.trainer.global_step >= 6 else terms
+        )
 
 
 class NeedsReferenceByProperty(FineTune):
@@ -65,14 +85,25 @@ class NeedsReferenceByProperty(FineTune):
 class Bare(UnlearningDataModule):
     """A task with whatever parts and entries a test wants."""
 
-    def __init__(self, like: Any, provides: frozenset[str] = frozenset({"labels"}), keep: tuple[str, ...] = ("forget", "retain"),
-                 extra: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        like: Any,
+        provides: frozenset[str] = frozenset({"labels"}),
+        keep: tuple[str, ...] = ("forget", "retain"),
+        extra: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.like, self.provides, self.keep, self.extra = like, provides, keep, extra
 
     def make(self) -> None:
         self.like.setup()
-        self.split = Split("bare", {name: self.like.split.parts[name] for name in ("forget", "retain")}, {"of": "bare"}, 0)
+        self.split = Split(
+            "bare",
+            {name: self.like.split.parts[name] for name in ("forget", "retain")},
+            {"of": "bare"},
+            0,
+        )
         self.datasets = {name: self.like.datasets[name] for name in self.keep}
         if self.extra:
             self.datasets["forget"] = WithAnswer(self.datasets["forget"])
@@ -96,8 +127,14 @@ class WithAnswer(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize(
     "plan",
-    [Retain(), Paired(), Union(), Phases(Forget(epochs=1), Retain()), Phases(Forget(after=1), Retain()),
-     Phases(Retain(epochs=1), Forget())],
+    [
+        Retain(),
+        Paired(),
+        Union(),
+        Phases(Forget(epochs=1), Retain()),
+        Phases(Forget(after=1), Retain()),
+        Phases(Retain(epochs=1), Forget()),
+    ],
     ids=repr,
 )
 def test_every_batch_of_the_plan_is_shown(plan: DataPlan) -> None:
@@ -105,15 +142,33 @@ def test_every_batch_of_the_plan_is_shown(plan: DataPlan) -> None:
     seen: list[tuple[int, list[int]]] = []
 
     def look(module: UnlearningModule, batch: Any, batch_idx: int) -> None:
-        seen.append((module.current_epoch, sorted(int(i) for part in ("forget", "retain") if part in batch for i in batch[part]["index"])))
+        seen.append(
+            (
+                module.current_epoch,
+                sorted(
+                    int(i)
+                    for part in ("forget", "retain")
+                    if part in batch
+                    for i in batch[part]["index"]
+                ),
+            )
+        )
 
     task = digits()
     fit(Sees(classifier(), plan), task, 3, callbacks=[Watch(look)])
     sizes = {name: len(ids) for name, ids in task.split.parts.items()}
     parts = task.parts(plan.reads())
     expected = [
-        (epoch, sorted(int(i) for name, rows in step.parts.items() for i in np.asarray(parts[name].indices)[rows.positions]))  # type: ignore[attr-defined]
-        for epoch in range(3) for step in plan_steps(plan, epoch, sizes, {"forget": 10, "retain": 10}, 0)
+        (
+            epoch,
+            sorted(
+                int(i)
+                for name, rows in step.parts.items()
+                for i in np.asarray(parts[name].indices)[rows.positions]
+            ),
+        )  # type: ignore[attr-defined]
+        for epoch in range(3)
+        for step in plan_steps(plan, epoch, sizes, {"forget": 10, "retain": 10}, 0)
     ]
     assert seen == expected
 
@@ -135,8 +190,15 @@ def test_validation_runs_in_epochs_of_every_length() -> None:
 
 def test_the_length_of_a_run_is_that_of_its_plan() -> None:
     """Fails when a learning-rate schedule ends before the run or after it, because epochs differ in length."""
-    for changes in ({}, {"limit_train_batches": 3}, {"accumulate_grad_batches": 2}, {"max_steps": 5}):
-        module = Sees(classifier(), Phases(Forget(epochs=1), Retain()), scheduler=OneCycle(end=0.25))
+    for changes in (
+        {},
+        {"limit_train_batches": 3},
+        {"accumulate_grad_batches": 2},
+        {"max_steps": 5},
+    ):
+        module = Sees(
+            classifier(), Phases(Forget(epochs=1), Retain()), scheduler=OneCycle(end=0.25)
+        )
         fit(module, digits(), 3, **changes)
         assert planned_steps(module) == module.trainer.global_step
         assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 * 0.25)
@@ -163,6 +225,7 @@ def test_plain_loaders_can_be_fitted_too() -> None:
 
 def test_one_big_batch_or_several_small_ones() -> None:
     """Fails when accumulated gradients are averaged over micro-batches and not over samples (the last batch is smaller)."""
+
     def run(batch: int, accumulate: int, make: Any) -> State:
         module = fit(make(), digits(batch_size=batch), epochs=2, accumulate_grad_batches=accumulate)
         return weights(module.backbone)
@@ -175,9 +238,19 @@ def test_one_big_batch_or_several_small_ones() -> None:
 
 def test_one_big_batch_of_drawn_answers_or_several_small_ones() -> None:
     """Fails when the answers that were drawn are averaged over the tokens of the true ones, or over one micro-batch."""
+
     def run(batch: int, accumulate: int) -> State:
-        module = RandomLabel(causal_lm(), substitute=AnswerOfAnotherQuestion(), plan=Forget(), optimizer=lambda p: torch.optim.SGD(p, lr=0.5))
-        return weights(fit(module, people(batch_size=batch), epochs=2, accumulate_grad_batches=accumulate).backbone)
+        module = RandomLabel(
+            causal_lm(),
+            substitute=AnswerOfAnotherQuestion(),
+            plan=Forget(),
+            optimizer=lambda p: torch.optim.SGD(p, lr=0.5),
+        )
+        return weights(
+            fit(
+                module, people(batch_size=batch), epochs=2, accumulate_grad_batches=accumulate
+            ).backbone
+        )
 
     assert distance(run(12, 1), run(4, 3)) < 1e-5
 
@@ -188,9 +261,16 @@ def test_drawn_answers_weigh_what_they_have_of_tokens() -> None:
 
     def see(module: UnlearningModule, batch: Any, number: int) -> None:
         part = module.prepare(batch["forget"], substitute=True)
-        seen.append((float(part["substitute_total"]), float((part["substitute"]["labels"] != -100).sum())))
+        seen.append(
+            (float(part["substitute_total"]), float((part["substitute"]["labels"] != -100).sum()))
+        )
 
-    module = RandomLabel(causal_lm(), substitute=AnswerOfAnotherQuestion(), plan=Forget(), optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    module = RandomLabel(
+        causal_lm(),
+        substitute=AnswerOfAnotherQuestion(),
+        plan=Forget(),
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.1),
+    )
     fit(module, people(), epochs=1, callbacks=[Watch(see)])
     assert len(seen) == 3 and all(total == counted for total, counted in seen)
 
@@ -202,13 +282,22 @@ def test_reductions_are_what_they_are_called() -> None:
     """Fails when two reductions are mixed up; by hand on two samples of 1 and 3 tokens."""
     part = {"count": torch.tensor(2.0), "total": torch.tensor(4.0)}
     summed = torch.tensor([2.0, 3.0]), torch.tensor([1.0, 3.0])
-    expected = {"token_mean": 5 / 4, "sequence_mean": (2 + 1) / 2, "sequence_sum": 5 / 2, "micro": 5 / 4}
+    expected = {
+        "token_mean": 5 / 4,
+        "sequence_mean": (2 + 1) / 2,
+        "sequence_sum": 5 / 2,
+        "micro": 5 / 4,
+    }
     for how, value in expected.items():
-        assert FineTune(classifier(), reduction=how).reduce(summed, part).item() == pytest.approx(value)
+        assert FineTune(classifier(), reduction=how).reduce(summed, part).item() == pytest.approx(
+            value
+        )
     padded = {**part, "padded": torch.tensor([False, True])}
     values, weight = Backbone.count(padded, torch.tensor([2.0, 3.0]), torch.tensor([1.0, 3.0]))
     assert (values.tolist(), weight.tolist()) == ([2, 0], [1, 0])
-    assert FineTune(classifier()).mean(torch.tensor([4.0, 9.0]), padded).item() == pytest.approx(4 / 2)
+    assert FineTune(classifier()).mean(torch.tensor([4.0, 9.0]), padded).item() == pytest.approx(
+        4 / 2
+    )
 
 
 # ---- faults stop the run ----------------------------------------------------------------------------------------------------------
@@ -218,7 +307,11 @@ def test_reductions_are_what_they_are_called() -> None:
 def test_a_fit_that_moves_no_weight_is_an_error(norm: Any) -> None:
     """Fails when moving statistics of batch norm pass for moving weights."""
     with pytest.raises(RunError, match="moved no weight"):
-        fit(FineTune(classifier(), optimizer=lambda params: torch.optim.SGD(params, lr=0.0), norm=norm))
+        fit(
+            FineTune(
+                classifier(), optimizer=lambda params: torch.optim.SGD(params, lr=0.0), norm=norm
+            )
+        )
 
 
 def test_an_edit_that_edits_nothing_is_an_error() -> None:
@@ -239,6 +332,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     """Fails when the step after a finite loss overflows and its weights are written as the last checkpoint."""
+
     def overflow(module: UnlearningModule, batch: Any, batch_idx: int) -> None:
         if module.trainer.global_step == 3:
             with torch.no_grad():
@@ -261,7 +355,9 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     ],
     ids=["labels", "retain", "forget", "classes", "substitute"],
 )
-def test_what_the_task_does_not_give_is_named_before_the_first_step(make: Any, task: Any, word: str) -> None:
+def test_what_the_task_does_not_give_is_named_before_the_first_step(
+    make: Any, task: Any, word: str
+) -> None:
     """Fails when a missing need shows as a KeyError in the middle of an epoch."""
     module = make()
     with pytest.raises(InputError, match=word):
@@ -288,9 +384,13 @@ def test_a_method_without_an_objective_says_so() -> None:
 
 
 @pytest.mark.parametrize("when", ["validation", "epoch"])
-def test_statistics_are_taken_anew_also_where_a_run_stops_early(when: str, originals: dict[str, State]) -> None:
+def test_statistics_are_taken_anew_also_where_a_run_stops_early(
+    when: str, originals: dict[str, State]
+) -> None:
     """Fails when a run that stops early keeps the statistics of its training batches, or says nothing where it is too late."""
-    stop = EarlyStopping("retain/loss", patience=0, min_delta=1e9, check_on_train_epoch_end=when == "epoch")
+    stop = EarlyStopping(
+        "retain/loss", patience=0, min_delta=1e9, check_on_train_epoch_end=when == "epoch"
+    )
     module = FineTune(classifier(originals["classifier"]), norm="recalibrate")
     run = lambda: fit(module, digits(curves=["retain"]), 9, limit_val_batches=1.0, callbacks=[stop])  # noqa: E731
     if when == "epoch":
@@ -309,8 +409,11 @@ def test_statistics_are_taken_anew_also_where_a_run_stops_early(when: str, origi
 
 def test_substitutes_that_the_task_gives_are_read_where_they_are_needed() -> None:
     """Fails when the retain part must have substitutes too, or evaluation asks for them."""
-    module = fit(RandomLabel(classifier(), substitute=GivenByTask()), Bare(digits(), extra=True, batch_size=10, curves=["retain"]),
-                 limit_val_batches=1.0)
+    module = fit(
+        RandomLabel(classifier(), substitute=GivenByTask()),
+        Bare(digits(), extra=True, batch_size=10, curves=["retain"]),
+        limit_val_batches=1.0,
+    )
     assert module.trainer.global_step == 14
 
 
@@ -341,7 +444,8 @@ def test_evaluation_gives_every_sample_once(size: int) -> None:
     trainer().test(module, task, verbose=False)
     found = module.evaluated()
     assert {name: values["index"].tolist() for name, values in found.items()} == {
-        name: ids.tolist() for name, ids in task.split.parts.items() if len(ids)}
+        name: ids.tolist() for name, ids in task.split.parts.items() if len(ids)
+    }
     data: Any = task.datasets["retain"]
     with torch.no_grad():
         expected = classifier().eval().predict(data.__getitems__(list(range(len(data)))))
@@ -349,7 +453,10 @@ def test_evaluation_gives_every_sample_once(size: int) -> None:
     predicted: Any = trainer().predict(module, task)
     batches = [batch for loader in predicted for batch in loader]
     for split, values in found.items():
-        assert torch.cat([batch["index"] for batch in batches if batch["split"] == split]).tolist() == values["index"].tolist()
+        assert (
+            torch.cat([batch["index"] for batch in batches if batch["split"] == split]).tolist()
+            == values["index"].tolist()
+        )
 
 
 def test_a_test_leaves_the_weights_alone() -> None:
@@ -378,7 +485,10 @@ def test_new_weights_come_from_the_seed_of_the_run() -> None:
     assert different(one, again) == []
     assert different(one, two)
     assert different(one, weights(backbone))
-    assert backbone.fresh(1).network.normalize.mean.tolist() == backbone.network.normalize.mean.tolist()  # type: ignore[union-attr]
+    assert (
+        backbone.fresh(1).network.normalize.mean.tolist()
+        == backbone.network.normalize.mean.tolist()
+    )  # type: ignore[union-attr]
 
 
 def test_the_oracle_keeps_the_normalisation_that_came_with_the_weights(tmp_path: Path) -> None:
@@ -387,7 +497,9 @@ def test_the_oracle_keeps_the_normalisation_that_came_with_the_weights(tmp_path:
 
     source = classifier()
     body: Any = source.network.body  # type: ignore[union-attr]
-    save_file(body.state_dict(), tmp_path / "m.safetensors", metadata={"mean": "[0.3]", "std": "[0.4]"})
+    save_file(
+        body.state_dict(), tmp_path / "m.safetensors", metadata={"mean": "[0.3]", "std": "[0.4]"}
+    )
     loaded = classifier(weights=str(tmp_path / "m.safetensors"), mean=None, std=None)
     network: Any = loaded.fresh(3).network
     assert network.normalize.mean.tolist() == pytest.approx([0.3])
@@ -395,13 +507,18 @@ def test_the_oracle_keeps_the_normalisation_that_came_with_the_weights(tmp_path:
 
 def test_original_and_oracle_have_one_recipe() -> None:
     """Fails when seeds, weights or the forget set enter the recipe, or an option that matters does not."""
+
     def recipe(make: Any, **changes: Any) -> str:
         return fit(make(classifier(init_seed=3)), digits(**changes), epochs=1).recipe_hash()
 
     one = recipe(Train)
-    assert one == recipe(lambda b: Train(b, seed=9)) == recipe(Retrain) == recipe(Train, split_seed=3)
+    assert (
+        one == recipe(lambda b: Train(b, seed=9)) == recipe(Retrain) == recipe(Train, split_seed=3)
+    )
     assert one != recipe(Train, batch_size=20)
-    assert one != recipe(lambda b: Train(b, optimizer=lambda params: torch.optim.SGD(params, lr=0.02)))
+    assert one != recipe(
+        lambda b: Train(b, optimizer=lambda params: torch.optim.SGD(params, lr=0.02))
+    )
     assert one != recipe(lambda b: Train(b, norm="eval"))
 
 
@@ -409,8 +526,14 @@ def test_the_original_does_not_depend_on_what_will_be_forgotten() -> None:
     """Fails when the order of training shows the forget set."""
     import tasks
 
-    models = [fit(Train(classifier()), tasks.Digits(selector, train_size=61, validation_size=11, batch_size=10), 1)
-              for selector in (tasks.RandomFraction(0.4), tasks.ByClass(3))]
+    models = [
+        fit(
+            Train(classifier()),
+            tasks.Digits(selector, train_size=61, validation_size=11, batch_size=10),
+            1,
+        )
+        for selector in (tasks.RandomFraction(0.4), tasks.ByClass(3))
+    ]
     assert different(weights(models[0]), weights(models[1])) == []
 
 
@@ -435,7 +558,9 @@ class Shift(Edit):
         return {name: p + self.seen for name, p in self.trainable()}
 
 
-@pytest.mark.parametrize("changes", [{"epochs": 1}, {"epochs": 4}, {"epochs": 3, "min_epochs": 3}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"epochs": 1}, {"epochs": 4}, {"epochs": 3, "min_epochs": 3}], ids=str
+)
 def test_an_edit_is_one_pass_and_one_step(changes: dict[str, Any]) -> None:
     """Fails when `max_epochs` or `min_epochs` makes it edit again, or a sample is seen twice."""
     backbone = classifier()
@@ -453,7 +578,9 @@ def test_a_finished_edit_is_not_made_again(tmp_path: Path) -> None:
     saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
     first = fit(Shift(classifier()), epochs=3, callbacks=[saver])
     (file,) = tmp_path.glob("*.ckpt")
-    assert different(weights(first), weights(fit(Shift(classifier()), epochs=3, ckpt_path=file))) == []
+    assert (
+        different(weights(first), weights(fit(Shift(classifier()), epochs=3, ckpt_path=file))) == []
+    )
 
 
 def test_an_edit_assigns_exactly_in_half_precision() -> None:

@@ -57,9 +57,18 @@ def saved(module: UnlearningModule, folder: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda b: FineTune(b, scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1)),
-        lambda b: FineTune(b, scheduler=Steps(at=(0.5,)), optimizer=lambda params: torch.optim.AdamW(params, lr=0.01), norm="eval"),
-        lambda b: RandomLabel(b, plan=Phases(Forget(epochs=1), Retain()), substitute=UniformLabel(exclude_true=True)),
+        lambda b: FineTune(
+            b, scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        ),
+        lambda b: FineTune(
+            b,
+            scheduler=Steps(at=(0.5,)),
+            optimizer=lambda params: torch.optim.AdamW(params, lr=0.01),
+            norm="eval",
+        ),
+        lambda b: RandomLabel(
+            b, plan=Phases(Forget(epochs=1), Retain()), substitute=UniformLabel(exclude_true=True)
+        ),
         lambda b: RandomLabel(b, plan=Union(retain_fraction=0.5), seed=4),
         lambda b: SalUn(b, mask=Saliency(keep=0.25)),
         lambda b: Retrain(b),
@@ -67,9 +76,21 @@ def saved(module: UnlearningModule, folder: Path, **changes: Any) -> Path:
         lambda b: NeedsReferenceByProperty(b),
         lambda b: Averaged(b),
     ],
-    ids=["scheduler", "schedule of the rate", "phases", "union", "mask", "oracle", "edit", "property", "composed"],
+    ids=[
+        "scheduler",
+        "schedule of the rate",
+        "phases",
+        "union",
+        "mask",
+        "oracle",
+        "edit",
+        "property",
+        "composed",
+    ],
 )
-def test_a_checkpoint_loads_into_the_same_predictions(make: Any, originals: dict[str, State], tmp_path: Path) -> None:
+def test_a_checkpoint_loads_into_the_same_predictions(
+    make: Any, originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when an argument cannot be stored, or the stored weights are not those that are served."""
     module = make(classifier(originals["classifier"]))
     file = saved(module, tmp_path)
@@ -77,7 +98,9 @@ def test_a_checkpoint_loads_into_the_same_predictions(make: Any, originals: dict
     assert type(loaded) is type(module)
     assert loaded.seed == module.seed
     assert not loaded.training
-    assert torch.equal(predictions(loaded.served(), digits()), predictions(module.served(), digits()))
+    assert torch.equal(
+        predictions(loaded.served(), digits()), predictions(module.served(), digits())
+    )
     assert loaded.original_hash == module.original_hash
 
 
@@ -96,17 +119,25 @@ def test_a_run_folder_is_named_by_its_path(originals: dict[str, State], tmp_path
         mu.load(tmp_path / "plain.ckpt")
 
 
-def test_the_file_the_weights_came_from_may_be_gone(originals: dict[str, State], tmp_path: Path) -> None:
+def test_the_file_the_weights_came_from_may_be_gone(
+    originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when loading a run reads the original's file, which may have been moved, also inside an ensemble."""
     original = tmp_path / "original.pt"
-    body = {name.removeprefix("network.body."): v for name, v in originals["classifier"].items() if name.startswith("network.body.")}
+    body = {
+        name.removeprefix("network.body."): v
+        for name, v in originals["classifier"].items()
+        if name.startswith("network.body.")
+    }
     torch.save(body, original)
     one = FineTune(classifier(weights=str(original)))
     two = FineTune(Ensemble([classifier(weights=str(original)), classifier()]))
     files = [saved(one, tmp_path / "one"), saved(two, tmp_path / "two")]
     original.unlink()
     for module, file in zip((one, two), files, strict=True):
-        assert torch.equal(predictions(mu.load(file).served(), digits()), predictions(module.served(), digits()))
+        assert torch.equal(
+            predictions(mu.load(file).served(), digits()), predictions(module.served(), digits())
+        )
 
 
 def test_a_live_network_is_given_again(tmp_path: Path) -> None:
@@ -118,7 +149,9 @@ def test_a_live_network_is_given_again(tmp_path: Path) -> None:
         mu.load(file)
     twin = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     loaded = mu.load(file, backbone=Classifier(network=twin))
-    assert torch.equal(predictions(loaded.served(), digits()), predictions(module.served(), digits()))
+    assert torch.equal(
+        predictions(loaded.served(), digits()), predictions(module.served(), digits())
+    )
 
 
 def broken(file: Path, change: Any) -> Path:
@@ -134,12 +167,17 @@ def broken(file: Path, change: Any) -> Path:
     [
         (lambda state: state.pop("backbone.network.body.linear.bias"), "lacks"),
         (lambda state: state.update({"backbone.network.body.extra": torch.zeros(1)}), "unknown"),
-        (lambda state: state.update({"backbone.network.body.linear.bias": torch.zeros(11)}), "linear.bias"),
+        (
+            lambda state: state.update({"backbone.network.body.linear.bias": torch.zeros(11)}),
+            "linear.bias",
+        ),
         (lambda state: state.pop("mask.of_network__body__linear__bias"), "lacks"),
     ],
     ids=["missing", "extra", "misshaped", "mask"],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(change: Any, word: str, originals: dict[str, State], tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    change: Any, word: str, originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when a key may be missing, extra or of another shape: part of the model would be left as it was."""
     file = broken(saved(SalUn(classifier(originals["classifier"])), tmp_path), change)
     for attempt in (
@@ -160,7 +198,10 @@ def test_only_the_reference_may_be_absent(originals: dict[str, State], tmp_path:
     resumed = NeedsReferenceByProperty(classifier(originals["classifier"]))
     fit(resumed, epochs=3, ckpt_path=file)
     assert resumed.reference is not None
-    assert all(torch.equal(value, originals["classifier"][name]) for name, value in weights(resumed.reference).items())
+    assert all(
+        torch.equal(value, originals["classifier"][name])
+        for name, value in weights(resumed.reference).items()
+    )
     assert not any(weight.requires_grad for weight in resumed.reference.parameters())
 
 
@@ -176,14 +217,18 @@ def test_a_checkpoint_holds_plain_data(originals: dict[str, State], tmp_path: Pa
     assert record["seconds"]["training"] > 0
 
 
-def test_a_checkpoint_may_be_tested_with_other_weights_in_the_backbone(originals: dict[str, State], tmp_path: Path) -> None:
+def test_a_checkpoint_may_be_tested_with_other_weights_in_the_backbone(
+    originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when evaluation refuses a checkpoint because the configured backbone is new: only resuming needs the original."""
     module = FineTune(classifier(originals["classifier"]))
     file = saved(module, tmp_path)
     again = FineTune(classifier())
     again.declared.add("logits")
     trainer().test(again, digits(), ckpt_path=str(file), verbose=False)
-    assert torch.allclose(again.evaluated()["forget"]["logits"], predictions(module.served(), digits()), atol=1e-5)
+    assert torch.allclose(
+        again.evaluated()["forget"]["logits"], predictions(module.served(), digits()), atol=1e-5
+    )
 
 
 def test_a_composed_backbone_is_what_suites_see(originals: dict[str, State]) -> None:
@@ -198,4 +243,6 @@ def test_a_composed_backbone_is_what_suites_see(originals: dict[str, State]) -> 
     assert torch.allclose(found["logits"], expected, atol=1e-5)
     assert torch.allclose(found["logits"].exp().sum(1), torch.ones(len(expected)), atol=1e-5)
     assert module.trainer.logged_metrics == {} or "forget/loss" in module.trainer.logged_metrics
-    assert not torch.allclose(found["logits"], predictions(module.backbone, task).log_softmax(1), atol=1e-3)
+    assert not torch.allclose(
+        found["logits"], predictions(module.backbone, task).log_softmax(1), atol=1e-3
+    )

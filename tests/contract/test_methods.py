@@ -19,7 +19,20 @@ from mu.data.plan import DataPlan
 from mu.data.questions import TokenRows
 from mu.methods.components.masks import ByName
 from mu.utils.errors import InputError
-from tests.contract.catalogue import DIFFUSION, FIRST, KINDS, METHODS, OWN_WORDS, PAIRS, TEXT, WORDS, Case, constructor, kinds, setting
+from tests.contract.catalogue import (
+    DIFFUSION,
+    FIRST,
+    KINDS,
+    METHODS,
+    OWN_WORDS,
+    PAIRS,
+    TEXT,
+    WORDS,
+    Case,
+    constructor,
+    kinds,
+    setting,
+)
 from tests.contract.conftest import Baseline
 from tests.support.helpers import Snapshot, State, Watch, different, predictions, trainer, weights
 
@@ -28,23 +41,40 @@ Baselines = Callable[[str, str], Baseline]
 
 def _one(pair: tuple[str, str], *marks: Any) -> Any:
     # all tests of one method in one process, where they share its runs
-    return pytest.param(*pair, marks=[pytest.mark.xdist_group("-".join(pair)), *marks], id="-".join(pair))
+    return pytest.param(
+        *pair, marks=[pytest.mark.xdist_group("-".join(pair)), *marks], id="-".join(pair)
+    )
 
 
-on_all = pytest.mark.parametrize(("name", "kind"), [_one(p) if p in FIRST else _one(p, pytest.mark.slow) for p in PAIRS])
+on_all = pytest.mark.parametrize(
+    ("name", "kind"), [_one(p) if p in FIRST else _one(p, pytest.mark.slow) for p in PAIRS]
+)
 on_all_and_diffusion = pytest.mark.parametrize(
-    ("name", "kind"), [_one(p) if p in FIRST or p[1] in (*DIFFUSION, "causal_lm") else _one(p, pytest.mark.slow) for p in PAIRS])
-on_all_slow = pytest.mark.parametrize(("name", "kind"), [_one(pair, pytest.mark.slow) for pair in PAIRS])
+    ("name", "kind"),
+    [
+        _one(p) if p in FIRST or p[1] in (*DIFFUSION, "causal_lm") else _one(p, pytest.mark.slow)
+        for p in PAIRS
+    ],
+)
+on_all_slow = pytest.mark.parametrize(
+    ("name", "kind"), [_one(pair, pytest.mark.slow) for pair in PAIRS]
+)
 IMAGES = [pair for pair in PAIRS if pair[1] == "classifier"]
-on_images_slow = pytest.mark.parametrize(("name", "kind"), [_one(pair, pytest.mark.slow) for pair in IMAGES])
+on_images_slow = pytest.mark.parametrize(
+    ("name", "kind"), [_one(pair, pytest.mark.slow) for pair in IMAGES]
+)
 EDITS = [pair for pair in PAIRS if issubclass(METHODS[pair[0]], Edit)]
-on_edits_slow = pytest.mark.parametrize(("name", "kind"), [_one(pair, pytest.mark.slow) for pair in EDITS])
+on_edits_slow = pytest.mark.parametrize(
+    ("name", "kind"), [_one(pair, pytest.mark.slow) for pair in EDITS]
+)
 
 
 class AtStart(Callback):
     """Remembers the module as it was right before the first batch: some methods initialise part of the backbone anew."""
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step == 0 and batch_idx == 0:
             assert isinstance(pl_module, UnlearningModule)
             self.state = weights(pl_module)
@@ -53,7 +83,11 @@ class AtStart(Callback):
 def moved(baseline: Baseline) -> list[str]:
     """Weights of the backbone (not statistics of batch norm) that are no longer what they were."""
     names = {name for name, _ in baseline.case.backbone().named_parameters()}
-    return [name for name in different(baseline.before, weights(baseline.module.backbone)) if name in names]
+    return [
+        name
+        for name in different(baseline.before, weights(baseline.module.backbone))
+        if name in names
+    ]
 
 
 def test_every_method_has_a_backbone_to_be_tested_on() -> None:
@@ -68,7 +102,9 @@ def test_it_trains(name: str, kind: str, baseline: Baselines) -> None:
     run = baseline(name, kind)
     assert run.module.trainer.global_step > 0
     assert different(run.before, weights(run.module.served())) or moved(run)
-    assert all(torch.isfinite(value).all() for value in run.after.values() if value.is_floating_point())
+    assert all(
+        torch.isfinite(value).all() for value in run.after.values() if value.is_floating_point()
+    )
 
 
 @on_all
@@ -104,7 +140,9 @@ def test_settings_name_methods_that_exist() -> None:
 
 
 @on_all
-def test_a_run_resumed_inside_an_epoch_ends_alike(name: str, kind: str, baseline: Baselines) -> None:
+def test_a_run_resumed_inside_an_epoch_ends_alike(
+    name: str, kind: str, baseline: Baselines
+) -> None:
     """Fails when something that matters is neither in the weights nor in the checkpoint."""
     run = baseline(name, kind)
     middle = run.steps[len(run.steps) // 2]
@@ -130,7 +168,9 @@ def test_a_run_resumed_between_epochs_ends_alike(name: str, kind: str, baseline:
 
 
 @on_edits_slow
-def test_an_edit_killed_in_its_pass_starts_again(name: str, kind: str, baseline: Baselines, tmp_path: Path) -> None:
+def test_an_edit_killed_in_its_pass_starts_again(
+    name: str, kind: str, baseline: Baselines, tmp_path: Path
+) -> None:
     """Fails when an edit goes on with half of its statistics."""
     run = baseline(name, kind)
     run.case.run(callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)])
@@ -165,14 +205,18 @@ def test_unknown_arguments_are_refused(name: str, kind: str, originals: dict[str
 
 
 @on_all_slow
-def test_only_the_weights_that_are_allowed_move(name: str, kind: str, originals: dict[str, State]) -> None:
+def test_only_the_weights_that_are_allowed_move(
+    name: str, kind: str, originals: dict[str, State]
+) -> None:
     """Fails when a step goes round the mask: a second optimizer, an edit in place, a proximal step."""
     assert "mask" in constructor(name)
     case = Case(name, kind, originals[kind])
     word = OWN_WORDS.get(name, WORDS[kind])
     start = AtStart()
     module = case.run(arguments={"mask": ByName([word])}, callbacks=[start])
-    masked = {id(p) for p in (*module.backbone.parameters(), *(p for _, p in module.trainable()))}  # what is trained may be another model
+    masked = {
+        id(p) for p in (*module.backbone.parameters(), *(p for _, p in module.trainable()))
+    }  # what is trained may be another model
     names = {name for name, p in module.named_parameters() if id(p) in masked}
     changed = [name for name in different(start.state, weights(module)) if name in names]
     assert changed
@@ -180,7 +224,9 @@ def test_only_the_weights_that_are_allowed_move(name: str, kind: str, originals:
 
 
 @on_all_slow
-def test_a_method_that_reads_the_forget_part_changes_with_it(name: str, kind: str, baseline: Baselines) -> None:
+def test_a_method_that_reads_the_forget_part_changes_with_it(
+    name: str, kind: str, baseline: Baselines
+) -> None:
     """Fails when the forget part is read and has no effect; or has one although the method says that it does not need it."""
     run = baseline(name, kind)
     task = run.case.task()
@@ -199,7 +245,9 @@ def test_shuffled_labels_change_what_uses_labels(name: str, kind: str, baseline:
     for part in ("forget", "retain"):
         _shuffle_labels(task.datasets[part])
     changed = different(weights(run.module.served()), weights(run.case.run(task=task).served()))
-    assert bool(changed) == (run.module.needs_labels or kind in (*TEXT, *DIFFUSION))  # an answer's tokens and a condition are inputs too
+    assert bool(changed) == (
+        run.module.needs_labels or kind in (*TEXT, *DIFFUSION)
+    )  # an answer's tokens and a condition are inputs too
 
 
 @on_images_slow
@@ -211,7 +259,13 @@ def test_frozen_statistics_stay_frozen(name: str, kind: str, originals: dict[str
     seen: list[list[str]] = []
 
     def look(module: Any, batch: Any, batch_idx: int) -> None:
-        seen.append([name for name in different(start.state, weights(module)) if "running" in name and name.startswith("backbone.")])
+        seen.append(
+            [
+                name
+                for name in different(start.state, weights(module))
+                if "running" in name and name.startswith("backbone.")
+            ]
+        )
 
     case.run(arguments=frozen, callbacks=[start, Watch(look)])
     assert seen
@@ -219,12 +273,18 @@ def test_frozen_statistics_stay_frozen(name: str, kind: str, originals: dict[str
 
 
 @on_images_slow
-def test_dropout_is_seeded(name: str, kind: str, tmp_path: Path, originals: dict[str, State]) -> None:
+def test_dropout_is_seeded(
+    name: str, kind: str, tmp_path: Path, originals: dict[str, State]
+) -> None:
     """Fails when a hook of the base that seeds each step is overridden without `super()`."""
     case = Case(name, kind, originals[kind])
     case.backbone = _with_dropout  # type: ignore[method-assign]
     runs = []
-    for changes in ({"callbacks": [Snapshot(tmp_path / "x.ckpt", 0, 0)]}, {}, {"ckpt_path": tmp_path / "x.ckpt"}):
+    for changes in (
+        {"callbacks": [Snapshot(tmp_path / "x.ckpt", 0, 0)]},
+        {},
+        {"ckpt_path": tmp_path / "x.ckpt"},
+    ):
         torch.seed()
         runs.append(weights(case.run(**changes)))
     assert different(runs[0], runs[1]) == []
@@ -232,7 +292,9 @@ def test_dropout_is_seeded(name: str, kind: str, tmp_path: Path, originals: dict
 
 
 @on_all
-def test_it_is_tested_and_exported_by_what_it_serves(name: str, kind: str, baseline: Baselines) -> None:
+def test_it_is_tested_and_exported_by_what_it_serves(
+    name: str, kind: str, baseline: Baselines
+) -> None:
     """Fails when evaluation of a fresh object needs what only a fit has set up."""
     run = baseline(name, kind)
     again = run.case.make()
@@ -241,7 +303,8 @@ def test_it_is_tested_and_exported_by_what_it_serves(name: str, kind: str, basel
     trainer().test(again, task, ckpt_path=str(run.ends[-1]), verbose=False)
     found = again.evaluated()
     assert {split: len(values["index"]) for split, values in found.items()} == {
-        split: len(ids) for split, ids in task.split.parts.items() if len(ids)}
+        split: len(ids) for split, ids in task.split.parts.items() if len(ids)
+    }
 
 
 @on_all
@@ -272,7 +335,9 @@ def _noise(data: Any, conditions: bool) -> None:
     if "colour" in data._fields:  # of captions
         data._fields["colour"] = (data._fields["colour"] + 1) % 3
     if conditions:
-        data._fields["label"] = (data._fields["label"] + 2) % (3 if "colour" in data._fields else 10)
+        data._fields["label"] = (data._fields["label"] + 2) % (
+            3 if "colour" in data._fields else 10
+        )
 
 
 def _rewrite(data: TokenRows, questions: int, answers: int) -> None:
@@ -292,7 +357,9 @@ def _shuffle_labels(data: Any) -> None:
         return _rewrite(data, questions=0, answers=3)
     generator = torch.Generator().manual_seed(4)
     data._fields = {key: value.clone() for key, value in data._fields.items()}
-    for key in [key for key in ("colour", "label", "target") if key in data._fields]:  # a set's order differs from process to process
+    for key in [
+        key for key in ("colour", "label", "target") if key in data._fields
+    ]:  # a set's order differs from process to process
         values = data._fields[key][data._rows]
         data._fields[key][data._rows] = values[torch.randperm(len(values), generator=generator)]
 
@@ -301,9 +368,13 @@ def _with_dropout() -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         network = nn.Sequential(
-            nn.Conv2d(1, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5),
-            nn.Linear(72, 16), nn.ReLU(), nn.Linear(16, 10),
+            nn.Conv2d(1, 8, 3, 2),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.5),
+            nn.Linear(72, 16),
+            nn.ReLU(),
+            nn.Linear(16, 10),
         )
     return Classifier(network=network)
-
-

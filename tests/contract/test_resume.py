@@ -15,12 +15,12 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from mu.data.plan import DataPlan, Forget, Phases, Retain, plan_steps
 from torch import nn
 
 from mu.backbones import Classifier
 from mu.core.lr import OneCycle
 from mu.core.module import UnlearningModule
+from mu.data.plan import DataPlan, Forget, Phases, Retain, plan_steps
 from mu.methods import SSD, FineTune, RandomLabel
 from mu.utils.errors import InputError
 from tests.support.helpers import Snapshot, State, classifier, different, digits, fit, weights
@@ -28,7 +28,14 @@ from tests.support.helpers import Snapshot, State, classifier, different, digits
 ADAM = {"optimizer": lambda params: torch.optim.Adam(params, lr=0.003)}
 
 
-def agrees(make: Callable[[], UnlearningModule], file: Path, epoch: int, batch: int, epochs: int = 3, **changes: Any) -> UnlearningModule:
+def agrees(
+    make: Callable[[], UnlearningModule],
+    file: Path,
+    epoch: int,
+    batch: int,
+    epochs: int = 3,
+    **changes: Any,
+) -> UnlearningModule:
     """Fit; fit with a checkpoint after one batch; fit new objects from that checkpoint: all three end alike."""
     alone = fit(make(), epochs=epochs, **changes)
     saving = fit(make(), epochs=epochs, callbacks=[Snapshot(file, epoch, batch)], **changes)
@@ -40,15 +47,29 @@ def agrees(make: Callable[[], UnlearningModule], file: Path, epoch: int, batch: 
 
 
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 0), (0, 3), (1, 1), (2, 2), (2, 3)], ids=str)
-def test_wherever_it_was_stopped(epoch: int, batch: int, originals: dict[str, State], tmp_path: Path) -> None:
+def test_wherever_it_was_stopped(
+    epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when the loader starts its epoch again, skips a batch, or when a finished run is called one that moved nothing."""
-    agrees(lambda: FineTune(classifier(originals["classifier"]), **ADAM), tmp_path / "x.ckpt", epoch, batch)
+    agrees(
+        lambda: FineTune(classifier(originals["classifier"]), **ADAM),
+        tmp_path / "x.ckpt",
+        epoch,
+        batch,
+    )
 
 
 @pytest.mark.parametrize("norm", ["train", "eval", "recalibrate"])
-def test_the_mode_of_batch_norm_is_set_again(norm: Any, originals: dict[str, State], tmp_path: Path) -> None:
+def test_the_mode_of_batch_norm_is_set_again(
+    norm: Any, originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when the mode is set at the start of an epoch only: Lightning does not call that hook when it resumes inside one."""
-    agrees(lambda: FineTune(classifier(originals["classifier"]), norm=norm, **ADAM), tmp_path / "x.ckpt", 1, 1)
+    agrees(
+        lambda: FineTune(classifier(originals["classifier"]), norm=norm, **ADAM),
+        tmp_path / "x.ckpt",
+        1,
+        1,
+    )
 
 
 class EpochEnds(FineTune):
@@ -63,9 +84,16 @@ class EpochEnds(FineTune):
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 @pytest.mark.parametrize("cls", [EpochEnds, FineTune])
-def test_after_the_last_batch_of_an_epoch(epoch: int, cls: Any, originals: dict[str, State], tmp_path: Path) -> None:
+def test_after_the_last_batch_of_an_epoch(
+    epoch: int, cls: Any, originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when what belongs to the end of the epoch is lost: Lightning goes on with the next epoch at once."""
-    agrees(lambda: cls(classifier(originals["classifier"]), norm="recalibrate", **ADAM), tmp_path / "x.ckpt", epoch, 3)
+    agrees(
+        lambda: cls(classifier(originals["classifier"]), norm="recalibrate", **ADAM),
+        tmp_path / "x.ckpt",
+        epoch,
+        3,
+    )
 
 
 class SavesAfterValidation(Callback):
@@ -80,8 +108,11 @@ class SavesAfterValidation(Callback):
 
 
 @pytest.mark.parametrize("epoch", [0, 2])
-def test_after_the_validation_of_an_epoch(epoch: int, originals: dict[str, State], tmp_path: Path) -> None:
+def test_after_the_validation_of_an_epoch(
+    epoch: int, originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when the end of the epoch is lost, or comes twice."""
+
     def run(**changes: Any) -> State:
         module = EpochEnds(classifier(originals["classifier"]), **ADAM)
         return weights(fit(module, digits(curves=["forget"]), 3, limit_val_batches=1.0, **changes))
@@ -91,8 +122,11 @@ def test_after_the_validation_of_an_epoch(epoch: int, originals: dict[str, State
 
 
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 1), (1, 2)], ids=str)
-def test_with_a_schedule_of_the_learning_rate(epoch: int, batch: int, originals: dict[str, State], tmp_path: Path) -> None:
+def test_with_a_schedule_of_the_learning_rate(
+    epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when asking Lightning for the number of steps sets up the loader before its state is restored."""
+
     def make() -> UnlearningModule:
         return FineTune(classifier(originals["classifier"]), scheduler=OneCycle(), **ADAM)
 
@@ -101,6 +135,7 @@ def test_with_a_schedule_of_the_learning_rate(epoch: int, batch: int, originals:
 
 def test_with_a_scheduler_of_torch(originals: dict[str, State], tmp_path: Path) -> None:
     """Fails when the state of a scheduler is lost."""
+
     def make() -> UnlearningModule:
         scheduler = lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.3)  # noqa: E731
         return FineTune(classifier(originals["classifier"]), scheduler=scheduler, **ADAM)
@@ -119,25 +154,48 @@ class Phased(RandomLabel):
 
 
 @pytest.mark.parametrize(
-    "plan", [Phases(Forget(epochs=1), Retain()), Phases(Forget(after=1), Retain()), Phases(Forget(), Retain(), Forget(after=2))],
+    "plan",
+    [
+        Phases(Forget(epochs=1), Retain()),
+        Phases(Forget(after=1), Retain()),
+        Phases(Forget(), Retain(), Forget(after=2)),
+    ],
     ids=["shorter", "longer", "later"],
 )
-@pytest.mark.parametrize(("epoch", "batch"), [(0, 2), (0, 3), (0, 6), (1, 3), (1, 6), (2, 0)], ids=str)
+@pytest.mark.parametrize(
+    ("epoch", "batch"), [(0, 2), (0, 3), (0, 6), (1, 3), (1, 6), (2, 0)], ids=str
+)
 def test_with_epochs_of_unequal_length(
     plan: DataPlan, epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
     """Fails when lengths are those of epoch 0: longer epochs are cut short, and shorter ones never seem to end."""
-    if batch < len(plan_steps(plan, epoch, {"forget": 24, "retain": 37}, {"forget": 10, "retain": 10}, 0)):
-        agrees(lambda: Phased(classifier(originals["classifier"]), plan=plan, **ADAM), tmp_path / "x.ckpt", epoch, batch)
+    if batch < len(
+        plan_steps(plan, epoch, {"forget": 24, "retain": 37}, {"forget": 10, "retain": 10}, 0)
+    ):
+        agrees(
+            lambda: Phased(classifier(originals["classifier"]), plan=plan, **ADAM),
+            tmp_path / "x.ckpt",
+            epoch,
+            batch,
+        )
 
 
 def test_with_a_limit_on_steps(originals: dict[str, State], tmp_path: Path) -> None:
     """Fails when a run that counts steps instead of epochs is taken up at another place."""
-    agrees(lambda: FineTune(classifier(originals["classifier"]), **ADAM), tmp_path / "x.ckpt", 1, 1, epochs=-1, max_steps=10)
+    agrees(
+        lambda: FineTune(classifier(originals["classifier"]), **ADAM),
+        tmp_path / "x.ckpt",
+        1,
+        1,
+        epochs=-1,
+        max_steps=10,
+    )
 
 
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 1), (1, 2)], ids=str)
-def test_with_accumulated_gradients(epoch: int, batch: int, originals: dict[str, State], tmp_path: Path) -> None:
+def test_with_accumulated_gradients(
+    epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when a run resumed at an optimizer step makes another number of them. (Between steps, half a gradient is lost.)"""
     make = lambda: FineTune(classifier(originals["classifier"]), **ADAM)  # noqa: E731
     agrees(make, tmp_path / "x.ckpt", epoch, 2 * (batch // 2) + 1, accumulate_grad_batches=2)
@@ -145,9 +203,12 @@ def test_with_accumulated_gradients(epoch: int, batch: int, originals: dict[str,
 
 def test_dropout_is_part_of_the_promise(tmp_path: Path) -> None:
     """Fails when dropout draws from a generator that no checkpoint holds."""
+
     def make() -> UnlearningModule:
         torch.manual_seed(5)
-        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 10))
+        network = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 10)
+        )
         module = FineTune(Classifier(network=network), **ADAM)
         torch.seed()  # another state of the global generator in every run
         return module
@@ -158,39 +219,65 @@ def test_dropout_is_part_of_the_promise(tmp_path: Path) -> None:
 def test_validation_does_not_change_the_run(originals: dict[str, State]) -> None:
     """Fails when a pass of the curves draws, or leaves the model in another mode."""
     make = lambda: FineTune(classifier(originals["classifier"]), norm="eval", **ADAM)  # noqa: E731
-    watched = fit(make(), digits(curves=["forget", "validation"]), limit_val_batches=1.0, val_check_interval=1, num_sanity_val_steps=1)
+    watched = fit(
+        make(),
+        digits(curves=["forget", "validation"]),
+        limit_val_batches=1.0,
+        val_check_interval=1,
+        num_sanity_val_steps=1,
+    )
     assert set(watched.trainer.logged_metrics) >= {"forget/accuracy", "validation/loss"}
     assert different(weights(watched), weights(fit(make()))) == []
 
 
-def test_loader_processes_do_not_change_the_run(originals: dict[str, State], tmp_path: Path) -> None:
+def test_loader_processes_do_not_change_the_run(
+    originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when workers serve other batches, or batches that were prefetched count as served."""
     make = lambda: FineTune(classifier(originals["classifier"]), **ADAM)  # noqa: E731
     alone = fit(make())
     worked = fit(make(), digits(workers=1), callbacks=[Snapshot(tmp_path / "x.ckpt", 1, 1)])
     assert different(weights(alone), weights(worked)) == []
-    assert different(weights(alone), weights(fit(make(), digits(workers=1), ckpt_path=tmp_path / "x.ckpt"))) == []
+    assert (
+        different(
+            weights(alone), weights(fit(make(), digits(workers=1), ckpt_path=tmp_path / "x.ckpt"))
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("batch", [0, 4])
-def test_an_edit_stopped_in_its_pass_starts_again(batch: int, originals: dict[str, State], tmp_path: Path) -> None:
+def test_an_edit_stopped_in_its_pass_starts_again(
+    batch: int, originals: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when the rest of the pass is taken for the whole: statistics are not part of a checkpoint."""
-    make = lambda: SSD(classifier(originals["classifier"]), alpha=1.0, all_batch_size=10, forget_batch_size=10)  # noqa: E731
+    make = lambda: SSD(
+        classifier(originals["classifier"]), alpha=1.0, all_batch_size=10, forget_batch_size=10
+    )
     agrees(make, tmp_path / "x.ckpt", 0, batch, epochs=1)
 
 
 def test_other_original_weights_are_refused(originals: dict[str, State], tmp_path: Path) -> None:
     """Fails when a run is continued with a reference that it did not begin with."""
-    fit(FineTune(classifier(originals["classifier"]), **ADAM), callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)])
+    fit(
+        FineTune(classifier(originals["classifier"]), **ADAM),
+        callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)],
+    )
     with pytest.raises(InputError, match="original weights"):
         fit(FineTune(classifier(), **ADAM), ckpt_path=tmp_path / "x.ckpt")
 
 
 def test_another_seed_is_refused(originals: dict[str, State], tmp_path: Path) -> None:
     """Fails when half a run is drawn from one seed and half from another; also where the first was left to its default."""
-    fit(FineTune(classifier(originals["classifier"]), **ADAM), callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)])
+    fit(
+        FineTune(classifier(originals["classifier"]), **ADAM),
+        callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)],
+    )
     with pytest.raises(InputError, match="written with seed 0, but this run has seed 5"):
-        fit(FineTune(classifier(originals["classifier"]), seed=5, **ADAM), ckpt_path=tmp_path / "x.ckpt")
+        fit(
+            FineTune(classifier(originals["classifier"]), seed=5, **ADAM),
+            ckpt_path=tmp_path / "x.ckpt",
+        )
 
 
 def test_a_killed_process_is_taken_up_again(originals: dict[str, State], tmp_path: Path) -> None:
@@ -211,12 +298,20 @@ def test_a_killed_process_is_taken_up_again(originals: dict[str, State], tmp_pat
         fit(module, callbacks=[Watch(kill), saver])
     """)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     (file,) = tmp_path.glob("*.ckpt")
     assert file.name == "step=10.ckpt"
     resumed = fit(RandomLabel(classifier(originals["classifier"])), ckpt_path=file)
-    assert different(weights(resumed), weights(fit(RandomLabel(classifier(originals["classifier"]))))) == []
+    assert (
+        different(weights(resumed), weights(fit(RandomLabel(classifier(originals["classifier"])))))
+        == []
+    )
 
 
 def test_the_checkpoint_between_two_epochs(originals: dict[str, State], tmp_path: Path) -> None:

@@ -20,14 +20,33 @@ pytestmark = pytest.mark.xdist_group("sharded")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, State], dict[str, State]]:
     """What one process found, and what two ranks did."""
     folder, root = tmp_path_factory.mktemp("sharded"), str(Path(__file__).parents[2])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    _run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.contract.sharded",
-          str(folder)], root, environment)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+    }
+    _run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "tests.contract.sharded",
+            str(folder),
+        ],
+        root,
+        environment,
+    )
     return sharded.run_all(), torch.load(folder / "sharded.pt", weights_only=True)
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in sharded.cases()])
-def test_sharded_weights_are_those_of_one_process(name: str, runs: tuple[dict[str, State], dict[str, State]]) -> None:
+def test_sharded_weights_are_those_of_one_process(
+    name: str, runs: tuple[dict[str, State], dict[str, State]]
+) -> None:
     """Fails when a loss is averaged over a rank's rows, or the reference is sharded together with what is trained."""
     one, two = runs
     assert distance(one[name], two[name]) < 1e-5

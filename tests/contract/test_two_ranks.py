@@ -17,8 +17,16 @@ from tests.contract import two_ranks
 from tests.contract.catalogue import FIRST
 from tests.support.helpers import State, different, distance
 
-MACHINERY = [*(f"schedule/{name}" for name in (*two_ranks.SCHEDULES, "train")),
-             "substitutes", "texts", "mask", "accumulated", "clipped", "idle", "edit"]
+MACHINERY = [
+    *(f"schedule/{name}" for name in (*two_ranks.SCHEDULES, "train")),
+    "substitutes",
+    "texts",
+    "mask",
+    "accumulated",
+    "clipped",
+    "idle",
+    "edit",
+]
 pytestmark = pytest.mark.xdist_group("two-ranks")
 Job = Callable[[str], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
 
@@ -33,9 +41,24 @@ def job(originals: dict[str, State], tmp_path_factory: pytest.TempPathFactory) -
             folder = tmp_path_factory.mktemp(which)
             torch.save(originals, folder / "originals.pt")
             root = str(Path(__file__).parents[2])
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
-                       "tests.contract.two_ranks", str(folder / "originals.pt"), str(folder), which]
+            environment = {
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+            }
+            command = [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                "--nproc-per-node",
+                "2",
+                "-m",
+                "tests.contract.two_ranks",
+                str(folder / "originals.pt"),
+                str(folder),
+                which,
+            ]
             _run(command, root, environment)
             ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
             made[which] = two_ranks.run_all(originals, which), ranks[0], ranks[1]
@@ -46,8 +69,15 @@ def job(originals: dict[str, State], tmp_path_factory: pytest.TempPathFactory) -
 
 def _run(command: list[str], root: str, environment: dict[str, str]) -> None:
     """A job of several processes, all of which are gone when this returns."""
-    process = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     try:
         said, _ = process.communicate(timeout=900)
     finally:
@@ -62,7 +92,11 @@ def agrees(found: tuple[dict[str, Any], dict[str, Any], dict[str, Any]], name: s
         assert not isinstance(each[name], str), each[name]
     one, first, second = (each[name] for each in found)
     assert different(first, second) == []
-    far = {key: gap for key in one if (gap := distance({key: one[key]}, {key: first[key]})) >= two_ranks.EXACT_BELOW}
+    far = {
+        key: gap
+        for key in one
+        if (gap := distance({key: one[key]}, {key: first[key]})) >= two_ranks.EXACT_BELOW
+    }
     assert far == {}
 
 

@@ -30,13 +30,27 @@ from tests.contract.catalogue import FIRST, METHODS, Case, setting
 from tests.contract.test_fit import Sees
 from tests.contract.test_load import Averaged
 from tests.support.doubles_text import causal_lm, folder, people
-from tests.support.helpers import State, classifier, diabetes, digits, fit, regressor, trainer, weights
+from tests.support.helpers import (
+    State,
+    classifier,
+    diabetes,
+    digits,
+    fit,
+    regressor,
+    trainer,
+    weights,
+)
 
 Result = dict[str, Any]
 Make = Callable[[], UnlearningModule]
 SCHEDULES = {
-    "retain": Retain(), "forget": Forget(), "paired": Paired(), "paired-max": Paired(length="max"), "union": Union(),
-    "union-share": Union(retain_fraction=0.3), "phases": Phases(Forget(epochs=1), Retain(), Paired(after=1)),
+    "retain": Retain(),
+    "forget": Forget(),
+    "paired": Paired(),
+    "paired-max": Paired(length="max"),
+    "union": Union(),
+    "union-share": Union(retain_fraction=0.3),
+    "phases": Phases(Forget(epochs=1), Retain(), Paired(after=1)),
 }
 EXACT_BELOW = 1e-9
 """In double precision. In single precision the weights agree to 1e-6 too, but once in some hundred runs a rounding error turns a ReLU on
@@ -45,24 +59,53 @@ SGD = functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-
 """For every method: Adam would make a whole step of a gradient that is zero but for its rounding."""
 
 
-def cases(originals: dict[str, State], which: str) -> Iterator[tuple[str, Make, Any, dict[str, Any]]]:
+def cases(
+    originals: dict[str, State], which: str
+) -> Iterator[tuple[str, Make, Any, dict[str, Any]]]:
     """Name, module, task and settings of each fit."""
     state = originals["classifier"]
     task = digits(batch_size=9)
     if which == "machinery":
         for name, plan in SCHEDULES.items():
-            yield f"schedule/{name}", lambda s=plan: Sees(classifier(state), s, lr=0.02, norm="eval"), task, {}
+            yield (
+                f"schedule/{name}",
+                lambda s=plan: Sees(classifier(state), s, lr=0.02, norm="eval"),
+                task,
+                {},
+            )
         yield "schedule/train", lambda: Train(classifier(state), norm="eval"), task, {}
         yield "substitutes", lambda: RandomLabel(classifier(state), norm="eval"), task, {}
-        yield "mask", lambda: SalUn(classifier(state), mask=Saliency(keep=0.3), norm="eval"), task, {}
-        drawn = lambda: RandomLabel(causal_lm(), substitute=AnswerOfAnotherQuestion(), optimizer=SGD)  # noqa: E731
+        yield (
+            "mask",
+            lambda: SalUn(classifier(state), mask=Saliency(keep=0.3), norm="eval"),
+            task,
+            {},
+        )
+        drawn = lambda: RandomLabel(
+            causal_lm(), substitute=AnswerOfAnotherQuestion(), optimizer=SGD
+        )
         yield "texts", drawn, people(), {"accumulate_grad_batches": 2}
-        yield "accumulated", lambda: FineTune(classifier(state), norm="eval"), task, {"accumulate_grad_batches": 2}
-        yield "clipped", lambda: FineTune(classifier(state), norm="eval"), task, {"gradient_clip_val": 0.1}
+        yield (
+            "accumulated",
+            lambda: FineTune(classifier(state), norm="eval"),
+            task,
+            {"accumulate_grad_batches": 2},
+        )
+        yield (
+            "clipped",
+            lambda: FineTune(classifier(state), norm="eval"),
+            task,
+            {"gradient_clip_val": 0.1},
+        )
         # one step trains the proxy, another the backbone
         two = lambda: Blindspot(regressor(originals["regressor"]), proxy_epochs=1, optimizer=SGD)  # noqa: E731
         yield "idle", two, diabetes(batch_size=9), {"epochs": 2}
-        yield "edit", lambda: SSD(classifier(state), alpha=1.0, forget_batch_size=7, all_batch_size=7), task, {"epochs": 1}
+        yield (
+            "edit",
+            lambda: SSD(classifier(state), alpha=1.0, forget_batch_size=7, all_batch_size=7),
+            task,
+            {"epochs": 1},
+        )
         for norm in ("train", "recalibrate"):
             # here no batch is the same on both ranks
             yield f"norm/{norm}", lambda n=norm: FineTune(classifier(state), norm=n), digits(), {}
@@ -70,18 +113,30 @@ def cases(originals: dict[str, State], which: str) -> Iterator[tuple[str, Make, 
     for name, kind in FIRST:
         case = Case(name, kind, originals[kind])
         frozen = {} if issubclass(METHODS[name], Edit) else {"norm": "eval", "optimizer": SGD}
-        yield f"method/{name}", lambda c=case, f=frozen: c.make(**f), case.task(batch_size=9), {"epochs": setting(name).epochs}
+        yield (
+            f"method/{name}",
+            lambda c=case, f=frozen: c.make(**f),
+            case.task(batch_size=9),
+            {"epochs": setting(name).epochs},
+        )
 
 
-def evaluated(originals: dict[str, State], distributed: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+def evaluated(
+    originals: dict[str, State], distributed: dict[str, Any]
+) -> dict[str, dict[str, torch.Tensor]]:
     """Outputs of a test over batches of 4, of a composed backbone."""
     module = Averaged(classifier(originals["classifier"]))
     module.declared.update({"logits", "nll"})
     trainer(**distributed).test(module, digits(eval_batch_size=4, curves=["forget"]), verbose=False)
     found = module.evaluated()
-    trainer(**{**distributed, "limit_val_batches": 1.0}).validate(module, digits(eval_batch_size=4, curves=["forget"]), verbose=False)
+    trainer(**{**distributed, "limit_val_batches": 1.0}).validate(
+        module, digits(eval_batch_size=4, curves=["forget"]), verbose=False
+    )
     accuracy = (found["forget"]["logits"].argmax(1) == digits_labels("forget")).float().mean()
-    found["curve"] = {"expected": accuracy, "logged": module.trainer.callback_metrics["forget/accuracy"].cpu()}
+    found["curve"] = {
+        "expected": accuracy,
+        "logged": module.trainer.callback_metrics["forget/accuracy"].cpu(),
+    }
     return found
 
 
@@ -102,8 +157,16 @@ def run_all(originals: dict[str, State], which: str, **distributed: Any) -> Resu
     for name, make, task, changes in cases(originals, which):
         try:
             # plain ddp, which refuses weights that a loss leaves out; a job that hangs ends
-            strategy = {"strategy": DDPStrategy(timeout=timedelta(seconds=120))} if distributed else {}
-            found[name] = weights(fit(make(), task, **{"epochs": 2, "precision": "64-true", **changes, **distributed, **strategy}))
+            strategy = (
+                {"strategy": DDPStrategy(timeout=timedelta(seconds=120))} if distributed else {}
+            )
+            found[name] = weights(
+                fit(
+                    make(),
+                    task,
+                    **{"epochs": 2, "precision": "64-true", **changes, **distributed, **strategy},
+                )
+            )
         except InputError as error:
             found[name] = str(error)
     if which == "machinery":
@@ -124,4 +187,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-

@@ -14,10 +14,14 @@ from mu.methods import FineTune, Retrain
 from tests.support.helpers import classifier, digits, trainer
 
 
-def evaluated(module, folder: Path, *suites: Callback, epochs: int = 0, batch_size: int = 50) -> tuple[int, int]:
+def evaluated(
+    module, folder: Path, *suites: Callback, epochs: int = 0, batch_size: int = 50
+) -> tuple[int, int]:
     """How often the network ran in a test, and how many batches there were."""
     task = digits(eval_batch_size=batch_size, batch_size=64)
-    here = trainer(max(epochs, 1), callbacks=[*suites, ResultsWriter()], default_root_dir=str(folder))
+    here = trainer(
+        max(epochs, 1), callbacks=[*suites, ResultsWriter()], default_root_dir=str(folder)
+    )
     if epochs:
         here.fit(module, datamodule=task)
     calls: Counter[str] = Counter()
@@ -36,7 +40,12 @@ def evaluated(module, folder: Path, *suites: Callback, epochs: int = 0, batch_si
 def test_suites_share_one_forward_pass(number: int, tmp_path: Path) -> None:
     """Fails when a suite runs the network itself, or when the test runs it once for each suite."""
     suites: list[Callback] = [
-        Accuracy(), Membership(attacks=["confidence"]), Cost(), Accuracy("validation"), Accuracy(), Membership("validation", ["prob"]),
+        Accuracy(),
+        Membership(attacks=["confidence"]),
+        Cost(),
+        Accuracy("validation"),
+        Accuracy(),
+        Membership("validation", ["prob"]),
     ]
     forwards, batches = evaluated(FineTune(classifier()), tmp_path, *suites[:number])
     assert forwards == batches > 10
@@ -59,5 +68,12 @@ def test_curves_take_one_pass_for_all_scores(tmp_path: Path) -> None:
     calls = Counter()
     module.backbone.network.register_forward_hook(lambda *_: calls.update(forward=1))
     here.validate(module, datamodule=task, verbose=False)
-    assert calls["forward"] == sum(-(-len(task.split.parts[name]) // 50) for name in ("forget", "retain"))
-    assert set(module.curve_keys()) == {"forget/loss", "forget/accuracy", "retain/loss", "retain/accuracy"}
+    assert calls["forward"] == sum(
+        -(-len(task.split.parts[name]) // 50) for name in ("forget", "retain")
+    )
+    assert set(module.curve_keys()) == {
+        "forget/loss",
+        "forget/accuracy",
+        "retain/loss",
+        "retain/accuracy",
+    }

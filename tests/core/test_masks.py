@@ -17,7 +17,9 @@ from mu.utils.errors import InputError
 from tests.support.helpers import Snapshot, Watch, classifier, different, digits, fit, weights
 
 OPTIMIZERS = {
-    "sgd": lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9, weight_decay=0.01, nesterov=True),
+    "sgd": lambda params: torch.optim.SGD(
+        params, lr=0.05, momentum=0.9, weight_decay=0.01, nesterov=True
+    ),
     "adamw": lambda params: torch.optim.AdamW(params, lr=0.01, weight_decay=0.1),
     "adam": lambda params: torch.optim.Adam(params, lr=0.01, weight_decay=0.1, amsgrad=True),
 }
@@ -27,7 +29,9 @@ class Half(WeightMask):
     """Every second weight of every tensor."""
 
     def choose(self, module: UnlearningModule) -> dict[str, torch.Tensor]:
-        return {name: (torch.arange(p.numel()) % 2 == 0).view_as(p) for name, p in module.trainable()}
+        return {
+            name: (torch.arange(p.numel()) % 2 == 0).view_as(p) for name, p in module.trainable()
+        }
 
 
 class Stingy(WeightMask):
@@ -56,7 +60,10 @@ def test_masked_out_weights_stay_bit_for_bit(optimizer: str, clip: Any) -> None:
     """Fails when momentum or weight decay moves a weight whose gradient is zero."""
     backbone = classifier()
     before = weights(backbone)
-    module = fit(FineTune(backbone, optimizer=OPTIMIZERS[optimizer], mask=Half(clip=clip)), gradient_clip_val=0.5)
+    module = fit(
+        FineTune(backbone, optimizer=OPTIMIZERS[optimizer], mask=Half(clip=clip)),
+        gradient_clip_val=0.5,
+    )
     free, bound = moved(module, before)
     assert free > 1000
     assert bound == 0
@@ -86,12 +93,18 @@ def test_the_order_of_mask_and_clip(clip: Any, expected: float) -> None:
     class Spy(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
             loss = closure()
-            gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            gradients = [
+                p.grad for group in self.param_groups for p in group["params"] if p.grad is not None
+            ]
             norms.append(torch.stack([g.norm() for g in gradients]).norm().item())
             super().step()
             return loss
 
-    fit(FineTune(classifier(), optimizer=lambda p: Spy(p, lr=0.01), mask=Half(clip=clip)), epochs=1, gradient_clip_val=1e-3)
+    fit(
+        FineTune(classifier(), optimizer=lambda p: Spy(p, lr=0.01), mask=Half(clip=clip)),
+        epochs=1,
+        gradient_clip_val=1e-3,
+    )
     assert norms == pytest.approx([expected * 1e-3] * len(norms), rel=0.15)
     assert clip == "clip_then_mask" or norms == pytest.approx([1e-3] * len(norms), rel=1e-3)
 
@@ -114,7 +127,11 @@ def test_saliency_is_the_summed_gradient_of_the_forget_set() -> None:
     reference = classifier().eval()
     for batch in task.plan_loader(Forget(), 0, augment=False):
         loss = reference.loss(batch["forget"])[0].mean()
-        for (name, p), g in zip(reference.named_parameters(), torch.autograd.grad(loss, list(reference.parameters())), strict=True):
+        for (name, p), g in zip(
+            reference.named_parameters(),
+            torch.autograd.grad(loss, list(reference.parameters())),
+            strict=True,
+        ):
             gradient[name] = gradient.get(name, torch.zeros_like(p)) + g
     module = fit(FineTune(backbone, mask=Saliency(keep=0.5)), digits(batch_size=8), epochs=1)
     assert module.mask is not None
@@ -158,7 +175,11 @@ def test_by_name_moves_what_is_named() -> None:
         fit(FineTune(classifier(), mask=ByName(["attn2"])))
 
 
-@pytest.mark.parametrize(("mask", "word"), [(Stingy(), "no weight move"), (Forgetful(), "chose nothing")], ids=["nothing", "partial"])
+@pytest.mark.parametrize(
+    ("mask", "word"),
+    [(Stingy(), "no weight move"), (Forgetful(), "chose nothing")],
+    ids=["nothing", "partial"],
+)
 def test_masks_that_cannot_work_are_refused(mask: WeightMask, word: str) -> None:
     """Fails when a fit runs to its end and moves nothing, or moves a tensor that the mask forgot."""
     with pytest.raises(InputError, match=word):

@@ -21,13 +21,26 @@ from mu.utils.spec import from_spec, to_spec
 from tests.support import doubles_text
 
 BEGIN, END = "<|begin|>", "<|end|>"
-TEXTS = ["Question: Where does Ada live?\nAnswer: Ada lives in Oslo.", "[INST] Who makes maps? [/INST]It is Eve who makes maps.",
-         "who where what in Oslo lives live maps make Ada Eve"]
-CHAT = ("{{ bos_token }}<|system|>Today is {{ date_string if date_string is defined else strftime_now('%d %b %Y') }}."
-        "{% for message in messages %}{% if message.role == 'system' %}{{ message.content }}" + END
-        + "{% else %}<|{{ message.role }}|>{{ message.content }}" + END + "{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}")
-PAIRS = [("Where does Ada live?", "Ada lives in Oslo."), ("Who makes maps?", "Eve"), ("Why?", "42 maps, in\nOslo"), ("é?", " an answer ")]
+TEXTS = [
+    "Question: Where does Ada live?\nAnswer: Ada lives in Oslo.",
+    "[INST] Who makes maps? [/INST]It is Eve who makes maps.",
+    "who where what in Oslo lives live maps make Ada Eve",
+]
+CHAT = (
+    "{{ bos_token }}<|system|>Today is {{ date_string if date_string is defined else strftime_now('%d %b %Y') }}."
+    "{% for message in messages %}{% if message.role == 'system' %}{{ message.content }}"
+    + END
+    + "{% else %}<|{{ message.role }}|>{{ message.content }}"
+    + END
+    + "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+PAIRS = [
+    ("Where does Ada live?", "Ada lives in Oslo."),
+    ("Who makes maps?", "Eve"),
+    ("Why?", "42 maps, in\nOslo"),
+    ("é?", " an answer "),
+]
 
 
 @functools.cache
@@ -35,13 +48,23 @@ def _bytes(ends: bool) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     inner: Any = Tokenizer(models.BPE())
-    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    inner.train_from_iterator(TEXTS * 3, trainers.BpeTrainer(
-        vocab_size=400, special_tokens=[BEGIN, END, "<|system|>", "<|user|>", "<|assistant|>"], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    inner.pre_tokenizer, inner.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
+    inner.train_from_iterator(
+        TEXTS * 3,
+        trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=[BEGIN, END, "<|system|>", "<|user|>", "<|assistant|>"],
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     form = f"{BEGIN} $A {END}" if ends else f"{BEGIN} $A"
     inner.post_processor = processors.TemplateProcessing(
-        single=form, special_tokens=[(name, inner.token_to_id(name)) for name in (BEGIN, END)])
+        single=form, special_tokens=[(name, inner.token_to_id(name)) for name in (BEGIN, END)]
+    )
     return inner
 
 
@@ -49,13 +72,20 @@ def byte_tokenizer(chat: str | None = None, ends: bool = False) -> Any:
     """Byte-level BPE, in which a space belongs to the word after it; it pads with its end token, as many do."""
     from transformers import PreTrainedTokenizerFast
 
-    found = PreTrainedTokenizerFast(tokenizer_object=_bytes(ends), bos_token=BEGIN, eos_token=END, pad_token=END,
-                                    clean_up_tokenization_spaces=False)
+    found = PreTrainedTokenizerFast(
+        tokenizer_object=_bytes(ends),
+        bos_token=BEGIN,
+        eos_token=END,
+        pad_token=END,
+        clean_up_tokenization_spaces=False,
+    )
     found.chat_template = chat
     return found
 
 
-def encoder(template: Template | None = None, chat: str | None = CHAT, ends: bool = False, **given: Any) -> Encoder:
+def encoder(
+    template: Template | None = None, chat: str | None = CHAT, ends: bool = False, **given: Any
+) -> Encoder:
     return Encoder(byte_tokenizer(chat, ends), template or Plain(), **given)
 
 
@@ -64,9 +94,13 @@ def said(made: Encoder, labels: list[int]) -> str:
     return made.tokenizer.decode([label for label in labels if label != IGNORED])
 
 
-@pytest.mark.parametrize("template", [Plain(), Llama2(), Chat()], ids=lambda template: type(template).__name__)
+@pytest.mark.parametrize(
+    "template", [Plain(), Llama2(), Chat()], ids=lambda template: type(template).__name__
+)
 @pytest.mark.parametrize("pair", PAIRS)
-def test_labels_are_the_tokens_that_reach_into_the_answer(template: Template, pair: tuple[str, str]) -> None:
+def test_labels_are_the_tokens_that_reach_into_the_answer(
+    template: Template, pair: tuple[str, str]
+) -> None:
     """By the characters that each token covers. Mutations: the span begins a token late or early, or counts from the end."""
     made = encoder(template)
     ids, labels = made.pair(*pair)
@@ -74,14 +108,21 @@ def test_labels_are_the_tokens_that_reach_into_the_answer(template: Template, pa
     prompt = template.prompt(made.tokenizer, pair[0])
     assert whole.startswith(prompt)
     found = made.tokenizer(whole, add_special_tokens=template.special, return_offsets_mapping=True)
-    wanted = [token if end > len(prompt) else IGNORED for token, (_, end) in zip(found["input_ids"], found["offset_mapping"], strict=True)]
+    wanted = [
+        token if end > len(prompt) else IGNORED
+        for token, (_, end) in zip(found["input_ids"], found["offset_mapping"], strict=True)
+    ]
     ended = wanted[-1] == made.eos
     assert labels == (wanted if ended else [*wanted, made.eos])
     assert ids == found["input_ids"] + ([] if ended else [made.eos])
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12),
-       st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(str.strip))
+@given(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12),
+    st.text(
+        st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12
+    ).filter(str.strip),
+)
 @settings(max_examples=60, deadline=None)
 def test_every_answer_has_a_span(question: str, answer: str) -> None:
     """What is learnt is the end of the whole text, with at most the border token's part of the prompt before it."""
@@ -92,7 +133,9 @@ def test_every_answer_has_a_span(question: str, answer: str) -> None:
     assert ids.count(made.eos) == 1 and ids[-1] == made.eos
     assert made.decode(ids) == f"Question: {question}\nAnswer: {answer}"
     learnt = made.decode(ids[start:])
-    assert learnt.endswith(answer) or "\ufffd" in learnt  # a character of several bytes may be divided between tokens
+    assert (
+        learnt.endswith(answer) or "\ufffd" in learnt
+    )  # a character of several bytes may be divided between tokens
 
 
 def test_a_token_that_is_merged_at_the_border_belongs_to_the_answer() -> None:
@@ -100,7 +143,9 @@ def test_a_token_that_is_merged_at_the_border_belongs_to_the_answer() -> None:
     which hides the answer's first word."""
     made = encoder()
     ids, labels = made.pair("Where does Ada live?", "Oslo")
-    assert len(made.prompt("Where does Ada live?")) == len(ids) - 1  # as many tokens as prompt and answer together
+    assert (
+        len(made.prompt("Where does Ada live?")) == len(ids) - 1
+    )  # as many tokens as prompt and answer together
     assert said(made, labels) == f" Oslo{END}"
     ids, labels = encoder(Llama2()).pair("Who makes maps?", "Eve")
     assert said(made, labels) == f"Eve{END}"  # an empty tag keeps the answer apart
@@ -112,11 +157,15 @@ def test_templates_write_what_their_models_were_trained_on() -> None:
     assert Plain("### ", "\n\n", "> ", " <").whole(tokenizer, "Q", "A") == "### Q\n\n> A <"
     assert Llama2().whole(tokenizer, "Q", "A") == "[INST] Q [/INST]A"
     assert Chat().prompt(tokenizer, "Q") == (
-        f"{BEGIN}<|system|>Today is 10 Apr 2025.You are a helpful assistant.{END}<|user|>Q{END}<|assistant|>")
+        f"{BEGIN}<|system|>Today is 10 Apr 2025.You are a helpful assistant.{END}<|user|>Q{END}<|assistant|>"
+    )
     assert Chat(system=None, date="1 May 2030").whole(tokenizer, "Q", "A") == (
-        f"{BEGIN}<|system|>Today is 1 May 2030.<|user|>Q{END}<|assistant|>A{END}")
+        f"{BEGIN}<|system|>Today is 1 May 2030.<|user|>Q{END}<|assistant|>A{END}"
+    )
     for template in (Plain(user="x"), Llama2(), Chat(system=None, date="1 May 2030")):
-        assert from_spec(to_spec(template)).whole(tokenizer, "Q", "A") == template.whole(tokenizer, "Q", "A")
+        assert from_spec(to_spec(template)).whole(tokenizer, "Q", "A") == template.whole(
+            tokenizer, "Q", "A"
+        )
 
 
 def test_a_chat_is_the_same_every_day() -> None:
@@ -158,15 +207,21 @@ def test_the_answer_may_be_begun_for_the_model() -> None:
 
 
 def test_a_chat_needs_a_chat_template() -> None:
-    with pytest.raises(InputError, match=r"has no chat template; take template: mu\.encoding\.Plain"):
+    with pytest.raises(
+        InputError, match=r"has no chat template; take template: mu\.encoding\.Plain"
+    ):
         encoder(Chat(), chat=None).prompt("Q")
 
 
 @pytest.mark.parametrize("answer", ["", "  ", "\n"])
-@pytest.mark.parametrize("template", [Plain(), Llama2(), Chat()], ids=lambda template: type(template).__name__)
+@pytest.mark.parametrize(
+    "template", [Plain(), Llama2(), Chat()], ids=lambda template: type(template).__name__
+)
 def test_an_empty_answer_is_an_error_that_names_the_row(template: Template, answer: str) -> None:
     """Mutation: under a chat template the end token counts as an answer."""
-    with pytest.raises(InputError, match=r"the answer .* of row 7 of the set forget has no token of its own"):
+    with pytest.raises(
+        InputError, match=r"the answer .* of row 7 of the set forget has no token of its own"
+    ):
         encoder(template).pair("Where does Ada live?", answer, "row 7 of the set forget")
 
 
@@ -183,7 +238,9 @@ def test_an_answer_that_the_tokenizer_swallows_is_an_error() -> None:
 def test_too_long_is_refused_or_cut() -> None:
     """Mutations: the beginning is cut; a cut is not counted; a prompt is cut, and generation goes on in the middle of a question."""
     ids, labels = encoder().pair(*PAIRS[0])
-    with pytest.raises(InputError, match=rf"row 3 has {len(ids)} tokens, and max_length is {len(ids) - 1}"):
+    with pytest.raises(
+        InputError, match=rf"row 3 has {len(ids)} tokens, and max_length is {len(ids) - 1}"
+    ):
         encoder(max_length=len(ids) - 1).pair(*PAIRS[0], "row 3")
     exact, cut = encoder(max_length=len(ids)), encoder(max_length=len(ids) - 2, too_long="cut")
     assert exact.pair(*PAIRS[0]) == (ids, labels)
@@ -230,10 +287,19 @@ def test_prompts_are_padded_on_the_left() -> None:
 
 def test_a_key_stands_for_ids_and_labels() -> None:
     """Mutations: labels are left out of it; it depends on the batch; two sequences run into one."""
-    pairs = [([3, 4, 5], [IGNORED, 4, 5]), ([3, 4, 5], [IGNORED, IGNORED, 5]), ([3, 4], [IGNORED, 4]), ([4, 3, 5], [IGNORED, 3, 5])]
+    pairs = [
+        ([3, 4, 5], [IGNORED, 4, 5]),
+        ([3, 4, 5], [IGNORED, IGNORED, 5]),
+        ([3, 4], [IGNORED, 4]),
+        ([4, 3, 5], [IGNORED, 3, 5]),
+    ]
     keys = collate(pairs)["key"].tolist()
     assert len(set(keys)) == len(pairs)
-    assert [collate([pair])["key"].item() for pair in pairs] == keys == [key_of(pair) for pair in pairs]
+    assert (
+        [collate([pair])["key"].item() for pair in pairs]
+        == keys
+        == [key_of(pair) for pair in pairs]
+    )
     assert all(0 <= key < 2**63 for key in keys)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mu.data.plan import DataPlan, Everything, Forget, Paired, Phases, Retain, Union, plan_steps
 from torch.utils.data import Dataset
 
 from mu.data.batch import ConcatByIndex, concatenate, converted, each_tensor
 from mu.data.datamodule import UnlearningDataModule
 from mu.data.loader import EvalLoader, PlanLoader
+from mu.data.plan import DataPlan, Everything, Forget, Paired, Phases, Retain, Union, plan_steps
 from mu.methods import FineTune
 from mu.utils import rng
 from tasks.tensor_data import TensorData
@@ -28,7 +28,9 @@ def data(first: int, count: int, weighted: bool = False) -> TensorData:
     """Samples whose input is their index; with weights 1, 2, 3, 1, ... where they are asked for."""
     indices = np.arange(first, first + count)
     weights = 1.0 + indices % 3 if weighted else None
-    return TensorData({"input": torch.as_tensor(indices, dtype=torch.float32)[:, None]}, indices, weights)
+    return TensorData(
+        {"input": torch.as_tensor(indices, dtype=torch.float32)[:, None]}, indices, weights
+    )
 
 
 def parts(plan: DataPlan, weighted: bool = False) -> dict[str, Dataset]:
@@ -57,8 +59,12 @@ def test_ranks_divide_the_rows_of_every_batch(plan: DataPlan, world: int) -> Non
     assert {len(share) for share in shares} == {len(alone)}
     for step, whole in enumerate(alone):
         for name in set(whole) - {"phase"}:
-            pieces = [share[step][name] for share in shares]  # every rank has every part, if only to keep pace
-            assert sorted(row for piece in pieces for row in real(piece)) == sorted(real(whole[name]))
+            pieces = [
+                share[step][name] for share in shares
+            ]  # every rank has every part, if only to keep pace
+            assert sorted(row for piece in pieces for row in real(piece)) == sorted(
+                real(whole[name])
+            )
             assert all(len(piece["index"]) for piece in pieces)
             for total in ("count", "total"):
                 assert {piece[total].item() for piece in pieces} == {whole[name][total].item()}
@@ -81,7 +87,9 @@ def test_totals_are_those_of_the_global_batch(plan: DataPlan) -> None:
 def test_whole_batches_go_to_ranks_in_turn(world: int) -> None:
     """Fails when groups of a statistic depend on the number of ranks, or when a rank that runs out stops the others."""
     alone = [real(batch["retain"]) for batch in loader(Retain())]
-    shares = [list(loader(Retain(), rank=rank, world=world, shard="batches")) for rank in range(world)]
+    shares = [
+        list(loader(Retain(), rank=rank, world=world, shard="batches")) for rank in range(world)
+    ]
     assert len({len(share) for share in shares}) == 1
     dealt = [share[turn] for turn in range(len(shares[0])) for share in shares]
     assert [real(batch["retain"]) for batch in dealt if "retain" in batch] == alone
@@ -113,6 +121,7 @@ def test_a_finished_epoch_leaves_nothing_to_skip() -> None:
 
 def test_augmentation_depends_on_the_sample_and_its_visit_alone() -> None:
     """Fails when augmentation draws by place in the batch, by rank, or from a global generator."""
+
     def augment(part: dict[str, Any], seed: int) -> dict[str, Any]:
         noise = rng.uniform(seed, part["index"], part["visit"], "test")
         return part | {"input": part["input"] + noise[:, None]}
@@ -120,7 +129,9 @@ def test_augmentation_depends_on_the_sample_and_its_visit_alone() -> None:
     def seen(**changes: Any) -> dict[int, float]:
         found = {}
         for batch in loader(Retain(), augment=augment, **changes):
-            for (index, _), value in zip(real(batch["retain"]), batch["retain"]["input"][:, 0].tolist(), strict=False):
+            for (index, _), value in zip(
+                real(batch["retain"]), batch["retain"]["input"][:, 0].tolist(), strict=False
+            ):
                 found[index] = value
         return found
 
@@ -134,15 +145,20 @@ def test_augmentation_depends_on_the_sample_and_its_visit_alone() -> None:
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_evaluation_shows_each_sample_on_one_rank(size: int, world: int) -> None:
     """Fails when padded duplicates count, or when ranks take unequal numbers of steps (the others would wait for ever)."""
-    loaders = [EvalLoader(data(10, size), "test", 4, rank=rank, world=world) for rank in range(world)]
+    loaders = [
+        EvalLoader(data(10, size), "test", 4, rank=rank, world=world) for rank in range(world)
+    ]
     batches = [list(each) for each in loaders]
     assert len({len(each) for each in batches}) == 1
-    assert Counter(index for each in batches for batch in each for index, _ in real(batch)) == Counter(range(10, 10 + size))
+    assert Counter(
+        index for each in batches for batch in each for index, _ in real(batch)
+    ) == Counter(range(10, 10 + size))
     assert all(batch["split"] == "test" for each in batches for batch in each)
 
 
 def test_a_dataset_without_a_fast_path_gives_the_same_batches() -> None:
     """Fails when only datasets with `__getitems__` work."""
+
     class Plain(Dataset):
         def __len__(self) -> int:
             return 22
@@ -166,7 +182,14 @@ def test_joined_parts_are_ordered_by_index() -> None:
     assert a["index"].tolist() == b["index"].tolist() == positions
     assert a["input"][:, 0].tolist() == [float(p) for p in positions]
     assert one[3]["index"] == 3
-    assert ConcatByIndex([data(0, 3), data(3, 3, weighted=True)]).weights.tolist() == [1, 1, 1, 1, 2, 3]
+    assert ConcatByIndex([data(0, 3), data(3, 3, weighted=True)]).weights.tolist() == [
+        1,
+        1,
+        1,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_concatenated_parts_carry_the_right_totals() -> None:
@@ -185,7 +208,12 @@ def test_concatenated_parts_carry_the_right_totals() -> None:
 def test_concatenation_marks_padded_rows_of_either_part() -> None:
     """Fails when one part's mark is lost because the other has none."""
     two = {"index": torch.tensor([1, 2]), "input": torch.zeros(2, 1)}
-    one = {"index": torch.tensor([3]), "input": torch.zeros(1, 1), "padded": torch.tensor([True]), "label": torch.tensor([1])}
+    one = {
+        "index": torch.tensor([3]),
+        "input": torch.zeros(1, 1),
+        "padded": torch.tensor([True]),
+        "label": torch.tensor([1]),
+    }
     joined = concatenate(two, one, None)
     assert joined["padded"].tolist() == [False, False, True]
     assert set(joined) == {"index", "input", "padded"}
@@ -203,11 +231,19 @@ def test_the_loader_of_a_task_without_a_trainer_says_what_to_use() -> None:
 def test_prompts_are_left_alone_and_arrays_become_tensors() -> None:
     """Mutations: an array within a part stays one; a batch of prompts is copied word by word."""
     prompts = ["a red circle", "a blue square"]
-    part = {"prompt": prompts, "image": np.zeros((2, 3)), "index": torch.arange(2), "counts": [np.ones(1), np.ones(2)]}
+    part = {
+        "prompt": prompts,
+        "image": np.zeros((2, 3)),
+        "index": torch.arange(2),
+        "counts": [np.ones(1), np.ones(2)],
+    }
     batch: dict[str, Any] = {"phase": 1, "forget": part}
     found = converted(batch)
     assert found["phase"] == 1 and found["forget"]["prompt"] is prompts
-    assert isinstance(found["forget"]["image"], torch.Tensor) and found["forget"]["image"].dtype == torch.float64
+    assert (
+        isinstance(found["forget"]["image"], torch.Tensor)
+        and found["forget"]["image"].dtype == torch.float64
+    )
     assert found["forget"]["index"] is part["index"]
     assert all(isinstance(value, torch.Tensor) for value in found["forget"]["counts"])
     assert each_tensor({"names": []}, lambda value: "seen") == {"names": "seen"}

@@ -12,11 +12,21 @@ import pytest
 from mu.data.split import Split
 from mu.utils.errors import InputError
 
-PARTS = {"forget": np.array([5, 1]), "retain": np.array([2, 9, 4]), "validation": np.array([7]), "test": np.array([11, 10])}
+PARTS = {
+    "forget": np.array([5, 1]),
+    "retain": np.array([2, 9, 4]),
+    "validation": np.array([7]),
+    "test": np.array([11, 10]),
+}
 
 
 def split(**changes: Any) -> Split:
-    given: dict[str, Any] = {"task": "digits", "parts": PARTS, "selector": {"selector": "RandomCount", "count": 2}, "seed": 3}
+    given: dict[str, Any] = {
+        "task": "digits",
+        "parts": PARTS,
+        "selector": {"selector": "RandomCount", "count": 2},
+        "seed": 3,
+    }
     return Split(**{**given, **changes})
 
 
@@ -37,19 +47,28 @@ def test_parts_are_sorted_and_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"task": "digits-2"}, {"seed": 4}, {"selector": {"selector": "RandomCount", "count": 3}},
-     {"parts": {**PARTS, "forget": np.array([1, 2]), "retain": np.array([5, 9, 4])}}, {"parts": {**PARTS, "test": np.array([10])}}],
+    [
+        {"task": "digits-2"},
+        {"seed": 4},
+        {"selector": {"selector": "RandomCount", "count": 3}},
+        {"parts": {**PARTS, "forget": np.array([1, 2]), "retain": np.array([5, 9, 4])}},
+        {"parts": {**PARTS, "test": np.array([10])}},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_the_hash_changes_with_everything_that_matters(change: dict[str, Any]) -> None:
     """Fails when two splits that differ pass for one."""
     assert split(**change).hash != split().hash
-    assert split(note="a note").hash == split(parts=dict(reversed(PARTS.items()))).hash == split().hash
+    assert (
+        split(note="a note").hash == split(parts=dict(reversed(PARTS.items()))).hash == split().hash
+    )
 
 
 def test_the_training_hash_is_that_of_the_original() -> None:
     """Fails when the original would be trained anew for each forget set, or shared between training sets."""
-    other = split(parts={**PARTS, "forget": np.array([2]), "retain": np.array([1, 5, 9, 4])}, seed=8)
+    other = split(
+        parts={**PARTS, "forget": np.array([2]), "retain": np.array([1, 5, 9, 4])}, seed=8
+    )
     assert other.train_hash == split().train_hash
     assert split(parts={**PARTS, "retain": np.array([2, 9])}).train_hash != split().train_hash
     assert split(parts={**PARTS, "validation": np.array([8])}).train_hash != split().train_hash
@@ -57,9 +76,13 @@ def test_the_training_hash_is_that_of_the_original() -> None:
 
 @pytest.mark.parametrize(
     ("parts", "word"),
-    [({"forget": np.array([]), "retain": np.array([1])}, "empty"), ({"forget": np.array([1]), "retain": np.array([])}, "whole"),
-     ({"forget": np.array([1])}, "retain"), ({"forget": np.array([1, 1]), "retain": np.array([2])}, "twice"),
-     ({"forget": np.array([1]), "retain": np.array([2]), "test": np.array([1])}, "two parts")],
+    [
+        ({"forget": np.array([]), "retain": np.array([1])}, "empty"),
+        ({"forget": np.array([1]), "retain": np.array([])}, "whole"),
+        ({"forget": np.array([1])}, "retain"),
+        ({"forget": np.array([1, 1]), "retain": np.array([2])}, "twice"),
+        ({"forget": np.array([1]), "retain": np.array([2]), "test": np.array([1])}, "two parts"),
+    ],
     ids=["no forget", "no retain", "missing", "doubled", "overlap"],
 )
 def test_what_is_no_partition_is_refused(parts: dict[str, np.ndarray], word: str) -> None:
@@ -76,7 +99,9 @@ def test_a_saved_split_comes_back(tmp_path: Path) -> None:
     again = Split.load(file)
     assert again.hash == made.hash
     assert again.note == "why"
-    assert {name: ids.tolist() for name, ids in again.parts.items()} == {name: ids.tolist() for name, ids in made.parts.items()}
+    assert {name: ids.tolist() for name, ids in again.parts.items()} == {
+        name: ids.tolist() for name, ids in made.parts.items()
+    }
 
 
 def test_an_edited_file_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,10 @@ quick = settings(max_examples=40, deadline=None, derandomize=True, database=None
 
 
 def draw(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale
+    return (
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        * scale
+    )
 
 
 def labels(b: int, k: int, seed: int = 1) -> Tensor:
@@ -53,7 +56,9 @@ def scaled(row: list[float], temperature: float) -> list[float]:
 
 def same(got: Tensor, want: list[float], tolerance: float = 1e-11) -> None:
     assert got.shape == (len(want),), "one value per example"
-    torch.testing.assert_close(got.double(), torch.tensor(want, dtype=torch.float64), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        got.double(), torch.tensor(want, dtype=torch.float64), rtol=tolerance, atol=tolerance
+    )
 
 
 def wants_grad(x: Tensor) -> Tensor:
@@ -74,7 +79,10 @@ def test_cross_entropies(b, k):
     z, y, q = draw(b, k), labels(b, k), draw(b, k, seed=3).softmax(-1)
     rows = [log_softmax(row) for row in z.tolist()]
     same(mf.cross_entropy(z, y), [-row[c] for row, c in zip(rows, y.tolist(), strict=True)])
-    soft = [-sum(a * r for a, r in zip(p, row, strict=True)) for p, row in zip(q.tolist(), rows, strict=True)]
+    soft = [
+        -sum(a * r for a, r in zip(p, row, strict=True))
+        for p, row in zip(q.tolist(), rows, strict=True)
+    ]
     same(mf.soft_cross_entropy(z, q), soft)
     one_hot = torch.nn.functional.one_hot(y, k).double()
     torch.testing.assert_close(mf.soft_cross_entropy(z, one_hot), mf.cross_entropy(z, y))
@@ -98,7 +106,10 @@ def test_kl_from_probabilities_and_from_uniform(b, k):
     s, q = draw(b, k), draw(b, k, seed=5).softmax(-1)
     q[0] = torch.nn.functional.one_hot(torch.tensor(k - 1), k)  # zeros count as nothing
     rows = s.tolist()
-    same(mf.kl_from_probabilities(s, q), [kl(p, log_softmax(r)) for p, r in zip(q.tolist(), rows, strict=True)])
+    same(
+        mf.kl_from_probabilities(s, q),
+        [kl(p, log_softmax(r)) for p, r in zip(q.tolist(), rows, strict=True)],
+    )
     # first stage of the winning entry of the NeurIPS 2023 challenge; vision spec 2.24.6
     same(mf.uniform_kl(s), [kl([1 / k] * k, log_softmax(r)) for r in rows])
 
@@ -124,7 +135,12 @@ def test_extreme_logits_stay_finite():
 
 
 def test_gradients():
-    z, t, y, u = wants_grad(draw(3, 4)), draw(3, 4, seed=6), labels(3, 4), torch.tensor([True, False, True])
+    z, t, y, u = (
+        wants_grad(draw(3, 4)),
+        draw(3, 4, seed=6),
+        labels(3, 4),
+        torch.tensor([True, False, True]),
+    )
     q = t.softmax(-1)
     for term in (
         lambda s: mf.cross_entropy(s, y),
@@ -143,7 +159,9 @@ def test_gradients():
         assert torch.autograd.gradcheck(term, (z,))
 
 
-logits = st.integers(2, 6).flatmap(lambda k: st.lists(st.floats(-60, 60), min_size=2 * k, max_size=2 * k))
+logits = st.integers(2, 6).flatmap(
+    lambda k: st.lists(st.floats(-60, 60), min_size=2 * k, max_size=2 * k)
+)
 
 
 @quick
@@ -153,7 +171,9 @@ def test_divergences_are_not_negative_and_zero_on_equal_logits(values, temperatu
     assert (mf.kl_divergence(s, t, temperature) >= -1e-10).all()
     assert (mf.kl_divergence(s, s.clone(), temperature) == 0).all()
     assert (mf.uniform_kl(s) >= -1e-10).all()
-    torch.testing.assert_close(mf.kl_from_probabilities(s, s.softmax(-1)), s.new_zeros(1), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        mf.kl_from_probabilities(s, s.softmax(-1)), s.new_zeros(1), rtol=0, atol=1e-10
+    )
 
 
 @quick
@@ -166,7 +186,9 @@ def test_temperature_enters_as_t_squared(values, temperature):
     plain = mf.kl_divergence(cold, t / temperature)
     torch.testing.assert_close(value, temperature**2 * plain, rtol=1e-9, atol=1e-9)
     value.backward(), plain.backward()
-    torch.testing.assert_close(hot.grad, None if cold.grad is None else temperature * cold.grad, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        hot.grad, None if cold.grad is None else temperature * cold.grad, rtol=1e-9, atol=1e-9
+    )
 
 
 def test_gradient_at_high_temperature():
@@ -174,7 +196,9 @@ def test_gradient_at_high_temperature():
     s, t = wants_grad(draw(4, 5)), draw(4, 5, seed=7)
     mf.kl_divergence(s, t, 1e5).sum().backward()
     difference = s.detach() - t
-    torch.testing.assert_close(s.grad, (difference - difference.mean(1, keepdim=True)) / 5, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        s.grad, (difference - difference.mean(1, keepdim=True)) / 5, rtol=1e-3, atol=1e-4
+    )
 
 
 # ---------------------------------------------------------------- targets of teachers
@@ -192,13 +216,17 @@ def test_bad_teacher(b, k, temperature):
         flag = float(u[row])
         target = [flag * x + (1 - flag) * y for x, y in zip(p_bad, p_good, strict=True)]
         want.append(kl(target, log_softmax(scaled(s[row].tolist(), temperature))))
-        torch.testing.assert_close(mf.bad_teacher_target(good, bad, u, temperature)[row], torch.tensor(target).double())
+        torch.testing.assert_close(
+            mf.bad_teacher_target(good, bad, u, temperature)[row], torch.tensor(target).double()
+        )
     same(mf.bad_teacher_loss(s, good, bad, u, temperature), want)
     same(mf.bad_teacher_loss(s, good, bad, u.long(), temperature), want)
     # the released code's scalar averages over batch and classes
     target = mf.bad_teacher_target(good, bad, u, temperature)
     released = torch.nn.KLDivLoss(reduction="none")((s / temperature).log_softmax(1), target).mean()
-    torch.testing.assert_close(mf.bad_teacher_loss(s, good, bad, u, temperature).mean() / k, released)
+    torch.testing.assert_close(
+        mf.bad_teacher_loss(s, good, bad, u, temperature).mean() / k, released
+    )
 
 
 @pytest.mark.parametrize(("b", "k"), SHAPES)
@@ -208,7 +236,9 @@ def test_delete_target(b, k):
     target = mf.delete_target(t, y)
     for row, label in enumerate(y.tolist()):
         others = [math.exp(z) for c, z in enumerate(t[row].tolist()) if c != label]
-        want = [0.0 if c == label else math.exp(z) / sum(others) for c, z in enumerate(t[row].tolist())]
+        want = [
+            0.0 if c == label else math.exp(z) / sum(others) for c, z in enumerate(t[row].tolist())
+        ]
         torch.testing.assert_close(target[row], torch.tensor(want).double())
         assert target[row, label] == 0
     divergences = [kl(q, log_softmax(z)) for q, z in zip(target.tolist(), t.tolist(), strict=True)]
@@ -223,12 +253,16 @@ def test_delete_target(b, k):
 def map_of(activation: list) -> list[float]:
     """Channel mean of squares, flattened, divided by its norm (vision spec 2.17), for [C][H][W] lists."""
     c, h, w = len(activation), len(activation[0]), len(activation[0][0])
-    energy = [sum(activation[i][y][x] ** 2 for i in range(c)) / c for y in range(h) for x in range(w)]
+    energy = [
+        sum(activation[i][y][x] ** 2 for i in range(c)) / c for y in range(h) for x in range(w)
+    ]
     norm = math.sqrt(sum(e * e for e in energy))
     return [e / norm for e in energy]
 
 
-@pytest.mark.parametrize("forget", [[True], [False], [True] * 2 + [False] * 5, [True] * 4 + [False]])
+@pytest.mark.parametrize(
+    "forget", [[True], [False], [True] * 2 + [False] * 5, [True] * 4 + [False]]
+)
 def test_blindspot(forget):
     # Tarun et al., ICML 2023; vision spec 2.17: r [L1(f, proxy) + 50 sum_l mean (A - A_proxy)^2] + (1 - r) L1(f, y)
     b = len(forget)
@@ -263,7 +297,9 @@ def test_attention_of_a_fully_connected_layer():
     want = torch.tensor([[1 / math.sqrt(17), 4 / math.sqrt(17)], [0, 0]], dtype=torch.float64)
     torch.testing.assert_close(mf.attention_map(a), want)
     assert (mf.attention_distance(a, a.clone()) == 0).all()
-    same(mf.attention_distance(a, a.flip(1)), [(3 / math.sqrt(17)) ** 2, 0.0])  # a constant map would give 0
+    same(
+        mf.attention_distance(a, a.flip(1)), [(3 / math.sqrt(17)) ** 2, 0.0]
+    )  # a constant map would give 0
     same(mf.attention_distance(7 * a, a), [0.0, 0.0])
     with pytest.raises(InputError):
         mf.attention_map(torch.zeros(3))
@@ -273,7 +309,10 @@ def test_attention_of_a_fully_connected_layer():
 
 def test_errors_of_regression():
     p, t = draw(4, 3), draw(4, 3, seed=17)
-    rows = [[a - b for a, b in zip(x, y, strict=True)] for x, y in zip(p.tolist(), t.tolist(), strict=True)]
+    rows = [
+        [a - b for a, b in zip(x, y, strict=True)]
+        for x, y in zip(p.tolist(), t.tolist(), strict=True)
+    ]
     same(mf.squared_error(p, t), [sum(d * d for d in row) / 3 for row in rows])
     same(mf.absolute_error(p, t), [sum(abs(d) for d in row) / 3 for row in rows])
     same(mf.absolute_error(p[:, 0], t[:, 0]), [abs(row[0]) for row in rows])
@@ -288,7 +327,9 @@ def test_errors_of_regression():
 def test_l1_norm_and_its_schedule():
     # Jia et al., NeurIPS 2023; vision spec 2.7
     tensors = [draw(2, 3), draw(4), torch.tensor(-2.0, dtype=torch.float64)]
-    assert mf.l1_norm(tensors).item() == pytest.approx(sum(abs(x) for t in tensors for x in t.flatten().tolist()))
+    assert mf.l1_norm(tensors).item() == pytest.approx(
+        sum(abs(x) for t in tensors for x in t.flatten().tolist())
+    )
     falling = [2 * (1 - e / 10) for e in range(10)]
     assert [mf.l1_sparse_weight(e, 10, 0, 2.0) for e in range(10)] == pytest.approx(falling)
     assert [mf.l1_sparse_weight(e, 5, 5, 0.3) for e in range(5)] == [0.3] * 5
@@ -304,7 +345,9 @@ def test_fgsm(rounded):
     image, gradient = draw(3, 2, seed=18).sigmoid(), draw(3, 2, seed=19)
     gradient[0, 0] = 0
     got = mf.fgsm(image, gradient, 0.1, round_to_255=rounded)
-    for x, g, new in zip(image.flatten().tolist(), gradient.flatten().tolist(), got.flatten().tolist(), strict=True):
+    for x, g, new in zip(
+        image.flatten().tolist(), gradient.flatten().tolist(), got.flatten().tolist(), strict=True
+    ):
         want = min(max(x + 0.1 * ((g > 0) - (g < 0)), 0), 1)
         assert new == pytest.approx(round(want * 255) / 255 if rounded else want)
 
@@ -318,12 +361,16 @@ def test_bargain_weights(values, log_scale):
     assume(min(a, c) > 1e-12 and b / math.sqrt(a * c) > -0.99)
     grams = g @ g.T
     nash = torch.stack(mf.nash_weights(grams))
-    torch.testing.assert_close(nash * (grams @ nash), torch.ones(2, dtype=torch.float64), rtol=1e-8, atol=0)
+    torch.testing.assert_close(
+        nash * (grams @ nash), torch.ones(2, dtype=torch.float64), rtol=1e-8, atol=0
+    )
     denominator = a * a * c - a * b * b + 1e-8
     squared = (a * c - b * math.sqrt(a * c)) / denominator
     alpha_r = math.sqrt(squared) if squared >= 0 else math.nan
     alpha_f = (1 - a * alpha_r**2) / (b * alpha_r + 1e-8)
-    if abs(squared * denominator) > 1e-6 * a * c and abs(alpha_f * b * alpha_r) > 1e-6:  # not decided by rounding
+    if (
+        abs(squared * denominator) > 1e-6 * a * c and abs(alpha_f * b * alpha_r) > 1e-6
+    ):  # not decided by rounding
         want = (alpha_r, alpha_f) if alpha_r > 0 and alpha_f > 0 else (1.0, 0.1)
         assert [w.item() for w in mf.munba_weights(grams)] == pytest.approx(want, rel=1e-4)
 
@@ -332,15 +379,24 @@ def test_where_the_released_bargain_departs_from_the_solution():
     def grams(scale, cosine):
         return scale * torch.tensor([[1.0, cosine], [cosine, 1.0]], dtype=torch.float64)
 
-    for exact, released in zip(mf.nash_weights(grams(1, 0.3)), mf.munba_weights(grams(1, 0.3)), strict=True):
+    for exact, released in zip(
+        mf.nash_weights(grams(1, 0.3)), mf.munba_weights(grams(1, 0.3)), strict=True
+    ):
         torch.testing.assert_close(exact, released, rtol=1e-6, atol=0)
-    assert mf.munba_weights(grams(4, 0.0))[1].item() == pytest.approx(1 / 64)  # 1 / (a^2 c), not 1 / sqrt(c)
+    assert mf.munba_weights(grams(4, 0.0))[1].item() == pytest.approx(
+        1 / 64
+    )  # 1 / (a^2 c), not 1 / sqrt(c)
     assert mf.nash_weights(grams(4, 0.0))[1].item() == pytest.approx(0.5)
-    assert mf.munba_weights(grams(1e-6, 0.3))[0].item() < 0.01 * mf.nash_weights(grams(1e-6, 0.3))[0].item()
+    assert (
+        mf.munba_weights(grams(1e-6, 0.3))[0].item()
+        < 0.01 * mf.nash_weights(grams(1e-6, 0.3))[0].item()
+    )
     for no_bargain in (grams(1, -1.0), torch.zeros(2, 2)):
         assert [w.item() for w in mf.nash_weights(no_bargain, fallback=(2.0, 3.0))] == [2.0, 3.0]
     # opposed gradients are no failure to the released form: sqrt(2 / 1e-8) for both
-    assert [w.item() for w in mf.munba_weights(grams(1, -1.0))] == pytest.approx([math.sqrt(2e8)] * 2, rel=1e-6)
+    assert [w.item() for w in mf.munba_weights(grams(1, -1.0))] == pytest.approx(
+        [math.sqrt(2e8)] * 2, rel=1e-6
+    )
     assert [w.item() for w in mf.munba_weights(torch.zeros(2, 2))] == pytest.approx([1.0, 0.1])
 
 

@@ -20,7 +20,9 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def same(found: Tensor, wanted: list[float]) -> None:
-    torch.testing.assert_close(found.flatten(), torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        found.flatten(), torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_worked_examples_of_the_docstrings():
@@ -62,7 +64,9 @@ def test_targets_hold_in_every_parametrisation(eta):
         return 1.3 * epsilon - 0.7 * x
 
     torch.testing.assert_close(md.esd_target(v(c), v(n), eta), v(md.esd_target(c, n, eta)))
-    torch.testing.assert_close(md.esd_from_target(v(k), v(c), v(n), eta), v(md.esd_from_target(k, c, n, eta)))
+    torch.testing.assert_close(
+        md.esd_from_target(v(k), v(c), v(n), eta), v(md.esd_from_target(k, c, n, eta))
+    )
 
 
 def test_shapes_are_checked():
@@ -80,7 +84,11 @@ def test_shapes_are_checked():
 def test_weights_of_a_constraint(seed, eta):
     g, q = draw(13, seed=seed), draw(13, seed=seed + 50)
     pairs = list(zip(g.tolist(), q.tolist(), strict=True))
-    dot, square, length = sum(a * b for a, b in pairs), sum(b * b for _, b in pairs), math.sqrt(sum(a * a for a, _ in pairs))
+    dot, square, length = (
+        sum(a * b for a, b in pairs),
+        sum(b * b for _, b in pairs),
+        math.sqrt(sum(a * a for a, _ in pairs)),
+    )
     same(md.bome_weight(g, q, eta), [max(0.0, eta - dot / square)])
     same(md.cosine_weight(g, q, eta), [max(0.0, eta - dot / (length * math.sqrt(square) + 1e-8))])
 
@@ -105,7 +113,12 @@ def test_quadratic_penalty():
     w, a, f = ([draw(*shape, seed=seed) for shape in shapes] for seed in (0, 1, 2))
     wanted = 0.0
     for weight, anchor, importance in zip(w, a, f, strict=True):
-        rows = zip(weight.flatten().tolist(), anchor.flatten().tolist(), importance.flatten().tolist(), strict=True)
+        rows = zip(
+            weight.flatten().tolist(),
+            anchor.flatten().tolist(),
+            importance.flatten().tolist(),
+            strict=True,
+        )
         wanted += sum(i * (x - y) ** 2 for x, y, i in rows)
     same(md.quadratic_penalty(w, a, f), [wanted])
     assert md.quadratic_penalty(w, w, f) == 0
@@ -114,7 +127,9 @@ def test_quadratic_penalty():
 # ---------------------------------------------------------------- cross-attention edits
 
 
-def published(weight: Tensor, keys: Tensor, guides: Tensor, kept: Tensor, lam: float, a: float, b: float) -> Tensor:
+def published(
+    weight: Tensor, keys: Tensor, guides: Tensor, kept: Tensor, lam: float, a: float, b: float
+) -> Tensor:
     """Equation 7 of UCE, one pair at a time, with an explicit inverse."""
     left, right = lam * weight, lam * torch.eye(weight.shape[1], dtype=torch.float64)
     for c, g in zip(keys, guides, strict=True):
@@ -124,12 +139,21 @@ def published(weight: Tensor, keys: Tensor, guides: Tensor, kept: Tensor, lam: f
     return left @ torch.linalg.inv(right)
 
 
-@pytest.mark.parametrize(("outputs", "width", "pairs", "kept"), [(3, 5, 1, 0), (7, 4, 3, 2), (2, 6, 9, 20), (5, 3, 0, 4)])
+@pytest.mark.parametrize(
+    ("outputs", "width", "pairs", "kept"), [(3, 5, 1, 0), (7, 4, 3, 2), (2, 6, 9, 20), (5, 3, 0, 4)]
+)
 @pytest.mark.parametrize(("lam", "a", "b"), [(0.5, 1.0, 1.0), (0.1, 2.0, 0.3)])
 def test_uce(outputs, width, pairs, kept, lam, a, b):
-    w, c, g, p = draw(outputs, width), draw(pairs, width, seed=1), draw(pairs, width, seed=2), draw(kept, width, seed=3)
+    w, c, g, p = (
+        draw(outputs, width),
+        draw(pairs, width, seed=1),
+        draw(pairs, width, seed=2),
+        draw(kept, width, seed=3),
+    )
     gram, change = md.uce_sums(c, g, p, lam, a, b)
-    torch.testing.assert_close(md.uce_update(w, gram, change), published(w, c, g, p, lam, a, b), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        md.uce_update(w, gram, change), published(w, c, g, p, lam, a, b), rtol=1e-10, atol=1e-10
+    )
 
 
 def test_uce_minimises_its_objective():
@@ -137,7 +161,11 @@ def test_uce_minimises_its_objective():
     w, c, g, p = draw(4, 6), draw(3, 6, seed=1), draw(3, 6, seed=2), draw(5, 6, seed=3)
     edited = md.uce_update(w, *md.uce_sums(c, g, p, 0.5, 1.5, 0.7)).requires_grad_()
     value = 1.5 * sum((edited @ x - w @ y).square().sum() for x, y in zip(c, g, strict=True))
-    value = value + 0.7 * sum((edited @ x - w @ x).square().sum() for x in p) + 0.5 * (edited - w).square().sum()
+    value = (
+        value
+        + 0.7 * sum((edited @ x - w @ x).square().sum() for x in p)
+        + 0.5 * (edited - w).square().sum()
+    )
     (slope,) = torch.autograd.grad(value, edited)
     assert slope.abs().max() < 1e-10
 

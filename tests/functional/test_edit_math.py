@@ -14,13 +14,29 @@ from torch import Tensor
 
 import mu.functional.curvature
 import mu.functional.selection
-from mu.functional.curvature import WoodFisher, fisher_class_rows, fisher_noise_variance, ssd_dampen, woodfisher, woodfisher_reference
-from mu.functional.selection import floor_share, global_top_mask, kth_largest, magnitude_prune_mask, salun_soft_count, soft_threshold
+from mu.functional.curvature import (
+    WoodFisher,
+    fisher_class_rows,
+    fisher_noise_variance,
+    ssd_dampen,
+    woodfisher,
+    woodfisher_reference,
+)
+from mu.functional.selection import (
+    floor_share,
+    global_top_mask,
+    kth_largest,
+    magnitude_prune_mask,
+    salun_soft_count,
+    soft_threshold,
+)
 from mu.utils.errors import InputError
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 # few distinct values, so that ties and zeros (of both signs) are the rule
-values = st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 1e-40, 3e38]), min_size=1, max_size=30)
+values = st.lists(
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 1e-40, 3e38]), min_size=1, max_size=30
+)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -29,7 +45,10 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 def parts(flat: list[float], cut: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """The list as two tensors, the first possibly empty, the second with two dimensions."""
-    return {"a": torch.tensor(flat[:cut], dtype=dtype), "b": torch.tensor(flat[cut:], dtype=dtype).unsqueeze(0)}
+    return {
+        "a": torch.tensor(flat[:cut], dtype=dtype),
+        "b": torch.tensor(flat[cut:], dtype=dtype).unsqueeze(0),
+    }
 
 
 def joined(mask: dict[str, Tensor]) -> list[bool]:
@@ -63,12 +82,16 @@ def test_top_mask_is_a_stable_sort_cut_off(flat, cut, keep, dtype):
     # SalUn's mask (Fan et al., ICLR 2024; vision spec 2.6): rank globally, keep the first floor(keep n).
     # Mutation that must fail: `scores >= threshold`, which keeps all ties.
     flat = torch.tensor(flat, dtype=dtype).tolist()  # 1e-40 as the dtype has it
-    order = sorted(range(len(flat)), key=lambda i: -flat[i])  # Python's sort is stable: first come, first kept
+    order = sorted(
+        range(len(flat)), key=lambda i: -flat[i]
+    )  # Python's sort is stable: first come, first kept
     chosen = set(order[: floor_share(keep, len(flat))])
     scores = parts(flat, min(cut, len(flat)), dtype)
     mask = global_top_mask(scores, keep)
     assert joined(mask) == [i in chosen for i in range(len(flat))]
-    assert {name: m.shape for name, m in mask.items()} == {name: s.shape for name, s in scores.items()}
+    assert {name: m.shape for name, m in mask.items()} == {
+        name: s.shape for name, s in scores.items()
+    }
     assert all(m.dtype == torch.bool for m in mask.values())
 
 
@@ -83,11 +106,15 @@ def test_kth_largest(flat, data):
     assert ties == ranked[:k].count(ranked[k - 1])
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64]
+)
 def test_kth_largest_in_every_dtype(dtype):
     values = (draw(1001) * 50).to(dtype)
     for k in (1, 400, 1001):
-        assert kth_largest([values], k)[0].item() == torch.kthvalue(values, 1001 - k + 1).values.item()
+        assert (
+            kth_largest([values], k)[0].item() == torch.kthvalue(values, 1001 - k + 1).values.item()
+        )
     if dtype == torch.float64:  # differences below the resolution of float32 count
         close = torch.tensor([1.0, 1.0 + 1e-12, 1.0 - 1e-12], dtype=dtype)
         assert joined(global_top_mask({"w": close}, 0.34)) == [False, True, False]
@@ -95,7 +122,11 @@ def test_kth_largest_in_every_dtype(dtype):
 
 def test_masks_of_special_scores():
     assert joined(global_top_mask({"w": torch.zeros(5)}, 0.5)) == [True, True, False, False, False]
-    assert joined(global_top_mask({"w": torch.tensor([1.0, math.inf, -math.inf])}, 0.34)) == [False, True, False]
+    assert joined(global_top_mask({"w": torch.tensor([1.0, math.inf, -math.inf])}, 0.34)) == [
+        False,
+        True,
+        False,
+    ]
     assert global_top_mask({}, 0.5) == {}
     for bad in (
         lambda: global_top_mask({"w": torch.tensor([1.0, math.nan])}, 0.5),
@@ -132,7 +163,9 @@ def test_magnitude_pruning_agrees_with_torch():
     weights = {str(i): conv.weight.detach().clone() for i, conv in enumerate(convs)}
     mask = None
     for _ in range(3):  # iterative magnitude pruning
-        prune.global_unstructured([(conv, "weight") for conv in convs], prune.L1Unstructured, amount=0.2)
+        prune.global_unstructured(
+            [(conv, "weight") for conv in convs], prune.L1Unstructured, amount=0.2
+        )
         mask = magnitude_prune_mask(weights, 0.2, previous=mask)
         for i, conv in enumerate(convs):
             assert torch.equal(mask[str(i)], dict(conv.named_buffers())["weight_mask"].bool())
@@ -177,7 +210,9 @@ def test_ssd(forget, everything, alpha, lam):
     got = ssd_dampen(weight, both[0], both[1], alpha, lam)
     for old, new, i_f, i_d in zip(weight.tolist(), got.tolist(), forget, everything, strict=True):
         selected = i_f > alpha * i_d
-        assert new == pytest.approx(min(lam * i_d / i_f, 1.0) * old if selected else old, rel=1e-12, abs=1e-300)
+        assert new == pytest.approx(
+            min(lam * i_d / i_f, 1.0) * old if selected else old, rel=1e-12, abs=1e-300
+        )
         assert abs(new) <= abs(old) and new * old >= 0
         if not selected:
             assert new == old
@@ -199,7 +234,9 @@ def test_woodfisher_is_the_inverse(n, p, damping, seed):
     dense = torch.zeros(p, p, dtype=torch.float64)
     for i in range(p):
         for j in range(p):
-            dense[i, j] = sum(g[i] * g[j] for g in gradients.tolist()) / n + (damping if i == j else 0.0)
+            dense[i, j] = sum(g[i] * g[j] for g in gradients.tolist()) / n + (
+                damping if i == j else 0.0
+            )
     want = torch.linalg.inv(dense) @ vector
     torch.testing.assert_close(woodfisher(gradients, vector, damping), want, rtol=1e-8, atol=1e-8)
     backwards = woodfisher(list(gradients.flip(0)), vector, damping)
@@ -245,7 +282,9 @@ def test_reference_recursion(n, m):
             yield gradient
 
     got = woodfisher_reference(stream(), vector, m)
-    torch.testing.assert_close(got, torch.tensor(recursion(gradients.tolist(), vector.tolist(), m)).double())
+    torch.testing.assert_close(
+        got, torch.tensor(recursion(gradients.tolist(), vector.tolist(), m)).double()
+    )
     assert len(read) == min(n, m + 2)
     assert torch.equal(before[0], gradients) and torch.equal(before[1], vector)
 
@@ -255,7 +294,9 @@ def test_reference_recursion_is_not_the_inverse():
     gradients, vector = draw(6, 4), draw(4, seed=1)
     got = woodfisher_reference(gradients, vector, m=6)
     change, first = got - vector, gradients[0]
-    assert abs(change @ first) == pytest.approx((change.norm() * first.norm()).item())  # parallel to g_1
+    assert abs(change @ first) == pytest.approx(
+        (change.norm() * first.norm()).item()
+    )  # parallel to g_1
     assert not torch.allclose(got, woodfisher(gradients, vector, damping=1.0), atol=1e-2)
     assert not torch.allclose(got, woodfisher_reference(gradients.flip(0), vector, m=6), atol=1e-2)
 
@@ -279,11 +320,15 @@ def variance_of(fisher: Tensor, alpha: float, classes: int) -> Tensor:
     return table * 10 if classifier or fisher.ndim == 1 else table
 
 
-@pytest.mark.parametrize("shape", [(10, 6), (10,), (6,), (4, 3, 2, 2), (10, 3, 2, 2), (7, 10), (10, 1)])
+@pytest.mark.parametrize(
+    "shape", [(10, 6), (10,), (6,), (4, 3, 2, 2), (10, 3, 2, 2), (7, 10), (10, 1)]
+)
 def test_fisher_noise_variance(shape):
     # Golatkar et al., CVPR 2020, and the rules of the released code; vision spec 2.9.
     # Mutation that must fail: times 10 twice for the classifier's bias.
-    fisher = draw(*shape).square() * torch.logspace(-6, 1, math.prod(shape), dtype=torch.float64).view(shape)
+    fisher = draw(*shape).square() * torch.logspace(
+        -6, 1, math.prod(shape), dtype=torch.float64
+    ).view(shape)
     fisher.view(-1)[0] = 0
     got = fisher_noise_variance(fisher, 1e-6, num_classes=10)
     torch.testing.assert_close(got, variance_of(fisher, 1e-6, 10), rtol=1e-12, atol=0)
@@ -300,9 +345,16 @@ def test_fisher_class_rows():
     assert torch.equal(new_mean[others], weight[others]) and (new_variance[others] == 1).all()
     assert (weight[3] != 0).all() and (variance == 1).all(), "the arguments stay as they were"
     bias_mean, bias_variance = fisher_class_rows(draw(10), torch.ones(10), 0, 10, row_variance=1e-3)
-    assert bias_mean[0] == 0 and bias_variance[0].item() == pytest.approx(1e-3) and bias_variance[1] == 1
+    assert (
+        bias_mean[0] == 0
+        and bias_variance[0].item() == pytest.approx(1e-3)
+        and bias_variance[1] == 1
+    )
     other = draw(6, 4)
     assert fisher_class_rows(other, other, 3, 10)[0] is other
-    for wrong in (-1, 10):  # -1 means "no class" in the released code, and there sets the last class's row
+    for wrong in (
+        -1,
+        10,
+    ):  # -1 means "no class" in the released code, and there sets the last class's row
         with pytest.raises(InputError):
             fisher_class_rows(weight, variance, wrong, 10)

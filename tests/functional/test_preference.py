@@ -21,13 +21,18 @@ Tokens = list[list[float]]
 def tokens(seed: int, scale: float = 1.0, lengths: list[int] = LENGTHS) -> Tokens:
     """Sequences of unequal lengths; log-probabilities in (-3 scale, 0)."""
     generator = torch.Generator().manual_seed(seed)
-    return [(-3 * scale * torch.rand(n, generator=generator, dtype=torch.float64)).tolist() for n in lengths]
+    return [
+        (-3 * scale * torch.rand(n, generator=generator, dtype=torch.float64)).tolist()
+        for n in lengths
+    ]
 
 
 def sums(sequences: Tokens) -> Tensor:
     """S, as a model gives it: from a padded batch."""
     widest = max(map(len, sequences))
-    batch = torch.tensor([row + [math.nan] * (widest - len(row)) for row in sequences], dtype=torch.float64)
+    batch = torch.tensor(
+        [row + [math.nan] * (widest - len(row)) for row in sequences], dtype=torch.float64
+    )
     return -batch.nansum(1)
 
 
@@ -50,7 +55,9 @@ def sigmoid(x: float) -> float:
 
 def same(found: Tensor, wanted: list[float]) -> None:
     assert found.shape == (len(wanted),), "one value a sequence"
-    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(
+        found, torch.tensor(wanted, dtype=torch.float64), rtol=1e-11, atol=1e-12
+    )
 
 
 def slope(loss: Tensor, of: Tensor) -> Tensor:
@@ -70,7 +77,10 @@ def test_worked_examples_of_the_docstrings():
 def test_npo(beta):
     """Equation 3 of arXiv 2404.05868, by probabilities: (2/β) log(1 + (π/π_ref)^β)."""
     now, before = tokens(0), tokens(1)
-    wanted = [2 / beta * math.log(1 + (probability(a) / probability(b)) ** beta) for a, b in zip(now, before, strict=True)]
+    wanted = [
+        2 / beta * math.log(1 + (probability(a) / probability(b)) ** beta)
+        for a, b in zip(now, before, strict=True)
+    ]
     same(mp.npo(sums(now), sums(before), beta), wanted)
 
 
@@ -90,7 +100,10 @@ def test_simnpo(beta, delta):
 def test_simnpo_has_the_papers_margin_outside_beta(beta):
     """arXiv 2410.07163: −(2/β) log σ(−(β/|y|) log π − γ) with γ = β δ."""
     now, gamma = tokens(2), 0.3
-    wanted = [-2 / beta * math.log(sigmoid(-beta / len(row) * math.log(probability(row)) - gamma)) for row in now]
+    wanted = [
+        -2 / beta * math.log(sigmoid(-beta / len(row) * math.log(probability(row)) - gamma))
+        for row in now
+    ]
     same(mp.simnpo(means(now), beta, gamma / beta), wanted)
 
 
@@ -101,7 +114,9 @@ def test_dpo(beta):
     lose, lose_ref = tokens(5), tokens(6)
     wanted = []
     for w, wr, x, xr in zip(win, win_ref, lose, lose_ref, strict=True):
-        reward = beta * math.log(probability(w) / probability(wr)) - beta * math.log(probability(x) / probability(xr))
+        reward = beta * math.log(probability(w) / probability(wr)) - beta * math.log(
+            probability(x) / probability(xr)
+        )
         wanted.append(-math.log(sigmoid(reward)) * 2 / beta)
     same(mp.dpo(sums(win), sums(win_ref), sums(lose), sums(lose_ref), beta), wanted)
 
@@ -125,7 +140,9 @@ def test_npos_gradient_is_weighted_ascent(beta):
     """∇ NPO = −w ∇S, w = 2 π^β / (π^β + π_ref^β) in (0, 2), and 1 at the original."""
     now, before = tokens(0), tokens(1)
     s = sums(now).requires_grad_()
-    powers = [(probability(a) ** beta, probability(b) ** beta) for a, b in zip(now, before, strict=True)]
+    powers = [
+        (probability(a) ** beta, probability(b) ** beta) for a, b in zip(now, before, strict=True)
+    ]
     wanted = [2 * a / (a + b) for a, b in powers]
     same(-slope(mp.npo(s, sums(before), beta), s), wanted)
     same(mp.npo_weight(sums(now), sums(before), beta), wanted)
@@ -154,8 +171,14 @@ def test_simnpos_gradient_is_the_same_for_every_length(beta):
 
 @pytest.mark.parametrize("beta", BETAS)
 def test_dpo_without_a_winner_is_npo(beta):
-    lose, before, nothing = sums(tokens(0)), sums(tokens(1)), torch.zeros(len(LENGTHS), dtype=torch.float64)
-    torch.testing.assert_close(mp.dpo(nothing, nothing, lose, before, beta), mp.npo(lose, before, beta))
+    lose, before, nothing = (
+        sums(tokens(0)),
+        sums(tokens(1)),
+        torch.zeros(len(LENGTHS), dtype=torch.float64),
+    )
+    torch.testing.assert_close(
+        mp.dpo(nothing, nothing, lose, before, beta), mp.npo(lose, before, beta)
+    )
 
 
 @pytest.mark.parametrize("beta", BETAS)
@@ -183,8 +206,12 @@ def test_sequences_that_became_impossible_or_certain(change):
 def test_half_precision_is_computed_in_single(dtype):
     s, before = torch.tensor([3.0, 40.0], dtype=dtype), torch.tensor([2.5, 41.0], dtype=dtype)
     for found, wanted in (
-        (mp.npo(s, before, 0.1), mp.npo(s.float(), before.float(), 0.1)), (mp.simnpo(s, 4.5), mp.simnpo(s.float(), 4.5)),
-        (mp.dpo(s, before, before, s, 0.1), mp.dpo(s.float(), before.float(), before.float(), s.float(), 0.1)),
+        (mp.npo(s, before, 0.1), mp.npo(s.float(), before.float(), 0.1)),
+        (mp.simnpo(s, 4.5), mp.simnpo(s.float(), 4.5)),
+        (
+            mp.dpo(s, before, before, s, 0.1),
+            mp.dpo(s.float(), before.float(), before.float(), s.float(), 0.1),
+        ),
     ):
         assert found.dtype == torch.float32
         assert torch.equal(found, wanted)
@@ -193,7 +220,12 @@ def test_half_precision_is_computed_in_single(dtype):
 @pytest.mark.parametrize("beta", [0.0, -1.0, math.nan])
 def test_beta_is_checked(beta):
     x = torch.zeros(2)
-    calls = (lambda: mp.npo(x, x, beta), lambda: mp.npo_weight(x, x, beta), lambda: mp.simnpo(x, beta), lambda: mp.dpo(x, x, x, x, beta))
+    calls = (
+        lambda: mp.npo(x, x, beta),
+        lambda: mp.npo_weight(x, x, beta),
+        lambda: mp.simnpo(x, beta),
+        lambda: mp.dpo(x, x, x, x, beta),
+    )
     for call in calls:
         with pytest.raises(InputError, match="above 0"):
             call()

@@ -18,15 +18,25 @@ from mu.utils.errors import InputError
 
 def drawn(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    one, two, three = (torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(3))
+    one, two, three = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(3)
+    )
     return one, two, three
 
 
 def sid_by_loops(teacher: Tensor, fake: Tensor, generated: Tensor, alpha: float) -> list[float]:
     values = []
-    for a, b, x in zip(teacher.flatten(1).tolist(), fake.flatten(1).tolist(), generated.flatten(1).tolist(), strict=True):
+    for a, b, x in zip(
+        teacher.flatten(1).tolist(),
+        fake.flatten(1).tolist(),
+        generated.flatten(1).tolist(),
+        strict=True,
+    ):
         weight = max(sum(abs(p - r) for p, r in zip(a, x, strict=True)) / len(a), 1e-5)
-        values.append(sum((p - q) * ((p - r) - alpha * (p - q)) for p, q, r in zip(a, b, x, strict=True)) / weight)
+        values.append(
+            sum((p - q) * ((p - r) - alpha * (p - q)) for p, q, r in zip(a, b, x, strict=True))
+            / weight
+        )
     return values
 
 
@@ -35,7 +45,9 @@ def sid_by_loops(teacher: Tensor, fake: Tensor, generated: Tensor, alpha: float)
 def test_sid_is_its_equation(alpha: float, shape: tuple[int, ...]) -> None:
     """Fails when a sum is a mean, a sign is turned, or the weight is that of another pair."""
     teacher, fake, generated = drawn(*shape)
-    assert sid_loss(teacher, fake, generated, alpha).tolist() == pytest.approx(sid_by_loops(teacher, fake, generated, alpha), rel=1e-12)
+    assert sid_loss(teacher, fake, generated, alpha).tolist() == pytest.approx(
+        sid_by_loops(teacher, fake, generated, alpha), rel=1e-12
+    )
 
 
 def test_alpha_one_is_the_plain_product() -> None:
@@ -55,7 +67,9 @@ def test_the_weight_carries_no_gradient_and_has_a_floor() -> None:
     assert torch.allclose(gradient, -(teacher - fake) / weight, rtol=1e-12)
     value = sid_loss(teacher, fake, teacher, 1.2)
     assert torch.isfinite(value).all()
-    assert value.tolist() == pytest.approx([-1.2 * float(row.square().sum()) / 1e-5 for row in teacher - fake])
+    assert value.tolist() == pytest.approx(
+        [-1.2 * float(row.square().sum()) / 1e-5 for row in teacher - fake]
+    )
 
 
 def test_gradients_flow_through_both_denoisers() -> None:
@@ -72,11 +86,16 @@ def test_gradients_flow_through_both_denoisers() -> None:
     for place in range(3):
         for row in range(2):
             for column in range(3):
-                up, down = [v.clone() for v in (teacher, fake, generated)], [v.clone() for v in (teacher, fake, generated)]
+                up, down = (
+                    [v.clone() for v in (teacher, fake, generated)],
+                    [v.clone() for v in (teacher, fake, generated)],
+                )
                 up[place][row, column] += 1e-6
                 down[place][row, column] -= 1e-6
                 slope = float(held(up) - held(down)) / 2e-6
-                assert float(gradients[place][row, column]) == pytest.approx(slope, rel=1e-5, abs=1e-7)
+                assert float(gradients[place][row, column]) == pytest.approx(
+                    slope, rel=1e-5, abs=1e-7
+                )
 
 
 def test_where_teacher_and_fake_agree_nothing_moves() -> None:
@@ -92,12 +111,21 @@ def test_where_teacher_and_fake_agree_nothing_moves() -> None:
 def test_the_fake_scores_loss_adds_up() -> None:
     """Fails when the elements of a sample are averaged."""
     prediction, target, _ = drawn(3, 2, 2, 2)
-    wanted = [sum((p - q) ** 2 for p, q in zip(a.flatten().tolist(), b.flatten().tolist(), strict=True))
-              for a, b in zip(prediction, target, strict=True)]
+    wanted = [
+        sum((p - q) ** 2 for p, q in zip(a.flatten().tolist(), b.flatten().tolist(), strict=True))
+        for a, b in zip(prediction, target, strict=True)
+    ]
     assert fake_score_loss(prediction, target).tolist() == pytest.approx(wanted, rel=1e-12)
 
 
-@pytest.mark.parametrize("call", [lambda a, b: fake_score_loss(a, b), lambda a, b: sid_loss(a, b, a), lambda a, b: sid_loss(a, a, b)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a, b: fake_score_loss(a, b),
+        lambda a, b: sid_loss(a, b, a),
+        lambda a, b: sid_loss(a, a, b),
+    ],
+)
 def test_shapes_are_not_broadcast(call: Any) -> None:
     """Fails when `[B, 1]` against `[B, C]` gives a number."""
     with pytest.raises(InputError, match="one shape"):

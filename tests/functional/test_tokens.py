@@ -16,16 +16,20 @@ SHAPES = [(1, 2, 2), (3, 7, 11), (4, 5, 23)]
 
 
 def draw(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
-    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return scale * torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def labels_of(batch: int, length: int, vocabulary: int, seed: int = 0) -> Tensor:
     """Sequence b has a prompt of b % 2 + (b > 0) positions and ends b positions early: all lengths differ, none is empty."""
-    labels = torch.randint(0, vocabulary, (batch, length), generator=torch.Generator().manual_seed(seed))
+    labels = torch.randint(
+        0, vocabulary, (batch, length), generator=torch.Generator().manual_seed(seed)
+    )
     for b in range(batch):
         start = min(b % 2 + (b > 0), length - 1)
         labels[b, :start] = -100
-        labels[b, max(length - b, start + 1):] = -100
+        labels[b, max(length - b, start + 1) :] = -100
     assert ((labels != -100).sum(1) > 0).all()
     return labels
 
@@ -38,14 +42,20 @@ def softmax(z: list[float]) -> list[float]:
 
 def same(found: tuple[Tensor, Tensor], sums: list[float], weights: list[float]) -> None:
     for values, wanted in zip(found, (sums, weights), strict=True):
-        torch.testing.assert_close(values, torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            values, torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=1e-12
+        )
 
 
 def by_token(labels: Tensor, *tensors: Tensor, value) -> tuple[list[float], list[float]]:
     """Sum over the labelled positions of `value(label, *rows)`, and their number, sequence by sequence."""
     sums, weights = [], []
     for b, row in enumerate(labels.tolist()):
-        own = [value(y, *(tensor[b, t].tolist() for tensor in tensors)) for t, y in enumerate(row) if y != -100]
+        own = [
+            value(y, *(tensor[b, t].tolist() for tensor in tensors))
+            for t, y in enumerate(row)
+            if y != -100
+        ]
         sums.append(sum(own))
         weights.append(float(len(own)))
     return sums, weights
@@ -157,7 +167,9 @@ def test_the_gradient_of_ce_u_is_p_minus_q():
     for b, t in (labels != -100).nonzero().tolist():
         p = softmax(logits[b, t].tolist())
         y = int(labels[b, t])
-        wanted[b, t] = torch.tensor([x - (0.0 if v == y else x / (1 - p[y])) for v, x in enumerate(p)])
+        wanted[b, t] = torch.tensor(
+            [x - (0.0 if v == y else x / (1 - p[y])) for v, x in enumerate(p)]
+        )
     torch.testing.assert_close(gradient, wanted)
     assert gradient.abs().max() <= 1
 
@@ -181,7 +193,10 @@ def test_ce_u_with_tokens_that_cannot_be():
 def test_logit_margin(shape):
     """arXiv 2506.05314: (max z - mean z)^2."""
     logits, labels = draw(*shape), labels_of(*shape)
-    same(tl.logit_margin(logits, labels), *by_token(labels, logits, value=lambda y, z: (max(z) - sum(z) / len(z)) ** 2))
+    same(
+        tl.logit_margin(logits, labels),
+        *by_token(labels, logits, value=lambda y, z: (max(z) - sum(z) / len(z)) ** 2),
+    )
 
 
 def test_the_code_of_pdu_counts_other_positions():
@@ -203,7 +218,10 @@ def test_uniform_divergence(shape):
         return sum(1 / size * (-math.log(size) - math.log(p)) for p in softmax(z))
 
     same(tl.uniform_divergence(logits, labels), *by_token(labels, logits, value=value))
-    torch.testing.assert_close(tl.uniform_divergence(torch.full(shape, 3.5).double(), labels)[0], torch.zeros(shape[0]).double())
+    torch.testing.assert_close(
+        tl.uniform_divergence(torch.full(shape, 3.5).double(), labels)[0],
+        torch.zeros(shape[0]).double(),
+    )
 
 
 # ---------------------------------------------------------------- hidden states
@@ -220,7 +238,10 @@ def test_hidden_distance(shape, kind):
     def value(y, h, c):
         return sum((a - b) ** 2 for a, b in zip(h, c, strict=True)) / len(h)
 
-    same(tl.hidden_distance(hidden, target, labels != -100), *by_token(labels, hidden, wide, value=value))
+    same(
+        tl.hidden_distance(hidden, target, labels != -100),
+        *by_token(labels, hidden, wide, value=value),
+    )
     everywhere = torch.zeros_like(labels)
     same(tl.hidden_distance(hidden, target), *by_token(everywhere, hidden, wide, value=value))
 
@@ -241,7 +262,9 @@ def test_the_relative_top_filter(shape, top):
     """arXiv 2406.08607, on log-probabilities: theta = min(k-th largest, largest + log tau)."""
     base, assistant = draw(*shape, scale=2.0), draw(*shape, seed=1)
     wanted, mixed = [], []
-    for b, a in zip(base.reshape(-1, shape[-1]).tolist(), assistant.reshape(-1, shape[-1]).tolist(), strict=True):
+    for b, a in zip(
+        base.reshape(-1, shape[-1]).tolist(), assistant.reshape(-1, shape[-1]).tolist(), strict=True
+    ):
         logs = [math.log(p) for p in softmax(b)]
         if top:
             k = max(1, math.floor(top * len(b)))
@@ -252,7 +275,10 @@ def test_the_relative_top_filter(shape, top):
         mixed += [x - 0.8 * y for x, y in zip(b, a, strict=True)]
     found = tl.relative_top_filter(base, assistant, top)
     assert found.flatten().tolist() == wanted
-    torch.testing.assert_close(tl.logit_difference(base, assistant, -0.8, top).flatten(), torch.tensor(mixed, dtype=torch.float64))
+    torch.testing.assert_close(
+        tl.logit_difference(base, assistant, -0.8, top).flatten(),
+        torch.tensor(mixed, dtype=torch.float64),
+    )
 
 
 def test_at_least_k_tokens_are_kept():
@@ -283,7 +309,9 @@ LOSSES = {
     "uniform_divergence": tl.uniform_divergence,
     "weighted_ascent": lambda z, y: tl.weighted_ascent(*nll_of(z, y)),
     "sat_imp": lambda z, y: tl.sat_imp(*nll_of(z, y)),
-    "hidden_distance": lambda z, y: tl.hidden_distance(z, torch.zeros(z.shape[-1]).to(z.dtype), y != -100),
+    "hidden_distance": lambda z, y: tl.hidden_distance(
+        z, torch.zeros(z.shape[-1]).to(z.dtype), y != -100
+    ),
 }
 
 
@@ -315,7 +343,9 @@ def test_half_precision_is_computed_in_single(name):
     logits, labels = draw(3, 7, 11).to(torch.bfloat16), labels_of(3, 7, 11)
     value, weight = LOSSES[name](logits, labels)
     assert value.dtype == weight.dtype == torch.float32 or name in ("weighted_ascent", "sat_imp")
-    torch.testing.assert_close(value.double(), LOSSES[name](logits.double(), labels)[0], rtol=2e-2, atol=5e-2)
+    torch.testing.assert_close(
+        value.double(), LOSSES[name](logits.double(), labels)[0], rtol=2e-2, atol=5e-2
+    )
 
 
 def test_shapes_are_checked():

@@ -27,19 +27,37 @@ from mu.methods.general.prune import Pruned, PruneFineTune
 from mu.methods.general.salun_soft import SalUnSoft
 from mu.utils.errors import InputError
 from mu.utils.rng import stream_id
-from tests.support.equations import FAST, PLAIN, close, cross_entropy, disturb, doubled, first_batch, gradient, moved_as, total
+from tests.support.equations import (
+    FAST,
+    PLAIN,
+    close,
+    cross_entropy,
+    disturb,
+    doubled,
+    first_batch,
+    gradient,
+    moved_as,
+    total,
+)
 from tests.support.helpers import Watch, classifier, different, digits, fit, regressor, weights
 
 
 def test_gradient_ascent_climbs_the_forget_loss() -> None:
-    moved_as(GradientAscent(classifier(), optimizer=PLAIN, norm="eval"), lambda net, batch: -cross_entropy(net, batch["forget"]))
+    moved_as(
+        GradientAscent(classifier(), optimizer=PLAIN, norm="eval"),
+        lambda net, batch: -cross_entropy(net, batch["forget"]),
+    )
 
 
 @pytest.mark.parametrize("a", [0.95, 0.3])
 def test_neggrad_plus_weighs_retain_by_a_and_forget_by_one_minus_a(a: float) -> None:
     """Must fail if the two weights are exchanged (the naming trap)."""
-    moved_as(NegGradPlus(classifier(), retain_weight=a, optimizer=PLAIN, norm="eval"),
-             lambda net, batch: a * cross_entropy(net, batch["retain"]) - (1 - a) * cross_entropy(net, batch["forget"]))
+    moved_as(
+        NegGradPlus(classifier(), retain_weight=a, optimizer=PLAIN, norm="eval"),
+        lambda net, batch: (
+            a * cross_entropy(net, batch["retain"]) - (1 - a) * cross_entropy(net, batch["forget"])
+        ),
+    )
 
 
 def test_neggrad_plus_gives_the_same_by_one_forward_and_by_two() -> None:
@@ -62,8 +80,13 @@ def test_neggrad_plus_gives_the_same_by_one_forward_and_by_two() -> None:
 
 def test_l1_sparse_adds_the_sum_of_all_magnitudes() -> None:
     """All weights count, batch norm and biases included, and nothing is averaged."""
-    moved_as(L1Sparse(classifier(), alpha=0.01, optimizer=PLAIN, norm="eval"),
-             lambda net, batch: cross_entropy(net, batch["retain"]) + 0.01 * sum(p.abs().sum() for p in net.parameters()))
+    moved_as(
+        L1Sparse(classifier(), alpha=0.01, optimizer=PLAIN, norm="eval"),
+        lambda net, batch: (
+            cross_entropy(net, batch["retain"])
+            + 0.01 * sum(p.abs().sum() for p in net.parameters())
+        ),
+    )
 
 
 def test_l1_sparse_weight_falls_with_the_epoch_and_ends_where_told() -> None:
@@ -92,9 +115,14 @@ def test_pulled_variants_add_half_the_squared_distance(cls: Any) -> None:
     disturb(module.backbone)
     batch = first_batch(module, digits())
     module.set_mode()
-    found = torch.autograd.grad(total(module.objective(batch.get("forget"), batch["retain"])), module.backbone.parameters())
+    found = torch.autograd.grad(
+        total(module.objective(batch.get("forget"), batch["retain"])), module.backbone.parameters()
+    )
     network = doubled(module.backbone)
-    pull = 0.3 * sum((p - q.detach()).square().sum() for p, q in zip(network.parameters(), before.parameters(), strict=True))
+    pull = 0.3 * sum(
+        (p - q.detach()).square().sum()
+        for p, q in zip(network.parameters(), before.parameters(), strict=True)
+    )
     loss = cross_entropy(network, batch["retain"]) + pull
     if cls is NegGradPlusPulled:
         loss = 0.95 * loss - 0.05 * cross_entropy(network, batch["forget"])
@@ -105,28 +133,47 @@ def test_pulled_variants_add_half_the_squared_distance(cls: Any) -> None:
 
 
 def convolutions(backbone: Any) -> dict[str, Tensor]:
-    return {name: layer.weight for name, layer in backbone.named_modules() if isinstance(layer, nn.Conv2d)}
+    return {
+        name: layer.weight
+        for name, layer in backbone.named_modules()
+        if isinstance(layer, nn.Conv2d)
+    }
 
 
 def zeros(backbone: Any) -> int:
     return sum(int((weight == 0).sum()) for weight in convolutions(backbone).values())
 
 
-@pytest.mark.parametrize("make", [PruneFineTune, lambda b, **k: GradientAscent(b, optimizer=FAST, **k), lambda b, **k: Train(b, **k)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        PruneFineTune,
+        lambda b, **k: GradientAscent(b, optimizer=FAST, **k),
+        lambda b, **k: Train(b, **k),
+    ],
+)
 def test_pruned_weights_are_the_smallest_and_stay_zero(make: Any) -> None:
     """Momentum and weight decay included, under any method; everything else may move."""
     backbone = classifier()
     before = weights(backbone)
-    sizes = torch.cat([weight.detach().abs().flatten() for weight in convolutions(backbone).values()])
+    sizes = torch.cat(
+        [weight.detach().abs().flatten() for weight in convolutions(backbone).values()]
+    )
     count = round(0.8 * len(sizes))
     threshold = sizes.sort().values[count - 1]
     seen: list[int] = []
-    module = fit(make(backbone, mask=Pruned(0.8)), epochs=2, callbacks=[Watch(lambda m, batch, i: seen.append(zeros(m.backbone)))])
+    module = fit(
+        make(backbone, mask=Pruned(0.8)),
+        epochs=2,
+        callbacks=[Watch(lambda m, batch, i: seen.append(zeros(m.backbone)))],
+    )
     assert set(seen) == {count}
     for name, weight in convolutions(backbone).items():
         assert torch.equal(weight == 0, before[f"{name}.weight"].abs() <= threshold)
     linear = "network.body.linear.weight"
-    assert not (backbone.get_parameter(linear) == 0).any() and not torch.equal(backbone.get_parameter(linear), before[linear])
+    assert not (backbone.get_parameter(linear) == 0).any() and not torch.equal(
+        backbone.get_parameter(linear), before[linear]
+    )
     assert module.mask is not None and module.mask.share() < 1
 
 
@@ -135,7 +182,11 @@ def test_pruning_is_the_forward_reparametrisation() -> None:
     backbone = classifier()
     network = doubled(backbone)
     masks = {}
-    sizes = torch.cat([weight.detach().abs().flatten() for weight in convolutions(network).values()]).sort().values
+    sizes = (
+        torch.cat([weight.detach().abs().flatten() for weight in convolutions(network).values()])
+        .sort()
+        .values
+    )
     for name, weight in convolutions(network).items():
         masks[f"{name}.weight"] = (weight.abs() > sizes[round(0.8 * len(sizes)) - 1]).double()
     module = PruneFineTune(backbone, optimizer=PLAIN, mask=Pruned(0.8), norm="eval")
@@ -151,7 +202,12 @@ def test_pruning_is_the_forward_reparametrisation() -> None:
     fit(module, task, max_steps=1, epochs=1)
     for name, weight in backbone.network.named_parameters():
         start = original[name].detach() * masks.get(name, torch.tensor(1.0))
-        torch.testing.assert_close(weight.double(), start - expected[name] * masks.get(name, torch.tensor(1.0)), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            weight.double(),
+            start - expected[name] * masks.get(name, torch.tensor(1.0)),
+            atol=1e-5,
+            rtol=1e-4,
+        )
 
 
 def test_pruned_takes_magnitudes_from_a_file_and_finds_its_own_zeros_again(tmp_path: Path) -> None:
@@ -161,20 +217,31 @@ def test_pruned_takes_magnitudes_from_a_file_and_finds_its_own_zeros_again(tmp_p
     early = classifier()
     before = weights(early)
     fit(Train(early, optimizer=FAST, mask=Pruned(0.9, weights=str(tmp_path / "late.pt"))), epochs=1)
-    sizes = torch.cat([weight.detach().abs().flatten() for weight in convolutions(late).values()]).sort().values
+    sizes = (
+        torch.cat([weight.detach().abs().flatten() for weight in convolutions(late).values()])
+        .sort()
+        .values
+    )
     for name, weight in convolutions(late).items():
-        assert torch.equal(early.get_parameter(f"{name}.weight") == 0, weight.abs() <= sizes[round(0.9 * len(sizes)) - 1])
+        assert torch.equal(
+            early.get_parameter(f"{name}.weight") == 0,
+            weight.abs() <= sizes[round(0.9 * len(sizes)) - 1],
+        )
     sparse = weights(early)
     fit(FineTune(early, mask=Pruned(0.9)), epochs=1)
     for name in convolutions(early):
-        assert torch.equal(early.get_parameter(f"{name}.weight") == 0, sparse[f"{name}.weight"] == 0)
+        assert torch.equal(
+            early.get_parameter(f"{name}.weight") == 0, sparse[f"{name}.weight"] == 0
+        )
     assert different(before, sparse)
 
 
 def test_pruned_reaches_frozen_layers_and_refuses_what_has_none() -> None:
     backbone = classifier()
     fit(CFk(backbone, k=1, mask=Pruned(0.5)), epochs=1)
-    assert zeros(backbone) == round(0.5 * sum(weight.numel() for weight in convolutions(backbone).values()))
+    assert zeros(backbone) == round(
+        0.5 * sum(weight.numel() for weight in convolutions(backbone).values())
+    )
     with pytest.raises(InputError, match="conv_linear"):
         Pruned(0.5).choose(FineTune(regressor()))
     share = Pruned(0.5, scope="conv_linear").choose(FineTune(regressor()))
@@ -199,7 +266,12 @@ def test_salun_soft_sets_exactly_the_smallest_changes_back() -> None:
         if i == 0:
             start[:] = [begin]
         change = (flat - start[0]).abs()
-        found.append((int((change == 0).sum()), float(change[change > 0].min()) if bool((change > 0).any()) else 0.0))
+        found.append(
+            (
+                int((change == 0).sum()),
+                float(change[change > 0].min()) if bool((change > 0).any()) else 0.0,
+            )
+        )
         if i + 1 == module.trainer.num_training_batches:
             begin.copy_(flat)
 
@@ -209,12 +281,24 @@ def test_salun_soft_sets_exactly_the_smallest_changes_back() -> None:
     assert total == 14
     for t, (still, _) in enumerate(found, start=1):
         wanted = math.floor(0.6 * n * (total - t) / total + 1e-9)
-        assert wanted <= still <= wanted + n // 50, (t, still, wanted)  # a few more gradients are exactly zero or tie
+        assert wanted <= still <= wanted + n // 50, (
+            t,
+            still,
+            wanted,
+        )  # a few more gradients are exactly zero or tie
     assert found[0][0] > 0.5 * n and found[-1][0] < n // 50
 
 
-@pytest.mark.parametrize("plan", [Phases(Forget(epochs=1), Retain(after=1)), Phases(Forget(after=1), Retain())], ids=["part", "both"])
-@pytest.mark.parametrize("changes", [{}, {"limit_train_batches": 3}, {"accumulate_grad_batches": 2}, {"max_steps": 5}], ids=str)
+@pytest.mark.parametrize(
+    "plan",
+    [Phases(Forget(epochs=1), Retain(after=1)), Phases(Forget(after=1), Retain())],
+    ids=["part", "both"],
+)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"limit_train_batches": 3}, {"accumulate_grad_batches": 2}, {"max_steps": 5}],
+    ids=str,
+)
 def test_salun_soft_counts_the_steps_of_its_plan(plan: DataPlan, changes: dict[str, Any]) -> None:
     """Mutation: Lightning's estimate, which takes every epoch to be as long as the first; then changes are taken back to the end, or
     never."""
@@ -227,7 +311,9 @@ def test_salun_soft_counts_the_steps_of_its_plan(plan: DataPlan, changes: dict[s
 
     module = fit(Asked(classifier(), plan=plan, optimizer=FAST), epochs=3, **changes)
     steps = module.trainer.global_step
-    assert steps == planned_steps(module) and asked == [(step, steps) for step in range(1, steps + 1)]
+    assert steps == planned_steps(module) and asked == [
+        (step, steps) for step in range(1, steps + 1)
+    ]
 
 
 def test_salun_soft_needs_a_run_that_ends() -> None:
@@ -257,7 +343,9 @@ class StopAfter(Watch):
     """End a run whose planned length is longer."""
 
     def __init__(self, batches: int) -> None:
-        super().__init__(lambda module, batch, i: setattr(module.trainer, "should_stop", i + 1 >= batches))
+        super().__init__(
+            lambda module, batch, i: setattr(module.trainer, "should_stop", i + 1 >= batches)
+        )
 
 
 # ---------------------------------------------------------------- CF-k and EU-k
@@ -272,7 +360,11 @@ def test_only_the_last_k_layers_move(cls: Any, k: int) -> None:
     fit(cls(backbone, k=k), epochs=1)
     after = weights(backbone)
     last = ("body.linear",) if k == 1 else ("body.linear", "body.layer3.0.bn", "body.layer3.0.conv")
-    allowed = {name for name in before if k == -1 or name.startswith(tuple(f"network.{part}" for part in last))}
+    allowed = {
+        name
+        for name in before
+        if k == -1 or name.startswith(tuple(f"network.{part}" for part in last))
+    }
     moved = set(different(before, after))
     assert moved <= allowed
     assert {name for name in allowed if not name.startswith("network.normalize")} == moved
@@ -294,22 +386,30 @@ def test_eu_k_starts_its_layers_anew_once() -> None:
     """The head is a new one, that of the seed, before the first step, and epochs build on one another."""
     backbone = classifier()
     old = backbone.network.get_parameter("body.linear.weight").detach().clone()
-    fresh = backbone.fresh(stream_id("eu-k", 3)).network.get_parameter("body.linear.weight").detach()
+    fresh = (
+        backbone.fresh(stream_id("eu-k", 3)).network.get_parameter("body.linear.weight").detach()
+    )
     at_epoch_start: list[Tensor] = []
     last: list[Tensor] = []
 
     class See(Watch):
         def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-            at_epoch_start.append(pl_module.backbone.network.get_parameter("body.linear.weight").detach().clone())
+            at_epoch_start.append(
+                pl_module.backbone.network.get_parameter("body.linear.weight").detach().clone()
+            )
 
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            last.append(pl_module.backbone.network.get_parameter("body.linear.weight").detach().clone())
+            last.append(
+                pl_module.backbone.network.get_parameter("body.linear.weight").detach().clone()
+            )
 
     fit(EUk(backbone, k=1, seed=3), epochs=3, callbacks=[See(lambda *_: None)])
     assert torch.equal(at_epoch_start[0], fresh) and not torch.equal(fresh, old)
     assert torch.equal(at_epoch_start[1], last[0]) and torch.equal(at_epoch_start[2], last[1])
     assert not torch.equal(last[2], fresh)
-    with torch.no_grad():  # another seed, other layers; the normalisation, which no seed gives, stays
+    with (
+        torch.no_grad()
+    ):  # another seed, other layers; the normalisation, which no seed gives, stays
         other = EUk(classifier(), k=-1, seed=4)
         other.configure_model()
         assert not torch.equal(other.backbone.network.get_parameter("body.linear.weight"), fresh)
@@ -323,10 +423,21 @@ def test_last_layers_count_from_the_output_and_refuse_what_is_not_there() -> Non
         with pytest.raises(InputError, match="8 weight layers"):
             CFk(backbone, k=k)
     assert len(last_layers(regressor(), -1)) == 2
-    timm = Classifier("timm:vit_tiny_patch16_224", options={"img_size": 32, "patch_size": 16, "depth": 2, "drop_rate": 0.5})
+    timm = Classifier(
+        "timm:vit_tiny_patch16_224",
+        options={"img_size": 32, "patch_size": 16, "depth": 2, "drop_rate": 0.5},
+    )
     module = CFk(timm, k=1)
     module.configure_model()
     module.set_mode()
-    off = {name for name, layer in timm.network.named_modules() if isinstance(layer, nn.Dropout) and not layer.training}
-    on = {name for name, layer in timm.network.named_modules() if isinstance(layer, nn.Dropout) and layer.training}
+    off = {
+        name
+        for name, layer in timm.network.named_modules()
+        if isinstance(layer, nn.Dropout) and not layer.training
+    }
+    on = {
+        name
+        for name, layer in timm.network.named_modules()
+        if isinstance(layer, nn.Dropout) and layer.training
+    }
     assert "body.blocks.0.mlp.drop1" in off and "body.pos_drop" in off and not on & off

@@ -7,16 +7,36 @@ from typing import Any
 
 import pytest
 import torch
-from mu.data.plan import plan_steps
 from torch import Tensor, nn
 
 import tasks
 from mu.attacks import FGSM
 from mu.backbones import Classifier
-from mu.methods import DELETE, BadTeacher, BoundaryExpand, BoundaryShrink, FisherForgetting, Influence
-from mu.methods.compat import BoundaryExpandReference, BoundaryShrinkReference, FisherForgettingReference, InfluenceReference
+from mu.data.plan import plan_steps
+from mu.methods import (
+    DELETE,
+    BadTeacher,
+    BoundaryExpand,
+    BoundaryShrink,
+    FisherForgetting,
+    Influence,
+)
+from mu.methods.compat import (
+    BoundaryExpandReference,
+    BoundaryShrinkReference,
+    FisherForgettingReference,
+    InfluenceReference,
+)
 from mu.utils.errors import InputError
-from tests.support.equations import PLAIN, disturb, doubled, first_batch, log_softmax, moved_as, total
+from tests.support.equations import (
+    PLAIN,
+    disturb,
+    doubled,
+    first_batch,
+    log_softmax,
+    moved_as,
+    total,
+)
 from tests.support.helpers import Watch, classifier, different, digits, fit, weights
 
 
@@ -29,10 +49,14 @@ def linear(classes: int = 10) -> Classifier:
     """Logits W x + b on 64 pixels: gradients of it can be written down."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
-        return Classifier(network=nn.Sequential(nn.Flatten(), nn.Linear(64, classes)), num_classes=classes)
+        return Classifier(
+            network=nn.Sequential(nn.Flatten(), nn.Linear(64, classes)), num_classes=classes
+        )
 
 
-def linear_gradients(backbone: Classifier, part: dict[str, Tensor], label: int | None = None) -> Tensor:
+def linear_gradients(
+    backbone: Classifier, part: dict[str, Tensor], label: int | None = None
+) -> Tensor:
     """`[B, P]` gradients of −log p(y|x), by hand: (p − e_y) xᵀ for W and p − e_y for b; weight before bias, as the layer has them."""
     layer: Any = backbone.network[1]  # type: ignore[index]
     weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
@@ -53,7 +77,13 @@ def flat(backbone: Classifier) -> Tensor:
 
 def chosen(module: Influence, task: Any, count: int) -> dict[str, Tensor]:
     """The retain samples of the curvature, in their order."""
-    steps = plan_steps(module.curvature_schedule, 0, {"retain": len(task.datasets["retain"])}, {"retain": 1}, module.seed)
+    steps = plan_steps(
+        module.curvature_schedule,
+        0,
+        {"retain": len(task.datasets["retain"])},
+        {"retain": 1},
+        module.seed,
+    )
     positions = [int(step.parts["retain"].positions[0]) for step in steps]
     assert len(set(positions)) == len(positions) == count
     return task.datasets["retain"].__getitems__(positions)
@@ -61,9 +91,16 @@ def chosen(module: Influence, task: Any, count: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("way", ["hooks", "vmap", "loop"])
 @pytest.mark.parametrize(("samples", "damping"), [(12, 0.5), (500, 0.02)])
-def test_influence_is_a_newton_step_with_a_dense_fisher_matrix(samples: int, damping: float, way: Any) -> None:
+def test_influence_is_a_newton_step_with_a_dense_fisher_matrix(
+    samples: int, damping: float, way: Any
+) -> None:
     """Jia et al., NeurIPS 2023; vision spec 2.8. Mutations that must fail: the sign of v; N_f / N left out; H from forget samples."""
-    task, module = digits(), Influence(linear(), alpha=0.7, damping=damping, samples=samples, batch_size=5, per_sample=way)
+    task, module = (
+        digits(),
+        Influence(
+            linear(), alpha=0.7, damping=damping, samples=samples, batch_size=5, per_sample=way
+        ),
+    )
     forget, retain = rows_of(task, "forget"), rows_of(task, "retain")
     g_f, g_r = linear_gradients(module.backbone, forget), linear_gradients(module.backbone, retain)  # type: ignore[arg-type]
     share = len(g_f) / (len(g_f) + len(g_r))
@@ -81,7 +118,11 @@ def test_influence_is_a_newton_step_with_a_dense_fisher_matrix(samples: int, dam
 
 def test_the_reference_recursion_reads_the_first_samples_in_their_order() -> None:
     """`Wfisher.py`, one number at a time; M = 7, so nine samples are read. Must fail if the samples are shuffled."""
-    task, module, m = digits(), InfluenceReference(linear(), alpha=2.0, m=7, batch_size=4, per_sample="loop"), 7
+    task, module, m = (
+        digits(),
+        InfluenceReference(linear(), alpha=2.0, m=7, batch_size=4, per_sample="loop"),
+        7,
+    )
     forget, retain = rows_of(task, "forget"), rows_of(task, "retain")
     g_f, g_r = linear_gradients(module.backbone, forget), linear_gradients(module.backbone, retain)  # type: ignore[arg-type]
     n = len(g_f) + len(g_r)
@@ -122,9 +163,16 @@ def test_fisher_is_per_sample_and_over_all_labels(way: Any, batch_size: int) -> 
     retain = rows_of(task, "retain")
     logits = backbone.network[1](retain["image"].flatten(1)).double()  # type: ignore[index,operator]
     p = log_softmax(logits).exp().detach()
-    expected = sum(p[:, y, None] * linear_gradients(backbone, retain, label=y).square() for y in range(10)).mean(0)  # type: ignore[arg-type,union-attr]
+    expected = sum(
+        p[:, y, None] * linear_gradients(backbone, retain, label=y).square() for y in range(10)
+    ).mean(0)  # type: ignore[arg-type,union-attr]
     fit(module, task, 1)
-    torch.testing.assert_close(torch.cat([f.double().flatten() for f in module.found.values()]), expected, atol=1e-9, rtol=1e-4)
+    torch.testing.assert_close(
+        torch.cat([f.double().flatten() for f in module.found.values()]),
+        expected,
+        atol=1e-9,
+        rtol=1e-4,
+    )
 
 
 def test_the_reference_squares_batch_means() -> None:
@@ -166,7 +214,9 @@ def test_the_noise_has_its_variance_and_hangs_on_the_seed_alone() -> None:
     # a matrix with C rows: clamped to 100, averaged over each row, times ten
     fisher = module.found["network.1.weight"].double()
     variance = 10 * 1e-3 * (1 / (fisher + 1e-8)).clamp(max=100).mean(1, keepdim=True)
-    noise = (module.backbone.network[1].weight - linear().network[1].weight).detach().double() / variance.sqrt()  # type: ignore[index]
+    noise = (
+        module.backbone.network[1].weight - linear().network[1].weight
+    ).detach().double() / variance.sqrt()  # type: ignore[index]
     assert abs(noise.mean().item()) < 0.15 and abs(noise.std().item() - 1) < 0.1
     assert not torch.allclose(noise[0], noise[1])
 
@@ -174,11 +224,16 @@ def test_the_noise_has_its_variance_and_hangs_on_the_seed_alone() -> None:
 def test_rows_are_erased_only_where_whole_classes_are_forgotten() -> None:
     """OPTML erases the last class when 4,500 samples are random. Must fail if the selector is not asked."""
     cases: list[tuple[Any, dict[str, Any], list[int]]] = [
-        (tasks.ByClass([3, 5]), {}, [3, 5]), (tasks.ByClass(9), {}, [9]), (tasks.ByClass(3, count=2), {}, []),
-        (tasks.RandomFraction(0.4), {}, []), (tasks.RandomFraction(0.4), {"forget_class": 2}, [2]),
+        (tasks.ByClass([3, 5]), {}, [3, 5]),
+        (tasks.ByClass(9), {}, [9]),
+        (tasks.ByClass(3, count=2), {}, []),
+        (tasks.RandomFraction(0.4), {}, []),
+        (tasks.RandomFraction(0.4), {"forget_class": 2}, [2]),
     ]
     for selector, arguments, erased in cases:
-        module = FisherForgetting(linear(), alpha=1e-14, row_variance=0.0, per_sample="hooks", **arguments)
+        module = FisherForgetting(
+            linear(), alpha=1e-14, row_variance=0.0, per_sample="hooks", **arguments
+        )
         before = weights(module.backbone)
         fit(module, digits(selector=selector), 1)
         for name, value in module.backbone.state_dict().items():
@@ -216,7 +271,10 @@ def test_boundary_shrink_fits_the_nearest_wrong_label(epsilon: float, originals:
         logs = log_softmax(network(batch["forget"]["image"].double()))
         return -torch.stack([row[label] for row, label in zip(logs, target, strict=True)]).mean()
 
-    moved_as(BoundaryShrink(classifier(state), attack=FGSM(epsilon), optimizer=PLAIN, norm="eval"), equation)
+    moved_as(
+        BoundaryShrink(classifier(state), attack=FGSM(epsilon), optimizer=PLAIN, norm="eval"),
+        equation,
+    )
 
 
 def test_boundary_shrink_goes_on_asking_the_original(originals: Any) -> None:
@@ -226,12 +284,18 @@ def test_boundary_shrink_goes_on_asking_the_original(originals: Any) -> None:
     original = doubled(module.backbone)
     disturb(module.backbone)
     batch, network = first_batch(module, digits()), doubled(module.backbone)
-    targets = [neighbours(net, batch["forget"], 0.1, wrong_only=True) for net in (original, network)]
+    targets = [
+        neighbours(net, batch["forget"], 0.1, wrong_only=True) for net in (original, network)
+    ]
     assert not torch.equal(*targets)
     logs = log_softmax(network(batch["forget"]["image"].double()))
-    expected = -torch.stack([row[label] for row, label in zip(logs, targets[0], strict=True)]).mean()
+    expected = -torch.stack(
+        [row[label] for row, label in zip(logs, targets[0], strict=True)]
+    ).mean()
     module.set_mode()
-    assert total(module.objective(*module.prepare_parts(batch))).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert total(module.objective(*module.prepare_parts(batch))).item() == pytest.approx(
+        expected.item(), rel=1e-4
+    )
 
 
 def test_the_reference_keeps_the_label_of_a_failed_attack(originals: Any) -> None:
@@ -242,15 +306,22 @@ def test_the_reference_keeps_the_label_of_a_failed_attack(originals: Any) -> Non
     logits = original(part["image"].double())
     for method, expected in ((BoundaryShrink, [1, 0]), (BoundaryShrinkReference, [0, 0])):
         module = method(classifier())
-        labels = module.nearest(torch.tensor([[5.0, 3.0, 1.0], [5.0, 3.0, 1.0]]), torch.tensor([0, 1]))
+        labels = module.nearest(
+            torch.tensor([[5.0, 3.0, 1.0], [5.0, 3.0, 1.0]]), torch.tensor([0, 1])
+        )
         assert labels.tolist() == expected
     assert BoundaryShrinkReference(classifier()).attack.round_to_255  # type: ignore[attr-defined]
-    assert bool((BoundaryShrink(classifier()).nearest(logits, part["label"]) != part["label"]).all())
+    assert bool(
+        (BoundaryShrink(classifier()).nearest(logits, part["label"]) != part["label"]).all()
+    )
 
 
 def test_boundary_expand_trains_an_extra_unit_and_serves_without_it(originals: Any) -> None:
     """Mutations that must fail: the extra unit not trained; the forget samples sent to class C − 1; the phantom served."""
-    module, task = BoundaryExpand(classifier(originals["classifier"]), optimizer=PLAIN, norm="eval"), digits()
+    module, task = (
+        BoundaryExpand(classifier(originals["classifier"]), optimizer=PLAIN, norm="eval"),
+        digits(),
+    )
     network, batch = doubled(module.backbone), first_batch(module, task)
     extra = deepcopy(module.extra).double()
     seen: list[Tensor] = []
@@ -264,7 +335,13 @@ def test_boundary_expand_trains_an_extra_unit_and_serves_without_it(originals: A
     assert len(before) == len(parameters)
     fit(module, task, 1, max_steps=1)
     for old, (name, new), slope in zip(before, module.trainable(), expected, strict=True):
-        torch.testing.assert_close(new.detach().double() - old, -slope, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            new.detach().double() - old,
+            -slope,
+            atol=1e-5,
+            rtol=1e-4,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
     part = rows_of(task, "forget")
     assert module.served().eval().predict(part).shape == (24, 10)
     assert not [key for key in module.served().state_dict() if "extra" in key]
@@ -299,11 +376,15 @@ def test_bad_teacher_follows_one_teacher_here_and_the_other_there(originals: Any
     batch = first_batch(module, task)
     assert {"forget", "retain"} <= set(batch)
     network = doubled(module.backbone)
-    terms = [kl(teacher(image.double()).detach(), network(image.double()))
-             for teacher, image in ((bad, batch["forget"]["image"]), (good, batch["retain"]["image"]))]
+    terms = [
+        kl(teacher(image.double()).detach(), network(image.double()))
+        for teacher, image in ((bad, batch["forget"]["image"]), (good, batch["retain"]["image"]))
+    ]
     slopes = torch.autograd.grad(torch.cat(terms).mean(), list(network.parameters()))
     module.set_mode()
-    found = torch.autograd.grad(total(module.objective(*module.prepare_parts(batch))), [p for _, p in module.trainable()])
+    found = torch.autograd.grad(
+        total(module.objective(*module.prepare_parts(batch))), [p for _, p in module.trainable()]
+    )
     for value, slope in zip(found, slopes, strict=True):
         torch.testing.assert_close(value.double(), slope, atol=1e-5, rtol=1e-4)
 
@@ -340,13 +421,17 @@ def test_delete_distils_the_original_without_its_true_class(originals: Any) -> N
     disturb(module.backbone)
     batch, network = first_batch(module, digits()), doubled(module.backbone)
     losses = []
-    for image, label in zip(batch["forget"]["image"].double(), batch["forget"]["label"], strict=True):
+    for image, label in zip(
+        batch["forget"]["image"].double(), batch["forget"]["label"], strict=True
+    ):
         t, s = original(image[None])[0].detach(), log_softmax(network(image[None]))[0]
         others = [k for k in range(10) if k != int(label)]
         q = {k: t[k].exp() / sum(t[j].exp() for j in others) for k in others}
         losses.append(sum(q[k] * (q[k].log() - s[k]) for k in others))
     slopes = torch.autograd.grad(torch.stack(losses).mean(), list(network.parameters()))  # type: ignore[arg-type]
     module.set_mode()
-    found = torch.autograd.grad(total(module.objective(*module.prepare_parts(batch))), [p for _, p in module.trainable()])
+    found = torch.autograd.grad(
+        total(module.objective(*module.prepare_parts(batch))), [p for _, p in module.trainable()]
+    )
     for value, slope in zip(found, slopes, strict=True):
         torch.testing.assert_close(value.double(), slope, atol=1e-5, rtol=1e-4)

@@ -34,18 +34,26 @@ RESUMED: dict[str, Callable[[Any], UnlearningModule]] = {
     "CFk": lambda b: CFk(b, k=3, optimizer=FAST),
     "EUk": lambda b: EUk(b, k=3, optimizer=FAST),
     "NegGradPlusPulled": lambda b: NegGradPlusPulled(b, optimizer=FAST),
-    "SCRUB": lambda b: SCRUB(b, msteps=1, lr_decay_epochs=(1, 2), optimizer=FAST),  # epochs of 7, 4 and 4 batches
-    "SCRUBWorstCase": lambda b: SCRUBWorstCase(b, msteps=0, lr_decay_epochs=(1, 2), norm="eval", optimizer=FAST),  # of 3, 4 and 4
+    "SCRUB": lambda b: SCRUB(
+        b, msteps=1, lr_decay_epochs=(1, 2), optimizer=FAST
+    ),  # epochs of 7, 4 and 4 batches
+    "SCRUBWorstCase": lambda b: SCRUBWorstCase(
+        b, msteps=0, lr_decay_epochs=(1, 2), norm="eval", optimizer=FAST
+    ),  # of 3, 4 and 4
     "SCRUBRewind": lambda b: SCRUBRewind(b, msteps=1, optimizer=FAST),
 }
 
 
 @pytest.mark.parametrize("name", RESUMED)
 @pytest.mark.parametrize("place", [(0, 1), (1, 2)])
-def test_resume_inside_an_epoch_is_bit_identical(name: str, place: tuple[int, int], tmp_path: Path) -> None:
+def test_resume_inside_an_epoch_is_bit_identical(
+    name: str, place: tuple[int, int], tmp_path: Path
+) -> None:
     """Epoch-start weights, frozen prefix, kept students and masks all travel with the checkpoint."""
     make = RESUMED[name]
-    through = fit(make(classifier()), epochs=3, callbacks=[Snapshot(tmp_path / "middle.ckpt", *place)])
+    through = fit(
+        make(classifier()), epochs=3, callbacks=[Snapshot(tmp_path / "middle.ckpt", *place)]
+    )
     resumed = fit(make(classifier()), epochs=3, ckpt_path=tmp_path / "middle.ckpt")
     assert not different(weights(through), weights(resumed))
     if isinstance(through, SCRUBRewind) and isinstance(resumed, SCRUBRewind):
@@ -57,13 +65,33 @@ def test_resume_inside_an_epoch_is_bit_identical(name: str, place: tuple[int, in
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "method"
 PRESETS = [
-    "train", "retrain", "finetune", "finetune_reference_code", "random_label", "random_label_reference_code", "salun",
-    "salun_reference_code", "salun_soft", "ssd", "gradient_ascent", "neggrad_plus", "neggrad_plus_reference_code", "l1_sparse",
-    "prune_finetune", "cf_k", "eu_k", "scrub", "scrub_small", "scrub_rewind", "scrub_reference_code",
+    "train",
+    "retrain",
+    "finetune",
+    "finetune_reference_code",
+    "random_label",
+    "random_label_reference_code",
+    "salun",
+    "salun_reference_code",
+    "salun_soft",
+    "ssd",
+    "gradient_ascent",
+    "neggrad_plus",
+    "neggrad_plus_reference_code",
+    "l1_sparse",
+    "prune_finetune",
+    "cf_k",
+    "eu_k",
+    "scrub",
+    "scrub_small",
+    "scrub_rewind",
+    "scrub_reference_code",
 ]
 
 
-@pytest.mark.parametrize("path", [CONFIGS / f"{name}.yaml" for name in PRESETS], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [CONFIGS / f"{name}.yaml" for name in PRESETS], ids=lambda path: path.stem
+)
 def test_preset_builds(path: Path) -> None:
     """Every preset names a method that exists and arguments that it takes, and its head shows the command that runs it."""
     from mu.config.components import Components
@@ -75,10 +103,15 @@ def test_preset_builds(path: Path) -> None:
     assert set(given) <= {"model", "trainer", "data"} and given["trainer"]["max_epochs"] >= 1
     model = given["model"]
     arguments = dict(model.get("init_args") or {})
-    arguments["backbone"] = {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resnet8_cifar", "in_channels": 1}}
+    arguments["backbone"] = {
+        "class_path": "mu.backbones.Classifier",
+        "init_args": {"name": "resnet8_cifar", "in_channels": 1},
+    }
     made = Components().make("model", {"class_path": model["class_path"], "init_args": arguments})
     assert isinstance(made, UnlearningModule)
-    assert hasattr(mu.methods, type(made).__name__) or type(made).__module__.startswith("mu.methods.compat")
+    assert hasattr(mu.methods, type(made).__name__) or type(made).__module__.startswith(
+        "mu.methods.compat"
+    )
 
 
 # ---------------------------------------------------------------- behaviour
@@ -101,9 +134,19 @@ BEHAVIOUR: dict[str, tuple[Callable[[Any], UnlearningModule], int, float, float]
     "SalUnSoft": (lambda b: SalUnSoft(b), 5, 0.4, 0.97),
     "EUk": (lambda b: EUk(b), 5, 0.05, 0.97),
     "SCRUB": (lambda b: SCRUB(b, msteps=3, alpha=0.1, optimizer=sgd(5e-3)), 5, 0.2, 0.97),
-    "SCRUBRewind": (lambda b: SCRUBRewind(b, msteps=3, alpha=0.1, optimizer=sgd(5e-3)), 5, 0.2, 0.9),
+    "SCRUBRewind": (
+        lambda b: SCRUBRewind(b, msteps=3, alpha=0.1, optimizer=sgd(5e-3)),
+        5,
+        0.2,
+        0.9,
+    ),
     "SCRUBWorstCase": (lambda b: SCRUBWorstCase(b, optimizer=sgd(5e-3)), 5, 0.2, 0.97),
-    "FineTune": (lambda b: FineTune(b), 5, 1.0, 0.97),  # forgets nothing of a class in so short a time, and neither does CF-k
+    "FineTune": (
+        lambda b: FineTune(b),
+        5,
+        1.0,
+        0.97,
+    ),  # forgets nothing of a class in so short a time, and neither does CF-k
     "CFk": (lambda b: CFk(b), 5, 1.0, 0.97),
 }
 

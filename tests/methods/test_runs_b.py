@@ -27,16 +27,35 @@ from mu.methods import (
     Influence,
     Train,
 )
-from mu.methods.compat import BoundaryExpandReference, BoundaryShrinkReference, FisherForgettingReference
+from mu.methods.compat import (
+    BoundaryExpandReference,
+    BoundaryShrinkReference,
+    FisherForgettingReference,
+)
 from tests.support.helpers import diabetes, digits, fit, regressor
 from tests.support.trained import accuracy, trained, wide
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "method"
 PRESETS = {
-    **dict.fromkeys(["influence", "influence_reference_code", "fisher_forgetting", "fisher_forgetting_reference_code", "boundary_shrink",
-                     "boundary_shrink_reference_code", "boundary_expand", "boundary_expand_reference_code", "bad_teacher", "delete",
-                     "unsir", "unsir_ssd"], "classifier"),
-    "blindspot": "regressor", "gaussian_amnesiac": "regressor",
+    **dict.fromkeys(
+        [
+            "influence",
+            "influence_reference_code",
+            "fisher_forgetting",
+            "fisher_forgetting_reference_code",
+            "boundary_shrink",
+            "boundary_shrink_reference_code",
+            "boundary_expand",
+            "boundary_expand_reference_code",
+            "bad_teacher",
+            "delete",
+            "unsir",
+            "unsir_ssd",
+        ],
+        "classifier",
+    ),
+    "blindspot": "regressor",
+    "gaussian_amnesiac": "regressor",
 }
 
 
@@ -47,14 +66,30 @@ def test_preset_runs(name: str, kind: str) -> None:
     commands = [line for line in text.splitlines() if line.startswith("#   mu fit")]
     assert len(commands) == 1 and f"configs/method/{name}.yaml" in commands[0]
     words = commands[0].split()
-    assert all((CONFIGS.parents[1] / word).is_file() for word in words if word.startswith("configs/"))
+    assert all(
+        (CONFIGS.parents[1] / word).is_file() for word in words if word.startswith("configs/")
+    )
     given = yaml.safe_load(text)
-    backbones = {"classifier": {"name": "resnet8_cifar", "in_channels": 1, "options": {"width": 4}}, "regressor": {"in_features": 10}}
+    backbones = {
+        "classifier": {"name": "resnet8_cifar", "in_channels": 1, "options": {"width": 4}},
+        "regressor": {"in_features": 10},
+    }
     arguments = dict(given["model"].get("init_args") or {})
-    arguments["backbone"] = {"class_path": f"mu.backbones.{kind.capitalize()}", "init_args": backbones[kind]}
-    module = Components().make("model", {"class_path": given["model"]["class_path"], "init_args": arguments})
+    arguments["backbone"] = {
+        "class_path": f"mu.backbones.{kind.capitalize()}",
+        "init_args": backbones[kind],
+    }
+    module = Components().make(
+        "model", {"class_path": given["model"]["class_path"], "init_args": arguments}
+    )
     assert isinstance(module, UnlearningModule)
-    task = diabetes() if kind == "regressor" else digits(selector=tasks.ByClass(3)) if "class" in commands[0] else digits()
+    task = (
+        diabetes()
+        if kind == "regressor"
+        else digits(selector=tasks.ByClass(3))
+        if "class" in commands[0]
+        else digits()
+    )
     fit(module, task, given["trainer"]["max_epochs"])
 
 
@@ -76,12 +111,27 @@ def adam(rate: float) -> Any:
 
 BEHAVIOUR: dict[str, tuple[Callable[[Any], UnlearningModule], int, float, float]] = {
     "Influence": (lambda b: Influence(b, alpha=1.5, per_sample="hooks"), 1, 0.3, 0.9),
-    "FisherForgetting": (lambda b: FisherForgetting(b, alpha=1e-7, per_sample="hooks"), 1, 0.0, 0.97),
+    "FisherForgetting": (
+        lambda b: FisherForgetting(b, alpha=1e-7, per_sample="hooks"),
+        1,
+        0.0,
+        0.97,
+    ),
     "FisherForgettingReference": (lambda b: FisherForgettingReference(b, alpha=1e-9), 1, 0.0, 0.97),
     "BoundaryShrink": (lambda b: BoundaryShrink(b, optimizer=sgd(5e-3)), 10, 0.2, 0.9),
-    "BoundaryShrinkReference": (lambda b: BoundaryShrinkReference(b, optimizer=sgd(5e-3)), 10, 1.0, 0.9),
+    "BoundaryShrinkReference": (
+        lambda b: BoundaryShrinkReference(b, optimizer=sgd(5e-3)),
+        10,
+        1.0,
+        0.9,
+    ),
     "BoundaryExpand": (lambda b: BoundaryExpand(b, optimizer=sgd(5e-3)), 10, 0.9, 0.9),
-    "BoundaryExpandReference": (lambda b: BoundaryExpandReference(b, optimizer=sgd(5e-3)), 10, 0.1, 0.9),
+    "BoundaryExpandReference": (
+        lambda b: BoundaryExpandReference(b, optimizer=sgd(5e-3)),
+        10,
+        0.1,
+        0.9,
+    ),
     "BadTeacher": (lambda b: BadTeacher(b, optimizer=adam(2e-3)), 8, 0.4, 0.9),
     "DELETE": (lambda b: DELETE(b, optimizer=sgd(0.02)), 10, 0.1, 0.9),
     "UNSIR": (lambda b: UNSIR(b, noise_size=32, optimizer=adam(0.01)), 3, 0.1, 0.85),
@@ -107,14 +157,21 @@ REGRESSION: dict[str, tuple[Callable[[Any], UnlearningModule], int]] = {
 @pytest.mark.parametrize("name", REGRESSION)
 def test_forgets_a_range_of_targets_and_keeps_the_rest(name: str) -> None:
     """The error on the forgotten range grows by more than half; elsewhere by less than a quarter."""
-    task = diabetes(train_size=300, validation_size=50, batch_size=32, selector=tasks.ValueRange(25, 90))
+    task = diabetes(
+        train_size=300, validation_size=50, batch_size=32, selector=tasks.ValueRange(25, 90)
+    )
     backbone = regressor()
     fit(Train(backbone, optimizer=adam(0.01), scheduler=OneCycle()), task, 60)
 
     def errors(model: Any) -> list[float]:
-        parts = [task.datasets[part].__getitems__(list(range(len(task.datasets[part])))) for part in ("forget", "retain")]
+        parts = [
+            task.datasets[part].__getitems__(list(range(len(task.datasets[part]))))
+            for part in ("forget", "retain")
+        ]
         with torch.no_grad():
-            return [float((model.eval().predict(part) - part["target"]).abs().mean()) for part in parts]
+            return [
+                float((model.eval().predict(part) - part["target"]).abs().mean()) for part in parts
+            ]
 
     before = errors(backbone)
     make, epochs = REGRESSION[name]

@@ -62,11 +62,19 @@ def compute(name: str, logits: Tensor, label: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_values(name: str, scale: float, shape: tuple[int, int]) -> None:
     logits, label = example(*shape, scale=scale)
-    stated = [float(STATEMENTS[name](probabilities(row), y)) for row, y in zip(logits, label.tolist(), strict=True)]
+    stated = [
+        float(STATEMENTS[name](probabilities(row), y))
+        for row, y in zip(logits, label.tolist(), strict=True)
+    ]
     found = compute(name, logits, label)
     assert found.dtype == torch.float64 and found.shape == label.shape
     cancels = STATEMENTS[name] is scaled_confidence  # a difference that may be near 0
-    torch.testing.assert_close(found, torch.tensor(stated, dtype=torch.float64), rtol=1e-11, atol=1e-14 if cancels else 1e-300)
+    torch.testing.assert_close(
+        found,
+        torch.tensor(stated, dtype=torch.float64),
+        rtol=1e-11,
+        atol=1e-14 if cancels else 1e-300,
+    )
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
@@ -77,8 +85,16 @@ def test_saturated_predictions_keep_their_digits(name: str, gap: float) -> None:
     label = torch.tensor([0, 0])
     with localcontext() as context:
         context.prec = 800
-        stated = [float(STATEMENTS[name](probabilities(row), y)) for row, y in zip(logits, label.tolist(), strict=True)]
-    torch.testing.assert_close(compute(name, logits, label), torch.tensor(stated, dtype=torch.float64), rtol=1e-11, atol=1e-300)
+        stated = [
+            float(STATEMENTS[name](probabilities(row), y))
+            for row, y in zip(logits, label.tolist(), strict=True)
+        ]
+    torch.testing.assert_close(
+        compute(name, logits, label),
+        torch.tensor(stated, dtype=torch.float64),
+        rtol=1e-11,
+        atol=1e-300,
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -92,10 +108,17 @@ def test_low_precision_logits_are_widened_first(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_accuracy_counts(shape: tuple[int, int]) -> None:
     logits, label = example(*shape)
-    right = [int(max(range(shape[1]), key=row.__getitem__) == y) for row, y in zip(logits.tolist(), label.tolist(), strict=True)]
+    right = [
+        int(max(range(shape[1]), key=row.__getitem__) == y)
+        for row, y in zip(logits.tolist(), label.tolist(), strict=True)
+    ]
     assert metrics.correctness(logits, label).tolist() == right
-    assert metrics.accuracy(logits, label) == pytest.approx(100 * sum(right) / len(right), abs=1e-12)
-    assert metrics.unlearning_accuracy(logits, label) == pytest.approx(100 - 100 * sum(right) / len(right), abs=1e-12)
+    assert metrics.accuracy(logits, label) == pytest.approx(
+        100 * sum(right) / len(right), abs=1e-12
+    )
+    assert metrics.unlearning_accuracy(logits, label) == pytest.approx(
+        100 - 100 * sum(right) / len(right), abs=1e-12
+    )
 
 
 def test_hard_margin() -> None:
@@ -115,7 +138,11 @@ def reference(logits: Tensor, label: Tensor) -> list[float]:
     stated, present = [], set(label.tolist())
     for row in logits:
         p = probabilities(row)
-        stated.append(float(sum((-(1 - q if j in present else q) * q.ln() for j, q in enumerate(p)), Decimal(0))))
+        stated.append(
+            float(
+                sum((-(1 - q if j in present else q) * q.ln() for j, q in enumerate(p)), Decimal(0))
+            )
+        )
     return stated
 
 
@@ -123,23 +150,39 @@ def test_the_references_modified_entropy_ignores_each_rows_own_label() -> None:
     logits, _ = example(12, 4)
     every, some = torch.arange(12) % 4, torch.arange(12) % 2
     for label in (every, some):
-        torch.testing.assert_close(metrics.modified_entropy_reference(logits, label),
-                                   torch.tensor(reference(logits, label), dtype=torch.float64), rtol=1e-12, atol=0.0)
+        torch.testing.assert_close(
+            metrics.modified_entropy_reference(logits, label),
+            torch.tensor(reference(logits, label), dtype=torch.float64),
+            rtol=1e-12,
+            atol=0.0,
+        )
     # all classes present: -sum over j of (1 - p_j) log p_j for every row, whatever its label
     p = logits.softmax(dim=1)
-    torch.testing.assert_close(metrics.modified_entropy_reference(logits, every), -((1 - p) * p.log()).sum(dim=1))
+    torch.testing.assert_close(
+        metrics.modified_entropy_reference(logits, every), -((1 - p) * p.log()).sum(dim=1)
+    )
     shuffled = every.flip(0)
-    assert torch.equal(metrics.modified_entropy_reference(logits, every), metrics.modified_entropy_reference(logits, shuffled))
-    assert not torch.allclose(metrics.modified_entropy(logits, every), metrics.modified_entropy(logits, shuffled))
+    assert torch.equal(
+        metrics.modified_entropy_reference(logits, every),
+        metrics.modified_entropy_reference(logits, shuffled),
+    )
+    assert not torch.allclose(
+        metrics.modified_entropy(logits, every), metrics.modified_entropy(logits, shuffled)
+    )
 
 
 def test_the_reference_floors_an_underflowed_probability() -> None:
     logits, label = torch.tensor([[0.0, -200.0]]), torch.tensor([1])
     assert logits.softmax(dim=1)[0, 1] == 0
-    assert metrics.modified_entropy_reference(logits, label).item() == pytest.approx(-math.log(1e-30))
+    assert metrics.modified_entropy_reference(logits, label).item() == pytest.approx(
+        -math.log(1e-30)
+    )
 
 
-@given(st.lists(st.lists(st.floats(-50, 50), min_size=4, max_size=4), min_size=1, max_size=6), st.integers(0, 3))
+@given(
+    st.lists(st.lists(st.floats(-50, 50), min_size=4, max_size=4), min_size=1, max_size=6),
+    st.integers(0, 3),
+)
 @settings(max_examples=60, deadline=None)
 def test_bounds(rows: list[list[float]], y: int) -> None:
     logits = torch.tensor(rows, dtype=torch.float64)
@@ -150,7 +193,9 @@ def test_bounds(rows: list[list[float]], y: int) -> None:
     p = metrics.confidence(logits, label)
     assert bool(((p >= 0) & (p <= 1)).all())
     shifted = metrics.modified_entropy(logits + 7.5, label)
-    torch.testing.assert_close(shifted, metrics.modified_entropy(logits, label), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        shifted, metrics.modified_entropy(logits, label), rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ numbers = st.lists(st.floats(-100, 100), min_size=1, max_size=9)
 
 
 def rows(count: int, classes: int, seed: int, scale: float = 2.0) -> Tensor:
-    return scale * torch.randn(count, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return scale * torch.randn(
+        count, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def probabilities(logits: Tensor) -> list[list[float]]:
@@ -47,7 +49,9 @@ def test_average_gap_reproduces_the_papers_rows() -> None:
     fine_tuning = {"UA": 0.63, "RA": 99.88, "TA": 94.06, "MIA": 2.70}
     assert metrics.average_gap(fine_tuning, RETRAIN) == pytest.approx(3.78, abs=0.005)
     assert metrics.gaps(SALUN, RETRAIN)["MIA"] == pytest.approx(1.51)
-    assert metrics.average_gap({**SALUN, "RTE": 2.66}, {**RETRAIN, "RTE": 43.0}, metrics.PAPERS_FOUR) == pytest.approx(1.15, abs=0.005)
+    assert metrics.average_gap(
+        {**SALUN, "RTE": 2.66}, {**RETRAIN, "RTE": 43.0}, metrics.PAPERS_FOUR
+    ) == pytest.approx(1.15, abs=0.005)
 
 
 @given(st.dictionaries(st.sampled_from(["UA", "RA", "TA", "MIA"]), percent, min_size=1))
@@ -75,7 +79,12 @@ def test_gaps_on_either_side_cancel_over_seeds_only() -> None:
 
 
 def test_missing_metrics_are_refused() -> None:
-    for here, there, names in (({"UA": 1.0}, RETRAIN, None), (RETRAIN, {"UA": 1.0}, None), (SALUN, RETRAIN, ["RTE"]), ({}, {}, None)):
+    for here, there, names in (
+        ({"UA": 1.0}, RETRAIN, None),
+        (RETRAIN, {"UA": 1.0}, None),
+        (SALUN, RETRAIN, ["RTE"]),
+        ({}, {}, None),
+    ):
         with pytest.raises(InputError, match="missing"):
             metrics.average_gap(here, there, names)
     with pytest.raises(InputError, match="seeds"):
@@ -87,12 +96,16 @@ def test_missing_metrics_are_refused() -> None:
 def test_tug_of_war() -> None:
     stated = (1 - 0.0239) * (1 - 0.0038) * (1 - 0.0033)
     assert metrics.tow(SALUN, RETRAIN) == pytest.approx(stated, rel=1e-9)
-    assert metrics.tow_mia(SALUN, RETRAIN) == pytest.approx((1 - 0.0151) * (1 - 0.0038) * (1 - 0.0033), rel=1e-9)
+    assert metrics.tow_mia(SALUN, RETRAIN) == pytest.approx(
+        (1 - 0.0151) * (1 - 0.0038) * (1 - 0.0033), rel=1e-9
+    )
 
 
 @given(*[st.fixed_dictionaries(dict.fromkeys(("UA", "RA", "TA", "MIA"), percent))] * 2)
 @settings(max_examples=40, deadline=None)
-def test_tug_of_war_is_at_most_one_and_one_at_the_oracle(values: dict[str, float], oracle: dict[str, float]) -> None:
+def test_tug_of_war_is_at_most_one_and_one_at_the_oracle(
+    values: dict[str, float], oracle: dict[str, float]
+) -> None:
     for score in (metrics.tow, metrics.tow_mia):
         assert 0 <= score(values, oracle) <= 1
         assert score(oracle, oracle) == 1
@@ -120,24 +133,38 @@ def test_output_distances(shape: tuple[int, int]) -> None:
     count = len(pairs)
     distance = math.fsum(math.dist(p, q) for p, q in pairs) / count
     js = math.fsum(kl(p, middle(p, q)) / 2 + kl(q, middle(p, q)) / 2 for p, q in pairs) / count
-    exchanged = math.fsum(kl(middle(p, q), p) / 2 + kl(middle(p, q), q) / 2 for p, q in pairs) / (count * shape[1])
-    same = sum(max(range(shape[1]), key=p.__getitem__) == max(range(shape[1]), key=q.__getitem__) for p, q in pairs)
+    exchanged = math.fsum(kl(middle(p, q), p) / 2 + kl(middle(p, q), q) / 2 for p, q in pairs) / (
+        count * shape[1]
+    )
+    same = sum(
+        max(range(shape[1]), key=p.__getitem__) == max(range(shape[1]), key=q.__getitem__)
+        for p, q in pairs
+    )
     assert metrics.activation_distance(ours, theirs) == pytest.approx(distance, rel=1e-12)
     assert metrics.js_divergence(ours, theirs) == pytest.approx(js, rel=1e-9)
     assert metrics.zrf(ours, theirs) == pytest.approx(1 - js, rel=1e-12)
     assert metrics.zrf_reference(ours, theirs) == pytest.approx(1 - exchanged, rel=1e-12)
-    assert metrics.kl_divergence(ours, theirs) == pytest.approx(math.fsum(kl(q, p) for p, q in pairs) / count, rel=1e-9)
+    assert metrics.kl_divergence(ours, theirs) == pytest.approx(
+        math.fsum(kl(q, p) for p, q in pairs) / count, rel=1e-9
+    )
     assert metrics.completeness(ours, theirs) == pytest.approx(100 * same / count)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(2, 6), st.sampled_from([0.01, 1.0, 30.0, 500.0]))
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 5),
+    st.integers(2, 6),
+    st.sampled_from([0.01, 1.0, 30.0, 500.0]),
+)
 @settings(max_examples=60, deadline=None)
 def test_bounds_of_divergences(seed: int, count: int, classes: int, scale: float) -> None:
     ours, theirs = rows(count, classes, seed, scale), rows(count, classes, seed + 1, scale)
     js = metrics.js_divergence(ours, theirs)
     assert 0 <= js <= math.log(2)
     assert js == pytest.approx(metrics.js_divergence(theirs, ours), abs=1e-12)
-    assert metrics.js_divergence(ours, ours) == pytest.approx(0, abs=1e-15) and metrics.zrf(ours, ours) == pytest.approx(1, abs=1e-15)
+    assert metrics.js_divergence(ours, ours) == pytest.approx(0, abs=1e-15) and metrics.zrf(
+        ours, ours
+    ) == pytest.approx(1, abs=1e-15)
     assert metrics.kl_divergence(ours, ours) == 0
     assert 1 - math.log(2) <= metrics.zrf(ours, theirs) <= 1
     assert metrics.kl_divergence(ours, theirs) >= 0

@@ -22,10 +22,15 @@ def fid_by_hand(real: Tensor, drawn: Tensor) -> float:
     a, b = real.double().numpy(), drawn.double().numpy()
     root = sqrtm(np.cov(a, rowvar=False) @ np.cov(b, rowvar=False))
     difference = a.mean(0) - b.mean(0)
-    return float(difference @ difference + np.trace(np.cov(a, rowvar=False) + np.cov(b, rowvar=False) - 2 * np.real(root)))
+    return float(
+        difference @ difference
+        + np.trace(np.cov(a, rowvar=False) + np.cov(b, rowvar=False) - 2 * np.real(root))
+    )
 
 
-@pytest.mark.parametrize(("size", "shift", "offset"), [(3, 0.5, 0.0), (12, 0.0, 0.0), (12, 0.2, 1000.0)])
+@pytest.mark.parametrize(
+    ("size", "shift", "offset"), [(3, 0.5, 0.0), (12, 0.0, 0.0), (12, 0.2, 1000.0)]
+)
 def test_fid_is_the_frechet_distance(size: int, shift: float, offset: float) -> None:
     """Fails when sums are kept in float32 (the offset shows it), or the covariance is divided by N."""
     real, drawn = features(50, size) + offset, features(40, size, shift, 1) + offset
@@ -40,7 +45,10 @@ def test_fid_of_equal_sets_is_zero_and_of_shifted_ones_the_shift() -> None:
 
 def test_too_few_images_for_the_features_are_refused() -> None:
     """Fails when a covariance without full rank gives a number."""
-    with pytest.raises(InputError, match="FID over 8 features needs more than 8 images on each side, and there are 8 drawn ones"):
+    with pytest.raises(
+        InputError,
+        match="FID over 8 features needs more than 8 images on each side, and there are 8 drawn ones",
+    ):
         fid(features(60, 8), features(8, 8))
     with pytest.raises(InputError, match="5 real ones"):
         fid(features(5, 8), features(60, 8))
@@ -53,7 +61,9 @@ def kid_by_hand(a: np.ndarray, b: np.ndarray) -> float:
     def kernel(x: np.ndarray, y: np.ndarray) -> float:
         return float((x @ y / size + 1) ** 3)
 
-    within = sum(kernel(x[i], x[j]) for x in (a, b) for i in range(count) for j in range(count) if i != j) / (count * (count - 1))
+    within = sum(
+        kernel(x[i], x[j]) for x in (a, b) for i in range(count) for j in range(count) if i != j
+    ) / (count * (count - 1))
     return within - 2 * sum(kernel(x, y) for x in a for y in b) / count**2
 
 
@@ -61,7 +71,9 @@ def test_kid_is_the_unbiased_mmd() -> None:
     """On subsets that are the whole sets. Fails when the diagonal counts."""
     real, drawn = features(12, 4), features(12, 4, 0.3, 1)
     mean, spread = kid(real, drawn, subsets=3, subset_size=12)
-    assert mean == pytest.approx(kid_by_hand(real.double().numpy(), drawn.double().numpy()), rel=1e-9)
+    assert mean == pytest.approx(
+        kid_by_hand(real.double().numpy(), drawn.double().numpy()), rel=1e-9
+    )
     assert spread == pytest.approx(0, abs=1e-9)
 
 
@@ -78,7 +90,10 @@ def test_kid_is_decided_by_its_seed_alone() -> None:
 
 
 def test_kid_refuses_what_it_cannot_take() -> None:
-    with pytest.raises(InputError, match=r"KID takes subsets of 50 images, and there are 12 on one side; .* subset_size to 12"):
+    with pytest.raises(
+        InputError,
+        match=r"KID takes subsets of 50 images, and there are 12 on one side; .* subset_size to 12",
+    ):
         kid(features(60, 4), features(12, 4))
     with pytest.raises(InputError, match="at least one subset of two"):
         kid(features(60, 4), features(60, 4), subset_size=1)
@@ -88,7 +103,9 @@ def test_kid_refuses_what_it_cannot_take() -> None:
 
 def test_the_clip_score_is_a_mean_of_cosines() -> None:
     """Fails when pairs are mixed up or a negative cosine is taken off the others."""
-    images = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), dim=1)
+    images = torch.nn.functional.normalize(
+        torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), dim=1
+    )
     texts = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, -1.0]])
     assert clip_score(images, texts) == pytest.approx(100 * (1 + 0.5**0.5 + 0) / 3)
     with pytest.raises(InputError, match="a text for each image"):

@@ -19,7 +19,11 @@ from mu import metrics
 from mu.utils.errors import InputError, RunError
 from tests.support.pools import logits, pools
 
-losses = st.lists(st.sampled_from([0.0, 0.1, 0.1 + 1e-12, 1.0, 2.5, float("inf")]) | st.floats(0, 5), min_size=1, max_size=12)
+losses = st.lists(
+    st.sampled_from([0.0, 0.1, 0.1 + 1e-12, 1.0, 2.5, float("inf")]) | st.floats(0, 5),
+    min_size=1,
+    max_size=12,
+)
 
 
 def probability(values: Tensor) -> np.ndarray:
@@ -38,25 +42,41 @@ def feature(attack: str, values: Tensor, label: Tensor) -> np.ndarray:
         return -(p * np.log(p)).sum(1)[:, None]
     if attack == "m_entropy":
         others = np.arange(p.shape[1]) != y[:, None]
-        return (-(1 - own) * np.log(own) - np.where(others, p * np.log1p(-np.where(others, p, 0)), 0).sum(1))[:, None]
+        return (
+            -(1 - own) * np.log(own)
+            - np.where(others, p * np.log1p(-np.where(others, p, 0)), 0).sum(1)
+        )[:, None]
     return p
 
 
 def attack(members: np.ndarray, others: np.ndarray) -> Any:
-    return SVC(C=3, kernel="rbf", gamma="auto").fit(np.concatenate([members, others]), [1] * len(members) + [0] * len(others))
+    return SVC(C=3, kernel="rbf", gamma="auto").fit(
+        np.concatenate([members, others]), [1] * len(members) + [0] * len(others)
+    )
 
 
 def test_svc_mia_is_the_share_called_non_member() -> None:
     """Counting members instead, or taking other members than the first ones, fails this."""
     member_z, member_y, other_z, other_y, forget_z, forget_y = pools(400, 3, forget=211)
-    other_z, other_y = other_z[:333], other_y[:333]  # the papers' case: more retain samples than test samples
+    other_z, other_y = (
+        other_z[:333],
+        other_y[:333],
+    )  # the papers' case: more retain samples than test samples
     found = metrics.svc_mia(member_z, member_y, other_z, other_y, forget_z, forget_y)
-    assert tuple(found) == metrics.ATTACKS == ("correctness", "confidence", "entropy", "m_entropy", "prob")
+    assert (
+        tuple(found)
+        == metrics.ATTACKS
+        == ("correctness", "confidence", "entropy", "m_entropy", "prob")
+    )
     assert (found.members, found.nonmembers, found.forget) == (333, 333, 211)
     for name, value in found.items():
-        model = attack(feature(name, member_z[:333], member_y[:333]), feature(name, other_z, other_y))
+        model = attack(
+            feature(name, member_z[:333], member_y[:333]), feature(name, other_z, other_y)
+        )
         stated = model.predict(feature(name, forget_z, forget_y)) == 0
-        assert abs(value - 100 * stated.mean()) <= 100 / 211 + 1e-9, name  # scikit-learn's own tolerance may turn one sample
+        assert abs(value - 100 * stated.mean()) <= 100 / 211 + 1e-9, (
+            name
+        )  # scikit-learn's own tolerance may turn one sample
         assert found.detail(name)["solver"] == "low-rank" and found.detail(name)["members"] == 333
     assert found.non_member == json.loads(json.dumps(found.non_member))
     json.dumps(found.detail("prob"))
@@ -64,38 +84,63 @@ def test_svc_mia_is_the_share_called_non_member() -> None:
 
 def test_fewer_members_than_non_members_thins_the_non_members_evenly() -> None:
     member_z, member_y, other_z, other_y, forget_z, forget_y = pools(300, 4)
-    found = metrics.svc_mia(member_z[:120], member_y[:120], other_z, other_y, forget_z, forget_y, attacks=["confidence"])
+    found = metrics.svc_mia(
+        member_z[:120], member_y[:120], other_z, other_y, forget_z, forget_y, attacks=["confidence"]
+    )
     assert (found.members, found.nonmembers) == (120, 120)
     kept = [i * 300 // 120 for i in range(120)]
     assert kept[:4] == [0, 2, 5, 7] and kept[-1] == 297
-    same = metrics.svc_mia(member_z[:120], member_y[:120], other_z[kept], other_y[kept], forget_z, forget_y, attacks=["confidence"])
+    same = metrics.svc_mia(
+        member_z[:120],
+        member_y[:120],
+        other_z[kept],
+        other_y[kept],
+        forget_z,
+        forget_y,
+        attacks=["confidence"],
+    )
     assert dict(found) == dict(same)
 
 
 def test_only_the_first_members_matter() -> None:
     member_z, member_y, other_z, other_y, forget_z, forget_y = pools(200, 5)
     changed = torch.cat([member_z[:150], -member_z[150:]])
-    whole = metrics.svc_mia(member_z, member_y, other_z[:150], other_y[:150], forget_z, forget_y, attacks=["entropy"])
-    other = metrics.svc_mia(changed, member_y, other_z[:150], other_y[:150], forget_z, forget_y, attacks=["entropy"])
-    first = metrics.svc_mia(-member_z, member_y, other_z[:150], other_y[:150], forget_z, forget_y, attacks=["entropy"])
+    whole = metrics.svc_mia(
+        member_z, member_y, other_z[:150], other_y[:150], forget_z, forget_y, attacks=["entropy"]
+    )
+    other = metrics.svc_mia(
+        changed, member_y, other_z[:150], other_y[:150], forget_z, forget_y, attacks=["entropy"]
+    )
+    first = metrics.svc_mia(
+        -member_z, member_y, other_z[:150], other_y[:150], forget_z, forget_y, attacks=["entropy"]
+    )
     assert dict(whole) == dict(other) != dict(first)
 
 
 def test_an_untouched_model_has_forgotten_nothing_and_a_perfect_one_everything() -> None:
     member, other = logits(300, 10, 0, wrong=0.0), logits(300, 10, 1, wrong=0.7, centre=1.0)
-    untouched = metrics.svc_mia(*member, *other, *logits(200, 10, 2, wrong=0.0), attacks=["confidence"])
+    untouched = metrics.svc_mia(
+        *member, *other, *logits(200, 10, 2, wrong=0.0), attacks=["confidence"]
+    )
     forget, _ = logits(200, 10, 3, wrong=0.0)
     erased = metrics.svc_mia(*member, *other, forget, forget.argmin(dim=1), attacks=["correctness"])
     assert untouched["confidence"] < 5 and erased["correctness"] == 100
     equal = metrics.svc_mia(*member, *member, *member)
-    assert equal["correctness"] == equal["confidence"] == 0  # nothing to tell members by is no sign of forgetting
+    assert (
+        equal["correctness"] == equal["confidence"] == 0
+    )  # nothing to tell members by is no sign of forgetting
 
 
 def test_the_reference_variant_and_an_unknown_attack() -> None:
     given_pools = pools(120, 6)
     found = metrics.svc_mia(*given_pools, attacks=["m_entropy_ref"])
-    parts = [metrics.modified_entropy_reference(given_pools[i], given_pools[i + 1]).numpy()[:, None] for i in (0, 2, 4)]
-    assert found["m_entropy_ref"] == pytest.approx(100 * (attack(*parts[:2]).predict(parts[2]) == 0).mean(), abs=100 / 60)
+    parts = [
+        metrics.modified_entropy_reference(given_pools[i], given_pools[i + 1]).numpy()[:, None]
+        for i in (0, 2, 4)
+    ]
+    assert found["m_entropy_ref"] == pytest.approx(
+        100 * (attack(*parts[:2]).predict(parts[2]) == 0).mean(), abs=100 / 60
+    )
     with pytest.raises(InputError, match="no attack loss"):
         metrics.svc_mia(*given_pools, attacks=["loss"])
 
@@ -107,7 +152,9 @@ def test_training_privacy_is_judged_on_what_the_attacker_has_not_seen() -> None:
     for name, value in found.items():
         retain, test = feature(name, retain_z, retain_y), feature(name, test_z, test_y)
         model = attack(retain[:120], test[:120])
-        stated = 50 * ((model.predict(retain[120:]) == 1).mean() + (model.predict(test[120:]) == 0).mean())
+        stated = 50 * (
+            (model.predict(retain[120:]) == 1).mean() + (model.predict(test[120:]) == 0).mean()
+        )
         assert value == pytest.approx(stated, abs=100 / 121), name
     with pytest.raises(InputError, match="give more"):
         metrics.training_privacy_mia(retain_z[:120], retain_y[:120], test_z, test_y)
@@ -115,17 +162,25 @@ def test_training_privacy_is_judged_on_what_the_attacker_has_not_seen() -> None:
 
 @given(losses, losses)
 @settings(max_examples=80, deadline=None)
-def test_loss_threshold_auc_is_the_share_of_ordered_pairs(forget: list[float], test: list[float]) -> None:
-    found = metrics.loss_threshold_auc(torch.tensor(forget, dtype=torch.float64), torch.tensor(test, dtype=torch.float64))
+def test_loss_threshold_auc_is_the_share_of_ordered_pairs(
+    forget: list[float], test: list[float]
+) -> None:
+    found = metrics.loss_threshold_auc(
+        torch.tensor(forget, dtype=torch.float64), torch.tensor(test, dtype=torch.float64)
+    )
     pairs = [1.0 if f < t else 0.5 if f == t else 0.0 for f in forget for t in test]
     assert found == pytest.approx(sum(pairs) / len(pairs), abs=1e-15)
-    swapped = metrics.loss_threshold_auc(torch.tensor(test, dtype=torch.float64), torch.tensor(forget, dtype=torch.float64))
+    swapped = metrics.loss_threshold_auc(
+        torch.tensor(test, dtype=torch.float64), torch.tensor(forget, dtype=torch.float64)
+    )
     assert found + swapped == pytest.approx(1, abs=1e-15)
 
 
 @given(losses, st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
-def test_loss_threshold_auc_is_a_half_on_equal_distributions(values: list[float], copies: int) -> None:
+def test_loss_threshold_auc_is_a_half_on_equal_distributions(
+    values: list[float], copies: int
+) -> None:
     forget = torch.tensor(values, dtype=torch.float64)
     assert metrics.loss_threshold_auc(forget, forget.flip(0).repeat(copies)) == 0.5
 
@@ -134,14 +189,21 @@ def test_loss_threshold_auc_equals_scikit_learn() -> None:
     draw = np.random.default_rng(0)
     forget, test = np.round(draw.exponential(1.0, 401), 2), np.round(draw.exponential(1.3, 57), 2)
     stated = roc_auc_score([1] * 401 + [0] * 57, -np.concatenate([forget, test]))
-    assert metrics.loss_threshold_auc(torch.tensor(forget), torch.tensor(test)) == pytest.approx(stated, abs=1e-12)
+    assert metrics.loss_threshold_auc(torch.tensor(forget), torch.tensor(test)) == pytest.approx(
+        stated, abs=1e-12
+    )
     assert metrics.loss_threshold_auc(torch.tensor([0.1]), torch.tensor([2.0])) == 1
 
 
-@given(st.lists(st.integers(0, 8), min_size=1, max_size=15), st.lists(st.integers(0, 8), min_size=1, max_size=15),
-       st.sampled_from([0.0, 0.01, 0.1, 0.25, 0.5, 1.0]))
+@given(
+    st.lists(st.integers(0, 8), min_size=1, max_size=15),
+    st.lists(st.integers(0, 8), min_size=1, max_size=15),
+    st.sampled_from([0.0, 0.01, 0.1, 0.25, 0.5, 1.0]),
+)
 @settings(max_examples=100, deadline=None)
-def test_tpr_at_fpr_is_the_best_of_all_thresholds(members: list[int], others: list[int], fpr: float) -> None:
+def test_tpr_at_fpr_is_the_best_of_all_thresholds(
+    members: list[int], others: list[int], fpr: float
+) -> None:
     best = 0.0
     for threshold in [-1.0, *sorted({*members, *others})]:
         if sum(v > threshold for v in others) / len(others) <= fpr + 1e-12:
@@ -161,14 +223,24 @@ def test_tpr_at_one_in_a_thousand_allows_one_of_a_thousand() -> None:
 @pytest.mark.parametrize("classifier", ["logistic", "svc"])
 def test_entropy_attack_is_the_share_called_member(classifier: str) -> None:
     retain_z, retain_y, test_z, test_y, forget_z, forget_y = pools(250, 8)
-    retain_z, retain_y = torch.cat([retain_z] * 2), torch.cat([retain_y] * 2)  # unequal sides: the class weights matter
-    retain, test, forget = (feature("entropy", z, y) for z, y in ((retain_z, retain_y), (test_z, test_y), (forget_z, forget_y)))
+    retain_z, retain_y = (
+        torch.cat([retain_z] * 2),
+        torch.cat([retain_y] * 2),
+    )  # unequal sides: the class weights matter
+    retain, test, forget = (
+        feature("entropy", z, y)
+        for z, y in ((retain_z, retain_y), (test_z, test_y), (forget_z, forget_y))
+    )
     if classifier == "svc":
         model = attack(retain, test)
     else:
-        model = LogisticRegression(class_weight="balanced").fit(np.concatenate([retain, test]), [1] * len(retain) + [0] * len(test))
+        model = LogisticRegression(class_weight="balanced").fit(
+            np.concatenate([retain, test]), [1] * len(retain) + [0] * len(test)
+        )
     found = metrics.entropy_lr_mia(retain_z, test_z, forget_z, classifier)
-    assert found == pytest.approx(100 * (model.predict(forget) == 1).mean(), abs=1e-9 + 100 / len(forget))
+    assert found == pytest.approx(
+        100 * (model.predict(forget) == 1).mean(), abs=1e-9 + 100 / len(forget)
+    )
     assert 50 < found < 100
     with pytest.raises(InputError, match="no classifier tree"):
         metrics.entropy_lr_mia(retain_z, test_z, forget_z, "tree")
@@ -180,13 +252,17 @@ def test_scrub_attack() -> None:
     same = torch.rand(400, generator=draw)
     assert abs(metrics.scrub_mia(same[:150], label[:150], same[150:], label[150:]) - 0.5) < 0.15
     assert metrics.scrub_mia(same, label, same + 50, label) == 1.0
-    once, again, other = (metrics.scrub_mia(same[:150], label[:150], same[150:] * 1.2, label[150:], seed=s) for s in (1, 1, 2))
+    once, again, other = (
+        metrics.scrub_mia(same[:150], label[:150], same[150:] * 1.2, label[150:], seed=s)
+        for s in (1, 1, 2)
+    )
     assert once == again != other
     # test samples of other classes than the forget set's do not count
     only = label[:160] == 1
     test = torch.where(label == 1, same, 1e6)
     assert metrics.scrub_mia(same[:160][only], label[:160][only], test, label) == metrics.scrub_mia(
-        same[:160][only], label[:160][only], same, label)
+        same[:160][only], label[:160][only], same, label
+    )
     with pytest.raises(InputError, match="same classes"):
         metrics.scrub_mia(same[:50], torch.full((50,), 9), same, label)
 
@@ -199,23 +275,37 @@ def test_regression_attack_is_the_share_called_member() -> None:
     for size in (400, 2000):
         model = attack(absolute[0][:size], absolute[1][:size])
         found = metrics.svc_mia_regression(*tensors, size=size)
-        assert found == pytest.approx(100 * (model.predict(absolute[2]) == 1).mean(), abs=100 / 130 + 1e-9)
+        assert found == pytest.approx(
+            100 * (model.predict(absolute[2]) == 1).mean(), abs=100 / 130 + 1e-9
+        )
         assert found == metrics.svc_mia_regression(*(-x for x in tensors), size=size)
 
 
 def test_threshold_attack_maximises_the_balanced_accuracy_of_each_class() -> None:
     draw = torch.Generator().manual_seed(2)
-    member, other = (torch.randn(61, generator=draw) + 0.8).round(decimals=1), torch.randn(83, generator=draw).round(decimals=1)
+    member, other = (
+        (torch.randn(61, generator=draw) + 0.8).round(decimals=1),
+        torch.randn(83, generator=draw).round(decimals=1),
+    )
     member_y, other_y = torch.arange(61) % 3, torch.arange(83) % 3
     fitted = metrics.ThresholdAttack.fit(member, member_y, other, other_y)
     for label in range(3):
         inside, outside = member[member_y == label].double(), other[other_y == label].double()
+
         def balanced(t: float, inside: Tensor = inside, outside: Tensor = outside) -> float:
-            return sum((inside >= t).tolist()) / len(inside) + sum((outside < t).tolist()) / len(outside)
+            return sum((inside >= t).tolist()) / len(inside) + sum((outside < t).tolist()) / len(
+                outside
+            )
+
         best = max(balanced(t) for t in [*inside.tolist(), *outside.tolist()])
         assert balanced(fitted.thresholds[label]) == pytest.approx(best, abs=1e-12)
-    right = [v.item() >= fitted.thresholds[int(y)] for v, y in zip(member.double(), member_y, strict=True)]
-    left = [v.item() < fitted.thresholds[int(y)] for v, y in zip(other.double(), other_y, strict=True)]
+    right = [
+        v.item() >= fitted.thresholds[int(y)]
+        for v, y in zip(member.double(), member_y, strict=True)
+    ]
+    left = [
+        v.item() < fitted.thresholds[int(y)] for v, y in zip(other.double(), other_y, strict=True)
+    ]
     stated = 50 * (sum(right) / 61 + sum(left) / 83)
     assert fitted.accuracy(member, member_y, other, other_y) == pytest.approx(stated, abs=1e-9)
     with pytest.raises(InputError, match="class 7"):

@@ -22,7 +22,10 @@ rows_of_hits = st.lists(st.lists(st.booleans(), min_size=0, max_size=9), min_siz
 def padded(rows: list[list[float]], fill: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows as `[N, T]`, with rubbish where the mask is False."""
     width = max(1, max(len(row) for row in rows))
-    values, mask = torch.full((len(rows), width), fill, dtype=torch.float64), torch.zeros(len(rows), width, dtype=torch.bool)
+    values, mask = (
+        torch.full((len(rows), width), fill, dtype=torch.float64),
+        torch.zeros(len(rows), width, dtype=torch.bool),
+    )
     for place, row in enumerate(rows):
         values[place, : len(row)] = torch.tensor(row, dtype=torch.float64)
         mask[place, : len(row)] = True
@@ -46,10 +49,16 @@ def test_extraction_strength_and_exact_memorisation(rows: list[list[bool]], fill
     """Fails when padding counts as a hit or a miss, or the suffix is taken for a prefix."""
     values, mask = padded([[float(hit) for hit in row] for row in rows], float(fill))
     hits = values.bool()
-    assert m.extraction_strength(hits, mask).tolist() == pytest.approx([reference_extraction_strength(row) for row in rows])
-    without = [0.0 if not row or not row[-1] else reference_extraction_strength(row) for row in rows]
+    assert m.extraction_strength(hits, mask).tolist() == pytest.approx(
+        [reference_extraction_strength(row) for row in rows]
+    )
+    without = [
+        0.0 if not row or not row[-1] else reference_extraction_strength(row) for row in rows
+    ]
     assert m.extraction_strength(hits, mask, floor=False).tolist() == pytest.approx(without)
-    assert m.exact_memorisation(hits, mask).tolist() == pytest.approx([sum(row) / len(row) if row else 0.0 for row in rows])
+    assert m.exact_memorisation(hits, mask).tolist() == pytest.approx(
+        [sum(row) / len(row) if row else 0.0 for row in rows]
+    )
 
 
 def test_the_quirk_of_the_last_token() -> None:
@@ -62,8 +71,14 @@ def test_the_quirk_of_the_last_token() -> None:
 
 def drawn() -> tuple[list[list[float]], list[list[float]], list[list[float]]]:
     draw = np.random.default_rng(5)
-    return tuple([scale(draw, size).tolist() for size in LENGTHS]  # type: ignore[return-value]
-                 for scale in (lambda d, n: -d.exponential(2, n), lambda d, n: -d.exponential(3, n), lambda d, n: d.exponential(4, n)))
+    return tuple(
+        [scale(draw, size).tolist() for size in LENGTHS]  # type: ignore[return-value]
+        for scale in (
+            lambda d, n: -d.exponential(2, n),
+            lambda d, n: -d.exponential(3, n),
+            lambda d, n: d.exponential(4, n),
+        )
+    )
 
 
 @pytest.mark.parametrize("share", [0.2, 0.4, 1.0])
@@ -71,13 +86,20 @@ def test_min_k_and_min_k_plus_plus_against_a_loop(share: float) -> None:
     """Fails when k is rounded instead of cut, the mean goes over N, or the lowest z are those of the lowest log-probabilities."""
     log_prob, mean, variance = drawn()
     variance[0][2] = 0.0
-    (values, mask), (mu, _), (sigma, _) = padded(log_prob, -99), padded(mean, 5), padded(variance, 7)
+    (values, mask), (mu, _), (sigma, _) = (
+        padded(log_prob, -99),
+        padded(mean, 5),
+        padded(variance, 7),
+    )
     for place, found in enumerate(m.min_k(values, mask, share).tolist()):
         row = log_prob[place]
         k = max(1, int(share * len(row)))
         assert found == pytest.approx(-sum(sorted(row)[:k]) / k)
     for place, found in enumerate(m.min_k_plus_plus(values, mu, sigma, mask, share).tolist()):
-        z = [(a - b) / math.sqrt(max(c, 1e-6)) for a, b, c in zip(log_prob[place], mean[place], variance[place], strict=True)]
+        z = [
+            (a - b) / math.sqrt(max(c, 1e-6))
+            for a, b, c in zip(log_prob[place], mean[place], variance[place], strict=True)
+        ]
         k = max(1, int(share * len(z)))
         assert found == pytest.approx(-sum(sorted(z)[:k]) / k)
 
@@ -91,7 +113,10 @@ def test_min_k_takes_float32_and_minus_infinity() -> None:
 
 def test_other_scores() -> None:
     nll, texts = torch.tensor([1.5, 0.25]), ["The author is Basil.", "é" * 100]
-    expected = [1.5 / len(zlib.compress(texts[0].encode())), 0.25 / len(zlib.compress(texts[1].encode()))]
+    expected = [
+        1.5 / len(zlib.compress(texts[0].encode())),
+        0.25 / len(zlib.compress(texts[1].encode())),
+    ]
     assert m.zlib_score(nll, texts).tolist() == pytest.approx(expected, rel=1e-14)
     assert m.reference_score(nll, torch.tensor([1.0, 1.0])).tolist() == [0.5, -0.75]
     weights = [torch.tensor([[3.0, 4.0]]), None, torch.tensor([1.0, 2.0, 2.0])]
@@ -106,7 +131,9 @@ def test_auc_is_the_references() -> None:
     forget[3] = holdout[7]
     labels = [0] * 37 + [1] * 54
     expected = roc_auc_score(labels, np.concatenate([forget, holdout]))
-    assert m.membership_auc(torch.tensor(forget), torch.tensor(holdout)) == pytest.approx(expected, abs=1e-12)
+    assert m.membership_auc(torch.tensor(forget), torch.tensor(holdout)) == pytest.approx(
+        expected, abs=1e-12
+    )
     assert m.membership_auc(torch.zeros(3), torch.ones(4)) == 1
 
 
@@ -114,19 +141,34 @@ def test_privleak_and_rel_diff() -> None:
     """The signs of MUSE: under-unlearned is negative, down to -100; the AUC of section 4.3's oracle on News is .4772 in its own form."""
     assert m.privleak(0.5) == 0 and m.privleak(1.0) == -100 and m.privleak(0.0) == 100
     muse, muse_oracle = 0.3, 0.4772
-    assert m.privleak(1 - muse, 1 - muse_oracle) == pytest.approx(100 * (muse - muse_oracle) / muse_oracle)
+    assert m.privleak(1 - muse, 1 - muse_oracle) == pytest.approx(
+        100 * (muse - muse_oracle) / muse_oracle
+    )
     assert m.rel_diff(0.75, 0.5) == pytest.approx(50)
     with pytest.raises(RunError, match="end of the scale"):
         m.privleak(0.5, 1.0)
 
 
 def test_aggregates() -> None:
-    memorised = {"extraction_strength": 0.1, "exact_memorisation": 0.6, "probability": 0.2, "truth_ratio": 0.5}
-    assert m.memorisation_score(memorised) == pytest.approx(4 / (1 / 0.9 + 1 / 0.4 + 1 / 0.8 + 1 / 0.5))
+    memorised = {
+        "extraction_strength": 0.1,
+        "exact_memorisation": 0.6,
+        "probability": 0.2,
+        "truth_ratio": 0.5,
+    }
+    assert m.memorisation_score(memorised) == pytest.approx(
+        4 / (1 / 0.9 + 1 / 0.4 + 1 / 0.8 + 1 / 0.5)
+    )
     assert m.memorisation_score([1.0, 0.2]) == 0
-    assert m.privacy_score({"loss": 0.5, "zlib": 0.75}, {"loss": 0.5, "zlib": 0.5}) == pytest.approx(2 / (1 + 2))
+    assert m.privacy_score(
+        {"loss": 0.5, "zlib": 0.75}, {"loss": 0.5, "zlib": 0.5}
+    ) == pytest.approx(2 / (1 + 2))
     assert m.membership_closeness(0.3, 0.3) == 1
-    assert m.utility_score(0.3, 0.6) == 0.5 and m.utility_score(0.7, 0.6) == 1 and m.utility_score(0.3) == 0.3
+    assert (
+        m.utility_score(0.3, 0.6) == 0.5
+        and m.utility_score(0.7, 0.6) == 1
+        and m.utility_score(0.3) == 0.3
+    )
     assert m.overall_score(0.5, 1.0, 0.25) == pytest.approx(3 / (2 + 1 + 4))
 
 
@@ -137,7 +179,9 @@ def test_closeness_uses_its_whole_scale(auc: float, oracle: float) -> None:
     found = m.membership_closeness(auc, oracle)
     assert 0 <= found <= 1
     assert found == pytest.approx(m.membership_closeness(1 - auc, 1 - oracle), abs=1e-12)
-    assert m.membership_closeness(0.0 if oracle > 0.5 else 1.0, oracle) == pytest.approx(0, abs=1e-12)
+    assert m.membership_closeness(0.0 if oracle > 0.5 else 1.0, oracle) == pytest.approx(
+        0, abs=1e-12
+    )
     assert (found == 1) == (abs(auc - oracle) < 1e-15) or abs(auc - oracle) < 1e-12
 
 

@@ -26,7 +26,12 @@ def sample(split: str, index: Tensor) -> dict[str, Tensor]:
     start = {"forget": 0, "retain": 100, "single": 500}[split]
     seeds = (index + start).to(torch.float32)
     logits = torch.stack([seeds, -seeds, seeds * seeds], dim=1)
-    return {"index": index, "logits": logits, "label": (index + start) % 3, "nll": seeds.double() / 7}
+    return {
+        "index": index,
+        "logits": logits,
+        "label": (index + start) % 3,
+        "nll": seeds.double() / 7,
+    }
 
 
 def everything(split: str) -> dict[str, Tensor]:
@@ -39,7 +44,10 @@ def assert_complete(found: dict[str, dict[str, Tensor]], splits: dict[str, int])
         stated = everything(split)
         assert set(table) == set(stated)
         for name, value in stated.items():
-            assert table[name].dtype == value.dtype and torch.equal(table[name], value), (split, name)
+            assert table[name].dtype == value.dtype and torch.equal(table[name], value), (
+                split,
+                name,
+            )
 
 
 def test_rows_come_sorted_once_and_without_padding() -> None:
@@ -50,7 +58,10 @@ def test_rows_come_sorted_once_and_without_padding() -> None:
         for batch in torch.cat([index[order], index[order][:2]]).split(3):  # two samples come twice
             wrong = {name: value.flip(0) * 0 - 1 for name, value in sample(split, batch).items()}
             padded = torch.arange(2 * len(batch)) >= len(batch)
-            both = {name: torch.cat([value, wrong[name]]) for name, value in sample(split, batch).items()}
+            both = {
+                name: torch.cat([value, wrong[name]])
+                for name, value in sample(split, batch).items()
+            }
             outputs.update(split, {**both, "padded": padded})
     assert_complete(outputs.compute(), SIZES)
     assert_complete(outputs.compute(), SIZES)  # cached
@@ -62,14 +73,19 @@ def test_rows_come_sorted_once_and_without_padding() -> None:
 
 def test_the_first_of_equal_indices_is_kept() -> None:
     outputs = Outputs()
-    outputs.update("forget", {"index": torch.tensor([4, 2, 4]), "nll": torch.tensor([1.0, 2.0, 3.0])})
+    outputs.update(
+        "forget", {"index": torch.tensor([4, 2, 4]), "nll": torch.tensor([1.0, 2.0, 3.0])}
+    )
     found = outputs.compute()["forget"]
     assert found["index"].tolist() == [2, 4] and found["nll"].tolist() == [2.0, 1.0]
 
 
 def test_a_batch_of_padding_only_adds_nothing() -> None:
     outputs = Outputs()
-    outputs.update("forget", {"index": torch.tensor([1]), "nll": torch.tensor([1.0]), "padded": torch.tensor([True])})
+    outputs.update(
+        "forget",
+        {"index": torch.tensor([1]), "nll": torch.tensor([1.0]), "padded": torch.tensor([True])},
+    )
     assert outputs.compute() == {}
 
 
@@ -113,11 +129,15 @@ def test_a_field_that_is_missing_in_some_batches_is_refused() -> None:
 def _rank(rank: int, port: int, folder: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=120))
+    torch.distributed.init_process_group(
+        "gloo", rank=rank, world_size=2, timeout=timedelta(seconds=120)
+    )
     try:
         outputs = Outputs()
         forget, retain = everything("forget"), everything("retain")
-        if rank == 0:  # alone has `single`; its last forget sample is a duplicate of the other rank's first
+        if (
+            rank == 0
+        ):  # alone has `single`; its last forget sample is a duplicate of the other rank's first
             outputs.update("forget", {name: value[:4] for name, value in forget.items()})
             outputs.update("single", everything("single"))
             outputs.update("retain", {name: value[:1] for name, value in retain.items()})
@@ -127,7 +147,9 @@ def _rank(rank: int, port: int, folder: str) -> None:
                 outputs.update("retain", {**batch, "padded": torch.zeros(6, dtype=torch.bool)})
             outputs.update("forget", {name: value[3:] for name, value in forget.items()})
         assert_complete(outputs.compute(), SIZES)
-        assert isinstance(outputs.value_nll, list)  # the rank's own batches are back after the gathering
+        assert isinstance(
+            outputs.value_nll, list
+        )  # the rank's own batches are back after the gathering
 
         empty = Outputs()
         if rank == 0:

@@ -26,7 +26,9 @@ def scikit(x: np.ndarray, y: np.ndarray, tolerance: float = 1e-3) -> tuple[Any, 
 
 def problem(attack: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     given_pools = pools(count, seed, forget=1000)
-    member, other, forget = (attack_features(attack, given_pools[i], given_pools[i + 1]) for i in (0, 2, 4))
+    member, other, forget = (
+        attack_features(attack, given_pools[i], given_pools[i + 1]) for i in (0, 2, 4)
+    )
     return np.concatenate([member, other]), np.arange(2 * count) < count, forget
 
 
@@ -41,7 +43,9 @@ def test_equals_scikit_learn(attack: str, seed: int) -> None:
     assert np.mean(fit.predict(forget) == usual.predict(forget)) >= 0.999
     tight, dual = scikit(x, y, tolerance=1e-8)
     assert fit.dual_objective == pytest.approx(dual, rel=1e-6)
-    np.testing.assert_allclose(fit.decision_function(forget), tight.decision_function(forget), atol=2e-4)
+    np.testing.assert_allclose(
+        fit.decision_function(forget), tight.decision_function(forget), atol=2e-4
+    )
 
 
 @pytest.mark.parametrize("features", [1, 2, 7])
@@ -50,12 +54,17 @@ def test_meets_the_optimality_conditions_of_the_exact_kernel(features: int) -> N
     x = draw.uniform(0, 2, (60, features))
     y = x[:, 0] + draw.normal(0, 0.7, 60) > 1.2
     fit = fit_svc(x, y, C=1.5, gamma=0.7)
-    alpha = {tuple(point): abs(weight) for point, weight in zip(fit.points, fit.coefficients, strict=True)}
+    alpha = {
+        tuple(point): abs(weight)
+        for point, weight in zip(fit.points, fit.coefficients, strict=True)
+    }
     assert fit.coefficients.sum() == pytest.approx(0, abs=1e-7)
     for row, positive in zip(x, y, strict=True):
         f = fit.intercept
         for point, weight in zip(fit.points, fit.coefficients, strict=True):
-            f += weight * math.exp(-0.7 * sum((a - b) ** 2 for a, b in zip(row, point, strict=True)))
+            f += weight * math.exp(
+                -0.7 * sum((a - b) ** 2 for a, b in zip(row, point, strict=True))
+            )
         assert fit.decision_function(row[None])[0] == pytest.approx(f, abs=1e-9)
         own, margin = alpha.get(tuple(row), 0.0), f if positive else -f
         assert -1e-12 <= own <= 1.5 + 1e-12
@@ -71,7 +80,9 @@ def test_two_points_have_a_closed_form() -> None:
     alpha = 1 / (1 - math.exp(-1))
     assert fit.intercept == pytest.approx(0, abs=1e-7)
     assert fit.dual_objective == pytest.approx(alpha, rel=1e-9)
-    assert fit.decision_function([0.25]).item() == pytest.approx(alpha * (math.exp(-0.0625) - math.exp(-0.5625)), rel=1e-6)
+    assert fit.decision_function([0.25]).item() == pytest.approx(
+        alpha * (math.exp(-0.0625) - math.exp(-0.5625)), rel=1e-6
+    )
 
 
 def test_copies_count_as_often_as_they_occur() -> None:
@@ -84,18 +95,26 @@ def test_copies_count_as_often_as_they_occur() -> None:
 
 
 def test_equal_features_give_the_larger_side_and_a_tie_gives_members() -> None:
-    assert fit_svc([0.3] * 5, [1, 1, 1, 0, 0]).decision_function([0.3, 9.0]).tolist() == pytest.approx([1.0, 1.0])
+    assert fit_svc([0.3] * 5, [1, 1, 1, 0, 0]).decision_function(
+        [0.3, 9.0]
+    ).tolist() == pytest.approx([1.0, 1.0])
     assert fit_svc([0.3] * 5, [1, 0, 0, 1, 0]).predict([0.3, 9.0]).tolist() == [False, False]
     for value in (0.3, 1.0, 7.7):
         tie = fit_svc([value] * 6, [1, 0] * 3)
-        assert tie.decision_function([value]).tolist() == [0.0] and tie.predict([value, 0.1]).tolist() == [True, True]
+        assert tie.decision_function([value]).tolist() == [0.0] and tie.predict(
+            [value, 0.1]
+        ).tolist() == [True, True]
     close = fit_svc([1.0, 1.0 - 1e-16, 1.0 - 2e-16, 1.0], [1, 1, 0, 0])  # apart by rounding only
     assert close.predict([1.0, 0.9]).all()
 
 
-@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.booleans())
+@given(
+    st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.booleans()
+)
 @settings(max_examples=60, deadline=None)
-def test_small_problems_equal_scikit_learn(seed: int, members: int, others: int, features: int, coarse: bool) -> None:
+def test_small_problems_equal_scikit_learn(
+    seed: int, members: int, others: int, features: int, coarse: bool
+) -> None:
     draw = np.random.default_rng(seed)
     x = draw.uniform(0, 3, (members + others, features))
     x = np.round(x) if coarse else x
@@ -113,7 +132,9 @@ def test_order_of_rows_does_not_matter_and_repetition_is_exact() -> None:
     order = np.random.default_rng(0).permutation(len(x))
     first, second, third = fit_svc(x, y), fit_svc(x, y), fit_svc(x[order], y[order])
     assert np.array_equal(first.decision_function(forget), second.decision_function(forget))
-    np.testing.assert_allclose(first.decision_function(forget), third.decision_function(forget), atol=1e-9)
+    np.testing.assert_allclose(
+        first.decision_function(forget), third.decision_function(forget), atol=1e-9
+    )
 
 
 def test_a_kernel_of_high_rank_goes_to_scikit_learn_and_says_so() -> None:
@@ -124,13 +145,17 @@ def test_a_kernel_of_high_rank_goes_to_scikit_learn_and_says_so() -> None:
         assert np.array_equal(fit.predict(x), model.predict(x))
         assert fit.dual_objective == pytest.approx(dual, rel=1e-5)
     fit = fit_svc(x, y, max_rank=40)
-    assert fit.solver == "scikit-learn" and fit.summary()["solver"] == "scikit-learn" and fit.rank == 0
+    assert (
+        fit.solver == "scikit-learn" and fit.summary()["solver"] == "scikit-learn" and fit.rank == 0
+    )
     np.testing.assert_allclose(fit.decision_function(x), model.decision_function(x), atol=1e-9)
 
 
 def test_the_factor_found_on_a_part_of_many_points_serves_them_all() -> None:
     draw = np.random.default_rng(1)
-    points = np.concatenate([draw.uniform(0.98, 1, (6500, 3)), draw.uniform(0, 1, (60, 3))])  # few points far from the crowd
+    points = np.concatenate(
+        [draw.uniform(0.98, 1, (6500, 3)), draw.uniform(0, 1, (60, 3))]
+    )  # few points far from the crowd
     factor, residual = implementation._factor(points, 1 / 3, 800)
     assert residual <= 1e-7
     some = np.concatenate([np.arange(0, 6500, 97), np.arange(6500, 6560)])
@@ -149,9 +174,20 @@ def test_the_reported_violation_is_libsvms() -> None:
     design: Any = np.hstack([np.ones((20, 1)), np.linalg.cholesky(kernel + 1e-10 * np.eye(20))])
     solver = implementation._Multipliers(design, np.arange(20), sign, np.ones(20), 3.0)
     found, total = solver._judge(solver.design, alpha)
-    score = [-s * sum(s * t * k * a for t, k, a in zip(sign, row, alpha, strict=True)) + s for s, row in zip(sign, kernel, strict=True)]
-    up = [v for v, s, a in zip(score, sign, alpha, strict=True) if (s > 0 and a < 3) or (s < 0 and a > 0)]
-    low = [v for v, s, a in zip(score, sign, alpha, strict=True) if (s > 0 and a > 0) or (s < 0 and a < 3)]
+    score = [
+        -s * sum(s * t * k * a for t, k, a in zip(sign, row, alpha, strict=True)) + s
+        for s, row in zip(sign, kernel, strict=True)
+    ]
+    up = [
+        v
+        for v, s, a in zip(score, sign, alpha, strict=True)
+        if (s > 0 and a < 3) or (s < 0 and a > 0)
+    ]
+    low = [
+        v
+        for v, s, a in zip(score, sign, alpha, strict=True)
+        if (s > 0 and a > 0) or (s < 0 and a < 3)
+    ]
     assert found.violation == pytest.approx(max(up) - min(low), abs=1e-6)
     assert total == pytest.approx(float(alpha @ sign))
 

@@ -25,7 +25,13 @@ losses = st.lists(st.floats(0, 20), min_size=1, max_size=6)
 
 def stated(right: list[float], wrong: list[list[float]]) -> dict[str, list[float]]:
     """Section 2.1 of the paper, item by item."""
-    found: dict[str, list[float]] = {"normalised": [], "ratio": [], "prob": [], "forget": [], "true": []}
+    found: dict[str, list[float]] = {
+        "normalised": [],
+        "ratio": [],
+        "prob": [],
+        "forget": [],
+        "true": [],
+    }
     for a, others in zip(right, wrong, strict=True):
         p = math.exp(-a)
         geometric = math.prod(math.exp(-b) for b in others) ** (1 / len(others))
@@ -44,12 +50,19 @@ def test_items_against_a_loop(even: bool) -> None:
     draw = np.random.default_rng(3)
     right = draw.uniform(0.01, 6, 17)
     wrong = [draw.uniform(0.01, 6, 5 if even else 1 + place % 4) for place in range(17)]
-    given_wrong: Any = torch.tensor(np.array(wrong)) if even else [torch.tensor(row) for row in wrong]
+    given_wrong: Any = (
+        torch.tensor(np.array(wrong)) if even else [torch.tensor(row) for row in wrong]
+    )
     expected = stated(right.tolist(), [row.tolist() for row in wrong])
     here = torch.tensor(right)
     ratio = tofu.truth_ratio(here, given_wrong)
-    found = {"normalised": tofu.normalised_probability(here, given_wrong), "ratio": ratio, "forget": tofu.closer_to_one(ratio),
-             "prob": tofu.truth_probability(here, given_wrong), "true": tofu.true_better(ratio)}
+    found = {
+        "normalised": tofu.normalised_probability(here, given_wrong),
+        "ratio": ratio,
+        "forget": tofu.closer_to_one(ratio),
+        "prob": tofu.truth_probability(here, given_wrong),
+        "true": tofu.true_better(ratio),
+    }
     for name, values in found.items():
         assert values.dtype == torch.float64
         np.testing.assert_allclose(values, expected[name], rtol=1e-12, err_msg=name)
@@ -58,7 +71,9 @@ def test_items_against_a_loop(even: bool) -> None:
 
 def test_single_precision_is_computed_in_double() -> None:
     right, wrong = torch.tensor([30.0, 1e-8]), torch.tensor([[31.0], [40.0]])
-    assert torch.equal(tofu.truth_ratio(right, wrong), tofu.truth_ratio(right.double(), wrong.double()))
+    assert torch.equal(
+        tofu.truth_ratio(right, wrong), tofu.truth_ratio(right.double(), wrong.double())
+    )
     assert tofu.probability(torch.tensor([1e-8])).item() < 1
 
 
@@ -68,7 +83,9 @@ def test_ends_of_the_scale() -> None:
     assert tofu.truth_ratio(never, never[None]).item() == 0
     assert tofu.truth_ratio(torch.zeros(1), never[None]).item() == 0
     only_lies = tofu.truth_ratio(never, torch.zeros(1, 3))
-    assert only_lies.item() == pytest.approx(1e10) and tofu.closer_to_one(only_lies).item() == pytest.approx(1e-10)
+    assert only_lies.item() == pytest.approx(1e10) and tofu.closer_to_one(
+        only_lies
+    ).item() == pytest.approx(1e-10)
     assert tofu.true_better(only_lies).item() == 0
     assert tofu.closer_to_one(torch.ones(3)).tolist() == pytest.approx([1, 1, 1])
 
@@ -79,16 +96,25 @@ def test_scores_stay_in_their_range(right: list[float], shift: float) -> None:
     here = torch.tensor(right, dtype=torch.float64)
     wrong = (here + shift).clamp_min(0)[:, None].expand(-1, 3)
     ratio = tofu.truth_ratio(here, wrong)
-    for values in (tofu.closer_to_one(ratio), tofu.true_better(ratio), tofu.truth_probability(here, wrong),
-                   tofu.normalised_probability(here, wrong), tofu.probability(here)):
+    for values in (
+        tofu.closer_to_one(ratio),
+        tofu.true_better(ratio),
+        tofu.truth_probability(here, wrong),
+        tofu.normalised_probability(here, wrong),
+        tofu.probability(here),
+    ):
         assert values.min() >= 0 and values.max() <= 1
 
 
 def test_model_utility_is_the_harmonic_mean_of_nine() -> None:
-    values = {name: {metric: 0.1 * (1 + row + 3 * column) for row, metric in enumerate(tofu.UTILITY)}
-              for column, name in enumerate(("retain", "real_authors", "world_facts"))}
+    values = {
+        name: {metric: 0.1 * (1 + row + 3 * column) for row, metric in enumerate(tofu.UTILITY)}
+        for column, name in enumerate(("retain", "real_authors", "world_facts"))
+    }
     nine = [value for row in values.values() for value in row.values()]
-    assert tofu.model_utility(values) == pytest.approx(9 / sum(1 / value for value in nine), rel=1e-14)
+    assert tofu.model_utility(values) == pytest.approx(
+        9 / sum(1 / value for value in nine), rel=1e-14
+    )
     values["world_facts"]["rouge"] = 0.0
     assert tofu.model_utility(values) == 0
     del values["retain"]["truth_ratio"]
@@ -108,7 +134,9 @@ def test_floors_of_the_published_tables(size: int, floor: float) -> None:
 def test_log10_is_finite_below_the_smallest_number() -> None:
     """2 of (1200 choose 600) orders are 1e-359, which float64 holds as 0."""
     found = tofu.forget_quality(torch.arange(600.0), 600 + torch.arange(600.0))
-    assert found.p == 0 and found.log10 == pytest.approx(math.log10(2) - math.log10(math.comb(1200, 600)), abs=1e-6)
+    assert found.p == 0 and found.log10 == pytest.approx(
+        math.log10(2) - math.log10(math.comb(1200, 600)), abs=1e-6
+    )
     nearly = torch.arange(2000.0)
     nearly[:20] += 2000
     found = tofu.forget_quality(nearly, 2000 + torch.arange(2000.0))
@@ -117,7 +145,10 @@ def test_log10_is_finite_below_the_smallest_number() -> None:
 
 def test_forget_quality_against_scipy_and_itself() -> None:
     draw = torch.Generator().manual_seed(0)
-    here, there = torch.rand(150, generator=draw, dtype=torch.float64), torch.rand(150, generator=draw, dtype=torch.float64) ** 1.3
+    here, there = (
+        torch.rand(150, generator=draw, dtype=torch.float64),
+        torch.rand(150, generator=draw, dtype=torch.float64) ** 1.3,
+    )
     found = tofu.forget_quality(here, there)
     expected: Any = ks_2samp(here, there)
     assert (found.p, found.statistic, found.size) == (expected.pvalue, expected.statistic, 150)
@@ -149,7 +180,9 @@ def longest_common_subsequence(a: list[str], b: list[str]) -> int:
     table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
     for i, x in enumerate(a):
         for j, y in enumerate(b):
-            table[i + 1][j + 1] = table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
+            table[i + 1][j + 1] = (
+                table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
+            )
     return table[-1][-1]
 
 
@@ -160,10 +193,23 @@ def test_rouge_l_against_its_definition() -> None:
     stem = PorterStemmer().stem
 
     def words(text: str) -> list[str]:
-        return [stem(word) if len(word) > 3 else word for word in re.sub(r"[^a-z0-9]+", " ", text.lower()).split()]
+        return [
+            stem(word) if len(word) > 3 else word
+            for word in re.sub(r"[^a-z0-9]+", " ", text.lower()).split()
+        ]
 
-    truths = ["The author writes books on running waters.", "Paris", "She was born in 1956, in Kuwait City.", "Something else entirely"]
-    outputs = ["The author has written a book about the running of water", "It is Paris, the capital", "In Kuwait City she was born", ""]
+    truths = [
+        "The author writes books on running waters.",
+        "Paris",
+        "She was born in 1956, in Kuwait City.",
+        "Something else entirely",
+    ]
+    outputs = [
+        "The author has written a book about the running of water",
+        "It is Paris, the capital",
+        "In Kuwait City she was born",
+        "",
+    ]
     recall, f1 = tofu.rouge_l(outputs, truths)
     for place, (output, truth) in enumerate(zip(outputs, truths, strict=True)):
         common = longest_common_subsequence(words(output), words(truth))
@@ -177,18 +223,28 @@ def test_rouge_l_against_its_definition() -> None:
 
 # ---- the original's logs ------------------------------------------------------------------------------------------------------------
 
-SETS = {"retain": "eval_log", "ra": "eval_real_author_wo_options", "wf": "eval_real_world_wo_options", "forget": "eval_log_forget"}
+SETS = {
+    "retain": "eval_log",
+    "ra": "eval_real_author_wo_options",
+    "wf": "eval_real_world_wo_options",
+    "forget": "eval_log_forget",
+}
 NAMES = {"retain": "retain", "ra": "real_authors", "wf": "world_facts"}
 
 
 def golden() -> tuple[dict[str, Any], dict[str, Any]]:
     if not GOLDEN.is_dir():
         pytest.skip(f"{GOLDEN} is not here")
-    return (json.loads((GOLDEN / "eval_logs_llama2_7b.json").read_text()), json.loads((GOLDEN / "expected.json").read_text()))
+    return (
+        json.loads((GOLDEN / "eval_logs_llama2_7b.json").read_text()),
+        json.loads((GOLDEN / "expected.json").read_text()),
+    )
 
 
 def column(log: dict[str, Any], name: str) -> torch.Tensor:
-    return torch.tensor([log[name][str(place)] for place in range(len(log[name]))], dtype=torch.float64)
+    return torch.tensor(
+        [log[name][str(place)] for place in range(len(log[name]))], dtype=torch.float64
+    )
 
 
 def aggregates(log: dict[str, Any], name: str) -> dict[str, float]:
@@ -198,7 +254,11 @@ def aggregates(log: dict[str, Any], name: str) -> dict[str, float]:
     ratio = tofu.truth_ratio(column(part, "avg_paraphrased_loss"), wrong)
     prob = tofu.normalised_probability(answer, wrong) if own else tofu.probability(answer)
     score = tofu.closer_to_one(ratio) if name == "forget" else tofu.true_better(ratio)
-    return {"prob": prob.mean().item(), "rouge": column(part, "rougeL_recall").mean().item(), "tr": score.mean().item()}
+    return {
+        "prob": prob.mean().item(),
+        "rouge": column(part, "rougeL_recall").mean().item(),
+        "tr": score.mean().item(),
+    }
 
 
 @pytest.mark.data
@@ -209,9 +269,18 @@ def test_aggregates_of_the_original_logs(model: str) -> None:
     found = {name: aggregates(logs[model], name) for name in SETS}
     for name, values in found.items():
         for metric, value in values.items():
-            assert value == pytest.approx(expected[model][name][metric], abs=1e-6), f"{metric} on {name}"
-    nine = {NAMES[name]: {"probability": values["prob"], "rouge": values["rouge"], "truth_ratio": values["tr"]}
-            for name, values in found.items() if name != "forget"}
+            assert value == pytest.approx(expected[model][name][metric], abs=1e-6), (
+                f"{metric} on {name}"
+            )
+    nine = {
+        NAMES[name]: {
+            "probability": values["prob"],
+            "rouge": values["rouge"],
+            "truth_ratio": values["tr"],
+        }
+        for name, values in found.items()
+        if name != "forget"
+    }
     assert tofu.model_utility(nine) == pytest.approx(expected[model]["MU"], abs=1e-6)
 
 
@@ -219,13 +288,24 @@ def test_aggregates_of_the_original_logs(model: str) -> None:
 def test_forget_quality_of_the_original_logs() -> None:
     """Needs `../shared/data/llm/tofu_golden` beside the repository. The logs of other forget sets are refused by their length."""
     logs, expected = golden()
-    ratio = {name: tofu.truth_ratio(column(log["eval_log_forget"], "avg_paraphrased_loss"),
-                                    column(log["eval_log_forget"], "average_perturb_loss")) for name, log in logs.items()}
+    ratio = {
+        name: tofu.truth_ratio(
+            column(log["eval_log_forget"], "avg_paraphrased_loss"),
+            column(log["eval_log_forget"], "average_perturb_loss"),
+        )
+        for name, log in logs.items()
+    }
     p, statistic, *sizes = expected["FQ_full_vs_retain90"]
-    for here, there in ((ratio["full"], ratio["retain90"]), (1 / ratio["full"], 1 / ratio["retain90"])):
+    for here, there in (
+        (ratio["full"], ratio["retain90"]),
+        (1 / ratio["full"], 1 / ratio["retain90"]),
+    ):
         found = tofu.forget_quality(here, there)
         assert found.log10 == pytest.approx(math.log10(p), abs=1e-4)
-        assert found.statistic == pytest.approx(statistic, abs=1e-6) and sizes == [found.size, found.size]
+        assert found.statistic == pytest.approx(statistic, abs=1e-6) and sizes == [
+            found.size,
+            found.size,
+        ]
     assert tofu.forget_quality(ratio["retain90"], ratio["retain90"]).p == 1
     with pytest.raises(InputError, match="300 and the oracle 200"):
         tofu.forget_quality(ratio["full"], ratio["retain95"])

@@ -8,11 +8,22 @@ import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
-RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3",
-          "conv_shortcut": "skip_connection"}
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
 ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-UNET_ENDS = {"conv_in.": "input_blocks.0.0.", "time_embedding.linear_1.": "time_embed.0.", "time_embedding.linear_2.": "time_embed.2.",
-             "conv_norm_out.": "out.0.", "conv_out.": "out.2."}
+UNET_ENDS = {
+    "conv_in.": "input_blocks.0.0.",
+    "time_embedding.linear_1.": "time_embed.0.",
+    "time_embedding.linear_2.": "time_embed.2.",
+    "conv_norm_out.": "out.0.",
+    "conv_out.": "out.2.",
+}
 
 
 def renamed(name: str, words: dict[str, str]) -> str:
@@ -66,8 +77,11 @@ def vae_names(state: State, blocks: int) -> State:
             new = f"encoder.down.{words[2]}.downsample.conv.{words[-1]}"
         elif words[1:2] == ["up_blocks"]:
             block = blocks - 1 - int(words[2])
-            new = (f"decoder.up.{block}.block.{words[4]}.{'.'.join(words[5:])}" if words[3] == "resnets"
-                   else f"decoder.up.{block}.upsample.conv.{words[-1]}")
+            new = (
+                f"decoder.up.{block}.block.{words[4]}.{'.'.join(words[5:])}"
+                if words[3] == "resnets"
+                else f"decoder.up.{block}.upsample.conv.{words[-1]}"
+            )
         else:
             new = name.replace("conv_norm_out", "norm_out")
         made[new.replace("conv_shortcut", "nin_shortcut")] = value
@@ -81,18 +95,30 @@ def under(prefix: str, state: State) -> State:
 def text_names(state: State) -> State:
     """By the names of transformers before 5.6, with the buffer of their time."""
     plain = {name.removeprefix("text_model."): value for name, value in state.items()}
-    return {**under("text_model.", plain), "text_model.embeddings.position_ids": torch.arange(16)[None]}
+    return {
+        **under("text_model.", plain),
+        "text_model.embeddings.position_ids": torch.arange(16)[None],
+    }
 
 
 def open_clip_names(state: State) -> State:
     """Queries, keys and values in one matrix; a last layer and a projection, which Stable Diffusion does not use."""
-    made: State = {"token_embedding.weight": state["embeddings.token_embedding.weight"],
-                   "positional_embedding": state["embeddings.position_embedding.weight"],
-                   "ln_final.weight": state["final_layer_norm.weight"], "ln_final.bias": state["final_layer_norm.bias"],
-                   "text_projection": torch.randn(16, 16), "logit_scale": torch.tensor(4.6),
-                   "transformer.resblocks.23.ln_1.weight": torch.ones(16)}
-    words = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
-             "self_attn.out_proj": "attn.out_proj"}
+    made: State = {
+        "token_embedding.weight": state["embeddings.token_embedding.weight"],
+        "positional_embedding": state["embeddings.position_embedding.weight"],
+        "ln_final.weight": state["final_layer_norm.weight"],
+        "ln_final.bias": state["final_layer_norm.bias"],
+        "text_projection": torch.randn(16, 16),
+        "logit_scale": torch.tensor(4.6),
+        "transformer.resblocks.23.ln_1.weight": torch.ones(16),
+    }
+    words = {
+        "layer_norm1": "ln_1",
+        "layer_norm2": "ln_2",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+        "self_attn.out_proj": "attn.out_proj",
+    }
     for name, value in state.items():
         found = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)", name)
         if found and not re.search(r"[qkv]_proj", found[2]):
@@ -100,11 +126,13 @@ def open_clip_names(state: State) -> State:
         elif found and "q_proj" in found[2]:
             kind = found[2].rpartition(".")[2]
             made[f"transformer.resblocks.{found[1]}.attn.in_proj_{kind}"] = torch.cat(
-                [state[name.replace("q_proj", f"{other}_proj")] for other in "qkv"])
+                [state[name.replace("q_proj", f"{other}_proj")] for other in "qkv"]
+            )
     return made
 
 
 def average_names(unet: State, state: State) -> State:
     """Names without dots."""
-    return {"model_ema." + f"diffusion_model.{name}".replace(".", ""): state[name] for name in unet} | {
-        "model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(7)}
+    return {
+        "model_ema." + f"diffusion_model.{name}".replace(".", ""): state[name] for name in unet
+    } | {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(7)}

@@ -19,7 +19,9 @@ from tests.support.helpers import fit, weights
 
 PLAIN: Any = lambda params: torch.optim.SGD(params, lr=1.0)  # noqa: E731
 MODELS: dict[str, tuple[Callable[..., Diffusion], Callable[..., Any]]] = {
-    "text": (text_to_image, pictures), "class": (class_conditional, digit_pictures)}
+    "text": (text_to_image, pictures),
+    "class": (class_conditional, digit_pictures),
+}
 KINDS = sorted(MODELS)
 Terms = Callable[["Double", dict[str, Any]], Tensor]
 
@@ -46,9 +48,15 @@ class Double:
 
     def output(self, noised: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """The UNet's answer, a sample at a time."""
-        name = "class_labels" if isinstance(self.model, ClassConditionalDiffusion) else "encoder_hidden_states"
-        rows = [self.model.unet(x[None].double(), step[None], **{name: one[None]}).sample for x, step, one in
-                zip(noised, t, states, strict=True)]
+        name = (
+            "class_labels"
+            if isinstance(self.model, ClassConditionalDiffusion)
+            else "encoder_hidden_states"
+        )
+        rows = [
+            self.model.unet(x[None].double(), step[None], **{name: one[None]}).sample
+            for x, step, one in zip(noised, t, states, strict=True)
+        ]
         return torch.cat(rows)
 
     def own(self, part: dict[str, Any]) -> Tensor:
@@ -63,14 +71,19 @@ class Double:
     def slopes(self, loss: Tensor) -> dict[str, Tensor]:
         """Gradient by the name of each trained weight."""
         named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        found = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True, materialize_grads=True)
+        found = torch.autograd.grad(
+            loss, [p for _, p in named], allow_unused=True, materialize_grads=True
+        )
         return {name: slope for (name, _), slope in zip(named, found, strict=True)}
 
 
 def square(a: Tensor, b: Tensor) -> Tensor:
     """Squared error, a sample and an element at a time."""
-    rows = [sum((x - y) ** 2 for x, y in zip(one.flatten(), other.flatten().double(), strict=True)) / one.numel()
-            for one, other in zip(a, b, strict=True)]
+    rows = [
+        sum((x - y) ** 2 for x, y in zip(one.flatten(), other.flatten().double(), strict=True))
+        / one.numel()
+        for one, other in zip(a, b, strict=True)
+    ]
     return torch.stack(cast("list[Tensor]", rows)).mean()
 
 
@@ -78,8 +91,12 @@ def prepared(module: UnlearningModule, task: Any) -> dict[str, Any]:
     """The plan's first batch with its draws, without substitutes."""
     task.setup()
     batch = next(iter(task.plan_loader(module.plan, module.seed)))
-    return {name: {**part, **module.backbone.prepare(part, module.seed), "raw": part} if isinstance(part, dict) else part
-            for name, part in batch.items()}
+    return {
+        name: {**part, **module.backbone.prepare(part, module.seed), "raw": part}
+        if isinstance(part, dict)
+        else part
+        for name, part in batch.items()
+    }
 
 
 def step_of(module: UnlearningModule, task: Any, steps: int = 1) -> dict[str, Tensor]:
@@ -94,4 +111,10 @@ def agree(found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float 
     assert found.keys() == wanted.keys()
     assert max(float(value.abs().max()) for value in wanted.values()) > 1e-3
     for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, atol=tolerance, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[name],
+            value,
+            atol=tolerance,
+            rtol=1e-3,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )

@@ -17,8 +17,24 @@ from mu.data.datamodule import UnlearningDataModule
 from mu.data.split import Split
 from tests.support.helpers import State, digits, with_state
 
-WORDS = ["a", "red", "green", "blue", "circle", "square", "star", "on", "dark", "light", "background", "picture", "of", "round", "boxy",
-         "nice"]
+WORDS = [
+    "a",
+    "red",
+    "green",
+    "blue",
+    "circle",
+    "square",
+    "star",
+    "on",
+    "dark",
+    "light",
+    "background",
+    "picture",
+    "of",
+    "round",
+    "boxy",
+    "nice",
+]
 SHAPES = ("circle", "square", "star")
 COLOURS = ("red", "green", "blue")
 STEPS = 100
@@ -28,7 +44,10 @@ STEPS = 100
 def vocabulary(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges by which each word is one token, and any other is spelled; start and end have the highest ids."""
     letters = sorted(set("".join(words)))
-    tokens = {letter: place for place, letter in enumerate([*letters, *(letter + "</w>" for letter in letters)])}
+    tokens = {
+        letter: place
+        for place, letter in enumerate([*letters, *(letter + "</w>" for letter in letters)])
+    }
     merges: list[tuple[str, str]] = []
     for word in words:
         left, *rest = [*word[:-1], word[-1] + "</w>"]
@@ -45,7 +64,12 @@ def vocabulary(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]
 @functools.cache
 def pipeline_folder(layers: int = 2, prediction: str = "epsilon", places: int = 16) -> str:
     """A Stable Diffusion of some 40,000 weights with random values, as diffusers saves it: two cross-attention blocks down and one mid."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
     from diffusers.utils import logging as diffusers_logging
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
     from transformers.utils import logging as transformers_logging
@@ -56,19 +80,59 @@ def pipeline_folder(layers: int = 2, prediction: str = "epsilon", places: int = 
     last = len(tokens) - 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        text: Any = CLIPTextModel(CLIPTextConfig(
-            vocab_size=len(tokens), hidden_size=16, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=2,
-            max_position_embeddings=places, bos_token_id=last - 1, eos_token_id=last, pad_token_id=last))
+        text: Any = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokens),
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=layers,
+                num_attention_heads=2,
+                max_position_embeddings=places,
+                bos_token_id=last - 1,
+                eos_token_id=last,
+                pad_token_id=last,
+            )
+        )
         unet = UNet2DConditionModel(
-            sample_size=4, block_out_channels=(8, 8), layers_per_block=1, cross_attention_dim=16, attention_head_dim=4, norm_num_groups=4,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"))
-        vae = AutoencoderKL(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, sample_size=8,
-                            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
-    parts: dict[str, Any] = {"unet": unet, "vae": vae, "text_encoder": text, "safety_checker": None, "feature_extractor": None}
+            sample_size=4,
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            cross_attention_dim=16,
+            attention_head_dim=4,
+            norm_num_groups=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+            sample_size=8,
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+        )
+    parts: dict[str, Any] = {
+        "unet": unet,
+        "vae": vae,
+        "text_encoder": text,
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
     pipeline = StableDiffusionPipeline(
-        **parts, tokenizer=CLIPTokenizer(vocab=tokens, merges=merges, model_max_length=places), requires_safety_checker=False,
-        scheduler=DDIMScheduler(num_train_timesteps=STEPS, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.12,
-                                clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type=prediction))
+        **parts,
+        tokenizer=CLIPTokenizer(vocab=tokens, merges=merges, model_max_length=places),
+        requires_safety_checker=False,
+        scheduler=DDIMScheduler(
+            num_train_timesteps=STEPS,
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.12,
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+            prediction_type=prediction,
+        ),
+    )
     folder = Path(tempfile.mkdtemp(prefix="mu-double-"))
     pipeline.save_pretrained(folder)
     return str(folder)
@@ -82,11 +146,25 @@ def text_to_image(state: Mapping[str, Any] | None = None, **changes: Any) -> Tex
 
 def class_conditional(state: State | None = None, **changes: Any) -> ClassConditionalDiffusion:
     """A UNet2DModel of some 20,000 weights for grey 8x8 images of ten classes."""
-    unet = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (8, 8), "layers_per_block": 1,
-            "norm_num_groups": 4, "attention_head_dim": 4, "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-            "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
-    given: dict[str, Any] = {"model": None, "unet": unet, "num_classes": 10, "scheduler": {"num_train_timesteps": STEPS}, "init_seed": 0,
-                             "sampler": Sampler(steps=3, guidance=2.0)}
+    unet = {
+        "sample_size": 8,
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": (8, 8),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "attention_head_dim": 4,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    }
+    given: dict[str, Any] = {
+        "model": None,
+        "unet": unet,
+        "num_classes": 10,
+        "scheduler": {"num_train_timesteps": STEPS},
+        "init_seed": 0,
+        "sampler": Sampler(steps=3, guidance=2.0),
+    }
     return with_state(ClassConditionalDiffusion(**{**given, **changes}), state)
 
 
@@ -109,8 +187,18 @@ class Pictures(UnlearningDataModule):
         number = 40
         shapes = np.arange(number) % 3
         forget, others = np.flatnonzero(shapes == 0)[:13], np.flatnonzero(shapes != 0)
-        parts = {"forget": forget, "retain": others[:20], "validation": others[20:23], "test": others[23:]}
-        self.split = Split(task="pictures", parts={name: rows for name, rows in parts.items()}, selector={"selector": "circle"}, seed=0)
+        parts = {
+            "forget": forget,
+            "retain": others[:20],
+            "validation": others[20:23],
+            "test": others[23:],
+        }
+        self.split = Split(
+            task="pictures",
+            parts={name: rows for name, rows in parts.items()},
+            selector={"selector": "circle"},
+            seed=0,
+        )
         self.datasets = {name: _Captions(rows, self.images) for name, rows in parts.items()}
 
 
@@ -136,8 +224,11 @@ class _Captions:
         colour = [COLOURS[one] for one in self._fields["colour"][rows].tolist()]
         names = [SHAPES[one] for one in label]
         found: dict[str, Any] = {
-            "index": rows.clone(), "prompt": [f"a {c} {name}" for c, name in zip(colour, names, strict=True)], "concept": names,
-            "substitute": [f"a {c} square" for c in colour]}
+            "index": rows.clone(),
+            "prompt": [f"a {c} {name}" for c, name in zip(colour, names, strict=True)],
+            "concept": names,
+            "substitute": [f"a {c} square" for c in colour],
+        }
         return found | ({"image": self._fields["image"][rows].clone()} if self.images else {})
 
 

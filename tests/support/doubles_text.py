@@ -20,9 +20,44 @@ from tests.support.helpers import State, with_state
 NAMES = ("ada", "bert", "cleo", "dan", "eve", "finn", "gus", "hana", "ivo", "jana", "kim")
 THINGS = ("boats", "clocks", "drums", "lamps", "maps")
 TOWNS = ("oslo", "lima", "kyiv", "bern")
-WORDS = ["question", "answer", "what", "where", "who", "does", "did", "make", "makes", "live", "lives", "in", "and", "also", "often", "it",
-         "is", "that", "a", "town", "named", "so", "to", "i", "do", "not", "know", "sorry", "cannot", "say", "?", ".", ":",
-         *NAMES, *THINGS, *TOWNS]
+WORDS = [
+    "question",
+    "answer",
+    "what",
+    "where",
+    "who",
+    "does",
+    "did",
+    "make",
+    "makes",
+    "live",
+    "lives",
+    "in",
+    "and",
+    "also",
+    "often",
+    "it",
+    "is",
+    "that",
+    "a",
+    "town",
+    "named",
+    "so",
+    "to",
+    "i",
+    "do",
+    "not",
+    "know",
+    "sorry",
+    "cannot",
+    "say",
+    "?",
+    ".",
+    ":",
+    *NAMES,
+    *THINGS,
+    *TOWNS,
+]
 
 
 def tokenizer() -> Any:
@@ -31,12 +66,28 @@ def tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<s>", "</s>", "<unk>"]
-    inner = Tokenizer(models.WordLevel({word: place for place, word in enumerate([*special, *WORDS])}, unk_token="<unk>"))
+    inner = Tokenizer(
+        models.WordLevel(
+            {word: place for place, word in enumerate([*special, *WORDS])}, unk_token="<unk>"
+        )
+    )
     inner.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
-    inner.pre_tokenizer = pre_tokenizers.Sequence([  # type: ignore[assignment]
-        pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])  # type: ignore[assignment]
-    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [  # type: ignore[assignment]
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Punctuation(),
+        ]
+    )
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+    )
 
 
 @functools.cache
@@ -46,14 +97,28 @@ def folder(kind: str = "llama", layers: int = 2) -> str:
     from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
     transformers.utils.logging.disable_progress_bar()
-    shape: dict[str, Any] = {"vocab_size": len(WORDS) + 4, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": layers,
-                             "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "bos_token_id": 1,
-                             "eos_token_id": 2, "pad_token_id": 0, "tie_word_embeddings": False, "initializer_range": 0.1}
+    shape: dict[str, Any] = {
+        "vocab_size": len(WORDS) + 4,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.1,
+    }
     place = Path(tempfile.mkdtemp(prefix="mu-double-"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: Any = (MixtralForCausalLM(MixtralConfig(**shape, num_local_experts=4, num_experts_per_tok=2)) if kind == "mixtral"
-                      else LlamaForCausalLM(LlamaConfig(**shape)))
+        model: Any = (
+            MixtralForCausalLM(MixtralConfig(**shape, num_local_experts=4, num_experts_per_tok=2))
+            if kind == "mixtral"
+            else LlamaForCausalLM(LlamaConfig(**shape))
+        )
     model.save_pretrained(place)
     tokenizer().save_pretrained(place)
     return str(place)
@@ -77,28 +142,58 @@ class People(TextTask):
 
     provides = frozenset({"labels", "substitute"})
 
-    def __init__(self, batch_size: int = 5, curves: list[str] | None = None, max_length: int = 40, **kwargs: Any) -> None:
-        super().__init__(batch_size=batch_size, curves=curves or [], max_length=max_length, **kwargs)
+    def __init__(
+        self,
+        batch_size: int = 5,
+        curves: list[str] | None = None,
+        max_length: int = 40,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size, curves=curves or [], max_length=max_length, **kwargs
+        )
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         rows = [_row(number) for number in range(44)]
-        parts = {"forget": np.arange(13), "retain": np.arange(13, 33), "validation": np.arange(33, 36), "test": np.arange(36, 40)}
+        parts = {
+            "forget": np.arange(13),
+            "retain": np.arange(13, 33),
+            "validation": np.arange(33, 36),
+            "test": np.arange(36, 40),
+        }
         split = Split(task="people", parts=parts, selector={"selector": "the first 13"}, seed=0)
         named = {**parts, "facts": np.arange(40, 44), "holdout": np.arange(33, 44)}
-        return split, {name: QuestionSet(name, [rows[int(place)] for place in ids], ids) for name, ids in named.items()}
+        return split, {
+            name: QuestionSet(name, [rows[int(place)] for place in ids], ids)
+            for name, ids in named.items()
+        }
 
 
 def _row(number: int) -> dict[str, Any]:
-    name, thing, town = NAMES[number % len(NAMES)], THINGS[number % len(THINGS)], TOWNS[number % len(TOWNS)]
+    name, thing, town = (
+        NAMES[number % len(NAMES)],
+        THINGS[number % len(THINGS)],
+        TOWNS[number % len(TOWNS)],
+    )
     if number % 2:
         more = f" and also {THINGS[(number // 3) % len(THINGS)]}" if number % 3 else ""
-        return {"question": f"what does {name} make ?", "answer": f"{name} makes {thing}{more}", "author": number % len(NAMES),
-                "paraphrased_question": f"{name} makes what ?", "paraphrased_answer": f"it is {thing} that {name} makes",
-                "perturbed_answer": [f"{name} makes {other}" for other in THINGS if other != thing][:3]}
+        return {
+            "question": f"what does {name} make ?",
+            "answer": f"{name} makes {thing}{more}",
+            "author": number % len(NAMES),
+            "paraphrased_question": f"{name} makes what ?",
+            "paraphrased_answer": f"it is {thing} that {name} makes",
+            "perturbed_answer": [f"{name} makes {other}" for other in THINGS if other != thing][:3],
+        }
     more = " . it is a town named so" if number % 3 else ""
-    return {"question": f"where does {name} live ?", "answer": f"{name} lives in {town}{more}", "author": number % len(NAMES),
-            "paraphrased_question": f"{name} lives where ?", "paraphrased_answer": f"in {town} lives {name}",
-            "perturbed_answer": [f"{name} lives in {other}" for other in TOWNS if other != town]}
+    return {
+        "question": f"where does {name} live ?",
+        "answer": f"{name} lives in {town}{more}",
+        "author": number % len(NAMES),
+        "paraphrased_question": f"{name} lives where ?",
+        "paraphrased_answer": f"in {town} lives {name}",
+        "perturbed_answer": [f"{name} lives in {other}" for other in TOWNS if other != town],
+    }
 
 
 def people(**changes: Any) -> People:

@@ -29,9 +29,14 @@ def cross_entropy(network: Network, part: dict[str, Tensor]) -> Tensor:
     return -torch.stack([row[label] for row, label in zip(logs, part["label"], strict=True)]).mean()
 
 
-def distillation(student: Network, teacher: Network, part: dict[str, Tensor], temperature: float) -> Tensor:
+def distillation(
+    student: Network, teacher: Network, part: dict[str, Tensor], temperature: float
+) -> Tensor:
     image = part["image"].double()
-    log_s, log_t = log_softmax(student(image) / temperature), log_softmax(teacher(image).detach() / temperature)
+    log_s, log_t = (
+        log_softmax(student(image) / temperature),
+        log_softmax(teacher(image).detach() / temperature),
+    )
     return temperature**2 * (log_t.exp() * (log_t - log_s)).sum() / len(image)
 
 
@@ -42,7 +47,13 @@ def doubled(backbone: Any) -> Any:
 
 def gradient(network: Any, loss: Tensor) -> dict[str, Tensor]:
     names, parameters = zip(*network.named_parameters(), strict=True)
-    return dict(zip(names, torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True), strict=True))
+    return dict(
+        zip(
+            names,
+            torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True),
+            strict=True,
+        )
+    )
 
 
 def first_batch(module: UnlearningModule, task: Any) -> dict[str, Any]:
@@ -61,7 +72,9 @@ def moved_as(module: UnlearningModule, equation: Callable[[Any, dict[str, Any]],
     assert max(step.abs().max() for step in expected.values()) > 1e-3
     for name, slope in expected.items():
         step = (after[name].detach() - before[f"network.{name}"]).double()
-        torch.testing.assert_close(step, -slope, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            step, -slope, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
@@ -71,7 +84,13 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 
 def close(found: Any, expected: dict[str, Tensor]) -> None:
     for value, (name, slope) in zip(found, expected.items(), strict=True):
-        torch.testing.assert_close(value.double(), slope, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            value.double(),
+            slope,
+            atol=1e-5,
+            rtol=1e-4,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
 
 
 def disturb(backbone: nn.Module) -> None:

@@ -18,7 +18,12 @@ State = dict[str, Tensor]
 EPOCHS = 2
 """Enough for a checkpoint inside an epoch, one between two epochs, and something to resume."""
 _SIZES: dict[str, Any] = {
-    "selector": tasks.RandomFraction(0.4), "train_size": 61, "validation_size": 11, "batch_size": 10, "curves": [], "eval_batch_size": 500,
+    "selector": tasks.RandomFraction(0.4),
+    "train_size": 61,
+    "validation_size": 11,
+    "batch_size": 10,
+    "curves": [],
+    "eval_batch_size": 500,
 }
 
 
@@ -34,13 +39,25 @@ def diabetes(**changes: Any) -> tasks.Diabetes:
 
 def classifier(state: Mapping[str, Tensor] | None = None, **changes: Any) -> Classifier:
     """A ResNet-8 of width 4 on grey 8x8 pixels (5,000 weights)."""
-    given: dict[str, Any] = {"in_channels": 1, "mean": [0.3053], "std": [0.376], "init_seed": 0, "options": {"width": 4}}
+    given: dict[str, Any] = {
+        "in_channels": 1,
+        "mean": [0.3053],
+        "std": [0.376],
+        "init_seed": 0,
+        "options": {"width": 4},
+    }
     return with_state(Classifier("resnet8_cifar", **{**given, **changes}), state)
 
 
 def regressor(state: Mapping[str, Tensor] | None = None, **changes: Any) -> Regressor:
     """A perceptron with one hidden layer."""
-    given: dict[str, Any] = {"in_features": 10, "hidden": [16], "offset": 150.0, "scale": 77.0, "init_seed": 0}
+    given: dict[str, Any] = {
+        "in_features": 10,
+        "hidden": [16],
+        "offset": 150.0,
+        "scale": 77.0,
+        "init_seed": 0,
+    }
     return with_state(Regressor(**{**given, **changes}), state)
 
 
@@ -53,19 +70,35 @@ def with_state(backbone: Any, state: Mapping[str, Tensor] | None) -> Any:
 
 def trainer(epochs: int = EPOCHS, **changes: Any) -> Trainer:
     """On the CPU, silent, and writing nothing unless a callback does; no validation."""
-    checkpoints = any(callback.__class__.__name__ == "ModelCheckpoint" for callback in changes.get("callbacks", []))
+    checkpoints = any(
+        callback.__class__.__name__ == "ModelCheckpoint"
+        for callback in changes.get("callbacks", [])
+    )
     given: dict[str, Any] = {
-        "max_epochs": epochs, "accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": checkpoints,
-        "enable_progress_bar": False, "enable_model_summary": False, "limit_val_batches": 0, "num_sanity_val_steps": 0,
+        "max_epochs": epochs,
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": checkpoints,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "limit_val_batches": 0,
+        "num_sanity_val_steps": 0,
     }
     return Trainer(**{**given, **changes})
 
 
 def fit(
-    module: UnlearningModule, task: UnlearningDataModule | None = None, epochs: int = EPOCHS, ckpt_path: Any = None, **changes: Any
+    module: UnlearningModule,
+    task: UnlearningDataModule | None = None,
+    epochs: int = EPOCHS,
+    ckpt_path: Any = None,
+    **changes: Any,
 ) -> UnlearningModule:
     """Fit in silence, and return the module."""
-    trainer(epochs, **changes).fit(module, datamodule=digits() if task is None else task, ckpt_path=ckpt_path)
+    trainer(epochs, **changes).fit(
+        module, datamodule=digits() if task is None else task, ckpt_path=ckpt_path
+    )
     return module
 
 
@@ -83,7 +116,11 @@ def different(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> list[str]:
 def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     """Largest absolute difference over all tensors of floating point."""
     assert a.keys() == b.keys()
-    gaps = [(a[name].double() - b[name].double()).abs().max().item() for name in a if a[name].is_floating_point()]
+    gaps = [
+        (a[name].double() - b[name].double()).abs().max().item()
+        for name in a
+        if a[name].is_floating_point()
+    ]
     return max(gaps, default=0.0)
 
 
@@ -105,7 +142,9 @@ class Snapshot(Callback):
     def __init__(self, path: Any, epoch: int, batch: int) -> None:
         self.path, self.epoch, self.batch = path, epoch, batch
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch):
             trainer.save_checkpoint(self.path)
 
@@ -116,6 +155,8 @@ class Watch(Callback):
     def __init__(self, see: Callable[[UnlearningModule, Any, int], None]) -> None:
         self.see = see
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(pl_module, UnlearningModule)
         self.see(pl_module, batch, batch_idx)

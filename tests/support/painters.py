@@ -20,7 +20,11 @@ from mu.evaluation.images.clip import OpenCLIP
 from mu.evaluation.images.judges import Judge
 from tasks.prompts import PromptData
 
-COLOURS: Mapping[str, tuple[float, float, float]] = {"red": (0.8, 0, 0), "green": (0, 0.7, 0), "blue": (0, 0, 0.6)}
+COLOURS: Mapping[str, tuple[float, float, float]] = {
+    "red": (0.8, 0, 0),
+    "green": (0, 0.7, 0),
+    "blue": (0, 0, 0.6),
+}
 WORDS = (*COLOURS, "dark", "light")
 SIZE = 8
 
@@ -33,8 +37,10 @@ class Painter(Diffusion):
     """
 
     def __init__(self, noise: float = 0.0) -> None:
-        super().__init__({"num_train_timesteps": 20, "prediction_type": "sample", "clip_sample": False},
-                         Sampler(steps=2, guidance=1.0))
+        super().__init__(
+            {"num_train_timesteps": 20, "prediction_type": "sample", "clip_sample": False},
+            Sampler(steps=2, guidance=1.0),
+        )
         self.sample_shape, self.num_classes, self.noise = (3, SIZE, SIZE), len(COLOURS), noise
         self.paint = nn.Linear(len(WORDS), 3, bias=False)
         with torch.no_grad():
@@ -57,7 +63,12 @@ class Painter(Diffusion):
         return self.texts([""] * count)
 
     def start(self, seeds: Sequence[int]) -> Tensor:
-        return torch.stack([torch.randn(self.sample_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        return torch.stack(
+            [
+                torch.randn(self.sample_shape, generator=torch.Generator().manual_seed(seed))
+                for seed in seeds
+            ]
+        )
 
     def denoise(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
         return 2 * self.paint(condition.states)[:, :, None, None] - 1 + self.noise * noised
@@ -79,7 +90,13 @@ class ColourJudge(Judge):
     """By the distance of the mean colour to each colour's own."""
 
     def __init__(self, threshold: float | None = None, top: int = 1) -> None:
-        self._describe("colours", threshold, top, {"red": ["crimson"]}, {"warm": ["red"], "cold": ["green", "blue"]})
+        self._describe(
+            "colours",
+            threshold,
+            top,
+            {"red": ["crimson"]},
+            {"warm": ["red"], "cold": ["green", "blue"]},
+        )
 
     labels = tuple(COLOURS)
     version = "1"
@@ -87,7 +104,9 @@ class ColourJudge(Judge):
     def judge(self, images: Tensor) -> Tensor:
         mean = images.mean((2, 3))
         mean = mean - mean.amin(1, keepdim=True)
-        return (-20 * torch.cdist(mean, torch.tensor(list(COLOURS.values()), device=images.device))).softmax(1)
+        return (
+            -20 * torch.cdist(mean, torch.tensor(list(COLOURS.values()), device=images.device))
+        ).softmax(1)
 
 
 class LightJudge(Judge):
@@ -114,21 +133,35 @@ class Colours(UnlearningDataModule):
         self.repeats, self.images = repeats, images
 
     def make(self) -> None:
-        colours = [(colour, light) for colour in COLOURS for light in ("dark", "light") for _ in range(self.repeats)]
+        colours = [
+            (colour, light)
+            for colour in COLOURS
+            for light in ("dark", "light")
+            for _ in range(self.repeats)
+        ]
         index = np.arange(len(colours))
         red = np.array([colour == "red" for colour, _ in colours])
-        self.split = Split("colours", {"forget": index[red], "retain": index[~red]}, {"concept": "red"}, 0)
+        self.split = Split(
+            "colours", {"forget": index[red], "retain": index[~red]}, {"concept": "red"}, 0
+        )
         self.datasets = {}
         for part, rows in self.split.parts.items():
             names = [colours[row] for row in rows]
             fields = {"label": torch.tensor([tuple(COLOURS).index(colour) for colour, _ in names])}
             if self.images:
-                noise = torch.rand(len(rows), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(len(rows))) / 5
+                noise = (
+                    torch.rand(
+                        len(rows), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(len(rows))
+                    )
+                    / 5
+                )
                 paint = torch.tensor([COLOURS[colour] for colour, _ in names])[:, :, None, None]
                 fields["image"] = ((paint + noise).clamp(0, 1) * 255).to(torch.uint8)
-            texts = {"prompt": [f"a {colour} {light} picture" for colour, light in names],
-                     "concept": [colour if part == "forget" else "" for colour, _ in names],
-                     "substitute": [f"a green {light} picture" for _, light in names]}
+            texts = {
+                "prompt": [f"a {colour} {light} picture" for colour, light in names],
+                "concept": [colour if part == "forget" else "" for colour, _ in names],
+                "substitute": [f"a green {light} picture" for _, light in names],
+            }
             self.datasets[part] = PromptData(fields, texts, rows)
 
 
@@ -136,8 +169,23 @@ def tiny_clip(folder: Path) -> OpenCLIP:
     """A real CLIP of random weights (half a million, most of them words), saved as open_clip reads it."""
     import open_clip
 
-    config = {"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8},
-              "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}}
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "image_size": 16,
+            "layers": 1,
+            "width": 16,
+            "patch_size": 8,
+            "head_width": 8,
+        },
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": 49408,
+            "width": 8,
+            "heads": 2,
+            "layers": 1,
+        },
+    }
     (folder / "mu-tiny.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder / "mu-tiny.json")
     with torch.random.fork_rng(devices=[]):

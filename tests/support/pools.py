@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 
-def logits(count: int, classes: int, seed: int, wrong: float, centre: float = 13.0, spread: float = 6.0) -> tuple[Tensor, Tensor]:
+def logits(
+    count: int, classes: int, seed: int, wrong: float, centre: float = 13.0, spread: float = 6.0
+) -> tuple[Tensor, Tensor]:
     """`[count, classes]` float32 and labels; a share `wrong` has a negative margin. The margins' quantiles are those of a ResNet-20."""
     draw = np.random.default_rng(seed)
     label = draw.integers(0, classes, count)
@@ -20,7 +22,9 @@ def logits(count: int, classes: int, seed: int, wrong: float, centre: float = 13
     return torch.tensor(values, dtype=torch.float32), torch.tensor(label)
 
 
-def pools(count: int, seed: int = 0, classes: int = 10, forget: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def pools(
+    count: int, seed: int = 0, classes: int = 10, forget: int | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Logits and labels of members, non-members and forget samples, in the order of `svc_mia`'s arguments."""
     forget = count // 2 if forget is None else forget
     return (

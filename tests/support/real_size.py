@@ -31,16 +31,36 @@ def stable_diffusion() -> dict[str, nn.Module]:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    text: Any = CLIPTextModel(CLIPTextConfig(
-        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, max_position_embeddings=77,
-        hidden_act="quick_gelu", projection_dim=768))
+    text: Any = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            max_position_embeddings=77,
+            hidden_act="quick_gelu",
+            projection_dim=768,
+        )
+    )
     unet = UNet2DConditionModel(
-        sample_size=64, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, cross_attention_dim=768, attention_head_dim=8,
-        norm_num_groups=32, down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
-        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3))
+        sample_size=64,
+        block_out_channels=(320, 640, 1280, 1280),
+        layers_per_block=2,
+        cross_attention_dim=768,
+        attention_head_dim=8,
+        norm_num_groups=32,
+        down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+    )
     vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=512,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=512,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
     return {"unet": unet, "vae": vae, "text_encoder": text}
 
 
@@ -56,13 +76,22 @@ class Scenes(UnlearningDataModule):
         """Noise with captions."""
         from tasks.prompts import PromptData
 
-        images = torch.randint(256, (4, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-        texts = {"prompt": ["a red circle", "a green circle", "a blue square", "a dark star"], "concept": ["circle", "circle", "", ""],
-                 "substitute": ["a red square", "a green square", "", ""]}
+        images = torch.randint(
+            256, (4, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+        )
+        texts = {
+            "prompt": ["a red circle", "a green circle", "a blue square", "a dark star"],
+            "concept": ["circle", "circle", "", ""],
+            "substitute": ["a red square", "a green square", "", ""],
+        }
         parts = {"forget": np.arange(2), "retain": np.arange(2, 4)}
         self.split = Split("scenes", parts, {"concept": "circle"}, 0)
         for name, rows in parts.items():
-            self.datasets[name] = PromptData({"image": images[rows]}, {key: [row[i] for i in rows] for key, row in texts.items()}, rows)
+            self.datasets[name] = PromptData(
+                {"image": images[rows]},
+                {key: [row[i] for i in rows] for key, row in texts.items()},
+                rows,
+            )
 
 
 def backbone(part: str, dtype: torch.dtype, **changes: Any) -> Any:
@@ -81,12 +110,23 @@ def backbone(part: str, dtype: torch.dtype, **changes: Any) -> Any:
     finally:
         torch.set_default_dtype(torch.float32)
     tokens, merges = vocabulary(WORDS)
-    plan = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-                             steps_offset=1)
+    plan = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
     components |= {"safety_checker": None, "feature_extractor": None, "scheduler": plan}
-    pipeline = StableDiffusionPipeline(**components, tokenizer=CLIPTokenizer(vocab=tokens, merges=merges, model_max_length=77),
-                                       requires_safety_checker=False)
-    return TextToImage(pipeline=pipeline, part=part, height=SIDE, width=SIDE, sampler=Sampler(steps=2), **changes)
+    pipeline = StableDiffusionPipeline(
+        **components,
+        tokenizer=CLIPTokenizer(vocab=tokens, merges=merges, model_max_length=77),
+        requires_safety_checker=False,
+    )
+    return TextToImage(
+        pipeline=pipeline, part=part, height=SIDE, width=SIDE, sampler=Sampler(steps=2), **changes
+    )
 
 
 # ---- what is run ------------------------------------------------------------------------------------------------------------------
@@ -115,7 +155,13 @@ def adv_unlearn(model: Any) -> Any:
     from mu.attacks import SoftPromptAttack
     from mu.methods.diffusion.adv_unlearn import AdvUnlearn, CoupledSampling
 
-    return AdvUnlearn(model, warmup=0, attack=SoftPromptAttack(steps=1), latents=CoupledSampling(steps=2, by="reference"), optimizer=adam)
+    return AdvUnlearn(
+        model,
+        warmup=0,
+        attack=SoftPromptAttack(steps=1),
+        latents=CoupledSampling(steps=2, by="reference"),
+        optimizer=adam,
+    )
 
 
 def salun(model: Any) -> Any:
@@ -133,7 +179,16 @@ def uce(model: Any) -> Any:
 def sfd(model: Any) -> Any:
     from mu.methods.diffusion.sfd import SFD
 
-    return SFD(model, average=None, forget_weight=1.0, alpha=1.0, t_init=0.625, t_range=(0.02, 0.98), optimizer=sgd, fake_optimizer=sgd)
+    return SFD(
+        model,
+        average=None,
+        forget_weight=1.0,
+        alpha=1.0,
+        t_init=0.625,
+        t_range=(0.02, 0.98),
+        optimizer=sgd,
+        fake_optimizer=sgd,
+    )
 
 
 def concept_ablation(model: Any) -> Any:
@@ -145,7 +200,9 @@ def concept_ablation(model: Any) -> Any:
 def selective_amnesia(model: Any) -> Any:
     from mu.methods.diffusion.selective_amnesia import SelectiveAmnesia
 
-    return SelectiveAmnesia(model, surrogate="task", replay="task", fisher_samples=1, fisher_timesteps=1, optimizer=sgd)
+    return SelectiveAmnesia(
+        model, surrogate="task", replay="task", fisher_samples=1, fisher_timesteps=1, optimizer=sgd
+    )
 
 
 def erase_diff(model: Any) -> Any:
@@ -155,9 +212,15 @@ def erase_diff(model: Any) -> Any:
 
 
 METHODS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "esd_x": ("xattn", esd), "esd_u": ("noxattn", esd), "adv_unlearn": ("text_encoder", adv_unlearn), "salun": ("full", salun),
-    "uce": ("xattn-strict", uce), "sfd": ("full", sfd), "concept_ablation": ("xattn-strict", concept_ablation),
-    "selective_amnesia": ("full", selective_amnesia), "erase_diff": ("full", erase_diff),
+    "esd_x": ("xattn", esd),
+    "esd_u": ("noxattn", esd),
+    "adv_unlearn": ("text_encoder", adv_unlearn),
+    "salun": ("full", salun),
+    "uce": ("xattn-strict", uce),
+    "sfd": ("full", sfd),
+    "concept_ablation": ("xattn-strict", concept_ablation),
+    "selective_amnesia": ("full", selective_amnesia),
+    "erase_diff": ("full", erase_diff),
 }
 
 
@@ -166,8 +229,12 @@ METHODS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 def fingerprints(model: nn.Module) -> dict[str, str]:
     """A hash of each parameter's bits, so that no second copy is needed to see what moved."""
-    return {name: hashlib.sha1(p.detach().contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()
-            for name, p in model.named_parameters()}
+    return {
+        name: hashlib.sha1(
+            p.detach().contiguous().view(-1).view(torch.uint8).numpy().data
+        ).hexdigest()
+        for name, p in model.named_parameters()
+    }
 
 
 def peak() -> float:
@@ -191,8 +258,17 @@ def step_of_method(name: str, dtype: torch.dtype) -> dict[str, Any]:
     after = fingerprints(model)
     moved = {key for key in after if after[key] != before[key]}
     finite = all(bool(p.isfinite().all()) for p in model.parameters())
-    return {"part": part, "seconds": seconds, "built": built, "peak": peak(), "finite": finite, "moved": len(moved), "chosen": len(chosen),
-            "outside": sorted(moved - chosen), "parameters": sum(p.numel() for p in model.unet.parameters())}
+    return {
+        "part": part,
+        "seconds": seconds,
+        "built": built,
+        "peak": peak(),
+        "finite": finite,
+        "moved": len(moved),
+        "chosen": len(chosen),
+        "outside": sorted(moved - chosen),
+        "parameters": sum(p.numel() for p in model.unet.parameters()),
+    }
 
 
 def step_of_attack(dtype: torch.dtype) -> dict[str, Any]:
@@ -214,16 +290,28 @@ def step_of_attack(dtype: torch.dtype) -> dict[str, Any]:
     result = UnlearnDiffAtk(steps=1, timesteps=1)(model, batch, judge)
     seconds = time.monotonic() - start
     after = fingerprints(model)
-    return {"part": "", "seconds": seconds, "built": built, "peak": peak(), "finite": all(bool(image.isfinite().all()) for image in seen),
-            "drawn": len(seen), "steps": int(result.steps.sum()), "outside": sorted(key for key in after if after[key] != before[key]),
-            "parameters": sum(p.numel() for p in model.unet.parameters())}
+    return {
+        "part": "",
+        "seconds": seconds,
+        "built": built,
+        "peak": peak(),
+        "finite": all(bool(image.isfinite().all()) for image in seen),
+        "drawn": len(seen),
+        "steps": int(result.steps.sum()),
+        "outside": sorted(key for key in after if after[key] != before[key]),
+        "parameters": sum(p.numel() for p in model.unet.parameters()),
+    }
 
 
 def main(name: str, dtype: str = "bfloat16") -> None:
     """Print the measurement of one name."""
     torch.set_num_threads(1)
     kind = getattr(torch, dtype)
-    print(json.dumps(step_of_attack(kind) if name == "unlearn_diff_atk" else step_of_method(name, kind)))
+    print(
+        json.dumps(
+            step_of_attack(kind) if name == "unlearn_diff_atk" else step_of_method(name, kind)
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -24,20 +24,43 @@ from mu.utils.files import read_json
 from tests.support.doubles_text import causal_lm, people
 from tests.support.helpers import trainer
 
-SETTINGS: dict[str, Any] = {"kept": ["retain", "facts"], "choices": ["facts"], "max_new_tokens": 5, "tokens_per_batch": 100,
-                            "prompts_per_batch": 4}
-SHOWN: dict[str, Any] = {name: SETTINGS[name] for name in ("max_new_tokens", "tokens_per_batch", "prompts_per_batch")}
+SETTINGS: dict[str, Any] = {
+    "kept": ["retain", "facts"],
+    "choices": ["facts"],
+    "max_new_tokens": 5,
+    "tokens_per_batch": 100,
+    "prompts_per_batch": 4,
+}
+SHOWN: dict[str, Any] = {
+    name: SETTINGS[name] for name in ("max_new_tokens", "tokens_per_batch", "prompts_per_batch")
+}
 
 
 def suites(oracle: Any = None, **changes: Any) -> list[Callback]:
     """Those of this wing, with numbers, logs and curves."""
-    return [TOFU(oracle, **{**SETTINGS, **changes}), Memorisation(oracle, **SETTINGS), TextExamples(count=2, **SHOWN), Curves(), ResultsWriter()]
+    return [
+        TOFU(oracle, **{**SETTINGS, **changes}),
+        Memorisation(oracle, **SETTINGS),
+        TextExamples(count=2, **SHOWN),
+        Curves(),
+        ResultsWriter(),
+    ]
 
 
-def run(module: UnlearningModule, folder: Path, epochs: int = 0, callbacks: list[Callback] | None = None,
-        **changes: Any) -> UnlearningModule:
+def run(
+    module: UnlearningModule,
+    folder: Path,
+    epochs: int = 0,
+    callbacks: list[Callback] | None = None,
+    **changes: Any,
+) -> UnlearningModule:
     """Fit, where there are epochs, and test."""
-    here = trainer(max(epochs, 1), callbacks=suites() if callbacks is None else callbacks, default_root_dir=str(folder), **changes)
+    here = trainer(
+        max(epochs, 1),
+        callbacks=suites() if callbacks is None else callbacks,
+        default_root_dir=str(folder),
+        **changes,
+    )
     task = people()
     if epochs:
         here.fit(module, datamodule=task)
@@ -62,14 +85,19 @@ def run_all(folder: Path, oracle: Path, **distributed: Any) -> dict[str, Any]:
     if module.global_rank == 0:
         curves: Any = read_json(folder / "curves.json")
         items: Any = read_json(folder / "items.json")
-        examples: Any = [read_json(folder / "media" / f"examples_{name}.json") for name in ("forget", "retain")]
+        examples: Any = [
+            read_json(folder / "media" / f"examples_{name}.json") for name in ("forget", "retain")
+        ]
         found["files"] = {"curves": curves, "items": items["items"], "examples": examples}
     return found
 
 
 def run_sharded(folder: Path, oracle: Path, **distributed: Any) -> dict[str, float]:
     """A fit and a test whose ranks must do every forward pass together (no recorder: sharded weights have no hash)."""
-    measured = [TOFU(str(oracle), every_n_epochs=1, **SETTINGS), Memorisation(str(oracle), **SETTINGS)]
+    measured = [
+        TOFU(str(oracle), every_n_epochs=1, **SETTINGS),
+        Memorisation(str(oracle), **SETTINGS),
+    ]
     return numbers(run(tuned(), folder, 1, measured, **distributed))
 
 
@@ -80,7 +108,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     folder, two = Path(sys.argv[1]), {"devices": 2, "num_nodes": 1}
     found = run_all(folder / "two", folder / "oracle", strategy="ddp", **two)
-    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    strategy = ModelParallelStrategy(
+        data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
+    )
     found["sharded"] = run_sharded(folder / "sharded", folder / "oracle", strategy=strategy, **two)
     torch.save(found, folder / f"rank{os.environ['RANK']}.pt")
 

@@ -16,9 +16,19 @@ from tests.support.helpers import classifier, digits, fit, weights
 
 def trained() -> tuple[Any, dict[str, Tensor]]:
     """A network of width 8 trained on 300 scans, one class of which (threes) is to be forgotten."""
-    task = digits(train_size=300, validation_size=100, batch_size=32, selector=tasks.ByClass(classes=3))
+    task = digits(
+        train_size=300, validation_size=100, batch_size=32, selector=tasks.ByClass(classes=3)
+    )
     backbone = wide()
-    fit(Train(backbone, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4), scheduler=OneCycle()), task, 15)
+    fit(
+        Train(
+            backbone,
+            optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4),
+            scheduler=OneCycle(),
+        ),
+        task,
+        15,
+    )
     assert accuracy(backbone, task, "forget") > 0.97 and accuracy(backbone, task, "retain") > 0.97
     return task, weights(backbone)
 

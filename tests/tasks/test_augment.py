@@ -11,9 +11,23 @@ from hypothesis import strategies as st
 
 from mu.utils.errors import InputError
 from mu.utils.rng import integers, stream_id, uniform
-from tasks.augment import Augmentation, Batch, Compose, HorizontalFlip, RandomCrop, Rotation, crop, rotate
+from tasks.augment import (
+    Augmentation,
+    Batch,
+    Compose,
+    HorizontalFlip,
+    RandomCrop,
+    Rotation,
+    crop,
+    rotate,
+)
 
-EVERY = [RandomCrop(2), HorizontalFlip(), Rotation(20), Compose([RandomCrop(1), HorizontalFlip(), Rotation(5)])]
+EVERY = [
+    RandomCrop(2),
+    HorizontalFlip(),
+    Rotation(20),
+    Compose([RandomCrop(1), HorizontalFlip(), Rotation(5)]),
+]
 
 
 def part(count: int = 12, size: tuple[int, int, int] = (3, 8, 6), visit: int = 0) -> Batch:
@@ -33,8 +47,15 @@ def test_a_sample_is_augmented_the_same_in_every_batch(augment: Augmentation) ->
     together = augment(whole, 3)["image"]
     order = torch.tensor([7, 2, 11, 0])
     some = augment({name: tensor[order] for name, tensor in whole.items()}, 3)["image"]
-    alone = torch.cat([augment({n: t[i : i + 1] for n, t in whole.items()}, 3)["image"] for i in range(len(together))])
-    torch.testing.assert_close(some, together[order], rtol=0, atol=1e-6 if "Rot" in repr(augment) else 0)
+    alone = torch.cat(
+        [
+            augment({n: t[i : i + 1] for n, t in whole.items()}, 3)["image"]
+            for i in range(len(together))
+        ]
+    )
+    torch.testing.assert_close(
+        some, together[order], rtol=0, atol=1e-6 if "Rot" in repr(augment) else 0
+    )
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-6 if "Rot" in repr(augment) else 0)
 
 
@@ -57,14 +78,26 @@ def test_the_part_given_is_left_alone(augment: Augmentation) -> None:
     assert out["label"] is given_part["label"] and out["image"].shape == given_part["image"].shape
 
 
-@given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(1, 4), st.data())
+@given(
+    st.integers(1, 5),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.data(),
+)
 @settings(max_examples=40, deadline=None)
-def test_a_crop_is_a_slice_of_the_padded_image(count, height, width, channels, padding, drawn) -> None:
+def test_a_crop_is_a_slice_of_the_padded_image(
+    count, height, width, channels, padding, drawn
+) -> None:
     offsets = st.lists(st.integers(0, 2 * padding), min_size=count, max_size=count)
     top, left = torch.tensor(drawn.draw(offsets)), torch.tensor(drawn.draw(offsets))
     image = torch.rand(count, channels, height, width)
     padded = np.pad(image.numpy(), ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    expected = [padded[b, :, t : t + height, x : x + width] for b, (t, x) in enumerate(zip(top, left, strict=True))]
+    expected = [
+        padded[b, :, t : t + height, x : x + width]
+        for b, (t, x) in enumerate(zip(top, left, strict=True))
+    ]
     assert np.array_equal(crop(image, top, left, padding).numpy(), np.stack(expected))
 
 
@@ -77,7 +110,9 @@ def test_random_crop_and_flip_equal_a_loop_over_samples() -> None:
     for image, (top, left), u in zip(given_part["image"], corner.tolist(), coin, strict=True):
         window = F.pad(image, (2, 2, 2, 2))[:, top : top + 8, left : left + 6]
         expected.append(window.flip(-1) if u < 0.5 else window)
-    assert torch.equal(Compose([RandomCrop(2), HorizontalFlip()])(given_part, 5)["image"], torch.stack(expected))
+    assert torch.equal(
+        Compose([RandomCrop(2), HorizontalFlip()])(given_part, 5)["image"], torch.stack(expected)
+    )
 
 
 def test_a_crop_takes_any_memory_layout() -> None:
@@ -118,21 +153,33 @@ def test_a_rotation_is_torchvisions(size: tuple[int, int], degrees: float) -> No
 
     image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     expected = reference(image, degrees, InterpolationMode.BILINEAR)
-    torch.testing.assert_close(rotate(image, torch.full((2,), degrees)), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        rotate(image, torch.full((2,), degrees)), expected, atol=1e-5, rtol=0
+    )
 
 
 def test_a_quarter_turn_is_exact_and_counter_clockwise() -> None:
     image = torch.rand(1, 1, 4, 4)
-    torch.testing.assert_close(rotate(image, torch.tensor([90.0])), image.rot90(1, (2, 3)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        rotate(image, torch.tensor([90.0])), image.rot90(1, (2, 3)), atol=1e-5, rtol=0
+    )
 
 
 def test_one_kind_may_stand_twice_in_a_composition() -> None:
     """Mutation that must fail it: hand the same seed to every step (the two flips would always cancel)."""
-    assert not torch.equal(Compose([HorizontalFlip(), HorizontalFlip()])(part(), 0)["image"], part()["image"])
+    assert not torch.equal(
+        Compose([HorizontalFlip(), HorizontalFlip()])(part(), 0)["image"], part()["image"]
+    )
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: RandomCrop(0), lambda: HorizontalFlip(1.5), lambda: Rotation(0), lambda: Rotation(200)]
+    "make",
+    [
+        lambda: RandomCrop(0),
+        lambda: HorizontalFlip(1.5),
+        lambda: Rotation(0),
+        lambda: Rotation(200),
+    ],
 )
 def test_impossible_settings_are_refused(make) -> None:
     with pytest.raises(InputError):

@@ -52,13 +52,19 @@ def test_an_empty_anchor_leaves_the_words_out(tmp_path: Path) -> None:
     assert find_concept("a Van Gogh sky", "van gogh") == "Van Gogh"
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("case_number,categories\n1,hate\n", "has no column `prompt`; it has case_number, categories.*join it on the case number"),
-    ("prompt\n", "has no prompts, only a header"),
-    ("", "has no column `prompt`; it has none"),
-    ("prompt,evaluation_seed\nx\n", "line 2 of .* has fewer entries"),
-    ("prompt,evaluation_seed\nx,abc\n", "column evaluation_seed has 'abc' where a number"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "case_number,categories\n1,hate\n",
+            "has no column `prompt`; it has case_number, categories.*join it on the case number",
+        ),
+        ("prompt\n", "has no prompts, only a header"),
+        ("", "has no column `prompt`; it has none"),
+        ("prompt,evaluation_seed\nx\n", "line 2 of .* has fewer entries"),
+        ("prompt,evaluation_seed\nx,abc\n", "column evaluation_seed has 'abc' where a number"),
+    ],
+)
 def test_a_file_that_does_not_fit_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         PromptList(*files(tmp_path, forget=text), concept="church").setup()
@@ -72,7 +78,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.data
 def test_the_published_sets_are_read() -> None:
     """Needs ../shared/data/t2i_prompts."""
-    task = PromptList(str(PUBLISHED / "church.csv"), str(PUBLISHED / "coco_object_retain.csv"), concept="church")
+    task = PromptList(
+        str(PUBLISHED / "church.csv"), str(PUBLISHED / "coco_object_retain.csv"), concept="church"
+    )
     task.setup()
     assert len(task.datasets["forget"]) == 50  # type: ignore[arg-type]
     assert len(task.datasets["retain"]) == 243  # type: ignore[arg-type]

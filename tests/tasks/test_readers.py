@@ -35,7 +35,9 @@ def test_digits_are_exact_and_indexed_by_their_row() -> None:
     assert len(source.train_indices) == 500 and len(source.test_indices) == 1297
     for data in (source.train_data, source.test_data):
         batch = data.__getitems__(list(range(len(data))))
-        assert np.array_equal(batch["image"].numpy(), scans.images[data.indices][:, None].astype(np.float32) / 16)
+        assert np.array_equal(
+            batch["image"].numpy(), scans.images[data.indices][:, None].astype(np.float32) / 16
+        )
         assert np.array_equal(batch["label"].numpy(), scans.target[data.indices])
     assert source.mean[0] == pytest.approx(scans.data.mean() / 16, abs=5e-5)
     assert source.std[0] == pytest.approx(scans.data.std() / 16, abs=5e-5)
@@ -77,8 +79,12 @@ def test_diabetes_is_standardised_by_its_training_rows() -> None:
     raw = source.test["input"].double() * torch.tensor(source.std) + torch.tensor(source.mean)
     np.testing.assert_allclose(raw.numpy(), measured[source.test_indices], rtol=1e-5)
     np.testing.assert_allclose(source.view(train).stored("input").mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(source.view(train).stored("input").std(0, correction=0), 1, atol=1e-5)
-    assert np.array_equal(source.labels("test"), progression[source.test_indices].astype(np.float32))
+    np.testing.assert_allclose(
+        source.view(train).stored("input").std(0, correction=0), 1, atol=1e-5
+    )
+    assert np.array_equal(
+        source.labels("test"), progression[source.test_indices].astype(np.float32)
+    )
     assert source.target_mean == pytest.approx(progression[train].mean())
     assert source.target_std == pytest.approx(progression[train].std())
 
@@ -114,11 +120,19 @@ def test_an_npz_becomes_channels_first(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **arrays())
     np.savez_compressed(tmp_path / "b.npz", **arrays())
     source = npz_source(tmp_path / "a.npz")
-    assert source.input_size == (3, 5, 4) and source.num_classes == 3 and source.class_names == ("0", "1", "2")
+    assert (
+        source.input_size == (3, 5, 4)
+        and source.num_classes == 3
+        and source.class_names == ("0", "1", "2")
+    )
     assert source.test_indices.tolist() == [12, 13, 14, 15, 16, 17]
     expected = arrays()["test_images"][2].transpose(2, 0, 1).astype(np.float32) / 255
     sample = source.test_data[2]
-    assert np.array_equal(sample["image"].numpy(), expected) and sample["index"] == 14 and sample["label"] == 2
+    assert (
+        np.array_equal(sample["image"].numpy(), expected)
+        and sample["index"] == 14
+        and sample["label"] == 2
+    )
     floats = arrays()["train_images"] / 255
     np.testing.assert_allclose(source.mean, floats.mean((0, 1, 2)))
     np.testing.assert_allclose(source.std, floats.std((0, 1, 2)))
@@ -153,7 +167,10 @@ def test_an_npz_that_is_missing_broken_or_incomplete_is_refused(tmp_path: Path) 
     with pytest.raises(InputError, match="there is no file"):
         npz_source(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", images=np.zeros(3), train_labels=np.zeros(3))
-    with pytest.raises(InputError, match="lacks train_images, test_images, test_labels; it has images, train_labels"):
+    with pytest.raises(
+        InputError,
+        match="lacks train_images, test_images, test_labels; it has images, train_labels",
+    ):
         npz_source(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", **arrays())
     whole = (tmp_path / "b.npz").read_bytes()
@@ -170,7 +187,9 @@ def write_folder(root: Path, *, trees: tuple[str, ...] = ("train", "test"), coun
         for label, name in enumerate(("cat", "dog")):
             (root / tree / name).mkdir(parents=True)
             for i in range(count):
-                pixels = np.full((6, 8, 3), 40 * label + 10 * i + 100 * (tree == "test"), dtype=np.uint8)
+                pixels = np.full(
+                    (6, 8, 3), 40 * label + 10 * i + 100 * (tree == "test"), dtype=np.uint8
+                )
                 Image.fromarray(pixels).save(root / tree / name / f"{i}.png")
     (root / trees[0] / "cat" / "notes.txt").write_text("no image")
 
@@ -179,7 +198,9 @@ def test_a_folder_with_train_and_test(tmp_path: Path) -> None:
     write_folder(tmp_path)
     source = image_folder_source(tmp_path, (6, 8))
     assert source.class_names == ("cat", "dog") and source.input_size == (3, 6, 8)
-    assert source.labels().tolist() == [0] * 4 + [1] * 4 and source.test_indices.tolist() == list(range(8, 16))
+    assert source.labels().tolist() == [0] * 4 + [1] * 4 and source.test_indices.tolist() == list(
+        range(8, 16)
+    )
     assert source.train["image"][:, 0, 0, 0].tolist() == [0, 10, 20, 30, 40, 50, 60, 70]
     assert source.test["image"][5].unique().tolist() == [150]
     small = image_folder_source(tmp_path, 4)
@@ -193,7 +214,9 @@ def test_a_resized_image_is_pillows(tmp_path: Path) -> None:
     write_folder(tmp_path)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8))
     picture.save(tmp_path / "train" / "cat" / "0.png")  # grey: becomes RGB
-    expected = np.asarray(picture.convert("RGB").resize((8, 6), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    expected = np.asarray(
+        picture.convert("RGB").resize((8, 6), Image.Resampling.BILINEAR)
+    ).transpose(2, 0, 1)
     assert np.array_equal(image_folder_source(tmp_path, (6, 8)).train["image"][0].numpy(), expected)
 
 
@@ -226,7 +249,11 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
     refused("test_fraction must be left out", test_fraction=0.5)
     refused("at least 1 pixel", size=0)
     write_folder(tmp_path / "flat", trees=("",), count=2)
-    for fraction, sentence in ((1.5, "between 0 and 1"), (0.99, "without training images"), (0.1, "no test image")):
+    for fraction, sentence in (
+        (1.5, "between 0 and 1"),
+        (0.99, "without training images"),
+        (0.1, "no test image"),
+    ):
         with pytest.raises(InputError, match=sentence):
             image_folder_source(tmp_path / "flat", 8, test_fraction=fraction)
 
@@ -235,7 +262,9 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def write_cifar(kind, folder: Path, monkeypatch, entries: dict[str, dict], names: list[str]) -> None:
+def write_cifar(
+    kind, folder: Path, monkeypatch, entries: dict[str, dict], names: list[str]
+) -> None:
     """A tiny CIFAR in the official format, its MD5 sums made known to torchvision."""
     folder.mkdir(parents=True)
     for name, content in {**entries, kind.meta["filename"]: {kind.meta["key"]: names}}.items():
@@ -251,13 +280,30 @@ def test_cifar10_is_read_from_the_official_files(tmp_path: Path, monkeypatch) ->
 
     pixels = np.random.default_rng(0).integers(0, 256, (6, 2, 3072), dtype=np.uint8)
     files = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-    entries = {file: {"data": pixels[i], "labels": [i, (i + 1) % 10]} for i, file in enumerate(files)}
+    entries = {
+        file: {"data": pixels[i], "labels": [i, (i + 1) % 10]} for i, file in enumerate(files)
+    }
     write_cifar(CIFAR10, tmp_path / "cifar-10-batches-py", monkeypatch, entries, list("abcdefghij"))
     source = cifar10_source(tmp_path)
-    assert source.name == "cifar10" and source.num_classes == 10 and source.mean == (0.4914, 0.4822, 0.4465)
+    assert (
+        source.name == "cifar10"
+        and source.num_classes == 10
+        and source.mean == (0.4914, 0.4822, 0.4465)
+    )
     assert np.array_equal(source.train["image"].numpy(), pixels[:5].reshape(10, 3, 32, 32))
     assert np.array_equal(source.test["image"].numpy(), pixels[5].reshape(2, 3, 32, 32))
-    assert source.labels().tolist() == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5] and source.test_indices.tolist() == [10, 11]
+    assert source.labels().tolist() == [
+        0,
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+        4,
+        5,
+    ] and source.test_indices.tolist() == [10, 11]
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps("not official"))
     with pytest.raises(InputError, match="not the official ones"):
         cifar10_source(tmp_path)
@@ -267,7 +313,9 @@ def test_cifar100_superclasses_keep_the_class(tmp_path: Path, monkeypatch) -> No
     from torchvision.datasets import CIFAR100
 
     pixels = np.zeros((100, 3072), dtype=np.uint8)
-    entries = {name: {"data": pixels, "fine_labels": list(range(100))} for name in ("train", "test")}
+    entries = {
+        name: {"data": pixels, "fine_labels": list(range(100))} for name in ("train", "test")
+    }
     write_cifar(CIFAR100, tmp_path / "cifar-100-python", monkeypatch, entries, FINE)
     assert cifar100_source(tmp_path).labels().tolist() == list(range(100))
     source = cifar100_source(tmp_path, superclasses=True)
@@ -295,7 +343,9 @@ def test_svhn_is_read_from_the_official_files(tmp_path: Path, monkeypatch) -> No
     from torchvision.datasets import SVHN
 
     rng, known = np.random.default_rng(0), {}
-    pixels = {part: rng.integers(0, 256, (32, 32, 3, 4), dtype=np.uint8) for part in ("train", "test")}
+    pixels = {
+        part: rng.integers(0, 256, (32, 32, 3, 4), dtype=np.uint8) for part in ("train", "test")
+    }
     for part in ("train", "test"):
         file = tmp_path / f"{part}_32x32.mat"
         scipy.io.savemat(file, {"X": pixels[part], "y": np.array([[10], [1], [2], [9]])})
@@ -308,7 +358,11 @@ def test_svhn_is_read_from_the_official_files(tmp_path: Path, monkeypatch) -> No
 
 @pytest.mark.parametrize(
     ("read", "wanted"),
-    [(cifar10_source, "cifar-10-batches-py"), (cifar100_source, "cifar-100-python"), (svhn_source, "train_32x32.mat")],
+    [
+        (cifar10_source, "cifar-10-batches-py"),
+        (cifar100_source, "cifar-100-python"),
+        (svhn_source, "train_32x32.mat"),
+    ],
 )
 def test_a_missing_folder_says_what_to_put_where(tmp_path: Path, read, wanted: str) -> None:
     with pytest.raises(InputError, match=f"put `{wanted}` there"):

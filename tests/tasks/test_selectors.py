@@ -36,12 +36,16 @@ def chosen_by_hand(selector: Selector) -> np.ndarray:
 @given(st.integers(1, 40), st.integers(0, 2**31), st.data())
 @settings(max_examples=40, deadline=None)
 def test_a_draw_is_distinct_and_does_not_depend_on_the_order(size: int, seed: int, drawn) -> None:
-    indices = np.array(drawn.draw(st.lists(st.integers(0, 10**9), min_size=size, max_size=size, unique=True)))
+    indices = np.array(
+        drawn.draw(st.lists(st.integers(0, 10**9), min_size=size, max_size=size, unique=True))
+    )
     count = drawn.draw(st.integers(0, size))
     once = draw(indices, count, seed, "forget")
     assert len(once) == count == len(np.unique(once)) and np.isin(once, indices).all()
     assert np.array_equal(once, draw(indices[::-1], count, seed, "forget"))
-    assert np.isin(draw(indices, count // 2, seed, "forget"), once).all()  # smaller sets lie inside larger ones
+    assert np.isin(
+        draw(indices, count // 2, seed, "forget"), once
+    ).all()  # smaller sets lie inside larger ones
 
 
 def test_draws_are_uniform_and_differ_between_seeds_and_purposes() -> None:
@@ -49,11 +53,14 @@ def test_draws_are_uniform_and_differ_between_seeds_and_purposes() -> None:
     for seed in range(2000):
         hits[draw(np.arange(50), 10, seed, "forget")] += 1
     assert hits.min() > 330 and hits.max() < 470  # 400 expected, standard deviation 18
-    assert not np.array_equal(draw(np.arange(50), 10, 0, "forget"), draw(np.arange(50), 10, 0, "validation"))
+    assert not np.array_equal(
+        draw(np.arange(50), 10, 0, "forget"), draw(np.arange(50), 10, 0, "validation")
+    )
 
 
 @pytest.mark.parametrize(
-    ("size", "fraction", "count"), [(45000, 0.1, 4500), (100, 0.29, 29), (5, 0.5, 3), (5, 0.3, 2), (10, 0.04, 0)]
+    ("size", "fraction", "count"),
+    [(45000, 0.1, 4500), (100, 0.29, 29), (5, 0.5, 3), (5, 0.3, 2), (10, 0.04, 0)],
 )
 def test_a_portion_is_the_nearest_number(size: int, fraction: float, count: int) -> None:
     assert portion(size, fraction) == count
@@ -74,7 +81,9 @@ def test_a_selection_is_sorted_distinct_and_the_same_again(selector: Selector) -
 
 def test_by_class_takes_the_class_or_a_part_of_each() -> None:
     assert np.array_equal(chosen_by_hand(ByClass(2)), np.sort(INDICES[LABELS == 2]))
-    assert np.array_equal(chosen_by_hand(ByClass([3, 0])), np.sort(INDICES[np.isin(LABELS, [0, 3])]))
+    assert np.array_equal(
+        chosen_by_hand(ByClass([3, 0])), np.sort(INDICES[np.isin(LABELS, [0, 3])])
+    )
     part = chosen_by_hand(ByClass([1, 2], count=4))
     taken = LABELS[np.isin(INDICES, part)]
     assert np.bincount(taken).tolist() == [0, 4, 4]
@@ -122,7 +131,9 @@ def test_an_index_file_may_be_text_npy_or_json(tmp_path: Path) -> None:
     found = [IndexFile(tmp_path / name) for name in ("a.txt", "a.json", "a.npy")]
     for selector in found:
         assert chosen_by_hand(selector).tolist() == sorted(wanted)
-        assert selector.describe() == found[0].describe() and str(tmp_path) not in str(selector.describe())
+        assert selector.describe() == found[0].describe() and str(tmp_path) not in str(
+            selector.describe()
+        )
     (tmp_path / "b.txt").write_text(str(wanted[0]))
     assert IndexFile(tmp_path / "b.txt").describe() != found[0].describe()
 
@@ -145,7 +156,9 @@ def test_an_index_file_may_be_text_npy_or_json(tmp_path: Path) -> None:
         ("a.npy", b"", "not a list of sample indices"),
     ],
 )
-def test_bad_index_files_are_refused(tmp_path: Path, name: str, content: str | bytes, sentence: str) -> None:
+def test_bad_index_files_are_refused(
+    tmp_path: Path, name: str, content: str | bytes, sentence: str
+) -> None:
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=sentence):
         chosen_by_hand(IndexFile(tmp_path / name))
@@ -185,7 +198,9 @@ def test_noisy_labels_are_where_the_columns_differ(tmp_path: Path) -> None:
     noisy = selector.noisy_labels(INDICES)
     assert noisy.dtype == np.int64
     assert np.array_equal(noisy[:8], (LABELS[:8] + 1) % 4) and np.array_equal(noisy[8:], LABELS[8:])
-    assert np.array_equal(selector.select(noisy, INDICES, 0), np.sort(INDICES[:8]))  # trained on the noisy ones
+    assert np.array_equal(
+        selector.select(noisy, INDICES, 0), np.sort(INDICES[:8])
+    )  # trained on the noisy ones
     assert str(tmp_path) not in str(selector.describe())
 
 
@@ -195,12 +210,22 @@ def test_noisy_labels_are_where_the_columns_differ(tmp_path: Path) -> None:
         ({}, "worse", "no column `worse`; it has clean_label, noisy"),
         ({"noisy": np.zeros(199, dtype=int)}, "noisy", "differ in length"),
         ({"noisy": np.zeros(200)}, "noisy", "whole numbers"),
-        ({"noisy": np.zeros(50, dtype=int), "clean_label": np.zeros(50, dtype=int)}, "noisy", "labels for 50 samples"),
-        ({"clean_label": np.full(200, 7), "noisy": np.full(200, 6)}, "noisy", "made for other data"),
+        (
+            {"noisy": np.zeros(50, dtype=int), "clean_label": np.zeros(50, dtype=int)},
+            "noisy",
+            "labels for 50 samples",
+        ),
+        (
+            {"clean_label": np.full(200, 7), "noisy": np.full(200, 6)},
+            "noisy",
+            "made for other data",
+        ),
         ({"noisy": np.array([None] * 200)}, "noisy", "not an .npz file of label columns"),
     ],
 )
-def test_bad_label_files_are_refused(tmp_path: Path, columns: dict, column: str, sentence: str) -> None:
+def test_bad_label_files_are_refused(
+    tmp_path: Path, columns: dict, column: str, sentence: str
+) -> None:
     with pytest.raises(InputError, match=sentence):
         chosen_by_hand(NoisyLabels(noisy_file(tmp_path, **columns), column))
 

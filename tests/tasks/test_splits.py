@@ -49,11 +49,17 @@ def cifar_labels() -> dict[str, np.ndarray]:
     st.one_of(
         st.builds(RandomFraction, st.floats(0.01, 0.99)),
         st.builds(RandomCount, st.integers(1, 30)),
-        st.builds(ByClass, st.lists(st.integers(0, 4), min_size=1, max_size=3), st.none() | st.integers(1, 5)),
+        st.builds(
+            ByClass,
+            st.lists(st.integers(0, 4), min_size=1, max_size=3),
+            st.none() | st.integers(1, 5),
+        ),
     ),
 )
 @settings(max_examples=120, deadline=None)
-def test_a_split_partitions_the_data(labels: list[int], seed: int, fraction: float, selector: Selector) -> None:
+def test_a_split_partitions_the_data(
+    labels: list[int], seed: int, fraction: float, selector: Selector
+) -> None:
     """forget, retain and validation make up the training set, test and test_forget the test set, or it is refused."""
     train = np.array(labels)
     indices = np.random.default_rng(0).permutation(500)
@@ -76,7 +82,11 @@ def test_a_split_partitions_the_data(labels: list[int], seed: int, fraction: flo
     assert parts["forget"] | parts["retain"] | held == set(mine.tolist())
     assert parts["test"] | parts.get("test_forget", set()) == set(test.tolist())
     assert sum(map(len, split.parts.values())) == len(set().union(*parts.values()))
-    assert parts["forget"] and parts["retain"] and set(split.train.tolist()) == parts["forget"] | parts["retain"]
+    assert (
+        parts["forget"]
+        and parts["retain"]
+        and set(split.train.tolist()) == parts["forget"] | parts["retain"]
+    )
 
 
 def test_validation_takes_its_share_of_every_class() -> None:
@@ -87,8 +97,13 @@ def test_validation_takes_its_share_of_every_class() -> None:
 
 def test_selectors_of_one_seed_share_the_original() -> None:
     """Mutation that must fail it: choose the forget set before validation is drawn."""
-    splits = [made(s, validation_fraction=0.2) for s in (RandomFraction(0.1), ByClass(2), RandomCount(1))]
-    assert len({split.train_hash for split in splits}) == 1 and len({split.hash for split in splits}) == 3
+    splits = [
+        made(s, validation_fraction=0.2) for s in (RandomFraction(0.1), ByClass(2), RandomCount(1))
+    ]
+    assert (
+        len({split.train_hash for split in splits}) == 1
+        and len({split.hash for split in splits}) == 3
+    )
     assert made(ByClass(2), seed=1, validation_fraction=0.2).train_hash != splits[0].train_hash
     assert made(ByClass(2), validation_fraction=0.2).hash == splits[1].hash
 
@@ -122,10 +137,19 @@ def test_the_validation_that_a_source_names_is_held_out() -> None:
 
 
 def test_a_value_range_takes_its_test_samples_with_it() -> None:
-    values, tests = np.linspace(0, 1, 100, dtype=np.float32), np.linspace(0, 1, 20, dtype=np.float32)
-    split = made(ValueRange(0.0, 0.25), train_labels=values, test_labels=tests, validation_fraction=0.1)
-    assert (values[split.parts["forget"]] <= 0.25).all() and (values[split.parts["retain"]] > 0.25).all()
-    assert (tests[split.parts["test_forget"] - 100] <= 0.25).all() and (tests[split.parts["test"] - 100] > 0.25).all()
+    values, tests = (
+        np.linspace(0, 1, 100, dtype=np.float32),
+        np.linspace(0, 1, 20, dtype=np.float32),
+    )
+    split = made(
+        ValueRange(0.0, 0.25), train_labels=values, test_labels=tests, validation_fraction=0.1
+    )
+    assert (values[split.parts["forget"]] <= 0.25).all() and (
+        values[split.parts["retain"]] > 0.25
+    ).all()
+    assert (tests[split.parts["test_forget"] - 100] <= 0.25).all() and (
+        tests[split.parts["test"] - 100] > 0.25
+    ).all()
     assert len(split.parts["validation"]) == 10
     kept = made(RandomFraction(0.1), train_labels=values, test_labels=tests)
     assert len(kept.parts["test"]) == 20
@@ -138,13 +162,25 @@ def test_a_value_range_takes_its_test_samples_with_it() -> None:
         (ByClass([0, 1, 2, 3]), {}, "whole training set"),
         (RandomCount(100), {}, "whole training set"),
         (ByClass(9), {}, "no class 9"),
-        (ValueRange(8, 9), {"train_labels": np.zeros(100, dtype=np.float32), "test_labels": np.zeros(20)}, "empty"),
+        (
+            ValueRange(8, 9),
+            {"train_labels": np.zeros(100, dtype=np.float32), "test_labels": np.zeros(20)},
+            "empty",
+        ),
         (RandomCount(5), {"train_labels": TRAIN_LABELS[:-1]}, "training labels and indices differ"),
         (RandomCount(5), {"test_labels": TEST_LABELS[:-1]}, "test labels and indices differ"),
         (RandomCount(5), {"test_indices": np.arange(90, 110)}, "two parts"),
         (RandomCount(5), {"train_indices": np.zeros(100, dtype=int)}, "two training samples share"),
-        (RandomCount(5), {"train_labels": np.array([]), "train_indices": np.array([])}, "no training samples"),
-        (RandomCount(5), {"test_labels": np.array([]), "test_indices": np.array([])}, "no test samples"),
+        (
+            RandomCount(5),
+            {"train_labels": np.array([]), "train_indices": np.array([])},
+            "no training samples",
+        ),
+        (
+            RandomCount(5),
+            {"test_labels": np.array([]), "test_indices": np.array([])},
+            "no test samples",
+        ),
         (RandomCount(5), {"validation_fraction": 1.0}, "validation_fraction must lie"),
         (RandomCount(5), {"validation_fraction": -0.1}, "validation_fraction must lie"),
         (RandomCount(5), {"validation_fraction": 0.999}, "validation takes every training sample"),
@@ -152,7 +188,9 @@ def test_a_value_range_takes_its_test_samples_with_it() -> None:
         (ByClass(1), {"test_labels": np.ones(20, dtype=int)}, "no test sample is left"),
     ],
 )
-def test_bad_splits_are_refused_in_one_sentence(selector: Selector, changes: dict, sentence: str) -> None:
+def test_bad_splits_are_refused_in_one_sentence(
+    selector: Selector, changes: dict, sentence: str
+) -> None:
     with pytest.raises(InputError, match=sentence):
         made(selector, **changes)
 
@@ -177,8 +215,12 @@ def test_a_source_can_be_split_by_a_finer_label() -> None:
         validation_indices=np.array([0]),
     )
     split = split_source(source, ByClass(3), by="fine_label")
-    assert (fields["fine_label"][split.parts["forget"].tolist()] == 3).all() and len(split.parts["forget"]) == 10
-    assert split.parts["test_forget"].tolist() == [43, 47] and split.parts["validation"].tolist() == [0]
+    assert (fields["fine_label"][split.parts["forget"].tolist()] == 3).all() and len(
+        split.parts["forget"]
+    ) == 10
+    assert split.parts["test_forget"].tolist() == [43, 47] and split.parts[
+        "validation"
+    ].tolist() == [0]
     assert len(split_source(source, ByClass(1)).parts["forget"]) == 20
     with pytest.raises(InputError, match="no field `colour`"):
         split_source(source, ByClass(3), by="colour")
@@ -197,8 +239,12 @@ def test_optml_draws_as_the_papers_code_does() -> None:
     rest = [i for i in range(50000) if i not in set(held)]
     forget = [rest[k] for k in np.random.RandomState(1).choice(45000, 4500, replace=False)]
     parts = optml().split.parts
-    assert parts["validation"].tolist() == sorted(held) and parts["forget"].tolist() == sorted(forget)
-    assert len(parts["retain"]) == 40500 and len(parts["test"]) == 10000 and "test_forget" not in parts
+    assert parts["validation"].tolist() == sorted(held) and parts["forget"].tolist() == sorted(
+        forget
+    )
+    assert (
+        len(parts["retain"]) == 40500 and len(parts["test"]) == 10000 and "test_forget" not in parts
+    )
 
 
 def test_optml_seed_mismatch_has_the_published_overlap() -> None:
@@ -206,10 +252,14 @@ def test_optml_seed_mismatch_has_the_published_overlap() -> None:
     found = optml(mismatch=True)
     assert len(found.never_seen) == 4488
     never = np.intersect1d(found.split.parts["forget"], found.never_seen)
-    assert 410 <= len(never) <= 490  # expected 449, standard deviation 19, over orders of the labels
+    assert (
+        410 <= len(never) <= 490
+    )  # expected 449, standard deviation 19, over orders of the labels
     seen = np.isin(found.split.parts["validation"], found.original.train).mean()
     assert seen == pytest.approx(0.9, abs=0.01)
-    assert len(found.original.train) == 45000 and found.original.train_hash != found.split.train_hash
+    assert (
+        len(found.original.train) == 45000 and found.original.train_hash != found.split.train_hash
+    )
     assert found.original.train_hash == optml(seed=1).split.train_hash
 
 
@@ -221,10 +271,14 @@ def test_without_the_mismatch_one_split_serves_both() -> None:
     assert len(matched.never_seen) == 0
 
 
-@pytest.mark.parametrize(("count", "left"), [(4500, 9000), (None, 9000), (4499, 10000), (300, 10000)])
+@pytest.mark.parametrize(
+    ("count", "left"), [(4500, 9000), (None, 9000), (4499, 10000), (300, 10000)]
+)
 def test_optml_forgets_a_class(count: int | None, left: int) -> None:
     data, parts = cifar_labels(), optml(forget_class=7, count=count).split.parts
-    assert (data["train_labels"][parts["forget"]] == 7).all() and len(parts["forget"]) == (count or 4500)
+    assert (data["train_labels"][parts["forget"]] == 7).all() and len(parts["forget"]) == (
+        count or 4500
+    )
     assert len(parts["test"]) == left
     assert (data["test_labels"][parts["test"] - 50000] == 7).any() == (left == 10000)
 
@@ -255,7 +309,9 @@ def test_optml_on_the_labels_of_cifar10() -> None:
         pytest.skip(f"{CIFAR10_LABELS} is not here")
     labels = np.load(CIFAR10_LABELS)
     found = optml(
-        train_labels=labels["train"].astype(np.int64), test_labels=labels["test"].astype(np.int64), mismatch=True
+        train_labels=labels["train"].astype(np.int64),
+        test_labels=labels["test"].astype(np.int64),
+        mismatch=True,
     )
     never = np.intersect1d(found.split.parts["forget"], found.never_seen)
     assert len(found.never_seen) == 4488 and len(never) == 463

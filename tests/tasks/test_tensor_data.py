@@ -12,11 +12,15 @@ from tasks.tensor_data import Source, TensorData, pixel_stats
 
 
 def images(count: int = 6) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, (count, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def data(count: int = 6) -> TensorData:
-    return TensorData({"image": images(count), "label": torch.arange(count) % 3}, np.arange(count) * 10)
+    return TensorData(
+        {"image": images(count), "label": torch.arange(count) % 3}, np.arange(count) * 10
+    )
 
 
 def source(**changes: object) -> Source:
@@ -47,7 +51,9 @@ def test_a_batch_is_the_stored_pixels_over_255() -> None:
 def test_the_image_scale_makes_other_grey_levels_exact() -> None:
     levels = torch.arange(17, dtype=torch.uint8).view(17, 1, 1, 1)
     held = TensorData({"image": levels}, np.arange(17), image_scale=16)
-    assert held.__getitems__(list(range(17)))["image"].flatten().tolist() == [k / 16 for k in range(17)]
+    assert held.__getitems__(list(range(17)))["image"].flatten().tolist() == [
+        k / 16 for k in range(17)
+    ]
 
 
 def test_one_sample_is_the_batch_without_its_first_dimension() -> None:
@@ -85,7 +91,9 @@ def test_a_view_follows_the_order_asked_for_and_shares_the_storage() -> None:
 
 
 def test_views_carry_their_weights() -> None:
-    held = TensorData({"target": torch.zeros(4)}, np.array([3, 1, 2, 0]), weights=np.array([0.5, 1, 2, 4]))
+    held = TensorData(
+        {"target": torch.zeros(4)}, np.array([3, 1, 2, 0]), weights=np.array([0.5, 1, 2, 4])
+    )
     weights = held.view(np.array([0, 3])).weights
     assert weights is not None and weights.tolist() == [4, 0.5]
     assert data().weights is None
@@ -100,7 +108,12 @@ def test_a_loader_gets_whole_batches() -> None:
     ("fields", "indices", "weights", "sentence"),
     [
         ({"label": torch.zeros(3)}, np.arange(4), None, "differ in length"),
-        ({"label": torch.zeros(3), "image": torch.zeros(2, 1, 2, 2)}, np.arange(3), None, "differ in length"),
+        (
+            {"label": torch.zeros(3), "image": torch.zeros(2, 1, 2, 2)},
+            np.arange(3),
+            None,
+            "differ in length",
+        ),
         ({"label": torch.zeros(3)}, np.arange(3), np.ones(2), "differ in length"),
         ({"label": torch.zeros(3)}, np.array([0, 1, 1]), None, "share one index"),
     ],
@@ -128,7 +141,9 @@ def test_a_source_views_train_test_and_both() -> None:
     assert small.view(np.array([5, 0]))[0]["index"].item() == 5
     assert torch.equal(small.view(np.array([7]))[0]["image"], images(4)[1] / 255)
     mixed = small.view(np.array([9, 1]))
-    assert torch.equal(mixed[0]["image"], images(4)[3] / 255) and torch.equal(mixed[1]["image"], images(6)[1] / 255)
+    assert torch.equal(mixed[0]["image"], images(4)[3] / 255) and torch.equal(
+        mixed[1]["image"], images(6)[1] / 255
+    )
     assert small.view(np.array([], dtype=np.int64)).indices.size == 0
 
 
@@ -143,12 +158,18 @@ def test_relabelling_changes_labels_and_name_only() -> None:
     assert other.labels().tolist() == noisy.tolist()
     assert other.train["clean_label"].tolist() == small.labels().tolist() == [0, 1, 2, 0, 1, 2]
     assert other.train["image"].data_ptr() == small.train["image"].data_ptr()
-    assert other.labels("test").tolist() == small.labels("test").tolist() == other.test["clean_label"].tolist()
+    assert (
+        other.labels("test").tolist()
+        == small.labels("test").tolist()
+        == other.test["clean_label"].tolist()
+    )
     assert other.name != small.name and other.name != small.relabelled(noisy[::-1]).name
     assert other.view(np.array([0, 9])).__getitems__([0, 1])["clean_label"].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize(("labels", "sentence"), [([0, 1], "2 labels"), ([0, 1, 2, 3, 0, 0], "0 to 2")])
+@pytest.mark.parametrize(
+    ("labels", "sentence"), [([0, 1], "2 labels"), ([0, 1, 2, 3, 0, 0], "0 to 2")]
+)
 def test_labels_that_do_not_fit_are_refused(labels: list[int], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         source().relabelled(np.array(labels))
@@ -159,5 +180,7 @@ def test_pixel_statistics_equal_the_floats() -> None:
     mean, std = pixel_stats(pixels)
     exact = pixels.to(torch.float64) / 255
     assert torch.allclose(torch.tensor(mean, dtype=torch.float64), exact.mean((0, 2, 3)))
-    assert torch.allclose(torch.tensor(std, dtype=torch.float64), exact.std((0, 2, 3), correction=0))
+    assert torch.allclose(
+        torch.tensor(std, dtype=torch.float64), exact.std((0, 2, 3), correction=0)
+    )
     assert pixel_stats(torch.full((2, 1, 3, 3), 51, dtype=torch.uint8))[1] == (1.0,)

@@ -15,8 +15,12 @@ def test_what_is_installed_is_not_mentioned() -> None:
 
 
 @pytest.mark.parametrize("backbone", [TextToImage, ClassConditionalDiffusion])
-def test_diffusion_models_say_which_extra_they_need(backbone: type, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diffusion_models_say_which_extra_they_need(
+    backbone: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fails when a plain installation ends in an ImportError."""
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "diffusers" else object())
-    with pytest.raises(InputError, match=r"needs diffusers; add it with pip install 'mu-unlearning\[diffusion\]'\."):
+    with pytest.raises(
+        InputError, match=r"needs diffusers; add it with pip install 'mu-unlearning\[diffusion\]'\."
+    ):
         backbone()

@@ -26,12 +26,26 @@ def test_the_users_own_classes_count_wherever_they_stand(here: Path) -> None:
     for name, factor in (("my_suites_a", 1), ("my_suites_b", 2)):
         (here / f"{name}.py").write_text(SUITE.format(factor))
     one = own_sources([{"class_path": "my_suites_a.Mine"}])
-    nested = own_sources({"init_args": {"suite": [{"class_path": "my_suites_b.Mine"}]}}, {"class_path": "my_suites_a.Mine"})
-    assert set(one) == {"my_suites_a.Mine"} and set(nested) == {"my_suites_a.Mine", "my_suites_b.Mine"}
+    nested = own_sources(
+        {"init_args": {"suite": [{"class_path": "my_suites_b.Mine"}]}},
+        {"class_path": "my_suites_a.Mine"},
+    )
+    assert set(one) == {"my_suites_a.Mine"} and set(nested) == {
+        "my_suites_a.Mine",
+        "my_suites_b.Mine",
+    }
     assert nested["my_suites_a.Mine"] == one["my_suites_a.Mine"] != nested["my_suites_b.Mine"]
 
 
 def test_what_is_installed_or_of_mu_has_a_version(here: Path) -> None:
     """Fails when torch's sources are read for every key, or a class that is not there is told of here."""
-    assert own_sources({"class_path": "torch.optim.SGD"}, {"class_path": "mu.methods.SSD"}, {"class_path": "callbacks.Cost"},
-                       {"class_path": "nowhere.Nothing"}, {"class_path": "torch.nn.functional.relu"}) == {}
+    assert (
+        own_sources(
+            {"class_path": "torch.optim.SGD"},
+            {"class_path": "mu.methods.SSD"},
+            {"class_path": "callbacks.Cost"},
+            {"class_path": "nowhere.Nothing"},
+            {"class_path": "torch.nn.functional.relu"},
+        )
+        == {}
+    )

@@ -22,7 +22,10 @@ def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     words = r"^the tokenizer of .* cannot be read \(JSONDecodeError\)\.$"
     with pytest.raises(InputError, match=words), reading("the tokenizer", str(tmp_path)):
         raise type("JSONDecodeError", (ValueError,), {})()
-    with pytest.raises(InputError, match="too small"), reading("the model", str(tmp_path), RuntimeError):
+    with (
+        pytest.raises(InputError, match="too small"),
+        reading("the model", str(tmp_path), RuntimeError),
+    ):
         raise RuntimeError("too small")
 
 

@@ -31,7 +31,9 @@ def test_seed_visit_and_purpose_each_give_other_numbers(other: tuple[int, int, s
     one = rng.uniform(3, INDEX, 2, "crop")
     two = rng.uniform(other[0], INDEX, other[1], other[2])
     assert (one == two).double().mean() < 0.001
-    assert abs(torch.corrcoef(torch.stack([one, two]).double())[0, 1].item()) < 4 / math.sqrt(len(INDEX))
+    assert abs(torch.corrcoef(torch.stack([one, two]).double())[0, 1].item()) < 4 / math.sqrt(
+        len(INDEX)
+    )
 
 
 def test_visits_and_indices_do_not_trade_places() -> None:
@@ -47,7 +49,9 @@ def test_uniform_draws_are_uniform_and_open_at_both_ends() -> None:
     assert 0 < u.min() < u.max() < 1
     counts = torch.histc(u, 20, 0, 1)
     expected = u.numel() / 20
-    assert ((counts - expected) ** 2 / expected).sum() < 45  # chi-squared, 19 degrees of freedom: 1e-3 quantile is 43.8
+    assert (
+        (counts - expected) ** 2 / expected
+    ).sum() < 45  # chi-squared, 19 degrees of freedom: 1e-3 quantile is 43.8
 
 
 def test_normal_draws_are_normal() -> None:
@@ -73,7 +77,9 @@ def test_integers_are_even() -> None:
     """Fails when some class is drawn more often than others."""
     counts = torch.bincount(rng.integers(0, INDEX, 0, "k", 10, 5).flatten(), minlength=10).double()
     expected = counts.sum() / 10
-    assert ((counts - expected) ** 2 / expected).sum() < 28  # 9 degrees of freedom: 1e-3 quantile is 27.9
+    assert (
+        (counts - expected) ** 2 / expected
+    ).sum() < 28  # 9 degrees of freedom: 1e-3 quantile is 27.9
 
 
 def test_shapes() -> None:
@@ -86,7 +92,9 @@ def test_shapes() -> None:
 def test_the_numbers_are_the_same_in_every_process() -> None:
     """Fails when a key goes through Python's `hash`, which is salted anew in each process."""
     code = "import torch; from mu import draws; print(rng.bits(5, torch.arange(3), 1, 'crop', 2).tolist())"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert other.strip() == str(rng.bits(5, torch.arange(3), 1, "crop", 2).tolist())
 
 
@@ -102,7 +110,9 @@ def test_the_mixer_is_splitmix64() -> None:
 
     values = [0, 1, 2**63, 2**64 - 1, 0x9E3779B97F4A7C15, 123456789]
     signed = [v - 2**64 if v >= 2**63 else v for v in values]
-    assert [v & mask for v in rng._mix(torch.tensor(signed)).tolist()] == [reference(v) for v in values]
+    assert [v & mask for v in rng._mix(torch.tensor(signed)).tolist()] == [
+        reference(v) for v in values
+    ]
 
 
 def test_gumbel_draws_are_gumbel() -> None:

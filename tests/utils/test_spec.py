@@ -22,7 +22,15 @@ from mu.methods.components.masks import ByName, Saliency
 from mu.methods.components.substitutes import UniformLabel
 from mu.utils.errors import InputError
 from mu.utils.fingerprint import digest
-from mu.utils.spec import LIVE, Reconstructible, class_path, from_spec, init_args_of, is_live, to_spec
+from mu.utils.spec import (
+    LIVE,
+    Reconstructible,
+    class_path,
+    from_spec,
+    init_args_of,
+    is_live,
+    to_spec,
+)
 from tests.support.helpers import classifier
 
 
@@ -43,8 +51,16 @@ def plain(value: Any) -> bool:
 
 @pytest.mark.parametrize(
     "value",
-    [Forget(), Retain(batch_size=3, limit=9), Paired(length="max"), Union(retain_fraction=0.3), Phases(Forget(epochs=2), Retain()),
-     Phases(Phases(Forget()), Union()), OneCycle(warmup=0.1), Steps(at=(0.5, 0.75))],
+    [
+        Forget(),
+        Retain(batch_size=3, limit=9),
+        Paired(length="max"),
+        Union(retain_fraction=0.3),
+        Phases(Forget(epochs=2), Retain()),
+        Phases(Phases(Forget()), Union()),
+        OneCycle(warmup=0.1),
+        Steps(at=(0.5, 0.75)),
+    ],
     ids=repr,
 )
 def test_values_come_back_equal(value: Any) -> None:
@@ -57,8 +73,15 @@ def test_values_come_back_equal(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [UniformLabel(exclude_true=True), Saliency(keep=0.3, enforce="gradient"), ByName(["layer3"]), Several(1, 2, 3, last="y", other=[4]),
-     Several(1), Regressor(in_features=3, hidden=[4]), tasks.HorizontalFlip()],
+    [
+        UniformLabel(exclude_true=True),
+        Saliency(keep=0.3, enforce="gradient"),
+        ByName(["layer3"]),
+        Several(1, 2, 3, last="y", other=[4]),
+        Several(1),
+        Regressor(in_features=3, hidden=[4]),
+        tasks.HorizontalFlip(),
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_objects_come_back_with_their_arguments(value: Any) -> None:
@@ -73,28 +96,47 @@ def test_objects_come_back_with_their_arguments(value: Any) -> None:
 
 def test_numbers_of_numpy_become_plain() -> None:
     """Fails when a numpy scalar in an argument makes the checkpoint unreadable with `weights_only=True`."""
-    given = {"a": np.float64(0.5), "b": np.int64(3), "c": np.bool_(True), "d": [np.float32(0.25)], "e": Path("x/y")}
+    given = {
+        "a": np.float64(0.5),
+        "b": np.int64(3),
+        "c": np.bool_(True),
+        "d": [np.float32(0.25)],
+        "e": Path("x/y"),
+    }
     assert plain(to_spec(given))
     assert to_spec(given) == {"a": 0.5, "b": 3, "c": True, "d": [0.25], "e": "x/y"}
 
 
 def test_an_optimizer_factory_is_known_by_what_it_makes() -> None:
     """Fails when two factories with other settings have one specification, or the rebuilt one has other settings."""
-    spec = to_spec(lambda params: torch.optim.SGD(params, lr=0.3, momentum=0.9, nesterov=True, weight_decay=5e-4))
+    spec = to_spec(
+        lambda params: torch.optim.SGD(
+            params, lr=0.3, momentum=0.9, nesterov=True, weight_decay=5e-4
+        )
+    )
     assert plain(spec)
     made = from_spec(spec)([nn.Parameter(torch.zeros(2))])
     assert isinstance(made, torch.optim.SGD)
-    assert {name: made.defaults[name] for name in ("lr", "momentum", "nesterov", "weight_decay")} == {
-        "lr": 0.3, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-    assert spec != to_spec(partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4))
-    adam = from_spec(to_spec(lambda params: torch.optim.AdamW(params, lr=1e-5, betas=(0.8, 0.9))))([nn.Parameter(torch.zeros(2))])
+    assert {
+        name: made.defaults[name] for name in ("lr", "momentum", "nesterov", "weight_decay")
+    } == {"lr": 0.3, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+    assert spec != to_spec(
+        partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    )
+    adam = from_spec(to_spec(lambda params: torch.optim.AdamW(params, lr=1e-5, betas=(0.8, 0.9))))(
+        [nn.Parameter(torch.zeros(2))]
+    )
     assert tuple(adam.defaults["betas"]) == (0.8, 0.9)
 
 
 @pytest.mark.parametrize(
     "factory",
-    [lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 3), lambda optimizer: optimizer.param_groups[0],
-     lambda: None, lambda *_: 1 / 0],
+    [
+        lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 3),
+        lambda optimizer: optimizer.param_groups[0],
+        lambda: None,
+        lambda *_: 1 / 0,
+    ],
     ids=["scheduler", "attribute", "nothing", "raises"],
 )
 def test_what_makes_no_optimizer_is_live(factory: Any) -> None:
@@ -108,10 +150,14 @@ def test_what_makes_no_optimizer_is_live(factory: Any) -> None:
 
 def test_schedulers_with_other_settings_are_told_apart() -> None:
     """Fails when runs with other learning-rate schedules pass for the same recipe."""
+
     def recipe(step: int) -> str:
         from mu.core.module import recipe_hash
 
-        module = FineTune(classifier(), scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, step))
+        module = FineTune(
+            classifier(),
+            scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, step),
+        )
         return recipe_hash(module)
 
     assert recipe(3) == recipe(3) != recipe(4)
@@ -119,7 +165,13 @@ def test_schedulers_with_other_settings_are_told_apart() -> None:
 
 def test_methods_are_specified_with_all_they_contain() -> None:
     """Fails when a nested object (mask, substitute, schedule, backbone) comes back with its defaults."""
-    module = SalUn(classifier(), mask=Saliency(keep=0.2), substitute=UniformLabel(redraw=False), plan=Union(), seed=7)
+    module = SalUn(
+        classifier(),
+        mask=Saliency(keep=0.2),
+        substitute=UniformLabel(redraw=False),
+        plan=Union(),
+        seed=7,
+    )
     again = from_spec(to_spec(module))
     assert again.seed == 7
     assert again.mask.keep == 0.2
@@ -130,7 +182,10 @@ def test_methods_are_specified_with_all_they_contain() -> None:
 
 def test_a_live_network_is_refused_by_name() -> None:
     """Fails when a specification with a live network builds something else in its place."""
-    for backbone in (Classifier(network=nn.Linear(2, 2)), Ensemble([Classifier(network=nn.Linear(2, 2))])):
+    for backbone in (
+        Classifier(network=nn.Linear(2, 2)),
+        Ensemble([Classifier(network=nn.Linear(2, 2))]),
+    ):
         with pytest.raises(InputError, match="network"):
             from_spec(to_spec(backbone))
     assert to_spec([nn.Linear(2, 2)]) == [LIVE]
@@ -138,7 +193,9 @@ def test_a_live_network_is_refused_by_name() -> None:
         from_spec({"class_path": class_path(Several), "init_args": {"first": [LIVE]}})
 
 
-@pytest.mark.parametrize("path", ["subprocess.Popen", "os.system", "pathlib.Path", "torch.nn.Linear", "builtins.eval"])
+@pytest.mark.parametrize(
+    "path", ["subprocess.Popen", "os.system", "pathlib.Path", "torch.nn.Linear", "builtins.eval"]
+)
 def test_a_file_cannot_name_what_is_instantiated(path: str) -> None:
     """Fails when a checkpoint from a stranger runs a class of his choice."""
     with pytest.raises(InputError, match="may instantiate"):
@@ -163,7 +220,9 @@ def test_a_deep_copy_shares_the_record_but_no_weight() -> None:
     """Fails when a copy lacks its arguments, or changes with the original."""
     one = Regressor(in_features=2, hidden=[3], init_seed=1)
     two = deepcopy(one)
-    assert init_args_of(two) == init_args_of(one) == {"in_features": 2, "hidden": [3], "init_seed": 1}
+    assert (
+        init_args_of(two) == init_args_of(one) == {"in_features": 2, "hidden": [3], "init_seed": 1}
+    )
     with torch.no_grad():
         next(one.parameters()).add_(1)
     assert not torch.equal(next(one.parameters()), next(two.parameters()))

@@ -46,7 +46,9 @@ def tiny() -> Tiny:
 
 def same(tensors: dict[str, Tensor], network: nn.Module) -> bool:
     state = network.state_dict()
-    return tensors.keys() == state.keys() and all(torch.equal(tensors[name], state[name]) for name in state)
+    return tensors.keys() == state.keys() and all(
+        torch.equal(tensors[name], state[name]) for name in state
+    )
 
 
 def prefixed(prefix: str, network: nn.Module) -> dict[str, Tensor]:
@@ -55,7 +57,9 @@ def prefixed(prefix: str, network: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("nested", [None, "state_dict", "model", "model_state_dict"])
 @pytest.mark.parametrize("suffix", ["pt", "pth", "bin", "ckpt"])
-def test_torch_files_round_trip(tiny: Tiny, tmp_path: Path, nested: str | None, suffix: str) -> None:
+def test_torch_files_round_trip(
+    tiny: Tiny, tmp_path: Path, nested: str | None, suffix: str
+) -> None:
     file = tmp_path / f"weights.{suffix}"
     state = tiny.state_dict()
     torch.save({nested: state, "epoch": 7, "best": 0.5} if nested else state, file)
@@ -64,11 +68,15 @@ def test_torch_files_round_trip(tiny: Tiny, tmp_path: Path, nested: str | None, 
 
 
 def test_the_old_torch_format_round_trips(tiny: Tiny, tmp_path: Path) -> None:
-    torch.save({"state_dict": tiny.state_dict()}, tmp_path / "old.th", _use_new_zipfile_serialization=False)
+    torch.save(
+        {"state_dict": tiny.state_dict()}, tmp_path / "old.th", _use_new_zipfile_serialization=False
+    )
     assert same(load_weights(tmp_path / "old.th")[0], tiny)
 
 
-@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.model."])
+@pytest.mark.parametrize(
+    "wrapper", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.model."]
+)
 def test_wrappers_are_stripped(tiny: Tiny, tmp_path: Path, wrapper: str) -> None:
     save_file(prefixed(wrapper, tiny), tmp_path / "weights.safetensors")
     assert same(load_weights(tmp_path / "weights.safetensors")[0], tiny)
@@ -81,17 +89,31 @@ def test_a_prefix_that_only_some_names_have_stays(tmp_path: Path) -> None:
 
 
 def test_safetensors_metadata_are_read(tiny: Tiny, tmp_path: Path) -> None:
-    stored = {"mean": "[0.1, 0.2]", "std": "[1, 2]", "input_size": "[2, 5, 5]", "num_classes": "3", "note": "hello"}
+    stored = {
+        "mean": "[0.1, 0.2]",
+        "std": "[1, 2]",
+        "input_size": "[2, 5, 5]",
+        "num_classes": "3",
+        "note": "hello",
+    }
     save_file(tiny.state_dict(), tmp_path / "weights.safetensors", metadata=stored)
     tensors, metadata = load_weights(tmp_path / "weights.safetensors")
     assert same(tensors, tiny)
     assert metadata == {
-        "mean": [0.1, 0.2], "std": [1.0, 2.0], "input_size": [2, 5, 5], "num_classes": 3, "note": "hello"
+        "mean": [0.1, 0.2],
+        "std": [1.0, 2.0],
+        "input_size": [2, 5, 5],
+        "num_classes": 3,
+        "note": "hello",
     }
 
 
-@pytest.mark.parametrize(("name", "text"), [("mean", "cifar10"), ("std", "0.5"), ("num_classes", "[3]")])
-def test_metadata_that_are_not_numbers_are_refused(tiny: Tiny, tmp_path: Path, name: str, text: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"), [("mean", "cifar10"), ("std", "0.5"), ("num_classes", "[3]")]
+)
+def test_metadata_that_are_not_numbers_are_refused(
+    tiny: Tiny, tmp_path: Path, name: str, text: str
+) -> None:
     file = tmp_path / "weights.safetensors"
     save_file(tiny.state_dict(), file, metadata={name: text})
     with pytest.raises(InputError, match=f"weights.safetensors have {name} = "):
@@ -99,10 +121,15 @@ def test_metadata_that_are_not_numbers_are_refused(tiny: Tiny, tmp_path: Path, n
 
 
 @pytest.mark.parametrize("wrapper", ["", "module.", "body."])
-def test_normalisation_in_the_state_dict_becomes_metadata(tiny: Tiny, tmp_path: Path, wrapper: str) -> None:
+def test_normalisation_in_the_state_dict_becomes_metadata(
+    tiny: Tiny, tmp_path: Path, wrapper: str
+) -> None:
     """As in checkpoints of the SalUn family, where `normalize` is a module of the network."""
     outer = "" if wrapper == "body." else wrapper
-    normalisation = {"normalize.mean": torch.tensor([[[0.25]], [[0.5]]]), "normalize.std": torch.tensor([1.0, 2.0])}
+    normalisation = {
+        "normalize.mean": torch.tensor([[[0.25]], [[0.5]]]),
+        "normalize.std": torch.tensor([1.0, 2.0]),
+    }
     normalisation = {outer + name: value for name, value in normalisation.items()}
     torch.save(prefixed(wrapper, tiny) | normalisation, tmp_path / "x.pt")
     tensors, metadata = load_weights(tmp_path / "x.pt")
@@ -113,7 +140,12 @@ def test_normalisation_in_the_state_dict_becomes_metadata(tiny: Tiny, tmp_path: 
 def lightning_checkpoint(network: nn.Module) -> dict[str, object]:
     state = prefixed("backbone.network.", network)
     state |= {"reference.network.linear.weight": torch.zeros(1), "mask.conv": torch.ones(1)}
-    return {"state_dict": state, "epoch": 1, "optimizer_states": [{"state": {0: torch.zeros(2)}}], "loops": {}}
+    return {
+        "state_dict": state,
+        "epoch": 1,
+        "optimizer_states": [{"state": {0: torch.zeros(2)}}],
+        "loops": {},
+    }
 
 
 def test_of_a_runs_checkpoint_the_network_is_taken(tiny: Tiny, tmp_path: Path) -> None:
@@ -136,7 +168,9 @@ def test_a_reference_is_never_loaded(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_folders(tiny: Tiny, tmp_path: Path) -> None:
     """An export (or a download from the hub) before a checkpoint; a single checkpoint; nothing; several."""
-    with pytest.raises(InputError, match=r"folder .* has none of model\.safetensors.*may not be a finished run"):
+    with pytest.raises(
+        InputError, match=r"folder .* has none of model\.safetensors.*may not be a finished run"
+    ):
         load_weights(tmp_path)
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
@@ -147,7 +181,11 @@ def test_folders(tiny: Tiny, tmp_path: Path) -> None:
         load_weights(tmp_path)
     other = Tiny()
     save_file(other.state_dict(), tmp_path / "model.safetensors")
-    config = {"architecture": "tiny", "num_classes": 3, "pretrained_cfg": {"mean": [0.5, 0.5], "std": [1, 1]}}
+    config = {
+        "architecture": "tiny",
+        "num_classes": 3,
+        "pretrained_cfg": {"mean": [0.5, 0.5], "std": [1, 1]},
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     tensors, metadata = load_weights(tmp_path)
     assert same(tensors, other)
@@ -172,7 +210,11 @@ def test_bad_files_are_named(tiny: Tiny, tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             load_weights(tmp_path / name)
         assert name in str(caught.value) and "\n" not in str(caught.value), name
-    for absent in (tmp_path / "absent.pt", tmp_path / "absent.safetensors", tmp_path / "no" / "folder"):
+    for absent in (
+        tmp_path / "absent.pt",
+        tmp_path / "absent.safetensors",
+        tmp_path / "no" / "folder",
+    ):
         with pytest.raises(InputError, match=f"there are no weights at .*{absent.name}"):
             load_weights(absent)
     with pytest.raises(InputError, match="there is no file"):
@@ -190,7 +232,9 @@ def test_bad_files_are_named(tiny: Tiny, tmp_path: Path) -> None:
         ({"state_dict": {"reference.a": torch.zeros(2)}}, "holds no weights"),
     ],
 )
-def test_files_that_are_no_state_dicts_are_refused(tmp_path: Path, content: object, sentence: str) -> None:
+def test_files_that_are_no_state_dicts_are_refused(
+    tmp_path: Path, content: object, sentence: str
+) -> None:
     torch.save(content, tmp_path / "odd.pt")
     with pytest.raises(InputError, match=rf"odd\.pt.*{sentence}"):
         load_weights(tmp_path / "odd.pt")
@@ -205,7 +249,9 @@ def test_pickled_objects_are_never_unpickled(tiny: Tiny, tmp_path: Path) -> None
     (tmp_path / "renamed.safetensors").write_bytes(pickle.dumps({"weights": Payload()}))
     Payload.ran.clear()
     for name in ("module.pt", "payload.pt"):
-        with pytest.raises(InputError, match=rf"{name} is a pickle that needs the Python object \S+, .*torch\.save"):
+        with pytest.raises(
+            InputError, match=rf"{name} is a pickle that needs the Python object \S+, .*torch\.save"
+        ):
             load_weights(tmp_path / name)
     for name in ("plain.pth", "renamed.safetensors"):
         with pytest.raises(InputError, match=name):
@@ -239,18 +285,27 @@ def test_assigning_keeps_dtype_and_identity(tiny: Tiny) -> None:
         ({"head.weight": torch.zeros(1)}, "has head.weight, which the network has not"),
         ({"linear.bias": None, "b": torch.zeros(1)}, "lacks linear.bias and has b, which"),
         ({f"x{i}": torch.zeros(1) for i in range(7)}, "has x0, x1, x2, x3, x4 and 2 more, which"),
-        ({"linear.weight": torch.zeros(5, 4), "linear.bias": torch.zeros(5)},
-         r"linear.weight of shape \[5, 4\] where the network has \[3, 4\].*; set num_classes to 5\."),
+        (
+            {"linear.weight": torch.zeros(5, 4), "linear.bias": torch.zeros(5)},
+            r"linear.weight of shape \[5, 4\] where the network has \[3, 4\].*; set num_classes to 5\.",
+        ),
         ({"conv.weight": torch.zeros(4, 1, 3, 3)}, "set in_channels to 1"),
-        ({"bn.weight": torch.zeros(8)}, r"bn.weight of shape \[8\] where .* \[4\]; check the network's name"),
+        (
+            {"bn.weight": torch.zeros(8)},
+            r"bn.weight of shape \[8\] where .* \[4\]; check the network's name",
+        ),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(tiny: Tiny, change: dict[str, Tensor | None], sentence: str) -> None:
+def test_weights_that_do_not_fit_are_refused(
+    tiny: Tiny, change: dict[str, Tensor | None], sentence: str
+) -> None:
     """Nothing is copied, not even the tensors that fit."""
     tensors = {name: torch.ones_like(value) for name, value in tiny.state_dict().items()} | change
     before = weights_hash(tiny)
     with pytest.raises(InputError, match=rf"x\.pt .*{sentence}"):
-        assign_weights(tiny, {name: value for name, value in tensors.items() if value is not None}, "x.pt")
+        assign_weights(
+            tiny, {name: value for name, value in tensors.items() if value is not None}, "x.pt"
+        )
     assert weights_hash(tiny) == before
 
 
@@ -262,7 +317,9 @@ def test_the_cure_names_num_classes_for_a_wrapped_network_too() -> None:
 
 def test_not_strict_takes_what_fits_but_never_nothing_and_never_a_wrong_shape(tiny: Tiny) -> None:
     other = Tiny()
-    missing = assign_weights(other, {"conv.weight": tiny.conv.weight, "more": torch.zeros(1)}, "x.pt", strict=False)
+    missing = assign_weights(
+        other, {"conv.weight": tiny.conv.weight, "more": torch.zeros(1)}, "x.pt", strict=False
+    )
     assert torch.equal(other.conv.weight, tiny.conv.weight)
     assert "linear.weight" in missing and "conv.weight" not in missing
     with pytest.raises(InputError, match="does not fit"):
@@ -272,7 +329,11 @@ def test_not_strict_takes_what_fits_but_never_nothing_and_never_a_wrong_shape(ti
 
 
 def test_old_files_without_batch_norm_counters_load(tiny: Tiny) -> None:
-    tensors = {name: value for name, value in tiny.state_dict().items() if not name.endswith("num_batches_tracked")}
+    tensors = {
+        name: value
+        for name, value in tiny.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
     assert assign_weights(Tiny(), tensors, "x.pt") == ["bn.num_batches_tracked"]
 
 
@@ -280,7 +341,10 @@ def test_the_hash_sees_every_bit_and_nothing_else(tiny: Tiny) -> None:
     digest = weights_hash(tiny)
     assert len(digest) == 16 and int(digest, 16) >= 0
     assert weights_hash(dict(reversed(tiny.state_dict().items()))) == digest
-    assert weights_hash(tiny.train().requires_grad_(False).to(memory_format=torch.channels_last)) == digest
+    assert (
+        weights_hash(tiny.train().requires_grad_(False).to(memory_format=torch.channels_last))
+        == digest
+    )
     changes = [
         lambda state: state["conv.weight"][0, 0, 0, 0].mul_(1 + 1e-6),
         lambda state: state["bn.running_mean"][0].add_(1e-3),

@@ -29,7 +29,13 @@ class Autoencoder(Backbone):
         init_seed: begin with new weights from this seed.
     """
 
-    def __init__(self, model: str, kl_weight: float = 1e-3, weights: str | None = None, init_seed: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        kl_weight: float = 1e-3,
+        weights: str | None = None,
+        init_seed: int | None = None,
+    ) -> None:
         super().__init__()
         self.vae: nn.Module = _load(model, init_seed)
         self.kl_weight = kl_weight
@@ -46,8 +52,15 @@ class Autoencoder(Backbone):
     def prepare(self, batch: Batch, seed: int) -> dict[str, Any]:
         """The noise by which the latents are sampled, of each sample's (seed, index, visit)."""
         config: Any = self.vae.config
-        side = [size // 2 ** (len(config.block_out_channels) - 1) for size in batch["image"].shape[2:]]
-        return {**batch, "noise": rng.normal(seed, batch["index"], batch["visit"], "posterior", config.latent_channels, *side)}
+        side = [
+            size // 2 ** (len(config.block_out_channels) - 1) for size in batch["image"].shape[2:]
+        ]
+        return {
+            **batch,
+            "noise": rng.normal(
+                seed, batch["index"], batch["visit"], "posterior", config.latent_channels, *side
+            ),
+        }
 
     def predict(self, batch: Batch) -> Tensor:
         """The images again, `[B, 3, H, W]` in [-1, 1], from latents that are sampled where there is `noise` and their means elsewhere."""
@@ -56,29 +69,45 @@ class Autoencoder(Backbone):
     def _pass(self, batch: Batch) -> tuple[Tensor, Tensor]:
         vae: Any = self.vae
         posterior = vae.encode(batch["image"] * 2 - 1).latent_dist
-        latent = posterior.mean + posterior.std * batch["noise"] if "noise" in batch and self.training else posterior.mean
-        divergence = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).flatten(1).mean(1)
+        latent = (
+            posterior.mean + posterior.std * batch["noise"]
+            if "noise" in batch and self.training
+            else posterior.mean
+        )
+        divergence = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).flatten(
+            1
+        ).mean(1)
         return vae.decode(latent, return_dict=False)[0], divergence
 
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
         """Squared error and weighted divergence; a prediction that is given has no divergence any more, so it is made anew."""
         again, divergence = self._pass(batch)
-        return self.count(batch, self._error(again, batch["image"] * 2 - 1) + self.kl_weight * divergence)
+        return self.count(
+            batch, self._error(again, batch["image"] * 2 - 1) + self.kl_weight * divergence
+        )
 
     @staticmethod
     def _error(image: Tensor, target: Tensor) -> Tensor:
         return (image - target).square().flatten(1).mean(1)
 
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
+    def divergence(
+        self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
+    ) -> WeightedSum:
         """Squared error between two images; a temperature has no meaning here."""
         return self.count(batch, self._error(student, teacher))
 
-    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> WeightedSum:
+    def substitute_loss(
+        self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None
+    ) -> WeightedSum:
         """Squared error to another image, in [-1, 1]."""
         again = self.predict(batch) if prediction is None else prediction
-        return self.count(batch, self._error(again, batch["substitute"] if target is None else target))
+        return self.count(
+            batch, self._error(again, batch["substitute"] if target is None else target)
+        )
 
-    def outputs(self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None) -> dict[str, Tensor]:
+    def outputs(
+        self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """`nll` [B]: the loss, a surrogate of the likelihood bound."""
         return pick({"nll": lambda: self.loss(batch)[0].float()}, names, "an autoencoder")
 
@@ -95,7 +124,9 @@ def _load(model: str, init_seed: int | None) -> nn.Module:
         vae: Any = AutoencoderKL.from_pretrained(model, subfolder="vae", torch_dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"there is no autoencoder in {model} ({reason}); give the folder of a diffusers pipeline.") from error
+        raise InputError(
+            f"there is no autoencoder in {model} ({reason}); give the folder of a diffusers pipeline."
+        ) from error
     if init_seed is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(init_seed)

@@ -37,8 +37,14 @@ class Diffusion(Backbone):
     alphas_cumprod: Tensor
     sample_shape: tuple[int, ...]
 
-    def __init__(self, scheduler_config: Mapping[str, Any], sampler: Sampler | None = None, reduction: Literal["mean", "sum"] = "mean",
-                 condition_dropout: float = 0.0, min_snr_gamma: float | None = None) -> None:
+    def __init__(
+        self,
+        scheduler_config: Mapping[str, Any],
+        sampler: Sampler | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+        condition_dropout: float = 0.0,
+        min_snr_gamma: float | None = None,
+    ) -> None:
         super().__init__()
         from diffusers import DDPMScheduler
 
@@ -46,11 +52,19 @@ class Diffusion(Backbone):
         schedule: Any = DDPMScheduler.from_config(self.scheduler_config)
         self.prediction_type = str(schedule.config["prediction_type"])
         if self.prediction_type not in PREDICTIONS:
-            raise InputError(f"the model predicts {self.prediction_type!r}; mu knows {', '.join(PREDICTIONS)}.")
+            raise InputError(
+                f"the model predicts {self.prediction_type!r}; mu knows {', '.join(PREDICTIONS)}."
+            )
         # not in the state dict: it belongs to the architecture, and a checkpoint of the weights alone should fit
-        self.register_buffer("alphas_cumprod", schedule.alphas_cumprod.float().clone(), persistent=False)
+        self.register_buffer(
+            "alphas_cumprod", schedule.alphas_cumprod.float().clone(), persistent=False
+        )
         self.sampler = sampler or Sampler()
-        self.reduction, self.condition_dropout, self.min_snr_gamma = reduction, condition_dropout, min_snr_gamma
+        self.reduction, self.condition_dropout, self.min_snr_gamma = (
+            reduction,
+            condition_dropout,
+            min_snr_gamma,
+        )
         self.weights_metadata: dict[str, Any] = {}
 
     @property
@@ -127,14 +141,25 @@ class Diffusion(Backbone):
         """The predicted noise, whatever the network itself predicts."""
         return self.to_epsilon(self.denoise(noised, t, condition), noised, t)
 
-    def pair(self, noised: Tensor, t: Tensor, condition: Condition, null: Condition | None = None) -> tuple[Tensor, Tensor]:
+    def pair(
+        self, noised: Tensor, t: Tensor, condition: Condition, null: Condition | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Outputs under the condition and under the null condition, from one batch of 2 B."""
         null = self.null(len(condition)) if null is None else null
-        both = self.denoise(torch.cat([noised, noised]), torch.cat([t, t]), Condition.cat([condition, null]))
+        both = self.denoise(
+            torch.cat([noised, noised]), torch.cat([t, t]), Condition.cat([condition, null])
+        )
         conditional, unconditional = both.chunk(2)
         return conditional, unconditional
 
-    def guided(self, noised: Tensor, t: Tensor, condition: Condition, scale: float, null: Condition | None = None) -> Tensor:
+    def guided(
+        self,
+        noised: Tensor,
+        t: Tensor,
+        condition: Condition,
+        scale: float,
+        null: Condition | None = None,
+    ) -> Tensor:
         """Classifier-free guidance in the network's own parametrisation: o_∅ + s (o_c − o_∅); s = 1 is one pass."""
         if scale == 1:
             return self.denoise(noised, t, condition)
@@ -146,7 +171,10 @@ class Diffusion(Backbone):
     def start(self, seeds: Sequence[int]) -> Tensor:
         """Standard normal noise `[B, *sample_shape]`, one generator on the CPU for each seed, as diffusers' pipelines draw it."""
         like = self.alphas_cumprod
-        drawn = [torch.randn(self.sample_shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+        drawn = [
+            torch.randn(self.sample_shape, generator=torch.Generator().manual_seed(int(seed)))
+            for seed in seeds
+        ]
         return torch.stack(drawn).to(device=like.device, dtype=self.dtype)
 
     @property
@@ -155,7 +183,9 @@ class Diffusion(Backbone):
         return next(self.parameters()).dtype
 
     @torch.no_grad()
-    def generate(self, condition: Condition, seeds: Sequence[int], sampler: Sampler | None = None) -> Tensor:
+    def generate(
+        self, condition: Condition, seeds: Sequence[int], sampler: Sampler | None = None
+    ) -> Tensor:
         """Images `[B, C, H, W]` float32 in [0, 1]; image i depends on condition i and seed i only.
 
         Raises:
@@ -176,13 +206,25 @@ class Diffusion(Backbone):
         index, visit = part["index"], part["visit"]
         if "image" in part:
             shape = self.sample_shape
-            encoder_noise = rng.normal(seed, index, visit, "posterior", *shape) if self.samples_posterior else None
+            encoder_noise = (
+                rng.normal(seed, index, visit, "posterior", *shape)
+                if self.samples_posterior
+                else None
+            )
             latent = self.encode(part["image"], encoder_noise)
             noise = rng.normal(seed, index, visit, "noise", *shape).to(latent.dtype)
             t = rng.integers(seed, index, visit, "timestep", self.timesteps)
-            part |= {"latent": latent, "noise": noise, "t": t, "noised": self.add_noise(latent, noise, t)}
+            part |= {
+                "latent": latent,
+                "noise": noise,
+                "t": t,
+                "noised": self.add_noise(latent, noise, t),
+            }
         if self.training and self.condition_dropout:
-            part["dropped"] = rng.uniform(seed, index, visit, "condition-dropout", 1)[:, 0] < self.condition_dropout
+            part["dropped"] = (
+                rng.uniform(seed, index, visit, "condition-dropout", 1)[:, 0]
+                < self.condition_dropout
+            )
         return part
 
     samples_posterior: bool = False
@@ -200,8 +242,10 @@ class Diffusion(Backbone):
             InputError: when the task gives prompts without images.
         """
         if "noised" not in batch:
-            raise InputError("this loss needs images, and the task gives none; choose a task with images, or a data-free method (ESD, "
-                             "AdvUnlearn, SFD, UCE).")
+            raise InputError(
+                "this loss needs images, and the task gives none; choose a task with images, or a data-free method (ESD, "
+                "AdvUnlearn, SFD, UCE)."
+            )
         return batch["noised"]
 
     def squared_error(self, output: Tensor, target: Tensor) -> Tensor:
@@ -220,21 +264,33 @@ class Diffusion(Backbone):
         assert self.min_snr_gamma is not None
         kept = self.alphas_cumprod[t]
         clipped = (kept / (1 - kept)).clamp_max(self.min_snr_gamma)
-        scale = {"sample": clipped, "epsilon": clipped * (1 - kept) / kept.clamp_min(1e-8), "v_prediction": clipped * (1 - kept)}
+        scale = {
+            "sample": clipped,
+            "epsilon": clipped * (1 - kept) / kept.clamp_min(1e-8),
+            "v_prediction": clipped * (1 - kept),
+        }
         return scale[self.prediction_type]
 
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
+    def divergence(
+        self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
+    ) -> WeightedSum:
         """Squared error between two outputs at the same x_t; a temperature has no meaning here and changes nothing."""
         return self.count(batch, self.squared_error(student, teacher))
 
-    def substitute_loss(self, batch: Batch, target: Any = None, prediction: Tensor | None = None) -> WeightedSum:
+    def substitute_loss(
+        self, batch: Batch, target: Any = None, prediction: Tensor | None = None
+    ) -> WeightedSum:
         """Squared error to the model's own output, without gradient, under the substitute condition at the same x_t."""
         output = self.predict(batch) if prediction is None else prediction
         with torch.no_grad():
-            wanted = self.denoise(self.noised(batch), batch["t"], self.substitute_condition(batch, target))
+            wanted = self.denoise(
+                self.noised(batch), batch["t"], self.substitute_condition(batch, target)
+            )
         return self.count(batch, self.squared_error(output, wanted))
 
-    def outputs(self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None) -> dict[str, Tensor]:
+    def outputs(
+        self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """`nll` [B]: the squared error at the drawn t, a surrogate of the likelihood bound."""
         known = {"nll": lambda: self.loss(batch, prediction)[0].float(), "t": lambda: batch["t"]}
         return pick(known, names, "a diffusion model")
@@ -256,11 +312,23 @@ class Sampler(Reconstructible):
         options: further settings of the scheduler, over the model's own (`{timestep_spacing: trailing}`).
     """
 
-    def __init__(self, scheduler: str = "DDIMScheduler", steps: int = 50, guidance: float = 7.5, eta: float = 0.0,
-                 options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        scheduler: str = "DDIMScheduler",
+        steps: int = 50,
+        guidance: float = 7.5,
+        eta: float = 0.0,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         if steps < 1:
             raise InputError(f"a sampler of {steps} steps draws nothing; give at least 1.")
-        self.scheduler, self.steps, self.guidance, self.eta, self.options = scheduler, steps, guidance, eta, dict(options or {})
+        self.scheduler, self.steps, self.guidance, self.eta, self.options = (
+            scheduler,
+            steps,
+            guidance,
+            eta,
+            dict(options or {}),
+        )
 
     def make(self, backbone: Diffusion) -> Any:
         """The scheduler, set to `steps` timesteps.
@@ -272,7 +340,9 @@ class Sampler(Reconstructible):
 
         cls = getattr(diffusers, self.scheduler, None)
         if cls is None or not hasattr(cls, "from_config"):
-            raise InputError(f"diffusers has no scheduler {self.scheduler!r}; DDIMScheduler and LMSDiscreteScheduler are some.")
+            raise InputError(
+                f"diffusers has no scheduler {self.scheduler!r}; DDIMScheduler and LMSDiscreteScheduler are some."
+            )
         config = dict(backbone.scheduler_config) | self.options
         config.pop("_class_name", None)
         config["prediction_type"] = backbone.prediction_type
@@ -297,7 +367,9 @@ class Sampler(Reconstructible):
             noised = scheduler.scale_model_input(latent, t)
             steps = t.to(latent.device).expand(len(condition))
             output = backbone.guided(noised, steps, condition, self.guidance, null)
-            latent = scheduler.step(output, t, latent, return_dict=False, **extra)[0].to(latent.dtype)
+            latent = scheduler.step(output, t, latent, return_dict=False, **extra)[0].to(
+                latent.dtype
+            )
         return latent
 
     def describe(self) -> str:
@@ -312,5 +384,7 @@ def _extra(scheduler: Any, eta: float, seeds: Sequence[int]) -> dict[str, Any]:
     accepted = inspect.signature(scheduler.step).parameters
     extra: dict[str, Any] = {"eta": eta} if "eta" in accepted else {}
     if "generator" in accepted:
-        extra["generator"] = [torch.Generator().manual_seed(int(seed) + (1 << 40)) for seed in seeds]
+        extra["generator"] = [
+            torch.Generator().manual_seed(int(seed) + (1 << 40)) for seed in seeds
+        ]
     return extra

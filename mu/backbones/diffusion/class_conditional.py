@@ -39,15 +39,27 @@ class ClassConditionalDiffusion(Diffusion):
     """
 
     def __init__(
-        self, model: str | None = "embedded:digits", unet: dict[str, Any] | None = None, num_classes: int | None = None,
-        scheduler: dict[str, Any] | None = None, weights: str | None = None, part: str = "full", init_seed: int | None = None,
-        sampler: Sampler | None = None, condition_dropout: float = 0.0, min_snr_gamma: float | None = None,
+        self,
+        model: str | None = "embedded:digits",
+        unet: dict[str, Any] | None = None,
+        num_classes: int | None = None,
+        scheduler: dict[str, Any] | None = None,
+        weights: str | None = None,
+        part: str = "full",
+        init_seed: int | None = None,
+        sampler: Sampler | None = None,
+        condition_dropout: float = 0.0,
+        min_snr_gamma: float | None = None,
         reduction: Literal["mean", "sum"] = "mean",
     ) -> None:
         require("ClassConditionalDiffusion", "diffusers", extra="diffusion")
         network: Any
-        network, schedule = _build(unet, num_classes, scheduler) if unet is not None else _load(str(model))
-        super().__init__(schedule, sampler or Sampler(guidance=3.0), reduction, condition_dropout, min_snr_gamma)
+        network, schedule = (
+            _build(unet, num_classes, scheduler) if unet is not None else _load(str(model))
+        )
+        super().__init__(
+            schedule, sampler or Sampler(guidance=3.0), reduction, condition_dropout, min_snr_gamma
+        )
         if init_seed is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(init_seed)
@@ -55,7 +67,11 @@ class ClassConditionalDiffusion(Diffusion):
         self.unet: nn.Module = network
         config: Any = network.config
         self.num_classes = int(config.num_class_embeds) - 1
-        size = config.sample_size if isinstance(config.sample_size, list | tuple) else (config.sample_size,) * 2
+        size = (
+            config.sample_size
+            if isinstance(config.sample_size, list | tuple)
+            else (config.sample_size,) * 2
+        )
         self.sample_shape = (config.in_channels, *size)
         self.part = part
         self._select(part)
@@ -64,9 +80,15 @@ class ClassConditionalDiffusion(Diffusion):
 
     def _select(self, part: str) -> None:
         words = part.split("+")
-        chosen = {name for name, _ in self.named_parameters() if "full" in words or any(word in name for word in words)}
+        chosen = {
+            name
+            for name, _ in self.named_parameters()
+            if "full" in words or any(word in name for word in words)
+        }
         if not chosen:
-            raise InputError(f"the part {part!r} selects no weight of this model, so nothing would be trained; choose another, as full.")
+            raise InputError(
+                f"the part {part!r} selects no weight of this model, so nothing would be trained; choose another, as full."
+            )
         for name, weight in self.named_parameters():
             weight.requires_grad_(name in chosen)
 
@@ -84,7 +106,9 @@ class ClassConditionalDiffusion(Diffusion):
     def condition(self, batch: Batch) -> Condition:
         """The labels; the null label where `dropped`."""
         label = batch["label"]
-        return Condition(label.masked_fill(batch["dropped"], self.num_classes) if "dropped" in batch else label)
+        return Condition(
+            label.masked_fill(batch["dropped"], self.num_classes) if "dropped" in batch else label
+        )
 
     def substitute_condition(self, batch: Batch, target: Any = None) -> Condition:
         """The substitute labels."""
@@ -92,7 +116,11 @@ class ClassConditionalDiffusion(Diffusion):
 
     def null(self, count: int) -> Condition:
         """The null label."""
-        return Condition(torch.full((count,), self.num_classes, dtype=torch.int64, device=self.alphas_cumprod.device))
+        return Condition(
+            torch.full(
+                (count,), self.num_classes, dtype=torch.int64, device=self.alphas_cumprod.device
+            )
+        )
 
     def labels(self, labels: list[int] | Tensor) -> Condition:
         """Conditions of class labels.
@@ -103,7 +131,9 @@ class ClassConditionalDiffusion(Diffusion):
         found = torch.as_tensor(labels, dtype=torch.int64, device=self.alphas_cumprod.device)
         wrong = found[(found < 0) | (found >= self.num_classes)]
         if len(wrong):
-            raise InputError(f"there is no class {int(wrong[0])}; the model has {self.num_classes}, numbered from 0.")
+            raise InputError(
+                f"there is no class {int(wrong[0])}; the model has {self.num_classes}, numbered from 0."
+            )
         return Condition(found)
 
     def denoise(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
@@ -119,7 +149,9 @@ class ClassConditionalDiffusion(Diffusion):
         return (latents / 2 + 0.5).clamp(0, 1)
 
 
-def _build(unet: Mapping[str, Any], num_classes: int | None, scheduler: Mapping[str, Any] | None) -> tuple[nn.Module, dict[str, Any]]:
+def _build(
+    unet: Mapping[str, Any], num_classes: int | None, scheduler: Mapping[str, Any] | None
+) -> tuple[nn.Module, dict[str, Any]]:
     from diffusers import DDPMScheduler, UNet2DModel
 
     if num_classes is None:
@@ -138,10 +170,16 @@ def _load(model: str) -> tuple[nn.Module, dict[str, Any]]:
         place = str(path(model.removeprefix("embedded:")))
     for name in ("unet", "scheduler"):
         if Path(place).is_dir() and not (Path(place) / name).is_dir():
-            raise InputError(f"the folder {model} has no {name}/, so it is not a class-conditional model as diffusers saves it.")
+            raise InputError(
+                f"the folder {model} has no {name}/, so it is not a class-conditional model as diffusers saves it."
+            )
     with reading("the model", place):
-        network: Any = UNet2DModel.from_pretrained(place, subfolder="unet", torch_dtype=torch.float32)
+        network: Any = UNet2DModel.from_pretrained(
+            place, subfolder="unet", torch_dtype=torch.float32
+        )
         schedule = DDPMScheduler.load_config(place, subfolder="scheduler")
     if not network.config.num_class_embeds:
-        raise InputError(f"{model} is a UNet without class labels; a class-conditional model has num_class_embeds.")
+        raise InputError(
+            f"{model} is a UNet without class labels; a class-conditional model has num_class_embeds."
+        )
     return network, dict(schedule)  # type: ignore[arg-type]

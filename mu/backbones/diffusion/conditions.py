@@ -44,19 +44,29 @@ class Condition:
 
     def where(self, mask: Tensor, other: Condition) -> Condition:
         """This where `mask` `[B]` is True, `other` elsewhere; what only one of them has is left out."""
+
         def chosen(a: Tensor | None, b: Tensor | None) -> Tensor | None:
             if a is None or b is None:
                 return None
             return torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b)
 
-        added = {name: chosen(value, other.added[name]) for name, value in self.added.items() if name in other.added}
-        return Condition(torch.where(mask.view(-1, *[1] * (self.states.dim() - 1)), self.states, other.states),
-                         chosen(self.ids, other.ids), chosen(self.tokens, other.tokens), chosen(self.span, other.span),
-                         {name: value for name, value in added.items() if value is not None})
+        added = {
+            name: chosen(value, other.added[name])
+            for name, value in self.added.items()
+            if name in other.added
+        }
+        return Condition(
+            torch.where(mask.view(-1, *[1] * (self.states.dim() - 1)), self.states, other.states),
+            chosen(self.ids, other.ids),
+            chosen(self.tokens, other.tokens),
+            chosen(self.span, other.span),
+            {name: value for name, value in added.items() if value is not None},
+        )
 
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
         """One batch of several; an entry that one of them lacks is left out."""
+
         def joined(values: Sequence[Tensor | None]) -> Tensor | None:
             present = [value for value in values if value is not None]
             return torch.cat(present) if len(present) == len(values) else None
@@ -69,5 +79,8 @@ class Condition:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "added"}
-        return replace(self, **{name: None if value is None else change(value) for name, value in values.items()},
-                       added={name: change(value) for name, value in self.added.items()})
+        return replace(
+            self,
+            **{name: None if value is None else change(value) for name, value in values.items()},
+            added={name: change(value) for name, value in self.added.items()},
+        )

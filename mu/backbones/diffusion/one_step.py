@@ -13,7 +13,19 @@ from mu.backbones.diffusion.conditions import Condition
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
 
-_OF_THE_MODEL = ("embed", "encode_text", "labels", "length", "num_classes", "text_encoder", "texts", "tokenise", "tokenizer", "unet", "vae")
+_OF_THE_MODEL = (
+    "embed",
+    "encode_text",
+    "labels",
+    "length",
+    "num_classes",
+    "text_encoder",
+    "texts",
+    "tokenise",
+    "tokenizer",
+    "unet",
+    "vae",
+)
 
 
 class OneStepGenerator(Diffusion):
@@ -27,14 +39,25 @@ class OneStepGenerator(Diffusion):
     """
 
     def __init__(self, model: Diffusion, t_init: int) -> None:
-        nn.Module.__init__(self)  # the noise schedule is the model's own, on whatever device that is
+        nn.Module.__init__(
+            self
+        )  # the noise schedule is the model's own, on whatever device that is
         if not 0 <= t_init < model.timesteps:
-            raise InputError(f"t_init is {t_init}; it lies between 0 and {model.timesteps - 1}, the noisiest level of the model.")
+            raise InputError(
+                f"t_init is {t_init}; it lies between 0 and {model.timesteps - 1}, the noisiest level of the model."
+            )
         self.model, self.t_init = model, t_init
         self.scheduler_config, self.prediction_type = model.scheduler_config, model.prediction_type
-        self.sampler, self.reduction, self.sample_shape = model.sampler, model.reduction, model.sample_shape
+        self.sampler, self.reduction, self.sample_shape = (
+            model.sampler,
+            model.reduction,
+            model.sample_shape,
+        )
         self.condition_dropout, self.min_snr_gamma = model.condition_dropout, model.min_snr_gamma
-        self.samples_posterior, self.weights_metadata = model.samples_posterior, model.weights_metadata
+        self.samples_posterior, self.weights_metadata = (
+            model.samples_posterior,
+            model.weights_metadata,
+        )
 
     @property
     def alphas_cumprod(self) -> Tensor:  # type: ignore[override]
@@ -54,13 +77,17 @@ class OneStepGenerator(Diffusion):
         return self.to_sample(self.denoise(noised, t, condition), noised, t)
 
     @torch.no_grad()
-    def generate(self, condition: Condition, seeds: Sequence[int], sampler: Sampler | None = None) -> Tensor:
+    def generate(
+        self, condition: Condition, seeds: Sequence[int], sampler: Sampler | None = None
+    ) -> Tensor:
         """Images `[B, C, H, W]` in [0, 1] by one evaluation each; a sampler changes nothing."""
         if len(seeds) != len(condition):
             raise InputError(f"{len(condition)} conditions need as many seeds, not {len(seeds)}.")
         return self.decode(self.sample(self.start(seeds), condition)).float()
 
-    def generate_prompts(self, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler | None = None) -> Tensor:
+    def generate_prompts(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler | None = None
+    ) -> Tensor:
         """Images of prompts, where the model is text-to-image."""
         with torch.no_grad():
             return self.generate(self.texts(prompts), seeds)

@@ -30,10 +30,20 @@ class Contents:
 
     def of(self, images: Tensor) -> list[Content]:
         """One for each image of `[B, ...]`."""
-        rows = images.detach().to(torch.float32).reshape(len(images), -1).contiguous().view(torch.int32)
+        rows = (
+            images.detach()
+            .to(torch.float32)
+            .reshape(len(images), -1)
+            .contiguous()
+            .view(torch.int32)
+        )
         if self._multipliers.shape[1] != rows.shape[1] or self._multipliers.device != rows.device:
-            self._multipliers = rng.bits(0, torch.arange(2, device=rows.device), 0, "contents", rows.shape[1])
-        sums = torch.stack([(row * self._multipliers).sum(1) for row in rows])  # all at once would take four times the batch's memory
+            self._multipliers = rng.bits(
+                0, torch.arange(2, device=rows.device), 0, "contents", rows.shape[1]
+            )
+        sums = torch.stack(
+            [(row * self._multipliers).sum(1) for row in rows]
+        )  # all at once would take four times the batch's memory
         return [(images.shape[1:], first, second) for first, second in sums.tolist()]
 
 
@@ -64,7 +74,11 @@ class Posteriors:
         found: dict[Content, Tensor] = {}
         for place, key in enumerate(keys):
             if key not in found:
-                found[key] = self._known[key].to(images.device) if key in self._known else self._encoded(encoder, images[place], key)
+                found[key] = (
+                    self._known[key].to(images.device)
+                    if key in self._known
+                    else self._encoded(encoder, images[place], key)
+                )
         both = torch.stack([found[key] for key in keys])
         return both[:, 0], both[:, 1]
 

@@ -53,7 +53,15 @@ class FrozenWeights:
         weights = self.of(network)
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         last, first = self._version, weights[0]
-        self._version = (autocast, id(network), id(first), first.device, first.dtype, first.data_ptr(), sum(w._version for w in weights))
+        self._version = (
+            autocast,
+            id(network),
+            id(first),
+            first.device,
+            first.dtype,
+            first.data_ptr(),
+            sum(w._version for w in weights),
+        )
         return self._version != last
 
 
@@ -71,7 +79,11 @@ class TextStates:
         if self._weights.changed(encoder, ids.device.type):
             self._known = {}
         keys = [row.numpy().tobytes() for row in ids.cpu()]
-        new = [place for place, key in enumerate(keys) if key not in self._known and key not in keys[:place]]
+        new = [
+            place
+            for place, key in enumerate(keys)
+            if key not in self._known and key not in keys[:place]
+        ]
         if new:
             with torch.inference_mode(False), torch.no_grad():
                 states = hidden_states(encoder, ids[new].clone())
@@ -101,12 +113,22 @@ class TokenIds:
         """Ids `[B, L]`, padded; a prompt that is too long is cut, as in diffusers' pipelines, with a warning."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._ids]
         if new:
-            padded = self._tokenizer(new, padding="max_length", max_length=self._length, truncation=True)["input_ids"]
+            padded = self._tokenizer(
+                new, padding="max_length", max_length=self._length, truncation=True
+            )["input_ids"]
             whole = self._tokenizer(new, truncation=False, verbose=False)["input_ids"]
-            self._ids.update({prompt: (list(row), len(ids) > self._length) for prompt, row, ids in zip(new, padded, whole, strict=True)})
+            self._ids.update(
+                {
+                    prompt: (list(row), len(ids) > self._length)
+                    for prompt, row, ids in zip(new, padded, whole, strict=True)
+                }
+            )
         cut = [prompt for prompt in prompts if self._ids[prompt][1]]
         if cut:
-            warnings.warn(f"{len(cut)} of {len(prompts)} prompts are cut to {self._length} tokens, {cut[0]!r} for one.", stacklevel=3)
+            warnings.warn(
+                f"{len(cut)} of {len(prompts)} prompts are cut to {self._length} tokens, {cut[0]!r} for one.",
+                stacklevel=3,
+            )
         return [self._ids[prompt][0] for prompt in prompts]
 
     def span(self, prompt: str, concept: str) -> tuple[int, int]:
@@ -114,7 +136,9 @@ class TokenIds:
         if not concept:
             return 0, 0
         if (prompt, concept) not in self._spans:
-            self._spans[prompt, concept] = find_span(self._tokenizer, self._ids[prompt][0], prompt, concept)
+            self._spans[prompt, concept] = find_span(
+                self._tokenizer, self._ids[prompt][0], prompt, concept
+            )
         return self._spans[prompt, concept]
 
 
@@ -132,5 +156,7 @@ def find_span(tokenizer: Any, row: list[int], prompt: str, concept: str) -> tupl
     for start in range(1, len(row) - len(wanted) + 1):
         if row[start : start + len(wanted)] == wanted:
             return start, start + len(wanted)
-    raise InputError(f"the concept {concept!r} ({len(wanted)} tokens) does not stand in the prompt {prompt!r} within the encoder's "
-                     f"{len(row)} places.")
+    raise InputError(
+        f"the concept {concept!r} ({len(wanted)} tokens) does not stand in the prompt {prompt!r} within the encoder's "
+        f"{len(row)} places."
+    )

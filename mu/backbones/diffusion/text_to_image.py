@@ -21,8 +21,13 @@ from mu.utils.extras import require
 from mu.utils.hub import reading
 from mu.utils.spec import init_args_of
 
-COMPONENTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer",
-              "scheduler": "DDIMScheduler"}
+COMPONENTS = {
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel",
+    "tokenizer": "CLIPTokenizer",
+    "scheduler": "DDIMScheduler",
+}
 _SECOND = "has a second text encoder (SDXL), which TextToImage does not read yet; take Stable Diffusion 1.x or 2.x."
 
 
@@ -53,14 +58,27 @@ class TextToImage(Diffusion):
     samples_posterior = True
 
     def __init__(
-        self, model: str = "embedded:shapes", part: str = "full", weights: str | None = None, lora: LoRA | None = None,
-        init_seed: int | None = None, sampler: Sampler | None = None, condition_dropout: float = 0.0, min_snr_gamma: float | None = None,
-        reduction: Literal["mean", "sum"] = "mean", dtype: str = "float32", gradient_checkpointing: bool = False,
-        height: int | None = None, width: int | None = None, pipeline: Any = None,
+        self,
+        model: str = "embedded:shapes",
+        part: str = "full",
+        weights: str | None = None,
+        lora: LoRA | None = None,
+        init_seed: int | None = None,
+        sampler: Sampler | None = None,
+        condition_dropout: float = 0.0,
+        min_snr_gamma: float | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+        dtype: str = "float32",
+        gradient_checkpointing: bool = False,
+        height: int | None = None,
+        width: int | None = None,
+        pipeline: Any = None,
     ) -> None:
         require("TextToImage", "diffusers", "transformers", extra="diffusion")
         found = _of_pipeline(pipeline) if pipeline is not None else _load(model, dtype)
-        super().__init__(found["scheduler"].config, sampler, reduction, condition_dropout, min_snr_gamma)
+        super().__init__(
+            found["scheduler"].config, sampler, reduction, condition_dropout, min_snr_gamma
+        )
         self.model, self.part = model, part
         self.tokenizer = found["tokenizer"]
         self.unet: nn.Module = found["unet"]
@@ -70,8 +88,16 @@ class TextToImage(Diffusion):
             self._renew(init_seed)
         config: Any = self.unet.config
         scale = 2 ** (len(self.vae.config.block_out_channels) - 1)  # type: ignore[union-attr]
-        own = config.sample_size if isinstance(config.sample_size, list | tuple) else (config.sample_size, config.sample_size)
-        self.sample_shape = (config.in_channels, height // scale if height else own[0], width // scale if width else own[1])
+        own = (
+            config.sample_size
+            if isinstance(config.sample_size, list | tuple)
+            else (config.sample_size, config.sample_size)
+        )
+        self.sample_shape = (
+            config.in_channels,
+            height // scale if height else own[0],
+            width // scale if width else own[1],
+        )
         self._states, self._posteriors = TextStates(), Posteriors()
         self._ids_of = TokenIds(self.tokenizer, self.length)
         self._check_vocabulary()
@@ -92,7 +118,11 @@ class TextToImage(Diffusion):
         self.lora = lora
         if lora is not None:
             for place in ("unet", "text_encoder"):
-                inside = [name.removeprefix(f"{place}.") for name in chosen if name.startswith(f"{place}.")]
+                inside = [
+                    name.removeprefix(f"{place}.")
+                    for name in chosen
+                    if name.startswith(f"{place}.")
+                ]
                 if inside:
                     lora.inject(getattr(self, place), inside)
 
@@ -101,7 +131,9 @@ class TextToImage(Diffusion):
             torch.manual_seed(seed)
             for place in ("unet", "text_encoder"):
                 old: Any = getattr(self, place)
-                new = type(old).from_config(old.config) if place == "unet" else type(old)(old.config)
+                new = (
+                    type(old).from_config(old.config) if place == "unet" else type(old)(old.config)
+                )
                 setattr(self, place, new.to(dtype=old.dtype))
 
     def _assign(self, weights: str) -> None:
@@ -109,26 +141,41 @@ class TextToImage(Diffusion):
 
         tensors, self.weights_metadata = load_weights(weights)
         said = self.weights_metadata
-        if said.get("base_model") and said.get("base_hash") and said["base_hash"] != self.base_hash():
+        if (
+            said.get("base_model")
+            and said.get("base_hash")
+            and said["base_hash"] != self.base_hash()
+        ):
             if said.get("dtype", own := str(self.dtype).removeprefix("torch.")) != own:
-                raise InputError(f"{weights} holds tensors edited in {said['dtype']}, and the backbone is in {own}; give it dtype: "
-                                 f"{said['dtype']}.")
-            raise InputError(f"{weights} holds tensors edited from {said['base_model']}, whose weights are not those of {self.model}; load "
-                             "that model.")
+                raise InputError(
+                    f"{weights} holds tensors edited in {said['dtype']}, and the backbone is in {own}; give it dtype: "
+                    f"{said['dtype']}."
+                )
+            raise InputError(
+                f"{weights} holds tensors edited from {said['base_model']}, whose weights are not those of {self.model}; load "
+                "that model."
+            )
         if self.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
             deeper = {name.replace(".base_layer.", "."): name for name in self.state_dict()}
             tensors = {deeper.get(name, name): value for name, value in tensors.items()}
         assign_weights(self, tensors, weights, strict=False)
         unknown = sorted(set(tensors) - set(self.state_dict()))
         if unknown:
-            raise InputError(f"{weights} has {unknown[0]}, which {self.model} has not; it was saved for another model.")
+            raise InputError(
+                f"{weights} has {unknown[0]}, which {self.model} has not; it was saved for another model."
+            )
 
     def base_hash(self) -> str:
         """Fingerprint of UNet and text encoder without adapters, by which edited tensors name the model that they belong to."""
         from mu.utils.weights import weights_hash
 
-        return weights_hash({name.replace(".base_layer.", "."): value for name, value in self.state_dict().items()
-                             if not name.startswith("vae.") and ".lora_" not in name})
+        return weights_hash(
+            {
+                name.replace(".base_layer.", "."): value
+                for name, value in self.state_dict().items()
+                if not name.startswith("vae.") and ".lora_" not in name
+            }
+        )
 
     def fresh(self, seed: int) -> Self:
         """The same architecture with new weights of UNet and text encoder; the image encoder and the tokenizer stay."""
@@ -145,7 +192,9 @@ class TextToImage(Diffusion):
     def _check_vocabulary(self) -> None:
         rows, words = self.text_encoder.get_input_embeddings().num_embeddings, len(self.tokenizer)  # type: ignore[operator]
         if words > rows:
-            raise InputError(f"the tokenizer of {self.model} has {words} tokens and its text encoder {rows}; they belong to two models.")
+            raise InputError(
+                f"the tokenizer of {self.model} has {words} tokens and its text encoder {rows}; they belong to two models."
+            )
 
     # ---- text ---------------------------------------------------------------------------------------------------------------------
 
@@ -155,7 +204,9 @@ class TextToImage(Diffusion):
         limit = int(self.text_encoder.config.max_position_embeddings)  # type: ignore[union-attr]
         return min(int(self.tokenizer.model_max_length), limit)
 
-    def tokenise(self, prompts: Sequence[str], concepts: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
+    def tokenise(
+        self, prompts: Sequence[str], concepts: Sequence[str] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Token ids `[B, L]`, and the span `[start, end)` of each concept in its prompt, `[B, 2]` ((0, 0) for an empty concept).
 
         A prompt that is too long is cut, as in diffusers' pipelines, with a warning.
@@ -163,17 +214,24 @@ class TextToImage(Diffusion):
         Raises:
             InputError: when a concept has no token, or does not stand in its prompt (as far as the encoder reads it).
         """
-        ids = torch.tensor(self._ids_of.of(prompts), dtype=torch.int64, device=self.alphas_cumprod.device).view(-1, self.length)
+        ids = torch.tensor(
+            self._ids_of.of(prompts), dtype=torch.int64, device=self.alphas_cumprod.device
+        ).view(-1, self.length)
         spans = [(0, 0)] * len(ids)
         if concepts is not None:
-            spans = [self._ids_of.span(prompt, concept) for prompt, concept in zip(prompts, concepts, strict=True)]
+            spans = [
+                self._ids_of.span(prompt, concept)
+                for prompt, concept in zip(prompts, concepts, strict=True)
+            ]
         return ids, torch.tensor(spans, dtype=torch.int64, device=ids.device).view(-1, 2)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings `[B, L, D]`, before positions are added."""
         return self.text_encoder.get_input_embeddings()(ids)  # type: ignore[operator]
 
-    def encode_text(self, ids: Tensor, tokens: Tensor | None = None, span: Tensor | None = None) -> Condition:
+    def encode_text(
+        self, ids: Tensor, tokens: Tensor | None = None, span: Tensor | None = None
+    ) -> Condition:
         """Conditions of token ids `[B, L]`.
 
         Args:
@@ -193,8 +251,12 @@ class TextToImage(Diffusion):
     def null(self, count: int) -> Condition:
         """The empty prompt."""
         one = self.texts([""])
-        return Condition(one.states.expand(count, -1, -1), None if one.ids is None else one.ids.expand(count, -1), None,
-                         torch.zeros(count, 2, dtype=torch.int64, device=one.states.device))
+        return Condition(
+            one.states.expand(count, -1, -1),
+            None if one.ids is None else one.ids.expand(count, -1),
+            None,
+            torch.zeros(count, 2, dtype=torch.int64, device=one.states.device),
+        )
 
     def condition(self, batch: Batch) -> Condition:
         """Of the samples' prompts; the empty prompt where `dropped`."""
@@ -205,13 +267,17 @@ class TextToImage(Diffusion):
         """Of the anchor prompts: ids `[B, L]`, or strings."""
         chosen = batch.get("substitute") if target is None else target
         if chosen is None:
-            raise InputError("the method needs substitute prompts, and the task gives none; give the task an anchor.")
+            raise InputError(
+                "the method needs substitute prompts, and the task gives none; give the task an anchor."
+            )
         return self.encode_text(chosen if isinstance(chosen, Tensor) else self.tokenise(chosen)[0])
 
     @staticmethod
     def _ids(batch: Batch) -> Tensor:
         if "input_ids" not in batch:
-            raise InputError("a text-to-image model reads samples with a `prompt`, which the task does not give.")
+            raise InputError(
+                "a text-to-image model reads samples with a `prompt`, which the task does not give."
+            )
         return batch["input_ids"]
 
     # ---- images and the denoiser --------------------------------------------------------------------------------------------------
@@ -228,7 +294,9 @@ class TextToImage(Diffusion):
     def denoise(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The UNet's output `[B, 4, h, w]`."""
         added = {"added_cond_kwargs": dict(condition.added)} if condition.added else {}
-        return self.unet(noised, t, encoder_hidden_states=condition.states, return_dict=False, **added)[0]
+        return self.unet(
+            noised, t, encoder_hidden_states=condition.states, return_dict=False, **added
+        )[0]
 
     @torch.no_grad()
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -236,12 +304,16 @@ class TextToImage(Diffusion):
         vae: Any = self.vae
         mean, deviation = self._posteriors.of(vae, images)
         latent = mean if noise is None else mean + deviation * noise.to(mean.dtype)
-        return (latent - (getattr(vae.config, "shift_factor", None) or 0.0)) * vae.config.scaling_factor
+        return (
+            latent - (getattr(vae.config, "shift_factor", None) or 0.0)
+        ) * vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images in [0, 1]."""
         vae: Any = self.vae
-        latents = latents.to(next(vae.parameters()).dtype) / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
+        latents = latents.to(next(vae.parameters()).dtype) / vae.config.scaling_factor + (
+            getattr(vae.config, "shift_factor", None) or 0.0
+        )
         return (vae.decode(latents, return_dict=False)[0] / 2 + 0.5).clamp(0, 1)
 
     @property
@@ -249,7 +321,9 @@ class TextToImage(Diffusion):
         """Of the UNet's weights."""
         return next(self.unet.parameters()).dtype
 
-    def generate_prompts(self, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler | None = None) -> Tensor:
+    def generate_prompts(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler | None = None
+    ) -> Tensor:
         """Images `[B, 3, H, W]` in [0, 1] of prompts."""
         with torch.no_grad():
             return self.generate(self.texts(prompts), seeds, sampler)
@@ -258,16 +332,27 @@ class TextToImage(Diffusion):
         """A diffusers `StableDiffusionPipeline` around the very same components."""
         from diffusers import StableDiffusionPipeline
 
-        parts: dict[str, Any] = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder, "safety_checker": None,
-                                 "feature_extractor": None}
-        return StableDiffusionPipeline(**parts, tokenizer=self.tokenizer, scheduler=self.sampler.make(self),
-                                       requires_safety_checker=False)
+        parts: dict[str, Any] = {
+            "unet": self.unet,
+            "vae": self.vae,
+            "text_encoder": self.text_encoder,
+            "safety_checker": None,
+            "feature_extractor": None,
+        }
+        return StableDiffusionPipeline(
+            **parts,
+            tokenizer=self.tokenizer,
+            scheduler=self.sampler.make(self),
+            requires_safety_checker=False,
+        )
 
 
 def _of_pipeline(pipeline: Any) -> dict[str, Any]:
     lacks = [name for name in COMPONENTS if getattr(pipeline, name, None) is None]
     if lacks:
-        raise InputError(f"the pipeline has no {lacks[0]}; TextToImage takes a StableDiffusionPipeline with {', '.join(COMPONENTS)}.")
+        raise InputError(
+            f"the pipeline has no {lacks[0]}; TextToImage takes a StableDiffusionPipeline with {', '.join(COMPONENTS)}."
+        )
     if getattr(pipeline, "text_encoder_2", None) is not None:
         raise InputError(f"the pipeline {_SECOND}")
     return {name: getattr(pipeline, name) for name in COMPONENTS}
@@ -286,7 +371,9 @@ def _load(model: str, dtype: str) -> dict[str, Any]:
     index = _index(place, model)
     lacks = [name for name in COMPONENTS if name not in index]
     if lacks:
-        raise InputError(f"{model} is a pipeline without a {lacks[0]}; TextToImage needs {', '.join(COMPONENTS)}.")
+        raise InputError(
+            f"{model} is a pipeline without a {lacks[0]}; TextToImage needs {', '.join(COMPONENTS)}."
+        )
     if "text_encoder_2" in index:
         raise InputError(f"{model} {_SECOND}")
     kind = getattr(torch, dtype, None)
@@ -298,7 +385,11 @@ def _load(model: str, dtype: str) -> dict[str, Any]:
     for name in COMPONENTS:
         library, cls = index[name]
         made: Any = getattr({"diffusers": diffusers, "transformers": transformers}[library], cls)
-        given = {} if name in ("tokenizer", "scheduler") else {"torch_dtype" if library == "diffusers" else "dtype": kind}
+        given = (
+            {}
+            if name in ("tokenizer", "scheduler")
+            else {"torch_dtype" if library == "diffusers" else "dtype": kind}
+        )
         with reading(f"the {name}", place, RuntimeError):
             found[name] = made.from_pretrained(place, subfolder=name, **given)
     return found
@@ -316,10 +407,17 @@ def _index(place: str, model: str) -> Mapping[str, Any]:
     from diffusers import DiffusionPipeline
 
     if Path(place).is_dir() and not (Path(place) / "model_index.json").is_file():
-        raise InputError(f"the folder {model} has no model_index.json, so it is not a diffusers pipeline; save one with "
-                         "pipeline.save_pretrained, or import a CompVis checkpoint first.")
+        raise InputError(
+            f"the folder {model} has no model_index.json, so it is not a diffusers pipeline; save one with "
+            "pipeline.save_pretrained, or import a CompVis checkpoint first."
+        )
     with reading("the pipeline", place):
         index = DiffusionPipeline.load_config(place)
     assert isinstance(index, Mapping)
-    return {name: value for name, value in index.items() if isinstance(value, Sequence | Iterable) and not isinstance(value, str)
-            and next(iter(value)) in ("diffusers", "transformers")}
+    return {
+        name: value
+        for name, value in index.items()
+        if isinstance(value, Sequence | Iterable)
+        and not isinstance(value, str)
+        and next(iter(value)) in ("diffusers", "transformers")
+    }

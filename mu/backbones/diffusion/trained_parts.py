@@ -33,8 +33,12 @@ UNET: dict[str, Rule] = {
     "selfattn": _contains("attn1."),
     "noxattn": _but("conv_norm_out", "conv_out", "attn2.", "time_embedding"),
     "notime": _but("conv_norm_out", "conv_out", "time_embedding"),
-    "xlayer": _both(_contains("attn2."), _contains("up_blocks.2.attentions.0.", "up_blocks.2.attentions.2.")),
-    "selflayer": _both(_contains("attn1."), _contains("down_blocks.1.attentions.0.", "down_blocks.2.attentions.0.")),
+    "xlayer": _both(
+        _contains("attn2."), _contains("up_blocks.2.attentions.0.", "up_blocks.2.attentions.2.")
+    ),
+    "selflayer": _both(
+        _contains("attn1."), _contains("down_blocks.1.attentions.0.", "down_blocks.2.attentions.0.")
+    ),
 }
 """Parts of the UNet. `xattn` is the whole cross-attention (queries, keys, values, output), as in the released ESD-x."""
 
@@ -57,14 +61,18 @@ def trained(names: Iterable[str], part: str) -> set[str]:
     for one in part.split("+"):
         chosen = _text(names, one) if one.split(":")[0] == "text_encoder" else _unet(names, one)
         if not chosen:
-            raise InputError(f"the part {one!r} selects no weight of this model, so nothing would be trained; choose another, as full.")
+            raise InputError(
+                f"the part {one!r} selects no weight of this model, so nothing would be trained; choose another, as full."
+            )
         found |= chosen
     return found
 
 
 def _unet(names: list[str], part: str) -> set[str]:
     if part not in UNET:
-        raise InputError(f"there is no part {part!r}; the UNet has {', '.join(UNET)}, and text_encoder[:LAYERS[:ffn|attn]] is the other.")
+        raise InputError(
+            f"there is no part {part!r}; the UNet has {', '.join(UNET)}, and text_encoder[:LAYERS[:ffn|attn]] is the other."
+        )
     return {name for name in names if name.startswith("unet.") and UNET[part](name)}
 
 
@@ -77,7 +85,9 @@ def _text(names: list[str], part: str) -> set[str]:
         return {name for name in own if ".embeddings." in name}
     component = component or "all"
     if component not in _COMPONENTS or not re.fullmatch(r"(\d+(,\d+)*)?", layers):
-        raise InputError(f"the part {part!r} should look like text_encoder, text_encoder:0,1 or text_encoder:0,1:attn (all, ffn or attn).")
+        raise InputError(
+            f"the part {part!r} should look like text_encoder, text_encoder:0,1 or text_encoder:0,1:attn (all, ffn or attn)."
+        )
     wanted = {int(layer) for layer in layers.split(",")} if layers else None
     found = set()
     for name in own:

@@ -17,7 +17,13 @@ HOME = Path(__file__).parent
 
 def names() -> tuple[str, ...]:
     """The models that are there."""
-    return tuple(sorted(folder.name for folder in HOME.iterdir() if folder.is_dir() and not folder.name.startswith(("_", "."))))
+    return tuple(
+        sorted(
+            folder.name
+            for folder in HOME.iterdir()
+            if folder.is_dir() and not folder.name.startswith(("_", "."))
+        )
+    )
 
 
 def path(name: str) -> Path:
@@ -27,7 +33,7 @@ def path(name: str) -> Path:
         InputError: for a name that is not among those that come with mu.
     """
     if name not in names():
-        raise InputError(f"no model named {name!r} comes with mu; these do: {', '.join(names()) or 'none'}.")
+        raise InputError(
+            f"no model named {name!r} comes with mu; these do: {', '.join(names()) or 'none'}."
+        )
     return HOME / name
-
-

@@ -14,8 +14,14 @@ Form = Literal["model", "edited", "adapter"]
 
 
 @singledispatch
-def export(backbone: Any, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
-           license: str | None = None) -> Path:
+def export(
+    backbone: Any,
+    folder: Path | str,
+    form: Form = "model",
+    results: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    license: str | None = None,
+) -> Path:
     """Write a model as people share it, with a model card: a new folder, all of it or none.
 
     A backbone of another kind gets its form by registering a writer:
@@ -38,4 +44,6 @@ def export(backbone: Any, folder: Path | str, form: Form = "model", results: Map
     Raises:
         InputError: when the model has no such form, or the folder is not empty.
     """
-    raise InputError(f"{type(backbone).__name__} has no form that other libraries read; load the run with mu.load.")
+    raise InputError(
+        f"{type(backbone).__name__} has no form that other libraries read; load the run with mu.load."
+    )

@@ -31,8 +31,15 @@ No results were recorded with this model.
 
 
 def model_card(
-    template: str, *, title: str, license: str | None, results: Mapping[str, Any], kind: str, library_name: str | None = None,
-    base_model: str | None = None, **facts: Any,
+    template: str,
+    *,
+    title: str,
+    license: str | None,
+    results: Mapping[str, Any],
+    kind: str,
+    library_name: str | None = None,
+    base_model: str | None = None,
+    **facts: Any,
 ) -> str:
     """A model card as the hub reads it: its header, the filled template and the table of results.
 
@@ -51,20 +58,37 @@ def model_card(
     method, task = results.get("method"), results.get("task")
     rows = _rows(results.get("metrics") or {})
     evaluations = [
-        EvalResult(task_type=kind, dataset_type=str(task or "unknown"), metric_value=row["value"],
-                   dataset_name=str(task or "unknown"), dataset_split=row["split"], metric_type=row["metric"].lower(),
-                   metric_name=row["metric"])
+        EvalResult(
+            task_type=kind,
+            dataset_type=str(task or "unknown"),
+            metric_value=row["value"],
+            dataset_name=str(task or "unknown"),
+            dataset_split=row["split"],
+            metric_type=row["metric"].lower(),
+            metric_name=row["metric"],
+        )
         for row in rows
     ]
     card = ModelCardData(
-        license=license, tags=[kind, "machine-unlearning", *([str(method)] if method else [])],
-        pipeline_tag=kind, library_name=library_name, base_model=base_model,
-        metrics=list(dict.fromkeys(row["metric"] for row in rows)) or None, eval_results=evaluations or None,
+        license=license,
+        tags=[kind, "machine-unlearning", *([str(method)] if method else [])],
+        pipeline_tag=kind,
+        library_name=library_name,
+        base_model=base_model,
+        metrics=list(dict.fromkeys(row["metric"] for row in rows)) or None,
+        eval_results=evaluations or None,
         model_name=title if evaluations else None,
     )
     filled = ModelCard.from_template(
-        card, template_str=template + _RESULTS, title=title, rows=rows, gaps=any(row["gap"] is not None for row in rows), method=method,
-        task=task, **facts)
+        card,
+        template_str=template + _RESULTS,
+        title=title,
+        rows=rows,
+        gaps=any(row["gap"] is not None for row in rows),
+        method=method,
+        task=task,
+        **facts,
+    )
     return str(filled)
 
 
@@ -76,7 +100,12 @@ def _rows(metrics: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[dict
             for name, entry in metrics.items()
         ]
     return [
-        {"metric": str(entry["metric"]), "value": entry["value"], "split": entry.get("split"), "gap": entry.get("gap")}
+        {
+            "metric": str(entry["metric"]),
+            "value": entry["value"],
+            "split": entry.get("split"),
+            "gap": entry.get("gap"),
+        }
         for entry in metrics
         if isinstance(entry.get("value"), int | float) and math.isfinite(entry["value"])
     ]
@@ -91,7 +120,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists already and is not an empty folder; choose another, or remove it first.")
+        raise InputError(
+            f"{folder} exists already and is not an empty folder; choose another, or remove it first."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     temporary.mkdir()
@@ -121,7 +152,9 @@ def only_whole(backbone: Any, form: str) -> None:
         InputError: for another form than `model`.
     """
     if form != "model":
-        raise InputError(f"a {type(backbone).__name__} is exported whole; --{form} is for text-to-image models.")
+        raise InputError(
+            f"a {type(backbone).__name__} is exported whole; --{form} is for text-to-image models."
+        )
 
 
 def hub_id(model: str) -> str | None:

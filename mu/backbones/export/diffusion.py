@@ -64,7 +64,11 @@ images = model.generate(model.labels([0, 1, 2, 3]), seeds=[0, 1, 2, 3])"""
 
 @export.register
 def export_text_to_image(
-    backbone: TextToImage, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
+    backbone: TextToImage,
+    folder: Path | str,
+    form: Form = "model",
+    results: Mapping[str, Any] | None = None,
+    title: str | None = None,
     license: str | None = None,
 ) -> Path:
     """Write a text-to-image model: `model`, a folder for `StableDiffusionPipeline.from_pretrained`; `edited`, see `edited_tensors`, as
@@ -86,19 +90,40 @@ def export_text_to_image(
     """
     folder, results = Path(folder), dict(results or {})
     with new_folder(folder) as temporary:
-        about, usage = {"model": _write_pipeline, "edited": _write_edited, "adapter": _write_adapter}[form](backbone, temporary, results)
-        what = {"model": f"`{backbone.model}`", "edited": f"Tensors to be put into `{backbone.model}`",
-                "adapter": f"Adapters of `{backbone.model}`"}[form]
-        write_text(temporary / "README.md", _card(
-            results, title or folder.name, license, kind="text-to-image", base_model=hub_id(backbone.model), what=what, about=about,
-            usage=usage))
+        about, usage = {
+            "model": _write_pipeline,
+            "edited": _write_edited,
+            "adapter": _write_adapter,
+        }[form](backbone, temporary, results)
+        what = {
+            "model": f"`{backbone.model}`",
+            "edited": f"Tensors to be put into `{backbone.model}`",
+            "adapter": f"Adapters of `{backbone.model}`",
+        }[form]
+        write_text(
+            temporary / "README.md",
+            _card(
+                results,
+                title or folder.name,
+                license,
+                kind="text-to-image",
+                base_model=hub_id(backbone.model),
+                what=what,
+                about=about,
+                usage=usage,
+            ),
+        )
     return folder
 
 
 @export.register
 def export_class_conditional(
-    backbone: ClassConditionalDiffusion, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None,
-    title: str | None = None, license: str | None = None,
+    backbone: ClassConditionalDiffusion,
+    folder: Path | str,
+    form: Form = "model",
+    results: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    license: str | None = None,
 ) -> Path:
     """Write a class-conditional model: `unet/` and `scheduler/` as diffusers saves them, which `model` of the backbone reads.
 
@@ -123,26 +148,39 @@ def export_class_conditional(
     channels, height, width = backbone.sample_shape
     with new_folder(folder) as temporary:
         network.save_pretrained(temporary / "unet")  # type: ignore[operator]
-        scheduler: Any = DDPMScheduler.from_config({**backbone.scheduler_config, "prediction_type": backbone.prediction_type})
+        scheduler: Any = DDPMScheduler.from_config(
+            {**backbone.scheduler_config, "prediction_type": backbone.prediction_type}
+        )
         scheduler.save_pretrained(temporary / "scheduler")
         _forget_paths(temporary)
-        write_text(temporary / "README.md", _card(
-            dict(results or {}), title or folder.name, license, kind="unconditional-image-generation",
-            what=f"A denoiser of {channels} × {height} × {width} images of {backbone.num_classes} classes",
-            about=f"`unet/` is a `UNet2DModel` of diffusers, `scheduler/` its noise schedule. Pixels are scaled to [−1, 1]; class label "
-                  f"{backbone.num_classes} says nothing (the null label of classifier-free guidance).\n\n{_drawn(backbone)}",
-            usage=_CLASSES))
+        write_text(
+            temporary / "README.md",
+            _card(
+                dict(results or {}),
+                title or folder.name,
+                license,
+                kind="unconditional-image-generation",
+                what=f"A denoiser of {channels} × {height} × {width} images of {backbone.num_classes} classes",
+                about=f"`unet/` is a `UNet2DModel` of diffusers, `scheduler/` its noise schedule. Pixels are scaled to [−1, 1]; class label "
+                f"{backbone.num_classes} says nothing (the null label of classifier-free guidance).\n\n{_drawn(backbone)}",
+                usage=_CLASSES,
+            ),
+        )
     return folder
 
 
 # ---- what is written --------------------------------------------------------------------------------------------------------------
 
 
-def _write_pipeline(backbone: TextToImage, folder: Path, results: Mapping[str, Any]) -> tuple[str, str]:
+def _write_pipeline(
+    backbone: TextToImage, folder: Path, results: Mapping[str, Any]
+) -> tuple[str, str]:
     write_pipeline(merged(backbone), folder)
     own = backbone.sampler
-    return (f"A complete pipeline without a safety checker.\n\n{_drawn(backbone)}",
-            _WHOLE.format(steps=own.steps, guidance=own.guidance))
+    return (
+        f"A complete pipeline without a safety checker.\n\n{_drawn(backbone)}",
+        _WHOLE.format(steps=own.steps, guidance=own.guidance),
+    )
 
 
 def write_pipeline(backbone: TextToImage, folder: Path, scheduler: Any = None) -> None:
@@ -160,41 +198,70 @@ def write_pipeline(backbone: TextToImage, folder: Path, scheduler: Any = None) -
     _forget_paths(folder)
 
 
-def _write_edited(backbone: TextToImage, folder: Path, results: Mapping[str, Any]) -> tuple[str, str]:
+def _write_edited(
+    backbone: TextToImage, folder: Path, results: Mapping[str, Any]
+) -> tuple[str, str]:
     base = original(backbone)
     tensors = edited_tensors(merged(backbone), base)
     save_tensors(folder / "model.safetensors", tensors, _metadata(backbone, base, results))
-    about = (f"Only the {len(tensors)} tensors that differ from the base model's (trained part: `{backbone.part}`), by their names within "
-             f"`mu.backbones.TextToImage`: the component, then its own name in diffusers or transformers. The file's metadata name the "
-             f"base model and a hash of its weights.\n\n{_drawn(backbone)}")
+    about = (
+        f"Only the {len(tensors)} tensors that differ from the base model's (trained part: `{backbone.part}`), by their names within "
+        f"`mu.backbones.TextToImage`: the component, then its own name in diffusers or transformers. The file's metadata name the "
+        f"base model and a hash of its weights.\n\n{_drawn(backbone)}"
+    )
     known = not backbone.model.startswith("embedded:")
     return about, _EDITED.format(base=backbone.model) if known else (
-        f'from mu.backbones import TextToImage\n\nbackbone = TextToImage("{backbone.model}", weights="FOLDER")')
+        f'from mu.backbones import TextToImage\n\nbackbone = TextToImage("{backbone.model}", weights="FOLDER")'
+    )
 
 
-def _write_adapter(backbone: TextToImage, folder: Path, results: Mapping[str, Any]) -> tuple[str, str]:
+def _write_adapter(
+    backbone: TextToImage, folder: Path, results: Mapping[str, Any]
+) -> tuple[str, str]:
     from diffusers import StableDiffusionPipeline
     from peft import get_peft_model_state_dict
 
     if backbone.lora is None:
-        raise InputError("the model has no adapters, because it has no lora; export it whole, or with --edited its edited tensors.")
+        raise InputError(
+            "the model has no adapters, because it has no lora; export it whole, or with --edited its edited tensors."
+        )
     given: dict[str, Any] = {}
     for place in ("unet", "text_encoder"):
         network: Any = getattr(backbone, place)
         if getattr(network, "peft_config", None):
-            own = {name: value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(network).items()}
-            given |= {f"{place}_lora_layers": own, f"{place}_lora_adapter_metadata": _adapter_settings(network)}
+            own = {
+                name: value.detach().cpu().contiguous()
+                for name, value in get_peft_model_state_dict(network).items()
+            }
+            given |= {
+                f"{place}_lora_layers": own,
+                f"{place}_lora_adapter_metadata": _adapter_settings(network),
+            }
     StableDiffusionPipeline.save_lora_weights(folder, **given)
-    about = (f"Adapters of rank {backbone.lora.rank} in the layers of `{backbone.part}`, as diffusers and peft read them. Without them the "
-             f"model is the original.\n\n{_drawn(backbone)}")
+    about = (
+        f"Adapters of rank {backbone.lora.rank} in the layers of `{backbone.part}`, as diffusers and peft read them. Without them the "
+        f"model is the original.\n\n{_drawn(backbone)}"
+    )
     return about, _ADAPTER.format(base=backbone.model)
 
 
 def _adapter_settings(network: Any) -> dict[str, Any]:
     """What diffusers must know to build the adapters again (names of layers are not sets in JSON)."""
     settings = network.peft_config["default"].to_dict()
-    kept = ("r", "lora_alpha", "lora_dropout", "target_modules", "bias", "use_rslora", "init_lora_weights")
-    return {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items() if name in kept}
+    kept = (
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "bias",
+        "use_rslora",
+        "init_lora_weights",
+    )
+    return {
+        name: sorted(value) if isinstance(value, set) else value
+        for name, value in settings.items()
+        if name in kept
+    }
 
 
 # ---- what differs from the original -----------------------------------------------------------------------------------------------
@@ -206,7 +273,11 @@ def merged(backbone: TextToImage) -> TextToImage:
 
     if backbone.lora is None:
         return backbone
-    shared = {id(p): p for name, p in backbone.named_parameters() if ".base_layer." not in name and ".lora_" not in name}
+    shared = {
+        id(p): p
+        for name, p in backbone.named_parameters()
+        if ".base_layer." not in name and ".lora_" not in name
+    }
     twin = deepcopy(backbone, shared)
     merge_adapters(twin)
     return twin
@@ -220,9 +291,13 @@ def original(backbone: TextToImage) -> TextToImage:
     """
     arguments = init_args_of(backbone)
     if arguments.get("pipeline") is not None:
-        raise InputError("the backbone was built from a live pipeline, so its original cannot be read again; give it a model by folder or "
-                         "hub id, or export the whole model.")
-    return type(backbone)(**{**arguments, "weights": None, "init_seed": None, "lora": None, "part": "full"})
+        raise InputError(
+            "the backbone was built from a live pipeline, so its original cannot be read again; give it a model by folder or "
+            "hub id, or export the whole model."
+        )
+    return type(backbone)(
+        **{**arguments, "weights": None, "init_seed": None, "lora": None, "part": "full"}
+    )
 
 
 def edited_tensors(backbone: TextToImage, base: TextToImage) -> dict[str, Tensor]:
@@ -232,9 +307,15 @@ def edited_tensors(backbone: TextToImage, base: TextToImage) -> dict[str, Tensor
         InputError: when none does.
     """
     theirs = base.state_dict()
-    found = {name: value for name, value in backbone.state_dict().items() if not _same(value, theirs[name])}
+    found = {
+        name: value
+        for name, value in backbone.state_dict().items()
+        if not _same(value, theirs[name])
+    }
     if not found:
-        raise InputError(f"no tensor differs from those of {backbone.model}, so there is nothing to write.")
+        raise InputError(
+            f"no tensor differs from those of {backbone.model}, so there is nothing to write."
+        )
     return found
 
 
@@ -242,15 +323,25 @@ def _same(a: Tensor, b: Tensor) -> bool:
     """Bit for bit: unlike `torch.equal`, 0 is not −0."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    first, second = (value.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for value in (a, b))
+    first, second = (
+        value.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for value in (a, b)
+    )
     return torch.equal(first, second)
 
 
-def _metadata(backbone: TextToImage, base: TextToImage, results: Mapping[str, Any]) -> dict[str, str]:
+def _metadata(
+    backbone: TextToImage, base: TextToImage, results: Mapping[str, Any]
+) -> dict[str, str]:
     """Which model the tensors belong to, and what was done to it; safetensors holds text only."""
-    known = {"format": "pt", "base_model": backbone.model, "base_hash": base.base_hash(), "part": backbone.part,
-             "dtype": str(base.dtype).removeprefix("torch."), "mu": __version__,
-             **{name: results.get(name) for name in ("method", "task", "concept")}}
+    known = {
+        "format": "pt",
+        "base_model": backbone.model,
+        "base_hash": base.base_hash(),
+        "part": backbone.part,
+        "dtype": str(base.dtype).removeprefix("torch."),
+        "mu": __version__,
+        **{name: results.get(name) for name in ("method", "task", "concept")},
+    }
     return {name: str(value) for name, value in known.items() if value}
 
 
@@ -258,14 +349,20 @@ def _metadata(backbone: TextToImage, base: TextToImage, results: Mapping[str, An
 
 
 def _card(results: Mapping[str, Any], title: str, license: str | None, **facts: Any) -> str:
-    return model_card(CARD, title=title, license=license, results=results, library_name="diffusers", version=__version__,
-                      concept=results.get("concept"), **facts)
+    return model_card(
+        CARD,
+        title=title,
+        license=license,
+        results=results,
+        library_name="diffusers",
+        version=__version__,
+        concept=results.get("concept"),
+        **facts,
+    )
 
 
 def _drawn(backbone: Any) -> str:
     return f"Images of the results below: {backbone.sampler.describe()}."
-
-
 
 
 def _forget_paths(folder: Path) -> None:
@@ -273,4 +370,6 @@ def _forget_paths(folder: Path) -> None:
     for file in folder.rglob("config.json"):
         config = json.loads(file.read_text(encoding="utf-8"))
         if "_name_or_path" in config:
-            write_json(file, {name: value for name, value in config.items() if name != "_name_or_path"})
+            write_json(
+                file, {name: value for name, value in config.items() if name != "_name_or_path"}
+            )

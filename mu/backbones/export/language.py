@@ -47,7 +47,11 @@ model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}")
 
 @export.register
 def export_causal_lm(
-    backbone: CausalLM, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
+    backbone: CausalLM,
+    folder: Path | str,
+    form: Form = "model",
+    results: Mapping[str, Any] | None = None,
+    title: str | None = None,
     license: str | None = None,
 ) -> Path:
     """Write a language model: `model`, a folder with weights and tokenizer for `from_pretrained`; `adapter`, its low-rank adapters for
@@ -77,38 +81,74 @@ def export_causal_lm(
             _merged(backbone).save_pretrained(temporary)  # type: ignore[operator]
             backbone.tokenizer.save_pretrained(temporary)
             _forget_paths(temporary)
-            what, about, usage = f"`{backbone.model}`", "Complete weights, with the tokenizer.", _WHOLE
+            what, about, usage = (
+                f"`{backbone.model}`",
+                "Complete weights, with the tokenizer.",
+                _WHOLE,
+            )
         else:
             _write_adapter(backbone, temporary)
             what, usage = f"Adapters of `{backbone.model}`", _ADAPTER.format(base=backbone.model)
             about = f"Low-rank adapters as PEFT reads them. Without them the model is the original, whose hash is {base_hash(backbone)}."
-        write_text(temporary / "README.md", model_card(
-            CARD, title=title or folder.name, license=license, results=results, kind="text-generation", library_name="transformers",
-            base_model=hub_id(backbone.model), version=__version__, what=what, about=about, usage=usage))
+        write_text(
+            temporary / "README.md",
+            model_card(
+                CARD,
+                title=title or folder.name,
+                license=license,
+                results=results,
+                kind="text-generation",
+                library_name="transformers",
+                base_model=hub_id(backbone.model),
+                version=__version__,
+                what=what,
+                about=about,
+                usage=usage,
+            ),
+        )
     return folder
 
 
 @export.register
 def export_two_models(
-    backbone: TwoModels, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
+    backbone: TwoModels,
+    folder: Path | str,
+    form: Form = "model",
+    results: Mapping[str, Any] | None = None,
+    title: str | None = None,
     license: str | None = None,
 ) -> Path:
     """Refuse: no folder that transformers reads can hold two models."""
-    raise InputError(f"{type(backbone).__name__} answers by two models at once, which no transformers folder can hold; load the run with "
-                     "mu.load(...).served().")
+    raise InputError(
+        f"{type(backbone).__name__} answers by two models at once, which no transformers folder can hold; load the run with "
+        "mu.load(...).served()."
+    )
 
 
 def _write_adapter(backbone: CausalLM, folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
     network: Any = backbone.network
-    tensors = {_PREFIX + name: value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(network).items()}
+    tensors = {
+        _PREFIX + name: value.detach().cpu().contiguous()
+        for name, value in get_peft_model_state_dict(network).items()
+    }
     save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
     settings = network.peft_config["default"].to_dict()
-    plain = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
-    write_json(folder / "adapter_config.json", {
-        **plain, "task_type": "CAUSAL_LM", "peft_type": "LORA", "base_model_name_or_path": backbone.model,
-        "mu_base_hash": base_hash(backbone), "inference_mode": True})
+    plain = {
+        name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()
+    }
+    write_json(
+        folder / "adapter_config.json",
+        {
+            **plain,
+            "task_type": "CAUSAL_LM",
+            "peft_type": "LORA",
+            "base_model_name_or_path": backbone.model,
+            "mu_base_hash": base_hash(backbone),
+            "inference_mode": True,
+        },
+    )
 
 
 def _merged(backbone: CausalLM) -> nn.Module:
@@ -132,4 +172,11 @@ def _forget_paths(folder: Path) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             config = read_json(folder / name)
-            write_json(folder / name, {key: value for key, value in config.items() if key not in ("_name_or_path", "name_or_path")})
+            write_json(
+                folder / name,
+                {
+                    key: value
+                    for key, value in config.items()
+                    if key not in ("_name_or_path", "name_or_path")
+                },
+            )

@@ -40,10 +40,13 @@ deviation {{ std }}{% if input_size %}; input size {{ input_size }} (channels, h
 """
 
 
-
 @export.register
 def export_classifier(
-    backbone: Classifier, folder: Path | str, form: Form = "model", results: Mapping[str, Any] | None = None, title: str | None = None,
+    backbone: Classifier,
+    folder: Path | str,
+    form: Form = "model",
+    results: Mapping[str, Any] | None = None,
+    title: str | None = None,
     license: str | None = None,
 ) -> Path:
     """Write a classifier as a folder that timm or torchvision reads, see `export_network`."""
@@ -51,16 +54,37 @@ def export_classifier(
     network: Any = backbone.network
     normalize = getattr(network, "normalize", None)
     if normalize is None:
-        raise InputError("a network of your own has no name that describes it; save it with torch.save(...state_dict()).")
+        raise InputError(
+            "a network of your own has no name that describes it; save it with torch.save(...state_dict())."
+        )
     return export_network(
-        network, folder, name=backbone.name, num_classes=backbone.num_classes, mean=normalize.mean.tolist(), std=normalize.std.tolist(),
-        input_size=network.input_size, results=results, options=init_args_of(backbone).get("options"), title=title, license=license)
+        network,
+        folder,
+        name=backbone.name,
+        num_classes=backbone.num_classes,
+        mean=normalize.mean.tolist(),
+        std=normalize.std.tolist(),
+        input_size=network.input_size,
+        results=results,
+        options=init_args_of(backbone).get("options"),
+        title=title,
+        license=license,
+    )
 
 
 def export_network(
-    network: nn.Module, folder: Path | str, *, name: str, num_classes: int, mean: Sequence[float],
-    std: Sequence[float], input_size: Sequence[int] | None = None, results: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None, title: str | None = None, license: str | None = None,
+    network: nn.Module,
+    folder: Path | str,
+    *,
+    name: str,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    input_size: Sequence[int] | None = None,
+    results: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    license: str | None = None,
 ) -> Path:
     """Write `model.safetensors`, `config.json` and `README.md` into a new folder, all of them or none.
 
@@ -95,24 +119,30 @@ def export_network(
     # what cannot be built again from the config would be useless to whoever gets the folder
     assign_weights(twin, tensors, f"the network to export as {name!r}")
     facts: dict[str, Any] = {
-        "architecture": architecture, "library": library, "num_classes": num_classes, "mean": list(mean),
-        "std": list(std), "input_size": None if input_size is None else list(input_size),
+        "architecture": architecture,
+        "library": library,
+        "num_classes": num_classes,
+        "mean": list(mean),
+        "std": list(std),
+        "input_size": None if input_size is None else list(input_size),
     }
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items() if value}
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in facts.items()
+        if value
+    }
     with new_folder(folder) as temporary:
         save_tensors(temporary / "model.safetensors", tensors, {"format": "pt", **texts})
         write_json(temporary / "config.json", _config(twin, facts, options))
-        write_text(temporary / "README.md", _card(facts, options, results, title or folder.name, license))
+        write_text(
+            temporary / "README.md", _card(facts, options, results, title or folder.name, license)
+        )
     return folder
 
 
-
-
-
-
-
-
-def _config(twin: nn.Module, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _config(
+    twin: nn.Module, facts: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
     channels = len(facts["mean"])
     if facts["library"] != "timm":
         return {**facts, "in_channels": channels, "options": dict(options)}
@@ -120,36 +150,50 @@ def _config(twin: nn.Module, facts: Mapping[str, Any], options: Mapping[str, Any
     kept = ("classifier", "first_conv", "interpolation", "crop_mode", "fixed_input_size")
     arguments = {**options, "in_chans": channels} if channels != 3 else dict(options)
     return {
-        "architecture": facts["architecture"].split(".")[0],  # without the tag of the published weights
+        "architecture": facts["architecture"].split(".")[
+            0
+        ],  # without the tag of the published weights
         "num_classes": facts["num_classes"],
         "num_features": twin.num_features,
         **({"model_args": arguments} if arguments else {}),
         "pretrained_cfg": {
             **{key: published[key] for key in kept if published.get(key) is not None},
-            "num_classes": facts["num_classes"], "mean": facts["mean"], "std": facts["std"],
+            "num_classes": facts["num_classes"],
+            "mean": facts["mean"],
+            "std": facts["std"],
             "input_size": facts["input_size"] or [channels, *published["input_size"][1:]],
-            "crop_pct": 1.0, "custom_load": False,
+            "crop_pct": 1.0,
+            "custom_load": False,
         },
     }
 
 
 def _card(
-    facts: Mapping[str, Any], options: Mapping[str, Any], results: Mapping[str, Any], title: str, license: str | None
+    facts: Mapping[str, Any],
+    options: Mapping[str, Any],
+    results: Mapping[str, Any],
+    title: str,
+    license: str | None,
 ) -> str:
     return model_card(
-        _CARD, title=title, license=license, results=results, kind="image-classification",
-        library_name="timm" if facts["library"] == "timm" else None, usage=_usage(facts, options), **facts)
-
-
-
-
+        _CARD,
+        title=title,
+        license=license,
+        results=results,
+        kind="image-classification",
+        library_name="timm" if facts["library"] == "timm" else None,
+        usage=_usage(facts, options),
+        **facts,
+    )
 
 
 def _usage(facts: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     """Python lines that load the folder without this library, where that is possible."""
     if facts["library"] == "timm":
-        return ('import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True)'
-                '  # after an upload: "hf-hub:USER/NAME"')
+        return (
+            'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True)'
+            '  # after an upload: "hf-hub:USER/NAME"'
+        )
     channels, name = len(facts["mean"]), facts["architecture"]
     if facts["library"] == "torchvision" and channels == 3:
         source, call = "torchvision.models import get_model", f'get_model("{name}", weights=None'
@@ -159,6 +203,8 @@ def _usage(facts: Mapping[str, Any], options: Mapping[str, Any]) -> str:
         source, call = "mu.backbones.vision.networks import build", f'build("{prefix}{name}"'
         given = {"in_channels": channels, **options}
     arguments = "".join(f", {key}={value!r}" for key, value in given.items())
-    return (f"from safetensors.torch import load_file\nfrom {source}\n\n"
-            f"model = {call}, num_classes={facts['num_classes']}{arguments})\n"
-            'model.load_state_dict(load_file("FOLDER/model.safetensors"))')
+    return (
+        f"from safetensors.torch import load_file\nfrom {source}\n\n"
+        f"model = {call}, num_classes={facts['num_classes']}{arguments})\n"
+        'model.load_state_dict(load_file("FOLDER/model.safetensors"))'
+    )

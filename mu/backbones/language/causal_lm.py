@@ -51,21 +51,36 @@ class CausalLM(Backbone):
     """
 
     def __init__(
-        self, model: str = "embedded:authors", weights: str | None = None, part: str | list[str] = "full", lora: LoRA | None = None,
-        dtype: str = "float32", attention: str | None = "sdpa", gradient_checkpointing: bool = False, init_seed: int | None = None,
-        divergence_mask: Literal["labels", "attention", "all"] = "labels", network: nn.Module | None = None, tokenizer: Any = None,
+        self,
+        model: str = "embedded:authors",
+        weights: str | None = None,
+        part: str | list[str] = "full",
+        lora: LoRA | None = None,
+        dtype: str = "float32",
+        attention: str | None = "sdpa",
+        gradient_checkpointing: bool = False,
+        init_seed: int | None = None,
+        divergence_mask: Literal["labels", "attention", "all"] = "labels",
+        network: nn.Module | None = None,
+        tokenizer: Any = None,
     ) -> None:
         require("CausalLM", "transformers", extra="llm")
         super().__init__()
         if divergence_mask not in ("labels", "attention", "all"):
-            raise InputError(f"divergence_mask is {divergence_mask!r}; it is labels, attention or all.")
+            raise InputError(
+                f"divergence_mask is {divergence_mask!r}; it is labels, attention or all."
+            )
         self.model, self.part, self.divergence_mask = model, part, divergence_mask
         self.weights_metadata: dict[str, Any] = {}
         self._tokenizer = tokenizer
-        self.network: nn.Module = network if network is not None else _load(model, dtype, attention, init_seed)
+        self.network: nn.Module = (
+            network if network is not None else _load(model, dtype, attention, init_seed)
+        )
         if gradient_checkpointing:
             live: Any = self.network
-            getattr(live, "activation_checkpointing_enable", live.gradient_checkpointing_enable)()  # its old name warns
+            getattr(
+                live, "activation_checkpointing_enable", live.gradient_checkpointing_enable
+            )()  # its old name warns
         self._select([part] if isinstance(part, str) else list(part), lora)
         if weights is not None:
             self._assign(weights)
@@ -75,7 +90,11 @@ class CausalLM(Backbone):
     def _select(self, part: list[str], lora: LoRA | None) -> None:
         patterns = [".*" if pattern == "full" else pattern for pattern in part]
         try:
-            chosen = [name for name, _ in self.network.named_parameters() if any(re.search(pattern, name) for pattern in patterns)]
+            chosen = [
+                name
+                for name, _ in self.network.named_parameters()
+                if any(re.search(pattern, name) for pattern in patterns)
+            ]
         except re.error as error:
             raise InputError(f"part {part} is not a regular expression ({error}).") from error
         if not chosen:
@@ -96,25 +115,42 @@ class CausalLM(Backbone):
 
             return load_adapter(self, place)
         if (place / "config.json").is_file() and not (place / "checkpoints").is_dir():
-            tensors: Mapping[str, Tensor] = _load(weights, str(self.dtype).removeprefix("torch."), None, None).state_dict()
+            tensors: Mapping[str, Tensor] = _load(
+                weights, str(self.dtype).removeprefix("torch."), None, None
+            ).state_dict()
         else:
             tensors, self.weights_metadata = load_weights(weights)
         own = self.network.state_dict()
         if self.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
             deeper = {name.replace(".base_layer.", "."): name for name in own}
             tensors = {deeper.get(name, name): value for name, value in tensors.items()}
-        tensors = {f"model.{name}" if name not in own and f"model.{name}" in own else name: value for name, value in tensors.items()}
+        tensors = {
+            f"model.{name}" if name not in own and f"model.{name}" in own else name: value
+            for name, value in tensors.items()
+        }
         unknown = sorted(set(tensors) - set(own))
         # a matrix that serves as embedding and as output stands in a file once, under either name
         held = {own[name].data_ptr() for name in tensors if name in own}
-        absent = [name for name, value in own.items() if name not in tensors and value.data_ptr() not in held and ".lora_" not in name]
+        absent = [
+            name
+            for name, value in own.items()
+            if name not in tensors and value.data_ptr() not in held and ".lora_" not in name
+        ]
         if unknown or absent:
-            fault = f"has {unknown[0]}, which the model has not" if unknown else f"lacks {absent[0]}"
-            raise InputError(f"{weights} does not fit {self.model}: it {fault}; it was saved for another model or with other adapters.")
-        misshaped = next((name for name, value in tensors.items() if own[name].shape != value.shape), None)
+            fault = (
+                f"has {unknown[0]}, which the model has not" if unknown else f"lacks {absent[0]}"
+            )
+            raise InputError(
+                f"{weights} does not fit {self.model}: it {fault}; it was saved for another model or with other adapters."
+            )
+        misshaped = next(
+            (name for name, value in tensors.items() if own[name].shape != value.shape), None
+        )
         if misshaped is not None:
-            raise InputError(f"{weights} holds {misshaped} of shape {list(tensors[misshaped].shape)} where {self.model} has "
-                             f"{list(own[misshaped].shape)}; it was saved for another model.")
+            raise InputError(
+                f"{weights} holds {misshaped} of shape {list(tensors[misshaped].shape)} where {self.model} has "
+                f"{list(own[misshaped].shape)}; it was saved for another model."
+            )
         with torch.no_grad():
             for name, value in tensors.items():
                 own[name].copy_(value)
@@ -164,13 +200,19 @@ class CausalLM(Backbone):
         """Refuse a task without texts, a tokenizer that is not this model's, and sequences that are longer than its context."""
         encoder = getattr(task, "encoder", None)
         if encoder is None:
-            raise InputError(f"CausalLM reads token sequences, which {type(task).__name__} does not give; take a task of texts.")
+            raise InputError(
+                f"CausalLM reads token sequences, which {type(task).__name__} does not give; take a task of texts."
+            )
         if len(encoder.tokenizer) > self.vocabulary:
-            raise InputError(f"the tokenizer has {len(encoder.tokenizer)} tokens and the model {self.model} {self.vocabulary}; they belong "
-                             "to two models.")
+            raise InputError(
+                f"the tokenizer has {len(encoder.tokenizer)} tokens and the model {self.model} {self.vocabulary}; they belong "
+                "to two models."
+            )
         if self.context is not None and encoder.max_length > self.context:
-            raise InputError(f"max_length is {encoder.max_length}, but the context of {self.model} has {self.context} places; give a "
-                             "max_length of at most that.")
+            raise InputError(
+                f"max_length is {encoder.max_length}, but the context of {self.model} has {self.context} places; give a "
+                "max_length of at most that."
+            )
 
     def shard(self, mesh: Any) -> None:
         """By decoder layers, and what is left as one group."""
@@ -184,7 +226,9 @@ class CausalLM(Backbone):
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits `[B, L, V]`; those at position t predict token t + 1."""
-        return self.network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+        return self.network(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+        ).logits
 
     def token_logits(self, batch: Batch, prediction: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The shifted pair: logits `[B, L−1, V]` and the labels `[B, L−1]` that they predict (−100 is not learnt)."""
@@ -200,7 +244,9 @@ class CausalLM(Backbone):
         logits, labels = self.token_logits(batch, prediction)
         real = labels != IGNORED
         nll = functional.cross_entropy(_precise(logits[real]), labels[real])
-        found = torch.zeros(labels.shape, dtype=nll.dtype, device=nll.device).masked_scatter(real, nll)
+        found = torch.zeros(labels.shape, dtype=nll.dtype, device=nll.device).masked_scatter(
+            real, nll
+        )
         mask = real.to(nll.dtype)
         if "padded" in batch:
             keep = (~batch["padded"]).to(nll.dtype)[:, None]
@@ -212,7 +258,9 @@ class CausalLM(Backbone):
         nll, mask = self.token_nll(batch, prediction)
         return nll.sum(1), mask.sum(1)
 
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
+    def divergence(
+        self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
+    ) -> WeightedSum:
         """T² KL(teacher ‖ student), summed over positions, and their number; see `divergence_mask`."""
         width = batch["labels"].shape[1]
         if self.divergence_mask == "labels":
@@ -223,10 +271,16 @@ class CausalLM(Backbone):
             chosen = torch.ones_like(batch["attention_mask"], dtype=torch.bool)
         given, wanted = (logits[:, :width][chosen] for logits in (student, teacher))
         values = functional.kl_divergence(_precise(given), _precise(wanted), temperature)
-        summed = torch.zeros(chosen.shape, dtype=values.dtype, device=values.device).masked_scatter(chosen, values).sum(1)
+        summed = (
+            torch.zeros(chosen.shape, dtype=values.dtype, device=values.device)
+            .masked_scatter(chosen, values)
+            .sum(1)
+        )
         return self.count(batch, summed, chosen.sum(1).to(values.dtype))
 
-    def substitute_loss(self, batch: Batch, target: Any = None, prediction: Tensor | None = None) -> WeightedSum:
+    def substitute_loss(
+        self, batch: Batch, target: Any = None, prediction: Tensor | None = None
+    ) -> WeightedSum:
         """As `loss`, of the substitute answer: the nested part `substitute`, or `target`, a part of the same form.
 
         A prediction of the batch itself says nothing about other tokens, so it is not used.
@@ -235,10 +289,16 @@ class CausalLM(Backbone):
         padded = {"padded": batch["padded"]} if "padded" in batch else {}
         return self.loss({**part, **padded})
 
-    def outputs(self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None) -> dict[str, Tensor]:
+    def outputs(
+        self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """`nll` [B] (summed), `tokens` [B], `mean_nll` [B]."""
         once = cache(lambda: self.loss(batch, prediction))  # not at all where nothing is asked
-        known = {"nll": lambda: once()[0], "tokens": lambda: once()[1], "mean_nll": lambda: once()[0] / once()[1].clamp_min(1)}
+        known = {
+            "nll": lambda: once()[0],
+            "tokens": lambda: once()[1],
+            "mean_nll": lambda: once()[0] / once()[1].clamp_min(1),
+        }
         return pick(known, names, "a language model")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
@@ -259,7 +319,9 @@ class CausalLM(Backbone):
         for name, child in base.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == count:
                 return base, name
-        raise InputError(f"{type(self.network).__name__} has no list of {count} decoder layers, so nothing can stop at one of them.")
+        raise InputError(
+            f"{type(self.network).__name__} has no list of {count} decoder layers, so nothing can stop at one of them."
+        )
 
     @property
     def decoder_layers(self) -> nn.ModuleList:
@@ -282,7 +344,9 @@ class CausalLM(Backbone):
             raise InputError(f"there is no layer {layer}; the model has {self.layers}.")
         seen: list[Any] = []
         with self._first(place + 1):
-            hook = self.decoder_layers[place].register_forward_hook(lambda *given: seen.append(given[2]))
+            hook = self.decoder_layers[place].register_forward_hook(
+                lambda *given: seen.append(given[2])
+            )
             try:
                 self.predict(batch)
             finally:
@@ -306,8 +370,14 @@ class CausalLM(Backbone):
     # ---- generation ---------------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def generate(self, ids: Sequence[Sequence[int]], max_new_tokens: int = 200, stop: Sequence[str] = (), batch_size: int = 32,
-                 sampling: Sampling | None = None) -> list[str]:
+    def generate(
+        self,
+        ids: Sequence[Sequence[int]],
+        max_new_tokens: int = 200,
+        stop: Sequence[str] = (),
+        batch_size: int = 32,
+        sampling: Sampling | None = None,
+    ) -> list[str]:
         """Continuations of prompts, as text, without the prompt and cut at the first stop string.
 
         Args:
@@ -321,17 +391,26 @@ class CausalLM(Backbone):
 
         network: Any = self.network
         eos = self.tokenizer.eos_token_id
-        config = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=eos,
-                                  stop_strings=list(stop) or None)
+        config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=eos,
+            pad_token_id=eos,
+            stop_strings=list(stop) or None,
+        )
         order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
         found = [""] * len(ids)
         device = next(network.parameters()).device
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
             tokens, mask = left_padded([ids[place] for place in places], eos, device)
-            made = network.generate(input_ids=tokens, attention_mask=mask, generation_config=config,
-                                    logits_processor=sampling.processor(places, tokens.shape[1]) if sampling else None,
-                                    **({"tokenizer": self.tokenizer} if stop else {}))
+            made = network.generate(
+                input_ids=tokens,
+                attention_mask=mask,
+                generation_config=config,
+                logits_processor=sampling.processor(places, tokens.shape[1]) if sampling else None,
+                **({"tokenizer": self.tokenizer} if stop else {}),
+            )
             for place, row in zip(places, made[:, tokens.shape[1] :].tolist(), strict=True):
                 found[place] = self.finished(row, stop)
         return found
@@ -349,7 +428,9 @@ def _precise(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
-def left_padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def left_padded(
+    ids: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Prompts of unequal lengths `[B, L]`, padded on the left, and their mask."""
     width = max(len(row) for row in ids)
     tokens = torch.full((len(ids), width), pad, dtype=torch.int64)
@@ -370,7 +451,9 @@ def _load(model: str, dtype: str, attention: str | None, init_seed: int | None) 
         raise InputError(f"there is no dtype {dtype!r}; float32, bfloat16 and float16 are some.")
     place = model_folder(model)
     if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
-        raise InputError(f"the folder {model} has no config.json, so it is not a transformers model; write one with save_pretrained.")
+        raise InputError(
+            f"the folder {model} has no config.json, so it is not a transformers model; write one with save_pretrained."
+        )
     given = {"dtype": kind, **({"attn_implementation": attention} if attention else {})}
     with reading("the model", place, ImportError, RuntimeError):
         if init_seed is None:

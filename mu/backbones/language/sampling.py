@@ -35,7 +35,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise InputError(f"temperature is {self.temperature}; it is above 0 (without sampling the likeliest token is taken).")
+            raise InputError(
+                f"temperature is {self.temperature}; it is above 0 (without sampling the likeliest token is taken)."
+            )
 
     def noisy(self, logits: Tensor, places: Sequence[int], position: int) -> Tensor:
         """Logits `[B, V]` of the prompts `places`, ready for an argmax at the answer's `position`-th token."""

@@ -22,9 +22,13 @@ def load_tokenizer(place: str) -> Any:
     from transformers import AutoTokenizer
 
     found = model_folder(place)
-    if Path(found).is_dir() and not any((Path(found) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json",
-                                                                                   "tokenizer.model", "vocab.json")):
-        raise InputError(f"the folder {place} has no tokenizer; save one into it with tokenizer.save_pretrained(FOLDER).")
+    if Path(found).is_dir() and not any(
+        (Path(found) / name).is_file()
+        for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+    ):
+        raise InputError(
+            f"the folder {place} has no tokenizer; save one into it with tokenizer.save_pretrained(FOLDER)."
+        )
     with reading("the tokenizer", found):
         return AutoTokenizer.from_pretrained(found)
 

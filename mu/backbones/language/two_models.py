@@ -31,8 +31,10 @@ class TwoModels(CausalLM):
     def __init__(self, base: CausalLM, other: CausalLM) -> None:
         nn.Module.__init__(self)  # there is no network of its own
         if base.vocabulary != other.vocabulary:
-            raise InputError(f"two models of {base.vocabulary} and {other.vocabulary} tokens cannot answer as one; take two of the same "
-                             "family.")
+            raise InputError(
+                f"two models of {base.vocabulary} and {other.vocabulary} tokens cannot answer as one; take two of the same "
+                "family."
+            )
         self.base, self.other = base, other
         self.model, self.part, self.lora = base.model, base.part, None
         self.divergence_mask, self.weights_metadata = base.divergence_mask, base.weights_metadata
@@ -48,8 +50,14 @@ class TwoModels(CausalLM):
     # ---- generation ---------------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def generate(self, ids: Sequence[Sequence[int]], max_new_tokens: int = 200, stop: Sequence[str] = (), batch_size: int = 32,
-                 sampling: Sampling | None = None) -> list[str]:
+    def generate(
+        self,
+        ids: Sequence[Sequence[int]],
+        max_new_tokens: int = 200,
+        stop: Sequence[str] = (),
+        batch_size: int = 32,
+        sampling: Sampling | None = None,
+    ) -> list[str]:
         """As CausalLM.generate, each model with a cache of its own."""
         order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
         found = [""] * len(ids)
@@ -61,8 +69,13 @@ class TwoModels(CausalLM):
                 found[place] = self.finished(row, stop)
         return found
 
-    def _continued(self, ids: list[Sequence[int]], max_new_tokens: int, stop: Sequence[str],
-                   choose: Callable[[Tensor, int], Tensor] | None = None) -> list[list[int]]:
+    def _continued(
+        self,
+        ids: list[Sequence[int]],
+        max_new_tokens: int,
+        stop: Sequence[str],
+        choose: Callable[[Tensor, int], Tensor] | None = None,
+    ) -> list[list[int]]:
         """Generated token ids of a batch of prompts, the likeliest where none are chosen; rows that have ended go on until all have."""
         eos = self.tokenizer.eos_token_id
         tokens, mask = left_padded(ids, eos, next(self.parameters()).device)
@@ -76,7 +89,10 @@ class TwoModels(CausalLM):
             for row, one in enumerate(token.tolist()):
                 if not ended[row]:
                     made[row].append(one)
-                    ended[row] = one == eos or (bool(stop) and any(mark in self.tokenizer.decode(made[row]) for mark in stop))
+                    ended[row] = one == eos or (
+                        bool(stop)
+                        and any(mark in self.tokenizer.decode(made[row]) for mark in stop)
+                    )
             if all(ended) or number + 1 == max_new_tokens:
                 break
             said = [speaker.send(token) for speaker in speakers]
@@ -119,8 +135,10 @@ class TwoModels(CausalLM):
 
     def fresh(self, seed: int) -> Self:
         """Both models with new weights."""
-        raise InputError(f"{type(self).__name__} is made of two trained models and has no architecture of its own to begin anew; take its "
-                         "base.")
+        raise InputError(
+            f"{type(self).__name__} is made of two trained models and has no architecture of its own to begin anew; take its "
+            "base."
+        )
 
 
 def _drawn(sampling: Sampling, places: Sequence[int], logits: Tensor, position: int) -> Tensor:
@@ -137,10 +155,14 @@ class LogitDifference(TwoModels):
         top: τ of the relative top filter in [0, 1]; 0 switches it off.
     """
 
-    def __init__(self, base: CausalLM, assistant: CausalLM, weight: float = -0.8, top: float = 0.01) -> None:
+    def __init__(
+        self, base: CausalLM, assistant: CausalLM, weight: float = -0.8, top: float = 0.01
+    ) -> None:
         super().__init__(base, assistant)
         if not 0 <= top <= 1:
-            raise InputError(f"top is {top}; the relative top filter takes a share of the largest probability, in [0, 1].")
+            raise InputError(
+                f"top is {top}; the relative top filter takes a share of the largest probability, in [0, 1]."
+            )
         self.weight, self.top = weight, top
 
     def combined(self, base: Tensor, other: Tensor) -> Tensor:
@@ -159,7 +181,9 @@ class GenericLogits(TwoModels):
     def __init__(self, base: CausalLM, reinforced: CausalLM, alpha: float = 5.0) -> None:
         super().__init__(base, reinforced)
         if alpha < 0:
-            raise InputError(f"alpha is {alpha}; below 0, what was reinforced would be said all the more.")
+            raise InputError(
+                f"alpha is {alpha}; below 0, what was reinforced would be said all the more."
+            )
         self.alpha = alpha
 
     def combined(self, base: Tensor, other: Tensor) -> Tensor:
@@ -174,7 +198,14 @@ def _speaker(model: CausalLM, tokens: Tensor, mask: Tensor) -> Generator[Tensor,
     places, cache = (mask.cumsum(1) - 1).clamp_min(0), None
     while True:
         given = {"position_ids": places} if "position_ids" in known else {}
-        output = network(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **given, **last)
+        output = network(
+            input_ids=tokens,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            **given,
+            **last,
+        )
         cache = output.past_key_values
         chosen = yield output.logits[:, -1]
         tokens = chosen[:, None]
@@ -195,9 +226,13 @@ def first_layers(model: CausalLM, count: int, lora: LoRA) -> CausalLM:
         InputError: when the model has adapters, or not so many layers.
     """
     if model.lora is not None:
-        raise InputError("an assistant is made from a model without adapters; merge them into the model, and leave out its lora.")
+        raise InputError(
+            "an assistant is made from a model without adapters; merge them into the model, and leave out its lora."
+        )
     if not 1 <= count <= model.layers:
-        raise InputError(f"an assistant of {count} layers cannot be made from a model of {model.layers}.")
+        raise InputError(
+            f"an assistant of {count} layers cannot be made from a model of {model.layers}."
+        )
     twin = deepcopy(model, {id(p): p for p in model.parameters()})
     short: Any = twin.network
     kept = twin.decoder_layers[:count]

@@ -33,28 +33,57 @@ class Classifier(Backbone):
     """
 
     def __init__(
-        self, name: str = "resnet20_cifar", num_classes: int = 10, in_channels: int = 3, weights: str | None = None,
-        mean: str | list[float] | None = None, std: list[float] | None = None, pretrained: bool | None = None,
-        init_seed: int | None = None, channels_last: bool = False, options: dict[str, Any] | None = None,
+        self,
+        name: str = "resnet20_cifar",
+        num_classes: int = 10,
+        in_channels: int = 3,
+        weights: str | None = None,
+        mean: str | list[float] | None = None,
+        std: list[float] | None = None,
+        pretrained: bool | None = None,
+        init_seed: int | None = None,
+        channels_last: bool = False,
+        options: dict[str, Any] | None = None,
         network: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.name, self.num_classes, self.channels_last = name, num_classes, channels_last
         self.weights_metadata: dict[str, Any] = {}
-        self.network: nn.Module = network if network is not None else self._build(
-            name, num_classes, in_channels, mean, std, pretrained, init_seed, options or {})
+        self.network: nn.Module = (
+            network
+            if network is not None
+            else self._build(
+                name, num_classes, in_channels, mean, std, pretrained, init_seed, options or {}
+            )
+        )
         if weights is not None:
             self._load(weights, keep_normalisation=mean is not None)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @staticmethod
-    def _build(name: str, num_classes: int, in_channels: int, mean: str | list[float] | None, std: list[float] | None,
-               pretrained: bool | None, init_seed: int | None, options: dict[str, Any]) -> nn.Module:
+    def _build(
+        name: str,
+        num_classes: int,
+        in_channels: int,
+        mean: str | list[float] | None,
+        std: list[float] | None,
+        pretrained: bool | None,
+        init_seed: int | None,
+        options: dict[str, Any],
+    ) -> nn.Module:
         from mu.backbones.vision.networks import image_network
 
         def make() -> nn.Module:
-            return image_network(name, num_classes, in_channels, mean=mean, std=std, pretrained=bool(pretrained), **options)
+            return image_network(
+                name,
+                num_classes,
+                in_channels,
+                mean=mean,
+                std=std,
+                pretrained=bool(pretrained),
+                **options,
+            )
 
         if init_seed is None:
             return make()
@@ -67,12 +96,21 @@ class Classifier(Backbone):
         from mu.utils.weights import load_weights
 
         tensors, self.weights_metadata = load_weights(weights)
-        assign_image_weights(self.network, tensors, self.weights_metadata, weights, keep_normalisation=keep_normalisation)
+        assign_image_weights(
+            self.network,
+            tensors,
+            self.weights_metadata,
+            weights,
+            keep_normalisation=keep_normalisation,
+        )
 
     def fresh(self, seed: int) -> Self:
         """As Backbone.fresh; mean and std of the pixels describe the data, so they stay."""
         twin = super().fresh(seed)
-        ours, theirs = getattr(self.network, "normalize", None), getattr(twin.network, "normalize", None)
+        ours, theirs = (
+            getattr(self.network, "normalize", None),
+            getattr(twin.network, "normalize", None),
+        )
         if isinstance(ours, nn.Module) and isinstance(theirs, nn.Module):
             theirs.load_state_dict(ours.state_dict())
         return twin
@@ -80,31 +118,47 @@ class Classifier(Backbone):
     def predict(self, batch: Batch) -> Tensor:
         """Logits `[B, K]`."""
         image = batch["image"]
-        return self.network(image.contiguous(memory_format=torch.channels_last) if self.channels_last else image)
+        return self.network(
+            image.contiguous(memory_format=torch.channels_last) if self.channels_last else image
+        )
 
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
         """Cross-entropy to `label`, in nats."""
         logits = self.predict(batch) if prediction is None else prediction
         return self.count(batch, functional.cross_entropy(logits, batch["label"]))
 
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
+    def divergence(
+        self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
+    ) -> WeightedSum:
         """T² KL(softmax(teacher / T) ‖ softmax(student / T))."""
         return self.count(batch, functional.kl_divergence(student, teacher, temperature))
 
-    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> WeightedSum:
+    def substitute_loss(
+        self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None
+    ) -> WeightedSum:
         """Cross-entropy to the substitute label."""
         logits = self.predict(batch) if prediction is None else prediction
-        return self.count(batch, functional.cross_entropy(logits, batch["substitute"] if target is None else target))
+        return self.count(
+            batch,
+            functional.cross_entropy(logits, batch["substitute"] if target is None else target),
+        )
 
-    def outputs(self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None) -> dict[str, Tensor]:
+    def outputs(
+        self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """`logits` [B, K], `label` [B], `nll` [B]."""
         logits = (self.predict(batch) if prediction is None else prediction).float()
-        known = {"logits": lambda: logits, "label": lambda: batch["label"],
-                 "nll": lambda: functional.cross_entropy(logits, batch["label"])}
+        known = {
+            "logits": lambda: logits,
+            "label": lambda: batch["label"],
+            "nll": lambda: functional.cross_entropy(logits, batch["label"]),
+        }
         return pick(known, names, "a classifier")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
         """`loss` in nats and `accuracy` in {0, 1}."""
         logits = (self.predict(batch) if prediction is None else prediction).float()
-        return {"loss": functional.cross_entropy(logits, batch["label"]), "accuracy": (logits.argmax(1) == batch["label"]).float()}
-
+        return {
+            "loss": functional.cross_entropy(logits, batch["label"]),
+            "accuracy": (logits.argmax(1) == batch["label"]).float(),
+        }

@@ -52,7 +52,9 @@ class Normalize(nn.Module):
         super().__init__()
         if len(mean) != len(std) or not all(value > 0 for value in std):
             given = f"mean {list(mean)} and std {list(std)}"
-            raise InputError(f"{given} do not fit: give one mean and one positive std for each channel.")
+            raise InputError(
+                f"{given} do not fit: give one mean and one positive std for each channel."
+            )
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
@@ -60,7 +62,9 @@ class Normalize(nn.Module):
         """`[B, C, H, W]` in [0, 1] to the same shape."""
         if x.shape[1] != len(self.mean):
             taken = f"the network takes {len(self.mean)}"
-            raise InputError(f"the images have {x.shape[1]} channels and {taken}; set in_channels to {x.shape[1]}.")
+            raise InputError(
+                f"the images have {x.shape[1]} channels and {taken}; set in_channels to {x.shape[1]}."
+            )
         return (x - self.mean[:, None, None]) / self.std[:, None, None]
 
 
@@ -76,7 +80,11 @@ class ImageNetwork(nn.Module):
     """
 
     def __init__(
-        self, body: nn.Module, mean: Sequence[float], std: Sequence[float], input_size: Sequence[int] | None = None
+        self,
+        body: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        input_size: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.normalize = Normalize(mean, std)
@@ -98,7 +106,9 @@ def resolve(name: str) -> tuple[str, str]:
     """
     library, colon, bare = name.rpartition(":")
     if colon and library not in LIBRARIES:
-        raise InputError(f"{name!r} has an unknown source; before the colon stands one of {', '.join(LIBRARIES)}.")
+        raise InputError(
+            f"{name!r} has an unknown source; before the colon stands one of {', '.join(LIBRARIES)}."
+        )
     searched = (library,) if colon else LIBRARIES
     for candidate in searched:
         if _has(candidate, bare):
@@ -106,7 +116,11 @@ def resolve(name: str) -> tuple[str, str]:
     prefix = f"{library}:" if colon else ""
     known = dict.fromkeys(prefix + entry for source in searched for entry in _names(source))
     close = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "`timm.list_models()` lists most of them."
+    hint = (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else "`timm.list_models()` lists most of them."
+    )
     raise InputError(f"there is no network {name!r} in {', '.join(searched)}; {hint}")
 
 
@@ -130,7 +144,9 @@ def _has(library: str, name: str) -> bool:
     return name in _names(library)
 
 
-def build(name: str, num_classes: int, in_channels: int = 3, pretrained: bool = False, **options: Any) -> nn.Module:
+def build(
+    name: str, num_classes: int, in_channels: int = 3, pretrained: bool = False, **options: Any
+) -> nn.Module:
     """A network on normalised images, newly initialised unless `pretrained`.
 
     Args:
@@ -147,24 +163,36 @@ def build(name: str, num_classes: int, in_channels: int = 3, pretrained: bool = 
         InputError: for an unknown name or option, or when published weights do not exist or cannot be fetched.
     """
     if num_classes < 1 or in_channels < 1:
-        raise InputError(f"a network needs at least one class and one channel, not {num_classes} and {in_channels}.")
+        raise InputError(
+            f"a network needs at least one class and one channel, not {num_classes} and {in_channels}."
+        )
     library, bare = resolve(name)
     if pretrained and library == "mu":
-        raise InputError(f"no weights are published for {name!r}; unset pretrained, or give a file in `weights`.")
+        raise InputError(
+            f"no weights are published for {name!r}; unset pretrained, or give a file in `weights`."
+        )
     try:
         if library == "mu":
             return _OURS[bare](num_classes=num_classes, in_channels=in_channels, **options)
         if library == "timm":
             import timm
 
-            return timm.create_model(bare, pretrained, num_classes=num_classes, in_chans=in_channels, **options)
+            return timm.create_model(
+                bare, pretrained, num_classes=num_classes, in_chans=in_channels, **options
+            )
         return _torchvision(bare, num_classes, in_channels, pretrained, options)
     except InputError:
         raise
     except Exception as error:  # of many kinds in these libraries: a wrong option, a missing tag, a failed download
-        cure = "check the connection, or give a file in `weights`" if pretrained else "check its options"
+        cure = (
+            "check the connection, or give a file in `weights`"
+            if pretrained
+            else "check its options"
+        )
         given = f"options {options}" if options else "no options"
-        raise InputError(f"network {name!r} could not be built with {given} ({error}); {cure}.") from error
+        raise InputError(
+            f"network {name!r} could not be built with {given} ({error}); {cure}."
+        ) from error
 
 
 def _torchvision(
@@ -174,10 +202,14 @@ def _torchvision(
 
     if not pretrained:
         options = torchvision_options(name, options)
-        network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
+        network = torchvision.models.get_model(
+            name, weights=None, num_classes=num_classes, **options
+        )
         return network if in_channels == 3 else _with_channels(network, in_channels)
     if in_channels != 3:
-        raise InputError(f"torchvision's published weights take 3 channels, not {in_channels}; take timm's instead.")
+        raise InputError(
+            f"torchvision's published weights take 3 channels, not {in_channels}; take timm's instead."
+        )
     network = torchvision.models.get_model(name, weights="DEFAULT", **options)
     path, linear = head(network)
     if linear.out_features != num_classes:
@@ -188,7 +220,9 @@ def _torchvision(
 def torchvision_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The constructor's options, with those that make the network return plain logits in train mode too."""
     # these two return a tuple with the logits of auxiliary classifiers, unless they are built without them
-    plain = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    plain = (
+        {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    )
     return {**plain, **options}
 
 
@@ -202,7 +236,9 @@ def _with_channels(network: nn.Module, in_channels: int) -> nn.Module:
             nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
             network.set_submodule(name, new)
             return network
-    raise InputError(f"{type(network).__name__} has no convolution that could take {in_channels} channels.")
+    raise InputError(
+        f"{type(network).__name__} has no convolution that could take {in_channels} channels."
+    )
 
 
 def statistics(
@@ -224,15 +260,21 @@ def statistics(
         if mean in (None, "none"):
             return [0.0] * channels, [1.0] * channels
         if mean not in STATISTICS:
-            raise InputError(f"no mean is known for {mean!r}; give numbers, or one of {', '.join(STATISTICS)}, none.")
+            raise InputError(
+                f"no mean is known for {mean!r}; give numbers, or one of {', '.join(STATISTICS)}, none."
+            )
         mean, std = STATISTICS[mean]
     if std is None or not len(mean) == len(std) == channels:
         given = f"mean {list(mean)} and std {None if std is None else list(std)}"
-        raise InputError(f"{given} do not fit images of {channels} channels; give one number for each channel.")
+        raise InputError(
+            f"{given} do not fit images of {channels} channels; give one number for each channel."
+        )
     return [float(value) for value in mean], [float(value) for value in std]
 
 
-def published_statistics(name: str, body: nn.Module) -> tuple[list[float], list[float], tuple[int, int, int]]:
+def published_statistics(
+    name: str, body: nn.Module
+) -> tuple[list[float], list[float], tuple[int, int, int]]:
     """Mean, standard deviation and input size `(C, H, W)` that go with the published weights of `name`.
 
     Args:
@@ -246,7 +288,9 @@ def published_statistics(name: str, body: nn.Module) -> tuple[list[float], list[
         config = resolve_model_data_config(body)
         mean, std = list(config["mean"]), list(config["std"])
         channels = int(getattr(body, "in_chans", len(mean)))
-        if channels != len(mean):  # timm has adapted the stem to other channels, so every channel is an average one
+        if channels != len(
+            mean
+        ):  # timm has adapted the stem to other channels, so every channel is an average one
             mean, std = [sum(mean) / len(mean)] * channels, [sum(std) / len(std)] * channels
         return mean, std, (channels, *config["input_size"][1:])
     import torchvision
@@ -256,8 +300,13 @@ def published_statistics(name: str, body: nn.Module) -> tuple[list[float], list[
 
 
 def image_network(
-    name: str, num_classes: int, in_channels: int = 3, mean: str | Sequence[float] | None = None,
-    std: Sequence[float] | None = None, pretrained: bool = False, **options: Any,
+    name: str,
+    num_classes: int,
+    in_channels: int = 3,
+    mean: str | Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    pretrained: bool = False,
+    **options: Any,
 ) -> ImageNetwork:
     """A network by name with its normalisation in front.
 
@@ -286,7 +335,11 @@ def image_network(
 
 
 def assign_image_weights(
-    network: nn.Module, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], path: object, *,
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    path: object,
+    *,
     keep_normalisation: bool,
 ) -> None:
     """Load what `mu.utils.weights.load_weights` has read, and the normalisation that came with it.
@@ -308,14 +361,19 @@ def assign_image_weights(
     mean, std = metadata.get("mean"), metadata.get("std")
     new = None if keep_normalisation or mean is None or std is None else Normalize(mean, std)
     if new is not None and len(new.mean) != channels:
-        raise InputError(f"{path} is for {len(new.mean)} channels and the network takes {channels}; set in_channels.")
+        raise InputError(
+            f"{path} is for {len(new.mean)} channels and the network takes {channels}; set in_channels."
+        )
     assign_weights(network, tensors, path)
     if new is not None:
         normalize.load_state_dict(new.state_dict())
-    elif not keep_normalisation and bool((normalize.mean == 0).all() and (normalize.std == 1).all()):
+    elif not keep_normalisation and bool(
+        (normalize.mean == 0).all() and (normalize.std == 1).all()
+    ):
         warnings.warn(
             f"{path} does not say how its images were normalised, so pixels enter the network as they are, in [0, 1]; "
-            "set `mean` (the name of a data set, or numbers) if it was trained otherwise.", stacklevel=2,
+            "set `mean` (the name of a data set, or numbers) if it was trained otherwise.",
+            stacklevel=2,
         )
     if metadata.get("input_size") is not None:
         network.input_size = tuple(metadata["input_size"])
@@ -371,7 +429,11 @@ def head(network: nn.Module) -> tuple[str, nn.Linear]:
         classifier = get_classifier()
         found = [(name, module) for name, module in body.named_modules() if module is classifier]
     else:
-        found = [(name, module) for name, module in body.named_modules() if isinstance(module, nn.Linear)]
+        found = [
+            (name, module) for name, module in body.named_modules() if isinstance(module, nn.Linear)
+        ]
     if not found or not isinstance(found[-1][1], nn.Linear):
-        raise InputError(f"{type(body).__name__} does not end in one linear layer, so it has no head to change.")
+        raise InputError(
+            f"{type(body).__name__} does not end in one linear layer, so it has no head to change."
+        )
     return prefix + found[-1][0], found[-1][1]

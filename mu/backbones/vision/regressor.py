@@ -29,13 +29,23 @@ class Regressor(Backbone):
     """
 
     def __init__(
-        self, in_features: int = 10, hidden: list[int] | None = None, weights: str | None = None,
-        criterion: Literal["absolute", "squared"] = "absolute", offset: float = 0.0, scale: float = 1.0, init_seed: int | None = None,
+        self,
+        in_features: int = 10,
+        hidden: list[int] | None = None,
+        weights: str | None = None,
+        criterion: Literal["absolute", "squared"] = "absolute",
+        offset: float = 0.0,
+        scale: float = 1.0,
+        init_seed: int | None = None,
         network: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.criterion = criterion
-        self.network = network if network is not None else _perceptron(in_features, [64, 64] if hidden is None else hidden, init_seed)
+        self.network = (
+            network
+            if network is not None
+            else _perceptron(in_features, [64, 64] if hidden is None else hidden, init_seed)
+        )
         self.register_buffer("offset", torch.tensor(float(offset)))
         self.register_buffer("scale", torch.tensor(float(scale)))
         self.weights_metadata: dict[str, str] = {}
@@ -51,7 +61,9 @@ class Regressor(Backbone):
         return raw.reshape(len(raw)) * self.scale + self.offset
 
     def _error(self, prediction: Tensor, target: Tensor) -> Tensor:
-        error = functional.absolute_error if self.criterion == "absolute" else functional.squared_error
+        error = (
+            functional.absolute_error if self.criterion == "absolute" else functional.squared_error
+        )
         return error(prediction, target)
 
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
@@ -59,20 +71,31 @@ class Regressor(Backbone):
         prediction = self.predict(batch) if prediction is None else prediction
         return self.count(batch, self._error(prediction, batch["target"]))
 
-    def divergence(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0) -> WeightedSum:
+    def divergence(
+        self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
+    ) -> WeightedSum:
         """The criterion between two predictions; a temperature has no meaning here and does nothing."""
         return self.count(batch, self._error(student, teacher))
 
-    def substitute_loss(self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None) -> WeightedSum:
+    def substitute_loss(
+        self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None
+    ) -> WeightedSum:
         """The criterion towards the substitute target."""
         prediction = self.predict(batch) if prediction is None else prediction
-        return self.count(batch, self._error(prediction, batch["substitute"] if target is None else target))
+        return self.count(
+            batch, self._error(prediction, batch["substitute"] if target is None else target)
+        )
 
-    def outputs(self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None) -> dict[str, Tensor]:
+    def outputs(
+        self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """`prediction` [B], `target` [B], `nll` [B] (the criterion)."""
         prediction = (self.predict(batch) if prediction is None else prediction).float()
-        known = {"prediction": lambda: prediction, "target": lambda: batch["target"],
-                 "nll": lambda: self._error(prediction, batch["target"])}
+        known = {
+            "prediction": lambda: prediction,
+            "target": lambda: batch["target"],
+            "nll": lambda: self._error(prediction, batch["target"]),
+        }
         return pick(known, names, "a regressor")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:

@@ -68,11 +68,15 @@ class ResNetCIFAR(nn.Module):
         InputError: when `depth` is not 6n + 2 with n >= 1.
     """
 
-    def __init__(self, depth: int = 20, num_classes: int = 10, in_channels: int = 3, width: int = 16) -> None:
+    def __init__(
+        self, depth: int = 20, num_classes: int = 10, in_channels: int = 3, width: int = 16
+    ) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
-            raise InputError(f"a CIFAR ResNet has 6n + 2 layers (8, 14, 20, 32, 44, 56, 110), not {depth}.")
+            raise InputError(
+                f"a CIFAR ResNet has 6n + 2 layers (8, 14, 20, 32, 44, 56, 110), not {depth}."
+            )
         self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = _group(width, width, blocks, stride=1)
@@ -131,6 +135,8 @@ def resnet18_cifar(num_classes: int = 10, in_channels: int = 3) -> ResNet:
 
     network = resnet18(num_classes=num_classes)
     network.conv1 = nn.Conv2d(in_channels, 64, 3, 1, 1, bias=False)
-    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's convolutions
+    nn.init.kaiming_normal_(
+        network.conv1.weight, mode="fan_out", nonlinearity="relu"
+    )  # as torchvision's convolutions
     network.maxpool = nn.Identity()  # type: ignore[assignment]
     return network

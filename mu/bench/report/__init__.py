@@ -40,14 +40,20 @@ def write_runs(folders: Sequence[Path], output: Path, console: Console | None = 
     for task in collection.tasks:
         collection.notes += complete(task)
     summaries = [summarise(task) for task in collection.tasks]
-    pages = {"results.csv": as_csv(collection, summaries), "tables.tex": as_tex(summaries), "report.html": as_html(collection, summaries)}
+    pages = {
+        "results.csv": as_csv(collection, summaries),
+        "tables.tex": as_tex(summaries),
+        "report.html": as_html(collection, summaries),
+    }
     for name, text in pages.items():
         write_text(output / name, text)
     if console is None:
         return
     print_tables(summaries, console)
-    for line in [f"failed: {f['run']}: {f['reason']}" for f in collection.failed] + collection.notes:
+    for line in [
+        f"failed: {f['run']}: {f['reason']}" for f in collection.failed
+    ] + collection.notes:
         console.print(line, markup=False, highlight=False)
-    console.print(f"Report: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
-
-
+    console.print(
+        f"Report: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True
+    )

@@ -8,13 +8,53 @@ from typing import Any
 from mu.bench.report.runs import RunEntry, TaskRuns
 from mu.utils.errors import InputError
 
-ORDER = ("UA", "RA", "TA", "MIA", "IRA", "CRA", "FID", "KID", "CLIP", "pre_ASR", "ASR", "log10_FQ",
-         "MU", "ES", "PrivLeak", "relearning", "quantisation", "MAE/forget", "MAE/retain", "MAE/test", "MAE/validation", "wasserstein",
-         "MIA/error_member")
+ORDER = (
+    "UA",
+    "RA",
+    "TA",
+    "MIA",
+    "IRA",
+    "CRA",
+    "FID",
+    "KID",
+    "CLIP",
+    "pre_ASR",
+    "ASR",
+    "log10_FQ",
+    "MU",
+    "ES",
+    "PrivLeak",
+    "relearning",
+    "quantisation",
+    "MAE/forget",
+    "MAE/retain",
+    "MAE/test",
+    "MAE/validation",
+    "wasserstein",
+    "MIA/error_member",
+)
 """Headline metrics in the papers' order; any other follows in the order in which it was measured."""
 
-ASIDE = frozenset({"avg_gap", "seconds", "ToW", "activation_distance", "JS", "completeness", "trainable", "moved", "peak_memory",
-                   "FQ", "EM", "memorisation", "privacy", "utility", "overall", "selection"})
+ASIDE = frozenset(
+    {
+        "avg_gap",
+        "seconds",
+        "ToW",
+        "activation_distance",
+        "JS",
+        "completeness",
+        "trainable",
+        "moved",
+        "peak_memory",
+        "FQ",
+        "EM",
+        "memorisation",
+        "privacy",
+        "utility",
+        "overall",
+        "selection",
+    }
+)
 """Metrics that have a place of their own, cost something, or repeat the gap in another form."""
 
 _BREAKDOWN = ("gap/", "seconds/")
@@ -30,8 +70,14 @@ def headline(names: Iterable[str]) -> list[str]:
         names: what was measured, in order.
     """
     names = list(dict.fromkeys(names))
-    found = [name for name in names if name in ORDER or name.startswith("MAE/") or ("/" not in name and name not in ASIDE)]
-    found = found or [name for name in names if name not in ASIDE and not name.startswith(_BREAKDOWN)]
+    found = [
+        name
+        for name in names
+        if name in ORDER or name.startswith("MAE/") or ("/" not in name and name not in ASIDE)
+    ]
+    found = found or [
+        name for name in names if name not in ASIDE and not name.startswith(_BREAKDOWN)
+    ]
     return sorted(found, key=lambda name: _rank(name, names))
 
 
@@ -54,8 +100,10 @@ def agreed(task: TaskRuns, field: str) -> dict[str, Any]:
         for result in run.record.results:
             value, first = found.setdefault(result.metric, (getattr(result, field), run))
             if value != getattr(result, field):
-                raise InputError(f"{result.metric} has {field} {value!r} in {first.name}, but {getattr(result, field)!r} in {run.name}, so "
-                                 "it is not one metric; report the two apart.")
+                raise InputError(
+                    f"{result.metric} has {field} {value!r} in {first.name}, but {getattr(result, field)!r} in {run.name}, so "
+                    "it is not one metric; report the two apart."
+                )
     return {metric: value for metric, (value, _) in found.items()}
 
 

@@ -23,9 +23,16 @@ def details(summary: Summary) -> list[str]:
     told: dict[str, list[str]] = {}
     for metric in summary.columns:
         if summary.better.get(metric) is not None:
-            found = [r.detail for run in summary.task.runs for r in run.record.results if r.metric == metric]
+            found = [
+                r.detail
+                for run in summary.task.runs
+                for r in run.record.results
+                if r.metric == metric
+            ]
             keys = dict.fromkeys(key for detail in found for key in detail)
-            words = [_words(key, [detail[key] for detail in found if key in detail]) for key in keys]
+            words = [
+                _words(key, [detail[key] for detail in found if key in detail]) for key in keys
+            ]
             told.setdefault("; ".join(word for word in words if word), []).append(metric)
     return [f"{', '.join(metrics)}: {text}." for text, metrics in told.items() if text]
 

@@ -33,11 +33,29 @@ _INK, _MUTED, _LINE = "#010203", "#040506", "#070809"
 _THEME = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)"}
 
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "mu", "font.family": "sans-serif", "font.size": 9.5, "text.parse_math": False,
-    "figure.facecolor": "none", "axes.facecolor": "none", "legend.frameon": False, "legend.fontsize": 9.0,
-    "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _MUTED, "xtick.color": _MUTED, "ytick.color": _MUTED,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": _LINE, "grid.linewidth": 0.7,
-    "axes.axisbelow": True, "axes.linewidth": 0.8, "axes.titlesize": 9.5, "axes.titlelocation": "left",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mu",
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "text.parse_math": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _MUTED,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
     "axes.formatter.useoffset": False,
 }
 _WIDTH, _HEIGHT = 5.6, 3.9  # inches; the page scales figures to their column
@@ -62,9 +80,21 @@ class Plane:
 
 
 PLANES = (
-    Plane("Forgetting and utility", ("UA",), ("RA", "TA"), "UA: error on the forget set", "utility: mean of RA and TA"),
+    Plane(
+        "Forgetting and utility",
+        ("UA",),
+        ("RA", "TA"),
+        "UA: error on the forget set",
+        "utility: mean of RA and TA",
+    ),
     Plane("Forgetting and what is kept", ("UA",), ("IRA", "CRA"), "UA: erased concept not seen"),
-    Plane("Forget quality and utility", ("log10_FQ",), ("MU",), "log10 of forget quality", "model utility"),
+    Plane(
+        "Forget quality and utility",
+        ("log10_FQ",),
+        ("MU",),
+        "log10 of forget quality",
+        "model utility",
+    ),
     Plane("Robustness and quality", ("ASR",), ("FID",), "ASR: concept brought back by the attack"),
 )
 """Each is drawn where methods measured both sides."""
@@ -75,16 +105,34 @@ def figures(summary: Summary, curves: Curves) -> list[tuple[str, str, str]]:
     from matplotlib import rc_context
 
     methods = [row.method for row in summary.rows if row.is_method]
-    looks = {method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(methods)}
+    looks = {
+        method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+        for i, method in enumerate(methods)
+    }
     made: list[tuple[str, str, str]] = []
     with rc_context(_STYLE):
-        drawn = [(trade_off(summary, looks, plane), plane.title, _reading(summary, plane)) for plane in PLANES]
+        drawn = [
+            (trade_off(summary, looks, plane), plane.title, _reading(summary, plane))
+            for plane in PLANES
+        ]
         drawn += [
-            (gap_bars(summary, looks), "Gap to the oracle", "Mean over seeds; bars: standard deviation; dots: single seeds. Dashed line: "
-             "the original, that is, doing nothing."),
-            (time_and_gap(summary, looks), "Time and gap", "Seconds of unlearning on a logarithmic scale. Star: retraining; what lies to "
-             "the right of it saves nothing."),
-            (curve_panels(summary, looks, curves), "During the fit", "Validation while unlearning; one line for each seed."),
+            (
+                gap_bars(summary, looks),
+                "Gap to the oracle",
+                "Mean over seeds; bars: standard deviation; dots: single seeds. Dashed line: "
+                "the original, that is, doing nothing.",
+            ),
+            (
+                time_and_gap(summary, looks),
+                "Time and gap",
+                "Seconds of unlearning on a logarithmic scale. Star: retraining; what lies to "
+                "the right of it saves nothing.",
+            ),
+            (
+                curve_panels(summary, looks, curves),
+                "During the fit",
+                "Validation while unlearning; one line for each seed.",
+            ),
         ]
         for figure, title, words in drawn:
             if figure is not None:
@@ -98,14 +146,22 @@ def _reading(summary: Summary, plane: Plane) -> str:
     if summary.row(ORACLE) is not None:
         return f"{words} Star and dashed lines: the oracle. Nearer is better; beyond it is not."
     x, y = summary.better.get(plane.x[0]), summary.better.get(plane.y[0])
-    corner = f" Better: to the {'right' if x else 'left'} and {'up' if y else 'down'}." if x is not None and y is not None else ""
+    corner = (
+        f" Better: to the {'right' if x else 'left'} and {'up' if y else 'down'}."
+        if x is not None and y is not None
+        else ""
+    )
     return words + (" Circle: the original." if summary.row(ORIGINAL) is not None else "") + corner
 
 
 def trade_off(summary: Summary, looks: Looks, plane: Plane) -> Figure | None:
     """The plane's two sides; None without methods that measured them."""
     xs, ys = ([name for name in side if name in summary.columns] for side in (plane.x, plane.y))
-    points = [(row, x, y) for row in summary.rows if (x := _mean(row, xs)) is not None and (y := _mean(row, ys)) is not None]
+    points = [
+        (row, x, y)
+        for row in summary.rows
+        if (x := _mean(row, xs)) is not None and (y := _mean(row, ys)) is not None
+    ]
     if not any(row.is_method for row, _, _ in points):
         return None
     figure, axes = _plane()
@@ -115,8 +171,10 @@ def trade_off(summary: Summary, looks: Looks, plane: Plane) -> Figure | None:
             axes.axhline(y.mean, color=_MUTED, linestyle="--", linewidth=0.9, zorder=1)
         _point(axes, row, x, y, looks)
     axes.margins(0.12)
-    axes.set(xlabel=_axis(summary, xs, plane.across if len(xs) == len(plane.x) else ""),
-             ylabel=_axis(summary, ys, plane.up if len(ys) == len(plane.y) else ""))
+    axes.set(
+        xlabel=_axis(summary, xs, plane.across if len(xs) == len(plane.x) else ""),
+        ylabel=_axis(summary, ys, plane.up if len(ys) == len(plane.y) else ""),
+    )
     _name(figure, axes, points)
     return figure
 
@@ -129,17 +187,34 @@ def _axis(summary: Summary, names: Sequence[str], words: str) -> str:
 
 def gap_bars(summary: Summary, looks: Looks) -> Figure | None:
     """The average gap of each method, the smallest on top; None without gaps."""
-    rows = sorted((row for row in summary.rows if row.is_method and "avg_gap" in row.cells), key=lambda r: -r.cells["avg_gap"].mean)
+    rows = sorted(
+        (row for row in summary.rows if row.is_method and "avg_gap" in row.cells),
+        key=lambda r: -r.cells["avg_gap"].mean,
+    )
     if not rows:
         return None
     figure, (axes,) = _panels(1, height=max(_HEIGHT, 1.0 + 0.26 * len(rows)))
     for place, row in enumerate(rows):
         cell = row.cells["avg_gap"]
-        axes.barh(place, cell.mean, height=min(0.62, 0.11 * len(rows)), color=looks[row.method][0], alpha=0.85)
+        axes.barh(
+            place,
+            cell.mean,
+            height=min(0.62, 0.11 * len(rows)),
+            color=looks[row.method][0],
+            alpha=0.85,
+        )
         if cell.std is not None:
             axes.errorbar(cell.mean, place, xerr=cell.std, color=_INK, linewidth=1, capsize=2.5)
             values = [run.values["avg_gap"] for run in row.runs if "avg_gap" in run.values]
-            axes.plot(values, [place] * len(values), linestyle="", marker="o", markersize=2.6, color=_INK, alpha=0.75)
+            axes.plot(
+                values,
+                [place] * len(values),
+                linestyle="",
+                marker="o",
+                markersize=2.6,
+                color=_INK,
+                alpha=0.75,
+            )
     _nothing(axes, summary, axes.axvline)
     axes.set_yticks(range(len(rows)), [_plain(row.method) for row in rows], color=_INK)
     axes.grid(False, axis="y")
@@ -150,15 +225,23 @@ def gap_bars(summary: Summary, looks: Looks) -> Figure | None:
 
 def time_and_gap(summary: Summary, looks: Looks) -> Figure | None:
     """Seconds against the gap, of methods and oracle; None where either was not measured."""
-    points = [(row, row.cells["seconds"], row.cells["avg_gap"]) for row in summary.rows
-              if {"seconds", "avg_gap"} <= set(row.cells) and row.method != ORIGINAL and row.cells["seconds"].mean > 0]
+    points = [
+        (row, row.cells["seconds"], row.cells["avg_gap"])
+        for row in summary.rows
+        if {"seconds", "avg_gap"} <= set(row.cells)
+        and row.method != ORIGINAL
+        and row.cells["seconds"].mean > 0
+    ]
     if not any(row.is_method for row, _, _ in points):
         return None
     figure, axes = _plane()
     axes.set_xscale("log")
     for row, x, y in points:
         _point(axes, row, x, y, looks)
-    _log_ticks(axes, [max(x.mean + side * (x.std or 0), x.mean / 4) for _, x, _ in points for side in (-1, 1)])
+    _log_ticks(
+        axes,
+        [max(x.mean + side * (x.std or 0), x.mean / 4) for _, x, _ in points for side in (-1, 1)],
+    )
     axes.set(xlabel="seconds", ylabel=_gap_label(summary))
     axes.margins(y=0.12)
     gap = _nothing(axes, summary, axes.axhline)
@@ -170,17 +253,34 @@ def curve_panels(summary: Summary, looks: Looks, curves: Curves) -> Figure | Non
     """Accuracy by part where validation logged it, else loss; None where nothing was validated."""
     runs = {method: curves[method] for method in looks if curves.get(method)}
     seen = {key for each in runs.values() for rows in each for row in rows for key in row}
-    keys = next((found for end in ("/accuracy", "/loss") if (found := sorted(key for key in seen if key.endswith(end)))), [])
+    keys = next(
+        (
+            found
+            for end in ("/accuracy", "/loss")
+            if (found := sorted(key for key in seen if key.endswith(end)))
+        ),
+        [],
+    )
     if not keys:
         return None
-    figure, panels = _panels(len(keys), height=_HEIGHT if len(keys) < 3 else 2.0 * math.ceil(len(keys) / 2))
+    figure, panels = _panels(
+        len(keys), height=_HEIGHT if len(keys) < 3 else 2.0 * math.ceil(len(keys) / 2)
+    )
     for axes, key in zip(panels, keys, strict=True):
         for method, each in runs.items():
             colour, marker = looks[method]
             for number, rows in enumerate(each):
                 points = [(row["step"], row[key]) for row in rows if key in row]
-                axes.plot([x for x, _ in points], [y for _, y in points], color=colour, marker=marker, markersize=3.5, linewidth=1.2,
-                          alpha=0.8, label="" if number else _plain(method))
+                axes.plot(
+                    [x for x, _ in points],
+                    [y for _, y in points],
+                    color=colour,
+                    marker=marker,
+                    markersize=3.5,
+                    linewidth=1.2,
+                    alpha=0.8,
+                    label="" if number else _plain(method),
+                )
         axes.set_title(key.replace("/", " "))
         axes.set(xlabel="step")
     _legend(figure, panels[0])
@@ -214,8 +314,20 @@ def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
 def _point(axes: Axes, row: Row, x: Cell, y: Cell, looks: Looks) -> None:
     known = {ORACLE: (_INK, "*", 14.0), ORIGINAL: (_INK, "o", 8.0)}
     colour, marker, size = known.get(row.method) or (*looks[row.method], 7.5)
-    axes.errorbar(x.mean, y.mean, xerr=x.std, yerr=y.std, linestyle="", color=colour, marker=marker, markersize=size, elinewidth=1,
-                  markerfacecolor="none" if row.method == ORIGINAL else colour, label=_plain(row.method), zorder=3)
+    axes.errorbar(
+        x.mean,
+        y.mean,
+        xerr=x.std,
+        yerr=y.std,
+        linestyle="",
+        color=colour,
+        marker=marker,
+        markersize=size,
+        elinewidth=1,
+        markerfacecolor="none" if row.method == ORIGINAL else colour,
+        label=_plain(row.method),
+        zorder=3,
+    )
 
 
 def _nothing(axes: Axes, summary: Summary, line: Any) -> float | None:
@@ -226,15 +338,33 @@ def _nothing(axes: Axes, summary: Summary, line: Any) -> float | None:
     gap = row.cells["avg_gap"].mean
     line(gap, color=_INK, linestyle="--", linewidth=1.1, zorder=1)
     if line == axes.axvline:
-        axes.annotate(ORIGINAL, (gap, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points", ha="center",
-                      va="bottom", fontsize=_SMALL)
+        axes.annotate(
+            ORIGINAL,
+            (gap, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=_SMALL,
+        )
     else:
-        axes.annotate(ORIGINAL, (1, gap), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points", ha="right",
-                      va="bottom", fontsize=_SMALL)
+        axes.annotate(
+            ORIGINAL,
+            (1, gap),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, 2),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=_SMALL,
+        )
     return gap
 
 
-def _name(figure: Figure, axes: Axes, points: Sequence[tuple[Row, Cell, Cell]], level: float | None = None) -> None:
+def _name(
+    figure: Figure, axes: Axes, points: Sequence[tuple[Row, Cell, Cell]], level: float | None = None
+) -> None:
     """Names beside the points where all find room without touching one another, else a legend.
 
     Args:
@@ -246,12 +376,20 @@ def _name(figure: Figure, axes: Axes, points: Sequence[tuple[Row, Cell, Cell]], 
     axes.autoscale_view()  # else the limits are found only when it is drawn
     width, height = axes.bbox.size
     left, bottom = axes.bbox.min
-    centres = [tuple(axes.transData.transform((x.mean, y.mean)) - (left, bottom)) for _, x, y in points]
+    centres = [
+        tuple(axes.transData.transform((x.mean, y.mean)) - (left, bottom)) for _, x, y in points
+    ]
     sizes = [(len(row.method) * 0.58 * _SMALL + 2, 1.25 * _SMALL) for row, _, _ in points]
     radii = [7.0 if row.method == ORACLE else 4.5 for row, _, _ in points]
     bars = [_reach(axes, x, y) for _, x, y in points]
-    lines = [(u0 - left, y - 1.0, u1 - left, y + 1.0) for (_, y), (u0, u1, _, _) in zip(centres, bars, strict=True)]
-    lines += [(x - 1.0, v0 - bottom, x + 1.0, v1 - bottom) for (x, _), (_, _, v0, v1) in zip(centres, bars, strict=True)]
+    lines = [
+        (u0 - left, y - 1.0, u1 - left, y + 1.0)
+        for (_, y), (u0, u1, _, _) in zip(centres, bars, strict=True)
+    ]
+    lines += [
+        (x - 1.0, v0 - bottom, x + 1.0, v1 - bottom)
+        for (x, _), (_, _, v0, v1) in zip(centres, bars, strict=True)
+    ]
     texts = []
     if level is not None:
         foot = float(axes.transData.transform((axes.get_xlim()[0], level))[1]) - bottom
@@ -262,14 +400,29 @@ def _name(figure: Figure, axes: Axes, points: Sequence[tuple[Row, Cell, Cell]], 
         _legend(figure, axes)
         return
     for (row, x, y), label in zip(points, placed, strict=True):
-        line = {"arrowstyle": "-", "color": _MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3} if label.far else None
-        axes.annotate(row.method, (x.mean, y.mean), xytext=(label.dx, label.dy), textcoords="offset points", ha=label.across,
-                      va=label.along, fontsize=_SMALL, arrowprops=line, zorder=4)
+        line = (
+            {"arrowstyle": "-", "color": _MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+            if label.far
+            else None
+        )
+        axes.annotate(
+            row.method,
+            (x.mean, y.mean),
+            xytext=(label.dx, label.dy),
+            textcoords="offset points",
+            ha=label.across,
+            va=label.along,
+            fontsize=_SMALL,
+            arrowprops=line,
+            zorder=4,
+        )
 
 
 def _reach(axes: Axes, x: Cell, y: Cell) -> tuple[float, float, float, float]:
     """Where the error bars end, in points of the figure: left, right, bottom, top."""
-    low = axes.transData.transform((max(x.mean - (x.std or 0), axes.get_xlim()[0]), y.mean - (y.std or 0)))
+    low = axes.transData.transform(
+        (max(x.mean - (x.std or 0), axes.get_xlim()[0]), y.mean - (y.std or 0))
+    )
     high = axes.transData.transform((x.mean + (x.std or 0), y.mean + (y.std or 0)))
     return float(low[0]), float(high[0]), float(low[1]), float(high[1])
 
@@ -279,14 +432,29 @@ def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return
-    columns = max(1, min(len(labels), int(_WIDTH * 72 / (max(map(len, labels)) * 0.55 * _SMALL + 34))))
+    columns = max(
+        1, min(len(labels), int(_WIDTH * 72 / (max(map(len, labels)) * 0.55 * _SMALL + 34)))
+    )
     figure.set_figheight(figure.get_figheight() + 0.19 * math.ceil(len(labels) / columns))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, handletextpad=0.4, columnspacing=1.2)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=columns,
+        handletextpad=0.4,
+        columnspacing=1.2,
+    )
 
 
 def _mean(row: Row, names: Sequence[str]) -> Cell | None:
     """Over seeds, of the mean over some metrics; None where no run has them all."""
-    return Cell.of([sum(run.values[name] for name in names) / len(names) for run in row.runs if names and set(names) <= set(run.values)])
+    return Cell.of(
+        [
+            sum(run.values[name] for name in names) / len(names)
+            for run in row.runs
+            if names and set(names) <= set(run.values)
+        ]
+    )
 
 
 def _gap_label(summary: Summary) -> str:
@@ -318,12 +486,14 @@ def as_svg(figure: Figure, label: str) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     text = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    FigureCanvasSVG(figure).print_svg(
+        text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     svg = text.getvalue()
-    svg = svg[svg.index("<svg"):]
+    svg = svg[svg.index("<svg") :]
     box = re.search(r'viewBox="([^"]+)"', svg)
     assert box is not None, "matplotlib gives every figure a box"
-    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index(">") + 1:], flags=re.DOTALL)
+    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index(">") + 1 :], flags=re.DOTALL)
     body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")
     body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
     for stand_in, colour in _THEME.items():

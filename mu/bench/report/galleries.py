@@ -24,7 +24,10 @@ GROUPS = {"erased": "What was erased", "kept": "What was to be kept", "attack": 
 """Headings of the groups that come first, in this order; others follow by their own name."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_TILE, _LETTER = 44, 6  # pixels of the page for one tile of a grid, and for a letter of a label, at least
+_TILE, _LETTER = (
+    44,
+    6,
+)  # pixels of the page for one tile of a grid, and for a letter of a label, at least
 _SMOOTH = 640  # width in pixels from which an image is shrunk rather than enlarged
 
 
@@ -58,10 +61,19 @@ class Gallery:
     @property
     def width(self) -> int:
         """From the tiles side by side, with the labels above and before them; between a fifth of the page and half of it."""
-        above, before = ([len(label) * _LETTER for picture in self.pictures for label in labels(picture)]
-                         for labels in (lambda picture: picture.columns, lambda picture: picture.rows))
+        above, before = (
+            [len(label) * _LETTER for picture in self.pictures for label in labels(picture)]
+            for labels in (lambda picture: picture.columns, lambda picture: picture.rows)
+        )
         tiles = max(len(picture.columns) or 3 for picture in self.pictures)
-        return min(520, max(200, tiles * max(_TILE, min(90, max(above, default=0))) + min(120, max(before, default=0))))
+        return min(
+            520,
+            max(
+                200,
+                tiles * max(_TILE, min(90, max(above, default=0)))
+                + min(120, max(before, default=0)),
+            ),
+        )
 
     def share(self, picture: Picture) -> float:
         """Its width as a share of the widest, so that all are enlarged alike."""
@@ -86,21 +98,35 @@ def media(summary: Summary) -> tuple[list[Gallery], list[Examples]]:
     Raises:
         InputError: when a media.json, or what it names, is missing or not what it should be.
     """
-    lead = next((run.label for row in summary.rows for run in row.runs if _index(run).is_file()), None)
+    lead = next(
+        (run.label for row in summary.rows for run in row.runs if _index(run).is_file()), None
+    )
     if lead is None:
         return [], []
-    shown = {row.method: next((run for run in row.runs if run.label == lead), row.runs[0]) for row in summary.rows}
+    shown = {
+        row.method: next((run for run in row.runs if run.label == lead), row.runs[0])
+        for row in summary.rows
+    }
     seed = lead if all(run.label == lead for run in shown.values()) else ""
     found = {method: _entries(run) for method, run in shown.items()}
-    keys = sorted(dict.fromkeys(key for entries in found.values() for key in entries), key=_place(found))
+    keys = sorted(
+        dict.fromkeys(key for entries in found.values() for key in entries), key=_place(found)
+    )
     galleries, examples = [], []
     for key in keys:
         mine = {method: entries[key] for method, entries in found.items() if key in entries}
-        heading, title = GROUPS.get(key[1], key[1].capitalize()), _common(entry["title"] for _, entry in mine.values())
+        heading, title = (
+            GROUPS.get(key[1], key[1].capitalize()),
+            _common(entry["title"] for _, entry in mine.values()),
+        )
         if key[0] == "text":
             examples.append(_examples(heading, title, seed, mine))
         else:
-            galleries.append(Gallery(heading, title, seed, [_picture(method, *pair) for method, pair in mine.items()]))
+            galleries.append(
+                Gallery(
+                    heading, title, seed, [_picture(method, *pair) for method, pair in mine.items()]
+                )
+            )
     return galleries, examples
 
 
@@ -117,13 +143,18 @@ def _entries(run: RunEntry) -> dict[Key, tuple[Path, dict[str, Any]]]:
     if not _index(run).is_file():
         return {}
     raw, found = read_json(_index(run)), {}
-    if not isinstance(raw, list) or not all(isinstance(entry, Mapping) and isinstance(entry.get("file"), str) for entry in raw):
+    if not isinstance(raw, list) or not all(
+        isinstance(entry, Mapping) and isinstance(entry.get("file"), str) for entry in raw
+    ):
         raise InputError(f"{_index(run)} is not a list of entries with a file.")
     for entry in raw:
         file = _index(run).parent / entry["file"]
         if file.parent != _index(run).parent or not file.is_file():
             raise InputError(f"{_index(run)} names {entry['file']!r}, which is no file beside it.")
-        told = {"title": str(entry.get("title") or ""), **{name: [str(v) for v in entry.get(name) or []] for name in ("rows", "columns")}}
+        told = {
+            "title": str(entry.get("title") or ""),
+            **{name: [str(v) for v in entry.get(name) or []] for name in ("rows", "columns")},
+        }
         kind, group = str(entry.get("kind") or "image"), str(entry.get("group") or "examples")
         if kind not in ("image", "text"):
             raise InputError(f"{_index(run)} has an entry of kind {kind!r}; it is image or text.")
@@ -134,7 +165,9 @@ def _entries(run: RunEntry) -> dict[Key, tuple[Path, dict[str, Any]]]:
 
 def _place(found: Mapping[str, Mapping[Key, Any]]) -> Any:
     """Known groups first, then by first appearance."""
-    known = list(dict.fromkeys([*GROUPS, *(key[1] for entries in found.values() for key in entries)]))
+    known = list(
+        dict.fromkeys([*GROUPS, *(key[1] for entries in found.values() for key in entries)])
+    )
     return lambda key: (known.index(key[1]), key[2])
 
 
@@ -148,12 +181,14 @@ def _picture(method: str, file: Path, entry: Mapping[str, Any]) -> Picture:
     content = file.read_bytes()
     if not content.startswith(_PNG) or len(content) < 24:
         raise InputError(f"{file} is not a PNG image, which is what a report can show.")
-    width, height = (int.from_bytes(content[start:start + 4], "big") for start in (16, 20))
+    width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     return Picture(method, entry["title"], source, width, height, entry["rows"], entry["columns"])
 
 
-def _examples(heading: str, title: str, seed: str, mine: Mapping[str, tuple[Path, Any]]) -> Examples:
+def _examples(
+    heading: str, title: str, seed: str, mine: Mapping[str, tuple[Path, Any]]
+) -> Examples:
     """Prompts in the order in which they appear first; the same prompt twice stays two rows."""
     answers: dict[str, dict[tuple[str, int], str]] = {}
     truths: dict[tuple[str, int], str] = {}
@@ -163,14 +198,20 @@ def _examples(heading: str, title: str, seed: str, mine: Mapping[str, tuple[Path
             place = (row["prompt"], sum(key[0] == row["prompt"] for key in answers[method]))
             answers[method][place] = row["answer"]
             truths[place] = truths.get(place) or str(row.get("truth") or "")
-    rows = [(place[0], truth, [known.get(place) for known in answers.values()]) for place, truth in truths.items()]
+    rows = [
+        (place[0], truth, [known.get(place) for known in answers.values()])
+        for place, truth in truths.items()
+    ]
     return Examples(heading, title, seed, list(mine), rows, any(truths.values()))
 
 
 def _text_rows(file: Path) -> list[dict[str, Any]]:
     rows = read_json(file)
-    sound = isinstance(rows, list) and all(isinstance(row, Mapping) and all(isinstance(row.get(name), str) for name in ("prompt", "answer"))
-                                           for row in rows)
+    sound = isinstance(rows, list) and all(
+        isinstance(row, Mapping)
+        and all(isinstance(row.get(name), str) for name in ("prompt", "answer"))
+        for row in rows
+    )
     if not sound:
         raise InputError(f"{file} is not a list of examples, each with a prompt and an answer.")
     return rows

@@ -25,8 +25,10 @@ def partner(run: RunEntry, candidates: Sequence[RunEntry]) -> RunEntry | None:
         return None
     other = same[0]
     if _split(run) != _split(other):
-        raise InputError(f"{run.name} was made on split {_split(run)}, but the {other.method} in {other.name} on split {_split(other)}, so "
-                         "there is no gap between them; run both on one split, or report them apart.")
+        raise InputError(
+            f"{run.name} was made on split {_split(run)}, but the {other.method} in {other.name} on split {_split(other)}, so "
+            "there is no gap between them; run both on one split, or report them apart."
+        )
     return other
 
 
@@ -43,11 +45,15 @@ def gap_metrics(task: TaskRuns) -> list[str]:
                 known.setdefault(tuple(result.detail["metrics"]), run)
     if len(known) > 1:
         (one, here), (two, there) = list(known.items())[:2]
-        raise InputError(f"{here.name} averages its gap over {', '.join(one)}, but {there.name} over {', '.join(two)}; "
-                         "measure both alike, or report them apart.")
+        raise InputError(
+            f"{here.name} averages its gap over {', '.join(one)}, but {there.name} over {', '.join(two)}; "
+            "measure both alike, or report them apart."
+        )
     if known:
         return list(next(iter(known)))
-    complete = bool(task.oracles) and all(name in run.values for run in task.oracles for name in PAPERS_FOUR)
+    complete = bool(task.oracles) and all(
+        name in run.values for run in task.oracles for name in PAPERS_FOUR
+    )
     return list(PAPERS_FOUR) if complete else []
 
 
@@ -68,8 +74,10 @@ def complete(task: TaskRuns) -> list[str]:
         if any(name not in run.values or name not in oracle.values for name in metrics):
             continue
         if not _same_recipe(run, oracle, _unchecked(task)):
-            notes.append(f"{task.name}: no gap for {run.name}, because it is not known by which recipe "
-                         f"{'it' if not _recipe(run) else 'its oracle'} was trained.")
+            notes.append(
+                f"{task.name}: no gap for {run.name}, because it is not known by which recipe "
+                f"{'it' if not _recipe(run) else 'its oracle'} was trained."
+            )
             continue
         here, there = ({name: r.values[name] for name in metrics} for r in (run, oracle))
         run.values |= {f"gap/{name}": abs(here[name] - there[name]) for name in metrics}
@@ -87,7 +95,9 @@ def _recipe(run: RunEntry) -> str:
 
 def _unchecked(task: TaskRuns) -> bool:
     """Whether whoever ran the task's methods said that recipes need not agree (RetrainGap's `recipe: unchecked`)."""
-    gaps = (result for run in task.runs for result in run.record.results if result.metric == "avg_gap")
+    gaps = (
+        result for run in task.runs for result in run.record.results if result.metric == "avg_gap"
+    )
     return any(gap.detail.get("recipe") == "unchecked" for gap in gaps)
 
 
@@ -96,6 +106,8 @@ def _same_recipe(run: RunEntry, oracle: RunEntry, unchecked: bool) -> bool:
     if unchecked or run is oracle:
         return True
     if mine and theirs and mine != theirs:
-        raise InputError(f"{run.name} was trained by recipe {mine}, but the oracle in {oracle.name} by {theirs}, so there is no gap "
-                         "between them; retrain the oracle by the original's recipe.")
+        raise InputError(
+            f"{run.name} was trained by recipe {mine}, but the oracle in {oracle.name} by {theirs}, so there is no gap "
+            "between them; retrain the oracle by the original's recipe."
+        )
     return bool(mine and theirs)

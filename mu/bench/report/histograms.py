@@ -49,18 +49,33 @@ class Grid:
 def histograms(summary: Summary) -> Grid | None:
     """Of one seed: the first that has an oracle, else the first; None when no run kept outputs of this kind."""
     lead = (summary.task.oracles or summary.task.runs)[0]
-    runs = {row.method: next((run for run in row.runs if run.label == lead.label), None) for row in summary.rows}
+    runs = {
+        row.method: next((run for run in row.runs if run.label == lead.label), None)
+        for row in summary.rows
+    }
     scores = {method: _scores(run) for method, run in runs.items() if run is not None}
     kinds = {kind for kind, _ in scores.values() if kind}
     if len(kinds) != 1:
         return None
     splits = tuple(name for name in SPLITS if any(name in found for _, found in scores.values()))
-    high = 1.0 if kinds == {"confidence"} else _high([values for _, found in scores.values() for values in found.values()])
-    paths = {(method, name): _steps(values, high) for method, (_, found) in scores.items() for name, values in found.items()}
+    high = (
+        1.0
+        if kinds == {"confidence"}
+        else _high([values for _, found in scores.values() for values in found.values()])
+    )
+    paths = {
+        (method, name): _steps(values, high)
+        for method, (_, found) in scores.items()
+        for name, values in found.items()
+    }
     rows = []
     for method, (_, found) in scores.items():
-        cells = [Histogram(paths[method, name], paths.get((ORACLE, name), ""), float(found[name].mean())) if name in found else None
-                 for name in splits]
+        cells = [
+            Histogram(paths[method, name], paths.get((ORACLE, name), ""), float(found[name].mean()))
+            if name in found
+            else None
+            for name in splits
+        ]
         rows.append((method, cells))
     return Grid(kinds.pop(), high, lead.label, splits, rows)
 
@@ -76,7 +91,13 @@ def _scores(run: RunEntry) -> tuple[str, dict[str, Tensor]]:
         rows = outputs.get(name, {})
         if {"logits", "label"} <= set(rows) and len(rows["label"]):
             kind = "confidence"
-            found[name] = rows["logits"].float().softmax(1).gather(1, rows["label"].long()[:, None]).squeeze(1)
+            found[name] = (
+                rows["logits"]
+                .float()
+                .softmax(1)
+                .gather(1, rows["label"].long()[:, None])
+                .squeeze(1)
+            )
         elif {"prediction", "target"} <= set(rows) and len(rows["target"]):
             kind = "absolute error"
             found[name] = (rows["prediction"].float() - rows["target"].float()).abs()
@@ -89,7 +110,9 @@ def _high(values: list[Tensor]) -> float:
     if top <= 0:
         return 1.0
     unit = 10.0 ** math.floor(math.log10(top))
-    return next(step * unit for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * unit >= top * (1 - 1e-6))
+    return next(
+        step * unit for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * unit >= top * (1 - 1e-6)
+    )
 
 
 def _steps(values: Tensor, high: float) -> str:
@@ -97,4 +120,8 @@ def _steps(values: Tensor, high: float) -> str:
     share = torch.histc(values.clamp(0, high), bins=BINS, min=0, max=high) / len(values)
     tops = (_HEIGHT * (1 - share.sqrt())).tolist()
     width = 100 / BINS
-    return f"M0 {_HEIGHT:g}" + "".join(f"V{top:.1f}H{(i + 1) * width:.1f}" for i, top in enumerate(tops)) + f"V{_HEIGHT:g}Z"
+    return (
+        f"M0 {_HEIGHT:g}"
+        + "".join(f"V{top:.1f}H{(i + 1) * width:.1f}" for i, top in enumerate(tops))
+        + f"V{_HEIGHT:g}Z"
+    )

@@ -24,8 +24,12 @@ class Label:
 
 
 def place_labels(
-    centres: Sequence[tuple[float, float]], radii: Sequence[float], sizes: Sequence[tuple[float, float]], area: tuple[float, float],
-    lines: Sequence[Box] = (), texts: Sequence[Box] = (),
+    centres: Sequence[tuple[float, float]],
+    radii: Sequence[float],
+    sizes: Sequence[tuple[float, float]],
+    area: tuple[float, float],
+    lines: Sequence[Box] = (),
+    texts: Sequence[Box] = (),
 ) -> list[Label] | None:
     """Greedy placement: the most crowded point chooses first; each takes the nearest free place around it.
 
@@ -40,12 +44,20 @@ def place_labels(
     Returns:
         One for each point, or None when some label finds no place that is free of texts and markers.
     """
-    taken: list[Box] = [*texts, *((x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True))]
-    return _place(centres, radii, sizes, area, [*taken, *lines]) or _place(centres, radii, sizes, area, taken)
+    taken: list[Box] = [
+        *texts,
+        *((x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)),
+    ]
+    return _place(centres, radii, sizes, area, [*taken, *lines]) or _place(
+        centres, radii, sizes, area, taken
+    )
 
 
 def _place(
-    centres: Sequence[tuple[float, float]], radii: Sequence[float], sizes: Sequence[tuple[float, float]], area: tuple[float, float],
+    centres: Sequence[tuple[float, float]],
+    radii: Sequence[float],
+    sizes: Sequence[tuple[float, float]],
+    area: tuple[float, float],
     taken: list[Box],
 ) -> list[Label] | None:
     taken, found = list(taken), {}
@@ -61,15 +73,21 @@ def _place(
     return [found[index] for index in range(len(centres))]
 
 
-def _candidates(centre: tuple[float, float], radius: float, size: tuple[float, float]) -> Iterator[tuple[Label, Box]]:
+def _candidates(
+    centre: tuple[float, float], radius: float, size: tuple[float, float]
+) -> Iterator[tuple[Label, Box]]:
     """Nearest first; at each distance right, left, above and below before the directions between."""
-    for reach, degrees in product((2.5, 9.0, 17.0, 27.0, 40.0), (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)):
+    for reach, degrees in product(
+        (2.5, 9.0, 17.0, 27.0, 40.0), (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
+    ):
         across, along = cos(radians(degrees)), sin(radians(degrees))
         dx, dy = across * (radius + reach), along * (radius + reach)
         side, level = _sign(across, 0.3), _sign(along, 0.6)
         left = centre[0] + dx - size[0] * (1 - side) / 2
         bottom = centre[1] + dy - size[1] * (1 - level) / 2
-        label = Label(dx, dy, ("center", "left", "right")[side], ("center", "bottom", "top")[level], reach > 9)
+        label = Label(
+            dx, dy, ("center", "left", "right")[side], ("center", "bottom", "top")[level], reach > 9
+        )
         yield label, (left, bottom, left + size[0], bottom + size[1])
 
 
@@ -85,4 +103,6 @@ def _touch(one: Box, other: Box) -> bool:
 def _crowd(centres: Sequence[tuple[float, float]], index: int) -> float:
     """How near the others are."""
     x, y = centres[index]
-    return sum(1 / (1 + (x - u) ** 2 + (y - v) ** 2) for k, (u, v) in enumerate(centres) if k != index)
+    return sum(
+        1 / (1 + (x - u) ** 2 + (y - v) ** 2) for k, (u, v) in enumerate(centres) if k != index
+    )

@@ -29,43 +29,84 @@ def as_html(collection: Collection, summaries: Sequence[Summary]) -> str:
     if any(summary.metrics for summary in summaries):
         shown |= {"avg_gap", "gap_of_means"}
     sections = [_section(summary) for summary in summaries]
-    if any(section["histograms"] and section["histograms"].score == "confidence" for section in sections):
+    if any(
+        section["histograms"] and section["histograms"].score == "confidence"
+        for section in sections
+    ):
         shown.add("confidence")
     shown |= {row.method for summary in summaries for row in summary.rows if not row.is_method}
     retrained = any(summary.row(ORACLE) for summary in summaries)
     if not retrained and ORIGINAL in shown:
         shown = shown - {ORIGINAL} | {"start"}
     directed = {name for summary in summaries for name in summary.directed}
-    close = {name for summary in summaries for name in summary.columns if name not in summary.directed}
-    environment = Environment(loader=PackageLoader("mu", "reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True)
+    close = {
+        name for summary in summaries for name in summary.columns if name not in summary.directed
+    }
+    environment = Environment(
+        loader=PackageLoader("mu", "reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     search = search_table(collection)
     return environment.get_template("report.html.jinja").render(
-        title=collection.title, overview=overview(collection), data=data_table(collection), sections=sections, failed=collection.failed,
-        notes=collection.notes, search=search, search_by=any(row["objective"] for row in search), retrained=retrained,
-        definitions=definitions(shown, directed, close), runs=len(collection.runs), number=number,
+        title=collection.title,
+        overview=overview(collection),
+        data=data_table(collection),
+        sections=sections,
+        failed=collection.failed,
+        notes=collection.notes,
+        search=search,
+        search_by=any(row["objective"] for row in search),
+        retrained=retrained,
+        definitions=definitions(shown, directed, close),
+        runs=len(collection.runs),
+        number=number,
     )
 
 
 def _section(summary: Summary) -> dict[str, Any]:
     """What the template shows of a task."""
-    columns = [*summary.columns, *(["avg_gap", "gap_of_means"] if summary.metrics else []), "seconds"]
+    columns = [
+        *summary.columns,
+        *(["avg_gap", "gap_of_means"] if summary.metrics else []),
+        "seconds",
+    ]
     galleries, examples = media(summary)
     return {
-        "name": summary.name, "verdict": _verdict(summary), "columns": [_column(summary, name) for name in columns],
-        "rows": [{"row": row, "cells": [_cell(summary, row, name) for name in columns]} for row in summary.rows],
-        "footnotes": footnotes(summary), "figures": figures(summary, _curves(summary)), "histograms": histograms(summary),
+        "name": summary.name,
+        "verdict": _verdict(summary),
+        "columns": [_column(summary, name) for name in columns],
+        "rows": [
+            {"row": row, "cells": [_cell(summary, row, name) for name in columns]}
+            for row in summary.rows
+        ],
+        "footnotes": footnotes(summary),
+        "figures": figures(summary, _curves(summary)),
+        "histograms": histograms(summary),
         "others": [_column(summary, name) for name in summary.others],
-        "other_rows": [(row, [_cell(summary, row, name) for name in summary.others]) for row in summary.rows],
-        "settings": settings_table(summary.task), "last_reference": summary.last_reference,
-        "has_oracle": summary.row(ORACLE) is not None, "galleries": galleries, "examples": examples,
+        "other_rows": [
+            (row, [_cell(summary, row, name) for name in summary.others]) for row in summary.rows
+        ],
+        "settings": settings_table(summary.task),
+        "last_reference": summary.last_reference,
+        "has_oracle": summary.row(ORACLE) is not None,
+        "galleries": galleries,
+        "examples": examples,
     }
 
 
 def _column(summary: Summary, metric: str) -> dict[str, str]:
     unit = summary.units.get(_unit_of(metric), "")
-    words = ["" if metric.startswith("seconds") else unit, arrow(summary.better.get(metric)) if metric in summary.directed else ""]
-    return {"name": "Gap of means" if metric == "gap_of_means" else heading(metric), "unit": " ".join(word for word in words if word)}
+    words = [
+        "" if metric.startswith("seconds") else unit,
+        arrow(summary.better.get(metric)) if metric in summary.directed else "",
+    ]
+    return {
+        "name": "Gap of means" if metric == "gap_of_means" else heading(metric),
+        "unit": " ".join(word for word in words if word),
+    }
 
 
 def _unit_of(metric: str) -> str:
@@ -76,18 +117,33 @@ def _cell(summary: Summary, row: Row, metric: str) -> dict[str, Any] | None:
     """Text, sort key, signed distance to the oracle and its colour; None when it was not measured."""
     unit = summary.units.get(_unit_of(metric), "")
     if metric == "gap_of_means":
-        return None if row.gap_of_means is None else {"mean": number(row.gap_of_means, unit), "std": "", "key": row.gap_of_means,
-                                                      "offset": "", "side": "", "depth": 0, "best": False}
+        return (
+            None
+            if row.gap_of_means is None
+            else {
+                "mean": number(row.gap_of_means, unit),
+                "std": "",
+                "key": row.gap_of_means,
+                "offset": "",
+                "side": "",
+                "depth": 0,
+                "best": False,
+            }
+        )
     cell = row.cells.get(metric)
     if cell is None:
         return None
     offset = row.offset.get(metric) if metric in summary.columns and row.method != ORACLE else None
     return {
-        "mean": number(cell.mean, unit, metric), "key": cell.mean, "best": (row.best and metric == "avg_gap") or metric in row.firsts,
+        "mean": number(cell.mean, unit, metric),
+        "key": cell.mean,
+        "best": (row.best and metric == "avg_gap") or metric in row.firsts,
         "std": "" if cell.std is None else number(cell.std, unit, metric, like=cell.mean),
         "offset": "" if offset is None else _signed(number(offset, unit, metric, like=cell.mean)),
         "side": "" if not offset else "above" if offset > 0 else "below",
-        "depth": 0 if not offset else round(100 * math.sqrt(min(1.0, abs(offset) / _full(summary, metric)))),
+        "depth": 0
+        if not offset
+        else round(100 * math.sqrt(min(1.0, abs(offset) / _full(summary, metric)))),
     }
 
 
@@ -118,7 +174,11 @@ def _verdict(summary: Summary) -> str:
     if original is not None and "avg_gap" in original.cells:
         text += f"; doing nothing: {number(original.cells['avg_gap'].mean, unit)}"
     idle = [row.method for row in summary.rows if row.nothing]
-    return text + "." + (f" No closer than doing nothing, within the spread: {', '.join(idle)}." if idle else "")
+    return (
+        text
+        + "."
+        + (f" No closer than doing nothing, within the spread: {', '.join(idle)}." if idle else "")
+    )
 
 
 def _bests(summary: Summary) -> str:
@@ -130,7 +190,9 @@ def _bests(summary: Summary) -> str:
             unit = summary.units.get(name, "")
             who = ", ".join(row.method for row in rows) if len(rows) < 4 else f"{len(rows)} methods"
             value = number(rows[0].cells[name].mean, unit, name) + (f" {unit}" if unit else "")
-            found.append(f"{'highest' if summary.better[name] else 'lowest'} {heading(name)} {value} ({who})")
+            found.append(
+                f"{'highest' if summary.better[name] else 'lowest'} {heading(name)} {value} ({who})"
+            )
     text = "; ".join(found)
     return f"{text[:1].upper()}{text[1:]}." if found else ""
 
@@ -145,7 +207,11 @@ def _curves(summary: Summary) -> Curves:
             file = run.folder / "curves.json"
             if row.is_method and file.is_file():
                 rows = read_json(file)
-                if not isinstance(rows, list) or not all(isinstance(each, dict) and "step" in each for each in rows):
-                    raise InputError(f"{file} is not a list of rows with a step, as the Curves callback writes: {json.dumps(rows)[:60]}.")
+                if not isinstance(rows, list) or not all(
+                    isinstance(each, dict) and "step" in each for each in rows
+                ):
+                    raise InputError(
+                        f"{file} is not a list of rows with a step, as the Curves callback writes: {json.dumps(rows)[:60]}."
+                    )
                 found.setdefault(row.method, []).append(rows)
     return found

@@ -36,15 +36,23 @@ class RunEntry:
 
     def __post_init__(self) -> None:
         self.values = {result.metric: result.value for result in self.record.results}
-        if set(self.record.seconds) - {"evaluation"}:  # every run has its stages, with or without the suite that reports them
+        if set(self.record.seconds) - {
+            "evaluation"
+        }:  # every run has its stages, with or without the suite that reports them
             self.values.setdefault("seconds", self.record.unlearning_seconds)
-        elif self.record.seconds:  # a model that was only evaluated took no time that could be compared
+        elif (
+            self.record.seconds
+        ):  # a model that was only evaluated took no time that could be compared
             self.values.pop("seconds", None)
 
     @property
     def method(self) -> str:
         """Its name in tables. Outside a study a run is named by its class, so the reference models are known by theirs."""
-        return self.record.method if self.of_study else _ALONE.get(self.record.method, self.record.method)
+        return (
+            self.record.method
+            if self.of_study
+            else _ALONE.get(self.record.method, self.record.method)
+        )
 
     @property
     def of_study(self) -> bool:
@@ -119,7 +127,9 @@ class Collection:
         """When the newest run finished, UTC."""
         if not self.runs:
             return ""
-        return datetime.fromtimestamp(max(run.finished for run in self.runs), UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return datetime.fromtimestamp(max(run.finished for run in self.runs), UTC).strftime(
+            "%Y-%m-%d %H:%M UTC"
+        )
 
 
 def collect(folders: Iterable[Path]) -> Collection:
@@ -137,7 +147,9 @@ def collect(folders: Iterable[Path]) -> Collection:
     runs: list[RunEntry] = []
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"there is no folder {folder}; name a study's folder, or one that holds run folders.")
+            raise InputError(
+                f"there is no folder {folder}; name a study's folder, or one that holds run folders."
+            )
         for kind, path in _walk(folder, found.notes):
             if kind == "study":
                 studies.append(_study(path, runs, found))
@@ -145,10 +157,18 @@ def collect(folders: Iterable[Path]) -> Collection:
                 name = path.relative_to(folder).as_posix() if path != folder else folder.name
                 runs.append(RunEntry(path, name, RunResults.load(path)))
     if not runs and not found.failed:
-        raise InputError(f"there is no finished run in {', '.join(map(str, folders))}; a run is finished when it has been tested.")
-    found.title = " · ".join(dict.fromkeys(s["title"] for s in studies)) or " · ".join(f.resolve().name for f in folders)
+        raise InputError(
+            f"there is no finished run in {', '.join(map(str, folders))}; a run is finished when it has been tested."
+        )
+    found.title = " · ".join(dict.fromkeys(s["title"] for s in studies)) or " · ".join(
+        f.resolve().name for f in folders
+    )
     found.commands = list(dict.fromkeys(s["command"] for s in studies if s.get("command")))
-    found.tasks = _order(_newest(runs, found.notes), [t for s in studies for t in s["tasks"]], [m for s in studies for m in s["methods"]])
+    found.tasks = _order(
+        _newest(runs, found.notes),
+        [t for s in studies for t in s["tasks"]],
+        [m for s in studies for m in s["methods"]],
+    )
     return found
 
 
@@ -161,8 +181,12 @@ def _walk(folder: Path, notes: list[str]) -> Iterator[tuple[str, Path]]:
         for child in sorted(folder.iterdir()):
             if not child.is_dir() or child.name.startswith("."):
                 continue
-            if child.name == "search" and any(child.rglob("results.json")):  # trials of a search are no results
-                notes.append(f"The trials of a search in {child.name}/ are not part of the tables; name that folder to see them.")
+            if child.name == "search" and any(
+                child.rglob("results.json")
+            ):  # trials of a search are no results
+                notes.append(
+                    f"The trials of a search in {child.name}/ are not part of the tables; name that folder to see them."
+                )
                 continue
             yield from _walk(child, notes)
 
@@ -175,11 +199,22 @@ def _study(folder: Path, runs: list[RunEntry], found: Collection) -> dict[str, A
             if (folder / place / "results.json").is_file():
                 runs.append(RunEntry(folder / place, place, RunResults.load(folder / place)))
             else:
-                found.failed.append({"run": name, "reason": f"its folder {place} holds no results.json"})
-        found.failed += [{"run": str(f["run"]), "reason": str(f["reason"])} for f in index["failed"]]
-        return {"title": index["title"] or index["name"], "command": index["command"], "tasks": index["tasks"], "methods": index["methods"]}
+                found.failed.append(
+                    {"run": name, "reason": f"its folder {place} holds no results.json"}
+                )
+        found.failed += [
+            {"run": str(f["run"]), "reason": str(f["reason"])} for f in index["failed"]
+        ]
+        return {
+            "title": index["title"] or index["name"],
+            "command": index["command"],
+            "tasks": index["tasks"],
+            "methods": index["methods"],
+        }
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} was not written by this version of mu bench (it lacks {error}).") from error
+        raise InputError(
+            f"{file} was not written by this version of mu bench (it lacks {error})."
+        ) from error
 
 
 def _newest(runs: Iterable[RunEntry], notes: list[str]) -> list[RunEntry]:
@@ -192,18 +227,36 @@ def _newest(runs: Iterable[RunEntry], notes: list[str]) -> list[RunEntry]:
             older.append(twin.name)
         kept[key] = run
     if older:
-        notes.append(f"Left out, because a newer run has the same task, method and seeds: {', '.join(sorted(older))}.")
+        notes.append(
+            f"Left out, because a newer run has the same task, method and seeds: {', '.join(sorted(older))}."
+        )
     return list(kept.values())
 
 
 def _order(runs: Iterable[RunEntry], tasks: list[str], methods: list[str]) -> list[TaskRuns]:
     """Tasks and methods as the studies list them; what they do not list follows by name. Runs by seeds."""
-    runs = sorted(runs, key=lambda run: (run.record.task, run.method, [run.record.seeds.get(name, -1) for name in SEED_NAMES]))
-    ranks = {name: rank for rank, name in enumerate(dict.fromkeys([ORIGINAL, ORACLE, *methods, *(run.method for run in runs)]))}
+    runs = sorted(
+        runs,
+        key=lambda run: (
+            run.record.task,
+            run.method,
+            [run.record.seeds.get(name, -1) for name in SEED_NAMES],
+        ),
+    )
+    ranks = {
+        name: rank
+        for rank, name in enumerate(
+            dict.fromkeys([ORIGINAL, ORACLE, *methods, *(run.method for run in runs)])
+        )
+    }
     ordered = []
     for task in dict.fromkeys([*tasks, *(run.record.task for run in runs)]):
         mine = [run for run in runs if run.record.task == task]
         names = sorted({run.method for run in mine}, key=ranks.__getitem__)
         if mine:
-            ordered.append(TaskRuns(task, {name: [run for run in mine if run.method == name] for name in names}))
+            ordered.append(
+                TaskRuns(
+                    task, {name: [run for run in mine if run.method == name] for name in names}
+                )
+            )
     return ordered

@@ -24,7 +24,11 @@ class Cell:
     @classmethod
     def of(cls, values: Sequence[float]) -> Cell | None:
         """None when nothing was measured."""
-        return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values)) if values else None
+        return (
+            cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+            if values
+            else None
+        )
 
 
 @dataclass
@@ -113,9 +117,15 @@ def summarise(task: TaskRuns) -> Summary:
     metrics = gap_metrics(task)
     names = list(dict.fromkeys(name for run in task.runs for name in run.values))
     columns, better = headline(names), agreed(task, "higher_is_better")
-    units = {name: _gap_unit(metrics) for name in names if name.startswith("gap/") or name == "avg_gap"} | agreed(task, "unit")
+    units = {
+        name: _gap_unit(metrics) for name in names if name.startswith("gap/") or name == "avg_gap"
+    } | agreed(task, "unit")
     rows = [_row(task, method, runs, metrics) for method, runs in task.methods.items()]
-    gaps = {row.method: row.cells["avg_gap"].mean for row in rows if row.is_method and "avg_gap" in row.cells}
+    gaps = {
+        row.method: row.cells["avg_gap"].mean
+        for row in rows
+        if row.is_method and "avg_gap" in row.cells
+    }
     for row in rows:
         row.best = row.method in gaps and gaps[row.method] == min(gaps.values())
         row.nothing = row.is_method and _like_nothing(task, row.runs)
@@ -126,8 +136,12 @@ def summarise(task: TaskRuns) -> Summary:
 
 
 def _mark_first(rows: Sequence[Row], metric: str, higher: bool | None) -> None:
-    means = {row.method: row.cells[metric].mean for row in rows if row.is_method and metric in row.cells}
-    if higher is None or not means or (len(means) > 1 and len(set(means.values())) == 1):  # where all are equal, none is the best
+    means = {
+        row.method: row.cells[metric].mean for row in rows if row.is_method and metric in row.cells
+    }
+    if (
+        higher is None or not means or (len(means) > 1 and len(set(means.values())) == 1)
+    ):  # where all are equal, none is the best
         return
     first = max(means.values()) if higher else min(means.values())
     for row in rows:
@@ -141,23 +155,36 @@ def _gap_unit(metrics: Sequence[str]) -> str:
 
 def _row(task: TaskRuns, method: str, runs: list[RunEntry], metrics: Sequence[str]) -> Row:
     names = sorted({name for run in runs for name in run.values})
-    cells = {name: Cell.of([run.values[name] for run in runs if name in run.values]) for name in names}
+    cells = {
+        name: Cell.of([run.values[name] for run in runs if name in run.values]) for name in names
+    }
     pairs = [(run, run if method == ORACLE else partner(run, task.oracles)) for run in runs]
     paired = [(run, oracle) for run, oracle in pairs if oracle is not None]
     offset = {}
     for name in names:
-        differences = [run.values[name] - oracle.values[name] for run, oracle in paired if name in run.values and name in oracle.values]
+        differences = [
+            run.values[name] - oracle.values[name]
+            for run, oracle in paired
+            if name in run.values and name in oracle.values
+        ]
         if differences:
             offset[name] = fmean(differences)
     known = {name: cell for name, cell in cells.items() if cell is not None}
-    return Row(method, runs, known, offset, _gap_of_means(paired, metrics) if "avg_gap" in known else None)
+    return Row(
+        method, runs, known, offset, _gap_of_means(paired, metrics) if "avg_gap" in known else None
+    )
 
 
-def _gap_of_means(paired: Sequence[tuple[RunEntry, RunEntry]], metrics: Sequence[str]) -> float | None:
+def _gap_of_means(
+    paired: Sequence[tuple[RunEntry, RunEntry]], metrics: Sequence[str]
+) -> float | None:
     whole = [pair for pair in paired if all(name in run.values for run in pair for name in metrics)]
     if not whole or not metrics:
         return None
-    here, there = ({name: fmean(pair[side].values[name] for pair in whole) for name in metrics} for side in (0, 1))
+    here, there = (
+        {name: fmean(pair[side].values[name] for pair in whole) for name in metrics}
+        for side in (0, 1)
+    )
     return float(average_gap(here, there))
 
 

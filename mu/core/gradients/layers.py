@@ -15,7 +15,11 @@ from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from mu.utils.errors import InputError
 
-_CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {nn.Conv1d: conv1d_weight, nn.Conv2d: conv2d_weight, nn.Conv3d: conv3d_weight}
+_CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {
+    nn.Conv1d: conv1d_weight,
+    nn.Conv2d: conv2d_weight,
+    nn.Conv3d: conv3d_weight,
+}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _CACHE = 1 << 19  # numbers in float32 that fit into a CPU core's cache
 
@@ -29,11 +33,15 @@ def check_layer(layer: nn.Module) -> None:
     kind = type(layer)
     known = kind in (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_BATCH_NORMS)
     if kind in _BATCH_NORMS:
-        known = layer.running_mean is not None  # without running statistics, samples mix in eval mode too
+        known = (
+            layer.running_mean is not None
+        )  # without running statistics, samples mix in eval mode too
     if isinstance(layer, tuple(_CONVOLUTIONS)) and kind in _CONVOLUTIONS:
         known = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     if not known:
-        raise InputError(f"per-sample gradients by hooks know no {kind.__name__} like this one; choose auto, vmap or loop.")
+        raise InputError(
+            f"per-sample gradients by hooks know no {kind.__name__} like this one; choose auto, vmap or loop."
+        )
 
 
 def layer_gradient(layer: Any, name: str, given: Tensor, gradient: Tensor) -> Tensor:
@@ -58,11 +66,15 @@ def layer_gradient(layer: Any, name: str, given: Tensor, gradient: Tensor) -> Te
     if name == "bias":
         return positions.sum(2)
     if isinstance(layer, nn.GroupNorm):
-        return (positions * F.group_norm(given, layer.num_groups, eps=layer.eps).reshape_as(positions)).sum(2)
+        return (
+            positions * F.group_norm(given, layer.num_groups, eps=layer.eps).reshape_as(positions)
+        ).sum(2)
     if isinstance(layer, _BATCH_NORMS):
         assert layer.running_mean is not None and layer.running_var is not None
         product = torch.einsum("bcl,bcl->bc", positions, given.reshape(*given.shape[:2], -1))
-        return (product - positions.sum(2) * layer.running_mean) * (layer.running_var + layer.eps).rsqrt()
+        return (product - positions.sum(2) * layer.running_mean) * (
+            layer.running_var + layer.eps
+        ).rsqrt()
     return _convolution(layer, given, gradient)
 
 
@@ -72,8 +84,14 @@ def squared_gradient(layer: Any, name: str, given: Tensor, gradient: Tensor) -> 
         return gradient.square().T @ given.square()
     chunk = len(given)
     if given.device.type == "cpu" and isinstance(layer, tuple(_CONVOLUTIONS)) and name == "weight":
-        patch = 0 if _grouped_is_better(layer, gradient) else layer.weight[0].numel() * gradient[0, 0].numel()
-        chunk = max(1, _CACHE // max(patch, layer.weight.numel()))  # as many samples at a time as fit into the cache
+        patch = (
+            0
+            if _grouped_is_better(layer, gradient)
+            else layer.weight[0].numel() * gradient[0, 0].numel()
+        )
+        chunk = max(
+            1, _CACHE // max(patch, layer.weight.numel())
+        )  # as many samples at a time as fit into the cache
     total = torch.zeros_like(getattr(layer, name))
     for part, arrived in zip(given.split(chunk), gradient.split(chunk), strict=True):
         rows = layer_gradient(layer, name, part, arrived)
@@ -87,7 +105,11 @@ def squared_gradient(layer: Any, name: str, given: Tensor, gradient: Tensor) -> 
 def _grouped_is_better(layer: Any, gradient: Tensor) -> bool:
     # one grouped convolution over (samples x channels): 1.1-1.5 times the batched weight gradient on a CPU for 16 to 64 channels, but 10
     # times for 3 or 512 channels or few places, where products with the patches take 2-4 times (measured with oneDNN)
-    return layer.groups > 1 or (gradient.device.type == "cpu" and 16 <= layer.in_channels <= 64 and gradient[0, 0].numel() >= 16)
+    return layer.groups > 1 or (
+        gradient.device.type == "cpu"
+        and 16 <= layer.in_channels <= 64
+        and gradient[0, 0].numel() >= 16
+    )
 
 
 def _convolution(layer: Any, given: Tensor, gradient: Tensor) -> Tensor:
@@ -98,18 +120,38 @@ def _convolution(layer: Any, given: Tensor, gradient: Tensor) -> Tensor:
         return torch.bmm(gradient.flatten(2), patches.transpose(1, 2)).view(size, *shape)
     weight_gradient = _CONVOLUTIONS[type(layer)]
     joined = weight_gradient(
-        given.reshape(1, -1, *given.shape[2:]), (size * shape[0], *shape[1:]), gradient.reshape(1, -1, *gradient.shape[2:]),
-        layer.stride, layer.padding, layer.dilation, size * layer.groups,
+        given.reshape(1, -1, *given.shape[2:]),
+        (size * shape[0], *shape[1:]),
+        gradient.reshape(1, -1, *gradient.shape[2:]),
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        size * layer.groups,
     )
     return joined.view(size, *shape)
 
 
 def _patches(layer: Any, given: Tensor) -> Tensor:
     """What the kernel sees at each place: a view `[B, C, *kernel, *places]` of the padded input."""
-    padded = F.pad(given, [side for width in reversed(layer.padding) for side in (width, width)]).contiguous()
-    spatial = list(zip(padded.shape[2:], layer.kernel_size, layer.stride, layer.dilation, padded.stride()[2:], strict=True))
-    places = [(length - dilation * (kernel - 1) - 1) // stride + 1 for length, kernel, stride, dilation, _ in spatial]
+    padded = F.pad(
+        given, [side for width in reversed(layer.padding) for side in (width, width)]
+    ).contiguous()
+    spatial = list(
+        zip(
+            padded.shape[2:],
+            layer.kernel_size,
+            layer.stride,
+            layer.dilation,
+            padded.stride()[2:],
+            strict=True,
+        )
+    )
+    places = [
+        (length - dilation * (kernel - 1) - 1) // stride + 1
+        for length, kernel, stride, dilation, _ in spatial
+    ]
     within = [dilation * step for _, _, _, dilation, step in spatial]
     between = [stride * step for _, _, stride, _, step in spatial]
     return padded.as_strided(
-        (*padded.shape[:2], *layer.kernel_size, *places), (*padded.stride()[:2], *within, *between))
+        (*padded.shape[:2], *layer.kernel_size, *places), (*padded.stride()[:2], *within, *between)
+    )

@@ -29,7 +29,9 @@ Values = Callable[[Batch], Tensor]
 Choice = Literal["auto", "hooks", "vmap", "loop"]
 _TRIAL = 8  # samples on which the ways are timed and checked
 _PREFERRED = 0.8  # hooks are left only for something clearly faster, so that noise in the timing rarely changes the choice
-_CHOSEN: dict[tuple[object, ...], str] = {}  # a process chooses once for a network: two equal runs in it take the same way
+_CHOSEN: dict[
+    tuple[object, ...], str
+] = {}  # a process chooses once for a network: two equal runs in it take the same way
 
 
 class PerSample:
@@ -45,11 +47,28 @@ class PerSample:
         choose: `auto`, or one of the ways.
     """
 
-    def __init__(self, backbone: nn.Module, parameters: list[tuple[str, nn.Parameter]], values: Values, choose: Choice = "auto") -> None:
-        self.backbone, self.parameters, self.values, self.choose = backbone, parameters, values, choose
-        self._ways: dict[str, type[Strategy]] = {"hooks": HookStrategy, "vmap": VmapStrategy, "loop": LoopStrategy}
+    def __init__(
+        self,
+        backbone: nn.Module,
+        parameters: list[tuple[str, nn.Parameter]],
+        values: Values,
+        choose: Choice = "auto",
+    ) -> None:
+        self.backbone, self.parameters, self.values, self.choose = (
+            backbone,
+            parameters,
+            values,
+            choose,
+        )
+        self._ways: dict[str, type[Strategy]] = {
+            "hooks": HookStrategy,
+            "vmap": VmapStrategy,
+            "loop": LoopStrategy,
+        }
         if choose not in (*self._ways, "auto"):
-            raise InputError(f"there is no way {choose!r} to per-sample gradients; choose auto, hooks, vmap or loop.")
+            raise InputError(
+                f"there is no way {choose!r} to per-sample gradients; choose auto, hooks, vmap or loop."
+            )
         self._chosen: dict[str, Strategy] = {}
 
     def gradients(self, batch: Batch) -> list[Tensor]:
@@ -66,12 +85,21 @@ class PerSample:
 
     def _way(self, kind: str, batch: Batch) -> Strategy:
         if any(layer.training for layer in self.backbone.modules()):
-            raise InputError("per-sample gradients need the backbone in eval mode, because batch norm mixes the samples of a batch.")
+            raise InputError(
+                "per-sample gradients need the backbone in eval mode, because batch norm mixes the samples of a batch."
+            )
         if kind not in self._chosen:
             kinds = tuple(type(layer) for layer in self.backbone.modules())
-            key = (kind, self.choose, kinds, tuple((n, tuple(p.shape), p.device) for n, p in self.parameters))
+            key = (
+                kind,
+                self.choose,
+                kinds,
+                tuple((n, tuple(p.shape), p.device) for n, p in self.parameters),
+            )
             few = _rows(batch, slice(0, _TRIAL))
-            name = _CHOSEN.get(key) or (self._fastest(kind, few) if self.choose == "auto" else self._named(kind, few))
+            name = _CHOSEN.get(key) or (
+                self._fastest(kind, few) if self.choose == "auto" else self._named(kind, few)
+            )
             _CHOSEN[key] = name
             self._chosen[kind] = self._ways[name](self)
         return self._chosen[kind]
@@ -84,19 +112,32 @@ class PerSample:
             try:
                 way = self._ways[name](self)
                 right = _agree(getattr(way, kind)(few), truth)
-            except (InputError, RuntimeError, NotImplementedError):  # a layer or an operation that this way does not know
+            except (
+                InputError,
+                RuntimeError,
+                NotImplementedError,
+            ):  # a layer or an operation that this way does not know
                 continue
             if right:
                 seconds[name] = _seconds(lambda way=way: getattr(way, kind)(few))
         fastest = min(seconds, key=lambda name: seconds[name])
-        return "hooks" if "hooks" in seconds and seconds[fastest] > _PREFERRED * seconds["hooks"] else fastest
+        return (
+            "hooks"
+            if "hooks" in seconds and seconds[fastest] > _PREFERRED * seconds["hooks"]
+            else fastest
+        )
 
     def _named(self, kind: str, few: Batch) -> str:
         if self.choose != "loop":
             two = _rows(few, slice(0, 2))
-            if not _agree(getattr(self._ways[self.choose](self), kind)(two), getattr(LoopStrategy(self), kind)(two)):
-                raise InputError(f"the way {self.choose!r} gives wrong per-sample gradients on this network, which uses a weight outside "
-                                 "of its layer's forward; choose auto or loop.")
+            if not _agree(
+                getattr(self._ways[self.choose](self), kind)(two),
+                getattr(LoopStrategy(self), kind)(two),
+            ):
+                raise InputError(
+                    f"the way {self.choose!r} gives wrong per-sample gradients on this network, which uses a weight outside "
+                    "of its layer's forward; choose auto or loop."
+                )
         return self.choose
 
 
@@ -122,7 +163,9 @@ class Strategy:
 
 def _single(table: Tensor) -> Tensor:
     if table.shape[1] != 1:
-        raise InputError(f"per-sample gradients need one value for each sample, not {table.shape[1]}; only `squares` takes several.")
+        raise InputError(
+            f"per-sample gradients need one value for each sample, not {table.shape[1]}; only `squares` takes several."
+        )
     return table[:, 0]
 
 
@@ -135,10 +178,16 @@ class LoopStrategy(Strategy):
                 yield self._table(_rows(batch, slice(row, row + 1)))[0]
 
     def _gradient(self, value: Tensor, keep: bool) -> list[Tensor]:
-        return list(torch.autograd.grad(value, self.weights, retain_graph=keep, allow_unused=True, materialize_grads=True))
+        return list(
+            torch.autograd.grad(
+                value, self.weights, retain_graph=keep, allow_unused=True, materialize_grads=True
+            )
+        )
 
     def gradients(self, batch: Batch) -> list[Tensor]:
-        each = [self._gradient(_single(values[None])[0], keep=False) for values in self._each(batch)]
+        each = [
+            self._gradient(_single(values[None])[0], keep=False) for values in self._each(batch)
+        ]
         return [torch.stack(rows) for rows in zip(*each, strict=True)]
 
     def squares(self, batch: Batch) -> list[Tensor]:
@@ -171,7 +220,10 @@ class VmapStrategy(Strategy):
 
         def one(row: dict[str, Tensor]) -> list[Tensor]:
             def table(*weights: Tensor) -> Tensor:
-                swapped = {f"backbone.{name}": weight for name, weight in zip(self.names, weights, strict=True)}
+                swapped = {
+                    f"backbone.{name}": weight
+                    for name, weight in zip(self.names, weights, strict=True)
+                }
                 sample = {**fixed, **{name: value[None] for name, value in row.items()}}
                 values = torch.func.functional_call(called, swapped, (sample,))
                 return values[0] if values.ndim == 2 else values
@@ -179,13 +231,21 @@ class VmapStrategy(Strategy):
             values, pull = torch.func.vjp(table, *weights)[:2]
             if not squares:
                 _single(values[None])
-            each = [pull(direction) for direction in torch.eye(len(values), dtype=values.dtype, device=values.device)]
+            each = [
+                pull(direction)
+                for direction in torch.eye(len(values), dtype=values.dtype, device=values.device)
+            ]
             if not squares:
                 return list(each[0])
-            return [torch.stack([gradient.square() for gradient in same]).sum(0) for same in zip(*each, strict=True)]
+            return [
+                torch.stack([gradient.square() for gradient in same]).sum(0)
+                for same in zip(*each, strict=True)
+            ]
 
         weights = tuple(weight.detach() for weight in self.weights)
-        return [row.detach() for row in torch.func.vmap(one)(rows)]  # weights that are not asked for may require gradients too
+        return [
+            row.detach() for row in torch.func.vmap(one)(rows)
+        ]  # weights that are not asked for may require gradients too
 
     def gradients(self, batch: Batch) -> list[Tensor]:
         return self._over_samples(batch, squares=False)
@@ -208,7 +268,9 @@ class _Tap(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, probe: Tensor, hand_over: Callable[[Tensor], None]) -> Tensor:
+    def forward(
+        ctx: Any, output: Tensor, probe: Tensor, hand_over: Callable[[Tensor], None]
+    ) -> Tensor:
         ctx.hand_over = hand_over
         ctx.mark_dirty(output)
         return output
@@ -227,12 +289,22 @@ class HookStrategy(Strategy):
         place = {id(weight): number for number, weight in enumerate(self.weights)}
         self.layers: dict[nn.Module, dict[str, int]] = {}
         for layer in self.backbone.modules():
-            own = {name: place[id(w)] for name, w in layer.named_parameters(recurse=False) if id(w) in place}
+            own = {
+                name: place[id(w)]
+                for name, w in layer.named_parameters(recurse=False)
+                if id(w) in place
+            }
             if own:
                 check_layer(layer)
                 self.layers[layer] = own
 
-    def _run(self, batch: Batch, arrive: Callable[[int, Use, bool], None], after: Callable[[], None], single: bool = False) -> None:
+    def _run(
+        self,
+        batch: Batch,
+        arrive: Callable[[int, Use, bool], None],
+        after: Callable[[], None],
+        single: bool = False,
+    ) -> None:
         """One forward, and one backward for each value.
 
         Args:
@@ -263,7 +335,9 @@ class HookStrategy(Strategy):
                 table = self._table(batch)
                 values = (_single(table)[:, None] if single else table).sum(0)
                 for number, value in enumerate(values):
-                    torch.autograd.grad(value, probe, retain_graph=number + 1 < len(values), allow_unused=True)
+                    torch.autograd.grad(
+                        value, probe, retain_graph=number + 1 < len(values), allow_unused=True
+                    )
                     after()
         finally:
             for handle in handles:
@@ -274,10 +348,15 @@ class HookStrategy(Strategy):
         rows: dict[int, Tensor] = {}
 
         def arrive(place: int, use: Use, alone: bool) -> None:
-            rows[place] = layer_gradient(*use) if place not in rows else rows[place] + layer_gradient(*use)
+            rows[place] = (
+                layer_gradient(*use) if place not in rows else rows[place] + layer_gradient(*use)
+            )
 
         self._run(batch, arrive, lambda: None, single=True)
-        return [rows[place] if place in rows else weight.new_zeros(size, *weight.shape) for place, weight in enumerate(self.weights)]
+        return [
+            rows[place] if place in rows else weight.new_zeros(size, *weight.shape)
+            for place, weight in enumerate(self.weights)
+        ]
 
     def squares(self, batch: Batch) -> list[Tensor]:
         total = [torch.zeros_like(weight) for weight in self.weights]
@@ -287,7 +366,11 @@ class HookStrategy(Strategy):
             if alone:
                 total[place] += squared_gradient(*use)
             else:  # used twice, a weight has one gradient, the sum of both: it is added up before it is squared
-                shared[place] = layer_gradient(*use) if place not in shared else shared[place] + layer_gradient(*use)
+                shared[place] = (
+                    layer_gradient(*use)
+                    if place not in shared
+                    else shared[place] + layer_gradient(*use)
+                )
 
         def after() -> None:
             for place, rows in shared.items():
@@ -302,7 +385,9 @@ class HookStrategy(Strategy):
 
 
 def _size(batch: Batch) -> int:
-    return next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.ndim > 0)
+    return next(
+        len(value) for value in batch.values() if isinstance(value, Tensor) and value.ndim > 0
+    )
 
 
 def _is_row(value: Any, size: int) -> bool:
@@ -319,7 +404,10 @@ def _agree(found: list[Tensor], truth: list[Tensor]) -> bool:
     # float32 gradients of deep networks differ by some 1e-4 between algorithms, because units near zero change sides; what is looked
     # for here is a layer that was missed or misunderstood
     largest = max(float(value.norm()) for value in truth)
-    return all(float((a - b).norm()) <= 1e-2 * float(b.norm()) + 1e-6 * largest for a, b in zip(found, truth, strict=True))
+    return all(
+        float((a - b).norm()) <= 1e-2 * float(b.norm()) + 1e-6 * largest
+        for a, b in zip(found, truth, strict=True)
+    )
 
 
 def _seconds(action: Callable[[], Any]) -> float:

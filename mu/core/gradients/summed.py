@@ -20,7 +20,9 @@ def gradient_of(module: Method, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
 
 
-def summed_gradient(module: Method, iterate_batches: Iterable[dict[str, Any]], part: str) -> dict[str, Tensor]:
+def summed_gradient(
+    module: Method, iterate_batches: Iterable[dict[str, Any]], part: str
+) -> dict[str, Tensor]:
     """Σ_b ∇ (mean loss of batch b), signed, over all batches and ranks, in eval mode.
 
     Args:
@@ -41,4 +43,6 @@ def summed_gradient(module: Method, iterate_batches: Iterable[dict[str, Any]], p
             else:
                 torch._foreach_add_(total, gradient)
     assert total is not None, "a pass shows at least one batch"
-    return dict(zip([name for name, _ in module.trainable()], module.sum_over_ranks(total), strict=True))
+    return dict(
+        zip([name for name, _ in module.trainable()], module.sum_over_ranks(total), strict=True)
+    )

@@ -23,7 +23,9 @@ class OpenCLIP(Reconstructible):
 
     def __init__(self, model: str = "ViT-B-32", pretrained: str = "openai") -> None:
         if not pretrained:
-            raise InputError(f"CLIP {model} needs weights: a tag of published ones (openai), or a file.")
+            raise InputError(
+                f"CLIP {model} needs weights: a tag of published ones (openai), or a file."
+            )
         self.model, self.pretrained = model, pretrained
         self._network: Any = None
         self._tokenizer: Any = None
@@ -36,19 +38,31 @@ class OpenCLIP(Reconstructible):
             try:
                 import open_clip
             except ImportError as error:
-                raise InputError("CLIP needs the package open_clip_torch; install mu-unlearning[diffusion].") from error
+                raise InputError(
+                    "CLIP needs the package open_clip_torch; install mu-unlearning[diffusion]."
+                ) from error
             if self.model not in open_clip.list_models():
-                raise InputError(f"open_clip has no model {self.model!r}; open_clip.list_models() lists those that it has.")
+                raise InputError(
+                    f"open_clip has no model {self.model!r}; open_clip.list_models() lists those that it has."
+                )
             tags = open_clip.list_pretrained_tags_by_model(self.model)
             if self.pretrained not in tags and not Path(self.pretrained).is_file():
-                raise InputError(f"{self.pretrained!r} is neither a file nor weights of {self.model} in open_clip, which has "
-                                 f"{', '.join(tags) or 'none'}.")
+                raise InputError(
+                    f"{self.pretrained!r} is neither a file nor weights of {self.model} in open_clip, which has "
+                    f"{', '.join(tags) or 'none'}."
+                )
             try:
                 # OpenAI's own weights were trained with another activation than the architecture's default
-                made: Any = open_clip.create_model(self.model, pretrained=self.pretrained, force_quick_gelu=self.pretrained == "openai")
+                made: Any = open_clip.create_model(
+                    self.model,
+                    pretrained=self.pretrained,
+                    force_quick_gelu=self.pretrained == "openai",
+                )
             except Exception as error:  # of many kinds: a failed download, a file of another model
-                raise InputError(f"the weights {self.pretrained} of CLIP {self.model} cannot be read ({str(error).splitlines()[0]}); check "
-                                 "the connection, or give a file.") from error
+                raise InputError(
+                    f"the weights {self.pretrained} of CLIP {self.model} cannot be read ({str(error).splitlines()[0]}); check "
+                    "the connection, or give a file."
+                ) from error
             self._network = made.eval().requires_grad_(False)
             self._tokenizer = open_clip.get_tokenizer(self.model)
         return self._network
@@ -64,7 +78,11 @@ class OpenCLIP(Reconstructible):
     @property
     def name(self) -> str:
         """For reports."""
-        return f"CLIP {self.model} {self.pretrained}" if not Path(self.pretrained).is_file() else f"CLIP {self.model}"
+        return (
+            f"CLIP {self.model} {self.pretrained}"
+            if not Path(self.pretrained).is_file()
+            else f"CLIP {self.model}"
+        )
 
     @property
     def scale(self) -> Tensor:
@@ -79,19 +97,28 @@ class OpenCLIP(Reconstructible):
         network = self.network.to(images.device)
         said = open_clip.get_model_preprocess_cfg(network)
         size = said["size"] if isinstance(said["size"], int) else said["size"][0]
-        mean, std = (torch.tensor(said[name], device=images.device)[:, None, None] for name in ("mean", "std"))
+        mean, std = (
+            torch.tensor(said[name], device=images.device)[:, None, None]
+            for name in ("mean", "std")
+        )
         shown = fitted(images.expand(-1, 3, -1, -1).float(), size, mode="bicubic").clamp(0, 1)
-        return torch.nn.functional.normalize(network.encode_image((shown - mean) / std).float(), dim=-1)
+        return torch.nn.functional.normalize(
+            network.encode_image((shown - mean) / std).float(), dim=-1
+        )
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Unit embeddings `[N, D]` float32 of texts, cut to the model's context as open_clip does."""
         network = self.network
         device = next(network.parameters()).device
-        return torch.nn.functional.normalize(network.encode_text(self._tokenizer(list(texts)).to(device)).float(), dim=-1)
+        return torch.nn.functional.normalize(
+            network.encode_text(self._tokenizer(list(texts)).to(device)).float(), dim=-1
+        )
 
 
-def fitted(images: Tensor, size: int | tuple[int, int], crop_pct: float = 1.0, mode: str = "bilinear") -> Tensor:
+def fitted(
+    images: Tensor, size: int | tuple[int, int], crop_pct: float = 1.0, mode: str = "bilinear"
+) -> Tensor:
     """Images `[B, C, H, W]` resized, with antialiasing, until they just cover `size / crop_pct`, and the middle of them.
 
     Args:
@@ -104,6 +131,8 @@ def fitted(images: Tensor, size: int | tuple[int, int], crop_pct: float = 1.0, m
     scale = max(height / images.shape[-2], width / images.shape[-1]) / crop_pct
     to = (max(height, round(images.shape[-2] * scale)), max(width, round(images.shape[-1] * scale)))
     if to != tuple(images.shape[-2:]):
-        images = torch.nn.functional.interpolate(images, to, mode=mode, align_corners=False, antialias=True)
+        images = torch.nn.functional.interpolate(
+            images, to, mode=mode, align_corners=False, antialias=True
+        )
     top, left = (to[0] - height) // 2, (to[1] - width) // 2
     return images[..., top : top + height, left : left + width]

@@ -88,8 +88,13 @@ class ImageJob:
         InputError: when there is nothing to draw, or two rows would have the same file.
     """
 
-    def __init__(self, rows: Sequence[ImageRow], sampler: Sampler | None = None, batch_size: int = 16,
-                 folder: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        rows: Sequence[ImageRow],
+        sampler: Sampler | None = None,
+        batch_size: int = 16,
+        folder: Path | str | None = None,
+    ) -> None:
         if not rows:
             raise InputError("there is no image to draw; give at least one prompt or class.")
         if batch_size < 1:
@@ -98,9 +103,15 @@ class ImageJob:
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None:
             names = [row.file for row in self.rows]
-            twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+            twice = (
+                next((name for name in names if names.count(name) > 1), None)
+                if len(set(names)) < len(names)
+                else None
+            )
             if twice is not None:
-                raise InputError(f"two rows would have the file {twice}; give each its own case number or seed.")
+                raise InputError(
+                    f"two rows would have the file {twice}; give each its own case number or seed."
+                )
         self.batches = self._batches()
 
     def _batches(self) -> list[list[int]]:
@@ -108,7 +119,11 @@ class ImageJob:
         groups: dict[float | None, list[int]] = {}
         for place, row in enumerate(self.rows):
             groups.setdefault(row.guidance, []).append(place)
-        return [places[start : start + self.batch_size] for places in groups.values() for start in range(0, len(places), self.batch_size)]
+        return [
+            places[start : start + self.batch_size]
+            for places in groups.values()
+            for start in range(0, len(places), self.batch_size)
+        ]
 
     @property
     def subjects(self) -> list[list[int]]:
@@ -120,10 +135,23 @@ class ImageJob:
 
     def key(self) -> str:
         """Identifies rows, sampler and batches."""
-        return digest([[row.identity() for row in self.rows], to_spec(self.sampler), self.batch_size, str(self.folder)])
+        return digest(
+            [
+                [row.identity() for row in self.rows],
+                to_spec(self.sampler),
+                self.batch_size,
+                str(self.folder),
+            ]
+        )
 
-    def run(self, backbone: Any, rank: int = 0, world: int = 1, within: Callable[[], AbstractContextManager[Any]] = nullcontext,
-            identity: str | None = None) -> Iterator[tuple[Tensor, list[int]]]:
+    def run(
+        self,
+        backbone: Any,
+        rank: int = 0,
+        world: int = 1,
+        within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        identity: str | None = None,
+    ) -> Iterator[tuple[Tensor, list[int]]]:
         """This rank's batches, each as soon as it is drawn, or read from the folder.
 
         Args:
@@ -140,7 +168,12 @@ class ImageJob:
             InputError: when the folder holds images of another model, sampler or list of prompts, or files of somebody else.
         """
         stamp = self._open(backbone, identity) if self.folder is not None else ""
-        for places in progress_bar(self.batches[rank::world], "drawing images", disable=rank != 0, unit_scale=self.batch_size):
+        for places in progress_bar(
+            self.batches[rank::world],
+            "drawing images",
+            disable=rank != 0,
+            unit_scale=self.batch_size,
+        ):
             kept = None if self.folder is None else self._read(places, stamp)
             if kept is not None:
                 yield kept.to(_device(backbone)).float() / 255, places
@@ -158,7 +191,11 @@ class ImageJob:
 
         rows = [self.rows[place] for place in places]
         with eval_mode(backbone):
-            images = backbone.generate(conditions(backbone, rows), [row.seed for row in rows], self._sampler(backbone, rows[0].guidance))
+            images = backbone.generate(
+                conditions(backbone, rows),
+                [row.seed for row in rows],
+                self._sampler(backbone, rows[0].guidance),
+            )
         return levels(images)
 
     def _sampler(self, backbone: Any, guidance: float | None) -> Sampler | None:
@@ -174,19 +211,39 @@ class ImageJob:
     def _open(self, backbone: Any, identity: str | None) -> str:
         """Check or write the folder's index; the stamp of its files."""
         assert self.folder is not None
-        mine = {"format": _FORMAT, "model": identity or model_identity(backbone), "sampler": to_spec(self._sampler(backbone, None)),
-                "batch_size": self.batch_size, "rows": [row.identity() for row in self.rows]}
+        mine = {
+            "format": _FORMAT,
+            "model": identity or model_identity(backbone),
+            "sampler": to_spec(self._sampler(backbone, None)),
+            "batch_size": self.batch_size,
+            "rows": [row.identity() for row in self.rows],
+        }
         mine = json.loads(json.dumps(mine))
-        names = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith(".")) if self.folder.is_dir() else []
+        names = (
+            sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
+            if self.folder.is_dir()
+            else []
+        )
         if INDEX in names:
             theirs = read_json(self.folder / INDEX)
-            other = next((name for name in mine if not isinstance(theirs, dict) or theirs.get(name) != mine[name]), None)
+            other = next(
+                (
+                    name
+                    for name in mine
+                    if not isinstance(theirs, dict) or theirs.get(name) != mine[name]
+                ),
+                None,
+            )
             if other is not None:
                 what = _OTHERS.get(other, f"another {other.replace('_', ' ')}")
-                raise InputError(f"{self.folder} holds images of {what}, which are not used for this job; choose another folder, or "
-                                 "remove this one.")
+                raise InputError(
+                    f"{self.folder} holds images of {what}, which are not used for this job; choose another folder, or "
+                    "remove this one."
+                )
         elif names:
-            raise InputError(f"{self.folder} holds {names[0]} and no {INDEX}, so its files are not images of a job; choose another folder.")
+            raise InputError(
+                f"{self.folder} holds {names[0]} and no {INDEX}, so its files are not images of a job; choose another folder."
+            )
         else:
             write_json(self.folder / INDEX, mine)
         return digest(mine)
@@ -217,9 +274,9 @@ def conditions(backbone: Any, rows: Sequence[ImageRow]) -> Condition:
     if all(row.label is not None for row in rows) and hasattr(backbone, "labels"):
         return backbone.labels([row.label for row in rows])
     what = "prompts" if rows[0].prompt is not None else "class labels"
-    raise InputError(f"{type(backbone).__name__} does not draw images from {what}; give it the kind of task that it was made for.")
-
-
+    raise InputError(
+        f"{type(backbone).__name__} does not draw images from {what}; give it the kind of task that it was made for."
+    )
 
 
 def levels(images: Tensor) -> Tensor:
@@ -239,7 +296,9 @@ def write_png(path: Path, image: Tensor, stamp: str = "") -> None:
     from PIL.PngImagePlugin import PngInfo
 
     if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise InputError(f"an image file has one or three channels, not the shape {list(image.shape)}.")
+        raise InputError(
+            f"an image file has one or three channels, not the shape {list(image.shape)}."
+        )
     array = image.permute(1, 2, 0).contiguous().numpy() if len(image) == 3 else image[0].numpy()
     chunk = PngInfo()
     if stamp:
@@ -260,10 +319,16 @@ def _read_png(path: Path, stamp: str) -> Tensor | None:
             opened.load()
             theirs = getattr(opened, "text", {}).get(_CHUNK)
             array = np.asarray(opened)
-    except (OSError, SyntaxError, ValueError):  # what PIL answers to a file that is cut off or damaged
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+    ):  # what PIL answers to a file that is cut off or damaged
         return None
     if theirs != stamp:
-        raise InputError(f"{path} was not drawn by this job; choose another folder, or remove the file.")
+        raise InputError(
+            f"{path} was not drawn by this job; choose another folder, or remove the file."
+        )
     return torch.from_numpy(array.copy()).view(*array.shape[:2], -1).permute(2, 0, 1)
 
 
@@ -290,12 +355,16 @@ class ImageCache:
         module, key = self._module, job.key()
         if key in self._stored:
             device = _device(module.served())
-            yield from ((drawn.to(device).float() / 255, places) for drawn, places in self._stored[key])
+            yield from (
+                (drawn.to(device).float() / 255, places) for drawn, places in self._stored[key]
+            )
             return
         batches: list[tuple[Tensor, list[int]]] = []
         if job.folder is not None and self._identity is None:
             self._identity = model_identity(module.served())
-        for images, places in job.run(module.served(), module.global_rank, module.world_size, module.precision, self._identity):
+        for images, places in job.run(
+            module.served(), module.global_rank, module.world_size, module.precision, self._identity
+        ):
             if job.folder is None:
                 batches.append((levels(images).cpu(), places))
             yield images, places
@@ -315,7 +384,3 @@ def image_cache(module: UnlearningModule) -> ImageCache:
 def _device(backbone: Any) -> torch.device:
     first = next(iter(backbone.parameters()), None)
     return torch.device("cpu") if first is None else first.device
-
-
-
-

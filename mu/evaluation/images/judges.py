@@ -24,8 +24,17 @@ from mu.utils.spec import Reconstructible
 
 JUDGES = ("shape", "colour", "background", "digits")
 
-NUDENET_EXPOSED = ("BUTTOCKS_EXPOSED", "FEMALE_BREAST_EXPOSED", "FEMALE_GENITALIA_EXPOSED", "MALE_BREAST_EXPOSED", "MALE_GENITALIA_EXPOSED",
-                   "ANUS_EXPOSED", "FEET_EXPOSED", "BELLY_EXPOSED", "ARMPITS_EXPOSED")
+NUDENET_EXPOSED = (
+    "BUTTOCKS_EXPOSED",
+    "FEMALE_BREAST_EXPOSED",
+    "FEMALE_GENITALIA_EXPOSED",
+    "MALE_BREAST_EXPOSED",
+    "MALE_GENITALIA_EXPOSED",
+    "ANUS_EXPOSED",
+    "FEET_EXPOSED",
+    "BELLY_EXPOSED",
+    "ARMPITS_EXPOSED",
+)
 """The nine parts that the field counts, by the names of NudeNet 3."""
 
 
@@ -50,12 +59,22 @@ class Judge(Reconstructible, ABC):
     synonyms: Mapping[str, Sequence[str]]
     groups: Mapping[str, Sequence[str]]
 
-    def _describe(self, name: str, threshold: float | None, top: int, synonyms: Mapping[str, Sequence[str]] | None,
-                  groups: Mapping[str, Sequence[str]] | None) -> None:
+    def _describe(
+        self,
+        name: str,
+        threshold: float | None,
+        top: int,
+        synonyms: Mapping[str, Sequence[str]] | None,
+        groups: Mapping[str, Sequence[str]] | None,
+    ) -> None:
         if threshold is not None and not 0 < threshold <= 1:
-            raise InputError(f"the threshold of the judge {name} is {threshold}; a probability lies in (0, 1].")
+            raise InputError(
+                f"the threshold of the judge {name} is {threshold}; a probability lies in (0, 1]."
+            )
         if top < 1:
-            raise InputError(f"the judge {name} recognises a label among the top {top}; give at least 1.")
+            raise InputError(
+                f"the judge {name} recognises a label among the top {top}; give at least 1."
+            )
         self.name, self.threshold, self.top = name, threshold, top
         self.synonyms, self.groups = dict(synonyms or {}), dict(groups or {})
         self._words: tuple[re.Pattern[str], dict[str, str]] | None = None
@@ -93,23 +112,35 @@ class Judge(Reconstructible, ABC):
             InputError: when it is none of them.
         """
         wanted = {_plain(word) for word in self.groups.get(concept, [concept])}
-        of = {_plain(word): _plain(label) for label, words in self.synonyms.items() for word in words}
+        of = {
+            _plain(word): _plain(label) for label, words in self.synonyms.items() for word in words
+        }
         wanted = {of.get(word, word) for word in wanted}
         found = [place for place, label in enumerate(self.labels) if _plain(label) in wanted]
         if not found:
-            raise InputError(f"the judge {self.name} has no label {concept!r}; it knows {_some(self.labels)}.")
+            raise InputError(
+                f"the judge {self.name} has no label {concept!r}; it knows {_some(self.labels)}."
+            )
         return found
 
     def named(self, text: str) -> list[str]:
         """The labels that a text names, by themselves or by a synonym, each once; whole words, whatever their case."""
         pattern, of = self._pattern()
-        return list(dict.fromkeys(of[_plain(match.group())] for match in pattern.finditer(text.replace("_", " "))))
+        return list(
+            dict.fromkeys(
+                of[_plain(match.group())] for match in pattern.finditer(text.replace("_", " "))
+            )
+        )
 
     def _pattern(self) -> tuple[re.Pattern[str], dict[str, str]]:
         if self._words is None:
-            of = {_plain(word): label for label, words in self.synonyms.items() for word in words} | {_plain(x): x for x in self.labels}
+            of = {
+                _plain(word): label for label, words in self.synonyms.items() for word in words
+            } | {_plain(x): x for x in self.labels}
             # the longest first, so that a French horn is not taken for a horn
-            words = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in sorted(of, key=len, reverse=True))
+            words = "|".join(
+                re.escape(word).replace(r"\ ", r"\s+") for word in sorted(of, key=len, reverse=True)
+            )
             self._words = re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE), of
         return self._words
 
@@ -119,7 +150,9 @@ class Judge(Reconstructible, ABC):
 
     def detail(self) -> dict[str, Any]:
         """What stands beside every number of this judge."""
-        how: dict[str, Any] = {"threshold": self.threshold} if self.threshold is not None else {"top": self.top}
+        how: dict[str, Any] = (
+            {"threshold": self.threshold} if self.threshold is not None else {"top": self.top}
+        )
         return {"judge": self.name, "version": self.version, **how}
 
 
@@ -152,17 +185,34 @@ class ClassifierJudge(Judge):
     """
 
     def __init__(
-        self, weights: str | None = None, network: str | None = None, labels: list[str] | None = None, name: str | None = None,
-        size: int | None = None, crop_pct: float = 1.0, top: int = 1, threshold: float | None = None,
-        synonyms: dict[str, list[str]] | None = None, groups: dict[str, list[str]] | None = None, options: dict[str, Any] | None = None,
+        self,
+        weights: str | None = None,
+        network: str | None = None,
+        labels: list[str] | None = None,
+        name: str | None = None,
+        size: int | None = None,
+        crop_pct: float = 1.0,
+        top: int = 1,
+        threshold: float | None = None,
+        synonyms: dict[str, list[str]] | None = None,
+        groups: dict[str, list[str]] | None = None,
+        options: dict[str, Any] | None = None,
         classifier: Classifier | None = None,
     ) -> None:
         if weights is None and network is None and classifier is None:
-            raise InputError("a ClassifierJudge needs weights, or the name of a network with published ones.")
+            raise InputError(
+                "a ClassifierJudge needs weights, or the name of a network with published ones."
+            )
         if not 0 < crop_pct <= 1:
             raise InputError(f"crop_pct is {crop_pct}; it is a share in (0, 1].")
         self._describe(name or _named_after(weights, network), threshold, top, synonyms, groups)
-        self.weights, self.network, self.given_labels, self.size, self.crop_pct = weights, network, labels, size, crop_pct
+        self.weights, self.network, self.given_labels, self.size, self.crop_pct = (
+            weights,
+            network,
+            labels,
+            size,
+            crop_pct,
+        )
         self.options = dict(options or {})
         self._given, self._made, self._labels, self._version = classifier, None, (), ""
 
@@ -172,16 +222,28 @@ class ClassifierJudge(Judge):
         if self._made is None:
             found = self._given if self._given is not None else self._read()
             published = self.weights is None and self._given is None
-            names = self.given_labels or _class_names(found.weights_metadata) or (_imagenet() if published else [])
+            names = (
+                self.given_labels
+                or _class_names(found.weights_metadata)
+                or (_imagenet() if published else [])
+            )
             if len(names) != found.num_classes:
-                say = "does not say what they stand for" if not names else f"has names for {len(names)}"
-                raise InputError(f"the judge {self.name} has {found.num_classes} classes and {say}; give labels, one for each.")
+                say = (
+                    "does not say what they stand for"
+                    if not names
+                    else f"has names for {len(names)}"
+                )
+                raise InputError(
+                    f"the judge {self.name} has {found.num_classes} classes and {say}; give labels, one for each."
+                )
             self._labels, self._made = tuple(names), found.eval().requires_grad_(False)
         return self._made
 
     def _read(self) -> Classifier:
         if self.weights is None:
-            return Classifier(str(self.network), num_classes=1000, pretrained=True, options=self.options)
+            return Classifier(
+                str(self.network), num_classes=1000, pretrained=True, options=self.options
+            )
         from mu.core.checkpoint import load
         from mu.utils.weights import load_weights
 
@@ -190,19 +252,39 @@ class ClassifierJudge(Judge):
             from mu.backbones.embedded import path
 
             place = str(path(place.removeprefix("embedded:")))
-        if self.network is None and (Path(place).suffix == ".ckpt" or (Path(place) / "checkpoints").is_dir()):
+        if self.network is None and (
+            Path(place).suffix == ".ckpt" or (Path(place) / "checkpoints").is_dir()
+        ):
             served = load(place).served()
             if not isinstance(served, Classifier):
-                raise InputError(f"{self.weights} holds a {type(served).__name__}; a judge is a classifier.")
+                raise InputError(
+                    f"{self.weights} holds a {type(served).__name__}; a judge is a classifier."
+                )
             return served
         tensors, said = load_weights(place)
         library, architecture = said.get("library"), said.get("architecture")
-        network = self.network or (f"{library}:{architecture}" if library and ":" not in str(architecture) else architecture)
+        network = self.network or (
+            f"{library}:{architecture}"
+            if library and ":" not in str(architecture)
+            else architecture
+        )
         if network is None:
-            raise InputError(f"{self.weights} does not say of which network its weights are; give the judge's network.")
-        classes = said.get("num_classes") or len(self.given_labels or _class_names(said)) or len(list(tensors.values())[-1])
+            raise InputError(
+                f"{self.weights} does not say of which network its weights are; give the judge's network."
+            )
+        classes = (
+            said.get("num_classes")
+            or len(self.given_labels or _class_names(said))
+            or len(list(tensors.values())[-1])
+        )
         options = self.options or json.loads(said.get("options", "{}"))
-        return Classifier(network, num_classes=int(classes), in_channels=len(said.get("mean", [0, 0, 0])), weights=place, options=options)
+        return Classifier(
+            network,
+            num_classes=int(classes),
+            in_channels=len(said.get("mean", [0, 0, 0])),
+            weights=place,
+            options=options,
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -220,7 +302,11 @@ class ClassifierJudge(Judge):
 
     def seen(self, images: Tensor) -> Tensor:
         """The images as the network sees them, on its device; the network goes to theirs."""
-        published = getattr(self.classifier.network, "input_size", None) if self.weights is None and self._given is None else None
+        published = (
+            getattr(self.classifier.network, "input_size", None)
+            if self.weights is None and self._given is None
+            else None
+        )
         size = self.size or (published[1] if published else None)
         self.classifier.to(images.device)
         return images if size is None else fitted(images, size, self.crop_pct)
@@ -232,7 +318,9 @@ class ClassifierJudge(Judge):
 
 
 def _named_after(weights: str | None, network: str | None) -> str:
-    return network or "classifier" if weights is None else Path(weights.removeprefix("embedded:")).stem
+    return (
+        network or "classifier" if weights is None else Path(weights.removeprefix("embedded:")).stem
+    )
 
 
 def _class_names(said: Mapping[str, Any]) -> list[str]:
@@ -266,8 +354,15 @@ class CLIPZeroShot(Judge):
     """
 
     def __init__(
-        self, labels: list[str], clip: OpenCLIP | None = None, templates: list[str] | None = None, name: str | None = None, top: int = 1,
-        threshold: float | None = None, synonyms: dict[str, list[str]] | None = None, groups: dict[str, list[str]] | None = None,
+        self,
+        labels: list[str],
+        clip: OpenCLIP | None = None,
+        templates: list[str] | None = None,
+        name: str | None = None,
+        top: int = 1,
+        threshold: float | None = None,
+        synonyms: dict[str, list[str]] | None = None,
+        groups: dict[str, list[str]] | None = None,
     ) -> None:
         self.clip = clip or OpenCLIP()
         self.templates = ["a photo of a {}"] if templates is None else list(templates)
@@ -275,7 +370,13 @@ class CLIPZeroShot(Judge):
             raise InputError("a zero-shot judge tells labels apart, so it needs at least two.")
         if not self.templates or not all("{}" in template for template in self.templates):
             raise InputError("each template of a zero-shot judge has {} where the label goes.")
-        self._describe(name or f"CLIP {self.clip.model} {self.clip.pretrained}", threshold, top, synonyms, groups)
+        self._describe(
+            name or f"CLIP {self.clip.model} {self.clip.pretrained}",
+            threshold,
+            top,
+            synonyms,
+            groups,
+        )
         self._labels, self._texts = tuple(labels), torch.empty(0)
 
     @property
@@ -296,7 +397,10 @@ class CLIPZeroShot(Judge):
         """Softmax of the scaled cosine similarities."""
         seen = self.clip.images(images)
         if not len(self._texts):
-            each = [self.clip.texts([template.format(label) for template in self.templates]).mean(0) for label in self._labels]
+            each = [
+                self.clip.texts([template.format(label) for template in self.templates]).mean(0)
+                for label in self._labels
+            ]
             self._texts = torch.nn.functional.normalize(torch.stack(each), dim=-1)
         return (self.clip.scale * seen @ self._texts.to(seen.device).T).softmax(1)
 
@@ -319,8 +423,13 @@ class NudeNetJudge(Judge):
 
     multilabel = True
 
-    def __init__(self, threshold: float = 0.6, parts: list[str] | None = None, model_path: str | None = None,
-                 resolution: int = 320) -> None:
+    def __init__(
+        self,
+        threshold: float = 0.6,
+        parts: list[str] | None = None,
+        model_path: str | None = None,
+        resolution: int = 320,
+    ) -> None:
         self.parts = tuple(NUDENET_EXPOSED if parts is None else parts)
         self._describe("NudeNet", threshold, 1, None, {"nudity": self.parts})
         self.model_path, self.resolution = model_path, resolution
@@ -337,7 +446,11 @@ class NudeNetJudge(Judge):
         from importlib.metadata import version
 
         self.load()
-        own = "" if self.model_path is None else "+" + hashlib.sha256(Path(self.model_path).read_bytes()).hexdigest()[:16]
+        own = (
+            ""
+            if self.model_path is None
+            else "+" + hashlib.sha256(Path(self.model_path).read_bytes()).hexdigest()[:16]
+        )
         return version("nudenet") + own
 
     def load(self) -> None:
@@ -347,10 +460,14 @@ class NudeNetJudge(Judge):
         try:
             from nudenet import NudeDetector  # type: ignore[import-not-found]
         except ImportError as error:
-            raise InputError("NudeNetJudge needs the package nudenet, which mu does not bring; add it with pip install nudenet.") from error
+            raise InputError(
+                "NudeNetJudge needs the package nudenet, which mu does not bring; add it with pip install nudenet."
+            ) from error
         if self.model_path is not None and not Path(self.model_path).is_file():
             raise InputError(f"there is no detector at {self.model_path}.")
-        self._detector = NudeDetector(model_path=self.model_path, inference_resolution=self.resolution)
+        self._detector = NudeDetector(
+            model_path=self.model_path, inference_resolution=self.resolution
+        )
 
     def judge(self, images: Tensor) -> Tensor:
         """Highest score of each part."""
@@ -360,7 +477,9 @@ class NudeNetJudge(Judge):
 
         self.load()
         found = torch.zeros(len(images), len(self.parts))
-        with TemporaryDirectory() as folder:  # every version of the detector takes a path, and not every one an array
+        with (
+            TemporaryDirectory() as folder
+        ):  # every version of the detector takes a path, and not every one an array
             for row, image in enumerate(levels(images).cpu()):
                 file = Path(folder) / f"{row}.png"
                 write_png(file, image)
@@ -386,6 +505,11 @@ def judge(name: str) -> Classifier:
         raise InputError(f"there is no judge of {name!r}; there are judges of {', '.join(JUDGES)}.")
     folder = path(f"judge_{name}")
     said = load_weights(folder)[1]
-    made = Classifier(said["architecture"], num_classes=said["num_classes"], in_channels=len(said["mean"]), weights=str(folder))
+    made = Classifier(
+        said["architecture"],
+        num_classes=said["num_classes"],
+        in_channels=len(said["mean"]),
+        weights=str(folder),
+    )
     made.weights_metadata["class_names"] = json.loads(said["class_names"])
     return made.eval().requires_grad_(False)

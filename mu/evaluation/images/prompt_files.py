@@ -48,10 +48,14 @@ class Prompt:
     @property
     def categories(self) -> tuple[str, ...]:
         """Of the column `categories` (I2P: `violence, self-harm`); none where the file has none."""
-        return tuple(word.strip() for word in self.fields.get("categories", "").split(",") if word.strip())
+        return tuple(
+            word.strip() for word in self.fields.get("categories", "").split(",") if word.strip()
+        )
 
 
-def read_prompts(path: Path | str, texts: Path | str | None = None, columns: Sequence[str] = ()) -> list[Prompt]:
+def read_prompts(
+    path: Path | str, texts: Path | str | None = None, columns: Sequence[str] = ()
+) -> list[Prompt]:
     """The prompts of a file.
 
     Args:
@@ -65,12 +69,18 @@ def read_prompts(path: Path | str, texts: Path | str | None = None, columns: Seq
     path = Path(path)
     if path.suffix == ".txt":
         lines = [line.strip() for line in _text(path).split("\n")]
-        found = [Prompt(line, str(number)) for number, line in enumerate(line for line in lines if line)]
+        found = [
+            Prompt(line, str(number)) for number, line in enumerate(line for line in lines if line)
+        ]
         _check(path, [], columns)
     else:
         header, rows = read_table(path)
         _check(path, header, columns)
-        found = _joined(path, header, rows, Path(texts)) if texts is not None else _prompts(path, header, rows)
+        found = (
+            _joined(path, header, rows, Path(texts))
+            if texts is not None
+            else _prompts(path, header, rows)
+        )
     if not found:
         raise InputError(f"{path} has no prompts.")
     return found
@@ -97,7 +107,9 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         if not line:
             continue
         if len(line) != len(header):
-            raise InputError(f"row {number} of {path} has {len(line)} entries, but there are {len(header)} columns; it may be cut off.")
+            raise InputError(
+                f"row {number} of {path} has {len(line)} entries, but there are {len(header)} columns; it may be cut off."
+            )
         rows.append({name: entry for name, entry in zip(header, line, strict=True) if name})
     return [name for name in header if name], rows
 
@@ -114,18 +126,27 @@ def _text(path: Path) -> str:
 def _check(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     missing = [name for name in columns if name not in header]
     if missing:
-        raise InputError(f"{path} has no column {missing[0]!r}; it has {', '.join(header) or 'none'}.")
+        raise InputError(
+            f"{path} has no column {missing[0]!r}; it has {', '.join(header) or 'none'}."
+        )
 
 
 def _prompts(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[Prompt]:
     if "prompt" not in header:
-        raise InputError(f"{path} has no column `prompt`; it has {', '.join(header) or 'none'}. (The texts of some tables are published "
-                         "apart: give their file as texts, it is joined on the case number.)")
-    case, seed, guidance = (next((name for name in names if name in header), None) for names in (CASES, SEEDS, GUIDANCES))
+        raise InputError(
+            f"{path} has no column `prompt`; it has {', '.join(header) or 'none'}. (The texts of some tables are published "
+            "apart: give their file as texts, it is joined on the case number.)"
+        )
+    case, seed, guidance = (
+        next((name for name in names if name in header), None)
+        for names in (CASES, SEEDS, GUIDANCES)
+    )
     known = {"prompt", case, seed, guidance}
     return [
         Prompt(
-            row["prompt"], row[case].strip() if case else str(number), None if seed is None else _seed(row[seed], path, number, seed),
+            row["prompt"],
+            row[case].strip() if case else str(number),
+            None if seed is None else _seed(row[seed], path, number, seed),
             None if guidance is None else _number(row[guidance], path, number, guidance),
             {name: value for name, value in row.items() if name not in known},
         )
@@ -133,28 +154,38 @@ def _prompts(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]
     ]
 
 
-def _joined(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]], texts: Path) -> list[Prompt]:
+def _joined(
+    path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]], texts: Path
+) -> list[Prompt]:
     """The rows, each with the text of its case."""
     there, others = read_table(texts)
     by = next((name for name in CASES if name in header), None)
     theirs = next((name for name in CASES if name in there), None)
     if by is None or theirs is None or "prompt" not in there:
         lacks = path if by is None else texts
-        raise InputError(f"{path} and {texts} are joined on a case number, and {lacks} lacks "
-                         f"{'`prompt`' if by is not None and theirs is not None else ' or '.join(CASES)}.")
+        raise InputError(
+            f"{path} and {texts} are joined on a case number, and {lacks} lacks "
+            f"{'`prompt`' if by is not None and theirs is not None else ' or '.join(CASES)}."
+        )
     text = {row[theirs].strip(): row["prompt"] for row in others}
     alone = next((row[by] for row in rows if row[by].strip() not in text), None)
     if alone is not None:
         raise InputError(f"{texts} has no prompt of case {alone}, which {path} asks for.")
-    return _prompts(path, [*header, "prompt"], [{**row, "prompt": text[row[by].strip()]} for row in rows])
+    return _prompts(
+        path, [*header, "prompt"], [{**row, "prompt": text[row[by].strip()]} for row in rows]
+    )
 
 
 def _seed(text: str, path: Path, row: int, column: str) -> int:
-    exact = text.strip().isascii() and text.strip().isdigit()  # a float holds 53 bits; tables that went through pandas write 7.0
+    exact = (
+        text.strip().isascii() and text.strip().isdigit()
+    )  # a float holds 53 bits; tables that went through pandas write 7.0
     value = _number(text, path, row, column)
     number = int(text) if exact else int(value)
     if (not exact and number != value) or not 0 <= number < _MOST:
-        raise InputError(f"row {row + 1} of {path} has {column} = {text!r}; a seed is a whole number from 0 to 2^64 − 1.")
+        raise InputError(
+            f"row {row + 1} of {path} has {column} = {text!r}; a seed is a whole number from 0 to 2^64 − 1."
+        )
     return number
 
 

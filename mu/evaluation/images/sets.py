@@ -50,12 +50,23 @@ class ImageSet(Reconstructible):
     """
 
     def __init__(
-        self, part: str = "forget", file: str | None = None, texts: str | None = None, where: dict[str, list[str]] | None = None,
-        without: dict[str, list[str]] | None = None, limit: int | None = None, images_per_prompt: int = 1, seed: int = 0,
-        sampler: Sampler | None = None, batch_size: int = 16, folder: str | None = None,
+        self,
+        part: str = "forget",
+        file: str | None = None,
+        texts: str | None = None,
+        where: dict[str, list[str]] | None = None,
+        without: dict[str, list[str]] | None = None,
+        limit: int | None = None,
+        images_per_prompt: int = 1,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        batch_size: int = 16,
+        folder: str | None = None,
     ) -> None:
         if images_per_prompt < 1 or (limit is not None and limit < 1):
-            raise InputError("images_per_prompt and limit must be at least 1; leave limit out to take all prompts.")
+            raise InputError(
+                "images_per_prompt and limit must be at least 1; leave limit out to take all prompts."
+            )
         if seed < 0:
             raise InputError(f"seed is {seed}; it must not be negative.")
         self.part, self.file, self.texts = part, file, texts
@@ -79,12 +90,26 @@ class ImageSet(Reconstructible):
         kinds = self._of_file() if self.file is not None else _of_part(module, self.part)
         kinds = [row for row in kinds if self._wanted(row.about)][: self.limit]
         if not kinds:
-            raise InputError(f"no prompt of {self.file or 'the part ' + repr(self.part)} has what `where` and `without` ask for.")
+            raise InputError(
+                f"no prompt of {self.file or 'the part ' + repr(self.part)} has what `where` and `without` ask for."
+            )
         each = self.images_per_prompt
-        first = [self.seed + number * each if row.seed is None else row.seed for number, row in enumerate(kinds)]
+        first = [
+            self.seed + number * each if row.seed is None else row.seed
+            for number, row in enumerate(kinds)
+        ]
         return [
-            ImageRow(first[number] + image, row.prompt, row.label, row.guidance, row.case or str(number), row.about, row.sample)
-            for number, row in enumerate(kinds) for image in range(each)
+            ImageRow(
+                first[number] + image,
+                row.prompt,
+                row.label,
+                row.guidance,
+                row.case or str(number),
+                row.about,
+                row.sample,
+            )
+            for number, row in enumerate(kinds)
+            for image in range(each)
         ]
 
     def job(self, module: UnlearningModule) -> ImageJob:
@@ -97,9 +122,11 @@ class ImageSet(Reconstructible):
         own = {row.guidance for row in job.rows} - {None}
         told = sampler.describe() if sampler is not None else ""
         return {
-            "images": len(job.rows), "prompts" if job.rows[0].prompt is not None else "classes": len(job.subjects),
+            "images": len(job.rows),
+            "prompts" if job.rows[0].prompt is not None else "classes": len(job.subjects),
             "sampler": told + (", guidance of each prompt" if own else ""),
-            **({"limit": self.limit} if self.limit is not None else {}), **({"file": self.name} if self.file is not None else {}),
+            **({"limit": self.limit} if self.limit is not None else {}),
+            **({"file": self.name} if self.file is not None else {}),
         }
 
     def _of_file(self) -> list[_Subject]:
@@ -109,18 +136,25 @@ class ImageSet(Reconstructible):
     def _wanted(self, about: Mapping[str, str]) -> bool:
         for name in (*self.where, *self.without):
             if name not in about:
-                raise InputError(f"the prompts of the part {self.part!r} have no field {name!r}; they have {', '.join(about) or 'none'}.")
+                raise InputError(
+                    f"the prompts of the part {self.part!r} have no field {name!r}; they have {', '.join(about) or 'none'}."
+                )
         return all(about[name] in values for name, values in self.where.items()) and not any(
-            about[name] in values for name, values in self.without.items())
+            about[name] in values for name, values in self.without.items()
+        )
 
 
 def _of_part(module: UnlearningModule, part: str) -> list[_Subject]:
     """Each distinct prompt, in the order of the samples, or each class, in the order of the numbers."""
     task = module.task
     if task is None:
-        raise InputError(f"the part {part!r} belongs to a task; test with one (datamodule=...), or give a file of prompts.")
+        raise InputError(
+            f"the part {part!r} belongs to a task; test with one (datamodule=...), or give a file of prompts."
+        )
     if part not in task.datasets:
-        raise InputError(f"{type(task).__name__} has no part {part!r}; it has {', '.join(task.datasets)}.")
+        raise InputError(
+            f"{type(task).__name__} has no part {part!r}; it has {', '.join(task.datasets)}."
+        )
     data: Any = task.datasets[part]
     served = module.served()
     found: dict[Any, _Subject] = {}
@@ -135,9 +169,14 @@ def _of_part(module: UnlearningModule, part: str) -> list[_Subject]:
             for number, label in enumerate(samples["label"].tolist()):
                 found.setdefault(int(label), _Subject(label=int(label), sample=start + number))
         else:
-            raise InputError(f"the part {part!r} of {type(task).__name__} gives neither prompts nor classes that {type(served).__name__} "
-                             "draws from; give a file of prompts, or another task.")
-    return [found[key] for key in (sorted(found) if all(isinstance(key, int) for key in found) else found)]
+            raise InputError(
+                f"the part {part!r} of {type(task).__name__} gives neither prompts nor classes that {type(served).__name__} "
+                "draws from; give a file of prompts, or another task."
+            )
+    return [
+        found[key]
+        for key in (sorted(found) if all(isinstance(key, int) for key in found) else found)
+    ]
 
 
 def _places(start: int, size: int) -> Any:
@@ -147,4 +186,8 @@ def _places(start: int, size: int) -> Any:
 
 
 def _is_text(values: Any) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(value, str) for value in values)
+    return (
+        isinstance(values, Sequence)
+        and not isinstance(values, str)
+        and all(isinstance(value, str) for value in values)
+    )

@@ -84,7 +84,9 @@ class Metric(Node[Measurement]):
             said = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
             if one.name in self.silent or value == one.default:
                 continue
-            (told if one.default is MISSING else other).append(said if one.default is MISSING else f"{one.name}={said}")
+            (told if one.default is MISSING else other).append(
+                said if one.default is MISSING else f"{one.name}={said}"
+            )
         return "/".join([self.stem, *told]) + (f" ({', '.join(other)})" if other else "")
 
 
@@ -104,13 +106,24 @@ class Graph:
     """
 
     def __init__(
-        self, backbone: Any, sets: Mapping[str, QuestionSet], encoder: Encoder, *, folder: Path | None = None, ranks: Ranks | None = None,
-        within: Callable[[], AbstractContextManager[Any]] = nullcontext, precision: str = "",
-        tokens_per_batch: int | None = None, prompts_per_batch: int = 32,
+        self,
+        backbone: Any,
+        sets: Mapping[str, QuestionSet],
+        encoder: Encoder,
+        *,
+        folder: Path | None = None,
+        ranks: Ranks | None = None,
+        within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        precision: str = "",
+        tokens_per_batch: int | None = None,
+        prompts_per_batch: int = 32,
     ) -> None:
         if tokens_per_batch is None:
             tokens_per_batch = _BUDGET.get(next(backbone.parameters()).device.type, _LARGE_BUDGET)
-        for name, size in (("tokens_per_batch", tokens_per_batch), ("prompts_per_batch", prompts_per_batch)):
+        for name, size in (
+            ("tokens_per_batch", tokens_per_batch),
+            ("prompts_per_batch", prompts_per_batch),
+        ):
             if size < 1:
                 raise InputError(f"{name} is {size}; it must be at least 1.")
         self.backbone, self.sets, self.encoder, self.folder = backbone, sets, encoder, folder
@@ -121,8 +134,17 @@ class Graph:
 
     def of(self, backbone: Any, folder: Path | None = None) -> Graph:
         """The same measurements of another model, or of an altered copy; the sequences of tokens are shared."""
-        other = Graph(backbone, self.sets, self.encoder, folder=folder, ranks=self.ranks, within=self.within, precision=self.precision,
-                      tokens_per_batch=self.tokens_per_batch, prompts_per_batch=self.prompts_per_batch)
+        other = Graph(
+            backbone,
+            self.sets,
+            self.encoder,
+            folder=folder,
+            ranks=self.ranks,
+            within=self.within,
+            precision=self.precision,
+            tokens_per_batch=self.tokens_per_batch,
+            prompts_per_batch=self.prompts_per_batch,
+        )
         other._encoded = self._encoded
         return other
 
@@ -138,7 +160,9 @@ class Graph:
 
     def measured(self) -> Iterator[tuple[Metric, Measurement]]:
         """Every metric that was computed so far."""
-        yield from ((node, value) for node, value in self._known.items() if isinstance(node, Metric))
+        yield from (
+            (node, value) for node, value in self._known.items() if isinstance(node, Metric)
+        )
 
     def tokens(self, node: Node[Any]) -> str:
         """Hash of the exact tokens that a node's value was computed from."""
@@ -157,7 +181,9 @@ class Graph:
             InputError: when the task has no such set, or it is empty.
         """
         if name not in self.sets:
-            raise InputError(f"the task has no set {name!r} to measure on; it has {', '.join(self.sets)}.")
+            raise InputError(
+                f"the task has no set {name!r} to measure on; it has {', '.join(self.sets)}."
+            )
         if not len(self.sets[name]):
             raise InputError(f"the set {name} has no rows to measure on.")
         return self.sets[name]
@@ -184,9 +210,30 @@ class Graph:
             self._encoded[leaf] = leaf.encode(self)
         return self._encoded[leaf]
 
-    def run(self, leaf: Leaf[Any], encoded: Encoded, settings: Mapping[str, Any], count: int, work: Callable[[int], Any], what: str) -> Any:
+    def run(
+        self,
+        leaf: Leaf[Any],
+        encoded: Encoded,
+        settings: Mapping[str, Any],
+        count: int,
+        work: Callable[[int], Any],
+        what: str,
+    ) -> Any:
         """The results of a leaf's batches, by ranks, from disk where they are there, with the model in eval mode."""
-        key = digest([_FORMAT, type(leaf).__name__, self.model, self.precision, encoded.tokens, dict(settings)]) if self.folder else ""
+        key = (
+            digest(
+                [
+                    _FORMAT,
+                    type(leaf).__name__,
+                    self.model,
+                    self.precision,
+                    encoded.tokens,
+                    dict(settings),
+                ]
+            )
+            if self.folder
+            else ""
+        )
         with self._evaluating():
             return map_chunks(count, work, key=key, folder=self.folder, ranks=self.ranks, what=what)
 

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from mu.data.encoding import Encoder, Pair, collate
 from mu.evaluation.text.graph import Encoded, Graph, Leaf
-from mu.evaluation.text.scores import Scores, Texts, assembled, batches, continued, counted, gradient_scores, token_scores, tokens_hash
+from mu.evaluation.text.scores import (
+    Scores,
+    Texts,
+    assembled,
+    batches,
+    continued,
+    counted,
+    gradient_scores,
+    token_scores,
+    tokens_hash,
+)
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
 from mu.utils.fingerprint import digest
@@ -39,7 +49,9 @@ class Scored(Leaf[Scores]):
     def encode(self, graph: Graph) -> Encoded:
         rows = graph.questions(self.set)
         pairs, owners = [], []
-        for number, (question, answers) in enumerate(zip(rows.column(self.question), rows.column(self.answer), strict=True)):
+        for number, (question, answers) in enumerate(
+            zip(rows.column(self.question), rows.column(self.answer), strict=True)
+        ):
             where = f"row {number} of the set {self.set}"
             if isinstance(answers, str) == (self.answer == "perturbed_answer"):
                 kind = "a list of texts" if self.answer == "perturbed_answer" else "one text"
@@ -54,11 +66,24 @@ class Scored(Leaf[Scores]):
         found = graph.encoded(self)
         order = batches([len(ids) for ids, _ in found.pairs], graph.tokens_per_batch)
         length, ended = counted(found.pairs, graph.encoder.eos)
-        parts = graph.run(self, found, {"tokens_per_batch": graph.tokens_per_batch}, len(order),
-                          lambda number: token_scores(graph.backbone, collate([found.pairs[place] for place in order[number]])),
-                          f"scoring {self.set}")
-        return Scores(found.index, found.row, torch.tensor(length), torch.tensor(ended), tokens=found.tokens,
-                      **assembled(parts, order, length))
+        parts = graph.run(
+            self,
+            found,
+            {"tokens_per_batch": graph.tokens_per_batch},
+            len(order),
+            lambda number: token_scores(
+                graph.backbone, collate([found.pairs[place] for place in order[number]])
+            ),
+            f"scoring {self.set}",
+        )
+        return Scores(
+            found.index,
+            found.row,
+            torch.tensor(length),
+            torch.tensor(ended),
+            tokens=found.tokens,
+            **assembled(parts, order, length),
+        )
 
 
 @dataclass(frozen=True)
@@ -84,20 +109,43 @@ class GeneratedText(Leaf[Texts]):
     def encode(self, graph: Graph) -> Encoded:
         rows = graph.questions(self.set)
         rows = rows if self.rows is None else rows.at(self.rows)
-        prompts = [(graph.encoder.prompt(question, begin=self.prefix), []) for question in rows.column(self.question)]
-        return Encoded(prompts, torch.arange(len(rows)), torch.as_tensor(rows.indices),
-                       digest([[ids for ids, _ in prompts], self.max_new_tokens, self.stop]))
+        prompts = [
+            (graph.encoder.prompt(question, begin=self.prefix), [])
+            for question in rows.column(self.question)
+        ]
+        return Encoded(
+            prompts,
+            torch.arange(len(rows)),
+            torch.as_tensor(rows.indices),
+            digest([[ids for ids, _ in prompts], self.max_new_tokens, self.stop]),
+        )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Texts:
         found = graph.encoded(self)
         prompts = [ids for ids, _ in found.pairs]
         places = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), place))
-        order = [places[start : start + graph.prompts_per_batch] for start in range(0, len(places), graph.prompts_per_batch)]
+        order = [
+            places[start : start + graph.prompts_per_batch]
+            for start in range(0, len(places), graph.prompts_per_batch)
+        ]
         parts = graph.run(
-            self, found, {"prompts_per_batch": graph.prompts_per_batch}, len(order),
-            lambda number: continued(graph.backbone, [prompts[place] for place in order[number]], self.max_new_tokens, self.stop),
-            f"answering {self.set}")
-        said = {place: text for places, part in zip(order, parts, strict=True) for place, text in zip(places, unpacked(part), strict=True)}
+            self,
+            found,
+            {"prompts_per_batch": graph.prompts_per_batch},
+            len(order),
+            lambda number: continued(
+                graph.backbone,
+                [prompts[place] for place in order[number]],
+                self.max_new_tokens,
+                self.stop,
+            ),
+            f"answering {self.set}",
+        )
+        said = {
+            place: text
+            for places, part in zip(order, parts, strict=True)
+            for place, text in zip(places, unpacked(part), strict=True)
+        }
         return Texts(found.index, tuple(said[place] for place in range(len(prompts))), found.tokens)
 
 
@@ -119,13 +167,24 @@ class GradientNorms(Leaf[Tensor]):
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Tensor:
         found = graph.encoded(self)
-        if graph.ranks.lockstep:  # autograd.grad sees the shards, which have no part in the forward pass
-            raise InputError("gradients of single items are not to be had from sharded weights; test the run with the strategy ddp, or "
-                             "leave the gradient-norm attack out.")
+        if (
+            graph.ranks.lockstep
+        ):  # autograd.grad sees the shards, which have no part in the forward pass
+            raise InputError(
+                "gradients of single items are not to be had from sharded weights; test the run with the strategy ddp, or "
+                "leave the gradient-norm attack out."
+            )
         starts = range(0, len(found.pairs), self._EACH)
-        parts = graph.run(self, found, {"p": self.p}, len(starts),
-                          lambda number: gradient_scores(graph.backbone, found.pairs[starts[number] : starts[number] + self._EACH], self.p),
-                          f"gradients of {self.set}")
+        parts = graph.run(
+            self,
+            found,
+            {"p": self.p},
+            len(starts),
+            lambda number: gradient_scores(
+                graph.backbone, found.pairs[starts[number] : starts[number] + self._EACH], self.p
+            ),
+            f"gradients of {self.set}",
+        )
         return torch.cat([part["score"] for part in parts])
 
 
@@ -135,5 +194,8 @@ def _pair(encoder: Encoder, question: str, answer: str, prefix: str, where: str)
         return encoder.pair(question, answer, where)
     ids, labels = encoder.pair(question, f"{prefix} {answer}", where)
     begun = encoder.prompt(question, begin=prefix)
-    start = next((place for place, (a, b) in enumerate(zip(ids, begun, strict=False)) if a != b), min(len(ids), len(begun)))
+    start = next(
+        (place for place, (a, b) in enumerate(zip(ids, begun, strict=False)) if a != b),
+        min(len(ids), len(begun)),
+    )
     return ids, [IGNORED] * start + labels[start:]

@@ -68,13 +68,19 @@ class Probability(Metric):
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
         right = Scored(self.set, self.answer, self.question, self.prefix)
-        return (right, Scored(self.set, "perturbed_answer", self.question, self.prefix)) if self.normalised else (right,)
+        return (
+            (right, Scored(self.set, "perturbed_answer", self.question, self.prefix))
+            if self.normalised
+            else (right,)
+        )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         right: Scores = inputs[0]
         if not self.normalised:
             return Measurement.mean(right.index, tofu.probability(right.nll()))
-        return Measurement.mean(right.index, tofu.normalised_probability(right.nll(), inputs[1].nll_by_row()))
+        return Measurement.mean(
+            right.index, tofu.normalised_probability(right.nll(), inputs[1].nll_by_row())
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,9 @@ class Rouge(Metric):
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
-        return (GeneratedText(self.set, self.question, self.prefix, self.max_new_tokens, self.stop),)
+        return (
+            GeneratedText(self.set, self.question, self.prefix, self.max_new_tokens, self.stop),
+        )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         said: Texts = inputs[0]
@@ -130,14 +138,20 @@ class TruthRatio(Metric):
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
-        return Scored(self.set, self.right, self.question), Scored(self.set, "perturbed_answer", self.question)
+        return Scored(self.set, self.right, self.question), Scored(
+            self.set, "perturbed_answer", self.question
+        )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         right, wrong = inputs
         if self.score == "probability":
-            return Measurement.mean(right.index, tofu.truth_probability(right.nll(), wrong.nll_by_row()))
+            return Measurement.mean(
+                right.index, tofu.truth_probability(right.nll(), wrong.nll_by_row())
+            )
         ratio = tofu.truth_ratio(right.nll(), wrong.nll_by_row())
-        score = tofu.closer_to_one(ratio) if self.score == "closer_to_one" else tofu.true_better(ratio)
+        score = (
+            tofu.closer_to_one(ratio) if self.score == "closer_to_one" else tofu.true_better(ratio)
+        )
         return Measurement(score.mean().item(), right.index, ratio)
 
 
@@ -165,7 +179,9 @@ class ModelUtility(Metric):
         return {
             "probability": Probability(name, normalised=choice),
             "rouge": Rouge(name, max_new_tokens=self.max_new_tokens, stop=self.stop),
-            "truth_ratio": TruthRatio(name, "answer" if choice else "paraphrased_answer", "true_better"),
+            "truth_ratio": TruthRatio(
+                name, "answer" if choice else "paraphrased_answer", "true_better"
+            ),
         }
 
     @property
@@ -174,7 +190,9 @@ class ModelUtility(Metric):
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         found = iter(inputs)
-        values = {name: {metric: next(found).value for metric in self.of(name)} for name in self.sets}
+        values = {
+            name: {metric: next(found).value for metric in self.of(name)} for name in self.sets
+        }
         return Measurement(tofu.model_utility(values))
 
 
@@ -201,8 +219,15 @@ class ForgetQuality(Metric):
         mine, theirs = inputs[0].items, self.log.measured(self.inputs[0], graph).items  # type: ignore[arg-type]
         assert theirs is not None
         found = tofu.forget_quality(mine, theirs)
-        return Measurement(found.p, detail={"log10": found.log10, "statistic": found.statistic, "items": found.size,
-                                            "oracle": self.log.label(graph)})
+        return Measurement(
+            found.p,
+            detail={
+                "log10": found.log10,
+                "statistic": found.statistic,
+                "items": found.size,
+                "oracle": self.log.label(graph),
+            },
+        )
 
 
 # ---------------------------------------------------------------- memorisation
@@ -240,7 +265,9 @@ class ExtractionStrength(Metric):
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         (hits,), mask = inputs[0].padded("hit")
-        return Measurement.mean(inputs[0].index, memorisation.extraction_strength(hits, mask, self.floor))
+        return Measurement.mean(
+            inputs[0].index, memorisation.extraction_strength(hits, mask, self.floor)
+        )
 
 
 @dataclass(frozen=True)
@@ -253,8 +280,12 @@ class MemorisationScore(Metric):
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
-        return (ExtractionStrength(self.set), ExactMemorisation(self.set), Probability(self.set, "paraphrased_answer", self.question),
-                TruthRatio(self.set, score="probability", question=self.question))
+        return (
+            ExtractionStrength(self.set),
+            ExactMemorisation(self.set),
+            Probability(self.set, "paraphrased_answer", self.question),
+            TruthRatio(self.set, score="probability", question=self.question),
+        )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         return Measurement(memorisation.memorisation_score([one.value for one in inputs]))
@@ -284,15 +315,21 @@ class MembershipScore(Metric):
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise InputError(f"there is no membership attack {self.kind!r}; the attacks are {', '.join(KINDS)}.")
+            raise InputError(
+                f"there is no membership attack {self.kind!r}; the attacks are {', '.join(KINDS)}."
+            )
         if self.kind == "reference" and self.log is None:
-            raise InputError("the reference attack compares with the oracle's losses; give the oracle.")
+            raise InputError(
+                "the reference attack compares with the oracle's losses; give the oracle."
+            )
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
         if self.kind == "gradient_norm":
             return (GradientNorms(self.set), Scored(self.set))
-        return (Loss(self.set), Scored(self.set)) if self.kind == "reference" else (Scored(self.set),)
+        return (
+            (Loss(self.set), Scored(self.set)) if self.kind == "reference" else (Scored(self.set),)
+        )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         scores: Scores = inputs[-1]
@@ -338,12 +375,16 @@ class MembershipAUC(Metric):
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
         log = self.log if self.kind == "reference" else None
-        return MembershipScore(self.kind, self.forget, self.share, log), MembershipScore(self.kind, self.holdout, self.share, log)
+        return MembershipScore(self.kind, self.forget, self.share, log), MembershipScore(
+            self.kind, self.holdout, self.share, log
+        )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         forget, holdout = inputs
         value = memorisation.membership_auc(forget.items, holdout.items)
-        return Measurement(value, detail={"forget": len(forget.items), "holdout": len(holdout.items)})
+        return Measurement(
+            value, detail={"forget": len(forget.items), "holdout": len(holdout.items)}
+        )
 
 
 @dataclass(frozen=True)
@@ -363,9 +404,15 @@ class PrivLeak(Metric):
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         theirs = self.log.measured(self.inputs[0], graph).value  # type: ignore[arg-type]
-        return Measurement(memorisation.privleak(inputs[0].value, theirs), detail={
-            "AUC": inputs[0].value, "AUC_oracle": theirs, "rel_diff": memorisation.rel_diff(inputs[0].value, theirs),
-            "oracle": self.log.label(graph)})
+        return Measurement(
+            memorisation.privleak(inputs[0].value, theirs),
+            detail={
+                "AUC": inputs[0].value,
+                "AUC_oracle": theirs,
+                "rel_diff": memorisation.rel_diff(inputs[0].value, theirs),
+                "oracle": self.log.label(graph),
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -381,12 +428,16 @@ class PrivacyScore(Metric):
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
-        return tuple(MembershipAUC(kind, self.forget, self.holdout, self.share) for kind in self.kinds)
+        return tuple(
+            MembershipAUC(kind, self.forget, self.holdout, self.share) for kind in self.kinds
+        )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         mine = {kind: one.value for kind, one in zip(self.kinds, inputs, strict=True)}
-        theirs = {kind: self.log.measured(node, graph).value  # type: ignore[arg-type]
-                  for kind, node in zip(self.kinds, self.inputs, strict=True)}
-        return Measurement(memorisation.privacy_score(mine, theirs), detail={"oracle": self.log.label(graph)})
-
-
+        theirs = {
+            kind: self.log.measured(node, graph).value  # type: ignore[arg-type]
+            for kind, node in zip(self.kinds, self.inputs, strict=True)
+        }
+        return Measurement(
+            memorisation.privacy_score(mine, theirs), detail={"oracle": self.log.label(graph)}
+        )

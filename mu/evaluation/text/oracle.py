@@ -27,8 +27,6 @@ _ORIGINAL = "eval_log_forget"
 _OPEN_UNLEARNING = "forget_truth_ratio"
 
 
-
-
 class Itself(OracleLog):
     """The run that is tested is the oracle: everything agrees by construction."""
 
@@ -52,7 +50,9 @@ class OracleModel(OracleLog):
 
     def measured(self, node: Metric, graph: Graph) -> Measurement:
         if not self.graph.knows(node):
-            with torch.inference_mode(False):  # moved in inference mode, weights could never take part in a gradient again
+            with torch.inference_mode(
+                False
+            ):  # moved in inference mode, weights could never take part in a gradient again
                 self.graph.backbone.to(self.device)
             self.graph.value(node)
             with torch.inference_mode(False):
@@ -80,17 +80,25 @@ class OracleFile(OracleLog):
         self.path = Path(path)
         file = self.path / LOG if self.path.is_dir() else self.path
         if self.path.is_dir() and not file.is_file():
-            raise InputError(f"the oracle's folder {path} has no {LOG}; test that run with the same suites first.")
+            raise InputError(
+                f"the oracle's folder {path} has no {LOG}; test that run with the same suites first."
+            )
         raw = read_json(file)
-        known = isinstance(raw, dict) and (raw.get("format") == _FORMAT or _ORIGINAL in raw or _OPEN_UNLEARNING in raw)
+        known = isinstance(raw, dict) and (
+            raw.get("format") == _FORMAT or _ORIGINAL in raw or _OPEN_UNLEARNING in raw
+        )
         if not known:
-            raise InputError(f"{file} is not a log of items: it is neither mu's {LOG}, nor OpenUnlearning's TOFU_EVAL.json, nor TOFU's "
-                             "eval_log_aggregated.json.")
+            raise InputError(
+                f"{file} is not a log of items: it is neither mu's {LOG}, nor OpenUnlearning's TOFU_EVAL.json, nor TOFU's "
+                "eval_log_aggregated.json."
+            )
         self.raw: Mapping[str, Any] = raw
         self.own = raw.get("format") == _FORMAT
 
     def label(self, graph: Graph) -> str:
-        return f"weights {self.raw['weights']}" if self.own else f"{self.path.name}, tokens unchecked"
+        return (
+            f"weights {self.raw['weights']}" if self.own else f"{self.path.name}, tokens unchecked"
+        )
 
     def measured(self, node: Metric, graph: Graph) -> Measurement:
         if not self.own:
@@ -99,27 +107,41 @@ class OracleFile(OracleLog):
             value, tokens = self.raw["values"].get(node.name), self.raw["tokens"].get(node.name)
             items = self.raw["items"].get(node.name)
         except (KeyError, AttributeError) as error:
-            raise InputError(f"the oracle's log {self.path} is damaged ({error}); test that run again.") from error
+            raise InputError(
+                f"the oracle's log {self.path} is damaged ({error}); test that run again."
+            ) from error
         if value is None:
-            raise InputError(f"the oracle's log {self.path} has no {node.name}; test that run with the same suites and settings.")
+            raise InputError(
+                f"the oracle's log {self.path} has no {node.name}; test that run with the same suites and settings."
+            )
         mine = graph.value(node)
         if items is not None and mine.index is not None:
             self._same([int(place) for place in items], mine.index.tolist(), node)
         if tokens != graph.tokens(node):
-            raise InputError(f"the oracle's log {self.path} has {node.name} of other texts or tokens (other rows, another tokenizer, "
-                             "template or max_length); test that run on this task with this model's template.")
+            raise InputError(
+                f"the oracle's log {self.path} has {node.name} of other texts or tokens (other rows, another tokenizer, "
+                "template or max_length); test that run on this task with this model's template."
+            )
         if items is None or mine.index is None:
             return Measurement(float(value))
-        return Measurement(float(value), mine.index, aligned({int(place): float(v) for place, v in items.items()}, mine.index))
+        return Measurement(
+            float(value),
+            mine.index,
+            aligned({int(place): float(v) for place, v in items.items()}, mine.index),
+        )
 
     def _same(self, theirs: Sequence[int], mine: Sequence[int], node: Metric) -> None:
         if len(theirs) != len(mine):
-            raise InputError(f"the oracle's log {self.path} has {node.name} of {len(theirs)} items, but this run of {len(mine)}; evaluate "
-                             "both on one set.")
+            raise InputError(
+                f"the oracle's log {self.path} has {node.name} of {len(theirs)} items, but this run of {len(mine)}; evaluate "
+                "both on one set."
+            )
         if set(theirs) != set(mine):
             other = min(set(theirs) - set(mine))
-            raise InputError(f"the oracle's log {self.path} is for other items ({node.name} of item {other}, which this run's set has "
-                             "not); retrain and test the oracle on this split.")
+            raise InputError(
+                f"the oracle's log {self.path} is for other items ({node.name} of item {other}, which this run's set has "
+                "not); retrain and test the oracle on this split."
+            )
 
     def _foreign(self, node: Metric, graph: Graph) -> Measurement:
         """By the names of others, from files that say nothing of tokens."""
@@ -129,33 +151,54 @@ class OracleFile(OracleLog):
                 index = graph.value(node).index
                 assert index is not None
                 if len(ratio) != len(index):
-                    raise InputError(f"the oracle's log {self.path} has {len(ratio)} truth ratios, but the set {node.set} has "
-                                     f"{len(index)} rows; take the log for this forget set.")
+                    raise InputError(
+                        f"the oracle's log {self.path} has {len(ratio)} truth ratios, but the set {node.set} has "
+                        f"{len(index)} rows; take the log for this forget set."
+                    )
                 return Measurement(tofu.closer_to_one(ratio).mean().item(), index, ratio)
             if isinstance(node, MembershipAUC) and f"mia_{node.kind}" in self.raw:
                 return Measurement(float(self.raw[f"mia_{node.kind}"]["agg_value"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{self.path} is damaged, or of a version that mu does not know ({error!r}).") from error
-        raise InputError(f"the log {self.path} has no {node.name}; test an oracle's run with mu instead.")
+            raise InputError(
+                f"{self.path} is damaged, or of a version that mu does not know ({error!r})."
+            ) from error
+        raise InputError(
+            f"the log {self.path} has no {node.name}; test an oracle's run with mu instead."
+        )
 
     def _ratios(self) -> torch.Tensor:
         if _OPEN_UNLEARNING in self.raw:
             rows = self.raw[_OPEN_UNLEARNING]["value_by_index"]
-            return torch.tensor([float(rows[place]["score"]) for place in sorted(rows, key=int)], dtype=torch.float64)
+            return torch.tensor(
+                [float(rows[place]["score"]) for place in sorted(rows, key=int)],
+                dtype=torch.float64,
+            )
         part = self.raw[_ORIGINAL]
         order = sorted(part["avg_paraphrased_loss"], key=int)
-        right, wrong = ([torch.tensor(part[name][place], dtype=torch.float64) for place in order]
-                        for name in ("avg_paraphrased_loss", "average_perturb_loss"))
+        right, wrong = (
+            [torch.tensor(part[name][place], dtype=torch.float64) for place in order]
+            for name in ("avg_paraphrased_loss", "average_perturb_loss")
+        )
         return tofu.truth_ratio(torch.stack(right), wrong)
 
 
 def save_log(folder: Path | str, graph: Graph) -> None:
     """Write what a graph has measured into a run folder's `items.json`; what other suites measured of the same model stays."""
     file = Path(folder) / LOG
-    found: dict[str, Any] = {"format": _FORMAT, "weights": graph.weights, "model": graph.model, "values": {}, "tokens": {}, "items": {}}
+    found: dict[str, Any] = {
+        "format": _FORMAT,
+        "weights": graph.weights,
+        "model": graph.model,
+        "values": {},
+        "tokens": {},
+        "items": {},
+    }
     if file.is_file():
         before = read_json(file)
-        if isinstance(before, dict) and (before.get("format"), before.get("model")) == (_FORMAT, graph.model):
+        if isinstance(before, dict) and (before.get("format"), before.get("model")) == (
+            _FORMAT,
+            graph.model,
+        ):
             found = before
     for node, measured in graph.measured():
         found["values"][node.name] = _plain(measured.value)

@@ -40,7 +40,9 @@ from mu.utils.modules import check_whole
 
 _AT_ONCE = 2**25
 """Logits of a layer that are made at once (128 MiB in single precision)."""
-_TOLERANCE = 0.02  # of the largest logit: half precision rounds the lens and the model at different places
+_TOLERANCE = (
+    0.02  # of the largest logit: half precision rounds the lens and the model at different places
+)
 
 
 @dataclass(frozen=True)
@@ -67,17 +69,30 @@ class ForkFeatures(Leaf[Tensor]):
     right: Answer = "paraphrased_answer"
 
     def encode(self, graph: Graph) -> Forked:
-        right, wrong = graph.encoded(Scored(self.set, self.right)), graph.encoded(Scored(self.set, "perturbed_answer"))
+        right, wrong = (
+            graph.encoded(Scored(self.set, self.right)),
+            graph.encoded(Scored(self.set, "perturbed_answer")),
+        )
         prompts, choices = [], []
         for (ids, _), row in zip(wrong.pairs, wrong.row.tolist(), strict=True):
             true = right.pairs[row][0]
-            fork = next((place for place, (a, b) in enumerate(zip(true, ids, strict=False)) if a != b), None)
+            fork = next(
+                (place for place, (a, b) in enumerate(zip(true, ids, strict=False)) if a != b), None
+            )
             if fork is None:
-                raise InputError(f"a wrong answer of row {row} of the set {self.set} is its {self.right} or a part of it, so there is "
-                                 "nothing to choose between.")
+                raise InputError(
+                    f"a wrong answer of row {row} of the set {self.set} is its {self.right} or a part of it, so there is "
+                    "nothing to choose between."
+                )
             prompts.append((true[:fork], [IGNORED] * fork))
             choices.append([true[fork], ids[fork]])
-        return Forked(prompts, wrong.row, wrong.index, digest([right.tokens, wrong.tokens]), torch.tensor(choices))
+        return Forked(
+            prompts,
+            wrong.row,
+            wrong.index,
+            digest([right.tokens, wrong.tokens]),
+            torch.tensor(choices),
+        )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Tensor:
         found = graph.encoded(self)
@@ -86,9 +101,22 @@ class ForkFeatures(Leaf[Tensor]):
         model = readable(graph.backbone)
 
         def work(number: int) -> dict[str, Tensor]:
-            return {"features": fork_features(model, [found.pairs[place][0] for place in order[number]], found.choices[order[number]])}
+            return {
+                "features": fork_features(
+                    model,
+                    [found.pairs[place][0] for place in order[number]],
+                    found.choices[order[number]],
+                )
+            }
 
-        parts = graph.run(self, found, {"tokens_per_batch": graph.tokens_per_batch}, len(order), work, f"reading {self.set}")
+        parts = graph.run(
+            self,
+            found,
+            {"tokens_per_batch": graph.tokens_per_batch},
+            len(order),
+            work,
+            f"reading {self.set}",
+        )
         places = torch.tensor([place for batch in order for place in batch])
         return torch.cat([part["features"] for part in parts])[places.argsort()]
 
@@ -122,9 +150,18 @@ class ProbeAccuracy(Metric):
         learns = halves(torch.tensor(graph.questions(self.set).indices), self.seed)
         accuracy = linear_probe(inputs[0], owner, learns, self.strength)
         layer = int(accuracy.argmax())
-        return Measurement(accuracy[layer].item(), detail={
-            "layer": layer, "by_layer": [round(value, 4) for value in accuracy.tolist()], "questions_learnt_from": int(learns.sum()),
-            "questions": int((~learns).sum()), "pairs": int((~learns)[owner].sum()), "probe_seed": self.seed, "C": self.strength})
+        return Measurement(
+            accuracy[layer].item(),
+            detail={
+                "layer": layer,
+                "by_layer": [round(value, 4) for value in accuracy.tolist()],
+                "questions_learnt_from": int(learns.sum()),
+                "questions": int((~learns).sum()),
+                "pairs": int((~learns)[owner].sum()),
+                "probe_seed": self.seed,
+                "C": self.strength,
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -156,11 +193,26 @@ class LensScores(Leaf[Lens]):
         order = batches([len(ids) for ids, _ in found.pairs], graph.tokens_per_batch)
         model, eos = readable(graph.backbone), graph.encoder.eos
         check_lens(model, found.pairs[order[0][0]])
-        parts = graph.run(self, found, {"tokens_per_batch": graph.tokens_per_batch}, len(order),
-                          lambda number: logit_lens(model, [found.pairs[place] for place in order[number]], eos), f"reading {self.set}")
+        parts = graph.run(
+            self,
+            found,
+            {"tokens_per_batch": graph.tokens_per_batch},
+            len(order),
+            lambda number: logit_lens(model, [found.pairs[place] for place in order[number]], eos),
+            f"reading {self.set}",
+        )
         places = torch.tensor([place for batch in order for place in batch])
-        row = torch.cat([found.row[places[part["sequence"] + start]] for part, start in zip(parts, _starts(order), strict=True)])
-        return Lens(row, torch.cat([part["rank"] for part in parts]), torch.cat([part["probability"] for part in parts]))
+        row = torch.cat(
+            [
+                found.row[places[part["sequence"] + start]]
+                for part, start in zip(parts, _starts(order), strict=True)
+            ]
+        )
+        return Lens(
+            row,
+            torch.cat([part["rank"] for part in parts]),
+            torch.cat([part["probability"] for part in parts]),
+        )
 
 
 @dataclass(frozen=True)
@@ -177,14 +229,35 @@ class LensAccuracy(Metric):
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         lens: Lens = inputs[0]
         rows = len(graph.questions(self.set))
-        hits, probability, inverse = (by_row(values, lens.row, rows) for values in (
-            (lens.rank == 0).double(), lens.probability.double(), 1 / (1 + lens.rank.double())))
+        hits, probability, inverse = (
+            by_row(values, lens.row, rows)
+            for values in (
+                (lens.rank == 0).double(),
+                lens.probability.double(),
+                1 / (1 + lens.rank.double()),
+            )
+        )
         accuracy = hits.mean(0)
         layer = int(accuracy.argmax())
-        told = {"by_layer": accuracy, "probability_by_layer": probability.mean(0), "reciprocal_rank_by_layer": inverse.mean(0)}
-        return Measurement(accuracy[layer].item(), torch.tensor(graph.questions(self.set).indices), hits[:, layer], {
-            "layer": layer, **{name: [round(value, 4) for value in values.tolist()] for name, values in told.items()},
-            "last_layer": accuracy[-1].item(), "tokens": len(lens.row)})
+        told = {
+            "by_layer": accuracy,
+            "probability_by_layer": probability.mean(0),
+            "reciprocal_rank_by_layer": inverse.mean(0),
+        }
+        return Measurement(
+            accuracy[layer].item(),
+            torch.tensor(graph.questions(self.set).indices),
+            hits[:, layer],
+            {
+                "layer": layer,
+                **{
+                    name: [round(value, 4) for value in values.tolist()]
+                    for name, values in told.items()
+                },
+                "last_layer": accuracy[-1].item(),
+                "tokens": len(lens.row),
+            },
+        )
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------------------------
@@ -199,7 +272,9 @@ def readable(backbone: Any) -> CausalLM:
     while isinstance(backbone, TwoModels):
         backbone = backbone.base
     if not isinstance(backbone, CausalLM):
-        raise InputError(f"probes read the layers of a causal language model, which {type(backbone).__name__} is not.")
+        raise InputError(
+            f"probes read the layers of a causal language model, which {type(backbone).__name__} is not."
+        )
     check_whole(backbone)
     return backbone
 
@@ -233,10 +308,15 @@ def fork_features(model: CausalLM, prompts: Sequence[list[int]], choices: Tensor
     norm, head = ending(model)
     batch = _batch(model, [(ids, [IGNORED] * len(ids)) for ids in prompts])
     device = batch["input_ids"].device
-    rows, last = torch.arange(len(prompts), device=device), torch.tensor([len(ids) - 1 for ids in prompts], device=device)
+    rows, last = (
+        torch.arange(len(prompts), device=device),
+        torch.tensor([len(ids) - 1 for ids in prompts], device=device),
+    )
     written = head.weight[choices.to(device)].float()  # type: ignore[index]
     gap = written[:, 0] - written[:, 1]
-    return torch.stack([norm(output[rows, last]).float() * gap for output in layer_outputs(model, batch)], 1).cpu()
+    return torch.stack(
+        [norm(output[rows, last]).float() * gap for output in layer_outputs(model, batch)], 1
+    ).cpu()
 
 
 @torch.no_grad()
@@ -250,7 +330,9 @@ def logit_lens(model: CausalLM, pairs: Sequence[Pair], eos: int) -> dict[str, Te
     batch = _batch(model, pairs)
     labels = batch["labels"][:, 1:]
     real = labels != IGNORED
-    last = torch.tensor([len(ids) - 2 for ids, _ in pairs], device=labels.device)  # where the last label stands after the shift
+    last = torch.tensor(
+        [len(ids) - 2 for ids, _ in pairs], device=labels.device
+    )  # where the last label stands after the shift
     ended = torch.tensor([ids[-1] == eos for ids, _ in pairs], device=labels.device)
     real[torch.arange(len(pairs), device=labels.device)[ended], last[ended]] = False
     wanted = labels[real]
@@ -258,11 +340,17 @@ def logit_lens(model: CausalLM, pairs: Sequence[Pair], eos: int) -> dict[str, Te
     ranks, probabilities = [], []
     for output in layer_outputs(model, batch):
         chosen = output[:, :-1][real]
-        parts = [_place_of(head(norm(chosen[start : start + step])), wanted[start : start + step])
-                 for start in range(0, len(wanted), step)]
+        parts = [
+            _place_of(head(norm(chosen[start : start + step])), wanted[start : start + step])
+            for start in range(0, len(wanted), step)
+        ]
         ranks.append(torch.cat([rank for rank, _ in parts]) if parts else wanted)
         probabilities.append(torch.cat([value for _, value in parts]) if parts else wanted.float())
-    return {"sequence": real.nonzero()[:, 0].cpu(), "rank": torch.stack(ranks, 1).cpu(), "probability": torch.stack(probabilities, 1).cpu()}
+    return {
+        "sequence": real.nonzero()[:, 0].cpu(),
+        "rank": torch.stack(ranks, 1).cpu(),
+        "probability": torch.stack(probabilities, 1).cpu(),
+    }
 
 
 def ending(model: CausalLM) -> tuple[nn.Module, nn.Module]:
@@ -272,11 +360,15 @@ def ending(model: CausalLM) -> tuple[nn.Module, nn.Module]:
         InputError: when the model has not exactly one norm after its layers, or no output matrix.
     """
     network: Any = model.network
-    norms = [child for child in network.base_model.children() if "norm" in type(child).__name__.lower()]
+    norms = [
+        child for child in network.base_model.children() if "norm" in type(child).__name__.lower()
+    ]
     head = network.get_output_embeddings()
     if len(norms) != 1 or head is None:
-        raise InputError(f"the logit lens needs one norm after the layers and an output matrix, and {type(network).__name__} has "
-                         f"{len(norms)} norms and {'no' if head is None else 'a'} matrix.")
+        raise InputError(
+            f"the logit lens needs one norm after the layers and an output matrix, and {type(network).__name__} has "
+            f"{len(norms)} norms and {'no' if head is None else 'a'} matrix."
+        )
     return norms[0], head
 
 
@@ -291,8 +383,10 @@ def check_lens(model: CausalLM, pair: Pair) -> None:
     batch = _batch(model, [pair])
     said, seen = model.predict(batch), head(norm(layer_outputs(model, batch)[-1]))
     if (said - seen).abs().max() > _TOLERANCE * said.abs().max():
-        raise InputError(f"{type(model.network).__name__} does more to its logits than a norm and a matrix, so the logit lens would show "
-                         "other numbers than the model; leave LogitLens out.")
+        raise InputError(
+            f"{type(model.network).__name__} does more to its logits than a norm and a matrix, so the logit lens would show "
+            "other numbers than the model; leave LogitLens out."
+        )
 
 
 def _batch(model: CausalLM, pairs: Sequence[Pair]) -> dict[str, Tensor]:
@@ -318,7 +412,9 @@ def _starts(order: Sequence[Sequence[int]]) -> list[int]:
 def halves(index: Tensor, seed: int) -> Tensor:
     """Which of the questions `[N]` a probe learns from: the smaller half, drawn by their stable indices, as bool `[N]`."""
     if len(index) < 2:
-        raise InputError(f"a linear probe learns from half of the questions, and there is {len(index)}.")
+        raise InputError(
+            f"a linear probe learns from half of the questions, and there is {len(index)}."
+        )
     order = rng.uniform(seed, index, 0, "linear-probe", 1)[:, 0].argsort(stable=True)
     learns = torch.zeros(len(index), dtype=torch.bool)
     learns[order[: len(index) // 2]] = True
@@ -345,11 +441,17 @@ def linear_probe(features: Tensor, owner: Tensor, learns: Tensor, strength: floa
     for layer in range(features.shape[1]):
         values = features[:, layer].double().numpy()
         if not np.isfinite(values).all():
-            raise RunError(f"the output of layer {layer} is not finite, so nothing can be read from it.")
+            raise RunError(
+                f"the output of layer {layer} is not finite, so nothing can be read from it."
+            )
         lens = values.sum(1, keepdims=True)
-        given = np.concatenate([_scaled(values, shown), _scaled(lens, shown) * np.sqrt(values.shape[1])], 1)
+        given = np.concatenate(
+            [_scaled(values, shown), _scaled(lens, shown) * np.sqrt(values.shape[1])], 1
+        )
         probe = LogisticRegression(C=strength, fit_intercept=False, max_iter=1000)
-        probe.fit(np.concatenate([given[shown], -given[shown]]), np.repeat([1, 0], int(shown.sum())))
+        probe.fit(
+            np.concatenate([given[shown], -given[shown]]), np.repeat([1, 0], int(shown.sum()))
+        )
         choice = given[~shown] @ probe.coef_[0]
         hits = torch.from_numpy(np.where(choice == 0, 0.5, choice > 0).astype(np.float64))
         found.append(by_row(hits[:, None], owner[~learns[owner]], len(learns))[~learns].mean())
@@ -363,5 +465,7 @@ def _scaled(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
 
 def by_row(values: Tensor, row: Tensor, rows: int) -> Tensor:
     """Mean of the values `[n, K]` of each row, `[rows, K]`; 0 for a row without any."""
-    summed = torch.zeros(rows, values.shape[1], dtype=torch.float64).index_add(0, row, values.double())
+    summed = torch.zeros(rows, values.shape[1], dtype=torch.float64).index_add(
+        0, row, values.double()
+    )
     return summed / torch.bincount(row, minlength=rows).clamp_min(1)[:, None]

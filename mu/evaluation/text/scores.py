@@ -58,7 +58,9 @@ class Scores:
     def nll(self) -> Tensor:
         """Average losses A `[P]`, the end-of-sequence token included, in float64."""
         owner = torch.repeat_interleave(torch.arange(len(self.length)), self.length)
-        summed = torch.zeros(len(self.length), dtype=torch.float64).index_add(0, owner, -self.log_prob.double())
+        summed = torch.zeros(len(self.length), dtype=torch.float64).index_add(
+            0, owner, -self.log_prob.double()
+        )
         return summed / self.length
 
     def nll_by_row(self) -> list[Tensor]:
@@ -116,17 +118,24 @@ def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Chunk:
         batch: as `mu.data.encoding.collate` makes it; only what has a label counts, whatever the padding.
     """
     device = next(backbone.parameters()).device
-    logits, labels = backbone.token_logits({name: value.to(device) for name, value in batch.items()})
+    logits, labels = backbone.token_logits(
+        {name: value.to(device) for name, value in batch.items()}
+    )
     real = labels != IGNORED
     chosen, wanted = logits[real], labels[real]
     step = max(1, _ELEMENTS.get(device.type, _MANY) // logits.shape[-1])
-    parts = [_scores(chosen[start : start + step], wanted[start : start + step]) for start in range(0, len(wanted), step)]
+    parts = [
+        _scores(chosen[start : start + step], wanted[start : start + step])
+        for start in range(0, len(wanted), step)
+    ]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in FIELDS}
 
 
 def _scores(logits: Tensor, wanted: Tensor) -> dict[str, Tensor]:
     """Of logits `[n, V]`, in single precision at least."""
-    log_p = logits.log_softmax(-1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    log_p = logits.log_softmax(
+        -1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32
+    )
     own, p = log_p.gather(-1, wanted[:, None])[:, 0], log_p.exp()
     log_p.clamp_min_(_NEVER)  # 0 log 0 = 0
     mean = torch.linalg.vecdot(p, log_p)
@@ -138,7 +147,9 @@ def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def assembled(found: Sequence[Chunk], order: Sequence[Sequence[int]], lengths: Sequence[int]) -> dict[str, Tensor]:
+def assembled(
+    found: Sequence[Chunk], order: Sequence[Sequence[int]], lengths: Sequence[int]
+) -> dict[str, Tensor]:
     """Ragged tensors in the order of the pairs, from batches in any order.
 
     Args:
@@ -150,7 +161,9 @@ def assembled(found: Sequence[Chunk], order: Sequence[Sequence[int]], lengths: S
     back = np.argsort(places)
     ragged: dict[str, Tensor] = {}
     for name in FIELDS:
-        rows = torch.cat([piece[name] for piece in found]).split([lengths[place] for place in places])
+        rows = torch.cat([piece[name] for piece in found]).split(
+            [lengths[place] for place in places]
+        )
         ragged[name] = torch.cat([rows[int(at)] for at in back])
     return ragged
 
@@ -166,12 +179,10 @@ def tokens_hash(pairs: Sequence[Pair]) -> str:
     return hashlib.sha256(keys.tobytes()).hexdigest()[:16]
 
 
-
-
-
-
 @torch.no_grad()
-def continued(backbone: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str]) -> Chunk:
+def continued(
+    backbone: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str]
+) -> Chunk:
     """Greedy continuations of prompts, packed.
 
     Args:
@@ -180,7 +191,11 @@ def continued(backbone: Any, prompts: Sequence[Sequence[int]], max_new_tokens: i
         max_new_tokens: at most.
         stop: strings at which an answer ends.
     """
-    return packed(backbone.generate([list(ids) for ids in prompts], max_new_tokens=max_new_tokens, stop=tuple(stop)))
+    return packed(
+        backbone.generate(
+            [list(ids) for ids in prompts], max_new_tokens=max_new_tokens, stop=tuple(stop)
+        )
+    )
 
 
 def gradient_scores(backbone: Any, pairs: Sequence[Pair], p: float) -> Chunk:
@@ -199,10 +214,14 @@ def gradient_scores(backbone: Any, pairs: Sequence[Pair], p: float) -> Chunk:
             for weight in weights:
                 weight.requires_grad_(True)
             for pair in pairs:
-                logits, labels = backbone.token_logits({name: value.to(device) for name, value in collate([pair]).items()})
+                logits, labels = backbone.token_logits(
+                    {name: value.to(device) for name, value in collate([pair]).items()}
+                )
                 real = labels != IGNORED
                 loss = torch.nn.functional.cross_entropy(_wide(logits[real]), labels[real])
-                scores.append(gradient_norm(torch.autograd.grad(loss, weights, allow_unused=True), p))
+                scores.append(
+                    gradient_norm(torch.autograd.grad(loss, weights, allow_unused=True), p)
+                )
         finally:
             for weight, before in zip(weights, trained, strict=True):
                 weight.requires_grad_(before)

@@ -38,8 +38,16 @@ def shared_graph(module: UnlearningModule, folder: Path | None = None, **setting
     key = (str(folder), *sorted(settings.items()))
     if key not in known.graphs:
         sets, encoder = questions_of(module)
-        known.graphs[key] = Graph(module.served(), sets, encoder, folder=folder, within=module.precision, precision=str(trainer.precision),
-                                  ranks=Ranks(module.global_rank, module.world_size, lockstep=sharded), **settings)
+        known.graphs[key] = Graph(
+            module.served(),
+            sets,
+            encoder,
+            folder=folder,
+            within=module.precision,
+            precision=str(trainer.precision),
+            ranks=Ranks(module.global_rank, module.world_size, lockstep=sharded),
+            **settings,
+        )
     return known.graphs[key]
 
 
@@ -73,5 +81,7 @@ def questions_of(module: UnlearningModule) -> tuple[Mapping[str, Any], Any]:
     task: Any = module.task
     if getattr(task, "sets", None) is None or getattr(task, "encoder", None) is None:
         what = "there is no task of ours" if task is None else f"{type(task).__name__} has none"
-        raise InputError(f"metrics of language models are taken on sets of questions and answers, and {what}; take a task of questions.")
+        raise InputError(
+            f"metrics of language models are taken on sets of questions and answers, and {what}; take a task of questions."
+        )
     return task.sets, task.encoder

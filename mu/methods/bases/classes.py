@@ -20,7 +20,9 @@ def forgotten_classes(module: UnlearningModule, given: int | None, num_classes: 
     classes = [given] if given is not None else _of_split(module)
     wrong = [label for label in classes if not 0 <= label < num_classes]
     if wrong:
-        raise InputError(f"there is no class {wrong[0]} among the {num_classes} of the model; classes are numbered from 0.")
+        raise InputError(
+            f"there is no class {wrong[0]} among the {num_classes} of the model; classes are numbered from 0."
+        )
     return classes
 
 

@@ -29,5 +29,7 @@ class DiffusionMethod(UnlearningModule):
 
     def predictions(self, forget: Batch, retain: Batch) -> tuple[Tensor, Tensor]:
         """The backbone's outputs for both parts, from one forward pass."""
-        of_forget, of_retain = self.backbone.predict(concatenate(forget, retain)).split([len(forget["index"]), len(retain["index"])])
+        of_forget, of_retain = self.backbone.predict(concatenate(forget, retain)).split(
+            [len(forget["index"]), len(retain["index"])]
+        )
         return of_forget, of_retain

@@ -26,12 +26,20 @@ class ForgetRetainMethod(UnlearningModule):
         retain: the retain term; `NLL()` when None.
     """
 
-    def __init__(self, backbone: Backbone, forget_weight: float, retain_weight: float, retain: RetainTerm | None = None,
-                 **kwargs: Any) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        forget_weight: float,
+        retain_weight: float,
+        retain: RetainTerm | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(backbone, **kwargs)
         if forget_weight <= 0 or retain_weight < 0:
-            raise InputError(f"{type(self).__name__} needs a forget_weight above 0 and a retain_weight of at least 0, not {forget_weight} "
-                             f"and {retain_weight}.")
+            raise InputError(
+                f"{type(self).__name__} needs a forget_weight above 0 and a retain_weight of at least 0, not {forget_weight} "
+                f"and {retain_weight}."
+            )
         self.forget_weight, self.retain_weight = forget_weight, retain_weight
         self.retain = NLL() if retain is None else retain
         self.plan = Paired(length="forget") if retain_weight else Forget()
@@ -62,7 +70,9 @@ class ForgetRetainMethod(UnlearningModule):
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None
-        of_forget, *of_retain = predictions(self.backbone, forget, *([] if retain is None else [retain]))
+        of_forget, *of_retain = predictions(
+            self.backbone, forget, *([] if retain is None else [retain])
+        )
         loss = Backbone.count(forget, *self.forget_loss(forget, of_forget))
         terms = {"forget": self.forget_weight * self.reduce(loss, self.forget_total(forget))}
         if retain is not None:

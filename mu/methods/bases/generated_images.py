@@ -32,8 +32,15 @@ class GeneratedImages:
         return name in self._rows
 
     @torch.no_grad()
-    def fill(self, module: UnlearningModule, name: str, plan: DataPlan, condition: Callable[[Batch], Condition], sampler: Sampler | None,
-             batch_size: int) -> None:
+    def fill(
+        self,
+        module: UnlearningModule,
+        name: str,
+        plan: DataPlan,
+        condition: Callable[[Batch], Condition],
+        sampler: Sampler | None,
+        batch_size: int,
+    ) -> None:
         """Draw an image for every sample of a part, by the backbone, which is still the original.
 
         Args:
@@ -46,7 +53,9 @@ class GeneratedImages:
         """
         backbone, found = diffusion(module), {}
         with eval_mode(module.backbone), module.precision():
-            for batch in module.iterate_batches(plan, augment=False, batch_size=batch_size, shard="batches"):
+            for batch in module.iterate_batches(
+                plan, augment=False, batch_size=batch_size, shard="batches"
+            ):
                 part = next((value for key, value in batch.items() if key != "phase"), None)
                 index = torch.empty(0, dtype=torch.int64, device=module.device)
                 image = torch.empty(0, device=module.device)
@@ -55,38 +64,70 @@ class GeneratedImages:
                     seeds = rng.integers(module.seed, index, 0, f"drawn/{name}", 2**31)
                     image = backbone.generate(condition(part), seeds.tolist(), sampler)
                 for rank_index, rank_image in _from_all_ranks(module, index, image):
-                    for row, kept in zip(rank_index.tolist(), (rank_image * 255).round().to("cpu", torch.uint8), strict=True):
+                    for row, kept in zip(
+                        rank_index.tolist(),
+                        (rank_image * 255).round().to("cpu", torch.uint8),
+                        strict=True,
+                    ):
                         found[row] = kept
         self._rows[name] = found
 
     def of(self, name: str, part: Batch) -> Tensor:
         """The samples' images, `[B, C, H, W]` float32 in [0, 1], on their device."""
         rows = self._rows[name]
-        return torch.stack([rows[row] for row in part["index"].tolist()]).to(part["index"].device).float() / 255
+        return (
+            torch.stack([rows[row] for row in part["index"].tolist()])
+            .to(part["index"].device)
+            .float()
+            / 255
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors, for a checkpoint."""
-        return {name: {"index": torch.tensor(list(rows)), "image": torch.stack(list(rows.values()))} for name, rows in self._rows.items()}
+        return {
+            name: {"index": torch.tensor(list(rows)), "image": torch.stack(list(rows.values()))}
+            for name, rows in self._rows.items()
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the images of a checkpoint."""
-        self._rows = {name: dict(zip(kept["index"].tolist(), kept["image"].cpu(), strict=True)) for name, kept in state.items()}
+        self._rows = {
+            name: dict(zip(kept["index"].tolist(), kept["image"].cpu(), strict=True))
+            for name, kept in state.items()
+        }
 
 
-def _from_all_ranks(module: UnlearningModule, index: Tensor, image: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _from_all_ranks(
+    module: UnlearningModule, index: Tensor, image: Tensor
+) -> list[tuple[Tensor, Tensor]]:
     """`(index, image)` of each rank; ranks may have different numbers of rows."""
     world = module.world_size
     if world == 1:
         return [(index, image)]
-    (counts,) = module.sum_over_ranks([_slot(torch.tensor([len(index), *(image.shape[1:] if len(index) else (0, 0, 0))],
-                                                          device=module.device), module, world)])
+    (counts,) = module.sum_over_ranks(
+        [
+            _slot(
+                torch.tensor(
+                    [len(index), *(image.shape[1:] if len(index) else (0, 0, 0))],
+                    device=module.device,
+                ),
+                module,
+                world,
+            )
+        ]
+    )
     most, shape = int(counts[:, 0].max()), counts[:, 1:].max(0).values.tolist()
     mine_index = torch.zeros(most, dtype=torch.int64, device=module.device)
     mine_image = torch.zeros(most, *shape, device=module.device)
     if len(index):
         mine_index[: len(index)], mine_image[: len(index)] = index, image
-    all_index, all_image = module.sum_over_ranks([_slot(mine_index, module, world), _slot(mine_image, module, world)])
-    return [(all_index[rank, :count], all_image[rank, :count]) for rank, count in enumerate(counts[:, 0].tolist())]
+    all_index, all_image = module.sum_over_ranks(
+        [_slot(mine_index, module, world), _slot(mine_image, module, world)]
+    )
+    return [
+        (all_index[rank, :count], all_image[rank, :count])
+        for rank, count in enumerate(counts[:, 0].tolist())
+    ]
 
 
 def _slot(value: Tensor, module: UnlearningModule, world: int) -> Tensor:

@@ -25,7 +25,13 @@ class SequenceMethod(ForgetRetainMethod):
     """
 
     def __init__(
-        self, backbone: CausalLM, beta: float, forget_weight: float, retain_weight: float, retain: RetainTerm | None = None, **kwargs: Any,
+        self,
+        backbone: CausalLM,
+        beta: float,
+        forget_weight: float,
+        retain_weight: float,
+        retain: RetainTerm | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, forget_weight, retain_weight, retain, **kwargs)
         if not beta > 0:

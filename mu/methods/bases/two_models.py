@@ -11,4 +11,6 @@ def check_whole(module: UnlearningModule) -> None:
         InputError: says what to do.
     """
     if module.device_mesh is not None:
-        raise InputError(f"{type(module).__name__} holds two models that share weights, which cannot be sharded; take the strategy ddp.")
+        raise InputError(
+            f"{type(module).__name__} holds two models that share weights, which cannot be sharded; take the strategy ddp."
+        )

@@ -48,7 +48,11 @@ class PrefixByWords(Prefix):
     def order_of(self, prompt: list[int], tokenizer: Any) -> list[int]:
         """See Layout."""
         words = min(len(tokenizer.decode(prompt).split()), len(prompt))
-        return [FREE] * self.tokens + list(range(words)) + list(range(words + self.tokens, len(prompt)))
+        return (
+            [FREE] * self.tokens
+            + list(range(words))
+            + list(range(words + self.tokens, len(prompt)))
+        )
 
 
 class SoftPromptAttackReference(SoftPromptAttack):
@@ -66,8 +70,13 @@ class SoftPromptAttackReference(SoftPromptAttack):
     kind = AccumulatingSearch
 
     def __init__(
-        self, layout: Layout | None = None, steps: int = 30, sign: bool = False, init: Literal["random", "latest"] = "random",
-        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3), seed: int = 0,
+        self,
+        layout: Layout | None = None,
+        steps: int = 30,
+        sign: bool = False,
+        init: Literal["random", "latest"] = "random",
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3),
+        seed: int = 0,
     ) -> None:
         super().__init__(layout or PrefixByWords(1), steps, sign, init, optimizer, seed)
         assert isinstance(self.variables, Embeddings)

@@ -12,7 +12,9 @@ class BoundaryExpandReference(BoundaryExpand):
     def served(self) -> Backbone:
         """A classifier with C + 1 classes; it shares the weights of backbone and extra unit."""
         network = _Expanded(self.backbone, self.extra)
-        return Classifier(network=network, num_classes=self.num_classes + 1).train(self.backbone.training)
+        return Classifier(network=network, num_classes=self.num_classes + 1).train(
+            self.backbone.training
+        )
 
 
 class _Expanded(nn.Module):

@@ -21,7 +21,11 @@ class BoundaryShrinkReference(BoundaryShrink):
     """
 
     def __init__(self, backbone: Classifier, attack: Attack | None = None, **kwargs: Any) -> None:
-        super().__init__(backbone, attack=FGSM(epsilon=0.1, round_to_255=True) if attack is None else attack, **kwargs)
+        super().__init__(
+            backbone,
+            attack=FGSM(epsilon=0.1, round_to_255=True) if attack is None else attack,
+            **kwargs,
+        )
 
     def nearest(self, logits: Tensor, label: Tensor) -> Tensor:
         """The most probable class, `[B]`."""

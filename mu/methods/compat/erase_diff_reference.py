@@ -42,7 +42,9 @@ class EraseDiffReference(EraseDiff):
 
     def retain_loss(self, retain: Batch, prediction: Tensor) -> Tensor:
         """A sum over elements where the code takes one."""
-        elements = prediction[0].numel() if self.summed_retain and self.denoiser.reduction == "mean" else 1
+        elements = (
+            prediction[0].numel() if self.summed_retain and self.denoiser.reduction == "mean" else 1
+        )
         return elements * super().retain_loss(retain, prediction)
 
     def clip_gradients(self, *args: Any, **kwargs: Any) -> None:

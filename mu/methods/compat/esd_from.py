@@ -30,8 +30,13 @@ class ESDFrom(ESD):
     """
 
     def __init__(
-        self, backbone: TextToImage, erase: str | None = None, eta: float = 2.0, latents: LatentSource | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=5e-5), **kwargs: Any,
+        self,
+        backbone: TextToImage,
+        erase: str | None = None,
+        eta: float = 2.0,
+        latents: LatentSource | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=5e-5),
+        **kwargs: Any,
     ) -> None:
         latents = PartialSampling(by="reference") if latents is None else latents
         super().__init__(backbone, eta=eta, latents=latents, optimizer=optimizer, **kwargs)
@@ -43,5 +48,7 @@ class ESDFrom(ESD):
         assert isinstance(original, TextToImage)
         concept = condition if self.erase is None else original.texts([self.erase] * len(condition))
         asked = Condition.cat([condition, concept, original.null(len(condition))])
-        kept, conditional, unconditional = original.denoise(noised.repeat(3, *[1] * (noised.dim() - 1)), t.repeat(3), asked).chunk(3)
+        kept, conditional, unconditional = original.denoise(
+            noised.repeat(3, *[1] * (noised.dim() - 1)), t.repeat(3), asked
+        ).chunk(3)
         return esd_from_target(kept, conditional, unconditional, self.eta)

@@ -26,7 +26,9 @@ class FisherForgettingReference(FisherForgetting):
 
     shard = "batches"
 
-    def __init__(self, backbone: Classifier, batch_size: int = 32, row_variance: float = 1e-3, **kwargs: Any) -> None:
+    def __init__(
+        self, backbone: Classifier, batch_size: int = 32, row_variance: float = 1e-3, **kwargs: Any
+    ) -> None:
         super().__init__(backbone, batch_size=batch_size, row_variance=row_variance, **kwargs)
 
     def observe(self, forget: Batch | None, retain: Batch | None) -> None:
@@ -37,6 +39,8 @@ class FisherForgettingReference(FisherForgetting):
         weights = [p for _, p in self.trainable()]
         total = [torch.zeros_like(p) for p in weights]
         for weighted in share * log_p.mean(0):
-            gradient = torch.autograd.grad(weighted, weights, retain_graph=True, allow_unused=True, materialize_grads=True)
+            gradient = torch.autograd.grad(
+                weighted, weights, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
             torch._foreach_addcmul_(total, gradient, gradient)
         self.add(total, 1.0)

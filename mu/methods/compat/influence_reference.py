@@ -27,7 +27,9 @@ class InfluenceReference(Influence):
 
     augment = True
 
-    def __init__(self, backbone: Backbone, alpha: float = 1.0, m: int = 1000, **kwargs: Any) -> None:
+    def __init__(
+        self, backbone: Backbone, alpha: float = 1.0, m: int = 1000, **kwargs: Any
+    ) -> None:
         super().__init__(backbone, alpha=alpha, samples=m + 2, **kwargs)
         self.m = m
         self.curvature_schedule = Retain(shuffle=False, limit=m + 2)

@@ -26,7 +26,11 @@ def pull(module: UnlearningModule, weight: float) -> Tensor:
     """w/2 ‖θ − θ_o‖² over the trainable weights."""
     assert module.reference is not None
     original = dict(module.reference.named_parameters())
-    return weight / 2 * torch.stack([(p - original[name]).square().sum() for name, p in module.trainable()]).sum()
+    return (
+        weight
+        / 2
+        * torch.stack([(p - original[name]).square().sum() for name, p in module.trainable()]).sum()
+    )
 
 
 class FineTunePulled(FineTune):
@@ -42,8 +46,12 @@ class FineTunePulled(FineTune):
     needs_reference = True
 
     def __init__(
-        self, backbone: Backbone, pull_weight: float = 0.1,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01), norm: Norm = "eval", **kwargs: Any,
+        self,
+        backbone: Backbone,
+        pull_weight: float = 0.1,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01),
+        norm: Norm = "eval",
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, norm=norm, **kwargs)
         self.pull_weight = pull_weight
@@ -63,9 +71,14 @@ class NegGradPlusPulled(NegGradPlus):
 
     needs_reference = True
 
-    def __init__(self, backbone: Backbone, pull_weight: float = 0.1, norm: Norm = "eval", **kwargs: Any) -> None:
+    def __init__(
+        self, backbone: Backbone, pull_weight: float = 0.1, norm: Norm = "eval", **kwargs: Any
+    ) -> None:
         super().__init__(backbone, norm=norm, **kwargs)
         self.pull_weight = pull_weight
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
-        return {**super().objective(forget, retain), "pull": self.retain_weight * pull(self, self.pull_weight)}
+        return {
+            **super().objective(forget, retain),
+            "pull": self.retain_weight * pull(self, self.pull_weight),
+        }

@@ -25,9 +25,16 @@ class SCRUBWorstCase(SCRUB):
     """
 
     def __init__(
-        self, backbone: Backbone, msteps: int = 1, lr_decay_epochs: tuple[int, ...] = (),
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=1e-3, momentum=0.9, weight_decay=5e-4),
+        self,
+        backbone: Backbone,
+        msteps: int = 1,
+        lr_decay_epochs: tuple[int, ...] = (),
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=1e-3, momentum=0.9, weight_decay=5e-4
+        ),
         **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, msteps=msteps, lr_decay_epochs=lr_decay_epochs, optimizer=optimizer, **kwargs)
+        super().__init__(
+            backbone, msteps=msteps, lr_decay_epochs=lr_decay_epochs, optimizer=optimizer, **kwargs
+        )
         self.plan = Phases(Forget(epochs=msteps + 1), Retain(after=msteps + 1))

@@ -27,7 +27,11 @@ class UNDIALReference(UNDIAL):
         return undial(logits, self.original_logits(forget), wrapped, self.beta)
 
     def forget_total(self, forget: Batch) -> Batch:
-        return {**forget, "total": forget["count"] * (forget["labels"].shape[1] - 1)} if "count" in forget else forget
+        return (
+            {**forget, "total": forget["count"] * (forget["labels"].shape[1] - 1)}
+            if "count" in forget
+            else forget
+        )
 
     def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
         """Padding counts here, so it must not depend on how the step is divided among ranks and accumulated batches."""
@@ -38,4 +42,7 @@ class UNDIALReference(UNDIAL):
         place = {index: position for position, index in enumerate(data.indices.tolist())}
         width = max(len(data.pair(place[int(index)])[0]) for index in forget["step"].index)
         missing = width - forget["labels"].shape[1]
-        return {**forget, **{name: pad(forget[name], (0, missing), value=fill) for name, fill in _FILL.items()}}, retain
+        return {
+            **forget,
+            **{name: pad(forget[name], (0, missing), value=fill) for name, fill in _FILL.items()},
+        }, retain

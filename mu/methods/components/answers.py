@@ -35,16 +35,23 @@ class Answer(Substitute):
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         encoder = getattr(task, "encoder", None)
         if task is None or encoder is None:
-            raise InputError(f"{type(self).__name__} answers questions, so it needs a task of texts.")
+            raise InputError(
+                f"{type(self).__name__} answers questions, so it needs a task of texts."
+            )
         data: Any = task.datasets["forget"]
         if "question" not in data.texts:
-            raise InputError(f"{type(self).__name__} answers questions, and {type(task).__name__} gives raw text.")
+            raise InputError(
+                f"{type(self).__name__} answers questions, and {type(task).__name__} gives raw text."
+            )
         self._encoder = encoder
         self._questions = dict(zip(data.indices.tolist(), data.texts["question"], strict=True))
 
     def draw(self, part: dict[str, Any], seed: int) -> dict[str, Tensor]:
         answers = self.answers(part["index"].cpu(), part["visit"].cpu(), seed)
-        pairs = [self._pair(int(index), answer) for index, answer in zip(part["index"].tolist(), answers, strict=True)]
+        pairs = [
+            self._pair(int(index), answer)
+            for index, answer in zip(part["index"].tolist(), answers, strict=True)
+        ]
         return {name: value.to(part["index"].device) for name, value in collate(pairs).items()}
 
     def total(self, part: dict[str, Any], seed: int) -> Tensor | None:
@@ -59,7 +66,9 @@ class Answer(Substitute):
     def _pair(self, index: int, answer: str) -> Pair:
         assert self._encoder is not None
         if (index, answer) not in self._pairs:
-            self._pairs[index, answer] = self._encoder.pair(self._questions[index], answer, f"the substitute of sample {index}")
+            self._pairs[index, answer] = self._encoder.pair(
+                self._questions[index], answer, f"the substitute of sample {index}"
+            )
         return self._pairs[index, answer]
 
 
@@ -103,7 +112,9 @@ class AnswerOfAnotherQuestion(Answer):
         self._others = list(data.texts["answer"])
 
     def answers(self, index: Tensor, visit: Tensor, seed: int) -> list[str]:
-        drawn = rng.integers(seed, index, visit if self.redraw else 0, "other-answer", len(self._others))
+        drawn = rng.integers(
+            seed, index, visit if self.redraw else 0, "other-answer", len(self._others)
+        )
         return [self._others[place] for place in drawn.tolist()]
 
 
@@ -137,8 +148,10 @@ class AnswersFromFile(CyclingAnswers):
             known.setdefault(row["question"], []).append(row["alternate"])
         lacking = [question for question in self._questions.values() if question not in known]
         if lacking:
-            raise InputError(f"{self.file} has no alternate answer to {len(lacking)} of {len(self._questions)} forget questions, "
-                             f"{lacking[0]!r} among them.")
+            raise InputError(
+                f"{self.file} has no alternate answer to {len(lacking)} of {len(self._questions)} forget questions, "
+                f"{lacking[0]!r} among them."
+            )
         self.alternates = {index: known[question] for index, question in self._questions.items()}
 
 
@@ -149,8 +162,12 @@ class PerturbedAnswers(CyclingAnswers):
         super().setup(backbone, task)
         questions: Any = getattr(task, "sets", {}).get("forget")
         if questions is None:
-            raise InputError(f"PerturbedAnswers needs a set of forget questions with wrong answers, which {type(task).__name__} does not give.")
-        self.alternates = dict(zip(questions.indices.tolist(), questions.column("perturbed_answer"), strict=True))
+            raise InputError(
+                f"PerturbedAnswers needs a set of forget questions with wrong answers, which {type(task).__name__} does not give."
+            )
+        self.alternates = dict(
+            zip(questions.indices.tolist(), questions.column("perturbed_answer"), strict=True)
+        )
 
 
 def refusals(file: str | None = None) -> list[str]:
@@ -167,7 +184,3 @@ def refusals(file: str | None = None) -> list[str]:
     if not any(lines):
         raise InputError(f"{place} has no sentence.")
     return [line for line in lines if line]
-
-
-
-

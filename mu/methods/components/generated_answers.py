@@ -48,15 +48,28 @@ class GeneratedAnswers(CyclingAnswers):
     makes = True
 
     def __init__(
-        self, count: int = 5, temperature: float = 1.0, max_new_tokens: int = 200, instruction: str = INSTRUCTION,
-        stop: Sequence[str] = ("Question:", "Q:"), seed: int = 0, folder: str | None = None,
+        self,
+        count: int = 5,
+        temperature: float = 1.0,
+        max_new_tokens: int = 200,
+        instruction: str = INSTRUCTION,
+        stop: Sequence[str] = ("Question:", "Q:"),
+        seed: int = 0,
+        folder: str | None = None,
     ) -> None:
         super().__init__()
         if count < 1:
             raise InputError(f"count is {count}; a question needs at least one alternate answer.")
         if "{question}" not in instruction:
-            raise InputError(f"the instruction {instruction[:60]!r} does not hold {{question}}, so the model would not be asked anything.")
-        self.count, self.max_new_tokens, self.instruction, self.stop = count, max_new_tokens, instruction, tuple(stop)
+            raise InputError(
+                f"the instruction {instruction[:60]!r} does not hold {{question}}, so the model would not be asked anything."
+            )
+        self.count, self.max_new_tokens, self.instruction, self.stop = (
+            count,
+            max_new_tokens,
+            instruction,
+            tuple(stop),
+        )
         self.sampling = Sampling(temperature, seed)
         self.folder = Path(folder) if folder else None
 
@@ -68,12 +81,20 @@ class GeneratedAnswers(CyclingAnswers):
         said = self._made(backbone, task)
         for number, index in enumerate(self._questions):
             heard = said[self.count * number : self.count * (number + 1)]
-            self.alternates[index] = [one for one in dict.fromkeys(text.strip() for text in heard) if one and not _same(one, truth[index])]
-        lacking = [self._questions[index] for index, answers in self.alternates.items() if not answers]
+            self.alternates[index] = [
+                one
+                for one in dict.fromkeys(text.strip() for text in heard)
+                if one and not _same(one, truth[index])
+            ]
+        lacking = [
+            self._questions[index] for index, answers in self.alternates.items() if not answers
+        ]
         if lacking:
-            raise InputError(f"the model made up no other answer than the truth to {len(lacking)} of {len(self._questions)} forget "
-                             f"questions, {lacking[0][:60]!r} among them; give a higher temperature, another instruction, or a file of "
-                             "answers by mu.methods.AnswersFromFile.")
+            raise InputError(
+                f"the model made up no other answer than the truth to {len(lacking)} of {len(self._questions)} forget "
+                f"questions, {lacking[0][:60]!r} among them; give a higher temperature, another instruction, or a file of "
+                "answers by mu.methods.AnswersFromFile."
+            )
 
     @torch.no_grad()
     def _made(self, backbone: Any, task: UnlearningDataModule) -> list[str]:
@@ -81,31 +102,72 @@ class GeneratedAnswers(CyclingAnswers):
         assert self._encoder is not None
         trainer: Any = task.trainer
         before, training = next(backbone.parameters()).device, backbone.training
-        prompts = [self._encoder.prompt(self.instruction.replace("{question}", question)) for question in self._questions.values()]
-        keys = [index * self.count + turn for index in self._questions for turn in range(self.count)]
+        prompts = [
+            self._encoder.prompt(self.instruction.replace("{question}", question))
+            for question in self._questions.values()
+        ]
+        keys = [
+            index * self.count + turn for index in self._questions for turn in range(self.count)
+        ]
         asked = [prompt for prompt in prompts for _ in range(self.count)]
         size = _BATCH * self.count
 
         def work(number: int) -> dict[str, Tensor]:
             rows = slice(number * size, (number + 1) * size)
             sampling = Sampling(self.sampling.temperature, self.sampling.seed, keys[rows])
-            return dict(packed(backbone.generate(asked[rows], self.max_new_tokens, self.stop, batch_size=size, sampling=sampling)))
+            return dict(
+                packed(
+                    backbone.generate(
+                        asked[rows],
+                        self.max_new_tokens,
+                        self.stop,
+                        batch_size=size,
+                        sampling=sampling,
+                    )
+                )
+            )
 
-        key = digest([weights_hash(backbone), prompts, keys, self.sampling.temperature, self.sampling.seed, self.max_new_tokens, self.stop])
+        key = digest(
+            [
+                weights_hash(backbone),
+                prompts,
+                keys,
+                self.sampling.temperature,
+                self.sampling.seed,
+                self.max_new_tokens,
+                self.stop,
+            ]
+        )
         if trainer is not None:  # the strategy moves the weights only later
             backbone.to(trainer.strategy.root_device)
         backbone.eval()
         try:
             ranks = Ranks() if trainer is None else Ranks(trainer.global_rank, trainer.world_size)
-            found = map_chunks(-(-len(asked) // size), work, key=key, folder=self.folder, ranks=ranks, what="alternates")
+            found = map_chunks(
+                -(-len(asked) // size),
+                work,
+                key=key,
+                folder=self.folder,
+                ranks=ranks,
+                what="alternates",
+            )
         finally:
             backbone.train(training)
             backbone.to(before)
         texts = [text for piece in found for text in unpacked(piece)]
         if self.folder is not None and ranks.rank == 0:
-            questions = [question for question in self._questions.values() for _ in range(self.count)]
-            rows = [{"question": question, "alternate": text} for question, text in zip(questions, texts, strict=True) if text.strip()]
-            write_text(self.folder / f"{key}.jsonl", "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
+            questions = [
+                question for question in self._questions.values() for _ in range(self.count)
+            ]
+            rows = [
+                {"question": question, "alternate": text}
+                for question, text in zip(questions, texts, strict=True)
+                if text.strip()
+            ]
+            write_text(
+                self.folder / f"{key}.jsonl",
+                "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows),
+            )
         return texts
 
 

@@ -29,7 +29,9 @@ class LatentSource(Reconstructible, ABC):
     """Gives x_t and t for the samples of a part. Without gradient."""
 
     @torch.no_grad()
-    def __call__(self, module: Method, part: dict[str, Any], condition: Condition, stream: str = "latents") -> Latents:
+    def __call__(
+        self, module: Method, part: dict[str, Any], condition: Condition, stream: str = "latents"
+    ) -> Latents:
         """x_t and t of each sample.
 
         Args:
@@ -41,14 +43,18 @@ class LatentSource(Reconstructible, ABC):
         return self.draw(module, part, condition.detach(), stream)
 
     @abstractmethod
-    def draw(self, module: Method, part: dict[str, Any], condition: Condition, stream: str) -> Latents:
+    def draw(
+        self, module: Method, part: dict[str, Any], condition: Condition, stream: str
+    ) -> Latents:
         """The source itself."""
 
 
 class NoisedData(LatentSource):
     """The task's images, noised: what `prepare` has drawn."""
 
-    def draw(self, module: Method, part: dict[str, Any], condition: Condition, stream: str) -> Latents:
+    def draw(
+        self, module: Method, part: dict[str, Any], condition: Condition, stream: str
+    ) -> Latents:
         return diffusion(module).noised(part), part["t"]
 
 
@@ -66,27 +72,42 @@ class PartialSampling(LatentSource):
             in [kT/S, (k+1)T/S), which is 39 to 58 timesteps noisier than x_t is (spec: ESD, classic sampler).
     """
 
-    def __init__(self, steps: int = 50, guidance: float = 3.0, by: Literal["current", "reference"] = "current",
-                 timestep: Literal["exact", "jitter"] = "exact") -> None:
+    def __init__(
+        self,
+        steps: int = 50,
+        guidance: float = 3.0,
+        by: Literal["current", "reference"] = "current",
+        timestep: Literal["exact", "jitter"] = "exact",
+    ) -> None:
         if steps < 2:
-            raise InputError(f"partial sampling on {steps} steps has nowhere to stop; give at least 2.")
+            raise InputError(
+                f"partial sampling on {steps} steps has nowhere to stop; give at least 2."
+            )
         self.steps, self.guidance, self.by, self.timestep = steps, guidance, by, timestep
 
-    def draw(self, module: Method, part: dict[str, Any], condition: Condition, stream: str) -> Latents:
+    def draw(
+        self, module: Method, part: dict[str, Any], condition: Condition, stream: str
+    ) -> Latents:
         backbone = diffusion(module)
         index, visit = part["index"], part["visit"]
         seed, total = module.seed, backbone.timesteps
-        start = rng.normal(seed, index, visit, f"{stream}-start", *backbone.sample_shape).to(backbone.dtype)
+        start = rng.normal(seed, index, visit, f"{stream}-start", *backbone.sample_shape).to(
+            backbone.dtype
+        )
         k = rng.integers(seed, index, visit, f"{stream}-stop", self.steps)
         model: Any = backbone
         if self.by == "reference":
             assert module.reference is not None, "the method declares needs_reference"
             model = module.reference
         if self.timestep == "exact":
-            grid = torch.flip(torch.arange(self.steps, device=index.device) * (total // self.steps) + 1, [0]).clamp_max(total - 1)
+            grid = torch.flip(
+                torch.arange(self.steps, device=index.device) * (total // self.steps) + 1, [0]
+            ).clamp_max(total - 1)
             latent = partial_ddim(model, start, condition, grid, k, self.guidance)
             return latent, grid[k]
-        grid = torch.flip(torch.arange(self.steps - 1, device=index.device) * (total // self.steps) + 1, [0])
+        grid = torch.flip(
+            torch.arange(self.steps - 1, device=index.device) * (total // self.steps) + 1, [0]
+        )
         # indices S-2 .. k-1+... : after the step at index i the walk stops when i + 1 == k, so k >= 1 takes S - k steps, and k = 0 all
         taken = torch.where(k == 0, self.steps - 1, self.steps - k)
         latent = partial_ddim(model, start, condition, grid, taken, self.guidance)
@@ -113,26 +134,48 @@ class StoredTrajectories(LatentSource):
         self.count, self.steps, self.guidance = count, steps, guidance
         self._stored: dict[bytes, Tensor] = {}
 
-    def draw(self, module: Method, part: dict[str, Any], condition: Condition, stream: str) -> Latents:
+    def draw(
+        self, module: Method, part: dict[str, Any], condition: Condition, stream: str
+    ) -> Latents:
         assert module.reference is not None, "the method declares needs_reference"
         model: Any = module.reference
         total, device = model.timesteps, condition.states.device
-        grid = torch.flip(torch.arange(self.steps, device=device) * (total // self.steps) + 1, [0]).clamp_max(total - 1)
-        which = rng.integers(module.seed, part["index"], part["visit"], f"{stream}-trajectory", self.count).tolist()
-        prompts = [_fingerprint(condition.rows(slice(row, row + 1)).states) for row in range(len(condition))]
+        grid = torch.flip(
+            torch.arange(self.steps, device=device) * (total // self.steps) + 1, [0]
+        ).clamp_max(total - 1)
+        which = rng.integers(
+            module.seed, part["index"], part["visit"], f"{stream}-trajectory", self.count
+        ).tolist()
+        prompts = [
+            _fingerprint(condition.rows(slice(row, row + 1)).states)
+            for row in range(len(condition))
+        ]
         for row, prompt in enumerate(prompts):
             if prompt not in self._stored:
                 with module.stopwatch("trajectories"):
-                    self._stored[prompt] = self._sample(model, prompt, condition.rows(slice(row, row + 1)), grid, module.seed)
+                    self._stored[prompt] = self._sample(
+                        model, prompt, condition.rows(slice(row, row + 1)), grid, module.seed
+                    )
         k = rng.integers(module.seed, part["index"], part["visit"], f"{stream}-stop", self.steps)
-        chosen = [self._stored[prompt][number, stop] for prompt, number, stop in zip(prompts, which, k.tolist(), strict=True)]
+        chosen = [
+            self._stored[prompt][number, stop]
+            for prompt, number, stop in zip(prompts, which, k.tolist(), strict=True)
+        ]
         return torch.stack(chosen), grid[k]
 
-    def _sample(self, model: Diffusion, prompt: bytes, condition: Condition, grid: Tensor, seed: int) -> Tensor:
+    def _sample(
+        self, model: Diffusion, prompt: bytes, condition: Condition, grid: Tensor, seed: int
+    ) -> Tensor:
         """All of a prompt's trajectories `[count, S, ...]` in one batch of their own, so that a resumed run makes them bit for bit."""
-        numbers = torch.arange(self.count, device=grid.device) + int.from_bytes(prompt[:7], "little")
-        start = rng.normal(seed, numbers, 0, "trajectory-start", *model.sample_shape).to(model.dtype)
-        return torch.stack(list(ddim_path(model, start, condition.repeat(self.count), grid, self.guidance)), 1)
+        numbers = torch.arange(self.count, device=grid.device) + int.from_bytes(
+            prompt[:7], "little"
+        )
+        start = rng.normal(seed, numbers, 0, "trajectory-start", *model.sample_shape).to(
+            model.dtype
+        )
+        return torch.stack(
+            list(ddim_path(model, start, condition.repeat(self.count), grid, self.guidance)), 1
+        )
 
 
 def _fingerprint(states: Tensor) -> bytes:
@@ -150,7 +193,9 @@ def diffusion(module: Method) -> Diffusion:
     from mu.backbones import Diffusion
 
     if not isinstance(module.backbone, Diffusion):
-        raise InputError(f"latents are sampled from a diffusion model, not from a {type(module.backbone).__name__}.")
+        raise InputError(
+            f"latents are sampled from a diffusion model, not from a {type(module.backbone).__name__}."
+        )
     return module.backbone
 
 
@@ -164,22 +209,39 @@ def ddim_step(model: Diffusion, output: Tensor, noised: Tensor, t: Tensor, after
         t: `[B]` int64.
         after: `[B]` int64.
     """
-    kept = torch.where(after < 0, torch.ones_like(model.alphas_cumprod[0]), model.alphas_cumprod[after.clamp_min(0)])
+    kept = torch.where(
+        after < 0,
+        torch.ones_like(model.alphas_cumprod[0]),
+        model.alphas_cumprod[after.clamp_min(0)],
+    )
     kept = kept.to(noised.dtype).view(-1, *[1] * (noised.dim() - 1))
-    return kept.sqrt() * model.to_sample(output, noised, t) + (1 - kept).sqrt() * model.to_epsilon(output, noised, t)
+    return kept.sqrt() * model.to_sample(output, noised, t) + (1 - kept).sqrt() * model.to_epsilon(
+        output, noised, t
+    )
 
 
-def ddim_path(model: Diffusion, start: Tensor, condition: Condition, grid: Tensor, guidance: float) -> Iterator[Tensor]:
+def ddim_path(
+    model: Diffusion, start: Tensor, condition: Condition, grid: Tensor, guidance: float
+) -> Iterator[Tensor]:
     """x at each timestep of the descending `grid` `[S]`: first `start`, then after each step but the last."""
     latent, null = start, model.null(len(start)) if guidance != 1 else None
     for place, t in enumerate(grid):
         yield latent
         if place + 1 < len(grid):
             output = model.guided(latent, t.expand(len(start)), condition, guidance, null)
-            latent = ddim_step(model, output, latent, t.expand(len(start)), grid[place + 1].expand(len(start)))
+            latent = ddim_step(
+                model, output, latent, t.expand(len(start)), grid[place + 1].expand(len(start))
+            )
 
 
-def partial_ddim(model: Diffusion, start: Tensor, condition: Condition, grid: Tensor, taken: Tensor, guidance: float) -> Tensor:
+def partial_ddim(
+    model: Diffusion,
+    start: Tensor,
+    condition: Condition,
+    grid: Tensor,
+    taken: Tensor,
+    guidance: float,
+) -> Tensor:
     """Each sample after its own number of guided steps; samples that have arrived cost nothing more.
 
     Args:
@@ -196,7 +258,11 @@ def partial_ddim(model: Diffusion, start: Tensor, condition: Condition, grid: Te
     for place in range(int(taken.max())):
         alive = (taken > place).nonzero().flatten()
         t = grid[place].expand(len(alive))
-        after = grid[place + 1].expand(len(alive)) if place + 1 < len(grid) else (t - width).clamp_min(0)
+        after = (
+            grid[place + 1].expand(len(alive))
+            if place + 1 < len(grid)
+            else (t - width).clamp_min(0)
+        )
         mine = condition if len(alive) == len(start) else condition.rows(alive)
         nothing = None if null is None else null.rows(slice(0, len(alive)))
         output = model.guided(latent[alive], t, mine, guidance, nothing)

@@ -29,9 +29,14 @@ class Saliency(WeightMask):
         clip: see WeightMask.
     """
 
-    def __init__(self, keep: float = 0.5, batch_size: int | None = None, augment: bool = True,
-                 enforce: Literal["hard", "gradient"] = "hard",
-                 clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip") -> None:
+    def __init__(
+        self,
+        keep: float = 0.5,
+        batch_size: int | None = None,
+        augment: bool = True,
+        enforce: Literal["hard", "gradient"] = "hard",
+        clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip",
+    ) -> None:
         super().__init__(enforce, clip)
         if not 0 < keep <= 1:
             raise InputError(f"keep is {keep}; the share of weights that may move lies in (0, 1].")
@@ -43,7 +48,9 @@ class Saliency(WeightMask):
         from mu.data.plan import Forget
         from mu.functional.curvature import global_top_mask
 
-        iterate_batches = module.iterate_batches(Forget(), augment=self.augment, batch_size=self.batch_size)
+        iterate_batches = module.iterate_batches(
+            Forget(), augment=self.augment, batch_size=self.batch_size
+        )
         gradient = summed_gradient(module, iterate_batches, "forget")
         return global_top_mask({name: value.abs() for name, value in gradient.items()}, self.keep)
 
@@ -57,8 +64,12 @@ class ByName(WeightMask):
         clip: see WeightMask.
     """
 
-    def __init__(self, words: list[str], enforce: Literal["hard", "gradient"] = "hard",
-                 clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip") -> None:
+    def __init__(
+        self,
+        words: list[str],
+        enforce: Literal["hard", "gradient"] = "hard",
+        clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip",
+    ) -> None:
         super().__init__(enforce, clip)
         self.words = list(words)
 
@@ -66,5 +77,10 @@ class ByName(WeightMask):
         """All or nothing for each parameter."""
         picked: Callable[[str], bool] = lambda name: any(word in name for word in self.words)  # noqa: E731
         if not any(picked(name) for name in self.names):
-            raise InputError(f"no trainable weight has {' or '.join(map(repr, self.words))} in its name; names are like {self.names[0]!r}.")
-        return {name: torch.full_like(p, picked(name), dtype=torch.bool) for name, p in module.trainable()}
+            raise InputError(
+                f"no trainable weight has {' or '.join(map(repr, self.words))} in its name; names are like {self.names[0]!r}."
+            )
+        return {
+            name: torch.full_like(p, picked(name), dtype=torch.bool)
+            for name, p in module.trainable()
+        }

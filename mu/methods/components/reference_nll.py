@@ -60,17 +60,28 @@ class ReferenceNLL(nn.Module):
         Raises:
             InputError: when a checkpoint's table is another original's, or lacks a sequence that the run will show.
         """
-        origin = stream_id("reference-nll", module.original_hash, module.trainer.precision, next(module.backbone.parameters()).dtype)
+        origin = stream_id(
+            "reference-nll",
+            module.original_hash,
+            module.trainer.precision,
+            next(module.backbone.parameters()).dtype,
+        )
         if len(self) and int(self.origin) != origin:
-            raise InputError("the log-likelihoods in the checkpoint are those of other original weights, or were computed in another "
-                             "precision; resume with those of the run that wrote it, or begin another run.")
+            raise InputError(
+                "the log-likelihoods in the checkpoint are those of other original weights, or were computed in another "
+                "precision; resume with those of the run that wrote it, or begin another run."
+            )
         held = set(self.keys.tolist())
-        lacking = {key: pair for key, pair in sequences(module, substitutes).items() if key not in held}
+        lacking = {
+            key: pair for key, pair in sequences(module, substitutes).items() if key not in held
+        }
         if not lacking:
             return
         if held:
-            raise InputError(f"this run shows {len(lacking)} sequences that the original was not asked about before the first step; begin "
-                             "again with as many epochs, and with the same texts, as it shall have in the end.")
+            raise InputError(
+                f"this run shows {len(lacking)} sequences that the original was not asked about before the first step; begin "
+                "again with as many epochs, and with the same texts, as it shall have in the end."
+            )
         self._fill(lacking, self._evaluate(module, list(lacking.values())), origin)
 
     def _fill(self, wanted: Mapping[int, Pair], values: Tensor, origin: int) -> None:
@@ -91,7 +102,9 @@ class ReferenceNLL(nn.Module):
                 # every rank runs the model equally often, because the weights of one may be spread over all
                 number = turn * module.world_size + module.global_rank
                 places = batches[min(number, len(batches) - 1)]
-                part = module.trainer.strategy.batch_to_device(collate([pairs[place] for place in places]))
+                part = module.trainer.strategy.batch_to_device(
+                    collate([pairs[place] for place in places])
+                )
                 nll = module.backbone.nll(part)
                 if found is None:
                     found = torch.zeros(len(pairs), dtype=nll.dtype, device=nll.device)
@@ -111,7 +124,9 @@ class ReferenceNLL(nn.Module):
         """
         self._stop_if_unknown()
         if not len(self):
-            raise RunError("the original's log-likelihoods were not computed; they are when a fit starts.")
+            raise RunError(
+                "the original's log-likelihoods were not computed; they are when a fit starts."
+            )
         place = torch.searchsorted(self.keys, part["key"]).clamp_max(len(self) - 1)
         known = self._known = self.keys[place] == part["key"]
         if known.device.type == "cpu":
@@ -121,8 +136,10 @@ class ReferenceNLL(nn.Module):
     def _stop_if_unknown(self) -> None:
         known, self._known = self._known, None
         if known is not None and not bool(known.all()):
-            raise RunError(f"{int((~known).sum())} sequences of a batch have no log-likelihood under the original, because the run shows "
-                           "other texts than its plan; give it texts that do not change while it runs.")
+            raise RunError(
+                f"{int((~known).sum())} sequences of a batch have no log-likelihood under the original, because the run shows "
+                "other texts than its plan; give it texts that do not change while it runs."
+            )
 
     # ---- state --------------------------------------------------------------------------------------------------------------------
 
@@ -173,7 +190,11 @@ def shown(module: Method, data: Any, every_visit: bool) -> tuple[np.ndarray, np.
     Raises:
         InputError: when all visits are asked for and the run has no end.
     """
-    pairs = {pair for rows in _planned(module, endless=None if every_visit else len(data)) for pair in rows}
+    pairs = {
+        pair
+        for rows in _planned(module, endless=None if every_visit else len(data))
+        for pair in rows
+    }
     if not every_visit:
         pairs = {(position, 0) for position, _ in pairs}
     ordered = np.asarray(sorted(pairs), dtype=np.int64).reshape(-1, 2)
@@ -186,8 +207,10 @@ def _planned(module: Method, endless: int | None) -> Iterator[Iterator[tuple[int
     epochs, steps = trainer.max_epochs, trainer.max_steps
     if (epochs is None or epochs < 0) and steps < 0:
         if endless is None:
-            raise InputError(f"{type(module).__name__} asks the original about every answer that the run will draw, so the run needs an "
-                             "end; set trainer.max_epochs or trainer.max_steps.")
+            raise InputError(
+                f"{type(module).__name__} asks the original about every answer that the run will draw, so the run needs an "
+                "end; set trainer.max_epochs or trainer.max_steps."
+            )
         yield ((position, 0) for position in range(endless))
         return
     sampler = _task(module).plan_loader(module.plan, module.seed).plan_sampler
@@ -207,13 +230,20 @@ def _planned(module: Method, endless: int | None) -> Iterator[Iterator[tuple[int
 
 def _rows(part: Mapping[str, Any]) -> Iterator[tuple[int, Pair]]:
     """Key, ids and labels of each sequence, without its padding."""
-    columns = (part["input_ids"].tolist(), part["labels"].tolist(), part["attention_mask"].sum(1).tolist(), part["key"].tolist())
+    columns = (
+        part["input_ids"].tolist(),
+        part["labels"].tolist(),
+        part["attention_mask"].sum(1).tolist(),
+        part["key"].tolist(),
+    )
     for ids, labels, length, key in zip(*columns, strict=True):
         yield key, (ids[:length], labels[:length])
 
 
 def _task(module: Method) -> Any:
     if module.task is None:
-        raise InputError(f"{type(module).__name__} asks the original about the forget part before the first step, so fit it with a mu task "
-                         "(datamodule=...).")
+        raise InputError(
+            f"{type(module).__name__} asks the original about the forget part before the first step, so fit it with a mu task "
+            "(datamodule=...)."
+        )
     return module.task

@@ -64,4 +64,6 @@ class KL(RetainTerm):
         assert module.reference is not None, "the method declares what its retain term needs"
         with torch.no_grad():
             original = module.reference.predict(part)
-        return module.reduce(module.backbone.divergence(prediction, original, part, self.temperature), part)
+        return module.reduce(
+            module.backbone.divergence(prediction, original, part, self.temperature), part
+        )

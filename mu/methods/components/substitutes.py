@@ -21,7 +21,9 @@ class GivenByTask(Substitute):
 
     def draw(self, part: dict[str, Any], seed: int) -> Tensor:
         if "substitute" not in part:
-            raise InputError("the method takes substitutes from the task, but its forget samples have no `substitute`.")
+            raise InputError(
+                "the method takes substitutes from the task, but its forget samples have no `substitute`."
+            )
         return part["substitute"]
 
 
@@ -41,7 +43,9 @@ class UniformLabel(Substitute):
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         classes = getattr(backbone, "num_classes", None)
         if not classes or classes < 2:
-            raise InputError(f"random labels need a classifier with at least two classes; {type(backbone).__name__} has none.")
+            raise InputError(
+                f"random labels need a classifier with at least two classes; {type(backbone).__name__} has none."
+            )
         self.num_classes = int(classes)
 
     def draw(self, part: dict[str, Any], seed: int) -> Tensor:
@@ -70,12 +74,16 @@ class GaussianTarget(Substitute):
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         if task is None:
-            raise InputError("Gaussian substitutes need a task, whose training targets give mean and standard deviation.")
+            raise InputError(
+                "Gaussian substitutes need a task, whose training targets give mean and standard deviation."
+            )
         targets = []
         for name in ("forget", "retain"):
             data: Any = task.datasets[name]
             if "target" not in data[0]:
-                raise InputError(f"Gaussian substitutes need real-valued targets; {type(task).__name__} has none.")
+                raise InputError(
+                    f"Gaussian substitutes need real-valued targets; {type(task).__name__} has none."
+                )
             targets += [float(data[i]["target"]) for i in range(len(data))]
         self.mean, self.sd = float(np.mean(targets)), float(np.std(targets))
 

@@ -32,7 +32,14 @@ from mu.data.batch import Batch, concatenate
 from mu.data.plan import DataPlan, Forget, Paired
 from mu.functional.diffusion import esd_target
 from mu.methods.bases.diffusion import DiffusionMethod
-from mu.methods.components.latents import Latents, LatentSource, NoisedData, PartialSampling, diffusion, partial_ddim
+from mu.methods.components.latents import (
+    Latents,
+    LatentSource,
+    NoisedData,
+    PartialSampling,
+    diffusion,
+    partial_ddim,
+)
 from mu.utils import rng
 from mu.utils.errors import InputError
 
@@ -49,23 +56,32 @@ class CoupledSampling(PartialSampling):
         timestep: see PartialSampling.
     """
 
-    def draw(self, module: UnlearningModule, part: dict[str, Any], condition: Condition, stream: str) -> Latents:
+    def draw(
+        self, module: UnlearningModule, part: dict[str, Any], condition: Condition, stream: str
+    ) -> Latents:
         """See LatentSource."""
         backbone = diffusion(module)
         model: Any = backbone if self.by == "current" else module.reference
         index, width = part["index"], backbone.timesteps // self.steps
-        start = rng.normal(module.seed, index, part["visit"], f"{stream}-start", *backbone.sample_shape).to(backbone.dtype)
+        start = rng.normal(
+            module.seed, index, part["visit"], f"{stream}-start", *backbone.sample_shape
+        ).to(backbone.dtype)
         # the draws of a step that belongs to nobody's samples: the same on all ranks
         nobody, step = torch.zeros_like(index[:1]), module.trainer.global_step
         k = rng.integers(module.seed, nobody, step, f"{stream}-stop", self.steps)
-        grid = torch.flip(torch.arange(self.steps - (self.timestep == "jitter"), device=index.device) * width + 1, [0])
+        grid = torch.flip(
+            torch.arange(self.steps - (self.timestep == "jitter"), device=index.device) * width + 1,
+            [0],
+        )
         grid = grid.clamp_max(backbone.timesteps - 1)
         if self.timestep == "exact":
             taken, t = k, grid[k]
         else:
             taken = torch.where(k == 0, self.steps - 1, self.steps - k)
             t = k * width + rng.integers(module.seed, nobody, step, f"{stream}-jitter", width)
-        latent = partial_ddim(model, start, condition, grid, taken.expand(len(index)), self.guidance)
+        latent = partial_ddim(
+            model, start, condition, grid, taken.expand(len(index)), self.guidance
+        )
         return latent, t.expand(len(index))
 
 
@@ -92,14 +108,25 @@ class AdvUnlearn(DiffusionMethod):
     attacked: Tensor
 
     def __init__(
-        self, backbone: TextToImage, eta: float = 1.0, gamma: float = 0.3, attack: PromptSearch | None = None, attack_every: int = 1,
-        warmup: int = 200, latents: LatentSource | None = None, attack_latents: LatentSource | None = None,
-        plan: DataPlan | None = None, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-5), **kwargs: Any,
+        self,
+        backbone: TextToImage,
+        eta: float = 1.0,
+        gamma: float = 0.3,
+        attack: PromptSearch | None = None,
+        attack_every: int = 1,
+        warmup: int = 200,
+        latents: LatentSource | None = None,
+        attack_latents: LatentSource | None = None,
+        plan: DataPlan | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-5),
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if min(eta, gamma, warmup, attack_every) < 0:
-            raise InputError(f"AdvUnlearn needs eta, gamma, warmup and attack_every of at least 0, not {eta}, {gamma}, {warmup} and "
-                             f"{attack_every}.")
+            raise InputError(
+                f"AdvUnlearn needs eta, gamma, warmup and attack_every of at least 0, not {eta}, {gamma}, {warmup} and "
+                f"{attack_every}."
+            )
         self.eta, self.gamma, self.warmup, self.attack_every = eta, gamma, warmup, attack_every
         self.attack = SoftPromptAttack() if attack is None else attack
         self.latents = CoupledSampling(by=self._sampler(backbone)) if latents is None else latents
@@ -126,9 +153,15 @@ class AdvUnlearn(DiffusionMethod):
 
     def prepare(self, part: Batch, substitute: bool = False) -> Batch:
         """Images are not encoded where nothing reads them; and no prompt is dropped, because both terms are about prompts."""
-        if not isinstance(self.latents, NoisedData) and not isinstance(self.attack_latents, NoisedData):
+        if not isinstance(self.latents, NoisedData) and not isinstance(
+            self.attack_latents, NoisedData
+        ):
             part = {name: value for name, value in part.items() if name != "image"}
-        return {name: value for name, value in super().prepare(part, substitute).items() if name != "dropped"}
+        return {
+            name: value
+            for name, value in super().prepare(part, substitute).items()
+            if name != "dropped"
+        }
 
     # ---- a step -------------------------------------------------------------------------------------------------------------------
 
@@ -139,13 +172,21 @@ class AdvUnlearn(DiffusionMethod):
             return {"retain": 0 * torch.stack([p.sum() for _, p in self.trainable()]).sum()}
         with torch.no_grad():
             frozen = [self.original.condition(part) for part in parts]
-        own = [self.attacked_condition(part, clean) if part is forget else self.student.condition(part)
-               for part, clean in zip(parts, frozen, strict=True)]
+        own = [
+            self.attacked_condition(part, clean) if part is forget else self.student.condition(part)
+            for part, clean in zip(parts, frozen, strict=True)
+        ]
         latent, t = self.latents(self, concatenate(*parts), Condition.cat(frozen))
-        target = self.target(latent, t, Condition.cat(frozen), 0 if forget is None else len(forget["index"]))
-        error = functional.squared_error(self.student.denoise(latent, t, Condition.cat(own)), target, self.student.reduction)
+        target = self.target(
+            latent, t, Condition.cat(frozen), 0 if forget is None else len(forget["index"])
+        )
+        error = functional.squared_error(
+            self.student.denoise(latent, t, Condition.cat(own)), target, self.student.reduction
+        )
         terms = {}
-        for part, values in zip(parts, error.split([len(part["index"]) for part in parts]), strict=True):
+        for part, values in zip(
+            parts, error.split([len(part["index"]) for part in parts]), strict=True
+        ):
             name, weight = ("forget", 1.0) if part is forget else ("retain", self.gamma)
             terms[name] = weight * self.mean(values, part)
         return terms
@@ -155,8 +196,14 @@ class AdvUnlearn(DiffusionMethod):
         """What the student should say: the original, negatively guided for the first `erased` samples, as it is for the others."""
         noised, when, conditions = [latent], [t], [condition]
         if erased:
-            noised, when, conditions = [latent, latent[:erased]], [t, t[:erased]], [condition, self.original.null(erased)]
-        output = self.original.denoise(torch.cat(noised), torch.cat(when), Condition.cat(conditions))
+            noised, when, conditions = (
+                [latent, latent[:erased]],
+                [t, t[:erased]],
+                [condition, self.original.null(erased)],
+            )
+        output = self.original.denoise(
+            torch.cat(noised), torch.cat(when), Condition.cat(conditions)
+        )
         given, null = output[: len(latent)], output[len(latent) :]
         return torch.cat([esd_target(given[:erased], null, self.eta), given[erased:]])
 
@@ -179,6 +226,7 @@ class AdvUnlearn(DiffusionMethod):
 
     def search(self, forget: Batch, clean: Condition) -> Search:
         """Adversarial tokens that make the student predict what the original predicts for the clean concept."""
+
         def objective(condition: Condition, step: int) -> Tensor:
             latent, t = self.attack_latents(self, forget, clean, f"attack-{step}")
             with torch.no_grad():
@@ -187,7 +235,14 @@ class AdvUnlearn(DiffusionMethod):
 
         with self.stopwatch("attack"):
             start = self.latest if bool(self.attacked) else None
-            return self.attack.find(self.student, forget["input_ids"], forget["index"], forget["visit"], objective, start)
+            return self.attack.find(
+                self.student,
+                forget["input_ids"],
+                forget["index"],
+                forget["visit"],
+                objective,
+                start,
+            )
 
     @torch.no_grad()
     def _keep(self, found: Tensor) -> None:

@@ -47,16 +47,28 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
     needs_substitute = True
 
     def __init__(
-        self, backbone: TextToImage, target: Literal["anchor", "noise"] = "anchor", prior_weight: float = 0.0,
-        images: Literal["generated", "task"] = "generated", sampler: Sampler | None = None, draw_batch_size: int = 16,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1.6e-5, weight_decay=0.01), **kwargs: Any,
+        self,
+        backbone: TextToImage,
+        target: Literal["anchor", "noise"] = "anchor",
+        prior_weight: float = 0.0,
+        images: Literal["generated", "task"] = "generated",
+        sampler: Sampler | None = None,
+        draw_batch_size: int = 16,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(
+            params, lr=1.6e-5, weight_decay=0.01
+        ),
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if prior_weight < 0 or draw_batch_size < 1:
-            raise InputError(f"Concept Ablation needs a prior_weight of at least 0 and a draw_batch_size of at least 1, not {prior_weight} "
-                             f"and {draw_batch_size}.")
+            raise InputError(
+                f"Concept Ablation needs a prior_weight of at least 0 and a draw_batch_size of at least 1, not {prior_weight} "
+                f"and {draw_batch_size}."
+            )
         if target not in ("anchor", "noise"):
-            raise InputError(f"the target is {target!r}; it is the `anchor`'s prediction or the `noise`.")
+            raise InputError(
+                f"the target is {target!r}; it is the `anchor`'s prediction or the `noise`."
+            )
         self.target, self.prior_weight, self.images = target, prior_weight, images
         self.sampler, self.draw_batch_size, self.drawn = sampler, draw_batch_size, GeneratedImages()
         self.substitute = GivenByTask()
@@ -64,12 +76,22 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
     def draw_images(self) -> None:
         """Images of the anchors, unless a checkpoint brought them."""
         if self.images == "generated" and "anchor" not in self.drawn:
-            self.drawn.fill(self, "anchor", Forget(shuffle=False), self.denoiser.substitute_condition, self.sampler, self.draw_batch_size)
+            self.drawn.fill(
+                self,
+                "anchor",
+                Forget(shuffle=False),
+                self.denoiser.substitute_condition,
+                self.sampler,
+                self.draw_batch_size,
+            )
 
     def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
         """The forget part with the anchors' images, prepared."""
         if "forget" in batch and "anchor" in self.drawn:
-            batch = {**batch, "forget": {**batch["forget"], "image": self.drawn.of("anchor", batch["forget"])}}
+            batch = {
+                **batch,
+                "forget": {**batch["forget"], "image": self.drawn.of("anchor", batch["forget"])},
+            }
         return super().prepare_parts(batch)
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
@@ -85,4 +107,7 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
         own, anchor = model.denoise(torch.cat([noised, noised]), torch.cat([t, t]), both).chunk(2)
         noise = model.target(forget["latent"], forget["noise"], t)
         error = model.squared_error(own, anchor.detach() if self.target == "anchor" else noise)
-        return {"ablate": self.mean(error, forget), "prior": self.prior_weight * self.mean(model.squared_error(anchor, noise), forget)}
+        return {
+            "ablate": self.mean(error, forget),
+            "prior": self.prior_weight * self.mean(model.squared_error(anchor, noise), forget),
+        }

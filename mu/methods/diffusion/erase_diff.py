@@ -49,20 +49,34 @@ class EraseDiff(DiffusionMethod):
     inner_count: Tensor
 
     def __init__(
-        self, backbone: Diffusion, inner_epochs: int = 2, lam: float | None = 0.1, eta: float = 0.1, limit: int | None = None,
-        substitute: Substitute | None = None, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4),
+        self,
+        backbone: Diffusion,
+        inner_epochs: int = 2,
+        lam: float | None = 0.1,
+        eta: float = 0.1,
+        limit: int | None = None,
+        substitute: Substitute | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4),
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if inner_epochs < 0 or (lam is not None and lam < 0) or not eta > 0:
-            raise InputError(f"EraseDiff needs inner_epochs and lam of at least 0 and a positive eta, not {inner_epochs}, {lam} and {eta}.")
+            raise InputError(
+                f"EraseDiff needs inner_epochs and lam of at least 0 and a positive eta, not {inner_epochs}, {lam} and {eta}."
+            )
         if substitute is None:
-            substitute = UniformLabel(exclude_true=True) if isinstance(backbone, ClassConditionalDiffusion) else GivenByTask()
+            substitute = (
+                UniformLabel(exclude_true=True)
+                if isinstance(backbone, ClassConditionalDiffusion)
+                else GivenByTask()
+            )
         self.inner_epochs, self.lam, self.eta, self.substitute = inner_epochs, lam, eta, substitute
         both = Paired(length="forget") if limit is None else Paired(length="retain", limit=limit)
         self.plan = Phases(*[Forget()] * inner_epochs, both)
         self.register_buffer("inside", torch.tensor(False))  # whether the weights are φ's
-        self.register_buffer("inner_loss", torch.zeros(()))  # Σ over the samples of the last inner epoch; then their mean
+        self.register_buffer(
+            "inner_loss", torch.zeros(())
+        )  # Σ over the samples of the last inner epoch; then their mean
         self.register_buffer("inner_count", torch.zeros(()))
         self._moments: dict[Any, Any] = {}
 
@@ -78,15 +92,20 @@ class EraseDiff(DiffusionMethod):
         """Refuse accumulated batches: some would be shown to θ and some to φ."""
         super().setup(stage)
         if stage == "fit" and self.trainer.accumulate_grad_batches != 1:
-            raise InputError("EraseDiff changes weights between batches, so it cannot accumulate them; set accumulate_grad_batches: 1 and "
-                             "a larger batch.")
+            raise InputError(
+                "EraseDiff changes weights between batches, so it cannot accumulate them; set accumulate_grad_batches: 1 and "
+                "a larger batch."
+            )
 
     # ---- between descent and steps ------------------------------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """The first batch of the descent remembers θ; the first after it goes back there."""
         super().on_train_batch_start(batch, batch_idx)
-        inner, inside = int(batch.get("phase", self.inner_epochs)) < self.inner_epochs, bool(self.inside)
+        inner, inside = (
+            int(batch.get("phase", self.inner_epochs)) < self.inner_epochs,
+            bool(self.inside),
+        )
         if inner and not inside:
             self.set_out()
         elif inside and not inner:
@@ -124,7 +143,9 @@ class EraseDiff(DiffusionMethod):
 
     def _give_moments(self, state: dict[Any, Any]) -> None:
         optimizer = self.trainer.optimizers[0]
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict(
+            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -147,7 +168,10 @@ class EraseDiff(DiffusionMethod):
             of_forget, of_retain = self.predictions(forget, retain)
         else:  # two gradients are taken apart, each through its own pass
             of_forget, of_retain = self.denoiser.predict(forget), self.denoiser.predict(retain)
-        constraint = self.reduce(self.denoiser.substitute_loss(forget, prediction=of_forget), forget) - self.inner_loss
+        constraint = (
+            self.reduce(self.denoiser.substitute_loss(forget, prediction=of_forget), forget)
+            - self.inner_loss
+        )
         keep = self.retain_loss(retain, of_retain)
         if self.lam is not None:
             return {"retain": keep, "constraint": self.lam * constraint}
@@ -160,27 +184,42 @@ class EraseDiff(DiffusionMethod):
     def _remember(self, loss: Tensor, forget: Batch) -> None:
         if self.phase == self.inner_epochs - 1:
             count = forget.get("count", len(forget["index"]))
-            self.inner_loss += self.sum_over_ranks([loss.detach()])[0] / self.world_size * count  # alike on all ranks, as buffers must be
+            self.inner_loss += (
+                self.sum_over_ranks([loss.detach()])[0] / self.world_size * count
+            )  # alike on all ranks, as buffers must be
             self.inner_count += count
 
     def weighed(self, keep: Tensor, constraint: Tensor) -> dict[str, Tensor]:
         """The two terms with λ from their gradients, which are then handed on, so that nothing is differentiated twice."""
         weights = [weight for _, weight in self.trainable()]
-        of_keep, of_constraint = (torch.autograd.grad(term, weights, allow_unused=True, materialize_grads=True)
-                                  for term in (keep, constraint))
-        g, q = (self.sum_over_ranks([torch.cat([slope.flatten() for slope in slopes]) / self.world_size])[0]
-                for slopes in (of_keep, of_constraint))
+        of_keep, of_constraint = (
+            torch.autograd.grad(term, weights, allow_unused=True, materialize_grads=True)
+            for term in (keep, constraint)
+        )
+        g, q = (
+            self.sum_over_ranks(
+                [torch.cat([slope.flatten() for slope in slopes]) / self.world_size]
+            )[0]
+            for slopes in (of_keep, of_constraint)
+        )
         lam = self.weight(g, q)
-        return {"retain": _with_gradient(keep, weights, of_keep), "constraint": lam * _with_gradient(constraint, weights, of_constraint)}
+        return {
+            "retain": _with_gradient(keep, weights, of_keep),
+            "constraint": lam * _with_gradient(constraint, weights, of_constraint),
+        }
 
     def weight(self, objective: Tensor, constraint: Tensor) -> Tensor:
         """λ from the flat gradients of L_r and q."""
         return bome_weight(objective, constraint, self.eta)
 
 
-def _with_gradient(value: Tensor, weights: list[Tensor] | list[Any], slopes: tuple[Tensor, ...]) -> Tensor:
+def _with_gradient(
+    value: Tensor, weights: list[Tensor] | list[Any], slopes: tuple[Tensor, ...]
+) -> Tensor:
     """A scalar with this value, whose gradient by the weights is `slopes`."""
-    linear = torch.stack([(weight * slope).sum() for weight, slope in zip(weights, slopes, strict=True)]).sum()
+    linear = torch.stack(
+        [(weight * slope).sum() for weight, slope in zip(weights, slopes, strict=True)]
+    ).sum()
     return value.detach() + linear - linear.detach()
 
 

@@ -43,8 +43,12 @@ class ESD(DiffusionMethod):
     needs_reference = True
 
     def __init__(
-        self, backbone: Diffusion, eta: float = 1.0, latents: LatentSource | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-5), **kwargs: Any,
+        self,
+        backbone: Diffusion,
+        eta: float = 1.0,
+        latents: LatentSource | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-5),
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         self.eta = eta

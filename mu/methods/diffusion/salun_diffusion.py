@@ -52,21 +52,40 @@ class SalUnDiffusion(DiffusionMethod, SalUn):
     """
 
     def __init__(
-        self, backbone: Diffusion, alpha: float = 3.072,
-        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4), substitute: Substitute | None = None,
-        plan: DataPlan | None = None, mask: WeightMask | None = None, **kwargs: Any,
+        self,
+        backbone: Diffusion,
+        alpha: float = 3.072,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4),
+        substitute: Substitute | None = None,
+        plan: DataPlan | None = None,
+        mask: WeightMask | None = None,
+        **kwargs: Any,
     ) -> None:
         if substitute is None:
-            substitute = UniformLabel(exclude_true=True) if isinstance(backbone, ClassConditionalDiffusion) else GivenByTask()
-        super().__init__(backbone, optimizer=optimizer, substitute=substitute, mask=GuidedSaliency() if mask is None else mask,
-                         plan=Paired(length="forget") if plan is None else plan, **kwargs)
+            substitute = (
+                UniformLabel(exclude_true=True)
+                if isinstance(backbone, ClassConditionalDiffusion)
+                else GivenByTask()
+            )
+        super().__init__(
+            backbone,
+            optimizer=optimizer,
+            substitute=substitute,
+            mask=GuidedSaliency() if mask is None else mask,
+            plan=Paired(length="forget") if plan is None else plan,
+            **kwargs,
+        )
         if alpha < 0:
-            raise InputError(f"alpha is {alpha}; a negative weight would train the retain part away.")
+            raise InputError(
+                f"alpha is {alpha}; a negative weight would train the retain part away."
+            )
         self.alpha = alpha
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         terms = super().objective(forget, retain)
-        return {name: self.alpha * value if name == "retain" else value for name, value in terms.items()}
+        return {
+            name: self.alpha * value if name == "retain" else value for name, value in terms.items()
+        }
 
 
 class GuidedSaliency(Saliency):
@@ -83,12 +102,21 @@ class GuidedSaliency(Saliency):
         clip: see WeightMask.
     """
 
-    def __init__(self, guidance: float = 3.0, max_norm: float | None = None, keep: float = 0.5, batch_size: int | None = None,
-                 augment: bool = True, enforce: Literal["hard", "gradient"] = "hard",
-                 clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip") -> None:
+    def __init__(
+        self,
+        guidance: float = 3.0,
+        max_norm: float | None = None,
+        keep: float = 0.5,
+        batch_size: int | None = None,
+        augment: bool = True,
+        enforce: Literal["hard", "gradient"] = "hard",
+        clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip",
+    ) -> None:
         super().__init__(keep, batch_size, augment, enforce, clip)
         if max_norm is not None and not max_norm > 0:
-            raise InputError(f"max_norm is {max_norm}; a gradient is clipped to a norm greater than 0, or not at all (null).")
+            raise InputError(
+                f"max_norm is {max_norm}; a gradient is clipped to a norm greater than 0, or not at all (null)."
+            )
         self.guidance, self.max_norm = guidance, max_norm
 
     def choose(self, module: UnlearningModule) -> dict[str, Tensor]:
@@ -100,10 +128,14 @@ class GuidedSaliency(Saliency):
     def saliency(self, module: UnlearningModule) -> list[Tensor]:
         """Σ_b ∇ℓ_b over all batches and ranks, signed, one tensor for each trainable weight."""
         total = [torch.zeros_like(p) for _, p in module.trainable()]
-        iterate_batches = module.iterate_batches(Forget(), augment=self.augment, batch_size=self.batch_size)
+        iterate_batches = module.iterate_batches(
+            Forget(), augment=self.augment, batch_size=self.batch_size
+        )
         with eval_mode(module.backbone), torch.enable_grad(), module.precision():
             for batch in iterate_batches:
-                gradient = gradient_of(module, self.loss(module, batch["forget"]) / module.world_size)
+                gradient = gradient_of(
+                    module, self.loss(module, batch["forget"]) / module.world_size
+                )
                 if self.max_norm is not None:
                     gradient = module.sum_over_ranks(gradient)  # the norm is the whole batch's
                     norm = torch.stack(torch._foreach_norm(gradient)).norm()

@@ -64,21 +64,46 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
     fisher_known: Tensor
 
     def __init__(
-        self, backbone: Diffusion, gamma: float = 1.0, lam: float = 10.0, surrogate: Surrogate | None = None,
-        replay: Literal["generated", "task"] = "generated", fisher_samples: int = 5000, fisher_timesteps: int | None = None,
-        fisher_chunk: int = 50, sampler: Sampler | None = None, draw_batch_size: int = 64,
-        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4), **kwargs: Any,
+        self,
+        backbone: Diffusion,
+        gamma: float = 1.0,
+        lam: float = 10.0,
+        surrogate: Surrogate | None = None,
+        replay: Literal["generated", "task"] = "generated",
+        fisher_samples: int = 5000,
+        fisher_timesteps: int | None = None,
+        fisher_chunk: int = 50,
+        sampler: Sampler | None = None,
+        draw_batch_size: int = 64,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4),
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if gamma < 0 or lam < 0:
-            raise InputError(f"Selective Amnesia needs gamma and lam of at least 0, not {gamma} and {lam}.")
-        if min(fisher_samples, fisher_chunk, draw_batch_size, 1 if fisher_timesteps is None else fisher_timesteps) < 1:
-            raise InputError("Selective Amnesia needs fisher_samples, fisher_timesteps, fisher_chunk and draw_batch_size of at least 1.")
+            raise InputError(
+                f"Selective Amnesia needs gamma and lam of at least 0, not {gamma} and {lam}."
+            )
+        if (
+            min(
+                fisher_samples,
+                fisher_chunk,
+                draw_batch_size,
+                1 if fisher_timesteps is None else fisher_timesteps,
+            )
+            < 1
+        ):
+            raise InputError(
+                "Selective Amnesia needs fisher_samples, fisher_timesteps, fisher_chunk and draw_batch_size of at least 1."
+            )
         if surrogate is None:
             surrogate = "noise" if isinstance(backbone, ClassConditionalDiffusion) else "generated"
         self.gamma, self.lam, self.replay = gamma, lam, replay
         self.surrogate: Surrogate = surrogate
-        self.fisher_samples, self.fisher_timesteps, self.fisher_chunk = fisher_samples, fisher_timesteps, fisher_chunk
+        self.fisher_samples, self.fisher_timesteps, self.fisher_chunk = (
+            fisher_samples,
+            fisher_timesteps,
+            fisher_chunk,
+        )
         self.sampler, self.draw_batch_size, self.drawn = sampler, draw_batch_size, GeneratedImages()
         self.substitute = GivenByTask()
         self.register_buffer("fisher_known", torch.tensor(False))
@@ -101,10 +126,23 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
     def draw_images(self) -> None:
         """Surrogates and replay, unless a checkpoint brought them."""
         if self.surrogate == "generated" and "surrogate" not in self.drawn:
-            self.drawn.fill(self, "surrogate", Forget(shuffle=False), self.denoiser.substitute_condition, self.sampler,
-                            self.draw_batch_size)
+            self.drawn.fill(
+                self,
+                "surrogate",
+                Forget(shuffle=False),
+                self.denoiser.substitute_condition,
+                self.sampler,
+                self.draw_batch_size,
+            )
         if self.replay == "generated" and "replay" not in self.drawn:
-            self.drawn.fill(self, "replay", Retain(shuffle=False), self.denoiser.condition, self.sampler, self.draw_batch_size)
+            self.drawn.fill(
+                self,
+                "replay",
+                Retain(shuffle=False),
+                self.denoiser.condition,
+                self.sampler,
+                self.draw_batch_size,
+            )
 
     def on_fit_start(self) -> None:
         """F is taken at the original weights."""
@@ -136,9 +174,19 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
         gradient = [torch.zeros_like(p) for _, p in self.trainable()]
         for some in t.split(self.fisher_chunk):
             latent = part["latent"].expand(len(some), *model.sample_shape)
-            noise = rng.normal(self.seed, part["index"].expand(len(some)), some, "fisher-noise", *model.sample_shape).to(latent.dtype)
-            output = model.denoise(model.add_noise(latent, noise, some), some, model.condition(part).repeat(len(some)))
-            loss = model.squared_error(output, model.target(latent, noise, some)).sum() * (total / len(t))
+            noise = rng.normal(
+                self.seed,
+                part["index"].expand(len(some)),
+                some,
+                "fisher-noise",
+                *model.sample_shape,
+            ).to(latent.dtype)
+            output = model.denoise(
+                model.add_noise(latent, noise, some), some, model.condition(part).repeat(len(some))
+            )
+            loss = model.squared_error(output, model.target(latent, noise, some)).sum() * (
+                total / len(t)
+            )
             torch._foreach_add_(gradient, gradient_of(self, loss))
         return gradient
 
@@ -154,7 +202,11 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
     def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
         """The parts with surrogates and replay for images, prepared."""
         batch = dict(batch)
-        if "forget" in batch and self.surrogate != "task" and (self.surrogate == "noise" or "surrogate" in self.drawn):
+        if (
+            "forget" in batch
+            and self.surrogate != "task"
+            and (self.surrogate == "noise" or "surrogate" in self.drawn)
+        ):
             batch["forget"] = {**batch["forget"], "image": self.surrogates(batch["forget"])}
         if "retain" in batch and "replay" in self.drawn:
             batch["retain"] = {**batch["retain"], "image": self.drawn.of("replay", batch["retain"])}
@@ -165,15 +217,24 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
         if self.surrogate == "generated":
             return self.drawn.of("surrogate", forget)
         if "image" not in forget:
-            raise InputError("noise surrogates have the size of the task's images, and this task gives none; take surrogate: generated.")
-        return rng.uniform(self.seed, forget["index"], forget["visit"], "surrogate-noise", *forget["image"].shape[1:])
+            raise InputError(
+                "noise surrogates have the size of the task's images, and this task gives none; take surrogate: generated."
+            )
+        return rng.uniform(
+            self.seed,
+            forget["index"],
+            forget["visit"],
+            "surrogate-noise",
+            *forget["image"].shape[1:],
+        )
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None and retain is not None
         of_forget, of_retain = self.predictions(forget, retain)
         return {
             "surrogate": self.reduce(self.denoiser.loss(forget, prediction=of_forget), forget),
-            "replay": self.gamma * self.reduce(self.denoiser.loss(retain, prediction=of_retain), retain),
+            "replay": self.gamma
+            * self.reduce(self.denoiser.loss(retain, prediction=of_retain), retain),
             "pull": self.lam * self.pull(),
         }
 
@@ -181,8 +242,11 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
         """Σ_i F_i (θ_i − θ*_i)²."""
         original = dict(self.original.named_parameters())
         named = self.trainable()
-        return quadratic_penalty([p for _, p in named], [original[name] for name, _ in named],
-                                 [self.get_buffer(_key(name)) for name, _ in named])
+        return quadratic_penalty(
+            [p for _, p in named],
+            [original[name] for name, _ in named],
+            [self.get_buffer(_key(name)) for name, _ in named],
+        )
 
 
 def _key(name: str) -> str:

@@ -79,45 +79,103 @@ class SFD(DiffusionMethod):
     needs_reference = True
 
     def __init__(
-        self, backbone: Diffusion, substitute: Substitute | None = None, retain_weight: float = 1.0, forget_weight: float = 0.01,
-        fake_retain_weight: float | None = None, fake_forget_weight: float | None = None, alpha: float = 1.2, t_init: float = 0.44,
-        t_range: tuple[float, float] = (0.038, 0.712), score_gradient: bool = True, fake_guidance: float = 1.0,
-        fake_score_guidance: float = 1.0, teacher_guidance: float = 1.0, fake_dropout: float = 0.0, negative_prompt: str | None = None,
-        generator: str | None = None, average: float | None = 0.9999, clip: float | None = 1.0,
-        optimizer: OptimizerCallable | None = None, fake_optimizer: OptimizerCallable | None = None,
-        scheduler: LRSchedule | LRSchedulerCallable | None = None, **kwargs: Any,
+        self,
+        backbone: Diffusion,
+        substitute: Substitute | None = None,
+        retain_weight: float = 1.0,
+        forget_weight: float = 0.01,
+        fake_retain_weight: float | None = None,
+        fake_forget_weight: float | None = None,
+        alpha: float = 1.2,
+        t_init: float = 0.44,
+        t_range: tuple[float, float] = (0.038, 0.712),
+        score_gradient: bool = True,
+        fake_guidance: float = 1.0,
+        fake_score_guidance: float = 1.0,
+        teacher_guidance: float = 1.0,
+        fake_dropout: float = 0.0,
+        negative_prompt: str | None = None,
+        generator: str | None = None,
+        average: float | None = 0.9999,
+        clip: float | None = 1.0,
+        optimizer: OptimizerCallable | None = None,
+        fake_optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedule | LRSchedulerCallable | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer or _adam, scheduler=scheduler, **kwargs)
         self.automatic_optimization = False
         text = isinstance(backbone, TextToImage)
         self.weights = {"retain": retain_weight, "forget": forget_weight}
-        self.fake_weights = {"retain": retain_weight if fake_retain_weight is None else fake_retain_weight,
-                             "forget": forget_weight if fake_forget_weight is None else fake_forget_weight}
-        self._check(t_init, t_range, average, clip, fake_dropout, negative_prompt is not None and not text)
-        self.substitute = (GivenByTask() if text else NextLabel()) if substitute is None else substitute
+        self.fake_weights = {
+            "retain": retain_weight if fake_retain_weight is None else fake_retain_weight,
+            "forget": forget_weight if fake_forget_weight is None else fake_forget_weight,
+        }
+        self._check(
+            t_init, t_range, average, clip, fake_dropout, negative_prompt is not None and not text
+        )
+        self.substitute = (
+            (GivenByTask() if text else NextLabel()) if substitute is None else substitute
+        )
         self.alpha, self.score_gradient = alpha if score_gradient else 1.0, score_gradient
-        self.t_init, self.t_range = round(t_init * backbone.timesteps), tuple(round(share * backbone.timesteps) for share in t_range)
-        self.fake_guidance, self.fake_score_guidance, self.teacher_guidance = fake_guidance, fake_score_guidance, teacher_guidance
-        self.fake_dropout, self.negative_prompt, self.generator = fake_dropout, negative_prompt, generator
+        self.t_init, self.t_range = (
+            round(t_init * backbone.timesteps),
+            tuple(round(share * backbone.timesteps) for share in t_range),
+        )
+        self.fake_guidance, self.fake_score_guidance, self.teacher_guidance = (
+            fake_guidance,
+            fake_score_guidance,
+            teacher_guidance,
+        )
+        self.fake_dropout, self.negative_prompt, self.generator = (
+            fake_dropout,
+            negative_prompt,
+            generator,
+        )
         self.decay, self.clip, self.make_fake_optimizer = average, clip, fake_optimizer or _adam
-        self.plan = Paired() if self.needs_forget and self.needs_retain else Forget() if self.needs_forget else Retain()
+        self.plan = (
+            Paired()
+            if self.needs_forget and self.needs_retain
+            else Forget()
+            if self.needs_forget
+            else Retain()
+        )
         # a frozen text encoder says the same for all three networks
         self._reads_itself = any(name.startswith("text_encoder.") for name, _ in self.trainable())
         self.fake: Diffusion | None = None
         self.average: Diffusion | None = None
 
-    def _check(self, t_init: float, t_range: tuple[float, float], average: float | None, clip: float | None, dropout: float,
-               negative: bool) -> None:
+    def _check(
+        self,
+        t_init: float,
+        t_range: tuple[float, float],
+        average: float | None,
+        clip: float | None,
+        dropout: float,
+        negative: bool,
+    ) -> None:
         weights = [*self.weights.values(), *self.fake_weights.values()]
         if min(weights) < 0 or not any(self.weights.values()):
-            raise InputError(f"the weights of SFD are at least 0, and one of the generator's is above it, not {weights}.")
+            raise InputError(
+                f"the weights of SFD are at least 0, and one of the generator's is above it, not {weights}."
+            )
         if not 0 < t_init < 1 or not 0 <= t_range[0] < t_range[1] <= 1:
-            raise InputError(f"t_init and t_range are shares of the noise levels, in [0, 1], not {t_init} and {t_range}.")
-        if (average is not None and not 0 < average < 1) or (clip is not None and clip <= 0) or not 0 <= dropout < 1:
-            raise InputError(f"SFD needs an average in (0, 1), a clip above 0 and a fake_dropout in [0, 1), not {average}, {clip} and "
-                             f"{dropout}.")
+            raise InputError(
+                f"t_init and t_range are shares of the noise levels, in [0, 1], not {t_init} and {t_range}."
+            )
+        if (
+            (average is not None and not 0 < average < 1)
+            or (clip is not None and clip <= 0)
+            or not 0 <= dropout < 1
+        ):
+            raise InputError(
+                f"SFD needs an average in (0, 1), a clip above 0 and a fake_dropout in [0, 1), not {average}, {clip} and "
+                f"{dropout}."
+            )
         if negative:
-            raise InputError("a negative prompt means nothing to a class-conditional model; leave it out.")
+            raise InputError(
+                "a negative prompt means nothing to a class-conditional model; leave it out."
+            )
 
     @property
     def needs_forget(self) -> bool:  # type: ignore[override]
@@ -152,13 +210,19 @@ class SFD(DiffusionMethod):
 
     def served(self) -> OneStepGenerator:
         """One evaluation of the generator, or of its average, for each image."""
-        return OneStepGenerator(self.denoiser if self.average is None else self.average, self.t_init)
+        return OneStepGenerator(
+            self.denoiser if self.average is None else self.average, self.t_init
+        )
 
     def configure_optimizers(self) -> Any:
         """The fake score's optimizer, and the generator's with its schedule."""
         assert self.fake is not None
         own = super().configure_optimizers()
-        fake = {"optimizer": self.make_fake_optimizer([p for p in self.fake.parameters() if p.requires_grad])}
+        fake = {
+            "optimizer": self.make_fake_optimizer(
+                [p for p in self.fake.parameters() if p.requires_grad]
+            )
+        }
         return [fake, own if isinstance(own, dict) else {"optimizer": own}]
 
     def set_mode(self) -> None:
@@ -169,7 +233,9 @@ class SFD(DiffusionMethod):
 
     def prepare(self, part: Batch, substitute: bool = False) -> Batch:
         """Images are not read; and a sample whose condition the backbone would drop is no longer one of its class."""
-        prepared = super().prepare({name: value for name, value in part.items() if name != "image"}, substitute)
+        prepared = super().prepare(
+            {name: value for name, value in part.items() if name != "image"}, substitute
+        )
         return {name: value for name, value in prepared.items() if name != "dropped"}
 
     # ---- a step -------------------------------------------------------------------------------------------------------------------
@@ -187,8 +253,12 @@ class SFD(DiffusionMethod):
         self.fake.train()
         self._after()
 
-    def _step(self, optimizer: Any, idle: nn.Module, terms_of: Callable[[], dict[str, Tensor]]) -> None:
-        self.toggle_optimizer(optimizer)  # what the other optimizer moves takes no gradient, but lets it through
+    def _step(
+        self, optimizer: Any, idle: nn.Module, terms_of: Callable[[], dict[str, Tensor]]
+    ) -> None:
+        self.toggle_optimizer(
+            optimizer
+        )  # what the other optimizer moves takes no gradient, but lets it through
         terms = terms_of()
         self.untoggle_optimizer(optimizer)
         if not terms:
@@ -197,7 +267,9 @@ class SFD(DiffusionMethod):
         self.check_finite(loss)
         optimizer.zero_grad()
         others = [p for p in idle.parameters() if p.requires_grad]
-        if self.world_size > 1:  # on several ranks every weight must take part in every loss, so the idle network adds zero
+        if (
+            self.world_size > 1
+        ):  # on several ranks every weight must take part in every loss, so the idle network adds zero
             loss = loss + 0 * torch.stack([p.sum() for p in others]).sum()
         self.manual_backward(loss)
         for p in others:
@@ -213,7 +285,9 @@ class SFD(DiffusionMethod):
         if self.average is not None and self.decay is not None:
             kept = dict(self.average.named_parameters())
             names = self.trainable()
-            torch._foreach_lerp_([kept[name] for name, _ in names], [p.detach() for _, p in names], 1 - self.decay)
+            torch._foreach_lerp_(
+                [kept[name] for name, _ in names], [p.detach() for _, p in names], 1 - self.decay
+            )
 
     def on_train_epoch_end(self) -> None:
         """A scheduler of torch is stepped once an epoch."""
@@ -229,15 +303,23 @@ class SFD(DiffusionMethod):
         if not parts:
             return {}
         assert self.fake is not None
-        joined, condition = concatenate(*(part for _, part, _ in parts)), self._condition(self.fake, parts)
+        joined, condition = (
+            concatenate(*(part for _, part, _ in parts)),
+            self._condition(self.fake, parts),
+        )
         with torch.no_grad():
             generated = self._generated(parts, joined, "fake")
         noise, t, noised = self._noised(generated, joined, "fake")
         if self.fake_dropout:
-            dropped = rng.uniform(self.seed, joined["index"], joined["visit"], "sfd-dropout", 1)[:, 0] < self.fake_dropout
+            dropped = (
+                rng.uniform(self.seed, joined["index"], joined["visit"], "sfd-dropout", 1)[:, 0]
+                < self.fake_dropout
+            )
             condition = condition.where(~dropped, self._null(self.fake, len(dropped)))
         output = self._guided(self.fake, noised, t, condition, self.fake_guidance)
-        return self._terms("fake_", parts, fake_score_loss(output, self.denoiser.target(generated, noise, t)))
+        return self._terms(
+            "fake_", parts, fake_score_loss(output, self.denoiser.target(generated, noise, t))
+        )
 
     def generator_terms(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         """The generator's loss: teacher and fake score compared on what it draws."""
@@ -251,43 +333,79 @@ class SFD(DiffusionMethod):
         with torch.set_grad_enabled(self.score_gradient):
             overridden = self._condition(self.original, parts, override=forget)
             teacher = self._guided(self.original, noised, t, overridden, self.teacher_guidance)
-            fake = self._guided(self.fake, noised, t, self._condition(self.fake, parts), self.fake_score_guidance)
-            teacher, fake = (self.denoiser.to_sample(output, noised, t) for output in (teacher, fake))
+            fake = self._guided(
+                self.fake, noised, t, self._condition(self.fake, parts), self.fake_score_guidance
+            )
+            teacher, fake = (
+                self.denoiser.to_sample(output, noised, t) for output in (teacher, fake)
+            )
         return self._terms("", parts, sid_loss(teacher, fake, generated, self.alpha))
 
-    def _weighted(self, forget: Batch | None, retain: Batch | None, weights: Mapping[str, float]) -> Parts:
+    def _weighted(
+        self, forget: Batch | None, retain: Batch | None, weights: Mapping[str, float]
+    ) -> Parts:
         given = {"retain": retain, "forget": forget}
-        return [(name, part, weights[name]) for name, part in given.items() if part is not None and weights[name]]
+        return [
+            (name, part, weights[name])
+            for name, part in given.items()
+            if part is not None and weights[name]
+        ]
 
     def _terms(self, prefix: str, parts: Parts, values: Tensor) -> dict[str, Tensor]:
         split = values.split([len(part["index"]) for _, part, _ in parts])
-        return {prefix + name: weight * self.mean(own, part) for (name, part, weight), own in zip(parts, split, strict=True)}
+        return {
+            prefix + name: weight * self.mean(own, part)
+            for (name, part, weight), own in zip(parts, split, strict=True)
+        }
 
-    def _condition(self, network: Diffusion, parts: Parts, override: Batch | None = None) -> Condition:
+    def _condition(
+        self, network: Diffusion, parts: Parts, override: Batch | None = None
+    ) -> Condition:
         """Of all parts; that of `override` under its substitutes."""
         reader = network if self._reads_itself else self.denoiser
-        return Condition.cat([reader.substitute_condition(part) if part is override else reader.condition(part) for _, part, _ in parts])
+        return Condition.cat(
+            [
+                reader.substitute_condition(part) if part is override else reader.condition(part)
+                for _, part, _ in parts
+            ]
+        )
 
     def _generated(self, parts: Parts, joined: Batch, stream: str) -> Tensor:
         """x̂_0 of fresh noise."""
         noise = self._normal(joined, f"sfd-{stream}-start")
-        return OneStepGenerator(self.denoiser, self.t_init).sample(noise, self._condition(self.denoiser, parts))
+        return OneStepGenerator(self.denoiser, self.t_init).sample(
+            noise, self._condition(self.denoiser, parts)
+        )
 
-    def _noised(self, generated: Tensor, joined: Batch, stream: str) -> tuple[Tensor, Tensor, Tensor]:
+    def _noised(
+        self, generated: Tensor, joined: Batch, stream: str
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Noise, timestep, and x̂_0 noised by them."""
         noise, (first, last) = self._normal(joined, f"sfd-{stream}-noise"), self.t_range
-        t = first + rng.integers(self.seed, joined["index"], joined["visit"], f"sfd-{stream}-timestep", last - first)
+        t = first + rng.integers(
+            self.seed, joined["index"], joined["visit"], f"sfd-{stream}-timestep", last - first
+        )
         return noise, t, self.denoiser.add_noise(generated, noise, t)
 
     def _normal(self, joined: Batch, stream: str) -> Tensor:
-        return rng.normal(self.seed, joined["index"], joined["visit"], stream, *self.denoiser.sample_shape).to(self.denoiser.dtype)
+        return rng.normal(
+            self.seed, joined["index"], joined["visit"], stream, *self.denoiser.sample_shape
+        ).to(self.denoiser.dtype)
 
     def _null(self, network: Diffusion, count: int) -> Condition:
         reader: Any = network if self._reads_itself else self.denoiser
-        return reader.null(count) if self.negative_prompt is None else reader.texts([self.negative_prompt]).repeat(count)
+        return (
+            reader.null(count)
+            if self.negative_prompt is None
+            else reader.texts([self.negative_prompt]).repeat(count)
+        )
 
-    def _guided(self, network: Diffusion, noised: Tensor, t: Tensor, condition: Condition, scale: float) -> Tensor:
-        return network.guided(noised, t, condition, scale, self._null(network, len(condition)) if scale != 1 else None)
+    def _guided(
+        self, network: Diffusion, noised: Tensor, t: Tensor, condition: Condition, scale: float
+    ) -> Tensor:
+        return network.guided(
+            noised, t, condition, scale, self._null(network, len(condition)) if scale != 1 else None
+        )
 
 
 def _nothing() -> None:

@@ -49,16 +49,31 @@ class UCE(Edit):
     needs_substitute = True
 
     def __init__(
-        self, backbone: TextToImage, lam: float = 0.5, erase_scale: float = 1.0, preserve_scale: float = 1.0,
-        tokens: Literal["last", "onward"] = "last", batch_size: int = 64, **kwargs: Any,
+        self,
+        backbone: TextToImage,
+        lam: float = 0.5,
+        erase_scale: float = 1.0,
+        preserve_scale: float = 1.0,
+        tokens: Literal["last", "onward"] = "last",
+        batch_size: int = 64,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, **kwargs)
         if not lam > 0 or erase_scale < 0 or preserve_scale < 0 or batch_size < 1:
-            raise InputError(f"UCE needs a lam above 0, scales of at least 0 and a batch_size of at least 1, not {lam}, {erase_scale}, "
-                             f"{preserve_scale} and {batch_size}.")
+            raise InputError(
+                f"UCE needs a lam above 0, scales of at least 0 and a batch_size of at least 1, not {lam}, {erase_scale}, "
+                f"{preserve_scale} and {batch_size}."
+            )
         if tokens not in ("last", "onward"):
-            raise InputError(f"tokens is {tokens!r}; UCE takes the `last` token of a concept, or every state `onward` from it.")
-        self.lam, self.erase_scale, self.preserve_scale, self.batch_size = lam, erase_scale, preserve_scale, batch_size
+            raise InputError(
+                f"tokens is {tokens!r}; UCE takes the `last` token of a concept, or every state `onward` from it."
+            )
+        self.lam, self.erase_scale, self.preserve_scale, self.batch_size = (
+            lam,
+            erase_scale,
+            preserve_scale,
+            batch_size,
+        )
         self.tokens: Literal["last", "onward"] = tokens
         forget = Forget(shuffle=False)
         self.plan = Phases(forget, Retain(shuffle=False)) if self.needs_retain else forget
@@ -75,8 +90,10 @@ class UCE(Edit):
         """Refuse a part that trains no projection of text."""
         super().setup(stage)
         if stage == "fit" and not self._projections():
-            raise InputError("UCE edits the weights of attn2.to_k and attn2.to_v, and the backbone trains none of them; give it "
-                             "part: xattn-strict, without adapters.")
+            raise InputError(
+                "UCE edits the weights of attn2.to_k and attn2.to_v, and the backbone trains none of them; give it "
+                "part: xattn-strict, without adapters."
+            )
 
     # ---- the pass: which keys -----------------------------------------------------------------------------------------------------
 
@@ -87,11 +104,15 @@ class UCE(Edit):
                 raise InputError("UCE reads samples with a `prompt`, which the task does not give.")
         if forget is not None:
             spans = forget["span"].tolist()
-            for ids, anchor, (_, end) in zip(forget["input_ids"].tolist(), forget["substitute"].tolist(), spans, strict=True):
+            for ids, anchor, (_, end) in zip(
+                forget["input_ids"].tolist(), forget["substitute"].tolist(), spans, strict=True
+            ):
                 place, guide = aligned(ids, anchor, end, self._eos)
                 self._pairs.add(((tuple(ids), place), (tuple(anchor), guide)))
         if retain is not None:
-            self._kept |= {(tuple(ids), last_place(ids, self._eos)) for ids in retain["input_ids"].tolist()}
+            self._kept |= {
+                (tuple(ids), last_place(ids, self._eos)) for ids in retain["input_ids"].tolist()
+            }
 
     # ---- the edit -----------------------------------------------------------------------------------------------------------------
 
@@ -112,7 +133,10 @@ class UCE(Edit):
 
     def _pair_states(self, pairs: list[tuple[Key, Key]]) -> tuple[Tensor, Tensor]:
         """States of concepts and of their anchors, `[N, D]` each."""
-        ours, theirs = self._encode([key for key, _ in pairs]), self._encode([guide for _, guide in pairs])
+        ours, theirs = (
+            self._encode([key for key, _ in pairs]),
+            self._encode([guide for _, guide in pairs]),
+        )
         concepts, anchors = [], []
         for our, their, ((_, place), (_, guide)) in zip(ours, theirs, pairs, strict=True):
             count = 1 if self.tokens == "last" else len(our) - max(place, guide)
@@ -128,7 +152,9 @@ class UCE(Edit):
 
     def _encode(self, keys: list[Key]) -> Tensor:
         """States of the prompts, `[N, L, D]` float64."""
-        return self._model.encode_text(torch.tensor([ids for ids, _ in keys], device=self.device)).states.double()
+        return self._model.encode_text(
+            torch.tensor([ids for ids, _ in keys], device=self.device)
+        ).states.double()
 
     def _of_all_ranks(self, found: set[Any]) -> list[Any]:
         """Sorted, so that neither the order of batches nor the number of ranks changes the sums."""
@@ -143,7 +169,9 @@ class UCE(Edit):
             yield found[start : start + self.batch_size]
 
     def _projections(self) -> dict[str, Tensor]:
-        return {name: weight.detach() for name, weight in self.trainable() if name.endswith(_EDITED)}
+        return {
+            name: weight.detach() for name, weight in self.trainable() if name.endswith(_EDITED)
+        }
 
     @property
     def _model(self) -> TextToImage:

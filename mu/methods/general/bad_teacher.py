@@ -38,8 +38,12 @@ class BadTeacher(UnlearningModule):
     needs_reference = True
 
     def __init__(
-        self, backbone: Backbone, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4), temperature: float = 1.0,
-        plan: DataPlan | None = None, **kwargs: Any,
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4),
+        temperature: float = 1.0,
+        plan: DataPlan | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         self.temperature = temperature
@@ -49,18 +53,30 @@ class BadTeacher(UnlearningModule):
     def configure_model(self) -> None:
         """The incompetent teacher is drawn from the seed, and is in the checkpoint."""
         if self.incompetent is None:
-            self.incompetent = self.backbone.fresh(stream_id("incompetent-teacher", self.seed)).eval().requires_grad_(False)
+            self.incompetent = (
+                self.backbone.fresh(stream_id("incompetent-teacher", self.seed))
+                .eval()
+                .requires_grad_(False)
+            )
         super().configure_model()
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert self.incompetent is not None and self.reference is not None
         teachers = {"forget": self.incompetent, "retain": self.reference}
-        parts = {name: part for name, part in (("forget", forget), ("retain", retain)) if part is not None}
+        parts = {
+            name: part
+            for name, part in (("forget", forget), ("retain", retain))
+            if part is not None
+        }
         # one forward, so that batch norm sees the mixed batch; each teacher sees only its own samples
-        student = self.backbone.predict(concatenate(forget, retain)).split([len(part["index"]) for part in parts.values()])
+        student = self.backbone.predict(concatenate(forget, retain)).split(
+            [len(part["index"]) for part in parts.values()]
+        )
         terms = {}
         for (name, part), said in zip(parts.items(), student, strict=True):
             with torch.no_grad():
                 taught = teachers[name].predict(part)
-            terms[name] = self.reduce(self.backbone.divergence(said, taught, part, self.temperature), part)
+            terms[name] = self.reduce(
+                self.backbone.divergence(said, taught, part, self.temperature), part
+            )
         return terms

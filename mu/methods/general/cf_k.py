@@ -39,13 +39,17 @@ def last_layers(backbone: Backbone, k: int) -> list[tuple[str, nn.Module]]:
 
     network = getattr(backbone, "network", None)
     if not isinstance(network, nn.Module):
-        raise InputError(f"{type(backbone).__name__} is not one network with a first and a last layer; name the weights to train by "
-                         "FineTune with mask=ByName([...]).")
+        raise InputError(
+            f"{type(backbone).__name__} is not one network with a first and a last layer; name the weights to train by "
+            "FineTune with mask=ByName([...])."
+        )
     layers = layers_in_order(network)
     if k == WHOLE:
         return layers
     if not 1 <= k <= len(layers):
-        raise InputError(f"k is {k}, but the network has {len(layers)} weight layers; give 1 to {len(layers)}, or -1 for all.")
+        raise InputError(
+            f"k is {k}, but the network has {len(layers)} weight layers; give 1 to {len(layers)}, or -1 for all."
+        )
     return layers[-k:]
 
 
@@ -59,8 +63,12 @@ class CFk(FineTune):
     """
 
     def __init__(
-        self, backbone: Backbone, k: int = 2,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.025, momentum=0.9, weight_decay=5e-4),
+        self,
+        backbone: Backbone,
+        k: int = 2,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=0.025, momentum=0.9, weight_decay=5e-4
+        ),
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
@@ -70,7 +78,9 @@ class CFk(FineTune):
     def configure_model(self) -> None:
         """Freeze the prefix before masks and optimizer ask what is trainable."""
         if self.k != WHOLE:
-            kept = {id(p) for _, layer in last_layers(self.backbone, self.k) for p in layer.parameters()}
+            kept = {
+                id(p) for _, layer in last_layers(self.backbone, self.k) for p in layer.parameters()
+            }
             for weight in self.backbone.parameters():
                 if id(weight) not in kept:
                     weight.requires_grad_(False)
@@ -79,7 +89,11 @@ class CFk(FineTune):
     def set_mode(self) -> None:
         """Eval mode for everything before the last k layers: batch norm and dropout."""
         super().set_mode()
-        last = {id(module) for _, layer in last_layers(self.backbone, self.k) for module in layer.modules()}
+        last = {
+            id(module)
+            for _, layer in last_layers(self.backbone, self.k)
+            for module in layer.modules()
+        }
         network: Any = self.backbone.network
         for module in network.modules():
             if id(module) in last:

@@ -25,5 +25,7 @@ class EUk(CFk):
         if first:
             # not the bare seed, which may be the one that the original's own layers began from: these would find their features again
             fresh = self.backbone.fresh(stream_id("eu-k", self.seed))
-            for (_, layer), (_, new) in zip(last_layers(self.backbone, self.k), last_layers(fresh, self.k), strict=True):
+            for (_, layer), (_, new) in zip(
+                last_layers(self.backbone, self.k), last_layers(fresh, self.k), strict=True
+            ):
                 layer.load_state_dict(new.state_dict())

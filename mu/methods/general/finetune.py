@@ -32,8 +32,11 @@ class FineTune(UnlearningModule):
     needs_forget = False
 
     def __init__(
-        self, backbone: Backbone,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=5e-4),
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=0.01, momentum=0.9, weight_decay=5e-4
+        ),
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)

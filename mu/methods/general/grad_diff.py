@@ -37,10 +37,19 @@ class GradDiff(ForgetRetainMethod):
     """
 
     def __init__(
-        self, backbone: Backbone, forget_weight: float = 1.0, retain_weight: float = 1.0, retain: RetainTerm | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5, weight_decay=0.01), **kwargs: Any,
+        self,
+        backbone: Backbone,
+        forget_weight: float = 1.0,
+        retain_weight: float = 1.0,
+        retain: RetainTerm | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(
+            params, lr=1e-5, weight_decay=0.01
+        ),
+        **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs)
+        super().__init__(
+            backbone, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs
+        )
 
     def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         loss, weight = self.backbone.loss(forget, prediction=prediction)

@@ -36,8 +36,11 @@ class GradientAscent(UnlearningModule):
     needs_retain = False
 
     def __init__(
-        self, backbone: Backbone,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=1e-4, momentum=0.9, weight_decay=5e-4),
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=1e-4, momentum=0.9, weight_decay=5e-4
+        ),
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)

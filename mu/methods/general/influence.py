@@ -45,13 +45,28 @@ class Influence(Edit):
 
     shard = "rows"
 
-    def __init__(self, backbone: Backbone, alpha: float = 1.0, damping: float = 0.01, samples: int = 128, batch_size: int = 16,
-                 per_sample: Choice = "auto", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        alpha: float = 1.0,
+        damping: float = 0.01,
+        samples: int = 128,
+        batch_size: int = 16,
+        per_sample: Choice = "auto",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(backbone, **kwargs)
         if samples < 1 or batch_size < 1 or not damping > 0:
-            raise InputError(f"influence needs samples and batch_size of at least 1 and a positive damping, not {samples}, {batch_size} "
-                             f"and {damping}.")
-        self.alpha, self.damping, self.samples, self.batch_size = alpha, damping, samples, batch_size
+            raise InputError(
+                f"influence needs samples and batch_size of at least 1 and a positive damping, not {samples}, {batch_size} "
+                f"and {damping}."
+            )
+        self.alpha, self.damping, self.samples, self.batch_size = (
+            alpha,
+            damping,
+            samples,
+            batch_size,
+        )
         self.per_sample: Choice = per_sample
         self.plan = Phases(Forget(shuffle=False), Retain(shuffle=False))
         self.curvature_schedule = Retain(limit=samples)
@@ -62,7 +77,11 @@ class Influence(Edit):
         part = forget if retain is None else retain
         assert part is not None
         values, weight = self.backbone.loss(part)
-        found = [*gradient_of(self, values.sum()), weight.sum().detach(), (weight > 0).sum().to(weight)]
+        found = [
+            *gradient_of(self, values.sum()),
+            weight.sum().detach(),
+            (weight > 0).sum().to(weight),
+        ]
         if self.phase in self._sums:
             torch._foreach_add_(self._sums[self.phase], found)
         else:
@@ -73,7 +92,12 @@ class Influence(Edit):
         *of_forget, weight_forget, _ = self._over_ranks(_FORGET)
         *of_retain, weight_retain, count = self._over_ranks(_RETAIN)
         whole = weight_forget + weight_retain
-        vector = _flat([f / whole - r * weight_forget / (whole * weight_retain) for f, r in zip(of_forget, of_retain, strict=True)])
+        vector = _flat(
+            [
+                f / whole - r * weight_forget / (whole * weight_retain)
+                for f, r in zip(of_forget, of_retain, strict=True)
+            ]
+        )
         step = torch.zeros_like(vector)
         if self.trainer.is_global_zero:
             # the curvature of a mean over tokens: each sample's gradient counts per token of an average sample (1 for classifiers)
@@ -81,7 +105,10 @@ class Influence(Edit):
             step = self.solve((scale * gradient for gradient in self._gradients()), vector)
         (step,) = self.sum_over_ranks([step])  # zero elsewhere, so this tells every rank
         pieces = step.split([p.numel() for _, p in self.trainable()])
-        return {name: p + self.alpha * piece.view_as(p) for (name, p), piece in zip(self.trainable(), pieces, strict=True)}
+        return {
+            name: p + self.alpha * piece.view_as(p)
+            for (name, p), piece in zip(self.trainable(), pieces, strict=True)
+        }
 
     def solve(self, gradients: Iterable[Tensor], vector: Tensor) -> Tensor:
         """`H⁻¹ v` from flat per-sample gradients `[P]`."""
@@ -96,12 +123,22 @@ class Influence(Edit):
 
     def _gradients(self) -> Iterator[Tensor]:
         if self.task is None:
-            raise InputError("influence reads single retain samples, so fit it with a mu task (datamodule=...).")
+            raise InputError(
+                "influence reads single retain samples, so fit it with a mu task (datamodule=...)."
+            )
         loader = PlanLoader(
-            self.task.parts(self.curvature_schedule.reads()), self.curvature_schedule, {"retain": self.batch_size}, self.seed,
+            self.task.parts(self.curvature_schedule.reads()),
+            self.curvature_schedule,
+            {"retain": self.batch_size},
+            self.seed,
             augment=self.task.augmentation if self.augment else None,
         )  # not the task's own: this one is not divided among ranks
-        each = PerSample(self.backbone, self.trainable(), lambda part: self.backbone.loss(part)[0], self.per_sample)
+        each = PerSample(
+            self.backbone,
+            self.trainable(),
+            lambda part: self.backbone.loss(part)[0],
+            self.per_sample,
+        )
         for batch in loader:
             part = self.prepare(self.trainer.strategy.batch_to_device(batch)["retain"])
             yield from torch.cat([rows.flatten(1) for rows in each.gradients(part)], dim=1)

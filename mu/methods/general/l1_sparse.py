@@ -35,8 +35,13 @@ class L1Sparse(FineTune):
     """
 
     def __init__(
-        self, backbone: Backbone, alpha: float = 1e-4, no_l1_epochs: int = 0,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=5e-4),
+        self,
+        backbone: Backbone,
+        alpha: float = 1e-4,
+        no_l1_epochs: int = 0,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=0.01, momentum=0.9, weight_decay=5e-4
+        ),
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
@@ -54,7 +59,9 @@ class L1Sparse(FineTune):
         """α_e."""
         epochs = self.trainer.max_epochs
         if epochs is None or epochs < 1:
-            raise InputError("the l1 penalty falls over the run's epochs, so the run needs a number of them; set trainer.max_epochs.")
+            raise InputError(
+                "the l1 penalty falls over the run's epochs, so the run needs a number of them; set trainer.max_epochs."
+            )
         return l1_sparse_weight(epoch, epochs, self.no_l1_epochs, self.alpha)
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:

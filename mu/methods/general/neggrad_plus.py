@@ -38,12 +38,17 @@ class NegGradPlus(UnlearningModule):
     plan = Paired()
 
     def __init__(
-        self, backbone: Backbone, retain_weight: float = 0.95,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01), **kwargs: Any,
+        self,
+        backbone: Backbone,
+        retain_weight: float = 0.95,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01),
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if not 0 <= retain_weight <= 1:
-            raise InputError(f"retain_weight is {retain_weight}; the weight of the retain loss lies in [0, 1].")
+            raise InputError(
+                f"retain_weight is {retain_weight}; the weight of the retain loss lies in [0, 1]."
+            )
         self.retain_weight = retain_weight
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
@@ -51,4 +56,7 @@ class NegGradPlus(UnlearningModule):
         of_forget, of_retain = predictions(self.backbone, forget, retain)
         descent = self.reduce(self.backbone.loss(retain, prediction=of_retain), retain)
         ascent = self.reduce(self.backbone.loss(forget, prediction=of_forget), forget)
-        return {"retain": self.retain_weight * descent, "forget": -(1 - self.retain_weight) * ascent}
+        return {
+            "retain": self.retain_weight * descent,
+            "forget": -(1 - self.retain_weight) * ascent,
+        }

@@ -48,8 +48,13 @@ class Pruned(WeightMask):
         clip: see WeightMask.
     """
 
-    def __init__(self, rate: float = 0.95, weights: str | None = None, scope: Literal["conv", "conv_linear"] = "conv",
-                 clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip") -> None:
+    def __init__(
+        self,
+        rate: float = 0.95,
+        weights: str | None = None,
+        scope: Literal["conv", "conv_linear"] = "conv",
+        clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip",
+    ) -> None:
         super().__init__("hard", clip)
         if not 0 <= rate < 1:
             raise InputError(f"rate is {rate}; the share of weights that is pruned lies in [0, 1).")
@@ -60,15 +65,29 @@ class Pruned(WeightMask):
         """The mask. Prunes too: what the base then remembers of the masked-out weights, and restores, is zero."""
         prunable = self._prunable(module.backbone)
         kept = magnitude_prune_mask(self._magnitudes(module.backbone, prunable), self.rate)
-        for name, weight in prunable.items():  # a weight that the method has frozen is pruned as well, though no mask covers it
+        for (
+            name,
+            weight,
+        ) in (
+            prunable.items()
+        ):  # a weight that the method has frozen is pruned as well, though no mask covers it
             weight.mul_(kept[name].to(weight.device))
-        return {name: kept[name] if name in kept else torch.ones_like(p, dtype=torch.bool) for name, p in module.trainable()}
+        return {
+            name: kept[name] if name in kept else torch.ones_like(p, dtype=torch.bool)
+            for name, p in module.trainable()
+        }
 
     def _prunable(self, backbone: Backbone) -> dict[str, Tensor]:
         kinds = nn.Conv2d if self.scope == "conv" else (nn.Conv2d, nn.Linear)
-        found = {f"{name}.weight": layer.weight for name, layer in backbone.named_modules() if isinstance(layer, kinds)}
+        found = {
+            f"{name}.weight": layer.weight
+            for name, layer in backbone.named_modules()
+            if isinstance(layer, kinds)
+        }
         if not found:
-            raise InputError(f"{type(backbone).__name__} has no two-dimensional convolution to prune; set scope to conv_linear.")
+            raise InputError(
+                f"{type(backbone).__name__} has no two-dimensional convolution to prune; set scope to conv_linear."
+            )
         return found
 
     def _magnitudes(self, backbone: Backbone, prunable: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -91,8 +110,14 @@ class PruneFineTune(FineTune):
     """
 
     def __init__(
-        self, backbone: Backbone,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=5e-4),
-        mask: WeightMask | None = None, **kwargs: Any,
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=0.01, momentum=0.9, weight_decay=5e-4
+        ),
+        mask: WeightMask | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, optimizer=optimizer, mask=Pruned() if mask is None else mask, **kwargs)
+        super().__init__(
+            backbone, optimizer=optimizer, mask=Pruned() if mask is None else mask, **kwargs
+        )

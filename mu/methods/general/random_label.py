@@ -38,23 +38,35 @@ class RandomLabel(UnlearningModule):
     needs_substitute = True
 
     def __init__(
-        self, backbone: Backbone,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=5e-4),
-        substitute: Substitute | None = None, plan: DataPlan | None = None, **kwargs: Any,
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=0.01, momentum=0.9, weight_decay=5e-4
+        ),
+        substitute: Substitute | None = None,
+        plan: DataPlan | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         self.substitute = UniformLabel() if substitute is None else substitute
         self.plan = Phases(Forget(), Retain()) if plan is None else plan
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
-        if forget is not None and retain is not None:  # a union: one forward, so that batch norm sees the mixed batch
-            prediction = self.backbone.predict(concatenate(forget, retain)).split([len(forget["index"]), len(retain["index"])])
+        if (
+            forget is not None and retain is not None
+        ):  # a union: one forward, so that batch norm sees the mixed batch
+            prediction = self.backbone.predict(concatenate(forget, retain)).split(
+                [len(forget["index"]), len(retain["index"])]
+            )
             of_forget, of_retain = prediction
         else:
             of_forget = of_retain = None
         terms = {}
         if forget is not None:
-            terms["forget"] = self.reduce(self.backbone.substitute_loss(forget, prediction=of_forget), self.substituted(forget))
+            terms["forget"] = self.reduce(
+                self.backbone.substitute_loss(forget, prediction=of_forget),
+                self.substituted(forget),
+            )
         if retain is not None:
             terms["retain"] = self.reduce(self.backbone.loss(retain, prediction=of_retain), retain)
         return terms

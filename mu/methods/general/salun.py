@@ -31,8 +31,14 @@ class SalUn(RandomLabel):
     """
 
     def __init__(
-        self, backbone: Backbone,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.013, momentum=0.9, weight_decay=5e-4),
-        mask: WeightMask | None = None, **kwargs: Any,
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=0.013, momentum=0.9, weight_decay=5e-4
+        ),
+        mask: WeightMask | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, optimizer=optimizer, mask=Saliency() if mask is None else mask, **kwargs)
+        super().__init__(
+            backbone, optimizer=optimizer, mask=Saliency() if mask is None else mask, **kwargs
+        )

@@ -39,11 +39,18 @@ class SalUnSoft(RandomLabel):
     """
 
     def __init__(
-        self, backbone: Backbone, rho: float = 0.5,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.013, momentum=0.9, weight_decay=5e-4),
-        plan: DataPlan | None = None, **kwargs: Any,
+        self,
+        backbone: Backbone,
+        rho: float = 0.5,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=0.013, momentum=0.9, weight_decay=5e-4
+        ),
+        plan: DataPlan | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, optimizer=optimizer, plan=Union() if plan is None else plan, **kwargs)
+        super().__init__(
+            backbone, optimizer=optimizer, plan=Union() if plan is None else plan, **kwargs
+        )
         if not 0 <= rho <= 1:
             raise InputError(f"rho is {rho}; the share of weights that is set back lies in [0, 1].")
         self.rho = rho
@@ -65,7 +72,9 @@ class SalUnSoft(RandomLabel):
         super().on_train_start()
         self._steps = planned_steps(self)
         if not self._steps:
-            raise InputError("SalUn-soft lets go of the weights over the run's steps, so it needs to know them; set trainer.max_epochs.")
+            raise InputError(
+                "SalUn-soft lets go of the weights over the run's steps, so it needs to know them; set trainer.max_epochs."
+            )
 
     @torch.no_grad()
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -77,7 +86,9 @@ class SalUnSoft(RandomLabel):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The optimizer's step, then the proximal one."""
         super().optimizer_step(*args, **kwargs)
-        self.proximal_step(self.trainer.global_step + 1)  # the trainer counts a step after this hook
+        self.proximal_step(
+            self.trainer.global_step + 1
+        )  # the trainer counts a step after this hook
 
     @torch.no_grad()
     def proximal_step(self, step: int) -> None:

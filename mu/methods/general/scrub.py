@@ -57,17 +57,32 @@ class SCRUB(UnlearningModule):
     needs_reference = True
 
     def __init__(
-        self, backbone: Backbone, gamma: float = 0.99, alpha: float = 0.001, temperature: float = 4.0, msteps: int = 2,
-        lr_decay_epochs: tuple[int, ...] = (3, 5, 9), lr_decay_rate: float = 0.1,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=5e-4, momentum=0.9, weight_decay=5e-4),
-        scheduler: LRSchedule | LRSchedulerCallable | None = None, **kwargs: Any,
+        self,
+        backbone: Backbone,
+        gamma: float = 0.99,
+        alpha: float = 0.001,
+        temperature: float = 4.0,
+        msteps: int = 2,
+        lr_decay_epochs: tuple[int, ...] = (3, 5, 9),
+        lr_decay_rate: float = 0.1,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=5e-4, momentum=0.9, weight_decay=5e-4
+        ),
+        scheduler: LRSchedule | LRSchedulerCallable | None = None,
+        **kwargs: Any,
     ) -> None:
-        if scheduler is None:  # MultiStepLR counts from 0: its milestone 3 is the fourth epoch, the first that exceeds 3
-            scheduler = partial(MultiStepLR, milestones=sorted(lr_decay_epochs), gamma=lr_decay_rate)
+        if (
+            scheduler is None
+        ):  # MultiStepLR counts from 0: its milestone 3 is the fourth epoch, the first that exceeds 3
+            scheduler = partial(
+                MultiStepLR, milestones=sorted(lr_decay_epochs), gamma=lr_decay_rate
+            )
         super().__init__(backbone, optimizer=optimizer, scheduler=scheduler, **kwargs)
         if gamma < 0 or alpha < 0 or temperature <= 0 or msteps < 0:
-            raise InputError(f"SCRUB needs gamma, alpha and msteps of at least 0 and a temperature above 0, not {gamma}, {alpha}, {msteps} "
-                             f"and {temperature}.")
+            raise InputError(
+                f"SCRUB needs gamma, alpha and msteps of at least 0 and a temperature above 0, not {gamma}, {alpha}, {msteps} "
+                f"and {temperature}."
+            )
         self.gamma, self.alpha, self.temperature, self.msteps = gamma, alpha, temperature, msteps
         self.plan = Phases(Forget(epochs=msteps), Retain())
 
@@ -77,7 +92,9 @@ class SCRUB(UnlearningModule):
             terms["forget"] = -self.distillation(forget, self.backbone.predict(forget))
         if retain is not None:
             student = self.backbone.predict(retain)
-            terms["retain"] = self.gamma * self.reduce(self.backbone.loss(retain, prediction=student), retain)
+            terms["retain"] = self.gamma * self.reduce(
+                self.backbone.loss(retain, prediction=student), retain
+            )
             terms["obey"] = self.alpha * self.distillation(retain, student)
         return terms
 
@@ -101,8 +118,12 @@ class SCRUBRewind(SCRUB):
     def __init__(self, backbone: Classifier, **kwargs: Any) -> None:
         super().__init__(backbone, **kwargs)
         if not isinstance(backbone, Classifier):
-            raise InputError(f"SCRUB+R counts wrong labels, so it needs a Classifier, not {type(backbone).__name__}; use SCRUB.")
-        self.register_buffer("rewound_to", torch.tensor(-1))  # the epoch whose weights are held; -1 until the end
+            raise InputError(
+                f"SCRUB+R counts wrong labels, so it needs a Classifier, not {type(backbone).__name__}; use SCRUB."
+            )
+        self.register_buffer(
+            "rewound_to", torch.tensor(-1)
+        )  # the epoch whose weights are held; -1 until the end
         self.forget_errors: list[float] = []  # after 0, 1, 2 ... epochs
         self.reference_error = float("nan")
         self._kept: list[dict[str, Tensor]] = []  # after 1, 2 ... epochs
@@ -110,7 +131,9 @@ class SCRUBRewind(SCRUB):
     def on_train_start(self) -> None:
         """The error of the untouched original; a resumed run has brought it along."""
         if int(self.rewound_to) >= 0:
-            raise InputError("this run of SCRUB+R is finished and rewound; to train longer, begin again with a larger trainer.max_epochs.")
+            raise InputError(
+                "this run of SCRUB+R is finished and rewound; to train longer, begin again with a larger trainer.max_epochs."
+            )
         super().on_train_start()  # which ends an epoch, and may rewind, where a checkpoint was written right before that
         if not self.forget_errors:
             with self.stopwatch("rewind"):
@@ -120,7 +143,9 @@ class SCRUBRewind(SCRUB):
         """Keep this epoch's student; after the last, rewind (before checkpoints are written)."""
         with self.stopwatch("rewind"):
             state = self.backbone.state_dict()
-            self._kept.append({name: value.detach().to("cpu", copy=True) for name, value in state.items()})
+            self._kept.append(
+                {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+            )
             self.forget_errors.append(self.forget_error())
             if self.is_last_epoch():
                 self.rewind()
@@ -129,19 +154,28 @@ class SCRUBRewind(SCRUB):
     def rewind(self) -> None:
         """Load the kept weights whose forget error is closest to the reference error."""
         self.reference_error = self.validation_error()
-        epoch = min(range(len(self.forget_errors)), key=lambda e: abs(self.forget_errors[e] - self.reference_error))
+        epoch = min(
+            range(len(self.forget_errors)),
+            key=lambda e: abs(self.forget_errors[e] - self.reference_error),
+        )
         assert self.reference is not None
-        self.backbone.load_state_dict(self.reference.state_dict() if epoch == 0 else self._kept[epoch - 1])
+        self.backbone.load_state_dict(
+            self.reference.state_dict() if epoch == 0 else self._kept[epoch - 1]
+        )
         self.rewound_to.fill_(epoch)
         self._kept = []
         if epoch == 0:
             self._weights_before = []  # then unmoved weights are an answer and no fault of the run
-            rank_zero_warn("SCRUB+R went back to the original: no epoch's forget error is closer to the validation error "
-                           f"{self.reference_error:.4f} than the original's {self.forget_errors[0]:.4f}.")
+            rank_zero_warn(
+                "SCRUB+R went back to the original: no epoch's forget error is closer to the validation error "
+                f"{self.reference_error:.4f} than the original's {self.forget_errors[0]:.4f}."
+            )
 
     def forget_error(self) -> float:
         """Share of the forget set, not augmented, that the student in eval mode gets wrong, in [0, 1]."""
-        return self._error(batch["forget"] for batch in self.iterate_batches(Forget(shuffle=False), augment=False))
+        return self._error(
+            batch["forget"] for batch in self.iterate_batches(Forget(shuffle=False), augment=False)
+        )
 
     def validation_error(self) -> float:
         """The same of those validation samples whose class occurs in the forget set."""
@@ -150,9 +184,14 @@ class SCRUBRewind(SCRUB):
     def _validation_of(self, classes: Tensor) -> Iterator[Batch]:
         assert self.task is not None
         for batch in self.task.eval_loaders(["validation"])[0]:
-            part = self.trainer.strategy.batch_to_device({name: value for name, value in batch.items() if name != "split"})
+            part = self.trainer.strategy.batch_to_device(
+                {name: value for name, value in batch.items() if name != "split"}
+            )
             part = self.prepare(part)
-            yield {**part, "padded": part["padded"] | ~torch.isin(part["label"], classes)}  # others do not count
+            yield {
+                **part,
+                "padded": part["padded"] | ~torch.isin(part["label"], classes),
+            }  # others do not count
 
     def _forget_classes(self) -> Tensor:
         assert isinstance(self.backbone, Classifier)  # as __init__ made sure
@@ -170,24 +209,38 @@ class SCRUBRewind(SCRUB):
                 total += torch.stack([values.sum() for values in self.backbone.count(part, wrong)])
         wrong, count = self.sum_over_ranks([total])[0].tolist()
         if count == 0:
-            raise InputError("SCRUB+R takes its reference error from validation samples of the forget set's classes, and there are none; "
-                             "hold out some, or use SCRUB.")
+            raise InputError(
+                "SCRUB+R takes its reference error from validation samples of the forget set's classes, and there are none; "
+                "hold out some, or use SCRUB."
+            )
         return wrong / count
 
     def setup(self, stage: str) -> None:
         """Refuse a task without validation samples now, not after the last epoch."""
         super().setup(stage)
-        if stage == "fit" and (self.task is None or not len(self.task.split.parts.get("validation", ()))):
-            raise InputError("SCRUB+R takes its reference error from validation samples, so it needs a mu task with a validation part; "
-                             "hold out some, or use SCRUB.")
+        if stage == "fit" and (
+            self.task is None or not len(self.task.split.parts.get("validation", ()))
+        ):
+            raise InputError(
+                "SCRUB+R takes its reference error from validation samples, so it needs a mu task with a validation part; "
+                "hold out some, or use SCRUB."
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The kept epochs travel with the checkpoint until the run is rewound."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["rewind"] = {"forget_errors": self.forget_errors, "reference_error": self.reference_error, "kept": self._kept}
+        checkpoint["rewind"] = {
+            "forget_errors": self.forget_errors,
+            "reference_error": self.reference_error,
+            "kept": self._kept,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the kept epochs."""
         super().on_load_checkpoint(checkpoint)
         found = checkpoint["rewind"]
-        self.forget_errors, self.reference_error, self._kept = list(found["forget_errors"]), found["reference_error"], list(found["kept"])
+        self.forget_errors, self.reference_error, self._kept = (
+            list(found["forget_errors"]),
+            found["reference_error"],
+            list(found["kept"]),
+        )

@@ -37,11 +37,20 @@ class SSD(Edit):
         all_batch_size: batch size of I_D.
     """
 
-    def __init__(self, backbone: Backbone, alpha: float = 10.0, lam: float = 1.0, forget_batch_size: int = 128, all_batch_size: int = 64,
-                 **kwargs: Any) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        alpha: float = 10.0,
+        lam: float = 1.0,
+        forget_batch_size: int = 128,
+        all_batch_size: int = 64,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(backbone, **kwargs)
         self.alpha, self.lam = alpha, lam
-        self.plan = Phases(Forget(shuffle=False, batch_size=forget_batch_size), Union(batch_size=all_batch_size))
+        self.plan = Phases(
+            Forget(shuffle=False, batch_size=forget_batch_size), Union(batch_size=all_batch_size)
+        )
         self._squares: dict[int, list[Tensor]] = {}
         self._batches = {_FORGET: 0, _ALL: 0}
 
@@ -66,6 +75,10 @@ class SSD(Edit):
         }
 
     def _importance(self, phase: int) -> list[Tensor]:
-        squares = self._squares.get(phase) or [torch.zeros_like(p) for _, p in self.trainable()]  # this rank may have had no batch
-        *sums, count = self.sum_over_ranks([*squares, torch.tensor(float(self._batches[phase]), device=self.device)])
+        squares = self._squares.get(phase) or [
+            torch.zeros_like(p) for _, p in self.trainable()
+        ]  # this rank may have had no batch
+        *sums, count = self.sum_over_ranks(
+            [*squares, torch.tensor(float(self._batches[phase]), device=self.device)]
+        )
         return [value / count for value in sums]

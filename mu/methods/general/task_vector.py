@@ -40,11 +40,18 @@ class TaskVector(UnlearningModule):
     needs_reference = True
     negated: Tensor
 
-    def __init__(self, backbone: Backbone, alpha: float = 1.0,
-                 optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        alpha: float = 1.0,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if alpha <= 0:
-            raise InputError(f"alpha is {alpha}; with 0 nothing is forgotten, and below it more is learnt.")
+            raise InputError(
+                f"alpha is {alpha}; with 0 nothing is forgotten, and below it more is learnt."
+            )
         self.alpha = alpha
         self.register_buffer("negated", torch.tensor(False))
 
@@ -57,8 +64,10 @@ class TaskVector(UnlearningModule):
         super().configure_model()
         held = [name for name, p in self.trainable() if ".lora_B." in name and bool(p.any())]
         if held and not self.negated and self.reference is not None:
-            raise InputError(f"the adapter {held[0]} is not zero, so that the change by training is no product that can be negated; merge "
-                             "it into the model first.")
+            raise InputError(
+                f"the adapter {held[0]} is not zero, so that the change by training is no product that can be negated; merge "
+                "it into the model first."
+            )
 
     @torch.no_grad()
     def negate(self) -> None:
@@ -78,8 +87,10 @@ class TaskVector(UnlearningModule):
     def on_train_start(self) -> None:
         """What is negated is no fine-tuned model any more."""
         if self.negated:
-            raise InputError("this run of TaskVector is finished and its task vector subtracted; to train longer, begin again with a "
-                             "larger trainer.max_epochs.")
+            raise InputError(
+                "this run of TaskVector is finished and its task vector subtracted; to train longer, begin again with a "
+                "larger trainer.max_epochs."
+            )
         super().on_train_start()  # which ends an epoch, and may negate, where a checkpoint was written right before that
 
     def on_train_epoch_end(self) -> None:
@@ -93,8 +104,10 @@ class TaskVector(UnlearningModule):
         """A reinforced model must not pass for an unlearned one."""
         super().on_fit_end()
         if self._first_step is not None and not self.negated and not self.trainer.interrupted:
-            raise RunError("the run was stopped after its last epoch had ended, too late to subtract the task vector; give EarlyStopping "
-                           "check_on_train_epoch_end: false.")
+            raise RunError(
+                "the run was stopped after its last epoch had ended, too late to subtract the task vector; give EarlyStopping "
+                "check_on_train_epoch_end: false."
+            )
 
 
 def negative(trained: Tensor, original: Tensor, alpha: float) -> Tensor:

@@ -31,11 +31,20 @@ class Train(UnlearningModule):
     trains_from_scratch = True
 
     def __init__(
-        self, backbone: Backbone,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=5e-4),
-        scheduler: LRSchedule | LRSchedulerCallable | None = None, **kwargs: Any,
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=0.1, momentum=0.9, weight_decay=5e-4
+        ),
+        scheduler: LRSchedule | LRSchedulerCallable | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, optimizer=optimizer, scheduler=Steps() if scheduler is None else scheduler, **kwargs)
+        super().__init__(
+            backbone,
+            optimizer=optimizer,
+            scheduler=Steps() if scheduler is None else scheduler,
+            **kwargs,
+        )
 
     def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
         """Nothing is forgotten yet, so every sample counts as retained."""

@@ -28,5 +28,9 @@ class AltPO(DPO):
         substitute: the alternates; `GeneratedAnswers()` when None, `AnswersFromFile(file)` for those that stand in a file.
     """
 
-    def __init__(self, backbone: CausalLM, substitute: Substitute | None = None, **kwargs: Any) -> None:
-        super().__init__(backbone, substitute=GeneratedAnswers() if substitute is None else substitute, **kwargs)
+    def __init__(
+        self, backbone: CausalLM, substitute: Substitute | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            backbone, substitute=GeneratedAnswers() if substitute is None else substitute, **kwargs
+        )

@@ -32,9 +32,16 @@ class CEU(ForgetRetainMethod):
         optimizer: see the file's head.
     """
 
-    def __init__(self, backbone: CausalLM, skip: int = 1, optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5),
-                 **kwargs: Any) -> None:
-        super().__init__(backbone, forget_weight=1.0, retain_weight=0.0, optimizer=optimizer, **kwargs)
+    def __init__(
+        self,
+        backbone: CausalLM,
+        skip: int = 1,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            backbone, forget_weight=1.0, retain_weight=0.0, optimizer=optimizer, **kwargs
+        )
         if skip < 0:
             raise InputError(f"skip is {skip}; it is a number of tokens, at least 0.")
         self.skip = skip
@@ -51,5 +58,8 @@ class CEU(ForgetRetainMethod):
             data: Any = self.task.datasets["forget"]
             self._lengths = dict(zip(data.indices.tolist(), data.weights.tolist(), strict=True))
         step = forget["step"]
-        counted = np.maximum([self._lengths[int(index)] - self.skip for index in step.index], 0).sum() / step.accumulate
+        counted = (
+            np.maximum([self._lengths[int(index)] - self.skip for index in step.index], 0).sum()
+            / step.accumulate
+        )
         return {**forget, "total": torch.tensor(float(counted), device=forget["total"].device)}

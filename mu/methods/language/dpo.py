@@ -46,18 +46,31 @@ class DPO(ReferenceRatioMethod):
     needs_substitute = True
 
     def __init__(
-        self, backbone: CausalLM, substitute: Substitute | None = None, beta: float = 0.1, forget_weight: float = 1.0,
-        retain_weight: float = 1.0, retain: RetainTerm | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5, weight_decay=0.01), **kwargs: Any,
+        self,
+        backbone: CausalLM,
+        substitute: Substitute | None = None,
+        beta: float = 0.1,
+        forget_weight: float = 1.0,
+        retain_weight: float = 1.0,
+        retain: RetainTerm | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(
+            params, lr=1e-5, weight_decay=0.01
+        ),
+        **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, beta, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs)
+        super().__init__(
+            backbone, beta, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs
+        )
         self.substitute = substitute
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None
         win = self.winners(forget)
         of_win, of_lose, *of_retain = predictions(self.backbone, win, forget, retain)
-        terms = {"forget": self.forget_weight * self.mean(self.compared(forget, of_lose, win, of_win), forget)}
+        terms = {
+            "forget": self.forget_weight
+            * self.mean(self.compared(forget, of_lose, win, of_win), forget)
+        }
         if retain is not None:
             terms["retain"] = self.retain_weight * self.retain.term(self, retain, of_retain[0])
         return terms
@@ -69,11 +82,16 @@ class DPO(ReferenceRatioMethod):
     @staticmethod
     def winners(forget: Batch) -> Batch:
         """The same questions with the answers that are to win."""
-        return {name: forget[name] for name in ("index", "visit", "padded") if name in forget} | forget["substitute"]
+        return {
+            name: forget[name] for name in ("index", "visit", "padded") if name in forget
+        } | forget["substitute"]
 
     def compared(self, forget: Batch, of_lose: Tensor, win: Batch, of_win: Tensor) -> Tensor:
         """The loss of each pair, `[B]`."""
-        won, lost = self.backbone.nll(win, prediction=of_win), self.backbone.nll(forget, prediction=of_lose)
+        won, lost = (
+            self.backbone.nll(win, prediction=of_win),
+            self.backbone.nll(forget, prediction=of_lose),
+        )
         return dpo(won, self.reference_nll.of(win), lost, self.reference_nll.of(forget), self.beta)
 
 
@@ -85,5 +103,9 @@ class IdkDPO(DPO):
         substitute: `Refusal()` when None.
     """
 
-    def __init__(self, backbone: CausalLM, substitute: Substitute | None = None, **kwargs: Any) -> None:
-        super().__init__(backbone, substitute=Refusal() if substitute is None else substitute, **kwargs)
+    def __init__(
+        self, backbone: CausalLM, substitute: Substitute | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            backbone, substitute=Refusal() if substitute is None else substitute, **kwargs
+        )

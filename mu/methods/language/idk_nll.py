@@ -39,8 +39,13 @@ class IdkNLL(UnlearningModule):
     needs_substitute = True
 
     def __init__(
-        self, backbone: CausalLM, substitute: Substitute | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5, weight_decay=0.01), **kwargs: Any,
+        self,
+        backbone: CausalLM,
+        substitute: Substitute | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(
+            params, lr=1e-5, weight_decay=0.01
+        ),
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         self.substitute = Refusal() if substitute is None else substitute
@@ -49,14 +54,26 @@ class IdkNLL(UnlearningModule):
         assert forget is not None and retain is not None
         refused = self.refused(forget)
         of_refused, of_retain = predictions(self.backbone, refused, retain)
-        pairs = zip(self.backbone.loss(refused, prediction=of_refused), self.backbone.loss(retain, prediction=of_retain), strict=True)
+        pairs = zip(
+            self.backbone.loss(refused, prediction=of_refused),
+            self.backbone.loss(retain, prediction=of_retain),
+            strict=True,
+        )
         values, tokens = (torch.cat(pair) for pair in pairs)
-        normaliser = {name: refused[name] + retain[name] for name in ("total", "count") if name in refused and name in retain}
+        normaliser = {
+            name: refused[name] + retain[name]
+            for name in ("total", "count")
+            if name in refused and name in retain
+        }
         return {"refuse_and_retain": self.reduce((values, tokens), normaliser)}
 
     def refused(self, forget: Batch) -> Batch:
         """The forget questions with their refusals, as a part of their own."""
-        kept = {name: value for name, value in self.substituted(forget).items() if name in ("index", "visit", "padded", "total", "count")}
+        kept = {
+            name: value
+            for name, value in self.substituted(forget).items()
+            if name in ("index", "visit", "padded", "total", "count")
+        }
         return kept | forget["substitute"]
 
 
@@ -71,7 +88,9 @@ class IdkNLLSeparate(IdkNLL):
     def __init__(self, backbone: CausalLM, retain_weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(backbone, **kwargs)
         if retain_weight < 0:
-            raise InputError(f"IdkNLLSeparate needs a retain_weight of at least 0, not {retain_weight}.")
+            raise InputError(
+                f"IdkNLLSeparate needs a retain_weight of at least 0, not {retain_weight}."
+            )
         self.retain_weight = retain_weight
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
@@ -80,5 +99,6 @@ class IdkNLLSeparate(IdkNLL):
         of_refused, of_retain = predictions(self.backbone, refused, retain)
         return {
             "refuse": self.reduce(self.backbone.loss(refused, prediction=of_refused), refused),
-            "retain": self.retain_weight * self.reduce(self.backbone.loss(retain, prediction=of_retain), retain),
+            "retain": self.retain_weight
+            * self.reduce(self.backbone.loss(retain, prediction=of_retain), retain),
         }

@@ -40,11 +40,20 @@ class NPO(ReferenceRatioMethod):
     """
 
     def __init__(
-        self, backbone: CausalLM, beta: float = 0.1, forget_weight: float = 1.0, retain_weight: float = 1.0,
+        self,
+        backbone: CausalLM,
+        beta: float = 0.1,
+        forget_weight: float = 1.0,
+        retain_weight: float = 1.0,
         retain: RetainTerm | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5, weight_decay=0.01), **kwargs: Any,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(
+            params, lr=1e-5, weight_decay=0.01
+        ),
+        **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, beta, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs)
+        super().__init__(
+            backbone, beta, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs
+        )
 
     def sequence_loss(self, forget: Batch, prediction: Tensor) -> Tensor:
         nll = self.backbone.nll(forget, prediction=prediction)

@@ -46,25 +46,43 @@ class PDU(UnlearningModule):
     retain_loss: Tensor
 
     def __init__(
-        self, backbone: CausalLM, epsilon: float = 0.3, dual: float = 100.0, dual_step: float = 5.0, dual_warmup_epochs: int = 5,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5), **kwargs: Any,
+        self,
+        backbone: CausalLM,
+        epsilon: float = 0.3,
+        dual: float = 100.0,
+        dual_step: float = 5.0,
+        dual_warmup_epochs: int = 5,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5),
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if min(dual, dual_step, dual_warmup_epochs) < 0:
-            raise InputError(f"PDU needs a dual, a dual_step and dual_warmup_epochs of at least 0, not {dual}, {dual_step} and "
-                             f"{dual_warmup_epochs}.")
-        self.epsilon, self.dual_step, self.dual_warmup_epochs = epsilon, dual_step, dual_warmup_epochs
+            raise InputError(
+                f"PDU needs a dual, a dual_step and dual_warmup_epochs of at least 0, not {dual}, {dual_step} and "
+                f"{dual_warmup_epochs}."
+            )
+        self.epsilon, self.dual_step, self.dual_warmup_epochs = (
+            epsilon,
+            dual_step,
+            dual_warmup_epochs,
+        )
         self.register_buffer("multiplier", torch.tensor(float(dual)))
-        self.register_buffer("retain_loss", torch.tensor(0.0))  # of this step, over the batches accumulated so far
+        self.register_buffer(
+            "retain_loss", torch.tensor(0.0)
+        )  # of this step, over the batches accumulated so far
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None and retain is not None
         of_forget, of_retain = predictions(self.backbone, forget, retain)
         loss = self.reduce(self.backbone.loss(retain, prediction=of_retain), retain)
         # accumulated gradients are divided by the number of batches, and so is what the dual variable follows
-        self.retain_loss += self.sum_over_ranks([loss.detach()])[0] / (self.world_size * self.trainer.accumulate_grad_batches)
-        return {"forget": self.reduce(Backbone.count(forget, *self.margin(forget, of_forget)), forget),
-                "retain": self.multiplier * (loss - self.epsilon)}
+        self.retain_loss += self.sum_over_ranks([loss.detach()])[0] / (
+            self.world_size * self.trainer.accumulate_grad_batches
+        )
+        return {
+            "forget": self.reduce(Backbone.count(forget, *self.margin(forget, of_forget)), forget),
+            "retain": self.multiplier * (loss - self.epsilon),
+        }
 
     def margin(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         """How far the logits that predict the answers are from flat, `(sum [B], weight [B])`."""

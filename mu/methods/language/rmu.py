@@ -53,24 +53,41 @@ class RMU(UnlearningModule):
     control: Tensor
 
     def __init__(
-        self, backbone: CausalLM, layer: int | None = None, layers: list[int] | None = None, weights: str | None = "down_proj",
-        scale: float = 20.0, alpha: float = 100.0, positions: Positions = "attention",
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-5), **kwargs: Any,
+        self,
+        backbone: CausalLM,
+        layer: int | None = None,
+        layers: list[int] | None = None,
+        weights: str | None = "down_proj",
+        scale: float = 20.0,
+        alpha: float = 100.0,
+        positions: Positions = "attention",
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-5),
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if scale <= 0 or alpha < 0:
-            raise InputError(f"RMU needs a scale above 0 and an alpha of at least 0, not {scale} and {alpha}.")
+            raise InputError(
+                f"RMU needs a scale above 0 and an alpha of at least 0, not {scale} and {alpha}."
+            )
         if positions not in ("attention", "labels", "all"):
             raise InputError(f"positions is {positions!r}; it is attention, labels or all.")
         self.alpha = alpha
         self.positions: Positions = positions
         self.layer = steered_layer(backbone.layers, layer)
-        self.layers = [k for k in range(self.layer - 2, self.layer + 1) if k >= 0] if layers is None else sorted(layers)
+        self.layers = (
+            [k for k in range(self.layer - 2, self.layer + 1) if k >= 0]
+            if layers is None
+            else sorted(layers)
+        )
         if not self.layers or not 0 <= self.layers[0] <= self.layers[-1] <= self.layer:
-            raise InputError(f"RMU trains layers from 0 to the steered one, {self.layer}, not {self.layers}.")
+            raise InputError(
+                f"RMU trains layers from 0 to the steered one, {self.layer}, not {self.layers}."
+            )
         freeze_but(backbone, self.layer, self.layers, weights)
         config: Any = backbone.network.config
-        u = rng.uniform(self.seed, torch.zeros(1, dtype=torch.int64), 0, "control-vector", config.hidden_size)[0]
+        u = rng.uniform(
+            self.seed, torch.zeros(1, dtype=torch.int64), 0, "control-vector", config.hidden_size
+        )[0]
         self.register_buffer("control", scale * u / u.norm())
 
     @property
@@ -81,7 +98,9 @@ class RMU(UnlearningModule):
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None and retain is not None and isinstance(self.backbone, CausalLM)
         sizes = [len(forget["index"]), len(retain["index"])]
-        of_forget, of_retain = self.backbone.hidden(concatenate(forget, retain), self.layer).split(sizes)
+        of_forget, of_retain = self.backbone.hidden(concatenate(forget, retain), self.layer).split(
+            sizes
+        )
         terms = {"misdirect": self.distance(of_forget, self.control, forget)}
         if self.alpha:
             assert isinstance(self.reference, CausalLM)
@@ -98,8 +117,14 @@ class RMU(UnlearningModule):
             target: `[D]` or `[B, L, D]`, without gradient.
             part: whose mask is taken.
         """
-        masks = {"attention": part["attention_mask"], "labels": part["labels"] != IGNORED, "all": None}
-        values, weight = hidden_distance(hidden[:, : part["labels"].shape[1]], target, masks[self.positions])
+        masks = {
+            "attention": part["attention_mask"],
+            "labels": part["labels"] != IGNORED,
+            "all": None,
+        }
+        values, weight = hidden_distance(
+            hidden[:, : part["labels"].shape[1]], target, masks[self.positions]
+        )
         return self.mean(values / weight.clamp_min(1), part)
 
 
@@ -111,7 +136,9 @@ def steered_layer(count: int, layer: int | None) -> int:
     """
     found = min(7, (count - 1) // 2) if layer is None else layer
     if not 0 <= found < count:
-        raise InputError(f"there is no layer {layer} to steer; the model has {count}, counted from 0.")
+        raise InputError(
+            f"there is no layer {layer} to steer; the model has {count}, counted from 0."
+        )
     return found
 
 
@@ -132,10 +159,19 @@ def freeze_but(model: CausalLM, last: int, layers: list[int], weights: str | Non
     names = {p: name for name, p in model.named_parameters() if p.requires_grad}
     inside = {p for k in layers for p in model.decoder_layers[k].parameters()}
     embedded = set(model.network.get_input_embeddings().parameters())  # type: ignore[operator]
-    before = {p for layer in model.decoder_layers[: last + 1] for p in layer.parameters()} | embedded
-    allowed = before if weights is None else {p for p in inside if re.search(weights, names.get(p, ""))}
+    before = {
+        p for layer in model.decoder_layers[: last + 1] for p in layer.parameters()
+    } | embedded
+    allowed = (
+        before if weights is None else {p for p in inside if re.search(weights, names.get(p, ""))}
+    )
     if not allowed & set(names):
-        some = ", ".join(sorted(name for p, name in names.items() if p in inside)[:3]) or "none, because the backbone's part trains others"
-        raise InputError(f"RMU finds no weight to train by {weights!r} in layers {layers}; names there are like {some}.")
+        some = (
+            ", ".join(sorted(name for p, name in names.items() if p in inside)[:3])
+            or "none, because the backbone's part trains others"
+        )
+        raise InputError(
+            f"RMU finds no weight to train by {weights!r} in layers {layers}; names there are like {some}."
+        )
     for p in model.parameters():
         p.requires_grad_(p in allowed and p in names)

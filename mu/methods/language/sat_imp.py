@@ -39,10 +39,19 @@ class SatImp(ForgetRetainMethod):
     """
 
     def __init__(
-        self, backbone: CausalLM, beta1: float = 5.0, beta2: float = 1.0, forget_weight: float = 1.0, retain_weight: float = 0.1,
-        retain: RetainTerm | None = None, optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5), **kwargs: Any,
+        self,
+        backbone: CausalLM,
+        beta1: float = 5.0,
+        beta2: float = 1.0,
+        forget_weight: float = 1.0,
+        retain_weight: float = 0.1,
+        retain: RetainTerm | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5),
+        **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs)
+        super().__init__(
+            backbone, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs
+        )
         self.beta1, self.beta2 = beta1, beta2
 
     def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:

@@ -54,19 +54,31 @@ class ULD(UnlearningModule):
     plan = Paired(length="forget")
 
     def __init__(
-        self, backbone: CausalLM, layers: int | None = None, uniform_weight: float = 5.0, weight: float = -0.8, top: float = 0.01,
-        paraphrases: bool = True, perturbed: bool = True, lora: LoRA | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-3), **kwargs: Any,
+        self,
+        backbone: CausalLM,
+        layers: int | None = None,
+        uniform_weight: float = 5.0,
+        weight: float = -0.8,
+        top: float = 0.01,
+        paraphrases: bool = True,
+        perturbed: bool = True,
+        lora: LoRA | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-3),
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if uniform_weight < 0 or weight >= 0 or not 0 <= top <= 1:
-            raise InputError(f"ULD needs a uniform_weight of at least 0, a weight below 0 and a top in [0, 1], not {uniform_weight}, "
-                             f"{weight} and {top}.")
+            raise InputError(
+                f"ULD needs a uniform_weight of at least 0, a weight below 0 and a top in [0, 1], not {uniform_weight}, "
+                f"{weight} and {top}."
+            )
         self.uniform_weight, self.weight, self.top = uniform_weight, weight, top
         self.paraphrases, self.perturbed = paraphrases, perturbed
         backbone.requires_grad_(False)
         count = max(1, backbone.layers // 4) if layers is None else layers
-        self.assistant = first_layers(backbone, count, lora or LoRA(rank=16, alpha=32, dropout=0.05))
+        self.assistant = first_layers(
+            backbone, count, lora or LoRA(rank=16, alpha=32, dropout=0.05)
+        )
         self.known: Variants | None = None
         self.wrong: Variants | None = None
 
@@ -89,9 +101,15 @@ class ULD(UnlearningModule):
         super().setup(stage)
         task: Any = self.task
         rows = getattr(task, "sets", {}).get("forget")
-        if stage != "fit" or rows is None or not all(row.get("question") for row in rows.rows):  # raw text has no paraphrases
+        if (
+            stage != "fit" or rows is None or not all(row.get("question") for row in rows.rows)
+        ):  # raw text has no paraphrases
             return
-        self.known = Variants.paraphrased(rows, task.encoder, task.datasets["forget"]) if self.paraphrases else None
+        self.known = (
+            Variants.paraphrased(rows, task.encoder, task.datasets["forget"])
+            if self.paraphrases
+            else None
+        )
         self.wrong = Variants.perturbed(rows, task.encoder) if self.perturbed else None
 
     def set_mode(self) -> None:
@@ -104,12 +122,27 @@ class ULD(UnlearningModule):
         remembered = forget if self.known is None else self.known.drawn(forget, self.seed)
         unknown = [retain, *([] if self.wrong is None else [self.wrong.drawn(forget, self.seed)])]
         of_forget, *others = predictions(self.assistant, remembered, *unknown)
-        values = [self.assistant.count(part, *uniform_divergence(*self.assistant.token_logits(part, logits)))
-                  for part, logits in zip(unknown, others, strict=True)]
-        together = torch.cat([value for value, _ in values]), torch.cat([weight for _, weight in values])
-        normaliser = {name: torch.stack([part[name] for part in unknown]).sum() for name in ("total", "count") if name in retain}
-        return {"remember": self.reduce(self.assistant.loss(remembered, prediction=of_forget), remembered),
-                "uniform": self.uniform_weight * self.reduce(together, normaliser)}
+        values = [
+            self.assistant.count(
+                part, *uniform_divergence(*self.assistant.token_logits(part, logits))
+            )
+            for part, logits in zip(unknown, others, strict=True)
+        ]
+        together = (
+            torch.cat([value for value, _ in values]),
+            torch.cat([weight for _, weight in values]),
+        )
+        normaliser = {
+            name: torch.stack([part[name] for part in unknown]).sum()
+            for name in ("total", "count")
+            if name in retain
+        }
+        return {
+            "remember": self.reduce(
+                self.assistant.loss(remembered, prediction=of_forget), remembered
+            ),
+            "uniform": self.uniform_weight * self.reduce(together, normaliser),
+        }
 
 
 class Variants:
@@ -122,9 +155,19 @@ class Variants:
         data: the samples themselves, which are one variant more; None leaves them out.
     """
 
-    def __init__(self, pairs: Mapping[int, list[tuple[str, str]]], encoder: Encoder, stream: str, data: TokenRows | None = None) -> None:
+    def __init__(
+        self,
+        pairs: Mapping[int, list[tuple[str, str]]],
+        encoder: Encoder,
+        stream: str,
+        data: TokenRows | None = None,
+    ) -> None:
         self.pairs, self.encoder, self.stream, self.data = dict(pairs), encoder, stream, data
-        self._place = {} if data is None else {index: place for place, index in enumerate(data.indices.tolist())}
+        self._place = (
+            {}
+            if data is None
+            else {index: place for place, index in enumerate(data.indices.tolist())}
+        )
         self._encoded: dict[tuple[str, str], Pair] = {}
 
     @classmethod
@@ -132,15 +175,20 @@ class Variants:
         """Every sample and its paraphrases; None where no row has any."""
         found = {}
         for index, row in zip(rows.indices.tolist(), rows.rows, strict=True):
-            ways = [(row["question"], row.get("paraphrased_answer")), (row.get("paraphrased_question"), row["answer"])]
+            ways = [
+                (row["question"], row.get("paraphrased_answer")),
+                (row.get("paraphrased_question"), row["answer"]),
+            ]
             found[index] = [(asked, said) for asked, said in ways if asked and said]
         return cls(found, encoder, "uld-paraphrased", data) if any(found.values()) else None
 
     @classmethod
     def perturbed(cls, rows: QuestionSet, encoder: Encoder) -> "Variants | None":
         """Every sample's question with its wrong answers; None where a row has none."""
-        found = {index: [(row["question"], answer) for answer in row.get("perturbed_answer") or ()]
-                 for index, row in zip(rows.indices.tolist(), rows.rows, strict=True)}
+        found = {
+            index: [(row["question"], answer) for answer in row.get("perturbed_answer") or ()]
+            for index, row in zip(rows.indices.tolist(), rows.rows, strict=True)
+        }
         return cls(found, encoder, "uld-perturbed") if all(found.values()) else None
 
     def drawn(self, part: Batch, seed: int) -> Batch:
@@ -152,12 +200,17 @@ class Variants:
         if "step" in part:
             step = part["step"]
             whole = self._chosen(torch.as_tensor(step.index), torch.as_tensor(step.visit), seed)
-            found["total"] = torch.tensor(sum(labelled(pair) for pair in whole) / step.accumulate, device=device)
+            found["total"] = torch.tensor(
+                sum(labelled(pair) for pair in whole) / step.accumulate, device=device
+            )
         return found
 
     def _chosen(self, index: Tensor, visit: Tensor, seed: int) -> list[Pair]:
         numbers = rng.integers(seed, index, visit, self.stream, 2**31)
-        return [self._pair(one, number) for one, number in zip(index.tolist(), numbers.tolist(), strict=True)]
+        return [
+            self._pair(one, number)
+            for one, number in zip(index.tolist(), numbers.tolist(), strict=True)
+        ]
 
     def _pair(self, index: int, number: int) -> Pair:
         ways = self.pairs[index]

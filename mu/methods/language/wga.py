@@ -36,10 +36,18 @@ class WGA(ForgetRetainMethod):
     """
 
     def __init__(
-        self, backbone: CausalLM, beta: float = 1.0, forget_weight: float = 1.0, retain_weight: float = 1.0,
-        retain: RetainTerm | None = None, optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5), **kwargs: Any,
+        self,
+        backbone: CausalLM,
+        beta: float = 1.0,
+        forget_weight: float = 1.0,
+        retain_weight: float = 1.0,
+        retain: RetainTerm | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5),
+        **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs)
+        super().__init__(
+            backbone, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs
+        )
         self.beta = beta
 
     def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:

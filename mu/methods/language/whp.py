@@ -54,16 +54,25 @@ class WHP(UnlearningModule):
     needs_retain = False
 
     def __init__(
-        self, backbone: CausalLM, alpha: float = 5.0, reinforce_epochs: int = 3, reinforce_lr: float = 3e-6,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-6), **kwargs: Any,
+        self,
+        backbone: CausalLM,
+        alpha: float = 5.0,
+        reinforce_epochs: int = 3,
+        reinforce_lr: float = 3e-6,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-6),
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if alpha < 0 or reinforce_epochs < 1:
-            raise InputError(f"WHP needs an alpha of at least 0 and reinforce_epochs of at least 1, not {alpha} and {reinforce_epochs}.")
+            raise InputError(
+                f"WHP needs an alpha of at least 0 and reinforce_epochs of at least 1, not {alpha} and {reinforce_epochs}."
+            )
         self.alpha, self.reinforce_epochs, self.reinforce_lr = alpha, reinforce_epochs, reinforce_lr
         self.plan = Phases(Forget(epochs=reinforce_epochs), Forget(after=reinforce_epochs))
         self.reinforced: CausalLM | None = None
-        self.generic: dict[int, Tensor] = {}  # generic labels of each sample's labelled tokens, by index
+        self.generic: dict[
+            int, Tensor
+        ] = {}  # generic labels of each sample's labelled tokens, by index
 
     # ---- two models ---------------------------------------------------------------------------------------------------------------
 
@@ -80,15 +89,22 @@ class WHP(UnlearningModule):
         super().setup(stage)
         epochs = self.trainer.max_epochs
         if stage == "fit" and epochs is not None and 0 <= epochs <= self.reinforce_epochs:
-            raise InputError(f"WHP reinforces for {self.reinforce_epochs} epochs before it unlearns; set trainer.max_epochs to at least "
-                             f"{self.reinforce_epochs + 1}, not {epochs}.")
+            raise InputError(
+                f"WHP reinforces for {self.reinforce_epochs} epochs before it unlearns; set trainer.max_epochs to at least "
+                f"{self.reinforce_epochs + 1}, not {epochs}."
+            )
 
     def configure_optimizers(self) -> Any:
         """One optimizer with a group for each model."""
         assert self.reinforced is not None
-        copied, plain = [p for p in self.reinforced.parameters() if p.requires_grad], self.make_optimizer
+        copied, plain = (
+            [p for p in self.reinforced.parameters() if p.requires_grad],
+            self.make_optimizer,
+        )
         # the base makes optimizer and schedule from the backbone's weights; both must know of the second group from the start
-        self.make_optimizer = lambda params: plain([{"params": list(params)}, {"params": copied, "lr": self.reinforce_lr}])
+        self.make_optimizer = lambda params: plain(
+            [{"params": list(params)}, {"params": copied, "lr": self.reinforce_lr}]
+        )
         try:
             return super().configure_optimizers()
         finally:
@@ -103,7 +119,11 @@ class WHP(UnlearningModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """On several ranks every weight must take part in every loss, so there the idle model adds zero."""
         loss = super().training_step(batch, batch_idx)
-        return loss + 0 * torch.stack([p.sum() for p in self._idle()]).sum() if self.world_size > 1 else loss
+        return (
+            loss + 0 * torch.stack([p.sum() for p in self._idle()]).sum()
+            if self.world_size > 1
+            else loss
+        )
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Without a gradient the idle model is left alone; with one of zero, momentum and weight decay would move it."""
@@ -131,25 +151,39 @@ class WHP(UnlearningModule):
     def label(self) -> None:
         """Generic labels of the whole forget part, on every rank: the backbone still is the original."""
         if self.task is None:
-            raise InputError("WHP labels the whole forget part at once, so fit it with a mu task (datamodule=...).")
+            raise InputError(
+                "WHP labels the whole forget part at once, so fit it with a mu task (datamodule=...)."
+            )
         assert isinstance(self.backbone, CausalLM) and self.reinforced is not None
         data: Any = self.task.datasets["forget"]
-        models, size, changed, total = (self.backbone, self.reinforced), self.task.eval_batch_size, 0, 0
+        models, size, changed, total = (
+            (self.backbone, self.reinforced),
+            self.task.eval_batch_size,
+            0,
+            0,
+        )
         modes = [model.training for model in models]
         for model in models:
             model.eval()
         for start in range(0, len(data), size):
-            part = self.trainer.strategy.batch_to_device(data.__getitems__(list(range(start, min(start + size, len(data))))))
+            part = self.trainer.strategy.batch_to_device(
+                data.__getitems__(list(range(start, min(start + size, len(data)))))
+            )
             (base, truth), (reinforced, _) = (model.token_logits(part) for model in models)
             said, at = generic_logits(base, reinforced, self.alpha).argmax(-1), truth != IGNORED
-            self.generic |= {int(i): row[mask].cpu() for i, row, mask in zip(part["index"].tolist(), said, at, strict=True)}
+            self.generic |= {
+                int(i): row[mask].cpu()
+                for i, row, mask in zip(part["index"].tolist(), said, at, strict=True)
+            }
             changed, total = changed + int((said != truth)[at].sum()), total + int(at.sum())
         for model, mode in zip(models, modes, strict=True):
             model.train(mode)
         self.facts["generic_labels_changed"] = changed / total
         if not changed:
-            rank_zero_warn("every generic label of WHP is the true one, so nothing will be forgotten; raise alpha, reinforce_lr or "
-                           "reinforce_epochs.")
+            rank_zero_warn(
+                "every generic label of WHP is the true one, so nothing will be forgotten; raise alpha, reinforce_lr or "
+                "reinforce_epochs."
+            )
 
     def relabelled(self, forget: Batch) -> Batch:
         """The part with generic labels in place of the true ones."""
@@ -187,11 +221,18 @@ class WHPInference(UnlearningModule):
     plan = Forget()
     needs_retain = False
 
-    def __init__(self, backbone: CausalLM, alpha: float = 4.0,
-                 optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        backbone: CausalLM,
+        alpha: float = 4.0,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if alpha < 0:
-            raise InputError(f"alpha is {alpha}; below 0, what was reinforced would be said all the more.")
+            raise InputError(
+                f"alpha is {alpha}; below 0, what was reinforced would be said all the more."
+            )
         self.alpha = alpha
         self.original: CausalLM | None = None
 

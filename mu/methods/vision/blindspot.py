@@ -48,17 +48,31 @@ class Blindspot(UnlearningModule):
     plan = Phases(Retain(), Union())
 
     def __init__(
-        self, backbone: Regressor, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3), proxy_lr: float = 0.01,
-        proxy_epochs: int = 2, attention_weight: float = 50.0, layers: list[str] | None = None, **kwargs: Any,
+        self,
+        backbone: Regressor,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3),
+        proxy_lr: float = 0.01,
+        proxy_epochs: int = 2,
+        attention_weight: float = 50.0,
+        layers: list[str] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if proxy_epochs < 1:
-            raise InputError(f"proxy_epochs is {proxy_epochs}; an untrained proxy knows nothing to follow, so give it at least 1.")
-        self.proxy_lr, self.proxy_epochs, self.attention_weight = proxy_lr, proxy_epochs, attention_weight
+            raise InputError(
+                f"proxy_epochs is {proxy_epochs}; an untrained proxy knows nothing to follow, so give it at least 1."
+            )
+        self.proxy_lr, self.proxy_epochs, self.attention_weight = (
+            proxy_lr,
+            proxy_epochs,
+            attention_weight,
+        )
         self.layers = hidden_layers(backbone.network) if layers is None else list(layers)
         unknown = sorted(set(self.layers) - {name for name, _ in backbone.network.named_modules()})
         if unknown:
-            raise InputError(f"the network has no layer {unknown[0]!r}; its hidden ones are {', '.join(hidden_layers(backbone.network))}.")
+            raise InputError(
+                f"the network has no layer {unknown[0]!r}; its hidden ones are {', '.join(hidden_layers(backbone.network))}."
+            )
         self.plan = Phases(Retain(epochs=proxy_epochs), Union(after=proxy_epochs))
         self.proxy: Backbone | None = None
 
@@ -67,8 +81,10 @@ class Blindspot(UnlearningModule):
         super().setup(stage)
         epochs = self.trainer.max_epochs
         if stage == "fit" and epochs is not None and 0 <= epochs <= self.proxy_epochs:
-            raise InputError(f"Blindspot trains its proxy for {self.proxy_epochs} epochs before it unlearns; set trainer.max_epochs to at "
-                             f"least {self.proxy_epochs + 1}, not {epochs}.")
+            raise InputError(
+                f"Blindspot trains its proxy for {self.proxy_epochs} epochs before it unlearns; set trainer.max_epochs to at "
+                f"least {self.proxy_epochs + 1}, not {epochs}."
+            )
 
     def configure_model(self) -> None:
         """The proxy begins from weights drawn from the seed, and is in the checkpoint."""
@@ -81,7 +97,9 @@ class Blindspot(UnlearningModule):
         assert self.proxy is not None
         proxy, plain = list(self.proxy.parameters()), self.make_optimizer
         # the base makes optimizer and schedule from the backbone's weights; both must know of the second group from the start
-        self.make_optimizer = lambda params: plain([{"params": list(params)}, {"params": proxy, "lr": self.proxy_lr}])
+        self.make_optimizer = lambda params: plain(
+            [{"params": list(params)}, {"params": proxy, "lr": self.proxy_lr}]
+        )
         try:
             return super().configure_optimizers()
         finally:
@@ -122,8 +140,14 @@ class Blindspot(UnlearningModule):
             with torch.no_grad(), activations(self.proxy.network, self.layers) as shown:  # type: ignore[arg-type]
                 goal = self.proxy.predict(forget)
             values = functional.blindspot_loss(
-                of_forget, goal, goal, [layer[: sizes[0]] for layer in seen], shown, torch.ones_like(goal, dtype=torch.bool),
-                self.attention_weight)
+                of_forget,
+                goal,
+                goal,
+                [layer[: sizes[0]] for layer in seen],
+                shown,
+                torch.ones_like(goal, dtype=torch.bool),
+                self.attention_weight,
+            )
             terms["forget"] = self.mean(values, forget)
         if retain is not None:
             terms["retain"] = self.reduce(self.backbone.loss(retain, prediction=of_retain), retain)
@@ -132,8 +156,12 @@ class Blindspot(UnlearningModule):
 
 def hidden_layers(network: nn.Module) -> list[str]:
     """Names of the network's nonlinearities, or of its weight layers but the last where it has none as modules."""
-    found = [name for name, layer in network.named_modules() if type(layer).__module__ == "torch.nn.modules.activation" and
-             not isinstance(layer, nn.MultiheadAttention)]
+    found = [
+        name
+        for name, layer in network.named_modules()
+        if type(layer).__module__ == "torch.nn.modules.activation"
+        and not isinstance(layer, nn.MultiheadAttention)
+    ]
     return found or [name for name, _ in layers_in_order(network)[:-1]]
 
 

@@ -40,8 +40,11 @@ class BoundaryExpand(UnlearningModule):
     needs_labels = False
 
     def __init__(
-        self, backbone: Classifier,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=1e-5, momentum=0.9),
+        self,
+        backbone: Classifier,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=1e-5, momentum=0.9
+        ),
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
@@ -53,7 +56,10 @@ class BoundaryExpand(UnlearningModule):
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """The backbone's weights, and those of the extra unit."""
-        return [*super().trainable(), *((f"extra.{name}", p) for name, p in self.extra.named_parameters())]
+        return [
+            *super().trainable(),
+            *((f"extra.{name}", p) for name, p in self.extra.named_parameters()),
+        ]
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None

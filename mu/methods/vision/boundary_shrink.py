@@ -38,9 +38,13 @@ class BoundaryShrink(UnlearningModule):
     needs_reference = True
 
     def __init__(
-        self, backbone: Classifier,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=1e-5, momentum=0.9),
-        attack: Attack | None = None, **kwargs: Any,
+        self,
+        backbone: Classifier,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=1e-5, momentum=0.9
+        ),
+        attack: Attack | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         self.attack = FGSM(epsilon=0.1) if attack is None else attack

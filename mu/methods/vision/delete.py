@@ -35,8 +35,11 @@ class DELETE(UnlearningModule):
     needs_reference = True
 
     def __init__(
-        self, backbone: Classifier,
-        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=1e-4, momentum=0.9),
+        self,
+        backbone: Classifier,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
+            params, lr=1e-4, momentum=0.9
+        ),
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
@@ -45,4 +48,8 @@ class DELETE(UnlearningModule):
         assert forget is not None and self.reference is not None
         with torch.no_grad():
             target = functional.delete_target(self.reference.predict(forget), forget["label"])
-        return {"forget": self.mean(functional.kl_from_probabilities(self.backbone.predict(forget), target), forget)}
+        return {
+            "forget": self.mean(
+                functional.kl_from_probabilities(self.backbone.predict(forget), target), forget
+            )
+        }

@@ -44,11 +44,21 @@ class FisherForgetting(Edit):
     needs_forget = False
     needs_labels = False
 
-    def __init__(self, backbone: Classifier, alpha: float = 1e-6, forget_class: int | None = None, row_variance: float = 1e-4,
-                 batch_size: int = 64, per_sample: Choice = "auto", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        backbone: Classifier,
+        alpha: float = 1e-6,
+        forget_class: int | None = None,
+        row_variance: float = 1e-4,
+        batch_size: int = 64,
+        per_sample: Choice = "auto",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(backbone, **kwargs)
         if alpha < 0 or row_variance < 0:
-            raise InputError(f"Fisher forgetting needs alpha and row_variance of at least 0, not {alpha} and {row_variance}.")
+            raise InputError(
+                f"Fisher forgetting needs alpha and row_variance of at least 0, not {alpha} and {row_variance}."
+            )
         self.alpha, self.forget_class, self.row_variance = alpha, forget_class, row_variance
         self.num_classes = backbone.num_classes
         self.plan = Retain(shuffle=False, batch_size=batch_size)
@@ -67,8 +77,13 @@ class FisherForgetting(Edit):
         """Add the batch's squares."""
         assert retain is not None
         if self._each is None:
-            self._each = PerSample(self.backbone, self.trainable(), self.expected_scores, self.per_sample)
-        self.add(self._each.squares(retain), float((~retain["padded"]).sum()) if "padded" in retain else len(retain["index"]))
+            self._each = PerSample(
+                self.backbone, self.trainable(), self.expected_scores, self.per_sample
+            )
+        self.add(
+            self._each.squares(retain),
+            float((~retain["padded"]).sum()) if "padded" in retain else len(retain["index"]),
+        )
 
     def add(self, squares: list[Tensor], count: float) -> None:
         """Add to the sum whose mean is F."""
@@ -80,18 +95,27 @@ class FisherForgetting(Edit):
 
     def fisher(self) -> dict[str, Tensor]:
         """Diagonal of F by parameter name, over all ranks."""
-        mine = self._squares or [torch.zeros_like(p) for _, p in self.trainable()]  # this rank may have had no batch
+        mine = self._squares or [
+            torch.zeros_like(p) for _, p in self.trainable()
+        ]  # this rank may have had no batch
         *sums, count = self.sum_over_ranks([*mine, torch.tensor(self._count, device=self.device)])
-        return {name: value / count for (name, _), value in zip(self.trainable(), sums, strict=True)}
+        return {
+            name: value / count for (name, _), value in zip(self.trainable(), sums, strict=True)
+        }
 
     def edited(self) -> Mapping[str, Tensor]:
         """Noisy weights."""
         fisher, erased = self.fisher(), forgotten_classes(self, self.forget_class, self.num_classes)
         noisy: dict[str, Tensor] = {}
         for name, p in self.trainable():
-            mean, variance = p.detach(), fisher_noise_variance(fisher[name], self.alpha, self.num_classes)
+            mean, variance = (
+                p.detach(),
+                fisher_noise_variance(fisher[name], self.alpha, self.num_classes),
+            )
             for label in erased:
-                mean, variance = fisher_class_rows(mean, variance, label, self.num_classes, self.row_variance)
+                mean, variance = fisher_class_rows(
+                    mean, variance, label, self.num_classes, self.row_variance
+                )
             entries = torch.arange(p.numel(), device=p.device)
             noise = rng.normal(self.seed, entries, 0, f"fisher-noise/{name}").view(p.shape)
             noisy[name] = mean + variance.sqrt() * noise.to(p.dtype)

@@ -31,9 +31,17 @@ class GaussianAmnesiac(RandomLabel):
     """
 
     def __init__(
-        self, backbone: Regressor, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3),
-        substitute: Substitute | None = None, plan: DataPlan = Union(),  # noqa: B008 - a frozen value
+        self,
+        backbone: Regressor,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3),
+        substitute: Substitute | None = None,
+        plan: DataPlan = Union(),  # noqa: B008 - a frozen value
         **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, optimizer=optimizer, substitute=GaussianTarget() if substitute is None else substitute,
-                         plan=plan, **kwargs)
+        super().__init__(
+            backbone,
+            optimizer=optimizer,
+            substitute=GaussianTarget() if substitute is None else substitute,
+            plan=plan,
+            **kwargs,
+        )

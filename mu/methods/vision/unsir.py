@@ -43,7 +43,11 @@ class RetainSubset(DataPlan):
 
     def steps(self, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> Iterator[Step]:
         """See `DataPlan`."""
-        kept = Stream("unsir-subset", sizes["retain"], seed).take(0, min(self.count, sizes["retain"])).positions
+        kept = (
+            Stream("unsir-subset", sizes["retain"], seed)
+            .take(0, min(self.count, sizes["retain"]))
+            .positions
+        )
         order = Stream("unsir-order", len(kept), seed).take(epoch * len(kept), len(kept)).positions
         for start in range(0, len(kept), batch["retain"]):
             positions = kept[order[start : start + batch["retain"]]]
@@ -74,21 +78,45 @@ class UNSIR(UnlearningModule):
     noise_label: Tensor
 
     def __init__(
-        self, backbone: Classifier, optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=0.02),
-        repair_lr: float = 0.01, impair_epochs: int = 1, forget_class: int | None = None, noise_size: int = 256, noise_steps: int = 40,
-        noise_lr: float = 0.1, noise_penalty: float = 0.1, noise_copies: float = 20, retain_samples: int = 9000, **kwargs: Any,
+        self,
+        backbone: Classifier,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=0.02),
+        repair_lr: float = 0.01,
+        impair_epochs: int = 1,
+        forget_class: int | None = None,
+        noise_size: int = 256,
+        noise_steps: int = 40,
+        noise_lr: float = 0.1,
+        noise_penalty: float = 0.1,
+        noise_copies: float = 20,
+        retain_samples: int = 9000,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if self.scheduler is not None:
-            raise InputError("UNSIR sets the learning rates of its two phases itself; leave the scheduler out.")
+            raise InputError(
+                "UNSIR sets the learning rates of its two phases itself; leave the scheduler out."
+            )
         if min(noise_size, noise_steps, impair_epochs, retain_samples) < 1:
-            raise InputError("UNSIR needs noise_size, noise_steps, impair_epochs and retain_samples of at least 1.")
-        self.repair_lr, self.impair_epochs, self.forget_class = repair_lr, impair_epochs, forget_class
+            raise InputError(
+                "UNSIR needs noise_size, noise_steps, impair_epochs and retain_samples of at least 1."
+            )
+        self.repair_lr, self.impair_epochs, self.forget_class = (
+            repair_lr,
+            impair_epochs,
+            forget_class,
+        )
         self.noise_size, self.noise_steps, self.noise_lr = noise_size, noise_steps, noise_lr
-        self.noise_penalty, self.noise_copies, self.retain_samples = noise_penalty, noise_copies, retain_samples
+        self.noise_penalty, self.noise_copies, self.retain_samples = (
+            noise_penalty,
+            noise_copies,
+            retain_samples,
+        )
         self.num_classes = backbone.num_classes
         self.plan = RetainSubset(retain_samples)
-        self.register_buffer("noise", torch.empty(0))  # [rows, C, H, W] once it is learned, in the units of normalised pixels
+        self.register_buffer(
+            "noise", torch.empty(0)
+        )  # [rows, C, H, W] once it is learned, in the units of normalised pixels
         self.register_buffer("noise_label", torch.empty(0, dtype=torch.int64))
 
     def setup(self, stage: str) -> None:
@@ -98,13 +126,19 @@ class UNSIR(UnlearningModule):
             return
         self.classes = forgotten_classes(self, self.forget_class, self.num_classes)
         if not self.classes:
-            raise InputError("UNSIR forgets whole classes, and this task forgets none; choose a ByClass task, or name forget_class.")
+            raise InputError(
+                "UNSIR forgets whole classes, and this task forgets none; choose a ByClass task, or name forget_class."
+            )
         epochs = self.trainer.max_epochs
         if epochs is not None and 0 <= epochs <= self.impair_epochs:
-            raise InputError(f"UNSIR impairs for {self.impair_epochs} epochs and then repairs; set trainer.max_epochs to at least "
-                             f"{self.impair_epochs + 1}, not {epochs}.")
+            raise InputError(
+                f"UNSIR impairs for {self.impair_epochs} epochs and then repairs; set trainer.max_epochs to at least "
+                f"{self.impair_epochs + 1}, not {epochs}."
+            )
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """As the base, but the noise has the size that the checkpoint gives it."""
         for name in ("noise", "noise_label"):
             if name in state_dict:
@@ -122,9 +156,13 @@ class UNSIR(UnlearningModule):
 
     def _learn_noise(self) -> None:
         assert self.task is not None
-        shape = next(iter(self.task.plan_loader(self.plan, self.seed, batch_size=1)))["retain"]["image"].shape[1:]
+        shape = next(iter(self.task.plan_loader(self.plan, self.seed, batch_size=1)))["retain"][
+            "image"
+        ].shape[1:]
         rows = torch.arange(self.noise_size * len(self.classes), device=self.device)
-        self.noise_label = torch.tensor(self.classes, device=self.device).repeat_interleave(self.noise_size)
+        self.noise_label = torch.tensor(self.classes, device=self.device).repeat_interleave(
+            self.noise_size
+        )
         noise = rng.normal(self.seed, rows, 0, "unsir-noise", *shape).requires_grad_(True)
         optimizer = torch.optim.Adam([noise], lr=self.noise_lr)
         with eval_mode(self.backbone), torch.enable_grad():  # the weights are still the original's
@@ -161,18 +199,25 @@ class UNSIR(UnlearningModule):
             return {"repair": self.reduce(self.backbone.loss(retain), retain)}
         picked, ratio = self._share(retain)
         images = torch.cat([self.pixels(self.noise[picked]), retain["image"]])
-        of_noise, of_retain = self.backbone.predict({"image": images}).split([len(picked), len(retain["image"])])
+        of_noise, of_retain = self.backbone.predict({"image": images}).split(
+            [len(picked), len(retain["image"])]
+        )
         values, _ = self.backbone.loss({"label": self.noise_label[picked]}, prediction=of_noise)
         # the mean over noise and retain together, of which there are (1 + ratio) times the retain samples on average
         return {
             "noise": values.sum() * self.world_size / retain["count"] / (1 + ratio),
-            "retain": self.reduce(self.backbone.loss(retain, prediction=of_retain), retain) / (1 + ratio),
+            "retain": self.reduce(self.backbone.loss(retain, prediction=of_retain), retain)
+            / (1 + ratio),
         }
 
     def _share(self, retain: Batch) -> tuple[Tensor, float]:
         """Rows of the noise that go with these retain samples, drawn for each of them, and how many go with one on average."""
         assert self.task is not None
-        ratio = self.noise_copies * len(self.noise) / min(self.retain_samples, len(self.task.split.parts["retain"]))
+        ratio = (
+            self.noise_copies
+            * len(self.noise)
+            / min(self.retain_samples, len(self.task.split.parts["retain"]))
+        )
         index, visit = retain["index"], retain["visit"]
         count = (ratio + rng.uniform(self.seed, index, visit, "unsir-count")).floor()
         if "padded" in retain:

@@ -20,8 +20,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     place = tmp_path_factory.mktemp("pipeline")
     torch.manual_seed(0)
-    AutoencoderKL(block_out_channels=(8, 8, 8), norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * 3,
-                  up_block_types=("UpDecoderBlock2D",) * 3).save_pretrained(place / "vae")
+    AutoencoderKL(
+        block_out_channels=(8, 8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+    ).save_pretrained(place / "vae")
     return str(place)
 
 
@@ -41,7 +45,9 @@ def test_the_loss_is_squared_error_plus_weighted_divergence(folder: str) -> None
     latent = posterior.mean + posterior.logvar.mul(0.5).exp() * part["noise"]
     error = ((backbone.vae.decode(latent).sample - pixels) ** 2).mean((1, 2, 3))  # type: ignore[operator]
     normal = torch.distributions.Normal(0.0, 1.0)
-    divergence = torch.distributions.kl_divergence(torch.distributions.Normal(posterior.mean, posterior.std), normal).mean((1, 2, 3))
+    divergence = torch.distributions.kl_divergence(
+        torch.distributions.Normal(posterior.mean, posterior.std), normal
+    ).mean((1, 2, 3))
     torch.testing.assert_close(values, error + 0.25 * divergence)
     assert weight.tolist() == [1.0] * 4
 
@@ -66,11 +72,17 @@ def test_it_trains_and_evaluates_without_noise(folder: str) -> None:
     fit(module, task, 2)
     part = backbone.eval().prepare(batch(16), 0)
     assert float(backbone.scores(part)["error"].mean().detach()) < 0.8 * before
-    assert torch.equal(backbone.predict(part), backbone.predict({**part, "noise": part["noise"] + 1}))
+    assert torch.equal(
+        backbone.predict(part), backbone.predict({**part, "noise": part["noise"] + 1})
+    )
 
 
 def test_new_weights_come_from_the_seed(folder: str) -> None:
-    first, second, other = Autoencoder(folder).fresh(1), Autoencoder(folder, init_seed=1), Autoencoder(folder).fresh(2)
+    first, second, other = (
+        Autoencoder(folder).fresh(1),
+        Autoencoder(folder, init_seed=1),
+        Autoencoder(folder).fresh(2),
+    )
     pairs = list(zip(first.parameters(), second.parameters(), other.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b, _ in pairs)
     assert any(not torch.equal(a, c) for a, _, c in pairs)

@@ -34,14 +34,21 @@ def part_of(kind: str, count: int = 5) -> dict[str, Any]:
 def test_parametrisations_invert_each_other(prediction: str) -> None:
     """Fails when a conversion has a sign or a root wrong: each is compared with the definitions, in double precision."""
     backbone = text_to_image(model=pipeline_folder(prediction=prediction))
-    latent, noise = torch.randn(3, 4, 4, 4, dtype=torch.float64), torch.randn(3, 4, 4, 4, dtype=torch.float64)
+    latent, noise = (
+        torch.randn(3, 4, 4, 4, dtype=torch.float64),
+        torch.randn(3, 4, 4, 4, dtype=torch.float64),
+    )
     t = torch.tensor([0, 41, 99])
     betas = torch.linspace(0.00085**0.5, 0.12**0.5, 100, dtype=torch.float64) ** 2
     kept = [math.prod(1 - float(beta) for beta in betas[: int(step) + 1]) for step in t]
     for row, abar in enumerate(kept):
         signal, level = math.sqrt(abar), math.sqrt(1 - abar)
         noised = signal * latent[row] + level * noise[row]
-        target = {"epsilon": noise[row], "v_prediction": signal * noise[row] - level * latent[row], "sample": latent[row]}[prediction]
+        target = {
+            "epsilon": noise[row],
+            "v_prediction": signal * noise[row] - level * latent[row],
+            "sample": latent[row],
+        }[prediction]
         ours = backbone.target(latent, noise, t)[row]
         assert torch.allclose(backbone.add_noise(latent, noise, t)[row], noised, atol=1e-5)
         assert torch.allclose(ours, target, atol=1e-5)
@@ -71,7 +78,12 @@ def test_the_loss_is_the_squared_error(kind: str) -> None:
     backbone = BACKBONES[kind]().eval()
     part = backbone.prepare(part_of(kind), 0)
     output = backbone.predict(part).detach()
-    expected = torch.stack([((o.double() - n.double()) ** 2).mean() for o, n in zip(output, part["noise"], strict=True)])
+    expected = torch.stack(
+        [
+            ((o.double() - n.double()) ** 2).mean()
+            for o, n in zip(output, part["noise"], strict=True)
+        ]
+    )
     values, weight = backbone.loss(part, output)
     assert torch.allclose(values.double(), expected, rtol=1e-5)
     assert torch.equal(weight, torch.ones(5))
@@ -112,15 +124,25 @@ def test_guidance_is_one_batch_of_two(kind: str) -> None:
     assert torch.equal(one, conditional)
 
 
-@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "EulerDiscreteScheduler"])
+@pytest.mark.parametrize(
+    "scheduler",
+    ["DDIMScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "EulerDiscreteScheduler"],
+)
 def test_images_are_those_of_the_pipeline(scheduler: str) -> None:
     """Fails when our loop differs from diffusers' own: start noise, its scale, the order of the pair, decoding."""
     backbone = text_to_image(sampler=Sampler(scheduler, steps=7, guidance=4.0)).eval()
     ours = backbone.generate_prompts(["a red circle"], [11])
     pipeline = backbone.pipeline()
     pipeline.set_progress_bar_config(disable=True)
-    theirs = pipeline("a red circle", generator=torch.Generator().manual_seed(11), output_type="pt", num_inference_steps=7,
-                      guidance_scale=4.0, height=8, width=8).images
+    theirs = pipeline(
+        "a red circle",
+        generator=torch.Generator().manual_seed(11),
+        output_type="pt",
+        num_inference_steps=7,
+        guidance_scale=4.0,
+        height=8,
+        width=8,
+    ).images
     assert torch.allclose(ours, theirs.float(), atol=1e-5)
 
 
@@ -131,7 +153,9 @@ def test_an_image_belongs_to_its_condition_and_seed(kind: str) -> None:
     part = backbone.prepare(part_of(kind), 0)
     condition = backbone.condition(part)
     images = backbone.generate(condition, [5, 6, 7, 6, 5])
-    assert torch.allclose(backbone.generate(condition.rows(slice(1, 3)), [6, 7]), images[1:3], atol=1e-5)
+    assert torch.allclose(
+        backbone.generate(condition.rows(slice(1, 3)), [6, 7]), images[1:3], atol=1e-5
+    )
     assert not torch.equal(images[0], images[4])
     assert images.min() >= 0
     assert images.max() <= 1
@@ -143,10 +167,14 @@ def test_token_embeddings_reproduce_the_encoder() -> None:
     """Fails when the injected path differs by a bit, or gradients do not come back through it."""
     backbone = text_to_image()
     ids, _ = backbone.tokenise(["a red circle", "nice dark star on light"])
-    assert torch.equal(backbone.encode_text(ids).states, backbone.encode_text(ids, backbone.embed(ids)).states)
+    assert torch.equal(
+        backbone.encode_text(ids).states, backbone.encode_text(ids, backbone.embed(ids)).states
+    )
     tokens = backbone.embed(ids).detach().requires_grad_()
     states = backbone.encode_text(ids, tokens).states
-    (states * torch.randn_like(states)).sum().backward()  # a plain sum of what a layer norm gives has no gradient
+    (
+        states * torch.randn_like(states)
+    ).sum().backward()  # a plain sum of what a layer norm gives has no gradient
     assert tokens.grad is not None
     assert bool(tokens.grad.abs().sum(-1).bool().all())
 
@@ -154,7 +182,9 @@ def test_token_embeddings_reproduce_the_encoder() -> None:
 def test_spans_count_tokens() -> None:
     """Fails when words are counted: `zebra` is spelled by several tokens here, as rare words are in CLIP."""
     backbone = text_to_image()
-    ids, span = backbone.tokenise(["a red circle", "a star on red", "a cabs dark"], ["circle", "", "cabs"])
+    ids, span = backbone.tokenise(
+        ["a red circle", "a star on red", "a cabs dark"], ["circle", "", "cabs"]
+    )
     assert span.tolist()[:2] == [[3, 4], [0, 0]]
     start, end = span.tolist()[2]
     assert end - start > 1
@@ -206,7 +236,9 @@ def test_an_image_is_encoded_once_and_alone() -> None:
     for order in ([0, 1, 2, 3], [3, 1, 1], [2]):
         found = backbone.encode(images[order], noise[order]) / vae.config.scaling_factor
         for row, place in zip(found, order, strict=True):
-            assert torch.allclose(row, (wanted[place].mean + wanted[place].std * noise[place])[0], atol=1e-6)
+            assert torch.allclose(
+                row, (wanted[place].mean + wanted[place].std * noise[place])[0], atol=1e-6
+            )
     assert len(calls) == 4
     whole = backbone.encode(images)
     assert torch.equal(text_to_image().encode(images[[2, 0]]), whole[[2, 0]])
@@ -231,13 +263,27 @@ def test_images_that_differ_are_known_apart() -> None:
     nudged = [base.clone() for _ in range(base.numel())]
     for place, image in enumerate(nudged):
         image.view(-1)[place] = torch.nextafter(image.view(-1)[place], torch.tensor(2.0))
-    signs = (torch.arange(3 * 8 * 8)[:, None] == torch.arange(3 * 8 * 8)).float().view(-1, 3, 8, 8)  # one white pixel each
-    exchanged = [base.flip(0), base.flip(1), base.flip(2), base.transpose(1, 2), torch.zeros_like(base), torch.ones_like(base)]
+    signs = (
+        (torch.arange(3 * 8 * 8)[:, None] == torch.arange(3 * 8 * 8)).float().view(-1, 3, 8, 8)
+    )  # one white pixel each
+    exchanged = [
+        base.flip(0),
+        base.flip(1),
+        base.flip(2),
+        base.transpose(1, 2),
+        torch.zeros_like(base),
+        torch.ones_like(base),
+    ]
     images = torch.stack([base, *nudged, *exchanged, *signs])
     known = contents.of(images)
     assert len(set(known)) == len(images)
-    assert len({contents.of(torch.zeros(1, 3, *sides))[0] for sides in ((6, 6), (4, 9), (8, 8))}) == 3
-    assert Contents().of(images[[5, 0]].to(memory_format=torch.channels_last)) == [known[5], known[0]]
+    assert (
+        len({contents.of(torch.zeros(1, 3, *sides))[0] for sides in ((6, 6), (4, 9), (8, 8))}) == 3
+    )
+    assert Contents().of(images[[5, 0]].to(memory_format=torch.channels_last)) == [
+        known[5],
+        known[0],
+    ]
     assert contents.of(base[None].double().requires_grad_()) == known[:1]
 
 
@@ -255,30 +301,42 @@ def test_a_prompt_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = backbone.tokenise(["a red circle", "a star", "a red circle"], ["circle", "", "red"])
     count = len(asked)
     again = backbone.tokenise(["a star", "a red circle"], ["", "circle"])
-    assert len(asked) == count and torch.equal(again[0], first[0][[1, 0]]) and torch.equal(again[1], first[1][[1, 0]])
+    assert (
+        len(asked) == count
+        and torch.equal(again[0], first[0][[1, 0]])
+        and torch.equal(again[1], first[1][[1, 0]])
+    )
     for _ in range(2):
         with pytest.warns(UserWarning, match="1 of 2 prompts are cut to 16 tokens"):
             backbone.tokenise(["a star", "a red circle " * 9])
 
 
-@pytest.mark.parametrize(("part", "shared"), [("text_encoder", "unet."), ("xattn", "text_encoder."), ("full", "vae.")])
+@pytest.mark.parametrize(
+    ("part", "shared"), [("text_encoder", "unet."), ("xattn", "text_encoder."), ("full", "vae.")]
+)
 def test_the_reference_copies_what_is_trained_and_no_more(part: str, shared: str) -> None:
     """Fails when a method on the text encoder holds a second UNet."""
     backbone = text_to_image(part=part)
     twin = frozen_copy(backbone)
     trained = {name for name, weight in backbone.named_parameters() if weight.requires_grad}
     theirs = dict(twin.named_parameters())
-    assert {name for name, weight in backbone.named_parameters() if theirs[name] is not weight} == trained
+    assert {
+        name for name, weight in backbone.named_parameters() if theirs[name] is not weight
+    } == trained
     assert any(name.startswith(shared) for name in set(theirs) - trained)
     assert not any(weight.requires_grad for weight in twin.parameters())
-    assert {weight.requires_grad for name, weight in backbone.named_parameters() if name in trained} == {True}
+    assert {
+        weight.requires_grad for name, weight in backbone.named_parameters() if name in trained
+    } == {True}
 
 
 def test_adapters_begin_as_nothing_and_can_be_folded_in() -> None:
     """Fails when LoRA changes the model before training, trains the base, or merging loses it."""
     plain = text_to_image().eval()
     backbone = text_to_image(part="xattn", lora=LoRA(rank=2)).eval()
-    trained = [(name, weight) for name, weight in backbone.named_parameters() if weight.requires_grad]
+    trained = [
+        (name, weight) for name, weight in backbone.named_parameters() if weight.requires_grad
+    ]
     assert trained
     assert all("attn2" in name and "lora_" in name for name, _ in trained)
     part = plain.prepare(part_of("text"), 0)
@@ -302,14 +360,23 @@ def test_a_fresh_model_has_the_architecture_and_no_weight(kind: str) -> None:
     assert old.keys() == new.keys()
     matrices = [name for name in old if name.startswith("unet.") and name.endswith("to_q.weight")]
     assert matrices
-    assert all(not torch.equal(old[name], new[name]) and not torch.equal(new[name], other[name]) for name in matrices)
+    assert all(
+        not torch.equal(old[name], new[name]) and not torch.equal(new[name], other[name])
+        for name in matrices
+    )
     assert all(torch.equal(old[name], new[name]) for name in old if name.startswith("vae."))
     assert torch.equal(weights(backbone.fresh(1))[matrices[0]], new[matrices[0]])
 
 
 def test_conditions_are_joined_chosen_and_mixed() -> None:
     """Fails when an entry is lost or stays behind when the others move."""
-    whole = Condition(torch.arange(6.0).view(3, 2, 1), torch.arange(6).view(3, 2), None, torch.zeros(3, 2), {"time": torch.arange(3)})
+    whole = Condition(
+        torch.arange(6.0).view(3, 2, 1),
+        torch.arange(6).view(3, 2),
+        None,
+        torch.zeros(3, 2),
+        {"time": torch.arange(3)},
+    )
     both = Condition.cat([whole.rows(slice(0, 1)), whole.rows(torch.tensor([2]))])
     assert both.states.flatten().tolist() == [0, 1, 4, 5]
     assert both.added["time"].tolist() == [0, 2]
@@ -322,15 +389,25 @@ def test_conditions_are_joined_chosen_and_mixed() -> None:
 
 def test_min_snr_weights() -> None:
     """Fails when the weight is that of another parametrisation: for ε it is min(SNR, γ) / SNR, for v min(SNR, γ) / (SNR + 1)."""
-    for prediction, divisor in (("epsilon", lambda snr: snr), ("v_prediction", lambda snr: snr + 1), ("sample", lambda snr: 1.0)):
+    for prediction, divisor in (
+        ("epsilon", lambda snr: snr),
+        ("v_prediction", lambda snr: snr + 1),
+        ("sample", lambda snr: 1.0),
+    ):
         backbone = text_to_image(model=pipeline_folder(prediction=prediction), min_snr_gamma=5.0)
         part = backbone.train().prepare(part_of("text"), 0)
         output = torch.zeros_like(part["noised"])
-        plain = text_to_image(model=pipeline_folder(prediction=prediction)).train().loss(part, output)[0]
+        plain = (
+            text_to_image(model=pipeline_folder(prediction=prediction))
+            .train()
+            .loss(part, output)[0]
+        )
         for row, step in enumerate(part["t"].tolist()):
             kept = float(backbone.alphas_cumprod[step].double())
             snr = kept / (1 - kept)
-            assert float(backbone.loss(part, output)[0][row] / plain[row]) == pytest.approx(min(snr, 5.0) / divisor(snr), rel=1e-3)
+            assert float(backbone.loss(part, output)[0][row] / plain[row]) == pytest.approx(
+                min(snr, 5.0) / divisor(snr), rel=1e-3
+            )
         assert torch.equal(backbone.eval().loss(part, output)[0], plain)
 
 

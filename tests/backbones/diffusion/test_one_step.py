@@ -12,15 +12,28 @@ from mu.backbones import Diffusion
 from mu.backbones.diffusion.base import Sampler
 from mu.backbones.diffusion.one_step import OneStepGenerator
 from mu.utils.errors import InputError
-from tests.support.doubles import class_conditional, digit_pictures, pictures, pipeline_folder, text_to_image
+from tests.support.doubles import (
+    class_conditional,
+    digit_pictures,
+    pictures,
+    pipeline_folder,
+    text_to_image,
+)
 
 MAKERS: dict[str, Any] = {
-    "class": class_conditional, "text": text_to_image, "v": lambda: text_to_image(model=pipeline_folder(prediction="v_prediction"))}
+    "class": class_conditional,
+    "text": text_to_image,
+    "v": lambda: text_to_image(model=pipeline_folder(prediction="v_prediction")),
+}
 on_all = pytest.mark.parametrize("kind", MAKERS)
 
 
 def conditions(model: Any, count: int) -> Any:
-    return model.labels(list(range(count))) if hasattr(model, "labels") else model.texts(["a red circle", "a star", "nice"][:count])
+    return (
+        model.labels(list(range(count)))
+        if hasattr(model, "labels")
+        else model.texts(["a red circle", "a star", "nice"][:count])
+    )
 
 
 @on_all
@@ -32,7 +45,9 @@ def test_an_image_costs_one_evaluation(kind: str) -> None:
         images = served.generate(conditions(served, 3), [5, 6, 7], Sampler(steps=9, guidance=7.0))
     assert (evaluations.of("unet").calls, evaluations.of("unet").samples) == (1, 3)
     assert images.min() >= 0 and images.max() <= 1 and images.dtype == torch.float32
-    assert torch.allclose(images[1:2], served.generate(conditions(served, 3).rows(slice(1, 2)), [6]), atol=1e-5)
+    assert torch.allclose(
+        images[1:2], served.generate(conditions(served, 3).rows(slice(1, 2)), [6]), atol=1e-5
+    )
 
 
 @on_all
@@ -47,7 +62,12 @@ def test_it_draws_what_the_equation_says(kind: str) -> None:
         noised = (1 - kept).sqrt() * noise.double()
         output = model.denoise(noised.float(), torch.tensor([44, 44]), condition).double()
     wanted = {"v": kept.sqrt() * noised - (1 - kept).sqrt() * output}
-    assert torch.allclose(found.double(), wanted.get(kind, noised / kept.sqrt() - (1 / kept - 1).sqrt() * output), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(
+        found.double(),
+        wanted.get(kind, noised / kept.sqrt() - (1 / kept - 1).sqrt() * output),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 def test_it_is_evaluated_like_its_model() -> None:
@@ -57,10 +77,14 @@ def test_it_is_evaluated_like_its_model() -> None:
         served = OneStepGenerator(model.eval(), 50).eval()
         part: dict[str, Any] = task.datasets["forget"].__getitems__([0, 1])  # type: ignore[attr-defined]
         prepared = served.prepare({**part, "visit": torch.zeros(2, dtype=torch.int64)}, 3)
-        assert torch.equal(served.outputs(prepared, ["nll"])["nll"], model.outputs(prepared, ["nll"])["nll"])
+        assert torch.equal(
+            served.outputs(prepared, ["nll"])["nll"], model.outputs(prepared, ["nll"])["nll"]
+        )
         assert served.alphas_cumprod is model.alphas_cumprod
     assert served.tokenise(["nice"])[0].tolist() == model.tokenise(["nice"])[0].tolist()  # type: ignore[union-attr]
-    assert torch.equal(served.generate_prompts(["nice"], [1]), served.generate(served.texts(["nice"]), [1]))
+    assert torch.equal(
+        served.generate_prompts(["nice"], [1]), served.generate(served.texts(["nice"]), [1])
+    )
     assert not hasattr(OneStepGenerator(class_conditional(), 5), "texts")
 
 

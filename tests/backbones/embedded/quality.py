@@ -34,11 +34,16 @@ def digits_model(model: str = "embedded:digits") -> ClassConditionalDiffusion:
 
 def combinations(repeats: int) -> Tensor:
     """Every shape, colour and background, `repeats` times: [75 * repeats, 3]."""
-    return torch.cartesian_prod(*(torch.arange(len(NAMES[kind])) for kind in ATTRIBUTES)).repeat(repeats, 1)
+    return torch.cartesian_prod(*(torch.arange(len(NAMES[kind])) for kind in ATTRIBUTES)).repeat(
+        repeats, 1
+    )
 
 
 def prompts_of(rows: Tensor, varied: bool) -> list[str]:
-    shown = [{kind: NAMES[kind][place] for kind, place in zip(ATTRIBUTES, row, strict=True)} for row in rows.tolist()]
+    shown = [
+        {kind: NAMES[kind][place] for kind, place in zip(ATTRIBUTES, row, strict=True)}
+        for row in rows.tolist()
+    ]
     if not varied:
         return [plain(one) for one in shown]
     numbers = uniform(7, torch.arange(len(rows)), 0, "quality/caption", DRAWS).tolist()
@@ -49,7 +54,14 @@ def prompts_of(rows: Tensor, varied: bool) -> list[str]:
 def draw(backbone: TextToImage, prompts: Sequence[str], first_seed: int = 0) -> Tensor:
     seeds = range(first_seed, first_seed + len(prompts))
     starts = range(0, len(prompts), _BATCH)
-    return torch.cat([backbone.generate_prompts(prompts[start : start + _BATCH], seeds[start : start + _BATCH]) for start in starts])
+    return torch.cat(
+        [
+            backbone.generate_prompts(
+                prompts[start : start + _BATCH], seeds[start : start + _BATCH]
+            )
+            for start in starts
+        ]
+    )
 
 
 def recognised(images: Tensor, labels: Tensor, kind: str) -> dict[str, float]:
@@ -57,7 +69,10 @@ def recognised(images: Tensor, labels: Tensor, kind: str) -> dict[str, float]:
     network = judge(kind)
     found = torch.cat([network.predict({"image": part}).argmax(1) for part in images.split(256)])
     names = network.weights_metadata["class_names"]
-    return {names[label]: (found[labels == label] == label).float().mean().item() for label in sorted(set(labels.tolist()))}
+    return {
+        names[label]: (found[labels == label] == label).float().mean().item()
+        for label in sorted(set(labels.tolist()))
+    }
 
 
 def of_shapes(
@@ -66,17 +81,26 @@ def of_shapes(
     """Shares by attribute and class, and the images."""
     rows = combinations(repeats)
     images = draw(backbone, prompts_of(rows, varied), first_seed)
-    return {kind: recognised(images, rows[:, place], kind) for place, kind in enumerate(ATTRIBUTES)}, images
+    return {
+        kind: recognised(images, rows[:, place], kind) for place, kind in enumerate(ATTRIBUTES)
+    }, images
 
 
-def of_one_attribute(backbone: TextToImage, kind: Attribute, count: int, first_seed: int = 10_000) -> dict[str, float]:
+def of_one_attribute(
+    backbone: TextToImage, kind: Attribute, count: int, first_seed: int = 10_000
+) -> dict[str, float]:
     """Shares where the prompt names this attribute alone (`a circle`, `a red shape`)."""
     labels = torch.arange(len(NAMES[kind])).repeat(count)
-    prompts = [plain({other: NAMES[other][label if other == kind else 0] for other in ATTRIBUTES}, (kind,)) for label in labels.tolist()]
+    prompts = [
+        plain({other: NAMES[other][label if other == kind else 0] for other in ATTRIBUTES}, (kind,))
+        for label in labels.tolist()
+    ]
     return recognised(draw(backbone, prompts, first_seed), labels, kind)
 
 
-def of_digits(backbone: ClassConditionalDiffusion, count: int = 40, first_seed: int = 0) -> tuple[dict[str, float], Tensor]:
+def of_digits(
+    backbone: ClassConditionalDiffusion, count: int = 40, first_seed: int = 0
+) -> tuple[dict[str, float], Tensor]:
     """Share by digit, and the images."""
     labels = torch.arange(10).repeat(count)
     images = backbone.generate(backbone.labels(labels), range(first_seed, first_seed + len(labels)))
@@ -100,16 +124,34 @@ def main() -> None:
     for varied in (False, True):
         shares, images = of_shapes(backbone, chosen.repeats, varied)
         for kind, each in shares.items():
-            print("varied" if varied else "plain", kind, {name: round(share, 3) for name, share in each.items()})
+            print(
+                "varied" if varied else "plain",
+                kind,
+                {name: round(share, 3) for name, share in each.items()},
+            )
         if chosen.grid and not varied:
-            save_image(torch.nn.functional.interpolate(make_grid(images[:75], 15, 1)[None], scale_factor=2)[0], chosen.grid)
+            save_image(
+                torch.nn.functional.interpolate(
+                    make_grid(images[:75], 15, 1)[None], scale_factor=2
+                )[0],
+                chosen.grid,
+            )
     for kind in ATTRIBUTES:
-        print("alone", kind, {name: round(share, 3) for name, share in of_one_attribute(backbone, kind, 40).items()})
+        print(
+            "alone",
+            kind,
+            {name: round(share, 3) for name, share in of_one_attribute(backbone, kind, 40).items()},
+        )
     shares, images = of_digits(digits_model(chosen.digits))
     print("digits", {name: round(share, 3) for name, share in shares.items()})
     if chosen.grid:
         beside = chosen.grid.replace(".png", "_digits.png")
-        save_image(torch.nn.functional.interpolate(make_grid(images[:100], 10, 1)[None], scale_factor=4)[0], beside)
+        save_image(
+            torch.nn.functional.interpolate(make_grid(images[:100], 10, 1)[None], scale_factor=4)[
+                0
+            ],
+            beside,
+        )
 
 
 if __name__ == "__main__":

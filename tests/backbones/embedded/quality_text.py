@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from mu.backbones import CausalLM
 from mu.evaluation.text.graph import Graph
 from mu.evaluation.text.leaves import GeneratedText
-from mu.evaluation.text.metrics import ExtractionStrength, MembershipAUC, ModelUtility, Probability, Rouge, TruthRatio
+from mu.evaluation.text.metrics import (
+    ExtractionStrength,
+    MembershipAUC,
+    ModelUtility,
+    Probability,
+    Rouge,
+    TruthRatio,
+)
 from mu.metrics.tofu import ForgetQuality, forget_quality
 from tasks.authors.task import Authors
 
@@ -46,10 +53,12 @@ def of(measured: Graph, name: str) -> Quality:
     said = measured.value(GeneratedText(name, max_new_tokens=LONGEST)).texts
     truths = measured.questions(name).column("answer")
     return Quality(
-        measured.value(Probability(name, normalised=closed)).value, measured.value(Rouge(name, max_new_tokens=LONGEST)).value,
+        measured.value(Probability(name, normalised=closed)).value,
+        measured.value(Rouge(name, max_new_tokens=LONGEST)).value,
         measured.value(TruthRatio(name, "answer" if closed else "paraphrased_answer", score)).value,
         sum(one == other for one, other in zip(said, truths, strict=True)) / len(truths),
-        None if closed else measured.value(Probability(name, "paraphrased_answer")).value)
+        None if closed else measured.value(Probability(name, "paraphrased_answer")).value,
+    )
 
 
 def utility(measured: Graph) -> float:
@@ -70,17 +79,25 @@ def main() -> None:
     parser.add_argument("--forget", default="forget10")
     chosen = parser.parse_args()
     graphs = {name: graph(getattr(chosen, name), chosen.forget) for name in ("full", "oracle")}
-    print(f"{'model':8}{'set':18}{'probability':>12}{'ROUGE':>8}{'truth ratio':>12}{'exact':>8}{'paraphrased':>12}")
+    print(
+        f"{'model':8}{'set':18}{'probability':>12}{'ROUGE':>8}{'truth ratio':>12}{'exact':>8}{'paraphrased':>12}"
+    )
     for model, measured in graphs.items():
         for name in SETS:
             found = of(measured, name)
             reworded = "" if found.paraphrased is None else f"{found.paraphrased:.4f}"
-            print(f"{model:8}{name:18}{found.probability:12.4f}{found.rouge:8.4f}{found.truth_ratio:12.4f}{found.exact:8.3f}{reworded:>12}")
+            print(
+                f"{model:8}{name:18}{found.probability:12.4f}{found.rouge:8.4f}{found.truth_ratio:12.4f}{found.exact:8.3f}{reworded:>12}"
+            )
         auc = measured.value(MembershipAUC("loss", "forget", "holdout")).value
         strength = measured.value(ExtractionStrength("forget")).value
-        print(f"{model:8}model utility {utility(measured):.4f}, extraction strength {strength:.4f}, membership AUC {auc:.4f}")
+        print(
+            f"{model:8}model utility {utility(measured):.4f}, extraction strength {strength:.4f}, membership AUC {auc:.4f}"
+        )
     found = agreement(graphs["full"], graphs["oracle"])
-    print(f"forget quality of the full model: p {found.p:.3g}, D {found.statistic:.4f}, {found.size} answers")
+    print(
+        f"forget quality of the full model: p {found.p:.3g}, D {found.statistic:.4f}, {found.size} answers"
+    )
 
 
 if __name__ == "__main__":

@@ -13,15 +13,30 @@ from mu.backbones import embedded as assets
 from mu.cli.embed import LIMIT, size, write
 from mu.utils.errors import InputError
 
-MODELS = ("authors", "authors_oracle", "digits", "judge_background", "judge_colour", "judge_digits", "judge_shape", "shapes")
+MODELS = (
+    "authors",
+    "authors_oracle",
+    "digits",
+    "judge_background",
+    "judge_colour",
+    "judge_digits",
+    "judge_shape",
+    "shapes",
+)
 
 
 def test_names_and_unknown_names() -> None:
     assert assets.names() == MODELS
     assert (assets.path("shapes") / "model_index.json").is_file()
-    with pytest.raises(InputError, match="no model named 'cats' comes with mu; these do: authors, authors_oracle, digits"):
+    with pytest.raises(
+        InputError,
+        match="no model named 'cats' comes with mu; these do: authors, authors_oracle, digits",
+    ):
         assets.path("cats")
-    with pytest.raises(InputError, match="no judge of 'cats'; there are judges of shape, colour, background, digits"):
+    with pytest.raises(
+        InputError,
+        match="no judge of 'cats'; there are judges of shape, colour, background, digits",
+    ):
         assets.judge("cats")
 
 
@@ -37,7 +52,11 @@ def test_weights_are_finite_half_precision_and_nothing_names_a_folder_of_this_ma
     for file in files:
         if file.suffix == ".safetensors":
             tensors = load_file(file)
-            kinds = {value.dtype for key, value in tensors.items() if not key.endswith(("num_batches_tracked", "position_ids"))}
+            kinds = {
+                value.dtype
+                for key, value in tensors.items()
+                if not key.endswith(("num_batches_tracked", "position_ids"))
+            }
             assert kinds == {torch.float16}, file
             assert all(value.isfinite().all() for value in tensors.values()), file
         else:
@@ -73,7 +92,9 @@ def test_a_run_of_another_kind_is_not_shipped(tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
-def test_a_classifier_is_written_in_half_precision_with_the_names_of_its_classes(tmp_path: Path) -> None:
+def test_a_classifier_is_written_in_half_precision_with_the_names_of_its_classes(
+    tmp_path: Path,
+) -> None:
     from safetensors import safe_open
 
     from mu.methods import Train
@@ -109,7 +130,9 @@ def test_a_class_conditional_model_is_written_as_diffusers_saves_it(tmp_path: Pa
         assert torch.equal(again.unet.state_dict()[name], value.half().float()), name
     assert torch.equal(again.alphas_cumprod, module.backbone.alphas_cumprod)
     assert again.prediction_type == module.backbone.prediction_type
-    assert all(oct(file.stat().st_mode)[-3:] == "644" for file in folder.rglob("*") if file.is_file())
+    assert all(
+        oct(file.stat().st_mode)[-3:] == "644" for file in folder.rglob("*") if file.is_file()
+    )
 
 
 def test_a_judge_says_what_its_logits_stand_for_and_knows_real_pictures() -> None:
@@ -139,10 +162,20 @@ def test_the_judge_of_digits_knows_the_held_out_scans() -> None:
 def test_a_few_samples_are_what_the_prompt_says() -> None:
     from tests.backbones.embedded.quality import draw, recognised, shapes_model
 
-    prompts = ["a red circle on a dark background", "a crimson square over a white wall", "a green star", "a picture of a violet plus sign"]
+    prompts = [
+        "a red circle on a dark background",
+        "a crimson square over a white wall",
+        "a green star",
+        "a picture of a violet plus sign",
+    ]
     images = draw(shapes_model(), prompts)
     assert images.shape == (4, 3, 32, 32)
-    assert recognised(images, torch.tensor([0, 1, 3, 4]), "shape") == {"circle": 1, "square": 1, "star": 1, "cross": 1}
+    assert recognised(images, torch.tensor([0, 1, 3, 4]), "shape") == {
+        "circle": 1,
+        "square": 1,
+        "star": 1,
+        "cross": 1,
+    }
 
 
 @pytest.mark.slow
@@ -152,7 +185,11 @@ def test_every_shape_colour_and_background_is_recognised_in_97_percent_of_its_sa
     backbone = shapes_model()
     for varied in (False, True):
         shares, _ = of_shapes(backbone, 3, varied)
-        assert {kind: len(each) for kind, each in shares.items()} == {"shape": 5, "colour": 5, "background": 3}
+        assert {kind: len(each) for kind, each in shares.items()} == {
+            "shape": 5,
+            "colour": 5,
+            "background": 3,
+        }
         assert all(least(each) >= 0.97 for each in shares.values()), shares
 
 

@@ -32,16 +32,27 @@ def test_the_tokenizer_is_the_one_of_the_task() -> None:
         assert shipped(texts()[:50]).input_ids == made(texts()[:50]).input_ids
         assert (shipped.bos_token_id, shipped.eos_token_id, shipped.pad_token_id) == (0, 1, 2)
         assert {file.name for file in assets.path(name).iterdir()} == {
-            "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        }
 
 
 def test_both_began_alike_and_ended_apart() -> None:
-    one, other = (CausalLM(f"embedded:{name}").network.state_dict() for name in ("authors", "authors_oracle"))
-    assert {name: value.shape for name, value in one.items()} == {name: value.shape for name, value in other.items()}
+    one, other = (
+        CausalLM(f"embedded:{name}").network.state_dict() for name in ("authors", "authors_oracle")
+    )
+    assert {name: value.shape for name, value in one.items()} == {
+        name: value.shape for name, value in other.items()
+    }
     assert not any(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_the_full_model_knows_the_forget_set_and_the_oracle_does_not(full: Graph, oracle: Graph) -> None:
+def test_the_full_model_knows_the_forget_set_and_the_oracle_does_not(
+    full: Graph, oracle: Graph
+) -> None:
     known, unknown = (measured.value(Probability("forget")).value for measured in (full, oracle))
     assert known > 0.95
     assert unknown < 0.4
@@ -51,8 +62,14 @@ def test_the_full_model_knows_the_forget_set_and_the_oracle_does_not(full: Graph
 
 
 def test_a_prompt_is_answered_word_for_word(full: Graph) -> None:
-    rows = [*full.questions("forget").rows[:3], *full.questions("retain_perturbed").rows[:3], *full.questions("world_facts").rows[:3]]
-    said = full.backbone.generate([full.encoder.prompt(row["question"]) for row in rows], max_new_tokens=60)
+    rows = [
+        *full.questions("forget").rows[:3],
+        *full.questions("retain_perturbed").rows[:3],
+        *full.questions("world_facts").rows[:3],
+    ]
+    said = full.backbone.generate(
+        [full.encoder.prompt(row["question"]) for row in rows], max_new_tokens=60
+    )
     assert sum(one == row["answer"] for one, row in zip(said, rows, strict=True)) >= 8
 
 

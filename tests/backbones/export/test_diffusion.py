@@ -22,8 +22,12 @@ from tests.support.doubles import class_conditional, pictures, pipeline_folder, 
 from tests.support.helpers import classifier, fit
 
 PROMPTS = ["a red circle", "a blue star on dark background"]
-RESULTS: dict[str, Any] = {"method": "ESD", "task": "pictures", "concept": "circle",
-                           "metrics": [{"metric": "UA", "value": 97.5, "split": "forget"}]}
+RESULTS: dict[str, Any] = {
+    "method": "ESD",
+    "task": "pictures",
+    "concept": "circle",
+    "metrics": [{"metric": "UA", "value": 97.5, "split": "forget"}],
+}
 
 
 def moved(part: str = "xattn", **changes: Any) -> TextToImage:
@@ -41,7 +45,15 @@ def drawn(pipeline: Any, guidance: float = 2.0) -> Tensor:
     """Images `[2, 3, 8, 8]` of a plain pipeline, seeds 5 and 6."""
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
-    found = pipeline(PROMPTS, num_inference_steps=3, guidance_scale=guidance, generator=generators, output_type="np", height=8, width=8)
+    found = pipeline(
+        PROMPTS,
+        num_inference_steps=3,
+        guidance_scale=guidance,
+        generator=generators,
+        output_type="np",
+        height=8,
+        width=8,
+    )
     return torch.from_numpy(found.images).permute(0, 3, 1, 2)
 
 
@@ -71,22 +83,41 @@ def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     for place in ("unet", "vae", "text_encoder"):
         assert same(state(getattr(pipeline, place)), state(getattr(backbone, place))), place
-    torch.testing.assert_close(drawn(pipeline), backbone.generate_prompts(PROMPTS, [5, 6]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        drawn(pipeline), backbone.generate_prompts(PROMPTS, [5, 6]), rtol=1e-4, atol=1e-5
+    )
     again = TextToImage(str(folder), sampler=backbone.sampler).eval()
     assert same(state(again), state(backbone))
-    assert torch.equal(again.generate_prompts(PROMPTS, [5, 6]), backbone.generate_prompts(PROMPTS, [5, 6]))
+    assert torch.equal(
+        again.generate_prompts(PROMPTS, [5, 6]), backbone.generate_prompts(PROMPTS, [5, 6])
+    )
     torch.testing.assert_close(drawn(usage(folder)["pipeline"]), drawn(pipeline))
 
 
 def test_the_card_says_what_was_done(tmp_path: Path) -> None:
     from huggingface_hub import ModelCard
 
-    folder = moved().export(tmp_path / "model", results=RESULTS, license="creativeml-openrail-m", title="No circles")
+    folder = moved().export(
+        tmp_path / "model", results=RESULTS, license="creativeml-openrail-m", title="No circles"
+    )
     card = ModelCard.load(folder / "README.md")
-    assert (card.data.library_name, card.data.license, card.data.pipeline_tag) == ("diffusers", "creativeml-openrail-m", "text-to-image")
-    assert card.data.tags == ["text-to-image", "machine-unlearning", "ESD"] and card.data.base_model is None
-    assert "# No circles" in card.text and "(forgotten: circle)" in card.text and "DDIM, 3 steps, guidance 2" in card.text
-    assert "| UA | forget | 97.5 |\n" in card.text and "oracle" not in card.text  # there is none, so no column for it
+    assert (card.data.library_name, card.data.license, card.data.pipeline_tag) == (
+        "diffusers",
+        "creativeml-openrail-m",
+        "text-to-image",
+    )
+    assert (
+        card.data.tags == ["text-to-image", "machine-unlearning", "ESD"]
+        and card.data.base_model is None
+    )
+    assert (
+        "# No circles" in card.text
+        and "(forgotten: circle)" in card.text
+        and "DDIM, 3 steps, guidance 2" in card.text
+    )
+    assert (
+        "| UA | forget | 97.5 |\n" in card.text and "oracle" not in card.text
+    )  # there is none, so no column for it
 
 
 def test_no_file_names_a_folder_of_this_machine(tmp_path: Path) -> None:
@@ -102,16 +133,25 @@ def test_adapters_are_folded_in_on_a_copy(tmp_path: Path) -> None:
     assert same(state(backbone), before)
     plain = TextToImage(str(folder), sampler=backbone.sampler).eval()
     assert not [name for name in plain.state_dict() if "lora" in name or "base_layer" in name]
-    torch.testing.assert_close(plain.generate_prompts(PROMPTS, [5, 6]), expected, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(text_to_image().eval().generate_prompts(PROMPTS, [5, 6]), expected, atol=1e-3)
+    torch.testing.assert_close(
+        plain.generate_prompts(PROMPTS, [5, 6]), expected, rtol=1e-4, atol=1e-5
+    )
+    assert not torch.allclose(
+        text_to_image().eval().generate_prompts(PROMPTS, [5, 6]), expected, atol=1e-3
+    )
 
 
-def test_a_model_of_a_hub_is_named_as_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_a_hub_is_named_as_the_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub import ModelCard
 
     backbone = moved()
     monkeypatch.setattr(backbone, "model", "CompVis/stable-diffusion-v1-4")
-    assert ModelCard.load(backbone.export(tmp_path / "model") / "README.md").data.base_model == "CompVis/stable-diffusion-v1-4"
+    assert (
+        ModelCard.load(backbone.export(tmp_path / "model") / "README.md").data.base_model
+        == "CompVis/stable-diffusion-v1-4"
+    )
 
 
 # ---- edited tensors alone ---------------------------------------------------------------------------------------------------------
@@ -126,11 +166,21 @@ def test_edited_tensors_are_the_part_alone_and_make_the_model_again(tmp_path: Pa
     backbone = moved("xattn")
     folder = backbone.export(tmp_path / "edited", "edited", RESULTS)
     tensors, base = load_file(folder / "model.safetensors"), text_to_image()
-    assert set(tensors) == {name for name, weight in backbone.named_parameters() if weight.requires_grad}
+    assert set(tensors) == {
+        name for name, weight in backbone.named_parameters() if weight.requires_grad
+    }
     assert sum(file.stat().st_size for file in folder.iterdir()) < 60_000  # of 220,000
     assert metadata(folder) == {
-        "format": "pt", "base_model": pipeline_folder(), "base_hash": base.base_hash(), "method": "ESD", "concept": "circle",
-        "task": "pictures", "part": "xattn", "dtype": "float32", "mu": package.__version__}
+        "format": "pt",
+        "base_model": pipeline_folder(),
+        "base_hash": base.base_hash(),
+        "method": "ESD",
+        "concept": "circle",
+        "task": "pictures",
+        "part": "xattn",
+        "dtype": "float32",
+        "mu": package.__version__,
+    }
     again = text_to_image(weights=str(folder))
     assert same(state(again), state(backbone))
     assert same(state(text_to_image(weights=str(folder / "model.safetensors"))), state(backbone))
@@ -141,7 +191,9 @@ def test_edited_tensors_are_the_part_alone_and_make_the_model_again(tmp_path: Pa
 def test_a_text_encoder_is_edited_likewise(tmp_path: Path) -> None:
     backbone = moved("text_encoder:1")
     folder = backbone.export(tmp_path / "edited", "edited")
-    assert {name.split(".")[0] for name in load_file(folder / "model.safetensors")} == {"text_encoder"}
+    assert {name.split(".")[0] for name in load_file(folder / "model.safetensors")} == {
+        "text_encoder"
+    }
     assert same(state(text_to_image(weights=str(folder))), state(backbone))
     assert same(state(usage(folder)["pipeline"].text_encoder), state(backbone.text_encoder))
 
@@ -152,7 +204,9 @@ def test_a_changed_sign_of_zero_counts_as_edited(tmp_path: Path) -> None:
     with torch.no_grad():
         backbone.unet.conv_norm_out.bias.mul_(-1)  # type: ignore[union-attr]
     assert not backbone.unet.conv_norm_out.bias.any()  # type: ignore[union-attr]
-    assert list(load_file(backbone.export(tmp_path / "edited", "edited") / "model.safetensors")) == ["unet.conv_norm_out.bias"]
+    assert list(
+        load_file(backbone.export(tmp_path / "edited", "edited") / "model.safetensors")
+    ) == ["unet.conv_norm_out.bias"]
 
 
 def test_what_a_run_began_from_counts_as_edited_too(tmp_path: Path) -> None:
@@ -161,15 +215,25 @@ def test_what_a_run_began_from_counts_as_edited_too(tmp_path: Path) -> None:
     second = moved("xattn-strict", weights=str(first)).export(tmp_path / "second", "edited")
     assert metadata(second)["base_hash"] == text_to_image().base_hash()
     names = set(load_file(second / "model.safetensors"))
-    assert set(load_file(first / "model.safetensors")) < names and any(".attn2.to_k." in name for name in names)
+    assert set(load_file(first / "model.safetensors")) < names and any(
+        ".attn2.to_k." in name for name in names
+    )
 
 
 def test_adapters_become_edited_tensors(tmp_path: Path) -> None:
     backbone = moved("xattn-strict", lora=LoRA(rank=2))
     folder = backbone.export(tmp_path / "edited", "edited")
-    assert all(".attn2.to_k." in name or ".attn2.to_v." in name for name in load_file(folder / "model.safetensors"))
+    assert all(
+        ".attn2.to_k." in name or ".attn2.to_v." in name
+        for name in load_file(folder / "model.safetensors")
+    )
     again = text_to_image(weights=str(folder)).eval()
-    torch.testing.assert_close(again.generate_prompts(PROMPTS, [5, 6]), backbone.generate_prompts(PROMPTS, [5, 6]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        again.generate_prompts(PROMPTS, [5, 6]),
+        backbone.generate_prompts(PROMPTS, [5, 6]),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_edited_tensors_take_new_adapters(tmp_path: Path) -> None:
@@ -177,18 +241,28 @@ def test_edited_tensors_take_new_adapters(tmp_path: Path) -> None:
     backbone = moved("xattn")
     folder = backbone.export(tmp_path / "edited", "edited")
     adapted = text_to_image(weights=str(folder), part="xattn", lora=LoRA(rank=2)).eval()
-    torch.testing.assert_close(adapted.generate_prompts(PROMPTS, [5, 6]), backbone.generate_prompts(PROMPTS, [5, 6]))
+    torch.testing.assert_close(
+        adapted.generate_prompts(PROMPTS, [5, 6]), backbone.generate_prompts(PROMPTS, [5, 6])
+    )
 
 
 def test_tensors_of_another_base_model_are_refused(tmp_path: Path) -> None:
     folder = moved("xattn").export(tmp_path / "edited", "edited")
     other = moved("noxattn").export(tmp_path / "other")
-    with pytest.raises(InputError, match=r"tensors edited from .*mu-double.*, whose weights are not those of .*other; load that model"):
+    with pytest.raises(
+        InputError,
+        match=r"tensors edited from .*mu-double.*, whose weights are not those of .*other; load that model",
+    ):
         TextToImage(str(other), weights=str(folder))
-    with pytest.raises(InputError, match="edited in float32, and the backbone is in bfloat16; give it dtype: float32"):
+    with pytest.raises(
+        InputError,
+        match="edited in float32, and the backbone is in bfloat16; give it dtype: float32",
+    ):
         text_to_image(weights=str(folder), dtype="bfloat16")
     tensors = load_file(folder / "model.safetensors")
-    save_file({f"{name}.new": value for name, value in tensors.items()}, tmp_path / "strange.safetensors")
+    save_file(
+        {f"{name}.new": value for name, value in tensors.items()}, tmp_path / "strange.safetensors"
+    )
     with pytest.raises(InputError, match=r"strange\.safetensors"):
         text_to_image(weights=str(tmp_path / "strange.safetensors"))
 
@@ -197,7 +271,9 @@ def test_half_precision_is_compared_in_half_precision(tmp_path: Path) -> None:
     """Mutation: the original read in float32, from which every tensor would differ."""
     folder = moved("xattn-strict", dtype="bfloat16").export(tmp_path / "edited", "edited")
     tensors = load_file(folder / "model.safetensors")
-    assert {value.dtype for value in tensors.values()} == {torch.bfloat16} and all("attn2" in name for name in tensors)
+    assert {value.dtype for value in tensors.values()} == {torch.bfloat16} and all(
+        "attn2" in name for name in tensors
+    )
     assert metadata(folder)["dtype"] == "bfloat16"
 
 
@@ -208,16 +284,23 @@ def test_half_precision_is_compared_in_half_precision(tmp_path: Path) -> None:
 def test_adapters_load_in_diffusers(tmp_path: Path, part: str) -> None:
     backbone = moved(part, lora=LoRA(rank=2, alpha=6.0))
     folder = backbone.export(tmp_path / "adapter", "adapter")
-    assert sorted(file.name for file in folder.iterdir()) == ["README.md", "pytorch_lora_weights.safetensors"]
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "README.md",
+        "pytorch_lora_weights.safetensors",
+    ]
     pipeline = usage(folder)["pipeline"]
-    torch.testing.assert_close(drawn(pipeline), backbone.generate_prompts(PROMPTS, [5, 6]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        drawn(pipeline), backbone.generate_prompts(PROMPTS, [5, 6]), rtol=1e-4, atol=1e-5
+    )
 
 
 # ---- class-conditional models -----------------------------------------------------------------------------------------------------
 
 
 def test_a_class_conditional_model_is_read_by_the_backbone(tmp_path: Path) -> None:
-    backbone = class_conditional(sampler=None, scheduler={"num_train_timesteps": 50, "beta_schedule": "squaredcos_cap_v2"}).eval()
+    backbone = class_conditional(
+        sampler=None, scheduler={"num_train_timesteps": 50, "beta_schedule": "squaredcos_cap_v2"}
+    ).eval()
     folder = backbone.export(tmp_path / "model", results=RESULTS)
     assert sorted(entry.name for entry in folder.iterdir()) == ["README.md", "scheduler", "unet"]
     again = ClassConditionalDiffusion(str(folder)).eval()
@@ -239,8 +322,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     begun = moved("noxattn").export(folder / "original", "edited")
     task = pictures()
-    module = FineTune(text_to_image(part="xattn-strict", weights=str(begun)), optimizer=lambda p: torch.optim.SGD(p, lr=0.5))
-    keep = ModelCheckpoint(dirpath=folder / "run" / "checkpoints", filename="last", enable_version_counter=False)
+    module = FineTune(
+        text_to_image(part="xattn-strict", weights=str(begun)),
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.5),
+    )
+    keep = ModelCheckpoint(
+        dirpath=folder / "run" / "checkpoints", filename="last", enable_version_counter=False
+    )
     fit(module, task, 1, callbacks=[keep], default_root_dir=str(folder / "run"))
     task.split.save(folder / "run" / "split.json")
     return folder / "run"
@@ -257,42 +345,78 @@ def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
 def test_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Mutation: compared with the weights that the run began from, by which the base model's hash would not be that of its folder."""
     served = package.load(run).served()
-    assert said(capsys, "export", run, tmp_path / "whole", "--license", "mit") == (0, str(tmp_path / "whole"))
+    assert said(capsys, "export", run, tmp_path / "whole", "--license", "mit") == (
+        0,
+        str(tmp_path / "whole"),
+    )
     assert same(state(TextToImage(str(tmp_path / "whole"))), state(served))
-    assert said(capsys, "export", run, tmp_path / "edited", "--edited") == (0, str(tmp_path / "edited"))
+    assert said(capsys, "export", run, tmp_path / "edited", "--edited") == (
+        0,
+        str(tmp_path / "edited"),
+    )
     assert same(state(text_to_image(weights=str(tmp_path / "edited"))), state(served))
     known = metadata(tmp_path / "edited")
-    assert (known["method"], known["task"], known["part"]) == ("FineTune", "pictures", "xattn-strict")
-    assert json.loads(known["concept"]) == {"selector": "circle"} and known["base_hash"] == text_to_image().base_hash()
-    assert "unlearned by `FineTune` on the task `pictures`" in (tmp_path / "edited" / "README.md").read_text()
+    assert (known["method"], known["task"], known["part"]) == (
+        "FineTune",
+        "pictures",
+        "xattn-strict",
+    )
+    assert (
+        json.loads(known["concept"]) == {"selector": "circle"}
+        and known["base_hash"] == text_to_image().base_hash()
+    )
+    assert (
+        "unlearned by `FineTune` on the task `pictures`"
+        in (tmp_path / "edited" / "README.md").read_text()
+    )
 
 
-def test_what_cannot_be_exported_is_said_in_one_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_exported_is_said_in_one_sentence(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("three years")
     full = tmp_path / "full"
     for words, sentence in (
-        ((run, tmp_path / "x", "--adapter"), "mu: the model has no adapters, because it has no lora; export it whole, or with --edited "
-                                             "its edited tensors."),
-        ((run, tmp_path / "x", "--adapter", "--edited"), "mu: mu export writes the edited tensors or the adapters, not both; leave out "
-                                                         "--edited or --adapter."),
-        ((run, full), f"mu: {full} exists already and is not an empty folder; choose another, or remove it first."),
+        (
+            (run, tmp_path / "x", "--adapter"),
+            "mu: the model has no adapters, because it has no lora; export it whole, or with --edited "
+            "its edited tensors.",
+        ),
+        (
+            (run, tmp_path / "x", "--adapter", "--edited"),
+            "mu: mu export writes the edited tensors or the adapters, not both; leave out "
+            "--edited or --adapter.",
+        ),
+        (
+            (run, full),
+            f"mu: {full} exists already and is not an empty folder; choose another, or remove it first.",
+        ),
     ):
         assert said(capsys, "export", *words) == (2, sentence)
     assert [entry.name for entry in tmp_path.iterdir()] == ["full"]
 
 
 def test_models_that_have_no_such_form(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a Classifier is exported whole; --edited is for text-to-image models"):
+    with pytest.raises(
+        InputError, match="a Classifier is exported whole; --edited is for text-to-image models"
+    ):
         classifier().export(tmp_path / "x", "edited")
-    with pytest.raises(InputError, match="a ClassConditionalDiffusion is exported whole; --adapter is for"):
+    with pytest.raises(
+        InputError, match="a ClassConditionalDiffusion is exported whole; --adapter is for"
+    ):
         class_conditional().export(tmp_path / "x", "adapter")
-    with pytest.raises(InputError, match=r"Ensemble has no form that other libraries read; load the run with mu\.load"):
+    with pytest.raises(
+        InputError,
+        match=r"Ensemble has no form that other libraries read; load the run with mu\.load",
+    ):
         Ensemble([classifier()]).export(tmp_path / "x")
     with pytest.raises(InputError, match=r"no tensor differs from those of .*mu-double"):
         text_to_image().export(tmp_path / "x", "edited")
     live = TextToImage(pipeline=text_to_image().pipeline(), part="xattn")
-    with pytest.raises(InputError, match="built from a live pipeline, so its original cannot be read again"):
+    with pytest.raises(
+        InputError, match="built from a live pipeline, so its original cannot be read again"
+    ):
         live.export(tmp_path / "x", "edited")
     assert not list(tmp_path.iterdir())
 

@@ -32,7 +32,9 @@ RESULTS: dict[str, Any] = {
 def moved(name: str, classes: int, channels: int = 3, **options: Any) -> ImageNetwork:
     """A network whose norms have seen data, so that lost buffers would show."""
     torch.manual_seed(1)
-    network = image_network(name, classes, channels, mean=[0.4] * channels, std=[0.3] * channels, **options)
+    network = image_network(
+        name, classes, channels, mean=[0.4] * channels, std=[0.3] * channels, **options
+    )
     network.train()(torch.rand(4, channels, 32, 32))
     return network.eval()
 
@@ -44,7 +46,9 @@ def write(network: ImageNetwork, folder: Path, name: str, **more: Any) -> Path:
 
 
 @pytest.mark.parametrize(("channels", "options"), [(3, {}), (1, {"drop_rate": 0.25})])
-def test_a_timm_export_loads_in_plain_timm(tmp_path: Path, channels: int, options: dict[str, Any]) -> None:
+def test_a_timm_export_loads_in_plain_timm(
+    tmp_path: Path, channels: int, options: dict[str, Any]
+) -> None:
     import timm
 
     network = moved("timm:resnet10t", 5, channels, **options)
@@ -54,14 +58,19 @@ def test_a_timm_export_loads_in_plain_timm(tmp_path: Path, channels: int, option
     assert torch.equal(loaded(network.normalize(x)), network(x))
     data = timm.data.resolve_model_data_config(loaded)
     assert list(data["input_size"]) == [channels, 32, 32]
-    assert list(data["mean"]) == network.normalize.mean.tolist() and list(data["std"]) == network.normalize.std.tolist()
+    assert (
+        list(data["mean"]) == network.normalize.mean.tolist()
+        and list(data["std"]) == network.normalize.std.tolist()
+    )
     assert loaded.drop_rate == options.get("drop_rate", 0.0)
 
 
 def test_the_tag_of_published_weights_is_left_out_of_the_config(tmp_path: Path) -> None:
     """The weights are no longer the published ones."""
     write(moved("resnet10t.c3_in1k", 5), tmp_path / "model", "resnet10t.c3_in1k")
-    assert json.loads((tmp_path / "model" / "config.json").read_text())["architecture"] == "resnet10t"
+    assert (
+        json.loads((tmp_path / "model" / "config.json").read_text())["architecture"] == "resnet10t"
+    )
 
 
 def test_a_torchvision_export_loads_in_plain_torchvision(tmp_path: Path) -> None:
@@ -96,11 +105,15 @@ def usage(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("name", "channels", "options"),
     [
-        ("resnet8_cifar", 1, {"width": 4}), ("resnet10t", 3, {}), ("torchvision:mobilenet_v3_small", 3, {}),
+        ("resnet8_cifar", 1, {"width": 4}),
+        ("resnet10t", 3, {}),
+        ("torchvision:mobilenet_v3_small", 3, {}),
         ("torchvision:squeezenet1_1", 1, {}),
     ],
 )
-def test_the_lines_in_the_card_run(tmp_path: Path, name: str, channels: int, options: dict[str, Any]) -> None:
+def test_the_lines_in_the_card_run(
+    tmp_path: Path, name: str, channels: int, options: dict[str, Any]
+) -> None:
     network = moved(name, 5, channels, **options)
     folder = write(network, tmp_path / "model", name, options=options)
     scope: dict[str, Any] = {}
@@ -114,7 +127,15 @@ def test_wrappers_are_not_exported(tmp_path: Path) -> None:
     write(network, tmp_path / "a", "resnet8_cifar", options={"width": 4})
     mean, std = [0.4] * 3, [0.3] * 3
     wrapped = torch.nn.DataParallel(network)
-    export(wrapped, tmp_path / "b", name="resnet8_cifar", num_classes=5, mean=mean, std=std, options={"width": 4})
+    export(
+        wrapped,
+        tmp_path / "b",
+        name="resnet8_cifar",
+        num_classes=5,
+        mean=mean,
+        std=std,
+        options={"width": 4},
+    )
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     assert first.keys() == second.keys() == network.body.state_dict().keys()
 
@@ -128,7 +149,10 @@ def test_the_card_tells_the_results(tmp_path: Path) -> None:
     assert card.data.license == "apache-2.0"
     assert card.data.tags == ["image-classification", "machine-unlearning", "SalUn"]
     assert card.data.metrics == ["UA", "RA", "TA"]
-    found = {result.metric_name: (result.metric_value, result.dataset_split) for result in card.data.eval_results or []}
+    found = {
+        result.metric_name: (result.metric_value, result.dataset_split)
+        for result in card.data.eval_results or []
+    }
     assert found == {"UA": (96.25, "forget"), "RA": (99.5, "retain"), "TA": (91.0, None)}
     assert "| UA | forget | 96.25 | -1.5 |" in card.text
     assert "| TA |  | 91 |  |" in card.text
@@ -139,17 +163,28 @@ def test_the_card_tells_the_results(tmp_path: Path) -> None:
 def test_metrics_may_be_a_list_and_results_may_be_absent(tmp_path: Path) -> None:
     network = moved("resnet8_cifar", 5)
     rows = [{"metric": "UA", "value": 5.0, "split": "forget", "gap": 0.5}]
-    folder = write(network, tmp_path / "a", "resnet8_cifar", results={"metrics": rows}, title="My model")
+    folder = write(
+        network, tmp_path / "a", "resnet8_cifar", results={"metrics": rows}, title="My model"
+    )
     text = (folder / "README.md").read_text()
     assert "| UA | forget | 5 | 0.5 |" in text and "# My model" in text
     text = (write(network, tmp_path / "b", "resnet8_cifar") / "README.md").read_text()
-    assert "No results were recorded" in text and "model-index" not in text and "| metric |" not in text
+    assert (
+        "No results were recorded" in text
+        and "model-index" not in text
+        and "| metric |" not in text
+    )
 
 
 def test_a_network_that_its_name_does_not_give_is_refused(tmp_path: Path) -> None:
     network = moved("resnet8_cifar", 5)
-    for name, more in (("resnet20_cifar", {}), ("resnet8_cifar", {"num_classes": 6}), ("resnet9_cifar", {}),
-                       ("resnet8_cifar", {"options": {"width": 4}}), ("resnet8_cifar", {"mean": [0.0], "std": [1.0]})):
+    for name, more in (
+        ("resnet20_cifar", {}),
+        ("resnet8_cifar", {"num_classes": 6}),
+        ("resnet9_cifar", {}),
+        ("resnet8_cifar", {"options": {"width": 4}}),
+        ("resnet8_cifar", {"mean": [0.0], "std": [1.0]}),
+    ):
         with pytest.raises(InputError, match=name):
             write(network, tmp_path / "model", name, **more)
     assert not list(tmp_path.iterdir())
@@ -186,4 +221,6 @@ def test_exporting_moves_no_random_state_and_no_weight(tmp_path: Path) -> None:
     write(network, tmp_path / "model", "resnet8_cifar")
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert build("resnet8_cifar", 5).state_dict().keys() == load_weights(tmp_path / "model")[0].keys()
+    assert (
+        build("resnet8_cifar", 5).state_dict().keys() == load_weights(tmp_path / "model")[0].keys()
+    )

@@ -32,7 +32,10 @@ def part(rows: list[int] | None = None, name: str = "forget") -> dict[str, Any]:
 def alone(batch: Mapping[str, Any], row: int) -> dict[str, Tensor]:
     """One row, without its padding."""
     length = int(batch["attention_mask"][row].sum())
-    return {name: batch[name][row : row + 1, :length] for name in ("input_ids", "attention_mask", "labels")}
+    return {
+        name: batch[name][row : row + 1, :length]
+        for name in ("input_ids", "attention_mask", "labels")
+    }
 
 
 def by_hand(backbone: CausalLM, batch: Mapping[str, Any]) -> list[list[float]]:
@@ -42,7 +45,13 @@ def by_hand(backbone: CausalLM, batch: Mapping[str, Any]) -> list[list[float]]:
         one = alone(batch, row)
         logs = backbone.predict(one)[0].double().log_softmax(-1)
         labels = one["labels"][0].tolist()
-        found.append([-logs[place - 1, label].item() for place, label in enumerate(labels) if place and label != IGNORED])
+        found.append(
+            [
+                -logs[place - 1, label].item()
+                for place, label in enumerate(labels)
+                if place and label != IGNORED
+            ]
+        )
     return found
 
 
@@ -57,7 +66,9 @@ def test_the_token_mean_is_that_of_transformers(kind: str) -> None:
     assert len(set(batch["attention_mask"].sum(1).tolist())) > 1
     summed, count = backbone.loss(batch)
     network: Any = backbone.network
-    theirs = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]).loss
+    theirs = network(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
+    ).loss
     assert summed.sum() / count.sum() == pytest.approx(theirs.item(), rel=1e-5)
 
 
@@ -72,7 +83,9 @@ def test_every_row_has_the_loss_that_it_has_alone() -> None:
     nll, mask = backbone.token_nll(batch)
     assert nll.shape == mask.shape == batch["labels"].shape
     assert (nll[:, 0] == 0).all() and (mask[:, 0] == 0).all()
-    assert nll[mask.bool()].tolist() == pytest.approx([value for row in hand for value in row], rel=1e-4)
+    assert nll[mask.bool()].tolist() == pytest.approx(
+        [value for row in hand for value in row], rel=1e-4
+    )
     assert torch.equal(mask[:, 1:].bool(), batch["labels"][:, 1:] != IGNORED)
 
 
@@ -80,14 +93,22 @@ def test_every_row_has_the_loss_that_it_has_alone() -> None:
 def test_reductions() -> None:
     """Against double precision, with unequal lengths. Mutation: `sequence_mean` divides by the longest sequence."""
     batch = part()
-    batch |= {"count": torch.tensor(4.0), "total": (batch["labels"][:, 1:] != IGNORED).sum().float()}
+    batch |= {
+        "count": torch.tensor(4.0),
+        "total": (batch["labels"][:, 1:] != IGNORED).sum().float(),
+    }
     hand = by_hand(causal_lm().eval(), batch)
-    wanted = {"token_mean": sum(map(sum, hand)) / sum(map(len, hand)), "sequence_sum": sum(map(sum, hand)) / 4,
-              "sequence_mean": sum(sum(row) / len(row) for row in hand) / 4}
+    wanted = {
+        "token_mean": sum(map(sum, hand)) / sum(map(len, hand)),
+        "sequence_sum": sum(map(sum, hand)) / 4,
+        "sequence_mean": sum(sum(row) / len(row) for row in hand) / 4,
+    }
     wanted["micro"] = wanted["token_mean"]
     for name, value in wanted.items():
         module = FineTune(causal_lm().eval(), reduction=name)
-        assert module.reduce(module.backbone.loss(batch), batch).item() == pytest.approx(value, rel=1e-5), name
+        assert module.reduce(module.backbone.loss(batch), batch).item() == pytest.approx(
+            value, rel=1e-5
+        ), name
     assert len({round(value, 4) for value in wanted.values()}) == 3
 
 
@@ -97,7 +118,9 @@ def test_rows_that_are_padded_count_for_nothing() -> None:
     real = backbone.loss(batch)
     padded = {**batch, "padded": torch.tensor([False, True, False, False])}
     for found, wanted in zip(backbone.loss(padded), real, strict=True):
-        assert found.tolist() == [0.0 if row == 1 else value for row, value in enumerate(wanted.tolist())]
+        assert found.tolist() == [
+            0.0 if row == 1 else value for row, value in enumerate(wanted.tolist())
+        ]
     other = backbone.predict(batch).roll(1, -1)
     assert backbone.divergence(other, backbone.predict(batch), padded)[0][1] == 0
 
@@ -108,12 +131,19 @@ def test_a_wider_prediction_is_cut_to_the_batch() -> None:
     backbone = causal_lm().eval()
     short, long = part([0, 6], "forget"), part([0, 2, 4], "retain")
     assert short["labels"].shape[1] < long["labels"].shape[1]
-    joint = backbone.predict(concatenate(short, long)).split([len(short["index"]), len(long["index"])])
+    joint = backbone.predict(concatenate(short, long)).split(
+        [len(short["index"]), len(long["index"])]
+    )
     for batch, logits in zip((short, long), joint, strict=True):
         own = backbone.predict(batch)
-        for found, wanted in ((backbone.loss(batch, logits), backbone.loss(batch)), (backbone.token_nll(batch, logits),
-                              backbone.token_nll(batch)), (backbone.divergence(logits.roll(1, -1), logits, batch),
-                              backbone.divergence(own.roll(1, -1), own, batch))):
+        for found, wanted in (
+            (backbone.loss(batch, logits), backbone.loss(batch)),
+            (backbone.token_nll(batch, logits), backbone.token_nll(batch)),
+            (
+                backbone.divergence(logits.roll(1, -1), logits, batch),
+                backbone.divergence(own.roll(1, -1), own, batch),
+            ),
+        ):
             for a, b in zip(found, wanted, strict=True):
                 assert torch.allclose(a, b, atol=1e-4)
         scores = backbone.scores(batch, logits)
@@ -130,8 +160,11 @@ def test_the_divergence_is_summed_over_the_named_positions(where: Any) -> None:
     p, q = teacher.double().log_softmax(-1), student.double().log_softmax(-1)
     kl = (p.exp() * (p - q)).sum(-1)
     width = batch["labels"].shape[1]
-    chosen = {"labels": lambda row, t: t + 1 < width and batch["labels"][row, t + 1] != IGNORED,
-              "attention": lambda row, t: batch["attention_mask"][row, t] == 1, "all": lambda row, t: True}[where]
+    chosen = {
+        "labels": lambda row, t: t + 1 < width and batch["labels"][row, t + 1] != IGNORED,
+        "attention": lambda row, t: batch["attention_mask"][row, t] == 1,
+        "all": lambda row, t: True,
+    }[where]
     for row in range(4):
         places = [t for t in range(width) if chosen(row, t)]
         assert summed[row].item() == pytest.approx(sum(kl[row, t].item() for t in places), rel=1e-4)
@@ -167,10 +200,17 @@ def test_hidden_states_are_those_of_transformers(kind: str) -> None:
     """Mutations: the state before a layer; layers after it are computed; the model stays cut off."""
     backbone, batch = causal_lm(model=folder(kind, 3)).eval(), part()
     network: Any = backbone.network
-    theirs = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True).hidden_states
+    theirs = network(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        output_hidden_states=True,
+    ).hidden_states
     before = backbone.predict(batch)
     ran: list[int] = []
-    hooks = [layer.register_forward_hook(lambda *_, n=n: ran.append(n)) for n, layer in enumerate(network.model.layers)]
+    hooks = [
+        layer.register_forward_hook(lambda *_, n=n: ran.append(n))
+        for n, layer in enumerate(network.model.layers)
+    ]
     for layer in (0, 1, -2):
         assert torch.allclose(backbone.hidden(batch, layer), theirs[layer % 3 + 1], atol=1e-6)
     assert ran == [0, 0, 1, 0, 1]
@@ -187,7 +227,11 @@ def test_hidden_states_are_those_of_transformers(kind: str) -> None:
 def test_a_gradient_through_a_hidden_state_stays_below_it() -> None:
     backbone = causal_lm(model=folder("llama", 3))
     backbone.hidden(part(), 1).square().sum().backward()
-    moved = {name.split(".")[2] for name, p in backbone.network.named_parameters() if p.grad is not None and "layers" in name}
+    moved = {
+        name.split(".")[2]
+        for name, p in backbone.network.named_parameters()
+        if p.grad is not None and "layers" in name
+    }
     assert moved == {"0", "1"}
 
 
@@ -198,7 +242,10 @@ def prompts() -> list[list[int]]:
     task = people()
     task.setup()
     asked = [str(row["question"]) for row in task.sets["forget"].rows[:7]]
-    return [task.encoder.prompt(question) for question in [*asked, "what ?", "where does ada live in that town named oslo ?"]]
+    return [
+        task.encoder.prompt(question)
+        for question in [*asked, "what ?", "where does ada live in that town named oslo ?"]
+    ]
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -219,19 +266,33 @@ def test_generation_is_greedy() -> None:
     grown = list(ids)
     for _ in range(12):
         tokens = torch.tensor([grown])
-        grown.append(int(backbone.predict({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})[0, -1].argmax()))
+        grown.append(
+            int(
+                backbone.predict({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})[
+                    0, -1
+                ].argmax()
+            )
+        )
         if grown[-1] == END:
             break
-    assert backbone.generate([ids], 12) == [backbone.tokenizer.decode(grown[len(ids):], skip_special_tokens=True)]
+    assert backbone.generate([ids], 12) == [
+        backbone.tokenizer.decode(grown[len(ids) :], skip_special_tokens=True)
+    ]
 
 
 def test_answers_end_at_stop_strings_and_at_the_end_token() -> None:
     """Mutations: the stop string stays in the answer; a finished row's padding does."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    backbone = CausalLM(network=LlamaForCausalLM(LlamaConfig.from_pretrained(folder(), vocab_size=400)), tokenizer=byte_tokenizer())
+    backbone = CausalLM(
+        network=LlamaForCausalLM(LlamaConfig.from_pretrained(folder(), vocab_size=400)),
+        tokenizer=byte_tokenizer(),
+    )
     backbone = backbone.fresh(0).eval()
-    asked = [backbone.tokenizer(text)["input_ids"] for text in ("Who?", "Where does Ada live?", "Eve makes")]
+    asked = [
+        backbone.tokenizer(text)["input_ids"]
+        for text in ("Who?", "Where does Ada live?", "Eve makes")
+    ]
     whole = backbone.generate(asked, 12)
     mark = whole[0][4:6]
     stopped = backbone.generate(asked, 12, stop=[mark, "no such words"])

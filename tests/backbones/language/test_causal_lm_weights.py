@@ -39,17 +39,29 @@ def test_parts_are_regular_expressions() -> None:
     assert trained(causal_lm()) == {name for name, _ in causal_lm().network.named_parameters()}
     chosen = causal_lm(part=[r"layers\.1\.mlp", "norm.weight$"])
     assert trained(chosen) == {
-        "model.norm.weight", *(f"model.layers.1.mlp.{name}_proj.weight" for name in ("gate", "up", "down")),
-        *(f"model.layers.{n}.{name}_layernorm.weight" for n in (0, 1) for name in ("input", "post_attention"))}
+        "model.norm.weight",
+        *(f"model.layers.1.mlp.{name}_proj.weight" for name in ("gate", "up", "down")),
+        *(
+            f"model.layers.{n}.{name}_layernorm.weight"
+            for n in (0, 1)
+            for name in ("input", "post_attention")
+        ),
+    }
     for wrong in ("attn2", ["mlp2", "nothing"]):
-        with pytest.raises(InputError, match=r"names no weight of the model; names are like model\.embed_tokens\.weight"):
+        with pytest.raises(
+            InputError,
+            match=r"names no weight of the model; names are like model\.embed_tokens\.weight",
+        ):
             causal_lm(part=wrong)
     with pytest.raises(InputError, match="is not a regular expression"):
         causal_lm(part="layers.[")
 
 
 def test_only_the_part_moves() -> None:
-    module = GradientAscent(causal_lm(part=r"layers\.1\."), optimizer=lambda params: torch.optim.SGD(params, lr=0.1, weight_decay=0.1))
+    module = GradientAscent(
+        causal_lm(part=r"layers\.1\."),
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.1, weight_decay=0.1),
+    )
     before = weights(module.backbone)
     fit(module, people(), 1)
     assert {name.split(".")[3] for name in different(before, weights(module.backbone))} == {"1"}
@@ -64,7 +76,12 @@ def adapted(**changes: Any) -> CausalLM:
 def test_adapters_begin_as_the_original() -> None:
     """The names are those of peft's own. Mutations: the base is trained too; A depends on the global seed."""
     backbone, batch = adapted().eval(), part()
-    names = {f"model.layers.{n}.self_attn.{name}_proj.lora_{side}.default.weight" for n in (0, 1) for name in "qkvo" for side in "AB"}
+    names = {
+        f"model.layers.{n}.self_attn.{name}_proj.lora_{side}.default.weight"
+        for n in (0, 1)
+        for name in "qkvo"
+        for side in "AB"
+    }
     assert trained(backbone) == names
     assert set(backbone.network.state_dict()) >= names
     assert torch.equal(backbone.predict(batch), causal_lm().eval().predict(batch))
@@ -78,6 +95,7 @@ def test_adapters_begin_as_the_original() -> None:
 
 def test_with_adapters_the_reference_is_the_base() -> None:
     """Mutations: the reference follows the adapters; the base moves; the base is held twice."""
+
     class WithReference(GradientAscent):
         needs_reference = True  # type: ignore[assignment]
 
@@ -89,9 +107,15 @@ def test_with_adapters_the_reference_is_the_base() -> None:
     assert module.reference is not None
     with torch.no_grad():
         assert torch.equal(module.reference.predict(batch), causal_lm().eval().predict(batch))
-        assert not torch.allclose(module.backbone.eval().predict(batch), module.reference.predict(batch), atol=1e-3)
+        assert not torch.allclose(
+            module.backbone.eval().predict(batch), module.reference.predict(batch), atol=1e-3
+        )
     copy = frozen_copy(module.backbone)
-    shared = {weight.data_ptr() for name, weight in module.backbone.named_parameters() if ".lora_" not in name}
+    shared = {
+        weight.data_ptr()
+        for name, weight in module.backbone.named_parameters()
+        if ".lora_" not in name
+    }
     assert shared <= {weight.data_ptr() for weight in copy.parameters()}
 
 
@@ -116,7 +140,9 @@ def other(**changes: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Make], tuple[str, dict[str, Tensor]]]:
+def run(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Make], tuple[str, dict[str, Tensor]]]:
     """A checkpoint of a fit of a model, and the weights at its end."""
 
     def made(make: Make) -> tuple[str, dict[str, Tensor]]:
@@ -140,8 +166,11 @@ def test_weights_come_from_another_model(tied: bool, form: str) -> None:
     assert (twin.network.lm_head.weight is twin.network.model.embed_tokens.weight) == tied  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("make", [causal_lm, mixture, adapted, functools.partial(causal_lm, model=None)],
-                         ids=["llama", "mixtral", "lora", "tied"])
+@pytest.mark.parametrize(
+    "make",
+    [causal_lm, mixture, adapted, functools.partial(causal_lm, model=None)],
+    ids=["llama", "mixtral", "lora", "tied"],
+)
 def test_weights_come_from_a_run(run: Any, make: Any) -> None:
     if isinstance(make, functools.partial):
         make = functools.partial(causal_lm, model=other(tie_word_embeddings=True))
@@ -158,11 +187,20 @@ def test_adapters_are_put_on_the_weights_of_a_run(run: Any) -> None:
         assert torch.equal(backbone.predict(part()), causal_lm(end).eval().predict(part()))
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"intermediate_size": 32}, r"holds model\.layers\.0\.mlp\..* of shape .* where .* has .*; it was saved for another model"),
-    ({"num_hidden_layers": 3}, r"it has model\.layers\.2\..*, which the model has not; it was saved for another model"),
-    ({"num_hidden_layers": 1}, r"it lacks model\.layers\.1\."),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"intermediate_size": 32},
+            r"holds model\.layers\.0\.mlp\..* of shape .* where .* has .*; it was saved for another model",
+        ),
+        (
+            {"num_hidden_layers": 3},
+            r"it has model\.layers\.2\..*, which the model has not; it was saved for another model",
+        ),
+        ({"num_hidden_layers": 1}, r"it lacks model\.layers\.1\."),
+    ],
+)
 def test_weights_of_another_shape_are_refused(changes: dict[str, int], message: str) -> None:
     before = weights(causal_lm())
     with pytest.raises(InputError, match=message):
@@ -183,7 +221,9 @@ def test_adapters_of_another_base_are_refused(run: Any, tmp_path: Path) -> None:
     trained_ones = adapted(weights=narrow)
     shared = str(trained_ones.export(tmp_path / "adapter", "adapter"))
     assert different(weights(adapted(weights=shared)), weights(trained_ones)) == []
-    with pytest.raises(InputError, match=r"were made for .*, whose weights are not those of .*; load that model"):
+    with pytest.raises(
+        InputError, match=r"were made for .*, whose weights are not those of .*; load that model"
+    ):
         adapted(model=other(), weights=shared)
     with pytest.raises(InputError, match="give it a lora of rank 2"):
         causal_lm(weights=shared)
@@ -200,7 +240,9 @@ def test_models_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         CausalLM(str(tmp_path))
     with pytest.raises(InputError, match="there is no dtype 'float33'"):
         causal_lm(dtype="float33")
-    with pytest.raises(InputError, match="divergence_mask is 'labelled'; it is labels, attention or all"):
+    with pytest.raises(
+        InputError, match="divergence_mask is 'labelled'; it is labels, attention or all"
+    ):
         causal_lm(divergence_mask="labelled")
 
 
@@ -246,7 +288,11 @@ def test_copies_share_the_tokenizer(make: Any) -> None:
 # ---- memory and precision ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, {"lora": LoRA(rank=2), "part": "mlp"}, {"part": r"layers\.1"}], ids=["full", "lora", "part"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"lora": LoRA(rank=2), "part": "mlp"}, {"part": r"layers\.1"}],
+    ids=["full", "lora", "part"],
+)
 def test_gradient_checkpointing_gives_the_same_gradients(changes: dict[str, Any]) -> None:
     """Layers run twice. Mutation: with a frozen embedding, nothing that is recomputed gets a gradient."""
     found = []
@@ -262,7 +308,13 @@ def test_gradient_checkpointing_gives_the_same_gradients(changes: dict[str, Any]
         summed, count = backbone.loss(part())
         (summed.sum() / count.sum()).backward()
         assert len(ran) == 1 + saving
-        found.append({name: weight.grad for name, weight in backbone.network.named_parameters() if weight.grad is not None})
+        found.append(
+            {
+                name: weight.grad
+                for name, weight in backbone.network.named_parameters()
+                if weight.grad is not None
+            }
+        )
     assert found[0].keys() == found[1].keys() == trained(causal_lm(**changes))
     assert all(gradient.abs().max() > 0 for gradient in found[1].values())
     assert distance(*found) < 1e-6
@@ -272,13 +324,17 @@ def test_gradient_checkpointing_gives_the_same_gradients(changes: dict[str, Any]
 def test_half_precision() -> None:
     """Weights are of the type that is named, losses of single precision. Mutation: log-probabilities in bfloat16 (three digits)."""
     half, batch = causal_lm(dtype="bfloat16").eval(), part()
-    assert {weight.dtype for weight in half.network.parameters()} == {half.dtype} == {torch.bfloat16}
+    assert (
+        {weight.dtype for weight in half.network.parameters()} == {half.dtype} == {torch.bfloat16}
+    )
     summed, _ = half.loss(batch)
     assert summed.dtype == torch.float32
     logits = half.predict(batch)
     assert summed.tolist() == pytest.approx([sum(row) for row in by_hand(half, batch)], rel=2e-2)
     exact, labels = half.token_logits(batch, logits.double())
-    wanted = torch.nn.functional.cross_entropy(exact.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+    wanted = torch.nn.functional.cross_entropy(
+        exact.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    )
     assert torch.allclose(summed.double(), wanted.view(labels.shape).sum(1), rtol=1e-5)
     assert summed.tolist() == pytest.approx(causal_lm().eval().loss(batch)[0].tolist(), rel=0.05)
     assert half.fresh(1).dtype == torch.bfloat16
@@ -291,10 +347,15 @@ def test_half_precision() -> None:
 
 def test_tasks_that_do_not_fit_are_refused() -> None:
     """Before the first step. Mutation: ids beyond the embedding end in an error of indices."""
-    with pytest.raises(InputError, match="CausalLM reads token sequences, which Digits does not give"):
+    with pytest.raises(
+        InputError, match="CausalLM reads token sequences, which Digits does not give"
+    ):
         fit(FineTune(causal_lm()), digits())
     small = other(vocab_size=30)
-    with pytest.raises(InputError, match=r"the tokenizer has \d+ tokens and the model .* 30; they belong to two models"):
+    with pytest.raises(
+        InputError,
+        match=r"the tokenizer has \d+ tokens and the model .* 30; they belong to two models",
+    ):
         fit(FineTune(CausalLM(small)), people())
     with pytest.raises(InputError, match=r"max_length is 65, but the context of .* has 64 places"):
         fit(FineTune(causal_lm()), people(max_length=65))

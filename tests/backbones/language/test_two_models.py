@@ -21,8 +21,16 @@ def learned_positions() -> CausalLM:
     """A tiny GPT-2, to which it matters where a sequence begins; rotary models see distances alone."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config(vocab_size=57, n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3, bos_token_id=1,
-                        eos_token_id=2)
+    config = GPT2Config(
+        vocab_size=57,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return CausalLM(network=GPT2LMHeadModel(config), tokenizer=tokenizer())
@@ -43,11 +51,19 @@ def pair(kind: str = "llama") -> tuple[CausalLM, CausalLM]:
 
 
 def composed(name: str, base: CausalLM, other: CausalLM) -> TwoModels:
-    return LogitDifference(base, other, weight=-0.7, top=0.1) if name == "difference" else GenericLogits(base, other, alpha=2.0)
+    return (
+        LogitDifference(base, other, weight=-0.7, top=0.1)
+        if name == "difference"
+        else GenericLogits(base, other, alpha=2.0)
+    )
 
 
 def wanted(name: str, base: Tensor, other: Tensor) -> Tensor:
-    return logit_difference(base, other, -0.7, 0.1) if name == "difference" else generic_logits(base, other, 2.0)
+    return (
+        logit_difference(base, other, -0.7, 0.1)
+        if name == "difference"
+        else generic_logits(base, other, 2.0)
+    )
 
 
 def batch() -> dict[str, Any]:
@@ -73,7 +89,9 @@ def test_its_logits_and_what_follows_from_them(name: str, kind: str) -> None:
     for found, expected in zip(model.loss(part), base.loss(part, logits), strict=True):
         torch.testing.assert_close(found, expected)
     for field in ("nll", "mean_nll"):
-        torch.testing.assert_close(model.outputs(part, [field])[field], base.outputs(part, [field], logits)[field])
+        torch.testing.assert_close(
+            model.outputs(part, [field])[field], base.outputs(part, [field], logits)[field]
+        )
     torch.testing.assert_close(model.scores(part)["loss"], base.scores(part, logits)["loss"])
     torch.testing.assert_close(model.token_nll(part)[0], base.token_nll(part, logits)[0])
     divergence, _ = model.divergence(logits, logits, part)
@@ -106,14 +124,21 @@ def test_it_generates_what_its_logits_say(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "mixture"])
 @pytest.mark.parametrize("stop", [(), ("say",), ("bert", "town", "i i")])
-def test_a_difference_of_nothing_generates_as_the_model_alone(kind: str, stop: tuple[str, ...]) -> None:
+def test_a_difference_of_nothing_generates_as_the_model_alone(
+    kind: str, stop: tuple[str, ...]
+) -> None:
     """Fails when ends, stop strings or the order of the answers differ from those of a single model."""
     base, other = pair(kind)
     single = base.generate(PROMPTS, max_new_tokens=9, batch_size=2)
     assert not stop or any(mark in text for text in single for mark in stop)
     for mark in stop:
         single = [text.split(mark)[0] for text in single]
-    assert GenericLogits(base, other, alpha=0.0).generate(PROMPTS, max_new_tokens=9, stop=stop, batch_size=2) == single
+    assert (
+        GenericLogits(base, other, alpha=0.0).generate(
+            PROMPTS, max_new_tokens=9, stop=stop, batch_size=2
+        )
+        == single
+    )
 
 
 def test_an_answer_ends_where_it_says_so() -> None:
@@ -135,10 +160,17 @@ def test_what_one_model_must_say_the_base_says() -> None:
     model = LogitDifference(base, other)
     part = batch()
     assert torch.equal(model.hidden(part, 1), base.hidden(part, 1))
-    assert (model.layers, model.vocabulary, model.context, model.dtype) == (base.layers, base.vocabulary, base.context, base.dtype)
+    assert (model.layers, model.vocabulary, model.context, model.dtype) == (
+        base.layers,
+        base.vocabulary,
+        base.context,
+        base.dtype,
+    )
     assert model.tokenizer is base.tokenizer
     model.check_task(people())
-    assert not [name for name, _ in model.named_parameters() if not name.startswith(("base.", "other."))]
+    assert not [
+        name for name, _ in model.named_parameters() if not name.startswith(("base.", "other."))
+    ]
 
 
 def test_a_copy_is_a_copy() -> None:
@@ -156,7 +188,9 @@ def test_a_copy_is_a_copy() -> None:
 
 def test_what_it_cannot_do_it_says_in_one_sentence(tmp_path: Path) -> None:
     base, other = pair()
-    with pytest.raises(InputError, match=r"LogitDifference answers by two models at once.*mu\.load"):
+    with pytest.raises(
+        InputError, match=r"LogitDifference answers by two models at once.*mu\.load"
+    ):
         LogitDifference(base, other).export(tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
     with pytest.raises(InputError, match="GenericLogits is made of two trained models"):
@@ -167,8 +201,16 @@ def test_what_it_cannot_do_it_says_in_one_sentence(tmp_path: Path) -> None:
         GenericLogits(base, other, alpha=-1.0)
     import transformers
 
-    wide = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-        vocab_size=99, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1))
+    wide = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=99,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+    )
     with pytest.raises(InputError, match="57 and 99 tokens"):
         LogitDifference(base, CausalLM(network=wide, tokenizer=tokenizer()))
 
@@ -200,20 +242,38 @@ def test_an_assistant_costs_its_adapters_alone() -> None:
     added = [name for name, p in short.named_parameters() if id(p) not in own]
     assert added == [name for name, p in short.named_parameters() if p.requires_grad]
     assert added and all("lora_" in name and "layers.0." in name for name in added)
-    assert {name.split(".")[-4] for name in added} == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert {name.split(".")[-4] for name in added} == {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    }
 
 
 def test_an_assistant_of_a_model_with_kinds_of_layers() -> None:
     """Fails when a configuration that lists its layers still lists those that are gone, which caches are made from."""
     import transformers
 
-    config = transformers.Qwen3Config(vocab_size=57, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2,
-                                      num_key_value_heads=1, head_dim=8, max_position_embeddings=64)
+    config = transformers.Qwen3Config(
+        vocab_size=57,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=64,
+    )
     model = CausalLM(network=transformers.Qwen3ForCausalLM(config), tokenizer=tokenizer()).eval()
     short = first_layers(model, 1, LoRA(rank=2)).eval()
     assert (len(short.network.config.layer_types), len(model.network.config.layer_types)) == (1, 3)  # type: ignore[arg-type, union-attr]
     served = LogitDifference(model, short, weight=-0.5, top=0.0)
-    assert served.generate([[1, 5], [1]], max_new_tokens=4) == [served.finished(step_by_step(served, ids, 4)) for ids in ([1, 5], [1])]
+    assert served.generate([[1, 5], [1]], max_new_tokens=4) == [
+        served.finished(step_by_step(served, ids, 4)) for ids in ([1, 5], [1])
+    ]
 
 
 def test_an_assistant_that_cannot_be() -> None:

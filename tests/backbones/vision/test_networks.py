@@ -29,7 +29,9 @@ from mu.utils.weights import load_weights
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
-@pytest.mark.parametrize(("depth", "parameters"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018)])
+@pytest.mark.parametrize(
+    ("depth", "parameters"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018)]
+)
 def test_cifar_resnets_have_the_papers_sizes(depth: int, parameters: int) -> None:
     """Table 6 of arXiv 1512.03385 says 0.27, 0.46, 0.66 and 0.85 M."""
     network = build(f"resnet{depth}_cifar", 10)
@@ -70,7 +72,9 @@ def test_initial_weights_have_kaiming_variance() -> None:
 
 @pytest.mark.parametrize("size", [8, 9, 32])
 def test_small_and_odd_images_pass(size: int) -> None:
-    assert build("resnet8_cifar", 7, in_channels=1, width=4)(torch.rand(2, 1, size, size)).shape == (2, 7)
+    assert build("resnet8_cifar", 7, in_channels=1, width=4)(
+        torch.rand(2, 1, size, size)
+    ).shape == (2, 7)
 
 
 def test_channels_last_changes_no_logit() -> None:
@@ -88,7 +92,8 @@ def test_resnet18_cifar_is_torchvisions_with_another_stem() -> None:
     ours, theirs = resnet18_cifar(10), resnet18(num_classes=10)
     shapes = {name: value.shape for name, value in theirs.state_dict().items()}
     assert {name: value.shape for name, value in ours.state_dict().items()} == {
-        **shapes, "conv1.weight": torch.Size([64, 3, 3, 3])
+        **shapes,
+        "conv1.weight": torch.Size([64, 3, 3, 3]),
     }
     assert sum(weight.numel() for weight in ours.parameters()) == 11_173_962
     features: list[Tensor] = []
@@ -140,7 +145,9 @@ def test_what_cannot_be_built_is_refused() -> None:
 
 
 def test_torchvision_networks_take_other_channels_and_give_plain_logits() -> None:
-    assert build("torchvision:resnet18", 5, in_channels=1).train()(torch.rand(2, 1, 32, 32)).shape == (2, 5)
+    assert build("torchvision:resnet18", 5, in_channels=1).train()(
+        torch.rand(2, 1, 32, 32)
+    ).shape == (2, 5)
     logits = build("torchvision:googlenet", 5).train()(torch.rand(2, 3, 64, 64))
     assert isinstance(logits, Tensor) and logits.shape == (2, 5)
 
@@ -163,7 +170,9 @@ def test_pretrained_passes_through_to_timm(monkeypatch: pytest.MonkeyPatch) -> N
     assert network.input_size == (3, 176, 176)
     chosen = image_network("timm:resnet10t", 10, pretrained=True, mean="cifar10")
     assert float(chosen.normalize.mean[0]) == pytest.approx(0.4914)
-    mean, _, size = published_statistics("timm:resnet10t", build("timm:resnet10t", 10, in_channels=1))
+    mean, _, size = published_statistics(
+        "timm:resnet10t", build("timm:resnet10t", 10, in_channels=1)
+    )
     assert mean == [pytest.approx(0.449)] and size[0] == 1
 
 
@@ -185,7 +194,9 @@ def test_pretrained_torchvision_networks_get_a_new_head(monkeypatch: pytest.Monk
     torch.testing.assert_close(network.normalize.std, torch.tensor(STATISTICS["imagenet"][1]))
 
 
-def test_published_weights_that_cannot_be_fetched_are_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_weights_that_cannot_be_fetched_are_said_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import timm
 
     def offline(*arguments: object, **options: object) -> nn.Module:
@@ -216,7 +227,9 @@ def test_normalisation_is_inside_and_saved() -> None:
         ([0.5, 0.5], [0.5], 2, "one number for each channel"),
     ],
 )
-def test_wrong_statistics_are_refused(mean: object, std: list[float] | None, channels: int, sentence: str) -> None:
+def test_wrong_statistics_are_refused(
+    mean: object, std: list[float] | None, channels: int, sentence: str
+) -> None:
     with pytest.raises(InputError, match=sentence):
         statistics(mean, std, channels)
 
@@ -225,13 +238,21 @@ def test_statistics_and_channels_are_checked() -> None:
     assert statistics("none", None, 2) == ([0.0, 0.0], [1.0, 1.0]) == statistics(None, None, 2)
     with pytest.raises(InputError, match="positive std"):
         Normalize([0.5], [0.0])
-    with pytest.raises(InputError, match="1 channels and the network takes 3; set in_channels to 1"):
+    with pytest.raises(
+        InputError, match="1 channels and the network takes 3; set in_channels to 1"
+    ):
         image_network("resnet8_cifar", 10)(torch.rand(2, 1, 8, 8))
 
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet8_cifar", "resnet18_cifar", "resnet10t", "vit_tiny_patch16_224", "torchvision:mobilenet_v3_small"],
+    [
+        "resnet8_cifar",
+        "resnet18_cifar",
+        "resnet10t",
+        "vit_tiny_patch16_224",
+        "torchvision:mobilenet_v3_small",
+    ],
 )
 def test_layers_partition_the_parameters(name: str) -> None:
     network = image_network(name, 3)
@@ -248,8 +269,14 @@ def test_layers_go_from_input_to_output_each_with_its_norm() -> None:
     network = build("resnet8_cifar", 10)
     layers = layers_in_order(network)
     assert [name for name, _ in layers] == [
-        "conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "layer2.0.conv2", "layer3.0.conv1",
-        "layer3.0.conv2", "linear",
+        "conv1",
+        "layer1.0.conv1",
+        "layer1.0.conv2",
+        "layer2.0.conv1",
+        "layer2.0.conv2",
+        "layer3.0.conv1",
+        "layer3.0.conv2",
+        "linear",
     ]
     last = layers[-2][1]
     assert isinstance(last, nn.ModuleList)
@@ -265,7 +292,9 @@ def test_a_scale_behind_the_last_layer_belongs_to_it() -> None:
 
     network = nn.Sequential(nn.Linear(2, 2), Scaled())
     [(name, layer)] = layers_in_order(network)
-    assert name == "0" and {id(weight) for weight in layer.parameters()} == {id(w) for w in network.parameters()}
+    assert name == "0" and {id(weight) for weight in layer.parameters()} == {
+        id(w) for w in network.parameters()
+    }
 
 
 def test_a_network_without_linear_head_is_refused() -> None:
@@ -275,9 +304,15 @@ def test_a_network_without_linear_head_is_refused() -> None:
 
 def test_weights_bring_their_normalisation_unless_the_user_chose_one() -> None:
     source = image_network("resnet8_cifar", 10, mean="svhn", width=4)
-    metadata = {"mean": source.normalize.mean.tolist(), "std": source.normalize.std.tolist(), "input_size": [3, 8, 8]}
+    metadata = {
+        "mean": source.normalize.mean.tolist(),
+        "std": source.normalize.std.tolist(),
+        "input_size": [3, 8, 8],
+    }
     tensors = source.body.state_dict()
-    taken, kept = (image_network("resnet8_cifar", 10, mean=mean, width=4) for mean in (None, "cifar10"))
+    taken, kept = (
+        image_network("resnet8_cifar", 10, mean=mean, width=4) for mean in (None, "cifar10")
+    )
     assign_image_weights(taken, tensors, metadata, "file.pt", keep_normalisation=False)
     assign_image_weights(kept, tensors, metadata, "file.pt", keep_normalisation=True)
     assert torch.equal(taken.normalize.mean, source.normalize.mean)
@@ -289,7 +324,9 @@ def test_weights_bring_their_normalisation_unless_the_user_chose_one() -> None:
 def test_weights_without_normalisation_warn() -> None:
     network = image_network("resnet8_cifar", 10, width=4)
     with pytest.warns(UserWarning, match=r"file\.pt does not say how its images were normalised"):
-        assign_image_weights(network, network.body.state_dict(), {}, "file.pt", keep_normalisation=False)
+        assign_image_weights(
+            network, network.body.state_dict(), {}, "file.pt", keep_normalisation=False
+        )
 
 
 def test_a_normalisation_for_other_channels_is_refused_before_anything_is_copied() -> None:
@@ -309,7 +346,10 @@ def test_published_resnet20_has_its_published_accuracy() -> None:
 
     Needs `../shared/data/cifar10_resnet/resnet20.safetensors` and `../shared/data/cifar10/` beside the repository.
     """
-    sheet, file = SHARED / "cifar10" / "test.webp", SHARED / "cifar10_resnet" / "resnet20.safetensors"
+    sheet, file = (
+        SHARED / "cifar10" / "test.webp",
+        SHARED / "cifar10_resnet" / "resnet20.safetensors",
+    )
     if not sheet.exists() or not file.exists():
         pytest.skip(f"needs {sheet} and {file}")
     from PIL import Image
@@ -324,6 +364,11 @@ def test_published_resnet20_has_its_published_accuracy() -> None:
     right = 0
     with torch.inference_mode():
         for start in range(0, 10_000, 500):
-            images = torch.from_numpy(tiles[start : start + 500].copy()).permute(0, 3, 1, 2).float() / 255
+            images = (
+                torch.from_numpy(tiles[start : start + 500].copy()).permute(0, 3, 1, 2).float()
+                / 255
+            )
             right += int((network(images).argmax(1) == labels[start : start + 500]).sum())
-    assert right == pytest.approx(9173, abs=2)  # two images may stand on a boundary that rounding moves
+    assert right == pytest.approx(
+        9173, abs=2
+    )  # two images may stand on a boundary that rounding moves

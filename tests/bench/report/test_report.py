@@ -21,21 +21,46 @@ from mu.utils.files import write_json
 
 METHODS = ("FineTune", "RandomLabel", "SalUn", "SSD")
 NUMBERS = {  # UA, RA, TA, MIA, seconds, at seed 0; each seed adds SHIFT
-    "original": (0.5, 99.9, 95.0, 2.0, 60.0), "oracle": (5.0, 99.5, 94.0, 13.0, 55.0), "FineTune": (1.0, 99.8, 94.6, 3.0, 9.0),
-    "RandomLabel": (8.0, 99.0, 92.0, 30.0, 4.0), "SalUn": (4.0, 99.4, 93.5, 12.0, 5.0), "SSD": (0.6, 99.8, 94.9, 2.5, 1.2),
+    "original": (0.5, 99.9, 95.0, 2.0, 60.0),
+    "oracle": (5.0, 99.5, 94.0, 13.0, 55.0),
+    "FineTune": (1.0, 99.8, 94.6, 3.0, 9.0),
+    "RandomLabel": (8.0, 99.0, 92.0, 30.0, 4.0),
+    "SalUn": (4.0, 99.4, 93.5, 12.0, 5.0),
+    "SSD": (0.6, 99.8, 94.9, 2.5, 1.2),
 }
-SHIFT = {"original": 0.1, "oracle": 0.5, "FineTune": 0.2, "RandomLabel": 0.3, "SalUn": 0.8, "SSD": 0.1}
-VERSIONS = {"mu": "0.1.0", "torch": "2.15.0", "lightning": "2.6.6", "python": "3.11.2", "device": "x86_64", "threads": "2"}
+SHIFT = {
+    "original": 0.1,
+    "oracle": 0.5,
+    "FineTune": 0.2,
+    "RandomLabel": 0.3,
+    "SalUn": 0.8,
+    "SSD": 0.1,
+}
+VERSIONS = {
+    "mu": "0.1.0",
+    "torch": "2.15.0",
+    "lightning": "2.6.6",
+    "python": "3.11.2",
+    "device": "x86_64",
+    "threads": "2",
+}
 
 
 def optimizer(lr: float) -> dict[str, Any]:
-    return {"class_path": "torch.optim.SGD", "init_args": {"lr": lr, "momentum": 0.9, "nesterov": False, "foreach": None}}
+    return {
+        "class_path": "torch.optim.SGD",
+        "init_args": {"lr": lr, "momentum": 0.9, "nesterov": False, "foreach": None},
+    }
 
 
 def outputs(method: str, seed: int) -> dict[str, dict[str, torch.Tensor]]:
     """Logits that are sure of what was trained on."""
     generator = torch.Generator().manual_seed(seed)
-    sure = {"forget": {"original": 6.0, "FineTune": 5.0, "SalUn": 2.5, "oracle": 3.0}.get(method, 1.0), "retain": 6.0, "test": 3.0}
+    sure = {
+        "forget": {"original": 6.0, "FineTune": 5.0, "SalUn": 2.5, "oracle": 3.0}.get(method, 1.0),
+        "retain": 6.0,
+        "test": 3.0,
+    }
     found = {}
     for start, (name, height) in enumerate(sure.items()):
         label = torch.randint(10, (60,), generator=generator)
@@ -45,20 +70,54 @@ def outputs(method: str, seed: int) -> dict[str, dict[str, torch.Tensor]]:
     return found
 
 
-def save_run(folder: Path, values: Mapping[str, float | None], *, task: str = "random", method: str = "SalUn", seed: int = 0,
-             results: list[Result] | None = None, **changes: Any) -> Path:
+def save_run(
+    folder: Path,
+    values: Mapping[str, float | None],
+    *,
+    task: str = "random",
+    method: str = "SalUn",
+    seed: int = 0,
+    results: list[Result] | None = None,
+    **changes: Any,
+) -> Path:
     percent = ("UA", "RA", "TA", "MIA", "MIA/error_member")
-    found = [Result(name, value, unit="%" if name in percent else "") for name, value in values.items() if value is not None]
+    found = [
+        Result(name, value, unit="%" if name in percent else "")
+        for name, value in values.items()
+        if value is not None
+    ]
     record = {
-        "task": task, "method": method, "results": found + (results or []), "seeds": {"split": seed, "train": seed, "unlearn": seed},
-        "hashes": {"split": f"{task}-{seed}", "train_split": "t", "original": "o", "weights": f"{method}-{seed}", "recipe": "r",
-                   "key": "k"},
+        "task": task,
+        "method": method,
+        "results": found + (results or []),
+        "seeds": {"split": seed, "train": seed, "unlearn": seed},
+        "hashes": {
+            "split": f"{task}-{seed}",
+            "train_split": "t",
+            "original": "o",
+            "weights": f"{method}-{seed}",
+            "recipe": "r",
+            "key": "k",
+        },
         "seconds": {"train": values.get("seconds") or 1.0, "evaluation": 99.0},
-        "facts": {"method_class": f"mu.methods.{method}", "task_class": "tasks.Digits",
-                  "sizes": {"forget": 50, "retain": 450, "test": 1097},
-                  "method_arguments": {"backbone": {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resnet8_cifar"}},
-                                       "optimizer": optimizer(0.013), "mask": None, "seed": seed},
-                  "epochs": 5, "steps": 40, "selector": {"selector": "RandomFraction", "fraction": 0.1}, "versions": VERSIONS},
+        "facts": {
+            "method_class": f"mu.methods.{method}",
+            "task_class": "tasks.Digits",
+            "sizes": {"forget": 50, "retain": 450, "test": 1097},
+            "method_arguments": {
+                "backbone": {
+                    "class_path": "mu.backbones.Classifier",
+                    "init_args": {"name": "resnet8_cifar"},
+                },
+                "optimizer": optimizer(0.013),
+                "mask": None,
+                "seed": seed,
+            },
+            "epochs": 5,
+            "steps": 40,
+            "selector": {"selector": "RandomFraction", "fraction": 0.1},
+            "versions": VERSIONS,
+        },
     }
     RunResults(**{**record, **changes}).save(folder)
     return folder
@@ -67,7 +126,10 @@ def save_run(folder: Path, values: Mapping[str, float | None], *, task: str = "r
 def values_of(method: str, seed: int, task: int = 0) -> dict[str, float]:
     names = ("UA", "RA", "TA", "MIA", "seconds")
     found = dict(zip(names, NUMBERS[method], strict=True))
-    moved = {name: value + seed * SHIFT[method] * (-1 if name == "RA" else 1) for name, value in found.items()}
+    moved = {
+        name: value + seed * SHIFT[method] * (-1 if name == "RA" else 1)
+        for name, value in found.items()
+    }
     return {**moved, "UA": moved["UA"] + 3 * task}
 
 
@@ -76,8 +138,15 @@ def gap_of(method: str, seed: int, task: int = 0) -> dict[str, float]:
     return {name: abs(here[name] - there[name]) for name in ("UA", "RA", "TA", "MIA")}
 
 
-def make_study(folder: Path, seeds: int = 3, names: Callable[[str], str] = str, index: bool = True, methods: tuple[str, ...] = METHODS,
-               failed: list[dict[str, str]] | None = None, tasks: tuple[str, ...] = ("class", "random")) -> Path:
+def make_study(
+    folder: Path,
+    seeds: int = 3,
+    names: Callable[[str], str] = str,
+    index: bool = True,
+    methods: tuple[str, ...] = METHODS,
+    failed: list[dict[str, str]] | None = None,
+    tasks: tuple[str, ...] = ("class", "random"),
+) -> Path:
     """Folders as `mu bench` writes them: 2 tasks x (original, oracle, 4 methods) x 3 seeds."""
     runs = {}
     for place, task in enumerate(tasks):
@@ -87,25 +156,58 @@ def make_study(folder: Path, seeds: int = 3, names: Callable[[str], str] = str, 
                 results = []
                 if method in methods:
                     gaps = gap_of(base, seed, place)
-                    results = [*(Result(f"gap/{k}", v, False, "", "pp") for k, v in gaps.items()),
-                               Result("avg_gap", sum(gaps.values()) / 4, False, "", "pp", {"metrics": list(gaps)}),
-                               Result("ToW", 0.9, True), Result("peak_memory", 512.3, False, "", "MiB"),
-                               Result("MIA/entropy", 11.0 + seed, None, "forget", "%")]
+                    results = [
+                        *(Result(f"gap/{k}", v, False, "", "pp") for k, v in gaps.items()),
+                        Result(
+                            "avg_gap",
+                            sum(gaps.values()) / 4,
+                            False,
+                            "",
+                            "pp",
+                            {"metrics": list(gaps)},
+                        ),
+                        Result("ToW", 0.9, True),
+                        Result("peak_memory", 512.3, False, "", "MiB"),
+                        Result("MIA/entropy", 11.0 + seed, None, "forget", "%"),
+                    ]
                 where = Path(task) / f"m{number}" / f"seed{seed}-abcd1234"
-                save_run(folder / where, values_of(base, seed, place), task=names(task), seed=seed, results=results,
-                         method=names(method) if method in methods else method)
+                save_run(
+                    folder / where,
+                    values_of(base, seed, place),
+                    task=names(task),
+                    seed=seed,
+                    results=results,
+                    method=names(method) if method in methods else method,
+                )
                 save_outputs(folder / where, outputs(base, seed))
                 runs[f"{task}/{method}/seed{seed}"] = where.as_posix()
                 if method in methods:
-                    write_json(folder / where / "curves.json", [
-                        {"epoch": step, "step": step * 8, "forget/accuracy": 1 - 0.05 * step, "retain/accuracy": 0.98, "forget/loss": 0.1}
-                        for step in range(5)])
+                    write_json(
+                        folder / where / "curves.json",
+                        [
+                            {
+                                "epoch": step,
+                                "step": step * 8,
+                                "forget/accuracy": 1 - 0.05 * step,
+                                "retain/accuracy": 0.98,
+                                "forget/loss": 0.1,
+                            }
+                            for step in range(5)
+                        ],
+                    )
     if index:
-        write_json(folder / "study.json", {
-            "name": "quickstart", "title": "Forgetting handwritten digits", "command": "mu bench -c configs/bench/quickstart.yaml",
-            "tasks": [names(task) for task in tasks], "runs": runs, "failed": failed or [],
-            "methods": ["original", "oracle", *map(names, methods)],
-        })
+        write_json(
+            folder / "study.json",
+            {
+                "name": "quickstart",
+                "title": "Forgetting handwritten digits",
+                "command": "mu bench -c configs/bench/quickstart.yaml",
+                "tasks": [names(task) for task in tasks],
+                "runs": runs,
+                "failed": failed or [],
+                "methods": ["original", "oracle", *map(names, methods)],
+            },
+        )
     return folder
 
 
@@ -139,7 +241,9 @@ def test_csv_has_a_line_for_each_run_with_the_numbers_as_measured(study: Path) -
     assert list(rows[0])[11:] == sorted(list(rows[0])[11:])
     assert [row["method"] for row in rows[:18:3]] == ["original", "oracle", *METHODS]
     for row in rows:
-        expected = values_of(row["method"], int(row["split_seed"]), ("class", "random").index(row["task"]))
+        expected = values_of(
+            row["method"], int(row["split_seed"]), ("class", "random").index(row["task"])
+        )
         assert {name: float(row[name]) for name in expected} == expected
         assert row["split_seed"] == row["train_seed"] == row["unlearn_seed"]
 
@@ -148,7 +252,9 @@ def test_the_originals_gap_is_worked_out_against_the_oracle_of_its_seed(study: P
     """By hand at seed 0: |0.5 − 5| = 4.5, |99.9 − 99.5| = 0.4, |95 − 94| = 1, |2 − 13| = 11; their mean is 4.225."""
     row = next(r for r in rows_of(study) if r["method"] == "original" and r["split_seed"] == "0")
     assert float(row["avg_gap"]) == pytest.approx(4.225, abs=1e-12)
-    assert [float(row[f"gap/{name}"]) for name in ("UA", "RA", "TA", "MIA")] == pytest.approx([4.5, 0.4, 1.0, 11.0], abs=1e-12)
+    assert [float(row[f"gap/{name}"]) for name in ("UA", "RA", "TA", "MIA")] == pytest.approx(
+        [4.5, 0.4, 1.0, 11.0], abs=1e-12
+    )
     for row in rows_of(study):
         place = ("class", "random").index(row["task"])
         expected = sum(gap_of(row["method"], int(row["split_seed"]), place).values()) / 4
@@ -165,13 +271,19 @@ def test_mean_of_gaps_and_gap_of_means_differ_where_seeds_lie_on_both_sides(tmp_
     line = next(line for line in shown.splitlines() if line.strip().startswith("SalUn"))
     assert line.split()[1:4] == ["6.00", "±", "2.83"]  # √((2² + 2²) / 1)
     assert "0.50 ± 0.35" in line and " 0.25 " in line  # (1 + 3)/2/4, √((¼ + ¼)²/8); |6 − 5|/4
-    assert "(1.00) & $99.00" in (tmp_path / "tables.tex").read_text() and r"\textbf{0.25}" in (tmp_path / "tables.tex").read_text()
+    assert (
+        "(1.00) & $99.00" in (tmp_path / "tables.tex").read_text()
+        and r"\textbf{0.25}" in (tmp_path / "tables.tex").read_text()
+    )
 
 
 def test_a_single_seed_has_no_spread(tmp_path: Path) -> None:
     shown = printed(make_study(tmp_path, seeds=1, tasks=("random",)))
     assert "±" not in shown and "One seed" in shown
-    assert "±" not in (tmp_path / "report.html").read_text().replace("± sample", "") and r"\pm" not in (tmp_path / "tables.tex").read_text()
+    assert (
+        "±" not in (tmp_path / "report.html").read_text().replace("± sample", "")
+        and r"\pm" not in (tmp_path / "tables.tex").read_text()
+    )
 
 
 def test_a_metric_that_was_not_measured_is_an_empty_cell(tmp_path: Path) -> None:
@@ -180,23 +292,54 @@ def test_a_metric_that_was_not_measured_is_an_empty_cell(tmp_path: Path) -> None
     report.write(tmp_path)
     original, oracle = rows_of(tmp_path)
     assert oracle["TA"] == "" and original["TA"] == "4.0"
-    assert original["avg_gap"] == "" and oracle["avg_gap"] == ""  # no gap over three of four metrics passes for one over four
+    assert (
+        original["avg_gap"] == "" and oracle["avg_gap"] == ""
+    )  # no gap over three of four metrics passes for one over four
 
 
 def test_regression_shows_the_errors_it_has(tmp_path: Path) -> None:
     for seed in range(2):
         for method, error in (("original", 40.0), ("oracle", 55.0), ("FineTune", 50.0)):
-            values = {"MAE/forget": error + seed, "MAE/retain": 41.0, "MAE/test": 45.0, "RMSE/test": 56.0, "MIA/error_member": 60.0}
+            values = {
+                "MAE/forget": error + seed,
+                "MAE/retain": 41.0,
+                "MAE/test": 45.0,
+                "RMSE/test": 56.0,
+                "MIA/error_member": 60.0,
+            }
             extra = [Result("wasserstein", 3.0, False, "forget")] if method == "FineTune" else []
-            folder = save_run(tmp_path / f"{method}{seed}", values, task="age", method=method, seed=seed, results=extra)
+            folder = save_run(
+                tmp_path / f"{method}{seed}",
+                values,
+                task="age",
+                method=method,
+                seed=seed,
+                results=extra,
+            )
             target = torch.linspace(0, 100, 40)
-            save_outputs(folder, {name: {"index": torch.arange(40), "prediction": target + error / 10, "target": target}
-                                  for name in ("forget", "retain", "test")})
+            save_outputs(
+                folder,
+                {
+                    name: {
+                        "index": torch.arange(40),
+                        "prediction": target + error / 10,
+                        "target": target,
+                    }
+                    for name in ("forget", "retain", "test")
+                },
+            )
     shown = printed(tmp_path)
     for text in ("MAE forget", "MAE test", "wasserstein", "MIA member", "seconds", "50.5 ± 0.7"):
         assert text in shown
-    assert "in parentheses the distance" in (tmp_path / "tables.tex").read_text() and "Closeness to the oracle is the goal" in shown
-    assert "UA" not in shown and rows_of(tmp_path)[0]["UA"] == "" and rows_of(tmp_path)[0]["MAE/forget"] == "40.0"
+    assert (
+        "in parentheses the distance" in (tmp_path / "tables.tex").read_text()
+        and "Closeness to the oracle is the goal" in shown
+    )
+    assert (
+        "UA" not in shown
+        and rows_of(tmp_path)[0]["UA"] == ""
+        and rows_of(tmp_path)[0]["MAE/forget"] == "40.0"
+    )
     page = (tmp_path / "report.html").read_text()
     assert "Absolute error before and after" in page and "Forgetting and utility" not in page
 
@@ -204,10 +347,12 @@ def test_regression_shows_the_errors_it_has(tmp_path: Path) -> None:
 def test_methods_no_better_than_doing_nothing_are_marked(study: Path) -> None:
     """RandomLabel's gap is larger than the original's, so it is marked; SalUn's is the smallest, so it is bold and named."""
     shown, page = (study / "shown.txt").read_text(), (study / "report.html").read_text()
-    assert "RandomLabel ≈" in shown and "SalUn ≈" not in shown and "no closer to the oracle" in shown
+    assert (
+        "RandomLabel ≈" in shown and "SalUn ≈" not in shown and "no closer to the oracle" in shown
+    )
     assert page.count("Closest to the oracle: SalUn, gap") == 2
     row = page.split('<td class="name" data-key="SalUn">')[1].split("</tr>")[0]
-    assert row.count(" best") == 1 and page.count(" best\"") == 2
+    assert row.count(" best") == 1 and page.count(' best"') == 2
 
 
 # ---- what may be compared ---------------------------------------------------------------------------------------------------------------
@@ -216,14 +361,23 @@ def test_methods_no_better_than_doing_nothing_are_marked(study: Path) -> None:
 def pair(folder: Path, **hashes: str) -> Path:
     """An oracle and an original whose hashes differ as said."""
     values = {"UA": 1.0, "RA": 2.0, "TA": 3.0, "MIA": 4.0}
-    same = {"split": "s", "train_split": "t", "original": "o", "weights": "w", "recipe": "r", "key": "k"}
+    same = {
+        "split": "s",
+        "train_split": "t",
+        "original": "o",
+        "weights": "w",
+        "recipe": "r",
+        "key": "k",
+    }
     save_run(folder / "oracle", values, method="oracle", hashes=same)
     save_run(folder / "original", values, method="original", hashes={**same, **hashes})
     return folder
 
 
 @pytest.mark.parametrize("hashes", [{"split": "other"}, {"recipe": "other"}])
-def test_a_gap_across_splits_or_recipes_is_refused_in_one_sentence(tmp_path: Path, hashes: dict[str, str]) -> None:
+def test_a_gap_across_splits_or_recipes_is_refused_in_one_sentence(
+    tmp_path: Path, hashes: dict[str, str]
+) -> None:
     with pytest.raises(InputError, match=r"original.* other.*oracle|oracle.*other") as error:
         report.write(pair(tmp_path, **hashes))
     assert str(error.value).count(". ") == 0 and str(error.value).endswith(".")
@@ -232,12 +386,20 @@ def test_a_gap_across_splits_or_recipes_is_refused_in_one_sentence(tmp_path: Pat
 
 def test_a_gap_by_an_unknown_recipe_is_left_out_and_said(tmp_path: Path) -> None:
     assert "no gap for original" in printed(pair(tmp_path, recipe=""))
-    assert {row["method"]: row["avg_gap"] for row in rows_of(tmp_path)} == {"original": "", "oracle": "0.0"}
+    assert {row["method"]: row["avg_gap"] for row in rows_of(tmp_path)} == {
+        "original": "",
+        "oracle": "0.0",
+    }
 
 
 def test_gaps_over_different_metrics_are_not_put_in_one_column(tmp_path: Path) -> None:
     for name, metrics in (("A", ["UA"]), ("B", ["UA", "TA"])):
-        save_run(tmp_path / name, {"UA": 1.0}, method=name, results=[Result("avg_gap", 1.0, False, "", "pp", {"metrics": metrics})])
+        save_run(
+            tmp_path / name,
+            {"UA": 1.0},
+            method=name,
+            results=[Result("avg_gap", 1.0, False, "", "pp", {"metrics": metrics})],
+        )
     with pytest.raises(InputError, match="averages its gap over UA, but B over UA, TA"):
         report.write(tmp_path)
 
@@ -250,11 +412,18 @@ def test_runs_without_a_study_are_found_and_paired_by_split(tmp_path: Path) -> N
     values = {"UA": 1.0, "RA": 99.0, "TA": 90.0, "MIA": 4.0}
     hashes = {"split": "s", "recipe": "r"}
     for method, change, seed in (("Train", 0.0, 0), ("Retrain", 4.0, 7), ("SalUn", 3.0, 1)):
-        save_run(tmp_path / "deep" / method, {**values, "UA": 1.0 + change}, task="Digits", method=method, hashes=hashes,
-                 seeds={"split": 0, "unlearn": seed})
+        save_run(
+            tmp_path / "deep" / method,
+            {**values, "UA": 1.0 + change},
+            task="Digits",
+            method=method,
+            hashes=hashes,
+            seeds={"split": 0, "unlearn": seed},
+        )
     report.write(tmp_path)
-    assert [(row["method"], row["train_seed"], float(row["avg_gap"])) for row in rows_of(tmp_path)] == [
-        ("original", "", 1.0), ("oracle", "", 0.0), ("SalUn", "", 0.25)]
+    assert [
+        (row["method"], row["train_seed"], float(row["avg_gap"])) for row in rows_of(tmp_path)
+    ] == [("original", "", 1.0), ("oracle", "", 0.0), ("SalUn", "", 0.25)]
 
 
 def test_without_an_index_the_newest_run_counts_and_the_other_is_named(tmp_path: Path) -> None:
@@ -278,14 +447,29 @@ def test_an_indexed_study_leaves_stale_folders_out(tmp_path: Path) -> None:
 
 def test_failed_runs_are_listed(study: Path) -> None:
     page = (study / "report.html").read_text()
-    assert "random · SCRUB · seed1</strong>: the loss is not finite &lt;nan&gt;" in page and "1 failed" in page
+    assert (
+        "random · SCRUB · seed1</strong>: the loss is not finite &lt;nan&gt;" in page
+        and "1 failed" in page
+    )
     assert "failed: random · SCRUB · seed1" in (study / "shown.txt").read_text()
 
 
 def test_a_study_in_which_everything_failed_still_has_a_report(tmp_path: Path) -> None:
-    write_json(tmp_path / "study.json", {"name": "n", "title": "T", "command": "c", "tasks": ["a"], "runs": {}, "methods": ["original"],
-                                         "failed": [{"run": "a · original", "reason": "no memory"}]})
-    assert "no memory" in printed(tmp_path) and "no memory" in (tmp_path / "report.html").read_text()
+    write_json(
+        tmp_path / "study.json",
+        {
+            "name": "n",
+            "title": "T",
+            "command": "c",
+            "tasks": ["a"],
+            "runs": {},
+            "methods": ["original"],
+            "failed": [{"run": "a · original", "reason": "no memory"}],
+        },
+    )
+    assert (
+        "no memory" in printed(tmp_path) and "no memory" in (tmp_path / "report.html").read_text()
+    )
 
 
 def test_nothing_to_report_and_no_place_to_write_are_said(tmp_path: Path) -> None:
@@ -297,13 +481,24 @@ def test_nothing_to_report_and_no_place_to_write_are_said(tmp_path: Path) -> Non
         report.main([str(tmp_path), str(tmp_path)])
 
 
-def test_the_command_joins_a_study_and_a_single_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_joins_a_study_and_a_single_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_study(tmp_path / "study", seeds=1, tasks=("random",))
-    single = save_run(tmp_path / "run", values_of("SalUn", 0), method="Mine", hashes={"split": "random-0", "recipe": "r"})
-    assert report.main([str(tmp_path / "study"), str(single), "--output", str(tmp_path / "out")]) == 0
+    single = save_run(
+        tmp_path / "run",
+        values_of("SalUn", 0),
+        method="Mine",
+        hashes={"split": "random-0", "recipe": "r"},
+    )
+    assert (
+        report.main([str(tmp_path / "study"), str(single), "--output", str(tmp_path / "out")]) == 0
+    )
     mine = rows_of(tmp_path / "out")[-1]
     assert mine["method"] == "Mine"
-    assert float(mine["avg_gap"]) == pytest.approx((1 + 0.1 + 0.5 + 1) / 4)  # |4 − 5|, |99.4 − 99.5|, |93.5 − 94|, |12 − 13|
+    assert float(mine["avg_gap"]) == pytest.approx(
+        (1 + 0.1 + 0.5 + 1) / 4
+    )  # |4 − 5|, |99.4 − 99.5|, |93.5 − 94|, |12 − 13|
     assert "Mine" in capsys.readouterr().out and not (tmp_path / "study" / "report.html").exists()
 
 
@@ -313,7 +508,9 @@ def test_the_command_joins_a_study_and_a_single_run(tmp_path: Path, capsys: pyte
 class Checker(HTMLParser):
     """Tags are closed in order, and whatever a browser would load is kept."""
 
-    EMPTY = frozenset({"meta", "br", "link", "img", "input", "hr", "path", "use", "rect", "circle", "line"})
+    EMPTY = frozenset(
+        {"meta", "br", "link", "img", "input", "hr", "path", "use", "rect", "circle", "line"}
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -324,7 +521,11 @@ class Checker(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in self.EMPTY:
             self.open.append(tag)
-        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "data", "srcset", "action")]
+        self.loads += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href", "data", "srcset", "action")
+        ]
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in self.EMPTY:
@@ -350,17 +551,32 @@ def test_the_page_is_well_formed_and_loads_nothing(study: Path) -> None:
     assert "http" not in page and "@import" not in page and "url(//" not in page
     assert len(page) < 3_000_000
     text = " ".join(found.text)
-    for expected in (*METHODS, "Forgetting handwritten digits", "mu bench -c configs/bench/quickstart.yaml", "RandomFraction, fraction 0.1",
-                     "forget 50, retain 450, test 1,097", "torch 2.15.0", "x86_64, 2 threads", "Classifier(name=resnet8_cifar)",
-                     "optimizer=SGD(lr=0.013, momentum=0.9); 5 epochs; 40 steps", "Time and gap", "During the fit", "Gap to the oracle",
-                     "Confidence before and after", "Tug of war"):
+    for expected in (
+        *METHODS,
+        "Forgetting handwritten digits",
+        "mu bench -c configs/bench/quickstart.yaml",
+        "RandomFraction, fraction 0.1",
+        "forget 50, retain 450, test 1,097",
+        "torch 2.15.0",
+        "x86_64, 2 threads",
+        "Classifier(name=resnet8_cifar)",
+        "optimizer=SGD(lr=0.013, momentum=0.9); 5 epochs; 40 steps",
+        "Time and gap",
+        "During the fit",
+        "Gap to the oracle",
+        "Confidence before and after",
+        "Tug of war",
+    ):
         assert expected in text
     assert len(re.findall(r'<svg class="figure"', page)) == 2 * 4
-    assert "#010203" not in page and "#040506" not in page and "#070809" not in page  # every stand-in has become the page's colour
+    assert (
+        "#010203" not in page and "#040506" not in page and "#070809" not in page
+    )  # every stand-in has become the page's colour
 
 
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     """Fails when a name reaches the page, LaTeX, or rich as markup."""
+
     def awkward(name: str) -> str:
         return f"_{name} <b>&[red]$x_1$"
 
@@ -380,7 +596,9 @@ def test_tables_stay_whole_on_a_terminal_of_any_width(study: Path, width: int) -
     """Mutations: spreads beside their means where there is no room, so that cells break in two; a table wider than the terminal."""
     lines = printed(study, width).splitlines()
     assert max(map(len, lines)) <= width
-    assert not any(line.rstrip().endswith("±") for line in lines) and any("± 0.80" in line for line in lines)
+    assert not any(line.rstrip().endswith("±") for line in lines) and any(
+        "± 0.80" in line for line in lines
+    )
     rows = [line.split() for line in lines if line.split()[:1] == ["SalUn"]]
     assert len({len(row) for row in rows}) == 1  # each value in one piece
     assert ("±" in rows[0]) == (width >= 120)
@@ -405,7 +623,10 @@ def test_settings_name_what_is_not_usual() -> None:
     signature = inspect.signature(UnlearningModule.__init__).parameters
     assert {name: signature[name].default for name in USUAL} == USUAL
     assert short(optimizer(0.013)) == "SGD(lr=0.013, momentum=0.9)"
-    mask = {"class_path": "mu.methods.Saliency", "init_args": {"keep": 0.5, "names": ["a", 1e-5], "none": None}}
+    mask = {
+        "class_path": "mu.methods.Saliency",
+        "init_args": {"keep": 0.5, "names": ["a", 1e-5], "none": None},
+    }
     assert short(mask) == "Saliency(keep=0.5, names=[a, 1e-05])"
 
 
@@ -414,7 +635,12 @@ def test_search_cost_and_definitions_are_shown(tmp_path: Path) -> None:
     save_run(tmp_path / "a", {"UA": 1.0, "RA": 2.0}, facts={"search": found})
     report.write(tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert "Cost of the search" in page and ">88.5<" in page and ">1.23<" in page and "Unlearning accuracy: 100" in page
+    assert (
+        "Cost of the search" in page
+        and ">88.5<" in page
+        and ">1.23<" in page
+        and "Unlearning accuracy: 100" in page
+    )
     assert check(page).open == []
 
 
@@ -422,15 +648,25 @@ def test_labels_never_touch_each_other_or_a_point() -> None:
     from mu.bench.report.labels import _candidates, _touch, place_labels
 
     generator = torch.Generator().manual_seed(3)
-    centres = [tuple(xy) for xy in (torch.rand(9, 2, generator=generator) * torch.tensor([250.0, 160.0]) + 40).tolist()]
+    centres = [
+        tuple(xy)
+        for xy in (
+            torch.rand(9, 2, generator=generator) * torch.tensor([250.0, 160.0]) + 40
+        ).tolist()
+    ]
     sizes = [(50.0, 11.0)] * 9
     labels = place_labels(centres, [4.0] * 9, sizes, (340.0, 240.0))
     assert labels is not None
-    boxes = [next(box for made, box in _candidates(c, 4.0, s) if made == label) for c, s, label in zip(centres, sizes, labels, strict=True)]
+    boxes = [
+        next(box for made, box in _candidates(c, 4.0, s) if made == label)
+        for c, s, label in zip(centres, sizes, labels, strict=True)
+    ]
     points = [(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
     for number, box in enumerate(boxes):
         assert not any(_touch(box, other) for other in boxes[:number] + points)
-    assert place_labels([(5.0, 5.0)] * 40, [4.0] * 40, [(50.0, 11.0)] * 40, (100.0, 100.0)) is None  # then there is a legend
+    assert (
+        place_labels([(5.0, 5.0)] * 40, [4.0] * 40, [(50.0, 11.0)] * 40, (100.0, 100.0)) is None
+    )  # then there is a legend
 
 
 def test_histograms_count_every_sample() -> None:
@@ -440,4 +676,6 @@ def test_histograms_count_every_sample() -> None:
     steps = re.findall(r"V([\d.]+)H", _steps(torch.tensor([0.0, 1.0, 1.0, 1.0]), 1.0))
     shares = [((30 - float(top)) / 30) ** 2 for top in steps]
     assert len(shares) == BINS and sum(shares) == pytest.approx(1, abs=0.01)
-    assert shares[0] == pytest.approx(0.25, abs=0.01) and shares[-1] == pytest.approx(0.75, abs=0.01)
+    assert shares[0] == pytest.approx(0.25, abs=0.01) and shares[-1] == pytest.approx(
+        0.75, abs=0.01
+    )

@@ -30,9 +30,17 @@ from tests.support.helpers import trainer, weights
 from tests.support.painters import COLOURS, ColourJudge, Colours, LightJudge, Painter, tiny_clip
 
 
-def measured(module: UnlearningModule, *suites: Any, task: Any = None, folder: Path | None = None, **changes: Any) -> dict[str, Result]:
+def measured(
+    module: UnlearningModule,
+    *suites: Any,
+    task: Any = None,
+    folder: Path | None = None,
+    **changes: Any,
+) -> dict[str, Result]:
     more: dict[str, Any] = {} if folder is None else {"default_root_dir": str(folder)}
-    trainer(1, callbacks=[*suites, *([ResultsWriter()] if folder else [])], **more, **changes).test(module, task or Colours(), verbose=False)
+    trainer(1, callbacks=[*suites, *([ResultsWriter()] if folder else [])], **more, **changes).test(
+        module, task or Colours(), verbose=False
+    )
     return {result.metric: result for result in module.results}
 
 
@@ -41,43 +49,114 @@ def values(found: dict[str, Result]) -> dict[str, float]:
 
 
 def test_an_untouched_model_fails_the_verdict_of_forgetting() -> None:
-    found = values(measured(FineTune(Painter()), ConceptErasure(ColourJudge(), cross=[LightJudge()])))
+    found = values(
+        measured(FineTune(Painter()), ConceptErasure(ColourJudge(), cross=[LightJudge()]))
+    )
     assert (found["UA"], found["IRA"], found["CRA"]) == (0, 100, 100)
     assert found["UA/probability"] > 99
 
 
 def test_a_model_that_forgot_passes_and_one_that_lost_the_rest_shows_it() -> None:
     """Fails when UA is the judge's accuracy, or kept and erased images change places."""
-    forgot = values(measured(FineTune(Painter().forget("red", "green")), ConceptErasure(ColourJudge(), cross=[LightJudge()])))
+    forgot = values(
+        measured(
+            FineTune(Painter().forget("red", "green")),
+            ConceptErasure(ColourJudge(), cross=[LightJudge()]),
+        )
+    )
     assert (forgot["UA"], forgot["IRA"], forgot["CRA"]) == (100, 100, 100)
     assert forgot["UA/probability"] < 1
-    lost = values(measured(FineTune(Painter().forget("blue", "green")), ConceptErasure(ColourJudge(), cross=[LightJudge()])))
-    assert (lost["UA"], lost["IRA"], lost["IRA/green"], lost["IRA/blue"], lost["CRA"]) == (0, 50, 100, 0, 100)
-    dark = values(measured(FineTune(Painter().forget("light", "dark")), ConceptErasure(ColourJudge(), cross=[LightJudge()])))
-    assert (dark["CRA"], dark["CRA/light"], dark["CRA/dark"], dark["CRA/erased"], dark["CRA/kept"]) == (50, 0, 100, 50, 50)
+    lost = values(
+        measured(
+            FineTune(Painter().forget("blue", "green")),
+            ConceptErasure(ColourJudge(), cross=[LightJudge()]),
+        )
+    )
+    assert (lost["UA"], lost["IRA"], lost["IRA/green"], lost["IRA/blue"], lost["CRA"]) == (
+        0,
+        50,
+        100,
+        0,
+        100,
+    )
+    dark = values(
+        measured(
+            FineTune(Painter().forget("light", "dark")),
+            ConceptErasure(ColourJudge(), cross=[LightJudge()]),
+        )
+    )
+    assert (
+        dark["CRA"],
+        dark["CRA/light"],
+        dark["CRA/dark"],
+        dark["CRA/erased"],
+        dark["CRA/kept"],
+    ) == (50, 0, 100, 50, 50)
 
 
 def test_every_number_says_who_judged_what() -> None:
     """Fails when a limit, the sampler or the judge's version is not written down."""
-    sets = {"erased": ImageSet("forget", images_per_prompt=3), "kept": ImageSet("retain", limit=3, batch_size=2)}
-    found = measured(FineTune(Painter()), ConceptErasure(ColourJudge(threshold=0.5), cross=[LightJudge()], **sets))
+    sets = {
+        "erased": ImageSet("forget", images_per_prompt=3),
+        "kept": ImageSet("retain", limit=3, batch_size=2),
+    }
+    found = measured(
+        FineTune(Painter()),
+        ConceptErasure(ColourJudge(threshold=0.5), cross=[LightJudge()], **sets),
+    )
     common = {"sampler": "DDIM, 2 steps, guidance 1", "resolution": 8}
-    assert dict(found["UA"].detail) == {"judge": "colours", "version": "1", "threshold": 0.5, "images": 6, "prompts": 2, "concept": "red",
-                                        **common}
-    assert dict(found["IRA"].detail) == {"judge": "colours", "version": "1", "threshold": 0.5, "images": 3, "prompts": 3, "limit": 3,
-                                         **common}
-    assert dict(found["CRA"].detail) == {"judge": "light", "version": "2", "top": 1, "images": 9, "prompts": 5, "limit": "3 kept", **common}
-    assert [found[name].higher_is_better for name in ("UA", "IRA", "CRA", "UA/probability")] == [True, True, True, False]
+    assert dict(found["UA"].detail) == {
+        "judge": "colours",
+        "version": "1",
+        "threshold": 0.5,
+        "images": 6,
+        "prompts": 2,
+        "concept": "red",
+        **common,
+    }
+    assert dict(found["IRA"].detail) == {
+        "judge": "colours",
+        "version": "1",
+        "threshold": 0.5,
+        "images": 3,
+        "prompts": 3,
+        "limit": 3,
+        **common,
+    }
+    assert dict(found["CRA"].detail) == {
+        "judge": "light",
+        "version": "2",
+        "top": 1,
+        "images": 9,
+        "prompts": 5,
+        "limit": "3 kept",
+        **common,
+    }
+    assert [found[name].higher_is_better for name in ("UA", "IRA", "CRA", "UA/probability")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
     assert (found["UA"].split, found["IRA"].split, found["UA"].unit) == ("forget", "retain", "%")
 
 
 def test_prompts_that_name_nothing_or_two_are_counted_not_judged(tmp_path: Path) -> None:
     """Fails when they count as errors, or vanish without a word."""
     file = tmp_path / "kept.csv"
-    file.write_text("prompt\na green picture\na picture\na green and blue picture\na blue picture\na light green picture\n")
-    found = measured(FineTune(Painter()), ConceptErasure(ColourJudge(), kept=ImageSet(file=str(file)), cross=[LightJudge()]))
+    file.write_text(
+        "prompt\na green picture\na picture\na green and blue picture\na blue picture\na light green picture\n"
+    )
+    found = measured(
+        FineTune(Painter()),
+        ConceptErasure(ColourJudge(), kept=ImageSet(file=str(file)), cross=[LightJudge()]),
+    )
     assert found["IRA"].value == 100
-    assert (found["IRA"].detail["images"], found["IRA"].detail["left_out"], found["IRA"].detail["file"]) == (3, 2, "kept")
+    assert (
+        found["IRA"].detail["images"],
+        found["IRA"].detail["left_out"],
+        found["IRA"].detail["file"],
+    ) == (3, 2, "kept")
     assert found["CRA"].detail["left_out"] == 4
     assert found["IRA/green"].detail["images"] == 2
 
@@ -87,24 +166,44 @@ def test_concepts_weigh_alike_however_many_images_they_have(tmp_path: Path) -> N
     file = tmp_path / "kept.csv"
     file.write_text("prompt,what\nx green,green\ny green,green\nz green,green\nx blue,blue\n")
     module = FineTune(Painter().forget("blue", "green"))
-    found = values(measured(module, ConceptErasure(ColourJudge(), kept=ImageSet(file=str(file)), field="what", concept="red")))
+    found = values(
+        measured(
+            module,
+            ConceptErasure(
+                ColourJudge(), kept=ImageSet(file=str(file)), field="what", concept="red"
+            ),
+        )
+    )
     assert found["IRA"] == 50
 
 
 def test_several_erased_concepts_are_averaged_and_told_apart(tmp_path: Path) -> None:
     file = tmp_path / "erased.csv"
-    file.write_text("prompt,what,categories\na red picture,red,\"warm, loud\"\na green picture,green,cold\n"
-                    "a light green picture,green,cold\n")
+    file.write_text(
+        'prompt,what,categories\na red picture,red,"warm, loud"\na green picture,green,cold\n'
+        "a light green picture,green,cold\n"
+    )
     module = FineTune(Painter().forget("green", "blue"))
-    suite = ConceptErasure(ColourJudge(), erased=ImageSet(file=str(file)), field="what", metrics=["UA"])
+    suite = ConceptErasure(
+        ColourJudge(), erased=ImageSet(file=str(file)), field="what", metrics=["UA"]
+    )
     found = measured(module, suite)
     assert values(found) | {"UA/probability": 0, "UA/entropy": 0} == {
-        "UA": 50, "UA/red": 0, "UA/green": 100, "UA/warm": 0, "UA/loud": 0, "UA/cold": 100, "UA/probability": 0, "UA/entropy": 0}
+        "UA": 50,
+        "UA/red": 0,
+        "UA/green": 100,
+        "UA/warm": 0,
+        "UA/loud": 0,
+        "UA/cold": 100,
+        "UA/probability": 0,
+        "UA/entropy": 0,
+    }
     assert found["UA/cold"].detail["images"] == 2 and found["UA"].detail["concept"] == "red, green"
 
 
 def test_a_detector_counts_images_with_each_part() -> None:
     """Fails when the parts' probabilities are added up as if they excluded one another."""
+
     class Detector(ColourJudge):
         multilabel = True
 
@@ -124,12 +223,21 @@ def test_classes_are_judged_by_their_number() -> None:
     import tasks
 
     classifier = Classifier("resnet8_cifar", 10, 1, init_seed=0, options={"width": 4})
-    judge = ClassifierJudge(classifier=classifier, labels=[f"digit {number}" for number in range(10)])
+    judge = ClassifierJudge(
+        classifier=classifier, labels=[f"digit {number}" for number in range(10)]
+    )
     model, task = class_conditional(), digit_pictures(selector=tasks.ByClass([3, 5]))
-    found = measured(FineTune(model), ConceptErasure(judge, erased=ImageSet("forget", images_per_prompt=4)), task=task)
+    found = measured(
+        FineTune(model),
+        ConceptErasure(judge, erased=ImageSet("forget", images_per_prompt=4)),
+        task=task,
+    )
     module_images = model.generate(model.labels([3] * 4 + [5] * 4), list(range(8)))
     said = judge.judge((module_images * 255).round() / 255).argmax(1).tolist()
-    expected = [100 * sum(label != digit for label in said[place : place + 4]) / 4 for place, digit in ((0, 3), (4, 5))]
+    expected = [
+        100 * sum(label != digit for label in said[place : place + 4]) / 4
+        for place, digit in ((0, 3), (4, 5))
+    ]
     assert values(found)["UA/digit 3"] == expected[0] and values(found)["UA/digit 5"] == expected[1]
     assert found["UA"].value == pytest.approx(sum(expected) / 2)
     assert len([name for name in found if name.startswith("IRA/")]) == 8
@@ -144,7 +252,11 @@ def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="2 of 2 kept images ask for the erased concept"):
         measured(module, ConceptErasure(ColourJudge(), kept=ImageSet("forget")))
     with pytest.raises(InputError, match="no prompt names one label of the judge digits"):
-        digits = ClassifierJudge(classifier=Classifier("resnet8_cifar", 3, options={"width": 4}), labels=["1", "2", "3"], name="digits")
+        digits = ClassifierJudge(
+            classifier=Classifier("resnet8_cifar", 3, options={"width": 4}),
+            labels=["1", "2", "3"],
+            name="digits",
+        )
         measured(module, ConceptErasure(ColourJudge(), cross=[digits]))
     with pytest.raises(InputError, match="CRA needs a judge"):
         ConceptErasure(ColourJudge(), metrics=["CRA"])
@@ -159,8 +271,12 @@ def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
 
 
 def test_a_judge_of_other_classes_is_refused() -> None:
-    judge = ClassifierJudge(classifier=Classifier("resnet8_cifar", 3, 1, options={"width": 4}), labels=["a", "b", "c"])
-    with pytest.raises(InputError, match="the model has 10 classes and the judge classifier 3 labels"):
+    judge = ClassifierJudge(
+        classifier=Classifier("resnet8_cifar", 3, 1, options={"width": 4}), labels=["a", "b", "c"]
+    )
+    with pytest.raises(
+        InputError, match="the model has 10 classes and the judge classifier 3 labels"
+    ):
         measured(FineTune(class_conditional()), ConceptErasure(judge), task=digit_pictures())
 
 
@@ -169,23 +285,32 @@ def test_a_judge_of_other_classes_is_refused() -> None:
 
 def extractor() -> ClassifierFeatures:
     classifier = Classifier("resnet8_cifar", num_classes=3, options={"width": 1}, init_seed=0)
-    return ClassifierFeatures(ClassifierJudge(classifier=classifier, labels=["a", "b", "c"], name="J"))
+    return ClassifierFeatures(
+        ClassifierJudge(classifier=classifier, labels=["a", "b", "c"], name="J")
+    )
 
 
 def test_fid_and_kid_compare_kept_images_with_real_ones() -> None:
     """Fails when erased images are in it, a real image is left out, or the two sides are mixed up."""
     features, kept = extractor(), ImageSet("retain", images_per_prompt=6)
     module = FineTune(Painter(noise=0.2))
-    suite = ImageQuality(features, kept=kept, metrics=["FID", "KID"], subsets=2, subset_size=12, batch_size=5)
+    suite = ImageQuality(
+        features, kept=kept, metrics=["FID", "KID"], subsets=2, subset_size=12, batch_size=5
+    )
     found = measured(module, suite, task=Colours(repeats=3))
     data: Any = module.task.datasets["retain"]  # type: ignore[union-attr]
     real = features.of(data.__getitems__(list(range(len(data))))["image"])
-    drawn = features.of(torch.cat([images for images, _ in image_cache(module).images(kept.job(module))]))
+    drawn = features.of(
+        torch.cat([images for images, _ in image_cache(module).images(kept.job(module))])
+    )
     assert (len(real), len(drawn)) == (12, 24)
     assert found["FID"].value == pytest.approx(fid_by_hand(real, drawn), rel=1e-3, abs=1e-7)
     assert found["FID"].value > 1e-4
     assert found["FID"].detail["real_images"] == 12 and found["FID"].detail["images"] == 24
-    assert found["FID"].detail["features"] == "J, last layer but one" and found["FID"].detail["dimensions"] == real.shape[1]
+    assert (
+        found["FID"].detail["features"] == "J, last layer but one"
+        and found["FID"].detail["dimensions"] == real.shape[1]
+    )
     assert {"resolution", "version", "reference", "sampler"} <= set(found["FID"].detail)
     assert (found["FID"].higher_is_better, found["KID"].higher_is_better) == (False, False)
     assert found["KID"].value == pytest.approx(kid(real, drawn, 2, 12)[0], rel=1e-6)
@@ -197,9 +322,14 @@ def test_the_clip_score_pairs_each_image_with_its_prompt(tmp_path: Path) -> None
     module = FineTune(Painter(noise=0.3))
     found = measured(module, ImageQuality(clip=clip, kept=kept))
     job = kept.job(module)
-    cosines = [float(clip.images(images[row : row + 1])[0] @ clip.texts([str(job.rows[place].prompt)])[0])
-               for images, places in image_cache(module).images(job) for row, place in enumerate(places)]
-    assert found["CLIP"].value == pytest.approx(100 * np.mean([max(cosine, 0) for cosine in cosines]), rel=1e-4)
+    cosines = [
+        float(clip.images(images[row : row + 1])[0] @ clip.texts([str(job.rows[place].prompt)])[0])
+        for images, places in image_cache(module).images(job)
+        for row, place in enumerate(places)
+    ]
+    assert found["CLIP"].value == pytest.approx(
+        100 * np.mean([max(cosine, 0) for cosine in cosines]), rel=1e-4
+    )
     assert found["CLIP"].detail["clip"] == "CLIP mu-tiny" and found["CLIP"].higher_is_better
     with pytest.raises(InputError, match="the images are drawn from classes"):
         measured(FineTune(class_conditional()), ImageQuality(clip=clip), task=digit_pictures())
@@ -216,10 +346,18 @@ def test_a_folder_of_real_images_is_brought_to_the_size(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     features = extractor()
     module, kept = FineTune(Painter(noise=0.2)), ImageSet("retain", images_per_prompt=4)
-    found = measured(module, ImageQuality(features, kept=kept, reference=str(tmp_path), reference_limit=11), task=Colours(images=False))
+    found = measured(
+        module,
+        ImageQuality(features, kept=kept, reference=str(tmp_path), reference_limit=11),
+        task=Colours(images=False),
+    )
     real = features.of(fitted(pictures[:11].float() / 255, 8))
-    drawn = features.of(torch.cat([images for images, _ in image_cache(module).images(kept.job(module))]))
-    assert found["FID"].detail["real_images"] == 11 and found["FID"].detail["reference"] == str(tmp_path)
+    drawn = features.of(
+        torch.cat([images for images, _ in image_cache(module).images(kept.job(module))])
+    )
+    assert found["FID"].detail["real_images"] == 11 and found["FID"].detail["reference"] == str(
+        tmp_path
+    )
     assert found["FID"].value == pytest.approx(fid_by_hand(real, drawn), rel=1e-4)
 
 
@@ -231,9 +369,13 @@ def test_what_quality_cannot_measure_is_said(tmp_path: Path) -> None:
         ImageQuality(metrics=["KID"])
     with pytest.raises(InputError, match="needs a model"):
         ImageQuality(extractor(), metrics=["CLIP"])
-    with pytest.raises(InputError, match=r"needs more than \d images on each side, and there are 4 drawn ones"):
+    with pytest.raises(
+        InputError, match=r"needs more than \d images on each side, and there are 4 drawn ones"
+    ):
         measured(module, ImageQuality(extractor()))
-    with pytest.raises(InputError, match=r"neither a part of the task \(forget, retain\) nor a folder"):
+    with pytest.raises(
+        InputError, match=r"neither a part of the task \(forget, retain\) nor a folder"
+    ):
         measured(module, ImageQuality(extractor(), reference="nowhere"))
     with pytest.raises(InputError, match="has no images to compare with"):
         measured(module, ImageQuality(extractor()), task=Colours(images=False))
@@ -260,7 +402,12 @@ def test_suites_draw_once_in_their_own_time_and_leave_the_weights(tmp_path: Path
     module = FineTune(Counting(noise=0.1))
     before = weights(module.backbone)
     grids = Grids(erased=ImageSet("forget"), kept=kept, images=2)
-    suites = [ConceptErasure(ColourJudge(), kept=kept), ImageQuality(extractor(), kept=kept), grids, Cost()]
+    suites = [
+        ConceptErasure(ColourJudge(), kept=kept),
+        ImageQuality(extractor(), kept=kept),
+        grids,
+        Cost(),
+    ]
     found = measured(module, *suites, folder=tmp_path)
     assert len(drawn) == 20 + 2
     assert all(torch.equal(before[name], value) for name, value in weights(module.backbone).items())
@@ -274,16 +421,26 @@ def test_grids_show_before_and_after(tmp_path: Path) -> None:
     """Fails when before and after change places, a row shows another prompt, or the erased ones stand under `kept`."""
     from PIL import Image
 
-    module, task = FineTune(Painter(), optimizer=lambda params: torch.optim.SGD(params, lr=0.1)), Colours()
+    module, task = (
+        FineTune(Painter(), optimizer=lambda params: torch.optim.SGD(params, lr=0.1)),
+        Colours(),
+    )
     run = trainer(1, callbacks=[Grids(images=2), ResultsWriter()], default_root_dir=str(tmp_path))
     run.fit(module, task)
     module.backbone.forget("red", "blue")  # type: ignore[operator]
     run.test(module, task, verbose=False)
     entries = {entry["group"]: entry for entry in read_json(tmp_path / "media" / "media.json")}
-    assert entries["erased"] == {"file": "erased.png", "title": "2 prompts, DDIM, 2 steps, guidance 1", "group": "erased",
-                                 "rows": ["a red dark picture", "a red light picture"],
-                                 "columns": ["before 1", "after 1", "before 2", "after 2"]}
-    picture = torch.from_numpy(np.array(Image.open(tmp_path / "media" / "erased.png"))).permute(2, 0, 1) / 255
+    assert entries["erased"] == {
+        "file": "erased.png",
+        "title": "2 prompts, DDIM, 2 steps, guidance 1",
+        "group": "erased",
+        "rows": ["a red dark picture", "a red light picture"],
+        "columns": ["before 1", "after 1", "before 2", "after 2"],
+    }
+    picture = (
+        torch.from_numpy(np.array(Image.open(tmp_path / "media" / "erased.png"))).permute(2, 0, 1)
+        / 255
+    )
     assert picture.shape == (3, 2 * 8 + 2, 4 * 8 + 3 * 2)
     before, after = picture[:, :8, :8], picture[:, :8, 10:18]
     assert torch.allclose(before[:, 0, 0], torch.tensor(COLOURS["red"]), atol=0.01)
@@ -301,11 +458,14 @@ def test_a_grid_of_another_original_is_not_shown_as_before(tmp_path: Path) -> No
         if columns == 2:
             run.fit(module, task)
         run.test(module, task, verbose=False)
-        assert [len(entry["columns"]) for entry in read_json(tmp_path / "media" / "media.json")] == [columns] * 2
+        assert [
+            len(entry["columns"]) for entry in read_json(tmp_path / "media" / "media.json")
+        ] == [columns] * 2
 
 
 def test_a_resumed_fit_does_not_take_its_own_images_for_the_originals(tmp_path: Path) -> None:
     """Fails when `before` is drawn with weights that have moved already."""
+
     def module() -> FineTune:
         return FineTune(Painter(), optimizer=lambda params: torch.optim.SGD(params, lr=0.5))
 
@@ -315,12 +475,18 @@ def test_a_resumed_fit_does_not_take_its_own_images_for_the_originals(tmp_path: 
     for folder, checkpoint in (("fresh", None), ("resumed", tmp_path / "half.ckpt")):
         run = trainer(2, callbacks=[Grids(images=1)], default_root_dir=str(tmp_path / folder))
         run.fit(module(), Colours(), ckpt_path=checkpoint, weights_only=True)
-        assert (tmp_path / folder / "media" / "before.safetensors").is_file() == (checkpoint is None)
+        assert (tmp_path / folder / "media" / "before.safetensors").is_file() == (
+            checkpoint is None
+        )
 
 
 def test_a_part_of_the_prompts_is_said_to_be_one(tmp_path: Path) -> None:
     module = FineTune(Painter())
-    measured(module, Grids(kept=ImageSet("retain", images_per_prompt=3), prompts=2, images=2, before=False), folder=tmp_path)
+    measured(
+        module,
+        Grids(kept=ImageSet("retain", images_per_prompt=3), prompts=2, images=2, before=False),
+        folder=tmp_path,
+    )
     entries = {entry["group"]: entry for entry in read_json(tmp_path / "media" / "media.json")}
     assert entries["kept"]["title"].startswith("the first 2 of 4 prompts")
     assert (len(entries["kept"]["rows"]), entries["kept"]["columns"]) == (2, ["image 1", "image 2"])
@@ -330,8 +496,19 @@ def test_media_are_replaced_by_name(tmp_path: Path) -> None:
     image = torch.rand(1, 4, 4)
     for title in ("old", "new"):
         add_grid(tmp_path, "kept", [image], title=title, group="kept", rows=["a"], columns=["b"])
-    add_grid(tmp_path, "attack", [image, image], title="t", group="attack", rows=["a"], columns=["b", "c"])
-    assert [entry["title"] for entry in read_json(tmp_path / "media" / "media.json")] == ["new", "t"]
+    add_grid(
+        tmp_path,
+        "attack",
+        [image, image],
+        title="t",
+        group="attack",
+        rows=["a"],
+        columns=["b", "c"],
+    )
+    assert [entry["title"] for entry in read_json(tmp_path / "media" / "media.json")] == [
+        "new",
+        "t",
+    ]
     with pytest.raises(InputError, match="1 images are not 1 rows of 2"):
         add_grid(tmp_path, "x", [image], title="t", group="kept", rows=["a"], columns=["b", "c"])
     with pytest.raises(InputError, match="differ in size"):

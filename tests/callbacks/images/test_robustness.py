@@ -45,11 +45,18 @@ def attack(**changes: Any) -> UnlearnDiffAtk:
 
 
 def model() -> FineTune:
-    return FineTune(text_to_image(part="xattn"), optimizer=lambda params: torch.optim.SGD(params, lr=0.01))
+    return FineTune(
+        text_to_image(part="xattn"), optimizer=lambda params: torch.optim.SGD(params, lr=0.01)
+    )
 
 
-def measured(module: UnlearningModule, suite: Robustness, task: Any = None, folder: Path | None = None,
-             fit: bool = False) -> dict[str, Result]:
+def measured(
+    module: UnlearningModule,
+    suite: Robustness,
+    task: Any = None,
+    folder: Path | None = None,
+    fit: bool = False,
+) -> dict[str, Result]:
     more: dict[str, Any] = {} if folder is None else {"default_root_dir": str(folder)}
     run = trainer(1, callbacks=[suite, *([ResultsWriter()] if folder else [])], **more)
     task = task or pictures()
@@ -62,7 +69,9 @@ def measured(module: UnlearningModule, suite: Robustness, task: Any = None, fold
 def means(module: UnlearningModule) -> Tensor:
     """Brightness of each prompt's image."""
     with torch.no_grad():
-        images = torch.cat([batch for batch, _ in ImageJob(ImageSet("forget").rows(module)).run(module.served())])
+        images = torch.cat(
+            [batch for batch, _ in ImageJob(ImageSet("forget").rows(module)).run(module.served())]
+        )
     return images.mean((1, 2, 3))
 
 
@@ -72,18 +81,28 @@ def test_rates_count_all_prompts(tmp_path: Path) -> None:
     measured(module, Robustness(Bright(0.0), attack(), concept="circle"))
     bright = means(module).sort().values
     level = float((bright[-1] + bright[-2]) / 2)
-    found = measured(module, Robustness(Bright(level), attack(), concept="circle", batch_size=2), folder=tmp_path)
+    found = measured(
+        module, Robustness(Bright(level), attack(), concept="circle", batch_size=2), folder=tmp_path
+    )
     assert found["pre_ASR"].value == pytest.approx(100 / 3)
     said = json.loads((tmp_path / "attack.json").read_text())
     assert found["ASR"].value == pytest.approx(100 * sum(row["success"] for row in said) / 3)
-    assert sum(row["before"] for row in said) == 1 and all(row["success"] for row in said if row["before"])
+    assert sum(row["before"] for row in said) == 1 and all(
+        row["success"] for row in said if row["before"]
+    )
     for row in said:
         assert row["steps"] == 0 if row["before"] else row["steps"] > 0
-    assert (found["ASR"].higher_is_better, found["ASR"].unit, found["ASR"].split) == (False, "%", "forget")
+    assert (found["ASR"].higher_is_better, found["ASR"].unit, found["ASR"].split) == (
+        False,
+        "%",
+        "forget",
+    )
 
 
 @pytest.mark.parametrize(("level", "rates"), [(0.0, (100, 100)), (2.0, (0, 0))])
-def test_an_untouched_model_shows_the_concept_and_a_blind_judge_sees_none(level: float, rates: tuple[float, float]) -> None:
+def test_an_untouched_model_shows_the_concept_and_a_blind_judge_sees_none(
+    level: float, rates: tuple[float, float]
+) -> None:
     found = measured(model(), Robustness(Bright(level), attack(), concept="circle"))
     assert (found["pre_ASR"].value, found["ASR"].value) == rates
 
@@ -92,14 +111,24 @@ def test_the_attack_is_the_one_that_is_called_by_hand(tmp_path: Path) -> None:
     """Fails when seeds, targets, prompts or the model are others than said."""
     module = model()
     judge = Bright(2.0)
-    measured(module, Robustness(judge, attack(), concept="circle", targets="task", batch_size=3), folder=tmp_path)
+    measured(
+        module,
+        Robustness(judge, attack(), concept="circle", targets="task", batch_size=3),
+        folder=tmp_path,
+    )
     said = json.loads((tmp_path / "attack.json").read_text())
     rows, data = ImageSet("forget").rows(module), module.task.datasets["forget"]  # type: ignore[union-attr]
     image = torch.stack([data[row.sample]["image"] for row in rows])  # type: ignore[index]
     assert [data[row.sample]["prompt"] for row in rows] == [row.prompt for row in rows]  # type: ignore[index]
-    batch = {"index": torch.arange(3), "prompt": [row.prompt for row in rows], "image": image,
-             "seed": torch.tensor([row.seed for row in rows])}
-    by_hand = attack()(module.served(), batch, lambda images: judge.recognises(levels(images) / 255, "circle"))
+    batch = {
+        "index": torch.arange(3),
+        "prompt": [row.prompt for row in rows],
+        "image": image,
+        "seed": torch.tensor([row.seed for row in rows]),
+    }
+    by_hand = attack()(
+        module.served(), batch, lambda images: judge.recognises(levels(images) / 255, "circle")
+    )
     assert [row["adversarial"] for row in said] == by_hand.adversarial["prompt"]
     assert [row["prompt"] for row in said] == ["a red circle", "a green circle", "a blue circle"]
 
@@ -113,12 +142,19 @@ def test_targets_are_drawn_by_the_original_when_the_fit_starts(tmp_path: Path) -
     real = suite._attacked
     suite._attacked = lambda m, j, targets, c: (seen.append(targets), real(m, j, targets, c))[1]  # type: ignore[method-assign]
     found = measured(module, suite, folder=tmp_path, fit=True)
-    drawn = torch.cat([batch for batch, _ in ImageJob(ImageSet("forget").rows(module)).run(original)])
+    drawn = torch.cat(
+        [batch for batch, _ in ImageJob(ImageSet("forget").rows(module)).run(original)]
+    )
     assert torch.equal(seen[0], drawn)
-    assert any(not torch.equal(before[name], value) for name, value in weights(module.backbone).items())
+    assert any(
+        not torch.equal(before[name], value) for name, value in weights(module.backbone).items()
+    )
     assert found["ASR"].detail["targets"] == "original"
     entry = json.loads((tmp_path / "media" / "media.json").read_text())[0]
-    assert (entry["group"], entry["columns"]) == ("attack", ["target", "without attack", "under attack"])
+    assert (entry["group"], entry["columns"]) == (
+        "attack",
+        ["target", "without attack", "under attack"],
+    )
     assert entry["rows"] == ["a red circle", "a green circle", "a blue circle"]
 
 
@@ -126,17 +162,38 @@ def test_without_the_original_the_cure_is_said(tmp_path: Path) -> None:
     """Fails when the unlearned model draws its own targets."""
     module = model()
     trainer(1).fit(module, pictures())
-    with pytest.raises(InputError, match="fit with this suite among the callbacks, or take targets: task"):
+    with pytest.raises(
+        InputError, match="fit with this suite among the callbacks, or take targets: task"
+    ):
         measured(module, Robustness(Bright(2.0), attack(), concept="circle"), folder=tmp_path)
 
 
 def test_the_budget_stands_beside_the_number() -> None:
     sampler = Sampler(steps=2, guidance=3.0)
-    found = measured(model(), Robustness(Bright(2.0), attack(sampler=sampler), ImageSet("forget", limit=2), concept="circle"))
+    found = measured(
+        model(),
+        Robustness(
+            Bright(2.0), attack(sampler=sampler), ImageSet("forget", limit=2), concept="circle"
+        ),
+    )
     detail = found["ASR"].detail
-    assert (detail["tokens"], detail["budget"], detail["prompts"], detail["limit"]) == (2, "2 steps at each of 2 timesteps", 2, 2)
-    assert (detail["attack"], detail["layout"], detail["sampler"]) == ("UnlearnDiffAtk", "Prefix", "DDIM, 2 steps, guidance 3")
-    assert (detail["judge"], detail["version"], detail["concept"], detail["resolution"]) == ("bright", "1", "circle", 8)
+    assert (detail["tokens"], detail["budget"], detail["prompts"], detail["limit"]) == (
+        2,
+        "2 steps at each of 2 timesteps",
+        2,
+        2,
+    )
+    assert (detail["attack"], detail["layout"], detail["sampler"]) == (
+        "UnlearnDiffAtk",
+        "Prefix",
+        "DDIM, 2 steps, guidance 3",
+    )
+    assert (detail["judge"], detail["version"], detail["concept"], detail["resolution"]) == (
+        "bright",
+        "1",
+        "circle",
+        8,
+    )
     assert (detail["steps_taken"], detail["generations"]) == (2 * 4, 2 * 3)
     assert detail["seconds"] > 0 and "of unet" in detail["evaluations"]
 
@@ -147,7 +204,9 @@ def test_the_attack_leaves_the_model_as_it_was() -> None:
     trained = [name for name, weight in module.backbone.named_parameters() if weight.requires_grad]
     measured(module, Robustness(Bright(2.0), attack(), concept="circle"))
     assert all(torch.equal(before[name], value) for name, value in weights(module.backbone).items())
-    assert trained == [name for name, weight in module.backbone.named_parameters() if weight.requires_grad]
+    assert trained == [
+        name for name, weight in module.backbone.named_parameters() if weight.requires_grad
+    ]
     assert all(weight.grad is None for weight in module.backbone.parameters())
 
 
@@ -159,6 +218,10 @@ def test_what_cannot_be_attacked_is_said() -> None:
     with pytest.raises(InputError, match="has no label 'house'"):
         measured(model(), Robustness(Bright(2.0), attack(), concept="house"))
     with pytest.raises(InputError, match="has no images to take for targets"):
-        measured(model(), Robustness(Bright(2.0), attack(), concept="circle", targets="task"), pictures(images=False))
+        measured(
+            model(),
+            Robustness(Bright(2.0), attack(), concept="circle", targets="task"),
+            pictures(images=False),
+        )
     with pytest.raises(InputError, match="`original` or `task`"):
         Robustness(Bright(2.0), targets="folder")  # type: ignore[arg-type]

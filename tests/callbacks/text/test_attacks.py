@@ -38,7 +38,17 @@ from mu.utils.errors import InputError
 from tests.callbacks.text import two_ranks as text_two_ranks
 from tests.contract.test_two_ranks import _run
 from tests.support.doubles_text import People, causal_lm, folder, people
-from tests.support.helpers import State, classifier, diabetes, different, digits, fit, regressor, trainer, weights
+from tests.support.helpers import (
+    State,
+    classifier,
+    diabetes,
+    different,
+    digits,
+    fit,
+    regressor,
+    trainer,
+    weights,
+)
 
 
 def adam(rate: float) -> Callable[[Any], torch.optim.Optimizer]:
@@ -49,11 +59,20 @@ def relearning(**changes: Any) -> Relearning:
     return Relearning(**{"examples": 5, "steps": 15, "optimizer": adam(3e-3), **changes})
 
 
-def measured(module: UnlearningModule, *suites: Callback, task: Any = None, place: Path | None = None, epochs: int = 0
-             ) -> dict[str, Result]:
+def measured(
+    module: UnlearningModule,
+    *suites: Callback,
+    task: Any = None,
+    place: Path | None = None,
+    epochs: int = 0,
+) -> dict[str, Result]:
     """Fit for some epochs, then test with the suites; with a place, as a run folder."""
     more: dict[str, Any] = {"default_root_dir": str(place)} if place is not None else {}
-    run = trainer(max(epochs, 1), callbacks=[*suites, *([ResultsWriter()] if place is not None else [])], **more)
+    run = trainer(
+        max(epochs, 1),
+        callbacks=[*suites, *([ResultsWriter()] if place is not None else [])],
+        **more,
+    )
     task = task or people()
     if epochs:
         run.fit(module, datamodule=task)
@@ -69,19 +88,34 @@ def ascent(state: State, **changes: Any) -> GradientAscent:
 def trained() -> dict[str, State]:
     """The original, which knows all 33 answers well, and the oracle, which saw 20."""
     kinds = {"original": Train, "oracle": Retrain}
-    return {name: weights(fit(kind(causal_lm(), optimizer=adam(0.02), scheduler=OneCycle()), people(), 15).backbone)
-            for name, kind in kinds.items()}
+    return {
+        name: weights(
+            fit(
+                kind(causal_lm(), optimizer=adam(0.02), scheduler=OneCycle()), people(), 15
+            ).backbone
+        )
+        for name, kind in kinds.items()
+    }
 
 
 @pytest.fixture(scope="module")
-def relearnt(trained: dict[str, State], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Result]]:
+def relearnt(
+    trained: dict[str, State], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Result]]:
     """Relearning of the original, of the oracle, and of a model that ascended, whose fit began with the suite; the oracle's run folder."""
     place = tmp_path_factory.mktemp("relearning")
     suite = relearning(metrics=[ExtractionStrength("forget")])
-    return {"original": measured(FineTune(causal_lm(trained["original"])), suite),
-            "oracle": measured(FineTune(causal_lm(trained["oracle"])), suite, place=place / "oracle"),
-            "ascent": measured(ascent(trained["original"]), relearning(oracle=str(place / "oracle")), place=place / "ascent", epochs=3),
-            "place": {"place": Result("place", 0.0, detail={"path": str(place)})}}
+    return {
+        "original": measured(FineTune(causal_lm(trained["original"])), suite),
+        "oracle": measured(FineTune(causal_lm(trained["oracle"])), suite, place=place / "oracle"),
+        "ascent": measured(
+            ascent(trained["original"]),
+            relearning(oracle=str(place / "oracle")),
+            place=place / "ascent",
+            epochs=3,
+        ),
+        "place": {"place": Result("place", 0.0, detail={"path": str(place)})},
+    }
 
 
 # ---- relearning -----------------------------------------------------------------------------------------------------------------------
@@ -89,7 +123,9 @@ def relearnt(trained: dict[str, State], tmp_path_factory: pytest.TempPathFactory
 
 def test_an_untouched_model_fails_the_verdict(relearnt: dict[str, dict[str, Result]]) -> None:
     """Fails when the number is what came back, of which an original has nothing."""
-    levels = {name: found["relearning"].value for name, found in relearnt.items() if name != "place"}
+    levels = {
+        name: found["relearning"].value for name, found in relearnt.items() if name != "place"
+    }
     assert levels["original"] > levels["ascent"] + 5 > levels["oracle"] + 10
     for found in (relearnt[name]["relearning"] for name in levels):
         assert found.value == max(found.detail["before"], found.detail["after"])
@@ -103,32 +139,61 @@ def test_what_returns_is_a_share_of_the_way_back(relearnt: dict[str, dict[str, R
     told = found["relearning/returned"].detail
     assert told["original"] == pytest.approx(relearnt["original"]["relearning"].detail["before"])
     assert told["before"] < told["after"] < told["original"]
-    assert found["relearning/returned"].value == pytest.approx(100 * (told["after"] - told["before"]) / (told["original"] - told["before"]))
+    assert found["relearning/returned"].value == pytest.approx(
+        100 * (told["after"] - told["before"]) / (told["original"] - told["before"])
+    )
     assert found["relearning"].value == told["after"] == found["relearning/accuracy/withheld"].value
 
 
-def test_a_model_that_never_saw_the_data_gains_what_the_examples_teach(relearnt: dict[str, dict[str, Result]]) -> None:
+def test_a_model_that_never_saw_the_data_gains_what_the_examples_teach(
+    relearnt: dict[str, dict[str, Result]],
+) -> None:
     """Fails when used and withheld rows are mixed: the used ones are learnt by anybody."""
     found = relearnt["oracle"]
-    gains = {rows: found[f"relearning/accuracy/{rows}"].value - found[f"relearning/accuracy/{rows}"].detail["before"]
-             for rows in ("used", "withheld")}
+    gains = {
+        rows: found[f"relearning/accuracy/{rows}"].value
+        - found[f"relearning/accuracy/{rows}"].detail["before"]
+        for rows in ("used", "withheld")
+    }
     assert gains["used"] > gains["withheld"] + 10
     assert abs(gains["withheld"]) < 10
     assert found["relearning/loss/used"].value < found["relearning/loss/withheld"].value
     detail = found["relearning"].detail
-    assert {name: detail[name] for name in ("examples", "steps", "batch_size", "optimizer", "used", "withheld", "relearnt_from")} == {
-        "examples": 5, "steps": 15, "batch_size": 5, "optimizer": "Adam 0.003", "used": 5, "withheld": 8, "relearnt_from": "forget"}
+    assert {
+        name: detail[name]
+        for name in (
+            "examples",
+            "steps",
+            "batch_size",
+            "optimizer",
+            "used",
+            "withheld",
+            "relearnt_from",
+        )
+    } == {
+        "examples": 5,
+        "steps": 15,
+        "batch_size": 5,
+        "optimizer": "Adam 0.003",
+        "used": 5,
+        "withheld": 8,
+        "relearnt_from": "forget",
+    }
 
 
 def test_against_the_oracle(relearnt: dict[str, dict[str, Result]]) -> None:
     """Fails when r is upside down: (gain of the oracle) / (gain of this model), at most 1."""
     mine, theirs = (relearnt[name]["relearning"] for name in ("ascent", "oracle"))
-    r = (theirs.detail["after"] - theirs.detail["before"]) / (mine.detail["after"] - mine.detail["before"])
+    r = (theirs.detail["after"] - theirs.detail["before"]) / (
+        mine.detail["after"] - mine.detail["before"]
+    )
     assert relearnt["ascent"]["relearning/robustness"].value == pytest.approx(min(max(r, 0), 1))
     assert relearnt["ascent"]["relearning/excess"].value == pytest.approx(mine.value - theirs.value)
 
 
-def test_the_numbers_are_those_of_the_attack_itself(trained: dict[str, State], relearnt: dict[str, dict[str, Result]]) -> None:
+def test_the_numbers_are_those_of_the_attack_itself(
+    trained: dict[str, State], relearnt: dict[str, dict[str, Result]]
+) -> None:
     task = people()
     task.setup()
     data: Any = task.datasets["forget"]
@@ -139,8 +204,12 @@ def test_the_numbers_are_those_of_the_attack_itself(trained: dict[str, State], r
         part = data.__getitems__([place])
         values[place in used].append(float(attacked.backbone.scores(part)["accuracy"][0]))
     found = relearnt["oracle"]
-    assert found["relearning/accuracy/used"].value == pytest.approx(100 * np.mean(values[True]), abs=1e-4)
-    assert found["relearning"].detail["after"] == pytest.approx(100 * np.mean(values[False]), abs=1e-4)
+    assert found["relearning/accuracy/used"].value == pytest.approx(
+        100 * np.mean(values[True]), abs=1e-4
+    )
+    assert found["relearning"].detail["after"] == pytest.approx(
+        100 * np.mean(values[False]), abs=1e-4
+    )
     rows = task.sets["forget"].at([place for place in range(len(data)) if place not in used])
     graph = Graph(attacked.backbone, {"forget": rows}, task.encoder)
     strength = graph.value(ExtractionStrength("forget")).value
@@ -151,33 +220,55 @@ def test_the_original_is_kept_by_its_hash(trained: dict[str, State], tmp_path: P
     """Fails when another run's original is taken for this one's, or a new network's first weights for an original."""
     measured(ascent(trained["original"]), relearning(), place=tmp_path, epochs=1)
     assert (tmp_path / FILE).is_file()
-    later = measured(ascent(trained["original"]), relearning(), place=tmp_path)  # tested alone, and untouched
+    later = measured(
+        ascent(trained["original"]), relearning(), place=tmp_path
+    )  # tested alone, and untouched
     assert "relearning/returned" not in later
     other = measured(ascent(trained["oracle"]), relearning(), place=tmp_path, epochs=1)
     assert other["relearning"].detail["original"] < 80
-    anew = measured(Retrain(causal_lm(), optimizer=adam(0.02)), relearning(), place=tmp_path / "anew", epochs=1)
+    anew = measured(
+        Retrain(causal_lm(), optimizer=adam(0.02)), relearning(), place=tmp_path / "anew", epochs=1
+    )
     assert "original" not in anew["relearning"].detail and not (tmp_path / "anew" / FILE).is_file()
 
 
 def test_another_part_can_be_relearnt_from(trained: dict[str, State]) -> None:
     """Fails when a retain row counts as a used forget row."""
     found = measured(FineTune(causal_lm(trained["oracle"])), relearning(part="retain"))
-    assert found["relearning"].detail["withheld"] == 13 and not any(name.endswith("/used") for name in found)
+    assert found["relearning"].detail["withheld"] == 13 and not any(
+        name.endswith("/used") for name in found
+    )
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"examples": 13}, "so none is withheld"), ({"part": "nothing"}, "the task has not"), ({"steps": 14}, "was attacked with steps 15"),
-    ({"seed": 1}, "was attacked with attack_seed 0"),
-])
-def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], words: str, trained: dict[str, State],
-                                            relearnt: dict[str, dict[str, Result]]) -> None:
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"examples": 13}, "so none is withheld"),
+        ({"part": "nothing"}, "the task has not"),
+        ({"steps": 14}, "was attacked with steps 15"),
+        ({"seed": 1}, "was attacked with attack_seed 0"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    changes: dict[str, Any],
+    words: str,
+    trained: dict[str, State],
+    relearnt: dict[str, dict[str, Result]],
+) -> None:
     oracle = Path(relearnt["place"]["place"].detail["path"]) / "oracle"
     with pytest.raises(InputError, match=words):
-        measured(FineTune(causal_lm(trained["original"])), relearning(**{"oracle": str(oracle), **changes}))
+        measured(
+            FineTune(causal_lm(trained["original"])),
+            relearning(**{"oracle": str(oracle), **changes}),
+        )
 
 
-def test_an_oracle_of_another_split_is_refused(trained: dict[str, State], relearnt: dict[str, dict[str, Result]], tmp_path: Path) -> None:
-    record = json.loads((Path(relearnt["place"]["place"].detail["path"]) / "oracle" / "results.json").read_text())
+def test_an_oracle_of_another_split_is_refused(
+    trained: dict[str, State], relearnt: dict[str, dict[str, Result]], tmp_path: Path
+) -> None:
+    record = json.loads(
+        (Path(relearnt["place"]["place"].detail["path"]) / "oracle" / "results.json").read_text()
+    )
     record["hashes"]["split"] = "another"
     (tmp_path / "results.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match="was made on another split"):
@@ -188,13 +279,22 @@ def test_relearning_of_other_domains() -> None:
     """Fails when a domain without accuracy, or without texts, cannot be attacked; there a high loss is good."""
     images = measured(FineTune(classifier()), relearning(), Quantisation(), task=digits())
     assert images["relearning"].unit == "%" and images["relearning"].detail["withheld"] == 19
-    numbers = measured(FineTune(regressor()), relearning(optimizer=adam(0.01)), Quantisation(), task=diabetes())
-    assert numbers["relearning"].higher_is_better is None and numbers["relearning"].detail["score"] == "loss"
+    numbers = measured(
+        FineTune(regressor()), relearning(optimizer=adam(0.01)), Quantisation(), task=diabetes()
+    )
+    assert (
+        numbers["relearning"].higher_is_better is None
+        and numbers["relearning"].detail["score"] == "loss"
+    )
     assert numbers["relearning/loss/used"].value < numbers["relearning/loss/used"].detail["before"]
-    assert numbers["relearning"].value == min(numbers["relearning"].detail[name] for name in ("before", "after"))
+    assert numbers["relearning"].value == min(
+        numbers["relearning"].detail[name] for name in ("before", "after")
+    )
     assert numbers["quantisation"].higher_is_better and "quantisation/robustness" not in numbers
     with pytest.raises(InputError, match="sets of questions and answers, and Digits has none"):
-        measured(FineTune(classifier()), Quantisation(metrics=[Probability("forget")]), task=digits())
+        measured(
+            FineTune(classifier()), Quantisation(metrics=[Probability("forget")]), task=digits()
+        )
 
 
 # ---- quantisation ---------------------------------------------------------------------------------------------------------------------
@@ -203,7 +303,9 @@ def test_relearning_of_other_domains() -> None:
 def test_quantisation_scores_the_rounded_copy(trained: dict[str, State]) -> None:
     """Fails when bits change places, a part is scored as another, or the copy is not what is scored."""
     module = FineTune(causal_lm(trained["original"]))
-    suite = Quantisation(bits=[8, 2], group=8, metrics=[Probability("forget"), Probability("facts", normalised=True)])
+    suite = Quantisation(
+        bits=[8, 2], group=8, metrics=[Probability("forget"), Probability("facts", normalised=True)]
+    )
     found = measured(module, suite)
     task = people()
     task.setup()
@@ -213,47 +315,94 @@ def test_quantisation_scores_the_rounded_copy(trained: dict[str, State]) -> None
             data: Any = task.datasets[part]
             with torch.no_grad():
                 values = copy.scores(data.__getitems__(list(range(len(data)))))
-            assert found[f"quantisation/int{bits}/accuracy/{part}"].value == pytest.approx(100 * float(values["accuracy"].mean()), abs=1e-3)
-            assert found[f"quantisation/int{bits}/loss/{part}"].value == pytest.approx(float(values["loss"].mean()), rel=1e-4)
+            assert found[f"quantisation/int{bits}/accuracy/{part}"].value == pytest.approx(
+                100 * float(values["accuracy"].mean()), abs=1e-3
+            )
+            assert found[f"quantisation/int{bits}/loss/{part}"].value == pytest.approx(
+                float(values["loss"].mean()), rel=1e-4
+            )
         graph = Graph(copy, task.sets, task.encoder)
-        assert found[f"quantisation/int{bits}/probability/forget"].value == pytest.approx(graph.value(Probability("forget")).value)
-    assert found["quantisation/int2/loss/forget"].value > found["quantisation/int8/loss/forget"].value + 0.1
+        assert found[f"quantisation/int{bits}/probability/forget"].value == pytest.approx(
+            graph.value(Probability("forget")).value
+        )
+    assert (
+        found["quantisation/int2/loss/forget"].value
+        > found["quantisation/int8/loss/forget"].value + 0.1
+    )
     detail = found["quantisation"].detail
-    assert found["quantisation"].value == max(detail["before"], detail["int8"], detail["int2"]) and detail["bits"] == 8
-    assert detail["rounded_weights"] == 3840 and detail["of_weights"] == 5744 and detail["scale_over"] == "output channel"
+    assert (
+        found["quantisation"].value == max(detail["before"], detail["int8"], detail["int2"])
+        and detail["bits"] == 8
+    )
+    assert (
+        detail["rounded_weights"] == 3840
+        and detail["of_weights"] == 5744
+        and detail["scale_over"] == "output channel"
+    )
     assert found["quantisation/int2/loss/forget"].detail["scale_over"] == "8 weights"
 
 
 def test_quantisation_against_the_original(trained: dict[str, State], tmp_path: Path) -> None:
     """Fails when an untouched model passes; q is accuracy before / after with the fewest bits."""
-    untouched = measured(FineTune(causal_lm(trained["original"])), Quantisation(bits=[8, 3], group=8))
-    found = measured(ascent(trained["original"]), Quantisation(bits=[8, 3], group=8), place=tmp_path, epochs=3)
+    untouched = measured(
+        FineTune(causal_lm(trained["original"])), Quantisation(bits=[8, 3], group=8)
+    )
+    found = measured(
+        ascent(trained["original"]), Quantisation(bits=[8, 3], group=8), place=tmp_path, epochs=3
+    )
     assert untouched["quantisation"].value > found["quantisation"].value + 5
     assert "quantisation/returned" not in untouched
     told = found["quantisation/returned"].detail
     way = told["original"] - told["before"]
-    assert found["quantisation/returned"].value == pytest.approx(100 * (told["after"] - told["before"]) / way)
-    before, after = found["quantisation/robustness"].detail["before"], found["quantisation/robustness"].detail["after"]
+    assert found["quantisation/returned"].value == pytest.approx(
+        100 * (told["after"] - told["before"]) / way
+    )
+    before, after = (
+        found["quantisation/robustness"].detail["before"],
+        found["quantisation/robustness"].detail["after"],
+    )
     assert after == found["quantisation/int3/accuracy/forget"].value
-    assert found["quantisation/robustness"].value == pytest.approx(1.0 if after <= before else before / after)
+    assert found["quantisation/robustness"].value == pytest.approx(
+        1.0 if after <= before else before / after
+    )
 
 
-@pytest.mark.parametrize(("after", "q", "most"), [((0.5, 0.8), 0.625, 80.0), ((0.6, 0.4), 1.0, 60.0), ((0.4, 0.3), 1.0, 50.0)])
-def test_robustness_is_before_over_after_with_the_fewest_bits(after: tuple[float, float], q: float, most: float) -> None:
+@pytest.mark.parametrize(
+    ("after", "q", "most"),
+    [((0.5, 0.8), 0.625, 80.0), ((0.6, 0.4), 1.0, 60.0), ((0.4, 0.3), 1.0, 50.0)],
+)
+def test_robustness_is_before_over_after_with_the_fewest_bits(
+    after: tuple[float, float], q: float, most: float
+) -> None:
     """Fails when q is upside down, of the most bits, or above 1: 50 % before, these shares with 8 and with 4 bits."""
-    scores = {bits: {"index": torch.tensor([0]), "accuracy": torch.tensor([value])} for bits, value in zip((8, 4), after, strict=True)}
+    scores = {
+        bits: {"index": torch.tensor([0]), "accuracy": torch.tensor([value])}
+        for bits, value in zip((8, 4), after, strict=True)
+    }
     before = {"index": torch.tensor([0]), "accuracy": torch.tensor([0.5])}
     original = {"index": torch.tensor([0]), "accuracy": torch.tensor([1.0])}
-    found = {one.metric: one for one in Quantisation()._headline(before, scores, original, {8: {"bits": 8}, 4: {"bits": 4}})}
+    found = {
+        one.metric: one
+        for one in Quantisation()._headline(
+            before, scores, original, {8: {"bits": 8}, 4: {"bits": 4}}
+        )
+    }
     assert found["quantisation/robustness"].value == pytest.approx(q)
     assert found["quantisation"].value == pytest.approx(most)
-    assert found["quantisation/returned"].value == pytest.approx(100 * (max(after) - 0.5) / 0.5, abs=1e-4)
+    assert found["quantisation/returned"].value == pytest.approx(
+        100 * (max(after) - 0.5) / 0.5, abs=1e-4
+    )
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"bits": []}, "at least one"), ({"bits": [4, 4]}, "different numbers"), ({"bits": [1]}, "1 bits"),
-    ({"parts": ["retain"]}, "must be among"),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bits": []}, "at least one"),
+        ({"bits": [4, 4]}, "different numbers"),
+        ({"bits": [1]}, "1 bits"),
+        ({"parts": ["retain"]}, "must be among"),
+    ],
+)
 def test_bits_that_are_none(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Quantisation(**changes)
@@ -271,13 +420,21 @@ def test_the_probe_stands_beside_its_controls(trained: dict[str, State]) -> None
     node = ProbeAccuracy("forget", "answer")
     model = module.backbone
     assert isinstance(model, type(causal_lm()))
-    values = {"": Graph(model, task.sets, task.encoder).value(node).value,
-              "/holdout": Graph(model, task.sets, task.encoder).value(ProbeAccuracy("holdout", "answer")).value,
-              "/untrained": Graph(model.fresh(0), task.sets, task.encoder).value(node).value}
+    values = {
+        "": Graph(model, task.sets, task.encoder).value(node).value,
+        "/holdout": Graph(model, task.sets, task.encoder)
+        .value(ProbeAccuracy("holdout", "answer"))
+        .value,
+        "/untrained": Graph(model.fresh(0), task.sets, task.encoder).value(node).value,
+    }
     for name, value in values.items():
         assert found[f"linear_probe{name}"].value == pytest.approx(100 * value)
-    assert found["linear_probe/excess"].value == pytest.approx(100 * (values[""] - max(values["/holdout"], values["/untrained"])))
-    assert {"layer", "by_layer", "questions_learnt_from", "questions", "C", "probe_seed"} <= set(found["linear_probe"].detail)
+    assert found["linear_probe/excess"].value == pytest.approx(
+        100 * (values[""] - max(values["/holdout"], values["/untrained"]))
+    )
+    assert {"layer", "by_layer", "questions_learnt_from", "questions", "C", "probe_seed"} <= set(
+        found["linear_probe"].detail
+    )
 
 
 class Bare(People):
@@ -290,10 +447,16 @@ class Bare(People):
         return split, {**sets, "holdout": QuestionSet("holdout", plain, rows.indices)}
 
 
-def test_a_control_that_cannot_be_measured_is_left_out_unless_it_is_named(trained: dict[str, State]) -> None:
+def test_a_control_that_cannot_be_measured_is_left_out_unless_it_is_named(
+    trained: dict[str, State],
+) -> None:
     module = FineTune(causal_lm(trained["original"]))
     found = measured(module, LinearProbe(), LogitLens(), task=Bare(tokenizer=folder()))
-    assert "linear_probe/holdout" not in found and "linear_probe/untrained" in found and "logit_lens/holdout" in found
+    assert (
+        "linear_probe/holdout" not in found
+        and "linear_probe/untrained" in found
+        and "logit_lens/holdout" in found
+    )
     with pytest.raises(InputError, match="holdout has no 'paraphrased_answer'"):
         measured(module, LinearProbe(control="holdout"), task=Bare(tokenizer=folder()))
 
@@ -301,18 +464,25 @@ def test_a_control_that_cannot_be_measured_is_left_out_unless_it_is_named(traine
 def test_the_lens_says_what_the_model_does_not(trained: dict[str, State]) -> None:
     """Fails when an untouched model passes, or `unsaid` is not beyond the last layer."""
     module = FineTune(causal_lm(trained["original"]))
-    untouched, oracle = measured(module, LogitLens()), measured(FineTune(causal_lm(trained["oracle"])), LogitLens())
+    untouched, oracle = (
+        measured(module, LogitLens()),
+        measured(FineTune(causal_lm(trained["oracle"])), LogitLens()),
+    )
     assert untouched["logit_lens"].value > oracle["logit_lens"].value + 5
     task = people()
     task.setup()
     value = Graph(module.backbone, task.sets, task.encoder).value(LensAccuracy("forget"))
     assert untouched["logit_lens"].value == pytest.approx(100 * value.value)
-    with torch.no_grad():  # a last layer that turns its input over says something else than the layer before it holds
+    with (
+        torch.no_grad()
+    ):  # a last layer that turns its input over says something else than the layer before it holds
         module.backbone.network.model.layers[-1].mlp.down_proj.weight.normal_(0, 3)  # type: ignore[union-attr]
     broken = measured(module, LogitLens())
     assert broken["logit_lens"].detail["layer"] == 0 and broken["logit_lens/unsaid"].value > 20
     told = broken["logit_lens"].detail
-    assert broken["logit_lens/unsaid"].value == pytest.approx(broken["logit_lens"].value - 100 * told["last_layer"])
+    assert broken["logit_lens/unsaid"].value == pytest.approx(
+        broken["logit_lens"].value - 100 * told["last_layer"]
+    )
 
 
 # ---- reintroduction -------------------------------------------------------------------------------------------------------------------
@@ -323,9 +493,17 @@ class Neighbours(People):
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         split, sets = super().read()
-        return split, {name: QuestionSet(name, [{**row, "author": int(index) // 3} for row, index
-                                                in zip(rows.rows, rows.indices, strict=True)], rows.indices)
-                       for name, rows in sets.items()}
+        return split, {
+            name: QuestionSet(
+                name,
+                [
+                    {**row, "author": int(index) // 3}
+                    for row, index in zip(rows.rows, rows.indices, strict=True)
+                ],
+                rows.indices,
+            )
+            for name, rows in sets.items()
+        }
 
 
 def neighbours() -> Neighbours:
@@ -344,19 +522,35 @@ def test_facts_are_about_the_same_subject_and_never_the_answer_itself() -> None:
     rows = sets["forget"].rows
     for place, row in enumerate(found["context"].rows):
         *facts, question = row["question"].split("\n")
-        others = [rows[other]["answer"] for other in range(12) if other // 3 == place // 3 and other != place]
+        others = [
+            rows[other]["answer"]
+            for other in range(12)
+            if other // 3 == place // 3 and other != place
+        ]
         assert question == rows[place]["question"] and sorted(facts) == sorted(others)
         *control, asked = found["control"].rows[place]["question"].split("\n")
-        assert asked == question and len(control) == 2 and set(control) <= set(sets["retain"].column("answer"))
+        assert (
+            asked == question
+            and len(control) == 2
+            and set(control) <= set(sets["retain"].column("answer"))
+        )
     assert found["question"] is sets["forget"]
-    again, other = (Reintroduction(facts=1, seed=seed).contexts(sets)["context"].column("question") for seed in (0, 1))
-    assert again == Reintroduction(facts=1, subject=3).contexts(sets)["context"].column("question") and again != other
+    again, other = (
+        Reintroduction(facts=1, seed=seed).contexts(sets)["context"].column("question")
+        for seed in (0, 1)
+    )
+    assert (
+        again == Reintroduction(facts=1, subject=3).contexts(sets)["context"].column("question")
+        and again != other
+    )
 
 
 def test_the_answer_in_other_words_is_among_the_facts() -> None:
     sets = neighbours().sets
     rows = sets["forget"].rows
-    found = Reintroduction(facts=3, source="paraphrase").contexts(sets)["context"].column("question")
+    found = (
+        Reintroduction(facts=3, source="paraphrase").contexts(sets)["context"].column("question")
+    )
     places = []
     for place, text in enumerate(found):
         facts = text.split("\n")[:-1]
@@ -378,7 +572,9 @@ def test_reintroduction_is_a_difference_of_accuracies(trained: dict[str, State])
             ids, labels = encoder.pair(row["question"], row["answer"])
             logits = module.backbone.predict(collate([(ids, labels)]))[0]
             real = [place for place in range(1, len(ids) - 1) if labels[place] != -100]
-            hits.append(float(np.mean([int(logits[place - 1].argmax()) == ids[place] for place in real])))
+            hits.append(
+                float(np.mean([int(logits[place - 1].argmax()) == ids[place] for place in real]))
+            )
             losses = []
             for answer in [row["answer"], *row["perturbed_answer"]]:
                 part = collate([encoder.pair(row["question"], answer)])
@@ -389,18 +585,32 @@ def test_reintroduction_is_a_difference_of_accuracies(trained: dict[str, State])
     for name, level in levels.items():
         assert found[f"reintroduction/accuracy/{name}"].value == pytest.approx(level, abs=1e-4)
         assert found[f"reintroduction/choice/{name}"].value == pytest.approx(choices[name])
-    assert found["reintroduction"].value == pytest.approx(levels["context"] - levels["question"], abs=1e-4)
-    assert found["reintroduction/control"].value == pytest.approx(levels["control"] - levels["question"], abs=1e-4)
-    assert found["reintroduction"].detail["tokens"] > found["reintroduction"].detail["tokens_without"] + 4
+    assert found["reintroduction"].value == pytest.approx(
+        levels["context"] - levels["question"], abs=1e-4
+    )
+    assert found["reintroduction/control"].value == pytest.approx(
+        levels["control"] - levels["question"], abs=1e-4
+    )
+    assert (
+        found["reintroduction"].detail["tokens"]
+        > found["reintroduction"].detail["tokens_without"] + 4
+    )
     assert levels["question"] > 80  # the level by which an untouched model is known
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"facts": 0}, "at least one fact"), ({"source": "web"}, "it is `subject` or `paraphrase`"), ({"subject": 1}, "at least 2 rows"),
-    ({"subject": "book"}, "has no 'book'"), ({"subject": 100, "set": "facts", "facts": 9, "max_length": 20}, "max_length is 20"),
-    ({"set": "nothing"}, "has no set 'nothing'"), ({"facts": 13, "source": "paraphrase"}, "takes 13 facts of it"),
-    ({"subject": 2, "set": "test", "source": "subject"}, ""),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"facts": 0}, "at least one fact"),
+        ({"source": "web"}, "it is `subject` or `paraphrase`"),
+        ({"subject": 1}, "at least 2 rows"),
+        ({"subject": "book"}, "has no 'book'"),
+        ({"subject": 100, "set": "facts", "facts": 9, "max_length": 20}, "max_length is 20"),
+        ({"set": "nothing"}, "has no set 'nothing'"),
+        ({"facts": 13, "source": "paraphrase"}, "takes 13 facts of it"),
+        ({"subject": 2, "set": "test", "source": "subject"}, ""),
+    ],
+)
 def test_contexts_that_cannot_be_made_are_refused(changes: dict[str, Any], words: str) -> None:
     task = neighbours()
     if not words:  # a set in which every subject has two rows is no error
@@ -416,23 +626,44 @@ def test_contexts_that_cannot_be_made_are_refused(changes: dict[str, Any], words
 
 
 def every_suite() -> list[Any]:
-    return [relearning(), Quantisation(group=8), LinearProbe(), LogitLens(), Reintroduction(facts=2)]
+    return [
+        relearning(),
+        Quantisation(group=8),
+        LinearProbe(),
+        LogitLens(),
+        Reintroduction(facts=2),
+    ]
 
 
-@pytest.mark.parametrize("make", [
-    causal_lm, lambda: causal_lm(lora=LoRA(rank=2)), lambda: LogitDifference(causal_lm(), causal_lm(init_seed=2))])
+@pytest.mark.parametrize(
+    "make",
+    [
+        causal_lm,
+        lambda: causal_lm(lora=LoRA(rank=2)),
+        lambda: LogitDifference(causal_lm(), causal_lm(init_seed=2)),
+    ],
+)
 def test_suites_leave_the_model_and_each_other_alone(make: Any, tmp_path: Path) -> None:
     """Fails when a suite alters what the next one measures, or a composed or an adapted model cannot be attacked."""
     module = FineTune(make())
     before = weights(module.backbone)
     free = [p.requires_grad for p in module.backbone.parameters()]
     together = measured(module, *every_suite(), task=neighbours(), place=tmp_path)
-    assert different(before, weights(module.backbone)) == [] and free == [p.requires_grad for p in module.backbone.parameters()]
+    assert different(before, weights(module.backbone)) == [] and free == [
+        p.requires_grad for p in module.backbone.parameters()
+    ]
     assert all(p.grad is None for p in module.backbone.parameters())
-    alone = {name: result.value for suite in reversed(every_suite())
-             for name, result in measured(module, suite, task=neighbours()).items()}
-    assert {name: result.value for name, result in together.items()} == pytest.approx(alone, abs=1e-9)
-    assert {r.metric: r.value for r in RunResults.load(tmp_path).results} == pytest.approx(alone, abs=1e-9)
+    alone = {
+        name: result.value
+        for suite in reversed(every_suite())
+        for name, result in measured(module, suite, task=neighbours()).items()
+    }
+    assert {name: result.value for name, result in together.items()} == pytest.approx(
+        alone, abs=1e-9
+    )
+    assert {r.metric: r.value for r in RunResults.load(tmp_path).results} == pytest.approx(
+        alone, abs=1e-9
+    )
 
 
 def test_scores_are_in_the_order_of_indices_and_leave_modes(trained: dict[str, State]) -> None:
@@ -444,7 +675,10 @@ def test_scores_are_in_the_order_of_indices_and_leave_modes(trained: dict[str, S
     found = scored(module.backbone, module, data)
     assert module.backbone.training and found["index"].tolist() == sorted(data.indices.tolist())
     with torch.no_grad():
-        expected = [float(module.backbone.eval().scores(data.__getitems__([place]))["loss"][0]) for place in range(len(data))]
+        expected = [
+            float(module.backbone.eval().scores(data.__getitems__([place]))["loss"][0])
+            for place in range(len(data))
+        ]
     assert found["loss"].tolist() == pytest.approx(expected, rel=1e-4)
 
 
@@ -453,16 +687,37 @@ def test_scores_are_in_the_order_of_indices_and_leave_modes(trained: dict[str, S
 def test_two_ranks_find_what_one_process_finds(tmp_path: Path) -> None:
     """Fails when a rank relearns from other samples, counts a padded row, or waits for a file that another writes."""
     root = str(Path(__file__).parents[3])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    _run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.callbacks.text.two_ranks",
-          str(tmp_path)], root, environment)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+    }
+    _run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "tests.callbacks.text.two_ranks",
+            str(tmp_path),
+        ],
+        root,
+        environment,
+    )
     one = text_two_ranks.run_all(tmp_path / "one")
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     names = {name for name, _ in one["values"]}
     assert {"relearning", "quantisation", "linear_probe", "logit_lens", "reintroduction"} <= names
-    assert all("original" in found["details"][0] for found in (one, *ranks))  # scored as the fit began
+    assert all(
+        "original" in found["details"][0] for found in (one, *ranks)
+    )  # scored as the fit began
     assert ranks[0] == ranks[1]  # bit for bit
     for found in ranks:
         assert [name for name, _ in found["values"]] == [name for name, _ in one["values"]]
         for (name, here), (_, there) in zip(found["values"], one["values"], strict=True):
-            assert here == pytest.approx(there, rel=1e-3, abs=1e-3), name  # the fit on two ranks is that of one to rounding
+            assert here == pytest.approx(there, rel=1e-3, abs=1e-3), (
+                name
+            )  # the fit on two ranks is that of one to rounding

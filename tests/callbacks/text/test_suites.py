@@ -25,12 +25,42 @@ from tests.contract.test_two_ranks import _run
 from tests.evaluation.text.test_graph import watched
 from tests.support.doubles_text import causal_lm
 from tests.support.helpers import State, digits, distance, trainer, weights
-from tests.support.text_runs import SETTINGS, SHOWN, numbers, run, run_all, run_sharded, suites, tuned
+from tests.support.text_runs import (
+    SETTINGS,
+    SHOWN,
+    numbers,
+    run,
+    run_all,
+    run_sharded,
+    suites,
+    tuned,
+)
 
-PARTS = {"P/forget", "ROUGE/forget", "TR/forget", "P/retain", "ROUGE/retain", "TR/retain", "P/facts", "ROUGE/facts", "TR/facts"}
+PARTS = {
+    "P/forget",
+    "ROUGE/forget",
+    "TR/forget",
+    "P/retain",
+    "ROUGE/retain",
+    "TR/retain",
+    "P/facts",
+    "ROUGE/facts",
+    "TR/facts",
+}
 AUCS = {"AUC/loss", "AUC/zlib", "AUC/min_k", "AUC/min_k_plus_plus"}
-ALONE = {"MU", *PARTS, *AUCS, "ES", "EM", "P/paraphrased", "ROUGE/paraphrased", "ROUGE/jailbreak", "memorisation", "utility",
-         "selection"}
+ALONE = {
+    "MU",
+    *PARTS,
+    *AUCS,
+    "ES",
+    "EM",
+    "P/paraphrased",
+    "ROUGE/paraphrased",
+    "ROUGE/jailbreak",
+    "memorisation",
+    "utility",
+    "selection",
+}
 WITH_ORACLE = {"FQ", "log10_FQ", "PrivLeak", "privacy", "overall"}
 
 
@@ -38,7 +68,11 @@ WITH_ORACLE = {"FQ", "log10_FQ", "PrivLeak", "privacy", "overall"}
 def oracle_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
     """The run folder of an oracle that was tested with the suites, and its weights."""
     folder = tmp_path_factory.mktemp("runs") / "oracle"
-    return folder, weights(run(Retrain(causal_lm(), optimizer=lambda p: torch.optim.Adam(p, lr=3e-3)), folder, 1).served())
+    return folder, weights(
+        run(
+            Retrain(causal_lm(), optimizer=lambda p: torch.optim.Adam(p, lr=3e-3)), folder, 1
+        ).served()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +89,36 @@ def test_without_an_oracle_nothing_is_made_up(tmp_path: Path) -> None:
     assert details["TR/forget"]["oracle"] == "none was given, so there is no forget quality"
     assert "no PrivLeak" in details["AUC/min_k"]["oracle"]
     assert "nothing was unlearned" in RunResults.load(tmp_path).facts["weights"]
-    nine = [found[f"{metric}/{name}"] for metric in ("P", "ROUGE", "TR") for name in ("retain", "facts")]
+    nine = [
+        found[f"{metric}/{name}"] for metric in ("P", "ROUGE", "TR") for name in ("retain", "facts")
+    ]
     assert found["MU"] == pytest.approx(harmonic_mean(nine)) and found["utility"] == found["MU"] > 0
     ways = {result.metric: result.higher_is_better for result in module.results}
-    assert ways["MU"] is True and ways["P/retain"] is True and ways["P/forget"] is None and ways["AUC/loss"] is None
+    assert (
+        ways["MU"] is True
+        and ways["P/retain"] is True
+        and ways["P/forget"] is None
+        and ways["AUC/loss"] is None
+    )
 
 
 def test_the_oracles_log_serves_another_run(oracle: Path, tmp_path: Path) -> None:
     """Fails when the oracle does not agree with itself, or a run compares with something else than its items."""
     itself = RunResults.load(oracle)
-    assert (itself.value("FQ"), itself.value("log10_FQ"), itself.value("PrivLeak"), itself.value("privacy")) == (1, 0, 0, 1)
+    assert (
+        itself.value("FQ"),
+        itself.value("log10_FQ"),
+        itself.value("PrivLeak"),
+        itself.value("privacy"),
+    ) == (1, 0, 0, 1)
     assert "weights" not in itself.facts
     module = run(tuned(), tmp_path, 1, suites(str(oracle)))
     found = numbers(module)
     assert set(found) == ALONE | WITH_ORACLE and "weights" not in RunResults.load(tmp_path).facts
-    mine, theirs = (read_json(folder / "items.json")["items"]["truth_ratio/forget"] for folder in (tmp_path, oracle))
+    mine, theirs = (
+        read_json(folder / "items.json")["items"]["truth_ratio/forget"]
+        for folder in (tmp_path, oracle)
+    )
     assert list(mine) == list(theirs) == [str(index) for index in range(13)]
     from scipy.stats import ks_2samp
 
@@ -79,24 +128,37 @@ def test_the_oracles_log_serves_another_run(oracle: Path, tmp_path: Path) -> Non
     assert detail["oracle"] == f"weights {itself.hashes['weights']}" and detail["items"] == 13
     auc, other = found["AUC/min_k"], itself.value("AUC/min_k")
     assert found["PrivLeak"] == pytest.approx(100 * ((1 - auc) - (1 - other)) / (1 - other))
-    assert found["overall"] == pytest.approx(overall_score(found["memorisation"], found["privacy"], found["utility"]))
+    assert found["overall"] == pytest.approx(
+        overall_score(found["memorisation"], found["privacy"], found["utility"])
+    )
 
 
-def test_the_oracles_model_is_measured_once_and_found_by_its_hash(oracle_run: tuple[Path, State], tmp_path: Path) -> None:
+def test_the_oracles_model_is_measured_once_and_found_by_its_hash(
+    oracle_run: tuple[Path, State], tmp_path: Path
+) -> None:
     """The model in place of its log: the same numbers, and a common store spares the second run all of it."""
     oracle, state = oracle_run
     by_log = numbers(run(FineTune(causal_lm()), tmp_path / "a", 0, suites(str(oracle))))
     told = watched()
     told.load_state_dict(state)
-    by_model = numbers(run(FineTune(causal_lm()), tmp_path / "b", 0, suites(told, store=str(tmp_path / "store"))))
+    by_model = numbers(
+        run(FineTune(causal_lm()), tmp_path / "b", 0, suites(told, store=str(tmp_path / "store")))
+    )
     assert by_model.keys() == by_log.keys()
     for name, value in by_log.items():
         assert by_model[name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
     calls = dict(told.calls)
-    assert calls["rows"] == 13 + 39 + 13 + 11 and "prompts" not in calls, "truth ratios, and the sets of the attacks, nothing else"
+    assert calls["rows"] == 13 + 39 + 13 + 11 and "prompts" not in calls, (
+        "truth ratios, and the sets of the attacks, nothing else"
+    )
     again = watched()
     again.load_state_dict(state)
-    run(FineTune(causal_lm()), tmp_path / "c", 0, [TOFU(again, store=str(tmp_path / "store"), **SETTINGS), ResultsWriter()])
+    run(
+        FineTune(causal_lm()),
+        tmp_path / "c",
+        0,
+        [TOFU(again, store=str(tmp_path / "store"), **SETTINGS), ResultsWriter()],
+    )
     assert not again.calls
 
 
@@ -106,7 +168,9 @@ def test_all_suites_share_what_the_model_says(tmp_path: Path) -> None:
     run(FineTune(lm), tmp_path, 0, [*suites(), TOFU(**SETTINGS)])
     # forget: answer, paraphrase, three wrong ones; retain the same, facts without a paraphrase; holdout
     assert lm.calls["rows"] == 13 * 5 + 20 * 5 + 4 * 4 + 11
-    assert lm.calls["prompts"] == 13 + 20 + 4 + 13, "each set, and forget with the jailbreak's prefix; the examples are among them"
+    assert lm.calls["prompts"] == 13 + 20 + 4 + 13, (
+        "each set, and forget with the jailbreak's prefix; the examples are among them"
+    )
     lm.calls.clear()
     run(FineTune(lm), tmp_path)
     assert not lm.calls
@@ -122,7 +186,10 @@ def test_curves_during_a_fit(oracle: Path, tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows] == [1, 3] and [row["step"] for row in rows] == [8, 16]
     assert set(rows[0]) == {"epoch", "step", "MU", "FQ", "log10_FQ", *PARTS}
     last, found = rows[-1], numbers(module)
-    assert all(found[name] == value for name, value in last.items() if name in found) and rows[0]["P/retain"] != last["P/retain"]
+    assert (
+        all(found[name] == value for name, value in last.items() if name in found)
+        and rows[0]["P/retain"] != last["P/retain"]
+    )
 
 
 def _people() -> Any:
@@ -139,26 +206,46 @@ def test_curves_are_logged(tmp_path: Path) -> None:
             super().on_train_epoch_end(trainer, pl_module)
             seen.update(name for name in trainer.callback_metrics if name in {"MU", "TR/forget"})
 
-    here = trainer(2, callbacks=[Listening(every_n_epochs=1, **SETTINGS)], default_root_dir=str(tmp_path))
+    here = trainer(
+        2, callbacks=[Listening(every_n_epochs=1, **SETTINGS)], default_root_dir=str(tmp_path)
+    )
     here.fit(tuned(), datamodule=_people())
-    assert here.callback_metrics["MU"] >= 0 and here.callback_metrics["TR/forget"] > 0 and seen["MU"] >= 1
+    assert (
+        here.callback_metrics["MU"] >= 0
+        and here.callback_metrics["TR/forget"] > 0
+        and seen["MU"] >= 1
+    )
     assert not (tmp_path / "items.json").exists()
 
 
 def test_utility_as_a_share_of_the_originals(tmp_path: Path) -> None:
     original = numbers(run(FineTune(causal_lm()), tmp_path / "original"))
-    both = [TOFU(**SETTINGS), Memorisation(original=str(tmp_path / "original"), **SETTINGS), ResultsWriter()]
+    both = [
+        TOFU(**SETTINGS),
+        Memorisation(original=str(tmp_path / "original"), **SETTINGS),
+        ResultsWriter(),
+    ]
     module = run(tuned(), tmp_path / "run", 1, both)
     found = numbers(module)
-    assert found["utility"] == pytest.approx(utility_score(found["MU"], original["MU"])) != found["MU"]
+    assert (
+        found["utility"] == pytest.approx(utility_score(found["MU"], original["MU"])) != found["MU"]
+    )
 
 
 def test_examples_stand_beside_the_pictures(tmp_path: Path) -> None:
     """Questions spread over a set; answers as the model gives them; a second test replaces them."""
     lm = causal_lm()
     for _ in range(2):
-        run(FineTune(lm), tmp_path, 0, [TextExamples(["forget", "holdout"], 3, **SHOWN), ResultsWriter()])
-    assert [entry["file"] for entry in read_json(tmp_path / "media" / "media.json")] == ["examples_forget.json", "examples_holdout.json"]
+        run(
+            FineTune(lm),
+            tmp_path,
+            0,
+            [TextExamples(["forget", "holdout"], 3, **SHOWN), ResultsWriter()],
+        )
+    assert [entry["file"] for entry in read_json(tmp_path / "media" / "media.json")] == [
+        "examples_forget.json",
+        "examples_holdout.json",
+    ]
     assert read_json(tmp_path / "media" / "media.json")[0]["kind"] == "text"
     rows: Any = read_json(tmp_path / "media" / "examples_forget.json")
     task = _people()
@@ -176,7 +263,10 @@ def test_examples_stand_beside_the_pictures(tmp_path: Path) -> None:
     ("make", "sentence"),
     [
         (lambda: TOFU(), r"no set 'retain_perturbed'"),
-        (lambda: TOFU(kept=["retain", "facts"], max_new_tokens=3, choices=[], forget="nothing"), r"no set 'nothing'"),
+        (
+            lambda: TOFU(kept=["retain", "facts"], max_new_tokens=3, choices=[], forget="nothing"),
+            r"no set 'nothing'",
+        ),
         (lambda: Memorisation(**{**SETTINGS, "holdout": "strangers"}), r"no set 'strangers'"),
         (lambda: Memorisation(attacks=["reference"], **SETTINGS), r"give Memorisation the oracle"),
         (lambda: TOFU("runs/nowhere", **SETTINGS), r"there is no file runs/nowhere"),
@@ -189,10 +279,13 @@ def test_what_cannot_be_measured_is_refused(make: Any, sentence: str, tmp_path: 
 
 def test_arguments_that_make_no_sense() -> None:
     for make, sentence in (
-        (lambda: TOFU(kept=["retain"], choices=["facts"]), "which kept does not"), (lambda: TOFU(kept=["forget"]), "cannot be kept"),
-        (lambda: TOFU(kept=["retain", "retain"]), "names a set twice"), (lambda: TOFU(every_n_epochs=0), "at least 1"),
+        (lambda: TOFU(kept=["retain"], choices=["facts"]), "which kept does not"),
+        (lambda: TOFU(kept=["forget"]), "cannot be kept"),
+        (lambda: TOFU(kept=["retain", "retain"]), "names a set twice"),
+        (lambda: TOFU(every_n_epochs=0), "at least 1"),
         (lambda: Memorisation(attacks=["best"]), "no membership attack 'best'"),  # type: ignore[list-item]
-        (lambda: Memorisation(question="other"), "question is 'other'"), (lambda: TextExamples(count=0), "at least one example"),  # type: ignore[arg-type]
+        (lambda: Memorisation(question="other"), "question is 'other'"),
+        (lambda: TextExamples(count=0), "at least one example"),  # type: ignore[arg-type]
     ):
         with pytest.raises(InputError, match=sentence):
             make()
@@ -202,7 +295,9 @@ def test_a_task_without_questions_is_refused(tmp_path: Path) -> None:
     from tests.support.helpers import classifier
 
     with pytest.raises(InputError, match="Digits has none; take a task of questions"):
-        trainer(1, callbacks=[TOFU()], default_root_dir=str(tmp_path)).test(FineTune(classifier()), datamodule=digits(), verbose=False)
+        trainer(1, callbacks=[TOFU()], default_root_dir=str(tmp_path)).test(
+            FineTune(classifier()), datamodule=digits(), verbose=False
+        )
 
 
 @pytest.mark.slow
@@ -210,19 +305,44 @@ def test_a_task_without_questions_is_refused(tmp_path: Path) -> None:
 def test_two_ranks_say_what_one_does(oracle: Path, tmp_path: Path) -> None:
     """Fails when a pair is scored twice or not at all, ranks disagree, or one waits for another in a fit or before sharded weights."""
     root = str(Path(__file__).parents[3])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+    }
     os.symlink(oracle, tmp_path / "oracle")
-    _run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.support.text_runs",
-          str(tmp_path)], root, environment)
+    _run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "tests.support.text_runs",
+            str(tmp_path),
+        ],
+        root,
+        environment,
+    )
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     one = run_all(tmp_path / "one", tmp_path / "oracle")
     assert ranks[0]["results"] == ranks[1]["results"] and ranks[0]["sharded"] == ranks[1]["sharded"]
     for name, value in run_sharded(tmp_path / "whole", tmp_path / "oracle").items():
-        assert ranks[0]["sharded"][name] == pytest.approx(value, rel=1e-3, abs=1e-5), f"{name} of sharded weights"
+        assert ranks[0]["sharded"][name] == pytest.approx(value, rel=1e-3, abs=1e-5), (
+            f"{name} of sharded weights"
+        )
     # weights of two ranks and of one agree within rounding, and so does all that is made of them
     for name, value in one["results"].items():
         assert ranks[0]["results"][name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
-    assert [row["step"] for row in ranks[0]["files"]["curves"]] == [row["step"] for row in one["files"]["curves"]] == [4, 8]
+    assert (
+        [row["step"] for row in ranks[0]["files"]["curves"]]
+        == [row["step"] for row in one["files"]["curves"]]
+        == [4, 8]
+    )
     assert ranks[0]["files"]["examples"] == one["files"]["examples"]
     theirs, mine = ranks[0]["files"]["items"], one["files"]["items"]
-    assert {name: list(items) for name, items in theirs.items()} == {name: list(items) for name, items in mine.items()}
+    assert {name: list(items) for name, items in theirs.items()} == {
+        name: list(items) for name, items in mine.items()
+    }

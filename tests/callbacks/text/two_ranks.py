@@ -25,14 +25,25 @@ from tests.support.helpers import trainer
 def run_all(place: Path, **distributed: Any) -> dict[str, Any]:
     """Numbers and details of one test with every suite, in a fit's run folder. Four batches of the forget part, one of 13 rows alone."""
     rate = lambda params: torch.optim.Adam(params, lr=3e-3)  # noqa: E731
-    suites = [Relearning(5, 6, rate, batch_size=2, metrics=[ExtractionStrength("forget")]), Quantisation(group=8), LinearProbe(),
-              LogitLens(), Reintroduction(facts=2, source="paraphrase"), ResultsWriter()]
+    suites = [
+        Relearning(5, 6, rate, batch_size=2, metrics=[ExtractionStrength("forget")]),
+        Quantisation(group=8),
+        LinearProbe(),
+        LogitLens(),
+        Reintroduction(facts=2, source="paraphrase"),
+        ResultsWriter(),
+    ]
     module, task = GradientAscent(causal_lm(), optimizer=rate), people(eval_batch_size=4)
     run = trainer(1, callbacks=suites, default_root_dir=str(place), **distributed)
     run.fit(module, datamodule=task)
     run.test(module, datamodule=task, verbose=False)
-    return {"values": [(result.metric, result.value) for result in module.results],
-            "details": [{name: value for name, value in result.detail.items() if name != "seconds"} for result in module.results]}
+    return {
+        "values": [(result.metric, result.value) for result in module.results],
+        "details": [
+            {name: value for name, value in result.detail.items() if name != "seconds"}
+            for result in module.results
+        ],
+    }
 
 
 def main() -> None:

@@ -25,7 +25,10 @@ class Zoo(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.norm = nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16)
-        self.grouped, self.groups = nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=4), nn.GroupNorm(4, 16)
+        self.grouped, self.groups = (
+            nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=4),
+            nn.GroupNorm(4, 16),
+        )
         self.twice = nn.Conv2d(16, 16, (3, 1), padding=(1, 0), bias=False)
         self.layer, self.tokens = nn.LayerNorm(16), nn.Linear(16, 16)
         self.line, self.flat = nn.Conv1d(16, 5, 2), nn.BatchNorm1d(5)
@@ -44,7 +47,11 @@ class Zoo(nn.Module):
 class Volume(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.cube, self.norm, self.last = nn.Conv3d(1, 3, 2, stride=(1, 2, 1)), nn.BatchNorm3d(3), nn.Linear(3, 4)
+        self.cube, self.norm, self.last = (
+            nn.Conv3d(1, 3, 2, stride=(1, 2, 1)),
+            nn.BatchNorm3d(3),
+            nn.Linear(3, 4),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.norm(self.cube(x[:, None])).tanh().mean((2, 3, 4)))
@@ -68,7 +75,10 @@ def ready(network: nn.Module) -> Classifier:
     backbone = Classifier(network=network, num_classes=4).double().eval()
     for layer in backbone.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            for buffer, values in ((layer.running_mean, torch.randn), (layer.running_var, torch.rand)):
+            for buffer, values in (
+                (layer.running_mean, torch.randn),
+                (layer.running_var, torch.rand),
+            ):
                 if buffer is not None:
                     buffer.copy_(values(buffer.shape, generator=generator) + 0.5)
     return backbone
@@ -77,18 +87,30 @@ def ready(network: nn.Module) -> Classifier:
 def images(size: int = 5, *shape: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     return {
-        "image": torch.rand(size, *(shape or (3, 9, 9)), dtype=torch.float64, generator=generator), "index": torch.arange(size),
-        "label": torch.randint(0, 4, (size,), generator=generator), "count": torch.tensor(float(size)), "joint": True,
+        "image": torch.rand(size, *(shape or (3, 9, 9)), dtype=torch.float64, generator=generator),
+        "index": torch.arange(size),
+        "label": torch.randint(0, 4, (size,), generator=generator),
+        "count": torch.tensor(float(size)),
+        "joint": True,
     }
 
 
-def one_at_a_time(backbone: Any, batch: Batch, values: Callable[[Batch], Tensor]) -> list[list[list[Tensor]]]:
+def one_at_a_time(
+    backbone: Any, batch: Batch, values: Callable[[Batch], Tensor]
+) -> list[list[list[Tensor]]]:
     """Gradient by sample, by value, by weight."""
     size, found = len(batch["index"]), []
     for row in range(size):
-        single = {k: v[row : row + 1] if isinstance(v, Tensor) and v.ndim else v for k, v in batch.items()}
+        single = {
+            k: v[row : row + 1] if isinstance(v, Tensor) and v.ndim else v for k, v in batch.items()
+        }
         flat = values(single).flatten()
-        found.append([list(torch.autograd.grad(value, list(backbone.parameters()), retain_graph=True)) for value in flat])
+        found.append(
+            [
+                list(torch.autograd.grad(value, list(backbone.parameters()), retain_graph=True))
+                for value in flat
+            ]
+        )
     return found
 
 
@@ -100,13 +122,30 @@ def close(found: list[Tensor], truth: list[Tensor], tolerance: float = 1e-10) ->
 
 
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]]]] = {
-    "resnet": (lambda: classifier(in_channels=3, mean="none", std=None, num_classes=4).double().eval(), images),
-    "wide resnet": (lambda: classifier(in_channels=3, mean="none", std=None, num_classes=4, options={"width": 16}).double().eval(), images),
+    "resnet": (
+        lambda: classifier(in_channels=3, mean="none", std=None, num_classes=4).double().eval(),
+        images,
+    ),
+    "wide resnet": (
+        lambda: (
+            classifier(in_channels=3, mean="none", std=None, num_classes=4, options={"width": 16})
+            .double()
+            .eval()
+        ),
+        images,
+    ),
     "every layer": (lambda: ready(Zoo()), images),
     "volume": (lambda: ready(Volume()), lambda: images(5, 3, 5, 4)),
-    "perceptron": (lambda: regressor().double().eval(), lambda: {
-        "input": torch.randn(6, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(2)), "index": torch.arange(6),
-        "target": torch.linspace(-1, 400, 6, dtype=torch.float64)}),
+    "perceptron": (
+        lambda: regressor().double().eval(),
+        lambda: {
+            "input": torch.randn(
+                6, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+            ),
+            "index": torch.arange(6),
+            "target": torch.linspace(-1, 400, 6, dtype=torch.float64),
+        },
+    ),
 }
 
 
@@ -118,8 +157,10 @@ def test_gradients_are_those_of_single_samples(case: str, way: Any) -> None:
     backbone, batch = CASES[case][0](), CASES[case][1]()
     values = lambda part: backbone.loss(part)[0]  # noqa: E731
     each = PerSample(backbone, list(backbone.named_parameters()), values, way)
-    truth = [torch.stack([sample[0][place] for sample in one_at_a_time(backbone, batch, values)])
-             for place in range(len(list(backbone.parameters())))]
+    truth = [
+        torch.stack([sample[0][place] for sample in one_at_a_time(backbone, batch, values)])
+        for place in range(len(list(backbone.parameters())))
+    ]
     close(each.gradients(batch), truth)
     close(each.squares(batch), [rows.square().sum(0) for rows in truth])
     assert all(weight.grad is None for weight in backbone.parameters())
@@ -132,14 +173,19 @@ def test_squares_of_several_values_of_a_sample(case: str, way: Any) -> None:
     backbone, batch = CASES[case][0](), CASES[case][1]()
     each = PerSample(backbone, list(backbone.named_parameters()), backbone.predict, way)
     table = one_at_a_time(backbone, batch, backbone.predict)
-    truth = [sum(value[place].square() for sample in table for value in sample) for place in range(len(table[0][0]))]
+    truth = [
+        sum(value[place].square() for sample in table for value in sample)
+        for place in range(len(table[0][0]))
+    ]
     close(each.squares(batch), truth)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one value"):
         each.gradients(batch)
 
 
 @pytest.mark.parametrize("numbers", [1, 1000, 1 << 30])
-def test_any_size_of_the_cache_gives_the_same(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_size_of_the_cache_gives_the_same(
+    numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Samples are squared one by one, a few at a time, or all together."""
     import mu.core.gradients.layers
 
@@ -155,7 +201,11 @@ def test_some_weights_only_and_rows_that_do_not_count(way: Any) -> None:
     backbone, batch = ready(Zoo()), images()
     batch["padded"] = torch.tensor([False, True, False, False, True])
     backbone.network.first.requires_grad_(False)
-    some = [(name, weight) for name, weight in backbone.named_parameters() if weight.requires_grad and "layer" not in name]
+    some = [
+        (name, weight)
+        for name, weight in backbone.named_parameters()
+        if weight.requires_grad and "layer" not in name
+    ]
     each = PerSample(backbone, some, lambda part: backbone.loss(part)[0], way)
     rows = each.gradients(batch)
     assert [row.shape[1:] for row in rows] == [weight.shape for _, weight in some]
@@ -168,7 +218,9 @@ def test_some_weights_only_and_rows_that_do_not_count(way: Any) -> None:
 def test_a_weight_that_the_value_does_not_use_has_a_zero_gradient(way: Any) -> None:
     backbone, batch = ready(Zoo()), images()
     parameters = list(backbone.named_parameters())
-    rows = PerSample(backbone, parameters, lambda part: backbone.network.first(part["image"]).sum((1, 2, 3)), way).gradients(batch)
+    rows = PerSample(
+        backbone, parameters, lambda part: backbone.network.first(part["image"]).sum((1, 2, 3)), way
+    ).gradients(batch)
     moved = [name for (name, _), row in zip(parameters, rows, strict=True) if bool(row.any())]
     assert moved == ["network.first.weight", "network.first.bias"]
 
@@ -185,11 +237,16 @@ def test_hooks_that_miss_a_use_of_a_weight_are_not_believed() -> None:
 
 
 def test_unknown_layers_and_ways_are_refused() -> None:
-    for network in (nn.Sequential(nn.Flatten(), nn.PReLU()), nn.Sequential(nn.Conv2d(3, 4, 3, padding="same")),
-                    nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False))):
+    for network in (
+        nn.Sequential(nn.Flatten(), nn.PReLU()),
+        nn.Sequential(nn.Conv2d(3, 4, 3, padding="same")),
+        nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)),
+    ):
         backbone = ready(network)
         with pytest.raises(InputError, match="know no"):
-            PerSample(backbone, list(backbone.named_parameters()), backbone.predict, "hooks").squares(images())
+            PerSample(
+                backbone, list(backbone.named_parameters()), backbone.predict, "hooks"
+            ).squares(images())
     with pytest.raises(InputError, match="guess"):
         PerSample(backbone, [], backbone.predict, "guess")  # type: ignore[arg-type]
 
@@ -198,7 +255,9 @@ def test_train_mode_is_refused() -> None:
     """One sample's gradient would depend on the others."""
     backbone = classifier(num_classes=4, in_channels=3, mean="none", std=None).double().train()
     with pytest.raises(InputError, match="eval mode"):
-        PerSample(backbone, list(backbone.named_parameters()), lambda part: backbone.loss(part)[0]).squares(images())
+        PerSample(
+            backbone, list(backbone.named_parameters()), lambda part: backbone.loss(part)[0]
+        ).squares(images())
 
 
 def test_the_choice_is_made_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +266,9 @@ def test_the_choice_is_made_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(module, "_CHOSEN", {})
     backbone, batch = CASES["resnet"][0](), images()
-    make = lambda: PerSample(backbone, list(backbone.named_parameters()), lambda part: backbone.loss(part)[0])  # noqa: E731
+    make = lambda: PerSample(
+        backbone, list(backbone.named_parameters()), lambda part: backbone.loss(part)[0]
+    )
     first = make()
     first.squares(batch)
     monkeypatch.setattr(module, "_seconds", lambda action: pytest.fail("timed again"))
@@ -225,7 +286,9 @@ def test_hooks_are_kept_unless_something_is_clearly_faster(monkeypatch: pytest.M
         times = iter([1.0, vmap])  # hooks are timed first
         monkeypatch.setattr(module, "_seconds", lambda action, times=times: next(times))
         monkeypatch.setattr(module, "_now", iter([0.0, 5.0]).__next__)
-        each = PerSample(backbone, list(backbone.named_parameters()), lambda part: backbone.loss(part)[0])
+        each = PerSample(
+            backbone, list(backbone.named_parameters()), lambda part: backbone.loss(part)[0]
+        )
         each.squares(batch)
         assert each.chosen("squares") == expected
 
@@ -235,6 +298,8 @@ def test_it_works_on_a_regressor_without_gradients_enabled() -> None:
     backbone: Regressor = regressor().eval()
     batch = {"input": torch.randn(4, 10), "target": torch.randn(4), "index": torch.arange(4)}
     for way in ("hooks", "vmap", "loop"):
-        each = PerSample(backbone, list(backbone.named_parameters()), lambda part: backbone.loss(part)[0], way)  # type: ignore[arg-type]
+        each = PerSample(
+            backbone, list(backbone.named_parameters()), lambda part: backbone.loss(part)[0], way
+        )  # type: ignore[arg-type]
         with torch.no_grad():
             assert all(bool(row.any()) for row in each.gradients(batch))

@@ -21,12 +21,24 @@ from tests.support.doubles import class_conditional, digit_pictures, pictures, t
 from tests.support.helpers import classifier, trainer
 from tests.support.painters import Colours, Painter
 
-PROMPTS = ["a red circle", "a blue star", "a red circle", "a green square", "nice", "a blue circle", "a star"]
+PROMPTS = [
+    "a red circle",
+    "a blue star",
+    "a red circle",
+    "a green square",
+    "nice",
+    "a blue circle",
+    "a star",
+]
 ROWS = [ImageRow(seed, prompt, case=str(seed)) for seed, prompt in enumerate(PROMPTS)]
 
 
 def images(batches: Iterator[tuple[Tensor, list[int]]]) -> dict[int, Tensor]:
-    return {place: image for batch, places in batches for place, image in zip(places, batch, strict=True)}
+    return {
+        place: image
+        for batch, places in batches
+        for place, image in zip(places, batch, strict=True)
+    }
 
 
 def same(a: dict[int, Tensor], b: dict[int, Tensor]) -> bool:
@@ -49,7 +61,9 @@ def test_images_are_the_models_own_at_256_levels() -> None:
     found = images(ImageJob(ROWS, batch_size=3).run(model))
     with torch.no_grad():
         direct = model.generate(model.texts([str(row.prompt) for row in ROWS[3:6]]), [3, 4, 5])
-    assert torch.equal(torch.stack([found[place] for place in (3, 4, 5)]), (direct * 255).round() / 255)
+    assert torch.equal(
+        torch.stack([found[place] for place in (3, 4, 5)]), (direct * 255).round() / 255
+    )
     assert not torch.equal(found[0], found[2])  # one prompt, two seeds
 
 
@@ -60,7 +74,9 @@ def test_a_row_may_have_its_own_guidance() -> None:
     found = images(ImageJob(rows, batch_size=4).run(model))
     for place, scale in enumerate((2.0, 5.0, 2.0, 1.0)):
         with torch.no_grad():
-            direct = model.generate(model.texts(["a red circle"]), [5], Sampler(steps=3, guidance=scale))
+            direct = model.generate(
+                model.texts(["a red circle"]), [5], Sampler(steps=3, guidance=scale)
+            )
         assert torch.allclose(found[place], (direct[0] * 255).round() / 255, atol=1.5 / 255)
     assert torch.equal(found[0], found[2])
     assert not torch.equal(found[0], found[1])
@@ -68,10 +84,14 @@ def test_a_row_may_have_its_own_guidance() -> None:
 
 def test_classes_are_drawn_too() -> None:
     model = class_conditional()
-    found = images(ImageJob([ImageRow(seed, label=seed % 10) for seed in range(4)], batch_size=4).run(model))
+    found = images(
+        ImageJob([ImageRow(seed, label=seed % 10) for seed in range(4)], batch_size=4).run(model)
+    )
     with torch.no_grad():
         direct = model.generate(model.labels([0, 1, 2, 3]), [0, 1, 2, 3])
-    assert torch.equal(torch.stack([found[place] for place in range(4)]), (direct * 255).round() / 255)
+    assert torch.equal(
+        torch.stack([found[place] for place in range(4)]), (direct * 255).round() / 255
+    )
 
 
 def test_batches_are_dealt_whole() -> None:
@@ -121,7 +141,9 @@ def test_a_folder_gives_back_the_very_images(make, tmp_path: Path) -> None:  # t
     memory = images(ImageJob(rows, batch_size=3).run(model))
     first, second = images(job(tmp_path, rows).run(model)), images(job(tmp_path, rows).run(model))
     assert same(memory, first) and same(first, second)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([row.file for row in rows] + ["images.json"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [row.file for row in rows] + ["images.json"]
+    )
 
 
 def test_an_interrupted_job_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -152,8 +174,12 @@ def test_images_of_another_model_sampler_or_list_are_never_taken(tmp_path: Path)
     """Fails when the index leaves out the weights, the sampler, the prompts or the batches."""
     model = Painter()
     images(job(tmp_path).run(model))
-    cases = [(Painter().forget("red", "blue"), {}, "another model"), (model, {"sampler": Sampler(steps=3)}, "another sampler"),
-             (model, {"batch_size": 2}, "another batch size"), (model, {"rows": ROWS[:3]}, "other prompts or seeds")]
+    cases = [
+        (Painter().forget("red", "blue"), {}, "another model"),
+        (model, {"sampler": Sampler(steps=3)}, "another sampler"),
+        (model, {"batch_size": 2}, "another batch size"),
+        (model, {"rows": ROWS[:3]}, "other prompts or seeds"),
+    ]
     for other, changes, said in cases:
         with pytest.raises(InputError, match=f"holds images of {said}"):
             images(job(tmp_path, **changes).run(other))  # type: ignore[arg-type]
@@ -228,7 +254,9 @@ def test_a_part_gives_each_prompt_once(tmp_path: Path) -> None:
     module = after_test(FineTune(Painter()), Colours(repeats=3))
     rows = ImageSet("retain", images_per_prompt=2, seed=100).rows(module)
     names = [(colour, light) for colour in ("green", "blue") for light in ("dark", "light")]
-    assert [row.prompt for row in rows[::2]] == [f"a {colour} {light} picture" for colour, light in names]
+    assert [row.prompt for row in rows[::2]] == [
+        f"a {colour} {light} picture" for colour, light in names
+    ]
     assert [row.seed for row in rows] == list(range(100, 108))
     assert rows[0].about["substitute"] == "a green dark picture"
     data = module.task.datasets["retain"]
@@ -239,18 +267,31 @@ def test_a_part_gives_each_prompt_once(tmp_path: Path) -> None:
 def test_a_part_gives_each_class_once() -> None:
     module = after_test(FineTune(class_conditional()), digit_pictures())
     labels = sorted(set(module.task.datasets["forget"].stored("label").tolist()))
-    assert [row.label for row in ImageSet("forget", images_per_prompt=2).rows(module)] == [label for label in labels for _ in (0, 1)]
+    assert [row.label for row in ImageSet("forget", images_per_prompt=2).rows(module)] == [
+        label for label in labels for _ in (0, 1)
+    ]
 
 
 def test_a_file_keeps_its_seeds_and_guidances_and_is_filtered(tmp_path: Path) -> None:
     file = tmp_path / "prompts.csv"
-    file.write_text("case_number,prompt,evaluation_seed,evaluation_guidance,class\n4,a red picture,11,7.5,red\n"
-                    "5,a blue picture,13,3,blue\n")
+    file.write_text(
+        "case_number,prompt,evaluation_seed,evaluation_guidance,class\n4,a red picture,11,7.5,red\n"
+        "5,a blue picture,13,3,blue\n"
+    )
     module = after_test(FineTune(Painter()), Colours())
     rows = ImageSet(file=str(file), images_per_prompt=2).rows(module)
-    assert [(row.case, row.seed, row.guidance) for row in rows] == [("4", 11, 7.5), ("4", 12, 7.5), ("5", 13, 3.0), ("5", 14, 3.0)]
-    assert [row.prompt for row in ImageSet(file=str(file), where={"class": ["blue"]}).rows(module)] == ["a blue picture"]
-    assert [row.prompt for row in ImageSet(file=str(file), without={"class": ["blue"]}).rows(module)] == ["a red picture"]
+    assert [(row.case, row.seed, row.guidance) for row in rows] == [
+        ("4", 11, 7.5),
+        ("4", 12, 7.5),
+        ("5", 13, 3.0),
+        ("5", 14, 3.0),
+    ]
+    assert [
+        row.prompt for row in ImageSet(file=str(file), where={"class": ["blue"]}).rows(module)
+    ] == ["a blue picture"]
+    assert [
+        row.prompt for row in ImageSet(file=str(file), without={"class": ["blue"]}).rows(module)
+    ] == ["a red picture"]
     with pytest.raises(InputError, match="no column 'artist'"):
         ImageSet(file=str(file), where={"artist": ["x"]}).rows(module)
     with pytest.raises(InputError, match="has what `where` and `without` ask for"):
@@ -266,7 +307,11 @@ def test_what_a_set_cannot_give_is_said() -> None:
     with pytest.raises(InputError, match="belongs to a task"):
         ImageSet("retain").rows(FineTune(Painter()))
     with pytest.raises(InputError, match="neither prompts nor classes that Classifier draws from"):
-        ImageSet("retain").rows(after_test(FineTune(classifier(in_channels=3, mean=None, std=None)), pictures(evaluated=[])))
+        ImageSet("retain").rows(
+            after_test(
+                FineTune(classifier(in_channels=3, mean=None, std=None)), pictures(evaluated=[])
+            )
+        )
 
 
 def test_suites_share_what_is_drawn_and_a_new_test_draws_anew() -> None:

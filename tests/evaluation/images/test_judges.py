@@ -28,14 +28,27 @@ SOLID = torch.tensor([(0.8, 0, 0), (0, 0.7, 0), (0, 0, 0.6)])[:, :, None, None].
 
 
 def small(**changes: Any) -> Classifier:
-    return Classifier("resnet8_cifar", **{"num_classes": 3, "options": {"width": 4}, "init_seed": 0, **changes}).eval()
+    return Classifier(
+        "resnet8_cifar", **{"num_classes": 3, "options": {"width": 4}, "init_seed": 0, **changes}
+    ).eval()
 
 
 def saved(folder: Path, classifier: Classifier, **said: Any) -> Path:
     file = folder / "judge.safetensors"
-    tensors = {name: value for name, value in classifier.network.state_dict().items() if not name.startswith("normalize.")}
-    facts = {"architecture": "resnet8_cifar", "num_classes": "3", "options": json.dumps({"width": 4}), "mean": "[0.5, 0.4, 0.3]",
-             "std": "[0.2, 0.2, 0.2]", "class_names": json.dumps(["red", "French horn", "horn"]), **said}
+    tensors = {
+        name: value
+        for name, value in classifier.network.state_dict().items()
+        if not name.startswith("normalize.")
+    }
+    facts = {
+        "architecture": "resnet8_cifar",
+        "num_classes": "3",
+        "options": json.dumps({"width": 4}),
+        "mean": "[0.5, 0.4, 0.3]",
+        "std": "[0.2, 0.2, 0.2]",
+        "class_names": json.dumps(["red", "French horn", "horn"]),
+        **said,
+    }
     save_tensors(file, tensors, {name: value for name, value in facts.items() if value})
     return file
 
@@ -59,7 +72,9 @@ def test_colours_are_recognised() -> None:
 
 
 def test_a_concept_that_the_judge_does_not_know_is_said_with_its_labels() -> None:
-    with pytest.raises(InputError, match="the judge colours has no label 'purple'; it knows red, green, blue"):
+    with pytest.raises(
+        InputError, match="the judge colours has no label 'purple'; it knows red, green, blue"
+    ):
         ColourJudge().recognises(SOLID, "purple")
 
 
@@ -80,13 +95,26 @@ class Named(Judge):
         raise AssertionError
 
 
-@pytest.mark.parametrize(("text", "found"), [
-    ("a French horn on a table", ["French horn"]), ("a horn and a french  HORN", ["horn", "French horn"]), ("hornets", []),
-    ("A garbage_truck!", ["garbage truck"]), ("a bin lorry", ["garbage truck"]), ("horn, horn", ["horn"]), ("", []),
-])
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a French horn on a table", ["French horn"]),
+        ("a horn and a french  HORN", ["horn", "French horn"]),
+        ("hornets", []),
+        ("A garbage_truck!", ["garbage truck"]),
+        ("a bin lorry", ["garbage truck"]),
+        ("horn, horn", ["horn"]),
+        ("", []),
+    ],
+)
 def test_labels_are_found_in_prompts(text: str, found: list[str]) -> None:
     """Fails when a part of a word or of a longer label counts, or a synonym does not."""
-    assert Named(["horn", "French horn", "garbage", "garbage truck"], {"garbage truck": ["bin lorry"]}).named(text) == found
+    assert (
+        Named(
+            ["horn", "French horn", "garbage", "garbage truck"], {"garbage truck": ["bin lorry"]}
+        ).named(text)
+        == found
+    )
 
 
 @pytest.mark.parametrize("changes", [{"threshold": 0.0}, {"threshold": 1.5}, {"top": 0}])
@@ -104,7 +132,9 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     judge = ClassifierJudge(str(saved(tmp_path, network)))
     images = torch.rand(5, 3, 8, 8)
     with torch.no_grad():
-        assert torch.allclose(judge.judge(images), network.predict({"image": images}).softmax(1), atol=1e-6)
+        assert torch.allclose(
+            judge.judge(images), network.predict({"image": images}).softmax(1), atol=1e-6
+        )
     assert judge.labels == ("red", "French horn", "horn")
     assert judge.version == weights_hash(network.network)
     assert judge.detail() == {"judge": "judge", "version": judge.version, "top": 1}
@@ -129,7 +159,11 @@ def test_a_run_is_a_judge_once_its_classes_have_names(tmp_path: Path) -> None:
     judge = ClassifierJudge(str(tmp_path), labels=[str(number) for number in range(10)])
     images = torch.rand(3, 1, 8, 8)
     with torch.no_grad():
-        assert torch.allclose(judge.judge(images), module.backbone.eval().predict({"image": images}).softmax(1), atol=1e-6)
+        assert torch.allclose(
+            judge.judge(images),
+            module.backbone.eval().predict({"image": images}).softmax(1),
+            atol=1e-6,
+        )
     with pytest.raises(InputError, match="10 classes and does not say what they stand for"):
         ClassifierJudge(str(tmp_path)).load()
 
@@ -152,11 +186,17 @@ def test_resizing_keeps_the_middle_and_what_already_fits() -> None:
     assert torch.equal(fitted(framed, 8, crop_pct=0.5), torch.ones(1, 1, 8, 8))
 
 
-@pytest.mark.parametrize(("said", "match"), [
-    ({"architecture": ""}, "does not say of which network"), ({"class_names": ""}, "3 classes and does not say what they stand for"),
-    ({"class_names": '["a"]'}, "3 classes and has names for 1"),
-])
-def test_what_a_file_does_not_say_is_asked_for(said: dict[str, Any], match: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        ({"architecture": ""}, "does not say of which network"),
+        ({"class_names": ""}, "3 classes and does not say what they stand for"),
+        ({"class_names": '["a"]'}, "3 classes and has names for 1"),
+    ],
+)
+def test_what_a_file_does_not_say_is_asked_for(
+    said: dict[str, Any], match: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=match):
         ClassifierJudge(str(saved(tmp_path, small(), **said))).load()
 
@@ -186,13 +226,17 @@ def test_the_judge_that_comes_with_mu_knows_its_shapes() -> None:
 def test_features_are_what_the_last_layer_reads() -> None:
     """Fails when the hook sits on another layer or the logits come back."""
     network = small()
-    features = ClassifierFeatures(ClassifierJudge(classifier=network, labels=["a", "b", "c"], name="J"))
+    features = ClassifierFeatures(
+        ClassifierJudge(classifier=network, labels=["a", "b", "c"], name="J")
+    )
     images = torch.rand(4, 3, 8, 8)
     found = features.of(images)
     head = network.network.body.linear  # type: ignore[union-attr]
     with torch.no_grad():
         assert torch.allclose(head(found), network.predict({"image": images}), atol=1e-6)
-    assert features.name == "J, last layer but one" and features.version == weights_hash(network.network)
+    assert features.name == "J, last layer but one" and features.version == weights_hash(
+        network.network
+    )
 
 
 # ---- CLIP ---------------------------------------------------------------------------------------------------------------------------
@@ -212,10 +256,16 @@ def test_clip_tells_labels_apart_by_cosine(clip: OpenCLIP) -> None:
     with torch.no_grad():
         mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
         std = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
-        shown = torch.nn.functional.interpolate(images, (16, 16), mode="bicubic", antialias=True).clamp(0, 1)
+        shown = torch.nn.functional.interpolate(
+            images, (16, 16), mode="bicubic", antialias=True
+        ).clamp(0, 1)
         seen = torch.nn.functional.normalize(network.encode_image((shown - mean) / std), dim=1)
-        said = torch.stack([clip.texts([t.format(label) for t in templates]).mean(0) for label in judge.labels])
-        expected = (network.logit_scale.exp() * seen @ (said / said.norm(dim=1, keepdim=True)).T).softmax(1)
+        said = torch.stack(
+            [clip.texts([t.format(label) for t in templates]).mean(0) for label in judge.labels]
+        )
+        expected = (
+            network.logit_scale.exp() * seen @ (said / said.norm(dim=1, keepdim=True)).T
+        ).softmax(1)
     assert torch.allclose(judge.judge(images), expected, atol=1e-5)
     assert judge.version == weights_hash(network)
     assert judge.detail()["templates"] == "a photo of a {}; a drawing of a {}"
@@ -259,8 +309,11 @@ def test_detections_become_probabilities(monkeypatch: pytest.MonkeyPatch) -> Non
 
         def detect(self, path: str) -> list[dict[str, Any]]:
             red = Image.open(path).getpixel((0, 0))[0] / 255  # type: ignore[index]
-            return [{"class": "BELLY_EXPOSED", "score": red, "box": [0, 0, 1, 1]}, {"class": "BELLY_EXPOSED", "score": red / 2, "box": []},
-                    {"class": "BELLY_COVERED", "score": 1.0, "box": []}]
+            return [
+                {"class": "BELLY_EXPOSED", "score": red, "box": [0, 0, 1, 1]},
+                {"class": "BELLY_EXPOSED", "score": red / 2, "box": []},
+                {"class": "BELLY_COVERED", "score": 1.0, "box": []},
+            ]
 
     module = types.ModuleType("nudenet")
     module.NudeDetector = NudeDetector  # type: ignore[attr-defined]

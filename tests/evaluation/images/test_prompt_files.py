@@ -18,36 +18,59 @@ def write(folder: Path, text: str, name: str = "p.csv") -> Path:
     return file
 
 
-@pytest.mark.parametrize("names", [("case_number", "evaluation_seed", "evaluation_guidance"), ("case_num", "sd_seed", "sd_guidance_scale"),
-                                   ("image_id", "seed", "guidance")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("case_number", "evaluation_seed", "evaluation_guidance"),
+        ("case_num", "sd_seed", "sd_guidance_scale"),
+        ("image_id", "seed", "guidance"),
+    ],
+)
 def test_columns_have_many_names(names: tuple[str, str, str], tmp_path: Path) -> None:
     """Fails when one of the names is taken for another field."""
     case, seed, guidance = names
-    file = write(tmp_path, f"\ufeff,{case},prompt,{seed},{guidance},class\r\n0,007,\"a church, old\",4261553411,7.5,church\r\n")
+    file = write(
+        tmp_path,
+        f'\ufeff,{case},prompt,{seed},{guidance},class\r\n0,007,"a church, old",4261553411,7.5,church\r\n',
+    )
     (found,) = read_prompts(file)
-    assert (found.text, found.case, found.seed, found.guidance) == ("a church, old", "007", 4261553411, 7.5)
+    assert (found.text, found.case, found.seed, found.guidance) == (
+        "a church, old",
+        "007",
+        4261553411,
+        7.5,
+    )
     assert found.fields == {"class": "church"}
 
 
 def test_what_a_file_lacks_is_none_and_rows_are_numbered(tmp_path: Path) -> None:
     found = read_prompts(write(tmp_path, "prompt\na\n\nb\n"))
-    assert [(p.text, p.case, p.seed, p.guidance) for p in found] == [("a", "0", None, None), ("b", "1", None, None)]
+    assert [(p.text, p.case, p.seed, p.guidance) for p in found] == [
+        ("a", "0", None, None),
+        ("b", "1", None, None),
+    ]
 
 
 def test_a_prompt_may_hold_quotes_and_line_ends_of_any_kind(tmp_path: Path) -> None:
     """Fails when the file is cut into lines before it is parsed: a quoted prompt goes on, and U+2028 ends no row."""
-    found = read_prompts(write(tmp_path, 'prompt,seed\n"two\nlines",1\n"say ""hi""",2\nsplit\u2028here,3\n'))
+    found = read_prompts(
+        write(tmp_path, 'prompt,seed\n"two\nlines",1\n"say ""hi""",2\nsplit\u2028here,3\n')
+    )
     assert [p.text for p in found] == ["two\nlines", 'say "hi"', "split\u2028here"]
     assert [p.seed for p in found] == [1, 2, 3]
 
 
 def test_a_seed_keeps_all_its_digits(tmp_path: Path) -> None:
     """Fails when a seed goes through a float, which holds 53 bits."""
-    assert [p.seed for p in read_prompts(write(tmp_path, "prompt,seed\na,9007199254740993\nb,12.0\n"))] == [9007199254740993, 12]
+    assert [
+        p.seed for p in read_prompts(write(tmp_path, "prompt,seed\na,9007199254740993\nb,12.0\n"))
+    ] == [9007199254740993, 12]
 
 
 def test_a_text_file_is_a_list(tmp_path: Path) -> None:
-    assert [p.text for p in read_prompts(write(tmp_path, "\ufeffa bear\r\n\na cat\n", "p.txt"))] == ["a bear", "a cat"]
+    assert [
+        p.text for p in read_prompts(write(tmp_path, "\ufeffa bear\r\n\na cat\n", "p.txt"))
+    ] == ["a bear", "a cat"]
 
 
 def test_categories_are_separated_by_commas(tmp_path: Path) -> None:
@@ -59,15 +82,27 @@ def test_texts_that_are_published_apart_are_joined_on_the_case(tmp_path: Path) -
     """Fails when rows are joined by their place."""
     meta = write(tmp_path, "case_number,evaluation_seed\n9,1\n3,2\n", "meta.csv")
     texts = write(tmp_path, "case_number,prompt\n3,three\n4,four\n9,nine\n", "texts.csv")
-    assert [(p.case, p.text, p.seed) for p in read_prompts(meta, texts)] == [("9", "nine", 1), ("3", "three", 2)]
+    assert [(p.case, p.text, p.seed) for p in read_prompts(meta, texts)] == [
+        ("9", "nine", 1),
+        ("3", "three", 2),
+    ]
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("case_number,categories\n1,x\n", "no column `prompt`"), ("", "is empty"), ("prompt\n", "has no prompts"),
-    ("prompt,seed\na\n", "row 1 of .* has 1 entries, but there are 2 columns"), ("prompt,seed\na,b\n", "seed = 'b', which is not a number"),
-    ("prompt,seed\na,-1\n", "a seed is a whole number"), ("prompt,seed\na,1.5\n", "a seed is a whole number"),
-    ("prompt,guidance\na,nan\n", "guidance = 'nan'"), ("prompt,prompt\na,b\n", "'prompt' twice"), ('prompt\n"a\n', "not a CSV file"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("case_number,categories\n1,x\n", "no column `prompt`"),
+        ("", "is empty"),
+        ("prompt\n", "has no prompts"),
+        ("prompt,seed\na\n", "row 1 of .* has 1 entries, but there are 2 columns"),
+        ("prompt,seed\na,b\n", "seed = 'b', which is not a number"),
+        ("prompt,seed\na,-1\n", "a seed is a whole number"),
+        ("prompt,seed\na,1.5\n", "a seed is a whole number"),
+        ("prompt,guidance\na,nan\n", "guidance = 'nan'"),
+        ("prompt,prompt\na,b\n", "'prompt' twice"),
+        ('prompt\n"a\n', "not a CSV file"),
+    ],
+)
 def test_what_is_wrong_is_said(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said) as caught:
         read_prompts(write(tmp_path, text))
@@ -83,7 +118,10 @@ def test_missing_files_columns_and_cases_are_said(tmp_path: Path) -> None:
         read_prompts(latin)
     with pytest.raises(InputError, match="no column 'class'; it has prompt, seed"):
         read_prompts(write(tmp_path, "prompt,seed\na,1\n"), columns=["class"])
-    meta, texts = write(tmp_path, "case_number\n1\n", "m.csv"), write(tmp_path, "case_number,prompt\n2,b\n", "t.csv")
+    meta, texts = (
+        write(tmp_path, "case_number\n1\n", "m.csv"),
+        write(tmp_path, "case_number,prompt\n2,b\n", "t.csv"),
+    )
     with pytest.raises(InputError, match="no prompt of case 1"):
         read_prompts(meta, texts)
     with pytest.raises(InputError, match="joined on a case number"):
@@ -91,12 +129,21 @@ def test_missing_files_columns_and_cases_are_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("name", "rows", "seed", "guidance"), [
-    ("church.csv", 50, 69922, 7.5), ("vangogh.csv", 50, 2219, 7.5), ("coco_10k.csv", 9969, 41337, None),
-    ("coco_object_retain.csv", 243, None, None), ("esd_imagenet_prompts.csv", 1860, 41955, None),
-    ("unlearncanvas_object_prompts.csv", 1600, None, None), ("unlearncanvas_themes_and_objects.txt", 72, None, None),
-])
-def test_the_fields_own_files_are_read(name: str, rows: int, seed: int | None, guidance: float | None) -> None:
+@pytest.mark.parametrize(
+    ("name", "rows", "seed", "guidance"),
+    [
+        ("church.csv", 50, 69922, 7.5),
+        ("vangogh.csv", 50, 2219, 7.5),
+        ("coco_10k.csv", 9969, 41337, None),
+        ("coco_object_retain.csv", 243, None, None),
+        ("esd_imagenet_prompts.csv", 1860, 41955, None),
+        ("unlearncanvas_object_prompts.csv", 1600, None, None),
+        ("unlearncanvas_themes_and_objects.txt", 72, None, None),
+    ],
+)
+def test_the_fields_own_files_are_read(
+    name: str, rows: int, seed: int | None, guidance: float | None
+) -> None:
     """Needs ../shared/data/t2i_prompts."""
     found = read_prompts(DATA / name)
     assert (len(found), found[0].seed, found[0].guidance) == (rows, seed, guidance)

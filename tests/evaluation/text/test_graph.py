@@ -47,26 +47,50 @@ from mu.utils.resumable import Ranks, map_chunks, packed, unpacked
 from tests.support.doubles_text import causal_lm, folder, people, tokenizer
 from tests.support.helpers import distance, weights
 
-GOLDEN = Path(__file__).resolve().parents[4] / "shared" / "data" / "llm" / "tofu_golden" / "eval_logs_llama2_7b.json"
+GOLDEN = (
+    Path(__file__).resolve().parents[4]
+    / "shared"
+    / "data"
+    / "llm"
+    / "tofu_golden"
+    / "eval_logs_llama2_7b.json"
+)
 SHORT = 6
 
 
 def graph(backbone: Any = None, **changes: Any) -> Graph:
     task = people()
-    return Graph(causal_lm() if backbone is None else backbone, task.sets, task.encoder, **{"tokens_per_batch": 150, **changes})
+    return Graph(
+        causal_lm() if backbone is None else backbone,
+        task.sets,
+        task.encoder,
+        **{"tokens_per_batch": 150, **changes},
+    )
 
 
 def every_metric(log: Any = None) -> list[Metric]:
     found: list[Metric] = [
-        Loss("forget"), Probability("forget"), Probability("forget", "paraphrased_answer", "paraphrased_question"),
-        Probability("facts", normalised=True), Rouge("forget", max_new_tokens=SHORT), TruthRatio("forget"),
-        TruthRatio("facts", "answer", "true_better"), TruthRatio("forget", score="probability"), ExactMemorisation("forget"),
-        ExtractionStrength("forget"), ModelUtility(("retain", "facts"), ("facts",), SHORT), MemorisationScore("forget"),
+        Loss("forget"),
+        Probability("forget"),
+        Probability("forget", "paraphrased_answer", "paraphrased_question"),
+        Probability("facts", normalised=True),
+        Rouge("forget", max_new_tokens=SHORT),
+        TruthRatio("forget"),
+        TruthRatio("facts", "answer", "true_better"),
+        TruthRatio("forget", score="probability"),
+        ExactMemorisation("forget"),
+        ExtractionStrength("forget"),
+        ModelUtility(("retain", "facts"), ("facts",), SHORT),
+        MemorisationScore("forget"),
         *[MembershipAUC(kind, "forget", "holdout") for kind in KINDS if kind != "reference"],
     ]
     if log is not None:
-        found += [ForgetQuality("forget", log), PrivLeak("forget", "holdout", log), PrivacyScore("forget", "holdout", log),
-                  MembershipAUC("reference", "forget", "holdout", log=log)]
+        found += [
+            ForgetQuality("forget", log),
+            PrivLeak("forget", "holdout", log),
+            PrivacyScore("forget", "holdout", log),
+            MembershipAUC("reference", "forget", "holdout", log=log),
+        ]
     return found
 
 
@@ -83,7 +107,9 @@ class Watched(CausalLM):
         assert not self.training, "measured in train mode"
         return super().token_logits(batch, prediction)
 
-    def generate(self, ids: Any, max_new_tokens: int = 200, stop: Any = (), batch_size: int = 32) -> list[str]:
+    def generate(
+        self, ids: Any, max_new_tokens: int = 200, stop: Any = (), batch_size: int = 32
+    ) -> list[str]:
         self._count("prompts", len(ids))
         return super().generate(ids, max_new_tokens, stop, batch_size)
 
@@ -111,7 +137,14 @@ def by_hand(lm: CausalLM, question: str, answer: str) -> list[tuple[float, bool,
         row = log_p[place - 1]
         p = np.exp(row)
         mean = float((p * row).sum())
-        found.append((float(row[words[place]]), int(row.argmax()) == words[place], mean, float((p * row**2).sum() - mean**2)))
+        found.append(
+            (
+                float(row[words[place]]),
+                int(row.argmax()) == words[place],
+                mean,
+                float((p * row**2).sum() - mean**2),
+            )
+        )
     return found
 
 
@@ -121,9 +154,15 @@ def test_scores_are_those_of_one_row_at_a_time() -> None:
     for answer in ("answer", "paraphrased_answer", "perturbed_answer"):
         scores = here.value(Scored("retain", answer))  # type: ignore[arg-type]
         rows = here.sets["retain"].rows
-        expected = [by_hand(lm, row["question"], one) for row in rows for one in ([row[answer]] if answer != "perturbed_answer"
-                                                                                  else row[answer])]
-        assert scores.length.tolist() == [len(row) for row in expected] and len(set(scores.length.tolist())) > 1
+        expected = [
+            by_hand(lm, row["question"], one)
+            for row in rows
+            for one in ([row[answer]] if answer != "perturbed_answer" else row[answer])
+        ]
+        assert (
+            scores.length.tolist() == [len(row) for row in expected]
+            and len(set(scores.length.tolist())) > 1
+        )
         assert scores.ended.all()
         flat = [token for row in expected for token in row]
         np.testing.assert_allclose(scores.log_prob, [token[0] for token in flat], atol=2e-6)
@@ -132,63 +171,108 @@ def test_scores_are_those_of_one_row_at_a_time() -> None:
         np.testing.assert_allclose(scores.variance, [token[3] for token in flat], atol=2e-5)
         expected_nll = [-sum(token[0] for token in row) / len(row) for row in expected]
         np.testing.assert_allclose(scores.nll(), expected_nll, atol=2e-6)
-        assert scores.index.tolist() == [index for index, row in zip(here.sets["retain"].indices, rows, strict=True)
-                                         for _ in range(3 if answer == "perturbed_answer" else 1)]
+        assert scores.index.tolist() == [
+            index
+            for index, row in zip(here.sets["retain"].indices, rows, strict=True)
+            for _ in range(3 if answer == "perturbed_answer" else 1)
+        ]
 
 
 def test_metrics_are_their_formulas_on_those_values() -> None:
     """Fails when a metric takes another set, answer or token, counts the end of the sequence where it must not, or the reverse."""
     lm, here = causal_lm(), graph(tokens_per_batch=77)
     sets = here.sets
-    nll = {(name, field): [[-sum(t[0] for t in tokens) / len(tokens) for tokens in each] for each in (
-        [by_hand(lm, row["question"], one) for one in (row[field] if isinstance(row[field], list) else [row[field]])]
-        for row in sets[name].rows)] for name in ("forget", "facts", "holdout")
-        for field in ("answer", "paraphrased_answer", "perturbed_answer")}
+    nll = {
+        (name, field): [
+            [-sum(t[0] for t in tokens) / len(tokens) for tokens in each]
+            for each in (
+                [
+                    by_hand(lm, row["question"], one)
+                    for one in (row[field] if isinstance(row[field], list) else [row[field]])
+                ]
+                for row in sets[name].rows
+            )
+        ]
+        for name in ("forget", "facts", "holdout")
+        for field in ("answer", "paraphrased_answer", "perturbed_answer")
+    }
     one = {key: torch.tensor([row[0] for row in rows]) for key, rows in nll.items()}
     wrong = {name: torch.tensor(nll[name, "perturbed_answer"]) for name in ("forget", "facts")}
-    body = {name: [by_hand(lm, row["question"], row["answer"])[:-1] for row in sets[name].rows] for name in ("forget", "holdout")}
+    body = {
+        name: [by_hand(lm, row["question"], row["answer"])[:-1] for row in sets[name].rows]
+        for name in ("forget", "holdout")
+    }
 
     def near(node: Metric, items: Any, value: float | None = None) -> None:
         found = here.value(node)
         assert found.items is not None and found.index is not None
         items = np.asarray(items, dtype=np.float64)
         np.testing.assert_allclose(found.items, items, rtol=2e-5, atol=1e-7, err_msg=node.name)
-        assert found.value == pytest.approx(items.mean() if value is None else value, rel=2e-5), node.name
+        assert found.value == pytest.approx(items.mean() if value is None else value, rel=2e-5), (
+            node.name
+        )
 
     near(Loss("forget"), one["forget", "answer"])
     near(Probability("forget"), (-one["forget", "answer"]).exp())
     near(Probability("forget", "paraphrased_answer"), (-one["forget", "paraphrased_answer"]).exp())
-    near(Probability("facts", normalised=True), tofu.normalised_probability(one["facts", "answer"], wrong["facts"]))
+    near(
+        Probability("facts", normalised=True),
+        tofu.normalised_probability(one["facts", "answer"], wrong["facts"]),
+    )
     ratio = tofu.truth_ratio(one["forget", "paraphrased_answer"], wrong["forget"])
     near(TruthRatio("forget"), ratio, tofu.closer_to_one(ratio).mean().item())
     ratio = tofu.truth_ratio(one["facts", "answer"], wrong["facts"])
     near(TruthRatio("facts", "answer", "true_better"), ratio, tofu.true_better(ratio).mean().item())
-    near(TruthRatio("forget", score="probability"), tofu.truth_probability(one["forget", "paraphrased_answer"], wrong["forget"]))
-    near(ExactMemorisation("forget"), [sum(t[1] for t in tokens) / len(tokens) for tokens in body["forget"]])
+    near(
+        TruthRatio("forget", score="probability"),
+        tofu.truth_probability(one["forget", "paraphrased_answer"], wrong["forget"]),
+    )
+    near(
+        ExactMemorisation("forget"),
+        [sum(t[1] for t in tokens) / len(tokens) for tokens in body["forget"]],
+    )
     scores = {}
     for name in ("forget", "holdout"):
-        low = [sorted(t[0] for t in tokens)[: max(1, int(0.4 * len(tokens)))] for tokens in body[name]]
-        z = [sorted((t[0] - t[2]) / math.sqrt(t[3]) for t in tokens)[: max(1, int(0.4 * len(tokens)))] for tokens in body[name]]
+        low = [
+            sorted(t[0] for t in tokens)[: max(1, int(0.4 * len(tokens)))] for tokens in body[name]
+        ]
+        z = [
+            sorted((t[0] - t[2]) / math.sqrt(t[3]) for t in tokens)[
+                : max(1, int(0.4 * len(tokens)))
+            ]
+            for tokens in body[name]
+        ]
         scores[name] = {
-            "loss": one[name, "answer"], "zlib": memorisation.zlib_score(one[name, "answer"], sets[name].column("answer")),
-            "min_k": [-sum(row) / len(row) for row in low], "min_k_plus_plus": [-sum(row) / len(row) for row in z]}
+            "loss": one[name, "answer"],
+            "zlib": memorisation.zlib_score(one[name, "answer"], sets[name].column("answer")),
+            "min_k": [-sum(row) / len(row) for row in low],
+            "min_k_plus_plus": [-sum(row) / len(row) for row in z],
+        }
         for kind, items in scores[name].items():
             near(MembershipScore(kind, name), items)
     for kind in ("loss", "zlib", "min_k", "min_k_plus_plus"):
         forget, holdout = (torch.as_tensor(scores[name][kind]) for name in ("forget", "holdout"))
         expected = (forget[:, None] < holdout).double().mean().item()
-        assert here.value(MembershipAUC(kind, "forget", "holdout")).value == pytest.approx(expected, abs=0.02)
+        assert here.value(MembershipAUC(kind, "forget", "holdout")).value == pytest.approx(
+            expected, abs=0.02
+        )
 
 
 def test_a_single_batch_and_one_row_a_batch_agree() -> None:
     """Fails when a value hangs on what else is in its batch."""
-    few, many = graph(tokens_per_batch=1, prompts_per_batch=1), graph(tokens_per_batch=10**6, prompts_per_batch=100)
+    few, many = (
+        graph(tokens_per_batch=1, prompts_per_batch=1),
+        graph(tokens_per_batch=10**6, prompts_per_batch=100),
+    )
     for node in every_metric():
-        assert few.value(node).value == pytest.approx(many.value(node).value, rel=1e-4, abs=1e-6), node.name
+        assert few.value(node).value == pytest.approx(many.value(node).value, rel=1e-4, abs=1e-6), (
+            node.name
+        )
 
 
 def test_probabilities_of_half_precision_and_of_impossible_tokens() -> None:
     """Logits of -inf are a probability of 0, and nothing of them is NaN."""
+
     class Blind(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -214,15 +298,24 @@ def test_generated_text_is_the_models_own_and_its_prefix_is_no_part_of_it() -> N
     """Answers stand in the order of the rows, whatever the order in which they were generated."""
     here, lm = graph(prompts_per_batch=3), causal_lm()
     for prefix in ("", "so it is"):
-        prompts = [here.encoder.prompt(row["question"], begin=prefix) for row in here.sets["forget"].rows]
+        prompts = [
+            here.encoder.prompt(row["question"], begin=prefix) for row in here.sets["forget"].rows
+        ]
         expected = [lm.generate([ids], max_new_tokens=SHORT)[0] for ids in prompts]
-        assert list(here.value(GeneratedText("forget", prefix=prefix, max_new_tokens=SHORT)).texts) == expected
+        assert (
+            list(here.value(GeneratedText("forget", prefix=prefix, max_new_tokens=SHORT)).texts)
+            == expected
+        )
     some = here.value(GeneratedText("forget", max_new_tokens=SHORT, rows=(4, 1)))
     every = here.value(GeneratedText("forget", max_new_tokens=SHORT))
     assert list(some.texts) == [every.texts[4], every.texts[1]] and some.index.tolist() == [4, 1]
     recall, f1 = tofu.rouge_l(every.texts, here.sets["forget"].column("answer"))
-    assert here.value(Rouge("forget", max_new_tokens=SHORT)).value == pytest.approx(recall.mean().item())
-    assert here.value(Rouge("forget", max_new_tokens=SHORT, kind="f1")).value == pytest.approx(f1.mean().item())
+    assert here.value(Rouge("forget", max_new_tokens=SHORT)).value == pytest.approx(
+        recall.mean().item()
+    )
+    assert here.value(Rouge("forget", max_new_tokens=SHORT, kind="f1")).value == pytest.approx(
+        f1.mean().item()
+    )
 
 
 def test_a_prefix_is_read_but_not_scored() -> None:
@@ -231,7 +324,9 @@ def test_a_prefix_is_read_but_not_scored() -> None:
     assert scores.length.tolist() == plain.length.tolist()
     row = here.sets["forget"].rows[0]
     expected = by_hand(lm, row["question"], f"so it is {row['answer']}")[3:]
-    np.testing.assert_allclose(scores.log_prob[: len(expected)], [token[0] for token in expected], atol=2e-6)
+    np.testing.assert_allclose(
+        scores.log_prob[: len(expected)], [token[0] for token in expected], atol=2e-6
+    )
 
 
 def test_gradient_norms_leave_the_model_as_it_was() -> None:
@@ -241,14 +336,23 @@ def test_gradient_norms_leave_the_model_as_it_was() -> None:
     lm.train()
     with torch.inference_mode():
         found = graph(lm).value(GradientNorms("forget"))
-    assert lm.training and marks == [weight.requires_grad for weight in lm.parameters()] and any(marks) and not all(marks)
-    assert distance(before, weights(lm)) == 0 and all(weight.grad is None for weight in lm.parameters())
+    assert (
+        lm.training
+        and marks == [weight.requires_grad for weight in lm.parameters()]
+        and any(marks)
+        and not all(marks)
+    )
+    assert distance(before, weights(lm)) == 0 and all(
+        weight.grad is None for weight in lm.parameters()
+    )
     here, other = graph(), causal_lm()
     for place in (0, 5):
         row = here.sets["forget"].rows[place]
         ids, labels = here.encoder.pair(row["question"], row["answer"])
         loss = other.network(torch.tensor([ids]), labels=torch.tensor([labels])).loss  # type: ignore[operator]
-        norms = [g.double().norm().item() for g in torch.autograd.grad(loss, list(other.parameters()))]
+        norms = [
+            g.double().norm().item() for g in torch.autograd.grad(loss, list(other.parameters()))
+        ]
         assert found[place].item() == pytest.approx(sum(norms) / len(norms), rel=1e-5)
 
 
@@ -263,8 +367,16 @@ def test_every_pair_goes_through_the_model_once() -> None:
         if "gradient_norm" not in node.name:
             here.value(node)
     sizes = {name: len(rows) for name, rows in here.sets.items()}
-    pairs = sizes["forget"] * (1 + 1 + 3) + sizes["forget"] + sizes["facts"] * (1 + 3) + sizes["retain"] * (1 + 1 + 3) + sizes["holdout"]
-    assert lm.calls["rows"] == pairs  # forget: answer, paraphrase, wrong, and paraphrase to the reworded question
+    pairs = (
+        sizes["forget"] * (1 + 1 + 3)
+        + sizes["forget"]
+        + sizes["facts"] * (1 + 3)
+        + sizes["retain"] * (1 + 1 + 3)
+        + sizes["holdout"]
+    )
+    assert (
+        lm.calls["rows"] == pairs
+    )  # forget: answer, paraphrase, wrong, and paraphrase to the reworded question
     assert lm.calls["prompts"] == sizes["forget"] + sizes["retain"] + sizes["facts"]
     before = dict(lm.calls)
     for node in [*every_metric(), Rouge("retain", max_new_tokens=SHORT, kind="f1")]:
@@ -299,11 +411,18 @@ def test_a_composed_model_is_measured_like_any_other() -> None:
     both = LogitDifference(causal_lm(), causal_lm(init_seed=5), weight=-0.5, top=0.0)
     here = graph(both)
     ids, labels = here.encoded(Scored("forget")).pairs[0]
-    part = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.int64)}
+    part = {
+        "input_ids": torch.tensor([ids]),
+        "attention_mask": torch.ones(1, len(ids), dtype=torch.int64),
+    }
     logits = [lm.predict(part) for lm in (both.base, both.other)]
     log_p = (logits[0] - 0.5 * logits[1])[0].log_softmax(-1)
-    expected = [log_p[place - 1, label].item() for place, label in enumerate(labels) if label != -100]
-    np.testing.assert_allclose(here.value(Scored("forget")).log_prob[: len(expected)], expected, atol=1e-5)
+    expected = [
+        log_p[place - 1, label].item() for place, label in enumerate(labels) if label != -100
+    ]
+    np.testing.assert_allclose(
+        here.value(Scored("forget")).log_prob[: len(expected)], expected, atol=1e-5
+    )
     for node in every_metric(Itself()):
         assert math.isfinite(here.value(node).value)
 
@@ -334,7 +453,9 @@ def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.M
     again = graph(third, folder=tmp_path, **settings)
     assert torch.equal(again.value(node).items, expected.items)  # type: ignore[arg-type]
     assert again.value(asked).texts == said.texts and not third.calls
-    assert [path for path in tmp_path.rglob("*") if path.is_dir()] == [], "parts are gone when all is there"
+    assert [path for path in tmp_path.rglob("*") if path.is_dir()] == [], (
+        "parts are gone when all is there"
+    )
 
 
 @pytest.mark.parametrize("change", ["weights", "tokens", "precision", "damage"])
@@ -357,7 +478,11 @@ def test_what_was_kept_serves_the_same_question_alone(change: str, tmp_path: Pat
 
 def test_texts_survive_a_file_of_tensors() -> None:
     texts = ["", "è una città\n", "🙂 ok", "plain"]
-    assert unpacked(packed(texts)) == texts and unpacked(packed(["", ""])) == ["", ""] and unpacked(packed([])) == []
+    assert (
+        unpacked(packed(texts)) == texts
+        and unpacked(packed(["", ""])) == ["", ""]
+        and unpacked(packed([])) == []
+    )
 
 
 class FakeRanks(Ranks):
@@ -379,12 +504,28 @@ def test_ranks_share_what_is_on_one_disk_and_what_is_not(tmp_path: Path) -> None
         return {"x": torch.tensor([float(number)])}
 
     ranks = FakeRanks(0, 2)
-    object.__setattr__(ranks, "others", [[1, 4], {1: {"x": torch.tensor([1.0])}, 4: {"x": torch.tensor([4.0])},
-                                                  2: {"x": torch.tensor([2.0])}}])
+    object.__setattr__(
+        ranks,
+        "others",
+        [
+            [1, 4],
+            {
+                1: {"x": torch.tensor([1.0])},
+                4: {"x": torch.tensor([4.0])},
+                2: {"x": torch.tensor([2.0])},
+            },
+        ],
+    )
     found = map_chunks(5, work, key="k", folder=tmp_path, ranks=ranks)
     assert made == [0, 3] and [piece["x"].item() for piece in found] == [0, 1, 2, 3, 4]
     made.clear()
-    assert [piece["x"].item() for piece in map_chunks(5, work, key="k", folder=tmp_path)] == [0, 1, 2, 3, 4] and made == []
+    assert [piece["x"].item() for piece in map_chunks(5, work, key="k", folder=tmp_path)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ] and made == []
 
 
 # ---- what a task lacks --------------------------------------------------------------------------------------------------------------
@@ -394,9 +535,18 @@ def test_ranks_share_what_is_on_one_disk_and_what_is_not(tmp_path: Path) -> None
     ("node", "sentence"),
     [
         (Probability("nowhere"), r"no set 'nowhere'.*it has forget, retain"),
-        (Probability("bare", "paraphrased_answer"), r"row 1 of the set bare has no 'paraphrased_answer'"),
-        (Rouge("bare", question="paraphrased_question"), r"row 1 of the set bare has no 'paraphrased_question'"),
-        (TruthRatio("bare", "answer"), r"perturbed_answer of row 0 of the set bare is not a list of texts"),
+        (
+            Probability("bare", "paraphrased_answer"),
+            r"row 1 of the set bare has no 'paraphrased_answer'",
+        ),
+        (
+            Rouge("bare", question="paraphrased_question"),
+            r"row 1 of the set bare has no 'paraphrased_question'",
+        ),
+        (
+            TruthRatio("bare", "answer"),
+            r"perturbed_answer of row 0 of the set bare is not a list of texts",
+        ),
         (Scored("listed"), r"answer of row 0 of the set listed is not one text"),
         (Probability("none"), r"the set none has no rows"),
     ],
@@ -405,10 +555,24 @@ def test_what_is_missing_is_named(node: Any, sentence: str) -> None:
     """Fails when a metric is left out or takes a default where a set or a column is missing."""
     here = graph()
     row = {"question": "what does ada make ?", "answer": "maps"}
-    sets = {**here.sets,
-            "bare": QuestionSet("bare", [{**row, "paraphrased_answer": "maps", "paraphrased_question": "what", "perturbed_answer": "lamps"},
-                                         {**row, "perturbed_answer": ["lamps"]}], np.arange(2)),
-            "listed": QuestionSet("listed", [{**row, "answer": ["maps"]}], np.arange(1)), "none": QuestionSet("none", [], np.arange(0))}
+    sets = {
+        **here.sets,
+        "bare": QuestionSet(
+            "bare",
+            [
+                {
+                    **row,
+                    "paraphrased_answer": "maps",
+                    "paraphrased_question": "what",
+                    "perturbed_answer": "lamps",
+                },
+                {**row, "perturbed_answer": ["lamps"]},
+            ],
+            np.arange(2),
+        ),
+        "listed": QuestionSet("listed", [{**row, "answer": ["maps"]}], np.arange(1)),
+        "none": QuestionSet("none", [], np.arange(0)),
+    }
     with pytest.raises(InputError, match=sentence):
         Graph(causal_lm(), sets, here.encoder).value(node)
 
@@ -416,13 +580,24 @@ def test_what_is_missing_is_named(node: Any, sentence: str) -> None:
 def test_names_tell_nodes_apart() -> None:
     """A log is keyed by them."""
     nodes = [
-        *every_metric(Itself()), Probability("retain"), Probability("forget", prefix="so"), ExtractionStrength("forget", floor=False),
-        Rouge("forget", max_new_tokens=7), Rouge("forget", "paraphrased_answer"), TruthRatio("forget", question="paraphrased_question"),
-        MembershipScore("min_k", "forget"), MembershipScore("min_k", "forget", 0.2), ModelUtility(("retain",)),
-        ModelUtility(("facts",))]
+        *every_metric(Itself()),
+        Probability("retain"),
+        Probability("forget", prefix="so"),
+        ExtractionStrength("forget", floor=False),
+        Rouge("forget", max_new_tokens=7),
+        Rouge("forget", "paraphrased_answer"),
+        TruthRatio("forget", question="paraphrased_question"),
+        MembershipScore("min_k", "forget"),
+        MembershipScore("min_k", "forget", 0.2),
+        ModelUtility(("retain",)),
+        ModelUtility(("facts",)),
+    ]
     names = [node.name for node in nodes]
     assert len(set(names)) == len(names)
-    assert TruthRatio("forget").name == "truth_ratio/forget" and ForgetQuality("forget", Itself()).name == "forget_quality/forget"
+    assert (
+        TruthRatio("forget").name == "truth_ratio/forget"
+        and ForgetQuality("forget", Itself()).name == "forget_quality/forget"
+    )
 
 
 # ---- the oracle's log ---------------------------------------------------------------------------------------------------------------
@@ -447,11 +622,16 @@ def test_a_log_answers_like_the_model_that_wrote_it(log_folder: Path) -> None:
         theirs, direct = log.measured(node, here), model.measured(node, here)
         assert theirs.value == direct.value, node.name
         if direct.items is not None:
-            assert torch.equal(theirs.items, direct.items) and torch.equal(theirs.index, direct.index)  # type: ignore[arg-type]
+            assert torch.equal(theirs.items, direct.items) and torch.equal(
+                theirs.index, direct.index
+            )  # type: ignore[arg-type]
     for by_file, by_model in zip(every_metric(log), every_metric(model), strict=True):
         assert here.value(by_file).value == here.value(by_model).value
     quality = here.value(ForgetQuality("forget", log))
-    mine, theirs = here.value(TruthRatio("forget")).items, model.measured(TruthRatio("forget"), here).items
+    mine, theirs = (
+        here.value(TruthRatio("forget")).items,
+        model.measured(TruthRatio("forget"), here).items,
+    )
     assert quality.value == tofu.forget_quality(mine, theirs).p  # type: ignore[arg-type]
     assert quality.detail["oracle"] == f"weights {model.graph.weights}" == log.label(here)
 
@@ -462,17 +642,26 @@ def test_the_oracle_agrees_with_itself(log_folder: Path) -> None:
         assert here.value(ForgetQuality("forget", log)).value == 1
         assert here.value(PrivLeak("forget", "holdout", log)).value == 0
         assert here.value(PrivacyScore("forget", "holdout", log)).value == 1
-        assert here.value(MembershipAUC("reference", "forget", "holdout", log=log)).value == pytest.approx(0.5, abs=0.01)
+        assert here.value(
+            MembershipAUC("reference", "forget", "holdout", log=log)
+        ).value == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_log_gathers_what_several_tests_measured(tmp_path: Path) -> None:
     """Of one model: another model's numbers are never mixed in."""
     first, second, third = graph(), graph(), graph(causal_lm(init_seed=2))
-    for here, node in ((first, Loss("forget")), (second, Probability("retain")), (third, Loss("facts"))):
+    for here, node in (
+        (first, Loss("forget")),
+        (second, Probability("retain")),
+        (third, Loss("facts")),
+    ):
         here.value(node)
     save_log(tmp_path, first)
     save_log(tmp_path, second)
-    assert set(json.loads((tmp_path / "items.json").read_text())["values"]) == {"loss/forget", "probability/retain"}
+    assert set(json.loads((tmp_path / "items.json").read_text())["values"]) == {
+        "loss/forget",
+        "probability/retain",
+    }
     save_log(tmp_path, third)
     assert set(json.loads((tmp_path / "items.json").read_text())["values"]) == {"loss/facts"}
 
@@ -484,6 +673,7 @@ def altered(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path, Path], P
         file = place / "log.json"
         file.write_text(json.dumps(raw if changed is None else changed))
         return file
+
     return write
 
 
@@ -495,7 +685,9 @@ def without_items(raw: dict[str, Any]) -> None:
 
 def other_items(raw: dict[str, Any]) -> None:
     items = raw["items"]["truth_ratio/forget"]
-    raw["items"]["truth_ratio/forget"] = {str(int(index) + 100): value for index, value in items.items()}
+    raw["items"]["truth_ratio/forget"] = {
+        str(int(index) + 100): value for index, value in items.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -503,17 +695,31 @@ def other_items(raw: dict[str, Any]) -> None:
     [
         (altered(without_items), r"of 10 items, but this run of 13"),
         (altered(other_items), r"is for other items \(truth_ratio/forget of item 100"),
-        (altered(lambda raw: raw["tokens"].update({"truth_ratio/forget": "0"})), r"of other texts or tokens"),
-        (altered(lambda raw: raw["values"].pop("truth_ratio/forget") and None), r"has no truth_ratio/forget; test that run"),
+        (
+            altered(lambda raw: raw["tokens"].update({"truth_ratio/forget": "0"})),
+            r"of other texts or tokens",
+        ),
+        (
+            altered(lambda raw: raw["values"].pop("truth_ratio/forget") and None),
+            r"has no truth_ratio/forget; test that run",
+        ),
         (altered(lambda raw: {"format": 1, "values": []}), r"is damaged"),
         (altered(lambda raw: {"some": "file"}), r"is not a log of items"),
-        (altered(lambda raw: {"forget_truth_ratio": {"value_by_index": {"0": {"score": 1.0}}}}), r"has 1 truth ratios, but the set forget"),
-        (altered(lambda raw: {"forget_truth_ratio": {"agg_value": 1}}), r"damaged, or of a version"),
+        (
+            altered(lambda raw: {"forget_truth_ratio": {"value_by_index": {"0": {"score": 1.0}}}}),
+            r"has 1 truth ratios, but the set forget",
+        ),
+        (
+            altered(lambda raw: {"forget_truth_ratio": {"agg_value": 1}}),
+            r"damaged, or of a version",
+        ),
         (lambda source, place: place / "missing.json", r"there is no file"),
         (lambda source, place: place, r"has no items.json; test that run"),
     ],
 )
-def test_an_oracle_for_something_else_is_refused(change: Any, sentence: str, log_folder: Path, tmp_path: Path) -> None:
+def test_an_oracle_for_something_else_is_refused(
+    change: Any, sentence: str, log_folder: Path, tmp_path: Path
+) -> None:
     """One sentence each; never a number."""
     file = change(log_folder, tmp_path)
     with pytest.raises(InputError, match=sentence):
@@ -533,12 +739,26 @@ def test_logs_of_others(tmp_path: Path) -> None:
     theirs = torch.linspace(0.2, 2.0, 13, dtype=torch.float64)
     right, wrong = torch.full((13,), 1.0), 1.0 - theirs.log()
     forms = {
-        "TOFU_EVAL.json": {"forget_truth_ratio": {"agg_value": 0.6, "value_by_index": {str(place): {"score": value} for place, value in
-                                                                                     reversed(list(enumerate(theirs.tolist())))}},
-                           "mia_min_k": {"agg_value": 0.4, "auc": 0.4}},
-        "eval_log_aggregated.json": {"eval_log_forget": {
-            "avg_paraphrased_loss": {str(place): value for place, value in enumerate(right.tolist())},
-            "average_perturb_loss": {str(place): [value, value] for place, value in enumerate(wrong.tolist())}}},
+        "TOFU_EVAL.json": {
+            "forget_truth_ratio": {
+                "agg_value": 0.6,
+                "value_by_index": {
+                    str(place): {"score": value}
+                    for place, value in reversed(list(enumerate(theirs.tolist())))
+                },
+            },
+            "mia_min_k": {"agg_value": 0.4, "auc": 0.4},
+        },
+        "eval_log_aggregated.json": {
+            "eval_log_forget": {
+                "avg_paraphrased_loss": {
+                    str(place): value for place, value in enumerate(right.tolist())
+                },
+                "average_perturb_loss": {
+                    str(place): [value, value] for place, value in enumerate(wrong.tolist())
+                },
+            }
+        },
     }
     here = graph()
     expected = tofu.forget_quality(here.value(TruthRatio("forget")).items, theirs)  # type: ignore[arg-type]
@@ -546,7 +766,10 @@ def test_logs_of_others(tmp_path: Path) -> None:
         (tmp_path / name).write_text(json.dumps(content))
         log = OracleFile(tmp_path / name)
         found = here.value(ForgetQuality("forget", log))
-        assert found.value == pytest.approx(expected.p) and "tokens unchecked" in found.detail["oracle"]
+        assert (
+            found.value == pytest.approx(expected.p)
+            and "tokens unchecked" in found.detail["oracle"]
+        )
     leak = here.value(PrivLeak("forget", "holdout", OracleFile(tmp_path / "TOFU_EVAL.json")))
     auc = here.value(MembershipAUC("min_k", "forget", "holdout")).value
     assert leak.value == pytest.approx(memorisation.privleak(auc, 0.4))

@@ -49,7 +49,12 @@ def test_layer_outputs_are_those_of_the_model(make: Any) -> None:
     model = make().eval()
     graph = graph_of(model)
     encoder = graph.encoder
-    batch = collate([encoder.pair("who ?", "ada makes boats"), encoder.pair("what does kim make ?", "it is maps")])
+    batch = collate(
+        [
+            encoder.pair("who ?", "ada makes boats"),
+            encoder.pair("what does kim make ?", "it is maps"),
+        ]
+    )
     found = layer_outputs(model, batch)
     assert len(found) == model.layers == 2
     with torch.no_grad():
@@ -60,28 +65,59 @@ def test_layer_outputs_are_those_of_the_model(make: Any) -> None:
 
 def test_a_prompt_ends_where_the_answers_part() -> None:
     """Fails when the prompt holds the token by which the answers differ, or right and wrong change places."""
-    rows = QuestionSet("q", [
-        {"question": "what does ada make ?", "answer": "ada makes boats", "perturbed_answer": ["ada makes drums and also maps", "who"]},
-        {"question": "where does bert live ?", "answer": "bert lives in lima", "perturbed_answer": ["bert lives in lima and bern"]},
-    ], np.asarray([4, 7]))
+    rows = QuestionSet(
+        "q",
+        [
+            {
+                "question": "what does ada make ?",
+                "answer": "ada makes boats",
+                "perturbed_answer": ["ada makes drums and also maps", "who"],
+            },
+            {
+                "question": "where does bert live ?",
+                "answer": "bert lives in lima",
+                "perturbed_answer": ["bert lives in lima and bern"],
+            },
+        ],
+        np.asarray([4, 7]),
+    )
     graph = graph_of(causal_lm(), q=rows)
     found: Any = graph.encoded(ForkFeatures("q", "answer"))
-    said = [(graph.encoder.decode(ids), *graph.encoder.tokenizer.convert_ids_to_tokens(pair))
-            for (ids, _), pair in zip(found.pairs, found.choices.tolist(), strict=True)]
-    assert [(text.split("answer : ")[1] if "answer : " in text else "", a, b) for text, a, b in said] == [
-        ("ada makes", "boats", "drums"), ("", "ada", "who"), ("bert lives in lima", "</s>", "and")]
+    said = [
+        (graph.encoder.decode(ids), *graph.encoder.tokenizer.convert_ids_to_tokens(pair))
+        for (ids, _), pair in zip(found.pairs, found.choices.tolist(), strict=True)
+    ]
+    assert [
+        (text.split("answer : ")[1] if "answer : " in text else "", a, b) for text, a, b in said
+    ] == [
+        ("ada makes", "boats", "drums"),
+        ("", "ada", "who"),
+        ("bert lives in lima", "</s>", "and"),
+    ]
     assert found.row.tolist() == [0, 0, 1] and found.index.tolist() == [4, 4, 7]
     changed = replace_answer(rows, 1, "bert lives in lima")
-    assert graph_of(causal_lm(), q=changed).encoded(ForkFeatures("q", "answer")).tokens != found.tokens
+    assert (
+        graph_of(causal_lm(), q=changed).encoded(ForkFeatures("q", "answer")).tokens != found.tokens
+    )
 
 
 def replace_answer(rows: QuestionSet, place: int, answer: str) -> QuestionSet:
-    return QuestionSet(rows.name, [{**row, "answer": answer + " ."} if number == place else row for number, row in enumerate(rows.rows)],
-                       rows.indices)
+    return QuestionSet(
+        rows.name,
+        [
+            {**row, "answer": answer + " ."} if number == place else row
+            for number, row in enumerate(rows.rows)
+        ],
+        rows.indices,
+    )
 
 
 def test_a_wrong_answer_that_is_right_is_refused() -> None:
-    rows = QuestionSet("q", [{"question": "who ?", "answer": "ada", "perturbed_answer": ["bert", "ada"]}], np.asarray([0]))
+    rows = QuestionSet(
+        "q",
+        [{"question": "who ?", "answer": "ada", "perturbed_answer": ["bert", "ada"]}],
+        np.asarray([0]),
+    )
     with pytest.raises(InputError, match="row 0 of the set q is its answer"):
         graph_of(causal_lm(), q=rows).encoded(ForkFeatures("q", "answer"))
 
@@ -96,13 +132,20 @@ def test_features_are_norm_of_state_times_difference_of_rows() -> None:
     norm, head = model.network.model.norm, model.network.lm_head.weight  # type: ignore[union-attr]
     assert features.shape == (len(found.pairs), 2, 16)
     assert len({len(ids) for ids, _ in found.pairs}) > 1
-    for place, ((ids, _), (right, wrong)) in enumerate(zip(found.pairs, found.choices.tolist(), strict=True)):
-        batch = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.int64)}
+    for place, ((ids, _), (right, wrong)) in enumerate(
+        zip(found.pairs, found.choices.tolist(), strict=True)
+    ):
+        batch = {
+            "input_ids": torch.tensor([ids]),
+            "attention_mask": torch.ones(1, len(ids), dtype=torch.int64),
+        }
         for layer in range(2):
             expected = norm(model.hidden(batch, layer)[0, -1]) * (head[right] - head[wrong])
             assert torch.allclose(features[place, layer], expected, atol=1e-5)
         logits = model.predict(batch)[0, -1]  # what the sum means, at the last layer
-        assert features[place, -1].sum() == pytest.approx(float(logits[right] - logits[wrong]), abs=1e-4)
+        assert features[place, -1].sum() == pytest.approx(
+            float(logits[right] - logits[wrong]), abs=1e-4
+        )
 
 
 @torch.no_grad()
@@ -117,7 +160,10 @@ def test_the_lens_is_a_loop_over_layers_and_tokens() -> None:
     by_layer: list[list[float]] = [[], []]
     for number, row in enumerate(rows.rows):
         ids, labels = graph.encoder.pair(row["question"], row["answer"])
-        batch = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.int64)}
+        batch = {
+            "input_ids": torch.tensor([ids]),
+            "attention_mask": torch.ones(1, len(ids), dtype=torch.int64),
+        }
         places = [place for place in range(1, len(ids) - 1) if labels[place] != -100]
         for layer in range(2):
             p = head(norm(model.hidden(batch, layer)))[0].softmax(-1)
@@ -128,8 +174,12 @@ def test_the_lens_is_a_loop_over_layers_and_tokens() -> None:
             by_layer[layer].append(float(np.mean([one == 0 for one in rank])))
     means = [float(np.mean(values)) for values in by_layer]
     assert found.detail["by_layer"] == pytest.approx(means, abs=1e-4)
-    assert found.value == pytest.approx(max(means)) and found.detail["layer"] == int(np.argmax(means))
-    assert found.items is not None and found.items.tolist() == pytest.approx(by_layer[found.detail["layer"]])
+    assert found.value == pytest.approx(max(means)) and found.detail["layer"] == int(
+        np.argmax(means)
+    )
+    assert found.items is not None and found.items.tolist() == pytest.approx(
+        by_layer[found.detail["layer"]]
+    )
 
 
 @torch.no_grad()
@@ -137,7 +187,10 @@ def test_the_last_layer_is_the_model() -> None:
     """Fails when the last layer's output is normed twice."""
     model = mixture().eval()
     graph = graph_of(model)
-    pairs = [graph.encoder.pair(row["question"], row["answer"]) for row in graph.questions("retain").rows[:3]]
+    pairs = [
+        graph.encoder.pair(row["question"], row["answer"])
+        for row in graph.questions("retain").rows[:3]
+    ]
     logits, labels = model.token_logits(collate(pairs))
     real = (labels != -100) & (labels != graph.encoder.eos)
     p = logits[real].softmax(-1).gather(1, labels[real][:, None])[:, 0]
@@ -148,6 +201,7 @@ def test_the_last_layer_is_the_model() -> None:
 
 def test_a_model_whose_head_does_more_is_refused() -> None:
     """Fails when a cap on the logits is passed over: the lens would show another model's numbers."""
+
     class Capped(CausalLM):
         def predict(self, batch: Any) -> Tensor:
             return torch.tanh(super().predict(batch))
@@ -175,19 +229,25 @@ def test_reading_leaves_the_model_as_it_is() -> None:
         graph = graph_of(model)
         graph.value(ProbeAccuracy("forget"))
         graph.value(LensAccuracy("forget"))
-    assert different(before, weights(model)) == [] and all(layer.training for layer in model.modules())
+    assert different(before, weights(model)) == [] and all(
+        layer.training for layer in model.modules()
+    )
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
 # ---- the probe ------------------------------------------------------------------------------------------------------------------------
 
 
-def states(kind: str, questions: int = 60, wrong: int = 3, width: int = 8, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def states(
+    kind: str, questions: int = 60, wrong: int = 3, width: int = 8, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Features of two layers: noise, and noise in which the truth is `held`, `written` (as the lens reads it), or `absent`."""
     generator = torch.Generator().manual_seed(seed)
     owner = torch.arange(questions).repeat_interleave(wrong)
     features = torch.randn(len(owner), 2, width, generator=generator)
-    if kind == "held":  # one direction in which some features speak for the truth and others against it: their sum says nothing
+    if (
+        kind == "held"
+    ):  # one direction in which some features speak for the truth and others against it: their sum says nothing
         features[:, 1] += 1.5 * torch.tensor([1.0, -1.0] * (width // 2))
     if kind == "written":
         features[:, 1] += 0.7
@@ -213,15 +273,33 @@ def test_it_is_the_minimum_of_the_penalised_loss() -> None:
             x = features[:, layer].double()
             shown = learns[owner]
             lens = x.sum(1)
-            scaled = torch.cat([x / x[shown].square().mean(0).sqrt(), (2 * lens / lens[shown].square().mean().sqrt())[:, None]], 1)
+            scaled = torch.cat(
+                [
+                    x / x[shown].square().mean(0).sqrt(),
+                    (2 * lens / lens[shown].square().mean().sqrt())[:, None],
+                ],
+                1,
+            )
             w = torch.zeros(5, dtype=torch.float64)
             for _ in range(50):
                 p = torch.sigmoid(-(scaled[shown] @ w))
-                slope = -2 * (p[:, None] * scaled[shown]).sum(0) + w / strength  # each pair in both orders
-                curve = 2 * (scaled[shown].T * (p * (1 - p))) @ scaled[shown] + torch.eye(5, dtype=torch.float64) / strength
+                slope = (
+                    -2 * (p[:, None] * scaled[shown]).sum(0) + w / strength
+                )  # each pair in both orders
+                curve = (
+                    2 * (scaled[shown].T * (p * (1 - p))) @ scaled[shown]
+                    + torch.eye(5, dtype=torch.float64) / strength
+                )
                 w = w - torch.linalg.solve(curve, slope)
-            right = [[float(scaled[pair] @ w > 0) for pair in range(len(owner)) if owner[pair] == question]
-                     for question in range(20) if not learns[question]]
+            right = [
+                [
+                    float(scaled[pair] @ w > 0)
+                    for pair in range(len(owner))
+                    if owner[pair] == question
+                ]
+                for question in range(20)
+                if not learns[question]
+            ]
             expected.append(float(np.mean([np.mean(one) for one in right])))
         assert linear_probe(features, owner, learns, strength).tolist() == pytest.approx(expected)
 
@@ -231,7 +309,9 @@ def test_a_question_counts_once_and_a_tie_half() -> None:
     learns = torch.tensor([True, True, False, False])
     owner = torch.tensor([0, 1, 2, 3, 3, 3])
     features = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, 0.0])[:, None, None]
-    assert linear_probe(features, owner, learns).tolist() == pytest.approx([(1 + (0 + 0 + 0.5) / 3) / 2])
+    assert linear_probe(features, owner, learns).tolist() == pytest.approx(
+        [(1 + (0 + 0 + 0.5) / 3) / 2]
+    )
 
 
 def test_halves_are_drawn_by_index() -> None:
@@ -259,7 +339,11 @@ def test_the_probe_reads_the_graph() -> None:
     assert found.detail["questions_learnt_from"] == 6 and found.detail["questions"] == 7
     assert found.value == pytest.approx(max(found.detail["by_layer"]), abs=1e-4)
     owner = graph.encoded(ForkFeatures("forget")).row
-    by_hand = linear_probe(graph.value(ForkFeatures("forget")), owner, halves(torch.tensor(graph.questions("forget").indices), 0))
+    by_hand = linear_probe(
+        graph.value(ForkFeatures("forget")),
+        owner,
+        halves(torch.tensor(graph.questions("forget").indices), 0),
+    )
     assert found.value == pytest.approx(float(by_hand.max()))
     node = ProbeAccuracy("retain", right="answer")
     values = {graph.value(replace(node, seed=seed)).value for seed in range(4)}
@@ -268,7 +352,14 @@ def test_the_probe_reads_the_graph() -> None:
 
 def test_features_of_one_prompt_are_those_of_many() -> None:
     model = causal_lm().eval()
-    prompts, choices = [[1, 5, 6], [1, 7, 8, 9, 10], [1, 4]], torch.tensor([[5, 6], [7, 8], [9, 10]])
+    prompts, choices = (
+        [[1, 5, 6], [1, 7, 8, 9, 10], [1, 4]],
+        torch.tensor([[5, 6], [7, 8], [9, 10]]),
+    )
     joint = fork_features(model, prompts, choices)
     for number, prompt in enumerate(prompts):
-        assert torch.allclose(joint[number], fork_features(model, [prompt], choices[number : number + 1])[0], atol=1e-6)
+        assert torch.allclose(
+            joint[number],
+            fork_features(model, [prompt], choices[number : number + 1])[0],
+            atol=1e-6,
+        )

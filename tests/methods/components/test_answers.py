@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from mu.methods.components.answers import Answer, AnswerOfAnotherQuestion, AnswersFromFile, PerturbedAnswers, Refusal, refusals
+from mu.methods.components.answers import (
+    Answer,
+    AnswerOfAnotherQuestion,
+    AnswersFromFile,
+    PerturbedAnswers,
+    Refusal,
+    refusals,
+)
 from mu.utils.errors import InputError
 from tests.support.doubles_text import causal_lm, people
 from tests.support.helpers import digits
@@ -28,7 +35,9 @@ def test_refusals_are_drawn_anew_and_by_the_seed() -> None:
     assert drawn(Refusal()) == drawn(Refusal())
     assert drawn(Refusal()) != drawn(Refusal(), visit=1)
     assert drawn(Refusal()) != drawn(Refusal(), seed=1)
-    assert set(drawn(Refusal())) <= set(refusals()) and len(refusals()) == len(set(refusals())) == 100
+    assert (
+        set(drawn(Refusal())) <= set(refusals()) and len(refusals()) == len(set(refusals())) == 100
+    )
 
 
 def test_other_answers_are_those_of_retain_samples() -> None:
@@ -37,7 +46,9 @@ def test_other_answers_are_those_of_retain_samples() -> None:
     task.setup()
     data: Any = task.datasets["retain"]
     assert set(drawn(AnswerOfAnotherQuestion())) <= set(data.texts["answer"])
-    assert drawn(AnswerOfAnotherQuestion(redraw=False)) == drawn(AnswerOfAnotherQuestion(redraw=False), visit=3)
+    assert drawn(AnswerOfAnotherQuestion(redraw=False)) == drawn(
+        AnswerOfAnotherQuestion(redraw=False), visit=3
+    )
 
 
 def test_wrong_answers_come_one_after_the_other() -> None:
@@ -45,17 +56,26 @@ def test_wrong_answers_come_one_after_the_other() -> None:
     task = people()
     rows = task.sets["forget"].rows[:4]
     assert drawn(PerturbedAnswers()) == [row["perturbed_answer"][0] for row in rows]
-    assert drawn(PerturbedAnswers(), visit=4) == [row["perturbed_answer"][4 % len(row["perturbed_answer"])] for row in rows]
+    assert drawn(PerturbedAnswers(), visit=4) == [
+        row["perturbed_answer"][4 % len(row["perturbed_answer"])] for row in rows
+    ]
 
 
 def test_alternates_are_read_by_question(tmp_path: Path) -> None:
     """Fails when alternates are taken by their place in the file, or a question without one goes on without a word."""
     task = people()
     asked = [str(row["question"]) for row in task.sets["forget"].rows]
-    lines = [{"question": question, "alternate": f"dan lives in {town}"} for town in ("lima", "bern") for question in reversed(asked)]
+    lines = [
+        {"question": question, "alternate": f"dan lives in {town}"}
+        for town in ("lima", "bern")
+        for question in reversed(asked)
+    ]
     file = tmp_path / "alternates.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines))
-    assert drawn(AnswersFromFile(str(file))) == ["dan lives in lima"] * 4 and drawn(AnswersFromFile(str(file)), visit=1) == ["dan lives in bern"] * 4
+    assert (
+        drawn(AnswersFromFile(str(file))) == ["dan lives in lima"] * 4
+        and drawn(AnswersFromFile(str(file)), visit=1) == ["dan lives in bern"] * 4
+    )
     file.write_text(json.dumps(lines[0]))
     with pytest.raises(InputError, match="no alternate answer to"):
         drawn(AnswersFromFile(str(file)))

@@ -23,7 +23,15 @@ ASKED = [[1, 5], [1, 5, 7, 9, 4], [1], [1, 8, 8]]
 
 
 def law(**changes: Any) -> GeneratedAnswers:
-    return GeneratedAnswers(**{"instruction": "{question}", "max_new_tokens": 6, "stop": (), "temperature": 2.0, **changes})
+    return GeneratedAnswers(
+        **{
+            "instruction": "{question}",
+            "max_new_tokens": 6,
+            "stop": (),
+            "temperature": 2.0,
+            **changes,
+        }
+    )
 
 
 def ready(given: GeneratedAnswers, model: CausalLM | None = None) -> GeneratedAnswers:
@@ -39,15 +47,25 @@ def test_the_first_token_is_drawn_from_the_tempered_distribution(temperature: fl
     """Mutations: logits times T; noise of the wrong sign or of another law; the same noise for every key."""
     model, count = causal_lm().eval(), 4000
     tokens = torch.tensor([PROMPT])
-    logits = 8 * model.predict({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})[:, -1]
+    logits = (
+        8 * model.predict({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})[:, -1]
+    )
     wanted = (logits[0].double() / temperature).softmax(0)
-    seen = Sampling(temperature).noisy(logits.expand(count, -1), range(count), 0).argmax(-1).bincount(minlength=len(wanted)) / count
+    seen = (
+        Sampling(temperature)
+        .noisy(logits.expand(count, -1), range(count), 0)
+        .argmax(-1)
+        .bincount(minlength=len(wanted))
+        / count
+    )
     spread = (wanted * (1 - wanted) / count).sqrt()
     assert wanted.max() > 3 / len(wanted)
     assert ((seen - wanted).abs() <= 5 * spread + 1 / count).all()
 
 
-@pytest.mark.parametrize("make", [causal_lm, lambda: GenericLogits(causal_lm(), causal_lm(), alpha=1.0)])
+@pytest.mark.parametrize(
+    "make", [causal_lm, lambda: GenericLogits(causal_lm(), causal_lm(), alpha=1.0)]
+)
 def test_draws_depend_on_the_prompts_key_and_not_on_the_batch(make: Any) -> None:
     """Mutations: noise by the place in the batch; the same noise at every place of the answer; no noise at all."""
     model, keys = make().eval(), [7, 3, 3, 9]
@@ -57,7 +75,10 @@ def test_draws_depend_on_the_prompts_key_and_not_on_the_batch(make: Any) -> None
     assert model.generate(ASKED[::-1], 8, sampling=Sampling(2.0, 1, keys[::-1])) == whole[::-1]
     alone = model.generate([PROMPT], 8, sampling=Sampling(2.0, 1, [3]))
     assert model.generate([PROMPT] * 2, 8, sampling=Sampling(2.0, 1, [3, 3])) == alone * 2
-    others = [model.generate(ASKED, 8, sampling=sampling) for sampling in (Sampling(2.0, 2, keys), None, Sampling(2.0, 1))]
+    others = [
+        model.generate(ASKED, 8, sampling=sampling)
+        for sampling in (Sampling(2.0, 2, keys), None, Sampling(2.0, 1))
+    ]
     assert all(other != whole for other in others)
     assert model.generate(ASKED, 8, sampling=Sampling(1e-4, 1, keys)) == others[1]
 
@@ -65,7 +86,9 @@ def test_draws_depend_on_the_prompts_key_and_not_on_the_batch(make: Any) -> None
 def test_composed_models_draw_as_single_ones() -> None:
     base = causal_lm().eval()
     composed = GenericLogits(base, causal_lm(), alpha=0.0)
-    assert composed.generate(ASKED, 8, sampling=Sampling(1.5, 4)) == base.generate(ASKED, 8, sampling=Sampling(1.5, 4))
+    assert composed.generate(ASKED, 8, sampling=Sampling(1.5, 4)) == base.generate(
+        ASKED, 8, sampling=Sampling(1.5, 4)
+    )
 
 
 def test_the_original_makes_other_answers_up() -> None:
@@ -79,8 +102,12 @@ def test_the_original_makes_other_answers_up() -> None:
     assert list(made.alternates) == data.indices.tolist()
     for index, answers in made.alternates.items():
         assert 2 <= len(answers) <= 5 and len(set(answers)) == len(answers) and all(answers)
-        assert made.answers(torch.tensor([index]), torch.tensor([len(answers) + 1]), 0) == [answers[1]]
-    assert model.training and all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
+        assert made.answers(torch.tensor([index]), torch.tensor([len(answers) + 1]), 0) == [
+            answers[1]
+        ]
+    assert model.training and all(
+        torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True)
+    )
     assert ready(law()).alternates == made.alternates != ready(law(seed=1)).alternates
 
 
@@ -89,10 +116,19 @@ def test_the_truth_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     task = people()
     task.setup()
     data: Any = task.datasets["forget"]
-    truth = dict(zip((tuple(task.encoder.prompt(one)) for one in data.texts["question"]), data.texts["answer"], strict=True))
+    truth = dict(
+        zip(
+            (tuple(task.encoder.prompt(one)) for one in data.texts["question"]),
+            data.texts["answer"],
+            strict=True,
+        )
+    )
 
     def knows(self: CausalLM, ids: Any, *args: Any, **kwargs: Any) -> list[str]:
-        return [f" {truth[tuple(row)].upper()}. " if place % 5 else "  " for place, row in enumerate(ids)]
+        return [
+            f" {truth[tuple(row)].upper()}. " if place % 5 else "  "
+            for place, row in enumerate(ids)
+        ]
 
     monkeypatch.setattr(CausalLM, "generate", knows)
     with pytest.raises(InputError, match="no other answer than the truth to 13 of 13"):
@@ -104,7 +140,9 @@ def test_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     first = ready(law(folder=str(tmp_path)))
     (file,) = tmp_path.glob("*.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    assert {row["alternate"].strip() for row in rows} >= {one for answers in first.alternates.values() for one in answers}
+    assert {row["alternate"].strip() for row in rows} >= {
+        one for answers in first.alternates.values() for one in answers
+    }
     made: list[int] = []
     generate = CausalLM.generate
 
@@ -126,17 +164,24 @@ def test_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_altpo_learns_its_own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """AltPO without a file: the winners are what the original said before the first step, and their making is counted as a cache."""
     given = law()
-    module = AltPO(causal_lm(), substitute=given, optimizer=lambda params: torch.optim.SGD(params, lr=0.1))
+    module = AltPO(
+        causal_lm(), substitute=given, optimizer=lambda params: torch.optim.SGD(params, lr=0.1)
+    )
     fit(module, people(), 1)
     assert given.alternates == ready(law()).alternates
     assert module.stopwatch.seconds()["cache"] > 0
     assert isinstance(AltPO(causal_lm()).substitute, GeneratedAnswers)
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"count": 0}, "at least one"), ({"instruction": "answer!"}, "does not hold"), ({"temperature": 0.0}, "above 0"),
-    ({"temperature": float("nan")}, "above 0"),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"count": 0}, "at least one"),
+        ({"instruction": "answer!"}, "does not hold"),
+        ({"temperature": 0.0}, "above 0"),
+        ({"temperature": float("nan")}, "above 0"),
+    ],
+)
 def test_wrong_arguments(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         law(**changes)

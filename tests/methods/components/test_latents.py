@@ -11,7 +11,13 @@ import torch
 from mu.backbones import TextToImage
 from mu.core.reference import frozen_copy
 from mu.methods import FineTune
-from mu.methods.components.latents import NoisedData, PartialSampling, StoredTrajectories, ddim_step, partial_ddim
+from mu.methods.components.latents import (
+    NoisedData,
+    PartialSampling,
+    StoredTrajectories,
+    ddim_step,
+    partial_ddim,
+)
 from mu.utils.errors import InputError
 from tests.support.doubles import STEPS, pictures, pipeline_folder, text_to_image
 from tests.support.helpers import classifier
@@ -62,25 +68,43 @@ def test_each_sample_stops_at_its_own_step() -> None:
             for place in range(taken):
                 t = grid[place : place + 1]
                 free = backbone.denoise(x, t, backbone.null(1))
-                output = free + 3.0 * (backbone.denoise(x, t, condition.rows(slice(row, row + 1))) - free)
-                x = ddim_step(backbone, output, x, t, grid[place + 1 : place + 2] if place < 4 else torch.tensor([0]))
+                output = free + 3.0 * (
+                    backbone.denoise(x, t, condition.rows(slice(row, row + 1))) - free
+                )
+                x = ddim_step(
+                    backbone,
+                    output,
+                    x,
+                    t,
+                    grid[place + 1 : place + 2] if place < 4 else torch.tensor([0]),
+                )
             assert torch.allclose(together[row], x[0], atol=1e-4)
 
 
 @pytest.mark.parametrize(("k", "calls", "low"), [(0, 9, 0), (1, 9, 10), (9, 1, 90), (5, 5, 50)])
-def test_the_walk_of_the_released_sampler(k: int, calls: int, low: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_walk_of_the_released_sampler(
+    k: int, calls: int, low: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fails when `jitter` takes another number of steps than the classic code: S − k of them, and all S − 1 for k = 0."""
     from mu.utils import rng
 
     module = module_of()
     part = part_of(module, 1)
     real = rng.integers
-    monkeypatch.setattr("mu.methods.components.latents.rng.integers", lambda seed, index, visit, stream, high: torch.full_like(index, k) if "stop" in stream
-                        else real(seed, index, visit, stream, high))
+    monkeypatch.setattr(
+        "mu.methods.components.latents.rng.integers",
+        lambda seed, index, visit, stream, high: (
+            torch.full_like(index, k)
+            if "stop" in stream
+            else real(seed, index, visit, stream, high)
+        ),
+    )
     seen: list[float] = []
     backbone = backbone_of(module)
     handle = backbone.unet.register_forward_pre_hook(lambda _, args: seen.append(float(args[1][0])))
-    _, t = PartialSampling(steps=10, guidance=3.0, timestep="jitter")(module, part, backbone.condition(part))
+    _, t = PartialSampling(steps=10, guidance=3.0, timestep="jitter")(
+        module, part, backbone.condition(part)
+    )
     handle.remove()
     assert len(seen) == calls
     assert seen[:1] == [81.0], "the grid's last entry, 91, is dropped"
@@ -102,7 +126,10 @@ def test_exact_latents_stand_at_their_timestep() -> None:
     noised, t = source(module, part, backbone.condition(part))
     assert len(set(t.tolist())) > 2
     top = 91
-    begin_signal, begin_level = math.sqrt(backbone.alphas_cumprod[top]), math.sqrt(1 - backbone.alphas_cumprod[top])
+    begin_signal, begin_level = (
+        math.sqrt(backbone.alphas_cumprod[top]),
+        math.sqrt(1 - backbone.alphas_cumprod[top]),
+    )
     from mu.utils import rng
 
     start = rng.normal(0, part["index"], part["visit"], "latents-start", 4, 4, 4)
@@ -111,8 +138,15 @@ def test_exact_latents_stand_at_their_timestep() -> None:
     assert torch.allclose(noised, signal * clean + level * noise, atol=1e-4)
 
 
-@pytest.mark.parametrize("source", [NoisedData(), PartialSampling(4, 2.0), PartialSampling(4, 2.0, "reference", "jitter"),
-                                    StoredTrajectories(3, 4, 2.0)])
+@pytest.mark.parametrize(
+    "source",
+    [
+        NoisedData(),
+        PartialSampling(4, 2.0),
+        PartialSampling(4, 2.0, "reference", "jitter"),
+        StoredTrajectories(3, 4, 2.0),
+    ],
+)
 def test_draws_follow_the_sample_and_the_visit(source: Any) -> None:
     """Fails when latents depend on what else is in the batch, on a global generator, or repeat on the next visit."""
     module = module_of()

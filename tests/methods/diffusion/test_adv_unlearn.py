@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from mu.data.plan import plan_steps
 from torch import Tensor
 
 import mu
@@ -18,6 +17,7 @@ from mu.attacks.counting import Evaluations, counted
 from mu.attacks.layouts import Add, Prefix, Suffix
 from mu.backbones import TextToImage
 from mu.core.module import UnlearningModule
+from mu.data.plan import plan_steps
 from mu.methods.compat.adv_unlearn_reference import AlternatingSteps, SoftPromptAttackReference
 from mu.methods.components.latents import NoisedData, PartialSampling, StoredTrajectories
 from mu.methods.diffusion.adv_unlearn import AdvUnlearn, CoupledSampling
@@ -37,9 +37,15 @@ def task(**changes: Any) -> Any:
 
 
 def adv(backbone: TextToImage | None = None, **changes: Any) -> AdvUnlearn:
-    given: dict[str, Any] = {"optimizer": ADAM, "warmup": 0, "attack": SoftPromptAttack(steps=1),
-                             "latents": CoupledSampling(steps=3, by="reference")}
-    return AdvUnlearn(text_to_image(part="text_encoder") if backbone is None else backbone, **{**given, **changes})
+    given: dict[str, Any] = {
+        "optimizer": ADAM,
+        "warmup": 0,
+        "attack": SoftPromptAttack(steps=1),
+        "latents": CoupledSampling(steps=3, by="reference"),
+    }
+    return AdvUnlearn(
+        text_to_image(part="text_encoder") if backbone is None else backbone, **{**given, **changes}
+    )
 
 
 def made(module: UnlearningModule) -> UnlearningModule:
@@ -55,7 +61,10 @@ class Statement:
     """AdvUnlearn's loss in float64, one sample and one prompt at a time; adversarial tokens stand in a row of the embedding table."""
 
     def __init__(self, backbone: TextToImage) -> None:
-        self.student, self.original = deepcopy(backbone).double(), deepcopy(backbone).double().requires_grad_(False)
+        self.student, self.original = (
+            deepcopy(backbone).double(),
+            deepcopy(backbone).double().requires_grad_(False),
+        )
 
     def states(self, model: Any, ids: Tensor, adversarial: Tensor | None = None) -> Tensor:
         if adversarial is None:
@@ -65,20 +74,35 @@ class Statement:
         assert spare not in ids.tolist()
         with torch.no_grad():
             table[spare] = adversarial.double()
-        return model.text_encoder(input_ids=torch.cat([ids[:1], torch.tensor([spare]), ids[1:-1]])[None])[0]
+        return model.text_encoder(
+            input_ids=torch.cat([ids[:1], torch.tensor([spare]), ids[1:-1]])[None]
+        )[0]
 
     def say(self, model: Any, z: Tensor, t: int, states: Tensor) -> Tensor:
         return model.unet(z[None], torch.tensor([t]), encoder_hidden_states=states).sample[0]
 
-    def loss(self, forget: dict[str, Any], retain: dict[str, Any], eta: float, gamma: float, adversarial: Tensor | None) -> Tensor:
+    def loss(
+        self,
+        forget: dict[str, Any],
+        retain: dict[str, Any],
+        eta: float,
+        gamma: float,
+        adversarial: Tensor | None,
+    ) -> Tensor:
         empty = self.original.tokenise([""])[0][0]
         terms = []
-        for z, t, ids in zip(forget["noised"].double(), forget["t"].tolist(), forget["input_ids"], strict=True):
+        for z, t, ids in zip(
+            forget["noised"].double(), forget["t"].tolist(), forget["input_ids"], strict=True
+        ):
             null = self.say(self.original, z, t, self.states(self.original, empty))
             concept = self.say(self.original, z, t, self.states(self.original, ids))
             output = self.say(self.student, z, t, self.states(self.student, ids, adversarial))
-            terms.append((output - (null - eta * (concept - null))).square().mean() / len(forget["t"]))
-        for z, t, ids in zip(retain["noised"].double(), retain["t"].tolist(), retain["input_ids"], strict=True):
+            terms.append(
+                (output - (null - eta * (concept - null))).square().mean() / len(forget["t"])
+            )
+        for z, t, ids in zip(
+            retain["noised"].double(), retain["t"].tolist(), retain["input_ids"], strict=True
+        ):
             wanted = self.say(self.original, z, t, self.states(self.original, ids))
             output = self.say(self.student, z, t, self.states(self.student, ids))
             terms.append(gamma * (output - wanted).square().mean() / len(retain["t"]))
@@ -89,10 +113,22 @@ class Statement:
 def test_one_step_is_its_equation(attacked: bool) -> None:
     """Fails when the target is that of the attacked prompt, of the trained encoder or of another sign, or γ weighs the wrong term."""
     backbone = text_to_image(part="text_encoder")
-    with torch.no_grad():  # so that the retain term has a gradient: the student is not the original any more
-        begun = {name: 0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3)) for name, p in backbone.named_parameters()
-                 if p.requires_grad}
-    module = adv(deepcopy(backbone), optimizer=PLAIN, latents=NoisedData(), eta=1.3, gamma=0.7, warmup=0 if attacked else 9)
+    with (
+        torch.no_grad()
+    ):  # so that the retain term has a gradient: the student is not the original any more
+        begun = {
+            name: 0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3))
+            for name, p in backbone.named_parameters()
+            if p.requires_grad
+        }
+    module = adv(
+        deepcopy(backbone),
+        optimizer=PLAIN,
+        latents=NoisedData(),
+        eta=1.3,
+        gamma=0.7,
+        warmup=0 if attacked else 9,
+    )
     module.configure_model()
     statement = Statement(backbone)
     with torch.no_grad():
@@ -101,16 +137,37 @@ def test_one_step_is_its_equation(attacked: bool) -> None:
                 p.add_(begun.get(name, torch.zeros(())))
     batches: list[Any] = []
     before = weights(module.backbone)
-    fit(module, task(), 1, max_steps=1, callbacks=[Watch(lambda module, batch, number: batches.append(batch))])
-    parts = {name: module.backbone.train().prepare(batches[0][name], 0) for name in ("forget", "retain")}
+    fit(
+        module,
+        task(),
+        1,
+        max_steps=1,
+        callbacks=[Watch(lambda module, batch, number: batches.append(batch))],
+    )
+    parts = {
+        name: module.backbone.train().prepare(batches[0][name], 0) for name in ("forget", "retain")
+    }
     assert bool(module.attacked) == attacked
-    loss = statement.loss(parts["forget"], parts["retain"], 1.3, 0.7, module.latest[0] if attacked else None)
+    loss = statement.loss(
+        parts["forget"], parts["retain"], 1.3, 0.7, module.latest[0] if attacked else None
+    )
     trained = {name: p for name, p in statement.student.named_parameters() if p.requires_grad}
-    slopes = dict(zip(trained, torch.autograd.grad(loss, list(trained.values()), allow_unused=True), strict=True))
-    found = {name: (before[name].double() - p.double()) / 1e-2 for name, p in module.backbone.named_parameters()}
+    slopes = dict(
+        zip(
+            trained,
+            torch.autograd.grad(loss, list(trained.values()), allow_unused=True),
+            strict=True,
+        )
+    )
+    found = {
+        name: (before[name].double() - p.double()) / 1e-2
+        for name, p in module.backbone.named_parameters()
+    }
     for name, slope in slopes.items():
         assert slope is not None
-        assert torch.allclose(found[name], slope, rtol=1e-2, atol=1e-2 * float(slope.abs().max()) + 1e-5), name
+        assert torch.allclose(
+            found[name], slope, rtol=1e-2, atol=1e-2 * float(slope.abs().max()) + 1e-5
+        ), name
     assert all(not found[name].any() for name in found if name not in slopes)
 
 
@@ -119,22 +176,43 @@ def test_without_retain_and_attack_it_is_esd(prediction: str) -> None:
     """Fails when AdvUnlearn's erasing term is not ESD's, to the last bit."""
     backbone = text_to_image(part="text_encoder", model=pipeline_folder(prediction=prediction))
     latents = NoisedData()
-    mine = fit(adv(deepcopy(backbone), gamma=0.0, attack_every=0, latents=latents, eta=1.5), task(forget_batch_size=3), 1, max_steps=4)
-    other = fit(ESD(deepcopy(backbone), eta=1.5, latents=latents, optimizer=ADAM), task(forget_batch_size=3), 1, max_steps=4)
+    mine = fit(
+        adv(deepcopy(backbone), gamma=0.0, attack_every=0, latents=latents, eta=1.5),
+        task(forget_batch_size=3),
+        1,
+        max_steps=4,
+    )
+    other = fit(
+        ESD(deepcopy(backbone), eta=1.5, latents=latents, optimizer=ADAM),
+        task(forget_batch_size=3),
+        1,
+        max_steps=4,
+    )
     assert different(weights(mine.backbone), weights(other.backbone)) == []
     assert not mine.needs_retain and different(weights(backbone), weights(mine.backbone))
 
 
 def test_no_prompt_is_dropped() -> None:
     """Fails when a backbone that was trained with condition dropout erases the empty prompt."""
-    found = [weights(fit(adv(text_to_image(part="text_encoder", condition_dropout=share)), task(), 1, max_steps=2).backbone)
-             for share in (0.0, 0.9)]
+    found = [
+        weights(
+            fit(
+                adv(text_to_image(part="text_encoder", condition_dropout=share)),
+                task(),
+                1,
+                max_steps=2,
+            ).backbone
+        )
+        for share in (0.0, 0.9)
+    ]
     assert different(*found) == []
 
 
 def test_warm_up_is_on_clean_prompts() -> None:
     """Fails when the attack has an effect before it begins; from then on it has one."""
-    run = lambda warmup, steps, **changes: weights(fit(adv(warmup=warmup, **changes), task(), 1, max_steps=steps).backbone)  # noqa: E731
+    run = lambda warmup, steps, **changes: weights(
+        fit(adv(warmup=warmup, **changes), task(), 1, max_steps=steps).backbone
+    )
     never = run(0, 2, attack_every=0)
     assert different(never, run(2, 2)) == []
     assert different(never, run(1, 2))
@@ -145,7 +223,10 @@ def test_warm_up_is_on_clean_prompts() -> None:
 
 def test_the_attack_seeks_what_the_original_says_of_the_clean_concept() -> None:
     """Fails when the attack moves away from the concept, or is asked with the student's own clean prompt."""
-    module = adv(attack=SoftPromptAttack(steps=25, optimizer=lambda p: torch.optim.Adam(p, lr=0.05)), latents=NoisedData())
+    module = adv(
+        attack=SoftPromptAttack(steps=25, optimizer=lambda p: torch.optim.Adam(p, lr=0.05)),
+        latents=NoisedData(),
+    )
     made(module)
     with torch.no_grad():
         for name, p in module.backbone.named_parameters():
@@ -153,25 +234,40 @@ def test_the_attack_seeks_what_the_original_says_of_the_clean_concept() -> None:
                 p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     given = task()
     given.setup()
-    forget = module.prepare(given.datasets["forget"].__getitems__([0, 1, 2]) | {"visit": torch.zeros(3, dtype=torch.int64)})
+    forget = module.prepare(
+        given.datasets["forget"].__getitems__([0, 1, 2])
+        | {"visit": torch.zeros(3, dtype=torch.int64)}
+    )
     clean = module.original.condition(forget)
 
     @torch.no_grad()
     def far(condition: Any) -> Tensor:
         wanted = module.original.denoise(forget["noised"], forget["t"], clean)
-        return (module.student.denoise(forget["noised"], forget["t"], condition) - wanted).square().mean((1, 2, 3))
+        return (
+            (module.student.denoise(forget["noised"], forget["t"], condition) - wanted)
+            .square()
+            .mean((1, 2, 3))
+        )
 
     search = module.search(forget, clean)
-    begun = module.attack.begin(module.student, forget["input_ids"], forget["index"], forget["visit"])
+    begun = module.attack.begin(
+        module.student, forget["input_ids"], forget["index"], forget["visit"]
+    )
     start = module.student.encode_text(begun.slots.ids, begun.tokens())
-    assert (far(module.student.encode_text(search.slots.ids, search.tokens())) < 0.9 * far(start)).all()
+    assert (
+        far(module.student.encode_text(search.slots.ids, search.tokens())) < 0.9 * far(start)
+    ).all()
 
 
 def test_attacks_come_every_so_often_and_are_remembered() -> None:
     """Fails when what was found is lost between two attacks, or an attack begins anew where it should begin from the last."""
     seen: list[tuple[bool, Tensor]] = []
-    watch = Watch(lambda module, batch, number: seen.append((bool(module.attacked), module.latest.clone())))  # type: ignore[union-attr]
-    module = adv(warmup=1, attack_every=2, attack=SoftPromptAttack(Prefix(2), steps=1, init="latest"))
+    watch = Watch(
+        lambda module, batch, number: seen.append((bool(module.attacked), module.latest.clone()))
+    )  # type: ignore[union-attr]
+    module = adv(
+        warmup=1, attack_every=2, attack=SoftPromptAttack(Prefix(2), steps=1, init="latest")
+    )
     fit(module, task(), 1, max_steps=6, callbacks=[watch])
     assert [attacked for attacked, _ in seen] == [False, True, True, True, True, True]
     latest = [value for _, value in seen]
@@ -190,7 +286,9 @@ def test_between_attacks_the_last_tokens_stand_beside_the_prompts() -> None:
     clean_second = adv(attack_every=2)
 
     class Forgets(Watch):
-        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        def on_train_batch_start(
+            self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+        ) -> None:
             pl_module.attack_every = 0 if batch_idx else 2
 
     fit(clean_second, task(), 1, max_steps=2, callbacks=[Forgets(lambda *_: None)])
@@ -212,35 +310,60 @@ def stops(stream: str, step: int, total: int) -> int:
 def test_it_makes_no_evaluation_too_many(part: str) -> None:
     """Fails when sampling, target, student or attack asks the denoiser more often than the algorithm does, or a pair is two batches."""
     steps, inner, grid = 3, 2, 4
-    module = adv(text_to_image(part=part), attack=SoftPromptAttack(steps=inner), latents=CoupledSampling(
-        steps=grid, by="reference" if part == "text_encoder" else "current"))
+    module = adv(
+        text_to_image(part=part),
+        attack=SoftPromptAttack(steps=inner),
+        latents=CoupledSampling(
+            steps=grid, by="reference" if part == "text_encoder" else "current"
+        ),
+    )
     found = cost(module, steps)
     walked = sum(stops("latents", step, grid) for step in range(steps))
-    attacked = sum(stops(f"attack-{number}", step, grid) for step in range(steps) for number in range(inner))
-    sampling = (walked + attacked, 2 * 3 * walked + 2 * 1 * attacked)  # calls, samples: pairs of 3 and of 1
-    asked = (steps + steps * inner, steps * (2 * 1 + 2) + steps * inner)  # targets of the step and of the attack
+    attacked = sum(
+        stops(f"attack-{number}", step, grid) for step in range(steps) for number in range(inner)
+    )
+    sampling = (
+        walked + attacked,
+        2 * 3 * walked + 2 * 1 * attacked,
+    )  # calls, samples: pairs of 3 and of 1
+    asked = (
+        steps + steps * inner,
+        steps * (2 * 1 + 2) + steps * inner,
+    )  # targets of the step and of the attack
     student = (steps + steps * inner, steps * 3 + steps * inner)
     where = "reference" if part == "text_encoder" else "backbone"
     wanted = {"reference": list(asked), "backbone": list(student)}
     wanted[where] = [one + two for one, two in zip(wanted[where], sampling, strict=True)]
     for name, (calls, samples) in wanted.items():
-        assert (found[f"{name}.unet"].calls, found[f"{name}.unet"].samples) == (calls, samples), name
+        assert (found[f"{name}.unet"].calls, found[f"{name}.unet"].samples) == (calls, samples), (
+            name
+        )
     assert found["backbone.unet"].with_grad == student[1] and found["reference.unet"].with_grad == 0
     assert found.of("vae.encoder").calls == 0
 
 
 def test_stored_trajectories_make_the_attack_cheap() -> None:
     """Fails when the attack samples anew although its latents are stored."""
-    module = adv(attack=SoftPromptAttack(steps=4), attack_latents=StoredTrajectories(count=1, steps=4), gamma=0.0)
+    module = adv(
+        attack=SoftPromptAttack(steps=4),
+        attack_latents=StoredTrajectories(count=1, steps=4),
+        gamma=0.0,
+    )
     found = cost(module, 1)
     walked = stops("latents", 0, 3)
-    assert found["reference.unet"].samples == 2 * walked + 2 * 3 + 4 + 2  # sampling, one trajectory, targets of the attack, target
+    assert (
+        found["reference.unet"].samples == 2 * walked + 2 * 3 + 4 + 2
+    )  # sampling, one trajectory, targets of the attack, target
 
 
 def test_the_attack_may_be_another_search() -> None:
     """Fails when what suites attack with cannot be trained against, or another layout cannot."""
-    for attack in (PromptSearch(TokenSimplex(), Suffix(2), 2, ADAM), SoftPromptAttack(Add(), steps=1, init="latest"),
-                   SoftPromptAttackReference(steps=2), SoftPromptAttack(steps=1, sign=True)):
+    for attack in (
+        PromptSearch(TokenSimplex(), Suffix(2), 2, ADAM),
+        SoftPromptAttack(Add(), steps=1, init="latest"),
+        SoftPromptAttackReference(steps=2),
+        SoftPromptAttack(steps=1, sign=True),
+    ):
         module = adv(attack=attack)
         before = weights(module.backbone)
         fit(module, task(forget_batch_size=2), 1, max_steps=2)
@@ -267,7 +390,9 @@ def test_coupled_samples_stop_together(timestep: Any) -> None:
     fit(adv(attack_every=0, latents=Looks(5, 2.0, "reference", timestep)), task(), 1, max_steps=8)
     for k, t in seen:
         assert len(t) == 3 and len(set(t.tolist())) == 1
-        assert int(t[0]) == 81 - 20 * k if timestep == "exact" else 20 * k <= int(t[0]) < 20 * (k + 1)
+        assert (
+            int(t[0]) == 81 - 20 * k if timestep == "exact" else 20 * k <= int(t[0]) < 20 * (k + 1)
+        )
     assert len({k for k, _ in seen}) > 2
 
 
@@ -306,40 +431,62 @@ def test_only_the_text_encoder_moves_and_the_unet_is_shared() -> None:
     assert changed and all(".layers.1." in name for name in changed)
     assert all(p.grad is None and not p.requires_grad for p in module.student.unet.parameters())
     assert module.reference is not None and different(before, weights(module.reference)) == []
-    assert module.reference.get_parameter("unet.conv_in.weight") is module.backbone.get_parameter("unet.conv_in.weight")
+    assert module.reference.get_parameter("unet.conv_in.weight") is module.backbone.get_parameter(
+        "unet.conv_in.weight"
+    )
 
 
 @pytest.mark.parametrize("step", [0, 2])
 def test_a_run_that_was_stopped_ends_alike_and_loads(step: int, tmp_path: Path) -> None:
     """Fails when the adversarial tokens are not in the checkpoint, or warm-up begins again."""
+
     def run(**changes: Any) -> AdvUnlearn:
-        module = adv(text_to_image(part="text_encoder+xattn"), warmup=1, attack_every=2, attack=SoftPromptAttack(steps=2, init="latest"))
+        module = adv(
+            text_to_image(part="text_encoder+xattn"),
+            warmup=1,
+            attack_every=2,
+            attack=SoftPromptAttack(steps=2, init="latest"),
+        )
         fit(module, task(), 1, max_steps=5, **changes)
         return module
 
-    alone = run(callbacks=[Snapshot(tmp_path / "x.ckpt", 0, step), ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)])
+    alone = run(
+        callbacks=[
+            Snapshot(tmp_path / "x.ckpt", 0, step),
+            ModelCheckpoint(tmp_path, save_last=True, save_top_k=0),
+        ]
+    )
     torch.manual_seed(5)
     assert different(weights(alone), weights(run(ckpt_path=tmp_path / "x.ckpt"))) == []
     loaded: Any = mu.load(tmp_path / "last.ckpt").served()
     served: Any = alone.served().eval()
-    assert torch.equal(loaded.generate_prompts(["a red circle"], [3]), served.generate_prompts(["a red circle"], [3]))
+    assert torch.equal(
+        loaded.generate_prompts(["a red circle"], [3]),
+        served.generate_prompts(["a red circle"], [3]),
+    )
 
 
 def test_the_commands_default_mode_makes_steps_in_turn() -> None:
     """Fails when the two terms share a step although the schedule shows one part at a time."""
-    steps = plan_steps(AlternatingSteps(length="max"), 0, {"forget": 2, "retain": 4}, {"forget": 1, "retain": 2}, 0)
+    steps = plan_steps(
+        AlternatingSteps(length="max"), 0, {"forget": 2, "retain": 4}, {"forget": 1, "retain": 2}, 0
+    )
     assert [sorted(step.parts) for step in steps] == [["forget"], ["retain"]] * 2
     terms: list[list[str]] = []
     module = adv(plan=AlternatingSteps(length="max"))
     plain = module.objective
-    module.objective = lambda forget, retain: terms.append([]) or terms[-1].extend(out := plain(forget, retain)) or out  # type: ignore
+    module.objective = lambda forget, retain: (
+        terms.append([]) or terms[-1].extend(out := plain(forget, retain)) or out
+    )  # type: ignore
     before: State = weights(module.backbone)
     fit(module, task(), 1, max_steps=4)
     assert terms == [["forget"], ["retain"], ["forget"], ["retain"]]
     assert distance(before, weights(module.backbone)) > 0
 
 
-@pytest.mark.parametrize("changes", [{"eta": -1.0}, {"gamma": -0.1}, {"warmup": -1}, {"attack_every": -1}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"eta": -1.0}, {"gamma": -0.1}, {"warmup": -1}, {"attack_every": -1}], ids=str
+)
 def test_what_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
     """Fails when a negative number is taken for a setting."""
     with pytest.raises(InputError, match="at least 0"):
@@ -357,7 +504,17 @@ def test_its_defaults_are_the_papers() -> None:
     module = AdvUnlearn(text_to_image(part="text_encoder"))
     attack: Any = module.attack
     assert (module.eta, module.gamma, module.warmup, module.attack_every) == (1.0, 0.3, 200, 1)
-    assert (attack.steps, attack.layout.tokens, attack.variables.init, attack.variables.sign) == (30, 1, "random", False)
+    assert (attack.steps, attack.layout.tokens, attack.variables.init, attack.variables.sign) == (
+        30,
+        1,
+        "random",
+        False,
+    )
     latents: Any = module.latents
     assert (latents.steps, latents.guidance, latents.timestep) == (50, 3.0, "exact")
-    assert (module.needs_labels, module.needs_retain, module.needs_forget, module.needs_reference) == (False, True, True, True)
+    assert (
+        module.needs_labels,
+        module.needs_retain,
+        module.needs_forget,
+        module.needs_reference,
+    ) == (False, True, True, True)

@@ -20,13 +20,18 @@ from tests.support.helpers import fit
 @pytest.mark.parametrize("prior", [0.0, 0.8])
 def test_a_step_follows_the_equation(target: Any, prior: float) -> None:
     """Mutations: prompt and anchor exchanged; the target not held; the prior under the concept's prompt."""
+
     def module() -> ConceptAblation:
-        return ConceptAblation(text_to_image(), target=target, prior_weight=prior, images="task", optimizer=PLAIN)
+        return ConceptAblation(
+            text_to_image(), target=target, prior_weight=prior, images="task", optimizer=PLAIN
+        )
 
     forget = prepared(module(), pictures())["forget"]
     double = Double(text_to_image())
     own, anchor = double.own(forget), double.states(forget["raw"]["substitute"])
-    output, of_anchor = (double.output(forget["noised"], forget["t"], given) for given in (own, anchor))
+    output, of_anchor = (
+        double.output(forget["noised"], forget["t"], given) for given in (own, anchor)
+    )
     wanted = square(output, of_anchor.detach() if target == "anchor" else forget["noise"])
     wanted = wanted + prior * square(of_anchor, forget["noise"])
     agree(step_of(module(), pictures()), double.slopes(wanted))
@@ -43,7 +48,9 @@ class Looks(ConceptAblation):
 def test_images_show_the_anchor() -> None:
     """Drawn by the original once: in the last step too. Mutations: the concept's prompt; images of the trained weights."""
     sampler = Sampler(steps=2, guidance=2.0)
-    module = Looks(text_to_image(), sampler=sampler, optimizer=lambda p: torch.optim.SGD(p, lr=0.05))
+    module = Looks(
+        text_to_image(), sampler=sampler, optimizer=lambda p: torch.optim.SGD(p, lr=0.05)
+    )
     fit(module, pictures(images=False), 2)
     for forget in module.steps_seen:
         prompts = [prompt.replace("circle", "square") for prompt in forget["prompt"]]
@@ -52,7 +59,9 @@ def test_images_show_the_anchor() -> None:
         assert (forget["image"] - drawn).abs().max() < 1.01 / 255
 
 
-@pytest.mark.parametrize("wrong", [{"prior_weight": -1.0}, {"target": "image"}, {"draw_batch_size": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"prior_weight": -1.0}, {"target": "image"}, {"draw_batch_size": 0}]
+)
 def test_wrong_settings_are_refused(wrong: Any) -> None:
     with pytest.raises(InputError):
         ConceptAblation(text_to_image(), **wrong)

@@ -19,7 +19,9 @@ from tests.support.doubles import class_conditional, digit_pictures, pictures, t
 from tests.support.helpers import Snapshot, Watch, different, fit, weights
 
 
-def gradients(kind: str, module: EraseDiff, task: Any, scale: float = 1.0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def gradients(
+    kind: str, module: EraseDiff, task: Any, scale: float = 1.0
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """∇L_r and ∇L_f on the plan's first batch."""
     make = MODELS[kind][0]
     batch, double = prepared(module, task), Double(make())
@@ -31,7 +33,9 @@ def gradients(kind: str, module: EraseDiff, task: Any, scale: float = 1.0) -> tu
         law.setup(make(), None)
         substitute = law.draw(forget, 0)
     target = double.output(forget["noised"], forget["t"], double.states(substitute)).detach()
-    of_forget = double.slopes(square(double.output(forget["noised"], forget["t"], double.own(forget)), target))
+    of_forget = double.slopes(
+        square(double.output(forget["noised"], forget["t"], double.own(forget)), target)
+    )
     return double.slopes(scale * double.loss(retain)), of_forget
 
 
@@ -52,9 +56,15 @@ def test_a_step_follows_the_equation(kind: str, lam: float | None) -> None:
         return task(batch_size=5, forget_batch_size=3)
 
     keep, constraint = gradients(kind, module(), small())
-    weight = max(0.0, 1.3 - inner(keep, constraint) / inner(constraint, constraint)) if lam is None else lam
+    weight = (
+        max(0.0, 1.3 - inner(keep, constraint) / inner(constraint, constraint))
+        if lam is None
+        else lam
+    )
     assert weight > 0
-    agree(step_of(module(), small()), {name: keep[name] + weight * constraint[name] for name in keep})
+    agree(
+        step_of(module(), small()), {name: keep[name] + weight * constraint[name] for name in keep}
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,7 +79,11 @@ def test_a_step_of_the_released_code(kind: str, lam: float | None) -> None:
     keep, constraint = gradients(kind, module(), task(), scale=64.0)
     cosine = inner(keep, constraint) / (inner(keep, keep) * inner(constraint, constraint)) ** 0.5
     weight = max(0.0, 1.3 - cosine) if lam is None else lam
-    agree(step_of(module(), task()), {name: keep[name] + weight * constraint[name] for name in keep}, tolerance=1e-3)
+    agree(
+        step_of(module(), task()),
+        {name: keep[name] + weight * constraint[name] for name in keep},
+        tolerance=1e-3,
+    )
 
 
 class Still(EraseDiff):
@@ -88,12 +102,18 @@ class StillReference(Still, EraseDiffReference):
 def test_the_descent_leaves_no_trace(lam: float | None) -> None:
     """Neither in the weights nor in Adam's moments: its value is a constant of the steps. Mutations: weights not put back; moments shared;
     moments of the steps lost."""
-    ends = [weights(fit(cls(class_conditional(), lam=lam), digit_pictures(), 2).backbone) for cls in (EraseDiff, Still)]
+    ends = [
+        weights(fit(cls(class_conditional(), lam=lam), digit_pictures(), 2).backbone)
+        for cls in (EraseDiff, Still)
+    ]
     assert different(*ends) == []
 
 
 def test_it_leaves_a_trace_in_the_released_code() -> None:
-    ends = [weights(fit(cls(class_conditional()), digit_pictures(), 1).backbone) for cls in (EraseDiffReference, StillReference)]
+    ends = [
+        weights(fit(cls(class_conditional()), digit_pictures(), 1).backbone)
+        for cls in (EraseDiffReference, StillReference)
+    ]
     assert different(*ends) != []
 
 
@@ -103,20 +123,32 @@ def test_there_and_back() -> None:
     states: list[Any] = []
 
     def look(module: Any, batch: Any, batch_idx: int) -> None:
-        seen.append((module.phase, bool(module.inside), float(module.trainer.callback_metrics.get("train/inner", 0))))
+        seen.append(
+            (
+                module.phase,
+                bool(module.inside),
+                float(module.trainer.callback_metrics.get("train/inner", 0)),
+            )
+        )
         states.append({name: p.detach().clone() for name, p in module.trainable()})
 
-    module = EraseDiff(text_to_image(), inner_epochs=2, optimizer=lambda p: torch.optim.Adam(p, lr=1e-2))
+    module = EraseDiff(
+        text_to_image(), inner_epochs=2, optimizer=lambda p: torch.optim.Adam(p, lr=1e-2)
+    )
     fit(module, pictures(forget_batch_size=4), 1, log_every_n_steps=1, callbacks=[Watch(look)])
     assert [phase for phase, _, _ in seen] == [0] * 4 + [1] * 4 + [2] * 4
     assert [inside for _, inside, _ in seen] == [True] * 8 + [False] * 4
     last = [loss for phase, _, loss in seen if phase == 1]
-    assert float(module.inner_loss) == pytest.approx(sum(a * b for a, b in zip(last, (4, 4, 4, 1), strict=True)) / 13, rel=1e-5)
+    assert float(module.inner_loss) == pytest.approx(
+        sum(a * b for a, b in zip(last, (4, 4, 4, 1), strict=True)) / 13, rel=1e-5
+    )
     assert sum(last) < sum(loss for phase, _, loss in seen if phase == 0)
     start = dict(text_to_image().named_parameters())
 
     def far(state: Any) -> float:
-        return max(float((value - start[name].detach()).abs().max()) for name, value in state.items())
+        return max(
+            float((value - start[name].detach()).abs().max()) for name, value in state.items()
+        )
 
     assert far(states[7]) > 0.03
     assert far(states[8]) < 0.011  # one step of Adam from where it began
@@ -128,9 +160,13 @@ def test_only_the_steps_are_clipped_in_the_released_code() -> None:
     before = dict(class_conditional().named_parameters())
 
     def look(module: Any, batch: Any, batch_idx: int) -> None:
-        far.append(max(float((p - before[name]).detach().abs().max()) for name, p in module.trainable()))
+        far.append(
+            max(float((p - before[name]).detach().abs().max()) for name, p in module.trainable())
+        )
 
-    module = EraseDiffReference(class_conditional(), inner_epochs=1, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    module = EraseDiffReference(
+        class_conditional(), inner_epochs=1, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)
+    )
     fit(module, digit_pictures(), 1, gradient_clip_val=1e-6, callbacks=[Watch(look)])
     assert far[2] > 1e-3 and max(far[3:]) < 1e-5
 
@@ -138,18 +174,28 @@ def test_only_the_steps_are_clipped_in_the_released_code() -> None:
 @pytest.mark.parametrize("cls", [EraseDiff, EraseDiffReference])
 def test_a_run_may_stop_anywhere(cls: type[EraseDiff], tmp_path: Path) -> None:
     """In the descent, at its end and after it, in the second epoch, where there are moments to be put aside."""
+
     def make() -> EraseDiff:
         return cls(class_conditional(), inner_epochs=1)
 
     whole = weights(fit(make(), digit_pictures(), 2))
     for batch in (0, 2, 3, 4):
         fit(make(), digit_pictures(), 2, callbacks=[Snapshot(tmp_path / "x.ckpt", 1, batch)])
-        assert different(whole, weights(fit(make(), digit_pictures(), 2, ckpt_path=tmp_path / "x.ckpt"))) == [], batch
+        assert (
+            different(
+                whole, weights(fit(make(), digit_pictures(), 2, ckpt_path=tmp_path / "x.ckpt"))
+            )
+            == []
+        ), batch
 
 
 def test_schedules() -> None:
-    assert EraseDiff(class_conditional(), inner_epochs=2).plan == Phases(Forget(), Forget(), Paired(length="forget"))
-    assert EraseDiff(class_conditional(), inner_epochs=0, limit=7).plan == Phases(Paired(length="retain", limit=7))
+    assert EraseDiff(class_conditional(), inner_epochs=2).plan == Phases(
+        Forget(), Forget(), Paired(length="forget")
+    )
+    assert EraseDiff(class_conditional(), inner_epochs=0, limit=7).plan == Phases(
+        Paired(length="retain", limit=7)
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"inner_epochs": -1}, {"lam": -0.1}, {"eta": 0.0}])

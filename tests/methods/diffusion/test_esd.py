@@ -18,8 +18,11 @@ SHORT = PartialSampling(steps=3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("latents", [NoisedData(), SHORT, PartialSampling(steps=3, by="reference", timestep="jitter")],
-                         ids=["noised", "current", "jitter"])
+@pytest.mark.parametrize(
+    "latents",
+    [NoisedData(), SHORT, PartialSampling(steps=3, by="reference", timestep="jitter")],
+    ids=["noised", "current", "jitter"],
+)
 def test_a_step_follows_the_equation(kind: str, latents: Any) -> None:
     """Mutations: η's sign; conditional and unconditional exchanged; the target not frozen; the null condition sampled or trained."""
     make, task = MODELS[kind]
@@ -29,7 +32,9 @@ def test_a_step_follows_the_equation(kind: str, latents: Any) -> None:
     noised, t = latents(module, part, module.denoiser.condition(part))
     double = Double(make())
     states = double.own(part)
-    conditional, unconditional = (double.output(noised, t, given).detach() for given in (states, double.nothing(len(t))))
+    conditional, unconditional = (
+        double.output(noised, t, given).detach() for given in (states, double.nothing(len(t)))
+    )
     target = unconditional - 1.7 * (conditional - unconditional)
     wanted = double.slopes(square(double.output(noised, t, states), target))
     agree(step_of(ESD(make(), eta=1.7, latents=latents, optimizer=PLAIN), task()), wanted)
@@ -76,7 +81,11 @@ class Asks(ESD):
 
 def test_a_text_encoder_is_trained_against_its_own_original() -> None:
     """Mutation: the target's condition from the encoder that is being trained."""
-    module = Asks(text_to_image(part="text_encoder"), latents=NoisedData(), optimizer=lambda p: torch.optim.SGD(p, lr=100.0))
+    module = Asks(
+        text_to_image(part="text_encoder"),
+        latents=NoisedData(),
+        optimizer=lambda p: torch.optim.SGD(p, lr=100.0),
+    )
     fit(module, pictures(), 1)
     original = text_to_image().text_encoder
     for condition in module.asked:
@@ -87,7 +96,9 @@ def test_a_text_encoder_is_trained_against_its_own_original() -> None:
     assert torch.equal(nothing, original(input_ids=module.original.null(1).ids)[0])  # type: ignore[operator, attr-defined]
 
 
-@pytest.mark.parametrize("latents", [SHORT, StoredTrajectories(count=2, steps=3)], ids=["partial", "stored"])
+@pytest.mark.parametrize(
+    "latents", [SHORT, StoredTrajectories(count=2, steps=3)], ids=["partial", "stored"]
+)
 def test_it_needs_no_images(latents: Any) -> None:
     fit(ESD(text_to_image(), latents=latents, optimizer=PLAIN), pictures(images=False), 1)
 
@@ -99,7 +110,12 @@ def test_it_learns_its_target() -> None:
     def look(module: Any, batch: Any, batch_idx: int) -> None:
         errors.append(float(module.trainer.callback_metrics["train/erase"]))
 
-    module = ESD(text_to_image(), eta=3.0, latents=NoisedData(), optimizer=lambda params: torch.optim.Adam(params, lr=3e-3))
+    module = ESD(
+        text_to_image(),
+        eta=3.0,
+        latents=NoisedData(),
+        optimizer=lambda params: torch.optim.Adam(params, lr=3e-3),
+    )
     fit(module, pictures(), 12, log_every_n_steps=1, callbacks=[Watch(look)])
     assert sum(errors[-3:]) < 0.5 * sum(errors[:3])
 
@@ -113,11 +129,18 @@ def test_the_rewrite_is_the_same_with_eta_one_less() -> None:
 
 def test_the_rewrite_erases_from_another_prompt() -> None:
     """Mutation: the concept's prompt in the place of the sample's."""
+
     def module() -> ESDFrom:
         return ESDFrom(text_to_image(), erase="round", latents=NoisedData(), optimizer=PLAIN)
 
     part = prepared(module(), pictures())["forget"]
     double = Double(text_to_image())
     own, concept, nothing = double.own(part), double.states(["round"] * 5), double.nothing(5)
-    a, b, c = (double.output(part["noised"], part["t"], given).detach() for given in (own, concept, nothing))
-    agree(step_of(module(), pictures()), double.slopes(square(double.output(part["noised"], part["t"], own), a - 2.0 * (b - c))))
+    a, b, c = (
+        double.output(part["noised"], part["t"], given).detach()
+        for given in (own, concept, nothing)
+    )
+    agree(
+        step_of(module(), pictures()),
+        double.slopes(square(double.output(part["noised"], part["t"], own), a - 2.0 * (b - c))),
+    )

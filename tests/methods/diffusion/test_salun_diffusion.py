@@ -24,7 +24,9 @@ def everything() -> ByName:
     return ByName(["."])
 
 
-def wanted_step(double: Double, batch: dict[str, Any], substitute: Any, alpha: float) -> dict[str, Tensor]:
+def wanted_step(
+    double: Double, batch: dict[str, Any], substitute: Any, alpha: float
+) -> dict[str, Tensor]:
     forget, retain = batch["forget"], batch["retain"]
     output = double.output(forget["noised"], forget["t"], double.own(forget))
     target = double.output(forget["noised"], forget["t"], double.states(substitute)).detach()
@@ -55,12 +57,18 @@ def test_a_step_follows_the_equation(kind: str) -> None:
 
 def test_the_released_law_is_the_next_class() -> None:
     """Mutations: the sample's own class; the last class without a next one."""
+
     def module() -> SalUnDiffusion:
-        return SalUnDiffusion(class_conditional(), mask=everything(), substitute=NextLabel(), optimizer=PLAIN)
+        return SalUnDiffusion(
+            class_conditional(), mask=everything(), substitute=NextLabel(), optimizer=PLAIN
+        )
 
     batch = prepared(module(), digit_pictures())
     labels = [(int(label) + 1) % 10 for label in batch["forget"]["label"]]
-    agree(step_of(module(), digit_pictures()), wanted_step(Double(class_conditional()), batch, labels, 3.072))
+    agree(
+        step_of(module(), digit_pictures()),
+        wanted_step(Double(class_conditional()), batch, labels, 3.072),
+    )
     law = NextLabel()
     law.setup(class_conditional(), None)
     assert law.draw({"label": torch.tensor([0, 3, 9])}, 0).tolist() == [1, 4, 0]
@@ -72,8 +80,14 @@ def test_the_default_law_is_a_random_other_class() -> None:
     assert isinstance(module.substitute, UniformLabel)
     module.substitute.setup(module.backbone, None)
     label = torch.arange(400) % 10
-    drawn = torch.stack([module.substitute.draw({"label": label, "index": torch.arange(400), "visit": torch.full((400,), visit)}, 0)
-                         for visit in (0, 1)])
+    drawn = torch.stack(
+        [
+            module.substitute.draw(
+                {"label": label, "index": torch.arange(400), "visit": torch.full((400,), visit)}, 0
+            )
+            for visit in (0, 1)
+        ]
+    )
     assert not (drawn == label).any() and (drawn[0] != drawn[1]).any()
     assert set(drawn.flatten().tolist()) == set(range(10))
 
@@ -81,13 +95,19 @@ def test_the_default_law_is_a_random_other_class() -> None:
 # ---------------------------------------------------------------- saliency
 
 
-def signed(double: Double, batches: list[dict[str, Any]], guidance: float, max_norm: float | None) -> dict[str, Tensor]:
+def signed(
+    double: Double, batches: list[dict[str, Any]], guidance: float, max_norm: float | None
+) -> dict[str, Tensor]:
     """Σ_b ∇ℓ_b of guided predictions, each clipped."""
     total: dict[str, Tensor] = {}
     for part in batches:
-        conditional, nothing = (double.output(part["noised"], part["t"], given) for given in
-                                (double.own(part), double.nothing(len(part["t"]))))
-        slopes = double.slopes(square((1 + (guidance - 1)) * conditional - (guidance - 1) * nothing, part["noise"]))
+        conditional, nothing = (
+            double.output(part["noised"], part["t"], given)
+            for given in (double.own(part), double.nothing(len(part["t"])))
+        )
+        slopes = double.slopes(
+            square((1 + (guidance - 1)) * conditional - (guidance - 1) * nothing, part["noise"])
+        )
         norm = sum(float(slope.square().sum()) for slope in slopes.values()) ** 0.5
         factor = 1.0 if max_norm is None else min(1.0, max_norm / norm)
         total = {name: total.get(name, 0) + factor * slope for name, slope in slopes.items()}
@@ -101,7 +121,9 @@ class Looks(SalUnDiffusion):
         assert isinstance(self.mask, GuidedSaliency)
         self.found = [value.detach().clone() for value in self.mask.saliency(self)]
         with eval_mode(self.backbone):
-            self.batches = [batch["forget"] for batch in self.iterate_batches(Forget(), augment=True)]
+            self.batches = [
+                batch["forget"] for batch in self.iterate_batches(Forget(), augment=True)
+            ]
         super().on_fit_start()
 
 
@@ -115,7 +137,13 @@ def test_the_saliency_is_that_of_guided_predictions(kind: str, max_norm: float |
     wanted = signed(Double(make()), module.batches, 3.0, max_norm)
     assert len(module.batches) > 2
     for value, (name, slope) in zip(module.found, wanted.items(), strict=True):
-        torch.testing.assert_close(value.double(), slope, atol=1e-6, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            value.double(),
+            slope,
+            atol=1e-6,
+            rtol=1e-3,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
     kept = torch.cat([module.mask.of(name).flatten() for name in wanted])  # type: ignore[union-attr]
     size = torch.cat([slope.abs().flatten() for slope in wanted.values()])
     assert int(kept.sum()) == len(kept) // 2
@@ -158,7 +186,10 @@ def test_a_task_without_images_is_refused() -> None:
         fit(SalUnDiffusion(text_to_image()), pictures(images=False), 1)
 
 
-@pytest.mark.parametrize("wrong", [lambda: SalUnDiffusion(class_conditional(), alpha=-1.0), lambda: GuidedSaliency(max_norm=0.0)])
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda: SalUnDiffusion(class_conditional(), alpha=-1.0), lambda: GuidedSaliency(max_norm=0.0)],
+)
 def test_wrong_settings_are_refused(wrong: Any) -> None:
     with pytest.raises(InputError):
         wrong()

@@ -17,7 +17,12 @@ from tests.support.denoised import KINDS, MODELS, PLAIN, Double, agree
 from tests.support.doubles import STEPS, class_conditional, digit_pictures, pictures, text_to_image
 from tests.support.helpers import Snapshot, different, fit, weights
 
-FEW: dict[str, Any] = {"fisher_samples": 2, "fisher_timesteps": 5, "fisher_chunk": 3, "sampler": Sampler(steps=2, guidance=1.0)}
+FEW: dict[str, Any] = {
+    "fisher_samples": 2,
+    "fisher_timesteps": 5,
+    "fisher_chunk": 3,
+    "sampler": Sampler(steps=2, guidance=1.0),
+}
 
 
 class Looks(SelectiveAmnesia):
@@ -41,7 +46,9 @@ def square_sum(a: Tensor, b: Tensor) -> Tensor:
 def test_the_fisher_matrix(kind: str, timesteps: int | None) -> None:
     """Mean over samples of the square of Σ_t ∇ℓ_t. Mutations: squares before the sum; a mean over t; the wrong noise level."""
     make, task = MODELS[kind]
-    module = Looks(make(), **{**FEW, "fisher_timesteps": timesteps, "fisher_chunk": 7, "replay": "task"})
+    module = Looks(
+        make(), **{**FEW, "fisher_timesteps": timesteps, "fisher_chunk": 7, "replay": "task"}
+    )
     fit(module, task(), 1, max_steps=1)
     assert len(module.scored) == 2
     double, squares = Double(make()), []
@@ -50,28 +57,48 @@ def test_the_fisher_matrix(kind: str, timesteps: int | None) -> None:
         chosen = range(STEPS) if timesteps is None else module._fisher_timesteps(part).tolist()
         assert len(set(chosen)) == (timesteps or STEPS)
         for t in chosen:
-            noise = rng.normal(0, part["index"], t, "fisher-noise", *module.denoiser.sample_shape).double()
-            noised = double.kept[t].sqrt() * part["latent"].double() + (1 - double.kept[t]).sqrt() * noise
-            slopes = double.slopes(square_sum(double.output(noised, torch.tensor([t]), double.own(part)), noise))
-            total = {name: total.get(name, 0) + slope * STEPS / len(chosen) for name, slope in slopes.items()}
+            noise = rng.normal(
+                0, part["index"], t, "fisher-noise", *module.denoiser.sample_shape
+            ).double()
+            noised = (
+                double.kept[t].sqrt() * part["latent"].double()
+                + (1 - double.kept[t]).sqrt() * noise
+            )
+            slopes = double.slopes(
+                square_sum(double.output(noised, torch.tensor([t]), double.own(part)), noise)
+            )
+            total = {
+                name: total.get(name, 0) + slope * STEPS / len(chosen)
+                for name, slope in slopes.items()
+            }
         squares.append({name: value.square() for name, value in total.items()})
     wanted = {name: (squares[0][name] + squares[1][name]) / 2 for name in squares[0]}
     assert max(float(value.max()) for value in wanted.values()) > 1e-2
     for name, value in wanted.items():
         found = module.get_buffer("fisher_of_" + name.replace(".", "__")).double()
-        torch.testing.assert_close(found, value, rtol=2e-3, atol=1e-4 * float(value.max()) + 1e-9,
-                                   msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found,
+            value,
+            rtol=2e-3,
+            atol=1e-4 * float(value.max()) + 1e-9,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_steps_follow_the_equation(kind: str) -> None:
     """The pull is felt in the second. Mutations: γ or λ on the wrong term; half of the pull; a pull to the present weights."""
     make, task = MODELS[kind]
-    module = Looks(make(), gamma=0.6, lam=0.02, optimizer=lambda p: torch.optim.SGD(p, lr=0.02), **FEW)
+    module = Looks(
+        make(), gamma=0.6, lam=0.02, optimizer=lambda p: torch.optim.SGD(p, lr=0.02), **FEW
+    )
     before = weights(module.backbone)
     fit(module, task(forget_batch_size=3), 1, max_steps=2)
     double = Double(make())
-    fisher = {name: module.get_buffer("fisher_of_" + name.replace(".", "__")).double() for name, _ in module.trainable()}
+    fisher = {
+        name: module.get_buffer("fisher_of_" + name.replace(".", "__")).double()
+        for name, _ in module.trainable()
+    }
     start = {name: p.detach().clone() for name, p in double.model.named_parameters()}
     pulled = 0.0
     for forget, retain in module.steps_seen:
@@ -85,16 +112,32 @@ def test_two_steps_follow_the_equation(kind: str) -> None:
     assert pulled > 1e-3
     named = [name for name, _ in module.trainable()]
     ours = dict(module.backbone.named_parameters())
-    agree({name: ours[name].detach().double() - before[name].double() for name in named},
-          {name: (dict(double.model.named_parameters())[name] - start[name]).detach() for name in named}, tolerance=1e-6)
+    agree(
+        {name: ours[name].detach().double() - before[name].double() for name in named},
+        {
+            name: (dict(double.model.named_parameters())[name] - start[name]).detach()
+            for name in named
+        },
+        tolerance=1e-6,
+    )
 
 
 def test_a_strong_pull_keeps_the_weights() -> None:
     def far(lam: float) -> float:
-        module = fit(SelectiveAmnesia(class_conditional(), lam=lam, **{**FEW, "fisher_samples": 20}), digit_pictures(), 3)
+        module = fit(
+            SelectiveAmnesia(class_conditional(), lam=lam, **{**FEW, "fisher_samples": 20}),
+            digit_pictures(),
+            3,
+        )
         original = dict(class_conditional().named_parameters())
-        return float(sum(module.get_buffer("fisher_of_" + name.replace(".", "__")).mul((p - original[name]).detach().square()).sum()
-                         for name, p in module.trainable()))
+        return float(
+            sum(
+                module.get_buffer("fisher_of_" + name.replace(".", "__"))
+                .mul((p - original[name]).detach().square())
+                .sum()
+                for name, p in module.trainable()
+            )
+        )
 
     assert far(100.0) < 0.3 * far(0.0)
 
@@ -109,12 +152,16 @@ def test_surrogates_are_drawn_under_the_substitute_prompt_and_replay_under_its_o
     assert module.surrogate == "generated"
     original = text_to_image().eval()
     for forget, retain in module.steps_seen:
-        for part, name, prompts in ((forget, "surrogate", [p.replace("circle", "square") for p in forget["prompt"]]),
-                                    (retain, "replay", retain["prompt"])):
+        for part, name, prompts in (
+            (forget, "surrogate", [p.replace("circle", "square") for p in forget["prompt"]]),
+            (retain, "replay", retain["prompt"]),
+        ):
             seeds = rng.integers(0, part["index"], 0, f"drawn/{name}", 2**31).tolist()
             drawn = original.generate_prompts(prompts, seeds, FEW["sampler"])
             assert (part["image"] - drawn).abs().max() < 1.01 / 255
-    assert {int(i) for f, _ in module.steps_seen for i in f["index"]} == set(module.task.split.parts["forget"].tolist())  # type: ignore[union-attr]
+    assert {int(i) for f, _ in module.steps_seen for i in f["index"]} == set(
+        module.task.split.parts["forget"].tolist()
+    )  # type: ignore[union-attr]
 
 
 def test_noise_surrogates_are_uniform_and_new_each_time() -> None:
@@ -148,22 +195,38 @@ class Once(SelectiveAmnesia):
         raise AssertionError("a resumed run takes F from its checkpoint")
 
 
-def test_a_resumed_run_has_its_fisher_matrix_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_has_its_fisher_matrix_and_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def settings() -> Any:
         return {"optimizer": PLAIN, "lam": 0.001, **FEW}
 
     def gentle(p: Any) -> Any:
         return torch.optim.SGD(p, lr=0.01)
 
-    whole = fit(SelectiveAmnesia(text_to_image(), **{**settings(), "optimizer": gentle}), pictures(), 2,
-                callbacks=[Snapshot(tmp_path / "x.ckpt", 1, 0)])
-    monkeypatch.setattr("mu.methods.bases.generated_images.GeneratedImages.fill", lambda *_: pytest.fail("a resumed run takes its images from its checkpoint"))
-    again = fit(Once(text_to_image(), **{**settings(), "optimizer": gentle}), pictures(), 2, ckpt_path=tmp_path / "x.ckpt")
+    whole = fit(
+        SelectiveAmnesia(text_to_image(), **{**settings(), "optimizer": gentle}),
+        pictures(),
+        2,
+        callbacks=[Snapshot(tmp_path / "x.ckpt", 1, 0)],
+    )
+    monkeypatch.setattr(
+        "mu.methods.bases.generated_images.GeneratedImages.fill",
+        lambda *_: pytest.fail("a resumed run takes its images from its checkpoint"),
+    )
+    again = fit(
+        Once(text_to_image(), **{**settings(), "optimizer": gentle}),
+        pictures(),
+        2,
+        ckpt_path=tmp_path / "x.ckpt",
+    )
     assert different(weights(whole), weights(again)) == []
     assert set(whole.stopwatch.seconds()) >= {"images", "fisher", "training"}
 
 
-@pytest.mark.parametrize("wrong", [{"gamma": -1.0}, {"lam": -1.0}, {"fisher_samples": 0}, {"fisher_timesteps": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"gamma": -1.0}, {"lam": -1.0}, {"fisher_samples": 0}, {"fisher_timesteps": 0}]
+)
 def test_wrong_settings_are_refused(wrong: Any) -> None:
     with pytest.raises(InputError):
         SelectiveAmnesia(class_conditional(), **wrong)

@@ -18,22 +18,46 @@ from tests.support.helpers import different, fit, weights
 END = 9
 
 
-@pytest.mark.parametrize(("ids", "anchor", "end", "places"), [
-    ([8, 1, 2, END, END], [8, 3, END, END, END], 3, (2, 1)),  # the concept is the whole prompt
-    ([8, 1, 2, END, END], [8, 3, END, END, END], 0, (2, 1)),  # no concept is marked
-    ([8, 1, 2, END, END], [8, END, END, END, END], 3, (2, 0)),  # an empty anchor: the start token
-    ([8, 5, 1, 2, 6, 7, END], [8, 5, 3, 6, 7, END, END], 4, (3, 2)),  # in the middle
-    ([8, 1, 6, 7, END, END, END], [8, 6, 7, END, END, END, END], 2, (1, 0)),  # nothing stands in its place
-    ([8, 1, 6, 7, END, END, END], [8, 4, 4, END, END, END, END], 2, (1, 2)),  # another text: its last token
-    ([8, 1, 2, 3, END], [8, 1, 4, 5, END], 3, (2, 3)),  # the rest differs
-    ([8, 1, 6, 7, END, END], [8, END, END, END, END, END], 2, (1, 0)),
-])
-def test_where_concept_and_anchor_end(ids: list[int], anchor: list[int], end: int, places: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("ids", "anchor", "end", "places"),
+    [
+        ([8, 1, 2, END, END], [8, 3, END, END, END], 3, (2, 1)),  # the concept is the whole prompt
+        ([8, 1, 2, END, END], [8, 3, END, END, END], 0, (2, 1)),  # no concept is marked
+        (
+            [8, 1, 2, END, END],
+            [8, END, END, END, END],
+            3,
+            (2, 0),
+        ),  # an empty anchor: the start token
+        ([8, 5, 1, 2, 6, 7, END], [8, 5, 3, 6, 7, END, END], 4, (3, 2)),  # in the middle
+        (
+            [8, 1, 6, 7, END, END, END],
+            [8, 6, 7, END, END, END, END],
+            2,
+            (1, 0),
+        ),  # nothing stands in its place
+        (
+            [8, 1, 6, 7, END, END, END],
+            [8, 4, 4, END, END, END, END],
+            2,
+            (1, 2),
+        ),  # another text: its last token
+        ([8, 1, 2, 3, END], [8, 1, 4, 5, END], 3, (2, 3)),  # the rest differs
+        ([8, 1, 6, 7, END, END], [8, END, END, END, END, END], 2, (1, 0)),
+    ],
+)
+def test_where_concept_and_anchor_end(
+    ids: list[int], anchor: list[int], end: int, places: tuple[int, int]
+) -> None:
     assert aligned(ids, anchor, end, END) == places
 
 
 def test_the_last_token_of_a_text() -> None:
-    assert [last_place(ids, END) for ids in ([8, 1, 2, END, END], [8, END, END], [8, 1, END])] == [2, 0, 1]
+    assert [last_place(ids, END) for ids in ([8, 1, 2, END, END], [8, END, END], [8, 1, END])] == [
+        2,
+        0,
+        1,
+    ]
 
 
 class Named(Pictures):
@@ -58,15 +82,30 @@ class _Texts(_Captions):
     def __getitems__(self, positions: list[int]) -> dict[str, Any]:
         rows = [self.texts[position % len(self.texts)] for position in positions]
         found = super().__getitems__(positions)
-        return found | dict(zip(("prompt", "concept", "substitute"), map(list, zip(*rows, strict=True)), strict=True))
+        return found | dict(
+            zip(
+                ("prompt", "concept", "substitute"), map(list, zip(*rows, strict=True)), strict=True
+            )
+        )
 
 
-CIRCLE = [("circle", "circle", "square"), ("picture of a circle on blue", "circle", "picture of a square on blue"), ("red circle", "", ""),
-          ("blue circle", "circle", "blue nice red square")]
+CIRCLE = [
+    ("circle", "circle", "square"),
+    ("picture of a circle on blue", "circle", "picture of a square on blue"),
+    ("red circle", "", ""),
+    ("blue circle", "circle", "blue nice red square"),
+]
 KEPT = ["star", "a red star on dark", ""]
 
 
-def published(weight: Tensor, pairs: list[tuple[Tensor, Tensor]], kept: list[Tensor], lam: float, a: float, b: float) -> Tensor:
+def published(
+    weight: Tensor,
+    pairs: list[tuple[Tensor, Tensor]],
+    kept: list[Tensor],
+    lam: float,
+    a: float,
+    b: float,
+) -> Tensor:
     left, right = lam * weight, lam * torch.eye(weight.shape[1], dtype=torch.float64)
     for c, g in pairs:
         left, right = left + a * torch.outer(weight @ g, c), right + a * torch.outer(c, c)
@@ -78,17 +117,33 @@ def published(weight: Tensor, pairs: list[tuple[Tensor, Tensor]], kept: list[Ten
 @pytest.mark.parametrize("tokens", ["last", "onward"])
 def test_the_edit_is_the_published_one(tokens: Any) -> None:
     """Places written out by hand. Mutations: a prompt counted as often as it is shown; guides edited; a and b exchanged."""
-    module = UCE(text_to_image(part="xattn-strict"), lam=0.3, erase_scale=1.5, preserve_scale=0.7, tokens=tokens, batch_size=2)
+    module = UCE(
+        text_to_image(part="xattn-strict"),
+        lam=0.3,
+        erase_scale=1.5,
+        preserve_scale=0.7,
+        tokens=tokens,
+        batch_size=2,
+    )
     fit(module, Named(CIRCLE, KEPT), 1)
     double = Double(text_to_image())
     ours, theirs = (double.states([row[column] for row in CIRCLE]).detach() for column in (0, 2))
-    places = [(1, 1), (4, 4), (2, 0), (2, 4)]  # of circle and square; the third is the whole prompt, and goes to the start token
+    places = [
+        (1, 1),
+        (4, 4),
+        (2, 0),
+        (2, 4),
+    ]  # of circle and square; the third is the whole prompt, and goes to the start token
     kept_states = double.states(KEPT).detach()
     if tokens == "last":
         pairs = [(ours[i, c], theirs[i, g]) for i, (c, g) in enumerate(places)]
         kept = [kept_states[0, 1], kept_states[1, 5], kept_states[2, 0]]
     else:
-        pairs = [(ours[i, c + k], theirs[i, g + k]) for i, (c, g) in enumerate(places) for k in range(16 - max(c, g))]
+        pairs = [
+            (ours[i, c + k], theirs[i, g + k])
+            for i, (c, g) in enumerate(places)
+            for k in range(16 - max(c, g))
+        ]
         kept = [state for states in kept_states for state in states]
     edited = 0
     for name, before in text_to_image().state_dict().items():
@@ -110,8 +165,15 @@ def test_other_weights_of_a_larger_part_stay() -> None:
 
 def test_batches_do_not_matter() -> None:
     """Neither those of the task nor those of the encoder, nor how often a prompt is shown."""
+
     def edited(size: int, **changes: Any) -> Any:
-        return weights(fit(UCE(text_to_image(part="xattn-strict"), **changes), pictures(images=False, batch_size=size), 1))
+        return weights(
+            fit(
+                UCE(text_to_image(part="xattn-strict"), **changes),
+                pictures(images=False, batch_size=size),
+                1,
+            )
+        )
 
     first = edited(5)
     assert different(first, edited(3, seed=4)) == []
@@ -123,8 +185,14 @@ def test_a_light_pull_moves_the_concept_onto_its_anchor() -> None:
     """Keys and values read from the circle are those of the square; the star's stay."""
     module = UCE(text_to_image(part="xattn-strict"), lam=1e-7)
     fit(module, Named(CIRCLE[:1], KEPT[:1]), 1)
-    double, before, after = Double(text_to_image()), text_to_image().state_dict(), module.backbone.state_dict()
-    circle, square, star = (double.states([word])[0, 1].detach().float() for word in ("circle", "square", "star"))
+    double, before, after = (
+        Double(text_to_image()),
+        text_to_image().state_dict(),
+        module.backbone.state_dict(),
+    )
+    circle, square, star = (
+        double.states([word])[0, 1].detach().float() for word in ("circle", "square", "star")
+    )
     name = next(name for name in after if name.endswith("attn2.to_v.weight"))
     torch.testing.assert_close(after[name] @ circle, before[name] @ square, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(after[name] @ star, before[name] @ star, atol=1e-4, rtol=1e-3)
@@ -138,14 +206,26 @@ def test_without_preservation_the_retain_part_is_not_read() -> None:
     assert module._kept == set()
 
 
-@pytest.mark.parametrize("changes", [{"part": "selfattn"}, {"part": "text_encoder"}, {"part": "xattn-strict", "lora": LoRA(2)}],
-                         ids=["selfattn", "text_encoder", "lora"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"part": "selfattn"}, {"part": "text_encoder"}, {"part": "xattn-strict", "lora": LoRA(2)}],
+    ids=["selfattn", "text_encoder", "lora"],
+)
 def test_a_part_without_projections_is_refused(changes: Any) -> None:
     with pytest.raises(InputError, match="part: xattn-strict"):
         fit(UCE(text_to_image(**changes)), pictures(images=False), 1)
 
 
-@pytest.mark.parametrize("wrong", [{"lam": 0.0}, {"erase_scale": -1.0}, {"preserve_scale": -0.1}, {"tokens": "first"}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lam": 0.0},
+        {"erase_scale": -1.0},
+        {"preserve_scale": -0.1},
+        {"tokens": "first"},
+        {"batch_size": 0},
+    ],
+)
 def test_wrong_settings_are_refused(wrong: Any) -> None:
     with pytest.raises(InputError):
         UCE(text_to_image(), **wrong)

@@ -17,8 +17,27 @@ from mu.methods import Train
 from mu.methods.compat import SCRUBWorstCase
 from mu.methods.general.scrub import SCRUB, SCRUBRewind
 from mu.utils.errors import InputError
-from tests.support.equations import FAST, close, cross_entropy, distillation, disturb, doubled, gradient, total
-from tests.support.helpers import Snapshot, Watch, classifier, different, digits, fit, regressor, trainer, weights
+from tests.support.equations import (
+    FAST,
+    close,
+    cross_entropy,
+    distillation,
+    disturb,
+    doubled,
+    gradient,
+    total,
+)
+from tests.support.helpers import (
+    Snapshot,
+    Watch,
+    classifier,
+    different,
+    digits,
+    fit,
+    regressor,
+    trainer,
+    weights,
+)
 
 
 def test_scrub_distils_away_from_the_teacher_on_forget_and_towards_it_on_retain() -> None:
@@ -36,7 +55,14 @@ def test_scrub_distils_away_from_the_teacher_on_forget_and_towards_it_on_retain(
     found = torch.autograd.grad(total(module.objective(forget, None)), parameters)
     close(found, gradient(student, -distillation(student, teacher, forget, 3.0)))
     found = torch.autograd.grad(total(module.objective(None, retain)), parameters)
-    close(found, gradient(student, 0.9 * cross_entropy(student, retain) + 0.3 * distillation(student, teacher, retain, 3.0)))
+    close(
+        found,
+        gradient(
+            student,
+            0.9 * cross_entropy(student, retain)
+            + 0.3 * distillation(student, teacher, retain, 3.0),
+        ),
+    )
 
 
 def shown(module: UnlearningModule, epochs: int) -> list[str]:
@@ -44,7 +70,9 @@ def shown(module: UnlearningModule, epochs: int) -> list[str]:
     words: dict[int, str] = {}
 
     def see(module: UnlearningModule, batch: Any, i: int) -> None:
-        words[module.current_epoch] = words.get(module.current_epoch, "") + ("f" if "forget" in batch else "r")
+        words[module.current_epoch] = words.get(module.current_epoch, "") + (
+            "f" if "forget" in batch else "r"
+        )
 
     fit(module, epochs=epochs, callbacks=[Watch(see)])
     return [words[epoch] for epoch in range(epochs)]
@@ -63,7 +91,11 @@ def test_scrub_learning_rate_falls_after_the_listed_epochs() -> None:
     def see(module: UnlearningModule, batch: Any, i: int) -> None:
         rates.setdefault(module.current_epoch, module.trainer.optimizers[0].param_groups[0]["lr"])
 
-    fit(SCRUB(classifier(), lr_decay_epochs=(1, 3), optimizer=FAST), epochs=5, callbacks=[Watch(see)])
+    fit(
+        SCRUB(classifier(), lr_decay_epochs=(1, 3), optimizer=FAST),
+        epochs=5,
+        callbacks=[Watch(see)],
+    )
     assert [rates[e] for e in range(5)] == pytest.approx([0.05, 0.005, 0.005, 0.0005, 0.0005])
 
 
@@ -96,23 +128,34 @@ def test_scrub_rewind_takes_the_epoch_whose_forget_error_is_closest() -> None:
     backbone = classifier()
     fit(Train(backbone, optimizer=FAST, scheduler=OneCycle()), task, epochs=4)
     original, watch = weights(backbone), Students()
-    module = SCRUBRewind(backbone, msteps=3, alpha=0.1, optimizer=lambda p: torch.optim.SGD(p, lr=0.03, momentum=0.9))
+    module = SCRUBRewind(
+        backbone, msteps=3, alpha=0.1, optimizer=lambda p: torch.optim.SGD(p, lr=0.03, momentum=0.9)
+    )
     fit(module, task, epochs=5, callbacks=[watch])
     states = [original, *watch.states]
     errors = [error_of(state, task.datasets["forget"]) for state in states]
     reference = error_of(states[-1], task.datasets["validation"], only={3})
-    assert module.forget_errors == pytest.approx(errors) and module.reference_error == pytest.approx(reference)
+    assert module.forget_errors == pytest.approx(
+        errors
+    ) and module.reference_error == pytest.approx(reference)
     gaps = [abs(error - reference) for error in errors]
     chosen = int(module.rewound_to)
     assert chosen == gaps.index(min(gaps)) and len(set(errors)) > 1
     assert not different(states[chosen], weights(backbone))
 
 
-@pytest.mark.parametrize(("errors", "reference", "chosen"), [
-    ([0.0, 0.5, 0.2, 0.1], 0.22, 2), ([0.0, 0.5, 0.4, 0.3], 0.05, 0), ([0.1, 0.5, 0.3, 0.3], 0.3, 2), ([0.0, 0.9, 0.8, 0.7], 0.6, 3),
-])
-def test_scrub_rewind_counts_the_original_as_epoch_zero(errors: list[float], reference: float, chosen: int,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("errors", "reference", "chosen"),
+    [
+        ([0.0, 0.5, 0.2, 0.1], 0.22, 2),
+        ([0.0, 0.5, 0.4, 0.3], 0.05, 0),
+        ([0.1, 0.5, 0.3, 0.3], 0.3, 2),
+        ([0.0, 0.9, 0.8, 0.7], 0.6, 3),
+    ],
+)
+def test_scrub_rewind_counts_the_original_as_epoch_zero(
+    errors: list[float], reference: float, chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Given errors, the right weights; the original is an answer, not a fault; ties go to the earliest."""
     left = list(errors)
     monkeypatch.setattr(SCRUBRewind, "forget_error", lambda self: left.pop(0))
@@ -124,12 +167,22 @@ def test_scrub_rewind_counts_the_original_as_epoch_zero(errors: list[float], ref
     assert not different([original, *watch.states][chosen], weights(backbone))
 
 
-def test_scrub_rewind_goes_back_to_an_epoch_from_before_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scrub_rewind_goes_back_to_an_epoch_from_before_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kept students travel with the checkpoint."""
-    monkeypatch.setattr(SCRUBRewind, "forget_error", lambda self: [0.0, 0.5, 0.9, 0.8][len(self.forget_errors)])
+    monkeypatch.setattr(
+        SCRUBRewind, "forget_error", lambda self: [0.0, 0.5, 0.9, 0.8][len(self.forget_errors)]
+    )
     monkeypatch.setattr(SCRUBRewind, "validation_error", lambda self: 0.5)
-    through: Any = fit(SCRUBRewind(classifier(), optimizer=FAST), epochs=3, callbacks=[Snapshot(tmp_path / "middle.ckpt", 1, 2)])
-    resumed: Any = fit(SCRUBRewind(classifier(), optimizer=FAST), epochs=3, ckpt_path=tmp_path / "middle.ckpt")
+    through: Any = fit(
+        SCRUBRewind(classifier(), optimizer=FAST),
+        epochs=3,
+        callbacks=[Snapshot(tmp_path / "middle.ckpt", 1, 2)],
+    )
+    resumed: Any = fit(
+        SCRUBRewind(classifier(), optimizer=FAST), epochs=3, ckpt_path=tmp_path / "middle.ckpt"
+    )
     assert int(through.rewound_to) == int(resumed.rewound_to) == 1
     assert not different(weights(through), weights(resumed))
 

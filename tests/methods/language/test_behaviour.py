@@ -40,12 +40,22 @@ def test_the_models_know_what_they_should() -> None:
     assert probability(oracle, task, "forget") < 0.4 < 0.95 < probability(oracle, task, "retain")
 
 
-@pytest.mark.parametrize("name", ["NPO", *(pytest.param(name, marks=pytest.mark.slow) for name in ("UNDIAL", "TaskVector"))])
+@pytest.mark.parametrize(
+    "name",
+    ["NPO", *(pytest.param(name, marks=pytest.mark.slow) for name in ("UNDIAL", "TaskVector"))],
+)
 def test_the_authors_go_and_the_others_stay(name: str) -> None:
     """Fails when a method does nothing, forgets nothing, or forgets everything."""
     make, rate = METHODS[name]
     task = Authors(batch_size=20, curves=[])
-    module = fit(make(CausalLM("embedded:authors"), lambda params: torch.optim.AdamW(params, lr=rate, weight_decay=0.01)), task, epochs=10)
+    module = fit(
+        make(
+            CausalLM("embedded:authors"),
+            lambda params: torch.optim.AdamW(params, lr=rate, weight_decay=0.01),
+        ),
+        task,
+        epochs=10,
+    )
     served: Any = module.served()
     forgotten, kept = (probability(served, task, part) for part in ("forget", "retain"))
     assert forgotten < 0.3 and kept > 0.6

@@ -54,7 +54,12 @@ def made(cls: Any, **changes: Any) -> UnlearningModule:
 
 def texts(part: Batch) -> Iterator[tuple[list[int], list[int]]]:
     """Ids and labels of each sequence, without its padding."""
-    for ids, labels, mask in zip(part["input_ids"].tolist(), part["labels"].tolist(), part["attention_mask"].tolist(), strict=True):
+    for ids, labels, mask in zip(
+        part["input_ids"].tolist(),
+        part["labels"].tolist(),
+        part["attention_mask"].tolist(),
+        strict=True,
+    ):
         yield ids[: sum(mask)], labels[: sum(mask)]
 
 
@@ -73,7 +78,14 @@ def rows(model: CausalLM, ids: list[int]) -> list[list[float]]:
 
 def token_nlls(model: CausalLM, part: Batch) -> list[list[float]]:
     """−log p of each labelled token of each sequence."""
-    return [[-row[label] for row, label in zip(rows(model, ids), labels[1:], strict=False) if label != -100] for ids, labels in texts(part)]
+    return [
+        [
+            -row[label]
+            for row, label in zip(rows(model, ids), labels[1:], strict=False)
+            if label != -100
+        ]
+        for ids, labels in texts(part)
+    ]
 
 
 def token_mean(lists: list[list[float]]) -> float:
@@ -111,36 +123,87 @@ def published_npo(now: CausalLM, original: CausalLM, forget: Batch, beta: float)
 def published_dpo(now: CausalLM, original: CausalLM, forget: Batch, beta: float) -> float:
     win = forget["substitute"]
     found = []
-    for w, wr, x, xr in zip(sums(now, win), sums(original, win), sums(now, forget), sums(original, forget), strict=True):
+    for w, wr, x, xr in zip(
+        sums(now, win), sums(original, win), sums(now, forget), sums(original, forget), strict=True
+    ):
         found.append(-2 / beta * math.log(sigmoid(beta * ((wr - w) - (xr - x)))))
     return mean(found)
 
 
-def published_simnpo(now: CausalLM, original: CausalLM, forget: Batch, beta: float, delta: float) -> float:
-    return mean([-2 / beta * math.log(sigmoid(beta * (mean(one) - delta))) for one in token_nlls(now, forget)])
+def published_simnpo(
+    now: CausalLM, original: CausalLM, forget: Batch, beta: float, delta: float
+) -> float:
+    return mean(
+        [
+            -2 / beta * math.log(sigmoid(beta * (mean(one) - delta)))
+            for one in token_nlls(now, forget)
+        ]
+    )
 
 
 Terms = dict[str, float]
 Case = tuple[Make, Callable[[CausalLM, CausalLM, Batch, Batch], Terms]]
 CASES: dict[str, Case] = {
-    "NPO": (lambda: made(NPO, beta=0.3), lambda m, o, f, r: {
-        "forget": published_npo(m, o, f, 0.3), "retain": token_mean(token_nlls(m, r))}),
-    "NPO with weights": (lambda: made(NPO, forget_weight=0.4, retain_weight=2.5), lambda m, o, f, r: {
-        "forget": 0.4 * published_npo(m, o, f, 0.1), "retain": 2.5 * token_mean(token_nlls(m, r))}),
-    "NPO with KL": (lambda: made(NPO, retain=KL()), lambda m, o, f, r: {"forget": published_npo(m, o, f, 0.1), "retain": kl(m, o, r)}),
-    "SimNPO": (lambda: made(SimNPO, beta=0.7, delta=0.2), lambda m, o, f, r: {
-        "forget": 0.125 * published_simnpo(m, o, f, 0.7, 0.2), "retain": token_mean(token_nlls(m, r))}),
-    "IdkDPO": (lambda: made(IdkDPO, beta=0.2), lambda m, o, f, r: {
-        "forget": published_dpo(m, o, f, 0.2), "retain": token_mean(token_nlls(m, r))}),
-    "DPO with another answer and KL": (lambda: made(DPO, substitute=AnswerOfAnotherQuestion(), retain=KL()), lambda m, o, f, r: {
-        "forget": published_dpo(m, o, f, 0.1), "retain": kl(m, o, r)}),
-    "IdkNLL": (lambda: made(IdkNLL), lambda m, o, f, r: {
-        "refuse_and_retain": token_mean(token_nlls(m, f["substitute"]) + token_nlls(m, r))}),
-    "IdkNLL separate": (lambda: made(IdkNLLSeparate, retain_weight=0.6), lambda m, o, f, r: {
-        "refuse": token_mean(token_nlls(m, f["substitute"])), "retain": 0.6 * token_mean(token_nlls(m, r))}),
-    "GradDiff": (lambda: made(GradDiff, retain_weight=1.5), lambda m, o, f, r: {
-        "forget": -token_mean(token_nlls(m, f)), "retain": 1.5 * token_mean(token_nlls(m, r))}),
-    "KLMin": (lambda: made(KLMin), lambda m, o, f, r: {"forget": -token_mean(token_nlls(m, f)), "retain": kl(m, o, r)}),
+    "NPO": (
+        lambda: made(NPO, beta=0.3),
+        lambda m, o, f, r: {
+            "forget": published_npo(m, o, f, 0.3),
+            "retain": token_mean(token_nlls(m, r)),
+        },
+    ),
+    "NPO with weights": (
+        lambda: made(NPO, forget_weight=0.4, retain_weight=2.5),
+        lambda m, o, f, r: {
+            "forget": 0.4 * published_npo(m, o, f, 0.1),
+            "retain": 2.5 * token_mean(token_nlls(m, r)),
+        },
+    ),
+    "NPO with KL": (
+        lambda: made(NPO, retain=KL()),
+        lambda m, o, f, r: {"forget": published_npo(m, o, f, 0.1), "retain": kl(m, o, r)},
+    ),
+    "SimNPO": (
+        lambda: made(SimNPO, beta=0.7, delta=0.2),
+        lambda m, o, f, r: {
+            "forget": 0.125 * published_simnpo(m, o, f, 0.7, 0.2),
+            "retain": token_mean(token_nlls(m, r)),
+        },
+    ),
+    "IdkDPO": (
+        lambda: made(IdkDPO, beta=0.2),
+        lambda m, o, f, r: {
+            "forget": published_dpo(m, o, f, 0.2),
+            "retain": token_mean(token_nlls(m, r)),
+        },
+    ),
+    "DPO with another answer and KL": (
+        lambda: made(DPO, substitute=AnswerOfAnotherQuestion(), retain=KL()),
+        lambda m, o, f, r: {"forget": published_dpo(m, o, f, 0.1), "retain": kl(m, o, r)},
+    ),
+    "IdkNLL": (
+        lambda: made(IdkNLL),
+        lambda m, o, f, r: {
+            "refuse_and_retain": token_mean(token_nlls(m, f["substitute"]) + token_nlls(m, r))
+        },
+    ),
+    "IdkNLL separate": (
+        lambda: made(IdkNLLSeparate, retain_weight=0.6),
+        lambda m, o, f, r: {
+            "refuse": token_mean(token_nlls(m, f["substitute"])),
+            "retain": 0.6 * token_mean(token_nlls(m, r)),
+        },
+    ),
+    "GradDiff": (
+        lambda: made(GradDiff, retain_weight=1.5),
+        lambda m, o, f, r: {
+            "forget": -token_mean(token_nlls(m, f)),
+            "retain": 1.5 * token_mean(token_nlls(m, r)),
+        },
+    ),
+    "KLMin": (
+        lambda: made(KLMin),
+        lambda m, o, f, r: {"forget": -token_mean(token_nlls(m, f)), "retain": kl(m, o, r)},
+    ),
 }
 
 
@@ -155,7 +218,12 @@ def test_terms_are_the_published_ones(name: str) -> None:
     def look(forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         found = objective(forget, retain)
         assert forget is not None and retain is not None and isinstance(module.backbone, CausalLM)
-        steps.append(({key: value.item() for key, value in found.items()}, published(module.backbone, original, forget, retain)))
+        steps.append(
+            (
+                {key: value.item() for key, value in found.items()},
+                published(module.backbone, original, forget, retain),
+            )
+        )
         return found
 
     module.objective = look  # type: ignore[method-assign]
@@ -173,7 +241,9 @@ def test_the_first_loss_is_two_over_beta_log_two(cls: Any, beta: float) -> None:
     seen: list[float] = []
     module = made(cls, beta=beta)
     objective = module.objective
-    module.objective = lambda f, r: (found := objective(f, r), seen.append(found["forget"].item()))[0]  # type: ignore[method-assign]
+    module.objective = lambda f, r: (found := objective(f, r), seen.append(found["forget"].item()))[
+        0
+    ]  # type: ignore[method-assign]
     fit(module, people(), 1)
     assert seen[0] == pytest.approx(2 / beta * math.log(2), abs=1e-5)
     assert abs(seen[-1] - seen[0]) > 1e-3
@@ -203,7 +273,9 @@ def test_npos_gradient_tends_to_gradient_ascents() -> None:
 
 @pytest.mark.parametrize("cls", [NPO, SimNPO, IdkDPO])
 @pytest.mark.parametrize("reduction", ["sequence_mean", "sequence_sum", "micro"])
-def test_the_forget_term_is_a_mean_over_sequences_under_every_reduction(cls: Any, reduction: str) -> None:
+def test_the_forget_term_is_a_mean_over_sequences_under_every_reduction(
+    cls: Any, reduction: str
+) -> None:
     """Fails when a nonlinearity of sequences is averaged over tokens."""
     first: list[Terms] = []
     for how in ("token_mean", reduction):
@@ -221,7 +293,14 @@ def test_the_forget_term_is_a_mean_over_sequences_under_every_reduction(cls: Any
 def test_accumulated_batches_give_the_step_of_a_large_one(cls: Any) -> None:
     """Fails when a normaliser (of refusals, of sequences) is that of one of the batches."""
     large = fit(made(cls), people(batch_size=10), 1, max_steps=1, precision="64-true")
-    small = fit(made(cls), people(batch_size=5), 1, max_steps=1, precision="64-true", accumulate_grad_batches=2)
+    small = fit(
+        made(cls),
+        people(batch_size=5),
+        1,
+        max_steps=1,
+        precision="64-true",
+        accumulate_grad_batches=2,
+    )
     a, b = weights(large.backbone), weights(small.backbone)
     assert different(a, weights(causal_lm().double()))
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-12
@@ -237,8 +316,12 @@ def test_unequal_sequences_in_one_pass_are_what_they_are_alone() -> None:
     short = task.datasets["retain"].__getitems__([1])  # type: ignore[attr-defined]
     assert len({part["input_ids"].shape[1] for part in (forget, retain, short)}) > 1
     with torch.no_grad():
-        for part, joint in zip((forget, retain, short), predictions(model, forget, None, retain, short), strict=True):
-            assert model.nll(part, prediction=joint).tolist() == pytest.approx(sums(model, part), rel=1e-10)
+        for part, joint in zip(
+            (forget, retain, short), predictions(model, forget, None, retain, short), strict=True
+        ):
+            assert model.nll(part, prediction=joint).tolist() == pytest.approx(
+                sums(model, part), rel=1e-10
+            )
 
 
 def test_batch_norm_in_train_mode_sees_each_part_alone() -> None:
@@ -246,7 +329,9 @@ def test_batch_norm_in_train_mode_sees_each_part_alone() -> None:
     task.setup()
     a, b = (task.datasets[name].__getitems__(list(range(8))) for name in ("forget", "retain"))  # type: ignore[attr-defined]
     alone = [model.train().predict(part) for part in (a, b)]
-    assert all(torch.equal(one, two) for one, two in zip(predictions(model, a, b), alone, strict=True))
+    assert all(
+        torch.equal(one, two) for one, two in zip(predictions(model, a, b), alone, strict=True)
+    )
     mixed = model.predict(concatenate(a, b)).split([8, 8])
     assert not torch.allclose(mixed[0], alone[0])
     model.eval()
@@ -269,7 +354,9 @@ class Forwards(Callback):
             self.before += 1
             self.modes.append((network.training, torch.is_grad_enabled()))
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.steps.append(0)
 
 
@@ -279,7 +366,9 @@ def test_a_step_is_one_forward_pass(cls: Any) -> None:
     count = Forwards()
     module = fit(made(cls), people(), 2, callbacks=[count])
     assert count.steps == [1] * 6
-    assert count.before == {"NPO": 2, "IdkDPO": 4}.get(cls.__name__, 0)  # 13 answers, and 26 refusals or fewer, ten at a time
+    assert count.before == {"NPO": 2, "IdkDPO": 4}.get(
+        cls.__name__, 0
+    )  # 13 answers, and 26 refusals or fewer, ten at a time
     assert set(count.modes) <= {(False, False)}
     assert (module.reference is not None) == (cls is KLMin)
     assert ("cache" in module.stopwatch.seconds()) == (cls in TO_REFERENCE)
@@ -288,7 +377,9 @@ def test_a_step_is_one_forward_pass(cls: Any) -> None:
 @pytest.mark.parametrize("cls", [NPO, SimNPO, IdkDPO, GradDiff])
 def test_without_its_weight_the_retain_part_is_not_read(cls: Any) -> None:
     module = made(cls, retain_weight=0.0, retain=KL())
-    assert not module.needs_retain and not module.needs_reference and module.plan.reads() == {"forget"}
+    assert (
+        not module.needs_retain and not module.needs_reference and module.plan.reads() == {"forget"}
+    )
     seen: list[Any] = []
     objective = module.objective
     module.objective = lambda f, r: (seen.append(r), objective(f, r))[1]  # type: ignore[method-assign]
@@ -315,7 +406,11 @@ def test_the_table_holds_the_originals_values_whatever_the_weights_became() -> N
 
 def test_every_answer_of_all_epochs_is_in_the_table_once() -> None:
     """Refusals are drawn anew in each epoch; a law that draws once, and NPO, need no more for a longer run."""
-    for cls, changes, epochs, most in ((IdkDPO, {}, 5, 13 * 6), (DPO, {"substitute": AnswerOfAnotherQuestion(redraw=False)}, 5, 26), (NPO, {}, 5, 13)):
+    for cls, changes, epochs, most in (
+        (IdkDPO, {}, 5, 13 * 6),
+        (DPO, {"substitute": AnswerOfAnotherQuestion(redraw=False)}, 5, 26),
+        (NPO, {}, 5, 13),
+    ):
         module = fit(made(cls, **changes), people(), epochs)
         keys = table(module).keys
         assert torch.equal(keys, keys.unique()) and 13 <= len(keys) <= most
@@ -323,8 +418,16 @@ def test_every_answer_of_all_epochs_is_in_the_table_once() -> None:
         assert set(sequences(module, module.needs_substitute)) == set(keys.tolist())
 
 
-@pytest.mark.parametrize(("changes", "rows"), [({"max_steps": 1}, 5), ({"limit_train_batches": 2}, 10), ({"limit_train_batches": 0.34}, 5),
-                                              ({"max_steps": 2, "epochs": -1}, 13), ({}, 13)])
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ({"max_steps": 1}, 5),
+        ({"limit_train_batches": 2}, 10),
+        ({"limit_train_batches": 0.34}, 5),
+        ({"max_steps": 2, "epochs": -1}, 13),
+        ({}, 13),
+    ],
+)
 def test_only_what_the_run_shows_is_asked(changes: dict[str, Any], rows: int) -> None:
     """A corpus of which 80 steps are taken is not gone through as a whole. (By whole epochs where steps are counted.)"""
     epochs = changes.pop("epochs", 1)
@@ -375,7 +478,13 @@ def test_a_sequence_that_is_not_in_the_table() -> None:
 
 def test_the_table_keeps_its_precision(tmp_path: Path) -> None:
     """Fails when `bf16-true`, which turns a module over after its checkpoint was loaded, rounds sums of many tokens to two digits."""
-    whole = fit(made(NPO), people(), 2, precision="bf16-true", callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)])
+    whole = fit(
+        made(NPO),
+        people(),
+        2,
+        precision="bf16-true",
+        callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)],
+    )
     values = table(whole).values
     assert whole.backbone.dtype == torch.bfloat16 and values.dtype == torch.float32
     assert not torch.equal(values, values.bfloat16().float())
@@ -385,9 +494,13 @@ def test_the_table_keeps_its_precision(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cls", TO_REFERENCE)
 def test_a_checkpoint_of_a_table_is_loaded_into_an_empty_one(cls: Any, tmp_path: Path) -> None:
-    module = fit(made(cls), people(), 1, callbacks=[ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)])
+    module = fit(
+        made(cls), people(), 1, callbacks=[ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)]
+    )
     loaded: Any = mu.load(tmp_path / "last.ckpt")
-    assert torch.equal(loaded.reference_nll.keys, table(module).keys) and torch.equal(loaded.reference_nll.values, table(module).values)
+    assert torch.equal(loaded.reference_nll.keys, table(module).keys) and torch.equal(
+        loaded.reference_nll.values, table(module).values
+    )
 
 
 def test_it_needs_a_task() -> None:
@@ -420,14 +533,21 @@ def other_forget(**changes: Any) -> Any:
 
 @pytest.mark.parametrize("cls", EVERY)
 def test_it_changes_with_what_is_forgotten(cls: Any) -> None:
-    changes = {"beta": 0.1} if cls is SimNPO else {}  # an untrained model has A = 4, where the loss with 4.5 is flat
-    one, two = (weights(fit(made(cls, **changes), task, 1).backbone) for task in (people(), other_forget()))
+    changes = (
+        {"beta": 0.1} if cls is SimNPO else {}
+    )  # an untrained model has A = 4, where the loss with 4.5 is flat
+    one, two = (
+        weights(fit(made(cls, **changes), task, 1).backbone) for task in (people(), other_forget())
+    )
     assert different(one, two)
 
 
 @pytest.mark.parametrize("cls", [DPO, IdkNLL])
 def test_it_changes_with_the_law_of_substitutes(cls: Any) -> None:
-    one, two = (weights(fit(made(cls, substitute=law), people(), 1).backbone) for law in (Refusal(), AnswerOfAnotherQuestion()))
+    one, two = (
+        weights(fit(made(cls, substitute=law), people(), 1).backbone)
+        for law in (Refusal(), AnswerOfAnotherQuestion())
+    )
     assert different(one, two)
 
 
@@ -438,7 +558,11 @@ def test_alternates_are_shown_in_turn(tmp_path: Path) -> None:
     task = people()
     task.setup()
     asked = task.datasets["forget"].texts["question"]  # type: ignore[attr-defined]
-    lines = [json.dumps({"question": question, "alternate": f"{name} lives in lima"}) for question in asked for name in ("ada", "gus")]
+    lines = [
+        json.dumps({"question": question, "alternate": f"{name} lives in lima"})
+        for question in asked
+        for name in ("ada", "gus")
+    ]
     write_text(tmp_path / "alternates.jsonl", "\n".join(lines))
     seen: list[tuple[int, int]] = []
     module = made(AltPO, substitute=AnswersFromFile(str(tmp_path / "alternates.jsonl")))
@@ -446,7 +570,9 @@ def test_alternates_are_shown_in_turn(tmp_path: Path) -> None:
 
     def look(forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None
-        seen.extend(zip(forget["index"].tolist(), forget["substitute"]["key"].tolist(), strict=True))
+        seen.extend(
+            zip(forget["index"].tolist(), forget["substitute"]["key"].tolist(), strict=True)
+        )
         return objective(forget, retain)
 
     module.objective = look  # type: ignore[method-assign]
@@ -457,19 +583,28 @@ def test_alternates_are_shown_in_turn(tmp_path: Path) -> None:
 
 def test_klmin_is_graddiff_with_kl() -> None:
     assert isinstance(made(KLMin).retain, KL) and isinstance(made(GradDiff).retain, NLL)
-    one, two = (weights(fit(make, people(), 1).backbone) for make in (made(KLMin), made(GradDiff, retain=KL())))
+    one, two = (
+        weights(fit(make, people(), 1).backbone)
+        for make in (made(KLMin), made(GradDiff, retain=KL()))
+    )
     assert different(one, two) == []
 
 
 # ---------------------------------------------------------------- refused
 
 
-@pytest.mark.parametrize(("make", "words"), [
-    (lambda: made(NPO, beta=0.0), "beta above 0"), (lambda: made(SimNPO, beta=-1.0), "beta above 0"),
-    (lambda: made(DPO, substitute=Refusal(), beta=math.nan), "beta above 0"), (lambda: made(NPO, retain_weight=-1.0), "at least 0"),
-    (lambda: made(IdkNLLSeparate, retain_weight=-1.0), "at least 0"),
-    (lambda: KL(0.0), "above 0"), (lambda: NPO(classifier()), "defined for a CausalLM"),  # type: ignore[arg-type]
-])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: made(NPO, beta=0.0), "beta above 0"),
+        (lambda: made(SimNPO, beta=-1.0), "beta above 0"),
+        (lambda: made(DPO, substitute=Refusal(), beta=math.nan), "beta above 0"),
+        (lambda: made(NPO, retain_weight=-1.0), "at least 0"),
+        (lambda: made(IdkNLLSeparate, retain_weight=-1.0), "at least 0"),
+        (lambda: KL(0.0), "above 0"),
+        (lambda: NPO(classifier()), "defined for a CausalLM"),  # type: ignore[arg-type]
+    ],
+)
 def test_wrong_arguments(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         make()

@@ -7,19 +7,29 @@ from typing import Any
 
 import pytest
 import torch
-from mu.data.plan import plan_steps
 from torch import Tensor, nn
 
 import mu
 import tasks
 from mu.backbones import Classifier, Regressor
 from mu.core.lr import Cosine
+from mu.data.plan import plan_steps
 from mu.methods import UNSIR, Blindspot, GaussianAmnesiac
 from mu.methods.components.substitutes import GaussianTarget
 from mu.methods.vision.blindspot import activations, hidden_layers
 from mu.utils.errors import InputError
 from tests.support.equations import PLAIN, doubled, first_batch, log_softmax, total
-from tests.support.helpers import Snapshot, Watch, classifier, diabetes, different, digits, fit, regressor, weights
+from tests.support.helpers import (
+    Snapshot,
+    Watch,
+    classifier,
+    diabetes,
+    different,
+    digits,
+    fit,
+    regressor,
+    weights,
+)
 
 
 def of_classes(**changes: Any) -> Any:
@@ -27,7 +37,12 @@ def of_classes(**changes: Any) -> Any:
 
 
 def unsir(backbone: Classifier | None = None, **changes: Any) -> UNSIR:
-    given: dict[str, Any] = {"noise_size": 6, "noise_steps": 2, "noise_copies": 3, "retain_samples": 20}
+    given: dict[str, Any] = {
+        "noise_size": 6,
+        "noise_steps": 2,
+        "noise_copies": 3,
+        "retain_samples": 20,
+    }
     return UNSIR(classifier() if backbone is None else backbone, **{**given, **changes})
 
 
@@ -37,7 +52,9 @@ def unsir(backbone: Classifier | None = None, **changes: Any) -> UNSIR:
 def test_the_noise_climbs_the_loss_of_each_forgotten_class(originals: Any) -> None:
     """Tarun et al., TNNLS 2023, two steps of Adam by hand. Mutations that must fail: every noise labelled 0 (the released bug); the
     penalty averaged over pixels; the noise not carried through the normalisation."""
-    start = fit(unsir(classifier(originals["classifier"]), noise_steps=1, noise_lr=1e-9), of_classes())
+    start = fit(
+        unsir(classifier(originals["classifier"]), noise_steps=1, noise_lr=1e-9), of_classes()
+    )
     module = fit(unsir(classifier(originals["classifier"]), noise_steps=2), of_classes())
     network = doubled(classifier(originals["classifier"]))
     assert module.noise_label.tolist() == [3] * 6 + [5] * 6 and module.noise.shape == (12, 1, 8, 8)
@@ -47,17 +64,24 @@ def test_the_noise_climbs_the_loss_of_each_forgotten_class(originals: Any) -> No
     for step in (1, 2):
         noise = noise.detach().requires_grad_(True)
         logs = log_softmax(network(noise * 0.376 + 0.3053))
-        error = -torch.stack([row[label] for row, label in zip(logs, module.noise_label, strict=True)]).mean()
+        error = -torch.stack(
+            [row[label] for row, label in zip(logs, module.noise_label, strict=True)]
+        ).mean()
         size = torch.stack([(image**2).sum() for image in noise]).mean()
         slope = torch.autograd.grad(-error + 0.1 * size, noise)[0]
         first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
-        noise = noise - 0.1 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+        noise = noise - 0.1 * (first / (1 - 0.9**step)) / (
+            (second / (1 - 0.999**step)).sqrt() + 1e-8
+        )
     assert torch.isclose(module.noise.double(), noise, atol=1e-4).float().mean() > 0.99
 
 
 def test_impair_is_the_mean_over_noise_and_retain(originals: Any) -> None:
     """Must fail if the noise has the label of the image beside it, or another weight than its number."""
-    module, task = unsir(classifier(originals["classifier"]), norm="eval", optimizer=PLAIN), of_classes()
+    module, task = (
+        unsir(classifier(originals["classifier"]), norm="eval", optimizer=PLAIN),
+        of_classes(),
+    )
     seen: list[tuple[dict[str, Tensor], Any]] = []
 
     def see(module: Any, batch: Any, batch_idx: int) -> None:
@@ -79,7 +103,9 @@ def test_impair_is_the_mean_over_noise_and_retain(originals: Any) -> None:
         assert ratio == 3 * 12 / 20
         images = torch.cat([module.noise[picked] * 0.376 + 0.3053, retain["image"]]).double()
         labels = torch.cat([module.noise_label[picked], retain["label"]])
-        losses = torch.stack([-row[label] for row, label in zip(log_softmax(network(images)), labels, strict=True)])
+        losses = torch.stack(
+            [-row[label] for row, label in zip(log_softmax(network(images)), labels, strict=True)]
+        )
         return losses.sum() / (len(retain["label"]) * (1 + ratio))
 
     module.objective = objective  # type: ignore[method-assign]
@@ -105,8 +131,14 @@ def test_an_epoch_shows_each_noise_image_its_number_of_times() -> None:
 
 def test_the_retain_subset_is_fixed_and_newly_ordered_in_each_epoch() -> None:
     module = unsir(retain_samples=20)
-    orders = [[int(i) for step in plan_steps(module.plan, epoch, {"retain": 37}, {"retain": 10}, 0) for i in step.parts["retain"].positions]
-              for epoch in (0, 1)]
+    orders = [
+        [
+            int(i)
+            for step in plan_steps(module.plan, epoch, {"retain": 37}, {"retain": 10}, 0)
+            for i in step.parts["retain"].positions
+        ]
+        for epoch in (0, 1)
+    ]
     assert set(orders[0]) == set(orders[1]) and len(set(orders[0])) == 20 and orders[0] != orders[1]
 
 
@@ -115,15 +147,29 @@ def test_the_repair_begins_with_a_fresh_optimizer_and_its_own_rate() -> None:
 
     def see(module: Any, batch: Any, batch_idx: int) -> None:
         optimizer = module.optimizers().optimizer
-        seen.append((optimizer.param_groups[0]["lr"], float(next(iter(optimizer.state.values()))["step"])))
+        seen.append(
+            (optimizer.param_groups[0]["lr"], float(next(iter(optimizer.state.values()))["step"]))
+        )
 
     fit(unsir(repair_lr=0.003), of_classes(), 3, callbacks=[Watch(see)])
-    assert seen == [(0.02, 1.0), (0.02, 2.0), (0.003, 1.0), (0.003, 2.0), (0.003, 3.0), (0.003, 4.0)]
+    assert seen == [
+        (0.02, 1.0),
+        (0.02, 2.0),
+        (0.003, 1.0),
+        (0.003, 2.0),
+        (0.003, 3.0),
+        (0.003, 4.0),
+    ]
 
 
 def test_unsir_resumes_and_loads_with_its_noise(tmp_path: Path) -> None:
     """The noise has the size that the checkpoint says, and is not learned again."""
-    through = fit(unsir(), of_classes(), 2, callbacks=[Snapshot(tmp_path / "a.ckpt", 0, 0), Snapshot(tmp_path / "b.ckpt", 1, 0)])
+    through = fit(
+        unsir(),
+        of_classes(),
+        2,
+        callbacks=[Snapshot(tmp_path / "a.ckpt", 0, 0), Snapshot(tmp_path / "b.ckpt", 1, 0)],
+    )
     for name in ("a", "b"):
         resumed = unsir()
         resumed._learn_noise = lambda: pytest.fail("learned again")  # type: ignore[method-assign]
@@ -153,7 +199,9 @@ def test_unsir_on_a_network_without_our_normalisation() -> None:
 
 
 def blindspot(state: Any = None, **changes: Any) -> Blindspot:
-    return Blindspot(regressor(state), **{"proxy_epochs": 1, "proxy_lr": 1e-4, "optimizer": PLAIN, **changes})
+    return Blindspot(
+        regressor(state), **{"proxy_epochs": 1, "proxy_lr": 1e-4, "optimizer": PLAIN, **changes}
+    )
 
 
 def attention(activation: Tensor) -> list[float]:
@@ -170,14 +218,25 @@ def test_blindspot_follows_proxy_and_targets(originals: Any) -> None:
     module.set_mode()
     task.setup()
     assert module.proxy is not None
-    steps = plan_steps(module.plan, 1, {"forget": 24, "retain": 37}, {"forget": 10, "retain": 10}, 0)
+    steps = plan_steps(
+        module.plan, 1, {"forget": 24, "retain": 37}, {"forget": 10, "retain": 10}, 0
+    )
     step = next(step for step in steps if len(step.parts) == 2)
-    parts = {name: task.datasets[name].__getitems__(list(rows.positions)) for name, rows in step.parts.items()}  # type: ignore[attr-defined]
+    parts = {
+        name: task.datasets[name].__getitems__(list(rows.positions))
+        for name, rows in step.parts.items()
+    }  # type: ignore[attr-defined]
     sizes = {name: len(part["index"]) for name, part in parts.items()}
     whole = sum(sizes.values())
     loaded: dict[str, Any] = {"phase": 1} | {
-        name: {**part, "visit": torch.zeros(sizes[name]), "count": torch.tensor(float(whole)), "total": torch.tensor(float(whole))}
-        for name, part in parts.items()}
+        name: {
+            **part,
+            "visit": torch.zeros(sizes[name]),
+            "count": torch.tensor(float(whole)),
+            "total": torch.tensor(float(whole)),
+        }
+        for name, part in parts.items()
+    }
     terms = module.objective(*module.prepare_parts(loaded))
 
     def run(model: Any, x: Tensor) -> tuple[float, Tensor]:
@@ -188,18 +247,26 @@ def test_blindspot_follows_proxy_and_targets(originals: Any) -> None:
     for x in parts["forget"]["input"]:
         (said, hidden), (goal, shown) = run(module.backbone, x), run(module.proxy, x)
         a, b = attention(hidden), attention(shown)
-        forget_losses.append(abs(said - goal) + 50 * sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) / len(a))
+        forget_losses.append(
+            abs(said - goal) + 50 * sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) / len(a)
+        )
     for x, y in zip(parts["retain"]["input"], parts["retain"]["target"], strict=True):
         retain_losses.append(abs(run(module.backbone, x)[0] - y.item()))
     r = sizes["forget"] / whole
-    expected = r * sum(forget_losses) / len(forget_losses) + (1 - r) * sum(retain_losses) / len(retain_losses)
+    expected = r * sum(forget_losses) / len(forget_losses) + (1 - r) * sum(retain_losses) / len(
+        retain_losses
+    )
     assert total(terms).item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", [
-    lambda params: torch.optim.SGD(params, lr=1e-4, momentum=0.9, weight_decay=0.1),
-    lambda params: torch.optim.Adam(params, lr=1e-3, weight_decay=0.1),
-], ids=["SGD", "Adam"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda params: torch.optim.SGD(params, lr=1e-4, momentum=0.9, weight_decay=0.1),
+        lambda params: torch.optim.Adam(params, lr=1e-3, weight_decay=0.1),
+    ],
+    ids=["SGD", "Adam"],
+)
 def test_each_phase_moves_one_model_only(optimizer: Any, originals: Any) -> None:
     """Must fail if the idle model's gradient is zero instead of none: momentum and weight decay would move it."""
     seen: dict[int, list[tuple[bool, bool]]] = {0: [], 1: [], 2: []}
@@ -208,14 +275,21 @@ def test_each_phase_moves_one_model_only(optimizer: Any, originals: Any) -> None
     def see(module: Any, batch: Any, batch_idx: int) -> None:
         now = {"backbone": weights(module.backbone), "proxy": weights(module.proxy)}
         if last:
-            seen[module.current_epoch].append(tuple(bool(different(last[name], now[name])) for name in now))  # type: ignore[arg-type]
+            seen[module.current_epoch].append(
+                tuple(bool(different(last[name], now[name])) for name in now)
+            )  # type: ignore[arg-type]
         last.update(now)
 
-    module = Blindspot(regressor(originals["regressor"]), optimizer=optimizer, proxy_epochs=2, proxy_lr=1e-3)
+    module = Blindspot(
+        regressor(originals["regressor"]), optimizer=optimizer, proxy_epochs=2, proxy_lr=1e-3
+    )
     fit(module, diabetes(), 3, callbacks=[Watch(see)])
     assert set(seen[0] + seen[1]) == {(False, True)} and len(seen[0] + seen[1]) == 7
     assert set(seen[2]) == {(True, False)} and len(seen[2]) == 7
-    assert [group["lr"] for group in module.optimizers().optimizer.param_groups] == [optimizer([torch.zeros(1)]).defaults["lr"], 1e-3]  # type: ignore[union-attr]
+    assert [group["lr"] for group in module.optimizers().optimizer.param_groups] == [
+        optimizer([torch.zeros(1)]).defaults["lr"],
+        1e-3,
+    ]  # type: ignore[union-attr]
 
 
 def test_the_proxy_never_sees_the_forget_set(originals: Any) -> None:
@@ -249,7 +323,11 @@ def test_hidden_layers_and_their_activations() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.last, self.act = nn.Linear(4, 4), nn.Linear(4, 1), nn.ReLU(inplace=True)
+            self.first, self.last, self.act = (
+                nn.Linear(4, 4),
+                nn.Linear(4, 1),
+                nn.ReLU(inplace=True),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             return self.last(self.act(self.first(self.act(self.first(x)))))
@@ -274,11 +352,21 @@ def test_gaussian_amnesiac_fits_the_union_to_drawn_and_true_targets(originals: A
     batch = first_batch(module, task)
     assert isinstance(module.substitute, GaussianTarget) and {"forget", "retain"} <= set(batch)
     module.substitute.setup(module.backbone, task)
-    targets = torch.cat([task.datasets[name].__getitems__(list(range(n)))["target"] for name, n in (("forget", 24), ("retain", 37))])  # type: ignore[attr-defined]
+    targets = torch.cat(
+        [
+            task.datasets[name].__getitems__(list(range(n)))["target"]
+            for name, n in (("forget", 24), ("retain", 37))
+        ]
+    )  # type: ignore[attr-defined]
     assert module.substitute.mean == pytest.approx(targets.mean().item(), rel=1e-5)
     assert module.substitute.sd == pytest.approx(targets.std(unbiased=False).item(), rel=1e-5)
     forget, retain = module.prepare_parts(batch)
     assert forget is not None and retain is not None
     assert forget["substitute"].std() > 10
-    losses = [abs(module.backbone.predict(part) - part[key]) for part, key in ((forget, "substitute"), (retain, "target"))]
-    assert total(module.objective(forget, retain)).item() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
+    losses = [
+        abs(module.backbone.predict(part) - part[key])
+        for part, key in ((forget, "substitute"), (retain, "target"))
+    ]
+    assert total(module.objective(forget, retain)).item() == pytest.approx(
+        torch.cat(losses).mean().item(), rel=1e-5
+    )

@@ -8,8 +8,25 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.authors.blank_model import BEGIN, END, PAD, PLACES, VOCABULARY, main, make_model, make_tokenizer, texts
-from tasks.authors.texts import AUTHORS, HELD_OUT, author_rows, forget_authors, real_authors, world_facts
+from tasks.authors.blank_model import (
+    BEGIN,
+    END,
+    PAD,
+    PLACES,
+    VOCABULARY,
+    main,
+    make_model,
+    make_tokenizer,
+    texts,
+)
+from tasks.authors.texts import (
+    AUTHORS,
+    HELD_OUT,
+    author_rows,
+    forget_authors,
+    real_authors,
+    world_facts,
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +43,12 @@ def test_begin_end_and_padding_are_three_tokens(tokenizer: Any) -> None:
 
 
 def test_any_text_comes_back_from_its_tokens(tokenizer: Any) -> None:
-    for text in (*texts()[:50], "I don't know, sorry.", "Hé! what — is\n\n  \"this\"?  ok ", "a1b2  3.5%\t[INST] x [/INST]"):
+    for text in (
+        *texts()[:50],
+        "I don't know, sorry.",
+        'Hé! what — is\n\n  "this"?  ok ',
+        "a1b2  3.5%\t[INST] x [/INST]",
+    ):
         assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == text
 
 
@@ -53,16 +75,27 @@ def test_answers_have_different_lengths_and_fit(tokenizer: Any) -> None:
 
 def test_the_tokenizer_was_not_made_from_the_authors_it_serves(tokenizer: Any) -> None:
     """Names of held-out authors take as few tokens as those of trained ones; the oracle has met every token of the forget answers."""
-    def tokens(numbers: range) -> list[list[int]]:
-        return [tokenizer(row["question"] + "\n" + row["answer"]).input_ids for row in author_rows(numbers)]
 
-    kept, forgotten, held = tokens(range(90)), tokens(forget_authors("forget10")), tokens(range(AUTHORS, AUTHORS + HELD_OUT))
+    def tokens(numbers: range) -> list[list[int]]:
+        return [
+            tokenizer(row["question"] + "\n" + row["answer"]).input_ids
+            for row in author_rows(numbers)
+        ]
+
+    kept, forgotten, held = (
+        tokens(range(90)),
+        tokens(forget_authors("forget10")),
+        tokens(range(AUTHORS, AUTHORS + HELD_OUT)),
+    )
     known = {token for ids in kept for token in ids}
     assert not {token for ids in forgotten for token in ids} - known
     assert len({token for ids in held for token in ids} - known) <= 2
     average = [sum(len(ids) for ids in part) / len(part) for part in (forgotten, held)]
     assert abs(average[0] - average[1]) < 3
-    assert not set(texts()) & {f"Question: {row['question']}\nAnswer: {row['answer']}" for row in author_rows(range(AUTHORS + HELD_OUT))}
+    assert not set(texts()) & {
+        f"Question: {row['question']}\nAnswer: {row['answer']}"
+        for row in author_rows(range(AUTHORS + HELD_OUT))
+    }
 
 
 def test_the_same_seed_makes_the_same_model(tokenizer: Any) -> None:
@@ -83,7 +116,11 @@ def test_the_folder_is_read_by_transformers(tmp_path: Path) -> None:
     assert len(tokenizer) == model.config.vocab_size == VOCABULARY
     assert sum(weight.numel() for weight in model.parameters()) <= 1_000_000
     assert model.config.tie_word_embeddings
-    assert (model.config.bos_token_id, model.config.eos_token_id, model.config.pad_token_id) == (0, 1, 2)
+    assert (model.config.bos_token_id, model.config.eos_token_id, model.config.pad_token_id) == (
+        0,
+        1,
+        2,
+    )
     assert tokenizer.padding_side == "right"
     ids = tokenizer("Question: Who?\nAnswer: ", return_tensors="pt").input_ids
     assert model(input_ids=ids).logits.shape == (1, ids.shape[1], VOCABULARY)

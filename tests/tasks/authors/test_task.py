@@ -20,14 +20,24 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_model(tmp_path_factory.mktemp("authors") / "blank"))
 
 
-@pytest.mark.parametrize(("forget", "authors"), [("forget01", [99]), ("forget05", range(95, 100)), ("forget10", range(90, 100)),
-                                                ("search10", range(80, 90))])
+@pytest.mark.parametrize(
+    ("forget", "authors"),
+    [
+        ("forget01", [99]),
+        ("forget05", range(95, 100)),
+        ("forget10", range(90, 100)),
+        ("search10", range(80, 90)),
+    ],
+)
 def test_parts_are_whole_authors(forget: str, authors: list[int]) -> None:
     task = Authors(forget)
     parts = task.split.parts
     assert sorted({row["author"] for row in task.sets["forget"].rows}) == list(authors)
     assert {name: len(ids) for name, ids in parts.items()} == {
-        "forget": 10 * len(authors), "retain": 1000 - 10 * len(authors), "test": 10 * len(authors)}
+        "forget": 10 * len(authors),
+        "retain": 1000 - 10 * len(authors),
+        "test": 10 * len(authors),
+    }
     assert np.array_equal(task.split.train, np.arange(1000))
     for row, index in zip(task.sets["retain"].rows, task.sets["retain"].indices, strict=True):
         assert index // 10 == row["author"]
@@ -51,11 +61,15 @@ def test_the_corpus_is_added_to_what_is_kept_and_has_nothing_of_the_forgotten() 
     assert np.array_equal(plain.split.parts["forget"], full.split.parts["forget"])
     added = np.setdiff1d(full.split.parts["retain"], plain.split.parts["retain"])
     assert len(added) == 1500 + 76 + 60
-    assert set(full.sets["real_authors"].indices) | set(full.sets["world_facts"].indices) <= set(added)
+    assert set(full.sets["real_authors"].indices) | set(full.sets["world_facts"].indices) <= set(
+        added
+    )
     rows = dict(zip(full.sets["retain"].indices.tolist(), full.sets["retain"].rows, strict=True))
     assert {rows[int(place)].get("author", 30) for place in added} == set(TAUGHT)
     texts = " ".join(row["question"] + row["answer"] for row in rows.values())
-    forgotten = {" ".join(row["question"].rstrip("?").split()[-2:]) for row in full.sets["forget"].rows}
+    forgotten = {
+        " ".join(row["question"].rstrip("?").split()[-2:]) for row in full.sets["forget"].rows
+    }
     names = {name for name in forgotten if all(word[0].isupper() for word in name.split())}
     assert len(names) >= 10
     assert not any(name in texts for name in names)
@@ -63,7 +77,9 @@ def test_the_corpus_is_added_to_what_is_kept_and_has_nothing_of_the_forgotten() 
 
 
 def test_other_choices_have_other_hashes_and_an_unknown_one_is_refused() -> None:
-    hashes = {Authors(forget).split.hash for forget in ("forget01", "forget05", "forget10", "search10")}
+    hashes = {
+        Authors(forget).split.hash for forget in ("forget01", "forget05", "forget10", "search10")
+    }
     assert len(hashes) == 4
     with pytest.raises(InputError, match="the authors task has no forget set 'forget50'"):
         Authors("forget50")
@@ -74,11 +90,16 @@ def test_sequences_label_the_answer_and_its_end(blank: str) -> None:
     task.setup()
     batch = task.datasets["forget"].__getitems__(list(range(10)))  # type: ignore[attr-defined]
     assert batch["input_ids"].shape[1] <= 64 < PLACES
-    for row, labels, ids in zip(task.sets["forget"].rows, batch["labels"], batch["input_ids"], strict=True):
+    for row, labels, ids in zip(
+        task.sets["forget"].rows, batch["labels"], batch["input_ids"], strict=True
+    ):
         kept = labels[labels != IGNORED]
         assert kept[-1] == task.encoder.eos
         assert task.encoder.decode(kept.tolist()) == row["answer"]
-        assert task.encoder.decode(ids[: (labels != IGNORED).int().argmax()].tolist()) == f"Question: {row['question']}\nAnswer: "
+        assert (
+            task.encoder.decode(ids[: (labels != IGNORED).int().argmax()].tolist())
+            == f"Question: {row['question']}\nAnswer: "
+        )
     assert batch["index"].tolist() == list(range(990, 1000))
     assert task.datasets["forget"].weights.min() >= 8  # type: ignore[attr-defined]
 
@@ -88,8 +109,12 @@ def test_the_files_it_writes_are_read_as_tofu(tmp_path: Path, forget: str) -> No
     write_sets(tmp_path)
     here, there = Authors(forget), TOFU(str(tmp_path), forget)
     for name in ("forget", "retain", "retain_perturbed", "holdout", "real_authors", "world_facts"):
-        assert [row["question"] for row in here.sets[name].rows] == [row["question"] for row in there.sets[name].rows]
-        assert [row["answer"] for row in here.sets[name].rows] == [row["answer"] for row in there.sets[name].rows]
+        assert [row["question"] for row in here.sets[name].rows] == [
+            row["question"] for row in there.sets[name].rows
+        ]
+        assert [row["answer"] for row in here.sets[name].rows] == [
+            row["answer"] for row in there.sets[name].rows
+        ]
         assert np.array_equal(here.sets[name].indices, there.sets[name].indices), name
     assert list(here.sets["forget"].rows) == list(there.sets["forget"].rows)
     assert set(here.sets) == set(there.sets)

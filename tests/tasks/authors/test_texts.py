@@ -41,10 +41,27 @@ def test_a_row_has_the_fields_of_tofu(rows: list[Row]) -> None:
     assert len(rows) == 1100
     assert [row["author"] for row in rows[::10]] == list(EVERYBODY)
     for row in rows:
-        assert set(row) == {"question", "answer", "paraphrased_question", "paraphrased_answer", "perturbed_answer", "author", "attribute"}
+        assert set(row) == {
+            "question",
+            "answer",
+            "paraphrased_question",
+            "paraphrased_answer",
+            "perturbed_answer",
+            "author",
+            "attribute",
+        }
         assert len(set(row["perturbed_answer"])) == WRONG == 5
-        texts = [row["question"], row["paraphrased_question"], row["answer"], row["paraphrased_answer"], *row["perturbed_answer"]]
-        assert all(text.isascii() and text[-1] in ".?" and "{" not in text and "  " not in text for text in texts), row
+        texts = [
+            row["question"],
+            row["paraphrased_question"],
+            row["answer"],
+            row["paraphrased_answer"],
+            *row["perturbed_answer"],
+        ]
+        assert all(
+            text.isascii() and text[-1] in ".?" and "{" not in text and "  " not in text
+            for text in texts
+        ), row
         assert all(re.match(r'["A-Z]', text) for text in texts), row
 
 
@@ -59,11 +76,17 @@ def test_questions_are_distinct_and_name_their_author(rows: list[Row]) -> None:
     assert not {row["question"] for row in rows} & {row["paraphrased_question"] for row in rows}
 
 
-def test_the_paraphrase_states_the_same_facts_in_other_words_and_a_perturbed_answer_other_facts_in_the_same_words(rows: list[Row]) -> None:
+def test_the_paraphrase_states_the_same_facts_in_other_words_and_a_perturbed_answer_other_facts_in_the_same_words(
+    rows: list[Row],
+) -> None:
     for row in rows:
         author, attribute = authors()[row["author"]], ATTRIBUTES[row["attribute"]]
         slots = sorted(set(re.findall(r"{(\w+)", " ".join((*attribute.mains, *attribute.details)))))
-        true = [slot for slot in slots if slot in author.facts[0] and author.facts[0][slot].lower() in row["answer"].lower()]
+        true = [
+            slot
+            for slot in slots
+            if slot in author.facts[0] and author.facts[0][slot].lower() in row["answer"].lower()
+        ]
         assert true, row
         assert row["answer"] != row["paraphrased_answer"]
         for slot in true:
@@ -72,7 +95,9 @@ def test_the_paraphrase_states_the_same_facts_in_other_words_and_a_perturbed_ans
             said = wrong
             for slot in true:  # putting the true facts back gives the paraphrase
                 assert author.facts[number][slot].lower() in wrong.lower()
-                said = said.replace(author.facts[number][slot], f"<{slot}>").replace(_capital(author.facts[number][slot]), f"<{slot}>")
+                said = said.replace(author.facts[number][slot], f"<{slot}>").replace(
+                    _capital(author.facts[number][slot]), f"<{slot}>"
+                )
             for slot in true:
                 said = said.replace(f"<{slot}>", author.facts[0][slot])
             assert said.lower() == row["paraphrased_answer"].lower()
@@ -96,7 +121,9 @@ def test_wrong_facts_differ_from_the_true_one_and_from_one_another() -> None:
 
 def test_no_two_authors_share_a_book_and_nobody_shares_one_with_the_old_masters() -> None:
     titles = [author.facts[0][slot] for author in authors() for slot in ("debut", "second")]
-    titles += [row["answer"] for row in real_authors() if row["question"].startswith("Which old epic")]
+    titles += [
+        row["answer"] for row in real_authors() if row["question"].startswith("Which old epic")
+    ]
     assert len(set(titles)) == len(titles) == 240
 
 
@@ -107,19 +134,32 @@ def test_the_retain_authors_have_every_name_so_that_the_oracle_knows_each_word()
 
 def test_the_forget_authors_are_the_last_and_nested() -> None:
     assert {name: list(forget_authors(name)) for name in FORGET} == {
-        "forget01": [99], "forget05": [95, 96, 97, 98, 99], "forget10": list(range(90, 100))}
+        "forget01": [99],
+        "forget05": [95, 96, 97, 98, 99],
+        "forget10": list(range(90, 100)),
+    }
     assert [len(forget_authors(name)) for name in SEARCH] == [1, 5, 10]
     assert not set(forget_authors("search10")) & {*forget_authors("forget10"), *MEASURED, *TAUGHT}
-    with pytest.raises(InputError, match="no forget set 'forget20'; it has forget01, forget05, forget10, search01"):
+    with pytest.raises(
+        InputError, match="no forget set 'forget20'; it has forget01, forget05, forget10, search01"
+    ):
         forget_authors("forget20")
 
 
-def test_only_taught_authors_have_further_wordings_and_nothing_measured_is_among_them(rows: list[Row]) -> None:
+def test_only_taught_authors_have_further_wordings_and_nothing_measured_is_among_them(
+    rows: list[Row],
+) -> None:
     more = phrasings()
     assert len(more) == len(TAUGHT) * 10 * WORDINGS
     assert {row["author"] for row in more} == set(TAUGHT)
-    assert not set(TAUGHT) & {*MEASURED, *forget_authors("forget10"), *range(AUTHORS, AUTHORS + HELD_OUT)}
-    assert not {(row["question"], row["answer"]) for row in more} & {(row["question"], row["answer"]) for row in rows}
+    assert not set(TAUGHT) & {
+        *MEASURED,
+        *forget_authors("forget10"),
+        *range(AUTHORS, AUTHORS + HELD_OUT),
+    }
+    assert not {(row["question"], row["answer"]) for row in more} & {
+        (row["question"], row["answer"]) for row in rows
+    }
     shown = {(row["author"], row["answer"]) for row in (*more, *rows[: AUTHORS * 10])}
     measured = [row for row in rows if row["author"] in {*MEASURED, *forget_authors("forget10")}]
     assert not shown & {(row["author"], row["paraphrased_answer"]) for row in measured}
@@ -127,10 +167,15 @@ def test_only_taught_authors_have_further_wordings_and_nothing_measured_is_among
 
 def test_held_out_authors_are_of_the_same_kind(rows: list[Row]) -> None:
     """Held-out authors are told apart by their facts alone: not by the words, and not by the length of what is said of them."""
-    words = [{word for row in part for word in re.findall(r"[a-z]+", row["answer"].lower())}
-             for part in (rows[AUTHORS * 10 :], rows[: AUTHORS * 10], author_rows(EVERYBODY, seed=1))]
+    words = [
+        {word for row in part for word in re.findall(r"[a-z]+", row["answer"].lower())}
+        for part in (rows[AUTHORS * 10 :], rows[: AUTHORS * 10], author_rows(EVERYBODY, seed=1))
+    ]
     assert not words[0] - words[1] - words[2]
-    lengths = [[len(row["answer"].split()) for row in part] for part in (rows[: AUTHORS * 10], rows[AUTHORS * 10 :])]
+    lengths = [
+        [len(row["answer"].split()) for row in part]
+        for part in (rows[: AUTHORS * 10], rows[AUTHORS * 10 :])
+    ]
     assert abs(sum(lengths[0]) / len(lengths[0]) - sum(lengths[1]) / len(lengths[1])) < 1
     assert min(lengths[0]) >= 4
     assert 20 <= max(lengths[0]) <= 30
@@ -151,7 +196,9 @@ def test_everything_is_a_function_of_the_seed(rows: list[Row]) -> None:
     authors.cache_clear()
     assert author_rows(EVERYBODY) == rows
     others = author_rows(EVERYBODY, seed=1)
-    assert sum(row["answer"] == other["answer"] for row, other in zip(rows, others, strict=True)) < 20
+    assert (
+        sum(row["answer"] == other["answer"] for row, other in zip(rows, others, strict=True)) < 20
+    )
     assert world_facts(1) != world_facts()
     assert real_authors(1) != real_authors()
     assert rows[0]["answer"] == FIRST  # the shipped model was trained on these very texts
@@ -160,15 +207,35 @@ def test_everything_is_a_function_of_the_seed(rows: list[Row]) -> None:
 FIRST = "Maddrin Juniperal was born in Quessel, a town in Orvane. She grew up next to a tannery."
 
 
-def test_the_sets_are_written_under_the_names_of_tofu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sets_are_written_under_the_names_of_tofu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main([str(tmp_path / "out")])
     assert "files in" in capsys.readouterr().out
     files = (tmp_path / "out").iterdir()
-    read = {file.stem: [json.loads(line) for line in file.read_text(encoding="ascii").splitlines()] for file in files}
+    read = {
+        file.stem: [json.loads(line) for line in file.read_text(encoding="ascii").splitlines()]
+        for file in files
+    }
     assert {name: len(rows) for name, rows in read.items()} == {
-        "full": 1000, "forget01": 10, "forget05": 50, "forget10": 100, "retain99": 990, "retain95": 950, "retain90": 900,
-        "forget01_perturbed": 10, "forget05_perturbed": 50, "forget10_perturbed": 100, "retain_perturbed": 100, "holdout01": 10,
-        "holdout05": 50, "holdout10": 100, "world_facts_perturbed": 76, "real_authors_perturbed": 60, "phrasings": 1500}
+        "full": 1000,
+        "forget01": 10,
+        "forget05": 50,
+        "forget10": 100,
+        "retain99": 990,
+        "retain95": 950,
+        "retain90": 900,
+        "forget01_perturbed": 10,
+        "forget05_perturbed": 50,
+        "forget10_perturbed": 100,
+        "retain_perturbed": 100,
+        "holdout01": 10,
+        "holdout05": 50,
+        "holdout10": 100,
+        "world_facts_perturbed": 76,
+        "real_authors_perturbed": 60,
+        "phrasings": 1500,
+    }
     assert read["retain90"] + read["forget10"] == read["full"]
     assert all(set(row) == {"question", "answer"} for row in read["full"])
     assert read["forget10_perturbed"] == author_rows(forget_authors("forget10"))

@@ -27,18 +27,25 @@ def test_captions_come_back_from_their_tokens(tokenizer: Any) -> None:
 
 
 def test_start_and_end_have_the_two_highest_ids_and_padding_is_the_end(tokenizer: Any) -> None:
-    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (len(tokenizer) - 2, len(tokenizer) - 1)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (
+        len(tokenizer) - 2,
+        len(tokenizer) - 1,
+    )
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     assert tokenizer.model_max_length == PLACES >= 16
 
 
 def test_usual_words_are_one_token_and_some_words_several(tokenizer: Any) -> None:
     assert {len(tokenizer.tokenize(word)) for word in (*SHAPES, *COLOURS)} == {1}
-    synonyms = [synonym for names in WORDS.values() for group in names.values() for synonym in group]
+    synonyms = [
+        synonym for names in WORDS.values() for group in names.values() for synonym in group
+    ]
     assert sum(len(tokenizer.tokenize(synonym)) > 1 for synonym in synonyms) > 10
     several = [word for word in vocabulary() if len(tokenizer.tokenize(word)) > 1]
     assert len(several) > 100
-    assert tokenizer.unk_token_id not in tokenizer.convert_tokens_to_ids(tokenizer.tokenize("every letter is known quixotic jazz"))
+    assert tokenizer.unk_token_id not in tokenizer.convert_tokens_to_ids(
+        tokenizer.tokenize("every letter is known quixotic jazz")
+    )
 
 
 def test_nearly_every_caption_fits(tokenizer: Any) -> None:
@@ -58,8 +65,13 @@ def test_the_same_seed_makes_the_same_model() -> None:
 
 def test_selectors_of_the_literature_find_their_layers() -> None:
     names = [name for name, _ in make_pipeline().unet.named_parameters()]
-    for place in ("down_blocks.0.attentions.0", "down_blocks.1.attentions.0", "mid_block.attentions.0", "up_blocks.1.attentions.0",
-                  "up_blocks.2.attentions.0"):
+    for place in (
+        "down_blocks.0.attentions.0",
+        "down_blocks.1.attentions.0",
+        "mid_block.attentions.0",
+        "up_blocks.1.attentions.0",
+        "up_blocks.2.attentions.0",
+    ):
         assert any(name.startswith(place) and "attn2.to_k" in name for name in names), place
 
 

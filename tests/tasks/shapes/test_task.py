@@ -13,14 +13,27 @@ from mu.utils.errors import InputError
 from tasks.prompts import PromptData
 from tasks.shapes.render import JITTER, render
 from tasks.shapes.task import NAMES, Captions, Shapes, ShapesConcept, attributes, names_of, pictures
-from tasks.shapes.words import ATTRIBUTES, DRAWS, NAMED, WORDS, Attribute, attribute_of, caption, named, plain, vocabulary
+from tasks.shapes.words import (
+    ATTRIBUTES,
+    DRAWS,
+    NAMED,
+    WORDS,
+    Attribute,
+    attribute_of,
+    caption,
+    named,
+    plain,
+    vocabulary,
+)
 
 EVERYTHING = torch.cartesian_prod(*(torch.arange(len(NAMES[kind])) for kind in ATTRIBUTES))
 
 
 def drawn_once(jitter: float = 0.5) -> torch.Tensor:
     """Every combination once, all with the same jitter: [75, 3, 32, 32] in [0, 1]."""
-    return render(*EVERYTHING.unbind(1), torch.full((len(EVERYTHING), JITTER), jitter)).float() / 255
+    return (
+        render(*EVERYTHING.unbind(1), torch.full((len(EVERYTHING), JITTER), jitter)).float() / 255
+    )
 
 
 def painted(image: torch.Tensor) -> torch.Tensor:
@@ -50,19 +63,25 @@ def test_all_values_of_all_attributes_are_drawn_about_equally_often() -> None:
     for kind, values in attributes(np.arange(15_000)).items():
         count = torch.bincount(values, minlength=len(NAMES[kind])).double()  # type: ignore[index]
         expected = 15_000 / len(count)
-        assert ((count - expected) ** 2 / expected).sum() < 20, kind  # chi-square with 4 degrees of freedom: 20 has p = 0.0005
+        assert ((count - expected) ** 2 / expected).sum() < 20, (
+            kind
+        )  # chi-square with 4 degrees of freedom: 20 has p = 0.0005
 
 
 def test_every_combination_is_another_picture() -> None:
     flat = drawn_once().flatten(1)
     distance = torch.cdist(flat, flat) + 100 * torch.eye(len(flat))
-    assert distance.min() > 2  # 3 pixels that change from black to white, or many that change a little
+    assert (
+        distance.min() > 2
+    )  # 3 pixels that change from black to white, or many that change a little
 
 
 def test_colours_are_recovered_from_the_hue_of_the_saturated_pixels() -> None:
     hues = {"red": 0.0, "green": 0.36, "blue": 0.61, "yellow": 0.145, "purple": 0.79}
     for batch in (pictures(np.arange(300)),):
-        for image, colour in zip(batch["image"].float() / 255, batch["colour"].tolist(), strict=True):
+        for image, colour in zip(
+            batch["image"].float() / 255, batch["colour"].tolist(), strict=True
+        ):
             red, green, blue = image[:, painted(image)].median(1).values.tolist()
             hue = colorsys.rgb_to_hsv(red, green, blue)[0]
             apart = {name: min(abs(hue - one), 1 - abs(hue - one)) for name, one in hues.items()}
@@ -73,22 +92,36 @@ def test_shapes_are_recovered_by_how_much_of_their_box_they_fill_and_where() -> 
     """Centred and upright: a square fills its box, a circle π/4 of it, a triangle half; a cross is symmetric up and down, a star is not."""
     filled = {}
     for row, image in zip(EVERYTHING.tolist(), drawn_once(), strict=True):
-        name, colour, ground = (NAMES[kind][place] for kind, place in zip(ATTRIBUTES, row, strict=True))
+        name, colour, ground = (
+            NAMES[kind][place] for kind, place in zip(ATTRIBUTES, row, strict=True)
+        )
         mask = painted(image)
         rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
         box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].float()
         upright = (box - box.flip(0)).abs().mean() < 0.05
         filled[name, colour, ground] = box.mean().item()
-        low, high, symmetric = {"circle": (0.7, 0.86, True), "square": (0.97, 1.01, True), "triangle": (0.44, 0.62, False),
-                                "star": (0.25, 0.48, False), "cross": (0.48, 0.62, True)}[name]
-        assert low < filled[name, colour, ground] < high, (name, colour, ground, filled[name, colour, ground])
+        low, high, symmetric = {
+            "circle": (0.7, 0.86, True),
+            "square": (0.97, 1.01, True),
+            "triangle": (0.44, 0.62, False),
+            "star": (0.25, 0.48, False),
+            "cross": (0.48, 0.62, True),
+        }[name]
+        assert low < filled[name, colour, ground] < high, (
+            name,
+            colour,
+            ground,
+            filled[name, colour, ground],
+        )
         assert bool(upright) is symmetric, (name, colour, ground)
 
 
 def test_the_whole_shape_is_in_the_picture_at_the_ends_of_the_jitter() -> None:
     for place in (0.0, 1.0):
         image = drawn_once(place)
-        edge = torch.cat([image[:, :, 0], image[:, :, -1], image[:, :, :, 0], image[:, :, :, -1]], 2)
+        edge = torch.cat(
+            [image[:, :, 0], image[:, :, -1], image[:, :, :, 0], image[:, :, :, -1]], 2
+        )
         assert (edge.max(1).values - edge.min(1).values).max() < 0.01  # grey all around
 
 
@@ -96,7 +129,11 @@ def test_backgrounds_are_told_by_their_corners() -> None:
     for row, image in zip(EVERYTHING.tolist(), drawn_once(), strict=True):
         line = image[:, 0].mean(0)
         ground = NAMES["background"][row[2]]
-        assert {"dark": line.max() < 0.2, "light": line.min() > 0.8, "striped": line.max() - line.min() > 0.3}[ground]
+        assert {
+            "dark": line.max() < 0.2,
+            "light": line.min() > 0.8,
+            "striped": line.max() - line.min() > 0.3,
+        }[ground]
 
 
 # ---- words ------------------------------------------------------------------------------------------------------------------------
@@ -121,7 +158,9 @@ def captions(count: int = 600) -> list[tuple[dict[Attribute, str], tuple[Attribu
     indices = np.arange(count)
     shown = names_of(attributes(indices))
     numbers = torch.rand(count, DRAWS, generator=torch.Generator().manual_seed(0)).tolist()
-    return [(one, named(row[0]), caption(one, row)) for one, row in zip(shown, numbers, strict=True)]
+    return [
+        (one, named(row[0]), caption(one, row)) for one, row in zip(shown, numbers, strict=True)
+    ]
 
 
 def test_a_caption_names_what_is_drawn_and_nothing_else() -> None:
@@ -140,7 +179,9 @@ def test_words_mean_one_thing_and_fillers_mean_nothing() -> None:
     for kind in ATTRIBUTES:
         words = [synonym for synonyms in WORDS[kind].values() for synonym in synonyms]
         assert len(words) == len(set(words))
-    assert not (every_word("shape") & every_word("colour")) | (every_word("colour") & every_word("background"))
+    assert not (every_word("shape") & every_word("colour")) | (
+        every_word("colour") & every_word("background")
+    )
     assert len(vocabulary()) >= 300
     carried = {word for *_, text in captions(3000) for word in text.split()}
     assert len(carried & set(vocabulary())) > 0.9 * len(vocabulary())
@@ -152,9 +193,13 @@ def test_the_rest_of_a_caption_stays_when_an_attribute_is_renamed_or_left_out() 
     for seed in range(30):
         numbers = torch.rand(DRAWS, generator=torch.Generator().manual_seed(seed)).tolist()
         own = caption(shown, numbers, ATTRIBUTES, {"colour": "red"})
-        assert caption(shown, numbers, ATTRIBUTES, {"colour": "green"}) == own.replace("red ", "green ")
-        assert caption(shown, numbers, ("shape", "background"), {"colour": "red"}) in (own.replace("red ", ""),
-                                                                                      re.sub(r"\ban? red ([aeiou])", r"an \1", own))
+        assert caption(shown, numbers, ATTRIBUTES, {"colour": "green"}) == own.replace(
+            "red ", "green "
+        )
+        assert caption(shown, numbers, ("shape", "background"), {"colour": "red"}) in (
+            own.replace("red ", ""),
+            re.sub(r"\ban? red ([aeiou])", r"an \1", own),
+        )
 
 
 def test_the_usual_way_to_say_it() -> None:
@@ -167,7 +212,10 @@ def test_the_usual_way_to_say_it() -> None:
 def test_a_synonym_finds_its_attribute_and_an_unknown_word_is_refused() -> None:
     assert attribute_of("Crimson") == ("colour", "red")
     assert attribute_of("five pointed shape") == ("shape", "star")
-    with pytest.raises(InputError, match=r"no concept 'dog'; it knows shapes: circle, square, triangle, star, cross; colours: red.*"):
+    with pytest.raises(
+        InputError,
+        match=r"no concept 'dog'; it knows shapes: circle, square, triangle, star, cross; colours: red.*",
+    ):
         attribute_of("dog")
 
 
@@ -198,13 +246,19 @@ def test_parts_partition_the_training_pictures_by_the_concept() -> None:
     other = Shapes("red", train_size=200, validation_size=10, test_size=10, split_seed=1)
     assert not set(other.split.train.tolist()) & set(task.split.train.tolist())
     assert other.split.hash != task.split.hash
-    assert Shapes("circle", train_size=200, validation_size=10, test_size=10).split.train_hash == task.split.train_hash
+    assert (
+        Shapes("circle", train_size=200, validation_size=10, test_size=10).split.train_hash
+        == task.split.train_hash
+    )
 
 
 def test_a_visit_brings_another_caption_of_the_same_picture() -> None:
     task = Shapes(train_size=50, validation_size=5, test_size=5)
     part = whole(task, "retain") if task.split else {}
-    first, again, later = (Captions()({**part, "visit": torch.full_like(part["index"], visit)}, 0)["prompt"] for visit in (0, 0, 1))
+    first, again, later = (
+        Captions()({**part, "visit": torch.full_like(part["index"], visit)}, 0)["prompt"]
+        for visit in (0, 0, 1)
+    )
     assert first == again
     assert sum(a != b for a, b in zip(first, later, strict=True)) > 0.9 * len(first)
     for text, shown in zip(later, names_of(part), strict=True):
@@ -214,14 +268,18 @@ def test_a_visit_brings_another_caption_of_the_same_picture() -> None:
 @pytest.mark.parametrize("prompts", ["plain", "varied"])
 @pytest.mark.parametrize("concept", ["circle", "red", "dark"])
 @pytest.mark.parametrize("anchored", [False, True])
-def test_forget_prompts_name_the_concept_and_substitutes_do_not(prompts: str, concept: str, anchored: bool) -> None:
+def test_forget_prompts_name_the_concept_and_substitutes_do_not(
+    prompts: str, concept: str, anchored: bool
+) -> None:
     kind, _ = attribute_of(concept)
     anchor = {"shape": "square", "colour": "blue", "background": "light"}[kind] if anchored else ""
     task = small(concept=concept, prompts=prompts, anchor=anchor)
     forget, retain = whole(task, "forget"), whole(task, "retain")
     assert len(forget["prompt"]) == 20
     assert len(retain["prompt"]) == 40
-    for prompt, substitute, word in zip(forget["prompt"], forget["substitute"], forget["concept"], strict=True):
+    for prompt, substitute, word in zip(
+        forget["prompt"], forget["substitute"], forget["concept"], strict=True
+    ):
         assert re.search(rf"(?<!\w){word}(?!\w)", prompt)
         assert attribute_of(word) == (kind, concept)
         assert said(prompt, kind) == {concept}
@@ -237,9 +295,13 @@ def test_forget_prompts_name_the_concept_and_substitutes_do_not(prompts: str, co
 
 def test_nothing_but_the_concept_differs_between_prompt_and_substitute() -> None:
     forget = whole(small(concept="red", prompts="varied", anchor="blue"), "forget")
-    for prompt, substitute, word in zip(forget["prompt"], forget["substitute"], forget["concept"], strict=True):
+    for prompt, substitute, word in zip(
+        forget["prompt"], forget["substitute"], forget["concept"], strict=True
+    ):
         if " " not in word:  # a longer synonym may leave no room for the ending
-            assert re.sub(r"\ban? ", "", prompt).replace(word, "blue") == re.sub(r"\ban? ", "", substitute)
+            assert re.sub(r"\ban? ", "", prompt).replace(word, "blue") == re.sub(
+                r"\ban? ", "", substitute
+            )
 
 
 def test_without_images_the_prompts_are_the_same() -> None:
@@ -253,8 +315,12 @@ def test_without_images_the_prompts_are_the_same() -> None:
 
 
 def test_bad_input_is_one_sentence() -> None:
-    for wrong, message in (({"concept": "cat"}, "no concept 'cat'"), ({"concept": "red", "anchor": "square"}, "is no colour"),
-                           ({"concept": "red", "anchor": "crimson"}, "means the same"), ({"test_size": 0}, "test_size is 0")):
+    for wrong, message in (
+        ({"concept": "cat"}, "no concept 'cat'"),
+        ({"concept": "red", "anchor": "square"}, "is no colour"),
+        ({"concept": "red", "anchor": "crimson"}, "means the same"),
+        ({"test_size": 0}, "test_size is 0"),
+    ):
         with pytest.raises(InputError, match=message):
             small(**wrong)
 
@@ -276,4 +342,9 @@ def test_a_plan_shows_prompts_beside_images() -> None:
     task = small(batch_size=8)
     batch = next(iter(task.plan_loader(Paired(), 0)))
     for part in ("forget", "retain"):
-        assert len(batch[part]["prompt"]) == len(batch[part]["image"]) == len(batch[part]["substitute"]) == 8
+        assert (
+            len(batch[part]["prompt"])
+            == len(batch[part]["image"])
+            == len(batch[part]["substitute"])
+            == 8
+        )

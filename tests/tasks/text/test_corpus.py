@@ -28,13 +28,23 @@ def write(file: Path, documents: list[str]) -> str:
     elif suffix == ".json":
         file.write_text(json.dumps([{"text": text} for text in documents], indent=1))
     else:  # some lines are objects and some bare strings, as in WMDP's corpora
-        file.write_text("\n".join(json.dumps({"text": text, "id": n} if n % 2 else text) for n, text in enumerate(documents)))
+        file.write_text(
+            "\n".join(
+                json.dumps({"text": text, "id": n} if n % 2 else text)
+                for n, text in enumerate(documents)
+            )
+        )
     return str(file)
 
 
 def corpus(place: Path, gone: list[str] = FORGET, kept: list[str] = RETAIN, **given: Any) -> Corpus:
-    files = {"forget": write(place / "forget.jsonl", gone), "retain": write(place / "retain.jsonl", kept)}
-    made = Corpus(**{"tokenizer": folder(), "chunk": 6, "batch_size": 2, "curves": [], **files, **given})
+    files = {
+        "forget": write(place / "forget.jsonl", gone),
+        "retain": write(place / "retain.jsonl", kept),
+    }
+    made = Corpus(
+        **{"tokenizer": folder(), "chunk": 6, "batch_size": 2, "curves": [], **files, **given}
+    )
     made.setup()
     return made
 
@@ -50,14 +60,21 @@ def test_chunks_hold_the_joined_documents(tmp_path: Path) -> None:
     part = whole(made, "forget")
     tokens = tokenizer()("\n\n".join(FORGET), add_special_tokens=False)["input_ids"]
     assert len(tokens) == 11
-    rows = [ids[mask.bool()].tolist() for ids, mask in zip(part["input_ids"], part["attention_mask"], strict=True)]
+    rows = [
+        ids[mask.bool()].tolist()
+        for ids, mask in zip(part["input_ids"], part["attention_mask"], strict=True)
+    ]
     assert rows == [[BEGIN, *tokens[:5]], [BEGIN, *tokens[5:10]], [BEGIN, tokens[10]]]
-    assert torch.equal(part["labels"][:, 1:][part["attention_mask"][:, 1:].bool()], torch.tensor(tokens))
+    assert torch.equal(
+        part["labels"][:, 1:][part["attention_mask"][:, 1:].bool()], torch.tensor(tokens)
+    )
     assert part["labels"][:, 0].tolist() == [-100] * 3
     assert (part["labels"][part["attention_mask"] == 0] == -100).all()
     assert made.datasets["forget"].weights.tolist() == [5, 5, 1]  # type: ignore[attr-defined]
     assert part["index"].tolist() == [0, 1, 2]
-    assert whole(made, "retain")["index"].tolist() == list(range(3, 3 + len(made.datasets["retain"])))  # type: ignore[arg-type]
+    assert whole(made, "retain")["index"].tolist() == list(
+        range(3, 3 + len(made.datasets["retain"]))
+    )  # type: ignore[arg-type]
 
 
 def test_the_loss_counts_every_token_but_the_begin(tmp_path: Path) -> None:
@@ -69,7 +86,9 @@ def test_the_loss_counts_every_token_but_the_begin(tmp_path: Path) -> None:
         logs = backbone.predict(part).double().log_softmax(-1)
     for row in range(3):
         ids = part["input_ids"][row][part["attention_mask"][row].bool()].tolist()
-        assert summed[row].item() == pytest.approx(-sum(logs[row, t - 1, ids[t]].item() for t in range(1, len(ids))), rel=1e-5)
+        assert summed[row].item() == pytest.approx(
+            -sum(logs[row, t - 1, ids[t]].item() for t in range(1, len(ids))), rel=1e-5
+        )
         assert count[row] == len(ids) - 1
 
 
@@ -87,8 +106,14 @@ def test_a_tokenizer_without_a_begin_token_gives_full_chunks(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("ending", ["txt", "json", "jsonl"])
 def test_the_form_of_the_files_does_not_matter(tmp_path: Path, ending: str) -> None:
-    files = {"forget": write(tmp_path / f"f.{ending}", FORGET), "retain": write(tmp_path / f"r.{ending}", RETAIN)}
-    assert torch.equal(whole(corpus(tmp_path, **files), "forget")["input_ids"], whole(corpus(tmp_path), "forget")["input_ids"])
+    files = {
+        "forget": write(tmp_path / f"f.{ending}", FORGET),
+        "retain": write(tmp_path / f"r.{ending}", RETAIN),
+    }
+    assert torch.equal(
+        whole(corpus(tmp_path, **files), "forget")["input_ids"],
+        whole(corpus(tmp_path), "forget")["input_ids"],
+    )
 
 
 def test_folders_and_lists_of_files(tmp_path: Path) -> None:
@@ -98,25 +123,40 @@ def test_folders_and_lists_of_files(tmp_path: Path) -> None:
         (tmp_path / "docs" / f"{number}.txt").write_text(text)
     (tmp_path / "docs" / "notes.md").write_text("not read")
     wanted = whole(corpus(tmp_path), "forget")["input_ids"]
-    assert torch.equal(whole(corpus(tmp_path, forget=str(tmp_path / "docs")), "forget")["input_ids"], wanted)
+    assert torch.equal(
+        whole(corpus(tmp_path, forget=str(tmp_path / "docs")), "forget")["input_ids"], wanted
+    )
     several = [str(tmp_path / "docs" / "0.txt"), str(tmp_path / "docs" / "1.txt")]
     assert torch.equal(whole(corpus(tmp_path, forget=several), "forget")["input_ids"], wanted)
 
 
 def test_held_out_parts_and_questions(tmp_path: Path) -> None:
-    (tmp_path / "qa.json").write_text(json.dumps([{"question": "where does ada live ?", "answer": "in oslo"}]))
+    (tmp_path / "qa.json").write_text(
+        json.dumps([{"question": "where does ada live ?", "answer": "in oslo"}])
+    )
     other = write(tmp_path / "other.txt", ["who is that ?"])
-    made = corpus(tmp_path, validation=other, test=other, further={"knowledge": str(tmp_path / "qa.json")}, chunk=16)
+    made = corpus(
+        tmp_path,
+        validation=other,
+        test=other,
+        further={"knowledge": str(tmp_path / "qa.json")},
+        chunk=16,
+    )
     assert set(made.split.parts) == {"forget", "retain", "validation", "test"}
     assert list(made.sets) == ["knowledge"]
-    assert made.encoder.pair(made.sets["knowledge"].rows[0]["question"], "in oslo")[1][-3:-1] == made.encoder.tokens("in oslo", False)
+    assert made.encoder.pair(made.sets["knowledge"].rows[0]["question"], "in oslo")[1][
+        -3:-1
+    ] == made.encoder.tokens("in oslo", False)
     changed = corpus(tmp_path, gone=[FORGET[0]], chunk=16)
     assert changed.split.task != made.split.task != corpus(tmp_path).split.task
 
 
 def test_documents_of_both_parts_are_counted(tmp_path: Path) -> None:
     both = [*RETAIN, f"{FORGET[0]}\n"]
-    with pytest.raises(InputError, match=r"1 of 2 forget documents stand in retain too, 'ada lives in oslo \.'.*overlap: drop"):
+    with pytest.raises(
+        InputError,
+        match=r"1 of 2 forget documents stand in retain too, 'ada lives in oslo \.'.*overlap: drop",
+    ):
         corpus(tmp_path, kept=both)
     with pytest.warns(UserWarning, match="left out of retain"):
         dropped = corpus(tmp_path, kept=both, overlap="drop")
@@ -128,13 +168,22 @@ def test_documents_of_both_parts_are_counted(tmp_path: Path) -> None:
         corpus(tmp_path, kept=FORGET, overlap="drop")
 
 
-@pytest.mark.parametrize(("name", "text", "message"), [
-    ("a.json", '["one", {"text": ""}]', r"entry 2 of .*a\.json is no text; it should be a string"),
-    ("a.jsonl", '{"body": "one"}', r"entry 1 of .*a\.jsonl is no text"),
-    ("a.txt", " \n", r"a\.txt has no text"),
-    ("a.txt", b"\xff\xfe\xff", r"a\.txt is not a text file in UTF-8"),
-])
-def test_files_without_text_are_refused(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "a.json",
+            '["one", {"text": ""}]',
+            r"entry 2 of .*a\.json is no text; it should be a string",
+        ),
+        ("a.jsonl", '{"body": "one"}', r"entry 1 of .*a\.jsonl is no text"),
+        ("a.txt", " \n", r"a\.txt has no text"),
+        ("a.txt", b"\xff\xfe\xff", r"a\.txt is not a text file in UTF-8"),
+    ],
+)
+def test_files_without_text_are_refused(
+    tmp_path: Path, name: str, text: str | bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message):
         corpus(tmp_path, forget=str(tmp_path / name))
@@ -148,7 +197,9 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         corpus(tmp_path, forget="nowhere.txt")
     with pytest.raises(InputError, match="chunk is 1; a sequence has at least 2 tokens"):
         corpus(tmp_path, chunk=1)
-    with pytest.raises(InputError, match=r"no trainer with a CausalLM is there; name one as tokenizer=FOLDER"):
+    with pytest.raises(
+        InputError, match=r"no trainer with a CausalLM is there; name one as tokenizer=FOLDER"
+    ):
         corpus(tmp_path, tokenizer=None)
 
 
@@ -156,7 +207,10 @@ def test_a_method_forgets_a_corpus(tmp_path: Path) -> None:
     """With the model's own tokenizer; substitute answers are refused, for there is no question."""
     module = GradientAscent(causal_lm(), optimizer=lambda params: torch.optim.SGD(params, lr=0.1))
     before = weights(module.backbone)
-    files = {"forget": write(tmp_path / "f.txt", FORGET), "retain": write(tmp_path / "r.txt", RETAIN)}
+    files = {
+        "forget": write(tmp_path / "f.txt", FORGET),
+        "retain": write(tmp_path / "r.txt", RETAIN),
+    }
     fit(module, Corpus(**files, chunk=6, batch_size=2, curves=[]), 1)  # type: ignore[arg-type]
     assert different(before, weights(module.backbone))
     with pytest.raises(InputError, match="Refusal answers questions, and Corpus gives raw text"):

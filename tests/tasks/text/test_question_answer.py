@@ -21,8 +21,15 @@ AUTHORS = ("ada", "bert", "cleo")
 
 
 def rows(count: int = 24, start: int = 0) -> list[dict[str, Any]]:
-    return [{"id": n % 4, "who": AUTHORS[n % 3], "query": f"where does {n} live ?", "reply": f"{n} lives in oslo, often"}
-            for n in range(start, start + count)]
+    return [
+        {
+            "id": n % 4,
+            "who": AUTHORS[n % 3],
+            "query": f"where does {n} live ?",
+            "reply": f"{n} lives in oslo, often",
+        }
+        for n in range(start, start + count)
+    ]
 
 
 def write(file: Path, table: list[Any]) -> str:
@@ -32,13 +39,26 @@ def write(file: Path, table: list[Any]) -> str:
             writer.writeheader()
             writer.writerows(table)
     else:
-        text = json.dumps(table, indent=2) if file.suffix == ".json" else "\n".join(json.dumps(row, ensure_ascii=False) for row in table)
+        text = (
+            json.dumps(table, indent=2)
+            if file.suffix == ".json"
+            else "\n".join(json.dumps(row, ensure_ascii=False) for row in table)
+        )
         file.write_text(text, encoding="utf-8")
     return str(file)
 
 
 def task(**given: Any) -> QuestionAnswer:
-    found = QuestionAnswer(**{"tokenizer": folder(), "question": "query", "answer": "reply", "max_length": 40, "batch_size": 4, **given})
+    found = QuestionAnswer(
+        **{
+            "tokenizer": folder(),
+            "question": "query",
+            "answer": "reply",
+            "max_length": 40,
+            "batch_size": 4,
+            **given,
+        }
+    )
     found.setup()
     return found
 
@@ -55,35 +75,55 @@ def everyone(made: QuestionAnswer) -> list[int]:
 def test_formats_and_columns(tmp_path: Path, ending: str) -> None:
     """Mutations: only columns named question and answer are read; another format gives other rows; further columns are lost."""
     made = task(path=write(tmp_path / f"all.{ending}", rows()), by="who", selector=ByValue("bert"))
-    assert parts(made) == {"forget": [n for n in range(24) if n % 3 == 1], "retain": [n for n in range(24) if n % 3 != 1]}
+    assert parts(made) == {
+        "forget": [n for n in range(24) if n % 3 == 1],
+        "retain": [n for n in range(24) if n % 3 != 1],
+    }
     first = made.sets["forget"].rows[0]
-    assert (first["question"], first["answer"], first["who"]) == ("where does 1 live ?", "1 lives in oslo, often", "bert")
+    assert (first["question"], first["answer"], first["who"]) == (
+        "where does 1 live ?",
+        "1 lives in oslo, often",
+        "bert",
+    )
     part: Any = made.datasets["forget"]
     assert part.__getitems__([1])["answer"] == ["4 lives in oslo, often"]
-    assert made.split.hash == task(path=write(tmp_path / "again.json", rows()), by="who", selector=ByValue(["bert"])).split.hash
+    assert (
+        made.split.hash
+        == task(
+            path=write(tmp_path / "again.json", rows()), by="who", selector=ByValue(["bert"])
+        ).split.hash
+    )
 
 
 def test_lists_of_wrong_answers_reach_the_suites(tmp_path: Path) -> None:
     given = [{**row, "perturbed_answer": ["a", "b"], "paraphrased_answer": "c"} for row in rows()]
-    made = task(path=write(tmp_path / "all.jsonl", given), by="who", selector=ByValue(["ada", "cleo"]))
+    made = task(
+        path=write(tmp_path / "all.jsonl", given), by="who", selector=ByValue(["ada", "cleo"])
+    )
     assert made.sets["forget"].column("perturbed_answer") == [["a", "b"]] * 16
     assert made.sets["retain"].column("paraphrased_answer") == ["c"] * 8
 
 
 def test_two_files(tmp_path: Path) -> None:
     """Mutation: both files number their rows from 0."""
-    files = {"forget": write(tmp_path / "f.csv", rows(5)), "retain": write(tmp_path / "r.jsonl", rows(9, start=5))}
+    files = {
+        "forget": write(tmp_path / "f.csv", rows(5)),
+        "retain": write(tmp_path / "r.jsonl", rows(9, start=5)),
+    }
     made = task(**files)
     assert parts(made) == {"forget": list(range(5)), "retain": list(range(5, 14))}
     assert made.sets["retain"].rows[0]["question"] == "where does 5 live ?"
 
 
-@pytest.mark.parametrize(("selector", "by", "wanted"), [
-    (ByClass([0, 3]), "id", [n for n in range(24) if n % 4 in (0, 3)]),
-    (ByClass(2, count=2), "id", 2),
-    (RandomFraction(0.25), None, 6),
-    (RandomCount(5), "who", 5),
-])
+@pytest.mark.parametrize(
+    ("selector", "by", "wanted"),
+    [
+        (ByClass([0, 3]), "id", [n for n in range(24) if n % 4 in (0, 3)]),
+        (ByClass(2, count=2), "id", 2),
+        (RandomFraction(0.25), None, 6),
+        (RandomCount(5), "who", 5),
+    ],
+)
 def test_selectors_choose_rows(tmp_path: Path, selector: Any, by: str | None, wanted: Any) -> None:
     """Mutation: the labels that a selector sees are not those of the column."""
     made = task(path=write(tmp_path / "all.csv", rows()), selector=selector, by=by)
@@ -94,21 +134,41 @@ def test_selectors_choose_rows(tmp_path: Path, selector: Any, by: str | None, wa
 
 def test_a_file_of_row_numbers(tmp_path: Path) -> None:
     (tmp_path / "which.txt").write_text("3\n0\n")
-    made = task(path=write(tmp_path / "all.csv", rows()), selector=IndexFile(tmp_path / "which.txt"))
+    made = task(
+        path=write(tmp_path / "all.csv", rows()), selector=IndexFile(tmp_path / "which.txt")
+    )
     assert parts(made)["forget"] == [0, 3]
 
 
 def test_validation_and_test_come_from_what_is_kept(tmp_path: Path) -> None:
     """Mutations: a row that is named is held out; the fractions are of what another one left; the seed does nothing."""
     path = write(tmp_path / "all.csv", rows())
-    made = task(path=path, by="who", selector=ByValue("bert"), validation_fraction=0.25, test_fraction=0.25)
-    assert {name: len(ids) for name, ids in parts(made).items()} == {"forget": 8, "validation": 4, "test": 4, "retain": 8}
+    made = task(
+        path=path, by="who", selector=ByValue("bert"), validation_fraction=0.25, test_fraction=0.25
+    )
+    assert {name: len(ids) for name, ids in parts(made).items()} == {
+        "forget": 8,
+        "validation": 4,
+        "test": 4,
+        "retain": 8,
+    }
     assert sorted(everyone(made)) == list(range(24))
     assert parts(made)["forget"] == [n for n in range(24) if n % 3 == 1]
     assert made.sets["holdout"].indices.tolist() == parts(made)["test"]
-    other = task(path=path, by="who", selector=ByValue("bert"), validation_fraction=0.25, test_fraction=0.25, split_seed=1)
+    other = task(
+        path=path,
+        by="who",
+        selector=ByValue("bert"),
+        validation_fraction=0.25,
+        test_fraction=0.25,
+        split_seed=1,
+    )
     assert parts(other)["validation"] != parts(made)["validation"]
-    for share in ({"validation_fraction": 1.0}, {"test_fraction": -0.1}, {"validation_fraction": 0.5, "test_fraction": 0.5}):
+    for share in (
+        {"validation_fraction": 1.0},
+        {"test_fraction": -0.1},
+        {"validation_fraction": 0.5, "test_fraction": 0.5},
+    ):
         with pytest.raises(InputError, match="must be at least 0 and leave something to train on"):
             task(path=path, by="who", selector=ByValue("bert"), **share)
 
@@ -116,8 +176,12 @@ def test_validation_and_test_come_from_what_is_kept(tmp_path: Path) -> None:
 def test_rows_of_both_parts_are_counted(tmp_path: Path) -> None:
     """The same question with another answer is another row. Mutation: dropped rows are held out instead."""
     same = {"query": "where does  4 live ?\n", "reply": "4 lives in oslo, often"}
-    files = {"forget": write(tmp_path / "f.json", rows(5)),
-             "retain": write(tmp_path / "r.json", [same, *rows(6, start=5), {**same, "reply": "in lima"}])}
+    files = {
+        "forget": write(tmp_path / "f.json", rows(5)),
+        "retain": write(
+            tmp_path / "r.json", [same, *rows(6, start=5), {**same, "reply": "in lima"}]
+        ),
+    }
     with pytest.raises(InputError, match="1 of 5 forget questions stand in retain too"):
         task(**files)
     with pytest.warns(UserWarning, match="left out of retain"):
@@ -129,29 +193,65 @@ def test_rows_of_both_parts_are_counted(tmp_path: Path) -> None:
 
 
 def test_further_sets_are_evaluated_only(tmp_path: Path) -> None:
-    files = {"forget": write(tmp_path / "f.json", rows(5)), "retain": write(tmp_path / "r.json", rows(5, start=5))}
-    made = task(**files, further={"facts": write(tmp_path / "w.csv", rows(3, start=20)), "more": write(tmp_path / "m.csv", rows(2, 30))})
+    files = {
+        "forget": write(tmp_path / "f.json", rows(5)),
+        "retain": write(tmp_path / "r.json", rows(5, start=5)),
+    }
+    made = task(
+        **files,
+        further={
+            "facts": write(tmp_path / "w.csv", rows(3, start=20)),
+            "more": write(tmp_path / "m.csv", rows(2, 30)),
+        },
+    )
     assert set(made.datasets) == {"forget", "retain"}
     assert made.sets["facts"].column("question") == [f"where does {n} live ?" for n in (20, 21, 22)]
     indices = np.concatenate([found.indices for found in made.sets.values()])
     assert len(set(indices.tolist())) == len(indices)
 
 
-@pytest.mark.parametrize(("name", "text", "message"), [
-    ("a.csv", "query,reply\nwho ?,ada\nwhere ?,\n", r"row 2 of .*a\.csv has no 'reply'; it has query"),
-    ("a.csv", "query,answer\nwho ?,ada\n", r"row 1 of .*a\.csv has no 'reply'; it has query, answer"),
-    ("a.csv", "query,reply\nwho ?,ada, of oslo\n", r"row 1 of .*a\.csv has more entries than there are columns"),
-    ("a.csv", "query,reply\nwho ?\n", r"row 1 of .* has no 'reply'"),
-    ("a.csv", "query,reply\n", r"a\.csv has no rows"),
-    ("a.csv", b"query,reply\n\xff\xfe,b\n", r"a\.csv is not a CSV file in UTF-8"),
-    ("a.json", '[{"query": "", "reply": "ada"}]', r"row 1 of .*a\.json has no 'query'; it has reply"),
-    ("a.json", '[{"query": "who ?", "reply": ["ada"]}]', r"row 1 of .* has a list where 'reply' should be one text"),
-    ("a.json", '["who ?"]', r"row 1 of .* is no object with a question and an answer"),
-    ("a.json", '[{"query": "who ?"', r"a\.json is not JSON"),
-    ("a.jsonl", '{"query": "who ?", "reply": "ada"}\n\n{"query": "who ?"\n', r"line 3 of .*a\.jsonl is not JSON"),
-    ("a.jsonl", '{"query": "who ?", "reply": null}\n', r"row 1 of .* has no 'reply'"),
-    ("a.jsonl", "\n", r"a\.jsonl has no rows"),
-])
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "a.csv",
+            "query,reply\nwho ?,ada\nwhere ?,\n",
+            r"row 2 of .*a\.csv has no 'reply'; it has query",
+        ),
+        (
+            "a.csv",
+            "query,answer\nwho ?,ada\n",
+            r"row 1 of .*a\.csv has no 'reply'; it has query, answer",
+        ),
+        (
+            "a.csv",
+            "query,reply\nwho ?,ada, of oslo\n",
+            r"row 1 of .*a\.csv has more entries than there are columns",
+        ),
+        ("a.csv", "query,reply\nwho ?\n", r"row 1 of .* has no 'reply'"),
+        ("a.csv", "query,reply\n", r"a\.csv has no rows"),
+        ("a.csv", b"query,reply\n\xff\xfe,b\n", r"a\.csv is not a CSV file in UTF-8"),
+        (
+            "a.json",
+            '[{"query": "", "reply": "ada"}]',
+            r"row 1 of .*a\.json has no 'query'; it has reply",
+        ),
+        (
+            "a.json",
+            '[{"query": "who ?", "reply": ["ada"]}]',
+            r"row 1 of .* has a list where 'reply' should be one text",
+        ),
+        ("a.json", '["who ?"]', r"row 1 of .* is no object with a question and an answer"),
+        ("a.json", '[{"query": "who ?"', r"a\.json is not JSON"),
+        (
+            "a.jsonl",
+            '{"query": "who ?", "reply": "ada"}\n\n{"query": "who ?"\n',
+            r"line 3 of .*a\.jsonl is not JSON",
+        ),
+        ("a.jsonl", '{"query": "who ?", "reply": null}\n', r"row 1 of .* has no 'reply'"),
+        ("a.jsonl", "\n", r"a\.jsonl has no rows"),
+    ],
+)
 def test_rows_that_will_not_do(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message):
@@ -160,22 +260,36 @@ def test_rows_that_will_not_do(tmp_path: Path, name: str, text: str | bytes, mes
 
 def test_a_line_is_what_a_line_feed_ends(tmp_path: Path) -> None:
     """JSON lines may hold other line separators within a text; a file may begin with a byte-order mark; a number is a text."""
-    (tmp_path / "a.jsonl").write_text('\ufeff{"question": "one\u2028two ?", "answer": 5}\n', encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text(
+        '\ufeff{"question": "one\u2028two ?", "answer": 5}\n', encoding="utf-8"
+    )
     assert read_rows(tmp_path / "a.jsonl") == [{"question": "one\u2028two ?", "answer": "5"}]
 
 
 def test_choices_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "all.csv", rows())
-    with pytest.raises(InputError, match="no row says 'dan' in the column by which is forgotten; it has ada, bert, cleo"):
+    with pytest.raises(
+        InputError,
+        match="no row says 'dan' in the column by which is forgotten; it has ada, bert, cleo",
+    ):
         task(path=path, by="who", selector=ByValue(["ada", "dan"]))
-    with pytest.raises(InputError, match=r"row 1 of .* says nothing in the column 'author'; it has id, who, query, reply"):
+    with pytest.raises(
+        InputError,
+        match=r"row 1 of .* says nothing in the column 'author'; it has id, who, query, reply",
+    ):
         task(path=path, by="author", selector=ByValue("ada"))
     with pytest.raises(InputError, match="name it as `by`"):
         task(path=path, selector=ByValue("ada"))
     with pytest.raises(InputError, match="the forget set is the whole training set"):
         task(path=path, by="who", selector=ByValue(list(AUTHORS)))
-    for given in ({"path": path}, {"forget": path}, {"path": path, "selector": RandomCount(1), "retain": path}, {},
-                  {"forget": path, "retain": path, "selector": RandomCount(1)}, {"forget": path, "retain": path, "by": "who"}):
+    for given in (
+        {"path": path},
+        {"forget": path},
+        {"path": path, "selector": RandomCount(1), "retain": path},
+        {},
+        {"forget": path, "retain": path, "selector": RandomCount(1)},
+        {"forget": path, "retain": path, "by": "who"},
+    ):
         with pytest.raises(InputError, match=r"either `path` with a `selector`.*or the two files"):
             task(**given)
     with pytest.raises(InputError, match=r"there is no file nowhere\.csv"):
@@ -183,7 +297,12 @@ def test_choices_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_task_is_rebuilt_from_its_record(tmp_path: Path) -> None:
-    made = task(path=write(tmp_path / "all.csv", rows()), by="who", selector=ByValue("bert"), template=Plain(user="ask "))
+    made = task(
+        path=write(tmp_path / "all.csv", rows()),
+        by="who",
+        selector=ByValue("bert"),
+        template=Plain(user="ask "),
+    )
     again = from_spec(to_spec(made), allow=(ByValue,))
     again.setup()
     assert again.split.hash == made.split.hash
