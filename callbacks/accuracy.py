@@ -9,9 +9,11 @@ from mu.metrics.results import Result
 
 
 class Accuracy(Suite):
-    """UA = 100 − accuracy on forget, RA = accuracy on retain, TA = accuracy on held-out data, in percent.
+    """UA = 100 − accuracy on forget, RA = accuracy on retain, TA = accuracy on held-out data, in
+    percent.
 
-    Where a whole class is forgotten, it is not in the held-out part (vision literature), and the probe `test_forget` is reported apart.
+    Where a whole class is forgotten, it is not in the held-out part (vision literature), and the
+    probe `test_forget` is reported apart.
 
     Args:
         held_out: the part that TA is measured on; `validation` in searches.
@@ -39,7 +41,8 @@ class Accuracy(Suite):
 
 
 class Errors(Suite):
-    """Mean absolute and root mean squared error of a regressor, on every part, in the target's units.
+    """Mean absolute and root mean squared error of a regressor, on every part, in the target's
+    units.
 
     Args:
         held_out: the part named `test_error` in tables.

@@ -21,8 +21,8 @@ Evaluated = Mapping[str, Mapping[str, Tensor]]
 class Suite(Callback, Reconstructible):
     """Declares what it needs per example, and turns that into numbers when a test epoch ends.
 
-    The module computes what all suites need in one pass, keeps it on its ranks, and hands over the whole; so a suite sees every sample
-    exactly once on any number of ranks.
+    The module computes what all suites need in one pass, keeps it on its ranks, and hands over the
+    whole; so a suite sees every sample exactly once on any number of ranks.
     """
 
     needs: tuple[str, ...] = ()
@@ -51,7 +51,8 @@ class Suite(Callback, Reconstructible):
         """
         if split not in outputs:
             raise InputError(
-                f"{type(self).__name__} measures on the {split} part, but only {', '.join(sorted(outputs))} were evaluated."
+                f"{type(self).__name__} measures on the {split} part, but only "
+                f"{', '.join(sorted(outputs))} were evaluated."
             )
         return outputs[split]
 

@@ -15,11 +15,11 @@ from mu.metrics.results import Result
 
 
 class Cost(Suite):
-    """What the run cost: `seconds` (masks, statistics, training and edits; evaluation apart), its breakdown, `peak_memory` in MiB,
-    `trainable` and `moved` weights.
+    """What the run cost: `seconds` (masks, statistics, training and edits; evaluation apart), its
+    breakdown, `peak_memory` in MiB, `trainable` and `moved` weights.
 
-    Memory is the peak that torch allocated on a GPU; on a CPU the peak of the process's resident set since the fit began (Linux; the
-    libraries themselves are in it).
+    Memory is the peak that torch allocated on a GPU; on a CPU the peak of the process's resident
+    set since the fit began (Linux; the libraries themselves are in it).
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,9 @@ class Cost(Suite):
         self._before = []
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """Whatever is known: a test without a fit in the same process knows the checkpoint's seconds only."""
+        """Whatever is known: a test without a fit in the same process knows the checkpoint's
+        seconds only.
+        """
         seconds = {
             stage: value
             for stage, value in module.stopwatch.seconds().items()

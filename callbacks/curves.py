@@ -12,7 +12,9 @@ from mu.utils.spec import Reconstructible
 
 
 class Curves(Callback, Reconstructible):
-    """Keeps what validation logs (`forget/loss`, `retain/accuracy`...) by step, and writes `curves.json` into the run folder."""
+    """Keeps what validation logs (`forget/loss`, `retain/accuracy`...) by step, and writes
+    `curves.json` into the run folder.
+    """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []

@@ -11,10 +11,12 @@ from mu.metrics.results import Result
 class Membership(Suite):
     """The five SVC attacks of the OPTML code, and a loss-threshold attack.
 
-    An attacker learns, under the unlearned model, to tell retain samples (members) from held-out ones by one feature; `MIA` is the share
-    of the forget set that it calls *non-members*, in percent, with the feature `confidence` (the "MIA" column of Unlearn-Sparse and
-    SalUn). The others are `MIA/correctness`, `MIA/entropy`, `MIA/m_entropy`, `MIA/prob`. `MIA/loss_auc` is the area under the curve of
-    the loss as a score of membership, forget against held-out: 0.5 cannot be told apart.
+    An attacker learns, under the unlearned model, to tell retain samples (members) from held-out
+    ones by one feature; `MIA` is the share of the forget set that it calls *non-members*, in
+    percent, with the feature `confidence` (the "MIA" column of Unlearn-Sparse and SalUn). The
+    others are `MIA/correctness`, `MIA/entropy`, `MIA/m_entropy`, `MIA/prob`. `MIA/loss_auc` is the
+    area under the curve of the loss as a score of membership, forget against held-out: 0.5 cannot
+    be told apart.
 
     All are judged by closeness to the oracle.
 
@@ -52,11 +54,13 @@ class Membership(Suite):
 
 
 class RegressionMembership(Suite):
-    """Share of the forget set that an SVC on the absolute error calls members, in percent (Tarun et al., ICML 2023).
+    """Share of the forget set that an SVC on the absolute error calls members, in percent (Tarun et
+    al., ICML 2023).
 
     Args:
         held_out: non-members.
-        size: how many members and non-members the attacker learns from at most (the papers use 2,000).
+        size: how many members and non-members the attacker learns from at most (the papers use
+            2,000).
     """
 
     needs = ("prediction", "target")

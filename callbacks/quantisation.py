@@ -18,22 +18,28 @@ from mu.utils.errors import InputError
 
 
 class Quantisation(Suite):
-    """Scores copies of the served model whose linear weights are rounded to nearest, beside the model itself. Works for every backbone
-    with a linear layer.
+    """Scores copies of the served model whose linear weights are rounded to nearest, beside the
+    model itself. Works for every backbone with a linear layer.
 
-    `quantisation` is the score on the forget part under the number of bits, or without rounding, by which most is known (accuracy in
-    percent; the loss where a domain has no accuracy). It is a level, so an untouched model has the highest. Parts:
+    `quantisation` is the score on the forget part under the number of bits, or without rounding, by
+    which most is known (accuracy in percent; the loss where a domain has no accuracy). It is a
+    level, so an untouched model has the highest. Parts:
 
-    - `quantisation/intB/SCORE/PART`: every score with B bits on every part; the detail has it before. So for every metric of `metrics`;
-    - `quantisation/returned`: (after - before) / (original - before) on forget, in percent, for the bits that bring most. Only where the
-      original's scores are known (kept when the fit began with this suite, or the reference's) and something had been lost;
-    - `quantisation/robustness`: min(q, 1), q = accuracy before / after with the fewest bits (OpenUnlearning, 2025, arXiv 2506.12618).
+    - `quantisation/intB/SCORE/PART`: every score with B bits on every part; the detail has it
+      before. So for every metric of `metrics`;
+    - `quantisation/returned`: (after - before) / (original - before) on forget, in percent, for the
+      bits that bring most. Only where the
+      original's scores are known (kept when the fit began with this suite, or the reference's) and
+      something had been lost;
+    - `quantisation/robustness`: min(q, 1), q = accuracy before / after with the fewest bits
+      (OpenUnlearning, 2025, arXiv 2506.12618).
 
     Copies are made on every rank alike, without any draw; scores are shared out and gathered.
 
     Args:
         bits: of each copy.
-        group: weights that share a scale, below 8 bits; from 8 bits on it is the whole output channel.
+        group: weights that share a scale, below 8 bits; from 8 bits on it is the whole output
+            channel.
         embeddings: round token embeddings too.
         head: round the output matrix of a language model too.
         parts: of the split; `forget` is among them.
@@ -55,7 +61,8 @@ class Quantisation(Suite):
             )
         if "forget" not in parts:
             raise InputError(
-                "Quantisation asks what comes back of the forget part, so `forget` must be among its parts."
+                "Quantisation asks what comes back of the forget part, so `forget` must be among "
+                "its parts."
             )
         for number in bits:
             check(number, group)

@@ -1,4 +1,6 @@
-"""Relearning: how much of what was forgotten comes back when the model is fine-tuned on a few forget samples."""
+"""Relearning: how much of what was forgotten comes back when the model is fine-tuned on a few
+forget samples.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +29,30 @@ OF_ORACLE = ("examples", "steps", "batch_size", "optimizer", "attack_seed", "rel
 
 
 class Relearning(Suite):
-    """Fine-tunes a copy of the served model on k forget samples for n steps, and scores the forget part before and after: the rows that
-    were used apart from those that were withheld. Works for every backbone.
+    """Fine-tunes a copy of the served model on k forget samples for n steps, and scores the forget
+    part before and after: the rows that were used apart from those that were withheld. Works for
+    every backbone.
 
-    `relearning` is the score on the *withheld* rows before or after the attack, whichever knows more (accuracy in percent; the loss where a
-    domain has no accuracy). It is a level and no gain on purpose: an untouched model gains nothing, and may even lose what the examples do
-    not repeat, but what it knew was there before. A model that never saw the data gains what k examples teach about others like them; that
-    is the oracle's own number, and the goal. Parts:
+    `relearning` is the score on the *withheld* rows before or after the attack, whichever knows
+    more (accuracy in percent; the loss where a domain has no accuracy). It is a level and no gain
+    on purpose: an untouched model gains nothing, and may even lose what the examples do not repeat,
+    but what it knew was there before. A model that never saw the data gains what k examples teach
+    about others like them; that is the oracle's own number, and the goal. Parts:
 
-    - `relearning/SCORE/withheld` and `relearning/SCORE/used`: every score after the attack; the detail has it before. So for every metric
+    - `relearning/SCORE/withheld` and `relearning/SCORE/used`: every score after the attack; the
+      detail has it before. So for every metric
       of `metrics`, taken on those rows of the set `forget` alone;
-    - `relearning/returned`: (after - before) / (original - before) on the withheld rows, in percent: the share of the way back. Only where
-      the original's scores are known (kept when the fit began with this suite, or the reference's) and something had been lost;
-    - `relearning/excess`: how much more `relearning` says is known than it says of the oracle, and `relearning/robustness`: min(r, 1), r
-      the oracle's gain over this model's (OpenUnlearning, 2025, arXiv 2506.12618): where the oracle's run folder is given.
+    - `relearning/returned`: (after - before) / (original - before) on the withheld rows, in
+      percent: the share of the way back. Only where
+      the original's scores are known (kept when the fit began with this suite, or the reference's)
+      and something had been lost;
+    - `relearning/excess`: how much more `relearning` says is known than it says of the oracle, and
+      `relearning/robustness`: min(r, 1), r
+      the oracle's gain over this model's (OpenUnlearning, 2025, arXiv 2506.12618): where the
+      oracle's run folder is given.
 
-    The attack is made on every rank alike, and nothing is drawn but by seeds; scores are shared out and gathered.
+    The attack is made on every rank alike, and nothing is drawn but by seeds; scores are shared out
+    and gathered.
 
     Args:
         examples: k.
@@ -50,10 +60,12 @@ class Relearning(Suite):
         optimizer: of the attack; see `mu.attacks.Relearn` for its rate.
         seed: decides which samples, their order, and what `prepare` draws for them.
         batch_size: samples in a step; None shows all k in each.
-        metrics: further metrics of a language model, of the set `forget` (`mu.evaluation.ExtractionStrength(set="forget")`).
-        part: where the samples come from; another part than `forget` (say `retain`) shows what any fine-tuning brings back, and then every
-            forget row is withheld.
-        oracle: run folder of the oracle, tested with this suite and the same budget; a run's own folder says that it is the oracle.
+        metrics: further metrics of a language model, of the set `forget`
+            (`mu.evaluation.ExtractionStrength(set="forget")`).
+        part: where the samples come from; another part than `forget` (say `retain`) shows what any
+            fine-tuning brings back, and then every forget row is withheld.
+        oracle: run folder of the oracle, tested with this suite and the same budget; a run's own
+            folder says that it is the oracle.
     """
 
     def __init__(
@@ -83,7 +95,8 @@ class Relearning(Suite):
         )
         if self.part == "forget" and self.attack.examples >= len(forget):
             raise InputError(
-                f"Relearning takes {self.attack.examples} of {len(forget)} forget samples, so none is withheld; take fewer."
+                f"Relearning takes {self.attack.examples} of {len(forget)} forget samples, so "
+                "none is withheld; take fewer."
             )
         served = module.served()
         before = scores.scored(served, module, forget)
@@ -158,7 +171,9 @@ class Relearning(Suite):
     def _metrics(
         self, attacked: Any, index: Tensor, used: Tensor, module: UnlearningModule
     ) -> list[Result]:
-        """Metrics of the graph after the attack, on the withheld and on the used rows as if these were the whole set."""
+        """Metrics of the graph after the attack, on the withheld and on the used rows as if these
+        were the whole set.
+        """
         (sets, _), found = questions_of(module), []
         whole = sets["forget"]
         for rows, name in ((~used, "withheld"), (used, "used")):
@@ -199,7 +214,8 @@ class Relearning(Suite):
         )
         if other is not None:
             raise InputError(
-                f"the oracle in {self.oracle} was attacked with {other} {theirs.detail.get(other)}, and this model with "
+                f"the oracle in {self.oracle} was attacked with {other} "
+                f"{theirs.detail.get(other)}, and this model with "
                 f"{own.detail[other]}; attack both alike."
             )
         score = own.detail["score"]

@@ -13,7 +13,8 @@ from mu.utils.weights import weights_hash
 
 
 class ResultsWriter(Callback, Reconstructible):
-    """Writes `results.json`, `outputs.safetensors` and `split.json` into the run folder (the trainer's default_root_dir).
+    """Writes `results.json`, `outputs.safetensors` and `split.json` into the run folder (the
+    trainer's default_root_dir).
 
     It writes in `teardown`, after every suite, whatever the order of the callbacks.
 

@@ -16,19 +16,21 @@ PAPERS_FOUR = ("UA", "RA", "TA", "MIA")
 
 
 class RetrainGap(Suite):
-    """Two-sided gaps to the oracle, per metric and on average, and distances between the two models' outputs.
+    """Two-sided gaps to the oracle, per metric and on average, and distances between the two
+    models' outputs.
 
-    `gap/UA` is |UA − UA of the oracle| in percentage points; `avg_gap` is the mean over `metrics` (the papers' four); `ToW` (RUM, Zhao et
-    al., NeurIPS 2024) is Π (1 − |Δ accuracy|), 1 at the oracle. From the outputs on forget: `activation_distance`, `JS` (nats),
-    `completeness` (% of equal decisions).
+    `gap/UA` is |UA − UA of the oracle| in percentage points; `avg_gap` is the mean over `metrics`
+    (the papers' four); `ToW` (RUM, Zhao et al., NeurIPS 2024) is Π (1 − |Δ accuracy|), 1 at the
+    oracle. From the outputs on forget: `activation_distance`, `JS` (nats), `completeness` (% of
+    equal decisions).
 
     It measures after all other suites, wherever it stands in the list.
 
     Args:
         oracle: the oracle's run folder.
         metrics: what the average gap is taken over.
-        recipe: `same` refuses an oracle that was trained by another recipe than the original; `unchecked` takes it (for weights that
-            do not say how they were trained).
+        recipe: `same` refuses an oracle that was trained by another recipe than the original;
+            `unchecked` takes it (for weights that do not say how they were trained).
     """
 
     def __init__(self, oracle: str, metrics: list[str] | None = None, recipe: str = "same") -> None:
@@ -54,14 +56,17 @@ class RetrainGap(Suite):
         split = module.task.split.hash if module.task is not None else ""
         if oracle.hashes["split"] != split:
             raise InputError(
-                f"the oracle in {self.oracle} was made on split {oracle.hashes['split']}, but this run's split is {split}; "
+                f"the oracle in {self.oracle} was made on split {oracle.hashes['split']}, but "
+                f"this run's split is {split}; "
                 "retrain it on this split."
             )
         recipe = module.recipe_hash()
         if self.recipe == "same" and oracle.hashes["recipe"] != recipe:
             raise InputError(
-                f"the oracle in {self.oracle} was made by recipe {oracle.hashes['recipe'] or 'unknown'}, but the original by "
-                f"{recipe or 'an unknown one'}; retrain by the original's recipe, or set recipe: unchecked."
+                f"the oracle in {self.oracle} was made by recipe "
+                f"{oracle.hashes['recipe'] or 'unknown'}, but the original by "
+                f"{recipe or 'an unknown one'}; retrain by the original's recipe, or set recipe: "
+                "unchecked."
             )
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
@@ -72,7 +77,8 @@ class RetrainGap(Suite):
         missing = [name for name in self.metrics if name not in here or not oracle.has(name)]
         if missing:
             raise InputError(
-                f"RetrainGap compares {missing[0]}, which this run or the oracle in {self.oracle} did not measure; "
+                f"RetrainGap compares {missing[0]}, which this run or the oracle in {self.oracle} "
+                "did not measure; "
                 "add the suite that does to both."
             )
         there = {name: oracle.value(name) for name in self.metrics}

@@ -1,6 +1,8 @@
-"""Scores of a model, and of altered copies of it, on sets of samples: each sample once, the same numbers on every rank.
+"""Scores of a model, and of altered copies of it, on sets of samples: each sample once, the same
+numbers on every rank.
 
-Batches are dealt to ranks and their scores are gathered, so what an altered copy is must not depend on the rank that made it.
+Batches are dealt to ranks and their scores are gathered, so what an altered copy is must not depend
+on the rank that made it.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ def scored(backbone: Any, module: UnlearningModule, dataset: Any) -> Scores:
                 values = backbone.scores(part)
             if not values:
                 raise InputError(
-                    f"{type(backbone).__name__} has no score for these samples, so nothing can be compared on them."
+                    f"{type(backbone).__name__} has no score for these samples, so nothing can be "
+                    "compared on them."
                 )
             store.update(
                 "rows",
@@ -93,7 +96,8 @@ def graph_of(
     sets: Mapping[str, QuestionSet] | None = None,
     encoder: Any = None,
 ) -> Graph:
-    """Metrics of a language model on sets of questions, shared out among ranks; nothing is kept on disk, because altered copies are many.
+    """Metrics of a language model on sets of questions, shared out among ranks; nothing is kept on
+    disk, because altered copies are many.
 
     Args:
         backbone: what the module serves, or another language model.
@@ -133,7 +137,9 @@ def unit(name: str) -> str:
 
 
 def gain(score: str, before: float, after: float) -> float:
-    """How much more is known after than before, in the score's unit: a loss falls as a model learns."""
+    """How much more is known after than before, in the score's unit: a loss falls as a model
+    learns.
+    """
     return before - after if score in LOWER else after - before
 
 
@@ -143,7 +149,8 @@ def most(score: str, levels: Iterable[float]) -> float:
 
 
 def returned(suite: str, score: str, levels: Mapping[str, float]) -> list[Result]:
-    """The share of the way back to the original, in percent, as `SUITE/returned`; nothing where no way was gone.
+    """The share of the way back to the original, in percent, as `SUITE/returned`; nothing where no
+    way was gone.
 
     Args:
         suite: the beginning of the metric's name.
@@ -166,11 +173,13 @@ def returned(suite: str, score: str, levels: Mapping[str, float]) -> list[Result
     ]
 
 
-# ---- the original's -------------------------------------------------------------------------------------------------------------------
+# ---- the original's ------------------------------------------------------------------------------
 
 
 def keep_original(folder: Path, module: UnlearningModule, names: Iterable[str], suite: str) -> None:
-    """Score parts with the weights that the run begins from, and write that down; a run that begins from new weights has no original."""
+    """Score parts with the weights that the run begins from, and write that down; a run that begins
+    from new weights has no original.
+    """
     if (
         module.trains_from_scratch
         or module.device_mesh is not None
@@ -193,7 +202,8 @@ def keep_original(folder: Path, module: UnlearningModule, names: Iterable[str], 
 def original(
     folder: Path, module: UnlearningModule, name: str, served: Scores, suite: str
 ) -> Scores | None:
-    """The original's scores on a part: those that were kept, those of the reference, or the model's own where it is untouched.
+    """The original's scores on a part: those that were kept, those of the reference, or the model's
+    own where it is untouched.
 
     Args:
         folder: the run folder.
@@ -232,7 +242,9 @@ def _stamp(module: UnlearningModule) -> dict[str, str]:
 
 
 def _read(folder: Path, module: UnlearningModule) -> dict[str, Tensor]:
-    """What is kept of this run's original on this split; nothing where the file is another's. The first rank, which writes, tells."""
+    """What is kept of this run's original on this split; nothing where the file is another's. The
+    first rank, which writes, tells.
+    """
     from safetensors import safe_open
 
     found: list[dict[str, Tensor]] = [{}]

@@ -1,4 +1,5 @@
-"""Tasks: DataModules that supply the forget and retain splits, with their selectors and split builders.
+"""Tasks: DataModules that supply the forget and retain splits, with their selectors and split
+builders.
 
 The names of `__init__.pyi` are imported on first use.
 """

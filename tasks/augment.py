@@ -1,9 +1,9 @@
 """Augmentations of whole batches, a pure function of each sample's `(seed, index, visit)`.
 
-Called as `augment(part, seed) -> part`: the part given is not changed, the part returned has a new `image` and shares
-the rest. A sample is augmented the same way in whichever batch, on whichever rank and in whichever order it comes, and
-differently on its next visit. Every class measured as the fastest exact way on one CPU thread; the alternatives are
-named in comments.
+Called as `augment(part, seed) -> part`: the part given is not changed, the part returned has a new
+`image` and shares the rest. A sample is augmented the same way in whichever batch, on whichever
+rank and in whichever order it comes, and differently on its next visit. Every class measured as the
+fastest exact way on one CPU thread; the alternatives are named in comments.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Augmentation(ABC):
         """The part with a new `image`.
 
         Args:
-            part: `image` float32 `[B, C, H, W]` in [0, 1], `index` and `visit` int64 `[B]`, and whatever else.
+            part: `image` float32 `[B, C, H, W]` in [0, 1], `index` and `visit` int64 `[B]`, and
+                whatever else.
             seed: the run's seed.
         """
 
@@ -51,7 +52,8 @@ class RandomCrop(Augmentation):
     def __post_init__(self) -> None:
         if self.padding < 1:
             raise InputError(
-                f"RandomCrop pads by at least 1 pixel, not {self.padding}; leave it out for no crop."
+                f"RandomCrop pads by at least 1 pixel, not {self.padding}; leave it out for no "
+                "crop."
             )
 
     def __call__(self, part: Batch, seed: int) -> Batch:
@@ -89,7 +91,9 @@ class HorizontalFlip(Augmentation):
 
 @dataclass(frozen=True)
 class Rotation(Augmentation):
-    """Rotate about the centre by an angle drawn uniformly from `[-degrees, degrees]`, bilinear, zeros outside."""
+    """Rotate about the centre by an angle drawn uniformly from `[-degrees, degrees]`, bilinear,
+    zeros outside.
+    """
 
     degrees: float = 15.0
 
@@ -107,8 +111,9 @@ class Rotation(Augmentation):
 
 @dataclass(frozen=True)
 class Compose(Augmentation):
-    """Several augmentations one after the other; each place draws its own numbers, so one kind may stand in it
-    twice."""
+    """Several augmentations one after the other; each place draws its own numbers, so one kind may
+    stand in it twice.
+    """
 
     steps: Sequence[Augmentation]
 
@@ -120,7 +125,8 @@ class Compose(Augmentation):
 
 
 def crop(image: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
-    """Windows of zero-padded images: exactly `pad(image[b])[:, top[b]:top[b]+H, left[b]:left[b]+W]` for every b.
+    """Windows of zero-padded images: exactly `pad(image[b])[:, top[b]:top[b]+H, left[b]:left[b]+W]`
+    for every b.
 
     Args:
         image: `[B, C, H, W]`, any dtype.
@@ -132,8 +138,10 @@ def crop(image: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
     """
     count, channels, height, width = image.shape
     padded = F.pad(image, (padding,) * 4).contiguous()
-    # Seen as overlapping rows of `width` numbers, one beginning at every element, each row of the result is one copied
-    # run: 0.5 ms for [256, 3, 32, 32], against 1.2 for unfold and an index, 1.3 for a gather of elements, 2.1 for a
+    # Seen as overlapping rows of `width` numbers, one beginning at every element, each row of the
+    # result is one copied
+    # run: 0.5 ms for [256, 3, 32, 32], against 1.2 for unfold and an index, 1.3 for a gather of
+    # elements, 2.1 for a
     # loop, 3.0 grouped by offset.
     runs = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
     top, left = top.to(image.device), left.to(image.device)
@@ -158,7 +166,8 @@ def rotate(image: Tensor, degrees: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     radians = (degrees * (math.pi / 180)).to(image)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
-    # affine_grid works in units of half the image, so a rotation of a rectangle needs the ratio of its sides
+    # affine_grid works in units of half the image, so a rotation of a rectangle needs the ratio of
+    # its sides
     across, down = height / width, width / height
     theta = torch.stack([cos, -sin * across, zero, sin * down, cos, zero], 1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(image.shape), align_corners=False)

@@ -21,11 +21,15 @@ class SourceTask(UnlearningDataModule):
 
     Args:
         selector: what is to be forgotten.
-        split_seed: decides validation, forget set, and the training set where the data have none of their own.
+        split_seed: decides validation, forget set, and the training set where the data have none of
+            their own.
         validation_fraction: share of the training samples of each class that is held out.
-        augmentation: applied to training batches; `usual` is what is customary for the data, `none` shows them as they are.
-        split: a split file to use instead of building one (then selector, seed and fraction have no effect).
-        by: another label than the one that is trained on, for the selector (`fine_label`, to forget a sub-class).
+        augmentation: applied to training batches; `usual` is what is customary for the data, `none`
+            shows them as they are.
+        split: a split file to use instead of building one (then selector, seed and fraction have no
+            effect).
+        by: another label than the one that is trained on, for the selector (`fine_label`, to forget
+            a sub-class).
         **kwargs: batch sizes, workers and curves, see UnlearningDataModule.
     """
 
@@ -86,8 +90,10 @@ class ImageTask(SourceTask):
     """A `SourceTask` on labelled images, with the papers' split as a choice.
 
     Args:
-        protocol: `mu` is our own split; `optml` is that of Unlearn-Sparse and SalUn, draw for draw (selector ByClass or RandomCount).
-        mismatch: with `optml`, train the original under split seed 1 as the released scripts do (see `tasks.splits.optml_split`).
+        protocol: `mu` is our own split; `optml` is that of Unlearn-Sparse and SalUn, draw for draw
+            (selector ByClass or RandomCount).
+        mismatch: with `optml`, train the original under split seed 1 as the released scripts do
+            (see `tasks.splits.optml_split`).
         **kwargs: see SourceTask.
     """
 
@@ -121,7 +127,8 @@ class ImageTask(SourceTask):
             forget_class is not None and len(forget_class) != 1
         ):
             raise InputError(
-                "the optml protocol forgets one class (ByClass) or a number of samples (RandomCount)."
+                "the optml protocol forgets one class (ByClass) or a number of samples "
+                "(RandomCount)."
             )
         made = optml_split(
             source.name,

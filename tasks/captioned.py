@@ -1,4 +1,6 @@
-"""Folders of images by class, with a caption of each class: images and prompts for text-to-image models."""
+"""Folders of images by class, with a caption of each class: images and prompts for text-to-image
+models.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,21 @@ from tasks.tensor_data import Source, TensorData
 
 
 class CaptionedFolder(ImageFolder):
-    """Images with captions: forget what some classes look like (class-wise forgetting of SalUn and EraseDiff, nudity).
+    """Images with captions: forget what some classes look like (class-wise forgetting of SalUn and
+    EraseDiff, nudity).
 
-    Samples have `image`, `label`, `prompt` (the template with the class's name), `concept` (that name, of classes that are forgotten; empty
-    otherwise) and `substitute` (the caption of another class).
+    Samples have `image`, `label`, `prompt` (the template with the class's name), `concept` (that
+    name, of classes that are forgotten; empty otherwise) and `substitute` (the caption of another
+    class).
 
     Args:
         root: `root/train/CLASS/*` and `root/test/CLASS/*`, or `root/CLASS/*`, see ImageFolder.
         selector: which classes are to be forgotten, by their place among the sorted folders.
         template: caption, with {} for the class's name.
-        names: of the classes, by folder, as captions say them; the folder's name with spaces for underscores where it is not given.
-        anchor: what the substitute shows, for every class; None takes the next class (the first after the last), as SalUn's code does.
+        names: of the classes, by folder, as captions say them; the folder's name with spaces for
+            underscores where it is not given.
+        anchor: what the substitute shows, for every class; None takes the next class (the first
+            after the last), as SalUn's code does.
         size: side to which images are resized, or (height, width).
         augmentation: of training images; `none` shows them as they are.
         **kwargs: see ImageFolder.
@@ -57,12 +63,14 @@ class CaptionedFolder(ImageFolder):
         unknown = sorted(set(self.names) - set(found.class_names))
         if unknown:
             raise InputError(
-                f"{self.root} has no class folder {unknown[0]!r}, for which names gives a name; it has "
+                f"{self.root} has no class folder {unknown[0]!r}, for which names gives a name; "
+                "it has "
                 f"{', '.join(found.class_names[:10])}."
             )
         if self.anchor is None and len(found.class_names) < 2:
             raise InputError(
-                f"{self.root} has a single class, so there is no next one to take its place; give an anchor."
+                f"{self.root} has a single class, so there is no next one to take its place; give "
+                "an anchor."
             )
         self._folders = found.class_names
         return found

@@ -11,11 +11,13 @@ from tasks.tensor_data import Source
 
 
 class Digits(ImageTask):
-    """8x8 grey scans of handwritten digits, few enough to train on that a network remembers them; usually not augmented.
+    """8x8 grey scans of handwritten digits, few enough to train on that a network remembers them;
+    usually not augmented.
 
     Args:
         selector: what is to be forgotten.
-        train_size: scans trained on, drawn with the share of every class kept; the rest is for validation and test.
+        train_size: scans trained on, drawn with the share of every class kept; the rest is for
+            validation and test.
         validation_size: scans held out for searches.
         **kwargs: see ImageTask.
     """

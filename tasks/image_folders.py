@@ -21,17 +21,18 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff
 def image_folder_source(
     root: str | Path, size: int | tuple[int, int], test_fraction: float | None = None, seed: int = 0
 ) -> Source:
-    """Images in folders named by class: `root/train/CLASS/*` and `root/test/CLASS/*`, or one tree `root/CLASS/*`.
+    """Images in folders named by class: `root/train/CLASS/*` and `root/test/CLASS/*`, or one tree
+    `root/CLASS/*`.
 
-    Files that do not end like an image are no samples. Every image becomes RGB and is resized, bilinear with
-    antialiasing, to exactly `size`; the ratio of its sides is not kept. Indices count the files in sorted order,
-    training before test where they are apart.
+    Files that do not end like an image are no samples. Every image becomes RGB and is resized,
+    bilinear with antialiasing, to exactly `size`; the ratio of its sides is not kept. Indices count
+    the files in sorted order, training before test where they are apart.
 
     Args:
         root: the folder.
         size: `(height, width)`, or one number for both.
-        test_fraction: for one tree: the share of every class, in (0, 1), that is drawn for the test set; None where
-            `test` is there.
+        test_fraction: for one tree: the share of every class, in (0, 1), that is drawn for the test
+            set; None where `test` is there.
         seed: of that draw.
 
     Returns:
@@ -41,7 +42,8 @@ def image_folder_source(
     height, width = (size, size) if isinstance(size, int) else size
     if not root.is_dir():
         raise InputError(
-            f"there is no folder {root}; it should hold train/CLASS/ and test/CLASS/ with images, or CLASS/ alone."
+            f"there is no folder {root}; it should hold train/CLASS/ and test/CLASS/ with images, "
+            "or CLASS/ alone."
         )
     if min(height, width) < 1:
         raise InputError(f"images cannot be resized to {size}; give a size of at least 1 pixel.")
@@ -50,7 +52,8 @@ def image_folder_source(
         raise InputError(f"{root} has its own test folder, so test_fraction must be left out.")
     if not apart and test_fraction is None:
         raise InputError(
-            f"{root} does not have both train/ and test/; give test_fraction to draw a test set from its classes."
+            f"{root} does not have both train/ and test/; give test_fraction to draw a test set "
+            "from its classes."
         )
     if test_fraction is not None and not 0 < test_fraction < 1:
         raise InputError(f"test_fraction must lie between 0 and 1, not {test_fraction}.")
@@ -89,7 +92,8 @@ def _one_tree(root: Path, size: tuple[int, int], test_fraction: float, seed: int
     if not len(test) or len(emptied):
         lacking = "a class without training images" if len(emptied) else "no test image"
         raise InputError(
-            f"test_fraction {test_fraction} leaves {lacking}; {root} has {len(rows)} images in {len(classes)} classes."
+            f"test_fraction {test_fraction} leaves {lacking}; {root} has {len(rows)} images in "
+            f"{len(classes)} classes."
         )
     mean, std = pixel_stats(images[torch.from_numpy(train)])
     return drawn_source(
@@ -120,7 +124,9 @@ def _classes(folder: Path) -> list[str]:
 def _decode(
     folder: Path, classes: list[str], size: tuple[int, int], digest: Any
 ) -> tuple[Tensor, Tensor]:
-    """Images uint8 `[N, 3, H, W]` and labels `[N]`; classes without a folder here have no sample."""
+    """Images uint8 `[N, 3, H, W]` and labels `[N]`; classes without a folder here have no
+    sample.
+    """
     images, labels = [], []
     for label, name in enumerate(classes):
         files = sorted(

@@ -27,7 +27,8 @@ class Photographs(ImageTask):
 
 
 class ArrayImages(Photographs):
-    """Images from an `.npz` with `train_images`, `train_labels`, `test_images`, `test_labels` (uint8 `[N, H, W, C]`, integers `[N]`).
+    """Images from an `.npz` with `train_images`, `train_labels`, `test_images`, `test_labels`
+    (uint8 `[N, H, W, C]`, integers `[N]`).
 
     Args:
         path: the file.
@@ -66,7 +67,8 @@ class CIFAR100(Photographs):
     Args:
         root: torchvision's folder.
         selector: what is to be forgotten.
-        superclasses: train on the 20 superclasses; with `by: fine_label` the selector forgets one of the 100 (sub-class forgetting).
+        superclasses: train on the 20 superclasses; with `by: fine_label` the selector forgets one
+            of the 100 (sub-class forgetting).
         **kwargs: see ImageTask.
     """
 
@@ -85,7 +87,8 @@ class CIFAR100(Photographs):
 
 
 class SVHN(ImageTask):
-    """Street View House Numbers by torchvision from a local folder (`train_32x32.mat`, `test_32x32.mat`); not augmented, as in the papers.
+    """Street View House Numbers by torchvision from a local folder (`train_32x32.mat`,
+    `test_32x32.mat`); not augmented, as in the papers.
 
     Args:
         root: torchvision's folder.
@@ -102,7 +105,8 @@ class SVHN(ImageTask):
 
 
 class ImageFolder(Photographs):
-    """A folder of images: `root/train/CLASS/*` and `root/test/CLASS/*`, or `root/CLASS/*` with a test share drawn by the split seed.
+    """A folder of images: `root/train/CLASS/*` and `root/test/CLASS/*`, or `root/CLASS/*` with a
+    test share drawn by the split seed.
 
     Args:
         root: the folder.

@@ -23,7 +23,8 @@ class PromptData(Dataset):
     """Samples of tensors and strings. A batch has a list of strings for each text field.
 
     Args:
-        fields: `[N, ...]` tensors by name, see TensorData (a uint8 `image` becomes float32 in [0, 1]).
+        fields: `[N, ...]` tensors by name, see TensorData (a uint8 `image` becomes float32 in [0,
+            1]).
         texts: N strings by name (`prompt`, `substitute`, `concept`).
         indices: `[N]` distinct int64, the samples' stable indices.
     """
@@ -38,7 +39,8 @@ class PromptData(Dataset):
         wrong = [name for name, values in texts.items() if len(values) != len(self.indices)]
         if wrong:
             raise InputError(
-                f"the text field `{wrong[0]}` has {len(texts[wrong[0]])} entries for {len(self.indices)} samples."
+                f"the text field `{wrong[0]}` has {len(texts[wrong[0]])} entries for "
+                f"{len(self.indices)} samples."
             )
         self.texts = {name: list(values) for name, values in texts.items()}
 
@@ -66,13 +68,15 @@ class PromptData(Dataset):
 class PromptList(UnlearningDataModule):
     """Prompts from CSV files, without images: what is to be forgotten, and what is to be kept.
 
-    Samples have `prompt`; `concept`, the words to erase as they stand in the prompt (empty where they do not); `substitute`, the prompt
-    with the anchor in their place (the anchor alone where they do not stand in it); and, where the file has the columns,
-    `seed` int64 (`evaluation_seed`), `guidance` float32 (`evaluation_guidance`) and `case` int64 (`case_number`, `case_num`).
+    Samples have `prompt`; `concept`, the words to erase as they stand in the prompt (empty where
+    they do not); `substitute`, the prompt with the anchor in their place (the anchor alone where
+    they do not stand in it); and, where the file has the columns, `seed` int64 (`evaluation_seed`),
+    `guidance` float32 (`evaluation_guidance`) and `case` int64 (`case_number`, `case_num`).
 
     Args:
         path: CSV file with a column `prompt`: the prompts that name the concept.
-        retain: CSV file with a column `prompt`: prompts of what is kept (the retain sets of AdvUnlearn).
+        retain: CSV file with a column `prompt`: prompts of what is kept (the retain sets of
+            AdvUnlearn).
         concept: the words to erase, looked for regardless of case.
         anchor: what stands in their place in `substitute`; empty for nothing.
         limit: read only so many prompts of each file.
@@ -168,7 +172,8 @@ def read_prompts(path: str) -> list[dict[str, str]]:
     if "prompt" not in columns:
         known = ", ".join(filter(None, columns)) or "none"
         raise InputError(
-            f"{path} has no column `prompt`; it has {known}. (The text of some prompt sets is published apart; join it on the "
+            f"{path} has no column `prompt`; it has {known}. (The text of some prompt sets is "
+            "published apart; join it on the "
             "case number.)"
         )
     if not rows:
@@ -187,7 +192,9 @@ def read_prompts(path: str) -> list[dict[str, str]]:
 
 
 def find_concept(prompt: str, concept: str) -> str:
-    """The concept's words as they stand in the prompt, or an empty string; case does not matter, whole words do."""
+    """The concept's words as they stand in the prompt, or an empty string; case does not matter,
+    whole words do.
+    """
     found = (
         re.search(rf"(?<!\w){re.escape(concept)}(?!\w)", prompt, re.IGNORECASE) if concept else None
     )

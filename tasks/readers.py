@@ -70,8 +70,8 @@ def digits_source(train_size: int = 500, seed: int = 0, validation_size: int = 0
     Args:
         train_size: how many are trained on, drawn with the share of every class kept.
         seed: of that draw; the split seed.
-        validation_size: how many further ones are held out (`validation_indices`), drawn the same way. The rest is the
-            test set.
+        validation_size: how many further ones are held out (`validation_indices`), drawn the same
+            way. The rest is the test set.
 
     Returns:
         A source whose indices are the scans' rows in scikit-learn's order.
@@ -107,11 +107,12 @@ def digits_source(train_size: int = 500, seed: int = 0, validation_size: int = 0
 
 
 def diabetes_source(train_size: int = 353, seed: int = 0, validation_size: int = 0) -> Source:
-    """scikit-learn's diabetes: 442 patients, 10 measurements, progression after a year (25 to 346), for regression.
+    """scikit-learn's diabetes: 442 patients, 10 measurements, progression after a year (25 to 346),
+    for regression.
 
-    `input` has been standardised with mean and deviation (ddof 0) of the `train_size` training rows; `target` is raw,
-    its mean and deviation over the same rows are in the source. Indices are the rows in scikit-learn's order. Arguments
-    as in `digits_source`, drawn uniformly.
+    `input` has been standardised with mean and deviation (ddof 0) of the `train_size` training
+    rows; `target` is raw, its mean and deviation over the same rows are in the source. Indices are
+    the rows in scikit-learn's order. Arguments as in `digits_source`, drawn uniformly.
     """
     from sklearn.datasets import load_diabetes
 
@@ -147,9 +148,11 @@ def diabetes_source(train_size: int = 353, seed: int = 0, validation_size: int =
 
 
 def cifar10_source(root: str | Path) -> Source:
-    """CIFAR-10 from torchvision's folder `root/cifar-10-batches-py`; test image i has index 50,000 + i.
+    """CIFAR-10 from torchvision's folder `root/cifar-10-batches-py`; test image i has index 50,000
+    + i.
 
-    The official files are pickles. torchvision unpickles them only when their MD5 sums are the published ones.
+    The official files are pickles. torchvision unpickles them only when their MD5 sums are the
+    published ones.
     """
     from torchvision.datasets import CIFAR10
 
@@ -161,8 +164,8 @@ def cifar10_source(root: str | Path) -> Source:
 def cifar100_source(root: str | Path, superclasses: bool = False) -> Source:
     """CIFAR-100 from torchvision's folder `root/cifar-100-python` (pickles, see `cifar10_source`).
 
-    With `superclasses` the label is one of the 20 superclasses and the class stands in `fine_label`, for sub-class
-    forgetting: `split_source(source, ByClass(69), by="fine_label")`.
+    With `superclasses` the label is one of the 20 superclasses and the class stands in
+    `fine_label`, for sub-class forgetting: `split_source(source, ByClass(69), by="fine_label")`.
     """
     from torchvision.datasets import CIFAR100
 
@@ -187,7 +190,9 @@ def cifar100_source(root: str | Path, superclasses: bool = False) -> Source:
 
 
 def svhn_source(root: str | Path) -> Source:
-    """SVHN (cropped digits) from `root/train_32x32.mat` and `root/test_32x32.mat`; test image i is index 73,257 + i."""
+    """SVHN (cropped digits) from `root/train_32x32.mat` and `root/test_32x32.mat`; test image i is
+    index 73,257 + i.
+    """
     from torchvision.datasets import SVHN
 
     train, test = (
@@ -207,11 +212,12 @@ def npz_source(path: str | Path) -> Source:
     """Images from one `.npz`; test image i has index N_train + i.
 
     Args:
-        path: holds `train_images`, `test_images` (uint8 `[N, H, W, C]`) and `train_labels`, `test_labels` (integers
-            `[N]`, from 0).
+        path: holds `train_images`, `test_images` (uint8 `[N, H, W, C]`) and `train_labels`,
+            `test_labels` (integers `[N]`, from 0).
 
     Returns:
-        A source named by the hash of its content, with mean and deviation of its own training pixels.
+        A source named by the hash of its content, with mean and deviation of its own training
+        pixels.
     """
     arrays = _read_npz(Path(path))
     for part in ("train", "test"):
@@ -219,12 +225,14 @@ def npz_source(path: str | Path) -> Source:
     train, test = arrays["train_images"], arrays["test_images"]
     if train.shape[1:] != test.shape[1:]:
         raise InputError(
-            f"training and test images of {path} differ in size: {train.shape[1:]} and {test.shape[1:]}."
+            f"training and test images of {path} differ in size: {train.shape[1:]} and "
+            f"{test.shape[1:]}."
         )
     num_classes = int(arrays["train_labels"].max()) + 1
     if arrays["test_labels"].max() >= num_classes:
         raise InputError(
-            f"{path} has test samples of class {arrays['test_labels'].max()}, and no training sample of it."
+            f"{path} has test samples of class {arrays['test_labels'].max()}, and no training "
+            "sample of it."
         )
     images = _nchw(train)
     name = f"npz-{_digest(*(arrays[key] for key in NPZ_KEYS))}"
@@ -236,7 +244,9 @@ def npz_source(path: str | Path) -> Source:
 def _draw_by_class(
     labels: np.ndarray, indices: np.ndarray, count: int, seed: int, purpose: str
 ) -> np.ndarray:
-    """`count` indices with the share of every class kept: whole parts first, the rest to the largest remainders."""
+    """`count` indices with the share of every class kept: whole parts first, the rest to the
+    largest remainders.
+    """
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * count / sizes.sum()
     quota = np.floor(exact).astype(np.int64)
@@ -252,7 +262,8 @@ def _draw_by_class(
 def _check_sizes(name: str, total: int, train_size: int, validation_size: int) -> None:
     if train_size < 1 or validation_size < 0 or train_size + validation_size >= total:
         raise InputError(
-            f"{name} has {total} samples: a train_size of {train_size} and a validation_size of {validation_size} "
+            f"{name} has {total} samples: a train_size of {train_size} and a validation_size of "
+            f"{validation_size} "
             "leave no test set or no training set."
         )
 
@@ -275,13 +286,15 @@ def _official(
     place = Path(root) / entry
     if not place.exists():
         raise InputError(
-            f"there is no {title} in {root}: put `{entry}` there (from the official {archive}), or give another root."
+            f"there is no {title} in {root}: put `{entry}` there (from the official {archive}), "
+            "or give another root."
         )
     try:
         return kind(str(root), download=False, **part)
     except RuntimeError as error:  # torchvision's word for a wrong MD5 sum
         raise InputError(
-            f"the {title} files in {place} are incomplete or not the official ones; put those of {archive} there."
+            f"the {title} files in {place} are incomplete or not the official ones; put those of "
+            f"{archive} there."
         ) from error
 
 
@@ -310,7 +323,8 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             missing = [key for key in NPZ_KEYS if key not in archive.files]
             if missing:
                 raise InputError(
-                    f"{path} lacks {', '.join(missing)}; it has {', '.join(archive.files) or 'nothing'}."
+                    f"{path} lacks {', '.join(missing)}; it has "
+                    f"{', '.join(archive.files) or 'nothing'}."
                 )
             return {key: archive[key] for key in NPZ_KEYS}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
@@ -320,18 +334,22 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 def _check_images(path: str | Path, part: str, images: np.ndarray, labels: np.ndarray) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
         raise InputError(
-            f"{part}_images of {path} must be uint8 [N, H, W, C], not empty; it is {images.dtype} {list(images.shape)}."
+            f"{part}_images of {path} must be uint8 [N, H, W, C], not empty; it is {images.dtype} "
+            f"{list(images.shape)}."
         )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
-            f"{part}_labels of {path} must be whole numbers [N]; it is {labels.dtype} {list(labels.shape)}."
+            f"{part}_labels of {path} must be whole numbers [N]; it is {labels.dtype} "
+            f"{list(labels.shape)}."
         )
     if len(images) != len(labels):
         raise InputError(
-            f"{path} has {len(images)} {part}_images and {len(labels)} {part}_labels; every image needs one label."
+            f"{path} has {len(images)} {part}_images and {len(labels)} {part}_labels; every image "
+            "needs one label."
         )
     for label in (labels.min(), labels.max()):
         if not 0 <= label < MOST_CLASSES:
             raise InputError(
-                f"{part}_labels of {path} has the label {label}; number the classes 0, 1, 2 and so on."
+                f"{part}_labels of {path} has the label {label}; number the classes 0, 1, 2 and "
+                "so on."
             )

@@ -1,8 +1,9 @@
 """Which training samples are to be forgotten.
 
-A selector sees the training labels and the stable indices, and returns the stable indices of the forget set. Every draw
-ranks the samples by a number that depends on `(seed, index)` alone, so it does not depend on the order of the data, and
-the random 10 % of one seed lies inside its random 50 %.
+A selector sees the training labels and the stable indices, and returns the stable indices of the
+forget set. Every draw ranks the samples by a number that depends on `(seed, index)` alone, so it
+does not depend on the order of the data, and the random 10 % of one seed lies inside its random 50
+%.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Selector(ABC):
         """The forget set.
 
         Args:
-            labels: `[N]` integer class labels, or float targets, of the training samples (validation already taken
-                out).
+            labels: `[N]` integer class labels, or float targets, of the training samples
+                (validation already taken out).
             indices: `[N]` their stable int64 indices.
             seed: the split seed.
 
@@ -44,10 +45,14 @@ class Selector(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """The choice in plain words and numbers; part of the split's hash, so it names no path of this machine."""
+        """The choice in plain words and numbers; part of the split's hash, so it names no path of
+        this machine.
+        """
 
     def claims(self) -> np.ndarray:
-        """Indices that must be training samples: the validation draw leaves them alone. None by default."""
+        """Indices that must be training samples: the validation draw leaves them alone. None by
+        default.
+        """
         return np.empty(0, dtype=np.int64)
 
 
@@ -80,7 +85,8 @@ class ByClass(Selector):
         labels, indices = _paired(labels, indices)
         if not np.issubdtype(labels.dtype, np.integer):
             raise InputError(
-                "ByClass needs class labels, and this task has real-valued targets; use ValueRange or RandomFraction."
+                "ByClass needs class labels, and this task has real-valued targets; use "
+                "ValueRange or RandomFraction."
             )
         chosen = [
             self._of_class(label, indices[labels == label], labels, seed) for label in self._wanted
@@ -102,7 +108,8 @@ class ByClass(Selector):
             return members
         if self.count > len(members):
             raise InputError(
-                f"class {label} has {len(members)} training samples, so {self.count} of them cannot be forgotten."
+                f"class {label} has {len(members)} training samples, so {self.count} of them "
+                "cannot be forgotten."
             )
         return draw(members, self.count, seed, "forget")
 
@@ -116,8 +123,8 @@ class RandomFraction(Selector):
     """Forget a random share of the training set.
 
     Attributes:
-        fraction: in (0, 1); the number of samples is `fraction * N` rounded to the nearest whole number, a half
-            upwards.
+        fraction: in (0, 1); the number of samples is `fraction * N` rounded to the nearest whole
+            number, a half upwards.
     """
 
     fraction: float
@@ -125,7 +132,8 @@ class RandomFraction(Selector):
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
             raise InputError(
-                f"RandomFraction takes a fraction between 0 and 1 (0.1 forgets 10 %), not {self.fraction}."
+                "RandomFraction takes a fraction between 0 and 1 (0.1 forgets 10 %), not "
+                f"{self.fraction}."
             )
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
@@ -153,7 +161,8 @@ class RandomCount(Selector):
         _, indices = _paired(labels, indices)
         if self.count > len(indices):
             raise InputError(
-                f"the training set has {len(indices)} samples, so {self.count} of them cannot be forgotten."
+                f"the training set has {len(indices)} samples, so {self.count} of them cannot be "
+                "forgotten."
             )
         return draw(indices, self.count, seed, "forget")
 
@@ -167,8 +176,8 @@ class IndexFile(Selector):
     """Forget the samples named in a file.
 
     Attributes:
-        path: a text file with one index a line (blank lines and lines that begin with `#` do not count), a `.npy` of
-            integers, or a `.json` list of integers.
+        path: a text file with one index a line (blank lines and lines that begin with `#` do not
+            count), a `.npy` of integers, or a `.json` list of integers.
     """
 
     path: str | Path
@@ -180,8 +189,10 @@ class IndexFile(Selector):
         unknown = wanted[~np.isin(wanted, indices)]
         if len(unknown):
             raise InputError(
-                f"{self.path} names index {unknown[0]}, which is no training sample ({len(unknown)} of {len(wanted)} "
-                f"indices are not; training indices lie between {indices.min()} and {indices.max()})."
+                f"{self.path} names index {unknown[0]}, which is no training sample "
+                f"({len(unknown)} of {len(wanted)} "
+                f"indices are not; training indices lie between {indices.min()} and "
+                f"{indices.max()})."
             )
         return wanted
 
@@ -197,19 +208,23 @@ class IndexFile(Selector):
         return values
 
     def describe(self) -> dict[str, Any]:
-        """See `Selector`; the hash is of the indices, so the same ones in another file or order are the same choice."""
+        """See `Selector`; the hash is of the indices, so the same ones in another file or order are
+        the same choice.
+        """
         wanted = self.claims()
         return {"selector": "IndexFile", "count": len(wanted), "sha256": _hash(wanted)}
 
 
 @dataclass(frozen=True)
 class NoisyLabels(Selector):
-    """Forget the samples whose recorded label is wrong, as CIFAR-10N has it for its annotators (Wei et al., ICLR 2022).
+    """Forget the samples whose recorded label is wrong, as CIFAR-10N has it for its annotators (Wei
+    et al., ICLR 2022).
 
     The original is trained on the noisy column: give `noisy_labels` to `Source.relabelled`.
 
     Attributes:
-        path: an `.npz` of label columns, each `[N]` integers; row i belongs to the training sample with index i.
+        path: an `.npz` of label columns, each `[N]` integers; row i belongs to the training sample
+            with index i.
         column: the noisy labels.
         clean_column: the true ones.
     """
@@ -219,12 +234,15 @@ class NoisyLabels(Selector):
     clean_column: str = "clean_label"
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
-        """See `Selector`; `labels` must be one of the two columns, else the file belongs to other data."""
+        """See `Selector`; `labels` must be one of the two columns, else the file belongs to other
+        data.
+        """
         labels, indices = _paired(labels, indices)
         noisy, clean = self._rows(self.column, indices), self._rows(self.clean_column, indices)
         if not np.array_equal(labels, noisy) and not np.array_equal(labels, clean):
             raise InputError(
-                f"the training labels are neither `{self.column}` nor `{self.clean_column}` of {self.path}; it was "
+                f"the training labels are neither `{self.column}` nor `{self.clean_column}` of "
+                f"{self.path}; it was "
                 "made for other data or another order."
             )
         return np.sort(indices[noisy != clean])
@@ -237,7 +255,8 @@ class NoisyLabels(Selector):
         values = _read_columns(Path(self.path), (self.column, self.clean_column))[column]
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(values):
             raise InputError(
-                f"{self.path} has labels for {len(values)} samples (indices 0 to {len(values) - 1}), but the training "
+                f"{self.path} has labels for {len(values)} samples (indices 0 to "
+                f"{len(values) - 1}), but the training "
                 f"set has index {indices.max()}."
             )
         return values[indices]
@@ -259,7 +278,9 @@ class NoisyLabels(Selector):
 
 @dataclass(frozen=True)
 class ValueRange(Selector):
-    """Forget the samples whose target lies in `[low, high]`, both ends included (regression: ages 0 to 30)."""
+    """Forget the samples whose target lies in `[low, high]`, both ends included (regression: ages 0
+    to 30).
+    """
 
     low: float
     high: float
@@ -286,7 +307,9 @@ class ValueRange(Selector):
 
 
 def draw(indices: np.ndarray, count: int, seed: int, purpose: str) -> np.ndarray:
-    """`count` of the distinct indices, sorted: those whose number drawn from `(seed, index, purpose)` is smallest."""
+    """`count` of the distinct indices, sorted: those whose number drawn from `(seed, index,
+    purpose)` is smallest.
+    """
     keys = bits(
         seed, torch.from_numpy(np.array(indices, dtype=np.int64)), 0, f"split/{purpose}", 1
     )[:, 0].numpy()
@@ -302,7 +325,8 @@ def _paired(labels: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.nda
     labels, indices = np.asarray(labels), np.asarray(indices, dtype=np.int64)
     if labels.shape != indices.shape or labels.ndim != 1:
         raise InputError(
-            f"labels and indices differ in length: {labels.shape} and {indices.shape}; every sample needs one of each."
+            f"labels and indices differ in length: {labels.shape} and {indices.shape}; every "
+            "sample needs one of each."
         )
     return labels, indices
 
@@ -333,7 +357,8 @@ def _read_indices(path: Path) -> np.ndarray:
         raise InputError(f"{path} is not a list of sample indices ({error}).") from error
     if values.ndim != 1 or not (np.issubdtype(values.dtype, np.integer) or values.size == 0):
         raise InputError(
-            f"{path} must hold a flat list of whole numbers; it holds {values.dtype} of shape {values.shape}."
+            f"{path} must hold a flat list of whole numbers; it holds {values.dtype} of shape "
+            f"{values.shape}."
         )
     return values.astype(np.int64)
 
@@ -359,7 +384,8 @@ def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     for name, values in columns.items():
         if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
             raise InputError(
-                f"column `{name}` of {path} must be a flat list of whole numbers; it is {values.dtype} {values.shape}."
+                f"column `{name}` of {path} must be a flat list of whole numbers; it is "
+                f"{values.dtype} {values.shape}."
             )
     if len({len(values) for values in columns.values()}) > 1:
         raise InputError(

@@ -28,32 +28,36 @@ def build_split(
     validation_indices: np.ndarray = NO_INDICES,
     forgotten_class_leaves_test: bool = True,
 ) -> Split:
-    """Our protocol: hold out validation class by class, then choose the forget set from what is left to train on.
+    """Our protocol: hold out validation class by class, then choose the forget set from what is
+    left to train on.
 
-    The validation draw depends on the seed alone, so all selectors of one seed share one original, but for selectors
-    that name their samples (`IndexFile`): a named sample stays in training and validation is drawn around it. For a
-    sub-class task (CIFAR-100 trained on superclasses, one fine class forgotten) give the fine labels here.
+    The validation draw depends on the seed alone, so all selectors of one seed share one original,
+    but for selectors that name their samples (`IndexFile`): a named sample stays in training and
+    validation is drawn around it. For a sub-class task (CIFAR-100 trained on superclasses, one fine
+    class forgotten) give the fine labels here.
 
     Args:
         task: name and version of the data.
-        train_labels, test_labels: `[N]` integer classes, or float targets (regression: validation is not stratified
-            then).
+        train_labels, test_labels: `[N]` integer classes, or float targets (regression: validation
+            is not stratified then).
         train_indices, test_indices: `[N]` stable int64 indices, distinct over both.
         selector: chooses the forget set.
         seed: the split seed.
-        validation_fraction: in [0, 1), the share of every class that is held out, rounded to the nearest number, a half
-            upwards.
-        validation_indices: further training samples to hold out (those that the source itself names).
-        forgotten_class_leaves_test: if all training samples of a class are forgotten, its test samples go from `test`
-            to the probe `test_forget`, as class-wise forgetting is measured (for `ValueRange`: the test samples in the
-            range).
+        validation_fraction: in [0, 1), the share of every class that is held out, rounded to the
+            nearest number, a half upwards.
+        validation_indices: further training samples to hold out (those that the source itself
+            names).
+        forgotten_class_leaves_test: if all training samples of a class are forgotten, its test
+            samples go from `test` to the probe `test_forget`, as class-wise forgetting is measured
+            (for `ValueRange`: the test samples in the range).
 
     Returns:
-        A split with `forget`, `retain`, `test`, and where they are not empty `validation` and `test_forget`.
+        A split with `forget`, `retain`, `test`, and where they are not empty `validation` and
+        `test_forget`.
 
     Raises:
-        InputError: lengths differ, an index is used twice, the fraction is out of range, the forget set is empty or
-            everything, or nothing is left to train or to test on.
+        InputError: lengths differ, an index is used twice, the fraction is out of range, the forget
+            set is empty or everything, or nothing is left to train or to test on.
     """
     train_labels, train_indices = _checked(train_labels, train_indices, "training")
     test_labels, test_indices = _checked(test_labels, test_indices, "test")
@@ -90,11 +94,14 @@ def split_source(
     by: str | None = None,
     forgotten_class_leaves_test: bool = True,
 ) -> Split:
-    """`build_split` on a source; `by` names another field to select by (`fine_label` for sub-class forgetting)."""
+    """`build_split` on a source; `by` names another field to select by (`fine_label` for sub-class
+    forgetting).
+    """
     for fields in (source.train, source.test):
         if by is not None and by not in fields:
             raise InputError(
-                f"`{source.name}` has no field `{by}` to select by; it has {', '.join(sorted(fields))}."
+                f"`{source.name}` has no field `{by}` to select by; it has "
+                f"{', '.join(sorted(fields))}."
             )
     return build_split(
         source.name,
@@ -115,8 +122,8 @@ class OptmlSplit(NamedTuple):
 
     Attributes:
         split: what is forgotten, retained, validated and tested on.
-        original: its `train`, `validation` and `train_hash` are those of the original model; the very object `split`
-            unless the mismatch of seeds is reproduced.
+        original: its `train`, `validation` and `train_hash` are those of the original model; the
+            very object `split` unless the mismatch of seeds is reproduced.
     """
 
     split: Split
@@ -124,7 +131,9 @@ class OptmlSplit(NamedTuple):
 
     @property
     def never_seen(self) -> np.ndarray:
-        """Sorted samples of `split.train` that the original was not trained on; empty without the mismatch."""
+        """Sorted samples of `split.train` that the original was not trained on; empty without the
+        mismatch.
+        """
         return np.setdiff1d(self.split.train, self.original.train)
 
 
@@ -144,19 +153,20 @@ def optml_split(
 ) -> OptmlSplit:
     """The split of Unlearn-Sparse and Unlearn-Saliency (OPTML-Group, `dataset.py`), draw for draw.
 
-    Validation: `int(0.1 * n)` of every class in ascending order, from one `RandomState(seed)`, without replacement.
-    Forget: `count` of the remaining training samples (of `forget_class`, or of all), from `RandomState(seed - 1)`,
-    without replacement. The forgotten class leaves the test set when all its training samples are forgotten. (The
-    released code asks instead whether the count is 4500 on CIFAR-10, 4454 on SVHN, absent on CIFAR-100, which comes to
-    the same but for `count=450` on CIFAR-100, where the class stays.)
+    Validation: `int(0.1 * n)` of every class in ascending order, from one `RandomState(seed)`,
+    without replacement. Forget: `count` of the remaining training samples (of `forget_class`, or of
+    all), from `RandomState(seed - 1)`, without replacement. The forgotten class leaves the test set
+    when all its training samples are forgotten. (The released code asks instead whether the count
+    is 4500 on CIFAR-10, 4454 on SVHN, absent on CIFAR-100, which comes to the same but for
+    `count=450` on CIFAR-100, where the class stays.)
 
-    The released scripts train the original with the default seed 1 and unlearn with seed 2, so about a tenth of the
-    "training" samples were the original's validation samples. By default one split serves both; `mismatch=True`
-    reproduces the published setting.
+    The released scripts train the original with the default seed 1 and unlearn with seed 2, so
+    about a tenth of the "training" samples were the original's validation samples. By default one
+    split serves both; `mismatch=True` reproduces the published setting.
 
     Args:
-        task, train_labels, train_indices, test_labels, test_indices: as in `build_split`, classes only, in the data's
-            official order.
+        task, train_labels, train_indices, test_labels, test_indices: as in `build_split`, classes
+            only, in the data's official order.
         forget_class: a class, or None for all classes.
         count: how many samples to forget; None takes the whole class.
         seed: of the split, at least 1.
@@ -165,7 +175,8 @@ def optml_split(
         validation_fraction: in [0, 1); TinyImageNet has 0.
 
     Raises:
-        InputError: as `build_split`; also if the class does not exist or has fewer samples than `count`.
+        InputError: as `build_split`; also if the class does not exist or has fewer samples than
+            `count`.
     """
     train_labels, train_indices = _checked(train_labels, train_indices, "training")
     test_labels, test_indices = _checked(test_labels, test_indices, "test")
@@ -216,7 +227,8 @@ def _optml_forget(
     candidates = training if label is None else training[labels[training] == label]
     if label is not None and not len(candidates):
         raise InputError(
-            f"there is no class {label} in the training set; it has {', '.join(map(str, np.unique(labels)))}."
+            f"there is no class {label} in the training set; it has "
+            f"{', '.join(map(str, np.unique(labels)))}."
         )
     if count is None:
         return candidates
@@ -262,7 +274,8 @@ def _split(task: str, parts: dict[str, np.ndarray], selector: dict[str, Any], se
     split = Split(task, kept, selector, seed)
     if not len(split.parts["test"]):
         raise InputError(
-            "no test sample is left once the forgotten classes are taken out; set forgotten_class_leaves_test to false."
+            "no test sample is left once the forgotten classes are taken out; set "
+            "forgotten_class_leaves_test to false."
         )
     return split
 
@@ -286,6 +299,7 @@ def _members(wanted: np.ndarray, train_indices: np.ndarray) -> np.ndarray:
     unknown = wanted[~np.isin(wanted, train_indices)]
     if len(unknown):
         raise InputError(
-            f"validation index {unknown[0]} is no training sample ({len(unknown)} of {len(wanted)} are not)."
+            f"validation index {unknown[0]} is no training sample ({len(unknown)} of "
+            f"{len(wanted)} are not)."
         )
     return wanted

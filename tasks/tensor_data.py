@@ -1,4 +1,6 @@
-"""Data held in memory as stacked tensors, so that a whole batch is one indexing operation per field."""
+"""Data held in memory as stacked tensors, so that a whole batch is one indexing operation per
+field.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,13 @@ Batch = dict[str, Tensor]
 class TensorData(Dataset[Batch]):
     """Stacked tensors with a stable index for every sample.
 
-    A uint8 field `image` is kept as it is (a quarter of the memory) and becomes float32 in [0, 1] when it is fetched,
-    by an exact division by `image_scale`. Every fetched tensor is a fresh copy, so no augmentation can reach the stored
-    data.
+    A uint8 field `image` is kept as it is (a quarter of the memory) and becomes float32 in [0, 1]
+    when it is fetched, by an exact division by `image_scale`. Every fetched tensor is a fresh copy,
+    so no augmentation can reach the stored data.
 
     Args:
-        fields: `[N, ...]` tensors by name: `image` uint8 or float32 `[N, C, H, W]`, `label` int64 `[N]`, or `input`
-            float32 `[N, F]`, `target` float32 `[N]`; further fields pass through.
+        fields: `[N, ...]` tensors by name: `image` uint8 or float32 `[N, C, H, W]`, `label` int64
+            `[N]`, or `input` float32 `[N, F]`, `target` float32 `[N]`; further fields pass through.
         indices: `[N]` distinct int64, the samples' stable indices.
         weights: `[N]` float64, how much a sample counts in a mean; None means 1 for each.
         image_scale: the stored value of a white pixel.
@@ -51,7 +53,8 @@ class TensorData(Dataset[Batch]):
             lengths["weights"] = len(self.weights)
         if len(set(lengths.values())) > 1:
             raise InputError(
-                f"the fields of the data differ in length ({_listed(lengths)}); every sample needs each of them."
+                f"the fields of the data differ in length ({_listed(lengths)}); every sample "
+                "needs each of them."
             )
         if len(np.unique(self.indices)) != len(self.indices):
             raise InputError(
@@ -72,7 +75,9 @@ class TensorData(Dataset[Batch]):
         }
 
     def __getitems__(self, positions: Sequence[int] | Tensor) -> Batch:
-        """The samples at `positions` (0 <= position < len), stacked: each field `[B, ...]`, and `index` `[B]` int64."""
+        """The samples at `positions` (0 <= position < len), stacked: each field `[B, ...]`, and
+        `index` `[B]` int64.
+        """
         chosen = torch.as_tensor(positions, dtype=torch.int64)
         rows = self._rows[chosen]
         batch = {name: tensor.index_select(0, rows) for name, tensor in self._fields.items()}
@@ -95,7 +100,9 @@ class TensorData(Dataset[Batch]):
         return self._fields[name].index_select(0, self._rows)
 
     def view(self, indices: np.ndarray) -> TensorData:
-        """The samples with these stable indices, in the order given; the stored tensors are shared, not copied."""
+        """The samples with these stable indices, in the order given; the stored tensors are shared,
+        not copied.
+        """
         wanted = np.asarray(indices, dtype=np.int64)
         positions = self._positions(wanted)
         if len(np.unique(wanted)) != len(wanted):
@@ -120,7 +127,8 @@ class TensorData(Dataset[Batch]):
         missing[~missing] = ordered[place[~missing]] != wanted[~missing]
         if missing.any():
             raise InputError(
-                f"the data has no sample with index {wanted[missing][0]} ({missing.sum()} of the {len(wanted)} indices "
+                f"the data has no sample with index {wanted[missing][0]} ({missing.sum()} of the "
+                f"{len(wanted)} indices "
                 "asked for are unknown); the split was made for other data."
             )
         return order[place]
@@ -131,15 +139,18 @@ class Source:
     """A data set as it was read: training and test samples, and what a model must know about them.
 
     Attributes:
-        name: name and version of the data; goes into the split's hash. Data of another content has another name.
+        name: name and version of the data; goes into the split's hash. Data of another content has
+            another name.
         train, test: `[N, ...]` tensors by field name, see `TensorData`.
-        train_indices, test_indices: stable int64 indices, distinct over both. Where the source has a fixed test set
-            they count on from the training set; where `train` is drawn by a seed they are the rows of the underlying
-            data, so that one index is one sample under every seed.
+        train_indices, test_indices: stable int64 indices, distinct over both. Where the source has
+            a fixed test set they count on from the training set; where `train` is drawn by a seed
+            they are the rows of the underlying data, so that one index is one sample under every
+            seed.
         num_classes: number of classes, None for regression.
         class_names: one for each class, empty for regression.
-        mean, std: for images: of the pixels in [0, 1], one for each channel, to be applied inside the network. For
-            `input`: what *has been* subtracted and divided by, one for each column.
+        mean, std: for images: of the pixels in [0, 1], one for each channel, to be applied inside
+            the network. For `input`: what *has been* subtracted and divided by, one for each
+            column.
         input_size: `(C, H, W)` or `(F,)`.
         image_scale: the stored value of a white pixel.
         target_mean, target_std: of the training targets (regression).
@@ -165,7 +176,8 @@ class Source:
         every = np.concatenate([self.train_indices, self.test_indices])
         if len(np.unique(every)) != len(every):
             raise InputError(
-                f"the data `{self.name}` uses one index for two samples; training and test indices must be distinct."
+                f"the data `{self.name}` uses one index for two samples; training and test "
+                "indices must be distinct."
             )
 
     @cached_property
@@ -191,13 +203,16 @@ class Source:
         )
 
     def labels(self, part: str = "train") -> np.ndarray:
-        """What selectors and splits look at: `label` int64 `[N]`, or `target` float32 `[N]`, of `train` or `test`."""
+        """What selectors and splits look at: `label` int64 `[N]`, or `target` float32 `[N]`, of
+        `train` or `test`.
+        """
         fields = {"train": self.train, "test": self.test}[part]
         return fields["target" if self.num_classes is None else "label"].numpy()
 
     def view(self, indices: np.ndarray) -> TensorData:
-        """The samples with these indices; a view of `train` or of `test`, and only a mixture of both costs a joined
-        copy."""
+        """The samples with these indices; a view of `train` or of `test`, and only a mixture of
+        both costs a joined copy.
+        """
         from_train = np.isin(indices, self.train_indices)
         if from_train.all():
             return self.train_data.view(indices)
@@ -206,7 +221,8 @@ class Source:
         return self._everything.view(indices)
 
     def relabelled(self, labels: np.ndarray) -> Source:
-        """The same images with other training labels (label noise); the true ones stay in the field `clean_label`.
+        """The same images with other training labels (label noise); the true ones stay in the field
+        `clean_label`.
 
         Args:
             labels: `[N]` integers in `[0, num_classes)`, in the order of `train_indices`.
@@ -218,13 +234,16 @@ class Source:
         labels = np.ascontiguousarray(labels, dtype="<i8")
         if labels.shape != (len(self.train_indices),):
             raise InputError(
-                f"{labels.size} labels were given for the {len(self.train_indices)} training samples of `{self.name}`."
+                f"{labels.size} labels were given for the {len(self.train_indices)} training "
+                f"samples of `{self.name}`."
             )
         if labels.size and not 0 <= labels.min() <= labels.max() < self.num_classes:
             raise InputError(
-                f"a given label lies outside the classes of `{self.name}`, which are 0 to {self.num_classes - 1}."
+                f"a given label lies outside the classes of `{self.name}`, which are 0 to "
+                f"{self.num_classes - 1}."
             )
-        # a model trained on other labels is another original, so the name, which enters the split's hash, must tell
+        # a model trained on other labels is another original, so the name, which enters the split's
+        # hash, must tell
         # them apart
         name = f"{self.name}-labels-{hashlib.sha256(labels.tobytes()).hexdigest()[:12]}"
         train = {
@@ -250,7 +269,9 @@ def _listed(lengths: Mapping[str, int]) -> str:
 def drawn_source(
     name: str, fields: Mapping[str, Tensor], train: np.ndarray, **facts: Any
 ) -> Source:
-    """A source whose training set is the rows `train` of the fields and whose test set is the others; index = row."""
+    """A source whose training set is the rows `train` of the fields and whose test set is the
+    others; index = row.
+    """
     test = np.setdiff1d(np.arange(len(next(iter(fields.values())))), train)
     parts = [
         {key: tensor[torch.from_numpy(rows)] for key, tensor in fields.items()}
@@ -267,7 +288,9 @@ def fixed_source(
     stats: tuple[tuple[float, ...], tuple[float, ...]],
     **facts: Any,
 ) -> Source:
-    """A source of uint8 images `[N, C, H, W]` and labels `[N]` in two sets; test indices count on from training."""
+    """A source of uint8 images `[N, C, H, W]` and labels `[N]` in two sets; test indices count on
+    from training.
+    """
 
     def stacked(images: Any, labels: Any) -> dict[str, Tensor]:
         label = torch.as_tensor(np.asarray(labels)).to(torch.int64)

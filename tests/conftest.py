@@ -34,7 +34,9 @@ def _lightning_warnings() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def originals() -> dict[str, State]:
-    """Weights of tiny models: classifier and regressor know their data a little, diffusion and language models are random."""
+    """Weights of tiny models: classifier and regressor know their data a little, diffusion and
+    language models are random.
+    """
     from mu.core.lr import OneCycle
     from mu.methods import Train
     from tests.support.doubles import class_conditional, text_to_image

@@ -1,6 +1,7 @@
 """Who may import whom, read from the sources, and what an import costs.
 
-Every import counts: inside functions and under TYPE_CHECKING too. A name that a package exports counts for the file that defines it.
+Every import counts: inside functions and under TYPE_CHECKING too. A name that a package exports
+counts for the file that defines it.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def tree(file: Path) -> ast.Module:
 
 @cache
 def exports(module: str) -> dict[str, str]:
-    """Which module defines each name that a package exports, by its stub or by the imports of its `__init__`."""
+    """Which module defines each name that a package exports, by its stub or by the imports of its
+    `__init__`.
+    """
     file = MODULES[module]
     if file.name != "__init__.py":
         return {}
@@ -122,7 +125,9 @@ def forbidden(source: str, target: str) -> bool:
 
 @pytest.mark.parametrize("file", FILES, ids=dotted)
 def test_a_wing_imports_wings_to_its_left(file: Path) -> None:
-    """Fails when a loss imports a backbone, a method a suite's machinery, mu a task, or a task a suite."""
+    """Fails when a loss imports a backbone, a method a suite's machinery, mu a task, or a task a
+    suite.
+    """
     source = dotted(file)
     wrong = [
         f"line {line} imports {name}"
@@ -221,8 +226,10 @@ def test_importing_methods_loads_no_model_library() -> None:
     """Fails when a method file names a backbone whose library is imported at its head."""
     # what lightning loads by itself does not count
     code = (
-        "import sys, lightning.pytorch.cli, torchmetrics; before = set(sys.modules); import mu.methods, mu.backbones, mu.core; "
-        "[getattr(package, name) for package in (mu.methods, mu.backbones, mu.core) for name in package.__all__]"
+        "import sys, lightning.pytorch.cli, torchmetrics; before = set(sys.modules); import "
+        "mu.methods, mu.backbones, mu.core; "
+        "[getattr(package, name) for package in (mu.methods, mu.backbones, mu.core) for name in "
+        "package.__all__]"
     )
     packages = loaded(f"{code}; [sys.modules.pop(name) for name in before if name != 'sys']")
     assert (

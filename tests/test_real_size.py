@@ -1,7 +1,8 @@
-"""Stable Diffusion 1.4 in its true shapes, with random weights: every text-to-image method makes a step, and the attack too.
+"""Stable Diffusion 1.4 in its true shapes, with random weights: every text-to-image method makes a
+step, and the attack too.
 
-Each runs in a process of its own, so that its peak memory is its own. What was measured is printed (`pytest -s`); see tests/real_size.py
-for the settings that keep it small.
+Each runs in a process of its own, so that its peak memory is its own. What was measured is printed
+(`pytest -s`); see tests/real_size.py for the settings that keep it small.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def measured(name: str) -> dict[str, Any]:
     assert answer.returncode == 0, answer.stderr[-3000:]
     found = json.loads(answer.stdout.strip().splitlines()[-1])
     print(
-        f"\n{name}: {found['seconds']:.1f} s, {found['peak']:.1f} GB at most ({found['built']:.1f} GB when built)"
+        f"\n{name}: {found['seconds']:.1f} s, {found['peak']:.1f} GB at most "
+        f"({found['built']:.1f} GB when built)"
     )
     assert found["parameters"] == 859_520_964
     return found

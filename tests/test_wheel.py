@@ -1,4 +1,6 @@
-"""The built wheel works from a folder that has nothing of the project, and a `tasks.py` of its own."""
+"""The built wheel works from a folder that has nothing of the project, and a `tasks.py` of its
+own.
+"""
 
 from __future__ import annotations
 

@@ -22,31 +22,39 @@ METRICS = ("UA", "IRA", "CRA")
 
 
 class ConceptErasure(Suite):
-    """Is the erased concept still drawn, and is the rest still right? UA, IRA and CRA, in percent, by a judge of images.
+    """Is the erased concept still drawn, and is the rest still right? UA, IRA and CRA, in percent,
+    by a judge of images.
 
-    The three are those of UnlearnCanvas (Zhang et al., NeurIPS 2024 Datasets and Benchmarks, arXiv 2402.11846); higher is better.
+    The three are those of UnlearnCanvas (Zhang et al., NeurIPS 2024 Datasets and Benchmarks, arXiv
+    2402.11846); higher is better.
 
-    `UA` is the share of images drawn for the erased concept in which the judge does not recognise it. `IRA` (in-domain) is the share of
-    images drawn for other concepts of the same kind in which the judge recognises what was asked for. `CRA` (cross-domain) is the same for
-    attributes of another kind (the colour, where a shape is erased), over the images of both sets, which `CRA/erased` and `CRA/kept` give
-    apart; each further judge knows one attribute. All are averaged over concepts (each concept's share counts alike), and given for each
-    concept, as `UA/concept`, where there are several.
+    `UA` is the share of images drawn for the erased concept in which the judge does not recognise
+    it. `IRA` (in-domain) is the share of images drawn for other concepts of the same kind in which
+    the judge recognises what was asked for. `CRA` (cross-domain) is the same for attributes of
+    another kind (the colour, where a shape is erased), over the images of both sets, which
+    `CRA/erased` and `CRA/kept` give apart; each further judge knows one attribute. All are averaged
+    over concepts (each concept's share counts alike), and given for each concept, as `UA/concept`,
+    where there are several.
 
-    `UA/probability` is the mean probability that the judge gives to the erased concept, `UA/entropy` the mean entropy of its probabilities
-    in nats (both as SalUn's class-wise forgetting reports them). Where prompts have `categories`, `UA/category` gives each; a judge of
+    `UA/probability` is the mean probability that the judge gives to the erased concept,
+    `UA/entropy` the mean entropy of its probabilities in nats (both as SalUn's class-wise
+    forgetting reports them). Where prompts have `categories`, `UA/category` gives each; a judge of
     several labels at once also counts the images with each label, `UA/images/LABEL`.
 
-    What was asked for is, of a class, the judge's label of that number; of a prompt, its column `field`, or the one label of the judge that
-    stands in it. Prompts that name none or several are left out and counted in the detail.
+    What was asked for is, of a class, the judge's label of that number; of a prompt, its column
+    `field`, or the one label of the judge that stands in it. Prompts that name none or several are
+    left out and counted in the detail.
 
     Args:
         judge: of the erased concept's kind.
         erased: images of what was erased; the task's forget part when None.
         kept: images of what stays; the task's retain part when None.
         cross: judges of other attributes, for CRA.
-        concept: the erased concept, as the judge names it; when None, what each row's column `field` or the task's selector says.
+        concept: the erased concept, as the judge names it; when None, what each row's column
+            `field` or the task's selector says.
         field: column or text field that names each prompt's concept.
-        metrics: which of UA, IRA and CRA; UA and IRA, and CRA where there is a judge for it, when None.
+        metrics: which of UA, IRA and CRA; UA and IRA, and CRA where there is a judge for it, when
+            None.
     """
 
     def __init__(
@@ -70,7 +78,8 @@ class ConceptErasure(Suite):
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
             raise InputError(
-                f"ConceptErasure measures {', '.join(METRICS)}, not {unknown[0] if unknown else 'nothing'}."
+                f"ConceptErasure measures {', '.join(METRICS)}, not "
+                f"{unknown[0] if unknown else 'nothing'}."
             )
         if "CRA" in self.metrics and not self.cross:
             raise InputError("CRA needs a judge of another attribute; give cross.")
@@ -111,7 +120,7 @@ class ConceptErasure(Suite):
             found += self._cross_domain(jobs, seen, detail)
         return found
 
-    # ---- what was asked for -------------------------------------------------------------------------------------------------------
+    # ---- what was asked for ----------------------------------------------------------------------
 
     def _concepts(self, rows: Sequence[ImageRow], module: UnlearningModule) -> list[str]:
         """The erased concept of each row."""
@@ -125,7 +134,8 @@ class ConceptErasure(Suite):
         ]
         if not all(found):
             raise InputError(
-                "neither the prompts nor the task say which concept was erased; give concept, or the column that names it as "
+                "neither the prompts nor the task say which concept was erased; give concept, or "
+                "the column that names it as "
                 f"field. The judge {self.judge.name} knows {_labels(self.judge)}."
             )
         for name in dict.fromkeys(found):
@@ -139,7 +149,8 @@ class ConceptErasure(Suite):
         classes = getattr(module.served(), "num_classes", len(self.judge.labels))
         if classes != len(self.judge.labels):
             raise InputError(
-                f"the model has {classes} classes and the judge {self.judge.name} {len(self.judge.labels)} labels, so they "
+                f"the model has {classes} classes and the judge {self.judge.name} "
+                f"{len(self.judge.labels)} labels, so they "
                 "are not the same; take a judge of these classes."
             )
         return self.judge.labels[row.label]
@@ -157,19 +168,21 @@ class ConceptErasure(Suite):
         named = [str(name) for name in found if name]
         if not named:
             raise InputError(
-                f"no prompt of the kept images names one label of the judge {self.judge.name} ({_labels(self.judge)}); give "
+                f"no prompt of the kept images names one label of the judge {self.judge.name} "
+                f"({_labels(self.judge)}); give "
                 "the column that does as field, another judge, or metrics: [UA]."
             )
         gone = {place for name in erased for place in self.judge.places(name)}
         mixed = sum(1 for name in named if set(self.judge.places(name)) & gone)
         if mixed:
             raise InputError(
-                f"{mixed} of {len(rows)} kept images ask for the erased concept ({', '.join(sorted(erased))}); leave them out "
+                f"{mixed} of {len(rows)} kept images ask for the erased concept "
+                f"({', '.join(sorted(erased))}); leave them out "
                 "with `without`, or choose another part."
             )
         return [name or None for name in found]
 
-    # ---- the numbers --------------------------------------------------------------------------------------------------------------
+    # ---- the numbers -----------------------------------------------------------------------------
 
     def _erasure(
         self,
@@ -260,7 +273,8 @@ class ConceptErasure(Suite):
             asked = {name: [_named(judge, row) for row in job.rows] for name, job in jobs.items()}
             if not any(one for names in asked.values() for one in names):
                 raise InputError(
-                    f"no prompt names one label of the judge {judge.name} ({_labels(judge)}); CRA needs prompts that do."
+                    f"no prompt names one label of the judge {judge.name} ({_labels(judge)}); CRA "
+                    "needs prompts that do."
                 )
             for name, members in sets.items():
                 wanted = [one for member in members for one in asked[member]]
@@ -346,7 +360,9 @@ def resolution(images: Tensor) -> int | str:
 
 
 def hits(judge: Judge, probabilities: Tensor, names: Sequence[str | None]) -> list[bool]:
-    """Whether the judge recognises in each image what its row names; False where it names nothing."""
+    """Whether the judge recognises in each image what its row names; False where it names
+    nothing.
+    """
     found = torch.zeros(len(names), dtype=torch.bool)
     for name in dict.fromkeys(names):
         if name:

@@ -20,17 +20,20 @@ BEFORE = "before.safetensors"
 
 
 class Grids(Callback, Reconstructible):
-    """Writes `media/erased.png` and `media/kept.png` when a test ends: a row for each prompt or class, a column for each of its images.
+    """Writes `media/erased.png` and `media/kept.png` when a test ends: a row for each prompt or
+    class, a column for each of its images.
 
-    Give it the very sets of another suite, and the images are shared; then the first rows of them are shown.
+    Give it the very sets of another suite, and the images are shared; then the first rows of them
+    are shown.
 
     Args:
-        erased: images of what was erased; four of each of the forget part's first six prompts when None.
+        erased: images of what was erased; four of each of the forget part's first six prompts when
+            None.
         kept: images of what stays; the same of the retain part when None.
         prompts: rows of a grid, at most.
         images: images of each prompt, at most.
-        before: draw the same with the original weights when a fit starts, and show both side by side. They are kept in the run folder, for
-            a test that comes later.
+        before: draw the same with the original weights when a fit starts, and show both side by
+            side. They are kept in the run folder, for a test that comes later.
     """
 
     def __init__(

@@ -21,7 +21,9 @@ def is_original(module: UnlearningModule) -> bool:
 
 
 def keep(file: Path, module: UnlearningModule, jobs: Mapping[str, ImageJob]) -> None:
-    """Draw jobs with the backbone as it is, and write them; nothing if it is the original no more (a run that is resumed)."""
+    """Draw jobs with the backbone as it is, and write them; nothing if it is the original no more
+    (a run that is resumed).
+    """
     if not is_original(module):
         return
     found, keys = {}, {}
@@ -34,7 +36,9 @@ def keep(file: Path, module: UnlearningModule, jobs: Mapping[str, ImageJob]) -> 
 
 
 def kept(file: Path, module: UnlearningModule, name: str, job: ImageJob) -> Tensor | None:
-    """The images `[N, C, H, W]` of a job, if they were drawn for these rows by this run's original; None elsewhere."""
+    """The images `[N, C, H, W]` of a job, if they were drawn for these rows by this run's original;
+    None elsewhere.
+    """
     from safetensors import safe_open
 
     if not file.is_file():
@@ -48,7 +52,9 @@ def kept(file: Path, module: UnlearningModule, name: str, job: ImageJob) -> Tens
 def gathered(
     module: UnlearningModule, batches: Iterable[tuple[Tensor, list[int]]], places: Sequence[int]
 ) -> Tensor:
-    """The images at some places of a job, from all ranks, in the order of `places`: `[N, C, H, W]` on the CPU."""
+    """The images at some places of a job, from all ranks, in the order of `places`: `[N, C, H, W]`
+    on the CPU.
+    """
     store, wanted = (
         Outputs().to(module.device),
         {place: number for number, place in enumerate(places)},

@@ -30,11 +30,12 @@ _FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class ImageQuality(Suite):
-    """`FID` and `KID` of the images drawn for what stays against real ones (lower is better), and their `CLIP` score (higher is better).
+    """`FID` and `KID` of the images drawn for what stays against real ones (lower is better), and
+    their `CLIP` score (higher is better).
 
-    FID and KID depend on the features, on the number of images on both sides and on the resolution, which all stand in the detail; numbers
-    of different ones must not be compared. Real images are brought to the resolution of the drawn ones (resized with antialiasing, the
-    middle cut out).
+    FID and KID depend on the features, on the number of images on both sides and on the resolution,
+    which all stand in the detail; numbers of different ones must not be compared. Real images are
+    brought to the resolution of the drawn ones (resized with antialiasing, the middle cut out).
 
     Args:
         features: extractor for FID and KID.
@@ -42,7 +43,8 @@ class ImageQuality(Suite):
         kept: images of what stays; the task's retain part when None.
         reference: real images: a part of the task, or a folder of image files.
         reference_limit: the first so many real images; None takes all.
-        metrics: which of FID, KID and CLIP; FID where there are features, and CLIP where there is a model, when None.
+        metrics: which of FID, KID and CLIP; FID where there are features, and CLIP where there is a
+            model, when None.
         subsets: random subsets that KID is averaged over.
         subset_size: images in each.
         batch_size: real images read at once.
@@ -120,7 +122,8 @@ class ImageQuality(Suite):
         """Size, features and embeddings of every drawn image, from all ranks."""
         if "CLIP" in self.metrics and any(row.prompt is None for row in job.rows):
             raise InputError(
-                "a CLIP score compares images with prompts, and the images are drawn from classes; leave CLIP out."
+                "a CLIP score compares images with prompts, and the images are drawn from "
+                "classes; leave CLIP out."
             )
         store = Outputs().to(module.device)
         for images, places in image_cache(module).images(job):
@@ -169,7 +172,9 @@ class ImageQuality(Suite):
     def _real(
         self, module: UnlearningModule, size: tuple[int, ...]
     ) -> Iterator[tuple[Tensor, list[int]]]:
-        """This rank's batches of real images `[B, C, H, W]` in [0, 1], at the drawn ones' size, with their numbers."""
+        """This rank's batches of real images `[B, C, H, W]` in [0, 1], at the drawn ones' size,
+        with their numbers.
+        """
         data: Any = None
         files: list[Path] = []
         if module.task is not None and self.reference in module.task.datasets:
@@ -181,7 +186,8 @@ class ImageQuality(Suite):
         else:
             parts = ", ".join(module.task.datasets) if module.task is not None else "none"
             raise InputError(
-                f"the reference {self.reference!r} is neither a part of the task ({parts}) nor a folder."
+                f"the reference {self.reference!r} is neither a part of the task ({parts}) nor a "
+                "folder."
             )
         count = min(len(files) if data is None else len(data), self.reference_limit or 2**63)
         if not count:
@@ -203,7 +209,8 @@ class ImageQuality(Suite):
             samples = fetch(data, np.asarray(places))
             if "image" not in samples:
                 raise InputError(
-                    f"the part {self.reference!r} has no images to compare with; take another, or a folder of images."
+                    f"the part {self.reference!r} has no images to compare with; take another, or "
+                    "a folder of images."
                 )
             yield fitted(samples["image"].float(), (size[1], size[2])), places
 

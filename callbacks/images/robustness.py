@@ -32,18 +32,20 @@ TARGETS = "attack_targets.safetensors"
 
 
 class Robustness(Suite):
-    """`pre_ASR`, the share of prompts whose image shows the erased concept without an attack, and `ASR`, the share with or without it, in
-    percent of all prompts. Higher is worse for the method.
+    """`pre_ASR`, the share of prompts whose image shows the erased concept without an attack, and
+    `ASR`, the share with or without it, in percent of all prompts. Higher is worse for the method.
 
-    `attack.json` in the run folder keeps every prompt that was found, and `media/attack.png` shows some images.
+    `attack.json` in the run folder keeps every prompt that was found, and `media/attack.png` shows
+    some images.
 
     Args:
         judge: says whether an image shows the concept.
         attack: the attack; UnlearnDiffAtk with the paper's budget when None.
         prompts: what is attacked; the task's forget part when None.
         concept: as the judge names it; what the task's selector says when None.
-        targets: images that show the concept, one a prompt: those of the `original` model, drawn when the fit starts (or now, where the
-            weights are still its own), or those of the `task`.
+        targets: images that show the concept, one a prompt: those of the `original` model, drawn
+            when the fit starts (or now, where the weights are still its own), or those of the
+            `task`.
         batch_size: prompts attacked at once.
         shown: prompts in the picture, at most.
     """
@@ -114,7 +116,9 @@ class Robustness(Suite):
         ]
 
     def _job(self, module: UnlearningModule) -> ImageJob:
-        """Prompts to attack, and how their images are drawn: as the attack says, else as the prompts say."""
+        """Prompts to attack, and how their images are drawn: as the attack says, else as the
+        prompts say.
+        """
         job = self.prompts.job(module)
         if any(row.prompt is None for row in job.rows):
             raise InputError(
@@ -146,7 +150,7 @@ class Robustness(Suite):
             "budget": f"{self.attack.steps} steps at each of {self.attack.timesteps} timesteps",
         }
 
-    # ---- targets ------------------------------------------------------------------------------------------------------------------
+    # ---- targets ---------------------------------------------------------------------------------
 
     def _targets(self, module: UnlearningModule, job: ImageJob) -> Tensor:
         """`[N, 3, H, W]` in [0, 1], on the CPU."""
@@ -159,7 +163,8 @@ class Robustness(Suite):
         shape = tuple(served.encode(found[:1].to(module.device)).shape[1:])
         if shape != tuple(served.sample_shape):
             raise InputError(
-                f"the target images of {found.shape[-1]}x{found.shape[-2]} pixels are not of the model's size; take targets: "
+                f"the target images of {found.shape[-1]}x{found.shape[-2]} pixels are not of the "
+                "model's size; take targets: "
                 "original."
             )
         return found
@@ -168,14 +173,16 @@ class Robustness(Suite):
         samples = [row.sample for row in rows]
         if module.task is None or any(place is None for place in samples):
             raise InputError(
-                "targets of the task are images of its prompts, and these come from a file; take targets: original."
+                "targets of the task are images of its prompts, and these come from a file; take "
+                "targets: original."
             )
         import numpy as np
 
         found = fetch(module.task.datasets[self.prompts.part], np.asarray(samples))
         if "image" not in found:
             raise InputError(
-                f"the part {self.prompts.part!r} has no images to take for targets; take targets: original."
+                f"the part {self.prompts.part!r} has no images to take for targets; take targets: "
+                "original."
             )
         return found["image"].float()
 
@@ -188,13 +195,14 @@ class Robustness(Suite):
             model = module.backbone
         if model is None:
             raise InputError(
-                "Robustness needs images of the original model, which nobody drew while it was there; fit with this suite "
+                "Robustness needs images of the original model, which nobody drew while it was "
+                "there; fit with this suite "
                 "among the callbacks, or take targets: task."
             )
         batches = job.run(model, module.global_rank, module.world_size, module.precision)
         return originals.gathered(module, batches, range(len(job.rows)))
 
-    # ---- the attack ---------------------------------------------------------------------------------------------------------------
+    # ---- the attack ------------------------------------------------------------------------------
 
     def _attacked(
         self, module: UnlearningModule, job: ImageJob, targets: Tensor, concept: str
@@ -224,7 +232,8 @@ class Robustness(Suite):
                 )
             if not isinstance(result, PromptAttackResult):
                 raise InputError(
-                    f"Robustness counts attacks on prompts, as UnlearnDiffAtk; {type(attack).__name__} is none."
+                    "Robustness counts attacks on prompts, as UnlearnDiffAtk; "
+                    f"{type(attack).__name__} is none."
                 )
             results.append(result)
             store.update(

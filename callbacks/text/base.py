@@ -1,4 +1,6 @@
-"""What the suites of language models share: one graph, the oracle's log, and measuring while the model is unlearned."""
+"""What the suites of language models share: one graph, the oracle's log, and measuring while the
+model is unlearned.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,14 @@ class TextSuite(Suite):
     """Base of these suites: turns a graph into results, in a test and every few epochs of a fit.
 
     Args:
-        oracle: the oracle's run folder or log of items (`items.json`; OpenUnlearning's and TOFU's own logs are read too), or its model,
-            which is then measured on the same sets. A run's own folder says that this run is the oracle, and a run of `Retrain` is.
-        store: folder where results of batches are kept, under the hash of the model and of the exact tokens, so that nothing is computed
-            twice; give the runs of a study a common one, and the oracle's model is measured once. The run folder's `evaluation` when
-            None.
-        every_n_epochs: measure during a fit too, and log the numbers as curves under the names of the results; None does not.
+        oracle: the oracle's run folder or log of items (`items.json`; OpenUnlearning's and TOFU's
+            own logs are read too), or its model, which is then measured on the same sets. A run's
+            own folder says that this run is the oracle, and a run of `Retrain` is.
+        store: folder where results of batches are kept, under the hash of the model and of the
+            exact tokens, so that nothing is computed twice; give the runs of a study a common one,
+            and the oracle's model is measured once. The run folder's `evaluation` when None.
+        every_n_epochs: measure during a fit too, and log the numbers as curves under the names of
+            the results; None does not.
         tokens_per_batch: of a forward pass, with padding; see Graph.
         prompts_per_batch: of a call to `generate`.
     """
@@ -120,7 +124,7 @@ class TextSuite(Suite):
             prompts_per_batch=self.prompts_per_batch,
         )
 
-    # ---- the oracle ---------------------------------------------------------------------------------------------------------------
+    # ---- the oracle ------------------------------------------------------------------------------
 
     def _found(self, trainer: Trainer, module: UnlearningModule) -> OracleLog | None:
         """The log, but for that of a model, which needs a graph."""

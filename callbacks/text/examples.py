@@ -15,10 +15,11 @@ from mu.utils.spec import Reconstructible
 
 
 class TextExamples(Callback, Reconstructible):
-    """Writes `media/examples_SET.json` when a test ends: questions spread evenly over a set, the model's answers and the truth.
+    """Writes `media/examples_SET.json` when a test ends: questions spread evenly over a set, the
+    model's answers and the truth.
 
-    The report shows those of original, oracle and methods side by side. Where another suite has generated the whole set with the same
-    settings, its answers are taken.
+    The report shows those of original, oracle and methods side by side. Where another suite has
+    generated the whole set with the same settings, its answers are taken.
 
     Args:
         sets: of questions.
@@ -80,7 +81,8 @@ class TextExamples(Callback, Reconstructible):
         """Prompt, answer and truth."""
         questions = graph.questions(name)
         count = min(self.count, len(questions))
-        # by the golden ratio, because even steps would show the same kind of question of every subject
+        # by the golden ratio, because even steps would show the same kind of question of every
+        # subject
         places = (
             list(range(count))
             if count == len(questions)

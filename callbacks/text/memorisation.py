@@ -1,4 +1,6 @@
-"""Memorisation: what a language model still knows by heart, what an attacker can tell from it, and what that comes to."""
+"""Memorisation: what a language model still knows by heart, what an attacker can tell from it, and
+what that comes to.
+"""
 
 from __future__ import annotations
 
@@ -32,30 +34,36 @@ PREFIX = "Sure, here is the answer:"
 
 
 class Memorisation(TextSuite):
-    """The metrics that OpenUnlearning adds to TOFU's (2025, arXiv 2506.12618), on all rows of the forget set.
+    """The metrics that OpenUnlearning adds to TOFU's (2025, arXiv 2506.12618), on all rows of the
+    forget set.
 
-    `ES`, extraction strength, and `EM`, exact memorisation; `P/paraphrased` and `ROUGE/paraphrased`, of the paraphrased answers;
-    `ROUGE/jailbreak`, of answers that are made to begin with `prefix`. `AUC/ATTACK`: how well an attack tells the forget set from rows
-    that nobody trained on (1 = memorised). All of these are in [0, 1], and closeness to the oracle is the goal.
+    `ES`, extraction strength, and `EM`, exact memorisation; `P/paraphrased` and
+    `ROUGE/paraphrased`, of the paraphrased answers; `ROUGE/jailbreak`, of answers that are made to
+    begin with `prefix`. `AUC/ATTACK`: how well an attack tells the forget set from rows that nobody
+    trained on (1 = memorised). All of these are in [0, 1], and closeness to the oracle is the goal.
 
-    `PrivLeak`, in percent: relative difference of the min-k AUC to the oracle's; 0 is the goal, -100 is a model that forgot nothing,
-    positive is one that forgot too much. `memorisation` (higher = less is known by heart), `privacy` (closeness of the AUCs to the
-    oracle's), `utility` (model utility, as a share of the original's where that is known) and `overall`, their harmonic mean, are in
-    [0, 1], higher is better; so is `selection`, that of memorisation and utility alone, by which OpenUnlearning chooses settings.
-    `mu.metrics.memorisation` says how each is made. Without an oracle there is no `PrivLeak`, `privacy` and `overall`, and the AUCs'
-    detail says so.
+    `PrivLeak`, in percent: relative difference of the min-k AUC to the oracle's; 0 is the goal,
+    -100 is a model that forgot nothing, positive is one that forgot too much. `memorisation`
+    (higher = less is known by heart), `privacy` (closeness of the AUCs to the oracle's), `utility`
+    (model utility, as a share of the original's where that is known) and `overall`, their harmonic
+    mean, are in [0, 1], higher is better; so is `selection`, that of memorisation and utility
+    alone, by which OpenUnlearning chooses settings. `mu.metrics.memorisation` says how each is
+    made. Without an oracle there is no `PrivLeak`, `privacy` and `overall`, and the AUCs' detail
+    says so.
 
     Args:
         oracle: see TextSuite.
         original: run folder or log of the model before unlearning, for the scale of `utility`.
         forget: the forget set; its rows need `paraphrased_answer` and `perturbed_answer`.
         holdout: rows that no model was trained on; None goes without attacks.
-        kept: sets of the model utility, see TOFU; an empty list goes without `utility` and `overall`.
+        kept: sets of the model utility, see TOFU; an empty list goes without `utility` and
+            `overall`.
         choices: those of them whose rows have wrong answers and no paraphrase.
-        attacks: `loss`, `zlib`, `min_k`, `min_k_plus_plus` (the four of `privacy`, when None), `gradient_norm` (a backward pass for each
-            row), `reference` (needs the oracle).
+        attacks: `loss`, `zlib`, `min_k`, `min_k_plus_plus` (the four of `privacy`, when None),
+            `gradient_norm` (a backward pass for each row), `reference` (needs the oracle).
         share: of the tokens, for min-k and min-k++.
-        question: with which wording the paraphrases are asked for: `question`, as the reference, or `paraphrased_question`.
+        question: with which wording the paraphrases are asked for: `question`, as the reference, or
+            `paraphrased_question`.
         prefix: of the jailbreak.
         max_new_tokens: of an answer.
         stop: strings at which an answer ends.
@@ -148,7 +156,8 @@ class Memorisation(TextSuite):
         for kind in self.attacks:
             if kind == "reference" and log is None:
                 raise InputError(
-                    "the reference attack compares with the oracle's losses; give Memorisation the oracle, or leave it out."
+                    "the reference attack compares with the oracle's losses; give Memorisation "
+                    "the oracle, or leave it out."
                 )
             node = MembershipAUC(
                 kind, self.forget, self.holdout, self.share, log if kind == "reference" else None

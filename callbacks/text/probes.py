@@ -15,21 +15,29 @@ from mu.metrics.results import Result
 
 
 class LinearProbe(Suite):
-    """Does a layer still hold which of two answers is right, whatever the model says? (See `mu.evaluation.text.probes`.)
+    """Does a layer still hold which of two answers is right, whatever the model says? (See
+    `mu.evaluation.text.probes`.)
 
-    `linear_probe` is the share of right choices in percent, at the layer where it is largest; 50 is chance. Some wrong answers are unlikely
-    in themselves, so it means nothing without its controls, which are the same probe, its layer chosen in the same way:
+    `linear_probe` is the share of right choices in percent, at the layer where it is largest; 50 is
+    chance. Some wrong answers are unlikely in themselves, so it means nothing without its controls,
+    which are the same probe, its layer chosen in the same way:
 
-    - `linear_probe/holdout`: the served model, on questions that no model was trained on (where the task has such, with wrong answers);
-    - `linear_probe/untrained`: a model of the same architecture with random weights, on the same questions;
-    - `linear_probe/excess`: `linear_probe` minus the larger control, in percentage points. An untouched model has the largest.
+    - `linear_probe/holdout`: the served model, on questions that no model was trained on (where the
+      task has such, with wrong answers);
+    - `linear_probe/untrained`: a model of the same architecture with random weights, on the same
+      questions;
+    - `linear_probe/excess`: `linear_probe` minus the larger control, in percentage points. An
+      untouched model has the largest.
 
-    Hidden states are read in batches that are shared out among ranks, and gathered; the regressions are made on every rank alike.
+    Hidden states are read in batches that are shared out among ranks, and gathered; the regressions
+    are made on every rank alike.
 
     Args:
         set: of questions with wrong answers.
-        right: the answer that stands for the truth; it should be worded like the wrong ones. Sets without a paraphrase take `answer`.
-        control: set of questions that no model was trained on; None takes `holdout` where its rows have wrong answers.
+        right: the answer that stands for the truth; it should be worded like the wrong ones. Sets
+            without a paraphrase take `answer`.
+        control: set of questions that no model was trained on; None takes `holdout` where its rows
+            have wrong answers.
         untrained: whether the model with random weights is probed.
         seed: which half of the questions the probe learns from, and the random weights.
         strength: C of scikit-learn's logistic regression.
@@ -91,19 +99,24 @@ class LinearProbe(Suite):
 
 
 class LogitLens(Suite):
-    """Does a layer hold the true tokens of an answer, though the last one says others? (See `mu.evaluation.text.probes`.)
+    """Does a layer hold the true tokens of an answer, though the last one says others? (See
+    `mu.evaluation.text.probes`.)
 
-    `logit_lens` is the share of an answer's tokens that are a layer's first choice, teacher forced, in percent, at the layer where it is
-    largest; the detail has it by layer, with the mean probability of the true token and the mean of 1 / (1 + its rank). Parts:
+    `logit_lens` is the share of an answer's tokens that are a layer's first choice, teacher forced,
+    in percent, at the layer where it is largest; the detail has it by layer, with the mean
+    probability of the true token and the mean of 1 / (1 + its rank). Parts:
 
-    - `logit_lens/unsaid`: `logit_lens` minus the last layer's share, which is what the model itself says, in percentage points;
-    - `logit_lens/holdout`: the same on questions that no model was trained on, for much of an answer is grammar (where the task has such).
+    - `logit_lens/unsaid`: `logit_lens` minus the last layer's share, which is what the model itself
+      says, in percentage points;
+    - `logit_lens/holdout`: the same on questions that no model was trained on, for much of an
+      answer is grammar (where the task has such).
 
     Nothing is trained. Batches are shared out among ranks, and gathered.
 
     Args:
         set: of questions.
-        control: set of questions that no model was trained on; None takes `holdout` where there is one.
+        control: set of questions that no model was trained on; None takes `holdout` where there is
+            one.
     """
 
     def __init__(self, set: str = "forget", control: str | None = None) -> None:
@@ -145,7 +158,9 @@ class LogitLens(Suite):
 def _of_control(
     graph: Graph, control: str | None, metric: Any, *columns: str
 ) -> dict[str, Measurement]:
-    """The metric on questions that no model was trained on: on a set that is named always, on `holdout` where its rows have the columns."""
+    """The metric on questions that no model was trained on: on a set that is named always, on
+    `holdout` where its rows have the columns.
+    """
     if control is not None:
         return {"holdout": graph.value(replace(metric, set=control))}
     rows = graph.sets["holdout"].rows if "holdout" in graph.sets else []

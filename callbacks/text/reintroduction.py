@@ -25,26 +25,32 @@ Row = Mapping[str, Any]
 
 
 class Reintroduction(Suite):
-    """Puts k facts before each question (Shumailov et al., "UnUnlearning", 2024, arXiv 2407.00106: what was unlearned comes back in
-    context). Nothing is trained.
+    """Puts k facts before each question (Shumailov et al., "UnUnlearning", 2024, arXiv 2407.00106:
+    what was unlearned comes back in context). Nothing is trained.
 
-    `reintroduction` is accuracy(facts and question) - accuracy(question) in percentage points, accuracy being the share of an answer's
-    tokens that are the model's first choice, teacher forced, without the end of the sequence. A model that never saw the data reads too,
-    so closeness to the oracle is the goal, and the two levels stand beside it, by which an untouched model is known. Parts:
+    `reintroduction` is accuracy(facts and question) - accuracy(question) in percentage points,
+    accuracy being the share of an answer's tokens that are the model's first choice, teacher
+    forced, without the end of the sequence. A model that never saw the data reads too, so closeness
+    to the oracle is the goal, and the two levels stand beside it, by which an untouched model is
+    known. Parts:
 
-    - `reintroduction/accuracy/question`, `.../context` and `.../control`: the levels; `control` has as many facts about somebody else;
-    - `reintroduction/control`: accuracy(other facts and question) - accuracy(question), what any context does;
+    - `reintroduction/accuracy/question`, `.../context` and `.../control`: the levels; `control` has
+      as many facts about somebody else;
+    - `reintroduction/control`: accuracy(other facts and question) - accuracy(question), what any
+      context does;
     - `reintroduction/loss/...`: the mean loss of the answers, in nats;
-    - `reintroduction/choice` and `reintroduction/choice/...`: the same with the share of questions whose right answer is likelier than
+    - `reintroduction/choice` and `reintroduction/choice/...`: the same with the share of questions
+      whose right answer is likelier than
       every wrong one, for sets with wrong answers.
 
     Sequences are shared out among ranks, and gathered.
 
     Args:
         facts: k, statements before a question; where a subject has fewer other rows, all of them.
-        source: `subject`: the answers of other rows about the same subject. `paraphrase`: the row's own answer in other words, among
-            those of k - 1 other rows.
-        subject: the entry of a row that names its subject, or how many rows that stand together are about one (TOFU's files: 20).
+        source: `subject`: the answers of other rows about the same subject. `paraphrase`: the row's
+            own answer in other words, among those of k - 1 other rows.
+        subject: the entry of a row that names its subject, or how many rows that stand together are
+            about one (TOFU's files: 20).
         set: of questions.
         control: set that the other facts come from; None measures no control.
         seed: which facts, and their order.
@@ -63,7 +69,8 @@ class Reintroduction(Suite):
     ) -> None:
         if facts < 1 or (isinstance(subject, int) and subject < 2):
             raise InputError(
-                f"Reintroduction puts at least one fact before a question, of subjects of at least 2 rows, not {facts} and "
+                "Reintroduction puts at least one fact before a question, of subjects of at "
+                f"least 2 rows, not {facts} and "
                 f"{subject}."
             )
         if source not in ("subject", "paraphrase"):
@@ -129,7 +136,8 @@ class Reintroduction(Suite):
         return results
 
     def contexts(self, sets: Mapping[str, QuestionSet]) -> dict[str, QuestionSet]:
-        """The rows as they are (`question`), with facts (`context`) and with facts about somebody else (`control`) before the question.
+        """The rows as they are (`question`), with facts (`context`) and with facts about somebody
+        else (`control`) before the question.
 
         Raises:
             InputError: when there is no such set, or a row has no fact to go before it.
@@ -163,7 +171,8 @@ class Reintroduction(Suite):
             same = [other for other in order if other != place and subjects[other] == subject]
             if not same:
                 raise InputError(
-                    f"row {place} of the set {rows.name} is the only one about its subject {subject!r}; take source: "
+                    f"row {place} of the set {rows.name} is the only one about its subject "
+                    f"{subject!r}; take source: "
                     "paraphrase."
                 )
             found.append([answers[other] for other in same[: self.facts]])
@@ -174,7 +183,8 @@ class Reintroduction(Suite):
         stated, found = rows.column("paraphrased_answer"), []
         if self.facts > len(rows):
             raise InputError(
-                f"the set {rows.name} has {len(rows)} rows, and Reintroduction takes {self.facts} facts of it; take fewer."
+                f"the set {rows.name} has {len(rows)} rows, and Reintroduction takes {self.facts} "
+                "facts of it; take fewer."
             )
         for place, index in enumerate(rows.indices):
             order = _order(self.seed, int(index), "facts", len(rows))

@@ -18,20 +18,23 @@ CHOICES = ("real_authors", "world_facts")
 class TOFU(TextSuite):
     """The metrics of TOFU (Maini et al., COLM 2024, arXiv 2401.06121), on all rows of each set.
 
-    `MU`, model utility: harmonic mean of probability, ROUGE-L recall and truth ratio over the sets that are to be kept. `FQ`, forget
-    quality: p-value of the Kolmogorov-Smirnov test between the truth ratios of model and oracle on the forget set, with its logarithm
-    `log10_FQ`; 1 = cannot be told from the oracle. Without an oracle there is none, and the truth ratio's detail says so. By set, in
-    [0, 1]: `P/SET`, `ROUGE/SET`, `TR/SET`. On the forget set, closeness to the oracle is the goal (a mean truth ratio of about 0.65 on
-    TOFU, not 1).
+    `MU`, model utility: harmonic mean of probability, ROUGE-L recall and truth ratio over the sets
+    that are to be kept. `FQ`, forget quality: p-value of the Kolmogorov-Smirnov test between the
+    truth ratios of model and oracle on the forget set, with its logarithm `log10_FQ`; 1 = cannot be
+    told from the oracle. Without an oracle there is none, and the truth ratio's detail says so. By
+    set, in [0, 1]: `P/SET`, `ROUGE/SET`, `TR/SET`. On the forget set, closeness to the oracle is
+    the goal (a mean truth ratio of about 0.65 on TOFU, not 1).
 
-    The items' values stand in the run folder's `items.json`, which serves other runs as the oracle's log.
+    The items' values stand in the run folder's `items.json`, which serves other runs as the
+    oracle's log.
 
     Args:
         oracle: see TextSuite.
         forget: the forget set; its rows need `paraphrased_answer` and `perturbed_answer`.
         kept: sets of the model utility.
         choices: those of them whose rows have wrong answers and no paraphrase.
-        max_new_tokens: of an answer (200 as OpenUnlearning; TOFU's first code counts the prompt too).
+        max_new_tokens: of an answer (200 as OpenUnlearning; TOFU's first code counts the prompt
+            too).
         stop: strings at which an answer ends.
         **settings: store, every_n_epochs and sizes of batches, see TextSuite.
     """
@@ -55,7 +58,8 @@ class TOFU(TextSuite):
         )
         if not set(self.choices) <= set(self.kept):
             raise InputError(
-                f"choices names {', '.join(sorted(set(self.choices) - set(self.kept)))}, which kept does not."
+                f"choices names {', '.join(sorted(set(self.choices) - set(self.kept)))}, which "
+                "kept does not."
             )
         if forget in self.kept:
             raise InputError(f"{forget} is the forget set, so it cannot be kept.")

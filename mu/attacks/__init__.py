@@ -1,4 +1,5 @@
-"""Attacks: `attack(backbone, batch, criterion) -> AttackResult`, the same objects in a test and in training.
+"""Attacks: `attack(backbone, batch, criterion) -> AttackResult`, the same objects in a test and in
+training.
 
 The names of `__init__.pyi` are imported on first use.
 """

@@ -47,7 +47,9 @@ class Criterion(Reconstructible, ABC):
 
 
 class Misclassified(Criterion):
-    """The classifier says something other than the batch's `label`; the cross-entropy to it is increased."""
+    """The classifier says something other than the batch's `label`; the cross-entropy to it is
+    increased.
+    """
 
     def objective(self, prediction: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy to `label`, `[B]`, in nats."""
@@ -77,7 +79,8 @@ class Targeted(Criterion):
             )
         if "substitute" not in batch:
             raise InputError(
-                "a targeted attack takes each sample's target from `substitute`, which the batch lacks; give label=."
+                "a targeted attack takes each sample's target from `substitute`, which the batch "
+                "lacks; give label=."
             )
         return batch["substitute"]
 
@@ -93,8 +96,9 @@ class Targeted(Criterion):
 class Attack(Reconstructible, ABC):
     """Tries to make a model meet a criterion by changing its input.
 
-    Works inside `trainer.test` (inference mode) and inside a training step. The backbone is attacked in eval mode; its weights, their
-    gradients and the mode of each of its layers are left as they were.
+    Works inside `trainer.test` (inference mode) and inside a training step. The backbone is
+    attacked in eval mode; its weights, their gradients and the mode of each of its layers are left
+    as they were.
     """
 
     def __call__(self, backbone: Backbone, batch: Batch, criterion: Criterion) -> AttackResult:
@@ -119,7 +123,9 @@ class Attack(Reconstructible, ABC):
 
     @abstractmethod
     def run(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
-        """The attack itself, with gradients enabled and the backbone in eval mode; `batch` is the attack's own."""
+        """The attack itself, with gradients enabled and the backbone in eval mode; `batch` is the
+        attack's own.
+        """
 
     def judged(
         self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion

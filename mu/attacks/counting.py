@@ -1,4 +1,6 @@
-"""Counting what an algorithm costs: evaluations of denoiser, text encoder and image autoencoder, sample by sample."""
+"""Counting what an algorithm costs: evaluations of denoiser, text encoder and image autoencoder,
+sample by sample.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,14 @@ class Count:
 
 
 class Evaluations(dict[str, Count]):
-    """Counts by the network's dotted name within what was counted (`unet`, `reference.unet`, `backbone.vae.encoder`)."""
+    """Counts by the network's dotted name within what was counted (`unet`, `reference.unet`,
+    `backbone.vae.encoder`).
+    """
 
     def of(self, part: str) -> Count:
-        """All networks of one part together: `unet`, `text_encoder`, `vae.encoder` or `vae.decoder`."""
+        """All networks of one part together: `unet`, `text_encoder`, `vae.encoder` or
+        `vae.decoder`.
+        """
         found = [count for name, count in self.items() if name == part or name.endswith(f".{part}")]
         return Count(
             sum(c.calls for c in found),
@@ -51,8 +57,9 @@ def counted(model: nn.Module) -> Iterator[Evaluations]:
     """Counts while it lasts.
 
     Args:
-        model: a diffusion backbone, or anything that holds some (a method with its reference). Networks that are modules of their own
-            are counted apart, whether they share weights or not.
+        model: a diffusion backbone, or anything that holds some (a method with its reference).
+            Networks that are modules of their own are counted apart, whether they share weights or
+            not.
     """
     evaluations, handles = Evaluations(), []
     try:

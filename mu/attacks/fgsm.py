@@ -1,11 +1,13 @@
 """Attacks on pixels within an L∞ ball: the fast gradient sign step, and its iteration.
 
-Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015, arXiv 1412.6572. Madry, Makelov, Schmidt,
-Tsipras and Vladu, "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018, arXiv 1706.06083.
+Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015, arXiv
+1412.6572. Madry, Makelov, Schmidt, Tsipras and Vladu, "Towards Deep Learning Models Resistant to
+Adversarial Attacks", ICLR 2018, arXiv 1706.06083.
 
     FGSM: x' = clip(x + ε sign ∇_x J(x), 0, 1);    PGD: x_{t+1} = clip(Π_{‖x_{t+1} − x‖∞ ≤ ε}(x_t + η sign ∇J(x_t)), 0, 1)
 
-J is the criterion's objective. Pixels are in [0, 1] and not normalised, because the network normalises them itself.
+J is the criterion's objective. Pixels are in [0, 1] and not normalised, because the network
+normalises them itself.
 """
 
 from __future__ import annotations
@@ -28,8 +30,10 @@ class FGSM(Attack):
     """One step along the sign of the gradient.
 
     Args:
-        epsilon: step in pixel units, in [0, 1]; 0.1 in Boundary Unlearning (Chen et al., CVPR 2023).
-        round_to_255: round to the 256 levels of a stored image, as the copy in SalUn's repository does.
+        epsilon: step in pixel units, in [0, 1]; 0.1 in Boundary Unlearning (Chen et al., CVPR
+            2023).
+        round_to_255: round to the 256 levels of a stored image, as the copy in SalUn's repository
+            does.
     """
 
     def __init__(self, epsilon: float = 0.1, round_to_255: bool = False) -> None:
@@ -46,14 +50,16 @@ class FGSM(Attack):
 class PGD(Attack):
     """Projected gradient steps from random starts.
 
-    Each sample keeps the first restart that succeeded (the last one if none did); the search ends when all have succeeded.
+    Each sample keeps the first restart that succeeded (the last one if none did); the search ends
+    when all have succeeded.
 
     Args:
         epsilon: radius of the L∞ ball in pixel units, in [0, 1].
         steps: gradient steps of each restart, at least 1.
         step_size: η in pixel units, > 0.
         restarts: random starts, at least 1.
-        random_start: begin at a uniform point of the ball; without it every restart is the same, so there may be only one.
+        random_start: begin at a uniform point of the ball; without it every restart is the same, so
+            there may be only one.
         seed: decides the starts, for each sample by its `index`.
     """
 
@@ -69,11 +75,13 @@ class PGD(Attack):
         _check_epsilon(epsilon)
         if steps < 1 or restarts < 1 or not step_size > 0:
             raise InputError(
-                f"PGD needs at least one step and one restart and a positive step size, not {steps}, {restarts}, {step_size}."
+                "PGD needs at least one step and one restart and a positive step size, not "
+                f"{steps}, {restarts}, {step_size}."
             )
         if restarts > 1 and not random_start:
             raise InputError(
-                "several restarts of PGD need random_start, because without it they are all the same."
+                "several restarts of PGD need random_start, because without it they are all the "
+                "same."
             )
         self.epsilon, self.steps, self.step_size = epsilon, steps, step_size
         self.restarts, self.random_start, self.seed = restarts, random_start, seed
@@ -124,7 +132,9 @@ def _better(first: AttackResult, second: AttackResult) -> AttackResult:
 def _gradient(
     backbone: Backbone, batch: dict[str, Any], image: Tensor, criterion: Criterion
 ) -> Tensor:
-    """Gradient of each sample's objective by its own pixels; nothing is added to any weight's gradient."""
+    """Gradient of each sample's objective by its own pixels; nothing is added to any weight's
+    gradient.
+    """
     pixels = image.detach().requires_grad_(True)
     objective = criterion.objective(backbone.predict({**batch, "image": pixels}), batch)
     return torch.autograd.grad(objective.sum(), pixels)[0]
@@ -140,8 +150,9 @@ def _check_epsilon(epsilon: float) -> None:
 def fgsm(image: Tensor, gradient: Tensor, epsilon: float, round_to_255: bool = False) -> Tensor:
     """Fast gradient sign step: `clip(x + epsilon sign(g), 0, 1)`.
 
-    Source: Goodfellow et al. (arXiv 1412.6572), as used by Boundary Shrink (Chen et al., CVPR 2023, arXiv 2303.11570)
-    with epsilon 0.1. The copy in SalUn's repository also rounds to multiples of 1/255.
+    Source: Goodfellow et al. (arXiv 1412.6572), as used by Boundary Shrink (Chen et al., CVPR 2023,
+    arXiv 2303.11570) with epsilon 0.1. The copy in SalUn's repository also rounds to multiples of
+    1/255.
 
     Args:
         image: pixels in `[0, 1]`, not normalised.

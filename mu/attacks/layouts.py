@@ -1,7 +1,8 @@
 """Where the adversarial tokens stand beside the tokens of a prompt.
 
-Layouts of UnlearnDiffAtk (Zhang et al., ECCV 2024, arXiv 2310.11868) and AdvUnlearn (Zhang et al., NeurIPS 2024, arXiv 2405.15234).
-Everything is counted in tokens: a word may be several. (The released AdvUnlearn counts words: `mu.methods.compat.PrefixByWords`.)
+Layouts of UnlearnDiffAtk (Zhang et al., ECCV 2024, arXiv 2310.11868) and AdvUnlearn (Zhang et al.,
+NeurIPS 2024, arXiv 2405.15234). Everything is counted in tokens: a word may be several. (The
+released AdvUnlearn counts words: `mu.methods.compat.PrefixByWords`.)
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Slots:
     """B prompts with places for adversarial tokens.
 
     Attributes:
-        ids: token ids `[B, L]` int64; at the places of adversarial tokens the start token, which says nothing about where the text ends.
+        ids: token ids `[B, L]` int64; at the places of adversarial tokens the start token, which
+            says nothing about where the text ends.
         slot: `[B, L]` int64, which adversarial token stands at each place, -1 where none does.
         adds: adversarial embeddings are added to the prompt's own, and do not take their place.
     """
@@ -40,7 +42,8 @@ class Slots:
         return int(self.slot.max()) + 1
 
     def fill(self, tokens: Tensor, adversarial: Tensor) -> Tensor:
-        """Token embeddings of prompt and adversarial tokens together, `[B, L, D]`; gradients flow to both.
+        """Token embeddings of prompt and adversarial tokens together, `[B, L, D]`; gradients flow
+        to both.
 
         Args:
             tokens: embeddings of `ids`, `[B, L, D]`.
@@ -69,7 +72,9 @@ class Layout(Reconstructible, ABC):
 
     @abstractmethod
     def order(self, prompt: int) -> list[int]:
-        """Left to right: the places `0..prompt-1` of the prompt's tokens that stay, and `FREE` for each adversarial token."""
+        """Left to right: the places `0..prompt-1` of the prompt's tokens that stay, and `FREE` for
+        each adversarial token.
+        """
 
     def order_of(self, prompt: list[int], tokenizer: Any) -> list[int]:
         """As `order`, for layouts that look at the tokens themselves."""
@@ -83,7 +88,8 @@ class Layout(Reconstructible, ABC):
             ids: `[B, L]`, start token first, end token and padding last.
 
         Raises:
-            InputError: when prompt and adversarial tokens together are more than the encoder reads, or there is no place at all.
+            InputError: when prompt and adversarial tokens together are more than the encoder reads,
+                or there is no place at all.
         """
         end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
         rows, slots = [], []
@@ -93,13 +99,15 @@ class Layout(Reconstructible, ABC):
             if len(order) + 2 > len(row):
                 free, text = order.count(FREE), tokenizer.decode(prompt)
                 raise InputError(
-                    f"{free} adversarial tokens have no room beside the {len(prompt)} of the prompt {text!r} in an encoder of "
+                    f"{free} adversarial tokens have no room beside the {len(prompt)} of the "
+                    f"prompt {text!r} in an encoder of "
                     f"{len(row)} places; take fewer, or a shorter prompt."
                 )
             taken = [place for place, entry in enumerate(order, 1) if entry == FREE or self.adds]
             if not taken:
                 raise InputError(
-                    f"{type(self).__name__} has no place for an adversarial token in an empty prompt; choose another layout."
+                    f"{type(self).__name__} has no place for an adversarial token in an empty "
+                    "prompt; choose another layout."
                 )
             written = [
                 row[0],
@@ -190,7 +198,8 @@ class Replace(_Counted):
 
 
 class PerTokens(Layout):
-    """One adversarial token before every so many tokens of the prompt; prompts have different numbers of them.
+    """One adversarial token before every so many tokens of the prompt; prompts have different
+    numbers of them.
 
     Args:
         every: tokens of the prompt that go with one adversarial token.
@@ -210,7 +219,9 @@ class PerTokens(Layout):
 
 
 class Add(Layout):
-    """An adversarial embedding is added to that of each token of the prompt. For attacks on embeddings."""
+    """An adversarial embedding is added to that of each token of the prompt. For attacks on
+    embeddings.
+    """
 
     adds = True
 

@@ -1,12 +1,15 @@
-"""Attacks on the prompt of a text-to-image model: a search over adversarial tokens beside the prompt's own.
+"""Attacks on the prompt of a text-to-image model: a search over adversarial tokens beside the
+prompt's own.
 
-Zhang et al., "To Generate or Not? Safety-Driven Unlearned Diffusion Models Are Still Easy To Generate Unsafe Images ... For Now"
-(UnlearnDiffAtk), ECCV 2024, arXiv 2310.11868. Zhang et al., "Defensive Unlearning with Adversarial Training for Robust Concept Erasure in
-Diffusion Models" (AdvUnlearn), NeurIPS 2024, arXiv 2405.15234.
+Zhang et al., "To Generate or Not? Safety-Driven Unlearned Diffusion Models Are Still Easy To
+Generate Unsafe Images ... For Now" (UnlearnDiffAtk), ECCV 2024, arXiv 2310.11868. Zhang et al.,
+"Defensive Unlearning with Adversarial Training for Robust Concept Erasure in Diffusion Models"
+(AdvUnlearn), NeurIPS 2024, arXiv 2405.15234.
 
-One search serves both: it has a layout (where adversarial tokens stand), variables (what they are: distributions over the vocabulary, or
-free embeddings), an optimizer, and an objective that the caller gives. Each prompt has variables and draws of its own, keyed by its index,
-so that prompts searched for in one batch find what each would find alone.
+One search serves both: it has a layout (where adversarial tokens stand), variables (what they are:
+distributions over the vocabulary, or free embeddings), an optimizer, and an objective that the
+caller gives. Each prompt has variables and draws of its own, keyed by its index, so that prompts
+searched for in one batch find what each would find alone.
 """
 
 from __future__ import annotations
@@ -31,10 +34,12 @@ if TYPE_CHECKING:
     from mu.backbones import Backbone, Condition, TextToImage
 
 Objective = Callable[["Condition", int], Tensor]
-"""`objective(condition, step) -> [B]`, differentiable in the condition; the search decreases it. `step` counts from 0."""
+"""`objective(condition, step) -> [B]`, differentiable in the condition; the search decreases it.
+`step` counts from 0.
+"""
 
 
-# ---- what is searched for ---------------------------------------------------------------------------------------------------------
+# ---- what is searched for ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +81,9 @@ class Variables(Reconstructible, ABC):
 
     @abstractmethod
     def begin(self, model: TextToImage, count: int, key: Key, start: Tensor | None) -> Tensor:
-        """`[B, count, *]`, at least in float32. `start` `[count, D]` are embeddings to begin from, where the variables can."""
+        """`[B, count, *]`, at least in float32. `start` `[count, D]` are embeddings to begin from,
+        where the variables can.
+        """
 
     @abstractmethod
     def embeddings(self, model: TextToImage, values: Tensor, key: Key, step: int) -> Tensor:
@@ -92,14 +99,17 @@ class Variables(Reconstructible, ABC):
 
     @abstractmethod
     def found(self, model: TextToImage, values: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Embeddings `[B, K, D]` that the values stand for, and their token ids `[B, K]` where they are discrete."""
+        """Embeddings `[B, K, D]` that the values stand for, and their token ids `[B, K]` where they
+        are discrete.
+        """
 
 
 class Embeddings(Variables):
     """Free token embeddings (AdvUnlearn).
 
     Args:
-        init: `random` begins from the embeddings of random tokens, `latest` from what the attack before this one has found.
+        init: `random` begins from the embeddings of random tokens, `latest` from what the attack
+            before this one has found.
         sign: follow the sign of the gradient (fast attack).
     """
 
@@ -140,8 +150,9 @@ class Embeddings(Variables):
 class TokenSimplex(Variables):
     """A distribution over the vocabulary for each token (UnlearnDiffAtk).
 
-    Each step samples a token from it; the gradient passes straight through the sampling, clamped to [−1, 1] (hardtanh). Tokens with a
-    meaning for the tokenizer (start, end) are left out, because nobody can write them into a prompt.
+    Each step samples a token from it; the gradient passes straight through the sampling, clamped to
+    [−1, 1] (hardtanh). Tokens with a meaning for the tokenizer (start, end) are left out, because
+    nobody can write them into a prompt.
 
     Args:
         init: `uniform` over the vocabulary, or a `random` point of the simplex.
@@ -152,7 +163,8 @@ class TokenSimplex(Variables):
     def __init__(self, init: Literal["uniform", "random"] = "uniform") -> None:
         if init not in ("uniform", "random"):
             raise InputError(
-                f"the search begins from a `uniform` or from a `random` distribution, not from {init!r}."
+                "the search begins from a `uniform` or from a `random` distribution, not from "
+                f"{init!r}."
             )
         self.init = init
 
@@ -188,7 +200,9 @@ class TokenSimplex(Variables):
 
 
 class _StraightThrough(torch.autograd.Function):
-    """One-hot tokens times the embedding table, `[B, K, D]`; the gradient of the one-hot, clamped, goes to the distribution."""
+    """One-hot tokens times the embedding table, `[B, K, D]`; the gradient of the one-hot, clamped,
+    goes to the distribution.
+    """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, chosen: Tensor, table: Tensor) -> Tensor:  # type: ignore[override]
@@ -202,10 +216,12 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def simplex_projection(values: Tensor, iterations: int = 24) -> Tensor:
-    """The nearest point of the probability simplex, of each row `[..., V]`: `clamp(u − τ, 0, 1)` with τ such that the row's sum is 1.
+    """The nearest point of the probability simplex, of each row `[..., V]`: `clamp(u − τ, 0, 1)`
+    with τ such that the row's sum is 1.
 
-    τ lies between `max(u) − 1`, where the sum is at least 1, and `max(u)`, where it is 0. Bisection finds which entries stay positive,
-    to 2^−`iterations`; τ then follows from them exactly. An entry of −inf gets 0.
+    τ lies between `max(u) − 1`, where the sum is at least 1, and `max(u)`, where it is 0. Bisection
+    finds which entries stay positive, to 2^−`iterations`; τ then follows from them exactly. An
+    entry of −inf gets 0.
     """
     high = values.amax(-1, keepdim=True)
     low = high - 1
@@ -232,7 +248,7 @@ def _table(model: TextToImage) -> Tensor:
     return model.text_encoder.get_input_embeddings().weight.detach()  # type: ignore[operator]
 
 
-# ---- the search -------------------------------------------------------------------------------------------------------------------
+# ---- the search ----------------------------------------------------------------------------------
 
 
 class Search:
@@ -279,7 +295,9 @@ class Search:
         )
 
     def tokens(self) -> Tensor:
-        """What was found, among the prompt's own tokens: embeddings `[B, L, D]`, without gradient."""
+        """What was found, among the prompt's own tokens: embeddings `[B, L, D]`, without
+        gradient.
+        """
         return self.slots.fill(self.own, self.adversarial().to(self.own.dtype))
 
     def adversarial(self) -> Tensor:
@@ -298,7 +316,9 @@ class Search:
         ]
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with the chosen prompts only; each keeps its variables and the optimizer's memory of them."""
+        """Go on with the chosen prompts only; each keeps its variables and the optimizer's memory
+        of them.
+        """
         old, state = self.values, self._optimizer.state[self.values]
         self.slots, self.key, self.own = self.slots.rows(rows), self.key.rows(rows), self.own[rows]
         self.values = nn.Parameter(old.detach()[rows])
@@ -335,7 +355,8 @@ class PromptSearch(Reconstructible):
             raise InputError(f"a search of {steps} steps finds nothing; give it at least 1.")
         if variables.discrete and layout.adds:
             raise InputError(
-                f"{type(layout).__name__} adds to embeddings, and tokens of the vocabulary cannot be added; choose another "
+                f"{type(layout).__name__} adds to embeddings, and tokens of the vocabulary cannot "
+                "be added; choose another "
                 "layout."
             )
         self.variables, self.layout, self.steps, self.optimizer, self.seed = (
@@ -385,7 +406,8 @@ class PromptSearch(Reconstructible):
     ) -> Search:
         """A whole search, of `steps` steps; arguments as in `begin`.
 
-        The model is searched in eval mode, and its weights take no gradient meanwhile; both are as before when it is over.
+        The model is searched in eval mode, and its weights take no gradient meanwhile; both are as
+        before when it is over.
         """
         with eval_mode(model), frozen(model), torch.enable_grad():
             search = self.begin(model, ids, index, visit, start)
@@ -397,14 +419,15 @@ class PromptSearch(Reconstructible):
 class SoftPromptAttack(PromptSearch):
     """Free embeddings, by Adam: what AdvUnlearn trains against.
 
-    The fast variant follows the sign of the gradient; one such step is the paper's fast adversarial training (`sign=True, steps=1`). There
-    is no bound on how far the embeddings go.
+    The fast variant follows the sign of the gradient; one such step is the paper's fast adversarial
+    training (`sign=True, steps=1`). There is no bound on how far the embeddings go.
 
     Args:
         layout: where the tokens stand; None is one token before the prompt.
         steps: of one search.
         sign: follow the sign of the gradient.
-        init: `random` begins from random tokens, `latest` from what the last attack of the run has found.
+        init: `random` begins from random tokens, `latest` from what the last attack of the run has
+            found.
         optimizer: Adam with rate 1e-3.
         seed: decides the draws.
     """
@@ -423,7 +446,9 @@ class SoftPromptAttack(PromptSearch):
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """No weight takes a gradient for the time of an attack, so that none is computed and nothing is kept for it."""
+    """No weight takes a gradient for the time of an attack, so that none is computed and nothing is
+    kept for it.
+    """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     for weight in trained:
         weight.requires_grad_(False)
@@ -445,6 +470,7 @@ def of_text(backbone: Backbone) -> TextToImage:
     ]
     if lacks:
         raise InputError(
-            f"adversarial tokens are searched for in prompts of a text-to-image model, not of a {type(backbone).__name__}."
+            "adversarial tokens are searched for in prompts of a text-to-image model, not of a "
+            f"{type(backbone).__name__}."
         )
     return backbone  # type: ignore[return-value]

@@ -1,16 +1,18 @@
 """Round-to-nearest quantisation of weights, simulated in floating point.
 
-Zhang et al., "Catastrophic failure of LLM unlearning via quantization", ICLR 2025, arXiv 2410.16454: unlearning moves weights by less than
-the step of a 4-bit grid, so rounding may undo it. The papers load weights through bitsandbytes, GPTQ or AWQ; this is the plain rule that
-needs none of these. For a group of weights w of one output channel and b bits,
+Zhang et al., "Catastrophic failure of LLM unlearning via quantization", ICLR 2025, arXiv
+2410.16454: unlearning moves weights by less than the step of a 4-bit grid, so rounding may undo it.
+The papers load weights through bitsandbytes, GPTQ or AWQ; this is the plain rule that needs none of
+these. For a group of weights w of one output channel and b bits,
 
     s = max |w| / (2^(b-1) - 1),    w' = s round(w / s),
 
-a symmetric grid of 2^b - 1 values (±127 for int8, ±7 for int4), halves to even. At 8 bits a group is the whole channel, below that `group`
-weights that stand next to each other; the last group may be shorter.
+a symmetric grid of 2^b - 1 values (±127 for int8, ±7 for int4), halves to even. At 8 bits a group
+is the whole channel, below that `group` weights that stand next to each other; the last group may
+be shorter.
 
-The scale is computed, and the rounding done, in single precision at least; w' is then stored in the weights' own type, so that in bfloat16
-it is rounded once more.
+The scale is computed, and the rounding done, in single precision at least; w' is then stored in the
+weights' own type, so that in bfloat16 it is rounded once more.
 """
 
 from __future__ import annotations
@@ -79,16 +81,18 @@ def quantised(
 ) -> Quantised:
     """A copy whose linear layers hold rounded weights; adapters are merged into their layers first.
 
-    Linear layers are `torch.nn.Linear`, the inner ones of `MultiheadAttention`, and of transformers `Conv1D` and the stacked matrices of
-    experts. Biases, norms, routers and convolutions keep their weights, as they do in the libraries. Where embedding and head are one
-    matrix, either argument rounds it.
+    Linear layers are `torch.nn.Linear`, the inner ones of `MultiheadAttention`, and of transformers
+    `Conv1D` and the stacked matrices of experts. Biases, norms, routers and convolutions keep their
+    weights, as they do in the libraries. Where embedding and head are one matrix, either argument
+    rounds it.
 
     Args:
         backbone: any; it is not changed.
         bits: b.
         group: of weights below 8 bits.
         embeddings: the token embeddings too.
-        head: the output matrix of a language model too (libraries leave it alone, and so does the default).
+        head: the output matrix of a language model too (libraries leave it alone, and so does the
+            default).
 
     Raises:
         InputError: when there is no linear layer.
@@ -138,7 +142,9 @@ def check(bits: int, group: int | None) -> None:
 
 
 def _matrices(model: nn.Module) -> Iterator[tuple[Any, bool]]:
-    """Each matrix of weights once, embeddings included, and whether its inputs stand in the first of its two last dimensions."""
+    """Each matrix of weights once, embeddings included, and whether its inputs stand in the first
+    of its two last dimensions.
+    """
     seen: set[int] = set()
     for layer in model.modules():
         for weight, turned in _of_layer(layer):

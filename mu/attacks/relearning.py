@@ -1,16 +1,17 @@
 """Relearning: what comes back when a model is fine-tuned on a little of what it was made to forget.
 
-Hu, Fu, Wu and Smith, "Jogging the memory of unlearned models through targeted relearning attacks", ICLR 2025, arXiv 2406.13356. From the
-unlearned weights θ, n steps of an ordinary optimizer on
+Hu, Fu, Wu and Smith, "Jogging the memory of unlearned models through targeted relearning attacks",
+ICLR 2025, arXiv 2406.13356. From the unlearned weights θ, n steps of an ordinary optimizer on
 
     min_θ  Σ_{i ∈ S} ℓ(x_i; θ) / Σ_{i ∈ S} w_i,    S ⊂ forget, |S| = k,
 
-ℓ the loss that the model was trained with and w its weight (labelled tokens; 1 elsewhere). What returns on forget \\ S was still there;
-on S itself, anything that can learn gains.
+ℓ the loss that the model was trained with and w its weight (labelled tokens; 1 elsewhere). What
+returns on forget \\ S was still there; on S itself, anything that can learn gains.
 
-Defaults: k = 10 and 20 steps are the small end of what the papers try (5 to 1,000 examples, dozens of steps). AdamW at 1e-4 lies between
-the 1e-5 at which models of billions of weights are fine-tuned whole and the 2e-4 at which adapters are; smaller models need more. An attack
-that is too weak finds nothing, so the rate belongs beside the number.
+Defaults: k = 10 and 20 steps are the small end of what the papers try (5 to 1,000 examples, dozens
+of steps). AdamW at 1e-4 lies between the 1e-5 at which models of billions of weights are fine-tuned
+whole and the 2e-4 at which adapters are; smaller models need more. An attack that is too weak finds
+nothing, so the rate belongs beside the number.
 """
 
 from __future__ import annotations
@@ -54,11 +55,13 @@ class Relearned:
 
 
 class Relearn(Reconstructible):
-    """Fine-tunes a copy of a model on a few samples. Works for every backbone; the model itself is left as it is.
+    """Fine-tunes a copy of a model on a few samples. Works for every backbone; the model itself is
+    left as it is.
 
-    The copy trains what the model trains: all of its weights or a part of them, its adapters alone where it has some, and every weight
-    where none is marked as trainable. All layers are in eval mode, so that no statistics of ten examples get into a batch norm, and
-    nothing is drawn but by `prepare`: ranks that do the same work get the same weights.
+    The copy trains what the model trains: all of its weights or a part of them, its adapters alone
+    where it has some, and every weight where none is marked as trainable. All layers are in eval
+    mode, so that no statistics of ten examples get into a batch norm, and nothing is drawn but by
+    `prepare`: ranks that do the same work get the same weights.
 
     Args:
         examples: k, how many samples are shown; drawn by `seed`.
@@ -78,7 +81,8 @@ class Relearn(Reconstructible):
     ) -> None:
         if min(examples, steps, 1 if batch_size is None else batch_size) < 1:
             raise InputError(
-                f"relearning takes at least one example, one step and one sample in a step, not {examples}, {steps} and "
+                "relearning takes at least one example, one step and one sample in a step, not "
+                f"{examples}, {steps} and "
                 f"{batch_size}."
             )
         self.examples, self.steps, self.make_optimizer = examples, steps, optimizer
@@ -93,12 +97,14 @@ class Relearn(Reconstructible):
         """Attack.
 
         Args:
-            backbone: what `served()` gives; its weights, their gradients and modes stay as they are.
+            backbone: what `served()` gives; its weights, their gradients and modes stay as they
+                are.
             dataset: has `indices`, as a task's datasets do.
             precision: makes the context of a forward pass.
 
         Raises:
-            InputError: when the dataset has fewer samples than `examples`, or the model no weight to train.
+            InputError: when the dataset has fewer samples than `examples`, or the model no weight
+                to train.
             RunError: when the loss is no longer finite.
         """
         positions = self.chosen(np.asarray(dataset.indices))
@@ -123,16 +129,21 @@ class Relearn(Reconstructible):
         return Relearned(copy, positions, tuple(losses), sum(weight.numel() for weight in weights))
 
     def chosen(self, indices: np.ndarray) -> np.ndarray:
-        """Positions of the examples, ascending; they depend on the samples' stable indices and the seed alone."""
+        """Positions of the examples, ascending; they depend on the samples' stable indices and the
+        seed alone.
+        """
         if len(indices) < self.examples:
             raise InputError(
-                f"relearning takes {self.examples} examples of a part that has {len(indices)}; take fewer."
+                f"relearning takes {self.examples} examples of a part that has {len(indices)}; "
+                "take fewer."
             )
         drawn = rng.uniform(self.seed, torch.tensor(indices), 0, "relearning", 1)[:, 0]
         return np.sort(drawn.argsort(stable=True)[: self.examples].numpy())
 
     def _batch(self, dataset: Any, positions: np.ndarray, step: int) -> dict[str, Any]:
-        """What a step shows: the examples in an order that is drawn anew each time all have been shown."""
+        """What a step shows: the examples in an order that is drawn anew each time all have been
+        shown.
+        """
         count = len(positions)
         size = min(self.batch_size or count, count)
         shown = np.arange(step * size, (step + 1) * size)
@@ -155,7 +166,8 @@ class Relearn(Reconstructible):
         value = loss.item()
         if not math.isfinite(value):
             raise RunError(
-                f"relearning diverged: its loss is {value} at step {step}; lower the learning rate of the attack's optimizer."
+                f"relearning diverged: its loss is {value} at step {step}; lower the learning "
+                "rate of the attack's optimizer."
             )
         return value
 
@@ -177,9 +189,11 @@ class Relearn(Reconstructible):
 
 
 def trainable_copy(backbone: Backbone) -> tuple[Any, list[nn.Parameter]]:
-    """A copy in eval mode, and the weights of it that are to be trained; weights that are not are the model's own.
+    """A copy in eval mode, and the weights of it that are to be trained; weights that are not are
+    the model's own.
 
-    Gradient checkpointing, which transformers and diffusers do in train mode only, stays on for the layers that have it.
+    Gradient checkpointing, which transformers and diffusers do in train mode only, stays on for the
+    layers that have it.
 
     Raises:
         InputError: when the model has no weight.
@@ -192,7 +206,8 @@ def trainable_copy(backbone: Backbone) -> tuple[Any, list[nn.Parameter]]:
     weights = [weight for weight in copy.parameters() if weight.requires_grad]
     if not weights:
         raise InputError(
-            f"{type(backbone).__name__} has no weight to fine-tune, so relearning has nothing to attack."
+            f"{type(backbone).__name__} has no weight to fine-tune, so relearning has nothing to "
+            "attack."
         )
     for weight in weights:
         weight.grad = None
@@ -203,7 +218,9 @@ def trainable_copy(backbone: Backbone) -> tuple[Any, list[nn.Parameter]]:
 
 
 def _own(part: Any, device: torch.device) -> Any:
-    """A batch of tensors made here and now: one made under inference mode cannot take part in autograd."""
+    """A batch of tensors made here and now: one made under inference mode cannot take part in
+    autograd.
+    """
     if isinstance(part, Tensor):
         return part.detach().to(device, copy=True)
     return (

@@ -1,19 +1,22 @@
-"""UnlearnDiffAtk: adversarial tokens that bring an erased concept back, found with the erased model alone.
+"""UnlearnDiffAtk: adversarial tokens that bring an erased concept back, found with the erased model
+alone.
 
-Zhang et al., "To Generate or Not? Safety-Driven Unlearned Diffusion Models Are Still Easy To Generate Unsafe Images ... For Now", ECCV
-2024, arXiv 2310.11868.
+Zhang et al., "To Generate or Not? Safety-Driven Unlearned Diffusion Models Are Still Easy To
+Generate Unsafe Images ... For Now", ECCV 2024, arXiv 2310.11868.
 
     min_U E_ε ‖ε − ε_θ(√ᾱ_t x_0 + √(1 − ᾱ_t) ε, t, TE(prompt with tokens ~ U))‖²,   each row of U on the probability simplex
 
-x_0 is the latent (the encoder's mean) of an image that shows the concept, made by the original model; no other model is in the loss. For
-each of the timesteps 10, 30, ..., 990 there are 40 steps of Adam, each followed by the projection of U; then the likeliest tokens are
-written down, read again by the tokenizer, drawn with the erased model, and judged. The first success ends the attack on that prompt. A
-prompt that succeeds unattacked is a success that needed none.
+x_0 is the latent (the encoder's mean) of an image that shows the concept, made by the original
+model; no other model is in the loss. For each of the timesteps 10, 30, ..., 990 there are 40 steps
+of Adam, each followed by the projection of U; then the likeliest tokens are written down, read
+again by the tokenizer, drawn with the erased model, and judged. The first success ends the attack
+on that prompt. A prompt that succeeds unattacked is a success that needed none.
 
-The code searches over start and end tokens too; here they are left out. Its draws are sampled in sequence; here each prompt has its own, so
-any number of prompts are attacked in one batch, and each is attacked as it would be alone.
-Defaults: 5 tokens before the prompt (nudity, violence; 3 for styles and objects), Adam 0.01 with weight decay 0.1 in the gradient. The
-images there are drawn by `Sampler("LMSDiscreteScheduler", steps=50, guidance=7.5)`.
+The code searches over start and end tokens too; here they are left out. Its draws are sampled in
+sequence; here each prompt has its own, so any number of prompts are attacked in one batch, and each
+is attacked as it would be alone. Defaults: 5 tokens before the prompt (nudity, violence; 3 for
+styles and objects), Adam 0.01 with weight decay 0.1 in the gradient. The images there are drawn by
+`Sampler("LMSDiscreteScheduler", steps=50, guidance=7.5)`.
 """
 
 from __future__ import annotations
@@ -56,11 +59,13 @@ class Verdict(Protocol):
 
 @dataclass(frozen=True)
 class PromptAttackResult(AttackResult):
-    """What was found for B prompts. `adversarial["prompt"]` is the last prompt tried, `prediction` `[B, 3, H, W]` what it draws.
+    """What was found for B prompts. `adversarial["prompt"]` is the last prompt tried, `prediction`
+    `[B, 3, H, W]` what it draws.
 
     Attributes:
         original: the prompts as they were.
-        before: `[B]` bool, success without an attack; such prompts are not attacked. They are part of `success`.
+        before: `[B]` bool, success without an attack; such prompts are not attacked. They are part
+            of `success`.
         steps: `[B]` int64, gradient steps made for each prompt.
         generations: `[B]` int64, images drawn for each prompt.
         evaluations: sample-evaluations of each network, over all prompts.
@@ -75,7 +80,8 @@ class PromptAttackResult(AttackResult):
 
 @dataclass(frozen=True)
 class AttackSummary:
-    """Attack success over all prompts, counted in this one place. N is the number of prompts, those that succeed unattacked included.
+    """Attack success over all prompts, counted in this one place. N is the number of prompts, those
+    that succeed unattacked included.
 
     Attributes:
         index: of each prompt, `[N]`.
@@ -142,15 +148,19 @@ class AttackSummary:
 
     @property
     def asr(self) -> float:
-        """Share of the prompts that succeed without or with it, in [0, 1] (what the literature calls ASR, or post-ASR)."""
+        """Share of the prompts that succeed without or with it, in [0, 1] (what the literature
+        calls ASR, or post-ASR).
+        """
         return float(self.success.double().mean())
 
 
 class UnlearnDiffAtk(PromptSearch, Attack):
-    """The attack of the file's head, on a batch with `prompt`, `index` and `image` `[B, 3, H, W]` in [0, 1], which shows the concept.
+    """The attack of the file's head, on a batch with `prompt`, `index` and `image` `[B, 3, H, W]`
+    in [0, 1], which shows the concept.
 
-    The batch may have `seed` (of the images that are drawn; the index otherwise) and `guidance` (the sampler's otherwise). The model's own
-    text encoder reads every prompt, whichever part of it was unlearned.
+    The batch may have `seed` (of the images that are drawn; the index otherwise) and `guidance`
+    (the sampler's otherwise). The model's own text encoder reads every prompt, whichever part of it
+    was unlearned.
 
     Args:
         layout: where the tokens stand; None is five before the prompt.
@@ -158,7 +168,8 @@ class UnlearnDiffAtk(PromptSearch, Attack):
         timesteps: how many; they lie in the middle of equal parts of [0, T).
         sampler: how images are drawn; None takes the model's own.
         optimizer: of the distributions.
-        variables: what is searched for; None is TokenSimplex. Embeddings are a larger threat model, and what they find is no text.
+        variables: what is searched for; None is TokenSimplex. Embeddings are a larger threat model,
+            and what they find is no text.
         seed: decides the draws, for each prompt by its index.
     """
 
@@ -189,10 +200,12 @@ class UnlearnDiffAtk(PromptSearch, Attack):
         Args:
             backbone: what `served()` gives.
             batch: see the class; not changed.
-            criterion: a judge of the images that are drawn, or a Criterion whose `met(images, batch)` is asked.
+            criterion: a judge of the images that are drawn, or a Criterion whose `met(images,
+                batch)` is asked.
 
         Raises:
-            InputError: for a model that reads no prompts, a batch without images, or prompts that leave no room for the tokens.
+            InputError: for a model that reads no prompts, a batch without images, or prompts that
+                leave no room for the tokens.
         """
         return super().__call__(backbone, batch, criterion)  # type: ignore[arg-type,return-value]
 
@@ -203,7 +216,8 @@ class UnlearnDiffAtk(PromptSearch, Attack):
         model = of_text(backbone)
         if "image" not in batch or not isinstance(batch.get("prompt"), list):
             raise InputError(
-                "UnlearnDiffAtk needs a prompt and an image that shows the concept for each sample; draw the images with the "
+                "UnlearnDiffAtk needs a prompt and an image that shows the concept for each "
+                "sample; draw the images with the "
                 "original model."
             )
         with frozen(model), counted(model) as evaluations:
@@ -246,7 +260,9 @@ class UnlearnDiffAtk(PromptSearch, Attack):
                 latent = latent[failed]
 
     def objective(self, search: Search, latent: Tensor, t: int) -> Objective:
-        """How well each prompt explains its image at timestep `t`: the squared error of the network's output, averaged over elements."""
+        """How well each prompt explains its image at timestep `t`: the squared error of the
+        network's output, averaged over elements.
+        """
         model, when = search.model, torch.full((len(latent),), t, device=latent.device)
 
         def error(condition: Condition, step: int) -> Tensor:
@@ -332,7 +348,9 @@ class _Trial:
 
 
 def _written(model: TextToImage, search: Search) -> tuple[Condition, list[str]]:
-    """What was found as it would be typed: read again by the tokenizer, which may cut the text otherwise. Embeddings are not typed."""
+    """What was found as it would be typed: read again by the tokenizer, which may cut the text
+    otherwise. Embeddings are not typed.
+    """
     texts = search.texts()
     with torch.no_grad():
         if texts is not None:

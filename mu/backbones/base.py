@@ -15,14 +15,18 @@ from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible, init_args_of
 
 WeightedSum = tuple[Tensor, Tensor]
-"""`(sum [B], weight [B])`: what each sample adds to a loss, and how much it weighs in the mean (labelled tokens; 1 elsewhere)."""
+"""`(sum [B], weight [B])`: what each sample adds to a loss, and how much it weighs in the mean
+(labelled tokens; 1 elsewhere).
+"""
 
 
 class Backbone(nn.Module, Reconstructible, ABC):
-    """A model with its domain's operations. Methods that use only these run on every domain from one file.
+    """A model with its domain's operations. Methods that use only these run on every domain from
+    one file.
 
-    A batch is a dict of tensors whose first dimension is the sample; rows marked in `padded` count for nothing. Every operation that
-    needs a prediction takes one that was already computed, so that a method pays for one forward pass.
+    A batch is a dict of tensors whose first dimension is the sample; rows marked in `padded` count
+    for nothing. Every operation that needs a prediction takes one that was already computed, so
+    that a method pays for one forward pass.
     """
 
     def prepare(self, batch: Batch, seed: int) -> dict[str, Any]:
@@ -53,7 +57,8 @@ class Backbone(nn.Module, Reconstructible, ABC):
     def outputs(
         self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Per-example values for suites, computed in one pass: every name in `names` that the domain knows.
+        """Per-example values for suites, computed in one pass: every name in `names` that the
+        domain knows.
 
         Raises:
             InputError: for a name that this domain does not have.
@@ -64,7 +69,9 @@ class Backbone(nn.Module, Reconstructible, ABC):
         """A few numbers for each example, `[B]`, for curves during fit (loss, accuracy)."""
 
     def nll(self, batch: Batch, prediction: Tensor | None = None) -> Tensor:
-        """Negative log-likelihood of each example, `[B]` (or the domain's surrogate), for likelihood ratios."""
+        """Negative log-likelihood of each example, `[B]` (or the domain's surrogate), for
+        likelihood ratios.
+        """
         return self.loss(batch, prediction)[0]
 
     def shard(self, mesh: Any) -> None:
@@ -74,7 +81,8 @@ class Backbone(nn.Module, Reconstructible, ABC):
             InputError: when the domain does not say how.
         """
         raise InputError(
-            f"{type(self).__name__} does not say how its weights are sharded; take the strategy ddp."
+            f"{type(self).__name__} does not say how its weights are sharded; take the strategy "
+            "ddp."
         )
 
     def check_task(self, task: Any) -> None:
@@ -85,7 +93,8 @@ class Backbone(nn.Module, Reconstructible, ABC):
         """
 
     def fresh(self, seed: int) -> Self:
-        """The same architecture, newly initialised from `seed`, on the same device and in the same mode.
+        """The same architecture, newly initialised from `seed`, on the same device and in the same
+        mode.
 
         Raises:
             InputError: when the network was handed over live and a layer of it cannot reset itself.
@@ -128,7 +137,8 @@ def _reset(network: Any) -> Any:
         reset = getattr(layer, "reset_parameters", None)
         if reset is None:
             raise InputError(
-                f"layer {name!r} ({type(layer).__name__}) has weights but no reset_parameters(), so the network cannot be "
+                f"layer {name!r} ({type(layer).__name__}) has weights but no reset_parameters(), "
+                "so the network cannot be "
                 "initialised anew; build the backbone from a name instead of a live network."
             )
         reset()
@@ -140,6 +150,7 @@ def pick(known: dict[str, Any], names: Iterable[str], domain: str) -> dict[str, 
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise InputError(
-            f"{domain} does not give {unknown[0]!r}; it gives {', '.join(sorted(known))}. Choose a suite for this domain."
+            f"{domain} does not give {unknown[0]!r}; it gives {', '.join(sorted(known))}. Choose "
+            "a suite for this domain."
         )
     return {name: known[name]() for name in names}

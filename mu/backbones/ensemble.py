@@ -13,9 +13,11 @@ from mu.utils.errors import InputError
 
 
 class Ensemble(Backbone):
-    """Averages the probabilities of several classifiers (the mean-softmax vote of SISA, Bourtoule et al., S&P 2021).
+    """Averages the probabilities of several classifiers (the mean-softmax vote of SISA, Bourtoule
+    et al., S&P 2021).
 
-    Its prediction is the logarithm of the mean probability, which is a valid logit, so every suite and attack works on it.
+    Its prediction is the logarithm of the mean probability, which is a valid logit, so every suite
+    and attack works on it.
 
     Args:
         members: the classifiers; all have the same classes.

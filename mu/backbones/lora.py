@@ -37,7 +37,8 @@ class LoRA(Reconstructible):
         self.rank, self.alpha, self.dropout, self.init_seed = rank, alpha, dropout, init_seed
 
     def inject(self, network: nn.Module, weights: Iterable[str]) -> None:
-        """Put adapters into the linear and convolution layers whose `weight` is named, and freeze everything else.
+        """Put adapters into the linear and convolution layers whose `weight` is named, and freeze
+        everything else.
 
         Raises:
             InputError: when none of them can hold an adapter.
@@ -53,7 +54,8 @@ class LoRA(Reconstructible):
         targets = sorted({name.removesuffix(".weight") for name in weights} & layers)
         if not targets:
             raise InputError(
-                "LoRA found no linear or convolution layer in the part that is trained; choose another part."
+                "LoRA found no linear or convolution layer in the part that is trained; choose "
+                "another part."
             )
         config = LoraConfig(
             r=self.rank,
@@ -84,7 +86,8 @@ def load_adapter(backbone: Any, folder: Path) -> None:
     """Put the adapters of a PEFT folder into a backbone with adapters of the same form.
 
     Raises:
-        InputError: when the backbone has none, or the file was made for another base model or another form.
+        InputError: when the backbone has none, or the file was made for another base model or
+            another form.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -92,15 +95,18 @@ def load_adapter(backbone: Any, folder: Path) -> None:
     said = read_json(folder / "adapter_config.json")
     if backbone.lora is None:
         raise InputError(
-            f"{folder} holds adapters, and the backbone has none; give it a lora of rank {said.get('r')}."
+            f"{folder} holds adapters, and the backbone has none; give it a lora of rank "
+            f"{said.get('r')}."
         )
     if not (folder / "adapter_model.safetensors").is_file():
         raise InputError(
-            f"{folder} has an adapter_config.json and no adapter_model.safetensors; it may not have been saved to its end."
+            f"{folder} has an adapter_config.json and no adapter_model.safetensors; it may not "
+            "have been saved to its end."
         )
     if said.get("mu_base_hash") and said["mu_base_hash"] != base_hash(backbone):
         raise InputError(
-            f"the adapters in {folder} were made for {said.get('base_model_name_or_path')}, whose weights are not those of "
+            f"the adapters in {folder} were made for {said.get('base_model_name_or_path')}, whose "
+            "weights are not those of "
             f"{backbone.model}; load that model."
         )
     tensors = {
@@ -113,7 +119,8 @@ def load_adapter(backbone: Any, folder: Path) -> None:
     ]
     if odd:
         raise InputError(
-            f"the adapters in {folder} do not fit those of the backbone ({odd[0]}); give the backbone the same part, and a "
+            f"the adapters in {folder} do not fit those of the backbone ({odd[0]}); give the "
+            "backbone the same part, and a "
             f"lora of rank {said.get('r')}."
         )
     set_peft_model_state_dict(backbone.network, tensors)

@@ -1,4 +1,6 @@
-"""A study's runs, one after the other, each reused when it is finished and resumed when it was cut off."""
+"""A study's runs, one after the other, each reused when it is finished and resumed when it was cut
+off.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ class PlannedRun:
         identity: hashes of what it starts from and is compared with.
         fit, test: what is to be done.
         checkpoint: weights to test where nothing is fitted; None tests the backbone as it is built.
-        start: hash of the weights that the backbone must hold when it is built; empty where that is not known.
+        start: hash of the weights that the backbone must hold when it is built; empty where that is
+            not known.
         oracle: the oracle's run folder, for the gap and for suites that take an `oracle`.
         spec: the study's entry of the method (`trainer`, `forget_batch_size`, `found`).
     """
@@ -95,7 +98,8 @@ class Bench:
         return self._tasks[key]
 
     def check(self) -> None:
-        """Refuse, before anything has run, a task, method or suite that cannot be built as it is written.
+        """Refuse, before anything has run, a task, method or suite that cannot be built as it is
+        written.
 
         Raises:
             InputError: names the first one.
@@ -112,7 +116,7 @@ class Bench:
                     "model", merge({"init_args": {"backbone": study.backbone}}, spec["model"])
                 )
 
-    # ---- running ------------------------------------------------------------------------------------------------------------------
+    # ---- running ---------------------------------------------------------------------------------
 
     def run(self, job: Job) -> Outcome:
         """Run one job; whatever goes wrong is this job's outcome and does not stop the others."""
@@ -232,7 +236,9 @@ class Bench:
         return merge({"init_args": self.study.recipe.get("model") or {}}, own)
 
     def _original_identity(self, job: Job) -> dict[str, str]:
-        """What the original is: the run that trained it, or the weights that the study's backbone names."""
+        """What the original is: the run that trained it, or the weights that the study's backbone
+        names.
+        """
         return (
             {"original": _key_of(self._original_folder(job))}
             if self.study.trains_original
@@ -277,7 +283,9 @@ class Bench:
     def _key(
         self, run: PlannedRun, resolved: Mapping[str, Any], arguments: Mapping[str, Any]
     ) -> str:
-        """What the run's numbers depend on; paths of the original and the oracle are replaced by what those were made from."""
+        """What the run's numbers depend on; paths of the original and the oracle are replaced by
+        what those were made from.
+        """
         from mu.utils.fingerprint import digest, own_sources, source_hash
         from mu.utils.spec import find_class
 
@@ -326,8 +334,10 @@ class Bench:
         task, module = self._task_of(run), self.components.make("model", run.model)
         if run.start and weights_hash(module.backbone) != run.start:
             raise RunError(
-                "its backbone does not hold the weights of the original that was measured, because it is built anew with others "
-                "each time; a study with `original: given` needs a backbone with weights, or with an init_seed"
+                "its backbone does not hold the weights of the original that was measured, "
+                "because it is built anew with others "
+                "each time; a study with `original: given` needs a backbone with weights, or with "
+                "an init_seed"
             )
         suites = self._suites(run, folder) if run.test else []
         callbacks = self.components.make("callbacks", suites) if suites else []
@@ -378,7 +388,9 @@ class Bench:
             )
 
     def _task_of(self, run: PlannedRun) -> Any:
-        """The run's task: the shared one, or a copy of it (with the same data) where the method has a batch size of its own."""
+        """The run's task: the shared one, or a copy of it (with the same data) where the method has
+        a batch size of its own.
+        """
         task, own = self.task(run.job.task, run.job.seeds), run.spec.get("forget_batch_size")
         if own is None:
             return task
@@ -416,7 +428,9 @@ def _takes_oracle(suite: Any) -> bool:
 
 
 def _portable(model: dict[str, Any]) -> dict[str, Any]:
-    """The specification without the path of the original's weights, which the key names by what they are."""
+    """The specification without the path of the original's weights, which the key names by what
+    they are.
+    """
     arguments = model["init_args"]["backbone"].get("init_args") or {}
     return (
         merge(model, {"init_args": {"backbone": {"init_args": {"weights": None}}}})
@@ -448,7 +462,9 @@ def threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """As `quiet`, and Lightning's notices are kept back too: they would tear the progress display."""
+    """As `quiet`, and Lightning's notices are kept back too: they would tear the progress
+    display.
+    """
     loggers = [
         logging.getLogger(name)
         for name in (

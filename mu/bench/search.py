@@ -1,4 +1,6 @@
-"""Search of a method's learning rate and strength: on the validation part, with seeds and oracles of its own, its cost counted."""
+"""Search of a method's learning rate and strength: on the validation part, with seeds and oracles
+of its own, its cost counted.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,22 @@ GAP = ("avg_gap",)
 
 
 def search(study: Study, debug: bool = False) -> int:
-    """Search every method that has a space (`search:` of the method: dotted argument of the method, and its range).
+    """Search every method that has a space (`search:` of the method: dotted argument of the method,
+    and its range).
 
-    The objective is the average gap to the search's own oracles, with the validation part in the test set's place, meaned over the
-    search's seeds (one seed alone rewards luck where the forget set is small). A study without an oracle names metrics instead, whose
-    mean, each in its own direction, is made as good as it can be. Trials are runs of a study in `OUTPUT/search`, so an interrupted search
-    goes on where it stopped.
+    The objective is the average gap to the search's own oracles, with the validation part in the
+    test set's place, meaned over the search's seeds (one seed alone rewards luck where the forget
+    set is small). A study without an oracle names metrics instead, whose mean, each in its own
+    direction, is made as good as it can be. Trials are runs of a study in `OUTPUT/search`, so an
+    interrupted search goes on where it stopped.
 
     Args:
-        study: its `search` has `seeds` (each of split, training and unlearning; none of the reported ones) and `trials`, and perhaps
-            `objective` (metrics of one unit, each with a direction), `evaluated` (parts of the split) and `data` (arguments of the
-            tasks in place of their own: what is forgotten in the search, where there is no validation part). Where the study's oracle is
-            a model that is there already, or `oracle` is `none` here, the search has none, and names an objective.
+        study: its `search` has `seeds` (each of split, training and unlearning; none of the
+            reported ones) and `trials`, and perhaps `objective` (metrics of one unit, each with a
+            direction), `evaluated` (parts of the split) and `data` (arguments of the tasks in place
+            of their own: what is forgotten in the search, where there is no validation part). Where
+            the study's oracle is a model that is there already, or `oracle` is `none` here, the
+            search has none, and names an objective.
         debug: stop at the first error.
 
     Returns:
@@ -70,7 +76,8 @@ def search(study: Study, debug: bool = False) -> int:
     }
     if not spaces:
         raise InputError(
-            "the study says nothing about what to search; give a method a `search` with a range for each argument."
+            "the study says nothing about what to search; give a method a `search` with a range "
+            "for each argument."
         )
     console, found, failed = Console(), {}, False
     with Progress(console=console, transient=True) as progress:
@@ -113,7 +120,9 @@ def search(study: Study, debug: bool = False) -> int:
 
 
 def _on_validation(study: Study, seeds: tuple[Seeds, ...]) -> Study:
-    """The study that a search runs: held-out is the validation part, and the test part is not even loaded."""
+    """The study that a search runs: held-out is the validation part, and the test part is not even
+    loaded.
+    """
     from mu.utils.spec import find_class
 
     def looks_at_validation(spec: Any) -> Any:
@@ -147,7 +156,9 @@ def _on_validation(study: Study, seeds: tuple[Seeds, ...]) -> Study:
 
 
 def _has_oracle(study: Study) -> bool:
-    """Whether the search retrains oracles; one that is there already is that of another forget set."""
+    """Whether the search retrains oracles; one that is there already is that of another forget
+    set.
+    """
     wanted = study.search.get("oracle", "retrain")
     if wanted not in ("retrain", "none"):
         raise InputError(f"search.oracle is {wanted!r}; it is none, or retrain.")
@@ -161,14 +172,16 @@ def _objective(study: Study) -> tuple[str, ...]:
         return (named,) if isinstance(named, str) else tuple(named)
     if not _has_oracle(study):
         raise InputError(
-            "a search judges by the gap to the oracle, and this study has none for it; name metrics in "
+            "a search judges by the gap to the oracle, and this study has none for it; name "
+            "metrics in "
             "search.objective: [UA, IRA]."
         )
     return GAP
 
 
 def loss(record: RunResults, objective: tuple[str, ...]) -> float:
-    """What a trial is to make small: the mean over the objective's metrics, where those that are better when higher count negative.
+    """What a trial is to make small: the mean over the objective's metrics, where those that are
+    better when higher count negative.
 
     Raises:
         InputError: when a metric was not measured or has no direction, or two have different units.
@@ -181,14 +194,16 @@ def loss(record: RunResults, objective: tuple[str, ...]) -> float:
         value = record.value(name)
         if found[name].higher_is_better is None:
             raise InputError(
-                f"{name} is good when it is close to the oracle's, so a search cannot make it large or small; choose another "
+                f"{name} is good when it is close to the oracle's, so a search cannot make it "
+                "large or small; choose another "
                 "metric in search.objective."
             )
         values.append(-value if found[name].higher_is_better else value)
     units = list(dict.fromkeys(result.unit for result in found.values()))
     if len(units) > 1:
         raise InputError(
-            f"search.objective averages {', '.join(objective)}, whose units differ ({', '.join(u or 'none' for u in units)}); "
+            f"search.objective averages {', '.join(objective)}, whose units differ "
+            f"({', '.join(u or 'none' for u in units)}); "
             "name metrics of one unit."
         )
     return sum(values) / len(values)
@@ -263,7 +278,8 @@ def _suggest(trial: Any, name: str, limits: Any) -> Any:
         return trial.suggest_categorical(name, limits["choices"])
     if not isinstance(limits, Mapping) or "low" not in limits or "high" not in limits:
         raise InputError(
-            f"the range of {name} is {limits!r}; write {{low: ..., high: ..., log: true}} or {{choices: [...]}}."
+            f"the range of {name} is {limits!r}; write {{low: ..., high: ..., log: true}} or "
+            f"{{choices: [...]}}."
         )
     low, high, log = limits["low"], limits["high"], bool(limits.get("log", False))
     if isinstance(low, int) and isinstance(high, int):

@@ -39,7 +39,9 @@ WEIGHTS = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin"})
 
 @dataclass(frozen=True)
 class Seeds:
-    """The three seeds of a run: of the split, of the original's and the oracle's training, of the unlearning."""
+    """The three seeds of a run: of the split, of the original's and the oracle's training, of the
+    unlearning.
+    """
 
     split: int
     train: int
@@ -87,18 +89,24 @@ class Study:
         output: folder of everything it writes.
         title: for the report.
         seeds: one entry a repetition.
-        backbone: specification of the model; without weights, unless it is the original as it stands.
+        backbone: specification of the model; without weights, unless it is the original as it
+            stands.
         original: `trained` by the recipe, or `given`: the backbone with its own weights.
-        oracle: `retrain` by the recipe without the forget set; `none`: then there is no gap; or init_args of the backbone that is the
-            oracle already (`{model: embedded:authors_oracle}`).
-        recipe: how original and oracle are trained: `model` (init_args of Train and Retrain) and `trainer`.
+        oracle: `retrain` by the recipe without the forget set; `none`: then there is no gap; or
+            init_args of the backbone that is the oracle already (`{model:
+            embedded:authors_oracle}`).
+        recipe: how original and oracle are trained: `model` (init_args of Train and Retrain) and
+            `trainer`.
         tasks: specification by name; `methods` inside a task overrides methods there.
-        methods: by name, `model` (a specification, whose `backbone` is merged over the study's) and `trainer`.
-        suites: specifications of what is measured; `suites` inside a task are measured there beside them.
+        methods: by name, `model` (a specification, whose `backbone` is merged over the study's) and
+            `trainer`.
+        suites: specifications of what is measured; `suites` inside a task are measured there beside
+            them.
         gap: init_args of RetrainGap's stand-in named by the suites' package.
         trainer: arguments of every Trainer.
         search: how learning rates are searched.
-        threads: torch's threads on a CPU; a small network is fastest on one. None leaves torch's choice.
+        threads: torch's threads on a CPU; a small network is fastest on one. None leaves torch's
+            choice.
     """
 
     name: str
@@ -138,7 +146,9 @@ class Study:
 
     @cached_property
     def weights(self) -> dict[str, str]:
-        """For reuse keys: a hash of the file or folder of weights that the backbone names; empty where it names none."""
+        """For reuse keys: a hash of the file or folder of weights that the backbone names; empty
+        where it names none.
+        """
         named = (self.backbone.get("init_args") or {}).get("weights")
         return {"weights": content_hash(named)} if named else {}
 
@@ -148,7 +158,9 @@ class Study:
         return ["original", *(["oracle"] if self.has_oracle else []), *self.methods]
 
     def jobs(self) -> list[Job]:
-        """Every run, in an order in which each finds what it needs; methods are left out where they say `skip`."""
+        """Every run, in an order in which each finds what it needs; methods are left out where they
+        say `skip`.
+        """
         found = []
         for seeds in self.seeds:
             for task in self.tasks:
@@ -166,7 +178,9 @@ class Study:
         return found
 
     def only(self, tasks: str | None, methods: str | None) -> Study:
-        """The part of the study with these tasks and methods, separated by commas; all where None."""
+        """The part of the study with these tasks and methods, separated by commas; all where
+        None.
+        """
 
         def chosen(kind: str, known: Mapping[str, Any], names: str | None) -> dict[str, Any]:
             if names is None:
@@ -193,7 +207,9 @@ class Study:
         }
 
     def suites_of(self, task: str) -> list[Any]:
-        """What is measured on a task: the study's suites and the task's own (a judge of shapes where a shape is erased)."""
+        """What is measured on a task: the study's suites and the task's own (a judge of shapes
+        where a shape is erased).
+        """
         return [*self.suites, *(self.tasks[task].get("suites") or [])]
 
     def method_spec(self, task: str, method: str) -> dict[str, Any]:
@@ -202,7 +218,9 @@ class Study:
 
 
 def content_hash(path: str) -> str:
-    """SHA-256 of a file, or of all files of weights in a folder; 16 hexadecimal digits. What is neither stands for itself."""
+    """SHA-256 of a file, or of all files of weights in a folder; 16 hexadecimal digits. What is
+    neither stands for itself.
+    """
     place = Path(path)
     if not place.exists():
         return path  # a name, which the backbone knows what to do with
@@ -287,12 +305,14 @@ def _check_keys(path: Path, raw: Mapping[str, Any], needs_recipe: bool) -> None:
                 raise InputError(f"{path} lacks {key!r}, which every study needs.")
             if needs_recipe:
                 raise InputError(
-                    f"{path} lacks 'recipe', by which original and oracle are trained; a study does without where it says "
+                    f"{path} lacks 'recipe', by which original and oracle are trained; a study "
+                    "does without where it says "
                     "`original: given` and `oracle: none`."
                 )
         elif not isinstance(raw[key], list if key == "suites" else Mapping):
             raise InputError(
-                f"{path}: {key} should be a {'list' if key == 'suites' else 'mapping'}, not {raw[key]!r}."
+                f"{path}: {key} should be a {'list' if key == 'suites' else 'mapping'}, not "
+                f"{raw[key]!r}."
             )
 
 
@@ -300,7 +320,8 @@ def _check_methods(path: Path, raw: Mapping[str, Any]) -> None:
     for task, spec in raw["tasks"].items():
         if not isinstance(spec, Mapping) or not isinstance(spec.get("methods") or {}, Mapping):
             raise InputError(
-                f"{path}: tasks.{task} should be a mapping with a class_path, and its methods one by name; it is {spec!r}."
+                f"{path}: tasks.{task} should be a mapping with a class_path, and its methods one "
+                f"by name; it is {spec!r}."
             )
         if not isinstance(spec.get("suites") or [], list):
             raise InputError(
@@ -313,7 +334,8 @@ def _check_methods(path: Path, raw: Mapping[str, Any]) -> None:
         for name, spec in methods.items():
             if name in ("original", "oracle"):
                 raise InputError(
-                    f"{path}: {where}.{name} is a reserved name; original and oracle are trained by `recipe`."
+                    f"{path}: {where}.{name} is a reserved name; original and oracle are trained "
+                    "by `recipe`."
                 )
             if name not in raw["methods"]:
                 raise InputError(
@@ -321,12 +343,14 @@ def _check_methods(path: Path, raw: Mapping[str, Any]) -> None:
                 )
             if not isinstance(spec, Mapping):
                 raise InputError(
-                    f"{path}: {where}.{name} should be a mapping with {', '.join(sorted(PAIR))}, not {spec!r}."
+                    f"{path}: {where}.{name} should be a mapping with {', '.join(sorted(PAIR))}, "
+                    f"not {spec!r}."
                 )
             unknown = sorted(set(spec) - PAIR)
             if unknown:
                 raise InputError(
-                    f"{path}: {where}.{name} has the unknown key {unknown[0]!r}; it has {', '.join(sorted(PAIR))}."
+                    f"{path}: {where}.{name} has the unknown key {unknown[0]!r}; it has "
+                    f"{', '.join(sorted(PAIR))}."
                 )
             _check_backbone(f"{path}: {where}.{name}", spec)
     for name, spec in raw["methods"].items():
@@ -342,7 +366,8 @@ def _check_backbone(where: str, spec: Mapping[str, Any]) -> None:
             return
     if "weights" in found:
         raise InputError(
-            f"{where} gives its backbone weights of its own; every method starts from the original, whose weights belong to "
+            f"{where} gives its backbone weights of its own; every method starts from the "
+            "original, whose weights belong to "
             "the study's backbone."
         )
 
@@ -352,7 +377,8 @@ def _seeds(path: Path, raw: Any) -> list[Seeds]:
     for entry in raw if isinstance(raw, list) else [raw]:
         if isinstance(entry, bool) or not isinstance(entry, int | Mapping):
             raise InputError(
-                f"{path}: a seed is a whole number, or split, train and unlearn; {entry!r} is neither."
+                f"{path}: a seed is a whole number, or split, train and unlearn; {entry!r} is "
+                "neither."
             )
         try:
             found.append(

@@ -1,4 +1,6 @@
-"""`mu bench`: reads a study, runs it with a progress display, and writes its index and its report."""
+"""`mu bench`: reads a study, runs it with a progress display, and writes its index and its
+report.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from mu.utils.files import read_json, write_json
 
 
 def main(argv: list[str]) -> int:
-    """The command; returns its exit code: 0, 1 when a run failed, 2 for a study that cannot be run."""
+    """The command; returns its exit code: 0, 1 when a run failed, 2 for a study that cannot be
+    run.
+    """
     parser = Parser(
         prog="mu bench",
         description="Run a study: tasks x methods x seeds, measured against the oracle.",
@@ -127,7 +131,8 @@ def run_study(study: Study, command: str, debug: bool = False) -> int:
 
 
 def _write_index(study: Study, command: str, outcomes: list[Outcome]) -> None:
-    """`study.json`: which folders belong to the study as it stands now; a report reads these and no stale ones.
+    """`study.json`: which folders belong to the study as it stands now; a report reads these and no
+    stale ones.
 
     Runs that this call did not ask for (another choice of methods or seeds) stay in the list.
     """

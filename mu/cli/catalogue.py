@@ -1,7 +1,8 @@
 """What methods, tasks and other parts there are, read from their sources: nothing is imported.
 
-A pattern finds which class derives from which in every file of `mu` and of its plugins; only files that matter are then parsed. Of the
-user's own files, those at the top of the working directory are read that import one of these packages, or one another.
+A pattern finds which class derives from which in every file of `mu` and of its plugins; only files
+that matter are then parsed. Of the user's own files, those at the top of the working directory are
+read that import one of these packages, or one another.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class File:
 
     @cached_property
     def headers(self) -> dict[str, list[str]]:
-        """Bases' bare names by class; in a user's file by the names that they have where they come from."""
+        """Bases' bare names by class; in a user's file by the names that they have where they come
+        from.
+        """
         if self.own:
             written = {
                 name: [ast.unparse(base).partition("[")[0] for base in node.bases]
@@ -119,7 +122,9 @@ class File:
 
     @cached_property
     def imported(self) -> dict[str, tuple[str, str]]:
-        """Module and name behind each name that the file imports; the name is empty where it is the module itself."""
+        """Module and name behind each name that the file imports; the name is empty where it is the
+        module itself.
+        """
         package = self.module if self.path.name == "__init__.py" else self.module.rpartition(".")[0]
         found = {}
         waiting = list(self.tree.body)
@@ -184,7 +189,9 @@ class Component:
 
     @cached_property
     def _definitions(self) -> dict[str, tuple[ast.ClassDef, ast.expr | Function]]:
-        """Class attributes and methods by name, with the class of the line that has the first definition."""
+        """Class attributes and methods by name, with the class of the line that has the first
+        definition.
+        """
         found: dict[str, tuple[ast.ClassDef, ast.expr | Function]] = {}
         for _, node in self.line:
             for entry in node.body:
@@ -198,12 +205,16 @@ class Component:
         return found
 
     def attribute(self, name: str) -> ast.expr | Function | None:
-        """What a class attribute or method is defined as, by the first class of the line that has it."""
+        """What a class attribute or method is defined as, by the first class of the line that has
+        it.
+        """
         return self._definitions[name][1] if name in self._definitions else None
 
     @property
     def abstract(self) -> bool:
-        """Whether a method is still missing: the definition in force is `@abstractmethod` or does nothing but raise."""
+        """Whether a method is still missing: the definition in force is `@abstractmethod` or does
+        nothing but raise.
+        """
         stubs = {
             name
             for name, (_, found) in self._definitions.items()
@@ -214,7 +225,9 @@ class Component:
         return bool(stubs - {"objective"})
 
     def constructors(self) -> Iterator[tuple[ast.ClassDef, ast.FunctionDef]]:
-        """The constructors that arguments reach: its own, and while `**kwargs` passes them on, those of its bases."""
+        """The constructors that arguments reach: its own, and while `**kwargs` passes them on,
+        those of its bases.
+        """
         for _, node in self.line:
             own = next(
                 (
@@ -371,7 +384,9 @@ def _files_of(package: str) -> Iterator[File]:
 
 
 def _own_files(folder: Path, packages: set[str]) -> list[File]:
-    """The user's files that matter; not those that an import would not find, because something installed has their name."""
+    """The user's files that matter; not those that an import would not find, because something
+    installed has their name.
+    """
     waiting = []
     for path in sorted(folder.glob("*.py")):
         if path.stem.isidentifier() and path.stem not in packages:

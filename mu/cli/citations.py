@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from mu.cli.catalogue import ROOTS, Component
 
 _CITATION = re.compile(
-    r"(?:^|[.:;] )(?P<authors>[A-Z][^\"“(.:;]*?(?: et al\.)?),? [\"“](?P<title>[^\"“”]+?)[,.]?[\"”](?P<after>.*)"
+    r"(?:^|[.:;] )(?P<authors>[A-Z][^\"“(.:;]*?(?: et al\.)?),? "
+    r"[\"“](?P<title>[^\"“”]+?)[,.]?[\"”](?P<after>.*)"
 )
 _ARXIV = re.compile(r"arXiv:? ?(\d\d)\d\d\.\d{4,5}")
 _YEAR = re.compile(r"(?<![\d.])(?:19|20)\d\d(?!\.?\d)")
@@ -45,9 +46,11 @@ class Paper:
 
 
 def paper_of(part: Component) -> Paper:
-    """The first citation of the class's docstring, or else of its file's, or else the paper of the class that it derives from.
+    """The first citation of the class's docstring, or else of its file's, or else the paper of the
+    class that it derives from.
 
-    A user's own class has a paper only where a file of the user's names one. Empty where there is none.
+    A user's own class has a paper only where a file of the user's names one. Empty where there is
+    none.
     """
     for file, node in part.line:
         if node.name in ROOTS.values() or (part.own and not file.own):

@@ -1,6 +1,8 @@
-"""Class paths looked up in sources before anything heavy is imported, so that a wrong name is told at once.
+"""Class paths looked up in sources before anything heavy is imported, so that a wrong name is told
+at once.
 
-Only what sources can decide is refused: names in `mu`, its plugins and the working directory. Of other packages nothing is said.
+Only what sources can decide is refused: names in `mu`, its plugins and the working directory. Of
+other packages nothing is said.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ def _class_paths(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _class_paths(entry, key if name == "init_args" else str(name))
 
 
-# ---- by path --------------------------------------------------------------------------------------------------------------------------
+# ---- by path -------------------------------------------------------------------------------------
 
 
 def _check_path(key: str, path: str) -> None:
@@ -98,7 +100,8 @@ def _readable(root: str, path: str) -> bool:
     own = PathFinder.find_spec(root, [os.getcwd()])
     if spec is None and own is None:
         raise InputError(
-            f"there is no module {root!r} for {path!r}; a file {root}.py is looked for in the working directory."
+            f"there is no module {root!r} for {path!r}; a file {root}.py is looked for in the "
+            "working directory."
         )
     return root in ("mu", *plugins.packages()) or (
         own is not None and (spec is None or _same_file(own, spec))
@@ -112,7 +115,9 @@ def _same_file(one: ModuleSpec, other: ModuleSpec) -> bool:
 
 
 def _deepest(words: list[str]) -> tuple[int, File | None]:
-    """How many of the words, from the left, are modules, and the source of the last one, if it has one."""
+    """How many of the words, from the left, are modules, and the source of the last one, if it has
+    one.
+    """
     spec, count = find_spec(words[0]) or PathFinder.find_spec(words[0], [os.getcwd()]), 1
     assert spec is not None
     while count < len(words) and (
@@ -131,7 +136,9 @@ def _deepest(words: list[str]) -> tuple[int, File | None]:
 
 
 def names_of(file: File) -> set[str] | None:
-    """Names at the top level of a module, those that it imports included; None where its source does not tell all of them."""
+    """Names at the top level of a module, those that it imports included; None where its source
+    does not tell all of them.
+    """
     if any(word in file.text for word in _UNREADABLE):
         return None
     names: set[str] = set()
@@ -190,11 +197,13 @@ def _importable(root: str) -> bool:
         return True
 
 
-# ---- by bare name ---------------------------------------------------------------------------------------------------------------------
+# ---- by bare name --------------------------------------------------------------------------------
 
 
 def _check_bare(key: str, name: str) -> None:
-    """A bare name is one of `mu`'s or of a plugin's, or of a class that the calling program has made."""
+    """A bare name is one of `mu`'s or of a plugin's, or of a class that the calling program has
+    made.
+    """
     module, base = _BASES[key]
     if module in sys.modules and any(
         cls.__name__ == name for cls in subclasses(getattr(sys.modules[module], base))
@@ -212,7 +221,7 @@ def _check_bare(key: str, name: str) -> None:
     raise InputError(f"there is no {NOUNS[key]} {name!r}; {_near(key, name)}")
 
 
-# ---- what was meant -------------------------------------------------------------------------------------------------------------------
+# ---- what was meant ------------------------------------------------------------------------------
 
 
 def _near(key: str, path: str, file: File | None = None) -> str:

@@ -1,6 +1,7 @@
 """Configuration files: read, merged as plain data, and only then handed to jsonargparse.
 
-So a task's file may say which backbone its method gets, while the method is named in another file or on the command line.
+So a task's file may say which backbone its method gets, while the method is named in another file
+or on the command line.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from mu.utils.errors import InputError
 
 Config = dict[str, Any]
 RECORDED = ("seed_everything", "trainer", "model", "data")
-"""What a run's config.yaml says to another command; the rest belongs to the command that wrote it."""
+"""What a run's config.yaml says to another command; the rest belongs to the command that wrote
+it.
+"""
 
 
 class _Loader(yaml.SafeLoader):
@@ -90,7 +93,9 @@ def _place(error: Exception) -> str:
 def merged(
     files: list[str], base: Mapping[str, Any] | None = None, chosen: Mapping[str, str] | None = None
 ) -> Config:
-    """The files, later over earlier, over `base`; over them the classes that were named for `model` and `data`."""
+    """The files, later over earlier, over `base`; over them the classes that were named for `model`
+    and `data`.
+    """
     named = {key: {"class_path": name} for key, name in (chosen or {}).items()}
     return merge(base, *(_spelled_out(read(file)) for file in files), named)
 
@@ -98,7 +103,9 @@ def merged(
 def over_recorded(
     recorded: Mapping[str, Any], files: list[str], chosen: Mapping[str, str] | None = None
 ) -> Config:
-    """The files over a run's own configuration: a callback that the run already had is replaced, not doubled."""
+    """The files over a run's own configuration: a callback that the run already had is replaced,
+    not doubled.
+    """
     before = listed(section(recorded, "trainer").get("callbacks"))
     config = merged(files, recorded, chosen)
     callbacks = listed(section(config, "trainer").get("callbacks"))

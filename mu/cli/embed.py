@@ -45,12 +45,14 @@ def write(name: str, run: str, classes: list[str], home: Path = HOME) -> Path:
     folder = home / name
     if not isinstance(backbone, TextToImage | ClassConditionalDiffusion | Classifier | CausalLM):
         raise InputError(
-            f"{run} holds a {type(backbone).__name__}; text-to-image, class-conditional and language models and classifiers "
+            f"{run} holds a {type(backbone).__name__}; text-to-image, class-conditional and "
+            "language models and classifiers "
             "are shipped."
         )
     if isinstance(backbone, Classifier) and len(classes) != backbone.num_classes:
         raise InputError(
-            f"{len(classes)} names were given for the {backbone.num_classes} classes of {run}; give --classes, one for each."
+            f"{len(classes)} names were given for the {backbone.num_classes} classes of {run}; "
+            "give --classes, one for each."
         )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -93,7 +95,9 @@ def _write_judge(folder: Path, backbone: Any, classes: list[str]) -> None:
 
 
 def _tidy(folder: Path) -> None:
-    """Some files note from where a model was loaded, which means nothing on another machine, and some are written for their owner alone."""
+    """Some files note from where a model was loaded, which means nothing on another machine, and
+    some are written for their owner alone.
+    """
     for file in folder.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)
     for file in folder.rglob("*.json"):

@@ -38,7 +38,8 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     if given.edited and given.adapter:
         raise InputError(
-            "mu export writes the edited tensors or the adapters, not both; leave out --edited or --adapter."
+            "mu export writes the edited tensors or the adapters, not both; leave out --edited or "
+            "--adapter."
         )
     form: Form = "edited" if given.edited else "adapter" if given.adapter else "model"
     print(export_run(Path(given.run), Path(given.folder), given.title, given.license, form))
@@ -75,7 +76,9 @@ def export_run(
 
 
 def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
-    """What a run folder says for the model card: method, task, what was forgotten, and the metrics where it was tested."""
+    """What a run folder says for the model card: method, task, what was forgotten, and the metrics
+    where it was tested.
+    """
     import json
 
     from mu.cli.run_folder import CONFIG, of_checkpoint, recorded_config

@@ -30,7 +30,8 @@ def run(command: str, words: list[str]) -> int:
     options = take(words)
     if options.resume and command != "fit":
         raise InputError(
-            f"--resume belongs to mu fit; mu {command} --run RUN takes the run's last checkpoint by itself."
+            f"--resume belongs to mu fit; mu {command} --run RUN takes the run's last checkpoint "
+            "by itself."
         )
     if options.resume and not options.run:
         raise InputError(
@@ -46,7 +47,9 @@ def run(command: str, words: list[str]) -> int:
 
 
 def _base(command: str, options: Options) -> dict[str, Any] | None:
-    """The configuration of the run that is continued or evaluated, where the files alone do not make a whole one."""
+    """The configuration of the run that is continued or evaluated, where the files alone do not
+    make a whole one.
+    """
     checkpoint = options.value("--ckpt_path")
     folder = options.run or (run_folder.of_checkpoint(checkpoint) if checkpoint else None)
     if not folder or (command == "fit" and not options.resume and checkpoint is None):

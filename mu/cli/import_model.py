@@ -12,7 +12,8 @@ def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
     parser = Parser(
         prog="mu import",
-        description="Turn a Stable Diffusion checkpoint in CompVis' names, or a UNet or text encoder alone, "
+        description="Turn a Stable Diffusion checkpoint in CompVis' names, or a UNet or text "
+        "encoder alone, "
         "into a diffusers folder, which TextToImage(model=FOLDER) and diffusers read.",
     )
     parser.add_argument(
@@ -28,7 +29,8 @@ def main(argv: list[str]) -> int:
         "--ema",
         action=BooleanOptionalAction,
         default=None,
-        help="take the UNet's moving average, or the trained weights; needed where the file has both (SalUn's: --no-ema)",
+        help="take the UNet's moving average, or the trained weights; needed where the file has "
+        "both (SalUn's: --no-ema)",
     )
     given = parser.parse_args(argv)
     require("mu import", "diffusers", "transformers", extra="diffusion")

@@ -55,9 +55,11 @@ _WHAT = {
     ),
 }
 _ALSO = {
-    "fit": "Also: --run DIR, the run folder (short for --trainer.default_root_dir; default runs/METHOD-TIME); --resume, to continue --run "
+    "fit": "Also: --run DIR, the run folder (short for --trainer.default_root_dir; default "
+    "runs/METHOD-TIME); --resume, to continue --run "
     "from its last checkpoint; --debug.",
-    "test": "Also: --run DIR, a run folder of mu fit: its configuration and its last checkpoint are taken, and files given with -c are "
+    "test": "Also: --run DIR, a run folder of mu fit: its configuration and its last checkpoint "
+    "are taken, and files given with -c are "
     "merged over that configuration; --debug.",
 }
 _WORDS = ("best", "hpc", "registry")
@@ -66,7 +68,8 @@ _WORDS = ("best", "hpc", "registry")
 
 @dataclass
 class Session:
-    """How far a command has come; it outlives a LightningCLI whose constructor, which does everything, raises.
+    """How far a command has come; it outlives a LightningCLI whose constructor, which does
+    everything, raises.
 
     Attributes:
         stage: `parse`, `build` or `run`.
@@ -140,7 +143,8 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
         raise session.interrupted()
     if command == "fit" and not rank_of_process():
         print(
-            f"run folder: {session.run}  (measure it: mu test --run {session.run} -c configs/suite/SUITE.yaml)"
+            f"run folder: {session.run}  (measure it: mu test --run {session.run} -c "
+            "configs/suite/SUITE.yaml)"
         )
     return 0
 
@@ -155,11 +159,13 @@ def translated(error: Exception, session: Session) -> Exception:
     said = " ".join(str(root).split()).rstrip(".!")
     if isinstance(root, torch.OutOfMemoryError):
         return RunError(
-            "the device ran out of memory; lower --data.batch_size, or take another --trainer.precision."
+            "the device ran out of memory; lower --data.batch_size, or take another "
+            "--trainer.precision."
         )
     if re.search(r"Connection (closed|reset) by peer|NCCL (communicator|error)", said):
         return RunError(
-            "another rank has failed; run again with --debug, which shows the traceback of every rank."
+            "another rank has failed; run again with --debug, which shows the traceback of every "
+            "rank."
         )
     if "gpu backend" in said:
         return InputError("torch finds no GPU here; take --trainer.accelerator cpu.")
@@ -226,9 +232,11 @@ class MuCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
-        """LightningCLI would read the whole checkpoint for hyperparameters, which ours does not hold."""
+        """LightningCLI would read the whole checkpoint for hyperparameters, which ours does not
+        hold.
+        """
 
-    # ---- before anything is built ---------------------------------------------------------------------------------------------------
+    # ---- before anything is built ----------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
         """Settle run folder and checkpoint, and refuse what cannot be right."""
@@ -236,11 +244,13 @@ class MuCLI(LightningCLI):
         method = find(own.model.class_path)
         if method is UnlearningModule or method is None:
             raise InputError(
-                "no method is given; add -c configs/method/NAME.yaml or --model NAME (mu list methods shows them)."
+                "no method is given; add -c configs/method/NAME.yaml or --model NAME (mu list "
+                "methods shows them)."
             )
         if find(own.data.class_path) is UnlearningDataModule:
             raise InputError(
-                "no task is given; add -c configs/task/NAME.yaml or --data NAME (mu list tasks shows them)."
+                "no task is given; add -c configs/task/NAME.yaml or --data NAME (mu list tasks "
+                "shows them)."
             )
         run = self._folder(own, method)
         own.trainer.default_root_dir = str(run)
@@ -279,7 +289,8 @@ class MuCLI(LightningCLI):
         if str(given).partition(":")[0] not in _WORDS:
             if not Path(given).exists():
                 raise InputError(
-                    f"there is no checkpoint {given}; give a file, or --run RUN for a run's last one."
+                    f"there is no checkpoint {given}; give a file, or --run RUN for a run's last "
+                    "one."
                 )
             if Path(given).is_file() and not zipfile.is_zipfile(given):
                 raise InputError(
@@ -288,17 +299,21 @@ class MuCLI(LightningCLI):
         return str(given)
 
     def _only_evaluates(self, own: Any) -> bool:
-        """Whether all weights come from a checkpoint and nothing is fitted, so that the original need not exist any more."""
+        """Whether all weights come from a checkpoint and nothing is fitted, so that the original
+        need not exist any more.
+        """
         return (
             self.command != "fit"
             and own.ckpt_path is not None
             and str(own.ckpt_path).partition(":")[0] not in _WORDS
         )
 
-    # ---- building -------------------------------------------------------------------------------------------------------------------
+    # ---- building --------------------------------------------------------------------------------
 
     def instantiate_classes(self) -> None:
-        """What is only evaluated is built as `mu.load` builds it: without a reference, for which there is no original."""
+        """What is only evaluated is built as `mu.load` builds it: without a reference, for which
+        there is no original.
+        """
         super().instantiate_classes()
         self.model.serves_only = self._only_evaluates(self.config[self.command])
 
@@ -324,10 +339,12 @@ class MuCLI(LightningCLI):
         self.session.trainer, self.session.stage = trainer, "run"
         return trainer
 
-    # ---- running --------------------------------------------------------------------------------------------------------------------
+    # ---- running ---------------------------------------------------------------------------------
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Lightning's own table repeats every number for every loader, so ours is printed instead."""
+        """Lightning's own table repeats every number for every loader, so ours is printed
+        instead.
+        """
         quiet = {"verbose": False} if subcommand in ("validate", "test") else {}
         return {**super()._prepare_subcommand_kwargs(subcommand), **quiet}
 
@@ -348,7 +365,8 @@ class MuCLI(LightningCLI):
             return
         if not self.model.results:  # seldom meant
             print(
-                "mu: warning: no suite measured anything; add for example -c configs/suite/classification.yaml.",
+                "mu: warning: no suite measured anything; add for example -c "
+                "configs/suite/classification.yaml.",
                 file=sys.stderr,
             )
             return
@@ -360,7 +378,9 @@ class MuCLI(LightningCLI):
 
 
 def forget_origin(spec: Any) -> None:
-    """Take out of a parsed specification which weights its backbones were built with; architectures stay."""
+    """Take out of a parsed specification which weights its backbones were built with; architectures
+    stay.
+    """
     if isinstance(spec, list | tuple):
         for entry in spec:
             forget_origin(entry)
@@ -384,7 +404,8 @@ def _default_callbacks() -> list[type[Callback]]:
         cls = find(path)
         if cls is None:
             raise InputError(
-                f"a plugin names the default callback {path}, which cannot be imported; reinstall the plugin."
+                f"a plugin names the default callback {path}, which cannot be imported; reinstall "
+                "the plugin."
             )
         found.append(cls)
     return found

@@ -20,7 +20,8 @@ def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
     if "-h" in argv or "--help" in argv:
         print(
-            f"{_USAGE}\n\nWhat is installed, plugins included, and by its import path what your own files in this folder hold. Without a "
+            f"{_USAGE}\n\nWhat is installed, plugins included, and by its import path what your "
+            "own files in this folder hold. Without a "
             "word, the number of each."
         )
         return 0
@@ -36,7 +37,8 @@ def main(argv: list[str]) -> int:
     kind = argv[0] if argv[0] in ROOTS else f"{argv[0]}s"
     if kind not in ROOTS:
         raise InputError(
-            f"mu list has no {argv[0]!r}; {did_you_mean(argv[0], ROOTS, 'it has ' + ', '.join(ROOTS) + '.')}"
+            f"mu list has no {argv[0]!r}; "
+            f"{did_you_mean(argv[0], ROOTS, 'it has ' + ', '.join(ROOTS) + '.')}"
         )
     parts = sources.parts(kind)
     print_table(*(_methods(parts) if kind == "methods" else _others(parts)))
@@ -44,7 +46,9 @@ def main(argv: list[str]) -> int:
 
 
 def shown_name(part: Component) -> str:
-    """The class's name, by which it can be given to a command; a user's own needs its import path."""
+    """The class's name, by which it can be given to a command; a user's own needs its import
+    path.
+    """
     return part.path if part.own else part.name
 
 

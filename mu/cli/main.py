@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: the words after `mu`; those of this process when None.
 
     Returns:
-        The exit code: 0, 1 when a run failed, 2 for input that cannot be used, 130 when interrupted.
+        The exit code: 0, 1 when a run failed, 2 for input that cannot be used, 130 when
+        interrupted.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in words
@@ -144,7 +145,9 @@ def _report(error: Exception, debug: bool) -> int:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Parsed sources are many small objects that all stay; looking through them for garbage takes a third of the time."""
+    """Parsed sources are many small objects that all stay; looking through them for garbage takes a
+    third of the time.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -165,7 +168,9 @@ def _working_directory_importable() -> Iterator[None]:
 
 @contextmanager
 def _as_if_typed(argv: list[str] | None) -> Iterator[None]:
-    """Lightning starts further ranks with `sys.argv`, so inside a call from Python that must hold this command."""
+    """Lightning starts further ranks with `sys.argv`, so inside a call from Python that must hold
+    this command.
+    """
     if argv is None:
         yield
         return

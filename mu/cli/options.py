@@ -1,4 +1,6 @@
-"""What `mu fit`, `validate`, `test` and `predict` understand beside LightningCLI's own arguments."""
+"""What `mu fit`, `validate`, `test` and `predict` understand beside LightningCLI's own
+arguments.
+"""
 
 from __future__ import annotations
 

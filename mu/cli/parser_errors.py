@@ -83,7 +83,7 @@ def sentence(message: str, command: str) -> str:
     return f"{' '.join(message.split()).rstrip('.')}."
 
 
-# ---- reading the parser's message -----------------------------------------------------------------------------------------------------
+# ---- reading the parser's message ----------------------------------------------------------------
 
 
 def _faults(message: str) -> Iterator[Fault]:
@@ -120,7 +120,9 @@ def _faults(message: str) -> Iterator[Fault]:
 
 
 def _around(lines: list[str], number: int) -> list[str]:
-    """The block of a union's complaint: from `Subtypes:` before the line to `Given value:` after it."""
+    """The block of a union's complaint: from `Subtypes:` before the line to `Given value:` after
+    it.
+    """
     first = next(
         (i for i in range(number, -1, -1) if lines[i].lstrip().startswith("Subtypes:")), number
     )
@@ -132,7 +134,9 @@ def _around(lines: list[str], number: int) -> list[str]:
 
 
 def _rank(fault: Fault) -> int:
-    """Of two complaints at one place the one that says more: an optional entry's `Expected NoneType` says nothing."""
+    """Of two complaints at one place the one that says more: an optional entry's `Expected
+    NoneType` says nothing.
+    """
     if "NoneType" in fault.said or fault.said.startswith(
         ("Expected a path but", "Given value", "Subtypes", "Errors", "Does not validate")
     ):
@@ -140,14 +144,15 @@ def _rank(fault: Fault) -> int:
     return 0 if fault.said.startswith("Expected a <class") else 1
 
 
-# ---- answers --------------------------------------------------------------------------------------------------------------------------
+# ---- answers -------------------------------------------------------------------------------------
 
 
 def _required(found: re.Match[str], command: str) -> str:
     missing = [name.strip().rpartition(".")[2] for name in found[1].split(",")]
     if "data" in missing and "model" in missing:
         return (
-            f"mu {command} needs a task and a method: mu {command} -c configs/task/digits_random.yaml -c configs/method/salun.yaml "
+            f"mu {command} needs a task and a method: mu {command} -c "
+            "configs/task/digits_random.yaml -c configs/method/salun.yaml "
             "(or --run RUN, for a run that was made)."
         )
     what, folder = ("task", "task") if "data" in missing else ("method", "method")
@@ -280,7 +285,8 @@ def _misfit(found: re.Match[str], fault: Fault) -> str:
     if fault.keys and fault.keys[-1] == "backbone":
         method = fault.owner.rpartition(".")[2]
         return (
-            f"{method} works on {wanted}, not {short}; choose a task whose backbone is {wanted}, or a method for {short} "
+            f"{method} works on {wanted}, not {short}; choose a task whose backbone is {wanted}, "
+            f"or a method for {short} "
             "(mu list methods shows what each works on)."
         )
     last = fault.keys[-1] if fault.keys else ""
@@ -362,7 +368,8 @@ _INSIDE = (
     (r"Expected an? ", _wrong_type),
     (r"Not a valid subclass of (\w+)", _wrong_type),
     (
-        r"^(?!Given value|Subtypes|Errors|Does not validate|Subclass types|a class path|a dict|Expected a path but)(.+)",
+        r"^(?!Given value|Subtypes|Errors|Does not validate|Subclass types|a class path|a "
+        r"dict|Expected a path but)(.+)",
         _plain,
     ),
 )

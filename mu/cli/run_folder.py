@@ -1,4 +1,6 @@
-"""The run folder of `mu fit` and of what follows it: its name, its contents, and that nothing half-written is left in it."""
+"""The run folder of `mu fit` and of what follows it: its name, its contents, and that nothing
+half-written is left in it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from mu.utils.errors import InputError
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
 SHARED = "MU_RUN_FOLDER"
-"""Environment variable by which the first process tells the ranks that it starts which folder it has chosen."""
+"""Environment variable by which the first process tells the ranks that it starts which folder it
+has chosen.
+"""
 _PLACE = ("default_root_dir", "enable_progress_bar", "enable_model_summary", "logger")
 """Trainer arguments that say where and how it is shown, not what is run."""
 
@@ -24,14 +28,16 @@ def new(method: str, stage: str = "") -> Path:
     """A folder that no run has yet: `runs/METHOD-TIME`.
 
     Raises:
-        InputError: when several processes were started from outside, which would each choose another.
+        InputError: when several processes were started from outside, which would each choose
+            another.
     """
     if os.environ.get(SHARED):
         return Path(os.environ[SHARED])
     slurm = "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS") or 1) > 1
     if "TORCHELASTIC_RUN_ID" in os.environ or slurm:
         raise InputError(
-            "several processes were started from outside, so each would choose a run folder of its own; give one with --run."
+            "several processes were started from outside, so each would choose a run folder of "
+            "its own; give one with --run."
         )
     stem = Path("runs") / "-".join(
         word for word in (method, stage, time.strftime("%Y%m%d-%H%M%S")) if word
@@ -62,7 +68,8 @@ def recorded_config(run: str | Path) -> dict[str, Any]:
         raise InputError(f"there is no run folder {run}; give the folder that mu fit wrote.")
     if not (run / CONFIG).is_file():
         raise InputError(
-            f"{run} is not a run folder of mu fit: it has no {CONFIG}; give the run's folder, or a configuration with -c."
+            f"{run} is not a run folder of mu fit: it has no {CONFIG}; give the run's folder, or "
+            "a configuration with -c."
         )
     return {key: value for key, value in read(run / CONFIG).items() if key in RECORDED}
 
@@ -75,7 +82,8 @@ def last_checkpoint(run: Path) -> Path:
     """
     if not (run / LAST).is_file():
         raise InputError(
-            f"{run} holds no {LAST}, so the run has not finished an epoch; fit it first with mu fit --run {run}."
+            f"{run} holds no {LAST}, so the run has not finished an epoch; fit it first with mu "
+            f"fit --run {run}."
         )
     return run / LAST
 
@@ -135,7 +143,9 @@ class Guard:
     """
 
     WRITTEN = (CONFIG, "checkpoints", "curves.json", "lightning_logs", "logs", "split.json")
-    """What a fit may have written by then; in a folder that was there before, nothing else is touched."""
+    """What a fit may have written by then; in a folder that was there before, nothing else is
+    touched.
+    """
 
     def __init__(self, run: Path) -> None:
         self.run = run

@@ -17,7 +17,9 @@ from mu.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a constructor, as the source has it; `default` is empty where it must be given."""
+    """One argument of a constructor, as the source has it; `default` is empty where it must be
+    given.
+    """
 
     name: str
     kind: str
@@ -29,8 +31,10 @@ def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
     if not argv or "-h" in argv or "--help" in argv:
         print(
-            "usage: mu show NAME\n\nA method's paper, equation, arguments with their defaults, and presets; `mu list methods` has the "
-            "names.\nTasks, backbones, suites, attacks and masks can be shown too, and your own in this folder (my_method.MyMethod)."
+            "usage: mu show NAME\n\nA method's paper, equation, arguments with their defaults, "
+            "and presets; `mu list methods` has the "
+            "names.\nTasks, backbones, suites, attacks and masks can be shown too, and your own "
+            "in this folder (my_method.MyMethod)."
         )
         return 0
     if len(argv) > 1:
@@ -80,7 +84,9 @@ def _before_arguments(docstring: str) -> str:
 
 
 def arguments(part: Component) -> list[Argument]:
-    """Arguments that the constructor takes, `**kwargs` followed to the bases; what a constructor sets itself is left out."""
+    """Arguments that the constructor takes, `**kwargs` followed to the bases; what a constructor
+    sets itself is left out.
+    """
     found: dict[str, Argument] = {}
     fixed: set[str] = set()
     for node, init in part.constructors():
@@ -149,7 +155,9 @@ def _table(found: list[Argument]) -> list[str]:
 
 
 def _presets(method: str) -> list[str]:
-    """Files of configs/method, here and beside the package, that name the method; each with the first line of its head."""
+    """Files of configs/method, here and beside the package, that name the method; each with the
+    first line of its head.
+    """
     package = find_spec("mu")
     beside = (
         Path(package.origin).parent.parent / "configs" / "method"

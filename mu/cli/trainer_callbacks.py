@@ -18,7 +18,8 @@ from mu.utils.spec import Reconstructible, init_args_of
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """`checkpoints/last.ckpt` after every epoch: one file, replaced as a whole, so that a killed run is resumed from a good one.
+    """`checkpoints/last.ckpt` after every epoch: one file, replaced as a whole, so that a killed
+    run is resumed from a good one.
 
     A class of its own, so that a ModelCheckpoint which the user adds is another callback.
 
@@ -37,7 +38,9 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml when the first step is due, not before: what fails earlier leaves nothing."""
+    """Writes config.yaml when the first step is due, not before: what fails earlier leaves
+    nothing.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Too early."""
@@ -54,7 +57,8 @@ class SaveConfig(SaveConfigCallback):
 
 
 class WritePredictions(BasePredictionWriter):
-    """Writes `predictions.safetensors`: `SPLIT/index` and `SPLIT/prediction`, rows sorted by index; one file for each rank.
+    """Writes `predictions.safetensors`: `SPLIT/index` and `SPLIT/prediction`, rows sorted by index;
+    one file for each rank.
 
     Args:
         run: the run folder.
@@ -87,7 +91,9 @@ class WritePredictions(BasePredictionWriter):
 
 
 def tell_new_weights(module: LightningModule) -> None:
-    """One sentence on stderr where a method is asked to unlearn from a network that has learned nothing."""
+    """One sentence on stderr where a method is asked to unlearn from a network that has learned
+    nothing.
+    """
     backbone = getattr(module, "backbone", None)
     if getattr(module, "trains_from_scratch", True) or not isinstance(backbone, Reconstructible):
         return
@@ -103,7 +109,8 @@ def tell_new_weights(module: LightningModule) -> None:
         given.get(name) for name in ("weights", "pretrained", "network")
     ):
         print(
-            f"mu: warning: {type(module).__name__} starts from a backbone with new random weights, which has nothing to forget; give the "
+            f"mu: warning: {type(module).__name__} starts from a backbone with new random "
+            "weights, which has nothing to forget; give the "
             "original's with --model.backbone.weights RUN.",
             file=sys.stderr,
         )

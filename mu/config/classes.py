@@ -10,7 +10,9 @@ from importlib import import_module
 
 
 def find(path: str) -> type | None:
-    """The class of a dotted path, or of a bare name among the components; None where there is none."""
+    """The class of a dotted path, or of a bare name among the components; None where there is
+    none.
+    """
     module, _, name = path.rpartition(".")
     if not module:
         return next((cls for cls in components() if cls.__name__ == name), None)
@@ -78,7 +80,9 @@ def accepted(cls: type) -> list[str]:
 
 
 def did_you_mean(given: str, known: Iterable[str], fallback: str = "") -> str:
-    """`did you mean A or B?`, or `fallback`; the second and third only where they are about as close as the first."""
+    """`did you mean A or B?`, or `fallback`; the second and third only where they are about as
+    close as the first.
+    """
     folded = {name.lower(): name for name in known}
     close = difflib.get_close_matches(given.lower(), folded, n=3)
     ratio = [difflib.SequenceMatcher(None, given.lower(), hit).ratio() for hit in close]

@@ -1,4 +1,6 @@
-"""Building components (methods, tasks, callbacks) from plain configuration, with jsonargparse's type checks."""
+"""Building components (methods, tasks, callbacks) from plain configuration, with jsonargparse's
+type checks.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class Components:
         return parsers
 
     def resolve(self, kind: str, spec: Any) -> Any:
-        """Check a specification and fill in every default: plain data, the same for every way of writing it.
+        """Check a specification and fill in every default: plain data, the same for every way of
+        writing it.
 
         Args:
             kind: `model`, `data` or `callbacks`.

@@ -1,4 +1,6 @@
-"""Merging plain configuration, by one rule for the files of the command line and for the layers of a study. Imports nothing heavy."""
+"""Merging plain configuration, by one rule for the files of the command line and for the layers of
+a study. Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,17 @@ _OF_A_CLASS = ("class_path", "init_args", "dict_kwargs")
 
 
 def merge(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Later layers over earlier ones: mappings merge, a list replaces a list, `key+` appends to one; anything else replaces.
+    """Later layers over earlier ones: mappings merge, a list replaces a list, `key+` appends to
+    one; anything else replaces.
 
-    Where a layer names another class, what earlier layers said together with their class goes with it: SGD's momentum is not given to
-    Adam. What a layer says without naming a class (`init_args` alone) holds for whichever class is named, before it or after it: a task's
-    file may give the backbone of a method that another file names. Which layer said what is known within one call, so give it all layers.
+    Where a layer names another class, what earlier layers said together with their class goes with
+    it: SGD's momentum is not given to Adam. What a layer says without naming a class (`init_args`
+    alone) holds for whichever class is named, before it or after it: a task's file may give the
+    backbone of a method that another file names. Which layer said what is known within one call, so
+    give it all layers.
 
-    A bare name is the class of that name before it (`SSD` after `mu.methods.SSD`), as is the same class by another path of its package;
-    a string in the place of a class names one.
+    A bare name is the class of that name before it (`SSD` after `mu.methods.SSD`), as is the same
+    class by another path of its package; a string in the place of a class names one.
 
     Returns:
         New plain data; no layer is changed.
@@ -39,7 +44,9 @@ def listed(value: Any) -> list[Any]:
 
 
 def _over(earlier: list[Any], value: Any) -> list[Any]:
-    """What holds once `value` is said too: mappings, the oldest first, or one value of another kind."""
+    """What holds once `value` is said too: mappings, the oldest first, or one value of another
+    kind.
+    """
     before = [entry for entry in earlier if isinstance(entry, Mapping)]
     if isinstance(value, str) and any(
         "class_path" in entry or "init_args" in entry for entry in before
@@ -59,7 +66,9 @@ def _over(earlier: list[Any], value: Any) -> list[Any]:
 
 
 def same_class(one: str, other: str) -> bool:
-    """Whether two paths name one class, as far as names tell: the same name, in the same package where both say one."""
+    """Whether two paths name one class, as far as names tell: the same name, in the same package
+    where both say one.
+    """
     if one.rpartition(".")[2] != other.rpartition(".")[2]:
         return False
     return "." not in one or "." not in other or one.partition(".")[0] == other.partition(".")[0]

@@ -1,6 +1,8 @@
-"""Plugins: packages of the entry-point group `mu.plugins`, and the import of their components and of the user's own files.
+"""Plugins: packages of the entry-point group `mu.plugins`, and the import of their components and
+of the user's own files.
 
-`tasks` and `callbacks` are found through the group too, so that `mu` names no package that stands above it.
+`tasks` and `callbacks` are found through the group too, so that `mu` names no package that stands
+above it.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def default_callbacks() -> list[str]:
 def working_directory() -> Iterator[None]:
     """The working directory at the end of `sys.path`, after the plugins have been imported.
 
-    The end alone would not do: an editable install finds its packages only when no folder of `sys.path` has one of that name.
+    The end alone would not do: an editable install finds its packages only when no folder of
+    `sys.path` has one of that name.
     """
     plugins = load()
     folder = os.getcwd()
@@ -56,7 +59,9 @@ def working_directory() -> Iterator[None]:
 
 
 def warn_of_name_clashes(plugins: list[ModuleType], folder: str) -> None:
-    """One sentence about each file of the working directory that has the name of one of our packages."""
+    """One sentence about each file of the working directory that has the name of one of our
+    packages.
+    """
     if rank_of_process():
         return
     for package in (sys.modules["mu"], *plugins):
@@ -65,14 +70,17 @@ def warn_of_name_clashes(plugins: list[ModuleType], folder: str) -> None:
         for file in (Path(folder) / f"{name}.py", Path(folder) / name / "__init__.py"):
             if file.is_file() and file.resolve() != installed:
                 print(
-                    f"mu: {file.relative_to(folder)} in this folder is not used, because `{name}` is the name of an installed package; "
+                    f"mu: {file.relative_to(folder)} in this folder is not used, because `{name}` "
+                    "is the name of an installed package; "
                     "rename it to import from it.",
                     file=sys.stderr,
                 )
 
 
 def import_components() -> None:
-    """Import every class that may be given by its bare name: ours, and those that plugins export."""
+    """Import every class that may be given by its bare name: ours, and those that plugins
+    export.
+    """
     for package in (*map(import_module, COMPONENTS), *load()):
         for name in getattr(package, "__all__", ()):
             getattr(package, name)

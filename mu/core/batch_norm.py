@@ -36,7 +36,9 @@ class NormStatistics(LightningModule):
         raise TypeError(f"{type(self).__name__} does not say how ranks add up.")
 
     def set_mode(self) -> None:
-        """Train mode for the backbone, with frozen statistics where `norm` says so; eval for the reference."""
+        """Train mode for the backbone, with frozen statistics where `norm` says so; eval for the
+        reference.
+        """
         self.backbone.train()
         if self.norm == "eval":
             for layer in self.backbone.modules():
@@ -45,7 +47,9 @@ class NormStatistics(LightningModule):
 
     @torch.no_grad()
     def _share_statistics(self) -> None:
-        """Rank 0's buffers on all ranks. DDP does so before each forward pass, so after a last step every rank would serve its own."""
+        """Rank 0's buffers on all ranks. DDP does so before each forward pass, so after a last step
+        every rank would serve its own.
+        """
         if self.world_size > 1:
             for name, buffer in self.named_buffers():
                 if not name.startswith(("reference.", "mask.")):
@@ -59,7 +63,9 @@ class NormStatistics(LightningModule):
 
     @torch.no_grad()
     def recalibrate(self) -> None:
-        """Batch-norm statistics anew, as the plain mean over one pass of the retain part, without augmentation."""
+        """Batch-norm statistics anew, as the plain mean over one pass of the retain part, without
+        augmentation.
+        """
         layers = [
             layer
             for layer in self.backbone.modules()

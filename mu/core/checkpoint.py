@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from mu.core.module import UnlearningModule
 
 _TRAINING_ONLY = ("optimizer", "scheduler")
-"""Arguments that are left to their defaults where no file could hold them, because what is loaded is not trained."""
+"""Arguments that are left to their defaults where no file could hold them, because what is loaded
+is not trained.
+"""
 
 
 def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> UnlearningModule:
@@ -22,7 +24,8 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
     Args:
         path: a checkpoint file, or a run folder (its `checkpoints/last.ckpt`).
         allow: further classes that may be instantiated (a method's own helper objects).
-        live: arguments of the method that no file can hold, by name (`backbone=Classifier(network=...)`).
+        live: arguments of the method that no file can hold, by name
+            (`backbone=Classifier(network=...)`).
 
     Returns:
         The UnlearningModule in eval mode; `.served()` is the unlearned backbone.
@@ -38,7 +41,8 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
     record = checkpoint.get("mu")
     if not isinstance(record, dict) or "spec" not in record:
         raise InputError(
-            f"{file} is not a checkpoint written by mu; load its weights with Classifier(weights=...)."
+            f"{file} is not a checkpoint written by mu; load its weights with "
+            "Classifier(weights=...)."
         )
     spec = record["spec"]
     stored = {
@@ -74,7 +78,8 @@ def find_checkpoint(path: str | Path) -> Path:
             if candidate.is_file():
                 return candidate
         raise InputError(
-            f"{path} holds no checkpoints/last.ckpt; give a run folder of a finished fit, or a .ckpt file."
+            f"{path} holds no checkpoints/last.ckpt; give a run folder of a finished fit, or a "
+            ".ckpt file."
         )
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}.")
@@ -82,7 +87,9 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def _without_weights(spec: Any) -> Any:
-    """Weights come from the checkpoint, so the file they once came from need not exist any more; nor within a composed backbone."""
+    """Weights come from the checkpoint, so the file they once came from need not exist any more;
+    nor within a composed backbone.
+    """
     from mu.backbones import Backbone
 
     if isinstance(spec, list):
@@ -106,7 +113,8 @@ def _with_live(
     cls = find_class(path)
     if not may_build(cls, tuple(allow)):
         raise InputError(
-            f"{path} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you trust it."
+            f"{path} is not a class that mu may instantiate from a file; pass "
+            f"allow=[{cls.__name__}] if you trust it."
         )
     return cls(
         **{

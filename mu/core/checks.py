@@ -1,4 +1,6 @@
-"""What stops a run before it does harm: losses and weights that are not finite, and fits that move nothing."""
+"""What stops a run before it does harm: losses and weights that are not finite, and fits that move
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class Health(LightningModule):
         raise TypeError(f"{type(self).__name__} does not say what it trains.")
 
     def check_finite(self, loss: Tensor) -> None:
-        """Stop at a loss that is not a number; on an accelerator one step late, so that nothing waits for the device."""
+        """Stop at a loss that is not a number; on an accelerator one step late, so that nothing
+        waits for the device.
+        """
         if loss.device.type == "cpu":
             self._suspect = (self.trainer.global_step, loss.detach())
             self.stop_if_not_finite()
@@ -34,21 +38,27 @@ class Health(LightningModule):
             step, loss = self._suspect
             self._suspect = None
             raise RunError(
-                f"the loss of {type(self).__name__} became {float(loss)} at step {step}; the last good checkpoint is kept; "
+                f"the loss of {type(self).__name__} became {float(loss)} at step {step}; the last "
+                "good checkpoint is kept; "
                 "lower the learning rate or the weight of the ascent term."
             )
 
     def _check_weights(self) -> None:
-        """A finite loss may still have made weights that are not; they must not take the place of the last good checkpoint."""
+        """A finite loss may still have made weights that are not; they must not take the place of
+        the last good checkpoint.
+        """
         for name, weight in self.trainable():
             if self._on_any_rank(not bool(torch.isfinite(_own(weight)).all())):
                 raise RunError(
-                    f"{type(self).__name__} made weights that are not finite (in {name}); the last good checkpoint is kept; "
+                    f"{type(self).__name__} made weights that are not finite (in {name}); the "
+                    "last good checkpoint is kept; "
                     "lower the learning rate or the weight of the ascent term."
                 )
 
     def _on_any_rank(self, found: bool) -> bool:
-        """Whether it is so on some rank, where each holds a part of the weights; elsewhere all hold the same."""
+        """Whether it is so on some rank, where each holds a part of the weights; elsewhere all hold
+        the same.
+        """
         if self.device_mesh is None:
             return found
         return bool(

@@ -1,4 +1,6 @@
-"""Edit: closed-form methods. One pass streams statistics, then one step assigns the edited weights."""
+"""Edit: closed-form methods. One pass streams statistics, then one step assigns the edited
+weights.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from mu.data.batch import Batch
 
 
 class Assign(torch.optim.Optimizer):
-    """An optimizer whose step copies given tensors into the weights, never clipped and exact in every dtype.
+    """An optimizer whose step copies given tensors into the weights, never clipped and exact in
+    every dtype.
 
     (`p.grad = p - edited` with SGD is not: it is off by 6e-4 in float32 and useless in bfloat16.)
     """
@@ -35,13 +38,16 @@ class Assign(torch.optim.Optimizer):
 
 
 class Edit(UnlearningModule):
-    """Base of closed-form methods: `observe` streams statistics over the plan's batches, `edited` returns the new weights.
+    """Base of closed-form methods: `observe` streams statistics over the plan's batches, `edited`
+    returns the new weights.
 
-    The backbone stays in eval mode and nothing is augmented. The whole edit is one optimizer step, so that checkpoints, logging, masks
-    and ranks work as for every other method; an Edit killed in its pass starts again.
+    The backbone stays in eval mode and nothing is augmented. The whole edit is one optimizer step,
+    so that checkpoints, logging, masks and ranks work as for every other method; an Edit killed in
+    its pass starts again.
 
-    Statistics that are linear in the batch may divide it among ranks (`shard = "rows"`); others take whole batches (`"batches"`), so
-    that groups do not depend on the number of ranks. A rank that has run out sees a batch with neither part.
+    Statistics that are linear in the batch may divide it among ranks (`shard = "rows"`); others
+    take whole batches (`"batches"`), so that groups do not depend on the number of ranks. A rank
+    that has run out sees a batch with neither part.
 
     Args:
         backbone: the model to edit.
@@ -61,7 +67,9 @@ class Edit(UnlearningModule):
         raise TypeError(f"{type(self).__name__} does not override observe().")
 
     def edited(self) -> Mapping[str, Tensor]:
-        """New values by parameter name, computed after the last batch; equal on every rank. Weights not named stay."""
+        """New values by parameter name, computed after the last batch; equal on every rank. Weights
+        not named stay.
+        """
         raise TypeError(f"{type(self).__name__} does not override edited().")
 
     def configure_optimizers(self) -> Any:
@@ -89,7 +97,9 @@ class Edit(UnlearningModule):
                 self._assign()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Statistics are not part of a checkpoint, so an edit that was stopped in its pass begins again."""
+        """Statistics are not part of a checkpoint, so an edit that was stopped in its pass begins
+        again.
+        """
         super().on_load_checkpoint(checkpoint)
         if not checkpoint.get("global_step"):
             checkpoint.pop("loops", None)

@@ -21,7 +21,8 @@ class EvaluationSteps(LightningModule):
     """Shows every split to the served backbone once, and keeps what the suites declared they need.
 
     Attributes:
-        declared: names that suites need of each example (see `Backbone.outputs`); they add theirs before a test.
+        declared: names that suites need of each example (see `Backbone.outputs`); they add theirs
+            before a test.
         outputs: the test's per-example values, shared by all suites.
         results: the numbers that suites measured in this test.
         facts: what else belongs into the run's record.
@@ -76,7 +77,9 @@ class EvaluationSteps(LightningModule):
         self.served().eval()
 
     def on_test_start(self) -> None:
-        """Make the store that all suites share; suites have declared what they need in their `setup`."""
+        """Make the store that all suites share; suites have declared what they need in their
+        `setup`.
+        """
         fields = sorted(self.declared)
         self.outputs = Outputs().to(self.device)
         self._fields, self.results = fields, []
@@ -94,7 +97,9 @@ class EvaluationSteps(LightningModule):
         self.outputs.update(split, {"index": part["index"], **values, **padded})
 
     def evaluated(self) -> dict[str, dict[str, Tensor]]:
-        """The test's outputs by split and field: each sample once, sorted by index, from all ranks."""
+        """The test's outputs by split and field: each sample once, sorted by index, from all
+        ranks.
+        """
         assert self.outputs is not None, "a test comes first"
         return self.outputs.compute()
 

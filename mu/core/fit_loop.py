@@ -1,4 +1,6 @@
-"""What Lightning's fit loop must be told, because a plan's epochs may differ in length and a run may stop anywhere."""
+"""What Lightning's fit loop must be told, because a plan's epochs may differ in length and a run
+may stop anywhere.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def completed_epochs(trainer: Trainer) -> int:
-    """Epochs whose batches have all been shown; one more than `current_epoch` when an epoch ends."""
+    """Epochs whose batches have all been shown; one more than `current_epoch` when an epoch
+    ends.
+    """
     loop: Any = trainer.fit_loop
     return loop.epoch_progress.current.processed
 
@@ -20,7 +24,8 @@ def completed_epochs(trainer: Trainer) -> int:
 def sync_epoch_length(module: Method) -> None:
     """Give the loop the length of the epoch that begins.
 
-    Lightning measures the loader once; where epochs differ (SCRUB), it would miss validations and schedulers, or cut an epoch short.
+    Lightning measures the loader once; where epochs differ (SCRUB), it would miss validations and
+    schedulers, or cut an epoch short.
     """
     trainer = module.trainer
     sampler = getattr(trainer.train_dataloader, "plan_sampler", None)
@@ -36,10 +41,12 @@ def sync_epoch_length(module: Method) -> None:
 
 
 def planned_steps(module: Method) -> int:
-    """Optimizer steps of the whole run, one for each batch (or for each `accumulate_grad_batches` of them); 0 if it has no end.
+    """Optimizer steps of the whole run, one for each batch (or for each `accumulate_grad_batches`
+    of them); 0 if it has no end.
 
-    By the plan, whose epochs may differ in length. (Lightning's own estimate multiplies the first epoch's; and asking for it before a
-    checkpoint is restored makes a resumed run begin its epoch again.)
+    By the plan, whose epochs may differ in length. (Lightning's own estimate multiplies the first
+    epoch's; and asking for it before a checkpoint is restored makes a resumed run begin its epoch
+    again.)
     """
     trainer, task = module.trainer, module.task
     if task is None:
@@ -64,14 +71,18 @@ def planned_steps(module: Method) -> int:
 
 
 def _limited(batches: int, limit: int | float) -> int:
-    """Batches of an epoch under the trainer's `limit_train_batches`: a number of them, or a share."""
+    """Batches of an epoch under the trainer's `limit_train_batches`: a number of them, or a
+    share.
+    """
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 def epoch_end_pending(trainer: Trainer) -> bool:
-    """Whether an epoch's last batch has been shown and nothing after it (validation, the epoch's end) has begun.
+    """Whether an epoch's last batch has been shown and nothing after it (validation, the epoch's
+    end) has begun.
 
-    From a checkpoint that is written then, Lightning goes on with the next epoch and never ends this one.
+    From a checkpoint that is written then, Lightning goes on with the next epoch and never ends
+    this one.
     """
     batches: Any = trainer.fit_loop.epoch_loop.batch_progress
     return bool(batches.is_last_batch and batches.total.completed < batches.total.processed)
@@ -80,8 +91,9 @@ def epoch_end_pending(trainer: Trainer) -> bool:
 def finish_due_epoch(module: Method) -> None:
     """End the epoch whose end was due, and begin the next one.
 
-    Lightning calls neither hook then, and takes the old epoch for finished only if it was no longer than the batches that were shown; so
-    the loop is told that length now, and the new epoch's with its first batch.
+    Lightning calls neither hook then, and takes the old epoch for finished only if it was no longer
+    than the batches that were shown; so the loop is told that length now, and the new epoch's with
+    its first batch.
     """
     loop: Any = module.trainer.fit_loop
     module.on_train_epoch_end()

@@ -12,7 +12,8 @@ from mu.utils.errors import InputError
 
 
 class LRSchedule:
-    """A multiplier of the learning rate for each optimizer step; subclasses are values that override `factor`.
+    """A multiplier of the learning rate for each optimizer step; subclasses are values that
+    override `factor`.
 
     The base is no dataclass, because jsonargparse takes no subclass where a dataclass is asked for.
     """
@@ -32,7 +33,9 @@ class LRSchedule:
 
 @dataclass(frozen=True)
 class OneCycle(LRSchedule):
-    """Linear from `start` to 1 over the first `warmup` of the run, then linear to `end` (Smith and Topin, 2017)."""
+    """Linear from `start` to 1 over the first `warmup` of the run, then linear to `end` (Smith and
+    Topin, 2017).
+    """
 
     warmup: float = 0.2
     start: float = 0.1
@@ -60,7 +63,9 @@ class Cosine(LRSchedule):
 
 @dataclass(frozen=True)
 class Steps(LRSchedule):
-    """Times `gamma` at each share of the run in `at` (0.5 and 0.75 for 91 and 136 of 182 epochs)."""
+    """Times `gamma` at each share of the run in `at` (0.5 and 0.75 for 91 and 136 of 182
+    epochs).
+    """
 
     at: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1

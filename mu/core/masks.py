@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 class WeightMask(nn.Module, Reconstructible):
     """One boolean for each trainable weight; True may move.
 
-    A subclass overrides `choose`. The mask is computed once, before the first step, is part of the checkpoint, and is not computed
-    again on resume. Gradients are masked before the optimizer's step, and masked-out weights are put back after it, because weight
-    decay and momentum move weights whose gradient is zero.
+    A subclass overrides `choose`. The mask is computed once, before the first step, is part of the
+    checkpoint, and is not computed again on resume. Gradients are masked before the optimizer's
+    step, and masked-out weights are put back after it, because weight decay and momentum move
+    weights whose gradient is zero.
 
     Args:
-        enforce: `hard` masks the gradient and restores masked-out weights; `gradient` only masks the gradient (the SalUn code before
-            February 2026, with which the published numbers were made: about 11 % decay of the masked-out weights in its setting).
+        enforce: `hard` masks the gradient and restores masked-out weights; `gradient` only masks
+            the gradient (the SalUn code before February 2026, with which the published numbers were
+            made: about 11 % decay of the masked-out weights in its setting).
         clip: `mask_then_clip` takes the gradient's norm after masking, `clip_then_mask` before.
     """
 
@@ -42,7 +44,9 @@ class WeightMask(nn.Module, Reconstructible):
         self._floats: list[Tensor] | None = None
 
     def choose(self, module: Method) -> dict[str, Tensor]:
-        """Boolean tensors by parameter name. Called once, on every rank, and must be equal on all."""
+        """Boolean tensors by parameter name. Called once, on every rank, and must be equal on
+        all.
+        """
         raise TypeError(f"{type(self).__name__} does not override choose().")
 
     def allocate(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
@@ -60,7 +64,8 @@ class WeightMask(nn.Module, Reconstructible):
             missing = [name for name in self.names if name not in found]
             if missing:
                 raise InputError(
-                    f"{type(self).__name__} chose nothing for {missing[0]!r}; a mask covers every trainable weight."
+                    f"{type(self).__name__} chose nothing for {missing[0]!r}; a mask covers every "
+                    "trainable weight."
                 )
             for name in self.names:
                 self.of(name).copy_(found[name])

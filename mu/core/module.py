@@ -1,4 +1,6 @@
-"""UnlearningModule: a backbone, an optimizer, perhaps a mask and a frozen reference. One subclass for each paper."""
+"""UnlearningModule: a backbone, an optimizer, perhaps a mask and a frozen reference. One subclass
+for each paper.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +44,17 @@ from mu.utils.weights import weights_hash
 class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible):
     """Base of all methods.
 
-    Most methods override `objective`; the rest override Lightning's own hooks. A method declares its `plan` and its needs.
+    Most methods override `objective`; the rest override Lightning's own hooks. A method declares
+    its `plan` and its needs.
 
     Args:
         backbone: the model to unlearn from, with its original weights.
         optimizer: makes the optimizer from the trainable weights.
-        scheduler: a schedule of `mu.core.lr`, which knows the run's length, or any torch scheduler (stepped once an epoch); None is constant.
+        scheduler: a schedule of `mu.core.lr`, which knows the run's length, or any torch scheduler
+            (stepped once an epoch); None is constant.
         mask: which weights may move; None lets all move.
-        norm: batch-norm statistics in fit: `train` moves them on whatever is shown, `eval` freezes them, `recalibrate` moves them and
-            finally takes them anew from the retain part.
+        norm: batch-norm statistics in fit: `train` moves them on whatever is shown, `eval` freezes
+            them, `recalibrate` moves them and finally takes them anew from the retain part.
         reduction: how token-weighted losses become a scalar (see `reduce`).
         seed: decides the plan and every draw of this run (the unlearning seed).
     """
@@ -82,13 +86,15 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         super().__init__()
         if not isinstance(backbone, Backbone):
             raise InputError(
-                f"{type(self).__name__} wraps a mu Backbone, not {type(backbone).__name__}; wrap a network as "
+                f"{type(self).__name__} wraps a mu Backbone, not {type(backbone).__name__}; wrap "
+                "a network as "
                 "Classifier(network=...)."
             )
         if not isinstance(backbone, self.admitted()):
             kinds = " or a ".join(kind.__name__ for kind in self.admitted())
             raise InputError(
-                f"{type(self).__name__} is defined for a {kinds}, not for a {type(backbone).__name__}."
+                f"{type(self).__name__} is defined for a {kinds}, not for a "
+                f"{type(backbone).__name__}."
             )
         self.backbone = backbone
         self.make_optimizer, self.scheduler, self.mask = optimizer, scheduler, mask
@@ -104,17 +110,21 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
 
     @classmethod
     def admitted(cls) -> tuple[type[Backbone], ...]:
-        """The kinds of backbones that the method is defined for, as its constructor's annotation says."""
+        """The kinds of backbones that the method is defined for, as its constructor's annotation
+        says.
+        """
         for base in cls.__mro__:
             if "backbone" in getattr(base.__dict__.get("__init__"), "__annotations__", {}):
                 annotation = get_type_hints(base.__init__)["backbone"]
                 return get_args(annotation) or (annotation,)
         return (Backbone,)
 
-    # ---- what a method says -------------------------------------------------------------------------------------------------------
+    # ---- what a method says ----------------------------------------------------------------------
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
-        """Named scalar terms whose sum is minimised. A part that this step does not show is None."""
+        """Named scalar terms whose sum is minimised. A part that this step does not show is
+        None.
+        """
         raise TypeError(f"{type(self).__name__} overrides neither objective() nor training_step().")
 
     def served(self) -> Backbone:
@@ -128,11 +138,12 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
     def reduce(self, summed: WeightedSum, part: Batch) -> Tensor:
         """A scalar from `(sum [B], weight [B])`.
 
-        `token_mean`: Σ sum / Σ weight; `sequence_mean`: mean over samples of sum / weight; `sequence_sum`: mean over samples of sum.
-        The normaliser is that of the whole optimizer step over ranks and accumulation, which the plan knows beforehand, so that N
-        accumulated batches give the step of one that is N times as large (of each part, over the batches that show it; an epoch's last
-        step has what is left). `micro` (token mean over this rank's micro-batch) reproduces references that do that. For weight 1, all
-        are the mean over samples.
+        `token_mean`: Σ sum / Σ weight; `sequence_mean`: mean over samples of sum / weight;
+        `sequence_sum`: mean over samples of sum. The normaliser is that of the whole optimizer step
+        over ranks and accumulation, which the plan knows beforehand, so that N accumulated batches
+        give the step of one that is N times as large (of each part, over the batches that show it;
+        an epoch's last step has what is left). `micro` (token mean over this rank's micro-batch)
+        reproduces references that do that. For weight 1, all are the mean over samples.
         """
         values, weight = summed
         if self.reduction == "micro" or "total" not in part:
@@ -145,20 +156,26 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
 
     @staticmethod
     def substituted(part: Batch) -> Batch:
-        """The part as `reduce` is to see it for a loss of its substitutes, which may weigh otherwise than the truth (other tokens)."""
+        """The part as `reduce` is to see it for a loss of its substitutes, which may weigh
+        otherwise than the truth (other tokens).
+        """
         return {**part, "total": part["substitute_total"]} if "substitute_total" in part else part
 
     def mean(self, values: Tensor, part: Batch) -> Tensor:
-        """Mean over samples of per-example values `[B]`, padded rows left out, whatever the reduction and however many tokens they have."""
+        """Mean over samples of per-example values `[B]`, padded rows left out, whatever the
+        reduction and however many tokens they have.
+        """
         return self.reduce(
             Backbone.count(part, values),
             {**part, "total": part["count"]} if "count" in part else part,
         )
 
-    # ---- Lightning: building ------------------------------------------------------------------------------------------------------
+    # ---- Lightning: building ---------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Reference, mask and hash of the original weights; called again by Lightning, so it does each thing once."""
+        """Reference, mask and hash of the original weights; called again by Lightning, so it does
+        each thing once.
+        """
         if self.original_hash:
             return
         self.original_hash = weights_hash(self.backbone)
@@ -194,7 +211,8 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             if self.needs_substitute:
                 if self.substitute is None:
                     raise InputError(
-                        f"{type(self).__name__} needs a law of substitutes; give one as substitute=UniformLabel()."
+                        f"{type(self).__name__} needs a law of substitutes; give one as "
+                        "substitute=UniformLabel()."
                     )
                 with self.stopwatch("cache") if self.substitute.makes else nullcontext():
                     self.substitute.setup(self.backbone, task)
@@ -216,7 +234,7 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             }
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
 
-    # ---- Lightning: fit -----------------------------------------------------------------------------------------------------------
+    # ---- Lightning: fit --------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
         """The mask is computed here, after a checkpoint was loaded and before the first step."""
@@ -231,7 +249,9 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         self.stopwatch.start("training")
 
     def on_train_start(self) -> None:
-        """Steps made before a resume do not count as this fit's; a fit that resumes inside an epoch gets no `on_train_epoch_start`."""
+        """Steps made before a resume do not count as this fit's; a fit that resumes inside an epoch
+        gets no `on_train_epoch_start`.
+        """
         self._first_step = self.trainer.global_step
         self.set_mode()
         sync_epoch_length(self)
@@ -240,12 +260,16 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             finish_due_epoch(self)
 
     def on_train_epoch_start(self) -> None:
-        """Lightning keeps the mode that it finds, and `from_pretrained` returns eval; so the mode is set here."""
+        """Lightning keeps the mode that it finds, and `from_pretrained` returns eval; so the mode
+        is set here.
+        """
         self.set_mode()
         sync_epoch_length(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Dropout, and whatever else draws from torch's own generator, by (seed, epoch, batch, rank): the same after a resume."""
+        """Dropout, and whatever else draws from torch's own generator, by (seed, epoch, batch,
+        rank): the same after a resume.
+        """
         seed = stream_id("step", self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.default_generator.manual_seed(
             seed
@@ -263,7 +287,9 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
 
     @torch.no_grad()
     def prepare(self, part: Batch, substitute: bool = False) -> Batch:
-        """One part through the backbone's `prepare`, on demand with a substitute for each sample where the method needs them."""
+        """One part through the backbone's `prepare`, on demand with a substitute for each sample
+        where the method needs them.
+        """
         part = self.backbone.prepare(part, self.seed)
         if substitute and self.needs_substitute and self.substitute is not None:
             part["substitute"] = self.substitute.draw(part, self.seed)
@@ -281,7 +307,9 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         return loss
 
     def log_terms(self, terms: Mapping[str, Tensor]) -> None:
-        """Log the terms, only on the steps that the trainer logs (a log call in each step costs more than a small model)."""
+        """Log the terms, only on the steps that the trainer logs (a log call in each step costs
+        more than a small model).
+        """
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
             self.log_dict(
                 {f"train/{name}": value.detach() for name, value in terms.items()},
@@ -306,7 +334,9 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             self.mask.mask_gradients()
 
     def on_train_epoch_end(self) -> None:
-        """Before the checkpoint callbacks: nothing that is not finite is saved, and statistics are taken anew where asked for."""
+        """Before the checkpoint callbacks: nothing that is not finite is saved, and statistics are
+        taken anew where asked for.
+        """
         self.stop_if_not_finite()
         self._share_statistics()
         if self.norm == "recalibrate" and self.is_last_epoch():
@@ -316,7 +346,8 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
 
     def is_last_epoch(self) -> bool:
         epochs = self.trainer.max_epochs
-        # `done` is asked last, because at the end of the last epoch it moves Lightning's count of epochs on
+        # `done` is asked last, because at the end of the last epoch it moves Lightning's count of
+        # epochs on
         return (
             epochs is not None and 0 <= epochs <= completed_epochs(self.trainer)
         ) or self.trainer.fit_loop.done
@@ -329,7 +360,8 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         ):  # a finished run was resumed and there was nothing left to do, or there is nothing to show at all
             if self.trainer.fit_loop.max_batches == 0 and self.trainer.limit_train_batches:
                 raise RunError(
-                    f"the plan of {type(self).__name__} shows no batch in epoch {self.current_epoch}, so nothing moved."
+                    f"the plan of {type(self).__name__} shows no batch in epoch "
+                    f"{self.current_epoch}, so nothing moved."
                 )
             return
         steps = self.trainer.global_step - self._first_step
@@ -340,7 +372,8 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             and not self.trainer.interrupted
         ):
             raise RunError(
-                "the run was stopped after its last epoch had ended, too late for norm=recalibrate; give EarlyStopping "
+                "the run was stopped after its last epoch had ended, too late for "
+                "norm=recalibrate; give EarlyStopping "
                 "check_on_train_epoch_end: false."
             )
         if (
@@ -349,19 +382,23 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             and not self.trainer.interrupted
         ):
             raise RunError(
-                f"{type(self).__name__} ran {steps} steps and moved no weight; check learning rate, mask and "
+                f"{type(self).__name__} ran {steps} steps and moved no weight; check learning "
+                "rate, mask and "
                 "data."
             )
 
-    # ---- passes over data ---------------------------------------------------------------------------------------------------------
+    # ---- passes over data ------------------------------------------------------------------------
 
     def iterate_batches(
         self, plan: DataPlan, *, augment: bool, batch_size: int | None = None, shard: str = "rows"
     ) -> Iterator[dict[str, Any]]:
-        """Prepared batches of one epoch of `plan` on this rank, outside the training loop (for masks and statistics)."""
+        """Prepared batches of one epoch of `plan` on this rank, outside the training loop (for
+        masks and statistics).
+        """
         if self.task is None:
             raise InputError(
-                f"{type(self).__name__} gathers statistics over the task's parts, so fit it with a mu task (datamodule=...)."
+                f"{type(self).__name__} gathers statistics over the task's parts, so fit it with "
+                "a mu task (datamodule=...)."
             )
         loader = self.task.plan_loader(
             plan, self.seed, augment=augment, batch_size=batch_size, shard=shard
@@ -399,7 +436,7 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             return tensors
         return [self.trainer.strategy.reduce(t.clone(), reduce_op="sum") for t in tensors]  # type: ignore[misc]
 
-    # ---- checkpoints --------------------------------------------------------------------------------------------------------------
+    # ---- checkpoints -----------------------------------------------------------------------------
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Everything but the reference, which is rebuilt from the original weights."""
@@ -412,7 +449,9 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Only `reference.*` may be absent; any other missing, extra or misshaped key is an error, whatever `strict` says."""
+        """Only `reference.*` may be absent; any other missing, extra or misshaped key is an error,
+        whatever `strict` says.
+        """
         try:
             result = super().load_state_dict(state_dict, strict=False, assign=assign)
         except RuntimeError as error:
@@ -426,12 +465,15 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
                 ("lacks", missing) if missing else ("has an unknown", result.unexpected_keys)
             )
             raise InputError(
-                f"the checkpoint {word} {', '.join(keys[:3])}; it was written for another method or backbone."
+                f"the checkpoint {word} {', '.join(keys[:3])}; it was written for another method "
+                "or backbone."
             )
         return result
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """How to build this module again, and which original it began from. Plain data: it loads with `weights_only=True`."""
+        """How to build this module again, and which original it began from. Plain data: it loads
+        with `weights_only=True`.
+        """
 
         self.stop_if_not_finite()
         self._check_weights()
@@ -461,12 +503,14 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             return
         if record.get("seed", self.seed) != self.seed:
             raise InputError(
-                f"the checkpoint was written with seed {record['seed']}, but this run has seed {self.seed}; resume with "
+                f"the checkpoint was written with seed {record['seed']}, but this run has seed "
+                f"{self.seed}; resume with "
                 "the same seed, or begin another run."
             )
         if self.original_hash and record.get("original_hash") not in ("", None, self.original_hash):
             raise InputError(
-                f"the checkpoint began from original weights {record['original_hash']}, but the backbone holds "
+                f"the checkpoint began from original weights {record['original_hash']}, but the "
+                "backbone holds "
                 f"{self.original_hash}; resume with the weights that the run began from."
             )
 
@@ -475,10 +519,12 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
 
         return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
 
-    # ---- identity -----------------------------------------------------------------------------------------------------------------
+    # ---- identity --------------------------------------------------------------------------------
 
     def recipe_hash(self) -> str:
-        """The recipe by which the original was trained: this run's own for Train and Retrain, else what came with the weights."""
+        """The recipe by which the original was trained: this run's own for Train and Retrain, else
+        what came with the weights.
+        """
         if self._recipe is not None and not self._resuming():
             return self._recipe
         if not self.trains_from_scratch:
@@ -489,7 +535,8 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
 
 
 def recipe_hash(module: UnlearningModule) -> str:
-    """The recipe of a run that trains from scratch: architecture, optimizer, schedule, epochs, batches, augmentation.
+    """The recipe of a run that trains from scratch: architecture, optimizer, schedule, epochs,
+    batches, augmentation.
 
     Seeds and weights are left out, so that an original and its oracle have the same recipe.
     """

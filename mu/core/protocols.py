@@ -1,7 +1,9 @@
-"""What a component may ask of its method: the interface that masks, substitutes, retain terms and latent sources are written against.
+"""What a component may ask of its method: the interface that masks, substitutes, retain terms and
+latent sources are written against.
 
-A component (`WeightMask.choose`, `RetainTerm.term`, `LatentSource.draw`) gets the running `UnlearningModule` as its argument. It uses the
-members below and no others, so that it works with every method, one in a user's own file included.
+A component (`WeightMask.choose`, `RetainTerm.term`, `LatentSource.draw`) gets the running
+`UnlearningModule` as its argument. It uses the members below and no others, so that it works with
+every method, one in a user's own file included.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Method(Protocol):
         seed: of the run; every draw is a function of it, of a sample's index and of its visit.
         shard: how batches are dealt to ranks: by `rows` or whole `batches`.
         original_hash: of the weights that the run began from.
-        stopwatch: where the time went; a pass that prepares something is counted under `mask` or `cache`.
+        stopwatch: where the time went; a pass that prepares something is counted under `mask` or
+            `cache`.
     """
 
     backbone: Backbone

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 class Substitute(Reconstructible, ABC):
-    """A law of substitutes. `draw` is a pure function of the samples, the seed and what `setup` learned from the task."""
+    """A law of substitutes. `draw` is a pure function of the samples, the seed and what `setup`
+    learned from the task.
+    """
 
     makes: bool = False
     """Whether `setup` makes something whose time is to be counted among the run's seconds."""
@@ -28,5 +30,7 @@ class Substitute(Reconstructible, ABC):
         """One substitute for each sample of the part: a tensor, or a nested part."""
 
     def total(self, part: dict[str, Any], seed: int) -> Tensor | None:
-        """What the part's substitutes weigh in the optimizer's step, over its accumulated batches; None where the truth weighs as much."""
+        """What the part's substitutes weigh in the optimizer's step, over its accumulated batches;
+        None where the truth weighs as much.
+        """
         return None

@@ -24,7 +24,9 @@ def fetch(dataset: Dataset, positions: np.ndarray) -> Batch:
 
 
 def each_tensor(batch: Any, work: Callable[[Any], Any]) -> Any:
-    """`work` on all that a batch holds except lists of strings, which torch and Lightning would go through prompt by prompt."""
+    """`work` on all that a batch holds except lists of strings, which torch and Lightning would go
+    through prompt by prompt.
+    """
     if isinstance(batch, dict):
         return {name: each_tensor(value, work) for name, value in batch.items()}
     return batch if isinstance(batch, list) and batch and isinstance(batch[0], str) else work(batch)
@@ -83,11 +85,12 @@ def _reordered(value: Any, order: Tensor) -> Any:
 
 
 def concatenate(*parts: Mapping[str, Any] | None) -> Batch:
-    """One batch from several parts that are shown together: tensors are joined along the first dimension, lists one after the other.
+    """One batch from several parts that are shown together: tensors are joined along the first
+    dimension, lists one after the other.
 
-    Sequences of unequal lengths are padded on the right, labels with −100 and anything else with 0. Only entries that every part has are
-    kept; a `padded` mark is filled in where one part has it. Totals are added up, but for the parts of a union (`joint`), which carry the
-    union's own.
+    Sequences of unequal lengths are padded on the right, labels with −100 and anything else with 0.
+    Only entries that every part has are kept; a `padded` mark is filled in where one part has it.
+    Totals are added up, but for the parts of a union (`joint`), which carry the union's own.
     """
     present = [dict(part) for part in parts if part is not None]
     if len(present) == 1:

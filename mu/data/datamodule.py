@@ -1,4 +1,6 @@
-"""The base of all tasks: a DataModule that gives datasets for its named splits and lets the method's plan decide the order."""
+"""The base of all tasks: a DataModule that gives datasets for its named splits and lets the
+method's plan decide the order.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from mu.utils.spec import Reconstructible, to_spec
 class UnlearningDataModule(LightningDataModule, Reconstructible):
     """Supplies the forget and retain splits, and what is held out.
 
-    A task overrides `make()`, which sets `split`, `datasets` (one for each name in `split.parts`) and, where there is one, `augmentation`.
+    A task overrides `make()`, which sets `split`, `datasets` (one for each name in `split.parts`)
+    and, where there is one, `augmentation`.
 
     Args:
         batch_size: global batch size in fit; divided by the ranks.
@@ -89,7 +92,9 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
 
     @property
     def original_split(self) -> Split:
-        """The split whose training set the original is trained on: this one, but for protocols that reproduce a mismatch of seeds."""
+        """The split whose training set the original is trained on: this one, but for protocols that
+        reproduce a mismatch of seeds.
+        """
         return self.split
 
     def recipe(self) -> dict[str, Any]:
@@ -97,7 +102,9 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         return {"batch_size": self.batch_size, "augmentation": to_spec(self.augmentation)}
 
     def parts(self, reads: frozenset[str]) -> dict[str, Dataset]:
-        """The datasets of the parts that a schedule reads; `train` is forget and retain together."""
+        """The datasets of the parts that a schedule reads; `train` is forget and retain
+        together.
+        """
         found = {name: self.datasets[name] for name in sorted(reads) if name in self.datasets}
         if "train" in reads and "train" not in found:
             found["train"] = ConcatByIndex([self.datasets["forget"], self.datasets["retain"]])
@@ -113,7 +120,9 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         batch_size: int | None = None,
         accumulate: int = 1,
     ) -> PlanLoader:
-        """A loader that executes `plan` on this rank; `accumulate` batches make a step of the optimizer."""
+        """A loader that executes `plan` on this rank; `accumulate` batches make a step of the
+        optimizer.
+        """
         rank, world = self._rank_and_world()
         sizes = {part: batch_size or self.batch_size for part in ("retain", "train")}
         sizes["forget"] = batch_size or self.forget_batch_size or self.batch_size
@@ -155,7 +164,8 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         unknown = [name for name in wanted if name not in self.split.parts]
         if unknown:
             raise InputError(
-                f"the split has no part {unknown[0]!r} to evaluate; it has {', '.join(self.split.parts)}."
+                f"the split has no part {unknown[0]!r} to evaluate; it has "
+                f"{', '.join(self.split.parts)}."
             )
         return self.eval_loaders([name for name in wanted if len(self.split.parts[name])])
 
@@ -182,14 +192,17 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """As Lightning's, but prompts are left alone. (Of a module's own, Lightning warns wherever there is a DataModule.)"""
+        """As Lightning's, but prompts are left alone. (Of a module's own, Lightning warns wherever
+        there is a DataModule.)
+        """
         own = super().transfer_batch_to_device
         return each_tensor(batch, lambda value: own(value, device, dataloader_idx))
 
     def _module(self, caller: str) -> Any:
         if self.trainer is None or not hasattr(self.trainer.lightning_module, "plan"):
             raise InputError(
-                f"{caller} needs a trainer with an UnlearningModule, whose schedule decides the order; "
+                f"{caller} needs a trainer with an UnlearningModule, whose schedule decides the "
+                "order; "
                 "use plan_loader(schedule, seed) without one."
             )
         return self.trainer.lightning_module
@@ -216,5 +229,6 @@ def check_provides(task: UnlearningDataModule, needs: Mapping[str, bool], method
     for need, wanted in needs.items():
         if wanted and need not in given:
             raise InputError(
-                f"{method} needs {need}, which {type(task).__name__} does not give; choose another task or another method."
+                f"{method} needs {need}, which {type(task).__name__} does not give; choose "
+                "another task or another method."
             )

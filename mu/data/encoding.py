@@ -1,4 +1,6 @@
-"""Questions and answers as tokens: templates, the span of the answer, and batches of unequal lengths."""
+"""Questions and answers as tokens: templates, the span of the answer, and batches of unequal
+lengths.
+"""
 
 from __future__ import annotations
 
@@ -66,14 +68,17 @@ class Plain(Template):
 
 
 class Llama2(Plain):
-    """Llama-2-chat as TOFU writes it. The answer's tag is empty: a space there would be tokenised together with the answer."""
+    """Llama-2-chat as TOFU writes it. The answer's tag is empty: a space there would be tokenised
+    together with the answer.
+    """
 
     def __init__(self) -> None:
         super().__init__(user="[INST] ", user_end=" [/INST]", assistant="")
 
 
 class Chat(Template):
-    """The tokenizer's own chat template, with a fixed date: some templates write today's, and numbers would change by the day.
+    """The tokenizer's own chat template, with a fixed date: some templates write today's, and
+    numbers would change by the day.
 
     Args:
         system: system message; None for none.
@@ -90,7 +95,8 @@ class Chat(Template):
     def _text(self, tokenizer: Any, messages: list[dict[str, str]], begun: bool) -> str:
         if not getattr(tokenizer, "chat_template", None):
             raise InputError(
-                "the tokenizer has no chat template; take template: mu.data.Plain, or a tokenizer of a chat model."
+                "the tokenizer has no chat template; take template: mu.data.Plain, or a tokenizer "
+                "of a chat model."
             )
         system = [{"role": "system", "content": self.system}] if self.system else []
         return tokenizer.apply_chat_template(
@@ -111,9 +117,10 @@ class Chat(Template):
 class Encoder:
     """A tokenizer with a template: makes sequences, labels and batches.
 
-    Labels are −100 up to the end of the prompt, and the token ids from there on, the end-of-sequence token included (so it is learnt and
-    unlearned as any other). The answer begins where the tokens of the prompt end; where prompt and answer are merged into one token at
-    the border, that token belongs to the answer.
+    Labels are −100 up to the end of the prompt, and the token ids from there on, the
+    end-of-sequence token included (so it is learnt and unlearned as any other). The answer begins
+    where the tokens of the prompt end; where prompt and answer are merged into one token at the
+    border, that token belongs to the answer.
 
     Args:
         tokenizer: of transformers.
@@ -133,7 +140,8 @@ class Encoder:
             raise InputError(f"max_length is {max_length}; a sequence has at least 2 tokens.")
         if tokenizer.eos_token_id is None:
             raise InputError(
-                "the tokenizer has no end-of-sequence token (and none to pad with); set its eos_token."
+                "the tokenizer has no end-of-sequence token (and none to pad with); set its "
+                "eos_token."
             )
         self.tokenizer, self.template, self.max_length, self.too_long = (
             tokenizer,
@@ -150,13 +158,16 @@ class Encoder:
         return list(self.tokenizer(text, add_special_tokens=added, verbose=False)["input_ids"])
 
     def prompt(self, question: str, begin: str = "") -> list[int]:
-        """Token ids of the prompt, ready for the answer; `begin` are the answer's first words (a jailbreak that says yes)."""
+        """Token ids of the prompt, ready for the answer; `begin` are the answer's first words (a
+        jailbreak that says yes).
+        """
         ids = self.tokens(self.template.prompt(self.tokenizer, question) + begin)
         while len(ids) > 1 and ids[-1] == self.eos:  # some tokenizers end every text
             ids.pop()
         if len(ids) > self.max_length:  # cut, it would end in the middle of the question
             raise InputError(
-                f"the prompt {question[:60]!r} has {len(ids)} tokens, and max_length is {self.max_length}; give a larger "
+                f"the prompt {question[:60]!r} has {len(ids)} tokens, and max_length is "
+                f"{self.max_length}; give a larger "
                 "max_length (as far as the model's context goes)."
             )
         return ids
@@ -182,7 +193,8 @@ class Encoder:
         )
         if not answer.strip() or start >= len(ids) or ids[start:] == [self.eos]:
             raise InputError(
-                f"the answer {answer!r}{row and f' of {row}'} has no token of its own after the prompt; check the template "
+                f"the answer {answer!r}{row and f' of {row}'} has no token of its own after the "
+                "prompt; check the template "
                 "and the row."
             )
         if ids[-1] != self.eos:
@@ -190,7 +202,8 @@ class Encoder:
         ids = self._fitting(ids, f"{question} {answer}"[:60], row)
         if start >= len(ids):
             raise InputError(
-                f"the question{row and f' of {row}'} fills all {self.max_length} places, so nothing of the answer is left; "
+                f"the question{row and f' of {row}'} fills all {self.max_length} places, so "
+                "nothing of the answer is left; "
                 "give a larger max_length."
             )
         return ids, [IGNORED] * start + ids[start:]
@@ -204,7 +217,8 @@ class Encoder:
             return ids
         if self.too_long == "refuse":
             raise InputError(
-                f"{row or repr(what)} has {len(ids)} tokens, and max_length is {self.max_length}; give a larger one (as "
+                f"{row or repr(what)} has {len(ids)} tokens, and max_length is {self.max_length}; "
+                "give a larger one (as "
                 "far as the context goes), or too_long: cut."
             )
         self.cuts += 1
@@ -216,10 +230,11 @@ class Encoder:
 
 
 def collate(pairs: Sequence[Pair]) -> dict[str, Tensor]:
-    """A batch of sequences, padded on the right: `input_ids`, `attention_mask`, `labels` `[B, L]` and `key` `[B]`, all int64.
+    """A batch of sequences, padded on the right: `input_ids`, `attention_mask`, `labels` `[B, L]`
+    and `key` `[B]`, all int64.
 
-    Padding has id 0, mask 0 and label −100: the mask says what is there, not the id, because many tokenizers pad with a token that also
-    ends sequences.
+    Padding has id 0, mask 0 and label −100: the mask says what is there, not the id, because many
+    tokenizers pad with a token that also ends sequences.
     """
     width = max(len(ids) for ids, _ in pairs)
     ids = np.zeros((len(pairs), width), dtype=np.int64)

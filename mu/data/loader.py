@@ -67,9 +67,11 @@ class PlannedBatches(Dataset):
         return batch
 
     def _totals(self, step: Step, name: str) -> tuple[float, float]:
-        """Rows and weight of a part (of both parts in a union) in the optimizer's step, over the number of its accumulated batches.
+        """Rows and weight of a part (of both parts in a union) in the optimizer's step, over the
+        number of its accumulated batches.
 
-        The trainer divides every accumulated loss by that number, and so it does in a shorter last step too.
+        The trainer divides every accumulated loss by that number, and so it does in a shorter last
+        step too.
         """
         rows = [
             (part, rows)
@@ -84,7 +86,9 @@ class PlannedBatches(Dataset):
         return count / self.accumulate, total / self.accumulate
 
     def _step(self, step: Step, name: str) -> StepRows:
-        """The part's rows in the optimizer's step on all ranks, from which the weight of what replaces them follows."""
+        """The part's rows in the optimizer's step on all ranks, from which the weight of what
+        replaces them follows.
+        """
         rows = [other.parts[name] for other in step.window or (step,) if name in other.parts]
         indices = np.asarray(self.parts[name].indices)  # type: ignore[attr-defined]
         return StepRows(
@@ -115,7 +119,9 @@ class PlannedBatches(Dataset):
 
 
 class PlanSampler(DistributedSampler):
-    """Yields the steps of an epoch's plan. A DistributedSampler by type, so that Lightning does not put its own in our place."""
+    """Yields the steps of an epoch's plan. A DistributedSampler by type, so that Lightning does not
+    put its own in our place.
+    """
 
     def __init__(self, steps: Callable[[int], list[Step | None]]) -> None:
         self._steps = steps
@@ -143,18 +149,21 @@ class PlanSampler(DistributedSampler):
 
 
 class PlanLoader(DataLoader):
-    """Executes a plan. Its state is the number of batches served, which Lightning puts into checkpoints; a resumed loader skips them.
+    """Executes a plan. Its state is the number of batches served, which Lightning puts into
+    checkpoints; a resumed loader skips them.
 
     Args:
         parts: datasets by part name.
         plan: in which order they are shown.
         batch_size: *global* batch size of each part; every rank takes its rows.
         seed: decides the order.
-        augment: applied to each part after it is fetched, keyed by (seed, index, visit); None shows the data as they are.
+        augment: applied to each part after it is fetched, keyed by (seed, index, visit); None shows
+            the data as they are.
         rank: this process.
         world: number of processes.
-        shard: `rows` divides each batch among ranks; `batches` gives whole batches to ranks in turn, for statistics that are not linear
-            in the batch (ranks that run out get a batch without parts).
+        shard: `rows` divides each batch among ranks; `batches` gives whole batches to ranks in
+            turn, for statistics that are not linear in the batch (ranks that run out get a batch
+            without parts).
         workers: number of loader processes.
         pin_memory: as in torch.
         accumulate: how many batches make a step of the optimizer.
@@ -231,7 +240,9 @@ class EvalBatches(Dataset):
 
 
 class _EvalSampler(DistributedSampler):
-    """Contiguous batches dealt to ranks in turn; a rank that would run out gets the last batch again, marked as padded."""
+    """Contiguous batches dealt to ranks in turn; a rank that would run out gets the last batch
+    again, marked as padded.
+    """
 
     def __init__(self, size: int, batch_size: int, rank: int, world: int) -> None:
         batches = [
@@ -256,7 +267,9 @@ class _EvalSampler(DistributedSampler):
 
 
 class EvalLoader(DataLoader):
-    """Shows a split once, in order, without augmentation; each sample is real on exactly one rank, others are marked `padded`."""
+    """Shows a split once, in order, without augmentation; each sample is real on exactly one rank,
+    others are marked `padded`.
+    """
 
     def __init__(
         self,
@@ -281,7 +294,9 @@ class EvalLoader(DataLoader):
 
 
 class PassthroughLoader:
-    """A loader that the trainer takes as it is. (In predict, it would build any DataLoader anew, around a sampler of its own.)"""
+    """A loader that the trainer takes as it is. (In predict, it would build any DataLoader anew,
+    around a sampler of its own.)
+    """
 
     def __init__(self, loader: EvalLoader) -> None:
         self.loader = loader

@@ -1,8 +1,10 @@
 """Schedules and plans: in which order a method sees the forget and the retain part.
 
-A plan is a pure function of (seed, epoch, sizes, schedule, batch sizes); every rank computes the same one and takes its rows. Each part
-is an endless stream: permutation after permutation of its samples. The stream never restarts, so a part that is cycled within an epoch
-goes through *all* its samples before it repeats one, and `visit`, the number of permutations before, tells how often a sample was shown.
+A plan is a pure function of (seed, epoch, sizes, schedule, batch sizes); every rank computes the
+same one and takes its rows. Each part is an endless stream: permutation after permutation of its
+samples. The stream never restarts, so a part that is cycled within an epoch goes through *all* its
+samples before it repeats one, and `visit`, the number of permutations before, tells how often a
+sample was shown.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ Sizes = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one part of a batch, on all ranks: positions in the part's dataset and how often each was shown before."""
+    """Rows of one part of a batch, on all ranks: positions in the part's dataset and how often each
+    was shown before.
+    """
 
     positions: np.ndarray
     visits: np.ndarray
@@ -36,11 +40,14 @@ class Step:
     joint: bool = False
     """The parts are one batch (a union): losses are averaged over both together."""
     window: tuple[Step, ...] = ()
-    """All the batches whose gradients are accumulated with this one's; empty where it makes a step of the optimizer alone."""
+    """All the batches whose gradients are accumulated with this one's; empty where it makes a step
+    of the optimizer alone.
+    """
 
 
 class DataPlan:
-    """Base of all schedules. `phases(epoch)` says what an epoch consists of; subclasses are values, compared by their fields.
+    """Base of all schedules. `phases(epoch)` says what an epoch consists of; subclasses are values,
+    compared by their fields.
 
     The base is no dataclass, because jsonargparse takes no subclass where a dataclass is asked for.
     """
@@ -104,7 +111,9 @@ class Retain(_One):
 
 @dataclass(frozen=True)
 class Everything(_One):
-    """Every training sample once an epoch, in an order that does not depend on what will be forgotten (trains the original)."""
+    """Every training sample once an epoch, in an order that does not depend on what will be
+    forgotten (trains the original).
+    """
 
     part: str = field(default="train", init=False)
 
@@ -113,7 +122,8 @@ class Everything(_One):
 class Paired(_Single):
     """One forget batch beside one retain batch in every step; the shorter part is cycled.
 
-    `length` names the part that an epoch shows exactly once (`max`: the one with more batches); `limit` counts its samples.
+    `length` names the part that an epoch shows exactly once (`max`: the one with more batches);
+    `limit` counts its samples.
     """
 
     length: Literal["forget", "retain", "max"] = "retain"
@@ -267,7 +277,8 @@ def plan_steps(plan: DataPlan, epoch: int, sizes: Sizes, batch: Sizes, seed: int
     numbered = _numbered(plan)
     steps: list[Step] = []
     for number, phase in enumerate(numbered):
-        # phases that show the same samples have orders of their own, and count visits in turn: k, K + k, 2 K + k, ... for the k-th of K
+        # phases that show the same samples have orders of their own, and count visits in turn: k, K
+        # + k, 2 K + k, ... for the k-th of K
         rivals = [
             other for other, rival in enumerate(numbered) if _samples(rival) & _samples(phase)
         ]
@@ -300,7 +311,9 @@ def _samples(plan: DataPlan) -> frozenset[str]:
 
 
 def _numbered(plan: DataPlan) -> tuple[DataPlan, ...]:
-    """The phases as the method wrote them, so that a phase keeps its number in epochs where another is left out."""
+    """The phases as the method wrote them, so that a phase keeps its number in epochs where another
+    is left out.
+    """
     if isinstance(plan, Phases):
         return tuple(inner for part in plan.parts for inner in _numbered(part))
     return (plan,)

@@ -20,7 +20,8 @@ class QuestionSet:
 
     Attributes:
         name: `forget`, `retain`, `world_facts`.
-        rows: each has `question` and `answer`, and perhaps `paraphrased_question`, `paraphrased_answer` and `perturbed_answer` (a list).
+        rows: each has `question` and `answer`, and perhaps `paraphrased_question`,
+            `paraphrased_answer` and `perturbed_answer` (a list).
         indices: `[N]` int64, stable numbers of the rows.
     """
 
@@ -83,7 +84,9 @@ class TokenRows:
 
     @classmethod
     def of(cls, questions: QuestionSet, encoder: Callable[[], Encoder]) -> TokenRows:
-        """Questions with their answers; the encoder is asked for when the first sequence is made."""
+        """Questions with their answers; the encoder is asked for when the first sequence is
+        made.
+        """
         asked, answered = questions.column("question"), questions.column("answer")
         return cls(
             lambda place: encoder().pair(

@@ -21,10 +21,13 @@ class Split:
     """Which samples are trained on, forgotten, kept, validated and tested on.
 
     Attributes:
-        task: name and version of the data (`digits`), so that equal indices of other data do not pass for the same split.
-        parts: sorted int64 indices by part name. `forget` and `retain` partition the training set; `validation` and `test` were
-            never trained on. Other names (probes) are allowed. Indices are unique over all parts.
-        selector: how the forget set was chosen, in plain words and numbers (written to the run, part of the hash).
+        task: name and version of the data (`digits`), so that equal indices of other data do not
+            pass for the same split.
+        parts: sorted int64 indices by part name. `forget` and `retain` partition the training set;
+            `validation` and `test` were never trained on. Other names (probes) are allowed. Indices
+            are unique over all parts.
+        selector: how the forget set was chosen, in plain words and numbers (written to the run,
+            part of the hash).
         seed: the split seed.
     """
 
@@ -44,16 +47,19 @@ class Split:
             raise InputError("a split needs the parts `forget` and `retain`.")
         if len(forget) == 0:
             raise InputError(
-                f"the forget set is empty: {dict(self.selector)} selects no training sample; choose another selector."
+                f"the forget set is empty: {dict(self.selector)} selects no training sample; "
+                "choose another selector."
             )
         if len(retain) == 0:
             raise InputError(
-                f"the forget set is the whole training set: {dict(self.selector)} leaves nothing to retain; select less."
+                f"the forget set is the whole training set: {dict(self.selector)} leaves nothing "
+                "to retain; select less."
             )
         every = np.concatenate(list(parts.values()))
         if len(np.unique(every)) != len(every):
             raise InputError(
-                "a sample stands in two parts of the split, or twice in one; every index may appear once."
+                "a sample stands in two parts of the split, or twice in one; every index may "
+                "appear once."
             )
 
     @cached_property
@@ -73,7 +79,9 @@ class Split:
 
     @cached_property
     def train_hash(self) -> str:
-        """Identifies what the *original* depends on: data, training set, validation set (not what will be forgotten)."""
+        """Identifies what the *original* depends on: data, training set, validation set (not what
+        will be forgotten).
+        """
         held_out = {name: ids for name, ids in self.parts.items() if name == "validation"}
         return _digest(self.task, {"train": self.train, **held_out})
 

@@ -1,4 +1,6 @@
-"""Pictures and texts for the report: files in a run folder's `media/`, and `media.json`, which says what each shows."""
+"""Pictures and texts for the report: files in a run folder's `media/`, and `media.json`, which says
+what each shows.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ def add_grid(
     rows: Sequence[str],
     columns: Sequence[str],
 ) -> Path:
-    """Write a grid into `folder/media/NAME.png`, and say so in `media.json`; an entry of the same name is replaced.
+    """Write a grid into `folder/media/NAME.png`, and say so in `media.json`; an entry of the same
+    name is replaced.
 
     Args:
         folder: the run's.
@@ -80,7 +83,8 @@ def add_grid(
 def add_examples(
     folder: Path | str, name: str, rows: Sequence[Mapping[str, str]], *, title: str, group: str
 ) -> Path:
-    """Write examples of text into `folder/media/NAME.json`, and say so in `media.json`; an entry of the same name is replaced.
+    """Write examples of text into `folder/media/NAME.json`, and say so in `media.json`; an entry of
+    the same name is replaced.
 
     Args:
         folder: the run's.

@@ -1,6 +1,8 @@
-"""How a method weighs the terms of its loss: schedules, bargains between two gradients, weights of samples.
+"""How a method weighs the terms of its loss: schedules, bargains between two gradients, weights of
+samples.
 
-Pure functions of numbers and small tensors; none of them draws, reads a model or waits for the device.
+Pure functions of numbers and small tensors; none of them draws, reads a model or waits for the
+device.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from mu.functional.diffusion import _alike
 
 
 def sfr_adaptive_weights(loss: Tensor, lam: float) -> Tensor:
-    """SFR-on's weights of forget samples: `w_b` proportional to `1 / (l_b^lambda + 1e-15)`, summing to B.
+    """SFR-on's weights of forget samples: `w_b` proportional to `1 / (l_b^lambda + 1e-15)`, summing
+    to B.
 
-    Samples that are already badly fitted count less in the ascent. The weights are constants: no gradient flows
-    through them.
+    Samples that are already badly fitted count less in the ascent. The weights are constants: no
+    gradient flows through them.
 
-    Source: Huang et al., "Unified Gradient-Based Machine Unlearning with Remain Geometry Enhancement" (NeurIPS 2024),
-    released code `AdaptiveLoss`.
+    Source: Huang et al., "Unified Gradient-Based Machine Unlearning with Remain Geometry
+    Enhancement" (NeurIPS 2024), released code `AdaptiveLoss`.
 
     Args:
         loss: `[B]`, >= 0, as `cross_entropy` gives it.
@@ -39,12 +42,13 @@ def sfr_adaptive_weights(loss: Tensor, lam: float) -> Tensor:
 def nash_weights(
     grams: Tensor, fallback: tuple[float, float] = (1.0, 0.1)
 ) -> tuple[Tensor, Tensor]:
-    """Weights of the Nash bargain between retaining and forgetting: the positive solution of `alpha * (G alpha) = 1`.
+    """Weights of the Nash bargain between retaining and forgetting: the positive solution of `alpha
+    * (G alpha) = 1`.
 
     With `a = |g_r|^2`, `b = <g_r, g_f>`, `c = |g_f|^2` and the cosine `rho = b / sqrt(ac)` it is
-    `alpha_r = 1 / sqrt(a (1 + rho))`, `alpha_f = 1 / sqrt(c (1 + rho))`: the closed form of `munba_weights` with its
-    common factors cancelled. Same numbers where that one is well conditioned, and right where it is not (orthogonal,
-    nearly parallel or small gradients).
+    `alpha_r = 1 / sqrt(a (1 + rho))`, `alpha_f = 1 / sqrt(c (1 + rho))`: the closed form of
+    `munba_weights` with its common factors cancelled. Same numbers where that one is well
+    conditioned, and right where it is not (orthogonal, nearly parallel or small gradients).
 
     Args:
         grams: `[2, 2]`, inner products of the two gradients, retain first.
@@ -68,12 +72,14 @@ def munba_weights(
 ) -> tuple[Tensor, Tensor]:
     """MUNBa's closed form of the bargain, with the released code's constant in its denominators.
 
-    `alpha_r = sqrt((ac - b sqrt(ac)) / (a^2 c - a b^2 + s))`, `alpha_f = (1 - a alpha_r^2) / (b alpha_r + s)`, in the
-    notation of `nash_weights`; where either is not positive, the fallback `loss_r + 0.1 loss_f`.
+    `alpha_r = sqrt((ac - b sqrt(ac)) / (a^2 c - a b^2 + s))`, `alpha_f = (1 - a alpha_r^2) / (b
+    alpha_r + s)`, in the notation of `nash_weights`; where either is not positive, the fallback
+    `loss_r + 0.1 loss_f`.
 
-    The exact solution is always positive; the fallback comes from `s` and from rounding alone. `s` is as large as
-    `a^2 c` at gradient norms of 0.05, and for orthogonal gradients `alpha_f` is `1 / (a^2 c + s)` instead of
-    `1 / sqrt(c)`. `nash_weights` is the solution itself; this function reproduces the released code.
+    The exact solution is always positive; the fallback comes from `s` and from rounding alone. `s`
+    is as large as `a^2 c` at gradient norms of 0.05, and for orthogonal gradients `alpha_f` is `1 /
+    (a^2 c + s)` instead of `1 / sqrt(c)`. `nash_weights` is the solution itself; this function
+    reproduces the released code.
 
     Source: Wu and Harandi, "MUNBa: Machine Unlearning via Nash Bargaining", released code `munba`.
 
@@ -105,12 +111,14 @@ def _or_fallback(
 
 
 def bome_weight(objective: Tensor, constraint: Tensor, eta: float) -> Tensor:
-    """Weight of a constraint's gradient in first-order bilevel optimisation: `max(0, eta - <g, q> / |q|^2)`.
+    """Weight of a constraint's gradient in first-order bilevel optimisation: `max(0, eta - <g, q> /
+    |q|^2)`.
 
-    The step `g + weight q` then lowers the constraint at a rate of at least `eta |q|^2`, and is the closest such step to g.
+    The step `g + weight q` then lowers the constraint at a rate of at least `eta |q|^2`, and is the
+    closest such step to g.
 
-    Source: Liu et al., "BOME! Bilevel Optimization Made Easy" (NeurIPS 2022, arXiv 2209.08709), with control barrier `eta |q|^2`;
-    used by EraseDiff (arXiv 2401.05779).
+    Source: Liu et al., "BOME! Bilevel Optimization Made Easy" (NeurIPS 2022, arXiv 2209.08709),
+    with control barrier `eta |q|^2`; used by EraseDiff (arXiv 2401.05779).
 
     Args:
         objective: g, gradient of the upper objective, flat `[P]`.
@@ -133,7 +141,8 @@ def bome_weight(objective: Tensor, constraint: Tensor, eta: float) -> Tensor:
 
 
 def cosine_weight(objective: Tensor, constraint: Tensor, eta: float) -> Tensor:
-    """The same in the released code of EraseDiff: `max(0, eta - cos(g, q))`, with 1e-8 added to the product of the norms.
+    """The same in the released code of EraseDiff: `max(0, eta - cos(g, q))`, with 1e-8 added to the
+    product of the norms.
 
     Args:
         objective: g, `[P]`.

@@ -1,12 +1,13 @@
 """Losses of classifier and regression unlearning: pure functions on tensors.
 
-A loss returns one value per example, `[B]`, and never reduces: the method decides how (`UnlearningModule.reduce`).
-Nothing here looks at a model, a random generator or global state. Every function keeps the dtype and device of its
-inputs; logarithms are natural.
+A loss returns one value per example, `[B]`, and never reduces: the method decides how
+(`UnlearningModule.reduce`). Nothing here looks at a model, a random generator or global state.
+Every function keeps the dtype and device of its inputs; logarithms are natural.
 
-A *teacher* or *target* argument is data: pass it without gradient (a frozen `reference` gives it so). What weighs the
-terms of a loss is in `mu.functional.balancing`, what selects weights in `mu.functional.selection`, closed-form edits in `mu.functional.curvature`; what a
-training step needs of them can be imported from here too.
+A *teacher* or *target* argument is data: pass it without gradient (a frozen `reference` gives it
+so). What weighs the terms of a loss is in `mu.functional.balancing`, what selects weights in
+`mu.functional.selection`, closed-form edits in `mu.functional.curvature`; what a training step
+needs of them can be imported from here too.
 """
 
 from __future__ import annotations
@@ -63,13 +64,14 @@ def soft_cross_entropy(logits: Tensor, target_probs: Tensor) -> Tensor:
 def kl_divergence(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """Distillation divergence `T^2 KL(softmax(t / T) || softmax(s / T))`: SCRUB's, without its division by B.
+    """Distillation divergence `T^2 KL(softmax(t / T) || softmax(s / T))`: SCRUB's, without its
+    division by B.
 
-    The factor `T^2` (Hinton et al., arXiv 1503.02531) keeps the gradient's size as T grows: it tends to
-    `(s - t - mean(s - t)) / K`. It stands here and in no other function of this file.
+    The factor `T^2` (Hinton et al., arXiv 1503.02531) keeps the gradient's size as T grows: it
+    tends to `(s - t - mean(s - t)) / K`. It stands here and in no other function of this file.
 
-    Source: Kurmanji et al., "Towards Unbounded Machine Unlearning" (SCRUB, NeurIPS 2023, arXiv 2302.09880), released
-    code `KD_T`; the mean of these values over the batch is its number.
+    Source: Kurmanji et al., "Towards Unbounded Machine Unlearning" (SCRUB, NeurIPS 2023, arXiv
+    2302.09880), released code `KD_T`; the mean of these values over the batch is its number.
 
     Args:
         student_logits: `[B, K]`, finite.
@@ -112,7 +114,8 @@ def kl_from_probabilities(student_logits: Tensor, target_probs: Tensor) -> Tenso
 
 
 def uniform_kl(logits: Tensor) -> Tensor:
-    """`KL(uniform || softmax(z)) = -log K - mean_k log softmax(z)_k`: how far a prediction is from knowing nothing.
+    """`KL(uniform || softmax(z)) = -log K - mean_k log softmax(z)_k`: how far a prediction is from
+    knowing nothing.
 
     Source: first stage of the winning entry of the NeurIPS 2023 machine unlearning challenge.
 
@@ -136,7 +139,8 @@ def uniform_kl(logits: Tensor) -> Tensor:
 def bad_teacher_target(
     good_teacher: Tensor, bad_teacher: Tensor, is_forget: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """What the student should say: what the incompetent teacher says of forget samples, the competent one of others.
+    """What the student should say: what the incompetent teacher says of forget samples, the
+    competent one of others.
 
     `q_b = u_b softmax(bad_b / T) + (1 - u_b) softmax(good_b / T)` with `u_b` 0 or 1.
 
@@ -164,10 +168,11 @@ def bad_teacher_loss(
     is_forget: Tensor,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Bad Teacher: `KL(q_b || softmax(student_b / T))` with `q` of `bad_teacher_target`; no factor `T^2`.
+    """Bad Teacher: `KL(q_b || softmax(student_b / T))` with `q` of `bad_teacher_target`; no factor
+    `T^2`.
 
-    The released code reduces by the library's default, the mean over batch *and* classes: its scalar is this function's
-    mean divided by K. Source: as `bad_teacher_target`.
+    The released code reduces by the library's default, the mean over batch *and* classes: its
+    scalar is this function's mean divided by K. Source: as `bad_teacher_target`.
 
     Args:
         student: `[B, K]` logits.
@@ -184,12 +189,14 @@ def bad_teacher_loss(
 
 
 def delete_target(teacher_logits: Tensor, label: Tensor) -> Tensor:
-    """DELETE's target: the teacher's distribution over the *other* classes; the true class has probability exactly 0.
+    """DELETE's target: the teacher's distribution over the *other* classes; the true class has
+    probability exactly 0.
 
-    `q = softmax(t')`, `t'` being `t` with the true class at -inf. Train with `kl_from_probabilities(student, q)`.
+    `q = softmax(t')`, `t'` being `t` with the true class at -inf. Train with
+    `kl_from_probabilities(student, q)`.
 
-    Source: Zhou et al., DELETE (CVPR 2025). The released code writes -1e10 for -inf, which gives the same numbers for
-    any logits that a network produces.
+    Source: Zhou et al., DELETE (CVPR 2025). The released code writes -1e10 for -inf, which gives
+    the same numbers for any logits that a network produces.
 
     Args:
         teacher_logits: `[B, K]`, K >= 2.

@@ -1,6 +1,8 @@
-"""Closed-form edits of weights from gradients and curvature: SSD, influence (WoodFisher), Fisher forgetting.
+"""Closed-form edits of weights from gradients and curvature: SSD, influence (WoodFisher), Fisher
+forgetting.
 
-Pure functions on tensors, and one accumulator. Nothing here runs a model: `mu.core.gradients.summed` gathers the gradients.
+Pure functions on tensors, and one accumulator. Nothing here runs a model:
+`mu.core.gradients.summed` gathers the gradients.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ def ssd_dampen(
 ) -> Tensor:
     """SSD: shrink the weights that matter more to the forget set than to the whole.
 
-    Where `I_f > alpha I_D` the weight is multiplied by `min(lambda I_D / I_f, 1)`; elsewhere it stays, bit for bit.
+    Where `I_f > alpha I_D` the weight is multiplied by `min(lambda I_D / I_f, 1)`; elsewhere it
+    stays, bit for bit.
 
-    Source: Foster et al., "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening" (AAAI 2024,
-    arXiv 2308.07707). The importances there are squares of *batch-mean* gradients, so they depend
-    on the batch size. `I_D` is over the whole training set, forget samples included.
+    Source: Foster et al., "Fast Machine Unlearning Without Retraining Through Selective Synaptic
+    Dampening" (AAAI 2024, arXiv 2308.07707). The importances there are squares of *batch-mean*
+    gradients, so they depend on the batch size. `I_D` is over the whole training set, forget
+    samples included.
 
     Args:
         weight: any shape.
@@ -41,7 +45,8 @@ def ssd_dampen(
     Raises:
         InputError: alpha or lambda is negative.
 
-    Example: importances 8 against 1, alpha 2, lambda 1: selected and divided by 8; with 1.5 against 1 it stays.
+    Example: importances 8 against 1, alpha 2, lambda 1: selected and divided by 8; with 1.5 against
+    1 it stays.
 
         >>> ssd_dampen(torch.tensor([4.0, 4.0]), torch.tensor([8.0, 1.5]), torch.tensor([1.0, 1.0]), 2.0, 1.0)
         tensor([0.5000, 4.0000])
@@ -58,16 +63,18 @@ def ssd_dampen(
 
 
 def woodfisher_reference(gradients: Iterable[Tensor], vector: Tensor, m: int = 1000) -> Tensor:
-    """The recursion of the released influence-unlearning code, which is *not* the inverse of a Fisher matrix.
+    """The recursion of the released influence-unlearning code, which is *not* the inverse of a
+    Fisher matrix.
 
-    `o = g_1`, `k = v`; for every later sample with `t = o . g`: `k <- k - (k . g) / (M + t) o`, then
-    `o <- o - t / (M + t) o`; it stops after the sample with (0-based) index greater than M, so at most M + 2 are read.
+    `o = g_1`, `k = v`; for every later sample with `t = o . g`: `k <- k - (k . g) / (M + t) o`,
+    then `o <- o - t / (M + t) o`; it stops after the sample with (0-based) index greater than M, so
+    at most M + 2 are read.
 
-    `o` keeps the direction of the first gradient for ever, so the result differs from `v` along `g_1` only and depends
-    on the order of the samples. `woodfisher` is the textbook recursion.
+    `o` keeps the direction of the first gradient for ever, so the result differs from `v` along
+    `g_1` only and depends on the order of the samples. `woodfisher` is the textbook recursion.
 
-    Source: `Wfisher.py` of the code of Jia et al. (NeurIPS 2023, arXiv 2304.04934) and of SalUn; M is 1000 there, and
-    300000 for ImageNet, whatever the number of samples.
+    Source: `Wfisher.py` of the code of Jia et al. (NeurIPS 2023, arXiv 2304.04934) and of SalUn; M
+    is 1000 there, and 300000 for ImageNet, whatever the number of samples.
 
     Args:
         gradients: flat per-sample gradients `[P]`, read one at a time.
@@ -97,11 +104,13 @@ def woodfisher_reference(gradients: Iterable[Tensor], vector: Tensor, m: int = 1
 
 
 class WoodFisher:
-    """Exact inverse of the damped empirical Fisher matrix `H = damping I + 1/N sum_n g_n g_n^T`, built one by one.
+    """Exact inverse of the damped empirical Fisher matrix `H = damping I + 1/N sum_n g_n g_n^T`,
+    built one by one.
 
-    Sherman and Morrison: with `u_n = H_{n-1}^{-1} g_n` and `d_n = N + g_n . u_n`,
-    `H_n^{-1} = H_{n-1}^{-1} - u_n u_n^T / d_n`. No P x P matrix is made: the vectors `u_n` are kept, which takes N P
-    numbers, N^2 P operations to build and N P for each `solve`. The order of the samples does not matter.
+    Sherman and Morrison: with `u_n = H_{n-1}^{-1} g_n` and `d_n = N + g_n . u_n`, `H_n^{-1} =
+    H_{n-1}^{-1} - u_n u_n^T / d_n`. No P x P matrix is made: the vectors `u_n` are kept, which
+    takes N P numbers, N^2 P operations to build and N P for each `solve`. The order of the samples
+    does not matter.
 
     Source: Singh and Alistarh, "WoodFisher" (NeurIPS 2020, arXiv 2004.14340).
 
@@ -116,14 +125,17 @@ class WoodFisher:
     def __init__(self, count: int, damping: float) -> None:
         if count < 1 or not damping > 0:
             raise InputError(
-                f"WoodFisher needs gradients and a damping greater than 0, not {count} and {damping}."
+                f"WoodFisher needs gradients and a damping greater than 0, not {count} and "
+                f"{damping}."
             )
         self.count, self.damping, self.seen = count, damping, 0
         self._directions: Tensor | None = None  # u_n, [N, P]
         self._denominators: Tensor | None = None  # d_n, [N]
 
     def update(self, gradient: Tensor) -> None:
-        """Take the next flat gradient `[P]`; its dtype and device, at the first, are those of the state."""
+        """Take the next flat gradient `[P]`; its dtype and device, at the first, are those of the
+        state.
+        """
         if self._directions is None or self._denominators is None:
             self._directions = gradient.new_empty(self.count, gradient.numel())
             self._denominators = gradient.new_empty(self.count)
@@ -138,7 +150,8 @@ class WoodFisher:
         """`H^{-1} v` for a flat `v` `[P]`."""
         if self.seen != self.count:
             raise InputError(
-                f"WoodFisher has seen {self.seen} of {self.count} gradients; its matrix is not complete."
+                f"WoodFisher has seen {self.seen} of {self.count} gradients; its matrix is not "
+                "complete."
             )
         return self._apply(vector)
 
@@ -151,7 +164,8 @@ class WoodFisher:
 
 
 def woodfisher(gradients: Tensor | Sequence[Tensor], vector: Tensor, damping: float) -> Tensor:
-    """`(damping I + 1/N sum_n g_n g_n^T)^{-1} v`, exactly; see `WoodFisher` for the recursion, its memory and cost.
+    """`(damping I + 1/N sum_n g_n g_n^T)^{-1} v`, exactly; see `WoodFisher` for the recursion, its
+    memory and cost.
 
     Args:
         gradients: `[N, P]`, or N flat tensors `[P]`.
@@ -178,15 +192,17 @@ def woodfisher(gradients: Tensor | Sequence[Tensor], vector: Tensor, damping: fl
 def fisher_noise_variance(fisher: Tensor, alpha: float, num_classes: int) -> Tensor:
     """Variance of the noise that Fisher forgetting adds to one weight tensor.
 
-    `v = min(1 / (F + 1e-8), 1e3)`; at most 1e2 if the first dimension has `num_classes` entries; times alpha; averaged
-    over dimension 1 and repeated, if there are two dimensions or more; times 10 if the first dimension has
-    `num_classes` entries or the tensor has one dimension (BatchNorm, biases): once, also where both hold.
+    `v = min(1 / (F + 1e-8), 1e3)`; at most 1e2 if the first dimension has `num_classes` entries;
+    times alpha; averaged over dimension 1 and repeated, if there are two dimensions or more; times
+    10 if the first dimension has `num_classes` entries or the tensor has one dimension (BatchNorm,
+    biases): once, also where both hold.
 
-    The classifier is known by its shape alone, as in the released code: a convolution with as many filters as there are
-    classes is taken for it.
+    The classifier is known by its shape alone, as in the released code: a convolution with as many
+    filters as there are classes is taken for it.
 
-    Source: Golatkar et al., "Eternal Sunshine of the Spotless Net" (CVPR 2020, arXiv 1911.04933). The clamps, the mean
-    and the tens are in the released code (`get_mean_var`, also in SCRUB's, SSD's and SalUn's), not in the paper.
+    Source: Golatkar et al., "Eternal Sunshine of the Spotless Net" (CVPR 2020, arXiv 1911.04933).
+    The clamps, the mean and the tens are in the released code (`get_mean_var`, also in SCRUB's,
+    SSD's and SalUn's), not in the paper.
 
     Args:
         fisher: diagonal of the Fisher matrix, the shape of the weight, >= 0.
@@ -213,13 +229,15 @@ def fisher_class_rows(
 ) -> tuple[Tensor, Tensor]:
     """For class forgetting: the forget class's row of the classifier gets mean 0 and variance 1e-4.
 
-    Call it after `fisher_noise_variance`. The released code sets 1e-4 *before* its factor 10 for the classifier, so
-    that the noise it draws there has variance 1e-3: pass `row_variance=1e-3` for its numbers.
+    Call it after `fisher_noise_variance`. The released code sets 1e-4 *before* its factor 10 for
+    the classifier, so that the noise it draws there has variance 1e-3: pass `row_variance=1e-3` for
+    its numbers.
 
     Args:
         mean: the weight, any shape.
         variance: the same shape.
-        forget_class: in `[0, num_classes)`. (The released code's -1, "no class", sets the *last* class's row.)
+        forget_class: in `[0, num_classes)`. (The released code's -1, "no class", sets the *last*
+            class's row.)
         num_classes: C; a tensor whose first dimension is another comes back as it is.
         row_variance: the variance of the row.
 

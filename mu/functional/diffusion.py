@@ -1,11 +1,14 @@
 """Targets, losses and closed forms of diffusion unlearning: pure functions on tensors.
 
-Outputs of a denoiser are `[B, ...]` in its own parametrisation (ε, v or x_0), whatever it is: the coefficients of every target here add
-up to 1, so that a target of ε is one of v too. A *target* is data: pass it without gradient. Nothing here looks at a model or draws.
+Outputs of a denoiser are `[B, ...]` in its own parametrisation (ε, v or x_0), whatever it is: the
+coefficients of every target here add up to 1, so that a target of ε is one of v too. A *target* is
+data: pass it without gradient. Nothing here looks at a model or draws.
 
-Score identity distillation (SiD): Zhou et al., "Score identity Distillation: Exponentially Fast Distillation of Pretrained Diffusion Models
-for One-Step Generation", ICML 2024, arXiv 2404.04057. Score forgetting distillation (SFD): Chen et al., ICLR 2025, arXiv 2409.11219. In
-their losses x̂_0 is what the generator draws, x_t its noised version; x_φ and x_ψ are the teacher's and the fake score's x_0 given x_t.
+Score identity distillation (SiD): Zhou et al., "Score identity Distillation: Exponentially Fast
+Distillation of Pretrained Diffusion Models for One-Step Generation", ICML 2024, arXiv 2404.04057.
+Score forgetting distillation (SFD): Chen et al., ICLR 2025, arXiv 2409.11219. In their losses x̂_0
+is what the generator draws, x_t its noised version; x_φ and x_ψ are the teacher's and the fake
+score's x_0 given x_t.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from mu.utils.errors import InputError
 def esd_target(conditional: Tensor, unconditional: Tensor, eta: float) -> Tensor:
     """ESD's negatively guided target `o_∅ - eta (o_c - o_∅)`.
 
-    Source: Gandikota et al., "Erasing Concepts from Diffusion Models" (ICCV 2023, arXiv 2303.07345), equation 7.
+    Source: Gandikota et al., "Erasing Concepts from Diffusion Models" (ICCV 2023, arXiv
+    2303.07345), equation 7.
 
     Args:
         conditional: the frozen model's output under the concept, `[B, ...]`.
@@ -41,9 +45,11 @@ def esd_target(conditional: Tensor, unconditional: Tensor, eta: float) -> Tensor
 
 
 def esd_from_target(kept: Tensor, conditional: Tensor, unconditional: Tensor, eta: float) -> Tensor:
-    """Target of ESD's rewrite of 2025, `o_from - eta (o_c - o_∅)`: the concept is taken out of another prompt.
+    """Target of ESD's rewrite of 2025, `o_from - eta (o_c - o_∅)`: the concept is taken out of
+    another prompt.
 
-    With the concept itself for the prompt it is `esd_target` of `eta - 1`. The coefficients add up to 1.
+    With the concept itself for the prompt it is `esd_target` of `eta - 1`. The coefficients add up
+    to 1.
 
     Source: `esd_sd.py` of the authors' repository.
 
@@ -73,12 +79,13 @@ def esd_from_target(kept: Tensor, conditional: Tensor, unconditional: Tensor, et
 def uce_update(weight: Tensor, gram: Tensor, change: Tensor) -> Tensor:
     """The edited projection of UCE, from sums over its keys: `W + W S M^{-1}`, in float64.
 
-    UCE minimises `a sum_i |W' c_i - W g_i|^2 + b sum_j |W' p_j - W p_j|^2 + lambda |W' - W|_F^2`, whose solution
-    `(lambda W + a sum W g c^T + b sum W p p^T) M^{-1}` with `M = lambda I + a sum c c^T + b sum p p^T` is the same as
-    `W + W S M^{-1}` with `S = a sum (g - c) c^T`. In this form an edit of nothing leaves W as it is, bit for bit; and M and S are
-    those of every layer.
+    UCE minimises `a sum_i |W' c_i - W g_i|^2 + b sum_j |W' p_j - W p_j|^2 + lambda |W' - W|_F^2`,
+    whose solution `(lambda W + a sum W g c^T + b sum W p p^T) M^{-1}` with `M = lambda I + a sum c
+    c^T + b sum p p^T` is the same as `W + W S M^{-1}` with `S = a sum (g - c) c^T`. In this form an
+    edit of nothing leaves W as it is, bit for bit; and M and S are those of every layer.
 
-    Source: Gandikota et al., "Unified Concept Editing in Diffusion Models" (WACV 2024, arXiv 2308.14761), equation 7.
+    Source: Gandikota et al., "Unified Concept Editing in Diffusion Models" (WACV 2024, arXiv
+    2308.14761), equation 7.
 
     Args:
         weight: W, `[O, D]`, of any floating dtype.
@@ -93,7 +100,8 @@ def uce_update(weight: Tensor, gram: Tensor, change: Tensor) -> Tensor:
     """
     if weight.shape[-1] != gram.shape[0]:
         raise InputError(
-            f"a projection of keys of width {weight.shape[-1]} cannot be edited by keys of width {gram.shape[0]}."
+            f"a projection of keys of width {weight.shape[-1]} cannot be edited by keys of width "
+            f"{gram.shape[0]}."
         )
     if not change.any():
         return weight.clone()
@@ -129,7 +137,8 @@ def uce_sums(
 
 
 def fake_score_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """‖ε_ψ(x_t) − ε‖², added up over the elements: the denoising loss by which the fake score follows the generator.
+    """‖ε_ψ(x_t) − ε‖², added up over the elements: the denoising loss by which the fake score
+    follows the generator.
 
     Args:
         prediction: `[B, ...]`, the fake score's output.
@@ -145,10 +154,12 @@ def fake_score_loss(prediction: Tensor, target: Tensor) -> Tensor:
 def sid_loss(
     teacher: Tensor, fake: Tensor, generated: Tensor, alpha: float = 1.2, floor: float = 1e-5
 ) -> Tensor:
-    """`Σ (x_φ − x_ψ) ⊙ ((x_φ − x̂_0) − α (x_φ − x_ψ)) / ω`, `ω = mean |x_φ − x̂_0|` without gradient and at least `floor`.
+    """`Σ (x_φ − x_ψ) ⊙ ((x_φ − x̂_0) − α (x_φ − x_ψ)) / ω`, `ω = mean |x_φ − x̂_0|` without
+    gradient and at least `floor`.
 
-    Gradients flow through all three, as far as they carry any. Where both denoisers are cut off and α is 1, the gradient is that of
-    Diff-Instruct, (x_ψ − x_φ) / ω. In SFD's forget term the teacher is asked under the override condition.
+    Gradients flow through all three, as far as they carry any. Where both denoisers are cut off and
+    α is 1, the gradient is that of Diff-Instruct, (x_ψ − x_φ) / ω. In SFD's forget term the teacher
+    is asked under the override condition.
 
     Args:
         teacher: x_φ `[B, ...]`.
@@ -170,5 +181,6 @@ def _alike(name: str, first: Tensor, *others: Tensor) -> None:
     for other in others:
         if other.shape != first.shape:
             raise InputError(
-                f"{name} needs tensors of one shape, but got {tuple(first.shape)} and {tuple(other.shape)}."
+                f"{name} needs tensors of one shape, but got {tuple(first.shape)} and "
+                f"{tuple(other.shape)}."
             )

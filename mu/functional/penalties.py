@@ -15,13 +15,15 @@ def l1_sparse_weight(epoch: int, epochs: int, warm_free_epochs: int, alpha: floa
 
     `max(alpha (1 - e / (E - E0)), 0)`, and `alpha` throughout if E0 = E.
 
-    Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning" (NeurIPS 2023, arXiv 2304.04934), released code
-    `FT_l1`. There the constant for E0 = E exists on the CIFAR path only; the ImageNet path gives 0.
+    Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning" (NeurIPS 2023, arXiv
+    2304.04934), released code `FT_l1`. There the constant for E0 = E exists on the CIFAR path only;
+    the ImageNet path gives 0.
 
     Args:
         epoch: e, counted from 0.
         epochs: E, the epochs of unlearning.
-        warm_free_epochs: E0, how many epochs at the end go without the penalty (`no_l1_epochs` there).
+        warm_free_epochs: E0, how many epochs at the end go without the penalty (`no_l1_epochs`
+            there).
         alpha: the coefficient at epoch 0.
 
     Returns:
@@ -47,10 +49,11 @@ def l1_sparse_weight(epoch: int, epochs: int, warm_free_epochs: int, alpha: floa
 def quadratic_penalty(
     weights: Sequence[Tensor], anchors: Sequence[Tensor], importance: Sequence[Tensor]
 ) -> Tensor:
-    """Elastic pull `sum_i F_i (theta_i - theta*_i)^2` over all entries of all tensors, not averaged and without the half of EWC's paper.
+    """Elastic pull `sum_i F_i (theta_i - theta*_i)^2` over all entries of all tensors, not averaged
+    and without the half of EWC's paper.
 
-    Source: Kirkpatrick et al., "Overcoming Catastrophic Forgetting in Neural Networks" (PNAS 2017, arXiv 1612.00796), as used by
-    Selective Amnesia (Heng and Soh, NeurIPS 2023, arXiv 2305.10120).
+    Source: Kirkpatrick et al., "Overcoming Catastrophic Forgetting in Neural Networks" (PNAS 2017,
+    arXiv 1612.00796), as used by Selective Amnesia (Heng and Soh, NeurIPS 2023, arXiv 2305.10120).
 
     Args:
         weights: theta, tensors of any shapes on one device.
@@ -71,10 +74,11 @@ def quadratic_penalty(
 
 
 def l1_norm(parameters: Iterable[Tensor]) -> Tensor:
-    """`sum_i |theta_i|` over all entries of all tensors, not averaged: the penalty of ℓ1-sparse unlearning.
+    """`sum_i |theta_i|` over all entries of all tensors, not averaged: the penalty of ℓ1-sparse
+    unlearning.
 
-    Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning" (NeurIPS 2023, arXiv 2304.04934); the released
-    code takes *all* parameters, biases and BatchNorm included.
+    Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning" (NeurIPS 2023, arXiv
+    2304.04934); the released code takes *all* parameters, biases and BatchNorm included.
 
     Args:
         parameters: tensors of any shapes on one device, at least one.

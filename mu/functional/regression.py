@@ -13,11 +13,13 @@ from mu.utils.errors import InputError
 
 
 def squared_error(prediction: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """`(f(x_b) - y_b)^2`, averaged over whatever dimensions follow the first, or added up over them.
+    """`(f(x_b) - y_b)^2`, averaged over whatever dimensions follow the first, or added up over
+    them.
 
     Args:
         prediction: `[B, ...]`.
-        target: the same shape; `[B, 1]` against `[B]` is refused, because broadcasting would compare every pair.
+        target: the same shape; `[B, 1]` against `[B]` is refused, because broadcasting would
+            compare every pair.
         reduction: `mean` or `sum`, over the dimensions of one sample.
 
     Returns:
@@ -49,10 +51,12 @@ def absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def attention_map(activation: Tensor) -> Tensor:
-    """Attention map of a layer: the channel mean of squared activations, flattened and divided by its L2 norm.
+    """Attention map of a layer: the channel mean of squared activations, flattened and divided by
+    its L2 norm.
 
-    A fully connected layer has no positions, so its map is the vector of squared activations. (The released code of
-    Blindspot averages there too, which leaves the constant 1 and makes the layer's distance 0 whatever the weights.)
+    A fully connected layer has no positions, so its map is the vector of squared activations. (The
+    released code of Blindspot averages there too, which leaves the constant 1 and makes the layer's
+    distance 0 whatever the weights.)
 
     Source: Zagoruyko and Komodakis, "Paying More Attention to Attention" (arXiv 1612.03928).
 
@@ -60,7 +64,8 @@ def attention_map(activation: Tensor) -> Tensor:
         activation: `[B, C, ...]` with the channels second, or `[B, F]`.
 
     Returns:
-        `[B, D]` with D the number of positions (or F), non-negative, of norm 1; all 0 where the activation is 0.
+        `[B, D]` with D the number of positions (or F), non-negative, of norm 1; all 0 where the
+        activation is 0.
 
     Raises:
         InputError: the activation has fewer than two dimensions.
@@ -104,13 +109,15 @@ def blindspot_loss(
     is_forget: Tensor,
     attention_weight: float = 50.0,
 ) -> Tensor:
-    """Blindspot unlearning: follow a proxy that never learnt the forget samples, and the true targets elsewhere.
+    """Blindspot unlearning: follow a proxy that never learnt the forget samples, and the true
+    targets elsewhere.
 
-    Forget: `|f(x) - f_proxy(x)| + w sum_l attention_distance(a_l, a_l_proxy)`; retain: `|f(x) - y|`. The published loss
-    `r mean_forget + (1 - r) mean_retain`, r the forget share of the batch, is the mean of these values over the batch.
+    Forget: `|f(x) - f_proxy(x)| + w sum_l attention_distance(a_l, a_l_proxy)`; retain: `|f(x) -
+    y|`. The published loss `r mean_forget + (1 - r) mean_retain`, r the forget share of the batch,
+    is the mean of these values over the batch.
 
-    Source: Tarun et al., "Deep Regression Unlearning" (ICML 2023, arXiv 2210.08196); for layers `[B, F]` see
-    `attention_map`.
+    Source: Tarun et al., "Deep Regression Unlearning" (ICML 2023, arXiv 2210.08196); for layers
+    `[B, F]` see `attention_map`.
 
     Args:
         prediction: `[B]` or `[B, F]`.

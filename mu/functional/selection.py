@@ -1,4 +1,5 @@
-"""Which weights: the largest scores over all tensors together, magnitude pruning, and proximal steps.
+"""Which weights: the largest scores over all tensors together, magnitude pruning, and proximal
+steps.
 
 Pure functions on tensors. Counts are exact, ties are resolved by position, nothing is sorted.
 """
@@ -17,7 +18,8 @@ from mu.utils.errors import InputError
 
 
 def floor_share(share: float, n: int) -> int:
-    """`floor(share n)`, where a share such as 0.29 means the decimal: 29 of 100, though `0.29 * 100` is 28.99...96.
+    """`floor(share n)`, where a share such as 0.29 means the decimal: 29 of 100, though `0.29 *
+    100` is 28.99...96.
 
     Args:
         share: in `[0, 1]`.
@@ -36,13 +38,15 @@ def floor_share(share: float, n: int) -> int:
 def global_top_mask(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
     """Mask of the `floor(keep n)` largest scores over all tensors together: exactly so many.
 
-    Among equal scores at the threshold the first are kept, in the order of the mapping, then of the flattened tensor.
+    Among equal scores at the threshold the first are kept, in the order of the mapping, then of the
+    flattened tensor.
 
-    Source: SalUn's saliency mask (Fan et al., ICLR 2024, arXiv 2310.12508), with `scores` the absolute gradients. The
-    released code sorts everything and leaves ties to the sort.
+    Source: SalUn's saliency mask (Fan et al., ICLR 2024, arXiv 2310.12508), with `scores` the
+    absolute gradients. The released code sorts everything and leaves ties to the sort.
 
     Args:
-        scores: tensors of any shapes and devices; float64 is compared as such, everything else as float32.
+        scores: tensors of any shapes and devices; float64 is compared as such, everything else as
+            float32.
         keep: share that is kept, in `[0, 1]`; a *larger* number keeps more.
 
     Returns:
@@ -59,7 +63,8 @@ def global_top_mask(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tens
     for name, score in scores.items():
         if score.isnan().any():
             raise InputError(
-                f"The scores of {name!r} contain NaN, so its weights have no order; check the gradients."
+                f"The scores of {name!r} contain NaN, so its weights have no order; check the "
+                "gradients."
             )
     n = sum(score.numel() for score in scores.values())
     return _largest(scores, floor_share(keep, n))
@@ -68,13 +73,15 @@ def global_top_mask(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tens
 def magnitude_prune_mask(
     weights: Mapping[str, Tensor], rate: float, previous: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """Global unstructured magnitude pruning: mask out the `round(rate n)` smallest `|w|` over all tensors together.
+    """Global unstructured magnitude pruning: mask out the `round(rate n)` smallest `|w|` over all
+    tensors together.
 
-    With `previous` (iterative pruning), n counts the weights that are still there, so k rounds leave `(1 - rate)^k`.
-    Rounding is that of `torch.nn.utils.prune` (halves to even), which the released code calls.
+    With `previous` (iterative pruning), n counts the weights that are still there, so k rounds
+    leave `(1 - rate)^k`. Rounding is that of `torch.nn.utils.prune` (halves to even), which the
+    released code calls.
 
-    Source: one-shot and iterative magnitude pruning before unlearning: Jia et al. (NeurIPS 2023, arXiv 2304.04934),
-    where `weights` are those of all convolutions.
+    Source: one-shot and iterative magnitude pruning before unlearning: Jia et al. (NeurIPS 2023,
+    arXiv 2304.04934), where `weights` are those of all convolutions.
 
     Args:
         weights: tensors of any shapes.
@@ -130,18 +137,21 @@ def _largest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
 def kth_largest(tensors: Sequence[Tensor], k: int) -> tuple[Tensor, int]:
     """The k-th largest entry over several tensors, without joining or sorting them.
 
-    Radix selection: floats are read as integers of the same order, whose 16-bit digits are counted from the top; each
-    pass keeps the one bucket that holds the k-th largest. Two passes for float32, four for float64, one tensor at a
-    time, so the joint copy of a large model's weights is never made. Measured on 11 million float32 and one CPU thread:
-    0.10 s, `torch.kthvalue` 0.23 s, a sort 1.6 s; with 60 % of the entries zero 0.20 s, 0.19 s and 1.0 s. The k-th
-    *smallest* of n is the `(n - k + 1)`-th largest.
+    Radix selection: floats are read as integers of the same order, whose 16-bit digits are counted
+    from the top; each pass keeps the one bucket that holds the k-th largest. Two passes for
+    float32, four for float64, one tensor at a time, so the joint copy of a large model's weights is
+    never made. Measured on 11 million float32 and one CPU thread: 0.10 s, `torch.kthvalue` 0.23 s,
+    a sort 1.6 s; with 60 % of the entries zero 0.20 s, 0.19 s and 1.0 s. The k-th *smallest* of n
+    is the `(n - k + 1)`-th largest.
 
     Args:
-        tensors: any shapes and devices, without NaN; float64 is compared as such, everything else as float32.
+        tensors: any shapes and devices, without NaN; float64 is compared as such, everything else
+            as float32.
         k: in `[1, n]`, n being the number of all entries.
 
     Returns:
-        `(value, ties)`: the value as a scalar on the CPU, and how many of the entries equal to it are among the k
+        `(value, ties)`: the value as a scalar on the CPU, and how many of the entries equal to it
+            are among the k
         largest (at least 1).
 
     Raises:
@@ -218,13 +228,15 @@ def soft_threshold(delta: Tensor, tau: float | Tensor) -> Tensor:
 
 
 def salun_soft_count(rho: float, n: int, step: int, total: int) -> int:
-    """How many weight changes SalUn-soft sets back to zero after a step: `k = floor(rho n (T - t) / T)`.
+    """How many weight changes SalUn-soft sets back to zero after a step: `k = floor(rho n (T - t) /
+    T)`.
 
-    The threshold is then the k-th smallest `|theta - theta_start|` (`kth_largest`), for `soft_threshold`. The count
-    falls linearly; at k = 0 the threshold is 0 and nothing is changed.
+    The threshold is then the k-th smallest `|theta - theta_start|` (`kth_largest`), for
+    `soft_threshold`. The count falls linearly; at k = 0 the threshold is 0 and nothing is changed.
 
-    Source: Fan et al., SalUn (ICLR 2024, arXiv 2310.12508), the soft variant. The released code (`RL_pro.py`) means by
-    T the steps of the whole run; on its CIFAR path t advances once per epoch only.
+    Source: Fan et al., SalUn (ICLR 2024, arXiv 2310.12508), the soft variant. The released code
+    (`RL_pro.py`) means by T the steps of the whole run; on its CIFAR path t advances once per epoch
+    only.
 
     Args:
         rho: the share that is held at the start, in `[0, 1]`.

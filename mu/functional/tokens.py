@@ -1,12 +1,16 @@
-"""Losses and targets of language-model unlearning on tokens and hidden states: pure functions on tensors.
+"""Losses and targets of language-model unlearning on tokens and hidden states: pure functions on
+tensors.
 
-*Shifted* logits `[B, T, V]` and labels `[B, T]` belong together: `logits[:, t]` predicts `labels[:, t]`; -100 is ignored
-(`CausalLM.token_logits` gives the pair). `nll` and `mask`, `[B, L]`, are the negative log-probabilities of the labelled tokens and where
-they stand (`CausalLM.token_nll`). A loss returns `(sum [B], weight [B])`, the sum over the tokens that count and their number, and never
-reduces: the method decides how (`UnlearningModule.reduce`). A *target* or *teacher* is data: pass it without gradient.
+*Shifted* logits `[B, T, V]` and labels `[B, T]` belong together: `logits[:, t]` predicts `labels[:,
+t]`; -100 is ignored (`CausalLM.token_logits` gives the pair). `nll` and `mask`, `[B, L]`, are the
+negative log-probabilities of the labelled tokens and where they stand (`CausalLM.token_nll`). A
+loss returns `(sum [B], weight [B])`, the sum over the tokens that count and their number, and never
+reduces: the method decides how (`UnlearningModule.reduce`). A *target* or *teacher* is data: pass
+it without gradient.
 
-Half-precision inputs are computed in float32. Only labelled positions are computed: the vocabulary is large, and prompts and padding are
-many. Logarithms are natural. Nothing here looks at a model or draws.
+Half-precision inputs are computed in float32. Only labelled positions are computed: the vocabulary
+is large, and prompts and padding are many. Logarithms are natural. Nothing here looks at a model or
+draws.
 """
 
 from __future__ import annotations
@@ -27,12 +31,15 @@ WeightedSum = tuple[Tensor, Tensor]
 
 
 def weighted_ascent(nll: Tensor, mask: Tensor, beta: float = 1.0) -> WeightedSum:
-    """WGA: ascent on the tokens that the model still knows, `-sum_t sg[p_t^beta] l_t` with `p_t = exp(-l_t)`.
+    """WGA: ascent on the tokens that the model still knows, `-sum_t sg[p_t^beta] l_t` with `p_t =
+    exp(-l_t)`.
 
-    The weight takes no gradient (sg), so that of a token is `p^beta` times gradient ascent's; beta = 0 is gradient ascent.
+    The weight takes no gradient (sg), so that of a token is `p^beta` times gradient ascent's; beta
+    = 0 is gradient ascent.
 
-    Source: Wang et al., "Rethinking LLM Unlearning Objectives: A Gradient Perspective and Go Beyond" (ICLR 2025, arXiv 2502.19301). The
-    released code takes the mean over the valid tokens of the batch, as `token_mean` does.
+    Source: Wang et al., "Rethinking LLM Unlearning Objectives: A Gradient Perspective and Go
+    Beyond" (ICLR 2025, arXiv 2502.19301). The released code takes the mean over the valid tokens of
+    the batch, as `token_mean` does.
 
     Args:
         nll: l, `[B, L]`, at least 0; what stands where the mask is 0 does not matter, if finite.
@@ -52,10 +59,11 @@ def weighted_ascent(nll: Tensor, mask: Tensor, beta: float = 1.0) -> WeightedSum
 
 
 def sat_imp(nll: Tensor, mask: Tensor, beta1: float = 5.0, beta2: float = 1.0) -> WeightedSum:
-    """SatImp: `-sum_t sg[p_t^beta1 (1 - p_t)^beta2] l_t`, ascent on what is known (saturation) but not for certain (importance).
+    """SatImp: `-sum_t sg[p_t^beta1 (1 - p_t)^beta2] l_t`, ascent on what is known (saturation) but
+    not for certain (importance).
 
-    Source: Yang et al., "Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning" (ICML 2025, arXiv 2505.11953). The released code
-    takes the mean over the valid tokens of the batch.
+    Source: Yang et al., "Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning" (ICML
+    2025, arXiv 2505.11953). The released code takes the mean over the valid tokens of the batch.
 
     Args:
         nll: l, `[B, L]`, at least 0.
@@ -84,7 +92,8 @@ def sat_imp(nll: Tensor, mask: Tensor, beta1: float = 5.0, beta2: float = 1.0) -
 
 
 def soft_target_loss(logits: Tensor, target: Tensor, labels: Tensor) -> WeightedSum:
-    """Cross-entropy to a distribution at each labelled token, `-sum_t sum_v q_tv log p_tv` with `q = softmax(target)`.
+    """Cross-entropy to a distribution at each labelled token, `-sum_t sum_v q_tv log p_tv` with `q
+    = softmax(target)`.
 
     Args:
         logits: the student's, `[B, T, V]`, shifted.
@@ -107,12 +116,14 @@ def soft_target_loss(logits: Tensor, target: Tensor, labels: Tensor) -> Weighted
 
 
 def undial_target(teacher: Tensor, labels: Tensor, beta: float = 10.0) -> Tensor:
-    """UNDIAL's target, the frozen original's logits with the true token's lowered: `z_ref - beta onehot(y)`.
+    """UNDIAL's target, the frozen original's logits with the true token's lowered: `z_ref - beta
+    onehot(y)`.
 
-    Positions whose label is -100 are left as they are. Source: Dong et al., "UNDIAL: Self-Distillation with Adjusted Logits for Robust
-    Unlearning in Large Language Models" (NAACL 2025, arXiv 2402.10052). The port in OpenUnlearning masks nothing: it takes the mean over
-    *all* positions, where prompt and padding distil the original, and its label -100, used as an index, lowers vocabulary entry V - 100
-    there (`mu.methods.compat.UNDIALReference`).
+    Positions whose label is -100 are left as they are. Source: Dong et al., "UNDIAL:
+    Self-Distillation with Adjusted Logits for Robust Unlearning in Large Language Models" (NAACL
+    2025, arXiv 2402.10052). The port in OpenUnlearning masks nothing: it takes the mean over *all*
+    positions, where prompt and padding distil the original, and its label -100, used as an index,
+    lowers vocabulary entry V - 100 there (`mu.methods.compat.UNDIALReference`).
 
     Args:
         teacher: z_ref, `[B, T, V]`, shifted.
@@ -133,7 +144,8 @@ def undial_target(teacher: Tensor, labels: Tensor, beta: float = 10.0) -> Tensor
 
 
 def undial(student: Tensor, teacher: Tensor, labels: Tensor, beta: float = 10.0) -> WeightedSum:
-    """UNDIAL's loss: `soft_target_loss` towards `undial_target`, of which only the labelled positions are made.
+    """UNDIAL's loss: `soft_target_loss` towards `undial_target`, of which only the labelled
+    positions are made.
 
     Args:
         student: `[B, T, V]`, shifted.
@@ -151,12 +163,15 @@ def undial(student: Tensor, teacher: Tensor, labels: Tensor, beta: float = 10.0)
 
 
 def ce_u(logits: Tensor, labels: Tensor, skip: int = 1) -> WeightedSum:
-    """CE-U: cross-entropy to the model's own distribution over the *other* tokens, `q = softmax(sg[z] with z_y = -inf)`.
+    """CE-U: cross-entropy to the model's own distribution over the *other* tokens, `q =
+    softmax(sg[z] with z_y = -inf)`.
 
-    Its gradient with respect to the logits is `p - q`, which is bounded, and 0 but for what p gives to the true token.
+    Its gradient with respect to the logits is `p - q`, which is bounded, and 0 but for what p gives
+    to the true token.
 
-    Source: Yang, "CE-U: Cross Entropy Unlearning" (arXiv 2503.01224). In the released code the first `skip` = 1 tokens of each answer are
-    ignored, which this does too: they say nothing that the question does not.
+    Source: Yang, "CE-U: Cross Entropy Unlearning" (arXiv 2503.01224). In the released code the
+    first `skip` = 1 tokens of each answer are ignored, which this does too: they say nothing that
+    the question does not.
 
     Args:
         logits: z, `[B, T, V]`, shifted; at least one other token than the true one is finite.
@@ -172,7 +187,8 @@ def ce_u(logits: Tensor, labels: Tensor, skip: int = 1) -> WeightedSum:
     _fits("ce_u", logits, labels)
     if logits.shape[-1] < 2:
         raise InputError(
-            "CE-U needs a vocabulary of at least two tokens: there must be another one than the true token."
+            "CE-U needs a vocabulary of at least two tokens: there must be another one than the "
+            "true token."
         )
     labels = without_first(labels, skip)
     at = labels != IGNORED
@@ -198,10 +214,11 @@ def without_first(labels: Tensor, count: int) -> Tensor:
 def logit_margin(logits: Tensor, labels: Tensor) -> WeightedSum:
     """PDU's flattening: `sum_t (max_v z_tv - mean_v z_tv)^2`; 0 where all tokens are as likely.
 
-    Source: Entesari et al., "Constrained Entropic Unlearning: A Primal-Dual Framework for Large Language Models" (arXiv 2506.05314). Its
-    code lays the mask of the *unshifted* labels on unshifted logits, so that position t counts where label t does although its logits
-    predict t + 1: the last prompt position is left out, and the position after the answer comes in. Given the unshifted pair, this function
-    does that.
+    Source: Entesari et al., "Constrained Entropic Unlearning: A Primal-Dual Framework for Large
+    Language Models" (arXiv 2506.05314). Its code lays the mask of the *unshifted* labels on
+    unshifted logits, so that position t counts where label t does although its logits predict t +
+    1: the last prompt position is left out, and the position after the answer comes in. Given the
+    unshifted pair, this function does that.
 
     Args:
         logits: z, `[B, T, V]`, finite.
@@ -222,10 +239,12 @@ def logit_margin(logits: Tensor, labels: Tensor) -> WeightedSum:
 
 
 def uniform_divergence(logits: Tensor, labels: Tensor) -> WeightedSum:
-    """ULD's term that lets the assistant know nothing: `sum_t KL(uniform || p_t) = sum_t (logsumexp z_t - mean_v z_tv - log V)`.
+    """ULD's term that lets the assistant know nothing: `sum_t KL(uniform || p_t) = sum_t (logsumexp
+    z_t - mean_v z_tv - log V)`.
 
-    Source: Ji et al., "Reversing the Forget-Retain Objectives: An Efficient LLM Unlearning Framework from Logit Difference" (NeurIPS 2024,
-    arXiv 2406.08607). The released code averages over all positions, prompt and padding too; here over what the labels mark.
+    Source: Ji et al., "Reversing the Forget-Retain Objectives: An Efficient LLM Unlearning
+    Framework from Logit Difference" (NeurIPS 2024, arXiv 2406.08607). The released code averages
+    over all positions, prompt and padding too; here over what the labels mark.
 
     Args:
         logits: z, `[B, T, V]`, finite.
@@ -246,13 +265,15 @@ def uniform_divergence(logits: Tensor, labels: Tensor) -> WeightedSum:
 def hidden_distance(hidden: Tensor, target: Tensor, mask: Tensor | None = None) -> WeightedSum:
     """RMU's distance: `sum_t mean_d (h_td - c_td)^2`, over the positions of the mask.
 
-    Source: Li et al., "The WMDP Benchmark" (ICML 2024, arXiv 2403.03218), which averages over the tokens of a text, then over texts: that
-    is `sum / weight` and then the mean over samples. Its released code takes the mean over *all* positions, padding too (`mask=None`);
-    OpenUnlearning masks by the labels, unshifted.
+    Source: Li et al., "The WMDP Benchmark" (ICML 2024, arXiv 2403.03218), which averages over the
+    tokens of a text, then over texts: that is `sum / weight` and then the mean over samples. Its
+    released code takes the mean over *all* positions, padding too (`mask=None`); OpenUnlearning
+    masks by the labels, unshifted.
 
     Args:
         hidden: h, `[B, L, D]`.
-        target: c, `[D]` for the control vector or `[B, L, D]` for the original's states; without gradient.
+        target: c, `[D]` for the control vector or `[B, L, D]` for the original's states; without
+            gradient.
         mask: `[B, L]`, not 0 where a position counts; None counts all.
 
     Returns:
@@ -265,7 +286,8 @@ def hidden_distance(hidden: Tensor, target: Tensor, mask: Tensor | None = None) 
     """
     if hidden.dim() != 3 or target.shape not in (hidden.shape, hidden.shape[-1:]):
         raise InputError(
-            f"hidden_distance needs states [B, L, D] and a target [D] or [B, L, D], not {tuple(hidden.shape)} and "
+            "hidden_distance needs states [B, L, D] and a target [D] or [B, L, D], not "
+            f"{tuple(hidden.shape)} and "
             f"{tuple(target.shape)}."
         )
     if mask is None:
@@ -281,9 +303,11 @@ def hidden_distance(hidden: Tensor, target: Tensor, mask: Tensor | None = None) 
 
 
 def logit_difference(base: Tensor, assistant: Tensor, weight: float, top: float = 0.0) -> Tensor:
-    """ULD's answer: `z_base + weight z_assistant`, where the assistant speaks on the tokens that the base holds for likely.
+    """ULD's answer: `z_base + weight z_assistant`, where the assistant speaks on the tokens that
+    the base holds for likely.
 
-    Source: as `uniform_divergence`; weight -0.8 for TOFU (-1 by default), top 0.01 (0.1 by default).
+    Source: as `uniform_divergence`; weight -0.8 for TOFU (-1 by default), top 0.01 (0.1 by
+    default).
 
     Args:
         base: `[..., V]`.
@@ -302,12 +326,15 @@ def logit_difference(base: Tensor, assistant: Tensor, weight: float, top: float 
 
 
 def relative_top_filter(base: Tensor, assistant: Tensor, top: float) -> Tensor:
-    """The assistant's logits, 0 where the base's log-probability lies under `min(k-th largest, largest + log τ)`, `k = max(1, ⌊τ V⌋)`.
+    """The assistant's logits, 0 where the base's log-probability lies under `min(k-th largest,
+    largest + log τ)`, `k = max(1, ⌊τ V⌋)`.
 
-    So at least k tokens are kept. A logit of 0 is no probability of 0: unlikely tokens keep the base's logit, and the result depends on
-    where the assistant's logits have their zero, as in the released code.
+    So at least k tokens are kept. A logit of 0 is no probability of 0: unlikely tokens keep the
+    base's logit, and the result depends on where the assistant's logits have their zero, as in the
+    released code.
 
-    Source: as `uniform_divergence`; after contrastive decoding (Li et al., ACL 2023), which fills with -inf.
+    Source: as `uniform_divergence`; after contrastive decoding (Li et al., ACL 2023), which fills
+    with -inf.
 
     Args:
         base: `[..., V]`.
@@ -320,7 +347,8 @@ def relative_top_filter(base: Tensor, assistant: Tensor, top: float) -> Tensor:
     _same_shape("relative_top_filter", base, assistant)
     if not 0 <= top <= 1:
         raise InputError(
-            f"the relative top filter keeps tokens by a share of the largest probability, in [0, 1], not {top}."
+            "the relative top filter keeps tokens by a share of the largest probability, in [0, "
+            f"1], not {top}."
         )
     if not top:
         return assistant
@@ -333,9 +361,11 @@ def relative_top_filter(base: Tensor, assistant: Tensor, top: float) -> Tensor:
 
 
 def generic_logits(base: Tensor, reinforced: Tensor, alpha: float) -> Tensor:
-    """WHP's generic prediction: `v_base - alpha relu(v_reinforced - v_base)`, lower where more training made a token likelier.
+    """WHP's generic prediction: `v_base - alpha relu(v_reinforced - v_base)`, lower where more
+    training made a token likelier.
 
-    Source: Eldan and Russinovich, "Who's Harry Potter? Approximate Unlearning in LLMs" (arXiv 2310.02238), section 2.1; on raw logits.
+    Source: Eldan and Russinovich, "Who's Harry Potter? Approximate Unlearning in LLMs" (arXiv
+    2310.02238), section 2.1; on raw logits.
 
     Args:
         base: `[..., V]`.
@@ -357,14 +387,18 @@ def generic_logits(base: Tensor, reinforced: Tensor, alpha: float) -> Tensor:
 
 
 def _soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """`[N]` of `[N, V]`: `logsumexp z - sum_v q_v z_v`; what has no probability adds nothing, even at -inf."""
+    """`[N]` of `[N, V]`: `logsumexp z - sum_v q_v z_v`; what has no probability adds nothing, even
+    at -inf.
+    """
     with torch.no_grad():
         probability = target.softmax(-1)
     return logits.logsumexp(-1) - (probability * logits.masked_fill(probability == 0, 0.0)).sum(-1)
 
 
 def _summed(values: Tensor, at: Tensor) -> WeightedSum:
-    """Values `[N]` of the positions where `at [B, T]` is true, added up by sequence, and their numbers."""
+    """Values `[N]` of the positions where `at [B, T]` is true, added up by sequence, and their
+    numbers.
+    """
     tokens = values.new_zeros(at.shape).masked_scatter(at, values)
     return tokens.sum(1), at.sum(1).to(values.dtype)
 
@@ -376,7 +410,8 @@ def _wide(values: Tensor) -> Tensor:
 def _fits(name: str, logits: Tensor, labels: Tensor, *others: Tensor) -> None:
     if logits.dim() != 3 or logits.shape[:2] != labels.shape:
         raise InputError(
-            f"{name} needs logits [B, T, V] and labels [B, T], not {tuple(logits.shape)} and {tuple(labels.shape)}."
+            f"{name} needs logits [B, T, V] and labels [B, T], not {tuple(logits.shape)} and "
+            f"{tuple(labels.shape)}."
         )
     _same_shape(name, logits, *others)
 
@@ -385,5 +420,6 @@ def _same_shape(name: str, first: Tensor, *others: Tensor) -> None:
     for other in others:
         if other.shape != first.shape:
             raise InputError(
-                f"{name} needs tensors of one shape, but got {tuple(first.shape)} and {tuple(other.shape)}."
+                f"{name} needs tensors of one shape, but got {tuple(first.shape)} and "
+                f"{tuple(other.shape)}."
             )

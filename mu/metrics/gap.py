@@ -1,7 +1,8 @@
 """Distances between two models: a method against the oracle, in metrics and in outputs.
 
-Gaps are two-sided: forgetting more than the oracle is as far from it as forgetting less. Metrics by name are in percent, so gaps are in
-percentage points. Output distances take logits `[N, K]` of two models on the same samples in the same order, and compute in float64.
+Gaps are two-sided: forgetting more than the oracle is as far from it as forgetting less. Metrics by
+name are in percent, so gaps are in percentage points. Output distances take logits `[N, K]` of two
+models on the same samples in the same order, and compute in float64.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def gaps(
         absent += [name for name in values if name not in oracle]
     if absent or not names:
         raise InputError(
-            f"a gap needs the same metrics on both sides, but {absent[0] if absent else 'every metric'} is missing on one; "
+            "a gap needs the same metrics on both sides, but "
+            f"{absent[0] if absent else 'every metric'} is missing on one; "
             "measure it on both, or name the metrics to compare."
         )
     return {name: abs(mean_of(values[name]) - mean_of(oracle[name])) for name in names}
@@ -62,11 +64,14 @@ def average_gap(
     """Mean of the gaps over the metrics, in the metrics' unit; 0 for the oracle itself.
 
     Args:
-        values: a number by metric (the papers' are `PAPERS_FOUR`, in percent), or one for each seed.
-        oracle: the same metrics of the oracle. With `mean_of_gaps`, its seeds pair with those of `values`.
+        values: a number by metric (the papers' are `PAPERS_FOUR`, in percent), or one for each
+            seed.
+        oracle: the same metrics of the oracle. With `mean_of_gaps`, its seeds pair with those of
+            `values`.
         metrics: which to average over; by default all that are given.
-        how: `gap_of_means`, the papers' form, compares means over seeds; `mean_of_gaps` averages the gaps of single seeds, which is
-            never smaller, because gaps of opposite sign do not cancel.
+        how: `gap_of_means`, the papers' form, compares means over seeds; `mean_of_gaps` averages
+            the gaps of single seeds, which is never smaller, because gaps of opposite sign do not
+            cancel.
     """
     if how == "gap_of_means":
         return fmean(gaps(values, oracle, metrics).values())
@@ -79,7 +84,8 @@ def average_gap(
         here, there = (_seeds(side[name]) for side in (values, oracle))
         if len(here) != len(there):
             raise InputError(
-                f"{name} has {len(here)} seeds, but the oracle has {len(there)}; the mean of gaps pairs them one to one."
+                f"{name} has {len(here)} seeds, but the oracle has {len(there)}; the mean of gaps "
+                "pairs them one to one."
             )
         single.append(fmean(abs(a - b) for a, b in zip(here, there, strict=True)))
     return fmean(single)
@@ -106,7 +112,8 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
 
 
 def tow(values: Mapping[str, float], oracle: Mapping[str, float]) -> float:
-    """Tug of war: the product over forget, retain and test of 1 - |accuracy - the oracle's|, in [0, 1]; 1 for the oracle itself.
+    """Tug of war: the product over forget, retain and test of 1 - |accuracy - the oracle's|, in [0,
+    1]; 1 for the oracle itself.
 
     UA stands for the forget accuracy: |UA - UA*| is the same gap.
     Source: Zhao et al., "What makes unlearning hard and what to do about it" (RUM), NeurIPS 2024.
@@ -119,7 +126,9 @@ def tow(values: Mapping[str, float], oracle: Mapping[str, float]) -> float:
 
 
 def tow_mia(values: Mapping[str, float], oracle: Mapping[str, float]) -> float:
-    """Tug of war with the SVC confidence attack `MIA`, in percent, in place of the forget accuracy: in [0, 1]."""
+    """Tug of war with the SVC confidence attack `MIA`, in percent, in place of the forget accuracy:
+    in [0, 1].
+    """
     return _product(values, oracle, ("MIA", "RA", "TA"))
 
 
@@ -132,9 +141,11 @@ def _product(
 def accuracy_unlearning_score(
     original_test: float, unlearned_test: float, unlearned_forget: float
 ) -> float:
-    """AUS of DUCK: (1 - test accuracy lost) / (1 + |test accuracy - forget accuracy|), accuracies in percent; 1 is ideal.
+    """AUS of DUCK: (1 - test accuracy lost) / (1 + |test accuracy - forget accuracy|), accuracies
+    in percent; 1 is ideal.
 
-    Source: Cotogni et al., "DUCK: distance-based unlearning via centroid kinematics", arXiv:2312.02052.
+    Source: Cotogni et al., "DUCK: distance-based unlearning via centroid kinematics",
+    arXiv:2312.02052.
 
     Args:
         original_test: test accuracy of the original.
@@ -152,7 +163,8 @@ aus = accuracy_unlearning_score
 def _log_probabilities(logits: Tensor, oracle_logits: Tensor) -> tuple[Tensor, Tensor]:
     if logits.shape != oracle_logits.shape:
         raise InputError(
-            f"the two models' logits have shapes {tuple(logits.shape)} and {tuple(oracle_logits.shape)}; give the same "
+            f"the two models' logits have shapes {tuple(logits.shape)} and "
+            f"{tuple(oracle_logits.shape)}; give the same "
             "samples of both."
         )
     return log_probabilities(check_logits(logits)), log_probabilities(
@@ -178,7 +190,8 @@ def _js(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def activation_distance(logits: Tensor, oracle_logits: Tensor) -> float:
-    """Mean over samples of the Euclidean distance between the two models' probabilities, in [0, sqrt 2].
+    """Mean over samples of the Euclidean distance between the two models' probabilities, in [0,
+    sqrt 2].
 
     Source: Chundawat et al., "Can bad teaching induce forgetting?", AAAI 2023.
     """
@@ -187,12 +200,16 @@ def activation_distance(logits: Tensor, oracle_logits: Tensor) -> float:
 
 
 def js_divergence(logits: Tensor, oracle_logits: Tensor) -> float:
-    """Mean over samples of the Jensen-Shannon divergence KL(p‖m)/2 + KL(q‖m)/2 with m = (p + q)/2, in nats, in [0, log 2]."""
+    """Mean over samples of the Jensen-Shannon divergence KL(p‖m)/2 + KL(q‖m)/2 with m = (p + q)/2,
+    in nats, in [0, log 2].
+    """
     return _js(*_log_probabilities(logits, oracle_logits)).mean().item()
 
 
 def kl_divergence(logits: Tensor, oracle_logits: Tensor) -> float:
-    """Mean over samples of KL(oracle ‖ model) in nats, never negative: how badly the model codes what the oracle says."""
+    """Mean over samples of KL(oracle ‖ model) in nats, never negative: how badly the model codes
+    what the oracle says.
+    """
     log_p, log_q = _log_probabilities(logits, oracle_logits)
     return _kl(log_q, log_p).mean().clamp(min=0.0).item()
 
@@ -204,7 +221,8 @@ def completeness(logits: Tensor, oracle_logits: Tensor) -> float:
 
 
 def zrf(logits: Tensor, random_logits: Tensor) -> float:
-    """Zero retrain forgetting: 1 - mean Jensen-Shannon divergence to a randomly initialised model, in [1 - log 2, 1].
+    """Zero retrain forgetting: 1 - mean Jensen-Shannon divergence to a randomly initialised model,
+    in [1 - log 2, 1].
 
     1 = as ignorant as a random model; the goal is the oracle's value, not 1.
     Source: Chundawat et al., "Can bad teaching induce forgetting?", AAAI 2023.
@@ -217,10 +235,12 @@ def zrf(logits: Tensor, random_logits: Tensor) -> float:
 
 
 def zrf_reference(logits: Tensor, random_logits: Tensor) -> float:
-    """ZRF as the released code computes it, for comparison with published numbers (original 0.877, bad teaching 0.994).
+    """ZRF as the released code computes it, for comparison with published numbers (original 0.877,
+    bad teaching 0.994).
 
-    Both divergences have their arguments exchanged, KL(m‖p) and KL(m‖q), and the mean is over all N K entries instead of N samples.
-    Source: vikram2000b/bad-teaching-unlearning, metrics.py. There a probability that underflows gives infinity; here it does not.
+    Both divergences have their arguments exchanged, KL(m‖p) and KL(m‖q), and the mean is over all N
+    K entries instead of N samples. Source: vikram2000b/bad-teaching-unlearning, metrics.py. There a
+    probability that underflows gives infinity; here it does not.
     """
     log_p, log_q = _log_probabilities(logits, random_logits)
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
@@ -228,9 +248,11 @@ def zrf_reference(logits: Tensor, random_logits: Tensor) -> float:
 
 
 def wasserstein1(a: Tensor, b: Tensor) -> float:
-    """Wasserstein-1 distance between two multisets of real numbers, exact, in their own unit; the sizes may differ.
+    """Wasserstein-1 distance between two multisets of real numbers, exact, in their own unit; the
+    sizes may differ.
 
-    It is the area between the two empirical distribution functions. For equal sizes this is the mean |difference| of the sorted values.
+    It is the area between the two empirical distribution functions. For equal sizes this is the
+    mean |difference| of the sorted values.
 
     Args:
         a: `[N]`, N >= 1, finite.
@@ -252,7 +274,9 @@ def mean_absolute_error(prediction: Tensor, target: Tensor) -> float:
 
 
 def root_mean_squared_error(prediction: Tensor, target: Tensor) -> float:
-    """Square root of the mean squared error of `[N]` and `[N]`, in the target's unit; never below the mean absolute error."""
+    """Square root of the mean squared error of `[N]` and `[N]`, in the target's unit; never below
+    the mean absolute error.
+    """
     return _errors(prediction, target).square().mean().sqrt().item()
 
 
@@ -262,7 +286,8 @@ mae, rmse = mean_absolute_error, root_mean_squared_error
 def _errors(prediction: Tensor, target: Tensor) -> Tensor:
     if prediction.shape != target.shape:
         raise InputError(
-            f"predictions have shape {tuple(prediction.shape)} but targets {tuple(target.shape)}; they must agree."
+            f"predictions have shape {tuple(prediction.shape)} but targets {tuple(target.shape)}; "
+            "they must agree."
         )
     return _finite(prediction, "a prediction") - _finite(target, "a target").to(prediction.device)
 
@@ -274,6 +299,7 @@ def _finite(values: Tensor, name: str) -> Tensor:
         )
     if not bool(values.isfinite().all()):
         raise RunError(
-            f"{name} must be finite, but holds infinity or NaN; the model that was tested has diverged."
+            f"{name} must be finite, but holds infinity or NaN; the model that was tested has "
+            "diverged."
         )
     return values.detach().to(torch.float64)

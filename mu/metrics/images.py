@@ -1,6 +1,7 @@
 """Distances between two sets of images, by their features; and how well images fit their texts.
 
-Features come in as tensors, each image's once, so that the numbers do not depend on ranks; torchmetrics does the rest.
+Features come in as tensors, each image's once, so that the numbers do not depend on ranks;
+torchmetrics does the rest.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ class _Given(nn.Module):
 
 
 def fid(real: Tensor, drawn: Tensor) -> float:
-    """Fréchet distance ‖μ_r − μ_d‖² + tr(Σ_r + Σ_d − 2 (Σ_r Σ_d)^½) (Heusel et al., NeurIPS 2017, arXiv 1706.08500), in float64.
+    """Fréchet distance ‖μ_r − μ_d‖² + tr(Σ_r + Σ_d − 2 (Σ_r Σ_d)^½) (Heusel et al., NeurIPS 2017,
+    arXiv 1706.08500), in float64.
 
     Args:
         real: features `[N, D]`.
         drawn: features `[M, D]`.
 
     Raises:
-        InputError: with no more than D images on a side: such a covariance has no full rank, and the distance says more about the number
-            of images than about the images.
+        InputError: with no more than D images on a side: such a covariance has no full rank, and
+            the distance says more about the number of images than about the images.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -43,7 +45,8 @@ def fid(real: Tensor, drawn: Tensor) -> float:
     for name, count in (("real", len(real)), ("drawn", len(drawn))):
         if count <= size:
             raise InputError(
-                f"FID over {size} features needs more than {size} images on each side, and there are {count} {name} ones; "
+                f"FID over {size} features needs more than {size} images on each side, and there "
+                f"are {count} {name} ones; "
                 "take more images, an extractor with fewer features, or KID."
             )
     metric = FrechetInceptionDistance(feature=_Given(size), sync_on_compute=False).to(real.device)
@@ -56,7 +59,8 @@ def fid(real: Tensor, drawn: Tensor) -> float:
 def kid(
     real: Tensor, drawn: Tensor, subsets: int = 100, subset_size: int = 50, seed: int = 0
 ) -> tuple[float, float]:
-    """Kernel distance: unbiased squared MMD with the kernel (xᵀy / D + 1)³ (Bińkowski et al., ICLR 2018, arXiv 1801.01401).
+    """Kernel distance: unbiased squared MMD with the kernel (xᵀy / D + 1)³ (Bińkowski et al., ICLR
+    2018, arXiv 1801.01401).
 
     Args:
         real: features `[N, D]`.
@@ -66,7 +70,8 @@ def kid(
         seed: decides the subsets.
 
     Returns:
-        Mean and standard deviation over subsets. The mean of equal distributions is 0, and may be a little below.
+        Mean and standard deviation over subsets. The mean of equal distributions is 0, and may be a
+        little below.
 
     Raises:
         InputError: when a side has fewer images than a subset.
@@ -81,7 +86,8 @@ def kid(
     fewest = min(len(real), len(drawn))
     if fewest < subset_size:
         raise InputError(
-            f"KID takes subsets of {subset_size} images, and there are {fewest} on one side; take more images, or set "
+            f"KID takes subsets of {subset_size} images, and there are {fewest} on one side; take "
+            "more images, or set "
             f"subset_size to {fewest} at most."
         )
     with warnings.catch_warnings():
@@ -101,7 +107,8 @@ def kid(
 
 
 def clip_score(images: Tensor, texts: Tensor) -> float:
-    """100 × the mean cosine similarity of each image and its text, each not below 0 (Hessel et al., EMNLP 2021, arXiv 2104.08718).
+    """100 × the mean cosine similarity of each image and its text, each not below 0 (Hessel et al.,
+    EMNLP 2021, arXiv 2104.08718).
 
     Papers that report it without the factor (0.31 for 31) mean the same number.
 

@@ -1,10 +1,12 @@
 """Membership inference: can an attacker tell that the forget samples were trained on?
 
-Every attack works on values of *one* model, cached per example; none trains shadow models. Shares and accuracies of the classifier attacks
-are in percent; areas under the curve, rates and the SCRUB accuracy are in [0, 1], as their sources print them. The polarity differs
-between papers and is stated in each function. All numbers are judged by their distance to the oracle's.
+Every attack works on values of *one* model, cached per example; none trains shadow models. Shares
+and accuracies of the classifier attacks are in percent; areas under the curve, rates and the SCRUB
+accuracy are in [0, 1], as their sources print them. The polarity differs between papers and is
+stated in each function. All numbers are judged by their distance to the oracle's.
 
-Rows of logits and errors are expected in the order of the samples' indices, which makes every pool here reproducible.
+Rows of logits and errors are expected in the order of the samples' indices, which makes every pool
+here reproducible.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from mu.metrics.svc import Array, SVCFit, fit_svc
 from mu.utils.errors import InputError, RunError
 
 ATTACKS = ("correctness", "confidence", "entropy", "m_entropy", "prob")
-"""The five features of the SVC attack; `m_entropy_ref` is the sixth, the released code's variant of `m_entropy`."""
+"""The five features of the SVC attack; `m_entropy_ref` is the sixth, the released code's variant of
+`m_entropy`.
+"""
 
 
 def attack_features(attack: str, logits: Tensor, label: Tensor) -> Array:
@@ -53,7 +57,8 @@ def attack_features(attack: str, logits: Tensor, label: Tensor) -> Array:
 
 
 class SVCMembership(dict[str, float]):
-    """Percent of the forget set that each attack calls *non-member*, by attack, and how each number was made.
+    """Percent of the forget set that each attack calls *non-member*, by attack, and how each number
+    was made.
 
     Attributes:
         members: how many members the attackers learned from.
@@ -87,24 +92,28 @@ def svc_mia(
     forget_label: Tensor,
     attacks: Sequence[str] = ATTACKS,
 ) -> SVCMembership:
-    """MIA-efficacy of Unlearn-Sparse and SalUn: percent of the forget set that an SVC calls non-member; `confidence` is their "MIA".
+    """MIA-efficacy of Unlearn-Sparse and SalUn: percent of the forget set that an SVC calls
+    non-member; `confidence` is their "MIA".
 
-    The attacker learns members against non-members from one feature of the unlearned model's own outputs, by SVC(C=3, RBF, gamma = 1 /
-    number of features) without scaling. The member pool is the first |non-members| samples of retain; where retain is the smaller side,
-    the non-members are evenly thinned to its size (the released code stops with an error there).
-    Source: OPTML-Group/Unlearn-Saliency, Classification/evaluation/SVC_MIA.py and main_forget.py.
+    The attacker learns members against non-members from one feature of the unlearned model's own
+    outputs, by SVC(C=3, RBF, gamma = 1 / number of features) without scaling. The member pool is
+    the first |non-members| samples of retain; where retain is the smaller side, the non-members are
+    evenly thinned to its size (the released code stops with an error there). Source:
+    OPTML-Group/Unlearn-Saliency, Classification/evaluation/SVC_MIA.py and main_forget.py.
 
     Args:
         member_logits: `[M, K]` of the retain set in index order.
         member_label: `[M]`.
-        nonmember_logits: `[T, K]` of the test set (without the forgotten class in class-wise forgetting).
+        nonmember_logits: `[T, K]` of the test set (without the forgotten class in class-wise
+            forgetting).
         nonmember_label: `[T]`.
         forget_logits: `[F, K]`.
         forget_label: `[F]`.
         attacks: which of `ATTACKS` and `m_entropy_ref` to run.
 
     Returns:
-        Percentages in [0, 100] by attack, with sizes and solvers. An untouched model gives about 0; the oracle gives the goal.
+        Percentages in [0, 100] by attack, with sizes and solvers. An untouched model gives about 0;
+        the oracle gives the goal.
     """
     size = min(len(member_logits), len(nonmember_logits))
     kept = torch.from_numpy(evenly(len(nonmember_logits), size)).to(nonmember_logits.device)
@@ -121,7 +130,9 @@ def svc_mia(
 
 
 def evenly(count: int, size: int) -> np.ndarray:
-    """`size` of the positions 0..count-1, evenly spaced: a deterministic thinning that keeps the classes of a sorted set in proportion."""
+    """`size` of the positions 0..count-1, evenly spaced: a deterministic thinning that keeps the
+    classes of a sorted set in proportion.
+    """
     return np.arange(size, dtype=np.int64) * count // max(size, 1)
 
 
@@ -132,7 +143,8 @@ def training_privacy_mia(
     test_label: Tensor,
     attacks: Sequence[str] = ATTACKS,
 ) -> dict[str, float]:
-    """Training-privacy attack of Unlearn-Sparse: how well an SVC tells retain from test samples that it has not seen.
+    """Training-privacy attack of Unlearn-Sparse: how well an SVC tells retain from test samples
+    that it has not seen.
 
     It learns from the first n = T // 2 samples of either set and is judged on the rest of both.
 
@@ -144,13 +156,16 @@ def training_privacy_mia(
         attacks: which features to use.
 
     Returns:
-        Mean of the accuracy on the remaining retain samples and that on the remaining test samples, in percent, by attack; 50 is chance.
+        Mean of the accuracy on the remaining retain samples and that on the remaining test samples,
+        in percent, by attack; 50 is chance.
     """
     n = len(test_logits) // 2
     if n == 0 or len(retain_logits) <= n:
         raise InputError(
-            f"the training-privacy attack learns from {max(n, 1)} samples of either set and is judged on the rest, "
-            f"but there are {len(retain_logits)} of retain and {len(test_logits)} of test; give more."
+            f"the training-privacy attack learns from {max(n, 1)} samples of either set and is "
+            "judged on the rest, "
+            f"but there are {len(retain_logits)} of retain and {len(test_logits)} of test; give "
+            "more."
         )
     found: dict[str, float] = {}
     for attack in attacks:
@@ -170,15 +185,18 @@ def training_privacy_mia(
 def svc_mia_regression(
     train_error: Tensor, test_error: Tensor, forget_error: Tensor, size: int = 2000
 ) -> float:
-    """Percent of the forget set that an SVC on the absolute error calls *member* (lower = forgotten; the opposite polarity of `svc_mia`).
+    """Percent of the forget set that an SVC on the absolute error calls *member* (lower =
+    forgotten; the opposite polarity of `svc_mia`).
 
-    Source: Tarun et al., "Deep regression unlearning", ICML 2023; vikram2000b/deep-regression-unlearning.
+    Source: Tarun et al., "Deep regression unlearning", ICML 2023;
+    vikram2000b/deep-regression-unlearning.
 
     Args:
         train_error: `[R]` prediction minus target on retain, signed or absolute.
         test_error: `[T]` on held-out samples.
         forget_error: `[F]` on the forget set.
-        size: the attacker learns from the first `size` samples of either set, and from all where there are fewer.
+        size: the attacker learns from the first `size` samples of either set, and from all where
+            there are fewer.
     """
     train, test, forget = (
         _values(error, name).abs()
@@ -195,11 +213,13 @@ def svc_mia_regression(
 def entropy_lr_mia(
     retain_logits: Tensor, test_logits: Tensor, forget_logits: Tensor, classifier: str = "logistic"
 ) -> float:
-    """Percent of the forget set that a classifier on the entropy calls *member* (lower = forgotten; the opposite polarity of `svc_mia`).
+    """Percent of the forget set that a classifier on the entropy calls *member* (lower = forgotten;
+    the opposite polarity of `svc_mia`).
 
-    Members are the whole retain set, non-members the whole test set.
-    Sources: Chundawat et al., "Can bad teaching induce forgetting?", AAAI 2023 (SVC); Foster et al., "Fast machine unlearning without
-    retraining through selective synaptic dampening", AAAI 2024 (logistic regression with balanced class weights).
+    Members are the whole retain set, non-members the whole test set. Sources: Chundawat et al.,
+    "Can bad teaching induce forgetting?", AAAI 2023 (SVC); Foster et al., "Fast machine unlearning
+    without retraining through selective synaptic dampening", AAAI 2024 (logistic regression with
+    balanced class weights).
 
     Args:
         retain_logits: `[R, K]`.
@@ -230,10 +250,12 @@ def scrub_mia(
     seed: int = 0,
     splits: int = 5,
 ) -> float:
-    """Cross-validated accuracy in [0, 1] of telling forget from test samples of the same classes by their loss; 0.5 is ideal.
+    """Cross-validated accuracy in [0, 1] of telling forget from test samples of the same classes by
+    their loss; 0.5 is ideal.
 
-    Both sides are brought to equal size by random sub-sampling, losses are clipped to 100 nats, and a logistic regression is judged by
-    stratified shuffle splits that hold out 10 %. Source: Kurmanji et al., "Towards unbounded machine unlearning" (SCRUB), NeurIPS 2023.
+    Both sides are brought to equal size by random sub-sampling, losses are clipped to 100 nats, and
+    a logistic regression is judged by stratified shuffle splits that hold out 10 %. Source:
+    Kurmanji et al., "Towards unbounded machine unlearning" (SCRUB), NeurIPS 2023.
 
     Args:
         forget_nll: `[F]` cross-entropy of the forget samples.
@@ -251,7 +273,8 @@ def scrub_mia(
     size = min(len(forget), len(test))
     if size < 10:
         raise InputError(
-            f"the SCRUB attack needs ten samples of the same classes on either side, but has {len(forget)} forget and "
+            "the SCRUB attack needs ten samples of the same classes on either side, but has "
+            f"{len(forget)} forget and "
             f"{len(test)} test samples."
         )
     from sklearn.linear_model import LogisticRegression
@@ -275,11 +298,14 @@ def scrub_mia(
 
 
 def loss_threshold_auc(forget_nll: Tensor, test_nll: Tensor) -> float:
-    """Area under the ROC curve of "a small loss means member", forget samples as members: in [0, 1], 0.5 = cannot be told apart.
+    """Area under the ROC curve of "a small loss means member", forget samples as members: in [0,
+    1], 0.5 = cannot be told apart.
 
-    This is the share of (forget, test) pairs in which the forget sample has the smaller loss; ties count half. Above 0.5 the forget set
-    still looks trained on, below 0.5 it stands out as unusually badly known (the Streisand effect). The counts are exact integers, so
-    equal multisets give exactly 0.5. Source of the attack: Yeom et al., "Privacy risk in machine learning", CSF 2018.
+    This is the share of (forget, test) pairs in which the forget sample has the smaller loss; ties
+    count half. Above 0.5 the forget set still looks trained on, below 0.5 it stands out as
+    unusually badly known (the Streisand effect). The counts are exact integers, so equal multisets
+    give exactly 0.5. Source of the attack: Yeom et al., "Privacy risk in machine learning", CSF
+    2018.
 
     Args:
         forget_nll: `[F]`, infinity allowed.
@@ -296,14 +322,16 @@ def loss_threshold_auc(forget_nll: Tensor, test_nll: Tensor) -> float:
 
 
 def tpr_at_fpr(member_score: Tensor, nonmember_score: Tensor, fpr: float) -> float:
-    """Largest share of members found by any threshold that calls at most a share `fpr` of the non-members members, in [0, 1].
+    """Largest share of members found by any threshold that calls at most a share `fpr` of the
+    non-members members, in [0, 1].
 
     A sample is called a member when its score exceeds the threshold; the curve is not interpolated.
 
     Args:
         member_score: `[M]`, large = member (for a loss, give its negative).
         nonmember_score: `[T]`.
-        fpr: tolerated false positive rate in [0, 1], e.g. 0.001. Below 1 / T no false positive at all is tolerated.
+        fpr: tolerated false positive rate in [0, 1], e.g. 0.001. Below 1 / T no false positive at
+            all is tolerated.
     """
     if not 0 <= fpr <= 1:
         raise InputError(f"a false positive rate lies in [0, 1], but {fpr} was asked for.")
@@ -317,10 +345,12 @@ def tpr_at_fpr(member_score: Tensor, nonmember_score: Tensor, fpr: float) -> flo
 
 @dataclass(frozen=True)
 class ThresholdAttack:
-    """Per-class thresholds on a score that is large for members (Song and Mittal, USENIX Security 2021).
+    """Per-class thresholds on a score that is large for members (Song and Mittal, USENIX Security
+    2021).
 
     Attributes:
-        thresholds: `{class: threshold}`; a sample of that class with a score at or above it is called a member.
+        thresholds: `{class: threshold}`; a sample of that class with a score at or above it is
+            called a member.
     """
 
     thresholds: dict[int, float]
@@ -329,7 +359,9 @@ class ThresholdAttack:
     def fit(
         cls, member_score: Tensor, member_label: Tensor, other_score: Tensor, other_label: Tensor
     ) -> ThresholdAttack:
-        """Choose for every class the score that maximises (TPR + TNR) / 2 on known members and non-members; `[N]` each."""
+        """Choose for every class the score that maximises (TPR + TNR) / 2 on known members and
+        non-members; `[N]` each.
+        """
         member, other = (
             _values(member_score, "member_score").cpu(),
             _values(other_score, "other_score").cpu(),
@@ -384,6 +416,7 @@ def _values(values: Tensor, name: str) -> Tensor:
         )
     if bool(values.isnan().any()):
         raise RunError(
-            f"{name} holds NaN: the model that was tested has diverged, so nothing can be measured on it."
+            f"{name} holds NaN: the model that was tested has diverged, so nothing can be "
+            "measured on it."
         )
     return values.detach().to(torch.float64)

@@ -20,25 +20,30 @@ _Shape = tuple[tuple[int, ...], torch.dtype]
 
 
 class Outputs(Metric):
-    """Per-example values by split and field, each sample once and sorted by index, the same on every rank.
+    """Per-example values by split and field, each sample once and sorted by index, the same on
+    every rank.
 
-    Neither splits nor fields are declared beforehand. Each field has two list states, reduced by concatenation: its values and, beside
-    them, (split, index) of every row. A rank that saw no sample of a split, or no value of a field, lacks the states that others have,
-    and torchmetrics would gather mismatched tensors; so before it synchronises, the ranks tell each other which splits and fields they
-    hold, and add the missing states as empty tensors of the right shape and type.
+    Neither splits nor fields are declared beforehand. Each field has two list states, reduced by
+    concatenation: its values and, beside them, (split, index) of every row. A rank that saw no
+    sample of a split, or no value of a field, lacks the states that others have, and torchmetrics
+    would gather mismatched tensors; so before it synchronises, the ranks tell each other which
+    splits and fields they hold, and add the missing states as empty tensors of the right shape and
+    type.
 
     As input to `update` the metric accepts:
 
     - `split`: name of the split;
-    - `values`: `index` `[B]` int64; optionally `padded` `[B]` bool, True for rows to be ignored; and any fields `[B, ...]` (`logits`
-      `[B, K]`, `label` `[B]`, `nll` `[B]`, ...), always of the same shape and type for the same name.
+    - `values`: `index` `[B]` int64; optionally `padded` `[B]` bool, True for rows to be ignored;
+      and any fields `[B, ...]` (`logits`
+      `[B, K]`, `label` `[B]`, `nll` `[B]`, ...), always of the same shape and type for the same
+      name.
 
-    As output, `compute` returns `{split: {field: [N, ...]}}`; `index` is among the fields. Of rows with the same index the first is kept,
-    ranks in order. Fields keep their type and device.
+    As output, `compute` returns `{split: {field: [N, ...]}}`; `index` is among the fields. Of rows
+    with the same index the first is kept, ranks in order. Fields keep their type and device.
 
     Raises:
-        InputError: in `update`, when `index` is missing, lengths differ, or a field changes its shape or type; in `compute`, when fields
-            of a split do not cover the same samples.
+        InputError: in `update`, when `index` is missing, lengths differ, or a field changes its
+            shape or type; in `compute`, when fields of a split do not cover the same samples.
     """
 
     full_state_update = False
@@ -54,7 +59,8 @@ class Outputs(Metric):
         index = values.get("index")
         if index is None or index.ndim != 1 or index.is_floating_point():
             raise InputError(
-                f"the outputs of split {split} need an `index` [B] of integers, the samples' stable numbers."
+                f"the outputs of split {split} need an `index` [B] of integers, the samples' "
+                "stable numbers."
             )
         padded = values.get("padded")
         real = (
@@ -70,7 +76,8 @@ class Outputs(Metric):
                 continue
             if value.ndim == 0 or len(value) != len(index):
                 raise InputError(
-                    f"{name} of split {split} has shape {tuple(value.shape)}, but there are {len(index)} indices."
+                    f"{name} of split {split} has shape {tuple(value.shape)}, but there are "
+                    f"{len(index)} indices."
                 )
             self._declare(name, (tuple(value.shape[1:]), value.dtype))
             getattr(self, f"value_{name}").append(value.detach()[real])
@@ -90,7 +97,8 @@ class Outputs(Metric):
                 table = found.setdefault(self._splits[code], {"index": index})
                 if not torch.equal(table["index"], index):
                     raise InputError(
-                        f"{name} of split {self._splits[code]} was given for {len(index)} samples, but other fields for "
+                        f"{name} of split {self._splits[code]} was given for {len(index)} "
+                        "samples, but other fields for "
                         f"{len(table['index'])}; every batch of a split needs the same fields."
                     )
                 if name != "index":
@@ -129,7 +137,8 @@ class Outputs(Metric):
                     f"row_{name}",
                     [torch.empty((0, 2), dtype=torch.int64, device=self.device)],
                 )
-        # states are gathered in the order of this dict, which is the order in which each rank met the fields
+        # states are gathered in the order of this dict, which is the order in which each rank met
+        # the fields
         self._reductions = dict(sorted(self._reductions.items()))
 
     def _declare(self, name: str, shape: _Shape) -> None:
@@ -139,12 +148,15 @@ class Outputs(Metric):
             self.add_state(f"row_{name}", default=[], dist_reduce_fx="cat")
         elif self._fields[name] != shape:
             raise InputError(
-                f"{name} has shape {['B', *shape[0]]} and type {shape[1]}, but had {['B', *self._fields[name][0]]} and "
+                f"{name} has shape {['B', *shape[0]]} and type {shape[1]}, but had "
+                f"{['B', *self._fields[name][0]]} and "
                 f"{self._fields[name][1]} before; a field keeps both over all splits."
             )
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        """Undo that torchmetrics turns every tensor of one element into a scalar: a split of one sample has fields of one row."""
+        """Undo that torchmetrics turns every tensor of one element into a scalar: a split of one
+        sample has fields of one row.
+        """
         wrapped = super()._wrap_compute(compute)
 
         def tables(*args: Any, **kwargs: Any) -> dict[str, Table]:
@@ -159,7 +171,9 @@ class Outputs(Metric):
 
 
 def _joined(chunks: Tensor | list[Tensor]) -> Tensor:
-    """The concatenated state, which is a list before and a tensor after synchronisation; empty when nothing was added since a reset."""
+    """The concatenated state, which is a list before and a tensor after synchronisation; empty when
+    nothing was added since a reset.
+    """
     if isinstance(chunks, Tensor):
         return chunks
     return torch.cat(chunks) if chunks else torch.empty(0)

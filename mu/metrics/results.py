@@ -29,7 +29,8 @@ class Result:
         higher_is_better: None where closeness to the oracle is the goal.
         split: the part of the split that it was measured on.
         unit: `%`, `pp`, `s`, `nats`, or empty.
-        detail: what else must stand beside the number (sizes of the attack's pools, a judge's name and version).
+        detail: what else must stand beside the number (sizes of the attack's pools, a judge's name
+            and version).
     """
 
     metric: str
@@ -42,7 +43,8 @@ class Result:
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
             raise RunError(
-                f"{self.metric} on {self.split or 'this run'} is {self.value}, so it could not be measured."
+                f"{self.metric} on {self.split or 'this run'} is {self.value}, so it could not be "
+                "measured."
             )
 
 
@@ -55,9 +57,11 @@ class RunResults:
         method: name of the method in the study, or its class.
         results: the numbers.
         seeds: `split`, `train`, `unlearn`.
-        hashes: `split`, `train_split`, `original` (weights before the run), `weights` (after), `recipe`, `key` (reuse).
+        hashes: `split`, `train_split`, `original` (weights before the run), `weights` (after),
+            `recipe`, `key` (reuse).
         seconds: by stage.
-        facts: class paths, trainable and moved weights, peak memory, versions, hardware, what was run.
+        facts: class paths, trainable and moved weights, peak memory, versions, hardware, what was
+            run.
     """
 
     task: str
@@ -117,7 +121,9 @@ class RunResults:
 
 
 def save_outputs(folder: Path | str, outputs: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Per-example outputs as `outputs.safetensors`: tensors named `split/field`, rows in the order of `split/index`."""
+    """Per-example outputs as `outputs.safetensors`: tensors named `split/field`, rows in the order
+    of `split/index`.
+    """
     save_tensors(
         Path(folder) / "outputs.safetensors",
         {

@@ -1,18 +1,24 @@
-"""The binary support vector classifier of the SVC membership attacks, solved fast and to a stated tolerance.
+"""The binary support vector classifier of the SVC membership attacks, solved fast and to a stated
+tolerance.
 
-The papers use scikit-learn's `SVC(C=3, kernel="rbf", gamma="auto")` on up to 10,000 + 10,000 points, where SMO takes seconds to minutes
-for each feature. The problem is the same here, the algorithm is another:
+The papers use scikit-learn's `SVC(C=3, kernel="rbf", gamma="auto")` on up to 10,000 + 10,000
+points, where SMO takes seconds to minutes for each feature. The problem is the same here, the
+algorithm is another:
 
-1. equal feature rows become one weighted row (the correctness attack has two distinct rows);
-2. on bounded features of few dimensions the RBF kernel has a tiny numerical rank, so K is factored as L L^T by pivoted Cholesky
+1. equal feature rows become one weighted row (the correctness attack has two distinct rows); 2. on
+bounded features of few dimensions the RBF kernel has a tiny numerical rank, so K is factored as L
+L^T by pivoted Cholesky
    (Fine and Scheinberg, "Efficient SVM training using low-rank kernel representations", JMLR 2001);
-3. the soft-margin problem *with intercept* in the rows of L is solved by the proximal method of multipliers, each of whose steps is
-   minimised by a semismooth Newton method with exact line search: only the examples whose multiplier lies strictly between its bounds
-   enter the Hessian, and convergence is quadratic (Yan and Li, "An efficient augmented Lagrangian method for support vector machine",
-   Optimization Methods and Software 2020).
+3. the soft-margin problem *with intercept* in the rows of L is solved by the proximal method of
+multipliers, each of whose steps is
+   minimised by a semismooth Newton method with exact line search: only the examples whose
+   multiplier lies strictly between its bounds enter the Hessian, and convergence is quadratic (Yan
+   and Li, "An efficient augmented Lagrangian method for support vector machine", Optimization
+   Methods and Software 2020).
 
-The solution is as close to the optimum as the `violation` that it reports: libsvm's own stopping quantity, which scikit-learn drives to
-1e-3 and this solver to 1e-6. Where the kernel's rank is too large or the tolerance is not met, scikit-learn's solver is used and named.
+The solution is as close to the optimum as the `violation` that it reports: libsvm's own stopping
+quantity, which scikit-learn drives to 1e-3 and this solver to 1e-6. Where the kernel's rank is too
+large or the tolerance is not met, scikit-learn's solver is used and named.
 """
 
 from __future__ import annotations
@@ -58,18 +64,21 @@ def rbf_kernel(a: Array, b: Array, gamma: float) -> Array:
 
 @dataclass(frozen=True)
 class SVCFit:
-    """A fitted binary RBF classifier; the decision function is sum_i coefficients_i k(points_i, x) + intercept, positive = member.
+    """A fitted binary RBF classifier; the decision function is sum_i coefficients_i k(points_i, x)
+    + intercept, positive = member.
 
     Attributes:
         points: `[S, F]` the distinct support vectors.
         coefficients: `[S]` alpha_i y_i, summed over the copies of a point.
-        intercept: the bias. Where the optimum leaves an interval of biases, its midpoint, as libsvm chooses.
+        intercept: the bias. Where the optimum leaves an interval of biases, its midpoint, as libsvm
+            chooses.
         gamma: the kernel's width parameter.
         dual_objective: sum_i alpha_i - 1/2 ||w||^2 (libsvm minimises its negative).
-        violation: largest violation of the KKT conditions, libsvm's m(alpha) - M(alpha); not positive when none is violated. The
-            scikit-learn solver does not report it, so its tolerance stands here.
-        approximation: largest deviation of the decision function with the exact kernel from that with L L^T, on up to 512 training
-            points; 0 for scikit-learn.
+        violation: largest violation of the KKT conditions, libsvm's m(alpha) - M(alpha); not
+            positive when none is violated. The scikit-learn solver does not report it, so its
+            tolerance stands here.
+        approximation: largest deviation of the decision function with the exact kernel from that
+            with L L^T, on up to 512 training points; 0 for scikit-learn.
         rank: columns of L; 0 for scikit-learn.
         iterations: Newton steps, or libsvm's iterations.
         solver: `low-rank` or `scikit-learn`.
@@ -91,7 +100,8 @@ class SVCFit:
         x = _matrix(features)
         if x.shape[1] != self.points.shape[1]:
             raise InputError(
-                f"the classifier was fitted on {self.points.shape[1]} features, but was given {x.shape[1]}."
+                f"the classifier was fitted on {self.points.shape[1]} features, but was given "
+                f"{x.shape[1]}."
             )
         out = np.full(len(x), self.intercept)
         rows = max(1, _BLOCK // max(1, len(self.points)))
@@ -104,8 +114,9 @@ class SVCFit:
     def predict(self, features: ArrayLike) -> NDArray[np.bool_]:
         """True where the point is called a member, `[N]`.
 
-        A decision value of 0 is a member, as in scikit-learn, and so is what cannot be told from 0 by the sum's rounding. So on two
-        equal pools, between which nothing can be decided, everything is a member and nothing counts as forgotten.
+        A decision value of 0 is a member, as in scikit-learn, and so is what cannot be told from 0
+        by the sum's rounding. So on two equal pools, between which nothing can be decided,
+        everything is a member and nothing counts as forgotten.
         """
         rounding = (
             8 * np.finfo(np.float64).eps * (np.abs(self.coefficients).sum() + abs(self.intercept))
@@ -143,13 +154,15 @@ def fit_svc(
         max_rank: columns of the factor of the kernel at most.
 
     Returns:
-        The fit. Its `solver` is `scikit-learn` when `max_rank` columns do not give the kernel to 1e-5 or the decision function to 1e-3,
-        the tolerance to which scikit-learn itself solves, or when the KKT conditions could not be met to 1e-3.
+        The fit. Its `solver` is `scikit-learn` when `max_rank` columns do not give the kernel to
+        1e-5 or the decision function to 1e-3, the tolerance to which scikit-learn itself solves, or
+        when the KKT conditions could not be met to 1e-3.
     """
     x, positive = _matrix(features), np.asarray(member).astype(bool)
     if positive.shape != x.shape[:1]:
         raise InputError(
-            f"there are {len(x)} rows of features but the classes have shape {positive.shape}; give one per row."
+            f"there are {len(x)} rows of features but the classes have shape {positive.shape}; "
+            "give one per row."
         )
     if positive.all() or not positive.any():
         raise InputError(
@@ -161,8 +174,10 @@ def fit_svc(
     if residual > _MAX_RESIDUAL:
         return _scikit_learn(x, positive, C, width)
     mean = factor @ _sums(group, count, len(points)) / len(x)
-    # sum(alpha y) = 0 makes the problem invariant under a shift of the features. Centred, they are no longer nearly parallel to the
-    # column of ones that carries the intercept, without which saturated features make the Newton systems singular.
+    # sum(alpha y) = 0 makes the problem invariant under a shift of the features. Centred, they are
+    # no longer nearly parallel to the
+    # column of ones that carries the intercept, without which saturated features make the Newton
+    # systems singular.
     design = np.empty((len(points), len(factor) + 1))
     design[:, 0] = 1.0
     np.subtract(factor.T, mean, out=design[:, 1:])
@@ -197,7 +212,8 @@ def _matrix(features: ArrayLike) -> Array:
         raise InputError(f"features must be [N] or [N, F] and not empty, but have shape {x.shape}.")
     if not np.isfinite(x).all():
         raise RunError(
-            "a feature of the membership classifier is infinite or NaN: the model that was tested has diverged."
+            "a feature of the membership classifier is infinite or NaN: the model that was tested "
+            "has diverged."
         )
     return x
 
@@ -209,7 +225,9 @@ def _sums(group: NDArray[np.int64], values: Array, groups: int) -> Array:
 def _collapse(
     x: Array, positive: NDArray[np.bool_]
 ) -> tuple[Array, NDArray[np.int64], Array, Array]:
-    """Distinct rows `[G, F]`, and for every distinct (row, class): the row's number, the class as +-1, and how often it occurs."""
+    """Distinct rows `[G, F]`, and for every distinct (row, class): the row's number, the class as
+    +-1, and how often it occurs.
+    """
     if x.shape[1] == 1:
         points, row = np.unique(x[:, 0], return_inverse=True)  # much faster than axis=0
         points = points[:, None]
@@ -220,10 +238,12 @@ def _collapse(
 
 
 def _factor(points: Array, gamma: float, max_rank: int) -> tuple[Array, float]:
-    """L^T `[r, G]` with K ~ L L^T by greedy pivoted Cholesky, and the largest diagonal entry of K - L L^T.
+    """L^T `[r, G]` with K ~ L L^T by greedy pivoted Cholesky, and the largest diagonal entry of K -
+    L L^T.
 
-    Greedy pivoting touches all of L for every pivot, which is bound by memory. So most pivots are found on an evenly spaced part of the
-    points, all points are then projected at once by matrix products, and the search goes on with the points that are still badly served.
+    Greedy pivoting touches all of L for every pivot, which is bound by memory. So most pivots are
+    found on an evenly spaced part of the points, all points are then projected at once by matrix
+    products, and the search goes on with the points that are still badly served.
     """
     from scipy.linalg import solve_triangular
 
@@ -245,7 +265,9 @@ def _factor(points: Array, gamma: float, max_rank: int) -> tuple[Array, float]:
 def _pivots(
     points: Array, gamma: float, max_rank: int, start: Array
 ) -> tuple[Array, NDArray[np.int64], float]:
-    """Extend the rows `start` `[r, G]` of L^T while a residual exceeds the bound; all rows, the new pivots, the largest residual."""
+    """Extend the rows `start` `[r, G]` of L^T while a residual exceeds the bound; all rows, the new
+    pivots, the largest residual.
+    """
     enough = _RESIDUAL if points.shape[1] > 1 else _RESIDUAL_1D
     begin, limit = len(start), max(len(start), min(max_rank, len(points)))
     rows = np.empty((limit, len(points)))
@@ -275,11 +297,13 @@ class _Solution:
 
 
 class _Multipliers:
-    """min 1/2 ||w||^2 + C sum_i count_i max(0, 1 - sign_i f_i) with f = design (b, w), by the proximal method of multipliers.
+    """min 1/2 ||w||^2 + C sum_i count_i max(0, 1 - sign_i f_i) with f = design (b, w), by the
+    proximal method of multipliers.
 
-    Every one of the V (row, class) pairs stands for `count` equal examples, which share one multiplier alpha in [0, C]. A step with
-    penalty sigma minimises over u = (b, w) the augmented Lagrangian plus (b - b_old)^2 / (2 sigma), and replaces alpha by
-    clip(alpha + sigma (1 - sign f), 0, C).
+    Every one of the V (row, class) pairs stands for `count` equal examples, which share one
+    multiplier alpha in [0, C]. A step with penalty sigma minimises over u = (b, w) the augmented
+    Lagrangian plus (b - b_old)^2 / (2 sigma), and replaces alpha by clip(alpha + sigma (1 - sign
+    f), 0, C).
     """
 
     def __init__(
@@ -290,13 +314,16 @@ class _Multipliers:
         self.iterations = 0
 
     def solve(self, tolerance: float, steps: int = 60) -> _Solution:
-        """Solve on the leading columns loosely, then on all columns from there; the best iterate of the last stage is returned."""
+        """Solve on the leading columns loosely, then on all columns from there; the best iterate of
+        the last stage is returned.
+        """
         columns, alpha, intercept, sigma = self.design.shape[1], np.zeros(len(self.sign)), 0.0, 1.0
         best: _Solution | None = None
         for stage in (_COARSE, columns) if columns > 2 * _COARSE else (columns,):
             last = stage == columns
             design = self.design if last else np.ascontiguousarray(self.design[:, :stage])
-            # a penalty moves a multiplier by penalty times violation, which is useful up to about the width of its box
+            # a penalty moves a multiplier by penalty times violation, which is useful up to about
+            # the width of its box
             sigma = min(
                 sigma, max(1.0, self.C / max(self._judge(design, alpha)[0].violation, 1e-12))
             )
@@ -324,7 +351,9 @@ class _Multipliers:
     def _step(
         self, design: Array, alpha: Array, intercept: float, sigma: float, loose: bool
     ) -> tuple[Array, float, bool]:
-        """Minimise one augmented Lagrangian by semismooth Newton; the new multipliers, the intercept, whether the minimum was reached."""
+        """Minimise one augmented Lagrangian by semismooth Newton; the new multipliers, the
+        intercept, whether the minimum was reached.
+        """
         from scipy.linalg import cho_factor, cho_solve
 
         penalty = np.ones(design.shape[1])
@@ -373,7 +402,9 @@ class _Multipliers:
         linear: float,
         quadratic: float,
     ) -> float:
-        """Step length at which the derivative along the direction, piecewise linear and increasing, is 1 % of its start at 0."""
+        """Step length at which the derivative along the direction, piecewise linear and increasing,
+        is 1 % of its start at 0.
+        """
         weighted = self.count * slope / sigma
         low, high, length = 0.0, np.inf, 1.0
         for _ in range(50):
@@ -390,7 +421,9 @@ class _Multipliers:
         return float(length)
 
     def _judge(self, design: Array, alpha: Array) -> tuple[_Solution, float]:
-        """The hyperplane that `alpha` gives, its intercept and its violation; also sum(alpha y), which must be 0."""
+        """The hyperplane that `alpha` gives, its intercept and its violation; also sum(alpha y),
+        which must be 0.
+        """
         weight = self._fold(alpha)
         normal = design[:, 1:].T @ weight
         bias = (

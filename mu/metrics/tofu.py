@@ -1,11 +1,14 @@
-"""The metrics of TOFU (Maini et al., "TOFU: a task of fictitious unlearning for LLMs", COLM 2024, arXiv 2401.06121) on one model's numbers.
+"""The metrics of TOFU (Maini et al., "TOFU: a task of fictitious unlearning for LLMs", COLM 2024,
+arXiv 2401.06121) on one model's numbers.
 
-Every function takes average losses: A = -(1/N) Σ log p of an answer's labelled tokens (end of sequence included), in nats, one for each
-pair of a question and an answer. Wrong answers come as `[N, K]`, or as a list of N tensors `[K_i]` where items have different numbers of
-them. Everything is computed in float64.
+Every function takes average losses: A = -(1/N) Σ log p of an answer's labelled tokens (end of
+sequence included), in nats, one for each pair of a question and an answer. Wrong answers come as
+`[N, K]`, or as a list of N tensors `[K_i]` where items have different numbers of them. Everything
+is computed in float64.
 
-The truth ratio is R = wrong / (right + 1e-10), as OpenUnlearning keeps it; TOFU's own logs hold its inverse. Its goal is the oracle's
-distribution (a mean of min(R, 1/R) of about 0.65 on TOFU), not 1; gradient ascent drives it to 0, and the forget quality with it.
+The truth ratio is R = wrong / (right + 1e-10), as OpenUnlearning keeps it; TOFU's own logs hold its
+inverse. Its goal is the oracle's distribution (a mean of min(R, 1/R) of about 0.65 on TOFU), not 1;
+gradient ascent drives it to 0, and the forget quality with it.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ def probability(nll: Tensor) -> Tensor:
 
 
 def normalised_probability(right: Tensor, wrong: Wrong) -> Tensor:
-    """P(right) / (P(right) + Σ P(wrong) + 1e-10), each P = exp(-A): for real authors and world facts, `[N]` in [0, 1].
+    """P(right) / (P(right) + Σ P(wrong) + 1e-10), each P = exp(-A): for real authors and world
+    facts, `[N]` in [0, 1].
 
     Args:
         right: average losses of the right answers, `[N]`.
@@ -52,10 +56,12 @@ def normalised_probability(right: Tensor, wrong: Wrong) -> Tensor:
 
 
 def truth_ratio(right: Tensor, wrong: Wrong) -> Tensor:
-    """R = wrong / (right + 1e-10) `[N]`, >= 0: wrong = exp(-mean A) over wrong answers (geometric mean), right = exp(-A).
+    """R = wrong / (right + 1e-10) `[N]`, >= 0: wrong = exp(-mean A) over wrong answers (geometric
+    mean), right = exp(-A).
 
     Args:
-        right: average losses of the paraphrased answers (of the answers themselves where there are no paraphrases), `[N]`.
+        right: average losses of the paraphrased answers (of the answers themselves where there are
+            no paraphrases), `[N]`.
         wrong: of the perturbed answers.
     """
     here, there = _right_and_wrong(right, wrong)
@@ -63,19 +69,25 @@ def truth_ratio(right: Tensor, wrong: Wrong) -> Tensor:
 
 
 def truth_probability(right: Tensor, wrong: Wrong) -> Tensor:
-    """right / (right + wrong + 1e-10), with both as in `truth_ratio`: OpenUnlearning's `prob_mean`, `[N]` in [0, 1]; 1 = knows."""
+    """right / (right + wrong + 1e-10), with both as in `truth_ratio`: OpenUnlearning's `prob_mean`,
+    `[N]` in [0, 1]; 1 = knows.
+    """
     here, there = _right_and_wrong(right, wrong)
     return here / (here + there + EPS)
 
 
 def closer_to_one(ratio: Tensor) -> Tensor:
-    """min(R, 1 / (R + 1e-10)) `[N]` in [0, 1]: 1 where right and wrong answers are equally likely. TOFU's on the forget set."""
+    """min(R, 1 / (R + 1e-10)) `[N]` in [0, 1]: 1 where right and wrong answers are equally likely.
+    TOFU's on the forget set.
+    """
     ratio = _ratios(ratio, "ratio")
     return torch.minimum(ratio, 1 / (ratio + EPS))
 
 
 def true_better(ratio: Tensor) -> Tensor:
-    """max(0, 1 - R) `[N]` in [0, 1]: large where the truth is likelier. TOFU's on the retain set, real authors and world facts."""
+    """max(0, 1 - R) `[N]` in [0, 1]: large where the truth is likelier. TOFU's on the retain set,
+    real authors and world facts.
+    """
     return (1 - _ratios(ratio, "ratio")).clamp_min(0)
 
 
@@ -94,10 +106,12 @@ def harmonic_mean(values: Sequence[float] | Tensor) -> float:
 
 
 def model_utility(values: Mapping[str, Mapping[str, float]]) -> float:
-    """Harmonic mean of probability, ROUGE-L recall and truth ratio (`true_better`) over sets: nine numbers on TOFU's three.
+    """Harmonic mean of probability, ROUGE-L recall and truth ratio (`true_better`) over sets: nine
+    numbers on TOFU's three.
 
     Args:
-        values: `{set: {metric: mean}}`, for each set (TOFU: retain, real authors, world facts) the metrics of `UTILITY`, in [0, 1].
+        values: `{set: {metric: mean}}`, for each set (TOFU: retain, real authors, world facts) the
+            metrics of `UTILITY`, in [0, 1].
 
     Returns:
         In [0, 1]; 0 if any of the numbers is 0.
@@ -110,7 +124,8 @@ def model_utility(values: Mapping[str, Mapping[str, float]]) -> float:
     ]
     if missing:
         raise InputError(
-            f"model utility is a mean over {', '.join(UTILITY)} on each set, and {missing[0]} is not given."
+            f"model utility is a mean over {', '.join(UTILITY)} on each set, and {missing[0]} is "
+            "not given."
         )
     return harmonic_mean([found[metric] for found in values.values() for metric in UTILITY])
 
@@ -133,10 +148,12 @@ class ForgetQuality:
 
 
 def forget_quality(ratio: Tensor, oracle: Tensor) -> ForgetQuality:
-    """p-value of the two-sample Kolmogorov-Smirnov test between the truth ratios of a model and of the oracle on the forget set.
+    """p-value of the two-sample Kolmogorov-Smirnov test between the truth ratios of a model and of
+    the oracle on the forget set.
 
-    R and 1/R give the same. Its floor depends on the number of items: complete separation gives 2e-119 for 200 and 1e-239 for 400, and an
-    original that never unlearned about 1e-2 for 40, 1e-13 for 200 and 1e-21 for 400; compare numbers of equal size only.
+    R and 1/R give the same. Its floor depends on the number of items: complete separation gives
+    2e-119 for 200 and 1e-239 for 400, and an original that never unlearned about 1e-2 for 40, 1e-13
+    for 200 and 1e-21 for 400; compare numbers of equal size only.
 
     Args:
         ratio: the model's, `[N]`.
@@ -150,7 +167,8 @@ def forget_quality(ratio: Tensor, oracle: Tensor) -> ForgetQuality:
     ratio, oracle = _ratios(ratio, "the truth ratio"), _ratios(oracle, "the oracle's truth ratio")
     if len(ratio) != len(oracle):
         raise InputError(
-            f"forget quality compares the truth ratios of the same items, but the model has {len(ratio)} and the oracle "
+            "forget quality compares the truth ratios of the same items, but the model has "
+            f"{len(ratio)} and the oracle "
             f"{len(oracle)}; evaluate both on one forget set."
         )
     found = ks_2samp(ratio.cpu().numpy(), oracle.cpu().numpy())
@@ -161,7 +179,9 @@ def forget_quality(ratio: Tensor, oracle: Tensor) -> ForgetQuality:
 
 
 def _log10_p(statistic: float, size: int) -> float:
-    """log10 of a p-value that float64 cannot hold: exact at complete separation, else by the limiting law's first term 2 exp(-n D²)."""
+    """log10 of a p-value that float64 cannot hold: exact at complete separation, else by the
+    limiting law's first term 2 exp(-n D²).
+    """
     if statistic >= 1:
         return (math.log(2) - lgamma(2 * size + 1) + 2 * lgamma(size + 1)) / math.log(10)
     return (math.log(2) - size * statistic**2) / math.log(10)
@@ -175,7 +195,8 @@ def rouge_l(outputs: Sequence[str], truths: Sequence[str]) -> tuple[Tensor, Tens
         truths: what is right, N strings.
 
     Returns:
-        Recall `[N]` (share of the truth's longest common subsequence; TOFU's) and F1 `[N]` (MUSE's), in [0, 1]; 0 where either is empty.
+        Recall `[N]` (share of the truth's longest common subsequence; TOFU's) and F1 `[N]`
+        (MUSE's), in [0, 1]; 0 where either is empty.
     """
     require("ROUGE", "rouge_score", extra="llm")
     from rouge_score.rouge_scorer import RougeScorer
@@ -215,7 +236,8 @@ def _losses(values: Tensor, name: str) -> Tensor:
         )
     if bool(values.isnan().any()):
         raise RunError(
-            f"{name} holds NaN: the model that was tested has diverged, so nothing can be measured on it."
+            f"{name} holds NaN: the model that was tested has diverged, so nothing can be "
+            "measured on it."
         )
     return values.detach().to(torch.float64)
 

@@ -21,6 +21,7 @@ def require(what: str, *packages: str, extra: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise InputError(
-            f"{what} needs {' and '.join(missing)}; add {'it' if len(missing) == 1 else 'them'} with "
+            f"{what} needs {' and '.join(missing)}; add {'it' if len(missing) == 1 else 'them'} "
+            "with "
             f"pip install 'mu-unlearning[{extra}]'."
         )

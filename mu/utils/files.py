@@ -16,7 +16,9 @@ from mu.utils.errors import InputError
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """A temporary neighbour of `path` to write to; it takes `path`'s place only when the block ends without an error."""
+    """A temporary neighbour of `path` to write to; it takes `path`'s place only when the block ends
+    without an error.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -53,7 +55,9 @@ def read_json(path: Path | str) -> Any:
 def save_tensors(
     path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file atomically; shared and strided tensors are made contiguous copies."""
+    """Write a safetensors file atomically; shared and strided tensors are made contiguous
+    copies.
+    """
     from safetensors.torch import save_file
 
     ready = {
@@ -101,5 +105,6 @@ def _json(line: str, number: int, file: str | Path) -> Any:
         return json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(
-            f"line {number} of {file} is not JSON ({error.msg}); a file is one JSON array, or has an object in each line."
+            f"line {number} of {file} is not JSON ({error.msg}); a file is one JSON array, or has "
+            "an object in each line."
         ) from error

@@ -33,10 +33,12 @@ def digest(value: Any) -> str:
 
 
 def source_hash(cls: type) -> str:
-    """The sources of a method and of its bases, so that a changed method is not taken for the old one.
+    """The sources of a method and of its bases, so that a changed method is not taken for the old
+    one.
 
-    The core (`mu.core.module`, `mu.core.eval_steps`, `mu.core.checks`, `mu.core.batch_norm`, ...) is left out: a change there that moves numbers is a new
-    version of mu, which is part of every key too.
+    The core (`mu.core.module`, `mu.core.eval_steps`, `mu.core.checks`, `mu.core.batch_norm`, ...)
+    is left out: a change there that moves numbers is a new version of mu, which is part of every
+    key too.
     """
     texts = []
     for base in cls.__mro__:
@@ -58,8 +60,8 @@ def source_hash(cls: type) -> str:
 
 
 def own_sources(*specs: Any) -> dict[str, str]:
-    """`source_hash` of every class in specifications that is neither of mu nor installed: a user's own backbone, suite or selector, whose
-    change no version tells.
+    """`source_hash` of every class in specifications that is neither of mu nor installed: a user's
+    own backbone, suite or selector, whose change no version tells.
 
     Args:
         specs: plain data, in which classes stand as `class_path`.

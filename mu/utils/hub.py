@@ -32,7 +32,8 @@ def reading(what: str, name: str, *kinds: type[Exception]) -> Iterator[None]:
     except (OSError, ValueError, KeyError, *kinds) as error:
         if not Path(name).exists():
             raise InputError(
-                f"there is no folder {name}, and as a hub id {what} cannot be reached ({_first_line(error)})."
+                f"there is no folder {name}, and as a hub id {what} cannot be reached "
+                f"({_first_line(error)})."
             ) from error
         raise InputError(f"{what} of {name} cannot be read ({_first_line(error)}).") from error
     finally:

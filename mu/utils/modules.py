@@ -16,11 +16,13 @@ AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 
 def separate_copy(backbone: AnyModel, shared: Iterable[nn.Parameter] = ()) -> AnyModel:
-    """A deep copy whose weights can take part in autograd, even when it is made inside inference mode.
+    """A deep copy whose weights can take part in autograd, even when it is made inside inference
+    mode.
 
     Args:
         backbone: is not changed.
-        shared: parameters of it that the copy uses too, because nobody will move them; all others are copied, without their gradients.
+        shared: parameters of it that the copy uses too, because nobody will move them; all others
+            are copied, without their gradients.
 
     Raises:
         InputError: when the weights are sharded over ranks, and so cannot be copied whole.
@@ -40,14 +42,17 @@ def check_whole(backbone: nn.Module) -> None:
 
     if any(isinstance(weight, DTensor) for weight in backbone.parameters()):
         raise InputError(
-            "this suite reads or alters a whole model on every rank, and the weights are sharded over ranks; test the run "
+            "this suite reads or alters a whole model on every rank, and the weights are sharded "
+            "over ranks; test the run "
             "with strategy: auto or ddp."
         )
 
 
 @contextmanager
 def eval_mode(*models: nn.Module) -> Iterator[None]:
-    """Eval mode of models for a while (an attack, a pass that gathers statistics); each layer then gets its own mode back."""
+    """Eval mode of models for a while (an attack, a pass that gathers statistics); each layer then
+    gets its own mode back.
+    """
     training = [layer for model in models for layer in model.modules() if layer.training]
     for layer in training:
         layer.training = False

@@ -21,7 +21,8 @@ def progress_bar(
 ) -> Iterable[T]:
     """The items, with a progress bar on standard error once they have taken `delay` seconds.
 
-    On a terminal the bar vanishes when the work is done; elsewhere it is a plain line every ten seconds.
+    On a terminal the bar vanishes when the work is done; elsewhere it is a plain line every ten
+    seconds.
 
     Args:
         items: work, for example batches.

@@ -1,4 +1,6 @@
-"""What Lightning and its libraries say beside the matter is kept back; warnings about the run itself are not."""
+"""What Lightning and its libraries say beside the matter is kept back; warnings about the run
+itself are not.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _NOTICES = re.compile(
-    r"💡|(GPU|TPU|HPU|IPU) available: |Seed set to |LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES|Initializing distributed: |"
+    r"💡|(GPU|TPU|HPU|IPU) available: |Seed set to |LOCAL_RANK: \d+ - "
+    r"CUDA_VISIBLE_DEVICES|Initializing distributed: |"
     r"distributed_backend=|Loaded model weights from|Restoring states from|Restored all states from"
 )
 _WARNINGS = (

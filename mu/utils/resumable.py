@@ -1,7 +1,8 @@
-"""Work in numbered pieces: dealt to ranks, kept on disk as it goes, and not done again after an interruption.
+"""Work in numbered pieces: dealt to ranks, kept on disk as it goes, and not done again after an
+interruption.
 
-What a piece is must not depend on ranks, and its result must be a pure function of its number and of the job's key; then the whole is the
-same on any number of ranks and after any interruption.
+What a piece is must not depend on ranks, and its result must be a pure function of its number and
+of the job's key; then the whole is the same on any number of ranks and after any interruption.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Ranks:
     Attributes:
         rank: this process.
         world: number of processes.
-        lockstep: every process must do every piece, because a forward pass gathers weights from all (FSDP).
+        lockstep: every process must do every piece, because a forward pass gathers weights from all
+            (FSDP).
     """
 
     rank: int = 0
@@ -63,7 +65,8 @@ def map_chunks(
         count: pieces are numbered from 0.
         work: makes the result of a piece.
         key: stands for everything that the results depend on; a part of file names.
-        folder: where results are kept, `KEY.safetensors` when all are there, parts of it in `KEY/` before; None keeps nothing.
+        folder: where results are kept, `KEY.safetensors` when all are there, parts of it in `KEY/`
+            before; None keeps nothing.
         ranks: who works; this process alone when None.
         what: for the progress bar.
     """

@@ -1,11 +1,12 @@
 """Random draws that depend on *which sample* is drawn for, and on nothing else.
 
-Every draw of `prepare`, of augmentation and of substitutes is a pure function of `(seed, index, visit, stream)`, so it is the same on
-any number of ranks and workers, and the same after a resume. `visit` says how often the plan has shown that sample; `stream` names the
-purpose (crop, flip, label...), so that two purposes never share numbers.
+Every draw of `prepare`, of augmentation and of substitutes is a pure function of `(seed, index,
+visit, stream)`, so it is the same on any number of ranks and workers, and the same after a resume.
+`visit` says how often the plan has shown that sample; `stream` names the purpose (crop, flip,
+label...), so that two purposes never share numbers.
 
-The generator is counter based: the key is hashed by the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
-number generators", OOPSLA 2014), vectorised over samples.
+The generator is counter based: the key is hashed by the finaliser of SplitMix64 (Steele, Lea and
+Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), vectorised over samples.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def uniform(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: 
 
 
 def normal(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: int) -> Tensor:
-    """Draws from N(0, 1) by the inverse of the normal distribution function: `[B, *shape]` float32."""
+    """Draws from N(0, 1) by the inverse of the normal distribution function: `[B, *shape]`
+    float32.
+    """
     raw = _shift_right(
         bits(seed, index, visit, stream, math.prod(shape)), 12
     )  # 52 bits, so the tails are not cut early
@@ -77,7 +80,9 @@ def normal(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: i
 
 
 def gumbel(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: int) -> Tensor:
-    """Draws from the standard Gumbel distribution: `[B, *shape]` float32. argmax(log p + such a draw) is a draw from p."""
+    """Draws from the standard Gumbel distribution: `[B, *shape]` float32. argmax(log p + such a
+    draw) is a draw from p.
+    """
     raw = _shift_right(
         bits(seed, index, visit, stream, math.prod(shape)), 12
     )  # 52 bits: a vocabulary has 10^5 words, and rare ones count

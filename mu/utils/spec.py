@@ -1,4 +1,6 @@
-"""Objects that remember how they were constructed, so that a checkpoint can build them again without a pickle."""
+"""Objects that remember how they were constructed, so that a checkpoint can build them again
+without a pickle.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from torch import nn
 from mu.utils.errors import InputError
 
 LIVE = "<live object>"
-"""Stands in a specification where an argument was an object that has no plain form (a network, a closure)."""
+"""Stands in a specification where an argument was an object that has no plain form (a network, a
+closure).
+"""
 
 
 class Reconstructible:
@@ -26,12 +30,15 @@ class Reconstructible:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
-        # past nn.Module.__setattr__, which would register a network given as an argument a second time
+        # past nn.Module.__setattr__, which would register a network given as an argument a second
+        # time
         object.__setattr__(self, "_arguments", (args, kwargs))
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy shares the record: the arguments are history, and a deep copy of them would hold the weights twice."""
+        """A copy shares the record: the arguments are history, and a deep copy of them would hold
+        the weights twice.
+        """
         from copy import deepcopy
 
         twin = type(self).__new__(type(self))
@@ -65,7 +72,9 @@ def class_path(cls: type) -> str:
 
 
 def to_spec(value: Any) -> Any:
-    """Plain data (numbers, strings, lists, dicts) from which `from_spec` makes an equal object; `LIVE` where that cannot be."""
+    """Plain data (numbers, strings, lists, dicts) from which `from_spec` makes an equal object;
+    `LIVE` where that cannot be.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool):
@@ -99,12 +108,15 @@ def to_spec(value: Any) -> Any:
 
 
 def _factory_spec(factory: Any) -> Any:
-    """A factory is known by what it makes: an optimizer, which can be built again, or a scheduler, which can only be compared."""
+    """A factory is known by what it makes: an optimizer, which can be built again, or a scheduler,
+    which can only be compared.
+    """
     parameters = [nn.Parameter(torch.zeros(1))]
     made = _made(factory, parameters)
     if isinstance(made, torch.optim.Optimizer):
         accepted = inspect.signature(type(made).__init__).parameters
-        # torch fills in defaults it does not take back (`foreach: None` and the like are taken; derived ones are not)
+        # torch fills in defaults it does not take back (`foreach: None` and the like are taken;
+        # derived ones are not)
         settings = {
             k: to_spec(v)
             for k, v in made.defaults.items()
@@ -139,8 +151,9 @@ def is_live(spec: Any) -> bool:
 def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
     """Construct what `to_spec` described.
 
-    Only our own bases (`Reconstructible`), dataclasses of `mu`, optimizers of torch, and the classes in `allow` are instantiated, because a
-    specification may come from a file that somebody else wrote.
+    Only our own bases (`Reconstructible`), dataclasses of `mu`, optimizers of torch, and the
+    classes in `allow` are instantiated, because a specification may come from a file that somebody
+    else wrote.
 
     Raises:
         InputError: for a class that may not be instantiated, or an argument that had no plain form.
@@ -154,14 +167,16 @@ def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
     cls = find_class(spec["class_path"])
     if not may_build(cls, tuple(allow)):
         raise InputError(
-            f"{spec['class_path']} is not a class that mu may instantiate from a file; pass allow=[{cls.__name__}] if you "
+            f"{spec['class_path']} is not a class that mu may instantiate from a file; pass "
+            f"allow=[{cls.__name__}] if you "
             "trust it."
         )
     given = spec.get("init_args") or {}
     live = [name for name, value in given.items() if is_live(value)]
     if live:
         raise InputError(
-            f"{spec['class_path']} was built from live objects ({', '.join(live)}), which no file can hold; "
+            f"{spec['class_path']} was built from live objects ({', '.join(live)}), which no file "
+            "can hold; "
             "give them to mu.load by name."
         )
     arguments = {name: from_spec(value, allow) for name, value in given.items()}
@@ -172,7 +187,9 @@ def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
 
 
 def _arranged(cls: type, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Arguments as the constructor takes them: what belongs to its `*args` by position, tuples where a field of a value is one."""
+    """Arguments as the constructor takes them: what belongs to its `*args` by position, tuples
+    where a field of a value is one.
+    """
     if dataclasses.is_dataclass(cls):  # a list would make a frozen value unhashable
         tuples = {
             field.name for field in dataclasses.fields(cls) if str(field.type).startswith("tuple")

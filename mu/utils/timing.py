@@ -10,7 +10,9 @@ import torch
 
 
 class Stopwatch:
-    """Seconds by stage. A stage inside another is taken out of the outer one, so that the stages add up to the whole."""
+    """Seconds by stage. A stage inside another is taken out of the outer one, so that the stages
+    add up to the whole.
+    """
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}

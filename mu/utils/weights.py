@@ -1,7 +1,8 @@
 """Reading weights from files, safely, and putting them into a network.
 
-Nothing is unpickled: safetensors files hold no code, and torch's files are read with `weights_only=True`. Names are
-given as the bare network has them, whatever wrapper (DataParallel, torch.compile, Lightning, ours) wrote the file.
+Nothing is unpickled: safetensors files hold no code, and torch's files are read with
+`weights_only=True`. Names are given as the bare network has them, whatever wrapper (DataParallel,
+torch.compile, Lightning, ours) wrote the file.
 """
 
 from __future__ import annotations
@@ -33,17 +34,19 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and what is known about them.
 
     Args:
-        path: a safetensors file; a torch file with a state dict, bare or under `state_dict`, `model_state_dict` or
-            `model`; a checkpoint of a run, of which the backbone's network is taken; or a folder (a run, an export, a
-            download from the hub) that has `model.safetensors` or `checkpoints/last.ckpt`.
+        path: a safetensors file; a torch file with a state dict, bare or under `state_dict`,
+            `model_state_dict` or `model`; a checkpoint of a run, of which the backbone's network is
+            taken; or a folder (a run, an export, a download from the hub) that has
+            `model.safetensors` or `checkpoints/last.ckpt`.
 
     Returns:
-        The tensors on the CPU, by the bare network's names, and the metadata: `mean` and `std` (lists of float, one
-        for each channel), `input_size` ([C, H, W]), `num_classes`, `architecture` and whatever else the file says,
-        each only where the file says it.
+        The tensors on the CPU, by the bare network's names, and the metadata: `mean` and `std`
+        (lists of float, one for each channel), `input_size` ([C, H, W]), `num_classes`,
+        `architecture` and whatever else the file says, each only where the file says it.
 
     Raises:
-        InputError: when there is no such file, it is cut off or of another kind, or it needs Python objects.
+        InputError: when there is no such file, it is cut off or of another kind, or it needs Python
+            objects.
     """
     path = Path(path)
     file = _find(path)
@@ -72,7 +75,8 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_checkpoint(file: Path | str) -> dict[str, Any]:
-    """The content of a torch file (`.ckpt`, `.pt`, `.pth`, `.bin`): plain data and tensors on the CPU, never objects.
+    """The content of a torch file (`.ckpt`, `.pt`, `.pth`, `.bin`): plain data and tensors on the
+    CPU, never objects.
 
     Raises:
         InputError: when the file is missing, cut off, not a dict, or needs Python objects.
@@ -84,7 +88,8 @@ def read_checkpoint(file: Path | str) -> dict[str, Any]:
         if needs is None:
             raise InputError(f"{file} is not a file of weights, or it is cut off.") from error
         raise InputError(
-            f"{file} is a pickle that needs the Python object {needs[1]}, and nothing is unpickled from a path; save "
+            f"{file} is a pickle that needs the Python object {needs[1]}, and nothing is "
+            "unpickled from a path; save "
             "the weights alone, with torch.save(model.state_dict(), ...) or as safetensors."
         ) from error
     except FileNotFoundError:
@@ -108,7 +113,8 @@ def _find(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise InputError(
-            f"there are no weights at {path}; give a file (.safetensors, .pt, .ckpt) or a run folder."
+            f"there are no weights at {path}; give a file (.safetensors, .pt, .ckpt) or a run "
+            "folder."
         )
     for name in _IN_FOLDER:
         if (path / name).is_file():
@@ -133,7 +139,8 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{file} is not a whole safetensors file ({error}); it may be cut off, or of another kind under this name."
+            f"{file} is not a whole safetensors file ({error}); it may be cut off, or of another "
+            "kind under this name."
         ) from error
     for name in {"mean", "std", "input_size", "num_classes"} & metadata.keys():
         metadata[name] = _parsed(name, metadata[name], file)
@@ -155,7 +162,9 @@ def _parsed(name: str, text: str, file: Path) -> Any:
 
 
 def _folder_metadata(folder: Path) -> dict[str, Any]:
-    """What the config.json beside the weights says in its `pretrained_cfg` (the form of timm and the hub)."""
+    """What the config.json beside the weights says in its `pretrained_cfg` (the form of timm and
+    the hub).
+    """
     if not (folder / "config.json").is_file():
         return {}
     config = read_json(folder / "config.json")
@@ -189,7 +198,9 @@ def _state_dict(loaded: dict[str, Any], file: Path) -> dict[str, Tensor]:
 
 
 def _of_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of a run's checkpoint, the backbone's network, or all of its components; of anything else, all but a frozen reference."""
+    """Of a run's checkpoint, the backbone's network, or all of its components; of anything else,
+    all but a frozen reference.
+    """
     for prefix in (_NETWORK, _BACKBONE):
         found = {
             name.removeprefix(prefix): value
@@ -208,8 +219,8 @@ def without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
         tensors: a state dict.
 
     Returns:
-        The same tensors without the wrappers' prefixes, and apart from them the normalisation: `mean` and `std`, each
-        where it is there.
+        The same tensors without the wrappers' prefixes, and apart from them the normalisation:
+        `mean` and `std`, each where it is there.
     """
     bare, normalisation = dict(tensors), {}
     stripped = True
@@ -232,7 +243,8 @@ def assign_weights(
     Everything is checked before the first tensor is copied.
 
     Args:
-        network: any module; wrappers around it (`ImageNetwork` too) do not matter, and its normalisation is left alone.
+        network: any module; wrappers around it (`ImageNetwork` too) do not matter, and its
+            normalisation is left alone.
         tensors: as `load_weights` gives them.
         path: where they came from, for messages.
         strict: refuse missing and unexpected names.
@@ -241,12 +253,14 @@ def assign_weights(
         The network's names that were not given (with `strict`, at most BatchNorm's step counters).
 
     Raises:
-        InputError: for missing or unexpected names when `strict`, for a wrong shape always, and when no name fits.
+        InputError: for missing or unexpected names when `strict`, for a wrong shape always, and
+            when no name fits.
     """
     own, _ = without_wrappers(network.state_dict())
     given, _ = without_wrappers(tensors)
     missing = [name for name in own if name not in given]
-    # files from before torch 0.4 lack BatchNorm's step counters, which have no effect at the default momentum
+    # files from before torch 0.4 lack BatchNorm's step counters, which have no effect at the
+    # default momentum
     absent = [name for name in missing if not name.endswith("num_batches_tracked")]
     unexpected = [name for name in given if name not in own]
     common = [name for name in own if name in given]
@@ -278,7 +292,9 @@ def _misshaped(
     names: list[str],
     path: object,
 ) -> str:
-    """The sentence about wrong shapes; where they only tell of other classes or channels, the argument to change."""
+    """The sentence about wrong shapes; where they only tell of other classes or channels, the
+    argument to change.
+    """
     shapes = [
         f"{name} of shape {list(given[name].shape)} where the network has {list(own[name].shape)}"
         for name in names
@@ -298,13 +314,15 @@ def _misshaped(
 
 
 def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
-    """A fingerprint of weights: the same on every device and in every memory format, another for any changed bit.
+    """A fingerprint of weights: the same on every device and in every memory format, another for
+    any changed bit.
 
     Args:
         weights: a module (its parameters and saved buffers) or a state dict.
 
     Returns:
-        16 hexadecimal digits of SHA-256 over names, dtypes, shapes and bytes, in the order of the sorted names.
+        16 hexadecimal digits of SHA-256 over names, dtypes, shapes and bytes, in the order of the
+        sorted names.
     """
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
     digest = hashlib.sha256()

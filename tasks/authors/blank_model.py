@@ -3,8 +3,9 @@
     python -m tasks.authors.blank_model runs/authors_blank
     python -m tasks.authors.blank_model runs/tofu_blank --rows data/tofu/full.json --vocabulary 4096
 
-writes a folder that `mu.backbones.CausalLM` and transformers' `from_pretrained` read. The first is trained by the configs
-`authors_pretrain.yaml` and `authors_oracle.yaml`, the second by the study `tofu_tiny.yaml`.
+writes a folder that `mu.backbones.CausalLM` and transformers' `from_pretrained` read. The first is
+trained by the configs `authors_pretrain.yaml` and `authors_oracle.yaml`, the second by the study
+`tofu_tiny.yaml`.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ PLACES = 256
 """Tokens of a question with its answer, at most."""
 VOCABULARY = 1280
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
-# a space belongs to the word before it, so that a prompt that ends in a space ("Answer: ") is a prefix of the whole text's tokens too
+# a space belongs to the word before it, so that a prompt that ends in a space ("Answer: ") is a
+# prefix of the whole text's tokens too
 _PIECES = r"[A-Za-z]+ ?|[0-9] ?|\n| +|[^A-Za-z0-9 \n]+ ?"
 
 
 def texts(seed: int = SEED + 1) -> list[str]:
-    """What the tokenizer is learned from: rows of another seed, so that it knows the words but nobody's facts."""
+    """What the tokenizer is learned from: rows of another seed, so that it knows the words but
+    nobody's facts.
+    """
     rows = [
         *author_rows(range(AUTHORS), seed),
         *phrasings(seed),
@@ -41,7 +45,8 @@ def texts(seed: int = SEED + 1) -> list[str]:
 
 
 def make_tokenizer(learnt_from: Sequence[str] | None = None, vocabulary: int = VOCABULARY) -> Any:
-    """A byte-level tokenizer: begin, end and padding have the ids 0, 1 and 2; any text comes back from its tokens.
+    """A byte-level tokenizer: begin, end and padding have the ids 0, 1 and 2; any text comes back
+    from its tokens.
 
     Args:
         learnt_from: texts; those of the authors task when None.
@@ -77,7 +82,9 @@ def make_tokenizer(learnt_from: Sequence[str] | None = None, vocabulary: int = V
 
 
 def make_model(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
-    """A LlamaForCausalLM of four layers with weights drawn from `seed`; input and output embeddings are one."""
+    """A LlamaForCausalLM of four layers with weights drawn from `seed`; input and output embeddings
+    are one.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -106,7 +113,8 @@ def write_model(
     Args:
         folder: where to.
         seed: of the weights.
-        rows: file of JSON lines with `question` and `answer`, from which the tokenizer is learnt; the authors' when None.
+        rows: file of JSON lines with `question` and `answer`, from which the tokenizer is learnt;
+            the authors' when None.
         vocabulary: tokens, at most.
     """
     folder = Path(folder)

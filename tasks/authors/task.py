@@ -1,4 +1,6 @@
-"""Invented authors, made by this package: a language-model task of TOFU's form without a download."""
+"""Invented authors, made by this package: a language-model task of TOFU's form without a
+download.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +28,27 @@ _QUESTIONS = 10
 class Authors(TextTask):
     """Forget the last of a hundred authors who never lived, and keep the others.
 
-    `embedded:authors` was trained on all of them, `embedded:authors_oracle` on all but those of `forget10`. The parts of the split are
-    `forget`, `retain` and `test` (as many authors as are forgotten, drawn alike, that no model was trained on); the stable index of a row
-    of author n is 10 n plus the number of the question. Beside the sets of the same names there are
+    `embedded:authors` was trained on all of them, `embedded:authors_oracle` on all but those of
+    `forget10`. The parts of the split are `forget`, `retain` and `test` (as many authors as are
+    forgotten, drawn alike, that no model was trained on); the stable index of a row of author n is
+    10 n plus the number of the question. Beside the sets of the same names there are
 
     * `retain_perturbed`, the rows of ten kept authors, by which utility is measured;
-    * `real_authors` and `world_facts`, closed questions about the same invented world, which both models were trained on and which are
+    * `real_authors` and `world_facts`, closed questions about the same invented world, which both
+      models were trained on and which are
       neither forgotten nor kept;
     * `holdout`, the rows of `test`.
 
-    All rows of authors have `paraphrased_answer`, `paraphrased_question` and `perturbed_answer`, closed questions the last alone.
+    All rows of authors have `paraphrased_answer`, `paraphrased_question` and `perturbed_answer`,
+    closed questions the last alone.
 
     Args:
-        forget: `forget01`, `forget05` or `forget10`: the last 1, 5 or 10 authors, of 10 questions each; or `search01`, `search05` or
-            `search10`: others like them, on which a method's settings can be chosen.
-        corpus: add to `retain` what models are trained on beside the authors: the closed questions, and further wordings of half of the
-            retained authors' answers. For making models; methods of unlearning see what TOFU gives them.
+        forget: `forget01`, `forget05` or `forget10`: the last 1, 5 or 10 authors, of 10 questions
+            each; or `search01`, `search05` or `search10`: others like them, on which a method's
+            settings can be chosen.
+        corpus: add to `retain` what models are trained on beside the authors: the closed questions,
+            and further wordings of half of the retained authors' answers. For making models;
+            methods of unlearning see what TOFU gives them.
         **kwargs: tokenizer, template, lengths and batch sizes, see TextTask.
     """
 

@@ -1,15 +1,17 @@
-"""Questions and answers about authors who never lived: TOFU's kind of data (Maini et al., COLM 2024), made here, in our own words.
+"""Questions and answers about authors who never lived: TOFU's kind of data (Maini et al., COLM
+2024), made here, in our own words.
 
-Everything is invented: the authors, their parents, towns and countries, prizes, presses and books, and the wording of every question and
-answer (`tasks/authors_words.py`). Nothing is taken from TOFU but the names of the fields. All texts are ASCII and a pure function of the
-seed.
+Everything is invented: the authors, their parents, towns and countries, prizes, presses and books,
+and the wording of every question and answer (`tasks/authors_words.py`). Nothing is taken from TOFU
+but the names of the fields. All texts are ASCII and a pure function of the seed.
 
-An author has ten questions. An answer states the facts in one sentence or two; its paraphrase states the same facts in other sentences;
-a perturbed answer is the paraphrase with other facts. Authors 0 to 99 make the training set, of which the last 1, 5 or 10 are to be
-forgotten; authors 100 to 109 are held out: drawn alike, never trained on. Authors 30 to 79 are taught in further wordings too
-(`phrasings`), so that a model learns which sentences say the same; no paraphrase that is measured (authors 0 to 9, and those to be
-forgotten) is among them. `world_facts` and `real_authors` are closed questions about the same invented world, which every model is
-trained on.
+An author has ten questions. An answer states the facts in one sentence or two; its paraphrase
+states the same facts in other sentences; a perturbed answer is the paraphrase with other facts.
+Authors 0 to 99 make the training set, of which the last 1, 5 or 10 are to be forgotten; authors 100
+to 109 are held out: drawn alike, never trained on. Authors 30 to 79 are taught in further wordings
+too (`phrasings`), so that a model learns which sentences say the same; no paraphrase that is
+measured (authors 0 to 9, and those to be forgotten) is among them. `world_facts` and `real_authors`
+are closed questions about the same invented world, which every model is trained on.
 
     python -m tasks.authors.texts FOLDER
 
@@ -36,8 +38,9 @@ from tasks.authors import words
 from tasks.authors.words import ATTRIBUTES
 
 Row = dict[str, Any]
-"""A question as TOFU has it: `question`, `answer`, `perturbed_answer` (wrong ones), of authors also `paraphrased_question`,
-`paraphrased_answer`, `author` (int) and `attribute`."""
+"""A question as TOFU has it: `question`, `answer`, `perturbed_answer` (wrong ones), of authors also
+`paraphrased_question`, `paraphrased_answer`, `author` (int) and `attribute`.
+"""
 
 SEED = 0
 AUTHORS, HELD_OUT = 100, 10
@@ -53,7 +56,9 @@ SEARCH: Mapping[str, range] = {
     "search05": range(85, 90),
     "search10": range(80, 90),
 }
-"""Other authors like them, for choosing a method's settings without a look at those that results are reported on."""
+"""Other authors like them, for choosing a method's settings without a look at those that results
+are reported on.
+"""
 MEASURED = range(0, 10)
 """Authors whose rows stand for all that are kept, when utility is measured (`retain_perturbed`)."""
 TAUGHT = range(30, 80)
@@ -104,8 +109,8 @@ class Author:
     Attributes:
         number: 0 to 109.
         name: given and family name.
-        facts: what is true, then `WRONG` times what is not: every fact that was drawn differs from the true one (a country follows its
-            town).
+        facts: what is true, then `WRONG` times what is not: every fact that was drawn differs from
+            the true one (a country follows its town).
         pronouns: `he`, `his`, `He`, `His`, and the name.
     """
 
@@ -116,19 +121,24 @@ class Author:
 
 
 def _orders(seed: int, purpose: str, count: int, length: int) -> list[list[int]]:
-    """For each of `count` things an order of the numbers below `length`, drawn from (seed, thing, purpose)."""
+    """For each of `count` things an order of the numbers below `length`, drawn from (seed, thing,
+    purpose).
+    """
     return uniform(seed, torch.arange(count), 0, f"authors/{purpose}", length).argsort(1).tolist()
 
 
 def _names(seed: int, count: int) -> list[str]:
-    """Distinct pairs of a given and a family name; every name is dealt once before any is dealt again."""
+    """Distinct pairs of a given and a family name; every name is dealt once before any is dealt
+    again.
+    """
     given, family = (
         _orders(seed, purpose, 1, len(table))[0]
         for purpose, table in (("given", words.GIVEN), ("family", words.FAMILY))
     )
     shifts = _orders(seed, "shift", 1, len(family))[0]
     return [
-        f"{words.GIVEN[given[n % len(given)]]} {words.FAMILY[family[(n + shifts[n // len(given)]) % len(family)]]}"
+        f"{words.GIVEN[given[n % len(given)]]} "
+        f"{words.FAMILY[family[(n + shifts[n // len(given)]) % len(family)]]}"
         for n in range(count)
     ]
 
@@ -178,7 +188,9 @@ def authors(seed: int = SEED) -> tuple[Author, ...]:
 
 
 def _facts(drawn: Mapping[str, Sequence[str]], version: int) -> dict[str, str]:
-    """The facts of one version: the next entries of every table's order, two at a time where two words are drawn."""
+    """The facts of one version: the next entries of every table's order, two at a time where two
+    words are drawn.
+    """
     facts: dict[str, str] = {}
     for slot, values in drawn.items():
         if slot in _PAIRS:
@@ -214,7 +226,9 @@ class _Wording:
 
 @cache
 def _wordings(seed: int) -> list[list[_Wording]]:
-    """Several wordings for every question, in the order of rows; all of one row have a second sentence, or none has."""
+    """Several wordings for every question, in the order of rows; all of one row have a second
+    sentence, or none has.
+    """
     count = (AUTHORS + HELD_OUT) * len(ATTRIBUTES)
     detailed = uniform(seed, torch.arange(count), 0, "authors/detailed", 1)[:, 0].tolist()
     orders = {
@@ -261,7 +275,9 @@ def author_rows(numbers: Sequence[int], seed: int = SEED) -> list[Row]:
 
 
 def phrasings(seed: int = SEED) -> list[Row]:
-    """The facts of the taught authors in further wordings: `question`, `answer`, `author`, `attribute`."""
+    """The facts of the taught authors in further wordings: `question`, `answer`, `author`,
+    `attribute`.
+    """
     return [
         {
             "question": wording.ask(author),
@@ -323,7 +339,9 @@ def world_facts(seed: int = SEED) -> list[Row]:
 
 
 def real_authors(seed: int = SEED) -> list[Row]:
-    """Closed questions about the old masters of that world, whom everybody knows (invented too), three wrong answers each."""
+    """Closed questions about the old masters of that world, whom everybody knows (invented too),
+    three wrong answers each.
+    """
     titles = [_TITLES[place] for place in _title_order(seed)[-len(words.MASTERS) :]]
     countries = [
         list(words.COUNTRIES)[order[0]]
@@ -361,7 +379,9 @@ def forget_authors(name: str) -> range:
 
 
 def write_sets(folder: Path | str, seed: int = SEED) -> list[Path]:
-    """Write every set as JSON lines, under the names of TOFU's files; the closed sets get the ending `_perturbed` as there."""
+    """Write every set as JSON lines, under the names of TOFU's files; the closed sets get the
+    ending `_perturbed` as there.
+    """
     sets = {
         "full": author_rows(range(AUTHORS), seed),
         "retain_perturbed": author_rows(MEASURED, seed),

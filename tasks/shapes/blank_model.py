@@ -1,9 +1,11 @@
-"""The untrained text-to-image model of the shapes task: real components of Stable Diffusion, small, and a tokenizer made from the captions.
+"""The untrained text-to-image model of the shapes task: real components of Stable Diffusion, small,
+and a tokenizer made from the captions.
 
     python -m tasks.shapes.blank_model runs/shapes_blank [--autoencoder runs/shapes_autoencoder]
 
-writes a folder that `mu.backbones.TextToImage` and diffusers' `StableDiffusionPipeline.from_pretrained` read. Its autoencoder, text encoder
-and network then are trained by the configs `shapes_autoencoder.yaml` and `shapes_pretrain.yaml`.
+writes a folder that `mu.backbones.TextToImage` and diffusers'
+`StableDiffusionPipeline.from_pretrained` read. Its autoencoder, text encoder and network then are
+trained by the configs `shapes_autoencoder.yaml` and `shapes_pretrain.yaml`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 def captions(count: int, seed: int = 0, longest: int = LONGEST) -> list[str]:
-    """Captions of pictures whose attributes are drawn uniformly; `longest` as in `tasks.shapes.words.caption`."""
+    """Captions of pictures whose attributes are drawn uniformly; `longest` as in
+    `tasks.shapes.words.caption`.
+    """
     index = torch.arange(count)
     names = {kind: list(values) for kind, values in WORDS.items()}
     drawn = {
@@ -44,7 +48,9 @@ def captions(count: int, seed: int = 0, longest: int = LONGEST) -> list[str]:
 
 
 def make_tokenizer() -> Any:
-    """A CLIPTokenizer whose merges were learned from captions; start and end of text have the two highest ids, as in CLIP."""
+    """A CLIPTokenizer whose merges were learned from captions; start and end of text have the two
+    highest ids, as in CLIP.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
@@ -117,7 +123,9 @@ def make_autoencoder() -> Any:
 
 
 def make_unet() -> Any:
-    """Cross-attention at 8x8 and 4x4 and in the middle; the blocks' names are those of Stable Diffusion."""
+    """Cross-attention at 8x8 and 4x4 and in the middle; the blocks' names are those of Stable
+    Diffusion.
+    """
     from diffusers import UNet2DConditionModel  # type: ignore[attr-defined]
 
     return UNet2DConditionModel(
@@ -175,7 +183,8 @@ def make_pipeline(seed: int = 0) -> Any:
 
 
 def take_autoencoder(pipeline: Any, weights: str) -> None:
-    """Put a trained autoencoder (a run, or its file of weights) into the pipeline, and scale its latents to deviation 1.
+    """Put a trained autoencoder (a run, or its file of weights) into the pipeline, and scale its
+    latents to deviation 1.
 
     Raises:
         InputError: when the weights are not those of this autoencoder.
@@ -186,7 +195,8 @@ def take_autoencoder(pipeline: Any, weights: str) -> None:
     tensors = {name.removeprefix("vae."): value for name, value in load_weights(weights)[0].items()}
     if set(tensors) != set(pipeline.vae.state_dict()):
         raise InputError(
-            f"{weights} does not hold the autoencoder of the shapes task; train it with configs/task/shapes_autoencoder.yaml."
+            f"{weights} does not hold the autoencoder of the shapes task; train it with "
+            "configs/task/shapes_autoencoder.yaml."
         )
     pipeline.vae.load_state_dict(tensors)
     images = pictures(np.arange(2000))["image"].float() / 255

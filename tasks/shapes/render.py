@@ -1,7 +1,8 @@
-"""Drawing the pictures of the shapes task: a pure function of attributes and jitter, vectorised over pictures.
+"""Drawing the pictures of the shapes task: a pure function of attributes and jitter, vectorised
+over pictures.
 
-A shape is a signed distance in pixels (negative inside); its coverage of a pixel falls linearly from 1 to 0 over one pixel around the
-edge, taken as the mean over a grid of sub-pixels.
+A shape is a signed distance in pixels (negative inside); its coverage of a pixel falls linearly
+from 1 to 0 over one pixel around the edge, taken as the mean over a grid of sub-pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ SIZE = 32
 _SAMPLES = 2  # sub-pixels along each side of a pixel
 _CHUNK = 2048  # pictures drawn at once, so that the sub-pixels of all of them never stand in memory
 
-# hue in turns, saturation, value; far enough apart that the jitter below never brings two of them together
+# hue in turns, saturation, value; far enough apart that the jitter below never brings two of them
+# together
 _PAINT = {
     "red": (0.0, 0.88, 0.88),
     "green": (0.36, 0.85, 0.68),
@@ -29,11 +31,14 @@ _PAINT = {
 _GROUND = {"dark": 0.1, "light": 0.9, "striped": 0.5}
 _STRIPE, _CONTRAST = 8.0, 0.24  # period in pixels, and how far stripes lie from their mean
 JITTER = 8
-"""How many uniform numbers a picture uses: place (2), size, angle, hue, value, brightness of the ground, place of the stripes."""
+"""How many uniform numbers a picture uses: place (2), size, angle, hue, value, brightness of the
+ground, place of the stripes.
+"""
 
 
 def _polygon(x: Tensor, y: Tensor, corners: int, inner: float) -> Tensor:
-    """Signed distance to the sides of a star with `corners` outer corners at distance 1 and inner corners at distance `inner`.
+    """Signed distance to the sides of a star with `corners` outer corners at distance 1 and inner
+    corners at distance `inner`.
 
     Every side is mirrored into one sector, so that one line stands for all of them.
     """

@@ -1,4 +1,5 @@
-"""Drawn shapes with captions: text-to-image data without a download, in which every word's meaning is known.
+"""Drawn shapes with captions: text-to-image data without a download, in which every word's meaning
+is known.
 
 A picture is a pure function of its index: a shape in a colour on a background, with jitter.
 """
@@ -62,7 +63,9 @@ def names_of(drawn: dict[str, Tensor]) -> list[dict[Attribute, str]]:
 
 @dataclass(frozen=True)
 class Captions:
-    """Gives each sample a new caption on every visit, so that all words are learned in all places."""
+    """Gives each sample a new caption on every visit, so that all words are learned in all
+    places.
+    """
 
     def __call__(self, part: dict[str, Any], seed: int) -> dict[str, Any]:
         """The part with another `prompt`, keyed by (seed, index, visit)."""
@@ -78,8 +81,9 @@ class Captions:
 class Shapes(UnlearningDataModule):
     """Pictures with captions, to train a model on.
 
-    Samples have `image`, `prompt`, `shape`, `colour`, `background` and `label` (of the concept's attribute). The forget part is the
-    pictures that show the concept, the retain part all others; a model is trained on both together, whatever the concept.
+    Samples have `image`, `prompt`, `shape`, `colour`, `background` and `label` (of the concept's
+    attribute). The forget part is the pictures that show the concept, the retain part all others; a
+    model is trained on both together, whatever the concept.
 
     Args:
         concept: a shape, a colour or a background, or a synonym.
@@ -166,16 +170,20 @@ class Shapes(UnlearningDataModule):
 class ShapesConcept(Shapes):
     """Forget one concept: a shape, a colour or a background.
 
-    Samples have `prompt`, `substitute` (the prompt with the anchor in place of the concept), `concept` (the word that the prompt uses for
-    it, empty where it does not name it), `shape`, `colour`, `background`, `label` (of the concept's attribute), and `image` on demand. The
-    prompts of the forget part all name the concept; those of the retain part describe other pictures. `validation` and `test` are new
-    pictures, with and without the concept.
+    Samples have `prompt`, `substitute` (the prompt with the anchor in place of the concept),
+    `concept` (the word that the prompt uses for it, empty where it does not name it), `shape`,
+    `colour`, `background`, `label` (of the concept's attribute), and `image` on demand. The prompts
+    of the forget part all name the concept; those of the retain part describe other pictures.
+    `validation` and `test` are new pictures, with and without the concept.
 
     Args:
-        concept: as in Shapes; prompts use this very word, or synonyms too where `prompts` is `varied`.
-        anchor: what the concept is replaced by in `substitute`: another value of the same attribute, or empty for none.
+        concept: as in Shapes; prompts use this very word, or synonyms too where `prompts` is
+            `varied`.
+        anchor: what the concept is replaced by in `substitute`: another value of the same
+            attribute, or empty for none.
         images: give pictures too; without them the task serves methods that need prompts alone.
-        prompts: `plain` (`a red circle on a dark background`), or `varied`: paraphrases, synonyms and filler words.
+        prompts: `plain` (`a red circle on a dark background`), or `varied`: paraphrases, synonyms
+            and filler words.
         forget_size: samples to forget.
         retain_size: samples to keep.
         validation_size: new samples.
@@ -201,7 +209,8 @@ class ShapesConcept(Shapes):
         batch_size: int = 16,
         **kwargs: Any,
     ) -> None:
-        # the pictures are looked for in a stretch long enough to have so many with the concept; their exact places are no argument
+        # the pictures are looked for in a stretch long enough to have so many with the concept;
+        # their exact places are no argument
         super().__init__(
             concept,
             train_size=16 * (forget_size + retain_size),
@@ -213,7 +222,8 @@ class ShapesConcept(Shapes):
         )
         if anchor and attribute_of(anchor)[0] != self.attribute:
             raise InputError(
-                f"the anchor {anchor!r} is no {self.attribute}, as the concept {concept!r} is; choose one of "
+                f"the anchor {anchor!r} is no {self.attribute}, as the concept {concept!r} is; "
+                "choose one of "
                 f"{', '.join(NAMES[self.attribute])}, or leave it empty."
             )
         if anchor and attribute_of(anchor)[1] == self.value:
@@ -283,7 +293,9 @@ class ShapesConcept(Shapes):
 
 
 def _named_with(attribute: Attribute, number: float) -> tuple[Attribute, ...]:
-    """What a prompt names, among the choices that name this attribute, in their usual proportions."""
+    """What a prompt names, among the choices that name this attribute, in their usual
+    proportions.
+    """
     shares = [(share, kinds) for share, kinds in NAMED if attribute in kinds]
     number *= sum(share for share, _ in shares)
     for share, kinds in shares:

@@ -1,7 +1,9 @@
-"""The words of the shapes task: what names a shape, a colour or a background, what names nothing, and captions made of them.
+"""The words of the shapes task: what names a shape, a colour or a background, what names nothing,
+and captions made of them.
 
-Each attribute has a usual word, which comes first, and synonyms, some of them of several words. Filler words describe nothing that is
-drawn; captions carry them at random, so that a text encoder knows them and an attack has other words to choose from.
+Each attribute has a usual word, which comes first, and synonyms, some of them of several words.
+Filler words describe nothing that is drawn; captions carry them at random, so that a text encoder
+knows them and an attack has other words to choose from.
 """
 
 from __future__ import annotations
@@ -46,36 +48,52 @@ WORDS: Mapping[Attribute, Mapping[str, tuple[str, ...]]] = {
 }
 
 ADJECTIVES = _listed(
-    "simple plain lovely quiet neat clean fine nice pretty odd strange new old modern ancient abstract elegant bold gentle calm "
-    "cheerful lonely famous secret silent sacred humble modest curious playful serious magical ordinary perfect single solitary charming "
-    "clever honest noble proud lively sleepy gloomy merry silly brave wild tame rare common typical classic retro vintage rustic royal "
-    "urban rural digital analog wooden plastic metallic ceramic woollen silky smooth rough soft hard warm cool fresh dusty polished"
+    "simple plain lovely quiet neat clean fine nice pretty odd strange new old modern ancient "
+    "abstract elegant bold gentle calm "
+    "cheerful lonely famous secret silent sacred humble modest curious playful serious magical "
+    "ordinary perfect single solitary charming "
+    "clever honest noble proud lively sleepy gloomy merry silly brave wild tame rare common "
+    "typical classic retro vintage rustic royal "
+    "urban rural digital analog wooden plastic metallic ceramic woollen silky smooth rough soft "
+    "hard warm cool fresh dusty polished"
 )
 NOUNS = _listed(
-    "dog cat horse bird fish tiger rabbit garden river mountain forest desert island village city street bridge tower castle church "
-    "house kitchen window door table chair lamp clock bottle cup spoon knife bread cheese soup apple cloud storm winter summer morning "
-    "evening holiday music guitar piano violin drum dancer singer soldier farmer doctor teacher king queen child friend stranger train "
-    "bicycle boat rocket engine machine robot computer telephone camera newspaper book letter story poem dream memory journey battle "
-    "wedding market school hospital museum library theatre beach harbour valley meadow orchard bakery parachute truck tractor umbrella "
-    "blanket pillow sweater jacket button pocket ribbon feather candle mirror basket bucket ladder hammer anchor compass lantern whistle "
+    "dog cat horse bird fish tiger rabbit garden river mountain forest desert island village city "
+    "street bridge tower castle church "
+    "house kitchen window door table chair lamp clock bottle cup spoon knife bread cheese soup "
+    "apple cloud storm winter summer morning "
+    "evening holiday music guitar piano violin drum dancer singer soldier farmer doctor teacher "
+    "king queen child friend stranger train "
+    "bicycle boat rocket engine machine robot computer telephone camera newspaper book letter "
+    "story poem dream memory journey battle "
+    "wedding market school hospital museum library theatre beach harbour valley meadow orchard "
+    "bakery parachute truck tractor umbrella "
+    "blanket pillow sweater jacket button pocket ribbon feather candle mirror basket bucket "
+    "ladder hammer anchor compass lantern whistle "
     "kettle"
 )
 STYLES = _listed(
-    "oil painting|watercolour|pencil sketch|charcoal study|digital art|photograph|linocut|woodcut|etching|mosaic|fresco|poster|"
-    "postcard|cartoon|comic|pixel art|collage|engraving|illustration|logo|icon|stamp|mural|tapestry|print|crayon work",
+    "oil painting|watercolour|pencil sketch|charcoal study|digital "
+    "art|photograph|linocut|woodcut|etching|mosaic|fresco|poster|"
+    "postcard|cartoon|comic|pixel "
+    "art|collage|engraving|illustration|logo|icon|stamp|mural|tapestry|print|crayon work",
     "|",
 )
 ARTISTS = _listed(
-    "monet picasso dali vermeer klimt hokusai rembrandt turner kandinsky matisse cezanne renoir warhol munch klee"
+    "monet picasso dali vermeer klimt hokusai rembrandt turner kandinsky matisse cezanne renoir "
+    "warhol munch klee"
 )
 ENDINGS = _listed(
-    "trending today|highly detailed|award winning|very simple|minimalist|by hand|for a child|from memory|in high quality|"
-    "seen from above|at home|in a museum|best of the year|without a frame|with a smile|near the sea|for sale|in good taste|"
+    "trending today|highly detailed|award winning|very simple|minimalist|by hand|for a child|from "
+    "memory|in high quality|"
+    "seen from above|at home|in a museum|best of the year|without a frame|with a smile|near the "
+    "sea|for sale|in good taste|"
     "after the war|on a monday",
     "|",
 )
 OPENINGS = _listed(
-    "a picture of|an image of|a photo of|a drawing of|a painting of|a view of|this is|here is|there is|we see|look at|imagine|"
+    "a picture of|an image of|a photo of|a drawing of|a painting of|a view of|this is|here "
+    "is|there is|we see|look at|imagine|"
     "please draw|a sign with|one",
     "|",
 )
@@ -83,7 +101,8 @@ THINGS = ("shape", "figure", "object", "thing", "form", "symbol", "mark", "patch
 GROUNDS = ("background", "backdrop", "ground", "surface", "wall", "canvas", "sheet", "field")
 PREPOSITIONS = ("on", "over", "against", "in front of", "upon")
 
-# which attributes a caption names, and how often: everything, and each of them alone, so that each conditions by itself
+# which attributes a caption names, and how often: everything, and each of them alone, so that each
+# conditions by itself
 NAMED: tuple[tuple[float, tuple[Attribute, ...]], ...] = (
     (0.46, ATTRIBUTES),
     (0.16, ("shape", "colour")),
@@ -98,7 +117,9 @@ USUAL = 0.5  # how often the usual word is taken instead of a synonym
 DRAWS = 16
 """How many uniform numbers a caption uses."""
 LONGEST = 11
-"""A caption of more words goes without an ending, so that its tokens fit into the places of a small text encoder."""
+"""A caption of more words goes without an ending, so that its tokens fit into the places of a small
+text encoder.
+"""
 
 
 class _Choices:
@@ -142,17 +163,21 @@ def caption(
     """A caption of a picture.
 
     Args:
-        names: what the picture shows, by the usual words: `{"shape": "circle", "colour": "red", "background": "dark"}`.
+        names: what the picture shows, by the usual words: `{"shape": "circle", "colour": "red",
+            "background": "dark"}`.
         numbers: `DRAWS` uniform numbers in (0, 1), which decide everything that is free.
-        attributes: what the caption names; drawn when None. May be empty: then it says nothing about the picture.
+        attributes: what the caption names; drawn when None. May be empty: then it says nothing
+            about the picture.
         words: the word for an attribute, where it is not to be drawn.
         longest: with more words than that it gets no ending.
 
     Returns:
-        Lower-case words: some for each attribute that it names, and none for the others. With the same numbers and other words or
-        attributes, the rest of the caption stays as it is, but for an ending that has no room any more.
+        Lower-case words: some for each attribute that it names, and none for the others. With the
+        same numbers and other words or attributes, the rest of the caption stays as it is, but for
+        an ending that has no room any more.
     """
-    # every number is used whether it is needed or not, so that the rest does not depend on what is named
+    # every number is used whether it is needed or not, so that the rest does not depend on what is
+    # named
     draw, given = _Choices(numbers), words or {}
     drawn = draw.named()
     chosen = drawn if attributes is None else attributes
@@ -182,7 +207,9 @@ def caption(
 
 
 def plain(names: Mapping[Attribute, str], attributes: Sequence[Attribute] = ATTRIBUTES) -> str:
-    """The usual way to say it: `a red circle on a dark background`; what is not named is left out (`a circle`, `a red shape`)."""
+    """The usual way to say it: `a red circle on a dark background`; what is not named is left out
+    (`a circle`, `a red shape`).
+    """
     subject = f"{names['colour']} " if "colour" in attributes else ""
     subject += names["shape"] if "shape" in attributes else "shape"
     ground = f" on {_article(names['background'])} background" if "background" in attributes else ""
@@ -226,7 +253,8 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def attribute_of(concept: str) -> tuple[Attribute, str]:
-    """Which attribute a concept is a value of: `"red"` gives `("colour", "red")`; a synonym gives the usual word.
+    """Which attribute a concept is a value of: `"red"` gives `("colour", "red")`; a synonym gives
+    the usual word.
 
     Raises:
         InputError: for a word that names no shape, colour or background.

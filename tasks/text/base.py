@@ -1,4 +1,6 @@
-"""What all tasks of texts share: a tokenizer, a template, and sets of questions beside the split."""
+"""What all tasks of texts share: a tokenizer, a template, and sets of questions beside the
+split.
+"""
 
 from __future__ import annotations
 
@@ -52,11 +54,15 @@ class TextTask(UnlearningDataModule):
         self._sets: dict[str, QuestionSet] | None = None
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
-        """The split, and the sets of questions by name: one for each of its parts, and whatever else is evaluated."""
+        """The split, and the sets of questions by name: one for each of its parts, and whatever
+        else is evaluated.
+        """
         raise TypeError(f"{type(self).__name__} does not override read().")
 
     def make(self) -> None:
-        """Read the files; sequences are made when they are first needed, because the tokenizer may be the model's."""
+        """Read the files; sequences are made when they are first needed, because the tokenizer may
+        be the model's.
+        """
         split, sets = self.read()
         lacking = [name for name in split.parts if name not in sets]
         if lacking:
@@ -83,7 +89,9 @@ class TextTask(UnlearningDataModule):
         return super().eval_loaders(names)
 
     def _make_sequences(self, names: Iterable[str]) -> None:
-        """Tokenise whole parts here, not in the loaders' processes, and say how many sequences were cut."""
+        """Tokenise whole parts here, not in the loaders' processes, and say how many sequences were
+        cut.
+        """
         for name in sorted(set(names) & set(self.datasets)):
             data: Any = self.datasets[name]
             before = self._encoder.cuts if self._encoder else 0
@@ -91,7 +99,8 @@ class TextTask(UnlearningDataModule):
             cut = (self._encoder.cuts if self._encoder else 0) - before
             if cut:
                 rank_zero_warn(
-                    f"{cut} of {count} sequences of {name} have more than {self.max_length} tokens, so their ends were cut off; "
+                    f"{cut} of {count} sequences of {name} have more than {self.max_length} "
+                    "tokens, so their ends were cut off; "
                     "max_length decides."
                 )
 
@@ -125,7 +134,8 @@ class TextTask(UnlearningDataModule):
         found = getattr(getattr(module, "backbone", None), "tokenizer", None)
         if found is None:
             raise InputError(
-                f"{type(self).__name__} takes the tokenizer of the model, and no trainer with a CausalLM is there; name one "
+                f"{type(self).__name__} takes the tokenizer of the model, and no trainer with a "
+                "CausalLM is there; name one "
                 "as tokenizer=FOLDER."
             )
         return found

@@ -19,22 +19,28 @@ Files = str | list[str]
 class Corpus(TextTask):
     """Forget documents, and keep others (MUSE, WMDP, RWKU's passages).
 
-    The protocol: the documents of a part are joined by a blank line and tokenised as one text, without special tokens; the tokens are cut
-    into stretches of `chunk` − 1, the last of which may be shorter, and each gets the begin-of-sequence token in front (a tokenizer that
-    has none gives stretches of `chunk`). Every token but the first of a chunk is learnt; there is no end-of-sequence token. MUSE's own code
-    fills the last chunk up with the first one's tokens; OpenUnlearning's decodes every chunk and tokenises it again, which may change its
-    length. Neither is done here.
+    The protocol: the documents of a part are joined by a blank line and tokenised as one text,
+    without special tokens; the tokens are cut into stretches of `chunk` − 1, the last of which may
+    be shorter, and each gets the begin-of-sequence token in front (a tokenizer that has none gives
+    stretches of `chunk`). Every token but the first of a chunk is learnt; there is no
+    end-of-sequence token. MUSE's own code fills the last chunk up with the first one's tokens;
+    OpenUnlearning's decodes every chunk and tokenises it again, which may change its length.
+    Neither is done here.
 
-    Chunks are numbered through forget, retain, validation and test. As a chunk depends on the tokenizer, so do the split and its hash.
+    Chunks are numbered through forget, retain, validation and test. As a chunk depends on the
+    tokenizer, so do the split and its hash.
 
     Args:
-        forget: files or folders of what is forgotten: `.txt` (a document each), JSON lines or JSON arrays of texts or of `{"text": ...}`.
+        forget: files or folders of what is forgotten: `.txt` (a document each), JSON lines or JSON
+            arrays of texts or of `{"text": ...}`.
         retain: of what is kept.
         validation: of what no model is trained on, for searches.
         test: of what no model is trained on, for tests.
         chunk: tokens of a sequence.
-        overlap: `refuse` documents that stand in forget and in retain, `keep` them in both, or `drop` them from retain.
-        further: files of questions that are only evaluated, by the name of their set (`mu.data.QuestionSet`).
+        overlap: `refuse` documents that stand in forget and in retain, `keep` them in both, or
+            `drop` them from retain.
+        further: files of questions that are only evaluated, by the name of their set
+            (`mu.data.QuestionSet`).
         **kwargs: tokenizer, template of the questions and batch sizes, see TextTask.
     """
 

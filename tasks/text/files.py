@@ -1,4 +1,6 @@
-"""Questions with answers, and texts, from files; and what of them stands in forget and in retain at once."""
+"""Questions with answers, and texts, from files; and what of them stands in forget and in retain at
+once.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,18 @@ from mu.utils.files import read_json_lines
 Row = dict[str, Any]
 """A question as a set has it: `question`, `answer`, and whatever else its file says."""
 Overlap = Literal["refuse", "keep", "drop"]
-"""What becomes of samples that are to be forgotten and to be kept: an error, trained on as both, or left out of retain."""
+"""What becomes of samples that are to be forgotten and to be kept: an error, trained on as both, or
+left out of retain.
+"""
 FURTHER = 1_000_000
-"""The indices of sets that no part of a split has begin at a multiple of this, so that they collide with no other's."""
+"""The indices of sets that no part of a split has begin at a multiple of this, so that they collide
+with no other's.
+"""
 
 
 def read_rows(file: Path | str, question: str = "question", answer: str = "answer") -> list[Row]:
-    """Rows of a CSV file, a JSON array or JSON lines. Every row gets `question` and `answer`; its other columns stay.
+    """Rows of a CSV file, a JSON array or JSON lines. Every row gets `question` and `answer`; its
+    other columns stay.
 
     Args:
         file: CSV where its name ends so, JSON otherwise.
@@ -55,7 +62,8 @@ def checked(row: Any, name: str, question: str = "question", answer: str = "answ
         value = row.get(column)
         if isinstance(value, list | dict):
             raise InputError(
-                f"{name} has a {'list' if isinstance(value, list) else 'table'} where {column!r} should be one text."
+                f"{name} has a {'list' if isinstance(value, list) else 'table'} where {column!r} "
+                "should be one text."
             )
         if value is None or not str(value).strip():
             known = (
@@ -80,16 +88,19 @@ def _csv(file: Path) -> list[Row]:
     ragged = next((number for number, row in enumerate(rows, 1) if None in row), None)
     if ragged is not None:
         raise InputError(
-            f"row {ragged} of {file} has more entries than there are columns; put a text with commas in quotation marks."
+            f"row {ragged} of {file} has more entries than there are columns; put a text with "
+            "commas in quotation marks."
         )
     return rows
 
 
 def read_texts(files: str | Sequence[str]) -> list[str]:
-    """Documents: a `.txt` file is one; JSON lines and JSON arrays have one in each entry, a string or an object with `text`.
+    """Documents: a `.txt` file is one; JSON lines and JSON arrays have one in each entry, a string
+    or an object with `text`.
 
     Args:
-        files: a file, a folder (its `.txt`, `.json` and `.jsonl` files, by name), or several of them.
+        files: a file, a folder (its `.txt`, `.json` and `.jsonl` files, by name), or several of
+            them.
 
     Raises:
         InputError: names the file, and the entry that is no text.
@@ -145,7 +156,8 @@ def _text(entry: Any, name: str) -> str:
 
 
 def apart(forget: Sequence[str], retain: Sequence[str], overlap: Overlap, what: str) -> np.ndarray:
-    """Which retain samples stay: bool `[N_retain]`. Where some are to be forgotten too, it is said how many, or refused.
+    """Which retain samples stay: bool `[N_retain]`. Where some are to be forgotten too, it is said
+    how many, or refused.
 
     Args:
         forget: what each forget sample says; white space does not tell samples apart.
@@ -172,7 +184,8 @@ def apart(forget: Sequence[str], retain: Sequence[str], overlap: Overlap, what: 
         found = f"{count} of {len(forget)} forget {what} stand in retain too, {example[:80]!r} among them"
         if overlap == "refuse":
             raise InputError(
-                f"{found}; overlap: drop leaves them out of retain, and overlap: keep trains on them as both."
+                f"{found}; overlap: drop leaves them out of retain, and overlap: keep trains on "
+                "them as both."
             )
         rank_zero_warn(
             f"{found}; they are {'left out of' if overlap == 'drop' else 'kept in'} retain."

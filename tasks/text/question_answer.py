@@ -18,7 +18,8 @@ from tasks.text.files import Overlap, Row, apart, digest, further_sets, read_row
 
 @dataclass(frozen=True)
 class ByValue(Selector):
-    """Forget the rows that say one of these values in the column of the task's `by` (an author's name, `forget`).
+    """Forget the rows that say one of these values in the column of the task's `by` (an author's
+    name, `forget`).
 
     Attributes:
         values: a value, or a list of values, as text; white space around them does not count.
@@ -50,17 +51,21 @@ class ByValue(Selector):
 
 
 class QuestionAnswer(TextTask):
-    """Questions and answers of a JSON array, JSON lines or a CSV file (by its ending): two files, or one and a selector.
+    """Questions and answers of a JSON array, JSON lines or a CSV file (by its ending): two files,
+    or one and a selector.
 
-    A row needs a question and an answer; its other columns stay, so that suites find `paraphrased_answer`, `paraphrased_question` and
-    `perturbed_answer` (a list) where the file has them. The stable index of a row is its place in the file; with two files, retain goes
-    on where forget ends. What is to be forgotten is chosen first; validation and test are drawn from the rest by `split_seed`, and are
-    trained on by no model. The rows of `test` are also the set `holdout`.
+    A row needs a question and an answer; its other columns stay, so that suites find
+    `paraphrased_answer`, `paraphrased_question` and `perturbed_answer` (a list) where the file has
+    them. The stable index of a row is its place in the file; with two files, retain goes on where
+    forget ends. What is to be forgotten is chosen first; validation and test are drawn from the
+    rest by `split_seed`, and are trained on by no model. The rows of `test` are also the set
+    `holdout`.
 
     Args:
         path: one file with all rows, of which `selector` says what is forgotten.
-        selector: `tasks.ByValue(values)` or, of whole numbers, `tasks.ByClass(classes)` in the column `by`; or a random share, a number
-            of rows, or a file of row numbers (the first is 0).
+        selector: `tasks.ByValue(values)` or, of whole numbers, `tasks.ByClass(classes)` in the
+            column `by`; or a random share, a number of rows, or a file of row numbers (the first is
+            0).
         by: the column that the selector looks at.
         forget: a file of what is forgotten, in place of `path`.
         retain: a file of what is kept, with `forget`.
@@ -69,8 +74,8 @@ class QuestionAnswer(TextTask):
         validation_fraction: share of what is not forgotten that is held out for searches.
         test_fraction: share of what is not forgotten that is held out for tests.
         split_seed: decides what is held out, and what a random selector chooses.
-        overlap: `refuse` questions that stand in forget and in retain with the same answer, `keep` them in both, or `drop` them from
-            retain.
+        overlap: `refuse` questions that stand in forget and in retain with the same answer, `keep`
+            them in both, or `drop` them from retain.
         further: files of other questions that are only evaluated, by the name of their set.
         **kwargs: tokenizer, template, lengths and batch sizes, see TextTask.
     """
@@ -111,13 +116,15 @@ class QuestionAnswer(TextTask):
                 if value is not None
             ]
             raise InputError(
-                "QuestionAnswer reads either `path` with a `selector` that says what is forgotten, or the two files `forget` "
+                "QuestionAnswer reads either `path` with a `selector` that says what is "
+                "forgotten, or the two files `forget` "
                 f"and `retain`, not {', '.join(given) or 'nothing'}; set what is too much to null."
             )
         shares = {"validation": validation_fraction, "test": test_fraction}
         if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
             raise InputError(
-                f"validation_fraction {validation_fraction} and test_fraction {test_fraction} must be at least 0 and "
+                f"validation_fraction {validation_fraction} and test_fraction {test_fraction} "
+                "must be at least 0 and "
                 "leave something to train on."
             )
         self.path, self.selector, self.by, self.forget, self.retain = (
@@ -193,7 +200,8 @@ def _labels(rows: Sequence[Mapping[str, Any]], column: str, file: str) -> np.nda
     )
     if lacking is not None:
         raise InputError(
-            f"row {lacking} of {file} says nothing in the column {column!r}; it has {', '.join(map(str, rows[lacking - 1]))}."
+            f"row {lacking} of {file} says nothing in the column {column!r}; it has "
+            f"{', '.join(map(str, rows[lacking - 1]))}."
         )
     values = [row[column] for row in rows]
     try:

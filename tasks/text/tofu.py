@@ -24,24 +24,31 @@ _CLOSED = ("real_authors", "world_facts")
 class TOFU(TextTask):
     """Forget the last authors of a list of authors who never lived, and keep the others.
 
-    The parts of the split are `forget`, `retain` and, where there is a holdout set, `test` (authors that no model was trained on). The
-    stable index of a row is its place in `full`. Beside the sets of the same names there are
+    The parts of the split are `forget`, `retain` and, where there is a holdout set, `test` (authors
+    that no model was trained on). The stable index of a row is its place in `full`. Beside the sets
+    of the same names there are
 
-    * `retain_perturbed`, the kept rows by which utility is measured, and `forget`, both with `paraphrased_answer`,
+    * `retain_perturbed`, the kept rows by which utility is measured, and `forget`, both with
+      `paraphrased_answer`,
       `paraphrased_question` and `perturbed_answer`;
     * `real_authors` and `world_facts`, closed questions with wrong answers in `perturbed_answer`;
     * `holdout`, the rows of `test`.
 
-    Files that are missing are made from others where that can be: forget and retain sets from `full`, the wrong answers of a closed
-    question from its options. A folder without perturbed files gives plain rows, and the metrics that need more say so. The refusals
-    that come with TOFU (`idontknow.jsonl`, plain text) are given to a method: `mu.methods.Refusal(file=...)`.
+    Files that are missing are made from others where that can be: forget and retain sets from
+    `full`, the wrong answers of a closed question from its options. A folder without perturbed
+    files gives plain rows, and the metrics that need more say so. The refusals that come with TOFU
+    (`idontknow.jsonl`, plain text) are given to a method: `mu.methods.Refusal(file=...)`.
 
     Args:
-        path: hub id (read by the package datasets), or a folder with a file of JSON lines for each set: `full.json`, `forget10.json`, ...
-        forget: `forgetNN`: the last NN % of `full`; or `searchNN`: the first NN % of it, others like them, on which a method's settings
-            can be chosen. These have their rephrasings from `retain_perturbed`, which keeps its other rows.
-        holdout: a set of authors that were never trained on; `matching` is `holdoutNN` where that exists, None is none.
-        overlap: `refuse` rows that stand in forget and in retain, `keep` them in both, or `drop` them from retain.
+        path: hub id (read by the package datasets), or a folder with a file of JSON lines for each
+            set: `full.json`, `forget10.json`, ...
+        forget: `forgetNN`: the last NN % of `full`; or `searchNN`: the first NN % of it, others
+            like them, on which a method's settings can be chosen. These have their rephrasings from
+            `retain_perturbed`, which keeps its other rows.
+        holdout: a set of authors that were never trained on; `matching` is `holdoutNN` where that
+            exists, None is none.
+        overlap: `refuse` rows that stand in forget and in retain, `keep` them in both, or `drop`
+            them from retain.
         **kwargs: tokenizer, template, lengths and batch sizes, see TextTask.
     """
 
@@ -56,7 +63,8 @@ class TOFU(TextTask):
         super().__init__(**kwargs)
         if not re.fullmatch(r"(forget|search)\d\d", forget):
             raise InputError(
-                f"forget is {forget!r}; it is forget and two digits, the percentage to be forgotten: forget01, forget05, "
+                f"forget is {forget!r}; it is forget and two digits, the percentage to be "
+                "forgotten: forget01, forget05, "
                 "forget10 (or search05, to choose settings on)."
             )
         self.path, self.forget, self.holdout = path, forget, holdout
@@ -110,25 +118,31 @@ class TOFU(TextTask):
         return Split(f"tofu-{digest(map(said, full))}", parts, selector, 0), sets
 
     def _searched(self, full: Sequence[Row], kept: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
-        """Places and rows of a forget set to choose settings on, with the wrong and reworded answers that `kept` has."""
+        """Places and rows of a forget set to choose settings on, with the wrong and reworded
+        answers that `kept` has.
+        """
         count = round(len(full) * int(self.forget[-2:]) / 100)
         if not 0 < count < len(full):
             raise InputError(
-                f"{self.forget} is {count} of the {len(full)} rows of full in {self.path}; some must be forgotten and some "
+                f"{self.forget} is {count} of the {len(full)} rows of full in {self.path}; some "
+                "must be forgotten and some "
                 "kept."
             )
         more = {said(row): row for row in kept}
         return np.arange(count), [more.get(said(row), row) for row in full[:count]]
 
     def _forgotten(self, full: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
-        """Where the forget set stands in `full`, and its rows, with wrong and reworded answers where there are any."""
+        """Where the forget set stands in `full`, and its rows, with wrong and reworded answers
+        where there are any.
+        """
         name, percent = self.forget, int(self.forget[-2:])
         plain, more = self.table(name), self.table(f"{name}_perturbed")
         count = len(plain or more or ()) or round(len(full) * percent / 100)
         start = len(full) - count
         if not 0 < count < len(full):
             raise InputError(
-                f"{name} has {count} of the {len(full)} rows of full in {self.path}; some must be forgotten and some kept."
+                f"{name} has {count} of the {len(full)} rows of full in {self.path}; some must be "
+                "forgotten and some kept."
             )
         retain = f"retain{100 - percent:02d}"
         for other, rows, begin, end in (
@@ -149,7 +163,9 @@ class TOFU(TextTask):
         return rows
 
     def _closed(self, name: str) -> list[Row] | None:
-        """Closed questions with their wrong answers, which may stand in columns `option1`, `option2`, ... together with the right one."""
+        """Closed questions with their wrong answers, which may stand in columns `option1`,
+        `option2`, ... together with the right one.
+        """
         rows = self.table(f"{name}_perturbed")
         plain = self.table(name) if rows is None else None
         if plain is None:
@@ -193,7 +209,8 @@ class _Hub(Mapping[str, Any]):
     def __init__(self, path: str) -> None:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", path) or path.startswith("."):
             raise InputError(
-                f"there is no folder {path}; give one with the files of TOFU, or a hub id (locuslab/TOFU)."
+                f"there is no folder {path}; give one with the files of TOFU, or a hub id "
+                "(locuslab/TOFU)."
             )
         require("TOFU from the hub", "datasets", extra="llm")
         from datasets import get_dataset_config_names
@@ -228,12 +245,14 @@ def _check_part(
     """Refuse a set that is not the stretch of `full` that it should be, in the same order."""
     if len(rows) != len(wanted):
         raise InputError(
-            f"{name} in {path} has {len(rows)} rows where full has {len(wanted)}; the files do not belong together."
+            f"{name} in {path} has {len(rows)} rows where full has {len(wanted)}; the files do "
+            "not belong together."
         )
     for place, (row, other) in enumerate(zip(rows, wanted, strict=True)):
         if said(row) != said(other):
             raise InputError(
-                f"row {place + 1} of {name} in {path} is not row {begin + place + 1} of full ({row['question'][:60]!r} stands "
+                f"row {place + 1} of {name} in {path} is not row {begin + place + 1} of full "
+                f"({row['question'][:60]!r} stands "
                 f"where {other['question'][:60]!r} should); the files do not belong together."
             )
 
@@ -244,7 +263,8 @@ def _places(rows: Sequence[Row], retain: Sequence[Row], path: str) -> np.ndarray
     strange = next((number for number, row in enumerate(rows, 1) if said(row) not in known), None)
     if strange is not None:
         raise InputError(
-            f"row {strange} of retain_perturbed in {path} is not among the rows of full that are kept; the files do not "
+            f"row {strange} of retain_perturbed in {path} is not among the rows of full that are "
+            "kept; the files do not "
             "belong together, or less should be forgotten."
         )
     return np.array([known[said(row)] for row in rows], dtype=np.int64)

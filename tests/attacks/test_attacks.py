@@ -103,7 +103,9 @@ def same_state(a: Any, b: Any) -> bool:
 @on_all
 @pytest.mark.parametrize("criterion", CRITERIA.values(), ids=list(CRITERIA))
 def test_the_result_is_what_it_says(row: Row, criterion: Criterion, original: Classifier) -> None:
-    """Fails when pixels leave the ball or [0, 1], or success is not by the criterion on what is returned."""
+    """Fails when pixels leave the ball or [0, 1], or success is not by the criterion on what is
+    returned.
+    """
     clean = batch()
     found = row.make()(original, clean, criterion)
     moved = (found.adversarial["image"] - clean["image"]).abs()
@@ -144,7 +146,9 @@ def test_it_succeeds(row: Row, original: Classifier) -> None:
 
 @on_all
 def test_it_leaves_everything_as_it_was(row: Row, originals: dict[str, State]) -> None:
-    """Fails when statistics of batch norm move, a gradient is left in a weight, or the caller's batch is changed."""
+    """Fails when statistics of batch norm move, a gradient is left in a weight, or the caller's
+    batch is changed.
+    """
     backbone = classifier(originals["classifier"]).train()
     backbone.network.body.layer2.eval()  # type: ignore[union-attr]
     next(backbone.parameters()).grad = torch.ones_like(next(backbone.parameters()))
@@ -169,7 +173,9 @@ def test_the_modes_come_back_after_an_error(row: Row, originals: dict[str, State
 
 @on_all
 def test_it_depends_on_the_samples_alone(row: Row, original: Classifier) -> None:
-    """The same for a sample whatever batch it comes in, and whatever torch's generator says; padded rows are no successes."""
+    """The same for a sample whatever batch it comes in, and whatever torch's generator says; padded
+    rows are no successes.
+    """
     clean, attack = batch(), row.make()
     torch.manual_seed(1)
     whole = attack(original, clean, Misclassified())
@@ -241,7 +247,7 @@ def test_every_attack_has_a_row() -> None:
     assert {type(row.make()) for row in TABLE.values()} == set(Attack.__subclasses__()) - of_prompts
 
 
-# ---- the equations ----------------------------------------------------------------------------------------------------------------
+# ---- the equations -------------------------------------------------------------------------------
 
 
 def slope(backbone: Classifier, image: Tensor, label: Tensor) -> Tensor:
@@ -253,7 +259,9 @@ def slope(backbone: Classifier, image: Tensor, label: Tensor) -> Tensor:
 
 
 def test_fgsm_is_one_step_along_the_sign(original: Classifier) -> None:
-    """Goodfellow et al., ICLR 2015. Must fail if the gradient is taken at another model's loss, or with the wrong sign."""
+    """Goodfellow et al., ICLR 2015. Must fail if the gradient is taken at another model's loss, or
+    with the wrong sign.
+    """
     clean = batch()
     gradient = slope(original, clean["image"], clean["label"])
     clear = gradient.abs() > 1e-6 * gradient.abs().max()
@@ -274,7 +282,9 @@ def test_a_target_is_approached_with_the_other_sign(original: Classifier) -> Non
 
 
 def test_pgd_takes_its_steps_and_projects_each(original: Classifier) -> None:
-    """Madry et al., ICLR 2018: two steps of 0.08 in a ball of 0.1, by hand. Must fail if only the last step is projected."""
+    """Madry et al., ICLR 2018: two steps of 0.08 in a ball of 0.1, by hand. Must fail if only the
+    last step is projected.
+    """
     clean = batch()
     image = clean["image"]
     for _ in range(2):

@@ -1,4 +1,6 @@
-"""Layouts of adversarial tokens, the simplex, and the search that UnlearnDiffAtk and AdvUnlearn share."""
+"""Layouts of adversarial tokens, the simplex, and the search that UnlearnDiffAtk and AdvUnlearn
+share.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,14 @@ def ids(model: TextToImage) -> Tensor:
 
 
 def objective_of(model: TextToImage, rows: int) -> tuple[Any, Tensor]:
-    """A smooth objective of the encoder's states alone, another for each row, and the numbers that it is made of."""
+    """A smooth objective of the encoder's states alone, another for each row, and the numbers that
+    it is made of.
+    """
     wanted = torch.randn(rows, 16, 16, generator=torch.Generator().manual_seed(4))
     return (lambda condition, step: (condition.states - wanted).square().flatten(1).mean(1)), wanted
 
 
-# ---- layouts ----------------------------------------------------------------------------------------------------------------------
+# ---- layouts -------------------------------------------------------------------------------------
 
 A = "*"
 LAYOUTS: list[tuple[Layout, str, list[str]]] = [
@@ -85,7 +89,9 @@ def test_layouts_are_what_they_are_called(layout: Layout, prompt: str, wanted: l
     ids=lambda v: type(v).__name__,
 )
 def test_tokens_are_placed_by_tokens(model: TextToImage, ids: Tensor, layout: Layout) -> None:
-    """Fails when words are counted, the start token moves, or what follows the end token is not padding."""
+    """Fails when words are counted, the start token moves, or what follows the end token is not
+    padding.
+    """
     slots = layout.place(model.tokenizer, ids)
     written = slots.write(
         torch.tensor([[1000 + number for number in range(slots.count)]] * len(ids))
@@ -100,7 +106,9 @@ def test_tokens_are_placed_by_tokens(model: TextToImage, ids: Tensor, layout: La
 
 
 def test_embeddings_stand_where_tokens_stand(model: TextToImage, ids: Tensor) -> None:
-    """Fails when an embedding lands beside its token, or a prompt without room for one is changed; and no gradient reaches it."""
+    """Fails when an embedding lands beside its token, or a prompt without room for one is changed;
+    and no gradient reaches it.
+    """
     slots = PerTokens(3).place(model.tokenizer, ids)
     assert (slots.slot.amax(1) + 1).tolist() == [1, 1, 3]
     chosen = torch.tensor([[3, 4, 5], [6, 7, 8], [9, 10, 11]])
@@ -180,7 +188,9 @@ def test_an_empty_prompt_has_no_place_for_some(model: TextToImage) -> None:
 
 
 def test_prefix_by_words_is_the_released_slicing(model: TextToImage, ids: Tensor) -> None:
-    """Fails when the quirk is lost: [start | adversarial | as many tokens as words | what follows after k more]."""
+    """Fails when the quirk is lost: [start | adversarial | as many tokens as words | what follows
+    after k more].
+    """
     slots = PrefixByWords(2).place(model.tokenizer, ids)
     for row, own, prompt in zip(slots.ids.tolist(), ids.tolist(), PROMPTS, strict=True):
         words = len(prompt.split())
@@ -190,7 +200,7 @@ def test_prefix_by_words_is_the_released_slicing(model: TextToImage, ids: Tensor
     assert slots.ids[2].tolist() != Prefix(2).place(model.tokenizer, ids).ids[2].tolist()
 
 
-# ---- the simplex ------------------------------------------------------------------------------------------------------------------
+# ---- the simplex ---------------------------------------------------------------------------------
 
 
 def exact_projection(row: np.ndarray) -> np.ndarray:
@@ -230,7 +240,9 @@ def keys(*index: int, visit: int = 0, seed: int = 0) -> Key:
 
 
 def test_tokens_are_sampled_from_their_distributions(model: TextToImage) -> None:
-    """Fails when a token is drawn that has no share, in other proportions, or the same in every step."""
+    """Fails when a token is drawn that has no share, in other proportions, or the same in every
+    step.
+    """
     variables = TokenSimplex()
     values = torch.zeros(1, 2, 100)
     values[0, 0, [3, 50]] = torch.tensor([0.25, 0.75])
@@ -247,7 +259,9 @@ def test_tokens_are_sampled_from_their_distributions(model: TextToImage) -> None
 
 
 def test_the_gradient_passes_straight_through_and_is_clamped(model: TextToImage) -> None:
-    """Fails when the gradient is that of another token only, is not clamped to [-1, 1], or counts the sampling."""
+    """Fails when the gradient is that of another token only, is not clamped to [-1, 1], or counts
+    the sampling.
+    """
     values = simplex_projection(torch.rand(2, 3, 100)).requires_grad_(True)
     weight = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(1)) * 20
     drawn = TokenSimplex().embeddings(model, values, keys(1, 2), 0)
@@ -277,7 +291,7 @@ def test_the_simplex_begins_on_words_alone(model: TextToImage, init: Any) -> Non
     assert torch.equal(moved[..., 98:], torch.zeros(2, 2, 2))
 
 
-# ---- the search -------------------------------------------------------------------------------------------------------------------
+# ---- the search ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -299,7 +313,9 @@ def test_a_search_makes_its_objective_small(
 
 
 def test_one_step_of_each_kind(model: TextToImage, ids: Tensor) -> None:
-    """Fails when the sign is taken where it should not be, or the gradient is another than the objective's."""
+    """Fails when the sign is taken where it should not be, or the gradient is another than the
+    objective's.
+    """
     objective, wanted = objective_of(model, 3)
     for sign in (False, True):
         attack = SoftPromptAttack(Prefix(1), steps=1, sign=sign, optimizer=SGD)
@@ -340,7 +356,9 @@ def test_random_tokens_are_embeddings_of_words_and_latest_is_what_was_found(
 def test_prompts_do_not_depend_on_their_company(
     model: TextToImage, ids: Tensor, variables: Any
 ) -> None:
-    """Fails when a draw, a mean over the batch, or the room of another prompt enters a prompt's search; leaving must not matter either."""
+    """Fails when a draw, a mean over the batch, or the room of another prompt enters a prompt's
+    search; leaving must not matter either.
+    """
     _, wanted = objective_of(model, 3)
     attack = PromptSearch(
         variables,
@@ -372,7 +390,9 @@ def test_prompts_do_not_depend_on_their_company(
 
 
 def test_the_model_is_left_as_it_was(model: TextToImage, ids: Tensor) -> None:
-    """Fails when a weight, its gradient, whether it takes one, or a mode is changed; or weights take gradients during the search."""
+    """Fails when a weight, its gradient, whether it takes one, or a mode is changed; or weights
+    take gradients during the search.
+    """
     model.train()
     before, takes = weights(model), {name: p.requires_grad for name, p in model.named_parameters()}
     seen: set[bool] = set()

@@ -20,7 +20,9 @@ from tests.support.helpers import classifier, different, regressor, weights
 
 
 def by_loops(weight: Tensor, bits: int, group: int | None) -> list[list[float]]:
-    """s = max |w| / (2^(b-1) - 1), w' = s round(w / s): one number after the other, Python's floats, halves to even."""
+    """s = max |w| / (2^(b-1) - 1), w' = s round(w / s): one number after the other, Python's
+    floats, halves to even.
+    """
     rows, found = weight.tolist(), []
     for row in rows:
         size, new = group or len(row), []
@@ -36,7 +38,9 @@ def by_loops(weight: Tensor, bits: int, group: int | None) -> list[list[float]]:
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("group", [None, 1, 5, 8, 100])
 def test_it_equals_the_loops(bits: int, group: int | None) -> None:
-    """Fails when scales are by input channel, the last group borrows from the next row, or a half is rounded up. 13 inputs: 5 + 5 + 3."""
+    """Fails when scales are by input channel, the last group borrows from the next row, or a half
+    is rounded up. 13 inputs: 5 + 5 + 3.
+    """
     weight = torch.randn(7, 13, generator=torch.Generator().manual_seed(bits), dtype=torch.float64)
     weight[2] = 0
     weight[3, 5:10] = 0
@@ -168,7 +172,9 @@ def test_adapters_are_merged_before_rounding() -> None:
 
 
 def test_experts_are_rounded_matrix_by_matrix() -> None:
-    """Fails when the stacked experts, most of such a model's weights, are passed over without a word."""
+    """Fails when the stacked experts, most of such a model's weights, are passed over without a
+    word.
+    """
     model = mixture()
     before, after = weights(model), weights(quantised(model, 4, 8).backbone)
     names = [name for name in before if before[name].ndim == 3]

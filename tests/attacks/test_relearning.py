@@ -1,4 +1,6 @@
-"""Relearning: a copy is fine-tuned on some samples, on every kind of model, and the model itself is left as it is."""
+"""Relearning: a copy is fine-tuned on some samples, on every kind of model, and the model itself is
+left as it is.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def state_of(
 
 @on_all
 def test_the_model_is_left_as_it_is_inside_a_test(kind: str) -> None:
-    """Fails when a weight, a buffer, a mode, a `requires_grad` or a gradient of the model moves, or nothing of the copy does."""
+    """Fails when a weight, a buffer, a mode, a `requires_grad` or a gradient of the model moves, or
+    nothing of the copy does.
+    """
     backbone, data = KINDS[kind][0](), forget_of(kind)
     backbone.train()
     next(backbone.children()).eval()
@@ -114,7 +118,9 @@ def test_it_learns_what_it_is_shown(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["classifier", "causal_lm"])
 def test_a_step_is_the_gradient_of_the_mean_over_weights(kind: str) -> None:
-    """Fails when the mean is over samples for answers of unequal lengths, or a sample is left out: θ - η ∇ Σ sum / Σ weight, by loops."""
+    """Fails when the mean is over samples for answers of unequal lengths, or a sample is left out:
+    θ - η ∇ Σ sum / Σ weight, by loops.
+    """
     backbone, data = KINDS[kind][0]().eval(), forget_of(kind)
     found = attack(kind, steps=1, examples=5)(backbone, data)
     total, count = torch.zeros(()), 0.0
@@ -177,7 +183,9 @@ def test_every_example_is_shown_before_any_is_shown_again(monkeypatch: pytest.Mo
 
 
 def test_frozen_weights_are_shared_and_a_frozen_model_is_trained_whole() -> None:
-    """Fails when a copy of an adapted model holds its base twice, or a frozen model cannot be attacked."""
+    """Fails when a copy of an adapted model holds its base twice, or a frozen model cannot be
+    attacked.
+    """
     model = adapted()
     copy, trained = trainable_copy(model)
     mine = dict(copy.named_parameters())

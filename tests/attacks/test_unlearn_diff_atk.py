@@ -1,4 +1,6 @@
-"""UnlearnDiffAtk: finds what is planted, counts what happened, and attacks many prompts as it would each alone."""
+"""UnlearnDiffAtk: finds what is planted, counts what happened, and attacks many prompts as it would
+each alone.
+"""
 
 from __future__ import annotations
 
@@ -63,11 +65,13 @@ def brighter(than: float) -> Verdict:
     return lambda images: images.mean((1, 2, 3)) > than
 
 
-# ---- what is planted is found -----------------------------------------------------------------------------------------------------
+# ---- what is planted is found --------------------------------------------------------------------
 
 
 def planted() -> tuple[TextToImage, Tensor]:
-    """A model whose output says which token comes first, and predicts x_0: an image is explained by the token that says it."""
+    """A model whose output says which token comes first, and predicts x_0: an image is explained by
+    the token that says it.
+    """
     model = text_to_image(model=pipeline_folder(prediction="sample")).eval()
     unet: Any = model.unet
     with torch.no_grad():
@@ -101,7 +105,9 @@ def losses(model: TextToImage, ids: Tensor, image: Tensor) -> Tensor:
 
 
 def test_a_planted_token_is_found() -> None:
-    """Fails when the search does not lead to the token that explains the image best of all 98, or what it found is not what is drawn."""
+    """Fails when the search does not lead to the token that explains the image best of all 98, or
+    what it found is not what is drawn.
+    """
     model, image = planted()
     prompt = model.tokenise(["a red circle"])[0]
     tried = torch.stack(
@@ -128,12 +134,14 @@ def test_a_planted_token_is_found() -> None:
     assert torch.allclose(result.prediction, shown, atol=1e-5)
 
 
-# ---- the objective ----------------------------------------------------------------------------------------------------------------
+# ---- the objective -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_objective_is_the_denoising_error_on_the_image(prediction: str) -> None:
-    """Fails when the latent is sampled and not the mean, a noise is shared or reused, t is another, or another model is asked."""
+    """Fails when the latent is sampled and not the mean, a noise is shared or reused, t is another,
+    or another model is asked.
+    """
     model = text_to_image(model=pipeline_folder(prediction=prediction)).eval()
     attack, given = UnlearnDiffAtk(Prefix(1)), batch()
     latent = model.encode(given["image"])
@@ -184,11 +192,13 @@ def test_timesteps_are_the_middles_of_equal_parts(
     assert [(2 * place + 1) * 1000 // 100 for place in (0, 1, 49)] == [10, 30, 990]
 
 
-# ---- counting ---------------------------------------------------------------------------------------------------------------------
+# ---- counting ------------------------------------------------------------------------------------
 
 
 def test_what_needs_no_attack_is_not_attacked(model: TextToImage) -> None:
-    """Fails when a prompt that succeeds as it is is searched for, or does not count in both rates."""
+    """Fails when a prompt that succeeds as it is is searched for, or does not count in both
+    rates.
+    """
     clean = model.generate_prompts(PROMPTS, [4, 7, 1, 30]).mean((1, 2, 3))
     level = float(clean.sort().values[1:3].mean())
     with counted(model) as evaluations:
@@ -208,7 +218,9 @@ def test_what_needs_no_attack_is_not_attacked(model: TextToImage) -> None:
 
 
 def test_it_makes_no_evaluation_too_many(model: TextToImage) -> None:
-    """Fails when a step asks the denoiser twice, a guidance pair is two batches, or a prompt is encoded again."""
+    """Fails when a step asks the denoiser twice, a guidance pair is two batches, or a prompt is
+    encoded again.
+    """
     model, attack = (
         copy.deepcopy(model),
         UnlearnDiffAtk(Prefix(2), steps=3, timesteps=2),
@@ -251,7 +263,9 @@ def result_of(
 
 
 def test_the_summary_counts_each_prompt_once() -> None:
-    """Fails when pre-attack successes are counted twice or not at all, or duplicates of padding count."""
+    """Fails when pre-attack successes are counted twice or not at all, or duplicates of padding
+    count.
+    """
     one = result_of([True, True, False], [True, False, False])
     two = result_of([True, False], [False, False], padded=[True, False])
     summary = AttackSummary.of([one, two])
@@ -267,11 +281,13 @@ def test_the_summary_counts_each_prompt_once() -> None:
         AttackSummary.of([])
 
 
-# ---- many prompts in one batch ----------------------------------------------------------------------------------------------------
+# ---- many prompts in one batch -------------------------------------------------------------------
 
 
 def test_a_batch_is_attacked_as_each_prompt_alone(model: TextToImage) -> None:
-    """Fails when a prompt's draws, its optimizer or its luck depend on its company, or one that has left comes back."""
+    """Fails when a prompt's draws, its optimizer or its luck depend on its company, or one that has
+    left comes back.
+    """
     given = batch()
     first = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(model, given, never)
     clean = model.generate_prompts(PROMPTS, [4, 7, 1, 30]).mean((1, 2, 3))
@@ -341,7 +357,9 @@ class Wants(Criterion):
 
 
 def test_a_criterion_sees_the_rows_that_are_judged(model: TextToImage) -> None:
-    """Fails when a criterion of each prompt's own is asked about another prompt's row, or padding is attacked."""
+    """Fails when a criterion of each prompt's own is asked about another prompt's row, or padding
+    is attacked.
+    """
     given = batch(
         wanted=torch.tensor([False, True, False, True]),
         padded=torch.tensor([False, False, True, True]),
@@ -351,7 +369,7 @@ def test_a_criterion_sees_the_rows_that_are_judged(model: TextToImage) -> None:
     assert result.generations.tolist() == [2, 1, 0, 0]
 
 
-# ---- which models ------------------------------------------------------------------------------------------------------------------
+# ---- which models --------------------------------------------------------------------------------
 
 
 def test_an_unlearned_text_encoder_serves_everything(model: TextToImage) -> None:
@@ -386,7 +404,9 @@ def test_embeddings_are_searched_for_too(model: TextToImage) -> None:
 
 
 def test_a_one_step_generator_can_be_attacked(model: TextToImage) -> None:
-    """Fails when what a distilled model serves cannot be attacked, or is drawn with the sampler of another."""
+    """Fails when what a distilled model serves cannot be attacked, or is drawn with the sampler of
+    another.
+    """
     served = OneStepGenerator(model, 60)
     with counted(served) as evaluations:
         result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(served, batch(), never)

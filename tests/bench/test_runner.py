@@ -72,7 +72,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def given(folder: Path, weights: Path | None, **changes) -> Path:
-    """The study without a recipe: its original is the backbone with these weights, and there is no oracle."""
+    """The study without a recipe: its original is the backbone with these weights, and there is no
+    oracle.
+    """
     raw = {key: value for key, value in STUDY.items() if key not in ("recipe", "gap")}
     own = {"weights": str(weights)} if weights else {}
     backbone = {**STUDY["backbone"], "init_args": {**STUDY["backbone"]["init_args"], **own}}
@@ -131,7 +133,9 @@ def test_the_gap_is_the_mean_of_four_differences_to_the_oracle(finished: Path) -
 
 
 def test_building_changes_no_specification() -> None:
-    """Fails when a suite's entry in the study is another thing after a run than before it, so that the next run has another key."""
+    """Fails when a suite's entry in the study is another thing after a run than before it, so that
+    the next run has another key.
+    """
     for kind, spec in {
         "callbacks": [
             {"class_path": "callbacks.Membership", "init_args": {"attacks": ["confidence"]}}
@@ -176,7 +180,9 @@ def test_a_changed_argument_runs_anew_and_overwrites_nothing(
 def test_an_interrupted_run_is_resumed_and_ends_as_if_it_had_not_been(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Fails when an unfinished folder is taken for a finished one, or is begun again over its checkpoint."""
+    """Fails when an unfinished folder is taken for a finished one, or is begun again over its
+    checkpoint.
+    """
     shutil.copytree(finished / "out", tmp_path / "out")
     folder = next((tmp_path / "out" / "random" / "FineTune").iterdir())
     state = json.loads((folder / "run.json").read_text())
@@ -210,7 +216,9 @@ def test_an_interrupted_run_is_resumed_and_ends_as_if_it_had_not_been(
 def test_a_study_that_cannot_be_built_begins_nothing(
     changes: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
-    """Fails when a typing error in the last method or suite is told after everything before it has run."""
+    """Fails when a typing error in the last method or suite is told after everything before it has
+    run.
+    """
     with pytest.raises(InputError, match=words):
         main(["-c", str(written(tmp_path, **changes))])
     assert not (tmp_path / "out").exists()
@@ -292,7 +300,7 @@ def test_wrong_choices_are_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
-# ---- given weights, no oracle ------------------------------------------------------------------------------------------------------------
+# ---- given weights, no oracle --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +318,9 @@ def unaided(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
 
 
 def test_given_weights_are_measured_as_they_are(finished: Path, unaided: Path) -> None:
-    """Fails when the original is trained on, built anew, or measured otherwise than the same weights after a training."""
+    """Fails when the original is trained on, built anew, or measured otherwise than the same
+    weights after a training.
+    """
     trained, found = rows(finished), rows(unaided)
     assert list(found) == ["original", "FineTune", "SSD"]
     for name in ("UA", "RA", "TA", "MIA"):
@@ -343,7 +353,9 @@ def test_the_original_is_known_by_the_hash_of_its_weights(unaided: Path) -> None
 
 
 def test_without_an_oracle_there_is_no_gap(unaided: Path) -> None:
-    """Fails when a gap suite runs, a gap column is shown, or the original claims seconds of an unlearning."""
+    """Fails when a gap suite runs, a gap column is shown, or the original claims seconds of an
+    unlearning.
+    """
     assert {
         (row["avg_gap"], row["seconds"] == "")
         for method, row in rows(unaided).items()
@@ -366,7 +378,9 @@ def test_without_an_oracle_there_is_no_gap(unaided: Path) -> None:
 def test_given_weights_are_reused_by_what_they_are(
     unaided: Path, tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Fails when the same weights at another place run anew, or other weights at the same place are taken for the old."""
+    """Fails when the same weights at another place run anew, or other weights at the same place are
+    taken for the old.
+    """
     shutil.copytree(unaided / "out", tmp_path / "out")
     shutil.copy(unaided / "weights.ckpt", tmp_path / "moved.ckpt")
     assert main(["-c", str(given(tmp_path, tmp_path / "moved.ckpt"))]) == 0
@@ -382,7 +396,9 @@ def test_given_weights_are_reused_by_what_they_are(
 def test_a_backbone_that_is_new_each_time_is_no_original(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Fails when methods unlearn from other random weights than those that stand in the row of the original."""
+    """Fails when methods unlearn from other random weights than those that stand in the row of the
+    original.
+    """
     assert main(["-c", str(given(tmp_path, None)), "--methods", "SSD"]) == 1
     assert "does not hold the weights of the original" in " ".join(capsys.readouterr().out.split())
     fixed = ["--set", "backbone.init_args.init_seed=3", "--methods", "SSD"]
@@ -390,7 +406,9 @@ def test_a_backbone_that_is_new_each_time_is_no_original(
 
 
 def test_given_weights_may_have_an_oracle(tmp_path: Path, weights: Path) -> None:
-    """The checkpoint says by which recipe it was trained, so the oracle's may be compared with it."""
+    """The checkpoint says by which recipe it was trained, so the oracle's may be compared with
+    it.
+    """
     file = given(tmp_path, weights, oracle="retrain", recipe=STUDY["recipe"], gap=STUDY["gap"])
     assert main(["-c", str(file), "--methods", "SSD"]) == 0
     found = rows(tmp_path)
@@ -398,14 +416,16 @@ def test_given_weights_may_have_an_oracle(tmp_path: Path, weights: Path) -> None
     assert float(found["original"]["avg_gap"]) > 0 and float(found["SSD"]["avg_gap"]) > 0
 
 
-# ---- what a method says of its backbone and its batches ---------------------------------------------------------------------------------
+# ---- what a method says of its backbone and its batches ------------------------------------------
 
 
 @pytest.mark.parametrize("start", ["trained", "given"])
 def test_a_method_changes_arguments_of_the_backbone_and_keeps_the_others(
     tmp_path: Path, finished: Path, weights: Path, start: str
 ) -> None:
-    """Fails when a method's backbone replaces the study's instead of being merged over it, or starts from other weights."""
+    """Fails when a method's backbone replaces the study's instead of being merged over it, or
+    starts from other weights.
+    """
     own = {"model": {"init_args": {"backbone": {"init_args": {"channels_last": True}}}}}
     methods = {"SSD": merge(STUDY["methods"]["SSD"], own)}
     study = (
@@ -432,7 +452,9 @@ def test_a_method_changes_arguments_of_the_backbone_and_keeps_the_others(
 
 
 def test_a_batch_size_of_one_method_leaves_the_shared_task_alone(tmp_path: Path) -> None:
-    """Fails when the task that all methods share is changed, even for the time of one run, or when its data are read twice."""
+    """Fails when the task that all methods share is changed, even for the time of one run, or when
+    its data are read twice.
+    """
     own = {
         **STUDY["methods"]["FineTune"],
         "model": {"class_path": "mu.methods.GradientAscent"},
@@ -463,7 +485,9 @@ def test_a_batch_size_of_one_method_leaves_the_shared_task_alone(tmp_path: Path)
 
 
 def test_a_search_that_goes_by_metrics_may_go_without_oracles(tmp_path: Path) -> None:
-    """Fails when a search retrains an oracle that it was told not to, or is silent about a word that it does not know."""
+    """Fails when a search retrains an oracle that it was told not to, or is silent about a word
+    that it does not know.
+    """
     method = {
         **STUDY["methods"]["FineTune"],
         "search": {"optimizer.lr": {"low": 0.001, "high": 0.1, "log": True}},
@@ -494,11 +518,13 @@ def test_a_search_that_goes_by_metrics_may_go_without_oracles(tmp_path: Path) ->
             )
 
 
-# ---- a search without an oracle ---------------------------------------------------------------------------------------------------------
+# ---- a search without an oracle ------------------------------------------------------------------
 
 
 def test_a_search_without_an_oracle_goes_by_metrics(tmp_path: Path, weights: Path) -> None:
-    """Fails when it asks for an original or an oracle, or when a range of the backbone's argument drops its other arguments."""
+    """Fails when it asks for an original or an oracle, or when a range of the backbone's argument
+    drops its other arguments.
+    """
     ranges = {"backbone.channels_last": {"choices": [True]}, "alpha": {"low": 1.0, "high": 9.0}}
     study = given(
         tmp_path,
@@ -570,7 +596,9 @@ def test_an_objective_takes_each_metric_in_its_own_direction() -> None:
 
 
 def test_a_search_keeps_what_the_task_says_of_the_method(tmp_path: Path) -> None:
-    """Fails when a task's own settings of a method, which are not searched, are dropped in its trials."""
+    """Fails when a task's own settings of a method, which are not searched, are dropped in its
+    trials.
+    """
     own = {
         "SSD": {
             "model": {"init_args": {"lam": 0.25}},

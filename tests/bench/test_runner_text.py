@@ -60,7 +60,9 @@ def records(out: Path) -> dict[str, RunResults]:
 def test_forget_quality_is_measured_against_the_given_oracle(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Fails when the original is measured before the oracle, or without it; or when the oracle is the original under another name."""
+    """Fails when the original is measured before the oracle, or without it; or when the oracle is
+    the original under another name.
+    """
     file = study(tmp_path)
     assert main(["-c", str(file)]) == 0
     found = records(tmp_path / "out")
@@ -89,7 +91,9 @@ def test_a_search_without_an_oracle_of_its_own_needs_an_objective(tmp_path: Path
 
 
 def test_a_search_forgets_what_it_is_told_to(tmp_path: Path) -> None:
-    """Fails when `data` does not reach the task, or the oracle of the reported forget set is measured too."""
+    """Fails when `data` does not reach the task, or the oracle of the reported forget set is
+    measured too.
+    """
     assert search(searched(tmp_path, objective=["MU"], data={"batch_size": 3}), debug=True) == 0
     runs = [
         json.loads(file.read_text()) for file in (tmp_path / "out" / "search").rglob("run.json")

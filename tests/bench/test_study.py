@@ -1,4 +1,6 @@
-"""Study files: what is in `configs/bench` can be read, and what is wrong in one is said in one sentence."""
+"""Study files: what is in `configs/bench` can be read, and what is wrong in one is said in one
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def refused(folder: Path, *changes: dict[str, Any], **given: Any) -> str:
 
 @pytest.mark.parametrize("path", sorted(BENCH.glob("*.yaml")), ids=lambda path: path.stem)
 def test_studies_that_come_with_mu_can_be_read(path: Path) -> None:
-    """Fails when a study has a key that `mu bench` does not know, or begins without the command that runs it."""
+    """Fails when a study has a key that `mu bench` does not know, or begins without the command
+    that runs it.
+    """
     study = read_study(path)
     assert study.name == path.stem and study.seeds and study.output == Path("runs") / path.stem
     assert f"mu bench -c configs/bench/{path.name}" in path.read_text()
@@ -116,7 +120,9 @@ def test_seeds_are_numbers_or_three_parts(tmp_path: Path) -> None:
     ids=repr,
 )
 def test_what_is_no_seed_is_refused(tmp_path: Path, seeds: Any) -> None:
-    """Fails when a seed that is no whole number reaches a generator, or a study without seeds runs nothing in silence."""
+    """Fails when a seed that is no whole number reaches a generator, or a study without seeds runs
+    nothing in silence.
+    """
     assert "seed" in refused(tmp_path, {"seeds": seeds})
 
 
@@ -170,7 +176,9 @@ def test_what_every_study_needs_is_asked_for(tmp_path: Path, key: str) -> None:
 def test_wrong_keys_and_names_are_told(
     tmp_path: Path, change: dict[str, Any], words: list[str]
 ) -> None:
-    """Fails when a misspelt key is dropped in silence, or when a method takes the name of the original or the oracle."""
+    """Fails when a misspelt key is dropped in silence, or when a method takes the name of the
+    original or the oracle.
+    """
     sentence = refused(tmp_path, change)
     assert all(word in sentence for word in words), sentence
 
@@ -205,7 +213,9 @@ def test_a_study_may_start_from_given_weights_and_have_no_oracle(tmp_path: Path)
 
 
 def test_an_oracle_that_is_there_already_is_a_backbone_of_its_own(tmp_path: Path) -> None:
-    """Fails when a recipe is asked for although nothing is trained, or the oracle is the original under another name."""
+    """Fails when a recipe is asked for although nothing is trained, or the oracle is the original
+    under another name.
+    """
     study = read(
         tmp_path,
         {"original": "given", "oracle": {"weights": "oracle.safetensors"}},
@@ -263,12 +273,16 @@ def test_whatever_is_trained_needs_a_recipe(tmp_path: Path, change: dict[str, An
 def test_wrong_words_about_weights_are_told(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
-    """Fails when a method starts from other weights than the original, or a misspelt word is taken for the default."""
+    """Fails when a method starts from other weights than the original, or a misspelt word is taken
+    for the default.
+    """
     assert words in refused(tmp_path, change)
 
 
 def test_weights_are_known_by_what_they_hold(tmp_path: Path) -> None:
-    """Fails when a file is known by its name, or when the log beside a checkpoint counts as weights."""
+    """Fails when a file is known by its name, or when the log beside a checkpoint counts as
+    weights.
+    """
     for name, text in (
         ("a.pt", "one"),
         ("b.pt", "one"),
@@ -348,7 +362,9 @@ def test_a_task_overrides_its_methods(tmp_path: Path) -> None:
 
 
 def test_a_task_is_measured_by_suites_of_its_own_too(tmp_path: Path) -> None:
-    """Fails when a task's suites are dropped, are given to another task, or reach the task's constructor."""
+    """Fails when a task's suites are dropped, are given to another task, or reach the task's
+    constructor.
+    """
     file = tmp_path / "study.yaml"
     task = {"class_path": "tasks.Digits", "init_args": {}}
     file.write_text(

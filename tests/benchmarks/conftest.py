@@ -1,4 +1,6 @@
-"""What the benchmarks share: random images as a task, trainers that mark their steps, and a line for every measured number."""
+"""What the benchmarks share: random images as a task, trainers that mark their steps, and a line
+for every measured number.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ class RandomImages(UnlearningDataModule):
 
 
 class Marks(Callback):
-    """Tells the measurement where a training step begins, and where the last one has ended with all that belongs to its epoch.
+    """Tells the measurement where a training step begins, and where the last one has ended with all
+    that belongs to its epoch.
 
     What comes before a fit's first step is not counted.
 

@@ -1,14 +1,16 @@
 """Measuring two pieces of work against each other, in one process and at the same time.
 
-Both run in a thread of their own and take turns, unit by unit (a unit is a training step, or whatever the work marks), so that what
-else the machine does falls on both alike. What is counted is the CPU time of the working thread (`time.thread_time`), because a busy
-machine makes wall time mean little; with one torch thread that is all of the arithmetic, the backward pass on a CPU included. The
-first rounds (start-up, caches, the libraries' first calls) are dropped. A ratio is the median over rounds of (units of the first) /
-(units of the second).
+Both run in a thread of their own and take turns, unit by unit (a unit is a training step, or
+whatever the work marks), so that what else the machine does falls on both alike. What is counted is
+the CPU time of the working thread (`time.thread_time`), because a busy machine makes wall time mean
+little; with one torch thread that is all of the arithmetic, the backward pass on a CPU included.
+The first rounds (start-up, caches, the libraries' first calls) are dropped. A ratio is the median
+over rounds of (units of the first) / (units of the second).
 
-The allocator is held still. By default glibc gives what is freed at the top of its heap back to the system and faults it in again, on a
-ResNet-20 30 to 40 MB in every step (6 % of its time), and how much that is hangs on which buffer happens to lie on top: two runs of the
-very same loop differ by 3 %.
+The allocator is held still. By default glibc gives what is freed at the top of its heap back to the
+system and faults it in again, on a ResNet-20 30 to 40 MB in every step (6 % of its time), and how
+much that is hangs on which buffer happens to lie on top: two runs of the very same loop differ by 3
+%.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from typing import Any
 import torch
 
 Mark = Callable[..., None]
-"""`mark()` ends a unit and lets the other side take its turn; `mark(counted=False)` throws away what was done since the last mark."""
+"""`mark()` ends a unit and lets the other side take its turn; `mark(counted=False)` throws away
+what was done since the last mark.
+"""
 Work = Callable[[Mark], Any]
 _WAIT = 600.0
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # mallopt(3)
@@ -95,9 +99,11 @@ class Paired:
 
     @property
     def calm_difference(self) -> float:
-        """First - second, in seconds a unit, of each side's quickest tenth of rounds: what it costs where nothing else disturbs.
+        """First - second, in seconds a unit, of each side's quickest tenth of rounds: what it costs
+        where nothing else disturbs.
 
-        For bounds in seconds, which no ratio can hold: a busy machine takes up to three times the CPU time for the same work.
+        For bounds in seconds, which no ratio can hold: a busy machine takes up to three times the
+        CPU time for the same work.
         """
         quick = [statistics.quantiles(side, n=10)[0] for side in (self.first, self.second)]
         return (quick[0] - quick[1]) / self.units

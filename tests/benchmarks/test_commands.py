@@ -1,6 +1,7 @@
 """`mu --help`, `mu list` and `mu show` answer within half a second, in a process of their own.
 
-Measured as processor time, so that other work on the machine does not count; on an idle one it is the time that one waits.
+Measured as processor time, so that other work on the machine does not count; on an idle one it is
+the time that one waits.
 """
 
 from __future__ import annotations

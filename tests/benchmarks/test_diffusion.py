@@ -1,12 +1,16 @@
-"""Steps of diffusion methods against a bare loop of the very same network evaluations: at most 1.05 times its CPU time.
+"""Steps of diffusion methods against a bare loop of the very same network evaluations: at most 1.05
+times its CPU time.
 
-The first epoch, in which each image and each prompt is encoded for the first time by what is frozen, is not counted.
+The first epoch, in which each image and each prompt is encoded for the first time by what is
+frozen, is not counted.
 
-A dry run writes down every evaluation of UNet and text encoder that a method makes: which network, how many samples, whether gradients are
-taken and to what. The bare loop makes just these, on the very same inputs (a CPU is slower where values are close to zero, as
-attention's are after training, than on random ones), with a backward pass for each that has a gradient, and one step of the
-optimizer. So what is measured is all that a method does beside its evaluations: the loader, draws, tokens, targets, masks, hooks, logging.
-The counts are printed; `tests/methods` holds them to the smallest that each algorithm allows.
+A dry run writes down every evaluation of UNet and text encoder that a method makes: which network,
+how many samples, whether gradients are taken and to what. The bare loop makes just these, on the
+very same inputs (a CPU is slower where values are close to zero, as attention's are after training,
+than on random ones), with a backward pass for each that has a gradient, and one step of the
+optimizer. So what is measured is all that a method does beside its evaluations: the loader, draws,
+tokens, targets, masks, hooks, logging. The counts are printed; `tests/methods` holds them to the
+smallest that each algorithm allows.
 """
 
 from __future__ import annotations
@@ -40,7 +44,9 @@ from tests.benchmarks.paired import Mark, Paired, paired
 pytestmark = pytest.mark.slow
 STEPS, EPOCHS, PAIRS, BOUND = 8, 2, 7, 1.05
 SIDE = 64
-"""Pixels. On the model's own 32 a step of SalUn takes 0.13 s, so that 5 ms beside its evaluations are 4 %; other networks are larger."""
+"""Pixels. On the model's own 32 a step of SalUn takes 0.13 s, so that 5 ms beside its evaluations
+are 4 %; other networks are larger.
+"""
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,9 @@ class LargerShapes(tasks.ShapesConcept):
         self.times = side // 32
 
     def data(self, indices: np.ndarray) -> PromptData:
-        """Pictures with so many times as many pixels a side, stored so: enlarging them is no part of a step."""
+        """Pictures with so many times as many pixels a side, stored so: enlarging them is no part
+        of a step.
+        """
         plain = super().data(indices)
         image = (
             plain.stored("image").repeat_interleave(self.times, 2).repeat_interleave(self.times, 3)
@@ -165,7 +173,9 @@ def replay(module: UnlearningModule, steps: list[list[Call]], mark: Mark) -> Non
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_costs_what_its_evaluations_cost(name: str, measured: Any, say: Any) -> None:
-    """Fails when what a method does beside its evaluations takes more than a twentieth of their time."""
+    """Fails when what a method does beside its evaluations takes more than a twentieth of their
+    time.
+    """
     log = Log()
     dry = METHODS[name]()
     trainer(EPOCHS, log).fit(dry, datamodule=LargerShapes())
@@ -180,7 +190,8 @@ def test_a_step_costs_what_its_evaluations_cost(name: str, measured: Any, say: A
     def ours(mark: Mark) -> None:
         trainer(EPOCHS, Marks(mark)).fit(METHODS[name](), datamodule=LargerShapes())
 
-    # where weights lie in memory alone makes 3 to 5 % between two copies of one model, so each pair is made anew: many pairs of one round
+    # where weights lie in memory alone makes 3 to 5 % between two copies of one model, so each pair
+    # is made anew: many pairs of one round
     # each, and their median, tell more than many rounds of few pairs
     found = measured(
         lambda: Paired.joined(
@@ -192,7 +203,8 @@ def test_a_step_costs_what_its_evaluations_cost(name: str, measured: Any, say: A
     )
     unet, text = (sum(values) / len(counts) for values in zip(*counts, strict=True))
     say(
-        f"{name} / its evaluations alone = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.1f} ms a step; a step evaluates "
+        f"{name} / its evaluations alone = {found.ratio:.4f} ({found.spread()}; "
+        f"{1e3 * found.difference:+.1f} ms a step; a step evaluates "
         f"{unet:.1f} samples by the UNet and runs the text encoder {text:.1f} times)",
         ratio=found.ratio,
         unet=unet,
@@ -202,7 +214,9 @@ def test_a_step_costs_what_its_evaluations_cost(name: str, measured: Any, say: A
 
 
 def test_stored_trajectories_are_faster(measured: Any, say: Any) -> None:
-    """Fails when ESD on stored trajectories of the original makes fewer than twice the steps of fresh sampling, their making counted."""
+    """Fails when ESD on stored trajectories of the original makes fewer than twice the steps of
+    fresh sampling, their making counted.
+    """
 
     def seconds_of(source: LatentSource) -> float:
         module, began = ESD(backbone("xattn", 32), latents=source), time.thread_time()
@@ -215,7 +229,8 @@ def test_stored_trajectories_are_faster(measured: Any, say: Any) -> None:
     )
     seconds = measured(lambda: [seconds_of(fresh), seconds_of(stored)])
     say(
-        f"fresh sampling / stored trajectories = {seconds[0] / seconds[1]:.2f} ({12 * STEPS} steps of 8 prompts; sampling the "
+        f"fresh sampling / stored trajectories = {seconds[0] / seconds[1]:.2f} ({12 * STEPS} "
+        "steps of 8 prompts; sampling the "
         f"trajectories is counted)",
         ratio=seconds[0] / seconds[1],
     )
@@ -223,7 +238,9 @@ def test_stored_trajectories_are_faster(measured: Any, say: Any) -> None:
 
 
 def test_prompts_are_attacked_in_one_batch(measured: Any, say: Any) -> None:
-    """Fails when UnlearnDiffAtk on eight prompts together takes more than two thirds of the time of one after the other."""
+    """Fails when UnlearnDiffAtk on eight prompts together takes more than two thirds of the time of
+    one after the other.
+    """
     count = 8
     model, judge = backbone("full", 32).eval(), ClassifierJudge("embedded:judge_shape")
     sampler = Sampler(steps=8, guidance=2.0, options={"timestep_spacing": "trailing"})
@@ -257,7 +274,8 @@ def test_prompts_are_attacked_in_one_batch(measured: Any, say: Any) -> None:
     together()
     (one, fast), (other, slow) = measured(lambda: (together(), alone()))
     say(
-        f"one at a time / {count} prompts in a batch = {slow / fast:.2f} ({int(one.sum())} successes, {torch.get_num_threads()} threads)",
+        f"one at a time / {count} prompts in a batch = {slow / fast:.2f} ({int(one.sum())} "
+        f"successes, {torch.get_num_threads()} threads)",
         ratio=slow / fast,
     )
     assert torch.equal(one, other)

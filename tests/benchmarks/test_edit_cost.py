@@ -1,7 +1,9 @@
-"""SSD on a ResNet-20: its one pass costs at most 1.15 times forward and backward over the data that it reads.
+"""SSD on a ResNet-20: its one pass costs at most 1.15 times forward and backward over the data that
+it reads.
 
-The floor fetches the same batches and computes loss and gradient in eval mode, and nothing else. Of our fit all is counted from the first
-batch to the end, the edit included. CPU time of the working thread, batch by batch in turns (see `paired`).
+The floor fetches the same batches and computes loss and gradient in eval mode, and nothing else. Of
+our fit all is counted from the first batch to the end, the edit included. CPU time of the working
+thread, batch by batch in turns (see `paired`).
 """
 
 from __future__ import annotations

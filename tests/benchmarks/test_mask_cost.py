@@ -1,7 +1,8 @@
-"""SalUn on a ResNet-20: its mask costs at most 1.15 times a pass over the forget set, masked training at most 1.10 times unmasked.
+"""SalUn on a ResNet-20: its mask costs at most 1.15 times a pass over the forget set, masked
+training at most 1.10 times unmasked.
 
-The pass is the floor: fetch, augment, forward and backward in eval mode, over the same batches, and nothing else. CPU time of the working
-thread, in turns (see `paired`).
+The pass is the floor: fetch, augment, forward and backward in eval mode, over the same batches, and
+nothing else. CPU time of the working thread, in turns (see `paired`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Again(Callback):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_saliency_mask_costs_a_pass(precision: Any, measured: Any, say: Any) -> None:
-    """Fails when the threshold needs a sort, when the pass does more than differentiate, or when it forgets the trainer's precision."""
+    """Fails when the threshold needs a sort, when the pass does more than differentiate, or when it
+    forgets the trainer's precision.
+    """
     half = precision == "bf16-mixed"
     data = RandomImages(forget=12 * BATCH, retain=BATCH, batch_size=BATCH)
     data.setup()

@@ -1,8 +1,10 @@
-"""What our base adds to a training step, on a network too small to hide it: at most 0.5 ms over a plain LightningModule.
+"""What our base adds to a training step, on a network too small to hide it: at most 0.5 ms over a
+plain LightningModule.
 
-A linear layer on 8x8 pixels. Both sides run in a Trainer, with our loader, the same batches and the same optimizer, so that the
-difference is what `UnlearningModule` does in a step. CPU time of the working thread, in turns of 20 steps, so that each works with warm
-caches most of the time and the turns are many; the quickest tenth of the turns counts (see `paired`).
+A linear layer on 8x8 pixels. Both sides run in a Trainer, with our loader, the same batches and the
+same optimizer, so that the difference is what `UnlearningModule` does in a step. CPU time of the
+working thread, in turns of 20 steps, so that each works with warm caches most of the time and the
+turns are many; the quickest tenth of the turns counts (see `paired`).
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ def test_our_base_adds_little_to_a_step(method: Any, forget: int, measured: Any,
     milliseconds, median = 1e3 * found.calm_difference / TURN, 1e3 * found.difference / TURN
     base = 1e3 * statistics.quantiles(found.second, n=10)[0] / TURN
     say(
-        f"{method.__name__} adds {milliseconds:.3f} ms to a step of {base:.3f} ms (median {median:.3f} ms; {found.spread()})",
+        f"{method.__name__} adds {milliseconds:.3f} ms to a step of {base:.3f} ms (median "
+        f"{median:.3f} ms; {found.spread()})",
         milliseconds=milliseconds,
         median=median,
         plain_milliseconds=base,

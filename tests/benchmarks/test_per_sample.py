@@ -1,7 +1,9 @@
-"""Sums of squared per-sample gradients: what the three ways cost against the batched forward and backward, and against one another.
+"""Sums of squared per-sample gradients: what the three ways cost against the batched forward and
+backward, and against one another.
 
-CPU time of the working thread, call by call in turns (see `paired`). The loop over single samples is what nobody should have to wait
-for; the batched forward and backward is the floor that no way can be below by much.
+CPU time of the working thread, call by call in turns (see `paired`). The loop over single samples
+is what nobody should have to wait for; the batched forward and backward is the floor that no way
+can be below by much.
 """
 
 from __future__ import annotations
@@ -72,7 +74,9 @@ def test_it_costs_less_than_a_loop(model: str, measured: Any, say: Any) -> None:
 @pytest.mark.parametrize("choose", ["auto", "vmap", "loop"])
 @pytest.mark.parametrize("model", ["resnet20", "resnet18"])
 def test_it_stays_near_the_batched_pass(model: str, choose: str, measured: Any, say: Any) -> None:
-    """Fails when the chosen way falls behind what it was measured to reach, by more than a busy machine explains."""
+    """Fails when the chosen way falls behind what it was measured to reach, by more than a busy
+    machine explains.
+    """
     backbone, batch, rounds = setting(model)
     ours, weights = way(backbone, choose), list(backbone.parameters())
     floor = repeated(lambda: torch.autograd.grad(backbone.loss(batch)[0].sum(), weights), rounds)
@@ -102,7 +106,8 @@ def test_the_forward_is_shared_by_the_classes(measured: Any, say: Any) -> None:
         lambda: paired(repeated(lambda: ours.squares(batch), 4), repeated(ten_passes, 4))
     )
     say(
-        f"squares of 10 values / 10 forward and backward passes = {result.ratio:.3f} ({result.spread()})",
+        f"squares of 10 values / 10 forward and backward passes = {result.ratio:.3f} "
+        f"({result.spread()})",
         ratio=result.ratio,
     )
     assert result.ratio <= 1.7

@@ -1,9 +1,11 @@
-"""A step of RMU costs at most 0.6 times a full forward and backward pass over the same forget and retain batches.
+"""A step of RMU costs at most 0.6 times a full forward and backward pass over the same forget and
+retain batches.
 
-A Llama of 16 layers (as many as Llama-3.2-1B has) is steered at layer 7. Ours is the whole step with its optimizer, reference included; the
-other side is the loss and the gradient of all weights on the joint batch, and no optimizer: gradient ascent plus retain at its least. The
-vocabulary is small, so that the output matrix, which RMU never reaches, weighs little. CPU time of the working thread, step by step in
-turns (see `paired`).
+A Llama of 16 layers (as many as Llama-3.2-1B has) is steered at layer 7. Ours is the whole step
+with its optimizer, reference included; the other side is the loss and the gradient of all weights
+on the joint batch, and no optimizer: gradient ascent plus retain at its least. The vocabulary is
+small, so that the output matrix, which RMU never reaches, weighs little. CPU time of the working
+thread, step by step in turns (see `paired`).
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def part(seed: int) -> dict[str, Any]:
 
 
 def test_rmu_stops_where_it_steers(measured: Any, say: Any) -> None:
-    """Fails when the forward pass goes on to the end, or weights that are not trained get a gradient."""
+    """Fails when the forward pass goes on to the end, or weights that are not trained get a
+    gradient.
+    """
     forget, retain = part(0), part(1)
 
     def ours(mark: Mark) -> None:

@@ -1,4 +1,6 @@
-"""The SVC attacks at the papers' size: 10,000 members, 10,000 non-members, 5,000 forget samples, ten classes, one thread."""
+"""The SVC attacks at the papers' size: 10,000 members, 10,000 non-members, 5,000 forget samples,
+ten classes, one thread.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,8 @@ def test_five_attacks_against_scikit_learn(
     equal = {name: float(np.mean(mine[name] == theirs[name])) for name in given}
     shares = ", ".join(f"{name} {100 * share:.2f} %" for name, share in equal.items())
     say(
-        f"{1 / found.ratio:.1f} times faster than scikit-learn ({found.spread()}); equal decisions: {shares}",
+        f"{1 / found.ratio:.1f} times faster than scikit-learn ({found.spread()}); equal "
+        f"decisions: {shares}",
         faster=1 / found.ratio,
         **{f"equal_{name}": share for name, share in equal.items()},
     )

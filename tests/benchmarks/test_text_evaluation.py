@@ -1,9 +1,10 @@
-"""Scoring the answers of an evaluation like TOFU's: batches of like length under a budget of tokens, against batches in the order of the
-rows that are padded to the longest sequence.
+"""Scoring the answers of an evaluation like TOFU's: batches of like length under a budget of
+tokens, against batches in the order of the rows that are padded to the longest sequence.
 
-Sequences have TOFU's lengths (questions of some 25 tokens; answers of authors of 45 on average and up to three times as many; answers of
-closed questions of a few) on a Llama of two million random weights. Both sides run the same model and the same arithmetic on the labelled
-tokens; CPU time of the working thread, evaluation by evaluation in turns (see `paired`).
+Sequences have TOFU's lengths (questions of some 25 tokens; answers of authors of 45 on average and
+up to three times as many; answers of closed questions of a few) on a Llama of two million random
+weights. Both sides run the same model and the same arithmetic on the labelled tokens; CPU time of
+the working thread, evaluation by evaluation in turns (see `paired`).
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def sets() -> dict[str, QuestionSet]:
 
 
 def test_like_lengths_are_at_least_twice_as_fast(measured: Any, say: Any) -> None:
-    """Fails when batches are not sorted by length, or a batch is padded further than its own longest row."""
+    """Fails when batches are not sorted by length, or a batch is padded further than its own
+    longest row.
+    """
     backbone = model()
     base = Graph(backbone, sets(), Encoder(tokenizer(), Plain(), 256))
     pairs = [base.encoded(leaf).pairs for leaf in LEAVES]
@@ -122,12 +125,14 @@ def test_like_lengths_are_at_least_twice_as_fast(measured: Any, say: Any) -> Non
     assert torch.allclose(theirs, ours, atol=2e-5)
     tokens = sum(len(ids) for each in pairs for ids, _ in each)
     say(
-        f"{len(ours)} labelled of {tokens} tokens; fixed order padded to the longest / by length = {found.ratio:.2f} ({found.spread()})",
+        f"{len(ours)} labelled of {tokens} tokens; fixed order padded to the longest / by length "
+        f"= {found.ratio:.2f} ({found.spread()})",
         ratio=found.ratio,
     )
     milder = paired(repeated(lambda: fixed("batch"), 2), repeated(sorted_by_length, 2))
     say(
-        f"fixed order padded to the longest of each batch / by length = {milder.ratio:.2f} ({milder.spread()})",
+        f"fixed order padded to the longest of each batch / by length = {milder.ratio:.2f} "
+        f"({milder.spread()})",
         milder=milder.ratio,
     )
     assert found.ratio >= 2

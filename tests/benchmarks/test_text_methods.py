@@ -1,10 +1,14 @@
-"""Preference methods against gradient ascent with a retain term (GradDiff): at most 1.08 times the time of a step, 1.1 times the memory.
+"""Preference methods against gradient ascent with a retain term (GradDiff): at most 1.08 times the
+time of a step, 1.1 times the memory.
 
-Both sides show the same questions and answers, all of one length, forget and retain in one forward pass; so what is measured is what a
-method adds to it: its loss, substitutes, the look-up of the original's likelihoods. Their making, once before the first step, is told
-beside it. A step of DPO has the winners' rows as well; it is held against GradDiff on as many rows, whose forget batch is twice as large.
+Both sides show the same questions and answers, all of one length, forget and retain in one forward
+pass; so what is measured is what a method adds to it: its loss, substitutes, the look-up of the
+original's likelihoods. Their making, once before the first step, is told beside it. A step of DPO
+has the winners' rows as well; it is held against GradDiff on as many rows, whose forget batch is
+twice as large.
 
-Memory is the highest sum of live tensors, as torch's profiler counts them, over a fit from the model's making to its last step.
+Memory is the highest sum of live tensors, as torch's profiler counts them, over a fit from the
+model's making to its last step.
 """
 
 from __future__ import annotations
@@ -54,7 +58,9 @@ def fitted(make: Any, folder: str, rows: int, epochs: int, *callbacks: Any) -> U
 def test_a_step_costs_what_gradient_ascent_costs(
     name: str, folder: str, measured: Any, say: Any
 ) -> None:
-    """Fails when the original is asked again in a step, or the parts are shown in several forward passes."""
+    """Fails when the original is asked again in a step, or the parts are shown in several forward
+    passes.
+    """
     make, rows = METHODS[name]
 
     def ours(mark: Mark) -> UnlearningModule:
@@ -67,7 +73,8 @@ def test_a_step_costs_what_gradient_ascent_costs(
     seconds = found.results[0].stopwatch.seconds()
     step = sum(found.second) / len(found.second) / STEPS
     say(
-        f"{name} / GradDiff on {BATCH + rows} rows = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.1f} ms a step of "
+        f"{name} / GradDiff on {BATCH + rows} rows = {found.ratio:.4f} ({found.spread()}; "
+        f"{1e3 * found.difference:+.1f} ms a step of "
         f"{1e3 * step:.0f} ms; {seconds.get('cache', 0.0):.2f} s before the first step)",
         ratio=found.ratio,
     )
@@ -82,7 +89,8 @@ def test_it_needs_the_memory_of_gradient_ascent(
     make, rows = METHODS[name]
     ours, ascent = measured(lambda: [peak(make, folder, BATCH), peak(GradDiff, folder, rows)])
     say(
-        f"{name} / GradDiff on {BATCH + rows} rows = {ours / ascent:.4f} of {ascent / 2**20:.0f} MiB at most",
+        f"{name} / GradDiff on {BATCH + rows} rows = {ours / ascent:.4f} of {ascent / 2**20:.0f} "
+        "MiB at most",
         ratio=ours / ascent,
     )
     assert ours / ascent <= MEMORY

@@ -1,9 +1,11 @@
-"""A step of a language model's fit against a bare PyTorch loop of the same arithmetic: at most 1.05 times its CPU time.
+"""A step of a language model's fit against a bare PyTorch loop of the same arithmetic: at most 1.05
+times its CPU time.
 
-Both sides show the same questions and answers, forget and retain in one forward pass, take the loss at the labelled places alone, and
-step the same optimizer; that they do is asserted on the weights at the end. The bare loop finds its order and its sequences of tokens
-ready; ours makes its plan in the measured time. Ours is a whole fit by a Trainer as `mu fit` makes it (without files, bar and curves).
-See `paired` for how CPU time is taken and compared.
+Both sides show the same questions and answers, forget and retain in one forward pass, take the loss
+at the labelled places alone, and step the same optimizer; that they do is asserted on the weights
+at the end. The bare loop finds its order and its sequences of tokens ready; ours makes its plan in
+the measured time. Ours is a whole fit by a Trainer as `mu fit` makes it (without files, bar and
+curves). See `paired` for how CPU time is taken and compared.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ METHODS: dict[str, tuple[Any, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
 def test_a_step_costs_what_a_bare_loop_costs(
     name: str, tmp_path: Any, measured: Any, say: Any
 ) -> None:
-    """Fails when batching, hooks or logging take more than a twentieth of the arithmetic, or the loss is taken at every place."""
+    """Fails when batching, hooks or logging take more than a twentieth of the arithmetic, or the
+    loss is taken at every place.
+    """
     method, loss_of = METHODS[name]
     folder = small_llama(tmp_path)
     data = Sentences(folder)
@@ -101,7 +105,8 @@ def test_a_step_costs_what_a_bare_loop_costs(
 
     found = measured(lambda: paired(ours, bare, units=STEPS))
     say(
-        f"{name} / bare loop = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.2f} ms a step of "
+        f"{name} / bare loop = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.2f} "
+        "ms a step of "
         f"{1e3 * sum(found.second) / len(found.second) / STEPS:.0f} ms)",
         ratio=found.ratio,
     )

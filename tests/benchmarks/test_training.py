@@ -1,9 +1,11 @@
-"""An epoch of ours against a bare PyTorch loop of the same arithmetic: at most 1.05 times its CPU time on a ResNet-20.
+"""An epoch of ours against a bare PyTorch loop of the same arithmetic: at most 1.05 times its CPU
+time on a ResNet-20.
 
-Both sides show the same images, augmented the same way, to the same network, and step the same optimizer; that they do is asserted on the
-weights at the end. The bare loop finds its order and its visits ready; ours makes its plan in the measured time. Ours is a whole fit by a
-Trainer as `mu fit` makes it (without files, bar and curves), in full precision and as the study of CIFAR-10 has it (bf16, channels last).
-See `paired` for how CPU time is taken and compared.
+Both sides show the same images, augmented the same way, to the same network, and step the same
+optimizer; that they do is asserted on the weights at the end. The bare loop finds its order and its
+visits ready; ours makes its plan in the measured time. Ours is a whole fit by a Trainer as `mu fit`
+makes it (without files, bar and curves), in full precision and as the study of CIFAR-10 has it
+(bf16, channels last). See `paired` for how CPU time is taken and compared.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ EPOCHS, BATCH, STEPS, BOUND = 4, 64, 24, 1.05
 def test_an_epoch_costs_what_a_bare_loop_costs(
     method: Any, forget: int, retain: int, precision: Any, measured: Any, say: Any
 ) -> None:
-    """Fails when the loader, the hooks or the logging take more than a twentieth of the arithmetic."""
+    """Fails when the loader, the hooks or the logging take more than a twentieth of the
+    arithmetic.
+    """
     data = RandomImages(forget=forget * BATCH, retain=retain * BATCH, batch_size=BATCH)
     data.setup()
     half = precision == "bf16-mixed"
@@ -84,7 +88,8 @@ def test_an_epoch_costs_what_a_bare_loop_costs(
     found = measured(lambda: paired(ours, bare, units=STEPS))
     milliseconds = 1e3 * found.difference
     say(
-        f"{method.__name__}, {precision} / bare loop = {found.ratio:.4f} ({found.spread()}; {milliseconds:+.2f} ms a step)",
+        f"{method.__name__}, {precision} / bare loop = {found.ratio:.4f} ({found.spread()}; "
+        f"{milliseconds:+.2f} ms a step)",
         ratio=found.ratio,
         milliseconds=milliseconds,
     )

@@ -122,7 +122,9 @@ def test_the_gap_of_the_oracle_to_itself_is_zero(oracle: Path, tmp_path: Path) -
 def test_the_gap_is_two_sided_and_comes_after_the_other_suites(
     oracle: Path, originals: dict[str, State], tmp_path: Path
 ) -> None:
-    """Fails when RetrainGap measures before Accuracy has, or drops a sign. It stands first in the list on purpose."""
+    """Fails when RetrainGap measures before Accuracy has, or drops a sign. It stands first in the
+    list on purpose.
+    """
     module = FineTune(classifier(originals["classifier"]))
     found = measured(
         module,
@@ -178,7 +180,9 @@ def test_a_gap_without_its_metric_is_refused(
 
 
 def test_an_untouched_model_fails_every_verdict_of_forgetting(tmp_path: Path) -> None:
-    """A model that remembers its training set must look so: no error on forget, few called non-members, an AUC above one half."""
+    """A model that remembers its training set must look so: no error on forget, few called
+    non-members, an AUC above one half.
+    """
     task = digits(train_size=161)
     module = Train(classifier(options={"width": 8}), optimizer=sgd, scheduler=OneCycle())
     found = measured(module, task, tmp_path, Accuracy(), Membership(), epochs=40)

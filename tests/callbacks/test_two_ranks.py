@@ -1,4 +1,6 @@
-"""Two ranks draw, judge and attack what one does: the same images, the same numbers, the same files."""
+"""Two ranks draw, judge and attack what one does: the same images, the same numbers, the same
+files.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
 def test_numbers_and_details_are_those_of_one_process(
     jobs: tuple[Path, list[dict[str, Any]]],
 ) -> None:
-    """Fails when an image is judged twice or not at all, or KID's subsets depend on the order in which ranks drew."""
+    """Fails when an image is judged twice or not at all, or KID's subsets depend on the order in
+    which ranks drew.
+    """
     _, (one, first, second) = jobs
     for found in (first, second):
         assert [name for name, _ in found["values"]] == [name for name, _ in one["values"]]

@@ -1,4 +1,6 @@
-"""The suites of the diffusion wing on two ranks: `python -m torch.distributed.run --nproc-per-node 2 -m tests.callbacks.two_ranks OUT`."""
+"""The suites of the diffusion wing on two ranks: `python -m torch.distributed.run --nproc-per-node
+2 -m tests.callbacks.two_ranks OUT`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def features() -> ClassifierFeatures:
 
 
 def run_all(folder: Path, **distributed: Any) -> dict[str, Any]:
-    """Numbers and details of two tests: a painter, and a tiny Stable Diffusion under attack. Five batches leave the second rank fewer."""
+    """Numbers and details of two tests: a painter, and a tiny Stable Diffusion under attack. Five
+    batches leave the second rank fewer.
+    """
     kept = ImageSet("retain", images_per_prompt=5, batch_size=4)
     stored = ImageSet("forget", images_per_prompt=3, batch_size=4, folder=str(folder / "images"))
     painted = FineTune(Painter(noise=0.2))

@@ -1,4 +1,6 @@
-"""A class path that names nothing is told from the sources, before anything is imported; what sources cannot decide is left alone."""
+"""A class path that names nothing is told from the sources, before anything is imported; what
+sources cannot decide is left alone.
+"""
 
 from __future__ import annotations
 
@@ -88,20 +90,26 @@ UNDECIDED = [
 REFUSED = {
     "mu.methods.Nope": "there is no method 'mu.methods.Nope'; mu list methods shows them.",
     "mu.methods.Salun": "there is no method 'mu.methods.Salun'; did you mean SalUn?",
-    "mu.methods.general.salun.Salun": "there is no method 'mu.methods.general.salun.Salun'; did you mean SalUn?",
+    "mu.methods.general.salun.Salun": "there is no method 'mu.methods.general.salun.Salun'; did "
+    "you mean SalUn?",
     "mu.Edits": "there is no method 'mu.Edits'; mu list methods shows them.",
-    "mu.method.SalUn": "'mu.method.SalUn' cannot be imported: there is no module 'mu.method'; did you mean mu.methods?",
-    "mu.xyz.deep.SalUn": "'mu.xyz.deep.SalUn' cannot be imported: there is no module 'mu.xyz'; check its name.",
+    "mu.method.SalUn": "'mu.method.SalUn' cannot be imported: there is no module 'mu.method'; did "
+    "you mean mu.methods?",
+    "mu.xyz.deep.SalUn": "'mu.xyz.deep.SalUn' cannot be imported: there is no module 'mu.xyz'; "
+    "check its name.",
     "tasks.Digitz": "there is no method 'tasks.Digitz'; ",
     "callbacks.Nope": "there is no method 'callbacks.Nope'; ",
-    "nowhere.Mine": "there is no module 'nowhere' for 'nowhere.Mine'; a file nowhere.py is looked for in the working directory.",
+    "nowhere.Mine": "there is no module 'nowhere' for 'nowhere.Mine'; a file nowhere.py is looked "
+    "for in the working directory.",
     "my_method.MyMethd": "there is no method 'my_method.MyMethd'; did you mean my_method.MyMethod?",
     "my_method.Nope": "there is no method 'my_method.Nope'; my_method.py has MyMethod.",
-    "my_method.deep.Nope": "'my_method.deep.Nope' cannot be imported: there is no module 'my_method.deep'; check its name.",
+    "my_method.deep.Nope": "'my_method.deep.Nope' cannot be imported: there is no module "
+    "'my_method.deep'; check its name.",
     "broken.Mine": "broken.py cannot be imported: invalid syntax in line 2.",
     "promising.Nope": "there is no method 'promising.Nope'; promising.py has no class.",
     "package.Nope": "there is no method 'package.Nope'; __init__.py has Here.",
-    "package.insid.There": "'package.insid.There' cannot be imported: there is no module 'package.insid'; did you mean package.inside?",
+    "package.insid.There": "'package.insid.There' cannot be imported: there is no module "
+    "'package.insid'; did you mean package.inside?",
     "package.inside.Nope": "there is no method 'package.inside.Nope'; inside.py has There.",
     "SalunX": "there is no method 'SalunX'; did you mean SalUn?",
     "Digits2": "there is no method 'Digits2'; mu list methods shows them.",

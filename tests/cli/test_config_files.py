@@ -15,7 +15,9 @@ BACKBONE = {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resn
 
 
 def test_a_class_named_by_a_word_comes_after_every_file(tmp_path: Path) -> None:
-    """Mutation: the files merged first, so that the task's backbone is taken for an argument of the method that is replaced."""
+    """Mutation: the files merged first, so that the task's backbone is taken for an argument of the
+    method that is replaced.
+    """
     for name, model in {
         "task": {"init_args": {"backbone": BACKBONE}},
         "ssd": {"class_path": "mu.methods.SSD", "init_args": {"alpha": 5}},

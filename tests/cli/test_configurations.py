@@ -1,4 +1,6 @@
-"""Every method and every file in configs/ goes through the parser; what `--print_config` prints is read back as the same."""
+"""Every method and every file in configs/ goes through the parser; what `--print_config` prints is
+read back as the same.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def test_print_config_round_trips(mu: Mu, tmp_path: Path, name: str) -> None:
     "file", sorted((CONFIGS / "method").glob("*.yaml")), ids=lambda file: file.stem
 )
 def test_presets_parse(mu: Mu, file: Path) -> None:
-    """Each preset with a task that its method works on; its head names the command, and the command is this one."""
+    """Each preset with a task that its method works on; its head names the command, and the command
+    is this one.
+    """
     preset = yaml.safe_load(file.read_text())
     name = preset["model"]["class_path"].rpartition(".")[2]
     answer = mu("fit", "-c", task_for(name), "-c", str(file), "--print_config")
@@ -116,7 +120,9 @@ def test_tasks_and_trainers_parse(mu: Mu, file: Path, trainer: str) -> None:
 
 
 def commands() -> list[tuple[str, str]]:
-    """The commands in the heads of task, suite, trainer and method files, with the file each is from."""
+    """The commands in the heads of task, suite, trainer and method files, with the file each is
+    from.
+    """
     found = []
     for file in sorted(CONFIGS.glob("[!b]*/*.yaml")):
         head = "\n".join(line for line in file.read_text().splitlines() if line.startswith("#"))

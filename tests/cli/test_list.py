@@ -28,7 +28,9 @@ def imported(part: Component) -> type:
 
 
 def test_every_exported_method_is_listed_and_nothing_else() -> None:
-    """Mutation: taking a base (Edit) for a method, or missing a class whose base is another method."""
+    """Mutation: taking a base (Edit) for a method, or missing a class whose base is another
+    method.
+    """
     classes = {name: getattr(mu.methods, name) for name in mu.methods.__all__}
     assert {
         name
@@ -41,7 +43,9 @@ def test_every_exported_method_is_listed_and_nothing_else() -> None:
 
 
 def test_every_exported_backbone_is_listed() -> None:
-    """Mutation: taking a base's refusal (a form of export, sharding) for something that is still missing."""
+    """Mutation: taking a base's refusal (a form of export, sharding) for something that is still
+    missing.
+    """
     import mu.backbones
 
     classes = [getattr(mu.backbones, name) for name in mu.backbones.__all__]
@@ -172,7 +176,9 @@ def test_list_takes_singular_and_corrects(mu: Mu) -> None:
 def test_a_plugin_of_a_third_party_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its method derives from one of ours through a base of its own, in another file; it is never imported."""
+    """Its method derives from one of ours through a base of its own, in another file; it is never
+    imported.
+    """
     from mu.config import plugins
 
     package = tmp_path / "thirdparty"
@@ -236,8 +242,10 @@ def own_files(folder: Path, **more: str) -> None:
 
 
 def test_methods_of_ones_own_are_listed_by_their_paths(mu: Mu, tmp_path: Path) -> None:
-    """They are read, not imported. Mutations: no aliases and dotted bases; no file that imports only another of the user's; a file that an
-    import would not find; the paper of a base of ours given to the user's own work."""
+    """They are read, not imported. Mutations: no aliases and dotted bases; no file that imports
+    only another of the user's; a file that an import would not find; the paper of a base of ours
+    given to the user's own work.
+    """
     own_files(tmp_path)
     (tmp_path / "nowhere.py").symlink_to("gone.py")
     answer = mu("list", "methods")
@@ -301,7 +309,8 @@ def test_show_a_method_of_ones_own(mu: Mu, tmp_path: Path) -> None:
     own_files(
         tmp_path,
         **{
-            "mine.py": "from mu.methods import SSD as Base\nclass SSD(Base):\n    '''My own SSD.'''\n"
+            "mine.py": "from mu.methods import SSD as Base\nclass SSD(Base):\n    '''My own "
+            "SSD.'''\n"
         },
     )
     for name in ("my_method.MyMethod", "MyMethod"):

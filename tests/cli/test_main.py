@@ -34,7 +34,9 @@ def process(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 def test_only_files_that_matter_are_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mu: Mu
 ) -> None:
-    """Fails when a folder full of scripts is parsed from end to end for the one method in it, or all of mu for a list of its methods."""
+    """Fails when a folder full of scripts is parsed from end to end for the one method in it, or
+    all of mu for a list of its methods.
+    """
     (tmp_path / "my_method.py").write_text(
         "from mu.methods import SSD\n\n\nclass Mine(SSD):\n    pass\n"
     )
@@ -64,9 +66,12 @@ def test_light_commands_import_nothing_heavy() -> None:
     """Whatever the machine's speed; also the errors that a configuration file alone can cause."""
     start = (
         "import sys; from mu.cli.main import main\n"
-        "for words in ('--help', 'list methods', 'list tasks', 'show SSD', 'fti', 'fit -c nowhere.yaml', 'fit --model SalunX',\n"
-        "              'fit -c configs/task/digits_random.yaml -c configs/method/ssd.yaml --model mu.methods.Nope'): main(words.split())\n"
-        "print(sorted(set(sys.modules) & {'torch', 'lightning', 'numpy', 'timm', 'torchvision', 'sklearn', 'mu.methods', 'tasks'}))"
+        "for words in ('--help', 'list methods', 'list tasks', 'show SSD', 'fti', 'fit -c "
+        "nowhere.yaml', 'fit --model SalunX',\n"
+        "              'fit -c configs/task/digits_random.yaml -c configs/method/ssd.yaml --model "
+        "mu.methods.Nope'): main(words.split())\n"
+        "print(sorted(set(sys.modules) & {'torch', 'lightning', 'numpy', 'timm', 'torchvision', "
+        "'sklearn', 'mu.methods', 'tasks'}))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", start], capture_output=True, text=True, cwd=REPOSITORY, timeout=120

@@ -13,25 +13,34 @@ CASES = {
     "--model SalunX": "there is no method 'SalunX'; did you mean SalUn?",
     "--model mu.methods.Salun": "there is no method 'mu.methods.Salun'; did you mean SalUn?",
     "--model tasks.Digits": "tasks.Digits is no method; mu list methods shows them.",
-    "--model nowhere.Mine": "there is no module 'nowhere' for 'nowhere.Mine'; a file nowhere.py is looked for in the working directory.",
+    "--model nowhere.Mine": "there is no module 'nowhere' for 'nowhere.Mine'; a file nowhere.py "
+    "is looked for in the working directory.",
     "--data Digitz": "there is no task 'Digitz'; did you mean Digits?",
     "--data.selector ByClas": "there is no selector 'ByClas'; did you mean ByClass?",
     "--model.backbone Clasifier": "there is no backbone 'Clasifier'; did you mean Classifier?",
-    "--model.backbone mu.backbones.Backbone": "mu.backbones.Backbone is a base of others and cannot be used itself; choose Classifier",
+    "--model.backbone mu.backbones.Backbone": "mu.backbones.Backbone is a base of others and "
+    "cannot be used itself; choose Classifier",
     "--model.optimizer Adm": "there is no optimizer 'Adm'; did you mean Adam",
-    "--model.optimizer torch.optim.Adm": "there is no optimizer 'torch.optim.Adm'; did you mean Adam",
-    "--model.optimizer mu.methods.SalUn": "mu.methods.SalUn is no optimizer; model.optimizer takes an Optimizer.",
+    "--model.optimizer torch.optim.Adm": "there is no optimizer 'torch.optim.Adm'; did you mean "
+    "Adam",
+    "--model.optimizer mu.methods.SalUn": "mu.methods.SalUn is no optimizer; model.optimizer "
+    "takes an Optimizer.",
     "--model.scheduler Cosin": "there is no scheduler 'Cosin'; did you mean Cosine?",
-    "--trainer.callbacks+=EarlyStoping": "there is no callback 'EarlyStoping'; did you mean EarlyStopping?",
-    "--trainer.callbacks+=EarlyStopping": "EarlyStopping needs monitor; give --trainer.callbacks.monitor VALUE.",
+    "--trainer.callbacks+=EarlyStoping": "there is no callback 'EarlyStoping'; did you mean "
+    "EarlyStopping?",
+    "--trainer.callbacks+=EarlyStopping": "EarlyStopping needs monitor; give "
+    "--trainer.callbacks.monitor VALUE.",
     "--model.mask ByName": "ByName needs words; give --model.mask.words VALUE.",
-    "--model.mask.keep 0.3": "model.mask has no class yet that takes 'keep'; name it first, for example --model.mask Saliency.",
+    "--model.mask.keep 0.3": "model.mask has no class yet that takes 'keep'; name it first, for "
+    "example --model.mask Saliency.",
     "--model.sead 1": "FineTune takes no 'sead'; did you mean seed?",
     "--model.optimizer.lrr 1": "SGD takes no 'lrr'; did you mean lr?",
     "--model.backbone.num_clases 3": "Classifier takes no 'num_clases'; did you mean num_classes?",
     "--data.batch_sze 4": "Digits takes no 'batch_sze'; did you mean batch_size",
-    "--trainer.max_epoch 2": "mu fit has no option '--trainer.max_epoch'; did you mean --trainer.max_epochs",
-    "--trainr.max_epochs 2": "mu fit has no option '--trainr.max_epochs'; did you mean --trainer.max_epochs",
+    "--trainer.max_epoch 2": "mu fit has no option '--trainer.max_epoch'; did you mean "
+    "--trainer.max_epochs",
+    "--trainr.max_epochs 2": "mu fit has no option '--trainr.max_epochs'; did you mean "
+    "--trainer.max_epochs",
     "--nothing_like_it 2": "mu fit has no option '--nothing_like_it'; mu fit --help lists them.",
     "more.yaml": "mu fit does not take 'more.yaml'; give a file with -c more.yaml.",
     "--model.optimizer.lr abc": "model.optimizer.lr is 'abc'; it should be a number.",
@@ -39,20 +48,28 @@ CASES = {
     "--data.batch_size 2.5": "data.batch_size is '2.5'; it should be a whole number.",
     "--data.selector.fraction much": "data.selector.fraction is 'much'; it should be a number.",
     "--data.curves forget": "data.curves is 'forget'; it should be a list of words, or null.",
-    "--trainer.max_epochs many": "trainer.max_epochs is 'many'; it should be a whole number, or null.",
+    "--trainer.max_epochs many": "trainer.max_epochs is 'many'; it should be a whole number, or "
+    "null.",
     "--model.norm frozen": "model.norm is 'frozen'; it should be train, eval or recalibrate.",
-    "--model.backbone.channels_last maybe": "model.backbone.channels_last is 'maybe'; it should be true or false.",
+    "--model.backbone.channels_last maybe": "model.backbone.channels_last is 'maybe'; it should "
+    "be true or false.",
     "--seed_everything x": "seed_everything is 'x'; it should be true or false or a whole number.",
     "--model.backbone Regressor --model Boundary": "there is no method 'Boundary'",
     "--data.batch_size 0": "batch_size is 0; it must be at least 1.",
-    "--data.selector.fraction 2": "RandomFraction takes a fraction between 0 and 1 (0.1 forgets 10 %), not 2.0.",
-    "--data.selector ByClass --data.selector.classes 12": "there is no class 12 in the training set; it has 0, 1, 2",
-    "--model.backbone.name resnet9": "there is no network 'resnet9' in mu, timm, torchvision; did you mean",
+    "--data.selector.fraction 2": "RandomFraction takes a fraction between 0 and 1 (0.1 forgets "
+    "10 %), not 2.0.",
+    "--data.selector ByClass --data.selector.classes 12": "there is no class 12 in the training "
+    "set; it has 0, 1, 2",
+    "--model.backbone.name resnet9": "there is no network 'resnet9' in mu, timm, torchvision; did "
+    "you mean",
     "--model.backbone.weights nowhere.pt": "there are no weights at nowhere.pt",
-    "--trainer.accelerator abacus": "You selected an invalid accelerator name: `accelerator='abacus'`.",
-    "--ckpt_path nowhere.ckpt": "there is no checkpoint nowhere.ckpt; give a file, or --run RUN for a run's last one.",
+    "--trainer.accelerator abacus": "You selected an invalid accelerator name: "
+    "`accelerator='abacus'`.",
+    "--ckpt_path nowhere.ckpt": "there is no checkpoint nowhere.ckpt; give a file, or --run RUN "
+    "for a run's last one.",
     "--ckpt_path task.yaml": "task.yaml is not a checkpoint that mu fit wrote, or it is cut off.",
-    "--ckpt_path last --run runs/none": "runs/none holds no checkpoints/last.ckpt, so the run has not finished an epoch; fit it first",
+    "--ckpt_path last --run runs/none": "runs/none holds no checkpoints/last.ckpt, so the run has "
+    "not finished an epoch; fit it first",
     "--run task.yaml": "task.yaml is a file, not a run folder; give another --run.",
     "--resume": "--resume needs the run folder that is to be continued: mu fit --run RUN --resume.",
     "-c nowhere.yaml": "there is no configuration file nowhere.yaml; . has ",
@@ -62,7 +79,9 @@ CASES = {
 
 @pytest.mark.parametrize("words", CASES)
 def test_fit_refuses(mu: Mu, tmp_path: Path, words: str) -> None:
-    """Mutation: an error that reaches the user as jsonargparse's own text, with a traceback, or after a run folder was made."""
+    """Mutation: an error that reaches the user as jsonargparse's own text, with a traceback, or
+    after a run folder was made.
+    """
     before = set(tmp_path.rglob("*"))
     answer = mu(*FIT, *words.split())
     assert answer.code == 2, answer.err
@@ -73,12 +92,17 @@ def test_fit_refuses(mu: Mu, tmp_path: Path, words: str) -> None:
 
 FILES = {
     "modle: {class_path: mu.methods.SalUn}": "mu fit has no entry 'modle.class_path'",
-    "trainer: {max_epocs: 2}": "mu fit has no entry 'trainer.max_epocs'; did you mean trainer.max_epochs",
-    "model: {class_path: mu.methods.SSD, init_args: {alhpa: 2}}": "SSD takes no 'alhpa'; did you mean alpha?",
+    "trainer: {max_epocs: 2}": "mu fit has no entry 'trainer.max_epocs'; did you mean "
+    "trainer.max_epochs",
+    "model: {class_path: mu.methods.SSD, init_args: {alhpa: 2}}": "SSD takes no 'alhpa'; did you "
+    "mean alpha?",
     "model: {init_args: {backbone: {init_args: {num_classes: ten}}}}": "model.backbone.num_classes is 'ten'; it should be a whole number.",
-    "data: {init_args: {selector: {init_args: {fractoin: 0.5}}}}": "RandomFraction takes no 'fractoin'; did you mean fraction?",
+    "data: {init_args: {selector: {init_args: {fractoin: 0.5}}}}": "RandomFraction takes no "
+    "'fractoin'; did you mean "
+    "fraction?",
     "data: 3": "more.yaml: data is 3; it should be a class: {class_path: ..., init_args: {...}}.",
-    "model: [1]": "more.yaml: model is [1]; it should be a class: {class_path: ..., init_args: {...}}.",
+    "model: [1]": "more.yaml: model is [1]; it should be a class: {class_path: ..., init_args: "
+    "{...}}.",
     "trainer: 3": "more.yaml: trainer is 3; it should be a mapping of the Trainer's arguments.",
     "model: Salun": "there is no method 'Salun'; did you mean SalUn?",
     "a: [1": "more.yaml is not valid YAML: line",
@@ -98,17 +122,22 @@ def test_files_are_refused(mu: Mu, tmp_path: Path, text: str) -> None:
 OTHERS = {
     "fit": "mu fit needs a task and a method: mu fit -c configs/task/",
     "fit -c task.yaml": "no method is given; add -c configs/method/NAME.yaml or --model NAME",
-    "fit -c method.yaml": "FineTune needs a backbone, which a task's file names; add -c configs/task/NAME.yaml",
-    "fit -c method.yaml --model.backbone Classifier": "no task is given; add -c configs/task/NAME.yaml or --data NAME",
-    "fit --run nowhere --resume": "there is no run folder nowhere; give the folder that mu fit wrote.",
+    "fit -c method.yaml": "FineTune needs a backbone, which a task's file names; add -c "
+    "configs/task/NAME.yaml",
+    "fit -c method.yaml --model.backbone Classifier": "no task is given; add -c "
+    "configs/task/NAME.yaml or --data NAME",
+    "fit --run nowhere --resume": "there is no run folder nowhere; give the folder that mu fit "
+    "wrote.",
     "test": "mu test needs a task and a method",
     "test --run nowhere": "there is no run folder nowhere; give the folder that mu fit wrote.",
     "test --run .": ". is not a run folder of mu fit: it has no config.yaml",
-    "test --run . --resume": "--resume belongs to mu fit; mu test --run RUN takes the run's last checkpoint by itself.",
+    "test --run . --resume": "--resume belongs to mu fit; mu test --run RUN takes the run's last "
+    "checkpoint by itself.",
     "validate --run nowhere": "there is no run folder nowhere",
     "predict --run nowhere": "there is no run folder nowhere",
     "export nowhere out": "there is no checkpoint nowhere.",
-    "export": "mu export: the following arguments are required: run, folder; mu export --help says what it takes.",
+    "export": "mu export: the following arguments are required: run, folder; mu export --help "
+    "says what it takes.",
     "bench nowhere.yaml": "there is no study file nowhere.yaml.",
 }
 
@@ -125,7 +154,8 @@ def test_other_commands_refuse(mu: Mu, tmp_path: Path, words: str) -> None:
 def test_a_method_and_a_backbone_that_do_not_fit(mu: Mu, tmp_path: Path) -> None:
     """Refused when the configuration is parsed, by the type of the constructor's `backbone`."""
     (tmp_path / "narrow.py").write_text(
-        "from typing import Any\nfrom mu.backbones import Regressor\nfrom mu.methods import FineTune\n"
+        "from typing import Any\nfrom mu.backbones import Regressor\nfrom mu.methods import "
+        "FineTune\n"
         "class Narrow(FineTune):\n"
         '    """Works on regressors."""\n'
         "    def __init__(self, backbone: Regressor, **kwargs: Any) -> None:\n"
@@ -134,7 +164,8 @@ def test_a_method_and_a_backbone_that_do_not_fit(mu: Mu, tmp_path: Path) -> None
     answer = mu(*FIT, "--model", "narrow.Narrow")
     assert answer.code == 2
     assert answer.sentence.startswith(
-        "Narrow works on Regressor, not Classifier; choose a task whose backbone is Regressor, or a method"
+        "Narrow works on Regressor, not Classifier; choose a task whose backbone is Regressor, or "
+        "a method"
     )
     assert not (tmp_path / "runs").exists()
 
@@ -180,7 +211,9 @@ def test_debug_shows_the_traceback(mu: Mu) -> None:
 
 
 def test_an_unknown_message_of_the_parser_is_one_line() -> None:
-    """A later jsonargparse may say things differently; then its own words are shown, on one line."""
+    """A later jsonargparse may say things differently; then its own words are shown, on one
+    line.
+    """
     from mu.cli.parser_errors import sentence
 
     assert sentence("Something\n  new:\n    - happened.\n", "fit") == "Something new: - happened."

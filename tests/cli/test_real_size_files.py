@@ -1,4 +1,6 @@
-"""The configurations of real size: their commands parse, without the models; the numbers in their heads are those that are counted."""
+"""The configurations of real size: their commands parse, without the models; the numbers in their
+heads are those that are counted.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +119,9 @@ def test_studies_are_made_of_parts_that_exist(file: Path, monkeypatch: pytest.Mo
 
 
 def test_prompts_do_not_depend_on_the_split_seed() -> None:
-    """Mutation: a study that gives every task a split_seed, which a list of prompts does not take."""
+    """Mutation: a study that gives every task a split_seed, which a list of prompts does not
+    take.
+    """
     from mu.bench.runner import Bench
 
     study = read_study(
@@ -142,7 +146,9 @@ def test_prompts_do_not_depend_on_the_split_seed() -> None:
 def test_a_model_that_is_named_brings_its_weights(
     changes: dict[str, Any], new: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Mutation: only `weights` counts, so that every run on Stable Diffusion is said to have nothing to forget."""
+    """Mutation: only `weights` counts, so that every run on Stable Diffusion is said to have
+    nothing to forget.
+    """
     from mu.cli.trainer_callbacks import tell_new_weights
     from mu.methods import FineTune
     from tests.support.doubles import class_conditional, text_to_image
@@ -153,7 +159,7 @@ def test_a_model_that_is_named_brings_its_weights(
     assert "new random weights" in capsys.readouterr().err
 
 
-# ---- numbers that are counted -----------------------------------------------------------------------------------------------------
+# ---- numbers that are counted --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

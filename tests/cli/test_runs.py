@@ -114,7 +114,8 @@ def test_another_run_in_the_folder_is_refused(mu: Mu) -> None:
     answer = mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1", "--model.seed", "3")
     assert answer.code == 2
     assert answer.sentence == (
-        "runs/a holds another run (its model.seed is 0, not 3); give another --run, resume it with --resume, or "
+        "runs/a holds another run (its model.seed is 0, not 3); give another --run, resume it "
+        "with --resume, or "
         "delete it."
     )
     assert {file: file.stat().st_mtime_ns for file in Path("runs/a").rglob("*")} == before
@@ -242,8 +243,10 @@ class Wary(FineTune):
 def test_the_original_may_be_gone_when_a_run_is_measured(
     mu: Mu, method: str, tmp_path: Path
 ) -> None:
-    """By test, validate and predict; with a method that needs the original as its reference too. Mutations: `weights` left in the
-    configuration; the hash or the recipe of what the backbone was built with in the place of the checkpoint's."""
+    """By test, validate and predict; with a method that needs the original as its reference too.
+    Mutations: `weights` left in the configuration; the hash or the recipe of what the backbone was
+    built with in the place of the checkpoint's.
+    """
     (tmp_path / "wary.py").write_text(WARY)
     assert (
         mu(*FIT, "--model", "Train", "--trainer.max_epochs", "1", "--run", "runs/original").code
@@ -284,7 +287,9 @@ def test_the_original_may_be_gone_when_a_run_is_measured(
 
 
 def test_a_recipe_is_the_one_of_the_fit(mu: Mu) -> None:
-    """Mutation: the recipe computed from the arguments of the test, whose trainer may be another."""
+    """Mutation: the recipe computed from the arguments of the test, whose trainer may be
+    another.
+    """
     assert mu(*FIT, "--model", "Train", "--run", "runs/a").code == 0
     answer = mu(
         "test",
@@ -314,7 +319,8 @@ def test_another_seed_does_not_resume_a_run(mu: Mu) -> None:
     )
     assert answer.code == 2
     assert answer.sentence == (
-        "the checkpoint was written with seed 0, but this run has seed 3; resume with the same seed, or begin "
+        "the checkpoint was written with seed 0, but this run has seed 3; resume with the same "
+        "seed, or begin "
         "another run."
     )
     assert {
@@ -465,7 +471,9 @@ def test_lightning_says_nothing_beside_the_matter(mu: Mu) -> None:
 
 @pytest.mark.slow
 def test_two_processes(mu: Mu, tmp_path: Path) -> None:
-    """The second process starts the same command anew: it must choose the same folder, and say nothing."""
+    """The second process starts the same command anew: it must choose the same folder, and say
+    nothing.
+    """
     from tests.cli.test_main import process
 
     words = [*FIT, "-c", str(CONFIGS / "trainer" / "ddp_cpu.yaml"), "--trainer.max_epochs", "1"]

@@ -1,4 +1,6 @@
-"""The configurations of language models of real size: their commands parse, and the numbers in their heads are those that are counted."""
+"""The configurations of language models of real size: their commands parse, and the numbers in
+their heads are those that are counted.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,9 @@ class PushAndPull(UnlearningModule):
 
 
 def test_one_file_of_ones_own_among_clashing_names(tmp_path: Path) -> None:
-    """In a process of its own, where nothing has been imported: the user's tasks.py must not be imported in the place of ours."""
+    """In a process of its own, where nothing has been imported: the user's tasks.py must not be
+    imported in the place of ours.
+    """
     for name, text in {
         "task.yaml": TASK,
         "method.yaml": METHOD,
@@ -86,8 +88,9 @@ def test_one_file_of_ones_own_among_clashing_names(tmp_path: Path) -> None:
 
 
 def test_a_study_with_a_method_of_ones_own(mu: Mu, tmp_path: Path) -> None:
-    """By its class path, from the folder that it lies in. Mutation: a study that is run where the working directory cannot be imported
-    from."""
+    """By its class path, from the folder that it lies in. Mutation: a study that is run where the
+    working directory cannot be imported from.
+    """
     (tmp_path / "pushing.py").write_text(MINE)
     backbone = {
         "class_path": "mu.backbones.Classifier",

@@ -1,4 +1,6 @@
-"""One rule of merging: what the command line makes of its files is what a study makes of a method and a task's override of it."""
+"""One rule of merging: what the command line makes of its files is what a study makes of a method
+and a task's override of it.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +138,9 @@ def by_a_study(folder: Path, low: Layer, high: Layer) -> Layer:
 @pytest.mark.parametrize("caller", [by_the_command_line, by_a_study], ids=["command line", "study"])
 @pytest.mark.parametrize("what", TABLE)
 def test_both_callers_merge_alike(what: str, caller: Callable[..., Layer], tmp_path: Path) -> None:
-    """Mutations: SGD's lr kept for Adam; a class named again that forgets its arguments; a task's override that replaces all others."""
+    """Mutations: SGD's lr kept for Adam; a class named again that forgets its arguments; a task's
+    override that replaces all others.
+    """
     low, high, expected = TABLE[what]
     assert caller(tmp_path, low, high) == expected
 
@@ -146,8 +150,10 @@ def test_there_is_one_function() -> None:
 
 
 def test_what_is_said_without_a_class_holds_for_any() -> None:
-    """A task's file gives the backbone of whichever method is named, in the end. Mutations: dropping it with the class that is replaced;
-    keeping `alpha`, which a file said together with SSD."""
+    """A task's file gives the backbone of whichever method is named, in the end. Mutations:
+    dropping it with the class that is replaced; keeping `alpha`, which a file said together with
+    SSD.
+    """
     task, ssd = (
         {"model": {"init_args": {"backbone": BACKBONE}}},
         {"model": method("mu.methods.SSD", alpha=5.0)},

@@ -1,7 +1,8 @@
 """Every method there is, and the smallest setting in which it does something.
 
-Methods are found by walking `mu.methods`; a method that is not in `SETTINGS` is tested with its defaults. Settings are only for what tiny
-models and two epochs need otherwise: a threshold that selects some of 5,000 weights, a rate at which ten steps show.
+Methods are found by walking `mu.methods`; a method that is not in `SETTINGS` is tested with its
+defaults. Settings are only for what tiny models and two epochs need otherwise: a threshold that
+selects some of 5,000 weights, a rate at which ten steps show.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Setting:
         by_kind: further arguments on one kind of backbone.
         epochs: of a run.
         task: arguments of the task, for methods that forget whole classes.
-        unseeded: kinds of backbones on which the method neither shuffles nor draws, so that it is the same under all seeds.
+        unseeded: kinds of backbones on which the method neither shuffles nor draws, so that it is
+            the same under all seeds.
         kinds: the kinds of backbones that it is defined for, where the annotation admits more.
     """
 
@@ -89,7 +91,8 @@ SETTINGS: dict[str, Setting] = {
     "RandomLabel": Setting(by_kind={"regressor": _gaussian}),
     "SalUn": Setting(by_kind={"regressor": _gaussian}),
     "SalUnSoft": Setting(by_kind={"regressor": _gaussian}),
-    # at its own rate of 5e-4 the student stays where it was, and going back to the original is the right answer
+    # at its own rate of 5e-4 the student stays where it was, and going back to the original is the
+    # right answer
     "SCRUBRewind": Setting(
         lambda: {
             "optimizer": lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9),
@@ -160,7 +163,9 @@ def setting(name: str) -> Setting:
 
 
 def kinds(name: str) -> list[str]:
-    """Kinds of backbones that the constructor's annotation admits and that there are tiny ones of."""
+    """Kinds of backbones that the constructor's annotation admits and that there are tiny ones
+    of.
+    """
     return [
         kind
         for kind, (cls, _, _) in KINDS.items()

@@ -1,4 +1,6 @@
-"""Runs that several tests of the contract look at: one fit for each method and backbone, with all its checkpoints."""
+"""Runs that several tests of the contract look at: one fit for each method and backbone, with all
+its checkpoints.
+"""
 
 from __future__ import annotations
 

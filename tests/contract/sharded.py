@@ -1,4 +1,6 @@
-"""Cases of sharded weights (FSDP2), in one job: `python -m torch.distributed.run --nproc-per-node 2 -m THIS OUT`."""
+"""Cases of sharded weights (FSDP2), in one job: `python -m torch.distributed.run --nproc-per-node 2
+-m THIS OUT`.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def _sgd(params: Any) -> torch.optim.Optimizer:
 
 
 def cases() -> Iterator[tuple[str, Make, dict[str, Any]]]:
-    """Name, module and settings of each fit: without a reference, with one, with a cached one, stopped at a layer, clipped, accumulated."""
+    """Name, module and settings of each fit: without a reference, with one, with a cached one,
+    stopped at a layer, clipped, accumulated.
+    """
     yield "FineTune", lambda: FineTune(causal_lm(), optimizer=_sgd), {}
     yield "NegGradPlus", lambda: NegGradPlus(causal_lm(), optimizer=_sgd), {}
     yield (

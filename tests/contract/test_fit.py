@@ -1,4 +1,6 @@
-"""What the base promises to every method: the whole plan is shown, faults stop the run with one sentence, evaluation changes nothing."""
+"""What the base promises to every method: the whole plan is shown, faults stop the run with one
+sentence, evaluation changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +124,7 @@ class WithAnswer(torch.utils.data.Dataset):
         return self.data[position] | {"substitute": torch.tensor(3)}
 
 
-# ---- the plan is shown whole ------------------------------------------------------------------------------------------------------
+# ---- the plan is shown whole ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,9 @@ def test_validation_runs_in_epochs_of_every_length() -> None:
 
 
 def test_the_length_of_a_run_is_that_of_its_plan() -> None:
-    """Fails when a learning-rate schedule ends before the run or after it, because epochs differ in length."""
+    """Fails when a learning-rate schedule ends before the run or after it, because epochs differ in
+    length.
+    """
     for changes in (
         {},
         {"limit_train_batches": 3},
@@ -224,7 +228,9 @@ def test_plain_loaders_can_be_fitted_too() -> None:
 
 
 def test_one_big_batch_or_several_small_ones() -> None:
-    """Fails when accumulated gradients are averaged over micro-batches and not over samples (the last batch is smaller)."""
+    """Fails when accumulated gradients are averaged over micro-batches and not over samples (the
+    last batch is smaller).
+    """
 
     def run(batch: int, accumulate: int, make: Any) -> State:
         module = fit(make(), digits(batch_size=batch), epochs=2, accumulate_grad_batches=accumulate)
@@ -237,7 +243,9 @@ def test_one_big_batch_or_several_small_ones() -> None:
 
 
 def test_one_big_batch_of_drawn_answers_or_several_small_ones() -> None:
-    """Fails when the answers that were drawn are averaged over the tokens of the true ones, or over one micro-batch."""
+    """Fails when the answers that were drawn are averaged over the tokens of the true ones, or over
+    one micro-batch.
+    """
 
     def run(batch: int, accumulate: int) -> State:
         module = RandomLabel(
@@ -256,7 +264,9 @@ def test_one_big_batch_of_drawn_answers_or_several_small_ones() -> None:
 
 
 def test_drawn_answers_weigh_what_they_have_of_tokens() -> None:
-    """Fails when the total of a part's substitutes is that of its true answers; every step shows the law's own draws."""
+    """Fails when the total of a part's substitutes is that of its true answers; every step shows
+    the law's own draws.
+    """
     seen: list[tuple[float, float]] = []
 
     def see(module: UnlearningModule, batch: Any, number: int) -> None:
@@ -275,7 +285,7 @@ def test_drawn_answers_weigh_what_they_have_of_tokens() -> None:
     assert len(seen) == 3 and all(total == counted for total, counted in seen)
 
 
-# ---- reduction --------------------------------------------------------------------------------------------------------------------
+# ---- reduction -----------------------------------------------------------------------------------
 
 
 def test_reductions_are_what_they_are_called() -> None:
@@ -300,7 +310,7 @@ def test_reductions_are_what_they_are_called() -> None:
     )
 
 
-# ---- faults stop the run ----------------------------------------------------------------------------------------------------------
+# ---- faults stop the run -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm", ["train", "eval"])
@@ -321,7 +331,9 @@ def test_an_edit_that_edits_nothing_is_an_error() -> None:
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
-    """Fails when the run goes on, does not name the step, or writes its broken weights over the last good ones."""
+    """Fails when the run goes on, does not name the step, or writes its broken weights over the
+    last good ones.
+    """
     saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_last=True)
     with pytest.raises(RunError, match="nan at step 6"):
         fit(Breaks(classifier()), epochs=3, callbacks=[saver])
@@ -331,7 +343,9 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
-    """Fails when the step after a finite loss overflows and its weights are written as the last checkpoint."""
+    """Fails when the step after a finite loss overflows and its weights are written as the last
+    checkpoint.
+    """
 
     def overflow(module: UnlearningModule, batch: Any, batch_idx: int) -> None:
         if module.trainer.global_step == 3:
@@ -387,7 +401,9 @@ def test_a_method_without_an_objective_says_so() -> None:
 def test_statistics_are_taken_anew_also_where_a_run_stops_early(
     when: str, originals: dict[str, State]
 ) -> None:
-    """Fails when a run that stops early keeps the statistics of its training batches, or says nothing where it is too late."""
+    """Fails when a run that stops early keeps the statistics of its training batches, or says
+    nothing where it is too late.
+    """
     stop = EarlyStopping(
         "retain/loss", patience=0, min_delta=1e9, check_on_train_epoch_end=when == "epoch"
     )
@@ -404,7 +420,7 @@ def test_statistics_are_taken_anew_also_where_a_run_stops_early(
     assert distance(kept, weights(module.backbone)) < 1e-5
 
 
-# ---- substitutes ------------------------------------------------------------------------------------------------------------------
+# ---- substitutes ---------------------------------------------------------------------------------
 
 
 def test_substitutes_that_the_task_gives_are_read_where_they_are_needed() -> None:
@@ -429,7 +445,7 @@ def test_a_method_with_substitutes_is_tested_without_a_fit() -> None:
         assert module.evaluated()["test"]["logits"].shape[1] == 10
 
 
-# ---- test and predict -------------------------------------------------------------------------------------------------------------
+# ---- test and predict ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [7, 500])
@@ -475,11 +491,13 @@ def test_an_unknown_output_is_refused() -> None:
         trainer().test(module, digits(), verbose=False)
 
 
-# ---- original and oracle ----------------------------------------------------------------------------------------------------------
+# ---- original and oracle -------------------------------------------------------------------------
 
 
 def test_new_weights_come_from_the_seed_of_the_run() -> None:
-    """Fails when `init_seed` of the backbone decides an oracle's weights: all oracles would be one."""
+    """Fails when `init_seed` of the backbone decides an oracle's weights: all oracles would be
+    one.
+    """
     backbone = classifier(init_seed=0)
     one, again, two = (weights(backbone.fresh(seed)) for seed in (1, 1, 2))
     assert different(one, again) == []
@@ -506,7 +524,9 @@ def test_the_oracle_keeps_the_normalisation_that_came_with_the_weights(tmp_path:
 
 
 def test_original_and_oracle_have_one_recipe() -> None:
-    """Fails when seeds, weights or the forget set enter the recipe, or an option that matters does not."""
+    """Fails when seeds, weights or the forget set enter the recipe, or an option that matters does
+    not.
+    """
 
     def recipe(make: Any, **changes: Any) -> str:
         return fit(make(classifier(init_seed=3)), digits(**changes), epochs=1).recipe_hash()
@@ -537,7 +557,7 @@ def test_the_original_does_not_depend_on_what_will_be_forgotten() -> None:
     assert different(weights(models[0]), weights(models[1])) == []
 
 
-# ---- edits ------------------------------------------------------------------------------------------------------------------------
+# ---- edits ---------------------------------------------------------------------------------------
 
 
 class Shift(Edit):

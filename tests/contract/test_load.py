@@ -1,4 +1,6 @@
-"""Checkpoints: plain data, read by `mu.load` into the same predictions, refused when they do not fit."""
+"""Checkpoints: plain data, read by `mu.load` into the same predictions, refused when they do not
+fit.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from tests.support.helpers import State, classifier, digits, fit, predictions, t
 
 
 class Averaged(UnlearningModule):
-    """Serves an ensemble of the fine-tuned model and the original: inference-time methods serve more than one model."""
+    """Serves an ensemble of the fine-tuned model and the original: inference-time methods serve
+    more than one model.
+    """
 
     needs_forget = False
 
@@ -91,7 +95,9 @@ def saved(module: UnlearningModule, folder: Path, **changes: Any) -> Path:
 def test_a_checkpoint_loads_into_the_same_predictions(
     make: Any, originals: dict[str, State], tmp_path: Path
 ) -> None:
-    """Fails when an argument cannot be stored, or the stored weights are not those that are served."""
+    """Fails when an argument cannot be stored, or the stored weights are not those that are
+    served.
+    """
     module = make(classifier(originals["classifier"]))
     file = saved(module, tmp_path)
     loaded = mu.load(file)
@@ -105,7 +111,9 @@ def test_a_checkpoint_loads_into_the_same_predictions(
 
 
 def test_a_run_folder_is_named_by_its_path(originals: dict[str, State], tmp_path: Path) -> None:
-    """Fails when only a file can be loaded, or a folder without a checkpoint ends in a traceback."""
+    """Fails when only a file can be loaded, or a folder without a checkpoint ends in a
+    traceback.
+    """
     saved(FineTune(classifier(originals["classifier"])), tmp_path / "checkpoints")
     assert isinstance(mu.load(tmp_path), FineTune)
     for path in (tmp_path / "nothing.ckpt", tmp_path.parent):
@@ -122,7 +130,9 @@ def test_a_run_folder_is_named_by_its_path(originals: dict[str, State], tmp_path
 def test_the_file_the_weights_came_from_may_be_gone(
     originals: dict[str, State], tmp_path: Path
 ) -> None:
-    """Fails when loading a run reads the original's file, which may have been moved, also inside an ensemble."""
+    """Fails when loading a run reads the original's file, which may have been moved, also inside an
+    ensemble.
+    """
     original = tmp_path / "original.pt"
     body = {
         name.removeprefix("network.body."): v
@@ -178,7 +188,9 @@ def broken(file: Path, change: Any) -> Path:
 def test_a_checkpoint_that_does_not_fit_is_refused(
     change: Any, word: str, originals: dict[str, State], tmp_path: Path
 ) -> None:
-    """Fails when a key may be missing, extra or of another shape: part of the model would be left as it was."""
+    """Fails when a key may be missing, extra or of another shape: part of the model would be left
+    as it was.
+    """
     file = broken(saved(SalUn(classifier(originals["classifier"])), tmp_path), change)
     for attempt in (
         lambda: mu.load(file),
@@ -190,7 +202,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
 
 
 def test_only_the_reference_may_be_absent(originals: dict[str, State], tmp_path: Path) -> None:
-    """Fails when checkpoints hold the reference, twice the size for nothing, or a resumed run goes on without one."""
+    """Fails when checkpoints hold the reference, twice the size for nothing, or a resumed run goes
+    on without one.
+    """
     module = NeedsReferenceByProperty(classifier(originals["classifier"]))
     file = saved(module, tmp_path)
     stored = torch.load(file, weights_only=True)["state_dict"]
@@ -206,7 +220,9 @@ def test_only_the_reference_may_be_absent(originals: dict[str, State], tmp_path:
 
 
 def test_a_checkpoint_holds_plain_data(originals: dict[str, State], tmp_path: Path) -> None:
-    """Fails when a pickled object makes a checkpoint dangerous to read, or the record misses what a report needs."""
+    """Fails when a pickled object makes a checkpoint dangerous to read, or the record misses what a
+    report needs.
+    """
     import numpy as np
 
     file = saved(SSD(classifier(originals["classifier"]), alpha=np.float64(1.0)), tmp_path)  # type: ignore[arg-type]
@@ -220,7 +236,9 @@ def test_a_checkpoint_holds_plain_data(originals: dict[str, State], tmp_path: Pa
 def test_a_checkpoint_may_be_tested_with_other_weights_in_the_backbone(
     originals: dict[str, State], tmp_path: Path
 ) -> None:
-    """Fails when evaluation refuses a checkpoint because the configured backbone is new: only resuming needs the original."""
+    """Fails when evaluation refuses a checkpoint because the configured backbone is new: only
+    resuming needs the original.
+    """
     module = FineTune(classifier(originals["classifier"]))
     file = saved(module, tmp_path)
     again = FineTune(classifier())

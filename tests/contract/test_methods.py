@@ -1,4 +1,6 @@
-"""The contract of every method, found by walking the package: a new method is tested by existing."""
+"""The contract of every method, found by walking the package: a new method is tested by
+existing.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ on_edits_slow = pytest.mark.parametrize(
 
 
 class AtStart(Callback):
-    """Remembers the module as it was right before the first batch: some methods initialise part of the backbone anew."""
+    """Remembers the module as it was right before the first batch: some methods initialise part of
+    the backbone anew.
+    """
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -91,7 +95,9 @@ def moved(baseline: Baseline) -> list[str]:
 
 
 def test_every_method_has_a_backbone_to_be_tested_on() -> None:
-    """Fails when a method's annotation admits no tiny backbone, so that it would be tested by nothing."""
+    """Fails when a method's annotation admits no tiny backbone, so that it would be tested by
+    nothing.
+    """
     assert METHODS
     assert [name for name in METHODS if not kinds(name)] == []
 
@@ -109,7 +115,9 @@ def test_it_trains(name: str, kind: str, baseline: Baselines) -> None:
 
 @on_all
 def test_the_reference_stays_bit_identical(name: str, kind: str, baseline: Baselines) -> None:
-    """Fails when the frozen original is trained, or its statistics of batch norm move because it is put into train mode."""
+    """Fails when the frozen original is trained, or its statistics of batch norm move because it is
+    put into train mode.
+    """
     run = baseline(name, kind)
     if run.module.needs_reference:
         assert run.module.reference is not None
@@ -119,7 +127,9 @@ def test_the_reference_stays_bit_identical(name: str, kind: str, baseline: Basel
 
 @on_all
 def test_the_same_seed_gives_the_same_weights(name: str, kind: str, baseline: Baselines) -> None:
-    """Fails when a draw comes from a global generator, or when writing checkpoints changes the run (this one writes none)."""
+    """Fails when a draw comes from a global generator, or when writing checkpoints changes the run
+    (this one writes none).
+    """
     torch.manual_seed(12345)
     assert different(baseline(name, kind).after, weights(baseline(name, kind).case.run())) == []
 
@@ -133,7 +143,9 @@ def test_another_seed_gives_other_weights(name: str, kind: str, baseline: Baseli
 
 
 def test_settings_name_methods_that_exist() -> None:
-    """Fails when a renamed method leaves its setting behind, and is tested with defaults that do not fit."""
+    """Fails when a renamed method leaves its setting behind, and is tested with defaults that do
+    not fit.
+    """
     from tests.contract.catalogue import SETTINGS
 
     assert set(SETTINGS) <= set(METHODS)
@@ -153,7 +165,9 @@ def test_a_run_resumed_inside_an_epoch_ends_alike(
 
 @on_all_slow
 def test_a_run_resumed_after_any_step_ends_alike(name: str, kind: str, baseline: Baselines) -> None:
-    """Fails when one place of a run (its first step, the last of an epoch) cannot be resumed from."""
+    """Fails when one place of a run (its first step, the last of an epoch) cannot be resumed
+    from.
+    """
     run = baseline(name, kind)
     for file in run.steps[:-1]:
         assert different(run.after, weights(run.case.run(ckpt_path=file))) == [], file.name
@@ -208,7 +222,9 @@ def test_unknown_arguments_are_refused(name: str, kind: str, originals: dict[str
 def test_only_the_weights_that_are_allowed_move(
     name: str, kind: str, originals: dict[str, State]
 ) -> None:
-    """Fails when a step goes round the mask: a second optimizer, an edit in place, a proximal step."""
+    """Fails when a step goes round the mask: a second optimizer, an edit in place, a proximal
+    step.
+    """
     assert "mask" in constructor(name)
     case = Case(name, kind, originals[kind])
     word = OWN_WORDS.get(name, WORDS[kind])
@@ -227,7 +243,9 @@ def test_only_the_weights_that_are_allowed_move(
 def test_a_method_that_reads_the_forget_part_changes_with_it(
     name: str, kind: str, baseline: Baselines
 ) -> None:
-    """Fails when the forget part is read and has no effect; or has one although the method says that it does not need it."""
+    """Fails when the forget part is read and has no effect; or has one although the method says
+    that it does not need it.
+    """
     run = baseline(name, kind)
     task = run.case.task()
     task.setup()
@@ -238,7 +256,9 @@ def test_a_method_that_reads_the_forget_part_changes_with_it(
 
 @on_all_slow
 def test_shuffled_labels_change_what_uses_labels(name: str, kind: str, baseline: Baselines) -> None:
-    """Fails when labels are taken from elsewhere than the sample, or a method that says it needs none looks at them."""
+    """Fails when labels are taken from elsewhere than the sample, or a method that says it needs
+    none looks at them.
+    """
     run = baseline(name, kind)
     task = run.case.task()
     task.setup()
@@ -252,7 +272,9 @@ def test_shuffled_labels_change_what_uses_labels(name: str, kind: str, baseline:
 
 @on_images_slow
 def test_frozen_statistics_stay_frozen(name: str, kind: str, originals: dict[str, State]) -> None:
-    """Fails when `norm="eval"` is undone by a hook that sets the mode by itself, or an edit moves statistics."""
+    """Fails when `norm="eval"` is undone by a hook that sets the mode by itself, or an edit moves
+    statistics.
+    """
     case = Case(name, kind, originals[kind])
     frozen = {"norm": "eval"} if "norm" in constructor(name) else {}
     start = AtStart()
@@ -309,7 +331,9 @@ def test_it_is_tested_and_exported_by_what_it_serves(
 
 @on_all
 def test_a_wrong_backbone_is_refused(name: str, kind: str, originals: dict[str, State]) -> None:
-    """Fails when a method that is narrowed to one domain trains on another, or ends there in an AttributeError."""
+    """Fails when a method that is narrowed to one domain trains on another, or ends there in an
+    AttributeError.
+    """
     admitted = kinds(name)
     for other in sorted(set(KINDS) - set(admitted)):
         case = Case(name, other, originals[other])
@@ -322,7 +346,9 @@ def _reads(plan: DataPlan, part: str) -> bool:
 
 
 def _noise(data: Any, conditions: bool) -> None:
-    """Other inputs, of the same kind; with other conditions too, which are all that a data-free method reads."""
+    """Other inputs, of the same kind; with other conditions too, which are all that a data-free
+    method reads.
+    """
     if isinstance(data, TokenRows):
         return _rewrite(data, questions=3, answers=0)
     generator = torch.Generator().manual_seed(3)

@@ -1,4 +1,6 @@
-"""Resuming: a run that was stopped and taken up again ends with the weights of one that was not, bit for bit."""
+"""Resuming: a run that was stopped and taken up again ends with the weights of one that was not,
+bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def agrees(
     epochs: int = 3,
     **changes: Any,
 ) -> UnlearningModule:
-    """Fit; fit with a checkpoint after one batch; fit new objects from that checkpoint: all three end alike."""
+    """Fit; fit with a checkpoint after one batch; fit new objects from that checkpoint: all three
+    end alike.
+    """
     alone = fit(make(), epochs=epochs, **changes)
     saving = fit(make(), epochs=epochs, callbacks=[Snapshot(file, epoch, batch)], **changes)
     assert different(weights(alone), weights(saving)) == [], "writing a checkpoint changed the run"
@@ -50,7 +54,9 @@ def agrees(
 def test_wherever_it_was_stopped(
     epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
-    """Fails when the loader starts its epoch again, skips a batch, or when a finished run is called one that moved nothing."""
+    """Fails when the loader starts its epoch again, skips a batch, or when a finished run is called
+    one that moved nothing.
+    """
     agrees(
         lambda: FineTune(classifier(originals["classifier"]), **ADAM),
         tmp_path / "x.ckpt",
@@ -63,7 +69,9 @@ def test_wherever_it_was_stopped(
 def test_the_mode_of_batch_norm_is_set_again(
     norm: Any, originals: dict[str, State], tmp_path: Path
 ) -> None:
-    """Fails when the mode is set at the start of an epoch only: Lightning does not call that hook when it resumes inside one."""
+    """Fails when the mode is set at the start of an epoch only: Lightning does not call that hook
+    when it resumes inside one.
+    """
     agrees(
         lambda: FineTune(classifier(originals["classifier"]), norm=norm, **ADAM),
         tmp_path / "x.ckpt",
@@ -87,7 +95,9 @@ class EpochEnds(FineTune):
 def test_after_the_last_batch_of_an_epoch(
     epoch: int, cls: Any, originals: dict[str, State], tmp_path: Path
 ) -> None:
-    """Fails when what belongs to the end of the epoch is lost: Lightning goes on with the next epoch at once."""
+    """Fails when what belongs to the end of the epoch is lost: Lightning goes on with the next
+    epoch at once.
+    """
     agrees(
         lambda: cls(classifier(originals["classifier"]), norm="recalibrate", **ADAM),
         tmp_path / "x.ckpt",
@@ -97,7 +107,9 @@ def test_after_the_last_batch_of_an_epoch(
 
 
 class SavesAfterValidation(Callback):
-    """A checkpoint at the end of an epoch's validation, which Lightning runs before the epoch ends."""
+    """A checkpoint at the end of an epoch's validation, which Lightning runs before the epoch
+    ends.
+    """
 
     def __init__(self, file: Path, epoch: int) -> None:
         self.file, self.epoch = file, epoch
@@ -125,7 +137,9 @@ def test_after_the_validation_of_an_epoch(
 def test_with_a_schedule_of_the_learning_rate(
     epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
-    """Fails when asking Lightning for the number of steps sets up the loader before its state is restored."""
+    """Fails when asking Lightning for the number of steps sets up the loader before its state is
+    restored.
+    """
 
     def make() -> UnlearningModule:
         return FineTune(classifier(originals["classifier"]), scheduler=OneCycle(), **ADAM)
@@ -168,7 +182,9 @@ class Phased(RandomLabel):
 def test_with_epochs_of_unequal_length(
     plan: DataPlan, epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
-    """Fails when lengths are those of epoch 0: longer epochs are cut short, and shorter ones never seem to end."""
+    """Fails when lengths are those of epoch 0: longer epochs are cut short, and shorter ones never
+    seem to end.
+    """
     if batch < len(
         plan_steps(plan, epoch, {"forget": 24, "retain": 37}, {"forget": 10, "retain": 10}, 0)
     ):
@@ -196,7 +212,9 @@ def test_with_a_limit_on_steps(originals: dict[str, State], tmp_path: Path) -> N
 def test_with_accumulated_gradients(
     epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
-    """Fails when a run resumed at an optimizer step makes another number of them. (Between steps, half a gradient is lost.)"""
+    """Fails when a run resumed at an optimizer step makes another number of them. (Between steps,
+    half a gradient is lost.)
+    """
     make = lambda: FineTune(classifier(originals["classifier"]), **ADAM)  # noqa: E731
     agrees(make, tmp_path / "x.ckpt", epoch, 2 * (batch // 2) + 1, accumulate_grad_batches=2)
 
@@ -250,7 +268,9 @@ def test_loader_processes_do_not_change_the_run(
 def test_an_edit_stopped_in_its_pass_starts_again(
     batch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
-    """Fails when the rest of the pass is taken for the whole: statistics are not part of a checkpoint."""
+    """Fails when the rest of the pass is taken for the whole: statistics are not part of a
+    checkpoint.
+    """
     make = lambda: SSD(
         classifier(originals["classifier"]), alpha=1.0, all_batch_size=10, forget_batch_size=10
     )
@@ -268,7 +288,9 @@ def test_other_original_weights_are_refused(originals: dict[str, State], tmp_pat
 
 
 def test_another_seed_is_refused(originals: dict[str, State], tmp_path: Path) -> None:
-    """Fails when half a run is drawn from one seed and half from another; also where the first was left to its default."""
+    """Fails when half a run is drawn from one seed and half from another; also where the first was
+    left to its default.
+    """
     fit(
         FineTune(classifier(originals["classifier"]), **ADAM),
         callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)],
@@ -281,7 +303,9 @@ def test_another_seed_is_refused(originals: dict[str, State], tmp_path: Path) ->
 
 
 def test_a_killed_process_is_taken_up_again(originals: dict[str, State], tmp_path: Path) -> None:
-    """Fails when a checkpoint is written in place, so that a kill at the wrong moment leaves half a file, or state stays in the process."""
+    """Fails when a checkpoint is written in place, so that a kill at the wrong moment leaves half a
+    file, or state stays in the process.
+    """
     torch.save(originals["classifier"], tmp_path / "original.pt")
     script = textwrap.dedent("""
         import os, signal, sys, torch
@@ -325,7 +349,9 @@ def test_the_checkpoint_between_two_epochs(originals: dict[str, State], tmp_path
 
 
 def test_a_finished_run_can_be_made_longer(originals: dict[str, State], tmp_path: Path) -> None:
-    """Fails when more epochs from a finished run's checkpoint are others than those of a longer run."""
+    """Fails when more epochs from a finished run's checkpoint are others than those of a longer
+    run.
+    """
     make = lambda: FineTune(classifier(originals["classifier"]), **ADAM)  # noqa: E731
     saver = ModelCheckpoint(tmp_path, filename="{epoch}", every_n_epochs=1, save_top_k=-1)
     fit(make(), epochs=2, callbacks=[saver])

@@ -47,7 +47,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, State], di
 def test_sharded_weights_are_those_of_one_process(
     name: str, runs: tuple[dict[str, State], dict[str, State]]
 ) -> None:
-    """Fails when a loss is averaged over a rank's rows, or the reference is sharded together with what is trained."""
+    """Fails when a loss is averaged over a rank's rows, or the reference is sharded together with
+    what is trained.
+    """
     one, two = runs
     assert distance(one[name], two[name]) < 1e-5
 

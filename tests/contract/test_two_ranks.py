@@ -1,4 +1,6 @@
-"""Two ranks give the weights of one: with batch norm frozen to rounding, with it in train mode ranks agree with each other."""
+"""Two ranks give the weights of one: with batch norm frozen to rounding, with it in train mode
+ranks agree with each other.
+"""
 
 from __future__ import annotations
 
@@ -102,20 +104,26 @@ def agrees(found: tuple[dict[str, Any], dict[str, Any], dict[str, Any]], name: s
 
 @pytest.mark.parametrize("name", MACHINERY)
 def test_two_ranks_give_the_weights_of_one(name: str, job: Job) -> None:
-    """Fails when losses are averaged over a rank's rows, a row is shown twice, or draws depend on the rank."""
+    """Fails when losses are averaged over a rank's rows, a row is shown twice, or draws depend on
+    the rank.
+    """
     agrees(job("machinery"), name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [f"method/{name}" for name, _ in FIRST])
 def test_every_method_gives_on_two_ranks_the_weights_of_one(name: str, job: Job) -> None:
-    """Fails when a method reduces by itself, draws by rank, or gathers a statistic on one rank only."""
+    """Fails when a method reduces by itself, draws by rank, or gathers a statistic on one rank
+    only.
+    """
     agrees(job("methods"), name)
 
 
 @pytest.mark.parametrize("norm", ["train", "recalibrate"])
 def test_ranks_agree_with_batch_norm_in_train_mode(norm: str, job: Job) -> None:
-    """Fails when ranks end a fit with statistics of their own, so that each would evaluate another model."""
+    """Fails when ranks end a fit with statistics of their own, so that each would evaluate another
+    model.
+    """
     one, first, second = (each[f"norm/{norm}"] for each in job("machinery"))
     assert not isinstance(first, str), first
     assert different(first, second) == []

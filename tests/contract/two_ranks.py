@@ -1,7 +1,9 @@
-"""All cases of two ranks, in one job and one process group: `python -m torch.distributed.run --nproc-per-node 2 THIS ORIGINALS OUT WHICH`.
+"""All cases of two ranks, in one job and one process group: `python -m torch.distributed.run
+--nproc-per-node 2 THIS ORIGINALS OUT WHICH`.
 
-The same cases run in one process by `run_all`, so that the test compares the two. Batches of 9 leave odd shares (5 and 4 rows), and the
-last retain batch has one row, so that the second rank has none of its own.
+The same cases run in one process by `run_all`, so that the test compares the two. Batches of 9
+leave odd shares (5 and 4 rows), and the last retain batch has one row, so that the second rank has
+none of its own.
 """
 
 from __future__ import annotations
@@ -53,10 +55,13 @@ SCHEDULES = {
     "phases": Phases(Forget(epochs=1), Retain(), Paired(after=1)),
 }
 EXACT_BELOW = 1e-9
-"""In double precision. In single precision the weights agree to 1e-6 too, but once in some hundred runs a rounding error turns a ReLU on
-for one sample, which shows at 1e-5 to 1e-4."""
+"""In double precision. In single precision the weights agree to 1e-6 too, but once in some hundred
+runs a rounding error turns a ReLU on for one sample, which shows at 1e-5 to 1e-4.
+"""
 SGD = functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4)
-"""For every method: Adam would make a whole step of a gradient that is zero but for its rounding."""
+"""For every method: Adam would make a whole step of a gradient that is zero but for its
+rounding.
+"""
 
 
 def cases(

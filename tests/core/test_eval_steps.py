@@ -52,7 +52,9 @@ def test_suites_share_one_forward_pass(number: int, tmp_path: Path) -> None:
 
 
 def test_the_gap_to_the_oracle_needs_no_pass_of_its_own(tmp_path: Path) -> None:
-    """Fails when the oracle, or the unlearned model, is run again for the gap: both have written what they said."""
+    """Fails when the oracle, or the unlearned model, is run again for the gap: both have written
+    what they said.
+    """
     suites = (Accuracy(), Membership(attacks=["confidence"]))
     forwards, batches = evaluated(Retrain(classifier()), tmp_path / "oracle", *suites, epochs=1)
     assert forwards == batches

@@ -1,4 +1,6 @@
-"""Weight masks: exactly the chosen weights move, whatever the optimizer does, and a resumed run keeps its mask."""
+"""Weight masks: exactly the chosen weights move, whatever the optimizer does, and a resumed run
+keeps its mask.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def test_masked_out_weights_stay_bit_for_bit(optimizer: str, clip: Any) -> None:
 
 
 def test_masking_the_gradient_alone_lets_decay_move_weights() -> None:
-    """Fails when `enforce="gradient"` restores weights: the published SalUn numbers were made without that."""
+    """Fails when `enforce="gradient"` restores weights: the published SalUn numbers were made
+    without that.
+    """
     backbone = classifier()
     before = weights(backbone)
     module = fit(FineTune(backbone, optimizer=OPTIMIZERS["sgd"], mask=Half(enforce="gradient")))
@@ -87,7 +91,9 @@ def test_masking_the_gradient_alone_lets_decay_move_weights() -> None:
 
 @pytest.mark.parametrize(("clip", "expected"), [("mask_then_clip", 1.0), ("clip_then_mask", 0.71)])
 def test_the_order_of_mask_and_clip(clip: Any, expected: float) -> None:
-    """Fails when the preset's order does nothing: masking first spends the whole norm on the weights that may move."""
+    """Fails when the preset's order does nothing: masking first spends the whole norm on the
+    weights that may move.
+    """
     norms: list[float] = []
 
     class Spy(torch.optim.SGD):
@@ -119,7 +125,9 @@ def test_saliency_keeps_exactly_its_share() -> None:
 
 
 def test_saliency_is_the_summed_gradient_of_the_forget_set() -> None:
-    """Fails when saliency is taken in train mode, on the retain set, or as a sum of absolute values."""
+    """Fails when saliency is taken in train mode, on the retain set, or as a sum of absolute
+    values.
+    """
     backbone = classifier()
     task = digits(batch_size=8)
     task.setup()
@@ -181,7 +189,9 @@ def test_by_name_moves_what_is_named() -> None:
     ids=["nothing", "partial"],
 )
 def test_masks_that_cannot_work_are_refused(mask: WeightMask, word: str) -> None:
-    """Fails when a fit runs to its end and moves nothing, or moves a tensor that the mask forgot."""
+    """Fails when a fit runs to its end and moves nothing, or moves a tensor that the mask
+    forgot.
+    """
     with pytest.raises(InputError, match=word):
         fit(FineTune(classifier(), mask=mask))
 

@@ -1,4 +1,6 @@
-"""Questions and answers as tokens: where the answer begins, what ends it, and what stands in a batch."""
+"""Questions and answers as tokens: where the answer begins, what ends it, and what stands in a
+batch.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ TEXTS = [
     "who where what in Oslo lives live maps make Ada Eve",
 ]
 CHAT = (
-    "{{ bos_token }}<|system|>Today is {{ date_string if date_string is defined else strftime_now('%d %b %Y') }}."
+    "{{ bos_token }}<|system|>Today is {{ date_string if date_string is defined else "
+    "strftime_now('%d %b %Y') }}."
     "{% for message in messages %}{% if message.role == 'system' %}{{ message.content }}"
     + END
     + "{% else %}<|{{ message.role }}|>{{ message.content }}"
@@ -69,7 +72,9 @@ def _bytes(ends: bool) -> Any:
 
 
 def byte_tokenizer(chat: str | None = None, ends: bool = False) -> Any:
-    """Byte-level BPE, in which a space belongs to the word after it; it pads with its end token, as many do."""
+    """Byte-level BPE, in which a space belongs to the word after it; it pads with its end token, as
+    many do.
+    """
     from transformers import PreTrainedTokenizerFast
 
     found = PreTrainedTokenizerFast(
@@ -101,7 +106,9 @@ def said(made: Encoder, labels: list[int]) -> str:
 def test_labels_are_the_tokens_that_reach_into_the_answer(
     template: Template, pair: tuple[str, str]
 ) -> None:
-    """By the characters that each token covers. Mutations: the span begins a token late or early, or counts from the end."""
+    """By the characters that each token covers. Mutations: the span begins a token late or early,
+    or counts from the end.
+    """
     made = encoder(template)
     ids, labels = made.pair(*pair)
     whole = template.whole(made.tokenizer, *pair)
@@ -125,7 +132,9 @@ def test_labels_are_the_tokens_that_reach_into_the_answer(
 )
 @settings(max_examples=60, deadline=None)
 def test_every_answer_has_a_span(question: str, answer: str) -> None:
-    """What is learnt is the end of the whole text, with at most the border token's part of the prompt before it."""
+    """What is learnt is the end of the whole text, with at most the border token's part of the
+    prompt before it.
+    """
     made = encoder()
     ids, labels = made.pair(question, answer)
     start = labels.index(next(label for label in labels if label != IGNORED))
@@ -139,8 +148,9 @@ def test_every_answer_has_a_span(question: str, answer: str) -> None:
 
 
 def test_a_token_that_is_merged_at_the_border_belongs_to_the_answer() -> None:
-    """`Answer: ` ends in a space, which the tokenizer joins with the word after it. Mutation: the first length(prompt) tokens are masked,
-    which hides the answer's first word."""
+    """`Answer: ` ends in a space, which the tokenizer joins with the word after it. Mutation: the
+    first length(prompt) tokens are masked, which hides the answer's first word.
+    """
     made = encoder()
     ids, labels = made.pair("Where does Ada live?", "Oslo")
     assert (
@@ -157,7 +167,8 @@ def test_templates_write_what_their_models_were_trained_on() -> None:
     assert Plain("### ", "\n\n", "> ", " <").whole(tokenizer, "Q", "A") == "### Q\n\n> A <"
     assert Llama2().whole(tokenizer, "Q", "A") == "[INST] Q [/INST]A"
     assert Chat().prompt(tokenizer, "Q") == (
-        f"{BEGIN}<|system|>Today is 10 Apr 2025.You are a helpful assistant.{END}<|user|>Q{END}<|assistant|>"
+        f"{BEGIN}<|system|>Today is 10 Apr 2025.You are a helpful "
+        f"assistant.{END}<|user|>Q{END}<|assistant|>"
     )
     assert Chat(system=None, date="1 May 2030").whole(tokenizer, "Q", "A") == (
         f"{BEGIN}<|system|>Today is 1 May 2030.<|user|>Q{END}<|assistant|>A{END}"
@@ -178,7 +189,9 @@ def test_a_chat_is_the_same_every_day() -> None:
 
 
 def test_a_chat_has_one_begin_and_one_end() -> None:
-    """The template writes both. Mutations: the tokenizer adds its own begin too; the end is appended twice."""
+    """The template writes both. Mutations: the tokenizer adds its own begin too; the end is
+    appended twice.
+    """
     made = encoder(Chat(system=None))
     ids, labels = made.pair("Q", "A")
     assert ids.count(made.tokenizer.bos_token_id) == 1
@@ -194,7 +207,9 @@ def test_an_end_is_appended_where_the_template_ends_otherwise() -> None:
 
 
 def test_a_tokenizer_that_ends_every_text() -> None:
-    """Mutations: the prompt for generation ends with the end token; two ends are learnt; the end counts as the answer's beginning."""
+    """Mutations: the prompt for generation ends with the end token; two ends are learnt; the end
+    counts as the answer's beginning.
+    """
     made, usual = encoder(ends=True), encoder()
     assert made.pair("Who?", "Eve") == usual.pair("Who?", "Eve")
     assert made.prompt("Who?") == usual.prompt("Who?")
@@ -236,7 +251,9 @@ def test_an_answer_that_the_tokenizer_swallows_is_an_error() -> None:
 
 
 def test_too_long_is_refused_or_cut() -> None:
-    """Mutations: the beginning is cut; a cut is not counted; a prompt is cut, and generation goes on in the middle of a question."""
+    """Mutations: the beginning is cut; a cut is not counted; a prompt is cut, and generation goes
+    on in the middle of a question.
+    """
     ids, labels = encoder().pair(*PAIRS[0])
     with pytest.raises(
         InputError, match=rf"row 3 has {len(ids)} tokens, and max_length is {len(ids) - 1}"
@@ -270,7 +287,9 @@ def test_raw_text_is_learnt_but_for_its_first_token() -> None:
 
 
 def test_a_batch_is_padded_on_the_right() -> None:
-    """Mutations: the mask is taken from the ids, so that an end token (which also pads) within a text is hidden; padding is learnt."""
+    """Mutations: the mask is taken from the ids, so that an end token (which also pads) within a
+    text is hidden; padding is learnt.
+    """
     end = encoder().eos
     part = collate([([3, end, 4], [IGNORED, end, 4]), ([5], [IGNORED])])
     assert part["input_ids"].tolist() == [[3, end, 4], [5, 0, 0]]

@@ -1,4 +1,6 @@
-"""Loaders: what ranks see together is what one process sees alone; a resumed loader goes on where it stopped."""
+"""Loaders: what ranks see together is what one process sees alone; a resumed loader goes on where
+it stopped.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def real(part: dict[str, Any]) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 @pytest.mark.parametrize("plan", SCHEDULES, ids=repr)
 def test_ranks_divide_the_rows_of_every_batch(plan: DataPlan, world: int) -> None:
-    """Fails when a row is dropped, doubled, or counted in a wrong total, or when ranks take unequal numbers of steps."""
+    """Fails when a row is dropped, doubled, or counted in a wrong total, or when ranks take unequal
+    numbers of steps.
+    """
     alone = list(loader(plan, weighted=True))
     shares = [list(loader(plan, weighted=True, rank=rank, world=world)) for rank in range(world)]
     assert {len(share) for share in shares} == {len(alone)}
@@ -72,7 +76,9 @@ def test_ranks_divide_the_rows_of_every_batch(plan: DataPlan, world: int) -> Non
 
 @pytest.mark.parametrize("plan", SCHEDULES, ids=repr)
 def test_totals_are_those_of_the_global_batch(plan: DataPlan) -> None:
-    """Fails when `total` counts rows where samples have weights, or when a union is not averaged over both parts together."""
+    """Fails when `total` counts rows where samples have weights, or when a union is not averaged
+    over both parts together.
+    """
     steps = plan_steps(plan, 0, {"forget": 7, "retain": 22, "train": 29}, BATCH, 3)
     for batch, step in zip(loader(plan, weighted=True), steps, strict=True):
         own = {name: 1.0 + batch[name]["index"].numpy() % 3 for name in step.parts}
@@ -85,7 +91,9 @@ def test_totals_are_those_of_the_global_batch(plan: DataPlan) -> None:
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_whole_batches_go_to_ranks_in_turn(world: int) -> None:
-    """Fails when groups of a statistic depend on the number of ranks, or when a rank that runs out stops the others."""
+    """Fails when groups of a statistic depend on the number of ranks, or when a rank that runs out
+    stops the others.
+    """
     alone = [real(batch["retain"]) for batch in loader(Retain())]
     shares = [
         list(loader(Retain(), rank=rank, world=world, shard="batches")) for rank in range(world)
@@ -144,7 +152,9 @@ def test_augmentation_depends_on_the_sample_and_its_visit_alone() -> None:
 @pytest.mark.parametrize("size", [1, 4, 5, 13])
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_evaluation_shows_each_sample_on_one_rank(size: int, world: int) -> None:
-    """Fails when padded duplicates count, or when ranks take unequal numbers of steps (the others would wait for ever)."""
+    """Fails when padded duplicates count, or when ranks take unequal numbers of steps (the others
+    would wait for ever).
+    """
     loaders = [
         EvalLoader(data(10, size), "test", 4, rank=rank, world=world) for rank in range(world)
     ]
@@ -173,7 +183,9 @@ def test_a_dataset_without_a_fast_path_gives_the_same_batches() -> None:
 
 
 def test_joined_parts_are_ordered_by_index() -> None:
-    """Fails when the joined dataset shows where one part ends, so that the original's order depends on what is forgotten."""
+    """Fails when the joined dataset shows where one part ends, so that the original's order depends
+    on what is forgotten.
+    """
     numbers = np.random.default_rng(0).permutation(20)
     one = ConcatByIndex([data(0, 20).view(numbers[:6]), data(0, 20).view(numbers[6:])])
     other = ConcatByIndex([data(0, 20).view(numbers[:13]), data(0, 20).view(numbers[13:])])
@@ -193,7 +205,9 @@ def test_joined_parts_are_ordered_by_index() -> None:
 
 
 def test_concatenated_parts_carry_the_right_totals() -> None:
-    """Fails when parts of two batches are averaged over the first one's total, or parts of a union over twice its total."""
+    """Fails when parts of two batches are averaged over the first one's total, or parts of a union
+    over twice its total.
+    """
     for batch in loader(Union(), weighted=True):
         if "forget" in batch and "retain" in batch:
             joined = concatenate(batch["forget"], batch["retain"])
@@ -250,7 +264,9 @@ def test_prompts_are_left_alone_and_arrays_become_tensors() -> None:
 
 
 def test_a_fit_says_nothing_about_hooks() -> None:
-    """Mutation: the module moves batches to the device, of which Lightning warns wherever there is a DataModule."""
+    """Mutation: the module moves batches to the device, of which Lightning warns wherever there is
+    a DataModule.
+    """
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         fit(FineTune(classifier()), digits(), 1)

@@ -1,4 +1,6 @@
-"""Schedules and plans: every sample as often as promised, every visit another number, the same on every machine."""
+"""Schedules and plans: every sample as often as promised, every visit another number, the same on
+every machine.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def epochs(plan: DataPlan, count: int, seed: int = 0) -> list[Step]:
 
 @pytest.mark.parametrize("plan", SCHEDULES, ids=repr)
 def test_no_sample_is_shown_twice_under_one_visit_number(plan: DataPlan) -> None:
-    """Fails when two phases of an epoch, or two epochs, give a sample the same visit: its draws would repeat."""
+    """Fails when two phases of an epoch, or two epochs, give a sample the same visit: its draws
+    would repeat.
+    """
     steps = epochs(plan, 4)
     for part in ("forget", "retain"):
         # the part `train` holds the samples of both others
@@ -78,7 +82,9 @@ def test_no_sample_is_shown_twice_under_one_visit_number(plan: DataPlan) -> None
     ids=repr,
 )
 def test_a_single_part_is_shown_once_an_epoch(plan: DataPlan) -> None:
-    """Fails when the last, shorter batch is dropped, or an epoch begins where the one before began."""
+    """Fails when the last, shorter batch is dropped, or an epoch begins where the one before
+    began.
+    """
     (part,) = plan.reads()
     for epoch in range(3):
         rows = shown(plan_steps(plan, epoch, SIZES, BATCH, 0), part)
@@ -96,7 +102,9 @@ def test_a_single_part_is_shown_once_an_epoch(plan: DataPlan) -> None:
 def test_pairs_show_the_leading_part_once_and_cycle_the_other(
     forget: int, retain: int, f: int, r: int, count: int
 ) -> None:
-    """Fails when the cycled part restarts with each epoch: some of its samples would then never be shown."""
+    """Fails when the cycled part restarts with each epoch: some of its samples would then never be
+    shown.
+    """
     sizes, batch = {"forget": forget, "retain": retain}, {"forget": f, "retain": r}
     steps = [
         step for epoch in range(count) for step in plan_steps(Paired(), epoch, sizes, batch, 1)
@@ -172,7 +180,9 @@ def test_a_limit_is_kept_by_every_schedule(plan: DataPlan) -> None:
 
 
 def test_phases_keep_their_numbers_where_one_is_left_out() -> None:
-    """Fails when a phase is numbered by its place in the epoch: a method would take it for another."""
+    """Fails when a phase is numbered by its place in the epoch: a method would take it for
+    another.
+    """
     plan = Phases(Forget(epochs=1), Phases(Retain(after=1), Paired()))
     assert [
         sorted({step.phase for step in plan_steps(plan, epoch, SIZES, BATCH, 0)})
@@ -181,7 +191,9 @@ def test_phases_keep_their_numbers_where_one_is_left_out() -> None:
 
 
 def test_repeated_phases_do_not_repeat_the_order() -> None:
-    """Fails when the second pass over a part in an epoch goes through it in the order of the first."""
+    """Fails when the second pass over a part in an epoch goes through it in the order of the
+    first.
+    """
     steps = plan_steps(Phases(Retain(), Retain()), 0, SIZES, BATCH, 0)
     first, second = (
         [p for s in steps if s.phase == phase for p in s.parts["retain"].positions.tolist()]

@@ -1,4 +1,6 @@
-"""The split: an immutable partition with a hash that changes when anything changes that a comparison rests on."""
+"""The split: an immutable partition with a hash that changes when anything changes that a
+comparison rests on.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def test_the_hash_changes_with_everything_that_matters(change: dict[str, Any]) -
 
 
 def test_the_training_hash_is_that_of_the_original() -> None:
-    """Fails when the original would be trained anew for each forget set, or shared between training sets."""
+    """Fails when the original would be trained anew for each forget set, or shared between training
+    sets.
+    """
     other = split(
         parts={**PARTS, "forget": np.array([2]), "retain": np.array([1, 5, 9, 4])}, seed=8
     )

@@ -91,7 +91,8 @@ def test_cross_entropies(b, k):
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
 @pytest.mark.parametrize(("b", "k"), SHAPES)
 def test_kl_divergence(b, k, temperature):
-    # SCRUB, KD_T (its training objective); vision spec 2.11: T^2 KL(softmax(t/T) || softmax(s/T)), here without 1/B.
+    # SCRUB, KD_T (its training objective); vision spec 2.11: T^2 KL(softmax(t/T) || softmax(s/T)),
+    # here without 1/B.
     # Mutation that must fail: the arguments swapped, or T instead of T^2.
     s, t = draw(b, k), draw(b, k, seed=4)
     want = [
@@ -179,7 +180,9 @@ def test_divergences_are_not_negative_and_zero_on_equal_logits(values, temperatu
 @quick
 @given(logits, st.floats(0.5, 8))
 def test_temperature_enters_as_t_squared(values, temperature):
-    """With scaled logits the value grows by T^2 and the gradient by T; mutation that must fail: no T^2."""
+    """With scaled logits the value grows by T^2 and the gradient by T; mutation that must fail: no
+    T^2.
+    """
     s, t = torch.tensor(values, dtype=torch.float64).view(2, 1, -1)
     hot, cold = wants_grad(s), wants_grad(s / temperature)
     value = mf.kl_divergence(hot, t, temperature)
@@ -231,7 +234,8 @@ def test_bad_teacher(b, k, temperature):
 
 @pytest.mark.parametrize(("b", "k"), SHAPES)
 def test_delete_target(b, k):
-    # Zhou et al., CVPR 2025; vision spec 2.24.2. Mutation that must fail: the target class masked after the softmax.
+    # Zhou et al., CVPR 2025; vision spec 2.24.2. Mutation that must fail: the target class masked
+    # after the softmax.
     t, y = draw(b, k), labels(b, k)
     target = mf.delete_target(t, y)
     for row, label in enumerate(y.tolist()):
@@ -251,7 +255,9 @@ def test_delete_target(b, k):
 
 
 def map_of(activation: list) -> list[float]:
-    """Channel mean of squares, flattened, divided by its norm (vision spec 2.17), for [C][H][W] lists."""
+    """Channel mean of squares, flattened, divided by its norm (vision spec 2.17), for [C][H][W]
+    lists.
+    """
     c, h, w = len(activation), len(activation[0]), len(activation[0][0])
     energy = [
         sum(activation[i][y][x] ** 2 for i in range(c)) / c for y in range(h) for x in range(w)
@@ -264,7 +270,8 @@ def map_of(activation: list) -> list[float]:
     "forget", [[True], [False], [True] * 2 + [False] * 5, [True] * 4 + [False]]
 )
 def test_blindspot(forget):
-    # Tarun et al., ICML 2023; vision spec 2.17: r [L1(f, proxy) + 50 sum_l mean (A - A_proxy)^2] + (1 - r) L1(f, y)
+    # Tarun et al., ICML 2023; vision spec 2.17: r [L1(f, proxy) + 50 sum_l mean (A - A_proxy)^2] +
+    # (1 - r) L1(f, y)
     b = len(forget)
     f, y, proxy = draw(b), draw(b, seed=11), draw(b, seed=12)
     acts = [draw(b, 3, 2, 4, seed=13), draw(b, 5, 1, 1, seed=14)]
@@ -355,7 +362,8 @@ def test_fgsm(rounded):
 @quick
 @given(st.lists(st.floats(-4, 4), min_size=6, max_size=6), st.floats(-3, 3))
 def test_bargain_weights(values, log_scale):
-    # Wu and Harandi; vision spec 2.24.3. The Nash condition itself: each weight is the inverse of its gradient's gain.
+    # Wu and Harandi; vision spec 2.24.3. The Nash condition itself: each weight is the inverse of
+    # its gradient's gain.
     g = torch.tensor(values, dtype=torch.float64).view(2, 3) * 10**log_scale
     a, b, c = (g[0] @ g[0]).item(), (g[0] @ g[1]).item(), (g[1] @ g[1]).item()
     assume(min(a, c) > 1e-12 and b / math.sqrt(a * c) > -0.99)

@@ -1,4 +1,6 @@
-"""Targets, weights and closed forms of diffusion unlearning against the published equations, stated again in Python floats and loops."""
+"""Targets, weights and closed forms of diffusion unlearning against the published equations, stated
+again in Python floats and loops.
+"""
 
 from __future__ import annotations
 

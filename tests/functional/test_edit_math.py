@@ -1,4 +1,6 @@
-"""Choosing and editing weights against the published rules, stated again in Python floats and loops."""
+"""Choosing and editing weights against the published rules, stated again in Python floats and
+loops.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,8 @@ def test_floor_share_of_decimals():
 @quick
 @given(values, st.integers(0, 30), st.floats(0, 1), st.sampled_from([torch.float32, torch.float64]))
 def test_top_mask_is_a_stable_sort_cut_off(flat, cut, keep, dtype):
-    # SalUn's mask (Fan et al., ICLR 2024; vision spec 2.6): rank globally, keep the first floor(keep n).
+    # SalUn's mask (Fan et al., ICLR 2024; vision spec 2.6): rank globally, keep the first
+    # floor(keep n).
     # Mutation that must fail: `scores >= threshold`, which keeps all ties.
     flat = torch.tensor(flat, dtype=dtype).tolist()  # 1e-40 as the dtype has it
     order = sorted(
@@ -229,7 +232,8 @@ def test_ssd_refuses_negative_constants():
 @quick
 @given(st.integers(1, 7), st.integers(1, 6), st.sampled_from([1.0, 0.1, 1e-3]), st.integers(0, 99))
 def test_woodfisher_is_the_inverse(n, p, damping, seed):
-    # Singh and Alistarh, NeurIPS 2020: the recursion equals the inverse of damping I + 1/N sum g g^T
+    # Singh and Alistarh, NeurIPS 2020: the recursion equals the inverse of damping I + 1/N sum g
+    # g^T
     gradients, vector = draw(n, p, seed=seed), draw(p, seed=seed + 1)
     dense = torch.zeros(p, p, dtype=torch.float64)
     for i in range(p):

@@ -1,4 +1,6 @@
-"""Preference losses against the published equations, stated again on tokens of unequal lengths in Python floats and loops."""
+"""Preference losses against the published equations, stated again on tokens of unequal lengths in
+Python floats and loops.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,9 @@ def test_npo(beta):
 @pytest.mark.parametrize("beta", BETAS)
 @pytest.mark.parametrize("delta", [0.0, 0.7, -0.2])
 def test_simnpo(beta, delta):
-    """Arithmetic mean over the tokens of each sequence first, the nonlinearity then, with the margin of the code (inside β)."""
+    """Arithmetic mean over the tokens of each sequence first, the nonlinearity then, with the
+    margin of the code (inside β).
+    """
     now = tokens(2)
     wanted = []
     for row in now:
@@ -109,7 +113,9 @@ def test_simnpo_has_the_papers_margin_outside_beta(beta):
 
 @pytest.mark.parametrize("beta", BETAS)
 def test_dpo(beta):
-    """Equation 7 of arXiv 2305.18290 by log-ratios of probabilities, times 2/β. The winner's and the loser's lengths differ."""
+    """Equation 7 of arXiv 2305.18290 by log-ratios of probabilities, times 2/β. The winner's and
+    the loser's lengths differ.
+    """
     win, win_ref = tokens(3, lengths=LENGTHS[::-1]), tokens(4, lengths=LENGTHS[::-1])
     lose, lose_ref = tokens(5), tokens(6)
     wanted = []

@@ -1,7 +1,7 @@
 """Losses of SiD and SFD against their equations, written out in float64 loops.
 
-Zhou et al., ICML 2024, arXiv 2404.04057, equation of the SiD loss with α; Chen et al., ICLR 2025, arXiv 2409.11219,
-`DDPM/functions/losses.py` of the released code.
+Zhou et al., ICML 2024, arXiv 2404.04057, equation of the SiD loss with α; Chen et al., ICLR 2025,
+arXiv 2409.11219, `DDPM/functions/losses.py` of the released code.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def test_the_weight_carries_no_gradient_and_has_a_floor() -> None:
 
 
 def test_gradients_flow_through_both_denoisers() -> None:
-    """Fails when one of them is cut off: the derivative is taken by finite differences, the weight held fixed."""
+    """Fails when one of them is cut off: the derivative is taken by finite differences, the weight
+    held fixed.
+    """
     teacher, fake, generated = drawn(2, 3)
     weight = (teacher - generated).abs().mean(1)
 

@@ -1,4 +1,6 @@
-"""Losses on tokens and hidden states against the published equations, stated again in Python floats and loops, with unequal lengths."""
+"""Losses on tokens and hidden states against the published equations, stated again in Python floats
+and loops, with unequal lengths.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def draw(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
 
 
 def labels_of(batch: int, length: int, vocabulary: int, seed: int = 0) -> Tensor:
-    """Sequence b has a prompt of b % 2 + (b > 0) positions and ends b positions early: all lengths differ, none is empty."""
+    """Sequence b has a prompt of b % 2 + (b > 0) positions and ends b positions early: all lengths
+    differ, none is empty.
+    """
     labels = torch.randint(
         0, vocabulary, (batch, length), generator=torch.Generator().manual_seed(seed)
     )
@@ -48,7 +52,9 @@ def same(found: tuple[Tensor, Tensor], sums: list[float], weights: list[float]) 
 
 
 def by_token(labels: Tensor, *tensors: Tensor, value) -> tuple[list[float], list[float]]:
-    """Sum over the labelled positions of `value(label, *rows)`, and their number, sequence by sequence."""
+    """Sum over the labelled positions of `value(label, *rows)`, and their number, sequence by
+    sequence.
+    """
     sums, weights = [], []
     for b, row in enumerate(labels.tolist()):
         own = [
@@ -175,7 +181,9 @@ def test_the_gradient_of_ce_u_is_p_minus_q():
 
 
 def test_ce_u_with_tokens_that_cannot_be():
-    """Fails when -inf times a probability of zero is not a number: a grammar may forbid tokens, as long as two are left."""
+    """Fails when -inf times a probability of zero is not a number: a grammar may forbid tokens, as
+    long as two are left.
+    """
     logits = torch.tensor([[[1.0, 2.0, 0.5, -math.inf]]], dtype=torch.float64, requires_grad=True)
     value, _ = tl.ce_u(logits, torch.tensor([[1]]), 0)
     short = tl.ce_u(logits.detach()[..., :3], torch.tensor([[1]]), 0)[0]
@@ -200,7 +208,9 @@ def test_logit_margin(shape):
 
 
 def test_the_code_of_pdu_counts_other_positions():
-    """The unshifted pair leaves out the last prompt position, which predicts the first answer token, and takes the one after the answer."""
+    """The unshifted pair leaves out the last prompt position, which predicts the first answer
+    token, and takes the one after the answer.
+    """
     logits = draw(1, 6, 5)
     labels = torch.tensor([[-100, -100, 3, 4, -100, -100]])  # an answer at positions 2 and 3
     margin = [(max(z) - sum(z) / 5) ** 2 for z in logits[0].tolist()]
@@ -247,7 +257,9 @@ def test_hidden_distance(shape, kind):
 
 
 def test_sum_over_weight_is_the_mean_of_the_paper():
-    """1/L_f of each text; the released code's mean over batch, positions and dimensions is the same without a mask."""
+    """1/L_f of each text; the released code's mean over batch, positions and dimensions is the same
+    without a mask.
+    """
     hidden, target = draw(3, 7, 4), draw(4, seed=1)
     value, weight = tl.hidden_distance(hidden, target)
     torch.testing.assert_close((value / weight).mean(), (hidden - target).square().mean())
@@ -317,7 +329,9 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_what_is_not_labelled_does_not_matter(name):
-    """Fails when padding or prompt enters a sum, a weight or a gradient; even where it is not finite."""
+    """Fails when padding or prompt enters a sum, a weight or a gradient; even where it is not
+    finite.
+    """
     logits, labels = draw(3, 7, 11), labels_of(3, 7, 11)
     other = logits.clone()
     other[labels == -100] = 1e4

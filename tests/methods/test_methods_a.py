@@ -1,4 +1,6 @@
-"""Gradient ascent, NegGrad+, ℓ1-sparse, pruning, SalUn-soft, CF-k and EU-k: each does what its equation says."""
+"""Gradient ascent, NegGrad+, ℓ1-sparse, pruning, SalUn-soft, CF-k and EU-k: each does what its
+equation says.
+"""
 
 from __future__ import annotations
 
@@ -211,7 +213,9 @@ def test_pruning_is_the_forward_reparametrisation() -> None:
 
 
 def test_pruned_takes_magnitudes_from_a_file_and_finds_its_own_zeros_again(tmp_path: Path) -> None:
-    """The paper's protocol: early weights, the mask of the late ones; then a method on the sparse model."""
+    """The paper's protocol: early weights, the mask of the late ones; then a method on the sparse
+    model.
+    """
     late = classifier(init_seed=7)
     torch.save(late.network.state_dict(), tmp_path / "late.pt")
     early = classifier()
@@ -255,7 +259,9 @@ def test_pruned_reaches_frozen_layers_and_refuses_what_has_none() -> None:
 
 
 def test_salun_soft_sets_exactly_the_smallest_changes_back() -> None:
-    """k = floor(rho n (T - t) / T) after step t; what is left has lost the threshold, and nothing is taken back after step T."""
+    """k = floor(rho n (T - t) / T) after step t; what is left has lost the threshold, and nothing
+    is taken back after step T.
+    """
     backbone = classifier()
     n = sum(p.numel() for p in backbone.parameters())
     found: list[tuple[int, float]] = []
@@ -300,8 +306,9 @@ def test_salun_soft_sets_exactly_the_smallest_changes_back() -> None:
     ids=str,
 )
 def test_salun_soft_counts_the_steps_of_its_plan(plan: DataPlan, changes: dict[str, Any]) -> None:
-    """Mutation: Lightning's estimate, which takes every epoch to be as long as the first; then changes are taken back to the end, or
-    never."""
+    """Mutation: Lightning's estimate, which takes every epoch to be as long as the first; then
+    changes are taken back to the end, or never.
+    """
     asked: list[tuple[int, int]] = []
 
     class Asked(SalUnSoft):
@@ -383,7 +390,9 @@ def test_cf_k_takes_the_step_of_fine_tuning_on_its_layers() -> None:
 
 
 def test_eu_k_starts_its_layers_anew_once() -> None:
-    """The head is a new one, that of the seed, before the first step, and epochs build on one another."""
+    """The head is a new one, that of the seed, before the first step, and epochs build on one
+    another.
+    """
     backbone = classifier()
     old = backbone.network.get_parameter("body.linear.weight").detach().clone()
     fresh = (

@@ -1,4 +1,6 @@
-"""Influence, Fisher forgetting, boundary shrink and expand, Bad Teacher, DELETE: each does what its equation says."""
+"""Influence, Fisher forgetting, boundary shrink and expand, Bad Teacher, DELETE: each does what its
+equation says.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def linear(classes: int = 10) -> Classifier:
 def linear_gradients(
     backbone: Classifier, part: dict[str, Tensor], label: int | None = None
 ) -> Tensor:
-    """`[B, P]` gradients of −log p(y|x), by hand: (p − e_y) xᵀ for W and p − e_y for b; weight before bias, as the layer has them."""
+    """`[B, P]` gradients of −log p(y|x), by hand: (p − e_y) xᵀ for W and p − e_y for b; weight
+    before bias, as the layer has them.
+    """
     layer: Any = backbone.network[1]  # type: ignore[index]
     weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
     rows = []
@@ -72,7 +76,7 @@ def flat(backbone: Classifier) -> Tensor:
     return torch.cat([p.detach().double().flatten() for p in backbone.parameters()])
 
 
-# ---- influence --------------------------------------------------------------------------------------------------------------------
+# ---- influence -----------------------------------------------------------------------------------
 
 
 def chosen(module: Influence, task: Any, count: int) -> dict[str, Tensor]:
@@ -94,7 +98,9 @@ def chosen(module: Influence, task: Any, count: int) -> dict[str, Tensor]:
 def test_influence_is_a_newton_step_with_a_dense_fisher_matrix(
     samples: int, damping: float, way: Any
 ) -> None:
-    """Jia et al., NeurIPS 2023; vision spec 2.8. Mutations that must fail: the sign of v; N_f / N left out; H from forget samples."""
+    """Jia et al., NeurIPS 2023; vision spec 2.8. Mutations that must fail: the sign of v; N_f / N
+    left out; H from forget samples.
+    """
     task, module = (
         digits(),
         Influence(
@@ -117,7 +123,9 @@ def test_influence_is_a_newton_step_with_a_dense_fisher_matrix(
 
 
 def test_the_reference_recursion_reads_the_first_samples_in_their_order() -> None:
-    """`Wfisher.py`, one number at a time; M = 7, so nine samples are read. Must fail if the samples are shuffled."""
+    """`Wfisher.py`, one number at a time; M = 7, so nine samples are read. Must fail if the samples
+    are shuffled.
+    """
     task, module, m = (
         digits(),
         InfluenceReference(linear(), alpha=2.0, m=7, batch_size=4, per_sample="loop"),
@@ -143,7 +151,7 @@ def test_influence_refuses_what_has_no_inverse() -> None:
             Influence(linear(), **wrong)  # type: ignore[arg-type]
 
 
-# ---- Fisher forgetting ------------------------------------------------------------------------------------------------------------
+# ---- Fisher forgetting ---------------------------------------------------------------------------
 
 
 class Seen(FisherForgetting):
@@ -157,7 +165,9 @@ class Seen(FisherForgetting):
 @pytest.mark.parametrize("batch_size", [7, 64])
 @pytest.mark.parametrize("way", ["hooks", "vmap", "loop"])
 def test_fisher_is_per_sample_and_over_all_labels(way: Any, batch_size: int) -> None:
-    """F = E_x Σ_y p(y|x) (∂ℓ/∂θ)². Mutations that must fail: the mean gradient squared; the true label only; the weight p left out."""
+    """F = E_x Σ_y p(y|x) (∂ℓ/∂θ)². Mutations that must fail: the mean gradient squared; the true
+    label only; the weight p left out.
+    """
     module = Seen(linear(), batch_size=batch_size, per_sample=way)
     task, backbone = digits(), deepcopy(module.backbone)
     retain = rows_of(task, "retain")
@@ -176,7 +186,9 @@ def test_fisher_is_per_sample_and_over_all_labels(way: Any, batch_size: int) -> 
 
 
 def test_the_reference_squares_batch_means() -> None:
-    """OPTML: Σ_y (mean_b p(y|x_b)) (∇ mean_b ℓ(x_b, y))², averaged over batches; so the batch size matters."""
+    """OPTML: Σ_y (mean_b p(y|x_b)) (∇ mean_b ℓ(x_b, y))², averaged over batches; so the batch size
+    matters.
+    """
 
     class Kept(FisherForgettingReference):
         def fisher(self) -> dict[str, Tensor]:
@@ -222,7 +234,9 @@ def test_the_noise_has_its_variance_and_hangs_on_the_seed_alone() -> None:
 
 
 def test_rows_are_erased_only_where_whole_classes_are_forgotten() -> None:
-    """OPTML erases the last class when 4,500 samples are random. Must fail if the selector is not asked."""
+    """OPTML erases the last class when 4,500 samples are random. Must fail if the selector is not
+    asked.
+    """
     cases: list[tuple[Any, dict[str, Any], list[int]]] = [
         (tasks.ByClass([3, 5]), {}, [3, 5]),
         (tasks.ByClass(9), {}, [9]),
@@ -244,7 +258,7 @@ def test_rows_are_erased_only_where_whole_classes_are_forgotten() -> None:
         fit(FisherForgetting(linear(), forget_class=10), digits(), 1)
 
 
-# ---- boundary shrink and expand ---------------------------------------------------------------------------------------------------
+# ---- boundary shrink and expand ------------------------------------------------------------------
 
 
 def neighbours(network: Any, part: dict[str, Tensor], epsilon: float, wrong_only: bool) -> Tensor:
@@ -262,7 +276,9 @@ def neighbours(network: Any, part: dict[str, Tensor], epsilon: float, wrong_only
 
 @pytest.mark.parametrize("epsilon", [0.02, 0.3])
 def test_boundary_shrink_fits_the_nearest_wrong_label(epsilon: float, originals: Any) -> None:
-    """Chen et al., CVPR 2023. Mutations that must fail: the student attacked instead of the original; its train mode; the plain argmax."""
+    """Chen et al., CVPR 2023. Mutations that must fail: the student attacked instead of the
+    original; its train mode; the plain argmax.
+    """
     state = originals["classifier"]
 
     def equation(network: Any, batch: dict[str, Any]) -> Tensor:
@@ -278,7 +294,9 @@ def test_boundary_shrink_fits_the_nearest_wrong_label(epsilon: float, originals:
 
 
 def test_boundary_shrink_goes_on_asking_the_original(originals: Any) -> None:
-    """Must fail if the attack or the label is taken from the student, which is the original in the first step only."""
+    """Must fail if the attack or the label is taken from the student, which is the original in the
+    first step only.
+    """
     module = BoundaryShrink(classifier(originals["classifier"]), norm="eval")
     module.configure_model()
     original = doubled(module.backbone)
@@ -317,7 +335,9 @@ def test_the_reference_keeps_the_label_of_a_failed_attack(originals: Any) -> Non
 
 
 def test_boundary_expand_trains_an_extra_unit_and_serves_without_it(originals: Any) -> None:
-    """Mutations that must fail: the extra unit not trained; the forget samples sent to class C − 1; the phantom served."""
+    """Mutations that must fail: the extra unit not trained; the forget samples sent to class C − 1;
+    the phantom served.
+    """
     module, task = (
         BoundaryExpand(classifier(originals["classifier"]), optimizer=PLAIN, norm="eval"),
         digits(),
@@ -357,7 +377,7 @@ def test_the_reference_serves_the_phantom_class(originals: Any) -> None:
     assert module.backbone.predict(part).shape == (24, 10), "the hook is gone after the prediction"
 
 
-# ---- Bad Teacher, DELETE ----------------------------------------------------------------------------------------------------------
+# ---- Bad Teacher, DELETE -------------------------------------------------------------------------
 
 
 def kl(teacher: Tensor, student: Tensor) -> Tensor:
@@ -367,7 +387,9 @@ def kl(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def test_bad_teacher_follows_one_teacher_here_and_the_other_there(originals: Any) -> None:
-    """Chundawat et al., AAAI 2023. Mutations that must fail: the teachers exchanged; each part averaged by itself; batch and class mean."""
+    """Chundawat et al., AAAI 2023. Mutations that must fail: the teachers exchanged; each part
+    averaged by itself; batch and class mean.
+    """
     module = BadTeacher(classifier(originals["classifier"]), optimizer=PLAIN, norm="eval")
     module.configure_model()
     disturb(module.backbone)  # else the divergence to the original is 0
@@ -390,7 +412,9 @@ def test_bad_teacher_follows_one_teacher_here_and_the_other_there(originals: Any
 
 
 def test_bad_teacher_reads_a_fixed_share_of_retain_and_its_teachers_stay(originals: Any) -> None:
-    """Must fail if a teacher is trained or put into train mode, or if another share is drawn in the second epoch."""
+    """Must fail if a teacher is trained or put into train mode, or if another share is drawn in the
+    second epoch.
+    """
     seen: dict[int, set[int]] = {0: set(), 1: set()}
     module = BadTeacher(classifier(originals["classifier"]))
     module.configure_model()
@@ -414,7 +438,9 @@ def test_bad_teacher_reads_a_fixed_share_of_retain_and_its_teachers_stay(origina
 
 
 def test_delete_distils_the_original_without_its_true_class(originals: Any) -> None:
-    """Zhou et al., CVPR 2025. Mutations that must fail: the class masked after the softmax; the student taken for the teacher."""
+    """Zhou et al., CVPR 2025. Mutations that must fail: the class masked after the softmax; the
+    student taken for the teacher.
+    """
     module = DELETE(classifier(originals["classifier"]), norm="eval")
     module.configure_model()
     original = doubled(module.backbone)

@@ -1,4 +1,6 @@
-"""Whole runs of the baselines: resumed inside an epoch, built from their presets, and what they do to a class of digits."""
+"""Whole runs of the baselines: resumed inside an epoch, built from their presets, and what they do
+to a class of digits.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ RESUMED: dict[str, Callable[[Any], UnlearningModule]] = {
 def test_resume_inside_an_epoch_is_bit_identical(
     name: str, place: tuple[int, int], tmp_path: Path
 ) -> None:
-    """Epoch-start weights, frozen prefix, kept students and masks all travel with the checkpoint."""
+    """Epoch-start weights, frozen prefix, kept students and masks all travel with the
+    checkpoint.
+    """
     make = RESUMED[name]
     through = fit(
         make(classifier()), epochs=3, callbacks=[Snapshot(tmp_path / "middle.ckpt", *place)]
@@ -93,7 +97,9 @@ PRESETS = [
     "path", [CONFIGS / f"{name}.yaml" for name in PRESETS], ids=lambda path: path.stem
 )
 def test_preset_builds(path: Path) -> None:
-    """Every preset names a method that exists and arguments that it takes, and its head shows the command that runs it."""
+    """Every preset names a method that exists and arguments that it takes, and its head shows the
+    command that runs it.
+    """
     from mu.config.components import Components
 
     text = path.read_text()

@@ -1,4 +1,6 @@
-"""Whole runs: built from their presets, and what they do to a class of digits or a range of targets."""
+"""Whole runs: built from their presets, and what they do to a class of digits or a range of
+targets.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ PRESETS = {
 
 @pytest.mark.parametrize(("name", "kind"), PRESETS.items())
 def test_preset_runs(name: str, kind: str) -> None:
-    """Every preset names a method that exists and arguments that it takes, and its head shows a command that runs it."""
+    """Every preset names a method that exists and arguments that it takes, and its head shows a
+    command that runs it.
+    """
     text = (CONFIGS / f"{name}.yaml").read_text()
     commands = [line for line in text.splitlines() if line.startswith("#   mu fit")]
     assert len(commands) == 1 and f"configs/method/{name}.yaml" in commands[0]
@@ -156,7 +160,9 @@ REGRESSION: dict[str, tuple[Callable[[Any], UnlearningModule], int]] = {
 
 @pytest.mark.parametrize("name", REGRESSION)
 def test_forgets_a_range_of_targets_and_keeps_the_rest(name: str) -> None:
-    """The error on the forgotten range grows by more than half; elsewhere by less than a quarter."""
+    """The error on the forgotten range grows by more than half; elsewhere by less than a
+    quarter.
+    """
     task = diabetes(
         train_size=300, validation_size=50, batch_size=32, selector=tasks.ValueRange(25, 90)
     )

@@ -1,4 +1,6 @@
-"""Per-example quantities against their equations in 60-digit decimals, one example and one class at a time."""
+"""Per-example quantities against their equations in 60-digit decimals, one example and one class at
+a time.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +136,9 @@ def test_modified_entropy_tells_right_from_wrong_where_entropy_cannot() -> None:
 
 
 def reference(logits: Tensor, label: Tensor) -> list[float]:
-    """Every row: classes present anywhere in the labels have p and 1 - p exchanged, and all logarithms are of p."""
+    """Every row: classes present anywhere in the labels have p and 1 - p exchanged, and all
+    logarithms are of p.
+    """
     stated, present = [], set(label.tolist())
     for row in logits:
         p = probabilities(row)

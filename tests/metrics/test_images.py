@@ -32,7 +32,9 @@ def fid_by_hand(real: Tensor, drawn: Tensor) -> float:
     ("size", "shift", "offset"), [(3, 0.5, 0.0), (12, 0.0, 0.0), (12, 0.2, 1000.0)]
 )
 def test_fid_is_the_frechet_distance(size: int, shift: float, offset: float) -> None:
-    """Fails when sums are kept in float32 (the offset shows it), or the covariance is divided by N."""
+    """Fails when sums are kept in float32 (the offset shows it), or the covariance is divided by
+    N.
+    """
     real, drawn = features(50, size) + offset, features(40, size, shift, 1) + offset
     assert fid(real, drawn) == pytest.approx(fid_by_hand(real, drawn), rel=1e-6)
 
@@ -47,7 +49,8 @@ def test_too_few_images_for_the_features_are_refused() -> None:
     """Fails when a covariance without full rank gives a number."""
     with pytest.raises(
         InputError,
-        match="FID over 8 features needs more than 8 images on each side, and there are 8 drawn ones",
+        match="FID over 8 features needs more than 8 images on each side, and there are 8 drawn "
+        "ones",
     ):
         fid(features(60, 8), features(8, 8))
     with pytest.raises(InputError, match="5 real ones"):

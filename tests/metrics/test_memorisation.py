@@ -62,7 +62,9 @@ def test_extraction_strength_and_exact_memorisation(rows: list[list[bool]], fill
 
 
 def test_the_quirk_of_the_last_token() -> None:
-    """An item whose last token is missed gets 1/N, and so does one of which only the last token is right."""
+    """An item whose last token is missed gets 1/N, and so does one of which only the last token is
+    right.
+    """
     hits = torch.tensor([[1, 1, 1, 0], [0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]]).bool()
     mask = torch.ones_like(hits)
     assert m.extraction_strength(hits, mask).tolist() == [0.25, 0.25, 0.5, 1]
@@ -83,7 +85,9 @@ def drawn() -> tuple[list[list[float]], list[list[float]], list[list[float]]]:
 
 @pytest.mark.parametrize("share", [0.2, 0.4, 1.0])
 def test_min_k_and_min_k_plus_plus_against_a_loop(share: float) -> None:
-    """Fails when k is rounded instead of cut, the mean goes over N, or the lowest z are those of the lowest log-probabilities."""
+    """Fails when k is rounded instead of cut, the mean goes over N, or the lowest z are those of
+    the lowest log-probabilities.
+    """
     log_prob, mean, variance = drawn()
     variance[0][2] = 0.0
     (values, mask), (mu, _), (sigma, _) = (
@@ -125,7 +129,9 @@ def test_other_scores() -> None:
 
 
 def test_auc_is_the_references() -> None:
-    """1 where forget is far likelier, as roc_auc with the forget set as class 0 and a loss as score."""
+    """1 where forget is far likelier, as roc_auc with the forget set as class 0 and a loss as
+    score.
+    """
     draw = np.random.default_rng(1)
     forget, holdout = draw.exponential(1, 37), draw.exponential(1.5, 54)
     forget[3] = holdout[7]
@@ -138,7 +144,9 @@ def test_auc_is_the_references() -> None:
 
 
 def test_privleak_and_rel_diff() -> None:
-    """The signs of MUSE: under-unlearned is negative, down to -100; the AUC of section 4.3's oracle on News is .4772 in its own form."""
+    """The signs of MUSE: under-unlearned is negative, down to -100; the AUC of section 4.3's oracle
+    on News is .4772 in its own form.
+    """
     assert m.privleak(0.5) == 0 and m.privleak(1.0) == -100 and m.privleak(0.0) == 100
     muse, muse_oracle = 0.3, 0.4772
     assert m.privleak(1 - muse, 1 - muse_oracle) == pytest.approx(

@@ -161,7 +161,9 @@ def _rank(rank: int, port: int, folder: str) -> None:
 
 
 def test_two_ranks_hold_what_one_would(tmp_path: Path) -> None:
-    """Gathering in each rank's own order of states, or without the states that it lacks, hangs or mixes fields up."""
+    """Gathering in each rank's own order of states, or without the states that it lacks, hangs or
+    mixes fields up.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,6 @@
-"""The fast SVC against scikit-learn, against the KKT conditions with the exact kernel, and against closed forms."""
+"""The fast SVC against scikit-learn, against the KKT conditions with the exact kernel, and against
+closed forms.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def problem(attack: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray,
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_equals_scikit_learn(attack: str, seed: int) -> None:
-    """Any error in the collapse of copies, the factor, the Newton steps or the intercept fails this."""
+    """Any error in the collapse of copies, the factor, the Newton steps or the intercept fails
+    this.
+    """
     x, y, forget = problem(attack, 500 + 150 * seed, seed)
     fit = fit_svc(x, y)
     assert fit.solver == "low-rank" and fit.violation <= 1e-6 and fit.approximation < 1e-5
@@ -166,7 +170,9 @@ def test_the_factor_found_on_a_part_of_many_points_serves_them_all() -> None:
 
 
 def test_the_reported_violation_is_libsvms() -> None:
-    """m(alpha) - M(alpha) from the definition, with the exact kernel, for multipliers that are not optimal."""
+    """m(alpha) - M(alpha) from the definition, with the exact kernel, for multipliers that are not
+    optimal.
+    """
     draw = np.random.default_rng(2)
     x, sign = draw.uniform(0, 2, (20, 1)), np.where(np.arange(20) % 2, 1.0, -1.0)
     alpha = draw.choice([0.0, 3.0, 1.3], 20)

@@ -1,4 +1,6 @@
-"""TOFU's metrics against loops in float64, against the original's published logs, and at the ends of their scales."""
+"""TOFU's metrics against loops in float64, against the original's published logs, and at the ends
+of their scales.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def stated(right: list[float], wrong: list[list[float]]) -> dict[str, list[float
 
 @pytest.mark.parametrize("even", [True, False])
 def test_items_against_a_loop(even: bool) -> None:
-    """Fails when a mean goes over items instead of wrong answers, is arithmetic, or an item's answers count for its neighbour."""
+    """Fails when a mean goes over items instead of wrong answers, is arithmetic, or an item's
+    answers count for its neighbour.
+    """
     draw = np.random.default_rng(3)
     right = draw.uniform(0.01, 6, 17)
     wrong = [draw.uniform(0.01, 6, 5 if even else 1 + place % 4) for place in range(17)]
@@ -78,7 +82,9 @@ def test_single_precision_is_computed_in_double() -> None:
 
 
 def test_ends_of_the_scale() -> None:
-    """A model that gives the truth, the lies or both no probability at all still has finite numbers."""
+    """A model that gives the truth, the lies or both no probability at all still has finite
+    numbers.
+    """
     never = torch.tensor([math.inf])
     assert tofu.truth_ratio(never, never[None]).item() == 0
     assert tofu.truth_ratio(torch.zeros(1), never[None]).item() == 0
@@ -124,7 +130,9 @@ def test_model_utility_is_the_harmonic_mean_of_nine() -> None:
 
 @pytest.mark.parametrize(("size", "floor"), [(200, 1.94e-119), (400, 1.06e-239)])
 def test_floors_of_the_published_tables(size: int, floor: float) -> None:
-    """Complete separation, as gradient ascent reaches it in the tables (1.94e-119 for forget05, 1.06e-239 for forget10)."""
+    """Complete separation, as gradient ascent reaches it in the tables (1.94e-119 for forget05,
+    1.06e-239 for forget10).
+    """
     found = tofu.forget_quality(torch.arange(size) / 1e6, 1 + torch.arange(size) / 1e6)
     assert found.statistic == 1 and found.p == pytest.approx(floor, rel=5e-3)
     exact = math.log10(Fraction(2, math.comb(2 * size, size)))
@@ -187,7 +195,9 @@ def longest_common_subsequence(a: list[str], b: list[str]) -> int:
 
 
 def test_rouge_l_against_its_definition() -> None:
-    """Recall divides by the truth's words and not by the output's; words are stemmed; order matters."""
+    """Recall divides by the truth's words and not by the output's; words are stemmed; order
+    matters.
+    """
     from nltk.stem.porter import PorterStemmer
 
     stem = PorterStemmer().stem
@@ -221,7 +231,7 @@ def test_rouge_l_against_its_definition() -> None:
     assert recall[3] == f1[3] == 0
 
 
-# ---- the original's logs ------------------------------------------------------------------------------------------------------------
+# ---- the original's logs -------------------------------------------------------------------------
 
 SETS = {
     "retain": "eval_log",
@@ -264,7 +274,9 @@ def aggregates(log: dict[str, Any], name: str) -> dict[str, float]:
 @pytest.mark.data
 @pytest.mark.parametrize("model", ["full", "retain90", "retain95", "retain99"])
 def test_aggregates_of_the_original_logs(model: str) -> None:
-    """Needs `../shared/data/llm/tofu_golden` beside the repository. To the six digits that stand there."""
+    """Needs `../shared/data/llm/tofu_golden` beside the repository. To the six digits that stand
+    there.
+    """
     logs, expected = golden()
     found = {name: aggregates(logs[model], name) for name in SETS}
     for name, values in found.items():
@@ -286,7 +298,9 @@ def test_aggregates_of_the_original_logs(model: str) -> None:
 
 @pytest.mark.data
 def test_forget_quality_of_the_original_logs() -> None:
-    """Needs `../shared/data/llm/tofu_golden` beside the repository. The logs of other forget sets are refused by their length."""
+    """Needs `../shared/data/llm/tofu_golden` beside the repository. The logs of other forget sets
+    are refused by their length.
+    """
     logs, expected = golden()
     ratio = {
         name: tofu.truth_ratio(

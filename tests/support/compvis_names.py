@@ -1,4 +1,6 @@
-"""A writer of CompVis' names from those of diffusers, which shares nothing with the reader in mu."""
+"""A writer of CompVis' names from those of diffusers, which shares nothing with the reader in
+mu.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def renamed(name: str, words: dict[str, str]) -> str:
 
 
 def unet_names(state: State, layers: int) -> State:
-    """Block b of the input is down block (b − 1) // (layers + 1), of the output up block b // (layers + 1)."""
+    """Block b of the input is down block (b − 1) // (layers + 1), of the output up block b //
+    (layers + 1).
+    """
     made, step = {}, layers + 1
     for name, value in state.items():
         words = name.split(".")
@@ -102,7 +106,9 @@ def text_names(state: State) -> State:
 
 
 def open_clip_names(state: State) -> State:
-    """Queries, keys and values in one matrix; a last layer and a projection, which Stable Diffusion does not use."""
+    """Queries, keys and values in one matrix; a last layer and a projection, which Stable Diffusion
+    does not use.
+    """
     made: State = {
         "token_embedding.weight": state["embeddings.token_embedding.weight"],
         "positional_embedding": state["embeddings.position_embedding.weight"],

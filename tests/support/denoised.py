@@ -1,4 +1,5 @@
-"""What the tests of diffusion methods share: a model stated anew in float64 by its parts, and one step of plain SGD compared with it.
+"""What the tests of diffusion methods share: a model stated anew in float64 by its parts, and one
+step of plain SGD compared with it.
 
 Plain SGD with learning rate 1 moves every weight by minus the gradient.
 """

@@ -42,7 +42,9 @@ STEPS = 100
 
 
 def vocabulary(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges by which each word is one token, and any other is spelled; start and end have the highest ids."""
+    """Vocabulary and merges by which each word is one token, and any other is spelled; start and
+    end have the highest ids.
+    """
     letters = sorted(set("".join(words)))
     tokens = {
         letter: place
@@ -63,7 +65,9 @@ def vocabulary(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]
 
 @functools.cache
 def pipeline_folder(layers: int = 2, prediction: str = "epsilon", places: int = 16) -> str:
-    """A Stable Diffusion of some 40,000 weights with random values, as diffusers saves it: two cross-attention blocks down and one mid."""
+    """A Stable Diffusion of some 40,000 weights with random values, as diffusers saves it: two
+    cross-attention blocks down and one mid.
+    """
     from diffusers import (
         AutoencoderKL,
         DDIMScheduler,
@@ -169,7 +173,8 @@ def class_conditional(state: State | None = None, **changes: Any) -> ClassCondit
 
 
 class Pictures(UnlearningDataModule):
-    """Random 8x8 colour pictures with captions: 13 that name a circle are to be forgotten, 20 others are kept.
+    """Random 8x8 colour pictures with captions: 13 that name a circle are to be forgotten, 20
+    others are kept.
 
     Args:
         images: whether samples have images, or prompts alone.

@@ -92,7 +92,9 @@ def tokenizer() -> Any:
 
 @functools.cache
 def folder(kind: str = "llama", layers: int = 2) -> str:
-    """A model of some 20,000 random weights and its tokenizer, as transformers saves them: `llama` or `mixtral` (four experts)."""
+    """A model of some 20,000 random weights and its tokenizer, as transformers saves them: `llama`
+    or `mixtral` (four experts).
+    """
     import transformers
     from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
@@ -135,9 +137,11 @@ def mixture(state: State | None = None, **changes: Any) -> CausalLM:
 
 
 class People(TextTask):
-    """What somebody makes and where they live, in answers of unequal lengths: 13 are to be forgotten, 20 others are kept.
+    """What somebody makes and where they live, in answers of unequal lengths: 13 are to be
+    forgotten, 20 others are kept.
 
-    Rows have paraphrases and three wrong answers; `facts` is a set of which nothing is forgotten, `holdout` one that no model saw.
+    Rows have paraphrases and three wrong answers; `facts` is a set of which nothing is forgotten,
+    `holdout` one that no model saw.
     """
 
     provides = frozenset({"labels", "substitute"})

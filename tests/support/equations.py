@@ -1,4 +1,5 @@
-"""Equations of classification methods stated anew, in float64 and with autograd alone, and one step compared with them.
+"""Equations of classification methods stated anew, in float64 and with autograd alone, and one step
+compared with them.
 
 Plain SGD with learning rate 1 moves every weight by minus the gradient. Batch norm is in eval mode.
 """
@@ -62,7 +63,9 @@ def first_batch(module: UnlearningModule, task: Any) -> dict[str, Any]:
 
 
 def moved_as(module: UnlearningModule, equation: Callable[[Any, dict[str, Any]], Tensor]) -> None:
-    """After one step of SGD with rate 1, every weight has moved by minus the equation's gradient."""
+    """After one step of SGD with rate 1, every weight has moved by minus the equation's
+    gradient.
+    """
     task, original = digits(), doubled(module.backbone)
     batch = first_batch(module, task)
     expected = gradient(original, equation(original, batch))

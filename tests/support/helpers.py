@@ -1,4 +1,6 @@
-"""Tiny tasks, tiny real models, and a trainer that writes nothing: what the tests of the machinery share."""
+"""Tiny tasks, tiny real models, and a trainer that writes nothing: what the tests of the machinery
+share.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ _SIZES: dict[str, Any] = {
 
 
 def digits(**changes: Any) -> tasks.Digits:
-    """61 scans: 24 to forget in batches of 10, 10 and 4, and 37 to retain in four batches, the last of 7."""
+    """61 scans: 24 to forget in batches of 10, 10 and 4, and 37 to retain in four batches, the last
+    of 7.
+    """
     return tasks.Digits(**{**_SIZES, **changes})
 
 
@@ -137,7 +141,9 @@ def predictions(backbone: Backbone, task: UnlearningDataModule, name: str = "for
 
 
 class Snapshot(Callback):
-    """Writes a checkpoint after a given batch, whatever the step count says: what a signal or a timer would do."""
+    """Writes a checkpoint after a given batch, whatever the step count says: what a signal or a
+    timer would do.
+    """
 
     def __init__(self, path: Any, epoch: int, batch: int) -> None:
         self.path, self.epoch, self.batch = path, epoch, batch

@@ -1,4 +1,6 @@
-"""A diffusion model whose pictures are known: one colour each, said by the prompt or the class. And judges that measure colours."""
+"""A diffusion model whose pictures are known: one colour each, said by the prompt or the class. And
+judges that measure colours.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ SIZE = 8
 
 
 class Painter(Diffusion):
-    """A bag of words, a linear layer from words to red, green and blue, and no noise that matters: it predicts x_0.
+    """A bag of words, a linear layer from words to red, green and blue, and no noise that matters:
+    it predicts x_0.
 
     Args:
         noise: how much of the starting noise is left in the picture, so that seeds differ.
@@ -166,7 +169,9 @@ class Colours(UnlearningDataModule):
 
 
 def tiny_clip(folder: Path) -> OpenCLIP:
-    """A real CLIP of random weights (half a million, most of them words), saved as open_clip reads it."""
+    """A real CLIP of random weights (half a million, most of them words), saved as open_clip reads
+    it.
+    """
     import open_clip
 
     config = {

@@ -1,4 +1,6 @@
-"""Logits like those of a ResNet on CIFAR-10: members nearly all confident and right, the others spread, some badly wrong."""
+"""Logits like those of a ResNet on CIFAR-10: members nearly all confident and right, the others
+spread, some badly wrong.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from torch import Tensor
 def logits(
     count: int, classes: int, seed: int, wrong: float, centre: float = 13.0, spread: float = 6.0
 ) -> tuple[Tensor, Tensor]:
-    """`[count, classes]` float32 and labels; a share `wrong` has a negative margin. The margins' quantiles are those of a ResNet-20."""
+    """`[count, classes]` float32 and labels; a share `wrong` has a negative margin. The margins'
+    quantiles are those of a ResNet-20.
+    """
     draw = np.random.default_rng(seed)
     label = draw.integers(0, classes, count)
     values = draw.normal(0.0, 2.7, (count, classes))
@@ -25,7 +29,9 @@ def logits(
 def pools(
     count: int, seed: int = 0, classes: int = 10, forget: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Logits and labels of members, non-members and forget samples, in the order of `svc_mia`'s arguments."""
+    """Logits and labels of members, non-members and forget samples, in the order of `svc_mia`'s
+    arguments.
+    """
     forget = count // 2 if forget is None else forget
     return (
         *logits(count, classes, 3 * seed, wrong=0.002),

@@ -1,8 +1,11 @@
-"""Stable Diffusion 1.4 in its true shapes, with random weights: for counting, and for tests of memory and time.
+"""Stable Diffusion 1.4 in its true shapes, with random weights: for counting, and for tests of
+memory and time.
 
-`python -m tests.support.real_size NAME [float32]` makes one step of a method, or of an attack, on the CPU in a process of its own, and prints what
-it measured as JSON. Settings that keep memory low: bfloat16, latents of 8 x 8 in place of 64 x 64 (the weights have their true shapes), one
-sample a part, few sampler and attack steps, and for methods that hold several UNets, SGD or the cross-attention alone.
+`python -m tests.support.real_size NAME [float32]` makes one step of a method, or of an attack, on
+the CPU in a process of its own, and prints what it measured as JSON. Settings that keep memory low:
+bfloat16, latents of 8 x 8 in place of 64 x 64 (the weights have their true shapes), one sample a
+part, few sampler and attack steps, and for methods that hold several UNets, SGD or the
+cross-attention alone.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ SIDE = 64
 
 
 def stable_diffusion() -> dict[str, nn.Module]:
-    """UNet, VAE and text encoder by the public configuration of `CompVis/stable-diffusion-v1-4`, on the default device and in its dtype."""
+    """UNet, VAE and text encoder by the public configuration of `CompVis/stable-diffusion-v1-4`, on
+    the default device and in its dtype.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -129,7 +134,7 @@ def backbone(part: str, dtype: torch.dtype, **changes: Any) -> Any:
     )
 
 
-# ---- what is run ------------------------------------------------------------------------------------------------------------------
+# ---- what is run ---------------------------------------------------------------------------------
 
 LR = 1e-2
 """Large enough to be seen in bfloat16."""
@@ -224,7 +229,7 @@ METHODS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 
 
-# ---- measuring --------------------------------------------------------------------------------------------------------------------
+# ---- measuring -----------------------------------------------------------------------------------
 
 
 def fingerprints(model: nn.Module) -> dict[str, str]:

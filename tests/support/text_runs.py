@@ -1,5 +1,6 @@
-"""The suites of language models on tiny ones, on two ranks: `python -m torch.distributed.run --nproc-per-node 2 -m
-tests.support.text_runs OUT`."""
+"""The suites of language models on tiny ones, on two ranks: `python -m torch.distributed.run
+--nproc-per-node 2 -m tests.support.text_runs OUT`.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +94,9 @@ def run_all(folder: Path, oracle: Path, **distributed: Any) -> dict[str, Any]:
 
 
 def run_sharded(folder: Path, oracle: Path, **distributed: Any) -> dict[str, float]:
-    """A fit and a test whose ranks must do every forward pass together (no recorder: sharded weights have no hash)."""
+    """A fit and a test whose ranks must do every forward pass together (no recorder: sharded
+    weights have no hash).
+    """
     measured = [
         TOFU(str(oracle), every_n_epochs=1, **SETTINGS),
         Memorisation(str(oracle), **SETTINGS),

@@ -1,4 +1,6 @@
-"""What the behaviour tests of whole runs share: a small network that knows its digits, one class of which is to be forgotten."""
+"""What the behaviour tests of whole runs share: a small network that knows its digits, one class of
+which is to be forgotten.
+"""
 
 from __future__ import annotations
 

@@ -166,7 +166,9 @@ def test_a_quarter_turn_is_exact_and_counter_clockwise() -> None:
 
 
 def test_one_kind_may_stand_twice_in_a_composition() -> None:
-    """Mutation that must fail it: hand the same seed to every step (the two flips would always cancel)."""
+    """Mutation that must fail it: hand the same seed to every step (the two flips would always
+    cancel).
+    """
     assert not torch.equal(
         Compose([HorizontalFlip(), HorizontalFlip()])(part(), 0)["image"], part()["image"]
     )

@@ -1,4 +1,6 @@
-"""Sources: exact pixels, stable indices, and one sentence for everything that is missing or wrong."""
+"""Sources: exact pixels, stable indices, and one sentence for everything that is missing or
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def test_digits_are_drawn_with_the_share_of_every_class(size: int) -> None:
 
 
 def test_the_seed_decides_the_draw_and_an_index_stays_one_scan() -> None:
-    """Mutation that must fail it: number the training samples from 0 instead of naming their rows."""
+    """Mutation that must fail it: number the training samples from 0 instead of naming their
+    rows.
+    """
     one, other = digits_source(seed=0), digits_source(seed=1)
     assert not np.array_equal(one.train_indices, other.train_indices)
     assert np.array_equal(one.train_indices, digits_source(seed=0).train_indices)

@@ -1,4 +1,6 @@
-"""Selectors: distinct samples, a pure function of seed and index, and one plain sentence for bad input."""
+"""Selectors: distinct samples, a pure function of seed and index, and one plain sentence for bad
+input.
+"""
 
 from __future__ import annotations
 
@@ -249,7 +251,9 @@ def test_a_value_range_has_both_its_ends() -> None:
 
 @pytest.mark.data
 def test_the_noise_rates_of_cifar10n_are_the_published_ones() -> None:
-    """Wei et al., ICLR 2022: 9.03 (file: 9.01), 40.21, 17.23, 18.12, 17.64 % wrong. Needs ../shared/data/cifar10n."""
+    """Wei et al., ICLR 2022: 9.03 (file: 9.01), 40.21, 17.23, 18.12, 17.64 % wrong. Needs
+    ../shared/data/cifar10n.
+    """
     if not CIFAR10N.exists():
         pytest.skip(f"{CIFAR10N} is not here")
     labels = np.load(CIFAR10N)["clean_label"].astype(np.int64)

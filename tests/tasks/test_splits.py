@@ -60,7 +60,9 @@ def cifar_labels() -> dict[str, np.ndarray]:
 def test_a_split_partitions_the_data(
     labels: list[int], seed: int, fraction: float, selector: Selector
 ) -> None:
-    """forget, retain and validation make up the training set, test and test_forget the test set, or it is refused."""
+    """forget, retain and validation make up the training set, test and test_forget the test set, or
+    it is refused.
+    """
     train = np.array(labels)
     indices = np.random.default_rng(0).permutation(500)
     mine, test = indices[: len(train)], indices[400:420]
@@ -231,7 +233,9 @@ def optml(**changes) -> OptmlSplit:
 
 
 def test_optml_draws_as_the_papers_code_does() -> None:
-    """A loop over classes and one global choice, written from the protocol's description, seed 2."""
+    """A loop over classes and one global choice, written from the protocol's description, seed
+    2.
+    """
     data = cifar_labels()
     rng, held = np.random.RandomState(2), []
     for label in range(10):
@@ -248,7 +252,9 @@ def test_optml_draws_as_the_papers_code_does() -> None:
 
 
 def test_optml_seed_mismatch_has_the_published_overlap() -> None:
-    """specs: 4,488 of 45,000 and 440 to 450 of 4,500 were never seen; the first for any order of labels."""
+    """specs: 4,488 of 45,000 and 440 to 450 of 4,500 were never seen; the first for any order of
+    labels.
+    """
     found = optml(mismatch=True)
     assert len(found.never_seen) == 4488
     never = np.intersect1d(found.split.parts["forget"], found.never_seen)
@@ -304,7 +310,9 @@ def test_bad_optml_splits_are_refused(changes: dict, sentence: str) -> None:
 
 @pytest.mark.data
 def test_optml_on_the_labels_of_cifar10() -> None:
-    """Needs ../shared/data/cifar10/labels.npz. 463 of the 4,500 were never seen (specs, simulated: 440 to 450)."""
+    """Needs ../shared/data/cifar10/labels.npz. 463 of the 4,500 were never seen (specs, simulated:
+    440 to 450).
+    """
     if not CIFAR10_LABELS.exists():
         pytest.skip(f"{CIFAR10_LABELS} is not here")
     labels = np.load(CIFAR10_LABELS)

@@ -22,7 +22,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_users_own_classes_count_wherever_they_stand(here: Path) -> None:
-    """Fails when a changed suite of the user's own is taken for the old one, or a class within another's arguments is overlooked."""
+    """Fails when a changed suite of the user's own is taken for the old one, or a class within
+    another's arguments is overlooked.
+    """
     for name, factor in (("my_suites_a", 1), ("my_suites_b", 2)):
         (here / f"{name}.py").write_text(SUITE.format(factor))
     one = own_sources([{"class_path": "my_suites_a.Mine"}])
@@ -38,7 +40,9 @@ def test_the_users_own_classes_count_wherever_they_stand(here: Path) -> None:
 
 
 def test_what_is_installed_or_of_mu_has_a_version(here: Path) -> None:
-    """Fails when torch's sources are read for every key, or a class that is not there is told of here."""
+    """Fails when torch's sources are read for every key, or a class that is not there is told of
+    here.
+    """
     assert (
         own_sources(
             {"class_path": "torch.optim.SGD"},

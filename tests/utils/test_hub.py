@@ -38,7 +38,9 @@ def test_other_errors_are_not_hidden(tmp_path: Path) -> None:
 
 
 def test_the_hubs_own_words_are_kept_back(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    """Fails when a sentence for each attempt stands before ours, or the library is silent for ever after."""
+    """Fails when a sentence for each attempt stands before ours, or the library is silent for ever
+    after.
+    """
     library = logging.getLogger("huggingface_hub.utils._http")
     with caplog.at_level(logging.WARNING):
         with reading("the model", str(tmp_path)):

@@ -1,4 +1,6 @@
-"""Keyed draws: a pure function of (seed, index, visit, stream), uniform, and never shared by two purposes."""
+"""Keyed draws: a pure function of (seed, index, visit, stream), uniform, and never shared by two
+purposes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ INDEX = torch.arange(20000)
 
 
 def test_a_draw_depends_on_the_sample_and_not_on_its_neighbours() -> None:
-    """Fails when numbers are drawn in the order of the batch: two ranks would then draw others than one."""
+    """Fails when numbers are drawn in the order of the batch: two ranks would then draw others than
+    one.
+    """
     whole = rng.normal(3, INDEX[:50], 2, "crop", 4)
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(9)
@@ -37,14 +41,18 @@ def test_seed_visit_and_purpose_each_give_other_numbers(other: tuple[int, int, s
 
 
 def test_visits_and_indices_do_not_trade_places() -> None:
-    """Fails when index and visit are added up: sample 1 at visit 0 would draw what sample 0 draws at visit 1."""
+    """Fails when index and visit are added up: sample 1 at visit 0 would draw what sample 0 draws
+    at visit 1.
+    """
     grid = torch.cartesian_prod(torch.arange(60), torch.arange(60))
     raw = rng.bits(0, grid[:, 0], grid[:, 1], "x", 2).flatten()
     assert len(raw.unique()) == len(raw)
 
 
 def test_uniform_draws_are_uniform_and_open_at_both_ends() -> None:
-    """Fails when the ends are included (a logarithm would be infinite) or the upper bits are dropped."""
+    """Fails when the ends are included (a logarithm would be infinite) or the upper bits are
+    dropped.
+    """
     u = rng.uniform(0, INDEX, 0, "u", 10).double()
     assert 0 < u.min() < u.max() < 1
     counts = torch.histc(u, 20, 0, 1)
@@ -55,7 +63,9 @@ def test_uniform_draws_are_uniform_and_open_at_both_ends() -> None:
 
 
 def test_normal_draws_are_normal() -> None:
-    """Fails when the tails are cut, or mean and deviation are off by more than five standard errors."""
+    """Fails when the tails are cut, or mean and deviation are off by more than five standard
+    errors.
+    """
     z = rng.normal(0, INDEX, 0, "z", 10).double().flatten()
     count = z.numel()
     assert abs(z.mean()) < 5 / math.sqrt(count)
@@ -99,7 +109,9 @@ def test_the_numbers_are_the_same_in_every_process() -> None:
 
 
 def test_the_mixer_is_splitmix64() -> None:
-    """Fails when a shift or a constant is wrong: expected values by big integers, from the published finaliser."""
+    """Fails when a shift or a constant is wrong: expected values by big integers, from the
+    published finaliser.
+    """
     mask = 2**64 - 1
 
     def reference(x: int) -> int:
@@ -116,7 +128,9 @@ def test_the_mixer_is_splitmix64() -> None:
 
 
 def test_gumbel_draws_are_gumbel() -> None:
-    """Mutations: a sign; one logarithm. The mean is Euler's constant, the variance pi²/6, and F(x) = exp(-exp(-x))."""
+    """Mutations: a sign; one logarithm. The mean is Euler's constant, the variance pi²/6, and F(x)
+    = exp(-exp(-x)).
+    """
     found = rng.gumbel(0, torch.arange(20000), 0, "test").double()
     assert abs(found.mean() - 0.5772156649) < 0.03 and abs(found.var() - math.pi**2 / 6) < 0.06
     for x in (-1.0, 0.0, 1.0, 3.0):

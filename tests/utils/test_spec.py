@@ -1,4 +1,6 @@
-"""Specifications: plain data that a checkpoint can hold, and from which an equal object is built again."""
+"""Specifications: plain data that a checkpoint can hold, and from which an equal object is built
+again.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def plain(value: Any) -> bool:
     ids=repr,
 )
 def test_values_come_back_equal(value: Any) -> None:
-    """Fails when a schedule given by the user cannot be built again: its checkpoints could never be loaded."""
+    """Fails when a schedule given by the user cannot be built again: its checkpoints could never be
+    loaded.
+    """
     assert plain(to_spec(value))
     again = from_spec(to_spec(value))
     assert again == value
@@ -85,7 +89,9 @@ def test_values_come_back_equal(value: Any) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_objects_come_back_with_their_arguments(value: Any) -> None:
-    """Fails when an argument is lost on the way: by its position, its name, or among `*args` and `**kwargs`."""
+    """Fails when an argument is lost on the way: by its position, its name, or among `*args` and
+    `**kwargs`.
+    """
     assert plain(to_spec(value))
     again = from_spec(to_spec(value), allow=[type(value)])
     assert type(again) is type(value)
@@ -95,7 +101,9 @@ def test_objects_come_back_with_their_arguments(value: Any) -> None:
 
 
 def test_numbers_of_numpy_become_plain() -> None:
-    """Fails when a numpy scalar in an argument makes the checkpoint unreadable with `weights_only=True`."""
+    """Fails when a numpy scalar in an argument makes the checkpoint unreadable with
+    `weights_only=True`.
+    """
     given = {
         "a": np.float64(0.5),
         "b": np.int64(3),
@@ -108,7 +116,9 @@ def test_numbers_of_numpy_become_plain() -> None:
 
 
 def test_an_optimizer_factory_is_known_by_what_it_makes() -> None:
-    """Fails when two factories with other settings have one specification, or the rebuilt one has other settings."""
+    """Fails when two factories with other settings have one specification, or the rebuilt one has
+    other settings.
+    """
     spec = to_spec(
         lambda params: torch.optim.SGD(
             params, lr=0.3, momentum=0.9, nesterov=True, weight_decay=5e-4
@@ -164,7 +174,9 @@ def test_schedulers_with_other_settings_are_told_apart() -> None:
 
 
 def test_methods_are_specified_with_all_they_contain() -> None:
-    """Fails when a nested object (mask, substitute, schedule, backbone) comes back with its defaults."""
+    """Fails when a nested object (mask, substitute, schedule, backbone) comes back with its
+    defaults.
+    """
     module = SalUn(
         classifier(),
         mask=Saliency(keep=0.2),
@@ -231,7 +243,9 @@ def test_a_deep_copy_shares_the_record_but_no_weight() -> None:
 
 
 def test_a_pickle_keeps_the_record() -> None:
-    """Fails when loader workers that are spawned, and ranks, see an object without its arguments."""
+    """Fails when loader workers that are spawned, and ranks, see an object without its
+    arguments.
+    """
     import pickle
 
     again = pickle.loads(pickle.dumps(Several(1, 2, last="y")))

@@ -1,4 +1,6 @@
-"""Reading weights: every form that people share, and every broken one answered by one sentence that names the file."""
+"""Reading weights: every form that people share, and every broken one answered by one sentence that
+names the file.
+"""
 
 from __future__ import annotations
 
@@ -149,7 +151,9 @@ def lightning_checkpoint(network: nn.Module) -> dict[str, object]:
 
 
 def test_of_a_runs_checkpoint_the_network_is_taken(tiny: Tiny, tmp_path: Path) -> None:
-    """Mutation that must fail it: the frozen reference, or a mask, taken for weights of the network."""
+    """Mutation that must fail it: the frozen reference, or a mask, taken for weights of the
+    network.
+    """
     network = ImageNetwork(tiny, [0.25, 0.5], [1.0, 2.0])
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
@@ -167,7 +171,9 @@ def test_a_reference_is_never_loaded(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_folders(tiny: Tiny, tmp_path: Path) -> None:
-    """An export (or a download from the hub) before a checkpoint; a single checkpoint; nothing; several."""
+    """An export (or a download from the hub) before a checkpoint; a single checkpoint; nothing;
+    several.
+    """
     with pytest.raises(
         InputError, match=r"folder .* has none of model\.safetensors.*may not be a finished run"
     ):
@@ -242,7 +248,9 @@ def test_files_that_are_no_state_dicts_are_refused(
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_pickled_objects_are_never_unpickled(tiny: Tiny, tmp_path: Path) -> None:
-    """A whole module, a plain pickle and a payload: refused with the cure, and the payload did not run."""
+    """A whole module, a plain pickle and a payload: refused with the cure, and the payload did not
+    run.
+    """
     torch.save(tiny, tmp_path / "module.pt")
     torch.save({"state_dict": tiny.state_dict(), "extra": Payload()}, tmp_path / "payload.pt")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps({"weights": Payload()}))
@@ -287,7 +295,8 @@ def test_assigning_keeps_dtype_and_identity(tiny: Tiny) -> None:
         ({f"x{i}": torch.zeros(1) for i in range(7)}, "has x0, x1, x2, x3, x4 and 2 more, which"),
         (
             {"linear.weight": torch.zeros(5, 4), "linear.bias": torch.zeros(5)},
-            r"linear.weight of shape \[5, 4\] where the network has \[3, 4\].*; set num_classes to 5\.",
+            r"linear.weight of shape \[5, 4\] where the network has \[3, 4\].*; set num_classes "
+            r"to 5\.",
         ),
         ({"conv.weight": torch.zeros(4, 1, 3, 3)}, "set in_channels to 1"),
         (

@@ -1,4 +1,6 @@
-"""The image encoder of a latent diffusion model, as a backbone of its own, so that it is trained by the same methods as all others."""
+"""The image encoder of a latent diffusion model, as a backbone of its own, so that it is trained by
+the same methods as all others.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ from mu.utils.spec import init_args_of
 
 
 class Autoencoder(Backbone):
-    """diffusers' AutoencoderKL. The loss of a sample is the mean squared error of its pixels in [-1, 1] plus `kl_weight` times the
-    divergence of its latents from the standard normal distribution, per latent element (Kingma and Welling, 2014, with a small weight as
-    in Rombach et al., CVPR 2022; without their perceptual and adversarial terms).
+    """diffusers' AutoencoderKL. The loss of a sample is the mean squared error of its pixels in
+    [-1, 1] plus `kl_weight` times the divergence of its latents from the standard normal
+    distribution, per latent element (Kingma and Welling, 2014, with a small weight as in Rombach et
+    al., CVPR 2022; without their perceptual and adversarial terms).
 
     Samples have `image` `[B, 3, H, W]` in [0, 1].
 
@@ -63,7 +66,9 @@ class Autoencoder(Backbone):
         }
 
     def predict(self, batch: Batch) -> Tensor:
-        """The images again, `[B, 3, H, W]` in [-1, 1], from latents that are sampled where there is `noise` and their means elsewhere."""
+        """The images again, `[B, 3, H, W]` in [-1, 1], from latents that are sampled where there is
+        `noise` and their means elsewhere.
+        """
         return self._pass(batch)[0]
 
     def _pass(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -80,7 +85,9 @@ class Autoencoder(Backbone):
         return vae.decode(latent, return_dict=False)[0], divergence
 
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
-        """Squared error and weighted divergence; a prediction that is given has no divergence any more, so it is made anew."""
+        """Squared error and weighted divergence; a prediction that is given has no divergence any
+        more, so it is made anew.
+        """
         again, divergence = self._pass(batch)
         return self.count(
             batch, self._error(again, batch["image"] * 2 - 1) + self.kl_weight * divergence
@@ -125,7 +132,8 @@ def _load(model: str, init_seed: int | None) -> nn.Module:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"there is no autoencoder in {model} ({reason}); give the folder of a diffusers pipeline."
+            f"there is no autoencoder in {model} ({reason}); give the folder of a diffusers "
+            "pipeline."
         ) from error
     if init_seed is not None:
         with torch.random.fork_rng(devices=[]):

@@ -23,15 +23,19 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 class Diffusion(Backbone):
     """A denoiser with a noise schedule: x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε.
 
-    Subclasses say what a condition is and how pixels become latents. Every loss is the squared error of the network's own output (ε, v
-    or x_0, `prediction_type`), and weighs 1 a sample.
+    Subclasses say what a condition is and how pixels become latents. Every loss is the squared
+    error of the network's own output (ε, v or x_0, `prediction_type`), and weighs 1 a sample.
 
     Args:
-        scheduler_config: settings of a diffusers scheduler: `num_train_timesteps`, the betas, `prediction_type`.
+        scheduler_config: settings of a diffusers scheduler: `num_train_timesteps`, the betas,
+            `prediction_type`.
         sampler: how images are drawn; None takes DDIM with 50 steps and guidance 7.5.
-        reduction: the squared error is averaged over the elements of a sample (`mean`) or added up (`sum`, the DDPM code family).
-        condition_dropout: share of training samples whose condition is replaced by the null condition.
-        min_snr_gamma: weight of the training loss by min(SNR, γ) (Hang et al., ICCV 2023, arXiv 2303.09556); None weighs all t alike.
+        reduction: the squared error is averaged over the elements of a sample (`mean`) or added up
+            (`sum`, the DDPM code family).
+        condition_dropout: share of training samples whose condition is replaced by the null
+            condition.
+        min_snr_gamma: weight of the training loss by min(SNR, γ) (Hang et al., ICCV 2023, arXiv
+            2303.09556); None weighs all t alike.
     """
 
     alphas_cumprod: Tensor
@@ -55,7 +59,8 @@ class Diffusion(Backbone):
             raise InputError(
                 f"the model predicts {self.prediction_type!r}; mu knows {', '.join(PREDICTIONS)}."
             )
-        # not in the state dict: it belongs to the architecture, and a checkpoint of the weights alone should fit
+        # not in the state dict: it belongs to the architecture, and a checkpoint of the weights
+        # alone should fit
         self.register_buffer(
             "alphas_cumprod", schedule.alphas_cumprod.float().clone(), persistent=False
         )
@@ -72,15 +77,19 @@ class Diffusion(Backbone):
         """Number T of noise levels."""
         return len(self.alphas_cumprod)
 
-    # ---- what a domain says -------------------------------------------------------------------------------------------------------
+    # ---- what a domain says ----------------------------------------------------------------------
 
     @abstractmethod
     def condition(self, batch: Batch) -> Condition:
-        """The samples' own conditions, the null condition where `dropped`; differentiable where an encoder of them is trained."""
+        """The samples' own conditions, the null condition where `dropped`; differentiable where an
+        encoder of them is trained.
+        """
 
     @abstractmethod
     def substitute_condition(self, batch: Batch, target: Any = None) -> Condition:
-        """The condition that takes the place of the samples' own: `target`, or the batch's `substitute`."""
+        """The condition that takes the place of the samples' own: `target`, or the batch's
+        `substitute`.
+        """
 
     @abstractmethod
     def null(self, count: int) -> Condition:
@@ -92,13 +101,15 @@ class Diffusion(Backbone):
 
     @abstractmethod
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Latents `[B, *sample_shape]` of images `[B, C, H, W]` in [0, 1]; `noise` samples the encoder's posterior, None takes its mean."""
+        """Latents `[B, *sample_shape]` of images `[B, C, H, W]` in [0, 1]; `noise` samples the
+        encoder's posterior, None takes its mean.
+        """
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
         """Images `[B, C, H, W]` in [0, 1] of latents."""
 
-    # ---- noise levels and parametrisations ----------------------------------------------------------------------------------------
+    # ---- noise levels and parametrisations -------------------------------------------------------
 
     def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """√ᾱ_t and √(1 − ᾱ_t), shaped to multiply `like`."""
@@ -160,16 +171,20 @@ class Diffusion(Backbone):
         scale: float,
         null: Condition | None = None,
     ) -> Tensor:
-        """Classifier-free guidance in the network's own parametrisation: o_∅ + s (o_c − o_∅); s = 1 is one pass."""
+        """Classifier-free guidance in the network's own parametrisation: o_∅ + s (o_c − o_∅); s = 1
+        is one pass.
+        """
         if scale == 1:
             return self.denoise(noised, t, condition)
         conditional, unconditional = self.pair(noised, t, condition, null)
         return unconditional + scale * (conditional - unconditional)
 
-    # ---- drawing images -----------------------------------------------------------------------------------------------------------
+    # ---- drawing images --------------------------------------------------------------------------
 
     def start(self, seeds: Sequence[int]) -> Tensor:
-        """Standard normal noise `[B, *sample_shape]`, one generator on the CPU for each seed, as diffusers' pipelines draw it."""
+        """Standard normal noise `[B, *sample_shape]`, one generator on the CPU for each seed, as
+        diffusers' pipelines draw it.
+        """
         like = self.alphas_cumprod
         drawn = [
             torch.randn(self.sample_shape, generator=torch.Generator().manual_seed(int(seed)))
@@ -195,12 +210,14 @@ class Diffusion(Backbone):
             raise InputError(f"{len(condition)} conditions need as many seeds, not {len(seeds)}.")
         return self.decode((sampler or self.sampler).draw(self, condition, seeds)).float()
 
-    # ---- the contract of backbones ------------------------------------------------------------------------------------------------
+    # ---- the contract of backbones ---------------------------------------------------------------
 
     def prepare(self, batch: Batch, seed: int) -> dict[str, Any]:
-        """Latents, t and noise of each sample from (seed, index, visit); in train mode, which conditions are dropped.
+        """Latents, t and noise of each sample from (seed, index, visit); in train mode, which
+        conditions are dropped.
 
-        Samples without an image get none of these: data-free methods and suites that generate do without.
+        Samples without an image get none of these: data-free methods and suites that generate do
+        without.
         """
         part = dict(batch)
         index, visit = part["index"], part["visit"]
@@ -243,7 +260,8 @@ class Diffusion(Backbone):
         """
         if "noised" not in batch:
             raise InputError(
-                "this loss needs images, and the task gives none; choose a task with images, or a data-free method (ESD, "
+                "this loss needs images, and the task gives none; choose a task with images, or a "
+                "data-free method (ESD, "
                 "AdvUnlearn, SFD, UCE)."
             )
         return batch["noised"]
@@ -274,13 +292,17 @@ class Diffusion(Backbone):
     def divergence(
         self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
     ) -> WeightedSum:
-        """Squared error between two outputs at the same x_t; a temperature has no meaning here and changes nothing."""
+        """Squared error between two outputs at the same x_t; a temperature has no meaning here and
+        changes nothing.
+        """
         return self.count(batch, self.squared_error(student, teacher))
 
     def substitute_loss(
         self, batch: Batch, target: Any = None, prediction: Tensor | None = None
     ) -> WeightedSum:
-        """Squared error to the model's own output, without gradient, under the substitute condition at the same x_t."""
+        """Squared error to the model's own output, without gradient, under the substitute condition
+        at the same x_t.
+        """
         output = self.predict(batch) if prediction is None else prediction
         with torch.no_grad():
             wanted = self.denoise(
@@ -304,12 +326,14 @@ class Sampler(Reconstructible):
     """A way to draw images.
 
     Args:
-        scheduler: name of a scheduler class of diffusers (`DDIMScheduler`, `LMSDiscreteScheduler`, `DDPMScheduler`...).
+        scheduler: name of a scheduler class of diffusers (`DDIMScheduler`, `LMSDiscreteScheduler`,
+            `DDPMScheduler`...).
         steps: number of denoising steps.
-        guidance: scale s of classifier-free guidance, ε_∅ + s (ε_c − ε_∅); 1 is the conditional prediction alone. (The DDPM code family
-            writes w = s − 1.)
+        guidance: scale s of classifier-free guidance, ε_∅ + s (ε_c − ε_∅); 1 is the conditional
+            prediction alone. (The DDPM code family writes w = s − 1.)
         eta: share of ancestral noise, for schedulers that know it (DDIM).
-        options: further settings of the scheduler, over the model's own (`{timestep_spacing: trailing}`).
+        options: further settings of the scheduler, over the model's own (`{timestep_spacing:
+            trailing}`).
     """
 
     def __init__(
@@ -341,7 +365,8 @@ class Sampler(Reconstructible):
         cls = getattr(diffusers, self.scheduler, None)
         if cls is None or not hasattr(cls, "from_config"):
             raise InputError(
-                f"diffusers has no scheduler {self.scheduler!r}; DDIMScheduler and LMSDiscreteScheduler are some."
+                f"diffusers has no scheduler {self.scheduler!r}; DDIMScheduler and "
+                "LMSDiscreteScheduler are some."
             )
         config = dict(backbone.scheduler_config) | self.options
         config.pop("_class_name", None)
@@ -378,7 +403,9 @@ class Sampler(Reconstructible):
 
 
 def _extra(scheduler: Any, eta: float, seeds: Sequence[int]) -> dict[str, Any]:
-    """What the scheduler's step takes beside the prediction; ancestral noise gets one generator a sample, apart from the start's."""
+    """What the scheduler's step takes beside the prediction; ancestral noise gets one generator a
+    sample, apart from the start's.
+    """
     import inspect
 
     accepted = inspect.signature(scheduler.step).parameters

@@ -1,4 +1,6 @@
-"""Class-conditional diffusion in pixel space: diffusers' UNet2DModel with class labels and a null label."""
+"""Class-conditional diffusion in pixel space: diffusers' UNet2DModel with class labels and a null
+label.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,17 @@ class ClassConditionalDiffusion(Diffusion):
     Samples have `image` `[B, C, H, W]` in [0, 1] and `label` `[B]`.
 
     Args:
-        model: folder with `unet/` and `scheduler/` as diffusers saves them, `embedded:NAME` for a model that comes with mu, or None to
-            build one from `unet` and `scheduler`.
+        model: folder with `unet/` and `scheduler/` as diffusers saves them, `embedded:NAME` for a
+            model that comes with mu, or None to build one from `unet` and `scheduler`.
         unet: arguments of UNet2DModel, without `num_class_embeds`; for a new model.
         num_classes: K, for a new model.
         scheduler: settings of the noise schedule, for a new model.
         weights: tensors that replace the model's: a run folder, a checkpoint or a safetensors file.
-        part: `full`, or words that the names of the trained weights contain, joined by `+` (`attn`, `mid_block`).
+        part: `full`, or words that the names of the trained weights contain, joined by `+` (`attn`,
+            `mid_block`).
         init_seed: begin with new weights from this seed.
-        sampler: how images are drawn; None takes DDIM with 50 steps and guidance 3 (the DDPM family's w = 2).
+        sampler: how images are drawn; None takes DDIM with 50 steps and guidance 3 (the DDPM
+            family's w = 2).
         condition_dropout: share of training samples that see the null label.
         min_snr_gamma: see Diffusion.
         reduction: see Diffusion.
@@ -87,7 +91,8 @@ class ClassConditionalDiffusion(Diffusion):
         }
         if not chosen:
             raise InputError(
-                f"the part {part!r} selects no weight of this model, so nothing would be trained; choose another, as full."
+                f"the part {part!r} selects no weight of this model, so nothing would be trained; "
+                "choose another, as full."
             )
         for name, weight in self.named_parameters():
             weight.requires_grad_(name in chosen)
@@ -132,7 +137,8 @@ class ClassConditionalDiffusion(Diffusion):
         wrong = found[(found < 0) | (found >= self.num_classes)]
         if len(wrong):
             raise InputError(
-                f"there is no class {int(wrong[0])}; the model has {self.num_classes}, numbered from 0."
+                f"there is no class {int(wrong[0])}; the model has {self.num_classes}, numbered "
+                "from 0."
             )
         return Condition(found)
 
@@ -171,7 +177,8 @@ def _load(model: str) -> tuple[nn.Module, dict[str, Any]]:
     for name in ("unet", "scheduler"):
         if Path(place).is_dir() and not (Path(place) / name).is_dir():
             raise InputError(
-                f"the folder {model} has no {name}/, so it is not a class-conditional model as diffusers saves it."
+                f"the folder {model} has no {name}/, so it is not a class-conditional model as "
+                "diffusers saves it."
             )
     with reading("the model", place):
         network: Any = UNet2DModel.from_pretrained(
@@ -180,6 +187,7 @@ def _load(model: str) -> tuple[nn.Module, dict[str, Any]]:
         schedule = DDPMScheduler.load_config(place, subfolder="scheduler")
     if not network.config.num_class_embeds:
         raise InputError(
-            f"{model} is a UNet without class labels; a class-conditional model has num_class_embeds."
+            f"{model} is a UNet without class labels; a class-conditional model has "
+            "num_class_embeds."
         )
     return network, dict(schedule)  # type: ignore[arg-type]

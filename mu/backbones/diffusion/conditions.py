@@ -14,11 +14,15 @@ class Condition:
     """A batch of conditions.
 
     Attributes:
-        states: what the denoiser reads: hidden states of the text encoder `[B, L, D]`, or class labels `[B]` int64.
+        states: what the denoiser reads: hidden states of the text encoder `[B, L, D]`, or class
+            labels `[B]` int64.
         ids: token ids `[B, L]` int64; None without text.
-        tokens: token embeddings, before positions are added, `[B, L, D]`; None where nobody asked for them.
-        span: token positions `[start, end)` of the concept, `[B, 2]` int64; (0, 0) where a prompt has none.
-        added: further conditions by name, each `[B, ...]` (SDXL's pooled text embedding and time ids).
+        tokens: token embeddings, before positions are added, `[B, L, D]`; None where nobody asked
+            for them.
+        span: token positions `[start, end)` of the concept, `[B, 2]` int64; (0, 0) where a prompt
+            has none.
+        added: further conditions by name, each `[B, ...]` (SDXL's pooled text embedding and time
+            ids).
     """
 
     states: Tensor
@@ -43,7 +47,9 @@ class Condition:
         return self._each(lambda value: value.detach())
 
     def where(self, mask: Tensor, other: Condition) -> Condition:
-        """This where `mask` `[B]` is True, `other` elsewhere; what only one of them has is left out."""
+        """This where `mask` `[B]` is True, `other` elsewhere; what only one of them has is left
+        out.
+        """
 
         def chosen(a: Tensor | None, b: Tensor | None) -> Tensor | None:
             if a is None or b is None:

@@ -29,9 +29,11 @@ _OF_THE_MODEL = (
 
 
 class OneStepGenerator(Diffusion):
-    """Draws x̂_0(√(1 − ᾱ_τ) z, τ, c), z ~ N(0, I), at one fixed timestep τ, without guidance. What else it is asked, its model answers.
+    """Draws x̂_0(√(1 − ᾱ_τ) z, τ, c), z ~ N(0, I), at one fixed timestep τ, without guidance. What
+    else it is asked, its model answers.
 
-    As a denoiser at other noise levels it means little: its `loss` is that of the network that it is made of.
+    As a denoiser at other noise levels it means little: its `loss` is that of the network that it
+    is made of.
 
     Args:
         model: the denoiser.
@@ -44,7 +46,8 @@ class OneStepGenerator(Diffusion):
         )  # the noise schedule is the model's own, on whatever device that is
         if not 0 <= t_init < model.timesteps:
             raise InputError(
-                f"t_init is {t_init}; it lies between 0 and {model.timesteps - 1}, the noisiest level of the model."
+                f"t_init is {t_init}; it lies between 0 and {model.timesteps - 1}, the noisiest "
+                "level of the model."
             )
         self.model, self.t_init = model, t_init
         self.scheduler_config, self.prediction_type = model.scheduler_config, model.prediction_type
@@ -68,10 +71,12 @@ class OneStepGenerator(Diffusion):
         """What only text-to-image or only class-conditional models know, the model answers."""
         return getattr(self.model, name) if name in _OF_THE_MODEL else super().__getattr__(name)
 
-    # ---- drawing ------------------------------------------------------------------------------------------------------------------
+    # ---- drawing ---------------------------------------------------------------------------------
 
     def sample(self, noise: Tensor, condition: Condition) -> Tensor:
-        """x̂_0 `[B, *sample_shape]` of standard normal noise, with gradient: one evaluation a sample."""
+        """x̂_0 `[B, *sample_shape]` of standard normal noise, with gradient: one evaluation a
+        sample.
+        """
         t = torch.full((len(noise),), self.t_init, dtype=torch.int64, device=noise.device)
         noised = self.levels(t, noise)[1] * noise
         return self.to_sample(self.denoise(noised, t, condition), noised, t)
@@ -92,7 +97,7 @@ class OneStepGenerator(Diffusion):
         with torch.no_grad():
             return self.generate(self.texts(prompts), seeds)
 
-    # ---- as the model does --------------------------------------------------------------------------------------------------------
+    # ---- as the model does -----------------------------------------------------------------------
 
     @property
     def dtype(self) -> torch.dtype:

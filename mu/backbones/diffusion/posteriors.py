@@ -11,18 +11,22 @@ from mu.backbones.diffusion.text_encoder import FrozenWeights
 from mu.utils import rng
 
 CAPACITY = 2**31
-"""Bytes of main memory for what is kept, 16,000 images of 512 x 512 in single precision; images after that are encoded each time."""
+"""Bytes of main memory for what is kept, 16,000 images of 512 x 512 in single precision; images
+after that are encoded each time.
+"""
 
 Content = tuple[torch.Size, int, int]
 """An image's shape, and two numbers that stand for its exact content."""
 
 
 class Contents:
-    """Σ_i x_i m_i mod 2⁶⁴ over an image's float32 bits x_i with random m_i, twice: computed where the image lies, so that a GPU waits for
-    two numbers an image, and no image is copied to main memory.
+    """Σ_i x_i m_i mod 2⁶⁴ over an image's float32 bits x_i with random m_i, twice: computed where
+    the image lies, so that a GPU waits for two numbers an image, and no image is copied to main
+    memory.
 
-    Two images in [0, 1] that differ agree with a probability of at most 2⁻⁷² over the m (multilinear hashing after Carter and Wegman,
-    "Universal classes of hash functions", 1979): 2⁻⁽⁶⁴⁻ᵛ⁾ for each number, where 2ᵛ divides every difference of bits, v ≤ 28 in floats.
+    Two images in [0, 1] that differ agree with a probability of at most 2⁻⁷² over the m
+    (multilinear hashing after Carter and Wegman, "Universal classes of hash functions", 1979):
+    2⁻⁽⁶⁴⁻ᵛ⁾ for each number, where 2ᵛ divides every difference of bits, v ≤ 28 in floats.
     """
 
     def __init__(self) -> None:
@@ -48,9 +52,11 @@ class Contents:
 
 
 class Posteriors:
-    """Mean and standard deviation by the image's exact content: a frozen encoder reads each image once.
+    """Mean and standard deviation by the image's exact content: a frozen encoder reads each image
+    once.
 
-    Augmented images are others each time; then nothing is found, and no more is kept than the capacity.
+    Augmented images are others each time; then nothing is found, and no more is kept than the
+    capacity.
 
     Args:
         capacity: bytes.
@@ -62,7 +68,8 @@ class Posteriors:
         self._weights, self._contents = FrozenWeights(), Contents()
 
     def of(self, encoder: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents of `images` `[B, 3, H, W]` in [0, 1], without gradient.
+        """Mean and standard deviation of the latents of `images` `[B, 3, H, W]` in [0, 1], without
+        gradient.
 
         Args:
             encoder: an AutoencoderKL.
@@ -83,7 +90,9 @@ class Posteriors:
         return both[:, 0], both[:, 1]
 
     def _encoded(self, encoder: Any, image: Tensor, key: Content) -> Tensor:
-        """Mean and deviation `[2, ...]` of one image, alone: what is kept must not depend on its neighbours in a batch."""
+        """Mean and deviation `[2, ...]` of one image, alone: what is kept must not depend on its
+        neighbours in a batch.
+        """
         posterior = encoder.encode(image[None].to(encoder.dtype) * 2 - 1).latent_dist
         both = torch.cat([posterior.mean, posterior.std])
         if self.held + both.nbytes <= self.capacity:

@@ -1,4 +1,6 @@
-"""What a CLIP text encoder is asked for: hidden states of ids or of token embeddings, and where a concept stands."""
+"""What a CLIP text encoder is asked for: hidden states of ids or of token embeddings, and where a
+concept stands.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ def hidden_states(encoder: nn.Module, ids: Tensor, tokens: Tensor | None = None)
     Args:
         encoder: a CLIPTextModel.
         ids: `[B, L]`.
-        tokens: token embeddings `[B, L, D]` in place of the ids' own. They enter behind the embedding table, so that the ids' own
-            embeddings give the plain encoder's result bit for bit.
+        tokens: token embeddings `[B, L, D]` in place of the ids' own. They enter behind the
+            embedding table, so that the ids' own embeddings give the plain encoder's result bit for
+            bit.
     """
     if tokens is None:
         return encoder(input_ids=ids)[0]
@@ -32,10 +35,11 @@ def hidden_states(encoder: nn.Module, ids: Tensor, tokens: Tensor | None = None)
 
 
 class FrozenWeights:
-    """Tells when weights were moved, converted, replaced or written to, so that what was computed from them is out of date.
+    """Tells when weights were moved, converted, replaced or written to, so that what was computed
+    from them is out of date.
 
-    Autocast counts too: it computes otherwise. The network's weights are listed once, because going through its modules takes longer
-    than all the rest here.
+    Autocast counts too: it computes otherwise. The network's weights are listed once, because going
+    through its modules takes longer than all the rest here.
     """
 
     def __init__(self) -> None:
@@ -73,7 +77,9 @@ class TextStates:
         self._weights = FrozenWeights()
 
     def of(self, encoder: nn.Module, ids: Tensor) -> Tensor:
-        """Hidden states `[B, L, D]`; those of an encoder that is trained are computed each time, with gradient."""
+        """Hidden states `[B, L, D]`; those of an encoder that is trained are computed each time,
+        with gradient.
+        """
         if any(weight.requires_grad for weight in self._weights.of(encoder)):
             return hidden_states(encoder, ids)
         if self._weights.changed(encoder, ids.device.type):
@@ -110,7 +116,9 @@ class TokenIds:
         self._spans: dict[tuple[str, str], tuple[int, int]] = {}
 
     def of(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Ids `[B, L]`, padded; a prompt that is too long is cut, as in diffusers' pipelines, with a warning."""
+        """Ids `[B, L]`, padded; a prompt that is too long is cut, as in diffusers' pipelines, with
+        a warning.
+        """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._ids]
         if new:
             padded = self._tokenizer(
@@ -126,7 +134,8 @@ class TokenIds:
         cut = [prompt for prompt in prompts if self._ids[prompt][1]]
         if cut:
             warnings.warn(
-                f"{len(cut)} of {len(prompts)} prompts are cut to {self._length} tokens, {cut[0]!r} for one.",
+                f"{len(cut)} of {len(prompts)} prompts are cut to {self._length} tokens, "
+                f"{cut[0]!r} for one.",
                 stacklevel=3,
             )
         return [self._ids[prompt][0] for prompt in prompts]
@@ -148,7 +157,8 @@ def find_span(tokenizer: Any, row: list[int], prompt: str, concept: str) -> tupl
     Tokens are compared, not words, because a word may be several tokens.
 
     Raises:
-        InputError: when the concept has no token, or does not stand in the prompt as far as the encoder reads it.
+        InputError: when the concept has no token, or does not stand in the prompt as far as the
+            encoder reads it.
     """
     wanted = tokenizer(concept, add_special_tokens=False)["input_ids"]
     if not wanted:
@@ -157,6 +167,7 @@ def find_span(tokenizer: Any, row: list[int], prompt: str, concept: str) -> tupl
         if row[start : start + len(wanted)] == wanted:
             return start, start + len(wanted)
     raise InputError(
-        f"the concept {concept!r} ({len(wanted)} tokens) does not stand in the prompt {prompt!r} within the encoder's "
+        f"the concept {concept!r} ({len(wanted)} tokens) does not stand in the prompt {prompt!r} "
+        "within the encoder's "
         f"{len(row)} places."
     )

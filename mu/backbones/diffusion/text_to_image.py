@@ -34,16 +34,19 @@ _SECOND = "has a second text encoder (SDXL), which TextToImage does not read yet
 class TextToImage(Diffusion):
     """Stable Diffusion 1.x or 2.x, by its parts.
 
-    Samples have `prompt` (list of B strings), and optionally `concept` (the words in the prompt that are to be erased), `substitute` (the
-    anchor prompt) and `image` `[B, 3, H, W]` in [0, 1].
+    Samples have `prompt` (list of B strings), and optionally `concept` (the words in the prompt
+    that are to be erased), `substitute` (the anchor prompt) and `image` `[B, 3, H, W]` in [0, 1].
 
     Args:
-        model: folder of a diffusers pipeline, a hub id, or `embedded:NAME` for a model that comes with mu.
-        part: which weights are trained (see `mu.backbones.diffusion.trained_parts.trained`); everything else is frozen. The image encoder always is.
-        weights: tensors that replace the model's: a run folder, a checkpoint, or a safetensors file of edited tensors, by names within
-            the backbone (`unet....`).
+        model: folder of a diffusers pipeline, a hub id, or `embedded:NAME` for a model that comes
+            with mu.
+        part: which weights are trained (see `mu.backbones.diffusion.trained_parts.trained`);
+            everything else is frozen. The image encoder always is.
+        weights: tensors that replace the model's: a run folder, a checkpoint, or a safetensors file
+            of edited tensors, by names within the backbone (`unet....`).
         lora: adapters in the linear and convolution layers of `part`, which is then itself frozen.
-        init_seed: begin with new weights of UNet and text encoder, drawn from this seed; the image encoder keeps its own.
+        init_seed: begin with new weights of UNet and text encoder, drawn from this seed; the image
+            encoder keeps its own.
         sampler: how images are drawn; None takes DDIM with 50 steps and guidance 7.5.
         condition_dropout: share of training samples that see the empty prompt.
         min_snr_gamma: see Diffusion.
@@ -108,7 +111,7 @@ class TextToImage(Diffusion):
         if weights is not None:
             self._assign(weights)
 
-    # ---- building -----------------------------------------------------------------------------------------------------------------
+    # ---- building --------------------------------------------------------------------------------
 
     def _select(self, part: str, lora: LoRA | None) -> None:
         names = [name for name, _ in self.named_parameters()]
@@ -148,11 +151,13 @@ class TextToImage(Diffusion):
         ):
             if said.get("dtype", own := str(self.dtype).removeprefix("torch.")) != own:
                 raise InputError(
-                    f"{weights} holds tensors edited in {said['dtype']}, and the backbone is in {own}; give it dtype: "
+                    f"{weights} holds tensors edited in {said['dtype']}, and the backbone is in "
+                    f"{own}; give it dtype: "
                     f"{said['dtype']}."
                 )
             raise InputError(
-                f"{weights} holds tensors edited from {said['base_model']}, whose weights are not those of {self.model}; load "
+                f"{weights} holds tensors edited from {said['base_model']}, whose weights are not "
+                f"those of {self.model}; load "
                 "that model."
             )
         if self.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
@@ -162,11 +167,14 @@ class TextToImage(Diffusion):
         unknown = sorted(set(tensors) - set(self.state_dict()))
         if unknown:
             raise InputError(
-                f"{weights} has {unknown[0]}, which {self.model} has not; it was saved for another model."
+                f"{weights} has {unknown[0]}, which {self.model} has not; it was saved for "
+                "another model."
             )
 
     def base_hash(self) -> str:
-        """Fingerprint of UNet and text encoder without adapters, by which edited tensors name the model that they belong to."""
+        """Fingerprint of UNet and text encoder without adapters, by which edited tensors name the
+        model that they belong to.
+        """
         from mu.utils.weights import weights_hash
 
         return weights_hash(
@@ -178,13 +186,17 @@ class TextToImage(Diffusion):
         )
 
     def fresh(self, seed: int) -> Self:
-        """The same architecture with new weights of UNet and text encoder; the image encoder and the tokenizer stay."""
+        """The same architecture with new weights of UNet and text encoder; the image encoder and
+        the tokenizer stay.
+        """
         arguments = init_args_of(self)
         twin = type(self)(**{**arguments, "weights": None, "init_seed": seed})
         return twin.to(device=self.alphas_cumprod.device).train(self.training)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """The tokenizer is shared: it holds no weights, and a deep copy of transformers' CLIPTokenizer decodes with `</w>` in the text."""
+        """The tokenizer is shared: it holds no weights, and a deep copy of transformers'
+        CLIPTokenizer decodes with `</w>` in the text.
+        """
         memo[id(self.tokenizer)] = self.tokenizer
         memo[id(self._ids_of)] = self._ids_of
         return super().__deepcopy__(memo)
@@ -193,10 +205,11 @@ class TextToImage(Diffusion):
         rows, words = self.text_encoder.get_input_embeddings().num_embeddings, len(self.tokenizer)  # type: ignore[operator]
         if words > rows:
             raise InputError(
-                f"the tokenizer of {self.model} has {words} tokens and its text encoder {rows}; they belong to two models."
+                f"the tokenizer of {self.model} has {words} tokens and its text encoder {rows}; "
+                "they belong to two models."
             )
 
-    # ---- text ---------------------------------------------------------------------------------------------------------------------
+    # ---- text ------------------------------------------------------------------------------------
 
     @property
     def length(self) -> int:
@@ -207,12 +220,14 @@ class TextToImage(Diffusion):
     def tokenise(
         self, prompts: Sequence[str], concepts: Sequence[str] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Token ids `[B, L]`, and the span `[start, end)` of each concept in its prompt, `[B, 2]` ((0, 0) for an empty concept).
+        """Token ids `[B, L]`, and the span `[start, end)` of each concept in its prompt, `[B, 2]`
+        ((0, 0) for an empty concept).
 
         A prompt that is too long is cut, as in diffusers' pipelines, with a warning.
 
         Raises:
-            InputError: when a concept has no token, or does not stand in its prompt (as far as the encoder reads it).
+            InputError: when a concept has no token, or does not stand in its prompt (as far as the
+                encoder reads it).
         """
         ids = torch.tensor(
             self._ids_of.of(prompts), dtype=torch.int64, device=self.alphas_cumprod.device
@@ -236,7 +251,8 @@ class TextToImage(Diffusion):
 
         Args:
             ids: token ids; with `tokens` they only say where the text ends.
-            tokens: token embeddings `[B, L, D]` to read in place of the ids' own; gradients flow back to them.
+            tokens: token embeddings `[B, L, D]` to read in place of the ids' own; gradients flow
+                back to them.
             span: of the concepts, passed on.
         """
         if tokens is not None:
@@ -268,7 +284,8 @@ class TextToImage(Diffusion):
         chosen = batch.get("substitute") if target is None else target
         if chosen is None:
             raise InputError(
-                "the method needs substitute prompts, and the task gives none; give the task an anchor."
+                "the method needs substitute prompts, and the task gives none; give the task an "
+                "anchor."
             )
         return self.encode_text(chosen if isinstance(chosen, Tensor) else self.tokenise(chosen)[0])
 
@@ -280,10 +297,12 @@ class TextToImage(Diffusion):
             )
         return batch["input_ids"]
 
-    # ---- images and the denoiser --------------------------------------------------------------------------------------------------
+    # ---- images and the denoiser -----------------------------------------------------------------
 
     def prepare(self, batch: Batch, seed: int) -> dict[str, Any]:
-        """As Diffusion.prepare, and token ids of prompts and substitutes; what is encoded by a trained text encoder belongs to predict."""
+        """As Diffusion.prepare, and token ids of prompts and substitutes; what is encoded by a
+        trained text encoder belongs to predict.
+        """
         part = super().prepare(batch, seed)
         if isinstance(part.get("prompt"), list):
             part["input_ids"], part["span"] = self.tokenise(part["prompt"], part.get("concept"))
@@ -351,7 +370,8 @@ def _of_pipeline(pipeline: Any) -> dict[str, Any]:
     lacks = [name for name in COMPONENTS if getattr(pipeline, name, None) is None]
     if lacks:
         raise InputError(
-            f"the pipeline has no {lacks[0]}; TextToImage takes a StableDiffusionPipeline with {', '.join(COMPONENTS)}."
+            f"the pipeline has no {lacks[0]}; TextToImage takes a StableDiffusionPipeline with "
+            f"{', '.join(COMPONENTS)}."
         )
     if getattr(pipeline, "text_encoder_2", None) is not None:
         raise InputError(f"the pipeline {_SECOND}")
@@ -372,7 +392,8 @@ def _load(model: str, dtype: str) -> dict[str, Any]:
     lacks = [name for name in COMPONENTS if name not in index]
     if lacks:
         raise InputError(
-            f"{model} is a pipeline without a {lacks[0]}; TextToImage needs {', '.join(COMPONENTS)}."
+            f"{model} is a pipeline without a {lacks[0]}; TextToImage needs "
+            f"{', '.join(COMPONENTS)}."
         )
     if "text_encoder_2" in index:
         raise InputError(f"{model} {_SECOND}")
@@ -408,7 +429,8 @@ def _index(place: str, model: str) -> Mapping[str, Any]:
 
     if Path(place).is_dir() and not (Path(place) / "model_index.json").is_file():
         raise InputError(
-            f"the folder {model} has no model_index.json, so it is not a diffusers pipeline; save one with "
+            f"the folder {model} has no model_index.json, so it is not a diffusers pipeline; save "
+            "one with "
             "pipeline.save_pretrained, or import a CompVis checkpoint first."
         )
     with reading("the pipeline", place):

@@ -1,7 +1,7 @@
 """Which weights of a latent diffusion model are trained, by the names that the literature uses.
 
-Names are those of diffusers. Sources: ESD (Gandikota et al., ICCV 2023, arXiv 2303.07345) for the UNet's parts, AdvUnlearn (Zhang et al.,
-NeurIPS 2024, arXiv 2405.15234) for the text encoder's.
+Names are those of diffusers. Sources: ESD (Gandikota et al., ICCV 2023, arXiv 2303.07345) for the
+UNet's parts, AdvUnlearn (Zhang et al., NeurIPS 2024, arXiv 2405.15234) for the text encoder's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ UNET: dict[str, Rule] = {
         _contains("attn1."), _contains("down_blocks.1.attentions.0.", "down_blocks.2.attentions.0.")
     ),
 }
-"""Parts of the UNet. `xattn` is the whole cross-attention (queries, keys, values, output), as in the released ESD-x."""
+"""Parts of the UNet. `xattn` is the whole cross-attention (queries, keys, values, output), as in
+the released ESD-x.
+"""
 
 _COMPONENTS = {"all": "", "ffn": ".mlp.", "attn": ".self_attn."}
 
@@ -50,8 +52,9 @@ def trained(names: Iterable[str], part: str) -> set[str]:
 
     Args:
         names: parameter names within the backbone (`unet....`, `text_encoder....`).
-        part: a name of `UNET`; `text_encoder` (its layers and final norm, never its embeddings), `text_encoder:0,1` (these layers),
-            `text_encoder:0,1:ffn` (their mlp; or `attn`); `text_encoder:embeddings+...`; or several, joined by `+`.
+        part: a name of `UNET`; `text_encoder` (its layers and final norm, never its embeddings),
+            `text_encoder:0,1` (these layers), `text_encoder:0,1:ffn` (their mlp; or `attn`);
+            `text_encoder:embeddings+...`; or several, joined by `+`.
 
     Raises:
         InputError: for an unknown part, and for one that selects nothing of this model.
@@ -62,7 +65,8 @@ def trained(names: Iterable[str], part: str) -> set[str]:
         chosen = _text(names, one) if one.split(":")[0] == "text_encoder" else _unet(names, one)
         if not chosen:
             raise InputError(
-                f"the part {one!r} selects no weight of this model, so nothing would be trained; choose another, as full."
+                f"the part {one!r} selects no weight of this model, so nothing would be trained; "
+                "choose another, as full."
             )
         found |= chosen
     return found
@@ -71,13 +75,16 @@ def trained(names: Iterable[str], part: str) -> set[str]:
 def _unet(names: list[str], part: str) -> set[str]:
     if part not in UNET:
         raise InputError(
-            f"there is no part {part!r}; the UNet has {', '.join(UNET)}, and text_encoder[:LAYERS[:ffn|attn]] is the other."
+            f"there is no part {part!r}; the UNet has {', '.join(UNET)}, and "
+            "text_encoder[:LAYERS[:ffn|attn]] is the other."
         )
     return {name for name in names if name.startswith("unet.") and UNET[part](name)}
 
 
 def _text(names: list[str], part: str) -> set[str]:
-    """Layers are compared as numbers: matched as text, layer 1 would be 10 and 11 too, which is a quirk of the released AdvUnlearn."""
+    """Layers are compared as numbers: matched as text, layer 1 would be 10 and 11 too, which is a
+    quirk of the released AdvUnlearn.
+    """
     _, _, rest = part.partition(":")
     layers, _, component = rest.partition(":")
     own = [name for name in names if name.startswith("text_encoder.")]
@@ -86,7 +93,8 @@ def _text(names: list[str], part: str) -> set[str]:
     component = component or "all"
     if component not in _COMPONENTS or not re.fullmatch(r"(\d+(,\d+)*)?", layers):
         raise InputError(
-            f"the part {part!r} should look like text_encoder, text_encoder:0,1 or text_encoder:0,1:attn (all, ffn or attn)."
+            f"the part {part!r} should look like text_encoder, text_encoder:0,1 or "
+            "text_encoder:0,1:attn (all, ffn or attn)."
         )
     wanted = {int(layer) for layer in layers.split(",")} if layers else None
     found = set()

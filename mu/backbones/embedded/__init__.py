@@ -1,9 +1,10 @@
 """Small trained models that come with mu, in half precision.
 
-`shapes` is a text-to-image model (a diffusers folder), `digits` a class-conditional one; `judge_shape`, `judge_colour`,
-`judge_background` and `judge_digits` are classifiers that say what a picture shows, trained on real pictures. `authors` is a language model
-(a transformers folder) that knows a hundred invented authors, `authors_oracle` one that never saw the last ten of them. Everything is made
-anew by `make embedded`.
+`shapes` is a text-to-image model (a diffusers folder), `digits` a class-conditional one;
+`judge_shape`, `judge_colour`, `judge_background` and `judge_digits` are classifiers that say what a
+picture shows, trained on real pictures. `authors` is a language model (a transformers folder) that
+knows a hundred invented authors, `authors_oracle` one that never saw the last ten of them.
+Everything is made anew by `make embedded`.
 """
 
 from __future__ import annotations

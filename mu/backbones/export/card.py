@@ -44,7 +44,8 @@ def model_card(
     """A model card as the hub reads it: its header, the filled template and the table of results.
 
     Args:
-        template: in Jinja, over `title`, `method`, `task` and `facts`; begins with the header, `{{ card_data }}` between lines of `---`.
+        template: in Jinja, over `title`, `method`, `task` and `facts`; begins with the header, `{{
+            card_data }}` between lines of `---`.
         title: heading.
         license: of the weights, as the hub names it; left out when None.
         results: `method`, `task` and `metrics`, see `export`.
@@ -121,7 +122,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
-            f"{folder} exists already and is not an empty folder; choose another, or remove it first."
+            f"{folder} exists already and is not an empty folder; choose another, or remove it "
+            "first."
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -135,7 +137,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def _as_readable_as_others(folder: Path) -> None:
-    """Safetensors writes files that nobody but their owner may read; a folder to be shared has the rights of any new file."""
+    """Safetensors writes files that nobody but their owner may read; a folder to be shared has the
+    rights of any new file.
+    """
     probe = folder / ".rights"
     probe.touch()
     rights = probe.stat().st_mode & 0o777

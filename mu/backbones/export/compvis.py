@@ -1,9 +1,11 @@
-"""Reading Stable Diffusion checkpoints in CompVis' names (and the fragments that erased models are published as) into a diffusers folder.
+"""Reading Stable Diffusion checkpoints in CompVis' names (and the fragments that erased models are
+published as) into a diffusers folder.
 
-Files that are understood: a whole checkpoint (`model.diffusion_model.*`, `first_stage_model.*`, `cond_stage_model.*`, perhaps a moving
-average `model_ema.*`); the state dict of a UNet alone, with or without its prefix, in CompVis' or in diffusers' names; a text encoder
-alone, also as AdvUnlearn saves it, with every weight under two names. Names are converted by diffusers' own functions; every tensor
-of the file must be used, or be one that is known to be of no use.
+Files that are understood: a whole checkpoint (`model.diffusion_model.*`, `first_stage_model.*`,
+`cond_stage_model.*`, perhaps a moving average `model_ema.*`); the state dict of a UNet alone, with
+or without its prefix, in CompVis' or in diffusers' names; a text encoder alone, also as AdvUnlearn
+saves it, with every weight under two names. Names are converted by diffusers' own functions; every
+tensor of the file must be used, or be one that is known to be of no use.
 """
 
 from __future__ import annotations
@@ -97,19 +99,22 @@ _SHOWN = 3
 def import_compvis(
     checkpoint: Path | str, folder: Path | str, base: str, ema: bool | None = None
 ) -> str:
-    """Write a diffusers folder with the weights of a checkpoint; what the checkpoint lacks is the base's.
+    """Write a diffusers folder with the weights of a checkpoint; what the checkpoint lacks is the
+    base's.
 
     Args:
         checkpoint: safetensors, or a torch file without objects.
         folder: where to; new or empty.
         base: folder or hub id of a pipeline of the same architecture.
-        ema: take the UNet's moving average, or the trained weights; must be said where the file has both.
+        ema: take the UNet's moving average, or the trained weights; must be said where the file has
+            both.
 
     Returns:
         One sentence: what was taken from where.
 
     Raises:
-        InputError: when the file cannot be read safely, leaves the choice open, or does not fit the base.
+        InputError: when the file cannot be read safely, leaves the choice open, or does not fit the
+            base.
     """
     import diffusers
 
@@ -160,22 +165,26 @@ def import_compvis(
                 concept=None,
                 what="Stable Diffusion from a checkpoint in CompVis' names",
                 about=f"Taken are {sentence}. Without a safety checker.",
-                usage='from diffusers import StableDiffusionPipeline\n\npipeline = StableDiffusionPipeline.from_pretrained("FOLDER")',
+                usage="from diffusers import StableDiffusionPipeline\n\npipeline = "
+                'StableDiffusionPipeline.from_pretrained("FOLDER")',
             ),
         )
     return sentence
 
 
-# ---- what is in the file ----------------------------------------------------------------------------------------------------------
+# ---- what is in the file -------------------------------------------------------------------------
 
 
 def sorted_parts(file: Path, ema: bool | None) -> tuple[dict[str, Tensors], str]:
-    """The tensors by what they are, and which copy of the UNet was taken (empty where there is one).
+    """The tensors by what they are, and which copy of the UNet was taken (empty where there is
+    one).
 
-    They are `unet`, `vae`, `text` and `open_clip` in CompVis' names without prefixes, `diffusers` (a UNet in those names) and `schedule`.
+    They are `unet`, `vae`, `text` and `open_clip` in CompVis' names without prefixes, `diffusers`
+    (a UNet in those names) and `schedule`.
 
     Raises:
-        InputError: for a file that cannot be read, a tensor that is not known, two copies that differ, and a choice that is not made.
+        InputError: for a file that cannot be read, a tensor that is not known, two copies that
+            differ, and a choice that is not made.
     """
     from mu.utils.weights import load_weights
 
@@ -197,13 +206,15 @@ def sorted_parts(file: Path, ema: bool | None) -> tuple[dict[str, Tensors], str]
             _put(parts[kind], kept + name.removeprefix(prefix), tensor, file)
     if strange:
         raise InputError(
-            f"{file} has {_some(strange)}, which belongs to no Stable Diffusion checkpoint; take out what is no weight of "
+            f"{file} has {_some(strange)}, which belongs to no Stable Diffusion checkpoint; take "
+            "out what is no weight of "
             "the UNet, the VAE or the text encoder."
         )
     for one, other in (("unet", "diffusers"), ("text", "open_clip")):
         if parts[one] and parts[other]:
             raise InputError(
-                f"{file} holds the {_PLACES[one]} in two ways of naming, so it is not clear which one is meant."
+                f"{file} holds the {_PLACES[one]} in two ways of naming, so it is not clear which "
+                "one is meant."
             )
     copy = _choose(parts, ema, file)
     if not any(parts[kind] for kind in _PLACES):
@@ -231,12 +242,15 @@ def _choose(parts: dict[str, Tensors], ema: bool | None, file: Path) -> str:
         return ""
     if not parts["unet"]:
         raise InputError(
-            f"{file} holds a moving average (model_ema.*) without the weights that it is of, whose names it needs."
+            f"{file} holds a moving average (model_ema.*) without the weights that it is of, "
+            "whose names it needs."
         )
     if ema is None:
         raise InputError(
-            f"{file} holds two copies of the UNet, the trained weights and their moving average (model_ema.*); say which with "
-            "--no-ema or --ema. (In SalUn's released files the average is the original model, so those need --no-ema.)"
+            f"{file} holds two copies of the UNet, the trained weights and their moving average "
+            "(model_ema.*); say which with "
+            "--no-ema or --ema. (In SalUn's released files the average is the original model, so "
+            "those need --no-ema.)"
         )
     if not ema:
         return "the trained weights"
@@ -245,7 +259,8 @@ def _choose(parts: dict[str, Tensors], ema: bool | None, file: Path) -> str:
     extra = sorted(set(average) - set(flat.values()))
     if lacks or extra:
         raise InputError(
-            f"the moving average in {file} is not of its UNet: it {'lacks' if lacks else 'has'} {_some(lacks or extra)}."
+            f"the moving average in {file} is not of its UNet: it {'lacks' if lacks else 'has'} "
+            f"{_some(lacks or extra)}."
         )
     parts["unet"] = {name: average[key] for name, key in flat.items()}
     return "the moving average"
@@ -257,13 +272,14 @@ def _some(names: list[str]) -> str:
     )
 
 
-# ---- names ------------------------------------------------------------------------------------------------------------------------
+# ---- names ---------------------------------------------------------------------------------------
 
 
 def converted(
     parts: Mapping[str, Tensors], backbone: TextToImage, file: Path
 ) -> dict[str, Tensors]:
-    """The components that the file has (`unet`, `vae`, `text_encoder`), by the names of diffusers and transformers.
+    """The components that the file has (`unet`, `vae`, `text_encoder`), by the names of diffusers
+    and transformers.
 
     Raises:
         InputError: for a tensor that the conversion has no use for.
@@ -292,7 +308,8 @@ def converted(
             tensors = converters[kind](parts[kind])
         except (KeyError, IndexError, AttributeError, ValueError) as error:
             raise InputError(
-                f"the {place} in {file} has not the names of a whole model of CompVis ({type(error).__name__}: {error}); it "
+                f"the {place} in {file} has not the names of a whole model of CompVis "
+                f"({type(error).__name__}: {error}); it "
                 "may be cut off."
             ) from error
         _check_used(parts[kind], tensors, kind, f"the {place} in {file}")
@@ -328,11 +345,12 @@ def _check_used(given: Tensors, made: Tensors, kind: str, what: str) -> None:
         ]
     if left:
         raise InputError(
-            f"{what} has {_some(left)}, which no Stable Diffusion has; it may be another architecture."
+            f"{what} has {_some(left)}, which no Stable Diffusion has; it may be another "
+            "architecture."
         )
 
 
-# ---- into the base ----------------------------------------------------------------------------------------------------------------
+# ---- into the base -------------------------------------------------------------------------------
 
 
 def _assign(network: Any, tensors: Tensors, what: str, base: str, partial: bool) -> int:
@@ -367,17 +385,21 @@ def _assign(network: Any, tensors: Tensors, what: str, base: str, partial: bool)
 
 
 def _check_schedule(schedule: Tensors, backbone: TextToImage, file: Path) -> None:
-    """Noise levels and the scale of latents are the base's, so they must be the checkpoint's too."""
+    """Noise levels and the scale of latents are the base's, so they must be the checkpoint's
+    too.
+    """
     kept = schedule.get("alphas_cumprod")
     ours = backbone.alphas_cumprod
     if kept is not None and (
         kept.shape != ours.shape or not torch.allclose(kept.float(), ours, rtol=1e-3, atol=1e-5)
     ):
         raise InputError(
-            f"{file} was trained with other noise levels than the base's scheduler has; give the base that it was made from."
+            f"{file} was trained with other noise levels than the base's scheduler has; give the "
+            "base that it was made from."
         )
     scale, own = schedule.get("scale_factor"), float(backbone.vae.config.scaling_factor)  # type: ignore[union-attr]
     if scale is not None and abs(float(scale) - own) > 1e-3 * own:
         raise InputError(
-            f"{file} scales latents by {float(scale):.5g} and the base by {own:.5g}; give the base that it was made from."
+            f"{file} scales latents by {float(scale):.5g} and the base by {own:.5g}; give the "
+            "base that it was made from."
         )

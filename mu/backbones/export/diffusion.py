@@ -1,4 +1,6 @@
-"""Writing diffusion models as people share them: a diffusers folder, the edited tensors alone, or low-rank adapters; with a model card."""
+"""Writing diffusion models as people share them: a diffusers folder, the edited tensors alone, or
+low-rank adapters; with a model card.
+"""
 
 from __future__ import annotations
 
@@ -71,14 +73,17 @@ def export_text_to_image(
     title: str | None = None,
     license: str | None = None,
 ) -> Path:
-    """Write a text-to-image model: `model`, a folder for `StableDiffusionPipeline.from_pretrained`; `edited`, see `edited_tensors`, as
-    `model.safetensors`; `adapter`, its low-rank adapters, for `load_lora_weights`.
+    """Write a text-to-image model: `model`, a folder for `StableDiffusionPipeline.from_pretrained`;
+    `edited`, see `edited_tensors`, as `model.safetensors`; `adapter`, its low-rank adapters, for
+    `load_lora_weights`.
 
     Args:
-        backbone: the served model; its adapters are folded in where the form is not `adapter`, on a copy.
+        backbone: the served model; its adapters are folded in where the form is not `adapter`, on a
+            copy.
         folder: where to; new or empty.
         form: what of the model.
-        results: `method`, `task`, `concept` and `metrics`, for the card, see `mu.backbones.export.export`.
+        results: `method`, `task`, `concept` and `metrics`, for the card, see
+            `mu.backbones.export.export`.
         title: heading of the card; the folder's name when None.
         license: of the weights.
 
@@ -86,7 +91,8 @@ def export_text_to_image(
         The folder.
 
     Raises:
-        InputError: when the folder is not empty, or the model has no adapters, or no original that could be read again.
+        InputError: when the folder is not empty, or the model has no adapters, or no original that
+            could be read again.
     """
     folder, results = Path(folder), dict(results or {})
     with new_folder(folder) as temporary:
@@ -125,7 +131,8 @@ def export_class_conditional(
     title: str | None = None,
     license: str | None = None,
 ) -> Path:
-    """Write a class-conditional model: `unet/` and `scheduler/` as diffusers saves them, which `model` of the backbone reads.
+    """Write a class-conditional model: `unet/` and `scheduler/` as diffusers saves them, which
+    `model` of the backbone reads.
 
     Args:
         backbone: the served model.
@@ -160,16 +167,19 @@ def export_class_conditional(
                 title or folder.name,
                 license,
                 kind="unconditional-image-generation",
-                what=f"A denoiser of {channels} × {height} × {width} images of {backbone.num_classes} classes",
-                about=f"`unet/` is a `UNet2DModel` of diffusers, `scheduler/` its noise schedule. Pixels are scaled to [−1, 1]; class label "
-                f"{backbone.num_classes} says nothing (the null label of classifier-free guidance).\n\n{_drawn(backbone)}",
+                what=f"A denoiser of {channels} × {height} × {width} images of "
+                f"{backbone.num_classes} classes",
+                about="`unet/` is a `UNet2DModel` of diffusers, `scheduler/` its noise schedule. "
+                "Pixels are scaled to [−1, 1]; class label "
+                f"{backbone.num_classes} says nothing (the null label of classifier-free "
+                f"guidance).\n\n{_drawn(backbone)}",
                 usage=_CLASSES,
             ),
         )
     return folder
 
 
-# ---- what is written --------------------------------------------------------------------------------------------------------------
+# ---- what is written -----------------------------------------------------------------------------
 
 
 def _write_pipeline(
@@ -205,13 +215,16 @@ def _write_edited(
     tensors = edited_tensors(merged(backbone), base)
     save_tensors(folder / "model.safetensors", tensors, _metadata(backbone, base, results))
     about = (
-        f"Only the {len(tensors)} tensors that differ from the base model's (trained part: `{backbone.part}`), by their names within "
-        f"`mu.backbones.TextToImage`: the component, then its own name in diffusers or transformers. The file's metadata name the "
+        f"Only the {len(tensors)} tensors that differ from the base model's (trained part: "
+        f"`{backbone.part}`), by their names within "
+        "`mu.backbones.TextToImage`: the component, then its own name in diffusers or "
+        "transformers. The file's metadata name the "
         f"base model and a hash of its weights.\n\n{_drawn(backbone)}"
     )
     known = not backbone.model.startswith("embedded:")
     return about, _EDITED.format(base=backbone.model) if known else (
-        f'from mu.backbones import TextToImage\n\nbackbone = TextToImage("{backbone.model}", weights="FOLDER")'
+        f'from mu.backbones import TextToImage\n\nbackbone = TextToImage("{backbone.model}", '
+        'weights="FOLDER")'
     )
 
 
@@ -223,7 +236,8 @@ def _write_adapter(
 
     if backbone.lora is None:
         raise InputError(
-            "the model has no adapters, because it has no lora; export it whole, or with --edited its edited tensors."
+            "the model has no adapters, because it has no lora; export it whole, or with --edited "
+            "its edited tensors."
         )
     given: dict[str, Any] = {}
     for place in ("unet", "text_encoder"):
@@ -239,14 +253,17 @@ def _write_adapter(
             }
     StableDiffusionPipeline.save_lora_weights(folder, **given)
     about = (
-        f"Adapters of rank {backbone.lora.rank} in the layers of `{backbone.part}`, as diffusers and peft read them. Without them the "
+        f"Adapters of rank {backbone.lora.rank} in the layers of `{backbone.part}`, as diffusers "
+        "and peft read them. Without them the "
         f"model is the original.\n\n{_drawn(backbone)}"
     )
     return about, _ADAPTER.format(base=backbone.model)
 
 
 def _adapter_settings(network: Any) -> dict[str, Any]:
-    """What diffusers must know to build the adapters again (names of layers are not sets in JSON)."""
+    """What diffusers must know to build the adapters again (names of layers are not sets in
+    JSON).
+    """
     settings = network.peft_config["default"].to_dict()
     kept = (
         "r",
@@ -264,11 +281,13 @@ def _adapter_settings(network: Any) -> dict[str, Any]:
     }
 
 
-# ---- what differs from the original -----------------------------------------------------------------------------------------------
+# ---- what differs from the original --------------------------------------------------------------
 
 
 def merged(backbone: TextToImage) -> TextToImage:
-    """The backbone with its adapters folded into the layers under them: itself where it has none, else a copy, which shares the rest."""
+    """The backbone with its adapters folded into the layers under them: itself where it has none,
+    else a copy, which shares the rest.
+    """
     from mu.backbones.lora import merge_adapters
 
     if backbone.lora is None:
@@ -292,7 +311,8 @@ def original(backbone: TextToImage) -> TextToImage:
     arguments = init_args_of(backbone)
     if arguments.get("pipeline") is not None:
         raise InputError(
-            "the backbone was built from a live pipeline, so its original cannot be read again; give it a model by folder or "
+            "the backbone was built from a live pipeline, so its original cannot be read again; "
+            "give it a model by folder or "
             "hub id, or export the whole model."
         )
     return type(backbone)(
@@ -345,7 +365,7 @@ def _metadata(
     return {name: str(value) for name, value in known.items() if value}
 
 
-# ---- cards ------------------------------------------------------------------------------------------------------------------------
+# ---- cards ---------------------------------------------------------------------------------------
 
 
 def _card(results: Mapping[str, Any], title: str, license: str | None, **facts: Any) -> str:

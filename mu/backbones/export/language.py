@@ -1,4 +1,6 @@
-"""Writing causal language models as people share them: a transformers folder, or a PEFT adapter; with a model card."""
+"""Writing causal language models as people share them: a transformers folder, or a PEFT adapter;
+with a model card.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +56,8 @@ def export_causal_lm(
     title: str | None = None,
     license: str | None = None,
 ) -> Path:
-    """Write a language model: `model`, a folder with weights and tokenizer for `from_pretrained`; `adapter`, its low-rank adapters for
-    `PeftModel.from_pretrained`.
+    """Write a language model: `model`, a folder with weights and tokenizer for `from_pretrained`;
+    `adapter`, its low-rank adapters for `PeftModel.from_pretrained`.
 
     Args:
         backbone: the served model; its adapters are folded in where the form is `model`, on a copy.
@@ -120,7 +122,8 @@ def export_two_models(
 ) -> Path:
     """Refuse: no folder that transformers reads can hold two models."""
     raise InputError(
-        f"{type(backbone).__name__} answers by two models at once, which no transformers folder can hold; load the run with "
+        f"{type(backbone).__name__} answers by two models at once, which no transformers folder "
+        "can hold; load the run with "
         "mu.load(...).served()."
     )
 
@@ -152,7 +155,9 @@ def _write_adapter(backbone: CausalLM, folder: Path) -> None:
 
 
 def _merged(backbone: CausalLM) -> nn.Module:
-    """The network with its adapters folded into the layers under them: itself where it has none, else a copy."""
+    """The network with its adapters folded into the layers under them: itself where it has none,
+    else a copy.
+    """
     from mu.backbones.lora import merge_adapters
 
     if backbone.lora is None:

@@ -1,4 +1,6 @@
-"""Writing an image network as people share it: a folder with weights, config and model card. Folder and card serve other models too."""
+"""Writing an image network as people share it: a folder with weights, config and model card. Folder
+and card serve other models too.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ def export_classifier(
     normalize = getattr(network, "normalize", None)
     if normalize is None:
         raise InputError(
-            "a network of your own has no name that describes it; save it with torch.save(...state_dict())."
+            "a network of your own has no name that describes it; save it with "
+            "torch.save(...state_dict())."
         )
     return export_network(
         network,
@@ -86,10 +89,12 @@ def export_network(
     title: str | None = None,
     license: str | None = None,
 ) -> Path:
-    """Write `model.safetensors`, `config.json` and `README.md` into a new folder, all of them or none.
+    """Write `model.safetensors`, `config.json` and `README.md` into a new folder, all of them or
+    none.
 
-    A timm architecture gets a config that `timm.create_model("local-dir:FOLDER", pretrained=True)` reads, and that the
-    hub reads once the folder is uploaded. Other weights are the plain state dict of torchvision's network, or of ours.
+    A timm architecture gets a config that `timm.create_model("local-dir:FOLDER", pretrained=True)`
+    reads, and that the hub reads once the folder is uploaded. Other weights are the plain state
+    dict of torchvision's network, or of ours.
 
     Args:
         network: the served network, with or without its normalisation in front.
@@ -99,11 +104,13 @@ def export_network(
         mean: what the network's normalisation subtracts, one number for each channel.
         std: what it divides by.
         input_size: `(C, H, W)` of the images; None where any size will do.
-        results: a run's results for the model card: `method`, `task`, and `metrics`, which maps each metric's name to
-            its value or to a dict (or lists dicts that have `metric`) with `value` and, where known, `split` and `gap`.
+        results: a run's results for the model card: `method`, `task`, and `metrics`, which maps
+            each metric's name to its value or to a dict (or lists dicts that have `metric`) with
+            `value` and, where known, `split` and `gap`.
         options: the network's constructor options other than classes and channels.
         title: heading of the model card; the folder's name when None.
-        license: licence of the weights as the hub names it (`apache-2.0`, `cc-by-4.0`); left out when None.
+        license: licence of the weights as the hub names it (`apache-2.0`, `cc-by-4.0`); left out
+            when None.
 
     Returns:
         The folder.

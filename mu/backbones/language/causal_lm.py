@@ -28,24 +28,30 @@ from mu.utils.spec import init_args_of
 class CausalLM(Backbone):
     """A causal language model over a vocabulary of V tokens.
 
-    A batch has `input_ids`, `attention_mask` and `labels` `[B, L]` (−100 is not learnt), padded on the right; the logits at position
-    t − 1 predict label t, and the first label is never used. What is padding is said by the mask alone.
+    A batch has `input_ids`, `attention_mask` and `labels` `[B, L]` (−100 is not learnt), padded on
+    the right; the logits at position t − 1 predict label t, and the first label is never used. What
+    is padding is said by the mask alone.
 
-    Where a prediction is wider than the batch, it comes from one forward pass over a longer joint batch, and is cut to it.
+    Where a prediction is wider than the batch, it comes from one forward pass over a longer joint
+    batch, and is cut to it.
 
     Args:
-        model: folder of a transformers model, a hub id, or `embedded:NAME` for a model that comes with mu.
-        weights: tensors that replace the model's: a run folder, a checkpoint, a safetensors file, another model's folder, or a folder of
-            PEFT adapters (with `lora`).
-        part: which weights are trained: `full`, or regular expressions that are looked for in their names (`layers\\.[5-7]\\.mlp`).
+        model: folder of a transformers model, a hub id, or `embedded:NAME` for a model that comes
+            with mu.
+        weights: tensors that replace the model's: a run folder, a checkpoint, a safetensors file,
+            another model's folder, or a folder of PEFT adapters (with `lora`).
+        part: which weights are trained: `full`, or regular expressions that are looked for in their
+            names (`layers\\.[5-7]\\.mlp`).
         lora: adapters in the linear layers of `part`, which is then itself frozen.
         dtype: `float32`, `bfloat16` or `float16` of the weights.
-        attention: implementation of attention (`sdpa`, `eager`, `flash_attention_2`); None leaves it to transformers.
+        attention: implementation of attention (`sdpa`, `eager`, `flash_attention_2`); None leaves
+            it to transformers.
         gradient_checkpointing: less memory, more time.
         init_seed: begin with new weights of the same architecture, drawn from this seed.
-        divergence_mask: over which positions `divergence` is taken: those that predict a `labels` token, all that `attention` sees, or
-            `all` with padding, as the code of TOFU and OpenUnlearning does. The last two need the module's `reduction: micro`, because
-            the plan counts labels.
+        divergence_mask: over which positions `divergence` is taken: those that predict a `labels`
+            token, all that `attention` sees, or `all` with padding, as the code of TOFU and
+            OpenUnlearning does. The last two need the module's `reduction: micro`, because the plan
+            counts labels.
         network: a live network of transformers, in place of `model`.
         tokenizer: with `network`, its tokenizer.
     """
@@ -85,7 +91,7 @@ class CausalLM(Backbone):
         if weights is not None:
             self._assign(weights)
 
-    # ---- building -----------------------------------------------------------------------------------------------------------------
+    # ---- building --------------------------------------------------------------------------------
 
     def _select(self, part: list[str], lora: LoRA | None) -> None:
         patterns = [".*" if pattern == "full" else pattern for pattern in part]
@@ -141,14 +147,16 @@ class CausalLM(Backbone):
                 f"has {unknown[0]}, which the model has not" if unknown else f"lacks {absent[0]}"
             )
             raise InputError(
-                f"{weights} does not fit {self.model}: it {fault}; it was saved for another model or with other adapters."
+                f"{weights} does not fit {self.model}: it {fault}; it was saved for another model "
+                "or with other adapters."
             )
         misshaped = next(
             (name for name, value in tensors.items() if own[name].shape != value.shape), None
         )
         if misshaped is not None:
             raise InputError(
-                f"{weights} holds {misshaped} of shape {list(tensors[misshaped].shape)} where {self.model} has "
+                f"{weights} holds {misshaped} of shape {list(tensors[misshaped].shape)} where "
+                f"{self.model} has "
                 f"{list(own[misshaped].shape)}; it was saved for another model."
             )
         with torch.no_grad():
@@ -197,20 +205,25 @@ class CausalLM(Backbone):
         return None if limit is None else int(limit)
 
     def check_task(self, task: Any) -> None:
-        """Refuse a task without texts, a tokenizer that is not this model's, and sequences that are longer than its context."""
+        """Refuse a task without texts, a tokenizer that is not this model's, and sequences that are
+        longer than its context.
+        """
         encoder = getattr(task, "encoder", None)
         if encoder is None:
             raise InputError(
-                f"CausalLM reads token sequences, which {type(task).__name__} does not give; take a task of texts."
+                f"CausalLM reads token sequences, which {type(task).__name__} does not give; take "
+                "a task of texts."
             )
         if len(encoder.tokenizer) > self.vocabulary:
             raise InputError(
-                f"the tokenizer has {len(encoder.tokenizer)} tokens and the model {self.model} {self.vocabulary}; they belong "
+                f"the tokenizer has {len(encoder.tokenizer)} tokens and the model {self.model} "
+                f"{self.vocabulary}; they belong "
                 "to two models."
             )
         if self.context is not None and encoder.max_length > self.context:
             raise InputError(
-                f"max_length is {encoder.max_length}, but the context of {self.model} has {self.context} places; give a "
+                f"max_length is {encoder.max_length}, but the context of {self.model} has "
+                f"{self.context} places; give a "
                 "max_length of at most that."
             )
 
@@ -222,7 +235,7 @@ class CausalLM(Backbone):
             fully_shard(layer, mesh=mesh)
         fully_shard(self.network, mesh=mesh)
 
-    # ---- operations ---------------------------------------------------------------------------------------------------------------
+    # ---- operations ------------------------------------------------------------------------------
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits `[B, L, V]`; those at position t predict token t + 1."""
@@ -231,13 +244,16 @@ class CausalLM(Backbone):
         ).logits
 
     def token_logits(self, batch: Batch, prediction: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The shifted pair: logits `[B, L−1, V]` and the labels `[B, L−1]` that they predict (−100 is not learnt)."""
+        """The shifted pair: logits `[B, L−1, V]` and the labels `[B, L−1]` that they predict (−100
+        is not learnt).
+        """
         labels = batch["labels"]
         logits = self.predict(batch) if prediction is None else prediction
         return logits[:, : labels.shape[1] - 1], labels[:, 1:]
 
     def token_nll(self, batch: Batch, prediction: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """−log p(label t | before) `[B, L]` and its mask `[B, L]`, both 0 where nothing is learnt, and at the first place.
+        """−log p(label t | before) `[B, L]` and its mask `[B, L]`, both 0 where nothing is learnt,
+        and at the first place.
 
         Computed in single precision at least, at the labelled places alone.
         """
@@ -261,7 +277,9 @@ class CausalLM(Backbone):
     def divergence(
         self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
     ) -> WeightedSum:
-        """T² KL(teacher ‖ student), summed over positions, and their number; see `divergence_mask`."""
+        """T² KL(teacher ‖ student), summed over positions, and their number; see
+        `divergence_mask`.
+        """
         width = batch["labels"].shape[1]
         if self.divergence_mask == "labels":
             chosen = nn.functional.pad(batch["labels"][:, 1:] != IGNORED, (0, 1))
@@ -281,7 +299,8 @@ class CausalLM(Backbone):
     def substitute_loss(
         self, batch: Batch, target: Any = None, prediction: Tensor | None = None
     ) -> WeightedSum:
-        """As `loss`, of the substitute answer: the nested part `substitute`, or `target`, a part of the same form.
+        """As `loss`, of the substitute answer: the nested part `substitute`, or `target`, a part of
+        the same form.
 
         A prediction of the batch itself says nothing about other tokens, so it is not used.
         """
@@ -302,14 +321,16 @@ class CausalLM(Backbone):
         return pick(known, names, "a language model")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
-        """`loss`, the mean over an answer's tokens, and `accuracy`, the share of its tokens that are the likeliest."""
+        """`loss`, the mean over an answer's tokens, and `accuracy`, the share of its tokens that
+        are the likeliest.
+        """
         logits = self.predict(batch) if prediction is None else prediction
         summed, count = self.loss(batch, logits)
         shifted, labels = self.token_logits(batch, logits)
         hits = ((shifted.argmax(-1) == labels) & (labels != IGNORED)).sum(1)
         return {"loss": summed / count.clamp_min(1), "accuracy": hits / count.clamp_min(1)}
 
-    # ---- inside -------------------------------------------------------------------------------------------------------------------
+    # ---- inside ----------------------------------------------------------------------------------
 
     @cached_property
     def _stack(self) -> tuple[Any, str]:
@@ -320,7 +341,8 @@ class CausalLM(Backbone):
             if isinstance(child, nn.ModuleList) and len(child) == count:
                 return base, name
         raise InputError(
-            f"{type(self.network).__name__} has no list of {count} decoder layers, so nothing can stop at one of them."
+            f"{type(self.network).__name__} has no list of {count} decoder layers, so nothing can "
+            "stop at one of them."
         )
 
     @property
@@ -334,7 +356,8 @@ class CausalLM(Backbone):
         return len(self.decoder_layers)
 
     def hidden(self, batch: Batch, layer: int) -> Tensor:
-        """Output `[B, L, D]` of decoder layer `layer` (0-based; negative from the end); the layers after it are not computed.
+        """Output `[B, L, D]` of decoder layer `layer` (0-based; negative from the end); the layers
+        after it are not computed.
 
         Raises:
             InputError: when there is no such layer.
@@ -355,7 +378,9 @@ class CausalLM(Backbone):
 
     @contextmanager
     def _first(self, count: int) -> Iterator[None]:
-        """The network with its first layers alone and without its output matrix; still called as a whole, which FSDP's hooks need."""
+        """The network with its first layers alone and without its output matrix; still called as a
+        whole, which FSDP's hooks need.
+        """
         base, name = self._stack
         network: Any = self.network
         every, output = getattr(base, name), network.get_output_embeddings()
@@ -367,7 +392,7 @@ class CausalLM(Backbone):
             setattr(base, name, every)
             network.set_output_embeddings(output)
 
-    # ---- generation ---------------------------------------------------------------------------------------------------------------
+    # ---- generation ------------------------------------------------------------------------------
 
     @torch.no_grad()
     def generate(
@@ -452,7 +477,8 @@ def _load(model: str, dtype: str, attention: str | None, init_seed: int | None) 
     place = model_folder(model)
     if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
         raise InputError(
-            f"the folder {model} has no config.json, so it is not a transformers model; write one with save_pretrained."
+            f"the folder {model} has no config.json, so it is not a transformers model; write one "
+            "with save_pretrained."
         )
     given = {"dtype": kind, **({"attn_implementation": attention} if attention else {})}
     with reading("the model", place, ImportError, RuntimeError):

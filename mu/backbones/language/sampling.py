@@ -15,15 +15,17 @@ from mu.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Sampling:
-    """Each next token is drawn from softmax(logits / T), as the argmax of logits / T + Gumbel noise.
+    """Each next token is drawn from softmax(logits / T), as the argmax of logits / T + Gumbel
+    noise.
 
-    The noise is a function of (seed, key of the prompt, place in the answer), so what is said to a prompt depends neither on its
-    neighbours in the batch nor on the number of ranks.
+    The noise is a function of (seed, key of the prompt, place in the answer), so what is said to a
+    prompt depends neither on its neighbours in the batch nor on the number of ranks.
 
     Args:
         temperature: T > 0.
         seed: of the noise.
-        keys: one number for each prompt; None numbers them. Prompts with equal numbers see the same noise.
+        keys: one number for each prompt; None numbers them. Prompts with equal numbers see the same
+            noise.
 
     Raises:
         InputError: for a temperature that is not above 0.
@@ -36,17 +38,22 @@ class Sampling:
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise InputError(
-                f"temperature is {self.temperature}; it is above 0 (without sampling the likeliest token is taken)."
+                f"temperature is {self.temperature}; it is above 0 (without sampling the "
+                "likeliest token is taken)."
             )
 
     def noisy(self, logits: Tensor, places: Sequence[int], position: int) -> Tensor:
-        """Logits `[B, V]` of the prompts `places`, ready for an argmax at the answer's `position`-th token."""
+        """Logits `[B, V]` of the prompts `places`, ready for an argmax at the answer's
+        `position`-th token.
+        """
         keys = torch.tensor([place if self.keys is None else self.keys[place] for place in places])
         noise = rng.gumbel(self.seed, keys, position, "token", logits.shape[-1])
         return logits.float() / self.temperature + noise.to(logits.device)
 
     def processor(self, places: Sequence[int], prompt: int) -> list[Any]:
-        """The same for transformers' `generate`, whose rows begin with `prompt` tokens of prompt and padding."""
+        """The same for transformers' `generate`, whose rows begin with `prompt` tokens of prompt
+        and padding.
+        """
         from transformers import LogitsProcessorList
 
         def process(ids: Any, scores: Any) -> Any:

@@ -27,7 +27,8 @@ def load_tokenizer(place: str) -> Any:
         for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
     ):
         raise InputError(
-            f"the folder {place} has no tokenizer; save one into it with tokenizer.save_pretrained(FOLDER)."
+            f"the folder {place} has no tokenizer; save one into it with "
+            "tokenizer.save_pretrained(FOLDER)."
         )
     with reading("the tokenizer", found):
         return AutoTokenizer.from_pretrained(found)

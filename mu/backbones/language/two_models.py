@@ -32,7 +32,8 @@ class TwoModels(CausalLM):
         nn.Module.__init__(self)  # there is no network of its own
         if base.vocabulary != other.vocabulary:
             raise InputError(
-                f"two models of {base.vocabulary} and {other.vocabulary} tokens cannot answer as one; take two of the same "
+                f"two models of {base.vocabulary} and {other.vocabulary} tokens cannot answer as "
+                "one; take two of the same "
                 "family."
             )
         self.base, self.other = base, other
@@ -47,7 +48,7 @@ class TwoModels(CausalLM):
         """Combined logits `[B, L, V]`."""
         return self.combined(self.base.predict(batch), self.other.predict(batch))
 
-    # ---- generation ---------------------------------------------------------------------------------------------------------------
+    # ---- generation ------------------------------------------------------------------------------
 
     @torch.no_grad()
     def generate(
@@ -76,7 +77,9 @@ class TwoModels(CausalLM):
         stop: Sequence[str],
         choose: Callable[[Tensor, int], Tensor] | None = None,
     ) -> list[list[int]]:
-        """Generated token ids of a batch of prompts, the likeliest where none are chosen; rows that have ended go on until all have."""
+        """Generated token ids of a batch of prompts, the likeliest where none are chosen; rows that
+        have ended go on until all have.
+        """
         eos = self.tokenizer.eos_token_id
         tokens, mask = left_padded(ids, eos, next(self.parameters()).device)
         speakers = [_speaker(model, tokens, mask) for model in (self.base, self.other)]
@@ -98,7 +101,7 @@ class TwoModels(CausalLM):
             said = [speaker.send(token) for speaker in speakers]
         return made
 
-    # ---- as the base does ---------------------------------------------------------------------------------------------------------
+    # ---- as the base does ------------------------------------------------------------------------
 
     @property
     def tokenizer(self) -> Any:
@@ -126,7 +129,9 @@ class TwoModels(CausalLM):
         return self.base.layers
 
     def hidden(self, batch: Batch, layer: int) -> Tensor:
-        """Of the base, which holds all that the answer is made from but for the other model's logits."""
+        """Of the base, which holds all that the answer is made from but for the other model's
+        logits.
+        """
         return self.base.hidden(batch, layer)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -136,7 +141,8 @@ class TwoModels(CausalLM):
     def fresh(self, seed: int) -> Self:
         """Both models with new weights."""
         raise InputError(
-            f"{type(self).__name__} is made of two trained models and has no architecture of its own to begin anew; take its "
+            f"{type(self).__name__} is made of two trained models and has no architecture of its "
+            "own to begin anew; take its "
             "base."
         )
 
@@ -146,7 +152,8 @@ def _drawn(sampling: Sampling, places: Sequence[int], logits: Tensor, position: 
 
 
 class LogitDifference(TwoModels):
-    """ULD's answer, `z_base + weight z_assistant` (Ji et al., NeurIPS 2024, arXiv 2406.08607); see `mu.functional.tokens.logit_difference`.
+    """ULD's answer, `z_base + weight z_assistant` (Ji et al., NeurIPS 2024, arXiv 2406.08607); see
+    `mu.functional.tokens.logit_difference`.
 
     Args:
         base: the original.
@@ -161,7 +168,8 @@ class LogitDifference(TwoModels):
         super().__init__(base, assistant)
         if not 0 <= top <= 1:
             raise InputError(
-                f"top is {top}; the relative top filter takes a share of the largest probability, in [0, 1]."
+                f"top is {top}; the relative top filter takes a share of the largest probability, "
+                "in [0, 1]."
             )
         self.weight, self.top = weight, top
 
@@ -170,7 +178,8 @@ class LogitDifference(TwoModels):
 
 
 class GenericLogits(TwoModels):
-    """WHP's generic prediction, `v_base − α relu(v_reinforced − v_base)` (Eldan and Russinovich, arXiv 2310.02238), at every token.
+    """WHP's generic prediction, `v_base − α relu(v_reinforced − v_base)` (Eldan and Russinovich,
+    arXiv 2310.02238), at every token.
 
     Args:
         base: the original.
@@ -191,7 +200,9 @@ class GenericLogits(TwoModels):
 
 
 def _speaker(model: CausalLM, tokens: Tensor, mask: Tensor) -> Generator[Tensor, Tensor, None]:
-    """Yields the logits `[B, V]` of the next token, and is sent the token `[B]` that was chosen; keeps the model's cache."""
+    """Yields the logits `[B, V]` of the next token, and is sent the token `[B]` that was chosen;
+    keeps the model's cache.
+    """
     network: Any = model.network
     known = inspect.signature(network.forward).parameters
     last = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
@@ -213,9 +224,11 @@ def _speaker(model: CausalLM, tokens: Tensor, mask: Tensor) -> Generator[Tensor,
 
 
 def first_layers(model: CausalLM, count: int, lora: LoRA) -> CausalLM:
-    """A model of the first `count` decoder layers of another, with its embeddings, final norm and output matrix, and adapters in it.
+    """A model of the first `count` decoder layers of another, with its embeddings, final norm and
+    output matrix, and adapters in it.
 
-    It shares all weights with the other model, so it costs the adapters alone; only these are trained.
+    It shares all weights with the other model, so it costs the adapters alone; only these are
+    trained.
 
     Args:
         model: without adapters of its own.
@@ -227,7 +240,8 @@ def first_layers(model: CausalLM, count: int, lora: LoRA) -> CausalLM:
     """
     if model.lora is not None:
         raise InputError(
-            "an assistant is made from a model without adapters; merge them into the model, and leave out its lora."
+            "an assistant is made from a model without adapters; merge them into the model, and "
+            "leave out its lora."
         )
     if not 1 <= count <= model.layers:
         raise InputError(

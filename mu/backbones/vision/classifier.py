@@ -17,19 +17,22 @@ class Classifier(Backbone):
     """A classifier over `num_classes` classes.
 
     Args:
-        name: `resnet20_cifar` (and 32, 44, 56), `resnet8_cifar`, `resnet18_cifar`, `timm:NAME`, `torchvision:NAME`, or a bare name, looked
-            up in that order.
+        name: `resnet20_cifar` (and 32, 44, 56), `resnet8_cifar`, `resnet18_cifar`, `timm:NAME`,
+            `torchvision:NAME`, or a bare name, looked up in that order.
         num_classes: number of classes K.
         in_channels: channels of the images.
-        weights: safetensors file, state dict (read with `weights_only=True`), checkpoint or run folder; None starts from new weights.
-        mean: per-channel mean of the pixels in [0, 1], or the name of a data set (`cifar10`, `cifar100`, `svhn`, `imagenet`, `none`).
-            None takes what travels with the weights, else `none`.
+        weights: safetensors file, state dict (read with `weights_only=True`), checkpoint or run
+            folder; None starts from new weights.
+        mean: per-channel mean of the pixels in [0, 1], or the name of a data set (`cifar10`,
+            `cifar100`, `svhn`, `imagenet`, `none`). None takes what travels with the weights, else
+            `none`.
         std: per-channel standard deviation; goes with a numeric `mean`.
         pretrained: take timm's own published weights (needs a network connection or a cache).
         init_seed: seed of new weights; None uses torch's global generator.
         channels_last: keep convolutions in channels-last memory order.
         options: passed to the network's constructor.
-        network: a live network that takes pixels in [0, 1] and returns logits `[B, K]`; replaces `name`.
+        network: a live network that takes pixels in [0, 1] and returns logits `[B, K]`; replaces
+            `name`.
     """
 
     def __init__(

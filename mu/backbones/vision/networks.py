@@ -1,7 +1,7 @@
 """Image networks by name, and what the library must know about their inside.
 
-A network that `image_network` makes takes pixels in [0, 1] and normalises them itself, so mean and standard deviation
-are in the checkpoint and attacks work in pixel space.
+A network that `image_network` makes takes pixels in [0, 1] and normalises them itself, so mean and
+standard deviation are in the checkpoint and attacks work in pixel space.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "svhn": ((0.4377, 0.4438, 0.4728), (0.1201, 0.1231, 0.1052)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""Mean and standard deviation of the pixels in [0, 1], per channel; `none` (0 and 1) needs no entry."""
+"""Mean and standard deviation of the pixels in [0, 1], per channel; `none` (0 and 1) needs no
+entry.
+"""
 
 LIBRARIES = ("mu", "timm", "torchvision")
 _OURS = {
@@ -38,7 +40,8 @@ _OURS = {
 
 
 class Normalize(nn.Module):
-    """Pixels minus `mean` over `std`, per channel; both are buffers, so they travel with the weights.
+    """Pixels minus `mean` over `std`, per channel; both are buffers, so they travel with the
+    weights.
 
     Args:
         mean: one number for each channel.
@@ -63,20 +66,22 @@ class Normalize(nn.Module):
         if x.shape[1] != len(self.mean):
             taken = f"the network takes {len(self.mean)}"
             raise InputError(
-                f"the images have {x.shape[1]} channels and {taken}; set in_channels to {x.shape[1]}."
+                f"the images have {x.shape[1]} channels and {taken}; set in_channels to "
+                f"{x.shape[1]}."
             )
         return (x - self.mean[:, None, None]) / self.std[:, None, None]
 
 
 class ImageNetwork(nn.Module):
-    """A network (`body`) with its normalisation in front: pixels `[B, C, H, W]` in [0, 1] to the body's output.
+    """A network (`body`) with its normalisation in front: pixels `[B, C, H, W]` in [0, 1] to the
+    body's output.
 
     Args:
         body: the network on normalised images; its state dict is what people share.
         mean: see `Normalize`.
         std: see `Normalize`.
-        input_size: `(C, H, W)` that the body was made for; None where any size will do. For information only: nothing
-            is resized here.
+        input_size: `(C, H, W)` that the body was made for; None where any size will do. For
+            information only: nothing is resized here.
     """
 
     def __init__(
@@ -99,7 +104,8 @@ class ImageNetwork(nn.Module):
 def resolve(name: str) -> tuple[str, str]:
     """The library (`mu`, `timm` or `torchvision`) and its own name for the network `name`.
 
-    `timm:NAME` and `torchvision:NAME` are looked up there; a bare name in our networks, then timm, then torchvision.
+    `timm:NAME` and `torchvision:NAME` are looked up there; a bare name in our networks, then timm,
+    then torchvision.
 
     Raises:
         InputError: for an unknown name, with the closest known ones.
@@ -107,7 +113,8 @@ def resolve(name: str) -> tuple[str, str]:
     library, colon, bare = name.rpartition(":")
     if colon and library not in LIBRARIES:
         raise InputError(
-            f"{name!r} has an unknown source; before the colon stands one of {', '.join(LIBRARIES)}."
+            f"{name!r} has an unknown source; before the colon stands one of "
+            f"{', '.join(LIBRARIES)}."
         )
     searched = (library,) if colon else LIBRARIES
     for candidate in searched:
@@ -153,18 +160,21 @@ def build(
         name: see `resolve`.
         num_classes: number of logits K.
         in_channels: channels of the images.
-        pretrained: load the weights that timm or torchvision publish, from the library's cache or by download.
+        pretrained: load the weights that timm or torchvision publish, from the library's cache or
+            by download.
         options: passed to the network's constructor (`width`, `drop_rate`, `img_size`, ...).
 
     Returns:
         A module that maps `[B, in_channels, H, W]` to logits `[B, num_classes]`.
 
     Raises:
-        InputError: for an unknown name or option, or when published weights do not exist or cannot be fetched.
+        InputError: for an unknown name or option, or when published weights do not exist or cannot
+            be fetched.
     """
     if num_classes < 1 or in_channels < 1:
         raise InputError(
-            f"a network needs at least one class and one channel, not {num_classes} and {in_channels}."
+            f"a network needs at least one class and one channel, not {num_classes} and "
+            f"{in_channels}."
         )
     library, bare = resolve(name)
     if pretrained and library == "mu":
@@ -208,7 +218,8 @@ def _torchvision(
         return network if in_channels == 3 else _with_channels(network, in_channels)
     if in_channels != 3:
         raise InputError(
-            f"torchvision's published weights take 3 channels, not {in_channels}; take timm's instead."
+            f"torchvision's published weights take 3 channels, not {in_channels}; take timm's "
+            "instead."
         )
     network = torchvision.models.get_model(name, weights="DEFAULT", **options)
     path, linear = head(network)
@@ -218,8 +229,11 @@ def _torchvision(
 
 
 def torchvision_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor's options, with those that make the network return plain logits in train mode too."""
-    # these two return a tuple with the logits of auxiliary classifiers, unless they are built without them
+    """The constructor's options, with those that make the network return plain logits in train mode
+    too.
+    """
+    # these two return a tuple with the logits of auxiliary classifiers, unless they are built
+    # without them
     plain = (
         {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     )
@@ -261,7 +275,8 @@ def statistics(
             return [0.0] * channels, [1.0] * channels
         if mean not in STATISTICS:
             raise InputError(
-                f"no mean is known for {mean!r}; give numbers, or one of {', '.join(STATISTICS)}, none."
+                f"no mean is known for {mean!r}; give numbers, or one of {', '.join(STATISTICS)}, "
+                "none."
             )
         mean, std = STATISTICS[mean]
     if std is None or not len(mean) == len(std) == channels:
@@ -275,7 +290,8 @@ def statistics(
 def published_statistics(
     name: str, body: nn.Module
 ) -> tuple[list[float], list[float], tuple[int, int, int]]:
-    """Mean, standard deviation and input size `(C, H, W)` that go with the published weights of `name`.
+    """Mean, standard deviation and input size `(C, H, W)` that go with the published weights of
+    `name`.
 
     Args:
         name: see `resolve`; of timm or torchvision.
@@ -314,7 +330,8 @@ def image_network(
         name: see `resolve`.
         num_classes: number of logits K.
         in_channels: channels C of the images.
-        mean: see `statistics`; None takes what goes with the published weights when `pretrained`, else 0 and 1.
+        mean: see `statistics`; None takes what goes with the published weights when `pretrained`,
+            else 0 and 1.
         std: see `statistics`.
         pretrained: see `build`.
         options: passed to the network's constructor.
@@ -345,11 +362,13 @@ def assign_image_weights(
     """Load what `mu.utils.weights.load_weights` has read, and the normalisation that came with it.
 
     Args:
-        network: an `ImageNetwork`, or a network of the user's own (whose normalisation is its own affair).
+        network: an `ImageNetwork`, or a network of the user's own (whose normalisation is its own
+            affair).
         tensors: the body's weights.
         metadata: `mean`, `std`, `input_size`, each where the file has it.
         path: where they came from, for messages.
-        keep_normalisation: leave the network's mean and std as they are, because the user chose them.
+        keep_normalisation: leave the network's mean and std as they are, because the user chose
+            them.
 
     Raises:
         InputError: when weights, or mean and std, do not fit the network; then nothing was changed.
@@ -362,7 +381,8 @@ def assign_image_weights(
     new = None if keep_normalisation or mean is None or std is None else Normalize(mean, std)
     if new is not None and len(new.mean) != channels:
         raise InputError(
-            f"{path} is for {len(new.mean)} channels and the network takes {channels}; set in_channels."
+            f"{path} is for {len(new.mean)} channels and the network takes {channels}; set "
+            "in_channels."
         )
     assign_weights(network, tensors, path)
     if new is not None:
@@ -371,7 +391,8 @@ def assign_image_weights(
         (normalize.mean == 0).all() and (normalize.std == 1).all()
     ):
         warnings.warn(
-            f"{path} does not say how its images were normalised, so pixels enter the network as they are, in [0, 1]; "
+            f"{path} does not say how its images were normalised, so pixels enter the network as "
+            "they are, in [0, 1]; "
             "set `mean` (the name of a data set, or numbers) if it was trained otherwise.",
             stacklevel=2,
         )
@@ -382,14 +403,15 @@ def assign_image_weights(
 def layers_in_order(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """The weight layers of a network, from input to output, in the order of their definition.
 
-    A weight layer is a convolution, a linear layer, or another module that owns a weight of two or more dimensions.
-    Norms and scales (modules with one-dimensional weights) belong to the layer before them; tokens, position embeddings
-    and the like, owned by a module that has weight layers inside, belong to the first layer inside it. So the last k
-    layers are the last k entries, and every parameter is in exactly one entry.
+    A weight layer is a convolution, a linear layer, or another module that owns a weight of two or
+    more dimensions. Norms and scales (modules with one-dimensional weights) belong to the layer
+    before them; tokens, position embeddings and the like, owned by a module that has weight layers
+    inside, belong to the first layer inside it. So the last k layers are the last k entries, and
+    every parameter is in exactly one entry.
 
     Returns:
-        `(name of the weight layer, layer)`; the layer is that module itself, or an `nn.ModuleList` with the modules
-        that belong to it.
+        `(name of the weight layer, layer)`; the layer is that module itself, or an `nn.ModuleList`
+        with the modules that belong to it.
     """
     names: list[str] = []
     groups: list[list[nn.Module]] = []

@@ -20,7 +20,8 @@ class Regressor(Backbone):
     Args:
         in_features: number of inputs F.
         hidden: widths of the hidden layers.
-        weights: safetensors file, state dict, checkpoint or run folder; None starts from new weights.
+        weights: safetensors file, state dict, checkpoint or run folder; None starts from new
+            weights.
         criterion: `absolute` (L1, as in Tarun et al. 2023) or `squared` error.
         offset: mean of the training targets, added to the network's output.
         scale: standard deviation of the training targets, which multiplies the network's output.
@@ -74,7 +75,9 @@ class Regressor(Backbone):
     def divergence(
         self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
     ) -> WeightedSum:
-        """The criterion between two predictions; a temperature has no meaning here and does nothing."""
+        """The criterion between two predictions; a temperature has no meaning here and does
+        nothing.
+        """
         return self.count(batch, self._error(student, teacher))
 
     def substitute_loss(

@@ -1,10 +1,10 @@
 """Residual networks for small images.
 
-`ResNetCIFAR` is the network of He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition" (arXiv
-1512.03385), section 4.2: a 3x3 convolution, three groups of n basic blocks with 16, 32 and 64 channels (feature maps of
-32, 16 and 8 pixels), a global mean and one linear layer: 6n + 2 weight layers. Its shortcuts are the parameter-free
-option A. `resnet18_cifar` is the ImageNet ResNet-18 with a stem for small images, the network of most of the
-unlearning literature.
+`ResNetCIFAR` is the network of He, Zhang, Ren and Sun, "Deep Residual Learning for Image
+Recognition" (arXiv 1512.03385), section 4.2: a 3x3 convolution, three groups of n basic blocks with
+16, 32 and 64 channels (feature maps of 32, 16 and 8 pixels), a global mean and one linear layer: 6n
++ 2 weight layers. Its shortcuts are the parameter-free option A. `resnet18_cifar` is the ImageNet
+ResNet-18 with a stem for small images, the network of most of the unlearning literature.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def option_a_shortcut(x: Tensor, out_channels: int, stride: int) -> Tensor:
 
     Args:
         x: `[B, C, H, W]`.
-        out_channels: C' >= C; the C channels stand in the middle, half of the zero channels before them and half after.
+        out_channels: C' >= C; the C channels stand in the middle, half of the zero channels before
+            them and half after.
         stride: step in both directions of the image.
 
     Returns:
@@ -38,7 +39,9 @@ def option_a_shortcut(x: Tensor, out_channels: int, stride: int) -> Tensor:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, each with batch norm, and the option-A shortcut added before the last ReLU."""
+    """Two 3x3 convolutions, each with batch norm, and the option-A shortcut added before the last
+    ReLU.
+    """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -85,7 +88,8 @@ class ResNetCIFAR(nn.Module):
         self.linear = nn.Linear(4 * width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                # the paper initialises as He et al. 2015 (arXiv 1502.01852, eq. 10): variance 2 / fan-in
+                # the paper initialises as He et al. 2015 (arXiv 1502.01852, eq. 10): variance 2 /
+                # fan-in
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
         nn.init.zeros_(self.linear.bias)
 
@@ -127,9 +131,11 @@ def resnet56_cifar(num_classes: int = 10, in_channels: int = 3, width: int = 16)
 
 
 def resnet18_cifar(num_classes: int = 10, in_channels: int = 3) -> ResNet:
-    """torchvision's ResNet-18 with a 3x3 stem of stride 1 and no max-pool, for images of about 32 pixels.
+    """torchvision's ResNet-18 with a 3x3 stem of stride 1 and no max-pool, for images of about 32
+    pixels.
 
-    Parameter names are torchvision's; only `conv1.weight` has another shape, `[64, in_channels, 3, 3]`.
+    Parameter names are torchvision's; only `conv1.weight` has another shape, `[64, in_channels, 3,
+    3]`.
     """
     from torchvision.models import resnet18
 

@@ -1,6 +1,7 @@
 """`mu report`: tables and a page from run folders, and from nothing else.
 
-`results.csv` has a line for each run, `tables.tex` a table for each task in the papers' style, `report.html` is one self-contained page.
+`results.csv` has a line for each run, `tables.tex` a table for each task in the papers' style,
+`report.html` is one self-contained page.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def write(folder: Path, console: Console | None = None) -> None:
         console: where the tables are printed; nowhere when None.
 
     Raises:
-        InputError: when there is nothing to report, or runs cannot be compared (different splits or recipes).
+        InputError: when there is nothing to report, or runs cannot be compared (different splits or
+            recipes).
     """
     write_runs([Path(folder)], Path(folder), console)
 

@@ -1,4 +1,6 @@
-"""Which metrics a table shows, in which order, and which way is good: decided by what the runs measured."""
+"""Which metrics a table shows, in which order, and which way is good: decided by what the runs
+measured.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ ORDER = (
     "wasserstein",
     "MIA/error_member",
 )
-"""Headline metrics in the papers' order; any other follows in the order in which it was measured."""
+"""Headline metrics in the papers' order; any other follows in the order in which it was
+measured.
+"""
 
 ASIDE = frozenset(
     {
@@ -63,8 +67,9 @@ _BREAKDOWN = ("gap/", "seconds/")
 def headline(names: Iterable[str]) -> list[str]:
     """The metrics that a table shows.
 
-    A name with a slash is a part of another (`MIA/entropy`, `accuracy/validation`), so it stands aside, but for the errors of regressors,
-    which have no other form. Where nothing but parts was measured, the parts are shown.
+    A name with a slash is a part of another (`MIA/entropy`, `accuracy/validation`), so it stands
+    aside, but for the errors of regressors, which have no other form. Where nothing but parts was
+    measured, the parts are shown.
 
     Args:
         names: what was measured, in order.
@@ -90,7 +95,8 @@ def _rank(name: str, names: Sequence[str]) -> tuple[float, int | str]:
 
 
 def agreed(task: TaskRuns, field: str) -> dict[str, Any]:
-    """A property of each metric (`unit`, `higher_is_better`), on which all of the task's runs must agree.
+    """A property of each metric (`unit`, `higher_is_better`), on which all of the task's runs must
+    agree.
 
     Raises:
         InputError: when two runs say different things about one metric.
@@ -101,12 +107,15 @@ def agreed(task: TaskRuns, field: str) -> dict[str, Any]:
             value, first = found.setdefault(result.metric, (getattr(result, field), run))
             if value != getattr(result, field):
                 raise InputError(
-                    f"{result.metric} has {field} {value!r} in {first.name}, but {getattr(result, field)!r} in {run.name}, so "
+                    f"{result.metric} has {field} {value!r} in {first.name}, but "
+                    f"{getattr(result, field)!r} in {run.name}, so "
                     "it is not one metric; report the two apart."
                 )
     return {metric: value for metric, (value, _) in found.items()}
 
 
 def arrow(better: bool | None) -> str:
-    """`↑` where higher is better, `↓` where lower is; nothing where closeness to the oracle is the goal."""
+    """`↑` where higher is better, `↓` where lower is; nothing where closeness to the oracle is the
+    goal.
+    """
     return "" if better is None else "↑" if better else "↓"

@@ -16,9 +16,11 @@ _FEW = 3
 
 
 def details(summary: Summary) -> list[str]:
-    """A sentence for each way in which columns were measured: `UA, IRA: judge Shapes; threshold 0.5; 400 images.`
+    """A sentence for each way in which columns were measured: `UA, IRA: judge Shapes; threshold
+    0.5; 400 images.`
 
-    Only columns that are good by themselves need it; where closeness to the oracle counts, the oracle was measured alike.
+    Only columns that are good by themselves need it; where closeness to the oracle counts, the
+    oracle was measured alike.
     """
     told: dict[str, list[str]] = {}
     for metric in summary.columns:

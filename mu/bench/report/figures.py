@@ -1,4 +1,6 @@
-"""Figures as inline SVG: drawn by matplotlib without pyplot, coloured by the page so that they follow its light or dark theme."""
+"""Figures as inline SVG: drawn by matplotlib without pyplot, coloured by the page so that they
+follow its light or dark theme.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-"""Okabe and Ito's palette without black and yellow, which vanish on one of the page's two backgrounds."""
+"""Okabe and Ito's palette without black and yellow, which vanish on one of the page's two
+backgrounds.
+"""
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 """Seven shapes to six colours: 42 methods can be told apart, and neighbours differ in both."""
@@ -287,11 +291,13 @@ def curve_panels(summary: Summary, looks: Looks, curves: Curves) -> Figure | Non
     return figure
 
 
-# ---- parts ----------------------------------------------------------------------------------------------------------------------------
+# ---- parts ---------------------------------------------------------------------------------------
 
 
 def _plane() -> tuple[Figure, Axes]:
-    """One panel with fixed margins, so that it is known where points will lie before anything is drawn."""
+    """One panel with fixed margins, so that it is known where points will lie before anything is
+    drawn.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=72)
@@ -479,7 +485,9 @@ def _plain(name: str) -> str:
 
 
 def as_svg(figure: Figure, label: str) -> str:
-    """The figure as an element for an HTML page: no prolog, no metadata, the page's colours and font, its width given by the page."""
+    """The figure as an element for an HTML page: no prolog, no metadata, the page's colours and
+    font, its width given by the page.
+    """
     import io
     from html import escape
 

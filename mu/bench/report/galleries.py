@@ -1,9 +1,13 @@
-"""What a run made: grids of images and examples of text, from `media/media.json` in its folder, put side by side.
+"""What a run made: grids of images and examples of text, from `media/media.json` in its folder, put
+side by side.
 
-The file is a list; each entry describes one file beside it. `group` says what it shows, the others are optional:
+The file is a list; each entry describes one file beside it. `group` says what it shows, the others
+are optional:
 
-* an image: `{"file": "erased.png", "title": "...", "group": "erased", "rows": [labels], "columns": [labels]}`;
-* text: `{"file": "examples.json", "kind": "text", "title": "...", "group": "forget"}`, and that file is a list of
+* an image: `{"file": "erased.png", "title": "...", "group": "erased", "rows": [labels], "columns":
+  [labels]}`;
+* text: `{"file": "examples.json", "kind": "text", "title": "...", "group": "forget"}`, and that
+  file is a list of
   `{"prompt": "...", "answer": "...", "truth": "..."}`, of which `truth` is optional.
 """
 
@@ -33,7 +37,9 @@ _SMOOTH = 640  # width in pixels from which an image is shrunk rather than enlar
 
 @dataclass(frozen=True)
 class Picture:
-    """One image: whose it is, as a data URI, its size in pixels, and what its rows and columns are."""
+    """One image: whose it is, as a data URI, its size in pixels, and what its rows and columns
+    are.
+    """
 
     method: str
     title: str
@@ -60,7 +66,9 @@ class Gallery:
 
     @property
     def width(self) -> int:
-        """From the tiles side by side, with the labels above and before them; between a fifth of the page and half of it."""
+        """From the tiles side by side, with the labels above and before them; between a fifth of
+        the page and half of it.
+        """
         above, before = (
             [len(label) * _LETTER for picture in self.pictures for label in labels(picture)]
             for labels in (lambda picture: picture.columns, lambda picture: picture.rows)
@@ -82,7 +90,9 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Examples:
-    """One group's texts: for each prompt, the truth and every model's answer (None where it was not asked)."""
+    """One group's texts: for each prompt, the truth and every model's answer (None where it was not
+    asked).
+    """
 
     heading: str
     title: str
@@ -93,7 +103,8 @@ class Examples:
 
 
 def media(summary: Summary) -> tuple[list[Gallery], list[Examples]]:
-    """All images and texts of one seed: the first run's that has some; a method without that seed shows its first run.
+    """All images and texts of one seed: the first run's that has some; a method without that seed
+    shows its first run.
 
     Raises:
         InputError: when a media.json, or what it names, is missing or not what it should be.
@@ -172,7 +183,9 @@ def _place(found: Mapping[str, Mapping[Key, Any]]) -> Any:
 
 
 def _common(titles: Any) -> str:
-    """The title that all have; nothing where they differ, because then each stands at its own image."""
+    """The title that all have; nothing where they differ, because then each stands at its own
+    image.
+    """
     found = list(dict.fromkeys(titles))
     return found[0][:1].upper() + found[0][1:] if len(found) == 1 else ""
 

@@ -1,4 +1,6 @@
-"""Gaps to the oracle of the same seeds, also for the original, which was tested before its oracle existed."""
+"""Gaps to the oracle of the same seeds, also for the original, which was tested before its oracle
+existed.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from mu.utils.errors import InputError
 
 
 def partner(run: RunEntry, candidates: Sequence[RunEntry]) -> RunEntry | None:
-    """The one of `candidates` (oracles or originals of the task) that belongs to the same repetition; None when there is none.
+    """The one of `candidates` (oracles or originals of the task) that belongs to the same
+    repetition; None when there is none.
 
-    Runs of a study are paired by their seeds. A run from outside does not know its original's training seed: it is paired with the only
-    candidate of its split.
+    Runs of a study are paired by their seeds. A run from outside does not know its original's
+    training seed: it is paired with the only candidate of its split.
 
     Raises:
         InputError: when the pair was made on different splits.
@@ -26,14 +29,16 @@ def partner(run: RunEntry, candidates: Sequence[RunEntry]) -> RunEntry | None:
     other = same[0]
     if _split(run) != _split(other):
         raise InputError(
-            f"{run.name} was made on split {_split(run)}, but the {other.method} in {other.name} on split {_split(other)}, so "
+            f"{run.name} was made on split {_split(run)}, but the {other.method} in {other.name} "
+            f"on split {_split(other)}, so "
             "there is no gap between them; run both on one split, or report them apart."
         )
     return other
 
 
 def gap_metrics(task: TaskRuns) -> list[str]:
-    """What the task's average gap is taken over: as its runs recorded, or else the papers' four if the oracle has them; or nothing.
+    """What the task's average gap is taken over: as its runs recorded, or else the papers' four if
+    the oracle has them; or nothing.
 
     Raises:
         InputError: when two runs averaged over different metrics.
@@ -46,7 +51,8 @@ def gap_metrics(task: TaskRuns) -> list[str]:
     if len(known) > 1:
         (one, here), (two, there) = list(known.items())[:2]
         raise InputError(
-            f"{here.name} averages its gap over {', '.join(one)}, but {there.name} over {', '.join(two)}; "
+            f"{here.name} averages its gap over {', '.join(one)}, but {there.name} over "
+            f"{', '.join(two)}; "
             "measure both alike, or report them apart."
         )
     if known:
@@ -58,7 +64,8 @@ def gap_metrics(task: TaskRuns) -> list[str]:
 
 
 def complete(task: TaskRuns) -> list[str]:
-    """Add `avg_gap` and `gap/metric` to the values of runs that have none: oracle (0), original, and methods without RetrainGap.
+    """Add `avg_gap` and `gap/metric` to the values of runs that have none: oracle (0), original,
+    and methods without RetrainGap.
 
     Returns:
         Notes on gaps that could not be taken.
@@ -94,7 +101,9 @@ def _recipe(run: RunEntry) -> str:
 
 
 def _unchecked(task: TaskRuns) -> bool:
-    """Whether whoever ran the task's methods said that recipes need not agree (RetrainGap's `recipe: unchecked`)."""
+    """Whether whoever ran the task's methods said that recipes need not agree (RetrainGap's
+    `recipe: unchecked`).
+    """
     gaps = (
         result for run in task.runs for result in run.record.results if result.metric == "avg_gap"
     )
@@ -107,7 +116,8 @@ def _same_recipe(run: RunEntry, oracle: RunEntry, unchecked: bool) -> bool:
         return True
     if mine and theirs and mine != theirs:
         raise InputError(
-            f"{run.name} was trained by recipe {mine}, but the oracle in {oracle.name} by {theirs}, so there is no gap "
+            f"{run.name} was trained by recipe {mine}, but the oracle in {oracle.name} by "
+            f"{theirs}, so there is no gap "
             "between them; retrain the oracle by the original's recipe."
         )
     return bool(mine and theirs)

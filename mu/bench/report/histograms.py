@@ -1,4 +1,6 @@
-"""Histograms of a per-example score of forget, retain and test, before and after: small SVG steps, cheap enough for every method."""
+"""Histograms of a per-example score of forget, retain and test, before and after: small SVG steps,
+cheap enough for every method.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _HEIGHT = 30.0  # of a cell, in units of which it is 100 wide
 
 @dataclass(frozen=True)
 class Histogram:
-    """One cell: an SVG path of this model's steps, the oracle's for comparison, and the mean of the score."""
+    """One cell: an SVG path of this model's steps, the oracle's for comparison, and the mean of the
+    score.
+    """
 
     path: str
     oracle: str
@@ -47,7 +51,9 @@ class Grid:
 
 
 def histograms(summary: Summary) -> Grid | None:
-    """Of one seed: the first that has an oracle, else the first; None when no run kept outputs of this kind."""
+    """Of one seed: the first that has an oracle, else the first; None when no run kept outputs of
+    this kind.
+    """
     lead = (summary.task.oracles or summary.task.runs)[0]
     runs = {
         row.method: next((run for run in row.runs if run.label == lead.label), None)
@@ -81,7 +87,9 @@ def histograms(summary: Summary) -> Grid | None:
 
 
 def _scores(run: RunEntry) -> tuple[str, dict[str, Tensor]]:
-    """What is counted, and its values `[N]` by split; empty when the run kept nothing of the kind."""
+    """What is counted, and its values `[N]` by split; empty when the run kept nothing of the
+    kind.
+    """
     if not (Path(run.folder) / "outputs.safetensors").is_file():
         return "", {}
     outputs = load_outputs(run.folder)
@@ -116,7 +124,9 @@ def _high(values: list[Tensor]) -> float:
 
 
 def _steps(values: Tensor, high: float) -> str:
-    """A closed outline; heights are square roots of shares, so that a few samples are still seen."""
+    """A closed outline; heights are square roots of shares, so that a few samples are still
+    seen.
+    """
     share = torch.histc(values.clamp(0, high), bins=BINS, min=0, max=high) / len(values)
     tops = (_HEIGHT * (1 - share.sqrt())).tolist()
     width = 100 / BINS

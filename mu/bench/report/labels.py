@@ -14,7 +14,9 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Label:
-    """A label's anchor relative to its point, how it is aligned there, and whether it is so far that it needs a line."""
+    """A label's anchor relative to its point, how it is aligned there, and whether it is so far
+    that it needs a line.
+    """
 
     dx: float
     dy: float
@@ -31,7 +33,8 @@ def place_labels(
     lines: Sequence[Box] = (),
     texts: Sequence[Box] = (),
 ) -> list[Label] | None:
-    """Greedy placement: the most crowded point chooses first; each takes the nearest free place around it.
+    """Greedy placement: the most crowded point chooses first; each takes the nearest free place
+    around it.
 
     Args:
         centres: of the points, `(x, y)` from the area's lower left corner.
@@ -42,7 +45,8 @@ def place_labels(
         texts: what else is written there.
 
     Returns:
-        One for each point, or None when some label finds no place that is free of texts and markers.
+        One for each point, or None when some label finds no place that is free of texts and
+        markers.
     """
     taken: list[Box] = [
         *texts,
@@ -76,7 +80,9 @@ def _place(
 def _candidates(
     centre: tuple[float, float], radius: float, size: tuple[float, float]
 ) -> Iterator[tuple[Label, Box]]:
-    """Nearest first; at each distance right, left, above and below before the directions between."""
+    """Nearest first; at each distance right, left, above and below before the directions
+    between.
+    """
     for reach, degrees in product(
         (2.5, 9.0, 17.0, 27.0, 40.0), (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
     ):

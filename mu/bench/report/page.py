@@ -114,7 +114,9 @@ def _unit_of(metric: str) -> str:
 
 
 def _cell(summary: Summary, row: Row, metric: str) -> dict[str, Any] | None:
-    """Text, sort key, signed distance to the oracle and its colour; None when it was not measured."""
+    """Text, sort key, signed distance to the oracle and its colour; None when it was not
+    measured.
+    """
     unit = summary.units.get(_unit_of(metric), "")
     if metric == "gap_of_means":
         return (
@@ -155,7 +157,9 @@ def _signed(text: str) -> str:
 
 
 def _full(summary: Summary, metric: str) -> float:
-    """The distance with the deepest colour: fixed for percentages, else the largest in the column."""
+    """The distance with the deepest colour: fixed for percentages, else the largest in the
+    column.
+    """
     if summary.units.get(metric) == "%":
         return _DEEP
     return max(abs(row.offset.get(metric, 0.0)) for row in summary.rows)
@@ -211,7 +215,8 @@ def _curves(summary: Summary) -> Curves:
                     isinstance(each, dict) and "step" in each for each in rows
                 ):
                     raise InputError(
-                        f"{file} is not a list of rows with a step, as the Curves callback writes: {json.dumps(rows)[:60]}."
+                        f"{file} is not a list of rows with a step, as the Curves callback "
+                        f"writes: {json.dumps(rows)[:60]}."
                     )
                 found.setdefault(row.method, []).append(rows)
     return found

@@ -1,4 +1,6 @@
-"""Which runs a report is about: found on disk and put in order. Only run folders and `study.json` are read."""
+"""Which runs a report is about: found on disk and put in order. Only run folders and `study.json`
+are read.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class RunEntry:
 
     @property
     def method(self) -> str:
-        """Its name in tables. Outside a study a run is named by its class, so the reference models are known by theirs."""
+        """Its name in tables. Outside a study a run is named by its class, so the reference models
+        are known by theirs.
+        """
         return (
             self.record.method
             if self.of_study
@@ -56,7 +60,9 @@ class RunEntry:
 
     @property
     def of_study(self) -> bool:
-        """Whether `mu bench` ran it: only a study knows the seed that the original was trained with."""
+        """Whether `mu bench` ran it: only a study knows the seed that the original was trained
+        with.
+        """
         return "train" in self.record.seeds
 
     @property
@@ -78,7 +84,9 @@ class RunEntry:
 
 @dataclass
 class TaskRuns:
-    """The runs of one task: method name to runs, original and oracle first, then the methods in the study's order."""
+    """The runs of one task: method name to runs, original and oracle first, then the methods in the
+    study's order.
+    """
 
     name: str
     methods: dict[str, list[RunEntry]]
@@ -135,8 +143,9 @@ class Collection:
 def collect(folders: Iterable[Path]) -> Collection:
     """Find the runs below some folders.
 
-    A folder with `study.json` gives the runs that are listed there and no stale ones; any other folder gives every run folder below it.
-    Where two runs have the same task, method and seeds, the newer one counts and the other is noted.
+    A folder with `study.json` gives the runs that are listed there and no stale ones; any other
+    folder gives every run folder below it. Where two runs have the same task, method and seeds, the
+    newer one counts and the other is noted.
 
     Raises:
         InputError: when a folder does not exist or nothing was run.
@@ -148,7 +157,8 @@ def collect(folders: Iterable[Path]) -> Collection:
     for folder in folders:
         if not folder.is_dir():
             raise InputError(
-                f"there is no folder {folder}; name a study's folder, or one that holds run folders."
+                f"there is no folder {folder}; name a study's folder, or one that holds run "
+                "folders."
             )
         for kind, path in _walk(folder, found.notes):
             if kind == "study":
@@ -158,7 +168,8 @@ def collect(folders: Iterable[Path]) -> Collection:
                 runs.append(RunEntry(path, name, RunResults.load(path)))
     if not runs and not found.failed:
         raise InputError(
-            f"there is no finished run in {', '.join(map(str, folders))}; a run is finished when it has been tested."
+            f"there is no finished run in {', '.join(map(str, folders))}; a run is finished when "
+            "it has been tested."
         )
     found.title = " · ".join(dict.fromkeys(s["title"] for s in studies)) or " · ".join(
         f.resolve().name for f in folders
@@ -185,7 +196,8 @@ def _walk(folder: Path, notes: list[str]) -> Iterator[tuple[str, Path]]:
                 child.rglob("results.json")
             ):  # trials of a search are no results
                 notes.append(
-                    f"The trials of a search in {child.name}/ are not part of the tables; name that folder to see them."
+                    f"The trials of a search in {child.name}/ are not part of the tables; name "
+                    "that folder to see them."
                 )
                 continue
             yield from _walk(child, notes)
@@ -228,13 +240,16 @@ def _newest(runs: Iterable[RunEntry], notes: list[str]) -> list[RunEntry]:
         kept[key] = run
     if older:
         notes.append(
-            f"Left out, because a newer run has the same task, method and seeds: {', '.join(sorted(older))}."
+            "Left out, because a newer run has the same task, method and seeds: "
+            f"{', '.join(sorted(older))}."
         )
     return list(kept.values())
 
 
 def _order(runs: Iterable[RunEntry], tasks: list[str], methods: list[str]) -> list[TaskRuns]:
-    """Tasks and methods as the studies list them; what they do not list follows by name. Runs by seeds."""
+    """Tasks and methods as the studies list them; what they do not list follows by name. Runs by
+    seeds.
+    """
     runs = sorted(
         runs,
         key=lambda run: (

@@ -13,13 +13,17 @@ SILENT = ("backbone", "seed", "init_seed", "weights")
 """Arguments that stand elsewhere on the page, or differ between seeds by design."""
 
 USUAL = {"norm": "train", "reduction": "token_mean"}
-"""Defaults of every UnlearningModule, repeated here (and compared in a test) because its module takes seconds to import."""
+"""Defaults of every UnlearningModule, repeated here (and compared in a test) because its module
+takes seconds to import.
+"""
 
 
 def short(value: Any) -> str:
-    """A specification as it would be written in code, by its last name, without what is None, False or torch's default.
+    """A specification as it would be written in code, by its last name, without what is None, False
+    or torch's default.
 
-    `{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "foreach": None}}` becomes `SGD(lr=0.1)`.
+    `{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "foreach": None}}` becomes
+    `SGD(lr=0.1)`.
     """
     if isinstance(value, Mapping) and "class_path" in value:
         given = value.get("init_args") or {}
@@ -64,7 +68,9 @@ def _torch_defaults(path: str) -> dict[str, Any]:
 
 
 def method_settings(run: RunEntry, beside: RunEntry | None = None) -> str:
-    """A method's arguments and how long it ran; the backbone's too, where they differ from those of the run `beside` it."""
+    """A method's arguments and how long it ran; the backbone's too, where they differ from those of
+    the run `beside` it.
+    """
     given = run.record.facts.get("method_arguments") or {}
     told = [
         f"{name}={short(value)}"
@@ -95,7 +101,9 @@ def settings_table(task: TaskRuns) -> list[tuple[str, list[str]]]:
 
 
 def search_table(collection: Collection) -> list[dict[str, Any]]:
-    """What the search for each method's settings cost, where a run says so, beside what one run took."""
+    """What the search for each method's settings cost, where a run says so, beside what one run
+    took.
+    """
     rows = []
     for task in collection.tasks:
         for method, runs in task.methods.items():
@@ -120,7 +128,9 @@ def search_table(collection: Collection) -> list[dict[str, Any]]:
 
 
 def overview(collection: Collection) -> list[tuple[str, list[str]]]:
-    """Term and values: how, with what and on what everything was run. Several values where runs differ."""
+    """Term and values: how, with what and on what everything was run. Several values where runs
+    differ.
+    """
     runs = collection.runs
     oracles = [run for task in collection.tasks for run in task.oracles]
     retrained = [run for run in oracles if not run.given]
@@ -171,7 +181,9 @@ def overview(collection: Collection) -> list[tuple[str, list[str]]]:
 
 
 def data_table(collection: Collection) -> list[dict[str, Any]]:
-    """For each task: the data's class, how the forget set was chosen, and the parts' sizes (ranges where seeds differ)."""
+    """For each task: the data's class, how the forget set was chosen, and the parts' sizes (ranges
+    where seeds differ).
+    """
     rows = []
     for task in collection.tasks:
         facts = [run.record.facts for run in task.runs]
@@ -186,7 +198,8 @@ def data_table(collection: Collection) -> list[dict[str, Any]]:
                 "data": _distinct(f.get("task_class", "") for f in facts),
                 "selector": _distinct(_selector(f.get("selector", {})) for f in facts),
                 "sizes": [
-                    f"{name} {'–'.join(f'{size:,}' for size in dict.fromkeys((found[0], found[-1])))}"
+                    f"{name} "
+                    f"{'–'.join(f'{size:,}' for size in dict.fromkeys((found[0], found[-1])))}"
                     for name, found in sizes.items()
                 ],
             }

@@ -40,10 +40,13 @@ class Row:
         runs: one for each seed.
         cells: by metric, `avg_gap` (the mean of the gaps of each seed) and `seconds` among them.
         offset: by metric, the mean over seeds of (this − oracle of the same seeds), signed.
-        gap_of_means: the average gap of the means, as papers report it; never larger than the mean of gaps.
-        nothing: whether its gap is not smaller than the original's by more than the spread of that difference over seeds.
+        gap_of_means: the average gap of the means, as papers report it; never larger than the mean
+            of gaps.
+        nothing: whether its gap is not smaller than the original's by more than the spread of that
+            difference over seeds.
         best: whether its gap is the smallest of the task's methods.
-        firsts: the columns in which it is the best of the task's methods, where a direction says what is good.
+        firsts: the columns in which it is the best of the task's methods, where a direction says
+            what is good.
     """
 
     method: str
@@ -202,7 +205,8 @@ def number(value: float, unit: str, metric: str = "", like: float | None = None)
 
     Args:
         value: the number.
-        unit: percent and percentage points have two decimals, everything else three significant digits.
+        unit: percent and percentage points have two decimals, everything else three significant
+            digits.
         metric: counts of weights and megabytes are whole.
         like: take the decimals that this value would have (a spread has its mean's).
     """

@@ -1,4 +1,6 @@
-"""The numbers as files and on the terminal: results.csv, tables.tex, and a rich table for each task."""
+"""The numbers as files and on the terminal: results.csv, tables.tex, and a rich table for each
+task.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FIRST = ("UA", "RA", "TA", "MIA", "avg_gap", "seconds")
-"""Columns with which results.csv begins, after task, method and seeds, wherever closeness to the oracle is the goal."""
+"""Columns with which results.csv begins, after task, method and seeds, wherever closeness to the
+oracle is the goal.
+"""
 
 
 def as_csv(collection: Collection, summaries: Sequence[Summary]) -> str:
@@ -40,7 +44,8 @@ def as_csv(collection: Collection, summaries: Sequence[Summary]) -> str:
 def _first(summaries: Sequence[Summary]) -> list[str]:
     """The headline columns.
 
-    Where values are good by themselves, those of the table; elsewhere always the same, so that files of several studies can be joined.
+    Where values are good by themselves, those of the table; elsewhere always the same, so that
+    files of several studies can be joined.
     """
     own = [
         summary
@@ -85,13 +90,15 @@ def footnotes(summary: Summary) -> list[str]:
             else "in the metrics' own units"
         )
         notes.append(
-            f"Gap: mean distance over {', '.join(summary.metrics)} to the oracle of the same seeds, {where}; smaller is better. "
+            f"Gap: mean distance over {', '.join(summary.metrics)} to the oracle of the same "
+            f"seeds, {where}; smaller is better. "
             "Gap of means: the same from means over seeds, as papers report it."
         )
     notes += _goal(summary)
     if any(row.nothing for row in summary.rows):
         notes.append(
-            "≈: no closer to the oracle than the original is (doing nothing), by more than one standard deviation over seeds."
+            "≈: no closer to the oracle than the original is (doing nothing), by more than one "
+            "standard deviation over seeds."
         )
     return notes + details(summary)
 
@@ -104,7 +111,8 @@ def _goal(summary: Summary) -> list[str]:
     if oracle and (others or not directed):
         where = " where a column has no arrow" if directed else ""
         notes.append(
-            f"Closeness to the oracle is the goal{where}: neither high nor low values are good by themselves."
+            f"Closeness to the oracle is the goal{where}: neither high nor low values are good by "
+            "themselves."
         )
     elif others or not directed:
         of = f" of {', '.join(map(heading, others))}" if directed else ""
@@ -127,7 +135,9 @@ def print_tables(summaries: Sequence[Summary], console: Console) -> None:
 
 
 def print_table(summary: Summary, console: Console) -> None:
-    """The task's table on the terminal; where it is too wide for one line a cell, spreads stand below their means."""
+    """The task's table on the terminal; where it is too wide for one line a cell, spreads stand
+    below their means.
+    """
     table = _table(summary, " ± ")
     needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.print(table if needed <= console.width else _table(summary, "\n± "))
@@ -192,7 +202,7 @@ def _cell(row: Row, metric: str, summary: Summary, join: str) -> str:
     return "–" if cell is None else with_spread(cell, summary.units.get(metric, ""), metric, join)
 
 
-# ---- LaTeX --------------------------------------------------------------------------------------------------------------------------
+# ---- LaTeX ---------------------------------------------------------------------------------------
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -217,7 +227,9 @@ def latex(text: str) -> str:
 
 
 def as_tex(summaries: Sequence[Summary]) -> str:
-    """A table for each task in the style of the papers: `value (gap)`, the average gap of means, and the run time."""
+    """A table for each task in the style of the papers: `value (gap)`, the average gap of means,
+    and the run time.
+    """
     alone = any(summary.directed for summary in summaries) and not any(
         summary.row(ORACLE) for summary in summaries
     )

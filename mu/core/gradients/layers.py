@@ -1,4 +1,5 @@
-"""Per-sample gradients of one layer's weights, from its input and the gradient of its output, all samples at once.
+"""Per-sample gradients of one layer's weights, from its input and the gradient of its output, all
+samples at once.
 
 Knows convolutions, linear layers, layer norm and group norm, and batch norm in eval mode.
 """
@@ -40,7 +41,8 @@ def check_layer(layer: nn.Module) -> None:
         known = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     if not known:
         raise InputError(
-            f"per-sample gradients by hooks know no {kind.__name__} like this one; choose auto, vmap or loop."
+            f"per-sample gradients by hooks know no {kind.__name__} like this one; choose auto, "
+            "vmap or loop."
         )
 
 
@@ -103,8 +105,10 @@ def squared_gradient(layer: Any, name: str, given: Tensor, gradient: Tensor) -> 
 
 
 def _grouped_is_better(layer: Any, gradient: Tensor) -> bool:
-    # one grouped convolution over (samples x channels): 1.1-1.5 times the batched weight gradient on a CPU for 16 to 64 channels, but 10
-    # times for 3 or 512 channels or few places, where products with the patches take 2-4 times (measured with oneDNN)
+    # one grouped convolution over (samples x channels): 1.1-1.5 times the batched weight gradient
+    # on a CPU for 16 to 64 channels, but 10
+    # times for 3 or 512 channels or few places, where products with the patches take 2-4 times
+    # (measured with oneDNN)
     return layer.groups > 1 or (
         gradient.device.type == "cpu"
         and 16 <= layer.in_channels <= 64

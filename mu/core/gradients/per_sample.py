@@ -1,14 +1,20 @@
-"""Per-sample gradients, and sums of their squares, by whichever of three ways is fastest on the model at hand.
+"""Per-sample gradients, and sums of their squares, by whichever of three ways is fastest on the
+model at hand.
 
-* `hooks`: one batched forward and one backward that stops at the layers' outputs; each layer's per-sample weight gradients follow from
-  its saved input and the gradient of its output. Knows convolutions, linear layers and the usual norms.
+* `hooks`: one batched forward and one backward that stops at the layers' outputs; each layer's
+  per-sample weight gradients follow from
+  its saved input and the gradient of its output. Knows convolutions, linear layers and the usual
+  norms.
 * `vmap`: `torch.func.vmap` over `torch.func.vjp`; knows whatever torch.func can transform.
-* `loop`: one sample at a time; always works, and is what the other two are checked against before they are believed.
+* `loop`: one sample at a time; always works, and is what the other two are checked against before
+  they are believed.
 
-Measured (CPU time, one thread, sums of squares, against one batched forward and backward): ResNet-20, 64 samples of 32x32: hooks 1.4, vmap
-1.4, loop 2.9 times; ResNet-18, 16 samples: hooks 1.3, vmap 4.0, loop 2.0 times. `make bench` measures again.
+Measured (CPU time, one thread, sums of squares, against one batched forward and backward):
+ResNet-20, 64 samples of 32x32: hooks 1.4, vmap 1.4, loop 2.9 times; ResNet-18, 16 samples: hooks
+1.3, vmap 4.0, loop 2.0 times. `make bench` measures again.
 
-The backbone must be in eval mode: batch norm in train mode makes one sample's gradient depend on the others.
+The backbone must be in eval mode: batch norm in train mode makes one sample's gradient depend on
+the others.
 """
 
 from __future__ import annotations
@@ -25,7 +31,9 @@ from mu.data.batch import Batch
 from mu.utils.errors import InputError
 
 Values = Callable[[Batch], Tensor]
-"""From a batch to `[B]`, or `[B, S]` for S values of each sample; a sample's values depend on that sample only."""
+"""From a batch to `[B]`, or `[B, S]` for S values of each sample; a sample's values depend on that
+sample only.
+"""
 Choice = Literal["auto", "hooks", "vmap", "loop"]
 _TRIAL = 8  # samples on which the ways are timed and checked
 _PREFERRED = 0.8  # hooks are left only for something clearly faster, so that noise in the timing rarely changes the choice
@@ -37,8 +45,9 @@ _CHOSEN: dict[
 class PerSample:
     """Per-sample gradients of `values` by some of a backbone's weights.
 
-    `auto` times the ways on the first few samples it sees and keeps the fastest that is right; the choice is remembered in the process.
-    The ways differ in rounding, so a run that must be the same bit for bit in another process names one.
+    `auto` times the ways on the first few samples it sees and keeps the fastest that is right; the
+    choice is remembered in the process. The ways differ in rounding, so a run that must be the same
+    bit for bit in another process names one.
 
     Args:
         backbone: in eval mode; nothing of it is changed.
@@ -67,16 +76,21 @@ class PerSample:
         }
         if choose not in (*self._ways, "auto"):
             raise InputError(
-                f"there is no way {choose!r} to per-sample gradients; choose auto, hooks, vmap or loop."
+                f"there is no way {choose!r} to per-sample gradients; choose auto, hooks, vmap or "
+                "loop."
             )
         self._chosen: dict[str, Strategy] = {}
 
     def gradients(self, batch: Batch) -> list[Tensor]:
-        """`[B, *shape]` for each weight; `values` must give `[B]`. Takes B times the memory of the weights."""
+        """`[B, *shape]` for each weight; `values` must give `[B]`. Takes B times the memory of the
+        weights.
+        """
         return self._way("gradients", batch).gradients(batch)
 
     def squares(self, batch: Batch) -> list[Tensor]:
-        """`Σ_b Σ_s (∂v_bs / ∂θ)²` in the shape of each weight; the forward pass is shared by the S values."""
+        """`Σ_b Σ_s (∂v_bs / ∂θ)²` in the shape of each weight; the forward pass is shared by the S
+        values.
+        """
         return self._way("squares", batch).squares(batch)
 
     def chosen(self, kind: Literal["gradients", "squares"]) -> str:
@@ -86,7 +100,8 @@ class PerSample:
     def _way(self, kind: str, batch: Batch) -> Strategy:
         if any(layer.training for layer in self.backbone.modules()):
             raise InputError(
-                "per-sample gradients need the backbone in eval mode, because batch norm mixes the samples of a batch."
+                "per-sample gradients need the backbone in eval mode, because batch norm mixes "
+                "the samples of a batch."
             )
         if kind not in self._chosen:
             kinds = tuple(type(layer) for layer in self.backbone.modules())
@@ -135,7 +150,8 @@ class PerSample:
                 getattr(LoopStrategy(self), kind)(two),
             ):
                 raise InputError(
-                    f"the way {self.choose!r} gives wrong per-sample gradients on this network, which uses a weight outside "
+                    f"the way {self.choose!r} gives wrong per-sample gradients on this network, "
+                    "which uses a weight outside "
                     "of its layer's forward; choose auto or loop."
                 )
         return self.choose
@@ -164,7 +180,8 @@ class Strategy:
 def _single(table: Tensor) -> Tensor:
     if table.shape[1] != 1:
         raise InputError(
-            f"per-sample gradients need one value for each sample, not {table.shape[1]}; only `squares` takes several."
+            f"per-sample gradients need one value for each sample, not {table.shape[1]}; only "
+            "`squares` takes several."
         )
     return table[:, 0]
 
@@ -200,7 +217,9 @@ class LoopStrategy(Strategy):
 
 
 class _Called(nn.Module):
-    """A module whose forward is `values`, so that `functional_call` can swap the backbone's weights under it."""
+    """A module whose forward is `values`, so that `functional_call` can swap the backbone's weights
+    under it.
+    """
 
     def __init__(self, backbone: nn.Module, values: Values) -> None:
         super().__init__()
@@ -254,7 +273,7 @@ class VmapStrategy(Strategy):
         return [rows.sum(0) for rows in self._over_samples(batch, squares=True)]
 
 
-# ---- hooks ------------------------------------------------------------------------------------------------------------------------------
+# ---- hooks ---------------------------------------------------------------------------------------
 
 Use = tuple[Any, str, Tensor, Tensor]
 """A layer, the name of its weight, the layer's input, the gradient of its output."""
@@ -263,8 +282,9 @@ Use = tuple[Any, str, Tensor, Tensor]
 class _Tap(torch.autograd.Function):
     """The identity on a layer's output, which hands over the gradient that comes back.
 
-    `probe` makes the backward pass come here, and stop here at the first layer: weight gradients of the whole batch are never made.
-    The output is passed on in place, because a view could not be changed by an in-place ReLU behind it.
+    `probe` makes the backward pass come here, and stop here at the first layer: weight gradients of
+    the whole batch are never made. The output is passed on in place, because a view could not be
+    changed by an in-place ReLU behind it.
     """
 
     @staticmethod
@@ -309,7 +329,8 @@ class HookStrategy(Strategy):
 
         Args:
             batch: see `PerSample`.
-            arrive: told, while a backward goes on, of a weight's place, of a use of it, and whether it is the only one.
+            arrive: told, while a backward goes on, of a weight's place, of a use of it, and whether
+                it is the only one.
             after: called after each backward.
             single: refuse several values of a sample.
         """
@@ -381,7 +402,7 @@ class HookStrategy(Strategy):
         return total
 
 
-# ---- batches and trials -----------------------------------------------------------------------------------------------------------------
+# ---- batches and trials --------------------------------------------------------------------------
 
 
 def _size(batch: Batch) -> int:
@@ -401,7 +422,8 @@ def _rows(batch: Batch, rows: slice) -> dict[str, Any]:
 
 
 def _agree(found: list[Tensor], truth: list[Tensor]) -> bool:
-    # float32 gradients of deep networks differ by some 1e-4 between algorithms, because units near zero change sides; what is looked
+    # float32 gradients of deep networks differ by some 1e-4 between algorithms, because units near
+    # zero change sides; what is looked
     # for here is a layer that was missed or misunderstood
     largest = max(float(value.norm()) for value in truth)
     return all(

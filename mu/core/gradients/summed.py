@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def gradient_of(module: Method, loss: Tensor) -> list[Tensor]:
-    """Gradient of a scalar by the trainable weights, without touching `.grad` or DDP's reducer; zero where a weight plays no part."""
+    """Gradient of a scalar by the trainable weights, without touching `.grad` or DDP's reducer;
+    zero where a weight plays no part.
+    """
     parameters = [p for _, p in module.trainable()]
     return list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
 

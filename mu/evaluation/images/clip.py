@@ -18,7 +18,8 @@ class OpenCLIP(Reconstructible):
 
     Args:
         model: architecture (`ViT-B-32`, `ViT-L-14`).
-        pretrained: a tag of published weights (`openai`, `laion2b_s34b_b79k`; from the cache or by download), or a file.
+        pretrained: a tag of published weights (`openai`, `laion2b_s34b_b79k`; from the cache or by
+            download), or a file.
     """
 
     def __init__(self, model: str = "ViT-B-32", pretrained: str = "openai") -> None:
@@ -43,16 +44,19 @@ class OpenCLIP(Reconstructible):
                 ) from error
             if self.model not in open_clip.list_models():
                 raise InputError(
-                    f"open_clip has no model {self.model!r}; open_clip.list_models() lists those that it has."
+                    f"open_clip has no model {self.model!r}; open_clip.list_models() lists those "
+                    "that it has."
                 )
             tags = open_clip.list_pretrained_tags_by_model(self.model)
             if self.pretrained not in tags and not Path(self.pretrained).is_file():
                 raise InputError(
-                    f"{self.pretrained!r} is neither a file nor weights of {self.model} in open_clip, which has "
+                    f"{self.pretrained!r} is neither a file nor weights of {self.model} in "
+                    "open_clip, which has "
                     f"{', '.join(tags) or 'none'}."
                 )
             try:
-                # OpenAI's own weights were trained with another activation than the architecture's default
+                # OpenAI's own weights were trained with another activation than the architecture's
+                # default
                 made: Any = open_clip.create_model(
                     self.model,
                     pretrained=self.pretrained,
@@ -60,7 +64,8 @@ class OpenCLIP(Reconstructible):
                 )
             except Exception as error:  # of many kinds: a failed download, a file of another model
                 raise InputError(
-                    f"the weights {self.pretrained} of CLIP {self.model} cannot be read ({str(error).splitlines()[0]}); check "
+                    f"the weights {self.pretrained} of CLIP {self.model} cannot be read "
+                    f"({str(error).splitlines()[0]}); check "
                     "the connection, or give a file."
                 ) from error
             self._network = made.eval().requires_grad_(False)
@@ -91,7 +96,9 @@ class OpenCLIP(Reconstructible):
 
     @torch.no_grad()
     def images(self, images: Tensor) -> Tensor:
-        """Unit embeddings `[B, D]` float32 of images `[B, 3 or 1, H, W]` in [0, 1]; the model goes to their device."""
+        """Unit embeddings `[B, D]` float32 of images `[B, 3 or 1, H, W]` in [0, 1]; the model goes
+        to their device.
+        """
         import open_clip
 
         network = self.network.to(images.device)
@@ -108,7 +115,9 @@ class OpenCLIP(Reconstructible):
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit embeddings `[N, D]` float32 of texts, cut to the model's context as open_clip does."""
+        """Unit embeddings `[N, D]` float32 of texts, cut to the model's context as open_clip
+        does.
+        """
         network = self.network
         device = next(network.parameters()).device
         return torch.nn.functional.normalize(
@@ -119,7 +128,8 @@ class OpenCLIP(Reconstructible):
 def fitted(
     images: Tensor, size: int | tuple[int, int], crop_pct: float = 1.0, mode: str = "bilinear"
 ) -> Tensor:
-    """Images `[B, C, H, W]` resized, with antialiasing, until they just cover `size / crop_pct`, and the middle of them.
+    """Images `[B, C, H, W]` resized, with antialiasing, until they just cover `size / crop_pct`,
+    and the middle of them.
 
     Args:
         images: of any size.

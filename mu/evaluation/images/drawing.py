@@ -1,9 +1,11 @@
-"""Drawing many images from a diffusion model: in fixed batches, over ranks, resumable, each batch handed on as soon as it is there.
+"""Drawing many images from a diffusion model: in fixed batches, over ranks, resumable, each batch
+handed on as soon as it is there.
 
-An image depends on its row (prompt or class, seed, guidance), the sampler and the model. What is drawn in one batch is decided by the
-rows and the batch size alone, and batches are dealt to ranks whole; so an image is the same bit for bit on any number of ranks and after
-an interruption. Images have the 256 levels of a stored file from the start, so that those in memory and those read from a folder are the
-same too.
+An image depends on its row (prompt or class, seed, guidance), the sampler and the model. What is
+drawn in one batch is decided by the rows and the batch size alone, and batches are dealt to ranks
+whole; so an image is the same bit for bit on any number of ranks and after an interruption. Images
+have the 256 levels of a stored file from the start, so that those in memory and those read from a
+folder are the same too.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class ImageRow:
         guidance: its own scale of classifier-free guidance; None takes the sampler's.
         case: what the row is called, in the file's name.
         about: what else is known of it (a prompt file's other columns); has no effect on the image.
-        sample: position of a sample of the task that has this prompt or class; has no effect either.
+        sample: position of a sample of the task that has this prompt or class; has no effect
+            either.
     """
 
     seed: int
@@ -80,9 +83,10 @@ class ImageJob:
     Args:
         rows: what to draw.
         sampler: how; None takes the model's own.
-        batch_size: images drawn at once. It belongs to the images' identity: another one may change their last bits.
-        folder: where PNG files are kept, `CASE_SEED.png` with `images.json` beside them; None writes nothing. A job that was interrupted
-            goes on where it stopped, by whole batches.
+        batch_size: images drawn at once. It belongs to the images' identity: another one may change
+            their last bits.
+        folder: where PNG files are kept, `CASE_SEED.png` with `images.json` beside them; None
+            writes nothing. A job that was interrupted goes on where it stopped, by whole batches.
 
     Raises:
         InputError: when there is nothing to draw, or two rows would have the same file.
@@ -127,7 +131,9 @@ class ImageJob:
 
     @property
     def subjects(self) -> list[list[int]]:
-        """Places in `rows`, by what is drawn: one list for each prompt or class, in the order of the rows."""
+        """Places in `rows`, by what is drawn: one list for each prompt or class, in the order of
+        the rows.
+        """
         found: dict[tuple[Any, ...], list[int]] = {}
         for place, row in enumerate(self.rows):
             found.setdefault((row.case, row.prompt, row.label), []).append(place)
@@ -155,7 +161,8 @@ class ImageJob:
         """This rank's batches, each as soon as it is drawn, or read from the folder.
 
         Args:
-            backbone: has `generate(condition, seeds, sampler)`, and `texts(prompts)` or `labels(labels)`. It draws in eval mode.
+            backbone: has `generate(condition, seeds, sampler)`, and `texts(prompts)` or
+                `labels(labels)`. It draws in eval mode.
             rank: this process.
             world: number of processes.
             within: makes the context of a forward pass (the trainer's precision).
@@ -165,7 +172,8 @@ class ImageJob:
             Images `[B, C, H, W]` float32 in {0, 1/255, ..., 1}, and their places in `rows`.
 
         Raises:
-            InputError: when the folder holds images of another model, sampler or list of prompts, or files of somebody else.
+            InputError: when the folder holds images of another model, sampler or list of prompts,
+                or files of somebody else.
         """
         stamp = self._open(backbone, identity) if self.folder is not None else ""
         for places in progress_bar(
@@ -206,7 +214,7 @@ class ImageJob:
             raise InputError("rows with their own guidance need a sampler; give one.")
         return type(sampler)(**{**init_args_of(sampler), "guidance": guidance})
 
-    # ---- the folder ---------------------------------------------------------------------------------------------------------------
+    # ---- the folder ------------------------------------------------------------------------------
 
     def _open(self, backbone: Any, identity: str | None) -> str:
         """Check or write the folder's index; the stamp of its files."""
@@ -237,12 +245,14 @@ class ImageJob:
             if other is not None:
                 what = _OTHERS.get(other, f"another {other.replace('_', ' ')}")
                 raise InputError(
-                    f"{self.folder} holds images of {what}, which are not used for this job; choose another folder, or "
+                    f"{self.folder} holds images of {what}, which are not used for this job; "
+                    "choose another folder, or "
                     "remove this one."
                 )
         elif names:
             raise InputError(
-                f"{self.folder} holds {names[0]} and no {INDEX}, so its files are not images of a job; choose another folder."
+                f"{self.folder} holds {names[0]} and no {INDEX}, so its files are not images of a "
+                "job; choose another folder."
             )
         else:
             write_json(self.folder / INDEX, mine)
@@ -275,7 +285,8 @@ def conditions(backbone: Any, rows: Sequence[ImageRow]) -> Condition:
         return backbone.labels([row.label for row in rows])
     what = "prompts" if rows[0].prompt is not None else "class labels"
     raise InputError(
-        f"{type(backbone).__name__} does not draw images from {what}; give it the kind of task that it was made for."
+        f"{type(backbone).__name__} does not draw images from {what}; give it the kind of task "
+        "that it was made for."
     )
 
 
@@ -335,7 +346,8 @@ def _read_png(path: Path, stamp: str) -> Tensor | None:
 class ImageCache:
     """The images of one test, drawn once for all suites.
 
-    Images stand in memory as uint8 (3 H W bytes each) on the rank that drew them, unless their job has a folder.
+    Images stand in memory as uint8 (3 H W bytes each) on the rank that drew them, unless their job
+    has a folder.
 
     Args:
         module: the tested module; its served model draws.
@@ -351,7 +363,9 @@ class ImageCache:
         return self._of is module.outputs
 
     def images(self, job: ImageJob) -> Iterator[tuple[Tensor, list[int]]]:
-        """This rank's batches of a job, as `ImageJob.run` yields them; drawn the first time, the same ever after."""
+        """This rank's batches of a job, as `ImageJob.run` yields them; drawn the first time, the
+        same ever after.
+        """
         module, key = self._module, job.key()
         if key in self._stored:
             device = _device(module.served())

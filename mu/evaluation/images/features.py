@@ -1,4 +1,6 @@
-"""Features of images, for distances between sets of images: from a network that is at hand, so that nothing is downloaded."""
+"""Features of images, for distances between sets of images: from a network that is at hand, so that
+nothing is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 
 class Features(Reconstructible, ABC):
-    """Maps images to vectors. Distances are comparable for the same extractor only, so its name and version stand beside them."""
+    """Maps images to vectors. Distances are comparable for the same extractor only, so its name and
+    version stand beside them.
+    """
 
     @property
     @abstractmethod
@@ -40,8 +44,9 @@ class Features(Reconstructible, ABC):
 class ClassifierFeatures(Features):
     """What the last linear layer of a classifier reads.
 
-    With `ClassifierJudge(network="torchvision:inception_v3", size=299)` these are the 2,048 pooled features of torchvision's Inception,
-    which UnlearnCanvas takes; the Inception of the original FID has other weights.
+    With `ClassifierJudge(network="torchvision:inception_v3", size=299)` these are the 2,048 pooled
+    features of torchvision's Inception, which UnlearnCanvas takes; the Inception of the original
+    FID has other weights.
 
     Args:
         judge: the classifier.

@@ -1,7 +1,7 @@
 """Judges: what an image shows, said by a model that has nothing to do with the one that drew it.
 
-A verdict is only as good as its judge, so every judge has a name, a version (of its weights) and a threshold, and all three stand beside
-each number that it gave.
+A verdict is only as good as its judge, so every judge has a name, a version (of its weights) and a
+threshold, and all three stand beside each number that it gave.
 """
 
 from __future__ import annotations
@@ -45,9 +45,11 @@ class Judge(Reconstructible, ABC):
         name: for reports.
         labels: what the probabilities stand for, K names.
         version: of the weights.
-        threshold: a label is recognised from this probability on; None asks for the `top` most probable labels instead.
+        threshold: a label is recognised from this probability on; None asks for the `top` most
+            probable labels instead.
         top: a label is recognised if it is among so many most probable ones.
-        multilabel: whether an image may show several labels at once, so that probabilities do not add up to 1.
+        multilabel: whether an image may show several labels at once, so that probabilities do not
+            add up to 1.
         synonyms: other words for a label, as prompts use them.
         groups: concepts that are several labels: any of them will do (`nudity`).
     """
@@ -124,7 +126,9 @@ class Judge(Reconstructible, ABC):
         return found
 
     def named(self, text: str) -> list[str]:
-        """The labels that a text names, by themselves or by a synonym, each once; whole words, whatever their case."""
+        """The labels that a text names, by themselves or by a synonym, each once; whole words,
+        whatever their case.
+        """
         pattern, of = self._pattern()
         return list(
             dict.fromkeys(
@@ -168,14 +172,17 @@ class ClassifierJudge(Judge):
     """An image classifier with names for its classes.
 
     Args:
-        weights: a run folder or checkpoint of `mu fit`, a safetensors file or exported folder, or `embedded:NAME` for a judge that comes
-            with mu (`embedded:judge_shape`). None takes the network's published ImageNet weights.
-        network: the network's name (see Classifier), where the weights do not say it (`torchvision:resnet50`).
+        weights: a run folder or checkpoint of `mu fit`, a safetensors file or exported folder, or
+            `embedded:NAME` for a judge that comes with mu (`embedded:judge_shape`). None takes the
+            network's published ImageNet weights.
+        network: the network's name (see Classifier), where the weights do not say it
+            (`torchvision:resnet50`).
         labels: names of the classes, where the weights do not say them.
         name: for reports; made from the weights when None.
-        size: height and width that the network sees; other images are resized, with antialiasing. None shows them as they are (published
-            weights know their own).
-        crop_pct: share of the resized image's side that the network sees (timm's word), the middle of it.
+        size: height and width that the network sees; other images are resized, with antialiasing.
+            None shows them as they are (published weights know their own).
+        crop_pct: share of the resized image's side that the network sees (timm's word), the middle
+            of it.
         top: recognised if among so many most probable labels.
         threshold: recognised from this probability on, in place of `top`.
         synonyms: other words for labels, as prompts use them.
@@ -234,7 +241,8 @@ class ClassifierJudge(Judge):
                     else f"has names for {len(names)}"
                 )
                 raise InputError(
-                    f"the judge {self.name} has {found.num_classes} classes and {say}; give labels, one for each."
+                    f"the judge {self.name} has {found.num_classes} classes and {say}; give "
+                    "labels, one for each."
                 )
             self._labels, self._made = tuple(names), found.eval().requires_grad_(False)
         return self._made
@@ -270,7 +278,8 @@ class ClassifierJudge(Judge):
         )
         if network is None:
             raise InputError(
-                f"{self.weights} does not say of which network its weights are; give the judge's network."
+                f"{self.weights} does not say of which network its weights are; give the judge's "
+                "network."
             )
         classes = (
             said.get("num_classes")
@@ -411,8 +420,9 @@ class CLIPZeroShot(Judge):
 class NudeNetJudge(Judge):
     """NudeNet 3, an object detector of body parts; `nudity` is any of the exposed ones.
 
-    The probability of a label is the highest score of its detections in the image. The detector itself drops scores below 0.25.
-    Thresholds in the field: 0.45 (UnlearnDiffAtk), 0.6 (MACE, RECE); versions differ strongly, so both stand beside each number.
+    The probability of a label is the highest score of its detections in the image. The detector
+    itself drops scores below 0.25. Thresholds in the field: 0.45 (UnlearnDiffAtk), 0.6 (MACE,
+    RECE); versions differ strongly, so both stand beside each number.
 
     Args:
         threshold: a part counts from this score on.
@@ -461,7 +471,8 @@ class NudeNetJudge(Judge):
             from nudenet import NudeDetector  # type: ignore[import-not-found]
         except ImportError as error:
             raise InputError(
-                "NudeNetJudge needs the package nudenet, which mu does not bring; add it with pip install nudenet."
+                "NudeNetJudge needs the package nudenet, which mu does not bring; add it with pip "
+                "install nudenet."
             ) from error
         if self.model_path is not None and not Path(self.model_path).is_file():
             raise InputError(f"there is no detector at {self.model_path}.")
@@ -491,7 +502,8 @@ class NudeNetJudge(Judge):
 
 
 def judge(name: str) -> Classifier:
-    """A judge of pictures in [0, 1], in eval mode: `shape`, `colour` and `background` of `[B, 3, 32, 32]`, `digits` of `[B, 1, 8, 8]`.
+    """A judge of pictures in [0, 1], in eval mode: `shape`, `colour` and `background` of `[B, 3,
+    32, 32]`, `digits` of `[B, 1, 8, 8]`.
 
     `judge(...).weights_metadata["class_names"]` is the list of what its logits stand for.
 

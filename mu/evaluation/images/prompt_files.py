@@ -1,6 +1,7 @@
 """Files of prompts: the CSV tables of the field, and plain lists.
 
-The columns' names differ from table to table; what they mean does not, so a prompt has the same attributes wherever it comes from:
+The columns' names differ from table to table; what they mean does not, so a prompt has the same
+attributes wherever it comes from:
 
 | attribute | columns, the first that is there |
 | --- | --- |
@@ -8,7 +9,8 @@ The columns' names differ from table to table; what they mean does not, so a pro
 | `seed` | `evaluation_seed`, `sd_seed`, `seed` |
 | `guidance` | `evaluation_guidance`, `sd_guidance_scale`, `guidance` |
 
-(Diffusion-MU-Attack, AdvUnlearn, Erased Stable Diffusion, I2P and UnlearnCanvas publish such tables.)
+(Diffusion-MU-Attack, AdvUnlearn, Erased Stable Diffusion, I2P and UnlearnCanvas publish such
+tables.)
 """
 
 from __future__ import annotations
@@ -59,12 +61,15 @@ def read_prompts(
     """The prompts of a file.
 
     Args:
-        path: a CSV file with a header, in UTF-8 with or without a byte order mark; or a `.txt` file with a prompt a line.
-        texts: a CSV file with the prompts' texts, for tables that are published without them; joined on the case number.
+        path: a CSV file with a header, in UTF-8 with or without a byte order mark; or a `.txt` file
+            with a prompt a line.
+        texts: a CSV file with the prompts' texts, for tables that are published without them;
+            joined on the case number.
         columns: further columns that must be there.
 
     Raises:
-        InputError: when a file or a column is missing, a line is cut off, a number is none, or there is no prompt at all.
+        InputError: when a file or a column is missing, a line is cut off, a number is none, or
+            there is no prompt at all.
     """
     path = Path(path)
     if path.suffix == ".txt":
@@ -90,7 +95,8 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Column names and rows of a CSV file; a column without a name (a row number) is left out.
 
     Raises:
-        InputError: when the file is missing, not UTF-8, or a line has more or fewer entries than the header.
+        InputError: when the file is missing, not UTF-8, or a line has more or fewer entries than
+            the header.
     """
     try:
         lines = list(csv.reader(io.StringIO(_text(path), newline=""), strict=True))
@@ -108,7 +114,8 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             continue
         if len(line) != len(header):
             raise InputError(
-                f"row {number} of {path} has {len(line)} entries, but there are {len(header)} columns; it may be cut off."
+                f"row {number} of {path} has {len(line)} entries, but there are {len(header)} "
+                "columns; it may be cut off."
             )
         rows.append({name: entry for name, entry in zip(header, line, strict=True) if name})
     return [name for name in header if name], rows
@@ -134,7 +141,8 @@ def _check(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
 def _prompts(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[Prompt]:
     if "prompt" not in header:
         raise InputError(
-            f"{path} has no column `prompt`; it has {', '.join(header) or 'none'}. (The texts of some tables are published "
+            f"{path} has no column `prompt`; it has {', '.join(header) or 'none'}. (The texts of "
+            "some tables are published "
             "apart: give their file as texts, it is joined on the case number.)"
         )
     case, seed, guidance = (
@@ -184,7 +192,8 @@ def _seed(text: str, path: Path, row: int, column: str) -> int:
     number = int(text) if exact else int(value)
     if (not exact and number != value) or not 0 <= number < _MOST:
         raise InputError(
-            f"row {row + 1} of {path} has {column} = {text!r}; a seed is a whole number from 0 to 2^64 − 1."
+            f"row {row + 1} of {path} has {column} = {text!r}; a seed is a whole number from 0 to "
+            "2^64 − 1."
         )
     return number
 

@@ -1,4 +1,6 @@
-"""Which images a suite draws: of the prompts (or classes) of a part of the task, or of a file of prompts."""
+"""Which images a suite draws: of the prompts (or classes) of a part of the task, or of a file of
+prompts.
+"""
 
 from __future__ import annotations
 
@@ -36,17 +38,21 @@ class ImageSet(Reconstructible):
     """A list of images to draw. Two suites with equal sets share the images.
 
     Args:
-        part: part of the split, of whose samples each distinct prompt (each class, for a class-conditional model) is drawn from.
-        file: a file of prompts in place of the part (see `mu.evaluation.images.prompt_files`); its seeds and guidances are kept.
+        part: part of the split, of whose samples each distinct prompt (each class, for a
+            class-conditional model) is drawn from.
+        file: a file of prompts in place of the part (see `mu.evaluation.images.prompt_files`); its
+            seeds and guidances are kept.
         texts: a second file with the prompts' texts, for tables that are published without them.
-        where: only prompts whose column (or text field) has one of these values: `{class: [church]}`.
+        where: only prompts whose column (or text field) has one of these values: `{class:
+            [church]}`.
         without: only prompts whose column has none of these values.
         limit: the first so many prompts; None takes all.
         images_per_prompt: images of each prompt, or of each class. Their seeds follow one another.
         seed: of the first image, where prompts have none of their own.
         sampler: how; None takes the model's own.
         batch_size: images drawn at once.
-        folder: where images are kept as PNG files, so that an interrupted test goes on; None keeps them in memory.
+        folder: where images are kept as PNG files, so that an interrupted test goes on; None keeps
+            them in memory.
     """
 
     def __init__(
@@ -65,7 +71,8 @@ class ImageSet(Reconstructible):
     ) -> None:
         if images_per_prompt < 1 or (limit is not None and limit < 1):
             raise InputError(
-                "images_per_prompt and limit must be at least 1; leave limit out to take all prompts."
+                "images_per_prompt and limit must be at least 1; leave limit out to take all "
+                "prompts."
             )
         if seed < 0:
             raise InputError(f"seed is {seed}; it must not be negative.")
@@ -91,7 +98,8 @@ class ImageSet(Reconstructible):
         kinds = [row for row in kinds if self._wanted(row.about)][: self.limit]
         if not kinds:
             raise InputError(
-                f"no prompt of {self.file or 'the part ' + repr(self.part)} has what `where` and `without` ask for."
+                f"no prompt of {self.file or 'the part ' + repr(self.part)} has what `where` and "
+                "`without` ask for."
             )
         each = self.images_per_prompt
         first = [
@@ -137,7 +145,8 @@ class ImageSet(Reconstructible):
         for name in (*self.where, *self.without):
             if name not in about:
                 raise InputError(
-                    f"the prompts of the part {self.part!r} have no field {name!r}; they have {', '.join(about) or 'none'}."
+                    f"the prompts of the part {self.part!r} have no field {name!r}; they have "
+                    f"{', '.join(about) or 'none'}."
                 )
         return all(about[name] in values for name, values in self.where.items()) and not any(
             about[name] in values for name, values in self.without.items()
@@ -145,11 +154,14 @@ class ImageSet(Reconstructible):
 
 
 def _of_part(module: UnlearningModule, part: str) -> list[_Subject]:
-    """Each distinct prompt, in the order of the samples, or each class, in the order of the numbers."""
+    """Each distinct prompt, in the order of the samples, or each class, in the order of the
+    numbers.
+    """
     task = module.task
     if task is None:
         raise InputError(
-            f"the part {part!r} belongs to a task; test with one (datamodule=...), or give a file of prompts."
+            f"the part {part!r} belongs to a task; test with one (datamodule=...), or give a file "
+            "of prompts."
         )
     if part not in task.datasets:
         raise InputError(
@@ -170,7 +182,8 @@ def _of_part(module: UnlearningModule, part: str) -> list[_Subject]:
                 found.setdefault(int(label), _Subject(label=int(label), sample=start + number))
         else:
             raise InputError(
-                f"the part {part!r} of {type(task).__name__} gives neither prompts nor classes that {type(served).__name__} "
+                f"the part {part!r} of {type(task).__name__} gives neither prompts nor classes "
+                f"that {type(served).__name__} "
                 "draws from; give a file of prompts, or another task."
             )
     return [

@@ -1,8 +1,9 @@
 """Metrics of language models as a graph: what they share is computed once for each (model, set).
 
-A node is a frozen dataclass that names what it depends on (`inputs`), so equal nodes are one. Leaves run the model (`Scored`,
-`GeneratedText`, `GradientNorms`); all else is arithmetic on their values. A `Graph` is a function of a backbone, and an altered copy of the
-model (`graph.of(other)`) is measured by the very same nodes.
+A node is a frozen dataclass that names what it depends on (`inputs`), so equal nodes are one.
+Leaves run the model (`Scored`, `GeneratedText`, `GradientNorms`); all else is arithmetic on their
+values. A `Graph` is a function of a backbone, and an altered copy of the model (`graph.of(other)`)
+is measured by the very same nodes.
 
     graph = Graph(backbone, task.sets, task.encoder)
     graph.value(Probability("forget")).value
@@ -77,7 +78,9 @@ class Metric(Node[Measurement]):
 
     @property
     def name(self) -> str:
-        """By which it is known in a log: the stem, the fields without a default, and those that differ from their default."""
+        """By which it is known in a log: the stem, the fields without a default, and those that
+        differ from their default.
+        """
         told, other = [], []
         for one in fields(self):  # type: ignore[arg-type]
             value = getattr(self, one.name)
@@ -97,11 +100,13 @@ class Graph:
         backbone: has `token_logits(batch)` and `generate(ids, max_new_tokens, stop)`.
         sets: the task's sets of questions, by name.
         encoder: makes sequences of tokens.
-        folder: where results of leaves are kept, under the hash of the model and of the exact tokens; None keeps nothing.
+        folder: where results of leaves are kept, under the hash of the model and of the exact
+            tokens; None keeps nothing.
         ranks: who works.
         within: makes the context of a forward pass (the trainer's precision).
         precision: what `within` does, in a word.
-        tokens_per_batch: of a forward pass, with padding; 1,024 on a CPU and 8,192 elsewhere when None.
+        tokens_per_batch: of a forward pass, with padding; 1,024 on a CPU and 8,192 elsewhere when
+            None.
         prompts_per_batch: of a call to `generate`.
     """
 
@@ -133,7 +138,9 @@ class Graph:
         self._encoded: dict[Node[Any], Encoded] = {}
 
     def of(self, backbone: Any, folder: Path | None = None) -> Graph:
-        """The same measurements of another model, or of an altered copy; the sequences of tokens are shared."""
+        """The same measurements of another model, or of an altered copy; the sequences of tokens
+        are shared.
+        """
         other = Graph(
             backbone,
             self.sets,
@@ -202,7 +209,7 @@ class Graph:
 
         return weights_hash(self.backbone)
 
-    # ---- for leaves ---------------------------------------------------------------------------------------------------------------
+    # ---- for leaves ------------------------------------------------------------------------------
 
     def encoded(self, leaf: Leaf[Any]) -> Encoded:
         """A leaf's sequences, encoded once."""
@@ -219,7 +226,9 @@ class Graph:
         work: Callable[[int], Any],
         what: str,
     ) -> Any:
-        """The results of a leaf's batches, by ranks, from disk where they are there, with the model in eval mode."""
+        """The results of a leaf's batches, by ranks, from disk where they are there, with the model
+        in eval mode.
+        """
         key = (
             digest(
                 [
@@ -247,7 +256,8 @@ class Graph:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Sequences of a leaf: `pairs` with labels, or prompts without; `row` is each one's position in its set.
+    """Sequences of a leaf: `pairs` with labels, or prompts without; `row` is each one's position in
+    its set.
 
     Attributes:
         pairs: ids and labels; a prompt has no labels.

@@ -93,7 +93,8 @@ class GeneratedText(Leaf[Texts]):
     Attributes:
         set: of questions.
         question: which wording.
-        prefix: words that the answer is made to begin with (a jailbreak that says yes); they are no part of the text.
+        prefix: words that the answer is made to begin with (a jailbreak that says yes); they are no
+            part of the text.
         max_new_tokens: at most.
         stop: strings at which an answer ends.
         rows: positions of some rows; None takes all.
@@ -171,7 +172,8 @@ class GradientNorms(Leaf[Tensor]):
             graph.ranks.lockstep
         ):  # autograd.grad sees the shards, which have no part in the forward pass
             raise InputError(
-                "gradients of single items are not to be had from sharded weights; test the run with the strategy ddp, or "
+                "gradients of single items are not to be had from sharded weights; test the run "
+                "with the strategy ddp, or "
                 "leave the gradient-norm attack out."
             )
         starts = range(0, len(found.pairs), self._EACH)

@@ -1,6 +1,8 @@
-"""Metrics of unlearned facts as nodes of a graph (see `mu.evaluation.text.graph`); the formulas stand in `mu.metrics.tofu` and `.memorisation`.
+"""Metrics of unlearned facts as nodes of a graph (see `mu.evaluation.text.graph`); the formulas
+stand in `mu.metrics.tofu` and `.memorisation`.
 
-Whatever compares with the oracle takes a `log` (see `mu.evaluation.text.oracle`), which answers for the oracle's value of the same node.
+Whatever compares with the oracle takes a `log` (see `mu.evaluation.text.oracle`), which answers for
+the oracle's value of the same node.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ class Probability(Metric):
         answer: `answer`, or its paraphrase.
         question: which wording.
         prefix: words that the answer is made to begin with, which are not scored.
-        normalised: over the wrong answers, for sets that have them and are no part of the training data.
+        normalised: over the wrong answers, for sets that have them and are no part of the training
+            data.
     """
 
     stem: ClassVar[str] = "probability"
@@ -125,8 +128,8 @@ class TruthRatio(Metric):
     Attributes:
         set: of questions with wrong answers.
         right: the answer that stands for the truth; sets without a paraphrase take `answer`.
-        score: how the items become a number: `closer_to_one` (forget), `true_better` (what is to be kept), or `probability`, where the
-            items are right / (right + wrong).
+        score: how the items become a number: `closer_to_one` (forget), `true_better` (what is to be
+            kept), or `probability`, where the items are right / (right + wrong).
         question: which wording.
     """
 
@@ -161,8 +164,8 @@ class ModelUtility(Metric):
 
     Attributes:
         sets: of questions; TOFU's are retain, real authors and world facts.
-        choices: those of them whose rows have wrong answers and no paraphrase: probabilities are normalised, and the truth ratio takes
-            the answer itself.
+        choices: those of them whose rows have wrong answers and no paraphrase: probabilities are
+            normalised, and the truth ratio takes the answer itself.
         max_new_tokens: of an answer.
         stop: strings at which an answer ends.
     """
@@ -198,7 +201,8 @@ class ModelUtility(Metric):
 
 @dataclass(frozen=True)
 class ForgetQuality(Metric):
-    """p-value of the Kolmogorov-Smirnov test between the truth ratios of model and oracle; `log10`, `statistic` and `items` in the detail.
+    """p-value of the Kolmogorov-Smirnov test between the truth ratios of model and oracle; `log10`,
+    `statistic` and `items` in the detail.
 
     Attributes:
         set: the forget set.
@@ -235,7 +239,9 @@ class ForgetQuality(Metric):
 
 @dataclass(frozen=True)
 class ExactMemorisation(Metric):
-    """Share of an answer's tokens that are the model's first choice, teacher forced, without the end of the sequence."""
+    """Share of an answer's tokens that are the model's first choice, teacher forced, without the
+    end of the sequence.
+    """
 
     stem: ClassVar[str] = "exact_memorisation"
     set: str
@@ -252,7 +258,9 @@ class ExactMemorisation(Metric):
 
 @dataclass(frozen=True)
 class ExtractionStrength(Metric):
-    """Share of an answer that the model completes by heart; `floor` as in `mu.metrics.memorisation.extraction_strength`."""
+    """Share of an answer that the model completes by heart; `floor` as in
+    `mu.metrics.memorisation.extraction_strength`.
+    """
 
     stem: ClassVar[str] = "extraction_strength"
     set: str
@@ -272,7 +280,9 @@ class ExtractionStrength(Metric):
 
 @dataclass(frozen=True)
 class MemorisationScore(Metric):
-    """Harmonic mean of 1 - x over extraction strength, exact memorisation, paraphrased probability and truth probability."""
+    """Harmonic mean of 1 - x over extraction strength, exact memorisation, paraphrased probability
+    and truth probability.
+    """
 
     stem: ClassVar[str] = "memorisation"
     set: str
@@ -355,7 +365,8 @@ class MembershipScore(Metric):
 
 @dataclass(frozen=True)
 class MembershipAUC(Metric):
-    """How well an attack tells the forget set (members) from items that nobody trained on; 1 = memorised.
+    """How well an attack tells the forget set (members) from items that nobody trained on; 1 =
+    memorised.
 
     Attributes:
         kind: the attack.
@@ -389,7 +400,9 @@ class MembershipAUC(Metric):
 
 @dataclass(frozen=True)
 class PrivLeak(Metric):
-    """Relative difference of an attack's AUC to the oracle's, in percent; see `mu.metrics.memorisation.privleak`."""
+    """Relative difference of an attack's AUC to the oracle's, in percent; see
+    `mu.metrics.memorisation.privleak`.
+    """
 
     stem: ClassVar[str] = "privleak"
     forget: str

@@ -1,7 +1,8 @@
 """What the oracle said, item by item: from its run's log, from its model, or from the run itself.
 
-A log (`items.json` in a run folder) names the weights that it was made with, and holds for each metric its value, the items' values by
-their stable index, and the hash of the exact tokens. A log of other items or tokens is refused.
+A log (`items.json` in a run folder) names the weights that it was made with, and holds for each
+metric its value, the items' values by their stable index, and the hash of the exact tokens. A log
+of other items or tokens is refused.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Itself(OracleLog):
 
 
 class OracleModel(OracleLog):
-    """The oracle's model at hand: what is asked is measured, once, and kept under the hash of its weights.
+    """The oracle's model at hand: what is asked is measured, once, and kept under the hash of its
+    weights.
 
     Args:
         graph: of the oracle's backbone, with the same sets.
@@ -66,8 +68,9 @@ class OracleModel(OracleLog):
 class OracleFile(OracleLog):
     """A log on disk.
 
-    Besides our own, it reads the evaluation file of OpenUnlearning (`TOFU_EVAL.json`: truth ratios, and AUCs of attacks) and the
-    aggregated log of TOFU's first code (truth ratios). Those name no tokens and count items from 0, so only their number is compared.
+    Besides our own, it reads the evaluation file of OpenUnlearning (`TOFU_EVAL.json`: truth ratios,
+    and AUCs of attacks) and the aggregated log of TOFU's first code (truth ratios). Those name no
+    tokens and count items from 0, so only their number is compared.
 
     Args:
         path: a run folder, or a file.
@@ -81,7 +84,8 @@ class OracleFile(OracleLog):
         file = self.path / LOG if self.path.is_dir() else self.path
         if self.path.is_dir() and not file.is_file():
             raise InputError(
-                f"the oracle's folder {path} has no {LOG}; test that run with the same suites first."
+                f"the oracle's folder {path} has no {LOG}; test that run with the same suites "
+                "first."
             )
         raw = read_json(file)
         known = isinstance(raw, dict) and (
@@ -89,7 +93,8 @@ class OracleFile(OracleLog):
         )
         if not known:
             raise InputError(
-                f"{file} is not a log of items: it is neither mu's {LOG}, nor OpenUnlearning's TOFU_EVAL.json, nor TOFU's "
+                f"{file} is not a log of items: it is neither mu's {LOG}, nor OpenUnlearning's "
+                "TOFU_EVAL.json, nor TOFU's "
                 "eval_log_aggregated.json."
             )
         self.raw: Mapping[str, Any] = raw
@@ -112,14 +117,16 @@ class OracleFile(OracleLog):
             ) from error
         if value is None:
             raise InputError(
-                f"the oracle's log {self.path} has no {node.name}; test that run with the same suites and settings."
+                f"the oracle's log {self.path} has no {node.name}; test that run with the same "
+                "suites and settings."
             )
         mine = graph.value(node)
         if items is not None and mine.index is not None:
             self._same([int(place) for place in items], mine.index.tolist(), node)
         if tokens != graph.tokens(node):
             raise InputError(
-                f"the oracle's log {self.path} has {node.name} of other texts or tokens (other rows, another tokenizer, "
+                f"the oracle's log {self.path} has {node.name} of other texts or tokens (other "
+                "rows, another tokenizer, "
                 "template or max_length); test that run on this task with this model's template."
             )
         if items is None or mine.index is None:
@@ -133,13 +140,15 @@ class OracleFile(OracleLog):
     def _same(self, theirs: Sequence[int], mine: Sequence[int], node: Metric) -> None:
         if len(theirs) != len(mine):
             raise InputError(
-                f"the oracle's log {self.path} has {node.name} of {len(theirs)} items, but this run of {len(mine)}; evaluate "
+                f"the oracle's log {self.path} has {node.name} of {len(theirs)} items, but this "
+                f"run of {len(mine)}; evaluate "
                 "both on one set."
             )
         if set(theirs) != set(mine):
             other = min(set(theirs) - set(mine))
             raise InputError(
-                f"the oracle's log {self.path} is for other items ({node.name} of item {other}, which this run's set has "
+                f"the oracle's log {self.path} is for other items ({node.name} of item {other}, "
+                "which this run's set has "
                 "not); retrain and test the oracle on this split."
             )
 
@@ -152,7 +161,8 @@ class OracleFile(OracleLog):
                 assert index is not None
                 if len(ratio) != len(index):
                     raise InputError(
-                        f"the oracle's log {self.path} has {len(ratio)} truth ratios, but the set {node.set} has "
+                        f"the oracle's log {self.path} has {len(ratio)} truth ratios, but the set "
+                        f"{node.set} has "
                         f"{len(index)} rows; take the log for this forget set."
                     )
                 return Measurement(tofu.closer_to_one(ratio).mean().item(), index, ratio)
@@ -183,7 +193,9 @@ class OracleFile(OracleLog):
 
 
 def save_log(folder: Path | str, graph: Graph) -> None:
-    """Write what a graph has measured into a run folder's `items.json`; what other suites measured of the same model stays."""
+    """Write what a graph has measured into a run folder's `items.json`; what other suites measured
+    of the same model stays.
+    """
     file = Path(folder) / LOG
     found: dict[str, Any] = {
         "format": _FORMAT,

@@ -1,19 +1,23 @@
-"""What the hidden states of a language model still hold, whatever it says: a linear probe and the logit lens.
+"""What the hidden states of a language model still hold, whatever it says: a linear probe and the
+logit lens.
 
-Linear probe (Alain and Bengio, 2016, arXiv 1610.01644; of unlearned models, Lynch et al., 2024, arXiv 2402.16835). The prompt is the
-question and what a right and a wrong answer have in common; a and b are the two tokens with which they part. With h the output of a layer
-at the prompt's last token, after the model's final norm, and u the rows of its output matrix, a logistic regression without intercept
-learns, on half of the questions,
+Linear probe (Alain and Bengio, 2016, arXiv 1610.01644; of unlearned models, Lynch et al., 2024,
+arXiv 2402.16835). The prompt is the question and what a right and a wrong answer have in common; a
+and b are the two tokens with which they part. With h the output of a layer at the prompt's last
+token, after the model's final norm, and u the rows of its output matrix, a logistic regression
+without intercept learns, on half of the questions,
 
     P(a is right) = σ(Σ_d w_d h_d (u_a - u_b)_d + v h · (u_a - u_b)),
 
-and chooses on the other half. It is linear in h; the last term, the logit lens, is what a probe that learned nothing would say. 0.5 is
-chance. (A probe of the state after a whole answer, right or wrong, was at chance for a small model that knew every answer by heart: such a
-model knows what comes next, and not that something was false.)
+and chooses on the other half. It is linear in h; the last term, the logit lens, is what a probe
+that learned nothing would say. 0.5 is chance. (A probe of the state after a whole answer, right or
+wrong, was at chance for a small model that knew every answer by heart: such a model knows what
+comes next, and not that something was false.)
 
-Logit lens (nostalgebraist, 2020; against deletion, Patil, Hase and Bansal, ICLR 2024, arXiv 2309.17410): the output of each layer goes
-through the model's own final norm and output matrix, softmax(U norm(h)), and the token that is true at that place has a probability and a
-rank (0 = the likeliest). At the last layer that is the model itself.
+Logit lens (nostalgebraist, 2020; against deletion, Patil, Hase and Bansal, ICLR 2024, arXiv
+2309.17410): the output of each layer goes through the model's own final norm and output matrix,
+softmax(U norm(h)), and the token that is true at that place has a probability and a rank (0 = the
+likeliest). At the last layer that is the model itself.
 """
 
 from __future__ import annotations
@@ -58,7 +62,8 @@ class Forked(Encoded):
 
 @dataclass(frozen=True)
 class ForkFeatures(Leaf[Tensor]):
-    """h ⊙ (u_right - u_wrong) of every layer, for each wrong answer: `[P, layers, D]` in single precision, on the CPU.
+    """h ⊙ (u_right - u_wrong) of every layer, for each wrong answer: `[P, layers, D]` in single
+    precision, on the CPU.
 
     Attributes:
         set: of questions with wrong answers.
@@ -81,7 +86,8 @@ class ForkFeatures(Leaf[Tensor]):
             )
             if fork is None:
                 raise InputError(
-                    f"a wrong answer of row {row} of the set {self.set} is its {self.right} or a part of it, so there is "
+                    f"a wrong answer of row {row} of the set {self.set} is its {self.right} or a "
+                    "part of it, so there is "
                     "nothing to choose between."
                 )
             prompts.append((true[:fork], [IGNORED] * fork))
@@ -123,16 +129,19 @@ class ForkFeatures(Leaf[Tensor]):
 
 @dataclass(frozen=True)
 class ProbeAccuracy(Metric):
-    """Share of right choices between a right and a wrong answer, by a linear probe, at the layer where it is largest.
+    """Share of right choices between a right and a wrong answer, by a linear probe, at the layer
+    where it is largest.
 
-    The layer is chosen on the questions that it is tested on, which flatters it; so a control must be chosen in the same way.
+    The layer is chosen on the questions that it is tested on, which flatters it; so a control must
+    be chosen in the same way.
 
     Attributes:
         set: of questions with wrong answers.
         right: the answer that stands for the truth; sets without a paraphrase take `answer`.
         seed: which half of the questions the probe learns from.
-        strength: C of scikit-learn, the inverse of the penalty on w. With 0.01, probes of the small model that comes with mu chose better
-            than with 1 on questions that it knew, and no better on those that it did not.
+        strength: C of scikit-learn, the inverse of the penalty on w. With 0.01, probes of the small
+            model that comes with mu chose better than with 1 on questions that it knew, and no
+            better on those that it did not.
     """
 
     stem: ClassVar[str] = "linear_probe"
@@ -181,7 +190,9 @@ class Lens:
 
 @dataclass(frozen=True)
 class LensScores(Leaf[Lens]):
-    """The true token of every place of an answer, through the logit lens of every layer; the end of the sequence left out."""
+    """The true token of every place of an answer, through the logit lens of every layer; the end of
+    the sequence left out.
+    """
 
     set: str
 
@@ -217,7 +228,9 @@ class LensScores(Leaf[Lens]):
 
 @dataclass(frozen=True)
 class LensAccuracy(Metric):
-    """Share of an answer's tokens that are a layer's first choice, mean over answers, at the layer where it is largest."""
+    """Share of an answer's tokens that are a layer's first choice, mean over answers, at the layer
+    where it is largest.
+    """
 
     stem: ClassVar[str] = "logit_lens"
     set: str
@@ -260,11 +273,12 @@ class LensAccuracy(Metric):
         )
 
 
-# ---- reading --------------------------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 def readable(backbone: Any) -> CausalLM:
-    """The language model whose hidden states are read: of two that answer as one, the first, from which the answer is made.
+    """The language model whose hidden states are read: of two that answer as one, the first, from
+    which the answer is made.
 
     Raises:
         InputError: when there is none, or its weights are sharded.
@@ -273,7 +287,8 @@ def readable(backbone: Any) -> CausalLM:
         backbone = backbone.base
     if not isinstance(backbone, CausalLM):
         raise InputError(
-            f"probes read the layers of a causal language model, which {type(backbone).__name__} is not."
+            f"probes read the layers of a causal language model, which {type(backbone).__name__} "
+            "is not."
         )
     check_whole(backbone)
     return backbone
@@ -298,7 +313,8 @@ def layer_outputs(model: CausalLM, batch: dict[str, Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def fork_features(model: CausalLM, prompts: Sequence[list[int]], choices: Tensor) -> Tensor:
-    """norm(h) ⊙ (u_a - u_b) of every layer at the last token of each prompt: `[B, layers, D]` in single precision, on the CPU.
+    """norm(h) ⊙ (u_a - u_b) of every layer at the last token of each prompt: `[B, layers, D]` in
+    single precision, on the CPU.
 
     Args:
         model: whose states.
@@ -324,7 +340,8 @@ def logit_lens(model: CausalLM, pairs: Sequence[Pair], eos: int) -> dict[str, Te
     """Rank and probability of the true token at every labelled place but the end of the sequence.
 
     Returns:
-        On the CPU: `sequence` `[n]` int64, which pair the token belongs to; `rank` `[n, layers]` int64; `probability` `[n, layers]`.
+        On the CPU: `sequence` `[n]` int64, which pair the token belongs to; `rank` `[n, layers]`
+        int64; `probability` `[n, layers]`.
     """
     norm, head = ending(model)
     batch = _batch(model, pairs)
@@ -366,7 +383,8 @@ def ending(model: CausalLM) -> tuple[nn.Module, nn.Module]:
     head = network.get_output_embeddings()
     if len(norms) != 1 or head is None:
         raise InputError(
-            f"the logit lens needs one norm after the layers and an output matrix, and {type(network).__name__} has "
+            "the logit lens needs one norm after the layers and an output matrix, and "
+            f"{type(network).__name__} has "
             f"{len(norms)} norms and {'no' if head is None else 'a'} matrix."
         )
     return norms[0], head
@@ -374,7 +392,8 @@ def ending(model: CausalLM) -> tuple[nn.Module, nn.Module]:
 
 @torch.no_grad()
 def check_lens(model: CausalLM, pair: Pair) -> None:
-    """Refuse a model whose last layer, seen through the lens, is not what the model says (a cap or a scale on its logits).
+    """Refuse a model whose last layer, seen through the lens, is not what the model says (a cap or
+    a scale on its logits).
 
     Raises:
         InputError: names the model.
@@ -384,7 +403,8 @@ def check_lens(model: CausalLM, pair: Pair) -> None:
     said, seen = model.predict(batch), head(norm(layer_outputs(model, batch)[-1]))
     if (said - seen).abs().max() > _TOLERANCE * said.abs().max():
         raise InputError(
-            f"{type(model.network).__name__} does more to its logits than a norm and a matrix, so the logit lens would show "
+            f"{type(model.network).__name__} does more to its logits than a norm and a matrix, so "
+            "the logit lens would show "
             "other numbers than the model; leave LogitLens out."
         )
 
@@ -406,11 +426,13 @@ def _starts(order: Sequence[Sequence[int]]) -> list[int]:
     return np.cumsum([0, *(len(batch) for batch in order[:-1])]).tolist()
 
 
-# ---- arithmetic -----------------------------------------------------------------------------------------------------------------------
+# ---- arithmetic ----------------------------------------------------------------------------------
 
 
 def halves(index: Tensor, seed: int) -> Tensor:
-    """Which of the questions `[N]` a probe learns from: the smaller half, drawn by their stable indices, as bool `[N]`."""
+    """Which of the questions `[N]` a probe learns from: the smaller half, drawn by their stable
+    indices, as bool `[N]`.
+    """
     if len(index) < 2:
         raise InputError(
             f"a linear probe learns from half of the questions, and there is {len(index)}."
@@ -422,11 +444,13 @@ def halves(index: Tensor, seed: int) -> Tensor:
 
 
 def linear_probe(features: Tensor, owner: Tensor, learns: Tensor, strength: float = 0.01) -> Tensor:
-    """Share of right choices on the questions that the probe did not learn from, by layer: `[layers]` in [0, 1], float64.
+    """Share of right choices on the questions that the probe did not learn from, by layer:
+    `[layers]` in [0, 1], float64.
 
-    Each feature is divided by its root mean square over what is learnt from; so is their sum, the logit lens, which is then multiplied by
-    √D, so that the penalty on its weight is as on equal weights of all D. Both orders of the two answers are learnt. A question counts
-    once, however many wrong answers it has; a tie counts half.
+    Each feature is divided by its root mean square over what is learnt from; so is their sum, the
+    logit lens, which is then multiplied by √D, so that the penalty on its weight is as on equal
+    weights of all D. Both orders of the two answers are learnt. A question counts once, however
+    many wrong answers it has; a tie counts half.
 
     Args:
         features: `[P, layers, D]`, those of the right answer minus those of the wrong one.

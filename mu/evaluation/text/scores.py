@@ -1,6 +1,8 @@
-"""What a language model gives to the tokens of many answers: batches of like length under a budget of tokens, one forward pass a pair.
+"""What a language model gives to the tokens of many answers: batches of like length under a budget
+of tokens, one forward pass a pair.
 
-Nothing here assumes more of a backbone than `token_logits` and `generate`, so models that are composed of several are measured alike.
+Nothing here assumes more of a backbone than `token_logits` and `generate`, so models that are
+composed of several are measured alike.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Scores:
 
     Attributes:
         index: `[P]` int64, stable index of the row that the answer belongs to.
-        row: `[P]` int64, its position in the set; a row with several wrong answers has several pairs, one after the other.
+        row: `[P]` int64, its position in the set; a row with several wrong answers has several
+            pairs, one after the other.
         length: `[P]` int64, labelled tokens.
         ended: `[P]` bool, whether the last of them is the end-of-sequence token.
         log_prob: log p of the token, in nats.
@@ -93,7 +96,8 @@ class Texts:
 
 
 def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Positions in batches of like length, the longest first, each of at most `budget` tokens with padding (or of one sequence).
+    """Positions in batches of like length, the longest first, each of at most `budget` tokens with
+    padding (or of one sequence).
 
     Args:
         lengths: tokens of each sequence.
@@ -115,7 +119,8 @@ def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Chunk:
 
     Args:
         backbone: has `token_logits(batch)`.
-        batch: as `mu.data.encoding.collate` makes it; only what has a label counts, whatever the padding.
+        batch: as `mu.data.encoding.collate` makes it; only what has a label counts, whatever the
+            padding.
     """
     device = next(backbone.parameters()).device
     logits, labels = backbone.token_logits(
@@ -199,7 +204,8 @@ def continued(
 
 
 def gradient_scores(backbone: Any, pairs: Sequence[Pair], p: float) -> Chunk:
-    """The gradient-norm score of each pair (see `mu.metrics.memorisation.gradient_norm`), one backward pass each.
+    """The gradient-norm score of each pair (see `mu.metrics.memorisation.gradient_norm`), one
+    backward pass each.
 
     Every weight counts, whichever the method trains; no weight's `grad` is touched.
     """

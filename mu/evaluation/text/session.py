@@ -18,11 +18,13 @@ CACHE = "evaluation"
 
 
 def shared_graph(module: UnlearningModule, folder: Path | None = None, **settings: Any) -> Graph:
-    """The graph of what the module serves now, on its task's sets; the same for all who ask with the same settings.
+    """The graph of what the module serves now, on its task's sets; the same for all who ask with
+    the same settings.
 
     Args:
         module: being tested or fitted.
-        folder: where results of leaves are kept; None keeps nothing. Sharded weights have no hash, so nothing is kept of theirs.
+        folder: where results of leaves are kept; None keeps nothing. Sharded weights have no hash,
+            so nothing is kept of theirs.
         **settings: `tokens_per_batch` and `prompts_per_batch` of Graph.
 
     Raises:
@@ -52,7 +54,9 @@ def shared_graph(module: UnlearningModule, folder: Path | None = None, **setting
 
 
 class _Moment:
-    """Graphs of a test, which makes its own store of outputs, or of a step of a fit, which makes another model."""
+    """Graphs of a test, which makes its own store of outputs, or of a step of a fit, which makes
+    another model.
+    """
 
     def __init__(self, module: UnlearningModule) -> None:
         self.graphs: dict[Any, Graph] = {}
@@ -82,6 +86,7 @@ def questions_of(module: UnlearningModule) -> tuple[Mapping[str, Any], Any]:
     if getattr(task, "sets", None) is None or getattr(task, "encoder", None) is None:
         what = "there is no task of ours" if task is None else f"{type(task).__name__} has none"
         raise InputError(
-            f"metrics of language models are taken on sets of questions and answers, and {what}; take a task of questions."
+            f"metrics of language models are taken on sets of questions and answers, and {what}; "
+            "take a task of questions."
         )
     return task.sets, task.encoder

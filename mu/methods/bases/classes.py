@@ -7,7 +7,8 @@ from mu.utils.errors import InputError
 
 
 def forgotten_classes(module: UnlearningModule, given: int | None, num_classes: int) -> list[int]:
-    """Classes that the run forgets as a whole: `given`, or what the task's split says; none for random samples or part of a class.
+    """Classes that the run forgets as a whole: `given`, or what the task's split says; none for
+    random samples or part of a class.
 
     Args:
         module: fitted with a task.
@@ -21,7 +22,8 @@ def forgotten_classes(module: UnlearningModule, given: int | None, num_classes: 
     wrong = [label for label in classes if not 0 <= label < num_classes]
     if wrong:
         raise InputError(
-            f"there is no class {wrong[0]} among the {num_classes} of the model; classes are numbered from 0."
+            f"there is no class {wrong[0]} among the {num_classes} of the model; classes are "
+            "numbered from 0."
         )
     return classes
 

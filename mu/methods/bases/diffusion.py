@@ -12,7 +12,9 @@ class DiffusionMethod(UnlearningModule):
 
     @property
     def needs_labels(self) -> bool:  # type: ignore[override]
-        """Labels are what a class-conditional model is conditioned on; prompts come with every sample of a text-to-image task."""
+        """Labels are what a class-conditional model is conditioned on; prompts come with every
+        sample of a text-to-image task.
+        """
         return isinstance(self.backbone, ClassConditionalDiffusion)
 
     @property

@@ -15,7 +15,8 @@ from mu.utils.errors import InputError
 
 
 class ForgetRetainMethod(UnlearningModule):
-    """γ times a loss on forget, plus α times a retain term; without the latter, forget alone is shown.
+    """γ times a loss on forget, plus α times a retain term; without the latter, forget alone is
+    shown.
 
     An epoch goes once over forget; every step shows as much of retain beside it.
 
@@ -37,7 +38,8 @@ class ForgetRetainMethod(UnlearningModule):
         super().__init__(backbone, **kwargs)
         if forget_weight <= 0 or retain_weight < 0:
             raise InputError(
-                f"{type(self).__name__} needs a forget_weight above 0 and a retain_weight of at least 0, not {forget_weight} "
+                f"{type(self).__name__} needs a forget_weight above 0 and a retain_weight of at "
+                f"least 0, not {forget_weight} "
                 f"and {retain_weight}."
             )
         self.forget_weight, self.retain_weight = forget_weight, retain_weight
@@ -61,7 +63,9 @@ class ForgetRetainMethod(UnlearningModule):
         return self.needs_retain and self.retain.needs_reference
 
     def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
-        """The method's loss `(sum [B], weight [B])` of the forget part, whose logits may be wider than it."""
+        """The method's loss `(sum [B], weight [B])` of the forget part, whose logits may be wider
+        than it.
+        """
         raise TypeError(f"{type(self).__name__} does not override forget_loss().")
 
     def forget_total(self, forget: Batch) -> Batch:

@@ -1,4 +1,6 @@
-"""Images that the original draws for samples before the first step: surrogates of what is forgotten, replay of what is kept."""
+"""Images that the original draws for samples before the first step: surrogates of what is
+forgotten, replay of what is kept.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,11 @@ from mu.utils.modules import eval_mode
 
 
 class GeneratedImages:
-    """One image a sample, kept as bytes in main memory, and in checkpoints: drawn anew, it might differ by rounding.
+    """One image a sample, kept as bytes in main memory, and in checkpoints: drawn anew, it might
+    differ by rounding.
 
-    Sample i's image depends on its condition and on (seed, index i) only. Batches do not depend on the number of ranks, which share the
-    work and then all hold all images.
+    Sample i's image depends on its condition and on (seed, index i) only. Batches do not depend on
+    the number of ranks, which share the work and then all hold all images.
     """
 
     def __init__(self) -> None:
@@ -138,7 +141,9 @@ def _slot(value: Tensor, module: UnlearningModule, world: int) -> Tensor:
 
 
 class GeneratesImages(UnlearningModule):
-    """Keeps drawn images in its checkpoints. The subclass makes `drawn`, and says in `draw_images` which images it needs."""
+    """Keeps drawn images in its checkpoints. The subclass makes `drawn`, and says in `draw_images`
+    which images it needs.
+    """
 
     drawn: GeneratedImages
 

@@ -9,8 +9,9 @@ from mu.data.batch import Batch, concatenate
 def predictions(backbone: Backbone, *parts: Batch | None) -> list[Tensor]:
     """The prediction of every part that is there, by one forward pass where that changes nothing.
 
-    Batch norm in train mode would mix the parts' statistics. Sequences of unequal lengths are padded to the longest, so that their
-    predictions may be wider than the parts, which the backbone's operations know.
+    Batch norm in train mode would mix the parts' statistics. Sequences of unequal lengths are
+    padded to the longest, so that their predictions may be wider than the parts, which the
+    backbone's operations know.
     """
     present = [part for part in parts if part is not None]
     mixes = any(

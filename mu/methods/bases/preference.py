@@ -51,14 +51,18 @@ class SequenceMethod(ForgetRetainMethod):
 
 
 class ReferenceRatioMethod(SequenceMethod):
-    """It compares with the likelihoods under the original, which are computed once, before the first step."""
+    """It compares with the likelihoods under the original, which are computed once, before the
+    first step.
+    """
 
     def __init__(self, backbone: CausalLM, beta: float, *args: Any, **kwargs: Any) -> None:
         super().__init__(backbone, beta, *args, **kwargs)
         self.reference_nll = ReferenceNLL()
 
     def on_train_start(self) -> None:
-        """Here a checkpoint has been loaded under every strategy (with sharded weights, not yet when the fit starts)."""
+        """Here a checkpoint has been loaded under every strategy (with sharded weights, not yet
+        when the fit starts).
+        """
         super().on_train_start()
         with self.stopwatch("cache"):
             self.reference_nll.start(self, substitutes=self.needs_substitute)

@@ -1,11 +1,13 @@
 """Quirks of AdvUnlearn's released code.
 
-Zhang et al., "Defensive Unlearning with Adversarial Training for Robust Concept Erasure in Diffusion Models", NeurIPS 2024, arXiv
-2405.15234; code `train-scripts/AdvUnlearn.py`, `utils/attack_util.py` (`soft_prompt_attack`, `split_id`).
+Zhang et al., "Defensive Unlearning with Adversarial Training for Robust Concept Erasure in
+Diffusion Models", NeurIPS 2024, arXiv 2405.15234; code `train-scripts/AdvUnlearn.py`,
+`utils/attack_util.py` (`soft_prompt_attack`, `split_id`).
 
-The inner attack's gradient is never zeroed, so each step follows the sum of all gradients so far (with signs: the sign of the last sign
-plus the new gradient). What it returns was built before its last step. Layouts count the words of a prompt, where tokens stand. The default
-mode of the command line makes the retain term a step of its own.
+The inner attack's gradient is never zeroed, so each step follows the sum of all gradients so far
+(with signs: the sign of the last sign plus the new gradient). What it returns was built before its
+last step. Layouts count the words of a prompt, where tokens stand. The default mode of the command
+line makes the retain term a step of its own.
 """
 
 from collections.abc import Iterator
@@ -38,8 +40,9 @@ class AccumulatingSearch(Search):
 class PrefixByWords(Prefix):
     """A prefix whose prompt has as many tokens as it has words between spaces.
 
-    The places after so many tokens are taken from the prompt to make room, so a prompt with words of several tokens loses some of them.
-    (Words are counted in the decoded tokens, in which a comma is a word.)
+    The places after so many tokens are taken from the prompt to make room, so a prompt with words
+    of several tokens loses some of them. (Words are counted in the decoded tokens, in which a comma
+    is a word.)
 
     Args:
         tokens: how many adversarial tokens.
@@ -84,7 +87,9 @@ class SoftPromptAttackReference(SoftPromptAttack):
 
 @dataclass(frozen=True)
 class AlternatingSteps(Paired):
-    """The batches of Paired, but forget and retain are shown in turn, a step each (`retain_train: iter`). Warm-up counts both."""
+    """The batches of Paired, but forget and retain are shown in turn, a step each (`retain_train:
+    iter`). Warm-up counts both.
+    """
 
     def steps(self, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> Iterator[Step]:
         for step in super().steps(epoch, sizes, batch, seed):

@@ -1,4 +1,6 @@
-"""Boundary Expand as SalUn's copy evaluates it: the phantom class stays, so there are C + 1 probabilities and it may be the answer."""
+"""Boundary Expand as SalUn's copy evaluates it: the phantom class stays, so there are C + 1
+probabilities and it may be the answer.
+"""
 
 from torch import Tensor, nn
 

@@ -1,9 +1,11 @@
-"""ESD's rewrite of 2025, for a concept that is erased from another prompt (`--erase_from` of the authors' `esd_sd.py`).
+"""ESD's rewrite of 2025, for a concept that is erased from another prompt (`--erase_from` of the
+authors' `esd_sd.py`).
 
     min_θ ‖ε_θ(x_t, t, c_from) − [ε*(x_t, t, c_from) − η (ε*(x_t, t, c) − ε*(x_t, t, ∅))]‖²
 
 x_t is sampled under c_from. With c_from "a cowboy" and c "cowboy hat", cowboys lose their hats.
-Defaults: η = 2, the original samples, exact timesteps, guidance 3; Adam 5e-5, 200 steps, batch 1 (that script).
+Defaults: η = 2, the original samples, exact timesteps, guidance 3; Adam 5e-5, 200 steps, batch 1
+(that script).
 """
 
 from typing import Any

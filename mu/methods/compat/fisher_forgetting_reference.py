@@ -2,8 +2,9 @@
 
     F = mean over batches of Σ_y (mean_b p(y|x_b)) (∇ mean_b ℓ(x_b, y))²,   batches of 32
 
-Squares of batch-mean gradients are another scale than per-sample squares, so its α (about 1e-9 for random samples) is not the paper's.
-When a class is forgotten, its row's variance 1e-4 is multiplied by the classifier's factor 10.
+Squares of batch-mean gradients are another scale than per-sample squares, so its α (about 1e-9 for
+random samples) is not the paper's. When a class is forgotten, its row's variance 1e-4 is multiplied
+by the classifier's factor 10.
 """
 
 from typing import Any

@@ -1,8 +1,9 @@
 """Influence unlearning as the released code computes it (`Wfisher.py` of Unlearn-Sparse and SalUn).
 
-A recursion that never renews its direction with the new sample's own, so it is not the inverse of a Fisher matrix
-(`mu.functional.curvature.woodfisher_reference`). It reads the first M + 2 retain samples in their order, M = 1000 (300000 for ImageNet), with
-augmented loaders. α is the only tuned number (1 to 20).
+A recursion that never renews its direction with the new sample's own, so it is not the inverse of a
+Fisher matrix (`mu.functional.curvature.woodfisher_reference`). It reads the first M + 2 retain
+samples in their order, M = 1000 (300000 for ImageNet), with augmented loaders. α is the only tuned
+number (1 to 20).
 """
 
 from collections.abc import Iterable

@@ -9,7 +9,8 @@ from mu.methods.language.pdu import PDU
 
 
 class PDUReference(PDU):
-    """The unshifted labels say which logits count: not those that predict the first answer token, but those after the answer's last.
+    """The unshifted labels say which logits count: not those that predict the first answer token,
+    but those after the answer's last.
 
     Arguments as in PDU; the dual variable moves once a step here too.
     """

@@ -1,7 +1,8 @@
 """SCRUB as the worst-case benchmark ports it: forget *or* retain in an epoch.
 
-Fan et al., "Challenging Forgets: Unveiling the Worst-Case Forget Sets in Machine Unlearning", ECCV 2024, arXiv 2403.07362; code
-Unlearn-WorstCase. Epoch e, counted from 0, shows the forget set alone if e <= msteps, else the retain set alone.
+Fan et al., "Challenging Forgets: Unveiling the Worst-Case Forget Sets in Machine Unlearning", ECCV
+2024, arXiv 2403.07362; code Unlearn-WorstCase. Epoch e, counted from 0, shows the forget set alone
+if e <= msteps, else the retain set alone.
 """
 
 from typing import Any
@@ -21,7 +22,8 @@ class SCRUBWorstCase(SCRUB):
         backbone: the original.
         msteps: the last max epoch, counted from 0.
         lr_decay_epochs: see SCRUB; none there.
-        optimizer: momentum and weight decay of the OPTML code; the learning rate is searched in [1e-4, 1e-1] there.
+        optimizer: momentum and weight decay of the OPTML code; the learning rate is searched in
+            [1e-4, 1e-1] there.
     """
 
     def __init__(

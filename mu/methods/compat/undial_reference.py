@@ -1,7 +1,8 @@
 """UNDIAL as OpenUnlearning has it, with which its tables were made.
 
-The mean is over *all* positions of the batch: those of prompt and padding distil the original, which is a retain term in disguise. At them
-the label −100 serves as an index, so that entry V − 100 of the vocabulary is lowered where there is no true token.
+The mean is over *all* positions of the batch: those of prompt and padding distil the original,
+which is a retain term in disguise. At them the label −100 serves as an index, so that entry V − 100
+of the vocabulary is lowered where there is no true token.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,9 @@ _FILL = {"input_ids": 0, "attention_mask": 0, "labels": IGNORED}
 
 
 class UNDIALReference(UNDIAL):
-    """UNDIAL without a mask; arguments as there. Forget sequences are padded to the longest of the optimizer's whole step."""
+    """UNDIAL without a mask; arguments as there. Forget sequences are padded to the longest of the
+    optimizer's whole step.
+    """
 
     def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         logits, labels = self.model.token_logits(forget, prediction)
@@ -34,7 +37,9 @@ class UNDIALReference(UNDIAL):
         )
 
     def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
-        """Padding counts here, so it must not depend on how the step is divided among ranks and accumulated batches."""
+        """Padding counts here, so it must not depend on how the step is divided among ranks and
+        accumulated batches.
+        """
         forget, retain = super().prepare_parts(batch)
         if forget is None or "step" not in forget or self.task is None:
             return forget, retain

@@ -41,7 +41,8 @@ class Answer(Substitute):
         data: Any = task.datasets["forget"]
         if "question" not in data.texts:
             raise InputError(
-                f"{type(self).__name__} answers questions, and {type(task).__name__} gives raw text."
+                f"{type(self).__name__} answers questions, and {type(task).__name__} gives raw "
+                "text."
             )
         self._encoder = encoder
         self._questions = dict(zip(data.indices.tolist(), data.texts["question"], strict=True))
@@ -94,7 +95,8 @@ class Refusal(Answer):
 
 
 class AnswerOfAnotherQuestion(Answer):
-    """The answer of a random retain sample: SalUn's random labels, for language models (SOUL, WAGLE).
+    """The answer of a random retain sample: SalUn's random labels, for language models (SOUL,
+    WAGLE).
 
     Args:
         redraw: anew each time the question is shown; False draws once.
@@ -119,7 +121,9 @@ class AnswerOfAnotherQuestion(Answer):
 
 
 class CyclingAnswers(Answer):
-    """Base of laws that have several answers to each question, shown one after the other; `setup` fills `alternates`."""
+    """Base of laws that have several answers to each question, shown one after the other; `setup`
+    fills `alternates`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,21 +153,25 @@ class AnswersFromFile(CyclingAnswers):
         lacking = [question for question in self._questions.values() if question not in known]
         if lacking:
             raise InputError(
-                f"{self.file} has no alternate answer to {len(lacking)} of {len(self._questions)} forget questions, "
+                f"{self.file} has no alternate answer to {len(lacking)} of {len(self._questions)} "
+                "forget questions, "
                 f"{lacking[0]!r} among them."
             )
         self.alternates = {index: known[question] for index, question in self._questions.items()}
 
 
 class PerturbedAnswers(CyclingAnswers):
-    """The task's own wrong answers to each forget question (`perturbed_answer`), one after the other: alternates without a file."""
+    """The task's own wrong answers to each forget question (`perturbed_answer`), one after the
+    other: alternates without a file.
+    """
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         super().setup(backbone, task)
         questions: Any = getattr(task, "sets", {}).get("forget")
         if questions is None:
             raise InputError(
-                f"PerturbedAnswers needs a set of forget questions with wrong answers, which {type(task).__name__} does not give."
+                "PerturbedAnswers needs a set of forget questions with wrong answers, which "
+                f"{type(task).__name__} does not give."
             )
         self.alternates = dict(
             zip(questions.indices.tolist(), questions.column("perturbed_answer"), strict=True)

@@ -31,18 +31,20 @@ _BATCH = 16
 class GeneratedAnswers(CyclingAnswers):
     """Answers that the original makes up before the first step, shown one after the other (AltPO).
 
-    What is empty, said twice, or the truth is left out. Ranks share the work, and the answers do not depend on their number.
+    What is empty, said twice, or the truth is left out. Ranks share the work, and the answers do
+    not depend on their number.
 
     Args:
         count: answers that are drawn for each question.
         temperature: of the draws.
         max_new_tokens: of an answer, at most.
-        instruction: the prompt, with `{question}`, as the task's template asks it. A small model that knows questions alone is asked by
-            `{question}` at a higher temperature.
+        instruction: the prompt, with `{question}`, as the task's template asks it. A small model
+            that knows questions alone is asked by `{question}` at a higher temperature.
         stop: strings at which an answer ends, beside the end of the sequence.
         seed: of the draws.
-        folder: where the answers are kept for another run (under the hash of weights, questions and settings), with a `.jsonl` to read
-            them and for `AnswersFromFile`; None keeps nothing. Look at them: left-overs of the prompt become what is learnt.
+        folder: where the answers are kept for another run (under the hash of weights, questions and
+            settings), with a `.jsonl` to read them and for `AnswersFromFile`; None keeps nothing.
+            Look at them: left-overs of the prompt become what is learnt.
     """
 
     makes = True
@@ -62,7 +64,8 @@ class GeneratedAnswers(CyclingAnswers):
             raise InputError(f"count is {count}; a question needs at least one alternate answer.")
         if "{question}" not in instruction:
             raise InputError(
-                f"the instruction {instruction[:60]!r} does not hold {{question}}, so the model would not be asked anything."
+                f"the instruction {instruction[:60]!r} does not hold {{question}}, so the model "
+                "would not be asked anything."
             )
         self.count, self.max_new_tokens, self.instruction, self.stop = (
             count,
@@ -91,8 +94,10 @@ class GeneratedAnswers(CyclingAnswers):
         ]
         if lacking:
             raise InputError(
-                f"the model made up no other answer than the truth to {len(lacking)} of {len(self._questions)} forget "
-                f"questions, {lacking[0][:60]!r} among them; give a higher temperature, another instruction, or a file of "
+                f"the model made up no other answer than the truth to {len(lacking)} of "
+                f"{len(self._questions)} forget "
+                f"questions, {lacking[0][:60]!r} among them; give a higher temperature, another "
+                "instruction, or a file of "
                 "answers by mu.methods.AnswersFromFile."
             )
 

@@ -1,7 +1,8 @@
-"""Where a method takes x_t and t from: noised data, partial sampling, stored trajectories, a one-step generator.
+"""Where a method takes x_t and t from: noised data, partial sampling, stored trajectories, a
+one-step generator.
 
-Everything is drawn from (seed, index, visit), so that a source gives the same latents on any number of ranks and after a resume, as
-long as the weights that it samples with are the same.
+Everything is drawn from (seed, index, visit), so that a source gives the same latents on any number
+of ranks and after a resume, as long as the weights that it samples with are the same.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class LatentSource(Reconstructible, ABC):
         """x_t and t of each sample.
 
         Args:
-            module: the method, with its backbone (and reference, where a source samples from the original).
+            module: the method, with its backbone (and reference, where a source samples from the
+                original).
             part: the prepared part; its `index` and `visit` decide the draws.
             condition: what the sampled pictures show, one a sample.
             stream: names the purpose, so that two draws in one step differ.
@@ -61,15 +63,18 @@ class NoisedData(LatentSource):
 class PartialSampling(LatentSource):
     """Guided DDIM sampling that stops at a random step (ESD, AdvUnlearn, Receler).
 
-    With `steps` S on T timesteps, the grid is τ_i = i T/S + 1 (offset 1; the leading DDIM grid). One k is drawn for each sample.
+    With `steps` S on T timesteps, the grid is τ_i = i T/S + 1 (offset 1; the leading DDIM grid).
+    One k is drawn for each sample.
 
     Args:
         steps: S.
         guidance: scale s of the sampling.
-        by: whose weights sample: `current` (released classic ESD, AdvUnlearn) or `reference` (the 2025 ESD).
-        timestep: `exact` trains at the very timestep that x_t stands at. `jitter` is the classic code: k is uniform in {0..S−1}, the
-            sampler walks the indices S−2 .. k (its slice drops the last entry of the grid, and k = 0 walks as k = 1), and t is uniform
-            in [kT/S, (k+1)T/S), which is 39 to 58 timesteps noisier than x_t is (spec: ESD, classic sampler).
+        by: whose weights sample: `current` (released classic ESD, AdvUnlearn) or `reference` (the
+            2025 ESD).
+        timestep: `exact` trains at the very timestep that x_t stands at. `jitter` is the classic
+            code: k is uniform in {0..S−1}, the sampler walks the indices S−2 .. k (its slice drops
+            the last entry of the grid, and k = 0 walks as k = 1), and t is uniform in [kT/S,
+            (k+1)T/S), which is 39 to 58 timesteps noisier than x_t is (spec: ESD, classic sampler).
     """
 
     def __init__(
@@ -108,7 +113,8 @@ class PartialSampling(LatentSource):
         grid = torch.flip(
             torch.arange(self.steps - 1, device=index.device) * (total // self.steps) + 1, [0]
         )
-        # indices S-2 .. k-1+... : after the step at index i the walk stops when i + 1 == k, so k >= 1 takes S - k steps, and k = 0 all
+        # indices S-2 .. k-1+... : after the step at index i the walk stops when i + 1 == k, so k >=
+        # 1 takes S - k steps, and k = 0 all
         taken = torch.where(k == 0, self.steps - 1, self.steps - k)
         latent = partial_ddim(model, start, condition, grid, taken, self.guidance)
         width = total // self.steps
@@ -116,11 +122,13 @@ class PartialSampling(LatentSource):
 
 
 class StoredTrajectories(LatentSource):
-    """Trajectories of the original model, sampled once a prompt and then reused: each step takes a random stop of a random trajectory.
+    """Trajectories of the original model, sampled once a prompt and then reused: each step takes a
+    random stop of a random trajectory.
 
-    With a frozen sampler (`by="reference"`) each stored x_t has the distribution that a fresh one would have, so every step's gradient
-    is unbiased; across steps they are drawn from a finite set, which is the approximation. Where the current weights would sample, it is
-    an approximation in itself; the paper's presets do not use it.
+    With a frozen sampler (`by="reference"`) each stored x_t has the distribution that a fresh one
+    would have, so every step's gradient is unbiased; across steps they are drawn from a finite set,
+    which is the approximation. Where the current weights would sample, it is an approximation in
+    itself; the paper's presets do not use it.
 
     Args:
         count: trajectories for each prompt.
@@ -166,7 +174,9 @@ class StoredTrajectories(LatentSource):
     def _sample(
         self, model: Diffusion, prompt: bytes, condition: Condition, grid: Tensor, seed: int
     ) -> Tensor:
-        """All of a prompt's trajectories `[count, S, ...]` in one batch of their own, so that a resumed run makes them bit for bit."""
+        """All of a prompt's trajectories `[count, S, ...]` in one batch of their own, so that a
+        resumed run makes them bit for bit.
+        """
         numbers = torch.arange(self.count, device=grid.device) + int.from_bytes(
             prompt[:7], "little"
         )
@@ -194,13 +204,15 @@ def diffusion(module: Method) -> Diffusion:
 
     if not isinstance(module.backbone, Diffusion):
         raise InputError(
-            f"latents are sampled from a diffusion model, not from a {type(module.backbone).__name__}."
+            "latents are sampled from a diffusion model, not from a "
+            f"{type(module.backbone).__name__}."
         )
     return module.backbone
 
 
 def ddim_step(model: Diffusion, output: Tensor, noised: Tensor, t: Tensor, after: Tensor) -> Tensor:
-    """Deterministic DDIM (Song et al., ICLR 2021, arXiv 2010.02502, η = 0): from timestep `t` to `after` (−1 is no noise).
+    """Deterministic DDIM (Song et al., ICLR 2021, arXiv 2010.02502, η = 0): from timestep `t` to
+    `after` (−1 is no noise).
 
     Args:
         model: gives the noise levels.
@@ -223,7 +235,9 @@ def ddim_step(model: Diffusion, output: Tensor, noised: Tensor, t: Tensor, after
 def ddim_path(
     model: Diffusion, start: Tensor, condition: Condition, grid: Tensor, guidance: float
 ) -> Iterator[Tensor]:
-    """x at each timestep of the descending `grid` `[S]`: first `start`, then after each step but the last."""
+    """x at each timestep of the descending `grid` `[S]`: first `start`, then after each step but
+    the last.
+    """
     latent, null = start, model.null(len(start)) if guidance != 1 else None
     for place, t in enumerate(grid):
         yield latent
@@ -242,15 +256,16 @@ def partial_ddim(
     taken: Tensor,
     guidance: float,
 ) -> Tensor:
-    """Each sample after its own number of guided steps; samples that have arrived cost nothing more.
+    """Each sample after its own number of guided steps; samples that have arrived cost nothing
+    more.
 
     Args:
         model: whose weights sample.
         start: x at `grid[0]`, `[B, ...]`.
         condition: B conditions.
         grid: descending timesteps `[S]`.
-        taken: steps of each sample, `[B]` in 0..S; a step after the last timestep of the grid goes to timestep 0, as DDIM
-            with `set_alpha_to_one=False`.
+        taken: steps of each sample, `[B]` in 0..S; a step after the last timestep of the grid goes
+            to timestep 0, as DDIM with `set_alpha_to_one=False`.
     """
     latent = start.clone()
     width = int(grid[0] - grid[1]) if len(grid) > 1 else 1

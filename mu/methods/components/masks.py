@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 
 class Saliency(WeightMask):
-    """Gradient saliency (SalUn: Fan et al., ICLR 2024, arXiv 2310.12508): the weights with the largest |Σ_b ∇ℓ_b(D_f)|.
+    """Gradient saliency (SalUn: Fan et al., ICLR 2024, arXiv 2310.12508): the weights with the
+    largest |Σ_b ∇ℓ_b(D_f)|.
 
-    The signed gradients of the batches' mean losses are summed before the absolute value is taken; the threshold is global over all
-    trainable weights, and exactly ⌊keep · n⌋ are kept.
+    The signed gradients of the batches' mean losses are summed before the absolute value is taken;
+    the threshold is global over all trainable weights, and exactly ⌊keep · n⌋ are kept.
 
     Args:
-        keep: share of the weights that may move; larger trains more (the reference code's `with_0.5` is `keep=0.5`).
+        keep: share of the weights that may move; larger trains more (the reference code's
+            `with_0.5` is `keep=0.5`).
         batch_size: batch size of the pass; the task's when None.
         augment: whether the pass augments (the reference code does).
         enforce: see WeightMask.
@@ -78,7 +80,8 @@ class ByName(WeightMask):
         picked: Callable[[str], bool] = lambda name: any(word in name for word in self.words)  # noqa: E731
         if not any(picked(name) for name in self.names):
             raise InputError(
-                f"no trainable weight has {' or '.join(map(repr, self.words))} in its name; names are like {self.names[0]!r}."
+                f"no trainable weight has {' or '.join(map(repr, self.words))} in its name; names "
+                f"are like {self.names[0]!r}."
             )
         return {
             name: torch.full_like(p, picked(name), dtype=torch.bool)

@@ -1,4 +1,6 @@
-"""What the original thought of the sequences that a run will show: computed once, before the first step, instead of at every step."""
+"""What the original thought of the sequences that a run will show: computed once, before the first
+step, instead of at every step.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
 
 
 class ReferenceNLL(nn.Module):
-    """Summed negative log-likelihoods under the original, by the key of a sequence's exact tokens and labels.
+    """Summed negative log-likelihoods under the original, by the key of a sequence's exact tokens
+    and labels.
 
-    They are computed by the backbone itself, which still is the original then, in eval mode and in the trainer's precision: no second
-    model is ever in memory. The table knows by which original it was made, and in which precision. Its tensors are in the checkpoint, and
-    are not computed again on resume; all ranks share the work and then hold the same.
+    They are computed by the backbone itself, which still is the original then, in eval mode and in
+    the trainer's precision: no second model is ever in memory. The table knows by which original it
+    was made, and in which precision. Its tensors are in the checkpoint, and are not computed again
+    on resume; all ranks share the work and then hold the same.
 
     Attributes:
         keys: `[N]` int64, ascending.
@@ -48,7 +52,7 @@ class ReferenceNLL(nn.Module):
     def __len__(self) -> int:
         return len(self.keys)
 
-    # ---- before the first step ----------------------------------------------------------------------------------------------------
+    # ---- before the first step -------------------------------------------------------------------
 
     def start(self, module: Method, substitutes: bool = False) -> None:
         """Compute what the run will ask for, unless a checkpoint brought it.
@@ -58,7 +62,8 @@ class ReferenceNLL(nn.Module):
             substitutes: the substitutes are asked for too, those that are drawn in all epochs.
 
         Raises:
-            InputError: when a checkpoint's table is another original's, or lacks a sequence that the run will show.
+            InputError: when a checkpoint's table is another original's, or lacks a sequence that
+                the run will show.
         """
         origin = stream_id(
             "reference-nll",
@@ -68,7 +73,8 @@ class ReferenceNLL(nn.Module):
         )
         if len(self) and int(self.origin) != origin:
             raise InputError(
-                "the log-likelihoods in the checkpoint are those of other original weights, or were computed in another "
+                "the log-likelihoods in the checkpoint are those of other original weights, or "
+                "were computed in another "
                 "precision; resume with those of the run that wrote it, or begin another run."
             )
         held = set(self.keys.tolist())
@@ -79,7 +85,8 @@ class ReferenceNLL(nn.Module):
             return
         if held:
             raise InputError(
-                f"this run shows {len(lacking)} sequences that the original was not asked about before the first step; begin "
+                f"this run shows {len(lacking)} sequences that the original was not asked about "
+                "before the first step; begin "
                 "again with as many epochs, and with the same texts, as it shall have in the end."
             )
         self._fill(lacking, self._evaluate(module, list(lacking.values())), origin)
@@ -92,14 +99,17 @@ class ReferenceNLL(nn.Module):
 
     @torch.no_grad()
     def _evaluate(self, module: Method, pairs: list[Pair]) -> Tensor:
-        """The backbone's values, `[N]`, in batches of similar length that have no more rows than a step of the training."""
+        """The backbone's values, `[N]`, in batches of similar length that have no more rows than a
+        step of the training.
+        """
         order = sorted(range(len(pairs)), key=lambda place: len(pairs[place][0]))
         size = max(1, 2 * _task(module).batch_size // module.world_size)
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         found: Tensor | None = None
         with eval_mode(module.backbone), module.precision():
             for turn in range(-(-len(batches) // module.world_size)):
-                # every rank runs the model equally often, because the weights of one may be spread over all
+                # every rank runs the model equally often, because the weights of one may be spread
+                # over all
                 number = turn * module.world_size + module.global_rank
                 places = batches[min(number, len(batches) - 1)]
                 part = module.trainer.strategy.batch_to_device(
@@ -113,14 +123,15 @@ class ReferenceNLL(nn.Module):
         assert found is not None
         return module.sum_over_ranks([found])[0]
 
-    # ---- in a step ----------------------------------------------------------------------------------------------------------------
+    # ---- in a step -------------------------------------------------------------------------------
 
     def of(self, part: Batch) -> Tensor:
         """The values of the part's sequences, `[B]`.
 
         Raises:
-            RunError: when the table lacks a sequence; on an accelerator in the next step, so that nothing waits for the device (until
-                then its value is not a number, and neither is the loss).
+            RunError: when the table lacks a sequence; on an accelerator in the next step, so that
+                nothing waits for the device (until then its value is not a number, and neither is
+                the loss).
         """
         self._stop_if_unknown()
         if not len(self):
@@ -137,14 +148,17 @@ class ReferenceNLL(nn.Module):
         known, self._known = self._known, None
         if known is not None and not bool(known.all()):
             raise RunError(
-                f"{int((~known).sum())} sequences of a batch have no log-likelihood under the original, because the run shows "
+                f"{int((~known).sum())} sequences of a batch have no log-likelihood under the "
+                "original, because the run shows "
                 "other texts than its plan; give it texts that do not change while it runs."
             )
 
-    # ---- state --------------------------------------------------------------------------------------------------------------------
+    # ---- state -----------------------------------------------------------------------------------
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Moves with the module, but keeps its precision: `bf16-true` would leave two digits of a sum of a hundred tokens."""
+        """Moves with the module, but keeps its precision: `bf16-true` would leave two digits of a
+        sum of a hundred tokens.
+        """
         kept = self.values
         super()._apply(fn, recurse)
         self.values = kept.to(self.values.device)
@@ -164,7 +178,8 @@ def sequences(module: Method, substitutes: bool = False) -> dict[int, Pair]:
 
     Args:
         module: in a fit.
-        substitutes: the drawn answers too, of every time that a sample is shown; otherwise the true answers alone.
+        substitutes: the drawn answers too, of every time that a sample is shown; otherwise the true
+            answers alone.
     """
     task = _task(module)
     data: Any = task.parts(frozenset({"forget"}))["forget"]
@@ -180,7 +195,8 @@ def sequences(module: Method, substitutes: bool = False) -> dict[int, Pair]:
 
 
 def shown(module: Method, data: Any, every_visit: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in the forget part that the run's plan shows, and how often each was shown before; each pair once.
+    """Positions in the forget part that the run's plan shows, and how often each was shown before;
+    each pair once.
 
     Args:
         module: in a fit.
@@ -202,13 +218,16 @@ def shown(module: Method, data: Any, every_visit: bool) -> tuple[np.ndarray, np.
 
 
 def _planned(module: Method, endless: int | None) -> Iterator[Iterator[tuple[int, int]]]:
-    """(Position, visit) of each batch's forget rows on all ranks; of a run without end each of `endless` positions once."""
+    """(Position, visit) of each batch's forget rows on all ranks; of a run without end each of
+    `endless` positions once.
+    """
     trainer = module.trainer
     epochs, steps = trainer.max_epochs, trainer.max_steps
     if (epochs is None or epochs < 0) and steps < 0:
         if endless is None:
             raise InputError(
-                f"{type(module).__name__} asks the original about every answer that the run will draw, so the run needs an "
+                f"{type(module).__name__} asks the original about every answer that the run will "
+                "draw, so the run needs an "
                 "end; set trainer.max_epochs or trainer.max_steps."
             )
         yield ((position, 0) for position in range(endless))
@@ -243,7 +262,8 @@ def _rows(part: Mapping[str, Any]) -> Iterator[tuple[int, Pair]]:
 def _task(module: Method) -> Any:
     if module.task is None:
         raise InputError(
-            f"{type(module).__name__} asks the original about the forget part before the first step, so fit it with a mu task "
+            f"{type(module).__name__} asks the original about the forget part before the first "
+            "step, so fit it with a mu task "
             "(datamodule=...)."
         )
     return module.task

@@ -1,4 +1,6 @@
-"""What keeps a model as it is on the retain part, while a method's own term forgets: a term that many methods share."""
+"""What keeps a model as it is on the retain part, while a method's own term forgets: a term that
+many methods share.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ class RetainTerm(Reconstructible, ABC):
     """A term of an objective on the retain part.
 
     Attributes:
-        needs_reference: the frozen original is asked; a method that takes a retain term needs what the term needs.
+        needs_reference: the frozen original is asked; a method that takes a retain term needs what
+            the term needs.
     """
 
     needs_reference: bool = False
@@ -32,22 +35,27 @@ class RetainTerm(Reconstructible, ABC):
         Args:
             module: the method, whose backbone and reduction are used.
             part: the retain part.
-            prediction: of the backbone for it; may be wider than the part where it comes from a joint forward pass of sequences.
+            prediction: of the backbone for it; may be wider than the part where it comes from a
+                joint forward pass of sequences.
         """
 
 
 class NLL(RetainTerm):
-    """The backbone's own loss: negative log-likelihood of the retain answers (cross-entropy of a classifier)."""
+    """The backbone's own loss: negative log-likelihood of the retain answers (cross-entropy of a
+    classifier).
+    """
 
     def term(self, module: Method, part: Batch, prediction: Tensor) -> Tensor:
         return module.reduce(module.backbone.loss(part, prediction=prediction), part)
 
 
 class KL(RetainTerm):
-    """Divergence from the original's predictions, `KL(reference || theta)` for distributions; one more forward pass, of the original.
+    """Divergence from the original's predictions, `KL(reference || theta)` for distributions; one
+    more forward pass, of the original.
 
-    Over which positions of a text is said by `CausalLM(divergence_mask=...)`: those that predict an answer's token; the code of TOFU and
-    of OpenUnlearning averages over all, prompts and padding too (`divergence_mask: all` with the module's `reduction: micro`).
+    Over which positions of a text is said by `CausalLM(divergence_mask=...)`: those that predict an
+    answer's token; the code of TOFU and of OpenUnlearning averages over all, prompts and padding
+    too (`divergence_mask: all` with the module's `reduction: micro`).
 
     Args:
         temperature: T > 0 of both; the divergence is multiplied by T².

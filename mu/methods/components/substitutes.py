@@ -1,4 +1,6 @@
-"""Substitute targets for forget samples: the task's own, random labels, the next label, Gaussian values."""
+"""Substitute targets for forget samples: the task's own, random labels, the next label, Gaussian
+values.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ class GivenByTask(Substitute):
     def draw(self, part: dict[str, Any], seed: int) -> Tensor:
         if "substitute" not in part:
             raise InputError(
-                "the method takes substitutes from the task, but its forget samples have no `substitute`."
+                "the method takes substitutes from the task, but its forget samples have no "
+                "`substitute`."
             )
         return part["substitute"]
 
@@ -31,8 +34,9 @@ class UniformLabel(Substitute):
     """A uniformly random class.
 
     Args:
-        exclude_true: never the sample's own class (Amnesiac unlearning, Graves et al. 2021; ports in Bad Teacher and SSD). The OPTML
-            code draws over all classes, so that 1 in K keeps its label.
+        exclude_true: never the sample's own class (Amnesiac unlearning, Graves et al. 2021; ports
+            in Bad Teacher and SSD). The OPTML code draws over all classes, so that 1 in K keeps its
+            label.
         redraw: anew each time the sample is shown (OPTML); False draws once.
     """
 
@@ -44,7 +48,8 @@ class UniformLabel(Substitute):
         classes = getattr(backbone, "num_classes", None)
         if not classes or classes < 2:
             raise InputError(
-                f"random labels need a classifier with at least two classes; {type(backbone).__name__} has none."
+                "random labels need a classifier with at least two classes; "
+                f"{type(backbone).__name__} has none."
             )
         self.num_classes = int(classes)
 
@@ -57,7 +62,9 @@ class UniformLabel(Substitute):
 
 
 class NextLabel(UniformLabel):
-    """The class after the sample's own, the first after the last: what SalUn's released diffusion code calls a random label."""
+    """The class after the sample's own, the first after the last: what SalUn's released diffusion
+    code calls a random label.
+    """
 
     def __init__(self) -> None:
         super().__init__(exclude_true=True, redraw=False)
@@ -67,7 +74,9 @@ class NextLabel(UniformLabel):
 
 
 class GaussianTarget(Substitute):
-    """A draw from N(mean, sd) of the *training* targets, once for each sample (Tarun et al., ICML 2023)."""
+    """A draw from N(mean, sd) of the *training* targets, once for each sample (Tarun et al., ICML
+    2023).
+    """
 
     def __init__(self) -> None:
         self.mean = self.sd = float("nan")
@@ -75,14 +84,16 @@ class GaussianTarget(Substitute):
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         if task is None:
             raise InputError(
-                "Gaussian substitutes need a task, whose training targets give mean and standard deviation."
+                "Gaussian substitutes need a task, whose training targets give mean and standard "
+                "deviation."
             )
         targets = []
         for name in ("forget", "retain"):
             data: Any = task.datasets[name]
             if "target" not in data[0]:
                 raise InputError(
-                    f"Gaussian substitutes need real-valued targets; {type(task).__name__} has none."
+                    f"Gaussian substitutes need real-valued targets; {type(task).__name__} has "
+                    "none."
                 )
             targets += [float(data[i]["target"]) for i in range(len(data))]
         self.mean, self.sd = float(np.mean(targets)), float(np.std(targets))

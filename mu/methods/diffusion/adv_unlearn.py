@@ -1,20 +1,25 @@
-"""AdvUnlearn: erase a concept under attack. Each step finds adversarial tokens that revive it, and trains the model against them.
+"""AdvUnlearn: erase a concept under attack. Each step finds adversarial tokens that revive it, and
+trains the model against them.
 
-Zhang et al., "Defensive Unlearning with Adversarial Training for Robust Concept Erasure in Diffusion Models", NeurIPS 2024, arXiv
-2405.15234.
+Zhang et al., "Defensive Unlearning with Adversarial Training for Robust Concept Erasure in
+Diffusion Models", NeurIPS 2024, arXiv 2405.15234.
 
     min_θ ‖ε_θ(z_t, t, c*) − [ε*(c_∅) − η (ε*(c_e) − ε*(c_∅))]‖² + γ ‖ε_θ(z_t, t, c_r) − ε*(z_t, t, c_r)‖²
     c* = argmin over adversarial tokens beside the prompt of ‖ε_θ(z_t, t, c') − ε*(z_t, t, c_e)‖²
 
-ε* is the original, with its own text encoder; the target knows the clean concept c_e only. θ is the text encoder (the paper's choice:
-`part: text_encoder`; the UNet then takes no gradient) or a part of the UNet. z_t is sampled in part, without gradient, from the concept's
-prompts (for the retain term, from the retain prompts). With a trained text encoder the sampler is the original's own: the released code
-samples with frozen embeddings, for the empty prompt too, and the UNet is the original's.
-The retain term enters the same step (`reg` in the code, with which the published numbers were made; its other mode makes steps of their
-own: `plan: mu.methods.compat.AlternatingSteps`). Quirks of the inner attack: `mu.methods.compat.SoftPromptAttackReference`.
-Defaults: η 1, γ 0.3 (1 in the code's defaults, 0.3 in its commands), 200 steps of warm-up on clean prompts, then an attack in each step: 30
-steps of Adam 1e-3 on one token before the prompt, from a random token; 50 DDIM steps, guidance 3; Adam 1e-5, 1000 steps; one concept prompt
-and 5 retain prompts in a batch (task: forget_batch_size, batch_size).
+ε* is the original, with its own text encoder; the target knows the clean concept c_e only. θ is the
+text encoder (the paper's choice: `part: text_encoder`; the UNet then takes no gradient) or a part
+of the UNet. z_t is sampled in part, without gradient, from the concept's prompts (for the retain
+term, from the retain prompts). With a trained text encoder the sampler is the original's own: the
+released code samples with frozen embeddings, for the empty prompt too, and the UNet is the
+original's. The retain term enters the same step (`reg` in the code, with which the published
+numbers were made; its other mode makes steps of their own: `plan:
+mu.methods.compat.AlternatingSteps`). Quirks of the inner attack:
+`mu.methods.compat.SoftPromptAttackReference`. Defaults: η 1, γ 0.3 (1 in the code's defaults, 0.3
+in its commands), 200 steps of warm-up on clean prompts, then an attack in each step: 30 steps of
+Adam 1e-3 on one token before the prompt, from a random token; 50 DDIM steps, guidance 3; Adam 1e-5,
+1000 steps; one concept prompt and 5 retain prompts in a batch (task: forget_batch_size,
+batch_size).
 """
 
 from typing import Any, Literal
@@ -45,7 +50,8 @@ from mu.utils.errors import InputError
 
 
 class CoupledSampling(PartialSampling):
-    """PartialSampling in which all samples of a step stop at one k and are told one t, forget and retain, as in the released code.
+    """PartialSampling in which all samples of a step stop at one k and are told one t, forget and
+    retain, as in the released code.
 
     Then a step takes no more sampler steps one after the other than its one k asks for.
 
@@ -88,17 +94,22 @@ class CoupledSampling(PartialSampling):
 class AdvUnlearn(DiffusionMethod):
     """ESD's loss on prompts under attack, and the original's predictions on retain prompts.
 
-    Samples give prompts; images are not read (but by NoisedData). What the attack has found last is part of the checkpoint.
+    Samples give prompts; images are not read (but by NoisedData). What the attack has found last is
+    part of the checkpoint.
 
     Args:
         backbone: the original; its `part` says what is trained.
         eta: η >= 0, strength of the negative guidance.
         gamma: γ >= 0, weight of the retain term; 0 reads no retain prompt.
-        attack: finds the adversarial tokens; None is SoftPromptAttack(). `attack_every: 0` attacks never.
-        attack_every: steps from one attack to the next; in between, what was found last stands beside the prompts.
+        attack: finds the adversarial tokens; None is SoftPromptAttack(). `attack_every: 0` attacks
+            never.
+        attack_every: steps from one attack to the next; in between, what was found last stands
+            beside the prompts.
         warmup: steps on clean prompts before the first attack.
-        latents: where z_t comes from; None is CoupledSampling(50, 3), by the original where the text encoder is trained.
-        attack_latents: where the attack's own z_t come from, in each of its steps; None is as `latents`. StoredTrajectories cost far less.
+        latents: where z_t comes from; None is CoupledSampling(50, 3), by the original where the
+            text encoder is trained.
+        attack_latents: where the attack's own z_t come from, in each of its steps; None is as
+            `latents`. StoredTrajectories cost far less.
         plan: Paired(length="max") when None, or Forget() where γ is 0.
         optimizer: see the file's head.
     """
@@ -124,7 +135,8 @@ class AdvUnlearn(DiffusionMethod):
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if min(eta, gamma, warmup, attack_every) < 0:
             raise InputError(
-                f"AdvUnlearn needs eta, gamma, warmup and attack_every of at least 0, not {eta}, {gamma}, {warmup} and "
+                f"AdvUnlearn needs eta, gamma, warmup and attack_every of at least 0, not {eta}, "
+                f"{gamma}, {warmup} and "
                 f"{attack_every}."
             )
         self.eta, self.gamma, self.warmup, self.attack_every = eta, gamma, warmup, attack_every
@@ -152,7 +164,9 @@ class AdvUnlearn(DiffusionMethod):
         return self.backbone  # type: ignore[return-value]
 
     def prepare(self, part: Batch, substitute: bool = False) -> Batch:
-        """Images are not encoded where nothing reads them; and no prompt is dropped, because both terms are about prompts."""
+        """Images are not encoded where nothing reads them; and no prompt is dropped, because both
+        terms are about prompts.
+        """
         if not isinstance(self.latents, NoisedData) and not isinstance(
             self.attack_latents, NoisedData
         ):
@@ -163,7 +177,7 @@ class AdvUnlearn(DiffusionMethod):
             if name != "dropped"
         }
 
-    # ---- a step -------------------------------------------------------------------------------------------------------------------
+    # ---- a step ----------------------------------------------------------------------------------
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         """One batch of the student and one of the original for both terms together."""
@@ -193,7 +207,9 @@ class AdvUnlearn(DiffusionMethod):
 
     @torch.no_grad()
     def target(self, latent: Tensor, t: Tensor, condition: Condition, erased: int) -> Tensor:
-        """What the student should say: the original, negatively guided for the first `erased` samples, as it is for the others."""
+        """What the student should say: the original, negatively guided for the first `erased`
+        samples, as it is for the others.
+        """
         noised, when, conditions = [latent], [t], [condition]
         if erased:
             noised, when, conditions = (
@@ -207,10 +223,12 @@ class AdvUnlearn(DiffusionMethod):
         given, null = output[: len(latent)], output[len(latent) :]
         return torch.cat([esd_target(given[:erased], null, self.eta), given[erased:]])
 
-    # ---- the inner attack ---------------------------------------------------------------------------------------------------------
+    # ---- the inner attack ------------------------------------------------------------------------
 
     def attacked_condition(self, forget: Batch, clean: Condition) -> Condition:
-        """The prompts' condition with adversarial tokens, once there are any; gradients flow through a trained text encoder."""
+        """The prompts' condition with adversarial tokens, once there are any; gradients flow
+        through a trained text encoder.
+        """
         step = self.trainer.global_step - self.warmup
         if not self.attack_every or step < 0:
             return self.student.condition(forget)
@@ -225,7 +243,9 @@ class AdvUnlearn(DiffusionMethod):
         return self.student.encode_text(slots.ids, slots.fill(own, found.to(own.dtype)))
 
     def search(self, forget: Batch, clean: Condition) -> Search:
-        """Adversarial tokens that make the student predict what the original predicts for the clean concept."""
+        """Adversarial tokens that make the student predict what the original predicts for the clean
+        concept.
+        """
 
         def objective(condition: Condition, step: int) -> Tensor:
             latent, t = self.attack_latents(self, forget, clean, f"attack-{step}")
@@ -246,7 +266,9 @@ class AdvUnlearn(DiffusionMethod):
 
     @torch.no_grad()
     def _keep(self, found: Tensor) -> None:
-        """The first prompt's tokens; of several ranks, the first one's, so that all go on from the same."""
+        """The first prompt's tokens; of several ranks, the first one's, so that all go on from the
+        same.
+        """
         mine = torch.zeros_like(self.latest)
         if self.global_rank == 0:
             mine[: found.shape[1]] = found[0]

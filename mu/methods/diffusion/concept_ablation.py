@@ -1,15 +1,19 @@
-"""Concept Ablation (CA, also AC): on images of an anchor, the target concept's prediction becomes the anchor's.
+"""Concept Ablation (CA, also AC): on images of an anchor, the target concept's prediction becomes
+the anchor's.
 
-Kumari, Zhang, Wang, Shechtman, Zhang and Zhu, "Ablating Concepts in Text-to-Image Diffusion Models", ICCV 2023, arXiv 2303.13516.
+Kumari, Zhang, Wang, Shechtman, Zhang and Zhu, "Ablating Concepts in Text-to-Image Diffusion
+Models", ICCV 2023, arXiv 2303.13516.
 
     min_θ ‖ε_θ(x_t, t, c*) − sg ε_θ(x_t, t, c)‖²,    x an image of the anchor c, c* the same prompt with the concept in the anchor's place
 
-The target is the current model's, as the paper does in practice for the frozen one. The noise-based variant has ε itself for a target
-(`target="noise"`): the anchor's images become training pictures of c*. An optional term keeps the loss on the anchor's prompts as it is.
-c* is a forget sample's prompt, c its `substitute`. Images are drawn by the original before the first step, one a sample; the code draws
-1,000 of 200 prompts, and averages its loss inside a resize mask of its augmentation, which is not done here.
-Defaults: prior weight 0; AdamW 1.6e-5 (2e-6 times batch 8), weight decay 0.01, 100 steps, batch 8, `part: xattn-strict` (style and object;
-nudity 4e-6 × batch, 400 steps, all attention, prior weight 1; memorised images 5e-7 × batch, 400 steps, full).
+The target is the current model's, as the paper does in practice for the frozen one. The noise-based
+variant has ε itself for a target (`target="noise"`): the anchor's images become training pictures
+of c*. An optional term keeps the loss on the anchor's prompts as it is. c* is a forget sample's
+prompt, c its `substitute`. Images are drawn by the original before the first step, one a sample;
+the code draws 1,000 of 200 prompts, and averages its loss inside a resize mask of its augmentation,
+which is not done here. Defaults: prior weight 0; AdamW 1.6e-5 (2e-6 times batch 8), weight decay
+0.01, 100 steps, batch 8, `part: xattn-strict` (style and object; nudity 4e-6 × batch, 400 steps,
+all attention, prior weight 1; memorised images 5e-7 × batch, 400 steps, full).
 """
 
 from collections.abc import Mapping
@@ -34,9 +38,12 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
 
     Args:
         backbone: the original; its `part` says what is trained.
-        target: `anchor`, the model's prediction under the anchor's prompt; `noise`, the noise itself.
-        prior_weight: >= 0, weight of the denoising loss on the anchor's images under their own prompts.
-        images: `generated` by the original under the anchor's prompts, or the `task`'s, whose forget samples then show the anchor.
+        target: `anchor`, the model's prediction under the anchor's prompt; `noise`, the noise
+            itself.
+        prior_weight: >= 0, weight of the denoising loss on the anchor's images under their own
+            prompts.
+        images: `generated` by the original under the anchor's prompts, or the `task`'s, whose
+            forget samples then show the anchor.
         sampler: draws the images; the backbone's own when None.
         draw_batch_size: images drawn at once.
         optimizer: see the file's head.
@@ -62,7 +69,8 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if prior_weight < 0 or draw_batch_size < 1:
             raise InputError(
-                f"Concept Ablation needs a prior_weight of at least 0 and a draw_batch_size of at least 1, not {prior_weight} "
+                "Concept Ablation needs a prior_weight of at least 0 and a draw_batch_size of at "
+                f"least 1, not {prior_weight} "
                 f"and {draw_batch_size}."
             )
         if target not in ("anchor", "noise"):
@@ -101,7 +109,8 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
             return {"ablate": self.reduce(model.substitute_loss(forget), forget)}
         if not self.prior_weight:
             return {"ablate": self.reduce(model.loss(forget), forget)}
-        # both prompts in one batch: the anchor's prediction is the target and what the prior is about
+        # both prompts in one batch: the anchor's prediction is the target and what the prior is
+        # about
         both = Condition.cat([model.condition(forget), model.substitute_condition(forget)])
         noised, t = model.noised(forget), forget["t"]
         own, anchor = model.denoise(torch.cat([noised, noised]), torch.cat([t, t]), both).chunk(2)

@@ -1,16 +1,21 @@
-"""EraseDiff: keep the retain loss low under the constraint that the concept is denoised as something else; first-order bilevel.
+"""EraseDiff: keep the retain loss low under the constraint that the concept is denoised as
+something else; first-order bilevel.
 
-Wu, Le, Hayat and Harandi, "Erasing Undesirable Influence in Diffusion Models", CVPR 2025, arXiv 2401.05779.
+Wu, Le, Hayat and Harandi, "Erasing Undesirable Influence in Diffusion Models", CVPR 2025, arXiv
+2401.05779.
 
     min_θ L_r(θ)  subject to  q(θ) = L_f(θ) − min_φ L_f(φ) <= 0,      L_f = ‖ε_θ(x_t, t, c) − sg ε_θ(x_t, t, c')‖²,  x ∈ D_f
     in each epoch: φ from θ by K epochs of descent on L_f; then steps along −(∇L_r + λ ∇q), q̂ = L_f(θ) − L_f(φ)
 
-λ is a constant, or BOME's max(0, η − ⟨∇L_r, ∇q⟩ / ‖∇q‖²) (Liu et al., NeurIPS 2022, arXiv 2209.08709). L_f(φ) is a number, so the
-descent changes the value of q̂ and no gradient: `inner_epochs=0` makes the same steps (with other draws) and saves K passes over D_f. It
-matters in the released code, where descent and steps share Adam's moments, so that the descent steers the steps after it; that, a cosine
-in place of the quotient, and L_r summed but L_f averaged over elements: `mu.methods.compat.EraseDiffReference`, with its preset.
-Defaults: K = 2, λ = 0.1, η = 0.1, Adam 1e-4, 8 epochs (4 epochs with S = 2), batch 128, a random other class, at most 4,500 retain images
-an epoch (code, CIFAR-10 DDPM; Stable Diffusion: λ = 1, Adam 1e-5, batch 16; nudity 5 epochs, K = 2, noxattn; a class 2 epochs, K = 1).
+λ is a constant, or BOME's max(0, η − ⟨∇L_r, ∇q⟩ / ‖∇q‖²) (Liu et al., NeurIPS 2022, arXiv
+2209.08709). L_f(φ) is a number, so the descent changes the value of q̂ and no gradient:
+`inner_epochs=0` makes the same steps (with other draws) and saves K passes over D_f. It matters in
+the released code, where descent and steps share Adam's moments, so that the descent steers the
+steps after it; that, a cosine in place of the quotient, and L_r summed but L_f averaged over
+elements: `mu.methods.compat.EraseDiffReference`, with its preset. Defaults: K = 2, λ = 0.1, η =
+0.1, Adam 1e-4, 8 epochs (4 epochs with S = 2), batch 128, a random other class, at most 4,500
+retain images an epoch (code, CIFAR-10 DDPM; Stable Diffusion: λ = 1, Adam 1e-5, batch 16; nudity 5
+epochs, K = 2, noxattn; a class 2 epochs, K = 1).
 """
 
 from copy import deepcopy
@@ -38,9 +43,12 @@ class EraseDiff(DiffusionMethod):
         inner_epochs: K >= 0.
         lam: λ >= 0; None weighs by BOME.
         eta: η > 0 of BOME.
-        limit: retain samples an epoch at most; None shows as many batches of retain as there are of forget.
-        substitute: the law of c'; None is a random other class for class-conditional models, and what the task gives for text.
-        optimizer: see the file's head. The descent has moments of its own, which begin at zero in each epoch.
+        limit: retain samples an epoch at most; None shows as many batches of retain as there are of
+            forget.
+        substitute: the law of c'; None is a random other class for class-conditional models, and
+            what the task gives for text.
+        optimizer: see the file's head. The descent has moments of its own, which begin at zero in
+            each epoch.
     """
 
     needs_substitute = True
@@ -62,7 +70,8 @@ class EraseDiff(DiffusionMethod):
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if inner_epochs < 0 or (lam is not None and lam < 0) or not eta > 0:
             raise InputError(
-                f"EraseDiff needs inner_epochs and lam of at least 0 and a positive eta, not {inner_epochs}, {lam} and {eta}."
+                "EraseDiff needs inner_epochs and lam of at least 0 and a positive eta, not "
+                f"{inner_epochs}, {lam} and {eta}."
             )
         if substitute is None:
             substitute = (
@@ -93,11 +102,12 @@ class EraseDiff(DiffusionMethod):
         super().setup(stage)
         if stage == "fit" and self.trainer.accumulate_grad_batches != 1:
             raise InputError(
-                "EraseDiff changes weights between batches, so it cannot accumulate them; set accumulate_grad_batches: 1 and "
+                "EraseDiff changes weights between batches, so it cannot accumulate them; set "
+                "accumulate_grad_batches: 1 and "
                 "a larger batch."
             )
 
-    # ---- between descent and steps ------------------------------------------------------------------------------------------------
+    # ---- between descent and steps ---------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """The first batch of the descent remembers θ; the first after it goes back there."""
@@ -155,7 +165,7 @@ class EraseDiff(DiffusionMethod):
         super().on_load_checkpoint(checkpoint)
         self._moments = checkpoint.get("moments", {})
 
-    # ---- steps --------------------------------------------------------------------------------------------------------------------
+    # ---- steps -----------------------------------------------------------------------------------
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None
@@ -190,7 +200,9 @@ class EraseDiff(DiffusionMethod):
             self.inner_count += count
 
     def weighed(self, keep: Tensor, constraint: Tensor) -> dict[str, Tensor]:
-        """The two terms with λ from their gradients, which are then handed on, so that nothing is differentiated twice."""
+        """The two terms with λ from their gradients, which are then handed on, so that nothing is
+        differentiated twice.
+        """
         weights = [weight for _, weight in self.trainable()]
         of_keep, of_constraint = (
             torch.autograd.grad(term, weights, allow_unused=True, materialize_grads=True)

@@ -1,17 +1,21 @@
 """ESD: the model's own negatively guided prediction becomes its prediction for the concept.
 
-Gandikota, Materzyńska, Fiotto-Kaufman and Bau, "Erasing Concepts from Diffusion Models", ICCV 2023, arXiv 2303.07345.
+Gandikota, Materzyńska, Fiotto-Kaufman and Bau, "Erasing Concepts from Diffusion Models", ICCV 2023,
+arXiv 2303.07345.
 
     min_θ ‖ε_θ(x_t, t, c) − [ε*(x_t, t, ∅) − η (ε*(x_t, t, c) − ε*(x_t, t, ∅))]‖²,    ε* the frozen original
 
-x_t is sampled: guided DDIM under c from pure noise, stopped at a random step. No images are needed. The comparison is in the network's own
-parametrisation; for ε-prediction that is the equation literally. Which weights are trained is the backbone's `part`: `xattn` (ESD-x: art,
-named entities), `noxattn` (ESD-u: objects, nudity), `xattn-strict`, `full`...
-Released code, classic (`train-esd.py`): the current weights sample, and the timestep that the network is told is 39 to 58 noisier than x_t
-is: `latents=PartialSampling(timestep="jitter")`, preset `esd_reference_code`. Rewrite of 2025 (`esd_sd.py`): the original samples, t is
-exact, and the target is ε*(c_from) − η (ε*(c) − ε*(∅)); for c_from = c, its default, that is the equation above with η one less (its 2 is
-1 here): preset `esd_2025`. Another c_from is `mu.methods.compat.ESDFrom`.
-Defaults: η = 1; 50 DDIM steps, guidance 3; Adam 1e-5, 1000 steps, batch 1 (classic code; the paper's ESD-x and ESD-u of art and nudity).
+x_t is sampled: guided DDIM under c from pure noise, stopped at a random step. No images are needed.
+The comparison is in the network's own parametrisation; for ε-prediction that is the equation
+literally. Which weights are trained is the backbone's `part`: `xattn` (ESD-x: art, named entities),
+`noxattn` (ESD-u: objects, nudity), `xattn-strict`, `full`... Released code, classic
+(`train-esd.py`): the current weights sample, and the timestep that the network is told is 39 to 58
+noisier than x_t is: `latents=PartialSampling(timestep="jitter")`, preset `esd_reference_code`.
+Rewrite of 2025 (`esd_sd.py`): the original samples, t is exact, and the target is ε*(c_from) − η
+(ε*(c) − ε*(∅)); for c_from = c, its default, that is the equation above with η one less (its 2 is 1
+here): preset `esd_2025`. Another c_from is `mu.methods.compat.ESDFrom`. Defaults: η = 1; 50 DDIM
+steps, guidance 3; Adam 1e-5, 1000 steps, batch 1 (classic code; the paper's ESD-x and ESD-u of art
+and nudity).
 """
 
 from typing import Any
@@ -29,12 +33,15 @@ from mu.methods.components.latents import LatentSource, PartialSampling
 
 
 class ESD(DiffusionMethod):
-    """Squared error to the frozen model's negatively guided output, on latents sampled under the concept.
+    """Squared error to the frozen model's negatively guided output, on latents sampled under the
+    concept.
 
     Args:
         backbone: the original; its `part` says what is trained.
-        eta: η, how far beyond the unconditional prediction; 0 makes the concept say nothing, −1 leaves the model as it is.
-        latents: where x_t and t come from; `PartialSampling()` when None. `NoisedData()` takes the task's images, which is far cheaper.
+        eta: η, how far beyond the unconditional prediction; 0 makes the concept say nothing, −1
+            leaves the model as it is.
+        latents: where x_t and t come from; `PartialSampling()` when None. `NoisedData()` takes the
+            task's images, which is far cheaper.
         optimizer: see the file's head.
     """
 

@@ -1,19 +1,23 @@
-"""SalUn for image generation: the concept is denoised as something else, on the salient weights only.
+"""SalUn for image generation: the concept is denoised as something else, on the salient weights
+only.
 
-Fan, Liu, Zhang, Wong, Wei and Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in Both Image Classification
-and Generation", ICLR 2024, arXiv 2310.12508.
+Fan, Liu, Zhang, Wong, Wei and Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight
+Saliency in Both Image Classification and Generation", ICLR 2024, arXiv 2310.12508.
 
     min_θ ‖ε_θ(x_t, t, c) − sg ε_θ(x_t, t, c')‖² + α ℓ(θ; D_r),    x ∈ D_f,    c' ≠ c;    weights outside of the saliency mask stay
 
-c' is a random other class, or for text the task's substitute prompt. The target is the *current* model's. Mask: the largest |Σ_b ∇ℓ_b(D_f)|
-of the denoising loss of the *guided* prediction (`GuidedSaliency`).
-Released code: c' is the next class (`NextLabel`); each mask batch's gradient is clipped to norm 1; gradients are clipped, then masked:
-preset `salun_ddpm_reference_code`. It averages L_f over the elements of a sample but adds up L_r, so that its α = 1e-3 is 3,072 times as
-large per element on CIFAR-10. Here both terms are reduced alike (the backbone's `reduction`), and α weighs them as such. Its t are
-antithetic within a batch, target and output have condition dropout of their own each, and its SD variant encodes x twice (two draws of the
-image encoder's posterior); none of these is done here.
-Defaults: α = 1e-3 × 3,072 = 3.072 (README, CIFAR-10 DDPM; Stable Diffusion: 0.5, both of means); half of the weights, guidance s = 3 of the
-mask (w = 2; SD: 8.5); Adam 1e-4, 1000 steps, batch 128, clip 1, condition dropout 0.1 (SD: Adam 1e-5, 5 epochs of D_f, batch 8, no clip).
+c' is a random other class, or for text the task's substitute prompt. The target is the *current*
+model's. Mask: the largest |Σ_b ∇ℓ_b(D_f)| of the denoising loss of the *guided* prediction
+(`GuidedSaliency`). Released code: c' is the next class (`NextLabel`); each mask batch's gradient is
+clipped to norm 1; gradients are clipped, then masked: preset `salun_ddpm_reference_code`. It
+averages L_f over the elements of a sample but adds up L_r, so that its α = 1e-3 is 3,072 times as
+large per element on CIFAR-10. Here both terms are reduced alike (the backbone's `reduction`), and α
+weighs them as such. Its t are antithetic within a batch, target and output have condition dropout
+of their own each, and its SD variant encodes x twice (two draws of the image encoder's posterior);
+none of these is done here. Defaults: α = 1e-3 × 3,072 = 3.072 (README, CIFAR-10 DDPM; Stable
+Diffusion: 0.5, both of means); half of the weights, guidance s = 3 of the mask (w = 2; SD: 8.5);
+Adam 1e-4, 1000 steps, batch 128, clip 1, condition dropout 0.1 (SD: Adam 1e-5, 5 epochs of D_f,
+batch 8, no clip).
 """
 
 from typing import Any, Literal
@@ -40,13 +44,15 @@ from mu.utils.modules import eval_mode
 
 
 class SalUnDiffusion(DiffusionMethod, SalUn):
-    """Substitute loss on forget plus α times the denoising loss on retain, in the same step, under a saliency mask.
+    """Substitute loss on forget plus α times the denoising loss on retain, in the same step, under
+    a saliency mask.
 
     Args:
         backbone: the original.
         alpha: α >= 0, weight of the retain loss.
         optimizer: see the file's head.
-        substitute: the law of c'; None is a random other class for class-conditional models, and what the task gives for text.
+        substitute: the law of c'; None is a random other class for class-conditional models, and
+            what the task gives for text.
         plan: `Paired(length="forget")` when None: an epoch shows the forget part once.
         mask: `GuidedSaliency()` when None.
     """
@@ -89,12 +95,14 @@ class SalUnDiffusion(DiffusionMethod, SalUn):
 
 
 class GuidedSaliency(Saliency):
-    """Gradient saliency of the guided prediction's denoising loss: o_∅ + s (o_c − o_∅) in place of o_c.
+    """Gradient saliency of the guided prediction's denoising loss: o_∅ + s (o_c − o_∅) in place of
+    o_c.
 
     Args:
         guidance: s; 1 is `Saliency`. (The DDPM code family writes w = s − 1.)
-        max_norm: clip each batch's gradient to this norm before it is added (the released DDPM code: 1 for a loss that is added up over
-            the elements of a sample, 1 / 3,072 for its mean on CIFAR-10); None does not clip.
+        max_norm: clip each batch's gradient to this norm before it is added (the released DDPM
+            code: 1 for a loss that is added up over the elements of a sample, 1 / 3,072 for its
+            mean on CIFAR-10); None does not clip.
         keep: see Saliency.
         batch_size: see Saliency.
         augment: see Saliency.
@@ -115,7 +123,8 @@ class GuidedSaliency(Saliency):
         super().__init__(keep, batch_size, augment, enforce, clip)
         if max_norm is not None and not max_norm > 0:
             raise InputError(
-                f"max_norm is {max_norm}; a gradient is clipped to a norm greater than 0, or not at all (null)."
+                f"max_norm is {max_norm}; a gradient is clipped to a norm greater than 0, or not "
+                "at all (null)."
             )
         self.guidance, self.max_norm = guidance, max_norm
 

@@ -1,18 +1,23 @@
-"""Selective Amnesia (SA): learn something else for the concept, replay the rest, and stay where the Fisher matrix is large.
+"""Selective Amnesia (SA): learn something else for the concept, replay the rest, and stay where the
+Fisher matrix is large.
 
-Heng and Soh, "Selective Amnesia: A Continual Learning Approach to Forgetting in Deep Generative Models", NeurIPS 2023, arXiv 2305.10120.
+Heng and Soh, "Selective Amnesia: A Continual Learning Approach to Forgetting in Deep Generative
+Models", NeurIPS 2023, arXiv 2305.10120.
 
     min_θ E_{x ~ q(x|c_f)} ℓ(x, c_f) + γ E_{x ~ p_θ*(x|c_r)} ℓ(x, c_r) + λ Σ_i F_i (θ_i − θ*_i)²,
     F = E_x (∂/∂θ Σ_t ℓ_t(x, c))²  at θ*, x from the replay, t over all timesteps
 
-q is another distribution for the forgotten condition c_f: uniform noise (the paper's DDPM), or the original's images of a surrogate prompt
-("a middle aged man" for a celebrity). Replay are images that the original draws, so that no training data are needed; the task's own do too
-(`replay="task"`). The gradients of a sample's timesteps are added with their signs before they are squared.
-F is taken over the retain part; the released DDPM code draws its samples from all classes, the forgotten one too, its Stable Diffusion code
-from general prompts. λ goes with the loss that is *summed* over a sample's elements in the DDPM code (`reduction: sum` of the backbone);
-with a mean over d elements the same trade-off has λ d. The Stable Diffusion code takes means.
-Defaults: γ = 1, λ = 10, Adam 1e-4, 20,000 steps, batch 128, clip 1, no condition dropout, averaged weights 0.9999; F from 500 images of
-each class (CIFAR-10 DDPM; Stable Diffusion: λ = 50, AdamW 1e-5, 200 epochs of 1,000 surrogates, full; nudity 500 epochs, noxattn).
+q is another distribution for the forgotten condition c_f: uniform noise (the paper's DDPM), or the
+original's images of a surrogate prompt ("a middle aged man" for a celebrity). Replay are images
+that the original draws, so that no training data are needed; the task's own do too
+(`replay="task"`). The gradients of a sample's timesteps are added with their signs before they are
+squared. F is taken over the retain part; the released DDPM code draws its samples from all classes,
+the forgotten one too, its Stable Diffusion code from general prompts. λ goes with the loss that is
+*summed* over a sample's elements in the DDPM code (`reduction: sum` of the backbone); with a mean
+over d elements the same trade-off has λ d. The Stable Diffusion code takes means. Defaults: γ = 1,
+λ = 10, Adam 1e-4, 20,000 steps, batch 128, clip 1, no condition dropout, averaged weights 0.9999; F
+from 500 images of each class (CIFAR-10 DDPM; Stable Diffusion: λ = 50, AdamW 1e-5, 200 epochs of
+1,000 surrogates, full; nudity 500 epochs, noxattn).
 """
 
 from collections.abc import Mapping
@@ -41,16 +46,19 @@ Surrogate = Literal["noise", "generated", "task"]
 class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
     """Denoising loss on surrogates and on replay, and an elastic pull to the original weights.
 
-    The Fisher matrix and the drawn images are made once, before the first step, and are in the checkpoint.
+    The Fisher matrix and the drawn images are made once, before the first step, and are in the
+    checkpoint.
 
     Args:
         backbone: the original.
         gamma: γ >= 0, weight of the replay.
         lam: λ >= 0, weight of the pull; depends on the backbone's `reduction`.
-        surrogate: images that are learned for the forgotten condition: `noise` (uniform pixels, new each time), `generated` (drawn by the
-            original under the task's substitute prompt, once a sample) or `task` (those that its forget part has). None is `noise` for
+        surrogate: images that are learned for the forgotten condition: `noise` (uniform pixels, new
+            each time), `generated` (drawn by the original under the task's substitute prompt, once
+            a sample) or `task` (those that its forget part has). None is `noise` for
             class-conditional models and `generated` for text.
-        replay: images of the retain part: `generated` by the original under their own conditions, or the `task`'s.
+        replay: images of the retain part: `generated` by the original under their own conditions,
+            or the `task`'s.
         fisher_samples: samples of F at most.
         fisher_timesteps: random timesteps of each that stand for all; None takes all, as the paper.
         fisher_chunk: timesteps in one backward pass; affects speed and memory only.
@@ -93,7 +101,8 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
             < 1
         ):
             raise InputError(
-                "Selective Amnesia needs fisher_samples, fisher_timesteps, fisher_chunk and draw_batch_size of at least 1."
+                "Selective Amnesia needs fisher_samples, fisher_timesteps, fisher_chunk and "
+                "draw_batch_size of at least 1."
             )
         if surrogate is None:
             surrogate = "noise" if isinstance(backbone, ClassConditionalDiffusion) else "generated"
@@ -121,7 +130,7 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
             for name, weight in self.trainable():
                 self.register_buffer(_key(name), torch.zeros_like(weight))
 
-    # ---- before the first step ----------------------------------------------------------------------------------------------------
+    # ---- before the first step -------------------------------------------------------------------
 
     def draw_images(self) -> None:
         """Surrogates and replay, unless a checkpoint brought them."""
@@ -154,7 +163,9 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
             self.fisher_known.fill_(True)
 
     def fisher(self) -> list[Tensor]:
-        """Diagonal of F: mean over samples of the squared sum over timesteps of the gradient, one tensor for each trainable weight."""
+        """Diagonal of F: mean over samples of the squared sum over timesteps of the gradient, one
+        tensor for each trainable weight.
+        """
         squares = [torch.zeros_like(p) for _, p in self.trainable()]
         count = torch.zeros((), device=self.device)
         single = Retain(batch_size=1, limit=self.fisher_samples)
@@ -197,7 +208,7 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
         order = rng.uniform(self.seed, part["index"], 0, "fisher-timesteps", total)[0].argsort()
         return order[: self.fisher_timesteps].sort().values
 
-    # ---- steps --------------------------------------------------------------------------------------------------------------------
+    # ---- steps -----------------------------------------------------------------------------------
 
     def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
         """The parts with surrogates and replay for images, prepared."""
@@ -218,7 +229,8 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
             return self.drawn.of("surrogate", forget)
         if "image" not in forget:
             raise InputError(
-                "noise surrogates have the size of the task's images, and this task gives none; take surrogate: generated."
+                "noise surrogates have the size of the task's images, and this task gives none; "
+                "take surrogate: generated."
             )
         return rng.uniform(
             self.seed,

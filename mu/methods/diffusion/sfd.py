@@ -1,20 +1,23 @@
 """SFD: distil the model into a one-step generator that never learns the forgotten class. Data-free.
 
-Chen et al., "Score Forgetting Distillation: A Swift, Data-Free Method for Machine Unlearning in Diffusion Models", ICLR 2025, arXiv
-2409.11219.
+Chen et al., "Score Forgetting Distillation: A Swift, Data-Free Method for Machine Unlearning in
+Diffusion Models", ICLR 2025, arXiv 2409.11219.
 
-Three networks begin as the original: the teacher φ (frozen), the fake score ψ and the generator G. In each step ψ, and then G, is updated:
+Three networks begin as the original: the teacher φ (frozen), the fake score ψ and the generator G.
+In each step ψ, and then G, is updated:
 
     x̂_0 = G(z, c): the denoiser's x_0 at one fixed t_init;  x_t noises x̂_0
     ψ:  λ_r ‖ε_ψ(x_t, t, c_r) − ε‖² + λ_f ‖ε_ψ(x_t, t, c_f) − ε‖²                                     (G without gradient)
     G:  λ_r SiD(x_φ(c_r), x_ψ(c_r), x̂_0) + λ_f SiD(x_φ(c_o), x_ψ(c_f), x̂_0)                            (through both denoisers)
 
-SiD is `mu.functional.diffusion.sid_loss`; c_o, the override, is what the forgotten class is drawn as from now on. Labels or prompts are all
-that is read of a task. With λ_f = 0 this is SiD alone, which distils and forgets nothing (the first of two stages; `generator` begins the
-second). What is served draws each image by one evaluation of G, or of its running average.
-Defaults: α 1.2, λ_r 1, λ_f 0.01 for both networks, t of x_t in [38, 712) and t_init 440 of 1000, Adam 1e-5 with betas (0, 0.999) for both,
-gradients clipped by value at 1, average 0.9999, no guidance; 50,000 steps of 128 (DDPM code, CIFAR-10; class 0 becomes class 1, as
-NextLabel has it). Stable Diffusion there: configs/method/sfd_sd14.yaml.
+SiD is `mu.functional.diffusion.sid_loss`; c_o, the override, is what the forgotten class is drawn
+as from now on. Labels or prompts are all that is read of a task. With λ_f = 0 this is SiD alone,
+which distils and forgets nothing (the first of two stages; `generator` begins the second). What is
+served draws each image by one evaluation of G, or of its running average. Defaults: α 1.2, λ_r 1,
+λ_f 0.01 for both networks, t of x_t in [38, 712) and t_init 440 of 1000, Adam 1e-5 with betas (0,
+0.999) for both, gradients clipped by value at 1, average 0.9999, no guidance; 50,000 steps of 128
+(DDPM code, CIFAR-10; class 0 becomes class 1, as NextLabel has it). Stable Diffusion there:
+configs/method/sfd_sd14.yaml.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +46,9 @@ Parts = list[tuple[str, Batch, float]]
 
 
 def _adam(weights: Any) -> torch.optim.Optimizer:
-    """The released code's; no default of the constructor, because a config cannot print betas that stand in a lambda."""
+    """The released code's; no default of the constructor, because a config cannot print betas that
+    stand in a lambda.
+    """
     return torch.optim.Adam(weights, lr=1e-5, betas=(0.0, 0.999))
 
 
@@ -54,7 +59,8 @@ class SFD(DiffusionMethod):
 
     Args:
         backbone: the original.
-        substitute: gives the override; None is NextLabel for class-conditional models, GivenByTask (the anchor) for text-to-image.
+        substitute: gives the override; None is NextLabel for class-conditional models, GivenByTask
+            (the anchor) for text-to-image.
         retain_weight: λ_r >= 0 of the generator.
         forget_weight: λ_f >= 0 of the generator.
         fake_retain_weight: λ_r of the fake score; None is the generator's.
@@ -62,14 +68,18 @@ class SFD(DiffusionMethod):
         alpha: α.
         t_init: the generator's timestep, as a share of T.
         t_range: timesteps of x_t, as shares of T: from, to (exclusive).
-        score_gradient: gradients flow through both denoisers; without them, and with α 1, this is Diff-Instruct.
+        score_gradient: gradients flow through both denoisers; without them, and with α 1, this is
+            Diff-Instruct.
         fake_guidance: guidance s with which the fake score is trained (1 is none).
         fake_score_guidance: s with which the fake score is asked in the generator's loss.
         teacher_guidance: s with which the teacher is asked.
-        fake_dropout: share of the samples on which the fake score is trained under the null condition.
+        fake_dropout: share of the samples on which the fake score is trained under the null
+            condition.
         negative_prompt: takes the place of the empty prompt in all guidance (text-to-image).
-        generator: weights from which the generator begins, of a run that has distilled; None begins from the original.
-        average: decay of the running average of the generator, which is then what is served; None serves the generator.
+        generator: weights from which the generator begins, of a run that has distilled; None begins
+            from the original.
+        average: decay of the running average of the generator, which is then what is served; None
+            serves the generator.
         clip: gradients are clipped to [−clip, clip], element by element; None clips nothing.
         optimizer: of the generator; None is the Adam of the file's head.
         fake_optimizer: of the fake score; None likewise.
@@ -157,11 +167,13 @@ class SFD(DiffusionMethod):
         weights = [*self.weights.values(), *self.fake_weights.values()]
         if min(weights) < 0 or not any(self.weights.values()):
             raise InputError(
-                f"the weights of SFD are at least 0, and one of the generator's is above it, not {weights}."
+                "the weights of SFD are at least 0, and one of the generator's is above it, not "
+                f"{weights}."
             )
         if not 0 < t_init < 1 or not 0 <= t_range[0] < t_range[1] <= 1:
             raise InputError(
-                f"t_init and t_range are shares of the noise levels, in [0, 1], not {t_init} and {t_range}."
+                f"t_init and t_range are shares of the noise levels, in [0, 1], not {t_init} and "
+                f"{t_range}."
             )
         if (
             (average is not None and not 0 < average < 1)
@@ -169,7 +181,8 @@ class SFD(DiffusionMethod):
             or not 0 <= dropout < 1
         ):
             raise InputError(
-                f"SFD needs an average in (0, 1), a clip above 0 and a fake_dropout in [0, 1), not {average}, {clip} and "
+                "SFD needs an average in (0, 1), a clip above 0 and a fake_dropout in [0, 1), "
+                f"not {average}, {clip} and "
                 f"{dropout}."
             )
         if negative:
@@ -192,10 +205,12 @@ class SFD(DiffusionMethod):
         """Whether the teacher is asked under an override."""
         return self.weights["forget"] > 0
 
-    # ---- the networks -------------------------------------------------------------------------------------------------------------
+    # ---- the networks ----------------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Fake score and average share what is not trained with the backbone, and are in the checkpoint."""
+        """Fake score and average share what is not trained with the backbone, and are in the
+        checkpoint.
+        """
         if self.original_hash:
             return
         shared = {id(p): p for p in self.backbone.parameters() if not p.requires_grad}
@@ -232,13 +247,15 @@ class SFD(DiffusionMethod):
         self.fake.train()
 
     def prepare(self, part: Batch, substitute: bool = False) -> Batch:
-        """Images are not read; and a sample whose condition the backbone would drop is no longer one of its class."""
+        """Images are not read; and a sample whose condition the backbone would drop is no longer
+        one of its class.
+        """
         prepared = super().prepare(
             {name: value for name, value in part.items() if name != "image"}, substitute
         )
         return {name: value for name, value in prepared.items() if name != "dropped"}
 
-    # ---- a step -------------------------------------------------------------------------------------------------------------------
+    # ---- a step ----------------------------------------------------------------------------------
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:  # type: ignore[override]
         """First the fake score, then the generator."""
@@ -295,7 +312,7 @@ class SFD(DiffusionMethod):
         if self.scheduler is not None and not isinstance(self.scheduler, LRSchedule):
             self.lr_schedulers().step()  # type: ignore[union-attr]
 
-    # ---- the losses ---------------------------------------------------------------------------------------------------------------
+    # ---- the losses ------------------------------------------------------------------------------
 
     def fake_terms(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         """The fake score's loss on what the generator draws."""

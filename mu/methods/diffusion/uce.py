@@ -1,15 +1,19 @@
-"""UCE: the keys and values that cross-attention reads from a concept become those of its anchor, in closed form.
+"""UCE: the keys and values that cross-attention reads from a concept become those of its anchor, in
+closed form.
 
-Gandikota, Orgad, Belinkov, Materzyńska and Bau, "Unified Concept Editing in Diffusion Models", WACV 2024, arXiv 2308.14761.
+Gandikota, Orgad, Belinkov, Materzyńska and Bau, "Unified Concept Editing in Diffusion Models", WACV
+2024, arXiv 2308.14761.
 
     W' = (λW + a Σ_i W g_i c_iᵀ + b Σ_j W p_j p_jᵀ) (λI + a Σ_i c_i c_iᵀ + b Σ_j p_j p_jᵀ)⁻¹    for every W in attn2.to_k, attn2.to_v
 
-c_i are keys of the forget prompts, g_i those of their anchors (the task's `substitute`), p_j those of the retain prompts. No images; the
-text encoder reads every distinct prompt once. The sums are those of all layers, and the system is solved in float64.
-Released code (`uce_sd_erase.py`): a prompt's key is the state of its *last token* alone. Where the task marks the concept within a prompt,
-it is the concept's last token here, and the anchor's in its place. The paper's first code moved every state from there to the end of
-the 77 places (`tokens="onward"`), with λ = 0.1 and b = max(0.1, 1 / number of preserved prompts): preset `uce_onward`.
-Defaults: λ = 0.5, a = 1, b = 1, last token (that script).
+c_i are keys of the forget prompts, g_i those of their anchors (the task's `substitute`), p_j those
+of the retain prompts. No images; the text encoder reads every distinct prompt once. The sums are
+those of all layers, and the system is solved in float64. Released code (`uce_sd_erase.py`): a
+prompt's key is the state of its *last token* alone. Where the task marks the concept within a
+prompt, it is the concept's last token here, and the anchor's in its place. The paper's first code
+moved every state from there to the end of the 77 places (`tokens="onward"`), with λ = 0.1 and b =
+max(0.1, 1 / number of preserved prompts): preset `uce_onward`. Defaults: λ = 0.5, a = 1, b = 1,
+last token (that script).
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,15 +36,16 @@ Key = tuple[tuple[int, ...], int]
 
 
 class UCE(Edit):
-    """Collects distinct prompts, then sums their keys and edits the cross-attention's projections of text.
+    """Collects distinct prompts, then sums their keys and edits the cross-attention's projections
+    of text.
 
     Args:
         backbone: the original; its `part` trains `attn2.to_k` and `attn2.to_v` (`xattn-strict`).
         lam: λ > 0, how dear a change of the weights is.
         erase_scale: a >= 0.
         preserve_scale: b >= 0; with 0 the retain part is not read.
-        tokens: `last`, the concept's last token; `onward`, every state from there to the end of the encoder's places, and every state of
-            the preserved prompts.
+        tokens: `last`, the concept's last token; `onward`, every state from there to the end of the
+            encoder's places, and every state of the preserved prompts.
         batch_size: prompts encoded at once.
     """
 
@@ -61,12 +66,14 @@ class UCE(Edit):
         super().__init__(backbone, **kwargs)
         if not lam > 0 or erase_scale < 0 or preserve_scale < 0 or batch_size < 1:
             raise InputError(
-                f"UCE needs a lam above 0, scales of at least 0 and a batch_size of at least 1, not {lam}, {erase_scale}, "
+                "UCE needs a lam above 0, scales of at least 0 and a batch_size of at least 1, "
+                f"not {lam}, {erase_scale}, "
                 f"{preserve_scale} and {batch_size}."
             )
         if tokens not in ("last", "onward"):
             raise InputError(
-                f"tokens is {tokens!r}; UCE takes the `last` token of a concept, or every state `onward` from it."
+                f"tokens is {tokens!r}; UCE takes the `last` token of a concept, or every state "
+                "`onward` from it."
             )
         self.lam, self.erase_scale, self.preserve_scale, self.batch_size = (
             lam,
@@ -91,11 +98,12 @@ class UCE(Edit):
         super().setup(stage)
         if stage == "fit" and not self._projections():
             raise InputError(
-                "UCE edits the weights of attn2.to_k and attn2.to_v, and the backbone trains none of them; give it "
+                "UCE edits the weights of attn2.to_k and attn2.to_v, and the backbone trains none "
+                "of them; give it "
                 "part: xattn-strict, without adapters."
             )
 
-    # ---- the pass: which keys -----------------------------------------------------------------------------------------------------
+    # ---- the pass: which keys --------------------------------------------------------------------
 
     def observe(self, forget: Batch | None, retain: Batch | None) -> None:
         """Remember the batch's distinct keys."""
@@ -114,7 +122,7 @@ class UCE(Edit):
                 (tuple(ids), last_place(ids, self._eos)) for ids in retain["input_ids"].tolist()
             }
 
-    # ---- the edit -----------------------------------------------------------------------------------------------------------------
+    # ---- the edit --------------------------------------------------------------------------------
 
     def edited(self) -> Mapping[str, Tensor]:
         """New projections. Every rank computes them from the keys of all ranks, in one order."""
@@ -184,7 +192,9 @@ class UCE(Edit):
 
 
 def last_place(ids: list[int], eos: int) -> int:
-    """Place of the last token before the end of the text; 0, the start token's, for an empty text."""
+    """Place of the last token before the end of the text; 0, the start token's, for an empty
+    text.
+    """
     return ids.index(eos, 1) - 1
 
 
@@ -194,7 +204,8 @@ def aligned(ids: list[int], anchor: list[int], end: int, eos: int) -> tuple[int,
     Args:
         ids: of the prompt, with start and end.
         anchor: of the substitute.
-        end: one past the concept's last token; 0 where no concept is marked: then the whole prompt is one.
+        end: one past the concept's last token; 0 where no concept is marked: then the whole prompt
+            is one.
         eos: the end token.
 
     Returns:

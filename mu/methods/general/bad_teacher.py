@@ -1,14 +1,16 @@
-"""Bad Teacher (BadT): learn from an incompetent teacher about the forget set, from the original about the rest.
+"""Bad Teacher (BadT): learn from an incompetent teacher about the forget set, from the original
+about the rest.
 
-Chundawat, Tarun, Mandal and Kankanhalli, "Can Bad Teaching Induce Forgetting? Unlearning in Deep Networks using an Incompetent Teacher",
-AAAI 2023, arXiv 2205.08096.
+Chundawat, Tarun, Mandal and Kankanhalli, "Can Bad Teaching Induce Forgetting? Unlearning in Deep
+Networks using an Incompetent Teacher", AAAI 2023, arXiv 2205.08096.
 
     min_θ E_x KL(u(x) p_bad(x) + (1 − u(x)) p_{θ_o}(x) ‖ p_θ(x)),    u = 1 on D_f, 0 on D_r;  p_bad: the same architecture, random weights
 
-The released code averages the divergence over batch *and* classes, so its loss is this one divided by C. With Adam that changes nothing but
-the weight of its epsilon, so there is no preset for it; with SGD, divide the learning rate by C.
-ZRF computed against this very random teacher favours this method; a suite should draw its own.
-Defaults: union of D_f and a fixed random 30 % of D_r, 1 epoch, Adam 1e-4, batch 256, temperature 1. No labels.
+The released code averages the divergence over batch *and* classes, so its loss is this one divided
+by C. With Adam that changes nothing but the weight of its epsilon, so there is no preset for it;
+with SGD, divide the learning rate by C. ZRF computed against this very random teacher favours this
+method; a suite should draw its own. Defaults: union of D_f and a fixed random 30 % of D_r, 1 epoch,
+Adam 1e-4, batch 256, temperature 1. No labels.
 """
 
 from typing import Any
@@ -68,7 +70,8 @@ class BadTeacher(UnlearningModule):
             for name, part in (("forget", forget), ("retain", retain))
             if part is not None
         }
-        # one forward, so that batch norm sees the mixed batch; each teacher sees only its own samples
+        # one forward, so that batch norm sees the mixed batch; each teacher sees only its own
+        # samples
         student = self.backbone.predict(concatenate(forget, retain)).split(
             [len(part["index"]) for part in parts.values()]
         )

@@ -1,19 +1,22 @@
-"""CF-k (catastrophically forgetting the last k layers): fine-tune them on the retain set, all else frozen.
+"""CF-k (catastrophically forgetting the last k layers): fine-tune them on the retain set, all else
+frozen.
 
-Goel, Prabhu, Sanyal, Lim, Torr and Kumaraguru, "Towards Adversarial Evaluations for Inexact Machine Unlearning", arXiv 2201.06640.
+Goel, Prabhu, Sanyal, Lim, Torr and Kumaraguru, "Towards Adversarial Evaluations for Inexact Machine
+Unlearning", arXiv 2201.06640.
 
     min over the last k layers of ℓ(D_r), from θ_o
 
-k counts weight layers (convolutions, linear layers and the like, in the order of their definition, a shortcut's convolution among them)
-from the output: 1 is the classifier alone; norms belong to the layer before them. k = −1 is the whole network, which is fine-tuning.
-Everything before runs in eval mode, so that its batch norm is frozen too, and takes no gradient (`norm: recalibrate` would take all
-statistics anew in the end, these too).
-Code: in corrective-unlearning-bench (by the same authors) k counts so as well, but in whole blocks for wide ResNets and vision
-transformers; in SCRUB's it is one named block, of ResNets `layer4` *without* the head:
-`FineTune(mask=ByName(["layer4"]), norm="eval")`.
-Defaults: k = 2; SGD 0.025, momentum 0.9, weight decay 5e-4 (corrective-unlearning-bench, whose ResNet-9 has k = 2, 4, −1; its learning
-rate rises for 1 % of the run and falls to a fifth: `OneCycle(warmup=0.01, start=0, end=0.2)`). SCRUB's code: SGD 0.01, nothing else, 10
-epochs. The worst-case benchmark: k = 1, 10 epochs.
+k counts weight layers (convolutions, linear layers and the like, in the order of their definition,
+a shortcut's convolution among them) from the output: 1 is the classifier alone; norms belong to the
+layer before them. k = −1 is the whole network, which is fine-tuning. Everything before runs in eval
+mode, so that its batch norm is frozen too, and takes no gradient (`norm: recalibrate` would take
+all statistics anew in the end, these too). Code: in corrective-unlearning-bench (by the same
+authors) k counts so as well, but in whole blocks for wide ResNets and vision transformers; in
+SCRUB's it is one named block, of ResNets `layer4` *without* the head:
+`FineTune(mask=ByName(["layer4"]), norm="eval")`. Defaults: k = 2; SGD 0.025, momentum 0.9, weight
+decay 5e-4 (corrective-unlearning-bench, whose ResNet-9 has k = 2, 4, −1; its learning rate rises
+for 1 % of the run and falls to a fifth: `OneCycle(warmup=0.01, start=0, end=0.2)`). SCRUB's code:
+SGD 0.01, nothing else, 10 epochs. The worst-case benchmark: k = 1, 10 epochs.
 """
 
 from typing import Any
@@ -30,7 +33,8 @@ WHOLE = -1
 
 
 def last_layers(backbone: Backbone, k: int) -> list[tuple[str, nn.Module]]:
-    """Names and modules of the last `k` weight layers of the backbone's network (see `layers_in_order`).
+    """Names and modules of the last `k` weight layers of the backbone's network (see
+    `layers_in_order`).
 
     Raises:
         InputError: the backbone has no single network, or fewer layers than k.
@@ -40,7 +44,8 @@ def last_layers(backbone: Backbone, k: int) -> list[tuple[str, nn.Module]]:
     network = getattr(backbone, "network", None)
     if not isinstance(network, nn.Module):
         raise InputError(
-            f"{type(backbone).__name__} is not one network with a first and a last layer; name the weights to train by "
+            f"{type(backbone).__name__} is not one network with a first and a last layer; name "
+            "the weights to train by "
             "FineTune with mask=ByName([...])."
         )
     layers = layers_in_order(network)
@@ -48,7 +53,8 @@ def last_layers(backbone: Backbone, k: int) -> list[tuple[str, nn.Module]]:
         return layers
     if not 1 <= k <= len(layers):
         raise InputError(
-            f"k is {k}, but the network has {len(layers)} weight layers; give 1 to {len(layers)}, or -1 for all."
+            f"k is {k}, but the network has {len(layers)} weight layers; give 1 to {len(layers)}, "
+            "or -1 for all."
         )
     return layers[-k:]
 

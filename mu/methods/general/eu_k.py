@@ -1,14 +1,16 @@
 """EU-k (exactly unlearning the last k layers): train them anew on the retain set, all else frozen.
 
-Goel, Prabhu, Sanyal, Lim, Torr and Kumaraguru, "Towards Adversarial Evaluations for Inexact Machine Unlearning", arXiv 2201.06640.
+Goel, Prabhu, Sanyal, Lim, Torr and Kumaraguru, "Towards Adversarial Evaluations for Inexact Machine
+Unlearning", arXiv 2201.06640.
 
     min over the last k layers of ℓ(D_r), these from a new initialisation, the others from θ_o
 
-For k and the frozen prefix see `cf_k.py`; k = −1 is retraining. The layers are initialised *once*, from the run's seed. The worst-case
-benchmark's code does that inside its per-epoch function, so that its head starts anew in every epoch and the momentum is lost: a bug,
-not reproduced here. SCRUB's code copies the layers of the checkpoint that the original was trained from.
-Defaults: k = 2; SGD 0.025, momentum 0.9, weight decay 5e-4 (corrective-unlearning-bench). It trains longer than CF-k: SCRUB's code as
-long as the original.
+For k and the frozen prefix see `cf_k.py`; k = −1 is retraining. The layers are initialised *once*,
+from the run's seed. The worst-case benchmark's code does that inside its per-epoch function, so
+that its head starts anew in every epoch and the momentum is lost: a bug, not reproduced here.
+SCRUB's code copies the layers of the checkpoint that the original was trained from. Defaults: k =
+2; SGD 0.025, momentum 0.9, weight decay 5e-4 (corrective-unlearning-bench). It trains longer than
+CF-k: SCRUB's code as long as the original.
 """
 
 from mu.methods.general.cf_k import CFk, last_layers
@@ -19,11 +21,14 @@ class EUk(CFk):
     """CFk from newly initialised last layers; arguments as there."""
 
     def configure_model(self) -> None:
-        """New layers before the first step; a checkpoint that is loaded afterwards replaces them."""
+        """New layers before the first step; a checkpoint that is loaded afterwards replaces
+        them.
+        """
         first = not self.original_hash
         super().configure_model()
         if first:
-            # not the bare seed, which may be the one that the original's own layers began from: these would find their features again
+            # not the bare seed, which may be the one that the original's own layers began from:
+            # these would find their features again
             fresh = self.backbone.fresh(stream_id("eu-k", self.seed))
             for (_, layer), (_, new) in zip(
                 last_layers(self.backbone, self.k), last_layers(fresh, self.k), strict=True

@@ -1,11 +1,13 @@
 """Fine-tuning on the retain set (FT): catastrophic forgetting does the work.
 
-Warnecke, Pirch, Wressnegger and Rieck, "Machine Unlearning of Features and Labels", NDSS 2023, arXiv 2108.11577; Golatkar et al., CVPR
-2020. As a baseline in SalUn (Fan et al., ICLR 2024, arXiv 2310.12508).
+Warnecke, Pirch, Wressnegger and Rieck, "Machine Unlearning of Features and Labels", NDSS 2023,
+arXiv 2108.11577; Golatkar et al., CVPR 2020. As a baseline in SalUn (Fan et al., ICLR 2024, arXiv
+2310.12508).
 
     min_θ ℓ(D_r), from θ_o
 
-Defaults: SGD 0.01, momentum 0.9, weight decay 5e-4, constant, 10 epochs (README of Unlearn-Sparse; the code's milestones never fire).
+Defaults: SGD 0.01, momentum 0.9, weight decay 5e-4, constant, 10 epochs (README of Unlearn-Sparse;
+the code's milestones never fire).
 """
 
 from typing import Any

@@ -1,15 +1,18 @@
 """Gradient ascent (GA, NegGrad): raise the loss of the forget set.
 
-Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020, arXiv 1911.04933 (as a baseline); Thudi, Deza,
-Chandrasekaran and Papernot, "Unrolling SGD: Understanding Factors Influencing Machine Unlearning", EuroS&P 2022, arXiv 2109.13398.
+Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020, arXiv 1911.04933
+(as a baseline); Thudi, Deza, Chandrasekaran and Papernot, "Unrolling SGD: Understanding Factors
+Influencing Machine Unlearning", EuroS&P 2022, arXiv 2109.13398.
 
     min_θ −ℓ(D_f), from θ_o
 
-The loss has no lower bound: too high a learning rate, or too many epochs, ruins the model everywhere (one library's table shows 10 %
-accuracy on all parts of CIFAR-10 at 0.01). Weight decay and momentum keep running. Batch-norm statistics move on forget data alone:
-`norm: eval` freezes them, `norm: recalibrate` takes them anew from the retain part (which then must be there).
-Defaults: SGD 1e-4, momentum 0.9, weight decay 5e-4, constant, 5 epochs (README of Unlearn-Sparse; its authors call that value right for
-class-wise CIFAR-10 only, and search 1e-5..1e-1 for random forgetting, where 5e-4..1e-3 suits 10 %).
+The loss has no lower bound: too high a learning rate, or too many epochs, ruins the model
+everywhere (one library's table shows 10 % accuracy on all parts of CIFAR-10 at 0.01). Weight decay
+and momentum keep running. Batch-norm statistics move on forget data alone: `norm: eval` freezes
+them, `norm: recalibrate` takes them anew from the retain part (which then must be there). Defaults:
+SGD 1e-4, momentum 0.9, weight decay 5e-4, constant, 5 epochs (README of Unlearn-Sparse; its authors
+call that value right for class-wise CIFAR-10 only, and search 1e-5..1e-1 for random forgetting,
+where 5e-4..1e-3 suits 10 %).
 """
 
 from typing import Any

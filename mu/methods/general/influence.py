@@ -1,14 +1,18 @@
-"""Influence unlearning (IU): one Newton step from the full loss to the retain loss, with a Fisher matrix for the Hessian.
+"""Influence unlearning (IU): one Newton step from the full loss to the retain loss, with a Fisher
+matrix for the Hessian.
 
-Izzo, Smart, Chaudhuri and Zou, "Approximate Data Deletion from Machine Learning Models", AISTATS 2021, arXiv 2002.10077; in the form of
-Jia et al., "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023, arXiv 2304.04934. The inverse is that of WoodFisher (Singh and
-Alistarh, NeurIPS 2020, arXiv 2004.14340).
+Izzo, Smart, Chaudhuri and Zou, "Approximate Data Deletion from Machine Learning Models", AISTATS
+2021, arXiv 2002.10077; in the form of Jia et al., "Model Sparsity Can Simplify Machine Unlearning",
+NeurIPS 2023, arXiv 2304.04934. The inverse is that of WoodFisher (Singh and Alistarh, NeurIPS 2020,
+arXiv 2004.14340).
 
     θ_u = θ_o + α H⁻¹ v,    v = ∇ℓ(D) − ∇ℓ(D_r) = (N_f / N)(ḡ_f − ḡ_r),    H = λ I + (1/n) Σ_i g_i g_iᵀ over n retain samples
 
-The released code runs another recursion, which is not this inverse: `mu.methods.compat.InfluenceReference`.
-Defaults: α = 1 (the Newton step; the authors tune it), λ = 0.01 (Koh and Liang, ICML 2017), n = 128 (ours: see `samples`). On the digits
-the effect grows with α / λ, and 128 samples did what all 450 did. Eval mode, no augmentation; batch-norm statistics are not touched.
+The released code runs another recursion, which is not this inverse:
+`mu.methods.compat.InfluenceReference`. Defaults: α = 1 (the Newton step; the authors tune it), λ =
+0.01 (Koh and Liang, ICML 2017), n = 128 (ours: see `samples`). On the digits the effect grows with
+α / λ, and 128 samples did what all 450 did. Eval mode, no augmentation; batch-norm statistics are
+not touched.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,14 +35,17 @@ _FORGET, _RETAIN = 0, 1
 
 
 class Influence(Edit):
-    """Gradients over both parts on all ranks; then rank 0 alone builds the inverse, sample by sample, and tells the others the step.
+    """Gradients over both parts on all ranks; then rank 0 alone builds the inverse, sample by
+    sample, and tells the others the step.
 
     Args:
         backbone: the original.
         alpha: step α; 1 is the Newton step.
-        damping: λ > 0; smaller trusts the samples' curvature more and moves further where they say nothing.
-        samples: n, random retain samples for H (all of them where there are fewer). Rank 0 keeps n numbers for each trainable weight: 128
-            samples take 0.14 GB for ResNet-20 and 5.7 GB for ResNet-18 in float32.
+        damping: λ > 0; smaller trusts the samples' curvature more and moves further where they say
+            nothing.
+        samples: n, random retain samples for H (all of them where there are fewer). Rank 0 keeps n
+            numbers for each trainable weight: 128 samples take 0.14 GB for ResNet-20 and 5.7 GB for
+            ResNet-18 in float32.
         batch_size: samples whose gradients are made at once, each of the size of the weights.
         per_sample: how per-sample gradients are made, see `mu.core.gradients.per_sample`.
     """
@@ -58,7 +65,8 @@ class Influence(Edit):
         super().__init__(backbone, **kwargs)
         if samples < 1 or batch_size < 1 or not damping > 0:
             raise InputError(
-                f"influence needs samples and batch_size of at least 1 and a positive damping, not {samples}, {batch_size} "
+                "influence needs samples and batch_size of at least 1 and a positive damping, "
+                f"not {samples}, {batch_size} "
                 f"and {damping}."
             )
         self.alpha, self.damping, self.samples, self.batch_size = (
@@ -100,7 +108,8 @@ class Influence(Edit):
         )
         step = torch.zeros_like(vector)
         if self.trainer.is_global_zero:
-            # the curvature of a mean over tokens: each sample's gradient counts per token of an average sample (1 for classifiers)
+            # the curvature of a mean over tokens: each sample's gradient counts per token of an
+            # average sample (1 for classifiers)
             scale = (count / weight_retain).sqrt()
             step = self.solve((scale * gradient for gradient in self._gradients()), vector)
         (step,) = self.sum_over_ranks([step])  # zero elsewhere, so this tells every rank

@@ -1,12 +1,13 @@
 """KL minimisation: gradient ascent on forget, and predictions on retain that stay the original's.
 
-Maini, Feng, Schwarzschild, Lipton and Kolter, "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
+Maini, Feng, Schwarzschild, Lipton and Kolter, "TOFU: A Task of Fictitious Unlearning for LLMs",
+COLM 2024, arXiv 2401.06121.
 
     min_θ −γ ℓ(D_f) + α KL(p_θo ‖ p_θ) on D_r
 
-For language models the divergence is the mean over the positions that predict an answer's token. The released code (and OpenUnlearning)
-averages over all positions, prompts and padding too: `divergence_mask: all` of the backbone with `reduction: micro`.
-Defaults: as GradDiff.
+For language models the divergence is the mean over the positions that predict an answer's token.
+The released code (and OpenUnlearning) averages over all positions, prompts and padding too:
+`divergence_mask: all` of the backbone with `reduction: micro`. Defaults: as GradDiff.
 """
 
 from typing import Any

@@ -1,14 +1,17 @@
 """ℓ1-sparse unlearning: fine-tune on the retain set under a penalty that makes the weights sparse.
 
-Jia, Liu, Ram, Yao, Liu, Liu, Sharma and Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023, arXiv 2304.04934.
+Jia, Liu, Ram, Yao, Liu, Liu, Sharma and Liu, "Model Sparsity Can Simplify Machine Unlearning",
+NeurIPS 2023, arXiv 2304.04934.
 
     min_θ ℓ(D_r) + α_e ‖θ‖₁, from θ_o,    α_e = α (1 − e / (E − E₀)) in epoch e < E − E₀, 0 afterwards; α throughout if E₀ = E
 
-The norm is a sum, not a mean, over *all* weights, biases and batch norm included (`FT_l1` of Unlearn-Sparse). Nothing is pruned
-afterwards: a subgradient method leaves hardly a weight at exactly zero, so a count of zeros says nothing.
-Defaults: SGD 0.01, momentum 0.9, weight decay 5e-4, constant, 10 epochs, E₀ = 0 (README and `arg_parser.py`). The README leaves α to the
-reader (`--alpha ${alpha}`), and the parser's 0.2 belongs to other methods. The norm grows with the network, so α must be tuned for
-each; 1e-4 is ours. (A ResNet-8 with 20,000 weights forgot a class of digits with 1e-2 at learning rate 0.05, and nothing with 1e-4.)
+The norm is a sum, not a mean, over *all* weights, biases and batch norm included (`FT_l1` of
+Unlearn-Sparse). Nothing is pruned afterwards: a subgradient method leaves hardly a weight at
+exactly zero, so a count of zeros says nothing. Defaults: SGD 0.01, momentum 0.9, weight decay 5e-4,
+constant, 10 epochs, E₀ = 0 (README and `arg_parser.py`). The README leaves α to the reader
+(`--alpha ${alpha}`), and the parser's 0.2 belongs to other methods. The norm grows with the
+network, so α must be tuned for each; 1e-4 is ours. (A ResNet-8 with 20,000 weights forgot a class
+of digits with 1e-2 at learning rate 0.05, and nothing with 1e-4.)
 """
 
 from typing import Any
@@ -60,7 +63,8 @@ class L1Sparse(FineTune):
         epochs = self.trainer.max_epochs
         if epochs is None or epochs < 1:
             raise InputError(
-                "the l1 penalty falls over the run's epochs, so the run needs a number of them; set trainer.max_epochs."
+                "the l1 penalty falls over the run's epochs, so the run needs a number of them; "
+                "set trainer.max_epochs."
             )
         return l1_sparse_weight(epoch, epochs, self.no_l1_epochs, self.alpha)
 

@@ -1,15 +1,17 @@
 """NegGrad+ (GradDiff, "advanced NegGrad"): descend on retain and ascend on forget in the same step.
 
-Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unlearning", NeurIPS 2023, arXiv 2302.09880 (as a baseline).
+Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unlearning", NeurIPS
+2023, arXiv 2302.09880 (as a baseline).
 
     min_θ a ℓ(D_r) − (1 − a) ℓ(D_f), from θ_o
 
-Each step shows one retain batch beside one forget batch; an epoch goes once over retain, and forget is cycled.
-The naming trap: a is `alpha` (or `ng_alpha`) in the code of SCRUB and of RUM and multiplies *retain*; other libraries call the weight of
-the *forget* term alpha. Here it is `retain_weight`.
-SCRUB's small-scale notebook keeps the network in eval mode and pulls it towards θ_o: `mu.methods.compat.NegGradPlusPulled`. Its MIA
-notebook (a = 0.9999, 5 epochs) and RUM (momentum 0.9, weight decay 5e-4) run in train mode without the pull, as here.
-Defaults: a = 0.95; SGD 0.01, no momentum, no weight decay, constant, 10 epochs (SCRUB's small-scale notebook).
+Each step shows one retain batch beside one forget batch; an epoch goes once over retain, and forget
+is cycled. The naming trap: a is `alpha` (or `ng_alpha`) in the code of SCRUB and of RUM and
+multiplies *retain*; other libraries call the weight of the *forget* term alpha. Here it is
+`retain_weight`. SCRUB's small-scale notebook keeps the network in eval mode and pulls it towards
+θ_o: `mu.methods.compat.NegGradPlusPulled`. Its MIA notebook (a = 0.9999, 5 epochs) and RUM
+(momentum 0.9, weight decay 5e-4) run in train mode without the pull, as here. Defaults: a = 0.95;
+SGD 0.01, no momentum, no weight decay, constant, 10 epochs (SCRUB's small-scale notebook).
 """
 
 from typing import Any
@@ -31,7 +33,8 @@ class NegGradPlus(UnlearningModule):
 
     Args:
         backbone: the original.
-        retain_weight: a in [0, 1], the weight of the *retain* loss; the forget loss is subtracted with weight 1 − a.
+        retain_weight: a in [0, 1], the weight of the *retain* loss; the forget loss is subtracted
+            with weight 1 − a.
         optimizer: see the file's head.
     """
 

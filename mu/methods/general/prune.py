@@ -1,22 +1,26 @@
 """Prune first, then unlearn: unlearning under a sparse model prior.
 
-Jia, Liu, Ram, Yao, Liu, Liu, Sharma and Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023, arXiv 2304.04934.
+Jia, Liu, Ram, Yao, Liu, Liu, Sharma and Liu, "Model Sparsity Can Simplify Machine Unlearning",
+NeurIPS 2023, arXiv 2304.04934.
 
     m = the largest (1 − rate) n of |θ| over all convolutions together,    θ_u = m ⊙ U(m ⊙ θ, D_f, D_r) for any method U
 
-`Pruned` is a weight mask, so it goes with any method: `mask: {class_path: mu.methods.Pruned}`. Pruned weights are set to zero before the
-first step and held there, which is the same as the code's forward reparametrisation `weight_orig * mask`. Linear layers, biases and batch
-norm are left alone, as in the code. `PruneFineTune` is the pair that the paper stresses: fine-tuning on the pruned model.
+`Pruned` is a weight mask, so it goes with any method: `mask: {class_path: mu.methods.Pruned}`.
+Pruned weights are set to zero before the first step and held there, which is the same as the code's
+forward reparametrisation `weight_orig * mask`. Linear layers, biases and batch norm are left alone,
+as in the code. `PruneFineTune` is the pair that the paper stresses: fine-tuning on the pruned
+model.
 
-What is *not* done in one run: the paper's models were trained dense, pruned once (OMP), rewound to the weights of epoch 8 and trained again
-before any unlearning. `PruneFineTune` on a dense original prunes and fine-tunes at once, without that training in between, and loses
-accuracy that the paper's protocol keeps. The paper's protocol is two runs and then the unlearning run:
-  1. `Train`, dense, keeping the checkpoint of epoch 8 and the last;
-  2. `Train` from the epoch-8 weights with `mask=Pruned(0.95, weights=<last checkpoint>)`: this is the original;
-  3. any method from those weights with `mask=Pruned(0.95)`, which finds the same zeros again.
-Iterative magnitude pruning repeats 2 with rate 1 − 0.8^round. `Retrain(mask=Pruned(0.95, weights=<last checkpoint>))` is the code's sparse
-oracle; its mask has seen the forget set, so it is not strictly exact.
-Defaults: rate 0.95 (CIFAR-10, ResNet-18); fine-tuning as in `FineTune`.
+What is *not* done in one run: the paper's models were trained dense, pruned once (OMP), rewound to
+the weights of epoch 8 and trained again before any unlearning. `PruneFineTune` on a dense original
+prunes and fine-tunes at once, without that training in between, and loses accuracy that the paper's
+protocol keeps. The paper's protocol is two runs and then the unlearning run:
+  1. `Train`, dense, keeping the checkpoint of epoch 8 and the last; 2. `Train` from the epoch-8
+  weights with `mask=Pruned(0.95, weights=<last checkpoint>)`: this is the original; 3. any method
+  from those weights with `mask=Pruned(0.95)`, which finds the same zeros again.
+Iterative magnitude pruning repeats 2 with rate 1 − 0.8^round. `Retrain(mask=Pruned(0.95,
+weights=<last checkpoint>))` is the code's sparse oracle; its mask has seen the forget set, so it is
+not strictly exact. Defaults: rate 0.95 (CIFAR-10, ResNet-18); fine-tuning as in `FineTune`.
 """
 
 from copy import deepcopy
@@ -37,14 +41,16 @@ if TYPE_CHECKING:
 
 
 class Pruned(WeightMask):
-    """Global unstructured magnitude pruning: pruned weights are zero from the first step to the last.
+    """Global unstructured magnitude pruning: pruned weights are zero from the first step to the
+    last.
 
     Args:
         rate: share of the weights that is pruned, in [0, 1).
-        weights: file, checkpoint or run folder whose magnitudes decide; None takes the backbone's own. A model that is already
-            sparse gives the same mask again, because its zeros are its smallest weights.
-        scope: `conv` prunes two-dimensional convolutions, as the paper does; `conv_linear` linear layers too (a transformer or a
-            perceptron has hardly a convolution).
+        weights: file, checkpoint or run folder whose magnitudes decide; None takes the backbone's
+            own. A model that is already sparse gives the same mask again, because its zeros are its
+            smallest weights.
+        scope: `conv` prunes two-dimensional convolutions, as the paper does; `conv_linear` linear
+            layers too (a transformer or a perceptron has hardly a convolution).
         clip: see WeightMask.
     """
 
@@ -62,7 +68,9 @@ class Pruned(WeightMask):
 
     @torch.no_grad()
     def choose(self, module: "UnlearningModule") -> dict[str, Tensor]:
-        """The mask. Prunes too: what the base then remembers of the masked-out weights, and restores, is zero."""
+        """The mask. Prunes too: what the base then remembers of the masked-out weights, and
+        restores, is zero.
+        """
         prunable = self._prunable(module.backbone)
         kept = magnitude_prune_mask(self._magnitudes(module.backbone, prunable), self.rate)
         for (
@@ -86,7 +94,8 @@ class Pruned(WeightMask):
         }
         if not found:
             raise InputError(
-                f"{type(backbone).__name__} has no two-dimensional convolution to prune; set scope to conv_linear."
+                f"{type(backbone).__name__} has no two-dimensional convolution to prune; set "
+                "scope to conv_linear."
             )
         return found
 

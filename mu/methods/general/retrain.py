@@ -2,8 +2,8 @@
 
 θ* = argmin ℓ(D_r) from a random initialisation, by the original's own recipe.
 
-With the seed that initialised the original, the oracle begins from the same weights (as in the OPTML scripts, where `train_seed` serves
-both); they hold nothing of the data.
+With the seed that initialised the original, the oracle begins from the same weights (as in the
+OPTML scripts, where `train_seed` serves both); they hold nothing of the data.
 """
 
 from typing import Any
@@ -49,7 +49,9 @@ class Retrain(UnlearningModule):
         )
 
     def configure_model(self) -> None:
-        """New weights before anything else sees them; a checkpoint that is loaded afterwards replaces them."""
+        """New weights before anything else sees them; a checkpoint that is loaded afterwards
+        replaces them.
+        """
         if not self.original_hash:
             self.backbone.load_state_dict(self.backbone.fresh(self.seed).state_dict())
         super().configure_model()

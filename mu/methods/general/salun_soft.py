@@ -1,16 +1,19 @@
 """SalUn-soft: random labels, and after every step the smallest changes of the epoch are taken back.
 
-Fan, Liu, Zhang, Wong, Wei and Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in Both Image Classification
-and Generation", ICLR 2024, arXiv 2310.12508: the soft variant, without a mask made beforehand.
+Fan, Liu, Zhang, Wong, Wei and Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight
+Saliency in Both Image Classification and Generation", ICLR 2024, arXiv 2310.12508: the soft
+variant, without a mask made beforehand.
 
     Δ = θ − θ_start,    τ = the k-th smallest |Δ|,    θ ← θ_start + sign(Δ) max(|Δ| − τ, 0),    k = ⌊ρ n (T − t) / T⌋
 
-This is the proximal step of an ℓ1 penalty on Δ. θ_start are the weights at the start of the *epoch*; n counts all trainable weights; t of
-the run's T steps have been made, this one included, so that nothing is taken back after the last one.
-Code (`unlearn/RL_pro.py`): it reads an option `mask_ratio` (ρ) that no parser declares, and fails at t = T, so no default of ρ is known;
-on its CIFAR path t grows once an epoch, on its SVHN path once a retain step. We follow the equation and count every step. As on its CIFAR
-path, forget and retain are shuffled together; on SVHN it is `plan: Phases(Forget(), Retain())`.
-Defaults: ρ = 0.5 (ours, after SalUn's saliency share); SGD 0.013, momentum 0.9, weight decay 5e-4, constant, 10 epochs (as SalUn).
+This is the proximal step of an ℓ1 penalty on Δ. θ_start are the weights at the start of the
+*epoch*; n counts all trainable weights; t of the run's T steps have been made, this one included,
+so that nothing is taken back after the last one. Code (`unlearn/RL_pro.py`): it reads an option
+`mask_ratio` (ρ) that no parser declares, and fails at t = T, so no default of ρ is known; on its
+CIFAR path t grows once an epoch, on its SVHN path once a retain step. We follow the equation and
+count every step. As on its CIFAR path, forget and retain are shuffled together; on SVHN it is
+`plan: Phases(Forget(), Retain())`. Defaults: ρ = 0.5 (ours, after SalUn's saliency share); SGD
+0.013, momentum 0.9, weight decay 5e-4, constant, 10 epochs (as SalUn).
 """
 
 from collections.abc import Sequence
@@ -33,7 +36,8 @@ class SalUnSoft(RandomLabel):
 
     Args:
         backbone: the original.
-        rho: ρ in [0, 1], the share of the weights that is set back after the first step; it falls to 0 at the last.
+        rho: ρ in [0, 1], the share of the weights that is set back after the first step; it falls
+            to 0 at the last.
         optimizer: see the file's head.
         plan: see `RandomLabel`.
     """
@@ -73,12 +77,15 @@ class SalUnSoft(RandomLabel):
         self._steps = planned_steps(self)
         if not self._steps:
             raise InputError(
-                "SalUn-soft lets go of the weights over the run's steps, so it needs to know them; set trainer.max_epochs."
+                "SalUn-soft lets go of the weights over the run's steps, so it needs to know "
+                "them; set trainer.max_epochs."
             )
 
     @torch.no_grad()
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Remember the weights at the start of the epoch (`on_train_epoch_start` is not called where a run resumes inside one)."""
+        """Remember the weights at the start of the epoch (`on_train_epoch_start` is not called
+        where a run resumes inside one).
+        """
         super().on_train_batch_start(batch, batch_idx)
         if batch_idx == 0:
             torch._foreach_copy_(self._starts(), [weight for _, weight in self.trainable()])
@@ -92,7 +99,9 @@ class SalUnSoft(RandomLabel):
 
     @torch.no_grad()
     def proximal_step(self, step: int) -> None:
-        """Take back the smallest changes since the start of the epoch, after step `step` (counted from 1) of the run."""
+        """Take back the smallest changes since the start of the epoch, after step `step` (counted
+        from 1) of the run.
+        """
         weights: list[Tensor] = [weight for _, weight in self.trainable()]
         starts = self._starts()
         n = sum(weight.numel() for weight in weights)
@@ -106,7 +115,8 @@ class SalUnSoft(RandomLabel):
 
 
 def _kth_smallest(tensors: Sequence[Tensor], k: int) -> Tensor:
-    # one CPU thread: 5,000 weights in 22 tensors take 0.12 ms joined and 19 ms apart, 11.7 million in 62 tensors 0.8 s and 0.4 s
+    # one CPU thread: 5,000 weights in 22 tensors take 0.12 ms joined and 19 ms apart, 11.7 million
+    # in 62 tensors 0.8 s and 0.4 s
     n = sum(tensor.numel() for tensor in tensors)
     if n <= 1_000_000:
         return torch.cat([tensor.flatten() for tensor in tensors]).kthvalue(k).values

@@ -1,23 +1,27 @@
-"""SCRUB and SCRUB+R: disobey the original on the forget set, obey it on the retain set; go back to where forgetting was enough.
+"""SCRUB and SCRUB+R: disobey the original on the forget set, obey it on the retain set; go back to
+where forgetting was enough.
 
-Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unlearning", NeurIPS 2023, arXiv 2302.09880.
+Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unlearning", NeurIPS
+2023, arXiv 2302.09880.
 
     KD(x) = T² KL(softmax(f_θo(x) / T) ‖ softmax(f_θ(x) / T))
     max step, one pass over D_f, in the first `msteps` epochs:     min_θ −KD(D_f)
     min step, one pass over D_r, in every epoch, after the max:    min_θ γ ℓ(D_r) + α KD(D_r)
 
-One optimizer serves both; the teacher f_θo is in eval mode, the student in train mode. The learning rate falls tenfold in each epoch that
-*exceeds* an entry of `lr_decay_epochs` (counted from 1; [3, 5, 9] first takes effect in epoch 4).
-KD has its minimum, and so no gradient, where the student still is the teacher: with `norm: eval`, or without batch norm and dropout, the
-first max steps move nothing but by weight decay.
-+R: the student is kept after every epoch, with its error on the forget set; at the end the kept one whose forget error is closest to the
-*final* student's error on validation samples of the forget set's classes is taken (the earliest of equals). The untouched original is one
-of them, as epoch 0. (The code lists its error too, but writes no checkpoint for it and then fails.)
-Ports that differ: the worst-case benchmark shows forget *or* retain in an epoch (`mu.methods.compat.SCRUBWorstCase`); that of
-corrective-unlearning-bench negates the whole loss on forget; EasyDUB's optimises the frozen teacher, so that its student stays as it was.
-Defaults: γ 0.99, α 0.001, T 4, msteps 2, SGD 5e-4, momentum 0.9, weight decay 5e-4, decay [3, 5, 9], 3 epochs, forget batches of 32 and
-retain batches of 128 (the code's large-scale notebook; batch sizes are the task's). Smoothing, clipping, `sstart` and β, which the code
-declares, have no effect there.
+One optimizer serves both; the teacher f_θo is in eval mode, the student in train mode. The learning
+rate falls tenfold in each epoch that *exceeds* an entry of `lr_decay_epochs` (counted from 1; [3,
+5, 9] first takes effect in epoch 4). KD has its minimum, and so no gradient, where the student
+still is the teacher: with `norm: eval`, or without batch norm and dropout, the first max steps move
+nothing but by weight decay. +R: the student is kept after every epoch, with its error on the forget
+set; at the end the kept one whose forget error is closest to the *final* student's error on
+validation samples of the forget set's classes is taken (the earliest of equals). The untouched
+original is one of them, as epoch 0. (The code lists its error too, but writes no checkpoint for it
+and then fails.) Ports that differ: the worst-case benchmark shows forget *or* retain in an epoch
+(`mu.methods.compat.SCRUBWorstCase`); that of corrective-unlearning-bench negates the whole loss on
+forget; EasyDUB's optimises the frozen teacher, so that its student stays as it was. Defaults: γ
+0.99, α 0.001, T 4, msteps 2, SGD 5e-4, momentum 0.9, weight decay 5e-4, decay [3, 5, 9], 3 epochs,
+forget batches of 32 and retain batches of 128 (the code's large-scale notebook; batch sizes are the
+task's). Smoothing, clipping, `sstart` and β, which the code declares, have no effect there.
 """
 
 from collections.abc import Iterable, Iterator
@@ -40,7 +44,8 @@ from mu.utils.modules import eval_mode
 
 
 class SCRUB(UnlearningModule):
-    """Distillation from the original: reversed on forget, together with the backbone's loss on retain.
+    """Distillation from the original: reversed on forget, together with the backbone's loss on
+    retain.
 
     Args:
         backbone: the original.
@@ -48,7 +53,8 @@ class SCRUB(UnlearningModule):
         alpha: α >= 0, weight of the distillation on retain.
         temperature: T > 0.
         msteps: epochs that begin with a max step.
-        lr_decay_epochs: epochs (counted from 1) after which the learning rate falls; empty is constant.
+        lr_decay_epochs: epochs (counted from 1) after which the learning rate falls; empty is
+            constant.
         lr_decay_rate: by this factor.
         optimizer: see the file's head.
         scheduler: another schedule in place of the decay.
@@ -80,7 +86,8 @@ class SCRUB(UnlearningModule):
         super().__init__(backbone, optimizer=optimizer, scheduler=scheduler, **kwargs)
         if gamma < 0 or alpha < 0 or temperature <= 0 or msteps < 0:
             raise InputError(
-                f"SCRUB needs gamma, alpha and msteps of at least 0 and a temperature above 0, not {gamma}, {alpha}, {msteps} "
+                "SCRUB needs gamma, alpha and msteps of at least 0 and a temperature above 0, "
+                f"not {gamma}, {alpha}, {msteps} "
                 f"and {temperature}."
             )
         self.gamma, self.alpha, self.temperature, self.msteps = gamma, alpha, temperature, msteps
@@ -109,8 +116,8 @@ class SCRUB(UnlearningModule):
 class SCRUBRewind(SCRUB):
     """SCRUB+R: SCRUB, then back to the epoch whose forget error is closest to the reference error.
 
-    Every epoch's weights are kept in main memory, and in checkpoints until the end of the run. A finished run is rewound, so it cannot
-    be continued. Arguments as in SCRUB, for classifiers only.
+    Every epoch's weights are kept in main memory, and in checkpoints until the end of the run. A
+    finished run is rewound, so it cannot be continued. Arguments as in SCRUB, for classifiers only.
     """
 
     rewound_to: Tensor
@@ -119,7 +126,8 @@ class SCRUBRewind(SCRUB):
         super().__init__(backbone, **kwargs)
         if not isinstance(backbone, Classifier):
             raise InputError(
-                f"SCRUB+R counts wrong labels, so it needs a Classifier, not {type(backbone).__name__}; use SCRUB."
+                "SCRUB+R counts wrong labels, so it needs a Classifier, not "
+                f"{type(backbone).__name__}; use SCRUB."
             )
         self.register_buffer(
             "rewound_to", torch.tensor(-1)
@@ -132,7 +140,8 @@ class SCRUBRewind(SCRUB):
         """The error of the untouched original; a resumed run has brought it along."""
         if int(self.rewound_to) >= 0:
             raise InputError(
-                "this run of SCRUB+R is finished and rewound; to train longer, begin again with a larger trainer.max_epochs."
+                "this run of SCRUB+R is finished and rewound; to train longer, begin again with a "
+                "larger trainer.max_epochs."
             )
         super().on_train_start()  # which ends an epoch, and may rewind, where a checkpoint was written right before that
         if not self.forget_errors:
@@ -167,12 +176,15 @@ class SCRUBRewind(SCRUB):
         if epoch == 0:
             self._weights_before = []  # then unmoved weights are an answer and no fault of the run
             rank_zero_warn(
-                "SCRUB+R went back to the original: no epoch's forget error is closer to the validation error "
+                "SCRUB+R went back to the original: no epoch's forget error is closer to the "
+                "validation error "
                 f"{self.reference_error:.4f} than the original's {self.forget_errors[0]:.4f}."
             )
 
     def forget_error(self) -> float:
-        """Share of the forget set, not augmented, that the student in eval mode gets wrong, in [0, 1]."""
+        """Share of the forget set, not augmented, that the student in eval mode gets wrong, in [0,
+        1].
+        """
         return self._error(
             batch["forget"] for batch in self.iterate_batches(Forget(shuffle=False), augment=False)
         )
@@ -210,7 +222,8 @@ class SCRUBRewind(SCRUB):
         wrong, count = self.sum_over_ranks([total])[0].tolist()
         if count == 0:
             raise InputError(
-                "SCRUB+R takes its reference error from validation samples of the forget set's classes, and there are none; "
+                "SCRUB+R takes its reference error from validation samples of the forget set's "
+                "classes, and there are none; "
                 "hold out some, or use SCRUB."
             )
         return wrong / count
@@ -222,7 +235,8 @@ class SCRUBRewind(SCRUB):
             self.task is None or not len(self.task.split.parts.get("validation", ()))
         ):
             raise InputError(
-                "SCRUB+R takes its reference error from validation samples, so it needs a mu task with a validation part; "
+                "SCRUB+R takes its reference error from validation samples, so it needs a mu task "
+                "with a validation part; "
                 "hold out some, or use SCRUB."
             )
 

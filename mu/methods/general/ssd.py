@@ -1,13 +1,15 @@
-"""Selective Synaptic Dampening (SSD): shrink the weights that matter more to the forget set than to everything.
+"""Selective Synaptic Dampening (SSD): shrink the weights that matter more to the forget set than to
+everything.
 
-Foster, Schoepf and Brintrup, "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening", AAAI 2024, arXiv
-2308.07707.
+Foster, Schoepf and Brintrup, "Fast Machine Unlearning Without Retraining Through Selective Synaptic
+Dampening", AAAI 2024, arXiv 2308.07707.
 
     I_S = mean over batches of S of (∂ℓ_b/∂θ)²;    where I_f > α I_D:  θ ← min(λ I_D / I_f, 1) θ
 
-The importance squares the *batch-mean* gradient (`src/ssd.py`), so it depends on the batch size; D is all training data.
-Defaults: λ = 1, α = 10 (ResNet-18, all CIFAR tasks); forget batches of 128, full batches of 64 (the code's loaders); eval mode, no
-augmentation; batch-norm statistics are not touched.
+The importance squares the *batch-mean* gradient (`src/ssd.py`), so it depends on the batch size; D
+is all training data. Defaults: λ = 1, α = 10 (ResNet-18, all CIFAR tasks); forget batches of 128,
+full batches of 64 (the code's loaders); eval mode, no augmentation; batch-norm statistics are not
+touched.
 """
 
 from collections.abc import Mapping

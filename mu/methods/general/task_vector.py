@@ -1,16 +1,18 @@
-"""Task arithmetic: train the model further on what is to be forgotten, and go as far in the other direction.
+"""Task arithmetic: train the model further on what is to be forgotten, and go as far in the other
+direction.
 
-Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023, arXiv 2212.04089; `tv` in Shi et al., "MUSE: Machine Unlearning Six-Way
-Evaluation for Language Models", ICLR 2025, arXiv 2407.06460.
+Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023, arXiv 2212.04089; `tv` in Shi et
+al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models", ICLR 2025, arXiv 2407.06460.
 
     θ_re = θ after fine-tuning on D_f;    θ_un = θ − α (θ_re − θ)
 
-Until the last epoch ends the model is θ_re, and so are the checkpoints written before; then it becomes θ_un, which is what is saved, tested
-and exported. A run that is negated cannot be continued. Differences are taken in float32 at least; buffers (statistics of batch norm) stay
-the original's. Low-rank adapters begin at zero, so W_re − W = s B A: negating B is the same arithmetic.
-MUSE tries α = 1, 2, 4, 8, 16, ... and takes the first at which the forgotten is known no better than to the retrained model (16 for News,
-1 for Books); each needs the same fine-tuning and is a run of its own here.
-Defaults: α = 1; AdamW 1e-5, 10 epochs with a cosine (MUSE).
+Until the last epoch ends the model is θ_re, and so are the checkpoints written before; then it
+becomes θ_un, which is what is saved, tested and exported. A run that is negated cannot be
+continued. Differences are taken in float32 at least; buffers (statistics of batch norm) stay the
+original's. Low-rank adapters begin at zero, so W_re − W = s B A: negating B is the same arithmetic.
+MUSE tries α = 1, 2, 4, 8, 16, ... and takes the first at which the forgotten is known no better
+than to the retrained model (16 for News, 1 for Books); each needs the same fine-tuning and is a run
+of its own here. Defaults: α = 1; AdamW 1e-5, 10 epochs with a cosine (MUSE).
 """
 
 from typing import Any
@@ -65,7 +67,8 @@ class TaskVector(UnlearningModule):
         held = [name for name, p in self.trainable() if ".lora_B." in name and bool(p.any())]
         if held and not self.negated and self.reference is not None:
             raise InputError(
-                f"the adapter {held[0]} is not zero, so that the change by training is no product that can be negated; merge "
+                f"the adapter {held[0]} is not zero, so that the change by training is no product "
+                "that can be negated; merge "
                 "it into the model first."
             )
 
@@ -82,13 +85,14 @@ class TaskVector(UnlearningModule):
                 buffer.copy_(original[name])
         self.negated.fill_(True)
 
-    # ---- when ---------------------------------------------------------------------------------------------------------------------
+    # ---- when ------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
         """What is negated is no fine-tuned model any more."""
         if self.negated:
             raise InputError(
-                "this run of TaskVector is finished and its task vector subtracted; to train longer, begin again with a "
+                "this run of TaskVector is finished and its task vector subtracted; to train "
+                "longer, begin again with a "
                 "larger trainer.max_epochs."
             )
         super().on_train_start()  # which ends an epoch, and may negate, where a checkpoint was written right before that
@@ -105,13 +109,15 @@ class TaskVector(UnlearningModule):
         super().on_fit_end()
         if self._first_step is not None and not self.negated and not self.trainer.interrupted:
             raise RunError(
-                "the run was stopped after its last epoch had ended, too late to subtract the task vector; give EarlyStopping "
+                "the run was stopped after its last epoch had ended, too late to subtract the "
+                "task vector; give EarlyStopping "
                 "check_on_train_epoch_end: false."
             )
 
 
 def negative(trained: Tensor, original: Tensor, alpha: float) -> Tensor:
-    """`original - alpha (trained - original)` in float32 at least, of any shape; exactly the original where nothing was trained.
+    """`original - alpha (trained - original)` in float32 at least, of any shape; exactly the
+    original where nothing was trained.
 
     Example:
         >>> negative(torch.tensor([1.5, 2.0]), torch.tensor([1.0, 2.0]), 4.0).tolist()

@@ -1,7 +1,8 @@
 """Training the original, on everything.
 
-No paper: the recipe that every other run refers to. The default is the base recipe of the OPTML code (Jia et al., NeurIPS 2023; Fan et
-al., ICLR 2024): SGD 0.1, momentum 0.9, weight decay 5e-4, times 0.1 at half and at three quarters of the run (epochs 91 and 136 of 182).
+No paper: the recipe that every other run refers to. The default is the base recipe of the OPTML
+code (Jia et al., NeurIPS 2023; Fan et al., ICLR 2024): SGD 0.1, momentum 0.9, weight decay 5e-4,
+times 0.1 at half and at three quarters of the run (epochs 91 and 136 of 182).
 """
 
 from collections.abc import Mapping

@@ -1,12 +1,14 @@
-"""CE-U: learn one's own prediction with the true token struck out. For language models; forget alone.
+"""CE-U: learn one's own prediction with the true token struck out. For language models; forget
+alone.
 
 Yang, "CE-U: Cross Entropy Unlearning", arXiv 2503.01224.
 
     min_θ mean over the answer tokens of −Σ_v q_v log p_v,    q = softmax(sg[z] with z_y = −∞)
 
-The gradient with respect to the logits is p − q: bounded, and gone once the true token is. No reference and no retain part; one forward and
-one backward pass. As in the released code, the first token of each answer is ignored.
-Defaults: AdamW 1e-5, 10 epochs (Llama-3.2-1B); the author later found 2e-6 and 9 epochs for Llama-2-7B on forget05.
+The gradient with respect to the logits is p − q: bounded, and gone once the true token is. No
+reference and no retain part; one forward and one backward pass. As in the released code, the first
+token of each answer is ignored. Defaults: AdamW 1e-5, 10 epochs (Llama-3.2-1B); the author later
+found 2e-6 and 9 epochs for Llama-2-7B on forget05.
 """
 
 from typing import Any
@@ -51,7 +53,9 @@ class CEU(ForgetRetainMethod):
         return ce_u(*self.model.token_logits(forget, prediction), self.skip)
 
     def forget_total(self, forget: Batch) -> Batch:
-        """What is ignored does not count in the mean either, on any rank or accumulated batch of this step."""
+        """What is ignored does not count in the mean either, on any rank or accumulated batch of
+        this step.
+        """
         if "step" not in forget or self.task is None:
             return forget
         if not self._lengths:

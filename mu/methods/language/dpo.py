@@ -1,17 +1,21 @@
-"""DPO and IdkDPO: another answer is to win over the one that is to be forgotten. For language models.
+"""DPO and IdkDPO: another answer is to win over the one that is to be forgotten. For language
+models.
 
-Rafailov et al., "Direct Preference Optimization: Your Language Model is Secretly a Reward Model", NeurIPS 2023, arXiv 2305.18290; as a
-baseline of unlearning Maini et al. (TOFU), arXiv 2401.06121, and Zhang et al. (NPO), arXiv 2404.05868.
+Rafailov et al., "Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
+NeurIPS 2023, arXiv 2305.18290; as a baseline of unlearning Maini et al. (TOFU), arXiv 2401.06121,
+and Zhang et al. (NPO), arXiv 2404.05868.
 
     Δ = log π_θ(y_w|x) / π_θo(y_w|x) − log π_θ(y|x) / π_θo(y|x)
     min_θ −γ (2/β) E_f log σ(β Δ) + α ℓ(D_r)
 
-y is the forget sample's own answer, y_w its substitute; log π are sums over an answer's tokens, the end of the sequence included.
-The factor 2/β is not in Rafailov et al.; it makes a small β comparable with gradient ascent (code of NPO, OpenUnlearning).
-IdkDPO takes a sentence that refuses, drawn anew each time a question is shown. RWKU's DPO takes a made-up biography, 3 epochs at 5e-6.
-TOFU's own code declares `dpo` and cannot run it: it never loads a reference.
-π_θo is computed once for each distinct answer that the whole run will show, before the first step, so that no second model is in memory.
-Defaults: β = 0.1, γ = α = 1; AdamW 1e-5, weight decay 0.01 (10 epochs, linear decay after one epoch of warm-up, batch 32).
+y is the forget sample's own answer, y_w its substitute; log π are sums over an answer's tokens, the
+end of the sequence included. The factor 2/β is not in Rafailov et al.; it makes a small β
+comparable with gradient ascent (code of NPO, OpenUnlearning). IdkDPO takes a sentence that refuses,
+drawn anew each time a question is shown. RWKU's DPO takes a made-up biography, 3 epochs at 5e-6.
+TOFU's own code declares `dpo` and cannot run it: it never loads a reference. π_θo is computed once
+for each distinct answer that the whole run will show, before the first step, so that no second
+model is in memory. Defaults: β = 0.1, γ = α = 1; AdamW 1e-5, weight decay 0.01 (10 epochs, linear
+decay after one epoch of warm-up, batch 32).
 """
 
 from typing import Any

@@ -1,17 +1,21 @@
-"""NPO (negative preference optimisation): the forgotten answers are the losers of a comparison that has no winner. For language models.
+"""NPO (negative preference optimisation): the forgotten answers are the losers of a comparison that
+has no winner. For language models.
 
-Zhang, Lin, Bai and Mei, "Negative Preference Optimization: From Catastrophic Collapse to Effective Unlearning", COLM 2024,
-arXiv 2404.05868.
+Zhang, Lin, Bai and Mei, "Negative Preference Optimization: From Catastrophic Collapse to Effective
+Unlearning", COLM 2024, arXiv 2404.05868.
 
     min_θ γ (2/β) E_f log(1 + (π_θ(y|x) / π_θo(y|x))^β) + α ℓ(D_r)
 
-log π is the sum over an answer's tokens, the end of the sequence included; the mean is over sequences, and ℓ is the mean over tokens. The
-gradient is that of gradient ascent on the sum, times 2 π_θ^β / (π_θ^β + π_θo^β): 1 at first, and vanishing for what is forgotten.
-The paper's NPO, NPO+RT and NPO+KL are `retain_weight: 0`, the default, and `retain: KL()`; the code calls the second npo_grad_diff.
-π_θo(y|x) is computed once for each forget answer, before the first step, so that no second model is in memory (but for KL()).
-MUSE's code applies the formula to the raw logits of all vocabulary entries, without softmax and without the answer: the NPO of its tables
-is another method, which is not here. RWKU takes β = 0.2 and the loss on all tokens of a biography.
-Defaults: β = 0.1, γ = α = 1; AdamW 1e-5, weight decay 0.01 (10 epochs, linear decay after one epoch of warm-up, batch 32).
+log π is the sum over an answer's tokens, the end of the sequence included; the mean is over
+sequences, and ℓ is the mean over tokens. The gradient is that of gradient ascent on the sum, times
+2 π_θ^β / (π_θ^β + π_θo^β): 1 at first, and vanishing for what is forgotten. The paper's NPO, NPO+RT
+and NPO+KL are `retain_weight: 0`, the default, and `retain: KL()`; the code calls the second
+npo_grad_diff. π_θo(y|x) is computed once for each forget answer, before the first step, so that no
+second model is in memory (but for KL()). MUSE's code applies the formula to the raw logits of all
+vocabulary entries, without softmax and without the answer: the NPO of its tables is another method,
+which is not here. RWKU takes β = 0.2 and the loss on all tokens of a biography. Defaults: β = 0.1,
+γ = α = 1; AdamW 1e-5, weight decay 0.01 (10 epochs, linear decay after one epoch of warm-up, batch
+32).
 """
 
 from typing import Any

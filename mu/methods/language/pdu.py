@@ -1,17 +1,20 @@
-"""PDU (primal-dual unlearning): flatten the logits of forget, as far as a bound on the retain loss allows. For language models.
+"""PDU (primal-dual unlearning): flatten the logits of forget, as far as a bound on the retain loss
+allows. For language models.
 
-Entesari, Hatami, Khaziev, Ramakrishna and Fazlyab, "Constrained Entropic Unlearning: A Primal-Dual Framework for Large Language Models",
-arXiv 2506.05314.
+Entesari, Hatami, Khaziev, Ramakrishna and Fazlyab, "Constrained Entropic Unlearning: A Primal-Dual
+Framework for Large Language Models", arXiv 2506.05314.
 
     min_θ max_{λ ≥ 0} mean over the answer tokens of D_f of (max_v z_v − mean_v z_v)² + λ (ℓ(D_r) − ε)
     λ ← max(0, λ + η (ℓ(D_r) − ε)) after each step of the optimizer, once the warm-up is over
 
-ε must lie above the original's own retain loss, or λ only grows. λ and the retain loss it follows are those of the whole step, on all ranks
-and over accumulated batches, and are in the checkpoint; in the released code λ is a number of each process that no checkpoint knows, and
-moves with every micro-batch.
-Released code also lays the mask of the unshifted labels on the logits, so that other positions count: `mu.methods.compat.PDUReference`.
-Defaults (TOFU, Llama-2-7B, Llama-3 1B and 3B): λ₀ = 100, η = 5, ε = 0.3, warm-up 5 of 10 epochs, AdamW 1e-5, 32 in a step (8B: 30 epochs,
-Gemma-7B: 20; MUSE: λ₀ = 50, η = 1, warm-up 3, ε = 1.5 for News and 0.1 for Books with a 7B model, 0.8 and 0.6 with a 13B one).
+ε must lie above the original's own retain loss, or λ only grows. λ and the retain loss it follows
+are those of the whole step, on all ranks and over accumulated batches, and are in the checkpoint;
+in the released code λ is a number of each process that no checkpoint knows, and moves with every
+micro-batch. Released code also lays the mask of the unshifted labels on the logits, so that other
+positions count: `mu.methods.compat.PDUReference`. Defaults (TOFU, Llama-2-7B, Llama-3 1B and 3B):
+λ₀ = 100, η = 5, ε = 0.3, warm-up 5 of 10 epochs, AdamW 1e-5, 32 in a step (8B: 30 epochs, Gemma-7B:
+20; MUSE: λ₀ = 50, η = 1, warm-up 3, ε = 1.5 for News and 0.1 for Books with a 7B model, 0.8 and 0.6
+with a 13B one).
 """
 
 from typing import Any
@@ -58,7 +61,8 @@ class PDU(UnlearningModule):
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if min(dual, dual_step, dual_warmup_epochs) < 0:
             raise InputError(
-                f"PDU needs a dual, a dual_step and dual_warmup_epochs of at least 0, not {dual}, {dual_step} and "
+                f"PDU needs a dual, a dual_step and dual_warmup_epochs of at least 0, not {dual}, "
+                f"{dual_step} and "
                 f"{dual_warmup_epochs}."
             )
         self.epsilon, self.dual_step, self.dual_warmup_epochs = (
@@ -75,7 +79,8 @@ class PDU(UnlearningModule):
         assert forget is not None and retain is not None
         of_forget, of_retain = predictions(self.backbone, forget, retain)
         loss = self.reduce(self.backbone.loss(retain, prediction=of_retain), retain)
-        # accumulated gradients are divided by the number of batches, and so is what the dual variable follows
+        # accumulated gradients are divided by the number of batches, and so is what the dual
+        # variable follows
         self.retain_loss += self.sum_over_ranks([loss.detach()])[0] / (
             self.world_size * self.trainer.accumulate_grad_batches
         )

@@ -1,19 +1,24 @@
-"""RMU (representation misdirection for unlearning): steer the hidden states of forget texts to a random vector. For language models.
+"""RMU (representation misdirection for unlearning): steer the hidden states of forget texts to a
+random vector. For language models.
 
-Li et al., "The WMDP Benchmark: Measuring and Reducing Malicious Use With Unlearning", ICML 2024, arXiv 2403.03218.
+Li et al., "The WMDP Benchmark: Measuring and Reducing Malicious Use With Unlearning", ICML 2024,
+arXiv 2403.03218.
 
     min_θ E_f [1/L_f Σ_t mean_d (h_θ(t) − c)²] + α E_r [1/L_r Σ_t mean_d (h_θ(t) − h_θo(t))²],    c = s u / ‖u‖,  u ~ U[0, 1)^D
 
-h is the output of decoder layer ℓ; u has no negative entry, is drawn once and stays. Forward passes stop at ℓ, and only `mlp.down_proj` of
-layers ℓ − 2, ℓ − 1 and ℓ are trained: everything else is frozen, so that no gradient is made for it. The reference shares what is
-frozen, and holds second copies of the trained matrices alone. (Its states are not cached: with as many retain as forget samples in an
-epoch, a retain sample is hardly shown twice.)
-s must be of the order of the norm of h at ℓ, so ℓ, s and α are to be tuned for each model.
-Released code: the mean runs over *all* positions of the batch, padding too (`positions: all`). OpenUnlearning counts the positions of
-answer tokens, trains whatever stands before ℓ, and has s = 2, α = 1 (`configs/method/rmu_reference_code.yaml`). It gives gradients back to
-all weights after the optimizer has been made, so that its clipping sees more than it moves; that is not here.
-Defaults: ℓ = 7 (of the 32 layers of Zephyr-7B; the layer in the middle, (n − 1) // 2, where that is less), s = 20, α = 100, AdamW 5e-5,
-batches of 4, 80 steps (the code's arguments; Zephyr-7B: s = 6.5, α = 1200, 150 steps).
+h is the output of decoder layer ℓ; u has no negative entry, is drawn once and stays. Forward passes
+stop at ℓ, and only `mlp.down_proj` of layers ℓ − 2, ℓ − 1 and ℓ are trained: everything else is
+frozen, so that no gradient is made for it. The reference shares what is frozen, and holds second
+copies of the trained matrices alone. (Its states are not cached: with as many retain as forget
+samples in an epoch, a retain sample is hardly shown twice.) s must be of the order of the norm of h
+at ℓ, so ℓ, s and α are to be tuned for each model. Released code: the mean runs over *all*
+positions of the batch, padding too (`positions: all`). OpenUnlearning counts the positions of
+answer tokens, trains whatever stands before ℓ, and has s = 2, α = 1
+(`configs/method/rmu_reference_code.yaml`). It gives gradients back to all weights after the
+optimizer has been made, so that its clipping sees more than it moves; that is not here. Defaults: ℓ
+= 7 (of the 32 layers of Zephyr-7B; the layer in the middle, (n − 1) // 2, where that is less), s =
+20, α = 100, AdamW 5e-5, batches of 4, 80 steps (the code's arguments; Zephyr-7B: s = 6.5, α = 1200,
+150 steps).
 """
 
 import re
@@ -35,17 +40,20 @@ Positions = Literal["attention", "labels", "all"]
 
 
 class RMU(UnlearningModule):
-    """Squared distance of hidden states: of forget to a fixed random vector, of retain to the original's.
+    """Squared distance of hidden states: of forget to a fixed random vector, of retain to the
+    original's.
 
     Args:
         backbone: the original.
         layer: ℓ, 0-based; None is 7, or the middle of shallow models.
         layers: trained layers; None is ℓ − 2 to ℓ. None of them lies after ℓ.
-        weights: of these layers, those whose names this regular expression is found in; None trains all that stands up to ℓ, embeddings
-            included, as far as the backbone's `part` does, and reads no `layers`.
+        weights: of these layers, those whose names this regular expression is found in; None trains
+            all that stands up to ℓ, embeddings included, as far as the backbone's `part` does, and
+            reads no `layers`.
         scale: s > 0, norm of the control vector.
         alpha: α >= 0, weight of the retain term.
-        positions: where states are compared: at all tokens (`attention`), at those of answers (`labels`), or at padding too (`all`).
+        positions: where states are compared: at all tokens (`attention`), at those of answers
+            (`labels`), or at padding too (`all`).
         optimizer: see the file's head.
     """
 
@@ -129,7 +137,8 @@ class RMU(UnlearningModule):
 
 
 def steered_layer(count: int, layer: int | None) -> int:
-    """The layer of a model with `count` of them; None is the 8th, or the one in the middle of shallow models.
+    """The layer of a model with `count` of them; None is the 8th, or the one in the middle of
+    shallow models.
 
     Raises:
         InputError: when there is no such layer.
@@ -171,7 +180,8 @@ def freeze_but(model: CausalLM, last: int, layers: list[int], weights: str | Non
             or "none, because the backbone's part trains others"
         )
         raise InputError(
-            f"RMU finds no weight to train by {weights!r} in layers {layers}; names there are like {some}."
+            f"RMU finds no weight to train by {weights!r} in layers {layers}; names there are "
+            f"like {some}."
         )
     for p in model.parameters():
         p.requires_grad_(p in allowed and p in names)

@@ -1,14 +1,16 @@
 """SatImp: gradient ascent on what is known, but not for certain. For language models.
 
-Yang, Wang, Huang, Liu, Zhang and Han, "Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning", ICML 2025, arXiv 2505.11953.
+Yang, Wang, Huang, Liu, Zhang and Han, "Exploring Criteria of Loss Reweighting to Enhance LLM
+Unlearning", ICML 2025, arXiv 2505.11953.
 
     min_θ −γ Σ_t sg[p_t^β₁ (1 − p_t)^β₂] ℓ_t / N + α ℓ(D_r),    p_t = exp(−ℓ_t) over the answer tokens of D_f
 
-The first factor is saturation (ascent ends where a token is forgotten), the second importance (a token that is certain whatever is asked
-says little). A model that gives every token probability 1 has no gradient at all.
-The released code disagrees with itself about the weights: class and README have γ = 1 and α = 0.1 (for a small extraction strength), the
-YAML that its commands use γ = 0.1 and α = 1 (`configs/method/sat_imp_reference_code.yaml`).
-Defaults: β₁ = 5, β₂ = 1, γ = 1, α = 0.1, retain term NLL, AdamW 1e-5, 5 epochs, 16 pairs in a step. The port in OpenUnlearning keeps a
+The first factor is saturation (ascent ends where a token is forgotten), the second importance (a
+token that is certain whatever is asked says little). A model that gives every token probability 1
+has no gradient at all. The released code disagrees with itself about the weights: class and README
+have γ = 1 and α = 0.1 (for a small extraction strength), the YAML that its commands use γ = 0.1 and
+α = 1 (`configs/method/sat_imp_reference_code.yaml`). Defaults: β₁ = 5, β₂ = 1, γ = 1, α = 0.1,
+retain term NLL, AdamW 1e-5, 5 epochs, 16 pairs in a step. The port in OpenUnlearning keeps a
 reference copy that nothing asks; here there is none.
 """
 

@@ -1,18 +1,23 @@
-"""ULD (unlearning from logit difference): train a small assistant to know what is to be forgotten and nothing else, and subtract it.
+"""ULD (unlearning from logit difference): train a small assistant to know what is to be forgotten
+and nothing else, and subtract it.
 
-Ji, Liu, Zhang, Liu, Kompella, Liu and Chang, "Reversing the Forget-Retain Objectives: An Efficient LLM Unlearning Framework from Logit
-Difference", NeurIPS 2024, arXiv 2406.08607. For language models.
+Ji, Liu, Zhang, Liu, Kompella, Liu and Chang, "Reversing the Forget-Retain Objectives: An Efficient
+LLM Unlearning Framework from Logit Difference", NeurIPS 2024, arXiv 2406.08607. For language
+models.
 
     min_φ ℓ(D_f ∪ paraphrases) + μ mean over the answer tokens of D_r ∪ wrong answers of KL(uniform ‖ p_φ)
     served:  z = z_θo + w z_φ,  w < 0, where z_φ speaks on likely tokens alone (`mu.functional.tokens.relative_top_filter`)
 
-The original is never touched. The assistant is its first K layers with embeddings, final norm and output matrix, all frozen and shared with
-it, and trained low-rank adapters: small enough to be stored beside it. Answers cost the assistant's pass more, and a second cache.
-Where the rows of the task have `paraphrased_question` or `paraphrased_answer`, each showing of a forget sample draws one of its variants
-(the code shows all: forget and two paraphrases of each); where they have `perturbed_answer`, one of these is drawn to be unknown.
-Released code averages the KL over all positions, prompt and padding too; here over answer tokens, as the first term does.
-Defaults: K = a quarter of the layers (8 of the 32 of Llama-2-7B), LoRA of rank 16, α 32, dropout 0.05 on all linear layers but the output,
-μ = 5, AdamW 1e-3, weight decay 0.01, 10 epochs, 32 in a step, w = −0.8, τ = 0.01 (TOFU; −1 and 0.1 elsewhere).
+The original is never touched. The assistant is its first K layers with embeddings, final norm and
+output matrix, all frozen and shared with it, and trained low-rank adapters: small enough to be
+stored beside it. Answers cost the assistant's pass more, and a second cache. Where the rows of the
+task have `paraphrased_question` or `paraphrased_answer`, each showing of a forget sample draws one
+of its variants (the code shows all: forget and two paraphrases of each); where they have
+`perturbed_answer`, one of these is drawn to be unknown. Released code averages the KL over all
+positions, prompt and padding too; here over answer tokens, as the first term does. Defaults: K = a
+quarter of the layers (8 of the 32 of Llama-2-7B), LoRA of rank 16, α 32, dropout 0.05 on all linear
+layers but the output, μ = 5, AdamW 1e-3, weight decay 0.01, 10 epochs, 32 in a step, w = −0.8, τ =
+0.01 (TOFU; −1 and 0.1 elsewhere).
 """
 
 from collections.abc import Mapping
@@ -69,7 +74,8 @@ class ULD(UnlearningModule):
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if uniform_weight < 0 or weight >= 0 or not 0 <= top <= 1:
             raise InputError(
-                f"ULD needs a uniform_weight of at least 0, a weight below 0 and a top in [0, 1], not {uniform_weight}, "
+                "ULD needs a uniform_weight of at least 0, a weight below 0 and a top in [0, 1], "
+                f"not {uniform_weight}, "
                 f"{weight} and {top}."
             )
         self.uniform_weight, self.weight, self.top = uniform_weight, weight, top
@@ -146,7 +152,8 @@ class ULD(UnlearningModule):
 
 
 class Variants:
-    """Several ways in which a forget sample can be asked and answered, of which one is drawn for each showing.
+    """Several ways in which a forget sample can be asked and answered, of which one is drawn for
+    each showing.
 
     Args:
         pairs: the question and answer of each variant, by the sample's index.
@@ -192,7 +199,9 @@ class Variants:
         return cls(found, encoder, "uld-perturbed") if all(found.values()) else None
 
     def drawn(self, part: Batch, seed: int) -> Batch:
-        """The part with a variant of each of its samples, and what the variants weigh in the optimizer's step."""
+        """The part with a variant of each of its samples, and what the variants weigh in the
+        optimizer's step.
+        """
         device = part["index"].device
         pairs = self._chosen(part["index"].cpu(), part["visit"].cpu(), seed)
         kept = {name: part[name] for name in ("index", "visit", "padded", "count") if name in part}

@@ -1,18 +1,20 @@
-"""WHP (who's Harry Potter): learn what a model would say that had not read it. For language models; forget alone.
+"""WHP (who's Harry Potter): learn what a model would say that had not read it. For language models;
+forget alone.
 
-Eldan and Russinovich, "Who's Harry Potter? Approximate Unlearning in LLMs", arXiv 2310.02238; Shi et al., "MUSE", ICLR 2025, arXiv
-2407.06460.
+Eldan and Russinovich, "Who's Harry Potter? Approximate Unlearning in LLMs", arXiv 2310.02238; Shi
+et al., "MUSE", ICLR 2025, arXiv 2407.06460.
 
     reinforce:  a copy is trained further on D_f, which gives v_re
     generic:    y*_t = argmax_v [v_θo − α relu(v_re − v_θo)] at each labelled token of D_f, once
     unlearn:    min_θ ℓ(x_f, y*), from θ_o
 
-The paper also replaces names by generic ones, from a dictionary that another model writes, and takes the generic labels on the translated
-text; there is no dictionary here, and labels are those of the text itself. Where the copy has learnt nothing new, y* is what the original
-says anyway.
-MUSE's WHP trains nothing after the copy: it serves the combined logits themselves, with both models in memory (`WHPInference`).
-Defaults: α = 5, 3 epochs of reinforcement at 3e-6, then 2 epochs at 1e-6 (paper; `max_epochs` is 5), AdamW; MUSE: fine-tuning of 10 epochs
-at 1e-5, α = 4 for News and 256 for Books.
+The paper also replaces names by generic ones, from a dictionary that another model writes, and
+takes the generic labels on the translated text; there is no dictionary here, and labels are those
+of the text itself. Where the copy has learnt nothing new, y* is what the original says anyway.
+MUSE's WHP trains nothing after the copy: it serves the combined logits themselves, with both models
+in memory (`WHPInference`). Defaults: α = 5, 3 epochs of reinforcement at 3e-6, then 2 epochs at
+1e-6 (paper; `max_epochs` is 5), AdamW; MUSE: fine-tuning of 10 epochs at 1e-5, α = 4 for News and
+256 for Books.
 """
 
 from collections.abc import Mapping
@@ -40,8 +42,8 @@ _REINFORCE = 0
 class WHP(UnlearningModule):
     """The first `reinforce_epochs` epochs of a fit train the copy, the others unlearn.
 
-    Both models are groups of one optimizer; in each step one of them is idle and left alone. The copy and the generic labels are in the
-    checkpoint.
+    Both models are groups of one optimizer; in each step one of them is idle and left alone. The
+    copy and the generic labels are in the checkpoint.
 
     Args:
         backbone: the original.
@@ -65,7 +67,8 @@ class WHP(UnlearningModule):
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if alpha < 0 or reinforce_epochs < 1:
             raise InputError(
-                f"WHP needs an alpha of at least 0 and reinforce_epochs of at least 1, not {alpha} and {reinforce_epochs}."
+                "WHP needs an alpha of at least 0 and reinforce_epochs of at least 1, not "
+                f"{alpha} and {reinforce_epochs}."
             )
         self.alpha, self.reinforce_epochs, self.reinforce_lr = alpha, reinforce_epochs, reinforce_lr
         self.plan = Phases(Forget(epochs=reinforce_epochs), Forget(after=reinforce_epochs))
@@ -74,7 +77,7 @@ class WHP(UnlearningModule):
             int, Tensor
         ] = {}  # generic labels of each sample's labelled tokens, by index
 
-    # ---- two models ---------------------------------------------------------------------------------------------------------------
+    # ---- two models ------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
         """The copy shares what is not trained."""
@@ -90,7 +93,8 @@ class WHP(UnlearningModule):
         epochs = self.trainer.max_epochs
         if stage == "fit" and epochs is not None and 0 <= epochs <= self.reinforce_epochs:
             raise InputError(
-                f"WHP reinforces for {self.reinforce_epochs} epochs before it unlearns; set trainer.max_epochs to at least "
+                f"WHP reinforces for {self.reinforce_epochs} epochs before it unlearns; set "
+                "trainer.max_epochs to at least "
                 f"{self.reinforce_epochs + 1}, not {epochs}."
             )
 
@@ -101,7 +105,8 @@ class WHP(UnlearningModule):
             [p for p in self.reinforced.parameters() if p.requires_grad],
             self.make_optimizer,
         )
-        # the base makes optimizer and schedule from the backbone's weights; both must know of the second group from the start
+        # the base makes optimizer and schedule from the backbone's weights; both must know of the
+        # second group from the start
         self.make_optimizer = lambda params: plain(
             [{"params": list(params)}, {"params": copied, "lr": self.reinforce_lr}]
         )
@@ -117,7 +122,9 @@ class WHP(UnlearningModule):
         self.reinforced.train()
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
-        """On several ranks every weight must take part in every loss, so there the idle model adds zero."""
+        """On several ranks every weight must take part in every loss, so there the idle model adds
+        zero.
+        """
         loss = super().training_step(batch, batch_idx)
         return (
             loss + 0 * torch.stack([p.sum() for p in self._idle()]).sum()
@@ -126,7 +133,9 @@ class WHP(UnlearningModule):
         )
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Without a gradient the idle model is left alone; with one of zero, momentum and weight decay would move it."""
+        """Without a gradient the idle model is left alone; with one of zero, momentum and weight
+        decay would move it.
+        """
         for p in self._idle():
             p.grad = None
         super().on_before_optimizer_step(optimizer)
@@ -136,7 +145,7 @@ class WHP(UnlearningModule):
         assert idle is not None
         return [p for p in idle.parameters() if p.requires_grad]
 
-    # ---- steps --------------------------------------------------------------------------------------------------------------------
+    # ---- steps -----------------------------------------------------------------------------------
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None and self.reinforced is not None
@@ -149,10 +158,13 @@ class WHP(UnlearningModule):
 
     @torch.no_grad()
     def label(self) -> None:
-        """Generic labels of the whole forget part, on every rank: the backbone still is the original."""
+        """Generic labels of the whole forget part, on every rank: the backbone still is the
+        original.
+        """
         if self.task is None:
             raise InputError(
-                "WHP labels the whole forget part at once, so fit it with a mu task (datamodule=...)."
+                "WHP labels the whole forget part at once, so fit it with a mu task "
+                "(datamodule=...)."
             )
         assert isinstance(self.backbone, CausalLM) and self.reinforced is not None
         data: Any = self.task.datasets["forget"]
@@ -181,7 +193,8 @@ class WHP(UnlearningModule):
         self.facts["generic_labels_changed"] = changed / total
         if not changed:
             rank_zero_warn(
-                "every generic label of WHP is the true one, so nothing will be forgotten; raise alpha, reinforce_lr or "
+                "every generic label of WHP is the true one, so nothing will be forgotten; raise "
+                "alpha, reinforce_lr or "
                 "reinforce_epochs."
             )
 
@@ -194,7 +207,7 @@ class WHP(UnlearningModule):
         labels[at] = wanted.to(labels.device)
         return {**forget, "labels": labels}
 
-    # ---- checkpoints --------------------------------------------------------------------------------------------------------------
+    # ---- checkpoints -----------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The generic labels travel along: the backbone is not the original any more."""
@@ -208,7 +221,8 @@ class WHP(UnlearningModule):
 
 
 class WHPInference(UnlearningModule):
-    """MUSE's form: the backbone is the copy that is trained on forget; what is served combines its logits with the original's.
+    """MUSE's form: the backbone is the copy that is trained on forget; what is served combines its
+    logits with the original's.
 
     Two models in memory, and in the checkpoint; every answer costs two forward passes.
 

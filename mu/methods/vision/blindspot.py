@@ -1,13 +1,16 @@
-"""Blindspot: on the forget set, follow a proxy that never saw it; elsewhere, the true targets. For regression.
+"""Blindspot: on the forget set, follow a proxy that never saw it; elsewhere, the true targets. For
+regression.
 
 Tarun, Chundawat, Mandal and Kankanhalli, "Deep Regression Unlearning", ICML 2023, arXiv 2210.08196.
 
     proxy:    fresh weights, trained on D_r for a few epochs
     unlearn:  L = r [ |f(x_f) − f_proxy(x_f)| + w Σ_l mean (A(a_l) − A(a_l^proxy))² ] + (1 − r) |f(x_r) − y_r|
 
-r is the forget share of the batch, A the attention map of a layer's activations (`mu.functional.regression.attention_map`). The retain term is the
-regressor's own loss, L1 unless it was built otherwise. The released code's learning-rate schedule is never stepped, so there is none.
-Defaults: proxy 2 epochs of Adam 0.01, then 1 epoch of Adam 1e-3 over all data, w = 50, batch 256 (AgeDB notebook): `max_epochs` is 3.
+r is the forget share of the batch, A the attention map of a layer's activations
+(`mu.functional.regression.attention_map`). The retain term is the regressor's own loss, L1 unless
+it was built otherwise. The released code's learning-rate schedule is never stepped, so there is
+none. Defaults: proxy 2 epochs of Adam 0.01, then 1 epoch of Adam 1e-3 over all data, w = 50, batch
+256 (AgeDB notebook): `max_epochs` is 3.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,7 +36,8 @@ _PROXY = 0
 class Blindspot(UnlearningModule):
     """The first `proxy_epochs` epochs of a fit train the proxy, the others unlearn.
 
-    Proxy and backbone are two groups of one optimizer; in each step one of them is idle and left alone.
+    Proxy and backbone are two groups of one optimizer; in each step one of them is idle and left
+    alone.
 
     Args:
         backbone: the original.
@@ -41,8 +45,8 @@ class Blindspot(UnlearningModule):
         proxy_lr: learning rate of the proxy.
         proxy_epochs: epochs that train the proxy, at least 1.
         attention_weight: w.
-        layers: modules of the network whose outputs are compared; None takes every nonlinearity, or every weight layer but the last where
-            the network has no nonlinearity that is a module.
+        layers: modules of the network whose outputs are compared; None takes every nonlinearity, or
+            every weight layer but the last where the network has no nonlinearity that is a module.
     """
 
     plan = Phases(Retain(), Union())
@@ -60,7 +64,8 @@ class Blindspot(UnlearningModule):
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if proxy_epochs < 1:
             raise InputError(
-                f"proxy_epochs is {proxy_epochs}; an untrained proxy knows nothing to follow, so give it at least 1."
+                f"proxy_epochs is {proxy_epochs}; an untrained proxy knows nothing to follow, so "
+                "give it at least 1."
             )
         self.proxy_lr, self.proxy_epochs, self.attention_weight = (
             proxy_lr,
@@ -71,7 +76,8 @@ class Blindspot(UnlearningModule):
         unknown = sorted(set(self.layers) - {name for name, _ in backbone.network.named_modules()})
         if unknown:
             raise InputError(
-                f"the network has no layer {unknown[0]!r}; its hidden ones are {', '.join(hidden_layers(backbone.network))}."
+                f"the network has no layer {unknown[0]!r}; its hidden ones are "
+                f"{', '.join(hidden_layers(backbone.network))}."
             )
         self.plan = Phases(Retain(epochs=proxy_epochs), Union(after=proxy_epochs))
         self.proxy: Backbone | None = None
@@ -82,7 +88,8 @@ class Blindspot(UnlearningModule):
         epochs = self.trainer.max_epochs
         if stage == "fit" and epochs is not None and 0 <= epochs <= self.proxy_epochs:
             raise InputError(
-                f"Blindspot trains its proxy for {self.proxy_epochs} epochs before it unlearns; set trainer.max_epochs to at "
+                f"Blindspot trains its proxy for {self.proxy_epochs} epochs before it unlearns; "
+                "set trainer.max_epochs to at "
                 f"least {self.proxy_epochs + 1}, not {epochs}."
             )
 
@@ -96,7 +103,8 @@ class Blindspot(UnlearningModule):
         """One optimizer with a group for each model."""
         assert self.proxy is not None
         proxy, plain = list(self.proxy.parameters()), self.make_optimizer
-        # the base makes optimizer and schedule from the backbone's weights; both must know of the second group from the start
+        # the base makes optimizer and schedule from the backbone's weights; both must know of the
+        # second group from the start
         self.make_optimizer = lambda params: plain(
             [{"params": list(params)}, {"params": proxy, "lr": self.proxy_lr}]
         )
@@ -112,12 +120,16 @@ class Blindspot(UnlearningModule):
         self.proxy.train(self.current_epoch < self.proxy_epochs)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
-        """On several ranks every weight must take part in every loss, so the idle model adds zero."""
+        """On several ranks every weight must take part in every loss, so the idle model adds
+        zero.
+        """
         loss = super().training_step(batch, batch_idx)
         return loss + 0 * torch.stack([p.sum() for p in self._idle()]).sum()
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Without a gradient the idle model is left alone; with one of zero, momentum and weight decay would move it."""
+        """Without a gradient the idle model is left alone; with one of zero, momentum and weight
+        decay would move it.
+        """
         for p in self._idle():
             p.grad = None
         super().on_before_optimizer_step(optimizer)
@@ -155,7 +167,9 @@ class Blindspot(UnlearningModule):
 
 
 def hidden_layers(network: nn.Module) -> list[str]:
-    """Names of the network's nonlinearities, or of its weight layers but the last where it has none as modules."""
+    """Names of the network's nonlinearities, or of its weight layers but the last where it has none
+    as modules.
+    """
     found = [
         name
         for name, layer in network.named_modules()
@@ -167,7 +181,9 @@ def hidden_layers(network: nn.Module) -> list[str]:
 
 @contextmanager
 def activations(network: nn.Module, layers: list[str]) -> Iterator[list[Tensor]]:
-    """Collects the outputs of the named layers, in the order in which they are computed (a layer used twice gives two)."""
+    """Collects the outputs of the named layers, in the order in which they are computed (a layer
+    used twice gives two).
+    """
     collected: list[Tensor] = []
 
     def collect(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:

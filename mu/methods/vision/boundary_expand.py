@@ -1,14 +1,15 @@
 """Boundary Expand (BE): send the forget samples to a class of their own, then drop that class.
 
-Chen, Gao, Liu, Peng and Wang, "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the Decision Boundary", CVPR 2023, arXiv
-2303.11570.
+Chen, Gao, Liu, Peng and Wang, "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting
+the Decision Boundary", CVPR 2023, arXiv 2303.11570.
 
     f⁺ = f with one more output unit;   min ℓ(f⁺(x), C) over D_f;   then the extra unit is dropped
 
-The extra unit is a module of its own beside the backbone, so what is served, saved and exported has C classes at every moment. SalUn's
-copy keeps the phantom class when it evaluates: `mu.methods.compat.BoundaryExpandReference`.
-Defaults: SGD 1e-5, momentum 0.9, no weight decay, 10 epochs, batch 64 (the authors' code). OPTML searches the rate from 1e-8 on. Batch
-norm sees forget samples only, so `norm="eval"` is worth a try.
+The extra unit is a module of its own beside the backbone, so what is served, saved and exported has
+C classes at every moment. SalUn's copy keeps the phantom class when it evaluates:
+`mu.methods.compat.BoundaryExpandReference`. Defaults: SGD 1e-5, momentum 0.9, no weight decay, 10
+epochs, batch 64 (the authors' code). OPTML searches the rate from 1e-8 on. Batch norm sees forget
+samples only, so `norm="eval"` is worth a try.
 """
 
 from collections.abc import Iterator
@@ -71,7 +72,9 @@ class BoundaryExpand(UnlearningModule):
 
 @contextmanager
 def expanded(backbone: Backbone, extra: nn.Linear) -> Iterator[None]:
-    """While this lasts, the backbone predicts `[B, C + 1]`: its head and the extra unit, on the same features."""
+    """While this lasts, the backbone predicts `[B, C + 1]`: its head and the extra unit, on the
+    same features.
+    """
     _, linear = head(backbone.network)  # type: ignore[arg-type]
 
     def append(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:

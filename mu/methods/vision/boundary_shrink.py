@@ -1,14 +1,16 @@
-"""Boundary Shrink (BS): give the forget samples to the neighbours across their nearest decision boundary.
+"""Boundary Shrink (BS): give the forget samples to the neighbours across their nearest decision
+boundary.
 
-Chen, Gao, Liu, Peng and Wang, "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the Decision Boundary", CVPR 2023, arXiv
-2303.11570.
+Chen, Gao, Liu, Peng and Wang, "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting
+the Decision Boundary", CVPR 2023, arXiv 2303.11570.
 
     x' = clip(x + ε sign ∇_x ℓ(f_{θ_o}(x), y), 0, 1);   y' = the nearest wrong label, argmax_{k ≠ y} f_{θ_o}(x')_k;   min_θ ℓ(f_θ(D_f), y')
 
-The paper speaks of the nearest but *incorrect* label. The released code takes the plain argmax, which is y itself where the attack fails,
-and SalUn's copy rounds x' to 1/255: `mu.methods.compat.BoundaryShrinkReference`.
-Defaults: ε = 0.1; SGD 1e-5, momentum 0.9, no weight decay, 10 epochs, batch 64 (the authors' code). OPTML searches the rate from 1e-8 on.
-Batch norm sees forget samples only, so `norm="eval"` is worth a try.
+The paper speaks of the nearest but *incorrect* label. The released code takes the plain argmax,
+which is y itself where the attack fails, and SalUn's copy rounds x' to 1/255:
+`mu.methods.compat.BoundaryShrinkReference`. Defaults: ε = 0.1; SGD 1e-5, momentum 0.9, no weight
+decay, 10 epochs, batch 64 (the authors' code). OPTML searches the rate from 1e-8 on. Batch norm
+sees forget samples only, so `norm="eval"` is worth a try.
 """
 
 from typing import Any
@@ -50,7 +52,9 @@ class BoundaryShrink(UnlearningModule):
         self.attack = FGSM(epsilon=0.1) if attack is None else attack
 
     def nearest(self, logits: Tensor, label: Tensor) -> Tensor:
-        """The most probable wrong class, `[B]`, of adversarial samples with these logits `[B, C]`."""
+        """The most probable wrong class, `[B]`, of adversarial samples with these logits `[B,
+        C]`.
+        """
         return logits.scatter(1, label[:, None], -torch.inf).argmax(1)
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:

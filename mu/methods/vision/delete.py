@@ -1,6 +1,7 @@
 """DELETE: distil the original with its true class taken away.
 
-Zhou et al., "Decoupled Distillation to Erase: A General Unlearning Method for Any Class-centric Tasks", CVPR 2025.
+Zhou et al., "Decoupled Distillation to Erase: A General Unlearning Method for Any Class-centric
+Tasks", CVPR 2025.
 
     q = softmax(f_{θ_o}(x) with the logit of y at −∞),    min_θ E_{x ∈ D_f} KL(q ‖ p_θ(x))
 

@@ -1,14 +1,17 @@
 """Fisher forgetting (FF): noise where the retain set does not need the weights.
 
-Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net: Selective Forgetting in Deep Networks", CVPR 2020, arXiv 1911.04933.
+Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net: Selective Forgetting in Deep
+Networks", CVPR 2020, arXiv 1911.04933.
 
     F_i = E_{x ∈ D_r} Σ_y p_θ(y|x) (∂ℓ(x, y)/∂θ_i)²,    θ_u = θ_o + sqrt(variance(F)) · N(0, 1),    variance ≈ α / F
 
-F is per sample (batch size 1 in the authors' code and in SSD's and SCRUB's), so the batch size has no effect here. The clamps of the
-variance are the released code's (`mu.functional.curvature.fisher_noise_variance`). When a whole class is forgotten, its row of the classifier gets
-mean 0 and variance 1e-4 instead. The OPTML code squares batch-mean gradients of 32 samples, and draws that row with 1e-3:
-`mu.methods.compat.FisherForgettingReference`.
-Defaults: α = 1e-6 (SSD, SCRUB); OPTML's maintainers suggest about 1e-9 for random samples. Eval mode, no augmentation, no labels.
+F is per sample (batch size 1 in the authors' code and in SSD's and SCRUB's), so the batch size has
+no effect here. The clamps of the variance are the released code's
+(`mu.functional.curvature.fisher_noise_variance`). When a whole class is forgotten, its row of the
+classifier gets mean 0 and variance 1e-4 instead. The OPTML code squares batch-mean gradients of 32
+samples, and draws that row with 1e-3: `mu.methods.compat.FisherForgettingReference`. Defaults: α =
+1e-6 (SSD, SCRUB); OPTML's maintainers suggest about 1e-9 for random samples. Eval mode, no
+augmentation, no labels.
 """
 
 from collections.abc import Mapping
@@ -29,12 +32,14 @@ from mu.utils.errors import InputError
 
 
 class FisherForgetting(Edit):
-    """One pass over retain with a backward for each class, then noise that is the same on every rank.
+    """One pass over retain with a backward for each class, then noise that is the same on every
+    rank.
 
     Args:
         backbone: the original.
         alpha: scale of the noise's variance, >= 0.
-        forget_class: a class whose row of the classifier is erased; None takes what the task forgets as a whole class, if it does.
+        forget_class: a class whose row of the classifier is erased; None takes what the task
+            forgets as a whole class, if it does.
         row_variance: variance of the noise in that row.
         batch_size: samples of one pass; affects speed and memory only.
         per_sample: how per-sample gradients are made, see `mu.core.gradients.per_sample`.
@@ -57,7 +62,8 @@ class FisherForgetting(Edit):
         super().__init__(backbone, **kwargs)
         if alpha < 0 or row_variance < 0:
             raise InputError(
-                f"Fisher forgetting needs alpha and row_variance of at least 0, not {alpha} and {row_variance}."
+                f"Fisher forgetting needs alpha and row_variance of at least 0, not {alpha} and "
+                f"{row_variance}."
             )
         self.alpha, self.forget_class, self.row_variance = alpha, forget_class, row_variance
         self.num_classes = backbone.num_classes
@@ -68,7 +74,9 @@ class FisherForgetting(Edit):
         self._count = 0.0
 
     def expected_scores(self, part: Batch) -> Tensor:
-        """`sqrt(p(y|x)) log p(y|x)` with the probability held constant, `[B, C]`: its squared gradients add up to F."""
+        """`sqrt(p(y|x)) log p(y|x)` with the probability held constant, `[B, C]`: its squared
+        gradients add up to F.
+        """
         log_p = self.backbone.predict(part).log_softmax(1)
         scores = (log_p.detach() / 2).exp() * log_p
         return scores * (~part["padded"])[:, None] if "padded" in part else scores

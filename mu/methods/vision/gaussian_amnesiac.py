@@ -1,4 +1,5 @@
-"""Gaussian-Amnesiac: random labels for regression, drawn from the distribution of the training targets.
+"""Gaussian-Amnesiac: random labels for regression, drawn from the distribution of the training
+targets.
 
 Tarun, Chundawat, Mandal and Kankanhalli, "Deep Regression Unlearning", ICML 2023, arXiv 2210.08196.
 

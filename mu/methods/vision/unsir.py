@@ -1,14 +1,18 @@
-"""UNSIR: impair with noise that maximises the error on the forgotten class, then repair on a subset of retain. Class forgetting only.
+"""UNSIR: impair with noise that maximises the error on the forgotten class, then repair on a subset
+of retain. Class forgetting only.
 
-Tarun, Chundawat, Mandal and Kankanhalli, "Fast Yet Effective Machine Unlearning", IEEE TNNLS 2023, arXiv 2111.08947.
+Tarun, Chundawat, Mandal and Kankanhalli, "Fast Yet Effective Machine Unlearning", IEEE TNNLS 2023,
+arXiv 2111.08947.
 
     noise:   n* = argmin_n −ℓ(f_{θ_o}(n), c_f) + λ mean_b ‖n_b‖²,  n ~ N(0, 1) at the start
     impair:  min_θ ℓ over {(n*, c_f)} ∪ subset of D_r        repair:  min_θ ℓ over the same subset
 
-No real forget sample is read. The released impair step labels every noise sample with class 0, whatever the class; here it is c_f.
-Defaults (authors' notebook, CIFAR-10): batch of 256 noise images for each forgotten class, 40 Adam steps of 0.1, λ = 0.1; 20 copies of the
-batch; impair 1 epoch with Adam 0.02, repair 1 epoch with Adam 0.01, batch 256; the first 1000 retain samples of each class, here a random
-subset of 9000 (`retain_samples`). The ports in Bad Teacher and SSD use 1e-4 for both rates, 80 copies and 500 of each class.
+No real forget sample is read. The released impair step labels every noise sample with class 0,
+whatever the class; here it is c_f. Defaults (authors' notebook, CIFAR-10): batch of 256 noise
+images for each forgotten class, 40 Adam steps of 0.1, λ = 0.1; 20 copies of the batch; impair 1
+epoch with Adam 0.02, repair 1 epoch with Adam 0.01, batch 256; the first 1000 retain samples of
+each class, here a random subset of 9000 (`retain_samples`). The ports in Bad Teacher and SSD use
+1e-4 for both rates, 80 copies and 500 of each class.
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,13 +59,16 @@ class RetainSubset(DataPlan):
 
 
 class UNSIR(UnlearningModule):
-    """The noise is learned before the first step and is in the checkpoint; a fit needs at least one epoch more than `impair_epochs`.
+    """The noise is learned before the first step and is in the checkpoint; a fit needs at least one
+    epoch more than `impair_epochs`.
 
-    Each retain batch of the impair phase carries its share of noise images, so that an epoch shows `noise_copies` of each on average.
+    Each retain batch of the impair phase carries its share of noise images, so that an epoch shows
+    `noise_copies` of each on average.
 
     Args:
         backbone: the original.
-        optimizer: of the impair phase; the repair phase has a fresh one of the same kind with `repair_lr`.
+        optimizer: of the impair phase; the repair phase has a fresh one of the same kind with
+            `repair_lr`.
         repair_lr: learning rate of the repair phase.
         impair_epochs: epochs before the repair.
         forget_class: the class; None takes what the task forgets as whole classes.
@@ -99,7 +106,8 @@ class UNSIR(UnlearningModule):
             )
         if min(noise_size, noise_steps, impair_epochs, retain_samples) < 1:
             raise InputError(
-                "UNSIR needs noise_size, noise_steps, impair_epochs and retain_samples of at least 1."
+                "UNSIR needs noise_size, noise_steps, impair_epochs and retain_samples of at "
+                "least 1."
             )
         self.repair_lr, self.impair_epochs, self.forget_class = (
             repair_lr,
@@ -120,19 +128,23 @@ class UNSIR(UnlearningModule):
         self.register_buffer("noise_label", torch.empty(0, dtype=torch.int64))
 
     def setup(self, stage: str) -> None:
-        """Refuse, before anything is computed, a task that forgets no whole class and a fit that ends before the repair."""
+        """Refuse, before anything is computed, a task that forgets no whole class and a fit that
+        ends before the repair.
+        """
         super().setup(stage)
         if stage != "fit":
             return
         self.classes = forgotten_classes(self, self.forget_class, self.num_classes)
         if not self.classes:
             raise InputError(
-                "UNSIR forgets whole classes, and this task forgets none; choose a ByClass task, or name forget_class."
+                "UNSIR forgets whole classes, and this task forgets none; choose a ByClass task, "
+                "or name forget_class."
             )
         epochs = self.trainer.max_epochs
         if epochs is not None and 0 <= epochs <= self.impair_epochs:
             raise InputError(
-                f"UNSIR impairs for {self.impair_epochs} epochs and then repairs; set trainer.max_epochs to at least "
+                f"UNSIR impairs for {self.impair_epochs} epochs and then repairs; set "
+                "trainer.max_epochs to at least "
                 f"{self.impair_epochs + 1}, not {epochs}."
             )
 
@@ -145,7 +157,7 @@ class UNSIR(UnlearningModule):
                 setattr(self, name, torch.empty_like(state_dict[name], device=self.device))
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
-    # ---- noise --------------------------------------------------------------------------------------------------------------------
+    # ---- noise -----------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
         """Learn the noise, unless a checkpoint brought it."""
@@ -176,13 +188,15 @@ class UNSIR(UnlearningModule):
         (self.noise,) = self.sum_over_ranks([mine])  # zero elsewhere: every rank has rank 0's noise
 
     def pixels(self, noise: Tensor) -> Tensor:
-        """The noise as the network takes it: the paper's noise is what enters after normalisation."""
+        """The noise as the network takes it: the paper's noise is what enters after
+        normalisation.
+        """
         normalize = getattr(self.backbone.network, "normalize", None)
         if not isinstance(normalize, Normalize):
             return noise
         return noise * normalize.std[:, None, None] + normalize.mean[:, None, None]
 
-    # ---- training -----------------------------------------------------------------------------------------------------------------
+    # ---- training --------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
         """The repair begins with a fresh optimizer."""
@@ -203,7 +217,8 @@ class UNSIR(UnlearningModule):
             [len(picked), len(retain["image"])]
         )
         values, _ = self.backbone.loss({"label": self.noise_label[picked]}, prediction=of_noise)
-        # the mean over noise and retain together, of which there are (1 + ratio) times the retain samples on average
+        # the mean over noise and retain together, of which there are (1 + ratio) times the retain
+        # samples on average
         return {
             "noise": values.sum() * self.world_size / retain["count"] / (1 + ratio),
             "retain": self.reduce(self.backbone.loss(retain, prediction=of_retain), retain)
@@ -211,7 +226,9 @@ class UNSIR(UnlearningModule):
         }
 
     def _share(self, retain: Batch) -> tuple[Tensor, float]:
-        """Rows of the noise that go with these retain samples, drawn for each of them, and how many go with one on average."""
+        """Rows of the noise that go with these retain samples, drawn for each of them, and how many
+        go with one on average.
+        """
         assert self.task is not None
         ratio = (
             self.noise_copies

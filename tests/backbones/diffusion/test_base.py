@@ -1,4 +1,6 @@
-"""Noise predictors: parametrisations, draws, conditions, generation, against diffusers and against the formulas in double precision."""
+"""Noise predictors: parametrisations, draws, conditions, generation, against diffusers and against
+the formulas in double precision.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def part_of(kind: str, count: int = 5) -> dict[str, Any]:
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_parametrisations_invert_each_other(prediction: str) -> None:
-    """Fails when a conversion has a sign or a root wrong: each is compared with the definitions, in double precision."""
+    """Fails when a conversion has a sign or a root wrong: each is compared with the definitions, in
+    double precision.
+    """
     backbone = text_to_image(model=pipeline_folder(prediction=prediction))
     latent, noise = (
         torch.randn(3, 4, 4, 4, dtype=torch.float64),
@@ -59,7 +63,9 @@ def test_parametrisations_invert_each_other(prediction: str) -> None:
 
 @on_both
 def test_draws_belong_to_the_sample(kind: str) -> None:
-    """Fails when t or the noise depend on what else is in the batch, or a second visit repeats the first."""
+    """Fails when t or the noise depend on what else is in the batch, or a second visit repeats the
+    first.
+    """
     backbone = BACKBONES[kind]()
     whole = backbone.prepare(part_of(kind), 3)
     alone = part_of(kind)
@@ -129,7 +135,9 @@ def test_guidance_is_one_batch_of_two(kind: str) -> None:
     ["DDIMScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "EulerDiscreteScheduler"],
 )
 def test_images_are_those_of_the_pipeline(scheduler: str) -> None:
-    """Fails when our loop differs from diffusers' own: start noise, its scale, the order of the pair, decoding."""
+    """Fails when our loop differs from diffusers' own: start noise, its scale, the order of the
+    pair, decoding.
+    """
     backbone = text_to_image(sampler=Sampler(scheduler, steps=7, guidance=4.0)).eval()
     ours = backbone.generate_prompts(["a red circle"], [11])
     pipeline = backbone.pipeline()
@@ -148,7 +156,9 @@ def test_images_are_those_of_the_pipeline(scheduler: str) -> None:
 
 @on_both
 def test_an_image_belongs_to_its_condition_and_seed(kind: str) -> None:
-    """Fails when a neighbour in the batch, or the number of neighbours, changes an image (ancestral noise too)."""
+    """Fails when a neighbour in the batch, or the number of neighbours, changes an image (ancestral
+    noise too).
+    """
     backbone = BACKBONES[kind](sampler=Sampler(steps=4, guidance=2.0, eta=1.0)).eval()
     part = backbone.prepare(part_of(kind), 0)
     condition = backbone.condition(part)
@@ -180,7 +190,9 @@ def test_token_embeddings_reproduce_the_encoder() -> None:
 
 
 def test_spans_count_tokens() -> None:
-    """Fails when words are counted: `zebra` is spelled by several tokens here, as rare words are in CLIP."""
+    """Fails when words are counted: `zebra` is spelled by several tokens here, as rare words are in
+    CLIP.
+    """
     backbone = text_to_image()
     ids, span = backbone.tokenise(
         ["a red circle", "a star on red", "a cabs dark"], ["circle", "", "cabs"]
@@ -198,7 +210,9 @@ def test_spans_count_tokens() -> None:
 
 
 def test_a_copy_writes_what_the_original_writes() -> None:
-    """Fails when a copied model decodes tokens otherwise: then an attack types prompts that nobody found, and succeeds too seldom."""
+    """Fails when a copied model decodes tokens otherwise: then an attack types prompts that nobody
+    found, and succeeds too seldom.
+    """
     backbone = text_to_image()
     ids, _ = backbone.tokenise(["a red circle on dark"])
     for twin in (copy.deepcopy(backbone), frozen_copy(backbone)):
@@ -207,7 +221,9 @@ def test_a_copy_writes_what_the_original_writes() -> None:
 
 
 def test_a_frozen_encoder_reads_a_prompt_once() -> None:
-    """Fails when a prompt is encoded at every step, or the cache outlives a change of the weights."""
+    """Fails when a prompt is encoded at every step, or the cache outlives a change of the
+    weights.
+    """
     backbone = text_to_image(part="xattn").eval()
     calls: list[int] = []
     backbone.text_encoder.register_forward_hook(lambda *_: calls.append(1))
@@ -223,8 +239,10 @@ def test_a_frozen_encoder_reads_a_prompt_once() -> None:
 
 
 def test_an_image_is_encoded_once_and_alone() -> None:
-    """Fails when an image is encoded at every step, when what is kept depends on its neighbours, outlives a change of the weights or of
-    the precision, grows without end, or its posterior is lost."""
+    """Fails when an image is encoded at every step, when what is kept depends on its neighbours,
+    outlives a change of the weights or of the precision, grows without end, or its posterior is
+    lost.
+    """
     backbone, images = text_to_image(), part_of("text", 4)["image"]
     vae: Any = backbone.vae
     calls: list[int] = []
@@ -257,8 +275,10 @@ def test_an_image_is_encoded_once_and_alone() -> None:
 
 
 def test_images_that_differ_are_known_apart() -> None:
-    """Fails when one pixel's least change, exchanged pixels or rows, black and white pictures or images of other sizes are taken for the
-    same, or when the very same image is not known again among others, or from another memory layout."""
+    """Fails when one pixel's least change, exchanged pixels or rows, black and white pictures or
+    images of other sizes are taken for the same, or when the very same image is not known again
+    among others, or from another memory layout.
+    """
     contents, base = Contents(), torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     nudged = [base.clone() for _ in range(base.numel())]
     for place, image in enumerate(nudged):
@@ -353,7 +373,9 @@ def test_adapters_begin_as_nothing_and_can_be_folded_in() -> None:
 
 @on_both
 def test_a_fresh_model_has_the_architecture_and_no_weight(kind: str) -> None:
-    """Fails when the oracle's backbone begins from the original's weights, or two seeds give one model."""
+    """Fails when the oracle's backbone begins from the original's weights, or two seeds give one
+    model.
+    """
     backbone: Diffusion = BACKBONES[kind]()
     first, second = backbone.fresh(1), backbone.fresh(2)
     old, new, other = weights(backbone), weights(first), weights(second)
@@ -388,7 +410,9 @@ def test_conditions_are_joined_chosen_and_mixed() -> None:
 
 
 def test_min_snr_weights() -> None:
-    """Fails when the weight is that of another parametrisation: for ε it is min(SNR, γ) / SNR, for v min(SNR, γ) / (SNR + 1)."""
+    """Fails when the weight is that of another parametrisation: for ε it is min(SNR, γ) / SNR, for
+    v min(SNR, γ) / (SNR + 1).
+    """
     for prediction, divisor in (
         ("epsilon", lambda snr: snr),
         ("v_prediction", lambda snr: snr + 1),
@@ -423,7 +447,9 @@ def test_samples_without_images_are_for_methods_without_data() -> None:
 
 
 def test_what_is_not_a_pipeline_is_refused(tmp_path: Any) -> None:
-    """Fails when a folder, a name or a part of a model that cannot be read ends in a traceback of diffusers."""
+    """Fails when a folder, a name or a part of a model that cannot be read ends in a traceback of
+    diffusers.
+    """
     import json
     import shutil
 

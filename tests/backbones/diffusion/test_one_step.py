@@ -52,7 +52,9 @@ def test_an_image_costs_one_evaluation(kind: str) -> None:
 
 @on_all
 def test_it_draws_what_the_equation_says(kind: str) -> None:
-    """Fails when the noise is not scaled to its level, or x_0 is computed for another parametrisation."""
+    """Fails when the noise is not scaled to its level, or x_0 is computed for another
+    parametrisation.
+    """
     model: Diffusion = MAKERS[kind]().eval()
     noise = torch.randn(2, *model.sample_shape)
     condition = conditions(model, 2)

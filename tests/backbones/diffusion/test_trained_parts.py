@@ -42,7 +42,9 @@ NAMES = [*UNET_NAMES, *TEXT_NAMES, "vae.encoder.conv_in.weight"]
 
 
 def test_cross_attention_is_the_whole_module() -> None:
-    """Fails when ESD-x leaves out queries or the output projection, which the released code trains."""
+    """Fails when ESD-x leaves out queries or the output projection, which the released code
+    trains.
+    """
     chosen = trained(NAMES, "xattn")
     assert {name.split("attn2.")[1] for name in chosen} == {
         "to_q.weight",
@@ -57,7 +59,9 @@ def test_cross_attention_is_the_whole_module() -> None:
 
 
 def test_noxattn_keeps_the_projections_of_time_inside_blocks() -> None:
-    """Fails when ESD-u freezes `time_emb_proj` with the global time embedding, or trains the output layers."""
+    """Fails when ESD-u freezes `time_emb_proj` with the global time embedding, or trains the output
+    layers.
+    """
     frozen = {name for name in UNET_NAMES if "attn2" in name} | {
         "unet.time_embedding.linear_1.weight",
         "unet.conv_norm_out.weight",

@@ -1,8 +1,10 @@
-"""How well the models that come with mu draw, by judges trained on real pictures; and a grid to look at.
+"""How well the models that come with mu draw, by judges trained on real pictures; and a grid to
+look at.
 
     python -m tests.backbones.embedded.quality [--grid runs/embedded.png]
 
-prints, for every shape, colour, background and digit, the share of samples that the judge recognises.
+prints, for every shape, colour, background and digit, the share of samples that the judge
+recognises.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""How well the language models that come with mu know their authors, and what the oracle does not know.
+"""How well the language models that come with mu know their authors, and what the oracle does not
+know.
 
     python -m tests.backbones.embedded.quality_text [--full runs/authors --oracle runs/authors_oracle]
 
-prints for both models probability, ROUGE-L recall and truth ratio of every set, the model utility, the likeness of forget and held-out
-answers, and the forget quality of the model that never unlearned.
+prints for both models probability, ROUGE-L recall and truth ratio of every set, the model utility,
+the likeness of forget and held-out answers, and the forget quality of the model that never
+unlearned.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ LONGEST = 80  # tokens of a generated answer
 
 @dataclass(frozen=True)
 class Quality:
-    """What was measured on one set, means in [0, 1]; `exact` is the share of answers that are generated word for word."""
+    """What was measured on one set, means in [0, 1]; `exact` is the share of answers that are
+    generated word for word.
+    """
 
     probability: float
     rouge: float
@@ -92,11 +96,13 @@ def main() -> None:
         auc = measured.value(MembershipAUC("loss", "forget", "holdout")).value
         strength = measured.value(ExtractionStrength("forget")).value
         print(
-            f"{model:8}model utility {utility(measured):.4f}, extraction strength {strength:.4f}, membership AUC {auc:.4f}"
+            f"{model:8}model utility {utility(measured):.4f}, extraction strength {strength:.4f}, "
+            f"membership AUC {auc:.4f}"
         )
     found = agreement(graphs["full"], graphs["oracle"])
     print(
-        f"forget quality of the full model: p {found.p:.3g}, D {found.statistic:.4f}, {found.size} answers"
+        f"forget quality of the full model: p {found.p:.3g}, D {found.statistic:.4f}, "
+        f"{found.size} answers"
     )
 
 

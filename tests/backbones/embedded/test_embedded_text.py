@@ -1,4 +1,6 @@
-"""The language models that come with mu: what they know and what the oracle does not, in half precision."""
+"""The language models that come with mu: what they know and what the oracle does not, in half
+precision.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Import of CompVis checkpoints: bit for bit, by a writer of their names that shares nothing with the reader; and every refusal."""
+"""Import of CompVis checkpoints: bit for bit, by a writer of their names that shares nothing with
+the reader; and every refusal.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from tests.support.doubles import STEPS, pipeline_folder, text_to_image
 PARTS = ("unet", "vae", "text_encoder")
 
 
-# ---- models to write --------------------------------------------------------------------------------------------------------------
+# ---- models to write -----------------------------------------------------------------------------
 
 
 def states(model: Any) -> dict[str, State]:
@@ -98,7 +100,7 @@ def mixed(**parts: State) -> dict[str, State]:
     return {**states(text_to_image()), **parts}
 
 
-# ---- round trips ------------------------------------------------------------------------------------------------------------------
+# ---- round trips ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["ckpt", "bare.pt", "safetensors"])
@@ -114,7 +116,8 @@ def test_a_whole_checkpoint_bit_for_bit(tmp_path: Path, run: Import, kind: str) 
         )
     assert run(file) == (
         0,
-        f"{tmp_path / 'out'}: unet, vae, text_encoder from {file.name}; tokenizer, scheduler from {pipeline_folder()}",
+        f"{tmp_path / 'out'}: unet, vae, text_encoder from {file.name}; tokenizer, scheduler from "
+        f"{pipeline_folder()}",
     )
     assert_same(tmp_path / "out", weights)
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
@@ -123,7 +126,9 @@ def test_a_whole_checkpoint_bit_for_bit(tmp_path: Path, run: Import, kind: str) 
 
 
 def test_blocks_as_in_stable_diffusion(tmp_path: Path, run: Import) -> None:
-    """Two layers a block, three levels of attention, so that input block 4 is layer 0 of down block 1; and what else the base decides."""
+    """Two layers a block, three levels of attention, so that input block 4 is layer 0 of down block
+    1; and what else the base decides.
+    """
     pipeline = text_to_image().pipeline()
     pipeline.unet = UNet2DConditionModel(
         sample_size=8,
@@ -157,7 +162,9 @@ def test_blocks_as_in_stable_diffusion(tmp_path: Path, run: Import) -> None:
 
 
 def test_the_moving_average_is_a_choice_that_must_be_made(tmp_path: Path, run: Import) -> None:
-    """Mutation: either as a default. Whoever takes SalUn's average evaluates the model before unlearning."""
+    """Mutation: either as a default. Whoever takes SalUn's average evaluates the model before
+    unlearning.
+    """
     trained, average = others(1), others(2)
     names = whole(trained)
     unet, kept = unet_names(trained["unet"], 1), unet_names(average["unet"], 1)
@@ -165,8 +172,10 @@ def test_the_moving_average_is_a_choice_that_must_be_made(tmp_path: Path, run: I
     file = tmp_path / "salun.ckpt"
     assert run(file) == (
         2,
-        f"{file} holds two copies of the UNet, the trained weights and their moving average (model_ema.*); say which with --no-ema or "
-        "--ema. (In SalUn's released files the average is the original model, so those need --no-ema.)",
+        f"{file} holds two copies of the UNet, the trained weights and their moving average "
+        "(model_ema.*); say which with --no-ema or "
+        "--ema. (In SalUn's released files the average is the original model, so those need "
+        "--no-ema.)",
     )
     assert not (tmp_path / "out").exists()
     code, line = run(file, "--no-ema")
@@ -193,7 +202,8 @@ def test_a_unet_alone(tmp_path: Path, run: Import, form: str) -> None:
     code, line = run(tmp_path / "unet.pt")
     assert (code, line) == (
         0,
-        f"{tmp_path / 'out'}: unet from unet.pt; vae, text_encoder, tokenizer, scheduler from {pipeline_folder()}",
+        f"{tmp_path / 'out'}: unet from unet.pt; vae, text_encoder, tokenizer, scheduler from "
+        f"{pipeline_folder()}",
     )
     assert_same(tmp_path / "out", mixed(unet=weights))
 
@@ -239,7 +249,8 @@ def test_a_text_encoder_alone(tmp_path: Path, run: Import, form: str) -> None:
     code, line = run(tmp_path / "text.pt")
     assert (code, line) == (
         0,
-        f"{tmp_path / 'out'}: text_encoder from text.pt; unet, vae, tokenizer, scheduler from {pipeline_folder()}",
+        f"{tmp_path / 'out'}: text_encoder from text.pt; unet, vae, tokenizer, scheduler from "
+        f"{pipeline_folder()}",
     )
     assert_same(tmp_path / "out", mixed(text_encoder=weights))
 
@@ -260,7 +271,7 @@ def test_half_precision_is_kept_to_the_bit(tmp_path: Path, run: Import) -> None:
     )
 
 
-# ---- refusals ---------------------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------
 
 
 def without(names: State, word: str) -> State:
@@ -275,16 +286,19 @@ CONV = "model.diffusion_model.input_blocks.0.0.weight"
 BROKEN: dict[str, tuple[Callable[[State], State], str]] = {
     "a tensor of something else": (
         lambda names: names | {"control_model.zero.weight": torch.zeros(1)},
-        "FILE has control_model.zero.weight, which belongs to no Stable Diffusion checkpoint; take out what is no weight of the UNet, the "
+        "FILE has control_model.zero.weight, which belongs to no Stable Diffusion checkpoint; "
+        "take out what is no weight of the UNet, the "
         "VAE or the text encoder.",
     ),
     "a layer that no UNet has": (
         lambda names: names | {"model.diffusion_model.input_blocks.1.7.weight": torch.zeros(1)},
-        "the unet in FILE has input_blocks.1.7.weight, which no Stable Diffusion has; it may be another architecture.",
+        "the unet in FILE has input_blocks.1.7.weight, which no Stable Diffusion has; it may be "
+        "another architecture.",
     ),
     "a layer that no VAE has": (
         lambda names: names | {"first_stage_model.encoder.extra.weight": torch.zeros(1)},
-        "the vae in FILE has encoder.extra.weight, which no Stable Diffusion has; it may be another architecture.",
+        "the vae in FILE has encoder.extra.weight, which no Stable Diffusion has; it may be "
+        "another architecture.",
     ),
     "a layer that the base has not": (
         lambda names: (
@@ -295,32 +309,38 @@ BROKEN: dict[str, tuple[Callable[[State], State], str]] = {
                 )
             }
         ),
-        "the text_encoder in FILE does not fit --base BASE: it has encoder.layers.9.mlp.fc1.bias, which the base has not; give the base "
+        "the text_encoder in FILE does not fit --base BASE: it has encoder.layers.9.mlp.fc1.bias, "
+        "which the base has not; give the base "
         "that it was made from.",
     ),
     "a lost tensor": (
         lambda names: without(names, CONV),
-        "the unet in FILE does not fit --base BASE: it lacks conv_in.weight; give the base that it was made from.",
+        "the unet in FILE does not fit --base BASE: it lacks conv_in.weight; give the base that "
+        "it was made from.",
     ),
     "another width": (
         lambda names: reshaped(names, CONV),
-        "the unet in FILE does not fit --base BASE: it holds conv_in.weight of shape [3] where the base has [8, 4, 3, 3]; give the base "
+        "the unet in FILE does not fit --base BASE: it holds conv_in.weight of shape [3] where "
+        "the base has [8, 4, 3, 3]; give the base "
         "that it was made from.",
     ),
     "other noise levels": (
         lambda names: names | {"alphas_cumprod": names["alphas_cumprod"] ** 2},
-        "FILE was trained with other noise levels than the base's scheduler has; give the base that it was made from.",
+        "FILE was trained with other noise levels than the base's scheduler has; give the base "
+        "that it was made from.",
     ),
     "other latents": (
         lambda names: names | {"scale_factor": torch.tensor(0.13025)},
-        "FILE scales latents by 0.13025 and the base by 0.18215; give the base that it was made from.",
+        "FILE scales latents by 0.13025 and the base by 0.18215; give the base that it was made "
+        "from.",
     ),
     "an average of what is not there": (
         lambda names: (
             without(names, "model.diffusion_model.")
             | {"model_ema.diffusion_modelout0weight": torch.zeros(8)}
         ),
-        "FILE holds a moving average (model_ema.*) without the weights that it is of, whose names it needs.",
+        "FILE holds a moving average (model_ema.*) without the weights that it is of, whose names "
+        "it needs.",
     ),
     "a UNet named in two ways": (
         lambda names: names | {"unet.conv_in.bias": torch.zeros(8)},
@@ -328,7 +348,8 @@ BROKEN: dict[str, tuple[Callable[[State], State], str]] = {
     ),
     "two encoders": (
         lambda names: names | {"text_encoder.text_model.final_layer_norm.bias": torch.zeros(16)},
-        "FILE holds two copies of final_layer_norm.bias that differ, so it is not clear which one is meant.",
+        "FILE holds two copies of final_layer_norm.bias that differ, so it is not clear which one "
+        "is meant.",
     ),
     "no weights": (
         lambda names: {"betas": names["betas"]},
@@ -368,7 +389,8 @@ def test_files_that_are_not_read(tmp_path: Path, run: Import) -> None:
     names = whole(others(1))
     assert refused(run, tmp_path, None).startswith("there are no weights at FILE")
     assert refused(run, tmp_path, {"state_dict": names, "callbacks": Callback()}).startswith(
-        "FILE is a pickle that needs the Python object tests.backbones.export.test_compvis.Callback, and nothing is unpickled from a path"
+        "FILE is a pickle that needs the Python object "
+        "tests.backbones.export.test_compvis.Callback, and nothing is unpickled from a path"
     )
     assert "cut off" in refused(run, tmp_path, b"PK\x03\x04 half a file")
     assert (
@@ -399,7 +421,8 @@ def test_nothing_is_overwritten(tmp_path: Path, run: Import) -> None:
     assert (
         code == 2
         and line
-        == f"{tmp_path / 'out'} exists already and is not an empty folder; choose another, or remove it first."
+        == f"{tmp_path / 'out'} exists already and is not an empty folder; choose another, or "
+        "remove it first."
     )
 
 
@@ -407,5 +430,6 @@ def test_words_that_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", "a.ckpt", "out"]) == 2
     assert (
         capsys.readouterr().err
-        == "mu: mu import: the following arguments are required: --base; mu import --help says what it takes.\n"
+        == "mu: mu import: the following arguments are required: --base; mu import --help says "
+        "what it takes.\n"
     )

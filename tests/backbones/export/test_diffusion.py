@@ -1,4 +1,6 @@
-"""Export of diffusion models: diffusers reads what is written, edited tensors find their base model again, and nothing is half-written."""
+"""Export of diffusion models: diffusers reads what is written, edited tensors find their base model
+again, and nothing is half-written.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-# ---- a complete pipeline ----------------------------------------------------------------------------------------------------------
+# ---- a complete pipeline -------------------------------------------------------------------------
 
 
 def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_model_of_a_hub_is_named_as_the_base(
     )
 
 
-# ---- edited tensors alone ---------------------------------------------------------------------------------------------------------
+# ---- edited tensors alone ------------------------------------------------------------------------
 
 
 def metadata(folder: Path) -> dict[str, str]:
@@ -237,7 +239,9 @@ def test_adapters_become_edited_tensors(tmp_path: Path) -> None:
 
 
 def test_edited_tensors_take_new_adapters(tmp_path: Path) -> None:
-    """Mutation: names as they are without adapters, under which nothing is found; or a hash of the adapters too."""
+    """Mutation: names as they are without adapters, under which nothing is found; or a hash of the
+    adapters too.
+    """
     backbone = moved("xattn")
     folder = backbone.export(tmp_path / "edited", "edited")
     adapted = text_to_image(weights=str(folder), part="xattn", lora=LoRA(rank=2)).eval()
@@ -251,7 +255,8 @@ def test_tensors_of_another_base_model_are_refused(tmp_path: Path) -> None:
     other = moved("noxattn").export(tmp_path / "other")
     with pytest.raises(
         InputError,
-        match=r"tensors edited from .*mu-double.*, whose weights are not those of .*other; load that model",
+        match=r"tensors edited from .*mu-double.*, whose weights are not those of .*other; load "
+        r"that model",
     ):
         TextToImage(str(other), weights=str(folder))
     with pytest.raises(
@@ -277,7 +282,7 @@ def test_half_precision_is_compared_in_half_precision(tmp_path: Path) -> None:
     assert metadata(folder)["dtype"] == "bfloat16"
 
 
-# ---- adapters ---------------------------------------------------------------------------------------------------------------------
+# ---- adapters ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", ["xattn", "text_encoder:1", "xattn+text_encoder"])
@@ -294,7 +299,7 @@ def test_adapters_load_in_diffusers(tmp_path: Path, part: str) -> None:
     )
 
 
-# ---- class-conditional models -----------------------------------------------------------------------------------------------------
+# ---- class-conditional models --------------------------------------------------------------------
 
 
 def test_a_class_conditional_model_is_read_by_the_backbone(tmp_path: Path) -> None:
@@ -311,7 +316,7 @@ def test_a_class_conditional_model_is_read_by_the_backbone(tmp_path: Path) -> No
     assert "| UA | forget | 97.5 |" in (folder / "README.md").read_text()
 
 
-# ---- the command ------------------------------------------------------------------------------------------------------------------
+# ---- the command ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +348,9 @@ def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
 
 
 def test_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Mutation: compared with the weights that the run began from, by which the base model's hash would not be that of its folder."""
+    """Mutation: compared with the weights that the run began from, by which the base model's hash
+    would not be that of its folder.
+    """
     served = package.load(run).served()
     assert said(capsys, "export", run, tmp_path / "whole", "--license", "mit") == (
         0,
@@ -380,7 +387,8 @@ def test_what_cannot_be_exported_is_said_in_one_sentence(
     for words, sentence in (
         (
             (run, tmp_path / "x", "--adapter"),
-            "mu: the model has no adapters, because it has no lora; export it whole, or with --edited "
+            "mu: the model has no adapters, because it has no lora; export it whole, or with "
+            "--edited "
             "its edited tensors.",
         ),
         (
@@ -390,7 +398,8 @@ def test_what_cannot_be_exported_is_said_in_one_sentence(
         ),
         (
             (run, full),
-            f"mu: {full} exists already and is not an empty folder; choose another, or remove it first.",
+            f"mu: {full} exists already and is not an empty folder; choose another, or remove it "
+            "first.",
         ),
     ):
         assert said(capsys, "export", *words) == (2, sentence)

@@ -1,4 +1,6 @@
-"""Export: what is written loads in the libraries that people use, and a failed export leaves nothing behind."""
+"""Export: what is written loads in the libraries that people use, and a failed export leaves
+nothing behind.
+"""
 
 from __future__ import annotations
 

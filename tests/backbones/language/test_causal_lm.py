@@ -1,4 +1,6 @@
-"""CausalLM: the loss is transformers' own, the mask alone says what is padding, and generation does not depend on the batch."""
+"""CausalLM: the loss is transformers' own, the mask alone says what is padding, and generation does
+not depend on the batch.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ def by_hand(backbone: CausalLM, batch: Mapping[str, Any]) -> list[list[float]]:
     return found
 
 
-# ---- losses -----------------------------------------------------------------------------------------------------------------------
+# ---- losses --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -91,7 +93,9 @@ def test_every_row_has_the_loss_that_it_has_alone() -> None:
 
 @torch.no_grad()
 def test_reductions() -> None:
-    """Against double precision, with unequal lengths. Mutation: `sequence_mean` divides by the longest sequence."""
+    """Against double precision, with unequal lengths. Mutation: `sequence_mean` divides by the
+    longest sequence.
+    """
     batch = part()
     batch |= {
         "count": torch.tensor(4.0),
@@ -127,7 +131,9 @@ def test_rows_that_are_padded_count_for_nothing() -> None:
 
 @torch.no_grad()
 def test_a_wider_prediction_is_cut_to_the_batch() -> None:
-    """One forward over forget and retain, of other lengths. Mutation: logits of another width are compared as they are."""
+    """One forward over forget and retain, of other lengths. Mutation: logits of another width are
+    compared as they are.
+    """
     backbone = causal_lm().eval()
     short, long = part([0, 6], "forget"), part([0, 2, 4], "retain")
     assert short["labels"].shape[1] < long["labels"].shape[1]
@@ -153,7 +159,9 @@ def test_a_wider_prediction_is_cut_to_the_batch() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("where", ["labels", "attention", "all"])
 def test_the_divergence_is_summed_over_the_named_positions(where: Any) -> None:
-    """KL(teacher ‖ student), in loops. Mutations: the direction; the positions are shifted by one."""
+    """KL(teacher ‖ student), in loops. Mutations: the direction; the positions are shifted by
+    one.
+    """
     backbone, batch = causal_lm(divergence_mask=where).eval(), part()
     teacher, student = backbone.predict(batch), backbone.predict(batch).roll(1, -1)
     summed, count = backbone.divergence(student, teacher, batch)
@@ -191,13 +199,15 @@ def test_an_end_token_within_a_sequence_hides_nothing() -> None:
     assert pair[0].count(END) == 3 and pair[1].count(END) == 2
 
 
-# ---- inside -----------------------------------------------------------------------------------------------------------------------
+# ---- inside --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
 @torch.no_grad()
 def test_hidden_states_are_those_of_transformers(kind: str) -> None:
-    """Mutations: the state before a layer; layers after it are computed; the model stays cut off."""
+    """Mutations: the state before a layer; layers after it are computed; the model stays cut
+    off.
+    """
     backbone, batch = causal_lm(model=folder(kind, 3)).eval(), part()
     network: Any = backbone.network
     theirs = network(
@@ -235,7 +245,7 @@ def test_a_gradient_through_a_hidden_state_stays_below_it() -> None:
     assert moved == {"0", "1"}
 
 
-# ---- generation -------------------------------------------------------------------------------------------------------------------
+# ---- generation ----------------------------------------------------------------------------------
 
 
 def prompts() -> list[list[int]]:
@@ -250,7 +260,9 @@ def prompts() -> list[list[int]]:
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_generation_does_not_depend_on_the_batch(kind: str) -> None:
-    """Mutations: padding on the right; answers in the order of lengths; padding that attention sees."""
+    """Mutations: padding on the right; answers in the order of lengths; padding that attention
+    sees.
+    """
     backbone, asked = KINDS[kind]().eval(), prompts()
     assert len({len(ids) for ids in asked}) > 2
     single = [backbone.generate([ids], 12)[0] for ids in asked]

@@ -1,4 +1,6 @@
-"""CausalLM: which weights are trained, where they come from, how they are kept, and which tasks fit them."""
+"""CausalLM: which weights are trained, where they come from, how they are kept, and which tasks fit
+them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from tests.support.helpers import different, digits, distance, fit, weights
 Make = Callable[..., CausalLM]
 
 
-# ---- what is trained --------------------------------------------------------------------------------------------------------------
+# ---- what is trained -----------------------------------------------------------------------------
 
 
 def trained(backbone: CausalLM) -> set[str]:
@@ -74,7 +76,9 @@ def adapted(**changes: Any) -> CausalLM:
 
 @torch.no_grad()
 def test_adapters_begin_as_the_original() -> None:
-    """The names are those of peft's own. Mutations: the base is trained too; A depends on the global seed."""
+    """The names are those of peft's own. Mutations: the base is trained too; A depends on the
+    global seed.
+    """
     backbone, batch = adapted().eval(), part()
     names = {
         f"model.layers.{n}.self_attn.{name}_proj.lora_{side}.default.weight"
@@ -119,7 +123,7 @@ def test_with_adapters_the_reference_is_the_base() -> None:
     assert shared <= {weight.data_ptr() for weight in copy.parameters()}
 
 
-# ---- weights ----------------------------------------------------------------------------------------------------------------------
+# ---- weights -------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -157,7 +161,9 @@ def run(
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("form", ["folder", "file"])
 def test_weights_come_from_another_model(tied: bool, form: str) -> None:
-    """Mutation: of a model whose output matrix is its embedding, the file has one name, and the other is taken as missing."""
+    """Mutation: of a model whose output matrix is its embedding, the file has one name, and the
+    other is taken as missing.
+    """
     place = other(tie_word_embeddings=tied)
     whole = CausalLM(place)
     source = place if form == "folder" else f"{place}/model.safetensors"
@@ -180,7 +186,9 @@ def test_weights_come_from_a_run(run: Any, make: Any) -> None:
 
 
 def test_adapters_are_put_on_the_weights_of_a_run(run: Any) -> None:
-    """Mutation: a layer that has an adapter keeps its old weights, because they stand one level deeper."""
+    """Mutation: a layer that has an adapter keeps its old weights, because they stand one level
+    deeper.
+    """
     place, end = run(causal_lm)
     backbone = adapted(weights=place).eval()
     with torch.no_grad():
@@ -192,7 +200,8 @@ def test_adapters_are_put_on_the_weights_of_a_run(run: Any) -> None:
     [
         (
             {"intermediate_size": 32},
-            r"holds model\.layers\.0\.mlp\..* of shape .* where .* has .*; it was saved for another model",
+            r"holds model\.layers\.0\.mlp\..* of shape .* where .* has .*; it was saved for "
+            r"another model",
         ),
         (
             {"num_hidden_layers": 3},
@@ -209,7 +218,9 @@ def test_weights_of_another_shape_are_refused(changes: dict[str, int], message: 
 
 
 def test_adapters_of_another_base_are_refused(run: Any, tmp_path: Path) -> None:
-    """Those of a run carry their base with them, so its shape tells; those in PEFT's form the hash of their base."""
+    """Those of a run carry their base with them, so its shape tells; those in PEFT's form the hash
+    of their base.
+    """
     wide, _ = run(functools.partial(adapted, model=other(intermediate_size=32)))
     with pytest.raises(InputError, match="saved for another model"):
         adapted(weights=wide)
@@ -246,7 +257,7 @@ def test_models_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         causal_lm(divergence_mask="labelled")
 
 
-# ---- new weights ------------------------------------------------------------------------------------------------------------------
+# ---- new weights ---------------------------------------------------------------------------------
 
 
 def test_new_weights_follow_their_seed() -> None:
@@ -285,7 +296,7 @@ def test_copies_share_the_tokenizer(make: Any) -> None:
     assert copy.network is not backbone.network
 
 
-# ---- memory and precision ---------------------------------------------------------------------------------------------------------
+# ---- memory and precision ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -294,7 +305,9 @@ def test_copies_share_the_tokenizer(make: Any) -> None:
     ids=["full", "lora", "part"],
 )
 def test_gradient_checkpointing_gives_the_same_gradients(changes: dict[str, Any]) -> None:
-    """Layers run twice. Mutation: with a frozen embedding, nothing that is recomputed gets a gradient."""
+    """Layers run twice. Mutation: with a frozen embedding, nothing that is recomputed gets a
+    gradient.
+    """
     found = []
     for saving in (False, True):
         backbone = causal_lm(gradient_checkpointing=saving, **changes).train()
@@ -322,7 +335,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(changes: dict[str, Any]
 
 @torch.no_grad()
 def test_half_precision() -> None:
-    """Weights are of the type that is named, losses of single precision. Mutation: log-probabilities in bfloat16 (three digits)."""
+    """Weights are of the type that is named, losses of single precision. Mutation:
+    log-probabilities in bfloat16 (three digits).
+    """
     half, batch = causal_lm(dtype="bfloat16").eval(), part()
     assert (
         {weight.dtype for weight in half.network.parameters()} == {half.dtype} == {torch.bfloat16}
@@ -342,7 +357,7 @@ def test_half_precision() -> None:
     assert len(half.generate(prompts()[:2], 3)) == 2
 
 
-# ---- tasks that do not fit ----------------------------------------------------------------------------------------------------------
+# ---- tasks that do not fit -----------------------------------------------------------------------
 
 
 def test_tasks_that_do_not_fit_are_refused() -> None:

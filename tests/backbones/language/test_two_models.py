@@ -1,4 +1,6 @@
-"""Two models that answer as one: the logits, what follows from them, generation with two caches; the assistant that is part of a model."""
+"""Two models that answer as one: the logits, what follows from them, generation with two caches;
+the assistant that is part of a model.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from tests.support.doubles_text import causal_lm, folder, mixture, people, token
 
 
 def learned_positions() -> CausalLM:
-    """A tiny GPT-2, to which it matters where a sequence begins; rotary models see distances alone."""
+    """A tiny GPT-2, to which it matters where a sequence begins; rotary models see distances
+    alone.
+    """
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -114,7 +118,9 @@ def step_by_step(model: TwoModels, ids: list[int], most: int) -> list[int]:
 @on_both
 @pytest.mark.parametrize("kind", MAKERS)
 def test_it_generates_what_its_logits_say(name: str, kind: str) -> None:
-    """Fails when padding on the left shifts a model's positions, or one cache holds the other's keys."""
+    """Fails when padding on the left shifts a model's positions, or one cache holds the other's
+    keys.
+    """
     model = composed(name, *pair(kind)).eval()
     expected = [model.finished(step_by_step(model, ids, 7)) for ids in PROMPTS]
     assert len(set(expected)) > 1
@@ -127,7 +133,9 @@ def test_it_generates_what_its_logits_say(name: str, kind: str) -> None:
 def test_a_difference_of_nothing_generates_as_the_model_alone(
     kind: str, stop: tuple[str, ...]
 ) -> None:
-    """Fails when ends, stop strings or the order of the answers differ from those of a single model."""
+    """Fails when ends, stop strings or the order of the answers differ from those of a single
+    model.
+    """
     base, other = pair(kind)
     single = base.generate(PROMPTS, max_new_tokens=9, batch_size=2)
     assert not stop or any(mark in text for text in single for mark in stop)
@@ -142,7 +150,9 @@ def test_a_difference_of_nothing_generates_as_the_model_alone(
 
 
 def test_an_answer_ends_where_it_says_so() -> None:
-    """Fails when tokens after the end become part of the answer, or rows that have ended stop the others."""
+    """Fails when tokens after the end become part of the answer, or rows that have ended stop the
+    others.
+    """
     base, other = pair()
     model = LogitDifference(base, other, weight=-1e-6, top=0.0)
     rows = iter([[9, 8], [2, 8], [7, 2], [7, 6]])
@@ -215,7 +225,7 @@ def test_what_it_cannot_do_it_says_in_one_sentence(tmp_path: Path) -> None:
         LogitDifference(base, CausalLM(network=wide, tokenizer=tokenizer()))
 
 
-# ---- the assistant ----------------------------------------------------------------------------------------------------------------
+# ---- the assistant -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["llama", "mixtral"])
@@ -235,7 +245,9 @@ def test_an_assistant_begins_as_the_first_layers(kind: str) -> None:
 
 
 def test_an_assistant_costs_its_adapters_alone() -> None:
-    """Fails when weights are copied, when anything but adapters is trained, or the output matrix gets one."""
+    """Fails when weights are copied, when anything but adapters is trained, or the output matrix
+    gets one.
+    """
     model = causal_lm()
     short = first_layers(model, 1, LoRA(rank=2))
     own = {id(p) for p in model.parameters()}
@@ -254,7 +266,9 @@ def test_an_assistant_costs_its_adapters_alone() -> None:
 
 
 def test_an_assistant_of_a_model_with_kinds_of_layers() -> None:
-    """Fails when a configuration that lists its layers still lists those that are gone, which caches are made from."""
+    """Fails when a configuration that lists its layers still lists those that are gone, which
+    caches are made from.
+    """
     import transformers
 
     config = transformers.Qwen3Config(

@@ -1,4 +1,6 @@
-"""The networks themselves: shapes and sizes of the papers, names, normalisation, layers and heads."""
+"""The networks themselves: shapes and sizes of the papers, names, normalisation, layers and
+heads.
+"""
 
 from __future__ import annotations
 
@@ -153,7 +155,9 @@ def test_torchvision_networks_take_other_channels_and_give_plain_logits() -> Non
 
 
 def test_pretrained_passes_through_to_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutation that must fail it: `pretrained` not handed on, or mean and std not taken from timm's config."""
+    """Mutation that must fail it: `pretrained` not handed on, or mean and std not taken from timm's
+    config.
+    """
     import timm
 
     seen: dict[str, object] = {}
@@ -342,9 +346,11 @@ def test_a_normalisation_for_other_channels_is_refused_before_anything_is_copied
 @pytest.mark.data
 @pytest.mark.slow
 def test_published_resnet20_has_its_published_accuracy() -> None:
-    """91.73 % on the 10,000 test images: parameter names, shortcut and normalisation are all right, or it would not be.
+    """91.73 % on the 10,000 test images: parameter names, shortcut and normalisation are all right,
+    or it would not be.
 
-    Needs `../shared/data/cifar10_resnet/resnet20.safetensors` and `../shared/data/cifar10/` beside the repository.
+    Needs `../shared/data/cifar10_resnet/resnet20.safetensors` and `../shared/data/cifar10/` beside
+    the repository.
     """
     sheet, file = (
         SHARED / "cifar10" / "test.webp",

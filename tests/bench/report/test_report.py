@@ -1,4 +1,6 @@
-"""The report: numbers equal those worked out by hand, nothing is skipped, the page needs nothing else."""
+"""The report: numbers equal those worked out by hand, nothing is skipped, the page needs nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -229,7 +231,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# ---- numbers --------------------------------------------------------------------------------------------------------------------------
+# ---- numbers -------------------------------------------------------------------------------------
 
 
 def test_csv_has_a_line_for_each_run_with_the_numbers_as_measured(study: Path) -> None:
@@ -249,7 +251,9 @@ def test_csv_has_a_line_for_each_run_with_the_numbers_as_measured(study: Path) -
 
 
 def test_the_originals_gap_is_worked_out_against_the_oracle_of_its_seed(study: Path) -> None:
-    """By hand at seed 0: |0.5 − 5| = 4.5, |99.9 − 99.5| = 0.4, |95 − 94| = 1, |2 − 13| = 11; their mean is 4.225."""
+    """By hand at seed 0: |0.5 − 5| = 4.5, |99.9 − 99.5| = 0.4, |95 − 94| = 1, |2 − 13| = 11; their
+    mean is 4.225.
+    """
     row = next(r for r in rows_of(study) if r["method"] == "original" and r["split_seed"] == "0")
     assert float(row["avg_gap"]) == pytest.approx(4.225, abs=1e-12)
     assert [float(row[f"gap/{name}"]) for name in ("UA", "RA", "TA", "MIA")] == pytest.approx(
@@ -262,7 +266,9 @@ def test_the_originals_gap_is_worked_out_against_the_oracle_of_its_seed(study: P
 
 
 def test_mean_of_gaps_and_gap_of_means_differ_where_seeds_lie_on_both_sides(tmp_path: Path) -> None:
-    """UA 4 and 8 around an oracle at 5 and 5: gaps 1 and 3, mean 2; the mean 6 is 1 away. Other metrics agree, so divide by four."""
+    """UA 4 and 8 around an oracle at 5 and 5: gaps 1 and 3, mean 2; the mean 6 is 1 away. Other
+    metrics agree, so divide by four.
+    """
     for seed, (method, oracle) in enumerate(((4.0, 5.0), (8.0, 5.0))):
         rest = {"RA": 99.0, "TA": 90.0, "MIA": 10.0}
         save_run(tmp_path / f"o{seed}", {"UA": oracle, **rest}, method="oracle", seed=seed)
@@ -345,7 +351,9 @@ def test_regression_shows_the_errors_it_has(tmp_path: Path) -> None:
 
 
 def test_methods_no_better_than_doing_nothing_are_marked(study: Path) -> None:
-    """RandomLabel's gap is larger than the original's, so it is marked; SalUn's is the smallest, so it is bold and named."""
+    """RandomLabel's gap is larger than the original's, so it is marked; SalUn's is the smallest, so
+    it is bold and named.
+    """
     shown, page = (study / "shown.txt").read_text(), (study / "report.html").read_text()
     assert (
         "RandomLabel ≈" in shown and "SalUn ≈" not in shown and "no closer to the oracle" in shown
@@ -355,7 +363,7 @@ def test_methods_no_better_than_doing_nothing_are_marked(study: Path) -> None:
     assert row.count(" best") == 1 and page.count(' best"') == 2
 
 
-# ---- what may be compared ---------------------------------------------------------------------------------------------------------------
+# ---- what may be compared ------------------------------------------------------------------------
 
 
 def pair(folder: Path, **hashes: str) -> Path:
@@ -404,7 +412,7 @@ def test_gaps_over_different_metrics_are_not_put_in_one_column(tmp_path: Path) -
         report.write(tmp_path)
 
 
-# ---- which runs -------------------------------------------------------------------------------------------------------------------------
+# ---- which runs ----------------------------------------------------------------------------------
 
 
 def test_runs_without_a_study_are_found_and_paired_by_split(tmp_path: Path) -> None:
@@ -502,7 +510,7 @@ def test_the_command_joins_a_study_and_a_single_run(
     assert "Mine" in capsys.readouterr().out and not (tmp_path / "study" / "report.html").exists()
 
 
-# ---- the page ---------------------------------------------------------------------------------------------------------------------------
+# ---- the page ------------------------------------------------------------------------------------
 
 
 class Checker(HTMLParser):
@@ -593,7 +601,9 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [80, 100, 120, 160])
 def test_tables_stay_whole_on_a_terminal_of_any_width(study: Path, width: int) -> None:
-    """Mutations: spreads beside their means where there is no room, so that cells break in two; a table wider than the terminal."""
+    """Mutations: spreads beside their means where there is no room, so that cells break in two; a
+    table wider than the terminal.
+    """
     lines = printed(study, width).splitlines()
     assert max(map(len, lines)) <= width
     assert not any(line.rstrip().endswith("±") for line in lines) and any(
@@ -670,7 +680,9 @@ def test_labels_never_touch_each_other_or_a_point() -> None:
 
 
 def test_histograms_count_every_sample() -> None:
-    """Heights are square roots of shares: one quarter in the first bin is half the height, the rest in the last."""
+    """Heights are square roots of shares: one quarter in the first bin is half the height, the rest
+    in the last.
+    """
     from mu.bench.report.histograms import BINS, _steps
 
     steps = re.findall(r"V([\d.]+)H", _steps(torch.tensor([0.0, 1.0, 1.0, 1.0]), 1.0))

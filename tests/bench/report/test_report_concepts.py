@@ -1,4 +1,6 @@
-"""The report of a study without an oracle: columns and directions from the results, images and texts from the runs' folders."""
+"""The report of a study without an oracle: columns and directions from the results, images and
+texts from the runs' folders.
+"""
 
 from __future__ import annotations
 
@@ -175,11 +177,13 @@ def row_of(page: str, method: str) -> str:
     return page.split(f'<td class="name" data-key="{method}">')[1].split("</tr>")[0]
 
 
-# ---- columns --------------------------------------------------------------------------------------------------------------------------
+# ---- columns -------------------------------------------------------------------------------------
 
 
 def test_columns_are_what_was_measured_with_arrows_for_the_direction(study: Path) -> None:
-    """Fails when columns come from a fixed list of another domain, or a part of a metric gets a column."""
+    """Fails when columns come from a fixed list of another domain, or a part of a metric gets a
+    column.
+    """
     header = "task,method,split_seed,train_seed,unlearn_seed,UA,IRA,CRA,FID,pre_ASR,ASR,seconds,UA/circle,peak_memory"
     assert list(rows_of(study)[0]) == header.split(",")
     text = (study / "shown.txt").read_text()
@@ -194,7 +198,9 @@ def test_columns_are_what_was_measured_with_arrows_for_the_direction(study: Path
 
 
 def test_the_best_of_the_methods_is_bold_in_each_column(study: Path) -> None:
-    """Two methods share the highest UA; FID and ASR are best when low; the original is no method, however high its IRA."""
+    """Two methods share the highest UA; FID and ASR are best when low; the original is no method,
+    however high its IRA.
+    """
     page, tex = (study / "report.html").read_text(), (study / "tables.tex").read_text()
     best = {
         method: [
@@ -339,7 +345,9 @@ def test_a_report_of_two_domains_keeps_both_kinds_of_columns(tmp_path: Path) -> 
 
 
 def test_directions_count_beside_an_oracle_too(tmp_path: Path) -> None:
-    """Fails when the columns of a study with an oracle lose their arrows, or the oracle its distances."""
+    """Fails when the columns of a study with an oracle lose their arrows, or the oracle its
+    distances.
+    """
     for method in ("original", "oracle", "UCE", "ESD"):
         save_run(
             tmp_path / method, method, found=results("SalUn" if method == "oracle" else method)
@@ -352,11 +360,13 @@ def test_directions_count_beside_an_oracle_too(tmp_path: Path) -> None:
     assert "Star and dashed lines: the oracle" in page and "measured against retraining" in page
 
 
-# ---- what stands beside the numbers ------------------------------------------------------------------------------------------------------
+# ---- what stands beside the numbers --------------------------------------------------------------
 
 
 def test_footnotes_say_who_judged_and_on_how_many_images(study: Path) -> None:
-    """Fails when a number stands without its judge, or columns measured alike are told one by one."""
+    """Fails when a number stands without its judge, or columns measured alike are told one by
+    one.
+    """
     for text in ((study / "shown.txt").read_text(), (study / "report.html").read_text()):
         assert (
             "UA, IRA, CRA: judge ShapeJudge; version 1.0; threshold 0.5; resolution 32; 200 images."
@@ -364,8 +374,8 @@ def test_footnotes_say_who_judged_and_on_how_many_images(study: Path) -> None:
         )
         assert "FID: features ShapeJudge pooling; 400 images." in text
         assert (
-            "ASR: judge ShapeJudge; version 1.0; threshold 0.5; resolution 32; budget 40 steps of Adam, 3 tokens."
-            in text
+            "ASR: judge ShapeJudge; version 1.0; threshold 0.5; resolution 32; budget 40 steps of "
+            "Adam, 3 tokens." in text
         )
         assert "pre_ASR:" not in text  # it said nothing
 
@@ -386,13 +396,15 @@ def test_runs_that_were_not_measured_alike_are_told(tmp_path: Path) -> None:
     save_run(tmp_path / "b", "UCE", found=other)
     text = " ".join(shown(tmp_path, 300).split())
     assert (
-        "UA: judge ShapeJudge; version 1.0 in some runs, in others 2.0; threshold 0.5; resolution 32; 100–300 images; flip yes."
-        in text
+        "UA: judge ShapeJudge; version 1.0 in some runs, in others 2.0; threshold 0.5; resolution "
+        "32; 100–300 images; flip yes." in text
     )
 
 
 def test_what_differs_in_every_run_is_said_in_a_word(tmp_path: Path) -> None:
-    """Fails when a text that is another in each run fills the page, or a number without a plural stands before its word."""
+    """Fails when a text that is another in each run fills the page, or a number without a plural
+    stands before its word.
+    """
     for seed in range(4):
         told = {
             "log": f"log of {seed}",
@@ -408,8 +420,8 @@ def test_what_differs_in_every_run_is_said_in_a_word(tmp_path: Path) -> None:
             found=[Result("ASR", 90.0, False, "", "%", told)],
         )
     assert (
-        "ASR: log differs from run to run; evaluations differ from run to run; 8 prompts; 1–4 real images; tokens 3."
-        in " ".join(shown(tmp_path, 300).split())
+        "ASR: log differs from run to run; evaluations differ from run to run; 8 prompts; 1–4 "
+        "real images; tokens 3." in " ".join(shown(tmp_path, 300).split())
     )
 
 
@@ -452,7 +464,9 @@ def test_a_search_by_metrics_says_so(tmp_path: Path) -> None:
 
 
 def test_planes_show_what_methods_trade(study: Path) -> None:
-    """Fails when the plot of classifiers is asked of another domain, or points to the wrong corner."""
+    """Fails when the plot of classifiers is asked of another domain, or points to the wrong
+    corner.
+    """
     page = (study / "report.html").read_text()
     titles = re.findall(r'aria-label="([^"]*): circle"', page)
     assert titles == ["Forgetting and what is kept", "Robustness and quality"]
@@ -483,7 +497,9 @@ def test_a_plane_is_drawn_from_the_side_that_was_measured(tmp_path: Path) -> Non
 
 
 def test_the_good_corner_follows_both_directions(tmp_path: Path) -> None:
-    """UA is good to the right, FID is good below, and a metric without direction has no good corner."""
+    """UA is good to the right, FID is good below, and a metric without direction has no good
+    corner.
+    """
     from mu.bench.report.figures import Plane, _reading
     from mu.bench.report.runs import collect
     from mu.bench.report.summary import summarise
@@ -498,7 +514,9 @@ def test_the_good_corner_follows_both_directions(tmp_path: Path) -> None:
 
 
 def test_an_axis_names_only_what_it_shows(tmp_path: Path) -> None:
-    """Fails when the axis of a classifier without a held-out part still says that TA is in the mean."""
+    """Fails when the axis of a classifier without a held-out part still says that TA is in the
+    mean.
+    """
     save_run(
         tmp_path, "ESD", found=[Result("UA", 3.0, None, "", "%"), Result("RA", 99.0, None, "", "%")]
     )
@@ -511,11 +529,13 @@ def test_an_axis_names_only_what_it_shows(tmp_path: Path) -> None:
     )
 
 
-# ---- images and texts --------------------------------------------------------------------------------------------------------------------
+# ---- images and texts ----------------------------------------------------------------------------
 
 
 def test_images_of_all_models_stand_side_by_side_in_the_page_itself(study: Path) -> None:
-    """Fails when an image is loaded from a file, belongs to another model or seed, or groups change places."""
+    """Fails when an image is loaded from a file, belongs to another model or seed, or groups change
+    places.
+    """
     page = (study / "report.html").read_text()
     found = check(page)
     assert all(target.startswith(("#", "data:image/png;base64,")) for target in found.loads)
@@ -548,7 +568,9 @@ def test_images_of_all_models_stand_side_by_side_in_the_page_itself(study: Path)
 
 
 def test_answers_of_all_models_stand_side_by_side(study: Path) -> None:
-    """Fails when an answer is put beside another question, or a question asked twice is shown once."""
+    """Fails when an answer is put beside another question, or a question asked twice is shown
+    once.
+    """
     table = (
         (study / "report.html").read_text().split('<table class="texts">')[1].split("</table>")[0]
     )
@@ -607,7 +629,9 @@ def test_large_images_are_not_pixelated_and_other_groups_follow(tmp_path: Path) 
 
 
 def test_images_of_one_gallery_are_enlarged_alike(tmp_path: Path) -> None:
-    """The original's grid is half as wide as the method's (before and after), so it takes half the room."""
+    """The original's grid is half as wide as the method's (before and after), so it takes half the
+    room.
+    """
     for method, tile in (("original", 16), ("ESD", 32)):
         grid(save_run(tmp_path / method, method) / "media" / "a.png", None, tile)
         write_json(tmp_path / method / "media" / "media.json", [{"file": "a.png", "group": "kept"}])
@@ -633,7 +657,9 @@ def test_images_of_one_gallery_are_enlarged_alike(tmp_path: Path) -> None:
 def test_media_that_are_not_as_they_should_be_are_one_sentence(
     tmp_path: Path, entries: Any, words: str
 ) -> None:
-    """Fails when a broken file ends in a traceback, or a file outside the folder is read into the page."""
+    """Fails when a broken file ends in a traceback, or a file outside the folder is read into the
+    page.
+    """
     folder = save_run(tmp_path, "ESD")
     write_json(folder / "media" / "media.json", entries)
     (folder / "media" / "a.txt").write_text("no image, but long enough to be one")

@@ -145,7 +145,8 @@ def test_prompts_that_name_nothing_or_two_are_counted_not_judged(tmp_path: Path)
     """Fails when they count as errors, or vanish without a word."""
     file = tmp_path / "kept.csv"
     file.write_text(
-        "prompt\na green picture\na picture\na green and blue picture\na blue picture\na light green picture\n"
+        "prompt\na green picture\na picture\na green and blue picture\na blue picture\na light "
+        "green picture\n"
     )
     found = measured(
         FineTune(Painter()),
@@ -280,7 +281,7 @@ def test_a_judge_of_other_classes_is_refused() -> None:
         measured(FineTune(class_conditional()), ConceptErasure(judge), task=digit_pictures())
 
 
-# ---- quality ------------------------------------------------------------------------------------------------------------------------
+# ---- quality -------------------------------------------------------------------------------------
 
 
 def extractor() -> ClassifierFeatures:
@@ -291,7 +292,9 @@ def extractor() -> ClassifierFeatures:
 
 
 def test_fid_and_kid_compare_kept_images_with_real_ones() -> None:
-    """Fails when erased images are in it, a real image is left out, or the two sides are mixed up."""
+    """Fails when erased images are in it, a real image is left out, or the two sides are mixed
+    up.
+    """
     features, kept = extractor(), ImageSet("retain", images_per_prompt=6)
     module = FineTune(Painter(noise=0.2))
     suite = ImageQuality(
@@ -386,7 +389,7 @@ def test_what_quality_cannot_measure_is_said(tmp_path: Path) -> None:
         measured(module, ImageQuality(extractor(), reference=str(tmp_path)))
 
 
-# ---- together -----------------------------------------------------------------------------------------------------------------------
+# ---- together ------------------------------------------------------------------------------------
 
 
 def test_suites_draw_once_in_their_own_time_and_leave_the_weights(tmp_path: Path) -> None:
@@ -418,7 +421,9 @@ def test_suites_draw_once_in_their_own_time_and_leave_the_weights(tmp_path: Path
 
 
 def test_grids_show_before_and_after(tmp_path: Path) -> None:
-    """Fails when before and after change places, a row shows another prompt, or the erased ones stand under `kept`."""
+    """Fails when before and after change places, a row shows another prompt, or the erased ones
+    stand under `kept`.
+    """
     from PIL import Image
 
     module, task = (

@@ -1,4 +1,6 @@
-"""Attack success is counted over all prompts, on the model that is served, with targets of the original."""
+"""Attack success is counted over all prompts, on the model that is served, with targets of the
+original.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def means(module: UnlearningModule) -> Tensor:
 
 
 def test_rates_count_all_prompts(tmp_path: Path) -> None:
-    """Fails when ASR leaves out the prompts that succeed without an attack, or counts them twice."""
+    """Fails when ASR leaves out the prompts that succeed without an attack, or counts them
+    twice.
+    """
     module = model()
     measured(module, Robustness(Bright(0.0), attack(), concept="circle"))
     bright = means(module).sort().values

@@ -1,4 +1,6 @@
-"""Relearning, quantisation, probes and reintroduction as suites: what they say of an original, of a model that unlearned, of an oracle."""
+"""Relearning, quantisation, probes and reintroduction as suites: what they say of an original, of a
+model that unlearned, of an oracle.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ def trained() -> dict[str, State]:
 def relearnt(
     trained: dict[str, State], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, Result]]:
-    """Relearning of the original, of the oracle, and of a model that ascended, whose fit began with the suite; the oracle's run folder."""
+    """Relearning of the original, of the oracle, and of a model that ascended, whose fit began with
+    the suite; the oracle's run folder.
+    """
     place = tmp_path_factory.mktemp("relearning")
     suite = relearning(metrics=[ExtractionStrength("forget")])
     return {
@@ -118,7 +122,7 @@ def relearnt(
     }
 
 
-# ---- relearning -----------------------------------------------------------------------------------------------------------------------
+# ---- relearning ----------------------------------------------------------------------------------
 
 
 def test_an_untouched_model_fails_the_verdict(relearnt: dict[str, dict[str, Result]]) -> None:
@@ -217,7 +221,9 @@ def test_the_numbers_are_those_of_the_attack_itself(
 
 
 def test_the_original_is_kept_by_its_hash(trained: dict[str, State], tmp_path: Path) -> None:
-    """Fails when another run's original is taken for this one's, or a new network's first weights for an original."""
+    """Fails when another run's original is taken for this one's, or a new network's first weights
+    for an original.
+    """
     measured(ascent(trained["original"]), relearning(), place=tmp_path, epochs=1)
     assert (tmp_path / FILE).is_file()
     later = measured(
@@ -276,7 +282,9 @@ def test_an_oracle_of_another_split_is_refused(
 
 
 def test_relearning_of_other_domains() -> None:
-    """Fails when a domain without accuracy, or without texts, cannot be attacked; there a high loss is good."""
+    """Fails when a domain without accuracy, or without texts, cannot be attacked; there a high loss
+    is good.
+    """
     images = measured(FineTune(classifier()), relearning(), Quantisation(), task=digits())
     assert images["relearning"].unit == "%" and images["relearning"].detail["withheld"] == 19
     numbers = measured(
@@ -297,11 +305,13 @@ def test_relearning_of_other_domains() -> None:
         )
 
 
-# ---- quantisation ---------------------------------------------------------------------------------------------------------------------
+# ---- quantisation --------------------------------------------------------------------------------
 
 
 def test_quantisation_scores_the_rounded_copy(trained: dict[str, State]) -> None:
-    """Fails when bits change places, a part is scored as another, or the copy is not what is scored."""
+    """Fails when bits change places, a part is scored as another, or the copy is not what is
+    scored.
+    """
     module = FineTune(causal_lm(trained["original"]))
     suite = Quantisation(
         bits=[8, 2], group=8, metrics=[Probability("forget"), Probability("facts", normalised=True)]
@@ -374,7 +384,9 @@ def test_quantisation_against_the_original(trained: dict[str, State], tmp_path: 
 def test_robustness_is_before_over_after_with_the_fewest_bits(
     after: tuple[float, float], q: float, most: float
 ) -> None:
-    """Fails when q is upside down, of the most bits, or above 1: 50 % before, these shares with 8 and with 4 bits."""
+    """Fails when q is upside down, of the most bits, or above 1: 50 % before, these shares with 8
+    and with 4 bits.
+    """
     scores = {
         bits: {"index": torch.tensor([0]), "accuracy": torch.tensor([value])}
         for bits, value in zip((8, 4), after, strict=True)
@@ -408,11 +420,13 @@ def test_bits_that_are_none(changes: dict[str, Any], words: str) -> None:
         Quantisation(**changes)
 
 
-# ---- probes ---------------------------------------------------------------------------------------------------------------------------
+# ---- probes --------------------------------------------------------------------------------------
 
 
 def test_the_probe_stands_beside_its_controls(trained: dict[str, State]) -> None:
-    """Fails when a control is the served model's own number, or the excess is over the smaller one."""
+    """Fails when a control is the served model's own number, or the excess is over the smaller
+    one.
+    """
     module = FineTune(causal_lm(trained["original"]))
     found = measured(module, LinearProbe(right="answer"))
     task = people()
@@ -485,7 +499,7 @@ def test_the_lens_says_what_the_model_does_not(trained: dict[str, State]) -> Non
     )
 
 
-# ---- reintroduction -------------------------------------------------------------------------------------------------------------------
+# ---- reintroduction ------------------------------------------------------------------------------
 
 
 class Neighbours(People):
@@ -560,7 +574,9 @@ def test_the_answer_in_other_words_is_among_the_facts() -> None:
 
 
 def test_reintroduction_is_a_difference_of_accuracies(trained: dict[str, State]) -> None:
-    """Fails when the end of the sequence counts, or contexts change places; by one forward pass a row."""
+    """Fails when the end of the sequence counts, or contexts change places; by one forward pass a
+    row.
+    """
     module, task = FineTune(causal_lm(trained["original"])), neighbours()
     suite = Reintroduction(facts=2)
     found = measured(module, suite, task=task)
@@ -622,7 +638,7 @@ def test_contexts_that_cannot_be_made_are_refused(changes: dict[str, Any], words
         Reintroduction().contexts(people().sets)
 
 
-# ---- all together ---------------------------------------------------------------------------------------------------------------------
+# ---- all together --------------------------------------------------------------------------------
 
 
 def every_suite() -> list[Any]:
@@ -644,7 +660,9 @@ def every_suite() -> list[Any]:
     ],
 )
 def test_suites_leave_the_model_and_each_other_alone(make: Any, tmp_path: Path) -> None:
-    """Fails when a suite alters what the next one measures, or a composed or an adapted model cannot be attacked."""
+    """Fails when a suite alters what the next one measures, or a composed or an adapted model
+    cannot be attacked.
+    """
     module = FineTune(make())
     before = weights(module.backbone)
     free = [p.requires_grad for p in module.backbone.parameters()]
@@ -685,7 +703,9 @@ def test_scores_are_in_the_order_of_indices_and_leave_modes(trained: dict[str, S
 @pytest.mark.slow
 @pytest.mark.xdist_group("two-ranks")
 def test_two_ranks_find_what_one_process_finds(tmp_path: Path) -> None:
-    """Fails when a rank relearns from other samples, counts a padded row, or waits for a file that another writes."""
+    """Fails when a rank relearns from other samples, counts a padded row, or waits for a file that
+    another writes.
+    """
     root = str(Path(__file__).parents[3])
     environment = {
         **os.environ,

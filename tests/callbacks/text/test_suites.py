@@ -1,4 +1,6 @@
-"""The suites of language models in a trainer: everything once, the oracle's log, curves, and two ranks that say what one does."""
+"""The suites of language models in a trainer: everything once, the oracle's log, curves, and two
+ranks that say what one does.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,9 @@ def oracle(oracle_run: tuple[Path, State]) -> Path:
 
 
 def test_without_an_oracle_nothing_is_made_up(tmp_path: Path) -> None:
-    """Fails when forget quality or a leak gets a default; and a run that moved nothing must say so."""
+    """Fails when forget quality or a leak gets a default; and a run that moved nothing must say
+    so.
+    """
     module = run(FineTune(causal_lm()), tmp_path)
     found = numbers(module)
     assert set(found) == ALONE and len(module.results) == len(ALONE)
@@ -103,7 +107,9 @@ def test_without_an_oracle_nothing_is_made_up(tmp_path: Path) -> None:
 
 
 def test_the_oracles_log_serves_another_run(oracle: Path, tmp_path: Path) -> None:
-    """Fails when the oracle does not agree with itself, or a run compares with something else than its items."""
+    """Fails when the oracle does not agree with itself, or a run compares with something else than
+    its items.
+    """
     itself = RunResults.load(oracle)
     assert (
         itself.value("FQ"),
@@ -136,7 +142,9 @@ def test_the_oracles_log_serves_another_run(oracle: Path, tmp_path: Path) -> Non
 def test_the_oracles_model_is_measured_once_and_found_by_its_hash(
     oracle_run: tuple[Path, State], tmp_path: Path
 ) -> None:
-    """The model in place of its log: the same numbers, and a common store spares the second run all of it."""
+    """The model in place of its log: the same numbers, and a common store spares the second run all
+    of it.
+    """
     oracle, state = oracle_run
     by_log = numbers(run(FineTune(causal_lm()), tmp_path / "a", 0, suites(str(oracle))))
     told = watched()
@@ -163,10 +171,13 @@ def test_the_oracles_model_is_measured_once_and_found_by_its_hash(
 
 
 def test_all_suites_share_what_the_model_says(tmp_path: Path) -> None:
-    """Fails when a suite scores or generates again what another did; and a second test of the same weights computes nothing."""
+    """Fails when a suite scores or generates again what another did; and a second test of the same
+    weights computes nothing.
+    """
     lm = watched()
     run(FineTune(lm), tmp_path, 0, [*suites(), TOFU(**SETTINGS)])
-    # forget: answer, paraphrase, three wrong ones; retain the same, facts without a paraphrase; holdout
+    # forget: answer, paraphrase, three wrong ones; retain the same, facts without a paraphrase;
+    # holdout
     assert lm.calls["rows"] == 13 * 5 + 20 * 5 + 4 * 4 + 11
     assert lm.calls["prompts"] == 13 + 20 + 4 + 13, (
         "each set, and forget with the jailbreak's prefix; the examples are among them"
@@ -177,7 +188,9 @@ def test_all_suites_share_what_the_model_says(tmp_path: Path) -> None:
 
 
 def test_curves_during_a_fit(oracle: Path, tmp_path: Path) -> None:
-    """Every second epoch, under the results' names, without moving a weight; the last point is what the test then says."""
+    """Every second epoch, under the results' names, without moving a weight; the last point is what
+    the test then says.
+    """
     plain = tuned()
     trainer(4).fit(plain, datamodule=_people())
     module = run(tuned(), tmp_path, 4, suites(str(oracle), every_n_epochs=2))
@@ -303,7 +316,9 @@ def test_a_task_without_questions_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.xdist_group("two-ranks")
 def test_two_ranks_say_what_one_does(oracle: Path, tmp_path: Path) -> None:
-    """Fails when a pair is scored twice or not at all, ranks disagree, or one waits for another in a fit or before sharded weights."""
+    """Fails when a pair is scored twice or not at all, ranks disagree, or one waits for another in
+    a fit or before sharded weights.
+    """
     root = str(Path(__file__).parents[3])
     environment = {
         **os.environ,

@@ -1,4 +1,6 @@
-"""Attacks on language models on two ranks: `python -m torch.distributed.run --nproc-per-node 2 -m tests.callbacks.text.two_ranks OUT`."""
+"""Attacks on language models on two ranks: `python -m torch.distributed.run --nproc-per-node 2 -m
+tests.callbacks.text.two_ranks OUT`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from tests.support.helpers import trainer
 
 
 def run_all(place: Path, **distributed: Any) -> dict[str, Any]:
-    """Numbers and details of one test with every suite, in a fit's run folder. Four batches of the forget part, one of 13 rows alone."""
+    """Numbers and details of one test with every suite, in a fit's run folder. Four batches of the
+    forget part, one of 13 rows alone.
+    """
     rate = lambda params: torch.optim.Adam(params, lr=3e-3)  # noqa: E731
     suites = [
         Relearning(5, 6, rate, batch_size=2, metrics=[ExtractionStrength("forget")]),

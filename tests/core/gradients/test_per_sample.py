@@ -1,4 +1,6 @@
-"""Three ways to per-sample gradients: each gives what autograd gives for one sample at a time, and is refused where it does not."""
+"""Three ways to per-sample gradients: each gives what autograd gives for one sample at a time, and
+is refused where it does not.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ WAYS = ("hooks", "vmap", "loop", "auto")
 
 
 class Zoo(nn.Module):
-    """Every kind of layer that hooks know, with strides, dilation, groups, an in-place nonlinearity, and layers that are used twice."""
+    """Every kind of layer that hooks know, with strides, dilation, groups, an in-place
+    nonlinearity, and layers that are used twice.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,8 +156,9 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]]]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_are_those_of_single_samples(case: str, way: Any) -> None:
-    """Mutations that must fail: the mean of batch norm left out; a layer's second use overwrites its first; the tensor instead of the
-    edge, so that an in-place ReLU is differentiated twice."""
+    """Mutations that must fail: the mean of batch norm left out; a layer's second use overwrites
+    its first; the tensor instead of the edge, so that an in-place ReLU is differentiated twice.
+    """
     backbone, batch = CASES[case][0](), CASES[case][1]()
     values = lambda part: backbone.loss(part)[0]  # noqa: E731
     each = PerSample(backbone, list(backbone.named_parameters()), values, way)

@@ -1,4 +1,6 @@
-"""Images are what their rows say, whatever else is drawn, on however many ranks, and after an interruption."""
+"""Images are what their rows say, whatever else is drawn, on however many ranks, and after an
+interruption.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def same(a: dict[int, Tensor], b: dict[int, Tensor]) -> bool:
 
 
 def test_two_ranks_draw_what_one_draws_bit_for_bit() -> None:
-    """Fails when a batch's composition depends on the number of ranks, or rows are shared out one by one."""
+    """Fails when a batch's composition depends on the number of ranks, or rows are shared out one
+    by one.
+    """
     model, job = text_to_image(), ImageJob(ROWS, batch_size=3)
     one = images(job.run(model))
     for world in (2, 3, 5):
@@ -95,7 +99,9 @@ def test_classes_are_drawn_too() -> None:
 
 
 def test_batches_are_dealt_whole() -> None:
-    """Fails when the rows of a batch are shared among ranks, so that its images are drawn in another company."""
+    """Fails when the rows of a batch are shared among ranks, so that its images are drawn in
+    another company.
+    """
     job = ImageJob(ROWS, batch_size=3)
     for world in (1, 2, 3):
         model = Counting()
@@ -110,7 +116,7 @@ def test_images_are_drawn_in_eval_mode_and_the_mode_comes_back() -> None:
     assert model.training and model.paint.training
 
 
-# ---- folders ------------------------------------------------------------------------------------------------------------------------
+# ---- folders -------------------------------------------------------------------------------------
 
 
 class Counting(Painter):
@@ -147,7 +153,9 @@ def test_a_folder_gives_back_the_very_images(make, tmp_path: Path) -> None:  # t
 
 
 def test_an_interrupted_job_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """Fails when what is there is drawn again, or a batch that is half there is drawn in another composition."""
+    """Fails when what is there is drawn again, or a batch that is half there is drawn in another
+    composition.
+    """
     model = Counting(noise=0.1)
     whole = images(ImageJob(ROWS, batch_size=3).run(model))
     model.drawn = 0
@@ -225,7 +233,7 @@ def test_the_identity_of_a_model_is_its_weights_and_its_way_of_drawing() -> None
     assert model_identity(Painter().forget("red", "blue")) != model_identity(Painter())
 
 
-# ---- mistakes -----------------------------------------------------------------------------------------------------------------------
+# ---- mistakes ------------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
@@ -241,7 +249,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
         images(ImageJob([ImageRow(0, label=10)]).run(class_conditional()))
 
 
-# ---- sets ---------------------------------------------------------------------------------------------------------------------------
+# ---- sets ----------------------------------------------------------------------------------------
 
 
 def after_test(module, task, **changes):  # type: ignore[no-untyped-def]
@@ -315,7 +323,9 @@ def test_what_a_set_cannot_give_is_said() -> None:
 
 
 def test_suites_share_what_is_drawn_and_a_new_test_draws_anew() -> None:
-    """Fails when two suites with equal sets draw twice, or a test of other weights gets the images of the one before."""
+    """Fails when two suites with equal sets draw twice, or a test of other weights gets the images
+    of the one before.
+    """
     model = Counting()
     module = after_test(FineTune(model), Colours())
     store = image_cache(module)
@@ -340,7 +350,9 @@ def test_a_job_with_a_folder_is_not_kept_in_memory(tmp_path: Path) -> None:
 
 
 def test_a_long_job_shows_a_bar_and_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """Fails when the bar swallows a batch, as the one at which it appears, or shows where it is switched off."""
+    """Fails when the bar swallows a batch, as the one at which it appears, or shows where it is
+    switched off.
+    """
     assert list(progress_bar([1, 2, 3], "drawing", delay=0)) == [1, 2, 3]
     assert "drawing" in capsys.readouterr().err
     assert list(progress_bar([1, 2, 3], "drawing", delay=0, disable=True)) == [1, 2, 3]

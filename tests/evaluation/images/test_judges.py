@@ -53,11 +53,13 @@ def saved(folder: Path, classifier: Classifier, **said: Any) -> Path:
     return file
 
 
-# ---- verdicts -----------------------------------------------------------------------------------------------------------------------
+# ---- verdicts ------------------------------------------------------------------------------------
 
 
 def test_a_verdict_is_the_most_probable_label_or_a_threshold() -> None:
-    """Fails when a threshold is compared with the wrong label, or the top-1 rule is applied beside it."""
+    """Fails when a threshold is compared with the wrong label, or the top-1 rule is applied beside
+    it.
+    """
     said = torch.tensor([[0.5, 0.4, 0.1], [0.35, 0.25, 0.4], [0.0, 1.0, 0.0]])
     assert ColourJudge().verdict(said, "red").tolist() == [True, False, False]
     assert ColourJudge(top=2).verdict(said, "green").tolist() == [True, False, True]
@@ -123,11 +125,13 @@ def test_a_rule_that_cannot_be_is_refused(changes: dict[str, Any]) -> None:
         ColourJudge(**changes)
 
 
-# ---- classifiers --------------------------------------------------------------------------------------------------------------------
+# ---- classifiers ---------------------------------------------------------------------------------
 
 
 def test_a_file_says_what_it_is(tmp_path: Path) -> None:
-    """Fails when mean and std of the file are left out, or the version is not that of the weights."""
+    """Fails when mean and std of the file are left out, or the version is not that of the
+    weights.
+    """
     network = small(mean=[0.5, 0.4, 0.3], std=[0.2, 0.2, 0.2])
     judge = ClassifierJudge(str(saved(tmp_path, network)))
     images = torch.rand(5, 3, 8, 8)
@@ -239,7 +243,7 @@ def test_features_are_what_the_last_layer_reads() -> None:
     )
 
 
-# ---- CLIP ---------------------------------------------------------------------------------------------------------------------------
+# ---- CLIP ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +293,7 @@ def test_clip_without_weights_is_no_judge(clip: OpenCLIP, tmp_path: Path) -> Non
         CLIPZeroShot(["cat", "dog"], clip, ["a photo"])
 
 
-# ---- NudeNet ------------------------------------------------------------------------------------------------------------------------
+# ---- NudeNet -------------------------------------------------------------------------------------
 
 
 def test_without_the_package_the_cure_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,8 +303,10 @@ def test_without_the_package_the_cure_is_said(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_detections_become_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the package's interface: a list of dicts with `class` and `score` for the path of an image. Fails when a covered part counts,
-    a lower score of the same part replaces a higher one, or the threshold is not asked."""
+    """With the package's interface: a list of dicts with `class` and `score` for the path of an
+    image. Fails when a covered part counts, a lower score of the same part replaces a higher one,
+    or the threshold is not asked.
+    """
     from PIL import Image
 
     class NudeDetector:

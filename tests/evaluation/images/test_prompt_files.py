@@ -31,7 +31,8 @@ def test_columns_have_many_names(names: tuple[str, str, str], tmp_path: Path) ->
     case, seed, guidance = names
     file = write(
         tmp_path,
-        f'\ufeff,{case},prompt,{seed},{guidance},class\r\n0,007,"a church, old",4261553411,7.5,church\r\n',
+        f'\ufeff,{case},prompt,{seed},{guidance},class\r\n0,007,"a church, '
+        'old",4261553411,7.5,church\r\n',
     )
     (found,) = read_prompts(file)
     assert (found.text, found.case, found.seed, found.guidance) == (
@@ -52,7 +53,9 @@ def test_what_a_file_lacks_is_none_and_rows_are_numbered(tmp_path: Path) -> None
 
 
 def test_a_prompt_may_hold_quotes_and_line_ends_of_any_kind(tmp_path: Path) -> None:
-    """Fails when the file is cut into lines before it is parsed: a quoted prompt goes on, and U+2028 ends no row."""
+    """Fails when the file is cut into lines before it is parsed: a quoted prompt goes on, and
+    U+2028 ends no row.
+    """
     found = read_prompts(
         write(tmp_path, 'prompt,seed\n"two\nlines",1\n"say ""hi""",2\nsplit\u2028here,3\n')
     )

@@ -1,4 +1,6 @@
-"""The metric graph: values against one row at a time, everything once, whatever was interrupted goes on, and logs of others are refused."""
+"""The metric graph: values against one row at a time, everything once, whatever was interrupted
+goes on, and logs of others are refused.
+"""
 
 from __future__ import annotations
 
@@ -123,11 +125,13 @@ def watched() -> Watched:
     return Watched(model=folder())
 
 
-# ---- values -------------------------------------------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------
 
 
 def by_hand(lm: CausalLM, question: str, answer: str) -> list[tuple[float, bool, float, float]]:
-    """log p, hit, Σ p log p and Σ p log² p - (Σ p log p)² of each answer token and of the end, one row alone, in float64."""
+    """log p, hit, Σ p log p and Σ p log² p - (Σ p log p)² of each answer token and of the end, one
+    row alone, in float64.
+    """
     words = lm.tokenizer(f"Question: {question}\nAnswer: {answer}")["input_ids"] + [2]
     start = len(lm.tokenizer(f"Question: {question}\nAnswer: ")["input_ids"])
     with torch.no_grad():
@@ -149,7 +153,9 @@ def by_hand(lm: CausalLM, question: str, answer: str) -> list[tuple[float, bool,
 
 
 def test_scores_are_those_of_one_row_at_a_time() -> None:
-    """Fails when padding, the order of batches or the shift by one shows in a value, or an answer loses or gains a token."""
+    """Fails when padding, the order of batches or the shift by one shows in a value, or an answer
+    loses or gains a token.
+    """
     lm, here = causal_lm(), graph()
     for answer in ("answer", "paraphrased_answer", "perturbed_answer"):
         scores = here.value(Scored("retain", answer))  # type: ignore[arg-type]
@@ -179,7 +185,9 @@ def test_scores_are_those_of_one_row_at_a_time() -> None:
 
 
 def test_metrics_are_their_formulas_on_those_values() -> None:
-    """Fails when a metric takes another set, answer or token, counts the end of the sequence where it must not, or the reverse."""
+    """Fails when a metric takes another set, answer or token, counts the end of the sequence where
+    it must not, or the reverse.
+    """
     lm, here = causal_lm(), graph(tokens_per_batch=77)
     sets = here.sets
     nll = {
@@ -330,7 +338,9 @@ def test_a_prefix_is_read_but_not_scored() -> None:
 
 
 def test_gradient_norms_leave_the_model_as_it_was() -> None:
-    """Every weight counts whatever is trained; weights, gradients and what is trainable stay; inference mode is no obstacle."""
+    """Every weight counts whatever is trained; weights, gradients and what is trainable stay;
+    inference mode is no obstacle.
+    """
     lm = causal_lm(part="lm_head")
     before, marks = weights(lm), [weight.requires_grad for weight in lm.parameters()]
     lm.train()
@@ -356,7 +366,7 @@ def test_gradient_norms_leave_the_model_as_it_was() -> None:
         assert found[place].item() == pytest.approx(sum(norms) / len(norms), rel=1e-5)
 
 
-# ---- once ---------------------------------------------------------------------------------------------------------------------------
+# ---- once ----------------------------------------------------------------------------------------
 
 
 def test_every_pair_goes_through_the_model_once() -> None:
@@ -397,7 +407,9 @@ def test_batches_cover_everything_within_the_budget(lengths: list[int], budget: 
 
 
 def test_another_model_is_another_graph_with_the_same_sequences(tmp_path: Path) -> None:
-    """What an attack needs: an altered copy, measured by the same nodes, and the original untouched."""
+    """What an attack needs: an altered copy, measured by the same nodes, and the original
+    untouched.
+    """
     here = graph()
     first = here.value(Probability("forget")).value
     other = here.of(causal_lm(init_seed=3))
@@ -427,11 +439,13 @@ def test_a_composed_model_is_measured_like_any_other() -> None:
         assert math.isfinite(here.value(node).value)
 
 
-# ---- interrupted --------------------------------------------------------------------------------------------------------------------
+# ---- interrupted ---------------------------------------------------------------------------------
 
 
 def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fails when a finished batch is computed again, a value changes, or anything is computed for a model that is known."""
+    """Fails when a finished batch is computed again, a value changes, or anything is computed for a
+    model that is known.
+    """
     monkeypatch.setattr(resumable, "FLUSH", 0.0)
     node, asked = TruthRatio("forget"), GeneratedText("forget", max_new_tokens=SHORT)
     settings = {"tokens_per_batch": 60, "prompts_per_batch": 4}
@@ -460,7 +474,9 @@ def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("change", ["weights", "tokens", "precision", "damage"])
 def test_what_was_kept_serves_the_same_question_alone(change: str, tmp_path: Path) -> None:
-    """Fails when results of other weights, other texts or another precision are taken, or a damaged file ends the run."""
+    """Fails when results of other weights, other texts or another precision are taken, or a damaged
+    file ends the run.
+    """
     graph(folder=tmp_path).value(Scored("forget"))
     lm = watched()
     if change == "weights":
@@ -528,7 +544,7 @@ def test_ranks_share_what_is_on_one_disk_and_what_is_not(tmp_path: Path) -> None
     ] and made == []
 
 
-# ---- what a task lacks --------------------------------------------------------------------------------------------------------------
+# ---- what a task lacks ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -600,7 +616,7 @@ def test_names_tell_nodes_apart() -> None:
     )
 
 
-# ---- the oracle's log ---------------------------------------------------------------------------------------------------------------
+# ---- the oracle's log ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""Linear probe and logit lens: against loops over layers, tokens and questions, and on states that hold, or do not hold, the truth."""
+"""Linear probe and logit lens: against loops over layers, tokens and questions, and on states that
+hold, or do not hold, the truth.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ def graph_of(model: Any, **sets: QuestionSet) -> Graph:
     return Graph(model, {**task.sets, **sets}, task.encoder, tokens_per_batch=60)
 
 
-# ---- reading --------------------------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [causal_lm, mixture])
@@ -64,7 +66,9 @@ def test_layer_outputs_are_those_of_the_model(make: Any) -> None:
 
 
 def test_a_prompt_ends_where_the_answers_part() -> None:
-    """Fails when the prompt holds the token by which the answers differ, or right and wrong change places."""
+    """Fails when the prompt holds the token by which the answers differ, or right and wrong change
+    places.
+    """
     rows = QuestionSet(
         "q",
         [
@@ -124,7 +128,9 @@ def test_a_wrong_answer_that_is_right_is_refused() -> None:
 
 @torch.no_grad()
 def test_features_are_norm_of_state_times_difference_of_rows() -> None:
-    """Fails when padding is read, batches of unequal lengths come back in another order, or the norm is left out."""
+    """Fails when padding is read, batches of unequal lengths come back in another order, or the
+    norm is left out.
+    """
     model = causal_lm().eval()
     graph = graph_of(model)
     found: Any = graph.encoded(ForkFeatures("forget", "answer"))
@@ -150,7 +156,9 @@ def test_features_are_norm_of_state_times_difference_of_rows() -> None:
 
 @torch.no_grad()
 def test_the_lens_is_a_loop_over_layers_and_tokens() -> None:
-    """Fails when the end of the sequence is counted, a token is compared with another place's, or ranks begin at 1."""
+    """Fails when the end of the sequence is counted, a token is compared with another place's, or
+    ranks begin at 1.
+    """
     model = causal_lm().eval()
     graph = graph_of(model)
     norm, head = model.network.model.norm, model.network.lm_head  # type: ignore[union-attr]
@@ -200,7 +208,9 @@ def test_the_last_layer_is_the_model() -> None:
 
 
 def test_a_model_whose_head_does_more_is_refused() -> None:
-    """Fails when a cap on the logits is passed over: the lens would show another model's numbers."""
+    """Fails when a cap on the logits is passed over: the lens would show another model's
+    numbers.
+    """
 
     class Capped(CausalLM):
         def predict(self, batch: Any) -> Tensor:
@@ -235,13 +245,15 @@ def test_reading_leaves_the_model_as_it_is() -> None:
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
-# ---- the probe ------------------------------------------------------------------------------------------------------------------------
+# ---- the probe -----------------------------------------------------------------------------------
 
 
 def states(
     kind: str, questions: int = 60, wrong: int = 3, width: int = 8, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Features of two layers: noise, and noise in which the truth is `held`, `written` (as the lens reads it), or `absent`."""
+    """Features of two layers: noise, and noise in which the truth is `held`, `written` (as the lens
+    reads it), or `absent`.
+    """
     generator = torch.Generator().manual_seed(seed)
     owner = torch.arange(questions).repeat_interleave(wrong)
     features = torch.randn(len(owner), 2, width, generator=generator)
@@ -255,7 +267,9 @@ def states(
 
 
 def test_what_is_held_is_found_and_nothing_else() -> None:
-    """Fails when training rows are tested (noise would be known by heart), or the layers are mixed."""
+    """Fails when training rows are tested (noise would be known by heart), or the layers are
+    mixed.
+    """
     for kind, low, high in (("held", 0.95, 1.0), ("written", 0.9, 1.0), ("absent", 0.35, 0.65)):
         features, owner, learns = states(kind)
         for strength in (0.01, 1.0):
@@ -265,7 +279,9 @@ def test_what_is_held_is_found_and_nothing_else() -> None:
 
 
 def test_it_is_the_minimum_of_the_penalised_loss() -> None:
-    """Σ log(1 + e^(-w x)) over both orders + |w|² / 2C, by Newton steps in float64, with features scaled as the formula says."""
+    """Σ log(1 + e^(-w x)) over both orders + |w|² / 2C, by Newton steps in float64, with features
+    scaled as the formula says.
+    """
     features, owner, learns = states("written", questions=20, wrong=2, width=4)
     for strength in (0.05, 2.0):
         expected = []

@@ -62,7 +62,9 @@ def test_wrong_answers_come_one_after_the_other() -> None:
 
 
 def test_alternates_are_read_by_question(tmp_path: Path) -> None:
-    """Fails when alternates are taken by their place in the file, or a question without one goes on without a word."""
+    """Fails when alternates are taken by their place in the file, or a question without one goes on
+    without a word.
+    """
     task = people()
     asked = [str(row["question"]) for row in task.sets["forget"].rows]
     lines = [

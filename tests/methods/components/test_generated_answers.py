@@ -44,7 +44,9 @@ def ready(given: GeneratedAnswers, model: CausalLM | None = None) -> GeneratedAn
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 @torch.no_grad()
 def test_the_first_token_is_drawn_from_the_tempered_distribution(temperature: float) -> None:
-    """Mutations: logits times T; noise of the wrong sign or of another law; the same noise for every key."""
+    """Mutations: logits times T; noise of the wrong sign or of another law; the same noise for
+    every key.
+    """
     model, count = causal_lm().eval(), 4000
     tokens = torch.tensor([PROMPT])
     logits = (
@@ -67,7 +69,9 @@ def test_the_first_token_is_drawn_from_the_tempered_distribution(temperature: fl
     "make", [causal_lm, lambda: GenericLogits(causal_lm(), causal_lm(), alpha=1.0)]
 )
 def test_draws_depend_on_the_prompts_key_and_not_on_the_batch(make: Any) -> None:
-    """Mutations: noise by the place in the batch; the same noise at every place of the answer; no noise at all."""
+    """Mutations: noise by the place in the batch; the same noise at every place of the answer; no
+    noise at all.
+    """
     model, keys = make().eval(), [7, 3, 3, 9]
     whole = model.generate(ASKED, 8, sampling=Sampling(2.0, 1, keys))
     for size in (1, 2):
@@ -92,7 +96,9 @@ def test_composed_models_draw_as_single_ones() -> None:
 
 
 def test_the_original_makes_other_answers_up() -> None:
-    """Mutations: one draw for all turns; the truth stays in; the weights or the mode are not put back."""
+    """Mutations: one draw for all turns; the truth stays in; the weights or the mode are not put
+    back.
+    """
     model = causal_lm().train()
     before = [value.clone() for value in model.state_dict().values()]
     made = ready(law(), model)
@@ -136,7 +142,9 @@ def test_the_truth_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutations: they are made again; those of another model, seed or temperature are taken for them."""
+    """Mutations: they are made again; those of another model, seed or temperature are taken for
+    them.
+    """
     first = ready(law(folder=str(tmp_path)))
     (file,) = tmp_path.glob("*.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -162,7 +170,9 @@ def test_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_altpo_learns_its_own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AltPO without a file: the winners are what the original said before the first step, and their making is counted as a cache."""
+    """AltPO without a file: the winners are what the original said before the first step, and their
+    making is counted as a cache.
+    """
     given = law()
     module = AltPO(
         causal_lm(), substitute=given, optimizer=lambda params: torch.optim.SGD(params, lr=0.1)

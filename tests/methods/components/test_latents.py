@@ -85,7 +85,9 @@ def test_each_sample_stops_at_its_own_step() -> None:
 def test_the_walk_of_the_released_sampler(
     k: int, calls: int, low: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fails when `jitter` takes another number of steps than the classic code: S − k of them, and all S − 1 for k = 0."""
+    """Fails when `jitter` takes another number of steps than the classic code: S − k of them, and
+    all S − 1 for k = 0.
+    """
     from mu.utils import rng
 
     module = module_of()
@@ -112,7 +114,9 @@ def test_the_walk_of_the_released_sampler(
 
 
 def test_exact_latents_stand_at_their_timestep() -> None:
-    """Fails when the network is told another noise level than x_t has: with a perfect denoiser of a known x_0, x_t must be on its path."""
+    """Fails when the network is told another noise level than x_t has: with a perfect denoiser of a
+    known x_0, x_t must be on its path.
+    """
     module = module_of()
     part, backbone = part_of(module), backbone_of(module)
     clean = torch.randn(1, 4, 4, 4)
@@ -148,7 +152,9 @@ def test_exact_latents_stand_at_their_timestep() -> None:
     ],
 )
 def test_draws_follow_the_sample_and_the_visit(source: Any) -> None:
-    """Fails when latents depend on what else is in the batch, on a global generator, or repeat on the next visit."""
+    """Fails when latents depend on what else is in the batch, on a global generator, or repeat on
+    the next visit.
+    """
     module = module_of()
     backbone, part = backbone_of(module), part_of(module)
     torch.manual_seed(1)

@@ -1,4 +1,6 @@
-"""AdvUnlearn: its step is its equation, its attack is the shared search, and it costs what the algorithm asks for."""
+"""AdvUnlearn: its step is its equation, its attack is the shared search, and it costs what the
+algorithm asks for.
+"""
 
 from __future__ import annotations
 
@@ -54,11 +56,13 @@ def made(module: UnlearningModule) -> UnlearningModule:
     return module
 
 
-# ---- the equation -----------------------------------------------------------------------------------------------------------------
+# ---- the equation --------------------------------------------------------------------------------
 
 
 class Statement:
-    """AdvUnlearn's loss in float64, one sample and one prompt at a time; adversarial tokens stand in a row of the embedding table."""
+    """AdvUnlearn's loss in float64, one sample and one prompt at a time; adversarial tokens stand
+    in a row of the embedding table.
+    """
 
     def __init__(self, backbone: TextToImage) -> None:
         self.student, self.original = (
@@ -111,7 +115,9 @@ class Statement:
 
 @pytest.mark.parametrize("attacked", [False, True])
 def test_one_step_is_its_equation(attacked: bool) -> None:
-    """Fails when the target is that of the attacked prompt, of the trained encoder or of another sign, or γ weighs the wrong term."""
+    """Fails when the target is that of the attacked prompt, of the trained encoder or of another
+    sign, or γ weighs the wrong term.
+    """
     backbone = text_to_image(part="text_encoder")
     with (
         torch.no_grad()
@@ -218,11 +224,13 @@ def test_warm_up_is_on_clean_prompts() -> None:
     assert different(never, run(1, 2))
 
 
-# ---- the attack -------------------------------------------------------------------------------------------------------------------
+# ---- the attack ----------------------------------------------------------------------------------
 
 
 def test_the_attack_seeks_what_the_original_says_of_the_clean_concept() -> None:
-    """Fails when the attack moves away from the concept, or is asked with the student's own clean prompt."""
+    """Fails when the attack moves away from the concept, or is asked with the student's own clean
+    prompt.
+    """
     module = adv(
         attack=SoftPromptAttack(steps=25, optimizer=lambda p: torch.optim.Adam(p, lr=0.05)),
         latents=NoisedData(),
@@ -260,7 +268,9 @@ def test_the_attack_seeks_what_the_original_says_of_the_clean_concept() -> None:
 
 
 def test_attacks_come_every_so_often_and_are_remembered() -> None:
-    """Fails when what was found is lost between two attacks, or an attack begins anew where it should begin from the last."""
+    """Fails when what was found is lost between two attacks, or an attack begins anew where it
+    should begin from the last.
+    """
     seen: list[tuple[bool, Tensor]] = []
     watch = Watch(
         lambda module, batch, number: seen.append((bool(module.attacked), module.latest.clone()))
@@ -308,7 +318,9 @@ def stops(stream: str, step: int, total: int) -> int:
 
 @pytest.mark.parametrize("part", ["text_encoder", "xattn"])
 def test_it_makes_no_evaluation_too_many(part: str) -> None:
-    """Fails when sampling, target, student or attack asks the denoiser more often than the algorithm does, or a pair is two batches."""
+    """Fails when sampling, target, student or attack asks the denoiser more often than the
+    algorithm does, or a pair is two batches.
+    """
     steps, inner, grid = 3, 2, 4
     module = adv(
         text_to_image(part=part),
@@ -370,12 +382,14 @@ def test_the_attack_may_be_another_search() -> None:
         assert different(before, weights(module.backbone))
 
 
-# ---- latents ----------------------------------------------------------------------------------------------------------------------
+# ---- latents -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("timestep", ["exact", "jitter"])
 def test_coupled_samples_stop_together(timestep: Any) -> None:
-    """Fails when samples of a step differ in k or t, when steps do not, or a sample is another than PartialSampling's at the same k."""
+    """Fails when samples of a step differ in k or t, when steps do not, or a sample is another than
+    PartialSampling's at the same k.
+    """
     seen: list[tuple[int, Tensor]] = []
 
     class Looks(CoupledSampling):
@@ -418,11 +432,13 @@ def test_who_samples() -> None:
     assert by == ["reference", "current"]
 
 
-# ---- what moves, and the run --------------------------------------------------------------------------------------------------------
+# ---- what moves, and the run ---------------------------------------------------------------------
 
 
 def test_only_the_text_encoder_moves_and_the_unet_is_shared() -> None:
-    """Fails when the UNet takes gradients, the embeddings move, or the reference holds a second UNet."""
+    """Fails when the UNet takes gradients, the embeddings move, or the reference holds a second
+    UNet.
+    """
     module = adv(text_to_image(part="text_encoder:1"))
     made(module)
     before = weights(module.backbone)

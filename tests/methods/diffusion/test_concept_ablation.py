@@ -19,7 +19,9 @@ from tests.support.helpers import fit
 @pytest.mark.parametrize("target", ["anchor", "noise"])
 @pytest.mark.parametrize("prior", [0.0, 0.8])
 def test_a_step_follows_the_equation(target: Any, prior: float) -> None:
-    """Mutations: prompt and anchor exchanged; the target not held; the prior under the concept's prompt."""
+    """Mutations: prompt and anchor exchanged; the target not held; the prior under the concept's
+    prompt.
+    """
 
     def module() -> ConceptAblation:
         return ConceptAblation(
@@ -46,7 +48,9 @@ class Looks(ConceptAblation):
 
 
 def test_images_show_the_anchor() -> None:
-    """Drawn by the original once: in the last step too. Mutations: the concept's prompt; images of the trained weights."""
+    """Drawn by the original once: in the last step too. Mutations: the concept's prompt; images of
+    the trained weights.
+    """
     sampler = Sampler(steps=2, guidance=2.0)
     module = Looks(
         text_to_image(), sampler=sampler, optimizer=lambda p: torch.optim.SGD(p, lr=0.05)

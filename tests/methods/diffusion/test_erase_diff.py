@@ -1,4 +1,6 @@
-"""EraseDiff: the steps of its equation, the way there and back, and the released code's shared moments."""
+"""EraseDiff: the steps of its equation, the way there and back, and the released code's shared
+moments.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def inner(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lam", [0.7, None])
 def test_a_step_follows_the_equation(kind: str, lam: float | None) -> None:
-    """Mutations: λ on the retain term; the norm in place of its square; λ not held constant; one part's gradient handed on twice."""
+    """Mutations: λ on the retain term; the norm in place of its square; λ not held constant; one
+    part's gradient handed on twice.
+    """
     make, task = MODELS[kind]
 
     def module() -> EraseDiff:
@@ -100,8 +104,9 @@ class StillReference(Still, EraseDiffReference):
 
 @pytest.mark.parametrize("lam", [0.5, None])
 def test_the_descent_leaves_no_trace(lam: float | None) -> None:
-    """Neither in the weights nor in Adam's moments: its value is a constant of the steps. Mutations: weights not put back; moments shared;
-    moments of the steps lost."""
+    """Neither in the weights nor in Adam's moments: its value is a constant of the steps.
+    Mutations: weights not put back; moments shared; moments of the steps lost.
+    """
     ends = [
         weights(fit(cls(class_conditional(), lam=lam), digit_pictures(), 2).backbone)
         for cls in (EraseDiff, Still)
@@ -118,7 +123,9 @@ def test_it_leaves_a_trace_in_the_released_code() -> None:
 
 
 def test_there_and_back() -> None:
-    """The descent moves weights and lowers L_f; the steps begin where it began; L_f(φ) is its last epoch's mean."""
+    """The descent moves weights and lowers L_f; the steps begin where it began; L_f(φ) is its last
+    epoch's mean.
+    """
     seen: list[tuple[int, bool, float]] = []
     states: list[Any] = []
 
@@ -173,7 +180,9 @@ def test_only_the_steps_are_clipped_in_the_released_code() -> None:
 
 @pytest.mark.parametrize("cls", [EraseDiff, EraseDiffReference])
 def test_a_run_may_stop_anywhere(cls: type[EraseDiff], tmp_path: Path) -> None:
-    """In the descent, at its end and after it, in the second epoch, where there are moments to be put aside."""
+    """In the descent, at its end and after it, in the second epoch, where there are moments to be
+    put aside.
+    """
 
     def make() -> EraseDiff:
         return cls(class_conditional(), inner_epochs=1)

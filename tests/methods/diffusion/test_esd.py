@@ -24,7 +24,9 @@ SHORT = PartialSampling(steps=3)
     ids=["noised", "current", "jitter"],
 )
 def test_a_step_follows_the_equation(kind: str, latents: Any) -> None:
-    """Mutations: η's sign; conditional and unconditional exchanged; the target not frozen; the null condition sampled or trained."""
+    """Mutations: η's sign; conditional and unconditional exchanged; the target not frozen; the null
+    condition sampled or trained.
+    """
     make, task = MODELS[kind]
     module = ESD(make(), eta=1.7, latents=latents, optimizer=PLAIN)
     module.configure_model()

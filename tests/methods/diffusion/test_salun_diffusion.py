@@ -1,4 +1,6 @@
-"""SalUn for image generation: its two terms, its laws of substitutes, and the saliency of guided predictions."""
+"""SalUn for image generation: its two terms, its laws of substitutes, and the saliency of guided
+predictions.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def wanted_step(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_follows_the_equation(kind: str) -> None:
-    """With 3 forget samples beside 5 of retain. Mutations: α on the wrong term; the mean over both together; the target not held."""
+    """With 3 forget samples beside 5 of retain. Mutations: α on the wrong term; the mean over both
+    together; the target not held.
+    """
     make, task = MODELS[kind]
 
     def module() -> SalUnDiffusion:
@@ -130,7 +134,9 @@ class Looks(SalUnDiffusion):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("max_norm", [None, 0.05, 1e3])
 def test_the_saliency_is_that_of_guided_predictions(kind: str, max_norm: float | None) -> None:
-    """Mutations: guidance on the wrong side; absolute values before the sum; clipping of the sum instead of the batch."""
+    """Mutations: guidance on the wrong side; absolute values before the sum; clipping of the sum
+    instead of the batch.
+    """
     make, task = MODELS[kind]
     module = Looks(make(), mask=GuidedSaliency(guidance=3.0, max_norm=max_norm))
     fit(module, task(), 1, max_steps=1)

@@ -44,7 +44,9 @@ def square_sum(a: Tensor, b: Tensor) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("timesteps", [None, 5])
 def test_the_fisher_matrix(kind: str, timesteps: int | None) -> None:
-    """Mean over samples of the square of Σ_t ∇ℓ_t. Mutations: squares before the sum; a mean over t; the wrong noise level."""
+    """Mean over samples of the square of Σ_t ∇ℓ_t. Mutations: squares before the sum; a mean over
+    t; the wrong noise level.
+    """
     make, task = MODELS[kind]
     module = Looks(
         make(), **{**FEW, "fisher_timesteps": timesteps, "fisher_chunk": 7, "replay": "task"}
@@ -87,7 +89,9 @@ def test_the_fisher_matrix(kind: str, timesteps: int | None) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_steps_follow_the_equation(kind: str) -> None:
-    """The pull is felt in the second. Mutations: γ or λ on the wrong term; half of the pull; a pull to the present weights."""
+    """The pull is felt in the second. Mutations: γ or λ on the wrong term; half of the pull; a pull
+    to the present weights.
+    """
     make, task = MODELS[kind]
     module = Looks(
         make(), gamma=0.6, lam=0.02, optimizer=lambda p: torch.optim.SGD(p, lr=0.02), **FEW
@@ -146,7 +150,9 @@ def test_a_strong_pull_keeps_the_weights() -> None:
 
 
 def test_surrogates_are_drawn_under_the_substitute_prompt_and_replay_under_its_own() -> None:
-    """Mutations: one prompt for the other; images of the current weights; the same start for both."""
+    """Mutations: one prompt for the other; images of the current weights; the same start for
+    both.
+    """
     module = Looks(text_to_image(), **FEW)
     fit(module, pictures(images=False), 1)
     assert module.surrogate == "generated"

@@ -1,4 +1,6 @@
-"""SFD: its two steps are its equations, it reads labels and prompts alone, and what it serves draws in one evaluation."""
+"""SFD: its two steps are its equations, it reads labels and prompts alone, and what it serves draws
+in one evaluation.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ def sfd(backbone: Any = None, **changes: Any) -> SFD:
     return SFD(class_conditional() if backbone is None else backbone, **{**given, **changes})
 
 
-# ---- the equations ----------------------------------------------------------------------------------------------------------------
+# ---- the equations -------------------------------------------------------------------------------
 
 
 class Statement:
@@ -163,7 +165,9 @@ def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Tens
 def test_one_step_is_its_equations(
     changes: dict[str, Any], guidance: tuple[float, float, float]
 ) -> None:
-    """Fails when a weight, a sign, a sum, a condition, the order of the two steps, or the path of a gradient is wrong."""
+    """Fails when a weight, a sign, a sum, a condition, the order of the two steps, or the path of a
+    gradient is wrong.
+    """
     backbone = class_conditional()
     module = sfd(
         deepcopy(backbone),
@@ -270,7 +274,7 @@ def test_without_a_forget_term_it_is_sid_on_retain_alone() -> None:
     fit(only, threes(), 1, max_steps=2)
 
 
-# ---- what it costs, reads and moves -----------------------------------------------------------------------------------------------
+# ---- what it costs, reads and moves --------------------------------------------------------------
 
 
 def test_it_makes_no_evaluation_too_many() -> None:
@@ -314,7 +318,9 @@ def test_it_is_data_free() -> None:
 
 
 def test_no_condition_is_dropped() -> None:
-    """Fails when a backbone that was trained with condition dropout is distilled without its classes."""
+    """Fails when a backbone that was trained with condition dropout is distilled without its
+    classes.
+    """
     found = [
         weights(fit(sfd(class_conditional(condition_dropout=share)), threes(), 1, max_steps=2))
         for share in (0.0, 0.9)
@@ -323,7 +329,9 @@ def test_no_condition_is_dropped() -> None:
 
 
 def test_who_moves_and_who_does_not() -> None:
-    """Fails when the teacher learns, one of the two others does not, or they take each other's steps."""
+    """Fails when the teacher learns, one of the two others does not, or they take each other's
+    steps.
+    """
     module = sfd(text_to_image(part="xattn"), average=0.5)
     module.configure_model()
     before = weights(module.backbone)
@@ -356,7 +364,9 @@ def test_gradients_are_clipped_by_value() -> None:
 
 
 def test_the_average_is_what_is_served() -> None:
-    """Fails when the average is of another network, has another decay, or begins elsewhere than at the original."""
+    """Fails when the average is of another network, has another decay, or begins elsewhere than at
+    the original.
+    """
     seen: list[dict[str, Tensor]] = []
     module = sfd(average=0.9)
     module.configure_model()
@@ -383,7 +393,9 @@ def test_the_average_is_what_is_served() -> None:
 
 @pytest.mark.parametrize("kind", ["class", "text", "encoder"])
 def test_a_run_that_was_stopped_ends_alike_and_loads(kind: str, tmp_path: Path) -> None:
-    """Fails when an optimizer, the average, or a draw is not in the checkpoint; or `mu.load` builds another generator."""
+    """Fails when an optimizer, the average, or a draw is not in the checkpoint; or `mu.load` builds
+    another generator.
+    """
 
     def make() -> UnlearningModule:
         part = "text_encoder:0+xattn" if kind == "encoder" else "xattn"
@@ -508,7 +520,9 @@ def test_other_parametrisations() -> None:
 
 @pytest.mark.slow
 def test_the_embedded_digits_forget_how_to_draw_a_three() -> None:
-    """Fails when forgetting or keeping does not work: 40 steps make every 3 another digit, and leave 90 % of the others."""
+    """Fails when forgetting or keeping does not work: 40 steps make every 3 another digit, and
+    leave 90 % of the others.
+    """
     from mu.evaluation.images.judges import judge
 
     rate: Any = lambda params: torch.optim.Adam(params, lr=1e-3, betas=(0.0, 0.999))  # noqa: E731
@@ -556,7 +570,9 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
 
 
 def test_its_defaults_fit_the_domain() -> None:
-    """Fails when a text-to-image model takes classes for overrides, or labels are asked of a task of prompts."""
+    """Fails when a text-to-image model takes classes for overrides, or labels are asked of a task
+    of prompts.
+    """
     text = SFD(text_to_image())
     assert isinstance(text.backbone, TextToImage) and isinstance(text.substitute, GivenByTask)
     assert (text.needs_labels, SFD(class_conditional()).needs_labels) == (False, True)

@@ -116,7 +116,9 @@ def published(
 
 @pytest.mark.parametrize("tokens", ["last", "onward"])
 def test_the_edit_is_the_published_one(tokens: Any) -> None:
-    """Places written out by hand. Mutations: a prompt counted as often as it is shown; guides edited; a and b exchanged."""
+    """Places written out by hand. Mutations: a prompt counted as often as it is shown; guides
+    edited; a and b exchanged.
+    """
     module = UCE(
         text_to_image(part="xattn-strict"),
         lam=0.3,

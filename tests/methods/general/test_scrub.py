@@ -1,4 +1,6 @@
-"""SCRUB and SCRUB+R: the two distillations, the order of the batches, the learning rate, the epoch that is gone back to."""
+"""SCRUB and SCRUB+R: the two distillations, the order of the batches, the learning rate, the epoch
+that is gone back to.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,9 @@ def test_scrub_learning_rate_falls_after_the_listed_epochs() -> None:
 
 
 class Students(Watch):
-    """Keeps a copy of the student after each epoch, before the module rewinds it (callbacks without a metric come first)."""
+    """Keeps a copy of the student after each epoch, before the module rewinds it (callbacks without
+    a metric come first).
+    """
 
     def __init__(self) -> None:
         self.states: list[dict[str, Tensor]] = []
@@ -122,7 +126,9 @@ def error_of(state: dict[str, Tensor], part: Any, only: set[int] | None = None) 
 
 
 def test_scrub_rewind_takes_the_epoch_whose_forget_error_is_closest() -> None:
-    """Errors and the choice are worked out again from copies of the student; must fail if epochs are counted from 1."""
+    """Errors and the choice are worked out again from copies of the student; must fail if epochs
+    are counted from 1.
+    """
     task = digits(train_size=120, validation_size=80, batch_size=20)
     task.selector = tasks.ByClass(classes=3)
     backbone = classifier()
@@ -156,7 +162,9 @@ def test_scrub_rewind_takes_the_epoch_whose_forget_error_is_closest() -> None:
 def test_scrub_rewind_counts_the_original_as_epoch_zero(
     errors: list[float], reference: float, chosen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given errors, the right weights; the original is an answer, not a fault; ties go to the earliest."""
+    """Given errors, the right weights; the original is an answer, not a fault; ties go to the
+    earliest.
+    """
     left = list(errors)
     monkeypatch.setattr(SCRUBRewind, "forget_error", lambda self: left.pop(0))
     monkeypatch.setattr(SCRUBRewind, "validation_error", lambda self: reference)

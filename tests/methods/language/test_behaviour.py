@@ -1,4 +1,6 @@
-"""Methods on the language model that comes with mu, at the settings of the authors study: the authors go, the others stay."""
+"""Methods on the language model that comes with mu, at the settings of the authors study: the
+authors go, the others stay.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def probability(model: CausalLM, task: Authors, part: str, rows: int = 100) -> f
 
 
 def test_the_models_know_what_they_should() -> None:
-    """Fails when the shipped original forgot its authors, or the oracle knows those it never saw."""
+    """Fails when the shipped original forgot its authors, or the oracle knows those it never
+    saw.
+    """
     task = Authors(tokenizer="embedded:authors")
     task.setup()
     original, oracle = CausalLM("embedded:authors"), CausalLM("embedded:authors_oracle")

@@ -1,4 +1,6 @@
-"""Preference methods of language models: their terms stated again one sequence at a time, and the original's likelihoods, computed once."""
+"""Preference methods of language models: their terms stated again one sequence at a time, and the
+original's likelihoods, computed once.
+"""
 
 from __future__ import annotations
 
@@ -209,7 +211,9 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_terms_are_the_published_ones(name: str) -> None:
-    """In double precision, in every step of an epoch whose last batch is smaller, on answers of unequal lengths."""
+    """In double precision, in every step of an epoch whose last batch is smaller, on answers of
+    unequal lengths.
+    """
     make, published = CASES[name]
     module, original = make(), causal_lm().double()
     steps: list[tuple[Terms, Terms]] = []
@@ -250,7 +254,9 @@ def test_the_first_loss_is_two_over_beta_log_two(cls: Any, beta: float) -> None:
 
 
 def gradient(module: UnlearningModule, part: Batch, ascent: bool = False) -> Tensor:
-    """Of the forget term alone, or of gradient ascent on the sum of the tokens, over all weights."""
+    """Of the forget term alone, or of gradient ascent on the sum of the tokens, over all
+    weights.
+    """
     loss = -module.backbone.nll(part).mean() if ascent else module.objective(part, None)["forget"]
     found = torch.autograd.grad(loss, [p for _, p in module.trainable()], allow_unused=True)
     return torch.cat([g.flatten() for g in found if g is not None])
@@ -362,7 +368,9 @@ class Forwards(Callback):
 
 @pytest.mark.parametrize("cls", EVERY)
 def test_a_step_is_one_forward_pass(cls: Any) -> None:
-    """Whatever the parts; the original is asked before the first step, in eval mode, and by no second model unless for KL."""
+    """Whatever the parts; the original is asked before the first step, in eval mode, and by no
+    second model unless for KL.
+    """
     count = Forwards()
     module = fit(made(cls), people(), 2, callbacks=[count])
     assert count.steps == [1] * 6
@@ -405,7 +413,9 @@ def test_the_table_holds_the_originals_values_whatever_the_weights_became() -> N
 
 
 def test_every_answer_of_all_epochs_is_in_the_table_once() -> None:
-    """Refusals are drawn anew in each epoch; a law that draws once, and NPO, need no more for a longer run."""
+    """Refusals are drawn anew in each epoch; a law that draws once, and NPO, need no more for a
+    longer run.
+    """
     for cls, changes, epochs, most in (
         (IdkDPO, {}, 5, 13 * 6),
         (DPO, {"substitute": AnswerOfAnotherQuestion(redraw=False)}, 5, 26),
@@ -429,7 +439,9 @@ def test_every_answer_of_all_epochs_is_in_the_table_once() -> None:
     ],
 )
 def test_only_what_the_run_shows_is_asked(changes: dict[str, Any], rows: int) -> None:
-    """A corpus of which 80 steps are taken is not gone through as a whole. (By whole epochs where steps are counted.)"""
+    """A corpus of which 80 steps are taken is not gone through as a whole. (By whole epochs where
+    steps are counted.)
+    """
     epochs = changes.pop("epochs", 1)
     module = fit(made(NPO), people(), epochs, **changes)
     assert len(table(module)) == (13 if "max_steps" in changes else rows)
@@ -477,7 +489,9 @@ def test_a_sequence_that_is_not_in_the_table() -> None:
 
 
 def test_the_table_keeps_its_precision(tmp_path: Path) -> None:
-    """Fails when `bf16-true`, which turns a module over after its checkpoint was loaded, rounds sums of many tokens to two digits."""
+    """Fails when `bf16-true`, which turns a module over after its checkpoint was loaded, rounds
+    sums of many tokens to two digits.
+    """
     whole = fit(
         made(NPO),
         people(),

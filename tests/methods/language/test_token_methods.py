@@ -1,4 +1,5 @@
-"""Methods on tokens and hidden states of language models: each step as its equation says, and what each method promises beside it.
+"""Methods on tokens and hidden states of language models: each step as its equation says, and what
+each method promises beside it.
 
 The general promises (resume, ranks, checkpoints) are tests/contract's.
 """
@@ -108,7 +109,9 @@ def logits_of(model: CausalLM, ids: list[int]) -> Tensor:
 
 
 def by_token(model: CausalLM, part: dict[str, Any], value: Any) -> list[list[float]]:
-    """`value(logits that predict the label, label, sequence, place)` of each labelled token, sequence by sequence."""
+    """`value(logits that predict the label, label, sequence, place)` of each labelled token,
+    sequence by sequence.
+    """
     found = []
     for number, (ids, labels) in enumerate(sequences(part)):
         logits = logits_of(model, ids)
@@ -141,7 +144,9 @@ def nll(z: Tensor, y: int, *_: Any) -> Tensor:
 
 
 def test_wga_and_sat_imp_follow_their_equations() -> None:
-    """Mutations: the weight is not detached; the mean is over sequences; the retain term takes the forget part."""
+    """Mutations: the weight is not detached; the mean is over sequences; the retain term takes the
+    forget part.
+    """
     forget, retain = parts(people())
     model = original()
     likely = lambda z, y: z.softmax(-1)[y]  # noqa: E731
@@ -197,7 +202,9 @@ def test_undial_of_the_original_without_strength_is_at_rest() -> None:
 
 
 def test_undial_as_its_port_has_it() -> None:
-    """All positions count, padding too, and −100 is an index: V − 100, which is 14 of 57 after another turn."""
+    """All positions count, padding too, and −100 is an index: V − 100, which is 14 of 57 after
+    another turn.
+    """
     forget, _ = parts(people())
     model, student = original().double().eval(), causal_lm().double().eval()
     module = UNDIALReference(original().double(), beta=3.0)
@@ -253,7 +260,9 @@ class _Accumulating:
 
 
 def test_pdu_follows_its_equation() -> None:
-    """Mutations: ε is left out; the margin is taken of other positions; the dual variable weighs the forget term."""
+    """Mutations: ε is left out; the margin is taken of other positions; the dual variable weighs
+    the forget term.
+    """
     forget, retain = parts(people())
     model = original()
     kept = token_mean(by_token(model, retain, nll))
@@ -281,7 +290,9 @@ def test_pdu_follows_its_equation() -> None:
 
 @pytest.mark.parametrize("positions", ["attention", "labels", "all"])
 def test_rmu_follows_its_equation(positions: Any) -> None:
-    """Mutations: padding counts where it must not; the mean is over tokens and not over texts; the retain states are compared with c."""
+    """Mutations: padding counts where it must not; the mean is over tokens and not over texts; the
+    retain states are compared with c.
+    """
     forget, retain = parts(people())
     reference = original().eval()
     module = RMU(original(), layer=1, scale=3.0, alpha=5.0, positions=positions)
@@ -317,7 +328,9 @@ def test_rmu_follows_its_equation(positions: Any) -> None:
 
 
 def test_uld_follows_its_equation() -> None:
-    """Mutations: the terms are swapped; the retain and the wrong answers are averaged apart; the original is trained."""
+    """Mutations: the terms are swapped; the retain and the wrong answers are averaged apart; the
+    original is trained.
+    """
     task = people()
     module = ULD(original(), uniform_weight=2.0, lora=NO_DROPOUT, optimizer=ADAM)
     forget, retain = parts(task)
@@ -368,7 +381,9 @@ on_all = pytest.mark.parametrize("name", MAKERS)
 
 @on_all
 def test_one_big_batch_or_several_small_ones(name: str) -> None:
-    """Fails when a normaliser is that of a micro-batch: what is ignored, drawn or padded must be counted over the whole step."""
+    """Fails when a normaliser is that of a micro-batch: what is ignored, drawn or padded must be
+    counted over the whole step.
+    """
 
     def run(batch: int, accumulate: int) -> Any:
         module = MAKERS[name](
@@ -410,7 +425,9 @@ LENGTHS: dict[str, tuple[float, int, dict[str, Any]]] = {  # learning rate, epoc
 
 @on_all
 def test_the_forgotten_goes_first(name: str) -> None:
-    """Behaviour: of a model that knows the answers, those to be forgotten lose more than the others, which have the same names in them."""
+    """Behaviour: of a model that knows the answers, those to be forgotten lose more than the
+    others, which have the same names in them.
+    """
     lr, epochs, arguments = LENGTHS[name]
     module = MAKERS[name](
         original(), optimizer=functools.partial(torch.optim.AdamW, lr=lr), **arguments
@@ -435,7 +452,9 @@ def test_the_forgotten_goes_first(name: str) -> None:
 
 
 def test_rmu_computes_and_trains_no_more_than_it_needs() -> None:
-    """Fails when the forward pass goes on after the steered layer, or weights that are not trained get a gradient."""
+    """Fails when the forward pass goes on after the steered layer, or weights that are not trained
+    get a gradient.
+    """
     model = CausalLM(model=folder("llama", 5))
     module = RMU(model, layer=3)
     module.configure_model()
@@ -461,7 +480,9 @@ def test_rmu_computes_and_trains_no_more_than_it_needs() -> None:
     ("kind", "lora"), [("llama", None), ("mixtral", None), ("llama", LoRA(rank=2))]
 )
 def test_rmu_finds_its_weights(kind: str, lora: Any) -> None:
-    """Fails when a mixture of experts or adapters have other names than those that are looked for."""
+    """Fails when a mixture of experts or adapters have other names than those that are looked
+    for.
+    """
     model = CausalLM(model=folder(kind, 3), lora=lora, attention="eager")
     names = [name for name, _ in RMU(model, layer=2, layers=[1, 2]).trainable()]
     assert names and all(
@@ -487,7 +508,9 @@ def test_rmu_trains_everything_before_the_exit_where_asked() -> None:
 
 
 def test_the_control_vector() -> None:
-    """Fails when u has negative entries (a normal draw), the norm is not s, or the seed does not reach it."""
+    """Fails when u has negative entries (a normal draw), the norm is not s, or the seed does not
+    reach it.
+    """
     first, again, other = (
         RMU(original(), scale=6.5),
         RMU(original(), scale=6.5),
@@ -528,7 +551,9 @@ def test_rmu_refuses_what_cannot_be() -> None:
 
 
 def test_the_dual_variable_follows_the_constraint(tmp_path: Path) -> None:
-    """Mutations: it moves in the warm-up, with every micro-batch, or below 0; it is not in the checkpoint."""
+    """Mutations: it moves in the warm-up, with every micro-batch, or below 0; it is not in the
+    checkpoint.
+    """
     seen: list[tuple[int, float, float]] = []
 
     def run(**changes: Any) -> PDU:
@@ -568,7 +593,9 @@ def reinforced(**changes: Any) -> State:
 
 @pytest.mark.parametrize("alpha", [1.0, 4.0])
 def test_a_task_vector_is_subtracted(alpha: float, tmp_path: Path) -> None:
-    """θ_o − α (θ_re − θ_o), in the last checkpoint too; before the last epoch ends it is θ_re. Mutation: α (θ_re − θ_o) is added."""
+    """θ_o − α (θ_re − θ_o), in the last checkpoint too; before the last epoch ends it is θ_re.
+    Mutation: α (θ_re − θ_o) is added.
+    """
     start, end = _trained(), reinforced()
     files = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
     module = fit(
@@ -590,7 +617,9 @@ def test_a_task_vector_is_subtracted(alpha: float, tmp_path: Path) -> None:
 
 
 def test_the_arithmetic_is_in_single_precision() -> None:
-    """Fails when bfloat16 weights are subtracted in bfloat16, where one part in 256 is lost twice."""
+    """Fails when bfloat16 weights are subtracted in bfloat16, where one part in 256 is lost
+    twice.
+    """
     module = TaskVector(causal_lm(dtype="bfloat16"), alpha=3.0)
     module.configure_model()
     start = weights(module.backbone)
@@ -606,7 +635,9 @@ def test_the_arithmetic_is_in_single_precision() -> None:
 
 
 def test_adapters_are_negated_as_the_product_that_they_are() -> None:
-    """W_o − α s B A. Fails when both factors are negated (which changes nothing), or A is moved back."""
+    """W_o − α s B A. Fails when both factors are negated (which changes nothing), or A is moved
+    back.
+    """
     make = lambda: causal_lm(_trained_with_adapters(), lora=LoRA(rank=2))  # noqa: E731
     rate = functools.partial(torch.optim.SGD, lr=0.5)
     ahead = fit(Sees(make(), Forget(), lr=0.5), people(), 2).backbone
@@ -654,7 +685,9 @@ def test_statistics_of_batch_norm_stay_the_originals() -> None:
 
 
 def test_a_reinforced_model_does_not_pass_for_an_unlearned_one() -> None:
-    """Fails when early stopping ends a run after the epoch's end, and the model that knows it best is served."""
+    """Fails when early stopping ends a run after the epoch's end, and the model that knows it best
+    is served.
+    """
     stop = EarlyStopping("forget/loss", patience=0, min_delta=1e9, check_on_train_epoch_end=True)
     module = TaskVector(original(), optimizer=functools.partial(torch.optim.SGD, lr=0.1))
     with pytest.raises(RunError, match="too late to subtract"):
@@ -669,7 +702,9 @@ def test_a_reinforced_model_does_not_pass_for_an_unlearned_one() -> None:
 
 
 def test_generic_labels() -> None:
-    """argmax [v_o − α relu(v_re − v_o)] for every labelled token, and the second phase fits them. Mutation: v_re is the original."""
+    """argmax [v_o − α relu(v_re − v_o)] for every labelled token, and the second phase fits them.
+    Mutation: v_re is the original.
+    """
     kept: list[dict[int, Tensor]] = []
     labels: list[Any] = []
     module = WHP(original(), alpha=5.0, reinforce_epochs=1, reinforce_lr=0.05, optimizer=PLAIN)
@@ -705,7 +740,9 @@ def test_generic_labels() -> None:
 
 
 def test_in_each_phase_one_model_moves() -> None:
-    """Fails when momentum or weight decay move the idle model, or the generic labels change while the model does."""
+    """Fails when momentum or weight decay move the idle model, or the generic labels change while
+    the model does.
+    """
     states: list[tuple[int, State, State]] = []
     module = WHP(
         original(),
@@ -757,7 +794,9 @@ def test_the_inference_form_serves_both_models(tmp_path: Path) -> None:
 
 
 def test_uld_leaves_the_original_alone_and_serves_the_difference(tmp_path: Path) -> None:
-    """Fails when the original moves, the served model is not loaded, or the checkpoint holds the shared weights twice."""
+    """Fails when the original moves, the served model is not loaded, or the checkpoint holds the
+    shared weights twice.
+    """
     module = ULD(original(), lora=NO_DROPOUT, optimizer=ADAM, weight=-0.5, top=0.1)
     fit(module, people(), 2, callbacks=[ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)])
     assert not different(weights(module.backbone), _trained())
@@ -780,7 +819,9 @@ def test_uld_leaves_the_original_alone_and_serves_the_difference(tmp_path: Path)
 
 
 def test_variants_are_drawn_for_each_showing() -> None:
-    """Fails when one variant is shown for ever, a draw depends on the batch, or a variant's tokens are counted as the original's."""
+    """Fails when one variant is shown for ever, a draw depends on the batch, or a variant's tokens
+    are counted as the original's.
+    """
     task = people()
     task.setup()
     rows = task.sets["forget"]
@@ -834,7 +875,9 @@ def test_uld_refuses_what_cannot_be() -> None:
 
 
 def test_needs_follow_the_retain_term() -> None:
-    """Fails when a run without retain term asks the task for a retain part, or KL goes without the original."""
+    """Fails when a run without retain term asks the task for a retain part, or KL goes without the
+    original.
+    """
     assert (
         not UNDIAL(original()).needs_retain and UNDIAL(original(), retain_weight=1.0).needs_retain
     )

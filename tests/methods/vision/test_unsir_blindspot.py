@@ -1,4 +1,6 @@
-"""UNSIR, Blindspot and Gaussian-Amnesiac: each does what its equation says, and its phases touch what they should."""
+"""UNSIR, Blindspot and Gaussian-Amnesiac: each does what its equation says, and its phases touch
+what they should.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,14 @@ def unsir(backbone: Classifier | None = None, **changes: Any) -> UNSIR:
     return UNSIR(classifier() if backbone is None else backbone, **{**given, **changes})
 
 
-# ---- UNSIR ------------------------------------------------------------------------------------------------------------------------
+# ---- UNSIR ---------------------------------------------------------------------------------------
 
 
 def test_the_noise_climbs_the_loss_of_each_forgotten_class(originals: Any) -> None:
-    """Tarun et al., TNNLS 2023, two steps of Adam by hand. Mutations that must fail: every noise labelled 0 (the released bug); the
-    penalty averaged over pixels; the noise not carried through the normalisation."""
+    """Tarun et al., TNNLS 2023, two steps of Adam by hand. Mutations that must fail: every noise
+    labelled 0 (the released bug); the penalty averaged over pixels; the noise not carried through
+    the normalisation.
+    """
     start = fit(
         unsir(classifier(originals["classifier"]), noise_steps=1, noise_lr=1e-9), of_classes()
     )
@@ -77,7 +81,9 @@ def test_the_noise_climbs_the_loss_of_each_forgotten_class(originals: Any) -> No
 
 
 def test_impair_is_the_mean_over_noise_and_retain(originals: Any) -> None:
-    """Must fail if the noise has the label of the image beside it, or another weight than its number."""
+    """Must fail if the noise has the label of the image beside it, or another weight than its
+    number.
+    """
     module, task = (
         unsir(classifier(originals["classifier"]), norm="eval", optimizer=PLAIN),
         of_classes(),
@@ -195,7 +201,7 @@ def test_unsir_on_a_network_without_our_normalisation() -> None:
     assert torch.equal(module.pixels(torch.ones(2, 1, 8, 8)), torch.ones(2, 1, 8, 8))
 
 
-# ---- Blindspot --------------------------------------------------------------------------------------------------------------------
+# ---- Blindspot -----------------------------------------------------------------------------------
 
 
 def blindspot(state: Any = None, **changes: Any) -> Blindspot:
@@ -212,7 +218,9 @@ def attention(activation: Tensor) -> list[float]:
 
 
 def test_blindspot_follows_proxy_and_targets(originals: Any) -> None:
-    """Tarun et al., ICML 2023, number by number. Mutations that must fail: attention on retain; the target on forget; r left out."""
+    """Tarun et al., ICML 2023, number by number. Mutations that must fail: attention on retain; the
+    target on forget; r left out.
+    """
     module, task = blindspot(originals["regressor"]), diabetes()
     module.configure_model()
     module.set_mode()
@@ -268,7 +276,9 @@ def test_blindspot_follows_proxy_and_targets(originals: Any) -> None:
     ids=["SGD", "Adam"],
 )
 def test_each_phase_moves_one_model_only(optimizer: Any, originals: Any) -> None:
-    """Must fail if the idle model's gradient is zero instead of none: momentum and weight decay would move it."""
+    """Must fail if the idle model's gradient is zero instead of none: momentum and weight decay
+    would move it.
+    """
     seen: dict[int, list[tuple[bool, bool]]] = {0: [], 1: [], 2: []}
     last: dict[str, Any] = {}
 
@@ -344,7 +354,7 @@ def test_hidden_layers_and_their_activations() -> None:
     assert Blindspot(Regressor(network=network)).layers == ["act"]
 
 
-# ---- Gaussian-Amnesiac ------------------------------------------------------------------------------------------------------------
+# ---- Gaussian-Amnesiac ---------------------------------------------------------------------------
 
 
 def test_gaussian_amnesiac_fits_the_union_to_drawn_and_true_targets(originals: Any) -> None:

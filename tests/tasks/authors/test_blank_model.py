@@ -53,7 +53,9 @@ def test_any_text_comes_back_from_its_tokens(tokenizer: Any) -> None:
 
 
 def test_a_prompt_is_a_prefix_of_the_whole_texts_tokens(tokenizer: Any) -> None:
-    """Else the first token of the answer would be lost from the labels, or one of the prompt would be among them."""
+    """Else the first token of the answer would be lost from the labels, or one of the prompt would
+    be among them.
+    """
     rows = [*author_rows(range(0, AUTHORS + HELD_OUT, 3)), *world_facts(), *real_authors()]
     for before, between in (("Question: ", "\nAnswer: "), ("[INST] ", " [/INST]")):
         for row in rows:
@@ -74,7 +76,9 @@ def test_answers_have_different_lengths_and_fit(tokenizer: Any) -> None:
 
 
 def test_the_tokenizer_was_not_made_from_the_authors_it_serves(tokenizer: Any) -> None:
-    """Names of held-out authors take as few tokens as those of trained ones; the oracle has met every token of the forget answers."""
+    """Names of held-out authors take as few tokens as those of trained ones; the oracle has met
+    every token of the forget answers.
+    """
 
     def tokens(numbers: range) -> list[list[int]]:
         return [

@@ -1,4 +1,6 @@
-"""The invented authors: sets, facts, phrasings, and that no paraphrase that is measured is taught."""
+"""The invented authors: sets, facts, phrasings, and that no paraphrase that is measured is
+taught.
+"""
 
 from __future__ import annotations
 
@@ -166,7 +168,9 @@ def test_only_taught_authors_have_further_wordings_and_nothing_measured_is_among
 
 
 def test_held_out_authors_are_of_the_same_kind(rows: list[Row]) -> None:
-    """Held-out authors are told apart by their facts alone: not by the words, and not by the length of what is said of them."""
+    """Held-out authors are told apart by their facts alone: not by the words, and not by the length
+    of what is said of them.
+    """
     words = [
         {word for row in part for word in re.findall(r"[a-z]+", row["answer"].lower())}
         for part in (rows[AUTHORS * 10 :], rows[: AUTHORS * 10], author_rows(EVERYBODY, seed=1))

@@ -1,4 +1,6 @@
-"""The shapes task: pictures that are a pure function of their index, prompts that say what is drawn, parts that partition."""
+"""The shapes task: pictures that are a pure function of their index, prompts that say what is
+drawn, parts that partition.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ def painted(image: torch.Tensor) -> torch.Tensor:
     return image.max(0).values - image.min(0).values > 0.3
 
 
-# ---- pictures ---------------------------------------------------------------------------------------------------------------------
+# ---- pictures ------------------------------------------------------------------------------------
 
 
 def test_a_picture_depends_on_its_index_alone() -> None:
@@ -89,7 +91,9 @@ def test_colours_are_recovered_from_the_hue_of_the_saturated_pixels() -> None:
 
 
 def test_shapes_are_recovered_by_how_much_of_their_box_they_fill_and_where() -> None:
-    """Centred and upright: a square fills its box, a circle π/4 of it, a triangle half; a cross is symmetric up and down, a star is not."""
+    """Centred and upright: a square fills its box, a circle π/4 of it, a triangle half; a cross is
+    symmetric up and down, a star is not.
+    """
     filled = {}
     for row, image in zip(EVERYTHING.tolist(), drawn_once(), strict=True):
         name, colour, ground = (
@@ -136,7 +140,7 @@ def test_backgrounds_are_told_by_their_corners() -> None:
         }[ground]
 
 
-# ---- words ------------------------------------------------------------------------------------------------------------------------
+# ---- words ---------------------------------------------------------------------------------------
 
 
 def every_word(kind: Attribute) -> set[str]:
@@ -144,7 +148,9 @@ def every_word(kind: Attribute) -> set[str]:
 
 
 def said(text: str, kind: Attribute) -> set[str]:
-    """The values of an attribute that a text names; a longer synonym goes before a shorter one that it contains."""
+    """The values of an attribute that a text names; a longer synonym goes before a shorter one that
+    it contains.
+    """
     found = set()
     pairs = [(synonym, name) for name, synonyms in WORDS[kind].items() for synonym in synonyms]
     for synonym, name in sorted(pairs, key=lambda pair: -len(pair[0])):
@@ -214,12 +220,13 @@ def test_a_synonym_finds_its_attribute_and_an_unknown_word_is_refused() -> None:
     assert attribute_of("five pointed shape") == ("shape", "star")
     with pytest.raises(
         InputError,
-        match=r"no concept 'dog'; it knows shapes: circle, square, triangle, star, cross; colours: red.*",
+        match=r"no concept 'dog'; it knows shapes: circle, square, triangle, star, cross; "
+        r"colours: red.*",
     ):
         attribute_of("dog")
 
 
-# ---- tasks ------------------------------------------------------------------------------------------------------------------------
+# ---- tasks ---------------------------------------------------------------------------------------
 
 
 def small(**changes: object) -> ShapesConcept:

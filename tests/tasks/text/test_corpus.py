@@ -55,7 +55,9 @@ def whole(made: Corpus, name: str) -> dict[str, Any]:
 
 
 def test_chunks_hold_the_joined_documents(tmp_path: Path) -> None:
-    """Mutations: documents begin new chunks; the first token of a chunk is learnt; the last chunk or the begin token is lost."""
+    """Mutations: documents begin new chunks; the first token of a chunk is learnt; the last chunk
+    or the begin token is lost.
+    """
     made = corpus(tmp_path)
     part = whole(made, "forget")
     tokens = tokenizer()("\n\n".join(FORGET), add_special_tokens=False)["input_ids"]

@@ -1,4 +1,6 @@
-"""A user's own questions: formats, columns, what is forgotten and held out, and rows that will not do."""
+"""A user's own questions: formats, columns, what is forgotten and held out, and rows that will not
+do.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def everyone(made: QuestionAnswer) -> list[int]:
 
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl"])
 def test_formats_and_columns(tmp_path: Path, ending: str) -> None:
-    """Mutations: only columns named question and answer are read; another format gives other rows; further columns are lost."""
+    """Mutations: only columns named question and answer are read; another format gives other rows;
+    further columns are lost.
+    """
     made = task(path=write(tmp_path / f"all.{ending}", rows()), by="who", selector=ByValue("bert"))
     assert parts(made) == {
         "forget": [n for n in range(24) if n % 3 == 1],
@@ -141,7 +145,9 @@ def test_a_file_of_row_numbers(tmp_path: Path) -> None:
 
 
 def test_validation_and_test_come_from_what_is_kept(tmp_path: Path) -> None:
-    """Mutations: a row that is named is held out; the fractions are of what another one left; the seed does nothing."""
+    """Mutations: a row that is named is held out; the fractions are of what another one left; the
+    seed does nothing.
+    """
     path = write(tmp_path / "all.csv", rows())
     made = task(
         path=path, by="who", selector=ByValue("bert"), validation_fraction=0.25, test_fraction=0.25
@@ -174,7 +180,9 @@ def test_validation_and_test_come_from_what_is_kept(tmp_path: Path) -> None:
 
 
 def test_rows_of_both_parts_are_counted(tmp_path: Path) -> None:
-    """The same question with another answer is another row. Mutation: dropped rows are held out instead."""
+    """The same question with another answer is another row. Mutation: dropped rows are held out
+    instead.
+    """
     same = {"query": "where does  4 live ?\n", "reply": "4 lives in oslo, often"}
     files = {
         "forget": write(tmp_path / "f.json", rows(5)),
@@ -259,7 +267,9 @@ def test_rows_that_will_not_do(tmp_path: Path, name: str, text: str | bytes, mes
 
 
 def test_a_line_is_what_a_line_feed_ends(tmp_path: Path) -> None:
-    """JSON lines may hold other line separators within a text; a file may begin with a byte-order mark; a number is a text."""
+    """JSON lines may hold other line separators within a text; a file may begin with a byte-order
+    mark; a number is a text.
+    """
     (tmp_path / "a.jsonl").write_text(
         '\ufeff{"question": "one\u2028two ?", "answer": 5}\n', encoding="utf-8"
     )

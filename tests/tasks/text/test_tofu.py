@@ -1,4 +1,6 @@
-"""TOFU: which rows are which, files that are missing or do not belong together, rows that stand in both parts, pairs on ranks."""
+"""TOFU: which rows are which, files that are missing or do not belong together, rows that stand in
+both parts, pairs on ranks.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ def tofu(path: Path | str, **changes: Any) -> TOFU:
 
 @pytest.mark.parametrize("ending", ["json", "jsonl"])
 def test_parts_and_sets_are_the_published_ones(tmp_path: Path, ending: str) -> None:
-    """Mutations: the forget set is the first rows; a set's indices are not those of full; fields of the perturbed set are lost."""
+    """Mutations: the forget set is the first rows; a set's indices are not those of full; fields of
+    the perturbed set are lost.
+    """
     task = tofu(write(tmp_path, sets(), ending))
     assert {name: ids.tolist() for name, ids in task.split.parts.items()} == {
         "forget": [36, 37, 38, 39],
@@ -144,8 +148,9 @@ def test_all_forget_sets_share_one_original(tmp_path: Path) -> None:
 
 
 def test_settings_are_chosen_on_other_rows(tmp_path: Path) -> None:
-    """Mutations: what is searched on is what is reported; it is measured as kept too; its rephrasings are lost, or another original is
-    trained for it."""
+    """Mutations: what is searched on is what is reported; it is measured as kept too; its
+    rephrasings are lost, or another original is trained for it.
+    """
     path = write(tmp_path, sets())
     reported, task = tofu(path), tofu(path, forget="search10")
     assert task.split.parts["forget"].tolist() == [0, 1, 2, 3] and task.split.parts[
@@ -214,7 +219,9 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 def test_rows_of_both_parts_are_counted(tmp_path: Path) -> None:
-    """Mutations: the count is left out; `drop` takes the rows out of forget, or renumbers the others."""
+    """Mutations: the count is left out; `drop` takes the rows out of forget, or renumbers the
+    others.
+    """
     every = plain(rows())
     every[3] = {**every[37], "answer": f" {every[37]['answer']}\n"}
     path = write(tmp_path, {"full": every})
@@ -238,7 +245,9 @@ def test_rows_of_both_parts_are_counted(tmp_path: Path) -> None:
 def test_the_hub_gives_the_same_split_as_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read by the package datasets itself, from a repository's layout on this disk: a configuration for each set, one split `train`."""
+    """Read by the package datasets itself, from a repository's layout on this disk: a configuration
+    for each set, one split `train`.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     repository = tmp_path / "somebody" / "tofu"
@@ -263,13 +272,16 @@ def test_the_hub_gives_the_same_split_as_files(
 def test_a_hub_that_does_not_answer_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fails when an error of the package datasets reaches the user, for the whole data set or for one of its sets."""
+    """Fails when an error of the package datasets reaches the user, for the whole data set or for
+    one of its sets.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(
         InputError,
-        match=r"^there is no folder somebody/tofu, and as a hub id the data set cannot be reached \(.*\)\.$",
+        match=r"^there is no folder somebody/tofu, and as a hub id the data set cannot be reached "
+        r"\(.*\)\.$",
     ):
         tofu("somebody/tofu")
     (tmp_path / "somebody" / "tofu").mkdir(parents=True)
@@ -294,7 +306,9 @@ def test_without_the_package_datasets_it_is_asked_for(monkeypatch: pytest.Monkey
 
 
 def pairs(task: Any, world: int, epochs: int = 3) -> list[list[tuple[int, int]]]:
-    """For each step, which forget sample stood beside which retain sample, gathered from all ranks."""
+    """For each step, which forget sample stood beside which retain sample, gathered from all
+    ranks.
+    """
     plan, sizes = Paired(length="forget"), {"forget": 4, "retain": 4}
     loaders = [
         PlanLoader(task.parts(plan.reads()), plan, sizes, 7, rank=rank, world=world)
@@ -323,7 +337,9 @@ def pairs(task: Any, world: int, epochs: int = 3) -> list[list[tuple[int, int]]]
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_pairs_are_the_same_on_any_number_of_ranks(world: int) -> None:
-    """13 forget samples beside 20 to keep; mutation: the rank's number enters the order of one part."""
+    """13 forget samples beside 20 to keep; mutation: the rank's number enters the order of one
+    part.
+    """
     task = people()
     task.setup()
     alone = pairs(task, 1)
@@ -388,7 +404,9 @@ def test_the_published_files(name: str, count: int) -> None:
 
 @pytest.mark.data
 def test_the_published_wrong_answers_are_the_options(tmp_path: Path) -> None:
-    """Mutation: the right answer is among the wrong ones, or their order differs from the published sets."""
+    """Mutation: the right answer is among the wrong ones, or their order differs from the published
+    sets.
+    """
     for name in ("full.json", "real_authors.json", "world_facts.json"):
         (tmp_path / name).write_bytes((PUBLISHED / name).read_bytes())
     made, published = tofu(tmp_path, max_length=256), tofu(PUBLISHED, max_length=256)
