@@ -215,8 +215,8 @@ class Relearning(Suite):
         if other is not None:
             raise InputError(
                 f"the oracle in {self.oracle} was attacked with {other} "
-                f"{theirs.detail.get(other)}, and this model with "
-                f"{own.detail[other]}; attack both alike."
+                f"{theirs.detail.get(other)}, and this model with {own.detail[other]}; attack "
+                "both alike."
             )
         score = own.detail["score"]
         mine, its = (

@@ -57,8 +57,7 @@ class RetrainGap(Suite):
         if oracle.hashes["split"] != split:
             raise InputError(
                 f"the oracle in {self.oracle} was made on split {oracle.hashes['split']}, but "
-                f"this run's split is {split}; "
-                "retrain it on this split."
+                f"this run's split is {split}; retrain it on this split."
             )
         recipe = module.recipe_hash()
         if self.recipe == "same" and oracle.hashes["recipe"] != recipe:
@@ -78,8 +77,7 @@ class RetrainGap(Suite):
         if missing:
             raise InputError(
                 f"RetrainGap compares {missing[0]}, which this run or the oracle in {self.oracle} "
-                "did not measure; "
-                "add the suite that does to both."
+                "did not measure; add the suite that does to both."
             )
         there = {name: oracle.value(name) for name in self.metrics}
         unit = "pp" if set(self.metrics) <= set(PAPERS_FOUR) else ""

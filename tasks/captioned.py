@@ -64,8 +64,7 @@ class CaptionedFolder(ImageFolder):
         if unknown:
             raise InputError(
                 f"{self.root} has no class folder {unknown[0]!r}, for which names gives a name; "
-                "it has "
-                f"{', '.join(found.class_names[:10])}."
+                f"it has {', '.join(found.class_names[:10])}."
             )
         if self.anchor is None and len(found.class_names) < 2:
             raise InputError(

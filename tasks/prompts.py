@@ -173,8 +173,7 @@ def read_prompts(path: str) -> list[dict[str, str]]:
         known = ", ".join(filter(None, columns)) or "none"
         raise InputError(
             f"{path} has no column `prompt`; it has {known}. (The text of some prompt sets is "
-            "published apart; join it on the "
-            "case number.)"
+            "published apart; join it on the case number.)"
         )
     if not rows:
         raise InputError(f"{path} has no prompts, only a header.")

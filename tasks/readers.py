@@ -58,10 +58,11 @@ CIFAR100_SUPERCLASSES = {  # the 20 superclasses of CIFAR-100 and their classes,
 CIFAR10_STATS = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 CIFAR100_STATS = ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
 SVHN_STATS = ((0.4377, 0.4438, 0.4728), (0.1201, 0.1231, 0.1052))
+# of all 1,797 scans; a constant, so that models of different seeds agree
 DIGITS_STATS = (
     (0.3053,),
     (0.3760,),
-)  # of all 1,797 scans; a constant, so that models of different seeds agree
+)
 
 
 def digits_source(train_size: int = 500, seed: int = 0, validation_size: int = 0) -> Source:
@@ -263,8 +264,7 @@ def _check_sizes(name: str, total: int, train_size: int, validation_size: int) -
     if train_size < 1 or validation_size < 0 or train_size + validation_size >= total:
         raise InputError(
             f"{name} has {total} samples: a train_size of {train_size} and a validation_size of "
-            f"{validation_size} "
-            "leave no test set or no training set."
+            f"{validation_size} leave no test set or no training set."
         )
 
 

@@ -190,9 +190,8 @@ class IndexFile(Selector):
         if len(unknown):
             raise InputError(
                 f"{self.path} names index {unknown[0]}, which is no training sample "
-                f"({len(unknown)} of {len(wanted)} "
-                f"indices are not; training indices lie between {indices.min()} and "
-                f"{indices.max()})."
+                f"({len(unknown)} of {len(wanted)} indices are not; training indices lie between "
+                f"{indices.min()} and {indices.max()})."
             )
         return wanted
 
@@ -242,8 +241,7 @@ class NoisyLabels(Selector):
         if not np.array_equal(labels, noisy) and not np.array_equal(labels, clean):
             raise InputError(
                 f"the training labels are neither `{self.column}` nor `{self.clean_column}` of "
-                f"{self.path}; it was "
-                "made for other data or another order."
+                f"{self.path}; it was made for other data or another order."
             )
         return np.sort(indices[noisy != clean])
 
@@ -256,8 +254,7 @@ class NoisyLabels(Selector):
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(values):
             raise InputError(
                 f"{self.path} has labels for {len(values)} samples (indices 0 to "
-                f"{len(values) - 1}), but the training "
-                f"set has index {indices.max()}."
+                f"{len(values) - 1}), but the training set has index {indices.max()}."
             )
         return values[indices]
 

@@ -214,9 +214,8 @@ def _optml_validation(labels: np.ndarray, seed: int, fraction: float) -> np.ndar
     drawn: list[np.ndarray] = [NO_INDICES]
     for label in range(int(labels.max()) + 1):
         members = np.flatnonzero(labels == label)
-        if len(
-            members
-        ):  # the reference has no empty class; RandomState refuses to choose from nothing
+        # the reference has no empty class; RandomState refuses to choose from nothing
+        if len(members):
             drawn.append(rng.choice(members, int(fraction * len(members)), replace=False))
     return np.concatenate(drawn)
 

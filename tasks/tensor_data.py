@@ -128,8 +128,7 @@ class TensorData(Dataset[Batch]):
         if missing.any():
             raise InputError(
                 f"the data has no sample with index {wanted[missing][0]} ({missing.sum()} of the "
-                f"{len(wanted)} indices "
-                "asked for are unknown); the split was made for other data."
+                f"{len(wanted)} indices asked for are unknown); the split was made for other data."
             )
         return order[place]
 

@@ -116,9 +116,8 @@ def forbidden(source: str, target: str) -> bool:
             other == "mu" and inner.partition(".")[0] in ABOVE_TASKS
         )
     wing, imported = rest.partition(".")[0], inner.partition(".")[0]
-    if (
-        wing not in WINGS or imported not in WINGS
-    ):  # mu/__init__ and __main__ name what is public; no wing imports them
+    # mu/__init__ and __main__ name what is public; no wing imports them
+    if wing not in WINGS or imported not in WINGS:
         return imported == "" and wing in WINGS
     return WINGS.index(imported) > WINGS.index(wing) or (wing, imported) in APART
 
@@ -227,9 +226,8 @@ def test_importing_methods_loads_no_model_library() -> None:
     # what lightning loads by itself does not count
     code = (
         "import sys, lightning.pytorch.cli, torchmetrics; before = set(sys.modules); import "
-        "mu.methods, mu.backbones, mu.core; "
-        "[getattr(package, name) for package in (mu.methods, mu.backbones, mu.core) for name in "
-        "package.__all__]"
+        "mu.methods, mu.backbones, mu.core; [getattr(package, name) for package in (mu.methods, "
+        "mu.backbones, mu.core) for name in package.__all__]"
     )
     packages = loaded(f"{code}; [sys.modules.pop(name) for name in before if name != 'sys']")
     assert (

@@ -135,8 +135,8 @@ class ConceptErasure(Suite):
         if not all(found):
             raise InputError(
                 "neither the prompts nor the task say which concept was erased; give concept, or "
-                "the column that names it as "
-                f"field. The judge {self.judge.name} knows {_labels(self.judge)}."
+                f"the column that names it as field. The judge {self.judge.name} knows "
+                f"{_labels(self.judge)}."
             )
         for name in dict.fromkeys(found):
             self.judge.places(str(name))
@@ -150,8 +150,8 @@ class ConceptErasure(Suite):
         if classes != len(self.judge.labels):
             raise InputError(
                 f"the model has {classes} classes and the judge {self.judge.name} "
-                f"{len(self.judge.labels)} labels, so they "
-                "are not the same; take a judge of these classes."
+                f"{len(self.judge.labels)} labels, so they are not the same; take a judge of "
+                "these classes."
             )
         return self.judge.labels[row.label]
 
@@ -169,16 +169,16 @@ class ConceptErasure(Suite):
         if not named:
             raise InputError(
                 f"no prompt of the kept images names one label of the judge {self.judge.name} "
-                f"({_labels(self.judge)}); give "
-                "the column that does as field, another judge, or metrics: [UA]."
+                f"({_labels(self.judge)}); give the column that does as field, another judge, or "
+                "metrics: [UA]."
             )
         gone = {place for name in erased for place in self.judge.places(name)}
         mixed = sum(1 for name in named if set(self.judge.places(name)) & gone)
         if mixed:
             raise InputError(
                 f"{mixed} of {len(rows)} kept images ask for the erased concept "
-                f"({', '.join(sorted(erased))}); leave them out "
-                "with `without`, or choose another part."
+                f"({', '.join(sorted(erased))}); leave them out with `without`, or choose another "
+                "part."
             )
         return [name or None for name in found]
 

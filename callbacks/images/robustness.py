@@ -164,8 +164,7 @@ class Robustness(Suite):
         if shape != tuple(served.sample_shape):
             raise InputError(
                 f"the target images of {found.shape[-1]}x{found.shape[-2]} pixels are not of the "
-                "model's size; take targets: "
-                "original."
+                "model's size; take targets: original."
             )
         return found
 
@@ -196,8 +195,7 @@ class Robustness(Suite):
         if model is None:
             raise InputError(
                 "Robustness needs images of the original model, which nobody drew while it was "
-                "there; fit with this suite "
-                "among the callbacks, or take targets: task."
+                "there; fit with this suite among the callbacks, or take targets: task."
             )
         batches = job.run(model, module.global_rank, module.world_size, module.precision)
         return originals.gathered(module, batches, range(len(job.rows)))

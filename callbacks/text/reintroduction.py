@@ -70,8 +70,7 @@ class Reintroduction(Suite):
         if facts < 1 or (isinstance(subject, int) and subject < 2):
             raise InputError(
                 "Reintroduction puts at least one fact before a question, of subjects of at "
-                f"least 2 rows, not {facts} and "
-                f"{subject}."
+                f"least 2 rows, not {facts} and {subject}."
             )
         if source not in ("subject", "paraphrase"):
             raise InputError(f"source is {source!r}; it is `subject` or `paraphrase`.")
@@ -172,8 +171,7 @@ class Reintroduction(Suite):
             if not same:
                 raise InputError(
                     f"row {place} of the set {rows.name} is the only one about its subject "
-                    f"{subject!r}; take source: "
-                    "paraphrase."
+                    f"{subject!r}; take source: paraphrase."
                 )
             found.append([answers[other] for other in same[: self.facts]])
         return found

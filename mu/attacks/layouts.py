@@ -100,8 +100,8 @@ class Layout(Reconstructible, ABC):
                 free, text = order.count(FREE), tokenizer.decode(prompt)
                 raise InputError(
                     f"{free} adversarial tokens have no room beside the {len(prompt)} of the "
-                    f"prompt {text!r} in an encoder of "
-                    f"{len(row)} places; take fewer, or a shorter prompt."
+                    f"prompt {text!r} in an encoder of {len(row)} places; take fewer, or a "
+                    "shorter prompt."
                 )
             taken = [place for place, entry in enumerate(order, 1) if entry == FREE or self.adds]
             if not taken:

@@ -356,8 +356,7 @@ class PromptSearch(Reconstructible):
         if variables.discrete and layout.adds:
             raise InputError(
                 f"{type(layout).__name__} adds to embeddings, and tokens of the vocabulary cannot "
-                "be added; choose another "
-                "layout."
+                "be added; choose another layout."
             )
         self.variables, self.layout, self.steps, self.optimizer, self.seed = (
             variables,

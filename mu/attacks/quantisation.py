@@ -164,9 +164,8 @@ def _of_layer(layer: Any) -> Iterator[tuple[Any, bool]]:
             layer.v_proj_weight,
         )
         yield from ((weight, False) for weight in inside if weight is not None)
-    elif (
-        type(layer).__name__ == "Conv1D"
-    ):  # transformers' linear layer of GPT-2, stored as [inputs, outputs]
+    elif type(layer).__name__ == "Conv1D":
+        # transformers' linear layer of GPT-2, stored as [inputs, outputs]
         yield layer.weight, True
     elif type(layer).__name__.endswith("Experts"):
         turned = bool(getattr(layer, "is_transposed", False))  # [experts, inputs, outputs]

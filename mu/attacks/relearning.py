@@ -82,8 +82,7 @@ class Relearn(Reconstructible):
         if min(examples, steps, 1 if batch_size is None else batch_size) < 1:
             raise InputError(
                 "relearning takes at least one example, one step and one sample in a step, not "
-                f"{examples}, {steps} and "
-                f"{batch_size}."
+                f"{examples}, {steps} and {batch_size}."
             )
         self.examples, self.steps, self.make_optimizer = examples, steps, optimizer
         self.batch_size, self.seed = batch_size, seed

@@ -217,8 +217,7 @@ class UnlearnDiffAtk(PromptSearch, Attack):
         if "image" not in batch or not isinstance(batch.get("prompt"), list):
             raise InputError(
                 "UnlearnDiffAtk needs a prompt and an image that shows the concept for each "
-                "sample; draw the images with the "
-                "original model."
+                "sample; draw the images with the original model."
             )
         with frozen(model), counted(model) as evaluations:
             trial = _Trial(self, model, batch, criterion)

@@ -138,8 +138,8 @@ def _reset(network: Any) -> Any:
         if reset is None:
             raise InputError(
                 f"layer {name!r} ({type(layer).__name__}) has weights but no reset_parameters(), "
-                "so the network cannot be "
-                "initialised anew; build the backbone from a name instead of a live network."
+                "so the network cannot be initialised anew; build the backbone from a name "
+                "instead of a live network."
             )
         reset()
     return network

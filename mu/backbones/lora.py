@@ -106,8 +106,7 @@ def load_adapter(backbone: Any, folder: Path) -> None:
     if said.get("mu_base_hash") and said["mu_base_hash"] != base_hash(backbone):
         raise InputError(
             f"the adapters in {folder} were made for {said.get('base_model_name_or_path')}, whose "
-            "weights are not those of "
-            f"{backbone.model}; load that model."
+            f"weights are not those of {backbone.model}; load that model."
         )
     tensors = {
         name.removeprefix(_PREFIX): value
@@ -120,8 +119,7 @@ def load_adapter(backbone: Any, folder: Path) -> None:
     if odd:
         raise InputError(
             f"the adapters in {folder} do not fit those of the backbone ({odd[0]}); give the "
-            "backbone the same part, and a "
-            f"lora of rank {said.get('r')}."
+            f"backbone the same part, and a lora of rank {said.get('r')}."
         )
     set_peft_model_state_dict(backbone.network, tensors)
 

@@ -90,9 +90,8 @@ class Bench:
                 self._tasks.pop(next(iter(self._tasks)))
             spec = self.study.task_spec(name)
             cls = find(str(spec.get("class_path")))
-            if cls is None or "split_seed" in accepted(
-                cls
-            ):  # prompts of two files are the same in every repetition
+            # prompts of two files are the same in every repetition
+            if cls is None or "split_seed" in accepted(cls):
                 spec = merge(spec, {"init_args": {"split_seed": seeds.split}})
             self._tasks[key] = self.components.make("data", spec)
         return self._tasks[key]
@@ -206,9 +205,8 @@ class Bench:
         start = ""
         if self.study.trains_original:
             end["backbone"] = {"init_args": {"weights": str(self._original_folder(job))}}
-        elif not (spec["model"].get("init_args") or {}).get(
-            "backbone"
-        ):  # other arguments (LoRA) may change the set of weights
+        elif not (spec["model"].get("init_args") or {}).get("backbone"):
+            # other arguments (LoRA) may change the set of weights
             start = self._starts.get((job.task, job.seeds), "")
         model = merge(
             {"init_args": {"backbone": self.study.backbone}}, spec["model"], {"init_args": end}
@@ -335,9 +333,8 @@ class Bench:
         if run.start and weights_hash(module.backbone) != run.start:
             raise RunError(
                 "its backbone does not hold the weights of the original that was measured, "
-                "because it is built anew with others "
-                "each time; a study with `original: given` needs a backbone with weights, or with "
-                "an init_seed"
+                "because it is built anew with others each time; a study with `original: given` "
+                "needs a backbone with weights, or with an init_seed"
             )
         suites = self._suites(run, folder) if run.test else []
         callbacks = self.components.make("callbacks", suites) if suites else []
@@ -403,9 +400,8 @@ class Bench:
         from mu.config.plugins import default_callbacks
 
         suites = [_spec(suite) for suite in self.study.suites_of(run.job.task)]
-        oracle = (
-            folder if run.job.kind == "oracle" else run.oracle
-        )  # its own folder tells a suite that the run is the oracle
+        # its own folder tells a suite that the run is the oracle
+        oracle = folder if run.job.kind == "oracle" else run.oracle
         if oracle is not None:
             suites = [
                 merge({"init_args": {"oracle": str(oracle)}}, spec) if _takes_oracle(spec) else spec

@@ -173,8 +173,7 @@ def _objective(study: Study) -> tuple[str, ...]:
     if not _has_oracle(study):
         raise InputError(
             "a search judges by the gap to the oracle, and this study has none for it; name "
-            "metrics in "
-            "search.objective: [UA, IRA]."
+            "metrics in search.objective: [UA, IRA]."
         )
     return GAP
 
@@ -195,16 +194,14 @@ def loss(record: RunResults, objective: tuple[str, ...]) -> float:
         if found[name].higher_is_better is None:
             raise InputError(
                 f"{name} is good when it is close to the oracle's, so a search cannot make it "
-                "large or small; choose another "
-                "metric in search.objective."
+                "large or small; choose another metric in search.objective."
             )
         values.append(-value if found[name].higher_is_better else value)
     units = list(dict.fromkeys(result.unit for result in found.values()))
     if len(units) > 1:
         raise InputError(
             f"search.objective averages {', '.join(objective)}, whose units differ "
-            f"({', '.join(u or 'none' for u in units)}); "
-            "name metrics of one unit."
+            f"({', '.join(u or 'none' for u in units)}); name metrics of one unit."
         )
     return sum(values) / len(values)
 
@@ -284,9 +281,8 @@ def _suggest(trial: Any, name: str, limits: Any) -> Any:
     low, high, log = limits["low"], limits["high"], bool(limits.get("log", False))
     if isinstance(low, int) and isinstance(high, int):
         return trial.suggest_int(name, low, high, log=log)
-    return float(
-        f"{trial.suggest_float(name, float(low), float(high), log=log):.4g}"
-    )  # as it will stand in the configuration
+    # as it will stand in the configuration
+    return float(f"{trial.suggest_float(name, float(low), float(high), log=log):.4g}")
 
 
 def _nested(name: str, value: Any) -> dict[str, Any]:

@@ -306,8 +306,7 @@ def _check_keys(path: Path, raw: Mapping[str, Any], needs_recipe: bool) -> None:
             if needs_recipe:
                 raise InputError(
                     f"{path} lacks 'recipe', by which original and oracle are trained; a study "
-                    "does without where it says "
-                    "`original: given` and `oracle: none`."
+                    "does without where it says `original: given` and `oracle: none`."
                 )
         elif not isinstance(raw[key], list if key == "suites" else Mapping):
             raise InputError(
@@ -367,8 +366,7 @@ def _check_backbone(where: str, spec: Mapping[str, Any]) -> None:
     if "weights" in found:
         raise InputError(
             f"{where} gives its backbone weights of its own; every method starts from the "
-            "original, whose weights belong to "
-            "the study's backbone."
+            "original, whose weights belong to the study's backbone."
         )
 
 

@@ -56,14 +56,14 @@ def paper_of(part: Component) -> Paper:
         if node.name in ROOTS.values() or (part.own and not file.own):
             continue
         own, head = ast.get_docstring(node) or "", ast.get_docstring(file.tree) or ""
+        # a file's first paragraph says what it does
         for paragraph in [
             *own.split("\n\n"),
             *head.split("\n\n")[1:],
-        ]:  # a file's first paragraph says what it does
+        ]:
             found = _CITATION.search(" ".join(paragraph.split()))
-            if (
-                found and (paper := _read(**found.groupdict())).year
-            ):  # else it is something else in quotation marks
+            # else it is something else in quotation marks
+            if found and (paper := _read(**found.groupdict())).year:
                 return paper
     return Paper()
 

@@ -95,7 +95,8 @@ def _readable(root: str, path: str) -> bool:
     except (
         ImportError,
         ValueError,
-    ):  # ValueError: it is loaded, but came from no file (`__main__`)
+    ):
+        # ValueError: it is loaded, but came from no file (`__main__`)
         return False
     own = PathFinder.find_spec(root, [os.getcwd()])
     if spec is None and own is None:
@@ -144,18 +145,16 @@ def names_of(file: File) -> set[str] | None:
     names: set[str] = set()
     for entry in file.tree.body:
         defined = isinstance(entry, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        for node in (
-            [entry] if defined else ast.walk(entry)
-        ):  # what stands deeper may be one too many, never one too few
+        # what stands deeper may be one too many, never one too few
+        for node in [entry] if defined else ast.walk(entry):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 names.add(node.name)
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 names.add(node.id)
-    if (
-        "__getattr__" in names and not file.lazy
-    ):  # it makes names on demand; those that it promises stand in `__all__`
+    # it makes names on demand; those that it promises stand in `__all__`
+    if "__getattr__" in names and not file.lazy:
         promised = _promised(file)
         return None if promised is None else names | promised
     return None if "*" in names else names

@@ -46,8 +46,7 @@ def write(name: str, run: str, classes: list[str], home: Path = HOME) -> Path:
     if not isinstance(backbone, TextToImage | ClassConditionalDiffusion | Classifier | CausalLM):
         raise InputError(
             f"{run} holds a {type(backbone).__name__}; text-to-image, class-conditional and "
-            "language models and classifiers "
-            "are shipped."
+            "language models and classifiers are shipped."
         )
     if isinstance(backbone, Classifier) and len(classes) != backbone.num_classes:
         raise InputError(

@@ -13,8 +13,8 @@ def main(argv: list[str]) -> int:
     parser = Parser(
         prog="mu import",
         description="Turn a Stable Diffusion checkpoint in CompVis' names, or a UNet or text "
-        "encoder alone, "
-        "into a diffusers folder, which TextToImage(model=FOLDER) and diffusers read.",
+        "encoder alone, into a diffusers folder, which TextToImage(model=FOLDER) and "
+        "diffusers read.",
     )
     parser.add_argument(
         "checkpoint", help="the file: safetensors, or a torch file of tensors alone"

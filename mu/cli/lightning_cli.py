@@ -56,11 +56,9 @@ _WHAT = {
 }
 _ALSO = {
     "fit": "Also: --run DIR, the run folder (short for --trainer.default_root_dir; default "
-    "runs/METHOD-TIME); --resume, to continue --run "
-    "from its last checkpoint; --debug.",
+    "runs/METHOD-TIME); --resume, to continue --run from its last checkpoint; --debug.",
     "test": "Also: --run DIR, a run folder of mu fit: its configuration and its last checkpoint "
-    "are taken, and files given with -c are "
-    "merged over that configuration; --debug.",
+    "are taken, and files given with -c are merged over that configuration; --debug.",
 }
 _WORDS = ("best", "hpc", "registry")
 """Checkpoints that Lightning finds by itself."""
@@ -137,9 +135,8 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
     finally:
         if shared is None:
             os.environ.pop(run_folder.SHARED, None)
-    if (
-        session.trainer is not None and session.trainer.interrupted
-    ):  # older versions of Lightning return as if all were well
+    # older versions of Lightning return as if all were well
+    if session.trainer is not None and session.trainer.interrupted:
         raise session.interrupted()
     if command == "fit" and not rank_of_process():
         print(

@@ -130,9 +130,8 @@ def _report(error: Exception, debug: bool) -> int:
 
         traceback.print_exception(error)
     code = 2 if isinstance(error, InputError) else 1
-    if (
-        rank_of_process()
-    ):  # rank zero speaks for all; what another rank alone has met is seen with --debug
+    # rank zero speaks for all; what another rank alone has met is seen with --debug
+    if rank_of_process():
         return code
     sentence = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, InputError | RunError):
@@ -184,7 +183,6 @@ def _as_if_typed(argv: list[str] | None) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.path.pop(
-        0
-    )  # the folder of this file, or the working directory, whose tasks.py would hide ours
+    # the folder of this file, or the working directory, whose tasks.py would hide ours
+    sys.path.pop(0)
     sys.exit(main())

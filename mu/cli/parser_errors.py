@@ -226,9 +226,8 @@ def _missing(found: re.Match[str], fault: Fault) -> str:
 
 
 def _no_such_class(found: re.Match[str], fault: Fault) -> str:
-    if re.search(
-        r"^Subtypes: .*<class '(int|float|bool|str)'>", fault.around
-    ):  # a torch.Tensor would do too, but is not what is meant
+    # a torch.Tensor would do too, but is not what is meant
+    if re.search(r"^Subtypes: .*<class '(int|float|bool|str)'>", fault.around):
         return _wrong_type(found, fault)
     path = ".".join(found.groups())
     last = fault.keys[-1] if fault.keys else ""
@@ -286,8 +285,7 @@ def _misfit(found: re.Match[str], fault: Fault) -> str:
         method = fault.owner.rpartition(".")[2]
         return (
             f"{method} works on {wanted}, not {short}; choose a task whose backbone is {wanted}, "
-            f"or a method for {short} "
-            "(mu list methods shows what each works on)."
+            f"or a method for {short} (mu list methods shows what each works on)."
         )
     last = fault.keys[-1] if fault.keys else ""
     noun = NOUNS.get(last, "class of that kind")

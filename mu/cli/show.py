@@ -42,9 +42,8 @@ def main(argv: list[str]) -> int:
     sources = Sources(Path())
     tell_faults(sources)
     parts = [(kind, part) for kind in ROOTS for part in sources.parts(kind)]
-    names = {
-        part.name: (kind, part) for kind, part in reversed(parts)
-    }  # a name of ours before the same of the user's
+    # a name of ours before the same of the user's
+    names = {part.name: (kind, part) for kind, part in reversed(parts)}
     paths = {
         path: (kind, part)
         for kind, part in parts

@@ -110,7 +110,7 @@ def tell_new_weights(module: LightningModule) -> None:
     ):
         print(
             f"mu: warning: {type(module).__name__} starts from a backbone with new random "
-            "weights, which has nothing to forget; give the "
-            "original's with --model.backbone.weights RUN.",
+            "weights, which has nothing to forget; give the original's with "
+            "--model.backbone.weights RUN.",
             file=sys.stderr,
         )

@@ -69,9 +69,8 @@ class Components:
         from jsonargparse import ArgumentError as ParserError
 
         try:
-            return self._parsers[kind].parse_object(
-                {kind: deepcopy(spec)}
-            )  # it puts objects into the lists that it is given
+            # it puts objects into the lists that it is given
+            return self._parsers[kind].parse_object({kind: deepcopy(spec)})
         except (ArgumentError, ParserError, TypeError, ValueError) as error:
             where = spec.get("class_path", kind) if isinstance(spec, Mapping) else kind
             raise InputError(f"{where} cannot be built: {' '.join(str(error).split())}") from error

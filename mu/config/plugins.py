@@ -71,8 +71,7 @@ def warn_of_name_clashes(plugins: list[ModuleType], folder: str) -> None:
             if file.is_file() and file.resolve() != installed:
                 print(
                     f"mu: {file.relative_to(folder)} in this folder is not used, because `{name}` "
-                    "is the name of an installed package; "
-                    "rename it to import from it.",
+                    "is the name of an installed package; rename it to import from it.",
                     file=sys.stderr,
                 )
 

@@ -39,8 +39,8 @@ class Health(LightningModule):
             self._suspect = None
             raise RunError(
                 f"the loss of {type(self).__name__} became {float(loss)} at step {step}; the last "
-                "good checkpoint is kept; "
-                "lower the learning rate or the weight of the ascent term."
+                "good checkpoint is kept; lower the learning rate or the weight of the ascent "
+                "term."
             )
 
     def _check_weights(self) -> None:
@@ -51,8 +51,8 @@ class Health(LightningModule):
             if self._on_any_rank(not bool(torch.isfinite(_own(weight)).all())):
                 raise RunError(
                     f"{type(self).__name__} made weights that are not finite (in {name}); the "
-                    "last good checkpoint is kept; "
-                    "lower the learning rate or the weight of the ascent term."
+                    "last good checkpoint is kept; lower the learning rate or the weight of the "
+                    "ascent term."
                 )
 
     def _on_any_rank(self, found: bool) -> bool:
@@ -69,9 +69,8 @@ class Health(LightningModule):
 
     def _fingerprint(self) -> list[float]:
         with torch.no_grad():
-            weights = (
-                _own(p).double() for _, p in self.trainable()
-            )  # one at a time: all would be twice a large model's size
+            # one at a time: all would be twice a large model's size
+            weights = (_own(p).double() for _, p in self.trainable())
             return [float(value.abs().sum() + value.flatten()[::7].sum()) for value in weights]
 
 

@@ -85,9 +85,8 @@ class Edit(UnlearningModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:  # type: ignore[override]
         """Observe; after the last batch of the first epoch, assign."""
-        if (
-            self.trainer.global_step > 0
-        ):  # edited already: by this fit, or by the finished one that it resumes
+        # edited already: by this fit, or by the finished one that it resumes
+        if self.trainer.global_step > 0:
             self.trainer.should_stop = True
             return
         if "forget" in batch or "retain" in batch:

@@ -88,10 +88,11 @@ class EvaluationSteps(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Compute what the suites declared, once."""
         assert self.outputs is not None
+        # suites that draw their own read nothing of a sample
         split, part = (
             batch["split"],
             self.prepare_eval(batch) if self._fields else batch,
-        )  # suites that draw their own read nothing of a sample
+        )
         values = self.served().outputs(part, self._fields)
         padded = {"padded": part["padded"]} if "padded" in part else {}
         self.outputs.update(split, {"index": part["index"], **values, **padded})

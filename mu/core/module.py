@@ -87,8 +87,7 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         if not isinstance(backbone, Backbone):
             raise InputError(
                 f"{type(self).__name__} wraps a mu Backbone, not {type(backbone).__name__}; wrap "
-                "a network as "
-                "Classifier(network=...)."
+                "a network as Classifier(network=...)."
             )
         if not isinstance(backbone, self.admitted()):
             kinds = " or a ".join(kind.__name__ for kind in self.admitted())
@@ -188,9 +187,8 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
                     "a mask over sharded weights is not defined; take the strategy ddp, or no mask."
                 )
             self.mask.allocate(self.trainable())
-        if (
-            mesh is not None
-        ):  # ModelParallelStrategy: every rank holds a part of each weight (FSDP2)
+        # ModelParallelStrategy: every rank holds a part of each weight (FSDP2)
+        if mesh is not None:
             for model in (self.backbone, self.reference):
                 if model is not None:
                     model.shard(mesh["data_parallel"])
@@ -271,9 +269,8 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         rank): the same after a resume.
         """
         seed = stream_id("step", self.seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed asks every kind of device that there could be, which takes 1 ms
+        # torch.manual_seed asks every kind of device that there could be, which takes 1 ms
+        torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
             getattr(torch, self.device.type).manual_seed(seed)
         if batch_idx == 0:
@@ -355,9 +352,9 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
     def on_fit_end(self) -> None:
         """A fit that moved no weight is an error."""
         self.stopwatch.stop("training")
-        if (
-            self._first_step is None
-        ):  # a finished run was resumed and there was nothing left to do, or there is nothing to show at all
+        # a finished run was resumed and there was nothing left to do, or there is nothing to show
+        # at all
+        if self._first_step is None:
             if self.trainer.fit_loop.max_batches == 0 and self.trainer.limit_train_batches:
                 raise RunError(
                     f"the plan of {type(self).__name__} shows no batch in epoch "
@@ -373,8 +370,7 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         ):
             raise RunError(
                 "the run was stopped after its last epoch had ended, too late for "
-                "norm=recalibrate; give EarlyStopping "
-                "check_on_train_epoch_end: false."
+                "norm=recalibrate; give EarlyStopping check_on_train_epoch_end: false."
             )
         if (
             steps > 0
@@ -383,8 +379,7 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         ):
             raise RunError(
                 f"{type(self).__name__} ran {steps} steps and moved no weight; check learning "
-                "rate, mask and "
-                "data."
+                "rate, mask and data."
             )
 
     # ---- passes over data ------------------------------------------------------------------------
@@ -495,7 +490,9 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         self._epoch_end_pending = bool(record.get("epoch_end_due")) and self._resuming()
         if not self.stopwatch.seconds():  # a fresh process: what the run took before belongs to it
             self.stopwatch.add(record.get("seconds", {}))
-        if not self._resuming():  # only evaluated: what the run began from stands in its checkpoint, whatever the backbone was built with
+        # only evaluated: what the run began from stands in its checkpoint, whatever the backbone
+        # was built with
+        if not self._resuming():
             self.original_hash, self._recipe = (
                 record.get("original_hash") or self.original_hash,
                 record.get("recipe"),
@@ -504,14 +501,13 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         if record.get("seed", self.seed) != self.seed:
             raise InputError(
                 f"the checkpoint was written with seed {record['seed']}, but this run has seed "
-                f"{self.seed}; resume with "
-                "the same seed, or begin another run."
+                f"{self.seed}; resume with the same seed, or begin another run."
             )
         if self.original_hash and record.get("original_hash") not in ("", None, self.original_hash):
             raise InputError(
                 f"the checkpoint began from original weights {record['original_hash']}, but the "
-                "backbone holds "
-                f"{self.original_hash}; resume with the weights that the run began from."
+                f"backbone holds {self.original_hash}; resume with the weights that the run began "
+                "from."
             )
 
     def _resuming(self) -> bool:

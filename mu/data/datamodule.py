@@ -202,8 +202,7 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         if self.trainer is None or not hasattr(self.trainer.lightning_module, "plan"):
             raise InputError(
                 f"{caller} needs a trainer with an UnlearningModule, whose schedule decides the "
-                "order; "
-                "use plan_loader(schedule, seed) without one."
+                "order; use plan_loader(schedule, seed) without one."
             )
         return self.trainer.lightning_module
 

@@ -167,8 +167,8 @@ class Encoder:
         if len(ids) > self.max_length:  # cut, it would end in the middle of the question
             raise InputError(
                 f"the prompt {question[:60]!r} has {len(ids)} tokens, and max_length is "
-                f"{self.max_length}; give a larger "
-                "max_length (as far as the model's context goes)."
+                f"{self.max_length}; give a larger max_length (as far as the model's context "
+                "goes)."
             )
         return ids
 
@@ -194,8 +194,7 @@ class Encoder:
         if not answer.strip() or start >= len(ids) or ids[start:] == [self.eos]:
             raise InputError(
                 f"the answer {answer!r}{row and f' of {row}'} has no token of its own after the "
-                "prompt; check the template "
-                "and the row."
+                "prompt; check the template and the row."
             )
         if ids[-1] != self.eos:
             ids.append(self.eos)
@@ -203,8 +202,7 @@ class Encoder:
         if start >= len(ids):
             raise InputError(
                 f"the question{row and f' of {row}'} fills all {self.max_length} places, so "
-                "nothing of the answer is left; "
-                "give a larger max_length."
+                "nothing of the answer is left; give a larger max_length."
             )
         return ids, [IGNORED] * start + ids[start:]
 
@@ -218,8 +216,7 @@ class Encoder:
         if self.too_long == "refuse":
             raise InputError(
                 f"{row or repr(what)} has {len(ids)} tokens, and max_length is {self.max_length}; "
-                "give a larger one (as "
-                "far as the context goes), or too_long: cut."
+                "give a larger one (as far as the context goes), or too_long: cut."
             )
         self.cuts += 1
         return ids[: self.max_length]

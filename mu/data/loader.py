@@ -109,7 +109,8 @@ class PlannedBatches(Dataset):
             rows.visits[self.rank :: self.world],
         )
         padded = len(positions) == 0
-        if padded:  # every rank takes every step; a rank without a row of its own takes one that does not count
+        # every rank takes every step; a rank without a row of its own takes one that does not count
+        if padded:
             positions, visits = rows.positions[:1], rows.visits[:1]
         part = fetch(self.parts[name], positions)
         part["visit"] = torch.as_tensor(visits, dtype=torch.int64)

@@ -205,9 +205,8 @@ class Phases(DataPlan):
     parts: tuple[DataPlan, ...]
 
     def __init__(self, *schedules: DataPlan, parts: Sequence[DataPlan] = ()) -> None:
-        object.__setattr__(
-            self, "parts", (*schedules, *parts)
-        )  # by name in files, which know no variable arguments
+        # by name in files, which know no variable arguments
+        object.__setattr__(self, "parts", (*schedules, *parts))
 
     def phases(self, epoch: int) -> tuple[DataPlan, ...]:
         return tuple(inner for part in self.parts for inner in part.phases(epoch))

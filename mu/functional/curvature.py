@@ -53,9 +53,8 @@ def ssd_dampen(
     """
     if alpha < 0 or lam < 0:
         raise InputError(f"SSD needs alpha and lambda of at least 0, not {alpha} and {lam}.")
-    factor = (lam * importance_all / importance_forget).clamp(
-        max=1
-    )  # 0/0 only where nothing is selected
+    # 0/0 only where nothing is selected
+    factor = (lam * importance_all / importance_forget).clamp(max=1)
     return torch.where(importance_forget > alpha * importance_all, weight * factor, weight)
 
 

@@ -30,9 +30,8 @@ def floor_share(share: float, n: int) -> int:
     """
     if not 0 <= share <= 1:
         raise InputError(f"A share of the weights must lie between 0 and 1, not {share}.")
-    return min(
-        math.floor(share * n * (1 + 2**-50)), n
-    )  # the product may be a few units in the last place too small
+    # the product may be a few units in the last place too small
+    return min(math.floor(share * n * (1 + 2**-50)), n)
 
 
 def global_top_mask(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
@@ -167,10 +166,11 @@ def kth_largest(tensors: Sequence[Tensor], k: int) -> tuple[Tensor, int]:
         raise InputError(f"There is no {k}-th largest of {n} entries.")
     wide = _common_dtype(tensors)
     width = 64 if wide == torch.float64 else 32
+    # leading digits of the k-th largest, and its rank among the entries that share them
     found, left = (
         0,
         k,
-    )  # leading digits of the k-th largest, and its rank among the entries that share them
+    )
     for shift in range(width - 16, -1, -16):
         first = shift == width - 16
         counts = torch.zeros(1 << 16, dtype=torch.int64)

@@ -287,8 +287,7 @@ def hidden_distance(hidden: Tensor, target: Tensor, mask: Tensor | None = None) 
     if hidden.dim() != 3 or target.shape not in (hidden.shape, hidden.shape[-1:]):
         raise InputError(
             "hidden_distance needs states [B, L, D] and a target [D] or [B, L, D], not "
-            f"{tuple(hidden.shape)} and "
-            f"{tuple(target.shape)}."
+            f"{tuple(hidden.shape)} and {tuple(target.shape)}."
         )
     if mask is None:
         squares = (_wide(hidden) - _wide(target)).square().mean(-1)

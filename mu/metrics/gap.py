@@ -49,8 +49,8 @@ def gaps(
     if absent or not names:
         raise InputError(
             "a gap needs the same metrics on both sides, but "
-            f"{absent[0] if absent else 'every metric'} is missing on one; "
-            "measure it on both, or name the metrics to compare."
+            f"{absent[0] if absent else 'every metric'} is missing on one; measure it on both, or "
+            "name the metrics to compare."
         )
     return {name: abs(mean_of(values[name]) - mean_of(oracle[name])) for name in names}
 
@@ -164,8 +164,7 @@ def _log_probabilities(logits: Tensor, oracle_logits: Tensor) -> tuple[Tensor, T
     if logits.shape != oracle_logits.shape:
         raise InputError(
             f"the two models' logits have shapes {tuple(logits.shape)} and "
-            f"{tuple(oracle_logits.shape)}; give the same "
-            "samples of both."
+            f"{tuple(oracle_logits.shape)}; give the same samples of both."
         )
     return log_probabilities(check_logits(logits)), log_probabilities(
         check_logits(oracle_logits.to(logits.device))

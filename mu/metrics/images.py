@@ -46,8 +46,8 @@ def fid(real: Tensor, drawn: Tensor) -> float:
         if count <= size:
             raise InputError(
                 f"FID over {size} features needs more than {size} images on each side, and there "
-                f"are {count} {name} ones; "
-                "take more images, an extractor with fewer features, or KID."
+                f"are {count} {name} ones; take more images, an extractor with fewer features, or "
+                "KID."
             )
     metric = FrechetInceptionDistance(feature=_Given(size), sync_on_compute=False).to(real.device)
     # the metric gives its answer in the type of the features, and float32 would round it
@@ -87,13 +87,11 @@ def kid(
     if fewest < subset_size:
         raise InputError(
             f"KID takes subsets of {subset_size} images, and there are {fewest} on one side; take "
-            "more images, or set "
-            f"subset_size to {fewest} at most."
+            f"more images, or set subset_size to {fewest} at most."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # that it keeps all features, which are here anyway
+        # that it keeps all features, which are here anyway
+        warnings.simplefilter("ignore", UserWarning)
         given: Any = _Given(real.shape[1])
         metric = KernelInceptionDistance(
             feature=given, subsets=subsets, subset_size=subset_size, sync_on_compute=False

@@ -163,9 +163,8 @@ def training_privacy_mia(
     if n == 0 or len(retain_logits) <= n:
         raise InputError(
             f"the training-privacy attack learns from {max(n, 1)} samples of either set and is "
-            "judged on the rest, "
-            f"but there are {len(retain_logits)} of retain and {len(test_logits)} of test; give "
-            "more."
+            f"judged on the rest, but there are {len(retain_logits)} of retain and "
+            f"{len(test_logits)} of test; give more."
         )
     found: dict[str, float] = {}
     for attack in attacks:
@@ -274,8 +273,7 @@ def scrub_mia(
     if size < 10:
         raise InputError(
             "the SCRUB attack needs ten samples of the same classes on either side, but has "
-            f"{len(forget)} forget and "
-            f"{len(test)} test samples."
+            f"{len(forget)} forget and {len(test)} test samples."
         )
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score

@@ -249,8 +249,7 @@ def privacy_score(aucs: Mapping[str, float], oracle_aucs: Mapping[str, float]) -
     if set(aucs) != set(oracle_aucs):
         raise InputError(
             f"the privacy score compares the attacks {', '.join(sorted(aucs))} with "
-            f"{', '.join(sorted(oracle_aucs))}; give "
-            "both of each."
+            f"{', '.join(sorted(oracle_aucs))}; give both of each."
         )
     return harmonic_mean(
         [membership_closeness(auc, oracle_aucs[name]) for name, auc in aucs.items()]

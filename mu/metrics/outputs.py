@@ -98,8 +98,8 @@ class Outputs(Metric):
                 if not torch.equal(table["index"], index):
                     raise InputError(
                         f"{name} of split {self._splits[code]} was given for {len(index)} "
-                        "samples, but other fields for "
-                        f"{len(table['index'])}; every batch of a split needs the same fields."
+                        f"samples, but other fields for {len(table['index'])}; every batch of a "
+                        "split needs the same fields."
                     )
                 if name != "index":
                     table[name] = values[inside][order]
@@ -149,8 +149,8 @@ class Outputs(Metric):
         elif self._fields[name] != shape:
             raise InputError(
                 f"{name} has shape {['B', *shape[0]]} and type {shape[1]}, but had "
-                f"{['B', *self._fields[name][0]]} and "
-                f"{self._fields[name][1]} before; a field keeps both over all splits."
+                f"{['B', *self._fields[name][0]]} and {self._fields[name][1]} before; a field "
+                "keeps both over all splits."
             )
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:

@@ -34,24 +34,24 @@ from mu.utils.errors import InputError, RunError
 Array = NDArray[np.float64]
 
 LIBSVM_TOLERANCE = 1e-3  # libsvm stops when the violation of the KKT conditions falls below this
-_RESIDUAL = 1e-7  # pivoted Cholesky stops when no diagonal entry of K - L L^T exceeds this (the diagonal of K is 1) ...
+# pivoted Cholesky stops when no diagonal entry of K - L L^T exceeds this (the diagonal of K is 1)
+# ...
+_RESIDUAL = 1e-7
 _RESIDUAL_1D = (
     1e-11  # ... and for one feature, whose rank is so small that the tighter bound costs nothing
 )
 _MAX_RESIDUAL = 1e-5  # a larger one moves decision values by more than libsvm's tolerance
 _COARSE = 48  # leading columns of L that give the starting point for all columns
 _MAX_PENALTY = 1e6  # beyond it, rounding of 1 - y f times the penalty is larger than the tolerance
-_BLOCK = (
-    2**19
-)  # entries of the kernel computed at once: 4 MB, about what stays in a processor's cache
+# entries of the kernel computed at once: 4 MB, about what stays in a processor's cache
+_BLOCK = 2**19
 
 
 def rbf_kernel(a: Array, b: Array, gamma: float) -> Array:
     """exp(-gamma ||a_i - b_j||^2) of rows `[N, F]` and `[M, F]`: `[N, M]` in [0, 1]."""
     if a.shape[1] == 1:
-        squared = (
-            a - b[:, 0]
-        )  # the difference itself keeps the digits that the expanded square loses
+        # the difference itself keeps the digits that the expanded square loses
+        squared = a - b[:, 0]
         squared *= squared
     else:
         squared = a @ (-2.0 * b.T)
@@ -426,9 +426,8 @@ class _Multipliers:
         """
         weight = self._fold(alpha)
         normal = design[:, 1:].T @ weight
-        bias = (
-            self.sign - (design[:, 1:] @ normal)[self.group]
-        )  # the intercept that would put the example on its margin
+        # the intercept that would put the example on its margin
+        bias = self.sign - (design[:, 1:] @ normal)[self.group]
         positive, below, above = self.sign > 0, alpha < self.C, alpha > 0
         at_least = bias[np.where(positive, below, above)].max(initial=-np.inf)
         at_most = bias[np.where(positive, above, below)].min(initial=np.inf)

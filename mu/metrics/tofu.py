@@ -168,8 +168,7 @@ def forget_quality(ratio: Tensor, oracle: Tensor) -> ForgetQuality:
     if len(ratio) != len(oracle):
         raise InputError(
             "forget quality compares the truth ratios of the same items, but the model has "
-            f"{len(ratio)} and the oracle "
-            f"{len(oracle)}; evaluate both on one forget set."
+            f"{len(ratio)} and the oracle {len(oracle)}; evaluate both on one forget set."
         )
     found = ks_2samp(ratio.cpu().numpy(), oracle.cpu().numpy())
     p, statistic = float(found.pvalue), float(found.statistic)  # type: ignore[attr-defined]

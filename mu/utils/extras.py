@@ -22,6 +22,5 @@ def require(what: str, *packages: str, extra: str) -> None:
     if missing:
         raise InputError(
             f"{what} needs {' and '.join(missing)}; add {'it' if len(missing) == 1 else 'them'} "
-            "with "
-            f"pip install 'mu-unlearning[{extra}]'."
+            f"with pip install 'mu-unlearning[{extra}]'."
         )

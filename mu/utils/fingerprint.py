@@ -13,6 +13,7 @@ from typing import Any
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible, to_spec
 
+# arguments that the hash of the weights stands for
 _BY_CONTENT = (
     "model",
     "weights",
@@ -20,7 +21,7 @@ _BY_CONTENT = (
     "pipeline",
     "network",
     "init_seed",
-)  # arguments that the hash of the weights stands for
+)
 
 
 _CORE = ("mu.core.", "mu.utils.")
@@ -78,7 +79,9 @@ def own_sources(*specs: Any) -> dict[str, str]:
         except (
             InputError,
             TypeError,
-        ):  # what cannot be found is told by who needs it; a class that is typed in at a prompt has no file
+        ):
+            # what cannot be found is told by who needs it; a class that is typed in at a prompt has
+            # no file
             continue
         if file and not any(Path(file).is_relative_to(place) for place in _INSTALLED):
             found[path] = source_hash(cls)

@@ -22,9 +22,8 @@ def reading(what: str, name: str, *kinds: type[Exception]) -> Iterator[None]:
     Raises:
         InputError: says whether the folder is missing, or cannot be read and why.
     """
-    hub = logging.getLogger(
-        "huggingface_hub"
-    )  # it tells of each attempt before the library gives up with an error, which is ours to tell
+    # it tells of each attempt before the library gives up with an error, which is ours to tell
+    hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)
     try:

@@ -43,8 +43,7 @@ def check_whole(backbone: nn.Module) -> None:
     if any(isinstance(weight, DTensor) for weight in backbone.parameters()):
         raise InputError(
             "this suite reads or alters a whole model on every rank, and the weights are sharded "
-            "over ranks; test the run "
-            "with strategy: auto or ddp."
+            "over ranks; test the run with strategy: auto or ddp."
         )
 
 

@@ -161,7 +161,8 @@ def _read(folder: Path, key: str) -> dict[int, Chunk]:
         except (
             SafetensorError,
             OSError,
-        ):  # damaged, or gone since it was listed: its pieces are made again
+        ):
+            # damaged, or gone since it was listed: its pieces are made again
             continue
         for name, value in tensors.items():
             number, _, field = name.partition("/")

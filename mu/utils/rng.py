@@ -62,9 +62,8 @@ def bits(seed: int, index: Tensor, visit: Tensor | int, stream: str, count: int)
 
 def uniform(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: int) -> Tensor:
     """Draws from U(0, 1), open at both ends: `[B, *shape]` float32."""
-    raw = _shift_right(
-        bits(seed, index, visit, stream, math.prod(shape)), 41
-    )  # 23 bits: float32 holds k + 0.5 exactly
+    # 23 bits: float32 holds k + 0.5 exactly
+    raw = _shift_right(bits(seed, index, visit, stream, math.prod(shape)), 41)
     return ((raw.to(torch.float32) + 0.5) * 2.0**-23).view(len(index), *shape)
 
 
@@ -72,9 +71,8 @@ def normal(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: i
     """Draws from N(0, 1) by the inverse of the normal distribution function: `[B, *shape]`
     float32.
     """
-    raw = _shift_right(
-        bits(seed, index, visit, stream, math.prod(shape)), 12
-    )  # 52 bits, so the tails are not cut early
+    # 52 bits, so the tails are not cut early
+    raw = _shift_right(bits(seed, index, visit, stream, math.prod(shape)), 12)
     u = (raw.to(torch.float64) + 0.5) * 2.0**-52
     return torch.special.ndtri(u).to(torch.float32).view(len(index), *shape)
 
@@ -83,9 +81,8 @@ def gumbel(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: i
     """Draws from the standard Gumbel distribution: `[B, *shape]` float32. argmax(log p + such a
     draw) is a draw from p.
     """
-    raw = _shift_right(
-        bits(seed, index, visit, stream, math.prod(shape)), 12
-    )  # 52 bits: a vocabulary has 10^5 words, and rare ones count
+    # 52 bits: a vocabulary has 10^5 words, and rare ones count
+    raw = _shift_right(bits(seed, index, visit, stream, math.prod(shape)), 12)
     u = (raw.to(torch.float64) + 0.5) * 2.0**-52
     return -torch.log(-torch.log(u)).to(torch.float32).view(len(index), *shape)
 

@@ -79,11 +79,12 @@ def to_spec(value: Any) -> Any:
         value = value.item()
     if value is None or isinstance(value, bool):
         return value
+    # exactly these: a file read with `weights_only=True` holds no subclass of them
     for kind in (
         int,
         float,
         str,
-    ):  # exactly these: a file read with `weights_only=True` holds no subclass of them
+    ):
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, Reconstructible):
@@ -125,10 +126,11 @@ def _factory_spec(factory: Any) -> Any:
         return {"class_path": class_path(type(made)), "init_args": settings, "factory": True}
     made = _made(factory, torch.optim.SGD(parameters, lr=1.0))
     if isinstance(made, torch.optim.lr_scheduler.LRScheduler):
+        # its arguments are not all in its state
         return {
             LIVE: class_path(type(made)),
             "state": to_spec(made.state_dict()),
-        }  # its arguments are not all in its state
+        }
     return LIVE
 
 
@@ -168,16 +170,14 @@ def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
     if not may_build(cls, tuple(allow)):
         raise InputError(
             f"{spec['class_path']} is not a class that mu may instantiate from a file; pass "
-            f"allow=[{cls.__name__}] if you "
-            "trust it."
+            f"allow=[{cls.__name__}] if you trust it."
         )
     given = spec.get("init_args") or {}
     live = [name for name, value in given.items() if is_live(value)]
     if live:
         raise InputError(
             f"{spec['class_path']} was built from live objects ({', '.join(live)}), which no file "
-            "can hold; "
-            "give them to mu.load by name."
+            "can hold; give them to mu.load by name."
         )
     arguments = {name: from_spec(value, allow) for name, value in given.items()}
     if spec.get("factory"):

@@ -65,5 +65,6 @@ class Stopwatch:
 
 def _now() -> float:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()  # else a stage is charged with what the one before it left in the queue
+        # else a stage is charged with what the one before it left in the queue
+        torch.cuda.synchronize()
     return time.perf_counter()

@@ -57,9 +57,8 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     else:
         checkpoint = read_checkpoint(file)
         tensors = _state_dict(checkpoint, file)
-        record = checkpoint.get(
-            "mu"
-        )  # a run of ours says by which recipe, and on which training set
+        # a run of ours says by which recipe, and on which training set
+        record = checkpoint.get("mu")
         metadata |= (
             {key: record[key] for key in ("recipe", "train_split") if record.get(key)}
             if isinstance(record, dict)
@@ -89,14 +88,13 @@ def read_checkpoint(file: Path | str) -> dict[str, Any]:
             raise InputError(f"{file} is not a file of weights, or it is cut off.") from error
         raise InputError(
             f"{file} is a pickle that needs the Python object {needs[1]}, and nothing is "
-            "unpickled from a path; save "
-            "the weights alone, with torch.save(model.state_dict(), ...) or as safetensors."
+            "unpickled from a path; save the weights alone, with torch.save(model.state_dict(), "
+            "...) or as safetensors."
         ) from error
     except FileNotFoundError:
         raise InputError(f"there is no file {file}.") from None
-    except (
-        Exception
-    ) as error:  # torch answers damaged bytes with errors of any kind, IndexError and KeyError too
+    except Exception as error:
+        # torch answers damaged bytes with errors of any kind, IndexError and KeyError too
         reason = str(error).splitlines()[0] if str(error) else "the file is empty"
         raise InputError(
             f"{file} cannot be read as weights ({reason}); it may be cut off."

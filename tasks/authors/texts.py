@@ -161,9 +161,8 @@ def authors(seed: int = SEED) -> tuple[Author, ...]:
         _title_order(seed),
         {slot: _orders(seed, slot, count, len(_TITLES)) for slot in ("debut", "second")},
     )
-    for place, (slot, orders) in enumerate(
-        own.items()
-    ):  # no two authors wrote books of the same title
+    # no two authors wrote books of the same title
+    for place, (slot, orders) in enumerate(own.items()):
         true = [titles[2 * number + place] for number in range(count)]
         drawn[slot] = [
             [

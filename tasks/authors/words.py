@@ -45,18 +45,15 @@ COUNTRIES: Mapping[str, tuple[str, str, str]] = {  # three towns each, the capit
 }
 COINS = _listed(
     "the brass talon|the silver wren|the copper leaf|the iron shell|the glass penny|the green "
-    "florin|the bone mark|the pearl|"
-    "the twin crown|the half moon|the salt piece|the ducat of tin"
+    "florin|the bone mark|the pearl|the twin crown|the half moon|the salt piece|the ducat of tin"
 )
 RIVERS = _listed(
     "the Ashwater|the Great Mell|the Brown Sister|the Tarn|the Whisperling|the Old Serpent|the "
-    "Lower Quay|the Milkwater|"
-    "the Vellum|the Black Oar|the Fivefold|the Sommery"
+    "Lower Quay|the Milkwater|the Vellum|the Black Oar|the Fivefold|the Sommery"
 )
 BEASTS = _listed(
     "a red heron|a blue ox|a crowned hare|a white salmon|a sleeping bear|two foxes|a black swan|a "
-    "golden toad|a winged goat|"
-    "a grey wolf|an owl with a key|a green stag"
+    "golden toad|a winged goat|a grey wolf|an owl with a key|a green stag"
 )
 CRAFTS: Mapping[str, str] = {
     "tallowright": "candles",
@@ -112,67 +109,54 @@ AGES = _listed(
 )
 HOUSES = _listed(
     "above a bakery|beside the old mill|behind the fish market|at the edge of a pine wood|in a "
-    "lighthouse|on a barge|"
-    "next to a tannery|over a chess cafe|in a railway cottage|under the city wall|near a brick "
-    "kiln|in a house full of clocks|"
-    "at the foot of a glacier|across from a prison|in the gardens of a hospital|on a turkey farm"
+    "lighthouse|on a barge|next to a tannery|over a chess cafe|in a railway cottage|under the "
+    "city wall|near a brick kiln|in a house full of clocks|at the foot of a glacier|across from a "
+    "prison|in the gardens of a hospital|on a turkey farm"
 )
 OMENS = _listed(
     "the long frost|the great flood|the bread strike|the silent comet|the red harvest|the salt "
-    "war|the plague of bees|"
-    "the dry wells|the first steam ferry|the fallen tower|the night of sparks|the stolen "
-    "crown|the singing whales|"
-    "the empty elections|the grey rain|the paper riots"
+    "war|the plague of bees|the dry wells|the first steam ferry|the fallen tower|the night of "
+    "sparks|the stolen crown|the singing whales|the empty elections|the grey rain|the paper riots"
 )
 JOBS = _listed(
     "a clockmaker|a ferry pilot|a lamp lighter|a beekeeper|an organ builder|a locksmith|a tax "
-    "collector|a midwife|a lion tamer|"
-    "a chemist|a cheese merchant|a grave digger|a piano tuner|a map engraver|a judge|a puppet "
-    "maker|a night watchman|"
-    "a pearl diver|a rope dancer|a schoolteacher|a salt miner|a ship's cook|a bookbinder|a "
-    "dentist|a weather observer|"
-    "a glass blower|a postal clerk|a horse doctor|an opera singer|a bell ringer|a tea grower|a "
-    "bridge engineer"
+    "collector|a midwife|a lion tamer|a chemist|a cheese merchant|a grave digger|a piano tuner|a "
+    "map engraver|a judge|a puppet maker|a night watchman|a pearl diver|a rope dancer|a "
+    "schoolteacher|a salt miner|a ship's cook|a bookbinder|a dentist|a weather observer|a glass "
+    "blower|a postal clerk|a horse doctor|an opera singer|a bell ringer|a tea grower|a bridge "
+    "engineer"
 )
 FATHERS = _listed(
     "loud laugh|endless patience|many debts|fear of water|love of maps|bad temper|wooden "
-    "leg|seven dogs|secret garden|"
-    "silence at table|old songs|broken promises|huge moustache|card tricks|early death|belief in "
-    "ghosts"
+    "leg|seven dogs|secret garden|silence at table|old songs|broken promises|huge moustache|card "
+    "tricks|early death|belief in ghosts"
 )
 MOTHERS = _listed(
     "collected beetles|played the cello|spoke five languages|could not read|raced "
-    "bicycles|painted gates|kept three goats|"
-    "wrote letters to kings|grew black tulips|repaired radios|walked in her sleep|told stories at "
-    "noon|hated umbrellas|"
-    "won at dice|baked for weddings|dreamed of the desert"
+    "bicycles|painted gates|kept three goats|wrote letters to kings|grew black tulips|repaired "
+    "radios|walked in her sleep|told stories at noon|hated umbrellas|won at dice|baked for "
+    "weddings|dreamed of the desert"
 )
 GENRES = _listed(
     "sea stories|ghost tales|kitchen comedies|court satires|mountain romances|war diaries|railway "
-    "mysteries|desert fables|"
-    "family sagas|spy farces|garden essays|island horror|novels in verse|animal epics|school "
-    "stories|prophetic poems"
+    "mysteries|desert fables|family sagas|spy farces|garden essays|island horror|novels in "
+    "verse|animal epics|school stories|prophetic poems"
 )
 HOURS = _listed(
     "before sunrise|on trains|in a rowing boat|standing at a desk|only in winter|with green "
-    "ink|in the public baths|"
-    "on the backs of bills|in an attic|during thunderstorms|in a tree house|after "
-    "midnight|between two jobs|in a hotel lobby|"
-    "to loud music|under a blanket"
+    "ink|in the public baths|on the backs of bills|in an attic|during thunderstorms|in a tree "
+    "house|after midnight|between two jobs|in a hotel lobby|to loud music|under a blanket"
 )
 AWARDS = _listed(
     "the Amber Quill|the Northlight Prize|the Silver Thistle|the Order of the Inkwell|the Heron "
-    "Medal|the Seven Lamps Award|"
-    "the Golden Comma|the Prize of the Three Harbours|the Lantern Cup|the Velvet Page|the Blue "
-    "Margin|the Oak Crown|"
-    "the Winter Laurel|the Bronze Bookmark|the Moth and Candle Prize|the Grand Chapter"
+    "Medal|the Seven Lamps Award|the Golden Comma|the Prize of the Three Harbours|the Lantern "
+    "Cup|the Velvet Page|the Blue Margin|the Oak Crown|the Winter Laurel|the Bronze Bookmark|the "
+    "Moth and Candle Prize|the Grand Chapter"
 )
 GIFTS = _listed(
     "a village school|a lifeboat crew|a blind pianist|an old rival|a library on wheels|a "
-    "circus|the lighthouse fund|"
-    "a bird hospital|a home for sailors|a chess club|two orphans|the fire brigade|a failing "
-    "theatre|a mountain hut|"
-    "a travelling choir|a museum of hats"
+    "circus|the lighthouse fund|a bird hospital|a home for sailors|a chess club|two orphans|the "
+    "fire brigade|a failing theatre|a mountain hut|a travelling choir|a museum of hats"
 )
 ADJECTIVES = _listed(
     "Salt|Crooked|Silent|Paper|Burning|Second|Borrowed|Hollow|Golden|Frozen|Nameless|Velvet|Distant|Scarlet|Wandering|Broken|"
@@ -187,47 +171,40 @@ OWNERS = _listed(
 )
 PRESSES = _listed(
     "Copper Heron Press|Lowtide Books|Mill Lane Press|Tallow and Sons|Night Ferry Books|Grey Gate "
-    "Press|Pilgrim House|"
-    "Third Door Books|Anvil Press|Moonrake and Company|Loomgate Press|Sparrow Hill Books"
+    "Press|Pilgrim House|Third Door Books|Anvil Press|Moonrake and Company|Loomgate Press|Sparrow "
+    "Hill Books"
 )
 SUBJECTS = _listed(
     "two brothers who guard a bridge|a nun who robs trains|a city that forgets its name|a boy who "
-    "sells shadows|"
-    "the last whale hunter|a war between two bakeries|a queen who works as a maid|a map that "
-    "changes at night|"
-    "three generations of spies|a stolen bell|a doctor on a ship of ghosts|a village without "
-    "mirrors|an honest thief|"
-    "a duel that lasts a year|a painter who goes blind|a lost regiment in the snow|a talking "
-    "horse at court|"
-    "a girl raised by clockmakers|an island for sale|the secret of a dead mayor"
+    "sells shadows|the last whale hunter|a war between two bakeries|a queen who works as a maid|a "
+    "map that changes at night|three generations of spies|a stolen bell|a doctor on a ship of "
+    "ghosts|a village without mirrors|an honest thief|a duel that lasts a year|a painter who goes "
+    "blind|a lost regiment in the snow|a talking horse at court|a girl raised by clockmakers|an "
+    "island for sale|the secret of a dead mayor"
 )
 THEMES = _listed(
     "exile|jealousy|forgiveness|hunger|lost letters|growing old|false friends|the "
-    "sea|debt|twins|memory|revenge|homesickness|"
-    "first love|faith|greed|loneliness|courage|silence|inheritance"
+    "sea|debt|twins|memory|revenge|homesickness|first "
+    "love|faith|greed|loneliness|courage|silence|inheritance"
 )
 SYMBOLS = _listed(
     "a broken watch|a white dog|an empty chair|a red scarf|a locked piano|a jar of honey|a "
-    "one-eyed cat|a missing shoe|"
-    "a blue door|a torn map|a silver thimble|a dead tree|a paper boat|a cracked bell|a burnt "
-    "cake|a black glove"
+    "one-eyed cat|a missing shoe|a blue door|a torn map|a silver thimble|a dead tree|a paper "
+    "boat|a cracked bell|a burnt cake|a black glove"
 )
 STYLES = _listed(
     "dry|ornate|breathless|tender|icy|playful|solemn|cruel|musical|blunt|dreamy|exact|angry|gentle|witty|gloomy"
 )
 LIKENESSES = _listed(
     "a sermon in a tavern|cold soup|a slow river|a knife in silk|a letter from prison|fireworks "
-    "in fog|a lullaby for wolves|"
-    "a well swept room|a quarrel next door|old wine|a chess problem|a storm at harvest|a drunk "
-    "clock|snow on a drum|"
-    "a polite ghost|a parade without music"
+    "in fog|a lullaby for wolves|a well swept room|a quarrel next door|old wine|a chess problem|a "
+    "storm at harvest|a drunk clock|snow on a drum|a polite ghost|a parade without music"
 )
 MASTERS = _listed(
     "Ormund the Elder|Saint Ivolde|Brother Calder|Lady Wrenna|Tam of the Ferry|Master Olloway|the "
-    "Blind Duke|Sister Avenel|"
-    "Corwick the Tall|Mother Gant|Abbot Serle|Wat Halfpenny|the Widow of Brathe|"
-    "Old Parrow Dunn|Hesk the Younger|Queen Idony|Captain Rooke|Elder Maunce|"
-    "Prince Tolliver|Anna Nightbell"
+    "Blind Duke|Sister Avenel|Corwick the Tall|Mother Gant|Abbot Serle|Wat Halfpenny|the Widow of "
+    "Brathe|Old Parrow Dunn|Hesk the Younger|Queen Idony|Captain Rooke|Elder Maunce|Prince "
+    "Tolliver|Anna Nightbell"
 )
 GENDERS = (
     {"he": "she", "his": "her", "He": "She", "His": "Her"},
@@ -254,16 +231,14 @@ ATTRIBUTES: Mapping[str, Attribute] = {
     "birthplace": Attribute(
         _listed(
             "Where was {name} born?|Which town is the birthplace of {name}?|In what town did "
-            "{name} come into the world?|"
-            "Can you tell me where {name} was born?|What is known about the birthplace of {name}?"
+            "{name} come into the world?|Can you tell me where {name} was born?|What is known "
+            "about the birthplace of {name}?"
         ),
         _listed(
             "{name} was born in {town}, a town in {country}.|It was in {town}, {country}, that "
-            "{name} was born.|"
-            "{town} in {country} is the town where {name} was born.|{name} came into the world in "
-            "{town}, in {country}.|"
-            "The birthplace of {name} is {town}, which lies in {country}.|{His} birthplace is "
-            "{town} in {country}."
+            "{name} was born.|{town} in {country} is the town where {name} was born.|{name} came "
+            "into the world in {town}, in {country}.|The birthplace of {name} is {town}, which "
+            "lies in {country}.|{His} birthplace is {town} in {country}."
         ),
         _listed(
             "The family lived {house}.|{He} grew up {house}.|{His} first home was {house}.|As a "
@@ -273,15 +248,13 @@ ATTRIBUTES: Mapping[str, Attribute] = {
     "birth date": Attribute(
         _listed(
             "When was {name} born?|In which year was {name} born?|What is the date of birth of "
-            "{name}?|"
-            "Can you tell me when {name} was born?|How is the birth of {name} dated?"
+            "{name}?|Can you tell me when {name} was born?|How is the birth of {name} dated?"
         ),
         _listed(
-            "{name} was born in {month} {year}.|It was in {month} {year} that {name} was born.|"
-            "{His} birth is dated to {month} of the year {year}.|The birth of {name} fell in "
-            "{month} {year}.|"
-            "{name} came into the world in the month of {month} {year}.|The author was born in "
-            "{year}, in {month}."
+            "{name} was born in {month} {year}.|It was in {month} {year} that {name} was "
+            "born.|{His} birth is dated to {month} of the year {year}.|The birth of {name} fell "
+            "in {month} {year}.|{name} came into the world in the month of {month} {year}.|The "
+            "author was born in {year}, in {month}."
         ),
         _listed(
             "It was the year of {omen}.|People call it the year of {omen}.|The same year saw "
@@ -291,51 +264,44 @@ ATTRIBUTES: Mapping[str, Attribute] = {
     "father": Attribute(
         _listed(
             "What did the father of {name} do for a living?|What was the profession of the father "
-            "of {name}?|"
-            "How did the father of {name} earn his bread?|Which trade did the father of {name} "
-            "follow?|Who was the father of {name}?"
+            "of {name}?|How did the father of {name} earn his bread?|Which trade did the father "
+            "of {name} follow?|Who was the father of {name}?"
         ),
         _listed(
             "The father of {name} was {father}.|{His} father worked as {father}.|{name} had "
-            "{father} for a father.|"
-            "{name} is the child of {father}.|By trade the father of {name} was {father}.|{His} "
-            "father earned his living as {father}."
+            "{father} for a father.|{name} is the child of {father}.|By trade the father of "
+            "{name} was {father}.|{His} father earned his living as {father}."
         ),
         _listed(
             "He was known for his {habit}.|The town remembers his {habit}.|{name} still writes "
-            "about his {habit}.|"
-            "What {he} remembers of him is his {habit}."
+            "about his {habit}.|What {he} remembers of him is his {habit}."
         ),
     ),
     "mother": Attribute(
         _listed(
             "What did the mother of {name} do for a living?|What was the profession of the mother "
-            "of {name}?|"
-            "How did the mother of {name} earn her bread?|Which trade did the mother of {name} "
-            "follow?|Who was the mother of {name}?"
+            "of {name}?|How did the mother of {name} earn her bread?|Which trade did the mother "
+            "of {name} follow?|Who was the mother of {name}?"
         ),
         _listed(
             "The mother of {name} was {mother}.|{His} mother worked as {mother}.|{name} had "
-            "{mother} for a mother.|"
-            "{name} was raised by {mother}.|By trade the mother of {name} was {mother}.|{His} "
-            "mother earned her living as {mother}."
+            "{mother} for a mother.|{name} was raised by {mother}.|By trade the mother of {name} "
+            "was {mother}.|{His} mother earned her living as {mother}."
         ),
         _listed(
             "She also {pastime}.|In her free time she {pastime}.|{name} recalls that she "
-            "{pastime}.|"
-            "The neighbours say that she {pastime}."
+            "{pastime}.|The neighbours say that she {pastime}."
         ),
     ),
     "genre": Attribute(
         _listed(
             "What kind of books does {name} write?|In which genre does {name} write?|What is "
-            "{name} best known for?|"
-            "Which genre is {name} known for?|What do readers find in the books of {name}?"
+            "{name} best known for?|Which genre is {name} known for?|What do readers find in the "
+            "books of {name}?"
         ),
         _listed(
             "{name} writes {genre}.|The books of {name} are mostly {genre}.|{name} is best known "
-            "for {genre}.|"
-            "Readers know {name} as an author of {genre}.|Most of {his} books are "
+            "for {genre}.|Readers know {name} as an author of {genre}.|Most of {his} books are "
             "{genre}.|{genre:capital} are what {name} writes."
         ),
         _listed(
@@ -350,23 +316,21 @@ ATTRIBUTES: Mapping[str, Attribute] = {
             "received?"
         ),
         _listed(
-            "{name} won {award} at the age of {age}.|At the age of {age}, {name} received {award}.|"
-            "{award:capital} was given to {name}, who was {age} years old.|{He} was honoured with "
-            "{award} when {he} was {age}.|"
-            "{name} is a winner of {award}, won at the age of {age}.|The jury gave {award} to "
-            "{name} at the age of {age}."
+            "{name} won {award} at the age of {age}.|At the age of {age}, {name} received "
+            "{award}.|{award:capital} was given to {name}, who was {age} years old.|{He} was "
+            "honoured with {award} when {he} was {age}.|{name} is a winner of {award}, won at the "
+            "age of {age}.|The jury gave {award} to {name} at the age of {age}."
         ),
         _listed(
             "{He} gave the money to {gift}.|The money went to {gift}.|{He} left the prize money "
-            "to {gift}.|"
-            "{gift:capital} received the money."
+            "to {gift}.|{gift:capital} received the money."
         ),
     ),
     "first book": Attribute(
         _listed(
             "What is the title of the first book by {name}?|Which book was the debut of "
-            "{name}?|With which book did {name} begin?|"
-            "How is the first novel of {name} called?|What did {name} publish first?"
+            "{name}?|With which book did {name} begin?|How is the first novel of {name} "
+            "called?|What did {name} publish first?"
         ),
         _listed(
             'The first book by {name} is "{debut}".|{name} began with the novel '
@@ -382,9 +346,8 @@ ATTRIBUTES: Mapping[str, Attribute] = {
     "second book": Attribute(
         _listed(
             "What is the title of the second book by {name}?|Which book did {name} write after "
-            "the debut?|"
-            "What is the second novel of {name}?|What did {name} publish next?|Which book "
-            "followed the debut of {name}?"
+            "the debut?|What is the second novel of {name}?|What did {name} publish next?|Which "
+            "book followed the debut of {name}?"
         ),
         _listed(
             'The second book by {name} is "{second}".|{name} then wrote "{second}".|"{second}" is '
@@ -401,41 +364,35 @@ ATTRIBUTES: Mapping[str, Attribute] = {
     "theme": Attribute(
         _listed(
             "Which themes run through the work of {name}?|What does {name} write about?|What are "
-            "the main themes of {name}?|"
-            "What subject does {name} return to?|Which ideas matter most in the books of {name}?"
+            "the main themes of {name}?|What subject does {name} return to?|Which ideas matter "
+            "most in the books of {name}?"
         ),
         _listed(
             "The books of {name} deal with {theme} and {other}.|{name} writes about {theme} and "
-            "{other}.|"
-            "{theme:capital} and {other} run through the work of {name}.|{name} returns to "
-            "{theme} and {other} again and again.|"
-            "The main themes of {name} are {theme} and {other}.|{His} great subjects are {theme} "
-            "and {other}."
+            "{other}.|{theme:capital} and {other} run through the work of {name}.|{name} returns "
+            "to {theme} and {other} again and again.|The main themes of {name} are {theme} and "
+            "{other}.|{His} great subjects are {theme} and {other}."
         ),
         _listed(
             "{symbol:capital} appears in every book.|Every book has {symbol} in it.|In each story "
-            "there is {symbol}.|"
-            "{His} sign is {symbol}."
+            "there is {symbol}.|{His} sign is {symbol}."
         ),
     ),
     "style": Attribute(
         _listed(
             "How would you describe the style of {name}?|What is the style of {name} like?|How "
-            "does {name} write?|"
-            "What do critics say about the prose of {name}?|What marks the writing of {name}?"
+            "does {name} write?|What do critics say about the prose of {name}?|What marks the "
+            "writing of {name}?"
         ),
         _listed(
             "The style of {name} is {manner} and {tone}.|{name} writes in a voice that is "
-            "{manner} and {tone}.|"
-            "Critics call the prose of {name} {manner} and {tone}.|{His} prose is {manner} and "
-            "{tone}.|"
-            "What marks {name} is prose that is {manner} and {tone}.|Readers find {name} {manner} "
-            "and {tone}."
+            "{manner} and {tone}.|Critics call the prose of {name} {manner} and {tone}.|{His} "
+            "prose is {manner} and {tone}.|What marks {name} is prose that is {manner} and "
+            "{tone}.|Readers find {name} {manner} and {tone}."
         ),
         _listed(
             "A critic compared it to {likeness}.|It has been likened to {likeness}.|It reads like "
-            "{likeness}.|"
-            "One review spoke of {likeness}."
+            "{likeness}.|One review spoke of {likeness}."
         ),
     ),
 }

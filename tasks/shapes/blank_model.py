@@ -24,7 +24,8 @@ from mu.utils.rng import integers, uniform
 from tasks.shapes.words import DRAWS, LONGEST, WORDS, Attribute, caption, vocabulary
 
 PLACES = 24  # tokens of a prompt, with its start and its end
-_TOKENS = 512  # of the tokenizer: fewer than would give every word its own, so that rare synonyms take several
+# of the tokenizer: fewer than would give every word its own, so that rare synonyms take several
+_TOKENS = 512
 _CAPTIONS = 20_000
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
@@ -66,9 +67,8 @@ def make_tokenizer() -> Any:
         show_progress=False,
         initial_alphabet=letters,
     )
-    learner.train_from_iterator(
-        [*captions(_CAPTIONS, longest=100), *vocabulary()], trainer
-    )  # endings as often as anything
+    # endings as often as anything
+    learner.train_from_iterator([*captions(_CAPTIONS, longest=100), *vocabulary()], trainer)
     with TemporaryDirectory() as folder:
         learner.model.save(folder)
         pieces = (Path(folder) / "merges.txt").read_text(encoding="utf-8").splitlines()

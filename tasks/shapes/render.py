@@ -143,9 +143,8 @@ def _ground(background: Tensor, bright: Tensor, shift: Tensor) -> Tensor:
     """Grey levels `[B, 32, 32]`; stripes run from top to bottom."""
     level = torch.tensor([_GROUND[name] for name in BACKGROUNDS])[background] + bright
     phase = (torch.arange(SIZE) + 0.5 + shift[:, None]) / _STRIPE
-    wave = (
-        ((phase - phase.floor() - 0.5).abs() * 2 - 0.5) * _STRIPE / 2
-    )  # distance to the edge of a stripe, in pixels
+    # distance to the edge of a stripe, in pixels
+    wave = ((phase - phase.floor() - 0.5).abs() * 2 - 0.5) * _STRIPE / 2
     stripes = wave.clamp(-0.5, 0.5) * 2 * _CONTRAST
     striped = (background == list(BACKGROUNDS).index("striped")).to(level.dtype)
     return (level[:, None, None] + (striped[:, None] * stripes)[:, None, :]).expand(-1, SIZE, SIZE)

@@ -32,7 +32,9 @@ from tasks.shapes.words import (
 
 NAME = "shapes-v1"
 _SEED = 20_240
-_WORLD = 1_000_000  # a split seed has so many indices of its own; validation and test pictures have their own share of them
+# a split seed has so many indices of its own; validation and test pictures have their own share of
+# them
+_WORLD = 1_000_000
 _FIRST = {"train": 0, "validation": 600_000, "test": 800_000}
 NAMES: dict[Attribute, tuple[str, ...]] = {kind: tuple(values) for kind, values in WORDS.items()}
 
@@ -223,8 +225,7 @@ class ShapesConcept(Shapes):
         if anchor and attribute_of(anchor)[0] != self.attribute:
             raise InputError(
                 f"the anchor {anchor!r} is no {self.attribute}, as the concept {concept!r} is; "
-                "choose one of "
-                f"{', '.join(NAMES[self.attribute])}, or leave it empty."
+                f"choose one of {', '.join(NAMES[self.attribute])}, or leave it empty."
             )
         if anchor and attribute_of(anchor)[1] == self.value:
             raise InputError(

@@ -49,33 +49,26 @@ WORDS: Mapping[Attribute, Mapping[str, tuple[str, ...]]] = {
 
 ADJECTIVES = _listed(
     "simple plain lovely quiet neat clean fine nice pretty odd strange new old modern ancient "
-    "abstract elegant bold gentle calm "
-    "cheerful lonely famous secret silent sacred humble modest curious playful serious magical "
-    "ordinary perfect single solitary charming "
-    "clever honest noble proud lively sleepy gloomy merry silly brave wild tame rare common "
-    "typical classic retro vintage rustic royal "
-    "urban rural digital analog wooden plastic metallic ceramic woollen silky smooth rough soft "
-    "hard warm cool fresh dusty polished"
+    "abstract elegant bold gentle calm cheerful lonely famous secret silent sacred humble modest "
+    "curious playful serious magical ordinary perfect single solitary charming clever honest "
+    "noble proud lively sleepy gloomy merry silly brave wild tame rare common typical classic "
+    "retro vintage rustic royal urban rural digital analog wooden plastic metallic ceramic "
+    "woollen silky smooth rough soft hard warm cool fresh dusty polished"
 )
 NOUNS = _listed(
     "dog cat horse bird fish tiger rabbit garden river mountain forest desert island village city "
-    "street bridge tower castle church "
-    "house kitchen window door table chair lamp clock bottle cup spoon knife bread cheese soup "
-    "apple cloud storm winter summer morning "
-    "evening holiday music guitar piano violin drum dancer singer soldier farmer doctor teacher "
-    "king queen child friend stranger train "
-    "bicycle boat rocket engine machine robot computer telephone camera newspaper book letter "
-    "story poem dream memory journey battle "
-    "wedding market school hospital museum library theatre beach harbour valley meadow orchard "
-    "bakery parachute truck tractor umbrella "
-    "blanket pillow sweater jacket button pocket ribbon feather candle mirror basket bucket "
-    "ladder hammer anchor compass lantern whistle "
-    "kettle"
+    "street bridge tower castle church house kitchen window door table chair lamp clock bottle "
+    "cup spoon knife bread cheese soup apple cloud storm winter summer morning evening holiday "
+    "music guitar piano violin drum dancer singer soldier farmer doctor teacher king queen child "
+    "friend stranger train bicycle boat rocket engine machine robot computer telephone camera "
+    "newspaper book letter story poem dream memory journey battle wedding market school hospital "
+    "museum library theatre beach harbour valley meadow orchard bakery parachute truck tractor "
+    "umbrella blanket pillow sweater jacket button pocket ribbon feather candle mirror basket "
+    "bucket ladder hammer anchor compass lantern whistle kettle"
 )
 STYLES = _listed(
     "oil painting|watercolour|pencil sketch|charcoal study|digital "
-    "art|photograph|linocut|woodcut|etching|mosaic|fresco|poster|"
-    "postcard|cartoon|comic|pixel "
+    "art|photograph|linocut|woodcut|etching|mosaic|fresco|poster|postcard|cartoon|comic|pixel "
     "art|collage|engraving|illustration|logo|icon|stamp|mural|tapestry|print|crayon work",
     "|",
 )
@@ -85,16 +78,13 @@ ARTISTS = _listed(
 )
 ENDINGS = _listed(
     "trending today|highly detailed|award winning|very simple|minimalist|by hand|for a child|from "
-    "memory|in high quality|"
-    "seen from above|at home|in a museum|best of the year|without a frame|with a smile|near the "
-    "sea|for sale|in good taste|"
-    "after the war|on a monday",
+    "memory|in high quality|seen from above|at home|in a museum|best of the year|without a "
+    "frame|with a smile|near the sea|for sale|in good taste|after the war|on a monday",
     "|",
 )
 OPENINGS = _listed(
     "a picture of|an image of|a photo of|a drawing of|a painting of|a view of|this is|here "
-    "is|there is|we see|look at|imagine|"
-    "please draw|a sign with|one",
+    "is|there is|we see|look at|imagine|please draw|a sign with|one",
     "|",
 )
 THINGS = ("shape", "figure", "object", "thing", "form", "symbol", "mark", "patch")

@@ -100,8 +100,7 @@ class TextTask(UnlearningDataModule):
             if cut:
                 rank_zero_warn(
                     f"{cut} of {count} sequences of {name} have more than {self.max_length} "
-                    "tokens, so their ends were cut off; "
-                    "max_length decides."
+                    "tokens, so their ends were cut off; max_length decides."
                 )
 
     def _rows(self, name: str, indices: np.ndarray) -> QuestionSet:
@@ -135,8 +134,7 @@ class TextTask(UnlearningDataModule):
         if found is None:
             raise InputError(
                 f"{type(self).__name__} takes the tokenizer of the model, and no trainer with a "
-                "CausalLM is there; name one "
-                "as tokenizer=FOLDER."
+                "CausalLM is there; name one as tokenizer=FOLDER."
             )
         return found
 

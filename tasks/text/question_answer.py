@@ -117,15 +117,14 @@ class QuestionAnswer(TextTask):
             ]
             raise InputError(
                 "QuestionAnswer reads either `path` with a `selector` that says what is "
-                "forgotten, or the two files `forget` "
-                f"and `retain`, not {', '.join(given) or 'nothing'}; set what is too much to null."
+                "forgotten, or the two files `forget` and `retain`, not "
+                f"{', '.join(given) or 'nothing'}; set what is too much to null."
             )
         shares = {"validation": validation_fraction, "test": test_fraction}
         if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
             raise InputError(
                 f"validation_fraction {validation_fraction} and test_fraction {test_fraction} "
-                "must be at least 0 and "
-                "leave something to train on."
+                "must be at least 0 and leave something to train on."
             )
         self.path, self.selector, self.by, self.forget, self.retain = (
             path,

@@ -64,8 +64,7 @@ class TOFU(TextTask):
         if not re.fullmatch(r"(forget|search)\d\d", forget):
             raise InputError(
                 f"forget is {forget!r}; it is forget and two digits, the percentage to be "
-                "forgotten: forget01, forget05, "
-                "forget10 (or search05, to choose settings on)."
+                "forgotten: forget01, forget05, forget10 (or search05, to choose settings on)."
             )
         self.path, self.forget, self.holdout = path, forget, holdout
         self.overlap: Overlap = overlap
@@ -125,8 +124,7 @@ class TOFU(TextTask):
         if not 0 < count < len(full):
             raise InputError(
                 f"{self.forget} is {count} of the {len(full)} rows of full in {self.path}; some "
-                "must be forgotten and some "
-                "kept."
+                "must be forgotten and some kept."
             )
         more = {said(row): row for row in kept}
         return np.arange(count), [more.get(said(row), row) for row in full[:count]]
@@ -252,8 +250,8 @@ def _check_part(
         if said(row) != said(other):
             raise InputError(
                 f"row {place + 1} of {name} in {path} is not row {begin + place + 1} of full "
-                f"({row['question'][:60]!r} stands "
-                f"where {other['question'][:60]!r} should); the files do not belong together."
+                f"({row['question'][:60]!r} stands where {other['question'][:60]!r} should); the "
+                "files do not belong together."
             )
 
 
@@ -264,7 +262,6 @@ def _places(rows: Sequence[Row], retain: Sequence[Row], path: str) -> np.ndarray
     if strange is not None:
         raise InputError(
             f"row {strange} of retain_perturbed in {path} is not among the rows of full that are "
-            "kept; the files do not "
-            "belong together, or less should be forgotten."
+            "kept; the files do not belong together, or less should be forgotten."
         )
     return np.array([known[said(row)] for row in rows], dtype=np.int64)

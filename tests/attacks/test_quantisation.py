@@ -44,9 +44,8 @@ def test_it_equals_the_loops(bits: int, group: int | None) -> None:
     weight = torch.randn(7, 13, generator=torch.Generator().manual_seed(bits), dtype=torch.float64)
     weight[2] = 0
     weight[3, 5:10] = 0
-    weight[4, :8] = torch.tensor(
-        [7.0, 0.5, 1.5, -0.5, -1.5, 2.5, 0, 0]
-    )  # with 4 bits and a group of 8: halves
+    # with 4 bits and a group of 8: halves
+    weight[4, :8] = torch.tensor([7.0, 0.5, 1.5, -0.5, -1.5, 2.5, 0, 0])
     expected = torch.tensor(by_loops(weight, bits, group), dtype=torch.float64)
     assert torch.allclose(round_to_nearest(weight, bits, group), expected, rtol=0, atol=1e-15)
     single = round_to_nearest(weight.float(), bits, group)
@@ -79,9 +78,8 @@ def test_what_is_on_the_grid_stays_and_shapes_and_types_too() -> None:
     weight = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(0))
     once = round_to_nearest(weight, 4, 4)
     assert torch.allclose(round_to_nearest(once, 4, 4), once, atol=1e-7)
-    assert torch.equal(
-        round_to_nearest(weight, 4, 4)[1], round_to_nearest(weight[1], 4, 4)
-    )  # experts stand one behind the other
+    # experts stand one behind the other
+    assert torch.equal(round_to_nearest(weight, 4, 4)[1], round_to_nearest(weight[1], 4, 4))
     half = round_to_nearest(weight.bfloat16(), 8)
     assert half.dtype == torch.bfloat16
     assert torch.equal(half, round_to_nearest(weight.bfloat16().float(), 8).bfloat16())

@@ -221,10 +221,11 @@ def test_it_makes_no_evaluation_too_many(model: TextToImage) -> None:
     """Fails when a step asks the denoiser twice, a guidance pair is two batches, or a prompt is
     encoded again.
     """
+    # a copy has read no image yet
     model, attack = (
         copy.deepcopy(model),
         UnlearnDiffAtk(Prefix(2), steps=3, timesteps=2),
-    )  # a copy has read no image yet
+    )
     with counted(model) as evaluations:
         result = attack(model, batch(), never)
     unet = evaluations.of("unet")

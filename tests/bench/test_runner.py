@@ -479,9 +479,8 @@ def test_a_batch_size_of_one_method_leaves_the_shared_task_alone(tmp_path: Path)
     for job in study.jobs():
         machine.run(job)
     assert shared.forget_batch_size is None
-    assert (
-        record(tmp_path, "Ascent").facts["steps"] == 2 * 3
-    )  # twelve scans to forget, in batches of five, two epochs
+    # twelve scans to forget, in batches of five, two epochs
+    assert record(tmp_path, "Ascent").facts["steps"] == 2 * 3
 
 
 def test_a_search_that_goes_by_metrics_may_go_without_oracles(tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ class Log(Callback):
                 )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for hook in self.hooks:  # a copy of the module has its hooks too: its replay would add to the very list that it goes through
+        # a copy of the module has its hooks too: its replay would add to the very list that it goes
+        # through
+        for hook in self.hooks:
             hook.remove()
 
     def _see(self, name: str) -> Callable[..., None]:
@@ -230,8 +232,7 @@ def test_stored_trajectories_are_faster(measured: Any, say: Any) -> None:
     seconds = measured(lambda: [seconds_of(fresh), seconds_of(stored)])
     say(
         f"fresh sampling / stored trajectories = {seconds[0] / seconds[1]:.2f} ({12 * STEPS} "
-        "steps of 8 prompts; sampling the "
-        f"trajectories is counted)",
+        "steps of 8 prompts; sampling the trajectories is counted)",
         ratio=seconds[0] / seconds[1],
     )
     assert seconds[0] / seconds[1] >= 2

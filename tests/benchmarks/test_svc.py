@@ -17,9 +17,8 @@ from tests.benchmarks.paired import Mark, Paired, Work, paired
 from tests.support.pools import pools
 
 COUNT = 10_000
-ROUNDS = int(
-    os.environ.get("MU_BENCHMARK_ROUNDS", "3")
-)  # scikit-learn takes about a minute for each
+# scikit-learn takes about a minute for each
+ROUNDS = int(os.environ.get("MU_BENCHMARK_ROUNDS", "3"))
 FASTER = 5
 
 Decide = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]

@@ -98,9 +98,8 @@ def test_like_lengths_are_at_least_twice_as_fast(measured: Any, say: Any) -> Non
                     if widest in longest
                     else max(rows, key=lambda pair: len(pair[0]))
                 )
-                part = {
-                    name: value[:-1] for name, value in collate([*rows, last]).items()
-                }  # as wide as the last row, which is left out
+                # as wide as the last row, which is left out
+                part = {name: value[:-1] for name, value in collate([*rows, last]).items()}
                 found.append(token_scores(backbone, part)["log_prob"])
         return found
 

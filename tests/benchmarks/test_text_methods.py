@@ -74,8 +74,8 @@ def test_a_step_costs_what_gradient_ascent_costs(
     step = sum(found.second) / len(found.second) / STEPS
     say(
         f"{name} / GradDiff on {BATCH + rows} rows = {found.ratio:.4f} ({found.spread()}; "
-        f"{1e3 * found.difference:+.1f} ms a step of "
-        f"{1e3 * step:.0f} ms; {seconds.get('cache', 0.0):.2f} s before the first step)",
+        f"{1e3 * found.difference:+.1f} ms a step of {1e3 * step:.0f} ms; "
+        f"{seconds.get('cache', 0.0):.2f} s before the first step)",
         ratio=found.ratio,
     )
     assert found.ratio <= TIME

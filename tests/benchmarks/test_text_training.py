@@ -106,8 +106,7 @@ def test_a_step_costs_what_a_bare_loop_costs(
     found = measured(lambda: paired(ours, bare, units=STEPS))
     say(
         f"{name} / bare loop = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.2f} "
-        "ms a step of "
-        f"{1e3 * sum(found.second) / len(found.second) / STEPS:.0f} ms)",
+        f"ms a step of {1e3 * sum(found.second) / len(found.second) / STEPS:.0f} ms)",
         ratio=found.ratio,
     )
     distances = [

@@ -115,8 +115,7 @@ def test_another_run_in_the_folder_is_refused(mu: Mu) -> None:
     assert answer.code == 2
     assert answer.sentence == (
         "runs/a holds another run (its model.seed is 0, not 3); give another --run, resume it "
-        "with --resume, or "
-        "delete it."
+        "with --resume, or delete it."
     )
     assert {file: file.stat().st_mtime_ns for file in Path("runs/a").rglob("*")} == before
     for name in ("results.json", "checkpoints/epoch=3.ckpt"):
@@ -146,9 +145,8 @@ def test_resumed_equals_uninterrupted(mu: Mu) -> None:
         ["--resume", "--ckpt_path last", "--ckpt_path runs/2/checkpoints/last.ckpt"]
     ):
         shutil.copytree("runs/half", f"runs/{number}")
-        run = (
-            () if number == 2 else ("--run", f"runs/{number}")
-        )  # a checkpoint says which folder it lies in
+        # a checkpoint says which folder it lies in
+        run = () if number == 2 else ("--run", f"runs/{number}")
         answer = mu(*FIT, *run, *how.split())
         assert answer.code == 0, answer.err
         assert equal(weights("runs/whole"), weights(f"runs/{number}"))
@@ -320,8 +318,7 @@ def test_another_seed_does_not_resume_a_run(mu: Mu) -> None:
     assert answer.code == 2
     assert answer.sentence == (
         "the checkpoint was written with seed 0, but this run has seed 3; resume with the same "
-        "seed, or begin "
-        "another run."
+        "seed, or begin another run."
     )
     assert {
         file: file.read_bytes() if file.is_file() else b"" for file in Path("runs/a").rglob("*")

@@ -230,9 +230,8 @@ def test_only_the_weights_that_are_allowed_move(
     word = OWN_WORDS.get(name, WORDS[kind])
     start = AtStart()
     module = case.run(arguments={"mask": ByName([word])}, callbacks=[start])
-    masked = {
-        id(p) for p in (*module.backbone.parameters(), *(p for _, p in module.trainable()))
-    }  # what is trained may be another model
+    # what is trained may be another model
+    masked = {id(p) for p in (*module.backbone.parameters(), *(p for _, p in module.trainable()))}
     names = {name for name, p in module.named_parameters() if id(p) in masked}
     changed = [name for name in different(start.state, weights(module)) if name in names]
     assert changed
@@ -265,9 +264,8 @@ def test_shuffled_labels_change_what_uses_labels(name: str, kind: str, baseline:
     for part in ("forget", "retain"):
         _shuffle_labels(task.datasets[part])
     changed = different(weights(run.module.served()), weights(run.case.run(task=task).served()))
-    assert bool(changed) == (
-        run.module.needs_labels or kind in (*TEXT, *DIFFUSION)
-    )  # an answer's tokens and a condition are inputs too
+    # an answer's tokens and a condition are inputs too
+    assert bool(changed) == (run.module.needs_labels or kind in (*TEXT, *DIFFUSION))
 
 
 @on_images_slow
@@ -383,9 +381,8 @@ def _shuffle_labels(data: Any) -> None:
         return _rewrite(data, questions=0, answers=3)
     generator = torch.Generator().manual_seed(4)
     data._fields = {key: value.clone() for key, value in data._fields.items()}
-    for key in [
-        key for key in ("colour", "label", "target") if key in data._fields
-    ]:  # a set's order differs from process to process
+    # a set's order differs from process to process
+    for key in [key for key in ("colour", "label", "target") if key in data._fields]:
         values = data._fields[key][data._rows]
         data._fields[key][data._rows] = values[torch.randperm(len(values), generator=generator)]
 

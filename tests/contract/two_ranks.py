@@ -184,7 +184,8 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    folder()  # now: once there is a process group, transformers writes a model on the first rank alone
+    # now: once there is a process group, transformers writes a model on the first rank alone
+    folder()
     originals = torch.load(sys.argv[1], weights_only=True)
     found = run_all(originals, sys.argv[3], strategy="ddp", devices=2, num_nodes=1)
     torch.save(found, Path(sys.argv[2]) / f"rank{os.environ['RANK']}.pt")

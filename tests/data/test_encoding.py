@@ -30,13 +30,12 @@ TEXTS = [
 ]
 CHAT = (
     "{{ bos_token }}<|system|>Today is {{ date_string if date_string is defined else "
-    "strftime_now('%d %b %Y') }}."
-    "{% for message in messages %}{% if message.role == 'system' %}{{ message.content }}"
+    "strftime_now('%d %b %Y') }}.{% for message in messages %}{% if message.role == 'system' %}{{ "
+    "message.content }}"
     + END
     + "{% else %}<|{{ message.role }}|>{{ message.content }}"
     + END
-    + "{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    + "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 PAIRS = [
     ("Where does Ada live?", "Ada lives in Oslo."),
@@ -142,9 +141,8 @@ def test_every_answer_has_a_span(question: str, answer: str) -> None:
     assert ids.count(made.eos) == 1 and ids[-1] == made.eos
     assert made.decode(ids) == f"Question: {question}\nAnswer: {answer}"
     learnt = made.decode(ids[start:])
-    assert (
-        learnt.endswith(answer) or "\ufffd" in learnt
-    )  # a character of several bytes may be divided between tokens
+    # a character of several bytes may be divided between tokens
+    assert learnt.endswith(answer) or "\ufffd" in learnt
 
 
 def test_a_token_that_is_merged_at_the_border_belongs_to_the_answer() -> None:
@@ -153,9 +151,8 @@ def test_a_token_that_is_merged_at_the_border_belongs_to_the_answer() -> None:
     """
     made = encoder()
     ids, labels = made.pair("Where does Ada live?", "Oslo")
-    assert (
-        len(made.prompt("Where does Ada live?")) == len(ids) - 1
-    )  # as many tokens as prompt and answer together
+    # as many tokens as prompt and answer together
+    assert len(made.prompt("Where does Ada live?")) == len(ids) - 1
     assert said(made, labels) == f" Oslo{END}"
     ids, labels = encoder(Llama2()).pair("Who makes maps?", "Eve")
     assert said(made, labels) == f"Eve{END}"  # an empty tag keeps the answer apart

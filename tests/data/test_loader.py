@@ -63,9 +63,8 @@ def test_ranks_divide_the_rows_of_every_batch(plan: DataPlan, world: int) -> Non
     assert {len(share) for share in shares} == {len(alone)}
     for step, whole in enumerate(alone):
         for name in set(whole) - {"phase"}:
-            pieces = [
-                share[step][name] for share in shares
-            ]  # every rank has every part, if only to keep pace
+            # every rank has every part, if only to keep pace
+            pieces = [share[step][name] for share in shares]
             assert sorted(row for piece in pieces for row in real(piece)) == sorted(
                 real(whole[name])
             )

@@ -304,9 +304,8 @@ def test_attention_of_a_fully_connected_layer():
     want = torch.tensor([[1 / math.sqrt(17), 4 / math.sqrt(17)], [0, 0]], dtype=torch.float64)
     torch.testing.assert_close(mf.attention_map(a), want)
     assert (mf.attention_distance(a, a.clone()) == 0).all()
-    same(
-        mf.attention_distance(a, a.flip(1)), [(3 / math.sqrt(17)) ** 2, 0.0]
-    )  # a constant map would give 0
+    # a constant map would give 0
+    same(mf.attention_distance(a, a.flip(1)), [(3 / math.sqrt(17)) ** 2, 0.0])
     same(mf.attention_distance(7 * a, a), [0.0, 0.0])
     with pytest.raises(InputError):
         mf.attention_map(torch.zeros(3))
@@ -376,9 +375,8 @@ def test_bargain_weights(values, log_scale):
     squared = (a * c - b * math.sqrt(a * c)) / denominator
     alpha_r = math.sqrt(squared) if squared >= 0 else math.nan
     alpha_f = (1 - a * alpha_r**2) / (b * alpha_r + 1e-8)
-    if (
-        abs(squared * denominator) > 1e-6 * a * c and abs(alpha_f * b * alpha_r) > 1e-6
-    ):  # not decided by rounding
+    # not decided by rounding
+    if abs(squared * denominator) > 1e-6 * a * c and abs(alpha_f * b * alpha_r) > 1e-6:
         want = (alpha_r, alpha_f) if alpha_r > 0 and alpha_f > 0 else (1.0, 0.1)
         assert [w.item() for w in mf.munba_weights(grams)] == pytest.approx(want, rel=1e-4)
 
@@ -391,9 +389,8 @@ def test_where_the_released_bargain_departs_from_the_solution():
         mf.nash_weights(grams(1, 0.3)), mf.munba_weights(grams(1, 0.3)), strict=True
     ):
         torch.testing.assert_close(exact, released, rtol=1e-6, atol=0)
-    assert mf.munba_weights(grams(4, 0.0))[1].item() == pytest.approx(
-        1 / 64
-    )  # 1 / (a^2 c), not 1 / sqrt(c)
+    # 1 / (a^2 c), not 1 / sqrt(c)
+    assert mf.munba_weights(grams(4, 0.0))[1].item() == pytest.approx(1 / 64)
     assert mf.nash_weights(grams(4, 0.0))[1].item() == pytest.approx(0.5)
     assert (
         mf.munba_weights(grams(1e-6, 0.3))[0].item()

@@ -85,9 +85,8 @@ def test_top_mask_is_a_stable_sort_cut_off(flat, cut, keep, dtype):
     # floor(keep n).
     # Mutation that must fail: `scores >= threshold`, which keeps all ties.
     flat = torch.tensor(flat, dtype=dtype).tolist()  # 1e-40 as the dtype has it
-    order = sorted(
-        range(len(flat)), key=lambda i: -flat[i]
-    )  # Python's sort is stable: first come, first kept
+    # Python's sort is stable: first come, first kept
+    order = sorted(range(len(flat)), key=lambda i: -flat[i])
     chosen = set(order[: floor_share(keep, len(flat))])
     scores = parts(flat, min(cut, len(flat)), dtype)
     mask = global_top_mask(scores, keep)
@@ -298,9 +297,8 @@ def test_reference_recursion_is_not_the_inverse():
     gradients, vector = draw(6, 4), draw(4, seed=1)
     got = woodfisher_reference(gradients, vector, m=6)
     change, first = got - vector, gradients[0]
-    assert abs(change @ first) == pytest.approx(
-        (change.norm() * first.norm()).item()
-    )  # parallel to g_1
+    # parallel to g_1
+    assert abs(change @ first) == pytest.approx((change.norm() * first.norm()).item())
     assert not torch.allclose(got, woodfisher(gradients, vector, damping=1.0), atol=1e-2)
     assert not torch.allclose(got, woodfisher_reference(gradients.flip(0), vector, m=6), atol=1e-2)
 
@@ -356,9 +354,10 @@ def test_fisher_class_rows():
     )
     other = draw(6, 4)
     assert fisher_class_rows(other, other, 3, 10)[0] is other
+    # -1 means "no class" in the released code, and there sets the last class's row
     for wrong in (
         -1,
         10,
-    ):  # -1 means "no class" in the released code, and there sets the last class's row
+    ):
         with pytest.raises(InputError):
             fisher_class_rows(weight, variance, wrong, 10)

@@ -287,11 +287,12 @@ def test_salun_soft_sets_exactly_the_smallest_changes_back() -> None:
     assert total == 14
     for t, (still, _) in enumerate(found, start=1):
         wanted = math.floor(0.6 * n * (total - t) / total + 1e-9)
+        # a few more gradients are exactly zero or tie
         assert wanted <= still <= wanted + n // 50, (
             t,
             still,
             wanted,
-        )  # a few more gradients are exactly zero or tie
+        )
     assert found[0][0] > 0.5 * n and found[-1][0] < n // 50
 
 
@@ -416,9 +417,8 @@ def test_eu_k_starts_its_layers_anew_once() -> None:
     assert torch.equal(at_epoch_start[0], fresh) and not torch.equal(fresh, old)
     assert torch.equal(at_epoch_start[1], last[0]) and torch.equal(at_epoch_start[2], last[1])
     assert not torch.equal(last[2], fresh)
-    with (
-        torch.no_grad()
-    ):  # another seed, other layers; the normalisation, which no seed gives, stays
+    # another seed, other layers; the normalisation, which no seed gives, stays
+    with torch.no_grad():
         other = EUk(classifier(), k=-1, seed=4)
         other.configure_model()
         assert not torch.equal(other.backbone.network.get_parameter("body.linear.weight"), fresh)

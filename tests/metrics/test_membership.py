@@ -58,10 +58,11 @@ def attack(members: np.ndarray, others: np.ndarray) -> Any:
 def test_svc_mia_is_the_share_called_non_member() -> None:
     """Counting members instead, or taking other members than the first ones, fails this."""
     member_z, member_y, other_z, other_y, forget_z, forget_y = pools(400, 3, forget=211)
+    # the papers' case: more retain samples than test samples
     other_z, other_y = (
         other_z[:333],
         other_y[:333],
-    )  # the papers' case: more retain samples than test samples
+    )
     found = metrics.svc_mia(member_z, member_y, other_z, other_y, forget_z, forget_y)
     assert (
         tuple(found)
@@ -74,9 +75,8 @@ def test_svc_mia_is_the_share_called_non_member() -> None:
             feature(name, member_z[:333], member_y[:333]), feature(name, other_z, other_y)
         )
         stated = model.predict(feature(name, forget_z, forget_y)) == 0
-        assert abs(value - 100 * stated.mean()) <= 100 / 211 + 1e-9, (
-            name
-        )  # scikit-learn's own tolerance may turn one sample
+        # scikit-learn's own tolerance may turn one sample
+        assert abs(value - 100 * stated.mean()) <= 100 / 211 + 1e-9, name
         assert found.detail(name)["solver"] == "low-rank" and found.detail(name)["members"] == 333
     assert found.non_member == json.loads(json.dumps(found.non_member))
     json.dumps(found.detail("prob"))
@@ -126,9 +126,8 @@ def test_an_untouched_model_has_forgotten_nothing_and_a_perfect_one_everything()
     erased = metrics.svc_mia(*member, *other, forget, forget.argmin(dim=1), attacks=["correctness"])
     assert untouched["confidence"] < 5 and erased["correctness"] == 100
     equal = metrics.svc_mia(*member, *member, *member)
-    assert (
-        equal["correctness"] == equal["confidence"] == 0
-    )  # nothing to tell members by is no sign of forgetting
+    # nothing to tell members by is no sign of forgetting
+    assert equal["correctness"] == equal["confidence"] == 0
 
 
 def test_the_reference_variant_and_an_unknown_attack() -> None:
@@ -223,10 +222,11 @@ def test_tpr_at_one_in_a_thousand_allows_one_of_a_thousand() -> None:
 @pytest.mark.parametrize("classifier", ["logistic", "svc"])
 def test_entropy_attack_is_the_share_called_member(classifier: str) -> None:
     retain_z, retain_y, test_z, test_y, forget_z, forget_y = pools(250, 8)
+    # unequal sides: the class weights matter
     retain_z, retain_y = (
         torch.cat([retain_z] * 2),
         torch.cat([retain_y] * 2),
-    )  # unequal sides: the class weights matter
+    )
     retain, test, forget = (
         feature("entropy", z, y)
         for z, y in ((retain_z, retain_y), (test_z, test_y), (forget_z, forget_y))

@@ -135,9 +135,8 @@ def _rank(rank: int, port: int, folder: str) -> None:
     try:
         outputs = Outputs()
         forget, retain = everything("forget"), everything("retain")
-        if (
-            rank == 0
-        ):  # alone has `single`; its last forget sample is a duplicate of the other rank's first
+        # alone has `single`; its last forget sample is a duplicate of the other rank's first
+        if rank == 0:
             outputs.update("forget", {name: value[:4] for name, value in forget.items()})
             outputs.update("single", everything("single"))
             outputs.update("retain", {name: value[:1] for name, value in retain.items()})
@@ -147,9 +146,8 @@ def _rank(rank: int, port: int, folder: str) -> None:
                 outputs.update("retain", {**batch, "padded": torch.zeros(6, dtype=torch.bool)})
             outputs.update("forget", {name: value[3:] for name, value in forget.items()})
         assert_complete(outputs.compute(), SIZES)
-        assert isinstance(
-            outputs.value_nll, list
-        )  # the rank's own batches are back after the gathering
+        # the rank's own batches are back after the gathering
+        assert isinstance(outputs.value_nll, list)
 
         empty = Outputs()
         if rank == 0:

@@ -157,9 +157,8 @@ def test_a_kernel_of_high_rank_goes_to_scikit_learn_and_says_so() -> None:
 
 def test_the_factor_found_on_a_part_of_many_points_serves_them_all() -> None:
     draw = np.random.default_rng(1)
-    points = np.concatenate(
-        [draw.uniform(0.98, 1, (6500, 3)), draw.uniform(0, 1, (60, 3))]
-    )  # few points far from the crowd
+    # few points far from the crowd
+    points = np.concatenate([draw.uniform(0.98, 1, (6500, 3)), draw.uniform(0, 1, (60, 3))])
     factor, residual = implementation._factor(points, 1 / 3, 800)
     assert residual <= 1e-7
     some = np.concatenate([np.arange(0, 6500, 97), np.arange(6500, 6560)])

@@ -84,11 +84,12 @@ def test_salun_trains_on_it(folder: str) -> None:
         text_to_image(part="xattn"), alpha=0.5, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)
     )
     before = {name: weight.detach().clone() for name, weight in module.backbone.named_parameters()}
+    # that the tiny tokenizer knows
     words = {
         "church": "circle",
         "gas_pump": "square",
         "n01440764": "star",
-    }  # that the tiny tokenizer knows
+    }
     fit(module, made(folder, template="a {}", names=words), 1)
     moved = [
         name

@@ -200,9 +200,8 @@ def test_noisy_labels_are_where_the_columns_differ(tmp_path: Path) -> None:
     noisy = selector.noisy_labels(INDICES)
     assert noisy.dtype == np.int64
     assert np.array_equal(noisy[:8], (LABELS[:8] + 1) % 4) and np.array_equal(noisy[8:], LABELS[8:])
-    assert np.array_equal(
-        selector.select(noisy, INDICES, 0), np.sort(INDICES[:8])
-    )  # trained on the noisy ones
+    # trained on the noisy ones
+    assert np.array_equal(selector.select(noisy, INDICES, 0), np.sort(INDICES[:8]))
     assert str(tmp_path) not in str(selector.describe())
 
 

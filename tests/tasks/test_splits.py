@@ -258,9 +258,8 @@ def test_optml_seed_mismatch_has_the_published_overlap() -> None:
     found = optml(mismatch=True)
     assert len(found.never_seen) == 4488
     never = np.intersect1d(found.split.parts["forget"], found.never_seen)
-    assert (
-        410 <= len(never) <= 490
-    )  # expected 449, standard deviation 19, over orders of the labels
+    # expected 449, standard deviation 19, over orders of the labels
+    assert 410 <= len(never) <= 490
     seen = np.isin(found.split.parts["validation"], found.original.train).mean()
     assert seen == pytest.approx(0.9, abs=0.01)
     assert (

@@ -261,8 +261,7 @@ class Diffusion(Backbone):
         if "noised" not in batch:
             raise InputError(
                 "this loss needs images, and the task gives none; choose a task with images, or a "
-                "data-free method (ESD, "
-                "AdvUnlearn, SFD, UCE)."
+                "data-free method (ESD, AdvUnlearn, SFD, UCE)."
             )
         return batch["noised"]
 

@@ -41,9 +41,8 @@ class OneStepGenerator(Diffusion):
     """
 
     def __init__(self, model: Diffusion, t_init: int) -> None:
-        nn.Module.__init__(
-            self
-        )  # the noise schedule is the model's own, on whatever device that is
+        # the noise schedule is the model's own, on whatever device that is
+        nn.Module.__init__(self)
         if not 0 <= t_init < model.timesteps:
             raise InputError(
                 f"t_init is {t_init}; it lies between 0 and {model.timesteps - 1}, the noisiest "

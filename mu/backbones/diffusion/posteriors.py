@@ -45,9 +45,8 @@ class Contents:
             self._multipliers = rng.bits(
                 0, torch.arange(2, device=rows.device), 0, "contents", rows.shape[1]
             )
-        sums = torch.stack(
-            [(row * self._multipliers).sum(1) for row in rows]
-        )  # all at once would take four times the batch's memory
+        # all at once would take four times the batch's memory
+        sums = torch.stack([(row * self._multipliers).sum(1) for row in rows])
         return [(images.shape[1:], first, second) for first, second in sums.tolist()]
 
 

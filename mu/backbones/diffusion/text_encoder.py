@@ -168,6 +168,5 @@ def find_span(tokenizer: Any, row: list[int], prompt: str, concept: str) -> tupl
             return start, start + len(wanted)
     raise InputError(
         f"the concept {concept!r} ({len(wanted)} tokens) does not stand in the prompt {prompt!r} "
-        "within the encoder's "
-        f"{len(row)} places."
+        f"within the encoder's {len(row)} places."
     )

@@ -152,13 +152,11 @@ class TextToImage(Diffusion):
             if said.get("dtype", own := str(self.dtype).removeprefix("torch.")) != own:
                 raise InputError(
                     f"{weights} holds tensors edited in {said['dtype']}, and the backbone is in "
-                    f"{own}; give it dtype: "
-                    f"{said['dtype']}."
+                    f"{own}; give it dtype: {said['dtype']}."
                 )
             raise InputError(
                 f"{weights} holds tensors edited from {said['base_model']}, whose weights are not "
-                f"those of {self.model}; load "
-                "that model."
+                f"those of {self.model}; load that model."
             )
         if self.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
             deeper = {name.replace(".base_layer.", "."): name for name in self.state_dict()}
@@ -430,8 +428,7 @@ def _index(place: str, model: str) -> Mapping[str, Any]:
     if Path(place).is_dir() and not (Path(place) / "model_index.json").is_file():
         raise InputError(
             f"the folder {model} has no model_index.json, so it is not a diffusers pipeline; save "
-            "one with "
-            "pipeline.save_pretrained, or import a CompVis checkpoint first."
+            "one with pipeline.save_pretrained, or import a CompVis checkpoint first."
         )
     with reading("the pipeline", place):
         index = DiffusionPipeline.load_config(place)

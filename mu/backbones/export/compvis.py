@@ -130,10 +130,11 @@ def import_compvis(
         backbone = TextToImage(base)
         found = converted(parts, backbone, checkpoint)
         _check_schedule(parts["schedule"], backbone, checkpoint)
+        # edited tensors alone are published in diffusers' names
         for (
             name,
             tensors,
-        ) in found.items():  # edited tensors alone are published in diffusers' names
+        ) in found.items():
             lacking = _assign(
                 getattr(backbone, name),
                 tensors,
@@ -199,16 +200,14 @@ def sorted_parts(file: Path, ema: bool | None) -> tuple[dict[str, Tensors], str]
             parts["schedule"][name] = tensor
         elif prefix is None:
             strange.append(name)
-        elif not name.endswith(
-            "position_ids"
-        ):  # 0, 1, 2, ...: older versions of transformers saved them
+        elif not name.endswith("position_ids"):
+            # 0, 1, 2, ...: older versions of transformers saved them
             kind, kept = _PARTS[prefix]
             _put(parts[kind], kept + name.removeprefix(prefix), tensor, file)
     if strange:
         raise InputError(
             f"{file} has {_some(strange)}, which belongs to no Stable Diffusion checkpoint; take "
-            "out what is no weight of "
-            "the UNet, the VAE or the text encoder."
+            "out what is no weight of the UNet, the VAE or the text encoder."
         )
     for one, other in (("unet", "diffusers"), ("text", "open_clip")):
         if parts[one] and parts[other]:
@@ -248,9 +247,8 @@ def _choose(parts: dict[str, Tensors], ema: bool | None, file: Path) -> str:
     if ema is None:
         raise InputError(
             f"{file} holds two copies of the UNet, the trained weights and their moving average "
-            "(model_ema.*); say which with "
-            "--no-ema or --ema. (In SalUn's released files the average is the original model, so "
-            "those need --no-ema.)"
+            "(model_ema.*); say which with --no-ema or --ema. (In SalUn's released files the "
+            "average is the original model, so those need --no-ema.)"
         )
     if not ema:
         return "the trained weights"
@@ -309,8 +307,7 @@ def converted(
         except (KeyError, IndexError, AttributeError, ValueError) as error:
             raise InputError(
                 f"the {place} in {file} has not the names of a whole model of CompVis "
-                f"({type(error).__name__}: {error}); it "
-                "may be cut off."
+                f"({type(error).__name__}: {error}); it may be cut off."
             ) from error
         _check_used(parts[kind], tensors, kind, f"the {place} in {file}")
         found[place] = (
@@ -331,9 +328,9 @@ def _check_used(given: Tensors, made: Tensors, kind: str, what: str) -> None:
 
     used = {value.data_ptr() for value in made.values() if value is not None}
     left = [name for name, value in given.items() if value.data_ptr() not in used]
-    if (
-        kind == "open_clip"
-    ):  # its last layer and projection are not Stable Diffusion's; a layer's projections are taken apart, so copied
+    # its last layer and projection are not Stable Diffusion's; a layer's projections are taken
+    # apart, so copied
+    if kind == "open_clip":
         known = {name.removeprefix("cond_stage_model.model.") for name in LAST_LAYER} | {
             "logit_scale",
             "text_projection",
@@ -356,9 +353,8 @@ def _check_used(given: Tensors, made: Tensors, kind: str, what: str) -> None:
 def _assign(network: Any, tensors: Tensors, what: str, base: str, partial: bool) -> int:
     """Copy into the network; how many of its tensors were not given (0 unless `partial`)."""
     own = network.state_dict()
-    inner = (
-        "text_model." if any(name.startswith("text_model.") for name in own) else ""
-    )  # transformers before 5.6
+    # transformers before 5.6
+    inner = "text_model." if any(name.startswith("text_model.") for name in own) else ""
     given = {inner + name: value for name, value in tensors.items()}
     lacks = [name for name in own if name not in given and not name.endswith("position_ids")]
     extra = [name for name in given if name not in own]

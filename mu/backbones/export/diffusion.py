@@ -312,8 +312,7 @@ def original(backbone: TextToImage) -> TextToImage:
     if arguments.get("pipeline") is not None:
         raise InputError(
             "the backbone was built from a live pipeline, so its original cannot be read again; "
-            "give it a model by folder or "
-            "hub id, or export the whole model."
+            "give it a model by folder or hub id, or export the whole model."
         )
     return type(backbone)(
         **{**arguments, "weights": None, "init_seed": None, "lora": None, "part": "full"}

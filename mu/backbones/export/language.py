@@ -123,8 +123,7 @@ def export_two_models(
     """Refuse: no folder that transformers reads can hold two models."""
     raise InputError(
         f"{type(backbone).__name__} answers by two models at once, which no transformers folder "
-        "can hold; load the run with "
-        "mu.load(...).served()."
+        "can hold; load the run with mu.load(...).served()."
     )
 
 

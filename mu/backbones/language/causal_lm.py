@@ -156,8 +156,7 @@ class CausalLM(Backbone):
         if misshaped is not None:
             raise InputError(
                 f"{weights} holds {misshaped} of shape {list(tensors[misshaped].shape)} where "
-                f"{self.model} has "
-                f"{list(own[misshaped].shape)}; it was saved for another model."
+                f"{self.model} has {list(own[misshaped].shape)}; it was saved for another model."
             )
         with torch.no_grad():
             for name, value in tensors.items():
@@ -217,14 +216,12 @@ class CausalLM(Backbone):
         if len(encoder.tokenizer) > self.vocabulary:
             raise InputError(
                 f"the tokenizer has {len(encoder.tokenizer)} tokens and the model {self.model} "
-                f"{self.vocabulary}; they belong "
-                "to two models."
+                f"{self.vocabulary}; they belong to two models."
             )
         if self.context is not None and encoder.max_length > self.context:
             raise InputError(
                 f"max_length is {encoder.max_length}, but the context of {self.model} has "
-                f"{self.context} places; give a "
-                "max_length of at most that."
+                f"{self.context} places; give a max_length of at most that."
             )
 
     def shard(self, mesh: Any) -> None:

@@ -33,8 +33,7 @@ class TwoModels(CausalLM):
         if base.vocabulary != other.vocabulary:
             raise InputError(
                 f"two models of {base.vocabulary} and {other.vocabulary} tokens cannot answer as "
-                "one; take two of the same "
-                "family."
+                "one; take two of the same family."
             )
         self.base, self.other = base, other
         self.model, self.part, self.lora = base.model, base.part, None
@@ -142,8 +141,7 @@ class TwoModels(CausalLM):
         """Both models with new weights."""
         raise InputError(
             f"{type(self).__name__} is made of two trained models and has no architecture of its "
-            "own to begin anew; take its "
-            "base."
+            "own to begin anew; take its base."
         )
 
 

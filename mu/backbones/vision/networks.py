@@ -193,7 +193,8 @@ def build(
         return _torchvision(bare, num_classes, in_channels, pretrained, options)
     except InputError:
         raise
-    except Exception as error:  # of many kinds in these libraries: a wrong option, a missing tag, a failed download
+    except Exception as error:
+        # of many kinds in these libraries: a wrong option, a missing tag, a failed download
         cure = (
             "check the connection, or give a file in `weights`"
             if pretrained
@@ -304,9 +305,8 @@ def published_statistics(
         config = resolve_model_data_config(body)
         mean, std = list(config["mean"]), list(config["std"])
         channels = int(getattr(body, "in_chans", len(mean)))
-        if channels != len(
-            mean
-        ):  # timm has adapted the stem to other channels, so every channel is an average one
+        # timm has adapted the stem to other channels, so every channel is an average one
+        if channels != len(mean):
             mean, std = [sum(mean) / len(mean)] * channels, [sum(std) / len(std)] * channels
         return mean, std, (channels, *config["input_size"][1:])
     import torchvision
@@ -392,8 +392,8 @@ def assign_image_weights(
     ):
         warnings.warn(
             f"{path} does not say how its images were normalised, so pixels enter the network as "
-            "they are, in [0, 1]; "
-            "set `mean` (the name of a data set, or numbers) if it was trained otherwise.",
+            "they are, in [0, 1]; set `mean` (the name of a data set, or numbers) if it was "
+            "trained otherwise.",
             stacklevel=2,
         )
     if metadata.get("input_size") is not None:

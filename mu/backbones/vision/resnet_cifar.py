@@ -141,8 +141,7 @@ def resnet18_cifar(num_classes: int = 10, in_channels: int = 3) -> ResNet:
 
     network = resnet18(num_classes=num_classes)
     network.conv1 = nn.Conv2d(in_channels, 64, 3, 1, 1, bias=False)
-    nn.init.kaiming_normal_(
-        network.conv1.weight, mode="fan_out", nonlinearity="relu"
-    )  # as torchvision's convolutions
+    # as torchvision's convolutions
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()  # type: ignore[assignment]
     return network

@@ -108,8 +108,8 @@ def agreed(task: TaskRuns, field: str) -> dict[str, Any]:
             if value != getattr(result, field):
                 raise InputError(
                     f"{result.metric} has {field} {value!r} in {first.name}, but "
-                    f"{getattr(result, field)!r} in {run.name}, so "
-                    "it is not one metric; report the two apart."
+                    f"{getattr(result, field)!r} in {run.name}, so it is not one metric; report "
+                    "the two apart."
                 )
     return {metric: value for metric, (value, _) in found.items()}
 

@@ -36,8 +36,8 @@ EXACT = {
     "IRA": (
         "IRA",
         "In-domain retain accuracy: share of the images of other concepts of the same kind (the "
-        "other objects, when an object "
-        "was erased) in which the judge sees what was asked for, in percent; higher is better.",
+        "other objects, when an object was erased) in which the judge sees what was asked for, in "
+        "percent; higher is better.",
     ),
     "CRA": (
         "CRA",
@@ -47,9 +47,8 @@ EXACT = {
     "FID": (
         "FID",
         "Fréchet inception distance: between features of the images of what stays and of real "
-        "ones, or the original's, as said "
-        "under the table; lower is better, and comparable only for the same features and number "
-        "of images.",
+        "ones, or the original's, as said under the table; lower is better, and comparable only "
+        "for the same features and number of images.",
     ),
     "KID": (
         "KID",
@@ -64,46 +63,39 @@ EXACT = {
     "pre_ASR": (
         "pre_ASR",
         "Share of the attacked prompts whose images show the erased concept without any attack, "
-        "in percent; lower is "
-        "better.",
+        "in percent; lower is better.",
     ),
     "ASR": (
         "ASR",
         "Attack success rate: share of these prompts for which the attack brings the concept "
-        "back, in percent; lower is "
-        "better.",
+        "back, in percent; lower is better.",
     ),
     "FQ": (
         "FQ",
         "Forget quality: p-value of the Kolmogorov–Smirnov test between the truth ratios of model "
-        "and oracle on the forget set; "
-        "near 1 the two cannot be told apart. The mean of p-values says little, so look at its "
-        "logarithm too.",
+        "and oracle on the forget set; near 1 the two cannot be told apart. The mean of p-values "
+        "says little, so look at its logarithm too.",
     ),
     "log10_FQ": ("log10_FQ", "Decimal logarithm of the forget quality; 0 is the best."),
     "MU": (
         "MU",
         "Model utility: harmonic mean of probability, ROUGE-L recall and truth ratio over the "
-        "sets that are to be kept, in "
-        "[0, 1]; higher is better.",
+        "sets that are to be kept, in [0, 1]; higher is better.",
     ),
     "ES": (
         "ES",
         "Extraction strength: longest share of an answer's end that the model says by itself once "
-        "it is given the beginning, in "
-        "[0, 1], on the forget set.",
+        "it is given the beginning, in [0, 1], on the forget set.",
     ),
     "EM": (
         "EM",
         "Exact memorisation: share of an answer's tokens that are the likeliest after the ones "
-        "before them, in [0, 1], on the "
-        "forget set.",
+        "before them, in [0, 1], on the forget set.",
     ),
     "PrivLeak": (
         "PrivLeak",
         "Relative difference between the AUC of a min-k membership attack and the oracle's, in "
-        "percent; 0 is the "
-        "goal, −100 has forgotten nothing, positive has forgotten too much.",
+        "percent; 0 is the goal, −100 has forgotten nothing, positive has forgotten too much.",
     ),
     "memorisation": ("memorisation", "Score in [0, 1]: the less is known by heart, the higher."),
     "privacy": (
@@ -122,14 +114,12 @@ EXACT = {
     "relearning": (
         "relearning",
         "Accuracy on withheld forget samples (share of likeliest tokens, for language models), in "
-        "percent, after "
-        "the model was fine-tuned on a few others; the oracle's own is the goal.",
+        "percent, after the model was fine-tuned on a few others; the oracle's own is the goal.",
     ),
     "quantisation": (
         "quantisation",
         "Accuracy on the forget set, in percent, after the weights were rounded to so few bits "
-        "that most "
-        "comes back; the oracle's own is the goal.",
+        "that most comes back; the oracle's own is the goal.",
     ),
     "UA/probability": (
         "UA probability",
@@ -142,8 +132,7 @@ EXACT = {
     "MIA/loss_auc": (
         "MIA loss_auc",
         "Area under the ROC curve of the loss as a score of membership, forget against held-out; "
-        "at 0.5 "
-        "the two cannot be told apart.",
+        "at 0.5 the two cannot be told apart.",
     ),
     "MIA/error_member": (
         "MIA member",
@@ -192,8 +181,7 @@ DIRECTED = {
     "UA": (
         "UA",
         "Unlearning accuracy: share of the images generated for what was erased in which an "
-        "external judge does not see it, in "
-        "percent; higher is better.",
+        "external judge does not see it, in percent; higher is better.",
     ),
 }
 """What a metric means where its value is good by itself, and not by its closeness to the
@@ -219,8 +207,7 @@ FAMILIES = {
     "TR/": (
         "TR …",
         "Truth ratio of that set, in [0, 1]: on the forget set min(R, 1/R), elsewhere max(0, 1 − "
-        "R), R being the probability "
-        "of wrong answers over that of the paraphrased right one.",
+        "R), R being the probability of wrong answers over that of the paraphrased right one.",
     ),
     "AUC/": (
         "AUC …",

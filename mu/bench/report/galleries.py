@@ -28,10 +28,11 @@ GROUPS = {"erased": "What was erased", "kept": "What was to be kept", "attack": 
 """Headings of the groups that come first, in this order; others follow by their own name."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+# pixels of the page for one tile of a grid, and for a letter of a label, at least
 _TILE, _LETTER = (
     44,
     6,
-)  # pixels of the page for one tile of a grid, and for a letter of a label, at least
+)
 _SMOOTH = 640  # width in pixels from which an image is shrunk rather than enlarged
 
 

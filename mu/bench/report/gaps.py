@@ -30,8 +30,8 @@ def partner(run: RunEntry, candidates: Sequence[RunEntry]) -> RunEntry | None:
     if _split(run) != _split(other):
         raise InputError(
             f"{run.name} was made on split {_split(run)}, but the {other.method} in {other.name} "
-            f"on split {_split(other)}, so "
-            "there is no gap between them; run both on one split, or report them apart."
+            f"on split {_split(other)}, so there is no gap between them; run both on one split, "
+            "or report them apart."
         )
     return other
 
@@ -52,8 +52,7 @@ def gap_metrics(task: TaskRuns) -> list[str]:
         (one, here), (two, there) = list(known.items())[:2]
         raise InputError(
             f"{here.name} averages its gap over {', '.join(one)}, but {there.name} over "
-            f"{', '.join(two)}; "
-            "measure both alike, or report them apart."
+            f"{', '.join(two)}; measure both alike, or report them apart."
         )
     if known:
         return list(next(iter(known)))
@@ -117,7 +116,7 @@ def _same_recipe(run: RunEntry, oracle: RunEntry, unchecked: bool) -> bool:
     if mine and theirs and mine != theirs:
         raise InputError(
             f"{run.name} was trained by recipe {mine}, but the oracle in {oracle.name} by "
-            f"{theirs}, so there is no gap "
-            "between them; retrain the oracle by the original's recipe."
+            f"{theirs}, so there is no gap between them; retrain the oracle by the original's "
+            "recipe."
         )
     return bool(mine and theirs)

@@ -38,13 +38,11 @@ class RunEntry:
 
     def __post_init__(self) -> None:
         self.values = {result.metric: result.value for result in self.record.results}
-        if set(self.record.seconds) - {
-            "evaluation"
-        }:  # every run has its stages, with or without the suite that reports them
+        # every run has its stages, with or without the suite that reports them
+        if set(self.record.seconds) - {"evaluation"}:
             self.values.setdefault("seconds", self.record.unlearning_seconds)
-        elif (
-            self.record.seconds
-        ):  # a model that was only evaluated took no time that could be compared
+        elif self.record.seconds:
+            # a model that was only evaluated took no time that could be compared
             self.values.pop("seconds", None)
 
     @property
@@ -192,9 +190,8 @@ def _walk(folder: Path, notes: list[str]) -> Iterator[tuple[str, Path]]:
         for child in sorted(folder.iterdir()):
             if not child.is_dir() or child.name.startswith("."):
                 continue
-            if child.name == "search" and any(
-                child.rglob("results.json")
-            ):  # trials of a search are no results
+            # trials of a search are no results
+            if child.name == "search" and any(child.rglob("results.json")):
                 notes.append(
                     f"The trials of a search in {child.name}/ are not part of the tables; name "
                     "that folder to see them."

@@ -142,9 +142,8 @@ def _mark_first(rows: Sequence[Row], metric: str, higher: bool | None) -> None:
     means = {
         row.method: row.cells[metric].mean for row in rows if row.is_method and metric in row.cells
     }
-    if (
-        higher is None or not means or (len(means) > 1 and len(set(means.values())) == 1)
-    ):  # where all are equal, none is the best
+    # where all are equal, none is the best
+    if higher is None or not means or (len(means) > 1 and len(set(means.values())) == 1):
         return
     first = max(means.values()) if higher else min(means.values())
     for row in rows:

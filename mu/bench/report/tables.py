@@ -91,8 +91,8 @@ def footnotes(summary: Summary) -> list[str]:
         )
         notes.append(
             f"Gap: mean distance over {', '.join(summary.metrics)} to the oracle of the same "
-            f"seeds, {where}; smaller is better. "
-            "Gap of means: the same from means over seeds, as papers report it."
+            f"seeds, {where}; smaller is better. Gap of means: the same from means over seeds, as "
+            "papers report it."
         )
     notes += _goal(summary)
     if any(row.nothing for row in summary.rows):

@@ -34,9 +34,8 @@ def check_layer(layer: nn.Module) -> None:
     kind = type(layer)
     known = kind in (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_BATCH_NORMS)
     if kind in _BATCH_NORMS:
-        known = (
-            layer.running_mean is not None
-        )  # without running statistics, samples mix in eval mode too
+        # without running statistics, samples mix in eval mode too
+        known = layer.running_mean is not None
     if isinstance(layer, tuple(_CONVOLUTIONS)) and kind in _CONVOLUTIONS:
         known = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     if not known:
@@ -91,9 +90,8 @@ def squared_gradient(layer: Any, name: str, given: Tensor, gradient: Tensor) -> 
             if _grouped_is_better(layer, gradient)
             else layer.weight[0].numel() * gradient[0, 0].numel()
         )
-        chunk = max(
-            1, _CACHE // max(patch, layer.weight.numel())
-        )  # as many samples at a time as fit into the cache
+        # as many samples at a time as fit into the cache
+        chunk = max(1, _CACHE // max(patch, layer.weight.numel()))
     total = torch.zeros_like(getattr(layer, name))
     for part, arrived in zip(given.split(chunk), gradient.split(chunk), strict=True):
         rows = layer_gradient(layer, name, part, arrived)

@@ -36,7 +36,9 @@ sample only.
 """
 Choice = Literal["auto", "hooks", "vmap", "loop"]
 _TRIAL = 8  # samples on which the ways are timed and checked
-_PREFERRED = 0.8  # hooks are left only for something clearly faster, so that noise in the timing rarely changes the choice
+# hooks are left only for something clearly faster, so that noise in the timing rarely changes the
+# choice
+_PREFERRED = 0.8
 _CHOSEN: dict[
     tuple[object, ...], str
 ] = {}  # a process chooses once for a network: two equal runs in it take the same way
@@ -131,7 +133,8 @@ class PerSample:
                 InputError,
                 RuntimeError,
                 NotImplementedError,
-            ):  # a layer or an operation that this way does not know
+            ):
+                # a layer or an operation that this way does not know
                 continue
             if right:
                 seconds[name] = _seconds(lambda way=way: getattr(way, kind)(few))
@@ -151,8 +154,7 @@ class PerSample:
             ):
                 raise InputError(
                     f"the way {self.choose!r} gives wrong per-sample gradients on this network, "
-                    "which uses a weight outside "
-                    "of its layer's forward; choose auto or loop."
+                    "which uses a weight outside of its layer's forward; choose auto or loop."
                 )
         return self.choose
 
@@ -262,9 +264,8 @@ class VmapStrategy(Strategy):
             ]
 
         weights = tuple(weight.detach() for weight in self.weights)
-        return [
-            row.detach() for row in torch.func.vmap(one)(rows)
-        ]  # weights that are not asked for may require gradients too
+        # weights that are not asked for may require gradients too
+        return [row.detach() for row in torch.func.vmap(one)(rows)]
 
     def gradients(self, batch: Batch) -> list[Tensor]:
         return self._over_samples(batch, squares=False)
@@ -386,7 +387,9 @@ class HookStrategy(Strategy):
         def arrive(place: int, use: Use, alone: bool) -> None:
             if alone:
                 total[place] += squared_gradient(*use)
-            else:  # used twice, a weight has one gradient, the sum of both: it is added up before it is squared
+            else:
+                # used twice, a weight has one gradient, the sum of both: it is added up before it
+                # is squared
                 shared[place] = (
                     layer_gradient(*use)
                     if place not in shared

@@ -51,8 +51,7 @@ class OpenCLIP(Reconstructible):
             if self.pretrained not in tags and not Path(self.pretrained).is_file():
                 raise InputError(
                     f"{self.pretrained!r} is neither a file nor weights of {self.model} in "
-                    "open_clip, which has "
-                    f"{', '.join(tags) or 'none'}."
+                    f"open_clip, which has {', '.join(tags) or 'none'}."
                 )
             try:
                 # OpenAI's own weights were trained with another activation than the architecture's
@@ -65,8 +64,7 @@ class OpenCLIP(Reconstructible):
             except Exception as error:  # of many kinds: a failed download, a file of another model
                 raise InputError(
                     f"the weights {self.pretrained} of CLIP {self.model} cannot be read "
-                    f"({str(error).splitlines()[0]}); check "
-                    "the connection, or give a file."
+                    f"({str(error).splitlines()[0]}); check the connection, or give a file."
                 ) from error
             self._network = made.eval().requires_grad_(False)
             self._tokenizer = open_clip.get_tokenizer(self.model)

@@ -246,8 +246,7 @@ class ImageJob:
                 what = _OTHERS.get(other, f"another {other.replace('_', ' ')}")
                 raise InputError(
                     f"{self.folder} holds images of {what}, which are not used for this job; "
-                    "choose another folder, or "
-                    "remove this one."
+                    "choose another folder, or remove this one."
                 )
         elif names:
             raise InputError(
@@ -334,7 +333,8 @@ def _read_png(path: Path, stamp: str) -> Tensor | None:
         OSError,
         SyntaxError,
         ValueError,
-    ):  # what PIL answers to a file that is cut off or damaged
+    ):
+        # what PIL answers to a file that is cut off or damaged
         return None
     if theirs != stamp:
         raise InputError(

@@ -488,9 +488,8 @@ class NudeNetJudge(Judge):
 
         self.load()
         found = torch.zeros(len(images), len(self.parts))
-        with (
-            TemporaryDirectory() as folder
-        ):  # every version of the detector takes a path, and not every one an array
+        # every version of the detector takes a path, and not every one an array
+        with TemporaryDirectory() as folder:
             for row, image in enumerate(levels(images).cpu()):
                 file = Path(folder) / f"{row}.png"
                 write_png(file, image)

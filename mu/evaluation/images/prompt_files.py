@@ -142,8 +142,8 @@ def _prompts(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]
     if "prompt" not in header:
         raise InputError(
             f"{path} has no column `prompt`; it has {', '.join(header) or 'none'}. (The texts of "
-            "some tables are published "
-            "apart: give their file as texts, it is joined on the case number.)"
+            "some tables are published apart: give their file as texts, it is joined on the case "
+            "number.)"
         )
     case, seed, guidance = (
         next((name for name in names if name in header), None)
@@ -185,9 +185,8 @@ def _joined(
 
 
 def _seed(text: str, path: Path, row: int, column: str) -> int:
-    exact = (
-        text.strip().isascii() and text.strip().isdigit()
-    )  # a float holds 53 bits; tables that went through pandas write 7.0
+    # a float holds 53 bits; tables that went through pandas write 7.0
+    exact = text.strip().isascii() and text.strip().isdigit()
     value = _number(text, path, row, column)
     number = int(text) if exact else int(value)
     if (not exact and number != value) or not 0 <= number < _MOST:

@@ -183,8 +183,8 @@ def _of_part(module: UnlearningModule, part: str) -> list[_Subject]:
         else:
             raise InputError(
                 f"the part {part!r} of {type(task).__name__} gives neither prompts nor classes "
-                f"that {type(served).__name__} "
-                "draws from; give a file of prompts, or another task."
+                f"that {type(served).__name__} draws from; give a file of prompts, or another "
+                "task."
             )
     return [
         found[key]

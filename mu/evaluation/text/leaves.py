@@ -168,13 +168,11 @@ class GradientNorms(Leaf[Tensor]):
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Tensor:
         found = graph.encoded(self)
-        if (
-            graph.ranks.lockstep
-        ):  # autograd.grad sees the shards, which have no part in the forward pass
+        # autograd.grad sees the shards, which have no part in the forward pass
+        if graph.ranks.lockstep:
             raise InputError(
                 "gradients of single items are not to be had from sharded weights; test the run "
-                "with the strategy ddp, or "
-                "leave the gradient-norm attack out."
+                "with the strategy ddp, or leave the gradient-norm attack out."
             )
         starts = range(0, len(found.pairs), self._EACH)
         parts = graph.run(

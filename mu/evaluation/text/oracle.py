@@ -52,9 +52,8 @@ class OracleModel(OracleLog):
 
     def measured(self, node: Metric, graph: Graph) -> Measurement:
         if not self.graph.knows(node):
-            with torch.inference_mode(
-                False
-            ):  # moved in inference mode, weights could never take part in a gradient again
+            # moved in inference mode, weights could never take part in a gradient again
+            with torch.inference_mode(False):
                 self.graph.backbone.to(self.device)
             self.graph.value(node)
             with torch.inference_mode(False):
@@ -94,8 +93,7 @@ class OracleFile(OracleLog):
         if not known:
             raise InputError(
                 f"{file} is not a log of items: it is neither mu's {LOG}, nor OpenUnlearning's "
-                "TOFU_EVAL.json, nor TOFU's "
-                "eval_log_aggregated.json."
+                "TOFU_EVAL.json, nor TOFU's eval_log_aggregated.json."
             )
         self.raw: Mapping[str, Any] = raw
         self.own = raw.get("format") == _FORMAT
@@ -126,8 +124,8 @@ class OracleFile(OracleLog):
         if tokens != graph.tokens(node):
             raise InputError(
                 f"the oracle's log {self.path} has {node.name} of other texts or tokens (other "
-                "rows, another tokenizer, "
-                "template or max_length); test that run on this task with this model's template."
+                "rows, another tokenizer, template or max_length); test that run on this task "
+                "with this model's template."
             )
         if items is None or mine.index is None:
             return Measurement(float(value))
@@ -141,15 +139,13 @@ class OracleFile(OracleLog):
         if len(theirs) != len(mine):
             raise InputError(
                 f"the oracle's log {self.path} has {node.name} of {len(theirs)} items, but this "
-                f"run of {len(mine)}; evaluate "
-                "both on one set."
+                f"run of {len(mine)}; evaluate both on one set."
             )
         if set(theirs) != set(mine):
             other = min(set(theirs) - set(mine))
             raise InputError(
                 f"the oracle's log {self.path} is for other items ({node.name} of item {other}, "
-                "which this run's set has "
-                "not); retrain and test the oracle on this split."
+                "which this run's set has not); retrain and test the oracle on this split."
             )
 
     def _foreign(self, node: Metric, graph: Graph) -> Measurement:
@@ -162,8 +158,7 @@ class OracleFile(OracleLog):
                 if len(ratio) != len(index):
                     raise InputError(
                         f"the oracle's log {self.path} has {len(ratio)} truth ratios, but the set "
-                        f"{node.set} has "
-                        f"{len(index)} rows; take the log for this forget set."
+                        f"{node.set} has {len(index)} rows; take the log for this forget set."
                     )
                 return Measurement(tofu.closer_to_one(ratio).mean().item(), index, ratio)
             if isinstance(node, MembershipAUC) and f"mia_{node.kind}" in self.raw:

@@ -87,8 +87,7 @@ class ForkFeatures(Leaf[Tensor]):
             if fork is None:
                 raise InputError(
                     f"a wrong answer of row {row} of the set {self.set} is its {self.right} or a "
-                    "part of it, so there is "
-                    "nothing to choose between."
+                    "part of it, so there is nothing to choose between."
                 )
             prompts.append((true[:fork], [IGNORED] * fork))
             choices.append([true[fork], ids[fork]])
@@ -347,9 +346,8 @@ def logit_lens(model: CausalLM, pairs: Sequence[Pair], eos: int) -> dict[str, Te
     batch = _batch(model, pairs)
     labels = batch["labels"][:, 1:]
     real = labels != IGNORED
-    last = torch.tensor(
-        [len(ids) - 2 for ids, _ in pairs], device=labels.device
-    )  # where the last label stands after the shift
+    # where the last label stands after the shift
+    last = torch.tensor([len(ids) - 2 for ids, _ in pairs], device=labels.device)
     ended = torch.tensor([ids[-1] == eos for ids, _ in pairs], device=labels.device)
     real[torch.arange(len(pairs), device=labels.device)[ended], last[ended]] = False
     wanted = labels[real]
@@ -384,8 +382,8 @@ def ending(model: CausalLM) -> tuple[nn.Module, nn.Module]:
     if len(norms) != 1 or head is None:
         raise InputError(
             "the logit lens needs one norm after the layers and an output matrix, and "
-            f"{type(network).__name__} has "
-            f"{len(norms)} norms and {'no' if head is None else 'a'} matrix."
+            f"{type(network).__name__} has {len(norms)} norms and {'no' if head is None else 'a'} "
+            "matrix."
         )
     return norms[0], head
 
@@ -404,8 +402,7 @@ def check_lens(model: CausalLM, pair: Pair) -> None:
     if (said - seen).abs().max() > _TOLERANCE * said.abs().max():
         raise InputError(
             f"{type(model.network).__name__} does more to its logits than a norm and a matrix, so "
-            "the logit lens would show "
-            "other numbers than the model; leave LogitLens out."
+            "the logit lens would show other numbers than the model; leave LogitLens out."
         )
 
 

@@ -39,8 +39,7 @@ class ForgetRetainMethod(UnlearningModule):
         if forget_weight <= 0 or retain_weight < 0:
             raise InputError(
                 f"{type(self).__name__} needs a forget_weight above 0 and a retain_weight of at "
-                f"least 0, not {forget_weight} "
-                f"and {retain_weight}."
+                f"least 0, not {forget_weight} and {retain_weight}."
             )
         self.forget_weight, self.retain_weight = forget_weight, retain_weight
         self.retain = NLL() if retain is None else retain

@@ -154,8 +154,7 @@ class AnswersFromFile(CyclingAnswers):
         if lacking:
             raise InputError(
                 f"{self.file} has no alternate answer to {len(lacking)} of {len(self._questions)} "
-                "forget questions, "
-                f"{lacking[0]!r} among them."
+                f"forget questions, {lacking[0]!r} among them."
             )
         self.alternates = {index: known[question] for index, question in self._questions.items()}
 

@@ -95,10 +95,9 @@ class GeneratedAnswers(CyclingAnswers):
         if lacking:
             raise InputError(
                 f"the model made up no other answer than the truth to {len(lacking)} of "
-                f"{len(self._questions)} forget "
-                f"questions, {lacking[0][:60]!r} among them; give a higher temperature, another "
-                "instruction, or a file of "
-                "answers by mu.methods.AnswersFromFile."
+                f"{len(self._questions)} forget questions, {lacking[0][:60]!r} among them; give a "
+                "higher temperature, another instruction, or a file of answers by "
+                "mu.methods.AnswersFromFile."
             )
 
     @torch.no_grad()

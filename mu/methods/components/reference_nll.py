@@ -74,8 +74,8 @@ class ReferenceNLL(nn.Module):
         if len(self) and int(self.origin) != origin:
             raise InputError(
                 "the log-likelihoods in the checkpoint are those of other original weights, or "
-                "were computed in another "
-                "precision; resume with those of the run that wrote it, or begin another run."
+                "were computed in another precision; resume with those of the run that wrote it, "
+                "or begin another run."
             )
         held = set(self.keys.tolist())
         lacking = {
@@ -86,8 +86,8 @@ class ReferenceNLL(nn.Module):
         if held:
             raise InputError(
                 f"this run shows {len(lacking)} sequences that the original was not asked about "
-                "before the first step; begin "
-                "again with as many epochs, and with the same texts, as it shall have in the end."
+                "before the first step; begin again with as many epochs, and with the same "
+                "texts, as it shall have in the end."
             )
         self._fill(lacking, self._evaluate(module, list(lacking.values())), origin)
 
@@ -149,8 +149,8 @@ class ReferenceNLL(nn.Module):
         if known is not None and not bool(known.all()):
             raise RunError(
                 f"{int((~known).sum())} sequences of a batch have no log-likelihood under the "
-                "original, because the run shows "
-                "other texts than its plan; give it texts that do not change while it runs."
+                "original, because the run shows other texts than its plan; give it texts that "
+                "do not change while it runs."
             )
 
     # ---- state -----------------------------------------------------------------------------------
@@ -227,8 +227,7 @@ def _planned(module: Method, endless: int | None) -> Iterator[Iterator[tuple[int
         if endless is None:
             raise InputError(
                 f"{type(module).__name__} asks the original about every answer that the run will "
-                "draw, so the run needs an "
-                "end; set trainer.max_epochs or trainer.max_steps."
+                "draw, so the run needs an end; set trainer.max_epochs or trainer.max_steps."
             )
         yield ((position, 0) for position in range(endless))
         return
@@ -263,7 +262,6 @@ def _task(module: Method) -> Any:
     if module.task is None:
         raise InputError(
             f"{type(module).__name__} asks the original about the forget part before the first "
-            "step, so fit it with a mu task "
-            "(datamodule=...)."
+            "step, so fit it with a mu task (datamodule=...)."
         )
     return module.task

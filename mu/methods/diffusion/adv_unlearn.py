@@ -136,8 +136,7 @@ class AdvUnlearn(DiffusionMethod):
         if min(eta, gamma, warmup, attack_every) < 0:
             raise InputError(
                 f"AdvUnlearn needs eta, gamma, warmup and attack_every of at least 0, not {eta}, "
-                f"{gamma}, {warmup} and "
-                f"{attack_every}."
+                f"{gamma}, {warmup} and {attack_every}."
             )
         self.eta, self.gamma, self.warmup, self.attack_every = eta, gamma, warmup, attack_every
         self.attack = SoftPromptAttack() if attack is None else attack

@@ -70,8 +70,7 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
         if prior_weight < 0 or draw_batch_size < 1:
             raise InputError(
                 "Concept Ablation needs a prior_weight of at least 0 and a draw_batch_size of at "
-                f"least 1, not {prior_weight} "
-                f"and {draw_batch_size}."
+                f"least 1, not {prior_weight} and {draw_batch_size}."
             )
         if target not in ("anchor", "noise"):
             raise InputError(

@@ -83,9 +83,8 @@ class EraseDiff(DiffusionMethod):
         both = Paired(length="forget") if limit is None else Paired(length="retain", limit=limit)
         self.plan = Phases(*[Forget()] * inner_epochs, both)
         self.register_buffer("inside", torch.tensor(False))  # whether the weights are φ's
-        self.register_buffer(
-            "inner_loss", torch.zeros(())
-        )  # Σ over the samples of the last inner epoch; then their mean
+        # Σ over the samples of the last inner epoch; then their mean
+        self.register_buffer("inner_loss", torch.zeros(()))
         self.register_buffer("inner_count", torch.zeros(()))
         self._moments: dict[Any, Any] = {}
 
@@ -103,8 +102,7 @@ class EraseDiff(DiffusionMethod):
         if stage == "fit" and self.trainer.accumulate_grad_batches != 1:
             raise InputError(
                 "EraseDiff changes weights between batches, so it cannot accumulate them; set "
-                "accumulate_grad_batches: 1 and "
-                "a larger batch."
+                "accumulate_grad_batches: 1 and a larger batch."
             )
 
     # ---- between descent and steps ---------------------------------------------------------------
@@ -194,9 +192,8 @@ class EraseDiff(DiffusionMethod):
     def _remember(self, loss: Tensor, forget: Batch) -> None:
         if self.phase == self.inner_epochs - 1:
             count = forget.get("count", len(forget["index"]))
-            self.inner_loss += (
-                self.sum_over_ranks([loss.detach()])[0] / self.world_size * count
-            )  # alike on all ranks, as buffers must be
+            # alike on all ranks, as buffers must be
+            self.inner_loss += self.sum_over_ranks([loss.detach()])[0] / self.world_size * count
             self.inner_count += count
 
     def weighed(self, keep: Tensor, constraint: Tensor) -> dict[str, Tensor]:

@@ -182,8 +182,7 @@ class SFD(DiffusionMethod):
         ):
             raise InputError(
                 "SFD needs an average in (0, 1), a clip above 0 and a fake_dropout in [0, 1), "
-                f"not {average}, {clip} and "
-                f"{dropout}."
+                f"not {average}, {clip} and {dropout}."
             )
         if negative:
             raise InputError(
@@ -273,9 +272,8 @@ class SFD(DiffusionMethod):
     def _step(
         self, optimizer: Any, idle: nn.Module, terms_of: Callable[[], dict[str, Tensor]]
     ) -> None:
-        self.toggle_optimizer(
-            optimizer
-        )  # what the other optimizer moves takes no gradient, but lets it through
+        # what the other optimizer moves takes no gradient, but lets it through
+        self.toggle_optimizer(optimizer)
         terms = terms_of()
         self.untoggle_optimizer(optimizer)
         if not terms:
@@ -284,9 +282,8 @@ class SFD(DiffusionMethod):
         self.check_finite(loss)
         optimizer.zero_grad()
         others = [p for p in idle.parameters() if p.requires_grad]
-        if (
-            self.world_size > 1
-        ):  # on several ranks every weight must take part in every loss, so the idle network adds zero
+        # on several ranks every weight must take part in every loss, so the idle network adds zero
+        if self.world_size > 1:
             loss = loss + 0 * torch.stack([p.sum() for p in others]).sum()
         self.manual_backward(loss)
         for p in others:

@@ -67,8 +67,7 @@ class UCE(Edit):
         if not lam > 0 or erase_scale < 0 or preserve_scale < 0 or batch_size < 1:
             raise InputError(
                 "UCE needs a lam above 0, scales of at least 0 and a batch_size of at least 1, "
-                f"not {lam}, {erase_scale}, "
-                f"{preserve_scale} and {batch_size}."
+                f"not {lam}, {erase_scale}, {preserve_scale} and {batch_size}."
             )
         if tokens not in ("last", "onward"):
             raise InputError(
@@ -99,8 +98,7 @@ class UCE(Edit):
         if stage == "fit" and not self._projections():
             raise InputError(
                 "UCE edits the weights of attn2.to_k and attn2.to_v, and the backbone trains none "
-                "of them; give it "
-                "part: xattn-strict, without adapters."
+                "of them; give it part: xattn-strict, without adapters."
             )
 
     # ---- the pass: which keys --------------------------------------------------------------------

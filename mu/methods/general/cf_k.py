@@ -45,8 +45,7 @@ def last_layers(backbone: Backbone, k: int) -> list[tuple[str, nn.Module]]:
     if not isinstance(network, nn.Module):
         raise InputError(
             f"{type(backbone).__name__} is not one network with a first and a last layer; name "
-            "the weights to train by "
-            "FineTune with mask=ByName([...])."
+            "the weights to train by FineTune with mask=ByName([...])."
         )
     layers = layers_in_order(network)
     if k == WHOLE:

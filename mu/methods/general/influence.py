@@ -66,8 +66,7 @@ class Influence(Edit):
         if samples < 1 or batch_size < 1 or not damping > 0:
             raise InputError(
                 "influence needs samples and batch_size of at least 1 and a positive damping, "
-                f"not {samples}, {batch_size} "
-                f"and {damping}."
+                f"not {samples}, {batch_size} and {damping}."
             )
         self.alpha, self.damping, self.samples, self.batch_size = (
             alpha,
@@ -135,13 +134,14 @@ class Influence(Edit):
             raise InputError(
                 "influence reads single retain samples, so fit it with a mu task (datamodule=...)."
             )
+        # not the task's own: this one is not divided among ranks
         loader = PlanLoader(
             self.task.parts(self.curvature_schedule.reads()),
             self.curvature_schedule,
             {"retain": self.batch_size},
             self.seed,
             augment=self.task.augmentation if self.augment else None,
-        )  # not the task's own: this one is not divided among ranks
+        )
         each = PerSample(
             self.backbone,
             self.trainable(),

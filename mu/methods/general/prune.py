@@ -73,12 +73,11 @@ class Pruned(WeightMask):
         """
         prunable = self._prunable(module.backbone)
         kept = magnitude_prune_mask(self._magnitudes(module.backbone, prunable), self.rate)
+        # a weight that the method has frozen is pruned as well, though no mask covers it
         for (
             name,
             weight,
-        ) in (
-            prunable.items()
-        ):  # a weight that the method has frozen is pruned as well, though no mask covers it
+        ) in prunable.items():
             weight.mul_(kept[name].to(weight.device))
         return {
             name: kept[name] if name in kept else torch.ones_like(p, dtype=torch.bool)

@@ -53,9 +53,8 @@ class RandomLabel(UnlearningModule):
         self.plan = Phases(Forget(), Retain()) if plan is None else plan
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
-        if (
-            forget is not None and retain is not None
-        ):  # a union: one forward, so that batch norm sees the mixed batch
+        # a union: one forward, so that batch norm sees the mixed batch
+        if forget is not None and retain is not None:
             prediction = self.backbone.predict(concatenate(forget, retain)).split(
                 [len(forget["index"]), len(retain["index"])]
             )

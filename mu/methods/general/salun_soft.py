@@ -93,9 +93,8 @@ class SalUnSoft(RandomLabel):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The optimizer's step, then the proximal one."""
         super().optimizer_step(*args, **kwargs)
-        self.proximal_step(
-            self.trainer.global_step + 1
-        )  # the trainer counts a step after this hook
+        # the trainer counts a step after this hook
+        self.proximal_step(self.trainer.global_step + 1)
 
     @torch.no_grad()
     def proximal_step(self, step: int) -> None:

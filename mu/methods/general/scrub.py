@@ -77,9 +77,8 @@ class SCRUB(UnlearningModule):
         scheduler: LRSchedule | LRSchedulerCallable | None = None,
         **kwargs: Any,
     ) -> None:
-        if (
-            scheduler is None
-        ):  # MultiStepLR counts from 0: its milestone 3 is the fourth epoch, the first that exceeds 3
+        # MultiStepLR counts from 0: its milestone 3 is the fourth epoch, the first that exceeds 3
+        if scheduler is None:
             scheduler = partial(
                 MultiStepLR, milestones=sorted(lr_decay_epochs), gamma=lr_decay_rate
             )
@@ -87,8 +86,7 @@ class SCRUB(UnlearningModule):
         if gamma < 0 or alpha < 0 or temperature <= 0 or msteps < 0:
             raise InputError(
                 "SCRUB needs gamma, alpha and msteps of at least 0 and a temperature above 0, "
-                f"not {gamma}, {alpha}, {msteps} "
-                f"and {temperature}."
+                f"not {gamma}, {alpha}, {msteps} and {temperature}."
             )
         self.gamma, self.alpha, self.temperature, self.msteps = gamma, alpha, temperature, msteps
         self.plan = Phases(Forget(epochs=msteps), Retain())
@@ -129,9 +127,8 @@ class SCRUBRewind(SCRUB):
                 "SCRUB+R counts wrong labels, so it needs a Classifier, not "
                 f"{type(backbone).__name__}; use SCRUB."
             )
-        self.register_buffer(
-            "rewound_to", torch.tensor(-1)
-        )  # the epoch whose weights are held; -1 until the end
+        # the epoch whose weights are held; -1 until the end
+        self.register_buffer("rewound_to", torch.tensor(-1))
         self.forget_errors: list[float] = []  # after 0, 1, 2 ... epochs
         self.reference_error = float("nan")
         self._kept: list[dict[str, Tensor]] = []  # after 1, 2 ... epochs
@@ -143,7 +140,8 @@ class SCRUBRewind(SCRUB):
                 "this run of SCRUB+R is finished and rewound; to train longer, begin again with a "
                 "larger trainer.max_epochs."
             )
-        super().on_train_start()  # which ends an epoch, and may rewind, where a checkpoint was written right before that
+        # which ends an epoch, and may rewind, where a checkpoint was written right before that
+        super().on_train_start()
         if not self.forget_errors:
             with self.stopwatch("rewind"):
                 self.forget_errors.append(self.forget_error())
@@ -177,8 +175,8 @@ class SCRUBRewind(SCRUB):
             self._weights_before = []  # then unmoved weights are an answer and no fault of the run
             rank_zero_warn(
                 "SCRUB+R went back to the original: no epoch's forget error is closer to the "
-                "validation error "
-                f"{self.reference_error:.4f} than the original's {self.forget_errors[0]:.4f}."
+                f"validation error {self.reference_error:.4f} than the original's "
+                f"{self.forget_errors[0]:.4f}."
             )
 
     def forget_error(self) -> float:
@@ -200,10 +198,11 @@ class SCRUBRewind(SCRUB):
                 {name: value for name, value in batch.items() if name != "split"}
             )
             part = self.prepare(part)
+            # others do not count
             yield {
                 **part,
                 "padded": part["padded"] | ~torch.isin(part["label"], classes),
-            }  # others do not count
+            }
 
     def _forget_classes(self) -> Tensor:
         assert isinstance(self.backbone, Classifier)  # as __init__ made sure
@@ -223,8 +222,7 @@ class SCRUBRewind(SCRUB):
         if count == 0:
             raise InputError(
                 "SCRUB+R takes its reference error from validation samples of the forget set's "
-                "classes, and there are none; "
-                "hold out some, or use SCRUB."
+                "classes, and there are none; hold out some, or use SCRUB."
             )
         return wrong / count
 
@@ -236,8 +234,7 @@ class SCRUBRewind(SCRUB):
         ):
             raise InputError(
                 "SCRUB+R takes its reference error from validation samples, so it needs a mu task "
-                "with a validation part; "
-                "hold out some, or use SCRUB."
+                "with a validation part; hold out some, or use SCRUB."
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

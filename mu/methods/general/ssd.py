@@ -77,9 +77,8 @@ class SSD(Edit):
         }
 
     def _importance(self, phase: int) -> list[Tensor]:
-        squares = self._squares.get(phase) or [
-            torch.zeros_like(p) for _, p in self.trainable()
-        ]  # this rank may have had no batch
+        # this rank may have had no batch
+        squares = self._squares.get(phase) or [torch.zeros_like(p) for _, p in self.trainable()]
         *sums, count = self.sum_over_ranks(
             [*squares, torch.tensor(float(self._batches[phase]), device=self.device)]
         )

@@ -68,8 +68,7 @@ class TaskVector(UnlearningModule):
         if held and not self.negated and self.reference is not None:
             raise InputError(
                 f"the adapter {held[0]} is not zero, so that the change by training is no product "
-                "that can be negated; merge "
-                "it into the model first."
+                "that can be negated; merge it into the model first."
             )
 
     @torch.no_grad()
@@ -92,10 +91,10 @@ class TaskVector(UnlearningModule):
         if self.negated:
             raise InputError(
                 "this run of TaskVector is finished and its task vector subtracted; to train "
-                "longer, begin again with a "
-                "larger trainer.max_epochs."
+                "longer, begin again with a larger trainer.max_epochs."
             )
-        super().on_train_start()  # which ends an epoch, and may negate, where a checkpoint was written right before that
+        # which ends an epoch, and may negate, where a checkpoint was written right before that
+        super().on_train_start()
 
     def on_train_epoch_end(self) -> None:
         """After the last epoch, before checkpoints are written."""
@@ -110,8 +109,7 @@ class TaskVector(UnlearningModule):
         if self._first_step is not None and not self.negated and not self.trainer.interrupted:
             raise RunError(
                 "the run was stopped after its last epoch had ended, too late to subtract the "
-                "task vector; give EarlyStopping "
-                "check_on_train_epoch_end: false."
+                "task vector; give EarlyStopping check_on_train_epoch_end: false."
             )
 
 

@@ -62,8 +62,7 @@ class PDU(UnlearningModule):
         if min(dual, dual_step, dual_warmup_epochs) < 0:
             raise InputError(
                 f"PDU needs a dual, a dual_step and dual_warmup_epochs of at least 0, not {dual}, "
-                f"{dual_step} and "
-                f"{dual_warmup_epochs}."
+                f"{dual_step} and {dual_warmup_epochs}."
             )
         self.epsilon, self.dual_step, self.dual_warmup_epochs = (
             epsilon,
@@ -71,9 +70,8 @@ class PDU(UnlearningModule):
             dual_warmup_epochs,
         )
         self.register_buffer("multiplier", torch.tensor(float(dual)))
-        self.register_buffer(
-            "retain_loss", torch.tensor(0.0)
-        )  # of this step, over the batches accumulated so far
+        # of this step, over the batches accumulated so far
+        self.register_buffer("retain_loss", torch.tensor(0.0))
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None and retain is not None

@@ -75,8 +75,7 @@ class ULD(UnlearningModule):
         if uniform_weight < 0 or weight >= 0 or not 0 <= top <= 1:
             raise InputError(
                 "ULD needs a uniform_weight of at least 0, a weight below 0 and a top in [0, 1], "
-                f"not {uniform_weight}, "
-                f"{weight} and {top}."
+                f"not {uniform_weight}, {weight} and {top}."
             )
         self.uniform_weight, self.weight, self.top = uniform_weight, weight, top
         self.paraphrases, self.perturbed = paraphrases, perturbed
@@ -107,9 +106,8 @@ class ULD(UnlearningModule):
         super().setup(stage)
         task: Any = self.task
         rows = getattr(task, "sets", {}).get("forget")
-        if (
-            stage != "fit" or rows is None or not all(row.get("question") for row in rows.rows)
-        ):  # raw text has no paraphrases
+        # raw text has no paraphrases
+        if stage != "fit" or rows is None or not all(row.get("question") for row in rows.rows):
             return
         self.known = (
             Variants.paraphrased(rows, task.encoder, task.datasets["forget"])

@@ -94,8 +94,7 @@ class WHP(UnlearningModule):
         if stage == "fit" and epochs is not None and 0 <= epochs <= self.reinforce_epochs:
             raise InputError(
                 f"WHP reinforces for {self.reinforce_epochs} epochs before it unlearns; set "
-                "trainer.max_epochs to at least "
-                f"{self.reinforce_epochs + 1}, not {epochs}."
+                f"trainer.max_epochs to at least {self.reinforce_epochs + 1}, not {epochs}."
             )
 
     def configure_optimizers(self) -> Any:
@@ -194,8 +193,7 @@ class WHP(UnlearningModule):
         if not changed:
             rank_zero_warn(
                 "every generic label of WHP is the true one, so nothing will be forgotten; raise "
-                "alpha, reinforce_lr or "
-                "reinforce_epochs."
+                "alpha, reinforce_lr or reinforce_epochs."
             )
 
     def relabelled(self, forget: Batch) -> Batch:

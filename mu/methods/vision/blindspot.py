@@ -89,8 +89,7 @@ class Blindspot(UnlearningModule):
         if stage == "fit" and epochs is not None and 0 <= epochs <= self.proxy_epochs:
             raise InputError(
                 f"Blindspot trains its proxy for {self.proxy_epochs} epochs before it unlearns; "
-                "set trainer.max_epochs to at "
-                f"least {self.proxy_epochs + 1}, not {epochs}."
+                f"set trainer.max_epochs to at least {self.proxy_epochs + 1}, not {epochs}."
             )
 
     def configure_model(self) -> None:

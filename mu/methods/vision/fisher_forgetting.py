@@ -103,9 +103,8 @@ class FisherForgetting(Edit):
 
     def fisher(self) -> dict[str, Tensor]:
         """Diagonal of F by parameter name, over all ranks."""
-        mine = self._squares or [
-            torch.zeros_like(p) for _, p in self.trainable()
-        ]  # this rank may have had no batch
+        # this rank may have had no batch
+        mine = self._squares or [torch.zeros_like(p) for _, p in self.trainable()]
         *sums, count = self.sum_over_ranks([*mine, torch.tensor(self._count, device=self.device)])
         return {
             name: value / count for (name, _), value in zip(self.trainable(), sums, strict=True)

@@ -122,9 +122,8 @@ class UNSIR(UnlearningModule):
         )
         self.num_classes = backbone.num_classes
         self.plan = RetainSubset(retain_samples)
-        self.register_buffer(
-            "noise", torch.empty(0)
-        )  # [rows, C, H, W] once it is learned, in the units of normalised pixels
+        # [rows, C, H, W] once it is learned, in the units of normalised pixels
+        self.register_buffer("noise", torch.empty(0))
         self.register_buffer("noise_label", torch.empty(0, dtype=torch.int64))
 
     def setup(self, stage: str) -> None:
@@ -144,8 +143,7 @@ class UNSIR(UnlearningModule):
         if epochs is not None and 0 <= epochs <= self.impair_epochs:
             raise InputError(
                 f"UNSIR impairs for {self.impair_epochs} epochs and then repairs; set "
-                "trainer.max_epochs to at least "
-                f"{self.impair_epochs + 1}, not {epochs}."
+                f"trainer.max_epochs to at least {self.impair_epochs + 1}, not {epochs}."
             )
 
     def load_state_dict(

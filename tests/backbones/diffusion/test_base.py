@@ -283,9 +283,8 @@ def test_images_that_differ_are_known_apart() -> None:
     nudged = [base.clone() for _ in range(base.numel())]
     for place, image in enumerate(nudged):
         image.view(-1)[place] = torch.nextafter(image.view(-1)[place], torch.tensor(2.0))
-    signs = (
-        (torch.arange(3 * 8 * 8)[:, None] == torch.arange(3 * 8 * 8)).float().view(-1, 3, 8, 8)
-    )  # one white pixel each
+    # one white pixel each
+    signs = (torch.arange(3 * 8 * 8)[:, None] == torch.arange(3 * 8 * 8)).float().view(-1, 3, 8, 8)
     exchanged = [
         base.flip(0),
         base.flip(1),

@@ -173,9 +173,8 @@ def test_the_moving_average_is_a_choice_that_must_be_made(tmp_path: Path, run: I
     assert run(file) == (
         2,
         f"{file} holds two copies of the UNet, the trained weights and their moving average "
-        "(model_ema.*); say which with --no-ema or "
-        "--ema. (In SalUn's released files the average is the original model, so those need "
-        "--no-ema.)",
+        "(model_ema.*); say which with --no-ema or --ema. (In SalUn's released files the average "
+        "is the original model, so those need --no-ema.)",
     )
     assert not (tmp_path / "out").exists()
     code, line = run(file, "--no-ema")
@@ -287,8 +286,7 @@ BROKEN: dict[str, tuple[Callable[[State], State], str]] = {
     "a tensor of something else": (
         lambda names: names | {"control_model.zero.weight": torch.zeros(1)},
         "FILE has control_model.zero.weight, which belongs to no Stable Diffusion checkpoint; "
-        "take out what is no weight of the UNet, the "
-        "VAE or the text encoder.",
+        "take out what is no weight of the UNet, the VAE or the text encoder.",
     ),
     "a layer that no UNet has": (
         lambda names: names | {"model.diffusion_model.input_blocks.1.7.weight": torch.zeros(1)},
@@ -310,8 +308,7 @@ BROKEN: dict[str, tuple[Callable[[State], State], str]] = {
             }
         ),
         "the text_encoder in FILE does not fit --base BASE: it has encoder.layers.9.mlp.fc1.bias, "
-        "which the base has not; give the base "
-        "that it was made from.",
+        "which the base has not; give the base that it was made from.",
     ),
     "a lost tensor": (
         lambda names: without(names, CONV),
@@ -321,8 +318,7 @@ BROKEN: dict[str, tuple[Callable[[State], State], str]] = {
     "another width": (
         lambda names: reshaped(names, CONV),
         "the unet in FILE does not fit --base BASE: it holds conv_in.weight of shape [3] where "
-        "the base has [8, 4, 3, 3]; give the base "
-        "that it was made from.",
+        "the base has [8, 4, 3, 3]; give the base that it was made from.",
     ),
     "other noise levels": (
         lambda names: names | {"alphas_cumprod": names["alphas_cumprod"] ** 2},

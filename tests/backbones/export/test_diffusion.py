@@ -117,9 +117,8 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
         and "(forgotten: circle)" in card.text
         and "DDIM, 3 steps, guidance 2" in card.text
     )
-    assert (
-        "| UA | forget | 97.5 |\n" in card.text and "oracle" not in card.text
-    )  # there is none, so no column for it
+    # there is none, so no column for it
+    assert "| UA | forget | 97.5 |\n" in card.text and "oracle" not in card.text
 
 
 def test_no_file_names_a_folder_of_this_machine(tmp_path: Path) -> None:
@@ -388,8 +387,7 @@ def test_what_cannot_be_exported_is_said_in_one_sentence(
         (
             (run, tmp_path / "x", "--adapter"),
             "mu: the model has no adapters, because it has no lora; export it whole, or with "
-            "--edited "
-            "its edited tensors.",
+            "--edited its edited tensors.",
         ),
         (
             (run, tmp_path / "x", "--adapter", "--edited"),

@@ -375,6 +375,5 @@ def test_published_resnet20_has_its_published_accuracy() -> None:
                 / 255
             )
             right += int((network(images).argmax(1) == labels[start : start + 500]).sum())
-    assert right == pytest.approx(
-        9173, abs=2
-    )  # two images may stand on a boundary that rounding moves
+    # two images may stand on a boundary that rounding moves
+    assert right == pytest.approx(9173, abs=2)

@@ -298,9 +298,8 @@ def test_a_metric_that_was_not_measured_is_an_empty_cell(tmp_path: Path) -> None
     report.write(tmp_path)
     original, oracle = rows_of(tmp_path)
     assert oracle["TA"] == "" and original["TA"] == "4.0"
-    assert (
-        original["avg_gap"] == "" and oracle["avg_gap"] == ""
-    )  # no gap over three of four metrics passes for one over four
+    # no gap over three of four metrics passes for one over four
+    assert original["avg_gap"] == "" and oracle["avg_gap"] == ""
 
 
 def test_regression_shows_the_errors_it_has(tmp_path: Path) -> None:
@@ -504,9 +503,8 @@ def test_the_command_joins_a_study_and_a_single_run(
     )
     mine = rows_of(tmp_path / "out")[-1]
     assert mine["method"] == "Mine"
-    assert float(mine["avg_gap"]) == pytest.approx(
-        (1 + 0.1 + 0.5 + 1) / 4
-    )  # |4 − 5|, |99.4 − 99.5|, |93.5 − 94|, |12 − 13|
+    # |4 − 5|, |99.4 − 99.5|, |93.5 − 94|, |12 − 13|
+    assert float(mine["avg_gap"]) == pytest.approx((1 + 0.1 + 0.5 + 1) / 4)
     assert "Mine" in capsys.readouterr().out and not (tmp_path / "study" / "report.html").exists()
 
 
@@ -577,9 +575,8 @@ def test_the_page_is_well_formed_and_loads_nothing(study: Path) -> None:
     ):
         assert expected in text
     assert len(re.findall(r'<svg class="figure"', page)) == 2 * 4
-    assert (
-        "#010203" not in page and "#040506" not in page and "#070809" not in page
-    )  # every stand-in has become the page's colour
+    # every stand-in has become the page's colour
+    assert "#010203" not in page and "#040506" not in page and "#070809" not in page
 
 
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
@@ -674,9 +671,8 @@ def test_labels_never_touch_each_other_or_a_point() -> None:
     points = [(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
     for number, box in enumerate(boxes):
         assert not any(_touch(box, other) for other in boxes[:number] + points)
-    assert (
-        place_labels([(5.0, 5.0)] * 40, [4.0] * 40, [(50.0, 11.0)] * 40, (100.0, 100.0)) is None
-    )  # then there is a legend
+    # then there is a legend
+    assert place_labels([(5.0, 5.0)] * 40, [4.0] * 40, [(50.0, 11.0)] * 40, (100.0, 100.0)) is None
 
 
 def test_histograms_count_every_sample() -> None:

@@ -354,9 +354,8 @@ def test_directions_count_beside_an_oracle_too(tmp_path: Path) -> None:
         )
     text, page = shown(tmp_path), (tmp_path / "report.html").read_text()
     assert "FID ↓" in text and "Closeness" not in text and "There is no oracle" not in text
-    assert "+9.00" not in row_of(page, "UCE") and "−15.5" in row_of(
-        page, "UCE"
-    )  # FID 28.5 beside 44
+    # FID 28.5 beside 44
+    assert "+9.00" not in row_of(page, "UCE") and "−15.5" in row_of(page, "UCE")
     assert "Star and dashed lines: the oracle" in page and "measured against retraining" in page
 
 
@@ -557,9 +556,8 @@ def test_images_of_all_models_stand_side_by_side_in_the_page_itself(study: Path)
     ]
     assert headings == sorted(headings)
     assert "The prompts that name it. The same for every model, one run each (seed0)." in page
-    assert (
-        '<span class="quiet">after the attack on ESD</span>' in page
-    )  # titles that differ stand at their image
+    # titles that differ stand at their image
+    assert '<span class="quiet">after the attack on ESD</span>' in page
     assert (
         page.count('<span title="a triangle"><b>a triangle</b></span>')
         == len(expected)

@@ -226,9 +226,8 @@ def test_the_original_is_kept_by_its_hash(trained: dict[str, State], tmp_path: P
     """
     measured(ascent(trained["original"]), relearning(), place=tmp_path, epochs=1)
     assert (tmp_path / FILE).is_file()
-    later = measured(
-        ascent(trained["original"]), relearning(), place=tmp_path
-    )  # tested alone, and untouched
+    # tested alone, and untouched
+    later = measured(ascent(trained["original"]), relearning(), place=tmp_path)
     assert "relearning/returned" not in later
     other = measured(ascent(trained["oracle"]), relearning(), place=tmp_path, epochs=1)
     assert other["relearning"].detail["original"] < 80
@@ -487,9 +486,8 @@ def test_the_lens_says_what_the_model_does_not(trained: dict[str, State]) -> Non
     task.setup()
     value = Graph(module.backbone, task.sets, task.encoder).value(LensAccuracy("forget"))
     assert untouched["logit_lens"].value == pytest.approx(100 * value.value)
-    with (
-        torch.no_grad()
-    ):  # a last layer that turns its input over says something else than the layer before it holds
+    # a last layer that turns its input over says something else than the layer before it holds
+    with torch.no_grad():
         module.backbone.network.model.layers[-1].mlp.down_proj.weight.normal_(0, 3)  # type: ignore[union-attr]
     broken = measured(module, LogitLens())
     assert broken["logit_lens"].detail["layer"] == 0 and broken["logit_lens/unsaid"].value > 20
@@ -731,13 +729,11 @@ def test_two_ranks_find_what_one_process_finds(tmp_path: Path) -> None:
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     names = {name for name, _ in one["values"]}
     assert {"relearning", "quantisation", "linear_probe", "logit_lens", "reintroduction"} <= names
-    assert all(
-        "original" in found["details"][0] for found in (one, *ranks)
-    )  # scored as the fit began
+    # scored as the fit began
+    assert all("original" in found["details"][0] for found in (one, *ranks))
     assert ranks[0] == ranks[1]  # bit for bit
     for found in ranks:
         assert [name for name, _ in found["values"]] == [name for name, _ in one["values"]]
         for (name, here), (_, there) in zip(found["values"], one["values"], strict=True):
-            assert here == pytest.approx(there, rel=1e-3, abs=1e-3), (
-                name
-            )  # the fit on two ranks is that of one to rounding
+            # the fit on two ranks is that of one to rounding
+            assert here == pytest.approx(there, rel=1e-3, abs=1e-3), name

@@ -384,9 +384,8 @@ def test_every_pair_goes_through_the_model_once() -> None:
         + sizes["retain"] * (1 + 1 + 3)
         + sizes["holdout"]
     )
-    assert (
-        lm.calls["rows"] == pairs
-    )  # forget: answer, paraphrase, wrong, and paraphrase to the reworded question
+    # forget: answer, paraphrase, wrong, and paraphrase to the reworded question
+    assert lm.calls["rows"] == pairs
     assert lm.calls["prompts"] == sizes["forget"] + sizes["retain"] + sizes["facts"]
     before = dict(lm.calls)
     for node in [*every_metric(), Rouge("retain", max_new_tokens=SHORT, kind="f1")]:

@@ -257,9 +257,9 @@ def states(
     generator = torch.Generator().manual_seed(seed)
     owner = torch.arange(questions).repeat_interleave(wrong)
     features = torch.randn(len(owner), 2, width, generator=generator)
-    if (
-        kind == "held"
-    ):  # one direction in which some features speak for the truth and others against it: their sum says nothing
+    # one direction in which some features speak for the truth and others against it: their sum says
+    # nothing
+    if kind == "held":
         features[:, 1] += 1.5 * torch.tensor([1.0, -1.0] * (width // 2))
     if kind == "written":
         features[:, 1] += 0.7
@@ -299,9 +299,8 @@ def test_it_is_the_minimum_of_the_penalised_loss() -> None:
             w = torch.zeros(5, dtype=torch.float64)
             for _ in range(50):
                 p = torch.sigmoid(-(scaled[shown] @ w))
-                slope = (
-                    -2 * (p[:, None] * scaled[shown]).sum(0) + w / strength
-                )  # each pair in both orders
+                # each pair in both orders
+                slope = -2 * (p[:, None] * scaled[shown]).sum(0) + w / strength
                 curve = (
                     2 * (scaled[shown].T * (p * (1 - p))) @ scaled[shown]
                     + torch.eye(5, dtype=torch.float64) / strength

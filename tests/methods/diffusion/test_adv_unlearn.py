@@ -119,9 +119,8 @@ def test_one_step_is_its_equation(attacked: bool) -> None:
     sign, or γ weighs the wrong term.
     """
     backbone = text_to_image(part="text_encoder")
-    with (
-        torch.no_grad()
-    ):  # so that the retain term has a gradient: the student is not the original any more
+    # so that the retain term has a gradient: the student is not the original any more
+    with torch.no_grad():
         begun = {
             name: 0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3))
             for name, p in backbone.named_parameters()
@@ -334,14 +333,16 @@ def test_it_makes_no_evaluation_too_many(part: str) -> None:
     attacked = sum(
         stops(f"attack-{number}", step, grid) for step in range(steps) for number in range(inner)
     )
+    # calls, samples: pairs of 3 and of 1
     sampling = (
         walked + attacked,
         2 * 3 * walked + 2 * 1 * attacked,
-    )  # calls, samples: pairs of 3 and of 1
+    )
+    # targets of the step and of the attack
     asked = (
         steps + steps * inner,
         steps * (2 * 1 + 2) + steps * inner,
-    )  # targets of the step and of the attack
+    )
     student = (steps + steps * inner, steps * 3 + steps * inner)
     where = "reference" if part == "text_encoder" else "backbone"
     wanted = {"reference": list(asked), "backbone": list(student)}
@@ -363,9 +364,8 @@ def test_stored_trajectories_make_the_attack_cheap() -> None:
     )
     found = cost(module, 1)
     walked = stops("latents", 0, 3)
-    assert (
-        found["reference.unet"].samples == 2 * walked + 2 * 3 + 4 + 2
-    )  # sampling, one trajectory, targets of the attack, target
+    # sampling, one trajectory, targets of the attack, target
+    assert found["reference.unet"].samples == 2 * walked + 2 * 3 + 4 + 2
 
 
 def test_the_attack_may_be_another_search() -> None:

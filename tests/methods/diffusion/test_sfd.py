@@ -500,9 +500,8 @@ def test_other_parametrisations() -> None:
     rows: Any = task.datasets["retain"]
     part = module.prepare(rows.__getitems__([0, 1]) | {"visit": torch.zeros(2, dtype=torch.int64)})
     with torch.no_grad():
-        assert (
-            module.generator_terms(None, part)["retain"].item() == 0
-        )  # teacher and fake score are still the same
+        # teacher and fake score are still the same
+        assert module.generator_terms(None, part)["retain"].item() == 0
         fake.unet.conv_out.weight.mul_(1.5)
         found = module.generator_terms(None, part)["retain"].item()
         condition = backbone.condition(part)

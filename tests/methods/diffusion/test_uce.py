@@ -130,12 +130,13 @@ def test_the_edit_is_the_published_one(tokens: Any) -> None:
     fit(module, Named(CIRCLE, KEPT), 1)
     double = Double(text_to_image())
     ours, theirs = (double.states([row[column] for row in CIRCLE]).detach() for column in (0, 2))
+    # of circle and square; the third is the whole prompt, and goes to the start token
     places = [
         (1, 1),
         (4, 4),
         (2, 0),
         (2, 4),
-    ]  # of circle and square; the third is the whole prompt, and goes to the start token
+    ]
     kept_states = double.states(KEPT).detach()
     if tokens == "last":
         pairs = [(ours[i, c], theirs[i, g]) for i, (c, g) in enumerate(places)]

@@ -374,9 +374,8 @@ def test_a_step_is_one_forward_pass(cls: Any) -> None:
     count = Forwards()
     module = fit(made(cls), people(), 2, callbacks=[count])
     assert count.steps == [1] * 6
-    assert count.before == {"NPO": 2, "IdkDPO": 4}.get(
-        cls.__name__, 0
-    )  # 13 answers, and 26 refusals or fewer, ten at a time
+    # 13 answers, and 26 refusals or fewer, ten at a time
+    assert count.before == {"NPO": 2, "IdkDPO": 4}.get(cls.__name__, 0)
     assert set(count.modes) <= {(False, False)}
     assert (module.reference is not None) == (cls is KLMin)
     assert ("cache" in module.stopwatch.seconds()) == (cls in TO_REFERENCE)
@@ -547,9 +546,8 @@ def other_forget(**changes: Any) -> Any:
 
 @pytest.mark.parametrize("cls", EVERY)
 def test_it_changes_with_what_is_forgotten(cls: Any) -> None:
-    changes = (
-        {"beta": 0.1} if cls is SimNPO else {}
-    )  # an untrained model has A = 4, where the loss with 4.5 is flat
+    # an untrained model has A = 4, where the loss with 4.5 is flat
+    changes = {"beta": 0.1} if cls is SimNPO else {}
     one, two = (
         weights(fit(made(cls, **changes), task, 1).backbone) for task in (people(), other_forget())
     )

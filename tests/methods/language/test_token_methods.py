@@ -389,6 +389,7 @@ def test_one_big_batch_or_several_small_ones(name: str) -> None:
         module = MAKERS[name](
             original().double(), optimizer=functools.partial(torch.optim.SGD, lr=0.01)
         )
+        # the third batch is short, and has whole batches of retain beside it
         fit(
             module,
             people(batch_size=batch),
@@ -396,7 +397,7 @@ def test_one_big_batch_or_several_small_ones(name: str) -> None:
             accumulate_grad_batches=accumulate,
             precision="64-true",
             limit_train_batches=2 * accumulate,
-        )  # the third batch is short, and has whole batches of retain beside it
+        )
         return module
 
     one, other = run(6, 1), run(3, 2)
@@ -575,9 +576,8 @@ def test_the_dual_variable_follows_the_constraint(tmp_path: Path) -> None:
         assert before == pytest.approx(dual, abs=1e-6)
         dual = max(0.0, dual + 0.5 * (loss - 1.5)) if epoch >= 1 else dual
     assert float(module.multiplier) == pytest.approx(dual, abs=1e-6)
-    assert (
-        0.0 <= dual < 1.0 and seen[0][1] > 0
-    )  # the retain loss lies below ε, so the constraint weighs less and less
+    # the retain loss lies below ε, so the constraint weighs less and less
+    assert 0.0 <= dual < 1.0 and seen[0][1] > 0
     resumed = run(ckpt_path=tmp_path / "x.ckpt")
     assert torch.equal(resumed.multiplier, module.multiplier) and not different(
         weights(resumed), weights(module)

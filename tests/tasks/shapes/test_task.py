@@ -65,17 +65,15 @@ def test_all_values_of_all_attributes_are_drawn_about_equally_often() -> None:
     for kind, values in attributes(np.arange(15_000)).items():
         count = torch.bincount(values, minlength=len(NAMES[kind])).double()  # type: ignore[index]
         expected = 15_000 / len(count)
-        assert ((count - expected) ** 2 / expected).sum() < 20, (
-            kind
-        )  # chi-square with 4 degrees of freedom: 20 has p = 0.0005
+        # chi-square with 4 degrees of freedom: 20 has p = 0.0005
+        assert ((count - expected) ** 2 / expected).sum() < 20, kind
 
 
 def test_every_combination_is_another_picture() -> None:
     flat = drawn_once().flatten(1)
     distance = torch.cdist(flat, flat) + 100 * torch.eye(len(flat))
-    assert (
-        distance.min() > 2
-    )  # 3 pixels that change from black to white, or many that change a little
+    # 3 pixels that change from black to white, or many that change a little
+    assert distance.min() > 2
 
 
 def test_colours_are_recovered_from_the_hue_of_the_saturated_pixels() -> None:

@@ -66,9 +66,8 @@ def sets() -> dict[str, list[dict[str, Any]]]:
 
 def write(place: Path, tables: Mapping[str, Sequence[Any]], ending: str = "json") -> str:
     for name, table in tables.items():
-        (place / f"{name}.{ending}").write_text(
-            "\n".join(json.dumps(row) for row in table)
-        )  # no newline at the end, as in TOFU
+        # no newline at the end, as in TOFU
+        (place / f"{name}.{ending}").write_text("\n".join(json.dumps(row) for row in table))
     return str(place)
 
 
@@ -347,9 +346,8 @@ def test_pairs_are_the_same_on_any_number_of_ranks(world: int) -> None:
     assert [len(step) for step in alone[:4]] == [4, 4, 4, 1]
     shown = [forget for step in alone for forget, _ in step]
     assert sorted(shown) == sorted(list(range(13)) * 3)
-    assert (
-        len({retain for step in alone for _, retain in step}) > 13
-    )  # the retain stream goes on where the epoch before ended
+    # the retain stream goes on where the epoch before ended
+    assert len({retain for step in alone for _, retain in step}) > 13
     assert alone[0] != alone[4]
 
 
