@@ -66,7 +66,8 @@ class RegressionMembership(Suite):
     needs = ("prediction", "target")
 
     def __init__(self, held_out: str = "test", size: int = 2000) -> None:
-        self.held_out, self.size = held_out, size
+        self.held_out = held_out
+        self.size = size
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`MIA/error_member`."""

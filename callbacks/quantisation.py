@@ -66,8 +66,12 @@ class Quantisation(Suite):
             )
         for number in bits:
             check(number, group)
-        self.bits, self.group, self.embeddings, self.head = list(bits), group, embeddings, head
-        self.parts, self.metrics = list(parts), metrics or []
+        self.bits = list(bits)
+        self.group = group
+        self.embeddings = embeddings
+        self.head = head
+        self.parts = list(parts)
+        self.metrics = metrics or []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the original while it is there."""
@@ -83,7 +87,9 @@ class Quantisation(Suite):
             run_folder(module.trainer), module, "forget", before["forget"], "Quantisation"
         )
         graph = scores.graph_of(served, module) if self.metrics else None
-        forget, found, details = {}, [], {}
+        forget = {}
+        found = []
+        details = {}
         for bits in self.bits:
             copy = quantised(served, bits, self.group, self.embeddings, self.head)
             details[bits] = self._budget(bits, copy)

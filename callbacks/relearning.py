@@ -80,7 +80,9 @@ class Relearning(Suite):
         oracle: str | None = None,
     ) -> None:
         self.attack = Relearn(examples, steps, optimizer, batch_size, seed)
-        self.metrics, self.part, self.oracle = metrics or [], part, oracle
+        self.metrics = metrics or []
+        self.part = part
+        self.oracle = oracle
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the original while it is there."""

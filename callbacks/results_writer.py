@@ -34,19 +34,20 @@ class ResultsWriter(Callback, Reconstructible):
         key: str = "",
         facts: dict[str, Any] | None = None,
     ) -> None:
-        self.task, self.method, self.seeds, self.key, self.facts = (
-            task,
-            method,
-            seeds,
-            key,
-            facts or {},
-        )
+        self.task = task
+        self.method = method
+        self.seeds = seeds
+        self.key = key
+        self.facts = facts or {}
 
     def identify(
         self, task: str, method: str, seeds: dict[str, int], key: str, facts: dict[str, Any]
     ) -> None:
         """Called by a study, which knows the run's names."""
-        self.task, self.method, self.seeds, self.key = task, method, seeds, key
+        self.task = task
+        self.method = method
+        self.seeds = seeds
+        self.key = key
         self.facts = {**self.facts, **{name: value for name, value in facts.items() if value}}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -54,7 +55,8 @@ class ResultsWriter(Callback, Reconstructible):
         module = module_of(pl_module)
         if stage != "test" or not trainer.is_global_zero or module.outputs is None:
             return
-        task, folder = module.task, run_folder(trainer)
+        task = module.task
+        folder = run_folder(trainer)
         found = getattr(module.backbone, "weights_metadata", {})
         record = RunResults(
             task=self.task or (type(task).__name__ if task is not None else ""),

@@ -36,11 +36,9 @@ class RetrainGap(Suite):
     def __init__(self, oracle: str, metrics: list[str] | None = None, recipe: str = "same") -> None:
         if recipe not in ("same", "unchecked"):
             raise InputError(f"recipe is {recipe!r}; it is `same` or `unchecked`.")
-        self.oracle, self.metrics, self.recipe = (
-            oracle,
-            list(PAPERS_FOUR) if metrics is None else list(metrics),
-            recipe,
-        )
+        self.oracle = oracle
+        self.metrics = list(PAPERS_FOUR) if metrics is None else list(metrics)
+        self.recipe = recipe
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Later: the other suites' numbers are needed."""
@@ -114,7 +112,8 @@ class RetrainGap(Suite):
         return [*found, *self._distances(outputs)]
 
     def _distances(self, outputs: Evaluated) -> list[Result]:
-        forget, theirs = outputs["forget"], load_outputs(self.oracle)["forget"]
+        forget = outputs["forget"]
+        theirs = load_outputs(self.oracle)["forget"]
         if "prediction" in forget:
             return [
                 Result(

@@ -144,7 +144,8 @@ def crop(image: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
     # elements, 2.1 for a
     # loop, 3.0 grouped by offset.
     runs = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
-    top, left = top.to(image.device), left.to(image.device)
+    top = top.to(image.device)
+    left = left.to(image.device)
     row = top[:, None] + torch.arange(height, device=image.device)
     plane = torch.arange(count * channels, device=image.device).view(count, channels, 1) * (
         height + 2 * padding
@@ -165,10 +166,13 @@ def rotate(image: Tensor, degrees: Tensor) -> Tensor:
     """
     height, width = image.shape[-2:]
     radians = (degrees * (math.pi / 180)).to(image)
-    cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
+    cos = radians.cos()
+    sin = radians.sin()
+    zero = torch.zeros_like(radians)
     # affine_grid works in units of half the image, so a rotation of a rectangle needs the ratio of
     # its sides
-    across, down = height / width, width / height
+    across = height / width
+    down = width / height
     theta = torch.stack([cos, -sin * across, zero, sin * down, cos, zero], 1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(image.shape), align_corners=False)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

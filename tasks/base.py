@@ -44,14 +44,13 @@ class SourceTask(UnlearningDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.selector, self.split_seed, self.validation_fraction = (
-            selector,
-            split_seed,
-            validation_fraction,
-        )
+        self.selector = selector
+        self.split_seed = split_seed
+        self.validation_fraction = validation_fraction
         named = {"usual": self.usual_augmentation, "none": None}
         self.augmentation = named[augmentation] if isinstance(augmentation, str) else augmentation
-        self.split_file, self.by = split, by
+        self.split_file = split
+        self.by = by
 
     usual_augmentation: Augmentation | None = None
 
@@ -109,7 +108,8 @@ class ImageTask(SourceTask):
             raise InputError(
                 "mismatch reproduces a quirk of the optml protocol; set protocol to optml."
             )
-        self.protocol, self.mismatch = protocol, mismatch
+        self.protocol = protocol
+        self.mismatch = mismatch
         self._original_split: Split | None = None
 
     @property
@@ -122,7 +122,8 @@ class ImageTask(SourceTask):
         if self.protocol == "mu":
             return super().build_split(source)
         described = self.selector.describe()
-        forget_class, count = described.get("classes"), described.get("count")
+        forget_class = described.get("classes")
+        count = described.get("count")
         if described["selector"] not in ("ByClass", "RandomCount") or (
             forget_class is not None and len(forget_class) != 1
         ):

@@ -54,7 +54,9 @@ class CaptionedFolder(ImageFolder):
             raise InputError(
                 f"the template {template!r} should have {{}} once, where the class's name goes."
             )
-        self.template, self.names, self.anchor = template, dict(names or {}), anchor
+        self.template = template
+        self.names = dict(names or {})
+        self.anchor = anchor
         self._folders: tuple[str, ...] = ()
 
     def source(self) -> Source:
@@ -97,8 +99,10 @@ class Captioned(Dataset):
     """
 
     def __init__(self, data: TensorData, texts: Mapping[str, Sequence[str]]) -> None:
-        self.data, self.texts = data, {name: list(values) for name, values in texts.items()}
-        self.indices, self.weights = data.indices, data.weights
+        self.data = data
+        self.texts = {name: list(values) for name, values in texts.items()}
+        self.indices = data.indices
+        self.weights = data.weights
 
     def __len__(self) -> int:
         return len(self.data)

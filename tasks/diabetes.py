@@ -31,7 +31,8 @@ class Diabetes(SourceTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(selector, batch_size=batch_size, **kwargs)
-        self.train_size, self.validation_size = train_size, validation_size
+        self.train_size = train_size
+        self.validation_size = validation_size
 
     def source(self) -> Source:
         """Drawn by the split seed, standardised on the training patients."""

@@ -82,7 +82,8 @@ def _one_tree(root: Path, size: tuple[int, int], test_fraction: float, seed: int
     classes = _classes(root)
     digest = hashlib.sha256(str(size).encode())
     images, labels = _decode(root, classes, size, digest)
-    numbers, rows = labels.numpy(), np.arange(len(labels), dtype=np.int64)
+    numbers = labels.numpy()
+    rows = np.arange(len(labels), dtype=np.int64)
     members = [rows[numbers == label] for label in range(len(classes))]
     test = np.sort(
         np.concatenate([draw(m, portion(len(m), test_fraction), seed, "test") for m in members])
@@ -127,7 +128,8 @@ def _decode(
     """Images uint8 `[N, 3, H, W]` and labels `[N]`; classes without a folder here have no
     sample.
     """
-    images, labels = [], []
+    images = []
+    labels = []
     for label, name in enumerate(classes):
         files = sorted(
             file

@@ -80,7 +80,8 @@ class CIFAR100(Photographs):
         **kwargs: Any,
     ) -> None:
         super().__init__(selector, **kwargs)
-        self.root, self.superclasses = root, superclasses
+        self.root = root
+        self.superclasses = superclasses
 
     def source(self) -> Source:
         return cifar100_source(self.root, self.superclasses)
@@ -125,7 +126,9 @@ class ImageFolder(Photographs):
         **kwargs: Any,
     ) -> None:
         super().__init__(selector, **kwargs)
-        self.root, self.size, self.test_fraction = root, size, test_fraction
+        self.root = root
+        self.size = size
+        self.test_fraction = test_fraction
 
     def source(self) -> Source:
         return image_folder_source(self.root, self.size, self.test_fraction, self.split_seed)

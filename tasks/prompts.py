@@ -99,20 +99,16 @@ class PromptList(UnlearningDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **kwargs)
-        self.path, self.retain, self.concept, self.anchor, self.limit = (
-            path,
-            retain,
-            concept,
-            anchor,
-            limit,
-        )
+        self.path = path
+        self.retain = retain
+        self.concept = concept
+        self.anchor = anchor
+        self.limit = limit
 
     def make(self) -> None:
         """Read both files; the retain prompts' indices follow those of the forget prompts."""
-        forget, retain = (
-            read_prompts(self.path)[: self.limit],
-            read_prompts(self.retain)[: self.limit],
-        )
+        forget = read_prompts(self.path)[: self.limit]
+        retain = read_prompts(self.retain)[: self.limit]
         names = "+".join(Path(path).stem for path in (self.path, self.retain))
         indices = {"forget": np.arange(len(forget)), "retain": len(forget) + np.arange(len(retain))}
         self.split = Split(
@@ -164,7 +160,8 @@ def read_prompts(path: str) -> list[dict[str, str]]:
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            columns, rows = list(reader.fieldnames or []), list(reader)
+            columns = list(reader.fieldnames or [])
+            rows = list(reader)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"there is no file of prompts at {path}.") from None
     except (UnicodeDecodeError, csv.Error) as error:

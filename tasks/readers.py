@@ -127,7 +127,8 @@ def diabetes_source(train_size: int = 353, seed: int = 0, validation_size: int =
     rows = np.arange(len(progression), dtype=np.int64)
     train = draw(rows, train_size, seed, "train")
     validation = draw(np.setdiff1d(rows, train), validation_size, seed, "validation")
-    mean, std = measured[train].mean(0), measured[train].std(0)
+    mean = measured[train].mean(0)
+    std = measured[train].std(0)
     std[std == 0] = 1.0  # a column that is constant on a few training rows is only centred
     fields = {
         "input": torch.from_numpy(((measured - mean) / std).astype(np.float32)),
@@ -223,7 +224,8 @@ def npz_source(path: str | Path) -> Source:
     arrays = _read_npz(Path(path))
     for part in ("train", "test"):
         _check_images(path, part, arrays[f"{part}_images"], arrays[f"{part}_labels"])
-    train, test = arrays["train_images"], arrays["test_images"]
+    train = arrays["train_images"]
+    test = arrays["test_images"]
     if train.shape[1:] != test.shape[1:]:
         raise InputError(
             f"training and test images of {path} differ in size: {train.shape[1:]} and "

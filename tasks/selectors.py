@@ -237,7 +237,8 @@ class NoisyLabels(Selector):
         data.
         """
         labels, indices = _paired(labels, indices)
-        noisy, clean = self._rows(self.column, indices), self._rows(self.clean_column, indices)
+        noisy = self._rows(self.column, indices)
+        clean = self._rows(self.clean_column, indices)
         if not np.array_equal(labels, noisy) and not np.array_equal(labels, clean):
             raise InputError(
                 f"the training labels are neither `{self.column}` nor `{self.clean_column}` of "
@@ -319,7 +320,8 @@ def portion(size: int, fraction: float) -> int:
 
 
 def _paired(labels: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels, indices = np.asarray(labels), np.asarray(indices, dtype=np.int64)
+    labels = np.asarray(labels)
+    indices = np.asarray(indices, dtype=np.int64)
     if labels.shape != indices.shape or labels.ndim != 1:
         raise InputError(
             f"labels and indices differ in length: {labels.shape} and {indices.shape}; every "

@@ -70,7 +70,8 @@ def build_split(
     training = ~np.isin(train_indices, validation)
     if not training.any():
         raise InputError("validation takes every training sample; hold out less.")
-    labels, indices = train_labels[training], train_indices[training]
+    labels = train_labels[training]
+    indices = train_indices[training]
     forget = selector.select(labels, indices, seed)
     leaves = np.zeros(len(test_labels), dtype=bool)
     if forgotten_class_leaves_test:
@@ -280,7 +281,8 @@ def _split(task: str, parts: dict[str, np.ndarray], selector: dict[str, Any], se
 
 
 def _checked(labels: np.ndarray, indices: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
-    labels, indices = np.asarray(labels), np.asarray(indices, dtype=np.int64)
+    labels = np.asarray(labels)
+    indices = np.asarray(indices, dtype=np.int64)
     if labels.ndim != 1 or labels.shape != indices.shape:
         raise InputError(
             f"the {what} labels and indices differ in length ({labels.shape} and {indices.shape}); "

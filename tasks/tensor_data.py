@@ -296,7 +296,8 @@ def fixed_source(
         return {"image": torch.as_tensor(images).contiguous(), "label": label}
 
     fields = stacked(*train), stacked(*test)
-    count, total = len(fields[0]["label"]), sum(len(part["label"]) for part in fields)
+    count = len(fields[0]["label"])
+    total = sum(len(part["label"]) for part in fields)
     return Source(
         name,
         train=fields[0],
@@ -318,7 +319,8 @@ def pixel_stats(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     A constant channel gets deviation 1, so that it can be divided by.
     """
     levels = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
+    means = []
+    deviations = []
     for channel in images.unbind(1):
         share = torch.bincount(channel.flatten(), minlength=256).to(torch.float64)
         share /= share.sum()

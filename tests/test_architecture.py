@@ -115,7 +115,8 @@ def forbidden(source: str, target: str) -> bool:
         return (other in PACKAGES and other not in ("mu", package)) or (
             other == "mu" and inner.partition(".")[0] in ABOVE_TASKS
         )
-    wing, imported = rest.partition(".")[0], inner.partition(".")[0]
+    wing = rest.partition(".")[0]
+    imported = inner.partition(".")[0]
     # mu/__init__ and __main__ name what is public; no wing imports them
     if wing not in WINGS or imported not in WINGS:
         return imported == "" and wing in WINGS

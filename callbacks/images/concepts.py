@@ -67,9 +67,12 @@ class ConceptErasure(Suite):
         field: str | None = None,
         metrics: list[str] | None = None,
     ) -> None:
-        self.judge, self.cross = judge, list(cross or [])
-        self.erased, self.kept = erased or ImageSet("forget"), kept or ImageSet("retain")
-        self.concept, self.field = concept, field
+        self.judge = judge
+        self.cross = list(cross or [])
+        self.erased = erased or ImageSet("forget")
+        self.kept = kept or ImageSet("retain")
+        self.concept = concept
+        self.field = field
         self.metrics = (
             [name for name in METRICS if name != "CRA" or self.cross]
             if metrics is None
@@ -330,7 +333,8 @@ class Judged:
     """
 
     def __init__(self, tables: Mapping[str, Mapping[str, Tensor]], facts: dict[str, Any]) -> None:
-        self._tables, self.facts = tables, facts
+        self._tables = tables
+        self.facts = facts
 
     def of(self, name: str, judge: int) -> Tensor:
         """Probabilities `[N, K]` of a job's images, in the order of its rows, on the CPU."""
@@ -341,7 +345,8 @@ def judged(
     module: UnlearningModule, jobs: Mapping[str, ImageJob], judges: Sequence[Judge]
 ) -> Judged:
     """Draw each job's images once and let every judge see each batch as it comes."""
-    store, facts = Outputs().to(module.device), {}
+    store = Outputs().to(module.device)
+    facts = {}
     for name, job in jobs.items():
         for images, places in image_cache(module).images(job):
             facts["resolution"] = resolution(images)

@@ -46,7 +46,9 @@ class Grids(Callback, Reconstructible):
     ) -> None:
         if prompts < 1 or images < 1:
             raise InputError("a grid has at least one prompt and one image.")
-        self.prompts, self.images, self.before = prompts, images, before
+        self.prompts = prompts
+        self.images = images
+        self.before = before
         self.sets = {
             "erased": erased or ImageSet("forget", limit=prompts, images_per_prompt=images),
             "kept": kept or ImageSet("retain", limit=prompts, images_per_prompt=images),
@@ -94,7 +96,8 @@ class Grids(Callback, Reconstructible):
 
 
 def _title(images: ImageSet, whole: ImageJob, job: ImageJob, module: UnlearningModule) -> str:
-    shown, every = len(job.subjects), len(whole.subjects)
+    shown = len(job.subjects)
+    every = len(whole.subjects)
     words = ("prompt", "prompts") if job.rows[0].prompt is not None else ("class", "classes")
     what = (
         f"{every} {words[every > 1]}"
@@ -111,7 +114,8 @@ def _write(
     each = len(job.rows) // len(rows)
     numbers = [f" {number + 1}" if each > 1 else "" for number in range(each)]
     if before is None:
-        images, columns = list(after), [f"image{number}" for number in numbers]
+        images = list(after)
+        columns = [f"image{number}" for number in numbers]
     else:
         images = [image for pair in zip(before, after, strict=True) for image in pair]
         columns = [f"{when}{number}" for number in numbers for when in ("before", "after")]

@@ -26,7 +26,8 @@ def keep(file: Path, module: UnlearningModule, jobs: Mapping[str, ImageJob]) -> 
     """
     if not is_original(module):
         return
-    found, keys = {}, {}
+    found = {}
+    keys = {}
     for name, job in jobs.items():
         batches = job.run(module.backbone, module.global_rank, module.world_size, module.precision)
         found[name] = levels(gathered(module, batches, range(len(job.rows))))
@@ -55,10 +56,8 @@ def gathered(
     """The images at some places of a job, from all ranks, in the order of `places`: `[N, C, H, W]`
     on the CPU.
     """
-    store, wanted = (
-        Outputs().to(module.device),
-        {place: number for number, place in enumerate(places)},
-    )
+    store = Outputs().to(module.device)
+    wanted = {place: number for number, place in enumerate(places)}
     for images, there in batches:
         rows = [(row, wanted[place]) for row, place in enumerate(there) if place in wanted]
         if rows:

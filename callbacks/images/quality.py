@@ -64,18 +64,20 @@ class ImageQuality(Suite):
         batch_size: int = 64,
         seed: int = 0,
     ) -> None:
-        self.features, self.clip, self.kept = features, clip, kept or ImageSet("retain")
-        self.reference, self.reference_limit, self.batch_size = (
-            reference,
-            reference_limit,
-            batch_size,
-        )
+        self.features = features
+        self.clip = clip
+        self.kept = kept or ImageSet("retain")
+        self.reference = reference
+        self.reference_limit = reference_limit
+        self.batch_size = batch_size
         usual = [
             *(["FID"] if features is not None else []),
             *(["CLIP"] if clip is not None else []),
         ]
         self.metrics = usual if metrics is None else list(metrics)
-        self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
+        self.subsets = subsets
+        self.subset_size = subset_size
+        self.seed = seed
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
             what = unknown[0] if unknown else "nothing"

@@ -64,14 +64,13 @@ class Robustness(Suite):
             raise InputError(f"targets is {targets!r}; it is `original` or `task`.")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
-        self.judge, self.prompts = judge, prompts or ImageSet("forget")
+        self.judge = judge
+        self.prompts = prompts or ImageSet("forget")
         self.attack: Any = attack or UnlearnDiffAtk()
-        self.concept, self.targets, self.batch_size, self.shown = (
-            concept,
-            targets,
-            batch_size,
-            shown,
-        )
+        self.concept = concept
+        self.targets = targets
+        self.batch_size = batch_size
+        self.shown = shown
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the judge's weights before anything is drawn."""
@@ -90,7 +89,8 @@ class Robustness(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`pre_ASR` and `ASR`."""
-        job, concept = self._job(module), self._concept(module)
+        job = self._job(module)
+        concept = self._concept(module)
         targets = self._targets(module, job)
         began = time.monotonic()
         summary, images = self._attacked(module, job, targets, concept)
@@ -214,7 +214,8 @@ class Robustness(Suite):
             for start in range(0, len(job.rows), self.batch_size)
         ]
         attack = _drawing_with(self.attack, job.sampler)
-        store, results = Outputs().to(module.device), []
+        store = Outputs().to(module.device)
+        results = []
         rank = module.global_rank
         for places in progress_bar(
             batches[rank :: module.world_size],

@@ -52,8 +52,11 @@ class TextSuite(Suite):
             raise InputError(
                 f"every_n_epochs is {every_n_epochs}; it is at least 1, or null for never."
             )
-        self.oracle, self.store, self.every_n_epochs = oracle, store, every_n_epochs
-        self.tokens_per_batch, self.prompts_per_batch = tokens_per_batch, prompts_per_batch
+        self.oracle = oracle
+        self.store = store
+        self.every_n_epochs = every_n_epochs
+        self.tokens_per_batch = tokens_per_batch
+        self.prompts_per_batch = prompts_per_batch
         self._log: OracleLog | None = None
 
     @abstractmethod

@@ -43,13 +43,13 @@ class TextExamples(Callback, Reconstructible):
     ) -> None:
         if count < 1:
             raise InputError(f"count is {count}; a set shows at least one example.")
-        self.sets, self.count = tuple(["forget", "retain"] if sets is None else sets), count
-        self.max_new_tokens, self.stop = max_new_tokens, tuple(stop or ())
-        self.tokens_per_batch, self.prompts_per_batch, self.store = (
-            tokens_per_batch,
-            prompts_per_batch,
-            store,
-        )
+        self.sets = tuple(["forget", "retain"] if sets is None else sets)
+        self.count = count
+        self.max_new_tokens = max_new_tokens
+        self.stop = tuple(stop or ())
+        self.tokens_per_batch = tokens_per_batch
+        self.prompts_per_batch = prompts_per_batch
+        self.store = store
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Generate and write."""
@@ -101,7 +101,8 @@ class TextExamples(Callback, Reconstructible):
                 name, max_new_tokens=self.max_new_tokens, stop=self.stop, rows=tuple(places)
             )
             said = list(graph.value(some).texts)
-        asked, truth = questions.column("question"), questions.column("answer")
+        asked = questions.column("question")
+        truth = questions.column("answer")
         return [
             {"prompt": str(asked[place]), "answer": text, "truth": str(truth[place])}
             for place, text in zip(places, said, strict=True)

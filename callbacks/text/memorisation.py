@@ -93,7 +93,9 @@ class Memorisation(TextSuite):
             raise InputError(
                 f"there is no membership attack {unknown[0]!r}; the attacks are {', '.join(KINDS)}."
             )
-        self.original, self.forget, self.holdout = original, forget, holdout
+        self.original = original
+        self.forget = forget
+        self.holdout = holdout
         self.kept = chosen("kept", kept, KEPT)
         self.choices = tuple(
             name for name in (CHOICES if choices is None else choices) if name in self.kept
@@ -101,8 +103,10 @@ class Memorisation(TextSuite):
         if question not in ("question", "paraphrased_question"):
             raise InputError(f"question is {question!r}; it is question or paraphrased_question.")
         self.question: Question = question
-        self.share, self.prefix = share, prefix
-        self.max_new_tokens, self.stop = max_new_tokens, tuple(stop or ())
+        self.share = share
+        self.prefix = prefix
+        self.max_new_tokens = max_new_tokens
+        self.stop = tuple(stop or ())
 
     def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         """What is known by heart, what can be told, and the four scores."""
@@ -130,7 +134,8 @@ class Memorisation(TextSuite):
         ]
 
     def _known(self, graph: Graph) -> list[Result]:
-        name, generated = self.forget, {"max_new_tokens": self.max_new_tokens, "stop": self.stop}
+        name = self.forget
+        generated = {"max_new_tokens": self.max_new_tokens, "stop": self.stop}
         nodes = {
             "ES": ExtractionStrength(name),
             "EM": ExactMemorisation(name),

@@ -53,7 +53,8 @@ class LinearProbe(Suite):
         strength: float = 0.01,
     ) -> None:
         self.probe = ProbeAccuracy(set, right, seed, strength)
-        self.control, self.untrained = control, untrained
+        self.control = control
+        self.untrained = untrained
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`linear_probe`, its controls, and what it has beyond them."""
@@ -67,7 +68,8 @@ class LinearProbe(Suite):
             controls["untrained"] = graph.of(readable(served).fresh(self.probe.seed).eval()).value(
                 self.probe
             )
-        level, told = 100 * found.value, {name: 100 * one.value for name, one in controls.items()}
+        level = 100 * found.value
+        told = {name: 100 * one.value for name, one in controls.items()}
         results = [
             Result(
                 "linear_probe",
@@ -120,7 +122,8 @@ class LogitLens(Suite):
     """
 
     def __init__(self, set: str = "forget", control: str | None = None) -> None:
-        self.lens, self.control = LensAccuracy(set), control
+        self.lens = LensAccuracy(set)
+        self.control = control
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`logit_lens`, what of it is not said, and its control."""

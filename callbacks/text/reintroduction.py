@@ -74,8 +74,13 @@ class Reintroduction(Suite):
             )
         if source not in ("subject", "paraphrase"):
             raise InputError(f"source is {source!r}; it is `subject` or `paraphrase`.")
-        self.facts, self.source, self.subject = facts, source, subject
-        self.set, self.control, self.seed, self.max_length = set, control, seed, max_length
+        self.facts = facts
+        self.source = source
+        self.subject = subject
+        self.set = set
+        self.control = control
+        self.seed = seed
+        self.max_length = max_length
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """See the class."""
@@ -164,7 +169,8 @@ class Reintroduction(Suite):
             if isinstance(self.subject, int)
             else rows.column(self.subject)
         )
-        answers, found = rows.column("answer"), []
+        answers = rows.column("answer")
+        found = []
         for place, subject in enumerate(subjects):
             order = _order(self.seed, int(rows.indices[place]), "facts", len(rows))
             same = [other for other in order if other != place and subjects[other] == subject]
@@ -178,7 +184,8 @@ class Reintroduction(Suite):
 
     def _paraphrases(self, rows: QuestionSet) -> list[list[str]]:
         """Each row's own answer in other words, among those of other rows."""
-        stated, found = rows.column("paraphrased_answer"), []
+        stated = rows.column("paraphrased_answer")
+        found = []
         if self.facts > len(rows):
             raise InputError(
                 f"the set {rows.name} has {len(rows)} rows, and Reintroduction takes {self.facts} "

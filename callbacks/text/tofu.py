@@ -50,7 +50,8 @@ class TOFU(TextSuite):
         **settings: Any,
     ) -> None:
         super().__init__(oracle, **settings)
-        self.forget, self.kept = forget, chosen("kept", kept, KEPT)
+        self.forget = forget
+        self.kept = chosen("kept", kept, KEPT)
         self.choices = (
             tuple(name for name in CHOICES if name in self.kept)
             if choices is None
@@ -63,7 +64,8 @@ class TOFU(TextSuite):
             )
         if forget in self.kept:
             raise InputError(f"{forget} is the forget set, so it cannot be kept.")
-        self.max_new_tokens, self.stop = max_new_tokens, tuple(stop or ())
+        self.max_new_tokens = max_new_tokens
+        self.stop = tuple(stop or ())
 
     def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         """`MU`, `FQ` and `log10_FQ`, then the parts."""
@@ -91,8 +93,10 @@ class TOFU(TextSuite):
         ]
 
     def _forgotten(self, graph: Graph, log: OracleLog | None) -> list[Result]:
-        name, ratio = self.forget, TruthRatio(self.forget)
-        quality, about = [], {"oracle": "none was given, so there is no forget quality"}
+        name = self.forget
+        ratio = TruthRatio(self.forget)
+        quality = []
+        about = {"oracle": "none was given, so there is no forget quality"}
         if log is not None:
             measured = graph.value(ForgetQuality(name, log))
             about = {"oracle": log.label(graph), "TR_oracle": log.measured(ratio, graph).value}

@@ -61,7 +61,8 @@ def counted(model: nn.Module) -> Iterator[Evaluations]:
             Networks that are modules of their own are counted apart, whether they share weights or
             not.
     """
-    evaluations, handles = Evaluations(), []
+    evaluations = Evaluations()
+    handles = []
     try:
         for name, network in _networks(model):
             handles.append(

@@ -38,7 +38,8 @@ class FGSM(Attack):
 
     def __init__(self, epsilon: float = 0.1, round_to_255: bool = False) -> None:
         _check_epsilon(epsilon)
-        self.epsilon, self.round_to_255 = epsilon, round_to_255
+        self.epsilon = epsilon
+        self.round_to_255 = round_to_255
 
     def run(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
         """See `Attack`."""
@@ -83,8 +84,12 @@ class PGD(Attack):
                 "several restarts of PGD need random_start, because without it they are all the "
                 "same."
             )
-        self.epsilon, self.steps, self.step_size = epsilon, steps, step_size
-        self.restarts, self.random_start, self.seed = restarts, random_start, seed
+        self.epsilon = epsilon
+        self.steps = steps
+        self.step_size = step_size
+        self.restarts = restarts
+        self.random_start = random_start
+        self.seed = seed
 
     def run(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
         """See `Attack`."""

@@ -91,13 +91,16 @@ class Layout(Reconstructible, ABC):
             InputError: when prompt and adversarial tokens together are more than the encoder reads,
                 or there is no place at all.
         """
-        end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
-        rows, slots = [], []
+        end = tokenizer.eos_token_id
+        padding = tokenizer.pad_token_id
+        rows = []
+        slots = []
         for row in ids.tolist():
             prompt = row[1 : row.index(end, 1)]
             order = self.order_of(prompt, tokenizer)
             if len(order) + 2 > len(row):
-                free, text = order.count(FREE), tokenizer.decode(prompt)
+                free = order.count(FREE)
+                text = tokenizer.decode(prompt)
                 raise InputError(
                     f"{free} adversarial tokens have no room beside the {len(prompt)} of the "
                     f"prompt {text!r} in an encoder of {len(row)} places; take fewer, or a "

@@ -120,7 +120,8 @@ class Embeddings(Variables):
             raise InputError(
                 f"the search begins from `random` or from `latest`, not from {init!r}."
             )
-        self.init, self.sign = init, sign
+        self.init = init
+        self.sign = sign
 
     def begin(self, model: TextToImage, count: int, key: Key, start: Tensor | None) -> Tensor:
         """See Variables."""
@@ -228,7 +229,8 @@ def simplex_projection(values: Tensor, iterations: int = 24) -> Tensor:
     for _ in range(iterations):
         middle = (low + high) / 2
         above = (values - middle).clamp(0, 1).sum(-1, keepdim=True) >= 1
-        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        low = torch.where(above, middle, low)
+        high = torch.where(above, high, middle)
     kept = values > low
     threshold = (values.masked_fill(~kept, 0).sum(-1, keepdim=True) - 1) / kept.sum(
         -1, keepdim=True
@@ -238,7 +240,8 @@ def simplex_projection(values: Tensor, iterations: int = 24) -> Tensor:
 
 def vocabulary(model: TextToImage) -> Tensor:
     """Which token ids may stand in a prompt: `[V]` bool over the rows of the embedding table."""
-    table, tokenizer = _table(model), model.tokenizer
+    table = _table(model)
+    tokenizer = model.tokenizer
     allowed = torch.arange(len(table), device=table.device) < len(tokenizer)
     allowed[torch.tensor(sorted(set(tokenizer.all_special_ids)), device=table.device)] = False
     return allowed
@@ -264,8 +267,12 @@ class Search:
     def __init__(
         self, search: PromptSearch, model: TextToImage, slots: Slots, key: Key, start: Tensor | None
     ) -> None:
-        self.search, self.model, self.slots, self.key = search, model, slots, key
-        self.own, self._allowed = model.embed(slots.ids).detach(), vocabulary(model)
+        self.search = search
+        self.model = model
+        self.slots = slots
+        self.key = key
+        self.own = model.embed(slots.ids).detach()
+        self._allowed = vocabulary(model)
         start = None if start is None else start[: slots.count]
         self.values = nn.Parameter(search.variables.begin(model, slots.count, key, start))
         self._optimizer = search.optimizer([self.values])
@@ -319,7 +326,8 @@ class Search:
         """Go on with the chosen prompts only; each keeps its variables and the optimizer's memory
         of them.
         """
-        old, state = self.values, self._optimizer.state[self.values]
+        old = self.values
+        state = self._optimizer.state[self.values]
         self.slots, self.key, self.own = self.slots.rows(rows), self.key.rows(rows), self.own[rows]
         self.values = nn.Parameter(old.detach()[rows])
         self._optimizer = self.search.optimizer([self.values])
@@ -358,13 +366,11 @@ class PromptSearch(Reconstructible):
                 f"{type(layout).__name__} adds to embeddings, and tokens of the vocabulary cannot "
                 "be added; choose another layout."
             )
-        self.variables, self.layout, self.steps, self.optimizer, self.seed = (
-            variables,
-            layout,
-            steps,
-            optimizer,
-            seed,
-        )
+        self.variables = variables
+        self.layout = layout
+        self.steps = steps
+        self.optimizer = optimizer
+        self.seed = seed
 
     def begin(
         self,

@@ -103,7 +103,8 @@ def quantised(
         from mu.backbones.lora import merge_adapters
 
         merge_adapters(copy)
-    tables, heads = _embeddings(copy), _heads(copy)
+    tables = _embeddings(copy)
+    heads = _heads(copy)
     chosen = [
         (weight, turned)
         for weight, turned in _matrices(copy)

@@ -84,8 +84,11 @@ class Relearn(Reconstructible):
                 "relearning takes at least one example, one step and one sample in a step, not "
                 f"{examples}, {steps} and {batch_size}."
             )
-        self.examples, self.steps, self.make_optimizer = examples, steps, optimizer
-        self.batch_size, self.seed = batch_size, seed
+        self.examples = examples
+        self.steps = steps
+        self.make_optimizer = optimizer
+        self.batch_size = batch_size
+        self.seed = seed
 
     def __call__(
         self,
@@ -146,7 +149,8 @@ class Relearn(Reconstructible):
         count = len(positions)
         size = min(self.batch_size or count, count)
         shown = np.arange(step * size, (step + 1) * size)
-        index, rounds = torch.tensor(np.asarray(dataset.indices)[positions]), shown // count
+        index = torch.tensor(np.asarray(dataset.indices)[positions])
+        rounds = shown // count
         orders = {
             turn: rng.uniform(self.seed, index, turn, "relearning-order", 1)[:, 0]
             .argsort(stable=True)
@@ -174,10 +178,8 @@ class Relearn(Reconstructible):
         """What the attack may do, as plain data: it must stand beside every number."""
         made: Any = to_spec(self.make_optimizer)
         made = made if isinstance(made, dict) else {}
-        name, rate = (
-            str(made.get("class_path", "own")).rpartition(".")[2],
-            made.get("init_args", {}).get("lr"),
-        )
+        name = str(made.get("class_path", "own")).rpartition(".")[2]
+        rate = made.get("init_args", {}).get("lr")
         return {
             "examples": self.examples,
             "steps": self.steps,

@@ -190,7 +190,8 @@ class UnlearnDiffAtk(PromptSearch, Attack):
             raise InputError(
                 f"an attack at {timesteps} timesteps searches for nothing; give it at least 1."
             )
-        self.timesteps, self.sampler = timesteps, sampler
+        self.timesteps = timesteps
+        self.sampler = sampler
 
     def __call__(
         self, backbone: Backbone, batch: Batch, criterion: Criterion | Verdict
@@ -262,7 +263,8 @@ class UnlearnDiffAtk(PromptSearch, Attack):
         """How well each prompt explains its image at timestep `t`: the squared error of the
         network's output, averaged over elements.
         """
-        model, when = search.model, torch.full((len(latent),), t, device=latent.device)
+        model = search.model
+        when = torch.full((len(latent),), t, device=latent.device)
 
         def error(condition: Condition, step: int) -> Tensor:
             noise = search.key.normal(f"attack-noise-{step}", *latent.shape[1:]).to(latent.dtype)
@@ -288,12 +290,16 @@ class _Trial:
         batch: dict[str, Any],
         criterion: Criterion | Verdict,
     ) -> None:
-        self.attack, self.model, self.batch, self.criterion = attack, model, batch, criterion
+        self.attack = attack
+        self.model = model
+        self.batch = batch
+        self.criterion = criterion
         index = batch["index"]
         real = ~batch["padded"] if "padded" in batch else torch.ones_like(index, dtype=torch.bool)
         self.alive = real.nonzero().flatten()
         self.success = torch.zeros_like(real)
-        self.steps, self.generations = torch.zeros_like(index), torch.zeros_like(index)
+        self.steps = torch.zeros_like(index)
+        self.generations = torch.zeros_like(index)
         self.prompts = list(batch["prompt"])
         self.images: Tensor = torch.zeros(0)
 
@@ -305,7 +311,8 @@ class _Trial:
             condition: of the alive ones.
             prompts: of the alive ones, as they are written.
         """
-        alive, images = self.alive, self._generate(condition)
+        alive = self.alive
+        images = self._generate(condition)
         if not len(self.images):
             self.images = images.new_zeros(len(self.success), *images.shape[1:])
         self.images[alive] = images

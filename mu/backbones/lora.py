@@ -34,7 +34,10 @@ class LoRA(Reconstructible):
     ) -> None:
         if rank < 1:
             raise InputError(f"the rank of LoRA is {rank}; it is at least 1.")
-        self.rank, self.alpha, self.dropout, self.init_seed = rank, alpha, dropout, init_seed
+        self.rank = rank
+        self.alpha = alpha
+        self.dropout = dropout
+        self.init_seed = init_seed
 
     def inject(self, network: nn.Module, weights: Iterable[str]) -> None:
         """Put adapters into the linear and convolution layers whose `weight` is named, and freeze

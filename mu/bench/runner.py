@@ -76,7 +76,9 @@ class Bench:
     def __init__(
         self, study: Study, components: Components | None = None, debug: bool = False
     ) -> None:
-        self.study, self.components, self.debug = study, components or Components(), debug
+        self.study = study
+        self.components = components or Components()
+        self.debug = debug
         self.originals: dict[tuple[str, int], Path] = {}
         self.oracles: dict[tuple[str, Seeds], Path] = {}
         self._starts: dict[tuple[str, Seeds], str] = {}
@@ -180,10 +182,8 @@ class Bench:
         return outcome
 
     def _oracle(self, job: Job) -> Outcome:
-        identity, given = (
-            {"split": self.task(job.task, job.seeds).split.hash, **self.study.weights},
-            self.study.given_oracle,
-        )
+        identity = {"split": self.task(job.task, job.seeds).split.hash, **self.study.weights}
+        given = self.study.given_oracle
         if given is not None:
             outcome = self._execute(
                 PlannedRun(job, self._as_it_is(given, job.seeds), identity, fit=False)
@@ -252,10 +252,8 @@ class Bench:
         return found
 
     def _execute(self, run: PlannedRun) -> Outcome:
-        resolved, arguments = (
-            self.components.resolve("model", _portable(run.model)),
-            self._trainer_arguments(run),
-        )
+        resolved = self.components.resolve("model", _portable(run.model))
+        arguments = self._trainer_arguments(run)
         key = self._key(run, resolved, arguments)
         place = Path(run.job.task) / run.job.method if run.test else Path("originals")
         folder = self.study.output / place / f"{run.job.seeds.label}-{key[:8]}"
@@ -287,7 +285,8 @@ class Bench:
         from mu.utils.fingerprint import digest, own_sources, source_hash
         from mu.utils.spec import find_class
 
-        job, task = run.job, self.task(run.job.task, run.job.seeds)
+        job = run.job
+        task = self.task(run.job.task, run.job.seeds)
         own = (
             {
                 "data": self.components.resolve("data", self.study.task_spec(job.task)),
@@ -329,7 +328,8 @@ class Bench:
 
         from mu.utils.weights import weights_hash
 
-        task, module = self._task_of(run), self.components.make("model", run.model)
+        task = self._task_of(run)
+        module = self.components.make("model", run.model)
         if run.start and weights_hash(module.backbone) != run.start:
             raise RunError(
                 "its backbone does not hold the weights of the original that was measured, "
@@ -388,7 +388,8 @@ class Bench:
         """The run's task: the shared one, or a copy of it (with the same data) where the method has
         a batch size of its own.
         """
-        task, own = self.task(run.job.task, run.job.seeds), run.spec.get("forget_batch_size")
+        task = self.task(run.job.task, run.job.seeds)
+        own = run.spec.get("forget_batch_size")
         if own is None:
             return task
         task.setup()  # before it is copied, so that the data are read once

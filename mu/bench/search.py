@@ -79,7 +79,9 @@ def search(study: Study, debug: bool = False) -> int:
             "the study says nothing about what to search; give a method a `search` with a range "
             "for each argument."
         )
-    console, found, failed = Console(), {}, False
+    console = Console()
+    found = {}
+    failed = False
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("search", total=len(spaces) * trials)
         bench = Bench(inner, components, debug)
@@ -278,7 +280,9 @@ def _suggest(trial: Any, name: str, limits: Any) -> Any:
             f"the range of {name} is {limits!r}; write {{low: ..., high: ..., log: true}} or "
             f"{{choices: [...]}}."
         )
-    low, high, log = limits["low"], limits["high"], bool(limits.get("log", False))
+    low = limits["low"]
+    high = limits["high"]
+    log = bool(limits.get("log", False))
     if isinstance(low, int) and isinstance(high, int):
         return trial.suggest_int(name, low, high, log=log)
     # as it will stand in the configuration

@@ -44,7 +44,9 @@ class File:
     """
 
     def __init__(self, module: str, path: Path, own: bool = False) -> None:
-        self.module, self.path, self.own = module, path, own
+        self.module = module
+        self.path = path
+        self.own = own
         self.text = path.read_text(encoding="utf-8-sig", errors="replace")
         stub = path.with_suffix(".pyi")
         self.lazy = path.name == "__init__.py" and stub.is_file()
@@ -392,7 +394,8 @@ def _own_files(folder: Path, packages: set[str]) -> list[File]:
         if path.stem.isidentifier() and path.stem not in packages:
             with suppress(OSError):  # a link that leads nowhere, a folder of that name
                 waiting.append(File(path.stem, path, own=True))
-    known, found = set(packages), []
+    known = set(packages)
+    found = []
     while more := [file for file in waiting if file.roots & known]:
         found += more
         known |= {file.module for file in more}

@@ -55,7 +55,8 @@ def paper_of(part: Component) -> Paper:
     for file, node in part.line:
         if node.name in ROOTS.values() or (part.own and not file.own):
             continue
-        own, head = ast.get_docstring(node) or "", ast.get_docstring(file.tree) or ""
+        own = ast.get_docstring(node) or ""
+        head = ast.get_docstring(file.tree) or ""
         # a file's first paragraph says what it does
         for paragraph in [
             *own.split("\n\n"),
@@ -69,7 +70,8 @@ def paper_of(part: Component) -> Paper:
 
 
 def _read(authors: str, title: str, after: str) -> Paper:
-    year, preprint = _YEAR.search(after), _ARXIV.search(after)
+    year = _YEAR.search(after)
+    preprint = _ARXIV.search(after)
     if year is None:
         return Paper(
             authors, title, "arXiv" if preprint else "", f"20{preprint[1]}" if preprint else ""

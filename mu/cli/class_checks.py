@@ -119,14 +119,16 @@ def _deepest(words: list[str]) -> tuple[int, File | None]:
     """How many of the words, from the left, are modules, and the source of the last one, if it has
     one.
     """
-    spec, count = find_spec(words[0]) or PathFinder.find_spec(words[0], [os.getcwd()]), 1
+    spec = find_spec(words[0]) or PathFinder.find_spec(words[0], [os.getcwd()])
+    count = 1
     assert spec is not None
     while count < len(words) and (
         inner := PathFinder.find_spec(
             ".".join(words[: count + 1]), list(spec.submodule_search_locations or [])
         )
     ):
-        spec, count = inner, count + 1
+        spec = inner
+        count = count + 1
     if not (spec.origin or "").endswith(".py"):
         return count, None
     return count, File(

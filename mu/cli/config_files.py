@@ -85,7 +85,8 @@ def _near(path: Path) -> str:
 
 
 def _place(error: Exception) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None)
     said = problem or " ".join(str(error).split())
     return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark is not None else said
 

@@ -115,7 +115,8 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
     words = [command, *(["--config", configs.text(config)] if config else []), *options.rest]
     if options.run:
         words.append(f"--trainer.default_root_dir={options.run}")
-    session, shared = Session(), os.environ.get(run_folder.SHARED)
+    session = Session()
+    shared = os.environ.get(run_folder.SHARED)
     try:
         MuCLI(command, options, session, words)
     except (ArgumentError, jsonargparse.ArgumentError) as error:
@@ -194,7 +195,9 @@ class MuCLI(LightningCLI):
     """
 
     def __init__(self, command: str, options: Options, session: Session, words: list[str]) -> None:
-        self.command, self.options, self.session = command, options, session
+        self.command = command
+        self.options = options
+        self.session = session
         about, _ = _WHAT[command]
         # an abbreviated option would be taken for a longer one, so a misspelt one would pass
         common = {
@@ -333,7 +336,8 @@ class MuCLI(LightningCLI):
         if logger is None or logger is True:
             logger = CSVLogger(run, name="logs") if self.command == "fit" else False
         trainer = super().instantiate_trainer(callbacks=callbacks, logger=logger, **kwargs)
-        self.session.trainer, self.session.stage = trainer, "run"
+        self.session.trainer = trainer
+        self.session.stage = "run"
         return trainer
 
     # ---- running ---------------------------------------------------------------------------------

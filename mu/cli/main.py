@@ -174,7 +174,8 @@ def _as_if_typed(argv: list[str] | None) -> Iterator[None]:
         yield
         return
     start = sys.modules["__main__"]
-    kept, spec = sys.argv, getattr(start, "__spec__", None)
+    kept = sys.argv
+    spec = getattr(start, "__spec__", None)
     sys.argv, start.__spec__ = [os.path.abspath(__file__), *argv], None  # type: ignore[assignment]
     try:
         yield

@@ -47,7 +47,8 @@ def take(words: list[str]) -> Options:
     Raises:
         InputError: for an option without its value.
     """
-    options, left = Options(), list(words)
+    options = Options()
+    left = list(words)
     while left:
         word = left.pop(0)
         name, equals, value = word.partition("=")

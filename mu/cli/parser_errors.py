@@ -94,7 +94,8 @@ def _faults(message: str) -> Iterator[Fault]:
         bare = line.lstrip(" ")
         indent = len(line) - len(bare)
         if bare.startswith("- "):
-            bare, indent = bare[2:], indent + 2
+            bare = bare[2:]
+            indent = indent + 2
         if not bare:
             continue
         above = [entry for entry in above if entry[0] < indent]
@@ -203,7 +204,8 @@ def _options() -> list[str]:
 
 
 def _not_accepted(found: re.Match[str], fault: Fault) -> str:
-    given, cls = found[1], find(fault.owner)
+    given = found[1]
+    cls = find(fault.owner)
     owner = fault.owner.rpartition(".")[2]
     if cls is None:
         return f"{owner or fault.key} takes no {given!r}."
@@ -216,10 +218,8 @@ def _not_accepted(found: re.Match[str], fault: Fault) -> str:
 
 
 def _missing(found: re.Match[str], fault: Fault) -> str:
-    owner, names = (
-        fault.owner.rpartition(".")[2],
-        [name.strip() for name in found[1].rstrip(". ").split(".")[0].split(",")],
-    )
+    owner = fault.owner.rpartition(".")[2]
+    names = [name.strip() for name in found[1].rstrip(". ").split(".")[0].split(",")]
     if "backbone" in names:
         return f"{owner} needs a backbone, which a task's file names; add -c configs/task/NAME.yaml or --model.backbone Classifier."
     return f"{owner} needs {' and '.join(names)}; give --{fault.key}.{names[0]} VALUE."
@@ -231,7 +231,8 @@ def _no_such_class(found: re.Match[str], fault: Fault) -> str:
         return _wrong_type(found, fault)
     path = ".".join(found.groups())
     last = fault.keys[-1] if fault.keys else ""
-    noun, name = NOUNS.get(last, "class"), path.rpartition(".")[2]
+    noun = NOUNS.get(last, "class")
+    name = path.rpartition(".")[2]
     listed = f"mu list {LISTS[last]} shows them." if last in LISTS else "check its name."
     return f"there is no {noun} {path!r}; {did_you_mean(name, _known(last), listed)}"
 
@@ -278,7 +279,8 @@ def _syntax(found: re.Match[str], fault: Fault) -> str:
 
 
 def _misfit(found: re.Match[str], fault: Fault) -> str:
-    given, wanted = found[1], found[2].strip(". ")
+    given = found[1]
+    wanted = found[2].strip(". ")
     wanted = re.sub(r"<class '(?:.*\.)?(\w+)'>", r"\1", wanted)
     short = given.rpartition(".")[2]
     if fault.keys and fault.keys[-1] == "backbone":

@@ -42,9 +42,11 @@ def new(method: str, stage: str = "") -> Path:
     stem = Path("runs") / "-".join(
         word for word in (method, stage, time.strftime("%Y%m%d-%H%M%S")) if word
     )
-    folder, number = stem, 2
+    folder = stem
+    number = 2
     while folder.exists():
-        folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+        folder = stem.with_name(f"{stem.name}-{number}")
+        number = number + 1
     return folder
 
 

@@ -49,7 +49,8 @@ def main(argv: list[str]) -> int:
         for kind, part in parts
         for path in (part.path, f"{part.file.module}.{part.name}")
     }
-    found, name = {**names, **paths}, argv[0]
+    found = {**names, **paths}
+    name = argv[0]
     if name not in found:
         near = did_you_mean(name.rpartition(".")[2], names, "mu list shows what there is.")
         raise InputError(f"there is nothing named {name!r}; {near}")
@@ -60,10 +61,8 @@ def main(argv: list[str]) -> int:
 
 def _shown(kind: str, part: Component) -> list[str]:
     lines = [f"{part.name}  ({part.path}, {part.file.path.name})", ""]
-    head, own = (
-        ast.get_docstring(part.file.tree),
-        _before_arguments(ast.get_docstring(part.node) or ""),
-    )
+    head = ast.get_docstring(part.file.tree)
+    own = _before_arguments(ast.get_docstring(part.node) or "")
     if kind == "methods":
         lines += [head or "", "", own, "", f"works on: {domains(part)}", f"needs: {needs(part)}"]
         plan = part.attribute("plan")

@@ -97,7 +97,8 @@ def tell_new_weights(module: LightningModule) -> None:
     backbone = getattr(module, "backbone", None)
     if getattr(module, "trains_from_scratch", True) or not isinstance(backbone, Reconstructible):
         return
-    given, takes = init_args_of(backbone), accepted(type(backbone))
+    given = init_args_of(backbone)
+    takes = accepted(type(backbone))
     if (
         "model" in takes
         and given.get("model", True)

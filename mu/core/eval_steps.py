@@ -53,7 +53,8 @@ class EvaluationSteps(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Curves: the mean of each of the backbone's scores, on each split."""
-        split, part = batch["split"], self.prepare_eval(batch)
+        split = batch["split"]
+        part = self.prepare_eval(batch)
         real = ~part["padded"] if "padded" in part else slice(None)
         for name, values in self.served().scores(part).items():
             key = f"{split}/{name}"
@@ -82,17 +83,16 @@ class EvaluationSteps(LightningModule):
         """
         fields = sorted(self.declared)
         self.outputs = Outputs().to(self.device)
-        self._fields, self.results = fields, []
+        self._fields = fields
+        self.results = []
         self.served().eval()
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Compute what the suites declared, once."""
         assert self.outputs is not None
         # suites that draw their own read nothing of a sample
-        split, part = (
-            batch["split"],
-            self.prepare_eval(batch) if self._fields else batch,
-        )
+        split = batch["split"]
+        part = self.prepare_eval(batch) if self._fields else batch
         values = self.served().outputs(part, self._fields)
         padded = {"padded": part["padded"]} if "padded" in part else {}
         self.outputs.update(split, {"index": part["index"], **values, **padded})

@@ -48,11 +48,13 @@ def planned_steps(module: Method) -> int:
     epoch's; and asking for it before a checkpoint is restored makes a resumed run begin its epoch
     again.)
     """
-    trainer, task = module.trainer, module.task
+    trainer = module.trainer
+    task = module.task
     if task is None:
         estimate = trainer.estimated_stepping_batches
         return int(estimate) if estimate != float("inf") else 0
-    epochs, most = trainer.max_epochs, trainer.max_steps
+    epochs = trainer.max_epochs
+    most = trainer.max_steps
     if epochs is None or epochs < 0:
         return max(most, 0)
     sampler = task.plan_loader(module.plan, module.seed, shard=module.shard).plan_sampler

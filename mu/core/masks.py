@@ -36,7 +36,8 @@ class WeightMask(nn.Module, Reconstructible):
         clip: Literal["mask_then_clip", "clip_then_mask"] = "mask_then_clip",
     ) -> None:
         super().__init__()
-        self.enforce, self.clip = enforce, clip
+        self.enforce = enforce
+        self.clip = clip
         self.register_buffer("chosen", torch.tensor(False))
         self.names: list[str] = []
         self._parameters_: list[nn.Parameter] = []
@@ -51,7 +52,8 @@ class WeightMask(nn.Module, Reconstructible):
 
     def allocate(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Make room for the mask, so that a checkpoint can be loaded into it."""
-        self.names, self._parameters_ = [], []
+        self.names = []
+        self._parameters_ = []
         for name, parameter in named:
             self.names.append(name)
             self._parameters_.append(parameter)

@@ -96,8 +96,12 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
                 f"{type(backbone).__name__}."
             )
         self.backbone = backbone
-        self.make_optimizer, self.scheduler, self.mask = optimizer, scheduler, mask
-        self.norm, self.reduction, self.seed = norm, reduction, seed
+        self.make_optimizer = optimizer
+        self.scheduler = scheduler
+        self.mask = mask
+        self.norm = norm
+        self.reduction = reduction
+        self.seed = seed
         self.substitute: Substitute | None = None
         self.reference: Backbone | None = None
         self.original_hash = ""
@@ -493,10 +497,8 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         # only evaluated: what the run began from stands in its checkpoint, whatever the backbone
         # was built with
         if not self._resuming():
-            self.original_hash, self._recipe = (
-                record.get("original_hash") or self.original_hash,
-                record.get("recipe"),
-            )
+            self.original_hash = record.get("original_hash") or self.original_hash
+            self._recipe = record.get("recipe")
             return
         if record.get("seed", self.seed) != self.seed:
             raise InputError(

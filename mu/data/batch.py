@@ -50,7 +50,9 @@ class ConcatByIndex(Dataset):
         place = np.concatenate([np.arange(len(part)) for part in parts])
         indices = np.concatenate([np.asarray(part.indices) for part in parts])
         order = np.argsort(indices)
-        self.owner, self.place, self.indices = owner[order], place[order], indices[order]
+        self.owner = owner[order]
+        self.place = place[order]
+        self.indices = indices[order]
         if any(getattr(part, "weights", None) is not None for part in parts):
             weights = [
                 np.ones(len(p)) if getattr(p, "weights", None) is None else np.asarray(p.weights)
@@ -122,7 +124,8 @@ def concatenate(*parts: Mapping[str, Any] | None) -> Batch:
 def _stacked(name: str, values: list[Tensor]) -> Tensor:
     """Tensors one below the other, sequences padded to the longest."""
     if values[0].dim() == 2 and len({value.shape[1] for value in values}) > 1:
-        width, fill = max(value.shape[1] for value in values), -100 if name == "labels" else 0
+        width = max(value.shape[1] for value in values)
+        fill = -100 if name == "labels" else 0
         values = [
             torch.nn.functional.pad(value, (0, width - value.shape[1]), value=fill)
             for value in values

@@ -54,8 +54,10 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         }.items():
             if size is not None and size < 1:
                 raise InputError(f"{name} is {size}; it must be at least 1.")
-        self.batch_size, self.forget_batch_size = batch_size, forget_batch_size
-        self.eval_batch_size, self.workers = eval_batch_size, workers
+        self.batch_size = batch_size
+        self.forget_batch_size = forget_batch_size
+        self.eval_batch_size = eval_batch_size
+        self.workers = workers
         self.curves = ["forget", "retain", "validation"] if curves is None else list(curves)
         self.evaluated = evaluated
         self.datasets: dict[str, Dataset] = {}

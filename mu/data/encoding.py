@@ -53,12 +53,10 @@ class Plain(Template):
         assistant: str = "Answer: ",
         assistant_end: str = "",
     ) -> None:
-        self.user, self.user_end, self.assistant, self.assistant_end = (
-            user,
-            user_end,
-            assistant,
-            assistant_end,
-        )
+        self.user = user
+        self.user_end = user_end
+        self.assistant = assistant
+        self.assistant_end = assistant_end
 
     def prompt(self, tokenizer: Any, question: str) -> str:
         return f"{self.user}{question}{self.user_end}{self.assistant}"
@@ -90,7 +88,8 @@ class Chat(Template):
     def __init__(
         self, system: str | None = "You are a helpful assistant.", date: str = "10 Apr 2025"
     ) -> None:
-        self.system, self.date = system, date
+        self.system = system
+        self.date = date
 
     def _text(self, tokenizer: Any, messages: list[dict[str, str]], begun: bool) -> str:
         if not getattr(tokenizer, "chat_template", None):
@@ -143,12 +142,10 @@ class Encoder:
                 "the tokenizer has no end-of-sequence token (and none to pad with); set its "
                 "eos_token."
             )
-        self.tokenizer, self.template, self.max_length, self.too_long = (
-            tokenizer,
-            template,
-            max_length,
-            too_long,
-        )
+        self.tokenizer = tokenizer
+        self.template = template
+        self.max_length = max_length
+        self.too_long = too_long
         self.eos = int(tokenizer.eos_token_id)
         self.cuts = 0
 
@@ -235,7 +232,8 @@ def collate(pairs: Sequence[Pair]) -> dict[str, Tensor]:
     """
     width = max(len(ids) for ids, _ in pairs)
     ids = np.zeros((len(pairs), width), dtype=np.int64)
-    mask, labels = np.zeros_like(ids), np.full_like(ids, IGNORED)
+    mask = np.zeros_like(ids)
+    labels = np.full_like(ids, IGNORED)
     for row, (tokens, targets) in enumerate(pairs):
         ids[row, : len(tokens)], mask[row, : len(tokens)], labels[row, : len(targets)] = (
             tokens,

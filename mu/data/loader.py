@@ -24,7 +24,9 @@ class StepRows:
     """
 
     def __init__(self, index: np.ndarray, visit: np.ndarray, accumulate: int) -> None:
-        self.index, self.visit, self.accumulate = index, visit, accumulate
+        self.index = index
+        self.visit = visit
+        self.accumulate = accumulate
 
 
 class PlannedBatches(Dataset):
@@ -39,13 +41,11 @@ class PlannedBatches(Dataset):
         world: int,
         accumulate: int,
     ) -> None:
-        self.parts, self.augment, self.seed, self.rank, self.world = (
-            dict(parts),
-            augment,
-            seed,
-            rank,
-            world,
-        )
+        self.parts = dict(parts)
+        self.augment = augment
+        self.seed = seed
+        self.rank = rank
+        self.world = world
         self.accumulate = accumulate
 
     def __getitem__(self, step: Step | None) -> dict[str, Any]:
@@ -79,10 +79,8 @@ class PlannedBatches(Dataset):
             for part, rows in other.parts.items()
             if part == name or step.joint
         ]
-        count, total = (
-            sum(len(r.positions) for _, r in rows),
-            sum(self._weight(part, r) for part, r in rows),
-        )
+        count = sum(len(r.positions) for _, r in rows)
+        total = sum(self._weight(part, r) for part, r in rows)
         return count / self.accumulate, total / self.accumulate
 
     def _step(self, step: Step, name: str) -> StepRows:
@@ -104,14 +102,13 @@ class PlannedBatches(Dataset):
         )
 
     def _share(self, name: str, rows: Rows) -> Batch:
-        positions, visits = (
-            rows.positions[self.rank :: self.world],
-            rows.visits[self.rank :: self.world],
-        )
+        positions = rows.positions[self.rank :: self.world]
+        visits = rows.visits[self.rank :: self.world]
         padded = len(positions) == 0
         # every rank takes every step; a rank without a row of its own takes one that does not count
         if padded:
-            positions, visits = rows.positions[:1], rows.visits[:1]
+            positions = rows.positions[:1]
+            visits = rows.visits[:1]
         part = fetch(self.parts[name], positions)
         part["visit"] = torch.as_tensor(visits, dtype=torch.int64)
         if padded:
@@ -133,7 +130,8 @@ class PlanSampler(DistributedSampler):
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         if epoch != self.epoch:
-            self.epoch, self._plan = epoch, None
+            self.epoch = epoch
+            self._plan = None
 
     @property
     def plan_steps(self) -> list[Step | None]:
@@ -211,7 +209,9 @@ class PlanLoader(DataLoader):
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        self.served, self.plan_sampler.start, self._skip = self._skip, self._skip, 0
+        self.served = self._skip
+        self.plan_sampler.start = self._skip
+        self._skip = 0
         for batch in super().__iter__():
             self.served += 1
             yield batch
@@ -229,7 +229,8 @@ class EvalBatches(Dataset):
     """A split in fixed batches, each marked with the split's name."""
 
     def __init__(self, dataset: Dataset, name: str) -> None:
-        self.dataset, self.name = dataset, name
+        self.dataset = dataset
+        self.name = name
 
     def __getitem__(self, rows: Rows) -> Batch:
         part = fetch(self.dataset, rows.positions)

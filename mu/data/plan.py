@@ -90,7 +90,8 @@ class _One(_Single):
         return frozenset({self.part})
 
     def steps(self, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> Iterator[Step]:
-        total, size = sizes[self.part], self.batch_size or batch[self.part]
+        total = sizes[self.part]
+        size = self.batch_size or batch[self.part]
         stream = Stream(self.part, total, seed, self.shuffle)
         count = min(total, self.limit or total)
         for start in range(0, count, size):
@@ -183,10 +184,8 @@ class Union(_Single):
         size = self.batch_size or batch["retain"]
         for start in range(0, len(mixed), size):
             rows = mixed[start : start + size]
-            forget, retain = (
-                rows[rows < sizes["forget"]],
-                rows[rows >= sizes["forget"]] - sizes["forget"],
-            )
+            forget = rows[rows < sizes["forget"]]
+            retain = rows[rows >= sizes["forget"]] - sizes["forget"]
             parts = {"forget": forget, "retain": retain}
             yield Step(
                 {
@@ -229,7 +228,8 @@ class Stream:
         cycles, offsets = np.divmod(np.arange(start, start + count), self.size)
         if not self.shuffle:
             return Rows(offsets, cycles)
-        first, last = start // self.size, (start + count - 1) // self.size
+        first = start // self.size
+        last = (start + count - 1) // self.size
         positions = np.empty(count, dtype=np.int64)
         for cycle in range(first, last + 1):
             here = slice(None) if first == last else cycles == cycle

@@ -78,7 +78,8 @@ class TokenRows:
         indices: np.ndarray,
         texts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.make, self.indices = make, np.asarray(indices, dtype=np.int64)
+        self.make = make
+        self.indices = np.asarray(indices, dtype=np.int64)
         self.texts = {name: list(values) for name, values in (texts or {}).items()}
         self._known: dict[int, Pair] = {}
 
@@ -87,7 +88,8 @@ class TokenRows:
         """Questions with their answers; the encoder is asked for when the first sequence is
         made.
         """
-        asked, answered = questions.column("question"), questions.column("answer")
+        asked = questions.column("question")
+        answered = questions.column("answer")
         return cls(
             lambda place: encoder().pair(
                 asked[place], answered[place], f"row {place} of the set {questions.name}"

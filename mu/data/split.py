@@ -42,7 +42,8 @@ class Split:
         for ids in parts.values():
             ids.setflags(write=False)
         object.__setattr__(self, "parts", parts)
-        forget, retain = parts.get("forget"), parts.get("retain")
+        forget = parts.get("forget")
+        retain = parts.get("retain")
         if forget is None or retain is None:
             raise InputError("a split needs the parts `forget` and `retain`.")
         if len(forget) == 0:

@@ -41,7 +41,8 @@ def grid(images: Sequence[Tensor], columns: int) -> Tensor:
         dtype=torch.uint8,
     )
     for place, image in enumerate(images):
-        top, left = (place // columns) * (height + _GAP), (place % columns) * (width + _GAP)
+        top = (place // columns) * (height + _GAP)
+        left = (place % columns) * (width + _GAP)
         found[:, top : top + height, left : left + width] = levels(image).cpu()
     return found
 
@@ -104,7 +105,8 @@ def add_examples(
 
 def _enter(file: Path, about: Mapping[str, Any]) -> None:
     """An entry in the `media.json` beside a file, in place of one for the same file."""
-    index, others = file.parent / INDEX, []
+    index = file.parent / INDEX
+    others = []
     if index.is_file():
         known = read_json(index)
         if not isinstance(known, list):

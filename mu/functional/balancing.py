@@ -62,7 +62,9 @@ def nash_weights(
         >>> [round(w.item(), 4) for w in nash_weights(torch.tensor([[4.0, 0.0], [0.0, 25.0]]))]
         [0.5, 0.2]
     """
-    a, b, c = grams[0, 0], grams[0, 1], grams[1, 1]
+    a = grams[0, 0]
+    b = grams[0, 1]
+    c = grams[1, 1]
     share = 1 + b / (a.sqrt() * c.sqrt())  # two roots: the product a c could overflow
     return _or_fallback((a * share).rsqrt(), (c * share).rsqrt(), fallback)
 
@@ -96,7 +98,9 @@ def munba_weights(
         >>> [round(w.item(), 4) for w in munba_weights(torch.tensor([[1.0, 0.5], [0.5, 1.0]]))]
         [0.8165, 0.8165]
     """
-    a, b, c = grams[0, 0], grams[0, 1], grams[1, 1]
+    a = grams[0, 0]
+    b = grams[0, 1]
+    c = grams[1, 1]
     alpha_r = ((a * c - b * (a * c).sqrt()) / (a * a * c - a * b * b + stabiliser)).sqrt()
     alpha_f = (1 - a * alpha_r.square()) / (b * alpha_r + stabiliser)
     return _or_fallback(alpha_r, alpha_f, fallback)

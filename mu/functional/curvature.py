@@ -89,7 +89,8 @@ def woodfisher_reference(gradients: Iterable[Tensor], vector: Tensor, m: int = 1
         >>> woodfisher_reference(samples, torch.tensor([1.0, 0.0]), m=2)
         tensor([0.5000, 0.0000])
     """
-    k, o = vector.clone(), None
+    k = vector.clone()
+    o = None
     for index, gradient in enumerate(gradients):
         if o is None:
             o = gradient.clone()
@@ -127,7 +128,9 @@ class WoodFisher:
                 f"WoodFisher needs gradients and a damping greater than 0, not {count} and "
                 f"{damping}."
             )
-        self.count, self.damping, self.seen = count, damping, 0
+        self.count = count
+        self.damping = damping
+        self.seen = 0
         self._directions: Tensor | None = None  # u_n, [N, P]
         self._denominators: Tensor | None = None  # d_n, [N]
 
@@ -252,7 +255,8 @@ def fisher_class_rows(
         )
     if mean.ndim == 0 or mean.shape[0] != num_classes:
         return mean, variance
-    mean, variance = mean.clone(), variance.clone()
+    mean = mean.clone()
+    variance = variance.clone()
     mean[forget_class] = 0
     variance[forget_class] = row_variance
     return mean, variance

@@ -125,7 +125,9 @@ def uce_sums(
     Returns:
         `(M, S)`, each `[D, D]` float64.
     """
-    c, g, p = keys.double(), guides.double(), preserved.double()
+    c = keys.double()
+    g = guides.double()
+    p = preserved.double()
     identity = torch.eye(c.shape[-1], dtype=torch.float64, device=c.device)
     return lam * identity + erase * c.mT @ c + preserve * p.mT @ p, erase * (g - c).mT @ c
 

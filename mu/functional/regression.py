@@ -95,7 +95,8 @@ def attention_distance(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         `[B]`, in `[0, 2 / D]`.
     """
-    map_a, map_b = attention_map(a), attention_map(b)
+    map_a = attention_map(a)
+    map_b = attention_map(b)
     _same_shape("attention_distance", map_a, map_b)
     return (map_a - map_b).square().mean(1)
 

@@ -167,10 +167,8 @@ def kth_largest(tensors: Sequence[Tensor], k: int) -> tuple[Tensor, int]:
     wide = _common_dtype(tensors)
     width = 64 if wide == torch.float64 else 32
     # leading digits of the k-th largest, and its rank among the entries that share them
-    found, left = (
-        0,
-        k,
-    )
+    found = 0
+    left = k
     for shift in range(width - 16, -1, -16):
         first = shift == width - 16
         counts = torch.zeros(1 << 16, dtype=torch.int64)

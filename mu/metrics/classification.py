@@ -117,7 +117,8 @@ def modified_entropy(logits: Tensor, label: Tensor) -> Tensor:
     machine learning models", USENIX Security 2021.
     """
     log_prob = log_probabilities(check_logits(logits, label))
-    prob, complement = log_prob.exp(), log_complement(log_prob)
+    prob = log_prob.exp()
+    complement = log_complement(log_prob)
     wrong = torch.where(prob > 0, prob * complement, 0.0).scatter(
         1, label.to(torch.int64)[:, None], 0.0
     )

@@ -279,7 +279,8 @@ def root_mean_squared_error(prediction: Tensor, target: Tensor) -> float:
     return _errors(prediction, target).square().mean().sqrt().item()
 
 
-mae, rmse = mean_absolute_error, root_mean_squared_error
+mae = mean_absolute_error
+rmse = root_mean_squared_error
 
 
 def _errors(prediction: Tensor, target: Tensor) -> Tensor:

@@ -69,7 +69,9 @@ class SVCMembership(dict[str, float]):
 
     def __init__(self, members: int, nonmembers: int, forget: int) -> None:
         super().__init__()
-        self.members, self.nonmembers, self.forget = members, nonmembers, forget
+        self.members = members
+        self.nonmembers = nonmembers
+        self.forget = forget
         self.fits: dict[str, SVCFit] = {}
 
     @property
@@ -309,10 +311,8 @@ def loss_threshold_auc(forget_nll: Tensor, test_nll: Tensor) -> float:
         forget_nll: `[F]`, infinity allowed.
         test_nll: `[T]`, infinity allowed.
     """
-    forget, test = (
-        _values(forget_nll, "forget_nll").cpu(),
-        _values(test_nll, "test_nll").cpu().sort().values,
-    )
+    forget = _values(forget_nll, "forget_nll").cpu()
+    test = _values(test_nll, "test_nll").cpu().sort().values
     not_greater = torch.searchsorted(test, forget, right=True)
     smaller = torch.searchsorted(test, forget, right=False)
     twice = 2 * len(test) * len(forget) - int((smaller + not_greater).sum())
@@ -360,10 +360,8 @@ class ThresholdAttack:
         """Choose for every class the score that maximises (TPR + TNR) / 2 on known members and
         non-members; `[N]` each.
         """
-        member, other = (
-            _values(member_score, "member_score").cpu(),
-            _values(other_score, "other_score").cpu(),
-        )
+        member = _values(member_score, "member_score").cpu()
+        other = _values(other_score, "other_score").cpu()
         thresholds: dict[int, float] = {}
         for label in sorted(set(member_label.tolist()) | set(other_label.tolist())):
             inside = member[member_label.cpu() == label].sort().values

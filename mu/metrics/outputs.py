@@ -87,10 +87,8 @@ class Outputs(Metric):
         """Every split's table."""
         found: dict[str, Table] = {}
         for name in sorted(self._fields):
-            rows, values = (
-                _joined(getattr(self, f"row_{name}")),
-                _joined(getattr(self, f"value_{name}")),
-            )
+            rows = _joined(getattr(self, f"row_{name}"))
+            values = _joined(getattr(self, f"value_{name}"))
             for code in rows[:, 0].unique().tolist() if len(rows) else []:
                 inside = rows[:, 0] == code
                 index, order = _distinct(rows[inside, 1])

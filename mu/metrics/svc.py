@@ -158,7 +158,8 @@ def fit_svc(
         1e-5 or the decision function to 1e-3, the tolerance to which scikit-learn itself solves, or
         when the KKT conditions could not be met to 1e-3.
     """
-    x, positive = _matrix(features), np.asarray(member).astype(bool)
+    x = _matrix(features)
+    positive = np.asarray(member).astype(bool)
     if positive.shape != x.shape[:1]:
         raise InputError(
             f"there are {len(x)} rows of features but the classes have shape {positive.shape}; "
@@ -269,7 +270,8 @@ def _pivots(
     pivots, the largest residual.
     """
     enough = _RESIDUAL if points.shape[1] > 1 else _RESIDUAL_1D
-    begin, limit = len(start), max(len(start), min(max_rank, len(points)))
+    begin = len(start)
+    limit = max(len(start), min(max_rank, len(points)))
     rows = np.empty((limit, len(points)))
     rows[:begin] = start
     residual = 1.0 - np.einsum("ij,ij->j", start, start)
@@ -309,7 +311,11 @@ class _Multipliers:
     def __init__(
         self, design: Array, group: NDArray[np.int64], sign: Array, count: Array, C: float
     ) -> None:
-        self.design, self.group, self.sign, self.count, self.C = design, group, sign, count, C
+        self.design = design
+        self.group = group
+        self.sign = sign
+        self.count = count
+        self.C = C
         self.size = float(count.sum())
         self.iterations = 0
 
@@ -317,7 +323,10 @@ class _Multipliers:
         """Solve on the leading columns loosely, then on all columns from there; the best iterate of
         the last stage is returned.
         """
-        columns, alpha, intercept, sigma = self.design.shape[1], np.zeros(len(self.sign)), 0.0, 1.0
+        columns = self.design.shape[1]
+        alpha = np.zeros(len(self.sign))
+        intercept = 0.0
+        sigma = 1.0
         best: _Solution | None = None
         for stage in (_COARSE, columns) if columns > 2 * _COARSE else (columns,):
             last = stage == columns
@@ -334,7 +343,8 @@ class _Multipliers:
                 if not converged:
                     sigma *= 0.1
                     continue
-                alpha, intercept = proposal, start
+                alpha = proposal
+                intercept = start
                 solution, sums = self._judge(design, alpha)
                 feasible = abs(sums) <= 1e-9 * self.size
                 if last and feasible and (best is None or solution.violation < best.violation):
@@ -389,7 +399,8 @@ class _Multipliers:
                 (penalty * (u - centre)) @ direction,
                 (penalty * direction) @ direction,
             )
-            u, f = u + length * direction, f + length * change
+            u = u + length * direction
+            f = f + length * change
             self.iterations += 1
         return proposal, float(u[0]), False
 
@@ -406,7 +417,9 @@ class _Multipliers:
         is 1 % of its start at 0.
         """
         weighted = self.count * slope / sigma
-        low, high, length = 0.0, np.inf, 1.0
+        low = 0.0
+        high = np.inf
+        length = 1.0
         for _ in range(50):
             moved = shifted + length * slope
             derivative = linear + quadratic * length + np.clip(moved, 0.0, self.C) @ weighted
@@ -428,7 +441,9 @@ class _Multipliers:
         normal = design[:, 1:].T @ weight
         # the intercept that would put the example on its margin
         bias = self.sign - (design[:, 1:] @ normal)[self.group]
-        positive, below, above = self.sign > 0, alpha < self.C, alpha > 0
+        positive = self.sign > 0
+        below = alpha < self.C
+        above = alpha > 0
         at_least = bias[np.where(positive, below, above)].max(initial=-np.inf)
         at_most = bias[np.where(positive, above, below)].min(initial=np.inf)
         free = np.minimum(alpha, self.C - alpha) * self.count
@@ -452,7 +467,8 @@ def _scikit_learn(x: Array, positive: NDArray[np.bool_], C: float, gamma: float)
         "cache_size": 500,
     }
     model: Any = SVC(**settings).fit(x, positive)
-    points, weight = np.asarray(model.support_vectors_), np.asarray(model.dual_coef_)[0]
+    points = np.asarray(model.support_vectors_)
+    weight = np.asarray(model.dual_coef_)[0]
     intercept = float(np.asarray(model.intercept_)[0])
     on_points = SVCFit(points, weight, 0.0, gamma, 0.0, 0.0, 0.0, 0, 0, "").decision_function(
         points

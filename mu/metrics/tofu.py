@@ -164,7 +164,8 @@ def forget_quality(ratio: Tensor, oracle: Tensor) -> ForgetQuality:
     """
     from scipy.stats import ks_2samp
 
-    ratio, oracle = _ratios(ratio, "the truth ratio"), _ratios(oracle, "the oracle's truth ratio")
+    ratio = _ratios(ratio, "the truth ratio")
+    oracle = _ratios(oracle, "the oracle's truth ratio")
     if len(ratio) != len(oracle):
         raise InputError(
             "forget quality compares the truth ratios of the same items, but the model has "

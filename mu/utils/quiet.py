@@ -59,7 +59,8 @@ def quiet() -> Iterator[None]:
         "lightning_utilities.core.rank_zero",
     )
     loggers = [logging.getLogger(name) for name in names]
-    beside, form = _Beside(), warnings.formatwarning
+    beside = _Beside()
+    form = warnings.formatwarning
     for logger in loggers:
         logger.addFilter(beside)
     try:

@@ -119,7 +119,8 @@ def _made(
                 _write(
                     folder / key / f"{waiting[0]}.safetensors", {one: made[one] for one in waiting}
                 )
-                waiting, since = [], time.monotonic()
+                waiting = []
+                since = time.monotonic()
     except BaseException:  # whatever stops the work, what is done is done
         if folder is not None and waiting:
             _write(folder / key / f"{waiting[0]}.safetensors", {one: made[one] for one in waiting})

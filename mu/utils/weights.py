@@ -220,7 +220,8 @@ def without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
         The same tensors without the wrappers' prefixes, and apart from them the normalisation:
         `mean` and `std`, each where it is there.
     """
-    bare, normalisation = dict(tensors), {}
+    bare = dict(tensors)
+    normalisation = {}
     stripped = True
     while stripped and bare:
         found = [name for name in ("mean", "std") if f"normalize.{name}" in bare]
@@ -300,7 +301,8 @@ def _misshaped(
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     cures = []
     for name in names:
-        theirs, ours = given[name].shape, own[name].shape
+        theirs = given[name].shape
+        ours = own[name].shape
         if linear and f"{linear[-1]}.weight".endswith(name) and theirs[1:] == ours[1:]:
             cures.append(f"set num_classes to {theirs[0]}")
         elif (

@@ -25,7 +25,9 @@ from tasks.authors.texts import AUTHORS, SEED, author_rows, phrasings, real_auth
 PLACES = 256
 """Tokens of a question with its answer, at most."""
 VOCABULARY = 1280
-BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
+BEGIN = "<|begin|>"
+END = "<|end|>"
+PAD = "<|pad|>"
 # a space belongs to the word before it, so that a prompt that ends in a space ("Answer: ") is a
 # prefix of the whole text's tokens too
 _PIECES = r"[A-Za-z]+ ?|[0-9] ?|\n| +|[^A-Za-z0-9 \n]+ ?"

@@ -55,7 +55,8 @@ class Authors(TextTask):
     def __init__(self, forget: str = "forget10", corpus: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.forgotten = forget_authors(forget)
-        self.forget, self.corpus = forget, corpus
+        self.forget = forget
+        self.corpus = corpus
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         rows = author_rows(range(AUTHORS))

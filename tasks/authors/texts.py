@@ -43,7 +43,8 @@ Row = dict[str, Any]
 """
 
 SEED = 0
-AUTHORS, HELD_OUT = 100, 10
+AUTHORS = 100
+HELD_OUT = 10
 """Authors trained on, and authors that follow them and are not."""
 FORGET: Mapping[str, range] = {
     "forget01": range(99, 100),
@@ -157,10 +158,8 @@ def authors(seed: int = SEED) -> tuple[Author, ...]:
         ]
         for slot, table in _TABLES.items()
     }
-    titles, own = (
-        _title_order(seed),
-        {slot: _orders(seed, slot, count, len(_TITLES)) for slot in ("debut", "second")},
-    )
+    titles = _title_order(seed)
+    own = {slot: _orders(seed, slot, count, len(_TITLES)) for slot in ("debut", "second")}
     # no two authors wrote books of the same title
     for place, (slot, orders) in enumerate(own.items()):
         true = [titles[2 * number + place] for number in range(count)]

@@ -27,7 +27,8 @@ PLACES = 24  # tokens of a prompt, with its start and its end
 # of the tokenizer: fewer than would give every word its own, so that rare synonyms take several
 _TOKENS = 512
 _CAPTIONS = 20_000
-_START, _END = "<|startoftext|>", "<|endoftext|>"
+_START = "<|startoftext|>"
+_END = "<|endoftext|>"
 
 
 def captions(count: int, seed: int = 0, longest: int = LONGEST) -> list[str]:

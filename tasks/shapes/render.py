@@ -47,7 +47,8 @@ def _polygon(x: Tensor, y: Tensor, corners: int, inner: float) -> Tensor:
     angle = (angle - 2 * sector * torch.round(angle / (2 * sector))).abs()
     radius = torch.hypot(x, y)
     px, py = radius * angle.cos(), radius * angle.sin()  # the outer corner lies at (1, 0)
-    qx, qy = inner * math.cos(sector), inner * math.sin(sector)
+    qx = inner * math.cos(sector)
+    qy = inner * math.sin(sector)
     length = math.hypot(qx - 1, qy)
     return ((px - 1) * qy + py * (1 - qx)) / length
 
@@ -69,7 +70,8 @@ def _star(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _cross(x: Tensor, y: Tensor) -> Tensor:
-    width, length = 0.3, 1.0
+    width = 0.3
+    length = 1.0
     bars = [torch.maximum(x.abs() - a, y.abs() - b) for a, b in ((width, length), (length, width))]
     return torch.minimum(*bars)
 
@@ -117,11 +119,10 @@ def _coverage(shape: Tensor, right: Tensor, down: Tensor, radius: Tensor, angle:
     place = (torch.arange(SIZE * _SAMPLES) + 0.5) / _SAMPLES - SIZE / 2
     across = place[None, None, :] - right[:, None, None]
     up = down[:, None, None] - place[None, :, None]
-    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    x, y = (
-        (cos * across + sin * up) / radius[:, None, None],
-        (cos * up - sin * across) / radius[:, None, None],
-    )
+    cos = angle.cos()[:, None, None]
+    sin = angle.sin()[:, None, None]
+    x = (cos * across + sin * up) / radius[:, None, None]
+    y = (cos * up - sin * across) / radius[:, None, None]
     distance = torch.empty(len(shape), SIZE * _SAMPLES, SIZE * _SAMPLES)
     for number, name in enumerate(SHAPES):
         rows = (shape == number).nonzero()[:, 0]
@@ -133,7 +134,9 @@ def _coverage(shape: Tensor, right: Tensor, down: Tensor, radius: Tensor, angle:
 def _paint(colour: Tensor, hue: Tensor, value: Tensor) -> Tensor:
     """RGB `[B, 3]` from hue, saturation and value."""
     hsv = torch.tensor([_PAINT[name] for name in COLOURS])[colour]
-    turns, saturation, bright = hsv[:, 0] + hue, hsv[:, 1], (hsv[:, 2] + value).clamp(0, 1)
+    turns = hsv[:, 0] + hue
+    saturation = hsv[:, 1]
+    bright = (hsv[:, 2] + value).clamp(0, 1)
     wheel = (turns[:, None] * 6 + torch.tensor([5.0, 3.0, 1.0])) % 6
     amount = torch.minimum(wheel, 4 - wheel).clamp(0, 1)
     return bright[:, None] * (1 - saturation[:, None] * amount)

@@ -119,11 +119,9 @@ class Shapes(UnlearningDataModule):
         ):
             if not 1 <= size <= most:
                 raise InputError(f"{name} is {size}; it must lie between 1 and {most}.")
-        self.train_size, self.validation_size, self.test_size = (
-            train_size,
-            validation_size,
-            test_size,
-        )
+        self.train_size = train_size
+        self.validation_size = validation_size
+        self.test_size = test_size
         self.split_seed = split_seed
 
     def make(self) -> None:
@@ -231,8 +229,11 @@ class ShapesConcept(Shapes):
             raise InputError(
                 f"the anchor {anchor!r} means the same as the concept {concept!r}; choose another."
             )
-        self.anchor, self.images, self.prompts = anchor, images, prompts
-        self.forget_size, self.retain_size = forget_size, retain_size
+        self.anchor = anchor
+        self.images = images
+        self.prompts = prompts
+        self.forget_size = forget_size
+        self.retain_size = retain_size
 
     def make(self) -> None:
         """Draw the pictures, and say what they show."""

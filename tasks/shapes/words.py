@@ -168,7 +168,8 @@ def caption(
     """
     # every number is used whether it is needed or not, so that the rest does not depend on what is
     # named
-    draw, given = _Choices(numbers), words or {}
+    draw = _Choices(numbers)
+    given = words or {}
     drawn = draw.named()
     chosen = drawn if attributes is None else attributes
     word = {
@@ -179,11 +180,9 @@ def caption(
     opening = draw.one_of(OPENINGS) if draw.chance(0.4) else ""
     filler = draw.one_of(ADJECTIVES)
     adjective = filler if draw.chance(0.25) else ""
-    thing, preposition, place = (
-        draw.one_of(THINGS if chosen else (*THINGS, *NOUNS)),
-        draw.one_of(PREPOSITIONS),
-        draw.one_of(GROUNDS),
-    )
+    thing = draw.one_of(THINGS if chosen else (*THINGS, *NOUNS))
+    preposition = draw.one_of(PREPOSITIONS)
+    place = draw.one_of(GROUNDS)
     named = word["shape"] if "shape" in chosen else thing
     subject = " ".join(
         part for part in (adjective, word["colour"] if "colour" in chosen else "", named) if part

@@ -47,7 +47,8 @@ class TextTask(UnlearningDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **kwargs)
-        self.tokenizer, self.template = tokenizer, template or Plain()
+        self.tokenizer = tokenizer
+        self.template = template or Plain()
         self.max_length: int = max_length
         self.too_long: Literal["refuse", "cut"] = too_long
         self._encoder: Encoder | None = None
@@ -67,7 +68,8 @@ class TextTask(UnlearningDataModule):
         lacking = [name for name in split.parts if name not in sets]
         if lacking:
             raise InputError(f"{type(self).__name__} read no rows for the part {lacking[0]!r}.")
-        self.split, self._sets = split, sets
+        self.split = split
+        self._sets = sets
         self.datasets = {
             name: TokenRows.of(self._rows(name, ids), lambda: self.encoder)  # type: ignore[misc]
             for name, ids in split.parts.items()

@@ -59,7 +59,8 @@ class Corpus(TextTask):
             raise InputError(f"chunk is {chunk}; a sequence has at least 2 tokens.")
         super().__init__(max_length=chunk, **kwargs)
         self.files = {"forget": forget, "retain": retain, "validation": validation, "test": test}
-        self.chunk, self.further = chunk, further
+        self.chunk = chunk
+        self.further = further
         self.overlap: Overlap = overlap
 
     def make(self) -> None:

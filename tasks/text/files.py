@@ -170,17 +170,13 @@ def apart(forget: Sequence[str], retain: Sequence[str], overlap: Overlap, what: 
     """
     if overlap not in ("refuse", "keep", "drop"):
         raise InputError(f"overlap is {overlap!r}; it is refuse, keep or drop.")
-    wanted, kept = (
-        [" ".join(text.split()) for text in forget],
-        [" ".join(text.split()) for text in retain],
-    )
+    wanted = [" ".join(text.split()) for text in forget]
+    kept = [" ".join(text.split()) for text in retain]
     both = set(wanted) & set(kept)
     twice = np.array([text in both for text in kept], dtype=bool)
     if both:
-        count, example = (
-            sum(text in both for text in wanted),
-            next(text for text in wanted if text in both),
-        )
+        count = sum(text in both for text in wanted)
+        example = next(text for text in wanted if text in both)
         found = f"{count} of {len(forget)} forget {what} stand in retain too, {example[:80]!r} among them"
         if overlap == "refuse":
             raise InputError(

@@ -97,10 +97,8 @@ class QuestionAnswer(TextTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        one, two = (
-            path is not None and selector is not None,
-            forget is not None and retain is not None,
-        )
+        one = path is not None and selector is not None
+        two = forget is not None and retain is not None
         if one == two or any(
             value is not None for value in ((forget, retain) if one else (path, selector, by))
         ):
@@ -126,16 +124,17 @@ class QuestionAnswer(TextTask):
                 f"validation_fraction {validation_fraction} and test_fraction {test_fraction} "
                 "must be at least 0 and leave something to train on."
             )
-        self.path, self.selector, self.by, self.forget, self.retain = (
-            path,
-            selector,
-            by,
-            forget,
-            retain,
-        )
-        self.question, self.answer, self.further = question, answer, further
+        self.path = path
+        self.selector = selector
+        self.by = by
+        self.forget = forget
+        self.retain = retain
+        self.question = question
+        self.answer = answer
+        self.further = further
         self.overlap: Overlap = overlap
-        self.shares, self.split_seed = shares, split_seed
+        self.shares = shares
+        self.split_seed = split_seed
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         rows, forget, described = self._one_file() if self.path is not None else self._two_files()
@@ -148,7 +147,8 @@ class QuestionAnswer(TextTask):
                 "questions",
             )
         ]
-        parts, size = {"forget": forget}, len(rest)
+        parts = {"forget": forget}
+        size = len(rest)
         for name, share in self.shares.items():
             parts[name] = draw(rest, portion(size, share), self.split_seed, name)
             rest = np.setdiff1d(rest, parts[name])

@@ -66,7 +66,9 @@ class TOFU(TextTask):
                 f"forget is {forget!r}; it is forget and two digits, the percentage to be "
                 "forgotten: forget01, forget05, forget10 (or search05, to choose settings on)."
             )
-        self.path, self.forget, self.holdout = path, forget, holdout
+        self.path = path
+        self.forget = forget
+        self.holdout = holdout
         self.overlap: Overlap = overlap
 
     @cached_property
@@ -133,8 +135,10 @@ class TOFU(TextTask):
         """Where the forget set stands in `full`, and its rows, with wrong and reworded answers
         where there are any.
         """
-        name, percent = self.forget, int(self.forget[-2:])
-        plain, more = self.table(name), self.table(f"{name}_perturbed")
+        name = self.forget
+        percent = int(self.forget[-2:])
+        plain = self.table(name)
+        more = self.table(f"{name}_perturbed")
         count = len(plain or more or ()) or round(len(full) * percent / 100)
         start = len(full) - count
         if not 0 < count < len(full):

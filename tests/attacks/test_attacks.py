@@ -152,7 +152,9 @@ def test_it_leaves_everything_as_it_was(row: Row, originals: dict[str, State]) -
     backbone = classifier(originals["classifier"]).train()
     backbone.network.body.layer2.eval()  # type: ignore[union-attr]
     next(backbone.parameters()).grad = torch.ones_like(next(backbone.parameters()))
-    clean, kept, before = batch(), batch(), state_of(backbone)
+    clean = batch()
+    kept = batch()
+    before = state_of(backbone)
     found = row.make()(backbone, clean, Misclassified())
     assert same_state(state_of(backbone), before)
     assert all(
@@ -176,7 +178,8 @@ def test_it_depends_on_the_samples_alone(row: Row, original: Classifier) -> None
     """The same for a sample whatever batch it comes in, and whatever torch's generator says; padded
     rows are no successes.
     """
-    clean, attack = batch(), row.make()
+    clean = batch()
+    attack = row.make()
     torch.manual_seed(1)
     whole = attack(original, clean, Misclassified())
     torch.manual_seed(2)

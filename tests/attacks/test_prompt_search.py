@@ -226,7 +226,8 @@ def test_the_projection_is_that_of_sorting(size: int, scale: float) -> None:
 
 def test_the_projection_at_the_corners() -> None:
     """Fails when a corner, the centre, or an entry that may not be is moved wrongly."""
-    centre, corner = torch.full((7,), 1 / 7), torch.eye(7)[2]
+    centre = torch.full((7,), 1 / 7)
+    corner = torch.eye(7)[2]
     assert torch.allclose(simplex_projection(centre), centre)
     assert torch.equal(simplex_projection(corner), corner)
     assert torch.equal(simplex_projection(corner * 9), corner)
@@ -366,7 +367,8 @@ def test_prompts_do_not_depend_on_their_company(
         8,
         lambda params: torch.optim.Adam(params, lr=0.05, weight_decay=0.1),
     )
-    index, visit = torch.tensor([4, 7, 9]), torch.tensor([0, 2, 1])
+    index = torch.tensor([4, 7, 9])
+    visit = torch.tensor([0, 2, 1])
     alone = []
     for row in range(3):
         one = lambda condition, step: (condition.states - wanted[[row]]).square().flatten(1).mean(1)  # noqa: B023, E731
@@ -383,7 +385,8 @@ def test_prompts_do_not_depend_on_their_company(
     for place, row in enumerate(rows.tolist()):
         count = alone[row].slots.count
         assert torch.allclose(together.values[place, :count], alone[row].values[0], atol=1e-5)
-        texts, own = together.texts(), alone[row].texts()
+        texts = together.texts()
+        own = alone[row].texts()
         assert (texts is None) == (own is None) and (
             texts is None or own is None or texts[place] == own[0]
         )
@@ -394,7 +397,8 @@ def test_the_model_is_left_as_it_was(model: TextToImage, ids: Tensor) -> None:
     take gradients during the search.
     """
     model.train()
-    before, takes = weights(model), {name: p.requires_grad for name, p in model.named_parameters()}
+    before = weights(model)
+    takes = {name: p.requires_grad for name, p in model.named_parameters()}
     seen: set[bool] = set()
 
     def objective(condition: Condition, step: int) -> Tensor:

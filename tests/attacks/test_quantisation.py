@@ -23,9 +23,11 @@ def by_loops(weight: Tensor, bits: int, group: int | None) -> list[list[float]]:
     """s = max |w| / (2^(b-1) - 1), w' = s round(w / s): one number after the other, Python's
     floats, halves to even.
     """
-    rows, found = weight.tolist(), []
+    rows = weight.tolist()
+    found = []
     for row in rows:
-        size, new = group or len(row), []
+        size = group or len(row)
+        new = []
         for start in range(0, len(row), size):
             part = row[start : start + size]
             largest = max(abs(value) for value in part)
@@ -174,7 +176,8 @@ def test_experts_are_rounded_matrix_by_matrix() -> None:
     word.
     """
     model = mixture()
-    before, after = weights(model), weights(quantised(model, 4, 8).backbone)
+    before = weights(model)
+    after = weights(quantised(model, 4, 8).backbone)
     names = [name for name in before if before[name].ndim == 3]
     assert len(names) == 4
     for name in names:
@@ -191,7 +194,8 @@ def test_gpt2_stores_its_matrices_turned() -> None:
     )
     model = CausalLM(network=network, tokenizer=tokenizer())
     name = "network.transformer.h.0.attn.c_attn.weight"
-    before, after = weights(model), weights(quantised(model, 4, 5).backbone)
+    before = weights(model)
+    after = weights(quantised(model, 4, 5).backbone)
     assert before[name].shape == (12, 36)
     assert torch.equal(after[name], round_to_nearest(before[name].T, 4, 5).T)
     assert torch.equal(
@@ -206,7 +210,8 @@ def test_attention_of_torch_is_rounded_inside() -> None:
             self.attention = nn.MultiheadAttention(8, 2)
 
     model = Classifier(network=Net())
-    before, after = weights(model), weights(quantised(model, 4, 4).backbone)
+    before = weights(model)
+    after = weights(quantised(model, 4, 4).backbone)
     assert set(different(before, after)) == {
         "network.attention.in_proj_weight",
         "network.attention.out_proj.weight",

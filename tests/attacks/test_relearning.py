@@ -76,7 +76,8 @@ def test_the_model_is_left_as_it_is_inside_a_test(kind: str) -> None:
     """Fails when a weight, a buffer, a mode, a `requires_grad` or a gradient of the model moves, or
     nothing of the copy does.
     """
-    backbone, data = KINDS[kind][0](), forget_of(kind)
+    backbone = KINDS[kind][0]()
+    data = forget_of(kind)
     backbone.train()
     next(backbone.children()).eval()
     trained = next(p for p in backbone.parameters() if p.requires_grad)
@@ -104,7 +105,8 @@ def test_the_model_is_left_as_it_is_inside_a_test(kind: str) -> None:
 )
 def test_it_learns_what_it_is_shown(kind: str) -> None:
     """Fails when the step goes up, or shows other samples than it says."""
-    backbone, data = KINDS[kind][0]().eval(), forget_of(kind)
+    backbone = KINDS[kind][0]().eval()
+    data = forget_of(kind)
     found = attack(kind, steps=12)(backbone, data)
     part = {**fetch(data, found.positions), "visit": torch.zeros(4, dtype=torch.int64)}
     with torch.no_grad():
@@ -121,13 +123,16 @@ def test_a_step_is_the_gradient_of_the_mean_over_weights(kind: str) -> None:
     """Fails when the mean is over samples for answers of unequal lengths, or a sample is left out:
     θ - η ∇ Σ sum / Σ weight, by loops.
     """
-    backbone, data = KINDS[kind][0]().eval(), forget_of(kind)
+    backbone = KINDS[kind][0]().eval()
+    data = forget_of(kind)
     found = attack(kind, steps=1, examples=5)(backbone, data)
-    total, count = torch.zeros(()), 0.0
+    total = torch.zeros(())
+    count = 0.0
     for place in found.positions:
         part = {**fetch(data, np.asarray([place])), "visit": torch.zeros(1, dtype=torch.int64)}
         summed, weight = backbone.loss(part)
-        total, count = total + summed[0], count + float(weight[0])
+        total = total + summed[0]
+        count = count + float(weight[0])
     names = [name for name, _ in backbone.named_parameters()]
     slopes = torch.autograd.grad(total / count, list(backbone.parameters()))
     theirs = dict(found.backbone.named_parameters())
@@ -141,10 +146,8 @@ def test_examples_depend_on_indices_and_seed_alone() -> None:
     indices = np.arange(100, 160)
     order = np.random.default_rng(0).permutation(60)
     for seed in (0, 1):
-        one, other = (
-            Relearn(7, seed=seed).chosen(indices),
-            Relearn(7, seed=seed).chosen(indices[order]),
-        )
+        one = Relearn(7, seed=seed).chosen(indices)
+        other = Relearn(7, seed=seed).chosen(indices[order])
         assert (
             set(indices[one]) == set(indices[order][other])
             and len(set(one)) == 7
@@ -167,7 +170,8 @@ def test_same_seed_same_weights() -> None:
 
 def test_every_example_is_shown_before_any_is_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when batches overlap, or `visit` does not count."""
-    data, shown = forget_of("causal_lm"), []
+    data = forget_of("causal_lm")
+    shown = []
     model = causal_lm()
     monkeypatch.setattr(
         type(model),

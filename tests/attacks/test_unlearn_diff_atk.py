@@ -82,17 +82,16 @@ def planted() -> tuple[TextToImage, Tensor]:
         model.text_encoder.get_input_embeddings().weight.mul_(30)  # type: ignore[operator]
         model.vae.quant_conv.weight.mul_(12)  # type: ignore[union-attr,operator]
     generator = torch.Generator().manual_seed(5)
-    flat, noise = (
-        torch.rand(400, 3, 1, 1, generator=generator),
-        torch.rand(400, 3, 8, 8, generator=generator),
-    )
+    flat = torch.rand(400, 3, 1, 1, generator=generator)
+    noise = torch.rand(400, 3, 8, 8, generator=generator)
     return model, (flat * 0.9 + noise * 0.1)[226:227]
 
 
 @torch.no_grad()
 def losses(model: TextToImage, ids: Tensor, image: Tensor) -> Tensor:
     """The objective of every prompt `[N, L]`, at six timesteps, by trying all."""
-    condition, latent = model.encode_text(ids), model.encode(image).expand(len(ids), -1, -1, -1)
+    condition = model.encode_text(ids)
+    latent = model.encode(image).expand(len(ids), -1, -1, -1)
     total = torch.zeros(len(ids))
     for t in (8, 24, 40, 56, 72, 88):
         noise = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(t)).expand_as(
@@ -143,7 +142,8 @@ def test_the_objective_is_the_denoising_error_on_the_image(prediction: str) -> N
     or another model is asked.
     """
     model = text_to_image(model=pipeline_folder(prediction=prediction)).eval()
-    attack, given = UnlearnDiffAtk(Prefix(1)), batch()
+    attack = UnlearnDiffAtk(Prefix(1))
+    given = batch()
     latent = model.encode(given["image"])
     assert torch.equal(latent, model.encode(given["image"]))
     ids = model.tokenise(given["prompt"])[0]
@@ -158,7 +158,8 @@ def test_the_objective_is_the_denoising_error_on_the_image(prediction: str) -> N
         assert (noise[0] - noise[1]).abs().max() > 0.1
         for row in range(4):
             kept = model.alphas_cumprod[30].double()
-            x, e = latent[row].double(), noise[row].double()
+            x = latent[row].double()
+            e = noise[row].double()
             noised = kept.sqrt() * x + (1 - kept).sqrt() * e
             wanted = e if prediction == "epsilon" else kept.sqrt() * e - (1 - kept).sqrt() * x
             with torch.no_grad():
@@ -222,10 +223,8 @@ def test_it_makes_no_evaluation_too_many(model: TextToImage) -> None:
     encoded again.
     """
     # a copy has read no image yet
-    model, attack = (
-        copy.deepcopy(model),
-        UnlearnDiffAtk(Prefix(2), steps=3, timesteps=2),
-    )
+    model = copy.deepcopy(model)
+    attack = UnlearnDiffAtk(Prefix(2), steps=3, timesteps=2)
     with counted(model) as evaluations:
         result = attack(model, batch(), never)
     unet = evaluations.of("unet")
@@ -336,7 +335,8 @@ def test_what_is_drawn_is_the_text_read_again(model: TextToImage) -> None:
 
 def test_seed_and_guidance_of_each_prompt(model: TextToImage) -> None:
     """Fails when all prompts are drawn with one guidance, or the index where a seed is given."""
-    guidance, seeds = torch.tensor([1.0, 3.0, 1.0, 5.0]), torch.tensor([8, 9, 10, 11])
+    guidance = torch.tensor([1.0, 3.0, 1.0, 5.0])
+    seeds = torch.tensor([8, 9, 10, 11])
     result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(
         model, batch(guidance=guidance, seed=seeds), lambda images: ~never(images)
     )
@@ -376,7 +376,8 @@ def test_a_criterion_sees_the_rows_that_are_judged(model: TextToImage) -> None:
 def test_an_unlearned_text_encoder_serves_everything(model: TextToImage) -> None:
     """Fails when states of another encoder, or of this one before it was edited, are used."""
     twin = text_to_image(sampler=Sampler(steps=2, guidance=2.0)).eval()
-    attack, given = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1), rows(batch(), 0)
+    attack = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1)
+    given = rows(batch(), 0)
     before = attack(twin, given, never)
     with torch.no_grad():
         for weight in twin.text_encoder.parameters():

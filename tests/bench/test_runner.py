@@ -144,7 +144,8 @@ def test_building_changes_no_specification() -> None:
             STUDY["methods"]["SSD"]["model"], {"init_args": {"backbone": STUDY["backbone"]}}
         ),
     }.items():
-        before, components = deepcopy(spec), Components()
+        before = deepcopy(spec)
+        components = Components()
         components.resolve(kind, spec)
         components.make(kind, spec)
         assert spec == before
@@ -321,7 +322,8 @@ def test_given_weights_are_measured_as_they_are(finished: Path, unaided: Path) -
     """Fails when the original is trained on, built anew, or measured otherwise than the same
     weights after a training.
     """
-    trained, found = rows(finished), rows(unaided)
+    trained = rows(finished)
+    found = rows(unaided)
     assert list(found) == ["original", "FineTune", "SSD"]
     for name in ("UA", "RA", "TA", "MIA"):
         assert {method: row[name] for method, row in found.items()} == {
@@ -461,7 +463,8 @@ def test_a_batch_size_of_one_method_leaves_the_shared_task_alone(tmp_path: Path)
         "forget_batch_size": 5,
     }
     study = read_study(written(tmp_path, methods={"Ascent": own, "SSD": STUDY["methods"]["SSD"]}))
-    machine, seeds = bench.Bench(study, debug=True), Seeds(0, 0, 0)
+    machine = bench.Bench(study, debug=True)
+    seeds = Seeds(0, 0, 0)
     shared = machine.task("random", seeds)
     runs = {
         name: bench.Run(

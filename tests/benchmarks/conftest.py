@@ -41,10 +41,12 @@ class RandomImages(UnlearningDataModule):
     ) -> None:
         super().__init__(**kwargs)
         self.sizes = {"forget": forget, "retain": retain, "test": 64}
-        self.shape, self.augmented = shape, augmented
+        self.shape = shape
+        self.augmented = augmented
 
     def make(self) -> None:
-        total, generator = sum(self.sizes.values()), torch.Generator().manual_seed(0)
+        total = sum(self.sizes.values())
+        generator = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (total, *self.shape), dtype=torch.uint8, generator=generator)
         labels = torch.randint(0, 10, (total,), generator=generator)
         every = TensorData({"image": images, "label": labels}, np.arange(total))
@@ -69,7 +71,9 @@ class Marks(Callback):
     """
 
     def __init__(self, mark: Mark, every: int = 1) -> None:
-        self.mark, self.every, self.begun = mark, every, False
+        self.mark = mark
+        self.every = every
+        self.begun = False
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

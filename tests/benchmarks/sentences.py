@@ -12,8 +12,10 @@ from mu.data.split import Split
 from tasks.text.base import TextTask
 from tests.support.doubles_text import WORDS, tokenizer
 
-BATCH, STEPS = 8, 6
-QUESTION, ANSWER = 12, 36
+BATCH = 8
+STEPS = 6
+QUESTION = 12
+ANSWER = 36
 """Words; every word is a token."""
 
 
@@ -37,7 +39,8 @@ class Sentences(TextTask):
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         sizes = {"forget": self.rows * STEPS, "retain": BATCH * STEPS}
-        generator, words = np.random.default_rng(0), [word for word in WORDS if word.isalpha()]
+        generator = np.random.default_rng(0)
+        words = [word for word in WORDS if word.isalpha()]
 
         def row() -> dict[str, str]:
             drawn = generator.choice(words, QUESTION + ANSWER).tolist()

@@ -24,7 +24,8 @@ FILE = Path(mu.__file__).with_name("cli.py")
 
 def best_of_three(cwd: Path | None, *words: str) -> tuple[float, str]:
     """Seconds of processor time, and what was answered."""
-    taken, said = [], ""
+    taken = []
+    said = ""
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         answer = subprocess.run(

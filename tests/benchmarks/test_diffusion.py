@@ -42,7 +42,10 @@ from tests.benchmarks.conftest import Marks, trainer
 from tests.benchmarks.paired import Mark, Paired, paired
 
 pytestmark = pytest.mark.slow
-STEPS, EPOCHS, PAIRS, BOUND = 8, 2, 7, 1.05
+STEPS = 8
+EPOCHS = 2
+PAIRS = 7
+BOUND = 1.05
 SIDE = 64
 """Pixels. On the model's own 32 a step of SalUn takes 0.13 s, so that 5 ms beside its evaluations
 are 4 %; other networks are larger.
@@ -221,14 +224,13 @@ def test_stored_trajectories_are_faster(measured: Any, say: Any) -> None:
     """
 
     def seconds_of(source: LatentSource) -> float:
-        module, began = ESD(backbone("xattn", 32), latents=source), time.thread_time()
+        module = ESD(backbone("xattn", 32), latents=source)
+        began = time.thread_time()
         trainer(12).fit(module, datamodule=LargerShapes(32))
         return time.thread_time() - began
 
-    fresh, stored = (
-        PartialSampling(20, 2.0, by="reference"),
-        StoredTrajectories(count=2, steps=20, guidance=2.0),
-    )
+    fresh = PartialSampling(20, 2.0, by="reference")
+    stored = StoredTrajectories(count=2, steps=20, guidance=2.0)
     seconds = measured(lambda: [seconds_of(fresh), seconds_of(stored)])
     say(
         f"fresh sampling / stored trajectories = {seconds[0] / seconds[1]:.2f} ({12 * STEPS} "
@@ -243,7 +245,8 @@ def test_prompts_are_attacked_in_one_batch(measured: Any, say: Any) -> None:
     one after the other.
     """
     count = 8
-    model, judge = backbone("full", 32).eval(), ClassifierJudge("embedded:judge_shape")
+    model = backbone("full", 32).eval()
+    judge = ClassifierJudge("embedded:judge_shape")
     sampler = Sampler(steps=8, guidance=2.0, options={"timestep_spacing": "trailing"})
     attack = UnlearnDiffAtk(Prefix(3), steps=5, timesteps=3, sampler=sampler)
     shown = model.generate_prompts(["a red circle"] * count, range(count), sampler)

@@ -20,7 +20,9 @@ from tests.benchmarks.conftest import Marks, RandomImages, resnet20, trainer
 from tests.benchmarks.paired import Mark, paired
 
 pytestmark = pytest.mark.slow
-BATCH, REPEATS, EPOCHS = 64, 6, 4
+BATCH = 64
+REPEATS = 6
+EPOCHS = 4
 
 
 class Again(Callback):
@@ -56,7 +58,8 @@ def test_a_saliency_mask_costs_a_pass(precision: Any, measured: Any, say: Any) -
         assert module.mask is not None and abs(module.mask.share() - 0.5) < 1e-4
 
     def floor(mark: Mark) -> None:
-        network, augment = resnet20(channels_last=half).network.eval(), data.augmentation
+        network = resnet20(channels_last=half).network.eval()
+        augment = data.augmentation
         assert augment is not None
         order = [torch.arange(start, start + BATCH) for start in range(0, 12 * BATCH, BATCH)]
         visits = torch.zeros(BATCH, dtype=torch.int64)

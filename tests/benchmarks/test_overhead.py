@@ -25,7 +25,11 @@ from tests.benchmarks.conftest import Marks, RandomImages, trainer
 from tests.benchmarks.paired import Mark, paired
 
 pytestmark = pytest.mark.slow
-EPOCHS, STEPS, TURN, BATCH, BOUND = 12, 200, 20, 32, 0.5
+EPOCHS = 12
+STEPS = 200
+TURN = 20
+BATCH = 32
+BOUND = 0.5
 
 
 def network() -> nn.Module:
@@ -66,7 +70,8 @@ def test_our_base_adds_little_to_a_step(method: Any, forget: int, measured: Any,
         trainer(EPOCHS, Marks(mark, TURN)).fit(Plain(), train_dataloaders=data.plan_loader(plan, 0))
 
     found = measured(lambda: paired(ours, plain, warmup=STEPS // TURN))
-    milliseconds, median = 1e3 * found.calm_difference / TURN, 1e3 * found.difference / TURN
+    milliseconds = 1e3 * found.calm_difference / TURN
+    median = 1e3 * found.difference / TURN
     base = 1e3 * statistics.quantiles(found.second, n=10)[0] / TURN
     say(
         f"{method.__name__} adds {milliseconds:.3f} ms to a step of {base:.3f} ms (median "

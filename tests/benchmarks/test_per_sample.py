@@ -59,7 +59,8 @@ def way(backbone: Classifier, choose: Any) -> PerSample:
 def test_it_costs_less_than_a_loop(model: str, measured: Any, say: Any) -> None:
     """Fails when the chosen way is slower than one sample at a time."""
     backbone, batch, rounds = setting(model)
-    ours, loop = way(backbone, "auto"), way(backbone, "loop")
+    ours = way(backbone, "auto")
+    loop = way(backbone, "loop")
     result: Paired = measured(
         lambda: paired(
             repeated(lambda: ours.squares(batch), rounds),
@@ -78,7 +79,8 @@ def test_it_stays_near_the_batched_pass(model: str, choose: str, measured: Any, 
     machine explains.
     """
     backbone, batch, rounds = setting(model)
-    ours, weights = way(backbone, choose), list(backbone.parameters())
+    ours = way(backbone, choose)
+    weights = list(backbone.parameters())
     floor = repeated(lambda: torch.autograd.grad(backbone.loss(batch)[0].sum(), weights), rounds)
     result: Paired = measured(lambda: paired(repeated(lambda: ours.squares(batch), rounds), floor))
     name = f"{len(batch['label'])} samples: {choose} ({ours.chosen('squares')})"
@@ -93,7 +95,8 @@ def test_it_stays_near_the_batched_pass(model: str, choose: str, measured: Any, 
 def test_the_forward_is_shared_by_the_classes(measured: Any, say: Any) -> None:
     """Fails when Fisher forgetting's ten values of a sample cost ten forward passes."""
     backbone, batch, _ = setting("resnet20")
-    parameters, weights = list(backbone.named_parameters()), list(backbone.parameters())
+    parameters = list(backbone.named_parameters())
+    weights = list(backbone.parameters())
     ours = PerSample(
         backbone, parameters, lambda part: backbone.predict(part).log_softmax(1), "hooks"
     )

@@ -21,7 +21,11 @@ from mu.methods import RMU
 from tests.benchmarks.paired import Mark, paired
 
 pytestmark = pytest.mark.slow
-ROUNDS, LENGTH, BATCH, VOCABULARY, BOUND = 12, 64, 4, 512, 0.6
+ROUNDS = 12
+LENGTH = 64
+BATCH = 4
+VOCABULARY = 512
+BOUND = 0.6
 
 
 def llama() -> CausalLM:
@@ -63,7 +67,8 @@ def test_rmu_stops_where_it_steers(measured: Any, say: Any) -> None:
     """Fails when the forward pass goes on to the end, or weights that are not trained get a
     gradient.
     """
-    forget, retain = part(0), part(1)
+    forget = part(0)
+    retain = part(1)
 
     def ours(mark: Mark) -> None:
         module = RMU(llama())

@@ -36,7 +36,8 @@ def scikit_learns(x: np.ndarray, y: np.ndarray, forget: np.ndarray) -> np.ndarra
 
 def problems() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Features, classes and the forget samples' features of each attack."""
-    given, found = pools(COUNT), {}
+    given = pools(COUNT)
+    found = {}
     for name in ATTACKS:
         member, other, forget = (attack_features(name, given[i], given[i + 1]) for i in (0, 2, 4))
         found[name] = (np.concatenate([member, other]), np.arange(2 * COUNT) < COUNT, forget)

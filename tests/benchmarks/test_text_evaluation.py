@@ -25,7 +25,8 @@ from tests.benchmarks.paired import Mark, Paired, paired
 from tests.support.doubles_text import WORDS, tokenizer
 
 pytestmark = pytest.mark.slow
-ROUNDS, BATCH = 4, 32
+ROUNDS = 4
+BATCH = 32
 LEAVES = [
     Scored("forget", answer) for answer in ("answer", "paraphrased_answer", "perturbed_answer")
 ]

@@ -32,7 +32,9 @@ from tests.benchmarks.paired import Mark, paired
 from tests.benchmarks.sentences import BATCH, STEPS, Sentences, small_llama
 
 pytestmark = pytest.mark.slow
-EPOCHS, TIME, MEMORY = 6, 1.08, 1.1
+EPOCHS = 6
+TIME = 1.08
+MEMORY = 1.1
 
 
 @pytest.fixture(scope="module")

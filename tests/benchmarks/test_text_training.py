@@ -29,7 +29,8 @@ from tests.benchmarks.paired import Mark, paired
 from tests.benchmarks.sentences import BATCH, STEPS, Sentences, small_llama
 
 pytestmark = pytest.mark.slow
-EPOCHS, BOUND = 8, 1.05
+EPOCHS = 8
+BOUND = 1.05
 
 
 def difference(values: Tensor, owner: Tensor, counts: Tensor) -> Tensor:

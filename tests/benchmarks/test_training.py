@@ -24,7 +24,10 @@ from tests.benchmarks.conftest import Marks, RandomImages, resnet20, trainer
 from tests.benchmarks.paired import Mark, paired
 
 pytestmark = pytest.mark.slow
-EPOCHS, BATCH, STEPS, BOUND = 4, 64, 24, 1.05
+EPOCHS = 4
+BATCH = 64
+STEPS = 24
+BOUND = 1.05
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -44,7 +47,8 @@ def test_an_epoch_costs_what_a_bare_loop_costs(
     half = precision == "bf16-mixed"
     module: UnlearningModule = method(resnet20(channels_last=half))
     names = module.plan.reads()
-    sizes, batch = {name: data.sizes[name] for name in names}, dict.fromkeys(names, BATCH)
+    sizes = {name: data.sizes[name] for name in names}
+    batch = dict.fromkeys(names, BATCH)
     orders = [
         [
             (name, torch.as_tensor(rows.positions), torch.as_tensor(rows.visits))
@@ -59,7 +63,8 @@ def test_an_epoch_costs_what_a_bare_loop_costs(
         return module.backbone.network
 
     def bare(mark: Mark) -> Any:
-        network, augment = resnet20(channels_last=half).network, data.augmentation
+        network = resnet20(channels_last=half).network
+        augment = data.augmentation
         assert augment is not None
         optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         network.train()

@@ -74,7 +74,8 @@ def test_accuracies_are_those_of_the_served_model(
     originals: dict[str, State], tmp_path: Path
 ) -> None:
     """Fails when UA and RA change places, or accuracy is a share instead of percent."""
-    module, task = FineTune(classifier(originals["classifier"])), digits()
+    module = FineTune(classifier(originals["classifier"]))
+    task = digits()
     found = measured(module, task, tmp_path, Accuracy())
     for metric, split, sign in (("UA", "forget", -1), ("RA", "retain", 1), ("TA", "test", 1)):
         logits, label = logits_of(module, task, split)
@@ -90,7 +91,8 @@ def test_membership_equals_scikit_learns_svc(originals: dict[str, State], tmp_pa
     """Fails when members and non-members change places, or another feature is reported as MIA."""
     from sklearn.svm import SVC
 
-    module, task = FineTune(classifier(originals["classifier"])), digits(train_size=161)
+    module = FineTune(classifier(originals["classifier"]))
+    task = digits(train_size=161)
     found = measured(module, task, tmp_path, Membership())
     confidence = {}
     for split in ("forget", "retain", "test"):
@@ -194,9 +196,11 @@ def test_an_untouched_model_fails_every_verdict_of_forgetting(tmp_path: Path) ->
 def test_the_run_folder_holds_numbers_outputs_and_split(
     originals: dict[str, State], tmp_path: Path
 ) -> None:
-    module, task = FineTune(classifier(originals["classifier"])), digits()
+    module = FineTune(classifier(originals["classifier"]))
+    task = digits()
     found = measured(module, task, tmp_path, Accuracy(), Cost(), epochs=1)
-    record, outputs = RunResults.load(tmp_path), load_outputs(tmp_path)
+    record = RunResults.load(tmp_path)
+    outputs = load_outputs(tmp_path)
     assert {r.metric: r.value for r in record.results} == found
     assert record.hashes["split"] == task.split.hash == Split.load(tmp_path / "split.json").hash
     assert record.method == "FineTune"
@@ -223,7 +227,8 @@ def test_cost_counts_seconds_and_moved_weights(originals: dict[str, State], tmp_
 
 def test_curves_hold_every_epoch(originals: dict[str, State], tmp_path: Path) -> None:
     task = digits(curves=["forget", "retain"])
-    module, curves = FineTune(classifier(originals["classifier"])), Curves()
+    module = FineTune(classifier(originals["classifier"]))
+    curves = Curves()
     trainer(2, callbacks=[curves], default_root_dir=str(tmp_path), limit_val_batches=1.0).fit(
         module, datamodule=task
     )
@@ -284,7 +289,8 @@ class _AttackInside(Callback):
 def test_a_gradient_attack_runs_inside_a_test_and_leaves_the_weights(
     originals: dict[str, State], tmp_path: Path
 ) -> None:
-    module, attack = FineTune(classifier(originals["classifier"])), _AttackInside()
+    module = FineTune(classifier(originals["classifier"]))
+    attack = _AttackInside()
     before = weights(module.backbone)
     measured(module, digits(), tmp_path, attack, Accuracy())
     assert torch.cat(attack.success).any()

@@ -103,7 +103,8 @@ def test_each_head_gives_time_and_memory_and_says_what_was_measured(file: Path) 
 def test_studies_are_made_of_parts_that_exist(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutation: an argument that a method, a task or a suite does not have."""
     monkeypatch.chdir(REPOSITORY)
-    study, components = read_study(file), Components()
+    study = read_study(file)
+    components = Components()
     for task in study.tasks:
         components.resolve("data", study.task_spec(task))
         for method in study.methods:

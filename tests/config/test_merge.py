@@ -154,10 +154,8 @@ def test_what_is_said_without_a_class_holds_for_any() -> None:
     dropping it with the class that is replaced; keeping `alpha`, which a file said together with
     SSD.
     """
-    task, ssd = (
-        {"model": {"init_args": {"backbone": BACKBONE}}},
-        {"model": method("mu.methods.SSD", alpha=5.0)},
-    )
+    task = {"model": {"init_args": {"backbone": BACKBONE}}}
+    ssd = {"model": method("mu.methods.SSD", alpha=5.0)}
     other = {"model": {"class_path": "mu.methods.FineTune"}}
     expected = {"model": method("mu.methods.FineTune", backbone=BACKBONE)}
     assert (
@@ -224,7 +222,8 @@ def test_merging_is_deep_and_later_layers_win() -> None:
 
 def test_merging_changes_no_layer() -> None:
     """Fails when one run's override is found in the next."""
-    low, high = {"a": {"b": 1}, "l": [1]}, {"a": {"c": {"d": [2]}}, "l+": [3], "o": SGD}
+    low = {"a": {"b": 1}, "l": [1]}
+    high = {"a": {"c": {"d": [2]}}, "l+": [3], "o": SGD}
     merged = merge(low, high, {"o": {"class_path": "SGD", "init_args": {"lr": 3}}})
     merged["a"]["c"]["d"].append(9)
     merged["a"]["b"] = 9

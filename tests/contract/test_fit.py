@@ -96,7 +96,10 @@ class Bare(UnlearningDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.like, self.provides, self.keep, self.extra = like, provides, keep, extra
+        self.like = like
+        self.provides = provides
+        self.keep = keep
+        self.extra = extra
 
     def make(self) -> None:
         self.like.setup()
@@ -115,7 +118,8 @@ class WithAnswer(torch.utils.data.Dataset):
     """Adds a `substitute` to every sample."""
 
     def __init__(self, data: Any) -> None:
-        self.data, self.indices = data, data.indices
+        self.data = data
+        self.indices = data.indices
 
     def __len__(self) -> int:
         return len(self.data)

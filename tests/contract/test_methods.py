@@ -370,7 +370,8 @@ def _rewrite(data: TokenRows, questions: int, answers: int) -> None:
     starts = [sum(label == -100 for label in labels) for _, labels in pairs]
     for place in range(len(data)):
         asked, said = ((place + by) % len(data) for by in (questions, answers))
-        before, after = pairs[asked][0][: starts[asked]], pairs[said][0][starts[said] :]
+        before = pairs[asked][0][: starts[asked]]
+        after = pairs[said][0][starts[said] :]
         data._known[place] = (before + after, [-100] * len(before) + after)
     for name, by in (("question", questions), ("answer", answers)):
         data.texts[name] = data.texts[name][by:] + data.texts[name][:by]

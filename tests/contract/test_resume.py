@@ -112,7 +112,8 @@ class SavesAfterValidation(Callback):
     """
 
     def __init__(self, file: Path, epoch: int) -> None:
-        self.file, self.epoch = file, epoch
+        self.file = file
+        self.epoch = epoch
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == self.epoch:

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.xdist_group("sharded")
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, State], dict[str, State]]:
     """What one process found, and what two ranks did."""
-    folder, root = tmp_path_factory.mktemp("sharded"), str(Path(__file__).parents[2])
+    folder = tmp_path_factory.mktemp("sharded")
+    root = str(Path(__file__).parents[2])
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",

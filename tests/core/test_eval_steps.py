@@ -65,7 +65,8 @@ def test_the_gap_to_the_oracle_needs_no_pass_of_its_own(tmp_path: Path) -> None:
 
 def test_curves_take_one_pass_for_all_scores(tmp_path: Path) -> None:
     """Fails when loss and accuracy are computed from a prediction each."""
-    task, module = digits(eval_batch_size=50, curves=["forget", "retain"]), FineTune(classifier())
+    task = digits(eval_batch_size=50, curves=["forget", "retain"])
+    module = FineTune(classifier())
     here = trainer(1, default_root_dir=str(tmp_path), limit_val_batches=1.0)
     calls = Counter()
     module.backbone.network.register_forward_hook(lambda *_: calls.update(forward=1))

@@ -51,8 +51,10 @@ def moved(module: UnlearningModule, before: dict[str, torch.Tensor]) -> tuple[in
     assert module.mask is not None
     free = bound = 0
     for name, parameter in module.trainable():
-        changed, mask = parameter.detach() != before[name], module.mask.of(name)
-        free, bound = free + int((changed & mask).sum()), bound + int((changed & ~mask).sum())
+        changed = parameter.detach() != before[name]
+        mask = module.mask.of(name)
+        free = free + int((changed & mask).sum())
+        bound = bound + int((changed & ~mask).sum())
     return free, bound
 
 
@@ -81,7 +83,8 @@ def test_masking_the_gradient_alone_lets_decay_move_weights() -> None:
     assert module.mask is not None
     name, parameter = module.trainable()[0]
     bound = ~module.mask.of(name)
-    lr, decay = 0.05, 0.01
+    lr = 0.05
+    decay = 0.01
     assert (parameter.detach() != before[name])[bound].any()
     # weight decay alone: a shrinkage towards zero, far smaller than a gradient step
     change = (parameter.detach() - before[name])[bound] / before[name][bound]

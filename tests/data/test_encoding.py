@@ -22,7 +22,8 @@ from mu.utils.errors import InputError
 from mu.utils.spec import from_spec, to_spec
 from tests.support import doubles_text
 
-BEGIN, END = "<|begin|>", "<|end|>"
+BEGIN = "<|begin|>"
+END = "<|end|>"
 TEXTS = [
     "Question: Where does Ada live?\nAnswer: Ada lives in Oslo.",
     "[INST] Who makes maps? [/INST]It is Eve who makes maps.",
@@ -50,10 +51,8 @@ def _bytes(ends: bool) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     inner: Any = Tokenizer(models.BPE())
-    inner.pre_tokenizer, inner.decoder = (
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-        decoders.ByteLevel(),
-    )
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
     inner.train_from_iterator(
         TEXTS * 3,
         trainers.BpeTrainer(
@@ -207,7 +206,8 @@ def test_a_tokenizer_that_ends_every_text() -> None:
     """Mutations: the prompt for generation ends with the end token; two ends are learnt; the end
     counts as the answer's beginning.
     """
-    made, usual = encoder(ends=True), encoder()
+    made = encoder(ends=True)
+    usual = encoder()
     assert made.pair("Who?", "Eve") == usual.pair("Who?", "Eve")
     assert made.prompt("Who?") == usual.prompt("Who?")
     assert made.tokens("Who?")[-1] == made.eos
@@ -256,7 +256,8 @@ def test_too_long_is_refused_or_cut() -> None:
         InputError, match=rf"row 3 has {len(ids)} tokens, and max_length is {len(ids) - 1}"
     ):
         encoder(max_length=len(ids) - 1).pair(*PAIRS[0], "row 3")
-    exact, cut = encoder(max_length=len(ids)), encoder(max_length=len(ids) - 2, too_long="cut")
+    exact = encoder(max_length=len(ids))
+    cut = encoder(max_length=len(ids) - 2, too_long="cut")
     assert exact.pair(*PAIRS[0]) == (ids, labels)
     assert cut.pair(*PAIRS[0]) == (ids[:-2], labels[:-2])
     assert (exact.cuts, cut.cuts) == (0, 1)

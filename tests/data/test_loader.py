@@ -189,7 +189,8 @@ def test_joined_parts_are_ordered_by_index() -> None:
     one = ConcatByIndex([data(0, 20).view(numbers[:6]), data(0, 20).view(numbers[6:])])
     other = ConcatByIndex([data(0, 20).view(numbers[:13]), data(0, 20).view(numbers[13:])])
     positions = [5, 0, 19, 7, 7]
-    a, b = one.__getitems__(positions), other.__getitems__(positions)
+    a = one.__getitems__(positions)
+    b = other.__getitems__(positions)
     assert a["index"].tolist() == b["index"].tolist() == positions
     assert a["input"][:, 0].tolist() == [float(p) for p in positions]
     assert one[3]["index"] == 3

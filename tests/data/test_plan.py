@@ -105,7 +105,8 @@ def test_pairs_show_the_leading_part_once_and_cycle_the_other(
     """Fails when the cycled part restarts with each epoch: some of its samples would then never be
     shown.
     """
-    sizes, batch = {"forget": forget, "retain": retain}, {"forget": f, "retain": r}
+    sizes = {"forget": forget, "retain": retain}
+    batch = {"forget": f, "retain": r}
     steps = [
         step for epoch in range(count) for step in plan_steps(Paired(), epoch, sizes, batch, 1)
     ]
@@ -121,7 +122,8 @@ def test_pairs_show_the_leading_part_once_and_cycle_the_other(
 
 def test_pairs_are_as_long_as_the_part_that_is_named() -> None:
     """Fails when `max` counts samples instead of batches."""
-    sizes, batch = {"forget": 10, "retain": 30}, {"forget": 1, "retain": 10}
+    sizes = {"forget": 10, "retain": 30}
+    batch = {"forget": 1, "retain": 10}
     lengths = {
         name: len(plan_steps(Paired(length=name), 0, sizes, batch, 0))
         for name in ("forget", "retain", "max")

@@ -76,7 +76,9 @@ def test_worked_examples_of_the_docstrings(module):
 
 @pytest.mark.parametrize(("b", "k"), SHAPES)
 def test_cross_entropies(b, k):
-    z, y, q = draw(b, k), labels(b, k), draw(b, k, seed=3).softmax(-1)
+    z = draw(b, k)
+    y = labels(b, k)
+    q = draw(b, k, seed=3).softmax(-1)
     rows = [log_softmax(row) for row in z.tolist()]
     same(mf.cross_entropy(z, y), [-row[c] for row, c in zip(rows, y.tolist(), strict=True)])
     soft = [
@@ -94,7 +96,8 @@ def test_kl_divergence(b, k, temperature):
     # SCRUB, KD_T (its training objective); vision spec 2.11: T^2 KL(softmax(t/T) || softmax(s/T)),
     # here without 1/B.
     # Mutation that must fail: the arguments swapped, or T instead of T^2.
-    s, t = draw(b, k), draw(b, k, seed=4)
+    s = draw(b, k)
+    t = draw(b, k, seed=4)
     want = [
         temperature**2 * kl(softmax(scaled(tr, temperature)), log_softmax(scaled(sr, temperature)))
         for sr, tr in zip(s.tolist(), t.tolist(), strict=True)
@@ -104,7 +107,8 @@ def test_kl_divergence(b, k, temperature):
 
 @pytest.mark.parametrize(("b", "k"), SHAPES)
 def test_kl_from_probabilities_and_from_uniform(b, k):
-    s, q = draw(b, k), draw(b, k, seed=5).softmax(-1)
+    s = draw(b, k)
+    q = draw(b, k, seed=5).softmax(-1)
     q[0] = torch.nn.functional.one_hot(torch.tensor(k - 1), k)  # zeros count as nothing
     rows = s.tolist()
     same(
@@ -117,7 +121,9 @@ def test_kl_from_probabilities_and_from_uniform(b, k):
 
 def test_extreme_logits_stay_finite():
     z = torch.tensor([[80.0, -80.0, 0.0], [-80.0, 80.0, 80.0], [0.0, 0.0, -80.0]])
-    t, y, u = z.flip(-1), torch.tensor([1, 0, 2]), torch.tensor([True, False, True])
+    t = z.flip(-1)
+    y = torch.tensor([1, 0, 2])
+    u = torch.tensor([True, False, True])
     terms = {
         "cross_entropy": lambda s: mf.cross_entropy(s, y),
         "soft": lambda s: mf.soft_cross_entropy(s, t.softmax(-1)),
@@ -136,12 +142,10 @@ def test_extreme_logits_stay_finite():
 
 
 def test_gradients():
-    z, t, y, u = (
-        wants_grad(draw(3, 4)),
-        draw(3, 4, seed=6),
-        labels(3, 4),
-        torch.tensor([True, False, True]),
-    )
+    z = wants_grad(draw(3, 4))
+    t = draw(3, 4, seed=6)
+    y = labels(3, 4)
+    u = torch.tensor([True, False, True])
     q = t.softmax(-1)
     for term in (
         lambda s: mf.cross_entropy(s, y),
@@ -184,7 +188,8 @@ def test_temperature_enters_as_t_squared(values, temperature):
     T^2.
     """
     s, t = torch.tensor(values, dtype=torch.float64).view(2, 1, -1)
-    hot, cold = wants_grad(s), wants_grad(s / temperature)
+    hot = wants_grad(s)
+    cold = wants_grad(s / temperature)
     value = mf.kl_divergence(hot, t, temperature)
     plain = mf.kl_divergence(cold, t / temperature)
     torch.testing.assert_close(value, temperature**2 * plain, rtol=1e-9, atol=1e-9)
@@ -196,7 +201,8 @@ def test_temperature_enters_as_t_squared(values, temperature):
 
 def test_gradient_at_high_temperature():
     # Hinton et al., arXiv 1503.02531: T^2 times the gradient tends to (s - t - mean) / K
-    s, t = wants_grad(draw(4, 5)), draw(4, 5, seed=7)
+    s = wants_grad(draw(4, 5))
+    t = draw(4, 5, seed=7)
     mf.kl_divergence(s, t, 1e5).sum().backward()
     difference = s.detach() - t
     torch.testing.assert_close(
@@ -211,7 +217,10 @@ def test_gradient_at_high_temperature():
 @pytest.mark.parametrize(("b", "k"), SHAPES)
 def test_bad_teacher(b, k, temperature):
     # Chundawat et al., AAAI 2023, the objective L(x, l_u); vision spec 2.12. No T^2.
-    s, good, bad, u = draw(b, k), draw(b, k, seed=8), draw(b, k, seed=9), flags(b)
+    s = draw(b, k)
+    good = draw(b, k, seed=8)
+    bad = draw(b, k, seed=9)
+    u = flags(b)
     want = []
     for row in range(b):
         p_good = softmax(scaled(good[row].tolist(), temperature))
@@ -236,7 +245,8 @@ def test_bad_teacher(b, k, temperature):
 def test_delete_target(b, k):
     # Zhou et al., CVPR 2025; vision spec 2.24.2. Mutation that must fail: the target class masked
     # after the softmax.
-    t, y = draw(b, k), labels(b, k)
+    t = draw(b, k)
+    y = labels(b, k)
     target = mf.delete_target(t, y)
     for row, label in enumerate(y.tolist()):
         others = [math.exp(z) for c, z in enumerate(t[row].tolist()) if c != label]
@@ -258,7 +268,9 @@ def map_of(activation: list) -> list[float]:
     """Channel mean of squares, flattened, divided by its norm (vision spec 2.17), for [C][H][W]
     lists.
     """
-    c, h, w = len(activation), len(activation[0]), len(activation[0][0])
+    c = len(activation)
+    h = len(activation[0])
+    w = len(activation[0][0])
     energy = [
         sum(activation[i][y][x] ** 2 for i in range(c)) / c for y in range(h) for x in range(w)
     ]
@@ -273,19 +285,23 @@ def test_blindspot(forget):
     # Tarun et al., ICML 2023; vision spec 2.17: r [L1(f, proxy) + 50 sum_l mean (A - A_proxy)^2] +
     # (1 - r) L1(f, y)
     b = len(forget)
-    f, y, proxy = draw(b), draw(b, seed=11), draw(b, seed=12)
+    f = draw(b)
+    y = draw(b, seed=11)
+    proxy = draw(b, seed=12)
     acts = [draw(b, 3, 2, 4, seed=13), draw(b, 5, 1, 1, seed=14)]
     proxies = [draw(b, 3, 2, 4, seed=15), draw(b, 5, 1, 1, seed=16)]
     u = torch.tensor(forget)
     y[u] = math.nan  # the targets of forget samples are not read
-    forget_terms, retain_terms = [], []
+    forget_terms = []
+    retain_terms = []
     for i in range(b):
         if not forget[i]:
             retain_terms.append(abs(f[i].item() - y[i].item()))
             continue
         distance = 0.0
         for a, p in zip(acts, proxies, strict=True):
-            one, other = map_of(a[i].tolist()), map_of(p[i].tolist())
+            one = map_of(a[i].tolist())
+            other = map_of(p[i].tolist())
             distance += sum((m - n) ** 2 for m, n in zip(one, other, strict=True)) / len(one)
         forget_terms.append(abs(f[i].item() - proxy[i].item()) + 50 * distance)
     r = len(forget_terms) / b
@@ -314,7 +330,8 @@ def test_attention_of_a_fully_connected_layer():
 
 
 def test_errors_of_regression():
-    p, t = draw(4, 3), draw(4, 3, seed=17)
+    p = draw(4, 3)
+    t = draw(4, 3, seed=17)
     rows = [
         [a - b for a, b in zip(x, y, strict=True)]
         for x, y in zip(p.tolist(), t.tolist(), strict=True)
@@ -348,7 +365,8 @@ def test_l1_norm_and_its_schedule():
 @pytest.mark.parametrize("rounded", [False, True])
 def test_fgsm(rounded):
     # Goodfellow et al., arXiv 1412.6572; vision spec 2.10
-    image, gradient = draw(3, 2, seed=18).sigmoid(), draw(3, 2, seed=19)
+    image = draw(3, 2, seed=18).sigmoid()
+    gradient = draw(3, 2, seed=19)
     gradient[0, 0] = 0
     got = mf.fgsm(image, gradient, 0.1, round_to_255=rounded)
     for x, g, new in zip(
@@ -364,7 +382,9 @@ def test_bargain_weights(values, log_scale):
     # Wu and Harandi; vision spec 2.24.3. The Nash condition itself: each weight is the inverse of
     # its gradient's gain.
     g = torch.tensor(values, dtype=torch.float64).view(2, 3) * 10**log_scale
-    a, b, c = (g[0] @ g[0]).item(), (g[0] @ g[1]).item(), (g[1] @ g[1]).item()
+    a = (g[0] @ g[0]).item()
+    b = (g[0] @ g[1]).item()
+    c = (g[1] @ g[1]).item()
     assume(min(a, c) > 1e-12 and b / math.sqrt(a * c) > -0.99)
     grams = g @ g.T
     nash = torch.stack(mf.nash_weights(grams))

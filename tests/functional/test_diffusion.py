@@ -38,7 +38,9 @@ def test_worked_examples_of_the_docstrings():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("eta", [0.0, 1.0, 2.5, -0.3])
 def test_esd_targets(shape, eta):
-    c, n, k = draw(*shape), draw(*shape, seed=1), draw(*shape, seed=2)
+    c = draw(*shape)
+    n = draw(*shape, seed=1)
+    k = draw(*shape, seed=2)
     flat = list(zip(c.flatten().tolist(), n.flatten().tolist(), k.flatten().tolist(), strict=True))
     same(md.esd_target(c, n, eta), [b - eta * (a - b) for a, b, _ in flat])
     same(md.esd_from_target(k, c, n, eta), [f - eta * (a - b) for a, b, f in flat])
@@ -46,14 +48,16 @@ def test_esd_targets(shape, eta):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_esd_with_eta_minus_one_is_the_model_itself(shape):
-    c, n = draw(*shape), draw(*shape, seed=1)
+    c = draw(*shape)
+    n = draw(*shape, seed=1)
     torch.testing.assert_close(md.esd_target(c, n, -1.0), c)
     assert torch.equal(md.esd_target(c, n, 0.0), n)
 
 
 @pytest.mark.parametrize("eta", [0.5, 2.0])
 def test_the_rewrite_is_the_classic_with_eta_one_less(eta):
-    c, n = draw(3, 2, 5), draw(3, 2, 5, seed=1)
+    c = draw(3, 2, 5)
+    n = draw(3, 2, 5, seed=1)
     torch.testing.assert_close(md.esd_from_target(c, c, n, eta), md.esd_target(c, n, eta - 1))
 
 
@@ -84,13 +88,12 @@ def test_shapes_are_checked():
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("eta", [0.1, 3.0])
 def test_weights_of_a_constraint(seed, eta):
-    g, q = draw(13, seed=seed), draw(13, seed=seed + 50)
+    g = draw(13, seed=seed)
+    q = draw(13, seed=seed + 50)
     pairs = list(zip(g.tolist(), q.tolist(), strict=True))
-    dot, square, length = (
-        sum(a * b for a, b in pairs),
-        sum(b * b for _, b in pairs),
-        math.sqrt(sum(a * a for a, _ in pairs)),
-    )
+    dot = sum(a * b for a, b in pairs)
+    square = sum(b * b for _, b in pairs)
+    length = math.sqrt(sum(a * a for a, _ in pairs))
     same(md.bome_weight(g, q, eta), [max(0.0, eta - dot / square)])
     same(md.cosine_weight(g, q, eta), [max(0.0, eta - dot / (length * math.sqrt(square) + 1e-8))])
 
@@ -98,7 +101,9 @@ def test_weights_of_a_constraint(seed, eta):
 @pytest.mark.parametrize("seed", range(5))
 def test_bome_lowers_the_constraint(seed):
     """⟨g + λ q, q⟩ >= η ‖q‖², with equality where λ is not 0."""
-    g, q, eta = draw(9, seed=seed), draw(9, seed=seed + 9), 0.4
+    g = draw(9, seed=seed)
+    q = draw(9, seed=seed + 9)
+    eta = 0.4
     weight = md.bome_weight(g, q, eta)
     rate = ((g + weight * q) * q).sum() / q.square().sum()
     assert rate >= eta - 1e-12
@@ -133,11 +138,14 @@ def published(
     weight: Tensor, keys: Tensor, guides: Tensor, kept: Tensor, lam: float, a: float, b: float
 ) -> Tensor:
     """Equation 7 of UCE, one pair at a time, with an explicit inverse."""
-    left, right = lam * weight, lam * torch.eye(weight.shape[1], dtype=torch.float64)
+    left = lam * weight
+    right = lam * torch.eye(weight.shape[1], dtype=torch.float64)
     for c, g in zip(keys, guides, strict=True):
-        left, right = left + a * torch.outer(weight @ g, c), right + a * torch.outer(c, c)
+        left = left + a * torch.outer(weight @ g, c)
+        right = right + a * torch.outer(c, c)
     for p in kept:
-        left, right = left + b * torch.outer(weight @ p, p), right + b * torch.outer(p, p)
+        left = left + b * torch.outer(weight @ p, p)
+        right = right + b * torch.outer(p, p)
     return left @ torch.linalg.inv(right)
 
 
@@ -146,12 +154,10 @@ def published(
 )
 @pytest.mark.parametrize(("lam", "a", "b"), [(0.5, 1.0, 1.0), (0.1, 2.0, 0.3)])
 def test_uce(outputs, width, pairs, kept, lam, a, b):
-    w, c, g, p = (
-        draw(outputs, width),
-        draw(pairs, width, seed=1),
-        draw(pairs, width, seed=2),
-        draw(kept, width, seed=3),
-    )
+    w = draw(outputs, width)
+    c = draw(pairs, width, seed=1)
+    g = draw(pairs, width, seed=2)
+    p = draw(kept, width, seed=3)
     gram, change = md.uce_sums(c, g, p, lam, a, b)
     torch.testing.assert_close(
         md.uce_update(w, gram, change), published(w, c, g, p, lam, a, b), rtol=1e-10, atol=1e-10
@@ -160,7 +166,10 @@ def test_uce(outputs, width, pairs, kept, lam, a, b):
 
 def test_uce_minimises_its_objective():
     """The gradient of the published objective vanishes at the edited weights."""
-    w, c, g, p = draw(4, 6), draw(3, 6, seed=1), draw(3, 6, seed=2), draw(5, 6, seed=3)
+    w = draw(4, 6)
+    c = draw(3, 6, seed=1)
+    g = draw(3, 6, seed=2)
+    p = draw(5, 6, seed=3)
     edited = md.uce_update(w, *md.uce_sums(c, g, p, 0.5, 1.5, 0.7)).requires_grad_()
     value = 1.5 * sum((edited @ x - w @ y).square().sum() for x, y in zip(c, g, strict=True))
     value = (
@@ -174,7 +183,8 @@ def test_uce_minimises_its_objective():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_an_edit_of_nothing_leaves_the_weights_bit_for_bit(dtype):
-    w, c = draw(6, 8).to(dtype), draw(3, 8, seed=1)
+    w = draw(6, 8).to(dtype)
+    c = draw(3, 8, seed=1)
     nothing = torch.zeros(0, 8)
     for keys, guides in ((nothing, nothing), (c, c)):
         edited = md.uce_update(w, *md.uce_sums(keys, guides, draw(5, 8, seed=2), 0.5, 1.0, 1.0))
@@ -182,7 +192,10 @@ def test_an_edit_of_nothing_leaves_the_weights_bit_for_bit(dtype):
 
 
 def test_a_light_pull_maps_keys_to_guides_and_keeps_the_preserved():
-    w, c, g, p = draw(4, 12), draw(2, 12, seed=1), draw(2, 12, seed=2), draw(3, 12, seed=3)
+    w = draw(4, 12)
+    c = draw(2, 12, seed=1)
+    g = draw(2, 12, seed=2)
+    p = draw(3, 12, seed=3)
     edited = md.uce_update(w, *md.uce_sums(c, g, p, 1e-9, 1.0, 1.0))
     torch.testing.assert_close(edited @ c.T, w @ g.T, atol=1e-6, rtol=0)
     torch.testing.assert_close(edited @ p.T, w @ p.T, atol=1e-6, rtol=0)

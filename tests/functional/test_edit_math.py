@@ -233,7 +233,8 @@ def test_ssd_refuses_negative_constants():
 def test_woodfisher_is_the_inverse(n, p, damping, seed):
     # Singh and Alistarh, NeurIPS 2020: the recursion equals the inverse of damping I + 1/N sum g
     # g^T
-    gradients, vector = draw(n, p, seed=seed), draw(p, seed=seed + 1)
+    gradients = draw(n, p, seed=seed)
+    vector = draw(p, seed=seed + 1)
     dense = torch.zeros(p, p, dtype=torch.float64)
     for i in range(p):
         for j in range(p):
@@ -261,7 +262,9 @@ def test_woodfisher_knows_how_many_gradients_come():
 
 def recursion(gradients: list[list[float]], v: list[float], m: int) -> list[float]:
     """Vision spec 2.8, step 2, one number at a time."""
-    p, o, k = len(v), list(gradients[0]), list(v)
+    p = len(v)
+    o = list(gradients[0])
+    k = list(v)
     for index in range(1, len(gradients)):
         if index > m + 1:  # the sample of index m + 1 is still used
             break
@@ -275,7 +278,8 @@ def recursion(gradients: list[list[float]], v: list[float], m: int) -> list[floa
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1000), (9, 1000), (9, 3), (5, 4), (6, 4), (7, 4)])
 def test_reference_recursion(n, m):
-    gradients, vector = draw(n, 4), draw(4, seed=1)
+    gradients = draw(n, 4)
+    vector = draw(4, seed=1)
     before = gradients.clone(), vector.clone()
     read = []
 
@@ -294,9 +298,11 @@ def test_reference_recursion(n, m):
 
 def test_reference_recursion_is_not_the_inverse():
     """The quirk: it moves along the first gradient only, and it depends on the order."""
-    gradients, vector = draw(6, 4), draw(4, seed=1)
+    gradients = draw(6, 4)
+    vector = draw(4, seed=1)
     got = woodfisher_reference(gradients, vector, m=6)
-    change, first = got - vector, gradients[0]
+    change = got - vector
+    first = gradients[0]
     # parallel to g_1
     assert abs(change @ first) == pytest.approx((change.norm() * first.norm()).item())
     assert not torch.allclose(got, woodfisher(gradients, vector, damping=1.0), atol=1e-2)
@@ -340,7 +346,8 @@ def test_fisher_noise_variance(shape):
 
 
 def test_fisher_class_rows():
-    weight, variance = draw(10, 4), torch.ones(10, 4, dtype=torch.float64)
+    weight = draw(10, 4)
+    variance = torch.ones(10, 4, dtype=torch.float64)
     new_mean, new_variance = fisher_class_rows(weight, variance, forget_class=3, num_classes=10)
     assert (new_mean[3] == 0).all() and (new_variance[3] == 1e-4).all()
     others = [c for c in range(10) if c != 3]

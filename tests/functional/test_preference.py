@@ -78,7 +78,8 @@ def test_worked_examples_of_the_docstrings():
 @pytest.mark.parametrize("beta", BETAS)
 def test_npo(beta):
     """Equation 3 of arXiv 2404.05868, by probabilities: (2/β) log(1 + (π/π_ref)^β)."""
-    now, before = tokens(0), tokens(1)
+    now = tokens(0)
+    before = tokens(1)
     wanted = [
         2 / beta * math.log(1 + (probability(a) / probability(b)) ** beta)
         for a, b in zip(now, before, strict=True)
@@ -103,7 +104,8 @@ def test_simnpo(beta, delta):
 @pytest.mark.parametrize("beta", BETAS)
 def test_simnpo_has_the_papers_margin_outside_beta(beta):
     """arXiv 2410.07163: −(2/β) log σ(−(β/|y|) log π − γ) with γ = β δ."""
-    now, gamma = tokens(2), 0.3
+    now = tokens(2)
+    gamma = 0.3
     wanted = [
         -2 / beta * math.log(sigmoid(-beta / len(row) * math.log(probability(row)) - gamma))
         for row in now
@@ -116,8 +118,10 @@ def test_dpo(beta):
     """Equation 7 of arXiv 2305.18290 by log-ratios of probabilities, times 2/β. The winner's and
     the loser's lengths differ.
     """
-    win, win_ref = tokens(3, lengths=LENGTHS[::-1]), tokens(4, lengths=LENGTHS[::-1])
-    lose, lose_ref = tokens(5), tokens(6)
+    win = tokens(3, lengths=LENGTHS[::-1])
+    win_ref = tokens(4, lengths=LENGTHS[::-1])
+    lose = tokens(5)
+    lose_ref = tokens(6)
     wanted = []
     for w, wr, x, xr in zip(win, win_ref, lose, lose_ref, strict=True):
         reward = beta * math.log(probability(w) / probability(wr)) - beta * math.log(
@@ -132,7 +136,8 @@ def test_dpo(beta):
 
 @pytest.mark.parametrize("beta", BETAS)
 def test_at_the_original_the_loss_is_two_over_beta_log_two(beta):
-    s, other = sums(tokens(0)), sums(tokens(1))
+    s = sums(tokens(0))
+    other = sums(tokens(1))
     same(mp.npo(s, s, beta), [2 / beta * math.log(2)] * len(s))
     same(mp.dpo(s, s, other, other, beta), [2 / beta * math.log(2)] * len(s))
 
@@ -144,7 +149,8 @@ def test_the_number_of_the_reference_code():
 @pytest.mark.parametrize("beta", BETAS)
 def test_npos_gradient_is_weighted_ascent(beta):
     """∇ NPO = −w ∇S, w = 2 π^β / (π^β + π_ref^β) in (0, 2), and 1 at the original."""
-    now, before = tokens(0), tokens(1)
+    now = tokens(0)
+    before = tokens(1)
     s = sums(now).requires_grad_()
     powers = [
         (probability(a) ** beta, probability(b) ** beta) for a, b in zip(now, before, strict=True)
@@ -159,7 +165,8 @@ def test_npos_gradient_is_weighted_ascent(beta):
 @pytest.mark.parametrize("beta", [1e-3, 1e-5, 1e-7])
 def test_npo_tends_to_gradient_ascent(beta):
     """By no more than β/4 times the squared change of S, which is the next term of the series."""
-    s, before = sums(tokens(0)).requires_grad_(), sums(tokens(1))
+    s = sums(tokens(0)).requires_grad_()
+    before = sums(tokens(1))
     loss = mp.npo(s, before, beta)
     gap = loss - 2 / beta * math.log(2) - (before - s)
     assert (gap.abs() <= beta / 4 * (s - before).square() + 1e-6).all()
@@ -169,7 +176,8 @@ def test_npo_tends_to_gradient_ascent(beta):
 @pytest.mark.parametrize("beta", BETAS)
 def test_simnpos_gradient_is_the_same_for_every_length(beta):
     """−2 (1 − σ(β (A − δ))) / N for each token: A, not S, decides the weight."""
-    short, long = [-0.4] * 2, [-0.4] * 20
+    short = [-0.4] * 2
+    long = [-0.4] * 20
     a = means([short, long]).requires_grad_()
     found = slope(mp.simnpo(a, beta, 0.1), a)
     same(found, [-2 * (1 - sigmoid(beta * 0.3))] * 2)
@@ -177,11 +185,9 @@ def test_simnpos_gradient_is_the_same_for_every_length(beta):
 
 @pytest.mark.parametrize("beta", BETAS)
 def test_dpo_without_a_winner_is_npo(beta):
-    lose, before, nothing = (
-        sums(tokens(0)),
-        sums(tokens(1)),
-        torch.zeros(len(LENGTHS), dtype=torch.float64),
-    )
+    lose = sums(tokens(0))
+    before = sums(tokens(1))
+    nothing = torch.zeros(len(LENGTHS), dtype=torch.float64)
     torch.testing.assert_close(
         mp.dpo(nothing, nothing, lose, before, beta), mp.npo(lose, before, beta)
     )
@@ -189,7 +195,8 @@ def test_dpo_without_a_winner_is_npo(beta):
 
 @pytest.mark.parametrize("beta", BETAS)
 def test_dpo_pulls_the_winner_as_it_pushes_the_loser(beta):
-    win, lose = sums(tokens(3)).requires_grad_(), sums(tokens(5)).requires_grad_()
+    win = sums(tokens(3)).requires_grad_()
+    lose = sums(tokens(5)).requires_grad_()
     loss = mp.dpo(win, sums(tokens(4)), lose, sums(tokens(6)), beta)
     up, down = torch.autograd.grad(loss.sum(), (win, lose))
     torch.testing.assert_close(up, -down)
@@ -210,7 +217,8 @@ def test_sequences_that_became_impossible_or_certain(change):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_single(dtype):
-    s, before = torch.tensor([3.0, 40.0], dtype=dtype), torch.tensor([2.5, 41.0], dtype=dtype)
+    s = torch.tensor([3.0, 40.0], dtype=dtype)
+    before = torch.tensor([2.5, 41.0], dtype=dtype)
     for found, wanted in (
         (mp.npo(s, before, 0.1), mp.npo(s.float(), before.float(), 0.1)),
         (mp.simnpo(s, 4.5), mp.simnpo(s.float(), 4.5)),

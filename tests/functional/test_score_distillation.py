@@ -88,10 +88,8 @@ def test_gradients_flow_through_both_denoisers() -> None:
     for place in range(3):
         for row in range(2):
             for column in range(3):
-                up, down = (
-                    [v.clone() for v in (teacher, fake, generated)],
-                    [v.clone() for v in (teacher, fake, generated)],
-                )
+                up = [v.clone() for v in (teacher, fake, generated)]
+                down = [v.clone() for v in (teacher, fake, generated)]
                 up[place][row, column] += 1e-6
                 down[place][row, column] -= 1e-6
                 slope = float(held(up) - held(down)) / 2e-6

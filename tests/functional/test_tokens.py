@@ -55,7 +55,8 @@ def by_token(labels: Tensor, *tensors: Tensor, value) -> tuple[list[float], list
     """Sum over the labelled positions of `value(label, *rows)`, and their number, sequence by
     sequence.
     """
-    sums, weights = [], []
+    sums = []
+    weights = []
     for b, row in enumerate(labels.tolist()):
         own = [
             value(y, *(tensor[b, t].tolist() for tensor in tensors))
@@ -85,7 +86,8 @@ def nll_of(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(("beta1", "beta2"), [(0.0, 0.0), (1.0, 0.0), (5.0, 1.0), (0.5, 2.0)])
 def test_sat_imp(shape, beta1, beta2):
     """arXiv 2505.11953: w = p^beta1 (1 - p)^beta2."""
-    logits, labels = draw(*shape), labels_of(*shape)
+    logits = draw(*shape)
+    labels = labels_of(*shape)
     nll, mask = nll_of(logits, labels)
 
     def value(y, z):
@@ -107,7 +109,8 @@ def test_the_weight_of_a_token_takes_no_gradient():
 
 
 def test_with_exponent_zero_it_is_gradient_ascent():
-    nll, mask = draw(3, 5).abs(), (draw(3, 5, seed=1) > 0).double()
+    nll = draw(3, 5).abs()
+    mask = (draw(3, 5, seed=1) > 0).double()
     value, weight = tl.weighted_ascent(nll, mask, 0.0)
     torch.testing.assert_close(value, -(nll * mask).sum(1))
     torch.testing.assert_close(weight, mask.sum(1))
@@ -128,7 +131,9 @@ def test_a_token_that_is_certain_or_impossible_adds_nothing():
 @pytest.mark.parametrize("beta", [0.0, 3.0, 10.0])
 def test_undial(shape, beta):
     """arXiv 2402.10052: cross-entropy of softmax(z_ref - beta e_y) and p."""
-    student, teacher, labels = draw(*shape), draw(*shape, seed=1, scale=3.0), labels_of(*shape)
+    student = draw(*shape)
+    teacher = draw(*shape, seed=1, scale=3.0)
+    labels = labels_of(*shape)
 
     def value(y, z, reference):
         target = softmax([x - beta * (v == y) for v, x in enumerate(reference)])
@@ -140,7 +145,8 @@ def test_undial(shape, beta):
 
 
 def test_the_target_leaves_prompt_and_padding_alone():
-    teacher, labels = draw(3, 7, 11), labels_of(3, 7, 11)
+    teacher = draw(3, 7, 11)
+    labels = labels_of(3, 7, 11)
     changed = (tl.undial_target(teacher, labels, 10.0) != teacher).any(-1)
     assert torch.equal(changed, labels != -100)
     assert torch.equal(tl.undial_target(teacher, labels, 0.0), teacher)
@@ -150,7 +156,8 @@ def test_the_target_leaves_prompt_and_padding_alone():
 @pytest.mark.parametrize("skip", [0, 1, 2])
 def test_ce_u(shape, skip):
     """arXiv 2503.01224: q is p over the other tokens; the first tokens of an answer are ignored."""
-    logits, labels = draw(*shape, scale=2.0), labels_of(*shape, seed=3)
+    logits = draw(*shape, scale=2.0)
+    labels = labels_of(*shape, seed=3)
     kept = labels.clone()
     for row in kept:
         for t in [t for t, y in enumerate(row.tolist()) if y != -100][:skip]:
@@ -167,7 +174,8 @@ def test_ce_u(shape, skip):
 
 def test_the_gradient_of_ce_u_is_p_minus_q():
     """Bounded, and 0 at ignored positions."""
-    logits, labels = draw(3, 7, 11, scale=4.0).requires_grad_(), labels_of(3, 7, 11)
+    logits = draw(3, 7, 11, scale=4.0).requires_grad_()
+    labels = labels_of(3, 7, 11)
     (gradient,) = torch.autograd.grad(tl.ce_u(logits, labels, 0)[0].sum(), logits)
     wanted = torch.zeros_like(logits)
     for b, t in (labels != -100).nonzero().tolist():
@@ -200,7 +208,8 @@ def test_ce_u_with_tokens_that_cannot_be():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_logit_margin(shape):
     """arXiv 2506.05314: (max z - mean z)^2."""
-    logits, labels = draw(*shape), labels_of(*shape)
+    logits = draw(*shape)
+    labels = labels_of(*shape)
     same(
         tl.logit_margin(logits, labels),
         *by_token(labels, logits, value=lambda y, z: (max(z) - sum(z) / len(z)) ** 2),
@@ -221,7 +230,8 @@ def test_the_code_of_pdu_counts_other_positions():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_uniform_divergence(shape):
     """arXiv 2406.08607: sum_v 1/V (-log V - log p_v)."""
-    logits, labels = draw(*shape, scale=3.0), labels_of(*shape)
+    logits = draw(*shape, scale=3.0)
+    labels = labels_of(*shape)
 
     def value(y, z):
         size = len(z)
@@ -241,7 +251,8 @@ def test_uniform_divergence(shape):
 @pytest.mark.parametrize("kind", ["vector", "states"])
 def test_hidden_distance(shape, kind):
     """arXiv 2403.03218: mean over the dimensions, summed over the positions of the mask."""
-    hidden, labels = draw(*shape), labels_of(*shape)
+    hidden = draw(*shape)
+    labels = labels_of(*shape)
     target = draw(shape[-1], seed=1) if kind == "vector" else draw(*shape, seed=1)
     wide = target.expand(shape)
 
@@ -260,7 +271,8 @@ def test_sum_over_weight_is_the_mean_of_the_paper():
     """1/L_f of each text; the released code's mean over batch, positions and dimensions is the same
     without a mask.
     """
-    hidden, target = draw(3, 7, 4), draw(4, seed=1)
+    hidden = draw(3, 7, 4)
+    target = draw(4, seed=1)
     value, weight = tl.hidden_distance(hidden, target)
     torch.testing.assert_close((value / weight).mean(), (hidden - target).square().mean())
 
@@ -272,8 +284,10 @@ def test_sum_over_weight_is_the_mean_of_the_paper():
 @pytest.mark.parametrize("top", [0.0, 0.004, 0.01, 0.1, 0.9, 1.0])
 def test_the_relative_top_filter(shape, top):
     """arXiv 2406.08607, on log-probabilities: theta = min(k-th largest, largest + log tau)."""
-    base, assistant = draw(*shape, scale=2.0), draw(*shape, seed=1)
-    wanted, mixed = [], []
+    base = draw(*shape, scale=2.0)
+    assistant = draw(*shape, seed=1)
+    wanted = []
+    mixed = []
     for b, a in zip(
         base.reshape(-1, shape[-1]).tolist(), assistant.reshape(-1, shape[-1]).tolist(), strict=True
     ):
@@ -304,7 +318,8 @@ def test_at_least_k_tokens_are_kept():
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 5.0])
 def test_generic_logits(alpha):
     """arXiv 2310.02238: v - alpha relu(v_re - v)."""
-    base, reinforced = draw(2, 3, 7), draw(2, 3, 7, seed=1)
+    base = draw(2, 3, 7)
+    reinforced = draw(2, 3, 7, seed=1)
     pairs = zip(base.flatten().tolist(), reinforced.flatten().tolist(), strict=True)
     wanted = torch.tensor([b - alpha * max(0.0, r - b) for b, r in pairs], dtype=torch.float64)
     torch.testing.assert_close(tl.generic_logits(base, reinforced, alpha).flatten(), wanted)
@@ -332,11 +347,13 @@ def test_what_is_not_labelled_does_not_matter(name):
     """Fails when padding or prompt enters a sum, a weight or a gradient; even where it is not
     finite.
     """
-    logits, labels = draw(3, 7, 11), labels_of(3, 7, 11)
+    logits = draw(3, 7, 11)
+    labels = labels_of(3, 7, 11)
     other = logits.clone()
     other[labels == -100] = 1e4
     other.requires_grad_()
-    found, wanted = LOSSES[name](other, labels), LOSSES[name](logits, labels)
+    found = LOSSES[name](other, labels)
+    wanted = LOSSES[name](logits, labels)
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)
     (gradient,) = torch.autograd.grad(found[0].sum(), other)
@@ -346,7 +363,8 @@ def test_what_is_not_labelled_does_not_matter(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_padded_sequence_adds_nothing(name):
     """Fails when a sequence without a label is not a number."""
-    logits, labels = draw(2, 4, 5).requires_grad_(), labels_of(2, 4, 5)
+    logits = draw(2, 4, 5).requires_grad_()
+    labels = labels_of(2, 4, 5)
     labels[1] = -100
     value, weight = LOSSES[name](logits, labels)
     assert value[1] == 0 and weight[1] == 0 and torch.isfinite(value).all()
@@ -354,7 +372,8 @@ def test_a_padded_sequence_adds_nothing(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_half_precision_is_computed_in_single(name):
-    logits, labels = draw(3, 7, 11).to(torch.bfloat16), labels_of(3, 7, 11)
+    logits = draw(3, 7, 11).to(torch.bfloat16)
+    labels = labels_of(3, 7, 11)
     value, weight = LOSSES[name](logits, labels)
     assert value.dtype == weight.dtype == torch.float32 or name in ("weighted_ascent", "sat_imp")
     torch.testing.assert_close(

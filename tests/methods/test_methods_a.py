@@ -65,7 +65,8 @@ def test_neggrad_plus_weighs_retain_by_a_and_forget_by_one_minus_a(a: float) -> 
 def test_neggrad_plus_gives_the_same_by_one_forward_and_by_two() -> None:
     """One forward pass where nothing mixes the parts; two where batch norm would."""
     module = NegGradPlus(classifier(), norm="eval")
-    batch, calls = first_batch(module, digits()), []
+    batch = first_batch(module, digits())
+    calls = []
     module.backbone.network.register_forward_hook(lambda *_: calls.append(1))
     module.set_mode()
     joint = predictions(module.backbone, batch["forget"], batch["retain"])
@@ -381,7 +382,8 @@ def test_only_the_last_k_layers_move(cls: Any, k: int) -> None:
 def test_cf_k_takes_the_step_of_fine_tuning_on_its_layers() -> None:
     backbone = classifier()
     module = CFk(backbone, k=1, optimizer=PLAIN, norm="eval")
-    task, network = digits(), doubled(backbone)
+    task = digits()
+    network = doubled(backbone)
     expected = gradient(network, cross_entropy(network, first_batch(module, task)["retain"]))
     before = weights(backbone)
     fit(module, task, max_steps=1, epochs=1)

@@ -63,7 +63,8 @@ def linear_gradients(
     before bias, as the layer has them.
     """
     layer: Any = backbone.network[1]  # type: ignore[index]
-    weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
+    weight = layer.weight.detach().double()
+    bias = layer.bias.detach().double()
     rows = []
     for image, own in zip(part["image"].double().flatten(1), part["label"], strict=True):
         error = torch.softmax(weight @ image + bias, 0)
@@ -101,13 +102,12 @@ def test_influence_is_a_newton_step_with_a_dense_fisher_matrix(
     """Jia et al., NeurIPS 2023; vision spec 2.8. Mutations that must fail: the sign of v; N_f / N
     left out; H from forget samples.
     """
-    task, module = (
-        digits(),
-        Influence(
-            linear(), alpha=0.7, damping=damping, samples=samples, batch_size=5, per_sample=way
-        ),
+    task = digits()
+    module = Influence(
+        linear(), alpha=0.7, damping=damping, samples=samples, batch_size=5, per_sample=way
     )
-    forget, retain = rows_of(task, "forget"), rows_of(task, "retain")
+    forget = rows_of(task, "forget")
+    retain = rows_of(task, "retain")
     g_f, g_r = linear_gradients(module.backbone, forget), linear_gradients(module.backbone, retain)  # type: ignore[arg-type]
     share = len(g_f) / (len(g_f) + len(g_r))
     v = share * (g_f.mean(0) - g_r.mean(0))
@@ -126,12 +126,11 @@ def test_the_reference_recursion_reads_the_first_samples_in_their_order() -> Non
     """`Wfisher.py`, one number at a time; M = 7, so nine samples are read. Must fail if the samples
     are shuffled.
     """
-    task, module, m = (
-        digits(),
-        InfluenceReference(linear(), alpha=2.0, m=7, batch_size=4, per_sample="loop"),
-        7,
-    )
-    forget, retain = rows_of(task, "forget"), rows_of(task, "retain")
+    task = digits()
+    module = InfluenceReference(linear(), alpha=2.0, m=7, batch_size=4, per_sample="loop")
+    m = 7
+    forget = rows_of(task, "forget")
+    retain = rows_of(task, "retain")
     g_f, g_r = linear_gradients(module.backbone, forget), linear_gradients(module.backbone, retain)  # type: ignore[arg-type]
     n = len(g_f) + len(g_r)
     k = g_f.sum(0) / n - len(g_f) / (n * len(g_r)) * g_r.sum(0)  # as the code has it
@@ -169,7 +168,8 @@ def test_fisher_is_per_sample_and_over_all_labels(way: Any, batch_size: int) -> 
     label only; the weight p left out.
     """
     module = Seen(linear(), batch_size=batch_size, per_sample=way)
-    task, backbone = digits(), deepcopy(module.backbone)
+    task = digits()
+    backbone = deepcopy(module.backbone)
     retain = rows_of(task, "retain")
     logits = backbone.network[1](retain["image"].flatten(1)).double()  # type: ignore[index,operator]
     p = log_softmax(logits).exp().detach()
@@ -195,8 +195,10 @@ def test_the_reference_squares_batch_means() -> None:
             self.found = super().fisher()
             return self.found
 
-    module, task = Kept(linear(), batch_size=10), digits()
-    backbone, retain = deepcopy(module.backbone), rows_of(task, "retain")
+    module = Kept(linear(), batch_size=10)
+    task = digits()
+    backbone = deepcopy(module.backbone)
+    retain = rows_of(task, "retain")
     batches = []
     for start in range(0, len(retain["label"]), 10):
         part = {k: value[start : start + 10] for k, value in retain.items()}
@@ -301,7 +303,8 @@ def test_boundary_shrink_goes_on_asking_the_original(originals: Any) -> None:
     module.configure_model()
     original = doubled(module.backbone)
     disturb(module.backbone)
-    batch, network = first_batch(module, digits()), doubled(module.backbone)
+    batch = first_batch(module, digits())
+    network = doubled(module.backbone)
     targets = [
         neighbours(net, batch["forget"], 0.1, wrong_only=True) for net in (original, network)
     ]
@@ -338,11 +341,10 @@ def test_boundary_expand_trains_an_extra_unit_and_serves_without_it(originals: A
     """Mutations that must fail: the extra unit not trained; the forget samples sent to class C − 1;
     the phantom served.
     """
-    module, task = (
-        BoundaryExpand(classifier(originals["classifier"]), optimizer=PLAIN, norm="eval"),
-        digits(),
-    )
-    network, batch = doubled(module.backbone), first_batch(module, task)
+    module = BoundaryExpand(classifier(originals["classifier"]), optimizer=PLAIN, norm="eval")
+    task = digits()
+    network = doubled(module.backbone)
+    batch = first_batch(module, task)
     extra = deepcopy(module.extra).double()
     seen: list[Tensor] = []
     network.body.linear.register_forward_hook(lambda layer, given, output: seen.append(given[0]))
@@ -370,7 +372,8 @@ def test_boundary_expand_trains_an_extra_unit_and_serves_without_it(originals: A
 def test_the_reference_serves_the_phantom_class(originals: Any) -> None:
     task = digits()
     module = fit(BoundaryExpandReference(classifier(originals["classifier"]), norm="eval"), task, 1)
-    served, part = module.served().eval(), rows_of(task, "forget")
+    served = module.served().eval()
+    part = rows_of(task, "forget")
     logits = served.predict(part)
     assert logits.shape == (24, 11) and served.num_classes == 11  # type: ignore[attr-defined]
     assert torch.allclose(logits[:, :10], module.backbone.eval().predict(part))
@@ -382,7 +385,8 @@ def test_the_reference_serves_the_phantom_class(originals: Any) -> None:
 
 def kl(teacher: Tensor, student: Tensor) -> Tensor:
     """Σ_k q_k (log q_k − log p_k), `[B]`, from logits."""
-    log_q, log_p = log_softmax(teacher), log_softmax(student)
+    log_q = log_softmax(teacher)
+    log_p = log_softmax(student)
     return (log_q.exp() * (log_q - log_p)).sum(1)
 
 
@@ -393,7 +397,8 @@ def test_bad_teacher_follows_one_teacher_here_and_the_other_there(originals: Any
     module = BadTeacher(classifier(originals["classifier"]), optimizer=PLAIN, norm="eval")
     module.configure_model()
     disturb(module.backbone)  # else the divergence to the original is 0
-    bad, good = doubled(module.incompetent), doubled(module.reference)
+    bad = doubled(module.incompetent)
+    good = doubled(module.reference)
     task = digits()
     batch = first_batch(module, task)
     assert {"forget", "retain"} <= set(batch)
@@ -445,12 +450,14 @@ def test_delete_distils_the_original_without_its_true_class(originals: Any) -> N
     module.configure_model()
     original = doubled(module.backbone)
     disturb(module.backbone)
-    batch, network = first_batch(module, digits()), doubled(module.backbone)
+    batch = first_batch(module, digits())
+    network = doubled(module.backbone)
     losses = []
     for image, label in zip(
         batch["forget"]["image"].double(), batch["forget"]["label"], strict=True
     ):
-        t, s = original(image[None])[0].detach(), log_softmax(network(image[None]))[0]
+        t = original(image[None])[0].detach()
+        s = log_softmax(network(image[None]))[0]
         others = [k for k in range(10) if k != int(label)]
         q = {k: t[k].exp() / sum(t[j].exp() for j in others) for k in others}
         losses.append(sum(q[k] * (q[k].log() - s[k]) for k in others))

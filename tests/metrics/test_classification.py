@@ -129,7 +129,8 @@ def test_hard_margin() -> None:
 
 
 def test_modified_entropy_tells_right_from_wrong_where_entropy_cannot() -> None:
-    logits, label = torch.tensor([[20.0, 0.0], [20.0, 0.0]]), torch.tensor([0, 1])
+    logits = torch.tensor([[20.0, 0.0], [20.0, 0.0]])
+    label = torch.tensor([0, 1])
     assert metrics.entropy(logits)[0] == metrics.entropy(logits)[1]
     right, wrong = metrics.modified_entropy(logits, label).tolist()
     assert 0 <= right < 1e-15 and wrong > 20
@@ -139,7 +140,8 @@ def reference(logits: Tensor, label: Tensor) -> list[float]:
     """Every row: classes present anywhere in the labels have p and 1 - p exchanged, and all
     logarithms are of p.
     """
-    stated, present = [], set(label.tolist())
+    stated = []
+    present = set(label.tolist())
     for row in logits:
         p = probabilities(row)
         stated.append(
@@ -152,7 +154,8 @@ def reference(logits: Tensor, label: Tensor) -> list[float]:
 
 def test_the_references_modified_entropy_ignores_each_rows_own_label() -> None:
     logits, _ = example(12, 4)
-    every, some = torch.arange(12) % 4, torch.arange(12) % 2
+    every = torch.arange(12) % 4
+    some = torch.arange(12) % 2
     for label in (every, some):
         torch.testing.assert_close(
             metrics.modified_entropy_reference(logits, label),
@@ -176,7 +179,8 @@ def test_the_references_modified_entropy_ignores_each_rows_own_label() -> None:
 
 
 def test_the_reference_floors_an_underflowed_probability() -> None:
-    logits, label = torch.tensor([[0.0, -200.0]]), torch.tensor([1])
+    logits = torch.tensor([[0.0, -200.0]])
+    label = torch.tensor([1])
     assert logits.softmax(dim=1)[0, 1] == 0
     assert metrics.modified_entropy_reference(logits, label).item() == pytest.approx(
         -math.log(1e-30)

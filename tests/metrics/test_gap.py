@@ -64,7 +64,8 @@ def test_the_oracle_has_no_gap_to_itself(values: dict[str, float]) -> None:
 @given(st.lists(st.tuples(percent, percent), min_size=1, max_size=6))
 @settings(max_examples=40, deadline=None)
 def test_gap_of_means_is_never_above_mean_of_gaps(seeds: list[tuple[float, float]]) -> None:
-    here, there = {"UA": [a for a, _ in seeds]}, {"UA": [b for _, b in seeds]}
+    here = {"UA": [a for a, _ in seeds]}
+    there = {"UA": [b for _, b in seeds]}
     of_means = abs(math.fsum(here["UA"]) / len(seeds) - math.fsum(there["UA"]) / len(seeds))
     of_gaps = math.fsum(abs(a - b) for a, b in seeds) / len(seeds)
     assert metrics.average_gap(here, there) == pytest.approx(of_means, abs=1e-9)
@@ -128,7 +129,8 @@ def test_t_interval() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 2), (7, 10), (4, 33)])
 def test_output_distances(shape: tuple[int, int]) -> None:
-    ours, theirs = rows(*shape, seed=1), rows(*shape, seed=2)
+    ours = rows(*shape, seed=1)
+    theirs = rows(*shape, seed=2)
     pairs = list(zip(probabilities(ours), probabilities(theirs), strict=True))
     count = len(pairs)
     distance = math.fsum(math.dist(p, q) for p, q in pairs) / count
@@ -158,7 +160,8 @@ def test_output_distances(shape: tuple[int, int]) -> None:
 )
 @settings(max_examples=60, deadline=None)
 def test_bounds_of_divergences(seed: int, count: int, classes: int, scale: float) -> None:
-    ours, theirs = rows(count, classes, seed, scale), rows(count, classes, seed + 1, scale)
+    ours = rows(count, classes, seed, scale)
+    theirs = rows(count, classes, seed + 1, scale)
     js = metrics.js_divergence(ours, theirs)
     assert 0 <= js <= math.log(2)
     assert js == pytest.approx(metrics.js_divergence(theirs, ours), abs=1e-12)
@@ -174,7 +177,8 @@ def test_bounds_of_divergences(seed: int, count: int, classes: int, scale: float
 
 def test_divergences_of_certain_predictions_are_finite() -> None:
     """Logarithms of probabilities that underflow give NaN or infinity here."""
-    ours, theirs = torch.tensor([[2000.0, 0.0]]), torch.tensor([[0.0, 2000.0]])
+    ours = torch.tensor([[2000.0, 0.0]])
+    theirs = torch.tensor([[0.0, 2000.0]])
     assert metrics.js_divergence(ours, theirs) == pytest.approx(math.log(2))
     assert metrics.kl_divergence(ours, theirs) == pytest.approx(2000)
     assert math.isfinite(metrics.zrf_reference(ours, theirs))
@@ -183,7 +187,8 @@ def test_divergences_of_certain_predictions_are_finite() -> None:
 @given(numbers, numbers)
 @settings(max_examples=80, deadline=None)
 def test_wasserstein_equals_scipy_and_is_symmetric(a: list[float], b: list[float]) -> None:
-    first, second = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
+    first = torch.tensor(a, dtype=torch.float64)
+    second = torch.tensor(b, dtype=torch.float64)
     found = metrics.wasserstein1(first, second)
     assert found == pytest.approx(stats.wasserstein_distance(a, b), abs=1e-9)
     assert found == pytest.approx(metrics.wasserstein1(second, first), abs=1e-12)
@@ -193,7 +198,8 @@ def test_wasserstein_equals_scipy_and_is_symmetric(a: list[float], b: list[float
 
 
 def test_regression_errors() -> None:
-    prediction, target = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([2.0, 2.0, 2.0])
+    prediction = torch.tensor([1.0, 2.0, 6.0])
+    target = torch.tensor([2.0, 2.0, 2.0])
     assert metrics.mae(prediction, target) == pytest.approx(5 / 3)
     assert metrics.rmse(prediction, target) == pytest.approx(math.sqrt(17 / 3))
     with pytest.raises(InputError, match="agree"):

@@ -19,7 +19,8 @@ def features(count: int, size: int, shift: float = 0.0, seed: int = 0) -> Tensor
 
 
 def fid_by_hand(real: Tensor, drawn: Tensor) -> float:
-    a, b = real.double().numpy(), drawn.double().numpy()
+    a = real.double().numpy()
+    b = drawn.double().numpy()
     root = sqrtm(np.cov(a, rowvar=False) @ np.cov(b, rowvar=False))
     difference = a.mean(0) - b.mean(0)
     return float(
@@ -35,7 +36,8 @@ def test_fid_is_the_frechet_distance(size: int, shift: float, offset: float) -> 
     """Fails when sums are kept in float32 (the offset shows it), or the covariance is divided by
     N.
     """
-    real, drawn = features(50, size) + offset, features(40, size, shift, 1) + offset
+    real = features(50, size) + offset
+    drawn = features(40, size, shift, 1) + offset
     assert fid(real, drawn) == pytest.approx(fid_by_hand(real, drawn), rel=1e-6)
 
 
@@ -59,7 +61,8 @@ def test_too_few_images_for_the_features_are_refused() -> None:
 
 
 def kid_by_hand(a: np.ndarray, b: np.ndarray) -> float:
-    size, count = a.shape[1], len(a)
+    size = a.shape[1]
+    count = len(a)
 
     def kernel(x: np.ndarray, y: np.ndarray) -> float:
         return float((x @ y / size + 1) ** 3)
@@ -72,7 +75,8 @@ def kid_by_hand(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_kid_is_the_unbiased_mmd() -> None:
     """On subsets that are the whole sets. Fails when the diagonal counts."""
-    real, drawn = features(12, 4), features(12, 4, 0.3, 1)
+    real = features(12, 4)
+    drawn = features(12, 4, 0.3, 1)
     mean, spread = kid(real, drawn, subsets=3, subset_size=12)
     assert mean == pytest.approx(
         kid_by_hand(real.double().numpy(), drawn.double().numpy()), rel=1e-9
@@ -82,7 +86,8 @@ def test_kid_is_the_unbiased_mmd() -> None:
 
 def test_kid_is_decided_by_its_seed_alone() -> None:
     """Fails when the subsets are drawn from torch's global generator, or move it."""
-    real, drawn = features(40, 4), features(40, 4, 0.3, 1)
+    real = features(40, 4)
+    drawn = features(40, 4, 0.3, 1)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first = kid(real, drawn, 5, 10, seed=3)

@@ -32,7 +32,8 @@ def probability(values: Tensor) -> np.ndarray:
 
 def feature(attack: str, values: Tensor, label: Tensor) -> np.ndarray:
     """The papers' definitions, in plain numpy."""
-    p, y = probability(values), label.numpy()
+    p = probability(values)
+    y = label.numpy()
     own = p[np.arange(len(p)), y]
     if attack == "correctness":
         return (p.argmax(1) == y).astype(float)[:, None]
@@ -59,10 +60,8 @@ def test_svc_mia_is_the_share_called_non_member() -> None:
     """Counting members instead, or taking other members than the first ones, fails this."""
     member_z, member_y, other_z, other_y, forget_z, forget_y = pools(400, 3, forget=211)
     # the papers' case: more retain samples than test samples
-    other_z, other_y = (
-        other_z[:333],
-        other_y[:333],
-    )
+    other_z = other_z[:333]
+    other_y = other_y[:333]
     found = metrics.svc_mia(member_z, member_y, other_z, other_y, forget_z, forget_y)
     assert (
         tuple(found)
@@ -118,7 +117,8 @@ def test_only_the_first_members_matter() -> None:
 
 
 def test_an_untouched_model_has_forgotten_nothing_and_a_perfect_one_everything() -> None:
-    member, other = logits(300, 10, 0, wrong=0.0), logits(300, 10, 1, wrong=0.7, centre=1.0)
+    member = logits(300, 10, 0, wrong=0.0)
+    other = logits(300, 10, 1, wrong=0.7, centre=1.0)
     untouched = metrics.svc_mia(
         *member, *other, *logits(200, 10, 2, wrong=0.0), attacks=["confidence"]
     )
@@ -146,10 +146,12 @@ def test_the_reference_variant_and_an_unknown_attack() -> None:
 
 def test_training_privacy_is_judged_on_what_the_attacker_has_not_seen() -> None:
     retain_z, retain_y, test_z, test_y, *_ = pools(301, 7)
-    test_z, test_y = test_z[:241], test_y[:241]
+    test_z = test_z[:241]
+    test_y = test_y[:241]
     found = metrics.training_privacy_mia(retain_z, retain_y, test_z, test_y)
     for name, value in found.items():
-        retain, test = feature(name, retain_z, retain_y), feature(name, test_z, test_y)
+        retain = feature(name, retain_z, retain_y)
+        test = feature(name, test_z, test_y)
         model = attack(retain[:120], test[:120])
         stated = 50 * (
             (model.predict(retain[120:]) == 1).mean() + (model.predict(test[120:]) == 0).mean()
@@ -186,7 +188,8 @@ def test_loss_threshold_auc_is_a_half_on_equal_distributions(
 
 def test_loss_threshold_auc_equals_scikit_learn() -> None:
     draw = np.random.default_rng(0)
-    forget, test = np.round(draw.exponential(1.0, 401), 2), np.round(draw.exponential(1.3, 57), 2)
+    forget = np.round(draw.exponential(1.0, 401), 2)
+    test = np.round(draw.exponential(1.3, 57), 2)
     stated = roc_auc_score([1] * 401 + [0] * 57, -np.concatenate([forget, test]))
     assert metrics.loss_threshold_auc(torch.tensor(forget), torch.tensor(test)) == pytest.approx(
         stated, abs=1e-12
@@ -223,10 +226,8 @@ def test_tpr_at_one_in_a_thousand_allows_one_of_a_thousand() -> None:
 def test_entropy_attack_is_the_share_called_member(classifier: str) -> None:
     retain_z, retain_y, test_z, test_y, forget_z, forget_y = pools(250, 8)
     # unequal sides: the class weights matter
-    retain_z, retain_y = (
-        torch.cat([retain_z] * 2),
-        torch.cat([retain_y] * 2),
-    )
+    retain_z = torch.cat([retain_z] * 2)
+    retain_y = torch.cat([retain_y] * 2)
     retain, test, forget = (
         feature("entropy", z, y)
         for z, y in ((retain_z, retain_y), (test_z, test_y), (forget_z, forget_y))
@@ -269,7 +270,9 @@ def test_scrub_attack() -> None:
 
 def test_regression_attack_is_the_share_called_member() -> None:
     draw = np.random.default_rng(1)
-    train, test, forget = draw.normal(0, 1, 500), draw.normal(0, 8, 450), draw.normal(0, 3, 130)
+    train = draw.normal(0, 1, 500)
+    test = draw.normal(0, 8, 450)
+    forget = draw.normal(0, 3, 130)
     tensors = [torch.tensor(x, dtype=torch.float32) for x in (train, test, forget)]
     absolute = [np.abs(x.double().numpy())[:, None] for x in tensors]
     for size in (400, 2000):
@@ -283,14 +286,14 @@ def test_regression_attack_is_the_share_called_member() -> None:
 
 def test_threshold_attack_maximises_the_balanced_accuracy_of_each_class() -> None:
     draw = torch.Generator().manual_seed(2)
-    member, other = (
-        (torch.randn(61, generator=draw) + 0.8).round(decimals=1),
-        torch.randn(83, generator=draw).round(decimals=1),
-    )
-    member_y, other_y = torch.arange(61) % 3, torch.arange(83) % 3
+    member = (torch.randn(61, generator=draw) + 0.8).round(decimals=1)
+    other = torch.randn(83, generator=draw).round(decimals=1)
+    member_y = torch.arange(61) % 3
+    other_y = torch.arange(83) % 3
     fitted = metrics.ThresholdAttack.fit(member, member_y, other, other_y)
     for label in range(3):
-        inside, outside = member[member_y == label].double(), other[other_y == label].double()
+        inside = member[member_y == label].double()
+        outside = other[other_y == label].double()
 
         def balanced(t: float, inside: Tensor = inside, outside: Tensor = outside) -> float:
             return sum((inside >= t).tolist()) / len(inside) + sum((outside < t).tolist()) / len(

@@ -22,10 +22,8 @@ rows_of_hits = st.lists(st.lists(st.booleans(), min_size=0, max_size=9), min_siz
 def padded(rows: list[list[float]], fill: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows as `[N, T]`, with rubbish where the mask is False."""
     width = max(1, max(len(row) for row in rows))
-    values, mask = (
-        torch.full((len(rows), width), fill, dtype=torch.float64),
-        torch.zeros(len(rows), width, dtype=torch.bool),
-    )
+    values = torch.full((len(rows), width), fill, dtype=torch.float64)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
     for place, row in enumerate(rows):
         values[place, : len(row)] = torch.tensor(row, dtype=torch.float64)
         mask[place, : len(row)] = True
@@ -116,7 +114,8 @@ def test_min_k_takes_float32_and_minus_infinity() -> None:
 
 
 def test_other_scores() -> None:
-    nll, texts = torch.tensor([1.5, 0.25]), ["The author is Basil.", "é" * 100]
+    nll = torch.tensor([1.5, 0.25])
+    texts = ["The author is Basil.", "é" * 100]
     expected = [
         1.5 / len(zlib.compress(texts[0].encode())),
         0.25 / len(zlib.compress(texts[1].encode())),
@@ -133,7 +132,8 @@ def test_auc_is_the_references() -> None:
     score.
     """
     draw = np.random.default_rng(1)
-    forget, holdout = draw.exponential(1, 37), draw.exponential(1.5, 54)
+    forget = draw.exponential(1, 37)
+    holdout = draw.exponential(1.5, 54)
     forget[3] = holdout[7]
     labels = [0] * 37 + [1] * 54
     expected = roc_auc_score(labels, np.concatenate([forget, holdout]))
@@ -148,7 +148,8 @@ def test_privleak_and_rel_diff() -> None:
     on News is .4772 in its own form.
     """
     assert m.privleak(0.5) == 0 and m.privleak(1.0) == -100 and m.privleak(0.0) == 100
-    muse, muse_oracle = 0.3, 0.4772
+    muse = 0.3
+    muse_oracle = 0.4772
     assert m.privleak(1 - muse, 1 - muse_oracle) == pytest.approx(
         100 * (muse - muse_oracle) / muse_oracle
     )

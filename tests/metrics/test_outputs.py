@@ -134,7 +134,8 @@ def _rank(rank: int, port: int, folder: str) -> None:
     )
     try:
         outputs = Outputs()
-        forget, retain = everything("forget"), everything("retain")
+        forget = everything("forget")
+        retain = everything("retain")
         # alone has `single`; its last forget sample is a duplicate of the other rank's first
         if rank == 0:
             outputs.update("forget", {name: value[:4] for name, value in forget.items()})

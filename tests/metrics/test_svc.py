@@ -70,7 +70,8 @@ def test_meets_the_optimality_conditions_of_the_exact_kernel(features: int) -> N
                 -0.7 * sum((a - b) ** 2 for a, b in zip(row, point, strict=True))
             )
         assert fit.decision_function(row[None])[0] == pytest.approx(f, abs=1e-9)
-        own, margin = alpha.get(tuple(row), 0.0), f if positive else -f
+        own = alpha.get(tuple(row), 0.0)
+        margin = f if positive else -f
         assert -1e-12 <= own <= 1.5 + 1e-12
         if own < 1.5 - 1e-9:
             assert margin >= 1 - 1e-5
@@ -91,7 +92,8 @@ def test_two_points_have_a_closed_form() -> None:
 
 def test_copies_count_as_often_as_they_occur() -> None:
     draw = np.random.default_rng(3)
-    x, y = draw.integers(0, 4, (300, 2)).astype(float), draw.random(300) < 0.6
+    x = draw.integers(0, 4, (300, 2)).astype(float)
+    y = draw.random(300) < 0.6
     model, dual = scikit(x, y, tolerance=1e-9)
     fit = fit_svc(x, y)
     assert fit.dual_objective == pytest.approx(dual, rel=1e-9)
@@ -134,7 +136,9 @@ def test_small_problems_equal_scikit_learn(
 def test_order_of_rows_does_not_matter_and_repetition_is_exact() -> None:
     x, y, forget = problem("prob", 150, 5)
     order = np.random.default_rng(0).permutation(len(x))
-    first, second, third = fit_svc(x, y), fit_svc(x, y), fit_svc(x[order], y[order])
+    first = fit_svc(x, y)
+    second = fit_svc(x, y)
+    third = fit_svc(x[order], y[order])
     assert np.array_equal(first.decision_function(forget), second.decision_function(forget))
     np.testing.assert_allclose(
         first.decision_function(forget), third.decision_function(forget), atol=1e-9
@@ -143,7 +147,8 @@ def test_order_of_rows_does_not_matter_and_repetition_is_exact() -> None:
 
 def test_a_kernel_of_high_rank_goes_to_scikit_learn_and_says_so() -> None:
     draw = np.random.default_rng(0)
-    x, y = draw.uniform(0, 1000, (300, 1)), draw.random(300) < 0.5
+    x = draw.uniform(0, 1000, (300, 1))
+    y = draw.random(300) < 0.5
     model, dual = scikit(x, y)
     for fit in (fit_svc(x, y, max_rank=40), fit_svc(x, y)):
         assert np.array_equal(fit.predict(x), model.predict(x))
@@ -173,7 +178,8 @@ def test_the_reported_violation_is_libsvms() -> None:
     optimal.
     """
     draw = np.random.default_rng(2)
-    x, sign = draw.uniform(0, 2, (20, 1)), np.where(np.arange(20) % 2, 1.0, -1.0)
+    x = draw.uniform(0, 2, (20, 1))
+    sign = np.where(np.arange(20) % 2, 1.0, -1.0)
     alpha = draw.choice([0.0, 3.0, 1.3], 20)
     kernel = np.exp(-((x - x.T) ** 2))
     design: Any = np.hstack([np.ones((20, 1)), np.linalg.cholesky(kernel + 1e-10 * np.eye(20))])

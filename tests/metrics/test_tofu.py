@@ -74,7 +74,8 @@ def test_items_against_a_loop(even: bool) -> None:
 
 
 def test_single_precision_is_computed_in_double() -> None:
-    right, wrong = torch.tensor([30.0, 1e-8]), torch.tensor([[31.0], [40.0]])
+    right = torch.tensor([30.0, 1e-8])
+    wrong = torch.tensor([[31.0], [40.0]])
     assert torch.equal(
         tofu.truth_ratio(right, wrong), tofu.truth_ratio(right.double(), wrong.double())
     )
@@ -153,10 +154,8 @@ def test_log10_is_finite_below_the_smallest_number() -> None:
 
 def test_forget_quality_against_scipy_and_itself() -> None:
     draw = torch.Generator().manual_seed(0)
-    here, there = (
-        torch.rand(150, generator=draw, dtype=torch.float64),
-        torch.rand(150, generator=draw, dtype=torch.float64) ** 1.3,
-    )
+    here = torch.rand(150, generator=draw, dtype=torch.float64)
+    there = torch.rand(150, generator=draw, dtype=torch.float64) ** 1.3
     found = tofu.forget_quality(here, there)
     expected: Any = ks_2samp(here, there)
     assert (found.p, found.statistic, found.size) == (expected.pvalue, expected.statistic, 150)
@@ -223,7 +222,8 @@ def test_rouge_l_against_its_definition() -> None:
     recall, f1 = tofu.rouge_l(outputs, truths)
     for place, (output, truth) in enumerate(zip(outputs, truths, strict=True)):
         common = longest_common_subsequence(words(output), words(truth))
-        r, p = common / len(words(truth)), common / max(len(words(output)), 1)
+        r = common / len(words(truth))
+        p = common / max(len(words(output)), 1)
         assert recall[place].item() == pytest.approx(r)
         assert f1[place].item() == pytest.approx(2 * r * p / (r + p) if r + p else 0)
     assert recall[0] > tofu.rouge_l(["The author has nothing on waters"], truths[:1])[0][0]
@@ -259,7 +259,8 @@ def column(log: dict[str, Any], name: str) -> torch.Tensor:
 
 def aggregates(log: dict[str, Any], name: str) -> dict[str, float]:
     part = log[SETS[name]]
-    answer, wrong = column(part, "avg_gt_loss"), column(part, "average_perturb_loss")
+    answer = column(part, "avg_gt_loss")
+    wrong = column(part, "average_perturb_loss")
     own = name in ("ra", "wf")
     ratio = tofu.truth_ratio(column(part, "avg_paraphrased_loss"), wrong)
     prob = tofu.normalised_probability(answer, wrong) if own else tofu.probability(answer)

@@ -38,7 +38,8 @@ def unet_names(state: State, layers: int) -> State:
     """Block b of the input is down block (b − 1) // (layers + 1), of the output up block b //
     (layers + 1).
     """
-    made, step = {}, layers + 1
+    made = {}
+    step = layers + 1
     for name, value in state.items():
         words = name.split(".")
         end = next((end for end in UNET_ENDS if name.startswith(end)), None)
@@ -46,10 +47,15 @@ def unet_names(state: State, layers: int) -> State:
             made[UNET_ENDS[end] + name.removeprefix(end)] = value
             continue
         if words[0] == "mid_block":
-            kind, number, rest = words[1], int(words[2]), ".".join(words[3:])
+            kind = words[1]
+            number = int(words[2])
+            rest = ".".join(words[3:])
             place = "middle_block.1" if kind == "attentions" else f"middle_block.{2 * number}"
         else:
-            block, kind, number, rest = int(words[1]), words[2], int(words[3]), ".".join(words[4:])
+            block = int(words[1])
+            kind = words[2]
+            number = int(words[3])
+            rest = ".".join(words[4:])
             down = words[0] == "down_blocks"
             first = 1 + block * step if down else block * step
             side = "input_blocks" if down else "output_blocks"
@@ -70,7 +76,8 @@ def vae_names(state: State, blocks: int) -> State:
     for name, value in state.items():
         words = name.split(".")
         if "attentions" in words:
-            side, rest = words[0], ".".join(words[4:])
+            side = words[0]
+            rest = ".".join(words[4:])
             new = f"{side}.mid.attn_1.{renamed(rest, ATTENTION)}"
             value = value[:, :, None, None] if value.dim() == 2 else value
         elif words[1:2] == ["mid_block"]:

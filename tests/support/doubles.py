@@ -191,7 +191,8 @@ class Pictures(UnlearningDataModule):
         """Captions by index: a third of each shape."""
         number = 40
         shapes = np.arange(number) % 3
-        forget, others = np.flatnonzero(shapes == 0)[:13], np.flatnonzero(shapes != 0)
+        forget = np.flatnonzero(shapes == 0)[:13]
+        others = np.flatnonzero(shapes != 0)
         parts = {
             "forget": forget,
             "retain": others[:20],
@@ -211,7 +212,8 @@ class _Captions:
     """Samples by position; everything follows from the index."""
 
     def __init__(self, indices: np.ndarray, images: bool) -> None:
-        self.indices, self.images = indices.astype(np.int64), images
+        self.indices = indices.astype(np.int64)
+        self.images = images
         generator = torch.Generator().manual_seed(7)
         self._fields: dict[str, Any] = {"image": torch.rand(40, 3, 8, 8, generator=generator)}
         self._fields |= {"label": torch.arange(40) % 3, "colour": torch.arange(40) // 3 % 3}

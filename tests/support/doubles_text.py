@@ -174,11 +174,9 @@ class People(TextTask):
 
 
 def _row(number: int) -> dict[str, Any]:
-    name, thing, town = (
-        NAMES[number % len(NAMES)],
-        THINGS[number % len(THINGS)],
-        TOWNS[number % len(TOWNS)],
-    )
+    name = NAMES[number % len(NAMES)]
+    thing = THINGS[number % len(THINGS)]
+    town = TOWNS[number % len(TOWNS)]
     if number % 2:
         more = f" and also {THINGS[(number // 3) % len(THINGS)]}" if number % 3 else ""
         return {

@@ -34,10 +34,8 @@ def distillation(
     student: Network, teacher: Network, part: dict[str, Tensor], temperature: float
 ) -> Tensor:
     image = part["image"].double()
-    log_s, log_t = (
-        log_softmax(student(image) / temperature),
-        log_softmax(teacher(image).detach() / temperature),
-    )
+    log_s = log_softmax(student(image) / temperature)
+    log_t = log_softmax(teacher(image).detach() / temperature)
     return temperature**2 * (log_t.exp() * (log_t - log_s)).sum() / len(image)
 
 
@@ -66,10 +64,12 @@ def moved_as(module: UnlearningModule, equation: Callable[[Any, dict[str, Any]],
     """After one step of SGD with rate 1, every weight has moved by minus the equation's
     gradient.
     """
-    task, original = digits(), doubled(module.backbone)
+    task = digits()
+    original = doubled(module.backbone)
     batch = first_batch(module, task)
     expected = gradient(original, equation(original, batch))
-    before, network = weights(module.backbone), cast(Any, module.backbone).network
+    before = weights(module.backbone)
+    network = cast(Any, module.backbone).network
     fit(module, task, max_steps=1, epochs=1)
     after: Any = dict(network.named_parameters())
     assert max(step.abs().max() for step in expected.values()) > 1e-3

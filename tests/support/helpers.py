@@ -146,7 +146,9 @@ class Snapshot(Callback):
     """
 
     def __init__(self, path: Any, epoch: int, batch: int) -> None:
-        self.path, self.epoch, self.batch = path, epoch, batch
+        self.path = path
+        self.epoch = epoch
+        self.batch = batch
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

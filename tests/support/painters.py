@@ -44,7 +44,9 @@ class Painter(Diffusion):
             {"num_train_timesteps": 20, "prediction_type": "sample", "clip_sample": False},
             Sampler(steps=2, guidance=1.0),
         )
-        self.sample_shape, self.num_classes, self.noise = (3, SIZE, SIZE), len(COLOURS), noise
+        self.sample_shape = (3, SIZE, SIZE)
+        self.num_classes = len(COLOURS)
+        self.noise = noise
         self.paint = nn.Linear(len(WORDS), 3, bias=False)
         with torch.no_grad():
             self.paint.weight.copy_(torch.tensor([*COLOURS.values(), (0, 0, 0), (0.3, 0.3, 0.3)]).T)
@@ -133,7 +135,8 @@ class Colours(UnlearningDataModule):
 
     def __init__(self, repeats: int = 3, images: bool = True, **kwargs: Any) -> None:
         super().__init__(**{"batch_size": 4, "curves": [], **kwargs})
-        self.repeats, self.images = repeats, images
+        self.repeats = repeats
+        self.images = images
 
     def make(self) -> None:
         colours = [

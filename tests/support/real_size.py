@@ -254,7 +254,8 @@ def step_of_method(name: str, dtype: torch.dtype) -> dict[str, Any]:
 
     part, make = METHODS[name]
     model = backbone(part, dtype)
-    before, built = fingerprints(model), peak()
+    before = fingerprints(model)
+    built = peak()
     chosen = trained(before, part)
     module = make(model)
     start = time.monotonic()
@@ -281,7 +282,9 @@ def step_of_attack(dtype: torch.dtype) -> dict[str, Any]:
     from mu.attacks import UnlearnDiffAtk
 
     model = backbone("full", dtype).eval()
-    before, built, seen = fingerprints(model), peak(), []
+    before = fingerprints(model)
+    built = peak()
+    seen = []
 
     def judge(images: Tensor) -> Tensor:
         seen.append(images)

@@ -109,7 +109,8 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    folder, two = Path(sys.argv[1]), {"devices": 2, "num_nodes": 1}
+    folder = Path(sys.argv[1])
+    two = {"devices": 2, "num_nodes": 1}
     found = run_all(folder / "two", folder / "oracle", strategy="ddp", **two)
     strategy = ModelParallelStrategy(
         data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False

@@ -91,7 +91,8 @@ def test_a_crop_is_a_slice_of_the_padded_image(
     count, height, width, channels, padding, drawn
 ) -> None:
     offsets = st.lists(st.integers(0, 2 * padding), min_size=count, max_size=count)
-    top, left = torch.tensor(drawn.draw(offsets)), torch.tensor(drawn.draw(offsets))
+    top = torch.tensor(drawn.draw(offsets))
+    left = torch.tensor(drawn.draw(offsets))
     image = torch.rand(count, channels, height, width)
     padded = np.pad(image.numpy(), ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     expected = [
@@ -117,7 +118,8 @@ def test_random_crop_and_flip_equal_a_loop_over_samples() -> None:
 
 def test_a_crop_takes_any_memory_layout() -> None:
     image = part()["image"]
-    top, left = torch.arange(12) % 5, torch.arange(12) % 4
+    top = torch.arange(12) % 5
+    left = torch.arange(12) % 4
     channels_last = image.contiguous(memory_format=torch.channels_last)
     assert torch.equal(crop(channels_last, top, left, 2), crop(image, top, left, 2))
 

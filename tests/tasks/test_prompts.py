@@ -32,7 +32,8 @@ def whole(task: PromptList, part: str) -> dict:
 def test_prompts_seeds_and_concepts_are_read(tmp_path: Path) -> None:
     task = PromptList(*files(tmp_path), concept="church", anchor="barn")
     task.setup()
-    forget, retain = whole(task, "forget"), whole(task, "retain")
+    forget = whole(task, "forget")
+    retain = whole(task, "retain")
     assert forget["prompt"] == ["Old stone Church in countryside.", "Churches, far away"]
     assert forget["concept"] == ["Church", ""]  # whole words only
     assert forget["substitute"] == ["Old stone barn in countryside.", "barn"]

@@ -57,7 +57,8 @@ def test_the_seed_decides_the_draw_and_an_index_stays_one_scan() -> None:
     """Mutation that must fail it: number the training samples from 0 instead of naming their
     rows.
     """
-    one, other = digits_source(seed=0), digits_source(seed=1)
+    one = digits_source(seed=0)
+    other = digits_source(seed=1)
     assert not np.array_equal(one.train_indices, other.train_indices)
     assert np.array_equal(one.train_indices, digits_source(seed=0).train_indices)
     shared = np.intersect1d(one.train_indices, other.test_indices)
@@ -346,7 +347,8 @@ def test_svhn_is_read_from_the_official_files(tmp_path: Path, monkeypatch) -> No
     import scipy.io
     from torchvision.datasets import SVHN
 
-    rng, known = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    known = {}
     pixels = {
         part: rng.integers(0, 256, (32, 32, 3, 4), dtype=np.uint8) for part in ("train", "test")
     }

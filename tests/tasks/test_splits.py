@@ -17,7 +17,8 @@ from tasks.splits import OptmlSplit, build_split, optml_split, split_source
 from tasks.tensor_data import Source
 
 CIFAR10_LABELS = Path("../shared/data/cifar10/labels.npz")
-TRAIN_LABELS, TEST_LABELS = np.arange(100) % 4, np.arange(20) % 4
+TRAIN_LABELS = np.arange(100) % 4
+TEST_LABELS = np.arange(20) % 4
 
 
 def made(selector: Selector, seed: int = 0, **changes) -> Split:
@@ -65,7 +66,8 @@ def test_a_split_partitions_the_data(
     """
     train = np.array(labels)
     indices = np.random.default_rng(0).permutation(500)
-    mine, test = indices[: len(train)], indices[400:420]
+    mine = indices[: len(train)]
+    test = indices[400:420]
     try:
         split = build_split(
             "t",
@@ -139,10 +141,8 @@ def test_the_validation_that_a_source_names_is_held_out() -> None:
 
 
 def test_a_value_range_takes_its_test_samples_with_it() -> None:
-    values, tests = (
-        np.linspace(0, 1, 100, dtype=np.float32),
-        np.linspace(0, 1, 20, dtype=np.float32),
-    )
+    values = np.linspace(0, 1, 100, dtype=np.float32)
+    tests = np.linspace(0, 1, 20, dtype=np.float32)
     split = made(
         ValueRange(0.0, 0.25), train_labels=values, test_labels=tests, validation_fraction=0.1
     )
@@ -237,7 +237,8 @@ def test_optml_draws_as_the_papers_code_does() -> None:
     2.
     """
     data = cifar_labels()
-    rng, held = np.random.RandomState(2), []
+    rng = np.random.RandomState(2)
+    held = []
     for label in range(10):
         held += rng.choice(np.where(data["train_labels"] == label)[0], 500, replace=False).tolist()
     rest = [i for i in range(50000) if i not in set(held)]
@@ -280,7 +281,8 @@ def test_without_the_mismatch_one_split_serves_both() -> None:
     ("count", "left"), [(4500, 9000), (None, 9000), (4499, 10000), (300, 10000)]
 )
 def test_optml_forgets_a_class(count: int | None, left: int) -> None:
-    data, parts = cifar_labels(), optml(forget_class=7, count=count).split.parts
+    data = cifar_labels()
+    parts = optml(forget_class=7, count=count).split.parts
     assert (data["train_labels"][parts["forget"]] == 7).all() and len(parts["forget"]) == (
         count or 4500
     )

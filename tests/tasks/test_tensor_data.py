@@ -59,7 +59,8 @@ def test_the_image_scale_makes_other_grey_levels_exact() -> None:
 def test_one_sample_is_the_batch_without_its_first_dimension() -> None:
     held = data()
     for position in range(len(held)):
-        one, batch = held[position], held.__getitems__([position])
+        one = held[position]
+        batch = held.__getitems__([position])
         assert one.keys() == batch.keys() == {"image", "label", "index"}
         assert all(torch.equal(one[name], batch[name][0]) for name in one)
     assert torch.equal(held[-1]["image"], held[5]["image"])
@@ -71,7 +72,9 @@ def test_one_sample_is_the_batch_without_its_first_dimension() -> None:
 def test_changing_a_batch_or_a_sample_leaves_the_data_alone() -> None:
     held = TensorData({"input": torch.rand(5, 2), "target": torch.rand(5)}, np.arange(5))
     before = held.__getitems__([0, 1, 2, 3, 4])
-    fetched, one, stored = held.__getitems__([0, 1, 2, 3, 4]), held[2], held.stored("input")
+    fetched = held.__getitems__([0, 1, 2, 3, 4])
+    one = held[2]
+    stored = held.stored("input")
     for tensor in (*fetched.values(), *one.values(), stored):
         tensor.zero_()
     after = held.__getitems__([0, 1, 2, 3, 4])
@@ -153,7 +156,8 @@ def test_a_source_refuses_an_index_for_two_samples() -> None:
 
 
 def test_relabelling_changes_labels_and_name_only() -> None:
-    small, noisy = source(), np.array([2, 1, 2, 0, 0, 2])
+    small = source()
+    noisy = np.array([2, 1, 2, 0, 0, 2])
     other = small.relabelled(noisy)
     assert other.labels().tolist() == noisy.tolist()
     assert other.train["clean_label"].tolist() == small.labels().tolist() == [0, 1, 2, 0, 1, 2]

@@ -199,7 +199,8 @@ def test_folders(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_bad_files_are_named(tiny: Tiny, tmp_path: Path) -> None:
-    good, torch_file = tmp_path / "good.safetensors", tmp_path / "good.pt"
+    good = tmp_path / "good.safetensors"
+    torch_file = tmp_path / "good.pt"
     save_file(tiny.state_dict(), good)
     torch.save(tiny.state_dict(), torch_file)
     cuts = range(0, torch_file.stat().st_size, 500)

@@ -65,11 +65,9 @@ class Diffusion(Backbone):
             "alphas_cumprod", schedule.alphas_cumprod.float().clone(), persistent=False
         )
         self.sampler = sampler or Sampler()
-        self.reduction, self.condition_dropout, self.min_snr_gamma = (
-            reduction,
-            condition_dropout,
-            min_snr_gamma,
-        )
+        self.reduction = reduction
+        self.condition_dropout = condition_dropout
+        self.min_snr_gamma = min_snr_gamma
         self.weights_metadata: dict[str, Any] = {}
 
     @property
@@ -220,7 +218,8 @@ class Diffusion(Backbone):
         without.
         """
         part = dict(batch)
-        index, visit = part["index"], part["visit"]
+        index = part["index"]
+        visit = part["visit"]
         if "image" in part:
             shape = self.sample_shape
             encoder_noise = (
@@ -345,13 +344,11 @@ class Sampler(Reconstructible):
     ) -> None:
         if steps < 1:
             raise InputError(f"a sampler of {steps} steps draws nothing; give at least 1.")
-        self.scheduler, self.steps, self.guidance, self.eta, self.options = (
-            scheduler,
-            steps,
-            guidance,
-            eta,
-            dict(options or {}),
-        )
+        self.scheduler = scheduler
+        self.steps = steps
+        self.guidance = guidance
+        self.eta = eta
+        self.options = dict(options or {})
 
     def make(self, backbone: Diffusion) -> Any:
         """The scheduler, set to `steps` timesteps.

@@ -48,18 +48,17 @@ class OneStepGenerator(Diffusion):
                 f"t_init is {t_init}; it lies between 0 and {model.timesteps - 1}, the noisiest "
                 "level of the model."
             )
-        self.model, self.t_init = model, t_init
-        self.scheduler_config, self.prediction_type = model.scheduler_config, model.prediction_type
-        self.sampler, self.reduction, self.sample_shape = (
-            model.sampler,
-            model.reduction,
-            model.sample_shape,
-        )
-        self.condition_dropout, self.min_snr_gamma = model.condition_dropout, model.min_snr_gamma
-        self.samples_posterior, self.weights_metadata = (
-            model.samples_posterior,
-            model.weights_metadata,
-        )
+        self.model = model
+        self.t_init = t_init
+        self.scheduler_config = model.scheduler_config
+        self.prediction_type = model.prediction_type
+        self.sampler = model.sampler
+        self.reduction = model.reduction
+        self.sample_shape = model.sample_shape
+        self.condition_dropout = model.condition_dropout
+        self.min_snr_gamma = model.min_snr_gamma
+        self.samples_posterior = model.samples_posterior
+        self.weights_metadata = model.weights_metadata
 
     @property
     def alphas_cumprod(self) -> Tensor:  # type: ignore[override]

@@ -62,9 +62,11 @@ class Posteriors:
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
-        self.capacity, self.held = capacity, 0
+        self.capacity = capacity
+        self.held = 0
         self._known: dict[Content, Tensor] = {}
-        self._weights, self._contents = FrozenWeights(), Contents()
+        self._weights = FrozenWeights()
+        self._contents = Contents()
 
     def of(self, encoder: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents of `images` `[B, 3, H, W]` in [0, 1], without
@@ -75,7 +77,8 @@ class Posteriors:
             images: on any device.
         """
         if self._weights.changed(encoder, images.device.type):
-            self._known, self.held = {}, 0
+            self._known = {}
+            self.held = 0
         keys = self._contents.of(images)
         found: dict[Content, Tensor] = {}
         for place, key in enumerate(keys):

@@ -56,7 +56,8 @@ class FrozenWeights:
         """Whether they are others than at the last call."""
         weights = self.of(network)
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        last, first = self._version, weights[0]
+        last = self._version
+        first = weights[0]
         self._version = (
             autocast,
             id(network),
@@ -111,7 +112,8 @@ class TokenIds:
     """
 
     def __init__(self, tokenizer: Any, length: int) -> None:
-        self._tokenizer, self._length = tokenizer, length
+        self._tokenizer = tokenizer
+        self._length = length
         self._ids: dict[str, tuple[list[int], bool]] = {}
         self._spans: dict[tuple[str, str], tuple[int, int]] = {}
 

@@ -82,7 +82,8 @@ class TextToImage(Diffusion):
         super().__init__(
             found["scheduler"].config, sampler, reduction, condition_dropout, min_snr_gamma
         )
-        self.model, self.part = model, part
+        self.model = model
+        self.part = part
         self.tokenizer = found["tokenizer"]
         self.unet: nn.Module = found["unet"]
         self.text_encoder: nn.Module = found["text_encoder"]
@@ -101,7 +102,8 @@ class TextToImage(Diffusion):
             height // scale if height else own[0],
             width // scale if width else own[1],
         )
-        self._states, self._posteriors = TextStates(), Posteriors()
+        self._states = TextStates()
+        self._posteriors = Posteriors()
         self._ids_of = TokenIds(self.tokenizer, self.length)
         self._check_vocabulary()
         if gradient_checkpointing:

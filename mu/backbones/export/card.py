@@ -56,7 +56,8 @@ def model_card(
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    method, task = results.get("method"), results.get("task")
+    method = results.get("method")
+    task = results.get("task")
     rows = _rows(results.get("metrics") or {})
     evaluations = [
         EvalResult(

@@ -124,7 +124,8 @@ def import_compvis(
     from mu.backbones.export.diffusion import CARD, write_pipeline
     from mu.utils.files import write_text
 
-    checkpoint, folder = Path(checkpoint), Path(folder)
+    checkpoint = Path(checkpoint)
+    folder = Path(folder)
     with new_folder(folder) as temporary:
         parts, copy = sorted_parts(checkpoint, ema)
         backbone = TextToImage(base)
@@ -284,7 +285,9 @@ def converted(
     """
     from diffusers.loaders import single_file_utils as names
 
-    unet, vae, text = backbone.unet, backbone.vae, backbone.text_encoder
+    unet = backbone.unet
+    vae = backbone.vae
+    text = backbone.text_encoder
     converters = {
         "unet": lambda own: names.convert_ldm_unet_checkpoint(
             _under("model.diffusion_model.", own), unet.config

@@ -94,7 +94,8 @@ def export_text_to_image(
         InputError: when the folder is not empty, or the model has no adapters, or no original that
             could be read again.
     """
-    folder, results = Path(folder), dict(results or {})
+    folder = Path(folder)
+    results = dict(results or {})
     with new_folder(folder) as temporary:
         about, usage = {
             "model": _write_pipeline,
@@ -151,7 +152,8 @@ def export_class_conditional(
     from diffusers import DDPMScheduler
 
     only_whole(backbone, form)
-    folder, network = Path(folder), backbone.unet
+    folder = Path(folder)
+    network = backbone.unet
     channels, height, width = backbone.sample_shape
     with new_folder(folder) as temporary:
         network.save_pretrained(temporary / "unet")  # type: ignore[operator]

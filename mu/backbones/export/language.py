@@ -77,20 +77,20 @@ def export_causal_lm(
         raise InputError(f"a language model is exported whole or as an adapter, not as --{form}.")
     if form == "adapter" and backbone.lora is None:
         raise InputError("the model has no adapters, because it has no lora; export it whole.")
-    folder, results = Path(folder), dict(results or {})
+    folder = Path(folder)
+    results = dict(results or {})
     with new_folder(folder) as temporary:
         if form == "model":
             _merged(backbone).save_pretrained(temporary)  # type: ignore[operator]
             backbone.tokenizer.save_pretrained(temporary)
             _forget_paths(temporary)
-            what, about, usage = (
-                f"`{backbone.model}`",
-                "Complete weights, with the tokenizer.",
-                _WHOLE,
-            )
+            what = f"`{backbone.model}`"
+            about = "Complete weights, with the tokenizer."
+            usage = _WHOLE
         else:
             _write_adapter(backbone, temporary)
-            what, usage = f"Adapters of `{backbone.model}`", _ADAPTER.format(base=backbone.model)
+            what = f"Adapters of `{backbone.model}`"
+            usage = _ADAPTER.format(base=backbone.model)
             about = f"Low-rank adapters as PEFT reads them. Without them the model is the original, whose hash is {base_hash(backbone)}."
         write_text(
             temporary / "README.md",

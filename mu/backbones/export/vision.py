@@ -118,7 +118,9 @@ def export_network(
     Raises:
         InputError: when the folder is not empty, or `name` and `options` do not give this network.
     """
-    folder, options, results = Path(folder), dict(options or {}), dict(results or {})
+    folder = Path(folder)
+    options = dict(options or {})
+    results = dict(results or {})
     library, architecture = resolve(name)
     with torch.random.fork_rng(devices=[]):
         twin = build(name, num_classes, len(mean), **options)
@@ -201,13 +203,16 @@ def _usage(facts: Mapping[str, Any], options: Mapping[str, Any]) -> str:
             'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True)'
             '  # after an upload: "hf-hub:USER/NAME"'
         )
-    channels, name = len(facts["mean"]), facts["architecture"]
+    channels = len(facts["mean"])
+    name = facts["architecture"]
     if facts["library"] == "torchvision" and channels == 3:
-        source, call = "torchvision.models import get_model", f'get_model("{name}", weights=None'
+        source = "torchvision.models import get_model"
+        call = f'get_model("{name}", weights=None'
         given = torchvision_options(name, options)
     else:
         prefix = "" if facts["library"] == "mu" else f"{facts['library']}:"
-        source, call = "mu.backbones.vision.networks import build", f'build("{prefix}{name}"'
+        source = "mu.backbones.vision.networks import build"
+        call = f'build("{prefix}{name}"'
         given = {"in_channels": channels, **options}
     arguments = "".join(f", {key}={value!r}" for key, value in given.items())
     return (

@@ -76,7 +76,9 @@ class CausalLM(Backbone):
             raise InputError(
                 f"divergence_mask is {divergence_mask!r}; it is labels, attention or all."
             )
-        self.model, self.part, self.divergence_mask = model, part, divergence_mask
+        self.model = model
+        self.part = part
+        self.divergence_mask = divergence_mask
         self.weights_metadata: dict[str, Any] = {}
         self._tokenizer = tokenizer
         self.network: nn.Module = (
@@ -263,7 +265,8 @@ class CausalLM(Backbone):
         mask = real.to(nll.dtype)
         if "padded" in batch:
             keep = (~batch["padded"]).to(nll.dtype)[:, None]
-            found, mask = found * keep, mask * keep
+            found = found * keep
+            mask = mask * keep
         return nn.functional.pad(found, (1, 0)), nn.functional.pad(mask, (1, 0))
 
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
@@ -380,7 +383,8 @@ class CausalLM(Backbone):
         """
         base, name = self._stack
         network: Any = self.network
-        every, output = getattr(base, name), network.get_output_embeddings()
+        every = getattr(base, name)
+        output = network.get_output_embeddings()
         setattr(base, name, every[:count])
         network.set_output_embeddings(nn.Identity())
         try:

@@ -35,9 +35,13 @@ class TwoModels(CausalLM):
                 f"two models of {base.vocabulary} and {other.vocabulary} tokens cannot answer as "
                 "one; take two of the same family."
             )
-        self.base, self.other = base, other
-        self.model, self.part, self.lora = base.model, base.part, None
-        self.divergence_mask, self.weights_metadata = base.divergence_mask, base.weights_metadata
+        self.base = base
+        self.other = other
+        self.model = base.model
+        self.part = base.part
+        self.lora = None
+        self.divergence_mask = base.divergence_mask
+        self.weights_metadata = base.weights_metadata
 
     @abstractmethod
     def combined(self, base: Tensor, other: Tensor) -> Tensor:
@@ -169,7 +173,8 @@ class LogitDifference(TwoModels):
                 f"top is {top}; the relative top filter takes a share of the largest probability, "
                 "in [0, 1]."
             )
-        self.weight, self.top = weight, top
+        self.weight = weight
+        self.top = top
 
     def combined(self, base: Tensor, other: Tensor) -> Tensor:
         return logit_difference(base, other, self.weight, self.top)
@@ -204,7 +209,8 @@ def _speaker(model: CausalLM, tokens: Tensor, mask: Tensor) -> Generator[Tensor,
     network: Any = model.network
     known = inspect.signature(network.forward).parameters
     last = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
-    places, cache = (mask.cumsum(1) - 1).clamp_min(0), None
+    places = (mask.cumsum(1) - 1).clamp_min(0)
+    cache = None
     while True:
         given = {"position_ids": places} if "position_ids" in known else {}
         output = network(
@@ -218,7 +224,8 @@ def _speaker(model: CausalLM, tokens: Tensor, mask: Tensor) -> Generator[Tensor,
         cache = output.past_key_values
         chosen = yield output.logits[:, -1]
         tokens = chosen[:, None]
-        mask, places = torch.cat([mask, torch.ones_like(tokens)], 1), places[:, -1:] + 1
+        mask = torch.cat([mask, torch.ones_like(tokens)], 1)
+        places = places[:, -1:] + 1
 
 
 def first_layers(model: CausalLM, count: int, lora: LoRA) -> CausalLM:

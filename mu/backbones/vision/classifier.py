@@ -50,7 +50,9 @@ class Classifier(Backbone):
         network: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.num_classes, self.channels_last = name, num_classes, channels_last
+        self.name = name
+        self.num_classes = num_classes
+        self.channels_last = channels_last
         self.weights_metadata: dict[str, Any] = {}
         self.network: nn.Module = (
             network
@@ -110,10 +112,8 @@ class Classifier(Backbone):
     def fresh(self, seed: int) -> Self:
         """As Backbone.fresh; mean and std of the pixels describe the data, so they stay."""
         twin = super().fresh(seed)
-        ours, theirs = (
-            getattr(self.network, "normalize", None),
-            getattr(twin.network, "normalize", None),
-        )
+        ours = getattr(self.network, "normalize", None)
+        theirs = getattr(twin.network, "normalize", None)
         if isinstance(ours, nn.Module) and isinstance(theirs, nn.Module):
             theirs.load_state_dict(ours.state_dict())
         return twin

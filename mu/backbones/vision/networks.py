@@ -303,11 +303,13 @@ def published_statistics(
         from timm.data.config import resolve_model_data_config
 
         config = resolve_model_data_config(body)
-        mean, std = list(config["mean"]), list(config["std"])
+        mean = list(config["mean"])
+        std = list(config["std"])
         channels = int(getattr(body, "in_chans", len(mean)))
         # timm has adapted the stem to other channels, so every channel is an average one
         if channels != len(mean):
-            mean, std = [sum(mean) / len(mean)] * channels, [sum(std) / len(std)] * channels
+            mean = [sum(mean) / len(mean)] * channels
+            std = [sum(std) / len(std)] * channels
         return mean, std, (channels, *config["input_size"][1:])
     import torchvision
 
@@ -344,7 +346,8 @@ def image_network(
     if pretrained:
         published_mean, published_std, input_size = published_statistics(name, body)
         if mean is None and std is None:
-            mean, std = published_mean, published_std
+            mean = published_mean
+            std = published_std
     size = options.get("img_size")
     if size is not None:
         input_size = (in_channels, size, size) if isinstance(size, int) else (in_channels, *size)
@@ -376,8 +379,10 @@ def assign_image_weights(
     if not isinstance(network, ImageNetwork):
         assign_weights(network, tensors, path)
         return
-    normalize, channels = network.normalize, len(network.normalize.mean)
-    mean, std = metadata.get("mean"), metadata.get("std")
+    normalize = network.normalize
+    channels = len(network.normalize.mean)
+    mean = metadata.get("mean")
+    std = metadata.get("std")
     new = None if keep_normalisation or mean is None or std is None else Normalize(mean, std)
     if new is not None and len(new.mean) != channels:
         raise InputError(

@@ -49,7 +49,8 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.channels, self.stride = channels, stride
+        self.channels = channels
+        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W]` to `[B, C', H', W']`."""

@@ -236,7 +236,8 @@ def definitions(
         close: those that are good by their closeness to the oracle in some task; both senses are
             given where both occur.
     """
-    metrics, other = set(metrics), set(directed) & set(DIRECTED)
+    metrics = set(metrics)
+    other = set(directed) & set(DIRECTED)
     families = [
         entry
         for prefix, entry in FAMILIES.items()

@@ -33,7 +33,9 @@ Looks = Mapping[str, tuple[str, str]]
 """By method: colour and marker."""
 
 # Colours that stand for the page's own until the SVG is finished.
-_INK, _MUTED, _LINE = "#010203", "#040506", "#070809"
+_INK = "#010203"
+_MUTED = "#040506"
+_LINE = "#070809"
 _THEME = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)"}
 
 _STYLE: dict[Any, Any] = {
@@ -149,7 +151,8 @@ def _reading(summary: Summary, plane: Plane) -> str:
     words = "Mean of each method; bars: standard deviation over seeds."
     if summary.row(ORACLE) is not None:
         return f"{words} Star and dashed lines: the oracle. Nearer is better; beyond it is not."
-    x, y = summary.better.get(plane.x[0]), summary.better.get(plane.y[0])
+    x = summary.better.get(plane.x[0])
+    y = summary.better.get(plane.y[0])
     corner = (
         f" Better: to the {'right' if x else 'left'} and {'up' if y else 'down'}."
         if x is not None and y is not None
@@ -471,7 +474,8 @@ def _log_ticks(axes: Axes, values: Sequence[float]) -> None:
     """Plain numbers at 1, 2 and 5, on an axis wide enough to hold at least two of them."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    low, high = min(values), max(values)
+    low = min(values)
+    high = max(values)
     widen = max(1.3, math.sqrt(8 * low / high))
     axes.set_xlim(low / widen, high * widen)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -29,10 +29,8 @@ GROUPS = {"erased": "What was erased", "kept": "What was to be kept", "attack": 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # pixels of the page for one tile of a grid, and for a letter of a label, at least
-_TILE, _LETTER = (
-    44,
-    6,
-)
+_TILE = 44
+_LETTER = 6
 _SMOOTH = 640  # width in pixels from which an image is shrunk rather than enlarged
 
 
@@ -124,13 +122,12 @@ def media(summary: Summary) -> tuple[list[Gallery], list[Examples]]:
     keys = sorted(
         dict.fromkeys(key for entries in found.values() for key in entries), key=_place(found)
     )
-    galleries, examples = [], []
+    galleries = []
+    examples = []
     for key in keys:
         mine = {method: entries[key] for method, entries in found.items() if key in entries}
-        heading, title = (
-            GROUPS.get(key[1], key[1].capitalize()),
-            _common(entry["title"] for _, entry in mine.values()),
-        )
+        heading = GROUPS.get(key[1], key[1].capitalize())
+        title = _common(entry["title"] for _, entry in mine.values())
         if key[0] == "text":
             examples.append(_examples(heading, title, seed, mine))
         else:
@@ -154,7 +151,8 @@ def _entries(run: RunEntry) -> dict[Key, tuple[Path, dict[str, Any]]]:
     """The file and description of each entry."""
     if not _index(run).is_file():
         return {}
-    raw, found = read_json(_index(run)), {}
+    raw = read_json(_index(run))
+    found = {}
     if not isinstance(raw, list) or not all(
         isinstance(entry, Mapping) and isinstance(entry.get("file"), str) for entry in raw
     ):
@@ -167,7 +165,8 @@ def _entries(run: RunEntry) -> dict[Key, tuple[Path, dict[str, Any]]]:
             "title": str(entry.get("title") or ""),
             **{name: [str(v) for v in entry.get(name) or []] for name in ("rows", "columns")},
         }
-        kind, group = str(entry.get("kind") or "image"), str(entry.get("group") or "examples")
+        kind = str(entry.get("kind") or "image")
+        group = str(entry.get("group") or "examples")
         if kind not in ("image", "text"):
             raise InputError(f"{_index(run)} has an entry of kind {kind!r}; it is image or text.")
         number = sum(key[:2] == (kind, group) for key in found)

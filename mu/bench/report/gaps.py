@@ -72,7 +72,8 @@ def complete(task: TaskRuns) -> list[str]:
     Raises:
         InputError: when a run and its oracle were made on different splits or by different recipes.
     """
-    metrics, notes = gap_metrics(task), []
+    metrics = gap_metrics(task)
+    notes = []
     for run in task.runs:
         oracle = run if run.method == ORACLE else partner(run, task.oracles)
         if "avg_gap" in run.values or oracle is None or not metrics:
@@ -110,7 +111,8 @@ def _unchecked(task: TaskRuns) -> bool:
 
 
 def _same_recipe(run: RunEntry, oracle: RunEntry, unchecked: bool) -> bool:
-    mine, theirs = _recipe(run), _recipe(oracle)
+    mine = _recipe(run)
+    theirs = _recipe(oracle)
     if unchecked or run is oracle:
         return True
     if mine and theirs and mine != theirs:

@@ -64,7 +64,8 @@ def _place(
     area: tuple[float, float],
     taken: list[Box],
 ) -> list[Label] | None:
-    taken, found = list(taken), {}
+    taken = list(taken)
+    found = {}
     for index in sorted(range(len(centres)), key=lambda i: -_crowd(centres, i)):
         for label, box in _candidates(centres[index], radii[index], sizes[index]):
             inside = box[0] >= 0 and box[1] >= 0 and box[2] <= area[0] and box[3] <= area[1]
@@ -86,9 +87,12 @@ def _candidates(
     for reach, degrees in product(
         (2.5, 9.0, 17.0, 27.0, 40.0), (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
     ):
-        across, along = cos(radians(degrees)), sin(radians(degrees))
-        dx, dy = across * (radius + reach), along * (radius + reach)
-        side, level = _sign(across, 0.3), _sign(along, 0.6)
+        across = cos(radians(degrees))
+        along = sin(radians(degrees))
+        dx = across * (radius + reach)
+        dy = along * (radius + reach)
+        side = _sign(across, 0.3)
+        level = _sign(along, 0.6)
         left = centre[0] + dx - size[0] * (1 - side) / 2
         bottom = centre[1] + dy - size[1] * (1 - level) / 2
         label = Label(

@@ -14,7 +14,8 @@ from mu.metrics.results import RunResults
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
 
-ORIGINAL, ORACLE = "original", "oracle"
+ORIGINAL = "original"
+ORACLE = "oracle"
 SEED_NAMES = ("split", "train", "unlearn")
 _ALONE = {"Train": ORIGINAL, "UnlearningModule": ORIGINAL, "Retrain": ORACLE}
 _SERVED = "mu.UnlearningModule"

@@ -119,7 +119,8 @@ def summarise(task: TaskRuns) -> Summary:
     """
     metrics = gap_metrics(task)
     names = list(dict.fromkeys(name for run in task.runs for name in run.values))
-    columns, better = headline(names), agreed(task, "higher_is_better")
+    columns = headline(names)
+    better = agreed(task, "higher_is_better")
     units = {
         name: _gap_unit(metrics) for name in names if name.startswith("gap/") or name == "avg_gap"
     } | agreed(task, "unit")

@@ -105,7 +105,8 @@ def footnotes(summary: Summary) -> list[str]:
 
 def _goal(summary: Summary) -> list[str]:
     """Which values are good."""
-    oracle, directed = summary.row(ORACLE) is not None, summary.directed
+    oracle = summary.row(ORACLE) is not None
+    directed = summary.directed
     others = [name for name in summary.columns if name not in directed]
     notes = []
     if oracle and (others or not directed):
@@ -300,7 +301,8 @@ def _tex_heading(summary: Summary, name: str) -> str:
 
 
 def _tex_value(row: Row, metric: str, summary: Summary) -> str:
-    cell, unit = row.cells.get(metric), summary.units.get(metric, "")
+    cell = row.cells.get(metric)
+    unit = summary.units.get(metric, "")
     if cell is None:
         return "--"
     spread = (

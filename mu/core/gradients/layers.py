@@ -116,7 +116,8 @@ def _grouped_is_better(layer: Any, gradient: Tensor) -> bool:
 
 def _convolution(layer: Any, given: Tensor, gradient: Tensor) -> Tensor:
     """Per-sample gradient of a convolution's kernel, `[B, O, C / groups, *kernel]`."""
-    size, shape = len(given), layer.weight.shape
+    size = len(given)
+    shape = layer.weight.shape
     if not _grouped_is_better(layer, gradient):
         patches = _patches(layer, given).reshape(size, shape[1:].numel(), -1)
         return torch.bmm(gradient.flatten(2), patches.transpose(1, 2)).view(size, *shape)

@@ -65,12 +65,10 @@ class PerSample:
         values: Values,
         choose: Choice = "auto",
     ) -> None:
-        self.backbone, self.parameters, self.values, self.choose = (
-            backbone,
-            parameters,
-            values,
-            choose,
-        )
+        self.backbone = backbone
+        self.parameters = parameters
+        self.values = values
+        self.choose = choose
         self._ways: dict[str, type[Strategy]] = {
             "hooks": HookStrategy,
             "vmap": VmapStrategy,
@@ -163,7 +161,8 @@ class Strategy:
     name = ""
 
     def __init__(self, owner: PerSample) -> None:
-        self.backbone, self.values = owner.backbone, owner.values
+        self.backbone = owner.backbone
+        self.values = owner.values
         self.names = [name for name, _ in owner.parameters]
         self.weights = [weight for _, weight in owner.parameters]
 
@@ -225,7 +224,8 @@ class _Called(nn.Module):
 
     def __init__(self, backbone: nn.Module, values: Values) -> None:
         super().__init__()
-        self.backbone, self.values = backbone, values
+        self.backbone = backbone
+        self.values = values
 
     def forward(self, batch: Batch) -> Tensor:
         return self.values(batch)
@@ -235,7 +235,8 @@ class VmapStrategy(Strategy):
     name = "vmap"
 
     def _over_samples(self, batch: Batch, squares: bool) -> list[Tensor]:
-        called, size = _Called(self.backbone, self.values), _size(batch)
+        called = _Called(self.backbone, self.values)
+        size = _size(batch)
         rows = {name: value for name, value in batch.items() if _is_row(value, size)}
         fixed = {name: value for name, value in batch.items() if name not in rows}
 
@@ -341,7 +342,8 @@ class HookStrategy(Strategy):
         def tap(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if not output.requires_grad:
                 return output
-            source, own = given[0].detach(), self.layers[layer]
+            source = given[0].detach()
+            own = self.layers[layer]
             for place in own.values():
                 uses[place] += 1
 

@@ -27,7 +27,8 @@ class OpenCLIP(Reconstructible):
             raise InputError(
                 f"CLIP {model} needs weights: a tag of published ones (openai), or a file."
             )
-        self.model, self.pretrained = model, pretrained
+        self.model = model
+        self.pretrained = pretrained
         self._network: Any = None
         self._tokenizer: Any = None
         self._version = ""
@@ -142,5 +143,6 @@ def fitted(
         images = torch.nn.functional.interpolate(
             images, to, mode=mode, align_corners=False, antialias=True
         )
-    top, left = (to[0] - height) // 2, (to[1] - width) // 2
+    top = (to[0] - height) // 2
+    left = (to[1] - width) // 2
     return images[..., top : top + height, left : left + width]

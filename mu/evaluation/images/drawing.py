@@ -103,7 +103,9 @@ class ImageJob:
             raise InputError("there is no image to draw; give at least one prompt or class.")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
-        self.rows, self.sampler, self.batch_size = tuple(rows), sampler, batch_size
+        self.rows = tuple(rows)
+        self.sampler = sampler
+        self.batch_size = batch_size
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None:
             names = [row.file for row in self.rows]
@@ -354,7 +356,8 @@ class ImageCache:
     """
 
     def __init__(self, module: UnlearningModule) -> None:
-        self._module, self._of = module, module.outputs
+        self._module = module
+        self._of = module.outputs
         self._stored: dict[str, list[tuple[Tensor, list[int]]]] = {}
         self._identity: str | None = None
 
@@ -366,7 +369,8 @@ class ImageCache:
         """This rank's batches of a job, as `ImageJob.run` yields them; drawn the first time, the
         same ever after.
         """
-        module, key = self._module, job.key()
+        module = self._module
+        key = job.key()
         if key in self._stored:
             device = _device(module.served())
             yield from (

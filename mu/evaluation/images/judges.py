@@ -77,8 +77,11 @@ class Judge(Reconstructible, ABC):
             raise InputError(
                 f"the judge {name} recognises a label among the top {top}; give at least 1."
             )
-        self.name, self.threshold, self.top = name, threshold, top
-        self.synonyms, self.groups = dict(synonyms or {}), dict(groups or {})
+        self.name = name
+        self.threshold = threshold
+        self.top = top
+        self.synonyms = dict(synonyms or {})
+        self.groups = dict(groups or {})
         self._words: tuple[re.Pattern[str], dict[str, str]] | None = None
 
     @property
@@ -213,15 +216,16 @@ class ClassifierJudge(Judge):
         if not 0 < crop_pct <= 1:
             raise InputError(f"crop_pct is {crop_pct}; it is a share in (0, 1].")
         self._describe(name or _named_after(weights, network), threshold, top, synonyms, groups)
-        self.weights, self.network, self.given_labels, self.size, self.crop_pct = (
-            weights,
-            network,
-            labels,
-            size,
-            crop_pct,
-        )
+        self.weights = weights
+        self.network = network
+        self.given_labels = labels
+        self.size = size
+        self.crop_pct = crop_pct
         self.options = dict(options or {})
-        self._given, self._made, self._labels, self._version = classifier, None, (), ""
+        self._given = classifier
+        self._made = None
+        self._labels = ()
+        self._version = ""
 
     @property
     def classifier(self) -> Classifier:
@@ -244,7 +248,8 @@ class ClassifierJudge(Judge):
                     f"the judge {self.name} has {found.num_classes} classes and {say}; give "
                     "labels, one for each."
                 )
-            self._labels, self._made = tuple(names), found.eval().requires_grad_(False)
+            self._labels = tuple(names)
+            self._made = found.eval().requires_grad_(False)
         return self._made
 
     def _read(self) -> Classifier:
@@ -270,7 +275,8 @@ class ClassifierJudge(Judge):
                 )
             return served
         tensors, said = load_weights(place)
-        library, architecture = said.get("library"), said.get("architecture")
+        library = said.get("library")
+        architecture = said.get("architecture")
         network = self.network or (
             f"{library}:{architecture}"
             if library and ":" not in str(architecture)
@@ -386,7 +392,8 @@ class CLIPZeroShot(Judge):
             synonyms,
             groups,
         )
-        self._labels, self._texts = tuple(labels), torch.empty(0)
+        self._labels = tuple(labels)
+        self._texts = torch.empty(0)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -442,7 +449,8 @@ class NudeNetJudge(Judge):
     ) -> None:
         self.parts = tuple(NUDENET_EXPOSED if parts is None else parts)
         self._describe("NudeNet", threshold, 1, None, {"nudity": self.parts})
-        self.model_path, self.resolution = model_path, resolution
+        self.model_path = model_path
+        self.resolution = resolution
         self._detector: Any = None
 
     @property

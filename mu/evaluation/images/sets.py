@@ -76,10 +76,17 @@ class ImageSet(Reconstructible):
             )
         if seed < 0:
             raise InputError(f"seed is {seed}; it must not be negative.")
-        self.part, self.file, self.texts = part, file, texts
-        self.where, self.without = dict(where or {}), dict(without or {})
-        self.limit, self.images_per_prompt, self.seed = limit, images_per_prompt, seed
-        self.sampler, self.batch_size, self.folder = sampler, batch_size, folder
+        self.part = part
+        self.file = file
+        self.texts = texts
+        self.where = dict(where or {})
+        self.without = dict(without or {})
+        self.limit = limit
+        self.images_per_prompt = images_per_prompt
+        self.seed = seed
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.folder = folder
 
     @property
     def name(self) -> str:

@@ -28,7 +28,8 @@ from mu.utils.fingerprint import digest
 from mu.utils.resumable import Ranks, map_chunks
 
 T = TypeVar("T")
-_BUDGET, _LARGE_BUDGET = {"cpu": 1024}, 8192
+_BUDGET = {"cpu": 1024}
+_LARGE_BUDGET = 8192
 _FORMAT = 1
 """Of what is kept on disk; another number makes everything anew."""
 
@@ -81,7 +82,8 @@ class Metric(Node[Measurement]):
         """By which it is known in a log: the stem, the fields without a default, and those that
         differ from their default.
         """
-        told, other = [], []
+        told = []
+        other = []
         for one in fields(self):  # type: ignore[arg-type]
             value = getattr(self, one.name)
             said = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -131,9 +133,15 @@ class Graph:
         ):
             if size < 1:
                 raise InputError(f"{name} is {size}; it must be at least 1.")
-        self.backbone, self.sets, self.encoder, self.folder = backbone, sets, encoder, folder
-        self.ranks, self.within, self.precision = ranks or Ranks(), within, precision
-        self.tokens_per_batch, self.prompts_per_batch = tokens_per_batch, prompts_per_batch
+        self.backbone = backbone
+        self.sets = sets
+        self.encoder = encoder
+        self.folder = folder
+        self.ranks = ranks or Ranks()
+        self.within = within
+        self.precision = precision
+        self.tokens_per_batch = tokens_per_batch
+        self.prompts_per_batch = prompts_per_batch
         self._known: dict[Node[Any], Any] = {}
         self._encoded: dict[Node[Any], Encoded] = {}
 

@@ -48,7 +48,8 @@ class Scored(Leaf[Scores]):
 
     def encode(self, graph: Graph) -> Encoded:
         rows = graph.questions(self.set)
-        pairs, owners = [], []
+        pairs = []
+        owners = []
         for number, (question, answers) in enumerate(
             zip(rows.column(self.question), rows.column(self.answer), strict=True)
         ):

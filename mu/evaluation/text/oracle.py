@@ -48,7 +48,8 @@ class OracleModel(OracleLog):
     """
 
     def __init__(self, graph: Graph, device: torch.device | str = "cpu") -> None:
-        self.graph, self.device = graph, device
+        self.graph = graph
+        self.device = device
 
     def measured(self, node: Metric, graph: Graph) -> Measurement:
         if not self.graph.knows(node):
@@ -107,7 +108,8 @@ class OracleFile(OracleLog):
         if not self.own:
             return self._foreign(node, graph)
         try:
-            value, tokens = self.raw["values"].get(node.name), self.raw["tokens"].get(node.name)
+            value = self.raw["values"].get(node.name)
+            tokens = self.raw["tokens"].get(node.name)
             items = self.raw["items"].get(node.name)
         except (KeyError, AttributeError) as error:
             raise InputError(

@@ -74,11 +74,10 @@ class ForkFeatures(Leaf[Tensor]):
     right: Answer = "paraphrased_answer"
 
     def encode(self, graph: Graph) -> Forked:
-        right, wrong = (
-            graph.encoded(Scored(self.set, self.right)),
-            graph.encoded(Scored(self.set, "perturbed_answer")),
-        )
-        prompts, choices = [], []
+        right = graph.encoded(Scored(self.set, self.right))
+        wrong = graph.encoded(Scored(self.set, "perturbed_answer"))
+        prompts = []
+        choices = []
         for (ids, _), row in zip(wrong.pairs, wrong.row.tolist(), strict=True):
             true = right.pairs[row][0]
             fork = next(
@@ -201,7 +200,8 @@ class LensScores(Leaf[Lens]):
     def evaluate(self, graph: Graph, *inputs: Any) -> Lens:
         found = graph.encoded(self)
         order = batches([len(ids) for ids, _ in found.pairs], graph.tokens_per_batch)
-        model, eos = readable(graph.backbone), graph.encoder.eos
+        model = readable(graph.backbone)
+        eos = graph.encoder.eos
         check_lens(model, found.pairs[order[0][0]])
         parts = graph.run(
             self,
@@ -323,10 +323,8 @@ def fork_features(model: CausalLM, prompts: Sequence[list[int]], choices: Tensor
     norm, head = ending(model)
     batch = _batch(model, [(ids, [IGNORED] * len(ids)) for ids in prompts])
     device = batch["input_ids"].device
-    rows, last = (
-        torch.arange(len(prompts), device=device),
-        torch.tensor([len(ids) - 1 for ids in prompts], device=device),
-    )
+    rows = torch.arange(len(prompts), device=device)
+    last = torch.tensor([len(ids) - 1 for ids in prompts], device=device)
     written = head.weight[choices.to(device)].float()  # type: ignore[index]
     gap = written[:, 0] - written[:, 1]
     return torch.stack(
@@ -352,7 +350,8 @@ def logit_lens(model: CausalLM, pairs: Sequence[Pair], eos: int) -> dict[str, Te
     real[torch.arange(len(pairs), device=labels.device)[ended], last[ended]] = False
     wanted = labels[real]
     step = max(1, _AT_ONCE // model.vocabulary)
-    ranks, probabilities = [], []
+    ranks = []
+    probabilities = []
     for output in layer_outputs(model, batch):
         chosen = output[:, :-1][real]
         parts = [
@@ -398,7 +397,8 @@ def check_lens(model: CausalLM, pair: Pair) -> None:
     """
     norm, head = ending(model)
     batch = _batch(model, [pair])
-    said, seen = model.predict(batch), head(norm(layer_outputs(model, batch)[-1]))
+    said = model.predict(batch)
+    seen = head(norm(layer_outputs(model, batch)[-1]))
     if (said - seen).abs().max() > _TOLERANCE * said.abs().max():
         raise InputError(
             f"{type(model.network).__name__} does more to its logits than a norm and a matrix, so "

@@ -127,7 +127,8 @@ def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Chunk:
         {name: value.to(device) for name, value in batch.items()}
     )
     real = labels != IGNORED
-    chosen, wanted = logits[real], labels[real]
+    chosen = logits[real]
+    wanted = labels[real]
     step = max(1, _ELEMENTS.get(device.type, _MANY) // logits.shape[-1])
     parts = [
         _scores(chosen[start : start + step], wanted[start : start + step])
@@ -141,7 +142,8 @@ def _scores(logits: Tensor, wanted: Tensor) -> dict[str, Tensor]:
     log_p = logits.log_softmax(
         -1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32
     )
-    own, p = log_p.gather(-1, wanted[:, None])[:, 0], log_p.exp()
+    own = log_p.gather(-1, wanted[:, None])[:, 0]
+    p = log_p.exp()
     log_p.clamp_min_(_NEVER)  # 0 log 0 = 0
     mean = torch.linalg.vecdot(p, log_p)
     variance = torch.linalg.vecdot(p, log_p.sub_(mean[:, None]).square_())

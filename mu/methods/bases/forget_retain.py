@@ -41,7 +41,8 @@ class ForgetRetainMethod(UnlearningModule):
                 f"{type(self).__name__} needs a forget_weight above 0 and a retain_weight of at "
                 f"least 0, not {forget_weight} and {retain_weight}."
             )
-        self.forget_weight, self.retain_weight = forget_weight, retain_weight
+        self.forget_weight = forget_weight
+        self.retain_weight = retain_weight
         self.retain = NLL() if retain is None else retain
         self.plan = Paired(length="forget") if retain_weight else Forget()
 

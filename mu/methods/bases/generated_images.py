@@ -54,7 +54,8 @@ class GeneratedImages:
             sampler: how; the backbone's own when None.
             batch_size: images drawn at once.
         """
-        backbone, found = diffusion(module), {}
+        backbone = diffusion(module)
+        found = {}
         with eval_mode(module.backbone), module.precision():
             for batch in module.iterate_batches(
                 plan, augment=False, batch_size=batch_size, shard="batches"
@@ -119,7 +120,8 @@ def _from_all_ranks(
             )
         ]
     )
-    most, shape = int(counts[:, 0].max()), counts[:, 1:].max(0).values.tolist()
+    most = int(counts[:, 0].max())
+    shape = counts[:, 1:].max(0).values.tolist()
     mine_index = torch.zeros(most, dtype=torch.int64, device=module.device)
     mine_image = torch.zeros(most, *shape, device=module.device)
     if len(index):

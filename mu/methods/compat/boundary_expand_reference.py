@@ -24,7 +24,8 @@ class _Expanded(nn.Module):
 
     def __init__(self, backbone: Backbone, extra: nn.Linear) -> None:
         super().__init__()
-        self.backbone, self.extra = backbone, extra
+        self.backbone = backbone
+        self.extra = extra
 
     def forward(self, image: Tensor) -> Tensor:
         with expanded(self.backbone, self.extra):

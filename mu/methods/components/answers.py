@@ -59,7 +59,8 @@ class Answer(Substitute):
         if "step" not in part:
             return None
         step = part["step"]
-        index, visit = torch.as_tensor(step.index), torch.as_tensor(step.visit)
+        index = torch.as_tensor(step.index)
+        visit = torch.as_tensor(step.visit)
         pairs = zip(index.tolist(), self.answers(index, visit, seed), strict=True)
         count = sum(labelled(self._pair(place, answer)) for place, answer in pairs)
         return torch.tensor(count / step.accumulate, device=part["index"].device)

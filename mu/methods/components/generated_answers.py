@@ -67,12 +67,10 @@ class GeneratedAnswers(CyclingAnswers):
                 f"the instruction {instruction[:60]!r} does not hold {{question}}, so the model "
                 "would not be asked anything."
             )
-        self.count, self.max_new_tokens, self.instruction, self.stop = (
-            count,
-            max_new_tokens,
-            instruction,
-            tuple(stop),
-        )
+        self.count = count
+        self.max_new_tokens = max_new_tokens
+        self.instruction = instruction
+        self.stop = tuple(stop)
         self.sampling = Sampling(temperature, seed)
         self.folder = Path(folder) if folder else None
 
@@ -105,7 +103,8 @@ class GeneratedAnswers(CyclingAnswers):
         """`count` answers to every question, one question after the other."""
         assert self._encoder is not None
         trainer: Any = task.trainer
-        before, training = next(backbone.parameters()).device, backbone.training
+        before = next(backbone.parameters()).device
+        training = backbone.training
         prompts = [
             self._encoder.prompt(self.instruction.replace("{question}", question))
             for question in self._questions.values()

@@ -88,14 +88,19 @@ class PartialSampling(LatentSource):
             raise InputError(
                 f"partial sampling on {steps} steps has nowhere to stop; give at least 2."
             )
-        self.steps, self.guidance, self.by, self.timestep = steps, guidance, by, timestep
+        self.steps = steps
+        self.guidance = guidance
+        self.by = by
+        self.timestep = timestep
 
     def draw(
         self, module: Method, part: dict[str, Any], condition: Condition, stream: str
     ) -> Latents:
         backbone = diffusion(module)
-        index, visit = part["index"], part["visit"]
-        seed, total = module.seed, backbone.timesteps
+        index = part["index"]
+        visit = part["visit"]
+        seed = module.seed
+        total = backbone.timesteps
         start = rng.normal(seed, index, visit, f"{stream}-start", *backbone.sample_shape).to(
             backbone.dtype
         )
@@ -139,7 +144,9 @@ class StoredTrajectories(LatentSource):
     def __init__(self, count: int = 8, steps: int = 50, guidance: float = 3.0) -> None:
         if count < 1:
             raise InputError(f"{count} stored trajectories give no latent; store at least 1.")
-        self.count, self.steps, self.guidance = count, steps, guidance
+        self.count = count
+        self.steps = steps
+        self.guidance = guidance
         self._stored: dict[bytes, Tensor] = {}
 
     def draw(
@@ -147,7 +154,8 @@ class StoredTrajectories(LatentSource):
     ) -> Latents:
         assert module.reference is not None, "the method declares needs_reference"
         model: Any = module.reference
-        total, device = model.timesteps, condition.states.device
+        total = model.timesteps
+        device = condition.states.device
         grid = torch.flip(
             torch.arange(self.steps, device=device) * (total // self.steps) + 1, [0]
         ).clamp_max(total - 1)
@@ -238,7 +246,8 @@ def ddim_path(
     """x at each timestep of the descending `grid` `[S]`: first `start`, then after each step but
     the last.
     """
-    latent, null = start, model.null(len(start)) if guidance != 1 else None
+    latent = start
+    null = model.null(len(start)) if guidance != 1 else None
     for place, t in enumerate(grid):
         yield latent
         if place + 1 < len(grid):

@@ -42,7 +42,9 @@ class Saliency(WeightMask):
         super().__init__(enforce, clip)
         if not 0 < keep <= 1:
             raise InputError(f"keep is {keep}; the share of weights that may move lies in (0, 1].")
-        self.keep, self.batch_size, self.augment = keep, batch_size, augment
+        self.keep = keep
+        self.batch_size = batch_size
+        self.augment = augment
 
     def choose(self, module: Method) -> dict[str, Tensor]:
         """The globally largest saliencies, in eval mode at the original weights."""

@@ -145,7 +145,8 @@ class ReferenceNLL(nn.Module):
         return self.values[place].masked_fill(~known, math.nan)
 
     def _stop_if_unknown(self) -> None:
-        known, self._known = self._known, None
+        known = self._known
+        self._known = None
         if known is not None and not bool(known.all()):
             raise RunError(
                 f"{int((~known).sum())} sequences of a batch have no log-likelihood under the "
@@ -222,7 +223,8 @@ def _planned(module: Method, endless: int | None) -> Iterator[Iterator[tuple[int
     `endless` positions once.
     """
     trainer = module.trainer
-    epochs, steps = trainer.max_epochs, trainer.max_steps
+    epochs = trainer.max_epochs
+    steps = trainer.max_steps
     if (epochs is None or epochs < 0) and steps < 0:
         if endless is None:
             raise InputError(
@@ -243,7 +245,8 @@ def _planned(module: Method, endless: int | None) -> Iterator[Iterator[tuple[int
             if step is not None and "forget" in step.parts:
                 rows = step.parts["forget"]
                 yield zip(rows.positions.tolist(), rows.visits.tolist(), strict=True)
-        epoch, made = epoch + 1, made + -(-len(plan) // trainer.accumulate_grad_batches)
+        epoch = epoch + 1
+        made = made + -(-len(plan) // trainer.accumulate_grad_batches)
 
 
 def _rows(part: Mapping[str, Any]) -> Iterator[tuple[int, Pair]]:

@@ -41,7 +41,8 @@ class UniformLabel(Substitute):
     """
 
     def __init__(self, exclude_true: bool = False, redraw: bool = True) -> None:
-        self.exclude_true, self.redraw = exclude_true, redraw
+        self.exclude_true = exclude_true
+        self.redraw = redraw
         self.num_classes = 0
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
@@ -96,7 +97,8 @@ class GaussianTarget(Substitute):
                     "none."
                 )
             targets += [float(data[i]["target"]) for i in range(len(data))]
-        self.mean, self.sd = float(np.mean(targets)), float(np.std(targets))
+        self.mean = float(np.mean(targets))
+        self.sd = float(np.std(targets))
 
     def draw(self, part: dict[str, Any], seed: int) -> Tensor:
         return self.mean + self.sd * rng.normal(seed, part["index"], 0, "substitute-target")

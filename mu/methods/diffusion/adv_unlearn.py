@@ -68,12 +68,14 @@ class CoupledSampling(PartialSampling):
         """See LatentSource."""
         backbone = diffusion(module)
         model: Any = backbone if self.by == "current" else module.reference
-        index, width = part["index"], backbone.timesteps // self.steps
+        index = part["index"]
+        width = backbone.timesteps // self.steps
         start = rng.normal(
             module.seed, index, part["visit"], f"{stream}-start", *backbone.sample_shape
         ).to(backbone.dtype)
         # the draws of a step that belongs to nobody's samples: the same on all ranks
-        nobody, step = torch.zeros_like(index[:1]), module.trainer.global_step
+        nobody = torch.zeros_like(index[:1])
+        step = module.trainer.global_step
         k = rng.integers(module.seed, nobody, step, f"{stream}-stop", self.steps)
         grid = torch.flip(
             torch.arange(self.steps - (self.timestep == "jitter"), device=index.device) * width + 1,
@@ -81,7 +83,8 @@ class CoupledSampling(PartialSampling):
         )
         grid = grid.clamp_max(backbone.timesteps - 1)
         if self.timestep == "exact":
-            taken, t = k, grid[k]
+            taken = k
+            t = grid[k]
         else:
             taken = torch.where(k == 0, self.steps - 1, self.steps - k)
             t = k * width + rng.integers(module.seed, nobody, step, f"{stream}-jitter", width)
@@ -138,7 +141,10 @@ class AdvUnlearn(DiffusionMethod):
                 f"AdvUnlearn needs eta, gamma, warmup and attack_every of at least 0, not {eta}, "
                 f"{gamma}, {warmup} and {attack_every}."
             )
-        self.eta, self.gamma, self.warmup, self.attack_every = eta, gamma, warmup, attack_every
+        self.eta = eta
+        self.gamma = gamma
+        self.warmup = warmup
+        self.attack_every = attack_every
         self.attack = SoftPromptAttack() if attack is None else attack
         self.latents = CoupledSampling(by=self._sampler(backbone)) if latents is None else latents
         self.attack_latents = self.latents if attack_latents is None else attack_latents
@@ -209,17 +215,18 @@ class AdvUnlearn(DiffusionMethod):
         """What the student should say: the original, negatively guided for the first `erased`
         samples, as it is for the others.
         """
-        noised, when, conditions = [latent], [t], [condition]
+        noised = [latent]
+        when = [t]
+        conditions = [condition]
         if erased:
-            noised, when, conditions = (
-                [latent, latent[:erased]],
-                [t, t[:erased]],
-                [condition, self.original.null(erased)],
-            )
+            noised = [latent, latent[:erased]]
+            when = [t, t[:erased]]
+            conditions = [condition, self.original.null(erased)]
         output = self.original.denoise(
             torch.cat(noised), torch.cat(when), Condition.cat(conditions)
         )
-        given, null = output[: len(latent)], output[len(latent) :]
+        given = output[: len(latent)]
+        null = output[len(latent) :]
         return torch.cat([esd_target(given[:erased], null, self.eta), given[erased:]])
 
     # ---- the inner attack ------------------------------------------------------------------------
@@ -233,7 +240,8 @@ class AdvUnlearn(DiffusionMethod):
             return self.student.condition(forget)
         if step % self.attack_every == 0 or not bool(self.attacked):
             search = self.search(forget, clean)
-            slots, found = search.slots, search.adversarial()
+            slots = search.slots
+            found = search.adversarial()
             self._keep(found)
         else:
             slots = self.attack.layout.place(self.student.tokenizer, forget["input_ids"])

@@ -76,8 +76,12 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
             raise InputError(
                 f"the target is {target!r}; it is the `anchor`'s prediction or the `noise`."
             )
-        self.target, self.prior_weight, self.images = target, prior_weight, images
-        self.sampler, self.draw_batch_size, self.drawn = sampler, draw_batch_size, GeneratedImages()
+        self.target = target
+        self.prior_weight = prior_weight
+        self.images = images
+        self.sampler = sampler
+        self.draw_batch_size = draw_batch_size
+        self.drawn = GeneratedImages()
         self.substitute = GivenByTask()
 
     def draw_images(self) -> None:
@@ -111,7 +115,8 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
         # both prompts in one batch: the anchor's prediction is the target and what the prior is
         # about
         both = Condition.cat([model.condition(forget), model.substitute_condition(forget)])
-        noised, t = model.noised(forget), forget["t"]
+        noised = model.noised(forget)
+        t = forget["t"]
         own, anchor = model.denoise(torch.cat([noised, noised]), torch.cat([t, t]), both).chunk(2)
         noise = model.target(forget["latent"], forget["noise"], t)
         error = model.squared_error(own, anchor.detach() if self.target == "anchor" else noise)

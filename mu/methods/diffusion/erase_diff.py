@@ -79,7 +79,10 @@ class EraseDiff(DiffusionMethod):
                 if isinstance(backbone, ClassConditionalDiffusion)
                 else GivenByTask()
             )
-        self.inner_epochs, self.lam, self.eta, self.substitute = inner_epochs, lam, eta, substitute
+        self.inner_epochs = inner_epochs
+        self.lam = lam
+        self.eta = eta
+        self.substitute = substitute
         both = Paired(length="forget") if limit is None else Paired(length="retain", limit=limit)
         self.plan = Phases(*[Forget()] * inner_epochs, both)
         self.register_buffer("inside", torch.tensor(False))  # whether the weights are φ's
@@ -110,10 +113,8 @@ class EraseDiff(DiffusionMethod):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """The first batch of the descent remembers θ; the first after it goes back there."""
         super().on_train_batch_start(batch, batch_idx)
-        inner, inside = (
-            int(batch.get("phase", self.inner_epochs)) < self.inner_epochs,
-            bool(self.inside),
-        )
+        inner = int(batch.get("phase", self.inner_epochs)) < self.inner_epochs
+        inside = bool(self.inside)
         if inner and not inside:
             self.set_out()
         elif inside and not inner:
@@ -175,7 +176,8 @@ class EraseDiff(DiffusionMethod):
         if self.lam is not None:
             of_forget, of_retain = self.predictions(forget, retain)
         else:  # two gradients are taken apart, each through its own pass
-            of_forget, of_retain = self.denoiser.predict(forget), self.denoiser.predict(retain)
+            of_forget = self.denoiser.predict(forget)
+            of_retain = self.denoiser.predict(retain)
         constraint = (
             self.reduce(self.denoiser.substitute_loss(forget, prediction=of_forget), forget)
             - self.inner_loss

@@ -126,7 +126,8 @@ class GuidedSaliency(Saliency):
                 f"max_norm is {max_norm}; a gradient is clipped to a norm greater than 0, or not "
                 "at all (null)."
             )
-        self.guidance, self.max_norm = guidance, max_norm
+        self.guidance = guidance
+        self.max_norm = max_norm
 
     def choose(self, module: UnlearningModule) -> dict[str, Tensor]:
         """The globally largest saliencies, in eval mode at the original weights."""

@@ -106,14 +106,16 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
             )
         if surrogate is None:
             surrogate = "noise" if isinstance(backbone, ClassConditionalDiffusion) else "generated"
-        self.gamma, self.lam, self.replay = gamma, lam, replay
+        self.gamma = gamma
+        self.lam = lam
+        self.replay = replay
         self.surrogate: Surrogate = surrogate
-        self.fisher_samples, self.fisher_timesteps, self.fisher_chunk = (
-            fisher_samples,
-            fisher_timesteps,
-            fisher_chunk,
-        )
-        self.sampler, self.draw_batch_size, self.drawn = sampler, draw_batch_size, GeneratedImages()
+        self.fisher_samples = fisher_samples
+        self.fisher_timesteps = fisher_timesteps
+        self.fisher_chunk = fisher_chunk
+        self.sampler = sampler
+        self.draw_batch_size = draw_batch_size
+        self.drawn = GeneratedImages()
         self.substitute = GivenByTask()
         self.register_buffer("fisher_known", torch.tensor(False))
 
@@ -180,7 +182,8 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
 
     def score(self, part: Batch) -> list[Tensor]:
         """∂/∂θ Σ_t ℓ_t of a part with a single sample, noise drawn for each t."""
-        model, total = self.denoiser, self.denoiser.timesteps
+        model = self.denoiser
+        total = self.denoiser.timesteps
         t = self._fisher_timesteps(part)
         gradient = [torch.zeros_like(p) for _, p in self.trainable()]
         for some in t.split(self.fisher_chunk):

@@ -127,22 +127,19 @@ class SFD(DiffusionMethod):
         self.substitute = (
             (GivenByTask() if text else NextLabel()) if substitute is None else substitute
         )
-        self.alpha, self.score_gradient = alpha if score_gradient else 1.0, score_gradient
-        self.t_init, self.t_range = (
-            round(t_init * backbone.timesteps),
-            tuple(round(share * backbone.timesteps) for share in t_range),
-        )
-        self.fake_guidance, self.fake_score_guidance, self.teacher_guidance = (
-            fake_guidance,
-            fake_score_guidance,
-            teacher_guidance,
-        )
-        self.fake_dropout, self.negative_prompt, self.generator = (
-            fake_dropout,
-            negative_prompt,
-            generator,
-        )
-        self.decay, self.clip, self.make_fake_optimizer = average, clip, fake_optimizer or _adam
+        self.alpha = alpha if score_gradient else 1.0
+        self.score_gradient = score_gradient
+        self.t_init = round(t_init * backbone.timesteps)
+        self.t_range = tuple(round(share * backbone.timesteps) for share in t_range)
+        self.fake_guidance = fake_guidance
+        self.fake_score_guidance = fake_score_guidance
+        self.teacher_guidance = teacher_guidance
+        self.fake_dropout = fake_dropout
+        self.negative_prompt = negative_prompt
+        self.generator = generator
+        self.decay = average
+        self.clip = clip
+        self.make_fake_optimizer = fake_optimizer or _adam
         self.plan = (
             Paired()
             if self.needs_forget and self.needs_retain
@@ -317,10 +314,8 @@ class SFD(DiffusionMethod):
         if not parts:
             return {}
         assert self.fake is not None
-        joined, condition = (
-            concatenate(*(part for _, part, _ in parts)),
-            self._condition(self.fake, parts),
-        )
+        joined = concatenate(*(part for _, part, _ in parts))
+        condition = self._condition(self.fake, parts)
         with torch.no_grad():
             generated = self._generated(parts, joined, "fake")
         noise, t, noised = self._noised(generated, joined, "fake")

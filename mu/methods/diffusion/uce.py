@@ -74,12 +74,10 @@ class UCE(Edit):
                 f"tokens is {tokens!r}; UCE takes the `last` token of a concept, or every state "
                 "`onward` from it."
             )
-        self.lam, self.erase_scale, self.preserve_scale, self.batch_size = (
-            lam,
-            erase_scale,
-            preserve_scale,
-            batch_size,
-        )
+        self.lam = lam
+        self.erase_scale = erase_scale
+        self.preserve_scale = preserve_scale
+        self.batch_size = batch_size
         self.tokens: Literal["last", "onward"] = tokens
         forget = Forget(shuffle=False)
         self.plan = Phases(forget, Retain(shuffle=False)) if self.needs_retain else forget
@@ -139,11 +137,10 @@ class UCE(Edit):
 
     def _pair_states(self, pairs: list[tuple[Key, Key]]) -> tuple[Tensor, Tensor]:
         """States of concepts and of their anchors, `[N, D]` each."""
-        ours, theirs = (
-            self._encode([key for key, _ in pairs]),
-            self._encode([guide for _, guide in pairs]),
-        )
-        concepts, anchors = [], []
+        ours = self._encode([key for key, _ in pairs])
+        theirs = self._encode([guide for _, guide in pairs])
+        concepts = []
+        anchors = []
         for our, their, ((_, place), (_, guide)) in zip(ours, theirs, pairs, strict=True):
             count = 1 if self.tokens == "last" else len(our) - max(place, guide)
             concepts.append(our[place : place + count])

@@ -31,7 +31,8 @@ from mu.data.plan import Forget, Phases, Retain
 from mu.functional.curvature import WoodFisher
 from mu.utils.errors import InputError
 
-_FORGET, _RETAIN = 0, 1
+_FORGET = 0
+_RETAIN = 1
 
 
 class Influence(Edit):
@@ -68,12 +69,10 @@ class Influence(Edit):
                 "influence needs samples and batch_size of at least 1 and a positive damping, "
                 f"not {samples}, {batch_size} and {damping}."
             )
-        self.alpha, self.damping, self.samples, self.batch_size = (
-            alpha,
-            damping,
-            samples,
-            batch_size,
-        )
+        self.alpha = alpha
+        self.damping = damping
+        self.samples = samples
+        self.batch_size = batch_size
         self.per_sample: Choice = per_sample
         self.plan = Phases(Forget(shuffle=False), Retain(shuffle=False))
         self.curvature_schedule = Retain(limit=samples)

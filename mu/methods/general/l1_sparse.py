@@ -50,7 +50,8 @@ class L1Sparse(FineTune):
         super().__init__(backbone, optimizer=optimizer, **kwargs)
         if alpha < 0:
             raise InputError(f"alpha is {alpha}; a negative penalty would make the weights grow.")
-        self.alpha, self.no_l1_epochs = alpha, no_l1_epochs
+        self.alpha = alpha
+        self.no_l1_epochs = no_l1_epochs
 
     def setup(self, stage: str) -> None:
         """The penalty's schedule needs a run of known length."""

@@ -64,7 +64,9 @@ class Pruned(WeightMask):
         super().__init__("hard", clip)
         if not 0 <= rate < 1:
             raise InputError(f"rate is {rate}; the share of weights that is pruned lies in [0, 1).")
-        self.rate, self.weights, self.scope = rate, weights, scope
+        self.rate = rate
+        self.weights = weights
+        self.scope = scope
 
     @torch.no_grad()
     def choose(self, module: "UnlearningModule") -> dict[str, Tensor]:

@@ -88,7 +88,10 @@ class SCRUB(UnlearningModule):
                 "SCRUB needs gamma, alpha and msteps of at least 0 and a temperature above 0, "
                 f"not {gamma}, {alpha}, {msteps} and {temperature}."
             )
-        self.gamma, self.alpha, self.temperature, self.msteps = gamma, alpha, temperature, msteps
+        self.gamma = gamma
+        self.alpha = alpha
+        self.temperature = temperature
+        self.msteps = msteps
         self.plan = Phases(Forget(epochs=msteps), Retain())
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
@@ -250,8 +253,6 @@ class SCRUBRewind(SCRUB):
         """Take up the kept epochs."""
         super().on_load_checkpoint(checkpoint)
         found = checkpoint["rewind"]
-        self.forget_errors, self.reference_error, self._kept = (
-            list(found["forget_errors"]),
-            found["reference_error"],
-            list(found["kept"]),
-        )
+        self.forget_errors = list(found["forget_errors"])
+        self.reference_error = found["reference_error"]
+        self._kept = list(found["kept"])

@@ -25,7 +25,8 @@ from mu.data.batch import Batch, concatenate
 from mu.data.plan import Forget, Phases, Union
 from mu.functional.curvature import ssd_dampen
 
-_FORGET, _ALL = 0, 1
+_FORGET = 0
+_ALL = 1
 
 
 class SSD(Edit):
@@ -49,7 +50,8 @@ class SSD(Edit):
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, **kwargs)
-        self.alpha, self.lam = alpha, lam
+        self.alpha = alpha
+        self.lam = lam
         self.plan = Phases(
             Forget(shuffle=False, batch_size=forget_batch_size), Union(batch_size=all_batch_size)
         )
@@ -70,7 +72,8 @@ class SSD(Edit):
 
     def edited(self) -> Mapping[str, Tensor]:
         """Dampened weights."""
-        of_forget, of_all = self._importance(_FORGET), self._importance(_ALL)
+        of_forget = self._importance(_FORGET)
+        of_all = self._importance(_ALL)
         return {
             name: ssd_dampen(p, f, a, self.alpha, self.lam)
             for (name, p), f, a in zip(self.trainable(), of_forget, of_all, strict=True)

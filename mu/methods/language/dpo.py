@@ -92,10 +92,8 @@ class DPO(ReferenceRatioMethod):
 
     def compared(self, forget: Batch, of_lose: Tensor, win: Batch, of_win: Tensor) -> Tensor:
         """The loss of each pair, `[B]`."""
-        won, lost = (
-            self.backbone.nll(win, prediction=of_win),
-            self.backbone.nll(forget, prediction=of_lose),
-        )
+        won = self.backbone.nll(win, prediction=of_win)
+        lost = self.backbone.nll(forget, prediction=of_lose)
         return dpo(won, self.reference_nll.of(win), lost, self.reference_nll.of(forget), self.beta)
 
 

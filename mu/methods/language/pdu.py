@@ -64,11 +64,9 @@ class PDU(UnlearningModule):
                 f"PDU needs a dual, a dual_step and dual_warmup_epochs of at least 0, not {dual}, "
                 f"{dual_step} and {dual_warmup_epochs}."
             )
-        self.epsilon, self.dual_step, self.dual_warmup_epochs = (
-            epsilon,
-            dual_step,
-            dual_warmup_epochs,
-        )
+        self.epsilon = epsilon
+        self.dual_step = dual_step
+        self.dual_warmup_epochs = dual_warmup_epochs
         self.register_buffer("multiplier", torch.tensor(float(dual)))
         # of this step, over the batches accumulated so far
         self.register_buffer("retain_loss", torch.tensor(0.0))

@@ -54,7 +54,8 @@ class SatImp(ForgetRetainMethod):
         super().__init__(
             backbone, forget_weight, retain_weight, retain, optimizer=optimizer, **kwargs
         )
-        self.beta1, self.beta2 = beta1, beta2
+        self.beta1 = beta1
+        self.beta2 = beta2
 
     def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         return sat_imp(*self.model.token_nll(forget, prediction), self.beta1, self.beta2)

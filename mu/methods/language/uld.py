@@ -77,8 +77,11 @@ class ULD(UnlearningModule):
                 "ULD needs a uniform_weight of at least 0, a weight below 0 and a top in [0, 1], "
                 f"not {uniform_weight}, {weight} and {top}."
             )
-        self.uniform_weight, self.weight, self.top = uniform_weight, weight, top
-        self.paraphrases, self.perturbed = paraphrases, perturbed
+        self.uniform_weight = uniform_weight
+        self.weight = weight
+        self.top = top
+        self.paraphrases = paraphrases
+        self.perturbed = perturbed
         backbone.requires_grad_(False)
         count = max(1, backbone.layers // 4) if layers is None else layers
         self.assistant = first_layers(
@@ -167,7 +170,10 @@ class Variants:
         stream: str,
         data: TokenRows | None = None,
     ) -> None:
-        self.pairs, self.encoder, self.stream, self.data = dict(pairs), encoder, stream, data
+        self.pairs = dict(pairs)
+        self.encoder = encoder
+        self.stream = stream
+        self.data = data
         self._place = (
             {}
             if data is None

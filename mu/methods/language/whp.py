@@ -70,7 +70,9 @@ class WHP(UnlearningModule):
                 "WHP needs an alpha of at least 0 and reinforce_epochs of at least 1, not "
                 f"{alpha} and {reinforce_epochs}."
             )
-        self.alpha, self.reinforce_epochs, self.reinforce_lr = alpha, reinforce_epochs, reinforce_lr
+        self.alpha = alpha
+        self.reinforce_epochs = reinforce_epochs
+        self.reinforce_lr = reinforce_lr
         self.plan = Phases(Forget(epochs=reinforce_epochs), Forget(after=reinforce_epochs))
         self.reinforced: CausalLM | None = None
         self.generic: dict[
@@ -100,10 +102,8 @@ class WHP(UnlearningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer with a group for each model."""
         assert self.reinforced is not None
-        copied, plain = (
-            [p for p in self.reinforced.parameters() if p.requires_grad],
-            self.make_optimizer,
-        )
+        copied = [p for p in self.reinforced.parameters() if p.requires_grad]
+        plain = self.make_optimizer
         # the base makes optimizer and schedule from the backbone's weights; both must know of the
         # second group from the start
         self.make_optimizer = lambda params: plain(
@@ -167,12 +167,10 @@ class WHP(UnlearningModule):
             )
         assert isinstance(self.backbone, CausalLM) and self.reinforced is not None
         data: Any = self.task.datasets["forget"]
-        models, size, changed, total = (
-            (self.backbone, self.reinforced),
-            self.task.eval_batch_size,
-            0,
-            0,
-        )
+        models = (self.backbone, self.reinforced)
+        size = self.task.eval_batch_size
+        changed = 0
+        total = 0
         modes = [model.training for model in models]
         for model in models:
             model.eval()
@@ -181,12 +179,14 @@ class WHP(UnlearningModule):
                 data.__getitems__(list(range(start, min(start + size, len(data)))))
             )
             (base, truth), (reinforced, _) = (model.token_logits(part) for model in models)
-            said, at = generic_logits(base, reinforced, self.alpha).argmax(-1), truth != IGNORED
+            said = generic_logits(base, reinforced, self.alpha).argmax(-1)
+            at = truth != IGNORED
             self.generic |= {
                 int(i): row[mask].cpu()
                 for i, row, mask in zip(part["index"].tolist(), said, at, strict=True)
             }
-            changed, total = changed + int((said != truth)[at].sum()), total + int(at.sum())
+            changed = changed + int((said != truth)[at].sum())
+            total = total + int(at.sum())
         for model, mode in zip(models, modes, strict=True):
             model.train(mode)
         self.facts["generic_labels_changed"] = changed / total

@@ -67,11 +67,9 @@ class Blindspot(UnlearningModule):
                 f"proxy_epochs is {proxy_epochs}; an untrained proxy knows nothing to follow, so "
                 "give it at least 1."
             )
-        self.proxy_lr, self.proxy_epochs, self.attention_weight = (
-            proxy_lr,
-            proxy_epochs,
-            attention_weight,
-        )
+        self.proxy_lr = proxy_lr
+        self.proxy_epochs = proxy_epochs
+        self.attention_weight = attention_weight
         self.layers = hidden_layers(backbone.network) if layers is None else list(layers)
         unknown = sorted(set(self.layers) - {name for name, _ in backbone.network.named_modules()})
         if unknown:
@@ -101,7 +99,8 @@ class Blindspot(UnlearningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer with a group for each model."""
         assert self.proxy is not None
-        proxy, plain = list(self.proxy.parameters()), self.make_optimizer
+        proxy = list(self.proxy.parameters())
+        plain = self.make_optimizer
         # the base makes optimizer and schedule from the backbone's weights; both must know of the
         # second group from the start
         self.make_optimizer = lambda params: plain(

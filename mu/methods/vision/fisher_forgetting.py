@@ -65,7 +65,9 @@ class FisherForgetting(Edit):
                 f"Fisher forgetting needs alpha and row_variance of at least 0, not {alpha} and "
                 f"{row_variance}."
             )
-        self.alpha, self.forget_class, self.row_variance = alpha, forget_class, row_variance
+        self.alpha = alpha
+        self.forget_class = forget_class
+        self.row_variance = row_variance
         self.num_classes = backbone.num_classes
         self.plan = Retain(shuffle=False, batch_size=batch_size)
         self.per_sample: Choice = per_sample
@@ -112,13 +114,12 @@ class FisherForgetting(Edit):
 
     def edited(self) -> Mapping[str, Tensor]:
         """Noisy weights."""
-        fisher, erased = self.fisher(), forgotten_classes(self, self.forget_class, self.num_classes)
+        fisher = self.fisher()
+        erased = forgotten_classes(self, self.forget_class, self.num_classes)
         noisy: dict[str, Tensor] = {}
         for name, p in self.trainable():
-            mean, variance = (
-                p.detach(),
-                fisher_noise_variance(fisher[name], self.alpha, self.num_classes),
-            )
+            mean = p.detach()
+            variance = fisher_noise_variance(fisher[name], self.alpha, self.num_classes)
             for label in erased:
                 mean, variance = fisher_class_rows(
                     mean, variance, label, self.num_classes, self.row_variance

@@ -109,17 +109,15 @@ class UNSIR(UnlearningModule):
                 "UNSIR needs noise_size, noise_steps, impair_epochs and retain_samples of at "
                 "least 1."
             )
-        self.repair_lr, self.impair_epochs, self.forget_class = (
-            repair_lr,
-            impair_epochs,
-            forget_class,
-        )
-        self.noise_size, self.noise_steps, self.noise_lr = noise_size, noise_steps, noise_lr
-        self.noise_penalty, self.noise_copies, self.retain_samples = (
-            noise_penalty,
-            noise_copies,
-            retain_samples,
-        )
+        self.repair_lr = repair_lr
+        self.impair_epochs = impair_epochs
+        self.forget_class = forget_class
+        self.noise_size = noise_size
+        self.noise_steps = noise_steps
+        self.noise_lr = noise_lr
+        self.noise_penalty = noise_penalty
+        self.noise_copies = noise_copies
+        self.retain_samples = retain_samples
         self.num_classes = backbone.num_classes
         self.plan = RetainSubset(retain_samples)
         # [rows, C, H, W] once it is learned, in the units of normalised pixels
@@ -233,7 +231,8 @@ class UNSIR(UnlearningModule):
             * len(self.noise)
             / min(self.retain_samples, len(self.task.split.parts["retain"]))
         )
-        index, visit = retain["index"], retain["visit"]
+        index = retain["index"]
+        visit = retain["visit"]
         count = (ratio + rng.uniform(self.seed, index, visit, "unsir-count")).floor()
         if "padded" in retain:
             count = count * ~retain["padded"]

@@ -78,11 +78,9 @@ def test_it_trains_and_evaluates_without_noise(folder: str) -> None:
 
 
 def test_new_weights_come_from_the_seed(folder: str) -> None:
-    first, second, other = (
-        Autoencoder(folder).fresh(1),
-        Autoencoder(folder, init_seed=1),
-        Autoencoder(folder).fresh(2),
-    )
+    first = Autoencoder(folder).fresh(1)
+    second = Autoencoder(folder, init_seed=1)
+    other = Autoencoder(folder).fresh(2)
     pairs = list(zip(first.parameters(), second.parameters(), other.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b, _ in pairs)
     assert any(not torch.equal(a, c) for a, _, c in pairs)

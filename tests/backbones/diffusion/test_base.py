@@ -38,15 +38,14 @@ def test_parametrisations_invert_each_other(prediction: str) -> None:
     double precision.
     """
     backbone = text_to_image(model=pipeline_folder(prediction=prediction))
-    latent, noise = (
-        torch.randn(3, 4, 4, 4, dtype=torch.float64),
-        torch.randn(3, 4, 4, 4, dtype=torch.float64),
-    )
+    latent = torch.randn(3, 4, 4, 4, dtype=torch.float64)
+    noise = torch.randn(3, 4, 4, 4, dtype=torch.float64)
     t = torch.tensor([0, 41, 99])
     betas = torch.linspace(0.00085**0.5, 0.12**0.5, 100, dtype=torch.float64) ** 2
     kept = [math.prod(1 - float(beta) for beta in betas[: int(step) + 1]) for step in t]
     for row, abar in enumerate(kept):
-        signal, level = math.sqrt(abar), math.sqrt(1 - abar)
+        signal = math.sqrt(abar)
+        level = math.sqrt(1 - abar)
         noised = signal * latent[row] + level * noise[row]
         target = {
             "epsilon": noise[row],
@@ -107,7 +106,8 @@ def test_conditions_are_dropped_in_training_only(kind: str) -> None:
     assert "dropped" not in backbone.eval().prepare(part_of(kind), 0)
     part = backbone.train().prepare(part_of(kind, 12 if kind == "text" else 20), 0)
     assert 0 < int(part["dropped"].sum()) < len(part["dropped"])
-    states, null = backbone.condition(part).states, backbone.null(1).states[0]
+    states = backbone.condition(part).states
+    null = backbone.null(1).states[0]
     assert [bool(torch.equal(row, null)) for row in states] == part["dropped"].tolist()
 
 
@@ -243,7 +243,8 @@ def test_an_image_is_encoded_once_and_alone() -> None:
     outlives a change of the weights or of the precision, grows without end, or its posterior is
     lost.
     """
-    backbone, images = text_to_image(), part_of("text", 4)["image"]
+    backbone = text_to_image()
+    images = part_of("text", 4)["image"]
     vae: Any = backbone.vae
     calls: list[int] = []
     vae.encoder.register_forward_hook(lambda *_: calls.append(1))
@@ -279,7 +280,8 @@ def test_images_that_differ_are_known_apart() -> None:
     images of other sizes are taken for the same, or when the very same image is not known again
     among others, or from another memory layout.
     """
-    contents, base = Contents(), torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    contents = Contents()
+    base = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     nudged = [base.clone() for _ in range(base.numel())]
     for place, image in enumerate(nudged):
         image.view(-1)[place] = torch.nextafter(image.view(-1)[place], torch.tensor(2.0))
@@ -376,8 +378,11 @@ def test_a_fresh_model_has_the_architecture_and_no_weight(kind: str) -> None:
     model.
     """
     backbone: Diffusion = BACKBONES[kind]()
-    first, second = backbone.fresh(1), backbone.fresh(2)
-    old, new, other = weights(backbone), weights(first), weights(second)
+    first = backbone.fresh(1)
+    second = backbone.fresh(2)
+    old = weights(backbone)
+    new = weights(first)
+    other = weights(second)
     assert old.keys() == new.keys()
     matrices = [name for name in old if name.startswith("unet.") and name.endswith("to_q.weight")]
     assert matrices

@@ -47,7 +47,8 @@ class Quality:
 
 
 def graph(model: str, forget: str = "forget10") -> Graph:
-    backbone, task = CausalLM(model).eval(), Authors(forget, tokenizer=model)
+    backbone = CausalLM(model).eval()
+    task = Authors(forget, tokenizer=model)
     return Graph(backbone, task.sets, task.encoder)
 
 

@@ -72,7 +72,8 @@ def test_the_tokenizer_is_the_one_of_the_task() -> None:
     from mu.backbones import TextToImage
     from tasks.shapes.blank_model import captions, make_tokenizer
 
-    shipped, made = TextToImage("embedded:shapes").tokenizer, make_tokenizer()
+    shipped = TextToImage("embedded:shapes").tokenizer
+    made = make_tokenizer()
     assert shipped.get_vocab() == made.get_vocab()
     assert shipped(captions(50)).input_ids == made(captions(50)).input_ids
 
@@ -100,7 +101,8 @@ def test_a_classifier_is_written_in_half_precision_with_the_names_of_its_classes
     from mu.methods import Train
     from tests.support.helpers import classifier, digits, trainer
 
-    module, fitted = Train(classifier()), trainer(1)
+    module = Train(classifier())
+    fitted = trainer(1)
     fitted.fit(module, digits())
     fitted.save_checkpoint(tmp_path / "last.ckpt")
     with pytest.raises(InputError, match="2 names were given for the 10 classes"):
@@ -110,7 +112,8 @@ def test_a_classifier_is_written_in_half_precision_with_the_names_of_its_classes
     with safe_open(folder / "model.safetensors", framework="pt") as opened:
         assert json.loads(opened.metadata()["class_names"]) == list("0123456789")
         for name in opened.keys():  # noqa: SIM118 - not a mapping
-            stored, own = opened.get_tensor(name), module.backbone.network.state_dict()[name]
+            stored = opened.get_tensor(name)
+            own = module.backbone.network.state_dict()[name]
             assert torch.equal(stored, own.half() if own.is_floating_point() else own), name
     assert size(tmp_path / "home") == {"judge": (folder / "model.safetensors").stat().st_size}
 
@@ -121,7 +124,8 @@ def test_a_class_conditional_model_is_written_as_diffusers_saves_it(tmp_path: Pa
     from tests.support.doubles import class_conditional
     from tests.support.helpers import digits, trainer
 
-    module, fitted = Train(class_conditional()), trainer(1)
+    module = Train(class_conditional())
+    fitted = trainer(1)
     fitted.fit(module, digits())
     fitted.save_checkpoint(tmp_path / "last.ckpt")
     folder = write("small", str(tmp_path), [], home=tmp_path / "home")
@@ -139,7 +143,8 @@ def test_a_judge_says_what_its_logits_stand_for_and_knows_real_pictures() -> Non
     from tasks.shapes.task import NAMES, attributes, pictures
 
     indices = 900_000 + np.arange(300)  # never trained on
-    images, drawn = pictures(indices)["image"].float() / 255, attributes(indices)
+    images = pictures(indices)["image"].float() / 255
+    drawn = attributes(indices)
     for kind, names in NAMES.items():
         network = assets.judge(kind)
         assert tuple(network.weights_metadata["class_names"]) == names

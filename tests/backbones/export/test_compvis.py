@@ -165,9 +165,11 @@ def test_the_moving_average_is_a_choice_that_must_be_made(tmp_path: Path, run: I
     """Mutation: either as a default. Whoever takes SalUn's average evaluates the model before
     unlearning.
     """
-    trained, average = others(1), others(2)
+    trained = others(1)
+    average = others(2)
     names = whole(trained)
-    unet, kept = unet_names(trained["unet"], 1), unet_names(average["unet"], 1)
+    unet = unet_names(trained["unet"], 1)
+    kept = unet_names(average["unet"], 1)
     torch.save({"state_dict": names | average_names(unet, kept)}, tmp_path / "salun.ckpt")
     file = tmp_path / "salun.ckpt"
     assert run(file) == (
@@ -399,7 +401,8 @@ def test_files_that_are_not_read(tmp_path: Path, run: Import) -> None:
 
 
 def test_an_average_that_is_not_of_its_unet(tmp_path: Path, run: Import) -> None:
-    names, unet = whole(others(1)), unet_names(others(2)["unet"], 1)
+    names = whole(others(1))
+    unet = unet_names(others(2)["unet"], 1)
     average = average_names(unet, unet)
     lost = next(iter(average))
     fault = "the moving average in FILE is not of its UNet: it"

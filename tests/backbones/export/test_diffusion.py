@@ -129,7 +129,8 @@ def test_no_file_names_a_folder_of_this_machine(tmp_path: Path) -> None:
 
 def test_adapters_are_folded_in_on_a_copy(tmp_path: Path) -> None:
     backbone = moved("xattn+text_encoder", lora=LoRA(rank=2))
-    before, expected = state(backbone), backbone.generate_prompts(PROMPTS, [5, 6])
+    before = state(backbone)
+    expected = backbone.generate_prompts(PROMPTS, [5, 6])
     folder = backbone.export(tmp_path / "model")
     assert same(state(backbone), before)
     plain = TextToImage(str(folder), sampler=backbone.sampler).eval()
@@ -166,7 +167,8 @@ def metadata(folder: Path) -> dict[str, str]:
 def test_edited_tensors_are_the_part_alone_and_make_the_model_again(tmp_path: Path) -> None:
     backbone = moved("xattn")
     folder = backbone.export(tmp_path / "edited", "edited", RESULTS)
-    tensors, base = load_file(folder / "model.safetensors"), text_to_image()
+    tensors = load_file(folder / "model.safetensors")
+    base = text_to_image()
     assert set(tensors) == {
         name for name, weight in backbone.named_parameters() if weight.requires_grad
     }

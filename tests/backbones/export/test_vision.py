@@ -42,7 +42,8 @@ def moved(name: str, classes: int, channels: int = 3, **options: Any) -> ImageNe
 
 
 def write(network: ImageNetwork, folder: Path, name: str, **more: Any) -> Path:
-    mean, std = network.normalize.mean.tolist(), network.normalize.std.tolist()
+    mean = network.normalize.mean.tolist()
+    std = network.normalize.std.tolist()
     more = {"num_classes": 5, "input_size": (len(mean), 32, 32), "mean": mean, "std": std} | more
     return export(network, folder, name=name, **more)
 
@@ -127,7 +128,8 @@ def test_the_lines_in_the_card_run(
 def test_wrappers_are_not_exported(tmp_path: Path) -> None:
     network = moved("resnet8_cifar", 5, width=4)
     write(network, tmp_path / "a", "resnet8_cifar", options={"width": 4})
-    mean, std = [0.4] * 3, [0.3] * 3
+    mean = [0.4] * 3
+    std = [0.3] * 3
     wrapped = torch.nn.DataParallel(network)
     export(
         wrapped,

@@ -64,7 +64,8 @@ def by_hand(backbone: CausalLM, batch: Mapping[str, Any]) -> list[list[float]]:
 @torch.no_grad()
 def test_the_token_mean_is_that_of_transformers(kind: str) -> None:
     """Mutations: labels are not shifted; padding counts; the mean is over sequences."""
-    backbone, batch = KINDS[kind]().eval(), part()
+    backbone = KINDS[kind]().eval()
+    batch = part()
     assert len(set(batch["attention_mask"].sum(1).tolist())) > 1
     summed, count = backbone.loss(batch)
     network: Any = backbone.network
@@ -76,7 +77,8 @@ def test_the_token_mean_is_that_of_transformers(kind: str) -> None:
 
 @torch.no_grad()
 def test_every_row_has_the_loss_that_it_has_alone() -> None:
-    backbone, batch = causal_lm().eval(), part()
+    backbone = causal_lm().eval()
+    batch = part()
     hand = by_hand(backbone, batch)
     summed, count = backbone.loss(batch)
     assert summed.tolist() == pytest.approx([sum(row) for row in hand], rel=1e-5)
@@ -118,7 +120,8 @@ def test_reductions() -> None:
 
 @torch.no_grad()
 def test_rows_that_are_padded_count_for_nothing() -> None:
-    backbone, batch = causal_lm().eval(), part()
+    backbone = causal_lm().eval()
+    batch = part()
     real = backbone.loss(batch)
     padded = {**batch, "padded": torch.tensor([False, True, False, False])}
     for found, wanted in zip(backbone.loss(padded), real, strict=True):
@@ -135,7 +138,8 @@ def test_a_wider_prediction_is_cut_to_the_batch() -> None:
     compared as they are.
     """
     backbone = causal_lm().eval()
-    short, long = part([0, 6], "forget"), part([0, 2, 4], "retain")
+    short = part([0, 6], "forget")
+    long = part([0, 2, 4], "retain")
     assert short["labels"].shape[1] < long["labels"].shape[1]
     joint = backbone.predict(concatenate(short, long)).split(
         [len(short["index"]), len(long["index"])]
@@ -162,10 +166,13 @@ def test_the_divergence_is_summed_over_the_named_positions(where: Any) -> None:
     """KL(teacher ‖ student), in loops. Mutations: the direction; the positions are shifted by
     one.
     """
-    backbone, batch = causal_lm(divergence_mask=where).eval(), part()
-    teacher, student = backbone.predict(batch), backbone.predict(batch).roll(1, -1)
+    backbone = causal_lm(divergence_mask=where).eval()
+    batch = part()
+    teacher = backbone.predict(batch)
+    student = backbone.predict(batch).roll(1, -1)
     summed, count = backbone.divergence(student, teacher, batch)
-    p, q = teacher.double().log_softmax(-1), student.double().log_softmax(-1)
+    p = teacher.double().log_softmax(-1)
+    q = student.double().log_softmax(-1)
     kl = (p.exp() * (p - q)).sum(-1)
     width = batch["labels"].shape[1]
     chosen = {
@@ -208,7 +215,8 @@ def test_hidden_states_are_those_of_transformers(kind: str) -> None:
     """Mutations: the state before a layer; layers after it are computed; the model stays cut
     off.
     """
-    backbone, batch = causal_lm(model=folder(kind, 3)).eval(), part()
+    backbone = causal_lm(model=folder(kind, 3)).eval()
+    batch = part()
     network: Any = backbone.network
     theirs = network(
         input_ids=batch["input_ids"],
@@ -263,7 +271,8 @@ def test_generation_does_not_depend_on_the_batch(kind: str) -> None:
     """Mutations: padding on the right; answers in the order of lengths; padding that attention
     sees.
     """
-    backbone, asked = KINDS[kind]().eval(), prompts()
+    backbone = KINDS[kind]().eval()
+    asked = prompts()
     assert len({len(ids) for ids in asked}) > 2
     single = [backbone.generate([ids], 12)[0] for ids in asked]
     for size in (2, 4, 32):
@@ -274,7 +283,8 @@ def test_generation_does_not_depend_on_the_batch(kind: str) -> None:
 
 @torch.no_grad()
 def test_generation_is_greedy() -> None:
-    backbone, ids = causal_lm().eval(), prompts()[0]
+    backbone = causal_lm().eval()
+    ids = prompts()[0]
     grown = list(ids)
     for _ in range(12):
         tokens = torch.tensor([grown])
@@ -316,7 +326,8 @@ def test_answers_end_at_stop_strings_and_at_the_end_token() -> None:
 
 
 def test_no_pad_token_is_needed() -> None:
-    backbone, asked = causal_lm().eval(), prompts()
+    backbone = causal_lm().eval()
+    asked = prompts()
     wanted = backbone.generate(asked, 6)
     bare = causal_lm().eval()
     bare.tokenizer.pad_token = None

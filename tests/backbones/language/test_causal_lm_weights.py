@@ -79,7 +79,8 @@ def test_adapters_begin_as_the_original() -> None:
     """The names are those of peft's own. Mutations: the base is trained too; A depends on the
     global seed.
     """
-    backbone, batch = adapted().eval(), part()
+    backbone = adapted().eval()
+    batch = part()
     names = {
         f"model.layers.{n}.self_attn.{name}_proj.lora_{side}.default.weight"
         for n in (0, 1)
@@ -104,7 +105,8 @@ def test_with_adapters_the_reference_is_the_base() -> None:
         needs_reference = True  # type: ignore[assignment]
 
     module = WithReference(adapted(), optimizer=lambda params: torch.optim.SGD(params, lr=0.5))
-    before, batch = weights(module.backbone), part()
+    before = weights(module.backbone)
+    batch = part()
     fit(module, people(), 2)
     moved = different(before, weights(module.backbone))
     assert moved and all(".lora_" in name for name in moved)
@@ -338,7 +340,8 @@ def test_half_precision() -> None:
     """Weights are of the type that is named, losses of single precision. Mutation:
     log-probabilities in bfloat16 (three digits).
     """
-    half, batch = causal_lm(dtype="bfloat16").eval(), part()
+    half = causal_lm(dtype="bfloat16").eval()
+    batch = part()
     assert (
         {weight.dtype for weight in half.network.parameters()} == {half.dtype} == {torch.bfloat16}
     )

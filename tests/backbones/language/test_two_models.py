@@ -46,7 +46,8 @@ PROMPTS = [[1, 5, 9], [1, 7], [1, 12, 30, 4, 22, 8], [1], [1, 44, 45, 46, 47]]
 
 def pair(kind: str = "llama") -> tuple[CausalLM, CausalLM]:
     """Two models of one family with other weights."""
-    base, other = MAKERS[kind](), MAKERS[kind]()
+    base = MAKERS[kind]()
+    other = MAKERS[kind]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         for weight in other.parameters():
@@ -86,7 +87,8 @@ on_both = pytest.mark.parametrize("name", ["difference", "generic"])
 def test_its_logits_and_what_follows_from_them(name: str, kind: str) -> None:
     """Fails when a loss, an output or a divergence is that of one of the two."""
     base, other = pair(kind)
-    model, part = composed(name, base, other).eval(), batch()
+    model = composed(name, base, other).eval()
+    part = batch()
     logits = wanted(name, base.predict(part), other.predict(part))
     torch.testing.assert_close(model.predict(part), logits)
     assert (model.predict(part) - base.predict(part)).abs().max() > 0.01

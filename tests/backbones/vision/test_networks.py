@@ -91,7 +91,8 @@ def test_channels_last_changes_no_logit() -> None:
 def test_resnet18_cifar_is_torchvisions_with_another_stem() -> None:
     from torchvision.models import resnet18
 
-    ours, theirs = resnet18_cifar(10), resnet18(num_classes=10)
+    ours = resnet18_cifar(10)
+    theirs = resnet18(num_classes=10)
     shapes = {name: value.shape for name, value in theirs.state_dict().items()}
     assert {name: value.shape for name, value in ours.state_dict().items()} == {
         **shapes,
@@ -352,10 +353,8 @@ def test_published_resnet20_has_its_published_accuracy() -> None:
     Needs `../shared/data/cifar10_resnet/resnet20.safetensors` and `../shared/data/cifar10/` beside
     the repository.
     """
-    sheet, file = (
-        SHARED / "cifar10" / "test.webp",
-        SHARED / "cifar10_resnet" / "resnet20.safetensors",
-    )
+    sheet = SHARED / "cifar10" / "test.webp"
+    file = SHARED / "cifar10_resnet" / "resnet20.safetensors"
     if not sheet.exists() or not file.exists():
         pytest.skip(f"needs {sheet} and {file}")
     from PIL import Image

@@ -136,7 +136,8 @@ def values_of(method: str, seed: int, task: int = 0) -> dict[str, float]:
 
 
 def gap_of(method: str, seed: int, task: int = 0) -> dict[str, float]:
-    here, there = values_of(method, seed, task), values_of("oracle", seed, task)
+    here = values_of(method, seed, task)
+    there = values_of("oracle", seed, task)
     return {name: abs(here[name] - there[name]) for name in ("UA", "RA", "TA", "MIA")}
 
 
@@ -353,7 +354,8 @@ def test_methods_no_better_than_doing_nothing_are_marked(study: Path) -> None:
     """RandomLabel's gap is larger than the original's, so it is marked; SalUn's is the smallest, so
     it is bold and named.
     """
-    shown, page = (study / "shown.txt").read_text(), (study / "report.html").read_text()
+    shown = (study / "shown.txt").read_text()
+    page = (study / "report.html").read_text()
     assert (
         "RandomLabel ≈" in shown and "SalUn ≈" not in shown and "no closer to the oracle" in shown
     )
@@ -587,7 +589,8 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
 
     make_study(tmp_path, seeds=2, names=awkward, methods=("SalUn", "SSD"), tasks=("random",))
     shown = printed(tmp_path, width=200)
-    page, tex = (tmp_path / "report.html").read_text(), (tmp_path / "tables.tex").read_text()
+    page = (tmp_path / "report.html").read_text()
+    tex = (tmp_path / "tables.tex").read_text()
     assert "<b>" not in page and "_SalUn &lt;b&gt;&amp;[red]$x_1$" in page
     assert any(awkward("SalUn") in text for text in check(page).text)
     assert r"\_SalUn \textless{}b\textgreater{}\&[red]\$x\_1\$" in tex

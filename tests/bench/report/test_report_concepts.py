@@ -30,7 +30,8 @@ NUMBERS = {  # UA, IRA, CRA, FID, pre_ASR, ASR; each seed adds 1
     "SalUn": (97.0, 60.0, 84.0, 44.0, 2.0, 34.0),
 }
 JUDGE = {"judge": "ShapeJudge", "version": "1.0", "threshold": 0.5, "resolution": 32}
-SHAPES, COLOURS = ("circle", "square", "triangle", "cross"), ("red", "green", "blue")
+SHAPES = ("circle", "square", "triangle", "cross")
+COLOURS = ("red", "green", "blue")
 
 
 def results(method: str, seed: int = 0, images: int = 200) -> list[Result]:
@@ -201,7 +202,8 @@ def test_the_best_of_the_methods_is_bold_in_each_column(study: Path) -> None:
     """Two methods share the highest UA; FID and ASR are best when low; the original is no method,
     however high its IRA.
     """
-    page, tex = (study / "report.html").read_text(), (study / "tables.tex").read_text()
+    page = (study / "report.html").read_text()
+    tex = (study / "tables.tex").read_text()
     best = {
         method: [
             i for i, cell in enumerate(row_of(page, method).split("<td")[1:]) if " best" in cell
@@ -243,7 +245,8 @@ def test_where_all_methods_are_equal_none_is_the_best(tmp_path: Path) -> None:
 
 def test_without_an_oracle_nothing_is_said_about_one(study: Path) -> None:
     """Fails when a gap, a star or a sentence about the oracle appears where there is none."""
-    page, shown_text = (study / "report.html").read_text(), (study / "shown.txt").read_text()
+    page = (study / "report.html").read_text()
+    shown_text = (study / "shown.txt").read_text()
     words = " ".join(check(page).text)
     for text in (words, shown_text, (study / "tables.tex").read_text()):
         assert (
@@ -352,7 +355,8 @@ def test_directions_count_beside_an_oracle_too(tmp_path: Path) -> None:
         save_run(
             tmp_path / method, method, found=results("SalUn" if method == "oracle" else method)
         )
-    text, page = shown(tmp_path), (tmp_path / "report.html").read_text()
+    text = shown(tmp_path)
+    page = (tmp_path / "report.html").read_text()
     assert "FID ↓" in text and "Closeness" not in text and "There is no oracle" not in text
     # FID 28.5 beside 44
     assert "+9.00" not in row_of(page, "UCE") and "−15.5" in row_of(page, "UCE")

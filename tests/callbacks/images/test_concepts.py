@@ -227,7 +227,8 @@ def test_classes_are_judged_by_their_number() -> None:
     judge = ClassifierJudge(
         classifier=classifier, labels=[f"digit {number}" for number in range(10)]
     )
-    model, task = class_conditional(), digit_pictures(selector=tasks.ByClass([3, 5]))
+    model = class_conditional()
+    task = digit_pictures(selector=tasks.ByClass([3, 5]))
     found = measured(
         FineTune(model),
         ConceptErasure(judge, erased=ImageSet("forget", images_per_prompt=4)),
@@ -245,7 +246,8 @@ def test_classes_are_judged_by_their_number() -> None:
 
 
 def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
-    module, task = FineTune(Painter()), Colours()
+    module = FineTune(Painter())
+    task = Colours()
     with pytest.raises(InputError, match="has no label 'purple'; it knows red, green, blue"):
         measured(module, ConceptErasure(ColourJudge(), concept="purple"))
     with pytest.raises(InputError, match="no label 'red'; it knows dark, light"):
@@ -295,7 +297,8 @@ def test_fid_and_kid_compare_kept_images_with_real_ones() -> None:
     """Fails when erased images are in it, a real image is left out, or the two sides are mixed
     up.
     """
-    features, kept = extractor(), ImageSet("retain", images_per_prompt=6)
+    features = extractor()
+    kept = ImageSet("retain", images_per_prompt=6)
     module = FineTune(Painter(noise=0.2))
     suite = ImageQuality(
         features, kept=kept, metrics=["FID", "KID"], subsets=2, subset_size=12, batch_size=5
@@ -321,7 +324,8 @@ def test_fid_and_kid_compare_kept_images_with_real_ones() -> None:
 
 def test_the_clip_score_pairs_each_image_with_its_prompt(tmp_path: Path) -> None:
     """Fails when images and prompts are paired in another order than they were drawn in."""
-    clip, kept = tiny_clip(tmp_path), ImageSet("retain", images_per_prompt=2, batch_size=3)
+    clip = tiny_clip(tmp_path)
+    kept = ImageSet("retain", images_per_prompt=2, batch_size=3)
     module = FineTune(Painter(noise=0.3))
     found = measured(module, ImageQuality(clip=clip, kept=kept))
     job = kept.job(module)
@@ -348,7 +352,8 @@ def test_a_folder_of_real_images_is_brought_to_the_size(tmp_path: Path) -> None:
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / f"{number:02d}.png")
     (tmp_path / "notes.txt").write_text("no image")
     features = extractor()
-    module, kept = FineTune(Painter(noise=0.2)), ImageSet("retain", images_per_prompt=4)
+    module = FineTune(Painter(noise=0.2))
+    kept = ImageSet("retain", images_per_prompt=4)
     found = measured(
         module,
         ImageQuality(features, kept=kept, reference=str(tmp_path), reference_limit=11),
@@ -426,10 +431,8 @@ def test_grids_show_before_and_after(tmp_path: Path) -> None:
     """
     from PIL import Image
 
-    module, task = (
-        FineTune(Painter(), optimizer=lambda params: torch.optim.SGD(params, lr=0.1)),
-        Colours(),
-    )
+    module = FineTune(Painter(), optimizer=lambda params: torch.optim.SGD(params, lr=0.1))
+    task = Colours()
     run = trainer(1, callbacks=[Grids(images=2), ResultsWriter()], default_root_dir=str(tmp_path))
     run.fit(module, task)
     module.backbone.forget("red", "blue")  # type: ignore[operator]
@@ -447,7 +450,8 @@ def test_grids_show_before_and_after(tmp_path: Path) -> None:
         / 255
     )
     assert picture.shape == (3, 2 * 8 + 2, 4 * 8 + 3 * 2)
-    before, after = picture[:, :8, :8], picture[:, :8, 10:18]
+    before = picture[:, :8, :8]
+    after = picture[:, :8, 10:18]
     assert torch.allclose(before[:, 0, 0], torch.tensor(COLOURS["red"]), atol=0.01)
     assert after[:, 0, 0].argmax() == 2
     assert len(entries["kept"]["rows"]) == 4

@@ -139,7 +139,8 @@ def test_the_attack_is_the_one_that_is_called_by_hand(tmp_path: Path) -> None:
 
 def test_targets_are_drawn_by_the_original_when_the_fit_starts(tmp_path: Path) -> None:
     """Fails when targets are drawn by the model that is tested."""
-    suite, module = Robustness(Bright(2.0), attack(), concept="circle"), model()
+    suite = Robustness(Bright(2.0), attack(), concept="circle")
+    module = model()
     original = text_to_image()
     before = weights(module.backbone)
     seen: list[Tensor] = []

@@ -366,10 +366,8 @@ def test_quantisation_against_the_original(trained: dict[str, State], tmp_path: 
     assert found["quantisation/returned"].value == pytest.approx(
         100 * (told["after"] - told["before"]) / way
     )
-    before, after = (
-        found["quantisation/robustness"].detail["before"],
-        found["quantisation/robustness"].detail["after"],
-    )
+    before = found["quantisation/robustness"].detail["before"]
+    after = found["quantisation/robustness"].detail["after"]
     assert after == found["quantisation/int3/accuracy/forget"].value
     assert found["quantisation/robustness"].value == pytest.approx(
         1.0 if after <= before else before / after
@@ -477,10 +475,8 @@ def test_a_control_that_cannot_be_measured_is_left_out_unless_it_is_named(
 def test_the_lens_says_what_the_model_does_not(trained: dict[str, State]) -> None:
     """Fails when an untouched model passes, or `unsaid` is not beyond the last layer."""
     module = FineTune(causal_lm(trained["original"]))
-    untouched, oracle = (
-        measured(module, LogitLens()),
-        measured(FineTune(causal_lm(trained["oracle"])), LogitLens()),
-    )
+    untouched = measured(module, LogitLens())
+    oracle = measured(FineTune(causal_lm(trained["oracle"])), LogitLens())
     assert untouched["logit_lens"].value > oracle["logit_lens"].value + 5
     task = people()
     task.setup()
@@ -575,13 +571,16 @@ def test_reintroduction_is_a_difference_of_accuracies(trained: dict[str, State])
     """Fails when the end of the sequence counts, or contexts change places; by one forward pass a
     row.
     """
-    module, task = FineTune(causal_lm(trained["original"])), neighbours()
+    module = FineTune(causal_lm(trained["original"]))
+    task = neighbours()
     suite = Reintroduction(facts=2)
     found = measured(module, suite, task=task)
     encoder = Encoder(task.encoder.tokenizer, task.template, 64)
-    levels, choices = {}, {}
+    levels = {}
+    choices = {}
     for name, rows in suite.contexts(task.sets).items():
-        hits, chosen = [], []
+        hits = []
+        chosen = []
         for row in rows.rows:
             ids, labels = encoder.pair(row["question"], row["answer"])
             logits = module.backbone.predict(collate([(ids, labels)]))[0]
@@ -684,7 +683,8 @@ def test_suites_leave_the_model_and_each_other_alone(make: Any, tmp_path: Path) 
 
 def test_scores_are_in_the_order_of_indices_and_leave_modes(trained: dict[str, State]) -> None:
     """Fails when batches come back in the loader's order, or a model stays in eval mode."""
-    module, task = FineTune(causal_lm(trained["original"])), people(eval_batch_size=4)
+    module = FineTune(causal_lm(trained["original"]))
+    task = people(eval_batch_size=4)
     measured(module, LogitLens(), task=task)
     module.backbone.train()
     data: Any = task.datasets["forget"]

@@ -132,7 +132,8 @@ def test_the_oracles_log_serves_another_run(oracle: Path, tmp_path: Path) -> Non
     assert found["FQ"] == pytest.approx(expected.pvalue)
     detail = next(result.detail for result in module.results if result.metric == "FQ")
     assert detail["oracle"] == f"weights {itself.hashes['weights']}" and detail["items"] == 13
-    auc, other = found["AUC/min_k"], itself.value("AUC/min_k")
+    auc = found["AUC/min_k"]
+    other = itself.value("AUC/min_k")
     assert found["PrivLeak"] == pytest.approx(100 * ((1 - auc) - (1 - other)) / (1 - other))
     assert found["overall"] == pytest.approx(
         overall_score(found["memorisation"], found["privacy"], found["utility"])
@@ -198,7 +199,8 @@ def test_curves_during_a_fit(oracle: Path, tmp_path: Path) -> None:
     rows: Any = read_json(tmp_path / "curves.json")
     assert [row["epoch"] for row in rows] == [1, 3] and [row["step"] for row in rows] == [8, 16]
     assert set(rows[0]) == {"epoch", "step", "MU", "FQ", "log10_FQ", *PARTS}
-    last, found = rows[-1], numbers(module)
+    last = rows[-1]
+    found = numbers(module)
     assert (
         all(found[name] == value for name, value in last.items() if name in found)
         and rows[0]["P/retain"] != last["P/retain"]
@@ -357,7 +359,8 @@ def test_two_ranks_say_what_one_does(oracle: Path, tmp_path: Path) -> None:
         == [4, 8]
     )
     assert ranks[0]["files"]["examples"] == one["files"]["examples"]
-    theirs, mine = ranks[0]["files"]["items"], one["files"]["items"]
+    theirs = ranks[0]["files"]["items"]
+    mine = one["files"]["items"]
     assert {name: list(items) for name, items in theirs.items()} == {
         name: list(items) for name, items in mine.items()
     }

@@ -37,7 +37,8 @@ def run_all(place: Path, **distributed: Any) -> dict[str, Any]:
         Reintroduction(facts=2, source="paraphrase"),
         ResultsWriter(),
     ]
-    module, task = GradientAscent(causal_lm(), optimizer=rate), people(eval_batch_size=4)
+    module = GradientAscent(causal_lm(), optimizer=rate)
+    task = people(eval_batch_size=4)
     run = trainer(1, callbacks=suites, default_root_dir=str(place), **distributed)
     run.fit(module, datamodule=task)
     run.test(module, datamodule=task, verbose=False)

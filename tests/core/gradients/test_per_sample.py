@@ -28,15 +28,17 @@ class Zoo(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.norm = nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16)
-        self.grouped, self.groups = (
-            nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=4),
-            nn.GroupNorm(4, 16),
-        )
+        self.first = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.grouped = nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=4)
+        self.groups = nn.GroupNorm(4, 16)
         self.twice = nn.Conv2d(16, 16, (3, 1), padding=(1, 0), bias=False)
-        self.layer, self.tokens = nn.LayerNorm(16), nn.Linear(16, 16)
-        self.line, self.flat = nn.Conv1d(16, 5, 2), nn.BatchNorm1d(5)
-        self.last, self.act = nn.Linear(5, 4), nn.ReLU(inplace=True)
+        self.layer = nn.LayerNorm(16)
+        self.tokens = nn.Linear(16, 16)
+        self.line = nn.Conv1d(16, 5, 2)
+        self.flat = nn.BatchNorm1d(5)
+        self.last = nn.Linear(5, 4)
+        self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.norm(self.first(x)))
@@ -51,11 +53,9 @@ class Zoo(nn.Module):
 class Volume(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.cube, self.norm, self.last = (
-            nn.Conv3d(1, 3, 2, stride=(1, 2, 1)),
-            nn.BatchNorm3d(3),
-            nn.Linear(3, 4),
-        )
+        self.cube = nn.Conv3d(1, 3, 2, stride=(1, 2, 1))
+        self.norm = nn.BatchNorm3d(3)
+        self.last = nn.Linear(3, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.norm(self.cube(x[:, None])).tanh().mean((2, 3, 4)))
@@ -66,7 +66,8 @@ class Outside(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.last = nn.Linear(12, 12), nn.Linear(12, 4)
+        self.first = nn.Linear(12, 12)
+        self.last = nn.Linear(12, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x.flatten(1)).tanh()
@@ -103,7 +104,8 @@ def one_at_a_time(
     backbone: Any, batch: Batch, values: Callable[[Batch], Tensor]
 ) -> list[list[list[Tensor]]]:
     """Gradient by sample, by value, by weight."""
-    size, found = len(batch["index"]), []
+    size = len(batch["index"])
+    found = []
     for row in range(size):
         single = {
             k: v[row : row + 1] if isinstance(v, Tensor) and v.ndim else v for k, v in batch.items()
@@ -159,7 +161,8 @@ def test_gradients_are_those_of_single_samples(case: str, way: Any) -> None:
     """Mutations that must fail: the mean of batch norm left out; a layer's second use overwrites
     its first; the tensor instead of the edge, so that an in-place ReLU is differentiated twice.
     """
-    backbone, batch = CASES[case][0](), CASES[case][1]()
+    backbone = CASES[case][0]()
+    batch = CASES[case][1]()
     values = lambda part: backbone.loss(part)[0]  # noqa: E731
     each = PerSample(backbone, list(backbone.named_parameters()), values, way)
     truth = [
@@ -175,7 +178,8 @@ def test_gradients_are_those_of_single_samples(case: str, way: Any) -> None:
 @pytest.mark.parametrize("case", ["resnet", "every layer"])
 def test_squares_of_several_values_of_a_sample(case: str, way: Any) -> None:
     """Mutation that must fail: the values added up before they are squared."""
-    backbone, batch = CASES[case][0](), CASES[case][1]()
+    backbone = CASES[case][0]()
+    batch = CASES[case][1]()
     each = PerSample(backbone, list(backbone.named_parameters()), backbone.predict, way)
     table = one_at_a_time(backbone, batch, backbone.predict)
     truth = [
@@ -194,8 +198,10 @@ def test_any_size_of_the_cache_gives_the_same(
     """Samples are squared one by one, a few at a time, or all together."""
     import mu.core.gradients.layers
 
-    backbone, batch = ready(Zoo()), images(7)
-    parameters, values = list(backbone.named_parameters()), lambda part: backbone.loss(part)[0]
+    backbone = ready(Zoo())
+    batch = images(7)
+    parameters = list(backbone.named_parameters())
+    values = lambda part: backbone.loss(part)[0]
     truth = PerSample(backbone, parameters, values, "loop").squares(batch)
     monkeypatch.setattr(mu.core.gradients.layers, "_CACHE", numbers)
     close(PerSample(backbone, parameters, values, "hooks").squares(batch), truth)
@@ -203,7 +209,8 @@ def test_any_size_of_the_cache_gives_the_same(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_some_weights_only_and_rows_that_do_not_count(way: Any) -> None:
-    backbone, batch = ready(Zoo()), images()
+    backbone = ready(Zoo())
+    batch = images()
     batch["padded"] = torch.tensor([False, True, False, False, True])
     backbone.network.first.requires_grad_(False)
     some = [
@@ -221,7 +228,8 @@ def test_some_weights_only_and_rows_that_do_not_count(way: Any) -> None:
 
 @pytest.mark.parametrize("way", ["hooks", "vmap"])
 def test_a_weight_that_the_value_does_not_use_has_a_zero_gradient(way: Any) -> None:
-    backbone, batch = ready(Zoo()), images()
+    backbone = ready(Zoo())
+    batch = images()
     parameters = list(backbone.named_parameters())
     rows = PerSample(
         backbone, parameters, lambda part: backbone.network.first(part["image"]).sum((1, 2, 3)), way
@@ -232,8 +240,10 @@ def test_a_weight_that_the_value_does_not_use_has_a_zero_gradient(way: Any) -> N
 
 def test_hooks_that_miss_a_use_of_a_weight_are_not_believed() -> None:
     """Mutation that must fail: the check against the loop taken out."""
-    backbone, batch = ready(Outside()), images(5, 3, 2, 2)
-    parameters, values = list(backbone.named_parameters()), lambda part: backbone.loss(part)[0]
+    backbone = ready(Outside())
+    batch = images(5, 3, 2, 2)
+    parameters = list(backbone.named_parameters())
+    values = lambda part: backbone.loss(part)[0]
     with pytest.raises(InputError, match="outside of its layer's forward"):
         PerSample(backbone, parameters, values, "hooks").squares(batch)
     auto = PerSample(backbone, parameters, values)
@@ -270,7 +280,8 @@ def test_the_choice_is_made_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -
     import mu.core.gradients.per_sample as module
 
     monkeypatch.setattr(module, "_CHOSEN", {})
-    backbone, batch = CASES["resnet"][0](), images()
+    backbone = CASES["resnet"][0]()
+    batch = images()
     make = lambda: PerSample(
         backbone, list(backbone.named_parameters()), lambda part: backbone.loss(part)[0]
     )
@@ -285,7 +296,8 @@ def test_the_choice_is_made_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -
 def test_hooks_are_kept_unless_something_is_clearly_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     import mu.core.gradients.per_sample as module
 
-    backbone, batch = CASES["resnet"][0](), images()
+    backbone = CASES["resnet"][0]()
+    batch = images()
     for vmap, expected in ((0.9, "hooks"), (0.7, "vmap")):
         monkeypatch.setattr(module, "_CHOSEN", {})
         times = iter([1.0, vmap])  # hooks are timed first

@@ -51,7 +51,8 @@ def test_two_ranks_draw_what_one_draws_bit_for_bit() -> None:
     """Fails when a batch's composition depends on the number of ranks, or rows are shared out one
     by one.
     """
-    model, job = text_to_image(), ImageJob(ROWS, batch_size=3)
+    model = text_to_image()
+    job = ImageJob(ROWS, batch_size=3)
     one = images(job.run(model))
     for world in (2, 3, 5):
         ranks = [images(job.run(model, rank, world)) for rank in range(world)]
@@ -145,7 +146,8 @@ def test_a_folder_gives_back_the_very_images(make, tmp_path: Path) -> None:  # t
     model = make()
     rows = ROWS if make is text_to_image else [ImageRow(seed, label=seed) for seed in range(5)]
     memory = images(ImageJob(rows, batch_size=3).run(model))
-    first, second = images(job(tmp_path, rows).run(model)), images(job(tmp_path, rows).run(model))
+    first = images(job(tmp_path, rows).run(model))
+    second = images(job(tmp_path, rows).run(model))
     assert same(memory, first) and same(first, second)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         [row.file for row in rows] + ["images.json"]

@@ -220,7 +220,8 @@ def test_the_judge_that_comes_with_mu_knows_its_shapes() -> None:
 
     judge = ClassifierJudge("embedded:judge_shape")
     drawn = pictures(np.arange(200))
-    images, shape = drawn["image"].float() / 255, drawn["shape"]
+    images = drawn["image"].float() / 255
+    shape = drawn["shape"]
     assert set(judge.labels) == set(NAMES["shape"])
     for number, name in enumerate(NAMES["shape"]):
         assert (judge.recognises(images, name) == (shape == number)).float().mean() > 0.95

@@ -121,10 +121,8 @@ def test_missing_files_columns_and_cases_are_said(tmp_path: Path) -> None:
         read_prompts(latin)
     with pytest.raises(InputError, match="no column 'class'; it has prompt, seed"):
         read_prompts(write(tmp_path, "prompt,seed\na,1\n"), columns=["class"])
-    meta, texts = (
-        write(tmp_path, "case_number\n1\n", "m.csv"),
-        write(tmp_path, "case_number,prompt\n2,b\n", "t.csv"),
-    )
+    meta = write(tmp_path, "case_number\n1\n", "m.csv")
+    texts = write(tmp_path, "case_number,prompt\n2,b\n", "t.csv")
     with pytest.raises(InputError, match="no prompt of case 1"):
         read_prompts(meta, texts)
     with pytest.raises(InputError, match="joined on a case number"):

@@ -156,7 +156,8 @@ def test_scores_are_those_of_one_row_at_a_time() -> None:
     """Fails when padding, the order of batches or the shift by one shows in a value, or an answer
     loses or gains a token.
     """
-    lm, here = causal_lm(), graph()
+    lm = causal_lm()
+    here = graph()
     for answer in ("answer", "paraphrased_answer", "perturbed_answer"):
         scores = here.value(Scored("retain", answer))  # type: ignore[arg-type]
         rows = here.sets["retain"].rows
@@ -188,7 +189,8 @@ def test_metrics_are_their_formulas_on_those_values() -> None:
     """Fails when a metric takes another set, answer or token, counts the end of the sequence where
     it must not, or the reverse.
     """
-    lm, here = causal_lm(), graph(tokens_per_batch=77)
+    lm = causal_lm()
+    here = graph(tokens_per_batch=77)
     sets = here.sets
     nll = {
         (name, field): [
@@ -268,10 +270,8 @@ def test_metrics_are_their_formulas_on_those_values() -> None:
 
 def test_a_single_batch_and_one_row_a_batch_agree() -> None:
     """Fails when a value hangs on what else is in its batch."""
-    few, many = (
-        graph(tokens_per_batch=1, prompts_per_batch=1),
-        graph(tokens_per_batch=10**6, prompts_per_batch=100),
-    )
+    few = graph(tokens_per_batch=1, prompts_per_batch=1)
+    many = graph(tokens_per_batch=10**6, prompts_per_batch=100)
     for node in every_metric():
         assert few.value(node).value == pytest.approx(many.value(node).value, rel=1e-4, abs=1e-6), (
             node.name
@@ -304,7 +304,8 @@ def test_probabilities_of_half_precision_and_of_impossible_tokens() -> None:
 
 def test_generated_text_is_the_models_own_and_its_prefix_is_no_part_of_it() -> None:
     """Answers stand in the order of the rows, whatever the order in which they were generated."""
-    here, lm = graph(prompts_per_batch=3), causal_lm()
+    here = graph(prompts_per_batch=3)
+    lm = causal_lm()
     for prefix in ("", "so it is"):
         prompts = [
             here.encoder.prompt(row["question"], begin=prefix) for row in here.sets["forget"].rows
@@ -327,8 +328,10 @@ def test_generated_text_is_the_models_own_and_its_prefix_is_no_part_of_it() -> N
 
 
 def test_a_prefix_is_read_but_not_scored() -> None:
-    here, lm = graph(), causal_lm()
-    scores, plain = here.value(Scored("forget", prefix="so it is")), here.value(Scored("forget"))
+    here = graph()
+    lm = causal_lm()
+    scores = here.value(Scored("forget", prefix="so it is"))
+    plain = here.value(Scored("forget"))
     assert scores.length.tolist() == plain.length.tolist()
     row = here.sets["forget"].rows[0]
     expected = by_hand(lm, row["question"], f"so it is {row['answer']}")[3:]
@@ -342,7 +345,8 @@ def test_gradient_norms_leave_the_model_as_it_was() -> None:
     inference mode is no obstacle.
     """
     lm = causal_lm(part="lm_head")
-    before, marks = weights(lm), [weight.requires_grad for weight in lm.parameters()]
+    before = weights(lm)
+    marks = [weight.requires_grad for weight in lm.parameters()]
     lm.train()
     with torch.inference_mode():
         found = graph(lm).value(GradientNorms("forget"))
@@ -355,7 +359,8 @@ def test_gradient_norms_leave_the_model_as_it_was() -> None:
     assert distance(before, weights(lm)) == 0 and all(
         weight.grad is None for weight in lm.parameters()
     )
-    here, other = graph(), causal_lm()
+    here = graph()
+    other = causal_lm()
     for place in (0, 5):
         row = here.sets["forget"].rows[place]
         ids, labels = here.encoder.pair(row["question"], row["answer"])
@@ -446,10 +451,12 @@ def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.M
     model that is known.
     """
     monkeypatch.setattr(resumable, "FLUSH", 0.0)
-    node, asked = TruthRatio("forget"), GeneratedText("forget", max_new_tokens=SHORT)
+    node = TruthRatio("forget")
+    asked = GeneratedText("forget", max_new_tokens=SHORT)
     settings = {"tokens_per_batch": 60, "prompts_per_batch": 4}
     alone = graph(**settings)
-    expected, said = alone.value(node), alone.value(asked)
+    expected = alone.value(node)
+    said = alone.value(asked)
     first = watched()
     first.stop_after = 9
     with pytest.raises(KeyboardInterrupt):
@@ -631,10 +638,12 @@ def log_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_log_answers_like_the_model_that_wrote_it(log_folder: Path) -> None:
     """Fails when items come back in another order or another metric's, or rounded."""
-    here, model = graph(), OracleModel(graph(causal_lm(init_seed=9)))
+    here = graph()
+    model = OracleModel(graph(causal_lm(init_seed=9)))
     log = OracleFile(log_folder)
     for node in every_metric():
-        theirs, direct = log.measured(node, here), model.measured(node, here)
+        theirs = log.measured(node, here)
+        direct = model.measured(node, here)
         assert theirs.value == direct.value, node.name
         if direct.items is not None:
             assert torch.equal(theirs.items, direct.items) and torch.equal(
@@ -643,10 +652,8 @@ def test_a_log_answers_like_the_model_that_wrote_it(log_folder: Path) -> None:
     for by_file, by_model in zip(every_metric(log), every_metric(model), strict=True):
         assert here.value(by_file).value == here.value(by_model).value
     quality = here.value(ForgetQuality("forget", log))
-    mine, theirs = (
-        here.value(TruthRatio("forget")).items,
-        model.measured(TruthRatio("forget"), here).items,
-    )
+    mine = here.value(TruthRatio("forget")).items
+    theirs = model.measured(TruthRatio("forget"), here).items
     assert quality.value == tofu.forget_quality(mine, theirs).p  # type: ignore[arg-type]
     assert quality.detail["oracle"] == f"weights {model.graph.weights}" == log.label(here)
 
@@ -664,7 +671,9 @@ def test_the_oracle_agrees_with_itself(log_folder: Path) -> None:
 
 def test_a_log_gathers_what_several_tests_measured(tmp_path: Path) -> None:
     """Of one model: another model's numbers are never mixed in."""
-    first, second, third = graph(), graph(), graph(causal_lm(init_seed=2))
+    first = graph()
+    second = graph()
+    third = graph(causal_lm(init_seed=2))
     for here, node in (
         (first, Loss("forget")),
         (second, Probability("retain")),
@@ -752,7 +761,8 @@ def test_another_template_makes_another_log(log_folder: Path) -> None:
 def test_logs_of_others(tmp_path: Path) -> None:
     """OpenUnlearning's form, and that of TOFU's own code, whose losses give the same ratios."""
     theirs = torch.linspace(0.2, 2.0, 13, dtype=torch.float64)
-    right, wrong = torch.full((13,), 1.0), 1.0 - theirs.log()
+    right = torch.full((13,), 1.0)
+    wrong = 1.0 - theirs.log()
     forms = {
         "TOFU_EVAL.json": {
             "forget_truth_ratio": {

@@ -224,7 +224,8 @@ def test_a_model_whose_head_does_more_is_refused() -> None:
 
 
 def test_of_two_models_the_first_is_read_and_a_classifier_has_no_layers() -> None:
-    first, second = causal_lm(), causal_lm(init_seed=1)
+    first = causal_lm()
+    second = causal_lm(init_seed=1)
     assert readable(LogitDifference(first, second)) is first
     assert readable(LogitDifference(LogitDifference(first, second), second)) is first  # type: ignore[arg-type]
     with pytest.raises(InputError, match="which Classifier is not"):
@@ -367,10 +368,8 @@ def test_the_probe_reads_the_graph() -> None:
 
 def test_features_of_one_prompt_are_those_of_many() -> None:
     model = causal_lm().eval()
-    prompts, choices = (
-        [[1, 5, 6], [1, 7, 8, 9, 10], [1, 4]],
-        torch.tensor([[5, 6], [7, 8], [9, 10]]),
-    )
+    prompts = [[1, 5, 6], [1, 7, 8, 9, 10], [1, 4]]
+    choices = torch.tensor([[5, 6], [7, 8], [9, 10]])
     joint = fork_features(model, prompts, choices)
     for number, prompt in enumerate(prompts):
         assert torch.allclose(

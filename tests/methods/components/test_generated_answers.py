@@ -47,7 +47,8 @@ def test_the_first_token_is_drawn_from_the_tempered_distribution(temperature: fl
     """Mutations: logits times T; noise of the wrong sign or of another law; the same noise for
     every key.
     """
-    model, count = causal_lm().eval(), 4000
+    model = causal_lm().eval()
+    count = 4000
     tokens = torch.tensor([PROMPT])
     logits = (
         8 * model.predict({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})[:, -1]
@@ -72,7 +73,8 @@ def test_draws_depend_on_the_prompts_key_and_not_on_the_batch(make: Any) -> None
     """Mutations: noise by the place in the batch; the same noise at every place of the answer; no
     noise at all.
     """
-    model, keys = make().eval(), [7, 3, 3, 9]
+    model = make().eval()
+    keys = [7, 3, 3, 9]
     whole = model.generate(ASKED, 8, sampling=Sampling(2.0, 1, keys))
     for size in (1, 2):
         assert model.generate(ASKED, 8, batch_size=size, sampling=Sampling(2.0, 1, keys)) == whole

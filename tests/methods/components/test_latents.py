@@ -50,7 +50,8 @@ def test_a_ddim_step_is_that_of_diffusers(prediction: str) -> None:
     backbone = text_to_image(model=pipeline_folder(prediction=prediction))
     scheduler = DDIMScheduler.from_config(backbone.scheduler_config)
     scheduler.set_timesteps(10)
-    latent, output = torch.randn(2, 4, 4, 4), torch.randn(2, 4, 4, 4)
+    latent = torch.randn(2, 4, 4, 4)
+    output = torch.randn(2, 4, 4, 4)
     theirs = scheduler.step(output, 51, latent, return_dict=False)[0]
     ours = ddim_step(backbone, output, latent, torch.tensor([51, 51]), torch.tensor([41, 41]))
     assert torch.allclose(ours, theirs, atol=1e-5)
@@ -60,7 +61,8 @@ def test_each_sample_stops_at_its_own_step() -> None:
     """Fails when samples that have arrived go on, or one sample's stop moves its neighbours."""
     backbone = text_to_image().eval()
     condition = backbone.texts(["a red circle", "a blue star", "a green square"])
-    grid, start = torch.tensor([81, 61, 41, 21, 1]), torch.randn(3, 4, 4, 4)
+    grid = torch.tensor([81, 61, 41, 21, 1])
+    start = torch.randn(3, 4, 4, 4)
     with torch.no_grad():
         together = partial_ddim(backbone, start, condition, grid, torch.tensor([0, 3, 5]), 3.0)
         for row, taken in enumerate((0, 3, 5)):
@@ -118,7 +120,8 @@ def test_exact_latents_stand_at_their_timestep() -> None:
     known x_0, x_t must be on its path.
     """
     module = module_of()
-    part, backbone = part_of(module), backbone_of(module)
+    part = part_of(module)
+    backbone = backbone_of(module)
     clean = torch.randn(1, 4, 4, 4)
 
     def oracle(noised: torch.Tensor, t: torch.Tensor, condition: Any) -> torch.Tensor:
@@ -130,10 +133,8 @@ def test_exact_latents_stand_at_their_timestep() -> None:
     noised, t = source(module, part, backbone.condition(part))
     assert len(set(t.tolist())) > 2
     top = 91
-    begin_signal, begin_level = (
-        math.sqrt(backbone.alphas_cumprod[top]),
-        math.sqrt(1 - backbone.alphas_cumprod[top]),
-    )
+    begin_signal = math.sqrt(backbone.alphas_cumprod[top])
+    begin_level = math.sqrt(1 - backbone.alphas_cumprod[top])
     from mu.utils import rng
 
     start = rng.normal(0, part["index"], part["visit"], "latents-start", 4, 4, 4)
@@ -156,7 +157,8 @@ def test_draws_follow_the_sample_and_the_visit(source: Any) -> None:
     the next visit.
     """
     module = module_of()
-    backbone, part = backbone_of(module), part_of(module)
+    backbone = backbone_of(module)
+    part = part_of(module)
     torch.manual_seed(1)
     whole, t = source(module, part, backbone.condition(part))
     torch.manual_seed(2)
@@ -172,7 +174,8 @@ def test_draws_follow_the_sample_and_the_visit(source: Any) -> None:
 def test_the_current_weights_or_the_original_sample() -> None:
     """Fails when `by` is ignored."""
     module = module_of()
-    backbone, part = backbone_of(module), part_of(module)
+    backbone = backbone_of(module)
+    part = part_of(module)
     condition = backbone.condition(part)
     sources = {by: PartialSampling(6, 2.0, by) for by in ("current", "reference")}  # type: ignore[arg-type]
     assert torch.equal(*(source(module, part, condition)[0] for source in sources.values()))
@@ -185,7 +188,8 @@ def test_the_current_weights_or_the_original_sample() -> None:
 def test_trajectories_are_sampled_once() -> None:
     """Fails when a stored trajectory is sampled again, or is not the original's own path."""
     module = module_of()
-    backbone, part = backbone_of(module), part_of(module)
+    backbone = backbone_of(module)
+    part = part_of(module)
     condition = backbone.condition(part)
     calls: list[int] = []
     assert isinstance(module.reference, TextToImage)

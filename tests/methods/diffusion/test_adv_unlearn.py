@@ -65,10 +65,8 @@ class Statement:
     """
 
     def __init__(self, backbone: TextToImage) -> None:
-        self.student, self.original = (
-            deepcopy(backbone).double(),
-            deepcopy(backbone).double().requires_grad_(False),
-        )
+        self.student = deepcopy(backbone).double()
+        self.original = deepcopy(backbone).double().requires_grad_(False)
 
     def states(self, model: Any, ids: Tensor, adversarial: Tensor | None = None) -> Tensor:
         if adversarial is None:
@@ -320,7 +318,9 @@ def test_it_makes_no_evaluation_too_many(part: str) -> None:
     """Fails when sampling, target, student or attack asks the denoiser more often than the
     algorithm does, or a pair is two batches.
     """
-    steps, inner, grid = 3, 2, 4
+    steps = 3
+    inner = 2
+    grid = 4
     module = adv(
         text_to_image(part=part),
         attack=SoftPromptAttack(steps=inner),
@@ -415,7 +415,8 @@ class _At(PartialSampling):
 
     def __init__(self, steps: int, guidance: float, by: Any, timestep: Any, k: int, t: int) -> None:
         super().__init__(steps, guidance, by, timestep)
-        self.k, self.t = k, t
+        self.k = k
+        self.t = t
 
     def draw(self, module: Any, part: Any, condition: Any, stream: str) -> Any:
         plain = rng.integers

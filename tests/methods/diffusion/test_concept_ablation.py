@@ -30,7 +30,8 @@ def test_a_step_follows_the_equation(target: Any, prior: float) -> None:
 
     forget = prepared(module(), pictures())["forget"]
     double = Double(text_to_image())
-    own, anchor = double.own(forget), double.states(forget["raw"]["substitute"])
+    own = double.own(forget)
+    anchor = double.states(forget["raw"]["substitute"])
     output, of_anchor = (
         double.output(forget["noised"], forget["t"], given) for given in (own, anchor)
     )

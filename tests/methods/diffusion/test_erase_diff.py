@@ -26,8 +26,10 @@ def gradients(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """∇L_r and ∇L_f on the plan's first batch."""
     make = MODELS[kind][0]
-    batch, double = prepared(module, task), Double(make())
-    forget, retain = batch["forget"], batch["retain"]
+    batch = prepared(module, task)
+    double = Double(make())
+    forget = batch["forget"]
+    retain = batch["retain"]
     if kind == "text":
         substitute: Any = forget["raw"]["substitute"]
     else:

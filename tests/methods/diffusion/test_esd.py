@@ -137,7 +137,9 @@ def test_the_rewrite_erases_from_another_prompt() -> None:
 
     part = prepared(module(), pictures())["forget"]
     double = Double(text_to_image())
-    own, concept, nothing = double.own(part), double.states(["round"] * 5), double.nothing(5)
+    own = double.own(part)
+    concept = double.states(["round"] * 5)
+    nothing = double.nothing(5)
     a, b, c = (
         double.output(part["noised"], part["t"], given).detach()
         for given in (own, concept, nothing)

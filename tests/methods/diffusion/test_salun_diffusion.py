@@ -29,7 +29,8 @@ def everything() -> ByName:
 def wanted_step(
     double: Double, batch: dict[str, Any], substitute: Any, alpha: float
 ) -> dict[str, Tensor]:
-    forget, retain = batch["forget"], batch["retain"]
+    forget = batch["forget"]
+    retain = batch["retain"]
     output = double.output(forget["noised"], forget["t"], double.own(forget))
     target = double.output(forget["noised"], forget["t"], double.states(substitute)).detach()
     return double.slopes(square(output, target) + alpha * double.loss(retain))
@@ -163,7 +164,8 @@ def test_with_guidance_one_it_is_plain_saliency(kind: str) -> None:
     def run(mask: Any) -> UnlearningModule:
         return fit(SalUnDiffusion(make(), mask=mask), task(), 1, max_steps=1)
 
-    guided, plain = run(GuidedSaliency(guidance=1.0)), run(Saliency())
+    guided = run(GuidedSaliency(guidance=1.0))
+    plain = run(Saliency())
     assert different(weights(guided), weights(plain)) == []
     assert different(weights(guided), weights(run(GuidedSaliency()))) != []
 

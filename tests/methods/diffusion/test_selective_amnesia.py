@@ -53,7 +53,8 @@ def test_the_fisher_matrix(kind: str, timesteps: int | None) -> None:
     )
     fit(module, task(), 1, max_steps=1)
     assert len(module.scored) == 2
-    double, squares = Double(make()), []
+    double = Double(make())
+    squares = []
     for part in module.scored:
         total: dict[str, Tensor] = {}
         chosen = range(STEPS) if timesteps is None else module._fisher_timesteps(part).tolist()

@@ -70,7 +70,10 @@ class Statement:
             deepcopy(backbone).double().requires_grad_(k > 0) for k in range(3)
         )
         self.kept = backbone.alphas_cumprod.double()
-        self.t_init, self.t_range, self.seed, self.guidance = t_init, t_range, seed, guidance
+        self.t_init = t_init
+        self.t_range = t_range
+        self.seed = seed
+        self.guidance = guidance
 
     def epsilon(self, network: Any, x: Tensor, t: int, label: int, scale: float = 1.0) -> Tensor:
         ask = lambda c: network.unet(x, torch.tensor([t]), class_labels=torch.tensor([c])).sample  # noqa: E731
@@ -113,7 +116,8 @@ class Statement:
         total = torch.zeros((), dtype=torch.float64)
         for index, visit, label in rows:
             start, noise, t = self.drawn(index, visit, "generator")
-            clean, a = self.generate(start, label), self.kept[t]
+            clean = self.generate(start, label)
+            a = self.kept[t]
             x = a.sqrt() * clean + (1 - a).sqrt() * noise
             teacher = (
                 x - (1 - a).sqrt() * self.epsilon(self.phi, x, t, override(label), self.guidance[2])
@@ -122,7 +126,8 @@ class Statement:
                 x - (1 - a).sqrt() * self.epsilon(self.psi, x, t, label, self.guidance[1])
             ) / a.sqrt()
             if cut:
-                teacher, fake = teacher.detach(), fake.detach()
+                teacher = teacher.detach()
+                fake = fake.detach()
             weight = (teacher - clean).abs().mean().detach()
             total = (
                 total
@@ -188,7 +193,8 @@ def test_one_step_is_its_equations(
         callbacks=[Watch(lambda module, batch, number: batches.append(batch))],
     )
     (batch,) = batches
-    forget, retain = rows_of(batch["forget"]), rows_of(batch["retain"])
+    forget = rows_of(batch["forget"])
+    retain = rows_of(batch["retain"])
     assert {label for _, _, label in forget} == {3} and 3 not in {label for _, _, label in retain}
     told = Statement(backbone, 44, (4, 71), 0, guidance)
     loss = module.fake_weights["retain"] * told.fake(retain) + module.fake_weights[
@@ -236,7 +242,8 @@ def test_with_its_own_class_for_override_it_is_sid() -> None:
     part: dict[str, Any] = task.datasets["forget"].__getitems__([0, 1, 2]) | {
         "visit": torch.zeros(3, dtype=torch.int64)
     }
-    forget, retain = module.prepare(dict(part), substitute=True), module.prepare(dict(part))
+    forget = module.prepare(dict(part), substitute=True)
+    retain = module.prepare(dict(part))
     assert module.fake is not None
     with torch.no_grad():
         for weight in module.fake.parameters():
@@ -244,7 +251,8 @@ def test_with_its_own_class_for_override_it_is_sid() -> None:
                 0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
             )
         for terms in (module.generator_terms, module.fake_terms):
-            one, two = terms(forget, None), terms(None, retain)
+            one = terms(forget, None)
+            two = terms(None, retain)
             assert list(one.values()) == list(two.values()) and next(iter(one.values())) != 0
         module.substitute = law = UniformLabel(exclude_true=True)
         law.setup(module.backbone, None)

@@ -65,7 +65,8 @@ class Named(Pictures):
 
     def __init__(self, forget: list[tuple[str, str, str]], retain: list[str]) -> None:
         super().__init__(images=False)
-        self.forget, self.kept = forget, retain
+        self.forget = forget
+        self.kept = retain
 
     def make(self) -> None:
         super().make()
@@ -106,11 +107,14 @@ def published(
     a: float,
     b: float,
 ) -> Tensor:
-    left, right = lam * weight, lam * torch.eye(weight.shape[1], dtype=torch.float64)
+    left = lam * weight
+    right = lam * torch.eye(weight.shape[1], dtype=torch.float64)
     for c, g in pairs:
-        left, right = left + a * torch.outer(weight @ g, c), right + a * torch.outer(c, c)
+        left = left + a * torch.outer(weight @ g, c)
+        right = right + a * torch.outer(c, c)
     for p in kept:
-        left, right = left + b * torch.outer(weight @ p, p), right + b * torch.outer(p, p)
+        left = left + b * torch.outer(weight @ p, p)
+        right = right + b * torch.outer(p, p)
     return left @ torch.linalg.inv(right)
 
 
@@ -188,11 +192,9 @@ def test_a_light_pull_moves_the_concept_onto_its_anchor() -> None:
     """Keys and values read from the circle are those of the square; the star's stay."""
     module = UCE(text_to_image(part="xattn-strict"), lam=1e-7)
     fit(module, Named(CIRCLE[:1], KEPT[:1]), 1)
-    double, before, after = (
-        Double(text_to_image()),
-        text_to_image().state_dict(),
-        module.backbone.state_dict(),
-    )
+    double = Double(text_to_image())
+    before = text_to_image().state_dict()
+    after = module.backbone.state_dict()
     circle, square, star = (
         double.states([word])[0, 1].detach().float() for word in ("circle", "square", "star")
     )

@@ -133,7 +133,8 @@ def test_scrub_rewind_takes_the_epoch_whose_forget_error_is_closest() -> None:
     task.selector = tasks.ByClass(classes=3)
     backbone = classifier()
     fit(Train(backbone, optimizer=FAST, scheduler=OneCycle()), task, epochs=4)
-    original, watch = weights(backbone), Students()
+    original = weights(backbone)
+    watch = Students()
     module = SCRUBRewind(
         backbone, msteps=3, alpha=0.1, optimizer=lambda p: torch.optim.SGD(p, lr=0.03, momentum=0.9)
     )
@@ -169,7 +170,8 @@ def test_scrub_rewind_counts_the_original_as_epoch_zero(
     monkeypatch.setattr(SCRUBRewind, "forget_error", lambda self: left.pop(0))
     monkeypatch.setattr(SCRUBRewind, "validation_error", lambda self: reference)
     backbone = classifier()
-    watch, original = Students(), weights(backbone)
+    watch = Students()
+    original = weights(backbone)
     module: Any = fit(SCRUBRewind(backbone, optimizer=FAST), epochs=3, callbacks=[watch])
     assert int(module.rewound_to) == chosen and module._kept == []
     assert not different([original, *watch.states][chosen], weights(backbone))

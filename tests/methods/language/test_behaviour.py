@@ -39,7 +39,8 @@ def test_the_models_know_what_they_should() -> None:
     """
     task = Authors(tokenizer="embedded:authors")
     task.setup()
-    original, oracle = CausalLM("embedded:authors"), CausalLM("embedded:authors_oracle")
+    original = CausalLM("embedded:authors")
+    oracle = CausalLM("embedded:authors_oracle")
     assert min(probability(original, task, "forget"), probability(original, task, "retain")) > 0.95
     assert probability(oracle, task, "forget") < 0.4 < 0.95 < probability(oracle, task, "retain")
 

@@ -215,7 +215,8 @@ def test_terms_are_the_published_ones(name: str) -> None:
     unequal lengths.
     """
     make, published = CASES[name]
-    module, original = make(), causal_lm().double()
+    module = make()
+    original = causal_lm().double()
     steps: list[tuple[Terms, Terms]] = []
     objective = module.objective
 
@@ -286,7 +287,8 @@ def test_the_forget_term_is_a_mean_over_sequences_under_every_reduction(
     first: list[Terms] = []
     for how in ("token_mean", reduction):
         module = made(cls, reduction=how)
-        objective, seen = module.objective, []
+        objective = module.objective
+        seen = []
         module.objective = lambda f, r, o=objective, s=seen: (found := o(f, r), s.append(found))[0]  # type: ignore[method-assign]
         fit(module, people(), 1, precision="64-true")
         first.append({key: value.item() for key, value in seen[0].items()})
@@ -307,7 +309,8 @@ def test_accumulated_batches_give_the_step_of_a_large_one(cls: Any) -> None:
         precision="64-true",
         accumulate_grad_batches=2,
     )
-    a, b = weights(large.backbone), weights(small.backbone)
+    a = weights(large.backbone)
+    b = weights(small.backbone)
     assert different(a, weights(causal_lm().double()))
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-12
 
@@ -316,7 +319,8 @@ def test_accumulated_batches_give_the_step_of_a_large_one(cls: Any) -> None:
 
 
 def test_unequal_sequences_in_one_pass_are_what_they_are_alone() -> None:
-    model, task = causal_lm().double().eval(), people()
+    model = causal_lm().double().eval()
+    task = people()
     task.setup()
     forget, retain = (task.datasets[name].__getitems__([0, 4, 5]) for name in ("forget", "retain"))  # type: ignore[attr-defined]
     short = task.datasets["retain"].__getitems__([1])  # type: ignore[attr-defined]
@@ -331,7 +335,8 @@ def test_unequal_sequences_in_one_pass_are_what_they_are_alone() -> None:
 
 
 def test_batch_norm_in_train_mode_sees_each_part_alone() -> None:
-    model, task = classifier(), digits()
+    model = classifier()
+    task = digits()
     task.setup()
     a, b = (task.datasets[name].__getitems__(list(range(8))) for name in ("forget", "retain"))  # type: ignore[attr-defined]
     alone = [model.train().predict(part) for part in (a, b)]
@@ -403,7 +408,8 @@ def table(module: UnlearningModule) -> ReferenceNLL:
 
 
 def test_the_table_holds_the_originals_values_whatever_the_weights_became() -> None:
-    module, task = fit(made(IdkDPO), people(), 2), people()
+    module = fit(made(IdkDPO), people(), 2)
+    task = people()
     task.setup()
     part = task.datasets["forget"].__getitems__(list(range(13)))  # type: ignore[attr-defined]
     assert table(module).of(part).tolist() == pytest.approx(sums(causal_lm(), part), rel=1e-5)

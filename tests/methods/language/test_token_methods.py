@@ -172,7 +172,8 @@ def test_wga_and_sat_imp_follow_their_equations() -> None:
 def test_undial_follows_its_equation() -> None:
     """Mutations: β is added; the target is the student's own; prompt or padding is counted."""
     forget, _ = parts(people())
-    model, moved = original(), causal_lm()
+    model = original()
+    moved = causal_lm()
     module = UNDIAL(original(), beta=3.0)
     module.configure_model()
     module.backbone.load_state_dict(weights(moved))
@@ -206,15 +207,18 @@ def test_undial_as_its_port_has_it() -> None:
     another turn.
     """
     forget, _ = parts(people())
-    model, student = original().double().eval(), causal_lm().double().eval()
+    model = original().double().eval()
+    student = causal_lm().double().eval()
     module = UNDIALReference(original().double(), beta=3.0)
     module.configure_model()
     module.backbone.load_state_dict(
         {name: value.double() for name, value in weights(causal_lm()).items()}
     )
-    total, count = 0.0, 0
+    total = 0.0
+    count = 0
     with torch.no_grad():
-        taught, said = model.predict(forget), student.predict(forget)
+        taught = model.predict(forget)
+        said = student.predict(forget)
     for b, labels in enumerate(forget["labels"].tolist()):
         for t in range(1, len(labels)):
             target = taught[b, t - 1].clone()
@@ -256,7 +260,9 @@ def test_ce_u_takes_the_mean_of_what_it_counts() -> None:
 
 
 class _Accumulating:
-    accumulate_grad_batches, world_size, current_epoch = 1, 1, 0
+    accumulate_grad_batches = 1
+    world_size = 1
+    current_epoch = 0
 
 
 def test_pdu_follows_its_equation() -> None:
@@ -300,7 +306,8 @@ def test_rmu_follows_its_equation(positions: Any) -> None:
     with torch.no_grad():
         for _, p in module.trainable():
             p.mul_(1.5)
-    moved, c = causal_lm(weights(module.backbone)).eval(), module.control.double()
+    moved = causal_lm(weights(module.backbone)).eval()
+    c = module.control.double()
 
     def mean(part: dict[str, Any], target: Any) -> float:
         values = []
@@ -337,10 +344,8 @@ def test_uld_follows_its_equation() -> None:
     task._encoder = None
     rows = task.sets["forget"]
     data: Any = task.datasets["forget"]
-    module.known, module.wrong = (
-        Variants.paraphrased(rows, task.encoder, data),
-        Variants.perturbed(rows, task.encoder),
-    )
+    module.known = Variants.paraphrased(rows, task.encoder, data)
+    module.wrong = Variants.perturbed(rows, task.encoder)
     assert module.known is not None and module.wrong is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -348,7 +353,8 @@ def test_uld_follows_its_equation() -> None:
             if "lora_B" in name:
                 torch.nn.init.normal_(p, std=0.5)
     assistant = module.assistant.eval()
-    remembered, unknown = module.known.drawn(forget, 0), module.wrong.drawn(forget, 0)
+    remembered = module.known.drawn(forget, 0)
+    unknown = module.wrong.drawn(forget, 0)
     uniform = lambda z, *_: (1 / 57 * (-torch.log(torch.tensor(57.0)) - z.log_softmax(-1))).sum()  # noqa: E731
     together = by_token(assistant, retain, uniform) + by_token(assistant, unknown, uniform)
     wanted = {
@@ -400,7 +406,8 @@ def test_one_big_batch_or_several_small_ones(name: str) -> None:
         )
         return module
 
-    one, other = run(6, 1), run(3, 2)
+    one = run(6, 1)
+    other = run(3, 2)
     assert distance(weights(one.served()), weights(other.served())) < 1e-10
     if name == "PDU":
         assert float(one.multiplier) == pytest.approx(float(other.multiplier), rel=1e-12)
@@ -434,7 +441,8 @@ def test_the_forgotten_goes_first(name: str) -> None:
         original(), optimizer=functools.partial(torch.optim.AdamW, lr=lr), **arguments
     )
     fit(module, people(), epochs)
-    served, task = module.served().eval(), people()
+    served = module.served().eval()
+    task = people()
     task.setup()
     lost = {}
     for part in ("forget", "retain"):
@@ -512,11 +520,9 @@ def test_the_control_vector() -> None:
     """Fails when u has negative entries (a normal draw), the norm is not s, or the seed does not
     reach it.
     """
-    first, again, other = (
-        RMU(original(), scale=6.5),
-        RMU(original(), scale=6.5),
-        RMU(original(), scale=6.5, seed=1),
-    )
+    first = RMU(original(), scale=6.5)
+    again = RMU(original(), scale=6.5)
+    other = RMU(original(), scale=6.5, seed=1)
     assert float(first.control.norm()) == pytest.approx(6.5, rel=1e-6) and bool(
         (first.control >= 0).all()
     )
@@ -596,7 +602,8 @@ def test_a_task_vector_is_subtracted(alpha: float, tmp_path: Path) -> None:
     """θ_o − α (θ_re − θ_o), in the last checkpoint too; before the last epoch ends it is θ_re.
     Mutation: α (θ_re − θ_o) is added.
     """
-    start, end = _trained(), reinforced()
+    start = _trained()
+    end = reinforced()
     files = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
     module = fit(
         TaskVector(original(), alpha=alpha, optimizer=functools.partial(torch.optim.SGD, lr=0.1)),
@@ -716,13 +723,16 @@ def test_generic_labels() -> None:
 
     fit(module, people(), 2, callbacks=[Watch(look)])
     assert module.reinforced is not None
-    base, copied, task = original(), module.reinforced, people()
+    base = original()
+    copied = module.reinforced
+    task = people()
     task.setup()
     data: Any = task.datasets["forget"]
     rows = data.__getitems__(list(range(len(data))))
     changed = []
     for number, (ids, truth) in enumerate(sequences(rows)):
-        v, v_re = logits_of(base, ids), logits_of(copied, ids)
+        v = logits_of(base, ids)
+        v_re = logits_of(copied, ids)
         wanted = [
             int((v[t - 1] - 5 * (v_re[t - 1] - v[t - 1]).clamp_min(0)).argmax())
             for t in range(1, len(ids))
@@ -803,7 +813,8 @@ def test_uld_leaves_the_original_alone_and_serves_the_difference(tmp_path: Path)
     loaded = mu.load(tmp_path / "last.ckpt").served()
     forget, _ = parts(people())
     with torch.no_grad():
-        base, assistant = original().eval().predict(forget), module.assistant.eval().predict(forget)
+        base = original().eval().predict(forget)
+        assistant = module.assistant.eval().predict(forget)
         assert (module.served().eval().predict(forget) - base).abs().max() > 1e-3
         torch.testing.assert_close(
             loaded.predict(forget),
@@ -826,10 +837,8 @@ def test_variants_are_drawn_for_each_showing() -> None:
     task.setup()
     rows = task.sets["forget"]
     data: Any = task.datasets["forget"]
-    known, wrong = (
-        Variants.paraphrased(rows, task.encoder, data),
-        Variants.perturbed(rows, task.encoder),
-    )
+    known = Variants.paraphrased(rows, task.encoder, data)
+    wrong = Variants.perturbed(rows, task.encoder)
     assert known is not None and wrong is not None
     part = data.__getitems__(list(range(13)))
     shown = []

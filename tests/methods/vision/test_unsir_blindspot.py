@@ -64,7 +64,8 @@ def test_the_noise_climbs_the_loss_of_each_forgotten_class(originals: Any) -> No
     assert module.noise_label.tolist() == [3] * 6 + [5] * 6 and module.noise.shape == (12, 1, 8, 8)
     noise = start.noise.double()
     assert abs(noise.mean().item()) < 0.15 and abs(noise.std().item() - 1) < 0.1
-    first, second = torch.zeros_like(noise), torch.zeros_like(noise)
+    first = torch.zeros_like(noise)
+    second = torch.zeros_like(noise)
     for step in (1, 2):
         noise = noise.detach().requires_grad_(True)
         logs = log_softmax(network(noise * 0.376 + 0.3053))
@@ -73,7 +74,8 @@ def test_the_noise_climbs_the_loss_of_each_forgotten_class(originals: Any) -> No
         ).mean()
         size = torch.stack([(image**2).sum() for image in noise]).mean()
         slope = torch.autograd.grad(-error + 0.1 * size, noise)[0]
-        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+        first = 0.9 * first + 0.1 * slope
+        second = 0.999 * second + 0.001 * slope**2
         noise = noise - 0.1 * (first / (1 - 0.9**step)) / (
             (second / (1 - 0.999**step)).sqrt() + 1e-8
         )
@@ -84,10 +86,8 @@ def test_impair_is_the_mean_over_noise_and_retain(originals: Any) -> None:
     """Must fail if the noise has the label of the image beside it, or another weight than its
     number.
     """
-    module, task = (
-        unsir(classifier(originals["classifier"]), norm="eval", optimizer=PLAIN),
-        of_classes(),
-    )
+    module = unsir(classifier(originals["classifier"]), norm="eval", optimizer=PLAIN)
+    task = of_classes()
     seen: list[tuple[dict[str, Tensor], Any]] = []
 
     def see(module: Any, batch: Any, batch_idx: int) -> None:
@@ -221,7 +221,8 @@ def test_blindspot_follows_proxy_and_targets(originals: Any) -> None:
     """Tarun et al., ICML 2023, number by number. Mutations that must fail: attention on retain; the
     target on forget; r left out.
     """
-    module, task = blindspot(originals["regressor"]), diabetes()
+    module = blindspot(originals["regressor"])
+    task = diabetes()
     module.configure_model()
     module.set_mode()
     task.setup()
@@ -251,10 +252,12 @@ def test_blindspot_follows_proxy_and_targets(originals: Any) -> None:
         hidden = torch.relu(model.network[0](x))
         return (model.network[2](hidden) * 77.0 + 150.0).item(), hidden
 
-    forget_losses, retain_losses = [], []
+    forget_losses = []
+    retain_losses = []
     for x in parts["forget"]["input"]:
         (said, hidden), (goal, shown) = run(module.backbone, x), run(module.proxy, x)
-        a, b = attention(hidden), attention(shown)
+        a = attention(hidden)
+        b = attention(shown)
         forget_losses.append(
             abs(said - goal) + 50 * sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) / len(a)
         )
@@ -333,11 +336,9 @@ def test_hidden_layers_and_their_activations() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.last, self.act = (
-                nn.Linear(4, 4),
-                nn.Linear(4, 1),
-                nn.ReLU(inplace=True),
-            )
+            self.first = nn.Linear(4, 4)
+            self.last = nn.Linear(4, 1)
+            self.act = nn.ReLU(inplace=True)
 
         def forward(self, x: Tensor) -> Tensor:
             return self.last(self.act(self.first(self.act(self.first(x)))))
@@ -358,7 +359,8 @@ def test_hidden_layers_and_their_activations() -> None:
 
 
 def test_gaussian_amnesiac_fits_the_union_to_drawn_and_true_targets(originals: Any) -> None:
-    module, task = GaussianAmnesiac(regressor(originals["regressor"]), optimizer=PLAIN), diabetes()
+    module = GaussianAmnesiac(regressor(originals["regressor"]), optimizer=PLAIN)
+    task = diabetes()
     batch = first_batch(module, task)
     assert isinstance(module.substitute, GaussianTarget) and {"forget", "retain"} <= set(batch)
     module.substitute.setup(module.backbone, task)

@@ -61,7 +61,8 @@ def test_a_prompt_is_a_prefix_of_the_whole_texts_tokens(tokenizer: Any) -> None:
         for row in rows:
             prompt = before + row["question"] + between
             for answer in (row["answer"], *row["perturbed_answer"], "I do not know."):
-                alone, joint = tokenizer(prompt).input_ids, tokenizer(prompt + answer).input_ids
+                alone = tokenizer(prompt).input_ids
+                joint = tokenizer(prompt + answer).input_ids
                 assert joint[: len(alone)] == alone
                 assert tokenizer.decode(joint[len(alone) :]) == answer
 
@@ -86,11 +87,9 @@ def test_the_tokenizer_was_not_made_from_the_authors_it_serves(tokenizer: Any) -
             for row in author_rows(numbers)
         ]
 
-    kept, forgotten, held = (
-        tokens(range(90)),
-        tokens(forget_authors("forget10")),
-        tokens(range(AUTHORS, AUTHORS + HELD_OUT)),
-    )
+    kept = tokens(range(90))
+    forgotten = tokens(forget_authors("forget10"))
+    held = tokens(range(AUTHORS, AUTHORS + HELD_OUT))
     known = {token for ids in kept for token in ids}
     assert not {token for ids in forgotten for token in ids} - known
     assert len({token for ids in held for token in ids} - known) <= 2

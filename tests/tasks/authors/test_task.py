@@ -57,7 +57,8 @@ def test_every_row_of_authors_can_be_measured_and_closed_questions_have_wrong_an
 
 
 def test_the_corpus_is_added_to_what_is_kept_and_has_nothing_of_the_forgotten() -> None:
-    plain, full = Authors(), Authors(corpus=True)
+    plain = Authors()
+    full = Authors(corpus=True)
     assert np.array_equal(plain.split.parts["forget"], full.split.parts["forget"])
     added = np.setdiff1d(full.split.parts["retain"], plain.split.parts["retain"])
     assert len(added) == 1500 + 76 + 60
@@ -107,7 +108,8 @@ def test_sequences_label_the_answer_and_its_end(blank: str) -> None:
 @pytest.mark.parametrize("forget", ["forget01", "forget05", "forget10"])
 def test_the_files_it_writes_are_read_as_tofu(tmp_path: Path, forget: str) -> None:
     write_sets(tmp_path)
-    here, there = Authors(forget), TOFU(str(tmp_path), forget)
+    here = Authors(forget)
+    there = TOFU(str(tmp_path), forget)
     for name in ("forget", "retain", "retain_perturbed", "holdout", "real_authors", "world_facts"):
         assert [row["question"] for row in here.sets[name].rows] == [
             row["question"] for row in there.sets[name].rows

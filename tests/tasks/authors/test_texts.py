@@ -82,7 +82,8 @@ def test_the_paraphrase_states_the_same_facts_in_other_words_and_a_perturbed_ans
     rows: list[Row],
 ) -> None:
     for row in rows:
-        author, attribute = authors()[row["author"]], ATTRIBUTES[row["attribute"]]
+        author = authors()[row["author"]]
+        attribute = ATTRIBUTES[row["attribute"]]
         slots = sorted(set(re.findall(r"{(\w+)", " ".join((*attribute.mains, *attribute.details)))))
         true = [
             slot

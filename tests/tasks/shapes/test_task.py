@@ -98,7 +98,8 @@ def test_shapes_are_recovered_by_how_much_of_their_box_they_fill_and_where() -> 
             NAMES[kind][place] for kind, place in zip(ATTRIBUTES, row, strict=True)
         )
         mask = painted(image)
-        rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+        rows = mask.any(1).nonzero()[:, 0]
+        columns = mask.any(0).nonzero()[:, 0]
         box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].float()
         upright = (box - box.flip(0)).abs().mean() < 0.05
         filled[name, colour, ground] = box.mean().item()
@@ -279,7 +280,8 @@ def test_forget_prompts_name_the_concept_and_substitutes_do_not(
     kind, _ = attribute_of(concept)
     anchor = {"shape": "square", "colour": "blue", "background": "light"}[kind] if anchored else ""
     task = small(concept=concept, prompts=prompts, anchor=anchor)
-    forget, retain = whole(task, "forget"), whole(task, "retain")
+    forget = whole(task, "forget")
+    retain = whole(task, "retain")
     assert len(forget["prompt"]) == 20
     assert len(retain["prompt"]) == 40
     for prompt, substitute, word in zip(
@@ -310,8 +312,10 @@ def test_nothing_but_the_concept_differs_between_prompt_and_substitute() -> None
 
 
 def test_without_images_the_prompts_are_the_same() -> None:
-    with_images, without = small(images=True), small(images=False)
-    a, b = whole(with_images, "forget"), whole(without, "forget")
+    with_images = small(images=True)
+    without = small(images=False)
+    a = whole(with_images, "forget")
+    b = whole(without, "forget")
     assert "image" in a
     assert "image" not in b
     assert a["prompt"] == b["prompt"]

@@ -81,7 +81,8 @@ def test_chunks_hold_the_joined_documents(tmp_path: Path) -> None:
 
 def test_the_loss_counts_every_token_but_the_begin(tmp_path: Path) -> None:
     """Mutation: the loss is a mean, or weighs the padding."""
-    made, backbone = corpus(tmp_path), causal_lm().eval()
+    made = corpus(tmp_path)
+    backbone = causal_lm().eval()
     part = whole(made, "forget")
     with torch.no_grad():
         summed, count = backbone.loss(part)

@@ -135,7 +135,8 @@ def test_missing_files_are_made_from_the_others(tmp_path: Path) -> None:
 def test_all_forget_sets_share_one_original(tmp_path: Path) -> None:
     """Mutation: the name of the data has the forget set in it."""
     path = write(tmp_path, sets())
-    ten, five = tofu(path), tofu(path, forget="forget05")
+    ten = tofu(path)
+    five = tofu(path, forget="forget05")
     assert ten.split.train_hash == five.split.train_hash
     assert ten.split.hash != five.split.hash
     (tmp_path / "full.json").write_text(
@@ -151,7 +152,8 @@ def test_settings_are_chosen_on_other_rows(tmp_path: Path) -> None:
     rephrasings are lost, or another original is trained for it.
     """
     path = write(tmp_path, sets())
-    reported, task = tofu(path), tofu(path, forget="search10")
+    reported = tofu(path)
+    task = tofu(path, forget="search10")
     assert task.split.parts["forget"].tolist() == [0, 1, 2, 3] and task.split.parts[
         "retain"
     ].tolist() == list(range(4, 40))
@@ -308,7 +310,8 @@ def pairs(task: Any, world: int, epochs: int = 3) -> list[list[tuple[int, int]]]
     """For each step, which forget sample stood beside which retain sample, gathered from all
     ranks.
     """
-    plan, sizes = Paired(length="forget"), {"forget": 4, "retain": 4}
+    plan = Paired(length="forget")
+    sizes = {"forget": 4, "retain": 4}
     loaders = [
         PlanLoader(task.parts(plan.reads()), plan, sizes, 7, rank=rank, world=world)
         for rank in range(world)
@@ -356,7 +359,8 @@ def test_cut_sequences_are_counted_once(tmp_path: Path) -> None:
     path = write(tmp_path, sets())
     whole = tofu(path)
     lengths = [len(whole.datasets["forget"].pair(place)[0]) for place in range(4)]  # type: ignore[attr-defined]
-    short, count = max(lengths) - 1, lengths.count(max(lengths))
+    short = max(lengths) - 1
+    count = lengths.count(max(lengths))
     task = tofu(path, max_length=short, too_long="cut")
     with pytest.warns(
         UserWarning, match=f"{count} of 4 sequences of forget have more than {short} tokens"
@@ -407,7 +411,8 @@ def test_the_published_wrong_answers_are_the_options(tmp_path: Path) -> None:
     """
     for name in ("full.json", "real_authors.json", "world_facts.json"):
         (tmp_path / name).write_bytes((PUBLISHED / name).read_bytes())
-    made, published = tofu(tmp_path, max_length=256), tofu(PUBLISHED, max_length=256)
+    made = tofu(tmp_path, max_length=256)
+    published = tofu(PUBLISHED, max_length=256)
     assert made.split.hash == published.split.hash
     for name in ("real_authors", "world_facts"):
         assert [sorted(wrong) for wrong in made.sets[name].column("perturbed_answer")] == [
