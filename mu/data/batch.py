@@ -116,8 +116,8 @@ def concatenate(*parts: Mapping[str, Any] | None) -> Batch:
             joined[name] = (
                 values[0]
                 if all(part.get("joint") for part in present)
-                else torch.stack(values).sum()
-            )  # type: ignore[arg-type]
+                else torch.stack(values).sum()  # type: ignore[arg-type]
+            )
     return joined
 
 

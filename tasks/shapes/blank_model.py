@@ -178,9 +178,9 @@ def make_pipeline(seed: int = 0) -> Any:
         tokenizer=tokenizer,
         scheduler=make_scheduler(),
         safety_checker=None,  # type: ignore[arg-type]
-        feature_extractor=None,
+        feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,
-    )  # type: ignore[arg-type]
+    )
 
 
 def take_autoencoder(pipeline: Any, weights: str) -> None:

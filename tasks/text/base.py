@@ -70,7 +70,7 @@ class TextTask(UnlearningDataModule):
             raise InputError(f"{type(self).__name__} read no rows for the part {lacking[0]!r}.")
         self.split = split
         self._sets = sets
-        self.datasets = {
+        self.datasets = {  # type: ignore[assignment]
             name: TokenRows.of(self._rows(name, ids), lambda: self.encoder)  # type: ignore[misc]
             for name, ids in split.parts.items()
             if len(ids)

@@ -86,9 +86,9 @@ class Corpus(TextTask):
             {"selector": "files", "documents": said, "chunk": self.chunk},
             0,
         )
-        self.datasets = {
+        self.datasets = {  # type: ignore[assignment]
             name: TokenRows(pairs.__getitem__, indices[name]) for name, pairs in every.items()
-        }  # type: ignore[misc]
+        }
         self._sets = self.read()[1]
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
