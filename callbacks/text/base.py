@@ -19,7 +19,7 @@ from mu.backbones import Backbone
 from mu.core.module import UnlearningModule
 from mu.evaluation.text.graph import Graph, OracleLog
 from mu.evaluation.text.oracle import Itself, OracleFile, OracleModel, save_log
-from mu.evaluation.text.session import CACHE, forget_graphs, shared_graph
+from mu.evaluation.text.session import CACHE, shared_graph
 from mu.metrics.results import Result
 from mu.utils.errors import InputError
 
@@ -116,7 +116,7 @@ class TextSuite(Suite):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the graph."""
-        forget_graphs(module_of(pl_module))
+        module_of(pl_module).cache.pop(Graph, None)
 
     def _graph(self, module: UnlearningModule, folder: Path | None) -> Graph:
         kept = None if folder is None else Path(self.store) if self.store else folder / CACHE

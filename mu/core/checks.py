@@ -1,79 +1,114 @@
-"""What stops a run before it does harm: losses and weights that are not finite, and fits that move
-nothing.
-"""
+"""Checks during fit: non-finite losses or weights, and fits that move no weight."""
 
 from __future__ import annotations
 
 from math import isfinite
 
 import torch
-from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
+from mu.core.protocols import Method
 from mu.utils.errors import RunError
 
 
-class Health(LightningModule):
-    """Checks of a fit, for `UnlearningModule`."""
+class FitChecks:
+    """The checks of one fit.
 
-    _suspect: tuple[int, Tensor] | None = None
+    A method calls `check_loss` with the loss of each step; the base class calls the rest. A loss on
+    an accelerator is looked at one step late, so that no step waits for the device.
+    """
 
-    def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """Names and weights that the method moves."""
-        raise TypeError(f"{type(self).__name__} does not say what it trains.")
+    def __init__(self) -> None:
+        self._pending: tuple[int, Tensor] | None = None
+        self._initial: list[float] | None = None
+        self._expects_no_change = False
 
-    def check_finite(self, loss: Tensor) -> None:
-        """Stop at a loss that is not a number; on an accelerator one step late, so that nothing
-        waits for the device.
+    def start(self, method: Method) -> None:
+        """Remember the weights with which a fit begins."""
+        self._initial = self._sums(method)
+        self._expects_no_change = False
+
+    def expect_no_change(self) -> None:
+        """Say that weights which end where they began are an answer (SCRUB+R rewinds to the start)."""
+        self._expects_no_change = True
+
+    def check_loss(self, method: Method, loss: Tensor) -> None:
+        """Stop at a loss that is not finite.
+
+        Raises:
+            RunError: names the method and the step.
         """
+        if loss.device.type != "cpu":
+            self.check_pending(method)
+        self._pending = (method.trainer.global_step, loss.detach())
         if loss.device.type == "cpu":
-            self._suspect = (self.trainer.global_step, loss.detach())
-            self.stop_if_not_finite()
-        else:
-            self.stop_if_not_finite()
-            self._suspect = (self.trainer.global_step, loss.detach())
+            self.check_pending(method)
 
-    def stop_if_not_finite(self) -> None:
-        if self._suspect is not None and not isfinite(self._suspect[1].item()):
-            step, loss = self._suspect
-            self._suspect = None
+    def check_pending(self, method: Method) -> None:
+        """Look at the last loss, if that has not been done.
+
+        Raises:
+            RunError: when it is not finite.
+        """
+        if self._pending is not None and not isfinite(self._pending[1].item()):
+            step, loss = self._pending
+            self._pending = None
             raise RunError(
-                f"the loss of {type(self).__name__} became {float(loss)} at step {step}; the last "
-                "good checkpoint is kept; lower the learning rate or the weight of the ascent "
-                "term."
+                f"the loss of {type(method).__name__} became {float(loss)} at step {step}; the "
+                "last good checkpoint is kept; lower the learning rate or the weight of the "
+                "ascent term."
             )
 
-    def _check_weights(self) -> None:
-        """A finite loss may still have made weights that are not; they must not take the place of
-        the last good checkpoint.
+    def check_weights(self, method: Method) -> None:
+        """Stop before weights that are not finite take the place of the last good checkpoint (a
+        finite loss may have made them).
+
+        Raises:
+            RunError: names the first such weight.
         """
-        for name, weight in self.trainable():
-            if self._on_any_rank(not bool(torch.isfinite(_own(weight)).all())):
+        for name, weight in method.trainable():
+            finite = bool(torch.isfinite(_local(weight)).all())
+            if _on_any_rank(method, not finite):
                 raise RunError(
-                    f"{type(self).__name__} made weights that are not finite (in {name}); the "
+                    f"{type(method).__name__} made weights that are not finite (in {name}); the "
                     "last good checkpoint is kept; lower the learning rate or the weight of the "
                     "ascent term."
                 )
 
-    def _on_any_rank(self, found: bool) -> bool:
-        """Whether it is so on some rank, where each holds a part of the weights; elsewhere all hold
-        the same.
+    def check_moved(self, method: Method, steps: int) -> None:
+        """Stop where a fit of `steps` steps has moved no weight.
+
+        Raises:
+            RunError: says what to look at.
         """
-        if self.device_mesh is None:
-            return found
-        return bool(
-            self.trainer.strategy.reduce(
-                torch.tensor(float(found), device=self.device), reduce_op="sum"
+        if not self._expects_no_change and not _on_any_rank(
+            method, self._sums(method) != self._initial
+        ):
+            raise RunError(
+                f"{type(method).__name__} ran {steps} steps and moved no weight; check learning "
+                "rate, mask and data."
             )
-        )
 
-    def _fingerprint(self) -> list[float]:
-        with torch.no_grad():
-            # one at a time: all would be twice a large model's size
-            weights = (_own(p).double() for _, p in self.trainable())
-            return [float(value.abs().sum() + value.flatten()[::7].sum()) for value in weights]
+    @staticmethod
+    @torch.no_grad()
+    def _sums(method: Method) -> list[float]:
+        """Two sums over each weight in float64, one weight at a time: all at once would take twice
+        a large model's memory.
+        """
+        weights = (_local(weight).double() for _, weight in method.trainable())
+        return [float(value.abs().sum() + value.flatten()[::7].sum()) for value in weights]
 
 
-def _own(weight: Tensor) -> Tensor:
-    """A weight, or of a sharded one what this rank holds."""
+def _on_any_rank(method: Method, value: bool) -> bool:
+    """Whether `value` is true on some rank, where each holds a part of the weights; elsewhere all
+    ranks hold the same weights.
+    """
+    if method.device_mesh is None:
+        return value
+    flag = torch.tensor(float(value), device=method.device)
+    return bool(method.trainer.strategy.reduce(flag, reduce_op="sum"))
+
+
+def _local(weight: Tensor) -> Tensor:
+    """A weight, or the part of a sharded weight that this rank holds."""
     return weight.to_local() if hasattr(weight, "to_local") else weight  # type: ignore[operator]

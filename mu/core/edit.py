@@ -108,8 +108,8 @@ class Edit(UnlearningModule):
         with torch.no_grad():
             values = self.edited()
         total = torch.stack([value.detach().float().abs().sum() for value in values.values()]).sum()
-        self.check_finite(total)
-        self.stop_if_not_finite()
+        self.checks.check_loss(self, total)
+        self.checks.check_pending(self)
         optimizer.optimizer.edited = [values.get(name, p.detach()) for name, p in self.trainable()]
         optimizer.step()
         self.trainer.should_stop = True  # one pass is the whole method, whatever max_epochs says

@@ -27,6 +27,8 @@ class EvaluationSteps(LightningModule):
         results: the numbers that suites measured in this test.
         facts: what else belongs into the run's record.
         stopwatch: where the time went.
+        cache: what suites share within one test (drawn images, graphs of metrics), by the class of
+            the entry; emptied when a test starts and before each training step.
     """
 
     seed: int
@@ -38,6 +40,7 @@ class EvaluationSteps(LightningModule):
         self.outputs: Outputs | None = None
         self.results: list[Result] = []
         self.facts: dict[str, Any] = {}
+        self.cache: dict[type, Any] = {}
         self._curves: dict[str, MeanMetric] = {}
 
     def served(self) -> Backbone:
@@ -81,6 +84,7 @@ class EvaluationSteps(LightningModule):
         """Make the store that all suites share; suites have declared what they need in their
         `setup`.
         """
+        self.cache.clear()
         fields = sorted(self.declared)
         self.outputs = Outputs().to(self.device)
         self._fields = fields

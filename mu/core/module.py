@@ -16,8 +16,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from mu.backbones import Backbone, WeightedSum
-from mu.core.batch_norm import Norm, NormStatistics
-from mu.core.checks import Health
+from mu.core.batch_norm import Norm, broadcast_buffers, recalibrate, set_mode
+from mu.core.checks import FitChecks
 from mu.core.eval_steps import EvaluationSteps
 from mu.core.fit_loop import (
     completed_epochs,
@@ -41,7 +41,7 @@ from mu.utils.version import __version__
 from mu.utils.weights import weights_hash
 
 
-class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible):
+class UnlearningModule(EvaluationSteps, Reconstructible):
     """Base of all methods.
 
     Most methods override `objective`; the rest override Lightning's own hooks. A method declares
@@ -99,7 +99,7 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         self.make_optimizer = optimizer
         self.scheduler = scheduler
         self.mask = mask
-        self.norm = norm
+        self.norm: Norm = norm
         self.reduction = reduction
         self.seed = seed
         self.substitute: Substitute | None = None
@@ -107,6 +107,7 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         self.original_hash = ""
         self._recipe: str | None = None
         self.serves_only = False
+        self.checks = FitChecks()
         self._first_step: int | None = None
         self._epoch_end_pending = self._recalibrated = False
         self.phase = 0
@@ -221,9 +222,15 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             if not self.trainable():
                 raise InputError(f"{type(self).__name__} has no trainable weight; unfreeze some.")
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups: one of all trainable weights, unless a subclass has
+        more.
+        """
+        return [{"params": [weight for _, weight in self.trainable()]}]
+
     def configure_optimizers(self) -> Any:
-        """One optimizer over the trainable weights; the mask's restore is hooked to it."""
-        optimizer = self.make_optimizer([p for _, p in self.trainable()])
+        """One optimizer over `parameter_groups()`; the mask's restore is hooked to it."""
+        optimizer = self.make_optimizer(self.parameter_groups())
         if self.mask is not None:
             self.mask.attach(optimizer)
         if self.scheduler is None:
@@ -240,11 +247,9 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
 
     def on_fit_start(self) -> None:
         """The mask is computed here, after a checkpoint was loaded and before the first step."""
-        self._first_step, self._recalibrated, self._weights_before = (
-            None,
-            False,
-            self._fingerprint(),
-        )
+        self._first_step = None
+        self._recalibrated = False
+        self.checks.start(self)
         if self.mask is not None:
             with self.stopwatch("mask"):
                 self.mask.start(self)
@@ -272,6 +277,7 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         """Dropout, and whatever else draws from torch's own generator, by (seed, epoch, batch,
         rank): the same after a resume.
         """
+        self.cache.clear()  # it holds what the weights before this step gave
         seed = stream_id("step", self.seed, self.current_epoch, batch_idx, self.global_rank)
         # torch.manual_seed asks every kind of device that there could be, which takes 1 ms
         torch.default_generator.manual_seed(seed)
@@ -303,7 +309,7 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         """The sum of the objective's terms."""
         terms = self.objective(*self.prepare_parts(batch))
         loss = functools.reduce(operator.add, terms.values())
-        self.check_finite(loss)
+        self.checks.check_loss(self, loss)
         self.log_terms(terms)
         return loss
 
@@ -338,14 +344,15 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         """Before the checkpoint callbacks: nothing that is not finite is saved, and statistics are
         taken anew where asked for.
         """
-        self.stop_if_not_finite()
-        self._share_statistics()
+        self.checks.check_pending(self)
+        self.share_buffers()
         if self.norm == "recalibrate" and self.is_last_epoch():
             with self.stopwatch("recalibrate"):
-                self.recalibrate()
+                recalibrate(self)
             self._recalibrated = True
 
     def is_last_epoch(self) -> bool:
+        """Whether the epoch that ends is the run's last one, by `max_epochs` or any other stop."""
         epochs = self.trainer.max_epochs
         # `done` is asked last, because at the end of the last epoch it moves Lightning's count of
         # epochs on
@@ -353,19 +360,28 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
             epochs is not None and 0 <= epochs <= completed_epochs(self.trainer)
         ) or self.trainer.fit_loop.done
 
+    @property
+    def steps_made(self) -> int | None:
+        """Optimizer steps of this fit, those before a resume left out; None before its first
+        batch.
+        """
+        if self._first_step is None:
+            return None
+        return self.trainer.global_step - self._first_step
+
     def on_fit_end(self) -> None:
         """A fit that moved no weight is an error."""
         self.stopwatch.stop("training")
+        steps = self.steps_made
         # a finished run was resumed and there was nothing left to do, or there is nothing to show
         # at all
-        if self._first_step is None:
+        if steps is None:
             if self.trainer.fit_loop.max_batches == 0 and self.trainer.limit_train_batches:
                 raise RunError(
                     f"the plan of {type(self).__name__} shows no batch in epoch "
                     f"{self.current_epoch}, so nothing moved."
                 )
             return
-        steps = self.trainer.global_step - self._first_step
         if (
             steps > 0
             and self.norm == "recalibrate"
@@ -376,15 +392,21 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
                 "the run was stopped after its last epoch had ended, too late for "
                 "norm=recalibrate; give EarlyStopping check_on_train_epoch_end: false."
             )
-        if (
-            steps > 0
-            and not self._on_any_rank(self._fingerprint() != self._weights_before)
-            and not self.trainer.interrupted
-        ):
-            raise RunError(
-                f"{type(self).__name__} ran {steps} steps and moved no weight; check learning "
-                "rate, mask and data."
-            )
+        if steps > 0 and not self.trainer.interrupted:
+            self.checks.check_moved(self, steps)
+
+    def set_mode(self) -> None:
+        """Train mode for the backbone, with frozen batch norm where `norm` says so."""
+        set_mode(self.backbone, self.norm)
+
+    def share_buffers(self) -> None:
+        """Rank 0's buffers (batch-norm statistics) on all ranks."""
+        if self.world_size > 1:
+            broadcast_buffers(self.named_buffers())
+
+    def on_validation_start(self) -> None:
+        """Validation within an epoch sees the same model on all ranks."""
+        self.share_buffers()
 
     # ---- passes over data ------------------------------------------------------------------------
 
@@ -474,8 +496,8 @@ class UnlearningModule(Health, NormStatistics, EvaluationSteps, Reconstructible)
         with `weights_only=True`.
         """
 
-        self.stop_if_not_finite()
-        self._check_weights()
+        self.checks.check_pending(self)
+        self.checks.check_weights(self)
         checkpoint["mu"] = {
             "epoch_end_due": epoch_end_pending(self.trainer),
             "version": __version__,

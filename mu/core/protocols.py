@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from mu.backbones.base import Backbone, WeightedSum
@@ -56,6 +57,15 @@ class Method(Protocol):
     def trainer(self) -> Trainer:
         """Lightning's trainer."""
         ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    @property
+    def device_mesh(self) -> Any:
+        """The mesh over which weights are sharded (FSDP2); None elsewhere."""
 
     @property
     def world_size(self) -> int:

@@ -134,17 +134,17 @@ class PlanSampler(DistributedSampler):
             self._plan = None
 
     @property
-    def plan_steps(self) -> list[Step | None]:
+    def steps(self) -> list[Step | None]:
         """This epoch's steps on this rank."""
         if self._plan is None:
             self._plan = self._steps(self.epoch)
         return self._plan
 
     def __len__(self) -> int:
-        return len(self.plan_steps)
+        return len(self.steps)
 
     def __iter__(self) -> Iterator[Step | None]:
-        return iter(self.plan_steps[self.start :])
+        return iter(self.steps[self.start :])
 
 
 class PlanLoader(DataLoader):

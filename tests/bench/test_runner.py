@@ -467,7 +467,7 @@ def test_a_batch_size_of_one_method_leaves_the_shared_task_alone(tmp_path: Path)
     seeds = Seeds(0, 0, 0)
     shared = machine.task("random", seeds)
     runs = {
-        name: bench.Run(
+        name: bench.PlannedRun(
             Job("method", "random", name, seeds), {}, {}, spec=study.method_spec("random", name)
         )
         for name in study.methods

@@ -19,7 +19,7 @@ import mu
 
 pytestmark = pytest.mark.slow
 SECONDS = 0.5
-FILE = Path(mu.__file__).with_name("cli.py")
+FILE = Path(mu.__file__).parent / "cli" / "main.py"
 
 
 def best_of_three(cwd: Path | None, *words: str) -> tuple[float, str]:

@@ -15,7 +15,7 @@ from mu.cli import catalogue as sources
 from tests.cli.conftest import REPOSITORY, Mu
 
 SCRIPT = Path(sys.executable).with_name("mu")
-FILE = Path(package.__file__).with_name("cli.py")
+FILE = Path(package.__file__).parent / "cli" / "main.py"
 
 
 def process(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -32,7 +32,7 @@ class PushAndPull(UnlearningModule):
         strength: weight of the ascent.
     """
 
-    schedule = Paired()
+    plan = Paired()
 
     def __init__(self, backbone: Backbone, strength: float = 0.01, **kwargs: Any) -> None:
         super().__init__(backbone, **kwargs)

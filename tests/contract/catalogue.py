@@ -145,6 +145,7 @@ def methods() -> dict[str, type[UnlearningModule]]:
         for name, cls in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             own = (
                 cls.__module__ == module.name
+                and not module.name.startswith("mu.methods.bases")
                 and issubclass(cls, UnlearningModule)
                 and not name.startswith("_")
             )

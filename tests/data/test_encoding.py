@@ -220,7 +220,7 @@ def test_the_answer_may_be_begun_for_the_model() -> None:
 
 def test_a_chat_needs_a_chat_template() -> None:
     with pytest.raises(
-        InputError, match=r"has no chat template; take template: mu\.encoding\.Plain"
+        InputError, match=r"has no chat template; take template: mu\.data\.Plain"
     ):
         encoder(Chat(), chat=None).prompt("Q")
 

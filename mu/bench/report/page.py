@@ -43,7 +43,7 @@ def as_html(collection: Collection, summaries: Sequence[Summary]) -> str:
         name for summary in summaries for name in summary.columns if name not in summary.directed
     }
     environment = Environment(
-        loader=PackageLoader("mu", "reporting"),
+        loader=PackageLoader("mu.bench.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

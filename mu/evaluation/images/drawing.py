@@ -357,13 +357,8 @@ class ImageCache:
 
     def __init__(self, module: UnlearningModule) -> None:
         self._module = module
-        self._of = module.outputs
         self._stored: dict[str, list[tuple[Tensor, list[int]]]] = {}
         self._identity: str | None = None
-
-    def serves(self, module: UnlearningModule) -> bool:
-        """Whether these are the images of the module's present test."""
-        return self._of is module.outputs
 
     def images(self, job: ImageJob) -> Iterator[tuple[Tensor, list[int]]]:
         """This rank's batches of a job, as `ImageJob.run` yields them; drawn the first time, the
@@ -391,12 +386,10 @@ class ImageCache:
 
 
 def image_cache(module: UnlearningModule) -> ImageCache:
-    """The images of the module's present test."""
-    found = module.__dict__.get("_generated")
-    if not isinstance(found, ImageCache) or not found.serves(module):
-        found = ImageCache(module)
-        module.__dict__["_generated"] = found
-    return found
+    """The images of the module's present test, shared by all suites."""
+    if ImageCache not in module.cache:
+        module.cache[ImageCache] = ImageCache(module)
+    return module.cache[ImageCache]
 
 
 def _device(backbone: Any) -> torch.device:

@@ -31,16 +31,13 @@ def shared_graph(module: UnlearningModule, folder: Path | None = None, **setting
         InputError: when the task has no sets of questions.
     """
     trainer: Any = module.trainer
-    known = module.__dict__.get("_text_graphs")
-    if not isinstance(known, _Moment) or not known.serves(module):
-        known = _Moment(module)
-        module.__dict__["_text_graphs"] = known  # past nn.Module, which would register it
+    graphs: dict[Any, Graph] = module.cache.setdefault(Graph, {})
     sharded = module.device_mesh is not None
     folder = None if sharded else folder
     key = (str(folder), *sorted(settings.items()))
-    if key not in known.graphs:
+    if key not in graphs:
         sets, encoder = questions_of(module)
-        known.graphs[key] = Graph(
+        graphs[key] = Graph(
             module.served(),
             sets,
             encoder,
@@ -50,30 +47,7 @@ def shared_graph(module: UnlearningModule, folder: Path | None = None, **setting
             ranks=Ranks(module.global_rank, module.world_size, lockstep=sharded),
             **settings,
         )
-    return known.graphs[key]
-
-
-class _Moment:
-    """Graphs of a test, which makes its own store of outputs, or of a step of a fit, which makes
-    another model.
-    """
-
-    def __init__(self, module: UnlearningModule) -> None:
-        self.graphs: dict[Any, Graph] = {}
-        self._of, self._step = module.outputs, self._now(module)
-
-    @staticmethod
-    def _now(module: UnlearningModule) -> tuple[bool, int]:
-        return module.trainer.testing, module.trainer.global_step  # type: ignore[attr-defined]
-
-    def serves(self, module: UnlearningModule) -> bool:
-        """Whether it is still that moment."""
-        return self._of is module.outputs and self._step == self._now(module)
-
-
-def forget_graphs(module: UnlearningModule) -> None:
-    """Let go of what a test computed."""
-    module.__dict__.pop("_text_graphs", None)
+    return graphs[key]
 
 
 def questions_of(module: UnlearningModule) -> tuple[Mapping[str, Any], Any]:

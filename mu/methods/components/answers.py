@@ -184,7 +184,7 @@ def refusals(file: str | None = None) -> list[str]:
     Raises:
         InputError: when the file is missing or empty.
     """
-    place = Path(file) if file else Path(__file__).parent / "assets" / "refusals.txt"
+    place = Path(file) if file else Path(__file__).parent / "refusals.txt"
     try:
         lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
     except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:

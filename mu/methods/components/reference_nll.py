@@ -238,7 +238,7 @@ def _planned(module: Method, endless: int | None) -> Iterator[Iterator[tuple[int
     while (epochs is None or epochs < 0 or epoch < epochs) and (steps < 0 or made < steps):
         sampler.set_epoch(epoch)
         limit = trainer.limit_train_batches
-        plan = sampler.plan[: limit if isinstance(limit, int) else int(len(sampler.plan) * limit)]
+        plan = sampler.steps[: limit if isinstance(limit, int) else int(len(sampler.steps) * limit)]
         if not plan:
             return
         for step in plan:

@@ -276,7 +276,7 @@ class SFD(DiffusionMethod):
         if not terms:
             return
         loss = torch.stack(list(terms.values())).sum()
-        self.check_finite(loss)
+        self.checks.check_loss(self, loss)
         optimizer.zero_grad()
         others = [p for p in idle.parameters() if p.requires_grad]
         # on several ranks every weight must take part in every loss, so the idle network adds zero

@@ -175,7 +175,7 @@ class SCRUBRewind(SCRUB):
         self.rewound_to.fill_(epoch)
         self._kept = []
         if epoch == 0:
-            self._weights_before = []  # then unmoved weights are an answer and no fault of the run
+            self.checks.expect_no_change()
             rank_zero_warn(
                 "SCRUB+R went back to the original: no epoch's forget error is closer to the "
                 f"validation error {self.reference_error:.4f} than the original's "

@@ -106,7 +106,7 @@ class TaskVector(UnlearningModule):
     def on_fit_end(self) -> None:
         """A reinforced model must not pass for an unlearned one."""
         super().on_fit_end()
-        if self._first_step is not None and not self.negated and not self.trainer.interrupted:
+        if self.steps_made is not None and not self.negated and not self.trainer.interrupted:
             raise RunError(
                 "the run was stopped after its last epoch had ended, too late to subtract the "
                 "task vector; give EarlyStopping check_on_train_epoch_end: false."

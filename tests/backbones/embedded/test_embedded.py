@@ -11,6 +11,7 @@ import torch
 
 from mu.backbones import embedded as assets
 from mu.cli.embed import LIMIT, size, write
+from mu.evaluation.images.judges import judge
 from mu.utils.errors import InputError
 
 MODELS = (
@@ -37,7 +38,7 @@ def test_names_and_unknown_names() -> None:
         InputError,
         match="no judge of 'cats'; there are judges of shape, colour, background, digits",
     ):
-        assets.judge("cats")
+        judge("cats")
 
 
 def test_all_together_are_small() -> None:
@@ -146,7 +147,7 @@ def test_a_judge_says_what_its_logits_stand_for_and_knows_real_pictures() -> Non
     images = pictures(indices)["image"].float() / 255
     drawn = attributes(indices)
     for kind, names in NAMES.items():
-        network = assets.judge(kind)
+        network = judge(kind)
         assert tuple(network.weights_metadata["class_names"]) == names
         assert not any(weight.requires_grad for weight in network.parameters())
         right = (network.predict({"image": images}).argmax(1) == drawn[kind]).float().mean()
@@ -160,7 +161,7 @@ def test_the_judge_of_digits_knows_the_held_out_scans() -> None:
     task.setup()
     held = task.datasets["test"]
     batch = held.__getitems__(list(range(len(held))))  # type: ignore[attr-defined, arg-type]
-    right = (assets.judge("digits").predict(batch).argmax(1) == batch["label"]).float().mean()
+    right = (judge("digits").predict(batch).argmax(1) == batch["label"]).float().mean()
     assert right >= 0.97
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import mu as package
 from mu.backbones import ClassConditionalDiffusion, Ensemble, LoRA, TextToImage
+from mu.backbones.export import export
 from mu.cli.main import main
 from mu.methods import FineTune
 from mu.utils.errors import InputError
@@ -81,7 +82,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
     backbone = moved("xattn+text_encoder")
-    folder = backbone.export(tmp_path / "model", results=RESULTS)
+    folder = export(backbone, tmp_path / "model", results=RESULTS)
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     for place in ("unet", "vae", "text_encoder"):
         assert same(state(getattr(pipeline, place)), state(getattr(backbone, place))), place
@@ -99,7 +100,7 @@ def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
 def test_the_card_says_what_was_done(tmp_path: Path) -> None:
     from huggingface_hub import ModelCard
 
-    folder = moved().export(
+    folder = export(moved(), 
         tmp_path / "model", results=RESULTS, license="creativeml-openrail-m", title="No circles"
     )
     card = ModelCard.load(folder / "README.md")
@@ -122,7 +123,7 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
 
 
 def test_no_file_names_a_folder_of_this_machine(tmp_path: Path) -> None:
-    folder = moved().export(tmp_path / "model")
+    folder = export(moved(), tmp_path / "model")
     for file in folder.rglob("*.json"):
         assert pipeline_folder() not in file.read_text(), file
 
@@ -131,7 +132,7 @@ def test_adapters_are_folded_in_on_a_copy(tmp_path: Path) -> None:
     backbone = moved("xattn+text_encoder", lora=LoRA(rank=2))
     before = state(backbone)
     expected = backbone.generate_prompts(PROMPTS, [5, 6])
-    folder = backbone.export(tmp_path / "model")
+    folder = export(backbone, tmp_path / "model")
     assert same(state(backbone), before)
     plain = TextToImage(str(folder), sampler=backbone.sampler).eval()
     assert not [name for name in plain.state_dict() if "lora" in name or "base_layer" in name]
@@ -151,7 +152,7 @@ def test_a_model_of_a_hub_is_named_as_the_base(
     backbone = moved()
     monkeypatch.setattr(backbone, "model", "CompVis/stable-diffusion-v1-4")
     assert (
-        ModelCard.load(backbone.export(tmp_path / "model") / "README.md").data.base_model
+        ModelCard.load(export(backbone, tmp_path / "model") / "README.md").data.base_model
         == "CompVis/stable-diffusion-v1-4"
     )
 
@@ -166,7 +167,7 @@ def metadata(folder: Path) -> dict[str, str]:
 
 def test_edited_tensors_are_the_part_alone_and_make_the_model_again(tmp_path: Path) -> None:
     backbone = moved("xattn")
-    folder = backbone.export(tmp_path / "edited", "edited", RESULTS)
+    folder = export(backbone, tmp_path / "edited", "edited", RESULTS)
     tensors = load_file(folder / "model.safetensors")
     base = text_to_image()
     assert set(tensors) == {
@@ -193,7 +194,7 @@ def test_edited_tensors_are_the_part_alone_and_make_the_model_again(tmp_path: Pa
 
 def test_a_text_encoder_is_edited_likewise(tmp_path: Path) -> None:
     backbone = moved("text_encoder:1")
-    folder = backbone.export(tmp_path / "edited", "edited")
+    folder = export(backbone, tmp_path / "edited", "edited")
     assert {name.split(".")[0] for name in load_file(folder / "model.safetensors")} == {
         "text_encoder"
     }
@@ -208,14 +209,14 @@ def test_a_changed_sign_of_zero_counts_as_edited(tmp_path: Path) -> None:
         backbone.unet.conv_norm_out.bias.mul_(-1)  # type: ignore[union-attr]
     assert not backbone.unet.conv_norm_out.bias.any()  # type: ignore[union-attr]
     assert list(
-        load_file(backbone.export(tmp_path / "edited", "edited") / "model.safetensors")
+        load_file(export(backbone, tmp_path / "edited", "edited") / "model.safetensors")
     ) == ["unet.conv_norm_out.bias"]
 
 
 def test_what_a_run_began_from_counts_as_edited_too(tmp_path: Path) -> None:
     """Mutation: compared with the weights that the backbone was given, which nobody else has."""
-    first = moved("noxattn").export(tmp_path / "first", "edited")
-    second = moved("xattn-strict", weights=str(first)).export(tmp_path / "second", "edited")
+    first = export(moved("noxattn"), tmp_path / "first", "edited")
+    second = export(moved("xattn-strict", weights=str(first)), tmp_path / "second", "edited")
     assert metadata(second)["base_hash"] == text_to_image().base_hash()
     names = set(load_file(second / "model.safetensors"))
     assert set(load_file(first / "model.safetensors")) < names and any(
@@ -225,7 +226,7 @@ def test_what_a_run_began_from_counts_as_edited_too(tmp_path: Path) -> None:
 
 def test_adapters_become_edited_tensors(tmp_path: Path) -> None:
     backbone = moved("xattn-strict", lora=LoRA(rank=2))
-    folder = backbone.export(tmp_path / "edited", "edited")
+    folder = export(backbone, tmp_path / "edited", "edited")
     assert all(
         ".attn2.to_k." in name or ".attn2.to_v." in name
         for name in load_file(folder / "model.safetensors")
@@ -244,7 +245,7 @@ def test_edited_tensors_take_new_adapters(tmp_path: Path) -> None:
     adapters too.
     """
     backbone = moved("xattn")
-    folder = backbone.export(tmp_path / "edited", "edited")
+    folder = export(backbone, tmp_path / "edited", "edited")
     adapted = text_to_image(weights=str(folder), part="xattn", lora=LoRA(rank=2)).eval()
     torch.testing.assert_close(
         adapted.generate_prompts(PROMPTS, [5, 6]), backbone.generate_prompts(PROMPTS, [5, 6])
@@ -252,8 +253,8 @@ def test_edited_tensors_take_new_adapters(tmp_path: Path) -> None:
 
 
 def test_tensors_of_another_base_model_are_refused(tmp_path: Path) -> None:
-    folder = moved("xattn").export(tmp_path / "edited", "edited")
-    other = moved("noxattn").export(tmp_path / "other")
+    folder = export(moved("xattn"), tmp_path / "edited", "edited")
+    other = export(moved("noxattn"), tmp_path / "other")
     with pytest.raises(
         InputError,
         match=r"tensors edited from .*mu-double.*, whose weights are not those of .*other; load "
@@ -275,7 +276,7 @@ def test_tensors_of_another_base_model_are_refused(tmp_path: Path) -> None:
 
 def test_half_precision_is_compared_in_half_precision(tmp_path: Path) -> None:
     """Mutation: the original read in float32, from which every tensor would differ."""
-    folder = moved("xattn-strict", dtype="bfloat16").export(tmp_path / "edited", "edited")
+    folder = export(moved("xattn-strict", dtype="bfloat16"), tmp_path / "edited", "edited")
     tensors = load_file(folder / "model.safetensors")
     assert {value.dtype for value in tensors.values()} == {torch.bfloat16} and all(
         "attn2" in name for name in tensors
@@ -289,7 +290,7 @@ def test_half_precision_is_compared_in_half_precision(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["xattn", "text_encoder:1", "xattn+text_encoder"])
 def test_adapters_load_in_diffusers(tmp_path: Path, part: str) -> None:
     backbone = moved(part, lora=LoRA(rank=2, alpha=6.0))
-    folder = backbone.export(tmp_path / "adapter", "adapter")
+    folder = export(backbone, tmp_path / "adapter", "adapter")
     assert sorted(file.name for file in folder.iterdir()) == [
         "README.md",
         "pytorch_lora_weights.safetensors",
@@ -307,7 +308,7 @@ def test_a_class_conditional_model_is_read_by_the_backbone(tmp_path: Path) -> No
     backbone = class_conditional(
         sampler=None, scheduler={"num_train_timesteps": 50, "beta_schedule": "squaredcos_cap_v2"}
     ).eval()
-    folder = backbone.export(tmp_path / "model", results=RESULTS)
+    folder = export(backbone, tmp_path / "model", results=RESULTS)
     assert sorted(entry.name for entry in folder.iterdir()) == ["README.md", "scheduler", "unet"]
     again = ClassConditionalDiffusion(str(folder)).eval()
     assert same(state(again), state(backbone))
@@ -326,7 +327,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     folder = tmp_path_factory.mktemp("runs")
-    begun = moved("noxattn").export(folder / "original", "edited")
+    begun = export(moved("noxattn"), folder / "original", "edited")
     task = pictures()
     module = FineTune(
         text_to_image(part="xattn-strict", weights=str(begun)),
@@ -410,23 +411,23 @@ def test_models_that_have_no_such_form(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="a Classifier is exported whole; --edited is for text-to-image models"
     ):
-        classifier().export(tmp_path / "x", "edited")
+        export(classifier(), tmp_path / "x", "edited")
     with pytest.raises(
         InputError, match="a ClassConditionalDiffusion is exported whole; --adapter is for"
     ):
-        class_conditional().export(tmp_path / "x", "adapter")
+        export(class_conditional(), tmp_path / "x", "adapter")
     with pytest.raises(
         InputError,
         match=r"Ensemble has no form that other libraries read; load the run with mu\.load",
     ):
-        Ensemble([classifier()]).export(tmp_path / "x")
+        export(Ensemble([classifier()]), tmp_path / "x")
     with pytest.raises(InputError, match=r"no tensor differs from those of .*mu-double"):
-        text_to_image().export(tmp_path / "x", "edited")
+        export(text_to_image(), tmp_path / "x", "edited")
     live = TextToImage(pipeline=text_to_image().pipeline(), part="xattn")
     with pytest.raises(
         InputError, match="built from a live pipeline, so its original cannot be read again"
     ):
-        live.export(tmp_path / "x", "edited")
+        export(live, tmp_path / "x", "edited")
     assert not list(tmp_path.iterdir())
 
 
@@ -437,5 +438,5 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("mu.backbones.export.diffusion._card", broken)
     for form in ("model", "edited"):
         with pytest.raises(OSError, match="disk full"):
-            moved().export(tmp_path / "model", form)
+            export(moved(), tmp_path / "model", form)
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from mu.backbones.export import vision as export_module
-from mu.backbones.export.vision import export
+from mu.backbones.export.vision import export_network
 from mu.backbones.vision.networks import ImageNetwork, assign_image_weights, build, image_network
 from mu.utils.errors import InputError
 from mu.utils.weights import load_weights
@@ -45,7 +45,7 @@ def write(network: ImageNetwork, folder: Path, name: str, **more: Any) -> Path:
     mean = network.normalize.mean.tolist()
     std = network.normalize.std.tolist()
     more = {"num_classes": 5, "input_size": (len(mean), 32, 32), "mean": mean, "std": std} | more
-    return export(network, folder, name=name, **more)
+    return export_network(network, folder, name=name, **more)
 
 
 @pytest.mark.parametrize(("channels", "options"), [(3, {}), (1, {"drop_rate": 0.25})])
@@ -131,7 +131,7 @@ def test_wrappers_are_not_exported(tmp_path: Path) -> None:
     mean = [0.4] * 3
     std = [0.3] * 3
     wrapped = torch.nn.DataParallel(network)
-    export(
+    export_network(
         wrapped,
         tmp_path / "b",
         name="resnet8_cifar",

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from mu.backbones import CausalLM
+from mu.backbones.export import export
 from mu.backbones.lora import LoRA
 from mu.core.reference import frozen_copy
 from mu.functional.tokens import IGNORED
@@ -232,7 +233,7 @@ def test_adapters_of_another_base_are_refused(run: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="with other adapters"):
         causal_lm(weights=narrow)
     trained_ones = adapted(weights=narrow)
-    shared = str(trained_ones.export(tmp_path / "adapter", "adapter"))
+    shared = str(export(trained_ones, tmp_path / "adapter", "adapter"))
     assert different(weights(adapted(weights=shared)), weights(trained_ones)) == []
     with pytest.raises(
         InputError, match=r"were made for .*, whose weights are not those of .*; load that model"

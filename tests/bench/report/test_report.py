@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from mu.bench import report
+from mu.cli.report import main as report_command
 from mu.metrics.results import Result, RunResults, save_outputs
 from mu.utils.errors import InputError
 from mu.utils.files import write_json
@@ -485,9 +486,9 @@ def test_nothing_to_report_and_no_place_to_write_are_said(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="no finished run"):
         report.write(tmp_path)
     with pytest.raises(InputError, match="there is no folder"):
-        report.main([str(tmp_path / "absent")])
+        report_command([str(tmp_path / "absent")])
     with pytest.raises(InputError, match="--output"):
-        report.main([str(tmp_path), str(tmp_path)])
+        report_command([str(tmp_path), str(tmp_path)])
 
 
 def test_the_command_joins_a_study_and_a_single_run(
@@ -501,7 +502,7 @@ def test_the_command_joins_a_study_and_a_single_run(
         hashes={"split": "random-0", "recipe": "r"},
     )
     assert (
-        report.main([str(tmp_path / "study"), str(single), "--output", str(tmp_path / "out")]) == 0
+        report_command([str(tmp_path / "study"), str(single), "--output", str(tmp_path / "out")]) == 0
     )
     mine = rows_of(tmp_path / "out")[-1]
     assert mine["method"] == "Mine"

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import mu
 from mu.backbones import CausalLM, LoRA
+from mu.backbones.export import export
 from mu.data.plan import Forget, Paired
 from mu.methods.bases.forget_retain import ForgetRetainMethod
 from mu.methods.compat.pdu_reference import PDUReference
@@ -821,7 +822,7 @@ def test_uld_leaves_the_original_alone_and_serves_the_difference(tmp_path: Path)
             mu.functional.tokens.logit_difference(base, assistant, -0.5, 0.1),
         )
     with pytest.raises(InputError, match="two models at once"):
-        loaded.export(tmp_path / "exported")
+        export(loaded, tmp_path / "exported")
     stored = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     kept = {value.untyped_storage().data_ptr(): value.numel() for value in stored.values()}
     assert sum(kept.values()) == sum(p.numel() for p in module.backbone.parameters()) + sum(
