@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mu.backbones import Backbone, Classifier
+from mu.core.batch_norm import recalibrate
 from mu.core.edit import Edit
 from mu.core.fit_loop import planned_steps
 from mu.core.lr import OneCycle
@@ -420,7 +421,7 @@ def test_statistics_are_taken_anew_also_where_a_run_stops_early(
     run()
     assert module.current_epoch < 9
     kept = weights(module.backbone)
-    module.recalibrate()
+    recalibrate(module)
     assert distance(kept, weights(module.backbone)) < 1e-5
 
 

@@ -99,20 +99,11 @@ class WHP(UnlearningModule):
                 f"trainer.max_epochs to at least {self.reinforce_epochs + 1}, not {epochs}."
             )
 
-    def configure_optimizers(self) -> Any:
-        """One optimizer with a group for each model."""
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """A group for each model; the copy has its own learning rate."""
         assert self.reinforced is not None
-        copied = [p for p in self.reinforced.parameters() if p.requires_grad]
-        plain = self.make_optimizer
-        # the base makes optimizer and schedule from the backbone's weights; both must know of the
-        # second group from the start
-        self.make_optimizer = lambda params: plain(
-            [{"params": list(params)}, {"params": copied, "lr": self.reinforce_lr}]
-        )
-        try:
-            return super().configure_optimizers()
-        finally:
-            self.make_optimizer = plain
+        copied = [weight for weight in self.reinforced.parameters() if weight.requires_grad]
+        return [*super().parameter_groups(), {"params": copied, "lr": self.reinforce_lr}]
 
     def set_mode(self) -> None:
         """The copy learns in train mode."""

@@ -96,20 +96,11 @@ class Blindspot(UnlearningModule):
             self.proxy = self.backbone.fresh(stream_id("proxy", self.seed))
         super().configure_model()
 
-    def configure_optimizers(self) -> Any:
-        """One optimizer with a group for each model."""
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """A group for each model; the proxy has its own learning rate."""
         assert self.proxy is not None
         proxy = list(self.proxy.parameters())
-        plain = self.make_optimizer
-        # the base makes optimizer and schedule from the backbone's weights; both must know of the
-        # second group from the start
-        self.make_optimizer = lambda params: plain(
-            [{"params": list(params)}, {"params": proxy, "lr": self.proxy_lr}]
-        )
-        try:
-            return super().configure_optimizers()
-        finally:
-            self.make_optimizer = plain
+        return [*super().parameter_groups(), {"params": proxy, "lr": self.proxy_lr}]
 
     def set_mode(self) -> None:
         """The proxy learns in train mode and teaches in eval mode."""
