@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mu.utils.errors import InputError
+from mu.utils.modules import buffer_like, register_like
 from mu.utils.spec import Reconstructible
 
 if TYPE_CHECKING:
@@ -52,12 +53,10 @@ class WeightMask(nn.Module, Reconstructible):
 
     def allocate(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Make room for the mask, so that a checkpoint can be loaded into it."""
-        self.names = []
-        self._parameters_ = []
-        for name, parameter in named:
-            self.names.append(name)
-            self._parameters_.append(parameter)
-            self.register_buffer(self._key(name), torch.ones_like(parameter, dtype=torch.bool))
+        pairs = list(named)
+        self.names = [name for name, _ in pairs]
+        self._parameters_ = [parameter for _, parameter in pairs]
+        register_like(self, "of_", pairs, lambda weight: torch.ones_like(weight, dtype=torch.bool))
 
     def start(self, module: Method) -> None:
         """Compute the mask unless a checkpoint brought one, and remember the masked-out weights."""
@@ -70,23 +69,24 @@ class WeightMask(nn.Module, Reconstructible):
                     "trainable weight."
                 )
             for name in self.names:
-                self.of(name).copy_(found[name])
-            if not any(bool(self.of(name).any()) for name in self.names):
+                self.mask_for(name).copy_(found[name])
+            if not any(bool(self.mask_for(name).any()) for name in self.names):
                 raise InputError(f"{type(self).__name__} lets no weight move; keep more weights.")
             self.chosen.fill_(True)  # type: ignore[operator]
         self._floats = [
-            self.of(name).to(p.dtype) for name, p in zip(self.names, self._parameters_, strict=True)
+            self.mask_for(name).to(p.dtype)
+            for name, p in zip(self.names, self._parameters_, strict=True)
         ]
         self._frozen = None
         if self.enforce == "hard":
             self._frozen = [
-                torch.where(self.of(n), 0, p.detach())
+                torch.where(self.mask_for(n), 0, p.detach())
                 for n, p in zip(self.names, self._parameters_, strict=True)
             ]
 
-    def of(self, name: str) -> Tensor:
+    def mask_for(self, name: str) -> Tensor:
         """The mask of one parameter."""
-        return self.get_buffer(self._key(name))
+        return buffer_like(self, "of_", name)
 
     def mask_gradients(self) -> None:
         """Zero the gradients of masked-out weights."""
@@ -109,12 +109,8 @@ class WeightMask(nn.Module, Reconstructible):
 
     def share(self) -> float:
         """Share of the weights that may move, in [0, 1]."""
-        kept = sum(int(self.of(name).sum()) for name in self.names)
-        return kept / max(1, sum(self.of(name).numel() for name in self.names))
-
-    @staticmethod
-    def _key(name: str) -> str:
-        return "of_" + name.replace(".", "__")
+        kept = sum(int(self.mask_for(name).sum()) for name in self.names)
+        return kept / max(1, sum(self.mask_for(name).numel() for name in self.names))
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Restore after every step of `optimizer`, in automatic and in manual optimisation."""

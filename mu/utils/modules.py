@@ -1,14 +1,14 @@
-"""Copies, eval mode and sharding of torch modules."""
+"""Copies, eval mode, sharding and buffers of torch modules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mu.utils.errors import InputError
 
@@ -60,3 +60,41 @@ def eval_mode(*models: nn.Module) -> Iterator[None]:
     finally:
         for layer in training:
             layer.training = True
+
+
+@torch.no_grad()
+def register_like(
+    module: nn.Module,
+    prefix: str,
+    named: Iterable[tuple[str, Tensor]],
+    fill: Callable[[Tensor], Tensor] = torch.zeros_like,
+) -> None:
+    """Register one buffer for each named tensor, so that checkpoints hold a value per weight.
+
+    A buffer's name has no dots: weight `conv.bias` gets the buffer `{prefix}conv__bias`.
+
+    Args:
+        module: gets the buffers.
+        prefix: of the buffers' names, which are keys in its checkpoints.
+        named: names and tensors, as `named_parameters()` yields them.
+        fill: makes the buffer's first value from the tensor; `torch.clone` copies it.
+
+    Example:
+        >>> module = nn.Module()
+        >>> register_like(module, "start_of_", nn.Linear(2, 1).named_parameters())
+        >>> list(module.state_dict())
+        ['start_of_weight', 'start_of_bias']
+        >>> buffer_like(module, "start_of_", "bias")
+        tensor([0.])
+    """
+    for name, tensor in named:
+        module.register_buffer(_buffer_name(prefix, name), fill(tensor))
+
+
+def buffer_like(module: nn.Module, prefix: str, name: str) -> Tensor:
+    """The buffer that `register_like` registered for the tensor `name`."""
+    return module.get_buffer(_buffer_name(prefix, name))
+
+
+def _buffer_name(prefix: str, name: str) -> str:
+    return prefix + name.replace(".", "__")

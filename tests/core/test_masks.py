@@ -52,7 +52,7 @@ def moved(module: UnlearningModule, before: dict[str, torch.Tensor]) -> tuple[in
     free = bound = 0
     for name, parameter in module.trainable():
         changed = parameter.detach() != before[name]
-        mask = module.mask.of(name)
+        mask = module.mask.mask_for(name)
         free = free + int((changed & mask).sum())
         bound = bound + int((changed & ~mask).sum())
     return free, bound
@@ -82,7 +82,7 @@ def test_masking_the_gradient_alone_lets_decay_move_weights() -> None:
     module = fit(FineTune(backbone, optimizer=OPTIMIZERS["sgd"], mask=Half(enforce="gradient")))
     assert module.mask is not None
     name, parameter = module.trainable()[0]
-    bound = ~module.mask.of(name)
+    bound = ~module.mask.mask_for(name)
     lr = 0.05
     decay = 0.01
     assert (parameter.detach() != before[name])[bound].any()
@@ -123,7 +123,9 @@ def test_saliency_keeps_exactly_its_share() -> None:
     module = fit(FineTune(classifier(), mask=Saliency(keep=0.3)), epochs=1)
     assert module.mask is not None
     count = sum(p.numel() for _, p in module.trainable())
-    assert sum(int(module.mask.of(name).sum()) for name in module.mask.names) == int(0.3 * count)
+    assert sum(int(module.mask.mask_for(name).sum()) for name in module.mask.names) == int(
+        0.3 * count
+    )
     assert module.mask.share() == pytest.approx(0.3, abs=1 / count)
 
 
@@ -146,8 +148,12 @@ def test_saliency_is_the_summed_gradient_of_the_forget_set() -> None:
             gradient[name] = gradient.get(name, torch.zeros_like(p)) + g
     module = fit(FineTune(backbone, mask=Saliency(keep=0.5)), digits(batch_size=8), epochs=1)
     assert module.mask is not None
-    kept = torch.cat([gradient[name].abs()[module.mask.of(name)] for name in module.mask.names])
-    left = torch.cat([gradient[name].abs()[~module.mask.of(name)] for name in module.mask.names])
+    kept = torch.cat(
+        [gradient[name].abs()[module.mask.mask_for(name)] for name in module.mask.names]
+    )
+    left = torch.cat(
+        [gradient[name].abs()[~module.mask.mask_for(name)] for name in module.mask.names]
+    )
     assert kept.min() >= left.max() * (1 - 1e-5)
 
 
@@ -214,7 +220,7 @@ def test_gradients_of_masked_out_weights_are_zero_at_the_step() -> None:
         assert module.mask is not None
         for name, p in module.trainable():
             if p.grad is not None:
-                seen.append(float(p.grad[~module.mask.of(name)].abs().sum()))
+                seen.append(float(p.grad[~module.mask.mask_for(name)].abs().sum()))
 
     fit(FineTune(classifier(), mask=Half()), epochs=1, callbacks=[Watch(look)])
     assert set(seen) <= {0.0}

@@ -151,7 +151,7 @@ def test_the_saliency_is_that_of_guided_predictions(kind: str, max_norm: float |
             rtol=1e-3,
             msg=lambda text, name=name: f"{name}: {text}",
         )
-    kept = torch.cat([module.mask.of(name).flatten() for name in wanted])  # type: ignore[union-attr]
+    kept = torch.cat([module.mask.mask_for(name).flatten() for name in wanted])  # type: ignore[union-attr]
     size = torch.cat([slope.abs().flatten() for slope in wanted.values()])
     assert int(kept.sum()) == len(kept) // 2
     assert size[kept].min() >= size[~kept].max() - 1e-6
@@ -184,7 +184,7 @@ def test_weights_outside_of_the_mask_stay() -> None:
     assert module.mask is not None and module.mask.share() == pytest.approx(0.5, abs=1e-3)
     original = dict(class_conditional().named_parameters())
     for name, weight in module.trainable():
-        mask = module.mask.of(name)
+        mask = module.mask.mask_for(name)
         assert torch.equal(weight[~mask], original[name][~mask])
     assert any(not torch.equal(weight, original[name]) for name, weight in module.trainable())
 
