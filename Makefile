@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
 
-.PHONY: setup demo demo-diffusion demo-llm test test-all bench lint wheel embedded clean
+.PHONY: setup demo demo-diffusion demo-llm test test-all bench lint docs wheel embedded clean
 
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mu needs Python 3.11 or later")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs]'
 	touch $@
 
 demo: setup
@@ -66,6 +66,11 @@ embedded: setup
 	$(ASSET) authors runs/embedded/authors
 	$(ASSET) authors_oracle runs/embedded/authors_oracle
 	$(RUN) $(BIN)/python -m tests.backbones.embedded.quality_text
+
+# The site in docs/_build/html; a warning is an error. Needs no network.
+docs: setup
+	$(RUN) $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
 
 wheel: setup
 	$(BIN)/python -m build --wheel
