@@ -5,6 +5,7 @@ from .components.answers import CyclingAnswers as CyclingAnswers
 from .components.answers import PerturbedAnswers as PerturbedAnswers
 from .components.answers import Refusal as Refusal
 from .components.generated_answers import GeneratedAnswers as GeneratedAnswers
+from .components.latents import CoupledSampling as CoupledSampling
 from .components.latents import LatentSource as LatentSource
 from .components.latents import NoisedData as NoisedData
 from .components.latents import PartialSampling as PartialSampling
@@ -19,7 +20,6 @@ from .components.substitutes import GivenByTask as GivenByTask
 from .components.substitutes import NextLabel as NextLabel
 from .components.substitutes import UniformLabel as UniformLabel
 from .diffusion.adv_unlearn import AdvUnlearn as AdvUnlearn
-from .diffusion.adv_unlearn import CoupledSampling as CoupledSampling
 from .diffusion.concept_ablation import ConceptAblation as ConceptAblation
 from .diffusion.erase_diff import EraseDiff as EraseDiff
 from .diffusion.esd import ESD as ESD
@@ -64,7 +64,7 @@ from .language.uld import ULD as ULD
 from .language.undial import UNDIAL as UNDIAL
 from .language.wga import WGA as WGA
 from .language.whp import WHP as WHP
-from .language.whp import WHPInference as WHPInference
+from .language.whp_inference import WHPInference as WHPInference
 from .vision.blindspot import Blindspot as Blindspot
 from .vision.boundary_expand import BoundaryExpand as BoundaryExpand
 from .vision.boundary_shrink import BoundaryShrink as BoundaryShrink

@@ -158,7 +158,8 @@ def esd(model: Any) -> Any:
 
 def adv_unlearn(model: Any) -> Any:
     from mu.attacks import SoftPromptAttack
-    from mu.methods.diffusion.adv_unlearn import AdvUnlearn, CoupledSampling
+    from mu.methods.components.latents import CoupledSampling
+    from mu.methods.diffusion.adv_unlearn import AdvUnlearn
 
     return AdvUnlearn(
         model,

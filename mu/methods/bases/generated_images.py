@@ -15,7 +15,7 @@ from mu.backbones.diffusion.base import Sampler
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
 from mu.data.plan import DataPlan
-from mu.methods.components.latents import diffusion
+from mu.methods.components.latents import diffusion_backbone
 from mu.utils import rng
 from mu.utils.modules import eval_mode
 
@@ -54,7 +54,7 @@ class GeneratedImages:
             sampler: how; the backbone's own when None.
             batch_size: images drawn at once.
         """
-        backbone = diffusion(module)
+        backbone = diffusion_backbone(module)
         found = {}
         with eval_mode(module.backbone), module.precision():
             for batch in module.iterate_batches(

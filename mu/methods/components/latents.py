@@ -1,14 +1,15 @@
-"""Where a method takes x_t and t from: noised data, partial sampling, stored trajectories, a
-one-step generator.
+"""Latent sources for diffusion methods: noised data, partial DDIM sampling, stored trajectories.
 
-Everything is drawn from (seed, index, visit), so that a source gives the same latents on any number
-of ranks and after a resume, as long as the weights that it samples with are the same.
+A latent source gives x_t and t. Its draws are functions of (seed, index, visit), so that it gives
+the same latents on any number of ranks and after a resume, as long as the weights that it samples
+with are the same.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from mu.core.protocols import Method
 
 Latents = tuple[Tensor, Tensor]
-"""x_t `[B, *sample_shape]` and the timestep `[B]` that the network is told."""
+"""x_t `[B, *sample_shape]` and the timestep `[B]` that conditions the network."""
 
 
 class LatentSource(Reconstructible, ABC):
-    """Gives x_t and t for the samples of a part. Without gradient."""
+    """Source of x_t and t for the samples of a part, without gradient."""
 
     @torch.no_grad()
     def __call__(
@@ -48,16 +49,16 @@ class LatentSource(Reconstructible, ABC):
     def draw(
         self, module: Method, part: dict[str, Any], condition: Condition, stream: str
     ) -> Latents:
-        """The source itself."""
+        """x_t and t of each sample, under `no_grad`; subclasses override this."""
 
 
 class NoisedData(LatentSource):
-    """The task's images, noised: what `prepare` has drawn."""
+    """The task's images with the noise and timestep that `prepare` has drawn."""
 
     def draw(
         self, module: Method, part: dict[str, Any], condition: Condition, stream: str
     ) -> Latents:
-        return diffusion(module).noised(part), part["t"]
+        return diffusion_backbone(module).noised(part), part["t"]
 
 
 class PartialSampling(LatentSource):
@@ -85,9 +86,7 @@ class PartialSampling(LatentSource):
         timestep: Literal["exact", "jitter"] = "exact",
     ) -> None:
         if steps < 2:
-            raise InputError(
-                f"partial sampling on {steps} steps has nowhere to stop; give at least 2."
-            )
+            raise InputError(f"partial sampling needs at least 2 steps to stop at, not {steps}.")
         self.steps = steps
         self.guidance = guidance
         self.by = by
@@ -96,44 +95,60 @@ class PartialSampling(LatentSource):
     def draw(
         self, module: Method, part: dict[str, Any], condition: Condition, stream: str
     ) -> Latents:
-        backbone = diffusion(module)
+        # the sampler's weights and its start
+        backbone = diffusion_backbone(module)
+        model = backbone if self.by == "current" else original(module)
         index = part["index"]
-        visit = part["visit"]
-        seed = module.seed
-        total = backbone.timesteps
-        start = rng.normal(seed, index, visit, f"{stream}-start", *backbone.sample_shape).to(
-            backbone.dtype
-        )
-        k = rng.integers(seed, index, visit, f"{stream}-stop", self.steps)
-        model: Any = backbone
-        if self.by == "reference":
-            assert module.reference is not None, "the method declares needs_reference"
-            model = module.reference
+        start = rng.normal(
+            module.seed, index, part["visit"], f"{stream}-start", *backbone.sample_shape
+        ).to(backbone.dtype)
+        # where each sample stops
+        stop = self.stops(module, part, f"{stream}-stop", self.steps)
         if self.timestep == "exact":
-            grid = torch.flip(
-                torch.arange(self.steps, device=index.device) * (total // self.steps) + 1, [0]
-            ).clamp_max(total - 1)
-            latent = partial_ddim(model, start, condition, grid, k, self.guidance)
-            return latent, grid[k]
-        grid = torch.flip(
-            torch.arange(self.steps - 1, device=index.device) * (total // self.steps) + 1, [0]
-        )
-        # indices S-2 .. k-1+... : after the step at index i the walk stops when i + 1 == k, so k >=
-        # 1 takes S - k steps, and k = 0 all
-        taken = torch.where(k == 0, self.steps - 1, self.steps - k)
-        latent = partial_ddim(model, start, condition, grid, taken, self.guidance)
-        width = total // self.steps
-        return latent, k * width + rng.integers(seed, index, visit, f"{stream}-jitter", width)
+            grid = ddim_grid(backbone.timesteps, self.steps, index.device)
+            latent = partial_ddim(model, start, condition, grid, stop, self.guidance)
+            return latent, grid[stop]
+        # the classic code: after the step at index i the walk stops when i + 1 == stop, so that a
+        # stop >= 1 takes S - stop steps, and stop 0 takes all
+        width = backbone.timesteps // self.steps
+        grid = torch.flip(torch.arange(self.steps - 1, device=index.device) * width + 1, [0])
+        steps = torch.where(stop == 0, self.steps - 1, self.steps - stop)
+        latent = partial_ddim(model, start, condition, grid, steps, self.guidance)
+        return latent, stop * width + self.stops(module, part, f"{stream}-jitter", width)
+
+    def stops(self, module: Method, part: dict[str, Any], purpose: str, count: int) -> Tensor:
+        """A random integer in 0..count−1 for each sample, `[B]`, keyed by `purpose`."""
+        return rng.integers(module.seed, part["index"], part["visit"], purpose, count)
+
+
+class CoupledSampling(PartialSampling):
+    """Partial DDIM sampling in which all samples of a step, forget and retain, share k and t.
+
+    As in AdvUnlearn's released code. A step then takes no more sampler steps one after the other
+    than its one k asks for.
+
+    Args:
+        steps: see PartialSampling.
+        guidance: see PartialSampling.
+        by: see PartialSampling.
+        timestep: see PartialSampling.
+    """
+
+    def stops(self, module: Method, part: dict[str, Any], purpose: str, count: int) -> Tensor:
+        """One integer for all samples, the same on all ranks: keyed by the step, not by samples."""
+        no_sample = torch.zeros_like(part["index"][:1])
+        stop = rng.integers(module.seed, no_sample, module.trainer.global_step, purpose, count)
+        return stop.expand(len(part["index"]))
 
 
 class StoredTrajectories(LatentSource):
-    """Trajectories of the original model, sampled once a prompt and then reused: each step takes a
-    random stop of a random trajectory.
+    """Sampling trajectories of the original model, stored for each prompt and reused.
 
-    With a frozen sampler (`by="reference"`) each stored x_t has the distribution that a fresh one
-    would have, so every step's gradient is unbiased; across steps they are drawn from a finite set,
-    which is the approximation. Where the current weights would sample, it is an approximation in
-    itself; the paper's presets do not use it.
+    Each training step takes a random stop of a random trajectory. With a frozen sampler
+    (`by="reference"`) each stored x_t has the distribution that a fresh one would have, so every
+    step's gradient is unbiased; across steps they are drawn from a finite set, which is the
+    approximation. Where the current weights would sample, it is an approximation in itself; the
+    paper's presets do not use it.
 
     Args:
         count: trajectories for each prompt.
@@ -152,48 +167,39 @@ class StoredTrajectories(LatentSource):
     def draw(
         self, module: Method, part: dict[str, Any], condition: Condition, stream: str
     ) -> Latents:
-        assert module.reference is not None, "the method declares needs_reference"
-        model: Any = module.reference
-        total = model.timesteps
-        device = condition.states.device
-        grid = torch.flip(
-            torch.arange(self.steps, device=device) * (total // self.steps) + 1, [0]
-        ).clamp_max(total - 1)
-        which = rng.integers(
-            module.seed, part["index"], part["visit"], f"{stream}-trajectory", self.count
-        ).tolist()
-        prompts = [
-            _fingerprint(condition.rows(slice(row, row + 1)).states)
-            for row in range(len(condition))
-        ]
-        for row, prompt in enumerate(prompts):
+        model = original(module)
+        grid = ddim_grid(model.timesteps, self.steps, condition.states.device)
+        conditions = [condition.rows(slice(row, row + 1)) for row in range(len(condition))]
+        prompts = [_fingerprint(single.states) for single in conditions]
+        # sample what is not stored yet
+        for prompt, single in zip(prompts, conditions, strict=True):
             if prompt not in self._stored:
                 with module.stopwatch("trajectories"):
-                    self._stored[prompt] = self._sample(
-                        model, prompt, condition.rows(slice(row, row + 1)), grid, module.seed
-                    )
-        k = rng.integers(module.seed, part["index"], part["visit"], f"{stream}-stop", self.steps)
-        chosen = [
-            self._stored[prompt][number, stop]
-            for prompt, number, stop in zip(prompts, which, k.tolist(), strict=True)
+                    self._stored[prompt] = self._sample(model, prompt, single, grid, module.seed)
+        # a random stop of a random trajectory of each sample's prompt
+        index = part["index"]
+        visit = part["visit"]
+        trajectory = rng.integers(module.seed, index, visit, f"{stream}-trajectory", self.count)
+        stop = rng.integers(module.seed, index, visit, f"{stream}-stop", self.steps)
+        latents = [
+            self._stored[prompt][row, position]
+            for prompt, row, position in zip(
+                prompts, trajectory.tolist(), stop.tolist(), strict=True
+            )
         ]
-        return torch.stack(chosen), grid[k]
+        return torch.stack(latents), grid[stop]
 
     def _sample(
         self, model: Diffusion, prompt: bytes, condition: Condition, grid: Tensor, seed: int
     ) -> Tensor:
-        """All of a prompt's trajectories `[count, S, ...]` in one batch of their own, so that a
-        resumed run makes them bit for bit.
+        """All trajectories of one prompt, `[count, S, ...]`.
+
+        They are a batch of their own, so that a resumed run makes them bit for bit.
         """
-        numbers = torch.arange(self.count, device=grid.device) + int.from_bytes(
-            prompt[:7], "little"
-        )
-        start = rng.normal(seed, numbers, 0, "trajectory-start", *model.sample_shape).to(
-            model.dtype
-        )
-        return torch.stack(
-            list(ddim_path(model, start, condition.repeat(self.count), grid, self.guidance)), 1
-        )
+        keys = torch.arange(self.count, device=grid.device) + int.from_bytes(prompt[:7], "little")
+        start = rng.normal(seed, keys, 0, "trajectory-start", *model.sample_shape).to(model.dtype)
+        path = ddim_path(model, start, condition.repeat(self.count), grid, self.guidance)
+        return torch.stack(list(path), 1)
 
 
 def _fingerprint(states: Tensor) -> bytes:
@@ -202,11 +208,11 @@ def _fingerprint(states: Tensor) -> bytes:
     return hashlib.blake2b(states.detach().float().cpu().numpy().tobytes(), digest_size=16).digest()
 
 
-def diffusion(module: Method) -> Diffusion:
-    """The module's backbone, which is a noise predictor.
+def diffusion_backbone(module: Method) -> Diffusion:
+    """The method's backbone, by the type Diffusion.
 
     Raises:
-        InputError: when it is not.
+        InputError: the backbone is no diffusion model.
     """
     from mu.backbones import Diffusion
 
@@ -218,43 +224,63 @@ def diffusion(module: Method) -> Diffusion:
     return module.backbone
 
 
+def original(module: Method) -> Diffusion:
+    """The method's reference, the frozen original model."""
+    assert module.reference is not None, "the method declares needs_reference"
+    model: Any = module.reference
+    return model
+
+
+def ddim_grid(timesteps: int, steps: int, device: torch.device) -> Tensor:
+    """Descending timesteps `[S]` of the leading DDIM grid: τ_i = i ⌊T/S⌋ + 1, at most T − 1.
+
+    Example:
+        >>> ddim_grid(100, 5, torch.device("cpu"))
+        tensor([81, 61, 41, 21,  1])
+    """
+    grid = torch.arange(steps, device=device) * (timesteps // steps) + 1
+    return grid.flip(0).clamp_max(timesteps - 1)
+
+
 def ddim_step(model: Diffusion, output: Tensor, noised: Tensor, t: Tensor, after: Tensor) -> Tensor:
-    """Deterministic DDIM (Song et al., ICLR 2021, arXiv 2010.02502, η = 0): from timestep `t` to
-    `after` (−1 is no noise).
+    """One deterministic DDIM step, from timestep `t` to `after`.
+
+        x_after = sqrt(ᾱ_after) x̂_0 + sqrt(1 − ᾱ_after) ε̂
+
+    Song et al., ICLR 2021, arXiv 2010.02502, with η = 0.
 
     Args:
         model: gives the noise levels.
         output: the network's output at (`noised`, `t`).
         noised: x_t `[B, ...]`.
         t: `[B]` int64.
-        after: `[B]` int64.
+        after: `[B]` int64; −1 is no noise, ᾱ = 1.
+
+    Returns:
+        x_after `[B, ...]`.
     """
-    kept = torch.where(
+    alpha = torch.where(
         after < 0,
         torch.ones_like(model.alphas_cumprod[0]),
         model.alphas_cumprod[after.clamp_min(0)],
     )
-    kept = kept.to(noised.dtype).view(-1, *[1] * (noised.dim() - 1))
-    return kept.sqrt() * model.to_sample(output, noised, t) + (1 - kept).sqrt() * model.to_epsilon(
-        output, noised, t
-    )
+    alpha = alpha.to(noised.dtype).view(-1, *[1] * (noised.dim() - 1))
+    sample = model.to_sample(output, noised, t)
+    return alpha.sqrt() * sample + (1 - alpha).sqrt() * model.to_epsilon(output, noised, t)
 
 
 def ddim_path(
     model: Diffusion, start: Tensor, condition: Condition, grid: Tensor, guidance: float
 ) -> Iterator[Tensor]:
-    """x at each timestep of the descending `grid` `[S]`: first `start`, then after each step but
-    the last.
-    """
+    """Guided DDIM sampling: x at each timestep of the descending `grid` `[S]`, `start` first."""
     latent = start
     null = model.null(len(start)) if guidance != 1 else None
-    for place, t in enumerate(grid):
+    timesteps = grid[:, None].expand(-1, len(start))
+    yield latent
+    for t, after in pairwise(timesteps):
+        output = model.guided(latent, t, condition, guidance, null)
+        latent = ddim_step(model, output, latent, t, after)
         yield latent
-        if place + 1 < len(grid):
-            output = model.guided(latent, t.expand(len(start)), condition, guidance, null)
-            latent = ddim_step(
-                model, output, latent, t.expand(len(start)), grid[place + 1].expand(len(start))
-            )
 
 
 def partial_ddim(
@@ -262,33 +288,33 @@ def partial_ddim(
     start: Tensor,
     condition: Condition,
     grid: Tensor,
-    taken: Tensor,
+    steps: Tensor,
     guidance: float,
 ) -> Tensor:
-    """Each sample after its own number of guided steps; samples that have arrived cost nothing
-    more.
+    """Guided DDIM sampling that stops after each sample's own number of steps.
+
+    Samples that have stopped cost nothing more.
 
     Args:
         model: whose weights sample.
         start: x at `grid[0]`, `[B, ...]`.
         condition: B conditions.
         grid: descending timesteps `[S]`.
-        taken: steps of each sample, `[B]` in 0..S; a step after the last timestep of the grid goes
+        steps: of each sample, `[B]` in 0..S; a step after the last timestep of the grid goes
             to timestep 0, as DDIM with `set_alpha_to_one=False`.
     """
     latent = start.clone()
     width = int(grid[0] - grid[1]) if len(grid) > 1 else 1
     null = model.null(len(start)) if guidance != 1 else None
-    for place in range(int(taken.max())):
-        alive = (taken > place).nonzero().flatten()
-        t = grid[place].expand(len(alive))
-        after = (
-            grid[place + 1].expand(len(alive))
-            if place + 1 < len(grid)
-            else (t - width).clamp_min(0)
-        )
-        mine = condition if len(alive) == len(start) else condition.rows(alive)
-        nothing = None if null is None else null.rows(slice(0, len(alive)))
-        output = model.guided(latent[alive], t, mine, guidance, nothing)
-        latent[alive] = ddim_step(model, output, latent[alive], t, after)
+    for position in range(int(steps.max())):
+        # the rows that have not stopped, from this timestep to the next one
+        rows = (steps > position).nonzero().flatten()
+        t = grid[position].expand(len(rows))
+        following = grid[position + 1] if position + 1 < len(grid) else (t - width).clamp_min(0)
+        after = following.expand(len(rows))
+        # as few conditions as rows
+        row_condition = condition if len(rows) == len(start) else condition.rows(rows)
+        row_null = None if null is None else null.rows(slice(0, len(rows)))
+        output = model.guided(latent[rows], t, row_condition, guidance, row_null)
+        latent[rows] = ddim_step(model, output, latent[rows], t, after)
     return latent

@@ -32,66 +32,12 @@ from mu import functional
 from mu.attacks import PromptSearch, SoftPromptAttack
 from mu.attacks.prompt_search import Search
 from mu.backbones import Condition, TextToImage
-from mu.core.module import UnlearningModule
 from mu.data.batch import Batch, concatenate
 from mu.data.plan import DataPlan, Forget, Paired
 from mu.functional.diffusion import esd_target
 from mu.methods.bases.diffusion import DiffusionMethod
-from mu.methods.components.latents import (
-    Latents,
-    LatentSource,
-    NoisedData,
-    PartialSampling,
-    diffusion,
-    partial_ddim,
-)
-from mu.utils import rng
+from mu.methods.components.latents import CoupledSampling, LatentSource, NoisedData
 from mu.utils.errors import InputError
-
-
-class CoupledSampling(PartialSampling):
-    """PartialSampling in which all samples of a step stop at one k and are told one t, forget and
-    retain, as in the released code.
-
-    Then a step takes no more sampler steps one after the other than its one k asks for.
-
-    Args:
-        steps: see PartialSampling.
-        guidance: see PartialSampling.
-        by: see PartialSampling.
-        timestep: see PartialSampling.
-    """
-
-    def draw(
-        self, module: UnlearningModule, part: dict[str, Any], condition: Condition, stream: str
-    ) -> Latents:
-        """See LatentSource."""
-        backbone = diffusion(module)
-        model: Any = backbone if self.by == "current" else module.reference
-        index = part["index"]
-        width = backbone.timesteps // self.steps
-        start = rng.normal(
-            module.seed, index, part["visit"], f"{stream}-start", *backbone.sample_shape
-        ).to(backbone.dtype)
-        # the draws of a step that belongs to nobody's samples: the same on all ranks
-        nobody = torch.zeros_like(index[:1])
-        step = module.trainer.global_step
-        k = rng.integers(module.seed, nobody, step, f"{stream}-stop", self.steps)
-        grid = torch.flip(
-            torch.arange(self.steps - (self.timestep == "jitter"), device=index.device) * width + 1,
-            [0],
-        )
-        grid = grid.clamp_max(backbone.timesteps - 1)
-        if self.timestep == "exact":
-            taken = k
-            t = grid[k]
-        else:
-            taken = torch.where(k == 0, self.steps - 1, self.steps - k)
-            t = k * width + rng.integers(module.seed, nobody, step, f"{stream}-jitter", width)
-        latent = partial_ddim(
-            model, start, condition, grid, taken.expand(len(index)), self.guidance
-        )
-        return latent, t.expand(len(index))
 
 
 class AdvUnlearn(DiffusionMethod):

@@ -35,7 +35,7 @@ from mu.data.batch import Batch
 from mu.data.plan import DataPlan, Forget, Paired
 from mu.functional.selection import global_top_mask
 from mu.methods.bases.diffusion import DiffusionMethod
-from mu.methods.components.latents import diffusion
+from mu.methods.components.latents import diffusion_backbone
 from mu.methods.components.masks import Saliency
 from mu.methods.components.substitutes import GivenByTask, UniformLabel
 from mu.methods.general.salun import SalUn
@@ -155,6 +155,6 @@ class GuidedSaliency(Saliency):
 
     def loss(self, module: UnlearningModule, part: Batch) -> Tensor:
         """Mean denoising loss of the guided prediction."""
-        model = diffusion(module)
+        model = diffusion_backbone(module)
         output = model.guided(model.noised(part), part["t"], model.condition(part), self.guidance)
         return module.reduce(model.loss(part, prediction=output), part)

@@ -17,98 +17,29 @@ import mu
 from mu.attacks import PromptSearch, SoftPromptAttack, TokenSimplex
 from mu.attacks.counting import Evaluations, counted
 from mu.attacks.layouts import Add, Prefix, Suffix
-from mu.backbones import TextToImage
 from mu.core.module import UnlearningModule
-from mu.data.plan import plan_steps
-from mu.methods.compat.adv_unlearn_reference import AlternatingSteps, SoftPromptAttackReference
-from mu.methods.components.latents import NoisedData, PartialSampling, StoredTrajectories
-from mu.methods.diffusion.adv_unlearn import AdvUnlearn, CoupledSampling
+from mu.methods.compat.adv_unlearn_reference import SoftPromptAttackReference
+from mu.methods.components.latents import (
+    CoupledSampling,
+    NoisedData,
+    PartialSampling,
+    StoredTrajectories,
+)
+from mu.methods.diffusion.adv_unlearn import AdvUnlearn
 from mu.methods.diffusion.esd import ESD
 from mu.utils import rng
 from mu.utils.errors import InputError
-from tests.support.doubles import pictures, pipeline_folder, text_to_image
-from tests.support.helpers import Snapshot, State, Watch, different, distance, fit, weights
+from tests.support.doubles import pipeline_folder, text_to_image
+from tests.support.equations_adv_unlearn import ADAM, Statement, adv_unlearn, concept_task
+from tests.support.helpers import Snapshot, Watch, different, fit, weights
 
 PLAIN: Any = lambda params: torch.optim.SGD(params, lr=1e-2)  # noqa: E731 - a weight moves by minus a hundredth of its gradient
-ADAM: Any = lambda params: torch.optim.Adam(params, lr=1e-3)  # noqa: E731
 
 
-def task(**changes: Any) -> Any:
-    """One concept prompt and two retain prompts in a step."""
-    return pictures(**{"forget_batch_size": 1, "batch_size": 2, **changes})
-
-
-def adv(backbone: TextToImage | None = None, **changes: Any) -> AdvUnlearn:
-    given: dict[str, Any] = {
-        "optimizer": ADAM,
-        "warmup": 0,
-        "attack": SoftPromptAttack(steps=1),
-        "latents": CoupledSampling(steps=3, by="reference"),
-    }
-    return AdvUnlearn(
-        text_to_image(part="text_encoder") if backbone is None else backbone, **{**given, **changes}
-    )
-
-
-def made(module: UnlearningModule) -> UnlearningModule:
+def configured(module: UnlearningModule) -> UnlearningModule:
     """With its reference, before any fit."""
     module.configure_model()
     return module
-
-
-# ---- the equation --------------------------------------------------------------------------------
-
-
-class Statement:
-    """AdvUnlearn's loss in float64, one sample and one prompt at a time; adversarial tokens stand
-    in a row of the embedding table.
-    """
-
-    def __init__(self, backbone: TextToImage) -> None:
-        self.student = deepcopy(backbone).double()
-        self.original = deepcopy(backbone).double().requires_grad_(False)
-
-    def states(self, model: Any, ids: Tensor, adversarial: Tensor | None = None) -> Tensor:
-        if adversarial is None:
-            return model.text_encoder(input_ids=ids[None])[0]
-        table = model.text_encoder.get_input_embeddings().weight
-        spare = 5  # stands in no prompt
-        assert spare not in ids.tolist()
-        with torch.no_grad():
-            table[spare] = adversarial.double()
-        return model.text_encoder(
-            input_ids=torch.cat([ids[:1], torch.tensor([spare]), ids[1:-1]])[None]
-        )[0]
-
-    def say(self, model: Any, z: Tensor, t: int, states: Tensor) -> Tensor:
-        return model.unet(z[None], torch.tensor([t]), encoder_hidden_states=states).sample[0]
-
-    def loss(
-        self,
-        forget: dict[str, Any],
-        retain: dict[str, Any],
-        eta: float,
-        gamma: float,
-        adversarial: Tensor | None,
-    ) -> Tensor:
-        empty = self.original.tokenise([""])[0][0]
-        terms = []
-        for z, t, ids in zip(
-            forget["noised"].double(), forget["t"].tolist(), forget["input_ids"], strict=True
-        ):
-            null = self.say(self.original, z, t, self.states(self.original, empty))
-            concept = self.say(self.original, z, t, self.states(self.original, ids))
-            output = self.say(self.student, z, t, self.states(self.student, ids, adversarial))
-            terms.append(
-                (output - (null - eta * (concept - null))).square().mean() / len(forget["t"])
-            )
-        for z, t, ids in zip(
-            retain["noised"].double(), retain["t"].tolist(), retain["input_ids"], strict=True
-        ):
-            wanted = self.say(self.original, z, t, self.states(self.original, ids))
-            output = self.say(self.student, z, t, self.states(self.student, ids))
-            terms.append(gamma * (output - wanted).square().mean() / len(retain["t"]))
-        return torch.stack(terms).sum()
 
 
 @pytest.mark.parametrize("attacked", [False, True])
@@ -124,7 +55,7 @@ def test_one_step_is_its_equation(attacked: bool) -> None:
             for name, p in backbone.named_parameters()
             if p.requires_grad
         }
-    module = adv(
+    module = adv_unlearn(
         deepcopy(backbone),
         optimizer=PLAIN,
         latents=NoisedData(),
@@ -142,7 +73,7 @@ def test_one_step_is_its_equation(attacked: bool) -> None:
     before = weights(module.backbone)
     fit(
         module,
-        task(),
+        concept_task(),
         1,
         max_steps=1,
         callbacks=[Watch(lambda module, batch, number: batches.append(batch))],
@@ -180,14 +111,14 @@ def test_without_retain_and_attack_it_is_esd(prediction: str) -> None:
     backbone = text_to_image(part="text_encoder", model=pipeline_folder(prediction=prediction))
     latents = NoisedData()
     mine = fit(
-        adv(deepcopy(backbone), gamma=0.0, attack_every=0, latents=latents, eta=1.5),
-        task(forget_batch_size=3),
+        adv_unlearn(deepcopy(backbone), gamma=0.0, attack_every=0, latents=latents, eta=1.5),
+        concept_task(forget_batch_size=3),
         1,
         max_steps=4,
     )
     other = fit(
         ESD(deepcopy(backbone), eta=1.5, latents=latents, optimizer=ADAM),
-        task(forget_batch_size=3),
+        concept_task(forget_batch_size=3),
         1,
         max_steps=4,
     )
@@ -200,8 +131,8 @@ def test_no_prompt_is_dropped() -> None:
     found = [
         weights(
             fit(
-                adv(text_to_image(part="text_encoder", condition_dropout=share)),
-                task(),
+                adv_unlearn(text_to_image(part="text_encoder", condition_dropout=share)),
+                concept_task(),
                 1,
                 max_steps=2,
             ).backbone
@@ -214,30 +145,27 @@ def test_no_prompt_is_dropped() -> None:
 def test_warm_up_is_on_clean_prompts() -> None:
     """Fails when the attack has an effect before it begins; from then on it has one."""
     run = lambda warmup, steps, **changes: weights(
-        fit(adv(warmup=warmup, **changes), task(), 1, max_steps=steps).backbone
+        fit(adv_unlearn(warmup=warmup, **changes), concept_task(), 1, max_steps=steps).backbone
     )
     never = run(0, 2, attack_every=0)
     assert different(never, run(2, 2)) == []
     assert different(never, run(1, 2))
 
 
-# ---- the attack ----------------------------------------------------------------------------------
-
-
 def test_the_attack_seeks_what_the_original_says_of_the_clean_concept() -> None:
     """Fails when the attack moves away from the concept, or is asked with the student's own clean
     prompt.
     """
-    module = adv(
+    module = adv_unlearn(
         attack=SoftPromptAttack(steps=25, optimizer=lambda p: torch.optim.Adam(p, lr=0.05)),
         latents=NoisedData(),
     )
-    made(module)
+    configured(module)
     with torch.no_grad():
         for name, p in module.backbone.named_parameters():
             if name.startswith("text_encoder.") and p.requires_grad:
                 p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    given = task()
+    given = concept_task()
     given.setup()
     forget = module.prepare(
         given.datasets["forget"].__getitems__([0, 1, 2])
@@ -272,25 +200,27 @@ def test_attacks_come_every_so_often_and_are_remembered() -> None:
     watch = Watch(
         lambda module, batch, number: seen.append((bool(module.attacked), module.latest.clone()))
     )  # type: ignore[union-attr]
-    module = adv(
+    module = adv_unlearn(
         warmup=1, attack_every=2, attack=SoftPromptAttack(Prefix(2), steps=1, init="latest")
     )
-    fit(module, task(), 1, max_steps=6, callbacks=[watch])
+    fit(module, concept_task(), 1, max_steps=6, callbacks=[watch])
     assert [attacked for attacked, _ in seen] == [False, True, True, True, True, True]
     latest = [value for _, value in seen]
     assert torch.equal(latest[1], latest[2]) and torch.equal(latest[3], latest[4])
     assert not torch.equal(latest[2], latest[3])
     assert (latest[3] - latest[2])[:2].abs().max() < 2e-3  # one step of Adam at 1e-3, from the last
     assert not latest[3][2:].any()
-    fresh = adv(warmup=1, attack_every=2, attack=SoftPromptAttack(Prefix(2), steps=1))
-    fit(fresh, task(), 1, max_steps=4)
+    fresh = adv_unlearn(warmup=1, attack_every=2, attack=SoftPromptAttack(Prefix(2), steps=1))
+    fit(fresh, concept_task(), 1, max_steps=4)
     assert (fresh.latest - latest[2])[:2].abs().max() > 1e-2
 
 
 def test_between_attacks_the_last_tokens_stand_beside_the_prompts() -> None:
     """Fails when steps without an attack are steps on clean prompts."""
-    run = lambda **changes: weights(fit(adv(**changes), task(), 1, max_steps=2).backbone)  # noqa: E731
-    clean_second = adv(attack_every=2)
+    run = lambda **changes: weights(
+        fit(adv_unlearn(**changes), concept_task(), 1, max_steps=2).backbone
+    )  # noqa: E731
+    clean_second = adv_unlearn(attack_every=2)
 
     class Forgets(Watch):
         def on_train_batch_start(
@@ -298,14 +228,14 @@ def test_between_attacks_the_last_tokens_stand_beside_the_prompts() -> None:
         ) -> None:
             pl_module.attack_every = 0 if batch_idx else 2
 
-    fit(clean_second, task(), 1, max_steps=2, callbacks=[Forgets(lambda *_: None)])
+    fit(clean_second, concept_task(), 1, max_steps=2, callbacks=[Forgets(lambda *_: None)])
     assert different(run(attack_every=2), weights(clean_second.backbone))
 
 
 def cost(module: AdvUnlearn, steps: int, **changes: Any) -> Evaluations:
-    made(module)
+    configured(module)
     with counted(module) as evaluations:
-        fit(module, task(**changes), 1, max_steps=steps)
+        fit(module, concept_task(**changes), 1, max_steps=steps)
     return evaluations
 
 
@@ -321,7 +251,7 @@ def test_it_makes_no_evaluation_too_many(part: str) -> None:
     steps = 3
     inner = 2
     grid = 4
-    module = adv(
+    module = adv_unlearn(
         text_to_image(part=part),
         attack=SoftPromptAttack(steps=inner),
         latents=CoupledSampling(
@@ -357,7 +287,7 @@ def test_it_makes_no_evaluation_too_many(part: str) -> None:
 
 def test_stored_trajectories_make_the_attack_cheap() -> None:
     """Fails when the attack samples anew although its latents are stored."""
-    module = adv(
+    module = adv_unlearn(
         attack=SoftPromptAttack(steps=4),
         attack_latents=StoredTrajectories(count=1, steps=4),
         gamma=0.0,
@@ -376,13 +306,10 @@ def test_the_attack_may_be_another_search() -> None:
         SoftPromptAttackReference(steps=2),
         SoftPromptAttack(steps=1, sign=True),
     ):
-        module = adv(attack=attack)
+        module = adv_unlearn(attack=attack)
         before = weights(module.backbone)
-        fit(module, task(forget_batch_size=2), 1, max_steps=2)
+        fit(module, concept_task(forget_batch_size=2), 1, max_steps=2)
         assert different(before, weights(module.backbone))
-
-
-# ---- latents -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("timestep", ["exact", "jitter"])
@@ -401,7 +328,12 @@ def test_coupled_samples_stop_together(timestep: Any) -> None:
             assert torch.equal(plain.draw(module, part, condition, stream)[0], latent)
             return latent, t
 
-    fit(adv(attack_every=0, latents=Looks(5, 2.0, "reference", timestep)), task(), 1, max_steps=8)
+    fit(
+        adv_unlearn(attack_every=0, latents=Looks(5, 2.0, "reference", timestep)),
+        concept_task(),
+        1,
+        max_steps=8,
+    )
     for k, t in seen:
         assert len(t) == 3 and len(set(t.tolist())) == 1
         assert (
@@ -433,17 +365,14 @@ def test_who_samples() -> None:
     assert by == ["reference", "current"]
 
 
-# ---- what moves, and the run ---------------------------------------------------------------------
-
-
 def test_only_the_text_encoder_moves_and_the_unet_is_shared() -> None:
     """Fails when the UNet takes gradients, the embeddings move, or the reference holds a second
     UNet.
     """
-    module = adv(text_to_image(part="text_encoder:1"))
-    made(module)
+    module = adv_unlearn(text_to_image(part="text_encoder:1"))
+    configured(module)
     before = weights(module.backbone)
-    fit(module, task(), 1, max_steps=2)
+    fit(module, concept_task(), 1, max_steps=2)
     changed = different(before, weights(module.backbone))
     assert changed and all(".layers.1." in name for name in changed)
     assert all(p.grad is None and not p.requires_grad for p in module.student.unet.parameters())
@@ -458,13 +387,13 @@ def test_a_run_that_was_stopped_ends_alike_and_loads(step: int, tmp_path: Path) 
     """Fails when the adversarial tokens are not in the checkpoint, or warm-up begins again."""
 
     def run(**changes: Any) -> AdvUnlearn:
-        module = adv(
+        module = adv_unlearn(
             text_to_image(part="text_encoder+xattn"),
             warmup=1,
             attack_every=2,
             attack=SoftPromptAttack(steps=2, init="latest"),
         )
-        fit(module, task(), 1, max_steps=5, **changes)
+        fit(module, concept_task(), 1, max_steps=5, **changes)
         return module
 
     alone = run(
@@ -483,37 +412,24 @@ def test_a_run_that_was_stopped_ends_alike_and_loads(step: int, tmp_path: Path) 
     )
 
 
-def test_the_commands_default_mode_makes_steps_in_turn() -> None:
-    """Fails when the two terms share a step although the schedule shows one part at a time."""
-    steps = plan_steps(
-        AlternatingSteps(length="max"), 0, {"forget": 2, "retain": 4}, {"forget": 1, "retain": 2}, 0
-    )
-    assert [sorted(step.parts) for step in steps] == [["forget"], ["retain"]] * 2
-    terms: list[list[str]] = []
-    module = adv(plan=AlternatingSteps(length="max"))
-    plain = module.objective
-    module.objective = lambda forget, retain: (
-        terms.append([]) or terms[-1].extend(out := plain(forget, retain)) or out
-    )  # type: ignore
-    before: State = weights(module.backbone)
-    fit(module, task(), 1, max_steps=4)
-    assert terms == [["forget"], ["retain"], ["forget"], ["retain"]]
-    assert distance(before, weights(module.backbone)) > 0
-
-
 @pytest.mark.parametrize(
     "changes", [{"eta": -1.0}, {"gamma": -0.1}, {"warmup": -1}, {"attack_every": -1}], ids=str
 )
 def test_what_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
     """Fails when a negative number is taken for a setting."""
     with pytest.raises(InputError, match="at least 0"):
-        adv(**changes)
+        adv_unlearn(**changes)
 
 
 def test_no_room_is_said_before_the_step_is_made() -> None:
     """Fails when an adversarial token pushes the end of a prompt out."""
     with pytest.raises(InputError, match="no room"):
-        fit(adv(attack=SoftPromptAttack(Prefix(12), steps=1)), task(), 1, max_steps=1)
+        fit(
+            adv_unlearn(attack=SoftPromptAttack(Prefix(12), steps=1)),
+            concept_task(),
+            1,
+            max_steps=1,
+        )
 
 
 def test_its_defaults_are_the_papers() -> None:
