@@ -1,10 +1,10 @@
+from .images.classifier_judge import ClassifierJudge as ClassifierJudge
+from .images.classifier_judge import judge as judge
 from .images.clip import OpenCLIP as OpenCLIP
+from .images.clip_judge import CLIPZeroShot as CLIPZeroShot
 from .images.features import ClassifierFeatures as ClassifierFeatures
 from .images.features import CLIPFeatures as CLIPFeatures
 from .images.features import Features as Features
-from .images.judges import ClassifierJudge as ClassifierJudge
-from .images.judges import CLIPZeroShot as CLIPZeroShot
 from .images.judges import Judge as Judge
-from .images.judges import NudeNetJudge as NudeNetJudge
-from .images.judges import judge as judge
+from .images.nudenet_judge import NudeNetJudge as NudeNetJudge
 from .images.sets import ImageSet as ImageSet

@@ -35,16 +35,16 @@ def grid(images: Sequence[Tensor], columns: int) -> Tensor:
         raise InputError("the images of a grid differ in size.")
     channels, height, width = images[0].shape
     rows = len(images) // columns
-    found = torch.full(
+    canvas = torch.full(
         (channels, rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP),
         255,
         dtype=torch.uint8,
     )
-    for place, image in enumerate(images):
-        top = (place // columns) * (height + _GAP)
-        left = (place % columns) * (width + _GAP)
-        found[:, top : top + height, left : left + width] = levels(image).cpu()
-    return found
+    for index, image in enumerate(images):
+        y = (index // columns) * (height + _GAP)
+        x = (index % columns) * (width + _GAP)
+        canvas[:, y : y + height, x : x + width] = levels(image).cpu()
+    return canvas
 
 
 def add_grid(
@@ -106,14 +106,14 @@ def add_examples(
 def _enter(file: Path, about: Mapping[str, Any]) -> None:
     """An entry in the `media.json` beside a file, in place of one for the same file."""
     index = file.parent / INDEX
-    others = []
+    entries = []
     if index.is_file():
-        known = read_json(index)
-        if not isinstance(known, list):
+        stored = read_json(index)
+        if not isinstance(stored, list):
             raise InputError(f"{index} is not a list of entries; remove it.")
-        others = [
-            other
-            for other in known
-            if not isinstance(other, dict) or other.get("file") != file.name
+        entries = [
+            entry
+            for entry in stored
+            if not isinstance(entry, dict) or entry.get("file") != file.name
         ]
-    write_json(index, [*others, {"file": file.name, **about}])
+    write_json(index, [*entries, {"file": file.name, **about}])

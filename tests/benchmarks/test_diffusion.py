@@ -32,7 +32,7 @@ from mu.attacks import Prefix, SoftPromptAttack, UnlearnDiffAtk
 from mu.backbones import TextToImage
 from mu.backbones.diffusion.base import Sampler
 from mu.core.module import UnlearningModule
-from mu.evaluation.images.judges import ClassifierJudge
+from mu.evaluation.images.classifier_judge import ClassifierJudge
 from mu.methods import ESD, SFD, AdvUnlearn, SalUnDiffusion
 from mu.methods.components.latents import LatentSource, PartialSampling, StoredTrajectories
 from mu.methods.components.substitutes import GivenByTask

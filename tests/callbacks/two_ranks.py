@@ -15,8 +15,8 @@ import torch
 
 from callbacks import ConceptErasure, Grids, ImageQuality, ResultsWriter, Robustness
 from mu.backbones import Classifier
+from mu.evaluation.images.classifier_judge import ClassifierJudge
 from mu.evaluation.images.features import ClassifierFeatures
-from mu.evaluation.images.judges import ClassifierJudge
 from mu.evaluation.images.sets import ImageSet
 from mu.methods import FineTune
 from tests.callbacks.images.test_robustness import Bright, attack

@@ -95,7 +95,7 @@ class ColourJudge(Judge):
     """By the distance of the mean colour to each colour's own."""
 
     def __init__(self, threshold: float | None = None, top: int = 1) -> None:
-        self._describe(
+        super().__init__(
             "colours",
             threshold,
             top,
@@ -118,7 +118,7 @@ class LightJudge(Judge):
     """Whether the darkest channel is dark."""
 
     def __init__(self) -> None:
-        self._describe("light", None, 1, None, None)
+        super().__init__("light", None, 1, None, None)
 
     labels = ("dark", "light")
     version = "2"

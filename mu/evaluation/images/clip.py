@@ -57,7 +57,7 @@ class OpenCLIP(Reconstructible):
             try:
                 # OpenAI's own weights were trained with another activation than the architecture's
                 # default
-                made: Any = open_clip.create_model(
+                network: Any = open_clip.create_model(
                     self.model,
                     pretrained=self.pretrained,
                     force_quick_gelu=self.pretrained == "openai",
@@ -67,7 +67,7 @@ class OpenCLIP(Reconstructible):
                     f"the weights {self.pretrained} of CLIP {self.model} cannot be read "
                     f"({str(error).splitlines()[0]}); check the connection, or give a file."
                 ) from error
-            self._network = made.eval().requires_grad_(False)
+            self._network = network.eval().requires_grad_(False)
             self._tokenizer = open_clip.get_tokenizer(self.model)
         return self._network
 
@@ -101,15 +101,21 @@ class OpenCLIP(Reconstructible):
         import open_clip
 
         network = self.network.to(images.device)
-        said = open_clip.get_model_preprocess_cfg(network)
-        size = said["size"] if isinstance(said["size"], int) else said["size"][0]
+        preprocessing = open_clip.get_model_preprocess_cfg(network)
+        size = (
+            preprocessing["size"]
+            if isinstance(preprocessing["size"], int)
+            else preprocessing["size"][0]
+        )
         mean, std = (
-            torch.tensor(said[name], device=images.device)[:, None, None]
+            torch.tensor(preprocessing[name], device=images.device)[:, None, None]
             for name in ("mean", "std")
         )
-        shown = fitted(images.expand(-1, 3, -1, -1).float(), size, mode="bicubic").clamp(0, 1)
+        resized = resize_and_crop(images.expand(-1, 3, -1, -1).float(), size, mode="bicubic").clamp(
+            0, 1
+        )
         return torch.nn.functional.normalize(
-            network.encode_image((shown - mean) / std).float(), dim=-1
+            network.encode_image((resized - mean) / std).float(), dim=-1
         )
 
     @torch.no_grad()
@@ -124,7 +130,7 @@ class OpenCLIP(Reconstructible):
         )
 
 
-def fitted(
+def resize_and_crop(
     images: Tensor, size: int | tuple[int, int], crop_pct: float = 1.0, mode: str = "bilinear"
 ) -> Tensor:
     """Images `[B, C, H, W]` resized, with antialiasing, until they just cover `size / crop_pct`,
@@ -138,11 +144,14 @@ def fitted(
     """
     height, width = (size, size) if isinstance(size, int) else size
     scale = max(height / images.shape[-2], width / images.shape[-1]) / crop_pct
-    to = (max(height, round(images.shape[-2] * scale)), max(width, round(images.shape[-1] * scale)))
-    if to != tuple(images.shape[-2:]):
+    resized = (
+        max(height, round(images.shape[-2] * scale)),
+        max(width, round(images.shape[-1] * scale)),
+    )
+    if resized != tuple(images.shape[-2:]):
         images = torch.nn.functional.interpolate(
-            images, to, mode=mode, align_corners=False, antialias=True
+            images, resized, mode=mode, align_corners=False, antialias=True
         )
-    top = (to[0] - height) // 2
-    left = (to[1] - width) // 2
-    return images[..., top : top + height, left : left + width]
+    row = (resized[0] - height) // 2
+    column = (resized[1] - width) // 2
+    return images[..., row : row + height, column : column + width]

@@ -63,8 +63,8 @@ class ImageRow:
     about: Mapping[str, str] = field(default_factory=dict, compare=False)
     sample: int | None = field(default=None, compare=False)
 
-    def said(self) -> str:
-        """What the image is to show, for people."""
+    def caption(self) -> str:
+        """The prompt, or the class, for display."""
         return self.prompt if self.prompt is not None else f"class {self.label}"
 
     @property
@@ -74,7 +74,11 @@ class ImageRow:
 
     def identity(self) -> dict[str, Any]:
         """What decides the image, as plain data."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.compare}
+        return {
+            attribute.name: getattr(self, attribute.name)
+            for attribute in fields(self)
+            if attribute.compare
+        }
 
 
 class ImageJob:
@@ -123,12 +127,12 @@ class ImageJob:
     def _batches(self) -> list[list[int]]:
         """Places in `rows`, in batches of one guidance each."""
         groups: dict[float | None, list[int]] = {}
-        for place, row in enumerate(self.rows):
-            groups.setdefault(row.guidance, []).append(place)
+        for index, row in enumerate(self.rows):
+            groups.setdefault(row.guidance, []).append(index)
         return [
-            places[start : start + self.batch_size]
-            for places in groups.values()
-            for start in range(0, len(places), self.batch_size)
+            indices[start : start + self.batch_size]
+            for indices in groups.values()
+            for start in range(0, len(indices), self.batch_size)
         ]
 
     @property
@@ -136,10 +140,10 @@ class ImageJob:
         """Places in `rows`, by what is drawn: one list for each prompt or class, in the order of
         the rows.
         """
-        found: dict[tuple[Any, ...], list[int]] = {}
-        for place, row in enumerate(self.rows):
-            found.setdefault((row.case, row.prompt, row.label), []).append(place)
-        return list(found.values())
+        subjects: dict[tuple[Any, ...], list[int]] = {}
+        for index, row in enumerate(self.rows):
+            subjects.setdefault((row.case, row.prompt, row.label), []).append(index)
+        return list(subjects.values())
 
     def key(self) -> str:
         """Identifies rows, sampler and batches."""
@@ -178,28 +182,28 @@ class ImageJob:
                 or files of somebody else.
         """
         stamp = self._open(backbone, identity) if self.folder is not None else ""
-        for places in progress_bar(
+        for indices in progress_bar(
             self.batches[rank::world],
             "drawing images",
             disable=rank != 0,
             unit_scale=self.batch_size,
         ):
-            kept = None if self.folder is None else self._read(places, stamp)
-            if kept is not None:
-                yield kept.to(_device(backbone)).float() / 255, places
+            stored = None if self.folder is None else self._read(indices, stamp)
+            if stored is not None:
+                yield stored.to(_device(backbone)).float() / 255, indices
                 continue
             with within():
-                drawn = self._draw(backbone, places)
+                drawn = self._draw(backbone, indices)
             if self.folder is not None:
-                self._write(drawn.cpu(), places, stamp)
-            yield drawn.float() / 255, places
+                self._write(drawn.cpu(), indices, stamp)
+            yield drawn.float() / 255, indices
 
     @torch.no_grad()
-    def _draw(self, backbone: Any, places: Sequence[int]) -> Tensor:
+    def _draw(self, backbone: Any, indices: Sequence[int]) -> Tensor:
         """Levels `[B, C, H, W]` uint8."""
         from mu.utils.modules import eval_mode
 
-        rows = [self.rows[place] for place in places]
+        rows = [self.rows[index] for index in indices]
         with eval_mode(backbone):
             images = backbone.generate(
                 conditions(backbone, rows),
@@ -221,31 +225,31 @@ class ImageJob:
     def _open(self, backbone: Any, identity: str | None) -> str:
         """Check or write the folder's index; the stamp of its files."""
         assert self.folder is not None
-        mine = {
+        contents = {
             "format": _FORMAT,
             "model": identity or model_identity(backbone),
             "sampler": to_spec(self._sampler(backbone, None)),
             "batch_size": self.batch_size,
             "rows": [row.identity() for row in self.rows],
         }
-        mine = json.loads(json.dumps(mine))
+        contents = json.loads(json.dumps(contents))
         names = (
             sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
             if self.folder.is_dir()
             else []
         )
         if INDEX in names:
-            theirs = read_json(self.folder / INDEX)
-            other = next(
+            stored = read_json(self.folder / INDEX)
+            difference = next(
                 (
                     name
-                    for name in mine
-                    if not isinstance(theirs, dict) or theirs.get(name) != mine[name]
+                    for name in contents
+                    if not isinstance(stored, dict) or stored.get(name) != contents[name]
                 ),
                 None,
             )
-            if other is not None:
-                what = _OTHERS.get(other, f"another {other.replace('_', ' ')}")
+            if difference is not None:
+                what = _OTHERS.get(difference, f"another {difference.replace('_', ' ')}")
                 raise InputError(
                     f"{self.folder} holds images of {what}, which are not used for this job; "
                     "choose another folder, or remove this one."
@@ -256,22 +260,22 @@ class ImageJob:
                 "job; choose another folder."
             )
         else:
-            write_json(self.folder / INDEX, mine)
-        return digest(mine)
+            write_json(self.folder / INDEX, contents)
+        return digest(contents)
 
-    def _read(self, places: Sequence[int], stamp: str) -> Tensor | None:
+    def _read(self, indices: Sequence[int], stamp: str) -> Tensor | None:
         """A batch's images, if all of its files are there and whole."""
-        found = []
-        for place in places:
-            image = _read_png(Path(str(self.folder)) / self.rows[place].file, stamp)
-            if image is None or (found and image.shape != found[0].shape):
+        images = []
+        for index in indices:
+            image = _read_png(Path(str(self.folder)) / self.rows[index].file, stamp)
+            if image is None or (images and image.shape != images[0].shape):
                 return None
-            found.append(image)
-        return torch.stack(found)
+            images.append(image)
+        return torch.stack(images)
 
-    def _write(self, drawn: Tensor, places: Sequence[int], stamp: str) -> None:
-        for image, place in zip(drawn, places, strict=True):
-            write_png(Path(str(self.folder)) / self.rows[place].file, image, stamp)
+    def _write(self, drawn: Tensor, indices: Sequence[int], stamp: str) -> None:
+        for image, index in zip(drawn, indices, strict=True):
+            write_png(Path(str(self.folder)) / self.rows[index].file, image, stamp)
 
 
 def conditions(backbone: Any, rows: Sequence[ImageRow]) -> Condition:
@@ -329,7 +333,7 @@ def _read_png(path: Path, stamp: str) -> Tensor | None:
     try:
         with Image.open(path) as opened:
             opened.load()
-            theirs = getattr(opened, "text", {}).get(_CHUNK)
+            stored_stamp = getattr(opened, "text", {}).get(_CHUNK)
             array = np.asarray(opened)
     except (
         OSError,
@@ -338,7 +342,7 @@ def _read_png(path: Path, stamp: str) -> Tensor | None:
     ):
         # what PIL answers to a file that is cut off or damaged
         return None
-    if theirs != stamp:
+    if stored_stamp != stamp:
         raise InputError(
             f"{path} was not drawn by this job; choose another folder, or remove the file."
         )
@@ -369,18 +373,18 @@ class ImageCache:
         if key in self._stored:
             device = _device(module.served())
             yield from (
-                (drawn.to(device).float() / 255, places) for drawn, places in self._stored[key]
+                (drawn.to(device).float() / 255, indices) for drawn, indices in self._stored[key]
             )
             return
         batches: list[tuple[Tensor, list[int]]] = []
         if job.folder is not None and self._identity is None:
             self._identity = model_identity(module.served())
-        for images, places in job.run(
+        for images, indices in job.run(
             module.served(), module.global_rank, module.world_size, module.precision, self._identity
         ):
             if job.folder is None:
-                batches.append((levels(images).cpu(), places))
-            yield images, places
+                batches.append((levels(images).cpu(), indices))
+            yield images, indices
         if job.folder is None:
             self._stored[key] = batches
 

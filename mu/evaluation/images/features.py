@@ -14,7 +14,7 @@ from mu.evaluation.images.clip import OpenCLIP
 from mu.utils.spec import Reconstructible
 
 if TYPE_CHECKING:
-    from mu.evaluation.images.judges import ClassifierJudge
+    from mu.evaluation.images.classifier_judge import ClassifierJudge
 
 
 class Features(Reconstructible, ABC):
@@ -33,7 +33,7 @@ class Features(Reconstructible, ABC):
         """Of the weights."""
 
     @abstractmethod
-    def of(self, images: Tensor) -> Tensor:
+    def extract(self, images: Tensor) -> Tensor:
         """Features `[B, D]` float32 of images `[B, C, H, W]` in [0, 1], on their device."""
 
     def load(self) -> None:
@@ -64,17 +64,17 @@ class ClassifierFeatures(Features):
         return self.judge.version
 
     @torch.no_grad()
-    def of(self, images: Tensor) -> Tensor:
+    def extract(self, images: Tensor) -> Tensor:
         from mu.backbones.vision.networks import head
 
         network = self.judge.classifier.network
-        seen: list[Any] = []
-        hook = head(network)[1].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        inputs: list[Any] = []
+        hook = head(network)[1].register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
         try:
-            self.judge.classifier.predict({"image": self.judge.seen(images)})
+            self.judge.classifier.predict({"image": self.judge.preprocess(images)})
         finally:
             hook.remove()
-        return seen[0].float().flatten(1)
+        return inputs[0].float().flatten(1)
 
 
 class CLIPFeatures(Features):
@@ -95,5 +95,5 @@ class CLIPFeatures(Features):
     def version(self) -> str:
         return self.clip.version
 
-    def of(self, images: Tensor) -> Tensor:
+    def extract(self, images: Tensor) -> Tensor:
         return self.clip.images(images)

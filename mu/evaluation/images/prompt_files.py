@@ -74,21 +74,21 @@ def read_prompts(
     path = Path(path)
     if path.suffix == ".txt":
         lines = [line.strip() for line in _text(path).split("\n")]
-        found = [
-            Prompt(line, str(number)) for number, line in enumerate(line for line in lines if line)
+        prompts = [
+            Prompt(line, str(index)) for index, line in enumerate(line for line in lines if line)
         ]
         _check(path, [], columns)
     else:
         header, rows = read_table(path)
         _check(path, header, columns)
-        found = (
+        prompts = (
             _joined(path, header, rows, Path(texts))
             if texts is not None
             else _prompts(path, header, rows)
         )
-    if not found:
+    if not prompts:
         raise InputError(f"{path} has no prompts.")
-    return found
+    return prompts
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -109,12 +109,12 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if twice is not None:
         raise InputError(f"{path} has the column {twice!r} twice.")
     rows = []
-    for number, line in enumerate(lines[1:], 1):
+    for row, line in enumerate(lines[1:], 1):
         if not line:
             continue
         if len(line) != len(header):
             raise InputError(
-                f"row {number} of {path} has {len(line)} entries, but there are {len(header)} "
+                f"row {row} of {path} has {len(line)} entries, but there are {len(header)} "
                 "columns; it may be cut off."
             )
         rows.append({name: entry for name, entry in zip(header, line, strict=True) if name})
@@ -149,16 +149,16 @@ def _prompts(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]
         next((name for name in names if name in header), None)
         for names in (CASES, SEEDS, GUIDANCES)
     )
-    known = {"prompt", case, seed, guidance}
+    reserved = {"prompt", case, seed, guidance}
     return [
         Prompt(
             row["prompt"],
-            row[case].strip() if case else str(number),
-            None if seed is None else _seed(row[seed], path, number, seed),
-            None if guidance is None else _number(row[guidance], path, number, guidance),
-            {name: value for name, value in row.items() if name not in known},
+            row[case].strip() if case else str(index),
+            None if seed is None else _seed(row[seed], path, index, seed),
+            None if guidance is None else _number(row[guidance], path, index, guidance),
+            {name: value for name, value in row.items() if name not in reserved},
         )
-        for number, row in enumerate(rows)
+        for index, row in enumerate(rows)
     ]
 
 
@@ -166,21 +166,25 @@ def _joined(
     path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]], texts: Path
 ) -> list[Prompt]:
     """The rows, each with the text of its case."""
-    there, others = read_table(texts)
-    by = next((name for name in CASES if name in header), None)
-    theirs = next((name for name in CASES if name in there), None)
-    if by is None or theirs is None or "prompt" not in there:
-        lacks = path if by is None else texts
+    text_header, text_rows = read_table(texts)
+    case_column = next((name for name in CASES if name in header), None)
+    text_case_column = next((name for name in CASES if name in text_header), None)
+    if case_column is None or text_case_column is None or "prompt" not in text_header:
+        incomplete = path if case_column is None else texts
         raise InputError(
-            f"{path} and {texts} are joined on a case number, and {lacks} lacks "
-            f"{'`prompt`' if by is not None and theirs is not None else ' or '.join(CASES)}."
+            f"{path} and {texts} are joined on a case number, and {incomplete} lacks "
+            f"{'`prompt`' if case_column is not None and text_case_column is not None else ' or '.join(CASES)}."
         )
-    text = {row[theirs].strip(): row["prompt"] for row in others}
-    alone = next((row[by] for row in rows if row[by].strip() not in text), None)
-    if alone is not None:
-        raise InputError(f"{texts} has no prompt of case {alone}, which {path} asks for.")
+    text = {row[text_case_column].strip(): row["prompt"] for row in text_rows}
+    unmatched = next(
+        (row[case_column] for row in rows if row[case_column].strip() not in text), None
+    )
+    if unmatched is not None:
+        raise InputError(f"{texts} has no prompt of case {unmatched}, which {path} asks for.")
     return _prompts(
-        path, [*header, "prompt"], [{**row, "prompt": text[row[by].strip()]} for row in rows]
+        path,
+        [*header, "prompt"],
+        [{**row, "prompt": text[row[case_column].strip()]} for row in rows],
     )
 
 
@@ -188,13 +192,13 @@ def _seed(text: str, path: Path, row: int, column: str) -> int:
     # a float holds 53 bits; tables that went through pandas write 7.0
     exact = text.strip().isascii() and text.strip().isdigit()
     value = _number(text, path, row, column)
-    number = int(text) if exact else int(value)
-    if (not exact and number != value) or not 0 <= number < _MOST:
+    seed = int(text) if exact else int(value)
+    if (not exact and seed != value) or not 0 <= seed < _MOST:
         raise InputError(
             f"row {row + 1} of {path} has {column} = {text!r}; a seed is a whole number from 0 to "
             "2^64 − 1."
         )
-    return number
+    return seed
 
 
 def _number(text: str, path: Path, row: int, column: str) -> float:

@@ -101,30 +101,30 @@ class ImageSet(Reconstructible):
         Raises:
             InputError: when the file or the part gives nothing to draw from.
         """
-        kinds = self._of_file() if self.file is not None else _of_part(module, self.part)
-        kinds = [row for row in kinds if self._wanted(row.about)][: self.limit]
-        if not kinds:
+        subjects = self._of_file() if self.file is not None else _of_part(module, self.part)
+        subjects = [row for row in subjects if self._wanted(row.about)][: self.limit]
+        if not subjects:
             raise InputError(
                 f"no prompt of {self.file or 'the part ' + repr(self.part)} has what `where` and "
                 "`without` ask for."
             )
-        each = self.images_per_prompt
+        per_subject = self.images_per_prompt
         first = [
-            self.seed + number * each if row.seed is None else row.seed
-            for number, row in enumerate(kinds)
+            self.seed + index * per_subject if row.seed is None else row.seed
+            for index, row in enumerate(subjects)
         ]
         return [
             ImageRow(
-                first[number] + image,
+                first[index] + image,
                 row.prompt,
                 row.label,
                 row.guidance,
-                row.case or str(number),
+                row.case or str(index),
                 row.about,
                 row.sample,
             )
-            for number, row in enumerate(kinds)
-            for image in range(each)
+            for index, row in enumerate(subjects)
+            for image in range(per_subject)
         ]
 
     def job(self, module: UnlearningModule) -> ImageJob:
@@ -134,12 +134,12 @@ class ImageSet(Reconstructible):
     def detail(self, module: UnlearningModule, job: ImageJob) -> dict[str, Any]:
         """What stands beside a number that was measured on these images."""
         sampler = job.sampler or getattr(module.served(), "sampler", None)
-        own = {row.guidance for row in job.rows} - {None}
-        told = sampler.describe() if sampler is not None else ""
+        guidances = {row.guidance for row in job.rows} - {None}
+        sampling = sampler.describe() if sampler is not None else ""
         return {
             "images": len(job.rows),
             "prompts" if job.rows[0].prompt is not None else "classes": len(job.subjects),
-            "sampler": told + (", guidance of each prompt" if own else ""),
+            "sampler": sampling + (", guidance of each prompt" if guidances else ""),
             **({"limit": self.limit} if self.limit is not None else {}),
             **({"file": self.name} if self.file is not None else {}),
         }
@@ -176,17 +176,17 @@ def _of_part(module: UnlearningModule, part: str) -> list[_Subject]:
         )
     data: Any = task.datasets[part]
     served = module.served()
-    found: dict[Any, _Subject] = {}
+    subjects: dict[Any, _Subject] = {}
     for start in range(0, len(data), _CHUNK):
         samples = fetch(data, _places(start, len(data)))
         if isinstance(samples.get("prompt"), list) and hasattr(served, "texts"):
             texts = {name: values for name, values in samples.items() if _is_text(values)}
-            for number, prompt in enumerate(samples["prompt"]):
-                about = {name: texts[name][number] for name in texts if name != "prompt"}
-                found.setdefault(prompt, _Subject(prompt, about=about, sample=start + number))
+            for position, prompt in enumerate(samples["prompt"]):
+                about = {name: texts[name][position] for name in texts if name != "prompt"}
+                subjects.setdefault(prompt, _Subject(prompt, about=about, sample=start + position))
         elif "label" in samples and hasattr(served, "labels"):
-            for number, label in enumerate(samples["label"].tolist()):
-                found.setdefault(int(label), _Subject(label=int(label), sample=start + number))
+            for position, label in enumerate(samples["label"].tolist()):
+                subjects.setdefault(int(label), _Subject(label=int(label), sample=start + position))
         else:
             raise InputError(
                 f"the part {part!r} of {type(task).__name__} gives neither prompts nor classes "
@@ -194,8 +194,8 @@ def _of_part(module: UnlearningModule, part: str) -> list[_Subject]:
                 "task."
             )
     return [
-        found[key]
-        for key in (sorted(found) if all(isinstance(key, int) for key in found) else found)
+        subjects[key]
+        for key in (sorted(subjects) if all(isinstance(key, int) for key in subjects) else subjects)
     ]
 
 

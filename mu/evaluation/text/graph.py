@@ -82,17 +82,17 @@ class Metric(Node[Measurement]):
         """By which it is known in a log: the stem, the fields without a default, and those that
         differ from their default.
         """
-        told = []
-        other = []
-        for one in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, one.name)
-            said = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            if one.name in self.silent or value == one.default:
+        required = []
+        changed = []
+        for attribute in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, attribute.name)
+            text = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            if attribute.name in self.silent or value == attribute.default:
                 continue
-            (told if one.default is MISSING else other).append(
-                said if one.default is MISSING else f"{one.name}={said}"
+            (required if attribute.default is MISSING else changed).append(
+                text if attribute.default is MISSING else f"{attribute.name}={text}"
             )
-        return "/".join([self.stem, *told]) + (f" ({', '.join(other)})" if other else "")
+        return "/".join([self.stem, *required]) + (f" ({', '.join(changed)})" if changed else "")
 
 
 class Graph:
@@ -166,7 +166,9 @@ class Graph:
     def value(self, node: Node[T]) -> T:
         """The node's value; everything that it depends on is computed once."""
         if node not in self._known:
-            self._known[node] = node.evaluate(self, *[self.value(one) for one in node.inputs])
+            self._known[node] = node.evaluate(
+                self, *[self.value(dependency) for dependency in node.inputs]
+            )
         return self._known[node]
 
     def knows(self, node: Node[Any]) -> bool:
@@ -181,13 +183,13 @@ class Graph:
 
     def tokens(self, node: Node[Any]) -> str:
         """Hash of the exact tokens that a node's value was computed from."""
-        return digest(sorted({found.tokens for found in self._leaves(node)}))
+        return digest(sorted({encoded.tokens for encoded in self._leaves(node)}))
 
     def _leaves(self, node: Node[Any]) -> Iterator[Encoded]:
         if isinstance(node, Leaf):
             yield self.encoded(node)
-        for one in node.inputs:
-            yield from self._leaves(one)
+        for dependency in node.inputs:
+            yield from self._leaves(dependency)
 
     def questions(self, name: str) -> QuestionSet:
         """A set of the task.

@@ -50,39 +50,39 @@ class Scored(Leaf[Scores]):
         rows = graph.questions(self.set)
         pairs = []
         owners = []
-        for number, (question, answers) in enumerate(
+        for position, (question, answers) in enumerate(
             zip(rows.column(self.question), rows.column(self.answer), strict=True)
         ):
-            where = f"row {number} of the set {self.set}"
+            where = f"row {position} of the set {self.set}"
             if isinstance(answers, str) == (self.answer == "perturbed_answer"):
-                kind = "a list of texts" if self.answer == "perturbed_answer" else "one text"
-                raise InputError(f"{self.answer} of {where} is not {kind}.")
+                expected = "a list of texts" if self.answer == "perturbed_answer" else "one text"
+                raise InputError(f"{self.answer} of {where} is not {expected}.")
             for answer in [answers] if isinstance(answers, str) else answers:
                 pairs.append(_pair(graph.encoder, question, str(answer), self.prefix, where))
-                owners.append(number)
+                owners.append(position)
         row = torch.tensor(owners)
         return Encoded(pairs, row, torch.as_tensor(rows.indices)[row], tokens_hash(pairs))
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Scores:
-        found = graph.encoded(self)
-        order = batches([len(ids) for ids, _ in found.pairs], graph.tokens_per_batch)
-        length, ended = counted(found.pairs, graph.encoder.eos)
+        encoded = graph.encoded(self)
+        order = batches([len(ids) for ids, _ in encoded.pairs], graph.tokens_per_batch)
+        length, ended = counted(encoded.pairs, graph.encoder.eos)
         parts = graph.run(
             self,
-            found,
+            encoded,
             {"tokens_per_batch": graph.tokens_per_batch},
             len(order),
             lambda number: token_scores(
-                graph.backbone, collate([found.pairs[place] for place in order[number]])
+                graph.backbone, collate([encoded.pairs[index] for index in order[number]])
             ),
             f"scoring {self.set}",
         )
         return Scores(
-            found.index,
-            found.row,
+            encoded.index,
+            encoded.row,
             torch.tensor(length),
             torch.tensor(ended),
-            tokens=found.tokens,
+            tokens=encoded.tokens,
             **assembled(parts, order, length),
         )
 
@@ -123,16 +123,16 @@ class GeneratedText(Leaf[Texts]):
         )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Texts:
-        found = graph.encoded(self)
-        prompts = [ids for ids, _ in found.pairs]
-        places = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), place))
+        encoded = graph.encoded(self)
+        prompts = [ids for ids, _ in encoded.pairs]
+        indices = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), place))
         order = [
-            places[start : start + graph.prompts_per_batch]
-            for start in range(0, len(places), graph.prompts_per_batch)
+            indices[start : start + graph.prompts_per_batch]
+            for start in range(0, len(indices), graph.prompts_per_batch)
         ]
         parts = graph.run(
             self,
-            found,
+            encoded,
             {"prompts_per_batch": graph.prompts_per_batch},
             len(order),
             lambda number: continued(
@@ -143,12 +143,14 @@ class GeneratedText(Leaf[Texts]):
             ),
             f"answering {self.set}",
         )
-        said = {
+        texts = {
             place: text
-            for places, part in zip(order, parts, strict=True)
-            for place, text in zip(places, unpacked(part), strict=True)
+            for indices, part in zip(order, parts, strict=True)
+            for place, text in zip(indices, unpacked(part), strict=True)
         }
-        return Texts(found.index, tuple(said[place] for place in range(len(prompts))), found.tokens)
+        return Texts(
+            encoded.index, tuple(texts[place] for place in range(len(prompts))), encoded.tokens
+        )
 
 
 @dataclass(frozen=True)
@@ -168,21 +170,21 @@ class GradientNorms(Leaf[Tensor]):
         return graph.encoded(Scored(self.set))
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Tensor:
-        found = graph.encoded(self)
+        encoded = graph.encoded(self)
         # autograd.grad sees the shards, which have no part in the forward pass
         if graph.ranks.lockstep:
             raise InputError(
                 "gradients of single items are not to be had from sharded weights; test the run "
                 "with the strategy ddp, or leave the gradient-norm attack out."
             )
-        starts = range(0, len(found.pairs), self._EACH)
+        starts = range(0, len(encoded.pairs), self._EACH)
         parts = graph.run(
             self,
-            found,
+            encoded,
             {"p": self.p},
             len(starts),
             lambda number: gradient_scores(
-                graph.backbone, found.pairs[starts[number] : starts[number] + self._EACH], self.p
+                graph.backbone, encoded.pairs[starts[number] : starts[number] + self._EACH], self.p
             ),
             f"gradients of {self.set}",
         )
@@ -194,9 +196,9 @@ def _pair(encoder: Encoder, question: str, answer: str, prefix: str, where: str)
     if not prefix:
         return encoder.pair(question, answer, where)
     ids, labels = encoder.pair(question, f"{prefix} {answer}", where)
-    begun = encoder.prompt(question, begin=prefix)
+    beginning = encoder.prompt(question, begin=prefix)
     start = next(
-        (place for place, (a, b) in enumerate(zip(ids, begun, strict=False)) if a != b),
-        min(len(ids), len(begun)),
+        (index for index, (a, b) in enumerate(zip(ids, beginning, strict=False)) if a != b),
+        min(len(ids), len(beginning)),
     )
     return ids, [IGNORED] * start + labels[start:]

@@ -21,10 +21,17 @@ from mu.utils.errors import InputError
 if TYPE_CHECKING:
     from mu.evaluation.text.graph import OracleLog
 
-Kind = Literal["loss", "zlib", "min_k", "min_k_plus_plus", "gradient_norm", "reference"]
-KINDS: tuple[Kind, ...] = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradient_norm", "reference")
+MembershipAttack = Literal["loss", "zlib", "min_k", "min_k_plus_plus", "gradient_norm", "reference"]
+MEMBERSHIP_ATTACKS: tuple[MembershipAttack, ...] = (
+    "loss",
+    "zlib",
+    "min_k",
+    "min_k_plus_plus",
+    "gradient_norm",
+    "reference",
+)
 """Membership attacks: each gives an item a number that is large where it looks unseen."""
-PRIVACY: tuple[Kind, ...] = KINDS[:4]
+PRIVACY_ATTACKS: tuple[MembershipAttack, ...] = MEMBERSHIP_ATTACKS[:4]
 """Those of OpenUnlearning's privacy score."""
 
 # ---------------------------------------------------------------- TOFU
@@ -116,9 +123,9 @@ class Rouge(Metric):
         )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
-        said: Texts = inputs[0]
-        recall, f1 = tofu.rouge_l(said.texts, graph.questions(self.set).column(self.truth))
-        return Measurement.mean(said.index, recall if self.kind == "recall" else f1)
+        generated: Texts = inputs[0]
+        recall, f1 = tofu.rouge_l(generated.texts, graph.questions(self.set).column(self.truth))
+        return Measurement.mean(generated.index, recall if self.kind == "recall" else f1)
 
 
 @dataclass(frozen=True)
@@ -192,9 +199,10 @@ class ModelUtility(Metric):
         return tuple(metric for name in self.sets for metric in self.of(name).values())
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
-        found = iter(inputs)
+        measurements = iter(inputs)
         values = {
-            name: {metric: next(found).value for metric in self.of(name)} for name in self.sets
+            name: {metric: next(measurements).value for metric in self.of(name)}
+            for name in self.sets
         }
         return Measurement(tofu.model_utility(values))
 
@@ -220,15 +228,15 @@ class ForgetQuality(Metric):
         return (TruthRatio(self.set, question=self.question),)
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
-        mine, theirs = inputs[0].items, self.log.measured(self.inputs[0], graph).items  # type: ignore[arg-type]
-        assert theirs is not None
-        found = tofu.forget_quality(mine, theirs)
+        ratios, oracle_ratios = inputs[0].items, self.log.measured(self.inputs[0], graph).items  # type: ignore[arg-type]
+        assert oracle_ratios is not None
+        test = tofu.forget_quality(ratios, oracle_ratios)
         return Measurement(
-            found.p,
+            test.p,
             detail={
-                "log10": found.log10,
-                "statistic": found.statistic,
-                "items": found.size,
+                "log10": test.log10,
+                "statistic": test.statistic,
+                "items": test.size,
                 "oracle": self.log.label(graph),
             },
         )
@@ -298,7 +306,9 @@ class MemorisationScore(Metric):
         )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
-        return Measurement(memorisation.memorisation_score([one.value for one in inputs]))
+        return Measurement(
+            memorisation.memorisation_score([measurement.value for measurement in inputs])
+        )
 
 
 # ---------------------------------------------------------------- privacy
@@ -318,15 +328,15 @@ class MembershipScore(Metric):
     """
 
     stem: ClassVar[str] = "membership"
-    kind: Kind
+    kind: MembershipAttack
     set: str
     share: float = 0.4
     log: OracleLog | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
+        if self.kind not in MEMBERSHIP_ATTACKS:
             raise InputError(
-                f"there is no membership attack {self.kind!r}; the attacks are {', '.join(KINDS)}."
+                f"there is no membership attack {self.kind!r}; the attacks are {', '.join(MEMBERSHIP_ATTACKS)}."
             )
         if self.kind == "reference" and self.log is None:
             raise InputError(
@@ -354,9 +364,9 @@ class MembershipScore(Metric):
             return first
         if self.kind == "reference":
             assert self.log is not None
-            theirs = self.log.measured(Loss(self.set), graph).items
-            assert theirs is not None
-            return memorisation.reference_score(first.items, theirs)
+            oracle_losses = self.log.measured(Loss(self.set), graph).items
+            assert oracle_losses is not None
+            return memorisation.reference_score(first.items, oracle_losses)
         (log_prob, mean, variance), mask = scores.padded("log_prob", "mean", "variance")
         if self.kind == "min_k":
             return memorisation.min_k(log_prob, mask, self.share)
@@ -377,7 +387,7 @@ class MembershipAUC(Metric):
     """
 
     stem: ClassVar[str] = "auc"
-    kind: Kind
+    kind: MembershipAttack
     forget: str
     holdout: str
     share: float = 0.4
@@ -408,7 +418,7 @@ class PrivLeak(Metric):
     forget: str
     holdout: str
     log: OracleLog
-    kind: Kind = "min_k"
+    kind: MembershipAttack = "min_k"
     share: float = 0.4
 
     @property
@@ -416,13 +426,13 @@ class PrivLeak(Metric):
         return (MembershipAUC(self.kind, self.forget, self.holdout, self.share),)
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
-        theirs = self.log.measured(self.inputs[0], graph).value  # type: ignore[arg-type]
+        oracle_auc = self.log.measured(self.inputs[0], graph).value  # type: ignore[arg-type]
         return Measurement(
-            memorisation.privleak(inputs[0].value, theirs),
+            memorisation.privleak(inputs[0].value, oracle_auc),
             detail={
                 "AUC": inputs[0].value,
-                "AUC_oracle": theirs,
-                "rel_diff": memorisation.rel_diff(inputs[0].value, theirs),
+                "AUC_oracle": oracle_auc,
+                "rel_diff": memorisation.rel_diff(inputs[0].value, oracle_auc),
                 "oracle": self.log.label(graph),
             },
         )
@@ -436,21 +446,24 @@ class PrivacyScore(Metric):
     forget: str
     holdout: str
     log: OracleLog
-    kinds: tuple[Kind, ...] = PRIVACY
+    kinds: tuple[MembershipAttack, ...] = PRIVACY_ATTACKS
     share: float = 0.4
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
         return tuple(
-            MembershipAUC(kind, self.forget, self.holdout, self.share) for kind in self.kinds
+            MembershipAUC(attack, self.forget, self.holdout, self.share) for attack in self.kinds
         )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
-        mine = {kind: one.value for kind, one in zip(self.kinds, inputs, strict=True)}
-        theirs = {
-            kind: self.log.measured(node, graph).value  # type: ignore[arg-type]
-            for kind, node in zip(self.kinds, self.inputs, strict=True)
+        aucs = {
+            attack: measurement.value
+            for attack, measurement in zip(self.kinds, inputs, strict=True)
+        }
+        oracle_aucs = {
+            attack: self.log.measured(node, graph).value  # type: ignore[arg-type]
+            for attack, node in zip(self.kinds, self.inputs, strict=True)
         }
         return Measurement(
-            memorisation.privacy_score(mine, theirs), detail={"oracle": self.log.label(graph)}
+            memorisation.privacy_score(aucs, oracle_aucs), detail={"oracle": self.log.label(graph)}
         )

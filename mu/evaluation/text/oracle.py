@@ -88,10 +88,10 @@ class OracleFile(OracleLog):
                 "first."
             )
         raw = read_json(file)
-        known = isinstance(raw, dict) and (
+        recognised = isinstance(raw, dict) and (
             raw.get("format") == _FORMAT or _ORIGINAL in raw or _OPEN_UNLEARNING in raw
         )
-        if not known:
+        if not recognised:
             raise InputError(
                 f"{file} is not a log of items: it is neither mu's {LOG}, nor OpenUnlearning's "
                 "TOFU_EVAL.json, nor TOFU's eval_log_aggregated.json."
@@ -120,33 +120,35 @@ class OracleFile(OracleLog):
                 f"the oracle's log {self.path} has no {node.name}; test that run with the same "
                 "suites and settings."
             )
-        mine = graph.value(node)
-        if items is not None and mine.index is not None:
-            self._same([int(place) for place in items], mine.index.tolist(), node)
+        measurement = graph.value(node)
+        if items is not None and measurement.index is not None:
+            self._same([int(index) for index in items], measurement.index.tolist(), node)
         if tokens != graph.tokens(node):
             raise InputError(
                 f"the oracle's log {self.path} has {node.name} of other texts or tokens (other "
                 "rows, another tokenizer, template or max_length); test that run on this task "
                 "with this model's template."
             )
-        if items is None or mine.index is None:
+        if items is None or measurement.index is None:
             return Measurement(float(value))
         return Measurement(
             float(value),
-            mine.index,
-            aligned({int(place): float(v) for place, v in items.items()}, mine.index),
+            measurement.index,
+            aligned(
+                {int(index): float(value_) for index, value_ in items.items()}, measurement.index
+            ),
         )
 
-    def _same(self, theirs: Sequence[int], mine: Sequence[int], node: Metric) -> None:
-        if len(theirs) != len(mine):
+    def _same(self, oracle_items: Sequence[int], items: Sequence[int], node: Metric) -> None:
+        if len(oracle_items) != len(items):
             raise InputError(
-                f"the oracle's log {self.path} has {node.name} of {len(theirs)} items, but this "
-                f"run of {len(mine)}; evaluate both on one set."
+                f"the oracle's log {self.path} has {node.name} of {len(oracle_items)} items, but this "
+                f"run of {len(items)}; evaluate both on one set."
             )
-        if set(theirs) != set(mine):
-            other = min(set(theirs) - set(mine))
+        if set(oracle_items) != set(items):
+            missing = min(set(oracle_items) - set(items))
             raise InputError(
-                f"the oracle's log {self.path} is for other items ({node.name} of item {other}, "
+                f"the oracle's log {self.path} is for other items ({node.name} of item {missing}, "
                 "which this run's set has not); retrain and test the oracle on this split."
             )
 
@@ -177,13 +179,13 @@ class OracleFile(OracleLog):
         if _OPEN_UNLEARNING in self.raw:
             rows = self.raw[_OPEN_UNLEARNING]["value_by_index"]
             return torch.tensor(
-                [float(rows[place]["score"]) for place in sorted(rows, key=int)],
+                [float(rows[index]["score"]) for index in sorted(rows, key=int)],
                 dtype=torch.float64,
             )
         part = self.raw[_ORIGINAL]
         order = sorted(part["avg_paraphrased_loss"], key=int)
         right, wrong = (
-            [torch.tensor(part[name][place], dtype=torch.float64) for place in order]
+            [torch.tensor(part[name][index], dtype=torch.float64) for index in order]
             for name in ("avg_paraphrased_loss", "average_perturb_loss")
         )
         return tofu.truth_ratio(torch.stack(right), wrong)
@@ -194,7 +196,7 @@ def save_log(folder: Path | str, graph: Graph) -> None:
     of the same model stays.
     """
     file = Path(folder) / LOG
-    found: dict[str, Any] = {
+    log: dict[str, Any] = {
         "format": _FORMAT,
         "weights": graph.weights,
         "model": graph.model,
@@ -203,19 +205,19 @@ def save_log(folder: Path | str, graph: Graph) -> None:
         "items": {},
     }
     if file.is_file():
-        before = read_json(file)
-        if isinstance(before, dict) and (before.get("format"), before.get("model")) == (
+        stored = read_json(file)
+        if isinstance(stored, dict) and (stored.get("format"), stored.get("model")) == (
             _FORMAT,
             graph.model,
         ):
-            found = before
+            log = stored
     for node, measured in graph.measured():
-        found["values"][node.name] = _plain(measured.value)
-        found["tokens"][node.name] = graph.tokens(node)
+        log["values"][node.name] = _plain(measured.value)
+        log["tokens"][node.name] = graph.tokens(node)
         if measured.items is not None and measured.index is not None:
             pairs = zip(measured.index.tolist(), measured.items.tolist(), strict=True)
-            found["items"][node.name] = {str(place): _plain(value) for place, value in pairs}
-    write_json(file, found)
+            log["items"][node.name] = {str(index): _plain(value) for index, value in pairs}
+    write_json(file, log)
 
 
 def _plain(value: float) -> float | str:
@@ -225,4 +227,4 @@ def _plain(value: float) -> float | str:
 
 def aligned(items: dict[int, float], index: Tensor) -> Tensor:
     """Values in the order of `index` `[N]`, in float64."""
-    return torch.tensor([items[int(place)] for place in index], dtype=torch.float64)
+    return torch.tensor([items[int(row)] for row in index], dtype=torch.float64)

@@ -81,7 +81,7 @@ class ForkFeatures(Leaf[Tensor]):
         for (ids, _), row in zip(wrong.pairs, wrong.row.tolist(), strict=True):
             true = right.pairs[row][0]
             fork = next(
-                (place for place, (a, b) in enumerate(zip(true, ids, strict=False)) if a != b), None
+                (index for index, (a, b) in enumerate(zip(true, ids, strict=False)) if a != b), None
             )
             if fork is None:
                 raise InputError(
@@ -99,30 +99,30 @@ class ForkFeatures(Leaf[Tensor]):
         )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Tensor:
-        found = graph.encoded(self)
-        assert isinstance(found, Forked)
-        order = batches([len(ids) for ids, _ in found.pairs], graph.tokens_per_batch)
+        encoded = graph.encoded(self)
+        assert isinstance(encoded, Forked)
+        order = batches([len(ids) for ids, _ in encoded.pairs], graph.tokens_per_batch)
         model = readable(graph.backbone)
 
         def work(number: int) -> dict[str, Tensor]:
             return {
                 "features": fork_features(
                     model,
-                    [found.pairs[place][0] for place in order[number]],
-                    found.choices[order[number]],
+                    [encoded.pairs[index][0] for index in order[number]],
+                    encoded.choices[order[number]],
                 )
             }
 
         parts = graph.run(
             self,
-            found,
+            encoded,
             {"tokens_per_batch": graph.tokens_per_batch},
             len(order),
             work,
             f"reading {self.set}",
         )
-        places = torch.tensor([place for batch in order for place in batch])
-        return torch.cat([part["features"] for part in parts])[places.argsort()]
+        indices = torch.tensor([index for batch in order for index in batch])
+        return torch.cat([part["features"] for part in parts])[indices.argsort()]
 
 
 @dataclass(frozen=True)
@@ -198,23 +198,25 @@ class LensScores(Leaf[Lens]):
         return graph.encoded(Scored(self.set))
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Lens:
-        found = graph.encoded(self)
-        order = batches([len(ids) for ids, _ in found.pairs], graph.tokens_per_batch)
+        encoded = graph.encoded(self)
+        order = batches([len(ids) for ids, _ in encoded.pairs], graph.tokens_per_batch)
         model = readable(graph.backbone)
         eos = graph.encoder.eos
-        check_lens(model, found.pairs[order[0][0]])
+        check_lens(model, encoded.pairs[order[0][0]])
         parts = graph.run(
             self,
-            found,
+            encoded,
             {"tokens_per_batch": graph.tokens_per_batch},
             len(order),
-            lambda number: logit_lens(model, [found.pairs[place] for place in order[number]], eos),
+            lambda number: logit_lens(
+                model, [encoded.pairs[index] for index in order[number]], eos
+            ),
             f"reading {self.set}",
         )
-        places = torch.tensor([place for batch in order for place in batch])
+        indices = torch.tensor([index for batch in order for index in batch])
         row = torch.cat(
             [
-                found.row[places[part["sequence"] + start]]
+                encoded.row[indices[part["sequence"] + start]]
                 for part, start in zip(parts, _starts(order), strict=True)
             ]
         )
@@ -251,7 +253,7 @@ class LensAccuracy(Metric):
         )
         accuracy = hits.mean(0)
         layer = int(accuracy.argmax())
-        told = {
+        curves = {
             "by_layer": accuracy,
             "probability_by_layer": probability.mean(0),
             "reciprocal_rank_by_layer": inverse.mean(0),
@@ -264,7 +266,7 @@ class LensAccuracy(Metric):
                 "layer": layer,
                 **{
                     name: [round(value, 4) for value in values.tolist()]
-                    for name, values in told.items()
+                    for name, values in curves.items()
                 },
                 "last_layer": accuracy[-1].item(),
                 "tokens": len(lens.row),
@@ -296,10 +298,10 @@ def readable(backbone: Any) -> CausalLM:
 @torch.no_grad()
 def layer_outputs(model: CausalLM, batch: dict[str, Tensor]) -> list[Tensor]:
     """The output `[B, T, D]` of every decoder layer, in one forward pass, before the final norm."""
-    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def keep(layer: nn.Module, given: Any, output: Any) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
+        outputs.append(output[0] if isinstance(output, tuple) else output)
 
     hooks = [layer.register_forward_hook(keep) for layer in model.decoder_layers]
     try:
@@ -307,7 +309,7 @@ def layer_outputs(model: CausalLM, batch: dict[str, Tensor]) -> list[Tensor]:
     finally:
         for hook in hooks:
             hook.remove()
-    return seen
+    return outputs
 
 
 @torch.no_grad()
@@ -343,25 +345,25 @@ def logit_lens(model: CausalLM, pairs: Sequence[Pair], eos: int) -> dict[str, Te
     norm, head = ending(model)
     batch = _batch(model, pairs)
     labels = batch["labels"][:, 1:]
-    real = labels != IGNORED
+    scored = labels != IGNORED
     # where the last label stands after the shift
     last = torch.tensor([len(ids) - 2 for ids, _ in pairs], device=labels.device)
     ended = torch.tensor([ids[-1] == eos for ids, _ in pairs], device=labels.device)
-    real[torch.arange(len(pairs), device=labels.device)[ended], last[ended]] = False
-    wanted = labels[real]
+    scored[torch.arange(len(pairs), device=labels.device)[ended], last[ended]] = False
+    targets = labels[scored]
     step = max(1, _AT_ONCE // model.vocabulary)
     ranks = []
     probabilities = []
     for output in layer_outputs(model, batch):
-        chosen = output[:, :-1][real]
+        chosen = output[:, :-1][scored]
         parts = [
-            _place_of(head(norm(chosen[start : start + step])), wanted[start : start + step])
-            for start in range(0, len(wanted), step)
+            _place_of(head(norm(chosen[start : start + step])), targets[start : start + step])
+            for start in range(0, len(targets), step)
         ]
-        ranks.append(torch.cat([rank for rank, _ in parts]) if parts else wanted)
-        probabilities.append(torch.cat([value for _, value in parts]) if parts else wanted.float())
+        ranks.append(torch.cat([rank for rank, _ in parts]) if parts else targets)
+        probabilities.append(torch.cat([value for _, value in parts]) if parts else targets.float())
     return {
-        "sequence": real.nonzero()[:, 0].cpu(),
+        "sequence": scored.nonzero()[:, 0].cpu(),
         "rank": torch.stack(ranks, 1).cpu(),
         "probability": torch.stack(probabilities, 1).cpu(),
     }
@@ -397,9 +399,9 @@ def check_lens(model: CausalLM, pair: Pair) -> None:
     """
     norm, head = ending(model)
     batch = _batch(model, [pair])
-    said = model.predict(batch)
+    logits_ = model.predict(batch)
     seen = head(norm(layer_outputs(model, batch)[-1]))
-    if (said - seen).abs().max() > _TOLERANCE * said.abs().max():
+    if (logits_ - seen).abs().max() > _TOLERANCE * logits_.abs().max():
         raise InputError(
             f"{type(model.network).__name__} does more to its logits than a norm and a matrix, so "
             "the logit lens would show other numbers than the model; leave LogitLens out."
@@ -411,11 +413,11 @@ def _batch(model: CausalLM, pairs: Sequence[Pair]) -> dict[str, Tensor]:
     return {name: value.to(device) for name, value in collate(pairs).items()}
 
 
-def _place_of(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def _place_of(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Rank and probability of tokens `[n]` under logits `[n, V]`."""
     logits = logits.float()
-    own = logits.gather(1, wanted[:, None])
-    return (logits > own).sum(1), (own[:, 0] - logits.logsumexp(1)).exp()
+    target_logits = logits.gather(1, targets[:, None])
+    return (logits > target_logits).sum(1), (target_logits[:, 0] - logits.logsumexp(1)).exp()
 
 
 def _starts(order: Sequence[Sequence[int]]) -> list[int]:
@@ -457,8 +459,8 @@ def linear_probe(features: Tensor, owner: Tensor, learns: Tensor, strength: floa
     """
     from sklearn.linear_model import LogisticRegression
 
-    shown = learns[owner].numpy()
-    found = []
+    training = learns[owner].numpy()
+    accuracies = []
     for layer in range(features.shape[1]):
         values = features[:, layer].double().numpy()
         if not np.isfinite(values).all():
@@ -466,21 +468,22 @@ def linear_probe(features: Tensor, owner: Tensor, learns: Tensor, strength: floa
                 f"the output of layer {layer} is not finite, so nothing can be read from it."
             )
         lens = values.sum(1, keepdims=True)
-        given = np.concatenate(
-            [_scaled(values, shown), _scaled(lens, shown) * np.sqrt(values.shape[1])], 1
+        inputs = np.concatenate(
+            [_scaled(values, training), _scaled(lens, training) * np.sqrt(values.shape[1])], 1
         )
         probe = LogisticRegression(C=strength, fit_intercept=False, max_iter=1000)
         probe.fit(
-            np.concatenate([given[shown], -given[shown]]), np.repeat([1, 0], int(shown.sum()))
+            np.concatenate([inputs[training], -inputs[training]]),
+            np.repeat([1, 0], int(training.sum())),
         )
-        choice = given[~shown] @ probe.coef_[0]
+        choice = inputs[~training] @ probe.coef_[0]
         hits = torch.from_numpy(np.where(choice == 0, 0.5, choice > 0).astype(np.float64))
-        found.append(by_row(hits[:, None], owner[~learns[owner]], len(learns))[~learns].mean())
-    return torch.stack(found)
+        accuracies.append(by_row(hits[:, None], owner[~learns[owner]], len(learns))[~learns].mean())
+    return torch.stack(accuracies)
 
 
-def _scaled(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    size = np.sqrt(np.square(values[shown]).mean(0))
+def _scaled(values: np.ndarray, training: np.ndarray) -> np.ndarray:
+    size = np.sqrt(np.square(values[training]).mean(0))
     return values / np.where(size > 0, size, 1.0)
 
 

@@ -72,12 +72,12 @@ class Scores:
 
     def padded(self, *names: str) -> tuple[list[Tensor], Tensor]:
         """Fields as `[P, T]`, and their mask, without the token that ends a sequence."""
-        kept = self.length - self.ended.long()
-        width = max(1, int(kept.max()))
-        mask = torch.arange(width) < kept[:, None]
+        lengths = self.length - self.ended.long()
+        width = max(1, int(lengths.max()))
+        mask = torch.arange(width) < lengths[:, None]
         start = torch.cat([torch.zeros(1, dtype=torch.int64), self.length.cumsum(0)[:-1]])
-        place = (start[:, None] + torch.arange(width)).clamp_max(len(self.log_prob) - 1)
-        return [getattr(self, name)[place].masked_fill(~mask, 0) for name in names], mask
+        position = (start[:, None] + torch.arange(width)).clamp_max(len(self.log_prob) - 1)
+        return [getattr(self, name)[position].masked_fill(~mask, 0) for name in names], mask
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         budget: rows times the longest row of a batch, at most.
     """
     order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    found: list[list[int]] = []
+    batches_: list[list[int]] = []
     for place in order:
-        if found and (len(found[-1]) + 1) * lengths[found[-1][0]] <= budget:
-            found[-1].append(place)
+        if batches_ and (len(batches_[-1]) + 1) * lengths[batches_[-1][0]] <= budget:
+            batches_[-1].append(place)
         else:
-            found.append([place])
-    return found
+            batches_.append([place])
+    return batches_
 
 
 @torch.no_grad()
@@ -128,26 +128,31 @@ def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Chunk:
     )
     real = labels != IGNORED
     chosen = logits[real]
-    wanted = labels[real]
+    targets = labels[real]
     step = max(1, _ELEMENTS.get(device.type, _MANY) // logits.shape[-1])
     parts = [
-        _scores(chosen[start : start + step], wanted[start : start + step])
-        for start in range(0, len(wanted), step)
+        _scores(chosen[start : start + step], targets[start : start + step])
+        for start in range(0, len(targets), step)
     ]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in FIELDS}
 
 
-def _scores(logits: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+def _scores(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Of logits `[n, V]`, in single precision at least."""
     log_p = logits.log_softmax(
         -1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32
     )
-    own = log_p.gather(-1, wanted[:, None])[:, 0]
+    target_log_p = log_p.gather(-1, targets[:, None])[:, 0]
     p = log_p.exp()
     log_p.clamp_min_(_NEVER)  # 0 log 0 = 0
     mean = torch.linalg.vecdot(p, log_p)
     variance = torch.linalg.vecdot(p, log_p.sub_(mean[:, None]).square_())
-    return {"log_prob": own, "hit": logits.argmax(-1) == wanted, "mean": mean, "variance": variance}
+    return {
+        "log_prob": target_log_p,
+        "hit": logits.argmax(-1) == targets,
+        "mean": mean,
+        "variance": variance,
+    }
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -155,7 +160,7 @@ def _wide(logits: Tensor) -> Tensor:
 
 
 def assembled(
-    found: Sequence[Chunk], order: Sequence[Sequence[int]], lengths: Sequence[int]
+    chunks: Sequence[Chunk], order: Sequence[Sequence[int]], lengths: Sequence[int]
 ) -> dict[str, Tensor]:
     """Ragged tensors in the order of the pairs, from batches in any order.
 
@@ -164,14 +169,14 @@ def assembled(
         order: positions of each batch's pairs.
         lengths: labelled tokens of each pair.
     """
-    places = [place for batch in order for place in batch]
-    back = np.argsort(places)
+    indices = [index for batch in order for index in batch]
+    back = np.argsort(indices)
     ragged: dict[str, Tensor] = {}
     for name in FIELDS:
-        rows = torch.cat([piece[name] for piece in found]).split(
-            [lengths[place] for place in places]
+        rows = torch.cat([chunk[name] for chunk in chunks]).split(
+            [lengths[index] for index in indices]
         )
-        ragged[name] = torch.cat([rows[int(at)] for at in back])
+        ragged[name] = torch.cat([rows[int(position)] for position in back])
     return ragged
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mu.backbones import ClassConditionalDiffusion, TextToImage
 from mu.backbones.diffusion.base import Sampler
-from mu.evaluation.images.judges import judge
+from mu.evaluation.images.classifier_judge import judge
 from mu.utils.rng import uniform
 from tasks.shapes.task import NAMES
 from tasks.shapes.words import ATTRIBUTES, DRAWS, Attribute, caption, plain

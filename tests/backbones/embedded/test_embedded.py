@@ -11,7 +11,7 @@ import torch
 
 from mu.backbones import embedded as assets
 from mu.cli.embed import LIMIT, size, write
-from mu.evaluation.images.judges import judge
+from mu.evaluation.images.classifier_judge import judge
 from mu.utils.errors import InputError
 
 MODELS = (

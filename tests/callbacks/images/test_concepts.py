@@ -13,10 +13,10 @@ import torch
 from callbacks import ConceptErasure, Cost, Grids, ImageQuality, ResultsWriter
 from mu.backbones import Classifier
 from mu.core.module import UnlearningModule
-from mu.evaluation.images.clip import fitted
+from mu.evaluation.images.classifier_judge import ClassifierJudge
+from mu.evaluation.images.clip import resize_and_crop
 from mu.evaluation.images.drawing import image_cache
 from mu.evaluation.images.features import ClassifierFeatures
-from mu.evaluation.images.judges import ClassifierJudge
 from mu.evaluation.images.sets import ImageSet
 from mu.evaluation.media import add_grid, grid
 from mu.methods import FineTune
@@ -248,9 +248,9 @@ def test_classes_are_judged_by_their_number() -> None:
 def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
     module = FineTune(Painter())
     task = Colours()
-    with pytest.raises(InputError, match="has no label 'purple'; it knows red, green, blue"):
+    with pytest.raises(InputError, match="has no label 'purple'; its labels are red, green, blue"):
         measured(module, ConceptErasure(ColourJudge(), concept="purple"))
-    with pytest.raises(InputError, match="no label 'red'; it knows dark, light"):
+    with pytest.raises(InputError, match="no label 'red'; its labels are dark, light"):
         measured(module, ConceptErasure(LightJudge()))
     with pytest.raises(InputError, match="2 of 2 kept images ask for the erased concept"):
         measured(module, ConceptErasure(ColourJudge(), kept=ImageSet("forget")))
@@ -305,8 +305,8 @@ def test_fid_and_kid_compare_kept_images_with_real_ones() -> None:
     )
     found = measured(module, suite, task=Colours(repeats=3))
     data: Any = module.task.datasets["retain"]  # type: ignore[union-attr]
-    real = features.of(data.__getitems__(list(range(len(data))))["image"])
-    drawn = features.of(
+    real = features.extract(data.__getitems__(list(range(len(data))))["image"])
+    drawn = features.extract(
         torch.cat([images for images, _ in image_cache(module).images(kept.job(module))])
     )
     assert (len(real), len(drawn)) == (12, 24)
@@ -359,8 +359,8 @@ def test_a_folder_of_real_images_is_brought_to_the_size(tmp_path: Path) -> None:
         ImageQuality(features, kept=kept, reference=str(tmp_path), reference_limit=11),
         task=Colours(images=False),
     )
-    real = features.of(fitted(pictures[:11].float() / 255, 8))
-    drawn = features.of(
+    real = features.extract(resize_and_crop(pictures[:11].float() / 255, 8))
+    drawn = features.extract(
         torch.cat([images for images, _ in image_cache(module).images(kept.job(module))])
     )
     assert found["FID"].detail["real_images"] == 11 and found["FID"].detail["reference"] == str(

@@ -35,7 +35,7 @@ class Bright(Judge):
 
     def __init__(self, level: float) -> None:
         self.level = level
-        self._describe("bright", None, 1, None, None)
+        super().__init__("bright", None, 1, None, None)
 
     def judge(self, images: Tensor) -> Tensor:
         bright = (images.mean((1, 2, 3)) > self.level).float()

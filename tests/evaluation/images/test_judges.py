@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 from mu.backbones import Classifier
-from mu.evaluation.images.clip import OpenCLIP, fitted
+from mu.evaluation.images.classifier_judge import ClassifierJudge
+from mu.evaluation.images.clip import OpenCLIP, resize_and_crop
+from mu.evaluation.images.clip_judge import CLIPZeroShot
 from mu.evaluation.images.features import ClassifierFeatures, CLIPFeatures
-from mu.evaluation.images.judges import ClassifierJudge, CLIPZeroShot, Judge, NudeNetJudge
+from mu.evaluation.images.judges import Judge
+from mu.evaluation.images.nudenet_judge import NudeNetJudge
 from mu.utils.errors import InputError
 from mu.utils.files import save_tensors
 from mu.utils.spec import from_spec, to_spec
@@ -75,7 +78,7 @@ def test_colours_are_recognised() -> None:
 
 def test_a_concept_that_the_judge_does_not_know_is_said_with_its_labels() -> None:
     with pytest.raises(
-        InputError, match="the judge colours has no label 'purple'; it knows red, green, blue"
+        InputError, match="the judge colours has no label 'purple'; its labels are red, green, blue"
     ):
         ColourJudge().recognises(SOLID, "purple")
 
@@ -87,7 +90,7 @@ class Named(Judge):
 
     def __init__(self, labels: list[str], synonyms: dict[str, list[str]] | None = None) -> None:
         self._labels = tuple(labels)
-        self._describe("named", None, 1, synonyms, None)
+        super().__init__("named", None, 1, synonyms, None)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -114,7 +117,7 @@ def test_labels_are_found_in_prompts(text: str, found: list[str]) -> None:
     assert (
         Named(
             ["horn", "French horn", "garbage", "garbage truck"], {"garbage truck": ["bin lorry"]}
-        ).named(text)
+        ).labels_in(text)
         == found
     )
 
@@ -148,7 +151,7 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
 def test_a_judge_comes_back_from_its_configuration(tmp_path: Path) -> None:
     file = str(saved(tmp_path, small()))
     twin = from_spec(to_spec(ClassifierJudge(file, threshold=0.3, synonyms={"red": ["crimson"]})))
-    assert twin.threshold == 0.3 and twin.places("crimson") == [0]
+    assert twin.threshold == 0.3 and twin.label_indices("crimson") == [0]
 
 
 def test_a_run_is_a_judge_once_its_classes_have_names(tmp_path: Path) -> None:
@@ -168,33 +171,33 @@ def test_a_run_is_a_judge_once_its_classes_have_names(tmp_path: Path) -> None:
             module.backbone.eval().predict({"image": images}).softmax(1),
             atol=1e-6,
         )
-    with pytest.raises(InputError, match="10 classes and does not say what they stand for"):
+    with pytest.raises(InputError, match="10 classes and no names for them"):
         ClassifierJudge(str(tmp_path)).load()
 
 
 def test_other_sizes_are_brought_to_the_networks(tmp_path: Path) -> None:
     judge = ClassifierJudge(classifier=small(), labels=["a", "b", "c"], size=8)
     images = torch.rand(2, 3, 16, 16)
-    assert torch.equal(judge.seen(images), fitted(images, 8))
+    assert torch.equal(judge.preprocess(images), resize_and_crop(images, 8))
     assert judge.judge(torch.rand(2, 3, 24, 12)).shape == (2, 3)
-    assert torch.equal(judge.seen(images[..., :8, :8]), images[..., :8, :8])
+    assert torch.equal(judge.preprocess(images[..., :8, :8]), images[..., :8, :8])
 
 
 def test_resizing_keeps_the_middle_and_what_already_fits() -> None:
     """Fails when the picture is squeezed instead of cut, or a share is taken off the wrong side."""
     wide = torch.cat([torch.zeros(1, 1, 8, 4), torch.ones(1, 1, 8, 8), torch.zeros(1, 1, 8, 4)], 3)
-    assert torch.equal(fitted(wide, 8), torch.ones(1, 1, 8, 8))
-    assert fitted(wide, (4, 8)).shape == (1, 1, 4, 8)
+    assert torch.equal(resize_and_crop(wide, 8), torch.ones(1, 1, 8, 8))
+    assert resize_and_crop(wide, (4, 8)).shape == (1, 1, 4, 8)
     framed = torch.zeros(1, 1, 16, 16)
     framed[..., 4:12, 4:12] = 1
-    assert torch.equal(fitted(framed, 8, crop_pct=0.5), torch.ones(1, 1, 8, 8))
+    assert torch.equal(resize_and_crop(framed, 8, crop_pct=0.5), torch.ones(1, 1, 8, 8))
 
 
 @pytest.mark.parametrize(
     ("said", "match"),
     [
-        ({"architecture": ""}, "does not say of which network"),
-        ({"class_names": ""}, "3 classes and does not say what they stand for"),
+        ({"architecture": ""}, "do not name a network"),
+        ({"class_names": ""}, "3 classes and no names for them"),
         ({"class_names": '["a"]'}, "3 classes and has names for 1"),
     ],
 )
@@ -225,7 +228,7 @@ def test_the_judge_that_comes_with_mu_knows_its_shapes() -> None:
     assert set(judge.labels) == set(NAMES["shape"])
     for number, name in enumerate(NAMES["shape"]):
         assert (judge.recognises(images, name) == (shape == number)).float().mean() > 0.95
-    assert judge.named("a red circle on a dark background") == ["circle"]
+    assert judge.labels_in("a red circle on a dark background") == ["circle"]
 
 
 def test_features_are_what_the_last_layer_reads() -> None:
@@ -235,7 +238,7 @@ def test_features_are_what_the_last_layer_reads() -> None:
         ClassifierJudge(classifier=network, labels=["a", "b", "c"], name="J")
     )
     images = torch.rand(4, 3, 8, 8)
-    found = features.of(images)
+    found = features.extract(images)
     head = network.network.body.linear  # type: ignore[union-attr]
     with torch.no_grad():
         assert torch.allclose(head(found), network.predict({"image": images}), atol=1e-6)
@@ -274,7 +277,7 @@ def test_clip_tells_labels_apart_by_cosine(clip: OpenCLIP) -> None:
     assert torch.allclose(judge.judge(images), expected, atol=1e-5)
     assert judge.version == weights_hash(network)
     assert judge.detail()["templates"] == "a photo of a {}; a drawing of a {}"
-    assert torch.allclose(CLIPFeatures(clip).of(images), seen, atol=1e-5)
+    assert torch.allclose(CLIPFeatures(clip).extract(images), seen, atol=1e-5)
 
 
 def test_clip_without_weights_is_no_judge(clip: OpenCLIP, tmp_path: Path) -> None:

@@ -530,7 +530,7 @@ def test_the_embedded_digits_forget_how_to_draw_a_three() -> None:
     """Fails when forgetting or keeping does not work: 40 steps make every 3 another digit, and
     leave 90 % of the others.
     """
-    from mu.evaluation.images.judges import judge
+    from mu.evaluation.images.classifier_judge import judge
 
     rate: Any = lambda params: torch.optim.Adam(params, lr=1e-3, betas=(0.0, 0.999))  # noqa: E731
     module = SFD(
