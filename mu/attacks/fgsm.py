@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mu.attacks.base import Attack, AttackResult, Criterion
-from mu.functional.classification import _same_shape
+from mu.functional.checks import check_same_shape
 from mu.utils import rng
 from mu.utils.errors import InputError
 
@@ -172,6 +172,6 @@ def fgsm(image: Tensor, gradient: Tensor, epsilon: float, round_to_255: bool = F
         >>> fgsm(torch.tensor([0.05, 0.5, 0.95]), torch.tensor([-2.0, 0.0, 2.0]), 0.1)
         tensor([0.0000, 0.5000, 1.0000])
     """
-    _same_shape("fgsm", image, gradient)
+    check_same_shape("fgsm", image, gradient)
     moved = (image + epsilon * gradient.sign()).clamp(0, 1)
     return (moved * 255).round() / 255 if round_to_255 else moved

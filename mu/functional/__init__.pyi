@@ -11,6 +11,9 @@ from .classification import kl_divergence as kl_divergence
 from .classification import kl_from_probabilities as kl_from_probabilities
 from .classification import soft_cross_entropy as soft_cross_entropy
 from .classification import uniform_kl as uniform_kl
+from .combined_logits import generic_logits as generic_logits
+from .combined_logits import logit_difference as logit_difference
+from .combined_logits import relative_top_filter as relative_top_filter
 from .curvature import WoodFisher as WoodFisher
 from .curvature import fisher_class_rows as fisher_class_rows
 from .curvature import fisher_noise_variance as fisher_noise_variance
@@ -42,11 +45,8 @@ from .selection import magnitude_prune_mask as magnitude_prune_mask
 from .selection import salun_soft_count as salun_soft_count
 from .selection import soft_threshold as soft_threshold
 from .tokens import ce_u as ce_u
-from .tokens import generic_logits as generic_logits
 from .tokens import hidden_distance as hidden_distance
-from .tokens import logit_difference as logit_difference
 from .tokens import logit_margin as logit_margin
-from .tokens import relative_top_filter as relative_top_filter
 from .tokens import sat_imp as sat_imp
 from .tokens import soft_target_loss as soft_target_loss
 from .tokens import undial as undial

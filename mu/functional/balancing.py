@@ -1,7 +1,6 @@
-"""How a method weighs the terms of its loss: schedules, bargains between two gradients, weights of
-samples.
+"""Weights of loss terms: Nash bargaining of two gradients, bilevel weights, per-sample weights.
 
-Pure functions of numbers and small tensors; none of them draws, reads a model or waits for the
+Pure functions of numbers and small tensors. No function draws, reads a model or waits for the
 device.
 """
 
@@ -10,12 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mu.functional.diffusion import _alike
+from mu.functional.checks import check_same_shape
 
 
 def sfr_adaptive_weights(loss: Tensor, lam: float) -> Tensor:
-    """SFR-on's weights of forget samples: `w_b` proportional to `1 / (l_b^lambda + 1e-15)`, summing
-    to B.
+    """SFR-on's per-sample weights, `w_b` proportional to `1 / (l_b^lambda + 1e-15)`, of sum B.
 
     Samples that are already badly fitted count less in the ascent. The weights are constants: no
     gradient flows through them.
@@ -42,8 +40,7 @@ def sfr_adaptive_weights(loss: Tensor, lam: float) -> Tensor:
 def nash_weights(
     grams: Tensor, fallback: tuple[float, float] = (1.0, 0.1)
 ) -> tuple[Tensor, Tensor]:
-    """Weights of the Nash bargain between retaining and forgetting: the positive solution of `alpha
-    * (G alpha) = 1`.
+    """Nash bargaining weights of two gradients: the positive solution of `alpha * (G alpha) = 1`.
 
     With `a = |g_r|^2`, `b = <g_r, g_f>`, `c = |g_f|^2` and the cosine `rho = b / sqrt(ac)` it is
     `alpha_r = 1 / sqrt(a (1 + rho))`, `alpha_f = 1 / sqrt(c (1 + rho))`: the closed form of
@@ -72,7 +69,7 @@ def nash_weights(
 def munba_weights(
     grams: Tensor, fallback: tuple[float, float] = (1.0, 0.1), stabiliser: float = 1e-8
 ) -> tuple[Tensor, Tensor]:
-    """MUNBa's closed form of the bargain, with the released code's constant in its denominators.
+    """Nash bargaining weights in MUNBa's closed form, with a constant in the denominators.
 
     `alpha_r = sqrt((ac - b sqrt(ac)) / (a^2 c - a b^2 + s))`, `alpha_f = (1 - a alpha_r^2) / (b
     alpha_r + s)`, in the notation of `nash_weights`; where either is not positive, the fallback
@@ -115,8 +112,7 @@ def _or_fallback(
 
 
 def bome_weight(objective: Tensor, constraint: Tensor, eta: float) -> Tensor:
-    """Weight of a constraint's gradient in first-order bilevel optimisation: `max(0, eta - <g, q> /
-    |q|^2)`.
+    """Weight of a constraint's gradient in bilevel optimisation, `max(0, eta - <g, q> / |q|^2)`.
 
     The step `g + weight q` then lowers the constraint at a rate of at least `eta |q|^2`, and is the
     closest such step to g.
@@ -132,12 +128,12 @@ def bome_weight(objective: Tensor, constraint: Tensor, eta: float) -> Tensor:
     Returns:
         A scalar, >= 0; 0 where the constraint has no gradient.
 
-    Example: opposed gradients.
+    Example: <g, q> = -2 and |q|^2 = 4: 1/2 + 1/2.
 
         >>> bome_weight(torch.tensor([-1.0, 2.0]), torch.tensor([2.0, 0.0]), 0.5)
         tensor(1.)
     """
-    _alike("bome_weight", objective, constraint)
+    check_same_shape("bome_weight", objective, constraint)
     square = constraint.square().sum()
     return torch.where(
         square > 0, (eta - (objective * constraint).sum() / square).clamp_min(0), 0.0
@@ -145,8 +141,10 @@ def bome_weight(objective: Tensor, constraint: Tensor, eta: float) -> Tensor:
 
 
 def cosine_weight(objective: Tensor, constraint: Tensor, eta: float) -> Tensor:
-    """The same in the released code of EraseDiff: `max(0, eta - cos(g, q))`, with 1e-8 added to the
-    product of the norms.
+    """Weight of a constraint's gradient in EraseDiff's code, `max(0, eta - cos(g, q))`.
+
+    1e-8 is added to the product of the norms. Source: the released code of EraseDiff (arXiv
+    2401.05779); `bome_weight` is the paper's.
 
     Args:
         objective: g, `[P]`.
@@ -155,8 +153,16 @@ def cosine_weight(objective: Tensor, constraint: Tensor, eta: float) -> Tensor:
 
     Returns:
         A scalar in `[0, 1 + eta]`; 0 where the constraint has no gradient.
+
+    Raises:
+        InputError: the shapes differ.
+
+    Example: opposed gradients: 1/2 + 1.
+
+        >>> cosine_weight(torch.tensor([-1.0, 0.0]), torch.tensor([2.0, 0.0]), 0.5)
+        tensor(1.5000)
     """
-    _alike("cosine_weight", objective, constraint)
+    check_same_shape("cosine_weight", objective, constraint)
     norm = constraint.norm()
     cosine = (objective * constraint).sum() / (objective.norm() * norm + 1e-8)
     return torch.where(norm > 0, (eta - cosine).clamp_min(0), 0.0)

@@ -1,13 +1,12 @@
-"""Losses of classifier and regression unlearning: pure functions on tensors.
+"""Cross-entropies, divergences and teacher targets of classifier unlearning.
 
-A loss returns one value per example, `[B]`, and never reduces: the method decides how
-(`UnlearningModule.reduce`). Nothing here looks at a model, a random generator or global state.
-Every function keeps the dtype and device of its inputs; logarithms are natural.
+Pure functions on tensors. A loss returns one value per example, `[B]`, and never reduces: the
+method decides how (`UnlearningModule.reduce`). No function reads a model, a random generator or
+global state. Every function keeps the dtype and device of its inputs; logarithms are natural.
 
 A *teacher* or *target* argument is data: pass it without gradient (a frozen `reference` gives it
-so). What weighs the terms of a loss is in `mu.functional.balancing`, what selects weights in
-`mu.functional.selection`, closed-form edits in `mu.functional.curvature`; what a training step
-needs of them can be imported from here too.
+so). Weights of loss terms are in `mu.functional.balancing`, weight selection in
+`mu.functional.selection`, closed-form edits in `mu.functional.curvature`.
 """
 
 from __future__ import annotations
@@ -18,19 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mu.functional.balancing import munba_weights as munba_weights
-from mu.functional.balancing import nash_weights as nash_weights
-from mu.functional.balancing import sfr_adaptive_weights as sfr_adaptive_weights
-from mu.functional.penalties import l1_sparse_weight as l1_sparse_weight
-from mu.functional.selection import salun_soft_count as salun_soft_count
-from mu.functional.selection import soft_threshold as soft_threshold
+from mu.functional.checks import check_positive, check_same_shape
 from mu.utils.errors import InputError
 
 # ---------------------------------------------------------------- cross-entropy and divergences
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Cross-entropy to a label: `l_b = -log softmax(z_b)[y_b]`.
+    """Cross-entropy to a label, `l_b = -log softmax(z_b)[y_b]`.
 
     Args:
         logits: `[B, K]`, any finite values.
@@ -48,7 +42,7 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def soft_cross_entropy(logits: Tensor, target_probs: Tensor) -> Tensor:
-    """Cross-entropy to a distribution: `-sum_k q_k log softmax(z)_k`, which is `KL(q || p) + H(q)`.
+    """Cross-entropy to a distribution, `-sum_k q_k log softmax(z)_k = KL(q || p) + H(q)`.
 
     Args:
         logits: `[B, K]`, finite.
@@ -56,19 +50,28 @@ def soft_cross_entropy(logits: Tensor, target_probs: Tensor) -> Tensor:
 
     Returns:
         `[B]`, at least the entropy of the target.
+
+    Raises:
+        InputError: the shapes differ.
+
+    Example: probabilities (3/4, 1/4), target (1/2, 1/2): -(log 3/4 + log 1/4) / 2.
+
+        >>> logits = torch.tensor([[math.log(3), 0.0]])
+        >>> round(soft_cross_entropy(logits, torch.tensor([[0.5, 0.5]])).item(), 4)
+        0.837
     """
-    _same_shape("soft_cross_entropy", logits, target_probs)
+    check_same_shape("soft_cross_entropy", logits, target_probs)
     return -(target_probs * logits.log_softmax(-1)).sum(-1)
 
 
 def kl_divergence(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """Distillation divergence `T^2 KL(softmax(t / T) || softmax(s / T))`: SCRUB's, without its
-    division by B.
+    """Distillation divergence of a student to a teacher, `T^2 KL(softmax(t / T) || softmax(s /
+    T))`.
 
     The factor `T^2` (Hinton et al., arXiv 1503.02531) keeps the gradient's size as T grows: it
-    tends to `(s - t - mean(s - t)) / K`. It stands here and in no other function of this file.
+    tends to `(s - t - mean(s - t)) / K`. No other function of this file has it.
 
     Source: Kurmanji et al., "Towards Unbounded Machine Unlearning" (SCRUB, NeurIPS 2023, arXiv
     2302.09880), released code `KD_T`; the mean of these values over the batch is its number.
@@ -90,8 +93,8 @@ def kl_divergence(
         >>> round(kl_divergence(torch.zeros(1, 2), teacher).item(), 4)
         0.1308
     """
-    _same_shape("kl_divergence", student_logits, teacher_logits)
-    _positive("temperature", temperature)
+    check_same_shape("kl_divergence", student_logits, teacher_logits)
+    check_positive("The temperature", temperature)
     log_student = (student_logits / temperature).log_softmax(-1)
     log_teacher = (teacher_logits / temperature).log_softmax(-1)
     return temperature**2 * F.kl_div(
@@ -100,7 +103,7 @@ def kl_divergence(
 
 
 def kl_from_probabilities(student_logits: Tensor, target_probs: Tensor) -> Tensor:
-    """`KL(q || softmax(s))` for a target given as probabilities; `0 log 0 = 0`.
+    """KL divergence to target probabilities, `KL(q || softmax(s))` with `0 log 0 = 0`.
 
     Args:
         student_logits: `[B, K]`, finite.
@@ -108,14 +111,24 @@ def kl_from_probabilities(student_logits: Tensor, target_probs: Tensor) -> Tenso
 
     Returns:
         `[B]`, in `[0, inf)` up to rounding.
+
+    Raises:
+        InputError: the shapes differ.
+
+    Example: target (1, 0), student (3/4, 1/4): log(4 / 3).
+
+        >>> student = torch.tensor([[math.log(3), 0.0]])
+        >>> round(kl_from_probabilities(student, torch.tensor([[1.0, 0.0]])).item(), 4)
+        0.2877
     """
-    _same_shape("kl_from_probabilities", student_logits, target_probs)
+    check_same_shape("kl_from_probabilities", student_logits, target_probs)
     return F.kl_div(student_logits.log_softmax(-1), target_probs, reduction="none").sum(-1)
 
 
 def uniform_kl(logits: Tensor) -> Tensor:
-    """`KL(uniform || softmax(z)) = -log K - mean_k log softmax(z)_k`: how far a prediction is from
-    knowing nothing.
+    """KL divergence from the uniform distribution to a prediction, `KL(uniform || softmax(z))`.
+
+    It is `-log K - mean_k log softmax(z)_k`.
 
     Source: first stage of the winning entry of the NeurIPS 2023 machine unlearning challenge.
 
@@ -139,8 +152,7 @@ def uniform_kl(logits: Tensor) -> Tensor:
 def bad_teacher_target(
     good_teacher: Tensor, bad_teacher: Tensor, is_forget: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """What the student should say: what the incompetent teacher says of forget samples, the
-    competent one of others.
+    """Bad Teacher's target: the incompetent teacher on forget samples, the competent one elsewhere.
 
     `q_b = u_b softmax(bad_b / T) + (1 - u_b) softmax(good_b / T)` with `u_b` 0 or 1.
 
@@ -154,9 +166,19 @@ def bad_teacher_target(
 
     Returns:
         `[B, K]`, each row a distribution.
+
+    Raises:
+        InputError: the teachers' shapes differ, or the temperature is not positive.
+
+    Example: the second sample is to be forgotten, so it gets the bad teacher's (1/2, 1/2).
+
+        >>> good, bad = torch.tensor([[math.log(3), 0.0]]).repeat(2, 1), torch.zeros(2, 2)
+        >>> bad_teacher_target(good, bad, torch.tensor([False, True]))
+        tensor([[0.7500, 0.2500],
+                [0.5000, 0.5000]])
     """
-    _same_shape("bad_teacher_target", good_teacher, bad_teacher)
-    _positive("temperature", temperature)
+    check_same_shape("bad_teacher_target", good_teacher, bad_teacher)
+    check_positive("The temperature", temperature)
     logits = torch.where(is_forget.bool()[:, None], bad_teacher, good_teacher)
     return (logits / temperature).softmax(-1)
 
@@ -168,9 +190,9 @@ def bad_teacher_loss(
     is_forget: Tensor,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Bad Teacher: `KL(q_b || softmax(student_b / T))` with `q` of `bad_teacher_target`; no factor
-    `T^2`.
+    """Bad Teacher's loss, `KL(q_b || softmax(student_b / T))` with `q` of `bad_teacher_target`.
 
+    There is no factor `T^2`.
     The released code reduces by the library's default, the mean over batch *and* classes: its
     scalar is this function's mean divided by K. Source: as `bad_teacher_target`.
 
@@ -183,14 +205,23 @@ def bad_teacher_loss(
 
     Returns:
         `[B]`, in `[0, inf)` up to rounding.
+
+    Raises:
+        InputError: a shape differs, or the temperature is not positive.
+
+    Example: the student still is the good teacher (3/4, 1/4), the target (1/2, 1/2): log(4 / 3) /
+    2.
+
+        >>> good, bad = torch.tensor([[math.log(3), 0.0]]), torch.zeros(1, 2)
+        >>> round(bad_teacher_loss(good, good, bad, torch.tensor([True])).item(), 4)
+        0.1438
     """
     target = bad_teacher_target(good_teacher, bad_teacher, is_forget, temperature)
     return kl_from_probabilities(student / temperature, target)
 
 
 def delete_target(teacher_logits: Tensor, label: Tensor) -> Tensor:
-    """DELETE's target: the teacher's distribution over the *other* classes; the true class has
-    probability exactly 0.
+    """DELETE's target: the teacher's distribution with the true class at probability exactly 0.
 
     `q = softmax(t')`, `t'` being `t` with the true class at -inf. Train with
     `kl_from_probabilities(student, q)`.
@@ -217,27 +248,3 @@ def delete_target(teacher_logits: Tensor, label: Tensor) -> Tensor:
             "delete_target needs at least two classes, since it takes the true one away."
         )
     return teacher_logits.scatter(-1, label[:, None], -math.inf).softmax(-1)
-
-
-# ---------------------------------------------------------------- regression
-
-
-# ---------------------------------------------------------------- sparsity
-
-
-# ---------------------------------------------------------------- adversarial images
-
-
-# ---------------------------------------------------------------- helpers
-
-
-def _same_shape(name: str, first: Tensor, *others: Tensor) -> None:
-    for other in others:
-        if other.shape != first.shape:
-            shapes = f"{tuple(first.shape)} and {tuple(other.shape)}"
-            raise InputError(f"{name} needs tensors of one shape, but got {shapes}.")
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise InputError(f"The {name} must be greater than 0, not {value}.")

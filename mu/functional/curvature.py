@@ -1,7 +1,6 @@
-"""Closed-form edits of weights from gradients and curvature: SSD, influence (WoodFisher), Fisher
-forgetting.
+"""Closed-form weight edits from gradients and curvature: SSD, WoodFisher, Fisher forgetting.
 
-Pure functions on tensors, and one accumulator. Nothing here runs a model:
+Pure functions on tensors, and one accumulator. No function runs a model:
 `mu.core.gradients.summed` gathers the gradients.
 """
 
@@ -12,8 +11,6 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from mu.functional.selection import global_top_mask as global_top_mask
-from mu.functional.selection import magnitude_prune_mask as magnitude_prune_mask
 from mu.utils.errors import InputError
 
 # ---------------------------------------------------------------- selective synaptic dampening
@@ -22,7 +19,7 @@ from mu.utils.errors import InputError
 def ssd_dampen(
     weight: Tensor, importance_forget: Tensor, importance_all: Tensor, alpha: float, lam: float
 ) -> Tensor:
-    """SSD: shrink the weights that matter more to the forget set than to the whole.
+    """Selective synaptic dampening (SSD) of weights that matter more to the forget set than to all.
 
     Where `I_f > alpha I_D` the weight is multiplied by `min(lambda I_D / I_f, 1)`; elsewhere it
     stays, bit for bit.
@@ -48,7 +45,8 @@ def ssd_dampen(
     Example: importances 8 against 1, alpha 2, lambda 1: selected and divided by 8; with 1.5 against
     1 it stays.
 
-        >>> ssd_dampen(torch.tensor([4.0, 4.0]), torch.tensor([8.0, 1.5]), torch.tensor([1.0, 1.0]), 2.0, 1.0)
+        >>> forget, all_data = torch.tensor([8.0, 1.5]), torch.tensor([1.0, 1.0])
+        >>> ssd_dampen(torch.tensor([4.0, 4.0]), forget, all_data, 2.0, 1.0)
         tensor([0.5000, 4.0000])
     """
     if alpha < 0 or lam < 0:
@@ -62,15 +60,15 @@ def ssd_dampen(
 
 
 def woodfisher_reference(gradients: Iterable[Tensor], vector: Tensor, m: int = 1000) -> Tensor:
-    """The recursion of the released influence-unlearning code, which is *not* the inverse of a
-    Fisher matrix.
+    """Recursion of the released influence-unlearning code; `woodfisher` is the textbook one.
 
     `o = g_1`, `k = v`; for every later sample with `t = o . g`: `k <- k - (k . g) / (M + t) o`,
     then `o <- o - t / (M + t) o`; it stops after the sample with (0-based) index greater than M, so
     at most M + 2 are read.
 
     `o` keeps the direction of the first gradient for ever, so the result differs from `v` along
-    `g_1` only and depends on the order of the samples. `woodfisher` is the textbook recursion.
+    `g_1` only and depends on the order of the samples: k is not `v` times the inverse of a Fisher
+    matrix.
 
     Source: `Wfisher.py` of the code of Jia et al. (NeurIPS 2023, arXiv 2304.04934) and of SalUn; M
     is 1000 there, and 300000 for ImageNet, whatever the number of samples.
@@ -104,13 +102,12 @@ def woodfisher_reference(gradients: Iterable[Tensor], vector: Tensor, m: int = 1
 
 
 class WoodFisher:
-    """Exact inverse of the damped empirical Fisher matrix `H = damping I + 1/N sum_n g_n g_n^T`,
-    built one by one.
+    """Exact inverse of a damped empirical Fisher matrix, built one gradient at a time.
 
-    Sherman and Morrison: with `u_n = H_{n-1}^{-1} g_n` and `d_n = N + g_n . u_n`, `H_n^{-1} =
-    H_{n-1}^{-1} - u_n u_n^T / d_n`. No P x P matrix is made: the vectors `u_n` are kept, which
-    takes N P numbers, N^2 P operations to build and N P for each `solve`. The order of the samples
-    does not matter.
+    `H = damping I + 1/N sum_n g_n g_n^T`. Sherman and Morrison: with `u_n = H_{n-1}^{-1} g_n` and
+    `d_n = N + g_n . u_n`, `H_n^{-1} = H_{n-1}^{-1} - u_n u_n^T / d_n`. No P x P matrix is made: the
+    vectors `u_n` are kept, which takes N P numbers, N^2 P operations to build and N P for each
+    `solve`. The order of the samples does not matter.
 
     Source: Singh and Alistarh, "WoodFisher" (NeurIPS 2020, arXiv 2004.14340).
 
@@ -120,6 +117,13 @@ class WoodFisher:
 
     Raises:
         InputError: the damping or the count is not positive.
+
+    Example: one gradient (1, 0), damping 1: the matrix is diag(2, 1).
+
+        >>> inverse = WoodFisher(1, damping=1.0)
+        >>> inverse.update(torch.tensor([1.0, 0.0]))
+        >>> inverse.solve(torch.tensor([1.0, 1.0]))
+        tensor([0.5000, 1.0000])
     """
 
     def __init__(self, count: int, damping: float) -> None:
@@ -135,21 +139,21 @@ class WoodFisher:
         self._denominators: Tensor | None = None  # d_n, [N]
 
     def update(self, gradient: Tensor) -> None:
-        """Take the next flat gradient `[P]`; its dtype and device, at the first, are those of the
-        state.
-        """
+        """Add the next flat gradient `[P]`; the first one sets dtype and device of the state."""
         if self._directions is None or self._denominators is None:
             self._directions = gradient.new_empty(self.count, gradient.numel())
             self._denominators = gradient.new_empty(self.count)
         if self.seen == self.count:
-            raise InputError(f"WoodFisher was told of {self.count} gradients and got one more.")
+            raise InputError(
+                f"WoodFisher was made for {self.count} gradients and got one more; raise `count`."
+            )
         direction = self._apply(gradient)
         self._directions[self.seen] = direction
         self._denominators[self.seen] = self.count + gradient @ direction
         self.seen += 1
 
     def solve(self, vector: Tensor) -> Tensor:
-        """`H^{-1} v` for a flat `v` `[P]`."""
+        """Product `H^{-1} v` with a flat vector `v` `[P]`."""
         if self.seen != self.count:
             raise InputError(
                 f"WoodFisher has seen {self.seen} of {self.count} gradients; its matrix is not "
@@ -166,8 +170,9 @@ class WoodFisher:
 
 
 def woodfisher(gradients: Tensor | Sequence[Tensor], vector: Tensor, damping: float) -> Tensor:
-    """`(damping I + 1/N sum_n g_n g_n^T)^{-1} v`, exactly; see `WoodFisher` for the recursion, its
-    memory and cost.
+    """Inverse-Fisher-vector product `(damping I + 1/N sum_n g_n g_n^T)^{-1} v`, exact.
+
+    `WoodFisher` has the recursion, its memory and cost.
 
     Args:
         gradients: `[N, P]`, or N flat tensors `[P]`.
@@ -199,8 +204,8 @@ def fisher_noise_variance(fisher: Tensor, alpha: float, num_classes: int) -> Ten
     10 if the first dimension has `num_classes` entries or the tensor has one dimension (BatchNorm,
     biases): once, also where both hold.
 
-    The classifier is known by its shape alone, as in the released code: a convolution with as many
-    filters as there are classes is taken for it.
+    The classifier is recognised by its shape alone, as in the released code: a convolution with as
+    many filters as there are classes is taken for it.
 
     Source: Golatkar et al., "Eternal Sunshine of the Spotless Net" (CVPR 2020, arXiv 1911.04933).
     The clamps, the mean and the tens are in the released code (`get_mean_var`, also in SCRUB's,
@@ -229,7 +234,7 @@ def fisher_noise_variance(fisher: Tensor, alpha: float, num_classes: int) -> Ten
 def fisher_class_rows(
     mean: Tensor, variance: Tensor, forget_class: int, num_classes: int, row_variance: float = 1e-4
 ) -> tuple[Tensor, Tensor]:
-    """For class forgetting: the forget class's row of the classifier gets mean 0 and variance 1e-4.
+    """Mean 0 and variance 1e-4 for the forget class's row of the classifier in class forgetting.
 
     Call it after `fisher_noise_variance`. The released code sets 1e-4 *before* its factor 10 for
     the classifier, so that the noise it draws there has variance 1e-3: pass `row_variance=1e-3` for
@@ -248,6 +253,12 @@ def fisher_class_rows(
 
     Raises:
         InputError: there is no such class.
+
+    Example: class 1 of two.
+
+        >>> mean, variance = fisher_class_rows(torch.ones(2), torch.ones(2), 1, num_classes=2)
+        >>> mean.tolist(), [round(v, 6) for v in variance.tolist()]
+        ([1.0, 0.0], [1.0, 0.0001])
     """
     if not 0 <= forget_class < num_classes:
         raise InputError(

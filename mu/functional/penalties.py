@@ -1,4 +1,4 @@
-"""Penalties on weights: L1, quadratic."""
+"""Weight penalties: L1 norm and its schedule, quadratic pull to anchors (EWC)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mu.utils.errors import InputError
 
 
 def l1_sparse_weight(epoch: int, epochs: int, warm_free_epochs: int, alpha: float) -> float:
-    """Coefficient of the ℓ1-sparse penalty in an epoch.
+    """Coefficient of the ℓ1-sparse penalty in epoch e.
 
     `max(alpha (1 - e / (E - E0)), 0)`, and `alpha` throughout if E0 = E.
 
@@ -49,8 +49,9 @@ def l1_sparse_weight(epoch: int, epochs: int, warm_free_epochs: int, alpha: floa
 def quadratic_penalty(
     weights: Sequence[Tensor], anchors: Sequence[Tensor], importance: Sequence[Tensor]
 ) -> Tensor:
-    """Elastic pull `sum_i F_i (theta_i - theta*_i)^2` over all entries of all tensors, not averaged
-    and without the half of EWC's paper.
+    """Quadratic penalty of elastic weight consolidation, `sum_i F_i (theta_i - theta*_i)^2`.
+
+    Summed over all entries of all tensors, not averaged, and without the factor 1/2 of EWC's paper.
 
     Source: Kirkpatrick et al., "Overcoming Catastrophic Forgetting in Neural Networks" (PNAS 2017,
     arXiv 1612.00796), as used by Selective Amnesia (Heng and Soh, NeurIPS 2023, arXiv 2305.10120).
@@ -63,8 +64,10 @@ def quadratic_penalty(
     Returns:
         A scalar, >= 0.
 
-    Example:
-        >>> quadratic_penalty([torch.tensor([3.0, 1.0])], [torch.tensor([1.0, 1.0])], [torch.tensor([0.5, 7.0])])
+    Example: 0.5 (3 - 1)^2 + 7 (1 - 1)^2.
+
+        >>> weights, anchors = [torch.tensor([3.0, 1.0])], [torch.tensor([1.0, 1.0])]
+        >>> quadratic_penalty(weights, anchors, [torch.tensor([0.5, 7.0])])
         tensor(2.)
     """
     terms = [
@@ -74,8 +77,7 @@ def quadratic_penalty(
 
 
 def l1_norm(parameters: Iterable[Tensor]) -> Tensor:
-    """`sum_i |theta_i|` over all entries of all tensors, not averaged: the penalty of ℓ1-sparse
-    unlearning.
+    """L1 norm `sum_i |theta_i|` of all tensors together: the penalty of ℓ1-sparse unlearning.
 
     Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning" (NeurIPS 2023, arXiv
     2304.04934); the released code takes *all* parameters, biases and BatchNorm included.
@@ -88,6 +90,10 @@ def l1_norm(parameters: Iterable[Tensor]) -> Tensor:
 
     Raises:
         InputError: no tensor is given.
+
+    Example:
+        >>> l1_norm([torch.tensor([1.0, -2.0]), torch.tensor([[3.0]])])
+        tensor(6.)
     """
     norms = [torch.linalg.vector_norm(parameter, ord=1) for parameter in parameters]
     if not norms:

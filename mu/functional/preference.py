@@ -1,12 +1,12 @@
-"""Preference losses of language-model unlearning: pure functions of whole sequences' values.
+"""Preference losses of language-model unlearning on the likelihood of whole sequences.
 
-Of a sequence b with N_b labelled tokens, S_b is the *sum* of their negative log-likelihoods, so
-that `log pi(b) = -S_b`, and A_b = S_b / N_b their *mean*. A loss is a nonlinearity of these, one
-value a sequence, `[B]`, and its mean over sequences is the objective (`UnlearningModule.mean`).
-Half-precision values are computed in float32; logarithms are natural.
+Pure functions. Of a sequence b with N_b labelled tokens, S_b is the *sum* of their negative
+log-likelihoods, so that `log pi(b) = -S_b`, and A_b = S_b / N_b their *mean*. A loss is a
+nonlinearity of these, one value a sequence, `[B]`, and its mean over sequences is the objective
+(`UnlearningModule.mean`). Half-precision values are computed in float32; logarithms are natural.
 
 A *reference* value is data, the same quantity under the frozen original: pass it without gradient.
-Nothing here looks at a model or draws.
+No function reads a model or draws.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mu.utils.errors import InputError
+from mu.functional.checks import at_least_float32, check_positive, check_same_shape
 
 
 def npo(nll: Tensor, reference_nll: Tensor, beta: float) -> Tensor:
-    """NPO: `-(2/beta) log sigma(beta (S - S_ref))`, which is `(2/beta) log(1 + (pi /
-    pi_ref)^beta)`.
+    """NPO's loss, `-(2/beta) log sigma(beta (S - S_ref)) = (2/beta) log(1 + (pi / pi_ref)^beta)`.
 
     Its gradient is that of gradient ascent, `-grad S`, times `npo_weight`. Where the model still is
     the original, the loss is exactly `(2/beta) log 2` (13.863 at beta = 0.1); less `(2/beta) log 2`
@@ -45,16 +44,15 @@ def npo(nll: Tensor, reference_nll: Tensor, beta: float) -> Tensor:
         >>> round(npo(torch.tensor([3.0]).log(), torch.tensor([0.0]), 1.0).item(), 4)
         0.5754
     """
-    _alike("npo", nll, reference_nll)
-    return _softplus(_wide(reference_nll) - _wide(nll), beta)
+    check_same_shape("npo", nll, reference_nll)
+    return _softplus(at_least_float32(reference_nll) - at_least_float32(nll), beta)
 
 
 def npo_weight(nll: Tensor, reference_nll: Tensor, beta: float) -> Tensor:
-    """How much NPO's gradient weighs against that of gradient ascent: `2 pi^beta / (pi^beta +
-    pi_ref^beta)`.
+    """Weight of NPO's gradient over gradient ascent's, `2 pi^beta / (pi^beta + pi_ref^beta)`.
 
-    1 where the model still is the original, and towards 0 as the sequence becomes unlikely: what is
-    forgotten is let alone.
+    1 where the model still is the original; it tends to 0 as the sequence becomes unlikely, so that
+    a forgotten sequence is pushed no further.
 
     Source: as `npo`, equation 5.
 
@@ -71,14 +69,15 @@ def npo_weight(nll: Tensor, reference_nll: Tensor, beta: float) -> Tensor:
         >>> round(npo_weight(torch.tensor([3.0]).log(), torch.tensor([0.0]), 1.0).item(), 4)
         0.5
     """
-    _alike("npo_weight", nll, reference_nll)
-    _positive(beta)
-    return 2 * torch.sigmoid(beta * (_wide(reference_nll) - _wide(nll)))
+    check_same_shape("npo_weight", nll, reference_nll)
+    check_positive("beta", beta)
+    return 2 * torch.sigmoid(beta * (at_least_float32(reference_nll) - at_least_float32(nll)))
 
 
 def simnpo(mean_nll: Tensor, beta: float, delta: float = 0.0) -> Tensor:
-    """SimNPO: `-(2/beta) log sigma(beta (A - delta))`: no reference, and long answers count like
-    short ones.
+    """SimNPO's loss, `-(2/beta) log sigma(beta (A - delta))`, without a reference model.
+
+    A is a mean, so that long answers count as much as short ones.
 
     Source: Fan et al., "Simplicity Prevails: Rethinking Negative Preference Optimization for LLM
     Unlearning" (arXiv 2410.07163). The paper calls the margin gamma and adds it after the
@@ -101,14 +100,15 @@ def simnpo(mean_nll: Tensor, beta: float, delta: float = 0.0) -> Tensor:
         >>> round(simnpo(torch.tensor([2.0]).log(), 1.0).item(), 4)
         0.8109
     """
-    return _softplus(delta - _wide(mean_nll), beta)
+    return _softplus(delta - at_least_float32(mean_nll), beta)
 
 
 def dpo(
     win: Tensor, reference_win: Tensor, lose: Tensor, reference_lose: Tensor, beta: float
 ) -> Tensor:
-    """DPO in the scale of NPO: `-(2/beta) log sigma(beta ((S_lose - S_lose,ref) - (S_win -
-    S_win,ref)))`.
+    """DPO's loss in the scale of NPO.
+
+    `-(2/beta) log sigma(beta ((S_lose - S_lose,ref) - (S_win - S_win,ref)))`.
 
     Rafailov et al. have no factor `2/beta`. With it the gradient keeps its size as beta becomes
     small, and DPO without a winner is `npo`. Where the model still is the original, the loss is
@@ -119,9 +119,9 @@ def dpo(
     al., arXiv 2404.05868, whose code has the factor.
 
     Args:
-        win: S of what the model should say, `[B]`.
+        win: S of the preferred answer, `[B]`.
         reference_win: the same under the original, `[B]`.
-        lose: S of what it should say no more, `[B]`.
+        lose: S of the answer to be forgotten, `[B]`.
         reference_lose: the same under the original, `[B]`.
         beta: > 0.
 
@@ -138,37 +138,17 @@ def dpo(
         >>> round(dpo(-half, same, half, same, 1.0).item(), 4)
         0.4463
     """
-    _alike("dpo", win, reference_win, lose, reference_lose)
+    check_same_shape("dpo", win, reference_win, lose, reference_lose)
     return _softplus(
-        (_wide(win) - _wide(reference_win)) - (_wide(lose) - _wide(reference_lose)), beta
+        (at_least_float32(win) - at_least_float32(reference_win))
+        - (at_least_float32(lose) - at_least_float32(reference_lose)),
+        beta,
     )
 
 
-# ---------------------------------------------------------------- helpers
-
-
 def _softplus(x: Tensor, beta: float) -> Tensor:
-    """`(2/beta) log(1 + exp(beta x))`. By `logsigmoid`, which has no threshold from which on it is
-    taken for linear.
+    """`(2/beta) log(1 + exp(beta x))`. By `logsigmoid`, which has no threshold above
+    which it turns linear.
     """
-    _positive(beta)
+    check_positive("beta", beta)
     return -2 / beta * F.logsigmoid(-beta * x)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least single precision: a sum of a hundred tokens has few digits left in bfloat16."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-def _positive(beta: float) -> None:
-    if not beta > 0:
-        raise InputError(f"beta is {beta}; an inverse temperature is above 0.")
-
-
-def _alike(name: str, first: Tensor, *others: Tensor) -> None:
-    for other in others:
-        if other.shape != first.shape:
-            raise InputError(
-                f"{name} needs values of the same sequences, but got shapes {tuple(first.shape)} "
-                f"and {tuple(other.shape)}."
-            )

@@ -1,15 +1,14 @@
-"""Losses and targets of language-model unlearning on tokens and hidden states: pure functions on
-tensors.
+"""Token losses, targets and hidden-state distances of language-model unlearning.
 
-*Shifted* logits `[B, T, V]` and labels `[B, T]` belong together: `logits[:, t]` predicts `labels[:,
-t]`; -100 is ignored (`CausalLM.token_logits` gives the pair). `nll` and `mask`, `[B, L]`, are the
-negative log-probabilities of the labelled tokens and where they stand (`CausalLM.token_nll`). A
-loss returns `(sum [B], weight [B])`, the sum over the tokens that count and their number, and never
-reduces: the method decides how (`UnlearningModule.reduce`). A *target* or *teacher* is data: pass
-it without gradient.
+Pure functions on tensors. *Shifted* logits `[B, T, V]` and labels `[B, T]` belong together:
+`logits[:, t]` predicts `labels[:, t]`; -100 is ignored (`CausalLM.token_logits` gives the pair).
+`nll` and `mask`, `[B, L]`, are the negative log-probabilities of the labelled tokens and where they
+stand (`CausalLM.token_nll`). A loss returns `(sum [B], weight [B])`, the sum over the tokens that
+count and their number, and never reduces: the method decides how (`UnlearningModule.reduce`). A
+*target* or *teacher* is data: pass it without gradient.
 
 Half-precision inputs are computed in float32. Only labelled positions are computed: the vocabulary
-is large, and prompts and padding are many. Logarithms are natural. Nothing here looks at a model or
+is large, and prompts and padding are many. Logarithms are natural. No function reads a model or
 draws.
 """
 
@@ -20,29 +19,30 @@ import math
 import torch
 from torch import Tensor
 
+from mu.functional.checks import at_least_float32, check_same_shape, check_token_logits
 from mu.utils.errors import InputError
 
 IGNORED = -100
-"""The label of a token that is not learnt."""
+"""Label of a token that no loss counts."""
 
 WeightedSum = tuple[Tensor, Tensor]
+"""Sum over the tokens that count and their number, both `[B]`."""
 
-# ---------------------------------------------------------------- ascent that looks at the token's probability
+# ---------------------------------------------------------------- weighted gradient ascent
 
 
 def weighted_ascent(nll: Tensor, mask: Tensor, beta: float = 1.0) -> WeightedSum:
-    """WGA: ascent on the tokens that the model still knows, `-sum_t sg[p_t^beta] l_t` with `p_t =
-    exp(-l_t)`.
+    """Weighted gradient ascent (WGA), `-sum_t sg[p_t^beta] l_t` with `p_t = exp(-l_t)`.
 
-    The weight takes no gradient (sg), so that of a token is `p^beta` times gradient ascent's; beta
-    = 0 is gradient ascent.
+    Ascent on the tokens that the model still predicts. The weight takes no gradient (sg), so that a
+    token's gradient is `p^beta` times gradient ascent's; beta = 0 is gradient ascent.
 
     Source: Wang et al., "Rethinking LLM Unlearning Objectives: A Gradient Perspective and Go
     Beyond" (ICLR 2025, arXiv 2502.19301). The released code takes the mean over the valid tokens of
     the batch, as `token_mean` does.
 
     Args:
-        nll: l, `[B, L]`, at least 0; what stands where the mask is 0 does not matter, if finite.
+        nll: l, `[B, L]`, at least 0; any finite value where the mask is 0.
         mask: `[B, L]`, 1 at labelled tokens, 0 elsewhere.
         beta: >= 0.
 
@@ -51,7 +51,8 @@ def weighted_ascent(nll: Tensor, mask: Tensor, beta: float = 1.0) -> WeightedSum
 
     Example: a token of probability 1/2 weighs 1/2.
 
-        >>> value, weight = weighted_ascent(torch.tensor([[0.0, math.log(2)]]), torch.tensor([[0.0, 1.0]]))
+        >>> nll, mask = torch.tensor([[0.0, math.log(2)]]), torch.tensor([[0.0, 1.0]])
+        >>> value, weight = weighted_ascent(nll, mask)
         >>> round(value.item(), 4), weight.item()
         (-0.3466, 1.0)
     """
@@ -59,8 +60,10 @@ def weighted_ascent(nll: Tensor, mask: Tensor, beta: float = 1.0) -> WeightedSum
 
 
 def sat_imp(nll: Tensor, mask: Tensor, beta1: float = 5.0, beta2: float = 1.0) -> WeightedSum:
-    """SatImp: `-sum_t sg[p_t^beta1 (1 - p_t)^beta2] l_t`, ascent on what is known (saturation) but
-    not for certain (importance).
+    """SatImp's loss, `-sum_t sg[p_t^beta1 (1 - p_t)^beta2] l_t`, a weighted gradient ascent.
+
+    The first factor is the saturation (the model predicts the token), the second the importance
+    (it is not certain of it).
 
     Source: Yang et al., "Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning" (ICML
     2025, arXiv 2505.11953). The released code takes the mean over the valid tokens of the batch.
@@ -73,32 +76,42 @@ def sat_imp(nll: Tensor, mask: Tensor, beta1: float = 5.0, beta2: float = 1.0) -
 
     Returns:
         `(sum [B], weight [B])`; the sum is at most 0.
+
+    Raises:
+        InputError: the shapes differ, or an exponent is negative.
+
+    Example: a token of probability 1/2 with both exponents 1 weighs 1/4.
+
+        >>> value, weight = sat_imp(torch.tensor([[math.log(2)]]), torch.ones(1, 1), 1.0, 1.0)
+        >>> round(value.item(), 4), weight.item()
+        (-0.1733, 1.0)
     """
-    _same_shape("sat_imp", nll, mask)
+    check_same_shape("sat_imp", nll, mask)
     if beta1 < 0 or beta2 < 0:
         raise InputError(
             f"the exponents of the weight of a token are at least 0, not {beta1} and {beta2}."
         )
-    known = mask != 0
-    values = _wide(nll).masked_fill(~known, 0.0)
+    labelled = mask != 0
+    values = at_least_float32(nll).masked_fill(~labelled, 0.0)
     with torch.no_grad():
         weight = (-beta1 * values).exp()
         if beta2:
             weight = weight * (-torch.expm1(-values)) ** beta2  # 1 - p, exact where p is close to 1
-    return -(weight * values).sum(1), known.sum(1).to(values.dtype)
+    return -(weight * values).sum(1), labelled.sum(1).to(values.dtype)
 
 
-# ---------------------------------------------------------------- distributions to be learned instead
+# ---------------------------------------------------------------- substitute distributions
 
 
 def soft_target_loss(logits: Tensor, target: Tensor, labels: Tensor) -> WeightedSum:
-    """Cross-entropy to a distribution at each labelled token, `-sum_t sum_v q_tv log p_tv` with `q
-    = softmax(target)`.
+    """Cross-entropy to a distribution at every labelled token, `-sum_t sum_v q_tv log p_tv`.
+
+    q is `softmax(target)`, p `softmax(logits)`.
 
     Args:
         logits: the student's, `[B, T, V]`, shifted.
         target: logits of q, `[B, T, V]`; -inf is probability 0.
-        labels: `[B, T]`; only where they are not -100 is anything counted.
+        labels: `[B, T]`; positions count where the label is not -100.
 
     Returns:
         `(sum [B], weight [B])`; the sum is at least the entropy of q.
@@ -106,18 +119,19 @@ def soft_target_loss(logits: Tensor, target: Tensor, labels: Tensor) -> Weighted
     Example: (log 3, 0) are the probabilities (3/4, 1/4); towards (1, 0) that costs log(4/3).
 
         >>> certain = torch.tensor([[[0.0, -math.inf]]])
-        >>> value, _ = soft_target_loss(torch.tensor([[[math.log(3), 0.0]]]), certain, torch.tensor([[0]]))
+        >>> logits = torch.tensor([[[math.log(3), 0.0]]])
+        >>> value, _ = soft_target_loss(logits, certain, torch.tensor([[0]]))
         >>> round(value.item(), 4)
         0.2877
     """
-    _fits("soft_target_loss", logits, labels, target)
+    check_token_logits("soft_target_loss", logits, labels, target)
     at = labels != IGNORED
-    return _summed(_soft_cross_entropy(_wide(logits[at]), _wide(target[at])), at)
+    loss = _soft_cross_entropy(at_least_float32(logits[at]), at_least_float32(target[at]))
+    return _sum_by_sequence(loss, at)
 
 
 def undial_target(teacher: Tensor, labels: Tensor, beta: float = 10.0) -> Tensor:
-    """UNDIAL's target, the frozen original's logits with the true token's lowered: `z_ref - beta
-    onehot(y)`.
+    """UNDIAL's target: the original's logits with the true token lowered, `z_ref - beta onehot(y)`.
 
     Positions whose label is -100 are left as they are. Source: Dong et al., "UNDIAL:
     Self-Distillation with Adjusted Logits for Robust Unlearning in Large Language Models" (NAACL
@@ -133,19 +147,19 @@ def undial_target(teacher: Tensor, labels: Tensor, beta: float = 10.0) -> Tensor
     Returns:
         `[B, T, V]`, logits.
 
-    Example:
+    Example: the true token's logit, 12 - 10.
+
         >>> undial_target(torch.tensor([[[12.0, 3.0]]]), torch.tensor([[0]])).tolist()
         [[[2.0, 3.0]]]
     """
-    _fits("undial_target", teacher, labels)
+    check_token_logits("undial_target", teacher, labels)
     at = labels != IGNORED
     change = torch.where(at, -beta, 0.0).to(teacher.dtype)
     return teacher.scatter_add(-1, labels.where(at, 0)[..., None], change[..., None])
 
 
 def undial(student: Tensor, teacher: Tensor, labels: Tensor, beta: float = 10.0) -> WeightedSum:
-    """UNDIAL's loss: `soft_target_loss` towards `undial_target`, of which only the labelled
-    positions are made.
+    """UNDIAL's loss: cross-entropy to `undial_target` at the labelled positions.
 
     Args:
         student: `[B, T, V]`, shifted.
@@ -155,23 +169,32 @@ def undial(student: Tensor, teacher: Tensor, labels: Tensor, beta: float = 10.0)
 
     Returns:
         `(sum [B], weight [B])`.
+
+    Raises:
+        InputError: a shape does not fit.
+
+    Example: lowered by log 3, the teacher's (3/4, 1/4) becomes (1/2, 1/2), as the student's: log 2.
+
+        >>> teacher, labels = torch.tensor([[[math.log(3), 0.0]]]), torch.tensor([[0]])
+        >>> value, _ = undial(torch.zeros(1, 1, 2), teacher, labels, beta=math.log(3))
+        >>> round(value.item(), 4)
+        0.6931
     """
-    _fits("undial", student, labels, teacher)
+    check_token_logits("undial", student, labels, teacher)
     at = labels != IGNORED
-    target = undial_target(_wide(teacher[at])[None], labels[at][None], beta)[0]
-    return _summed(_soft_cross_entropy(_wide(student[at]), target), at)
+    target = undial_target(at_least_float32(teacher[at])[None], labels[at][None], beta)[0]
+    return _sum_by_sequence(_soft_cross_entropy(at_least_float32(student[at]), target), at)
 
 
 def ce_u(logits: Tensor, labels: Tensor, skip: int = 1) -> WeightedSum:
-    """CE-U: cross-entropy to the model's own distribution over the *other* tokens, `q =
-    softmax(sg[z] with z_y = -inf)`.
+    """CE-U's loss: cross-entropy to the model's own distribution without the true token.
 
-    Its gradient with respect to the logits is `p - q`, which is bounded, and 0 but for what p gives
-    to the true token.
+    The target is `q = softmax(sg[z] with z_y = -inf)`. The gradient with respect to the logits is
+    `p - q`, which is bounded, and 0 but for what p gives to the true token.
 
     Source: Yang, "CE-U: Cross Entropy Unlearning" (arXiv 2503.01224). In the released code the
-    first `skip` = 1 tokens of each answer are ignored, which this does too: they say nothing that
-    the question does not.
+    first `skip` = 1 tokens of each answer are ignored, as here: they tell no more than the
+    question does.
 
     Args:
         logits: z, `[B, T, V]`, shifted; at least one other token than the true one is finite.
@@ -183,8 +206,14 @@ def ce_u(logits: Tensor, labels: Tensor, skip: int = 1) -> WeightedSum:
 
     Raises:
         InputError: there is one token only.
+
+    Example: the other two tokens are equally likely, and p is uniform: log 3.
+
+        >>> value, _ = ce_u(torch.zeros(1, 1, 3), torch.tensor([[0]]), skip=0)
+        >>> round(value.item(), 4)
+        1.0986
     """
-    _fits("ce_u", logits, labels)
+    check_token_logits("ce_u", logits, labels)
     if logits.shape[-1] < 2:
         raise InputError(
             "CE-U needs a vocabulary of at least two tokens: there must be another one than the "
@@ -192,15 +221,23 @@ def ce_u(logits: Tensor, labels: Tensor, skip: int = 1) -> WeightedSum:
         )
     labels = without_first(labels, skip)
     at = labels != IGNORED
-    own = _wide(logits[at])
-    target = own.detach().scatter(-1, labels[at][:, None], -math.inf)
-    return _summed(_soft_cross_entropy(own, target), at)
+    student = at_least_float32(logits[at])
+    target = student.detach().scatter(-1, labels[at][:, None], -math.inf)
+    return _sum_by_sequence(_soft_cross_entropy(student, target), at)
 
 
 def without_first(labels: Tensor, count: int) -> Tensor:
-    """Labels `[B, T]` with the first `count` of each sequence ignored.
+    """Labels with the first `count` labelled tokens of every sequence ignored (-100).
 
-    Example:
+    Args:
+        labels: `[B, T]`.
+        count: >= 0.
+
+    Returns:
+        `[B, T]`.
+
+    Example: 5 is the first labelled token.
+
         >>> without_first(torch.tensor([[-100, 5, 6, 7]]), 1).tolist()
         [[-100, -100, 6, 7]]
     """
@@ -212,7 +249,7 @@ def without_first(labels: Tensor, count: int) -> Tensor:
 
 
 def logit_margin(logits: Tensor, labels: Tensor) -> WeightedSum:
-    """PDU's flattening: `sum_t (max_v z_tv - mean_v z_tv)^2`; 0 where all tokens are as likely.
+    """PDU's flattening loss, `sum_t (max_v z_tv - mean_v z_tv)^2`; 0 for a uniform prediction.
 
     Source: Entesari et al., "Constrained Entropic Unlearning: A Primal-Dual Framework for Large
     Language Models" (arXiv 2506.05314). Its code lays the mask of the *unshifted* labels on
@@ -232,15 +269,17 @@ def logit_margin(logits: Tensor, labels: Tensor) -> WeightedSum:
         >>> logit_margin(torch.tensor([[[3.0, 1.0, 2.0]]]), torch.tensor([[0]]))[0]
         tensor([1.])
     """
-    _fits("logit_margin", logits, labels)
+    check_token_logits("logit_margin", logits, labels)
     at = labels != IGNORED
-    chosen = _wide(logits[at])
-    return _summed((chosen.amax(-1) - chosen.mean(-1)).square(), at)
+    selected = at_least_float32(logits[at])
+    return _sum_by_sequence((selected.amax(-1) - selected.mean(-1)).square(), at)
 
 
 def uniform_divergence(logits: Tensor, labels: Tensor) -> WeightedSum:
-    """ULD's term that lets the assistant know nothing: `sum_t KL(uniform || p_t) = sum_t (logsumexp
-    z_t - mean_v z_tv - log V)`.
+    """KL divergence from the uniform distribution at every labelled token, `sum_t KL(uniform ||
+    p_t)`.
+
+    It is `sum_t (logsumexp z_t - mean_v z_tv - log V)`: ULD's term on retain data.
 
     Source: Ji et al., "Reversing the Forget-Retain Objectives: An Efficient LLM Unlearning
     Framework from Logit Difference" (NeurIPS 2024, arXiv 2406.08607). The released code averages
@@ -252,18 +291,25 @@ def uniform_divergence(logits: Tensor, labels: Tensor) -> WeightedSum:
 
     Returns:
         `(sum [B], weight [B])`, at least 0 up to rounding.
+
+    Example: probabilities (3/4, 1/4): log(4 / 3) / 2.
+
+        >>> logits = torch.tensor([[[math.log(3), 0.0]]])
+        >>> round(uniform_divergence(logits, torch.tensor([[0]]))[0].item(), 4)
+        0.1438
     """
-    _fits("uniform_divergence", logits, labels)
+    check_token_logits("uniform_divergence", logits, labels)
     at = labels != IGNORED
-    chosen = _wide(logits[at])
-    return _summed(chosen.logsumexp(-1) - chosen.mean(-1) - math.log(logits.shape[-1]), at)
+    selected = at_least_float32(logits[at])
+    divergence = selected.logsumexp(-1) - selected.mean(-1) - math.log(logits.shape[-1])
+    return _sum_by_sequence(divergence, at)
 
 
 # ---------------------------------------------------------------- hidden states
 
 
 def hidden_distance(hidden: Tensor, target: Tensor, mask: Tensor | None = None) -> WeightedSum:
-    """RMU's distance: `sum_t mean_d (h_td - c_td)^2`, over the positions of the mask.
+    """RMU's distance of hidden states, `sum_t mean_d (h_td - c_td)^2` over the masked positions.
 
     Source: Li et al., "The WMDP Benchmark" (ICML 2024, arXiv 2403.03218), which averages over the
     tokens of a text, then over texts: that is `sum / weight` and then the mean over samples. Its
@@ -279,9 +325,10 @@ def hidden_distance(hidden: Tensor, target: Tensor, mask: Tensor | None = None) 
     Returns:
         `(sum [B], weight [B])`, at least 0.
 
-    Example: only the first position counts, 4 and 0 are the squares.
+    Example: only the first position counts; its squares are 4 and 0.
 
-        >>> hidden_distance(torch.tensor([[[2.0, 0.0], [9.0, 9.0]]]), torch.zeros(2), torch.tensor([[1, 0]]))[0]
+        >>> hidden = torch.tensor([[[2.0, 0.0], [9.0, 9.0]]])
+        >>> hidden_distance(hidden, torch.zeros(2), torch.tensor([[1, 0]]))[0]
         tensor([2.])
     """
     if hidden.dim() != 3 or target.shape not in (hidden.shape, hidden.shape[-1:]):
@@ -290,135 +337,26 @@ def hidden_distance(hidden: Tensor, target: Tensor, mask: Tensor | None = None) 
             f"{tuple(hidden.shape)} and {tuple(target.shape)}."
         )
     if mask is None:
-        squares = (_wide(hidden) - _wide(target)).square().mean(-1)
+        squares = (at_least_float32(hidden) - at_least_float32(target)).square().mean(-1)
         return squares.sum(1), torch.full_like(squares[:, 0], squares.shape[1])
-    _same_shape("hidden_distance", mask, hidden[..., 0])
+    check_same_shape("hidden_distance", mask, hidden[..., 0])
     at = mask != 0
-    wanted = target if target.dim() == 1 else target[at]
-    return _summed((_wide(hidden[at]) - _wide(wanted)).square().mean(-1), at)
-
-
-# ---------------------------------------------------------------- two models' logits as one's
-
-
-def logit_difference(base: Tensor, assistant: Tensor, weight: float, top: float = 0.0) -> Tensor:
-    """ULD's answer: `z_base + weight z_assistant`, where the assistant speaks on the tokens that
-    the base holds for likely.
-
-    Source: as `uniform_divergence`; weight -0.8 for TOFU (-1 by default), top 0.01 (0.1 by
-    default).
-
-    Args:
-        base: `[..., V]`.
-        assistant: the same shape; of a model that remembers what is to be forgotten.
-        weight: negative, to take away what the assistant says.
-        top: τ of `relative_top_filter`; 0 lets the assistant speak on every token.
-
-    Returns:
-        `[..., V]`, logits.
-
-    Example:
-        >>> logit_difference(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.0]), -0.5).tolist()
-        [2.0, 1.0]
-    """
-    return base + weight * relative_top_filter(base, assistant, top)
-
-
-def relative_top_filter(base: Tensor, assistant: Tensor, top: float) -> Tensor:
-    """The assistant's logits, 0 where the base's log-probability lies under `min(k-th largest,
-    largest + log τ)`, `k = max(1, ⌊τ V⌋)`.
-
-    So at least k tokens are kept. A logit of 0 is no probability of 0: unlikely tokens keep the
-    base's logit, and the result depends on where the assistant's logits have their zero, as in the
-    released code.
-
-    Source: as `uniform_divergence`; after contrastive decoding (Li et al., ACL 2023), which fills
-    with -inf.
-
-    Args:
-        base: `[..., V]`.
-        assistant: the same shape.
-        top: τ in [0, 1]; 0 filters nothing.
-
-    Returns:
-        `[..., V]`.
-    """
-    _same_shape("relative_top_filter", base, assistant)
-    if not 0 <= top <= 1:
-        raise InputError(
-            "the relative top filter keeps tokens by a share of the largest probability, in [0, "
-            f"1], not {top}."
-        )
-    if not top:
-        return assistant
-    # differences of log-probabilities are differences of logits, so nothing need be normalised
-    vocabulary = base.shape[-1]
-    kept = max(1, int(top * vocabulary))
-    smallest_kept = base.topk(kept, dim=-1).values[..., -1:]
-    threshold = torch.minimum(smallest_kept, base.amax(-1, keepdim=True) + math.log(top))
-    return assistant.masked_fill(base < threshold, 0.0)
-
-
-def generic_logits(base: Tensor, reinforced: Tensor, alpha: float) -> Tensor:
-    """WHP's generic prediction: `v_base - alpha relu(v_reinforced - v_base)`, lower where more
-    training made a token likelier.
-
-    Source: Eldan and Russinovich, "Who's Harry Potter? Approximate Unlearning in LLMs" (arXiv
-    2310.02238), section 2.1; on raw logits.
-
-    Args:
-        base: `[..., V]`.
-        reinforced: of the model trained further on what is to be forgotten, the same shape.
-        alpha: >= 0; 0 is the base.
-
-    Returns:
-        `[..., V]`, logits.
-
-    Example:
-        >>> generic_logits(torch.tensor([3.0, 1.0]), torch.tensor([4.0, 0.0]), 5.0).tolist()
-        [-2.0, 1.0]
-    """
-    _same_shape("generic_logits", base, reinforced)
-    return base - alpha * (reinforced - base).relu()
+    expected = target if target.dim() == 1 else target[at]
+    difference = at_least_float32(hidden[at]) - at_least_float32(expected)
+    return _sum_by_sequence(difference.square().mean(-1), at)
 
 
 # ---------------------------------------------------------------- helpers
 
 
 def _soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """`[N]` of `[N, V]`: `logsumexp z - sum_v q_v z_v`; what has no probability adds nothing, even
-    at -inf.
-    """
+    """Cross-entropy `logsumexp z - sum_v q_v z_v`, `[N]`; a token of q = 0 adds 0, even at -inf."""
     with torch.no_grad():
         probability = target.softmax(-1)
     return logits.logsumexp(-1) - (probability * logits.masked_fill(probability == 0, 0.0)).sum(-1)
 
 
-def _summed(values: Tensor, at: Tensor) -> WeightedSum:
-    """Values `[N]` of the positions where `at [B, T]` is true, added up by sequence, and their
-    numbers.
-    """
+def _sum_by_sequence(values: Tensor, at: Tensor) -> WeightedSum:
+    """Sums by sequence of the values `[N]` at the true positions of `[B, T]`, and their counts."""
     tokens = values.new_zeros(at.shape).masked_scatter(at, values)
     return tokens.sum(1), at.sum(1).to(values.dtype)
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-def _fits(name: str, logits: Tensor, labels: Tensor, *others: Tensor) -> None:
-    if logits.dim() != 3 or logits.shape[:2] != labels.shape:
-        raise InputError(
-            f"{name} needs logits [B, T, V] and labels [B, T], not {tuple(logits.shape)} and "
-            f"{tuple(labels.shape)}."
-        )
-    _same_shape(name, logits, *others)
-
-
-def _same_shape(name: str, first: Tensor, *others: Tensor) -> None:
-    for other in others:
-        if other.shape != first.shape:
-            raise InputError(
-                f"{name} needs tensors of one shape, but got {tuple(first.shape)} and "
-                f"{tuple(other.shape)}."
-            )

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import mu.functional.combined_logits as cl
 import mu.functional.tokens as tl
 from mu.utils.errors import InputError
 
@@ -299,19 +300,19 @@ def test_the_relative_top_filter(shape, top):
             a = [0.0 if log < threshold - 1e-12 else x for log, x in zip(logs, a, strict=True)]
         wanted += a
         mixed += [x - 0.8 * y for x, y in zip(b, a, strict=True)]
-    found = tl.relative_top_filter(base, assistant, top)
+    found = cl.relative_top_filter(base, assistant, top)
     assert found.flatten().tolist() == wanted
     torch.testing.assert_close(
-        tl.logit_difference(base, assistant, -0.8, top).flatten(),
+        cl.logit_difference(base, assistant, -0.8, top).flatten(),
         torch.tensor(mixed, dtype=torch.float64),
     )
 
 
 def test_at_least_k_tokens_are_kept():
     base = torch.arange(200.0, dtype=torch.float64)[None] * 50
-    kept = (tl.relative_top_filter(base, torch.ones_like(base), 0.1) != 0).sum()
+    kept = (cl.relative_top_filter(base, torch.ones_like(base), 0.1) != 0).sum()
     assert kept == 20
-    kept = (tl.relative_top_filter(torch.zeros_like(base), torch.ones_like(base), 0.1) != 0).sum()
+    kept = (cl.relative_top_filter(torch.zeros_like(base), torch.ones_like(base), 0.1) != 0).sum()
     assert kept == 200  # all are as likely
 
 
@@ -322,8 +323,8 @@ def test_generic_logits(alpha):
     reinforced = draw(2, 3, 7, seed=1)
     pairs = zip(base.flatten().tolist(), reinforced.flatten().tolist(), strict=True)
     wanted = torch.tensor([b - alpha * max(0.0, r - b) for b, r in pairs], dtype=torch.float64)
-    torch.testing.assert_close(tl.generic_logits(base, reinforced, alpha).flatten(), wanted)
-    assert torch.equal(tl.generic_logits(base, base, alpha), base)
+    torch.testing.assert_close(cl.generic_logits(base, reinforced, alpha).flatten(), wanted)
+    assert torch.equal(cl.generic_logits(base, base, alpha), base)
 
 
 # ---------------------------------------------------------------- all of them
@@ -387,11 +388,11 @@ def test_shapes_are_checked():
         lambda: tl.ce_u(torch.zeros(2, 4, 5), labels),
         lambda: tl.undial(torch.zeros(2, 3, 5), torch.zeros(2, 3, 6), labels),
         lambda: tl.hidden_distance(torch.zeros(2, 3, 5), torch.zeros(3, 5)),
-        lambda: tl.relative_top_filter(torch.zeros(2, 5), torch.zeros(5), 0.1),
-        lambda: tl.generic_logits(torch.zeros(2, 5), torch.zeros(5), 1.0),
+        lambda: cl.relative_top_filter(torch.zeros(2, 5), torch.zeros(5), 0.1),
+        lambda: cl.generic_logits(torch.zeros(2, 5), torch.zeros(5), 1.0),
         lambda: tl.weighted_ascent(torch.zeros(2, 5), torch.zeros(2, 4)),
     ):
         with pytest.raises(InputError, match="needs"):
             call()
     with pytest.raises(InputError, match=r"\[0, 1\]"):
-        tl.relative_top_filter(torch.zeros(5), torch.zeros(5), 2.0)
+        cl.relative_top_filter(torch.zeros(5), torch.zeros(5), 2.0)

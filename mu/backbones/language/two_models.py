@@ -16,7 +16,7 @@ from mu.backbones.language.causal_lm import CausalLM, left_padded
 from mu.backbones.language.sampling import Sampling
 from mu.backbones.lora import LoRA
 from mu.data.batch import Batch
-from mu.functional.tokens import generic_logits, logit_difference
+from mu.functional.combined_logits import generic_logits, logit_difference
 from mu.utils.errors import InputError
 
 
@@ -155,7 +155,7 @@ def _drawn(sampling: Sampling, places: Sequence[int], logits: Tensor, position: 
 
 class LogitDifference(TwoModels):
     """ULD's answer, `z_base + weight z_assistant` (Ji et al., NeurIPS 2024, arXiv 2406.08607); see
-    `mu.functional.tokens.logit_difference`.
+    `mu.functional.logit_difference`.
 
     Args:
         base: the original.

@@ -50,7 +50,7 @@ class Saliency(WeightMask):
         """The globally largest saliencies, in eval mode at the original weights."""
         from mu.core.gradients.summed import summed_gradient
         from mu.data.plan import Forget
-        from mu.functional.curvature import global_top_mask
+        from mu.functional.selection import global_top_mask
 
         iterate_batches = module.iterate_batches(
             Forget(), augment=self.augment, batch_size=self.batch_size

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from mu.backbones import Backbone
 from mu.core.masks import WeightMask
-from mu.functional.curvature import magnitude_prune_mask
+from mu.functional.selection import magnitude_prune_mask
 from mu.methods.general.finetune import FineTune
 from mu.utils.errors import InputError
 

@@ -6,7 +6,7 @@ LLM Unlearning Framework from Logit Difference", NeurIPS 2024, arXiv 2406.08607.
 models.
 
     min_φ ℓ(D_f ∪ paraphrases) + μ mean over the answer tokens of D_r ∪ wrong answers of KL(uniform ‖ p_φ)
-    served:  z = z_θo + w z_φ,  w < 0, where z_φ speaks on likely tokens alone (`mu.functional.tokens.relative_top_filter`)
+    served:  z = z_θo + w z_φ,  w < 0, where z_φ speaks on likely tokens alone (`mu.functional.relative_top_filter`)
 
 The original is never touched. The assistant is its first K layers with embeddings, final norm and
 output matrix, all frozen and shared with it, and trained low-rank adapters: small enough to be
@@ -36,7 +36,7 @@ from mu.data.plan import Paired
 from mu.data.questions import QuestionSet, TokenRows
 from mu.functional.tokens import uniform_divergence
 from mu.methods.bases.joint import predictions
-from mu.methods.bases.two_models import check_whole
+from mu.methods.bases.two_models import refuse_sharding
 from mu.utils import rng
 from mu.utils.errors import InputError
 
@@ -101,7 +101,7 @@ class ULD(UnlearningModule):
 
     def configure_model(self) -> None:
         """All weights of the assistant but its adapters are the original's."""
-        check_whole(self)
+        refuse_sharding(self)
         super().configure_model()
 
     def setup(self, stage: str) -> None:

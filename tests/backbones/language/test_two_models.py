@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mu.backbones import CausalLM, LoRA
 from mu.backbones.language.two_models import GenericLogits, LogitDifference, TwoModels, first_layers
-from mu.functional.tokens import generic_logits, logit_difference
+from mu.functional.combined_logits import generic_logits, logit_difference
 from mu.utils.errors import InputError
 from tests.support.doubles_text import causal_lm, folder, mixture, people, tokenizer
 
