@@ -1,4 +1,4 @@
-"""The paper of a method, from the head of its file."""
+"""Citations: authors, title, venue and year of a method's paper, read from its docstrings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import re
 from dataclasses import dataclass
 
-from mu.cli.catalogue import ROOTS, Component
+from mu.cli.catalogue import BASE_CLASSES, Component
 
 _CITATION = re.compile(
     r"(?:^|[.:;] )(?P<authors>[A-Z][^\"“(.:;]*?(?: et al\.)?),? "
@@ -21,7 +21,7 @@ class Paper:
     """A citation; every field may be empty.
 
     Attributes:
-        authors: as the file names them.
+        authors: as the docstring lists them.
         title: without quotation marks.
         venue: where it appeared.
         year: of the venue.
@@ -34,47 +34,43 @@ class Paper:
 
     @property
     def short(self) -> str:
-        """`Fan et al., ICLR`."""
+        """Authors and venue: `Fan et al., ICLR`."""
         names = [
             name for name in re.split(r",\s*|\s+and\s+|\s+et al\.?", self.authors) if name.strip()
         ]
         if not names:
             return ""
-        many = len(names) > 2 or "et al" in self.authors
-        first = f"{names[0]} et al." if many else " and ".join(names)
-        return ", ".join(word for word in (first, self.venue) if word)
+        abbreviated = len(names) > 2 or "et al" in self.authors
+        authors = f"{names[0]} et al." if abbreviated else " and ".join(names)
+        return ", ".join(word for word in (authors, self.venue) if word)
 
 
-def paper_of(part: Component) -> Paper:
-    """The first citation of the class's docstring, or else of its file's, or else the paper of the
-    class that it derives from.
+def paper_of(component: Component) -> Paper:
+    """Paper of a class: the first citation in its docstring, its file's, or those of its bases.
 
-    A user's own class has a paper only where a file of the user's names one. Empty where there is
-    none.
+    A base counts for a user's class only where a file of the user defines it. Empty where there is
+    no citation.
     """
-    for file, node in part.line:
-        if node.name in ROOTS.values() or (part.own and not file.own):
+    for file, node in component.mro:
+        if node.name in BASE_CLASSES.values() or (component.from_user and not file.from_user):
             continue
-        own = ast.get_docstring(node) or ""
+        docstring = ast.get_docstring(node) or ""
         head = ast.get_docstring(file.tree) or ""
-        # a file's first paragraph says what it does
-        for paragraph in [
-            *own.split("\n\n"),
-            *head.split("\n\n")[1:],
-        ]:
-            found = _CITATION.search(" ".join(paragraph.split()))
-            # else it is something else in quotation marks
-            if found and (paper := _read(**found.groupdict())).year:
+        # the first paragraph of a file says what it does
+        for paragraph in [*docstring.split("\n\n"), *head.split("\n\n")[1:]]:
+            match = _CITATION.search(" ".join(paragraph.split()))
+            # without a year the quotation marks hold no title
+            if match and (paper := _parse(**match.groupdict())).year:
                 return paper
     return Paper()
 
 
-def _read(authors: str, title: str, after: str) -> Paper:
+def _parse(authors: str, title: str, after: str) -> Paper:
     year = _YEAR.search(after)
-    preprint = _ARXIV.search(after)
     if year is None:
-        return Paper(
-            authors, title, "arXiv" if preprint else "", f"20{preprint[1]}" if preprint else ""
-        )
+        preprint = _ARXIV.search(after)
+        if preprint is None:
+            return Paper(authors, title)
+        return Paper(authors, title, "arXiv", f"20{preprint[1]}")
     venue = re.sub(r"arXiv.*", "", after[: year.start()]).strip(" ,.(")
     return Paper(authors, title, venue if len(venue) <= 40 else "", year[0])

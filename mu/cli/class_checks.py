@@ -18,8 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mu.cli.catalogue import File, Sources
+from mu.cli.catalogue import Sources
 from mu.cli.parser_errors import LISTS, NOUNS
+from mu.cli.source_files import SourceFile
 from mu.config import plugins
 from mu.config.classes import did_you_mean, subclasses
 from mu.utils.errors import InputError
@@ -115,7 +116,7 @@ def _same_file(one: ModuleSpec, other: ModuleSpec) -> bool:
     )
 
 
-def _deepest(words: list[str]) -> tuple[int, File | None]:
+def _deepest(words: list[str]) -> tuple[int, SourceFile | None]:
     """How many of the words, from the left, are modules, and the source of the last one, if it has
     one.
     """
@@ -131,14 +132,14 @@ def _deepest(words: list[str]) -> tuple[int, File | None]:
         count = count + 1
     if not (spec.origin or "").endswith(".py"):
         return count, None
-    return count, File(
+    return count, SourceFile(
         ".".join(words[:count]),
         Path(str(spec.origin)),
-        own=words[0] not in ("mu", *plugins.packages()),
+        from_user=words[0] not in ("mu", *plugins.packages()),
     )
 
 
-def names_of(file: File) -> set[str] | None:
+def names_of(file: SourceFile) -> set[str] | None:
     """Names at the top level of a module, those that it imports included; None where its source
     does not tell all of them.
     """
@@ -162,7 +163,7 @@ def names_of(file: File) -> set[str] | None:
     return None if "*" in names else names
 
 
-def _promised(file: File) -> set[str] | None:
+def _promised(file: SourceFile) -> set[str] | None:
     """`__all__`, where it is written out."""
     for node in file.tree.body:
         if isinstance(node, ast.Assign) and any(
@@ -175,7 +176,7 @@ def _promised(file: File) -> set[str] | None:
     return None
 
 
-def _imports(file: File) -> set[str]:
+def _imports(file: SourceFile) -> set[str]:
     """Packages that a file cannot do without."""
     modules = [
         alias.name
@@ -225,10 +226,10 @@ def _check_bare(key: str, name: str) -> None:
 # ---- what was meant ------------------------------------------------------------------------------
 
 
-def _near(key: str, path: str, file: File | None = None) -> str:
+def _near(key: str, path: str, file: SourceFile | None = None) -> str:
     """What may have been meant, or where to look."""
     name = path.rpartition(".")[2]
-    if file is not None and file.own:
+    if file is not None and file.from_user:
         there = [known for known in file.classes if not known.startswith("_")]
         has = (
             f"{file.path.name} has {', '.join(there)}."
@@ -239,14 +240,14 @@ def _near(key: str, path: str, file: File | None = None) -> str:
             path, [f"{file.module}.{known}" for known in there if did_you_mean(name, [known])], has
         )
     sources = Sources(Path())
-    parts = sources.parts(LISTS[key]) if key in LISTS else []
-    mine = [part.path for part in parts if part.own and part.name == name]
+    parts = sources.components(LISTS[key]) if key in LISTS else []
+    mine = [part.path for part in parts if part.from_user and part.name == name]
     if mine:
         return f"did you mean {' or '.join(mine)}?"
-    known = [part.name for part in parts if not part.own] or [
+    known = [part.name for part in parts if not part.from_user] or [
         entry
         for found in sources.files.values()
-        if not found.own
+        if not found.from_user
         for entry in found.headers
         if not entry.startswith("_")
     ]
@@ -255,7 +256,7 @@ def _near(key: str, path: str, file: File | None = None) -> str:
     )
 
 
-def _modules_in(file: File) -> list[str]:
+def _modules_in(file: SourceFile) -> list[str]:
     """The modules of a package; none in a plain file."""
     entries = file.path.parent.iterdir() if file.path.name == "__init__.py" else ()
     return [

@@ -1,4 +1,4 @@
-"""`mu list`: what there is."""
+"""`mu list`: methods, tasks, backbones, suites, attacks and masks."""
 
 from __future__ import annotations
 
@@ -7,75 +7,81 @@ import shutil
 import sys
 from pathlib import Path
 
-from mu.cli.catalogue import ROOTS, Component, Function, Sources
+from mu.cli.catalogue import BASE_CLASSES, Component, Function, Sources
 from mu.cli.citations import paper_of
 from mu.config.classes import did_you_mean
 from mu.utils.errors import InputError
 
 NEEDS = ("forget", "retain", "labels", "reference", "substitute")
-_USAGE = f"usage: mu list {'|'.join(ROOTS)}"
+_HELP = f"""usage: mu list {"|".join(BASE_CLASSES)}
+
+List the installed classes, those of plugins and of your own files in this folder included.
+Without a word, the number and the names of each category."""
 
 
 def main(argv: list[str]) -> int:
-    """The command; returns its exit code."""
+    """Run `mu list`; returns the exit code."""
     if "-h" in argv or "--help" in argv:
-        print(
-            f"{_USAGE}\n\nWhat is installed, plugins included, and by its import path what your "
-            "own files in this folder hold. Without a "
-            "word, the number of each."
-        )
+        print(_HELP)
         return 0
     if len(argv) > 1:
-        raise InputError(f"mu list takes one word ({', '.join(ROOTS)}), not {len(argv)}.")
+        raise InputError(f"mu list takes one word ({', '.join(BASE_CLASSES)}), not {len(argv)}.")
     sources = Sources(Path())
-    tell_faults(sources)
+    print_faults(sources)
     if not argv:
-        for kind in ROOTS:
-            names = [shown_name(part) for part in sources.parts(kind)]
-            print(f"{kind:<10} {len(names):>3}  {', '.join(names)}")
+        for category in BASE_CLASSES:
+            names = [display_name(component) for component in sources.components(category)]
+            print(f"{category:<10} {len(names):>3}  {', '.join(names)}")
         return 0
-    kind = argv[0] if argv[0] in ROOTS else f"{argv[0]}s"
-    if kind not in ROOTS:
-        raise InputError(
-            f"mu list has no {argv[0]!r}; "
-            f"{did_you_mean(argv[0], ROOTS, 'it has ' + ', '.join(ROOTS) + '.')}"
-        )
-    parts = sources.parts(kind)
-    print_table(*(_methods(parts) if kind == "methods" else _others(parts)))
+    category = argv[0] if argv[0] in BASE_CLASSES else f"{argv[0]}s"
+    if category not in BASE_CLASSES:
+        categories = ", ".join(BASE_CLASSES)
+        hint = did_you_mean(argv[0], BASE_CLASSES, f"it has {categories}.")
+        raise InputError(f"mu list has no {argv[0]!r}; {hint}")
+    components = sources.components(category)
+    table = _method_table(components) if category == "methods" else _table(components)
+    print_table(*table)
     return 0
 
 
-def shown_name(part: Component) -> str:
-    """The class's name, by which it can be given to a command; a user's own needs its import
-    path.
-    """
-    return part.path if part.own else part.name
+def display_name(component: Component) -> str:
+    """Name by which a command takes the class: the import path for a user's own."""
+    return component.path if component.from_user else component.name
 
 
-def tell_faults(sources: Sources) -> None:
-    """One line about each of the user's files that cannot be read."""
+def print_faults(sources: Sources) -> None:
+    """Print one line about each of the user's files that cannot be parsed."""
     for fault in sources.faults:
         print(f"mu: {fault}", file=sys.stderr)
 
 
-def _methods(parts: list[Component]) -> tuple[list[str], list[list[str]]]:
+def _method_table(components: list[Component]) -> tuple[list[str], list[list[str]]]:
     rows = []
-    for part in parts:
-        paper = paper_of(part)
-        about = ": ".join(word for word in (paper.short, paper.title) if word) or part.about
-        rows.append([shown_name(part), paper.year, domains(part), needs(part), about])
+    for component in components:
+        paper = paper_of(component)
+        citation = ": ".join(word for word in (paper.short, paper.title) if word)
+        rows.append(
+            [
+                display_name(component),
+                paper.year,
+                domains(component),
+                needs(component),
+                citation or component.summary,
+            ]
+        )
     return ["method", "year", "works on", "needs", "paper"], rows
 
 
-def _others(parts: list[Component]) -> tuple[list[str], list[list[str]]]:
-    return ["name", "import path", "what"], [
-        [shown_name(part), part.path, part.about] for part in parts
+def _table(components: list[Component]) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [display_name(component), component.path, component.summary] for component in components
     ]
+    return ["name", "import path", "what"], rows
 
 
-def domains(part: Component) -> str:
-    """What the method works on, by the annotation of its backbone."""
-    annotation = part.backbone
+def domains(method: Component) -> str:
+    """Backbones that a method works on, by its constructor's annotation."""
+    annotation = method.backbone
     names = [
         name.strip().rpartition(".")[2]
         for name in annotation.replace("Union[", "").strip("]").replace(",", "|").split("|")
@@ -83,46 +89,43 @@ def domains(part: Component) -> str:
     return "any" if not annotation or "Backbone" in names else ", ".join(names)
 
 
-def needs(part: Component) -> str:
-    """What the method needs from the task; `?` where that depends on its arguments."""
-    found = []
+def needs(method: Component) -> str:
+    """Parts of the task that a method needs; `?` marks those that depend on its arguments."""
+    names = []
     for name in NEEDS:
-        value = part.attribute(f"needs_{name}")
-        if (
-            isinstance(value, Function)
-            or not isinstance(value, ast.Constant)
-            or assigned(part, f"needs_{name}")
-        ):
-            found.append(f"{name}?")
+        attribute = f"needs_{name}"
+        value = method.attribute(attribute)
+        if not isinstance(value, ast.Constant) or set_by_constructor(method, attribute):
+            names.append(f"{name}?")
         elif value.value:
-            found.append(name)
-    return ", ".join(found)
+            names.append(name)
+    return ", ".join(names)
 
 
-def assigned(part: Component, name: str) -> bool:
-    """Whether a constructor sets it."""
-    inits = [
-        (file, entry)
-        for file, node in part.line
+def set_by_constructor(component: Component, name: str) -> bool:
+    """Whether a constructor assigns `self.NAME`."""
+    constructors = [
+        entry
+        for file, node in component.mro
+        if f"self.{name}" in file.text
         for entry in node.body
-        if isinstance(entry, ast.FunctionDef)
-        and entry.name == "__init__"
-        and f"self.{name}" in file.text
+        if isinstance(entry, Function) and entry.name == "__init__"
     ]
     return any(
         isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Store)
-        for _, init in inits
-        for node in ast.walk(init)
+        for constructor in constructors
+        for node in ast.walk(constructor)
     )
 
 
 def print_table(titles: list[str], rows: list[list[str]]) -> None:
-    """Aligned columns; on a terminal the last is cut at its edge."""
+    """Print aligned columns; on a terminal the last column is cut at its edge."""
     if not rows:
         print("none")
         return
-    width = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     edge = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for row in [titles, *rows]:
-        line = "  ".join(cell.ljust(size) for cell, size in zip(row, width, strict=True)).rstrip()
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        line = "  ".join(cells).rstrip()
         print(line if not edge or len(line) <= edge else line[: edge - 1] + "…")

@@ -1,4 +1,4 @@
-"""`mu show`: one method (or task, backbone, suite, attack, mask), read from its source."""
+"""`mu show`: paper, equation, arguments and presets of a method; arguments of other components."""
 
 from __future__ import annotations
 
@@ -9,70 +9,83 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from mu.cli.catalogue import ROOTS, Component, Sources
-from mu.cli.list import assigned, domains, needs, tell_faults
+from docstring_parser import google
+
+from mu.cli.catalogue import BASE_CLASSES, Component, Sources
+from mu.cli.list import domains, needs, print_faults, set_by_constructor
 from mu.config.classes import did_you_mean
 from mu.utils.errors import InputError
+
+_HELP = """usage: mu show NAME
+
+A method's paper, equation, arguments with their defaults, and presets; `mu list methods` lists the
+names. Tasks, backbones, suites, attacks and masks are shown too, and the classes of your own files
+in this folder (my_method.MyMethod)."""
 
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a constructor, as the source has it; `default` is empty where it must be
-    given.
+    """Argument of a constructor, as the source writes it.
+
+    Attributes:
+        name: its name.
+        annotation: its type; empty where it has none.
+        default: its default; empty for a required argument.
+        description: from the docstring's `Args` section.
     """
 
     name: str
-    kind: str
+    annotation: str
     default: str
-    about: str
+    description: str
 
 
 def main(argv: list[str]) -> int:
-    """The command; returns its exit code."""
+    """Run `mu show`; returns the exit code."""
     if not argv or "-h" in argv or "--help" in argv:
-        print(
-            "usage: mu show NAME\n\nA method's paper, equation, arguments with their defaults, "
-            "and presets; `mu list methods` has the "
-            "names.\nTasks, backbones, suites, attacks and masks can be shown too, and your own "
-            "in this folder (my_method.MyMethod)."
-        )
+        print(_HELP)
         return 0
     if len(argv) > 1:
         raise InputError(f"mu show takes one name, not {len(argv)}.")
     sources = Sources(Path())
-    tell_faults(sources)
-    parts = [(kind, part) for kind in ROOTS for part in sources.parts(kind)]
-    # a name of ours before the same of the user's
-    names = {part.name: (kind, part) for kind, part in reversed(parts)}
-    paths = {
-        path: (kind, part)
-        for kind, part in parts
-        for path in (part.path, f"{part.file.module}.{part.name}")
+    print_faults(sources)
+    # 1. every component by its bare name (installed before the user's) and by its paths
+    components = [
+        (category, component)
+        for category in BASE_CLASSES
+        for component in sources.components(category)
+    ]
+    by_name = {component.name: (category, component) for category, component in components[::-1]}
+    by_path = {
+        path: (category, component)
+        for category, component in components
+        for path in (component.path, f"{component.file.module}.{component.name}")
     }
-    found = {**names, **paths}
+    candidates = {**by_name, **by_path}
+    # 2. the one that was asked for
     name = argv[0]
-    if name not in found:
-        near = did_you_mean(name.rpartition(".")[2], names, "mu list shows what there is.")
-        raise InputError(f"there is nothing named {name!r}; {near}")
-    kind, part = found[name]
-    print("\n".join(_shown(kind, part)))
+    if name not in candidates:
+        hint = did_you_mean(name.rpartition(".")[2], by_name, "mu list lists the names.")
+        raise InputError(f"there is nothing named {name!r}; {hint}")
+    print("\n".join(_page(*candidates[name])))
     return 0
 
 
-def _shown(kind: str, part: Component) -> list[str]:
-    lines = [f"{part.name}  ({part.path}, {part.file.path.name})", ""]
-    head = ast.get_docstring(part.file.tree)
-    own = _before_arguments(ast.get_docstring(part.node) or "")
-    if kind == "methods":
-        lines += [head or "", "", own, "", f"works on: {domains(part)}", f"needs: {needs(part)}"]
-        plan = part.attribute("plan")
-        if isinstance(plan, ast.expr) and not assigned(part, "plan"):
+def _page(category: str, component: Component) -> list[str]:
+    lines = [f"{component.name}  ({component.path}, {component.file.path.name})", ""]
+    description = _before_arguments(ast.get_docstring(component.node) or "")
+    if category == "methods":
+        head = ast.get_docstring(component.file.tree) or ""
+        lines += [head, "", description, ""]
+        lines += [f"works on: {domains(component)}", f"needs: {needs(component)}"]
+        plan = component.attribute("plan")
+        if isinstance(plan, ast.expr) and not set_by_constructor(component, "plan"):
             lines.append(f"plan: {ast.unparse(plan)}")
     else:
-        lines.append(own)
-    lines += ["", "arguments:", *_table(arguments(part))]
-    if kind == "methods":
-        presets = list(_presets(part.name))
+        lines.append(description)
+    lines += ["", "arguments:", *_argument_lines(arguments(component))]
+    if category == "methods":
+        presets = _presets(component.name)
         lines += ["", "presets:" if presets else "presets: none in configs/method here", *presets]
     return lines
 
@@ -81,39 +94,47 @@ def _before_arguments(docstring: str) -> str:
     return re.split(r"\n\s*Args:\n", docstring)[0].strip()
 
 
-def arguments(part: Component) -> list[Argument]:
-    """Arguments that the constructor takes, `**kwargs` followed to the bases; what a constructor
-    sets itself is left out.
+def arguments(component: Component) -> list[Argument]:
+    """Arguments of a constructor and, through `**kwargs`, of its bases' constructors.
+
+    Arguments that a constructor passes to its base by keyword are left out.
     """
-    found: dict[str, Argument] = {}
+    collected: dict[str, Argument] = {}
     fixed: set[str] = set()
-    for node, init in part.constructors():
-        about = _descriptions(ast.get_docstring(node) or "")
-        given = init.args.args[1:]
-        defaults = [None] * (len(given) - len(init.args.defaults)) + list(init.args.defaults)
-        pairs = [
-            *zip(given, defaults, strict=True),
-            *zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True),
-        ]
-        own = {argument.arg for argument, _ in pairs}
-        for argument, default in pairs:
-            if argument.arg not in found and argument.arg not in fixed:
-                kind = ast.unparse(argument.annotation) if argument.annotation else ""
-                value = _default(default) if default is not None else ""
-                found[argument.arg] = Argument(
-                    argument.arg, kind, value, about.get(argument.arg, "")
-                )
-        fixed |= _passed_on(init) - own - set(found)
-    return list(found.values())
+    for node, init in component.constructors():
+        descriptions = _descriptions(ast.get_docstring(node) or "")
+        parameters = _parameters(init)
+        for name, (annotation, default) in parameters.items():
+            if name not in collected and name not in fixed:
+                collected[name] = Argument(name, annotation, default, descriptions.get(name, ""))
+        fixed |= _passed_to_base(init) - set(parameters) - set(collected)
+    return list(collected.values())
+
+
+def _parameters(init: ast.FunctionDef) -> dict[str, tuple[str, str]]:
+    """Annotation and default of each parameter after `self`."""
+    positional = init.args.args[1:]
+    required = len(positional) - len(init.args.defaults)
+    pairs = [
+        *zip(positional, [*[None] * required, *init.args.defaults], strict=True),
+        *zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True),
+    ]
+    return {
+        argument.arg: (
+            ast.unparse(argument.annotation) if argument.annotation else "",
+            _default(default) if default is not None else "",
+        )
+        for argument, default in pairs
+    }
 
 
 def _default(node: ast.expr) -> str:
-    written = ast.unparse(node.body if isinstance(node, ast.Lambda) else node)
-    return re.sub(r"^torch\.optim\.(\w+)\(params, ?", r"\1(", written)
+    text = ast.unparse(node.body if isinstance(node, ast.Lambda) else node)
+    return re.sub(r"^torch\.optim\.(\w+)\(params, ?", r"\1(", text)
 
 
-def _passed_on(init: ast.FunctionDef) -> set[str]:
-    """Keywords that the constructor gives to its base's."""
+def _passed_to_base(init: ast.FunctionDef) -> set[str]:
+    """Keywords that a constructor passes to its base's."""
     calls = [
         node
         for node in ast.walk(init)
@@ -123,61 +144,48 @@ def _passed_on(init: ast.FunctionDef) -> set[str]:
 
 
 def _descriptions(docstring: str) -> dict[str, str]:
-    """The `Args:` section, by name."""
-    section = re.search(
-        r"\n\s*Args:\n(.*?)(?=\n\s*(?:Returns|Raises|Yields|Example|Shape)s?:|\Z)", docstring, re.S
-    )
-    if section is None:
-        return {}
-    found: dict[str, str] = {}
-    for entry in re.split(r"\n(?=\s{0,4}[*\w]+(?: \([^)]*\))?: )", textwrap.dedent(section[1])):
-        name, _, text = entry.strip().partition(":")
-        found |= {word.strip(): " ".join(text.split()) for word in name.split(",")}
-    return found
+    """Descriptions of the `Args` section by name; an entry `a, b: ...` counts for both."""
+    return {
+        name.strip(): " ".join((parameter.description or "").split())
+        for parameter in google.parse(docstring).params
+        for name in parameter.arg_name.split(",")
+    }
 
 
-def _table(found: list[Argument]) -> list[str]:
+def _argument_lines(table: list[Argument]) -> list[str]:
     lines = []
-    for argument in found:
-        kind = re.sub(
-            r"Literal\[([^\]]*)\]", lambda found: found[1].replace(", ", " | "), argument.kind
+    for argument in table:
+        annotation = re.sub(
+            r"Literal\[([^\]]*)\]",
+            lambda match: match[1].replace(", ", " | "),
+            argument.annotation,
         )
-        lines.append(
-            f"  {argument.name}: {kind}"
-            + (f" = {argument.default}" if argument.default else "  (must be given)")
-        )
+        default = f" = {argument.default}" if argument.default else "  (must be given)"
+        lines.append(f"  {argument.name}: {annotation}{default}")
+        indent = " " * 6
         lines += textwrap.wrap(
-            argument.about, 120, initial_indent="      ", subsequent_indent="      "
+            argument.description, 100, initial_indent=indent, subsequent_indent=indent
         )
     return lines
 
 
 def _presets(method: str) -> list[str]:
-    """Files of configs/method, here and beside the package, that name the method; each with the
-    first line of its head.
+    """Files of configs/method that name a method, with the first line of their head.
+
+    Folders: the working directory's, and the one beside the package.
     """
+    folders = [Path("configs") / "method"]
     package = find_spec("mu")
-    beside = (
-        Path(package.origin).parent.parent / "configs" / "method"
-        if package is not None and package.origin
-        else Path()
-    )
-    here = Path("configs") / "method"
-    folders = (
-        [here]
-        if here.is_dir() and beside.is_dir() and here.resolve() == beside.resolve()
-        else [here, beside]
-    )
+    if package is not None and package.origin:
+        beside = Path(package.origin).parent.parent / "configs" / "method"
+        if beside.resolve() != folders[0].resolve():
+            folders.append(beside)
     lines = []
-    for file in [
-        file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.yaml"))
-    ]:
+    for file in [file for folder in folders for file in sorted(folder.glob("*.yaml"))]:
         text = file.read_text(encoding="utf-8")
-        named = re.search(r"^model:(?:.*\n)*?.*?class_path:\s*['\"]?([\w.]+)", text, re.M)
-        if named and named[1].rpartition(".")[2] == method:
-            first = next(
-                (line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")),
-                "",
-            )
-            lines.append(f"  {file}: {first}" if first else f"  {file}")
+        match = re.search(r"^model:(?:.*\n)*?.*?class_path:\s*['\"]?([\w.]+)", text, re.M)
+        if match and match[1].rpartition(".")[2] == method:
+            comments = [line for line in text.splitlines() if line.startswith("#")]
+            title = comments[0].lstrip("# ").strip() if comments else ""
+            lines.append(f"  {file}: {title}" if title else f"  {file}")
     return lines

@@ -14,7 +14,7 @@ from mu.cli.catalogue import Sources
 from mu.cli.list import domains
 from tests.cli.conftest import CONFIGS, REPOSITORY, Mu
 
-METHODS = {part.name: part for part in Sources().parts("methods")}
+METHODS = {component.name: component for component in Sources().components("methods")}
 TASKS = {
     "Classifier": "digits_random",
     "Regressor": "diabetes_range",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mu.methods
-from mu.cli.catalogue import ROOTS, Component, Sources
+from mu.cli.catalogue import BASE_CLASSES, Component, Sources
 from mu.cli.citations import Paper, paper_of
 from mu.cli.list import domains, needs
 from mu.cli.show import arguments
@@ -18,11 +18,11 @@ from mu.core.module import UnlearningModule
 from tests.cli.conftest import CONFIGS, Mu
 
 SOURCES = Sources()
-METHODS = {part.name: part for part in SOURCES.parts("methods")}
+METHODS = {component.name: component for component in SOURCES.components("methods")}
 
 
-def imported(part: Component) -> type:
-    module, _, name = part.path.rpartition(".")
+def imported(component: Component) -> type:
+    module, _, name = component.path.rpartition(".")
     __import__(module)
     return getattr(sys.modules[module], name)
 
@@ -37,8 +37,8 @@ def test_every_exported_method_is_listed_and_nothing_else() -> None:
         for name, cls in classes.items()
         if inspect.isclass(cls) and issubclass(cls, UnlearningModule)
     } <= set(METHODS)
-    for part in METHODS.values():
-        assert issubclass(imported(part), UnlearningModule)
+    for component in METHODS.values():
+        assert issubclass(imported(component), UnlearningModule)
     assert not {"UnlearningModule", "Edit"} & set(METHODS)
 
 
@@ -55,25 +55,25 @@ def test_every_exported_backbone_is_listed() -> None:
         if inspect.isclass(cls) and issubclass(cls, mu.backbones.Backbone)
     }
     concrete = {name for name in wanted if not inspect.isabstract(getattr(mu.backbones, name))}
-    assert concrete <= {part.name for part in SOURCES.parts("backbones")}
+    assert concrete <= {component.name for component in SOURCES.components("backbones")}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ROOTS if kind != "methods"])
+@pytest.mark.parametrize("kind", [kind for kind in BASE_CLASSES if kind != "methods"])
 def test_other_kinds_are_real_classes(kind: str) -> None:
-    parts = SOURCES.parts(kind)
+    parts = SOURCES.components(kind)
     assert parts
-    for part in parts:
-        cls = imported(part)
-        assert ROOTS[kind] in [base.__name__ for base in cls.__mro__]
+    for component in parts:
+        cls = imported(component)
+        assert BASE_CLASSES[kind] in [base.__name__ for base in cls.__mro__]
         assert not inspect.isabstract(cls)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_needs_are_those_of_the_class(name: str) -> None:
-    part = METHODS[name]
-    said = needs(part).split(", ")
+    component = METHODS[name]
+    said = needs(component).split(", ")
     for need in ("forget", "retain", "labels", "reference", "substitute"):
-        value = inspect.getattr_static(imported(part), f"needs_{need}")
+        value = inspect.getattr_static(imported(component), f"needs_{need}")
         if f"{need}?" not in said:
             assert value is (need in said)
 
@@ -82,11 +82,11 @@ def test_needs_are_those_of_the_class(name: str) -> None:
 def test_domain_is_that_of_the_constructor(name: str) -> None:
     import typing
 
-    part = METHODS[name]
-    cls = next(base for base in imported(part).__mro__ if "__init__" in vars(base))
+    component = METHODS[name]
+    cls = next(base for base in imported(component).__mro__ if "__init__" in vars(base))
     hint = typing.get_type_hints(cls.__init__)["backbone"]
     expected = "any" if hint.__name__ == "Backbone" else hint.__name__
-    assert domains(part) == expected
+    assert domains(component) == expected
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -94,11 +94,11 @@ def test_arguments_are_those_that_the_parser_takes(name: str) -> None:
     """Mutation: not following `**kwargs` to the base, or listing what a constructor sets itself."""
     from jsonargparse import ArgumentParser
 
-    part = METHODS[name]
+    component = METHODS[name]
     parser = ArgumentParser(exit_on_error=False)
-    added = parser.add_class_arguments(imported(part), "it", fail_untyped=False)
+    added = parser.add_class_arguments(imported(component), "it", fail_untyped=False)
     taken = {key.removeprefix("it.").split(".")[0] for key in added}
-    assert {argument.name for argument in arguments(part)} == taken
+    assert {argument.name for argument in arguments(component)} == taken
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,9 @@ def test_papers(name: str, paper: Paper) -> None:
 
 
 def test_every_paper_that_is_named_has_a_year() -> None:
-    for part in METHODS.values():
-        paper = paper_of(part)
-        assert bool(paper.title) == bool(paper.year), part.name
+    for component in METHODS.values():
+        paper = paper_of(component)
+        assert bool(paper.title) == bool(paper.year), component.name
 
 
 def test_a_variant_has_the_paper_of_the_method_that_it_derives_from() -> None:
@@ -155,7 +155,7 @@ def test_a_variant_has_the_paper_of_the_method_that_it_derives_from() -> None:
     }.items():
         assert paper_of(METHODS[name]) == paper_of(METHODS[of]) != Paper()
     assert paper_of(METHODS["SCRUBWorstCase"]).authors.startswith("Fan")
-    assert {name for name, part in METHODS.items() if not paper_of(part).title} == {
+    assert {name for name, component in METHODS.items() if not paper_of(component).title} == {
         "Train",
         "Retrain",
     }
@@ -195,10 +195,12 @@ def test_a_plugin_of_a_third_party_is_listed(
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(plugins, "packages", lambda: ["callbacks", "tasks", "thirdparty"])
-    part = next(part for part in Sources().parts("methods") if part.name == "Theirs")
-    assert part.path == "thirdparty.Theirs"
-    assert (paper_of(part).short, paper_of(part).year) == ("Doe and Roe, NeurIPS", "2031")
-    assert (needs(part), domains(part)) == ("forget, labels", "any")
+    component = next(
+        component for component in Sources().components("methods") if component.name == "Theirs"
+    )
+    assert component.path == "thirdparty.Theirs"
+    assert (paper_of(component).short, paper_of(component).year) == ("Doe and Roe, NeurIPS", "2031")
+    assert (needs(component), domains(component)) == ("forget, labels", "any")
     assert "thirdparty" not in sys.modules
 
 
