@@ -88,8 +88,8 @@ def test_no_method_was_forgotten() -> None:
                 and issubclass(cls, UnlearningModule)
                 and cls.__module__ == module.__name__
                 and not cls.__name__.startswith("_")
-                and issubclass(TextToImage, cls.admitted())
-                and Backbone not in cls.admitted()
+                and issubclass(TextToImage, cls.backbone_types())
+                and Backbone not in cls.backbone_types()
             ):
                 assert found.name in run or found.name == "salun_diffusion", (
                     f"{cls.__name__} is not run at its true size"

@@ -12,7 +12,7 @@ from mu.utils.errors import RunError
 
 
 class FitChecks:
-    """The checks of one fit.
+    """Checks of one fit: finite losses, finite weights, and weights that moved.
 
     A method calls `check_loss` with the loss of each step; the base class calls the rest. A loss on
     an accelerator is looked at one step late, so that no step waits for the device.
@@ -24,12 +24,12 @@ class FitChecks:
         self._expects_no_change = False
 
     def start(self, method: Method) -> None:
-        """Remember the weights with which a fit begins."""
+        """Record the weights with which a fit begins."""
         self._initial = self._sums(method)
         self._expects_no_change = False
 
     def expect_no_change(self) -> None:
-        """Say that weights which end where they began are an answer (SCRUB+R rewinds to the start)."""
+        """Accept weights that end where they began (SCRUB+R may rewind to the start)."""
         self._expects_no_change = True
 
     def check_loss(self, method: Method, loss: Tensor) -> None:
@@ -45,10 +45,10 @@ class FitChecks:
             self.check_pending(method)
 
     def check_pending(self, method: Method) -> None:
-        """Look at the last loss, if that has not been done.
+        """Check the last loss, unless that was done in its step.
 
         Raises:
-            RunError: when it is not finite.
+            RunError: when that loss is not finite.
         """
         if self._pending is not None and not isfinite(self._pending[1].item()):
             step, loss = self._pending
@@ -60,8 +60,9 @@ class FitChecks:
             )
 
     def check_weights(self, method: Method) -> None:
-        """Stop before weights that are not finite take the place of the last good checkpoint (a
-        finite loss may have made them).
+        """Stop before weights that are not finite replace the last good checkpoint.
+
+        A finite loss may have made them.
 
         Raises:
             RunError: names the first such weight.
@@ -75,36 +76,46 @@ class FitChecks:
                     "ascent term."
                 )
 
-    def check_moved(self, method: Method, steps: int) -> None:
-        """Stop where a fit of `steps` steps has moved no weight.
+    def check_end(self, method: Method, steps: int | None) -> None:
+        """Stop where a fit has seen no batch, or has moved no weight.
+
+        Args:
+            method: at the end of its fit.
+            steps: optimizer steps of this fit; None where it has seen no batch.
 
         Raises:
-            RunError: says what to look at.
+            RunError: names the method and the settings to check.
         """
-        if not self._expects_no_change and not _on_any_rank(
-            method, self._sums(method) != self._initial
-        ):
+        trainer = method.trainer
+        name = type(method).__name__
+        if steps is None:
+            # a finished run that is resumed has no batch left, which is no error
+            if trainer.fit_loop.max_batches == 0 and trainer.limit_train_batches:
+                raise RunError(
+                    f"the plan of {name} has no batch in epoch {trainer.current_epoch}, so no "
+                    "weight moved; check the plan and the sizes of the task's parts."
+                )
+            return
+        if steps == 0 or trainer.interrupted or self._expects_no_change:
+            return
+        if not _on_any_rank(method, self._sums(method) != self._initial):
             raise RunError(
-                f"{type(method).__name__} ran {steps} steps and moved no weight; check learning "
-                "rate, mask and data."
+                f"{name} ran {steps} steps and moved no weight; check learning rate, mask and data."
             )
 
     @staticmethod
     @torch.no_grad()
     def _sums(method: Method) -> list[float]:
-        """Two sums over each weight in float64, one weight at a time: all at once would take twice
-        a large model's memory.
-        """
+        """Two sums over each weight in float64, by which a moved weight shows."""
+        # one weight at a time, because all at once would take twice a large model's memory
         weights = (_local(weight).double() for _, weight in method.trainable())
         return [float(value.abs().sum() + value.flatten()[::7].sum()) for value in weights]
 
 
 def _on_any_rank(method: Method, value: bool) -> bool:
-    """Whether `value` is true on some rank, where each holds a part of the weights; elsewhere all
-    ranks hold the same weights.
-    """
+    """Whether `value` is true on some rank, where weights are sharded over ranks."""
     if method.device_mesh is None:
-        return value
+        return value  # all ranks hold the same weights
     flag = torch.tensor(float(value), device=method.device)
     return bool(method.trainer.strategy.reduce(flag, reduce_op="sum"))
 

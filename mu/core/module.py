@@ -1,6 +1,4 @@
-"""UnlearningModule: a backbone, an optimizer, perhaps a mask and a frozen reference. One subclass
-for each paper.
-"""
+"""UnlearningModule, the LightningModule that every unlearning method subclasses."""
 
 from __future__ import annotations
 
@@ -19,30 +17,29 @@ from mu.backbones import Backbone, WeightedSum
 from mu.core.batch_norm import Norm, broadcast_buffers, recalibrate, set_mode
 from mu.core.checks import FitChecks
 from mu.core.eval_steps import EvaluationSteps
-from mu.core.fit_loop import (
-    completed_epochs,
-    epoch_end_pending,
-    finish_due_epoch,
-    planned_steps,
-    sync_epoch_length,
-)
+from mu.core.fit_loop import completed_epochs, finish_due_epoch, planned_steps, sync_epoch_length
 from mu.core.lr import LRSchedule
 from mu.core.masks import WeightMask
 from mu.core.reference import frozen_copy
+from mu.core.run_state import (
+    check_keys,
+    check_resumable,
+    recipe_hash,
+    run_record,
+    without_reference,
+)
 from mu.core.substitutes import Substitute
 from mu.data.batch import Batch
 from mu.data.datamodule import UnlearningDataModule, check_provides
 from mu.data.plan import DataPlan, Retain
 from mu.utils.errors import InputError, RunError
-from mu.utils.fingerprint import digest
 from mu.utils.rng import stream_id
-from mu.utils.spec import Reconstructible, to_spec
-from mu.utils.version import __version__
+from mu.utils.spec import Reconstructible
 from mu.utils.weights import weights_hash
 
 
 class UnlearningModule(EvaluationSteps, Reconstructible):
-    """Base of all methods.
+    """Base of all methods: a backbone, an optimizer, perhaps a mask and a frozen reference.
 
     Most methods override `objective`; the rest override Lightning's own hooks. A method declares
     its `plan` and its needs.
@@ -50,11 +47,11 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
     Args:
         backbone: the model to unlearn from, with its original weights.
         optimizer: makes the optimizer from the trainable weights.
-        scheduler: a schedule of `mu.core.lr`, which knows the run's length, or any torch scheduler
-            (stepped once an epoch); None is constant.
+        scheduler: a learning-rate schedule of `mu.core.lr`, which knows the run's length, or any
+            torch scheduler (stepped once an epoch); None keeps the rate constant.
         mask: which weights may move; None lets all move.
-        norm: batch-norm statistics in fit: `train` moves them on whatever is shown, `eval` freezes
-            them, `recalibrate` moves them and finally takes them anew from the retain part.
+        norm: batch-norm statistics in fit: `train` updates them from every batch, `eval` freezes
+            them, `recalibrate` updates them and finally recomputes them from the retain part.
         reduction: how token-weighted losses become a scalar (see `reduce`).
         seed: decides the plan and every draw of this run (the unlearning seed).
     """
@@ -69,7 +66,7 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
     needs_reference: bool = False
     needs_substitute: bool = False
     trains_from_scratch: bool = False
-    """Train and Retrain: their own recipe is what others refer to."""
+    """Whether this run's recipe is that of its weights (Train, Retrain), not the original's."""
 
     def __init__(
         self,
@@ -89,10 +86,10 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
                 f"{type(self).__name__} wraps a mu Backbone, not {type(backbone).__name__}; wrap "
                 "a network as Classifier(network=...)."
             )
-        if not isinstance(backbone, self.admitted()):
-            kinds = " or a ".join(kind.__name__ for kind in self.admitted())
+        if not isinstance(backbone, self.backbone_types()):
+            names = " or a ".join(cls.__name__ for cls in self.backbone_types())
             raise InputError(
-                f"{type(self).__name__} is defined for a {kinds}, not for a "
+                f"{type(self).__name__} is defined for a {names}, not for a "
                 f"{type(backbone).__name__}."
             )
         self.backbone = backbone
@@ -109,45 +106,51 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         self.serves_only = False
         self.checks = FitChecks()
         self._first_step: int | None = None
-        self._epoch_end_pending = self._recalibrated = False
+        self._epoch_end_pending = False
+        self._recalibrated = False
         self.phase = 0
 
     @classmethod
-    def admitted(cls) -> tuple[type[Backbone], ...]:
-        """The kinds of backbones that the method is defined for, as its constructor's annotation
-        says.
-        """
+    def backbone_types(cls) -> tuple[type[Backbone], ...]:
+        """Backbone classes that the method is defined for, by its constructor's annotation."""
         for base in cls.__mro__:
             if "backbone" in getattr(base.__dict__.get("__init__"), "__annotations__", {}):
                 annotation = get_type_hints(base.__init__)["backbone"]
                 return get_args(annotation) or (annotation,)
         return (Backbone,)
 
-    # ---- what a method says ----------------------------------------------------------------------
+    # ---- the loss --------------------------------------------------------------------------------
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
-        """Named scalar terms whose sum is minimised. A part that this step does not show is
-        None.
+        """Named scalar terms whose sum is minimised.
+
+        Args:
+            forget: the forget part of the batch, prepared; None where the plan's batch has none.
+            retain: the retain part, likewise.
         """
         raise TypeError(f"{type(self).__name__} overrides neither objective() nor training_step().")
 
     def served(self) -> Backbone:
-        """What suites, attacks and export touch: the unlearned model."""
+        """The unlearned model, as suites, attacks and export use it."""
         return self.backbone
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """Names (within the backbone) and weights that the method moves."""
+        """Names (within the backbone) and parameters of the weights that the method moves."""
         return [(name, p) for name, p in self.backbone.named_parameters() if p.requires_grad]
 
     def reduce(self, summed: WeightedSum, part: Batch) -> Tensor:
-        """A scalar from `(sum [B], weight [B])`.
+        """Reduce per-example losses to a scalar, by the run's `reduction`.
 
         `token_mean`: Σ sum / Σ weight; `sequence_mean`: mean over samples of sum / weight;
         `sequence_sum`: mean over samples of sum. The normaliser is that of the whole optimizer step
         over ranks and accumulation, which the plan knows beforehand, so that N accumulated batches
-        give the step of one that is N times as large (of each part, over the batches that show it;
-        an epoch's last step has what is left). `micro` (token mean over this rank's micro-batch)
-        reproduces references that do that. For weight 1, all are the mean over samples.
+        give the step of one that is N times as large (of each part, over the batches that have it;
+        an epoch's last step has the remaining ones). `micro` (token mean over this rank's
+        micro-batch) reproduces references that do that. For weight 1, all are the mean over samples.
+
+        Args:
+            summed: `(sum [B], weight [B])`, each sample's summed loss and its weight (tokens).
+            part: the batch part, with the step's `total` weight and `count` of samples.
         """
         values, weight = summed
         if self.reduction == "micro" or "total" not in part:
@@ -159,15 +162,17 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         return values.sum() / (part["count"] / self.world_size)
 
     @staticmethod
-    def substituted(part: Batch) -> Batch:
-        """The part as `reduce` is to see it for a loss of its substitutes, which may weigh
-        otherwise than the truth (other tokens).
+    def substitute_part(part: Batch) -> Batch:
+        """The part with its substitutes' total weight, for `reduce` of a loss of substitutes.
+
+        Substitute answers may have more or fewer tokens than the true ones.
         """
         return {**part, "total": part["substitute_total"]} if "substitute_total" in part else part
 
     def mean(self, values: Tensor, part: Batch) -> Tensor:
-        """Mean over samples of per-example values `[B]`, padded rows left out, whatever the
-        reduction and however many tokens they have.
+        """Mean over samples of per-example values `[B]`, without padded rows.
+
+        It does not depend on `reduction`, nor on numbers of tokens.
         """
         return self.reduce(
             Backbone.count(part, values),
@@ -177,8 +182,9 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
     # ---- Lightning: building ---------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Reference, mask and hash of the original weights; called again by Lightning, so it does
-        each thing once.
+        """Make the reference and the mask, and hash the original weights.
+
+        Lightning calls it again, so all is done on the first call alone.
         """
         if self.original_hash:
             return
@@ -214,18 +220,16 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
             if self.needs_substitute:
                 if self.substitute is None:
                     raise InputError(
-                        f"{type(self).__name__} needs a law of substitutes; give one as "
+                        f"{type(self).__name__} needs substitute targets; give them as "
                         "substitute=UniformLabel()."
                     )
-                with self.stopwatch("cache") if self.substitute.makes else nullcontext():
+                with self.stopwatch("cache") if self.substitute.generates else nullcontext():
                     self.substitute.setup(self.backbone, task)
             if not self.trainable():
                 raise InputError(f"{type(self).__name__} has no trainable weight; unfreeze some.")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The optimizer's parameter groups: one of all trainable weights, unless a subclass has
-        more.
-        """
+        """The optimizer's parameter groups; one group of all trainable weights by default."""
         return [{"params": [weight for _, weight in self.trainable()]}]
 
     def configure_optimizers(self) -> Any:
@@ -246,7 +250,7 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
     # ---- Lightning: fit --------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """The mask is computed here, after a checkpoint was loaded and before the first step."""
+        """Compute the mask, after a checkpoint was loaded and before the first step."""
         self._first_step = None
         self._recalibrated = False
         self.checks.start(self)
@@ -256,9 +260,11 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         self.stopwatch.start("training")
 
     def on_train_start(self) -> None:
-        """Steps made before a resume do not count as this fit's; a fit that resumes inside an epoch
-        gets no `on_train_epoch_start`.
+        """Set mode and epoch length; end an epoch whose end a checkpoint left due.
+
+        A fit that resumes inside an epoch gets no `on_train_epoch_start`.
         """
+        # steps made before a resume do not count as this fit's
         self._first_step = self.trainer.global_step
         self.set_mode()
         sync_epoch_length(self)
@@ -267,15 +273,14 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
             finish_due_epoch(self)
 
     def on_train_epoch_start(self) -> None:
-        """Lightning keeps the mode that it finds, and `from_pretrained` returns eval; so the mode
-        is set here.
-        """
+        """Set train mode, because Lightning keeps the mode of `from_pretrained`, which is eval."""
         self.set_mode()
         sync_epoch_length(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Dropout, and whatever else draws from torch's own generator, by (seed, epoch, batch,
-        rank): the same after a resume.
+        """Seed torch's generators by (seed, epoch, batch, rank), so that a resume draws alike.
+
+        Dropout, and a network's other draws, use them.
         """
         self.cache.clear()  # it holds what the weights before this step gave
         seed = stream_id("step", self.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -287,15 +292,19 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
             sync_epoch_length(self)
 
     def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
-        """The batch's parts, prepared: drawn, encoded, the forget part with substitutes."""
+        """The forget and the retain part, prepared; the forget part with substitutes."""
         self.phase = int(batch.get("phase", 0))
         forget = self.prepare(batch["forget"], substitute=True) if "forget" in batch else None
         return forget, self.prepare(batch["retain"]) if "retain" in batch else None
 
     @torch.no_grad()
     def prepare(self, part: Batch, substitute: bool = False) -> Batch:
-        """One part through the backbone's `prepare`, on demand with a substitute for each sample
-        where the method needs them.
+        """A part of a batch after the backbone's `prepare` (draws, encodes, tokenises).
+
+        Args:
+            part: as the task's loader gives it.
+            substitute: whether to add a substitute target for each sample, where the method needs
+                them.
         """
         part = self.backbone.prepare(part, self.seed)
         if substitute and self.needs_substitute and self.substitute is not None:
@@ -314,8 +323,9 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         return loss
 
     def log_terms(self, terms: Mapping[str, Tensor]) -> None:
-        """Log the terms, only on the steps that the trainer logs (a log call in each step costs
-        more than a small model).
+        """Log the loss terms on the steps that the trainer logs.
+
+        A log call in each step costs more than a small model.
         """
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
             self.log_dict(
@@ -331,7 +341,7 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Clip as the trainer says, then mask where the mask says so."""
+        """Clip by the trainer's settings, then mask where the mask's `clip` is clip_then_mask."""
         self.clip_gradients(
             optimizer,
             gradient_clip_val=gradient_clip_val,
@@ -341,9 +351,7 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
             self.mask.mask_gradients()
 
     def on_train_epoch_end(self) -> None:
-        """Before the checkpoint callbacks: nothing that is not finite is saved, and statistics are
-        taken anew where asked for.
-        """
+        """Check the last loss and recompute batch-norm statistics, before checkpoints are saved."""
         self.checks.check_pending(self)
         self.share_buffers()
         if self.norm == "recalibrate" and self.is_last_epoch():
@@ -370,42 +378,28 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         return self.trainer.global_step - self._first_step
 
     def on_fit_end(self) -> None:
-        """A fit that moved no weight is an error."""
+        """Check that the fit had batches and moved weights."""
         self.stopwatch.stop("training")
         steps = self.steps_made
-        # a finished run was resumed and there was nothing left to do, or there is nothing to show
-        # at all
-        if steps is None:
-            if self.trainer.fit_loop.max_batches == 0 and self.trainer.limit_train_batches:
-                raise RunError(
-                    f"the plan of {type(self).__name__} shows no batch in epoch "
-                    f"{self.current_epoch}, so nothing moved."
-                )
-            return
-        if (
-            steps > 0
-            and self.norm == "recalibrate"
-            and not self._recalibrated
-            and not self.trainer.interrupted
-        ):
+        completed = bool(steps) and not self.trainer.interrupted
+        if completed and self.norm == "recalibrate" and not self._recalibrated:
             raise RunError(
                 "the run was stopped after its last epoch had ended, too late for "
                 "norm=recalibrate; give EarlyStopping check_on_train_epoch_end: false."
             )
-        if steps > 0 and not self.trainer.interrupted:
-            self.checks.check_moved(self, steps)
+        self.checks.check_end(self, steps)
 
     def set_mode(self) -> None:
-        """Train mode for the backbone, with frozen batch norm where `norm` says so."""
+        """Train mode for the backbone, with frozen batch norm where `norm` is eval."""
         set_mode(self.backbone, self.norm)
 
     def share_buffers(self) -> None:
-        """Rank 0's buffers (batch-norm statistics) on all ranks."""
+        """Broadcast rank 0's buffers (batch-norm statistics) to all ranks."""
         if self.world_size > 1:
             broadcast_buffers(self.named_buffers())
 
     def on_validation_start(self) -> None:
-        """Validation within an epoch sees the same model on all ranks."""
+        """Share buffers, so that all ranks validate the same model."""
         self.share_buffers()
 
     # ---- passes over data ------------------------------------------------------------------------
@@ -413,8 +407,18 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
     def iterate_batches(
         self, plan: DataPlan, *, augment: bool, batch_size: int | None = None, shard: str = "rows"
     ) -> Iterator[dict[str, Any]]:
-        """Prepared batches of one epoch of `plan` on this rank, outside the training loop (for
-        masks and statistics).
+        """Prepared batches of one epoch of `plan` on this rank, outside the training loop.
+
+        Masks and statistics are computed from them.
+
+        Args:
+            plan: which parts, in which order.
+            augment: whether the task's augmentation is applied.
+            batch_size: samples of a batch over all ranks; the task's when None.
+            shard: `rows` deals each batch's rows to ranks, `batches` deals whole batches.
+
+        Yields:
+            `{"phase": int, "forget": part, "retain": part}`; a part that the batch lacks is absent.
         """
         if self.task is None:
             raise InputError(
@@ -427,12 +431,13 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         for batch in loader:
             batch = self.trainer.strategy.batch_to_device(batch)
             forget, retain = self.prepare_parts(batch)
+            parts = {"forget": forget, "retain": retain}
             yield {"phase": self.phase} | {
-                k: v for k, v in (("forget", forget), ("retain", retain)) if v is not None
+                name: part for name, part in parts.items() if part is not None
             }
 
     def precision(self) -> AbstractContextManager[Any]:
-        """The trainer's precision (autocast), for forward passes outside its own steps."""
+        """Context of the trainer's precision (autocast), for passes outside its own steps."""
         return (
             self.trainer.precision_plugin.forward_context()
             if self._trainer is not None
@@ -441,9 +446,9 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
 
     @property
     def task(self) -> UnlearningDataModule | None:
-        """The trainer's task, if it is one of ours."""
-        found = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
-        return found if isinstance(found, UnlearningDataModule) else None
+        """The trainer's UnlearningDataModule; None for other datamodules and for loaders."""
+        task = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        return task if isinstance(task, UnlearningDataModule) else None
 
     @property
     def world_size(self) -> int:
@@ -451,135 +456,70 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         return self._trainer.world_size if self._trainer is not None else 1
 
     def sum_over_ranks(self, tensors: Iterable[Tensor]) -> list[Tensor]:
-        """Each tensor, added up over ranks."""
+        """Sum of each tensor over ranks."""
         tensors = list(tensors)
         if self.world_size == 1:
             return tensors
-        return [self.trainer.strategy.reduce(t.clone(), reduce_op="sum") for t in tensors]  # type: ignore[misc]
+        reduce = self.trainer.strategy.reduce
+        return [reduce(tensor.clone(), reduce_op="sum") for tensor in tensors]  # type: ignore[misc]
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Everything but the reference, which is rebuilt from the original weights."""
-        state = super().state_dict(*args, **kwargs)
-        prefix = kwargs.get("prefix", "") + "reference."
-        for key in [key for key in state if key.startswith(prefix)]:
-            del state[key]
-        return state
+        """The state without the reference, which is rebuilt from the original weights."""
+        return without_reference(super().state_dict(*args, **kwargs), kwargs.get("prefix", ""))
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Only `reference.*` may be absent; any other missing, extra or misshaped key is an error,
-        whatever `strict` says.
+        """Load a state in which only `reference.*` may be absent, with `strict` or without.
+
+        Raises:
+            InputError: names a key that is missing, unknown or of another shape.
         """
         try:
             result = super().load_state_dict(state_dict, strict=False, assign=assign)
         except RuntimeError as error:
-            found = str(error).splitlines()[-1].strip()
+            reason = str(error).splitlines()[-1].strip()
             raise InputError(
-                f"the checkpoint does not fit this method and backbone: {found}"
+                f"the checkpoint does not fit this method and backbone: {reason}"
             ) from error
-        missing = [key for key in result.missing_keys if not key.startswith("reference.")]
-        if missing or result.unexpected_keys:
-            word, keys = (
-                ("lacks", missing) if missing else ("has an unknown", result.unexpected_keys)
-            )
-            raise InputError(
-                f"the checkpoint {word} {', '.join(keys[:3])}; it was written for another method "
-                "or backbone."
-            )
+        check_keys(result.missing_keys, result.unexpected_keys)
         return result
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """How to build this module again, and which original it began from. Plain data: it loads
-        with `weights_only=True`.
-        """
-
+        """Add the run's record; refuse to save losses or weights that are not finite."""
         self.checks.check_pending(self)
         self.checks.check_weights(self)
-        checkpoint["mu"] = {
-            "epoch_end_due": epoch_end_pending(self.trainer),
-            "version": __version__,
-            "spec": to_spec(self),
-            "seed": self.seed,
-            "original_hash": self.original_hash,
-            "recipe": self.recipe_hash(),
-            "seconds": dict(self.stopwatch.seconds()),
-            "split": self.task.split.hash if self.task is not None else "",
-            "train_split": self.task.original_split.train_hash if self.task is not None else "",
-        }
+        checkpoint["mu"] = run_record(self, self.recipe_hash())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume from other original weights or with another seed."""
+        """Read the run's record; refuse to resume from other original weights or another seed."""
         record = checkpoint.get("mu", {})
         self._epoch_end_pending = bool(record.get("epoch_end_due")) and self._resuming()
-        if not self.stopwatch.seconds():  # a fresh process: what the run took before belongs to it
+        # in a fresh process, the time before the checkpoint belongs to the run too
+        if not self.stopwatch.seconds():
             self.stopwatch.add(record.get("seconds", {}))
-        # only evaluated: what the run began from stands in its checkpoint, whatever the backbone
-        # was built with
-        if not self._resuming():
+        if self._resuming():
+            check_resumable(self, record)
+        else:
+            # only evaluated: the checkpoint says what the run began from, and not the weights with
+            # which the backbone happens to be built
             self.original_hash = record.get("original_hash") or self.original_hash
             self._recipe = record.get("recipe")
-            return
-        if record.get("seed", self.seed) != self.seed:
-            raise InputError(
-                f"the checkpoint was written with seed {record['seed']}, but this run has seed "
-                f"{self.seed}; resume with the same seed, or begin another run."
-            )
-        if self.original_hash and record.get("original_hash") not in ("", None, self.original_hash):
-            raise InputError(
-                f"the checkpoint began from original weights {record['original_hash']}, but the "
-                f"backbone holds {self.original_hash}; resume with the weights that the run began "
-                "from."
-            )
+
+    def recipe_hash(self) -> str:
+        """Hash of the recipe by which the original was trained.
+
+        It is this run's recipe for Train and Retrain, else the one recorded with the weights.
+        """
+        if self._recipe is not None and not self._resuming():
+            return self._recipe
+        if self.trains_from_scratch:
+            return recipe_hash(self)
+        return str(getattr(self.backbone, "weights_metadata", {}).get("recipe", ""))
 
     def _resuming(self) -> bool:
         from lightning.pytorch.trainer.states import TrainerFn
 
         return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
-
-    # ---- identity --------------------------------------------------------------------------------
-
-    def recipe_hash(self) -> str:
-        """The recipe by which the original was trained: this run's own for Train and Retrain, else
-        what came with the weights.
-        """
-        if self._recipe is not None and not self._resuming():
-            return self._recipe
-        if not self.trains_from_scratch:
-            return str(getattr(self.backbone, "weights_metadata", {}).get("recipe", ""))
-        from mu.core.module import recipe_hash
-
-        return recipe_hash(self)
-
-
-def recipe_hash(module: UnlearningModule) -> str:
-    """The recipe of a run that trains from scratch: architecture, optimizer, schedule, epochs,
-    batches, augmentation.
-
-    Seeds and weights are left out, so that an original and its oracle have the same recipe.
-    """
-    backbone = to_spec(module.backbone)
-    if isinstance(backbone, dict):
-        backbone = {
-            **backbone,
-            "init_args": {
-                k: v
-                for k, v in backbone["init_args"].items()
-                if k not in ("weights", "pretrained", "init_seed") and v is not None
-            },
-        }
-    trainer = module._trainer
-    return digest(
-        {
-            "backbone": backbone,
-            "optimizer": to_spec(module.make_optimizer),
-            "scheduler": to_spec(module.scheduler),
-            "norm": module.norm,
-            "epochs": trainer.max_epochs if trainer is not None else None,
-            "clip": trainer.gradient_clip_val if trainer is not None else None,
-            "precision": str(trainer.precision) if trainer is not None else None,
-            "task": module.task.recipe() if module.task is not None else None,
-        }
-    )

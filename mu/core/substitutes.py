@@ -19,8 +19,8 @@ class Substitute(Reconstructible, ABC):
     learned from the task.
     """
 
-    makes: bool = False
-    """Whether `setup` makes something whose time is to be counted among the run's seconds."""
+    generates: bool = False
+    """Whether `setup` generates substitutes, whose time counts as `cache` in the run's seconds."""
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         """Learn what the law needs (number of classes, mean of the targets)."""

@@ -170,7 +170,7 @@ def kinds(name: str) -> list[str]:
     return [
         kind
         for kind, (cls, _, _) in KINDS.items()
-        if issubclass(cls, METHODS[name].admitted())
+        if issubclass(cls, METHODS[name].backbone_types())
         and (not setting(name).kinds or kind in setting(name).kinds)
     ]
 

@@ -162,7 +162,7 @@ def test_schedulers_with_other_settings_are_told_apart() -> None:
     """Fails when runs with other learning-rate schedules pass for the same recipe."""
 
     def recipe(step: int) -> str:
-        from mu.core.module import recipe_hash
+        from mu.core.run_state import recipe_hash
 
         module = FineTune(
             classifier(),

@@ -47,7 +47,7 @@ class GeneratedAnswers(CyclingAnswers):
             Look at them: left-overs of the prompt become what is learnt.
     """
 
-    makes = True
+    generates = True
 
     def __init__(
         self,

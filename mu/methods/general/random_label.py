@@ -65,7 +65,7 @@ class RandomLabel(UnlearningModule):
         if forget is not None:
             terms["forget"] = self.reduce(
                 self.backbone.substitute_loss(forget, prediction=of_forget),
-                self.substituted(forget),
+                self.substitute_part(forget),
             )
         if retain is not None:
             terms["retain"] = self.reduce(self.backbone.loss(retain, prediction=of_retain), retain)

@@ -74,7 +74,7 @@ class IdkNLL(UnlearningModule):
         """The forget questions with their refusals, as a part of their own."""
         kept = {
             name: value
-            for name, value in self.substituted(forget).items()
+            for name, value in self.substitute_part(forget).items()
             if name in ("index", "visit", "padded", "total", "count")
         }
         return kept | forget["substitute"]

@@ -1,0 +1,133 @@
+"""What a checkpoint of a run holds beside the weights, and the checks when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from mu.core.fit_loop import epoch_end_pending
+from mu.core.protocols import Method
+from mu.utils.errors import InputError
+from mu.utils.fingerprint import digest
+from mu.utils.spec import to_spec
+from mu.utils.version import __version__
+
+REFERENCE = "reference."
+"""Prefix of the frozen original's keys, which no checkpoint holds."""
+
+
+class TrainedMethod(Method, Protocol):
+    """A method with the constructor arguments that make its recipe."""
+
+    make_optimizer: Any
+    scheduler: Any
+    norm: Any
+    _trainer: Any
+
+
+def run_record(method: Method, recipe: str) -> dict[str, Any]:
+    """How to build a module again, and which original it began from, as plain data.
+
+    Args:
+        method: in a fit, at the moment of the checkpoint.
+        recipe: hash of the recipe by which the original was trained.
+
+    Returns:
+        Content of the checkpoint's key `mu`; it loads with `weights_only=True`.
+    """
+    task = method.task
+    return {
+        "epoch_end_due": epoch_end_pending(method.trainer),
+        "version": __version__,
+        "spec": to_spec(method),
+        "seed": method.seed,
+        "original_hash": method.original_hash,
+        "recipe": recipe,
+        "seconds": dict(method.stopwatch.seconds()),
+        "split": task.split.hash if task is not None else "",
+        "train_split": task.original_split.train_hash if task is not None else "",
+    }
+
+
+def check_resumable(method: Method, record: Mapping[str, Any]) -> None:
+    """Refuse to resume from other original weights or with another seed.
+
+    Args:
+        method: the module of the run that resumes.
+        record: its checkpoint's `run_record`.
+
+    Raises:
+        InputError: names both seeds, or both hashes of the original weights.
+    """
+    if record.get("seed", method.seed) != method.seed:
+        raise InputError(
+            f"the checkpoint was written with seed {record['seed']}, but this run has seed "
+            f"{method.seed}; resume with the same seed, or begin another run."
+        )
+    if method.original_hash and record.get("original_hash") not in ("", None, method.original_hash):
+        raise InputError(
+            f"the checkpoint began from original weights {record['original_hash']}, but the "
+            f"backbone holds {method.original_hash}; resume with the weights that the run began "
+            "from."
+        )
+
+
+def without_reference(state: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A state dict without the frozen original, which is rebuilt from the original weights.
+
+    Args:
+        state: changed in place, so that the metadata that torch keeps on it survives.
+        prefix: of all keys of the module.
+    """
+    for key in [key for key in state if key.startswith(prefix + REFERENCE)]:
+        del state[key]
+    return state
+
+
+def check_keys(missing: list[str], unexpected: list[str]) -> None:
+    """Refuse a state dict of another method or backbone; keys of the reference may be absent.
+
+    Args:
+        missing: keys that the module has and the state dict lacks.
+        unexpected: keys that the module does not have.
+
+    Raises:
+        InputError: names up to three keys.
+    """
+    missing = [key for key in missing if not key.startswith(REFERENCE)]
+    if missing or unexpected:
+        verb = "lacks" if missing else "has an unknown"
+        keys = missing or unexpected
+        raise InputError(
+            f"the checkpoint {verb} {', '.join(keys[:3])}; it was written for another method or "
+            "backbone."
+        )
+
+
+def recipe_hash(method: TrainedMethod) -> str:
+    """Hash of a recipe that trains from scratch.
+
+    It covers architecture, optimizer, scheduler, epochs, batches and augmentation. Seeds and
+    weights are left out, so that an original and its oracle have the same recipe.
+    """
+    backbone = to_spec(method.backbone)
+    if isinstance(backbone, dict):
+        architecture = {
+            name: value
+            for name, value in backbone["init_args"].items()
+            if name not in ("weights", "pretrained", "init_seed") and value is not None
+        }
+        backbone = {**backbone, "init_args": architecture}
+    trainer = method._trainer
+    return digest(
+        {
+            "backbone": backbone,
+            "optimizer": to_spec(method.make_optimizer),
+            "scheduler": to_spec(method.scheduler),
+            "norm": method.norm,
+            "epochs": trainer.max_epochs if trainer is not None else None,
+            "clip": trainer.gradient_clip_val if trainer is not None else None,
+            "precision": str(trainer.precision) if trainer is not None else None,
+            "task": method.task.recipe() if method.task is not None else None,
+        }
+    )
