@@ -4,7 +4,6 @@ Python floats and loops.
 
 from __future__ import annotations
 
-import doctest
 import math
 
 import pytest
@@ -65,11 +64,6 @@ def same(found: Tensor, wanted: list[float]) -> None:
 def slope(loss: Tensor, of: Tensor) -> Tensor:
     (found,) = torch.autograd.grad(loss.sum(), of)
     return found
-
-
-def test_worked_examples_of_the_docstrings():
-    result = doctest.testmod(mp)
-    assert result.attempted >= 5 and result.failed == 0
 
 
 # ---------------------------------------------------------------- the equations

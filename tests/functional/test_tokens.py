@@ -4,14 +4,12 @@ and loops, with unequal lengths.
 
 from __future__ import annotations
 
-import doctest
 import math
 
 import pytest
 import torch
 from torch import Tensor
 
-import mu.functional.combined_logits as cl
 import mu.functional.tokens as tl
 from mu.utils.errors import InputError
 
@@ -69,11 +67,6 @@ def by_token(labels: Tensor, *tensors: Tensor, value) -> tuple[list[float], list
     return sums, weights
 
 
-def test_worked_examples_of_the_docstrings():
-    result = doctest.testmod(tl)
-    assert result.attempted >= 10 and result.failed == 0
-
-
 # ---------------------------------------------------------------- weighted ascent
 
 
@@ -125,7 +118,7 @@ def test_a_token_that_is_certain_or_impossible_adds_nothing():
         tl.sat_imp(nll, torch.ones_like(nll), -1.0)
 
 
-# ---------------------------------------------------------------- distributions to be learned instead
+# --- distributions to be learned instead
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -278,55 +271,6 @@ def test_sum_over_weight_is_the_mean_of_the_paper():
     torch.testing.assert_close((value / weight).mean(), (hidden - target).square().mean())
 
 
-# ---------------------------------------------------------------- two models' logits as one's
-
-
-@pytest.mark.parametrize("shape", [(5,), (3, 200), (2, 3, 41)])
-@pytest.mark.parametrize("top", [0.0, 0.004, 0.01, 0.1, 0.9, 1.0])
-def test_the_relative_top_filter(shape, top):
-    """arXiv 2406.08607, on log-probabilities: theta = min(k-th largest, largest + log tau)."""
-    base = draw(*shape, scale=2.0)
-    assistant = draw(*shape, seed=1)
-    wanted = []
-    mixed = []
-    for b, a in zip(
-        base.reshape(-1, shape[-1]).tolist(), assistant.reshape(-1, shape[-1]).tolist(), strict=True
-    ):
-        logs = [math.log(p) for p in softmax(b)]
-        if top:
-            k = max(1, math.floor(top * len(b)))
-            threshold = min(sorted(logs, reverse=True)[k - 1], max(logs) + math.log(top))
-            # the loop's own rounding must not decide about the k-th entry itself
-            a = [0.0 if log < threshold - 1e-12 else x for log, x in zip(logs, a, strict=True)]
-        wanted += a
-        mixed += [x - 0.8 * y for x, y in zip(b, a, strict=True)]
-    found = cl.relative_top_filter(base, assistant, top)
-    assert found.flatten().tolist() == wanted
-    torch.testing.assert_close(
-        cl.logit_difference(base, assistant, -0.8, top).flatten(),
-        torch.tensor(mixed, dtype=torch.float64),
-    )
-
-
-def test_at_least_k_tokens_are_kept():
-    base = torch.arange(200.0, dtype=torch.float64)[None] * 50
-    kept = (cl.relative_top_filter(base, torch.ones_like(base), 0.1) != 0).sum()
-    assert kept == 20
-    kept = (cl.relative_top_filter(torch.zeros_like(base), torch.ones_like(base), 0.1) != 0).sum()
-    assert kept == 200  # all are as likely
-
-
-@pytest.mark.parametrize("alpha", [0.0, 1.0, 5.0])
-def test_generic_logits(alpha):
-    """arXiv 2310.02238: v - alpha relu(v_re - v)."""
-    base = draw(2, 3, 7)
-    reinforced = draw(2, 3, 7, seed=1)
-    pairs = zip(base.flatten().tolist(), reinforced.flatten().tolist(), strict=True)
-    wanted = torch.tensor([b - alpha * max(0.0, r - b) for b, r in pairs], dtype=torch.float64)
-    torch.testing.assert_close(cl.generic_logits(base, reinforced, alpha).flatten(), wanted)
-    assert torch.equal(cl.generic_logits(base, base, alpha), base)
-
-
 # ---------------------------------------------------------------- all of them
 
 
@@ -388,11 +332,7 @@ def test_shapes_are_checked():
         lambda: tl.ce_u(torch.zeros(2, 4, 5), labels),
         lambda: tl.undial(torch.zeros(2, 3, 5), torch.zeros(2, 3, 6), labels),
         lambda: tl.hidden_distance(torch.zeros(2, 3, 5), torch.zeros(3, 5)),
-        lambda: cl.relative_top_filter(torch.zeros(2, 5), torch.zeros(5), 0.1),
-        lambda: cl.generic_logits(torch.zeros(2, 5), torch.zeros(5), 1.0),
         lambda: tl.weighted_ascent(torch.zeros(2, 5), torch.zeros(2, 4)),
     ):
         with pytest.raises(InputError, match="needs"):
             call()
-    with pytest.raises(InputError, match=r"\[0, 1\]"):
-        cl.relative_top_filter(torch.zeros(5), torch.zeros(5), 2.0)
