@@ -18,7 +18,6 @@ from mu.attacks import PromptSearch, SoftPromptAttack, TokenSimplex
 from mu.attacks.counting import Evaluations, counted
 from mu.attacks.layouts import Add, Prefix, Suffix
 from mu.core.module import UnlearningModule
-from mu.methods.compat.adv_unlearn_reference import SoftPromptAttackReference
 from mu.methods.components.latents import (
     CoupledSampling,
     NoisedData,
@@ -144,9 +143,11 @@ def test_no_prompt_is_dropped() -> None:
 
 def test_warm_up_is_on_clean_prompts() -> None:
     """Fails when the attack has an effect before it begins; from then on it has one."""
-    run = lambda warmup, steps, **changes: weights(
-        fit(adv_unlearn(warmup=warmup, **changes), concept_task(), 1, max_steps=steps).backbone
-    )
+
+    def run(warmup: int, steps: int, **changes: Any) -> State:
+        module = adv_unlearn(warmup=warmup, **changes)
+        return weights(fit(module, concept_task(), 1, max_steps=steps).backbone)
+
     never = run(0, 2, attack_every=0)
     assert different(never, run(2, 2)) == []
     assert different(never, run(1, 2))
@@ -217,9 +218,10 @@ def test_attacks_come_every_so_often_and_are_remembered() -> None:
 
 def test_between_attacks_the_last_tokens_stand_beside_the_prompts() -> None:
     """Fails when steps without an attack are steps on clean prompts."""
-    run = lambda **changes: weights(
-        fit(adv_unlearn(**changes), concept_task(), 1, max_steps=2).backbone
-    )  # noqa: E731
+
+    def run(**changes: Any) -> State:
+        return weights(fit(adv_unlearn(**changes), concept_task(), 1, max_steps=2).backbone)
+
     clean_second = adv_unlearn(attack_every=2)
 
     class Forgets(Watch):
@@ -303,7 +305,6 @@ def test_the_attack_may_be_another_search() -> None:
     for attack in (
         PromptSearch(TokenSimplex(), Suffix(2), 2, ADAM),
         SoftPromptAttack(Add(), steps=1, init="latest"),
-        SoftPromptAttackReference(steps=2),
         SoftPromptAttack(steps=1, sign=True),
     ):
         module = adv_unlearn(attack=attack)

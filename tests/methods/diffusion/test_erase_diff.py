@@ -1,6 +1,4 @@
-"""EraseDiff: the steps of its equation, the way there and back, and the released code's shared
-moments.
-"""
+"""EraseDiff: the steps of its equation, the inner descent and the way back."""
 
 from __future__ import annotations
 
@@ -12,39 +10,12 @@ import torch
 from torch import Tensor
 
 from mu.data.plan import Forget, Paired, Phases
-from mu.methods.compat.erase_diff_reference import EraseDiffReference
-from mu.methods.components.substitutes import UniformLabel
 from mu.methods.diffusion.erase_diff import EraseDiff
 from mu.utils.errors import InputError
-from tests.support.denoised import KINDS, MODELS, PLAIN, Double, agree, prepared, square, step_of
+from tests.support.denoised import KINDS, MODELS, PLAIN, agree, step_of
 from tests.support.doubles import class_conditional, digit_pictures, pictures, text_to_image
-from tests.support.helpers import Snapshot, Watch, different, fit, weights
-
-
-def gradients(
-    kind: str, module: EraseDiff, task: Any, scale: float = 1.0
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """∇L_r and ∇L_f on the plan's first batch."""
-    make = MODELS[kind][0]
-    batch = prepared(module, task)
-    double = Double(make())
-    forget = batch["forget"]
-    retain = batch["retain"]
-    if kind == "text":
-        substitute: Any = forget["raw"]["substitute"]
-    else:
-        law = UniformLabel(exclude_true=True)
-        law.setup(make(), None)
-        substitute = law.draw(forget, 0)
-    target = double.output(forget["noised"], forget["t"], double.states(substitute)).detach()
-    of_forget = double.slopes(
-        square(double.output(forget["noised"], forget["t"], double.own(forget)), target)
-    )
-    return double.slopes(scale * double.loss(retain)), of_forget
-
-
-def inner(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-    return float(sum((a[name] * b[name]).sum() for name in a))
+from tests.support.equations_erase_diff import check_stops_anywhere, gradients, inner
+from tests.support.helpers import Watch, different, fit, weights
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,35 +44,12 @@ def test_a_step_follows_the_equation(kind: str, lam: float | None) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("lam", [0.7, None])
-def test_a_step_of_the_released_code(kind: str, lam: float | None) -> None:
-    """L_r is a sum over elements; the weight is by the cosine."""
-    make, task = MODELS[kind]
-
-    def module() -> EraseDiff:
-        return EraseDiffReference(make(), inner_epochs=0, lam=lam, eta=1.3, optimizer=PLAIN)
-
-    keep, constraint = gradients(kind, module(), task(), scale=64.0)
-    cosine = inner(keep, constraint) / (inner(keep, keep) * inner(constraint, constraint)) ** 0.5
-    weight = max(0.0, 1.3 - cosine) if lam is None else lam
-    agree(
-        step_of(module(), task()),
-        {name: keep[name] + weight * constraint[name] for name in keep},
-        tolerance=1e-3,
-    )
-
-
 class Still(EraseDiff):
     """Its descent goes nowhere."""
 
     def objective(self, forget: Any, retain: Any) -> dict[str, Tensor]:
         terms = super().objective(forget, retain)
         return {name: 0 * value if name == "inner" else value for name, value in terms.items()}
-
-
-class StillReference(Still, EraseDiffReference):
-    """The same with shared moments."""
 
 
 @pytest.mark.parametrize("lam", [0.5, None])
@@ -114,14 +62,6 @@ def test_the_descent_leaves_no_trace(lam: float | None) -> None:
         for cls in (EraseDiff, Still)
     ]
     assert different(*ends) == []
-
-
-def test_it_leaves_a_trace_in_the_released_code() -> None:
-    ends = [
-        weights(fit(cls(class_conditional()), digit_pictures(), 1).backbone)
-        for cls in (EraseDiffReference, StillReference)
-    ]
-    assert different(*ends) != []
 
 
 def test_there_and_back() -> None:
@@ -163,41 +103,8 @@ def test_there_and_back() -> None:
     assert far(states[8]) < 0.011  # one step of Adam from where it began
 
 
-def test_only_the_steps_are_clipped_in_the_released_code() -> None:
-    """Plain SGD under a clip of next to nothing: the descent moves far, the steps do not."""
-    far: list[float] = []
-    before = dict(class_conditional().named_parameters())
-
-    def look(module: Any, batch: Any, batch_idx: int) -> None:
-        far.append(
-            max(float((p - before[name]).detach().abs().max()) for name, p in module.trainable())
-        )
-
-    module = EraseDiffReference(
-        class_conditional(), inner_epochs=1, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)
-    )
-    fit(module, digit_pictures(), 1, gradient_clip_val=1e-6, callbacks=[Watch(look)])
-    assert far[2] > 1e-3 and max(far[3:]) < 1e-5
-
-
-@pytest.mark.parametrize("cls", [EraseDiff, EraseDiffReference])
-def test_a_run_may_stop_anywhere(cls: type[EraseDiff], tmp_path: Path) -> None:
-    """In the descent, at its end and after it, in the second epoch, where there are moments to be
-    put aside.
-    """
-
-    def make() -> EraseDiff:
-        return cls(class_conditional(), inner_epochs=1)
-
-    whole = weights(fit(make(), digit_pictures(), 2))
-    for batch in (0, 2, 3, 4):
-        fit(make(), digit_pictures(), 2, callbacks=[Snapshot(tmp_path / "x.ckpt", 1, batch)])
-        assert (
-            different(
-                whole, weights(fit(make(), digit_pictures(), 2, ckpt_path=tmp_path / "x.ckpt"))
-            )
-            == []
-        ), batch
+def test_a_run_may_stop_anywhere(tmp_path: Path) -> None:
+    check_stops_anywhere(EraseDiff, tmp_path)
 
 
 def test_schedules() -> None:

@@ -1,4 +1,4 @@
-"""ESD against its equation, its rewrite, and what it leaves alone."""
+"""ESD: its equation, its frozen passes, the part that moves, and what it needs of the task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from mu.methods.compat.esd_from import ESDFrom
 from mu.methods.components.latents import NoisedData, PartialSampling, StoredTrajectories
 from mu.methods.diffusion.esd import ESD
 from tests.support.denoised import KINDS, MODELS, PLAIN, Double, agree, prepared, square, step_of
@@ -120,31 +119,3 @@ def test_it_learns_its_target() -> None:
     )
     fit(module, pictures(), 12, log_every_n_steps=1, callbacks=[Watch(look)])
     assert sum(errors[-3:]) < 0.5 * sum(errors[:3])
-
-
-def test_the_rewrite_is_the_same_with_eta_one_less() -> None:
-    """For a concept that is the prompt itself."""
-    classic = step_of(ESD(text_to_image(), eta=1.0, latents=SHORT, optimizer=PLAIN), pictures())
-    rewrite = step_of(ESDFrom(text_to_image(), eta=2.0, latents=SHORT, optimizer=PLAIN), pictures())
-    agree(rewrite, classic, tolerance=1e-6)
-
-
-def test_the_rewrite_erases_from_another_prompt() -> None:
-    """Mutation: the concept's prompt in the place of the sample's."""
-
-    def module() -> ESDFrom:
-        return ESDFrom(text_to_image(), erase="round", latents=NoisedData(), optimizer=PLAIN)
-
-    part = prepared(module(), pictures())["forget"]
-    double = Double(text_to_image())
-    own = double.own(part)
-    concept = double.states(["round"] * 5)
-    nothing = double.nothing(5)
-    a, b, c = (
-        double.output(part["noised"], part["t"], given).detach()
-        for given in (own, concept, nothing)
-    )
-    agree(
-        step_of(module(), pictures()),
-        double.slopes(square(double.output(part["noised"], part["t"], own), a - 2.0 * (b - c))),
-    )

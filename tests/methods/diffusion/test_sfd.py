@@ -518,9 +518,10 @@ def test_other_parametrisations() -> None:
         clean = OneStepGenerator(backbone, 44).sample(draw("start"), condition)
         kept = backbone.alphas_cumprod[t].view(2, 1, 1, 1)
         noised = kept.sqrt() * clean + (1 - kept).sqrt() * draw("noise")
-        x_0 = lambda net: (
-            kept.sqrt() * noised - (1 - kept).sqrt() * net.denoise(noised, t, condition)
-        )
+
+        def x_0(net: Any) -> Tensor:
+            return kept.sqrt() * noised - (1 - kept).sqrt() * net.denoise(noised, t, condition)
+
         wanted = sid_loss(x_0(backbone), x_0(fake), clean, 1.2).mean().item()
     assert found == pytest.approx(wanted, rel=1e-4)
 

@@ -1,5 +1,5 @@
 """SCRUB and SCRUB+R: the two distillations, the order of the batches, the learning rate, the epoch
-that is gone back to.
+that is gone back to, and whole runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from mu.core.lr import OneCycle
 from mu.core.module import UnlearningModule
 from mu.data.plan import Forget, Retain
 from mu.methods import Train
-from mu.methods.compat import SCRUBWorstCase
 from mu.methods.general.scrub import SCRUB, SCRUBRewind
 from mu.utils.errors import InputError
 from tests.support.equations import (
@@ -39,6 +38,14 @@ from tests.support.helpers import (
     regressor,
     trainer,
     weights,
+)
+from tests.support.method_runs import (
+    INSIDE_EPOCHS,
+    check_class_is_forgotten,
+    check_preset_builds,
+    parts_by_epoch,
+    resumed_run,
+    sgd,
 )
 
 
@@ -67,23 +74,14 @@ def test_scrub_distils_away_from_the_teacher_on_forget_and_towards_it_on_retain(
     )
 
 
-def shown(module: UnlearningModule, epochs: int) -> list[str]:
-    """For each epoch the parts of its batches, f and r."""
-    words: dict[int, str] = {}
-
-    def see(module: UnlearningModule, batch: Any, i: int) -> None:
-        words[module.current_epoch] = words.get(module.current_epoch, "") + (
-            "f" if "forget" in batch else "r"
-        )
-
-    fit(module, epochs=epochs, callbacks=[Watch(see)])
-    return [words[epoch] for epoch in range(epochs)]
-
-
 def test_scrub_shows_forget_then_retain_and_in_the_end_retain_alone() -> None:
-    assert shown(SCRUB(classifier(), msteps=2), 4) == ["fffrrrr", "fffrrrr", "rrrr", "rrrr"]
-    assert shown(SCRUB(classifier(), msteps=0), 2) == ["rrrr", "rrrr"]
-    assert shown(SCRUBWorstCase(classifier(), msteps=1), 4) == ["fff", "fff", "rrrr", "rrrr"]
+    assert parts_by_epoch(SCRUB(classifier(), msteps=2), 4) == [
+        "fffrrrr",
+        "fffrrrr",
+        "rrrr",
+        "rrrr",
+    ]
+    assert parts_by_epoch(SCRUB(classifier(), msteps=0), 2) == ["rrrr", "rrrr"]
 
 
 def test_scrub_learning_rate_falls_after_the_listed_epochs() -> None:
@@ -208,3 +206,33 @@ def test_scrub_rewind_wants_a_classifier_validation_samples_and_a_fresh_run(tmp_
     run.save_checkpoint(tmp_path / "done.ckpt")
     with pytest.raises(InputError, match="finished"):
         fit(SCRUBRewind(classifier(), optimizer=FAST), epochs=2, ckpt_path=tmp_path / "done.ckpt")
+
+
+@pytest.mark.parametrize("position", INSIDE_EPOCHS)
+def test_scrub_resumes_inside_an_epoch(position: tuple[int, int], tmp_path: Path) -> None:
+    """In epochs of 7, 4 and 4 batches."""
+    resumed_run(
+        lambda b: SCRUB(b, msteps=1, lr_decay_epochs=(1, 2), optimizer=FAST), position, tmp_path
+    )
+
+
+@pytest.mark.parametrize("position", INSIDE_EPOCHS)
+def test_scrub_rewind_resumes_inside_an_epoch(position: tuple[int, int], tmp_path: Path) -> None:
+    """The students of earlier epochs travel with the checkpoint."""
+    uninterrupted, resumed = resumed_run(
+        lambda b: SCRUBRewind(b, msteps=1, optimizer=FAST), position, tmp_path
+    )
+    assert uninterrupted.forget_errors == resumed.forget_errors
+
+
+@pytest.mark.parametrize("name", ["scrub", "scrub_small", "scrub_rewind"])
+def test_preset_builds(name: str) -> None:
+    check_preset_builds(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cls", "retain_accuracy"), [(SCRUB, 0.97), (SCRUBRewind, 0.9)])
+def test_a_class_is_forgotten_and_the_rest_stays(cls: Any, retain_accuracy: float) -> None:
+    check_class_is_forgotten(
+        lambda b: cls(b, msteps=3, alpha=0.1, optimizer=sgd(5e-3, 5e-4)), 5, 0.2, retain_accuracy
+    )
