@@ -35,8 +35,7 @@ class Authors(TextTask):
 
     * `retain_perturbed`, the rows of ten kept authors, by which utility is measured;
     * `real_authors` and `world_facts`, closed questions about the same invented world, which both
-      models were trained on and which are
-      neither forgotten nor kept;
+      models were trained on and which are neither forgotten nor kept;
     * `holdout`, the rows of `test`.
 
     All rows of authors have `paraphrased_answer`, `paraphrased_question` and `perturbed_answer`,

@@ -29,8 +29,7 @@ class TOFU(TextTask):
     of the same names there are
 
     * `retain_perturbed`, the kept rows by which utility is measured, and `forget`, both with
-      `paraphrased_answer`,
-      `paraphrased_question` and `perturbed_answer`;
+      `paraphrased_answer`, `paraphrased_question` and `perturbed_answer`;
     * `real_authors` and `world_facts`, closed questions with wrong answers in `perturbed_answer`;
     * `holdout`, the rows of `test`.
 
