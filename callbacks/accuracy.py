@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from callbacks.base import Evaluated, Suite
 from mu.core.module import UnlearningModule
 from mu.metrics import classification, gap
-from mu.metrics.results import Result
+from mu.metrics.results import Result, TradeOff
 
 
 class Accuracy(Suite):
@@ -20,6 +23,23 @@ class Accuracy(Suite):
     """
 
     needs = ("logits", "label")
+
+    definitions: ClassVar[Mapping[str, str]] = {
+        "UA": "Unlearning accuracy: 100 − accuracy on the forget set, in percent.",
+        "RA": "Retain accuracy: accuracy on the training samples that stay, in percent.",
+        "TA": "Test accuracy: accuracy on held-out samples (without a class that is forgotten as a "
+        "whole), in percent.",
+        "accuracy/": "Accuracy on another part of the data, in percent.",
+    }
+    trade_offs = (
+        TradeOff(
+            "Forgetting and utility",
+            ("UA",),
+            ("RA", "TA"),
+            "UA: error on the forget set",
+            "utility: mean of RA and TA",
+        ),
+    )
 
     def __init__(self, held_out: str = "test") -> None:
         self.held_out = held_out
@@ -49,6 +69,12 @@ class Errors(Suite):
     """
 
     needs = ("prediction", "target")
+
+    definitions: ClassVar[Mapping[str, str]] = {
+        "MAE/": "Mean absolute error on that part, in the target's units.",
+        "RMSE/": "Root mean squared error on that part, in the target's units.",
+    }
+    headline = ("MAE/forget", "MAE/retain", "MAE/test", "MAE/validation", "MAE/")
 
     def __init__(self, held_out: str = "test") -> None:
         self.held_out = held_out

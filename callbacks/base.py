@@ -1,16 +1,16 @@
-"""Suite: a callback that measures on `test`."""
+"""Base class of evaluation suites: callbacks that measure when a model is tested."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mu.core.module import UnlearningModule
-from mu.metrics.results import Result
+from mu.metrics.results import Presentation, Result, TradeOff
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible
 
@@ -19,18 +19,32 @@ Evaluated = Mapping[str, Mapping[str, Tensor]]
 
 
 class Suite(Callback, Reconstructible):
-    """Declares what it needs per example, and turns that into numbers when a test epoch ends.
+    """Base of evaluation suites: per-example outputs in, metrics out, when a test epoch ends.
 
-    The module computes what all suites need in one pass, keeps it on its ranks, and hands over the
-    whole; so a suite sees every sample exactly once on any number of ranks.
+    The module computes what all suites need in one pass and gathers it from all ranks, so a suite
+    sees every sample exactly once on any number of ranks. What a suite declares about its metrics
+    goes into `results.json`, and a report shows them by it.
     """
 
     needs: tuple[str, ...] = ()
-    """Names that `Backbone.outputs` knows (`logits`, `label`, `nll`, `prediction`, `target`)."""
+    """Names that `Backbone.outputs` computes (`logits`, `label`, `nll`, `prediction`, `target`)."""
+
+    definitions: ClassVar[Mapping[str, str]] = {}
+    """Meaning of each metric in one plain sentence; a key that ends with a slash defines every
+    metric that begins with it.
+    """
+
+    headline: ClassVar[tuple[str, ...] | None] = None
+    """Metrics that head a table, in order (a name that ends with a slash stands for every metric
+    that begins with it); None for every defined metric without a slash.
+    """
+
+    trade_offs: ClassVar[tuple[TradeOff, ...]] = ()
+    """Scatter plots of a report, drawn where both sides were measured."""
 
     @abstractmethod
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """The suite's numbers."""
+        """Results of the suite."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Declare the needs before the first batch."""
@@ -44,7 +58,7 @@ class Suite(Callback, Reconstructible):
             module.add_results(self.measure(module.evaluated(), module))
 
     def rows(self, outputs: Evaluated, split: str) -> Mapping[str, Tensor]:
-        """One split's outputs.
+        """Outputs of one split.
 
         Raises:
             InputError: when the task was not evaluated on it.
@@ -57,15 +71,26 @@ class Suite(Callback, Reconstructible):
         return outputs[split]
 
 
+def presentation_of(suites: Iterable[Suite | type[Suite]]) -> Presentation:
+    """Declared meaning and order of the metrics of some suites, for `results.json`."""
+    parts = []
+    for suite in suites:
+        headline = suite.headline
+        if headline is None:
+            headline = tuple(name for name in suite.definitions if "/" not in name)
+        parts.append(Presentation(dict(suite.definitions), list(headline), list(suite.trade_offs)))
+    return Presentation.merged(parts)
+
+
 def module_of(pl_module: LightningModule) -> UnlearningModule:
-    """The module, if it is one of ours."""
+    """Check that a module is an UnlearningModule."""
     if not isinstance(pl_module, UnlearningModule):
         raise InputError(f"suites measure an UnlearningModule, not {type(pl_module).__name__}.")
     return pl_module
 
 
 def run_folder(trainer: Trainer) -> Any:
-    """Where this run writes."""
+    """Folder that a run writes into."""
     from pathlib import Path
 
     return Path(trainer.default_root_dir)

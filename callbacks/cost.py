@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from callbacks.base import Evaluated, Suite, module_of
 from mu.core.module import UnlearningModule
-from mu.metrics.results import Result
+from mu.metrics.results import SHARED_DEFINITIONS, Result
 
 
 class Cost(Suite):
@@ -21,6 +22,16 @@ class Cost(Suite):
     Memory is the peak that torch allocated on a GPU; on a CPU the peak of the process's resident
     set since the fit began (Linux; the libraries themselves are in it).
     """
+
+    definitions: ClassVar[Mapping[str, str]] = {
+        "seconds": SHARED_DEFINITIONS["seconds"],
+        "seconds/": "The part of seconds that this stage took.",
+        "peak_memory": "Largest memory in use during the run, in MiB (allocated on a GPU; resident "
+        "on a CPU).",
+        "trainable": "Number of weights that the method was allowed to change.",
+        "moved": "Number of weights that differ after the run.",
+    }
+    headline = ()
 
     def __init__(self) -> None:
         self._before: list[Tensor] = []
@@ -59,7 +70,7 @@ class Cost(Suite):
             Result(f"seconds/{stage}", value, False, "", "s")
             for stage, value in sorted(seconds.items())
         ]
-        units = {"trainable": "", "moved": "", "peak_memory": "MiB"}
+        units = {"trainable": "weights", "moved": "weights", "peak_memory": "MiB"}
         better = {"trainable": None, "moved": None, "peak_memory": False}
         return found + [
             Result(name, value, better[name], "", units[name]) for name, value in self._seen.items()

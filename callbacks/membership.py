@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from callbacks.base import Evaluated, Suite
 from mu.core.module import UnlearningModule
 from mu.metrics import membership
@@ -26,6 +29,14 @@ class Membership(Suite):
     """
 
     needs = ("logits", "label", "nll")
+
+    definitions: ClassVar[Mapping[str, str]] = {
+        "MIA": "Share of the forget set that an SVC attack on the confidence of the true class "
+        "calls non-members, in percent.",
+        "MIA/loss_auc": "Area under the ROC curve of the loss as a score of membership, forget "
+        "against held-out; at 0.5 the two cannot be told apart.",
+        "MIA/": "As MIA, by an attack on that feature instead of the confidence.",
+    }
 
     def __init__(self, held_out: str = "test", attacks: list[str] | None = None) -> None:
         self.held_out = held_out
@@ -64,6 +75,12 @@ class RegressionMembership(Suite):
     """
 
     needs = ("prediction", "target")
+
+    definitions: ClassVar[Mapping[str, str]] = {
+        "MIA/error_member": "Share of the forget set that an SVC attack on the absolute error "
+        "calls members, in percent.",
+    }
+    headline = ("MIA/error_member",)
 
     def __init__(self, held_out: str = "test", size: int = 2000) -> None:
         self.held_out = held_out

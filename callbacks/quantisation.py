@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 
@@ -45,6 +45,12 @@ class Quantisation(Suite):
         parts: of the split; `forget` is among them.
         metrics: further metrics of a language model, on the sets that they name.
     """
+
+    definitions: ClassVar[Mapping[str, str]] = {
+        "quantisation": "Accuracy on the forget set, in percent, after the weights were rounded to "
+        "so few bits that most comes back; the oracle's own is the goal.",
+        "quantisation/": "As quantisation, with that number of bits and on that part.",
+    }
 
     def __init__(
         self,
@@ -109,7 +115,7 @@ class Quantisation(Suite):
                     if score != "index"
                 ]
             if graph is not None:
-                other = graph.of(copy.backbone)
+                other = graph.for_model(copy.backbone)
                 found += [
                     Result(
                         f"quantisation/int{bits}/{metric.name}",

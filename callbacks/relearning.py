@@ -5,8 +5,9 @@ forget samples.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -67,6 +68,13 @@ class Relearning(Suite):
         oracle: run folder of the oracle, tested with this suite and the same budget; a run's own
             folder says that it is the oracle.
     """
+
+    definitions: ClassVar[Mapping[str, str]] = {
+        "relearning": "Accuracy on withheld forget samples (share of likeliest tokens, for "
+        "language models), in percent, after the model was fine-tuned on a few others; the "
+        "oracle's own is the goal.",
+        "relearning/": "As relearning, of that score or on those rows.",
+    }
 
     def __init__(
         self,
@@ -184,7 +192,7 @@ class Relearning(Suite):
                 graph = scores.graph_of(
                     module.served(), module, {**sets, "forget": whole.at(chosen.tolist())}
                 )
-                after = graph.of(attacked)
+                after = graph.for_model(attacked)
                 found += [
                     Result(
                         f"relearning/{metric.name}/{name}",

@@ -1,22 +1,24 @@
-"""ResultsWriter: writes the run folder when a test is over."""
+"""Callback that writes results.json, outputs.safetensors and split.json after a test."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.base import module_of, run_folder
+from callbacks.base import Suite, module_of, presentation_of, run_folder
+from mu.core.module import UnlearningModule
 from mu.metrics.results import RunResults, save_outputs, versions
 from mu.utils.spec import Reconstructible, class_path, to_spec
 from mu.utils.weights import weights_hash
 
 
 class ResultsWriter(Callback, Reconstructible):
-    """Writes `results.json`, `outputs.safetensors` and `split.json` into the run folder (the
-    trainer's default_root_dir).
+    """Writes `results.json`, `outputs.safetensors` and `split.json` into the run folder.
 
-    It writes in `teardown`, after every suite, whatever the order of the callbacks.
+    The run folder is the trainer's default_root_dir. It writes in `teardown`, after every suite,
+    whatever the order of the callbacks.
 
     Args:
         task: the task's name in a study; its class when None.
@@ -55,40 +57,67 @@ class ResultsWriter(Callback, Reconstructible):
         module = module_of(pl_module)
         if stage != "test" or not trainer.is_global_zero or module.outputs is None:
             return
-        task = module.task
         folder = run_folder(trainer)
-        found = getattr(module.backbone, "weights_metadata", {})
-        record = RunResults(
-            task=self.task or (type(task).__name__ if task is not None else ""),
+        save_outputs(folder, module.evaluated())
+        if module.task is not None:
+            module.task.split.save(folder / "split.json")
+        suites = [callback for callback in trainer.callbacks if isinstance(callback, Suite)]  # type: ignore[attr-defined]
+        run_results = RunResults(
+            task=self.task or (type(module.task).__name__ if module.task is not None else ""),
             method=self.method or type(module).__name__,
             results=module.results,
-            seeds=self.seeds
-            or {"split": task.split.seed if task is not None else 0, "unlearn": module.seed},
-            hashes={
-                "split": task.split.hash if task is not None else "",
-                "train_split": task.split.train_hash if task is not None else "",
-                "original": module.original_hash,
-                "weights": weights_hash(module.served()),
-                "recipe": module.recipe_hash() or str(found.get("recipe", "")),
-                "key": self.key,
-            },
+            seeds=self.seeds or _seeds(module),
+            hashes={**_hashes(module), "key": self.key},
             seconds=module.stopwatch.seconds(),
             facts={
-                "method_class": class_path(type(module)),
-                "task_class": class_path(type(task)) if task is not None else "",
-                "sizes": {name: len(ids) for name, ids in task.split.parts.items()}
-                if task is not None
-                else {},
-                "method_arguments": to_spec(module)["init_args"],
+                **_facts(module),
                 "epochs": trainer.current_epoch,
                 "steps": trainer.global_step,
-                "selector": dict(task.split.selector) if task is not None else {},
-                "versions": versions(),
                 **module.facts,
                 **self.facts,
             },
+            presentation=presentation_of(suites),
         )
-        save_outputs(folder, module.evaluated())
-        if task is not None:
-            task.split.save(folder / "split.json")
-        record.save(folder)
+        run_results.save(folder)
+
+
+def _seeds(module: UnlearningModule) -> dict[str, int]:
+    split_seed = module.task.split.seed if module.task is not None else 0
+    return {"split": split_seed, "unlearn": module.seed}
+
+
+def _hashes(module: UnlearningModule) -> dict[str, str]:
+    split = module.task.split if module.task is not None else None
+    metadata = getattr(module.backbone, "weights_metadata", {})
+    return {
+        "split": split.hash if split is not None else "",
+        "train_split": split.train_hash if split is not None else "",
+        "original": module.original_hash,
+        "weights": weights_hash(module.served()),
+        "recipe": module.recipe_hash() or str(metadata.get("recipe", "")),
+    }
+
+
+def _facts(module: UnlearningModule) -> dict[str, Any]:
+    """Classes, sizes, settings and versions of a run."""
+    task = module.task
+    sizes = {name: len(ids) for name, ids in task.split.parts.items()} if task is not None else {}
+    return {
+        "method_class": class_path(type(module)),
+        "task_class": class_path(type(task)) if task is not None else "",
+        "sizes": sizes,
+        "method_arguments": to_spec(module)["init_args"],
+        "common_defaults": _common_defaults(),
+        "selector": dict(task.split.selector) if task is not None else {},
+        "versions": versions(),
+    }
+
+
+def _common_defaults() -> dict[str, str]:
+    """Default settings of every method (`norm`, `reduction`), which a report leaves out."""
+    parameters = inspect.signature(UnlearningModule.__init__).parameters.values()
+    return {
+        parameter.name: parameter.default
+        for parameter in parameters
+        if isinstance(parameter.default, str)
+    }

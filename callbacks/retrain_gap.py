@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.base import Evaluated, Suite, module_of
 from mu.core.module import UnlearningModule
 from mu.metrics import gap
-from mu.metrics.results import Result, RunResults, load_outputs
+from mu.metrics.results import SHARED_DEFINITIONS, Result, RunResults, load_outputs
 from mu.utils.errors import InputError
-
-PAPERS_FOUR = ("UA", "RA", "TA", "MIA")
 
 
 class RetrainGap(Suite):
@@ -33,11 +33,27 @@ class RetrainGap(Suite):
             `unchecked` takes it (for weights that do not say how they were trained).
     """
 
+    definitions: ClassVar[Mapping[str, str]] = {
+        "avg_gap": SHARED_DEFINITIONS["avg_gap"],
+        "gap/": SHARED_DEFINITIONS["gap/"],
+        "ToW": "Tug of war: the product over forget, retain and test of 1 − |difference of "
+        "accuracy to the oracle|; 1 at the oracle.",
+        "activation_distance": "Mean Euclidean distance between the class probabilities of model "
+        "and oracle on the forget set.",
+        "JS": "Jensen–Shannon divergence between the class probabilities of model and oracle on "
+        "the forget set, in nats.",
+        "completeness": "Share of the forget set on which model and oracle predict the same "
+        "class, in percent.",
+        "wasserstein": "Wasserstein-1 distance between the predictions of model and oracle on the "
+        "forget set.",
+    }
+    headline = ("wasserstein",)
+
     def __init__(self, oracle: str, metrics: list[str] | None = None, recipe: str = "same") -> None:
         if recipe not in ("same", "unchecked"):
             raise InputError(f"recipe is {recipe!r}; it is `same` or `unchecked`.")
         self.oracle = oracle
-        self.metrics = list(PAPERS_FOUR) if metrics is None else list(metrics)
+        self.metrics = list(gap.PAPERS_FOUR) if metrics is None else list(metrics)
         self.recipe = recipe
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,7 +94,7 @@ class RetrainGap(Suite):
                 "did not measure; add the suite that does to both."
             )
         there = {name: oracle.value(name) for name in self.metrics}
-        unit = "pp" if set(self.metrics) <= set(PAPERS_FOUR) else ""
+        unit = "pp" if set(self.metrics) <= set(gap.PAPERS_FOUR) else ""
         found = [
             Result(f"gap/{name}", abs(here[name] - there[name]), False, "", unit)
             for name in self.metrics

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -15,7 +15,7 @@ from mu.evaluation.images.drawing import ImageJob, ImageRow, image_cache
 from mu.evaluation.images.judges import Judge
 from mu.evaluation.images.sets import ImageSet
 from mu.metrics.outputs import Outputs
-from mu.metrics.results import Result
+from mu.metrics.results import Result, TradeOff
 from mu.utils.errors import InputError
 
 METRICS = ("UA", "IRA", "CRA")
@@ -57,6 +57,27 @@ class ConceptErasure(Suite):
             None.
     """
 
+    definitions: ClassVar[Mapping[str, str]] = {
+        "UA": "Unlearning accuracy: share of the images generated for what was erased in which an "
+        "external judge does not see it, in percent; higher is better.",
+        "UA/probability": "Mean probability that the judge gives to what was erased, in percent.",
+        "UA/entropy": "Mean entropy of the judge's probabilities on these images, in nats.",
+        "UA/images/": "Number of images in which the judge sees that label.",
+        "UA/": "As UA, on that part of the images.",
+        "IRA": "In-domain retain accuracy: share of the images of other concepts of the same kind "
+        "(the other objects, when an object was erased) in which the judge sees what was asked "
+        "for, in percent; higher is better.",
+        "IRA/": "As IRA, on that part of the images.",
+        "CRA": "Cross-domain retain accuracy: the same for concepts of another kind (the styles, "
+        "when an object was erased).",
+        "CRA/": "As CRA, on that part of the images.",
+    }
+    trade_offs = (
+        TradeOff(
+            "Forgetting and what is kept", ("UA",), ("IRA", "CRA"), "UA: erased concept not seen"
+        ),
+    )
+
     def __init__(
         self,
         judge: Judge,
@@ -94,7 +115,7 @@ class ConceptErasure(Suite):
             for judge in (self.judge, *self.cross):
                 judge.load()
             if self.concept is not None:
-                self.judge.places(self.concept)
+                self.judge.label_indices(self.concept)
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """The named metrics, in this order."""
@@ -142,7 +163,7 @@ class ConceptErasure(Suite):
                 f"{_labels(self.judge)}."
             )
         for name in dict.fromkeys(found):
-            self.judge.places(str(name))
+            self.judge.label_indices(str(name))
         return [str(name) for name in found]
 
     def _of_class(self, row: ImageRow, module: UnlearningModule) -> str | None:
@@ -175,8 +196,8 @@ class ConceptErasure(Suite):
                 f"({_labels(self.judge)}); give the column that does as field, another judge, or "
                 "metrics: [UA]."
             )
-        gone = {place for name in erased for place in self.judge.places(name)}
-        mixed = sum(1 for name in named if set(self.judge.places(name)) & gone)
+        gone = {place for name in erased for place in self.judge.label_indices(name)}
+        mixed = sum(1 for name in named if set(self.judge.label_indices(name)) & gone)
         if mixed:
             raise InputError(
                 f"{mixed} of {len(rows)} kept images ask for the erased concept "
@@ -210,7 +231,7 @@ class ConceptErasure(Suite):
                 result(f"UA/{name}", share, images=count, concept=name)
                 for name, (share, count) in shares.items()
             ]
-        places = [self.judge.places(name) for name in concepts]
+        places = [self.judge.label_indices(name) for name in concepts]
         mass = torch.stack(
             [
                 _mass(row[place], self.judge)
@@ -425,7 +446,7 @@ def _mass(probabilities: Tensor, judge: Judge) -> Tensor:
 
 def _named(judge: Judge, row: ImageRow) -> str | None:
     """The one label that the row's prompt names."""
-    found = judge.named(row.prompt or "")
+    found = judge.labels_in(row.prompt or "")
     return found[0] if len(found) == 1 else None
 
 

@@ -110,7 +110,7 @@ def _title(images: ImageSet, whole: ImageJob, job: ImageJob, module: UnlearningM
 def _write(
     folder: Path, name: str, job: ImageJob, after: Tensor, before: Tensor | None, title: str
 ) -> None:
-    rows = [job.rows[places[0]].said() for places in job.subjects]
+    rows = [job.rows[places[0]].caption() for places in job.subjects]
     each = len(job.rows) // len(rows)
     numbers = [f" {number + 1}" if each > 1 else "" for number in range(each)]
     if before is None:

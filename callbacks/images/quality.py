@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from callbacks.base import Evaluated, Suite
 from callbacks.images.concepts import resolution
 from mu.core.module import UnlearningModule
 from mu.data.batch import fetch
-from mu.evaluation.images.clip import OpenCLIP, fitted
+from mu.evaluation.images.clip import OpenCLIP, resize_and_crop
 from mu.evaluation.images.drawing import ImageJob, image_cache
 from mu.evaluation.images.features import Features
 from mu.evaluation.images.sets import ImageSet
@@ -50,6 +50,16 @@ class ImageQuality(Suite):
         batch_size: real images read at once.
         seed: decides KID's subsets.
     """
+
+    definitions: ClassVar[Mapping[str, str]] = {
+        "FID": "Fréchet inception distance: between features of the images of what stays and of "
+        "real ones, or the original's, as said under the table; lower is better, and comparable "
+        "only for the same features and number of images.",
+        "KID": "Kernel inception distance: squared maximum mean discrepancy between the same "
+        "features; lower is better.",
+        "CLIP": "Mean cosine of CLIP's embeddings of image and prompt; higher is better, and "
+        "comparable only for one CLIP model.",
+    }
 
     def __init__(
         self,
@@ -134,7 +144,7 @@ class ImageQuality(Suite):
                 "size": torch.tensor(images.shape[1:], device=images.device).repeat(len(images), 1),
             }
             if self.features is not None and set(self.metrics) & {"FID", "KID"}:
-                values["features"] = self.features.of(images)
+                values["features"] = self.features.extract(images)
             if "CLIP" in self.metrics and self.clip is not None:
                 values["seen"] = self.clip.images(images)
                 values["read"] = self.clip.texts([str(job.rows[place].prompt) for place in places])
@@ -147,7 +157,7 @@ class ImageQuality(Suite):
         assert self.features is not None
         store = Outputs().to(module.device)
         for images, places in self._real(module, size):
-            found = self.features.of(images.to(module.device))
+            found = self.features.extract(images.to(module.device))
             store.update(
                 "real", {"index": torch.tensor(places, device=module.device), "features": found}
             )
@@ -214,7 +224,7 @@ class ImageQuality(Suite):
                     f"the part {self.reference!r} has no images to compare with; take another, or "
                     "a folder of images."
                 )
-            yield fitted(samples["image"].float(), (size[1], size[2])), places
+            yield resize_and_crop(samples["image"].float(), (size[1], size[2])), places
 
 
 def _read(file: Path, size: tuple[int, ...]) -> Tensor:
@@ -227,4 +237,4 @@ def _read(file: Path, size: tuple[int, ...]) -> Tensor:
     except OSError as error:
         raise InputError(f"{file} is not an image that can be read ({error}).") from error
     levels = torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
-    return fitted(levels[None].float() / 255, (size[1], size[2]))[0].clamp(0, 1)
+    return resize_and_crop(levels[None].float() / 255, (size[1], size[2]))[0].clamp(0, 1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -23,7 +23,7 @@ from mu.evaluation.images.judges import Judge
 from mu.evaluation.images.sets import ImageSet
 from mu.evaluation.media import add_grid
 from mu.metrics.outputs import Outputs
-from mu.metrics.results import Result
+from mu.metrics.results import Result, TradeOff
 from mu.utils.errors import InputError
 from mu.utils.files import write_json
 from mu.utils.progress import progress_bar
@@ -49,6 +49,18 @@ class Robustness(Suite):
         batch_size: prompts attacked at once.
         shown: prompts in the picture, at most.
     """
+
+    definitions: ClassVar[Mapping[str, str]] = {
+        "pre_ASR": "Share of the attacked prompts whose images show the erased concept without any "
+        "attack, in percent; lower is better.",
+        "ASR": "Attack success rate: share of these prompts for which the attack brings the "
+        "concept back, in percent; lower is better.",
+    }
+    trade_offs = (
+        TradeOff(
+            "Robustness and quality", ("ASR",), ("FID",), "ASR: concept brought back by the attack"
+        ),
+    )
 
     def __init__(
         self,
@@ -135,7 +147,7 @@ class Robustness(Suite):
             raise InputError(
                 "the task does not say which concept was erased; give Robustness the concept."
             )
-        self.judge.places(str(found))
+        self.judge.label_indices(str(found))
         return str(found)
 
     def _budget(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from callbacks.results_writer import ResultsWriter
 from mu.backbones import Backbone
 from mu.core.module import UnlearningModule
 from mu.evaluation.text.graph import Graph, OracleLog
-from mu.evaluation.text.oracle import Itself, OracleFile, OracleModel, save_log
+from mu.evaluation.text.oracle import OracleFile, OracleModel, SelfOracle, save_log
 from mu.evaluation.text.session import CACHE, shared_graph
 from mu.metrics.results import Result
 from mu.utils.errors import InputError
@@ -136,9 +136,9 @@ class TextSuite(Suite):
         if isinstance(self.oracle, Backbone):
             return None
         if self.oracle is None:
-            return Itself() if isinstance(module, Retrain) else None
+            return SelfOracle() if isinstance(module, Retrain) else None
         return (
-            Itself()
+            SelfOracle()
             if Path(self.oracle).resolve() == run_folder(trainer).resolve()
             else OracleFile(self.oracle)
         )
@@ -147,7 +147,7 @@ class TextSuite(Suite):
         if self._log is None and isinstance(self.oracle, Backbone):
             folder = recorded(module)
             kept = Path(self.store) if self.store else None if folder is None else folder / CACHE
-            self._log = OracleModel(graph.of(self.oracle, kept), module.device)
+            self._log = OracleModel(graph.for_model(self.oracle, kept), module.device)
         return self._log
 
 

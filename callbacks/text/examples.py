@@ -94,7 +94,7 @@ class TextExamples(Callback, Reconstructible):
             )
         )
         whole = GeneratedText(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
-        if graph.knows(whole):
+        if graph.is_computed(whole):
             said = [graph.value(whole).texts[place] for place in places]
         else:
             some = GeneratedText(

@@ -4,24 +4,27 @@ what that comes to.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from callbacks.text.base import TextSuite, chosen
-from callbacks.text.tofu import CHOICES, KEPT
+from callbacks.text.tofu import CHOICES, KEPT, TOFU
 from mu.backbones import Backbone
 from mu.evaluation.text.graph import Graph, OracleLog
 from mu.evaluation.text.leaves import Question
-from mu.evaluation.text.metrics import (
-    KINDS,
-    PRIVACY,
-    ExactMemorisation,
-    ExtractionStrength,
-    Kind,
+from mu.evaluation.text.membership import (
+    MEMBERSHIP_ATTACKS,
+    PRIVACY_ATTACKS,
+    MembershipAttack,
     MembershipAUC,
-    MemorisationScore,
-    ModelUtility,
     PrivacyScore,
     PrivLeak,
+)
+from mu.evaluation.text.metrics import (
+    ExactMemorisation,
+    ExtractionStrength,
+    MemorisationScore,
+    ModelUtility,
     Probability,
     Rouge,
 )
@@ -70,6 +73,29 @@ class Memorisation(TextSuite):
         **settings: store, every_n_epochs and sizes of batches, see TextSuite.
     """
 
+    definitions: ClassVar[Mapping[str, str]] = {
+        "ES": "Extraction strength: longest share of an answer's end that the model continues "
+        "exactly from the beginning, in [0, 1], on the forget set.",
+        "EM": "Exact memorisation: share of an answer's tokens that are the likeliest after the "
+        "ones before them, in [0, 1], on the forget set.",
+        "PrivLeak": "Relative difference between the AUC of a min-k membership attack and the "
+        "oracle's, in percent; 0 is the goal, −100 has forgotten nothing, positive has forgotten "
+        "too much.",
+        "memorisation": "Score in [0, 1]: the less is memorised, the higher.",
+        "privacy": "Score in [0, 1]: how close the AUCs of four membership attacks are to the "
+        "oracle's.",
+        "utility": "Model utility, as a share of the original's where that was measured, in [0, "
+        "1].",
+        "overall": "Harmonic mean of memorisation, privacy and utility, in [0, 1].",
+        "selection": "Harmonic mean of memorisation and utility, in [0, 1], by which settings are "
+        "chosen.",
+        "P/": TOFU.definitions["P/"],
+        "ROUGE/": TOFU.definitions["ROUGE/"],
+        "AUC/": "Area under the ROC curve of that membership attack, forget against held-out rows; "
+        "1 = memorised.",
+    }
+    headline = ("ES", "PrivLeak")
+
     def __init__(
         self,
         oracle: str | Backbone | None = None,
@@ -78,7 +104,7 @@ class Memorisation(TextSuite):
         holdout: str | None = "holdout",
         kept: list[str] | None = None,
         choices: list[str] | None = None,
-        attacks: list[Kind] | None = None,
+        attacks: list[MembershipAttack] | None = None,
         share: float = 0.4,
         question: Question = "question",
         prefix: str = PREFIX,
@@ -87,11 +113,13 @@ class Memorisation(TextSuite):
         **settings: Any,
     ) -> None:
         super().__init__(oracle, **settings)
-        self.attacks: tuple[Kind, ...] = tuple(PRIVACY if attacks is None else attacks)
-        unknown = [kind for kind in self.attacks if kind not in KINDS]
+        self.attacks: tuple[MembershipAttack, ...] = tuple(
+            PRIVACY_ATTACKS if attacks is None else attacks
+        )
+        unknown = [kind for kind in self.attacks if kind not in MEMBERSHIP_ATTACKS]
         if unknown:
             raise InputError(
-                f"there is no membership attack {unknown[0]!r}; the attacks are {', '.join(KINDS)}."
+                f"there is no membership attack {unknown[0]!r}; the attacks are {', '.join(MEMBERSHIP_ATTACKS)}."
             )
         self.original = original
         self.forget = forget
@@ -193,7 +221,7 @@ class Memorisation(TextSuite):
         mine = graph.value(node).value
         if self.original is None:
             return mine, {"scale": "as it is, because no original was given"}
-        theirs = OracleFile(self.original).measured(node, graph).value
+        theirs = OracleFile(self.original).measure(node, graph).value
         return memorisation.utility_score(mine, theirs), {
             "scale": f"a share of the original's {theirs:.4f}"
         }

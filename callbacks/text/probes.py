@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from callbacks import scores
 from callbacks.base import Evaluated, Suite
 from mu.core.module import UnlearningModule
 from mu.evaluation.text.graph import Graph, Measurement
+from mu.evaluation.text.hidden_states import probed_model
 from mu.evaluation.text.leaves import Answer
-from mu.evaluation.text.probes import LensAccuracy, ProbeAccuracy, readable
+from mu.evaluation.text.probes import LensAccuracy, ProbeAccuracy
 from mu.metrics.results import Result
 
 
@@ -43,6 +45,15 @@ class LinearProbe(Suite):
         strength: C of scikit-learn's logistic regression.
     """
 
+    definitions: ClassVar[Mapping[str, str]] = {
+        "linear_probe": "Share of right choices between two answers by a linear probe of the "
+        "hidden states, at the best layer, in percent; 50 is chance, lower is better.",
+        "linear_probe/excess": "linear_probe minus its larger control, in percentage points; lower "
+        "is better.",
+        "linear_probe/": "Control of linear_probe: the same probe on questions that no model was "
+        "trained on (holdout), or of a model with random weights (untrained), in percent.",
+    }
+
     def __init__(
         self,
         set: str = "forget",
@@ -65,9 +76,9 @@ class LinearProbe(Suite):
             graph, self.control, self.probe, "perturbed_answer", self.probe.right
         )
         if self.untrained:
-            controls["untrained"] = graph.of(readable(served).fresh(self.probe.seed).eval()).value(
-                self.probe
-            )
+            controls["untrained"] = graph.for_model(
+                probed_model(served).fresh(self.probe.seed).eval()
+            ).value(self.probe)
         level = 100 * found.value
         told = {name: 100 * one.value for name, one in controls.items()}
         results = [
@@ -120,6 +131,15 @@ class LogitLens(Suite):
         control: set of questions that no model was trained on; None takes `holdout` where there is
             one.
     """
+
+    definitions: ClassVar[Mapping[str, str]] = {
+        "logit_lens": "Share of an answer's tokens that are the first choice of a layer, at the "
+        "best layer, in percent; lower is better.",
+        "logit_lens/unsaid": "logit_lens minus the last layer's share, in percentage points; lower "
+        "is better.",
+        "logit_lens/": "Control of logit_lens: the same on questions that no model was trained on, "
+        "in percent.",
+    }
 
     def __init__(self, set: str = "forget", control: str | None = None) -> None:
         self.lens = LensAccuracy(set)

@@ -57,6 +57,18 @@ class Reintroduction(Suite):
         max_length: tokens of a sequence; None goes as far as the model's context.
     """
 
+    definitions: ClassVar[Mapping[str, str]] = {
+        "reintroduction": "Gain of accuracy on the forget questions (share of likeliest tokens) "
+        "when related facts stand before each question, in percentage points; the oracle's own is "
+        "the goal.",
+        "reintroduction/control": "The same gain with facts about somebody else: the effect of "
+        "any context.",
+        "reintroduction/choice": "As reintroduction, by the share of questions whose right answer "
+        "is likelier than every wrong one.",
+        "reintroduction/": "Accuracy or share of right choices in percent, or loss in nats: of "
+        "the question alone, after related facts (context), or after other facts (control).",
+    }
+
     def __init__(
         self,
         facts: int = 3,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from callbacks.text.base import TextSuite, chosen
 from mu.backbones import Backbone
 from mu.evaluation.text.graph import Graph, OracleLog
 from mu.evaluation.text.metrics import ForgetQuality, ModelUtility, Probability, Rouge, TruthRatio
-from mu.metrics.results import Result
+from mu.metrics.results import Result, TradeOff
 from mu.utils.errors import InputError
 
 KEPT = ("retain_perturbed", "real_authors", "world_facts")
@@ -38,6 +39,31 @@ class TOFU(TextSuite):
         stop: strings at which an answer ends.
         **settings: store, every_n_epochs and sizes of batches, see TextSuite.
     """
+
+    definitions: ClassVar[Mapping[str, str]] = {
+        "FQ": "Forget quality: p-value of the Kolmogorov–Smirnov test between the truth ratios of "
+        "model and oracle on the forget set; near 1 the two cannot be told apart. The mean of "
+        "p-values says little, so look at its logarithm too.",
+        "log10_FQ": "Decimal logarithm of the forget quality; 0 is the best.",
+        "MU": "Model utility: harmonic mean of probability, ROUGE-L recall and truth ratio over "
+        "the sets that are to be kept, in [0, 1]; higher is better.",
+        "P/": "Mean probability of the answers of that set (to the power of one over their "
+        "tokens), in [0, 1].",
+        "ROUGE/": "Mean ROUGE-L recall of greedy answers of that set, in [0, 1].",
+        "TR/": "Truth ratio of that set, in [0, 1]: on the forget set min(R, 1/R), elsewhere "
+        "max(0, 1 − R), R being the probability of wrong answers over that of the paraphrased "
+        "right one.",
+    }
+    headline = ("log10_FQ", "MU")
+    trade_offs = (
+        TradeOff(
+            "Forget quality and utility",
+            ("log10_FQ",),
+            ("MU",),
+            "log10 of forget quality",
+            "model utility",
+        ),
+    )
 
     def __init__(
         self,
@@ -72,7 +98,7 @@ class TOFU(TextSuite):
         utility = ModelUtility(self.kept, self.choices, self.max_new_tokens, self.stop)
         found = self._forgotten(graph, log)
         for name in self.kept:
-            parts = utility.of(name)
+            parts = utility.set_metrics(name)
             found += [
                 Result(f"{short}/{name}", graph.value(parts[metric]).value, True, name)
                 for short, metric in (
@@ -99,7 +125,7 @@ class TOFU(TextSuite):
         about = {"oracle": "none was given, so there is no forget quality"}
         if log is not None:
             measured = graph.value(ForgetQuality(name, log))
-            about = {"oracle": log.label(graph), "TR_oracle": log.measured(ratio, graph).value}
+            about = {"oracle": log.label(graph), "TR_oracle": log.measure(ratio, graph).value}
             quality = [
                 Result("FQ", measured.value, True, name, detail=measured.detail),
                 Result("log10_FQ", measured.detail["log10"], True, name, detail=measured.detail),

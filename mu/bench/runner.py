@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mu.bench.study import Job, Seeds, Study
-from mu.config.classes import accepted, find
+from mu.config.argument_types import argument_names
+from mu.config.classes import find
 from mu.config.components import Components, merge
 from mu.utils.errors import RunError
 from mu.utils.files import read_json, write_json
@@ -93,7 +94,7 @@ class Bench:
             spec = self.study.task_spec(name)
             cls = find(str(spec.get("class_path")))
             # prompts of two files are the same in every repetition
-            if cls is None or "split_seed" in accepted(cls):
+            if cls is None or "split_seed" in argument_names(cls):
                 spec = merge(spec, {"init_args": {"split_seed": seeds.split}})
             self._tasks[key] = self.components.make("data", spec)
         return self._tasks[key]
@@ -421,7 +422,7 @@ def _spec(suite: Any) -> Mapping[str, Any]:
 def _takes_oracle(suite: Any) -> bool:
     """Whether a suite compares with the oracle's own record."""
     cls = find(str(_spec(suite).get("class_path")))
-    return cls is not None and "oracle" in accepted(cls)
+    return cls is not None and "oracle" in argument_names(cls)
 
 
 def _portable(model: dict[str, Any]) -> dict[str, Any]:

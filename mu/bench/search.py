@@ -175,7 +175,7 @@ def _objective(study: Study) -> tuple[str, ...]:
     if not _has_oracle(study):
         raise InputError(
             "a search judges by the gap to the oracle, and this study has none for it; name "
-            "metrics in search.objective: [UA, IRA]."
+            "metrics in search.objective."
         )
     return GAP
 

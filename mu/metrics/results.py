@@ -1,10 +1,10 @@
-"""What a run measured, as data: `results.json` and `outputs.safetensors` in a run folder."""
+"""Results of a run as data: `results.json` and `outputs.safetensors` in its folder."""
 
 from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,31 @@ from mu.utils.errors import InputError, RunError
 from mu.utils.files import read_json, save_tensors, write_json
 from mu.utils.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 """Version of results.json."""
+
+SHARED_DEFINITIONS = {
+    "avg_gap": "Mean of the distances |metric − metric of the oracle of the same seeds| over the "
+    "metrics named under the table.",
+    "gap/": "|metric − metric of the oracle of the same seeds|.",
+    "seconds": "Wall-clock time of unlearning: masks, statistics, training and edits; evaluation "
+    "and search are not in it.",
+}
+"""Definitions of metrics that a suite may measure and that a report computes where none did."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One number.
+    """Value of one metric.
 
     Attributes:
-        metric: its name (`UA`).
+        metric: name of the metric (`UA`); a part of another metric has a slash (`UA/circle`).
         value: finite; a metric that could not be computed is an error, never a default value.
         higher_is_better: None where closeness to the oracle is the goal.
-        split: the part of the split that it was measured on.
-        unit: `%`, `pp`, `s`, `nats`, or empty.
-        detail: what else must stand beside the number (sizes of the attack's pools, a judge's name
-            and version).
+        split: the part of the split that was measured.
+        unit: `%`, `pp`, `s`, `nats`, `MiB`, `weights` (a count of them), or empty.
+        detail: settings that a reader needs beside the number (sizes of the attack's pools, a
+            judge's name and version).
     """
 
     metric: str
@@ -48,9 +57,77 @@ class Result:
             )
 
 
+@dataclass(frozen=True)
+class TradeOff:
+    """Two goals that methods trade against each other, drawn as a scatter plot.
+
+    Attributes:
+        title: title of the figure.
+        x: metrics of the horizontal axis; their mean where there are several.
+        y: metrics of the vertical axis; likewise.
+        x_label: label of the horizontal axis; the metrics' names when empty.
+        y_label: label of the vertical axis; likewise.
+    """
+
+    title: str
+    x: tuple[str, ...]
+    y: tuple[str, ...]
+    x_label: str = ""
+    y_label: str = ""
+
+
+@dataclass
+class Presentation:
+    """Meaning of a run's metrics, and their order in a report, as the suites declare them.
+
+    Attributes:
+        definitions: one sentence for each metric; a key that ends with a slash defines every
+            metric that begins with it.
+        headline: metrics that head a table, in order; a name that ends with a slash stands for
+            every metric that begins with it.
+        trade_offs: the scatter plots.
+    """
+
+    definitions: dict[str, str] = field(default_factory=dict)
+    headline: list[str] = field(default_factory=list)
+    trade_offs: list[TradeOff] = field(default_factory=list)
+
+    @classmethod
+    def merged(cls, parts: Iterable[Presentation]) -> Presentation:
+        """One presentation of several suites or runs; where two define a metric, the first counts.
+
+        Example:
+            >>> accuracy = Presentation({"UA": "Unlearning accuracy."}, ["UA"])
+            >>> attack = Presentation({"MIA": "Membership inference."}, ["MIA"])
+            >>> Presentation.merged([accuracy, attack]).headline
+            ['UA', 'MIA']
+        """
+        merged = cls()
+        for part in parts:
+            merged.definitions = {**merged.definitions, **part.definitions, **merged.definitions}
+            merged.headline += [name for name in part.headline if name not in merged.headline]
+            merged.trade_offs += [
+                trade_off for trade_off in part.trade_offs if trade_off not in merged.trade_offs
+            ]
+        return merged
+
+    def definition_key(self, metric: str) -> str | None:
+        """Key of the definition of a metric: its name, or else the longest prefix; None without.
+
+        Example:
+            >>> presentation = Presentation({"UA": "On all images.", "UA/": "On some of them."})
+            >>> presentation.definition_key("UA/circle")
+            'UA/'
+        """
+        if metric in self.definitions:
+            return metric
+        prefixes = [key for key in self.definitions if key.endswith("/") and metric.startswith(key)]
+        return max(prefixes, key=len, default=None)
+
+
 @dataclass
 class RunResults:
-    """All of `results.json`.
+    """Content of `results.json`.
 
     Attributes:
         task: name of the task in the study, or its class.
@@ -62,6 +139,7 @@ class RunResults:
         seconds: by stage.
         facts: class paths, trainable and moved weights, peak memory, versions, hardware, what was
             run.
+        presentation: meaning of the metrics and their order in a report.
     """
 
     task: str
@@ -71,9 +149,10 @@ class RunResults:
     hashes: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    presentation: Presentation = field(default_factory=Presentation)
 
     def value(self, metric: str) -> float:
-        """The number of a metric.
+        """Value of a metric.
 
         Raises:
             InputError: when the run did not measure it.
@@ -81,16 +160,16 @@ class RunResults:
         for result in self.results:
             if result.metric == metric:
                 return result.value
-        known = ", ".join(result.metric for result in self.results) or "nothing"
-        raise InputError(f"the run {self.task}/{self.method} has no {metric}; it has {known}.")
+        metrics = ", ".join(result.metric for result in self.results) or "nothing"
+        raise InputError(f"the run {self.task}/{self.method} has no {metric}; it has {metrics}.")
 
     def has(self, metric: str) -> bool:
-        """Whether the run measured it."""
+        """Whether the run measured a metric."""
         return any(result.metric == metric for result in self.results)
 
     @property
     def unlearning_seconds(self) -> float:
-        """Everything but evaluation: masks, statistics, training, edits."""
+        """Seconds of all stages but evaluation: masks, statistics, training, edits."""
         return sum(value for stage, value in self.seconds.items() if stage != "evaluation")
 
     def save(self, folder: Path | str) -> None:
@@ -113,6 +192,7 @@ class RunResults:
                 raw["hashes"],
                 raw["seconds"],
                 raw["facts"],
+                _presentation(raw["presentation"]),
             )
         except (KeyError, TypeError) as error:
             raise InputError(
@@ -120,9 +200,18 @@ class RunResults:
             ) from error
 
 
+def _presentation(raw: Mapping[str, Any]) -> Presentation:
+    trade_offs = [
+        TradeOff(**{**entry, "x": tuple(entry["x"]), "y": tuple(entry["y"])})
+        for entry in raw["trade_offs"]
+    ]
+    return Presentation(dict(raw["definitions"]), list(raw["headline"]), trade_offs)
+
+
 def save_outputs(folder: Path | str, outputs: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Per-example outputs as `outputs.safetensors`: tensors named `split/field`, rows in the order
-    of `split/index`.
+    """Write per-example outputs to `outputs.safetensors`.
+
+    Tensors are named `split/field`; rows are in the order of `split/index`.
     """
     save_tensors(
         Path(folder) / "outputs.safetensors",
@@ -135,7 +224,7 @@ def save_outputs(folder: Path | str, outputs: Mapping[str, Mapping[str, Tensor]]
 
 
 def load_outputs(folder: Path | str) -> dict[str, dict[str, Tensor]]:
-    """What `save_outputs` wrote, by split and field."""
+    """Read per-example outputs that `save_outputs` wrote, by split and field."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -146,15 +235,15 @@ def load_outputs(folder: Path | str) -> dict[str, dict[str, Tensor]]:
         tensors = load_file(file)
     except SafetensorError as error:
         raise InputError(f"{file} cannot be read ({error}); it may have been cut off.") from error
-    found: dict[str, dict[str, Tensor]] = {}
+    outputs: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         split, _, name = key.rpartition("/")
-        found.setdefault(split, {})[name] = value
-    return found
+        outputs.setdefault(split, {})[name] = value
+    return outputs
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computed the numbers, and the hardware."""
+    """Versions of mu, torch, lightning and Python, and the hardware."""
     import lightning
     import torch
 

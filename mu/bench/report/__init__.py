@@ -2,6 +2,9 @@
 
 `results.csv` has a line for each run, `tables.tex` a table for each task in the papers' style,
 `report.html` is one self-contained page.
+
+The files read in this order: runs (collect), gaps (complete), summary (means over seeds), contents
+(one `Report` value), and csv_file, latex, console and page (which only read it).
 """
 
 from __future__ import annotations
@@ -32,30 +35,22 @@ def write(folder: Path, console: Console | None = None) -> None:
 
 def write_runs(folders: Sequence[Path], output: Path, console: Console | None = None) -> None:
     """Report the runs below several folders into `output`; as `write` otherwise."""
-    from mu.bench.report.gaps import complete
+    from mu.bench.report.console import print_report
+    from mu.bench.report.contents import make_report
+    from mu.bench.report.csv_file import as_csv
+    from mu.bench.report.latex import as_tex
     from mu.bench.report.page import as_html
-    from mu.bench.report.runs import collect
-    from mu.bench.report.summary import summarise
-    from mu.bench.report.tables import as_csv, as_tex, print_tables
 
-    collection = collect(folders)
-    for task in collection.tasks:
-        collection.notes += complete(task)
-    summaries = [summarise(task) for task in collection.tasks]
+    report = make_report(folders)
     pages = {
-        "results.csv": as_csv(collection, summaries),
-        "tables.tex": as_tex(summaries),
-        "report.html": as_html(collection, summaries),
+        "results.csv": as_csv(report),
+        "tables.tex": as_tex(report),
+        "report.html": as_html(report),
     }
     for name, text in pages.items():
         write_text(output / name, text)
     if console is None:
         return
-    print_tables(summaries, console)
-    for line in [
-        f"failed: {f['run']}: {f['reason']}" for f in collection.failed
-    ] + collection.notes:
-        console.print(line, markup=False, highlight=False)
-    console.print(
-        f"Report: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True
-    )
+    print_report(report, console)
+    path = output / "report.html"
+    console.print(f"Report: {path}", markup=False, highlight=False, soft_wrap=True)

@@ -1,6 +1,4 @@
-"""Gaps to the oracle of the same seeds, also for the original, which was tested before its oracle
-existed.
-"""
+"""Gaps to the oracle of the same seeds, added to runs that did not measure them."""
 
 from __future__ import annotations
 
@@ -12,11 +10,14 @@ from mu.utils.errors import InputError
 
 
 def partner(run: RunEntry, candidates: Sequence[RunEntry]) -> RunEntry | None:
-    """The one of `candidates` (oracles or originals of the task) that belongs to the same
-    repetition; None when there is none.
+    """Oracle or original with the seeds of a run; None when there is none.
 
     Runs of a study are paired by their seeds. A run from outside does not know its original's
     training seed: it is paired with the only candidate of its split.
+
+    Args:
+        run: the run.
+        candidates: the oracles, or the originals, of the task.
 
     Raises:
         InputError: when the pair was made on different splits.
@@ -37,25 +38,26 @@ def partner(run: RunEntry, candidates: Sequence[RunEntry]) -> RunEntry | None:
 
 
 def gap_metrics(task: TaskRuns) -> list[str]:
-    """What the task's average gap is taken over: as its runs recorded, or else the papers' four if
-    the oracle has them; or nothing.
+    """Metrics of the task's average gap: as its runs recorded, or the papers' four, or none.
+
+    The papers' four are taken where no run recorded a gap and every oracle measured them.
 
     Raises:
         InputError: when two runs averaged over different metrics.
     """
-    known: dict[tuple[str, ...], RunEntry] = {}
+    recorded: dict[tuple[str, ...], RunEntry] = {}
     for run in task.runs:
         for result in run.record.results:
             if result.metric == "avg_gap" and result.detail.get("metrics"):
-                known.setdefault(tuple(result.detail["metrics"]), run)
-    if len(known) > 1:
-        (one, here), (two, there) = list(known.items())[:2]
+                recorded.setdefault(tuple(result.detail["metrics"]), run)
+    if len(recorded) > 1:
+        (metrics, run), (other_metrics, other) = list(recorded.items())[:2]
         raise InputError(
-            f"{here.name} averages its gap over {', '.join(one)}, but {there.name} over "
-            f"{', '.join(two)}; measure both alike, or report them apart."
+            f"{run.name} averages its gap over {', '.join(metrics)}, but {other.name} over "
+            f"{', '.join(other_metrics)}; measure both alike, or report them apart."
         )
-    if known:
-        return list(next(iter(known)))
+    if recorded:
+        return list(next(iter(recorded)))
     complete = bool(task.oracles) and all(
         name in run.values for run in task.oracles for name in PAPERS_FOUR
     )
@@ -63,8 +65,10 @@ def gap_metrics(task: TaskRuns) -> list[str]:
 
 
 def complete(task: TaskRuns) -> list[str]:
-    """Add `avg_gap` and `gap/metric` to the values of runs that have none: oracle (0), original,
-    and methods without RetrainGap.
+    """Add `avg_gap` and `gap/METRIC` to the values of runs that have none.
+
+    These are the oracle (its gap is 0), the original, which was tested before its oracle existed,
+    and methods that were tested without RetrainGap.
 
     Returns:
         Notes on gaps that could not be taken.
@@ -86,9 +90,10 @@ def complete(task: TaskRuns) -> list[str]:
                 f"{'it' if not _recipe(run) else 'its oracle'} was trained."
             )
             continue
-        here, there = ({name: r.values[name] for name in metrics} for r in (run, oracle))
-        run.values |= {f"gap/{name}": abs(here[name] - there[name]) for name in metrics}
-        run.values["avg_gap"] = float(average_gap(here, there))
+        values = {name: run.values[name] for name in metrics}
+        oracle_values = {name: oracle.values[name] for name in metrics}
+        run.values |= {f"gap/{name}": abs(values[name] - oracle_values[name]) for name in metrics}
+        run.values["avg_gap"] = float(average_gap(values, oracle_values))
     return notes
 
 
@@ -101,9 +106,7 @@ def _recipe(run: RunEntry) -> str:
 
 
 def _unchecked(task: TaskRuns) -> bool:
-    """Whether whoever ran the task's methods said that recipes need not agree (RetrainGap's
-    `recipe: unchecked`).
-    """
+    """Whether the task's methods were run with RetrainGap's `recipe: unchecked`."""
     gaps = (
         result for run in task.runs for result in run.record.results if result.metric == "avg_gap"
     )
@@ -111,14 +114,14 @@ def _unchecked(task: TaskRuns) -> bool:
 
 
 def _same_recipe(run: RunEntry, oracle: RunEntry, unchecked: bool) -> bool:
-    mine = _recipe(run)
-    theirs = _recipe(oracle)
+    recipe = _recipe(run)
+    oracle_recipe = _recipe(oracle)
     if unchecked or run is oracle:
         return True
-    if mine and theirs and mine != theirs:
+    if recipe and oracle_recipe and recipe != oracle_recipe:
         raise InputError(
-            f"{run.name} was trained by recipe {mine}, but the oracle in {oracle.name} by "
-            f"{theirs}, so there is no gap between them; retrain the oracle by the original's "
-            "recipe."
+            f"{run.name} was trained by recipe {recipe}, but the oracle in {oracle.name} by "
+            f"{oracle_recipe}, so there is no gap between them; retrain the oracle by the "
+            "original's recipe."
         )
-    return bool(mine and theirs)
+    return bool(recipe and oracle_recipe)

@@ -1,6 +1,4 @@
-"""Which runs a report is about: found on disk and put in order. Only run folders and `study.json`
-are read.
-"""
+"""Runs of a report, collected from run folders and `study.json`."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from mu.utils.files import read_json
 ORIGINAL = "original"
 ORACLE = "oracle"
 SEED_NAMES = ("split", "train", "unlearn")
-_ALONE = {"Train": ORIGINAL, "UnlearningModule": ORIGINAL, "Retrain": ORACLE}
+_REFERENCES = {"Train": ORIGINAL, "UnlearningModule": ORIGINAL, "Retrain": ORACLE}
 _SERVED = "mu.UnlearningModule"
 
 
@@ -26,10 +24,10 @@ class RunEntry:
     """One run folder.
 
     Attributes:
-        folder: where it is.
-        name: where it is, as people read it (relative to what the report was asked about).
-        record: its results.json.
-        values: number by metric; starts as what the run measured, gaps to the oracle are added.
+        folder: path of the run folder.
+        name: path relative to the folder that is reported.
+        record: content of results.json.
+        values: value by metric: the run's results, to which gaps to the oracle are added.
     """
 
     folder: Path
@@ -48,43 +46,43 @@ class RunEntry:
 
     @property
     def method(self) -> str:
-        """Its name in tables. Outside a study a run is named by its class, so the reference models
-        are known by theirs.
+        """Name of the method in tables.
+
+        Outside a study a run is named by its class, and `Train` is the original, `Retrain` the
+        oracle.
         """
-        return (
-            self.record.method
-            if self.of_study
-            else _ALONE.get(self.record.method, self.record.method)
-        )
+        name = self.record.method
+        return name if self.of_study else _REFERENCES.get(name, name)
 
     @property
     def of_study(self) -> bool:
-        """Whether `mu bench` ran it: only a study knows the seed that the original was trained
-        with.
-        """
+        """Whether `mu bench` ran it, which records the seed of the original's training."""
         return "train" in self.record.seeds
 
     @property
-    def given(self) -> bool:
-        """Whether it measured a model as it stands, which no method trained."""
+    def is_pretrained(self) -> bool:
+        """Whether it measured pretrained weights, which no method of the study trained."""
         return self.record.facts.get("method_class") == _SERVED
 
     @property
     def label(self) -> str:
-        """Its seeds: `seed3` when all are equal."""
-        known = [str(self.record.seeds[name]) for name in SEED_NAMES if name in self.record.seeds]
-        return "seed" + (known[0] if len(set(known)) == 1 else "-".join(known))
+        """Label of the run's seeds: `seed3` when all are equal."""
+        seeds = [str(self.record.seeds[name]) for name in SEED_NAMES if name in self.record.seeds]
+        return "seed" + (seeds[0] if len(set(seeds)) == 1 else "-".join(seeds))
 
     @property
     def finished(self) -> float:
-        """When results.json was written, in seconds since the epoch."""
+        """Time when results.json was written, in seconds since the epoch."""
         return (self.folder / "results.json").stat().st_mtime
 
 
 @dataclass
 class TaskRuns:
-    """The runs of one task: method name to runs, original and oracle first, then the methods in the
-    study's order.
+    """Runs of one task.
+
+    Attributes:
+        name: name of the task.
+        methods: runs by method: original and oracle first, then the methods in the study's order.
     """
 
     name: str
@@ -92,30 +90,30 @@ class TaskRuns:
 
     @property
     def runs(self) -> list[RunEntry]:
-        """All of them."""
+        """All runs of the task."""
         return [run for runs in self.methods.values() for run in runs]
 
     @property
     def oracles(self) -> list[RunEntry]:
-        """The runs that retrained without the forget set."""
+        """Runs of the oracle, retrained without the forget set."""
         return self.methods.get(ORACLE, [])
 
     @property
     def originals(self) -> list[RunEntry]:
-        """The runs that measured the untouched model."""
+        """Runs that measured the model before unlearning."""
         return self.methods.get(ORIGINAL, [])
 
 
 @dataclass
 class Collection:
-    """Everything that a report shows.
+    """Runs and study facts that a report is made of.
 
     Attributes:
-        title: of the study, or the folder's name.
-        commands: how the runs were made.
-        tasks: in the study's order.
+        title: title of the study, or the folder's name.
+        commands: command lines of the studies.
+        tasks: runs by task, in the study's order.
         failed: `run` and `reason` of each run that failed.
-        notes: what a reader must know (runs left out, gaps that could not be taken).
+        notes: sentences on runs left out and gaps that could not be taken.
     """
 
     title: str = ""
@@ -131,7 +129,7 @@ class Collection:
 
     @property
     def date(self) -> str:
-        """When the newest run finished, UTC."""
+        """Time when the newest run finished, in UTC."""
         if not self.runs:
             return ""
         return datetime.fromtimestamp(max(run.finished for run in self.runs), UTC).strftime(
@@ -140,7 +138,7 @@ class Collection:
 
 
 def collect(folders: Iterable[Path]) -> Collection:
-    """Find the runs below some folders.
+    """Collect the runs below some folders.
 
     A folder with `study.json` gives the runs that are listed there and no stale ones; any other
     folder gives every run folder below it. Where two runs have the same task, method and seeds, the
@@ -151,7 +149,7 @@ def collect(folders: Iterable[Path]) -> Collection:
     """
     folders = list(folders)
     studies: list[dict[str, Any]] = []
-    found = Collection()
+    collection = Collection()
     runs: list[RunEntry] = []
     for folder in folders:
         if not folder.is_dir():
@@ -159,34 +157,35 @@ def collect(folders: Iterable[Path]) -> Collection:
                 f"there is no folder {folder}; name a study's folder, or one that holds run "
                 "folders."
             )
-        for kind, path in _walk(folder, found.notes):
-            if kind == "study":
-                studies.append(_study(path, runs, found))
+        for is_study, path in _walk(folder, collection.notes):
+            if is_study:
+                studies.append(_study(path, runs, collection))
             else:
                 name = path.relative_to(folder).as_posix() if path != folder else folder.name
                 runs.append(RunEntry(path, name, RunResults.load(path)))
-    if not runs and not found.failed:
+    if not runs and not collection.failed:
         raise InputError(
             f"there is no finished run in {', '.join(map(str, folders))}; a run is finished when "
             "it has been tested."
         )
-    found.title = " · ".join(dict.fromkeys(s["title"] for s in studies)) or " · ".join(
+    collection.title = " · ".join(dict.fromkeys(s["title"] for s in studies)) or " · ".join(
         f.resolve().name for f in folders
     )
-    found.commands = list(dict.fromkeys(s["command"] for s in studies if s.get("command")))
-    found.tasks = _order(
-        _newest(runs, found.notes),
+    collection.commands = list(dict.fromkeys(s["command"] for s in studies if s.get("command")))
+    collection.tasks = _order(
+        _newest(runs, collection.notes),
         [t for s in studies for t in s["tasks"]],
         [m for s in studies for m in s["methods"]],
     )
-    return found
+    return collection
 
 
-def _walk(folder: Path, notes: list[str]) -> Iterator[tuple[str, Path]]:
+def _walk(folder: Path, notes: list[str]) -> Iterator[tuple[bool, Path]]:
+    """Studies and run folders below a folder, each with whether it is a study."""
     if (folder / "study.json").is_file():
-        yield "study", folder
+        yield True, folder
     elif (folder / "results.json").is_file():
-        yield "run", folder
+        yield False, folder
     else:
         for child in sorted(folder.iterdir()):
             if not child.is_dir() or child.name.startswith("."):
@@ -201,18 +200,19 @@ def _walk(folder: Path, notes: list[str]) -> Iterator[tuple[str, Path]]:
             yield from _walk(child, notes)
 
 
-def _study(folder: Path, runs: list[RunEntry], found: Collection) -> dict[str, Any]:
+def _study(folder: Path, runs: list[RunEntry], collection: Collection) -> dict[str, Any]:
+    """Content of study.json; adds its runs and failures."""
     file = folder / "study.json"
     index = read_json(file)
     try:
-        for name, place in index["runs"].items():
-            if (folder / place / "results.json").is_file():
-                runs.append(RunEntry(folder / place, place, RunResults.load(folder / place)))
+        for name, path in index["runs"].items():
+            if (folder / path / "results.json").is_file():
+                runs.append(RunEntry(folder / path, path, RunResults.load(folder / path)))
             else:
-                found.failed.append(
-                    {"run": name, "reason": f"its folder {place} holds no results.json"}
+                collection.failed.append(
+                    {"run": name, "reason": f"its folder {path} holds no results.json"}
                 )
-        found.failed += [
+        collection.failed += [
             {"run": str(f["run"]), "reason": str(f["reason"])} for f in index["failed"]
         ]
         return {
@@ -228,26 +228,24 @@ def _study(folder: Path, runs: list[RunEntry], found: Collection) -> dict[str, A
 
 
 def _newest(runs: Iterable[RunEntry], notes: list[str]) -> list[RunEntry]:
-    kept: dict[tuple[Any, ...], RunEntry] = {}
+    newest: dict[tuple[Any, ...], RunEntry] = {}
     older: list[str] = []
     for run in sorted(runs, key=lambda run: run.finished):
         key = (run.record.task, run.method, tuple(sorted(run.record.seeds.items())))
-        twin = kept.get(key)
+        twin = newest.get(key)
         if twin is not None and twin.folder.resolve() != run.folder.resolve():
             older.append(twin.name)
-        kept[key] = run
+        newest[key] = run
     if older:
         notes.append(
             "Left out, because a newer run has the same task, method and seeds: "
             f"{', '.join(sorted(older))}."
         )
-    return list(kept.values())
+    return list(newest.values())
 
 
 def _order(runs: Iterable[RunEntry], tasks: list[str], methods: list[str]) -> list[TaskRuns]:
-    """Tasks and methods as the studies list them; what they do not list follows by name. Runs by
-    seeds.
-    """
+    """Tasks and methods in the studies' order, the others behind them by name; runs by seeds."""
     runs = sorted(
         runs,
         key=lambda run: (
@@ -264,12 +262,9 @@ def _order(runs: Iterable[RunEntry], tasks: list[str], methods: list[str]) -> li
     }
     ordered = []
     for task in dict.fromkeys([*tasks, *(run.record.task for run in runs)]):
-        mine = [run for run in runs if run.record.task == task]
-        names = sorted({run.method for run in mine}, key=ranks.__getitem__)
-        if mine:
-            ordered.append(
-                TaskRuns(
-                    task, {name: [run for run in mine if run.method == name] for name in names}
-                )
-            )
+        of_task = [run for run in runs if run.record.task == task]
+        names = sorted({run.method for run in of_task}, key=ranks.__getitem__)
+        if of_task:
+            methods_runs = {name: [run for run in of_task if run.method == name] for name in names}
+            ordered.append(TaskRuns(task, methods_runs))
     return ordered

@@ -1,4 +1,4 @@
-"""What was run, in words short enough for a table: specifications, selectors, versions."""
+"""Settings of methods, data and searches, as short text for tables."""
 
 from __future__ import annotations
 
@@ -6,34 +6,29 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mu.bench.report.format import MISSING, format_number
 from mu.bench.report.runs import Collection, RunEntry, TaskRuns
 from mu.bench.report.summary import Cell
 
 SILENT = ("backbone", "seed", "init_seed", "weights")
-"""Arguments that stand elsewhere on the page, or differ between seeds by design."""
-
-USUAL = {"norm": "train", "reduction": "token_mean"}
-"""Defaults of every UnlearningModule, repeated here (and compared in a test) because its module
-takes seconds to import.
-"""
+"""Arguments that are shown elsewhere on the page, or differ between seeds by design."""
 
 
 def short(value: Any) -> str:
-    """A specification as it would be written in code, by its last name, without what is None, False
-    or torch's default.
+    """A class path and its arguments as one line of code, without None, False and torch's defaults.
 
-    `{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "foreach": None}}` becomes
-    `SGD(lr=0.1)`.
+    Example:
+        >>> short({"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "foreach": None}})
+        'SGD(lr=0.1)'
     """
     if isinstance(value, Mapping) and "class_path" in value:
-        given = value.get("init_args") or {}
         defaults = _torch_defaults(str(value["class_path"]))
-        told = {
-            name: v
-            for name, v in given.items()
+        arguments = ", ".join(
+            f"{name}={short(v)}"
+            for name, v in (value.get("init_args") or {}).items()
             if not _empty(v) and (name not in defaults or not _equal(v, defaults[name]))
-        }
-        return f"{str(value['class_path']).rpartition('.')[2]}({', '.join(f'{name}={short(v)}' for name, v in told.items())})"
+        )
+        return f"{str(value['class_path']).rpartition('.')[2]}({arguments})"
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={short(v)}" for name, v in value.items() if not _empty(v))
     if isinstance(value, list | tuple):
@@ -54,45 +49,47 @@ def _equal(value: Any, default: Any) -> bool:
 
 
 def _torch_defaults(path: str) -> dict[str, Any]:
-    """Defaults of an optimizer's arguments; of anything else nothing is assumed."""
+    """Defaults of an optimizer's arguments; empty for any other class."""
     if not path.startswith("torch.optim."):
         return {}
     import torch
 
-    found = getattr(torch.optim, path.rpartition(".")[2], None)
-    return (
-        {name: p.default for name, p in inspect.signature(found).parameters.items()}
-        if found is not None
-        else {}
-    )
+    optimizer = getattr(torch.optim, path.rpartition(".")[2], None)
+    if optimizer is None:
+        return {}
+    return {name: p.default for name, p in inspect.signature(optimizer).parameters.items()}
 
 
-def method_settings(run: RunEntry, beside: RunEntry | None = None) -> str:
-    """A method's arguments and how long it ran; the backbone's too, where they differ from those of
-    the run `beside` it.
+def method_settings(run: RunEntry, original: RunEntry | None = None) -> str:
+    """A method's arguments and its length in epochs and steps.
+
+    Args:
+        run: the method's run.
+        original: a run whose backbone arguments are compared; those that differ are listed too.
     """
-    given = run.record.facts.get("method_arguments") or {}
-    told = [
+    defaults = run.record.facts.get("common_defaults") or {}
+    settings = [
         f"{name}={short(value)}"
-        for name, value in given.items()
-        if name not in SILENT and not _empty(value) and USUAL.get(name) != value
+        for name, value in (run.record.facts.get("method_arguments") or {}).items()
+        if name not in SILENT and not _empty(value) and defaults.get(name) != value
     ]
-    theirs = _backbone_arguments(beside) if beside is not None else {}
-    told += [
-        f"backbone.{name}={short(value)}"
-        for name, value in _backbone_arguments(run).items()
-        if beside is not None and value != theirs.get(name) and name not in SILENT
-    ]
+    if original is not None:
+        original_arguments = _backbone_arguments(original)
+        settings += [
+            f"backbone.{name}={short(value)}"
+            for name, value in _backbone_arguments(run).items()
+            if value != original_arguments.get(name) and name not in SILENT
+        ]
     length = [
         _count(run.record.facts[name], name)
         for name in ("epochs", "steps")
         if run.record.facts.get(name)
     ]
-    return "; ".join([*told, *length]) or "defaults"
+    return "; ".join([*settings, *length]) or "defaults"
 
 
 def settings_table(task: TaskRuns) -> list[tuple[str, list[str]]]:
-    """Method and its settings: one entry, or more when its runs differ."""
+    """Methods and their settings: one text, or more where runs of a method differ."""
     original = task.originals[0] if task.originals else None
     return [
         (method, list(dict.fromkeys(method_settings(run, original) for run in runs)))
@@ -101,88 +98,92 @@ def settings_table(task: TaskRuns) -> list[tuple[str, list[str]]]:
 
 
 def search_table(collection: Collection) -> list[dict[str, Any]]:
-    """What the search for each method's settings cost, where a run says so, beside what one run
-    took.
+    """Cost of the search for each method's settings, beside the seconds of one run.
+
+    Each row has `task`, `method`, `objective`, and `cells`: trials, failed trials, best value or
+    gap, seconds of the search, seconds of one run.
     """
     rows = []
     for task in collection.tasks:
         for method, runs in task.methods.items():
-            found = next(
-                (run.record.facts["search"] for run in runs if run.record.facts.get("search")), None
+            searches = [run.record.facts.get("search") for run in runs]
+            search = next((search for search in searches if search), None)
+            if search is None:
+                continue
+            seconds = Cell.from_values(
+                [run.values["seconds"] for run in runs if "seconds" in run.values]
             )
-            if found:
-                seconds = Cell.of(
-                    [run.values["seconds"] for run in runs if "seconds" in run.values]
-                )
-                rows.append(
-                    {
-                        "task": task.name,
-                        "method": method,
-                        **{k: found.get(k) for k in ("trials", "failed", "gap", "seconds")},
-                        "objective": ", ".join(found.get("objective") or []),
-                        "value": found.get("value"),
-                        "run": seconds.mean if seconds else None,
-                    }
-                )
+            objective = ", ".join(search.get("objective") or [])
+            rows.append(
+                {
+                    "task": task.name,
+                    "method": method,
+                    "objective": objective,
+                    "cells": [
+                        _search_cell(search.get("trials")),
+                        _search_cell(search.get("failed")),
+                        _search_cell(search.get("value"), "", objective)
+                        if objective
+                        else _search_cell(search.get("gap"), "pp"),
+                        _search_cell(search.get("seconds"), "s"),
+                        _search_cell(seconds.mean if seconds else None, "s"),
+                    ],
+                }
+            )
     return rows
 
 
+def _search_cell(value: Any, unit: str | None = None, objective: str = "") -> dict[str, Any]:
+    """Text and sort key of a number; without a unit it is a count."""
+    if value is None:
+        return {"text": MISSING, "sort_key": "", "objective": objective}
+    text = str(value) if unit is None else format_number(value, unit)
+    return {"text": text, "sort_key": value, "objective": objective}
+
+
 def overview(collection: Collection) -> list[tuple[str, list[str]]]:
-    """Term and values: how, with what and on what everything was run. Several values where runs
-    differ.
+    """Terms and values: command, seeds, backbone, recipe, versions, hardware.
+
+    A term has several values where runs differ, and is left out where it has none.
     """
     runs = collection.runs
     oracles = [run for task in collection.tasks for run in task.oracles]
-    retrained = [run for run in oracles if not run.given]
-    given = [run for task in collection.tasks for run in task.originals if run.given]
+    retrained = [run for run in oracles if not run.is_pretrained]
+    originals = [run for task in collection.tasks for run in task.originals if run.is_pretrained]
     seeds = dict.fromkeys(
         run.label.removeprefix("seed")
-        for run in sorted(runs, key=lambda r: sorted(r.record.seeds.items()))
+        for run in sorted(runs, key=lambda run: sorted(run.record.seeds.items()))
     )
     versions = [run.record.facts.get("versions", {}) for run in runs]
-    return [
-        (term, values)
-        for term, values in (
-            ("command", collection.commands),
-            ("finished", [collection.date] if collection.date else []),
-            ("seeds", [", ".join(seeds)] if seeds else []),
-            ("backbone", _distinct(_backbone(run) for run in retrained or given or runs)),
-            ("weights", _distinct(_weights(run) for run in given)),
-            (
-                "oracle",
-                _distinct(f"{_backbone(run)} {_weights(run)}" for run in oracles if run.given),
-            ),
-            ("recipe of original and oracle", _distinct(method_settings(run) for run in retrained)),
-            (
-                "versions",
-                _distinct(
-                    ", ".join(
-                        f"{k} {v[k]}" for k in ("mu", "torch", "lightning", "python") if k in v
-                    )
-                    for v in versions
-                ),
-            ),
-            (
-                "hardware",
-                _distinct(
-                    ", ".join(
-                        [
-                            v["device"],
-                            *([_count(v["threads"], "threads")] if "threads" in v else []),
-                        ]
-                    )
-                    for v in versions
-                    if "device" in v
-                ),
-            ),
-        )
-        if values
-    ]
+    pretrained_oracles = [run for run in oracles if run.is_pretrained]
+    terms = {
+        "command": collection.commands,
+        "finished": [collection.date] if collection.date else [],
+        "seeds": [", ".join(seeds)] if seeds else [],
+        "backbone": _distinct(_backbone(run) for run in retrained or originals or runs),
+        "weights": _distinct(_weights(run) for run in originals),
+        "oracle": _distinct(f"{_backbone(run)} {_weights(run)}" for run in pretrained_oracles),
+        "recipe of original and oracle": _distinct(method_settings(run) for run in retrained),
+        "versions": _distinct(map(_software, versions)),
+        "hardware": _distinct(_hardware(entry) for entry in versions if "device" in entry),
+    }
+    return [(term, values) for term, values in terms.items() if values]
+
+
+def _software(versions: Mapping[str, str]) -> str:
+    names = ("mu", "torch", "lightning", "python")
+    return ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
+
+
+def _hardware(versions: Mapping[str, str]) -> str:
+    threads = [_count(versions["threads"], "threads")] if "threads" in versions else []
+    return ", ".join([versions["device"], *threads])
 
 
 def data_table(collection: Collection) -> list[dict[str, Any]]:
-    """For each task: the data's class, how the forget set was chosen, and the parts' sizes (ranges
-    where seeds differ).
+    """For each task: the data's class, the selector of the forget set, and sizes of the parts.
+
+    A size is a range where seeds differ.
     """
     rows = []
     for task in collection.tasks:
@@ -199,8 +200,8 @@ def data_table(collection: Collection) -> list[dict[str, Any]]:
                 "selector": _distinct(_selector(f.get("selector", {})) for f in facts),
                 "sizes": [
                     f"{name} "
-                    f"{'–'.join(f'{size:,}' for size in dict.fromkeys((found[0], found[-1])))}"
-                    for name, found in sizes.items()
+                    f"{'–'.join(f'{size:,}' for size in dict.fromkeys((counts[0], counts[-1])))}"
+                    for name, counts in sizes.items()
                 ],
             }
         )
@@ -208,7 +209,7 @@ def data_table(collection: Collection) -> list[dict[str, Any]]:
 
 
 def _weights(run: RunEntry) -> str:
-    """Of a given original: the file, where one was named, and the hash."""
+    """Weights of a pretrained model: the file, where one was named, and the hash."""
     return " ".join(
         text
         for text in (
@@ -228,22 +229,22 @@ def _backbone(run: RunEntry) -> str:
     spec = (run.record.facts.get("method_arguments") or {}).get("backbone")
     if not isinstance(spec, Mapping) or "class_path" not in spec:
         return short(spec)
-    given = {
+    arguments = {
         name: value for name, value in (spec.get("init_args") or {}).items() if name not in SILENT
     }
-    return short({**spec, "init_args": given})
+    return short({**spec, "init_args": arguments})
 
 
-def _count(number: Any, things: str) -> str:
+def _count(count: Any, noun: str) -> str:
     """`1 epoch`, `5 epochs`."""
-    return f"{number} {things.removesuffix('s') if str(number) == '1' else things}"
+    return f"{count} {noun.removesuffix('s') if str(count) == '1' else noun}"
 
 
-def _selector(told: Mapping[str, Any]) -> str:
+def _selector(selector: Mapping[str, Any]) -> str:
     """`ByClass, classes [3]`."""
     return ", ".join(
         short(v) if name == "selector" else f"{name} {short(v)}"
-        for name, v in told.items()
+        for name, v in selector.items()
         if not _empty(v)
     )
 

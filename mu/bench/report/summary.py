@@ -1,16 +1,19 @@
-"""Means and spreads over seeds: what all tables and figures of a task show."""
+"""Means and spreads over seeds, for all tables and figures of a task."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from mu.bench.report.columns import agreed, headline
+from mu.bench.report.columns import OF_REPORT, agreed, headline
 from mu.bench.report.gaps import gap_metrics, partner
 from mu.bench.report.runs import ORACLE, ORIGINAL, RunEntry, TaskRuns
-from mu.metrics.gap import PAPERS_FOUR, average_gap
+from mu.metrics.gap import average_gap
+from mu.metrics.results import Presentation, TradeOff
+
+GAP_OF_MEANS = "gap_of_means"
+"""Column of the average gap between means over seeds."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,11 @@ class Cell:
     count: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Cell | None:
-        """None when nothing was measured."""
-        return (
-            cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
-            if values
-            else None
-        )
+    def from_values(cls, values: Sequence[float]) -> Cell | None:
+        """Cell of one value for each seed; None when there are none."""
+        if not values:
+            return None
+        return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
 @dataclass
@@ -36,27 +37,27 @@ class Row:
     """One method on one task.
 
     Attributes:
-        method: its name.
+        method: name of the method.
         runs: one for each seed.
         cells: by metric, `avg_gap` (the mean of the gaps of each seed) and `seconds` among them.
-        offset: by metric, the mean over seeds of (this − oracle of the same seeds), signed.
+        offsets: by metric, the mean over seeds of (this − oracle of the same seeds), signed.
         gap_of_means: the average gap of the means, as papers report it; never larger than the mean
             of gaps.
-        nothing: whether its gap is not smaller than the original's by more than the spread of that
-            difference over seeds.
-        best: whether its gap is the smallest of the task's methods.
-        firsts: the columns in which it is the best of the task's methods, where a direction says
-            what is good.
+        no_better: whether its gap is not smaller than the original's by more than the spread of
+            that difference over seeds.
+        smallest_gap: whether its gap is the smallest of the task's methods.
+        best_in: the columns in which it is the best of the task's methods, among those with a
+            direction.
     """
 
     method: str
     runs: list[RunEntry]
     cells: dict[str, Cell]
-    offset: dict[str, float] = field(default_factory=dict)
+    offsets: dict[str, float] = field(default_factory=dict)
     gap_of_means: float | None = None
-    nothing: bool = False
-    best: bool = False
-    firsts: set[str] = field(default_factory=set)
+    no_better: bool = False
+    smallest_gap: bool = False
+    best_in: set[str] = field(default_factory=set)
 
     @property
     def is_method(self) -> bool:
@@ -66,16 +67,17 @@ class Row:
 
 @dataclass
 class Summary:
-    """A task's table.
+    """Numbers of a task's table.
 
     Attributes:
-        task: its runs.
+        task: runs of the task.
         rows: one for each method.
         columns: the headline metrics.
-        others: all further ones.
+        others: all further metrics.
         units: by metric.
-        metrics: what the average gap is taken over; empty where there is none.
-        better: by metric, whether higher is better; None where closeness to the oracle is the goal.
+        gap_metrics: metrics of the average gap; empty where there is none.
+        higher_is_better: by metric; None where closeness to the oracle is the goal.
+        trade_offs: scatter plots that the suites declare.
     """
 
     task: TaskRuns
@@ -83,31 +85,32 @@ class Summary:
     columns: list[str]
     others: list[str]
     units: dict[str, str]
-    metrics: list[str]
-    better: dict[str, bool | None]
+    gap_metrics: list[str]
+    higher_is_better: dict[str, bool | None]
+    trade_offs: list[TradeOff]
 
     @property
     def name(self) -> str:
-        """The task's."""
+        """Name of the task."""
         return self.task.name
 
     def row(self, method: str) -> Row | None:
-        """By name."""
+        """Row of a method; None when it was not run."""
         return next((row for row in self.rows if row.method == method), None)
 
     @property
     def directed(self) -> list[str]:
-        """The columns whose values are good or bad by themselves."""
-        return [name for name in self.columns if self.better.get(name) is not None]
+        """Columns whose values are good or bad by themselves."""
+        return [name for name in self.columns if self.higher_is_better.get(name) is not None]
 
     @property
     def last_reference(self) -> str:
-        """The last row that is no method, after which a line is drawn."""
+        """Last row that is no method, after which a line is drawn."""
         return next((row.method for row in reversed(self.rows) if not row.is_method), "")
 
     @property
     def seeds(self) -> int:
-        """The largest number of seeds that a method has."""
+        """Largest number of seeds of a method."""
         return max(len(row.runs) for row in self.rows)
 
 
@@ -117,104 +120,106 @@ def summarise(task: TaskRuns) -> Summary:
     Raises:
         InputError: when runs disagree on a metric's unit or direction.
     """
-    metrics = gap_metrics(task)
-    names = list(dict.fromkeys(name for run in task.runs for name in run.values))
-    columns = headline(names)
-    better = agreed(task, "higher_is_better")
-    units = {
-        name: _gap_unit(metrics) for name in names if name.startswith("gap/") or name == "avg_gap"
-    } | agreed(task, "unit")
-    rows = [_row(task, method, runs, metrics) for method, runs in task.methods.items()]
-    gaps = {
-        row.method: row.cells["avg_gap"].mean
-        for row in rows
-        if row.is_method and "avg_gap" in row.cells
-    }
+    # columns, directions and units
+    metrics = list(dict.fromkeys(metric for run in task.runs for metric in run.values))
+    presentation = Presentation.merged(run.record.presentation for run in task.runs)
+    columns = headline(metrics, presentation)
+    higher_is_better = agreed(task, "higher_is_better")
+    units = agreed(task, "unit")
+    averaged = gap_metrics(task)
+    gap_unit = "pp" if averaged and all(units.get(name) == "%" for name in averaged) else ""
+    gaps = [metric for metric in metrics if metric.startswith("gap/") or metric == "avg_gap"]
+    units = dict.fromkeys(gaps, gap_unit) | units
+    # rows and the best of them
+    rows = [_row(task, method, runs, averaged) for method, runs in task.methods.items()]
+    means = [row.cells["avg_gap"].mean for row in rows if row.is_method and "avg_gap" in row.cells]
     for row in rows:
-        row.best = row.method in gaps and gaps[row.method] == min(gaps.values())
-        row.nothing = row.is_method and _like_nothing(task, row.runs)
-    for name in columns:
-        _mark_first(rows, name, better.get(name))
-    others = sorted(set(names) - set(columns) - {"avg_gap", "seconds"})
-    return Summary(task, rows, columns, others, units, metrics, better)
+        gap = row.cells.get("avg_gap")
+        row.smallest_gap = row.is_method and gap is not None and gap.mean == min(means)
+        row.no_better = row.is_method and _like_original(task, row.runs)
+    for metric in columns:
+        _mark_best(rows, metric, higher_is_better.get(metric))
+    others = sorted(set(metrics) - set(columns) - OF_REPORT)
+    return Summary(
+        task,
+        rows,
+        columns,
+        others,
+        units,
+        averaged,
+        higher_is_better,
+        presentation.trade_offs,
+    )
 
 
-def _mark_first(rows: Sequence[Row], metric: str, higher: bool | None) -> None:
+def _mark_best(rows: Sequence[Row], metric: str, higher_is_better: bool | None) -> None:
     means = {
         row.method: row.cells[metric].mean for row in rows if row.is_method and metric in row.cells
     }
     # where all are equal, none is the best
-    if higher is None or not means or (len(means) > 1 and len(set(means.values())) == 1):
+    if higher_is_better is None or not means or (len(means) > 1 and len(set(means.values())) == 1):
         return
-    first = max(means.values()) if higher else min(means.values())
+    best = max(means.values()) if higher_is_better else min(means.values())
     for row in rows:
-        if means.get(row.method) == first:
-            row.firsts.add(metric)
+        if means.get(row.method) == best:
+            row.best_in.add(metric)
 
 
-def _gap_unit(metrics: Sequence[str]) -> str:
-    return "pp" if metrics and set(metrics) <= set(PAPERS_FOUR) else ""
+def _row(task: TaskRuns, method: str, runs: list[RunEntry], averaged: Sequence[str]) -> Row:
+    metrics = sorted({metric for run in runs for metric in run.values})
+    cells: dict[str, Cell] = {}
+    for metric in metrics:
+        cell = Cell.from_values([run.values[metric] for run in runs if metric in run.values])
+        if cell is not None:
+            cells[metric] = cell
+    pairs = _with_oracles(task, method, runs)
+    gap_of_means = _gap_of_means(pairs, averaged) if "avg_gap" in cells else None
+    return Row(method, runs, cells, _offsets(pairs, metrics), gap_of_means)
 
 
-def _row(task: TaskRuns, method: str, runs: list[RunEntry], metrics: Sequence[str]) -> Row:
-    names = sorted({name for run in runs for name in run.values})
-    cells = {
-        name: Cell.of([run.values[name] for run in runs if name in run.values]) for name in names
-    }
+def _with_oracles(
+    task: TaskRuns, method: str, runs: Sequence[RunEntry]
+) -> list[tuple[RunEntry, RunEntry]]:
+    """Each run and the oracle of its seeds, where there is one; an oracle with itself."""
     pairs = [(run, run if method == ORACLE else partner(run, task.oracles)) for run in runs]
-    paired = [(run, oracle) for run, oracle in pairs if oracle is not None]
-    offset = {}
-    for name in names:
+    return [(run, oracle) for run, oracle in pairs if oracle is not None]
+
+
+def _offsets(
+    pairs: Sequence[tuple[RunEntry, RunEntry]], metrics: Sequence[str]
+) -> dict[str, float]:
+    offsets = {}
+    for metric in metrics:
         differences = [
-            run.values[name] - oracle.values[name]
-            for run, oracle in paired
-            if name in run.values and name in oracle.values
+            run.values[metric] - oracle.values[metric]
+            for run, oracle in pairs
+            if metric in run.values and metric in oracle.values
         ]
         if differences:
-            offset[name] = fmean(differences)
-    known = {name: cell for name, cell in cells.items() if cell is not None}
-    return Row(
-        method, runs, known, offset, _gap_of_means(paired, metrics) if "avg_gap" in known else None
-    )
+            offsets[metric] = fmean(differences)
+    return offsets
 
 
 def _gap_of_means(
-    paired: Sequence[tuple[RunEntry, RunEntry]], metrics: Sequence[str]
+    pairs: Sequence[tuple[RunEntry, RunEntry]], averaged: Sequence[str]
 ) -> float | None:
-    whole = [pair for pair in paired if all(name in run.values for run in pair for name in metrics)]
-    if not whole or not metrics:
+    complete = [
+        pair for pair in pairs if all(metric in run.values for run in pair for metric in averaged)
+    ]
+    if not complete or not averaged:
         return None
-    here, there = (
-        {name: fmean(pair[side].values[name] for pair in whole) for name in metrics}
+    means, oracle_means = (
+        {metric: fmean(pair[side].values[metric] for pair in complete) for metric in averaged}
         for side in (0, 1)
     )
-    return float(average_gap(here, there))
+    return float(average_gap(means, oracle_means))
 
 
-def _like_nothing(task: TaskRuns, runs: Sequence[RunEntry]) -> bool:
-    gained = []
+def _like_original(task: TaskRuns, runs: Sequence[RunEntry]) -> bool:
+    """Whether the gap is no smaller than the original's, within one standard deviation."""
+    gains = []
     for run in runs:
         original = partner(run, task.originals)
         if original is not None and "avg_gap" in run.values and "avg_gap" in original.values:
-            gained.append(original.values["avg_gap"] - run.values["avg_gap"])
-    return bool(gained) and fmean(gained) <= (stdev(gained) if len(gained) > 1 else 0.0)
-
-
-def number(value: float, unit: str, metric: str = "", like: float | None = None) -> str:
-    """A number as a table shows it.
-
-    Args:
-        value: the number.
-        unit: percent and percentage points have two decimals, everything else three significant
-            digits.
-        metric: counts of weights and megabytes are whole.
-        like: take the decimals that this value would have (a spread has its mean's).
-    """
-    if metric in ("trainable", "moved", "peak_memory"):
-        return f"{value:,.0f}"
-    if unit in ("%", "pp"):
-        return f"{value:.2f}"
-    scale = abs(value if like is None else like)
-    if scale and (scale < 1e-4 or scale >= 1e6):
-        return f"{value:.2e}"
-    return f"{value:.{min(6, max(0, 2 - math.floor(math.log10(scale)))) if scale else 2}f}"
+            gains.append(original.values["avg_gap"] - run.values["avg_gap"])
+    return bool(gains) and fmean(gains) <= (stdev(gains) if len(gains) > 1 else 0.0)

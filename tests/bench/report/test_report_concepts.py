@@ -15,8 +15,10 @@ import pytest
 from PIL import Image, ImageDraw
 from rich.console import Console
 
+from callbacks import Accuracy, ConceptErasure, Cost, ImageQuality, Robustness
+from callbacks.base import presentation_of
 from mu.bench import report
-from mu.metrics.results import Result, RunResults
+from mu.metrics.results import Presentation, Result, RunResults, TradeOff
 from mu.utils.errors import InputError
 from mu.utils.files import write_json
 from tests.bench.report import test_report as classification
@@ -29,6 +31,7 @@ NUMBERS = {  # UA, IRA, CRA, FID, pre_ASR, ASR; each seed adds 1
     "UCE": (97.0, 85.0, 90.0, 28.5, 6.0, 80.0),
     "SalUn": (97.0, 60.0, 84.0, 44.0, 2.0, 34.0),
 }
+SUITES = (ConceptErasure, ImageQuality, Robustness, Cost)
 JUDGE = {"judge": "ShapeJudge", "version": "1.0", "threshold": 0.5, "resolution": 32}
 SHAPES = ("circle", "square", "triangle", "cross")
 COLOURS = ("red", "green", "blue")
@@ -76,7 +79,13 @@ def grid(file: Path, erased: str | None, tile: int = 32) -> Path:
 
 
 def save_run(
-    folder: Path, method: str, *, seed: int = 0, found: list[Result] | None = None, **facts: Any
+    folder: Path,
+    method: str,
+    *,
+    seed: int = 0,
+    found: list[Result] | None = None,
+    presentation: Presentation | None = None,
+    **facts: Any,
 ) -> Path:
     arguments = {"model": "embedded:shapes", "part": "xattn" if method == "ESD" else "full"}
     RunResults(
@@ -109,6 +118,7 @@ def save_run(
             },
             **facts,
         },
+        presentation or presentation_of(SUITES),
     ).save(folder)
     return folder
 
@@ -503,26 +513,27 @@ def test_the_good_corner_follows_both_directions(tmp_path: Path) -> None:
     """UA is good to the right, FID is good below, and a metric without direction has no good
     corner.
     """
-    from mu.bench.report.figures import Plane, _reading
+    from mu.bench.report.figures import _caption
     from mu.bench.report.runs import collect
     from mu.bench.report.summary import summarise
 
     save_run(tmp_path, "ESD", found=[*results("ESD"), Result("RA", 99.0, None, "", "%")])
     summary = summarise(collect([tmp_path]).tasks[0])
-    assert _reading(summary, Plane("", ("UA",), ("FID",))).endswith(
+    assert _caption(summary, TradeOff("", ("UA",), ("FID",))).endswith(
         "Better: to the right and down."
     )
-    assert _reading(summary, Plane("", ("FID",), ("UA",))).endswith("Better: to the left and up.")
-    assert "Better" not in _reading(summary, Plane("", ("UA",), ("RA",)))
+    assert _caption(summary, TradeOff("", ("FID",), ("UA",))).endswith(
+        "Better: to the left and up."
+    )
+    assert "Better" not in _caption(summary, TradeOff("", ("UA",), ("RA",)))
 
 
 def test_an_axis_names_only_what_it_shows(tmp_path: Path) -> None:
     """Fails when the axis of a classifier without a held-out part still says that TA is in the
     mean.
     """
-    save_run(
-        tmp_path, "ESD", found=[Result("UA", 3.0, None, "", "%"), Result("RA", 99.0, None, "", "%")]
-    )
+    accuracies = [Result("UA", 3.0, None, "", "%"), Result("RA", 99.0, None, "", "%")]
+    save_run(tmp_path, "ESD", found=accuracies, presentation=presentation_of([Accuracy]))
     report.write(tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert (

@@ -1,0 +1,78 @@
+"""Tables of a report on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mu.bench.report.contents import Report, TableRow, TaskReport
+from mu.bench.report.format import MISSING, PERCENT, Column
+from mu.bench.report.summary import GAP_OF_MEANS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print each task's table and footnotes (once, when all have the same), failures and notes."""
+    from rich.text import Text
+
+    same = all(task.footnotes == report.tasks[-1].footnotes for task in report.tasks)
+    for task in report.tasks:
+        _print_table(task, console)
+        if not same or task is report.tasks[-1]:
+            console.print(*(Text(note, style="dim") for note in task.footnotes), "", sep="\n")
+    failures = [f"failed: {failure['run']}: {failure['reason']}" for failure in report.failed]
+    for line in [*failures, *report.notes]:
+        console.print(line, markup=False, highlight=False)
+
+
+def _print_table(task: TaskReport, console: Console) -> None:
+    """One line a cell, or spreads below their means where the table would be too wide."""
+    table = _table(task, " ± ")
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.print(table if needed <= console.width else _table(task, "\n± "))
+
+
+def _table(task: TaskReport, join: str) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    narrow = "\n" in join
+    table = Table(
+        title=Text(task.name, style="bold"),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+        collapse_padding=narrow,
+    )
+    table.add_column("method", overflow="fold")
+    for column in task.columns:
+        table.add_column(_heading(column, narrow), justify="right")
+    for row in task.rows:
+        name = f"{row.method} ≈" if row.no_better else row.method
+        table.add_row(
+            Text(name, style="bold" if row.smallest_gap else ""),
+            *(_cell(row, column.metric, join) for column in task.columns),
+            style="dim" if row.no_better else "",
+            end_section=row.ends_references,
+        )
+    return table
+
+
+def _cell(row: TableRow, metric: str, join: str) -> Text:
+    from rich.text import Text
+
+    cell = row.cells[metric]
+    if cell is None:
+        return Text(MISSING)
+    return Text(cell.with_spread(join), style="bold" if cell.best else "")
+
+
+def _heading(column: Column, narrow: bool) -> str:
+    if column.metric == GAP_OF_MEANS:
+        return "Gap of\nmeans" if narrow else column.heading
+    unit = column.unit if column.unit in PERCENT else ""
+    return " ".join(word for word in (column.heading, unit, column.direction) if word)
