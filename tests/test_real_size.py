@@ -18,6 +18,7 @@ import pytest
 
 from mu.backbones import Backbone, TextToImage
 from mu.core.module import UnlearningModule
+from mu.core.needs import backbone_types
 from tests.support.real_size import METHODS
 
 NEEDED = 14
@@ -88,8 +89,8 @@ def test_no_method_was_forgotten() -> None:
                 and issubclass(cls, UnlearningModule)
                 and cls.__module__ == module.__name__
                 and not cls.__name__.startswith("_")
-                and issubclass(TextToImage, cls.backbone_types())
-                and Backbone not in cls.backbone_types()
+                and issubclass(TextToImage, backbone_types(cls))
+                and Backbone not in backbone_types(cls)
             ):
                 assert found.name in run or found.name == "salun_diffusion", (
                     f"{cls.__name__} is not run at its true size"

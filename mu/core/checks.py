@@ -76,12 +76,13 @@ class FitChecks:
                     "ascent term."
                 )
 
-    def check_end(self, method: Method, steps: int | None) -> None:
+    def check_end(self, method: Method, steps: int | None, outdated_norm: bool = False) -> None:
         """Stop where a fit has seen no batch, or has moved no weight.
 
         Args:
             method: at the end of its fit.
             steps: optimizer steps of this fit; None where it has seen no batch.
+            outdated_norm: whether batch-norm statistics were to be recomputed, and were not.
 
         Raises:
             RunError: names the method and the settings to check.
@@ -96,9 +97,16 @@ class FitChecks:
                     "weight moved; check the plan and the sizes of the task's parts."
                 )
             return
-        if steps == 0 or trainer.interrupted or self._expects_no_change:
+        if steps == 0 or trainer.interrupted:
             return
-        if not _on_any_rank(method, self._sums(method) != self._initial):
+        if outdated_norm:
+            raise RunError(
+                "the run was stopped after its last epoch had ended, too late for "
+                "norm=recalibrate; give EarlyStopping check_on_train_epoch_end: false."
+            )
+        if not self._expects_no_change and not _on_any_rank(
+            method, self._sums(method) != self._initial
+        ):
             raise RunError(
                 f"{name} ran {steps} steps and moved no weight; check learning rate, mask and data."
             )

@@ -1,8 +1,9 @@
-"""Evaluation: what a module does in validate, test and predict, whatever its method."""
+"""Validation, test and prediction steps of every unlearning module, and its trainer's settings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,20 +13,21 @@ from torchmetrics import MeanMetric
 
 from mu.backbones import Backbone
 from mu.data.batch import Batch
+from mu.data.datamodule import UnlearningDataModule
 from mu.metrics.outputs import Outputs
 from mu.metrics.results import Result
 from mu.utils.timing import Stopwatch
 
 
 class EvaluationSteps(LightningModule):
-    """Shows every split to the served backbone once, and keeps what the suites declared they need.
+    """LightningModule that evaluates the served backbone once on every split, for all suites.
 
     Attributes:
-        declared: names that suites need of each example (see `Backbone.outputs`); they add theirs
-            before a test.
+        declared: names of the per-example outputs that suites need (see `Backbone.outputs`); suites
+            add theirs before a test.
         outputs: the test's per-example values, shared by all suites.
-        results: the numbers that suites measured in this test.
-        facts: what else belongs into the run's record.
+        results: the metrics that suites measured in this test.
+        facts: further facts for the run's results.json.
         stopwatch: where the time went.
         cache: what suites share within one test (drawn images, graphs of metrics), by the class of
             the entry; emptied when a test starts and before each training step.
@@ -43,19 +45,50 @@ class EvaluationSteps(LightningModule):
         self.cache: dict[type, Any] = {}
         self._curves: dict[str, MeanMetric] = {}
 
+    # ---- the trainer -----------------------------------------------------------------------------
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Context of the trainer's precision (autocast), for passes outside its own steps."""
+        return (
+            self.trainer.precision_plugin.forward_context()
+            if self._trainer is not None
+            else nullcontext()
+        )
+
+    @property
+    def task(self) -> UnlearningDataModule | None:
+        """The trainer's UnlearningDataModule; None for other datamodules and for loaders."""
+        task = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        return task if isinstance(task, UnlearningDataModule) else None
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks (1 without a trainer)."""
+        return self._trainer.world_size if self._trainer is not None else 1
+
+    def sum_over_ranks(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        """Sum of each tensor over ranks."""
+        tensors = list(tensors)
+        if self.world_size == 1:
+            return tensors
+        reduce = self.trainer.strategy.reduce
+        return [reduce(tensor.clone(), reduce_op="sum") for tensor in tensors]  # type: ignore[misc]
+
+    # ---- validate, test, predict -----------------------------------------------------------------
+
     def served(self) -> Backbone:
-        """What is evaluated."""
+        """The backbone that is evaluated."""
         raise TypeError(f"{type(self).__name__} does not say what it serves.")
 
     @torch.no_grad()
     def prepare_eval(self, batch: Batch) -> Batch:
-        """A batch of evaluation, prepared by what is served; substitutes belong to training."""
+        """A batch of evaluation, prepared by the served backbone, without substitutes."""
         return self.served().prepare(
             {name: value for name, value in batch.items() if name != "split"}, self.seed
         )
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Curves: the mean of each of the backbone's scores, on each split."""
+        """Update the curves: the mean of each of the backbone's scores on each split."""
         split = batch["split"]
         part = self.prepare_eval(batch)
         real = ~part["padded"] if "padded" in part else slice(None)
@@ -76,13 +109,14 @@ class EvaluationSteps(LightningModule):
         return sorted(self._curves)
 
     def on_validation_model_eval(self) -> None:
-        """As Lightning does, and the served model too (it may be composed of others)."""
+        """Eval mode for the module and for the served model, which may be composed of others."""
         super().on_validation_model_eval()
         self.served().eval()
 
     def on_test_start(self) -> None:
-        """Make the store that all suites share; suites have declared what they need in their
-        `setup`.
+        """Make the store of outputs that all suites share.
+
+        Suites have declared what they need in their `setup`.
         """
         self.cache.clear()
         fields = sorted(self.declared)
@@ -92,9 +126,9 @@ class EvaluationSteps(LightningModule):
         self.served().eval()
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Compute what the suites declared, once."""
+        """Compute the outputs that suites declared, once for all suites."""
         assert self.outputs is not None
-        # suites that draw their own read nothing of a sample
+        # suites that generate images or texts declare nothing
         split = batch["split"]
         part = self.prepare_eval(batch) if self._fields else batch
         values = self.served().outputs(part, self._fields)
@@ -102,14 +136,12 @@ class EvaluationSteps(LightningModule):
         self.outputs.update(split, {"index": part["index"], **values, **padded})
 
     def evaluated(self) -> dict[str, dict[str, Tensor]]:
-        """The test's outputs by split and field: each sample once, sorted by index, from all
-        ranks.
-        """
+        """The test's outputs by split and field, from all ranks, each sample once, by index."""
         assert self.outputs is not None, "a test comes first"
         return self.outputs.compute()
 
     def add_results(self, results: Iterable[Result]) -> None:
-        """Called by suites: keep the numbers for the run's record, and log them."""
+        """Record and log the metrics that a suite has measured."""
         for result in results:
             self.results.append(result)
             if (

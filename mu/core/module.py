@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, get_args, get_type_hints
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any
 
 import torch
-import torch.distributed
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from mu.backbones import Backbone, WeightedSum
+from mu.core import run_state
 from mu.core.batch_norm import Norm, broadcast_buffers, recalibrate, set_mode
 from mu.core.checks import FitChecks
 from mu.core.eval_steps import EvaluationSteps
 from mu.core.fit_loop import completed_epochs, finish_due_epoch, planned_steps, sync_epoch_length
 from mu.core.lr import LRSchedule
 from mu.core.masks import WeightMask
+from mu.core.needs import check_backbone, check_needs
+from mu.core.reduction import Reduction, reduce, sample_weighted
 from mu.core.reference import frozen_copy
-from mu.core.run_state import (
-    check_keys,
-    check_resumable,
-    recipe_hash,
-    run_record,
-    without_reference,
-)
 from mu.core.substitutes import Substitute
 from mu.data.batch import Batch
-from mu.data.datamodule import UnlearningDataModule, check_provides
 from mu.data.plan import DataPlan, Retain
-from mu.utils.errors import InputError, RunError
-from mu.utils.rng import stream_id
+from mu.utils.errors import InputError
+from mu.utils.rng import seed_generators, stream_id
 from mu.utils.spec import Reconstructible
 from mu.utils.weights import weights_hash
 
@@ -77,27 +71,17 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         scheduler: LRSchedule | LRSchedulerCallable | None = None,
         mask: WeightMask | None = None,
         norm: Norm = "train",
-        reduction: Literal["token_mean", "sequence_mean", "sequence_sum", "micro"] = "token_mean",
+        reduction: Reduction = "token_mean",
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not isinstance(backbone, Backbone):
-            raise InputError(
-                f"{type(self).__name__} wraps a mu Backbone, not {type(backbone).__name__}; wrap "
-                "a network as Classifier(network=...)."
-            )
-        if not isinstance(backbone, self.backbone_types()):
-            names = " or a ".join(cls.__name__ for cls in self.backbone_types())
-            raise InputError(
-                f"{type(self).__name__} is defined for a {names}, not for a "
-                f"{type(backbone).__name__}."
-            )
+        check_backbone(type(self), backbone)
         self.backbone = backbone
         self.make_optimizer = optimizer
         self.scheduler = scheduler
         self.mask = mask
         self.norm: Norm = norm
-        self.reduction = reduction
+        self.reduction: Reduction = reduction
         self.seed = seed
         self.substitute: Substitute | None = None
         self.reference: Backbone | None = None
@@ -109,15 +93,6 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         self._epoch_end_pending = False
         self._recalibrated = False
         self.phase = 0
-
-    @classmethod
-    def backbone_types(cls) -> tuple[type[Backbone], ...]:
-        """Backbone classes that the method is defined for, by its constructor's annotation."""
-        for base in cls.__mro__:
-            if "backbone" in getattr(base.__dict__.get("__init__"), "__annotations__", {}):
-                annotation = get_type_hints(base.__init__)["backbone"]
-                return get_args(annotation) or (annotation,)
-        return (Backbone,)
 
     # ---- the loss --------------------------------------------------------------------------------
 
@@ -139,55 +114,19 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         return [(name, p) for name, p in self.backbone.named_parameters() if p.requires_grad]
 
     def reduce(self, summed: WeightedSum, part: Batch) -> Tensor:
-        """Reduce per-example losses to a scalar, by the run's `reduction`.
-
-        `token_mean`: Σ sum / Σ weight; `sequence_mean`: mean over samples of sum / weight;
-        `sequence_sum`: mean over samples of sum. The normaliser is that of the whole optimizer step
-        over ranks and accumulation, which the plan knows beforehand, so that N accumulated batches
-        give the step of one that is N times as large (of each part, over the batches that have it;
-        an epoch's last step has the remaining ones). `micro` (token mean over this rank's
-        micro-batch) reproduces references that do that. For weight 1, all are the mean over samples.
-
-        Args:
-            summed: `(sum [B], weight [B])`, each sample's summed loss and its weight (tokens).
-            part: the batch part, with the step's `total` weight and `count` of samples.
-        """
-        values, weight = summed
-        if self.reduction == "micro" or "total" not in part:
-            return values.sum() / weight.sum().clamp_min(1e-12)
-        if self.reduction == "token_mean":
-            return values.sum() / (part["total"] / self.world_size)
-        if self.reduction == "sequence_mean":
-            values = values / weight.clamp_min(1e-12)
-        return values.sum() / (part["count"] / self.world_size)
-
-    @staticmethod
-    def substitute_part(part: Batch) -> Batch:
-        """The part with its substitutes' total weight, for `reduce` of a loss of substitutes.
-
-        Substitute answers may have more or fewer tokens than the true ones.
-        """
-        return {**part, "total": part["substitute_total"]} if "substitute_total" in part else part
+        """A scalar from per-example `(sum [B], weight [B])` by `mu.core.reduction.reduce`."""
+        return reduce(summed, part, self.reduction, self.world_size)
 
     def mean(self, values: Tensor, part: Batch) -> Tensor:
-        """Mean over samples of per-example values `[B]`, without padded rows.
-
-        It does not depend on `reduction`, nor on numbers of tokens.
-        """
-        return self.reduce(
-            Backbone.count(part, values),
-            {**part, "total": part["count"]} if "count" in part else part,
-        )
+        """Mean over samples of values `[B]` without padded rows, for every `reduction`."""
+        return self.reduce(Backbone.count(part, values), sample_weighted(part))
 
     # ---- Lightning: building ---------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Make the reference and the mask, and hash the original weights.
-
-        Lightning calls it again, so all is done on the first call alone.
-        """
+        """Hash the original weights, make the reference and the mask."""
         if self.original_hash:
-            return
+            return  # Lightning calls again
         self.original_hash = weights_hash(self.backbone)
         mesh = self.device_mesh
         if self.needs_reference and not self.serves_only:
@@ -199,34 +138,25 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
                 )
             self.mask.allocate(self.trainable())
         # ModelParallelStrategy: every rank holds a part of each weight (FSDP2)
-        if mesh is not None:
-            for model in (self.backbone, self.reference):
-                if model is not None:
-                    model.shard(mesh["data_parallel"])
+        for model in (self.backbone, self.reference):
+            if mesh is not None and model is not None:
+                model.shard(mesh["data_parallel"])
 
     def setup(self, stage: str) -> None:
-        """Check the method's needs against the task before anything is computed."""
-        task = self.task
-        if task is not None:
-            self.backbone.check_task(task)
+        """Check the method's needs against the task, and set up its substitutes."""
+        if self.task is not None:
+            self.backbone.check_task(self.task)
         if stage == "fit":
-            if task is not None:
-                needs = {
-                    "forget": self.needs_forget,
-                    "retain": self.needs_retain,
-                    "labels": self.needs_labels,
-                }
-                check_provides(task, needs, type(self).__name__)
-            if self.needs_substitute:
-                if self.substitute is None:
-                    raise InputError(
-                        f"{type(self).__name__} needs substitute targets; give them as "
-                        "substitute=UniformLabel()."
-                    )
+            needs = {
+                "forget": self.needs_forget,
+                "retain": self.needs_retain,
+                "labels": self.needs_labels,
+                "substitute": self.needs_substitute,
+            }
+            check_needs(self, needs, self.substitute)
+            if self.needs_substitute and self.substitute is not None:
                 with self.stopwatch("cache") if self.substitute.generates else nullcontext():
-                    self.substitute.setup(self.backbone, task)
-            if not self.trainable():
-                raise InputError(f"{type(self).__name__} has no trainable weight; unfreeze some.")
+                    self.substitute.setup(self.backbone, self.task)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The optimizer's parameter groups; one group of all trainable weights by default."""
@@ -239,13 +169,10 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
             self.mask.attach(optimizer)
         if self.scheduler is None:
             return optimizer
-        if isinstance(self.scheduler, LRSchedule):
-            bound = self.scheduler.bind(optimizer, planned_steps(self))
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": bound, "interval": "step"},
-            }
-        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+        if not isinstance(self.scheduler, LRSchedule):
+            return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+        bound = self.scheduler.bind(optimizer, planned_steps(self))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": bound, "interval": "step"}}
 
     # ---- Lightning: fit --------------------------------------------------------------------------
 
@@ -260,10 +187,7 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         self.stopwatch.start("training")
 
     def on_train_start(self) -> None:
-        """Set mode and epoch length; end an epoch whose end a checkpoint left due.
-
-        A fit that resumes inside an epoch gets no `on_train_epoch_start`.
-        """
+        """As `on_train_epoch_start`, which a fit that resumes inside an epoch does not get."""
         # steps made before a resume do not count as this fit's
         self._first_step = self.trainer.global_step
         self.set_mode()
@@ -278,16 +202,10 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         sync_epoch_length(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed torch's generators by (seed, epoch, batch, rank), so that a resume draws alike.
-
-        Dropout, and a network's other draws, use them.
-        """
-        self.cache.clear()  # it holds what the weights before this step gave
+        """Seed torch's generators (dropout) by (seed, epoch, batch, rank), for exact resumes."""
+        self.cache.clear()  # its content was computed with the weights before this step
         seed = stream_id("step", self.seed, self.current_epoch, batch_idx, self.global_rank)
-        # torch.manual_seed asks every kind of device that there could be, which takes 1 ms
-        torch.default_generator.manual_seed(seed)
-        if self.device.type != "cpu":
-            getattr(torch, self.device.type).manual_seed(seed)
+        seed_generators(seed, self.device)
         if batch_idx == 0:
             sync_epoch_length(self)
 
@@ -342,11 +260,7 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         """Clip by the trainer's settings, then mask where the mask's `clip` is clip_then_mask."""
-        self.clip_gradients(
-            optimizer,
-            gradient_clip_val=gradient_clip_val,
-            gradient_clip_algorithm=gradient_clip_algorithm,
-        )
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         if self.mask is not None and self.mask.clip == "clip_then_mask":
             self.mask.mask_gradients()
 
@@ -362,32 +276,21 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
     def is_last_epoch(self) -> bool:
         """Whether the epoch that ends is the run's last one, by `max_epochs` or any other stop."""
         epochs = self.trainer.max_epochs
-        # `done` is asked last, because at the end of the last epoch it moves Lightning's count of
-        # epochs on
-        return (
-            epochs is not None and 0 <= epochs <= completed_epochs(self.trainer)
-        ) or self.trainer.fit_loop.done
+        if epochs is not None and 0 <= epochs <= completed_epochs(self.trainer):
+            return True
+        # last, because at the end of the last epoch it moves Lightning's count of epochs on
+        return self.trainer.fit_loop.done
 
     @property
     def steps_made(self) -> int | None:
-        """Optimizer steps of this fit, those before a resume left out; None before its first
-        batch.
-        """
-        if self._first_step is None:
-            return None
-        return self.trainer.global_step - self._first_step
+        """Optimizer steps of this fit since its start or resume; None before its first batch."""
+        return None if self._first_step is None else self.trainer.global_step - self._first_step
 
     def on_fit_end(self) -> None:
         """Check that the fit had batches and moved weights."""
         self.stopwatch.stop("training")
-        steps = self.steps_made
-        completed = bool(steps) and not self.trainer.interrupted
-        if completed and self.norm == "recalibrate" and not self._recalibrated:
-            raise RunError(
-                "the run was stopped after its last epoch had ended, too late for "
-                "norm=recalibrate; give EarlyStopping check_on_train_epoch_end: false."
-            )
-        self.checks.check_end(self, steps)
+        outdated_norm = self.norm == "recalibrate" and not self._recalibrated
+        self.checks.check_end(self, self.steps_made, outdated_norm)
 
     def set_mode(self) -> None:
         """Train mode for the backbone, with frozen batch norm where `norm` is eval."""
@@ -409,8 +312,6 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
     ) -> Iterator[dict[str, Any]]:
         """Prepared batches of one epoch of `plan` on this rank, outside the training loop.
 
-        Masks and statistics are computed from them.
-
         Args:
             plan: which parts, in which order.
             augment: whether the task's augmentation is applied.
@@ -431,43 +332,16 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         for batch in loader:
             batch = self.trainer.strategy.batch_to_device(batch)
             forget, retain = self.prepare_parts(batch)
-            parts = {"forget": forget, "retain": retain}
-            yield {"phase": self.phase} | {
-                name: part for name, part in parts.items() if part is not None
-            }
-
-    def precision(self) -> AbstractContextManager[Any]:
-        """Context of the trainer's precision (autocast), for passes outside its own steps."""
-        return (
-            self.trainer.precision_plugin.forward_context()
-            if self._trainer is not None
-            else nullcontext()
-        )
-
-    @property
-    def task(self) -> UnlearningDataModule | None:
-        """The trainer's UnlearningDataModule; None for other datamodules and for loaders."""
-        task = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
-        return task if isinstance(task, UnlearningDataModule) else None
-
-    @property
-    def world_size(self) -> int:
-        """Number of ranks (1 without a trainer)."""
-        return self._trainer.world_size if self._trainer is not None else 1
-
-    def sum_over_ranks(self, tensors: Iterable[Tensor]) -> list[Tensor]:
-        """Sum of each tensor over ranks."""
-        tensors = list(tensors)
-        if self.world_size == 1:
-            return tensors
-        reduce = self.trainer.strategy.reduce
-        return [reduce(tensor.clone(), reduce_op="sum") for tensor in tensors]  # type: ignore[misc]
+            parts = {"phase": self.phase, "forget": forget, "retain": retain}
+            yield {name: part for name, part in parts.items() if part is not None}
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The state without the reference, which is rebuilt from the original weights."""
-        return without_reference(super().state_dict(*args, **kwargs), kwargs.get("prefix", ""))
+        return run_state.without_reference(
+            super().state_dict(*args, **kwargs), kwargs.get("prefix", "")
+        )
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -484,14 +358,14 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
             raise InputError(
                 f"the checkpoint does not fit this method and backbone: {reason}"
             ) from error
-        check_keys(result.missing_keys, result.unexpected_keys)
+        run_state.check_keys(result.missing_keys, result.unexpected_keys)
         return result
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the run's record; refuse to save losses or weights that are not finite."""
         self.checks.check_pending(self)
         self.checks.check_weights(self)
-        checkpoint["mu"] = run_record(self, self.recipe_hash())
+        checkpoint["mu"] = run_state.run_record(self, self.recipe_hash())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Read the run's record; refuse to resume from other original weights or another seed."""
@@ -501,7 +375,7 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         if not self.stopwatch.seconds():
             self.stopwatch.add(record.get("seconds", {}))
         if self._resuming():
-            check_resumable(self, record)
+            run_state.check_resumable(self, record)
         else:
             # only evaluated: the checkpoint says what the run began from, and not the weights with
             # which the backbone happens to be built
@@ -516,7 +390,7 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         if self._recipe is not None and not self._resuming():
             return self._recipe
         if self.trains_from_scratch:
-            return recipe_hash(self)
+            return run_state.recipe_hash(self)
         return str(getattr(self.backbone, "weights_metadata", {}).get("recipe", ""))
 
     def _resuming(self) -> bool:

@@ -28,6 +28,16 @@ def stream_id(*names: object) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed torch's own generators, of the CPU and of `device`'s kind.
+
+    `torch.manual_seed` asks every kind of device that there could be, which takes 1 ms.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
+
+
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     # torch's >> on int64 is arithmetic; SplitMix64 needs the logical shift
     return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -29,6 +29,7 @@ from mu.backbones import (
 )
 from mu.core.edit import Edit
 from mu.core.module import UnlearningModule
+from mu.core.needs import backbone_types
 from mu.data.datamodule import UnlearningDataModule
 from mu.methods.components.answers import AnswerOfAnotherQuestion
 from mu.methods.components.substitutes import GaussianTarget, GivenByTask
@@ -170,7 +171,7 @@ def kinds(name: str) -> list[str]:
     return [
         kind
         for kind, (cls, _, _) in KINDS.items()
-        if issubclass(cls, METHODS[name].backbone_types())
+        if issubclass(cls, backbone_types(METHODS[name]))
         and (not setting(name).kinds or kind in setting(name).kinds)
     ]
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mu.backbones import Backbone
 from mu.core.module import UnlearningModule
+from mu.core.reduction import substitute_weighted
 from mu.core.substitutes import Substitute
 from mu.data.batch import Batch, concatenate
 from mu.data.plan import DataPlan, Forget, Phases, Retain
@@ -65,7 +66,7 @@ class RandomLabel(UnlearningModule):
         if forget is not None:
             terms["forget"] = self.reduce(
                 self.backbone.substitute_loss(forget, prediction=of_forget),
-                self.substitute_part(forget),
+                substitute_weighted(forget),
             )
         if retain is not None:
             terms["retain"] = self.reduce(self.backbone.loss(retain, prediction=of_retain), retain)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mu.backbones import CausalLM
 from mu.core.module import UnlearningModule
+from mu.core.reduction import substitute_weighted
 from mu.core.substitutes import Substitute
 from mu.data.batch import Batch
 from mu.data.plan import Paired
@@ -74,7 +75,7 @@ class IdkNLL(UnlearningModule):
         """The forget questions with their refusals, as a part of their own."""
         kept = {
             name: value
-            for name, value in self.substitute_part(forget).items()
+            for name, value in substitute_weighted(forget).items()
             if name in ("index", "visit", "padded", "total", "count")
         }
         return kept | forget["substitute"]
