@@ -23,8 +23,8 @@ def components() -> Components:
 def test_a_file_makes_its_callbacks(name: str, components: Components) -> None:
     """Fails when an argument has another name, or a nested class cannot be built from a file."""
     specs = yaml.safe_load((SUITES / f"{name}.yaml").read_text())["trainer"]["callbacks+"]
-    made = components.make("callbacks", specs)
-    assert [type(one).__name__ for one in made] == [
+    callbacks = components.make("callbacks", specs)
+    assert [type(callback).__name__ for callback in callbacks] == [
         spec["class_path"].rpartition(".")[2] for spec in specs
     ]
     assert components.resolve(
@@ -35,19 +35,19 @@ def test_a_file_makes_its_callbacks(name: str, components: Components) -> None:
 def test_equal_sets_are_shared_by_the_suites_of_a_file(components: Components) -> None:
     """Fails when the kept images of ConceptErasure and ImageQuality are drawn twice."""
     for name in ("concepts", "classes"):
-        made: list[Any] = components.make(
+        suites: list[Any] = components.make(
             "callbacks",
             yaml.safe_load((SUITES / f"{name}.yaml").read_text())["trainer"]["callbacks+"],
         )
-        concepts = next(one for one in made if isinstance(one, ConceptErasure))
-        quality = next(one for one in made if isinstance(one, ImageQuality))
-        grids = next(one for one in made if isinstance(one, Grids))
-        for one, other in (
+        concepts = next(suite for suite in suites if isinstance(suite, ConceptErasure))
+        quality = next(suite for suite in suites if isinstance(suite, ImageQuality))
+        grids = next(suite for suite in suites if isinstance(suite, Grids))
+        for suite, other in (
             (concepts.kept, quality.kept),
             (concepts.kept, grids.sets["kept"]),
             (concepts.erased, grids.sets["erased"]),
         ):
-            assert {**vars(one), "_arguments": None} == {**vars(other), "_arguments": None}
+            assert {**vars(suite), "_arguments": None} == {**vars(other), "_arguments": None}
     assert isinstance(
         components.make(
             "callbacks",

@@ -32,15 +32,15 @@ from tests.support.helpers import State, classifier, diabetes, digits, regressor
 
 def measured(module, task, folder: Path, *suites: Callback, epochs: int = 0, **changes):
     """Fit for some epochs, then test with the suites and a recorder."""
-    here = trainer(
+    run_trainer = trainer(
         max(epochs, 1),
         callbacks=[*suites, ResultsWriter()],
         default_root_dir=str(folder),
         **changes,
     )
     if epochs:
-        here.fit(module, datamodule=task)
-    here.test(module, datamodule=task, verbose=False)
+        run_trainer.fit(module, datamodule=task)
+    run_trainer.test(module, datamodule=task, verbose=False)
     return {result.metric: result.value for result in module.results}
 
 
@@ -76,15 +76,15 @@ def test_accuracies_are_those_of_the_served_model(
     """Fails when UA and RA change places, or accuracy is a share instead of percent."""
     module = FineTune(classifier(originals["classifier"]))
     task = digits()
-    found = measured(module, task, tmp_path, Accuracy())
+    results = measured(module, task, tmp_path, Accuracy())
     for metric, split, sign in (("UA", "forget", -1), ("RA", "retain", 1), ("TA", "test", 1)):
         logits, label = logits_of(module, task, split)
         share = (
             np.mean([int(row.argmax()) == int(y) for row, y in zip(logits, label, strict=True)])
             * 100
         )
-        assert found[metric] == pytest.approx(share if sign > 0 else 100 - share, abs=1e-4)
-    assert {"accuracy/validation"} <= set(found)
+        assert results[metric] == pytest.approx(share if sign > 0 else 100 - share, abs=1e-4)
+    assert {"accuracy/validation"} <= set(results)
 
 
 def test_membership_equals_scikit_learns_svc(originals: dict[str, State], tmp_path: Path) -> None:
@@ -93,32 +93,32 @@ def test_membership_equals_scikit_learns_svc(originals: dict[str, State], tmp_pa
 
     module = FineTune(classifier(originals["classifier"]))
     task = digits(train_size=161)
-    found = measured(module, task, tmp_path, Membership())
+    results = measured(module, task, tmp_path, Membership())
     confidence = {}
     for split in ("forget", "retain", "test"):
         logits, label = logits_of(module, task, split)
         confidence[split] = logits.double().softmax(1).gather(1, label[:, None]).numpy()
     size = min(len(confidence["retain"]), len(confidence["test"]))
-    kept = np.arange(size) * len(confidence["test"]) // size
+    test_rows = np.arange(size) * len(confidence["test"]) // size
     svc = SVC(C=3, kernel="rbf", gamma="auto").fit(
-        np.concatenate([confidence["retain"][:size], confidence["test"][kept]]),
+        np.concatenate([confidence["retain"][:size], confidence["test"][test_rows]]),
         np.r_[np.ones(size), np.zeros(size)],
     )
-    assert found["MIA"] == pytest.approx(
+    assert results["MIA"] == pytest.approx(
         100 * np.mean(svc.predict(confidence["forget"]) == 0), abs=2.0
     )
-    assert 0 <= found["MIA/loss_auc"] <= 1
+    assert 0 <= results["MIA/loss_auc"] <= 1
 
 
 def test_the_gap_of_the_oracle_to_itself_is_zero(oracle: Path, tmp_path: Path) -> None:
     module = Retrain(classifier(), optimizer=sgd, scheduler=OneCycle())
-    found = measured(
+    results = measured(
         module, digits(), tmp_path, Accuracy(), Membership(), RetrainGap(str(oracle)), epochs=3
     )
-    assert found["avg_gap"] == 0
-    assert found["ToW"] == 1
-    assert found["activation_distance"] == pytest.approx(0, abs=1e-6)
-    assert found["completeness"] == 100
+    assert results["avg_gap"] == 0
+    assert results["ToW"] == 1
+    assert results["activation_distance"] == pytest.approx(0, abs=1e-6)
+    assert results["completeness"] == 100
 
 
 def test_the_gap_is_two_sided_and_comes_after_the_other_suites(
@@ -128,7 +128,7 @@ def test_the_gap_is_two_sided_and_comes_after_the_other_suites(
     list on purpose.
     """
     module = FineTune(classifier(originals["classifier"]))
-    found = measured(
+    results = measured(
         module,
         digits(),
         tmp_path,
@@ -136,10 +136,12 @@ def test_the_gap_is_two_sided_and_comes_after_the_other_suites(
         Accuracy(),
         Membership(),
     )
-    there = RunResults.load(oracle)
-    by_hand = [abs(found[name] - there.value(name)) for name in ("UA", "RA", "TA", "MIA")]
-    assert found["avg_gap"] == pytest.approx(np.mean(by_hand))
-    assert [found[f"gap/{name}"] for name in ("UA", "RA", "TA", "MIA")] == pytest.approx(by_hand)
+    oracle_results = RunResults.load(oracle)
+    by_hand = [
+        abs(results[name] - oracle_results.value(name)) for name in ("UA", "RA", "TA", "MIA")
+    ]
+    assert results["avg_gap"] == pytest.approx(np.mean(by_hand))
+    assert [results[f"gap/{name}"] for name in ("UA", "RA", "TA", "MIA")] == pytest.approx(by_hand)
 
 
 def test_an_oracle_of_another_split_is_refused(
@@ -187,10 +189,10 @@ def test_an_untouched_model_fails_every_verdict_of_forgetting(tmp_path: Path) ->
     """
     task = digits(train_size=161)
     module = Train(classifier(options={"width": 8}), optimizer=sgd, scheduler=OneCycle())
-    found = measured(module, task, tmp_path, Accuracy(), Membership(), epochs=40)
-    assert found["UA"] <= 1
-    assert found["MIA"] <= 10
-    assert found["MIA/loss_auc"] > 0.55
+    results = measured(module, task, tmp_path, Accuracy(), Membership(), epochs=40)
+    assert results["UA"] <= 1
+    assert results["MIA"] <= 10
+    assert results["MIA/loss_auc"] > 0.55
 
 
 def test_the_run_folder_holds_numbers_outputs_and_split(
@@ -198,10 +200,10 @@ def test_the_run_folder_holds_numbers_outputs_and_split(
 ) -> None:
     module = FineTune(classifier(originals["classifier"]))
     task = digits()
-    found = measured(module, task, tmp_path, Accuracy(), Cost(), epochs=1)
+    results = measured(module, task, tmp_path, Accuracy(), Cost(), epochs=1)
     record = RunResults.load(tmp_path)
     outputs = load_outputs(tmp_path)
-    assert {r.metric: r.value for r in record.results} == found
+    assert {r.metric: r.value for r in record.results} == results
     assert record.hashes["split"] == task.split.hash == Split.load(tmp_path / "split.json").hash
     assert record.method == "FineTune"
     assert record.task == "Digits"
@@ -215,14 +217,14 @@ def test_cost_counts_seconds_and_moved_weights(originals: dict[str, State], tmp_
     module = FineTune(classifier(originals["classifier"]))
     for name, parameter in module.backbone.named_parameters():
         parameter.requires_grad_("linear" in name)
-    found = measured(module, digits(), tmp_path, Cost(), epochs=1)
+    results = measured(module, digits(), tmp_path, Cost(), epochs=1)
     head = sum(p.numel() for n, p in module.backbone.named_parameters() if "linear" in n)
-    assert found["trainable"] == head
-    assert head * 0.9 < found["moved"] <= head
-    assert found["seconds"] == pytest.approx(
-        sum(v for k, v in found.items() if k.startswith("seconds/"))
+    assert results["trainable"] == head
+    assert head * 0.9 < results["moved"] <= head
+    assert results["seconds"] == pytest.approx(
+        sum(v for k, v in results.items() if k.startswith("seconds/"))
     )
-    assert found["peak_memory"] > 0
+    assert results["peak_memory"] > 0
 
 
 def test_curves_hold_every_epoch(originals: dict[str, State], tmp_path: Path) -> None:
@@ -248,16 +250,16 @@ def test_regression_suites_measure_errors_and_the_distance_to_the_oracle(
     gap = RetrainGap(
         str(tmp_path / "oracle"), metrics=["MAE/forget", "MAE/test"], recipe="unchecked"
     )
-    found = measured(module, task, tmp_path / "run", gap, Errors(), RegressionMembership())
+    results = measured(module, task, tmp_path / "run", gap, Errors(), RegressionMembership())
     batch = next(iter(task.eval_loaders(["forget"])[0]))
     with torch.no_grad():
         error = module.served().predict(batch) - batch["target"]
-    assert found["MAE/forget"] == pytest.approx(float(error.abs().mean()), rel=1e-5)
-    assert found["RMSE/forget"] == pytest.approx(float(error.square().mean().sqrt()), rel=1e-5)
-    theirs = load_outputs(tmp_path / "oracle")["forget"]["prediction"]
+    assert results["MAE/forget"] == pytest.approx(float(error.abs().mean()), rel=1e-5)
+    assert results["RMSE/forget"] == pytest.approx(float(error.square().mean().sqrt()), rel=1e-5)
+    oracle_prediction = load_outputs(tmp_path / "oracle")["forget"]["prediction"]
     ours = batch["target"] + error
-    assert found["wasserstein"] == pytest.approx(
-        float((ours.sort().values - theirs.sort().values).abs().mean()), rel=1e-4
+    assert results["wasserstein"] == pytest.approx(
+        float((ours.sort().values - oracle_prediction.sort().values).abs().mean()), rel=1e-4
     )
 
 

@@ -54,16 +54,20 @@ def test_numbers_and_details_are_those_of_one_process(
     """Fails when an image is judged twice or not at all, or KID's subsets depend on the order in
     which ranks drew.
     """
-    _, (one, first, second) = jobs
-    for found in (first, second):
-        assert [name for name, _ in found["values"]] == [name for name, _ in one["values"]]
-        for (name, here), (_, there) in zip(found["values"], one["values"], strict=True):
-            assert here == pytest.approx(there, rel=1e-6, abs=1e-9), name
-    assert first["details"] == one["details"]
+    _, (single, first, second) = jobs
+    for rank_results in (first, second):
+        assert [name for name, _ in rank_results["values"]] == [
+            name for name, _ in single["values"]
+        ]
+        for (name, value), (_, expected) in zip(
+            rank_results["values"], single["values"], strict=True
+        ):
+            assert value == pytest.approx(expected, rel=1e-6, abs=1e-9), name
+    assert first["details"] == single["details"]
     assert {"UA", "IRA", "CRA", "FID", "KID", "pre_ASR", "ASR"} <= {
-        name for name, _ in one["values"]
+        name for name, _ in single["values"]
     }
-    assert 0 < dict(one["values"])["pre_ASR"] < 100
+    assert 0 < dict(single["values"])["pre_ASR"] < 100
 
 
 def test_files_are_those_of_one_process_byte_for_byte(
@@ -72,8 +76,10 @@ def test_files_are_those_of_one_process_byte_for_byte(
     """Fails when an image depends on the number of ranks, or two ranks write one file."""
     folder, _ = jobs
     for name in ("images", "painted/media", "attacked/media"):
-        one, two = (sorted((folder / which / name).iterdir()) for which in ("one", "two"))
-        assert [path.name for path in one] == [path.name for path in two]
-        assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True)), name
-    one, two = (read_json(folder / which / "attacked" / "attack.json") for which in ("one", "two"))
-    assert one == two and len(one) == 3
+        single, two = (sorted((folder / which / name).iterdir()) for which in ("one", "two"))
+        assert [path.name for path in single] == [path.name for path in two]
+        assert all(a.read_bytes() == b.read_bytes() for a, b in zip(single, two, strict=True)), name
+    single, two = (
+        read_json(folder / which / "attacked" / "attack.json") for which in ("one", "two")
+    )
+    assert single == two and len(single) == 3

@@ -34,16 +34,24 @@ def run_all(folder: Path, **distributed: Any) -> dict[str, Any]:
     """Numbers and details of two tests: a painter, and a tiny Stable Diffusion under attack. Five
     batches leave the second rank fewer.
     """
-    kept = ImageSet("retain", images_per_prompt=5, batch_size=4)
+    retain_images = ImageSet("retain", images_per_prompt=5, batch_size=4)
     stored = ImageSet("forget", images_per_prompt=3, batch_size=4, folder=str(folder / "images"))
     painted = FineTune(Painter(noise=0.2))
     # one batch of the forget part: the second rank draws none
     suites = [
         ConceptErasure(
-            ColourJudge(), cross=[LightJudge()], erased=ImageSet("forget", batch_size=4), kept=kept
+            ColourJudge(),
+            cross=[LightJudge()],
+            erased=ImageSet("forget", batch_size=4),
+            kept=retain_images,
         ),
         ImageQuality(
-            features(), kept=kept, metrics=["FID", "KID"], subset_size=12, subsets=3, batch_size=5
+            features(),
+            kept=retain_images,
+            metrics=["FID", "KID"],
+            subset_size=12,
+            subsets=3,
+            batch_size=5,
         ),
         ConceptErasure(LightJudge(), concept="dark", erased=stored, metrics=["UA"]),
         Grids(before=False),
@@ -62,11 +70,11 @@ def run_all(folder: Path, **distributed: Any) -> dict[str, Any]:
     )
     run.test(drawn, pictures(), verbose=False)
     results = [result for module in (painted, drawn) for result in module.results]
-    own = ("seconds", "evaluations")  # each rank reads the empty prompt once
+    per_rank = ("seconds", "evaluations")  # each rank reads the empty prompt once
     return {
         "values": [(result.metric, result.value) for result in results],
         "details": [
-            {name: value for name, value in result.detail.items() if name not in own}
+            {name: value for name, value in result.detail.items() if name not in per_rank}
             for result in results
         ],
     }
@@ -79,8 +87,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     pipeline_folder()  # transformers saves on the first rank alone once there is a process group
     folder = Path(sys.argv[1])
-    found = run_all(folder / "two", strategy="ddp", devices=2, num_nodes=1)
-    torch.save(found, folder / f"rank{os.environ['RANK']}.pt")
+    results = run_all(folder / "two", strategy="ddp", devices=2, num_nodes=1)
+    torch.save(results, folder / f"rank{os.environ['RANK']}.pt")
 
 
 if __name__ == "__main__":

@@ -44,16 +44,16 @@ def measured(
     return {result.metric: result for result in module.results}
 
 
-def values(found: dict[str, Result]) -> dict[str, float]:
-    return {name: result.value for name, result in found.items()}
+def values(results: dict[str, Result]) -> dict[str, float]:
+    return {name: result.value for name, result in results.items()}
 
 
 def test_an_untouched_model_fails_the_verdict_of_forgetting() -> None:
-    found = values(
+    results = values(
         measured(FineTune(Painter()), ConceptErasure(ColourJudge(), cross=[LightJudge()]))
     )
-    assert (found["UA"], found["IRA"], found["CRA"]) == (0, 100, 100)
-    assert found["UA/probability"] > 99
+    assert (results["UA"], results["IRA"], results["CRA"]) == (0, 100, 100)
+    assert results["UA/probability"] > 99
 
 
 def test_a_model_that_forgot_passes_and_one_that_lost_the_rest_shows_it() -> None:
@@ -100,12 +100,12 @@ def test_every_number_says_who_judged_what() -> None:
         "erased": ImageSet("forget", images_per_prompt=3),
         "kept": ImageSet("retain", limit=3, batch_size=2),
     }
-    found = measured(
+    results = measured(
         FineTune(Painter()),
         ConceptErasure(ColourJudge(threshold=0.5), cross=[LightJudge()], **sets),
     )
     common = {"sampler": "DDIM, 2 steps, guidance 1", "resolution": 8}
-    assert dict(found["UA"].detail) == {
+    assert dict(results["UA"].detail) == {
         "judge": "colours",
         "version": "1",
         "threshold": 0.5,
@@ -114,7 +114,7 @@ def test_every_number_says_who_judged_what() -> None:
         "concept": "red",
         **common,
     }
-    assert dict(found["IRA"].detail) == {
+    assert dict(results["IRA"].detail) == {
         "judge": "colours",
         "version": "1",
         "threshold": 0.5,
@@ -123,7 +123,7 @@ def test_every_number_says_who_judged_what() -> None:
         "limit": 3,
         **common,
     }
-    assert dict(found["CRA"].detail) == {
+    assert dict(results["CRA"].detail) == {
         "judge": "light",
         "version": "2",
         "top": 1,
@@ -132,13 +132,17 @@ def test_every_number_says_who_judged_what() -> None:
         "limit": "3 kept",
         **common,
     }
-    assert [found[name].higher_is_better for name in ("UA", "IRA", "CRA", "UA/probability")] == [
+    assert [results[name].higher_is_better for name in ("UA", "IRA", "CRA", "UA/probability")] == [
         True,
         True,
         True,
         False,
     ]
-    assert (found["UA"].split, found["IRA"].split, found["UA"].unit) == ("forget", "retain", "%")
+    assert (results["UA"].split, results["IRA"].split, results["UA"].unit) == (
+        "forget",
+        "retain",
+        "%",
+    )
 
 
 def test_prompts_that_name_nothing_or_two_are_counted_not_judged(tmp_path: Path) -> None:
@@ -148,18 +152,18 @@ def test_prompts_that_name_nothing_or_two_are_counted_not_judged(tmp_path: Path)
         "prompt\na green picture\na picture\na green and blue picture\na blue picture\na light "
         "green picture\n"
     )
-    found = measured(
+    results = measured(
         FineTune(Painter()),
         ConceptErasure(ColourJudge(), kept=ImageSet(file=str(file)), cross=[LightJudge()]),
     )
-    assert found["IRA"].value == 100
+    assert results["IRA"].value == 100
     assert (
-        found["IRA"].detail["images"],
-        found["IRA"].detail["left_out"],
-        found["IRA"].detail["file"],
+        results["IRA"].detail["images"],
+        results["IRA"].detail["left_out"],
+        results["IRA"].detail["file"],
     ) == (3, 2, "kept")
-    assert found["CRA"].detail["left_out"] == 4
-    assert found["IRA/green"].detail["images"] == 2
+    assert results["CRA"].detail["left_out"] == 4
+    assert results["IRA/green"].detail["images"] == 2
 
 
 def test_concepts_weigh_alike_however_many_images_they_have(tmp_path: Path) -> None:
@@ -167,7 +171,7 @@ def test_concepts_weigh_alike_however_many_images_they_have(tmp_path: Path) -> N
     file = tmp_path / "kept.csv"
     file.write_text("prompt,what\nx green,green\ny green,green\nz green,green\nx blue,blue\n")
     module = FineTune(Painter().forget("blue", "green"))
-    found = values(
+    results = values(
         measured(
             module,
             ConceptErasure(
@@ -175,7 +179,7 @@ def test_concepts_weigh_alike_however_many_images_they_have(tmp_path: Path) -> N
             ),
         )
     )
-    assert found["IRA"] == 50
+    assert results["IRA"] == 50
 
 
 def test_several_erased_concepts_are_averaged_and_told_apart(tmp_path: Path) -> None:
@@ -188,8 +192,8 @@ def test_several_erased_concepts_are_averaged_and_told_apart(tmp_path: Path) -> 
     suite = ConceptErasure(
         ColourJudge(), erased=ImageSet(file=str(file)), field="what", metrics=["UA"]
     )
-    found = measured(module, suite)
-    assert values(found) | {"UA/probability": 0, "UA/entropy": 0} == {
+    results = measured(module, suite)
+    assert values(results) | {"UA/probability": 0, "UA/entropy": 0} == {
         "UA": 50,
         "UA/red": 0,
         "UA/green": 100,
@@ -199,7 +203,9 @@ def test_several_erased_concepts_are_averaged_and_told_apart(tmp_path: Path) -> 
         "UA/probability": 0,
         "UA/entropy": 0,
     }
-    assert found["UA/cold"].detail["images"] == 2 and found["UA"].detail["concept"] == "red, green"
+    assert (
+        results["UA/cold"].detail["images"] == 2 and results["UA"].detail["concept"] == "red, green"
+    )
 
 
 def test_a_detector_counts_images_with_each_part() -> None:
@@ -213,10 +219,10 @@ def test_a_detector_counts_images_with_each_part() -> None:
 
     judge = Detector(threshold=0.5)
     judge.groups = {"red": ["red", "green"]}
-    found = values(measured(FineTune(Painter()), ConceptErasure(judge, metrics=["UA"])))
-    assert (found["UA"], found["UA/images/red"], found["UA/images/green"]) == (0, 2, 0)
-    assert found["UA/probability"] == pytest.approx(95, abs=0.5)
-    assert "UA/entropy" not in found
+    results = values(measured(FineTune(Painter()), ConceptErasure(judge, metrics=["UA"])))
+    assert (results["UA"], results["UA/images/red"], results["UA/images/green"]) == (0, 2, 0)
+    assert results["UA/probability"] == pytest.approx(95, abs=0.5)
+    assert "UA/entropy" not in results
 
 
 def test_classes_are_judged_by_their_number() -> None:
@@ -225,24 +231,27 @@ def test_classes_are_judged_by_their_number() -> None:
 
     classifier = Classifier("resnet8_cifar", 10, 1, init_seed=0, options={"width": 4})
     judge = ClassifierJudge(
-        classifier=classifier, labels=[f"digit {number}" for number in range(10)]
+        classifier=classifier, labels=[f"digit {digit_label}" for digit_label in range(10)]
     )
     model = class_conditional()
     task = digit_pictures(selector=tasks.ByClass([3, 5]))
-    found = measured(
+    results = measured(
         FineTune(model),
         ConceptErasure(judge, erased=ImageSet("forget", images_per_prompt=4)),
         task=task,
     )
     module_images = model.generate(model.labels([3] * 4 + [5] * 4), list(range(8)))
-    said = judge.judge((module_images * 255).round() / 255).argmax(1).tolist()
+    predicted = judge.judge((module_images * 255).round() / 255).argmax(1).tolist()
     expected = [
-        100 * sum(label != digit for label in said[place : place + 4]) / 4
-        for place, digit in ((0, 3), (4, 5))
+        100 * sum(label != digit for label in predicted[position : position + 4]) / 4
+        for position, digit in ((0, 3), (4, 5))
     ]
-    assert values(found)["UA/digit 3"] == expected[0] and values(found)["UA/digit 5"] == expected[1]
-    assert found["UA"].value == pytest.approx(sum(expected) / 2)
-    assert len([name for name in found if name.startswith("IRA/")]) == 8
+    assert (
+        values(results)["UA/digit 3"] == expected[0]
+        and values(results)["UA/digit 5"] == expected[1]
+    )
+    assert results["UA"].value == pytest.approx(sum(expected) / 2)
+    assert len([name for name in results if name.startswith("IRA/")]) == 8
 
 
 def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
@@ -298,46 +307,53 @@ def test_fid_and_kid_compare_kept_images_with_real_ones() -> None:
     up.
     """
     features = extractor()
-    kept = ImageSet("retain", images_per_prompt=6)
+    retain_images = ImageSet("retain", images_per_prompt=6)
     module = FineTune(Painter(noise=0.2))
     suite = ImageQuality(
-        features, kept=kept, metrics=["FID", "KID"], subsets=2, subset_size=12, batch_size=5
+        features,
+        kept=retain_images,
+        metrics=["FID", "KID"],
+        subsets=2,
+        subset_size=12,
+        batch_size=5,
     )
-    found = measured(module, suite, task=Colours(repeats=3))
+    results = measured(module, suite, task=Colours(repeats=3))
     data: Any = module.task.datasets["retain"]  # type: ignore[union-attr]
     real = features.extract(data.__getitems__(list(range(len(data))))["image"])
     drawn = features.extract(
-        torch.cat([images for images, _ in image_cache(module).images(kept.job(module))])
+        torch.cat([images for images, _ in image_cache(module).images(retain_images.job(module))])
     )
     assert (len(real), len(drawn)) == (12, 24)
-    assert found["FID"].value == pytest.approx(fid_by_hand(real, drawn), rel=1e-3, abs=1e-7)
-    assert found["FID"].value > 1e-4
-    assert found["FID"].detail["real_images"] == 12 and found["FID"].detail["images"] == 24
+    assert results["FID"].value == pytest.approx(fid_by_hand(real, drawn), rel=1e-3, abs=1e-7)
+    assert results["FID"].value > 1e-4
+    assert results["FID"].detail["real_images"] == 12 and results["FID"].detail["images"] == 24
     assert (
-        found["FID"].detail["features"] == "J, last layer but one"
-        and found["FID"].detail["dimensions"] == real.shape[1]
+        results["FID"].detail["features"] == "J, last layer but one"
+        and results["FID"].detail["dimensions"] == real.shape[1]
     )
-    assert {"resolution", "version", "reference", "sampler"} <= set(found["FID"].detail)
-    assert (found["FID"].higher_is_better, found["KID"].higher_is_better) == (False, False)
-    assert found["KID"].value == pytest.approx(kid(real, drawn, 2, 12)[0], rel=1e-6)
+    assert {"resolution", "version", "reference", "sampler"} <= set(results["FID"].detail)
+    assert (results["FID"].higher_is_better, results["KID"].higher_is_better) == (False, False)
+    assert results["KID"].value == pytest.approx(kid(real, drawn, 2, 12)[0], rel=1e-6)
 
 
 def test_the_clip_score_pairs_each_image_with_its_prompt(tmp_path: Path) -> None:
     """Fails when images and prompts are paired in another order than they were drawn in."""
     clip = tiny_clip(tmp_path)
-    kept = ImageSet("retain", images_per_prompt=2, batch_size=3)
+    retain_images = ImageSet("retain", images_per_prompt=2, batch_size=3)
     module = FineTune(Painter(noise=0.3))
-    found = measured(module, ImageQuality(clip=clip, kept=kept))
-    job = kept.job(module)
+    results = measured(module, ImageQuality(clip=clip, kept=retain_images))
+    job = retain_images.job(module)
     cosines = [
-        float(clip.images(images[row : row + 1])[0] @ clip.texts([str(job.rows[place].prompt)])[0])
-        for images, places in image_cache(module).images(job)
-        for row, place in enumerate(places)
+        float(
+            clip.images(images[row : row + 1])[0] @ clip.texts([str(job.rows[position].prompt)])[0]
+        )
+        for images, positions in image_cache(module).images(job)
+        for row, position in enumerate(positions)
     ]
-    assert found["CLIP"].value == pytest.approx(
+    assert results["CLIP"].value == pytest.approx(
         100 * np.mean([max(cosine, 0) for cosine in cosines]), rel=1e-4
     )
-    assert found["CLIP"].detail["clip"] == "CLIP mu-tiny" and found["CLIP"].higher_is_better
+    assert results["CLIP"].detail["clip"] == "CLIP mu-tiny" and results["CLIP"].higher_is_better
     with pytest.raises(InputError, match="the images are drawn from classes"):
         measured(FineTune(class_conditional()), ImageQuality(clip=clip), task=digit_pictures())
 
@@ -348,25 +364,25 @@ def test_a_folder_of_real_images_is_brought_to_the_size(tmp_path: Path) -> None:
 
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (12, 3, 16, 20), generator=generator, dtype=torch.uint8)
-    for number, picture in enumerate(pictures):
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / f"{number:02d}.png")
+    for index, picture in enumerate(pictures):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / f"{index:02d}.png")
     (tmp_path / "notes.txt").write_text("no image")
     features = extractor()
     module = FineTune(Painter(noise=0.2))
-    kept = ImageSet("retain", images_per_prompt=4)
-    found = measured(
+    retain_images = ImageSet("retain", images_per_prompt=4)
+    results = measured(
         module,
-        ImageQuality(features, kept=kept, reference=str(tmp_path), reference_limit=11),
+        ImageQuality(features, kept=retain_images, reference=str(tmp_path), reference_limit=11),
         task=Colours(images=False),
     )
     real = features.extract(resize_and_crop(pictures[:11].float() / 255, 8))
     drawn = features.extract(
-        torch.cat([images for images, _ in image_cache(module).images(kept.job(module))])
+        torch.cat([images for images, _ in image_cache(module).images(retain_images.job(module))])
     )
-    assert found["FID"].detail["real_images"] == 11 and found["FID"].detail["reference"] == str(
+    assert results["FID"].detail["real_images"] == 11 and results["FID"].detail["reference"] == str(
         tmp_path
     )
-    assert found["FID"].value == pytest.approx(fid_by_hand(real, drawn), rel=1e-4)
+    assert results["FID"].value == pytest.approx(fid_by_hand(real, drawn), rel=1e-4)
 
 
 def test_what_quality_cannot_measure_is_said(tmp_path: Path) -> None:
@@ -406,22 +422,22 @@ def test_suites_draw_once_in_their_own_time_and_leave_the_weights(tmp_path: Path
             drawn.extend(seeds)
             return super().generate(condition, seeds, sampler)
 
-    kept = ImageSet("retain", images_per_prompt=5)
+    retain_images = ImageSet("retain", images_per_prompt=5)
     module = FineTune(Counting(noise=0.1))
     before = weights(module.backbone)
-    grids = Grids(erased=ImageSet("forget"), kept=kept, images=2)
+    grids = Grids(erased=ImageSet("forget"), kept=retain_images, images=2)
     suites = [
-        ConceptErasure(ColourJudge(), kept=kept),
-        ImageQuality(extractor(), kept=kept),
+        ConceptErasure(ColourJudge(), kept=retain_images),
+        ImageQuality(extractor(), kept=retain_images),
         grids,
         Cost(),
     ]
-    found = measured(module, *suites, folder=tmp_path)
+    results = measured(module, *suites, folder=tmp_path)
     assert len(drawn) == 20 + 2
     assert all(torch.equal(before[name], value) for name, value in weights(module.backbone).items())
-    assert module.stopwatch.seconds().keys() == {"evaluation"} and found["seconds"].value == 0
+    assert module.stopwatch.seconds().keys() == {"evaluation"} and results["seconds"].value == 0
     record = RunResults.load(tmp_path)
-    assert {result.metric for result in record.results} == set(found)
+    assert {result.metric for result in record.results} == set(results)
     json.dumps([dict(result.detail) for result in record.results])
 
 

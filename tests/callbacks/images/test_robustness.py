@@ -85,18 +85,20 @@ def test_rates_count_all_prompts(tmp_path: Path) -> None:
     measured(module, Robustness(Bright(0.0), attack(), concept="circle"))
     bright = means(module).sort().values
     level = float((bright[-1] + bright[-2]) / 2)
-    found = measured(
+    results = measured(
         module, Robustness(Bright(level), attack(), concept="circle", batch_size=2), folder=tmp_path
     )
-    assert found["pre_ASR"].value == pytest.approx(100 / 3)
-    said = json.loads((tmp_path / "attack.json").read_text())
-    assert found["ASR"].value == pytest.approx(100 * sum(row["success"] for row in said) / 3)
-    assert sum(row["before"] for row in said) == 1 and all(
-        row["success"] for row in said if row["before"]
+    assert results["pre_ASR"].value == pytest.approx(100 / 3)
+    attack_log = json.loads((tmp_path / "attack.json").read_text())
+    assert results["ASR"].value == pytest.approx(
+        100 * sum(row["success"] for row in attack_log) / 3
     )
-    for row in said:
+    assert sum(row["before"] for row in attack_log) == 1 and all(
+        row["success"] for row in attack_log if row["before"]
+    )
+    for row in attack_log:
         assert row["steps"] == 0 if row["before"] else row["steps"] > 0
-    assert (found["ASR"].higher_is_better, found["ASR"].unit, found["ASR"].split) == (
+    assert (results["ASR"].higher_is_better, results["ASR"].unit, results["ASR"].split) == (
         False,
         "%",
         "forget",
@@ -107,8 +109,8 @@ def test_rates_count_all_prompts(tmp_path: Path) -> None:
 def test_an_untouched_model_shows_the_concept_and_a_blind_judge_sees_none(
     level: float, rates: tuple[float, float]
 ) -> None:
-    found = measured(model(), Robustness(Bright(level), attack(), concept="circle"))
-    assert (found["pre_ASR"].value, found["ASR"].value) == rates
+    results = measured(model(), Robustness(Bright(level), attack(), concept="circle"))
+    assert (results["pre_ASR"].value, results["ASR"].value) == rates
 
 
 def test_the_attack_is_the_one_that_is_called_by_hand(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_the_attack_is_the_one_that_is_called_by_hand(tmp_path: Path) -> None:
         Robustness(judge, attack(), concept="circle", targets="task", batch_size=3),
         folder=tmp_path,
     )
-    said = json.loads((tmp_path / "attack.json").read_text())
+    attack_log = json.loads((tmp_path / "attack.json").read_text())
     rows, data = ImageSet("forget").rows(module), module.task.datasets["forget"]  # type: ignore[union-attr]
     image = torch.stack([data[row.sample]["image"] for row in rows])  # type: ignore[index]
     assert [data[row.sample]["prompt"] for row in rows] == [row.prompt for row in rows]  # type: ignore[index]
@@ -133,8 +135,12 @@ def test_the_attack_is_the_one_that_is_called_by_hand(tmp_path: Path) -> None:
     by_hand = attack()(
         module.served(), batch, lambda images: judge.recognises(levels(images) / 255, "circle")
     )
-    assert [row["adversarial"] for row in said] == by_hand.adversarial["prompt"]
-    assert [row["prompt"] for row in said] == ["a red circle", "a green circle", "a blue circle"]
+    assert [row["adversarial"] for row in attack_log] == by_hand.adversarial["prompt"]
+    assert [row["prompt"] for row in attack_log] == [
+        "a red circle",
+        "a green circle",
+        "a blue circle",
+    ]
 
 
 def test_targets_are_drawn_by_the_original_when_the_fit_starts(tmp_path: Path) -> None:
@@ -146,7 +152,7 @@ def test_targets_are_drawn_by_the_original_when_the_fit_starts(tmp_path: Path) -
     seen: list[Tensor] = []
     real = suite._attacked
     suite._attacked = lambda m, j, targets, c: (seen.append(targets), real(m, j, targets, c))[1]  # type: ignore[method-assign]
-    found = measured(module, suite, folder=tmp_path, fit=True)
+    results = measured(module, suite, folder=tmp_path, fit=True)
     drawn = torch.cat(
         [batch for batch, _ in ImageJob(ImageSet("forget").rows(module)).run(original)]
     )
@@ -154,7 +160,7 @@ def test_targets_are_drawn_by_the_original_when_the_fit_starts(tmp_path: Path) -
     assert any(
         not torch.equal(before[name], value) for name, value in weights(module.backbone).items()
     )
-    assert found["ASR"].detail["targets"] == "original"
+    assert results["ASR"].detail["targets"] == "original"
     entry = json.loads((tmp_path / "media" / "media.json").read_text())[0]
     assert (entry["group"], entry["columns"]) == (
         "attack",
@@ -175,13 +181,13 @@ def test_without_the_original_the_cure_is_said(tmp_path: Path) -> None:
 
 def test_the_budget_stands_beside_the_number() -> None:
     sampler = Sampler(steps=2, guidance=3.0)
-    found = measured(
+    results = measured(
         model(),
         Robustness(
             Bright(2.0), attack(sampler=sampler), ImageSet("forget", limit=2), concept="circle"
         ),
     )
-    detail = found["ASR"].detail
+    detail = results["ASR"].detail
     assert (detail["tokens"], detail["budget"], detail["prompts"], detail["limit"]) == (
         2,
         "2 steps at each of 2 timesteps",

@@ -65,14 +65,14 @@ def measured(
     module: UnlearningModule,
     *suites: Callback,
     task: Any = None,
-    place: Path | None = None,
+    position: Path | None = None,
     epochs: int = 0,
 ) -> dict[str, Result]:
     """Fit for some epochs, then test with the suites; with a place, as a run folder."""
-    more: dict[str, Any] = {"default_root_dir": str(place)} if place is not None else {}
+    more: dict[str, Any] = {"default_root_dir": str(position)} if position is not None else {}
     run = trainer(
         max(epochs, 1),
-        callbacks=[*suites, *([ResultsWriter()] if place is not None else [])],
+        callbacks=[*suites, *([ResultsWriter()] if position is not None else [])],
         **more,
     )
     task = task or people()
@@ -89,14 +89,14 @@ def ascent(state: State, **changes: Any) -> GradientAscent:
 @pytest.fixture(scope="module")
 def trained() -> dict[str, State]:
     """The original, which knows all 33 answers well, and the oracle, which saw 20."""
-    kinds = {"original": Train, "oracle": Retrain}
+    recipes = {"original": Train, "oracle": Retrain}
     return {
         name: weights(
             fit(
-                kind(causal_lm(), optimizer=adam(0.02), scheduler=OneCycle()), people(), 15
+                recipe(causal_lm(), optimizer=adam(0.02), scheduler=OneCycle()), people(), 15
             ).backbone
         )
-        for name, kind in kinds.items()
+        for name, recipe in recipes.items()
     }
 
 
@@ -107,18 +107,18 @@ def relearnt(
     """Relearning of the original, of the oracle, and of a model that ascended, whose fit began with
     the suite; the oracle's run folder.
     """
-    place = tmp_path_factory.mktemp("relearning")
+    folder = tmp_path_factory.mktemp("relearning")
     suite = relearning(metrics=[ExtractionStrength("forget")])
     return {
         "original": measured(FineTune(causal_lm(trained["original"])), suite),
-        "oracle": measured(FineTune(causal_lm(trained["oracle"])), suite, place=place / "oracle"),
+        "oracle": measured(FineTune(causal_lm(trained["oracle"])), suite, place=folder / "oracle"),
         "ascent": measured(
             ascent(trained["original"]),
-            relearning(oracle=str(place / "oracle")),
-            place=place / "ascent",
+            relearning(oracle=str(folder / "oracle")),
+            place=folder / "ascent",
             epochs=3,
         ),
-        "place": {"place": Result("place", 0.0, detail={"path": str(place)})},
+        "place": {"place": Result("place", 0.0, detail={"path": str(folder)})},
     }
 
 
@@ -128,41 +128,45 @@ def relearnt(
 def test_an_untouched_model_fails_the_verdict(relearnt: dict[str, dict[str, Result]]) -> None:
     """Fails when the number is what came back, of which an original has nothing."""
     levels = {
-        name: found["relearning"].value for name, found in relearnt.items() if name != "place"
+        name: results["relearning"].value for name, results in relearnt.items() if name != "place"
     }
     assert levels["original"] > levels["ascent"] + 5 > levels["oracle"] + 10
-    for found in (relearnt[name]["relearning"] for name in levels):
-        assert found.value == max(found.detail["before"], found.detail["after"])
+    for results in (relearnt[name]["relearning"] for name in levels):
+        assert results.value == max(results.detail["before"], results.detail["after"])
     assert relearnt["original"]["relearning"].higher_is_better is None
     assert "relearning/returned" not in relearnt["original"]  # nothing had been lost
 
 
 def test_what_returns_is_a_share_of_the_way_back(relearnt: dict[str, dict[str, Result]]) -> None:
     """Fails when the original's scores are those after the fit, or the share is of another way."""
-    found = relearnt["ascent"]
-    told = found["relearning/returned"].detail
-    assert told["original"] == pytest.approx(relearnt["original"]["relearning"].detail["before"])
-    assert told["before"] < told["after"] < told["original"]
-    assert found["relearning/returned"].value == pytest.approx(
-        100 * (told["after"] - told["before"]) / (told["original"] - told["before"])
+    results = relearnt["ascent"]
+    returned = results["relearning/returned"].detail
+    assert returned["original"] == pytest.approx(relearnt["original"]["relearning"].detail["before"])
+    assert returned["before"] < returned["after"] < returned["original"]
+    assert results["relearning/returned"].value == pytest.approx(
+        100 * (returned["after"] - returned["before"]) / (returned["original"] - returned["before"])
     )
-    assert found["relearning"].value == told["after"] == found["relearning/accuracy/withheld"].value
+    assert (
+        results["relearning"].value
+        == returned["after"]
+        == results["relearning/accuracy/withheld"].value
+    )
 
 
 def test_a_model_that_never_saw_the_data_gains_what_the_examples_teach(
     relearnt: dict[str, dict[str, Result]],
 ) -> None:
     """Fails when used and withheld rows are mixed: the used ones are learnt by anybody."""
-    found = relearnt["oracle"]
+    results = relearnt["oracle"]
     gains = {
-        rows: found[f"relearning/accuracy/{rows}"].value
-        - found[f"relearning/accuracy/{rows}"].detail["before"]
+        rows: results[f"relearning/accuracy/{rows}"].value
+        - results[f"relearning/accuracy/{rows}"].detail["before"]
         for rows in ("used", "withheld")
     }
     assert gains["used"] > gains["withheld"] + 10
     assert abs(gains["withheld"]) < 10
-    assert found["relearning/loss/used"].value < found["relearning/loss/withheld"].value
-    detail = found["relearning"].detail
+    assert results["relearning/loss/used"].value < results["relearning/loss/withheld"].value
+    detail = results["relearning"].detail
     assert {
         name: detail[name]
         for name in (
@@ -187,12 +191,14 @@ def test_a_model_that_never_saw_the_data_gains_what_the_examples_teach(
 
 def test_against_the_oracle(relearnt: dict[str, dict[str, Result]]) -> None:
     """Fails when r is upside down: (gain of the oracle) / (gain of this model), at most 1."""
-    mine, theirs = (relearnt[name]["relearning"] for name in ("ascent", "oracle"))
-    r = (theirs.detail["after"] - theirs.detail["before"]) / (
-        mine.detail["after"] - mine.detail["before"]
+    ascent, oracle = (relearnt[name]["relearning"] for name in ("ascent", "oracle"))
+    r = (oracle.detail["after"] - oracle.detail["before"]) / (
+        ascent.detail["after"] - ascent.detail["before"]
     )
     assert relearnt["ascent"]["relearning/robustness"].value == pytest.approx(min(max(r, 0), 1))
-    assert relearnt["ascent"]["relearning/excess"].value == pytest.approx(mine.value - theirs.value)
+    assert relearnt["ascent"]["relearning/excess"].value == pytest.approx(
+        ascent.value - oracle.value
+    )
 
 
 def test_the_numbers_are_those_of_the_attack_itself(
@@ -204,20 +210,24 @@ def test_the_numbers_are_those_of_the_attack_itself(
     attacked = Relearn(5, 15, adam(3e-3))(causal_lm(trained["oracle"]), data)
     used = set(attacked.positions.tolist())
     values: dict[bool, list[float]] = {True: [], False: []}
-    for place in range(len(data)):
-        part = data.__getitems__([place])
-        values[place in used].append(float(attacked.backbone.scores(part)["accuracy"][0]))
-    found = relearnt["oracle"]
-    assert found["relearning/accuracy/used"].value == pytest.approx(
+    for position in range(len(data)):
+        part = data.__getitems__([position])
+        values[position in used].append(float(attacked.backbone.scores(part)["accuracy"][0]))
+    results = relearnt["oracle"]
+    assert results["relearning/accuracy/used"].value == pytest.approx(
         100 * np.mean(values[True]), abs=1e-4
     )
-    assert found["relearning"].detail["after"] == pytest.approx(
+    assert results["relearning"].detail["after"] == pytest.approx(
         100 * np.mean(values[False]), abs=1e-4
     )
-    rows = task.sets["forget"].at([place for place in range(len(data)) if place not in used])
+    rows = task.sets["forget"].at(
+        [position for position in range(len(data)) if position not in used]
+    )
     graph = Graph(attacked.backbone, {"forget": rows}, task.encoder)
     strength = graph.value(ExtractionStrength("forget")).value
-    assert found["relearning/extraction_strength/forget/withheld"].value == pytest.approx(strength)
+    assert results["relearning/extraction_strength/forget/withheld"].value == pytest.approx(
+        strength
+    )
 
 
 def test_the_original_is_kept_by_its_hash(trained: dict[str, State], tmp_path: Path) -> None:
@@ -239,9 +249,9 @@ def test_the_original_is_kept_by_its_hash(trained: dict[str, State], tmp_path: P
 
 def test_another_part_can_be_relearnt_from(trained: dict[str, State]) -> None:
     """Fails when a retain row counts as a used forget row."""
-    found = measured(FineTune(causal_lm(trained["oracle"])), relearning(part="retain"))
-    assert found["relearning"].detail["withheld"] == 13 and not any(
-        name.endswith("/used") for name in found
+    results = measured(FineTune(causal_lm(trained["oracle"])), relearning(part="retain"))
+    assert results["relearning"].detail["withheld"] == 13 and not any(
+        name.endswith("/used") for name in results
     )
 
 
@@ -286,18 +296,18 @@ def test_relearning_of_other_domains() -> None:
     """
     images = measured(FineTune(classifier()), relearning(), Quantisation(), task=digits())
     assert images["relearning"].unit == "%" and images["relearning"].detail["withheld"] == 19
-    numbers = measured(
+    results = measured(
         FineTune(regressor()), relearning(optimizer=adam(0.01)), Quantisation(), task=diabetes()
     )
     assert (
-        numbers["relearning"].higher_is_better is None
-        and numbers["relearning"].detail["score"] == "loss"
+        results["relearning"].higher_is_better is None
+        and results["relearning"].detail["score"] == "loss"
     )
-    assert numbers["relearning/loss/used"].value < numbers["relearning/loss/used"].detail["before"]
-    assert numbers["relearning"].value == min(
-        numbers["relearning"].detail[name] for name in ("before", "after")
+    assert results["relearning/loss/used"].value < results["relearning/loss/used"].detail["before"]
+    assert results["relearning"].value == min(
+        results["relearning"].detail[name] for name in ("before", "after")
     )
-    assert numbers["quantisation"].higher_is_better and "quantisation/robustness" not in numbers
+    assert results["quantisation"].higher_is_better and "quantisation/robustness" not in results
     with pytest.raises(InputError, match="sets of questions and answers, and Digits has none"):
         measured(
             FineTune(classifier()), Quantisation(metrics=[Probability("forget")]), task=digits()
@@ -315,7 +325,7 @@ def test_quantisation_scores_the_rounded_copy(trained: dict[str, State]) -> None
     suite = Quantisation(
         bits=[8, 2], group=8, metrics=[Probability("forget"), Probability("facts", normalised=True)]
     )
-    found = measured(module, suite)
+    results = measured(module, suite)
     task = people()
     task.setup()
     for bits in (8, 2):
@@ -324,23 +334,23 @@ def test_quantisation_scores_the_rounded_copy(trained: dict[str, State]) -> None
             data: Any = task.datasets[part]
             with torch.no_grad():
                 values = copy.scores(data.__getitems__(list(range(len(data)))))
-            assert found[f"quantisation/int{bits}/accuracy/{part}"].value == pytest.approx(
+            assert results[f"quantisation/int{bits}/accuracy/{part}"].value == pytest.approx(
                 100 * float(values["accuracy"].mean()), abs=1e-3
             )
-            assert found[f"quantisation/int{bits}/loss/{part}"].value == pytest.approx(
+            assert results[f"quantisation/int{bits}/loss/{part}"].value == pytest.approx(
                 float(values["loss"].mean()), rel=1e-4
             )
         graph = Graph(copy, task.sets, task.encoder)
-        assert found[f"quantisation/int{bits}/probability/forget"].value == pytest.approx(
+        assert results[f"quantisation/int{bits}/probability/forget"].value == pytest.approx(
             graph.value(Probability("forget")).value
         )
     assert (
-        found["quantisation/int2/loss/forget"].value
-        > found["quantisation/int8/loss/forget"].value + 0.1
+        results["quantisation/int2/loss/forget"].value
+        > results["quantisation/int8/loss/forget"].value + 0.1
     )
-    detail = found["quantisation"].detail
+    detail = results["quantisation"].detail
     assert (
-        found["quantisation"].value == max(detail["before"], detail["int8"], detail["int2"])
+        results["quantisation"].value == max(detail["before"], detail["int8"], detail["int2"])
         and detail["bits"] == 8
     )
     assert (
@@ -348,7 +358,7 @@ def test_quantisation_scores_the_rounded_copy(trained: dict[str, State]) -> None
         and detail["of_weights"] == 5744
         and detail["scale_over"] == "output channel"
     )
-    assert found["quantisation/int2/loss/forget"].detail["scale_over"] == "8 weights"
+    assert results["quantisation/int2/loss/forget"].detail["scale_over"] == "8 weights"
 
 
 def test_quantisation_against_the_original(trained: dict[str, State], tmp_path: Path) -> None:
@@ -356,20 +366,20 @@ def test_quantisation_against_the_original(trained: dict[str, State], tmp_path: 
     untouched = measured(
         FineTune(causal_lm(trained["original"])), Quantisation(bits=[8, 3], group=8)
     )
-    found = measured(
+    results = measured(
         ascent(trained["original"]), Quantisation(bits=[8, 3], group=8), place=tmp_path, epochs=3
     )
-    assert untouched["quantisation"].value > found["quantisation"].value + 5
+    assert untouched["quantisation"].value > results["quantisation"].value + 5
     assert "quantisation/returned" not in untouched
-    told = found["quantisation/returned"].detail
-    way = told["original"] - told["before"]
-    assert found["quantisation/returned"].value == pytest.approx(
-        100 * (told["after"] - told["before"]) / way
+    returned = results["quantisation/returned"].detail
+    way = returned["original"] - returned["before"]
+    assert results["quantisation/returned"].value == pytest.approx(
+        100 * (returned["after"] - returned["before"]) / way
     )
-    before = found["quantisation/robustness"].detail["before"]
-    after = found["quantisation/robustness"].detail["after"]
-    assert after == found["quantisation/int3/accuracy/forget"].value
-    assert found["quantisation/robustness"].value == pytest.approx(
+    before = results["quantisation/robustness"].detail["before"]
+    after = results["quantisation/robustness"].detail["after"]
+    assert after == results["quantisation/int3/accuracy/forget"].value
+    assert results["quantisation/robustness"].value == pytest.approx(
         1.0 if after <= before else before / after
     )
 
@@ -390,15 +400,15 @@ def test_robustness_is_before_over_after_with_the_fewest_bits(
     }
     before = {"index": torch.tensor([0]), "accuracy": torch.tensor([0.5])}
     original = {"index": torch.tensor([0]), "accuracy": torch.tensor([1.0])}
-    found = {
-        one.metric: one
-        for one in Quantisation()._headline(
+    results = {
+        result.metric: result
+        for result in Quantisation()._headline(
             before, scores, original, {8: {"bits": 8}, 4: {"bits": 4}}
         )
     }
-    assert found["quantisation/robustness"].value == pytest.approx(q)
-    assert found["quantisation"].value == pytest.approx(most)
-    assert found["quantisation/returned"].value == pytest.approx(
+    assert results["quantisation/robustness"].value == pytest.approx(q)
+    assert results["quantisation"].value == pytest.approx(most)
+    assert results["quantisation/returned"].value == pytest.approx(
         100 * (max(after) - 0.5) / 0.5, abs=1e-4
     )
 
@@ -425,7 +435,7 @@ def test_the_probe_stands_beside_its_controls(trained: dict[str, State]) -> None
     one.
     """
     module = FineTune(causal_lm(trained["original"]))
-    found = measured(module, LinearProbe(right="answer"))
+    results = measured(module, LinearProbe(right="answer"))
     task = people()
     task.setup()
     node = ProbeAccuracy("forget", "answer")
@@ -439,12 +449,12 @@ def test_the_probe_stands_beside_its_controls(trained: dict[str, State]) -> None
         "/untrained": Graph(model.fresh(0), task.sets, task.encoder).value(node).value,
     }
     for name, value in values.items():
-        assert found[f"linear_probe{name}"].value == pytest.approx(100 * value)
-    assert found["linear_probe/excess"].value == pytest.approx(
+        assert results[f"linear_probe{name}"].value == pytest.approx(100 * value)
+    assert results["linear_probe/excess"].value == pytest.approx(
         100 * (values[""] - max(values["/holdout"], values["/untrained"]))
     )
     assert {"layer", "by_layer", "questions_learnt_from", "questions", "C", "probe_seed"} <= set(
-        found["linear_probe"].detail
+        results["linear_probe"].detail
     )
 
 
@@ -462,11 +472,11 @@ def test_a_control_that_cannot_be_measured_is_left_out_unless_it_is_named(
     trained: dict[str, State],
 ) -> None:
     module = FineTune(causal_lm(trained["original"]))
-    found = measured(module, LinearProbe(), LogitLens(), task=Bare(tokenizer=folder()))
+    results = measured(module, LinearProbe(), LogitLens(), task=Bare(tokenizer=folder()))
     assert (
-        "linear_probe/holdout" not in found
-        and "linear_probe/untrained" in found
-        and "logit_lens/holdout" in found
+        "linear_probe/holdout" not in results
+        and "linear_probe/untrained" in results
+        and "logit_lens/holdout" in results
     )
     with pytest.raises(InputError, match="holdout has no 'paraphrased_answer'"):
         measured(module, LinearProbe(control="holdout"), task=Bare(tokenizer=folder()))
@@ -487,9 +497,9 @@ def test_the_lens_says_what_the_model_does_not(trained: dict[str, State]) -> Non
         module.backbone.network.model.layers[-1].mlp.down_proj.weight.normal_(0, 3)  # type: ignore[union-attr]
     broken = measured(module, LogitLens())
     assert broken["logit_lens"].detail["layer"] == 0 and broken["logit_lens/unsaid"].value > 20
-    told = broken["logit_lens"].detail
+    lens_detail = broken["logit_lens"].detail
     assert broken["logit_lens/unsaid"].value == pytest.approx(
-        broken["logit_lens"].value - 100 * told["last_layer"]
+        broken["logit_lens"].value - 100 * lens_detail["last_layer"]
     )
 
 
@@ -526,23 +536,23 @@ def neighbours() -> Neighbours:
 def test_facts_are_about_the_same_subject_and_never_the_answer_itself() -> None:
     """Fails when the question's own answer is put before it, or a fact of another author."""
     sets = neighbours().sets
-    found = Reintroduction(facts=2).contexts(sets)
+    results = Reintroduction(facts=2).contexts(sets)
     rows = sets["forget"].rows
-    for place, row in enumerate(found["context"].rows):
+    for position, row in enumerate(results["context"].rows):
         *facts, question = row["question"].split("\n")
-        others = [
+        other_answers = [
             rows[other]["answer"]
             for other in range(12)
-            if other // 3 == place // 3 and other != place
+            if other // 3 == position // 3 and other != position
         ]
-        assert question == rows[place]["question"] and sorted(facts) == sorted(others)
-        *control, asked = found["control"].rows[place]["question"].split("\n")
+        assert question == rows[position]["question"] and sorted(facts) == sorted(other_answers)
+        *control, asked = results["control"].rows[position]["question"].split("\n")
         assert (
             asked == question
             and len(control) == 2
             and set(control) <= set(sets["retain"].column("answer"))
         )
-    assert found["question"] is sets["forget"]
+    assert results["question"] is sets["forget"]
     again, other = (
         Reintroduction(facts=1, seed=seed).contexts(sets)["context"].column("question")
         for seed in (0, 1)
@@ -556,15 +566,15 @@ def test_facts_are_about_the_same_subject_and_never_the_answer_itself() -> None:
 def test_the_answer_in_other_words_is_among_the_facts() -> None:
     sets = neighbours().sets
     rows = sets["forget"].rows
-    found = (
+    results = (
         Reintroduction(facts=3, source="paraphrase").contexts(sets)["context"].column("question")
     )
-    places = []
-    for place, text in enumerate(found):
+    positions = []
+    for position, text in enumerate(results):
         facts = text.split("\n")[:-1]
-        assert len(facts) == 3 and rows[place]["paraphrased_answer"] in facts
-        places.append(facts.index(rows[place]["paraphrased_answer"]))
-    assert len(set(places)) == 3  # not always the first
+        assert len(facts) == 3 and rows[position]["paraphrased_answer"] in facts
+        positions.append(facts.index(rows[position]["paraphrased_answer"]))
+    assert len(set(positions)) == 3  # not always the first
 
 
 def test_reintroduction_is_a_difference_of_accuracies(trained: dict[str, State]) -> None:
@@ -574,7 +584,7 @@ def test_reintroduction_is_a_difference_of_accuracies(trained: dict[str, State])
     module = FineTune(causal_lm(trained["original"]))
     task = neighbours()
     suite = Reintroduction(facts=2)
-    found = measured(module, suite, task=task)
+    results = measured(module, suite, task=task)
     encoder = Encoder(task.encoder.tokenizer, task.template, 64)
     levels = {}
     choices = {}
@@ -584,9 +594,13 @@ def test_reintroduction_is_a_difference_of_accuracies(trained: dict[str, State])
         for row in rows.rows:
             ids, labels = encoder.pair(row["question"], row["answer"])
             logits = module.backbone.predict(collate([(ids, labels)]))[0]
-            real = [place for place in range(1, len(ids) - 1) if labels[place] != -100]
+            real = [position for position in range(1, len(ids) - 1) if labels[position] != -100]
             hits.append(
-                float(np.mean([int(logits[place - 1].argmax()) == ids[place] for place in real]))
+                float(
+                    np.mean(
+                        [int(logits[position - 1].argmax()) == ids[position] for position in real]
+                    )
+                )
             )
             losses = []
             for answer in [row["answer"], *row["perturbed_answer"]]:
@@ -596,17 +610,17 @@ def test_reintroduction_is_a_difference_of_accuracies(trained: dict[str, State])
             chosen.append(losses[0] < min(losses[1:]))
         levels[name], choices[name] = 100 * float(np.mean(hits)), 100 * float(np.mean(chosen))
     for name, level in levels.items():
-        assert found[f"reintroduction/accuracy/{name}"].value == pytest.approx(level, abs=1e-4)
-        assert found[f"reintroduction/choice/{name}"].value == pytest.approx(choices[name])
-    assert found["reintroduction"].value == pytest.approx(
+        assert results[f"reintroduction/accuracy/{name}"].value == pytest.approx(level, abs=1e-4)
+        assert results[f"reintroduction/choice/{name}"].value == pytest.approx(choices[name])
+    assert results["reintroduction"].value == pytest.approx(
         levels["context"] - levels["question"], abs=1e-4
     )
-    assert found["reintroduction/control"].value == pytest.approx(
+    assert results["reintroduction/control"].value == pytest.approx(
         levels["control"] - levels["question"], abs=1e-4
     )
     assert (
-        found["reintroduction"].detail["tokens"]
-        > found["reintroduction"].detail["tokens_without"] + 4
+        results["reintroduction"].detail["tokens"]
+        > results["reintroduction"].detail["tokens_without"] + 4
     )
     assert levels["question"] > 80  # the level by which an untouched model is known
 
@@ -688,14 +702,14 @@ def test_scores_are_in_the_order_of_indices_and_leave_modes(trained: dict[str, S
     measured(module, LogitLens(), task=task)
     module.backbone.train()
     data: Any = task.datasets["forget"]
-    found = scored(module.backbone, module, data)
-    assert module.backbone.training and found["index"].tolist() == sorted(data.indices.tolist())
+    results = scored(module.backbone, module, data)
+    assert module.backbone.training and results["index"].tolist() == sorted(data.indices.tolist())
     with torch.no_grad():
         expected = [
-            float(module.backbone.eval().scores(data.__getitems__([place]))["loss"][0])
-            for place in range(len(data))
+            float(module.backbone.eval().scores(data.__getitems__([position]))["loss"][0])
+            for position in range(len(data))
         ]
-    assert found["loss"].tolist() == pytest.approx(expected, rel=1e-4)
+    assert results["loss"].tolist() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.slow
@@ -725,15 +739,15 @@ def test_two_ranks_find_what_one_process_finds(tmp_path: Path) -> None:
         root,
         environment,
     )
-    one = text_two_ranks.run_all(tmp_path / "one")
+    single = text_two_ranks.run_all(tmp_path / "one")
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
-    names = {name for name, _ in one["values"]}
+    names = {name for name, _ in single["values"]}
     assert {"relearning", "quantisation", "linear_probe", "logit_lens", "reintroduction"} <= names
     # scored as the fit began
-    assert all("original" in found["details"][0] for found in (one, *ranks))
+    assert all("original" in results["details"][0] for results in (single, *ranks))
     assert ranks[0] == ranks[1]  # bit for bit
-    for found in ranks:
-        assert [name for name, _ in found["values"]] == [name for name, _ in one["values"]]
-        for (name, here), (_, there) in zip(found["values"], one["values"], strict=True):
+    for results in ranks:
+        assert [name for name, _ in results["values"]] == [name for name, _ in single["values"]]
+        for (name, value), (_, expected) in zip(results["values"], single["values"], strict=True):
             # the fit on two ranks is that of one to rounding
-            assert here == pytest.approx(there, rel=1e-3, abs=1e-3), name
+            assert value == pytest.approx(expected, rel=1e-3, abs=1e-3), name

@@ -87,16 +87,21 @@ def test_without_an_oracle_nothing_is_made_up(tmp_path: Path) -> None:
     so.
     """
     module = run(FineTune(causal_lm()), tmp_path)
-    found = numbers(module)
-    assert set(found) == ALONE and len(module.results) == len(ALONE)
+    results = numbers(module)
+    assert set(results) == ALONE and len(module.results) == len(ALONE)
     details = {result.metric: result.detail for result in module.results}
     assert details["TR/forget"]["oracle"] == "none was given, so there is no forget quality"
     assert "no PrivLeak" in details["AUC/min_k"]["oracle"]
     assert "nothing was unlearned" in RunResults.load(tmp_path).facts["weights"]
     nine = [
-        found[f"{metric}/{name}"] for metric in ("P", "ROUGE", "TR") for name in ("retain", "facts")
+        results[f"{metric}/{name}"]
+        for metric in ("P", "ROUGE", "TR")
+        for name in ("retain", "facts")
     ]
-    assert found["MU"] == pytest.approx(harmonic_mean(nine)) and found["utility"] == found["MU"] > 0
+    assert (
+        results["MU"] == pytest.approx(harmonic_mean(nine))
+        and results["utility"] == results["MU"] > 0
+    )
     ways = {result.metric: result.higher_is_better for result in module.results}
     assert (
         ways["MU"] is True
@@ -119,24 +124,24 @@ def test_the_oracles_log_serves_another_run(oracle: Path, tmp_path: Path) -> Non
     ) == (1, 0, 0, 1)
     assert "weights" not in itself.facts
     module = run(tuned(), tmp_path, 1, suites(str(oracle)))
-    found = numbers(module)
-    assert set(found) == ALONE | WITH_ORACLE and "weights" not in RunResults.load(tmp_path).facts
-    mine, theirs = (
+    results = numbers(module)
+    assert set(results) == ALONE | WITH_ORACLE and "weights" not in RunResults.load(tmp_path).facts
+    measured, logged = (
         read_json(folder / "items.json")["items"]["truth_ratio/forget"]
         for folder in (tmp_path, oracle)
     )
-    assert list(mine) == list(theirs) == [str(index) for index in range(13)]
+    assert list(measured) == list(logged) == [str(index) for index in range(13)]
     from scipy.stats import ks_2samp
 
-    expected: Any = ks_2samp(list(mine.values()), list(theirs.values()))
-    assert found["FQ"] == pytest.approx(expected.pvalue)
+    expected: Any = ks_2samp(list(measured.values()), list(logged.values()))
+    assert results["FQ"] == pytest.approx(expected.pvalue)
     detail = next(result.detail for result in module.results if result.metric == "FQ")
     assert detail["oracle"] == f"weights {itself.hashes['weights']}" and detail["items"] == 13
-    auc = found["AUC/min_k"]
+    auc = results["AUC/min_k"]
     other = itself.value("AUC/min_k")
-    assert found["PrivLeak"] == pytest.approx(100 * ((1 - auc) - (1 - other)) / (1 - other))
-    assert found["overall"] == pytest.approx(
-        overall_score(found["memorisation"], found["privacy"], found["utility"])
+    assert results["PrivLeak"] == pytest.approx(100 * ((1 - auc) - (1 - other)) / (1 - other))
+    assert results["overall"] == pytest.approx(
+        overall_score(results["memorisation"], results["privacy"], results["utility"])
     )
 
 
@@ -148,15 +153,20 @@ def test_the_oracles_model_is_measured_once_and_found_by_its_hash(
     """
     oracle, state = oracle_run
     by_log = numbers(run(FineTune(causal_lm()), tmp_path / "a", 0, suites(str(oracle))))
-    told = watched()
-    told.load_state_dict(state)
+    watched_model = watched()
+    watched_model.load_state_dict(state)
     by_model = numbers(
-        run(FineTune(causal_lm()), tmp_path / "b", 0, suites(told, store=str(tmp_path / "store")))
+        run(
+            FineTune(causal_lm()),
+            tmp_path / "b",
+            0,
+            suites(watched_model, store=str(tmp_path / "store")),
+        )
     )
     assert by_model.keys() == by_log.keys()
     for name, value in by_log.items():
         assert by_model[name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
-    calls = dict(told.calls)
+    calls = dict(watched_model.calls)
     assert calls["rows"] == 13 + 39 + 13 + 11 and "prompts" not in calls, (
         "truth ratios, and the sets of the attacks, nothing else"
     )
@@ -200,9 +210,9 @@ def test_curves_during_a_fit(oracle: Path, tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows] == [1, 3] and [row["step"] for row in rows] == [8, 16]
     assert set(rows[0]) == {"epoch", "step", "MU", "FQ", "log10_FQ", *PARTS}
     last = rows[-1]
-    found = numbers(module)
+    results = numbers(module)
     assert (
-        all(found[name] == value for name, value in last.items() if name in found)
+        all(results[name] == value for name, value in last.items() if name in results)
         and rows[0]["P/retain"] != last["P/retain"]
     )
 
@@ -221,13 +231,13 @@ def test_curves_are_logged(tmp_path: Path) -> None:
             super().on_train_epoch_end(trainer, pl_module)
             seen.update(name for name in trainer.callback_metrics if name in {"MU", "TR/forget"})
 
-    here = trainer(
+    run_trainer = trainer(
         2, callbacks=[Listening(every_n_epochs=1, **SETTINGS)], default_root_dir=str(tmp_path)
     )
-    here.fit(tuned(), datamodule=_people())
+    run_trainer.fit(tuned(), datamodule=_people())
     assert (
-        here.callback_metrics["MU"] >= 0
-        and here.callback_metrics["TR/forget"] > 0
+        run_trainer.callback_metrics["MU"] >= 0
+        and run_trainer.callback_metrics["TR/forget"] > 0
         and seen["MU"] >= 1
     )
     assert not (tmp_path / "items.json").exists()
@@ -241,9 +251,11 @@ def test_utility_as_a_share_of_the_originals(tmp_path: Path) -> None:
         ResultsWriter(),
     ]
     module = run(tuned(), tmp_path / "run", 1, both)
-    found = numbers(module)
+    results = numbers(module)
     assert (
-        found["utility"] == pytest.approx(utility_score(found["MU"], original["MU"])) != found["MU"]
+        results["utility"]
+        == pytest.approx(utility_score(results["MU"], original["MU"]))
+        != results["MU"]
     )
 
 
@@ -344,23 +356,23 @@ def test_two_ranks_say_what_one_does(oracle: Path, tmp_path: Path) -> None:
         environment,
     )
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
-    one = run_all(tmp_path / "one", tmp_path / "oracle")
+    single = run_all(tmp_path / "one", tmp_path / "oracle")
     assert ranks[0]["results"] == ranks[1]["results"] and ranks[0]["sharded"] == ranks[1]["sharded"]
     for name, value in run_sharded(tmp_path / "whole", tmp_path / "oracle").items():
         assert ranks[0]["sharded"][name] == pytest.approx(value, rel=1e-3, abs=1e-5), (
             f"{name} of sharded weights"
         )
     # weights of two ranks and of one agree within rounding, and so does all that is made of them
-    for name, value in one["results"].items():
+    for name, value in single["results"].items():
         assert ranks[0]["results"][name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
     assert (
         [row["step"] for row in ranks[0]["files"]["curves"]]
-        == [row["step"] for row in one["files"]["curves"]]
+        == [row["step"] for row in single["files"]["curves"]]
         == [4, 8]
     )
-    assert ranks[0]["files"]["examples"] == one["files"]["examples"]
-    theirs = ranks[0]["files"]["items"]
-    mine = one["files"]["items"]
-    assert {name: list(items) for name, items in theirs.items()} == {
-        name: list(items) for name, items in mine.items()
+    assert ranks[0]["files"]["examples"] == single["files"]["examples"]
+    rank_items = ranks[0]["files"]["items"]
+    single_items = single["files"]["items"]
+    assert {name: list(items) for name, items in rank_items.items()} == {
+        name: list(items) for name, items in single_items.items()
     }

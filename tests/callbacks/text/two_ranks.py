@@ -57,9 +57,9 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     folder()  # transformers saves on the first rank alone once there is a process group
-    place = Path(sys.argv[1])
-    found = run_all(place / "two", strategy="ddp", devices=2, num_nodes=1)
-    torch.save(found, place / f"rank{os.environ['RANK']}.pt")
+    root = Path(sys.argv[1])
+    results = run_all(root / "two", strategy="ddp", devices=2, num_nodes=1)
+    torch.save(results, root / f"rank{os.environ['RANK']}.pt")
 
 
 if __name__ == "__main__":
