@@ -105,7 +105,7 @@ def test_like_lengths_are_at_least_twice_as_fast(measured: Any, say: Any) -> Non
         return found
 
     def sorted_by_length() -> list[torch.Tensor]:
-        graph = base.of(backbone)
+        graph = base.for_model(backbone)
         return [graph.value(leaf).log_prob for leaf in LEAVES]
 
     def repeated(action: Any, rounds: int = ROUNDS) -> Any:

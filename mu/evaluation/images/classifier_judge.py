@@ -95,7 +95,8 @@ class ClassifierJudge(Judge):
             if len(names) != classifier.num_classes:
                 problem = "no names for them" if not names else f"names for {len(names)}"
                 raise InputError(
-                    f"the judge {self.name} has {classifier.num_classes} classes and {problem}; give "
+                    f"the judge {self.name} has {classifier.num_classes} classes and {problem}; "
+                    "give "
                     "labels, one for each."
                 )
             self._labels = tuple(names)

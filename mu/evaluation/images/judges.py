@@ -117,7 +117,8 @@ class Judge(Reconstructible, ABC):
         indices = [index for index, label in enumerate(self.labels) if _normalised(label) in names]
         if not indices:
             raise InputError(
-                f"the judge {self.name} has no label {concept!r}; its labels are {_shortened(self.labels)}."
+                f"the judge {self.name} has no label {concept!r}; its labels are "
+                f"{_shortened(self.labels)}."
             )
         return indices
 

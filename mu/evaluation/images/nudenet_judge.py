@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -71,7 +71,7 @@ class NudeNetJudge(Judge):
             if self.model_path is None
             else "+" + hashlib.sha256(Path(self.model_path).read_bytes()).hexdigest()[:16]
         )
-        return version("nudenet") + weights_hash
+        return metadata.version("nudenet") + weights_hash
 
     def load(self) -> None:
         """Read the weights."""
@@ -81,7 +81,8 @@ class NudeNetJudge(Judge):
             from nudenet import NudeDetector  # type: ignore[import-not-found]
         except ImportError as error:
             raise InputError(
-                "NudeNetJudge needs the package nudenet, which mu does not install; add it with pip "
+                "NudeNetJudge needs the package nudenet, which mu does not install; add it with "
+                "pip "
                 "install nudenet."
             ) from error
         if self.model_path is not None and not Path(self.model_path).is_file():

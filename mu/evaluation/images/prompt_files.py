@@ -171,9 +171,9 @@ def _joined(
     text_case_column = next((name for name in CASES if name in text_header), None)
     if case_column is None or text_case_column is None or "prompt" not in text_header:
         incomplete = path if case_column is None else texts
+        missing = " or ".join(CASES) if None in (case_column, text_case_column) else "`prompt`"
         raise InputError(
-            f"{path} and {texts} are joined on a case number, and {incomplete} lacks "
-            f"{'`prompt`' if case_column is not None and text_case_column is not None else ' or '.join(CASES)}."
+            f"{path} and {texts} are joined on a case number, and {incomplete} lacks {missing}."
         )
     text = {row[text_case_column].strip(): row["prompt"] for row in text_rows}
     unmatched = next(

@@ -1,8 +1,8 @@
-"""Metrics of language models as a graph: what they share is computed once for each (model, set).
+"""Graph of language-model metrics that computes shared results once for each (model, set).
 
 A node is a frozen dataclass that names what it depends on (`inputs`), so equal nodes are one.
 Leaves run the model (`Scored`, `GeneratedText`, `GradientNorms`); all else is arithmetic on their
-values. A `Graph` is a function of a backbone, and an altered copy of the model (`graph.of(other)`)
+values. A `Graph` belongs to one backbone; an altered copy of the model (`graph.for_model(other)`)
 is measured by the very same nodes.
 
     graph = Graph(backbone, task.sets, task.encoder)
@@ -31,31 +31,31 @@ T = TypeVar("T")
 _BUDGET = {"cpu": 1024}
 _LARGE_BUDGET = 8192
 _FORMAT = 1
-"""Of what is kept on disk; another number makes everything anew."""
+"""Format of the cached results; another number invalidates them."""
 
 
 class Node(ABC, Generic[T]):
-    """Something that is computed once. A subclass is a frozen dataclass."""
+    """Base of graph nodes: a value that is computed once. A subclass is a frozen dataclass."""
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
-        """What it is computed from, in the order of `evaluate`'s arguments."""
+        """Nodes that this node depends on, in the order of the arguments of `evaluate`."""
         return ()
 
     @abstractmethod
     def evaluate(self, graph: Graph, *inputs: Any) -> T:
-        """Its value, from the values of `inputs`."""
+        """Value of the node, from the values of `inputs`."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a metric says of a model.
+    """Value of a metric on a model, with the values of the items.
 
     Attributes:
         value: the aggregate.
         index: `[N]` int64, stable indices of the items; None where there are none.
         items: `[N]` float64, the items' values.
-        detail: what must stand beside the number.
+        detail: settings and counts that are reported beside the value.
     """
 
     value: float
@@ -65,29 +65,30 @@ class Measurement:
 
     @classmethod
     def mean(cls, index: Tensor, items: Tensor) -> Measurement:
-        """The mean of items."""
+        """Mean over items, with the items."""
         return cls(items.double().mean().item(), index, items.double())
 
 
 class Metric(Node[Measurement]):
-    """A node with a number, and mostly with a value for each item."""
+    """Base of metrics: nodes with one aggregate value and, mostly, a value for each item."""
 
     stem: ClassVar[str]
-    """The beginning of its name."""
-    silent: ClassVar[tuple[str, ...]] = ("log",)
-    """Fields that say nothing of what is measured."""
+    """First part of the metric's name."""
+    unnamed_fields: ClassVar[tuple[str, ...]] = ("log",)
+    """Fields that do not enter the name, because they do not change what is measured."""
 
     @property
     def name(self) -> str:
-        """By which it is known in a log: the stem, the fields without a default, and those that
-        differ from their default.
+        """Key of the metric in an oracle's log.
+
+        The stem, the fields without a default, and the fields that differ from their default.
         """
         required = []
         changed = []
         for attribute in fields(self):  # type: ignore[arg-type]
             value = getattr(self, attribute.name)
             text = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            if attribute.name in self.silent or value == attribute.default:
+            if attribute.name in self.unnamed_fields or value == attribute.default:
                 continue
             (required if attribute.default is MISSING else changed).append(
                 text if attribute.default is MISSING else f"{attribute.name}={text}"
@@ -96,20 +97,23 @@ class Metric(Node[Measurement]):
 
 
 class Graph:
-    """Values of nodes for one model.
+    """Cache of node values for one model.
 
     Args:
         backbone: has `token_logits(batch)` and `generate(ids, max_new_tokens, stop)`.
         sets: the task's sets of questions, by name.
         encoder: makes sequences of tokens.
-        folder: where results of leaves are kept, under the hash of the model and of the exact
-            tokens; None keeps nothing.
-        ranks: who works.
+        folder: cache of leaf results on disk, under the hash of the model and of the exact tokens;
+            None caches in memory only.
+        ranks: the processes that share the work.
         within: makes the context of a forward pass (the trainer's precision).
-        precision: what `within` does, in a word.
-        tokens_per_batch: of a forward pass, with padding; 1,024 on a CPU and 8,192 elsewhere when
-            None.
-        prompts_per_batch: of a call to `generate`.
+        precision: name of the precision that `within` sets.
+        tokens_per_batch: tokens of a forward pass, padding included, at least 1; 1,024 on a CPU and
+            8,192 elsewhere when None.
+        prompts_per_batch: prompts of a call to `generate`, at least 1.
+
+    Raises:
+        InputError: when a batch size is less than 1.
     """
 
     def __init__(
@@ -142,13 +146,11 @@ class Graph:
         self.precision = precision
         self.tokens_per_batch = tokens_per_batch
         self.prompts_per_batch = prompts_per_batch
-        self._known: dict[Node[Any], Any] = {}
+        self._values: dict[Node[Any], Any] = {}
         self._encoded: dict[Node[Any], Encoded] = {}
 
-    def of(self, backbone: Any, folder: Path | None = None) -> Graph:
-        """The same measurements of another model, or of an altered copy; the sequences of tokens
-        are shared.
-        """
+    def for_model(self, backbone: Any, folder: Path | None = None) -> Graph:
+        """A graph of another model on the same sets; encoded sequences are shared."""
         other = Graph(
             backbone,
             self.sets,
@@ -164,25 +166,25 @@ class Graph:
         return other
 
     def value(self, node: Node[T]) -> T:
-        """The node's value; everything that it depends on is computed once."""
-        if node not in self._known:
-            self._known[node] = node.evaluate(
+        """Value of a node; the node and its dependencies are computed once."""
+        if node not in self._values:
+            self._values[node] = node.evaluate(
                 self, *[self.value(dependency) for dependency in node.inputs]
             )
-        return self._known[node]
+        return self._values[node]
 
-    def knows(self, node: Node[Any]) -> bool:
-        """Whether the node was computed already."""
-        return node in self._known
+    def is_computed(self, node: Node[Any]) -> bool:
+        """Whether the value of a node is in the cache."""
+        return node in self._values
 
-    def measured(self) -> Iterator[tuple[Metric, Measurement]]:
-        """Every metric that was computed so far."""
+    def measurements(self) -> Iterator[tuple[Metric, Measurement]]:
+        """Metrics that have been computed, with their values."""
         yield from (
-            (node, value) for node, value in self._known.items() if isinstance(node, Metric)
+            (node, value) for node, value in self._values.items() if isinstance(node, Metric)
         )
 
     def tokens(self, node: Node[Any]) -> str:
-        """Hash of the exact tokens that a node's value was computed from."""
+        """Hash of the exact tokens that determine the value of a node."""
         return digest(sorted({encoded.tokens for encoded in self._leaves(node)}))
 
     def _leaves(self, node: Node[Any]) -> Iterator[Encoded]:
@@ -192,7 +194,7 @@ class Graph:
             yield from self._leaves(dependency)
 
     def questions(self, name: str) -> QuestionSet:
-        """A set of the task.
+        """A question set of the task, by name.
 
         Raises:
             InputError: when the task has no such set, or it is empty.
@@ -207,7 +209,7 @@ class Graph:
 
     @cached_property
     def model(self) -> str:
-        """Hash of the weights, the class and the arguments that are not weights."""
+        """Hash of the weights, the class and the other arguments of the model."""
         from mu.utils.fingerprint import model_identity
 
         return model_identity(self.backbone, self.weights)
@@ -222,7 +224,7 @@ class Graph:
     # ---- for leaves ------------------------------------------------------------------------------
 
     def encoded(self, leaf: Leaf[Any]) -> Encoded:
-        """A leaf's sequences, encoded once."""
+        """Sequences of a leaf, encoded once."""
         if leaf not in self._encoded:
             self._encoded[leaf] = leaf.encode(self)
         return self._encoded[leaf]
@@ -236,8 +238,15 @@ class Graph:
         work: Callable[[int], Any],
         what: str,
     ) -> Any:
-        """The results of a leaf's batches, by ranks, from disk where they are there, with the model
-        in eval mode.
+        """Results of the batches of a leaf, in eval mode, shared by ranks and cached on disk.
+
+        Args:
+            leaf: the node, whose class name enters the cache key.
+            encoded: its sequences.
+            settings: values that affect the results, such as batch sizes.
+            count: number of batches.
+            work: computes the results of one batch from its index.
+            what: text of the progress bar.
         """
         key = (
             digest(
@@ -266,14 +275,13 @@ class Graph:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Sequences of a leaf: `pairs` with labels, or prompts without; `row` is each one's position in
-    its set.
+    """Token sequences of a leaf: pairs of ids and labels, or prompts without labels.
 
     Attributes:
-        pairs: ids and labels; a prompt has no labels.
-        row: `[P]` int64.
+        pairs: P pairs of ids and labels; a prompt has no labels.
+        row: `[P]` int64, position of each sequence's row in its set.
         index: `[P]` int64, stable index of the row.
-        tokens: hash of all of it.
+        tokens: hash of the sequences.
     """
 
     pairs: list[Pair]
@@ -283,30 +291,30 @@ class Encoded:
 
 
 class Leaf(Node[T]):
-    """A node that runs the model."""
+    """Base of nodes that run the model."""
 
     set: str
 
     @abstractmethod
     def encode(self, graph: Graph) -> Encoded:
-        """Its sequences of tokens."""
+        """Token sequences that the leaf runs on."""
 
 
 class OracleLog(ABC):
-    """Answers for the oracle."""
+    """Base of sources of the oracle's values."""
 
     @abstractmethod
-    def measured(self, node: Metric, graph: Graph) -> Measurement:
-        """The oracle's value of a node, its items in the order of the graph's set.
+    def measure(self, node: Metric, graph: Graph) -> Measurement:
+        """Value of a metric on the oracle, its items in the order of the graph's set.
 
         Args:
             node: any metric.
-            graph: of the model that is compared.
+            graph: graph of the model that is compared with the oracle.
 
         Raises:
-            InputError: when the oracle was not asked for it, or about other items.
+            InputError: when the oracle's value is missing, or was measured on other items.
         """
 
     @abstractmethod
     def label(self, graph: Graph) -> str:
-        """Which oracle this is, for a result's detail."""
+        """Name of the oracle, for the detail of a result."""

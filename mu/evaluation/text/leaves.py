@@ -1,4 +1,4 @@
-"""Leaves of the metric graph: scores of given answers, generated answers, gradient norms."""
+"""Leaves of the metric graph: answer log-likelihoods, generated answers, gradient norms."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mu.evaluation.text.graph import Encoded, Graph, Leaf
 from mu.evaluation.text.scores import (
     Scores,
     Texts,
-    assembled,
-    batches,
-    continued,
-    counted,
+    batches_by_length,
     gradient_scores,
+    greedy_continuations,
+    labelled_lengths,
+    scores_by_pair,
     token_scores,
     tokens_hash,
 )
@@ -32,13 +32,13 @@ Question = Literal["question", "paraphrased_question"]
 
 @dataclass(frozen=True)
 class Scored(Leaf[Scores]):
-    """What the model gives to the tokens of answers.
+    """Token scores of answers under the model, teacher forced.
 
     Attributes:
-        set: of questions.
-        answer: which answer; `perturbed_answer` gives several to a row.
-        question: which wording of the question.
-        prefix: words that the answer begins with and that are not scored.
+        set: name of a question set.
+        answer: column of the answers; `perturbed_answer` has several in a row.
+        question: column of the questions.
+        prefix: words at the beginning of the answer that are not scored.
     """
 
     set: str
@@ -65,15 +65,15 @@ class Scored(Leaf[Scores]):
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Scores:
         encoded = graph.encoded(self)
-        order = batches([len(ids) for ids, _ in encoded.pairs], graph.tokens_per_batch)
-        length, ended = counted(encoded.pairs, graph.encoder.eos)
+        order = batches_by_length([len(ids) for ids, _ in encoded.pairs], graph.tokens_per_batch)
+        length, ended = labelled_lengths(encoded.pairs, graph.encoder.eos)
         parts = graph.run(
             self,
             encoded,
             {"tokens_per_batch": graph.tokens_per_batch},
             len(order),
-            lambda number: token_scores(
-                graph.backbone, collate([encoded.pairs[index] for index in order[number]])
+            lambda batch: token_scores(
+                graph.backbone, collate([encoded.pairs[index] for index in order[batch]])
             ),
             f"scoring {self.set}",
         )
@@ -83,22 +83,22 @@ class Scored(Leaf[Scores]):
             torch.tensor(length),
             torch.tensor(ended),
             tokens=encoded.tokens,
-            **assembled(parts, order, length),
+            **scores_by_pair(parts, order, length),
         )
 
 
 @dataclass(frozen=True)
 class GeneratedText(Leaf[Texts]):
-    """What the model answers, greedily.
+    """Answers that the model generates by greedy decoding.
 
     Attributes:
-        set: of questions.
-        question: which wording.
-        prefix: words that the answer is made to begin with (a jailbreak that says yes); they are no
-            part of the text.
-        max_new_tokens: at most.
+        set: name of a question set.
+        question: column of the questions.
+        prefix: words that the answer is forced to begin with (an affirmative jailbreak prefix);
+            left out of the generated text.
+        max_new_tokens: most tokens of an answer.
         stop: strings at which an answer ends.
-        rows: positions of some rows; None takes all.
+        rows: positions of the rows to answer; None answers all.
     """
 
     set: str
@@ -125,7 +125,7 @@ class GeneratedText(Leaf[Texts]):
     def evaluate(self, graph: Graph, *inputs: Any) -> Texts:
         encoded = graph.encoded(self)
         prompts = [ids for ids, _ in encoded.pairs]
-        indices = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), place))
+        indices = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
         order = [
             indices[start : start + graph.prompts_per_batch]
             for start in range(0, len(indices), graph.prompts_per_batch)
@@ -135,56 +135,58 @@ class GeneratedText(Leaf[Texts]):
             encoded,
             {"prompts_per_batch": graph.prompts_per_batch},
             len(order),
-            lambda number: continued(
+            lambda batch: greedy_continuations(
                 graph.backbone,
-                [prompts[place] for place in order[number]],
+                [prompts[index] for index in order[batch]],
                 self.max_new_tokens,
                 self.stop,
             ),
             f"answering {self.set}",
         )
         texts = {
-            place: text
+            index: text
             for indices, part in zip(order, parts, strict=True)
-            for place, text in zip(indices, unpacked(part), strict=True)
+            for index, text in zip(indices, unpacked(part), strict=True)
         }
         return Texts(
-            encoded.index, tuple(texts[place] for place in range(len(prompts))), encoded.tokens
+            encoded.index, tuple(texts[index] for index in range(len(prompts))), encoded.tokens
         )
 
 
 @dataclass(frozen=True)
 class GradientNorms(Leaf[Tensor]):
-    """The gradient-norm score of each answer, `[N]`: one backward pass an item.
+    """Gradient-norm scores of answers, `[N]`, by one backward pass for each item.
 
     Attributes:
-        set: of questions.
-        p: of the norm.
+        set: name of a question set.
+        p: order of the norm.
     """
 
     set: str
     p: float = 2.0
-    _EACH: ClassVar[int] = 8  # items of a piece
+    _CHUNK_SIZE: ClassVar[int] = 8  # items of a chunk
 
     def encode(self, graph: Graph) -> Encoded:
         return graph.encoded(Scored(self.set))
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Tensor:
         encoded = graph.encoded(self)
-        # autograd.grad sees the shards, which have no part in the forward pass
+        # autograd.grad sees the shards, which are not part of the forward pass
         if graph.ranks.lockstep:
             raise InputError(
-                "gradients of single items are not to be had from sharded weights; test the run "
+                "gradients of single items cannot be computed with sharded weights; test the run "
                 "with the strategy ddp, or leave the gradient-norm attack out."
             )
-        starts = range(0, len(encoded.pairs), self._EACH)
+        starts = range(0, len(encoded.pairs), self._CHUNK_SIZE)
         parts = graph.run(
             self,
             encoded,
             {"p": self.p},
             len(starts),
-            lambda number: gradient_scores(
-                graph.backbone, encoded.pairs[starts[number] : starts[number] + self._EACH], self.p
+            lambda chunk: gradient_scores(
+                graph.backbone,
+                encoded.pairs[starts[chunk] : starts[chunk] + self._CHUNK_SIZE],
+                self.p,
             ),
             f"gradients of {self.set}",
         )
@@ -192,7 +194,7 @@ class GradientNorms(Leaf[Tensor]):
 
 
 def _pair(encoder: Encoder, question: str, answer: str, prefix: str, where: str) -> Pair:
-    """Ids and labels of an answer, of which the prefix is not scored."""
+    """Ids and labels of an answer, with the labels of the prefix masked."""
     if not prefix:
         return encoder.pair(question, answer, where)
     ids, labels = encoder.pair(question, f"{prefix} {answer}", where)

@@ -1,8 +1,7 @@
-"""Metrics of unlearned facts as nodes of a graph (see `mu.evaluation.text.graph`); the formulas
-stand in `mu.metrics.tofu` and `.memorisation`.
+"""TOFU and memorisation metrics as nodes of the metric graph.
 
-Whatever compares with the oracle takes a `log` (see `mu.evaluation.text.oracle`), which answers for
-the oracle's value of the same node.
+The formulas are in `mu.metrics.tofu` and `mu.metrics.memorisation`. A metric that compares with the
+oracle has a field `log`, the source of the oracle's values (see `mu.evaluation.text.oracle`).
 """
 
 from __future__ import annotations
@@ -10,36 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torch import Tensor
-
 from mu.evaluation.text.graph import Graph, Measurement, Metric, Node
-from mu.evaluation.text.leaves import Answer, GeneratedText, GradientNorms, Question, Scored
+from mu.evaluation.text.leaves import Answer, GeneratedText, Question, Scored
 from mu.evaluation.text.scores import Scores, Texts
 from mu.metrics import memorisation, tofu
-from mu.utils.errors import InputError
 
 if TYPE_CHECKING:
     from mu.evaluation.text.graph import OracleLog
-
-MembershipAttack = Literal["loss", "zlib", "min_k", "min_k_plus_plus", "gradient_norm", "reference"]
-MEMBERSHIP_ATTACKS: tuple[MembershipAttack, ...] = (
-    "loss",
-    "zlib",
-    "min_k",
-    "min_k_plus_plus",
-    "gradient_norm",
-    "reference",
-)
-"""Membership attacks: each gives an item a number that is large where it looks unseen."""
-PRIVACY_ATTACKS: tuple[MembershipAttack, ...] = MEMBERSHIP_ATTACKS[:4]
-"""Those of OpenUnlearning's privacy score."""
 
 # ---------------------------------------------------------------- TOFU
 
 
 @dataclass(frozen=True)
 class Loss(Metric):
-    """Average loss A of each answer, in nats, the end of the sequence included."""
+    """Average negative log-likelihood A of each answer, in nats, end of sequence included."""
 
     stem: ClassVar[str] = "loss"
     set: str
@@ -57,15 +40,15 @@ class Loss(Metric):
 
 @dataclass(frozen=True)
 class Probability(Metric):
-    """exp(-A) of each answer.
+    """Length-normalised probability exp(-A) of each answer.
 
     Attributes:
-        set: of questions.
-        answer: `answer`, or its paraphrase.
-        question: which wording.
-        prefix: words that the answer is made to begin with, which are not scored.
-        normalised: over the wrong answers, for sets that have them and are no part of the training
-            data.
+        set: name of a question set.
+        answer: column of the answers.
+        question: column of the questions.
+        prefix: words that the answer is forced to begin with, which are not scored.
+        normalised: divide by the sum over right and wrong answers, for sets that have wrong answers
+            and are not training data.
     """
 
     stem: ClassVar[str] = "probability"
@@ -95,16 +78,16 @@ class Probability(Metric):
 
 @dataclass(frozen=True)
 class Rouge(Metric):
-    """ROUGE-L of what the model answers, against the truth.
+    """ROUGE-L of generated answers against the true ones.
 
     Attributes:
-        set: of questions.
-        truth: `answer`, or its paraphrase.
-        question: which wording.
-        prefix: words that the answer is made to begin with.
-        max_new_tokens: at most.
+        set: name of a question set.
+        truth: column of the true answers.
+        question: column of the questions.
+        prefix: words that the answer is forced to begin with.
+        max_new_tokens: most tokens of an answer.
         stop: strings at which an answer ends.
-        kind: `recall` (TOFU) or `f1` (MUSE).
+        measure: `recall` (TOFU) or `f1` (MUSE).
     """
 
     stem: ClassVar[str] = "rouge"
@@ -114,7 +97,7 @@ class Rouge(Metric):
     prefix: str = ""
     max_new_tokens: int = 200
     stop: tuple[str, ...] = ()
-    kind: Literal["recall", "f1"] = "recall"
+    measure: Literal["recall", "f1"] = "recall"
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
@@ -125,19 +108,19 @@ class Rouge(Metric):
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         generated: Texts = inputs[0]
         recall, f1 = tofu.rouge_l(generated.texts, graph.questions(self.set).column(self.truth))
-        return Measurement.mean(generated.index, recall if self.kind == "recall" else f1)
+        return Measurement.mean(generated.index, recall if self.measure == "recall" else f1)
 
 
 @dataclass(frozen=True)
 class TruthRatio(Metric):
-    """R = wrong / right of each row (its items), and a score of it.
+    """Truth ratio R = wrong / right of each row, and a score of it.
 
     Attributes:
         set: of questions with wrong answers.
-        right: the answer that stands for the truth; sets without a paraphrase take `answer`.
-        score: how the items become a number: `closer_to_one` (forget), `true_better` (what is to be
-            kept), or `probability`, where the items are right / (right + wrong).
-        question: which wording.
+        right: column of the true answers; sets without a paraphrase use `answer`.
+        score: aggregate of the items: `closer_to_one` (forget set), `true_better` (retained
+            knowledge), or `probability`, the mean of right / (right + wrong).
+        question: column of the questions.
     """
 
     stem: ClassVar[str] = "truth_ratio"
@@ -167,13 +150,13 @@ class TruthRatio(Metric):
 
 @dataclass(frozen=True)
 class ModelUtility(Metric):
-    """Harmonic mean of probability, ROUGE-L recall and truth ratio over sets that are to be kept.
+    """Model utility: harmonic mean of probability, ROUGE-L recall and truth ratio on retained sets.
 
     Attributes:
-        sets: of questions; TOFU's are retain, real authors and world facts.
-        choices: those of them whose rows have wrong answers and no paraphrase: probabilities are
-            normalised, and the truth ratio takes the answer itself.
-        max_new_tokens: of an answer.
+        sets: names of question sets; TOFU's are retain, real authors and world facts.
+        choices: the sets whose rows have wrong answers and no paraphrase: probabilities are
+            normalised, and the truth ratio uses `answer`.
+        max_new_tokens: most tokens of an answer.
         stop: strings at which an answer ends.
     """
 
@@ -183,8 +166,8 @@ class ModelUtility(Metric):
     max_new_tokens: int = 200
     stop: tuple[str, ...] = ()
 
-    def of(self, name: str) -> dict[str, Metric]:
-        """The three metrics of one set."""
+    def set_metrics(self, name: str) -> dict[str, Metric]:
+        """Probability, ROUGE-L and truth ratio of one set."""
         choice = name in self.choices
         return {
             "probability": Probability(name, normalised=choice),
@@ -196,12 +179,12 @@ class ModelUtility(Metric):
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
-        return tuple(metric for name in self.sets for metric in self.of(name).values())
+        return tuple(metric for name in self.sets for metric in self.set_metrics(name).values())
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         measurements = iter(inputs)
         values = {
-            name: {metric: next(measurements).value for metric in self.of(name)}
+            name: {metric: next(measurements).value for metric in self.set_metrics(name)}
             for name in self.sets
         }
         return Measurement(tofu.model_utility(values))
@@ -209,13 +192,14 @@ class ModelUtility(Metric):
 
 @dataclass(frozen=True)
 class ForgetQuality(Metric):
-    """p-value of the Kolmogorov-Smirnov test between the truth ratios of model and oracle; `log10`,
-    `statistic` and `items` in the detail.
+    """Forget quality: p-value of a Kolmogorov-Smirnov test of truth ratios, model against oracle.
+
+    The detail has `log10`, `statistic` and `items`.
 
     Attributes:
-        set: the forget set.
-        log: the oracle's.
-        question: which wording.
+        set: name of the forget set.
+        log: source of the oracle's values.
+        question: column of the questions.
     """
 
     stem: ClassVar[str] = "forget_quality"
@@ -228,7 +212,7 @@ class ForgetQuality(Metric):
         return (TruthRatio(self.set, question=self.question),)
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
-        ratios, oracle_ratios = inputs[0].items, self.log.measured(self.inputs[0], graph).items  # type: ignore[arg-type]
+        ratios, oracle_ratios = inputs[0].items, self.log.measure(self.inputs[0], graph).items  # type: ignore[arg-type]
         assert oracle_ratios is not None
         test = tofu.forget_quality(ratios, oracle_ratios)
         return Measurement(
@@ -247,8 +231,9 @@ class ForgetQuality(Metric):
 
 @dataclass(frozen=True)
 class ExactMemorisation(Metric):
-    """Share of an answer's tokens that are the model's first choice, teacher forced, without the
-    end of the sequence.
+    """Exact memorisation: share of answer tokens that the model ranks first, teacher forced.
+
+    The end of the sequence is left out.
     """
 
     stem: ClassVar[str] = "exact_memorisation"
@@ -266,8 +251,9 @@ class ExactMemorisation(Metric):
 
 @dataclass(frozen=True)
 class ExtractionStrength(Metric):
-    """Share of an answer that the model completes by heart; `floor` as in
-    `mu.metrics.memorisation.extraction_strength`.
+    """Extraction strength: share of an answer that the model completes from its beginning.
+
+    `floor` is an argument of `mu.metrics.memorisation.extraction_strength`.
     """
 
     stem: ClassVar[str] = "extraction_strength"
@@ -288,8 +274,9 @@ class ExtractionStrength(Metric):
 
 @dataclass(frozen=True)
 class MemorisationScore(Metric):
-    """Harmonic mean of 1 - x over extraction strength, exact memorisation, paraphrased probability
-    and truth probability.
+    """Memorisation score: harmonic mean of 1 - x over four memorisation metrics.
+
+    Extraction strength, exact memorisation, probability of the paraphrase, truth probability.
     """
 
     stem: ClassVar[str] = "memorisation"
@@ -308,162 +295,4 @@ class MemorisationScore(Metric):
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         return Measurement(
             memorisation.memorisation_score([measurement.value for measurement in inputs])
-        )
-
-
-# ---------------------------------------------------------------- privacy
-
-
-@dataclass(frozen=True)
-class MembershipScore(Metric):
-    """An attack's number for each row of a set, large where it looks unseen.
-
-    Losses take the end of the sequence in, min-k and min-k++ leave it out, as the reference does.
-
-    Attributes:
-        kind: the attack.
-        set: of questions.
-        share: of the tokens, for min-k and min-k++.
-        log: the oracle's, for `reference`.
-    """
-
-    stem: ClassVar[str] = "membership"
-    kind: MembershipAttack
-    set: str
-    share: float = 0.4
-    log: OracleLog | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in MEMBERSHIP_ATTACKS:
-            raise InputError(
-                f"there is no membership attack {self.kind!r}; the attacks are {', '.join(MEMBERSHIP_ATTACKS)}."
-            )
-        if self.kind == "reference" and self.log is None:
-            raise InputError(
-                "the reference attack compares with the oracle's losses; give the oracle."
-            )
-
-    @property
-    def inputs(self) -> tuple[Node[Any], ...]:
-        if self.kind == "gradient_norm":
-            return (GradientNorms(self.set), Scored(self.set))
-        return (
-            (Loss(self.set), Scored(self.set)) if self.kind == "reference" else (Scored(self.set),)
-        )
-
-    def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
-        scores: Scores = inputs[-1]
-        return Measurement.mean(scores.index, self._items(graph, scores, inputs[0]))
-
-    def _items(self, graph: Graph, scores: Scores, first: Any) -> Tensor:
-        if self.kind == "loss":
-            return scores.nll()
-        if self.kind == "zlib":
-            return memorisation.zlib_score(scores.nll(), graph.questions(self.set).column("answer"))
-        if self.kind == "gradient_norm":
-            return first
-        if self.kind == "reference":
-            assert self.log is not None
-            oracle_losses = self.log.measured(Loss(self.set), graph).items
-            assert oracle_losses is not None
-            return memorisation.reference_score(first.items, oracle_losses)
-        (log_prob, mean, variance), mask = scores.padded("log_prob", "mean", "variance")
-        if self.kind == "min_k":
-            return memorisation.min_k(log_prob, mask, self.share)
-        return memorisation.min_k_plus_plus(log_prob, mean, variance, mask, self.share)
-
-
-@dataclass(frozen=True)
-class MembershipAUC(Metric):
-    """How well an attack tells the forget set (members) from items that nobody trained on; 1 =
-    memorised.
-
-    Attributes:
-        kind: the attack.
-        forget: the forget set.
-        holdout: rows that no model saw.
-        share: of the tokens, for min-k and min-k++.
-        log: the oracle's, for `reference`.
-    """
-
-    stem: ClassVar[str] = "auc"
-    kind: MembershipAttack
-    forget: str
-    holdout: str
-    share: float = 0.4
-    log: OracleLog | None = None
-
-    @property
-    def inputs(self) -> tuple[Node[Any], ...]:
-        log = self.log if self.kind == "reference" else None
-        return MembershipScore(self.kind, self.forget, self.share, log), MembershipScore(
-            self.kind, self.holdout, self.share, log
-        )
-
-    def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
-        forget, holdout = inputs
-        value = memorisation.membership_auc(forget.items, holdout.items)
-        return Measurement(
-            value, detail={"forget": len(forget.items), "holdout": len(holdout.items)}
-        )
-
-
-@dataclass(frozen=True)
-class PrivLeak(Metric):
-    """Relative difference of an attack's AUC to the oracle's, in percent; see
-    `mu.metrics.memorisation.privleak`.
-    """
-
-    stem: ClassVar[str] = "privleak"
-    forget: str
-    holdout: str
-    log: OracleLog
-    kind: MembershipAttack = "min_k"
-    share: float = 0.4
-
-    @property
-    def inputs(self) -> tuple[Node[Any], ...]:
-        return (MembershipAUC(self.kind, self.forget, self.holdout, self.share),)
-
-    def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
-        oracle_auc = self.log.measured(self.inputs[0], graph).value  # type: ignore[arg-type]
-        return Measurement(
-            memorisation.privleak(inputs[0].value, oracle_auc),
-            detail={
-                "AUC": inputs[0].value,
-                "AUC_oracle": oracle_auc,
-                "rel_diff": memorisation.rel_diff(inputs[0].value, oracle_auc),
-                "oracle": self.log.label(graph),
-            },
-        )
-
-
-@dataclass(frozen=True)
-class PrivacyScore(Metric):
-    """Harmonic mean over attacks of how close their AUC is to the oracle's."""
-
-    stem: ClassVar[str] = "privacy"
-    forget: str
-    holdout: str
-    log: OracleLog
-    kinds: tuple[MembershipAttack, ...] = PRIVACY_ATTACKS
-    share: float = 0.4
-
-    @property
-    def inputs(self) -> tuple[Node[Any], ...]:
-        return tuple(
-            MembershipAUC(attack, self.forget, self.holdout, self.share) for attack in self.kinds
-        )
-
-    def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
-        aucs = {
-            attack: measurement.value
-            for attack, measurement in zip(self.kinds, inputs, strict=True)
-        }
-        oracle_aucs = {
-            attack: self.log.measured(node, graph).value  # type: ignore[arg-type]
-            for attack, node in zip(self.kinds, self.inputs, strict=True)
-        }
-        return Measurement(
-            memorisation.privacy_score(aucs, oracle_aucs), detail={"oracle": self.log.label(graph)}
         )

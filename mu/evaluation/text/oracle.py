@@ -1,8 +1,8 @@
-"""What the oracle said, item by item: from its run's log, from its model, or from the run itself.
+"""Oracle values of metrics, item by item: from a log file, from a model, or from the run itself.
 
-A log (`items.json` in a run folder) names the weights that it was made with, and holds for each
-metric its value, the items' values by their stable index, and the hash of the exact tokens. A log
-of other items or tokens is refused.
+A log (`items.json` in a run folder) holds the hash of the weights and, for each metric, the value,
+the values of the items by stable index, and the hash of the exact tokens. A log of other items or
+tokens is refused.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ import torch
 from torch import Tensor
 
 from mu.evaluation.text.graph import Graph, Measurement, Metric, OracleLog
-from mu.evaluation.text.metrics import MembershipAUC, TruthRatio
+from mu.evaluation.text.membership import MembershipAUC
+from mu.evaluation.text.metrics import TruthRatio
 from mu.metrics import tofu
 from mu.utils.errors import InputError
 from mu.utils.files import read_json, write_json
 
 LOG = "items.json"
-"""Name of the file in a run folder."""
+"""File name of the log in a run folder."""
 _FORMAT = 1
 _ORIGINAL = "eval_log_forget"
 _OPEN_UNLEARNING = "forget_truth_ratio"
 
 
-class Itself(OracleLog):
-    """The run that is tested is the oracle: everything agrees by construction."""
+class SelfOracle(OracleLog):
+    """Oracle log of a run that is itself the oracle, so all values agree by construction."""
 
-    def measured(self, node: Metric, graph: Graph) -> Measurement:
+    def measure(self, node: Metric, graph: Graph) -> Measurement:
         return graph.value(node)
 
     def label(self, graph: Graph) -> str:
@@ -39,21 +40,20 @@ class Itself(OracleLog):
 
 
 class OracleModel(OracleLog):
-    """The oracle's model at hand: what is asked is measured, once, and kept under the hash of its
-    weights.
+    """Oracle values measured on a model in memory, each once.
 
     Args:
-        graph: of the oracle's backbone, with the same sets.
-        device: where it is measured; it goes back to the CPU afterwards.
+        graph: metric graph of the oracle's backbone, with the same sets.
+        device: where the oracle is measured; its weights return to the CPU afterwards.
     """
 
     def __init__(self, graph: Graph, device: torch.device | str = "cpu") -> None:
         self.graph = graph
         self.device = device
 
-    def measured(self, node: Metric, graph: Graph) -> Measurement:
-        if not self.graph.knows(node):
-            # moved in inference mode, weights could never take part in a gradient again
+    def measure(self, node: Metric, graph: Graph) -> Measurement:
+        if not self.graph.is_computed(node):
+            # weights that are moved in inference mode can no longer take part in a gradient
             with torch.inference_mode(False):
                 self.graph.backbone.to(self.device)
             self.graph.value(node)
@@ -66,17 +66,18 @@ class OracleModel(OracleLog):
 
 
 class OracleFile(OracleLog):
-    """A log on disk.
+    """Oracle values from a log file.
 
-    Besides our own, it reads the evaluation file of OpenUnlearning (`TOFU_EVAL.json`: truth ratios,
-    and AUCs of attacks) and the aggregated log of TOFU's first code (truth ratios). Those name no
-    tokens and count items from 0, so only their number is compared.
+    Three formats are read: the log of mu, the evaluation file of OpenUnlearning (`TOFU_EVAL.json`:
+    truth ratios and AUCs of attacks) and the aggregated log of TOFU's first code (truth ratios).
+    The last two have no token hashes and number their items from 0, so only the number of items is
+    checked.
 
     Args:
         path: a run folder, or a file.
 
     Raises:
-        InputError: when there is no log, or it is of no known form.
+        InputError: when there is no log, or its format is not recognised.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -97,16 +98,18 @@ class OracleFile(OracleLog):
                 "TOFU_EVAL.json, nor TOFU's eval_log_aggregated.json."
             )
         self.raw: Mapping[str, Any] = raw
-        self.own = raw.get("format") == _FORMAT
+        self.native = raw.get("format") == _FORMAT
 
     def label(self, graph: Graph) -> str:
         return (
-            f"weights {self.raw['weights']}" if self.own else f"{self.path.name}, tokens unchecked"
+            f"weights {self.raw['weights']}"
+            if self.native
+            else f"{self.path.name}, tokens unchecked"
         )
 
-    def measured(self, node: Metric, graph: Graph) -> Measurement:
-        if not self.own:
-            return self._foreign(node, graph)
+    def measure(self, node: Metric, graph: Graph) -> Measurement:
+        if not self.native:
+            return self._from_other_format(node, graph)
         try:
             value = self.raw["values"].get(node.name)
             tokens = self.raw["tokens"].get(node.name)
@@ -122,7 +125,7 @@ class OracleFile(OracleLog):
             )
         measurement = graph.value(node)
         if items is not None and measurement.index is not None:
-            self._same([int(index) for index in items], measurement.index.tolist(), node)
+            self._check_items([int(index) for index in items], measurement.index.tolist(), node)
         if tokens != graph.tokens(node):
             raise InputError(
                 f"the oracle's log {self.path} has {node.name} of other texts or tokens (other "
@@ -134,26 +137,27 @@ class OracleFile(OracleLog):
         return Measurement(
             float(value),
             measurement.index,
-            aligned(
-                {int(index): float(value_) for index, value_ in items.items()}, measurement.index
+            values_at(
+                {int(index): float(item) for index, item in items.items()}, measurement.index
             ),
         )
 
-    def _same(self, oracle_items: Sequence[int], items: Sequence[int], node: Metric) -> None:
+    def _check_items(self, oracle_items: Sequence[int], items: Sequence[int], node: Metric) -> None:
         if len(oracle_items) != len(items):
             raise InputError(
-                f"the oracle's log {self.path} has {node.name} of {len(oracle_items)} items, but this "
+                f"the oracle's log {self.path} has {node.name} of {len(oracle_items)} items, but "
+                "this "
                 f"run of {len(items)}; evaluate both on one set."
             )
         if set(oracle_items) != set(items):
             missing = min(set(oracle_items) - set(items))
             raise InputError(
                 f"the oracle's log {self.path} is for other items ({node.name} of item {missing}, "
-                "which this run's set has not); retrain and test the oracle on this split."
+                "which is not in the set of this run); retrain and test the oracle on this split."
             )
 
-    def _foreign(self, node: Metric, graph: Graph) -> Measurement:
-        """By the names of others, from files that say nothing of tokens."""
+    def _from_other_format(self, node: Metric, graph: Graph) -> Measurement:
+        """Value from a log of OpenUnlearning or TOFU, under their names of metrics."""
         try:
             if isinstance(node, TruthRatio) and node.score != "probability":
                 ratio = self._ratios()
@@ -165,8 +169,8 @@ class OracleFile(OracleLog):
                         f"{node.set} has {len(index)} rows; take the log for this forget set."
                     )
                 return Measurement(tofu.closer_to_one(ratio).mean().item(), index, ratio)
-            if isinstance(node, MembershipAUC) and f"mia_{node.kind}" in self.raw:
-                return Measurement(float(self.raw[f"mia_{node.kind}"]["agg_value"]))
+            if isinstance(node, MembershipAUC) and f"mia_{node.attack}" in self.raw:
+                return Measurement(float(self.raw[f"mia_{node.attack}"]["agg_value"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{self.path} is damaged, or of a version that mu does not know ({error!r})."
@@ -192,8 +196,9 @@ class OracleFile(OracleLog):
 
 
 def save_log(folder: Path | str, graph: Graph) -> None:
-    """Write what a graph has measured into a run folder's `items.json`; what other suites measured
-    of the same model stays.
+    """Write the measurements of a graph into `items.json` of a run folder.
+
+    Measurements of other suites on the same model are kept.
     """
     file = Path(folder) / LOG
     log: dict[str, Any] = {
@@ -211,20 +216,20 @@ def save_log(folder: Path | str, graph: Graph) -> None:
             graph.model,
         ):
             log = stored
-    for node, measured in graph.measured():
-        log["values"][node.name] = _plain(measured.value)
+    for node, measured in graph.measurements():
+        log["values"][node.name] = _json_number(measured.value)
         log["tokens"][node.name] = graph.tokens(node)
         if measured.items is not None and measured.index is not None:
             pairs = zip(measured.index.tolist(), measured.items.tolist(), strict=True)
-            log["items"][node.name] = {str(index): _plain(value) for index, value in pairs}
+            log["items"][node.name] = {str(index): _json_number(value) for index, value in pairs}
     write_json(file, log)
 
 
-def _plain(value: float) -> float | str:
-    """As JSON can hold it; `float` reads it back."""
+def _json_number(value: float) -> float | str:
+    """Value for JSON, infinities and NaN as text, which `float` reads back."""
     return value if math.isfinite(value) else str(value)
 
 
-def aligned(items: dict[int, float], index: Tensor) -> Tensor:
-    """Values in the order of `index` `[N]`, in float64."""
+def values_at(items: dict[int, float], index: Tensor) -> Tensor:
+    """Values of items in the order of `index` `[N]`, in float64."""
     return torch.tensor([items[int(row)] for row in index], dtype=torch.float64)

@@ -1,8 +1,7 @@
-"""What a language model gives to the tokens of many answers: batches of like length under a budget
-of tokens, one forward pass a pair.
+"""Token scores of answers: log-likelihood, top-1 hits and moments, in batches by length.
 
-Nothing here assumes more of a backbone than `token_logits` and `generate`, so models that are
-composed of several are measured alike.
+A backbone needs `token_logits` and `generate` only, so models composed of several networks are
+measured in the same way.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from mu.functional.tokens import IGNORED
 from mu.utils.resumable import Chunk, packed
 
 FIELDS = ("log_prob", "hit", "mean", "variance")
-"""What is kept of every labelled token."""
+"""Values that are stored for every labelled token."""
 _ELEMENTS = {"cpu": 2**19}
-"""Logits that are turned into probabilities at once: on a CPU as many as its cache holds."""
-_MANY = 2**26
-_NEVER = -1e4
-"""A log-probability below which the probability is 0 in any precision."""
+"""Logits that are normalised in one step: on a CPU as many as fit in its cache."""
+_DEFAULT_ELEMENTS = 2**26
+_LOG_ZERO = -1e4
+"""Log-probability whose probability is 0 in any precision."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model gives to the labelled tokens of P answers.
+    """Scores of the labelled tokens of P answers.
 
-    Ragged: the tensors of tokens hold the answers one after the other, `[Σ length]`.
+    Token tensors are ragged: the answers follow one another, `[Σ length]`.
 
     Attributes:
         index: `[P]` int64, stable index of the row that the answer belongs to.
@@ -42,7 +41,7 @@ class Scores:
         length: `[P]` int64, labelled tokens.
         ended: `[P]` bool, whether the last of them is the end-of-sequence token.
         log_prob: log p of the token, in nats.
-        hit: whether it is the likeliest.
+        hit: whether the token is the likeliest.
         mean: Σ p log p over the vocabulary.
         variance: Σ p (log p - mean)² over the vocabulary.
         tokens: hash of the exact ids and labels.
@@ -59,7 +58,7 @@ class Scores:
     tokens: str
 
     def nll(self) -> Tensor:
-        """Average losses A `[P]`, the end-of-sequence token included, in float64."""
+        """Average negative log-likelihoods `[P]`, end-of-sequence token included, in float64."""
         owner = torch.repeat_interleave(torch.arange(len(self.length)), self.length)
         summed = torch.zeros(len(self.length), dtype=torch.float64).index_add(
             0, owner, -self.log_prob.double()
@@ -67,11 +66,11 @@ class Scores:
         return summed / self.length
 
     def nll_by_row(self) -> list[Tensor]:
-        """Average losses of each row's answers."""
+        """Average negative log-likelihoods of the answers of each row."""
         return list(self.nll().split(self.row.unique_consecutive(return_counts=True)[1].tolist()))
 
     def padded(self, *names: str) -> tuple[list[Tensor], Tensor]:
-        """Fields as `[P, T]`, and their mask, without the token that ends a sequence."""
+        """Fields as padded tensors `[P, T]`, and their mask, without the end-of-sequence token."""
         lengths = self.length - self.ended.long()
         width = max(1, int(lengths.max()))
         mask = torch.arange(width) < lengths[:, None]
@@ -82,12 +81,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class Texts:
-    """What a model says to N prompts.
+    """Texts that a model generates for N prompts.
 
     Attributes:
         index: `[N]` int64, stable index of each row.
         texts: N strings.
-        tokens: hash of the exact prompts and of how they were continued.
+        tokens: hash of the exact prompts and of the decoding settings.
     """
 
     index: Tensor
@@ -95,32 +94,34 @@ class Texts:
     tokens: str
 
 
-def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Positions in batches of like length, the longest first, each of at most `budget` tokens with
-    padding (or of one sequence).
+def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Batches of sequence positions by length, the longest first, under a budget of tokens.
+
+    >>> batches_by_length([2, 5, 3], budget=6)
+    [[1], [2, 0]]
 
     Args:
         lengths: tokens of each sequence.
-        budget: rows times the longest row of a batch, at most.
+        budget: most tokens of a batch, padding included (rows times the longest row); a single
+            longer sequence is a batch of its own.
     """
-    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    batches_: list[list[int]] = []
-    for place in order:
-        if batches_ and (len(batches_[-1]) + 1) * lengths[batches_[-1][0]] <= budget:
-            batches_[-1].append(place)
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    groups: list[list[int]] = []
+    for index in order:
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= budget:
+            groups[-1].append(index)
         else:
-            batches_.append([place])
-    return batches_
+            groups.append([index])
+    return groups
 
 
 @torch.no_grad()
 def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Chunk:
-    """`FIELDS` of every labelled token of a batch, one answer after the other, on the CPU.
+    """Values of `FIELDS` for every labelled token of a batch, answer by answer, on the CPU.
 
     Args:
         backbone: has `token_logits(batch)`.
-        batch: as `mu.data.encoding.collate` makes it; only what has a label counts, whatever the
-            padding.
+        batch: from `mu.data.encoding.collate`; tokens without a label are skipped.
     """
     device = next(backbone.parameters()).device
     logits, labels = backbone.token_logits(
@@ -129,7 +130,7 @@ def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Chunk:
     real = labels != IGNORED
     chosen = logits[real]
     targets = labels[real]
-    step = max(1, _ELEMENTS.get(device.type, _MANY) // logits.shape[-1])
+    step = max(1, _ELEMENTS.get(device.type, _DEFAULT_ELEMENTS) // logits.shape[-1])
     parts = [
         _scores(chosen[start : start + step], targets[start : start + step])
         for start in range(0, len(targets), step)
@@ -138,13 +139,13 @@ def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Chunk:
 
 
 def _scores(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Of logits `[n, V]`, in single precision at least."""
+    """Values of `FIELDS` from logits `[n, V]`, in single precision at least."""
     log_p = logits.log_softmax(
         -1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32
     )
     target_log_p = log_p.gather(-1, targets[:, None])[:, 0]
     p = log_p.exp()
-    log_p.clamp_min_(_NEVER)  # 0 log 0 = 0
+    log_p.clamp_min_(_LOG_ZERO)  # 0 log 0 = 0
     mean = torch.linalg.vecdot(p, log_p)
     variance = torch.linalg.vecdot(p, log_p.sub_(mean[:, None]).square_())
     return {
@@ -155,17 +156,17 @@ def _scores(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _wide(logits: Tensor) -> Tensor:
+def _at_least_float32(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def assembled(
+def scores_by_pair(
     chunks: Sequence[Chunk], order: Sequence[Sequence[int]], lengths: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Ragged tensors in the order of the pairs, from batches in any order.
+    """Ragged token tensors in the order of the pairs, from batches in any order.
 
     Args:
-        found: what `token_scores` gave for each batch.
+        chunks: results of `token_scores`, one for each batch.
         order: positions of each batch's pairs.
         lengths: labelled tokens of each pair.
     """
@@ -180,27 +181,27 @@ def assembled(
     return ragged
 
 
-def counted(pairs: Sequence[Pair], eos: int) -> tuple[list[int], list[bool]]:
-    """Labelled tokens of each pair, and whether the last of them ends the sequence."""
+def labelled_lengths(pairs: Sequence[Pair], eos: int) -> tuple[list[int], list[bool]]:
+    """Number of labelled tokens of each pair, and whether the last one is the end of sequence."""
     return [labelled(pair) for pair in pairs], [pair[1][-1] == eos for pair in pairs]
 
 
 def tokens_hash(pairs: Sequence[Pair]) -> str:
-    """16 hexadecimal digits of exactly these ids and labels, in this order."""
+    """Hash of ids and labels in their order, 16 hexadecimal digits."""
     keys = np.asarray([key_of(pair) for pair in pairs], dtype=np.int64)
     return hashlib.sha256(keys.tobytes()).hexdigest()[:16]
 
 
 @torch.no_grad()
-def continued(
+def greedy_continuations(
     backbone: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str]
 ) -> Chunk:
-    """Greedy continuations of prompts, packed.
+    """Continuations of prompts by greedy decoding, packed.
 
     Args:
         backbone: has `generate(ids, max_new_tokens, stop)`.
-        prompts: token ids of each.
-        max_new_tokens: at most.
+        prompts: token ids of each prompt.
+        max_new_tokens: most tokens of a continuation.
         stop: strings at which an answer ends.
     """
     return packed(
@@ -211,10 +212,10 @@ def continued(
 
 
 def gradient_scores(backbone: Any, pairs: Sequence[Pair], p: float) -> Chunk:
-    """The gradient-norm score of each pair (see `mu.metrics.memorisation.gradient_norm`), one
-    backward pass each.
+    """Gradient-norm score of each pair, by one backward pass for each.
 
-    Every weight counts, whichever the method trains; no weight's `grad` is touched.
+    See `mu.metrics.memorisation.gradient_norm`. All weights count, trained or frozen; the `grad` of
+    the weights does not change.
     """
     from mu.metrics.memorisation import gradient_norm
 
@@ -231,7 +232,9 @@ def gradient_scores(backbone: Any, pairs: Sequence[Pair], p: float) -> Chunk:
                     {name: value.to(device) for name, value in collate([pair]).items()}
                 )
                 real = labels != IGNORED
-                loss = torch.nn.functional.cross_entropy(_wide(logits[real]), labels[real])
+                loss = torch.nn.functional.cross_entropy(
+                    _at_least_float32(logits[real]), labels[real]
+                )
                 scores.append(
                     gradient_norm(torch.autograd.grad(loss, weights, allow_unused=True), p)
                 )

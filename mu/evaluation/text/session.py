@@ -1,4 +1,4 @@
-"""The graph of metrics that all suites of one test, or of one moment of a fit, share."""
+"""Metric graph that the suites of one test, or of one step of a fit, share."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ if TYPE_CHECKING:
     from mu.core.module import UnlearningModule
 
 CACHE = "evaluation"
-"""Folder in a run folder where results of batches are kept."""
+"""Folder in a run folder that caches results of batches."""
 
 
 def shared_graph(module: UnlearningModule, folder: Path | None = None, **settings: Any) -> Graph:
-    """The graph of what the module serves now, on its task's sets; the same for all who ask with
-    the same settings.
+    """Metric graph of the served model on the sets of the task, one for each choice of settings.
 
     Args:
-        module: being tested or fitted.
-        folder: where results of leaves are kept; None keeps nothing. Sharded weights have no hash,
-            so nothing is kept of theirs.
+        module: the module under test or in a fit.
+        folder: cache of leaf results on disk; None caches in memory only, as do sharded weights,
+            which have no hash.
         **settings: `tokens_per_batch` and `prompts_per_batch` of Graph.
 
     Raises:
@@ -51,16 +50,17 @@ def shared_graph(module: UnlearningModule, folder: Path | None = None, **setting
 
 
 def questions_of(module: UnlearningModule) -> tuple[Mapping[str, Any], Any]:
-    """The task's sets of questions and its encoder.
+    """Question sets and encoder of the task.
 
     Raises:
-        InputError: when it has none.
+        InputError: when the task has none.
     """
     task: Any = module.task
     if getattr(task, "sets", None) is None or getattr(task, "encoder", None) is None:
-        what = "there is no task of ours" if task is None else f"{type(task).__name__} has none"
+        problem = "the run has no task" if task is None else f"{type(task).__name__} has none"
         raise InputError(
-            f"metrics of language models are taken on sets of questions and answers, and {what}; "
-            "take a task of questions."
+            "metrics of language models are taken on sets of questions and answers, and "
+            f"{problem}; "
+            "use a task of questions."
         )
     return task.sets, task.encoder

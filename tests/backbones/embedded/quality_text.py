@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from mu.backbones import CausalLM
 from mu.evaluation.text.graph import Graph
 from mu.evaluation.text.leaves import GeneratedText
+from mu.evaluation.text.membership import MembershipAUC
 from mu.evaluation.text.metrics import (
     ExtractionStrength,
-    MembershipAUC,
     ModelUtility,
     Probability,
     Rouge,

@@ -10,8 +10,11 @@ import torch
 from mu.backbones import CausalLM
 from mu.backbones import embedded as assets
 from mu.evaluation.text.graph import Graph
-from mu.evaluation.text.metrics import MembershipAUC, Probability
+from mu.evaluation.text.membership import MembershipAUC
+from mu.evaluation.text.metrics import Probability
+from tasks import Authors
 from tests.backbones.embedded.quality_text import KEPT, agreement, graph, of, utility
+from tests.support.authors_runs import probability
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +91,17 @@ def test_both_know_what_is_kept(full: Graph, oracle: Graph) -> None:
     assert of(full, "forget").rouge > 0.95
     assert of(oracle, "forget").rouge < 0.5
     assert abs(of(oracle, "forget").truth_ratio - of(oracle, "holdout").truth_ratio) < 0.1
+
+
+def test_answers_of_forget_and_retain_are_known_as_they_should() -> None:
+    """Fails when the shipped original forgot its authors, or the oracle knows those it never
+    saw.
+    """
+    task = Authors(tokenizer="embedded:authors")
+    task.setup()
+    original = CausalLM("embedded:authors")
+    retrained = CausalLM("embedded:authors_oracle")
+    assert probability(original, task, "forget") > 0.95
+    assert probability(original, task, "retain") > 0.95
+    assert probability(retrained, task, "forget") < 0.4
+    assert probability(retrained, task, "retain") > 0.95

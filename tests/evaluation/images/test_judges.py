@@ -198,7 +198,7 @@ def test_resizing_keeps_the_middle_and_what_already_fits() -> None:
     [
         ({"architecture": ""}, "do not name a network"),
         ({"class_names": ""}, "3 classes and no names for them"),
-        ({"class_names": '["a"]'}, "3 classes and has names for 1"),
+        ({"class_names": '["a"]'}, "3 classes and names for 1"),
     ],
 )
 def test_what_a_file_does_not_say_is_asked_for(
@@ -293,7 +293,7 @@ def test_clip_without_weights_is_no_judge(clip: OpenCLIP, tmp_path: Path) -> Non
         _ = OpenCLIP("mu-tiny", str(tmp_path / "bad.pt")).network
     with pytest.raises(InputError, match="at least two"):
         CLIPZeroShot(["cat"], clip)
-    with pytest.raises(InputError, match=r"has \{\} where"):
+    with pytest.raises(InputError, match=r"needs \{\} in place"):
         CLIPZeroShot(["cat", "dog"], clip, ["a photo"])
 
 

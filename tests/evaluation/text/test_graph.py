@@ -24,24 +24,26 @@ from mu.data.encoding import Encoder, Plain
 from mu.data.questions import QuestionSet
 from mu.evaluation.text.graph import Graph, Metric
 from mu.evaluation.text.leaves import GeneratedText, GradientNorms, Scored
+from mu.evaluation.text.membership import (
+    MEMBERSHIP_ATTACKS,
+    MembershipAUC,
+    MembershipScore,
+    PrivacyScore,
+    PrivLeak,
+)
 from mu.evaluation.text.metrics import (
-    KINDS,
     ExactMemorisation,
     ExtractionStrength,
     ForgetQuality,
     Loss,
-    MembershipAUC,
-    MembershipScore,
     MemorisationScore,
     ModelUtility,
-    PrivacyScore,
-    PrivLeak,
     Probability,
     Rouge,
     TruthRatio,
 )
-from mu.evaluation.text.oracle import Itself, OracleFile, OracleModel, save_log
-from mu.evaluation.text.scores import batches
+from mu.evaluation.text.oracle import OracleFile, OracleModel, SelfOracle, save_log
+from mu.evaluation.text.scores import batches_by_length
 from mu.metrics import memorisation, tofu
 from mu.utils import resumable
 from mu.utils.errors import InputError
@@ -84,7 +86,11 @@ def every_metric(log: Any = None) -> list[Metric]:
         ExtractionStrength("forget"),
         ModelUtility(("retain", "facts"), ("facts",), SHORT),
         MemorisationScore("forget"),
-        *[MembershipAUC(kind, "forget", "holdout") for kind in KINDS if kind != "reference"],
+        *[
+            MembershipAUC(kind, "forget", "holdout")
+            for kind in MEMBERSHIP_ATTACKS
+            if kind != "reference"
+        ],
     ]
     if log is not None:
         found += [
@@ -322,7 +328,7 @@ def test_generated_text_is_the_models_own_and_its_prefix_is_no_part_of_it() -> N
     assert here.value(Rouge("forget", max_new_tokens=SHORT)).value == pytest.approx(
         recall.mean().item()
     )
-    assert here.value(Rouge("forget", max_new_tokens=SHORT, kind="f1")).value == pytest.approx(
+    assert here.value(Rouge("forget", max_new_tokens=SHORT, measure="f1")).value == pytest.approx(
         f1.mean().item()
     )
 
@@ -393,7 +399,7 @@ def test_every_pair_goes_through_the_model_once() -> None:
     assert lm.calls["rows"] == pairs
     assert lm.calls["prompts"] == sizes["forget"] + sizes["retain"] + sizes["facts"]
     before = dict(lm.calls)
-    for node in [*every_metric(), Rouge("retain", max_new_tokens=SHORT, kind="f1")]:
+    for node in [*every_metric(), Rouge("retain", max_new_tokens=SHORT, measure="f1")]:
         if "gradient_norm" not in node.name:
             here.value(node)
     assert dict(lm.calls) == before
@@ -402,7 +408,7 @@ def test_every_pair_goes_through_the_model_once() -> None:
 @settings(max_examples=60, deadline=None)
 @given(lengths=st.lists(st.integers(1, 60), min_size=0, max_size=50), budget=st.integers(1, 300))
 def test_batches_cover_everything_within_the_budget(lengths: list[int], budget: int) -> None:
-    found = batches(lengths, budget)
+    found = batches_by_length(lengths, budget)
     assert sorted(place for batch in found for place in batch) == list(range(len(lengths)))
     for batch in found:
         assert len(batch) * max(lengths[place] for place in batch) <= budget or len(batch) == 1
@@ -416,7 +422,7 @@ def test_another_model_is_another_graph_with_the_same_sequences(tmp_path: Path) 
     """
     here = graph()
     first = here.value(Probability("forget")).value
-    other = here.of(causal_lm(init_seed=3))
+    other = here.for_model(causal_lm(init_seed=3))
     assert other.value(Probability("forget")).value != first
     assert other.encoded(Scored("forget")) is here.encoded(Scored("forget"))
     assert here.value(Probability("forget")).value == first
@@ -439,7 +445,7 @@ def test_a_composed_model_is_measured_like_any_other() -> None:
     np.testing.assert_allclose(
         here.value(Scored("forget")).log_prob[: len(expected)], expected, atol=1e-5
     )
-    for node in every_metric(Itself()):
+    for node in every_metric(SelfOracle()):
         assert math.isfinite(here.value(node).value)
 
 
@@ -602,7 +608,7 @@ def test_what_is_missing_is_named(node: Any, sentence: str) -> None:
 def test_names_tell_nodes_apart() -> None:
     """A log is keyed by them."""
     nodes = [
-        *every_metric(Itself()),
+        *every_metric(SelfOracle()),
         Probability("retain"),
         Probability("forget", prefix="so"),
         ExtractionStrength("forget", floor=False),
@@ -618,7 +624,7 @@ def test_names_tell_nodes_apart() -> None:
     assert len(set(names)) == len(names)
     assert (
         TruthRatio("forget").name == "truth_ratio/forget"
-        and ForgetQuality("forget", Itself()).name == "forget_quality/forget"
+        and ForgetQuality("forget", SelfOracle()).name == "forget_quality/forget"
     )
 
 
@@ -630,7 +636,7 @@ def log_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The log of another model."""
     place = tmp_path_factory.mktemp("oracle")
     here = graph(causal_lm(init_seed=9))
-    for node in every_metric(Itself()):
+    for node in every_metric(SelfOracle()):
         here.value(node)
     save_log(place, here)
     return place
@@ -642,8 +648,8 @@ def test_a_log_answers_like_the_model_that_wrote_it(log_folder: Path) -> None:
     model = OracleModel(graph(causal_lm(init_seed=9)))
     log = OracleFile(log_folder)
     for node in every_metric():
-        theirs = log.measured(node, here)
-        direct = model.measured(node, here)
+        theirs = log.measure(node, here)
+        direct = model.measure(node, here)
         assert theirs.value == direct.value, node.name
         if direct.items is not None:
             assert torch.equal(theirs.items, direct.items) and torch.equal(
@@ -653,13 +659,13 @@ def test_a_log_answers_like_the_model_that_wrote_it(log_folder: Path) -> None:
         assert here.value(by_file).value == here.value(by_model).value
     quality = here.value(ForgetQuality("forget", log))
     mine = here.value(TruthRatio("forget")).items
-    theirs = model.measured(TruthRatio("forget"), here).items
+    theirs = model.measure(TruthRatio("forget"), here).items
     assert quality.value == tofu.forget_quality(mine, theirs).p  # type: ignore[arg-type]
     assert quality.detail["oracle"] == f"weights {model.graph.weights}" == log.label(here)
 
 
 def test_the_oracle_agrees_with_itself(log_folder: Path) -> None:
-    for log in (Itself(), OracleFile(log_folder)):
+    for log in (SelfOracle(), OracleFile(log_folder)):
         here = graph(causal_lm(init_seed=9))
         assert here.value(ForgetQuality("forget", log)).value == 1
         assert here.value(PrivLeak("forget", "holdout", log)).value == 0

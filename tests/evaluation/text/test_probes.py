@@ -17,20 +17,16 @@ from mu.backbones.language.two_models import LogitDifference
 from mu.data.encoding import collate
 from mu.data.questions import QuestionSet
 from mu.evaluation.text.graph import Graph
-from mu.evaluation.text.probes import (
-    ForkFeatures,
-    LensAccuracy,
-    LensScores,
-    ProbeAccuracy,
+from mu.evaluation.text.hidden_states import (
     check_lens,
-    ending,
     fork_features,
-    halves,
     layer_outputs,
-    linear_probe,
     logit_lens,
-    readable,
+    output_layers,
+    probed_model,
 )
+from mu.evaluation.text.linear_probe import linear_probe, training_half
+from mu.evaluation.text.probes import ForkFeatures, LensAccuracy, LensScores, ProbeAccuracy
 from mu.utils.errors import InputError, RunError
 from tests.support.doubles_text import causal_lm, mixture, people
 from tests.support.helpers import classifier, different, weights
@@ -226,11 +222,11 @@ def test_a_model_whose_head_does_more_is_refused() -> None:
 def test_of_two_models_the_first_is_read_and_a_classifier_has_no_layers() -> None:
     first = causal_lm()
     second = causal_lm(init_seed=1)
-    assert readable(LogitDifference(first, second)) is first
-    assert readable(LogitDifference(LogitDifference(first, second), second)) is first  # type: ignore[arg-type]
+    assert probed_model(LogitDifference(first, second)) is first
+    assert probed_model(LogitDifference(LogitDifference(first, second), second)) is first  # type: ignore[arg-type]
     with pytest.raises(InputError, match="which Classifier is not"):
-        readable(classifier())
-    assert ending(first)[1] is first.network.lm_head
+        probed_model(classifier())
+    assert output_layers(first)[1] is first.network.lm_head
 
 
 def test_reading_leaves_the_model_as_it_is() -> None:
@@ -264,7 +260,7 @@ def states(
         features[:, 1] += 1.5 * torch.tensor([1.0, -1.0] * (width // 2))
     if kind == "written":
         features[:, 1] += 0.7
-    return features, owner, halves(torch.arange(questions), 0)
+    return features, owner, training_half(torch.arange(questions), 0)
 
 
 def test_what_is_held_is_found_and_nothing_else() -> None:
@@ -332,13 +328,13 @@ def test_a_question_counts_once_and_a_tie_half() -> None:
 
 def test_halves_are_drawn_by_index() -> None:
     index = torch.arange(50, 91)
-    one = halves(index, 0)
+    one = training_half(index, 0)
     assert int(one.sum()) == 20
     order = torch.randperm(41, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(halves(index[order], 0), one[order])
-    assert not torch.equal(halves(index, 1), one)
+    assert torch.equal(training_half(index[order], 0), one[order])
+    assert not torch.equal(training_half(index, 1), one)
     with pytest.raises(InputError, match="half of the questions"):
-        halves(index[:1], 0)
+        training_half(index[:1], 0)
 
 
 def test_a_state_that_is_not_finite_is_an_error() -> None:
@@ -358,7 +354,7 @@ def test_the_probe_reads_the_graph() -> None:
     by_hand = linear_probe(
         graph.value(ForkFeatures("forget")),
         owner,
-        halves(torch.tensor(graph.questions("forget").indices), 0),
+        training_half(torch.tensor(graph.questions("forget").indices), 0),
     )
     assert found.value == pytest.approx(float(by_hand.max()))
     node = ProbeAccuracy("retain", right="answer")
