@@ -206,15 +206,83 @@ def test_files_have_one_subject() -> None:
     } == {}
 
 
+TESTS = ROOT / "tests"
+OTHER_TESTS = {
+    "benchmarks": "measurements of time and memory",
+    "contract": "promises that every method keeps",
+    "docs": "examples and links of the documentation",
+    "support": "helpers of tests",
+}
+"""Folders of tests that stand for no package."""
+WHOLE_PACKAGES = {
+    "bench/report/test_user_suite.py": "a suite from outside in a report",
+    "callbacks/test_suite_files.py": "the files of configs/suite",
+    "callbacks/test_suites.py": "every suite",
+    "callbacks/test_two_ranks.py": "every suite on two ranks",
+    "callbacks/text/test_attacks.py": "suites that attack language models",
+    "callbacks/text/test_suites.py": "every suite of language models",
+    "cli/test_configurations.py": "the files of configs",
+    "cli/test_real_size_files.py": "the files of configs for models of published size",
+    "cli/test_runs.py": "commands in their processes",
+    "cli/test_text_size_files.py": "the files of configs for language models of published size",
+    "cli/test_user_files.py": "classes from files of users",
+    "functional/test_examples.py": "worked examples of every function",
+}
+"""Tests of a package as a whole, with what they test."""
+
+
+def stands_for_a_module(test: Path) -> bool:
+    """Whether a test file has the name of a module or folder at its place in the tree.
+
+    An aspect may follow the name: `test_runner_text.py` stands for `runner.py`.
+    """
+    parts = test.relative_to(TESTS).parts[:-1]
+    package = (ROOT / "mu" if parts[0] in WINGS else ROOT).joinpath(*parts)
+    names = {path.stem for path in package.iterdir()} | {package.name}
+    words = test.stem.removeprefix("test_").split("_")
+    return any("_".join(words[:count]) in names for count in range(1, len(words) + 1))
+
+
+def test_tests_mirror_the_tree() -> None:
+    """Fails when a test file has no module of its name, or an exception is no longer one."""
+    strays = {
+        str(test.relative_to(TESTS))
+        for test in TESTS.rglob("test_*.py")
+        if test.parent != TESTS
+        and test.relative_to(TESTS).parts[0] not in OTHER_TESTS
+        and not stands_for_a_module(test)
+    }
+    assert strays == set(WHOLE_PACKAGES)
+
+
+METHODS = sorted(
+    file
+    for folder in ("general", "vision", "diffusion", "language", "compat")
+    for file in (ROOT / "mu" / "methods" / folder).glob("*.py")
+    if file.name != "__init__.py"
+)
+
+
+@pytest.mark.parametrize("file", METHODS, ids=dotted)
+def test_a_method_has_a_test_of_its_name(file: Path) -> None:
+    """Fails when a method file has no tests/methods/<folder>/test_<method>.py with a test in it."""
+    test = TESTS / "methods" / file.parent.name / f"test_{file.name}"
+    assert test.is_file(), f"write {test.relative_to(ROOT)}"
+    assert any(
+        isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        for node in tree(test).body
+    )
+
+
 def loaded(code: str) -> set[str]:
     """Top-level packages in memory after running `code` in a new process."""
-    shown = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
         capture_output=True,
         text=True,
         check=True,
     )
-    return {name.split(".")[0] for name in shown.stdout.split()}
+    return {name.split(".")[0] for name in process.stdout.split()}
 
 
 def test_importing_mu_loads_nothing() -> None:
