@@ -43,13 +43,13 @@ def part(count: int = 12, size: tuple[int, int, int] = (3, 8, 6), visit: int = 0
 @pytest.mark.parametrize("augment", EVERY, ids=lambda a: type(a).__name__)
 def test_a_sample_is_augmented_the_same_in_every_batch(augment: Augmentation) -> None:
     """Mutation that must fail it: draw for the position in the batch instead of the index."""
-    whole = part()
-    together = augment(whole, 3)["image"]
+    full_batch = part()
+    together = augment(full_batch, 3)["image"]
     order = torch.tensor([7, 2, 11, 0])
-    some = augment({name: tensor[order] for name, tensor in whole.items()}, 3)["image"]
+    some = augment({name: tensor[order] for name, tensor in full_batch.items()}, 3)["image"]
     alone = torch.cat(
         [
-            augment({n: t[i : i + 1] for n, t in whole.items()}, 3)["image"]
+            augment({n: t[i : i + 1] for n, t in full_batch.items()}, 3)["image"]
             for i in range(len(together))
         ]
     )
@@ -92,14 +92,14 @@ def test_a_crop_is_a_slice_of_the_padded_image(
 ) -> None:
     offsets = st.lists(st.integers(0, 2 * padding), min_size=count, max_size=count)
     top = torch.tensor(drawn.draw(offsets))
-    left = torch.tensor(drawn.draw(offsets))
+    column = torch.tensor(drawn.draw(offsets))
     image = torch.rand(count, channels, height, width)
     padded = np.pad(image.numpy(), ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     expected = [
         padded[b, :, t : t + height, x : x + width]
-        for b, (t, x) in enumerate(zip(top, left, strict=True))
+        for b, (t, x) in enumerate(zip(top, column, strict=True))
     ]
-    assert np.array_equal(crop(image, top, left, padding).numpy(), np.stack(expected))
+    assert np.array_equal(crop(image, top, column, padding).numpy(), np.stack(expected))
 
 
 def test_random_crop_and_flip_equal_a_loop_over_samples() -> None:
@@ -108,8 +108,8 @@ def test_random_crop_and_flip_equal_a_loop_over_samples() -> None:
     corner = integers(seed[0], given_part["index"], given_part["visit"], "augment/crop", 5, 2)
     coin = uniform(seed[1], given_part["index"], given_part["visit"], "augment/flip", 1)[:, 0]
     expected = []
-    for image, (top, left), u in zip(given_part["image"], corner.tolist(), coin, strict=True):
-        window = F.pad(image, (2, 2, 2, 2))[:, top : top + 8, left : left + 6]
+    for image, (top, column), u in zip(given_part["image"], corner.tolist(), coin, strict=True):
+        window = F.pad(image, (2, 2, 2, 2))[:, top : top + 8, column : column + 6]
         expected.append(window.flip(-1) if u < 0.5 else window)
     assert torch.equal(
         Compose([RandomCrop(2), HorizontalFlip()])(given_part, 5)["image"], torch.stack(expected)
@@ -119,9 +119,9 @@ def test_random_crop_and_flip_equal_a_loop_over_samples() -> None:
 def test_a_crop_takes_any_memory_layout() -> None:
     image = part()["image"]
     top = torch.arange(12) % 5
-    left = torch.arange(12) % 4
+    column = torch.arange(12) % 4
     channels_last = image.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(crop(channels_last, top, left, 2), crop(image, top, left, 2))
+    assert torch.equal(crop(channels_last, top, column, 2), crop(image, top, column, 2))
 
 
 def test_every_shift_comes_about_equally_often() -> None:
@@ -131,8 +131,8 @@ def test_every_shift_comes_about_equally_often() -> None:
         "visit": torch.zeros(9000, dtype=torch.int64),
     }
     many["image"][:, :, 4, 4] = 1
-    places = RandomCrop(1)(many, 0)["image"].sum((0, 1))[3:6, 3:6]
-    assert places.sum() == 9000 and places.min() > 850 and places.max() < 1150
+    counts = RandomCrop(1)(many, 0)["image"].sum((0, 1))[3:6, 3:6]
+    assert counts.sum() == 9000 and counts.min() > 850 and counts.max() < 1150
 
 
 @pytest.mark.parametrize(("p", "share"), [(0.0, (0, 0)), (1.0, (1, 1)), (0.3, (0.27, 0.33))])

@@ -19,13 +19,13 @@ from tests.support.helpers import fit
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
     """Three classes; the pixels of an image are its class's number times 40, plus its place."""
-    for number, name in enumerate(("church", "gas_pump", "n01440764")):
+    for index, name in enumerate(("church", "gas_pump", "n01440764")):
         for part, count in (("train", 4), ("test", 2)):
-            place = tmp_path / part / name
-            place.mkdir(parents=True)
+            class_folder = tmp_path / part / name
+            class_folder.mkdir(parents=True)
             for image in range(count):
-                Image.fromarray(np.full((8, 8, 3), 40 * number + image, np.uint8)).save(
-                    place / f"{image}.png"
+                Image.fromarray(np.full((8, 8, 3), 40 * index + image, np.uint8)).save(
+                    class_folder / f"{image}.png"
                 )
     return str(tmp_path)
 
@@ -57,7 +57,7 @@ def test_captions_name_the_class_and_the_next_one_takes_its_place(folder: str) -
         (255 * forget["image"][:, 0, 0, 0]).round(), torch.tensor([40.0, 41, 42, 43])
     )
     retain = task.datasets["retain"]
-    rows = [retain[place] for place in range(len(retain))]  # type: ignore[arg-type]
+    rows = [retain[position] for position in range(len(retain))]  # type: ignore[arg-type]
     assert {
         (row["prompt"], row["concept"], row["substitute"], int(row["label"])) for row in rows
     } == {

@@ -49,20 +49,20 @@ def test_digits_are_exact_and_indexed_by_their_row() -> None:
 def test_digits_are_drawn_with_the_share_of_every_class(size: int) -> None:
     source = digits_source(train_size=size, seed=3)
     share = np.bincount(source.labels(), minlength=10)
-    whole = share + np.bincount(source.labels("test"), minlength=10)
-    assert share.sum() == size and (np.abs(share - whole * size / 1797) < 1).all()
+    totals = share + np.bincount(source.labels("test"), minlength=10)
+    assert share.sum() == size and (np.abs(share - totals * size / 1797) < 1).all()
 
 
 def test_the_seed_decides_the_draw_and_an_index_stays_one_scan() -> None:
     """Mutation that must fail it: number the training samples from 0 instead of naming their
     rows.
     """
-    one = digits_source(seed=0)
+    first = digits_source(seed=0)
     other = digits_source(seed=1)
-    assert not np.array_equal(one.train_indices, other.train_indices)
-    assert np.array_equal(one.train_indices, digits_source(seed=0).train_indices)
-    shared = np.intersect1d(one.train_indices, other.test_indices)
-    assert torch.equal(one.view(shared).stored("image"), other.view(shared).stored("image"))
+    assert not np.array_equal(first.train_indices, other.train_indices)
+    assert np.array_equal(first.train_indices, digits_source(seed=0).train_indices)
+    shared = np.intersect1d(first.train_indices, other.test_indices)
+    assert torch.equal(first.view(shared).stored("image"), other.view(shared).stored("image"))
 
 
 def test_digits_hold_out_validation() -> None:
@@ -178,8 +178,8 @@ def test_an_npz_that_is_missing_broken_or_incomplete_is_refused(tmp_path: Path) 
     ):
         npz_source(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", **arrays())
-    whole = (tmp_path / "b.npz").read_bytes()
-    for content in (b"", b"junk", whole[: len(whole) // 2]):
+    file_bytes = (tmp_path / "b.npz").read_bytes()
+    for content in (b"", b"junk", file_bytes[: len(file_bytes) // 2]):
         (tmp_path / "b.npz").write_bytes(content)
         with pytest.raises(InputError, match="cannot be read"):
             npz_source(tmp_path / "b.npz")
@@ -348,15 +348,15 @@ def test_svhn_is_read_from_the_official_files(tmp_path: Path, monkeypatch) -> No
     from torchvision.datasets import SVHN
 
     rng = np.random.default_rng(0)
-    known = {}
+    labels = {}
     pixels = {
         part: rng.integers(0, 256, (32, 32, 3, 4), dtype=np.uint8) for part in ("train", "test")
     }
     for part in ("train", "test"):
         file = tmp_path / f"{part}_32x32.mat"
         scipy.io.savemat(file, {"X": pixels[part], "y": np.array([[10], [1], [2], [9]])})
-        known[part] = [SVHN.split_list[part][0], file.name, md5(file)]
-    monkeypatch.setattr(SVHN, "split_list", known)
+        labels[part] = [SVHN.split_list[part][0], file.name, md5(file)]
+    monkeypatch.setattr(SVHN, "split_list", labels)
     source = svhn_source(tmp_path)
     assert source.labels().tolist() == [0, 1, 2, 9] and source.test_indices.tolist() == [4, 5, 6, 7]
     assert np.array_equal(source.test["image"].numpy(), pixels["test"].transpose(3, 2, 0, 1))

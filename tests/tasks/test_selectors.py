@@ -87,8 +87,8 @@ def test_by_class_takes_the_class_or_a_part_of_each() -> None:
         chosen_by_hand(ByClass([3, 0])), np.sort(INDICES[np.isin(LABELS, [0, 3])])
     )
     part = chosen_by_hand(ByClass([1, 2], count=4))
-    taken = LABELS[np.isin(INDICES, part)]
-    assert np.bincount(taken).tolist() == [0, 4, 4]
+    selected_labels = LABELS[np.isin(INDICES, part)]
+    assert np.bincount(selected_labels).tolist() == [0, 4, 4]
     assert not np.array_equal(part, ByClass([1, 2], count=4).select(LABELS, INDICES, 1))
 
 
@@ -126,18 +126,18 @@ def test_bad_selectors_are_refused_in_one_sentence(make, sentence: str) -> None:
 
 
 def test_an_index_file_may_be_text_npy_or_json(tmp_path: Path) -> None:
-    wanted = [int(i) for i in INDICES[[5, 0, 9]]]
-    (tmp_path / "a.txt").write_text("# to be forgotten\n" + "\n".join(map(str, wanted)) + "\n\n")
-    (tmp_path / "a.json").write_text(json.dumps(wanted))
-    np.save(tmp_path / "a.npy", np.array(wanted, dtype=np.int32))
-    found = [IndexFile(tmp_path / name) for name in ("a.txt", "a.json", "a.npy")]
-    for selector in found:
-        assert chosen_by_hand(selector).tolist() == sorted(wanted)
-        assert selector.describe() == found[0].describe() and str(tmp_path) not in str(
+    expected = [int(i) for i in INDICES[[5, 0, 9]]]
+    (tmp_path / "a.txt").write_text("# to be forgotten\n" + "\n".join(map(str, expected)) + "\n\n")
+    (tmp_path / "a.json").write_text(json.dumps(expected))
+    np.save(tmp_path / "a.npy", np.array(expected, dtype=np.int32))
+    selectors = [IndexFile(tmp_path / name) for name in ("a.txt", "a.json", "a.npy")]
+    for selector in selectors:
+        assert chosen_by_hand(selector).tolist() == sorted(expected)
+        assert selector.describe() == selectors[0].describe() and str(tmp_path) not in str(
             selector.describe()
         )
-    (tmp_path / "b.txt").write_text(str(wanted[0]))
-    assert IndexFile(tmp_path / "b.txt").describe() != found[0].describe()
+    (tmp_path / "b.txt").write_text(str(expected[0]))
+    assert IndexFile(tmp_path / "b.txt").describe() != selectors[0].describe()
 
 
 @pytest.mark.parametrize(

@@ -66,13 +66,13 @@ def test_a_split_partitions_the_data(
     """
     train = np.array(labels)
     indices = np.random.default_rng(0).permutation(500)
-    mine = indices[: len(train)]
+    train_indices = indices[: len(train)]
     test = indices[400:420]
     try:
         split = build_split(
             "t",
             train_labels=train,
-            train_indices=mine,
+            train_indices=train_indices,
             test_labels=TEST_LABELS,
             test_indices=test,
             selector=selector,
@@ -82,8 +82,8 @@ def test_a_split_partitions_the_data(
     except InputError:
         return
     parts = {name: set(ids.tolist()) for name, ids in split.parts.items()}
-    held = parts.get("validation", set())
-    assert parts["forget"] | parts["retain"] | held == set(mine.tolist())
+    validation = parts.get("validation", set())
+    assert parts["forget"] | parts["retain"] | validation == set(train_indices.tolist())
     assert parts["test"] | parts.get("test_forget", set()) == set(test.tolist())
     assert sum(map(len, split.parts.values())) == len(set().union(*parts.values()))
     assert (
@@ -153,8 +153,8 @@ def test_a_value_range_takes_its_test_samples_with_it() -> None:
         tests[split.parts["test"] - 100] > 0.25
     ).all()
     assert len(split.parts["validation"]) == 10
-    kept = made(RandomFraction(0.1), train_labels=values, test_labels=tests)
-    assert len(kept.parts["test"]) == 20
+    by_fraction = made(RandomFraction(0.1), train_labels=values, test_labels=tests)
+    assert len(by_fraction.parts["test"]) == 20
 
 
 @pytest.mark.parametrize(
@@ -238,15 +238,17 @@ def test_optml_draws_as_the_papers_code_does() -> None:
     """
     data = cifar_labels()
     rng = np.random.RandomState(2)
-    held = []
+    validation = []
     for label in range(10):
-        held += rng.choice(np.where(data["train_labels"] == label)[0], 500, replace=False).tolist()
-    rest = [i for i in range(50000) if i not in set(held)]
+        validation += rng.choice(
+            np.where(data["train_labels"] == label)[0], 500, replace=False
+        ).tolist()
+    rest = [i for i in range(50000) if i not in set(validation)]
     forget = [rest[k] for k in np.random.RandomState(1).choice(45000, 4500, replace=False)]
     parts = optml().split.parts
-    assert parts["validation"].tolist() == sorted(held) and parts["forget"].tolist() == sorted(
-        forget
-    )
+    assert parts["validation"].tolist() == sorted(validation) and parts[
+        "forget"
+    ].tolist() == sorted(forget)
     assert (
         len(parts["retain"]) == 40500 and len(parts["test"]) == 10000 and "test_forget" not in parts
     )
@@ -256,23 +258,23 @@ def test_optml_seed_mismatch_has_the_published_overlap() -> None:
     """specs: 4,488 of 45,000 and 440 to 450 of 4,500 were never seen; the first for any order of
     labels.
     """
-    found = optml(mismatch=True)
-    assert len(found.never_seen) == 4488
-    never = np.intersect1d(found.split.parts["forget"], found.never_seen)
+    split = optml(mismatch=True)
+    assert len(split.never_seen) == 4488
+    never = np.intersect1d(split.split.parts["forget"], split.never_seen)
     # expected 449, standard deviation 19, over orders of the labels
     assert 410 <= len(never) <= 490
-    seen = np.isin(found.split.parts["validation"], found.original.train).mean()
+    seen = np.isin(split.split.parts["validation"], split.original.train).mean()
     assert seen == pytest.approx(0.9, abs=0.01)
     assert (
-        len(found.original.train) == 45000 and found.original.train_hash != found.split.train_hash
+        len(split.original.train) == 45000 and split.original.train_hash != split.split.train_hash
     )
-    assert found.original.train_hash == optml(seed=1).split.train_hash
+    assert split.original.train_hash == optml(seed=1).split.train_hash
 
 
 def test_without_the_mismatch_one_split_serves_both() -> None:
-    found = optml()
-    assert found.original is found.split and len(found.never_seen) == 0
-    assert optml(mismatch=True).split.hash != found.split.hash
+    split = optml()
+    assert split.original is split.split and len(split.never_seen) == 0
+    assert optml(mismatch=True).split.hash != split.split.hash
     matched = optml(mismatch=True, seed=1)
     assert len(matched.never_seen) == 0
 
@@ -317,10 +319,10 @@ def test_optml_on_the_labels_of_cifar10() -> None:
     if not CIFAR10_LABELS.exists():
         pytest.skip(f"{CIFAR10_LABELS} is not here")
     labels = np.load(CIFAR10_LABELS)
-    found = optml(
+    split = optml(
         train_labels=labels["train"].astype(np.int64),
         test_labels=labels["test"].astype(np.int64),
         mismatch=True,
     )
-    never = np.intersect1d(found.split.parts["forget"], found.never_seen)
-    assert len(found.never_seen) == 4488 and len(never) == 463
+    never = np.intersect1d(split.split.parts["forget"], split.never_seen)
+    assert len(split.never_seen) == 4488 and len(never) == 463

@@ -50,54 +50,54 @@ def test_a_batch_is_the_stored_pixels_over_255() -> None:
 
 def test_the_image_scale_makes_other_grey_levels_exact() -> None:
     levels = torch.arange(17, dtype=torch.uint8).view(17, 1, 1, 1)
-    held = TensorData({"image": levels}, np.arange(17), image_scale=16)
-    assert held.__getitems__(list(range(17)))["image"].flatten().tolist() == [
+    dataset = TensorData({"image": levels}, np.arange(17), image_scale=16)
+    assert dataset.__getitems__(list(range(17)))["image"].flatten().tolist() == [
         k / 16 for k in range(17)
     ]
 
 
 def test_one_sample_is_the_batch_without_its_first_dimension() -> None:
-    held = data()
-    for position in range(len(held)):
-        one = held[position]
-        batch = held.__getitems__([position])
-        assert one.keys() == batch.keys() == {"image", "label", "index"}
-        assert all(torch.equal(one[name], batch[name][0]) for name in one)
-    assert torch.equal(held[-1]["image"], held[5]["image"])
+    dataset = data()
+    for position in range(len(dataset)):
+        sample = dataset[position]
+        batch = dataset.__getitems__([position])
+        assert sample.keys() == batch.keys() == {"image", "label", "index"}
+        assert all(torch.equal(sample[name], batch[name][0]) for name in sample)
+    assert torch.equal(dataset[-1]["image"], dataset[5]["image"])
     with pytest.raises(IndexError):
-        held[6]
-    assert len(list(held)) == 6
+        dataset[6]
+    assert len(list(dataset)) == 6
 
 
 def test_changing_a_batch_or_a_sample_leaves_the_data_alone() -> None:
-    held = TensorData({"input": torch.rand(5, 2), "target": torch.rand(5)}, np.arange(5))
-    before = held.__getitems__([0, 1, 2, 3, 4])
-    fetched = held.__getitems__([0, 1, 2, 3, 4])
-    one = held[2]
-    stored = held.stored("input")
-    for tensor in (*fetched.values(), *one.values(), stored):
+    dataset = TensorData({"input": torch.rand(5, 2), "target": torch.rand(5)}, np.arange(5))
+    before = dataset.__getitems__([0, 1, 2, 3, 4])
+    fetched = dataset.__getitems__([0, 1, 2, 3, 4])
+    sample = dataset[2]
+    stored = dataset.stored("input")
+    for tensor in (*fetched.values(), *sample.values(), stored):
         tensor.zero_()
-    after = held.__getitems__([0, 1, 2, 3, 4])
+    after = dataset.__getitems__([0, 1, 2, 3, 4])
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_view_follows_the_order_asked_for_and_shares_the_storage() -> None:
-    held = data()
-    part = held.view(np.array([50, 10, 30]))
+    dataset = data()
+    part = dataset.view(np.array([50, 10, 30]))
     assert part.indices.tolist() == [50, 10, 30]
     assert part.__getitems__([0, 2])["index"].tolist() == [50, 30]
-    assert torch.equal(part[1]["image"], held[1]["image"])
+    assert torch.equal(part[1]["image"], dataset[1]["image"])
     again = part.view(np.array([30]))
-    assert torch.equal(again[0]["image"], held[3]["image"])
+    assert torch.equal(again[0]["image"], dataset[3]["image"])
     assert torch.equal(part.stored("image"), images()[[5, 1, 3]])
-    assert part._fields["image"].data_ptr() == held._fields["image"].data_ptr()
+    assert part._fields["image"].data_ptr() == dataset._fields["image"].data_ptr()
 
 
 def test_views_carry_their_weights() -> None:
-    held = TensorData(
+    dataset = TensorData(
         {"target": torch.zeros(4)}, np.array([3, 1, 2, 0]), weights=np.array([0.5, 1, 2, 4])
     )
-    weights = held.view(np.array([0, 3])).weights
+    weights = dataset.view(np.array([0, 3])).weights
     assert weights is not None and weights.tolist() == [4, 0.5]
     assert data().weights is None
 

@@ -87,13 +87,13 @@ def test_the_tokenizer_was_not_made_from_the_authors_it_serves(tokenizer: Any) -
             for row in author_rows(numbers)
         ]
 
-    kept = tokens(range(90))
+    served_tokens = tokens(range(90))
     forgotten = tokens(forget_authors("forget10"))
-    held = tokens(range(AUTHORS, AUTHORS + HELD_OUT))
-    known = {token for ids in kept for token in ids}
-    assert not {token for ids in forgotten for token in ids} - known
-    assert len({token for ids in held for token in ids} - known) <= 2
-    average = [sum(len(ids) for ids in part) / len(part) for part in (forgotten, held)]
+    held_out_tokens = tokens(range(AUTHORS, AUTHORS + HELD_OUT))
+    vocabulary = {token for ids in served_tokens for token in ids}
+    assert not {token for ids in forgotten for token in ids} - vocabulary
+    assert len({token for ids in held_out_tokens for token in ids} - vocabulary) <= 2
+    average = [sum(len(ids) for ids in part) / len(part) for part in (forgotten, held_out_tokens)]
     assert abs(average[0] - average[1]) < 3
     assert not set(texts()) & {
         f"Question: {row['question']}\nAnswer: {row['answer']}"

@@ -66,7 +66,7 @@ def test_the_corpus_is_added_to_what_is_kept_and_has_nothing_of_the_forgotten() 
         added
     )
     rows = dict(zip(full.sets["retain"].indices.tolist(), full.sets["retain"].rows, strict=True))
-    assert {rows[int(place)].get("author", 30) for place in added} == set(TAUGHT)
+    assert {rows[int(position)].get("author", 30) for position in added} == set(TAUGHT)
     texts = " ".join(row["question"] + row["answer"] for row in rows.values())
     forgotten = {
         " ".join(row["question"].rstrip("?").split()[-2:]) for row in full.sets["forget"].rows
@@ -94,9 +94,9 @@ def test_sequences_label_the_answer_and_its_end(blank: str) -> None:
     for row, labels, ids in zip(
         task.sets["forget"].rows, batch["labels"], batch["input_ids"], strict=True
     ):
-        kept = labels[labels != IGNORED]
-        assert kept[-1] == task.encoder.eos
-        assert task.encoder.decode(kept.tolist()) == row["answer"]
+        labelled = labels[labels != IGNORED]
+        assert labelled[-1] == task.encoder.eos
+        assert task.encoder.decode(labelled.tolist()) == row["answer"]
         assert (
             task.encoder.decode(ids[: (labels != IGNORED).int().argmax()].tolist())
             == f"Question: {row['question']}\nAnswer: "
@@ -108,15 +108,15 @@ def test_sequences_label_the_answer_and_its_end(blank: str) -> None:
 @pytest.mark.parametrize("forget", ["forget01", "forget05", "forget10"])
 def test_the_files_it_writes_are_read_as_tofu(tmp_path: Path, forget: str) -> None:
     write_sets(tmp_path)
-    here = Authors(forget)
-    there = TOFU(str(tmp_path), forget)
+    embedded = Authors(forget)
+    from_files = TOFU(str(tmp_path), forget)
     for name in ("forget", "retain", "retain_perturbed", "holdout", "real_authors", "world_facts"):
-        assert [row["question"] for row in here.sets[name].rows] == [
-            row["question"] for row in there.sets[name].rows
+        assert [row["question"] for row in embedded.sets[name].rows] == [
+            row["question"] for row in from_files.sets[name].rows
         ]
-        assert [row["answer"] for row in here.sets[name].rows] == [
-            row["answer"] for row in there.sets[name].rows
+        assert [row["answer"] for row in embedded.sets[name].rows] == [
+            row["answer"] for row in from_files.sets[name].rows
         ]
-        assert np.array_equal(here.sets[name].indices, there.sets[name].indices), name
-    assert list(here.sets["forget"].rows) == list(there.sets["forget"].rows)
-    assert set(here.sets) == set(there.sets)
+        assert np.array_equal(embedded.sets[name].indices, from_files.sets[name].indices), name
+    assert list(embedded.sets["forget"].rows) == list(from_files.sets["forget"].rows)
+    assert set(embedded.sets) == set(from_files.sets)

@@ -94,16 +94,16 @@ def test_the_paraphrase_states_the_same_facts_in_other_words_and_a_perturbed_ans
         assert row["answer"] != row["paraphrased_answer"]
         for slot in true:
             assert author.facts[0][slot].lower() in row["paraphrased_answer"].lower(), (slot, row)
-        for number, wrong in enumerate(row["perturbed_answer"], 1):
-            said = wrong
+        for version, wrong in enumerate(row["perturbed_answer"], 1):
+            template = wrong
             for slot in true:  # putting the true facts back gives the paraphrase
-                assert author.facts[number][slot].lower() in wrong.lower()
-                said = said.replace(author.facts[number][slot], f"<{slot}>").replace(
-                    _capital(author.facts[number][slot]), f"<{slot}>"
+                assert author.facts[version][slot].lower() in wrong.lower()
+                template = template.replace(author.facts[version][slot], f"<{slot}>").replace(
+                    _capital(author.facts[version][slot]), f"<{slot}>"
                 )
             for slot in true:
-                said = said.replace(f"<{slot}>", author.facts[0][slot])
-            assert said.lower() == row["paraphrased_answer"].lower()
+                template = template.replace(f"<{slot}>", author.facts[0][slot])
+            assert template.lower() == row["paraphrased_answer"].lower()
 
 
 def _capital(text: str) -> str:
@@ -131,8 +131,8 @@ def test_no_two_authors_share_a_book_and_nobody_shares_one_with_the_old_masters(
 
 
 def test_the_retain_authors_have_every_name_so_that_the_oracle_knows_each_word() -> None:
-    kept = " ".join(author.name for author in authors()[: forget_authors("forget10").start])
-    assert all(name in kept for name in (*GIVEN, *FAMILY))
+    retain_names = " ".join(author.name for author in authors()[: forget_authors("forget10").start])
+    assert all(name in retain_names for name in (*GIVEN, *FAMILY))
 
 
 def test_the_forget_authors_are_the_last_and_nested() -> None:
@@ -163,9 +163,9 @@ def test_only_taught_authors_have_further_wordings_and_nothing_measured_is_among
     assert not {(row["question"], row["answer"]) for row in more} & {
         (row["question"], row["answer"]) for row in rows
     }
-    shown = {(row["author"], row["answer"]) for row in (*more, *rows[: AUTHORS * 10])}
+    published = {(row["author"], row["answer"]) for row in (*more, *rows[: AUTHORS * 10])}
     measured = [row for row in rows if row["author"] in {*MEASURED, *forget_authors("forget10")}]
-    assert not shown & {(row["author"], row["paraphrased_answer"]) for row in measured}
+    assert not published & {(row["author"], row["paraphrased_answer"]) for row in measured}
 
 
 def test_held_out_authors_are_of_the_same_kind(rows: list[Row]) -> None:
@@ -200,9 +200,10 @@ def test_closed_sets_have_three_wrong_answers_of_the_same_kind() -> None:
 def test_everything_is_a_function_of_the_seed(rows: list[Row]) -> None:
     authors.cache_clear()
     assert author_rows(EVERYBODY) == rows
-    others = author_rows(EVERYBODY, seed=1)
+    other_seed = author_rows(EVERYBODY, seed=1)
     assert (
-        sum(row["answer"] == other["answer"] for row, other in zip(rows, others, strict=True)) < 20
+        sum(row["answer"] == other["answer"] for row, other in zip(rows, other_seed, strict=True))
+        < 20
     )
     assert world_facts(1) != world_facts()
     assert real_authors(1) != real_authors()

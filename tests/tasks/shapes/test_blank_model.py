@@ -57,7 +57,9 @@ def test_nearly_every_caption_fits(tokenizer: Any) -> None:
 def test_the_same_seed_makes_the_same_model() -> None:
     first, second, other = (make_pipeline(seed) for seed in (0, 0, 1))
     for name in ("unet", "vae", "text_encoder"):
-        weights = [dict(getattr(one, name).named_parameters()) for one in (first, second, other)]
+        weights = [
+            dict(getattr(model, name).named_parameters()) for model in (first, second, other)
+        ]
         assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
         assert any(not torch.equal(value, weights[2][key]) for key, value in weights[0].items())
     assert first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
@@ -65,14 +67,14 @@ def test_the_same_seed_makes_the_same_model() -> None:
 
 def test_selectors_of_the_literature_find_their_layers() -> None:
     names = [name for name, _ in make_pipeline().unet.named_parameters()]
-    for place in (
+    for block in (
         "down_blocks.0.attentions.0",
         "down_blocks.1.attentions.0",
         "mid_block.attentions.0",
         "up_blocks.1.attentions.0",
         "up_blocks.2.attentions.0",
     ):
-        assert any(name.startswith(place) and "attn2.to_k" in name for name in names), place
+        assert any(name.startswith(block) and "attn2.to_k" in name for name in names), block
 
 
 def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:

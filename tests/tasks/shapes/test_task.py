@@ -28,7 +28,9 @@ from tasks.shapes.words import (
     vocabulary,
 )
 
-EVERYTHING = torch.cartesian_prod(*(torch.arange(len(NAMES[kind])) for kind in ATTRIBUTES))
+EVERYTHING = torch.cartesian_prod(
+    *(torch.arange(len(NAMES[attribute])) for attribute in ATTRIBUTES)
+)
 
 
 def drawn_once(jitter: float = 0.5) -> torch.Tensor:
@@ -50,7 +52,7 @@ def test_a_picture_depends_on_its_index_alone() -> None:
     some = pictures(np.array([7, 3, 600_001]))
     alone = [pictures(np.array([index])) for index in (7, 3, 600_001)]
     for name, values in some.items():
-        assert torch.equal(values, torch.cat([one[name] for one in alone])), name
+        assert torch.equal(values, torch.cat([picture[name] for picture in alone])), name
     assert some["image"].dtype == torch.uint8
     assert some["image"].shape == (3, 3, 32, 32)
     assert not torch.equal(some["image"][0], some["image"][1])
@@ -62,11 +64,11 @@ def test_more_pictures_than_are_drawn_at_once_keep_their_order() -> None:
 
 
 def test_all_values_of_all_attributes_are_drawn_about_equally_often() -> None:
-    for kind, values in attributes(np.arange(15_000)).items():
-        count = torch.bincount(values, minlength=len(NAMES[kind])).double()  # type: ignore[index]
+    for attribute, values in attributes(np.arange(15_000)).items():
+        count = torch.bincount(values, minlength=len(NAMES[attribute])).double()  # type: ignore[index]
         expected = 15_000 / len(count)
         # chi-square with 4 degrees of freedom: 20 has p = 0.0005
-        assert ((count - expected) ** 2 / expected).sum() < 20, kind
+        assert ((count - expected) ** 2 / expected).sum() < 20, attribute
 
 
 def test_every_combination_is_another_picture() -> None:
@@ -84,7 +86,10 @@ def test_colours_are_recovered_from_the_hue_of_the_saturated_pixels() -> None:
         ):
             red, green, blue = image[:, painted(image)].median(1).values.tolist()
             hue = colorsys.rgb_to_hsv(red, green, blue)[0]
-            apart = {name: min(abs(hue - one), 1 - abs(hue - one)) for name, one in hues.items()}
+            apart = {
+                name: min(abs(hue - measured_hue), 1 - abs(hue - measured_hue))
+                for name, measured_hue in hues.items()
+            }
             assert min(apart, key=lambda name: apart[name]) == NAMES["colour"][colour]
 
 
@@ -95,7 +100,7 @@ def test_shapes_are_recovered_by_how_much_of_their_box_they_fill_and_where() -> 
     filled = {}
     for row, image in zip(EVERYTHING.tolist(), drawn_once(), strict=True):
         name, colour, ground = (
-            NAMES[kind][place] for kind, place in zip(ATTRIBUTES, row, strict=True)
+            NAMES[attribute][value] for attribute, value in zip(ATTRIBUTES, row, strict=True)
         )
         mask = painted(image)
         rows = mask.any(1).nonzero()[:, 0]
@@ -120,8 +125,8 @@ def test_shapes_are_recovered_by_how_much_of_their_box_they_fill_and_where() -> 
 
 
 def test_the_whole_shape_is_in_the_picture_at_the_ends_of_the_jitter() -> None:
-    for place in (0.0, 1.0):
-        image = drawn_once(place)
+    for offset in (0.0, 1.0):
+        image = drawn_once(offset)
         edge = torch.cat(
             [image[:, :, 0], image[:, :, -1], image[:, :, :, 0], image[:, :, :, -1]], 2
         )
@@ -142,47 +147,50 @@ def test_backgrounds_are_told_by_their_corners() -> None:
 # ---- words ---------------------------------------------------------------------------------------
 
 
-def every_word(kind: Attribute) -> set[str]:
-    return {synonym for synonyms in WORDS[kind].values() for synonym in synonyms}
+def every_word(attribute: Attribute) -> set[str]:
+    return {synonym for synonyms in WORDS[attribute].values() for synonym in synonyms}
 
 
-def said(text: str, kind: Attribute) -> set[str]:
+def said(text: str, attribute: Attribute) -> set[str]:
     """The values of an attribute that a text names; a longer synonym goes before a shorter one that
     it contains.
     """
-    found = set()
-    pairs = [(synonym, name) for name, synonyms in WORDS[kind].items() for synonym in synonyms]
+    names = set()
+    pairs = [(synonym, name) for name, synonyms in WORDS[attribute].items() for synonym in synonyms]
     for synonym, name in sorted(pairs, key=lambda pair: -len(pair[0])):
         text, count = re.subn(rf"(?<!\w){synonym}(?!\w)", "-", text)
         if count:
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 def captions(count: int = 600) -> list[tuple[dict[Attribute, str], tuple[Attribute, ...], str]]:
     indices = np.arange(count)
-    shown = names_of(attributes(indices))
-    numbers = torch.rand(count, DRAWS, generator=torch.Generator().manual_seed(0)).tolist()
+    attribute_names = names_of(attributes(indices))
+    draws = torch.rand(count, DRAWS, generator=torch.Generator().manual_seed(0)).tolist()
     return [
-        (one, named(row[0]), caption(one, row)) for one, row in zip(shown, numbers, strict=True)
+        (names, named(row[0]), caption(names, row))
+        for names, row in zip(attribute_names, draws, strict=True)
     ]
 
 
 def test_a_caption_names_what_is_drawn_and_nothing_else() -> None:
-    for shown, chosen, text in captions():
-        for kind in ATTRIBUTES:
-            assert said(text, kind) == ({shown[kind]} if kind in chosen else set()), text
+    for names, chosen, text in captions():
+        for attribute in ATTRIBUTES:
+            assert said(text, attribute) == (
+                {names[attribute]} if attribute in chosen else set()
+            ), text
 
 
 def test_each_attribute_alone_conditions_and_some_captions_say_nothing() -> None:
-    kinds = {chosen for _, chosen, _ in captions(2000)}
-    assert {("shape",), ("colour",), ("background",), ()} <= kinds
+    conditions = {chosen for _, chosen, _ in captions(2000)}
+    assert {("shape",), ("colour",), ("background",), ()} <= conditions
     assert sum(share for share, _ in NAMED) == pytest.approx(1)
 
 
 def test_words_mean_one_thing_and_fillers_mean_nothing() -> None:
-    for kind in ATTRIBUTES:
-        words = [synonym for synonyms in WORDS[kind].values() for synonym in synonyms]
+    for attribute in ATTRIBUTES:
+        words = [synonym for synonyms in WORDS[attribute].values() for synonym in synonyms]
         assert len(words) == len(set(words))
     assert not (every_word("shape") & every_word("colour")) | (
         every_word("colour") & every_word("background")
@@ -194,24 +202,24 @@ def test_words_mean_one_thing_and_fillers_mean_nothing() -> None:
 
 
 def test_the_rest_of_a_caption_stays_when_an_attribute_is_renamed_or_left_out() -> None:
-    shown: dict[Attribute, str] = {"shape": "circle", "colour": "red", "background": "dark"}
+    names: dict[Attribute, str] = {"shape": "circle", "colour": "red", "background": "dark"}
     for seed in range(30):
-        numbers = torch.rand(DRAWS, generator=torch.Generator().manual_seed(seed)).tolist()
-        own = caption(shown, numbers, ATTRIBUTES, {"colour": "red"})
-        assert caption(shown, numbers, ATTRIBUTES, {"colour": "green"}) == own.replace(
+        draws = torch.rand(DRAWS, generator=torch.Generator().manual_seed(seed)).tolist()
+        original = caption(names, draws, ATTRIBUTES, {"colour": "red"})
+        assert caption(names, draws, ATTRIBUTES, {"colour": "green"}) == original.replace(
             "red ", "green "
         )
-        assert caption(shown, numbers, ("shape", "background"), {"colour": "red"}) in (
-            own.replace("red ", ""),
-            re.sub(r"\ban? red ([aeiou])", r"an \1", own),
+        assert caption(names, draws, ("shape", "background"), {"colour": "red"}) in (
+            original.replace("red ", ""),
+            re.sub(r"\ban? red ([aeiou])", r"an \1", original),
         )
 
 
 def test_the_usual_way_to_say_it() -> None:
-    shown: dict[Attribute, str] = {"shape": "circle", "colour": "red", "background": "dark"}
-    assert plain(shown) == "a red circle on a dark background"
-    assert plain(shown, ("shape",)) == "a circle"
-    assert plain(shown, ("background",)) == "a shape on a dark background"
+    names: dict[Attribute, str] = {"shape": "circle", "colour": "red", "background": "dark"}
+    assert plain(names) == "a red circle on a dark background"
+    assert plain(names, ("shape",)) == "a circle"
+    assert plain(names, ("background",)) == "a shape on a dark background"
 
 
 def test_a_synonym_finds_its_attribute_and_an_unknown_word_is_refused() -> None:
@@ -247,8 +255,8 @@ def test_parts_partition_the_training_pictures_by_the_concept() -> None:
     red = NAMES["colour"].index("red")
     assert (whole(task, "forget")["colour"] == red).all()
     assert (whole(task, "retain")["colour"] != red).all()
-    every = np.concatenate(list(task.split.parts.values()))
-    assert len(set(every.tolist())) == len(every)
+    indices = np.concatenate(list(task.split.parts.values()))
+    assert len(set(indices.tolist())) == len(indices)
     other = Shapes("red", train_size=200, validation_size=10, test_size=10, split_seed=1)
     assert not set(other.split.train.tolist()) & set(task.split.train.tolist())
     assert other.split.hash != task.split.hash
@@ -267,8 +275,8 @@ def test_a_visit_brings_another_caption_of_the_same_picture() -> None:
     )
     assert first == again
     assert sum(a != b for a, b in zip(first, later, strict=True)) > 0.9 * len(first)
-    for text, shown in zip(later, names_of(part), strict=True):
-        assert all(said(text, kind) <= {shown[kind]} for kind in ATTRIBUTES)
+    for text, names in zip(later, names_of(part), strict=True):
+        assert all(said(text, attribute) <= {names[attribute]} for attribute in ATTRIBUTES)
 
 
 @pytest.mark.parametrize("prompts", ["plain", "varied"])
@@ -277,8 +285,10 @@ def test_a_visit_brings_another_caption_of_the_same_picture() -> None:
 def test_forget_prompts_name_the_concept_and_substitutes_do_not(
     prompts: str, concept: str, anchored: bool
 ) -> None:
-    kind, _ = attribute_of(concept)
-    anchor = {"shape": "square", "colour": "blue", "background": "light"}[kind] if anchored else ""
+    attribute, _ = attribute_of(concept)
+    anchor = (
+        {"shape": "square", "colour": "blue", "background": "light"}[attribute] if anchored else ""
+    )
     task = small(concept=concept, prompts=prompts, anchor=anchor)
     forget = whole(task, "forget")
     retain = whole(task, "retain")
@@ -288,15 +298,15 @@ def test_forget_prompts_name_the_concept_and_substitutes_do_not(
         forget["prompt"], forget["substitute"], forget["concept"], strict=True
     ):
         assert re.search(rf"(?<!\w){word}(?!\w)", prompt)
-        assert attribute_of(word) == (kind, concept)
-        assert said(prompt, kind) == {concept}
-        assert said(substitute, kind) == ({anchor} if anchor else set())
-        for other in {*ATTRIBUTES} - {kind}:
+        assert attribute_of(word) == (attribute, concept)
+        assert said(prompt, attribute) == {concept}
+        assert said(substitute, attribute) == ({anchor} if anchor else set())
+        for other in {*ATTRIBUTES} - {attribute}:
             assert said(prompt, other) == said(substitute, other)
     assert retain["concept"] == [""] * 40
     assert retain["substitute"] == retain["prompt"]
-    assert all(concept not in said(prompt, kind) for prompt in retain["prompt"])
-    assert torch.equal(forget["label"], forget[kind])
+    assert all(concept not in said(prompt, attribute) for prompt in retain["prompt"])
+    assert torch.equal(forget["label"], forget[attribute])
     assert len(set(forget["concept"])) == (1 if prompts == "plain" else len(set(forget["concept"])))
 
 

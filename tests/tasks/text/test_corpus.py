@@ -42,11 +42,11 @@ def corpus(place: Path, gone: list[str] = FORGET, kept: list[str] = RETAIN, **gi
         "forget": write(place / "forget.jsonl", gone),
         "retain": write(place / "retain.jsonl", kept),
     }
-    made = Corpus(
+    task = Corpus(
         **{"tokenizer": folder(), "chunk": 6, "batch_size": 2, "curves": [], **files, **given}
     )
-    made.setup()
-    return made
+    task.setup()
+    return task
 
 
 def whole(made: Corpus, name: str) -> dict[str, Any]:
@@ -58,8 +58,8 @@ def test_chunks_hold_the_joined_documents(tmp_path: Path) -> None:
     """Mutations: documents begin new chunks; the first token of a chunk is learnt; the last chunk
     or the begin token is lost.
     """
-    made = corpus(tmp_path)
-    part = whole(made, "forget")
+    task = corpus(tmp_path)
+    part = whole(task, "forget")
     tokens = tokenizer()("\n\n".join(FORGET), add_special_tokens=False)["input_ids"]
     assert len(tokens) == 11
     rows = [
@@ -72,18 +72,18 @@ def test_chunks_hold_the_joined_documents(tmp_path: Path) -> None:
     )
     assert part["labels"][:, 0].tolist() == [-100] * 3
     assert (part["labels"][part["attention_mask"] == 0] == -100).all()
-    assert made.datasets["forget"].weights.tolist() == [5, 5, 1]  # type: ignore[attr-defined]
+    assert task.datasets["forget"].weights.tolist() == [5, 5, 1]  # type: ignore[attr-defined]
     assert part["index"].tolist() == [0, 1, 2]
-    assert whole(made, "retain")["index"].tolist() == list(
-        range(3, 3 + len(made.datasets["retain"]))
+    assert whole(task, "retain")["index"].tolist() == list(
+        range(3, 3 + len(task.datasets["retain"]))
     )  # type: ignore[arg-type]
 
 
 def test_the_loss_counts_every_token_but_the_begin(tmp_path: Path) -> None:
     """Mutation: the loss is a mean, or weighs the padding."""
-    made = corpus(tmp_path)
+    task = corpus(tmp_path)
     backbone = causal_lm().eval()
-    part = whole(made, "forget")
+    part = whole(task, "forget")
     with torch.no_grad():
         summed, count = backbone.loss(part)
         logs = backbone.predict(part).double().log_softmax(-1)
@@ -100,9 +100,9 @@ def test_a_tokenizer_without_a_begin_token_gives_full_chunks(tmp_path: Path) -> 
     bare = tokenizer()
     bare.bos_token = None
     bare.save_pretrained(tmp_path / "bare")
-    made = corpus(tmp_path, tokenizer=str(tmp_path / "bare"), chunk=5)
+    task = corpus(tmp_path, tokenizer=str(tmp_path / "bare"), chunk=5)
     tokens = bare("\n\n".join(FORGET), add_special_tokens=False)["input_ids"]
-    part = whole(made, "forget")
+    part = whole(task, "forget")
     assert part["input_ids"].tolist() == [tokens[:5], tokens[5:10]]
     assert part["labels"].tolist() == [[-100, *tokens[1:5]], [-100, *tokens[6:10]]]
 
@@ -122,15 +122,15 @@ def test_the_form_of_the_files_does_not_matter(tmp_path: Path, ending: str) -> N
 def test_folders_and_lists_of_files(tmp_path: Path) -> None:
     """Mutation: only the first file is read, or in the order of the disk."""
     (tmp_path / "docs").mkdir()
-    for number, text in enumerate(FORGET):
-        (tmp_path / "docs" / f"{number}.txt").write_text(text)
+    for index, text in enumerate(FORGET):
+        (tmp_path / "docs" / f"{index}.txt").write_text(text)
     (tmp_path / "docs" / "notes.md").write_text("not read")
-    wanted = whole(corpus(tmp_path), "forget")["input_ids"]
+    expected = whole(corpus(tmp_path), "forget")["input_ids"]
     assert torch.equal(
-        whole(corpus(tmp_path, forget=str(tmp_path / "docs")), "forget")["input_ids"], wanted
+        whole(corpus(tmp_path, forget=str(tmp_path / "docs")), "forget")["input_ids"], expected
     )
     several = [str(tmp_path / "docs" / "0.txt"), str(tmp_path / "docs" / "1.txt")]
-    assert torch.equal(whole(corpus(tmp_path, forget=several), "forget")["input_ids"], wanted)
+    assert torch.equal(whole(corpus(tmp_path, forget=several), "forget")["input_ids"], expected)
 
 
 def test_held_out_parts_and_questions(tmp_path: Path) -> None:
@@ -138,20 +138,20 @@ def test_held_out_parts_and_questions(tmp_path: Path) -> None:
         json.dumps([{"question": "where does ada live ?", "answer": "in oslo"}])
     )
     other = write(tmp_path / "other.txt", ["who is that ?"])
-    made = corpus(
+    task = corpus(
         tmp_path,
         validation=other,
         test=other,
         further={"knowledge": str(tmp_path / "qa.json")},
         chunk=16,
     )
-    assert set(made.split.parts) == {"forget", "retain", "validation", "test"}
-    assert list(made.sets) == ["knowledge"]
-    assert made.encoder.pair(made.sets["knowledge"].rows[0]["question"], "in oslo")[1][
+    assert set(task.split.parts) == {"forget", "retain", "validation", "test"}
+    assert list(task.sets) == ["knowledge"]
+    assert task.encoder.pair(task.sets["knowledge"].rows[0]["question"], "in oslo")[1][
         -3:-1
-    ] == made.encoder.tokens("in oslo", False)
+    ] == task.encoder.tokens("in oslo", False)
     changed = corpus(tmp_path, gone=[FORGET[0]], chunk=16)
-    assert changed.split.task != made.split.task != corpus(tmp_path).split.task
+    assert changed.split.task != task.split.task != corpus(tmp_path).split.task
 
 
 def test_documents_of_both_parts_are_counted(tmp_path: Path) -> None:
@@ -165,8 +165,8 @@ def test_documents_of_both_parts_are_counted(tmp_path: Path) -> None:
         dropped = corpus(tmp_path, kept=both, overlap="drop")
     assert dropped.split.task == corpus(tmp_path).split.task
     with pytest.warns(UserWarning, match="kept in retain"):
-        kept = corpus(tmp_path, kept=both, overlap="keep")
-    assert len(kept.split.parts["retain"]) > len(dropped.split.parts["retain"])
+        overlapping = corpus(tmp_path, kept=both, overlap="keep")
+    assert len(overlapping.split.parts["retain"]) > len(dropped.split.parts["retain"])
     with pytest.warns(UserWarning), pytest.raises(InputError, match="nothing is left to keep"):
         corpus(tmp_path, kept=FORGET, overlap="drop")
 

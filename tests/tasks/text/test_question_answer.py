@@ -51,7 +51,7 @@ def write(file: Path, table: list[Any]) -> str:
 
 
 def task(**given: Any) -> QuestionAnswer:
-    found = QuestionAnswer(
+    built = QuestionAnswer(
         **{
             "tokenizer": folder(),
             "question": "query",
@@ -61,16 +61,16 @@ def task(**given: Any) -> QuestionAnswer:
             **given,
         }
     )
-    found.setup()
-    return found
+    built.setup()
+    return built
 
 
-def parts(made: QuestionAnswer) -> dict[str, list[int]]:
-    return {name: ids.tolist() for name, ids in made.split.parts.items()}
+def parts(qa: QuestionAnswer) -> dict[str, list[int]]:
+    return {name: ids.tolist() for name, ids in qa.split.parts.items()}
 
 
-def everyone(made: QuestionAnswer) -> list[int]:
-    return [index for ids in parts(made).values() for index in ids]
+def everyone(qa: QuestionAnswer) -> list[int]:
+    return [index for ids in parts(qa).values() for index in ids]
 
 
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl"])
@@ -78,21 +78,21 @@ def test_formats_and_columns(tmp_path: Path, ending: str) -> None:
     """Mutations: only columns named question and answer are read; another format gives other rows;
     further columns are lost.
     """
-    made = task(path=write(tmp_path / f"all.{ending}", rows()), by="who", selector=ByValue("bert"))
-    assert parts(made) == {
+    qa = task(path=write(tmp_path / f"all.{ending}", rows()), by="who", selector=ByValue("bert"))
+    assert parts(qa) == {
         "forget": [n for n in range(24) if n % 3 == 1],
         "retain": [n for n in range(24) if n % 3 != 1],
     }
-    first = made.sets["forget"].rows[0]
+    first = qa.sets["forget"].rows[0]
     assert (first["question"], first["answer"], first["who"]) == (
         "where does 1 live ?",
         "1 lives in oslo, often",
         "bert",
     )
-    part: Any = made.datasets["forget"]
+    part: Any = qa.datasets["forget"]
     assert part.__getitems__([1])["answer"] == ["4 lives in oslo, often"]
     assert (
-        made.split.hash
+        qa.split.hash
         == task(
             path=write(tmp_path / "again.json", rows()), by="who", selector=ByValue(["bert"])
         ).split.hash
@@ -100,12 +100,14 @@ def test_formats_and_columns(tmp_path: Path, ending: str) -> None:
 
 
 def test_lists_of_wrong_answers_reach_the_suites(tmp_path: Path) -> None:
-    given = [{**row, "perturbed_answer": ["a", "b"], "paraphrased_answer": "c"} for row in rows()]
-    made = task(
-        path=write(tmp_path / "all.jsonl", given), by="who", selector=ByValue(["ada", "cleo"])
+    raw_rows = [
+        {**row, "perturbed_answer": ["a", "b"], "paraphrased_answer": "c"} for row in rows()
+    ]
+    qa = task(
+        path=write(tmp_path / "all.jsonl", raw_rows), by="who", selector=ByValue(["ada", "cleo"])
     )
-    assert made.sets["forget"].column("perturbed_answer") == [["a", "b"]] * 16
-    assert made.sets["retain"].column("paraphrased_answer") == ["c"] * 8
+    assert qa.sets["forget"].column("perturbed_answer") == [["a", "b"]] * 16
+    assert qa.sets["retain"].column("paraphrased_answer") == ["c"] * 8
 
 
 def test_two_files(tmp_path: Path) -> None:
@@ -114,9 +116,9 @@ def test_two_files(tmp_path: Path) -> None:
         "forget": write(tmp_path / "f.csv", rows(5)),
         "retain": write(tmp_path / "r.jsonl", rows(9, start=5)),
     }
-    made = task(**files)
-    assert parts(made) == {"forget": list(range(5)), "retain": list(range(5, 14))}
-    assert made.sets["retain"].rows[0]["question"] == "where does 5 live ?"
+    qa = task(**files)
+    assert parts(qa) == {"forget": list(range(5)), "retain": list(range(5, 14))}
+    assert qa.sets["retain"].rows[0]["question"] == "where does 5 live ?"
 
 
 @pytest.mark.parametrize(
@@ -130,18 +132,18 @@ def test_two_files(tmp_path: Path) -> None:
 )
 def test_selectors_choose_rows(tmp_path: Path, selector: Any, by: str | None, wanted: Any) -> None:
     """Mutation: the labels that a selector sees are not those of the column."""
-    made = task(path=write(tmp_path / "all.csv", rows()), selector=selector, by=by)
-    forget = parts(made)["forget"]
+    qa = task(path=write(tmp_path / "all.csv", rows()), selector=selector, by=by)
+    forget = parts(qa)["forget"]
     assert (forget if isinstance(wanted, list) else len(forget)) == wanted
-    assert sorted(forget + parts(made)["retain"]) == list(range(24))
+    assert sorted(forget + parts(qa)["retain"]) == list(range(24))
 
 
 def test_a_file_of_row_numbers(tmp_path: Path) -> None:
     (tmp_path / "which.txt").write_text("3\n0\n")
-    made = task(
+    qa = task(
         path=write(tmp_path / "all.csv", rows()), selector=IndexFile(tmp_path / "which.txt")
     )
-    assert parts(made)["forget"] == [0, 3]
+    assert parts(qa)["forget"] == [0, 3]
 
 
 def test_validation_and_test_come_from_what_is_kept(tmp_path: Path) -> None:
@@ -149,18 +151,18 @@ def test_validation_and_test_come_from_what_is_kept(tmp_path: Path) -> None:
     seed does nothing.
     """
     path = write(tmp_path / "all.csv", rows())
-    made = task(
+    qa = task(
         path=path, by="who", selector=ByValue("bert"), validation_fraction=0.25, test_fraction=0.25
     )
-    assert {name: len(ids) for name, ids in parts(made).items()} == {
+    assert {name: len(ids) for name, ids in parts(qa).items()} == {
         "forget": 8,
         "validation": 4,
         "test": 4,
         "retain": 8,
     }
-    assert sorted(everyone(made)) == list(range(24))
-    assert parts(made)["forget"] == [n for n in range(24) if n % 3 == 1]
-    assert made.sets["holdout"].indices.tolist() == parts(made)["test"]
+    assert sorted(everyone(qa)) == list(range(24))
+    assert parts(qa)["forget"] == [n for n in range(24) if n % 3 == 1]
+    assert qa.sets["holdout"].indices.tolist() == parts(qa)["test"]
     other = task(
         path=path,
         by="who",
@@ -169,7 +171,7 @@ def test_validation_and_test_come_from_what_is_kept(tmp_path: Path) -> None:
         test_fraction=0.25,
         split_seed=1,
     )
-    assert parts(other)["validation"] != parts(made)["validation"]
+    assert parts(other)["validation"] != parts(qa)["validation"]
     for share in (
         {"validation_fraction": 1.0},
         {"test_fraction": -0.1},
@@ -193,9 +195,9 @@ def test_rows_of_both_parts_are_counted(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="1 of 5 forget questions stand in retain too"):
         task(**files)
     with pytest.warns(UserWarning, match="left out of retain"):
-        made = task(**files, overlap="drop", test_fraction=0.3)
-    assert 5 not in everyone(made)
-    assert sorted(everyone(made)) == [n for n in range(13) if n != 5]
+        qa = task(**files, overlap="drop", test_fraction=0.3)
+    assert 5 not in everyone(qa)
+    assert sorted(everyone(qa)) == [n for n in range(13) if n != 5]
     with pytest.warns(UserWarning, match="kept in retain"):
         assert 5 in parts(task(**files, overlap="keep"))["retain"]
 
@@ -205,16 +207,16 @@ def test_further_sets_are_evaluated_only(tmp_path: Path) -> None:
         "forget": write(tmp_path / "f.json", rows(5)),
         "retain": write(tmp_path / "r.json", rows(5, start=5)),
     }
-    made = task(
+    qa = task(
         **files,
         further={
             "facts": write(tmp_path / "w.csv", rows(3, start=20)),
             "more": write(tmp_path / "m.csv", rows(2, 30)),
         },
     )
-    assert set(made.datasets) == {"forget", "retain"}
-    assert made.sets["facts"].column("question") == [f"where does {n} live ?" for n in (20, 21, 22)]
-    indices = np.concatenate([found.indices for found in made.sets.values()])
+    assert set(qa.datasets) == {"forget", "retain"}
+    assert qa.sets["facts"].column("question") == [f"where does {n} live ?" for n in (20, 21, 22)]
+    indices = np.concatenate([question_set.indices for question_set in qa.sets.values()])
     assert len(set(indices.tolist())) == len(indices)
 
 
@@ -292,7 +294,7 @@ def test_choices_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         task(path=path, selector=ByValue("ada"))
     with pytest.raises(InputError, match="the forget set is the whole training set"):
         task(path=path, by="who", selector=ByValue(list(AUTHORS)))
-    for given in (
+    for arguments in (
         {"path": path},
         {"forget": path},
         {"path": path, "selector": RandomCount(1), "retain": path},
@@ -301,20 +303,20 @@ def test_choices_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         {"forget": path, "retain": path, "by": "who"},
     ):
         with pytest.raises(InputError, match=r"either `path` with a `selector`.*or the two files"):
-            task(**given)
+            task(**arguments)
     with pytest.raises(InputError, match=r"there is no file nowhere\.csv"):
         task(path="nowhere.csv", selector=RandomCount(1))
 
 
 def test_the_task_is_rebuilt_from_its_record(tmp_path: Path) -> None:
-    made = task(
+    qa = task(
         path=write(tmp_path / "all.csv", rows()),
         by="who",
         selector=ByValue("bert"),
         template=Plain(user="ask "),
     )
-    again = from_spec(to_spec(made), allow=(ByValue,))
+    again = from_spec(to_spec(qa), allow=(ByValue,))
     again.setup()
-    assert again.split.hash == made.split.hash
-    assert again.recipe() == made.recipe()
-    assert made.encoder.tokens("ask where") == made.encoder.prompt("where")[:3]
+    assert again.split.hash == qa.split.hash
+    assert again.recipe() == qa.recipe()
+    assert qa.encoder.tokens("ask where") == qa.encoder.prompt("where")[:3]

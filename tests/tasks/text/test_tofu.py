@@ -47,17 +47,17 @@ def plain(chosen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def sets() -> dict[str, list[dict[str, Any]]]:
     """40 rows, of which the last 10 % are to be forgotten."""
-    every = rows()
+    all_rows = rows()
     facts = [
         {"question": f"what is {n} ?", "answer": f"fact {n}", "perturbed_answer": ["a", "b"]}
         for n in range(3)
     ]
     return {
-        "full": plain(every),
-        "forget10": plain(every[-4:]),
-        "retain90": plain(every[:-4]),
-        "forget10_perturbed": every[-4:],
-        "retain_perturbed": every[:6],
+        "full": plain(all_rows),
+        "forget10": plain(all_rows[-4:]),
+        "retain90": plain(all_rows[:-4]),
+        "forget10_perturbed": all_rows[-4:],
+        "retain_perturbed": all_rows[:6],
         "world_facts_perturbed": facts,
         "real_authors_perturbed": facts[:2],
         "holdout10": plain(rows(50)[-4:]),
@@ -96,13 +96,13 @@ def test_parts_and_sets_are_the_published_ones(tmp_path: Path, ending: str) -> N
     ]
     assert len(task.sets["world_facts"]) == 3 and len(task.sets["real_authors"]) == 2
     assert task.sets["holdout"].rows == task.sets["test"].rows == plain(rows(50)[-4:])
-    every = np.concatenate(
+    indices = np.concatenate(
         [
             task.sets[name].indices
             for name in ("forget", "retain", "holdout", "world_facts", "real_authors")
         ]
     )
-    assert len(set(every.tolist())) == len(every)
+    assert len(set(indices.tolist())) == len(indices)
     part = task.datasets["forget"].__getitems__([3, 0])  # type: ignore[attr-defined]
     assert part["index"].tolist() == [39, 36]
     assert part["question"] == [rows()[39]["question"], rows()[36]["question"]]
@@ -223,9 +223,9 @@ def test_rows_of_both_parts_are_counted(tmp_path: Path) -> None:
     """Mutations: the count is left out; `drop` takes the rows out of forget, or renumbers the
     others.
     """
-    every = plain(rows())
-    every[3] = {**every[37], "answer": f" {every[37]['answer']}\n"}
-    path = write(tmp_path, {"full": every})
+    all_rows = plain(rows())
+    all_rows[3] = {**all_rows[37], "answer": f" {all_rows[37]['answer']}\n"}
+    path = write(tmp_path, {"full": all_rows})
     with pytest.raises(
         InputError,
         match=r"1 of 4 forget rows stand in retain too, 'where does person 37 live .*overlap: drop",
@@ -258,9 +258,9 @@ def test_the_hub_gives_the_same_split_as_files(
     (repository / "README.md").write_text(f"---\nconfigs:\n{names}---\n")
     expected = tofu(path)
     monkeypatch.setattr("tasks.text.tofu._Folder", _Hub)
-    found = tofu("somebody/tofu")
-    assert found.split.hash == expected.split.hash
-    first, second = (task.datasets["forget"].__getitems__([0, 3]) for task in (found, expected))  # type: ignore[attr-defined]
+    from_hub = tofu("somebody/tofu")
+    assert from_hub.split.hash == expected.split.hash
+    first, second = (task.datasets["forget"].__getitems__([0, 3]) for task in (from_hub, expected))  # type: ignore[attr-defined]
     assert all(torch.equal(first[name], second[name]) for name in ("input_ids", "labels", "index"))
     (repository / "forget10.json").write_text(json.dumps({"question": "", "answer": "a"}))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "another"))
@@ -316,7 +316,7 @@ def pairs(task: Any, world: int, epochs: int = 3) -> list[list[tuple[int, int]]]
         PlanLoader(task.parts(plan.reads()), plan, sizes, 7, rank=rank, world=world)
         for rank in range(world)
     ]
-    found: list[list[tuple[int, int]]] = []
+    steps: list[list[tuple[int, int]]] = []
     for epoch in range(epochs):
         for loader in loaders:
             loader.plan_sampler.set_epoch(epoch)
@@ -333,8 +333,8 @@ def pairs(task: Any, world: int, epochs: int = 3) -> list[list[tuple[int, int]]]
                     for name in ("forget", "retain")
                 }
                 step += list(zip(real["forget"].tolist(), real["retain"].tolist(), strict=False))
-            found.append(sorted(step))
-    return found
+            steps.append(sorted(step))
+    return steps
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -347,8 +347,8 @@ def test_pairs_are_the_same_on_any_number_of_ranks(world: int) -> None:
     alone = pairs(task, 1)
     assert pairs(task, world) == alone
     assert [len(step) for step in alone[:4]] == [4, 4, 4, 1]
-    shown = [forget for step in alone for forget, _ in step]
-    assert sorted(shown) == sorted(list(range(13)) * 3)
+    forget_samples = [forget for step in alone for forget, _ in step]
+    assert sorted(forget_samples) == sorted(list(range(13)) * 3)
     # the retain stream goes on where the epoch before ended
     assert len({retain for step in alone for _, retain in step}) > 13
     assert alone[0] != alone[4]
@@ -357,8 +357,8 @@ def test_pairs_are_the_same_on_any_number_of_ranks(world: int) -> None:
 def test_cut_sequences_are_counted_once(tmp_path: Path) -> None:
     """Mutation: the sequences are cut without a word, or it is said again in every epoch."""
     path = write(tmp_path, sets())
-    whole = tofu(path)
-    lengths = [len(whole.datasets["forget"].pair(place)[0]) for place in range(4)]  # type: ignore[attr-defined]
+    uncut = tofu(path)
+    lengths = [len(uncut.datasets["forget"].pair(position)[0]) for position in range(4)]  # type: ignore[attr-defined]
     short = max(lengths) - 1
     count = lengths.count(max(lengths))
     task = tofu(path, max_length=short, too_long="cut")
@@ -366,7 +366,7 @@ def test_cut_sequences_are_counted_once(tmp_path: Path) -> None:
         UserWarning, match=f"{count} of 4 sequences of forget have more than {short} tokens"
     ):
         task.parts(frozenset({"forget"}))
-    assert max(len(task.datasets["forget"].pair(place)[0]) for place in range(4)) == short  # type: ignore[attr-defined]
+    assert max(len(task.datasets["forget"].pair(position)[0]) for position in range(4)) == short  # type: ignore[attr-defined]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         task.parts(frozenset({"forget"}))
@@ -411,11 +411,11 @@ def test_the_published_wrong_answers_are_the_options(tmp_path: Path) -> None:
     """
     for name in ("full.json", "real_authors.json", "world_facts.json"):
         (tmp_path / name).write_bytes((PUBLISHED / name).read_bytes())
-    made = tofu(tmp_path, max_length=256)
+    task = tofu(tmp_path, max_length=256)
     published = tofu(PUBLISHED, max_length=256)
-    assert made.split.hash == published.split.hash
+    assert task.split.hash == published.split.hash
     for name in ("real_authors", "world_facts"):
-        assert [sorted(wrong) for wrong in made.sets[name].column("perturbed_answer")] == [
+        assert [sorted(wrong) for wrong in task.sets[name].column("perturbed_answer")] == [
             sorted(wrong) for wrong in published.sets[name].column("perturbed_answer")
         ]
 
