@@ -5,6 +5,7 @@ from .components.answers import CyclingAnswers as CyclingAnswers
 from .components.answers import PerturbedAnswers as PerturbedAnswers
 from .components.answers import Refusal as Refusal
 from .components.generated_answers import GeneratedAnswers as GeneratedAnswers
+from .components.guided_saliency import GuidedSaliency as GuidedSaliency
 from .components.latents import CoupledSampling as CoupledSampling
 from .components.latents import LatentSource as LatentSource
 from .components.latents import NoisedData as NoisedData
@@ -23,7 +24,6 @@ from .diffusion.adv_unlearn import AdvUnlearn as AdvUnlearn
 from .diffusion.concept_ablation import ConceptAblation as ConceptAblation
 from .diffusion.erase_diff import EraseDiff as EraseDiff
 from .diffusion.esd import ESD as ESD
-from .diffusion.salun_diffusion import GuidedSaliency as GuidedSaliency
 from .diffusion.salun_diffusion import SalUnDiffusion as SalUnDiffusion
 from .diffusion.selective_amnesia import SelectiveAmnesia as SelectiveAmnesia
 from .diffusion.sfd import SFD as SFD

@@ -44,4 +44,4 @@ class FisherForgettingReference(FisherForgetting):
                 weighted, weights, retain_graph=True, allow_unused=True, materialize_grads=True
             )
             torch._foreach_addcmul_(total, gradient, gradient)
-        self.add(total, 1.0)
+        self.squares.add(total)

@@ -33,7 +33,7 @@ class InfluenceReference(Influence):
     ) -> None:
         super().__init__(backbone, alpha=alpha, samples=m + 2, **kwargs)
         self.m = m
-        self.curvature_schedule = Retain(shuffle=False, limit=m + 2)
+        self.curvature_plan = Retain(shuffle=False, limit=m + 2)
 
     def solve(self, gradients: Iterable[Tensor], vector: Tensor) -> Tensor:
         """The recursion's k, from flat per-sample gradients `[P]`; no gradient is kept."""

@@ -4,7 +4,8 @@ run began from.
 Kurmanji et al., "Towards Unbounded Machine Unlearning", NeurIPS 2023, arXiv 2302.09880; code
 `small_scale_unlearning.ipynb` (`run_train_epoch`, `run_neggrad_epoch`, `l2_penalty`).
 
-    fine-tuning: min_θ ℓ(D_r) + w/2 ‖θ − θ_o‖²;    NegGrad+: min_θ a (ℓ(D_r) + w/2 ‖θ − θ_o‖²) − (1 − a) ℓ(D_f)
+    fine-tuning:  min_θ ℓ(D_r) + w/2 ‖θ − θ_o‖²
+    NegGrad+:     min_θ a (ℓ(D_r) + w/2 ‖θ − θ_o‖²) − (1 − a) ℓ(D_f)
 
 The optimizer itself decays nothing; w is the weight decay that the original was trained with, 0.1
 there.

@@ -1,18 +1,18 @@
-"""Influence unlearning (IU): one Newton step from the full loss to the retain loss, with a Fisher
-matrix for the Hessian.
+"""Influence unlearning (IU): one Newton step from the full loss to the retain loss.
 
-Izzo, Smart, Chaudhuri and Zou, "Approximate Data Deletion from Machine Learning Models", AISTATS
-2021, arXiv 2002.10077; in the form of Jia et al., "Model Sparsity Can Simplify Machine Unlearning",
-NeurIPS 2023, arXiv 2304.04934. The inverse is that of WoodFisher (Singh and Alistarh, NeurIPS 2020,
-arXiv 2004.14340).
+The Hessian is a Fisher matrix. Izzo, Smart, Chaudhuri and Zou, "Approximate Data Deletion from
+Machine Learning Models", AISTATS 2021, arXiv 2002.10077; in the form of Jia et al., "Model Sparsity
+Can Simplify Machine Unlearning", NeurIPS 2023, arXiv 2304.04934. The inverse is that of WoodFisher
+(Singh and Alistarh, NeurIPS 2020, arXiv 2004.14340).
 
-    θ_u = θ_o + α H⁻¹ v,    v = ∇ℓ(D) − ∇ℓ(D_r) = (N_f / N)(ḡ_f − ḡ_r),    H = λ I + (1/n) Σ_i g_i g_iᵀ over n retain samples
+    θ_u = θ_o + α H⁻¹ v,    v = ∇ℓ(D) − ∇ℓ(D_r) = (N_f / N)(ḡ_f − ḡ_r)
+    H = λ I + (1/n) Σ_i g_i g_iᵀ over n retain samples
 
 The released code runs another recursion, which is not this inverse:
 `mu.methods.compat.InfluenceReference`. Defaults: α = 1 (the Newton step; the authors tune it), λ =
 0.01 (Koh and Liang, ICML 2017), n = 128 (ours: see `samples`). On the digits the effect grows with
-α / λ, and 128 samples did what all 450 did. Eval mode, no augmentation; batch-norm statistics are
-not touched.
+α / λ, and 128 samples did what all 450 did. Eval mode, no augmentation; batch-norm statistics do
+not change.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ from torch import Tensor
 from mu.backbones import Backbone
 from mu.core.edit import Edit
 from mu.core.gradients.per_sample import Choice, PerSample
-from mu.core.gradients.summed import gradient_of
+from mu.core.gradients.summed import RunningSum, gradient_of
 from mu.data.batch import Batch
 from mu.data.loader import PlanLoader
 from mu.data.plan import Forget, Phases, Retain
@@ -36,19 +36,17 @@ _RETAIN = 1
 
 
 class Influence(Edit):
-    """Gradients over both parts on all ranks; then rank 0 alone builds the inverse, sample by
-    sample, and tells the others the step.
+    """A Newton step of gradients from all ranks; rank 0 builds the inverse and shares the step.
 
     Args:
         backbone: the original.
         alpha: step α; 1 is the Newton step.
-        damping: λ > 0; smaller trusts the samples' curvature more and moves further where they say
-            nothing.
+        damping: λ > 0; smaller values move further where the samples have no curvature.
         samples: n, random retain samples for H (all of them where there are fewer). Rank 0 keeps n
             numbers for each trainable weight: 128 samples take 0.14 GB for ResNet-20 and 5.7 GB for
             ResNet-18 in float32.
-        batch_size: samples whose gradients are made at once, each of the size of the weights.
-        per_sample: how per-sample gradients are made, see `mu.core.gradients.per_sample`.
+        batch_size: samples whose gradients are computed at once, each of the size of the weights.
+        per_sample: how per-sample gradients are computed, see `mu.core.gradients.per_sample`.
     """
 
     shard = "rows"
@@ -75,42 +73,37 @@ class Influence(Edit):
         self.batch_size = batch_size
         self.per_sample: Choice = per_sample
         self.plan = Phases(Forget(shuffle=False), Retain(shuffle=False))
-        self.curvature_schedule = Retain(limit=samples)
-        self._sums: dict[int, list[Tensor]] = {}
+        self.curvature_plan = Retain(limit=samples)
+        self.sums = {_FORGET: RunningSum(), _RETAIN: RunningSum()}
 
     def observe(self, forget: Batch | None, retain: Batch | None) -> None:
-        """Add the batch's gradient, weight and number of samples to its part's."""
+        """Add the batch's gradient, weight and number of samples to its part's sums."""
         part = forget if retain is None else retain
         assert part is not None
         values, weight = self.backbone.loss(part)
-        found = [
-            *gradient_of(self, values.sum()),
-            weight.sum().detach(),
-            (weight > 0).sum().to(weight),
-        ]
-        if self.phase in self._sums:
-            torch._foreach_add_(self._sums[self.phase], found)
-        else:
-            self._sums[self.phase] = found
+        gradient = gradient_of(self, values.sum())
+        count = (weight > 0).sum().to(weight)
+        self.sums[self.phase].add([*gradient, weight.sum().detach(), count])
 
     def edited(self) -> Mapping[str, Tensor]:
-        """Weights after the step."""
-        *of_forget, weight_forget, _ = self._over_ranks(_FORGET)
-        *of_retain, weight_retain, count = self._over_ranks(_RETAIN)
-        whole = weight_forget + weight_retain
-        vector = _flat(
-            [
-                f / whole - r * weight_forget / (whole * weight_retain)
-                for f, r in zip(of_forget, of_retain, strict=True)
-            ]
-        )
+        """Weights after the Newton step."""
+        # v, the difference of two mean gradients
+        *forget_gradients, forget_weight, _ = self.sums[_FORGET].total(self)
+        *retain_gradients, retain_weight, count = self.sums[_RETAIN].total(self)
+        weight = forget_weight + retain_weight
+        differences = [
+            forget / weight - retain * forget_weight / (weight * retain_weight)
+            for forget, retain in zip(forget_gradients, retain_gradients, strict=True)
+        ]
+        vector = torch.cat([difference.flatten() for difference in differences])
+        # H⁻¹ v on rank 0; zero elsewhere, so that the sum over ranks is rank 0's
         step = torch.zeros_like(vector)
         if self.trainer.is_global_zero:
             # the curvature of a mean over tokens: each sample's gradient counts per token of an
             # average sample (1 for classifiers)
-            scale = (count / weight_retain).sqrt()
-            step = self.solve((scale * gradient for gradient in self._gradients()), vector)
-        (step,) = self.sum_over_ranks([step])  # zero elsewhere, so this tells every rank
+            scale = (count / retain_weight).sqrt()
+            step = self.solve((scale * gradient for gradient in self.sample_gradients()), vector)
+        (step,) = self.sum_over_ranks([step])
         pieces = step.split([p.numel() for _, p in self.trainable()])
         return {
             name: p + self.alpha * piece.view_as(p)
@@ -125,32 +118,23 @@ class Influence(Edit):
             inverse.update(gradient)
         return inverse.solve(vector)
 
-    def _over_ranks(self, phase: int) -> list[Tensor]:
-        return self.sum_over_ranks(self._sums[phase])
-
-    def _gradients(self) -> Iterator[Tensor]:
+    def sample_gradients(self) -> Iterator[Tensor]:
+        """Flat gradients `[P]` of single retain samples, all of them on this rank."""
         if self.task is None:
             raise InputError(
                 "influence reads single retain samples, so fit it with a mu task (datamodule=...)."
             )
-        # not the task's own: this one is not divided among ranks
+        # a loader of its own, because the task's divides the samples among ranks
         loader = PlanLoader(
-            self.task.parts(self.curvature_schedule.reads()),
-            self.curvature_schedule,
+            self.task.parts(self.curvature_plan.reads()),
+            self.curvature_plan,
             {"retain": self.batch_size},
             self.seed,
             augment=self.task.augmentation if self.augment else None,
         )
-        each = PerSample(
-            self.backbone,
-            self.trainable(),
-            lambda part: self.backbone.loss(part)[0],
-            self.per_sample,
-        )
+        loss = lambda part: self.backbone.loss(part)[0]  # noqa: E731
+        per_sample = PerSample(self.backbone, self.trainable(), loss, self.per_sample)
         for batch in loader:
             part = self.prepare(self.trainer.strategy.batch_to_device(batch)["retain"])
-            yield from torch.cat([rows.flatten(1) for rows in each.gradients(part)], dim=1)
-
-
-def _flat(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in tensors])
+            gradients = per_sample.gradients(part)
+            yield from torch.cat([rows.flatten(1) for rows in gradients], dim=1)

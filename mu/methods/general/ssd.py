@@ -1,5 +1,4 @@
-"""Selective Synaptic Dampening (SSD): shrink the weights that matter more to the forget set than to
-everything.
+"""Selective Synaptic Dampening (SSD): shrink weights that matter more to forget than to all data.
 
 Foster, Schoepf and Brintrup, "Fast Machine Unlearning Without Retraining Through Selective Synaptic
 Dampening", AAAI 2024, arXiv 2308.07707.
@@ -8,8 +7,8 @@ Dampening", AAAI 2024, arXiv 2308.07707.
 
 The importance squares the *batch-mean* gradient (`src/ssd.py`), so it depends on the batch size; D
 is all training data. Defaults: λ = 1, α = 10 (ResNet-18, all CIFAR tasks); forget batches of 128,
-full batches of 64 (the code's loaders); eval mode, no augmentation; batch-norm statistics are not
-touched.
+full batches of 64 (the code's loaders); eval mode, no augmentation; batch-norm statistics do not
+change.
 """
 
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from mu.backbones import Backbone
 from mu.core.edit import Edit
-from mu.core.gradients.summed import gradient_of
+from mu.core.gradients.summed import RunningSum, gradient_of
 from mu.data.batch import Batch, concatenate
 from mu.data.plan import Forget, Phases, Union
 from mu.functional.curvature import ssd_dampen
@@ -30,7 +29,7 @@ _ALL = 1
 
 
 class SSD(Edit):
-    """Dampen by the ratio of two importances.
+    """Dampen weights by the ratio of two importances.
 
     Args:
         backbone: the original.
@@ -55,8 +54,7 @@ class SSD(Edit):
         self.plan = Phases(
             Forget(shuffle=False, batch_size=forget_batch_size), Union(batch_size=all_batch_size)
         )
-        self._squares: dict[int, list[Tensor]] = {}
-        self._batches = {_FORGET: 0, _ALL: 0}
+        self.importance = {_FORGET: RunningSum(), _ALL: RunningSum()}
 
     def observe(self, forget: Batch | None, retain: Batch | None) -> None:
         """Add the squared gradient of the batch's mean loss to its phase's importance."""
@@ -64,25 +62,15 @@ class SSD(Edit):
         values, weight = self.backbone.loss(batch)
         gradient = gradient_of(self, values.sum() / weight.sum())
         torch._foreach_mul_(gradient, gradient)
-        if self.phase in self._squares:
-            torch._foreach_add_(self._squares[self.phase], gradient)
-        else:
-            self._squares[self.phase] = gradient
-        self._batches[self.phase] += 1
+        self.importance[self.phase].add(gradient)
 
     def edited(self) -> Mapping[str, Tensor]:
         """Dampened weights."""
-        of_forget = self._importance(_FORGET)
-        of_all = self._importance(_ALL)
+        forget_importance = self.importance[_FORGET].mean(self)
+        full_importance = self.importance[_ALL].mean(self)
         return {
-            name: ssd_dampen(p, f, a, self.alpha, self.lam)
-            for (name, p), f, a in zip(self.trainable(), of_forget, of_all, strict=True)
+            name: ssd_dampen(weight, forget, full, self.alpha, self.lam)
+            for (name, weight), forget, full in zip(
+                self.trainable(), forget_importance, full_importance, strict=True
+            )
         }
-
-    def _importance(self, phase: int) -> list[Tensor]:
-        # this rank may have had no batch
-        squares = self._squares.get(phase) or [torch.zeros_like(p) for _, p in self.trainable()]
-        *sums, count = self.sum_over_ranks(
-            [*squares, torch.tensor(float(self._batches[phase]), device=self.device)]
-        )
-        return [value / count for value in sums]

@@ -1,9 +1,10 @@
-"""Fisher forgetting (FF): noise where the retain set does not need the weights.
+"""Fisher forgetting (FF): noise on the weights that the retain set does not need.
 
 Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net: Selective Forgetting in Deep
 Networks", CVPR 2020, arXiv 1911.04933.
 
-    F_i = E_{x ∈ D_r} Σ_y p_θ(y|x) (∂ℓ(x, y)/∂θ_i)²,    θ_u = θ_o + sqrt(variance(F)) · N(0, 1),    variance ≈ α / F
+    F_i = E_{x ∈ D_r} Σ_y p_θ(y|x) (∂ℓ(x, y)/∂θ_i)²
+    θ_u = θ_o + sqrt(variance(F)) · N(0, 1),    variance ≈ α / F
 
 F is per sample (batch size 1 in the authors' code and in SSD's and SCRUB's), so the batch size has
 no effect here. The clamps of the variance are the released code's
@@ -23,6 +24,7 @@ from torch import Tensor
 from mu.backbones import Classifier
 from mu.core.edit import Edit
 from mu.core.gradients.per_sample import Choice, PerSample
+from mu.core.gradients.summed import RunningSum
 from mu.data.batch import Batch
 from mu.data.plan import Retain
 from mu.functional.curvature import fisher_class_rows, fisher_noise_variance
@@ -32,14 +34,13 @@ from mu.utils.errors import InputError
 
 
 class FisherForgetting(Edit):
-    """One pass over retain with a backward for each class, then noise that is the same on every
-    rank.
+    """Gaussian noise by the diagonal Fisher matrix of the retain set, equal on every rank.
 
     Args:
         backbone: the original.
         alpha: scale of the noise's variance, >= 0.
-        forget_class: a class whose row of the classifier is erased; None takes what the task
-            forgets as a whole class, if it does.
+        forget_class: a class whose row of the classifier is erased; None takes the classes that the
+            task forgets as a whole.
         row_variance: variance of the noise in that row.
         batch_size: samples of one pass; affects speed and memory only.
         per_sample: how per-sample gradients are made, see `mu.core.gradients.per_sample`.
@@ -71,56 +72,42 @@ class FisherForgetting(Edit):
         self.num_classes = backbone.num_classes
         self.plan = Retain(shuffle=False, batch_size=batch_size)
         self.per_sample: Choice = per_sample
-        self._each: PerSample | None = None
-        self._squares: list[Tensor] | None = None
-        self._count = 0.0
+        self.squares = RunningSum()
+        self._gradients: PerSample | None = None
 
     def expected_scores(self, part: Batch) -> Tensor:
-        """`sqrt(p(y|x)) log p(y|x)` with the probability held constant, `[B, C]`: its squared
-        gradients add up to F.
+        """`sqrt(p(y|x)) log p(y|x)`, `[B, C]`, whose squared gradients add up to F.
+
+        The probability takes no gradient; padded samples give 0.
         """
         log_p = self.backbone.predict(part).log_softmax(1)
         scores = (log_p.detach() / 2).exp() * log_p
         return scores * (~part["padded"])[:, None] if "padded" in part else scores
 
     def observe(self, forget: Batch | None, retain: Batch | None) -> None:
-        """Add the batch's squares."""
+        """Add the batch's squared gradients, from one backward pass a class."""
         assert retain is not None
-        if self._each is None:
-            self._each = PerSample(
+        if self._gradients is None:
+            self._gradients = PerSample(
                 self.backbone, self.trainable(), self.expected_scores, self.per_sample
             )
-        self.add(
-            self._each.squares(retain),
-            float((~retain["padded"]).sum()) if "padded" in retain else len(retain["index"]),
-        )
-
-    def add(self, squares: list[Tensor], count: float) -> None:
-        """Add to the sum whose mean is F."""
-        self._count += count
-        if self._squares is None:
-            self._squares = squares
-        else:
-            torch._foreach_add_(self._squares, squares)
+        count = (~retain["padded"]).sum() if "padded" in retain else len(retain["index"])
+        self.squares.add(self._gradients.squares(retain), float(count))
 
     def fisher(self) -> dict[str, Tensor]:
         """Diagonal of F by parameter name, over all ranks."""
-        # this rank may have had no batch
-        mine = self._squares or [torch.zeros_like(p) for _, p in self.trainable()]
-        *sums, count = self.sum_over_ranks([*mine, torch.tensor(self._count, device=self.device)])
-        return {
-            name: value / count for (name, _), value in zip(self.trainable(), sums, strict=True)
-        }
+        names = [name for name, _ in self.trainable()]
+        return dict(zip(names, self.squares.mean(self), strict=True))
 
     def edited(self) -> Mapping[str, Tensor]:
         """Noisy weights."""
         fisher = self.fisher()
-        erased = forgotten_classes(self, self.forget_class, self.num_classes)
+        classes = forgotten_classes(self, self.forget_class, self.num_classes)
         noisy: dict[str, Tensor] = {}
         for name, p in self.trainable():
             mean = p.detach()
             variance = fisher_noise_variance(fisher[name], self.alpha, self.num_classes)
-            for label in erased:
+            for label in classes:
                 mean, variance = fisher_class_rows(
                     mean, variance, label, self.num_classes, self.row_variance
                 )
