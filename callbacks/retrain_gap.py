@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.base import Evaluated, Suite, module_of
 from mu.core.module import UnlearningModule
-from mu.metrics import gap
+from mu.metrics import distances, gap
 from mu.metrics.results import SHARED_DEFINITIONS, Result, RunResults, load_outputs
 from mu.utils.errors import InputError
 
@@ -134,7 +134,7 @@ class RetrainGap(Suite):
             return [
                 Result(
                     "wasserstein",
-                    float(gap.wasserstein1(forget["prediction"], theirs["prediction"])),
+                    float(distances.wasserstein1(forget["prediction"], theirs["prediction"])),
                     False,
                     "forget",
                 )
@@ -145,12 +145,22 @@ class RetrainGap(Suite):
         return [
             Result(
                 "activation_distance",
-                float(gap.activation_distance(ours, theirs["logits"])),
+                float(distances.activation_distance(ours, theirs["logits"])),
                 False,
                 "forget",
             ),
-            Result("JS", float(gap.js_divergence(ours, theirs["logits"])), False, "forget", "nats"),
             Result(
-                "completeness", float(gap.completeness(ours, theirs["logits"])), True, "forget", "%"
+                "JS",
+                float(distances.js_divergence(ours, theirs["logits"])),
+                False,
+                "forget",
+                "nats",
+            ),
+            Result(
+                "completeness",
+                float(distances.completeness(ours, theirs["logits"])),
+                True,
+                "forget",
+                "%",
             ),
         ]

@@ -29,7 +29,7 @@ from mu.evaluation.text.metrics import (
     Rouge,
 )
 from mu.evaluation.text.oracle import OracleFile
-from mu.metrics import memorisation, tofu
+from mu.metrics import aggregates, tofu
 from mu.metrics.results import Result
 from mu.utils.errors import InputError
 
@@ -50,9 +50,8 @@ class Memorisation(TextSuite):
     (higher = less is known by heart), `privacy` (closeness of the AUCs to the oracle's), `utility`
     (model utility, as a share of the original's where that is known) and `overall`, their harmonic
     mean, are in [0, 1], higher is better; so is `selection`, that of memorisation and utility
-    alone, by which OpenUnlearning chooses settings. `mu.metrics.memorisation` says how each is
-    made. Without an oracle there is no `PrivLeak`, `privacy` and `overall`, and the AUCs' detail
-    says so.
+    alone, by which OpenUnlearning chooses settings. `mu.metrics.aggregates` defines the scores.
+    Without an oracle there is no `PrivLeak`, `privacy` and `overall`, and the AUCs' detail says so.
 
     Args:
         oracle: see TextSuite.
@@ -119,7 +118,8 @@ class Memorisation(TextSuite):
         unknown = [kind for kind in self.attacks if kind not in MEMBERSHIP_ATTACKS]
         if unknown:
             raise InputError(
-                f"there is no membership attack {unknown[0]!r}; the attacks are {', '.join(MEMBERSHIP_ATTACKS)}."
+                f"there is no membership attack {unknown[0]!r}; the attacks are "
+                f"{', '.join(MEMBERSHIP_ATTACKS)}."
             )
         self.original = original
         self.forget = forget
@@ -149,7 +149,7 @@ class Memorisation(TextSuite):
             scores["utility"], about["utility"] = self._utility(graph)
             scores["selection"] = tofu.harmonic_mean([scores["memorisation"], scores["utility"]])
         if {"memorisation", "privacy", "utility"} <= set(scores):
-            scores["overall"] = memorisation.overall_score(
+            scores["overall"] = aggregates.overall_score(
                 scores["memorisation"], scores["privacy"], scores["utility"]
             )
         return [
@@ -222,6 +222,6 @@ class Memorisation(TextSuite):
         if self.original is None:
             return mine, {"scale": "as it is, because no original was given"}
         theirs = OracleFile(self.original).measure(node, graph).value
-        return memorisation.utility_score(mine, theirs), {
+        return aggregates.utility_score(mine, theirs), {
             "scale": f"a share of the original's {theirs:.4f}"
         }

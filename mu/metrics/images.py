@@ -1,7 +1,7 @@
-"""Distances between two sets of images, by their features; and how well images fit their texts.
+"""FID and KID between two sets of images, and the CLIP score, from features.
 
-Features come in as tensors, each image's once, so that the numbers do not depend on ranks;
-torchmetrics does the rest.
+Features are tensors with one row per image, so that the values do not depend on the number of
+ranks; torchmetrics computes them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from mu.utils.errors import InputError
 
 
-class _Given(nn.Module):
-    """An extractor for torchmetrics that passes on features which are there already."""
+class _Precomputed(nn.Module):
+    """Feature extractor for torchmetrics that returns features computed before."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -27,16 +27,26 @@ class _Given(nn.Module):
 
 
 def fid(real: Tensor, drawn: Tensor) -> float:
-    """Fréchet distance ‖μ_r − μ_d‖² + tr(Σ_r + Σ_d − 2 (Σ_r Σ_d)^½) (Heusel et al., NeurIPS 2017,
-    arXiv 1706.08500), in float64.
+    """Fréchet inception distance (FID), in float64.
+
+    ‖μ_r − μ_d‖² + tr(Σ_r + Σ_d − 2 (Σ_r Σ_d)^½) (Heusel et al., NeurIPS 2017, arXiv 1706.08500).
 
     Args:
         real: features `[N, D]`.
-        drawn: features `[M, D]`.
+        drawn: features of generated images, `[M, D]`.
+
+    Returns:
+        A number, >= 0 up to rounding.
 
     Raises:
         InputError: with no more than D images on a side: such a covariance has no full rank, and
             the distance says more about the number of images than about the images.
+
+    Example: the same covariance, means 3 apart: 3².
+
+        >>> real = torch.tensor([[0.0], [1.0], [2.0]])
+        >>> round(fid(real, real + 3), 4)
+        9.0
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -49,8 +59,10 @@ def fid(real: Tensor, drawn: Tensor) -> float:
                 f"are {count} {name} ones; take more images, an extractor with fewer features, or "
                 "KID."
             )
-    metric = FrechetInceptionDistance(feature=_Given(size), sync_on_compute=False).to(real.device)
-    # the metric gives its answer in the type of the features, and float32 would round it
+    metric = FrechetInceptionDistance(feature=_Precomputed(size), sync_on_compute=False).to(
+        real.device
+    )
+    # the metric returns its value in the type of the features, and float32 would round it
     metric.update(real.double(), real=True)
     metric.update(drawn.double(), real=False)
     return float(metric.compute())
@@ -59,22 +71,28 @@ def fid(real: Tensor, drawn: Tensor) -> float:
 def kid(
     real: Tensor, drawn: Tensor, subsets: int = 100, subset_size: int = 50, seed: int = 0
 ) -> tuple[float, float]:
-    """Kernel distance: unbiased squared MMD with the kernel (xᵀy / D + 1)³ (Bińkowski et al., ICLR
-    2018, arXiv 1801.01401).
+    """Kernel inception distance (KID): unbiased squared MMD with the kernel (xᵀy / D + 1)³.
+
+    Source: Bińkowski et al., ICLR 2018, arXiv 1801.01401.
 
     Args:
         real: features `[N, D]`.
-        drawn: features `[M, D]`.
-        subsets: how many random subsets are averaged.
-        subset_size: images of each, from each side.
-        seed: decides the subsets.
+        drawn: features of generated images, `[M, D]`.
+        subsets: number of random subsets to average over.
+        subset_size: images of a subset, from either side.
+        seed: seed of the subsets.
 
     Returns:
         Mean and standard deviation over subsets. The mean of equal distributions is 0, and may be a
         little below.
 
     Raises:
-        InputError: when a side has fewer images than a subset.
+        InputError: a side has fewer images than a subset.
+
+    Example: subsets of all images: k is 1 within real, 8 within drawn and 1 between, 1 + 8 - 2.
+
+        >>> kid(torch.zeros(2, 1), torch.ones(2, 1), subsets=3, subset_size=2)
+        (7.0, 0.0)
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -90,11 +108,11 @@ def kid(
             f"more images, or set subset_size to {fewest} at most."
         )
     with warnings.catch_warnings():
-        # that it keeps all features, which are here anyway
+        # the warning that it keeps all features, which are in memory anyway
         warnings.simplefilter("ignore", UserWarning)
-        given: Any = _Given(real.shape[1])
+        extractor: Any = _Precomputed(real.shape[1])
         metric = KernelInceptionDistance(
-            feature=given, subsets=subsets, subset_size=subset_size, sync_on_compute=False
+            feature=extractor, subsets=subsets, subset_size=subset_size, sync_on_compute=False
         )
     metric.update(real.cpu().double(), real=True)
     metric.update(drawn.cpu().double(), real=False)
@@ -105,14 +123,25 @@ def kid(
 
 
 def clip_score(images: Tensor, texts: Tensor) -> float:
-    """100 × the mean cosine similarity of each image and its text, each not below 0 (Hessel et al.,
-    EMNLP 2021, arXiv 2104.08718).
+    """CLIP score: 100 × the mean cosine similarity of image and text, negative ones taken as 0.
 
-    Papers that report it without the factor (0.31 for 31) mean the same number.
+    Source: Hessel et al., EMNLP 2021, arXiv 2104.08718. Some papers report it without the factor
+    (0.31 for 31).
 
     Args:
         images: unit embeddings `[N, D]`.
-        texts: unit embeddings `[N, D]`.
+        texts: unit embeddings of the images' texts, `[N, D]`.
+
+    Returns:
+        In [0, 100].
+
+    Raises:
+        InputError: the shapes differ, or there is no image.
+
+    Example: one pair agrees, the other is orthogonal.
+
+        >>> clip_score(torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+        50.0
     """
     if images.shape != texts.shape or not len(images):
         raise InputError(

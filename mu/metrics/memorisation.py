@@ -1,37 +1,35 @@
-"""Memorisation and privacy of a language model, on numbers of its labelled tokens.
+"""Memorisation and membership scores of a language model, from values of its labelled tokens.
 
 Tensors of tokens are `[N, T]` with a `mask` `[N, T]` (True = a token of that item; rows may begin
 anywhere and have any lengths). The reference (OpenUnlearning, "OpenUnlearning: accelerating LLM
 unlearning via unified benchmarking of methods and metrics", 2025, arXiv 2506.12618, and its code)
-leaves the token that ends a sequence out of everything but average losses; so does whoever makes
-the mask.
+leaves the end-of-sequence token out of everything but average losses; masks must leave it out as
+well.
 
-Scores of membership are all large for what looks unseen, like a loss. Everything is computed in
-float64.
+Membership scores are large for texts that look unseen, like a loss. Everything is computed in
+float64. `mu.metrics.aggregates` has the means over these values.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from mu.metrics.membership import loss_threshold_auc
-from mu.metrics.tofu import harmonic_mean
 from mu.utils.errors import InputError, RunError
 
 MIN_VARIANCE = 1e-6
-"""Where min-k++ divides by a token's standard deviation."""
+"""Smallest variance by whose root min-k++ divides."""
 
-# ---------------------------------------------------------------- what is known by heart
+# ---------------------------------------------------------------- memorisation
 
 
 def exact_memorisation(hits: Tensor, mask: Tensor) -> Tensor:
-    """Share of tokens that are the model's first choice, given all tokens before (teacher forced),
-    `[N]` in [0, 1]; 0 for no token.
+    """Exact memorisation: share of tokens that are the model's first choice, teacher forced.
 
     Source: Tirumala et al., "Memorization without overfitting", NeurIPS 2022, arXiv 2205.10770;
     OpenUnlearning `exact_memorization`.
@@ -39,14 +37,24 @@ def exact_memorisation(hits: Tensor, mask: Tensor) -> Tensor:
     Args:
         hits: `[N, T]` bool, whether the token is the argmax.
         mask: `[N, T]` bool.
+
+    Returns:
+        `[N]` in [0, 1]; 0 for an item without a token.
+
+    Example: the first two of three tokens count, one of them is the argmax.
+
+        >>> hits, mask = torch.tensor([[1, 0, 1]]), torch.tensor([[1, 1, 0]])
+        >>> exact_memorisation(hits, mask)
+        tensor([0.5000], dtype=torch.float64)
     """
     hits, mask = _tokens(hits, mask)
     return (hits & mask).sum(1) / mask.sum(1).clamp_min(1).to(torch.float64)
 
 
 def extraction_strength(hits: Tensor, mask: Tensor, floor: bool = True) -> Tensor:
-    """1 - k/N, k = the smallest prefix after which every token is the model's first choice (teacher
-    forced), `[N]` in [0, 1].
+    """Extraction strength `1 - k/N`, k the shortest prefix from which the rest can be extracted.
+
+    After the prefix every token is the model's first choice, teacher forced.
 
     Source: Carlini et al., "Extracting training data from large language models", USENIX Security
     2021, arXiv 2012.07805; OpenUnlearning `extraction_strength`. Quirk: the released loop ends at k
@@ -60,7 +68,13 @@ def extraction_strength(hits: Tensor, mask: Tensor, floor: bool = True) -> Tenso
         floor: False gives 0 to an item whose last token is missed.
 
     Returns:
-        0 for an item without a token.
+        `[N]` in [0, 1]; 0 for an item without a token.
+
+    Example: the last two of four tokens.
+
+        >>> hits = torch.tensor([[1, 0, 1, 1]])
+        >>> extraction_strength(hits, torch.ones(1, 4))
+        tensor([0.5000], dtype=torch.float64)
     """
     hits, mask = _tokens(hits, mask)
     count = mask.sum(1)
@@ -71,11 +85,11 @@ def extraction_strength(hits: Tensor, mask: Tensor, floor: bool = True) -> Tenso
     return torch.where(count > 0, suffix / count.clamp_min(1).to(torch.float64), 0.0)
 
 
-# ---------------------------------------------------------------- scores of membership
+# ---------------------------------------------------------------- membership scores
 
 
 def min_k(log_prob: Tensor, mask: Tensor, share: float = 0.4) -> Tensor:
-    """-mean of the lowest max(1, floor(share N)) log-probabilities, `[N]`, in nats.
+    """Min-K% score: minus the mean of the lowest `max(1, floor(share N))` log-probabilities.
 
     Source: Shi et al., "Detecting pretraining data from large language models", ICLR 2024, arXiv
     2310.16789. Default: 0.4 (MUSE, OpenUnlearning; the paper's is 0.2).
@@ -83,7 +97,16 @@ def min_k(log_prob: Tensor, mask: Tensor, share: float = 0.4) -> Tensor:
     Args:
         log_prob: `[N, T]` of the tokens.
         mask: `[N, T]` bool; every row needs a token.
-        share: of the tokens, in (0, 1].
+        share: share of the tokens, in (0, 1].
+
+    Returns:
+        `[N]`, in nats.
+
+    Example: the lowest two of four.
+
+        >>> log_prob = torch.tensor([[-1.0, -4.0, -2.0, 0.0]])
+        >>> min_k(log_prob, torch.ones(1, 4), share=0.5)
+        tensor([3.], dtype=torch.float64)
     """
     return _lowest(log_prob, mask, share)
 
@@ -91,8 +114,10 @@ def min_k(log_prob: Tensor, mask: Tensor, share: float = 0.4) -> Tensor:
 def min_k_plus_plus(
     log_prob: Tensor, mean: Tensor, variance: Tensor, mask: Tensor, share: float = 0.4
 ) -> Tensor:
-    """As `min_k`, of z = (log p - μ) / √max(σ², 1e-6), where μ = Σ p log p and σ² = Σ p (log p -
-    μ)² over the vocabulary; `[N]`.
+    """Min-K%++ score: `min_k` of standardised log-probabilities.
+
+    z = (log p - μ) / √max(σ², 1e-6), where μ = Σ p log p and σ² = Σ p (log p - μ)² over the
+    vocabulary.
 
     Source: Zhang et al., "Min-K%++", ICLR 2025, arXiv 2404.02936.
 
@@ -101,7 +126,16 @@ def min_k_plus_plus(
         mean: `[N, T]`, μ at each token.
         variance: `[N, T]`, σ² at each token.
         mask: `[N, T]` bool; every row needs a token.
-        share: of the tokens, in (0, 1].
+        share: share of the tokens, in (0, 1].
+
+    Returns:
+        `[N]`.
+
+    Example: z = (-4 + 2) / 2 at the lower of two tokens.
+
+        >>> log_prob, mean = torch.tensor([[-2.0, -4.0]]), torch.tensor([[-2.0, -2.0]])
+        >>> min_k_plus_plus(log_prob, mean, torch.tensor([[1.0, 4.0]]), torch.ones(1, 2), share=0.5)
+        tensor([1.], dtype=torch.float64)
     """
     z = (log_prob.to(torch.float64) - mean.to(torch.float64)) / variance.to(
         torch.float64
@@ -110,12 +144,25 @@ def min_k_plus_plus(
 
 
 def zlib_score(nll: Tensor, texts: Sequence[str]) -> Tensor:
-    """A / bytes of the text compressed by zlib, `[N]`: a loss, corrected for texts that are easy
-    anyway (Carlini et al., 2021).
+    """Zlib score: average loss A over the bytes of the text compressed by zlib.
+
+    It corrects a loss for texts that are easy anyway. Source: Carlini et al., 2021 (see
+    `extraction_strength`).
 
     Args:
         nll: average losses `[N]`.
-        texts: the answers, N strings.
+        texts: answers, N strings.
+
+    Returns:
+        `[N]`.
+
+    Raises:
+        InputError: the numbers of losses and texts differ.
+
+    Example: zlib writes 11 bytes for "abc".
+
+        >>> zlib_score(torch.tensor([22.0]), ["abc"])
+        tensor([2.], dtype=torch.float64)
     """
     if len(nll) != len(texts):
         raise InputError(
@@ -127,11 +174,23 @@ def zlib_score(nll: Tensor, texts: Sequence[str]) -> Tensor:
 
 
 def reference_score(nll: Tensor, reference: Tensor) -> Tensor:
-    """A - A of a reference model that never saw the forget set (the oracle), `[N]`, in nats.
+    """Reference score: average loss minus that of a reference model, the oracle.
+
+    The reference model never saw the forget set.
 
     Args:
         nll: average losses `[N]`.
         reference: the reference model's on the same items, `[N]`.
+
+    Returns:
+        `[N]`, in nats.
+
+    Raises:
+        InputError: the numbers of losses differ.
+
+    Example:
+        >>> reference_score(torch.tensor([3.0]), torch.tensor([1.0]))
+        tensor([2.], dtype=torch.float64)
     """
     if nll.shape != reference.shape:
         raise InputError(
@@ -142,15 +201,24 @@ def reference_score(nll: Tensor, reference: Tensor) -> Tensor:
 
 
 def gradient_norm(gradients: Iterable[Tensor | None], p: float = 2.0) -> float:
-    """Mean over weight tensors of the p-norm of one item's gradient; tensors without a gradient are
-    left out.
+    """Gradient norm of one item: mean over weight tensors of the p-norm of its gradient.
+
+    Tensors without a gradient do not count.
 
     Source: OpenUnlearning `mia_gradnorm`, which takes it in train mode; the suites here take it in
     eval mode, like everything else. The score of an item is this number for its average loss.
 
     Args:
-        gradients: of one item, a tensor for each weight.
-        p: of the norm.
+        gradients: gradients of one item by weight; None where a weight has none.
+        p: order of the norm.
+
+    Raises:
+        InputError: no weight has a gradient.
+
+    Example: norms 5 and 1.
+
+        >>> gradient_norm([torch.tensor([3.0, 4.0]), None, torch.tensor([1.0])])
+        3.0
     """
     norms = [
         torch.linalg.vector_norm(gradient.detach().to(torch.float64), p).item()
@@ -163,153 +231,96 @@ def gradient_norm(gradients: Iterable[Tensor | None], p: float = 2.0) -> float:
 
 
 def membership_auc(forget: Tensor, holdout: Tensor) -> float:
-    """Share of pairs in which the forget item looks more like a member than the holdout item, ties
-    half: in [0, 1].
+    """Membership AUC: share of (forget, holdout) pairs where the forget item looks more like a
+    member.
 
-    1 = memorised; the goal is the oracle's value (about 0.5); below it the forget set stands out as
-    unusually badly known.
+    In [0, 1], ties count half. 1 = memorised; the goal is the oracle's value (about 0.5); below it
+    the forget set's losses are unusually large.
 
     Args:
         forget: scores that are large for non-members, `[F]`.
-        holdout: the same of items that nobody trained on, `[H]`.
+        holdout: scores of items that no model was trained on, `[H]`.
+
+    Example: the forget item has the smaller score in one of two pairs.
+
+        >>> membership_auc(torch.tensor([1.0]), torch.tensor([2.0, 0.0]))
+        0.5
     """
     return loss_threshold_auc(forget, holdout)
 
 
 def privleak(auc: float, oracle_auc: float = 0.5) -> float:
-    """100 ((1 - AUC) - (1 - AUC of the oracle)) / (1 - AUC of the oracle), in percent: 0 = as the
-    oracle.
+    """PrivLeak: relative difference of 1 - AUC to the oracle's, in percent; 0 = as the oracle.
 
-    Negative, down to -100 = under-unlearned; positive without bound = over-unlearned. MUSE (Shi et
-    al., 2024, arXiv 2407.06460) states the AUC the other way round, which the 1 - undoes. Defined
-    on Min-40 %.
+    `100 ((1 - AUC) - (1 - AUC of the oracle)) / (1 - AUC of the oracle)`. Negative, down to -100 =
+    under-unlearned; positive without bound = over-unlearned. MUSE (Shi et al., 2024, arXiv
+    2407.06460) states the AUC the other way round, which the 1 - undoes. Defined on Min-40 %.
 
     Args:
-        auc: as `membership_auc` states it.
-        oracle_auc: the oracle's; 0.5 is what is taken where there is none.
+        auc: value of `membership_auc`.
+        oracle_auc: the oracle's; 0.5 without an oracle.
+
+    Raises:
+        RunError: the oracle's AUC is 1.
+
+    Example: 100 (0.25 - 0.5) / 0.5.
+
+        >>> privleak(0.75, 0.5)
+        -50.0
     """
     return _relative(1 - auc, 1 - oracle_auc)
 
 
 def rel_diff(auc: float, oracle_auc: float = 0.5) -> float:
-    """100 (AUC - AUC of the oracle) / AUC of the oracle, in percent; 0 = as the oracle, positive =
-    under-unlearned.
+    """Relative difference of the AUC to the oracle's, in percent; 0 = as the oracle.
+
+    `100 (AUC - AUC of the oracle) / AUC of the oracle`; positive = under-unlearned.
+
+    Args:
+        auc: value of `membership_auc`.
+        oracle_auc: the oracle's; 0.5 without an oracle.
+
+    Raises:
+        RunError: the oracle's AUC is 0.
+
+    Example: 100 (0.75 - 0.5) / 0.5.
+
+        >>> rel_diff(0.75, 0.5)
+        50.0
     """
     return _relative(auc, oracle_auc)
 
 
-def _relative(here: float, there: float) -> float:
-    if there <= 0:
+def _relative(value: float, oracle: float) -> float:
+    if oracle <= 0:
         raise RunError(
             "the oracle's membership AUC lies at the end of the scale, so no relative difference "
             "to it exists."
         )
-    return 100 * (here - there) / there
-
-
-# ---------------------------------------------------------------- aggregates
-
-
-def memorisation_score(memorised: Mapping[str, float] | Sequence[float]) -> float:
-    """Harmonic mean of 1 - x over extraction strength, exact memorisation, paraphrased probability
-    and truth probability.
-
-    In [0, 1], higher = less is memorised (OpenUnlearning, section on aggregates).
-
-    Args:
-        memorised: the four, or others that are 1 where everything is known by heart, each in [0,
-            1].
-    """
-    return harmonic_mean([1 - value for value in _shares(memorised)])
-
-
-def membership_closeness(auc: float, oracle_auc: float) -> float:
-    """1 - |AUC - AUC of the oracle| / max(AUC of the oracle, 1 - AUC of the oracle), in [0, 1]: 1 =
-    as the oracle.
-
-    OpenUnlearning's table scores each attack by "closeness to the retain model", but neither paper
-    nor code states the transform. Ours divides by the largest distance that an AUC can have, so
-    that 0 is the worst that there is: an original with an AUC of 0.95 gets 0.1 beside an oracle of
-    0.5, where 1 - |difference| would give it 0.55 (the paper's table has 0.10 for the original).
-    """
-    for value in (auc, oracle_auc):
-        if not 0 <= value <= 1:
-            raise InputError(f"an area under a curve lies in [0, 1], not at {value}.")
-    return 1 - abs(auc - oracle_auc) / max(oracle_auc, 1 - oracle_auc)
-
-
-def privacy_score(aucs: Mapping[str, float], oracle_aucs: Mapping[str, float]) -> float:
-    """Harmonic mean over attacks of `membership_closeness`, in [0, 1], 1 = no attack tells the
-    model from the oracle.
-
-    Args:
-        aucs: by attack; the paper takes loss, zlib, min-k and min-k++.
-        oracle_aucs: of the oracle, by the same attacks.
-    """
-    if set(aucs) != set(oracle_aucs):
-        raise InputError(
-            f"the privacy score compares the attacks {', '.join(sorted(aucs))} with "
-            f"{', '.join(sorted(oracle_aucs))}; give both of each."
-        )
-    return harmonic_mean(
-        [membership_closeness(auc, oracle_aucs[name]) for name, auc in aucs.items()]
-    )
-
-
-def utility_score(utility: float, original: float | None = None) -> float:
-    """Model utility as a share of the original's, at most 1.
-
-    OpenUnlearning's has the fluency beside it, by a classifier of gibberish, and seems to be scaled
-    so that the original has 1. Here it is the model utility alone.
-
-    Args:
-        utility: model utility in [0, 1].
-        original: of the model before unlearning; None leaves it unscaled.
-    """
-    if original is not None and original <= 0:
-        raise RunError(
-            "the original's model utility is 0, so nothing can be stated as a share of it."
-        )
-    return utility if original is None else min(1.0, utility / original)
-
-
-def overall_score(memorisation: float, privacy: float, utility: float) -> float:
-    """Harmonic mean of the three scores, in [0, 1] (confirmed by the maintainers of
-    OpenUnlearning).
-    """
-    return harmonic_mean([memorisation, privacy, utility])
+    return 100 * (value - oracle) / oracle
 
 
 # ---------------------------------------------------------------- checks
 
 
-def _shares(values: Mapping[str, float] | Sequence[float]) -> list[float]:
-    found = list(values.values()) if isinstance(values, Mapping) else list(values)
-    if any(not 0 <= value <= 1 for value in found):
-        raise InputError(
-            f"a share lies in [0, 1], but {next(v for v in found if not 0 <= v <= 1)} was given."
-        )
-    return found
-
-
 def _tokens(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    if values.ndim != 2 or values.shape != mask.shape:
-        raise InputError(
-            f"tokens and their mask are [N, T], but have the shapes {list(values.shape)} and "
-            f"{list(mask.shape)}."
-        )
+    _check_shapes(values, mask)
     return values.to(torch.bool), mask.to(torch.bool)
 
 
-def _lowest(values: Tensor, mask: Tensor, share: float) -> Tensor:
-    """-mean of the lowest share of each row."""
-    if not 0 < share <= 1:
-        raise InputError(f"the share of the tokens is {share}; it lies in (0, 1].")
+def _check_shapes(values: Tensor, mask: Tensor) -> None:
     if values.ndim != 2 or values.shape != mask.shape:
         raise InputError(
             f"tokens and their mask are [N, T], but have the shapes {list(values.shape)} and "
             f"{list(mask.shape)}."
         )
+
+
+def _lowest(values: Tensor, mask: Tensor, share: float) -> Tensor:
+    """Minus the mean of the lowest share of every row."""
+    if not 0 < share <= 1:
+        raise InputError(f"the share of the tokens is {share}; it lies in (0, 1].")
+    _check_shapes(values, mask)
     mask = mask.to(torch.bool)
     count = mask.sum(1)
     if bool((count == 0).any()):
@@ -320,9 +331,9 @@ def _lowest(values: Tensor, mask: Tensor, share: float) -> Tensor:
             "measured on it."
         )
     # as the references: share and count are multiplied in floating point and cut
-    taken = torch.tensor(
+    lowest = torch.tensor(
         [max(1, math.floor(share * size)) for size in count.tolist()], device=values.device
     )
     ordered = values.detach().to(torch.float64).masked_fill(~mask, math.inf).sort(1).values
-    inside = torch.arange(values.shape[1], device=values.device) < taken[:, None]
-    return -torch.where(inside, ordered, 0.0).sum(1) / taken
+    inside = torch.arange(values.shape[1], device=values.device) < lowest[:, None]
+    return -torch.where(inside, ordered, 0.0).sum(1) / lowest

@@ -1,4 +1,4 @@
-"""The per-example outputs of a test, gathered once for all suites and all ranks."""
+"""Per-example outputs of a test, gathered once for all suites and over all ranks."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from mu.utils.errors import InputError
 from mu.utils.rng import stream_id
 
 Table = dict[str, Tensor]
-"""Values by field name, rows in the same order; `index` is always there."""
+"""Values by field name, rows in the same order; `index` is always among the fields."""
 
 _Shape = tuple[tuple[int, ...], torch.dtype]
 
 
 class Outputs(Metric):
-    """Per-example values by split and field, each sample once and sorted by index, the same on
-    every rank.
+    """Per-example values by split and field, without repeated samples, sorted by index.
 
-    Neither splits nor fields are declared beforehand. Each field has two list states, reduced by
-    concatenation: its values and, beside them, (split, index) of every row. A rank that saw no
-    sample of a split, or no value of a field, lacks the states that others have, and torchmetrics
-    would gather mismatched tensors; so before it synchronises, the ranks tell each other which
-    splits and fields they hold, and add the missing states as empty tensors of the right shape and
-    type.
+    Every rank gets the same tables. Neither splits nor fields are declared beforehand. Each field
+    has two list states, reduced by concatenation: its values and, beside them, (split, index) of
+    every row. A rank that saw no sample of a split, or no value of a field, lacks the states that
+    others have, and torchmetrics would gather mismatched tensors; so before synchronising, the
+    ranks exchange the names of their splits and fields, and add the missing states as empty tensors
+    of the right shape and type.
 
     As input to `update` the metric accepts:
 
@@ -39,7 +38,7 @@ class Outputs(Metric):
       name.
 
     As output, `compute` returns `{split: {field: [N, ...]}}`; `index` is among the fields. Of rows
-    with the same index the first is kept, ranks in order. Fields keep their type and device.
+    with the same index the first one counts, ranks in order. Fields keep their type and device.
 
     Raises:
         InputError: in `update`, when `index` is missing, lengths differ, or a field changes its
@@ -84,15 +83,15 @@ class Outputs(Metric):
             getattr(self, f"row_{name}").append(rows)
 
     def compute(self) -> dict[str, Table]:
-        """Every split's table."""
-        found: dict[str, Table] = {}
+        """Tables by split."""
+        tables: dict[str, Table] = {}
         for name in sorted(self._fields):
             rows = _joined(getattr(self, f"row_{name}"))
             values = _joined(getattr(self, f"value_{name}"))
             for code in rows[:, 0].unique().tolist() if len(rows) else []:
                 inside = rows[:, 0] == code
                 index, order = _distinct(rows[inside, 1])
-                table = found.setdefault(self._splits[code], {"index": index})
+                table = tables.setdefault(self._splits[code], {"index": index})
                 if not torch.equal(table["index"], index):
                     raise InputError(
                         f"{name} of split {self._splits[code]} was given for {len(index)} "
@@ -101,7 +100,7 @@ class Outputs(Metric):
                     )
                 if name != "index":
                     table[name] = values[inside][order]
-        return {split: found[split] for split in sorted(found)}
+        return {split: tables[split] for split in sorted(tables)}
 
     def sync(
         self,
@@ -110,16 +109,16 @@ class Outputs(Metric):
         should_sync: bool = True,
         distributed_available: Callable[[], bool] | None = None,
     ) -> None:
-        """Gather all ranks' rows, after the ranks have agreed on which states there are."""
+        """Gather all ranks' rows, after the ranks have agreed on the states."""
         available = distributed_available or self.distributed_available_fn
         if should_sync and not self._is_synced and callable(available) and available():
             self._agree(process_group or self.process_group)
         super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def _agree(self, group: Any) -> None:
-        known: list[Any] = [None] * torch.distributed.get_world_size(group)
-        torch.distributed.all_gather_object(known, (self._splits, self._fields), group=group)
-        for splits, fields in known:
+        declared: list[Any] = [None] * torch.distributed.get_world_size(group)
+        torch.distributed.all_gather_object(declared, (self._splits, self._fields), group=group)
+        for splits, fields in declared:
             self._splits.update(splits)
             for name, shape in fields.items():
                 self._declare(name, shape)
@@ -152,9 +151,7 @@ class Outputs(Metric):
             )
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        """Undo that torchmetrics turns every tensor of one element into a scalar: a split of one
-        sample has fields of one row.
-        """
+        """`compute` whose fields keep their rows where torchmetrics makes one element a scalar."""
         wrapped = super()._wrap_compute(compute)
 
         def tables(*args: Any, **kwargs: Any) -> dict[str, Table]:
@@ -169,16 +166,14 @@ class Outputs(Metric):
 
 
 def _joined(chunks: Tensor | list[Tensor]) -> Tensor:
-    """The concatenated state, which is a list before and a tensor after synchronisation; empty when
-    nothing was added since a reset.
-    """
+    """Concatenated state, a list before and a tensor after synchronisation; empty after a reset."""
     if isinstance(chunks, Tensor):
         return chunks
     return torch.cat(chunks) if chunks else torch.empty(0)
 
 
 def _distinct(index: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorted distinct indices, and for each the position of its first occurrence."""
+    """Sorted distinct indices, and the positions of their first occurrences."""
     ordered, order = torch.sort(index, stable=True)
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]

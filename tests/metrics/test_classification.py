@@ -68,11 +68,11 @@ def test_values(name: str, scale: float, shape: tuple[int, int]) -> None:
         float(STATEMENTS[name](probabilities(row), y))
         for row, y in zip(logits, label.tolist(), strict=True)
     ]
-    found = compute(name, logits, label)
-    assert found.dtype == torch.float64 and found.shape == label.shape
+    value = compute(name, logits, label)
+    assert value.dtype == torch.float64 and value.shape == label.shape
     cancels = STATEMENTS[name] is scaled_confidence  # a difference that may be near 0
     torch.testing.assert_close(
-        found,
+        value,
         torch.tensor(stated, dtype=torch.float64),
         rtol=1e-11,
         atol=1e-14 if cancels else 1e-300,
@@ -154,9 +154,9 @@ def reference(logits: Tensor, label: Tensor) -> list[float]:
 
 def test_the_references_modified_entropy_ignores_each_rows_own_label() -> None:
     logits, _ = example(12, 4)
-    every = torch.arange(12) % 4
+    labels = torch.arange(12) % 4
     some = torch.arange(12) % 2
-    for label in (every, some):
+    for label in (labels, some):
         torch.testing.assert_close(
             metrics.modified_entropy_reference(logits, label),
             torch.tensor(reference(logits, label), dtype=torch.float64),
@@ -166,15 +166,15 @@ def test_the_references_modified_entropy_ignores_each_rows_own_label() -> None:
     # all classes present: -sum over j of (1 - p_j) log p_j for every row, whatever its label
     p = logits.softmax(dim=1)
     torch.testing.assert_close(
-        metrics.modified_entropy_reference(logits, every), -((1 - p) * p.log()).sum(dim=1)
+        metrics.modified_entropy_reference(logits, labels), -((1 - p) * p.log()).sum(dim=1)
     )
-    shuffled = every.flip(0)
+    shuffled = labels.flip(0)
     assert torch.equal(
-        metrics.modified_entropy_reference(logits, every),
+        metrics.modified_entropy_reference(logits, labels),
         metrics.modified_entropy_reference(logits, shuffled),
     )
     assert not torch.allclose(
-        metrics.modified_entropy(logits, every), metrics.modified_entropy(logits, shuffled)
+        metrics.modified_entropy(logits, labels), metrics.modified_entropy(logits, shuffled)
     )
 
 

@@ -18,7 +18,7 @@ from mu.utils.errors import InputError, RunError
 RETRAIN = {"UA": 5.24, "RA": 100.0, "TA": 94.26, "MIA": 12.88}
 SALUN = {"UA": 2.85, "RA": 99.62, "TA": 93.93, "MIA": 14.39}
 percent = st.floats(0, 100)
-numbers = st.lists(st.floats(-100, 100), min_size=1, max_size=9)
+finite_lists = st.lists(st.floats(-100, 100), min_size=1, max_size=9)
 
 
 def rows(count: int, classes: int, seed: int, scale: float = 2.0) -> Tensor:
@@ -28,11 +28,11 @@ def rows(count: int, classes: int, seed: int, scale: float = 2.0) -> Tensor:
 
 
 def probabilities(logits: Tensor) -> list[list[float]]:
-    found = []
+    matrix = []
     for row in logits.tolist():
         weights = [math.exp(v) for v in row]
-        found.append([w / math.fsum(weights) for w in weights])
-    return found
+        matrix.append([w / math.fsum(weights) for w in weights])
+    return matrix
 
 
 def kl(p: list[float], q: list[float]) -> float:
@@ -64,13 +64,15 @@ def test_the_oracle_has_no_gap_to_itself(values: dict[str, float]) -> None:
 @given(st.lists(st.tuples(percent, percent), min_size=1, max_size=6))
 @settings(max_examples=40, deadline=None)
 def test_gap_of_means_is_never_above_mean_of_gaps(seeds: list[tuple[float, float]]) -> None:
-    here = {"UA": [a for a, _ in seeds]}
-    there = {"UA": [b for _, b in seeds]}
-    of_means = abs(math.fsum(here["UA"]) / len(seeds) - math.fsum(there["UA"]) / len(seeds))
+    method = {"UA": [a for a, _ in seeds]}
+    oracle = {"UA": [b for _, b in seeds]}
+    of_means = abs(math.fsum(method["UA"]) / len(seeds) - math.fsum(oracle["UA"]) / len(seeds))
     of_gaps = math.fsum(abs(a - b) for a, b in seeds) / len(seeds)
-    assert metrics.average_gap(here, there) == pytest.approx(of_means, abs=1e-9)
-    assert metrics.average_gap(here, there, how="mean_of_gaps") == pytest.approx(of_gaps, abs=1e-9)
-    assert metrics.average_gap(here, there) <= of_gaps + 1e-9
+    assert metrics.average_gap(method, oracle) == pytest.approx(of_means, abs=1e-9)
+    assert metrics.average_gap(method, oracle, how="mean_of_gaps") == pytest.approx(
+        of_gaps, abs=1e-9
+    )
+    assert metrics.average_gap(method, oracle) <= of_gaps + 1e-9
 
 
 def test_gaps_on_either_side_cancel_over_seeds_only() -> None:
@@ -80,17 +82,17 @@ def test_gaps_on_either_side_cancel_over_seeds_only() -> None:
 
 
 def test_missing_metrics_are_refused() -> None:
-    for here, there, names in (
+    for method, oracle, names in (
         ({"UA": 1.0}, RETRAIN, None),
         (RETRAIN, {"UA": 1.0}, None),
         (SALUN, RETRAIN, ["RTE"]),
         ({}, {}, None),
     ):
         with pytest.raises(InputError, match="missing"):
-            metrics.average_gap(here, there, names)
+            metrics.average_gap(method, oracle, names)
     with pytest.raises(InputError, match="seeds"):
         metrics.average_gap({"UA": [1.0, 2.0]}, {"UA": 1.0}, how="mean_of_gaps")
-    with pytest.raises(InputError, match="no way"):
+    with pytest.raises(InputError, match="median does not average"):
         metrics.average_gap(SALUN, RETRAIN, how="median")
 
 
@@ -184,7 +186,7 @@ def test_divergences_of_certain_predictions_are_finite() -> None:
     assert math.isfinite(metrics.zrf_reference(ours, theirs))
 
 
-@given(numbers, numbers)
+@given(finite_lists, finite_lists)
 @settings(max_examples=80, deadline=None)
 def test_wasserstein_equals_scipy_and_is_symmetric(a: list[float], b: list[float]) -> None:
     first = torch.tensor(a, dtype=torch.float64)

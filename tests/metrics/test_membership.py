@@ -34,18 +34,18 @@ def feature(attack: str, values: Tensor, label: Tensor) -> np.ndarray:
     """The papers' definitions, in plain numpy."""
     p = probability(values)
     y = label.numpy()
-    own = p[np.arange(len(p)), y]
+    label_probability = p[np.arange(len(p)), y]
     if attack == "correctness":
         return (p.argmax(1) == y).astype(float)[:, None]
     if attack == "confidence":
-        return own[:, None]
+        return label_probability[:, None]
     if attack == "entropy":
         return -(p * np.log(p)).sum(1)[:, None]
     if attack == "m_entropy":
-        others = np.arange(p.shape[1]) != y[:, None]
+        other_classes = np.arange(p.shape[1]) != y[:, None]
         return (
-            -(1 - own) * np.log(own)
-            - np.where(others, p * np.log1p(-np.where(others, p, 0)), 0).sum(1)
+            -(1 - label_probability) * np.log(label_probability)
+            - np.where(other_classes, p * np.log1p(-np.where(other_classes, p, 0)), 0).sum(1)
         )[:, None]
     return p
 
@@ -62,49 +62,49 @@ def test_svc_mia_is_the_share_called_non_member() -> None:
     # the papers' case: more retain samples than test samples
     other_z = other_z[:333]
     other_y = other_y[:333]
-    found = metrics.svc_mia(member_z, member_y, other_z, other_y, forget_z, forget_y)
+    score = metrics.svc_mia(member_z, member_y, other_z, other_y, forget_z, forget_y)
     assert (
-        tuple(found)
+        tuple(score)
         == metrics.ATTACKS
         == ("correctness", "confidence", "entropy", "m_entropy", "prob")
     )
-    assert (found.members, found.nonmembers, found.forget) == (333, 333, 211)
-    for name, value in found.items():
+    assert (score.members, score.nonmembers, score.forget) == (333, 333, 211)
+    for name, value in score.items():
         model = attack(
             feature(name, member_z[:333], member_y[:333]), feature(name, other_z, other_y)
         )
         stated = model.predict(feature(name, forget_z, forget_y)) == 0
         # scikit-learn's own tolerance may turn one sample
         assert abs(value - 100 * stated.mean()) <= 100 / 211 + 1e-9, name
-        assert found.detail(name)["solver"] == "low-rank" and found.detail(name)["members"] == 333
-    assert found.non_member == json.loads(json.dumps(found.non_member))
-    json.dumps(found.detail("prob"))
+        assert score.detail(name)["solver"] == "low-rank" and score.detail(name)["members"] == 333
+    assert score.non_member == json.loads(json.dumps(score.non_member))
+    json.dumps(score.detail("prob"))
 
 
 def test_fewer_members_than_non_members_thins_the_non_members_evenly() -> None:
     member_z, member_y, other_z, other_y, forget_z, forget_y = pools(300, 4)
-    found = metrics.svc_mia(
+    score = metrics.svc_mia(
         member_z[:120], member_y[:120], other_z, other_y, forget_z, forget_y, attacks=["confidence"]
     )
-    assert (found.members, found.nonmembers) == (120, 120)
-    kept = [i * 300 // 120 for i in range(120)]
-    assert kept[:4] == [0, 2, 5, 7] and kept[-1] == 297
+    assert (score.members, score.nonmembers) == (120, 120)
+    thinned = [i * 300 // 120 for i in range(120)]
+    assert thinned[:4] == [0, 2, 5, 7] and thinned[-1] == 297
     same = metrics.svc_mia(
         member_z[:120],
         member_y[:120],
-        other_z[kept],
-        other_y[kept],
+        other_z[thinned],
+        other_y[thinned],
         forget_z,
         forget_y,
         attacks=["confidence"],
     )
-    assert dict(found) == dict(same)
+    assert dict(score) == dict(same)
 
 
 def test_only_the_first_members_matter() -> None:
     member_z, member_y, other_z, other_y, forget_z, forget_y = pools(200, 5)
     changed = torch.cat([member_z[:150], -member_z[150:]])
-    whole = metrics.svc_mia(
+    expected = metrics.svc_mia(
         member_z, member_y, other_z[:150], other_y[:150], forget_z, forget_y, attacks=["entropy"]
     )
     other = metrics.svc_mia(
@@ -113,7 +113,7 @@ def test_only_the_first_members_matter() -> None:
     first = metrics.svc_mia(
         -member_z, member_y, other_z[:150], other_y[:150], forget_z, forget_y, attacks=["entropy"]
     )
-    assert dict(whole) == dict(other) != dict(first)
+    assert dict(expected) == dict(other) != dict(first)
 
 
 def test_an_untouched_model_has_forgotten_nothing_and_a_perfect_one_everything() -> None:
@@ -132,12 +132,12 @@ def test_an_untouched_model_has_forgotten_nothing_and_a_perfect_one_everything()
 
 def test_the_reference_variant_and_an_unknown_attack() -> None:
     given_pools = pools(120, 6)
-    found = metrics.svc_mia(*given_pools, attacks=["m_entropy_ref"])
+    score = metrics.svc_mia(*given_pools, attacks=["m_entropy_ref"])
     parts = [
         metrics.modified_entropy_reference(given_pools[i], given_pools[i + 1]).numpy()[:, None]
         for i in (0, 2, 4)
     ]
-    assert found["m_entropy_ref"] == pytest.approx(
+    assert score["m_entropy_ref"] == pytest.approx(
         100 * (attack(*parts[:2]).predict(parts[2]) == 0).mean(), abs=100 / 60
     )
     with pytest.raises(InputError, match="no attack loss"):
@@ -148,8 +148,8 @@ def test_training_privacy_is_judged_on_what_the_attacker_has_not_seen() -> None:
     retain_z, retain_y, test_z, test_y, *_ = pools(301, 7)
     test_z = test_z[:241]
     test_y = test_y[:241]
-    found = metrics.training_privacy_mia(retain_z, retain_y, test_z, test_y)
-    for name, value in found.items():
+    score = metrics.training_privacy_mia(retain_z, retain_y, test_z, test_y)
+    for name, value in score.items():
         retain = feature(name, retain_z, retain_y)
         test = feature(name, test_z, test_y)
         model = attack(retain[:120], test[:120])
@@ -166,15 +166,15 @@ def test_training_privacy_is_judged_on_what_the_attacker_has_not_seen() -> None:
 def test_loss_threshold_auc_is_the_share_of_ordered_pairs(
     forget: list[float], test: list[float]
 ) -> None:
-    found = metrics.loss_threshold_auc(
+    score = metrics.loss_threshold_auc(
         torch.tensor(forget, dtype=torch.float64), torch.tensor(test, dtype=torch.float64)
     )
     pairs = [1.0 if f < t else 0.5 if f == t else 0.0 for f in forget for t in test]
-    assert found == pytest.approx(sum(pairs) / len(pairs), abs=1e-15)
+    assert score == pytest.approx(sum(pairs) / len(pairs), abs=1e-15)
     swapped = metrics.loss_threshold_auc(
         torch.tensor(test, dtype=torch.float64), torch.tensor(forget, dtype=torch.float64)
     )
-    assert found + swapped == pytest.approx(1, abs=1e-15)
+    assert score + swapped == pytest.approx(1, abs=1e-15)
 
 
 @given(losses, st.integers(1, 3))
@@ -210,16 +210,16 @@ def test_tpr_at_fpr_is_the_best_of_all_thresholds(
     for threshold in [-1.0, *sorted({*members, *others})]:
         if sum(v > threshold for v in others) / len(others) <= fpr + 1e-12:
             best = max(best, sum(v > threshold for v in members) / len(members))
-    found = metrics.tpr_at_fpr(torch.tensor(members), torch.tensor(others), fpr)
-    assert found == pytest.approx(best, abs=1e-12)
+    score = metrics.tpr_at_fpr(torch.tensor(members), torch.tensor(others), fpr)
+    assert score == pytest.approx(best, abs=1e-12)
 
 
 def test_tpr_at_one_in_a_thousand_allows_one_of_a_thousand() -> None:
-    others = torch.arange(1000.0)
-    assert metrics.tpr_at_fpr(torch.tensor([998.5, 5.0]), others, 0.001) == 0.5
-    assert metrics.tpr_at_fpr(torch.tensor([998.5, 5.0]), others, 0.0009) == 0.0
+    non_members = torch.arange(1000.0)
+    assert metrics.tpr_at_fpr(torch.tensor([998.5, 5.0]), non_members, 0.001) == 0.5
+    assert metrics.tpr_at_fpr(torch.tensor([998.5, 5.0]), non_members, 0.0009) == 0.0
     with pytest.raises(InputError, match="false positive rate"):
-        metrics.tpr_at_fpr(others, others, 1.5)
+        metrics.tpr_at_fpr(non_members, non_members, 1.5)
 
 
 @pytest.mark.parametrize("classifier", ["logistic", "svc"])
@@ -238,11 +238,11 @@ def test_entropy_attack_is_the_share_called_member(classifier: str) -> None:
         model = LogisticRegression(class_weight="balanced").fit(
             np.concatenate([retain, test]), [1] * len(retain) + [0] * len(test)
         )
-    found = metrics.entropy_lr_mia(retain_z, test_z, forget_z, classifier)
-    assert found == pytest.approx(
+    score = metrics.entropy_lr_mia(retain_z, test_z, forget_z, classifier)
+    assert score == pytest.approx(
         100 * (model.predict(forget) == 1).mean(), abs=1e-9 + 100 / len(forget)
     )
-    assert 50 < found < 100
+    assert 50 < score < 100
     with pytest.raises(InputError, match="no classifier tree"):
         metrics.entropy_lr_mia(retain_z, test_z, forget_z, "tree")
 
@@ -277,11 +277,11 @@ def test_regression_attack_is_the_share_called_member() -> None:
     absolute = [np.abs(x.double().numpy())[:, None] for x in tensors]
     for size in (400, 2000):
         model = attack(absolute[0][:size], absolute[1][:size])
-        found = metrics.svc_mia_regression(*tensors, size=size)
-        assert found == pytest.approx(
+        score = metrics.svc_mia_regression(*tensors, size=size)
+        assert score == pytest.approx(
             100 * (model.predict(absolute[2]) == 1).mean(), abs=100 / 130 + 1e-9
         )
-        assert found == metrics.svc_mia_regression(*(-x for x in tensors), size=size)
+        assert score == metrics.svc_mia_regression(*(-x for x in tensors), size=size)
 
 
 def test_threshold_attack_maximises_the_balanced_accuracy_of_each_class() -> None:
@@ -306,10 +306,10 @@ def test_threshold_attack_maximises_the_balanced_accuracy_of_each_class() -> Non
         v.item() >= fitted.thresholds[int(y)]
         for v, y in zip(member.double(), member_y, strict=True)
     ]
-    left = [
+    remaining = [
         v.item() < fitted.thresholds[int(y)] for v, y in zip(other.double(), other_y, strict=True)
     ]
-    stated = 50 * (sum(right) / 61 + sum(left) / 83)
+    stated = 50 * (sum(right) / 61 + sum(remaining) / 83)
     assert fitted.accuracy(member, member_y, other, other_y) == pytest.approx(stated, abs=1e-9)
     with pytest.raises(InputError, match="class 7"):
         fitted.accuracy(member, member_y + 7, other, other_y)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from mu.metrics import aggregates
 from mu.metrics import memorisation as m
 from mu.utils.errors import InputError, RunError
 
@@ -24,9 +25,9 @@ def padded(rows: list[list[float]], fill: float = 0.0) -> tuple[torch.Tensor, to
     width = max(1, max(len(row) for row in rows))
     values = torch.full((len(rows), width), fill, dtype=torch.float64)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for place, row in enumerate(rows):
-        values[place, : len(row)] = torch.tensor(row, dtype=torch.float64)
-        mask[place, : len(row)] = True
+    for row_index, row in enumerate(rows):
+        values[row_index, : len(row)] = torch.tensor(row, dtype=torch.float64)
+        mask[row_index, : len(row)] = True
     return values, mask
 
 
@@ -93,17 +94,17 @@ def test_min_k_and_min_k_plus_plus_against_a_loop(share: float) -> None:
         padded(mean, 5),
         padded(variance, 7),
     )
-    for place, found in enumerate(m.min_k(values, mask, share).tolist()):
-        row = log_prob[place]
+    for position, score in enumerate(m.min_k(values, mask, share).tolist()):
+        row = log_prob[position]
         k = max(1, int(share * len(row)))
-        assert found == pytest.approx(-sum(sorted(row)[:k]) / k)
-    for place, found in enumerate(m.min_k_plus_plus(values, mu, sigma, mask, share).tolist()):
+        assert score == pytest.approx(-sum(sorted(row)[:k]) / k)
+    for position, score in enumerate(m.min_k_plus_plus(values, mu, sigma, mask, share).tolist()):
         z = [
             (a - b) / math.sqrt(max(c, 1e-6))
-            for a, b, c in zip(log_prob[place], mean[place], variance[place], strict=True)
+            for a, b, c in zip(log_prob[position], mean[position], variance[position], strict=True)
         ]
         k = max(1, int(share * len(z)))
-        assert found == pytest.approx(-sum(sorted(z)[:k]) / k)
+        assert score == pytest.approx(-sum(sorted(z)[:k]) / k)
 
 
 def test_min_k_takes_float32_and_minus_infinity() -> None:
@@ -165,33 +166,35 @@ def test_aggregates() -> None:
         "probability": 0.2,
         "truth_ratio": 0.5,
     }
-    assert m.memorisation_score(memorised) == pytest.approx(
+    assert aggregates.memorisation_score(memorised) == pytest.approx(
         4 / (1 / 0.9 + 1 / 0.4 + 1 / 0.8 + 1 / 0.5)
     )
-    assert m.memorisation_score([1.0, 0.2]) == 0
-    assert m.privacy_score(
+    assert aggregates.memorisation_score([1.0, 0.2]) == 0
+    assert aggregates.privacy_score(
         {"loss": 0.5, "zlib": 0.75}, {"loss": 0.5, "zlib": 0.5}
     ) == pytest.approx(2 / (1 + 2))
-    assert m.membership_closeness(0.3, 0.3) == 1
+    assert aggregates.membership_closeness(0.3, 0.3) == 1
     assert (
-        m.utility_score(0.3, 0.6) == 0.5
-        and m.utility_score(0.7, 0.6) == 1
-        and m.utility_score(0.3) == 0.3
+        aggregates.utility_score(0.3, 0.6) == 0.5
+        and aggregates.utility_score(0.7, 0.6) == 1
+        and aggregates.utility_score(0.3) == 0.3
     )
-    assert m.overall_score(0.5, 1.0, 0.25) == pytest.approx(3 / (2 + 1 + 4))
+    assert aggregates.overall_score(0.5, 1.0, 0.25) == pytest.approx(3 / (2 + 1 + 4))
 
 
 @settings(max_examples=80, deadline=None)
 @given(auc=st.floats(0, 1), oracle=st.floats(0, 1))
 def test_closeness_uses_its_whole_scale(auc: float, oracle: float) -> None:
     """1 at the oracle alone, 0 only at the farthest end, the same on both sides."""
-    found = m.membership_closeness(auc, oracle)
-    assert 0 <= found <= 1
-    assert found == pytest.approx(m.membership_closeness(1 - auc, 1 - oracle), abs=1e-12)
-    assert m.membership_closeness(0.0 if oracle > 0.5 else 1.0, oracle) == pytest.approx(
+    closeness = aggregates.membership_closeness(auc, oracle)
+    assert 0 <= closeness <= 1
+    assert closeness == pytest.approx(
+        aggregates.membership_closeness(1 - auc, 1 - oracle), abs=1e-12
+    )
+    assert aggregates.membership_closeness(0.0 if oracle > 0.5 else 1.0, oracle) == pytest.approx(
         0, abs=1e-12
     )
-    assert (found == 1) == (abs(auc - oracle) < 1e-15) or abs(auc - oracle) < 1e-12
+    assert (closeness == 1) == (abs(auc - oracle) < 1e-15) or abs(auc - oracle) < 1e-12
 
 
 def test_what_is_refused() -> None:
@@ -207,8 +210,8 @@ def test_what_is_refused() -> None:
     with pytest.raises(InputError, match="unfreeze"):
         m.gradient_norm([None])
     with pytest.raises(InputError, match="both of each"):
-        m.privacy_score({"loss": 0.5}, {"zlib": 0.5})
+        aggregates.privacy_score({"loss": 0.5}, {"zlib": 0.5})
     with pytest.raises(InputError, match=r"lies in \[0, 1\]"):
-        m.membership_closeness(1.2, 0.5)
+        aggregates.membership_closeness(1.2, 0.5)
     with pytest.raises(InputError, match="text for each"):
         m.zlib_score(torch.zeros(2), ["a"])

@@ -38,9 +38,9 @@ def everything(split: str) -> dict[str, Tensor]:
     return sample(split, torch.arange(SIZES[split]) * 3)
 
 
-def assert_complete(found: dict[str, dict[str, Tensor]], splits: dict[str, int]) -> None:
-    assert set(found) == set(splits)
-    for split, table in found.items():
+def assert_complete(gathered: dict[str, dict[str, Tensor]], splits: dict[str, int]) -> None:
+    assert set(gathered) == set(splits)
+    for split, table in gathered.items():
         stated = everything(split)
         assert set(table) == set(stated)
         for name, value in stated.items():
@@ -76,8 +76,8 @@ def test_the_first_of_equal_indices_is_kept() -> None:
     outputs.update(
         "forget", {"index": torch.tensor([4, 2, 4]), "nll": torch.tensor([1.0, 2.0, 3.0])}
     )
-    found = outputs.compute()["forget"]
-    assert found["index"].tolist() == [2, 4] and found["nll"].tolist() == [2.0, 1.0]
+    gathered = outputs.compute()["forget"]
+    assert gathered["index"].tolist() == [2, 4] and gathered["nll"].tolist() == [2.0, 1.0]
 
 
 def test_a_batch_of_padding_only_adds_nothing() -> None:
@@ -94,9 +94,16 @@ def test_splits_may_have_different_fields_and_a_copy_is_independent() -> None:
     outputs.update("forget", {"index": torch.tensor([0, 1]), "hidden": torch.ones(2, 2, 3)})
     other = pickle.loads(pickle.dumps(copy.deepcopy(outputs)))
     outputs.update("retain", {"index": torch.tensor([5]), "nll": torch.tensor([0.5])})
-    found = outputs.compute()
-    assert set(found["forget"]) == {"index", "hidden"} and set(found["retain"]) == {"index", "nll"}
-    assert found["retain"]["nll"].shape == (1,) and found["forget"]["hidden"].shape == (2, 2, 3)
+    gathered = outputs.compute()
+    assert set(gathered["forget"]) == {"index", "hidden"} and set(gathered["retain"]) == {
+        "index",
+        "nll",
+    }
+    assert gathered["retain"]["nll"].shape == (1,) and gathered["forget"]["hidden"].shape == (
+        2,
+        2,
+        3,
+    )
     assert set(other.compute()) == {"forget"}
 
 

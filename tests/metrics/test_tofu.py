@@ -27,23 +27,23 @@ losses = st.lists(st.floats(0, 20), min_size=1, max_size=6)
 
 def stated(right: list[float], wrong: list[list[float]]) -> dict[str, list[float]]:
     """Section 2.1 of the paper, item by item."""
-    found: dict[str, list[float]] = {
+    statistics: dict[str, list[float]] = {
         "normalised": [],
         "ratio": [],
         "prob": [],
         "forget": [],
         "true": [],
     }
-    for a, others in zip(right, wrong, strict=True):
+    for a, wrong_losses in zip(right, wrong, strict=True):
         p = math.exp(-a)
-        geometric = math.prod(math.exp(-b) for b in others) ** (1 / len(others))
-        found["normalised"].append(p / (p + sum(math.exp(-b) for b in others) + 1e-10))
+        geometric = math.prod(math.exp(-b) for b in wrong_losses) ** (1 / len(wrong_losses))
+        statistics["normalised"].append(p / (p + sum(math.exp(-b) for b in wrong_losses) + 1e-10))
         ratio = geometric / (p + 1e-10)
-        found["ratio"].append(ratio)
-        found["prob"].append(p / (p + geometric + 1e-10))
-        found["forget"].append(min(ratio, 1 / (ratio + 1e-10)))
-        found["true"].append(max(0.0, 1 - ratio))
-    return found
+        statistics["ratio"].append(ratio)
+        statistics["prob"].append(p / (p + geometric + 1e-10))
+        statistics["forget"].append(min(ratio, 1 / (ratio + 1e-10)))
+        statistics["true"].append(max(0.0, 1 - ratio))
+    return statistics
 
 
 @pytest.mark.parametrize("even", [True, False])
@@ -53,24 +53,24 @@ def test_items_against_a_loop(even: bool) -> None:
     """
     draw = np.random.default_rng(3)
     right = draw.uniform(0.01, 6, 17)
-    wrong = [draw.uniform(0.01, 6, 5 if even else 1 + place % 4) for place in range(17)]
+    wrong = [draw.uniform(0.01, 6, 5 if even else 1 + position % 4) for position in range(17)]
     given_wrong: Any = (
         torch.tensor(np.array(wrong)) if even else [torch.tensor(row) for row in wrong]
     )
     expected = stated(right.tolist(), [row.tolist() for row in wrong])
-    here = torch.tensor(right)
-    ratio = tofu.truth_ratio(here, given_wrong)
-    found = {
-        "normalised": tofu.normalised_probability(here, given_wrong),
+    right_losses = torch.tensor(right)
+    ratio = tofu.truth_ratio(right_losses, given_wrong)
+    computed = {
+        "normalised": tofu.normalised_probability(right_losses, given_wrong),
         "ratio": ratio,
         "forget": tofu.closer_to_one(ratio),
-        "prob": tofu.truth_probability(here, given_wrong),
+        "prob": tofu.truth_probability(right_losses, given_wrong),
         "true": tofu.true_better(ratio),
     }
-    for name, values in found.items():
+    for name, values in computed.items():
         assert values.dtype == torch.float64
         np.testing.assert_allclose(values, expected[name], rtol=1e-12, err_msg=name)
-    np.testing.assert_allclose(tofu.probability(here), np.exp(-right), rtol=1e-14)
+    np.testing.assert_allclose(tofu.probability(right_losses), np.exp(-right), rtol=1e-14)
 
 
 def test_single_precision_is_computed_in_double() -> None:
@@ -100,15 +100,15 @@ def test_ends_of_the_scale() -> None:
 @settings(max_examples=60, deadline=None)
 @given(right=losses, shift=st.floats(-3, 3))
 def test_scores_stay_in_their_range(right: list[float], shift: float) -> None:
-    here = torch.tensor(right, dtype=torch.float64)
-    wrong = (here + shift).clamp_min(0)[:, None].expand(-1, 3)
-    ratio = tofu.truth_ratio(here, wrong)
+    right_losses = torch.tensor(right, dtype=torch.float64)
+    wrong = (right_losses + shift).clamp_min(0)[:, None].expand(-1, 3)
+    ratio = tofu.truth_ratio(right_losses, wrong)
     for values in (
         tofu.closer_to_one(ratio),
         tofu.true_better(ratio),
-        tofu.truth_probability(here, wrong),
-        tofu.normalised_probability(here, wrong),
-        tofu.probability(here),
+        tofu.truth_probability(right_losses, wrong),
+        tofu.normalised_probability(right_losses, wrong),
+        tofu.probability(right_losses),
     ):
         assert values.min() >= 0 and values.max() <= 1
 
@@ -134,37 +134,41 @@ def test_floors_of_the_published_tables(size: int, floor: float) -> None:
     """Complete separation, as gradient ascent reaches it in the tables (1.94e-119 for forget05,
     1.06e-239 for forget10).
     """
-    found = tofu.forget_quality(torch.arange(size) / 1e6, 1 + torch.arange(size) / 1e6)
-    assert found.statistic == 1 and found.p == pytest.approx(floor, rel=5e-3)
+    quality = tofu.forget_quality(torch.arange(size) / 1e6, 1 + torch.arange(size) / 1e6)
+    assert quality.statistic == 1 and quality.p == pytest.approx(floor, rel=5e-3)
     exact = math.log10(Fraction(2, math.comb(2 * size, size)))
-    assert found.log10 == pytest.approx(exact, abs=1e-9)
+    assert quality.log10 == pytest.approx(exact, abs=1e-9)
 
 
 def test_log10_is_finite_below_the_smallest_number() -> None:
     """2 of (1200 choose 600) orders are 1e-359, which float64 holds as 0."""
-    found = tofu.forget_quality(torch.arange(600.0), 600 + torch.arange(600.0))
-    assert found.p == 0 and found.log10 == pytest.approx(
+    quality = tofu.forget_quality(torch.arange(600.0), 600 + torch.arange(600.0))
+    assert quality.p == 0 and quality.log10 == pytest.approx(
         math.log10(2) - math.log10(math.comb(1200, 600)), abs=1e-6
     )
     nearly = torch.arange(2000.0)
     nearly[:20] += 2000
-    found = tofu.forget_quality(nearly, 2000 + torch.arange(2000.0))
-    assert found.p == 0 and -900 < found.log10 < -300
+    quality = tofu.forget_quality(nearly, 2000 + torch.arange(2000.0))
+    assert quality.p == 0 and -900 < quality.log10 < -300
 
 
 def test_forget_quality_against_scipy_and_itself() -> None:
     draw = torch.Generator().manual_seed(0)
-    here = torch.rand(150, generator=draw, dtype=torch.float64)
-    there = torch.rand(150, generator=draw, dtype=torch.float64) ** 1.3
-    found = tofu.forget_quality(here, there)
-    expected: Any = ks_2samp(here, there)
-    assert (found.p, found.statistic, found.size) == (expected.pvalue, expected.statistic, 150)
-    assert found.log10 == pytest.approx(math.log10(expected.pvalue))
-    itself = tofu.forget_quality(here, here)
+    method_ratios = torch.rand(150, generator=draw, dtype=torch.float64)
+    oracle_ratios = torch.rand(150, generator=draw, dtype=torch.float64) ** 1.3
+    quality = tofu.forget_quality(method_ratios, oracle_ratios)
+    expected: Any = ks_2samp(method_ratios, oracle_ratios)
+    assert (quality.p, quality.statistic, quality.size) == (
+        expected.pvalue,
+        expected.statistic,
+        150,
+    )
+    assert quality.log10 == pytest.approx(math.log10(expected.pvalue))
+    itself = tofu.forget_quality(method_ratios, method_ratios)
     assert (itself.p, itself.log10, itself.statistic) == (1, 0, 0)
     # a monotone transform of both, as the inverse that TOFU's own logs hold
-    inverse = tofu.forget_quality(1 / here, 1 / there)
-    assert inverse.p == pytest.approx(found.p, rel=1e-9)
+    inverse = tofu.forget_quality(1 / method_ratios, 1 / oracle_ratios)
+    assert inverse.p == pytest.approx(quality.p, rel=1e-9)
 
 
 def test_what_is_refused() -> None:
@@ -220,12 +224,12 @@ def test_rouge_l_against_its_definition() -> None:
         "",
     ]
     recall, f1 = tofu.rouge_l(outputs, truths)
-    for place, (output, truth) in enumerate(zip(outputs, truths, strict=True)):
+    for position, (output, truth) in enumerate(zip(outputs, truths, strict=True)):
         common = longest_common_subsequence(words(output), words(truth))
         r = common / len(words(truth))
         p = common / max(len(words(output)), 1)
-        assert recall[place].item() == pytest.approx(r)
-        assert f1[place].item() == pytest.approx(2 * r * p / (r + p) if r + p else 0)
+        assert recall[position].item() == pytest.approx(r)
+        assert f1[position].item() == pytest.approx(2 * r * p / (r + p) if r + p else 0)
     assert recall[0] > tofu.rouge_l(["The author has nothing on waters"], truths[:1])[0][0]
     assert recall[1] == 1 and f1[1] < 1
     assert recall[3] == f1[3] == 0
@@ -253,7 +257,7 @@ def golden() -> tuple[dict[str, Any], dict[str, Any]]:
 
 def column(log: dict[str, Any], name: str) -> torch.Tensor:
     return torch.tensor(
-        [log[name][str(place)] for place in range(len(log[name]))], dtype=torch.float64
+        [log[name][str(position)] for position in range(len(log[name]))], dtype=torch.float64
     )
 
 
@@ -261,9 +265,9 @@ def aggregates(log: dict[str, Any], name: str) -> dict[str, float]:
     part = log[SETS[name]]
     answer = column(part, "avg_gt_loss")
     wrong = column(part, "average_perturb_loss")
-    own = name in ("ra", "wf")
+    normalised = name in ("ra", "wf")
     ratio = tofu.truth_ratio(column(part, "avg_paraphrased_loss"), wrong)
-    prob = tofu.normalised_probability(answer, wrong) if own else tofu.probability(answer)
+    prob = tofu.normalised_probability(answer, wrong) if normalised else tofu.probability(answer)
     score = tofu.closer_to_one(ratio) if name == "forget" else tofu.true_better(ratio)
     return {
         "prob": prob.mean().item(),
@@ -279,8 +283,8 @@ def test_aggregates_of_the_original_logs(model: str) -> None:
     there.
     """
     logs, expected = golden()
-    found = {name: aggregates(logs[model], name) for name in SETS}
-    for name, values in found.items():
+    computed = {name: aggregates(logs[model], name) for name in SETS}
+    for name, values in computed.items():
         for metric, value in values.items():
             assert value == pytest.approx(expected[model][name][metric], abs=1e-6), (
                 f"{metric} on {name}"
@@ -291,7 +295,7 @@ def test_aggregates_of_the_original_logs(model: str) -> None:
             "rouge": values["rouge"],
             "truth_ratio": values["tr"],
         }
-        for name, values in found.items()
+        for name, values in computed.items()
         if name != "forget"
     }
     assert tofu.model_utility(nine) == pytest.approx(expected[model]["MU"], abs=1e-6)
@@ -311,15 +315,15 @@ def test_forget_quality_of_the_original_logs() -> None:
         for name, log in logs.items()
     }
     p, statistic, *sizes = expected["FQ_full_vs_retain90"]
-    for here, there in (
+    for method_ratio, oracle_ratio in (
         (ratio["full"], ratio["retain90"]),
         (1 / ratio["full"], 1 / ratio["retain90"]),
     ):
-        found = tofu.forget_quality(here, there)
-        assert found.log10 == pytest.approx(math.log10(p), abs=1e-4)
-        assert found.statistic == pytest.approx(statistic, abs=1e-6) and sizes == [
-            found.size,
-            found.size,
+        quality = tofu.forget_quality(method_ratio, oracle_ratio)
+        assert quality.log10 == pytest.approx(math.log10(p), abs=1e-4)
+        assert quality.statistic == pytest.approx(statistic, abs=1e-6) and sizes == [
+            quality.size,
+            quality.size,
         ]
     assert tofu.forget_quality(ratio["retain90"], ratio["retain90"]).p == 1
     with pytest.raises(InputError, match="300 and the oracle 200"):

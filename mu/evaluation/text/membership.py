@@ -14,7 +14,7 @@ from mu.evaluation.text.graph import Graph, Measurement, Metric, Node
 from mu.evaluation.text.leaves import GradientNorms, Scored
 from mu.evaluation.text.metrics import Loss
 from mu.evaluation.text.scores import Scores
-from mu.metrics import memorisation
+from mu.metrics import aggregates, memorisation
 from mu.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -188,5 +188,5 @@ class PrivacyScore(Metric):
             for attack, node in zip(self.attacks, self.inputs, strict=True)
         }
         return Measurement(
-            memorisation.privacy_score(aucs, oracle_aucs), detail={"oracle": self.log.label(graph)}
+            aggregates.privacy_score(aucs, oracle_aucs), detail={"oracle": self.log.label(graph)}
         )

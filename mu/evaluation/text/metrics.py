@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from mu.evaluation.text.graph import Graph, Measurement, Metric, Node
 from mu.evaluation.text.leaves import Answer, GeneratedText, Question, Scored
 from mu.evaluation.text.scores import Scores, Texts
-from mu.metrics import memorisation, tofu
+from mu.metrics import aggregates, memorisation, tofu
 
 if TYPE_CHECKING:
     from mu.evaluation.text.graph import OracleLog
@@ -294,5 +294,5 @@ class MemorisationScore(Metric):
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         return Measurement(
-            memorisation.memorisation_score([measurement.value for measurement in inputs])
+            aggregates.memorisation_score([measurement.value for measurement in inputs])
         )

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sklearn.svm import SVC
 
 from mu.metrics import ATTACKS, SVCFit, attack_features, fit_svc
-from mu.metrics import svc as implementation
+from mu.metrics.low_rank_kernel import low_rank_factor
+from mu.metrics.svc_solver import SVCSolver
 from mu.utils.errors import InputError, RunError
 from tests.support.pools import pools
 
@@ -70,12 +71,12 @@ def test_meets_the_optimality_conditions_of_the_exact_kernel(features: int) -> N
                 -0.7 * sum((a - b) ** 2 for a, b in zip(row, point, strict=True))
             )
         assert fit.decision_function(row[None])[0] == pytest.approx(f, abs=1e-9)
-        own = alpha.get(tuple(row), 0.0)
+        multiplier = alpha.get(tuple(row), 0.0)
         margin = f if positive else -f
-        assert -1e-12 <= own <= 1.5 + 1e-12
-        if own < 1.5 - 1e-9:
+        assert -1e-12 <= multiplier <= 1.5 + 1e-12
+        if multiplier < 1.5 - 1e-9:
             assert margin >= 1 - 1e-5
-        if own > 1e-9:
+        if multiplier > 1e-9:
             assert margin <= 1 + 1e-5
 
 
@@ -164,7 +165,7 @@ def test_the_factor_found_on_a_part_of_many_points_serves_them_all() -> None:
     draw = np.random.default_rng(1)
     # few points far from the crowd
     points = np.concatenate([draw.uniform(0.98, 1, (6500, 3)), draw.uniform(0, 1, (60, 3))])
-    factor, residual = implementation._factor(points, 1 / 3, 800)
+    factor, residual = low_rank_factor(points, 1 / 3, 800)
     assert residual <= 1e-7
     some = np.concatenate([np.arange(0, 6500, 97), np.arange(6500, 6560)])
     for i in some:
@@ -183,8 +184,8 @@ def test_the_reported_violation_is_libsvms() -> None:
     alpha = draw.choice([0.0, 3.0, 1.3], 20)
     kernel = np.exp(-((x - x.T) ** 2))
     design: Any = np.hstack([np.ones((20, 1)), np.linalg.cholesky(kernel + 1e-10 * np.eye(20))])
-    solver = implementation._Multipliers(design, np.arange(20), sign, np.ones(20), 3.0)
-    found, total = solver._judge(solver.design, alpha)
+    solver = SVCSolver(design, np.arange(20), sign, np.ones(20), 3.0)
+    violation, total = solver.evaluate(solver.design, alpha)
     score = [
         -s * sum(s * t * k * a for t, k, a in zip(sign, row, alpha, strict=True)) + s
         for s, row in zip(sign, kernel, strict=True)
@@ -199,7 +200,7 @@ def test_the_reported_violation_is_libsvms() -> None:
         for v, s, a in zip(score, sign, alpha, strict=True)
         if (s > 0 and a > 0) or (s < 0 and a < 3)
     ]
-    assert found.violation == pytest.approx(max(up) - min(low), abs=1e-6)
+    assert violation.violation == pytest.approx(max(up) - min(low), abs=1e-6)
     assert total == pytest.approx(float(alpha @ sign))
 
 
