@@ -107,28 +107,28 @@ def test_the_result_is_what_it_says(row: Row, criterion: Criterion, original: Cl
     returned.
     """
     clean = batch()
-    found = row.make()(original, clean, criterion)
-    moved = (found.adversarial["image"] - clean["image"]).abs()
+    result = row.make()(original, clean, criterion)
+    moved = (result.adversarial["image"] - clean["image"]).abs()
     assert 0 < moved.max() <= row.epsilon + row.slack
-    assert found.adversarial["image"].min() >= 0 and found.adversarial["image"].max() <= 1
+    assert result.adversarial["image"].min() >= 0 and result.adversarial["image"].max() <= 1
     with torch.no_grad():
-        logits = original.predict(found.adversarial)
-    assert torch.allclose(found.prediction, logits, atol=1e-5)
+        logits = original.predict(result.adversarial)
+    assert torch.allclose(result.prediction, logits, atol=1e-5)
     expected = {
         "Misclassified": lambda: logits.argmax(1) != clean["label"],
         "Targeted": lambda: (
             logits.argmax(1) == (8 if getattr(criterion, "label", 0) else clean["substitute"])
         ),
     }
-    assert torch.equal(found.success, expected[type(criterion).__name__]())
+    assert torch.equal(result.success, expected[type(criterion).__name__]())
     assert (
-        found.success.dtype == torch.bool
-        and not found.adversarial["image"].requires_grad
-        and not found.prediction.requires_grad
+        result.success.dtype == torch.bool
+        and not result.adversarial["image"].requires_grad
+        and not result.prediction.requires_grad
     )
     before, after = (
         criterion.objective(original.predict(part), clean).mean()
-        for part in (clean, found.adversarial)
+        for part in (clean, result.adversarial)
     )
     assert after > before
 
@@ -153,16 +153,20 @@ def test_it_leaves_everything_as_it_was(row: Row, originals: dict[str, State]) -
     backbone.network.body.layer2.eval()  # type: ignore[union-attr]
     next(backbone.parameters()).grad = torch.ones_like(next(backbone.parameters()))
     clean = batch()
-    kept = batch()
+    unchanged = batch()
     before = state_of(backbone)
-    found = row.make()(backbone, clean, Misclassified())
+    result = row.make()(backbone, clean, Misclassified())
     assert same_state(state_of(backbone), before)
     assert all(
-        torch.equal(clean[k], kept[k]) if isinstance(kept[k], Tensor) else clean[k] == kept[k]
-        for k in kept
+        torch.equal(clean[k], unchanged[k])
+        if isinstance(unchanged[k], Tensor)
+        else clean[k] == unchanged[k]
+        for k in unchanged
     )
-    assert {k for k in kept if k != "image"} == {k for k in found.adversarial if k != "image"}
-    assert all(torch.equal(found.adversarial[k], kept[k]) for k in ("label", "index", "substitute"))
+    assert {k for k in unchanged if k != "image"} == {k for k in result.adversarial if k != "image"}
+    assert all(
+        torch.equal(result.adversarial[k], unchanged[k]) for k in ("label", "index", "substitute")
+    )
 
 
 @on_all
@@ -181,19 +185,19 @@ def test_it_depends_on_the_samples_alone(row: Row, original: Classifier) -> None
     clean = batch()
     attack = row.make()
     torch.manual_seed(1)
-    whole = attack(original, clean, Misclassified())
+    joint = attack(original, clean, Misclassified())
     torch.manual_seed(2)
     half = {k: v[12:] if isinstance(v, Tensor) else v for k, v in clean.items()}
     part = attack(original, {**half, "padded": torch.arange(12) < 2}, Misclassified())
     same = (
-        torch.isclose(whole.adversarial["image"][12:], part.adversarial["image"], atol=1e-4)
+        torch.isclose(joint.adversarial["image"][12:], part.adversarial["image"], atol=1e-4)
         .flatten(1)
         .float()
         .mean(1)
     )
     assert same[2:].mean() > 0.99  # the sign of a gradient near 0 may hang on rounding
     assert not part.success[:2].any()
-    assert (whole.success[14:] == part.success[2:]).float().mean() > 0.85
+    assert (joint.success[14:] == part.success[2:]).float().mean() > 0.85
 
 
 @on_all
@@ -234,7 +238,7 @@ def test_it_works_inside_a_test(row: Row, originals: dict[str, State]) -> None:
     module = FineTune(classifier(originals["classifier"]))
     module.declared.add("nll")
     trainer(callbacks=[Suite()]).test(module, digits(), verbose=False)
-    assert seen and all(not found.success.is_inference() for found in seen)
+    assert seen and all(not result.success.is_inference() for result in seen)
     plain = row.make()(module.served(), batch(), Misclassified())
     assert torch.equal(seen[0].success, plain.success)
     assert torch.allclose(seen[0].adversarial["image"], plain.adversarial["image"], atol=1e-5)
@@ -269,9 +273,9 @@ def test_fgsm_is_one_step_along_the_sign(original: Classifier) -> None:
     gradient = slope(original, clean["image"], clean["label"])
     clear = gradient.abs() > 1e-6 * gradient.abs().max()
     expected = (clean["image"] + 0.1 * gradient.sign()).clamp(0, 1)
-    found = FGSM(0.1)(original, clean, Misclassified()).adversarial["image"]
+    adversarial = FGSM(0.1)(original, clean, Misclassified()).adversarial["image"]
     assert clear.float().mean() > 0.9
-    assert torch.allclose(found[clear], expected[clear])
+    assert torch.allclose(adversarial[clear], expected[clear])
     rounded = FGSM(0.1, round_to_255=True)(original, clean, Misclassified()).adversarial["image"]
     assert torch.allclose(rounded * 255, (rounded * 255).round(), atol=1e-4)
 
@@ -280,8 +284,10 @@ def test_a_target_is_approached_with_the_other_sign(original: Classifier) -> Non
     clean = batch()
     gradient = slope(original, clean["image"], torch.full((24,), 8))
     clear = gradient.abs() > 1e-6 * gradient.abs().max()
-    found = FGSM(0.1)(original, clean, Targeted(8)).adversarial["image"]
-    assert torch.allclose(found[clear], (clean["image"] - 0.1 * gradient.sign()).clamp(0, 1)[clear])
+    adversarial = FGSM(0.1)(original, clean, Targeted(8)).adversarial["image"]
+    assert torch.allclose(
+        adversarial[clear], (clean["image"] - 0.1 * gradient.sign()).clamp(0, 1)[clear]
+    )
 
 
 def test_pgd_takes_its_steps_and_projects_each(original: Classifier) -> None:
@@ -295,21 +301,21 @@ def test_pgd_takes_its_steps_and_projects_each(original: Classifier) -> None:
         image = torch.minimum(
             torch.maximum(image, clean["image"] - 0.1), clean["image"] + 0.1
         ).clamp(0, 1)
-    found = PGD(epsilon=0.1, steps=2, step_size=0.08, random_start=False)(
+    adversarial = PGD(epsilon=0.1, steps=2, step_size=0.08, random_start=False)(
         original, clean, Misclassified()
     ).adversarial["image"]
-    assert torch.isclose(found, image, atol=1e-5).float().mean() > 0.97
+    assert torch.isclose(adversarial, image, atol=1e-5).float().mean() > 0.97
 
 
 def test_restarts_only_help(original: Classifier) -> None:
     """Each sample keeps its first success."""
-    one, many = (
+    single, many = (
         PGD(epsilon=0.05, steps=2, step_size=0.02, restarts=n)(original, batch(), Misclassified())
         for n in (1, 5)
     )
-    assert bool((many.success | ~one.success).all())
+    assert bool((many.success | ~single.success).all())
     assert torch.equal(
-        many.adversarial["image"][one.success], one.adversarial["image"][one.success]
+        many.adversarial["image"][single.success], single.adversarial["image"][single.success]
     )
 
 

@@ -51,8 +51,8 @@ def objective_of(model: TextToImage, rows: int) -> tuple[Any, Tensor]:
     """A smooth objective of the encoder's states alone, another for each row, and the numbers that
     it is made of.
     """
-    wanted = torch.randn(rows, 16, 16, generator=torch.Generator().manual_seed(4))
-    return (lambda condition, step: (condition.states - wanted).square().flatten(1).mean(1)), wanted
+    target = torch.randn(rows, 16, 16, generator=torch.Generator().manual_seed(4))
+    return (lambda condition, step: (condition.states - target).square().flatten(1).mean(1)), target
 
 
 # ---- layouts -------------------------------------------------------------------------------------
@@ -78,9 +78,9 @@ LAYOUTS: list[tuple[Layout, str, list[str]]] = [
     LAYOUTS,
     ids=lambda v: type(v).__name__ if isinstance(v, Layout) else None,
 )
-def test_layouts_are_what_they_are_called(layout: Layout, prompt: str, wanted: list[str]) -> None:
+def test_layouts_are_what_they_are_called(layout: Layout, prompt: str, target: list[str]) -> None:
     """Fails when a token stands elsewhere."""
-    assert [A if entry < 0 else prompt[entry] for entry in layout.order(len(prompt))] == wanted
+    assert [A if entry < 0 else prompt[entry] for entry in layout.order(len(prompt))] == target
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,12 @@ def test_tokens_are_placed_by_tokens(model: TextToImage, ids: Tensor, layout: La
     padding.
     """
     slots = layout.place(model.tokenizer, ids)
-    written = slots.write(
-        torch.tensor([[1000 + number for number in range(slots.count)]] * len(ids))
-    )
-    for row, own in zip(written.tolist(), ids.tolist(), strict=True):
-        prompt = own[1 : own.index(99)]
+    written = slots.write(torch.tensor([[1000 + slot for slot in range(slots.count)]] * len(ids)))
+    for row, prompt_ids in zip(written.tolist(), ids.tolist(), strict=True):
+        prompt = prompt_ids[1 : prompt_ids.index(99)]
         order = layout.order(len(prompt))
-        numbers = iter(range(1000, 1100))
-        body = [next(numbers) if entry < 0 else prompt[entry] for entry in order]
+        new_tokens = iter(range(1000, 1100))
+        body = [next(new_tokens) if entry < 0 else prompt[entry] for entry in order]
         assert row == [98, *body, 99] + [99] * (16 - 2 - len(body))
     assert (slots.ids == 99).int().argmax(1).tolist() == (written == 99).int().argmax(1).tolist()
 
@@ -126,9 +124,9 @@ def test_embeddings_stand_where_tokens_stand(model: TextToImage, ids: Tensor) ->
 def test_add_adds(model: TextToImage, ids: Tensor) -> None:
     """Fails when `Add` replaces, or reaches start, end or padding."""
     slots = Add().place(model.tokenizer, ids)
-    own = model.embed(slots.ids)
+    embedded = model.embed(slots.ids)
     assert torch.equal(slots.ids, ids)
-    moved = slots.fill(own, torch.ones(3, slots.count, 16)) - own
+    moved = slots.fill(embedded, torch.ones(3, slots.count, 16)) - embedded
     for row, tokens in zip(moved, ids.tolist(), strict=True):
         length = tokens.index(99) - 1
         assert torch.allclose(
@@ -192,11 +190,13 @@ def test_prefix_by_words_is_the_released_slicing(model: TextToImage, ids: Tensor
     after k more].
     """
     slots = PrefixByWords(2).place(model.tokenizer, ids)
-    for row, own, prompt in zip(slots.ids.tolist(), ids.tolist(), PROMPTS, strict=True):
+    for row, prompt_ids, prompt in zip(slots.ids.tolist(), ids.tolist(), PROMPTS, strict=True):
         words = len(prompt.split())
-        kept = own[1 : 1 + words] + own[1 + words + 2 :]  # of the row with all its padding
-        wanted = [own[0], own[0], own[0], *kept]
-        assert row == wanted
+        remaining = (
+            prompt_ids[1 : 1 + words] + prompt_ids[1 + words + 2 :]
+        )  # of the row with all its padding
+        target = [prompt_ids[0], prompt_ids[0], prompt_ids[0], *remaining]
+        assert row == target
     assert slots.ids[2].tolist() != Prefix(2).place(model.tokenizer, ids).ids[2].tolist()
 
 
@@ -216,12 +216,12 @@ def exact_projection(row: np.ndarray) -> np.ndarray:
 def test_the_projection_is_that_of_sorting(size: int, scale: float) -> None:
     """Fails when bisection stops too early, or its last step is wrong."""
     values = torch.randn(4, 3, size, generator=torch.Generator().manual_seed(size)) * scale
-    found = simplex_projection(values)
-    for row, own in zip(found.view(-1, size), values.view(-1, size), strict=True):
-        assert np.abs(row.numpy() - exact_projection(own.numpy())).max() < 1e-5
-    assert (found.sum(-1) - 1).abs().max() < 1e-5
-    assert found.min() >= 0 and found.max() <= 1
-    assert torch.allclose(simplex_projection(found), found, atol=1e-6)
+    projected = simplex_projection(values)
+    for row, original in zip(projected.view(-1, size), values.view(-1, size), strict=True):
+        assert np.abs(row.numpy() - exact_projection(original.numpy())).max() < 1e-5
+    assert (projected.sum(-1) - 1).abs().max() < 1e-5
+    assert projected.min() >= 0 and projected.max() <= 1
+    assert torch.allclose(simplex_projection(projected), projected, atol=1e-6)
 
 
 def test_the_projection_at_the_corners() -> None:
@@ -271,8 +271,8 @@ def test_the_gradient_passes_straight_through_and_is_clamped(model: TextToImage)
     for b in range(2):
         for k in range(3):
             for token in range(100):
-                wanted = max(-1.0, min(1.0, float((weight[b, k].double() * table[token]).sum())))
-                assert gradient[b, k, token].item() == pytest.approx(wanted, abs=1e-5)
+                target = max(-1.0, min(1.0, float((weight[b, k].double() * table[token]).sum())))
+                assert gradient[b, k, token].item() == pytest.approx(target, abs=1e-5)
     assert 0 < (gradient.abs() == 1).float().mean() < 1
 
 
@@ -304,12 +304,12 @@ def test_a_search_makes_its_objective_small(
     """Fails when the search climbs, or does not move."""
     objective, _ = objective_of(model, 3)
     search = PromptSearch(variables, Prefix(2), 40, lambda params: torch.optim.Adam(params, lr=0.1))
-    found = search.find(model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64), objective)
+    searched = search.find(model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64), objective)
     before = objective(
         search.begin(model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64))._condition(), 0
     )
-    after = objective(model.encode_text(found.slots.ids, found.tokens()), 0)
-    assert found.taken == 40
+    after = objective(model.encode_text(searched.slots.ids, searched.tokens()), 0)
+    assert searched.taken == 40
     assert (after < before).all()
 
 
@@ -317,20 +317,20 @@ def test_one_step_of_each_kind(model: TextToImage, ids: Tensor) -> None:
     """Fails when the sign is taken where it should not be, or the gradient is another than the
     objective's.
     """
-    objective, wanted = objective_of(model, 3)
+    objective, target = objective_of(model, 3)
     for sign in (False, True):
         attack = SoftPromptAttack(Prefix(1), steps=1, sign=sign, optimizer=SGD)
         begun = attack.begin(model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64))
         start = begun.values.detach().clone()
         leaf = start.clone().requires_grad_(True)
         tokens = torch.cat([model.embed(ids[:, :1]), leaf, model.embed(ids[:, 1:-1])], 1)
-        loss = (model.encode_text(ids, tokens).states - wanted).square().flatten(1).mean(1).sum()
+        loss = (model.encode_text(ids, tokens).states - target).square().flatten(1).mean(1).sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
-        found = attack.find(
+        searched = attack.find(
             model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64), objective
         )
         expected = start - 0.5 * (gradient.sign() if sign else gradient)
-        assert torch.allclose(found.adversarial(), expected, atol=1e-6)
+        assert torch.allclose(searched.adversarial(), expected, atol=1e-6)
 
 
 def test_random_tokens_are_embeddings_of_words_and_latest_is_what_was_found(
@@ -360,7 +360,7 @@ def test_prompts_do_not_depend_on_their_company(
     """Fails when a draw, a mean over the batch, or the room of another prompt enters a prompt's
     search; leaving must not matter either.
     """
-    _, wanted = objective_of(model, 3)
+    _, target = objective_of(model, 3)
     attack = PromptSearch(
         variables,
         PerTokens(3),
@@ -371,8 +371,10 @@ def test_prompts_do_not_depend_on_their_company(
     visit = torch.tensor([0, 2, 1])
     alone = []
     for row in range(3):
-        one = lambda condition, step: (condition.states - wanted[[row]]).square().flatten(1).mean(1)  # noqa: B023, E731
-        alone.append(attack.find(model, ids[[row]], index[[row]], visit[[row]], one))
+        single_objective = lambda condition, step: (
+            (condition.states - target[[row]]).square().flatten(1).mean(1)
+        )  # noqa: B023, E731
+        alone.append(attack.find(model, ids[[row]], index[[row]], visit[[row]], single_objective))
     together = attack.begin(model, ids, index, visit)
     rows = torch.arange(3)
     for step in range(8):
@@ -380,15 +382,15 @@ def test_prompts_do_not_depend_on_their_company(
             rows = torch.tensor([2, 0])
             together.keep(rows)
         together.step(
-            lambda condition, _: (condition.states - wanted[rows]).square().flatten(1).mean(1)
+            lambda condition, _: (condition.states - target[rows]).square().flatten(1).mean(1)
         )
-    for place, row in enumerate(rows.tolist()):
+    for position, row in enumerate(rows.tolist()):
         count = alone[row].slots.count
-        assert torch.allclose(together.values[place, :count], alone[row].values[0], atol=1e-5)
+        assert torch.allclose(together.values[position, :count], alone[row].values[0], atol=1e-5)
         texts = together.texts()
-        own = alone[row].texts()
-        assert (texts is None) == (own is None) and (
-            texts is None or own is None or texts[place] == own[0]
+        alone_texts = alone[row].texts()
+        assert (texts is None) == (alone_texts is None) and (
+            texts is None or alone_texts is None or texts[position] == alone_texts[0]
         )
 
 
@@ -450,21 +452,21 @@ def test_the_released_attack_accumulates_and_lags(
     model: TextToImage, ids: Tensor, sign: bool
 ) -> None:
     """Fails when the quirk is another one; stated anew with a plain loop."""
-    objective, wanted = objective_of(model, 3)
+    objective, target = objective_of(model, 3)
     zeros = torch.zeros(3, dtype=torch.int64)
     attack = SoftPromptAttackReference(Prefix(1), steps=4, sign=sign, optimizer=SGD)
-    found = attack.find(model, ids, torch.arange(3), zeros, objective).adversarial()
+    searched = attack.find(model, ids, torch.arange(3), zeros, objective).adversarial()
     value = attack.begin(model, ids, torch.arange(3), zeros).values.detach().clone()
-    held = torch.zeros_like(value)
+    gradient = torch.zeros_like(value)
     for _ in range(4):
         built = value.clone()
         leaf = value.clone().requires_grad_(True)
         tokens = torch.cat([model.embed(ids[:, :1]), leaf, model.embed(ids[:, 1:-1])], 1)
-        loss = (model.encode_text(ids, tokens).states - wanted).square().flatten(1).mean(1).sum()
-        held = held + torch.autograd.grad(loss, leaf)[0]
-        held = held.sign() if sign else held
-        value = value - 0.5 * held
-    assert torch.allclose(found, built, atol=1e-6)
+        loss = (model.encode_text(ids, tokens).states - target).square().flatten(1).mean(1).sum()
+        gradient = gradient + torch.autograd.grad(loss, leaf)[0]
+        gradient = gradient.sign() if sign else gradient
+        value = value - 0.5 * gradient
+    assert torch.allclose(searched, built, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def by_loops(weight: Tensor, bits: int, group: int | None) -> list[list[float]]:
     floats, halves to even.
     """
     rows = weight.tolist()
-    found = []
+    rounded = []
     for row in rows:
         size = group or len(row)
         new = []
@@ -33,8 +33,8 @@ def by_loops(weight: Tensor, bits: int, group: int | None) -> list[list[float]]:
             largest = max(abs(value) for value in part)
             step = largest / (2 ** (bits - 1) - 1)
             new += [0.0 if largest == 0 else step * round(value / step) for value in part]
-        found.append(new)
-    return found
+        rounded.append(new)
+    return rounded
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -97,21 +97,21 @@ def test_linear_layers_move_and_nothing_else() -> None:
     """Fails when a norm, an embedding or the head is rounded unasked, or a layer is left out."""
     model = causal_lm().train()
     before = weights(model)
-    found = quantised(model, 4, 8)
+    result = quantised(model, 4, 8)
     assert (
-        different(before, weights(model)) == [] and model.training and not found.backbone.training
+        different(before, weights(model)) == [] and model.training and not result.backbone.training
     )
     inner = linear_names(model) - {"network.lm_head.weight"}
-    assert set(different(before, weights(found.backbone))) == inner
-    after = weights(found.backbone)
+    assert set(different(before, weights(result.backbone))) == inner
+    after = weights(result.backbone)
     for name in inner:
         assert torch.equal(after[name], round_to_nearest(before[name], 4, 8)), name
-    assert found.weights == sum(before[name].numel() for name in inner)
+    assert result.weights == sum(before[name].numel() for name in inner)
     gap = sum((after[name] - before[name]).abs().double().sum() for name in inner)
-    assert found.moved == pytest.approx(float(gap) / found.weights, rel=1e-6)
-    assert found.total == sum(p.numel() for p in model.parameters())
-    whole = weights(quantised(model, 8, 8).backbone)
-    assert torch.equal(whole[name], round_to_nearest(before[name], 8)), (
+    assert result.moved == pytest.approx(float(gap) / result.weights, rel=1e-6)
+    assert result.total == sum(p.numel() for p in model.parameters())
+    rounded_weights = weights(quantised(model, 8, 8).backbone)
+    assert torch.equal(rounded_weights[name], round_to_nearest(before[name], 8)), (
         "from 8 bits on, a channel has one scale"
     )
 
@@ -142,11 +142,14 @@ def test_a_tied_matrix_is_rounded_once_if_either_is_asked_for(embeddings: bool, 
         )
     )
     model = CausalLM(network=network, tokenizer=tokenizer())
-    found = quantised(model, 4, 8, embeddings, head)
-    mine, theirs = model.network.model.embed_tokens.weight, found.backbone.network.lm_head.weight  # type: ignore[union-attr]
-    assert found.backbone.network.model.embed_tokens.weight is theirs
-    expected = round_to_nearest(mine.detach(), 4, 8) if embeddings or head else mine
-    assert torch.equal(theirs, expected)
+    result = quantised(model, 4, 8, embeddings, head)
+    original, rounded = (
+        model.network.model.embed_tokens.weight,
+        result.backbone.network.lm_head.weight,
+    )  # type: ignore[union-attr]
+    assert result.backbone.network.model.embed_tokens.weight is rounded
+    expected = round_to_nearest(original.detach(), 4, 8) if embeddings or head else original
+    assert torch.equal(rounded, expected)
 
 
 def test_adapters_are_merged_before_rounding() -> None:
@@ -159,12 +162,12 @@ def test_adapters_are_merged_before_rounding() -> None:
                     0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
                 )
     before = weights(model)
-    found = quantised(model, 4, 8)
+    result = quantised(model, 4, 8)
     assert different(before, weights(model)) == []
     merged = separate_copy(model)
     merge_adapters(merged)
     plain = weights(merged)
-    after = weights(found.backbone)
+    after = weights(result.backbone)
     assert after.keys() == plain.keys() and not any("lora" in name for name in after)
     name = "network.model.layers.0.self_attn.q_proj.weight"
     assert torch.equal(after[name], round_to_nearest(plain[name], 4, 8))
@@ -181,8 +184,8 @@ def test_experts_are_rounded_matrix_by_matrix() -> None:
     names = [name for name in before if before[name].ndim == 3]
     assert len(names) == 4
     for name in names:
-        for number in range(4):
-            assert torch.equal(after[name][number], round_to_nearest(before[name][number], 4, 8))
+        for expert in range(4):
+            assert torch.equal(after[name][expert], round_to_nearest(before[name][expert], 4, 8))
 
 
 def test_gpt2_stores_its_matrices_turned() -> None:
@@ -232,8 +235,8 @@ def test_every_backbone_with_a_linear_layer(make: Any) -> None:
     model = make()
     before = weights(model)
     with torch.inference_mode():
-        found = quantised(model, 4, 8)
-    moved = set(different(before, weights(found.backbone)))
+        result = quantised(model, 4, 8)
+    moved = set(different(before, weights(result.backbone)))
     assert different(before, weights(model)) == []
     heads = {name for name in before if name.endswith("lm_head.weight")}
     # a matrix of zeros (a layer that begins as nothing) is on every grid

@@ -84,19 +84,21 @@ def test_the_model_is_left_as_it_is_inside_a_test(kind: str) -> None:
     trained.grad = torch.ones_like(trained)
     before = state_of(backbone)
     with torch.inference_mode():
-        found = attack(kind)(backbone, data)
+        relearned = attack(kind)(backbone, data)
     after = state_of(backbone)
     assert different(before[0], after[0]) == [] and before[1:3] == after[1:3]
     assert all(
         (a is None) == (b is None) and (a is None or torch.equal(a, b))
         for a, b in zip(before[3], after[3], strict=True)
     )
-    moved = different(before[0], weights(found.backbone))
+    moved = different(before[0], weights(relearned.backbone))
     free = {name for name, p in backbone.named_parameters() if p.requires_grad}
     assert moved and set(moved) <= free  # statistics of batch norm stay too
-    assert not found.backbone.training and all(p.grad is None for p in found.backbone.parameters())
-    assert found.weights == sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-    assert len(found.losses) == 3 and np.isfinite(found.losses).all()
+    assert not relearned.backbone.training and all(
+        p.grad is None for p in relearned.backbone.parameters()
+    )
+    assert relearned.weights == sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    assert len(relearned.losses) == 3 and np.isfinite(relearned.losses).all()
 
 
 @pytest.mark.parametrize(
@@ -107,15 +109,15 @@ def test_it_learns_what_it_is_shown(kind: str) -> None:
     """Fails when the step goes up, or shows other samples than it says."""
     backbone = KINDS[kind][0]().eval()
     data = forget_of(kind)
-    found = attack(kind, steps=12)(backbone, data)
-    part = {**fetch(data, found.positions), "visit": torch.zeros(4, dtype=torch.int64)}
+    relearned = attack(kind, steps=12)(backbone, data)
+    part = {**fetch(data, relearned.positions), "visit": torch.zeros(4, dtype=torch.int64)}
     with torch.no_grad():
         before, after = (
             float(model.loss(part)[0].sum() / model.loss(part)[1].sum())
-            for model in (backbone, found.backbone)
+            for model in (backbone, relearned.backbone)
         )
-    assert found.losses[0] == pytest.approx(before, rel=1e-4)
-    assert after < found.losses[-1] < before
+    assert relearned.losses[0] == pytest.approx(before, rel=1e-4)
+    assert after < relearned.losses[-1] < before
 
 
 @pytest.mark.parametrize("kind", ["classifier", "causal_lm"])
@@ -125,20 +127,20 @@ def test_a_step_is_the_gradient_of_the_mean_over_weights(kind: str) -> None:
     """
     backbone = KINDS[kind][0]().eval()
     data = forget_of(kind)
-    found = attack(kind, steps=1, examples=5)(backbone, data)
+    relearned = attack(kind, steps=1, examples=5)(backbone, data)
     total = torch.zeros(())
     count = 0.0
-    for place in found.positions:
-        part = {**fetch(data, np.asarray([place])), "visit": torch.zeros(1, dtype=torch.int64)}
+    for position in relearned.positions:
+        part = {**fetch(data, np.asarray([position])), "visit": torch.zeros(1, dtype=torch.int64)}
         summed, weight = backbone.loss(part)
         total = total + summed[0]
         count = count + float(weight[0])
     names = [name for name, _ in backbone.named_parameters()]
     slopes = torch.autograd.grad(total / count, list(backbone.parameters()))
-    theirs = dict(found.backbone.named_parameters())
+    stepped = dict(relearned.backbone.named_parameters())
     for name, slope in zip(names, slopes, strict=True):
         expected = dict(backbone.named_parameters())[name].detach() - KINDS[kind][2] * slope
-        assert torch.allclose(theirs[name], expected, atol=1e-6), name
+        assert torch.allclose(stepped[name], expected, atol=1e-6), name
 
 
 def test_examples_depend_on_indices_and_seed_alone() -> None:
@@ -146,41 +148,41 @@ def test_examples_depend_on_indices_and_seed_alone() -> None:
     indices = np.arange(100, 160)
     order = np.random.default_rng(0).permutation(60)
     for seed in (0, 1):
-        one = Relearn(7, seed=seed).chosen(indices)
+        examples = Relearn(7, seed=seed).chosen(indices)
         other = Relearn(7, seed=seed).chosen(indices[order])
         assert (
-            set(indices[one]) == set(indices[order][other])
-            and len(set(one)) == 7
-            and (np.diff(one) > 0).all()
+            set(indices[examples]) == set(indices[order][other])
+            and len(set(examples)) == 7
+            and (np.diff(examples) > 0).all()
         )
     assert set(Relearn(7, seed=0).chosen(indices)) != set(Relearn(7, seed=1).chosen(indices))
     assert set(Relearn(5).chosen(indices)) < set(Relearn(7).chosen(indices))
 
 
 def test_same_seed_same_weights() -> None:
-    for kind in ("causal_lm", "class_conditional"):  # the second draws noise
-        data = forget_of(kind)
-        one, two, other = (
-            weights(attack(kind, seed=seed, batch_size=2)(KINDS[kind][0](), data).backbone)
+    for backbone_name in ("causal_lm", "class_conditional"):  # the second draws noise
+        data = forget_of(backbone_name)
+        first, two, other = (
+            weights(attack(backbone_name, seed=seed, batch_size=2)(KINDS[backbone_name][0](), data).backbone)
             for seed in (0, 0, 1)
         )
-        assert different(one, two) == []
-        assert different(one, other)
+        assert different(first, two) == []
+        assert different(first, other)
 
 
 def test_every_example_is_shown_before_any_is_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when batches overlap, or `visit` does not count."""
     data = forget_of("causal_lm")
-    shown = []
+    batches = []
     model = causal_lm()
     monkeypatch.setattr(
         type(model),
         "prepare",
-        lambda self, part, seed: shown.append((part["index"], part["visit"])) or part,
+        lambda self, part, seed: batches.append((part["index"], part["visit"])) or part,
     )
-    found = attack("causal_lm", examples=5, steps=5, batch_size=3)(model, data)
-    index, visit = (torch.cat([one[place] for one in shown]).tolist() for place in (0, 1))
-    chosen = sorted(data.indices[found.positions].tolist())
+    relearned = attack("causal_lm", examples=5, steps=5, batch_size=3)(model, data)
+    index, visit = (torch.cat([batch[field] for batch in batches]).tolist() for field in (0, 1))
+    chosen = sorted(data.indices[relearned.positions].tolist())
     assert [sorted(index[start : start + 5]) for start in (0, 5, 10)] == [chosen] * 3
     assert visit == [0] * 5 + [1] * 5 + [2] * 5
     assert index[:5] != index[5:10] or index[5:10] != index[10:]
@@ -192,15 +194,15 @@ def test_frozen_weights_are_shared_and_a_frozen_model_is_trained_whole() -> None
     """
     model = adapted()
     copy, trained = trainable_copy(model)
-    mine = dict(copy.named_parameters())
-    assert all((p is mine[name]) == (not p.requires_grad) for name, p in model.named_parameters())
+    copied = dict(copy.named_parameters())
+    assert all((p is copied[name]) == (not p.requires_grad) for name, p in model.named_parameters())
     assert sum(p.numel() for p in trained) == sum(
         p.numel() for p in model.parameters() if p.requires_grad
     )
     frozen = causal_lm().requires_grad_(False)
-    found = attack("causal_lm")(frozen, forget_of("causal_lm"))
-    assert found.weights == sum(p.numel() for p in frozen.parameters())
-    assert different(weights(frozen), weights(found.backbone))
+    relearned = attack("causal_lm")(frozen, forget_of("causal_lm"))
+    assert relearned.weights == sum(p.numel() for p in frozen.parameters())
+    assert different(weights(frozen), weights(relearned.backbone))
     assert not any(p.requires_grad for p in frozen.parameters())
 
 
@@ -225,21 +227,23 @@ def test_gradient_checkpointing_stays_on_and_changes_nothing() -> None:
         for layer in copy.modules()
         if isinstance(layer, torch.nn.Dropout | torch.nn.Linear)
     )
-    one, two = (weights(attack("causal_lm")(m, data).backbone) for m in (model, causal_lm()))
-    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+    plain, two = (weights(attack("causal_lm")(m, data).backbone) for m in (model, causal_lm()))
+    assert all(torch.allclose(plain[name], two[name], atol=1e-6) for name in plain)
 
 
 def test_it_is_plain_data() -> None:
     """Fails when the budget does not say how hard the attack was."""
-    made = Relearn(6, 9, lambda params: torch.optim.AdamW(params, lr=2e-3), batch_size=4, seed=5)
-    assert made.budget() == {
+    attack_object = Relearn(
+        6, 9, lambda params: torch.optim.AdamW(params, lr=2e-3), batch_size=4, seed=5
+    )
+    assert attack_object.budget() == {
         "examples": 6,
         "steps": 9,
         "batch_size": 4,
         "optimizer": "AdamW 0.002",
         "attack_seed": 5,
     }
-    assert from_spec(to_spec(made)).budget() == made.budget()
+    assert from_spec(to_spec(attack_object)).budget() == attack_object.budget()
 
 
 @pytest.mark.parametrize(

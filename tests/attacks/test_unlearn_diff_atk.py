@@ -112,14 +112,14 @@ def test_a_planted_token_is_found() -> None:
     tried = torch.stack(
         [torch.cat([prompt[0, :1], torch.tensor([token]), prompt[0, 1:-1]]) for token in range(98)]
     )
-    known = losses(model, tried, image)
-    best = int(known.argmin())
-    assert known.sort().values[1] > 1.3 * known[best], "the plant is not the best by far"
+    expected = losses(model, tried, image)
+    best = int(expected.argmin())
+    assert expected.sort().values[1] > 1.3 * expected[best], "the plant is not the best by far"
     text = model.tokenizer.decode([best, *prompt[0, 1:4].tolist()])
-    shown = model.generate_prompts([text], [3])
+    generated = model.generate_prompts([text], [3])
 
     def judge(images: Tensor) -> Tensor:
-        return (images - shown).abs().flatten(1).mean(1) < 1e-4
+        return (images - generated).abs().flatten(1).mean(1) < 1e-4
 
     task = {
         "prompt": ["a red circle"],
@@ -130,7 +130,7 @@ def test_a_planted_token_is_found() -> None:
     result = UnlearnDiffAtk(Prefix(1), steps=20, timesteps=3)(model, task, judge)
     assert result.success.tolist() == [True] and result.before.tolist() == [False]
     assert result.adversarial["prompt"] == [text]
-    assert torch.allclose(result.prediction, shown, atol=1e-5)
+    assert torch.allclose(result.prediction, generated, atol=1e-5)
 
 
 # ---- the objective -------------------------------------------------------------------------------
@@ -143,25 +143,27 @@ def test_the_objective_is_the_denoising_error_on_the_image(prediction: str) -> N
     """
     model = text_to_image(model=pipeline_folder(prediction=prediction)).eval()
     attack = UnlearnDiffAtk(Prefix(1))
-    given = batch()
-    latent = model.encode(given["image"])
-    assert torch.equal(latent, model.encode(given["image"]))
-    ids = model.tokenise(given["prompt"])[0]
-    search = attack.begin(model, ids, given["index"], torch.zeros(4, dtype=torch.int64))
+    prompts = batch()
+    latent = model.encode(prompts["image"])
+    assert torch.equal(latent, model.encode(prompts["image"]))
+    ids = model.tokenise(prompts["prompt"])[0]
+    search = attack.begin(model, ids, prompts["index"], torch.zeros(4, dtype=torch.int64))
     condition = model.encode_text(ids)
     objective = attack.objective(search, latent, 30)
     with torch.no_grad():
-        found = [objective(condition, step) for step in (0, 1)]
-    assert not torch.equal(found[0], found[1])
+        errors = [objective(condition, step) for step in (0, 1)]
+    assert not torch.equal(errors[0], errors[1])
     for step in (0, 1):
         noise = search.key.normal(f"attack-noise-{step}", 4, 4, 4)
         assert (noise[0] - noise[1]).abs().max() > 0.1
         for row in range(4):
-            kept = model.alphas_cumprod[30].double()
+            alpha_bar = model.alphas_cumprod[30].double()
             x = latent[row].double()
             e = noise[row].double()
-            noised = kept.sqrt() * x + (1 - kept).sqrt() * e
-            wanted = e if prediction == "epsilon" else kept.sqrt() * e - (1 - kept).sqrt() * x
+            noised = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * e
+            target = (
+                e if prediction == "epsilon" else alpha_bar.sqrt() * e - (1 - alpha_bar).sqrt() * x
+            )
             with torch.no_grad():
                 output = model.denoise(
                     noised[None].float(), torch.tensor([30]), condition.rows(torch.tensor([row]))
@@ -169,11 +171,11 @@ def test_the_objective_is_the_denoising_error_on_the_image(prediction: str) -> N
             total = (
                 sum(
                     float((o - w) ** 2)
-                    for o, w in zip(output.flatten(), wanted.flatten(), strict=True)
+                    for o, w in zip(output.flatten(), target.flatten(), strict=True)
                 )
                 / 64
             )
-            assert float(found[step][row]) == pytest.approx(total, rel=1e-4)
+            assert float(errors[step][row]) == pytest.approx(total, rel=1e-4)
 
 
 def test_timesteps_are_the_middles_of_equal_parts(
@@ -190,7 +192,7 @@ def test_timesteps_are_the_middles_of_equal_parts(
     monkeypatch.setattr(UnlearnDiffAtk, "objective", watch)
     UnlearnDiffAtk(Prefix(1), steps=1, timesteps=5)(model, rows(batch(), 0), never)
     assert seen == [10, 30, 50, 70, 90]
-    assert [(2 * place + 1) * 1000 // 100 for place in (0, 1, 49)] == [10, 30, 990]
+    assert [(2 * index + 1) * 1000 // 100 for index in (0, 1, 49)] == [10, 30, 990]
 
 
 # ---- counting ------------------------------------------------------------------------------------
@@ -206,8 +208,10 @@ def test_what_needs_no_attack_is_not_attacked(model: TextToImage) -> None:
         result = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1)(model, batch(), brighter(level))
     assert result.before.tolist() == (clean > level).tolist()
     assert (result.success | ~result.before).all()
-    assert result.steps.tolist() == [0 if shown else 2 for shown in result.before.tolist()]
-    assert result.generations.tolist() == [1 if shown else 2 for shown in result.before.tolist()]
+    assert result.steps.tolist() == [0 if success else 2 for success in result.before.tolist()]
+    assert result.generations.tolist() == [
+        1 if success else 2 for success in result.before.tolist()
+    ]
     assert result.evaluations == evaluations.samples()
     summary = AttackSummary.of([result])
     assert summary.pre_asr == 0.5
@@ -249,15 +253,15 @@ def result_of(
     }
     if padded is not None:
         adversarial["padded"] = torch.tensor(padded)
-    numbers = torch.ones(count, dtype=torch.int64)
+    counts = torch.ones(count, dtype=torch.int64)
     return PromptAttackResult(
         adversarial,
         torch.tensor(success),
         torch.zeros(count, 3, 8, 8),
         [f"p{n}" for n in range(count)],
         torch.tensor(before),
-        numbers,
-        numbers,
+        counts,
+        counts,
         {"unet": 5},
     )
 
@@ -266,9 +270,9 @@ def test_the_summary_counts_each_prompt_once() -> None:
     """Fails when pre-attack successes are counted twice or not at all, or duplicates of padding
     count.
     """
-    one = result_of([True, True, False], [True, False, False])
+    first = result_of([True, True, False], [True, False, False])
     two = result_of([True, False], [False, False], padded=[True, False])
-    summary = AttackSummary.of([one, two])
+    summary = AttackSummary.of([first, two])
     assert (summary.pre_asr, summary.asr) == (1 / 4, 2 / 4)
     assert summary.original == ["p0", "p1", "p2", "p1"] and summary.adversarial == [
         "x0",
@@ -288,19 +292,19 @@ def test_a_batch_is_attacked_as_each_prompt_alone(model: TextToImage) -> None:
     """Fails when a prompt's draws, its optimizer or its luck depend on its company, or one that has
     left comes back.
     """
-    given = batch()
-    first = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(model, given, never)
+    prompts = batch()
+    first = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(model, prompts, never)
     clean = model.generate_prompts(PROMPTS, [4, 7, 1, 30]).mean((1, 2, 3))
     level = float(
         torch.stack([clean, first.prediction.mean((1, 2, 3))]).flatten().sort().values[4:6].mean()
     )
-    together = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(model, given, brighter(level))
+    together = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(model, prompts, brighter(level))
     assert len(set(together.steps.tolist())) > 1, (
         "all prompts ended at once, so the test tests nothing"
     )
     for row in range(4):
         alone = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=3)(
-            model, rows(given, row), brighter(level)
+            model, rows(prompts, row), brighter(level)
         )
         assert alone.success[0] == together.success[row] and alone.steps[0] == together.steps[row]
         assert alone.adversarial["prompt"] == [together.adversarial["prompt"][row]]
@@ -361,11 +365,11 @@ def test_a_criterion_sees_the_rows_that_are_judged(model: TextToImage) -> None:
     """Fails when a criterion of each prompt's own is asked about another prompt's row, or padding
     is attacked.
     """
-    given = batch(
+    prompts = batch(
         wanted=torch.tensor([False, True, False, True]),
         padded=torch.tensor([False, False, True, True]),
     )
-    result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(model, given, Wants())
+    result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(model, prompts, Wants())
     assert result.before.tolist() == result.success.tolist() == [False, True, False, False]
     assert result.generations.tolist() == [2, 1, 0, 0]
 
@@ -377,12 +381,12 @@ def test_an_unlearned_text_encoder_serves_everything(model: TextToImage) -> None
     """Fails when states of another encoder, or of this one before it was edited, are used."""
     twin = text_to_image(sampler=Sampler(steps=2, guidance=2.0)).eval()
     attack = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1)
-    given = rows(batch(), 0)
-    before = attack(twin, given, never)
+    prompts = rows(batch(), 0)
+    before = attack(twin, prompts, never)
     with torch.no_grad():
         for weight in twin.text_encoder.parameters():
             weight.mul_(1.5)
-    after = attack(twin, given, never)
+    after = attack(twin, prompts, never)
     assert not torch.allclose(before.prediction, after.prediction)
     assert torch.allclose(
         after.prediction, twin.generate_prompts(after.adversarial["prompt"], [4]), atol=1e-5
@@ -464,9 +468,9 @@ def test_it_works_inside_a_test(model: TextToImage) -> None:
 )
 def test_faults_are_one_sentence(model: TextToImage, make: Any, word: str) -> None:
     """Fails when a user sees a KeyError."""
-    backbone, given = make()
+    backbone, prompts = make()
     with pytest.raises(InputError, match=word):
-        UnlearnDiffAtk(Prefix(5), steps=1, timesteps=1)(backbone or model, given, never)
+        UnlearnDiffAtk(Prefix(5), steps=1, timesteps=1)(backbone or model, prompts, never)
     with pytest.raises(InputError):
         UnlearnDiffAtk(timesteps=0)
 

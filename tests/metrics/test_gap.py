@@ -132,8 +132,8 @@ def test_t_interval() -> None:
 @pytest.mark.parametrize("shape", [(1, 2), (7, 10), (4, 33)])
 def test_output_distances(shape: tuple[int, int]) -> None:
     ours = rows(*shape, seed=1)
-    theirs = rows(*shape, seed=2)
-    pairs = list(zip(probabilities(ours), probabilities(theirs), strict=True))
+    oracle_output = rows(*shape, seed=2)
+    pairs = list(zip(probabilities(ours), probabilities(oracle_output), strict=True))
     count = len(pairs)
     distance = math.fsum(math.dist(p, q) for p, q in pairs) / count
     js = math.fsum(kl(p, middle(p, q)) / 2 + kl(q, middle(p, q)) / 2 for p, q in pairs) / count
@@ -144,14 +144,14 @@ def test_output_distances(shape: tuple[int, int]) -> None:
         max(range(shape[1]), key=p.__getitem__) == max(range(shape[1]), key=q.__getitem__)
         for p, q in pairs
     )
-    assert metrics.activation_distance(ours, theirs) == pytest.approx(distance, rel=1e-12)
-    assert metrics.js_divergence(ours, theirs) == pytest.approx(js, rel=1e-9)
-    assert metrics.zrf(ours, theirs) == pytest.approx(1 - js, rel=1e-12)
-    assert metrics.zrf_reference(ours, theirs) == pytest.approx(1 - exchanged, rel=1e-12)
-    assert metrics.kl_divergence(ours, theirs) == pytest.approx(
+    assert metrics.activation_distance(ours, oracle_output) == pytest.approx(distance, rel=1e-12)
+    assert metrics.js_divergence(ours, oracle_output) == pytest.approx(js, rel=1e-9)
+    assert metrics.zrf(ours, oracle_output) == pytest.approx(1 - js, rel=1e-12)
+    assert metrics.zrf_reference(ours, oracle_output) == pytest.approx(1 - exchanged, rel=1e-12)
+    assert metrics.kl_divergence(ours, oracle_output) == pytest.approx(
         math.fsum(kl(q, p) for p, q in pairs) / count, rel=1e-9
     )
-    assert metrics.completeness(ours, theirs) == pytest.approx(100 * same / count)
+    assert metrics.completeness(ours, oracle_output) == pytest.approx(100 * same / count)
 
 
 @given(
@@ -163,27 +163,27 @@ def test_output_distances(shape: tuple[int, int]) -> None:
 @settings(max_examples=60, deadline=None)
 def test_bounds_of_divergences(seed: int, count: int, classes: int, scale: float) -> None:
     ours = rows(count, classes, seed, scale)
-    theirs = rows(count, classes, seed + 1, scale)
-    js = metrics.js_divergence(ours, theirs)
+    oracle_output = rows(count, classes, seed + 1, scale)
+    js = metrics.js_divergence(ours, oracle_output)
     assert 0 <= js <= math.log(2)
-    assert js == pytest.approx(metrics.js_divergence(theirs, ours), abs=1e-12)
+    assert js == pytest.approx(metrics.js_divergence(oracle_output, ours), abs=1e-12)
     assert metrics.js_divergence(ours, ours) == pytest.approx(0, abs=1e-15) and metrics.zrf(
         ours, ours
     ) == pytest.approx(1, abs=1e-15)
     assert metrics.kl_divergence(ours, ours) == 0
-    assert 1 - math.log(2) <= metrics.zrf(ours, theirs) <= 1
-    assert metrics.kl_divergence(ours, theirs) >= 0
-    assert 0 <= metrics.activation_distance(ours, theirs) <= math.sqrt(2) + 1e-12
+    assert 1 - math.log(2) <= metrics.zrf(ours, oracle_output) <= 1
+    assert metrics.kl_divergence(ours, oracle_output) >= 0
+    assert 0 <= metrics.activation_distance(ours, oracle_output) <= math.sqrt(2) + 1e-12
     assert metrics.completeness(ours, ours) == 100 and metrics.activation_distance(ours, ours) == 0
 
 
 def test_divergences_of_certain_predictions_are_finite() -> None:
     """Logarithms of probabilities that underflow give NaN or infinity here."""
     ours = torch.tensor([[2000.0, 0.0]])
-    theirs = torch.tensor([[0.0, 2000.0]])
-    assert metrics.js_divergence(ours, theirs) == pytest.approx(math.log(2))
-    assert metrics.kl_divergence(ours, theirs) == pytest.approx(2000)
-    assert math.isfinite(metrics.zrf_reference(ours, theirs))
+    oracle_output = torch.tensor([[0.0, 2000.0]])
+    assert metrics.js_divergence(ours, oracle_output) == pytest.approx(math.log(2))
+    assert metrics.kl_divergence(ours, oracle_output) == pytest.approx(2000)
+    assert math.isfinite(metrics.zrf_reference(ours, oracle_output))
 
 
 @given(finite_lists, finite_lists)
@@ -191,9 +191,9 @@ def test_divergences_of_certain_predictions_are_finite() -> None:
 def test_wasserstein_equals_scipy_and_is_symmetric(a: list[float], b: list[float]) -> None:
     first = torch.tensor(a, dtype=torch.float64)
     second = torch.tensor(b, dtype=torch.float64)
-    found = metrics.wasserstein1(first, second)
-    assert found == pytest.approx(stats.wasserstein_distance(a, b), abs=1e-9)
-    assert found == pytest.approx(metrics.wasserstein1(second, first), abs=1e-12)
+    forward = metrics.wasserstein1(first, second)
+    assert forward == pytest.approx(stats.wasserstein_distance(a, b), abs=1e-9)
+    assert forward == pytest.approx(metrics.wasserstein1(second, first), abs=1e-12)
     assert metrics.wasserstein1(first, first.flip(0)) == 0
     assert metrics.wasserstein1(first, first.repeat(2)) == pytest.approx(0, abs=1e-12)
     assert metrics.wasserstein1(first + 3, first) == pytest.approx(3, abs=1e-9)
