@@ -1,4 +1,4 @@
-"""What suites compute with: drawn images, judges, features, scores of texts, probes.
+"""Evaluation parts for suites: drawn images, judges, features, text metrics, probes.
 
 The names of `__init__.pyi` are imported on first use.
 """

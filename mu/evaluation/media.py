@@ -1,6 +1,4 @@
-"""Pictures and texts for the report: files in a run folder's `media/`, and `media.json`, which says
-what each shows.
-"""
+"""Image grids and text examples for reports, in the folder `media/` of a run."""
 
 from __future__ import annotations
 
@@ -20,14 +18,20 @@ _GAP = 2  # pixels between two images
 
 
 def grid(images: Sequence[Tensor], columns: int) -> Tensor:
-    """One picture of many, row by row, with a white line between them.
+    """Image grid, row by row, with white lines between the images.
 
     Args:
-        images: each `[C, H, W]` in [0, 1], all of one size.
+        images: images `[C, H, W]` in [0, 1] of equal size; a multiple of `columns`.
         columns: images in a row.
 
     Returns:
         `[C, rows (H + 2) − 2, columns (W + 2) − 2]` uint8.
+
+    Raises:
+        InputError: when the images differ in size or do not fill the rows.
+
+    >>> grid([torch.zeros(3, 4, 4)] * 6, columns=3).shape
+    torch.Size([3, 10, 16])
     """
     if not images or len(images) % columns:
         raise InputError(f"{len(images)} images do not make rows of {columns}.")
@@ -57,17 +61,18 @@ def add_grid(
     rows: Sequence[str],
     columns: Sequence[str],
 ) -> Path:
-    """Write a grid into `folder/media/NAME.png`, and say so in `media.json`; an entry of the same
-    name is replaced.
+    """Write an image grid into `folder/media/NAME.png`, with an entry in `media.json`.
+
+    An entry of the same name is replaced.
 
     Args:
-        folder: the run's.
-        name: of the file, without `.png`.
+        folder: the run folder.
+        name: file name without `.png`.
         images: row by row, see `grid`.
-        title: for the report.
+        title: heading in the report.
         group: `erased`, `kept` or `attack`.
-        rows: what each row shows.
-        columns: what each column shows.
+        rows: labels of the rows.
+        columns: labels of the columns.
 
     Returns:
         The file.
@@ -77,21 +82,22 @@ def add_grid(
     if len(images) != len(rows) * len(columns):
         raise InputError(f"{len(images)} images are not {len(rows)} rows of {len(columns)}.")
     write_png(file, grid(images, len(columns)))
-    _enter(file, {"title": title, "group": group, "rows": list(rows), "columns": list(columns)})
+    _add_entry(file, {"title": title, "group": group, "rows": list(rows), "columns": list(columns)})
     return file
 
 
 def add_examples(
     folder: Path | str, name: str, rows: Sequence[Mapping[str, str]], *, title: str, group: str
 ) -> Path:
-    """Write examples of text into `folder/media/NAME.json`, and say so in `media.json`; an entry of
-    the same name is replaced.
+    """Write text examples into `folder/media/NAME.json`, with an entry in `media.json`.
+
+    An entry of the same name is replaced.
 
     Args:
-        folder: the run's.
-        name: of the file, without `.json`.
-        rows: each has `prompt` and `answer`, and perhaps `truth`.
-        title: for the report.
+        folder: the run folder.
+        name: file name without `.json`.
+        rows: mappings with `prompt`, `answer` and, optionally, `truth`.
+        title: heading in the report.
         group: `forget`, `retain`.
 
     Returns:
@@ -99,12 +105,12 @@ def add_examples(
     """
     file = Path(folder) / "media" / f"{name}.json"
     write_json(file, [dict(row) for row in rows])
-    _enter(file, {"kind": "text", "title": title, "group": group})
+    _add_entry(file, {"kind": "text", "title": title, "group": group})
     return file
 
 
-def _enter(file: Path, about: Mapping[str, Any]) -> None:
-    """An entry in the `media.json` beside a file, in place of one for the same file."""
+def _add_entry(file: Path, about: Mapping[str, Any]) -> None:
+    """Add or replace the entry of a file in `media.json`."""
     index = file.parent / INDEX
     entries = []
     if index.is_file():

@@ -1,1 +1,1 @@
-"""Drawn images, their judges and features."""
+"""Image generation for tests, judges and features."""

@@ -14,12 +14,15 @@ from mu.utils.spec import Reconstructible
 
 
 class OpenCLIP(Reconstructible):
-    """A CLIP model by its name and weights in open_clip; read when it is first used.
+    """CLIP model of open_clip, by architecture and weights; read on first use.
 
     Args:
         model: architecture (`ViT-B-32`, `ViT-L-14`).
         pretrained: a tag of published weights (`openai`, `laion2b_s34b_b79k`; from the cache or by
             download), or a file.
+
+    Raises:
+        InputError: when the weights are not named; on first use, when they cannot be read.
     """
 
     def __init__(self, model: str = "ViT-B-32", pretrained: str = "openai") -> None:
@@ -35,7 +38,7 @@ class OpenCLIP(Reconstructible):
 
     @property
     def network(self) -> Any:
-        """The model, in eval mode."""
+        """The CLIP network, in eval mode."""
         if self._network is None:
             try:
                 import open_clip
@@ -55,14 +58,13 @@ class OpenCLIP(Reconstructible):
                     f"open_clip, which has {', '.join(tags) or 'none'}."
                 )
             try:
-                # OpenAI's own weights were trained with another activation than the architecture's
-                # default
+                # OpenAI's weights were trained with QuickGELU, which is not open_clip's default
                 network: Any = open_clip.create_model(
                     self.model,
                     pretrained=self.pretrained,
                     force_quick_gelu=self.pretrained == "openai",
                 )
-            except Exception as error:  # of many kinds: a failed download, a file of another model
+            except Exception as error:  # e.g. a failed download, or a file of another model
                 raise InputError(
                     f"the weights {self.pretrained} of CLIP {self.model} cannot be read "
                     f"({str(error).splitlines()[0]}); check the connection, or give a file."
@@ -81,7 +83,7 @@ class OpenCLIP(Reconstructible):
 
     @property
     def name(self) -> str:
-        """For reports."""
+        """Name for reports."""
         return (
             f"CLIP {self.model} {self.pretrained}"
             if not Path(self.pretrained).is_file()
@@ -90,13 +92,14 @@ class OpenCLIP(Reconstructible):
 
     @property
     def scale(self) -> Tensor:
-        """The learned inverse temperature."""
+        """Learned inverse temperature."""
         return self.network.logit_scale.exp()
 
     @torch.no_grad()
     def images(self, images: Tensor) -> Tensor:
-        """Unit embeddings `[B, D]` float32 of images `[B, 3 or 1, H, W]` in [0, 1]; the model goes
-        to their device.
+        """Unit embeddings `[B, D]` float32 of images `[B, 3 or 1, H, W]` in [0, 1].
+
+        The network is moved to the device of the images.
         """
         import open_clip
 
@@ -120,9 +123,7 @@ class OpenCLIP(Reconstructible):
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit embeddings `[N, D]` float32 of texts, cut to the model's context as open_clip
-        does.
-        """
+        """Unit embeddings `[N, D]` float32 of texts, truncated to the context of the model."""
         network = self.network
         device = next(network.parameters()).device
         return torch.nn.functional.normalize(
@@ -133,14 +134,18 @@ class OpenCLIP(Reconstructible):
 def resize_and_crop(
     images: Tensor, size: int | tuple[int, int], crop_pct: float = 1.0, mode: str = "bilinear"
 ) -> Tensor:
-    """Images `[B, C, H, W]` resized, with antialiasing, until they just cover `size / crop_pct`,
-    and the middle of them.
+    """Resize with antialiasing and crop the centre.
+
+    The aspect ratio is kept: images are resized until they cover `size / crop_pct`.
 
     Args:
-        images: of any size.
-        size: of the result in pixels, one number for squares.
-        crop_pct: share of the resized image that is kept along each side.
-        mode: of the interpolation.
+        images: `[B, C, H, W]`.
+        size: height and width of the result in pixels, one number for squares.
+        crop_pct: side of the crop as a share of the resized image, in (0, 1].
+        mode: interpolation mode of `torch.nn.functional.interpolate`.
+
+    >>> resize_and_crop(torch.rand(2, 3, 16, 32), 8).shape
+    torch.Size([2, 3, 8, 8])
     """
     height, width = (size, size) if isinstance(size, int) else size
     scale = max(height / images.shape[-2], width / images.shape[-1]) / crop_pct

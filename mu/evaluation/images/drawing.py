@@ -1,11 +1,9 @@
-"""Drawing many images from a diffusion model: in fixed batches, over ranks, resumable, each batch
-handed on as soon as it is there.
+"""Image generation for tests: fixed batches, shared by ranks, resumable.
 
-An image depends on its row (prompt or class, seed, guidance), the sampler and the model. What is
-drawn in one batch is decided by the rows and the batch size alone, and batches are dealt to ranks
-whole; so an image is the same bit for bit on any number of ranks and after an interruption. Images
-have the 256 levels of a stored file from the start, so that those in memory and those read from a
-folder are the same too.
+An image depends on its row (prompt or class, seed, guidance), the sampler and the model. The rows
+and the batch size alone determine the batches, and a batch is drawn by one rank; so images are bit
+for bit the same on any number of ranks and after an interruption. Images are rounded to 256 levels
+as they are drawn, so images in memory equal those read from files.
 """
 
 from __future__ import annotations
@@ -34,25 +32,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 INDEX = "images.json"
-"""File that says of a folder which images it holds."""
+"""Name of the file that describes the images of a folder."""
 _FORMAT = 1
-_CHUNK = "mu"  # name of the text chunk by which a PNG file names its job
-_OTHERS = {"rows": "other prompts or seeds", "format": "another version of mu"}
+_STAMP_KEY = "mu"  # PNG text chunk that identifies the job of a file
+_DIFFERENCES = {"rows": "other prompts or seeds", "format": "another version of mu"}
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image to draw.
+    """One image to draw: prompt or class, seed, guidance.
 
     Attributes:
-        seed: of its starting noise.
+        seed: seed of the starting noise.
         prompt: for a text-to-image model.
         label: for a class-conditional model.
-        guidance: its own scale of classifier-free guidance; None takes the sampler's.
-        case: what the row is called, in the file's name.
-        about: what else is known of it (a prompt file's other columns); has no effect on the image.
-        sample: position of a sample of the task that has this prompt or class; has no effect
-            either.
+        guidance: scale of classifier-free guidance; None uses the sampler's.
+        case: name of the row in file names.
+        about: other columns of a prompt file; no effect on the image.
+        sample: position of a sample of the task with this prompt or class; no effect on the image.
     """
 
     seed: int
@@ -69,11 +66,11 @@ class ImageRow:
 
     @property
     def file(self) -> str:
-        """Name of its file."""
+        """File name of the image."""
         return f"{re.sub(r'[^0-9A-Za-z_-]+', '-', self.case) or 'image'}_{self.seed}.png"
 
     def identity(self) -> dict[str, Any]:
-        """What decides the image, as plain data."""
+        """Fields that determine the image, as plain data."""
         return {
             attribute.name: getattr(self, attribute.name)
             for attribute in fields(self)
@@ -82,18 +79,18 @@ class ImageRow:
 
 
 class ImageJob:
-    """Images of one model.
+    """A list of images to draw from one model, in fixed batches.
 
     Args:
-        rows: what to draw.
-        sampler: how; None takes the model's own.
-        batch_size: images drawn at once. It belongs to the images' identity: another one may change
-            their last bits.
-        folder: where PNG files are kept, `CASE_SEED.png` with `images.json` beside them; None
-            writes nothing. A job that was interrupted goes on where it stopped, by whole batches.
+        rows: the images to draw.
+        sampler: the sampler; None uses the model's.
+        batch_size: images of a batch, at least 1. It is part of the images' identity: another size
+            may change their last bits.
+        folder: folder for PNG files, `CASE_SEED.png`, with `images.json`; None writes no files. An
+            interrupted job resumes after the last complete batch.
 
     Raises:
-        InputError: when there is nothing to draw, or two rows would have the same file.
+        InputError: when there are no rows, or two rows have the same file name.
     """
 
     def __init__(
@@ -125,7 +122,7 @@ class ImageJob:
         self.batches = self._batches()
 
     def _batches(self) -> list[list[int]]:
-        """Places in `rows`, in batches of one guidance each."""
+        """Indices into `rows`, in batches of equal guidance."""
         groups: dict[float | None, list[int]] = {}
         for index, row in enumerate(self.rows):
             groups.setdefault(row.guidance, []).append(index)
@@ -137,16 +134,14 @@ class ImageJob:
 
     @property
     def subjects(self) -> list[list[int]]:
-        """Places in `rows`, by what is drawn: one list for each prompt or class, in the order of
-        the rows.
-        """
+        """Indices into `rows`, one list for each prompt or class, in the order of the rows."""
         subjects: dict[tuple[Any, ...], list[int]] = {}
         for index, row in enumerate(self.rows):
             subjects.setdefault((row.case, row.prompt, row.label), []).append(index)
         return list(subjects.values())
 
     def key(self) -> str:
-        """Identifies rows, sampler and batches."""
+        """Hash of rows, sampler and batch size."""
         return digest(
             [
                 [row.identity() for row in self.rows],
@@ -164,22 +159,22 @@ class ImageJob:
         within: Callable[[], AbstractContextManager[Any]] = nullcontext,
         identity: str | None = None,
     ) -> Iterator[tuple[Tensor, list[int]]]:
-        """This rank's batches, each as soon as it is drawn, or read from the folder.
+        """Batches of this rank, drawn one by one, or read from the folder.
 
         Args:
             backbone: has `generate(condition, seeds, sampler)`, and `texts(prompts)` or
-                `labels(labels)`. It draws in eval mode.
-            rank: this process.
+                `labels(labels)`; draws in eval mode.
+            rank: index of this process.
             world: number of processes.
             within: makes the context of a forward pass (the trainer's precision).
-            identity: of the model, where it is known already (see `model_identity`).
+            identity: hash of the model, computed when None (see `model_identity`).
 
         Yields:
-            Images `[B, C, H, W]` float32 in {0, 1/255, ..., 1}, and their places in `rows`.
+            Images `[B, C, H, W]` float32 in {0, 1/255, ..., 1}, and their indices into `rows`.
 
         Raises:
             InputError: when the folder holds images of another model, sampler or list of prompts,
-                or files of somebody else.
+                or other files.
         """
         stamp = self._open(backbone, identity) if self.folder is not None else ""
         for indices in progress_bar(
@@ -200,7 +195,7 @@ class ImageJob:
 
     @torch.no_grad()
     def _draw(self, backbone: Any, indices: Sequence[int]) -> Tensor:
-        """Levels `[B, C, H, W]` uint8."""
+        """Draw a batch: levels `[B, C, H, W]` uint8."""
         from mu.utils.modules import eval_mode
 
         rows = [self.rows[index] for index in indices]
@@ -223,7 +218,7 @@ class ImageJob:
     # ---- the folder ------------------------------------------------------------------------------
 
     def _open(self, backbone: Any, identity: str | None) -> str:
-        """Check or write the folder's index; the stamp of its files."""
+        """Check or write the index of the folder; returns the stamp of its files."""
         assert self.folder is not None
         contents = {
             "format": _FORMAT,
@@ -249,9 +244,11 @@ class ImageJob:
                 None,
             )
             if difference is not None:
-                what = _OTHERS.get(difference, f"another {difference.replace('_', ' ')}")
+                description = _DIFFERENCES.get(
+                    difference, f"another {difference.replace('_', ' ')}"
+                )
                 raise InputError(
-                    f"{self.folder} holds images of {what}, which are not used for this job; "
+                    f"{self.folder} holds images of {description}, which this job does not use; "
                     "choose another folder, or remove this one."
                 )
         elif names:
@@ -264,7 +261,7 @@ class ImageJob:
         return digest(contents)
 
     def _read(self, indices: Sequence[int], stamp: str) -> Tensor | None:
-        """A batch's images, if all of its files are there and whole."""
+        """Images of a batch, or None when a file is missing or damaged."""
         images = []
         for index in indices:
             image = _read_png(Path(str(self.folder)) / self.rows[index].file, stamp)
@@ -279,34 +276,41 @@ class ImageJob:
 
 
 def conditions(backbone: Any, rows: Sequence[ImageRow]) -> Condition:
-    """The rows' conditions.
+    """Conditions of rows: text embeddings or class labels.
 
     Raises:
-        InputError: when the model does not draw from what the rows say.
+        InputError: when the model accepts neither the prompts nor the labels of the rows.
     """
     if all(row.prompt is not None for row in rows) and hasattr(backbone, "texts"):
         return backbone.texts([row.prompt for row in rows])
     if all(row.label is not None for row in rows) and hasattr(backbone, "labels"):
         return backbone.labels([row.label for row in rows])
-    what = "prompts" if rows[0].prompt is not None else "class labels"
+    condition = "prompts" if rows[0].prompt is not None else "class labels"
     raise InputError(
-        f"{type(backbone).__name__} does not draw images from {what}; give it the kind of task "
-        "that it was made for."
+        f"{type(backbone).__name__} does not draw images from {condition}; choose a task that "
+        "fits the model."
     )
 
 
 def levels(images: Tensor) -> Tensor:
-    """The 256 levels of a stored file, uint8, of images in [0, 1]."""
+    """Images in [0, 1] rounded to 256 levels, uint8.
+
+    >>> levels(torch.tensor([0.0, 0.5, 1.0])).tolist()
+    [0, 128, 255]
+    """
     return (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def write_png(path: Path, image: Tensor, stamp: str = "") -> None:
-    """Write `[C, H, W]` uint8 (one or three channels) as a PNG file, whole or not at all.
+    """Write an image as a PNG file, atomically.
 
     Args:
-        path: of the file.
-        image: the levels.
-        stamp: kept in a text chunk, by which `ImageJob` knows its own files.
+        path: the file.
+        image: `[C, H, W]` uint8 with one or three channels.
+        stamp: identifier of the job, stored in a text chunk.
+
+    Raises:
+        InputError: for another number of channels.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -318,13 +322,13 @@ def write_png(path: Path, image: Tensor, stamp: str = "") -> None:
     array = image.permute(1, 2, 0).contiguous().numpy() if len(image) == 3 else image[0].numpy()
     chunk = PngInfo()
     if stamp:
-        chunk.add_text(_CHUNK, stamp)
+        chunk.add_text(_STAMP_KEY, stamp)
     with replacing(path) as temporary:
         Image.fromarray(array).save(temporary, format="PNG", pnginfo=chunk)
 
 
 def _read_png(path: Path, stamp: str) -> Tensor | None:
-    """Levels `[C, H, W]`; None where there is no file, or only a part of one."""
+    """Levels `[C, H, W]` of a PNG file; None when the file is missing or damaged."""
     import numpy as np
     from PIL import Image
 
@@ -333,14 +337,9 @@ def _read_png(path: Path, stamp: str) -> Tensor | None:
     try:
         with Image.open(path) as opened:
             opened.load()
-            stored_stamp = getattr(opened, "text", {}).get(_CHUNK)
+            stored_stamp = getattr(opened, "text", {}).get(_STAMP_KEY)
             array = np.asarray(opened)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-    ):
-        # what PIL answers to a file that is cut off or damaged
+    except (OSError, SyntaxError, ValueError):  # raised by PIL for a damaged file
         return None
     if stored_stamp != stamp:
         raise InputError(
@@ -350,10 +349,10 @@ def _read_png(path: Path, stamp: str) -> Tensor | None:
 
 
 class ImageCache:
-    """The images of one test, drawn once for all suites.
+    """Images of one test, drawn once for all suites.
 
-    Images stand in memory as uint8 (3 H W bytes each) on the rank that drew them, unless their job
-    has a folder.
+    Images are cached in memory as uint8 (3 H W bytes each) on the rank that drew them, unless their
+    job has a folder.
 
     Args:
         module: the tested module; its served model draws.
@@ -365,9 +364,7 @@ class ImageCache:
         self._identity: str | None = None
 
     def images(self, job: ImageJob) -> Iterator[tuple[Tensor, list[int]]]:
-        """This rank's batches of a job, as `ImageJob.run` yields them; drawn the first time, the
-        same ever after.
-        """
+        """Batches of a job on this rank, as `ImageJob.run` yields them, drawn once."""
         module = self._module
         key = job.key()
         if key in self._stored:
@@ -390,7 +387,7 @@ class ImageCache:
 
 
 def image_cache(module: UnlearningModule) -> ImageCache:
-    """The images of the module's present test, shared by all suites."""
+    """Image cache of the current test of a module, shared by all suites."""
     if ImageCache not in module.cache:
         module.cache[ImageCache] = ImageCache(module)
     return module.cache[ImageCache]

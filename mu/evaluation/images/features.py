@@ -1,6 +1,4 @@
-"""Features of images, for distances between sets of images: from a network that is at hand, so that
-nothing is downloaded.
-"""
+"""Feature extractors for distances between sets of images (FID, KID)."""
 
 from __future__ import annotations
 
@@ -18,35 +16,35 @@ if TYPE_CHECKING:
 
 
 class Features(Reconstructible, ABC):
-    """Maps images to vectors. Distances are comparable for the same extractor only, so its name and
-    version stand beside them.
+    """Base of feature extractors: images to vectors.
+
+    Distances are comparable for one extractor only, so its name and version are reported.
     """
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """For reports."""
+        """Name for reports."""
 
     @property
     @abstractmethod
     def version(self) -> str:
-        """Of the weights."""
+        """Identifier of the weights, for reports."""
 
     @abstractmethod
     def extract(self, images: Tensor) -> Tensor:
         """Features `[B, D]` float32 of images `[B, C, H, W]` in [0, 1], on their device."""
 
     def load(self) -> None:
-        """Read the weights, so that whatever is missing is said before anything is drawn."""
+        """Read the weights, so that missing files are reported before images are drawn."""
         _ = self.version
 
 
 class ClassifierFeatures(Features):
-    """What the last linear layer of a classifier reads.
+    """Penultimate features of a classifier: the input of its last linear layer.
 
-    With `ClassifierJudge(network="torchvision:inception_v3", size=299)` these are the 2,048 pooled
-    features of torchvision's Inception, which UnlearnCanvas takes; the Inception of the original
-    FID has other weights.
+    With `ClassifierJudge(network="torchvision:inception_v3", size=299)` they are the 2,048 pooled
+    features of torchvision's Inception, as in UnlearnCanvas; the original FID uses other weights.
 
     Args:
         judge: the classifier.
@@ -69,7 +67,7 @@ class ClassifierFeatures(Features):
 
         network = self.judge.classifier.network
         inputs: list[Any] = []
-        hook = head(network)[1].register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+        hook = head(network)[1].register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
         try:
             self.judge.classifier.predict({"image": self.judge.preprocess(images)})
         finally:
@@ -78,7 +76,7 @@ class ClassifierFeatures(Features):
 
 
 class CLIPFeatures(Features):
-    """The image embeddings of a CLIP model.
+    """Image embeddings of a CLIP model.
 
     Args:
         clip: the model; ViT-B/32 of OpenAI when None.

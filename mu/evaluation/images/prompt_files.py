@@ -1,11 +1,10 @@
-"""Files of prompts: the CSV tables of the field, and plain lists.
+"""Prompt files: published CSV tables, and text files with a prompt a line.
 
-The columns' names differ from table to table; what they mean does not, so a prompt has the same
-attributes wherever it comes from:
+Column names differ between tables; a prompt has the same attributes for all of them:
 
-| attribute | columns, the first that is there |
+| attribute | column, the first that exists |
 | --- | --- |
-| `case` | `case_number`, `case_num`, `image_id`; the row's number where there is none |
+| `case` | `case_number`, `case_num`, `image_id`; the row number without such a column |
 | `seed` | `evaluation_seed`, `sd_seed`, `seed` |
 | `guidance` | `evaluation_guidance`, `sd_guidance_scale`, `guidance` |
 
@@ -26,19 +25,19 @@ from mu.utils.errors import InputError
 CASES = ("case_number", "case_num", "image_id")
 SEEDS = ("evaluation_seed", "sd_seed", "seed")
 GUIDANCES = ("evaluation_guidance", "sd_guidance_scale", "guidance")
-_MOST = 2**64
+_SEED_LIMIT = 2**64
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One row.
+    """One row of a prompt file.
 
     Attributes:
         text: the prompt.
-        case: what the row is called, as it stands in the file.
-        seed: of the starting noise, in [0, 2^64); None where the file has none.
-        guidance: scale of classifier-free guidance; None where the file has none.
-        fields: every other column by its name, as text.
+        case: case number of the row, as written in the file.
+        seed: seed of the starting noise, in [0, 2^64); None without such a column.
+        guidance: scale of classifier-free guidance; None without such a column.
+        fields: the other columns by name, as text.
     """
 
     text: str
@@ -49,7 +48,7 @@ class Prompt:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Of the column `categories` (I2P: `violence, self-harm`); none where the file has none."""
+        """Values of the column `categories` (I2P: `violence, self-harm`); empty without it."""
         return tuple(
             word.strip() for word in self.fields.get("categories", "").split(",") if word.strip()
         )
@@ -58,18 +57,18 @@ class Prompt:
 def read_prompts(
     path: Path | str, texts: Path | str | None = None, columns: Sequence[str] = ()
 ) -> list[Prompt]:
-    """The prompts of a file.
+    """Prompts of a file.
 
     Args:
         path: a CSV file with a header, in UTF-8 with or without a byte order mark; or a `.txt` file
             with a prompt a line.
-        texts: a CSV file with the prompts' texts, for tables that are published without them;
-            joined on the case number.
-        columns: further columns that must be there.
+        texts: a CSV file with the texts of the prompts, for tables published without them; joined
+            on the case number.
+        columns: further columns that the file must have.
 
     Raises:
-        InputError: when a file or a column is missing, a line is cut off, a number is none, or
-            there is no prompt at all.
+        InputError: when a file or a column is missing, a line is cut off, a number is invalid, or
+            there are no prompts.
     """
     path = Path(path)
     if path.suffix == ".txt":
@@ -92,7 +91,7 @@ def read_prompts(
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Column names and rows of a CSV file; a column without a name (a row number) is left out.
+    """Column names and rows of a CSV file, without columns that have no name.
 
     Raises:
         InputError: when the file is missing, not UTF-8, or a line has more or fewer entries than
@@ -141,9 +140,9 @@ def _check(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
 def _prompts(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[Prompt]:
     if "prompt" not in header:
         raise InputError(
-            f"{path} has no column `prompt`; it has {', '.join(header) or 'none'}. (The texts of "
-            "some tables are published apart: give their file as texts, it is joined on the case "
-            "number.)"
+            f"{path} has no column `prompt`; it has {', '.join(header) or 'none'}. (Some tables "
+            "are published without texts: give the file of texts as texts; it is joined on the "
+            "case number.)"
         )
     case, seed, guidance = (
         next((name for name in names if name in header), None)
@@ -165,7 +164,7 @@ def _prompts(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]
 def _joined(
     path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]], texts: Path
 ) -> list[Prompt]:
-    """The rows, each with the text of its case."""
+    """Prompts of rows, with the text of each case from a second file."""
     text_header, text_rows = read_table(texts)
     case_column = next((name for name in CASES if name in header), None)
     text_case_column = next((name for name in CASES if name in text_header), None)
@@ -193,7 +192,7 @@ def _seed(text: str, path: Path, row: int, column: str) -> int:
     exact = text.strip().isascii() and text.strip().isdigit()
     value = _number(text, path, row, column)
     seed = int(text) if exact else int(value)
-    if (not exact and seed != value) or not 0 <= seed < _MOST:
+    if (not exact and seed != value) or not 0 <= seed < _SEED_LIMIT:
         raise InputError(
             f"row {row + 1} of {path} has {column} = {text!r}; a seed is a whole number from 0 to "
             "2^64 − 1."

@@ -1,6 +1,4 @@
-"""Which images a suite draws: of the prompts (or classes) of a part of the task, or of a file of
-prompts.
-"""
+"""Image sets of suites: prompts or classes of a part of the task, or of a prompt file."""
 
 from __future__ import annotations
 
@@ -18,12 +16,12 @@ from mu.utils.spec import Reconstructible
 if TYPE_CHECKING:
     from mu.core.module import UnlearningModule
 
-_CHUNK = 256  # samples read at once
+_CHUNK = 256  # samples of one read
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is drawn, once or several times: a prompt or a class, and what is known of it."""
+    """A prompt or a class to draw, with its columns in the prompt file."""
 
     prompt: str | None = None
     label: int | None = None
@@ -35,24 +33,28 @@ class _Subject:
 
 
 class ImageSet(Reconstructible):
-    """A list of images to draw. Two suites with equal sets share the images.
+    """Images that a suite draws; suites with equal sets share them.
 
     Args:
-        part: part of the split, of whose samples each distinct prompt (each class, for a
-            class-conditional model) is drawn from.
-        file: a file of prompts in place of the part (see `mu.evaluation.images.prompt_files`); its
-            seeds and guidances are kept.
-        texts: a second file with the prompts' texts, for tables that are published without them.
-        where: only prompts whose column (or text field) has one of these values: `{class:
-            [church]}`.
-        without: only prompts whose column has none of these values.
-        limit: the first so many prompts; None takes all.
-        images_per_prompt: images of each prompt, or of each class. Their seeds follow one another.
-        seed: of the first image, where prompts have none of their own.
-        sampler: how; None takes the model's own.
-        batch_size: images drawn at once.
-        folder: where images are kept as PNG files, so that an interrupted test goes on; None keeps
-            them in memory.
+        part: part of the split whose distinct prompts (classes, for a class-conditional model) are
+            drawn.
+        file: a prompt file in place of the part (see `mu.evaluation.images.prompt_files`), with its
+            seeds and guidances.
+        texts: a second file with the texts of the prompts, for tables published without them.
+        where: values that a column (or text field) may have: `{class: [church]}`.
+        without: values that a column must not have.
+        limit: most prompts, at least 1; None draws all.
+        images_per_prompt: images of each prompt or class, with consecutive seeds, at least 1.
+        seed: seed of the first image, for prompts without one; not negative.
+        sampler: the sampler; None uses the model's.
+        batch_size: images of a batch.
+        folder: folder for PNG files, from which an interrupted test resumes; None keeps images in
+            memory.
+
+    Raises:
+        InputError: when a number is out of range.
+
+    Example: `ImageSet("forget", images_per_prompt=10, limit=5)` draws 50 images.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class ImageSet(Reconstructible):
 
     @property
     def name(self) -> str:
-        """What results name as their split: the part, or the file's name."""
+        """Split name in results: the part, or the file name."""
         from pathlib import Path
 
         return self.part if self.file is None else Path(self.file).stem
@@ -99,10 +101,12 @@ class ImageSet(Reconstructible):
         """The images to draw for a module under test, prompt by prompt.
 
         Raises:
-            InputError: when the file or the part gives nothing to draw from.
+            InputError: when no prompt or class is selected.
         """
-        subjects = self._of_file() if self.file is not None else _of_part(module, self.part)
-        subjects = [row for row in subjects if self._wanted(row.about)][: self.limit]
+        subjects = (
+            self._file_subjects() if self.file is not None else _part_subjects(module, self.part)
+        )
+        subjects = [row for row in subjects if self._selected(row.about)][: self.limit]
         if not subjects:
             raise InputError(
                 f"no prompt of {self.file or 'the part ' + repr(self.part)} has what `where` and "
@@ -128,11 +132,11 @@ class ImageSet(Reconstructible):
         ]
 
     def job(self, module: UnlearningModule) -> ImageJob:
-        """The rows, as a job."""
+        """Image job of the set for a module under test."""
         return ImageJob(self.rows(module), self.sampler, self.batch_size, self.folder)
 
     def detail(self, module: UnlearningModule, job: ImageJob) -> dict[str, Any]:
-        """What stands beside a number that was measured on these images."""
+        """Number of images and sampler settings, reported beside results on these images."""
         sampler = job.sampler or getattr(module.served(), "sampler", None)
         guidances = {row.guidance for row in job.rows} - {None}
         sampling = sampler.describe() if sampler is not None else ""
@@ -144,11 +148,11 @@ class ImageSet(Reconstructible):
             **({"file": self.name} if self.file is not None else {}),
         }
 
-    def _of_file(self) -> list[_Subject]:
+    def _file_subjects(self) -> list[_Subject]:
         prompts = read_prompts(str(self.file), self.texts, [*self.where, *self.without])
         return [_Subject(p.text, None, p.seed, p.guidance, p.case, p.fields) for p in prompts]
 
-    def _wanted(self, about: Mapping[str, str]) -> bool:
+    def _selected(self, about: Mapping[str, str]) -> bool:
         for name in (*self.where, *self.without):
             if name not in about:
                 raise InputError(
@@ -160,14 +164,12 @@ class ImageSet(Reconstructible):
         )
 
 
-def _of_part(module: UnlearningModule, part: str) -> list[_Subject]:
-    """Each distinct prompt, in the order of the samples, or each class, in the order of the
-    numbers.
-    """
+def _part_subjects(module: UnlearningModule, part: str) -> list[_Subject]:
+    """Distinct prompts in the order of the samples, or classes in ascending order."""
     task = module.task
     if task is None:
         raise InputError(
-            f"the part {part!r} belongs to a task; test with one (datamodule=...), or give a file "
+            f"the part {part!r} needs a task; test with one (datamodule=...), or give a file "
             "of prompts."
         )
     if part not in task.datasets:
@@ -178,7 +180,7 @@ def _of_part(module: UnlearningModule, part: str) -> list[_Subject]:
     served = module.served()
     subjects: dict[Any, _Subject] = {}
     for start in range(0, len(data), _CHUNK):
-        samples = fetch(data, _places(start, len(data)))
+        samples = fetch(data, _positions(start, len(data)))
         if isinstance(samples.get("prompt"), list) and hasattr(served, "texts"):
             texts = {name: values for name, values in samples.items() if _is_text(values)}
             for position, prompt in enumerate(samples["prompt"]):
@@ -199,7 +201,7 @@ def _of_part(module: UnlearningModule, part: str) -> list[_Subject]:
     ]
 
 
-def _places(start: int, size: int) -> Any:
+def _positions(start: int, size: int) -> Any:
     import numpy as np
 
     return np.arange(start, min(start + _CHUNK, size))

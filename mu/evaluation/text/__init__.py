@@ -1,1 +1,1 @@
-"""Scores of texts and the graph of metrics on them."""
+"""Metric graph of language models: token scores, metrics, probes, oracle logs."""

@@ -314,7 +314,7 @@ def test_what_a_set_cannot_give_is_said() -> None:
         ImageSet("tset").rows(module)
     with pytest.raises(InputError, match="no field 'artist'"):
         ImageSet("retain", where={"artist": ["x"]}).rows(module)
-    with pytest.raises(InputError, match="belongs to a task"):
+    with pytest.raises(InputError, match="needs a task"):
         ImageSet("retain").rows(FineTune(Painter()))
     with pytest.raises(InputError, match="neither prompts nor classes that Classifier draws from"):
         ImageSet("retain").rows(
