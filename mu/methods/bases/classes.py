@@ -1,4 +1,4 @@
-"""Which whole classes a task forgets."""
+"""Classes that a run forgets as a whole, by the method's argument or by the task's split."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ from mu.core.module import UnlearningModule
 from mu.utils.errors import InputError
 
 
-def forgotten_classes(module: UnlearningModule, given: int | None, num_classes: int) -> list[int]:
-    """Classes that the run forgets as a whole: `given`, or what the task's split says; none for
-    random samples or part of a class.
+def forgotten_classes(
+    module: UnlearningModule, forget_class: int | None, num_classes: int
+) -> list[int]:
+    """Classes that the run forgets as a whole; none for random samples or part of a class.
 
     Args:
         module: fitted with a task.
-        given: the method's own argument.
-        num_classes: K.
+        forget_class: the method's argument; None takes the classes of the task's split.
+        num_classes: K, the model's number of classes.
 
     Raises:
         InputError: the model has no such class.
     """
-    classes = [given] if given is not None else _of_split(module)
-    wrong = [label for label in classes if not 0 <= label < num_classes]
-    if wrong:
+    classes = _classes_of_split(module) if forget_class is None else [forget_class]
+    unknown = [label for label in classes if not 0 <= label < num_classes]
+    if unknown:
         raise InputError(
-            f"there is no class {wrong[0]} among the {num_classes} of the model; classes are "
+            f"there is no class {unknown[0]} among the {num_classes} of the model; classes are "
             "numbered from 0."
         )
     return classes
 
 
-def _of_split(module: UnlearningModule) -> list[int]:
+def _classes_of_split(module: UnlearningModule) -> list[int]:
     selector = module.task.split.selector if module.task is not None else {}
-    named = selector.get("classes", selector.get("forget_class"))
-    if named is None or selector.get("count") is not None:
+    classes = selector.get("classes", selector.get("forget_class"))
+    if classes is None or selector.get("count") is not None:
         return []
-    return [int(label) for label in named] if isinstance(named, list | tuple) else [int(named)]
+    labels = classes if isinstance(classes, list | tuple) else [classes]
+    return [int(label) for label in labels]

@@ -1,4 +1,4 @@
-"""What the methods of noise predictors have in common."""
+"""Base of methods for diffusion models."""
 
 from torch import Tensor
 
@@ -8,24 +8,22 @@ from mu.data.batch import Batch, concatenate
 
 
 class DiffusionMethod(UnlearningModule):
-    """A method whose backbone is a noise predictor."""
+    """Base of methods whose backbone is a diffusion model, class-conditional or text-to-image."""
 
     @property
     def needs_labels(self) -> bool:  # type: ignore[override]
-        """Labels are what a class-conditional model is conditioned on; prompts come with every
-        sample of a text-to-image task.
-        """
+        """Whether the model is conditioned on class labels; prompts come with every sample."""
         return isinstance(self.backbone, ClassConditionalDiffusion)
 
     @property
     def denoiser(self) -> Diffusion:
-        """The backbone."""
+        """The backbone, by the type Diffusion."""
         assert isinstance(self.backbone, Diffusion)
         return self.backbone
 
     @property
     def original(self) -> Diffusion:
-        """The reference."""
+        """The reference, the frozen original, by the type Diffusion."""
         assert isinstance(self.reference, Diffusion), "the method declares needs_reference"
         return self.reference
 

@@ -1,6 +1,4 @@
-"""Images that the original draws for samples before the first step: surrogates of what is
-forgotten, replay of what is kept.
-"""
+"""Images that the original generates before the first step: surrogates and generative replay."""
 
 from __future__ import annotations
 
@@ -21,11 +19,11 @@ from mu.utils.modules import eval_mode
 
 
 class GeneratedImages:
-    """One image a sample, kept as bytes in main memory, and in checkpoints: drawn anew, it might
-    differ by rounding.
+    """Store of one generated image per sample, as bytes in main memory and in checkpoints.
 
     Sample i's image depends on its condition and on (seed, index i) only. Batches do not depend on
-    the number of ranks, which share the work and then all hold all images.
+    the number of ranks, which share the work and then all hold all images. Checkpoints hold the
+    images, because generated again they might differ by rounding.
     """
 
     def __init__(self) -> None:
@@ -44,18 +42,18 @@ class GeneratedImages:
         sampler: Sampler | None,
         batch_size: int,
     ) -> None:
-        """Draw an image for every sample of a part, by the backbone, which is still the original.
+        """Generate an image for every sample of a part, by the backbone, still the original.
 
         Args:
             module: in a fit, before its first step.
-            name: what the images are for; another name draws other images.
-            plan: shows the part once.
-            condition: what a sample's image shows.
-            sampler: how; the backbone's own when None.
-            batch_size: images drawn at once.
+            name: purpose of the images; another name generates other images.
+            plan: goes once over the part.
+            condition: the condition of each sample's image, from a batch.
+            sampler: the sampler; the backbone's own when None.
+            batch_size: images generated at once.
         """
         backbone = diffusion_backbone(module)
-        found = {}
+        images = {}
         with eval_mode(module.backbone), module.precision():
             for batch in module.iterate_batches(
                 plan, augment=False, batch_size=batch_size, shard="batches"
@@ -68,66 +66,52 @@ class GeneratedImages:
                     seeds = rng.integers(module.seed, index, 0, f"drawn/{name}", 2**31)
                     image = backbone.generate(condition(part), seeds.tolist(), sampler)
                 for rank_index, rank_image in _from_all_ranks(module, index, image):
-                    for row, kept in zip(
-                        rank_index.tolist(),
-                        (rank_image * 255).round().to("cpu", torch.uint8),
-                        strict=True,
-                    ):
-                        found[row] = kept
-        self._rows[name] = found
+                    pixels = (rank_image * 255).round().to("cpu", torch.uint8)
+                    images.update(zip(rank_index.tolist(), pixels, strict=True))
+        self._rows[name] = images
 
-    def of(self, name: str, part: Batch) -> Tensor:
-        """The samples' images, `[B, C, H, W]` float32 in [0, 1], on their device."""
-        rows = self._rows[name]
-        return (
-            torch.stack([rows[row] for row in part["index"].tolist()])
-            .to(part["index"].device)
-            .float()
-            / 255
-        )
+    def images_for(self, name: str, part: Batch) -> Tensor:
+        """Images `[B, C, H, W]`, float32 in [0, 1], of the part's samples, on its device."""
+        images = self._rows[name]
+        pixels = torch.stack([images[index] for index in part["index"].tolist()])
+        return pixels.to(part["index"].device).float() / 255
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain tensors, for a checkpoint."""
+        """Indices and images as tensors, for a checkpoint."""
         return {
             name: {"index": torch.tensor(list(rows)), "image": torch.stack(list(rows.values()))}
             for name, rows in self._rows.items()
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the images of a checkpoint."""
+        """Load the images of a checkpoint."""
         self._rows = {
-            name: dict(zip(kept["index"].tolist(), kept["image"].cpu(), strict=True))
-            for name, kept in state.items()
+            name: dict(zip(tensors["index"].tolist(), tensors["image"].cpu(), strict=True))
+            for name, tensors in state.items()
         }
 
 
 def _from_all_ranks(
     module: UnlearningModule, index: Tensor, image: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    """`(index, image)` of each rank; ranks may have different numbers of rows."""
+    """Gather `(index, image)` of each rank; ranks may have different numbers of images."""
     world = module.world_size
     if world == 1:
         return [(index, image)]
-    (counts,) = module.sum_over_ranks(
-        [
-            _slot(
-                torch.tensor(
-                    [len(index), *(image.shape[1:] if len(index) else (0, 0, 0))],
-                    device=module.device,
-                ),
-                module,
-                world,
-            )
-        ]
-    )
+    # every rank's number of images and their shape
+    local_shape = image.shape[1:] if len(index) else (0, 0, 0)
+    local_count = torch.tensor([len(index), *local_shape], device=module.device)
+    (counts,) = module.sum_over_ranks([_slot(local_count, module, world)])
+    # all ranks' images, each padded to the largest number
     most = int(counts[:, 0].max())
     shape = counts[:, 1:].max(0).values.tolist()
-    mine_index = torch.zeros(most, dtype=torch.int64, device=module.device)
-    mine_image = torch.zeros(most, *shape, device=module.device)
+    local_index = torch.zeros(most, dtype=torch.int64, device=module.device)
+    local_image = torch.zeros(most, *shape, device=module.device)
     if len(index):
-        mine_index[: len(index)], mine_image[: len(index)] = index, image
+        local_index[: len(index)] = index
+        local_image[: len(index)] = image
     all_index, all_image = module.sum_over_ranks(
-        [_slot(mine_index, module, world), _slot(mine_image, module, world)]
+        [_slot(local_index, module, world), _slot(local_image, module, world)]
     )
     return [
         (all_index[rank, :count], all_image[rank, :count])
@@ -136,25 +120,27 @@ def _from_all_ranks(
 
 
 def _slot(value: Tensor, module: UnlearningModule, world: int) -> Tensor:
-    """`[world, ...]`, zero but for this rank's row, so that a sum over ranks gathers."""
+    """Zeros `[world, ...]` with this rank's value in its row, so that a sum over ranks gathers."""
     slots = torch.zeros(world, *value.shape, dtype=value.dtype, device=value.device)
     slots[module.global_rank] = value
     return slots
 
 
 class GeneratesImages(UnlearningModule):
-    """Keeps drawn images in its checkpoints. The subclass makes `drawn`, and says in `draw_images`
-    which images it needs.
+    """Base of methods that train on images which the original generates before the first step.
+
+    A subclass sets `drawn = GeneratedImages()` in its constructor and overrides `draw_images`. The
+    images are in the checkpoint, and are not generated again on resume.
     """
 
     drawn: GeneratedImages
 
     def draw_images(self) -> None:
-        """Fill `self.drawn`."""
-        raise TypeError(f"{type(self).__name__} does not say which images it needs.")
+        """Fill `self.drawn` with the images that the method needs."""
+        raise TypeError(f"{type(self).__name__} does not override draw_images().")
 
     def on_fit_start(self) -> None:
-        """Images first, because a mask may be computed on them."""
+        """Generate the images first, because a mask may be computed on them."""
         with self.stopwatch("images"):
             self.draw_images()
         super().on_fit_start()

@@ -1,4 +1,4 @@
-"""Several parts in one forward pass."""
+"""One forward pass over forget and retain parts together."""
 
 from torch import Tensor, nn
 
@@ -7,11 +7,19 @@ from mu.data.batch import Batch, concatenate
 
 
 def predictions(backbone: Backbone, *parts: Batch | None) -> list[Tensor]:
-    """The prediction of every part that is there, by one forward pass where that changes nothing.
+    """Predictions of several parts, by one forward pass where that gives the same values.
 
-    Batch norm in train mode would mix the parts' statistics. Sequences of unequal lengths are
-    padded to the longest, so that their predictions may be wider than the parts, which the
-    backbone's operations know.
+    With batch norm in train mode, which would mix the parts' statistics, and with samples of
+    unequal shape, each part has a pass of its own. Sequences of unequal lengths are padded to the
+    longest, so that their predictions may be of more positions than the part; the backbone's
+    operations cut them.
+
+    Args:
+        backbone: the model.
+        parts: batch parts; those that are None are left out.
+
+    Returns:
+        One prediction `[B, ...]` per part that is not None, in their order.
     """
     present = [part for part in parts if part is not None]
     mixes = any(
@@ -20,19 +28,15 @@ def predictions(backbone: Backbone, *parts: Batch | None) -> list[Tensor]:
     )
     if mixes or len(present) == 1 or not _stackable(*present):
         return [backbone.predict(part) for part in present]
-    return list(
-        backbone.predict(concatenate(*present)).split([len(part["index"]) for part in present])
-    )
+    sizes = [len(part["index"]) for part in present]
+    return list(backbone.predict(concatenate(*present)).split(sizes))
 
 
 def _stackable(first: Batch, *others: Batch) -> bool:
-    """Whether what all parts have can stand in one tensor: samples of one shape, or sequences."""
+    """Whether the parts' common tensors can be concatenated: one shape per sample, or sequences."""
     for name, value in first.items():
         values = [value, *(other.get(name) for other in others)]
-        if (
-            all(isinstance(each, Tensor) and each.dim() for each in values)
-            and value.dim() != 2
-            and len({v.shape[1:] for v in values}) > 1
-        ):
+        tensors = all(isinstance(value, Tensor) and value.dim() for value in values)
+        if tensors and value.dim() != 2 and len({value.shape[1:] for value in values}) > 1:
             return False
     return True

@@ -125,7 +125,7 @@ class ReferenceNLL(nn.Module):
 
     # ---- in a step -------------------------------------------------------------------------------
 
-    def of(self, part: Batch) -> Tensor:
+    def value(self, part: Batch) -> Tensor:
         """The values of the part's sequences, `[B]`.
 
         Raises:

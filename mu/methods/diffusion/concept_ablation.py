@@ -101,7 +101,10 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
         if "forget" in batch and "anchor" in self.drawn:
             batch = {
                 **batch,
-                "forget": {**batch["forget"], "image": self.drawn.of("anchor", batch["forget"])},
+                "forget": {
+                    **batch["forget"],
+                    "image": self.drawn.images_for("anchor", batch["forget"]),
+                },
             }
         return super().prepare_parts(batch)
 

@@ -223,13 +223,16 @@ class SelectiveAmnesia(DiffusionMethod, GeneratesImages):
         ):
             batch["forget"] = {**batch["forget"], "image": self.surrogates(batch["forget"])}
         if "retain" in batch and "replay" in self.drawn:
-            batch["retain"] = {**batch["retain"], "image": self.drawn.of("replay", batch["retain"])}
+            batch["retain"] = {
+                **batch["retain"],
+                "image": self.drawn.images_for("replay", batch["retain"]),
+            }
         return super().prepare_parts(batch)
 
     def surrogates(self, forget: Batch) -> Tensor:
         """Images of q(x|c_f), `[B, C, H, W]` in [0, 1]."""
         if self.surrogate == "generated":
-            return self.drawn.of("surrogate", forget)
+            return self.drawn.images_for("surrogate", forget)
         if "image" not in forget:
             raise InputError(
                 "noise surrogates have the size of the task's images, and this task gives none; "

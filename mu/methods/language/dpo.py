@@ -28,8 +28,8 @@ from mu.backbones import CausalLM
 from mu.core.substitutes import Substitute
 from mu.data.batch import Batch
 from mu.functional.preference import dpo
+from mu.methods.bases.forget_retain import ReferenceRatioMethod
 from mu.methods.bases.joint import predictions
-from mu.methods.bases.preference import ReferenceRatioMethod
 from mu.methods.components.answers import Refusal
 from mu.methods.components.retain_terms import RetainTerm
 
@@ -94,7 +94,9 @@ class DPO(ReferenceRatioMethod):
         """The loss of each pair, `[B]`."""
         won = self.backbone.nll(win, prediction=of_win)
         lost = self.backbone.nll(forget, prediction=of_lose)
-        return dpo(won, self.reference_nll.of(win), lost, self.reference_nll.of(forget), self.beta)
+        return dpo(
+            won, self.reference_nll.value(win), lost, self.reference_nll.value(forget), self.beta
+        )
 
 
 class IdkDPO(DPO):

@@ -27,7 +27,7 @@ from torch import Tensor
 from mu.backbones import CausalLM
 from mu.data.batch import Batch
 from mu.functional.preference import npo
-from mu.methods.bases.preference import ReferenceRatioMethod
+from mu.methods.bases.forget_retain import ReferenceRatioMethod
 from mu.methods.components.retain_terms import RetainTerm
 
 
@@ -61,4 +61,4 @@ class NPO(ReferenceRatioMethod):
 
     def sequence_loss(self, forget: Batch, prediction: Tensor) -> Tensor:
         nll = self.backbone.nll(forget, prediction=prediction)
-        return npo(nll, self.reference_nll.of(forget), self.beta)
+        return npo(nll, self.reference_nll.value(forget), self.beta)

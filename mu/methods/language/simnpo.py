@@ -22,7 +22,7 @@ from torch import Tensor
 from mu.backbones import CausalLM
 from mu.data.batch import Batch
 from mu.functional.preference import simnpo
-from mu.methods.bases.preference import SequenceMethod
+from mu.methods.bases.forget_retain import SequenceMethod
 from mu.methods.components.retain_terms import RetainTerm
 
 

@@ -35,7 +35,7 @@ def test_the_table_holds_the_originals_values_whatever_the_weights_became() -> N
     task = people()
     task.setup()
     part = task.datasets["forget"].__getitems__(list(range(13)))  # type: ignore[attr-defined]
-    assert table(module).of(part).tolist() == pytest.approx(
+    assert table(module).value(part).tolist() == pytest.approx(
         sequence_nlls(causal_lm(), part), rel=1e-5
     )
     assert isinstance(module.backbone, CausalLM)
@@ -89,11 +89,11 @@ def test_a_run_without_end() -> None:
 
 @pytest.mark.parametrize("cls", TO_REFERENCE)
 def test_a_resumed_run_asks_nobody_and_ends_alike(cls: Any, tmp_path: Path) -> None:
-    whole = fit(build(cls), people(), 2, callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)])
+    uninterrupted = fit(build(cls), people(), 2, callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)])
     count = Forwards()
-    again = fit(build(cls), people(), 2, ckpt_path=tmp_path / "x.ckpt", callbacks=[count])
+    resumed = fit(build(cls), people(), 2, ckpt_path=tmp_path / "x.ckpt", callbacks=[count])
     assert count.before == 0 and count.steps == [1] * 4
-    assert different(weights(whole), weights(again)) == []
+    assert different(weights(uninterrupted), weights(resumed)) == []
 
 
 def test_a_longer_run_is_resumed_where_nothing_new_is_shown(tmp_path: Path) -> None:
@@ -115,27 +115,27 @@ def test_another_precision_or_another_original_is_refused(tmp_path: Path) -> Non
 def test_a_sequence_that_is_not_in_the_table() -> None:
     module = fit(build(NPO), people(), 1)
     with pytest.raises(RunError, match="1 sequences of a batch have no log-likelihood"):
-        table(module).of({"key": torch.tensor([int(table(module).keys[3]), 12345])})
+        table(module).value({"key": torch.tensor([int(table(module).keys[3]), 12345])})
     with pytest.raises(RunError, match="were not computed"):
-        ReferenceNLL().of({"key": torch.tensor([3])})
+        ReferenceNLL().value({"key": torch.tensor([3])})
 
 
 def test_the_table_keeps_its_precision(tmp_path: Path) -> None:
     """Fails when `bf16-true`, which turns a module over after its checkpoint was loaded, rounds
     sums of many tokens to two digits.
     """
-    whole = fit(
+    uninterrupted = fit(
         build(NPO),
         people(),
         2,
         precision="bf16-true",
         callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)],
     )
-    values = table(whole).values
-    assert whole.backbone.dtype == torch.bfloat16 and values.dtype == torch.float32
+    values = table(uninterrupted).values
+    assert uninterrupted.backbone.dtype == torch.bfloat16 and values.dtype == torch.float32
     assert not torch.equal(values, values.bfloat16().float())
-    again = fit(build(NPO), people(), 2, precision="bf16-true", ckpt_path=tmp_path / "x.ckpt")
-    assert different(weights(whole), weights(again)) == []
+    resumed = fit(build(NPO), people(), 2, precision="bf16-true", ckpt_path=tmp_path / "x.ckpt")
+    assert different(weights(uninterrupted), weights(resumed)) == []
 
 
 @pytest.mark.parametrize("cls", TO_REFERENCE)
