@@ -1,5 +1,6 @@
 from .accuracy import Accuracy as Accuracy
 from .accuracy import Errors as Errors
+from .base import Evaluated as Evaluated
 from .base import Suite as Suite
 from .cost import Cost as Cost
 from .curves import Curves as Curves

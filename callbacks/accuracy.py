@@ -1,4 +1,4 @@
-"""Accuracy: UA, RA, TA of classifiers; errors of regressors."""
+"""Accuracy of classifiers (UA, RA, TA) and errors of regressors (MAE, RMSE)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import ClassVar
 
 from callbacks.base import Evaluated, Suite
 from mu.core.module import UnlearningModule
-from mu.metrics import classification, gap
+from mu.metrics import classification, regression
 from mu.metrics.results import Result, TradeOff
 
 
 class Accuracy(Suite):
-    """UA = 100 − accuracy on forget, RA = accuracy on retain, TA = accuracy on held-out data, in
-    percent.
+    """Unlearning, retain and test accuracy of a classifier, in percent.
 
-    Where a whole class is forgotten, it is not in the held-out part (vision literature), and the
+    UA = 100 − accuracy on forget, RA = accuracy on retain, TA = accuracy on held-out data. Where a whole class is forgotten, it is not in the held-out part (vision literature), and the
     probe `test_forget` is reported apart.
 
     Args:
@@ -51,18 +50,19 @@ class Accuracy(Suite):
             rows = self.rows(outputs, split)
             return float(classification.accuracy(rows["logits"], rows["label"]))
 
-        others = sorted(set(outputs) - {"forget", "retain", self.held_out})
+        further = sorted(set(outputs) - {"forget", "retain", self.held_out})
         return [
             Result("UA", 100 - accuracy("forget"), None, "forget", "%"),
             Result("RA", accuracy("retain"), None, "retain", "%"),
             Result("TA", accuracy(self.held_out), None, self.held_out, "%"),
-            *(Result(f"accuracy/{split}", accuracy(split), None, split, "%") for split in others),
+            *(Result(f"accuracy/{split}", accuracy(split), None, split, "%") for split in further),
         ]
 
 
 class Errors(Suite):
-    """Mean absolute and root mean squared error of a regressor, on every part, in the target's
-    units.
+    """Mean absolute and root mean squared error of a regressor on every part.
+
+    Errors are in the target's units.
 
     Args:
         held_out: the part named `test_error` in tables.
@@ -81,22 +81,14 @@ class Errors(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`MAE/split` and `RMSE/split`."""
-        found = []
+        results = []
         for split, rows in sorted(outputs.items()):
-            found.append(
-                Result(
-                    f"MAE/{split}",
-                    float(gap.mean_absolute_error(rows["prediction"], rows["target"])),
-                    None,
-                    split,
-                )
-            )
-            found.append(
-                Result(
-                    f"RMSE/{split}",
-                    float(gap.root_mean_squared_error(rows["prediction"], rows["target"])),
-                    None,
-                    split,
-                )
-            )
-        return found
+            errors = {
+                "MAE": regression.mean_absolute_error(rows["prediction"], rows["target"]),
+                "RMSE": regression.root_mean_squared_error(rows["prediction"], rows["target"]),
+            }
+            results += [
+                Result(f"{name}/{split}", float(error), None, split)
+                for name, error in errors.items()
+            ]
+        return results

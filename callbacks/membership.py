@@ -1,4 +1,4 @@
-"""Membership: is the forget set still recognised as training data?"""
+"""Membership inference attacks on the forget set of classifiers and regressors."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from callbacks.base import Evaluated, Suite
 from mu.core.module import UnlearningModule
-from mu.metrics import membership
+from mu.metrics import membership, svc_membership
 from mu.metrics.results import Result
 
 
 class Membership(Suite):
-    """The five SVC attacks of the OPTML code, and a loss-threshold attack.
+    """Membership inference on the forget set: five SVC attacks and a loss-threshold attack.
 
-    An attacker learns, under the unlearned model, to tell retain samples (members) from held-out
+    The SVC attacks are those of the OPTML code. An attacker learns, under the unlearned model, to tell retain samples (members) from held-out
     ones by one feature; `MIA` is the share of the forget set that it calls *non-members*, in
     percent, with the feature `confidence` (the "MIA" column of Unlearn-Sparse and SalUn). The
     others are `MIA/correctness`, `MIA/entropy`, `MIA/m_entropy`, `MIA/prob`. `MIA/loss_auc` is the
@@ -40,14 +40,14 @@ class Membership(Suite):
 
     def __init__(self, held_out: str = "test", attacks: list[str] | None = None) -> None:
         self.held_out = held_out
-        self.attacks = list(membership.ATTACKS) if attacks is None else list(attacks)
+        self.attacks = list(svc_membership.ATTACKS) if attacks is None else list(attacks)
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`MIA`, `MIA/feature`, `MIA/loss_auc`."""
         retain, held_out, forget = (
             self.rows(outputs, name) for name in ("retain", self.held_out, "forget")
         )
-        found = membership.svc_mia(
+        attacks = svc_membership.svc_mia(
             retain["logits"],
             retain["label"],
             held_out["logits"],
@@ -57,16 +57,18 @@ class Membership(Suite):
             attacks=self.attacks,
         )
         results = []
-        for feature, value in found.non_member.items():
+        for feature, value in attacks.non_member.items():
             name = "MIA" if feature == "confidence" else f"MIA/{feature}"
-            results.append(Result(name, float(value), None, "forget", "%", found.detail(feature)))
+            results.append(Result(name, float(value), None, "forget", "%", attacks.detail(feature)))
         auc = membership.loss_threshold_auc(forget["nll"], held_out["nll"])
         return [*results, Result("MIA/loss_auc", float(auc), None, "forget")]
 
 
 class RegressionMembership(Suite):
-    """Share of the forget set that an SVC on the absolute error calls members, in percent (Tarun et
-    al., ICML 2023).
+    """Membership inference on the forget set of a regressor, by an SVC on the absolute error.
+
+    `MIA/error_member` is the share of the forget set that the attacker calls members, in percent
+    (Tarun et al., ICML 2023).
 
     Args:
         held_out: non-members.
@@ -92,7 +94,7 @@ class RegressionMembership(Suite):
             (rows["prediction"] - rows["target"]).abs()
             for rows in (self.rows(outputs, n) for n in ("retain", self.held_out, "forget"))
         )
-        value = membership.svc_mia_regression(retain, held_out, forget, size=self.size)
+        value = svc_membership.svc_mia_regression(retain, held_out, forget, size=self.size)
         return [
             Result(
                 "MIA/error_member",

@@ -183,7 +183,7 @@ def keep_original(folder: Path, module: UnlearningModule, names: Iterable[str], 
     if (
         module.trains_from_scratch
         or module.device_mesh is not None
-        or not originals.is_original(module)
+        or not originals.has_original_weights(module)
     ):
         return  # sharded weights have no hash, and no altered copy of them is measured either
     kept = _read(folder, module)
@@ -224,7 +224,7 @@ def original(
         return kept
     if module.trains_from_scratch:
         return None
-    if module.served() is module.backbone and originals.is_original(module):
+    if module.served() is module.backbone and originals.has_original_weights(module):
         return served
     return (
         None

@@ -62,7 +62,7 @@ class Grids(Callback, Reconstructible):
                 jobs = {
                     name: self._chosen(images.job(module))[0] for name, images in self.sets.items()
                 }
-                originals.keep(run_folder(trainer) / "media" / BEFORE, module, jobs)
+                originals.save_originals(run_folder(trainer) / "media" / BEFORE, module, jobs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw and write."""
@@ -71,9 +71,11 @@ class Grids(Callback, Reconstructible):
             for name, images in self.sets.items():
                 whole = images.job(module)
                 job, places = self._chosen(whole)
-                after = originals.gathered(module, image_cache(module).images(whole), places)
+                after = originals.gather_images(module, image_cache(module).images(whole), places)
                 before = (
-                    originals.kept(run_folder(trainer) / "media" / BEFORE, module, name, job)
+                    originals.load_originals(
+                        run_folder(trainer) / "media" / BEFORE, module, name, job
+                    )
                     if self.before
                     else None
                 )

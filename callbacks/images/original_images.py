@@ -1,71 +1,146 @@
-"""Images of the original model, drawn when a fit starts and kept in the run folder for the test."""
+"""Images of the original model: drawn when a fit starts, kept in the run folder for the test."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mu.core.module import UnlearningModule
+from mu.data.batch import fetch
 from mu.evaluation.images.drawing import ImageJob, levels
 from mu.metrics.outputs import Outputs
+from mu.utils.errors import InputError
 from mu.utils.files import save_tensors
 from mu.utils.weights import weights_hash
 
+TARGETS = "attack_targets.safetensors"
+"""File of the target images of an attack, in the run folder."""
 
-def is_original(module: UnlearningModule) -> bool:
+
+def has_original_weights(module: UnlearningModule) -> bool:
     """Whether the backbone still has the weights that the run began from."""
     return weights_hash(module.backbone) == module.original_hash
 
 
-def keep(file: Path, module: UnlearningModule, jobs: Mapping[str, ImageJob]) -> None:
-    """Draw jobs with the backbone as it is, and write them; nothing if it is the original no more
-    (a run that is resumed).
+def save_originals(file: Path, module: UnlearningModule, jobs: Mapping[str, ImageJob]) -> None:
+    """Draw jobs with the original weights and write the images.
+
+    Nothing is written where the backbone has other weights already (a run that is resumed).
     """
-    if not is_original(module):
+    if not has_original_weights(module):
         return
-    found = {}
+    images = {}
     keys = {}
     for name, job in jobs.items():
         batches = job.run(module.backbone, module.global_rank, module.world_size, module.precision)
-        found[name] = levels(gathered(module, batches, range(len(job.rows))))
+        images[name] = levels(gather_images(module, batches, range(len(job.rows))))
         keys[name] = job.key()
     if module.global_rank == 0:
-        save_tensors(file, found, {**keys, "original": module.original_hash})
+        save_tensors(file, images, {**keys, "original": module.original_hash})
 
 
-def kept(file: Path, module: UnlearningModule, name: str, job: ImageJob) -> Tensor | None:
-    """The images `[N, C, H, W]` of a job, if they were drawn for these rows by this run's original;
-    None elsewhere.
-    """
+def load_originals(file: Path, module: UnlearningModule, name: str, job: ImageJob) -> Tensor | None:
+    """Images `[N, C, H, W]` of `save_originals`; None where they are of another job or run."""
     from safetensors import safe_open
 
     if not file.is_file():
         return None
     with safe_open(file, framework="pt") as opened:
-        said: Mapping[str, str] = opened.metadata() or {}
-        mine = said.get(name) == job.key() and said.get("original") == module.original_hash
-        return opened.get_tensor(name).float() / 255 if mine else None
+        metadata: Mapping[str, str] = opened.metadata() or {}
+        if metadata.get(name) != job.key() or metadata.get("original") != module.original_hash:
+            return None
+        return opened.get_tensor(name).float() / 255
 
 
-def gathered(
-    module: UnlearningModule, batches: Iterable[tuple[Tensor, list[int]]], places: Sequence[int]
+def gather_images(
+    module: UnlearningModule, batches: Iterable[tuple[Tensor, list[int]]], positions: Sequence[int]
 ) -> Tensor:
-    """The images at some places of a job, from all ranks, in the order of `places`: `[N, C, H, W]`
-    on the CPU.
+    """Images of a job at some positions, from all ranks: `[N, C, H, W]` on the CPU.
+
+    Args:
+        module: whose ranks drew them.
+        batches: images, and their positions in the job.
+        positions: the images to gather; they keep this order.
     """
     store = Outputs().to(module.device)
-    wanted = {place: number for number, place in enumerate(places)}
-    for images, there in batches:
-        rows = [(row, wanted[place]) for row, place in enumerate(there) if place in wanted]
+    indices = {position: index for index, position in enumerate(positions)}
+    for images, drawn in batches:
+        rows = [
+            (row, indices[position]) for row, position in enumerate(drawn) if position in indices
+        ]
         if rows:
             store.update(
                 "images",
                 {
-                    "index": torch.tensor([number for _, number in rows], device=images.device),
+                    "index": torch.tensor([index for _, index in rows], device=images.device),
                     "image": images[[row for row, _ in rows]],
                 },
             )
     return store.compute()["images"]["image"].cpu()
+
+
+# ---- targets of an attack ------------------------------------------------------------------------
+
+
+def original_targets(folder: Path, module: UnlearningModule, job: ImageJob) -> Tensor:
+    """Images that the original model draws for the prompts of a job, `[N, 3, H, W]` on the CPU.
+
+    They are read from the run folder, or else drawn by the reference, or by the backbone where it
+    still has the original weights.
+
+    Raises:
+        InputError: when no model with the original weights is left.
+    """
+    images = load_originals(folder / TARGETS, module, "targets", job)
+    if images is not None:
+        return images
+    model: Any = module.reference
+    if model is None and has_original_weights(module):
+        model = module.backbone
+    if model is None:
+        raise InputError(
+            "Robustness needs images of the original model, which nobody drew while it was there; "
+            "fit with this suite among the callbacks, or take targets: task."
+        )
+    batches = job.run(model, module.global_rank, module.world_size, module.precision)
+    return gather_images(module, batches, range(len(job.rows)))
+
+
+def task_targets(module: UnlearningModule, part: str, job: ImageJob) -> Tensor:
+    """Images of the task's samples whose prompts a job draws, `[N, 3, H, W]` on the CPU.
+
+    Raises:
+        InputError: when the prompts come from a file, or the part has no images.
+    """
+    samples = [row.sample for row in job.rows]
+    if module.task is None or any(sample is None for sample in samples):
+        raise InputError(
+            "targets of the task are images of its prompts, and these come from a file; take "
+            "targets: original."
+        )
+    batch = fetch(module.task.datasets[part], np.asarray(samples))
+    if "image" not in batch:
+        raise InputError(
+            f"the part {part!r} has no images to take for targets; take targets: original."
+        )
+    return batch["image"].float()
+
+
+def check_size(module: UnlearningModule, targets: Tensor) -> None:
+    """Check that target images have the size of the served model.
+
+    Raises:
+        InputError: when they do not.
+    """
+    served: Any = module.served()
+    shape = tuple(served.encode(targets[:1].to(module.device)).shape[1:])
+    if shape != tuple(served.sample_shape):
+        raise InputError(
+            f"the target images of {targets.shape[-1]}x{targets.shape[-2]} pixels are not of the "
+            "model's size; take targets: original."
+        )

@@ -17,6 +17,7 @@ from mu.attacks.layouts import Prefix
 from mu.attacks.unlearn_diff_atk import UnlearnDiffAtk
 from mu.backbones.diffusion.base import Sampler
 from mu.core.module import UnlearningModule
+from mu.evaluation.images.attack_run import attack_prompts
 from mu.evaluation.images.drawing import ImageJob, levels
 from mu.evaluation.images.judges import Judge
 from mu.evaluation.images.sets import ImageSet
@@ -143,15 +144,21 @@ def test_the_attack_is_the_one_that_is_called_by_hand(tmp_path: Path) -> None:
     ]
 
 
-def test_targets_are_drawn_by_the_original_when_the_fit_starts(tmp_path: Path) -> None:
+def test_targets_are_drawn_by_the_original_when_the_fit_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fails when targets are drawn by the model that is tested."""
     suite = Robustness(Bright(2.0), attack(), concept="circle")
     module = model()
     original = text_to_image()
     before = weights(module.backbone)
     seen: list[Tensor] = []
-    real = suite._attacked
-    suite._attacked = lambda m, j, targets, c: (seen.append(targets), real(m, j, targets, c))[1]  # type: ignore[method-assign]
+
+    def recorded(attack: Any, module: Any, job: Any, targets: Tensor, *rest: Any) -> Any:
+        seen.append(targets)
+        return attack_prompts(attack, module, job, targets, *rest)
+
+    monkeypatch.setattr("callbacks.images.robustness.attack_prompts", recorded)
     results = measured(module, suite, folder=tmp_path, fit=True)
     drawn = torch.cat(
         [batch for batch, _ in ImageJob(ImageSet("forget").rows(module)).run(original)]

@@ -1,0 +1,217 @@
+"""Attack on all prompts of an image job, in batches that are dealt to ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mu.attacks.unlearn_diff_atk import AttackSummary, PromptAttackResult, UnlearnDiffAtk
+from mu.core.module import UnlearningModule
+from mu.evaluation.images.drawing import ImageJob, ImageRow, levels
+from mu.evaluation.media import add_grid
+from mu.metrics.outputs import Outputs
+from mu.utils.errors import InputError
+from mu.utils.files import write_json
+from mu.utils.progress import progress_bar
+
+
+def attack_prompts(
+    attack: Any,
+    module: UnlearningModule,
+    job: ImageJob,
+    targets: Tensor,
+    recognises: Callable[[Tensor], Tensor],
+    batch_size: int,
+) -> tuple[AttackSummary, Tensor]:
+    """Attack every prompt of a job, on all ranks.
+
+    Batches are fixed and dealt to ranks whole, so that the numbers do not depend on ranks.
+
+    Args:
+        attack: the attack; it draws with the job's sampler where it has none of its own.
+        module: serves the model; knows the ranks, the device and the precision.
+        job: prompts, seeds and guidances.
+        targets: images that show the concept, one a prompt, `[N, 3, H, W]` in [0, 1].
+        recognises: which images `[B, 3, H, W]` in [0, 1] show the concept, `[B]` bool.
+        batch_size: prompts attacked at once.
+
+    Returns:
+        The summary over all prompts, and the last image of each, `[N, 3, H, W]` on the CPU.
+
+    Raises:
+        InputError: when the attack is none on prompts.
+    """
+    count = len(job.rows)
+    batches = [
+        list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)
+    ]
+    attack = _with_sampler(attack, job.sampler)
+    store = Outputs().to(module.device)
+    results = []
+    rank = module.global_rank
+    for positions in progress_bar(
+        batches[rank :: module.world_size],
+        "attacking prompts",
+        disable=rank != 0,
+        unit_scale=batch_size,
+    ):
+        batch = _attack_batch(job.rows, positions, targets, module.device)
+        with module.precision():
+            result = attack(
+                module.served(),
+                batch,
+                # as a file of eight bits would show them
+                lambda images: recognises(levels(images).float() / 255),
+            )
+        if not isinstance(result, PromptAttackResult):
+            raise InputError(
+                "Robustness counts attacks on prompts, as UnlearnDiffAtk; "
+                f"{type(attack).__name__} is none."
+            )
+        results.append(result)
+        store.update("attack", {"index": batch["index"], **_per_prompt(result)})
+    columns = {name: value.cpu() for name, value in store.compute()["attack"].items()}
+    return _summary(job, columns, results), columns["image"]
+
+
+def attack_budget(attack: Any) -> dict[str, Any]:
+    """Class and limits of an attack, as details of its results."""
+    name = type(attack).__name__
+    if not isinstance(attack, UnlearnDiffAtk):
+        return {"attack": name}
+    tokens = getattr(attack.layout, "tokens", None)
+    return {
+        "attack": name,
+        "layout": type(attack.layout).__name__,
+        **({"tokens": tokens} if tokens is not None else {}),
+        "budget": f"{attack.steps} steps at each of {attack.timesteps} timesteps",
+    }
+
+
+def write_attack(folder: Path, job: ImageJob, summary: AttackSummary) -> None:
+    """Write `attack.json`: every prompt, the prompt that was found, and its success."""
+    write_json(
+        folder / "attack.json",
+        [
+            {
+                "case": row.case,
+                "prompt": row.prompt,
+                "seed": row.seed,
+                "adversarial": summary.adversarial[position],
+                "before": bool(summary.before[position]),
+                "success": bool(summary.success[position]),
+                "steps": int(summary.steps[position]),
+            }
+            for position, row in enumerate(job.rows)
+        ],
+    )
+
+
+def add_attack_grid(
+    folder: Path,
+    job: ImageJob,
+    attack: Any,
+    targets: Tensor,
+    clean: Tensor,
+    attacked: Tensor,
+) -> None:
+    """Add a grid of the first prompts to `media/`: target, image without attack, under attack.
+
+    Args:
+        folder: the run folder.
+        job: its rows are the prompts.
+        attack: named in the title.
+        targets: `[N, 3, H, W]`, N the number of prompts to show.
+        clean: `[N, 3, H, W]`, without an attack.
+        attacked: `[N, 3, H, W]`, under attack.
+    """
+    count = len(clean)
+    share = "" if count == len(job.rows) else f"the first {count} of "
+    columns = zip(targets, clean, attacked, strict=True)
+    add_grid(
+        folder,
+        "attack",
+        [image for images in columns for image in images],
+        title=f"{share}{len(job.rows)} prompts, {type(attack).__name__}",
+        group="attack",
+        rows=[str(row.prompt) for row in job.rows[:count]],
+        columns=["target", "without attack", "under attack"],
+    )
+
+
+def _with_sampler(attack: Any, sampler: Any) -> Any:
+    """The attack, drawing with the prompts' sampler where it has none of its own."""
+    if sampler is None or getattr(attack, "sampler", sampler) is not None:
+        return attack
+    with_sampler = copy(attack)
+    with_sampler.sampler = sampler
+    return with_sampler
+
+
+def _attack_batch(
+    rows: Sequence[ImageRow], positions: Sequence[int], targets: Tensor, device: torch.device
+) -> dict[str, Any]:
+    """Batch of prompts, target images, seeds and guidances."""
+    selected = [rows[position] for position in positions]
+    batch: dict[str, Any] = {
+        "index": torch.tensor(positions, device=device),
+        "prompt": [row.prompt for row in selected],
+        "image": targets[list(positions)].to(device),
+        "seed": torch.tensor([row.seed for row in selected], device=device),
+    }
+    if all(row.guidance is not None for row in selected):
+        batch["guidance"] = torch.tensor([row.guidance for row in selected], device=device)
+    return batch
+
+
+def _per_prompt(result: PromptAttackResult) -> dict[str, Tensor]:
+    """Tensors of a result, one row a prompt, as they are gathered."""
+    return {
+        "before": result.before.to(torch.uint8),
+        "success": result.success.to(torch.uint8),
+        "steps": result.steps,
+        "generations": result.generations,
+        "image": result.prediction.float(),
+    }
+
+
+def _summary(
+    job: ImageJob, columns: dict[str, Tensor], results: Sequence[PromptAttackResult]
+) -> AttackSummary:
+    """Counts and texts of all ranks."""
+    adversarial = dict(
+        _from_all_ranks(
+            (int(index), text)
+            for result in results
+            for index, text in zip(
+                result.adversarial["index"].tolist(), result.adversarial["prompt"], strict=True
+            )
+        )
+    )
+    counts = _from_all_ranks(result.evaluations for result in results)
+    names = sorted({name for count in counts for name in count})
+    return AttackSummary(
+        index=columns["index"],
+        before=columns["before"].bool(),
+        success=columns["success"].bool(),
+        original=[str(row.prompt) for row in job.rows],
+        adversarial=[adversarial[position] for position in range(len(job.rows))],
+        steps=columns["steps"],
+        generations=columns["generations"],
+        evaluations={name: sum(count.get(name, 0) for count in counts) for name in names},
+    )
+
+
+def _from_all_ranks(values: Iterable[Any]) -> list[Any]:
+    """Values of all ranks in one list."""
+    local = list(values)
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return local
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, local)
+    return [value for values_of_rank in gathered for value in values_of_rank]
