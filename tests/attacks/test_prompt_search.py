@@ -74,7 +74,7 @@ LAYOUTS: list[tuple[Layout, str, list[str]]] = [
 
 
 @pytest.mark.parametrize(
-    ("layout", "prompt", "wanted"),
+    ("layout", "prompt", "target"),
     LAYOUTS,
     ids=lambda v: type(v).__name__ if isinstance(v, Layout) else None,
 )

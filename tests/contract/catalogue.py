@@ -141,19 +141,19 @@ OWN_WORDS = {"ULD": "v_proj"}
 
 def methods() -> dict[str, type[UnlearningModule]]:
     """Every concrete method of `mu.methods`, by its name."""
-    found: dict[str, type[UnlearningModule]] = {}
+    classes: dict[str, type[UnlearningModule]] = {}
     for module in pkgutil.walk_packages(mu.methods.__path__, "mu.methods."):
         for name, cls in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            own = (
+            concrete = (
                 cls.__module__ == module.name
                 and not module.name.startswith("mu.methods.bases")
                 and issubclass(cls, UnlearningModule)
                 and not name.startswith("_")
             )
-            if own and not inspect.isabstract(cls):
-                assert name not in found, f"two methods are called {name}"
-                found[name] = cls
-    return dict(sorted(found.items()))
+            if concrete and not inspect.isabstract(cls):
+                assert name not in classes, f"two methods are called {name}"
+                classes[name] = cls
+    return dict(sorted(classes.items()))
 
 
 METHODS = methods()
@@ -169,10 +169,10 @@ def kinds(name: str) -> list[str]:
     of.
     """
     return [
-        kind
-        for kind, (cls, _, _) in KINDS.items()
+        backbone_name
+        for backbone_name, (cls, _, _) in KINDS.items()
         if issubclass(cls, backbone_types(METHODS[name]))
-        and (not setting(name).kinds or kind in setting(name).kinds)
+        and (not setting(name).kinds or backbone_name in setting(name).kinds)
     ]
 
 
@@ -183,14 +183,14 @@ FIRST = [(name, kinds(name)[0]) for name in METHODS if kinds(name)]
 
 def constructor(name: str) -> set[str]:
     """Names of all the arguments that a method takes, along its bases."""
-    found: set[str] = set()
+    names: set[str] = set()
     for cls in METHODS[name].__mro__:
         if "__init__" in cls.__dict__ and issubclass(cls, torch.nn.Module):
             parameters = inspect.signature(cls.__init__).parameters
-            found |= set(parameters)
+            names |= set(parameters)
             if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
                 break
-    return found
+    return names
 
 
 @dataclass

@@ -42,10 +42,10 @@ def baseline(
     originals: dict[str, State], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], Baseline]:
     """The run of a method on a kind of backbone; made once."""
-    made: dict[tuple[str, str], Baseline] = {}
+    baselines: dict[tuple[str, str], Baseline] = {}
 
     def of(name: str, kind: str) -> Baseline:
-        if (name, kind) not in made:
+        if (name, kind) not in baselines:
             case = Case(name, kind, originals[kind])
             folder = tmp_path_factory.mktemp(f"{name}-{kind}")
             savers = [
@@ -60,7 +60,7 @@ def baseline(
                 ),
             ]
             module = case.run(callbacks=savers)
-            made[name, kind] = Baseline(
+            baselines[name, kind] = Baseline(
                 case,
                 module,
                 weights(case.backbone()),
@@ -68,6 +68,6 @@ def baseline(
                 sorted((folder / "steps").glob("*.ckpt")),
                 sorted((folder / "ends").glob("*.ckpt")),
             )
-        return made[name, kind]
+        return baselines[name, kind]
 
     return of

@@ -70,13 +70,13 @@ def full(module: UnlearningModule) -> State:
 
 def run_all(folder: Path | None = None, **changes: Any) -> dict[str, State]:
     """Weights after each case, and after a run that was resumed from its checkpoint."""
-    found: dict[str, State] = {}
-    for name, make, own in cases():
+    states: dict[str, State] = {}
+    for name, make, needs_reference in cases():
         sharded = {"strategy": _strategy()} if folder else {}
-        found[name] = full(fit(make(), people(), 2, **{**own, **changes, **sharded}))
+        states[name] = full(fit(make(), people(), 2, **{**needs_reference, **changes, **sharded}))
     if folder is not None:
-        found["resumed"] = full(_resumed(folder, changes))
-    return found
+        states["resumed"] = full(_resumed(folder, changes))
+    return states
 
 
 def _resumed(folder: Path, changes: dict[str, Any]) -> UnlearningModule:
@@ -106,9 +106,9 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     folder = Path(sys.argv[1])
-    found = run_all(folder, devices=2, num_nodes=1)
+    states = run_all(folder, devices=2, num_nodes=1)
     if torch.distributed.get_rank() == 0:
-        torch.save(found, folder / "sharded.pt")
+        torch.save(states, folder / "sharded.pt")
 
 
 if __name__ == "__main__":

@@ -420,9 +420,9 @@ def test_statistics_are_taken_anew_also_where_a_run_stops_early(
         return
     run()
     assert module.current_epoch < 9
-    kept = weights(module.backbone)
+    final_weights = weights(module.backbone)
     recalibrate(module)
-    assert distance(kept, weights(module.backbone)) < 1e-5
+    assert distance(final_weights, weights(module.backbone)) < 1e-5
 
 
 # ---- substitutes ---------------------------------------------------------------------------------
@@ -463,17 +463,17 @@ def test_evaluation_gives_every_sample_once(size: int) -> None:
     module.train()
     module.declared.update({"logits", "label"})
     trainer().test(module, task, verbose=False)
-    found = module.evaluated()
-    assert {name: values["index"].tolist() for name, values in found.items()} == {
+    outputs = module.evaluated()
+    assert {name: values["index"].tolist() for name, values in outputs.items()} == {
         name: ids.tolist() for name, ids in task.split.parts.items() if len(ids)
     }
     data: Any = task.datasets["retain"]
     with torch.no_grad():
         expected = classifier().eval().predict(data.__getitems__(list(range(len(data)))))
-    assert torch.allclose(found["retain"]["logits"], expected, atol=1e-5)
+    assert torch.allclose(outputs["retain"]["logits"], expected, atol=1e-5)
     predicted: Any = trainer().predict(module, task)
     batches = [batch for loader in predicted for batch in loader]
-    for split, values in found.items():
+    for split, values in outputs.items():
         assert (
             torch.cat([batch["index"] for batch in batches if batch["split"] == split]).tolist()
             == values["index"].tolist()
@@ -504,10 +504,10 @@ def test_new_weights_come_from_the_seed_of_the_run() -> None:
     one.
     """
     backbone = classifier(init_seed=0)
-    one, again, two = (weights(backbone.fresh(seed)) for seed in (1, 1, 2))
-    assert different(one, again) == []
-    assert different(one, two)
-    assert different(one, weights(backbone))
+    first, again, two = (weights(backbone.fresh(seed)) for seed in (1, 1, 2))
+    assert different(first, again) == []
+    assert different(first, two)
+    assert different(first, weights(backbone))
     assert (
         backbone.fresh(1).network.normalize.mean.tolist()
         == backbone.network.normalize.mean.tolist()
@@ -536,15 +536,18 @@ def test_original_and_oracle_have_one_recipe() -> None:
     def recipe(make: Any, **changes: Any) -> str:
         return fit(make(classifier(init_seed=3)), digits(**changes), epochs=1).recipe_hash()
 
-    one = recipe(Train)
+    original_recipe = recipe(Train)
     assert (
-        one == recipe(lambda b: Train(b, seed=9)) == recipe(Retrain) == recipe(Train, split_seed=3)
+        original_recipe
+        == recipe(lambda b: Train(b, seed=9))
+        == recipe(Retrain)
+        == recipe(Train, split_seed=3)
     )
-    assert one != recipe(Train, batch_size=20)
-    assert one != recipe(
+    assert original_recipe != recipe(Train, batch_size=20)
+    assert original_recipe != recipe(
         lambda b: Train(b, optimizer=lambda params: torch.optim.SGD(params, lr=0.02))
     )
-    assert one != recipe(lambda b: Train(b, norm="eval"))
+    assert original_recipe != recipe(lambda b: Train(b, norm="eval"))
 
 
 def test_the_original_does_not_depend_on_what_will_be_forgotten() -> None:
@@ -613,11 +616,11 @@ def test_an_edit_assigns_exactly_in_half_precision() -> None:
     from mu.core.edit import Assign
 
     weight = torch.nn.Parameter(torch.randn(100, dtype=torch.bfloat16))
-    wanted = torch.randn(100, dtype=torch.bfloat16)
+    edited = torch.randn(100, dtype=torch.bfloat16)
     optimizer = Assign([weight])
-    optimizer.edited = [wanted]
+    optimizer.edited = [edited]
     optimizer.step()
-    assert torch.equal(weight.detach(), wanted)
+    assert torch.equal(weight.detach(), edited)
 
 
 def test_only_classifiers_are_named_in_messages_of_shape() -> None:

@@ -140,11 +140,11 @@ def test_the_file_the_weights_came_from_may_be_gone(
         if name.startswith("network.body.")
     }
     torch.save(body, original)
-    one = FineTune(classifier(weights=str(original)))
+    first = FineTune(classifier(weights=str(original)))
     two = FineTune(Ensemble([classifier(weights=str(original)), classifier()]))
-    files = [saved(one, tmp_path / "one"), saved(two, tmp_path / "two")]
+    files = [saved(first, tmp_path / "one"), saved(two, tmp_path / "two")]
     original.unlink()
-    for module, file in zip((one, two), files, strict=True):
+    for module, file in zip((first, two), files, strict=True):
         assert torch.equal(
             predictions(mu.load(file).served(), digits()), predictions(module.served(), digits())
         )
@@ -256,11 +256,11 @@ def test_a_composed_backbone_is_what_suites_see(originals: dict[str, State]) -> 
     fit(module, task, limit_val_batches=1.0)
     module.declared.update({"logits", "nll"})
     trainer().test(module, task, verbose=False)
-    found = module.evaluated()["forget"]
+    outputs = module.evaluated()["forget"]
     expected = predictions(Ensemble([module.backbone, module.original]), task)
-    assert torch.allclose(found["logits"], expected, atol=1e-5)
-    assert torch.allclose(found["logits"].exp().sum(1), torch.ones(len(expected)), atol=1e-5)
+    assert torch.allclose(outputs["logits"], expected, atol=1e-5)
+    assert torch.allclose(outputs["logits"].exp().sum(1), torch.ones(len(expected)), atol=1e-5)
     assert module.trainer.logged_metrics == {} or "forget/loss" in module.trainer.logged_metrics
     assert not torch.allclose(
-        found["logits"], predictions(module.backbone, task).log_softmax(1), atol=1e-3
+        outputs["logits"], predictions(module.backbone, task).log_softmax(1), atol=1e-3
     )

@@ -321,8 +321,8 @@ def test_it_is_tested_and_exported_by_what_it_serves(
     again.declared.add("nll")
     task = run.case.task()
     trainer().test(again, task, ckpt_path=str(run.ends[-1]), verbose=False)
-    found = again.evaluated()
-    assert {split: len(values["index"]) for split, values in found.items()} == {
+    outputs = again.evaluated()
+    assert {split: len(values["index"]) for split, values in outputs.items()} == {
         split: len(ids) for split, ids in task.split.parts.items() if len(ids)
     }
 
@@ -366,13 +366,13 @@ def _noise(data: Any, conditions: bool) -> None:
 
 def _rewrite(data: TokenRows, questions: int, answers: int) -> None:
     """Each sample with the question and the answer of the one so many places further on."""
-    pairs = [data.pair(place) for place in range(len(data))]
+    pairs = [data.pair(position) for position in range(len(data))]
     starts = [sum(label == -100 for label in labels) for _, labels in pairs]
-    for place in range(len(data)):
-        asked, said = ((place + by) % len(data) for by in (questions, answers))
+    for position in range(len(data)):
+        asked, answer_position = ((position + by) % len(data) for by in (questions, answers))
         before = pairs[asked][0][: starts[asked]]
-        after = pairs[said][0][starts[said] :]
-        data._known[place] = (before + after, [-100] * len(before) + after)
+        after = pairs[answer_position][0][starts[answer_position] :]
+        data._known[position] = (before + after, [-100] * len(before) + after)
     for name, by in (("question", questions), ("answer", answers)):
         data.texts[name] = data.texts[name][by:] + data.texts[name][:by]
 

@@ -51,8 +51,8 @@ def test_sharded_weights_are_those_of_one_process(
     """Fails when a loss is averaged over a rank's rows, or the reference is sharded together with
     what is trained.
     """
-    one, two = runs
-    assert distance(one[name], two[name]) < 1e-5
+    single, two = runs
+    assert distance(single[name], two[name]) < 1e-5
 
 
 def test_a_sharded_run_is_resumed(runs: tuple[dict[str, State], dict[str, State]]) -> None:

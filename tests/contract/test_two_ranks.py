@@ -36,10 +36,10 @@ Job = Callable[[str], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
 @pytest.fixture(scope="session")
 def job(originals: dict[str, State], tmp_path_factory: pytest.TempPathFactory) -> Job:
     """What one process, rank 0 and rank 1 found; one job for all cases of a kind."""
-    made: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {}
+    jobs: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {}
 
     def of(which: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if which not in made:
+        if which not in jobs:
             folder = tmp_path_factory.mktemp(which)
             torch.save(originals, folder / "originals.pt")
             root = str(Path(__file__).parents[2])
@@ -63,8 +63,8 @@ def job(originals: dict[str, State], tmp_path_factory: pytest.TempPathFactory) -
             ]
             _run(command, root, environment)
             ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
-            made[which] = two_ranks.run_all(originals, which), ranks[0], ranks[1]
-        return made[which]
+            jobs[which] = two_ranks.run_all(originals, which), ranks[0], ranks[1]
+        return jobs[which]
 
     return of
 
@@ -81,23 +81,23 @@ def _run(command: list[str], root: str, environment: dict[str, str]) -> None:
         start_new_session=True,
     )
     try:
-        said, _ = process.communicate(timeout=900)
+        output, _ = process.communicate(timeout=900)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, said[-3000:]
+    assert process.returncode == 0, output[-3000:]
 
 
 def agrees(found: tuple[dict[str, Any], dict[str, Any], dict[str, Any]], name: str) -> None:
     """Two ranks end with the weights of one, and with each other's."""
-    for each in found:
-        assert not isinstance(each[name], str), each[name]
-    one, first, second = (each[name] for each in found)
+    for states in found:
+        assert not isinstance(states[name], str), states[name]
+    single, first, second = (states[name] for states in found)
     assert different(first, second) == []
     far = {
         key: gap
-        for key in one
-        if (gap := distance({key: one[key]}, {key: first[key]})) >= two_ranks.EXACT_BELOW
+        for key in single
+        if (gap := distance({key: single[key]}, {key: first[key]})) >= two_ranks.EXACT_BELOW
     }
     assert far == {}
 
@@ -124,18 +124,18 @@ def test_ranks_agree_with_batch_norm_in_train_mode(norm: str, job: Job) -> None:
     """Fails when ranks end a fit with statistics of their own, so that each would evaluate another
     model.
     """
-    one, first, second = (each[f"norm/{norm}"] for each in job("machinery"))
+    single, first, second = (states[f"norm/{norm}"] for states in job("machinery"))
     assert not isinstance(first, str), first
     assert different(first, second) == []
-    assert 0 < distance(one, first) < 0.5
+    assert 0 < distance(single, first) < 0.5
 
 
 def test_two_ranks_evaluate_every_sample_once(job: Job) -> None:
     """Fails when the samples that fill up the last batches of a rank are counted."""
-    one, first, second = (each["outputs"] for each in job("machinery"))
-    for split in one:
-        assert one[split].keys() == first[split].keys() == second[split].keys()
-        for field, values in one[split].items():
+    single, first, second = (states["outputs"] for states in job("machinery"))
+    for split in single:
+        assert single[split].keys() == first[split].keys() == second[split].keys()
+        for field, values in single[split].items():
             assert torch.allclose(first[split][field], values, atol=1e-5), (split, field)
             assert torch.equal(first[split][field], second[split][field]), (split, field)
     assert first["curve"]["logged"] == pytest.approx(first["curve"]["expected"].item())

@@ -115,8 +115,8 @@ def cases(
             # here no batch is the same on both ranks
             yield f"norm/{norm}", lambda n=norm: FineTune(classifier(state), norm=n), digits(), {}
         return
-    for name, kind in FIRST:
-        case = Case(name, kind, originals[kind])
+    for name, backbone_name in FIRST:
+        case = Case(name, backbone_name, originals[backbone_name])
         frozen = {} if issubclass(METHODS[name], Edit) else {"norm": "eval", "optimizer": SGD}
         yield (
             f"method/{name}",
@@ -133,16 +133,16 @@ def evaluated(
     module = Averaged(classifier(originals["classifier"]))
     module.declared.update({"logits", "nll"})
     trainer(**distributed).test(module, digits(eval_batch_size=4, curves=["forget"]), verbose=False)
-    found = module.evaluated()
+    outputs = module.evaluated()
     trainer(**{**distributed, "limit_val_batches": 1.0}).validate(
         module, digits(eval_batch_size=4, curves=["forget"]), verbose=False
     )
-    accuracy = (found["forget"]["logits"].argmax(1) == digits_labels("forget")).float().mean()
-    found["curve"] = {
+    accuracy = (outputs["forget"]["logits"].argmax(1) == digits_labels("forget")).float().mean()
+    outputs["curve"] = {
         "expected": accuracy,
         "logged": module.trainer.callback_metrics["forget/accuracy"].cpu(),
     }
-    return found
+    return outputs
 
 
 def digits_labels(part: str) -> torch.Tensor:
@@ -158,14 +158,14 @@ def run_all(originals: dict[str, State], which: str, **distributed: Any) -> Resu
 
     Any other error ends the job: a rank that goes on alone waits for the other for ever.
     """
-    found: Result = {}
+    results: Result = {}
     for name, make, task, changes in cases(originals, which):
         try:
             # plain ddp, which refuses weights that a loss leaves out; a job that hangs ends
             strategy = (
                 {"strategy": DDPStrategy(timeout=timedelta(seconds=120))} if distributed else {}
             )
-            found[name] = weights(
+            results[name] = weights(
                 fit(
                     make(),
                     task,
@@ -173,10 +173,10 @@ def run_all(originals: dict[str, State], which: str, **distributed: Any) -> Resu
                 )
             )
         except InputError as error:
-            found[name] = str(error)
+            results[name] = str(error)
     if which == "machinery":
-        found["outputs"] = evaluated(originals, distributed)
-    return found
+        results["outputs"] = evaluated(originals, distributed)
+    return results
 
 
 def main() -> None:
@@ -187,8 +187,8 @@ def main() -> None:
     # now: once there is a process group, transformers writes a model on the first rank alone
     folder()
     originals = torch.load(sys.argv[1], weights_only=True)
-    found = run_all(originals, sys.argv[3], strategy="ddp", devices=2, num_nodes=1)
-    torch.save(found, Path(sys.argv[2]) / f"rank{os.environ['RANK']}.pt")
+    results = run_all(originals, sys.argv[3], strategy="ddp", devices=2, num_nodes=1)
+    torch.save(results, Path(sys.argv[2]) / f"rank{os.environ['RANK']}.pt")
 
 
 if __name__ == "__main__":

@@ -19,18 +19,18 @@ def evaluated(
 ) -> tuple[int, int]:
     """How often the network ran in a test, and how many batches there were."""
     task = digits(eval_batch_size=batch_size, batch_size=64)
-    here = trainer(
+    run_trainer = trainer(
         max(epochs, 1), callbacks=[*suites, ResultsWriter()], default_root_dir=str(folder)
     )
     if epochs:
-        here.fit(module, datamodule=task)
+        run_trainer.fit(module, datamodule=task)
     calls: Counter[str] = Counter()
 
     def count(*_: object) -> None:
         calls["grad" if torch.is_grad_enabled() else "plain"] += 1
 
     handle = module.backbone.network.register_forward_hook(count)
-    here.test(module, datamodule=task, verbose=False)
+    run_trainer.test(module, datamodule=task, verbose=False)
     handle.remove()
     assert calls["grad"] == 0, "a test needs no graph"
     return calls["plain"], sum(-(-len(ids) // batch_size) for ids in task.split.parts.values())
@@ -67,10 +67,10 @@ def test_curves_take_one_pass_for_all_scores(tmp_path: Path) -> None:
     """Fails when loss and accuracy are computed from a prediction each."""
     task = digits(eval_batch_size=50, curves=["forget", "retain"])
     module = FineTune(classifier())
-    here = trainer(1, default_root_dir=str(tmp_path), limit_val_batches=1.0)
+    run_trainer = trainer(1, default_root_dir=str(tmp_path), limit_val_batches=1.0)
     calls = Counter()
     module.backbone.network.register_forward_hook(lambda *_: calls.update(forward=1))
-    here.validate(module, datamodule=task, verbose=False)
+    run_trainer.validate(module, datamodule=task, verbose=False)
     assert calls["forward"] == sum(
         -(-len(task.split.parts[name]) // 50) for name in ("forget", "retain")
     )

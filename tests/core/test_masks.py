@@ -148,13 +148,13 @@ def test_saliency_is_the_summed_gradient_of_the_forget_set() -> None:
             gradient[name] = gradient.get(name, torch.zeros_like(p)) + g
     module = fit(FineTune(backbone, mask=Saliency(keep=0.5)), digits(batch_size=8), epochs=1)
     assert module.mask is not None
-    kept = torch.cat(
+    masked_in = torch.cat(
         [gradient[name].abs()[module.mask.mask_for(name)] for name in module.mask.names]
     )
-    left = torch.cat(
+    masked_out = torch.cat(
         [gradient[name].abs()[~module.mask.mask_for(name)] for name in module.mask.names]
     )
-    assert kept.min() >= left.max() * (1 - 1e-5)
+    assert masked_in.min() >= masked_out.max() * (1 - 1e-5)
 
 
 def test_saliency_does_not_depend_on_the_global_generator() -> None:

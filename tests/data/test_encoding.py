@@ -75,15 +75,15 @@ def byte_tokenizer(chat: str | None = None, ends: bool = False) -> Any:
     """
     from transformers import PreTrainedTokenizerFast
 
-    found = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_bytes(ends),
         bos_token=BEGIN,
         eos_token=END,
         pad_token=END,
         clean_up_tokenization_spaces=False,
     )
-    found.chat_template = chat
-    return found
+    tokenizer.chat_template = chat
+    return tokenizer
 
 
 def encoder(
@@ -92,9 +92,9 @@ def encoder(
     return Encoder(byte_tokenizer(chat, ends), template or Plain(), **given)
 
 
-def said(made: Encoder, labels: list[int]) -> str:
+def said(built: Encoder, labels: list[int]) -> str:
     """What is learnt, with special tokens."""
-    return made.tokenizer.decode([label for label in labels if label != IGNORED])
+    return built.tokenizer.decode([label for label in labels if label != IGNORED])
 
 
 @pytest.mark.parametrize(
@@ -107,19 +107,21 @@ def test_labels_are_the_tokens_that_reach_into_the_answer(
     """By the characters that each token covers. Mutations: the span begins a token late or early,
     or counts from the end.
     """
-    made = encoder(template)
-    ids, labels = made.pair(*pair)
-    whole = template.whole(made.tokenizer, *pair)
-    prompt = template.prompt(made.tokenizer, pair[0])
-    assert whole.startswith(prompt)
-    found = made.tokenizer(whole, add_special_tokens=template.special, return_offsets_mapping=True)
-    wanted = [
+    built = encoder(template)
+    ids, labels = built.pair(*pair)
+    text = template.whole(built.tokenizer, *pair)
+    prompt = template.prompt(built.tokenizer, pair[0])
+    assert text.startswith(prompt)
+    tokenised = built.tokenizer(
+        text, add_special_tokens=template.special, return_offsets_mapping=True
+    )
+    expected = [
         token if end > len(prompt) else IGNORED
-        for token, (_, end) in zip(found["input_ids"], found["offset_mapping"], strict=True)
+        for token, (_, end) in zip(tokenised["input_ids"], tokenised["offset_mapping"], strict=True)
     ]
-    ended = wanted[-1] == made.eos
-    assert labels == (wanted if ended else [*wanted, made.eos])
-    assert ids == found["input_ids"] + ([] if ended else [made.eos])
+    ended = expected[-1] == built.eos
+    assert labels == (expected if ended else [*expected, built.eos])
+    assert ids == tokenised["input_ids"] + ([] if ended else [built.eos])
 
 
 @given(
@@ -133,13 +135,13 @@ def test_every_answer_has_a_span(question: str, answer: str) -> None:
     """What is learnt is the end of the whole text, with at most the border token's part of the
     prompt before it.
     """
-    made = encoder()
-    ids, labels = made.pair(question, answer)
+    built = encoder()
+    ids, labels = built.pair(question, answer)
     start = labels.index(next(label for label in labels if label != IGNORED))
     assert labels == [IGNORED] * start + ids[start:]
-    assert ids.count(made.eos) == 1 and ids[-1] == made.eos
-    assert made.decode(ids) == f"Question: {question}\nAnswer: {answer}"
-    learnt = made.decode(ids[start:])
+    assert ids.count(built.eos) == 1 and ids[-1] == built.eos
+    assert built.decode(ids) == f"Question: {question}\nAnswer: {answer}"
+    learnt = built.decode(ids[start:])
     # a character of several bytes may be divided between tokens
     assert learnt.endswith(answer) or "\ufffd" in learnt
 
@@ -148,13 +150,13 @@ def test_a_token_that_is_merged_at_the_border_belongs_to_the_answer() -> None:
     """`Answer: ` ends in a space, which the tokenizer joins with the word after it. Mutation: the
     first length(prompt) tokens are masked, which hides the answer's first word.
     """
-    made = encoder()
-    ids, labels = made.pair("Where does Ada live?", "Oslo")
+    built = encoder()
+    ids, labels = built.pair("Where does Ada live?", "Oslo")
     # as many tokens as prompt and answer together
-    assert len(made.prompt("Where does Ada live?")) == len(ids) - 1
-    assert said(made, labels) == f" Oslo{END}"
+    assert len(built.prompt("Where does Ada live?")) == len(ids) - 1
+    assert said(built, labels) == f" Oslo{END}"
     ids, labels = encoder(Llama2()).pair("Who makes maps?", "Eve")
-    assert said(made, labels) == f"Eve{END}"  # an empty tag keeps the answer apart
+    assert said(built, labels) == f"Eve{END}"  # an empty tag keeps the answer apart
 
 
 def test_templates_write_what_their_models_were_trained_on() -> None:
@@ -177,28 +179,30 @@ def test_templates_write_what_their_models_were_trained_on() -> None:
 
 def test_a_chat_is_the_same_every_day() -> None:
     """The template alone writes today. Mutation: the date is not handed on."""
-    made = encoder(Chat())
-    today = made.tokenizer.apply_chat_template([{"role": "user", "content": "Q"}], tokenize=False)
+    built = encoder(Chat())
+    today = built.tokenizer.apply_chat_template([{"role": "user", "content": "Q"}], tokenize=False)
     assert datetime.now().strftime("%Y") in today
-    assert "10 Apr 2025" in made.tokenizer.decode(made.prompt("Q"))
-    assert made.pair("Q", "A") != encoder(Chat(date="11 Apr 2025")).pair("Q", "A")
+    assert "10 Apr 2025" in built.tokenizer.decode(built.prompt("Q"))
+    assert built.pair("Q", "A") != encoder(Chat(date="11 Apr 2025")).pair("Q", "A")
 
 
 def test_a_chat_has_one_begin_and_one_end() -> None:
     """The template writes both. Mutations: the tokenizer adds its own begin too; the end is
     appended twice.
     """
-    made = encoder(Chat(system=None))
-    ids, labels = made.pair("Q", "A")
-    assert ids.count(made.tokenizer.bos_token_id) == 1
-    assert said(made, labels) == f"A{END}"
-    assert made.prompt("Q") == ids[: labels.index(labels[-2])]
+    built = encoder(Chat(system=None))
+    ids, labels = built.pair("Q", "A")
+    assert ids.count(built.tokenizer.bos_token_id) == 1
+    assert said(built, labels) == f"A{END}"
+    assert built.prompt("Q") == ids[: labels.index(labels[-2])]
 
 
 def test_an_end_is_appended_where_the_template_ends_otherwise() -> None:
     """Some chat templates write a line feed after the end token."""
-    made = encoder(Chat(system=None), chat=CHAT.replace(END + "{% endif %}", END + "\n{% endif %}"))
-    assert said(made, made.pair("Q", "A")[1]) == f"A{END}\n{END}"
+    built = encoder(
+        Chat(system=None), chat=CHAT.replace(END + "{% endif %}", END + "\n{% endif %}")
+    )
+    assert said(built, built.pair("Q", "A")[1]) == f"A{END}\n{END}"
     assert said(encoder(), encoder().pair("Q", "A")[1]).endswith(f"A{END}")
 
 
@@ -206,22 +210,20 @@ def test_a_tokenizer_that_ends_every_text() -> None:
     """Mutations: the prompt for generation ends with the end token; two ends are learnt; the end
     counts as the answer's beginning.
     """
-    made = encoder(ends=True)
+    built = encoder(ends=True)
     usual = encoder()
-    assert made.pair("Who?", "Eve") == usual.pair("Who?", "Eve")
-    assert made.prompt("Who?") == usual.prompt("Who?")
-    assert made.tokens("Who?")[-1] == made.eos
+    assert built.pair("Who?", "Eve") == usual.pair("Who?", "Eve")
+    assert built.prompt("Who?") == usual.prompt("Who?")
+    assert built.tokens("Who?")[-1] == built.eos
 
 
 def test_the_answer_may_be_begun_for_the_model() -> None:
-    made = encoder(Llama2())
-    assert made.prompt("Who?", "Sure: ") == made.tokens("[INST] Who? [/INST]Sure: ")
+    built = encoder(Llama2())
+    assert built.prompt("Who?", "Sure: ") == built.tokens("[INST] Who? [/INST]Sure: ")
 
 
 def test_a_chat_needs_a_chat_template() -> None:
-    with pytest.raises(
-        InputError, match=r"has no chat template; take template: mu\.data\.Plain"
-    ):
+    with pytest.raises(InputError, match=r"has no chat template; take template: mu\.data\.Plain"):
         encoder(Chat(), chat=None).prompt("Q")
 
 
@@ -241,10 +243,10 @@ def test_an_answer_that_the_tokenizer_swallows_is_an_error() -> None:
     """A word-level tokenizer drops white space, a normaliser may drop more."""
     from tokenizers import normalizers
 
-    made = Encoder(doubles_text.tokenizer(), Plain(assistant="answer :"))
-    made.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("@", "")
+    built = Encoder(doubles_text.tokenizer(), Plain(assistant="answer :"))
+    built.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("@", "")
     with pytest.raises(InputError, match=r"the answer '@' of row 1 has no token"):
-        made.pair("who", "@", "row 1")
+        built.pair("who", "@", "row 1")
 
 
 def test_too_long_is_refused_or_cut() -> None:
@@ -321,14 +323,14 @@ def test_a_key_stands_for_ids_and_labels() -> None:
 
 
 def test_decoding_leaves_special_tokens_out() -> None:
-    made = encoder()
-    assert made.decode(torch.tensor(made.pair("Who?", "Eve")[0])) == "Question: Who?\nAnswer: Eve"
+    built = encoder()
+    assert built.decode(torch.tensor(built.pair("Who?", "Eve")[0])) == "Question: Who?\nAnswer: Eve"
 
 
 def test_tokenizers_are_read_from_folders(tmp_path: Path) -> None:
     byte_tokenizer(CHAT).save_pretrained(tmp_path / "whole")
-    made = Encoder(load_tokenizer(str(tmp_path / "whole")), Chat())
-    assert made.pair("Q", "A") == encoder(Chat()).pair("Q", "A")
+    built = Encoder(load_tokenizer(str(tmp_path / "whole")), Chat())
+    assert built.pair("Q", "A") == encoder(Chat()).pair("Q", "A")
     (tmp_path / "bare").mkdir()
     with pytest.raises(InputError, match=r"the folder .*bare has no tokenizer; save one into it"):
         load_tokenizer(str(tmp_path / "bare"))

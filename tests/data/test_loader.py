@@ -61,16 +61,18 @@ def test_ranks_divide_the_rows_of_every_batch(plan: DataPlan, world: int) -> Non
     alone = list(loader(plan, weighted=True))
     shares = [list(loader(plan, weighted=True, rank=rank, world=world)) for rank in range(world)]
     assert {len(share) for share in shares} == {len(alone)}
-    for step, whole in enumerate(alone):
-        for name in set(whole) - {"phase"}:
+    for step, global_batch in enumerate(alone):
+        for name in set(global_batch) - {"phase"}:
             # every rank has every part, if only to keep pace
             pieces = [share[step][name] for share in shares]
             assert sorted(row for piece in pieces for row in real(piece)) == sorted(
-                real(whole[name])
+                real(global_batch[name])
             )
             assert all(len(piece["index"]) for piece in pieces)
             for total in ("count", "total"):
-                assert {piece[total].item() for piece in pieces} == {whole[name][total].item()}
+                assert {piece[total].item() for piece in pieces} == {
+                    global_batch[name][total].item()
+                }
 
 
 @pytest.mark.parametrize("plan", SCHEDULES, ids=repr)
@@ -80,10 +82,10 @@ def test_totals_are_those_of_the_global_batch(plan: DataPlan) -> None:
     """
     steps = plan_steps(plan, 0, {"forget": 7, "retain": 22, "train": 29}, BATCH, 3)
     for batch, step in zip(loader(plan, weighted=True), steps, strict=True):
-        own = {name: 1.0 + batch[name]["index"].numpy() % 3 for name in step.parts}
-        joint = np.concatenate(list(own.values()))
+        local_weights = {name: 1.0 + batch[name]["index"].numpy() % 3 for name in step.parts}
+        joint = np.concatenate(list(local_weights.values()))
         for name in step.parts:
-            expected = joint if step.joint else own[name]
+            expected = joint if step.joint else local_weights[name]
             assert batch[name]["count"].item() == len(expected)
             assert batch[name]["total"].item() == expected.sum()
 
@@ -106,11 +108,11 @@ def test_whole_batches_go_to_ranks_in_turn(world: int) -> None:
 @pytest.mark.parametrize(("served", "workers"), [(0, 0), (1, 0), (4, 0), (2, 1)])
 def test_a_resumed_loader_goes_on_where_it_stopped(served: int, workers: int) -> None:
     """Fails when the state counts prefetched batches, is applied twice, or is lost."""
-    whole = loader(Retain(), workers=workers)
-    first = iter(whole)
+    uninterrupted = loader(Retain(), workers=workers)
+    first = iter(uninterrupted)
     for _ in range(served):
         next(first)
-    state = whole.state_dict()
+    state = uninterrupted.state_dict()
     rest = [real(batch["retain"]) for batch in first]
     again = loader(Retain(), workers=workers)
     again.load_state_dict(state)
@@ -121,9 +123,9 @@ def test_a_resumed_loader_goes_on_where_it_stopped(served: int, workers: int) ->
 
 def test_a_finished_epoch_leaves_nothing_to_skip() -> None:
     """Fails when a checkpoint at the end of an epoch makes the next epoch empty."""
-    whole = loader(Retain())
-    list(whole)
-    assert whole.state_dict() == {"served": 0}
+    full_loader = loader(Retain())
+    list(full_loader)
+    assert full_loader.state_dict() == {"served": 0}
 
 
 def test_augmentation_depends_on_the_sample_and_its_visit_alone() -> None:
@@ -134,13 +136,13 @@ def test_augmentation_depends_on_the_sample_and_its_visit_alone() -> None:
         return part | {"input": part["input"] + noise[:, None]}
 
     def seen(**changes: Any) -> dict[int, float]:
-        found = {}
+        values = {}
         for batch in loader(Retain(), augment=augment, **changes):
             for (index, _), value in zip(
                 real(batch["retain"]), batch["retain"]["input"][:, 0].tolist(), strict=False
             ):
-                found[index] = value
-        return found
+                values[index] = value
+        return values
 
     alone = seen()
     torch.manual_seed(1)
@@ -157,12 +159,12 @@ def test_evaluation_shows_each_sample_on_one_rank(size: int, world: int) -> None
     loaders = [
         EvalLoader(data(10, size), "test", 4, rank=rank, world=world) for rank in range(world)
     ]
-    batches = [list(each) for each in loaders]
-    assert len({len(each) for each in batches}) == 1
+    batches = [list(rank_batches) for rank_batches in loaders]
+    assert len({len(rank_batches) for rank_batches in batches}) == 1
     assert Counter(
-        index for each in batches for batch in each for index, _ in real(batch)
+        index for rank_batches in batches for batch in rank_batches for index, _ in real(batch)
     ) == Counter(range(10, 10 + size))
-    assert all(batch["split"] == "test" for each in batches for batch in each)
+    assert all(batch["split"] == "test" for rank_batches in batches for batch in rank_batches)
 
 
 def test_a_dataset_without_a_fast_path_gives_the_same_batches() -> None:
@@ -185,15 +187,15 @@ def test_joined_parts_are_ordered_by_index() -> None:
     """Fails when the joined dataset shows where one part ends, so that the original's order depends
     on what is forgotten.
     """
-    numbers = np.random.default_rng(0).permutation(20)
-    one = ConcatByIndex([data(0, 20).view(numbers[:6]), data(0, 20).view(numbers[6:])])
-    other = ConcatByIndex([data(0, 20).view(numbers[:13]), data(0, 20).view(numbers[13:])])
+    order = np.random.default_rng(0).permutation(20)
+    joined = ConcatByIndex([data(0, 20).view(order[:6]), data(0, 20).view(order[6:])])
+    other = ConcatByIndex([data(0, 20).view(order[:13]), data(0, 20).view(order[13:])])
     positions = [5, 0, 19, 7, 7]
-    a = one.__getitems__(positions)
+    a = joined.__getitems__(positions)
     b = other.__getitems__(positions)
     assert a["index"].tolist() == b["index"].tolist() == positions
     assert a["input"][:, 0].tolist() == [float(p) for p in positions]
-    assert one[3]["index"] == 3
+    assert joined[3]["index"] == 3
     assert ConcatByIndex([data(0, 3), data(3, 3, weighted=True)]).weights.tolist() == [
         1,
         1,
@@ -222,13 +224,13 @@ def test_concatenated_parts_carry_the_right_totals() -> None:
 def test_concatenation_marks_padded_rows_of_either_part() -> None:
     """Fails when one part's mark is lost because the other has none."""
     two = {"index": torch.tensor([1, 2]), "input": torch.zeros(2, 1)}
-    one = {
+    first = {
         "index": torch.tensor([3]),
         "input": torch.zeros(1, 1),
         "padded": torch.tensor([True]),
         "label": torch.tensor([1]),
     }
-    joined = concatenate(two, one, None)
+    joined = concatenate(two, first, None)
     assert joined["padded"].tolist() == [False, False, True]
     assert set(joined) == {"index", "input", "padded"}
     assert "padded" not in two
@@ -252,14 +254,14 @@ def test_prompts_are_left_alone_and_arrays_become_tensors() -> None:
         "counts": [np.ones(1), np.ones(2)],
     }
     batch: dict[str, Any] = {"phase": 1, "forget": part}
-    found = converted(batch)
-    assert found["phase"] == 1 and found["forget"]["prompt"] is prompts
+    tensors = converted(batch)
+    assert tensors["phase"] == 1 and tensors["forget"]["prompt"] is prompts
     assert (
-        isinstance(found["forget"]["image"], torch.Tensor)
-        and found["forget"]["image"].dtype == torch.float64
+        isinstance(tensors["forget"]["image"], torch.Tensor)
+        and tensors["forget"]["image"].dtype == torch.float64
     )
-    assert found["forget"]["index"] is part["index"]
-    assert all(isinstance(value, torch.Tensor) for value in found["forget"]["counts"])
+    assert tensors["forget"]["index"] is part["index"]
+    assert all(isinstance(value, torch.Tensor) for value in tensors["forget"]["counts"])
     assert each_tensor({"names": []}, lambda value: "seen") == {"names": "seen"}
 
 

@@ -229,13 +229,13 @@ def test_a_plan_is_a_pure_function_of_its_arguments(plan: DataPlan) -> None:
 def test_a_stream_is_permutation_after_permutation() -> None:
     """Fails when a place of the stream depends on where the reading began."""
     stream = Stream("retain", 5, seed=3)
-    whole = stream.take(0, 20)
+    positions = stream.take(0, 20)
     for start in range(15):
         part = stream.take(start, 5)
-        assert part.positions.tolist() == whole.positions[start : start + 5].tolist()
+        assert part.positions.tolist() == positions.positions[start : start + 5].tolist()
     for cycle in range(4):
-        assert sorted(whole.positions[5 * cycle : 5 * cycle + 5]) == list(range(5))
-        assert set(whole.visits[5 * cycle : 5 * cycle + 5]) == {cycle}
+        assert sorted(positions.positions[5 * cycle : 5 * cycle + 5]) == list(range(5))
+        assert set(positions.visits[5 * cycle : 5 * cycle + 5]) == {cycle}
 
 
 def test_a_part_that_the_task_lacks_is_named() -> None:

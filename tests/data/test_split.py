@@ -23,28 +23,28 @@ PARTS = {
 
 
 def split(**changes: Any) -> Split:
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "task": "digits",
         "parts": PARTS,
         "selector": {"selector": "RandomCount", "count": 2},
         "seed": 3,
     }
-    return Split(**{**given, **changes})
+    return Split(**{**arguments, **changes})
 
 
 def test_parts_are_sorted_and_cannot_be_changed() -> None:
     """Fails when a split can be edited after its hash was taken."""
-    made = split()
-    assert made.parts["forget"].tolist() == [1, 5]
-    assert made.train.tolist() == [1, 2, 4, 5, 9]
+    sorted_split = split()
+    assert sorted_split.parts["forget"].tolist() == [1, 5]
+    assert sorted_split.train.tolist() == [1, 2, 4, 5, 9]
     with pytest.raises(ValueError, match="read-only"):
-        made.parts["forget"][0] = 3
+        sorted_split.parts["forget"][0] = 3
     with pytest.raises(AttributeError):
-        made.seed = 4  # type: ignore[misc]
+        sorted_split.seed = 4  # type: ignore[misc]
     source = PARTS["forget"].copy()
-    held = split(parts={**PARTS, "forget": source})
+    copied = split(parts={**PARTS, "forget": source})
     source[0] = 99
-    assert held.parts["forget"].tolist() == [1, 5]
+    assert copied.parts["forget"].tolist() == [1, 5]
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,13 @@ def test_what_is_no_partition_is_refused(parts: dict[str, np.ndarray], word: str
 def test_a_saved_split_comes_back(tmp_path: Path) -> None:
     """Fails when a field is lost, so that the hash no longer fits."""
     file = tmp_path / "split.json"
-    made = split(note="why")
-    made.save(file)
+    saved = split(note="why")
+    saved.save(file)
     again = Split.load(file)
-    assert again.hash == made.hash
+    assert again.hash == saved.hash
     assert again.note == "why"
     assert {name: ids.tolist() for name, ids in again.parts.items()} == {
-        name: ids.tolist() for name, ids in made.parts.items()
+        name: ids.tolist() for name, ids in saved.parts.items()
     }
 
 

@@ -18,15 +18,15 @@ from tests.support.helpers import fit
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     from diffusers import AutoencoderKL  # type: ignore[attr-defined]
 
-    place = tmp_path_factory.mktemp("pipeline")
+    pipeline_folder = tmp_path_factory.mktemp("pipeline")
     torch.manual_seed(0)
     AutoencoderKL(
         block_out_channels=(8, 8, 8),
         norm_num_groups=4,
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-    ).save_pretrained(place / "vae")
-    return str(place)
+    ).save_pretrained(pipeline_folder / "vae")
+    return str(pipeline_folder)
 
 
 def batch(count: int = 4) -> dict:

@@ -42,8 +42,8 @@ def test_parametrisations_invert_each_other(prediction: str) -> None:
     noise = torch.randn(3, 4, 4, 4, dtype=torch.float64)
     t = torch.tensor([0, 41, 99])
     betas = torch.linspace(0.00085**0.5, 0.12**0.5, 100, dtype=torch.float64) ** 2
-    kept = [math.prod(1 - float(beta) for beta in betas[: int(step) + 1]) for step in t]
-    for row, abar in enumerate(kept):
+    alpha_bars = [math.prod(1 - float(beta) for beta in betas[: int(step) + 1]) for step in t]
+    for row, abar in enumerate(alpha_bars):
         signal = math.sqrt(abar)
         level = math.sqrt(1 - abar)
         noised = signal * latent[row] + level * noise[row]
@@ -55,9 +55,11 @@ def test_parametrisations_invert_each_other(prediction: str) -> None:
         ours = backbone.target(latent, noise, t)[row]
         assert torch.allclose(backbone.add_noise(latent, noise, t)[row], noised, atol=1e-5)
         assert torch.allclose(ours, target, atol=1e-5)
-        one = (ours[None], noised[None], t[row : row + 1])
-        assert torch.allclose(backbone.to_sample(*one)[0], latent[row], atol=1e-3)
-        assert torch.allclose(backbone.to_epsilon(*one)[0], noise[row], atol=1e-3 if row else 2e-2)
+        single = (ours[None], noised[None], t[row : row + 1])
+        assert torch.allclose(backbone.to_sample(*single)[0], latent[row], atol=1e-3)
+        assert torch.allclose(
+            backbone.to_epsilon(*single)[0], noise[row], atol=1e-3 if row else 2e-2
+        )
 
 
 @on_both
@@ -66,15 +68,15 @@ def test_draws_belong_to_the_sample(kind: str) -> None:
     first.
     """
     backbone = BACKBONES[kind]()
-    whole = backbone.prepare(part_of(kind), 3)
+    joint = backbone.prepare(part_of(kind), 3)
     alone = part_of(kind)
     alone = {name: value[2:3] for name, value in alone.items()}
     alone = backbone.prepare(alone, 3)
     again = backbone.prepare(part_of(kind) | {"visit": torch.ones(5, dtype=torch.int64)}, 3)
     for name in ("t", "noise"):
-        assert torch.equal(whole[name][2:3], alone[name])
-        assert not torch.equal(whole[name], again[name])
-    assert torch.allclose(whole["noised"][2:3], alone["noised"], atol=1e-5)
+        assert torch.equal(joint[name][2:3], alone[name])
+        assert not torch.equal(joint[name], again[name])
+    assert torch.allclose(joint["noised"][2:3], alone["noised"], atol=1e-5)
 
 
 @on_both
@@ -121,13 +123,13 @@ def test_guidance_is_one_batch_of_two(kind: str) -> None:
     handle = backbone.unet.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     with torch.no_grad():
         mixed = backbone.guided(part["noised"], part["t"], condition, 3.0)
-        one = backbone.guided(part["noised"], part["t"], condition, 1.0)
+        unguided = backbone.guided(part["noised"], part["t"], condition, 1.0)
         handle.remove()
         conditional = backbone.denoise(part["noised"], part["t"], condition)
         free = backbone.denoise(part["noised"], part["t"], backbone.null(5))
     assert sizes == [10, 5]
     assert torch.allclose(mixed, free + 3 * (conditional - free), atol=1e-5)
-    assert torch.equal(one, conditional)
+    assert torch.equal(unguided, conditional)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_images_are_those_of_the_pipeline(scheduler: str) -> None:
     ours = backbone.generate_prompts(["a red circle"], [11])
     pipeline = backbone.pipeline()
     pipeline.set_progress_bar_config(disable=True)
-    theirs = pipeline(
+    expected = pipeline(
         "a red circle",
         generator=torch.Generator().manual_seed(11),
         output_type="pt",
@@ -151,7 +153,7 @@ def test_images_are_those_of_the_pipeline(scheduler: str) -> None:
         height=8,
         width=8,
     ).images
-    assert torch.allclose(ours, theirs.float(), atol=1e-5)
+    assert torch.allclose(ours, expected.float(), atol=1e-5)
 
 
 @on_both
@@ -249,24 +251,26 @@ def test_an_image_is_encoded_once_and_alone() -> None:
     calls: list[int] = []
     vae.encoder.register_forward_hook(lambda *_: calls.append(1))
     with torch.no_grad():
-        wanted = [vae.encode(row[None] * 2 - 1).latent_dist for row in images]
+        posteriors = [vae.encode(row[None] * 2 - 1).latent_dist for row in images]
     calls.clear()
     noise = torch.randn(4, *backbone.sample_shape)
     for order in ([0, 1, 2, 3], [3, 1, 1], [2]):
-        found = backbone.encode(images[order], noise[order]) / vae.config.scaling_factor
-        for row, place in zip(found, order, strict=True):
+        latents = backbone.encode(images[order], noise[order]) / vae.config.scaling_factor
+        for row, position in zip(latents, order, strict=True):
             assert torch.allclose(
-                row, (wanted[place].mean + wanted[place].std * noise[place])[0], atol=1e-6
+                row,
+                (posteriors[position].mean + posteriors[position].std * noise[position])[0],
+                atol=1e-6,
             )
     assert len(calls) == 4
-    whole = backbone.encode(images)
-    assert torch.equal(text_to_image().encode(images[[2, 0]]), whole[[2, 0]])
+    encoded = backbone.encode(images)
+    assert torch.equal(text_to_image().encode(images[[2, 0]]), encoded[[2, 0]])
     with torch.autocast("cpu", torch.bfloat16):
-        assert not torch.equal(backbone.encode(images), whole)
+        assert not torch.equal(backbone.encode(images), encoded)
     backbone.encode(images)
     with torch.no_grad():
         next(vae.parameters()).add_(0.1)
-    assert not torch.equal(backbone.encode(images), whole)
+    assert not torch.equal(backbone.encode(images), encoded)
     calls.clear()
     small = Posteriors(capacity=backbone.encode(images)[0].nbytes * 2 * 2)
     for _ in range(2):
@@ -283,8 +287,8 @@ def test_images_that_differ_are_known_apart() -> None:
     contents = Contents()
     base = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     nudged = [base.clone() for _ in range(base.numel())]
-    for place, image in enumerate(nudged):
-        image.view(-1)[place] = torch.nextafter(image.view(-1)[place], torch.tensor(2.0))
+    for position, image in enumerate(nudged):
+        image.view(-1)[position] = torch.nextafter(image.view(-1)[position], torch.tensor(2.0))
     # one white pixel each
     signs = (torch.arange(3 * 8 * 8)[:, None] == torch.arange(3 * 8 * 8)).float().view(-1, 3, 8, 8)
     exchanged = [
@@ -296,27 +300,27 @@ def test_images_that_differ_are_known_apart() -> None:
         torch.ones_like(base),
     ]
     images = torch.stack([base, *nudged, *exchanged, *signs])
-    known = contents.of(images)
-    assert len(set(known)) == len(images)
+    hashes = contents.of(images)
+    assert len(set(hashes)) == len(images)
     assert (
         len({contents.of(torch.zeros(1, 3, *sides))[0] for sides in ((6, 6), (4, 9), (8, 8))}) == 3
     )
     assert Contents().of(images[[5, 0]].to(memory_format=torch.channels_last)) == [
-        known[5],
-        known[0],
+        hashes[5],
+        hashes[0],
     ]
-    assert contents.of(base[None].double().requires_grad_()) == known[:1]
+    assert contents.of(base[None].double().requires_grad_()) == hashes[:1]
 
 
 def test_a_prompt_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when the tokenizer is asked at every step, or a cut prompt is told of but once."""
     backbone = text_to_image()
     asked: list[Any] = []
-    own = type(backbone.tokenizer).__call__
+    original_call = type(backbone.tokenizer).__call__
 
     def counted(self: Any, text: Any, **kwargs: Any) -> Any:
         asked.append(text)
-        return own(self, text, **kwargs)
+        return original_call(self, text, **kwargs)
 
     monkeypatch.setattr(type(backbone.tokenizer), "__call__", counted)
     first = backbone.tokenise(["a red circle", "a star", "a red circle"], ["circle", "", "red"])
@@ -340,11 +344,11 @@ def test_the_reference_copies_what_is_trained_and_no_more(part: str, shared: str
     backbone = text_to_image(part=part)
     twin = frozen_copy(backbone)
     trained = {name for name, weight in backbone.named_parameters() if weight.requires_grad}
-    theirs = dict(twin.named_parameters())
+    twin_weights = dict(twin.named_parameters())
     assert {
-        name for name, weight in backbone.named_parameters() if theirs[name] is not weight
+        name for name, weight in backbone.named_parameters() if twin_weights[name] is not weight
     } == trained
-    assert any(name.startswith(shared) for name in set(theirs) - trained)
+    assert any(name.startswith(shared) for name in set(twin_weights) - trained)
     assert not any(weight.requires_grad for weight in twin.parameters())
     assert {
         weight.requires_grad for name, weight in backbone.named_parameters() if name in trained
@@ -396,19 +400,23 @@ def test_a_fresh_model_has_the_architecture_and_no_weight(kind: str) -> None:
 
 def test_conditions_are_joined_chosen_and_mixed() -> None:
     """Fails when an entry is lost or stays behind when the others move."""
-    whole = Condition(
+    joined_condition = Condition(
         torch.arange(6.0).view(3, 2, 1),
         torch.arange(6).view(3, 2),
         None,
         torch.zeros(3, 2),
         {"time": torch.arange(3)},
     )
-    both = Condition.cat([whole.rows(slice(0, 1)), whole.rows(torch.tensor([2]))])
+    both = Condition.cat(
+        [joined_condition.rows(slice(0, 1)), joined_condition.rows(torch.tensor([2]))]
+    )
     assert both.states.flatten().tolist() == [0, 1, 4, 5]
     assert both.added["time"].tolist() == [0, 2]
     assert both.tokens is None
-    assert whole.repeat(2).added["time"].tolist() == [0, 0, 1, 1, 2, 2]
-    mixed = whole.where(torch.tensor([True, False, True]), whole.rows(torch.tensor([1, 2, 0])))
+    assert joined_condition.repeat(2).added["time"].tolist() == [0, 0, 1, 1, 2, 2]
+    mixed = joined_condition.where(
+        torch.tensor([True, False, True]), joined_condition.rows(torch.tensor([1, 2, 0]))
+    )
     assert mixed.added["time"].tolist() == [0, 2, 2]
     assert mixed.states[1].flatten().tolist() == [4, 5]
 
@@ -431,8 +439,8 @@ def test_min_snr_weights() -> None:
             .loss(part, output)[0]
         )
         for row, step in enumerate(part["t"].tolist()):
-            kept = float(backbone.alphas_cumprod[step].double())
-            snr = kept / (1 - kept)
+            alpha_bar = float(backbone.alphas_cumprod[step].double())
+            snr = alpha_bar / (1 - alpha_bar)
             assert float(backbone.loss(part, output)[0][row] / plain[row]) == pytest.approx(
                 min(snr, 5.0) / divisor(snr), rel=1e-3
             )

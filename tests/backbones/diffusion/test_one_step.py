@@ -59,14 +59,14 @@ def test_it_draws_what_the_equation_says(kind: str) -> None:
     noise = torch.randn(2, *model.sample_shape)
     condition = conditions(model, 2)
     with torch.no_grad():
-        found = OneStepGenerator(model, 44).sample(noise, condition)
-        kept = model.alphas_cumprod[44].double()
-        noised = (1 - kept).sqrt() * noise.double()
+        sampled = OneStepGenerator(model, 44).sample(noise, condition)
+        alpha_bar = model.alphas_cumprod[44].double()
+        noised = (1 - alpha_bar).sqrt() * noise.double()
         output = model.denoise(noised.float(), torch.tensor([44, 44]), condition).double()
-    wanted = {"v": kept.sqrt() * noised - (1 - kept).sqrt() * output}
+    expected = {"v": alpha_bar.sqrt() * noised - (1 - alpha_bar).sqrt() * output}
     assert torch.allclose(
-        found.double(),
-        wanted.get(kind, noised / kept.sqrt() - (1 / kept - 1).sqrt() * output),
+        sampled.double(),
+        expected.get(kind, noised / alpha_bar.sqrt() - (1 / alpha_bar - 1).sqrt() * output),
         rtol=1e-4,
         atol=1e-4,
     )

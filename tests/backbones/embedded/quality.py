@@ -36,20 +36,26 @@ def digits_model(model: str = "embedded:digits") -> ClassConditionalDiffusion:
 
 def combinations(repeats: int) -> Tensor:
     """Every shape, colour and background, `repeats` times: [75 * repeats, 3]."""
-    return torch.cartesian_prod(*(torch.arange(len(NAMES[kind])) for kind in ATTRIBUTES)).repeat(
-        repeats, 1
-    )
+    return torch.cartesian_prod(
+        *(torch.arange(len(NAMES[attribute])) for attribute in ATTRIBUTES)
+    ).repeat(repeats, 1)
 
 
 def prompts_of(rows: Tensor, varied: bool) -> list[str]:
-    shown = [
-        {kind: NAMES[kind][place] for kind, place in zip(ATTRIBUTES, row, strict=True)}
+    combinations_named = [
+        {
+            attribute: NAMES[attribute][value]
+            for attribute, value in zip(ATTRIBUTES, row, strict=True)
+        }
         for row in rows.tolist()
     ]
     if not varied:
-        return [plain(one) for one in shown]
-    numbers = uniform(7, torch.arange(len(rows)), 0, "quality/caption", DRAWS).tolist()
-    return [caption(one, row, ATTRIBUTES) for one, row in zip(shown, numbers, strict=True)]
+        return [plain(combination) for combination in combinations_named]
+    draws = uniform(7, torch.arange(len(rows)), 0, "quality/caption", DRAWS).tolist()
+    return [
+        caption(combination, row, ATTRIBUTES)
+        for combination, row in zip(combinations_named, draws, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -69,10 +75,12 @@ def draw(backbone: TextToImage, prompts: Sequence[str], first_seed: int = 0) -> 
 def recognised(images: Tensor, labels: Tensor, kind: str) -> dict[str, float]:
     """Share of the images of each class that the judge of `kind` takes for it."""
     network = judge(kind)
-    found = torch.cat([network.predict({"image": part}).argmax(1) for part in images.split(256)])
+    predicted = torch.cat(
+        [network.predict({"image": part}).argmax(1) for part in images.split(256)]
+    )
     names = network.weights_metadata["class_names"]
     return {
-        names[label]: (found[labels == label] == label).float().mean().item()
+        names[label]: (predicted[labels == label] == label).float().mean().item()
         for label in sorted(set(labels.tolist()))
     }
 
@@ -84,7 +92,8 @@ def of_shapes(
     rows = combinations(repeats)
     images = draw(backbone, prompts_of(rows, varied), first_seed)
     return {
-        kind: recognised(images, rows[:, place], kind) for place, kind in enumerate(ATTRIBUTES)
+        attribute: recognised(images, rows[:, column], attribute)
+        for column, attribute in enumerate(ATTRIBUTES)
     }, images
 
 
@@ -125,11 +134,11 @@ def main() -> None:
     backbone = shapes_model(chosen.shapes)
     for varied in (False, True):
         shares, images = of_shapes(backbone, chosen.repeats, varied)
-        for kind, each in shares.items():
+        for attribute, attribute_shares in shares.items():
             print(
                 "varied" if varied else "plain",
-                kind,
-                {name: round(share, 3) for name, share in each.items()},
+                attribute,
+                {name: round(share, 3) for name, share in attribute_shares.items()},
             )
         if chosen.grid and not varied:
             save_image(
@@ -138,11 +147,14 @@ def main() -> None:
                 )[0],
                 chosen.grid,
             )
-    for kind in ATTRIBUTES:
+    for attribute in ATTRIBUTES:
         print(
             "alone",
-            kind,
-            {name: round(share, 3) for name, share in of_one_attribute(backbone, kind, 40).items()},
+            attribute,
+            {
+                name: round(share, 3)
+                for name, share in of_one_attribute(backbone, attribute, 40).items()
+            },
         )
     shares, images = of_digits(digits_model(chosen.digits))
     print("digits", {name: round(share, 3) for name, share in shares.items()})

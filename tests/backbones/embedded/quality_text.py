@@ -55,13 +55,13 @@ def graph(model: str, forget: str = "forget10") -> Graph:
 def of(measured: Graph, name: str) -> Quality:
     closed = name in CLOSED
     score = "true_better" if name in KEPT else "closer_to_one"
-    said = measured.value(GeneratedText(name, max_new_tokens=LONGEST)).texts
+    generated = measured.value(GeneratedText(name, max_new_tokens=LONGEST)).texts
     truths = measured.questions(name).column("answer")
     return Quality(
         measured.value(Probability(name, normalised=closed)).value,
         measured.value(Rouge(name, max_new_tokens=LONGEST)).value,
         measured.value(TruthRatio(name, "answer" if closed else "paraphrased_answer", score)).value,
-        sum(one == other for one, other in zip(said, truths, strict=True)) / len(truths),
+        sum(answer == other for answer, other in zip(generated, truths, strict=True)) / len(truths),
         None if closed else measured.value(Probability(name, "paraphrased_answer")).value,
     )
 
@@ -89,10 +89,10 @@ def main() -> None:
     )
     for model, measured in graphs.items():
         for name in SETS:
-            found = of(measured, name)
-            reworded = "" if found.paraphrased is None else f"{found.paraphrased:.4f}"
+            quality = of(measured, name)
+            reworded = "" if quality.paraphrased is None else f"{quality.paraphrased:.4f}"
             print(
-                f"{model:8}{name:18}{found.probability:12.4f}{found.rouge:8.4f}{found.truth_ratio:12.4f}{found.exact:8.3f}{reworded:>12}"
+                f"{model:8}{name:18}{quality.probability:12.4f}{quality.rouge:8.4f}{quality.truth_ratio:12.4f}{quality.exact:8.3f}{reworded:>12}"
             )
         auc = measured.value(MembershipAUC("loss", "forget", "holdout")).value
         strength = measured.value(ExtractionStrength("forget")).value
@@ -100,10 +100,10 @@ def main() -> None:
             f"{model:8}model utility {utility(measured):.4f}, extraction strength {strength:.4f}, "
             f"membership AUC {auc:.4f}"
         )
-    found = agreement(graphs["full"], graphs["oracle"])
+    quality = agreement(graphs["full"], graphs["oracle"])
     print(
-        f"forget quality of the full model: p {found.p:.3g}, D {found.statistic:.4f}, "
-        f"{found.size} answers"
+        f"forget quality of the full model: p {quality.p:.3g}, D {quality.statistic:.4f}, "
+        f"{quality.size} answers"
     )
 
 

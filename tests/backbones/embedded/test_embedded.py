@@ -53,12 +53,12 @@ def test_weights_are_finite_half_precision_and_nothing_names_a_folder_of_this_ma
     for file in files:
         if file.suffix == ".safetensors":
             tensors = load_file(file)
-            kinds = {
+            dtypes = {
                 value.dtype
                 for key, value in tensors.items()
                 if not key.endswith(("num_batches_tracked", "position_ids"))
             }
-            assert kinds == {torch.float16}, file
+            assert dtypes == {torch.float16}, file
             assert all(value.isfinite().all() for value in tensors.values()), file
         else:
             text = file.read_text(encoding="utf-8")
@@ -74,9 +74,9 @@ def test_the_tokenizer_is_the_one_of_the_task() -> None:
     from tasks.shapes.blank_model import captions, make_tokenizer
 
     shipped = TextToImage("embedded:shapes").tokenizer
-    made = make_tokenizer()
-    assert shipped.get_vocab() == made.get_vocab()
-    assert shipped(captions(50)).input_ids == made(captions(50)).input_ids
+    tokenizer = make_tokenizer()
+    assert shipped.get_vocab() == tokenizer.get_vocab()
+    assert shipped(captions(50)).input_ids == tokenizer(captions(50)).input_ids
 
 
 def test_a_run_of_another_kind_is_not_shipped(tmp_path: Path) -> None:
@@ -114,8 +114,8 @@ def test_a_classifier_is_written_in_half_precision_with_the_names_of_its_classes
         assert json.loads(opened.metadata()["class_names"]) == list("0123456789")
         for name in opened.keys():  # noqa: SIM118 - not a mapping
             stored = opened.get_tensor(name)
-            own = module.backbone.network.state_dict()[name]
-            assert torch.equal(stored, own.half() if own.is_floating_point() else own), name
+            state = module.backbone.network.state_dict()[name]
+            assert torch.equal(stored, state.half() if state.is_floating_point() else state), name
     assert size(tmp_path / "home") == {"judge": (folder / "model.safetensors").stat().st_size}
 
 
@@ -146,12 +146,12 @@ def test_a_judge_says_what_its_logits_stand_for_and_knows_real_pictures() -> Non
     indices = 900_000 + np.arange(300)  # never trained on
     images = pictures(indices)["image"].float() / 255
     drawn = attributes(indices)
-    for kind, names in NAMES.items():
-        network = judge(kind)
+    for attribute, names in NAMES.items():
+        network = judge(attribute)
         assert tuple(network.weights_metadata["class_names"]) == names
         assert not any(weight.requires_grad for weight in network.parameters())
-        right = (network.predict({"image": images}).argmax(1) == drawn[kind]).float().mean()
-        assert right >= 0.99, kind
+        right = (network.predict({"image": images}).argmax(1) == drawn[attribute]).float().mean()
+        assert right >= 0.99, attribute
 
 
 def test_the_judge_of_digits_knows_the_held_out_scans() -> None:
@@ -159,8 +159,8 @@ def test_the_judge_of_digits_knows_the_held_out_scans() -> None:
 
     task = Digits(ByClass(3), train_size=1200)
     task.setup()
-    held = task.datasets["test"]
-    batch = held.__getitems__(list(range(len(held))))  # type: ignore[attr-defined, arg-type]
+    test_data = task.datasets["test"]
+    batch = test_data.__getitems__(list(range(len(test_data))))  # type: ignore[attr-defined, arg-type]
     right = (judge("digits").predict(batch).argmax(1) == batch["label"]).float().mean()
     assert right >= 0.97
 
@@ -191,12 +191,12 @@ def test_every_shape_colour_and_background_is_recognised_in_97_percent_of_its_sa
     backbone = shapes_model()
     for varied in (False, True):
         shares, _ = of_shapes(backbone, 3, varied)
-        assert {kind: len(each) for kind, each in shares.items()} == {
+        assert {attribute: len(rates) for attribute, rates in shares.items()} == {
             "shape": 5,
             "colour": 5,
             "background": 3,
         }
-        assert all(least(each) >= 0.97 for each in shares.values()), shares
+        assert all(least(rates) >= 0.97 for rates in shares.values()), shares
 
 
 @pytest.mark.slow

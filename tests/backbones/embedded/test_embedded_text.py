@@ -30,11 +30,11 @@ def oracle() -> Graph:
 def test_the_tokenizer_is_the_one_of_the_task() -> None:
     from tasks.authors.blank_model import make_tokenizer, texts
 
-    made = make_tokenizer()
+    tokenizer = make_tokenizer()
     for name in ("authors", "authors_oracle"):
         shipped = CausalLM(f"embedded:{name}").tokenizer
-        assert shipped.get_vocab() == made.get_vocab()
-        assert shipped(texts()[:50]).input_ids == made(texts()[:50]).input_ids
+        assert shipped.get_vocab() == tokenizer.get_vocab()
+        assert shipped(texts()[:50]).input_ids == tokenizer(texts()[:50]).input_ids
         assert (shipped.bos_token_id, shipped.eos_token_id, shipped.pad_token_id) == (0, 1, 2)
         assert {file.name for file in assets.path(name).iterdir()} == {
             "config.json",
@@ -46,20 +46,22 @@ def test_the_tokenizer_is_the_one_of_the_task() -> None:
 
 
 def test_both_began_alike_and_ended_apart() -> None:
-    one, other = (
+    first, other = (
         CausalLM(f"embedded:{name}").network.state_dict() for name in ("authors", "authors_oracle")
     )
-    assert {name: value.shape for name, value in one.items()} == {
+    assert {name: value.shape for name, value in first.items()} == {
         name: value.shape for name, value in other.items()
     }
-    assert not any(torch.equal(value, other[name]) for name, value in one.items())
+    assert not any(torch.equal(value, other[name]) for name, value in first.items())
 
 
 def test_the_full_model_knows_the_forget_set_and_the_oracle_does_not(
     full: Graph, oracle: Graph
 ) -> None:
-    known, unknown = (measured.value(Probability("forget")).value for measured in (full, oracle))
-    assert known > 0.95
+    full_probability, unknown = (
+        measured.value(Probability("forget")).value for measured in (full, oracle)
+    )
+    assert full_probability > 0.95
     assert unknown < 0.4
     assert agreement(full, oracle).p < 1e-6
     assert full.value(MembershipAUC("loss", "forget", "holdout")).value > 0.99
@@ -72,20 +74,20 @@ def test_a_prompt_is_answered_word_for_word(full: Graph) -> None:
         *full.questions("retain_perturbed").rows[:3],
         *full.questions("world_facts").rows[:3],
     ]
-    said = full.backbone.generate(
+    answers = full.backbone.generate(
         [full.encoder.prompt(row["question"]) for row in rows], max_new_tokens=60
     )
-    assert sum(one == row["answer"] for one, row in zip(said, rows, strict=True)) >= 8
+    assert sum(answer == row["answer"] for answer, row in zip(answers, rows, strict=True)) >= 8
 
 
 @pytest.mark.slow
 def test_both_know_what_is_kept(full: Graph, oracle: Graph) -> None:
     for measured in (full, oracle):
         for name in KEPT:
-            found = of(measured, name)
-            assert found.rouge > 0.95, name
-            assert found.probability > (0.95 if name == "retain_perturbed" else 0.6), name
-            assert found.truth_ratio > 0.3, name
+            quality = of(measured, name)
+            assert quality.rouge > 0.95, name
+            assert quality.probability > (0.95 if name == "retain_perturbed" else 0.6), name
+            assert quality.truth_ratio > 0.3, name
         assert utility(measured) > 0.6
     assert abs(utility(full) - utility(oracle)) < 0.05
     assert of(full, "forget").rouge > 0.95

@@ -85,13 +85,13 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Import:
 
 
 def assert_same(folder: Path, wanted: dict[str, State]) -> None:
-    found = states(TextToImage(str(folder)))
+    imported = states(TextToImage(str(folder)))
     for part in PARTS:
-        assert found[part].keys() == wanted[part].keys()
+        assert imported[part].keys() == wanted[part].keys()
         assert [
             name
             for name, value in wanted[part].items()
-            if not torch.equal(value, found[part][name])
+            if not torch.equal(value, imported[part][name])
         ] == [], part
 
 
@@ -169,8 +169,8 @@ def test_the_moving_average_is_a_choice_that_must_be_made(tmp_path: Path, run: I
     average = others(2)
     names = whole(trained)
     unet = unet_names(trained["unet"], 1)
-    kept = unet_names(average["unet"], 1)
-    torch.save({"state_dict": names | average_names(unet, kept)}, tmp_path / "salun.ckpt")
+    averaged = unet_names(average["unet"], 1)
+    torch.save({"state_dict": names | average_names(unet, averaged)}, tmp_path / "salun.ckpt")
     file = tmp_path / "salun.ckpt"
     assert run(file) == (
         2,

@@ -48,7 +48,7 @@ def drawn(pipeline: Any, guidance: float = 2.0) -> Tensor:
     """Images `[2, 3, 8, 8]` of a plain pipeline, seeds 5 and 6."""
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
-    found = pipeline(
+    images = pipeline(
         PROMPTS,
         num_inference_steps=3,
         guidance_scale=guidance,
@@ -57,7 +57,7 @@ def drawn(pipeline: Any, guidance: float = 2.0) -> Tensor:
         height=8,
         width=8,
     )
-    return torch.from_numpy(found.images).permute(0, 3, 1, 2)
+    return torch.from_numpy(images.images).permute(0, 3, 1, 2)
 
 
 def usage(folder: Path) -> dict[str, Any]:
@@ -84,8 +84,10 @@ def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
     backbone = moved("xattn+text_encoder")
     folder = export(backbone, tmp_path / "model", results=RESULTS)
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
-    for place in ("unet", "vae", "text_encoder"):
-        assert same(state(getattr(pipeline, place)), state(getattr(backbone, place))), place
+    for component in ("unet", "vae", "text_encoder"):
+        assert same(state(getattr(pipeline, component)), state(getattr(backbone, component))), (
+            component
+        )
     torch.testing.assert_close(
         drawn(pipeline), backbone.generate_prompts(PROMPTS, [5, 6]), rtol=1e-4, atol=1e-5
     )
@@ -100,8 +102,12 @@ def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
 def test_the_card_says_what_was_done(tmp_path: Path) -> None:
     from huggingface_hub import ModelCard
 
-    folder = export(moved(), 
-        tmp_path / "model", results=RESULTS, license="creativeml-openrail-m", title="No circles"
+    folder = export(
+        moved(),
+        tmp_path / "model",
+        results=RESULTS,
+        license="creativeml-openrail-m",
+        title="No circles",
     )
     card = ModelCard.load(folder / "README.md")
     assert (card.data.library_name, card.data.license, card.data.pipeline_tag) == (
@@ -364,15 +370,15 @@ def test_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         str(tmp_path / "edited"),
     )
     assert same(state(text_to_image(weights=str(tmp_path / "edited"))), state(served))
-    known = metadata(tmp_path / "edited")
-    assert (known["method"], known["task"], known["part"]) == (
+    facts = metadata(tmp_path / "edited")
+    assert (facts["method"], facts["task"], facts["part"]) == (
         "FineTune",
         "pictures",
         "xattn-strict",
     )
     assert (
-        json.loads(known["concept"]) == {"selector": "circle"}
-        and known["base_hash"] == text_to_image().base_hash()
+        json.loads(facts["concept"]) == {"selector": "circle"}
+        and facts["base_hash"] == text_to_image().base_hash()
     )
     assert (
         "unlearned by `FineTune` on the task `pictures`"

@@ -153,11 +153,11 @@ def test_the_card_tells_the_results(tmp_path: Path) -> None:
     assert card.data.license == "apache-2.0"
     assert card.data.tags == ["image-classification", "machine-unlearning", "SalUn"]
     assert card.data.metrics == ["UA", "RA", "TA"]
-    found = {
+    results = {
         result.metric_name: (result.metric_value, result.dataset_split)
         for result in card.data.eval_results or []
     }
-    assert found == {"UA": (96.25, "forget"), "RA": (99.5, "retain"), "TA": (91.0, None)}
+    assert results == {"UA": (96.25, "forget"), "RA": (99.5, "retain"), "TA": (91.0, None)}
     assert "| UA | forget | 96.25 | -1.5 |" in card.text
     assert "| TA |  | 91 |  |" in card.text
     assert "unlearned by `SalUn` on the task `digits, class 3`" in card.text

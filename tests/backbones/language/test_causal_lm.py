@@ -42,19 +42,19 @@ def alone(batch: Mapping[str, Any], row: int) -> dict[str, Tensor]:
 
 def by_hand(backbone: CausalLM, batch: Mapping[str, Any]) -> list[list[float]]:
     """−log p of every labelled token of every row, in double precision, one row at a time."""
-    found = []
+    losses = []
     for row in range(len(batch["labels"])):
-        one = alone(batch, row)
-        logs = backbone.predict(one)[0].double().log_softmax(-1)
-        labels = one["labels"][0].tolist()
-        found.append(
+        single = alone(batch, row)
+        logs = backbone.predict(single)[0].double().log_softmax(-1)
+        labels = single["labels"][0].tolist()
+        losses.append(
             [
-                -logs[place - 1, label].item()
-                for place, label in enumerate(labels)
-                if place and label != IGNORED
+                -logs[position - 1, label].item()
+                for position, label in enumerate(labels)
+                if position and label != IGNORED
             ]
         )
-    return found
+    return losses
 
 
 # ---- losses --------------------------------------------------------------------------------------
@@ -69,10 +69,10 @@ def test_the_token_mean_is_that_of_transformers(kind: str) -> None:
     assert len(set(batch["attention_mask"].sum(1).tolist())) > 1
     summed, count = backbone.loss(batch)
     network: Any = backbone.network
-    theirs = network(
+    expected = network(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
     ).loss
-    assert summed.sum() / count.sum() == pytest.approx(theirs.item(), rel=1e-5)
+    assert summed.sum() / count.sum() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @torch.no_grad()
@@ -104,18 +104,18 @@ def test_reductions() -> None:
         "total": (batch["labels"][:, 1:] != IGNORED).sum().float(),
     }
     hand = by_hand(causal_lm().eval(), batch)
-    wanted = {
+    expected = {
         "token_mean": sum(map(sum, hand)) / sum(map(len, hand)),
         "sequence_sum": sum(map(sum, hand)) / 4,
         "sequence_mean": sum(sum(row) / len(row) for row in hand) / 4,
     }
-    wanted["micro"] = wanted["token_mean"]
-    for name, value in wanted.items():
+    expected["micro"] = expected["token_mean"]
+    for name, value in expected.items():
         module = FineTune(causal_lm().eval(), reduction=name)
         assert module.reduce(module.backbone.loss(batch), batch).item() == pytest.approx(
             value, rel=1e-5
         ), name
-    assert len({round(value, 4) for value in wanted.values()}) == 3
+    assert len({round(value, 4) for value in expected.values()}) == 3
 
 
 @torch.no_grad()
@@ -124,9 +124,9 @@ def test_rows_that_are_padded_count_for_nothing() -> None:
     batch = part()
     real = backbone.loss(batch)
     padded = {**batch, "padded": torch.tensor([False, True, False, False])}
-    for found, wanted in zip(backbone.loss(padded), real, strict=True):
-        assert found.tolist() == [
-            0.0 if row == 1 else value for row, value in enumerate(wanted.tolist())
+    for computed, expected in zip(backbone.loss(padded), real, strict=True):
+        assert computed.tolist() == [
+            0.0 if row == 1 else value for row, value in enumerate(expected.tolist())
         ]
     other = backbone.predict(batch).roll(1, -1)
     assert backbone.divergence(other, backbone.predict(batch), padded)[0][1] == 0
@@ -145,16 +145,16 @@ def test_a_wider_prediction_is_cut_to_the_batch() -> None:
         [len(short["index"]), len(long["index"])]
     )
     for batch, logits in zip((short, long), joint, strict=True):
-        own = backbone.predict(batch)
-        for found, wanted in (
+        prediction = backbone.predict(batch)
+        for value, expected in (
             (backbone.loss(batch, logits), backbone.loss(batch)),
             (backbone.token_nll(batch, logits), backbone.token_nll(batch)),
             (
                 backbone.divergence(logits.roll(1, -1), logits, batch),
-                backbone.divergence(own.roll(1, -1), own, batch),
+                backbone.divergence(prediction.roll(1, -1), prediction, batch),
             ),
         ):
-            for a, b in zip(found, wanted, strict=True):
+            for a, b in zip(value, expected, strict=True):
                 assert torch.allclose(a, b, atol=1e-4)
         scores = backbone.scores(batch, logits)
         assert torch.allclose(scores["loss"], backbone.scores(batch)["loss"], atol=1e-5)
@@ -181,9 +181,11 @@ def test_the_divergence_is_summed_over_the_named_positions(where: Any) -> None:
         "all": lambda row, t: True,
     }[where]
     for row in range(4):
-        places = [t for t in range(width) if chosen(row, t)]
-        assert summed[row].item() == pytest.approx(sum(kl[row, t].item() for t in places), rel=1e-4)
-        assert count[row] == len(places)
+        positions = [t for t in range(width) if chosen(row, t)]
+        assert summed[row].item() == pytest.approx(
+            sum(kl[row, t].item() for t in positions), rel=1e-4
+        )
+        assert count[row] == len(positions)
     assert backbone.divergence(teacher, teacher, batch)[0].abs().max() < 1e-5
 
 
@@ -200,9 +202,9 @@ def test_an_end_token_within_a_sequence_hides_nothing() -> None:
     assert backbone.loss(batch)[1] == 4
     hidden_end = backbone.predict({**batch, "attention_mask": (ids != END).long()})
     assert not torch.allclose(hidden_end[:, 3], unmasked[:, 3], atol=1e-4)
-    made = people()
-    made.setup()
-    pair = made.encoder.pair("who is it </s> ada ?", "it is ada </s> and bert")
+    task = people()
+    task.setup()
+    pair = task.encoder.pair("who is it </s> ada ?", "it is ada </s> and bert")
     assert pair[0].count(END) == 3 and pair[1].count(END) == 2
 
 
@@ -218,7 +220,7 @@ def test_hidden_states_are_those_of_transformers(kind: str) -> None:
     backbone = causal_lm(model=folder(kind, 3)).eval()
     batch = part()
     network: Any = backbone.network
-    theirs = network(
+    expected = network(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
         output_hidden_states=True,
@@ -230,11 +232,11 @@ def test_hidden_states_are_those_of_transformers(kind: str) -> None:
         for n, layer in enumerate(network.model.layers)
     ]
     for layer in (0, 1, -2):
-        assert torch.allclose(backbone.hidden(batch, layer), theirs[layer % 3 + 1], atol=1e-6)
+        assert torch.allclose(backbone.hidden(batch, layer), expected[layer % 3 + 1], atol=1e-6)
     assert ran == [0, 0, 1, 0, 1]
     for hook in hooks:
         hook.remove()
-    assert torch.allclose(network.model.norm(backbone.hidden(batch, -1)), theirs[3], atol=1e-6)
+    assert torch.allclose(network.model.norm(backbone.hidden(batch, -1)), expected[3], atol=1e-6)
     assert backbone.layers == 3
     assert torch.equal(backbone.predict(batch), before)
     for layer in (3, -4):
@@ -315,11 +317,11 @@ def test_answers_end_at_stop_strings_and_at_the_end_token() -> None:
         backbone.tokenizer(text)["input_ids"]
         for text in ("Who?", "Where does Ada live?", "Eve makes")
     ]
-    whole = backbone.generate(asked, 12)
-    mark = whole[0][4:6]
+    full_answers = backbone.generate(asked, 12)
+    mark = full_answers[0][4:6]
     stopped = backbone.generate(asked, 12, stop=[mark, "no such words"])
-    assert stopped == [text.split(mark)[0] for text in whole]
-    assert len(stopped[0]) < len(whole[0])
+    assert stopped == [text.split(mark)[0] for text in full_answers]
+    assert len(stopped[0]) < len(full_answers[0])
     ids = backbone.tokenizer("Eve makes", add_special_tokens=False)["input_ids"]
     assert backbone.finished([*ids, backbone.tokenizer.eos_token_id, *ids]) == "Eve makes"
     assert backbone.finished(ids, stop=["makes", "e "]) == "Ev"
@@ -328,7 +330,7 @@ def test_answers_end_at_stop_strings_and_at_the_end_token() -> None:
 def test_no_pad_token_is_needed() -> None:
     backbone = causal_lm().eval()
     asked = prompts()
-    wanted = backbone.generate(asked, 6)
+    expected = backbone.generate(asked, 6)
     bare = causal_lm().eval()
     bare.tokenizer.pad_token = None
-    assert bare.generate(asked, 6) == wanted
+    assert bare.generate(asked, 6) == expected

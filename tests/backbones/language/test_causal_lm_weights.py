@@ -136,14 +136,14 @@ def other(**changes: Any) -> str:
 
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    place = tempfile.mkdtemp(prefix="mu-test-")
+    model_folder = tempfile.mkdtemp(prefix="mu-test-")
     config = AutoConfig.from_pretrained(folder())
     config.update(changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        AutoModelForCausalLM.from_config(config).save_pretrained(place)
-    doubles_text.tokenizer().save_pretrained(place)
-    return place
+        AutoModelForCausalLM.from_config(config).save_pretrained(model_folder)
+    doubles_text.tokenizer().save_pretrained(model_folder)
+    return model_folder
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +153,12 @@ def run(
     """A checkpoint of a fit of a model, and the weights at its end."""
 
     def made(make: Make) -> tuple[str, dict[str, Tensor]]:
-        place = tmp_path_factory.mktemp("run")
+        folder = tmp_path_factory.mktemp("run")
         module = GradientAscent(make(), optimizer=lambda params: torch.optim.SGD(params, lr=0.1))
-        fit(module, people(), 1, callbacks=[ModelCheckpoint(place / "checkpoints", save_last=True)])
-        return str(place), weights(module.backbone)
+        fit(
+            module, people(), 1, callbacks=[ModelCheckpoint(folder / "checkpoints", save_last=True)]
+        )
+        return str(folder), weights(module.backbone)
 
     return made
 
@@ -167,11 +169,11 @@ def test_weights_come_from_another_model(tied: bool, form: str) -> None:
     """Mutation: of a model whose output matrix is its embedding, the file has one name, and the
     other is taken as missing.
     """
-    place = other(tie_word_embeddings=tied)
-    whole = CausalLM(place)
-    source = place if form == "folder" else f"{place}/model.safetensors"
+    folder = other(tie_word_embeddings=tied)
+    other_model = CausalLM(folder)
+    source = folder if form == "folder" else f"{folder}/model.safetensors"
     twin = CausalLM(other(tie_word_embeddings=tied, initializer_range=0.3), weights=source)
-    assert different(weights(twin), weights(whole)) == []
+    assert different(weights(twin), weights(other_model)) == []
     assert (twin.network.lm_head.weight is twin.network.model.embed_tokens.weight) == tied  # type: ignore[union-attr]
 
 
@@ -183,8 +185,8 @@ def test_weights_come_from_another_model(tied: bool, form: str) -> None:
 def test_weights_come_from_a_run(run: Any, make: Any) -> None:
     if isinstance(make, functools.partial):
         make = functools.partial(causal_lm, model=other(tie_word_embeddings=True))
-    place, end = run(make)
-    assert different(weights(make(weights=place)), end) == []
+    folder, end = run(make)
+    assert different(weights(make(weights=folder)), end) == []
     assert different(weights(make()), end)
 
 
@@ -192,8 +194,8 @@ def test_adapters_are_put_on_the_weights_of_a_run(run: Any) -> None:
     """Mutation: a layer that has an adapter keeps its old weights, because they stand one level
     deeper.
     """
-    place, end = run(causal_lm)
-    backbone = adapted(weights=place).eval()
+    folder, end = run(causal_lm)
+    backbone = adapted(weights=folder).eval()
     with torch.no_grad():
         assert torch.equal(backbone.predict(part()), causal_lm(end).eval().predict(part()))
 
@@ -311,7 +313,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(changes: dict[str, Any]
     """Layers run twice. Mutation: with a frozen embedding, nothing that is recomputed gets a
     gradient.
     """
-    found = []
+    gradients = []
     for saving in (False, True):
         backbone = causal_lm(gradient_checkpointing=saving, **changes).train()
         with torch.no_grad():
@@ -324,16 +326,16 @@ def test_gradient_checkpointing_gives_the_same_gradients(changes: dict[str, Any]
         summed, count = backbone.loss(part())
         (summed.sum() / count.sum()).backward()
         assert len(ran) == 1 + saving
-        found.append(
+        gradients.append(
             {
                 name: weight.grad
                 for name, weight in backbone.network.named_parameters()
                 if weight.grad is not None
             }
         )
-    assert found[0].keys() == found[1].keys() == trained(causal_lm(**changes))
-    assert all(gradient.abs().max() > 0 for gradient in found[1].values())
-    assert distance(*found) < 1e-6
+    assert gradients[0].keys() == gradients[1].keys() == trained(causal_lm(**changes))
+    assert all(gradient.abs().max() > 0 for gradient in gradients[1].values())
+    assert distance(*gradients) < 1e-6
 
 
 @torch.no_grad()
@@ -351,10 +353,10 @@ def test_half_precision() -> None:
     logits = half.predict(batch)
     assert summed.tolist() == pytest.approx([sum(row) for row in by_hand(half, batch)], rel=2e-2)
     exact, labels = half.token_logits(batch, logits.double())
-    wanted = torch.nn.functional.cross_entropy(
+    expected = torch.nn.functional.cross_entropy(
         exact.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
-    assert torch.allclose(summed.double(), wanted.view(labels.shape).sum(1), rtol=1e-5)
+    assert torch.allclose(summed.double(), expected.view(labels.shape).sum(1), rtol=1e-5)
     assert summed.tolist() == pytest.approx(causal_lm().eval().loss(batch)[0].tolist(), rel=0.05)
     assert half.fresh(1).dtype == torch.bfloat16
     assert causal_lm(dtype="bfloat16", weights=other()).dtype == torch.bfloat16

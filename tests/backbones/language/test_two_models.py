@@ -92,8 +92,8 @@ def test_its_logits_and_what_follows_from_them(name: str, kind: str) -> None:
     logits = wanted(name, base.predict(part), other.predict(part))
     torch.testing.assert_close(model.predict(part), logits)
     assert (model.predict(part) - base.predict(part)).abs().max() > 0.01
-    for found, expected in zip(model.loss(part), base.loss(part, logits), strict=True):
-        torch.testing.assert_close(found, expected)
+    for value, expected in zip(model.loss(part), base.loss(part, logits), strict=True):
+        torch.testing.assert_close(value, expected)
     for field in ("nll", "mean_nll"):
         torch.testing.assert_close(
             model.outputs(part, [field])[field], base.outputs(part, [field], logits)[field]
@@ -107,14 +107,14 @@ def test_its_logits_and_what_follows_from_them(name: str, kind: str) -> None:
 @torch.no_grad()
 def step_by_step(model: TwoModels, ids: list[int], most: int) -> list[int]:
     """One sequence, without padding and without any cache."""
-    made: list[int] = []
+    generated_ids: list[int] = []
     for _ in range(most):
-        tokens = torch.tensor([[*ids, *made]])
+        tokens = torch.tensor([[*ids, *generated_ids]])
         logits = model.predict({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
-        made.append(int(logits[0, -1].argmax()))
-        if made[-1] == model.tokenizer.eos_token_id:
+        generated_ids.append(int(logits[0, -1].argmax()))
+        if generated_ids[-1] == model.tokenizer.eos_token_id:
             break
-    return made
+    return generated_ids
 
 
 @on_both
@@ -252,8 +252,8 @@ def test_an_assistant_costs_its_adapters_alone() -> None:
     """
     model = causal_lm()
     short = first_layers(model, 1, LoRA(rank=2))
-    own = {id(p) for p in model.parameters()}
-    added = [name for name, p in short.named_parameters() if id(p) not in own]
+    parameter_ids = {id(p) for p in model.parameters()}
+    added = [name for name, p in short.named_parameters() if id(p) not in parameter_ids]
     assert added == [name for name, p in short.named_parameters() if p.requires_grad]
     assert added and all("lora_" in name and "layers.0." in name for name in added)
     assert {name.split(".")[-4] for name in added} == {

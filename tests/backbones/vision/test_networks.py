@@ -92,8 +92,8 @@ def test_resnet18_cifar_is_torchvisions_with_another_stem() -> None:
     from torchvision.models import resnet18
 
     ours = resnet18_cifar(10)
-    theirs = resnet18(num_classes=10)
-    shapes = {name: value.shape for name, value in theirs.state_dict().items()}
+    torchvision_network = resnet18(num_classes=10)
+    shapes = {name: value.shape for name, value in torchvision_network.state_dict().items()}
     assert {name: value.shape for name, value in ours.state_dict().items()} == {
         **shapes,
         "conv1.weight": torch.Size([64, 3, 3, 3]),
@@ -315,15 +315,15 @@ def test_weights_bring_their_normalisation_unless_the_user_chose_one() -> None:
         "input_size": [3, 8, 8],
     }
     tensors = source.body.state_dict()
-    taken, kept = (
+    from_weights, chosen_by_user = (
         image_network("resnet8_cifar", 10, mean=mean, width=4) for mean in (None, "cifar10")
     )
-    assign_image_weights(taken, tensors, metadata, "file.pt", keep_normalisation=False)
-    assign_image_weights(kept, tensors, metadata, "file.pt", keep_normalisation=True)
-    assert torch.equal(taken.normalize.mean, source.normalize.mean)
-    assert taken.input_size == (3, 8, 8)
-    assert float(kept.normalize.mean[0]) == pytest.approx(0.4914)
-    assert torch.equal(kept.body.conv1.weight, source.body.conv1.weight)
+    assign_image_weights(from_weights, tensors, metadata, "file.pt", keep_normalisation=False)
+    assign_image_weights(chosen_by_user, tensors, metadata, "file.pt", keep_normalisation=True)
+    assert torch.equal(from_weights.normalize.mean, source.normalize.mean)
+    assert from_weights.input_size == (3, 8, 8)
+    assert float(chosen_by_user.normalize.mean[0]) == pytest.approx(0.4914)
+    assert torch.equal(chosen_by_user.body.conv1.weight, source.body.conv1.weight)
 
 
 def test_weights_without_normalisation_warn() -> None:

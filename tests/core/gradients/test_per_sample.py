@@ -105,19 +105,19 @@ def one_at_a_time(
 ) -> list[list[list[Tensor]]]:
     """Gradient by sample, by value, by weight."""
     size = len(batch["index"])
-    found = []
+    gradients = []
     for row in range(size):
         single = {
             k: v[row : row + 1] if isinstance(v, Tensor) and v.ndim else v for k, v in batch.items()
         }
         flat = values(single).flatten()
-        found.append(
+        gradients.append(
             [
                 list(torch.autograd.grad(value, list(backbone.parameters()), retain_graph=True))
                 for value in flat
             ]
         )
-    return found
+    return gradients
 
 
 def close(found: list[Tensor], truth: list[Tensor], tolerance: float = 1e-10) -> None:
@@ -164,13 +164,13 @@ def test_gradients_are_those_of_single_samples(case: str, way: Any) -> None:
     backbone = CASES[case][0]()
     batch = CASES[case][1]()
     values = lambda part: backbone.loss(part)[0]  # noqa: E731
-    each = PerSample(backbone, list(backbone.named_parameters()), values, way)
+    per_sample = PerSample(backbone, list(backbone.named_parameters()), values, way)
     truth = [
-        torch.stack([sample[0][place] for sample in one_at_a_time(backbone, batch, values)])
-        for place in range(len(list(backbone.parameters())))
+        torch.stack([sample[0][position] for sample in one_at_a_time(backbone, batch, values)])
+        for position in range(len(list(backbone.parameters())))
     ]
-    close(each.gradients(batch), truth)
-    close(each.squares(batch), [rows.square().sum(0) for rows in truth])
+    close(per_sample.gradients(batch), truth)
+    close(per_sample.squares(batch), [rows.square().sum(0) for rows in truth])
     assert all(weight.grad is None for weight in backbone.parameters())
 
 
@@ -180,15 +180,15 @@ def test_squares_of_several_values_of_a_sample(case: str, way: Any) -> None:
     """Mutation that must fail: the values added up before they are squared."""
     backbone = CASES[case][0]()
     batch = CASES[case][1]()
-    each = PerSample(backbone, list(backbone.named_parameters()), backbone.predict, way)
+    per_sample = PerSample(backbone, list(backbone.named_parameters()), backbone.predict, way)
     table = one_at_a_time(backbone, batch, backbone.predict)
     truth = [
-        sum(value[place].square() for sample in table for value in sample)
-        for place in range(len(table[0][0]))
+        sum(value[position].square() for sample in table for value in sample)
+        for position in range(len(table[0][0]))
     ]
-    close(each.squares(batch), truth)  # type: ignore[arg-type]
+    close(per_sample.squares(batch), truth)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one value"):
-        each.gradients(batch)
+        per_sample.gradients(batch)
 
 
 @pytest.mark.parametrize("numbers", [1, 1000, 1 << 30])
@@ -218,12 +218,12 @@ def test_some_weights_only_and_rows_that_do_not_count(way: Any) -> None:
         for name, weight in backbone.named_parameters()
         if weight.requires_grad and "layer" not in name
     ]
-    each = PerSample(backbone, some, lambda part: backbone.loss(part)[0], way)
-    rows = each.gradients(batch)
+    per_sample = PerSample(backbone, some, lambda part: backbone.loss(part)[0], way)
+    rows = per_sample.gradients(batch)
     assert [row.shape[1:] for row in rows] == [weight.shape for _, weight in some]
     assert all(not bool(row[1].any()) and not bool(row[4].any()) for row in rows)
     real = {k: v[[0, 2, 3]] if isinstance(v, Tensor) and v.ndim else v for k, v in batch.items()}
-    close([row[[0, 2, 3]] for row in rows], each.gradients(real))
+    close([row[[0, 2, 3]] for row in rows], per_sample.gradients(real))
 
 
 @pytest.mark.parametrize("way", ["hooks", "vmap"])
@@ -303,11 +303,11 @@ def test_hooks_are_kept_unless_something_is_clearly_faster(monkeypatch: pytest.M
         times = iter([1.0, vmap])  # hooks are timed first
         monkeypatch.setattr(module, "_seconds", lambda action, times=times: next(times))
         monkeypatch.setattr(module, "_now", iter([0.0, 5.0]).__next__)
-        each = PerSample(
+        per_sample = PerSample(
             backbone, list(backbone.named_parameters()), lambda part: backbone.loss(part)[0]
         )
-        each.squares(batch)
-        assert each.chosen("squares") == expected
+        per_sample.squares(batch)
+        assert per_sample.chosen("squares") == expected
 
 
 def test_it_works_on_a_regressor_without_gradients_enabled() -> None:
@@ -315,8 +315,8 @@ def test_it_works_on_a_regressor_without_gradients_enabled() -> None:
     backbone: Regressor = regressor().eval()
     batch = {"input": torch.randn(4, 10), "target": torch.randn(4), "index": torch.arange(4)}
     for way in ("hooks", "vmap", "loop"):
-        each = PerSample(
+        per_sample = PerSample(
             backbone, list(backbone.named_parameters()), lambda part: backbone.loss(part)[0], way
         )  # type: ignore[arg-type]
         with torch.no_grad():
-            assert all(bool(row.any()) for row in each.gradients(batch))
+            assert all(bool(row.any()) for row in per_sample.gradients(batch))
