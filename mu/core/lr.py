@@ -1,4 +1,12 @@
-"""Learning-rate schedules that know the length of the run."""
+"""Learning-rate schedules over a whole run: one-cycle, cosine and steps.
+
+They are given in shares of the run, because a config does not know a plan's number of steps, and
+that may differ from epoch to epoch. torch's and transformers' schedulers work otherwise:
+`get_linear_schedule_with_warmup` and `get_cosine_schedule_with_warmup` round the warm-up to whole
+steps (up to 3 % off in a run of 97 steps) and start at 0; torch's `OneCycleLR` reaches its top and
+its end one step earlier, and moves the momentum too; `MultiStepLR` takes numbers of epochs or steps
+and multiplies again and again, so that its last digits differ.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +20,26 @@ from mu.utils.errors import InputError
 
 
 class LRSchedule:
-    """A multiplier of the learning rate for each optimizer step; subclasses are values that
-    override `factor`.
+    """Base of learning-rate schedules: a multiplier for each optimizer step.
 
-    The base is no dataclass, because jsonargparse takes no subclass where a dataclass is asked for.
+    A subclass overrides `factor`. The base is no dataclass, because jsonargparse takes no subclass
+    where a dataclass is asked for.
     """
 
-    def factor(self, done: float) -> float:
-        """Multiplier when the share `done` in [0, 1) of the run's steps has been made."""
+    def factor(self, progress: float) -> float:
+        """Multiplier of the learning rate.
+
+        Args:
+            progress: share of the run's optimizer steps made so far, in [0, 1].
+        """
         raise TypeError(f"{type(self).__name__} does not override factor().")
 
     def bind(self, optimizer: Optimizer, steps: int) -> LambdaLR:
-        """A torch scheduler, stepped once an optimizer step."""
+        """A torch scheduler for `steps` optimizer steps, to be stepped after each of them.
+
+        Raises:
+            InputError: the run has no known length.
+        """
         if steps < 1:
             raise InputError(
                 "a learning-rate schedule needs a run of known length; set trainer.max_epochs."
@@ -33,42 +49,67 @@ class LRSchedule:
 
 @dataclass(frozen=True)
 class OneCycle(LRSchedule):
-    """Linear from `start` to 1 over the first `warmup` of the run, then linear to `end` (Smith and
-    Topin, 2017).
+    """Linear warm-up from `start` to 1, then linear decay to `end` (Smith and Topin, 2017).
+
+    Args:
+        warmup: share of the run with warm-up, in [0, 1).
+        start: first multiplier.
+        end: last multiplier.
+
+    Example:
+        >>> schedule = OneCycle(warmup=0.5, start=0.0)
+        >>> [schedule.factor(progress) for progress in (0.0, 0.25, 0.5, 0.75)]
+        [0.0, 0.5, 1.0, 0.5]
     """
 
     warmup: float = 0.2
     start: float = 0.1
     end: float = 0.0
 
-    def factor(self, done: float) -> float:
-        if done < self.warmup:
-            return self.start + (1 - self.start) * done / self.warmup
-        return self.end + (1 - self.end) * (1 - done) / (1 - self.warmup)
+    def factor(self, progress: float) -> float:
+        if progress < self.warmup:
+            return self.start + (1 - self.start) * progress / self.warmup
+        return self.end + (1 - self.end) * (1 - progress) / (1 - self.warmup)
 
 
 @dataclass(frozen=True)
 class Cosine(LRSchedule):
-    """Half a cosine from 1 to `end`, after a linear warm-up over the first `warmup` of the run."""
+    """Half a cosine from 1 to `end`, after a linear warm-up from 0.
+
+    Args:
+        warmup: share of the run with warm-up, in [0, 1).
+        end: last multiplier.
+
+    Example:
+        >>> [round(Cosine().factor(progress), 2) for progress in (0.0, 0.5, 1.0)]
+        [1.0, 0.5, 0.0]
+    """
 
     warmup: float = 0.0
     end: float = 0.0
 
-    def factor(self, done: float) -> float:
-        if done < self.warmup:
-            return done / self.warmup
-        x = (done - self.warmup) / (1 - self.warmup)
+    def factor(self, progress: float) -> float:
+        if progress < self.warmup:
+            return progress / self.warmup
+        x = (progress - self.warmup) / (1 - self.warmup)
         return self.end + (1 - self.end) * (1 + math.cos(math.pi * x)) / 2
 
 
 @dataclass(frozen=True)
 class Steps(LRSchedule):
-    """Times `gamma` at each share of the run in `at` (0.5 and 0.75 for 91 and 136 of 182
-    epochs).
+    """Multiplication by `gamma` at each share of the run in `at`.
+
+    Args:
+        at: shares of the run, in [0, 1]; 0.5 and 0.75 are epochs 91 and 136 of 182.
+        gamma: factor of each step.
+
+    Example:
+        >>> [round(Steps().factor(progress), 3) for progress in (0.0, 0.5, 0.75)]
+        [1.0, 0.1, 0.01]
     """
 
     at: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1
 
-    def factor(self, done: float) -> float:
-        return self.gamma ** sum(done >= place for place in self.at)
+    def factor(self, progress: float) -> float:
+        return self.gamma ** sum(progress >= share for share in self.at)
