@@ -48,14 +48,14 @@ def originals() -> dict[str, State]:
         optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
         scheduler=OneCycle(),
     )
-    number = Train(
+    regression = Train(
         regressor(), optimizer=lambda p: torch.optim.Adam(p, lr=0.01), scheduler=OneCycle()
     )
     fit(image, digits(), 8)
-    fit(number, diabetes(), 8)
+    fit(regression, diabetes(), 8)
     return {
         "classifier": weights(image.backbone),
-        "regressor": weights(number.backbone),
+        "regressor": weights(regression.backbone),
         "text_to_image": weights(text_to_image()),
         "class_conditional": weights(class_conditional()),
         "causal_lm": weights(causal_lm()),

@@ -49,12 +49,12 @@ class RandomImages(UnlearningDataModule):
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (total, *self.shape), dtype=torch.uint8, generator=generator)
         labels = torch.randint(0, 10, (total,), generator=generator)
-        every = TensorData({"image": images, "label": labels}, np.arange(total))
+        data = TensorData({"image": images, "label": labels}, np.arange(total))
         bounds = np.cumsum([0, *self.sizes.values()])
         parts = {name: np.arange(bounds[at], bounds[at + 1]) for at, name in enumerate(self.sizes)}
         self.split = Split("random images", parts, 0, {})
         self.datasets = {
-            name: every.view(indices) for name, indices in parts.items() if len(indices)
+            name: data.view(indices) for name, indices in parts.items() if len(indices)
         }
         self.augmentation = CROP_AND_FLIP if self.augmented else None
 
@@ -88,7 +88,7 @@ class Marks(Callback):
 
 def trainer(epochs: int, *callbacks: Callback, **changes: Any) -> Trainer:
     """As `mu fit` makes one on a CPU, without files, bar and curves."""
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "max_epochs": epochs,
         "accelerator": "cpu",
         "devices": 1,
@@ -99,7 +99,7 @@ def trainer(epochs: int, *callbacks: Callback, **changes: Any) -> Trainer:
         "limit_val_batches": 0,
         "num_sanity_val_steps": 0,
     }
-    return Trainer(callbacks=list(callbacks), **{**given, **changes})
+    return Trainer(callbacks=list(callbacks), **{**defaults, **changes})
 
 
 def resnet20(**changes: Any) -> Classifier:

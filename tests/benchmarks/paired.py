@@ -79,8 +79,8 @@ class Paired:
     def joined(cls, several: Sequence[Paired]) -> Paired:
         """The rounds of several measurements as one."""
         return cls(
-            [x for each in several for x in each.first],
-            [x for each in several for x in each.second],
+            [x for pair in several for x in pair.first],
+            [x for pair in several for x in pair.second],
             several[-1].results,
             several[-1].units,
         )
@@ -139,9 +139,7 @@ def paired(first: Work, second: Work, units: int = 1, warmup: int = 1) -> Paired
     torch.set_num_threads(1)
     hold_memory()
     sides = Side(first), Side(second)
-    workers = [
-        threading.Thread(target=_run, args=(own, other)) for own, other in (sides, sides[::-1])
-    ]
+    workers = [threading.Thread(target=_run, args=pair) for pair in (sides, sides[::-1])]
     gc.collect()
     sides[0].turn.release()
     for worker in workers:
@@ -163,29 +161,29 @@ def paired(first: Work, second: Work, units: int = 1, warmup: int = 1) -> Paired
     return Paired(rounds[0], rounds[1], (sides[0].result, sides[1].result), units)
 
 
-def _run(own: Side, other: Side) -> None:
+def _run(side: Side, other: Side) -> None:
     since: float | None = None
 
     def mark(counted: bool = True) -> None:
         nonlocal since
         now = time.thread_time()
         if since is not None and counted:
-            own.seconds.append(now - since)
+            side.seconds.append(now - since)
         if not other.done:
             other.turn.release()
-            _wait(own)
+            _wait(side)
         if other.error is not None:
             raise _OtherFailed
         since = time.thread_time()
 
     try:
-        _wait(own)
+        _wait(side)
         if other.error is None:
-            own.result = own.work(mark)
+            side.result = side.work(mark)
     except BaseException as error:  # raised again in the caller's thread
-        own.error = error
+        side.error = error
     finally:
-        own.done = True
+        side.done = True
         other.turn.release()
 
 

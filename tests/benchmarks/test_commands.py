@@ -24,8 +24,8 @@ FILE = Path(mu.__file__).parent / "cli" / "main.py"
 
 def best_of_three(cwd: Path | None, *words: str) -> tuple[float, str]:
     """Seconds of processor time, and what was answered."""
-    taken = []
-    said = ""
+    seconds = []
+    output = ""
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         answer = subprocess.run(
@@ -38,9 +38,9 @@ def best_of_three(cwd: Path | None, *words: str) -> tuple[float, str]:
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert answer.returncode == 0, answer.stderr
-        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        said = answer.stdout
-    return min(taken), said
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        output = answer.stdout
+    return min(seconds), output
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_files_of_ones_own_are_listed_at_once(tmp_path: Path, measured: Any, say
     (tmp_path / "my_method.py").write_text(
         "from mu.methods import SSD\n\n\nclass Mine(SSD):\n    pass\n"
     )
-    for number in range(200):
-        (tmp_path / f"script{number}.py").write_text(
+    for index in range(200):
+        (tmp_path / f"script{index}.py").write_text(
             "import os\n\n\n" + "def f(x):\n    return [x, x + 1]\n\n\n" * 200
         )
-    seconds, said = measured(lambda: best_of_three(tmp_path, "list", "methods"))
+    seconds, output = measured(lambda: best_of_three(tmp_path, "list", "methods"))
     say(f"{seconds:.2f} s with 200 scripts in the folder", seconds=seconds)
-    assert "my_method.Mine" in said
+    assert "my_method.Mine" in output
     assert seconds < SECONDS

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 import tasks
 from mu.attacks import Prefix, SoftPromptAttack, UnlearnDiffAtk
 from mu.backbones import TextToImage
-from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.sampler import Sampler
 from mu.core.module import UnlearningModule
 from mu.evaluation.images.classifier_judge import ClassifierJudge
 from mu.methods import ESD, SFD, AdvUnlearn, SalUnDiffusion
@@ -89,9 +89,14 @@ class Log(Callback):
 
     def _see(self, name: str) -> Callable[..., None]:
         def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            kept = {key: _kept(value) for key, value in kwargs.items()}
+            keywords = {key: leaf_copy(value) for key, value in kwargs.items()}
             self.steps[-1].append(
-                Call(name, tuple(_kept(value) for value in args), kept, torch.is_grad_enabled())
+                Call(
+                    name,
+                    tuple(leaf_copy(value) for value in args),
+                    keywords,
+                    torch.is_grad_enabled(),
+                )
             )
 
         return see
@@ -102,7 +107,7 @@ class Log(Callback):
         self.steps.append([])
 
 
-def _kept(value: Any) -> Any:
+def leaf_copy(value: Any) -> Any:
     """A copy that is a leaf of its own, and wants a gradient where the original had one."""
     return (
         value.detach().clone().requires_grad_(value.requires_grad)
@@ -198,7 +203,7 @@ def test_a_step_costs_what_its_evaluations_cost(name: str, measured: Any, say: A
     # where weights lie in memory alone makes 3 to 5 % between two copies of one model, so each pair
     # is made anew: many pairs of one round
     # each, and their median, tell more than many rounds of few pairs
-    found = measured(
+    pair = measured(
         lambda: Paired.joined(
             [
                 paired(ours, lambda mark: replay(copy.deepcopy(dry), log.steps, mark), units=STEPS)
@@ -208,14 +213,14 @@ def test_a_step_costs_what_its_evaluations_cost(name: str, measured: Any, say: A
     )
     unet, text = (sum(values) / len(counts) for values in zip(*counts, strict=True))
     say(
-        f"{name} / its evaluations alone = {found.ratio:.4f} ({found.spread()}; "
-        f"{1e3 * found.difference:+.1f} ms a step; a step evaluates "
+        f"{name} / its evaluations alone = {pair.ratio:.4f} ({pair.spread()}; "
+        f"{1e3 * pair.difference:+.1f} ms a step; a step evaluates "
         f"{unet:.1f} samples by the UNet and runs the text encoder {text:.1f} times)",
-        ratio=found.ratio,
+        ratio=pair.ratio,
         unet=unet,
         text_encoder=text,
     )
-    assert found.ratio <= BOUND
+    assert pair.ratio <= BOUND
 
 
 def test_stored_trajectories_are_faster(measured: Any, say: Any) -> None:
@@ -249,14 +254,14 @@ def test_prompts_are_attacked_in_one_batch(measured: Any, say: Any) -> None:
     judge = ClassifierJudge("embedded:judge_shape")
     sampler = Sampler(steps=8, guidance=2.0, options={"timestep_spacing": "trailing"})
     attack = UnlearnDiffAtk(Prefix(3), steps=5, timesteps=3, sampler=sampler)
-    shown = model.generate_prompts(["a red circle"] * count, range(count), sampler)
+    images_of_circles = model.generate_prompts(["a red circle"] * count, range(count), sampler)
     # a square's prompt, and tokens beside it that shall make it a circle
     batch = {
         "prompt": [
             f"a {colour} square" for colour in ("red", "blue", "green", "yellow") * (count // 4)
         ],
         "index": torch.arange(count),
-        "image": shown,
+        "image": images_of_circles,
     }
 
     def is_circle(images: Tensor) -> Tensor:
@@ -276,11 +281,11 @@ def test_prompts_are_attacked_in_one_batch(measured: Any, say: Any) -> None:
         ), time.perf_counter() - began
 
     together()
-    (one, fast), (other, slow) = measured(lambda: (together(), alone()))
+    (batch_success, fast), (single_success, slow) = measured(lambda: (together(), alone()))
     say(
-        f"one at a time / {count} prompts in a batch = {slow / fast:.2f} ({int(one.sum())} "
-        f"successes, {torch.get_num_threads()} threads)",
+        f"one at a time / {count} prompts in a batch = {slow / fast:.2f} "
+        f"({int(batch_success.sum())} successes, {torch.get_num_threads()} threads)",
         ratio=slow / fast,
     )
-    assert torch.equal(one, other)
+    assert torch.equal(batch_success, single_success)
     assert slow / fast >= 1.5

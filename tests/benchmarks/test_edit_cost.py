@@ -40,12 +40,12 @@ def test_ssd_costs_a_pass(measured: Any, say: Any) -> None:
         for _ in range(REPEATS):
             mark(counted=False)
             for step in batches:
-                found = [
+                parts = [
                     data.datasets[name].__getitems__(torch.as_tensor(rows.positions))  # type: ignore[attr-defined]
                     for name, rows in step.parts.items()
                 ]
                 image, label = (
-                    torch.cat([part[field] for part in found]) for field in ("image", "label")
+                    torch.cat([part[field] for part in parts]) for field in ("image", "label")
                 )
                 torch.autograd.grad(F.cross_entropy(network(image), label), weights)
                 mark()

@@ -69,16 +69,16 @@ def test_our_base_adds_little_to_a_step(method: Any, forget: int, measured: Any,
         plan = Retain() if method is FineTune else method(Classifier(network=network())).plan
         trainer(EPOCHS, Marks(mark, TURN)).fit(Plain(), train_dataloaders=data.plan_loader(plan, 0))
 
-    found = measured(lambda: paired(ours, plain, warmup=STEPS // TURN))
-    milliseconds = 1e3 * found.calm_difference / TURN
-    median = 1e3 * found.difference / TURN
-    base = 1e3 * statistics.quantiles(found.second, n=10)[0] / TURN
+    pair = measured(lambda: paired(ours, plain, warmup=STEPS // TURN))
+    milliseconds = 1e3 * pair.calm_difference / TURN
+    median = 1e3 * pair.difference / TURN
+    base = 1e3 * statistics.quantiles(pair.second, n=10)[0] / TURN
     say(
         f"{method.__name__} adds {milliseconds:.3f} ms to a step of {base:.3f} ms (median "
-        f"{median:.3f} ms; {found.spread()})",
+        f"{median:.3f} ms; {pair.spread()})",
         milliseconds=milliseconds,
         median=median,
         plain_milliseconds=base,
-        ratio=found.ratio,
+        ratio=pair.ratio,
     )
     assert milliseconds <= BOUND

@@ -36,22 +36,24 @@ def scikit_learns(x: np.ndarray, y: np.ndarray, forget: np.ndarray) -> np.ndarra
 
 def problems() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Features, classes and the forget samples' features of each attack."""
-    given = pools(COUNT)
-    found = {}
+    arrays = pools(COUNT)
+    features = {}
     for name in ATTACKS:
-        member, other, forget = (attack_features(name, given[i], given[i + 1]) for i in (0, 2, 4))
-        found[name] = (np.concatenate([member, other]), np.arange(2 * COUNT) < COUNT, forget)
-    return found
+        member, other, forget = (attack_features(name, arrays[i], arrays[i + 1]) for i in (0, 2, 4))
+        features[name] = (np.concatenate([member, other]), np.arange(2 * COUNT) < COUNT, forget)
+    return features
 
 
-def rounds_of(decide: Decide, given: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Work:
+def rounds_of(
+    decide: Decide, attacks: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> Work:
     """All attacks, round after round; a unit is one attack, its fit and its decisions."""
 
     def work(mark: Mark) -> dict[str, np.ndarray]:
         decisions = {}
         mark()
         for _ in range(ROUNDS):
-            for name, problem in given.items():
+            for name, problem in attacks.items():
                 decisions[name] = decide(*problem)
                 mark()
         return decisions
@@ -63,21 +65,26 @@ def rounds_of(decide: Decide, given: dict[str, tuple[np.ndarray, np.ndarray, np.
 def test_five_attacks_against_scikit_learn(
     measured: Callable[[Callable[[], Paired]], Paired], say: Any
 ) -> None:
-    given = problems()
+    attacks = problems()
     with threadpool_limits(1):
-        found = measured(
+        pair = measured(
             lambda: paired(
-                rounds_of(ours, given), rounds_of(scikit_learns, given), units=len(given), warmup=0
+                rounds_of(ours, attacks),
+                rounds_of(scikit_learns, attacks),
+                units=len(attacks),
+                warmup=0,
             )
         )
-    mine, theirs = found.results
-    equal = {name: float(np.mean(mine[name] == theirs[name])) for name in given}
+    fast_decisions, reference_decisions = pair.results
+    equal = {
+        name: float(np.mean(fast_decisions[name] == reference_decisions[name])) for name in attacks
+    }
     shares = ", ".join(f"{name} {100 * share:.2f} %" for name, share in equal.items())
     say(
-        f"{1 / found.ratio:.1f} times faster than scikit-learn ({found.spread()}); equal "
+        f"{1 / pair.ratio:.1f} times faster than scikit-learn ({pair.spread()}); equal "
         f"decisions: {shares}",
-        faster=1 / found.ratio,
+        faster=1 / pair.ratio,
         **{f"equal_{name}": share for name, share in equal.items()},
     )
     assert min(equal.values()) >= 0.999
-    assert 1 / found.ratio >= FASTER
+    assert 1 / pair.ratio >= FASTER

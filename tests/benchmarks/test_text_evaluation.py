@@ -64,12 +64,14 @@ def sets() -> dict[str, QuestionSet]:
 
     def row(author: bool) -> dict[str, Any]:
         mean, spread, most = (41, 0.45, 120) if author else (4, 0.6, 14)
-        found: dict[str, Any] = {
+        question: dict[str, Any] = {
             "question": words(22 if author else 14, 0.3, 45),
             "answer": words(mean, spread, most),
         }
-        found["perturbed_answer"] = [words(mean, spread, most) for _ in range(5 if author else 3)]
-        return {**found, "paraphrased_answer": words(mean, spread, most)}
+        question["perturbed_answer"] = [
+            words(mean, spread, most) for _ in range(5 if author else 3)
+        ]
+        return {**question, "paraphrased_answer": words(mean, spread, most)}
 
     sizes = {"forget": 60, "real_authors": 15, "world_facts": 18}
     return {
@@ -86,14 +88,16 @@ def test_like_lengths_are_at_least_twice_as_fast(measured: Any, say: Any) -> Non
     base = Graph(backbone, sets(), Encoder(tokenizer(), Plain(), 256))
     pairs = [base.encoded(leaf).pairs for leaf in LEAVES]
     longest = {
-        "evaluation": max((pair for each in pairs for pair in each), key=lambda pair: len(pair[0]))
+        "evaluation": max(
+            (pair for leaf_pairs in pairs for pair in leaf_pairs), key=lambda pair: len(pair[0])
+        )
     }
 
     def fixed(widest: str) -> list[torch.Tensor]:
-        found = []
-        for each in pairs:
-            for start in range(0, len(each), BATCH):
-                rows = each[start : start + BATCH]
+        scores = []
+        for leaf_pairs in pairs:
+            for start in range(0, len(leaf_pairs), BATCH):
+                rows = leaf_pairs[start : start + BATCH]
                 last = (
                     longest[widest]
                     if widest in longest
@@ -101,8 +105,8 @@ def test_like_lengths_are_at_least_twice_as_fast(measured: Any, say: Any) -> Non
                 )
                 # as wide as the last row, which is left out
                 part = {name: value[:-1] for name, value in collate([*rows, last]).items()}
-                found.append(token_scores(backbone, part)["log_prob"])
-        return found
+                scores.append(token_scores(backbone, part)["log_prob"])
+        return scores
 
     def sorted_by_length() -> list[torch.Tensor]:
         graph = base.for_model(backbone)
@@ -118,16 +122,16 @@ def test_like_lengths_are_at_least_twice_as_fast(measured: Any, say: Any) -> Non
 
         return work
 
-    found: Paired = measured(
+    pair: Paired = measured(
         lambda: paired(repeated(lambda: fixed("evaluation")), repeated(sorted_by_length))
     )
-    theirs, ours = (torch.cat(result) for result in found.results)
-    assert torch.allclose(theirs, ours, atol=2e-5)
-    tokens = sum(len(ids) for each in pairs for ids, _ in each)
+    fixed_order, by_length = (torch.cat(result) for result in pair.results)
+    assert torch.allclose(fixed_order, by_length, atol=2e-5)
+    tokens = sum(len(ids) for leaf_pairs in pairs for ids, _ in leaf_pairs)
     say(
-        f"{len(ours)} labelled of {tokens} tokens; fixed order padded to the longest / by length "
-        f"= {found.ratio:.2f} ({found.spread()})",
-        ratio=found.ratio,
+        f"{len(by_length)} labelled of {tokens} tokens; fixed order padded to the longest / by "
+        f"length = {pair.ratio:.2f} ({pair.spread()})",
+        ratio=pair.ratio,
     )
     milder = paired(repeated(lambda: fixed("batch"), 2), repeated(sorted_by_length, 2))
     say(
@@ -135,4 +139,4 @@ def test_like_lengths_are_at_least_twice_as_fast(measured: Any, say: Any) -> Non
         f"({milder.spread()})",
         milder=milder.ratio,
     )
-    assert found.ratio >= 2
+    assert pair.ratio >= 2

@@ -71,16 +71,16 @@ def test_a_step_costs_what_gradient_ascent_costs(
     def ascent(mark: Mark) -> UnlearningModule:
         return fitted(GradDiff, folder, rows, EPOCHS, Marks(mark))
 
-    found = measured(lambda: paired(ours, ascent, units=STEPS))
-    seconds = found.results[0].stopwatch.seconds()
-    step = sum(found.second) / len(found.second) / STEPS
+    pair = measured(lambda: paired(ours, ascent, units=STEPS))
+    seconds = pair.results[0].stopwatch.seconds()
+    step = sum(pair.second) / len(pair.second) / STEPS
     say(
-        f"{name} / GradDiff on {BATCH + rows} rows = {found.ratio:.4f} ({found.spread()}; "
-        f"{1e3 * found.difference:+.1f} ms a step of {1e3 * step:.0f} ms; "
+        f"{name} / GradDiff on {BATCH + rows} rows = {pair.ratio:.4f} ({pair.spread()}; "
+        f"{1e3 * pair.difference:+.1f} ms a step of {1e3 * step:.0f} ms; "
         f"{seconds.get('cache', 0.0):.2f} s before the first step)",
-        ratio=found.ratio,
+        ratio=pair.ratio,
     )
-    assert found.ratio <= TIME
+    assert pair.ratio <= TIME
 
 
 @pytest.mark.parametrize("name", METHODS)

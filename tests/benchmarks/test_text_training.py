@@ -67,9 +67,9 @@ def test_a_step_costs_what_a_bare_loop_costs(
     orders = [
         [
             [
-                rows[part].pair(int(place))
+                rows[part].pair(int(position))
                 for part in ("forget", "retain")
-                for place in step.parts[part].positions
+                for position in step.parts[part].positions
             ]
             for step in plan_steps(
                 module.plan, epoch, {part: BATCH * STEPS for part in batch}, batch, 0
@@ -89,13 +89,13 @@ def test_a_step_costs_what_a_bare_loop_costs(
         for order in orders:
             for pairs in order:
                 mark()
-                given = collate(pairs)
+                inputs = collate(pairs)
                 logits = network(
-                    input_ids=given["input_ids"],
-                    attention_mask=given["attention_mask"],
+                    input_ids=inputs["input_ids"],
+                    attention_mask=inputs["attention_mask"],
                     use_cache=False,
                 ).logits
-                labels = given["labels"][:, 1:]
+                labels = inputs["labels"][:, 1:]
                 real = labels != -100
                 values = F.cross_entropy(logits[:, :-1][real], labels[real], reduction="none")
                 optimizer.zero_grad()
@@ -104,15 +104,15 @@ def test_a_step_costs_what_a_bare_loop_costs(
         mark()
         return network
 
-    found = measured(lambda: paired(ours, bare, units=STEPS))
+    pair = measured(lambda: paired(ours, bare, units=STEPS))
     say(
-        f"{name} / bare loop = {found.ratio:.4f} ({found.spread()}; {1e3 * found.difference:+.2f} "
-        f"ms a step of {1e3 * sum(found.second) / len(found.second) / STEPS:.0f} ms)",
-        ratio=found.ratio,
+        f"{name} / bare loop = {pair.ratio:.4f} ({pair.spread()}; {1e3 * pair.difference:+.2f} "
+        f"ms a step of {1e3 * sum(pair.second) / len(pair.second) / STEPS:.0f} ms)",
+        ratio=pair.ratio,
     )
     distances = [
         (a.double() - b.double()).abs().max()
-        for a, b in zip(*(n.state_dict().values() for n in found.results), strict=True)
+        for a, b in zip(*(n.state_dict().values() for n in pair.results), strict=True)
     ]
     assert max(distances) < 1e-4, "the two sides did not compute the same"
-    assert found.ratio <= BOUND
+    assert pair.ratio <= BOUND

@@ -90,17 +90,17 @@ def test_an_epoch_costs_what_a_bare_loop_costs(
         mark()
         return network
 
-    found = measured(lambda: paired(ours, bare, units=STEPS))
-    milliseconds = 1e3 * found.difference
+    pair = measured(lambda: paired(ours, bare, units=STEPS))
+    milliseconds = 1e3 * pair.difference
     say(
-        f"{method.__name__}, {precision} / bare loop = {found.ratio:.4f} ({found.spread()}; "
+        f"{method.__name__}, {precision} / bare loop = {pair.ratio:.4f} ({pair.spread()}; "
         f"{milliseconds:+.2f} ms a step)",
-        ratio=found.ratio,
+        ratio=pair.ratio,
         milliseconds=milliseconds,
     )
     distances = [
         (a.double() - b.double()).abs().max()
-        for a, b in zip(*(n.state_dict().values() for n in found.results), strict=True)
+        for a, b in zip(*(n.state_dict().values() for n in pair.results), strict=True)
     ]
     assert max(distances) < 1e-4, "the two sides did not compute the same"
-    assert found.ratio <= BOUND
+    assert pair.ratio <= BOUND

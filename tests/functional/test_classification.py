@@ -193,9 +193,9 @@ def test_delete_target(b, k):
     y = labels(b, k)
     target = mf.delete_target(t, y)
     for row, label in enumerate(y.tolist()):
-        others = [math.exp(z) for c, z in enumerate(t[row].tolist()) if c != label]
+        powers = [math.exp(z) for c, z in enumerate(t[row].tolist()) if c != label]
         want = [
-            0.0 if c == label else math.exp(z) / sum(others) for c, z in enumerate(t[row].tolist())
+            0.0 if c == label else math.exp(z) / sum(powers) for c, z in enumerate(t[row].tolist())
         ]
         torch.testing.assert_close(target[row], torch.tensor(want).double())
         assert target[row, label] == 0

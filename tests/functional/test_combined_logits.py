@@ -20,7 +20,7 @@ def test_the_relative_top_filter(shape, top):
     """arXiv 2406.08607, on log-probabilities: theta = min(k-th largest, largest + log tau)."""
     base = normal(*shape, scale=2.0)
     assistant = normal(*shape, seed=1)
-    wanted = []
+    expected = []
     mixed = []
     for b, a in zip(
         base.reshape(-1, shape[-1]).tolist(), assistant.reshape(-1, shape[-1]).tolist(), strict=True
@@ -31,10 +31,10 @@ def test_the_relative_top_filter(shape, top):
             threshold = min(sorted(logs, reverse=True)[k - 1], max(logs) + math.log(top))
             # the loop's own rounding must not decide about the k-th entry itself
             a = [0.0 if log < threshold - 1e-12 else x for log, x in zip(logs, a, strict=True)]
-        wanted += a
+        expected += a
         mixed += [x - 0.8 * y for x, y in zip(b, a, strict=True)]
-    found = cl.relative_top_filter(base, assistant, top)
-    assert found.flatten().tolist() == wanted
+    filtered = cl.relative_top_filter(base, assistant, top)
+    assert filtered.flatten().tolist() == expected
     torch.testing.assert_close(
         cl.logit_difference(base, assistant, -0.8, top).flatten(),
         torch.tensor(mixed, dtype=torch.float64),
@@ -43,10 +43,10 @@ def test_the_relative_top_filter(shape, top):
 
 def test_at_least_k_tokens_are_kept():
     base = torch.arange(200.0, dtype=torch.float64)[None] * 50
-    kept = (cl.relative_top_filter(base, torch.ones_like(base), 0.1) != 0).sum()
-    assert kept == 20
-    kept = (cl.relative_top_filter(torch.zeros_like(base), torch.ones_like(base), 0.1) != 0).sum()
-    assert kept == 200  # all are as likely
+    count = (cl.relative_top_filter(base, torch.ones_like(base), 0.1) != 0).sum()
+    assert count == 20
+    count = (cl.relative_top_filter(torch.zeros_like(base), torch.ones_like(base), 0.1) != 0).sum()
+    assert count == 200  # all are as likely
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 5.0])
@@ -55,8 +55,8 @@ def test_generic_logits(alpha):
     base = normal(2, 3, 7)
     reinforced = normal(2, 3, 7, seed=1)
     pairs = zip(base.flatten().tolist(), reinforced.flatten().tolist(), strict=True)
-    wanted = torch.tensor([b - alpha * max(0.0, r - b) for b, r in pairs], dtype=torch.float64)
-    torch.testing.assert_close(cl.generic_logits(base, reinforced, alpha).flatten(), wanted)
+    expected = torch.tensor([b - alpha * max(0.0, r - b) for b, r in pairs], dtype=torch.float64)
+    torch.testing.assert_close(cl.generic_logits(base, reinforced, alpha).flatten(), expected)
     assert torch.equal(cl.generic_logits(base, base, alpha), base)
 
 

@@ -167,8 +167,11 @@ def test_fisher_class_rows():
     variance = torch.ones(10, 4, dtype=torch.float64)
     new_mean, new_variance = fisher_class_rows(weight, variance, forget_class=3, num_classes=10)
     assert (new_mean[3] == 0).all() and (new_variance[3] == 1e-4).all()
-    others = [c for c in range(10) if c != 3]
-    assert torch.equal(new_mean[others], weight[others]) and (new_variance[others] == 1).all()
+    other_classes = [c for c in range(10) if c != 3]
+    assert (
+        torch.equal(new_mean[other_classes], weight[other_classes])
+        and (new_variance[other_classes] == 1).all()
+    )
     assert (weight[3] != 0).all() and (variance == 1).all(), "the arguments stay as they were"
     bias_mean, bias_variance = fisher_class_rows(
         normal(10), torch.ones(10), 0, 10, row_variance=1e-3

@@ -21,9 +21,9 @@ from tests.support.loops import normal
 SHAPES = [(1, 1, 1, 1), (3, 2, 5, 4), (2, 4, 3, 7)]
 
 
-def same(found: Tensor, wanted: list[float]) -> None:
+def same(values: Tensor, expected: list[float]) -> None:
     torch.testing.assert_close(
-        found.flatten(), torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=1e-12
+        values.flatten(), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12
     )
 
 
@@ -112,8 +112,8 @@ def test_alpha_one_is_the_plain_product() -> None:
     """Fails when α = 1 is not Σ (x_φ − x_ψ)(x_ψ − x̂_0) / ω."""
     teacher, fake, generated = three_samples(4, 3, 2, 2)
     weight = (teacher - generated).abs().flatten(1).mean(1)
-    wanted = ((teacher - fake) * (fake - generated)).flatten(1).sum(1) / weight
-    assert torch.allclose(sid_loss(teacher, fake, generated, alpha=1.0), wanted, rtol=1e-12)
+    expected = ((teacher - fake) * (fake - generated)).flatten(1).sum(1) / weight
+    assert torch.allclose(sid_loss(teacher, fake, generated, alpha=1.0), expected, rtol=1e-12)
 
 
 def test_the_weight_carries_no_gradient_and_has_a_floor() -> None:
@@ -137,21 +137,21 @@ def test_gradients_flow_through_both_denoisers() -> None:
     teacher, fake, generated = three_samples(2, 3)
     weight = (teacher - generated).abs().mean(1)
 
-    def held(values: list[Tensor]) -> Tensor:
+    def fixed_weight_loss(values: list[Tensor]) -> Tensor:
         a, b, x = values
         return (((a - b) * ((a - x) - 1.2 * (a - b))).sum(1) / weight).sum()
 
-    given = [value.clone().requires_grad_(True) for value in (teacher, fake, generated)]
-    gradients = torch.autograd.grad(sid_loss(given[0], given[1], given[2], 1.2).sum(), given)
-    for place in range(3):
+    leaves = [value.clone().requires_grad_(True) for value in (teacher, fake, generated)]
+    gradients = torch.autograd.grad(sid_loss(leaves[0], leaves[1], leaves[2], 1.2).sum(), leaves)
+    for argument in range(3):
         for row in range(2):
             for column in range(3):
                 up = [v.clone() for v in (teacher, fake, generated)]
                 down = [v.clone() for v in (teacher, fake, generated)]
-                up[place][row, column] += 1e-6
-                down[place][row, column] -= 1e-6
-                slope = float(held(up) - held(down)) / 2e-6
-                assert float(gradients[place][row, column]) == pytest.approx(
+                up[argument][row, column] += 1e-6
+                down[argument][row, column] -= 1e-6
+                slope = float(fixed_weight_loss(up) - fixed_weight_loss(down)) / 2e-6
+                assert float(gradients[argument][row, column]) == pytest.approx(
                     slope, rel=1e-5, abs=1e-7
                 )
 
@@ -169,11 +169,11 @@ def test_where_teacher_and_fake_agree_nothing_moves() -> None:
 def test_the_fake_scores_loss_adds_up() -> None:
     """Fails when the elements of a sample are averaged."""
     prediction, target, _ = three_samples(3, 2, 2, 2)
-    wanted = [
+    expected = [
         sum((p - q) ** 2 for p, q in zip(a.flatten().tolist(), b.flatten().tolist(), strict=True))
         for a, b in zip(prediction, target, strict=True)
     ]
-    assert fake_score_loss(prediction, target).tolist() == pytest.approx(wanted, rel=1e-12)
+    assert fake_score_loss(prediction, target).tolist() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -194,29 +194,30 @@ def test_shapes_are_not_broadcast(call: Any) -> None:
 
 
 def published(
-    weight: Tensor, keys: Tensor, guides: Tensor, kept: Tensor, lam: float, a: float, b: float
+    weight: Tensor, keys: Tensor, guides: Tensor, preserved: Tensor, lam: float, a: float, b: float
 ) -> Tensor:
     """Equation 7 of UCE, one pair at a time, with an explicit inverse."""
-    left = lam * weight
-    right = lam * torch.eye(weight.shape[1], dtype=torch.float64)
+    target = lam * weight
+    gram = lam * torch.eye(weight.shape[1], dtype=torch.float64)
     for c, g in zip(keys, guides, strict=True):
-        left = left + a * torch.outer(weight @ g, c)
-        right = right + a * torch.outer(c, c)
-    for p in kept:
-        left = left + b * torch.outer(weight @ p, p)
-        right = right + b * torch.outer(p, p)
-    return left @ torch.linalg.inv(right)
+        target = target + a * torch.outer(weight @ g, c)
+        gram = gram + a * torch.outer(c, c)
+    for p in preserved:
+        target = target + b * torch.outer(weight @ p, p)
+        gram = gram + b * torch.outer(p, p)
+    return target @ torch.linalg.inv(gram)
 
 
 @pytest.mark.parametrize(
-    ("outputs", "width", "pairs", "kept"), [(3, 5, 1, 0), (7, 4, 3, 2), (2, 6, 9, 20), (5, 3, 0, 4)]
+    ("outputs", "width", "pairs", "preserved"),
+    [(3, 5, 1, 0), (7, 4, 3, 2), (2, 6, 9, 20), (5, 3, 0, 4)],
 )
 @pytest.mark.parametrize(("lam", "a", "b"), [(0.5, 1.0, 1.0), (0.1, 2.0, 0.3)])
-def test_uce(outputs, width, pairs, kept, lam, a, b):
+def test_uce(outputs, width, pairs, preserved, lam, a, b):
     w = normal(outputs, width)
     c = normal(pairs, width, seed=1)
     g = normal(pairs, width, seed=2)
-    p = normal(kept, width, seed=3)
+    p = normal(preserved, width, seed=3)
     gram, change = mf.uce_sums(c, g, p, lam, a, b)
     torch.testing.assert_close(
         mf.uce_update(w, gram, change), published(w, c, g, p, lam, a, b), rtol=1e-10, atol=1e-10

@@ -33,7 +33,7 @@ def test_the_l1_norm_has_its_gradient():
 def test_quadratic_penalty():
     shapes = [(2, 3), (5,), (1, 1, 4)]
     w, a, f = ([normal(*shape, seed=seed) for shape in shapes] for seed in (0, 1, 2))
-    wanted = 0.0
+    expected = 0.0
     for weight, anchor, importance in zip(w, a, f, strict=True):
         rows = zip(
             weight.flatten().tolist(),
@@ -41,6 +41,6 @@ def test_quadratic_penalty():
             importance.flatten().tolist(),
             strict=True,
         )
-        wanted += sum(i * (x - y) ** 2 for x, y, i in rows)
-    assert mf.quadratic_penalty(w, a, f).item() == pytest.approx(wanted, rel=1e-12)
+        expected += sum(i * (x - y) ** 2 for x, y, i in rows)
+    assert mf.quadratic_penalty(w, a, f).item() == pytest.approx(expected, rel=1e-12)
     assert mf.quadratic_penalty(w, w, f) == 0

@@ -54,16 +54,16 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def same(found: Tensor, wanted: list[float]) -> None:
-    assert found.shape == (len(wanted),), "one value a sequence"
+def same(values: Tensor, expected: list[float]) -> None:
+    assert values.shape == (len(expected),), "one value a sequence"
     torch.testing.assert_close(
-        found, torch.tensor(wanted, dtype=torch.float64), rtol=1e-11, atol=1e-12
+        values, torch.tensor(expected, dtype=torch.float64), rtol=1e-11, atol=1e-12
     )
 
 
 def slope(loss: Tensor, of: Tensor) -> Tensor:
-    (found,) = torch.autograd.grad(loss.sum(), of)
-    return found
+    (gradient,) = torch.autograd.grad(loss.sum(), of)
+    return gradient
 
 
 # ---------------------------------------------------------------- the equations
@@ -74,11 +74,11 @@ def test_npo(beta):
     """Equation 3 of arXiv 2404.05868, by probabilities: (2/β) log(1 + (π/π_ref)^β)."""
     now = tokens(0)
     before = tokens(1)
-    wanted = [
+    expected = [
         2 / beta * math.log(1 + (probability(a) / probability(b)) ** beta)
         for a, b in zip(now, before, strict=True)
     ]
-    same(mp.npo(sums(now), sums(before), beta), wanted)
+    same(mp.npo(sums(now), sums(before), beta), expected)
 
 
 @pytest.mark.parametrize("beta", BETAS)
@@ -88,11 +88,11 @@ def test_simnpo(beta, delta):
     margin of the code (inside β).
     """
     now = tokens(2)
-    wanted = []
+    expected = []
     for row in now:
         average = sum(-value for value in row) / len(row)
-        wanted.append(-2 / beta * math.log(sigmoid(beta * (average - delta))))
-    same(mp.simnpo(means(now), beta, delta), wanted)
+        expected.append(-2 / beta * math.log(sigmoid(beta * (average - delta))))
+    same(mp.simnpo(means(now), beta, delta), expected)
 
 
 @pytest.mark.parametrize("beta", BETAS)
@@ -100,11 +100,11 @@ def test_simnpo_has_the_papers_margin_outside_beta(beta):
     """arXiv 2410.07163: −(2/β) log σ(−(β/|y|) log π − γ) with γ = β δ."""
     now = tokens(2)
     gamma = 0.3
-    wanted = [
+    expected = [
         -2 / beta * math.log(sigmoid(-beta / len(row) * math.log(probability(row)) - gamma))
         for row in now
     ]
-    same(mp.simnpo(means(now), beta, gamma / beta), wanted)
+    same(mp.simnpo(means(now), beta, gamma / beta), expected)
 
 
 @pytest.mark.parametrize("beta", BETAS)
@@ -116,13 +116,13 @@ def test_dpo(beta):
     win_ref = tokens(4, lengths=LENGTHS[::-1])
     lose = tokens(5)
     lose_ref = tokens(6)
-    wanted = []
+    expected = []
     for w, wr, x, xr in zip(win, win_ref, lose, lose_ref, strict=True):
         reward = beta * math.log(probability(w) / probability(wr)) - beta * math.log(
             probability(x) / probability(xr)
         )
-        wanted.append(-math.log(sigmoid(reward)) * 2 / beta)
-    same(mp.dpo(sums(win), sums(win_ref), sums(lose), sums(lose_ref), beta), wanted)
+        expected.append(-math.log(sigmoid(reward)) * 2 / beta)
+    same(mp.dpo(sums(win), sums(win_ref), sums(lose), sums(lose_ref), beta), expected)
 
 
 # ---------------------------------------------------------------- what the papers say about them
@@ -149,10 +149,10 @@ def test_npos_gradient_is_weighted_ascent(beta):
     powers = [
         (probability(a) ** beta, probability(b) ** beta) for a, b in zip(now, before, strict=True)
     ]
-    wanted = [2 * a / (a + b) for a, b in powers]
-    same(-slope(mp.npo(s, sums(before), beta), s), wanted)
-    same(mp.npo_weight(sums(now), sums(before), beta), wanted)
-    assert all(0 < weight < 2 for weight in wanted)
+    expected = [2 * a / (a + b) for a, b in powers]
+    same(-slope(mp.npo(s, sums(before), beta), s), expected)
+    same(mp.npo_weight(sums(now), sums(before), beta), expected)
+    assert all(0 < weight < 2 for weight in expected)
     same(mp.npo_weight(sums(now), sums(now), beta), [1.0] * len(now))
 
 
@@ -173,8 +173,8 @@ def test_simnpos_gradient_is_the_same_for_every_length(beta):
     short = [-0.4] * 2
     long = [-0.4] * 20
     a = means([short, long]).requires_grad_()
-    found = slope(mp.simnpo(a, beta, 0.1), a)
-    same(found, [-2 * (1 - sigmoid(beta * 0.3))] * 2)
+    gradient = slope(mp.simnpo(a, beta, 0.1), a)
+    same(gradient, [-2 * (1 - sigmoid(beta * 0.3))] * 2)
 
 
 @pytest.mark.parametrize("beta", BETAS)
@@ -213,7 +213,7 @@ def test_sequences_that_became_impossible_or_certain(change):
 def test_half_precision_is_computed_in_single(dtype):
     s = torch.tensor([3.0, 40.0], dtype=dtype)
     before = torch.tensor([2.5, 41.0], dtype=dtype)
-    for found, wanted in (
+    for value, expected in (
         (mp.npo(s, before, 0.1), mp.npo(s.float(), before.float(), 0.1)),
         (mp.simnpo(s, 4.5), mp.simnpo(s.float(), 4.5)),
         (
@@ -221,8 +221,8 @@ def test_half_precision_is_computed_in_single(dtype):
             mp.dpo(s.float(), before.float(), before.float(), s.float(), 0.1),
         ),
     ):
-        assert found.dtype == torch.float32
-        assert torch.equal(found, wanted)
+        assert value.dtype == torch.float32
+        assert torch.equal(value, expected)
 
 
 @pytest.mark.parametrize("beta", [0.0, -1.0, math.nan])

@@ -48,9 +48,9 @@ def test_blindspot(forget):
             continue
         distance = 0.0
         for a, p in zip(acts, proxies, strict=True):
-            one = map_of(a[i].tolist())
-            other = map_of(p[i].tolist())
-            distance += sum((m - n) ** 2 for m, n in zip(one, other, strict=True)) / len(one)
+            a_map = map_of(a[i].tolist())
+            p_map = map_of(p[i].tolist())
+            distance += sum((m - n) ** 2 for m, n in zip(a_map, p_map, strict=True)) / len(a_map)
         forget_terms.append(abs(f[i].item() - proxy[i].item()) + 50 * distance)
     r = len(forget_terms) / b
     mean_forget = sum(forget_terms) / len(forget_terms) if forget_terms else 0.0

@@ -123,13 +123,13 @@ def test_magnitude_pruning(flat, rate, second):
     weights = parts(flat, len(flat) // 2)
     magnitude = [abs(x) for x in torch.tensor(flat).tolist()]
     mask = magnitude_prune_mask(weights, rate)
-    kept = [m for m, stays in zip(magnitude, joined(mask), strict=True) if stays]
-    gone = [m for m, stays in zip(magnitude, joined(mask), strict=True) if not stays]
-    assert len(gone) == round(rate * len(flat))
-    assert not kept or not gone or min(kept) >= max(gone)
+    remaining = [m for m, stays in zip(magnitude, joined(mask), strict=True) if stays]
+    pruned = [m for m, stays in zip(magnitude, joined(mask), strict=True) if not stays]
+    assert len(pruned) == round(rate * len(flat))
+    assert not remaining or not pruned or min(remaining) >= max(pruned)
     # a second round counts what is left, and brings nothing back
     again = magnitude_prune_mask(weights, second, previous=mask)
-    assert sum(joined(again)) == len(kept) - round(second * len(kept))
+    assert sum(joined(again)) == len(remaining) - round(second * len(remaining))
     assert all(old or not new for old, new in zip(joined(mask), joined(again), strict=True))
 
 

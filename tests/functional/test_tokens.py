@@ -43,10 +43,10 @@ def softmax(z: list[float]) -> list[float]:
     return [part / sum(parts) for part in parts]
 
 
-def same(found: tuple[Tensor, Tensor], sums: list[float], weights: list[float]) -> None:
-    for values, wanted in zip(found, (sums, weights), strict=True):
+def same(sums_and_weights: tuple[Tensor, Tensor], sums: list[float], weights: list[float]) -> None:
+    for values, expected in zip(sums_and_weights, (sums, weights), strict=True):
         torch.testing.assert_close(
-            values, torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=1e-12
+            values, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12
         )
 
 
@@ -57,13 +57,13 @@ def by_token(labels: Tensor, *tensors: Tensor, value) -> tuple[list[float], list
     sums = []
     weights = []
     for b, row in enumerate(labels.tolist()):
-        own = [
+        values = [
             value(y, *(tensor[b, t].tolist() for tensor in tensors))
             for t, y in enumerate(row)
             if y != -100
         ]
-        sums.append(sum(own))
-        weights.append(float(len(own)))
+        sums.append(sum(values))
+        weights.append(float(len(values)))
     return sums, weights
 
 
@@ -98,8 +98,8 @@ def test_the_weight_of_a_token_takes_no_gradient():
     nll = torch.tensor([[0.0, 0.3, 2.0, 40.0]], dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[0.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
     (gradient,) = torch.autograd.grad(tl.sat_imp(nll, mask, 2.0, 1.0)[0].sum(), nll)
-    wanted = [0.0] + [-math.exp(-2 * x) * (1 - math.exp(-x)) for x in (0.3, 2.0, 40.0)]
-    torch.testing.assert_close(gradient, torch.tensor([wanted], dtype=torch.float64))
+    expected = [0.0] + [-math.exp(-2 * x) * (1 - math.exp(-x)) for x in (0.3, 2.0, 40.0)]
+    torch.testing.assert_close(gradient, torch.tensor([expected], dtype=torch.float64))
 
 
 def test_with_exponent_zero_it_is_gradient_ascent():
@@ -133,9 +133,9 @@ def test_undial(shape, beta):
         target = softmax([x - beta * (v == y) for v, x in enumerate(reference)])
         return -sum(q * math.log(p) for q, p in zip(target, softmax(z), strict=True))
 
-    wanted = by_token(labels, student, teacher, value=value)
-    same(tl.undial(student, teacher, labels, beta), *wanted)
-    same(tl.soft_target_loss(student, tl.undial_target(teacher, labels, beta), labels), *wanted)
+    expected = by_token(labels, student, teacher, value=value)
+    same(tl.undial(student, teacher, labels, beta), *expected)
+    same(tl.soft_target_loss(student, tl.undial_target(teacher, labels, beta), labels), *expected)
 
 
 def test_the_target_leaves_prompt_and_padding_alone():
@@ -152,18 +152,18 @@ def test_ce_u(shape, skip):
     """arXiv 2503.01224: q is p over the other tokens; the first tokens of an answer are ignored."""
     logits = draw(*shape, scale=2.0)
     labels = labels_of(*shape, seed=3)
-    kept = labels.clone()
-    for row in kept:
+    counted = labels.clone()
+    for row in counted:
         for t in [t for t, y in enumerate(row.tolist()) if y != -100][:skip]:
             row[t] = -100
-    assert torch.equal(tl.without_first(labels, skip), kept)
+    assert torch.equal(tl.without_first(labels, skip), counted)
 
     def value(y, z):
         p = softmax(z)
         rest = sum(x for v, x in enumerate(p) if v != y)
         return -sum(x / rest * math.log(x) for v, x in enumerate(p) if v != y)
 
-    same(tl.ce_u(logits, labels, skip), *by_token(kept, logits, value=value))
+    same(tl.ce_u(logits, labels, skip), *by_token(counted, logits, value=value))
 
 
 def test_the_gradient_of_ce_u_is_p_minus_q():
@@ -171,14 +171,14 @@ def test_the_gradient_of_ce_u_is_p_minus_q():
     logits = draw(3, 7, 11, scale=4.0).requires_grad_()
     labels = labels_of(3, 7, 11)
     (gradient,) = torch.autograd.grad(tl.ce_u(logits, labels, 0)[0].sum(), logits)
-    wanted = torch.zeros_like(logits)
+    expected = torch.zeros_like(logits)
     for b, t in (labels != -100).nonzero().tolist():
         p = softmax(logits[b, t].tolist())
         y = int(labels[b, t])
-        wanted[b, t] = torch.tensor(
+        expected[b, t] = torch.tensor(
             [x - (0.0 if v == y else x / (1 - p[y])) for v, x in enumerate(p)]
         )
-    torch.testing.assert_close(gradient, wanted)
+    torch.testing.assert_close(gradient, expected)
     assert gradient.abs().max() <= 1
 
 
@@ -242,12 +242,12 @@ def test_uniform_divergence(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", ["vector", "states"])
-def test_hidden_distance(shape, kind):
+@pytest.mark.parametrize("target_kind", ["vector", "states"])
+def test_hidden_distance(shape, target_kind):
     """arXiv 2403.03218: mean over the dimensions, summed over the positions of the mask."""
     hidden = draw(*shape)
     labels = labels_of(*shape)
-    target = draw(shape[-1], seed=1) if kind == "vector" else draw(*shape, seed=1)
+    target = draw(shape[-1], seed=1) if target_kind == "vector" else draw(*shape, seed=1)
     wide = target.expand(shape)
 
     def value(y, h, c):
@@ -297,11 +297,11 @@ def test_what_is_not_labelled_does_not_matter(name):
     other = logits.clone()
     other[labels == -100] = 1e4
     other.requires_grad_()
-    found = LOSSES[name](other, labels)
-    wanted = LOSSES[name](logits, labels)
-    for a, b in zip(found, wanted, strict=True):
+    computed = LOSSES[name](other, labels)
+    expected = LOSSES[name](logits, labels)
+    for a, b in zip(computed, expected, strict=True):
         torch.testing.assert_close(a, b)
-    (gradient,) = torch.autograd.grad(found[0].sum(), other)
+    (gradient,) = torch.autograd.grad(computed[0].sum(), other)
     assert not gradient[labels == -100].any() and gradient[labels != -100].abs().sum() > 0
 
 

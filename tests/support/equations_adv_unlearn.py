@@ -23,14 +23,15 @@ def concept_task(**changes: Any) -> Any:
 
 
 def adv_unlearn(backbone: TextToImage | None = None, **changes: Any) -> AdvUnlearn:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "optimizer": ADAM,
         "warmup": 0,
         "attack": SoftPromptAttack(steps=1),
         "latents": CoupledSampling(steps=3, by="reference"),
     }
     return AdvUnlearn(
-        text_to_image(part="text_encoder") if backbone is None else backbone, **{**given, **changes}
+        text_to_image(part="text_encoder") if backbone is None else backbone,
+        **{**defaults, **changes},
     )
 
 
@@ -80,7 +81,7 @@ class Statement:
         for z, t, ids in zip(
             retain["noised"].double(), retain["t"].tolist(), retain["input_ids"], strict=True
         ):
-            wanted = self.say(self.original, z, t, self.states(self.original, ids))
+            target = self.say(self.original, z, t, self.states(self.original, ids))
             output = self.say(self.student, z, t, self.states(self.student, ids))
-            terms.append(gamma * (output - wanted).square().mean() / len(retain["t"]))
+            terms.append(gamma * (output - target).square().mean() / len(retain["t"]))
         return torch.stack(terms).sum()

@@ -16,7 +16,7 @@ Terms = dict[str, float]
 
 def unpadded(part: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
     """Token ids and labels, without the padding."""
-    found = []
+    pairs = []
     for ids, mask, labels in zip(
         part["input_ids"].tolist(),
         part["attention_mask"].tolist(),
@@ -24,8 +24,8 @@ def unpadded(part: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
         strict=True,
     ):
         length = sum(mask)
-        found.append((ids[:length], labels[:length]))
-    return found
+        pairs.append((ids[:length], labels[:length]))
+    return pairs
 
 
 def log_softmax(row: list[float]) -> list[float]:
@@ -54,12 +54,11 @@ def token_nlls(model: CausalLM, part: Batch) -> list[list[float]]:
 
 
 def token_mean(lists: list[list[float]]) -> float:
-    every = [value for one in lists for value in one]
-    return sum(every) / len(every)
+    return sum(map(sum, lists)) / sum(map(len, lists))
 
 
 def sequence_nlls(model: CausalLM, part: Batch) -> list[float]:
-    return [sum(one) for one in token_nlls(model, part)]
+    return [sum(values) for values in token_nlls(model, part)]
 
 
 def mean(values: list[float]) -> float:
@@ -68,14 +67,14 @@ def mean(values: list[float]) -> float:
 
 def kl(model: CausalLM, original: CausalLM, part: Batch) -> float:
     """Mean over the positions that predict a labelled token of Σ_v p_ref (log p_ref − log p)."""
-    found = []
+    divergences = []
     for ids, labels in unpadded(part):
         for p, q, label in zip(
             next_token_logs(original, ids), next_token_logs(model, ids), labels[1:], strict=False
         ):
             if label != -100:
-                found.append(sum(math.exp(a) * (a - b) for a, b in zip(p, q, strict=True)))
-    return mean(found)
+                divergences.append(sum(math.exp(a) * (a - b) for a, b in zip(p, q, strict=True)))
+    return mean(divergences)
 
 
 @torch.no_grad()
@@ -93,17 +92,17 @@ def by_token(model: CausalLM, part: dict[str, Any], value: Any) -> list[list[flo
     """`value(logits that predict the label, label, sequence, place)` of each labelled token,
     sequence by sequence.
     """
-    found = []
-    for number, (ids, labels) in enumerate(unpadded(part)):
+    values = []
+    for row, (ids, labels) in enumerate(unpadded(part)):
         logits = logits_of(model, ids)
-        found.append(
+        values.append(
             [
-                float(value(logits[t - 1], labels[t], number, t))
+                float(value(logits[t - 1], labels[t], row, t))
                 for t in range(1, len(ids))
                 if labels[t] != -100
             ]
         )
-    return found
+    return values
 
 
 def nll(z: Tensor, y: int, *_: Any) -> Tensor:

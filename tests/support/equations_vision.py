@@ -37,9 +37,11 @@ def linear_gradients(
     weight = layer.weight.detach().double()
     bias = layer.bias.detach().double()
     rows = []
-    for image, own in zip(part["image"].double().flatten(1), part["label"], strict=True):
+    for image, label_of_sample in zip(
+        part["image"].double().flatten(1), part["label"], strict=True
+    ):
         error = torch.softmax(weight @ image + bias, 0)
-        error[own if label is None else label] -= 1
+        error[label_of_sample if label is None else label] -= 1
         rows.append(torch.cat([torch.outer(error, image).flatten(), error]))
     return torch.stack(rows)
 
@@ -56,8 +58,8 @@ def nearest_labels(
     logs = log_softmax(network(image))
     loss = -sum(row[label] for row, label in zip(logs, part["label"], strict=True))
     moved = (image + epsilon * torch.autograd.grad(loss, image)[0].sign()).clamp(0, 1).detach()  # type: ignore[arg-type]
-    found = []
+    labels = []
     for row, label in zip(network(moved), part["label"], strict=True):
         allowed = [k for k in range(10) if k != int(label) or not wrong_only]
-        found.append(max(allowed, key=lambda k: row[k].item()))
-    return torch.tensor(found)
+        labels.append(max(allowed, key=lambda k: row[k].item()))
+    return torch.tensor(labels)

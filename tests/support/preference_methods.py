@@ -49,7 +49,7 @@ def published_npo(now: CausalLM, original: CausalLM, forget: Batch, beta: float)
 
 def published_dpo(now: CausalLM, original: CausalLM, forget: Batch, beta: float) -> float:
     win = forget["substitute"]
-    found = []
+    losses = []
     for w, wr, x, xr in zip(
         sequence_nlls(now, win),
         sequence_nlls(original, win),
@@ -57,8 +57,8 @@ def published_dpo(now: CausalLM, original: CausalLM, forget: Batch, beta: float)
         sequence_nlls(original, forget),
         strict=True,
     ):
-        found.append(-2 / beta * math.log(sigmoid(beta * ((wr - w) - (xr - x)))))
-    return mean(found)
+        losses.append(-2 / beta * math.log(sigmoid(beta * ((wr - w) - (xr - x)))))
+    return mean(losses)
 
 
 def published_simnpo(
@@ -66,8 +66,8 @@ def published_simnpo(
 ) -> float:
     return mean(
         [
-            -2 / beta * math.log(sigmoid(beta * (mean(one) - delta)))
-            for one in token_nlls(now, forget)
+            -2 / beta * math.log(sigmoid(beta * (mean(values) - delta)))
+            for values in token_nlls(now, forget)
         ]
     )
 
@@ -220,10 +220,10 @@ def other_forget(**changes: Any) -> Any:
     """The task with other forget questions and answers."""
     task = people(**changes)
     task.setup()
-    kept = task.datasets["retain"]
+    retain = task.datasets["retain"]
     data: Any = copy.copy(task.datasets["forget"])
-    data.make, data._known = (lambda place, of=kept: of.pair(place)), {}  # type: ignore[union-attr]
-    data.texts = {name: values[:13] for name, values in kept.texts.items()}  # type: ignore[union-attr]
+    data.make, data._known = (lambda place, of=retain: of.pair(place)), {}  # type: ignore[union-attr]
+    data.texts = {name: values[:13] for name, values in retain.texts.items()}  # type: ignore[union-attr]
     task.datasets["forget"] = data
     return task
 

@@ -35,7 +35,8 @@ def test_batch_norm_in_train_mode_sees_each_part_alone() -> None:
     a, b = (task.datasets[name].__getitems__(list(range(8))) for name in ("forget", "retain"))  # type: ignore[attr-defined]
     alone = [model.train().predict(part) for part in (a, b)]
     assert all(
-        torch.equal(one, two) for one, two in zip(predictions(model, a, b), alone, strict=True)
+        torch.equal(joint, single)
+        for joint, single in zip(predictions(model, a, b), alone, strict=True)
     )
     mixed = model.predict(concatenate(a, b)).split([8, 8])
     assert not torch.allclose(mixed[0], alone[0])

@@ -26,14 +26,14 @@ def test_the_rewrite_erases_from_another_prompt() -> None:
 
     part = prepared(module(), pictures())["forget"]
     double = Double(text_to_image())
-    own = double.own(part)
+    states = double.own(part)
     concept = double.states(["round"] * 5)
     nothing = double.nothing(5)
     a, b, c = (
-        double.output(part["noised"], part["t"], given).detach()
-        for given in (own, concept, nothing)
+        double.output(part["noised"], part["t"], condition).detach()
+        for condition in (states, concept, nothing)
     )
     agree(
         step_of(module(), pictures()),
-        double.slopes(square(double.output(part["noised"], part["t"], own), a - 2.0 * (b - c))),
+        double.slopes(square(double.output(part["noised"], part["t"], states), a - 2.0 * (b - c))),
     )

@@ -36,8 +36,8 @@ def test_the_reference_squares_batch_means() -> None:
         batches.append(sum(p[:, y].mean() * gradients[y].square() for y in range(10)))
     assert len(batches) == 4
     fit(module, task, 1)
-    found = torch.cat([f.double().flatten() for f in module.found.values()])
-    torch.testing.assert_close(found, torch.stack(batches).mean(0), atol=1e-9, rtol=1e-4)  # type: ignore[arg-type]
+    fisher = torch.cat([f.double().flatten() for f in module.found.values()])
+    torch.testing.assert_close(fisher, torch.stack(batches).mean(0), atol=1e-9, rtol=1e-4)  # type: ignore[arg-type]
 
 
 def test_preset_runs() -> None:

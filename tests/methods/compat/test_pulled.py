@@ -33,7 +33,7 @@ def test_pulled_variants_add_half_the_squared_distance(cls: Any) -> None:
     disturb(module.backbone)
     batch = first_batch(module, digits())
     module.set_mode()
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         total(module.objective(batch.get("forget"), batch["retain"])), module.backbone.parameters()
     )
     network = doubled(module.backbone)
@@ -44,7 +44,7 @@ def test_pulled_variants_add_half_the_squared_distance(cls: Any) -> None:
     loss = cross_entropy(network, batch["retain"]) + pull
     if cls is NegGradPlusPulled:
         loss = 0.95 * loss - 0.05 * cross_entropy(network, batch["forget"])
-    close(found, gradient(network, loss))
+    close(gradients, gradient(network, loss))
 
 
 @pytest.mark.parametrize("position", INSIDE_EPOCHS)

@@ -32,13 +32,13 @@ def test_undial_as_its_port_has_it() -> None:
     total = 0.0
     count = 0
     with torch.no_grad():
-        taught = model.predict(forget)
-        said = student.predict(forget)
+        teacher_logits = model.predict(forget)
+        student_logits = student.predict(forget)
     for b, labels in enumerate(forget["labels"].tolist()):
         for t in range(1, len(labels)):
-            target = taught[b, t - 1].clone()
+            target = teacher_logits[b, t - 1].clone()
             target[labels[t] if labels[t] != -100 else 14] -= 3.0
-            total -= float((target.softmax(-1) * said[b, t - 1].log_softmax(-1)).sum())
+            total -= float((target.softmax(-1) * student_logits[b, t - 1].log_softmax(-1)).sum())
             count += 1
     assert terms_of(module, forget, None) == pytest.approx({"forget": total / count})
 

@@ -30,7 +30,7 @@ from mu.utils import rng
 from mu.utils.errors import InputError
 from tests.support.doubles import pipeline_folder, text_to_image
 from tests.support.equations_adv_unlearn import ADAM, Statement, adv_unlearn, concept_task
-from tests.support.helpers import Snapshot, Watch, different, fit, weights
+from tests.support.helpers import Snapshot, State, Watch, different, fit, weights
 
 PLAIN: Any = lambda params: torch.optim.SGD(params, lr=1e-2)  # noqa: E731 - a weight moves by minus a hundredth of its gradient
 
@@ -92,16 +92,16 @@ def test_one_step_is_its_equation(attacked: bool) -> None:
             strict=True,
         )
     )
-    found = {
+    steps = {
         name: (before[name].double() - p.double()) / 1e-2
         for name, p in module.backbone.named_parameters()
     }
     for name, slope in slopes.items():
         assert slope is not None
         assert torch.allclose(
-            found[name], slope, rtol=1e-2, atol=1e-2 * float(slope.abs().max()) + 1e-5
+            steps[name], slope, rtol=1e-2, atol=1e-2 * float(slope.abs().max()) + 1e-5
         ), name
-    assert all(not found[name].any() for name in found if name not in slopes)
+    assert all(not steps[name].any() for name in steps if name not in slopes)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -109,25 +109,27 @@ def test_without_retain_and_attack_it_is_esd(prediction: str) -> None:
     """Fails when AdvUnlearn's erasing term is not ESD's, to the last bit."""
     backbone = text_to_image(part="text_encoder", model=pipeline_folder(prediction=prediction))
     latents = NoisedData()
-    mine = fit(
+    without_attack = fit(
         adv_unlearn(deepcopy(backbone), gamma=0.0, attack_every=0, latents=latents, eta=1.5),
         concept_task(forget_batch_size=3),
         1,
         max_steps=4,
     )
-    other = fit(
+    esd = fit(
         ESD(deepcopy(backbone), eta=1.5, latents=latents, optimizer=ADAM),
         concept_task(forget_batch_size=3),
         1,
         max_steps=4,
     )
-    assert different(weights(mine.backbone), weights(other.backbone)) == []
-    assert not mine.needs_retain and different(weights(backbone), weights(mine.backbone))
+    assert different(weights(without_attack.backbone), weights(esd.backbone)) == []
+    assert not without_attack.needs_retain and different(
+        weights(backbone), weights(without_attack.backbone)
+    )
 
 
 def test_no_prompt_is_dropped() -> None:
     """Fails when a backbone that was trained with condition dropout erases the empty prompt."""
-    found = [
+    ends = [
         weights(
             fit(
                 adv_unlearn(text_to_image(part="text_encoder", condition_dropout=share)),
@@ -138,7 +140,7 @@ def test_no_prompt_is_dropped() -> None:
         )
         for share in (0.0, 0.9)
     ]
-    assert different(*found) == []
+    assert different(*ends) == []
 
 
 def test_warm_up_is_on_clean_prompts() -> None:
@@ -166,19 +168,19 @@ def test_the_attack_seeks_what_the_original_says_of_the_clean_concept() -> None:
         for name, p in module.backbone.named_parameters():
             if name.startswith("text_encoder.") and p.requires_grad:
                 p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    given = concept_task()
-    given.setup()
+    prompts = concept_task()
+    prompts.setup()
     forget = module.prepare(
-        given.datasets["forget"].__getitems__([0, 1, 2])
+        prompts.datasets["forget"].__getitems__([0, 1, 2])
         | {"visit": torch.zeros(3, dtype=torch.int64)}
     )
     clean = module.original.condition(forget)
 
     @torch.no_grad()
-    def far(condition: Any) -> Tensor:
-        wanted = module.original.denoise(forget["noised"], forget["t"], clean)
+    def distance_to_concept(condition: Any) -> Tensor:
+        target = module.original.denoise(forget["noised"], forget["t"], clean)
         return (
-            (module.student.denoise(forget["noised"], forget["t"], condition) - wanted)
+            (module.student.denoise(forget["noised"], forget["t"], condition) - target)
             .square()
             .mean((1, 2, 3))
         )
@@ -189,7 +191,8 @@ def test_the_attack_seeks_what_the_original_says_of_the_clean_concept() -> None:
     )
     start = module.student.encode_text(begun.slots.ids, begun.tokens())
     assert (
-        far(module.student.encode_text(search.slots.ids, search.tokens())) < 0.9 * far(start)
+        distance_to_concept(module.student.encode_text(search.slots.ids, search.tokens()))
+        < 0.9 * distance_to_concept(start)
     ).all()
 
 
@@ -260,10 +263,12 @@ def test_it_makes_no_evaluation_too_many(part: str) -> None:
             steps=grid, by="reference" if part == "text_encoder" else "current"
         ),
     )
-    found = cost(module, steps)
+    evaluations = cost(module, steps)
     walked = sum(stops("latents", step, grid) for step in range(steps))
     attacked = sum(
-        stops(f"attack-{number}", step, grid) for step in range(steps) for number in range(inner)
+        stops(f"attack-{iteration}", step, grid)
+        for step in range(steps)
+        for iteration in range(inner)
     )
     # calls, samples: pairs of 3 and of 1
     sampling = (
@@ -271,20 +276,24 @@ def test_it_makes_no_evaluation_too_many(part: str) -> None:
         2 * 3 * walked + 2 * 1 * attacked,
     )
     # targets of the step and of the attack
-    asked = (
+    targets = (
         steps + steps * inner,
         steps * (2 * 1 + 2) + steps * inner,
     )
     student = (steps + steps * inner, steps * 3 + steps * inner)
-    where = "reference" if part == "text_encoder" else "backbone"
-    wanted = {"reference": list(asked), "backbone": list(student)}
-    wanted[where] = [one + two for one, two in zip(wanted[where], sampling, strict=True)]
-    for name, (calls, samples) in wanted.items():
-        assert (found[f"{name}.unet"].calls, found[f"{name}.unet"].samples) == (calls, samples), (
-            name
-        )
-    assert found["backbone.unet"].with_grad == student[1] and found["reference.unet"].with_grad == 0
-    assert found.of("vae.encoder").calls == 0
+    sampler = "reference" if part == "text_encoder" else "backbone"
+    expected = {"reference": list(targets), "backbone": list(student)}
+    expected[sampler] = [a + b for a, b in zip(expected[sampler], sampling, strict=True)]
+    for name, (calls, samples) in expected.items():
+        assert (evaluations[f"{name}.unet"].calls, evaluations[f"{name}.unet"].samples) == (
+            calls,
+            samples,
+        ), name
+    assert (
+        evaluations["backbone.unet"].with_grad == student[1]
+        and evaluations["reference.unet"].with_grad == 0
+    )
+    assert evaluations.of("vae.encoder").calls == 0
 
 
 def test_stored_trajectories_make_the_attack_cheap() -> None:
@@ -294,10 +303,10 @@ def test_stored_trajectories_make_the_attack_cheap() -> None:
         attack_latents=StoredTrajectories(count=1, steps=4),
         gamma=0.0,
     )
-    found = cost(module, 1)
+    evaluations = cost(module, 1)
     walked = stops("latents", 0, 3)
     # sampling, one trajectory, targets of the attack, target
-    assert found["reference.unet"].samples == 2 * walked + 2 * 3 + 4 + 2
+    assert evaluations["reference.unet"].samples == 2 * walked + 2 * 3 + 4 + 2
 
 
 def test_the_attack_may_be_another_search() -> None:

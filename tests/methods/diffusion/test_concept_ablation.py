@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.sampler import Sampler
 from mu.methods.diffusion.concept_ablation import ConceptAblation
 from mu.utils import rng
 from mu.utils.errors import InputError
@@ -30,14 +30,14 @@ def test_a_step_follows_the_equation(target: Any, prior: float) -> None:
 
     forget = prepared(module(), pictures())["forget"]
     double = Double(text_to_image())
-    own = double.own(forget)
+    states = double.own(forget)
     anchor = double.states(forget["raw"]["substitute"])
     output, of_anchor = (
-        double.output(forget["noised"], forget["t"], given) for given in (own, anchor)
+        double.output(forget["noised"], forget["t"], condition) for condition in (states, anchor)
     )
-    wanted = square(output, of_anchor.detach() if target == "anchor" else forget["noise"])
-    wanted = wanted + prior * square(of_anchor, forget["noise"])
-    agree(step_of(module(), pictures()), double.slopes(wanted))
+    loss = square(output, of_anchor.detach() if target == "anchor" else forget["noise"])
+    loss = loss + prior * square(of_anchor, forget["noise"])
+    agree(step_of(module(), pictures()), double.slopes(loss))
 
 
 class Looks(ConceptAblation):

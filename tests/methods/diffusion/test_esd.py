@@ -34,11 +34,12 @@ def test_a_step_follows_the_equation(kind: str, latents: Any) -> None:
     double = Double(make())
     states = double.own(part)
     conditional, unconditional = (
-        double.output(noised, t, given).detach() for given in (states, double.nothing(len(t)))
+        double.output(noised, t, condition).detach()
+        for condition in (states, double.nothing(len(t)))
     )
     target = unconditional - 1.7 * (conditional - unconditional)
-    wanted = double.slopes(square(double.output(noised, t, states), target))
-    agree(step_of(ESD(make(), eta=1.7, latents=latents, optimizer=PLAIN), task()), wanted)
+    expected = double.slopes(square(double.output(noised, t, states), target))
+    agree(step_of(ESD(make(), eta=1.7, latents=latents, optimizer=PLAIN), task()), expected)
 
 
 def test_with_eta_minus_one_there_is_nothing_to_do() -> None:

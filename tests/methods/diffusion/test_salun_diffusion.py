@@ -12,9 +12,10 @@ from torch import Tensor
 
 from mu.core.module import UnlearningModule
 from mu.data.plan import Forget
+from mu.methods.components.guided_saliency import GuidedSaliency
 from mu.methods.components.masks import ByName, Saliency
 from mu.methods.components.substitutes import NextLabel, UniformLabel
-from mu.methods.diffusion.salun_diffusion import GuidedSaliency, SalUnDiffusion
+from mu.methods.diffusion.salun_diffusion import SalUnDiffusion
 from mu.utils.errors import InputError
 from mu.utils.modules import eval_mode
 from tests.support.denoised import KINDS, MODELS, PLAIN, Double, agree, prepared, square, step_of
@@ -107,8 +108,8 @@ def signed(
     total: dict[str, Tensor] = {}
     for part in batches:
         conditional, nothing = (
-            double.output(part["noised"], part["t"], given)
-            for given in (double.own(part), double.nothing(len(part["t"])))
+            double.output(part["noised"], part["t"], condition)
+            for condition in (double.own(part), double.nothing(len(part["t"])))
         )
         slopes = double.slopes(
             square((1 + (guidance - 1)) * conditional - (guidance - 1) * nothing, part["noise"])
@@ -141,9 +142,9 @@ def test_the_saliency_is_that_of_guided_predictions(kind: str, max_norm: float |
     make, task = MODELS[kind]
     module = Looks(make(), mask=GuidedSaliency(guidance=3.0, max_norm=max_norm))
     fit(module, task(), 1, max_steps=1)
-    wanted = signed(Double(make()), module.batches, 3.0, max_norm)
+    expected = signed(Double(make()), module.batches, 3.0, max_norm)
     assert len(module.batches) > 2
-    for value, (name, slope) in zip(module.found, wanted.items(), strict=True):
+    for value, (name, slope) in zip(module.found, expected.items(), strict=True):
         torch.testing.assert_close(
             value.double(),
             slope,
@@ -151,10 +152,10 @@ def test_the_saliency_is_that_of_guided_predictions(kind: str, max_norm: float |
             rtol=1e-3,
             msg=lambda text, name=name: f"{name}: {text}",
         )
-    kept = torch.cat([module.mask.mask_for(name).flatten() for name in wanted])  # type: ignore[union-attr]
-    size = torch.cat([slope.abs().flatten() for slope in wanted.values()])
-    assert int(kept.sum()) == len(kept) // 2
-    assert size[kept].min() >= size[~kept].max() - 1e-6
+    mask = torch.cat([module.mask.mask_for(name).flatten() for name in expected])  # type: ignore[union-attr]
+    size = torch.cat([slope.abs().flatten() for slope in expected.values()])
+    assert int(mask.sum()) == len(mask) // 2
+    assert size[mask].min() >= size[~mask].max() - 1e-6
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.sampler import Sampler
 from mu.methods.diffusion.selective_amnesia import SelectiveAmnesia
 from mu.utils import rng
 from mu.utils.errors import InputError
@@ -57,7 +57,7 @@ def test_the_fisher_matrix(kind: str, timesteps: int | None) -> None:
     squares = []
     for part in module.scored:
         total: dict[str, Tensor] = {}
-        chosen = range(STEPS) if timesteps is None else module._fisher_timesteps(part).tolist()
+        chosen = range(STEPS) if timesteps is None else module.score_timesteps(part).tolist()
         assert len(set(chosen)) == (timesteps or STEPS)
         for t in chosen:
             noise = rng.normal(
@@ -75,12 +75,12 @@ def test_the_fisher_matrix(kind: str, timesteps: int | None) -> None:
                 for name, slope in slopes.items()
             }
         squares.append({name: value.square() for name, value in total.items()})
-    wanted = {name: (squares[0][name] + squares[1][name]) / 2 for name in squares[0]}
-    assert max(float(value.max()) for value in wanted.values()) > 1e-2
-    for name, value in wanted.items():
-        found = module.get_buffer("fisher_of_" + name.replace(".", "__")).double()
+    expected = {name: (squares[0][name] + squares[1][name]) / 2 for name in squares[0]}
+    assert max(float(value.max()) for value in expected.values()) > 1e-2
+    for name, value in expected.items():
+        fisher = module.get_buffer("fisher_of_" + name.replace(".", "__")).double()
         torch.testing.assert_close(
-            found,
+            fisher,
             value,
             rtol=2e-3,
             atol=1e-4 * float(value.max()) + 1e-9,
@@ -190,8 +190,8 @@ def test_the_tasks_own_images_do_too() -> None:
     fit(module, task, 1)
     for part, name in ((module.steps_seen[0][0], "forget"), (module.steps_seen[0][1], "retain")):
         data: Any = task.datasets[name]
-        place = [data.indices.tolist().index(int(i)) for i in part["index"]]
-        assert torch.equal(part["image"], data.__getitems__(place)["image"])
+        positions = [data.indices.tolist().index(int(i)) for i in part["index"]]
+        assert torch.equal(part["image"], data.__getitems__(positions)["image"])
     assert module.drawn.state_dict() == {}
 
 
@@ -211,7 +211,7 @@ def test_a_resumed_run_has_its_fisher_matrix_and_images(
     def gentle(p: Any) -> Any:
         return torch.optim.SGD(p, lr=0.01)
 
-    whole = fit(
+    uninterrupted = fit(
         SelectiveAmnesia(text_to_image(), **{**settings(), "optimizer": gentle}),
         pictures(),
         2,
@@ -221,14 +221,14 @@ def test_a_resumed_run_has_its_fisher_matrix_and_images(
         "mu.methods.bases.generated_images.GeneratedImages.fill",
         lambda *_: pytest.fail("a resumed run takes its images from its checkpoint"),
     )
-    again = fit(
+    resumed = fit(
         Once(text_to_image(), **{**settings(), "optimizer": gentle}),
         pictures(),
         2,
         ckpt_path=tmp_path / "x.ckpt",
     )
-    assert different(weights(whole), weights(again)) == []
-    assert set(whole.stopwatch.seconds()) >= {"images", "fisher", "training"}
+    assert different(weights(uninterrupted), weights(resumed)) == []
+    assert set(uninterrupted.stopwatch.seconds()) >= {"images", "fisher", "training"}
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def threes(**changes: Any) -> Any:
 
 
 def sfd(backbone: Any = None, **changes: Any) -> SFD:
-    given: dict[str, Any] = {"optimizer": ADAM, "fake_optimizer": ADAM, "average": None}
-    return SFD(class_conditional() if backbone is None else backbone, **{**given, **changes})
+    defaults: dict[str, Any] = {"optimizer": ADAM, "fake_optimizer": ADAM, "average": None}
+    return SFD(class_conditional() if backbone is None else backbone, **{**defaults, **changes})
 
 
 # ---- the equations -------------------------------------------------------------------------------
@@ -196,33 +196,33 @@ def test_one_step_is_its_equations(
     forget = rows_of(batch["forget"])
     retain = rows_of(batch["retain"])
     assert {label for _, _, label in forget} == {3} and 3 not in {label for _, _, label in retain}
-    told = Statement(backbone, 44, (4, 71), 0, guidance)
-    loss = module.fake_weights["retain"] * told.fake(retain) + module.fake_weights[
+    statement = Statement(backbone, 44, (4, 71), 0, guidance)
+    loss = module.fake_weights["retain"] * statement.fake(retain) + module.fake_weights[
         "forget"
-    ] * told.fake(forget)
-    found = moved(before[1], weights(module.fake))
+    ] * statement.fake(forget)
+    steps = moved(before[1], weights(module.fake))
     for (name, p), slope in zip(
-        told.psi.named_parameters(),
-        torch.autograd.grad(loss, list(told.psi.parameters())),
+        statement.psi.named_parameters(),
+        torch.autograd.grad(loss, list(statement.psi.parameters())),
         strict=True,
     ):
         assert torch.allclose(
-            found[name], slope, rtol=1e-2, atol=1e-3 * float(slope.abs().max()) + 1e-3
+            steps[name], slope, rtol=1e-2, atol=1e-3 * float(slope.abs().max()) + 1e-3
         ), name
         with torch.no_grad():
             p.sub_(1e-3 * slope)
     cut = not module.score_gradient
     alpha = 1.0 if cut else module.alpha
-    loss = module.weights["retain"] * told.generator(retain, lambda label: label, alpha, cut)
-    loss = loss + module.weights["forget"] * told.generator(
+    loss = module.weights["retain"] * statement.generator(retain, lambda label: label, alpha, cut)
+    loss = loss + module.weights["forget"] * statement.generator(
         forget, lambda label: label + 1, alpha, cut
     )
-    found = moved(before[0], weights(module.backbone))
-    slopes = torch.autograd.grad(loss, list(told.g.parameters()), allow_unused=True)
-    for (name, _), slope in zip(told.g.named_parameters(), slopes, strict=True):
+    steps = moved(before[0], weights(module.backbone))
+    slopes = torch.autograd.grad(loss, list(statement.g.parameters()), allow_unused=True)
+    for (name, _), slope in zip(statement.g.named_parameters(), slopes, strict=True):
         assert slope is not None
         assert torch.allclose(
-            found[name], slope, rtol=2e-2, atol=2e-3 * float(slope.abs().max()) + 1e-3
+            steps[name], slope, rtol=2e-2, atol=2e-3 * float(slope.abs().max()) + 1e-3
         ), name
 
 
@@ -251,9 +251,12 @@ def test_with_its_own_class_for_override_it_is_sid() -> None:
                 0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
             )
         for terms in (module.generator_terms, module.fake_terms):
-            one = terms(forget, None)
-            two = terms(None, retain)
-            assert list(one.values()) == list(two.values()) and next(iter(one.values())) != 0
+            forget_terms = terms(forget, None)
+            retain_terms = terms(None, retain)
+            assert (
+                list(forget_terms.values()) == list(retain_terms.values())
+                and next(iter(forget_terms.values())) != 0
+            )
         module.substitute = law = UniformLabel(exclude_true=True)
         law.setup(module.backbone, None)
         other = module.generator_terms(module.prepare(dict(part), substitute=True), None)
@@ -292,10 +295,10 @@ def test_it_makes_no_evaluation_too_many() -> None:
     with counted(module) as evaluations:
         fit(module, threes(), 1, max_steps=2)
     both = 2 * (2 + 3)
-    found = {
+    counts = {
         name: (count.calls, count.samples, count.with_grad) for name, count in evaluations.items()
     }
-    assert found == {
+    assert counts == {
         "backbone.unet": (4, 2 * both, both),
         "fake.unet": (4, 2 * both, 2 * both),
         "reference.unet": (2, both, both),
@@ -318,22 +321,22 @@ def test_it_makes_no_evaluation_too_many() -> None:
 def test_it_is_data_free() -> None:
     """Fails when images have an effect: with none, or with others, everything is the same."""
     task = pictures(images=False, batch_size=3, forget_batch_size=2)
-    found = [
-        weights(fit(sfd(text_to_image()), one, 1, max_steps=2))
-        for one in (task, pictures(batch_size=3, forget_batch_size=2))
+    ends = [
+        weights(fit(sfd(text_to_image()), data, 1, max_steps=2))
+        for data in (task, pictures(batch_size=3, forget_batch_size=2))
     ]
-    assert different(*found) == []
+    assert different(*ends) == []
 
 
 def test_no_condition_is_dropped() -> None:
     """Fails when a backbone that was trained with condition dropout is distilled without its
     classes.
     """
-    found = [
+    ends = [
         weights(fit(sfd(class_conditional(condition_dropout=share)), threes(), 1, max_steps=2))
         for share in (0.0, 0.9)
     ]
-    assert different(*found) == []
+    assert different(*ends) == []
 
 
 def test_who_moves_and_who_does_not() -> None:
@@ -482,10 +485,10 @@ def test_a_negative_prompt_takes_the_empty_ones_place() -> None:
     """Fails when it is ignored in any of the three places where guidance is used."""
 
     def run(**changes: Any) -> dict[str, Tensor]:
-        given = {"forget_weight": 1.0, "optimizer": PLAIN, "fake_optimizer": PLAIN, **changes}
+        arguments = {"forget_weight": 1.0, "optimizer": PLAIN, "fake_optimizer": PLAIN, **changes}
         return weights(
             fit(
-                sfd(text_to_image(), **given),
+                sfd(text_to_image(), **arguments),
                 pictures(batch_size=3, forget_batch_size=2),
                 1,
                 max_steps=1,
@@ -511,19 +514,19 @@ def test_other_parametrisations() -> None:
         # teacher and fake score are still the same
         assert module.generator_terms(None, part)["retain"].item() == 0
         fake.unet.conv_out.weight.mul_(1.5)
-        found = module.generator_terms(None, part)["retain"].item()
+        loss = module.generator_terms(None, part)["retain"].item()
         condition = backbone.condition(part)
         draw = lambda what: rng.normal(0, part["index"], 0, f"sfd-generator-{what}", 4, 4, 4)  # noqa: E731
         t = 4 + rng.integers(0, part["index"], 0, "sfd-generator-timestep", 71 - 4)
         clean = OneStepGenerator(backbone, 44).sample(draw("start"), condition)
-        kept = backbone.alphas_cumprod[t].view(2, 1, 1, 1)
-        noised = kept.sqrt() * clean + (1 - kept).sqrt() * draw("noise")
+        signal = backbone.alphas_cumprod[t].view(2, 1, 1, 1)
+        noised = signal.sqrt() * clean + (1 - signal).sqrt() * draw("noise")
 
         def x_0(net: Any) -> Tensor:
-            return kept.sqrt() * noised - (1 - kept).sqrt() * net.denoise(noised, t, condition)
+            return signal.sqrt() * noised - (1 - signal).sqrt() * net.denoise(noised, t, condition)
 
-        wanted = sid_loss(x_0(backbone), x_0(fake), clean, 1.2).mean().item()
-    assert found == pytest.approx(wanted, rel=1e-4)
+        expected = sid_loss(x_0(backbone), x_0(fake), clean, 1.2).mean().item()
+    assert loss == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.slow
@@ -546,15 +549,15 @@ def test_the_embedded_digits_forget_how_to_draw_a_three() -> None:
     )
     fit(module, task, -1, max_steps=40)
     served: Any = module.served().eval()
-    wanted = torch.arange(10).repeat_interleave(8)
+    labels = torch.arange(10).repeat_interleave(8)
     with torch.no_grad():
         seen = (
             judge("digits")
-            .predict({"image": served.generate(served.labels(wanted), range(80))})
+            .predict({"image": served.generate(served.labels(labels), range(80))})
             .argmax(1)
         )
-    assert not (seen[wanted == 3] == 3).any()
-    assert (seen == wanted)[wanted != 3].float().mean() > 0.9
+    assert not (seen[labels == 3] == 3).any()
+    assert (seen == labels)[labels != 3].float().mean() > 0.9
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ class _Texts(_Captions):
 
     def __getitems__(self, positions: list[int]) -> dict[str, Any]:
         rows = [self.texts[position % len(self.texts)] for position in positions]
-        found = super().__getitems__(positions)
-        return found | dict(
+        batch = super().__getitems__(positions)
+        return batch | dict(
             zip(
                 ("prompt", "concept", "substitute"), map(list, zip(*rows, strict=True)), strict=True
             )
@@ -102,20 +102,20 @@ KEPT = ["star", "a red star on dark", ""]
 def published(
     weight: Tensor,
     pairs: list[tuple[Tensor, Tensor]],
-    kept: list[Tensor],
+    preserved: list[Tensor],
     lam: float,
     a: float,
     b: float,
 ) -> Tensor:
-    left = lam * weight
-    right = lam * torch.eye(weight.shape[1], dtype=torch.float64)
+    target = lam * weight
+    gram = lam * torch.eye(weight.shape[1], dtype=torch.float64)
     for c, g in pairs:
-        left = left + a * torch.outer(weight @ g, c)
-        right = right + a * torch.outer(c, c)
-    for p in kept:
-        left = left + b * torch.outer(weight @ p, p)
-        right = right + b * torch.outer(p, p)
-    return left @ torch.linalg.inv(right)
+        target = target + a * torch.outer(weight @ g, c)
+        gram = gram + a * torch.outer(c, c)
+    for p in preserved:
+        target = target + b * torch.outer(weight @ p, p)
+        gram = gram + b * torch.outer(p, p)
+    return target @ torch.linalg.inv(gram)
 
 
 @pytest.mark.parametrize("tokens", ["last", "onward"])
@@ -133,31 +133,33 @@ def test_the_edit_is_the_published_one(tokens: Any) -> None:
     )
     fit(module, Named(CIRCLE, KEPT), 1)
     double = Double(text_to_image())
-    ours, theirs = (double.states([row[column] for row in CIRCLE]).detach() for column in (0, 2))
+    concepts, guides = (
+        double.states([row[column] for row in CIRCLE]).detach() for column in (0, 2)
+    )
     # of circle and square; the third is the whole prompt, and goes to the start token
-    places = [
+    positions = [
         (1, 1),
         (4, 4),
         (2, 0),
         (2, 4),
     ]
-    kept_states = double.states(KEPT).detach()
+    preserved_states = double.states(KEPT).detach()
     if tokens == "last":
-        pairs = [(ours[i, c], theirs[i, g]) for i, (c, g) in enumerate(places)]
-        kept = [kept_states[0, 1], kept_states[1, 5], kept_states[2, 0]]
+        pairs = [(concepts[i, c], guides[i, g]) for i, (c, g) in enumerate(positions)]
+        preserved = [preserved_states[0, 1], preserved_states[1, 5], preserved_states[2, 0]]
     else:
         pairs = [
-            (ours[i, c + k], theirs[i, g + k])
-            for i, (c, g) in enumerate(places)
+            (concepts[i, c + k], guides[i, g + k])
+            for i, (c, g) in enumerate(positions)
             for k in range(16 - max(c, g))
         ]
-        kept = [state for states in kept_states for state in states]
+        preserved = [state for states in preserved_states for state in states]
     edited = 0
     for name, before in text_to_image().state_dict().items():
         after = module.backbone.state_dict()[name]
         if "attn2.to_k.weight" in name or "attn2.to_v.weight" in name:
-            wanted = published(before.double(), pairs, kept, 0.3, 1.5, 0.7)
-            torch.testing.assert_close(after.double(), wanted, atol=1e-6, rtol=1e-5)
+            expected = published(before.double(), pairs, preserved, 0.3, 1.5, 0.7)
+            torch.testing.assert_close(after.double(), expected, atol=1e-6, rtol=1e-5)
             edited += not torch.equal(after, before)
         else:
             assert torch.equal(after, before), name

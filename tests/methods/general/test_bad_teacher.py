@@ -39,10 +39,10 @@ def test_bad_teacher_follows_one_teacher_here_and_the_other_there(originals: Any
     ]
     slopes = torch.autograd.grad(torch.cat(terms).mean(), list(network.parameters()))
     module.set_mode()
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         total(module.objective(*module.prepare_parts(batch))), [p for _, p in module.trainable()]
     )
-    for value, slope in zip(found, slopes, strict=True):
+    for value, slope in zip(gradients, slopes, strict=True):
         torch.testing.assert_close(value.double(), slope, atol=1e-5, rtol=1e-4)
 
 
@@ -65,10 +65,10 @@ def test_bad_teacher_reads_a_fixed_share_of_retain_and_its_teachers_stay(origina
     assert different(before, weights(module.incompetent)) == []
     assert not any(layer.training for layer in module.incompetent.modules())
     again, other = (BadTeacher(classifier(originals["classifier"]), seed=seed) for seed in (0, 1))
-    for made, same in ((again, True), (other, False)):
-        made.configure_model()
-        assert made.incompetent is not None
-        assert (different(before, weights(made.incompetent)) == []) == same
+    for twin, equal in ((again, True), (other, False)):
+        twin.configure_model()
+        assert twin.incompetent is not None
+        assert (different(before, weights(twin.incompetent)) == []) == equal
     assert different(weights(module.incompetent), originals["classifier"]) != []
 
 

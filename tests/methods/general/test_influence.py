@@ -24,7 +24,7 @@ from tests.support.method_runs import check_class_is_forgotten, check_preset_run
 def curvature_samples(module: Influence, task: Any, count: int) -> dict[str, Tensor]:
     """The retain samples of the curvature, in their order."""
     steps = plan_steps(
-        module.curvature_schedule,
+        module.curvature_plan,
         0,
         {"retain": len(task.datasets["retain"])},
         {"retain": 1},

@@ -26,11 +26,11 @@ def test_terms_are_the_published_ones() -> None:
 
 def test_klmin_is_graddiff_with_kl() -> None:
     assert isinstance(build(KLMin).retain, KL) and isinstance(build(GradDiff).retain, NLL)
-    one, two = (
+    a, b = (
         weights(fit(make, people(), 1).backbone)
         for make in (build(KLMin), build(GradDiff, retain=KL()))
     )
-    assert different(one, two) == []
+    assert different(a, b) == []
 
 
 def test_accumulated_batches_give_the_step_of_a_large_one() -> None:

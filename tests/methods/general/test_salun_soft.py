@@ -32,7 +32,7 @@ def test_salun_soft_sets_exactly_the_smallest_changes_back() -> None:
     """
     backbone = classifier()
     n = sum(p.numel() for p in backbone.parameters())
-    found: list[tuple[int, float]] = []
+    measured: list[tuple[int, float]] = []
     start: list[Tensor] = []
 
     def see(module: UnlearningModule, batch: Any, i: int) -> None:
@@ -40,7 +40,7 @@ def test_salun_soft_sets_exactly_the_smallest_changes_back() -> None:
         if i == 0:
             start[:] = [begin]
         change = (flat - start[0]).abs()
-        found.append(
+        measured.append(
             (
                 int((change == 0).sum()),
                 float(change[change > 0].min()) if bool((change > 0).any()) else 0.0,
@@ -53,15 +53,15 @@ def test_salun_soft_sets_exactly_the_smallest_changes_back() -> None:
     module = fit(SalUnSoft(backbone, rho=0.6, optimizer=FAST), epochs=2, callbacks=[Watch(see)])
     total = module.trainer.global_step
     assert total == 14
-    for t, (still, _) in enumerate(found, start=1):
-        wanted = math.floor(0.6 * n * (total - t) / total + 1e-9)
+    for t, (still, _) in enumerate(measured, start=1):
+        expected = math.floor(0.6 * n * (total - t) / total + 1e-9)
         # a few more gradients are exactly zero or tie
-        assert wanted <= still <= wanted + n // 50, (
+        assert expected <= still <= expected + n // 50, (
             t,
             still,
-            wanted,
+            expected,
         )
-    assert found[0][0] > 0.5 * n and found[-1][0] < n // 50
+    assert measured[0][0] > 0.5 * n and measured[-1][0] < n // 50
 
 
 @pytest.mark.parametrize(

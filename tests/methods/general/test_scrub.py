@@ -61,11 +61,11 @@ def test_scrub_distils_away_from_the_teacher_on_forget_and_towards_it_on_retain(
     forget = next(iter(task.plan_loader(Forget(), 0)))["forget"]
     retain = next(iter(task.plan_loader(Retain(), 0)))["retain"]
     parameters = list(module.backbone.parameters())
-    found = torch.autograd.grad(total(module.objective(forget, None)), parameters)
-    close(found, gradient(student, -distillation(student, teacher, forget, 3.0)))
-    found = torch.autograd.grad(total(module.objective(None, retain)), parameters)
+    gradients = torch.autograd.grad(total(module.objective(forget, None)), parameters)
+    close(gradients, gradient(student, -distillation(student, teacher, forget, 3.0)))
+    gradients = torch.autograd.grad(total(module.objective(None, retain)), parameters)
     close(
-        found,
+        gradients,
         gradient(
             student,
             0.9 * cross_entropy(student, retain)
@@ -164,8 +164,8 @@ def test_scrub_rewind_counts_the_original_as_epoch_zero(
     """Given errors, the right weights; the original is an answer, not a fault; ties go to the
     earliest.
     """
-    left = list(errors)
-    monkeypatch.setattr(SCRUBRewind, "forget_error", lambda self: left.pop(0))
+    remaining = list(errors)
+    monkeypatch.setattr(SCRUBRewind, "forget_error", lambda self: remaining.pop(0))
     monkeypatch.setattr(SCRUBRewind, "validation_error", lambda self: reference)
     backbone = classifier()
     watch = Students()

@@ -47,12 +47,12 @@ def test_a_task_vector_is_subtracted(alpha: float, tmp_path: Path) -> None:
         2,
         callbacks=[files],
     )
-    wanted = {
+    expected = {
         name: start[name].double() - alpha * (end[name].double() - start[name].double())
         for name in start
     }
-    assert distance(weights(module.backbone), wanted) < 1e-6
-    assert distance(weights(mu.load(tmp_path / "epoch=1.ckpt").served()), wanted) < 1e-6
+    assert distance(weights(module.backbone), expected) < 1e-6
+    assert distance(weights(mu.load(tmp_path / "epoch=1.ckpt").served()), expected) < 1e-6
     half = mu.load(tmp_path / "epoch=0.ckpt")
     assert not half.get_buffer("negated") and module.get_buffer("negated")
     with pytest.raises(InputError, match="finished and its task vector subtracted"):
@@ -90,11 +90,13 @@ def test_adapters_are_negated_as_the_product_that_they_are() -> None:
     rate = functools.partial(torch.optim.SGD, lr=0.5)
     ahead = fit(Sees(make(), Forget(), lr=0.5), people(), 2).backbone
     module = fit(TaskVector(make(), alpha=2.0, optimizer=rate), people(), 2)
-    before, there, found = (products(model) for model in (make(), ahead, module.backbone))
+    before, reinforced_products, negated = (
+        products(model) for model in (make(), ahead, module.backbone)
+    )
     assert before and all(not delta.any() for delta in before.values())
-    assert any(delta.abs().max() > 1e-3 for delta in there.values())
-    for name, delta in there.items():
-        torch.testing.assert_close(found[name], -2 * delta)
+    assert any(delta.abs().max() > 1e-3 for delta in reinforced_products.values())
+    for name, delta in reinforced_products.items():
+        torch.testing.assert_close(negated[name], -2 * delta)
     used = make()
     with torch.no_grad():
         for name, p in used.named_parameters():

@@ -71,8 +71,8 @@ def gradient(module: UnlearningModule, part: Batch, ascent: bool = False) -> Ten
     weights.
     """
     loss = -module.backbone.nll(part).mean() if ascent else module.objective(part, None)["forget"]
-    found = torch.autograd.grad(loss, [p for _, p in module.trainable()], allow_unused=True)
-    return torch.cat([g.flatten() for g in found if g is not None])
+    gradients = torch.autograd.grad(loss, [p for _, p in module.trainable()], allow_unused=True)
+    return torch.cat([g.flatten() for g in gradients if g is not None])
 
 
 def test_npos_gradient_tends_to_gradient_ascents() -> None:

@@ -45,24 +45,24 @@ def test_rmu_follows_its_equation(positions: Any) -> None:
         with torch.no_grad():
             states = moved.hidden(part, 1).double()
         for b, (ids, labels) in enumerate(unpadded(part)):
-            places = {
+            indices = {
                 "attention": list(range(len(ids))),
                 "labels": [t for t, y in enumerate(labels) if y != -100],
                 "all": list(range(part["input_ids"].shape[1])),
             }[positions]
             values.append(
-                sum(float(((states[b, t] - target(b, t)) ** 2).mean()) for t in places)
-                / len(places)
+                sum(float(((states[b, t] - target(b, t)) ** 2).mean()) for t in indices)
+                / len(indices)
             )
         return sum(values) / len(values)
 
     with torch.no_grad():
-        kept = reference.hidden(retain, 1).double()
-    wanted = {
+        retain_states = reference.hidden(retain, 1).double()
+    expected = {
         "misdirect": mean(forget, lambda b, t: c),
-        "retain": 5 * mean(retain, lambda b, t: kept[b, t]),
+        "retain": 5 * mean(retain, lambda b, t: retain_states[b, t]),
     }
-    assert terms_of(module, forget, retain) == pytest.approx(wanted, rel=1e-4)
+    assert terms_of(module, forget, retain) == pytest.approx(expected, rel=1e-4)
 
 
 def test_alone_on_retain_the_original_is_its_own_target() -> None:
@@ -94,18 +94,18 @@ def test_rmu_computes_and_trains_no_more_than_it_needs() -> None:
         name for name, _ in module.trainable()
     }
     assert isinstance(module.reference, CausalLM)
-    own = {id(p) for p in model.parameters()}
-    assert len([p for p in module.reference.parameters() if id(p) not in own]) == 3
+    model_ids = {id(p) for p in model.parameters()}
+    assert len([p for p in module.reference.parameters() if id(p) not in model_ids]) == 3
 
 
 @pytest.mark.parametrize(
-    ("kind", "lora"), [("llama", None), ("mixtral", None), ("llama", LoRA(rank=2))]
+    ("architecture", "lora"), [("llama", None), ("mixtral", None), ("llama", LoRA(rank=2))]
 )
-def test_rmu_finds_its_weights(kind: str, lora: Any) -> None:
+def test_rmu_finds_its_weights(architecture: str, lora: Any) -> None:
     """Fails when a mixture of experts or adapters have other names than those that are looked
     for.
     """
-    model = CausalLM(model=folder(kind, 3), lora=lora, attention="eager")
+    model = CausalLM(model=folder(architecture, 3), lora=lora, attention="eager")
     names = [name for name, _ in RMU(model, layer=2, layers=[1, 2]).trainable()]
     assert names and all(
         "down_proj" in name and ("layers.1." in name or "layers.2." in name) for name in names

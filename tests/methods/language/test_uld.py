@@ -40,24 +40,24 @@ def test_uld_follows_its_equation() -> None:
     task._encoder = None
     rows = task.sets["forget"]
     data: Any = task.datasets["forget"]
-    module.known = Variants.paraphrased(rows, task.encoder, data)
-    module.wrong = Variants.perturbed(rows, task.encoder)
-    assert module.known is not None and module.wrong is not None
+    module.paraphrase_variants = Variants.paraphrased(rows, task.encoder, data)
+    module.wrong_variants = Variants.perturbed(rows, task.encoder)
+    assert module.paraphrase_variants is not None and module.wrong_variants is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for name, p in module.trainable():
             if "lora_B" in name:
                 torch.nn.init.normal_(p, std=0.5)
     assistant = module.assistant.eval()
-    remembered = module.known.draw(forget, 0)
-    unknown = module.wrong.draw(forget, 0)
+    remembered = module.paraphrase_variants.draw(forget, 0)
+    unknown = module.wrong_variants.draw(forget, 0)
     uniform = lambda z, *_: (1 / 57 * (-torch.log(torch.tensor(57.0)) - z.log_softmax(-1))).sum()  # noqa: E731
     together = by_token(assistant, retain, uniform) + by_token(assistant, unknown, uniform)
-    wanted = {
+    expected = {
         "remember": token_mean(by_token(assistant, remembered, nll)),
         "uniform": 2 * token_mean(together),
     }
-    assert terms_of(module, forget, retain) == pytest.approx(wanted, rel=1e-4)
+    assert terms_of(module, forget, retain) == pytest.approx(expected, rel=1e-4)
 
 
 def test_uld_leaves_the_original_alone_and_serves_the_difference(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_uld_leaves_the_original_alone_and_serves_the_difference(tmp_path: Path)
     with pytest.raises(InputError, match="two models at once"):
         export(loaded, tmp_path / "exported")
     stored = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
-    kept = {value.untyped_storage().data_ptr(): value.numel() for value in stored.values()}
-    assert sum(kept.values()) == sum(p.numel() for p in module.backbone.parameters()) + sum(
+    sizes = {value.untyped_storage().data_ptr(): value.numel() for value in stored.values()}
+    assert sum(sizes.values()) == sum(p.numel() for p in module.backbone.parameters()) + sum(
         p.numel() for _, p in module.trainable()
     )
 
@@ -94,19 +94,19 @@ def test_variants_are_drawn_for_each_showing() -> None:
     task.setup()
     rows = task.sets["forget"]
     data: Any = task.datasets["forget"]
-    known = Variants.paraphrased(rows, task.encoder, data)
+    paraphrases = Variants.paraphrased(rows, task.encoder, data)
     wrong = Variants.perturbed(rows, task.encoder)
-    assert known is not None and wrong is not None
+    assert paraphrases is not None and wrong is not None
     part = data.__getitems__(list(range(13)))
-    shown = []
+    drawn_ids = []
     for visit in range(20):
-        found = known.draw({**part, "visit": torch.full((13,), visit)}, 0)
-        alone = known.draw({"index": part["index"][4:5], "visit": torch.tensor([visit])}, 0)
-        shown.append([tuple(ids) for ids, _ in unpadded(found)])
-        assert [tuple(ids) for ids, _ in unpadded(alone)] == shown[-1][4:5]
-    assert {len({row[k] for row in shown}) for k in range(13)} == {3}
-    said = {task.encoder.decode([t for t in ids]) for row in shown for ids in row}
-    assert any("it is" in text for text in said) and any("makes what" in text for text in said)
+        batch = paraphrases.draw({**part, "visit": torch.full((13,), visit)}, 0)
+        alone = paraphrases.draw({"index": part["index"][4:5], "visit": torch.tensor([visit])}, 0)
+        drawn_ids.append([tuple(ids) for ids, _ in unpadded(batch)])
+        assert [tuple(ids) for ids, _ in unpadded(alone)] == drawn_ids[-1][4:5]
+    assert {len({row[k] for row in drawn_ids}) for k in range(13)} == {3}
+    texts = {task.encoder.decode([t for t in ids]) for row in drawn_ids for ids in row}
+    assert any("it is" in text for text in texts) and any("makes what" in text for text in texts)
     untrue = wrong.draw({**part, "visit": torch.zeros(13, dtype=torch.int64)}, 0)
     assert not {tuple(ids) for ids, _ in unpadded(untrue)} & {
         tuple(ids) for ids, _ in unpadded(part)
@@ -122,7 +122,7 @@ def test_uld_goes_without_what_the_task_has_not() -> None:
         for name in ("paraphrased_question", "paraphrased_answer", "perturbed_answer"):
             row.pop(name, None)  # type: ignore[attr-defined]
     module = fit(ULD(trained_model(), lora=NO_DROPOUT), task, 1)
-    assert module.known is None and module.wrong is None  # type: ignore[attr-defined]
+    assert module.paraphrase_variants is None and module.wrong_variants is None  # type: ignore[attr-defined]
     other = fit(
         ULD(trained_model(), paraphrases=False, perturbed=False, lora=NO_DROPOUT), people(), 1
     )

@@ -33,15 +33,15 @@ def test_undial_follows_its_equation() -> None:
     module = UNDIAL(trained_model(), beta=3.0)
     module.configure_model()
     module.backbone.load_state_dict(weights(moved))
-    taught = [logits_of(model, ids) for ids, _ in unpadded(forget)]
+    teacher_logits = [logits_of(model, ids) for ids, _ in unpadded(forget)]
 
     def value(z: Tensor, y: int, number: int, t: int) -> Tensor:
-        target = taught[number][t - 1].clone()
+        target = teacher_logits[number][t - 1].clone()
         target[y] -= 3.0
         return -(target.softmax(-1) * z.log_softmax(-1)).sum()
 
-    wanted = token_mean(by_token(moved, forget, value))
-    assert terms_of(module, forget, None) == pytest.approx({"forget": wanted}, rel=1e-4)
+    expected = token_mean(by_token(moved, forget, value))
+    assert terms_of(module, forget, None) == pytest.approx({"forget": expected}, rel=1e-4)
     assert isinstance(module.plan, Forget) and not module.needs_retain
 
 

@@ -29,14 +29,14 @@ def test_generic_labels() -> None:
     """argmax [v_o − α relu(v_re − v_o)] for every labelled token, and the second phase fits them.
     Mutation: v_re is the original.
     """
-    kept: list[dict[int, Tensor]] = []
+    generic: list[dict[int, Tensor]] = []
     labels: list[Any] = []
     module = WHP(trained_model(), alpha=5.0, reinforce_epochs=1, reinforce_lr=0.05, optimizer=PLAIN)
 
-    def look(found: Any, batch: Any, batch_idx: int) -> None:
-        if found.phase == 1 and not kept:
-            kept.append(dict(found.generic))
-        labels.append((found.phase, batch["forget"]))
+    def look(whp: Any, batch: Any, batch_idx: int) -> None:
+        if whp.phase == 1 and not generic:
+            generic.append(dict(whp.generic))
+        labels.append((whp.phase, batch["forget"]))
 
     fit(module, people(), 2, callbacks=[Watch(look)])
     assert module.reinforced is not None
@@ -47,23 +47,23 @@ def test_generic_labels() -> None:
     data: Any = task.datasets["forget"]
     rows = data.__getitems__(list(range(len(data))))
     changed = []
-    for number, (ids, truth) in enumerate(unpadded(rows)):
+    for row, (ids, truth) in enumerate(unpadded(rows)):
         v = logits_of(base, ids)
         v_re = logits_of(copied, ids)
-        wanted = [
+        expected = [
             int((v[t - 1] - 5 * (v_re[t - 1] - v[t - 1]).clamp_min(0)).argmax())
             for t in range(1, len(ids))
             if truth[t] != -100
         ]
-        assert kept[0][int(rows["index"][number])].tolist() == wanted
+        assert generic[0][int(rows["index"][row])].tolist() == expected
         changed += [
-            a != b for a, b in zip(wanted, (y for y in truth[1:] if y != -100), strict=True)
+            a != b for a, b in zip(expected, (y for y in truth[1:] if y != -100), strict=True)
         ]
     assert module.facts["generic_labels_changed"] == pytest.approx(sum(changed) / len(changed))
     phase, part = labels[-1]
-    found = module.relabelled(part)
-    assert phase == 1 and torch.equal(found["labels"] == -100, part["labels"] == -100)
-    assert different({"labels": part["labels"]}, {"labels": found["labels"]})
+    relabelled_part = module.relabelled(part)
+    assert phase == 1 and torch.equal(relabelled_part["labels"] == -100, part["labels"] == -100)
+    assert different({"labels": part["labels"]}, {"labels": relabelled_part["labels"]})
 
 
 def test_in_each_phase_one_model_moves() -> None:
@@ -93,7 +93,7 @@ def test_whp_says_what_is_wrong() -> None:
     with pytest.raises(InputError, match="reinforce_epochs"):
         WHP(trained_model(), reinforce_epochs=0)
     # one that knows every answer of this part
-    known = fit(
+    fluent = fit(
         WHPInference(
             causal_lm(init_seed=1), optimizer=functools.partial(torch.optim.AdamW, lr=0.01)
         ),
@@ -101,7 +101,7 @@ def test_whp_says_what_is_wrong() -> None:
         40,
     ).backbone
     with pytest.warns(UserWarning, match="every generic label of WHP is the true one"):
-        fit(WHP(known, alpha=0.0, reinforce_epochs=1), people(), 2)  # type: ignore[arg-type]
+        fit(WHP(fluent, alpha=0.0, reinforce_epochs=1), people(), 2)  # type: ignore[arg-type]
 
 
 def reinforced_for_an_epoch(backbone: CausalLM, **changes: Any) -> WHP:

@@ -50,13 +50,13 @@ def test_blindspot_follows_proxy_and_targets(originals: Any) -> None:
         for name, rows in step.parts.items()
     }  # type: ignore[attr-defined]
     sizes = {name: len(part["index"]) for name, part in parts.items()}
-    whole = sum(sizes.values())
+    size = sum(sizes.values())
     loaded: dict[str, Any] = {"phase": 1} | {
         name: {
             **part,
             "visit": torch.zeros(sizes[name]),
-            "count": torch.tensor(float(whole)),
-            "total": torch.tensor(float(whole)),
+            "count": torch.tensor(float(size)),
+            "total": torch.tensor(float(size)),
         }
         for name, part in parts.items()
     }
@@ -69,15 +69,16 @@ def test_blindspot_follows_proxy_and_targets(originals: Any) -> None:
     forget_losses = []
     retain_losses = []
     for x in parts["forget"]["input"]:
-        (said, hidden), (goal, shown) = run(module.backbone, x), run(module.proxy, x)
+        (prediction, hidden), (goal, proxy_hidden) = run(module.backbone, x), run(module.proxy, x)
         a = attention(hidden)
-        b = attention(shown)
+        b = attention(proxy_hidden)
         forget_losses.append(
-            abs(said - goal) + 50 * sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) / len(a)
+            abs(prediction - goal)
+            + 50 * sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) / len(a)
         )
     for x, y in zip(parts["retain"]["input"], parts["retain"]["target"], strict=True):
         retain_losses.append(abs(run(module.backbone, x)[0] - y.item()))
-    r = sizes["forget"] / whole
+    r = sizes["forget"] / size
     expected = r * sum(forget_losses) / len(forget_losses) + (1 - r) * sum(retain_losses) / len(
         retain_losses
     )

@@ -28,15 +28,15 @@ def test_delete_distils_the_original_without_its_true_class(originals: Any) -> N
     ):
         t = original(image[None])[0].detach()
         s = log_softmax(network(image[None]))[0]
-        others = [k for k in range(10) if k != int(label)]
-        q = {k: t[k].exp() / sum(t[j].exp() for j in others) for k in others}
-        losses.append(sum(q[k] * (q[k].log() - s[k]) for k in others))
+        classes = [k for k in range(10) if k != int(label)]
+        q = {k: t[k].exp() / sum(t[j].exp() for j in classes) for k in classes}
+        losses.append(sum(q[k] * (q[k].log() - s[k]) for k in classes))
     slopes = torch.autograd.grad(torch.stack(losses).mean(), list(network.parameters()))  # type: ignore[arg-type]
     module.set_mode()
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         total(module.objective(*module.prepare_parts(batch))), [p for _, p in module.trainable()]
     )
-    for value, slope in zip(found, slopes, strict=True):
+    for value, slope in zip(gradients, slopes, strict=True):
         torch.testing.assert_close(value.double(), slope, atol=1e-5, rtol=1e-4)
 
 

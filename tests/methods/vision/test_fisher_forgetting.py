@@ -95,8 +95,8 @@ def test_rows_are_erased_only_where_whole_classes_are_forgotten() -> None:
         fit(module, digits(selector=selector), 1)
         for name, value in module.backbone.state_dict().items():
             assert [row for row in range(10) if not bool(value[row].any())] == erased
-            kept = [row for row in range(10) if row not in erased]
-            assert torch.allclose(value[kept], before[name][kept], atol=1e-4)
+            remaining = [row for row in range(10) if row not in erased]
+            assert torch.allclose(value[remaining], before[name][remaining], atol=1e-4)
     with pytest.raises(InputError, match="no class 10"):
         fit(FisherForgetting(linear_classifier(), forget_class=10), digits(), 1)
 

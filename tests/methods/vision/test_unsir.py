@@ -27,13 +27,13 @@ def of_classes(**changes: Any) -> Any:
 
 
 def unsir(backbone: Classifier | None = None, **changes: Any) -> UNSIR:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "noise_size": 6,
         "noise_steps": 2,
         "noise_copies": 3,
         "retain_samples": 20,
     }
-    return UNSIR(classifier() if backbone is None else backbone, **{**given, **changes})
+    return UNSIR(classifier() if backbone is None else backbone, **{**defaults, **changes})
 
 
 def test_the_noise_climbs_the_loss_of_each_forgotten_class(originals: Any) -> None:
@@ -85,8 +85,8 @@ def test_impair_is_the_mean_over_noise_and_retain(originals: Any) -> None:
         module.retain_part, module.terms = retain, inner(forget, retain)  # type: ignore[assignment]
         module.expected = expected(network, retain) if module.current_epoch == 0 else None  # type: ignore[assignment]
         if module.expected is not None:
-            found = total(module.terms)  # type: ignore[arg-type]
-            torch.testing.assert_close(found.double(), module.expected, atol=1e-5, rtol=1e-4)
+            loss = total(module.terms)  # type: ignore[arg-type]
+            torch.testing.assert_close(loss.double(), module.expected, atol=1e-5, rtol=1e-4)
         return module.terms
 
     def expected(network: Any, retain: Any) -> Tensor:
