@@ -24,9 +24,9 @@ from mu.metrics.tofu import harmonic_mean
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
 from tests.contract.test_two_ranks import _run
-from tests.evaluation.text.test_graph import watched
 from tests.support.doubles_text import causal_lm
 from tests.support.helpers import State, digits, distance, trainer, weights
+from tests.support.text_metrics import watched
 from tests.support.text_runs import (
     SETTINGS,
     SHOWN,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.sampler import Sampler
 from mu.evaluation.images.drawing import ImageCache, ImageJob, ImageRow, image_cache
 from mu.evaluation.images.sets import ImageSet
 from mu.methods import FineTune
@@ -37,14 +37,14 @@ ROWS = [ImageRow(seed, prompt, case=str(seed)) for seed, prompt in enumerate(PRO
 
 def images(batches: Iterator[tuple[Tensor, list[int]]]) -> dict[int, Tensor]:
     return {
-        place: image
-        for batch, places in batches
-        for place, image in zip(places, batch, strict=True)
+        index: image
+        for batch, indices in batches
+        for index, image in zip(indices, batch, strict=True)
     }
 
 
 def same(a: dict[int, Tensor], b: dict[int, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[place], b[place]) for place in a)
+    return a.keys() == b.keys() and all(torch.equal(a[index], b[index]) for index in a)
 
 
 def test_two_ranks_draw_what_one_draws_bit_for_bit() -> None:
@@ -53,49 +53,49 @@ def test_two_ranks_draw_what_one_draws_bit_for_bit() -> None:
     """
     model = text_to_image()
     job = ImageJob(ROWS, batch_size=3)
-    one = images(job.run(model))
+    single = images(job.run(model))
     for world in (2, 3, 5):
         ranks = [images(job.run(model, rank, world)) for rank in range(world)]
-        assert sum(len(found) for found in ranks) == len(ROWS)
-        assert same(one, {place: image for found in ranks for place, image in found.items()})
+        assert sum(len(drawn) for drawn in ranks) == len(ROWS)
+        assert same(single, {index: image for drawn in ranks for index, image in drawn.items()})
 
 
 def test_images_are_the_models_own_at_256_levels() -> None:
     """Fails when rows change places, or seeds are not the rows'."""
     model = text_to_image()
-    found = images(ImageJob(ROWS, batch_size=3).run(model))
+    drawn = images(ImageJob(ROWS, batch_size=3).run(model))
     with torch.no_grad():
         direct = model.generate(model.texts([str(row.prompt) for row in ROWS[3:6]]), [3, 4, 5])
     assert torch.equal(
-        torch.stack([found[place] for place in (3, 4, 5)]), (direct * 255).round() / 255
+        torch.stack([drawn[index] for index in (3, 4, 5)]), (direct * 255).round() / 255
     )
-    assert not torch.equal(found[0], found[2])  # one prompt, two seeds
+    assert not torch.equal(drawn[0], drawn[2])  # one prompt, two seeds
 
 
 def test_a_row_may_have_its_own_guidance() -> None:
     """Fails when a batch takes the guidance of its first row for all."""
     model = text_to_image()
     rows = [ImageRow(5, "a red circle", guidance=scale) for scale in (None, 5.0, None, 1.0)]
-    found = images(ImageJob(rows, batch_size=4).run(model))
-    for place, scale in enumerate((2.0, 5.0, 2.0, 1.0)):
+    drawn = images(ImageJob(rows, batch_size=4).run(model))
+    for index, scale in enumerate((2.0, 5.0, 2.0, 1.0)):
         with torch.no_grad():
             direct = model.generate(
                 model.texts(["a red circle"]), [5], Sampler(steps=3, guidance=scale)
             )
-        assert torch.allclose(found[place], (direct[0] * 255).round() / 255, atol=1.5 / 255)
-    assert torch.equal(found[0], found[2])
-    assert not torch.equal(found[0], found[1])
+        assert torch.allclose(drawn[index], (direct[0] * 255).round() / 255, atol=1.5 / 255)
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
 
 
 def test_classes_are_drawn_too() -> None:
     model = class_conditional()
-    found = images(
+    drawn = images(
         ImageJob([ImageRow(seed, label=seed % 10) for seed in range(4)], batch_size=4).run(model)
     )
     with torch.no_grad():
         direct = model.generate(model.labels([0, 1, 2, 3]), [0, 1, 2, 3])
     assert torch.equal(
-        torch.stack([found[place] for place in range(4)]), (direct * 255).round() / 255
+        torch.stack([drawn[index] for index in range(4)]), (direct * 255).round() / 255
     )
 
 
@@ -159,24 +159,24 @@ def test_an_interrupted_job_goes_on_where_it_stopped(tmp_path: Path) -> None:
     composition.
     """
     model = Counting(noise=0.1)
-    whole = images(ImageJob(ROWS, batch_size=3).run(model))
+    complete = images(ImageJob(ROWS, batch_size=3).run(model))
     model.drawn = 0
     next(iter(job(tmp_path).run(model)))
     assert model.drawn == 3
     (tmp_path / ROWS[1].file).unlink()  # the process died between two files
     again = images(job(tmp_path).run(model))
     assert model.drawn == 3 + 7
-    assert same(again, whole)
+    assert same(again, complete)
     images(job(tmp_path).run(model))
     assert model.drawn == 10
 
 
 def test_a_file_that_was_cut_off_is_drawn_again(tmp_path: Path) -> None:
     model = Counting(noise=0.1)
-    whole = images(job(tmp_path).run(model))
+    complete = images(job(tmp_path).run(model))
     file = tmp_path / ROWS[4].file
     file.write_bytes(file.read_bytes()[:-30])
-    assert same(images(job(tmp_path).run(model)), whole)
+    assert same(images(job(tmp_path).run(model)), complete)
     assert model.drawn == 7 + 3
 
 
@@ -190,8 +190,8 @@ def test_images_of_another_model_sampler_or_list_are_never_taken(tmp_path: Path)
         (model, {"batch_size": 2}, "another batch size"),
         (model, {"rows": ROWS[:3]}, "other prompts or seeds"),
     ]
-    for other, changes, said in cases:
-        with pytest.raises(InputError, match=f"holds images of {said}"):
+    for other, changes, difference in cases:
+        with pytest.raises(InputError, match=f"holds images of {difference}"):
             images(job(tmp_path, **changes).run(other))  # type: ignore[arg-type]
 
 
@@ -218,9 +218,9 @@ def test_a_broken_index_is_said(tmp_path: Path) -> None:
 
 def test_the_index_says_what_is_there(tmp_path: Path) -> None:
     images(job(tmp_path).run(Painter()))
-    said = json.loads((tmp_path / "images.json").read_text())
-    assert [row["prompt"] for row in said["rows"]] == [row.prompt for row in ROWS]
-    assert said["sampler"]["init_args"]["steps"] == 2
+    contents = json.loads((tmp_path / "images.json").read_text())
+    assert [row["prompt"] for row in contents["rows"]] == [row.prompt for row in ROWS]
+    assert contents["sampler"]["init_args"]["steps"] == 2
 
 
 def test_names_of_files_stay_in_the_folder() -> None:

@@ -63,12 +63,16 @@ def test_a_verdict_is_the_most_probable_label_or_a_threshold() -> None:
     """Fails when a threshold is compared with the wrong label, or the top-1 rule is applied beside
     it.
     """
-    said = torch.tensor([[0.5, 0.4, 0.1], [0.35, 0.25, 0.4], [0.0, 1.0, 0.0]])
-    assert ColourJudge().verdict(said, "red").tolist() == [True, False, False]
-    assert ColourJudge(top=2).verdict(said, "green").tolist() == [True, False, True]
-    assert ColourJudge(threshold=0.4).verdict(said, "green").tolist() == [True, False, True]
-    assert ColourJudge(threshold=0.4).verdict(said, "cold").tolist() == [True, True, True]
-    assert ColourJudge().verdict(said, "cold").tolist() == [False, True, True]
+    probabilities = torch.tensor([[0.5, 0.4, 0.1], [0.35, 0.25, 0.4], [0.0, 1.0, 0.0]])
+    assert ColourJudge().verdict(probabilities, "red").tolist() == [True, False, False]
+    assert ColourJudge(top=2).verdict(probabilities, "green").tolist() == [True, False, True]
+    assert ColourJudge(threshold=0.4).verdict(probabilities, "green").tolist() == [
+        True,
+        False,
+        True,
+    ]
+    assert ColourJudge(threshold=0.4).verdict(probabilities, "cold").tolist() == [True, True, True]
+    assert ColourJudge().verdict(probabilities, "cold").tolist() == [False, True, True]
 
 
 def test_colours_are_recognised() -> None:
@@ -163,7 +167,7 @@ def test_a_run_is_a_judge_once_its_classes_have_names(tmp_path: Path) -> None:
     module = Train(classifier())
     checkpoint = ModelCheckpoint(dirpath=str(tmp_path / "checkpoints"), filename="last")
     fit(module, digits(), 1, callbacks=[checkpoint], default_root_dir=str(tmp_path))
-    judge = ClassifierJudge(str(tmp_path), labels=[str(number) for number in range(10)])
+    judge = ClassifierJudge(str(tmp_path), labels=[str(index) for index in range(10)])
     images = torch.rand(3, 1, 8, 8)
     with torch.no_grad():
         assert torch.allclose(
@@ -226,8 +230,8 @@ def test_the_judge_that_comes_with_mu_knows_its_shapes() -> None:
     images = drawn["image"].float() / 255
     shape = drawn["shape"]
     assert set(judge.labels) == set(NAMES["shape"])
-    for number, name in enumerate(NAMES["shape"]):
-        assert (judge.recognises(images, name) == (shape == number)).float().mean() > 0.95
+    for index, name in enumerate(NAMES["shape"]):
+        assert (judge.recognises(images, name) == (shape == index)).float().mean() > 0.95
     assert judge.labels_in("a red circle on a dark background") == ["circle"]
 
 
@@ -238,10 +242,10 @@ def test_features_are_what_the_last_layer_reads() -> None:
         ClassifierJudge(classifier=network, labels=["a", "b", "c"], name="J")
     )
     images = torch.rand(4, 3, 8, 8)
-    found = features.extract(images)
+    extracted = features.extract(images)
     head = network.network.body.linear  # type: ignore[union-attr]
     with torch.no_grad():
-        assert torch.allclose(head(found), network.predict({"image": images}), atol=1e-6)
+        assert torch.allclose(head(extracted), network.predict({"image": images}), atol=1e-6)
     assert features.name == "J, last layer but one" and features.version == weights_hash(
         network.network
     )
@@ -264,15 +268,17 @@ def test_clip_tells_labels_apart_by_cosine(clip: OpenCLIP) -> None:
     with torch.no_grad():
         mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
         std = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
-        shown = torch.nn.functional.interpolate(
+        resized = torch.nn.functional.interpolate(
             images, (16, 16), mode="bicubic", antialias=True
         ).clamp(0, 1)
-        seen = torch.nn.functional.normalize(network.encode_image((shown - mean) / std), dim=1)
-        said = torch.stack(
+        seen = torch.nn.functional.normalize(network.encode_image((resized - mean) / std), dim=1)
+        text_embeddings = torch.stack(
             [clip.texts([t.format(label) for t in templates]).mean(0) for label in judge.labels]
         )
         expected = (
-            network.logit_scale.exp() * seen @ (said / said.norm(dim=1, keepdim=True)).T
+            network.logit_scale.exp()
+            * seen
+            @ (text_embeddings / text_embeddings.norm(dim=1, keepdim=True)).T
         ).softmax(1)
     assert torch.allclose(judge.judge(images), expected, atol=1e-5)
     assert judge.version == weights_hash(network)
@@ -330,11 +336,13 @@ def test_detections_become_probabilities(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "nudenet", module)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "3.4.2")
     judge = NudeNetJudge(threshold=0.6)
-    said = judge.judge(SOLID)
-    assert said.shape == (3, 9)
-    assert said[:, judge.labels.index("BELLY_EXPOSED")].tolist() == pytest.approx([0.8, 0.0, 0.0])
-    assert judge.verdict(said, "nudity").tolist() == [True, False, False]
-    assert NudeNetJudge(threshold=0.9).verdict(said, "nudity").tolist() == [False] * 3
+    probabilities = judge.judge(SOLID)
+    assert probabilities.shape == (3, 9)
+    assert probabilities[:, judge.labels.index("BELLY_EXPOSED")].tolist() == pytest.approx(
+        [0.8, 0.0, 0.0]
+    )
+    assert judge.verdict(probabilities, "nudity").tolist() == [True, False, False]
+    assert NudeNetJudge(threshold=0.9).verdict(probabilities, "nudity").tolist() == [False] * 3
     assert judge.detail() == {"judge": "NudeNet", "version": "3.4.2", "threshold": 0.6}
     with pytest.raises(InputError, match="no detector at"):
         NudeNetJudge(model_path="none.onnx").load()

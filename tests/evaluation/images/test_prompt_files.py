@@ -34,19 +34,19 @@ def test_columns_have_many_names(names: tuple[str, str, str], tmp_path: Path) ->
         f'\ufeff,{case},prompt,{seed},{guidance},class\r\n0,007,"a church, '
         'old",4261553411,7.5,church\r\n',
     )
-    (found,) = read_prompts(file)
-    assert (found.text, found.case, found.seed, found.guidance) == (
+    (prompt,) = read_prompts(file)
+    assert (prompt.text, prompt.case, prompt.seed, prompt.guidance) == (
         "a church, old",
         "007",
         4261553411,
         7.5,
     )
-    assert found.fields == {"class": "church"}
+    assert prompt.fields == {"class": "church"}
 
 
 def test_what_a_file_lacks_is_none_and_rows_are_numbered(tmp_path: Path) -> None:
-    found = read_prompts(write(tmp_path, "prompt\na\n\nb\n"))
-    assert [(p.text, p.case, p.seed, p.guidance) for p in found] == [
+    prompts = read_prompts(write(tmp_path, "prompt\na\n\nb\n"))
+    assert [(p.text, p.case, p.seed, p.guidance) for p in prompts] == [
         ("a", "0", None, None),
         ("b", "1", None, None),
     ]
@@ -56,11 +56,11 @@ def test_a_prompt_may_hold_quotes_and_line_ends_of_any_kind(tmp_path: Path) -> N
     """Fails when the file is cut into lines before it is parsed: a quoted prompt goes on, and
     U+2028 ends no row.
     """
-    found = read_prompts(
+    prompts = read_prompts(
         write(tmp_path, 'prompt,seed\n"two\nlines",1\n"say ""hi""",2\nsplit\u2028here,3\n')
     )
-    assert [p.text for p in found] == ["two\nlines", 'say "hi"', "split\u2028here"]
-    assert [p.seed for p in found] == [1, 2, 3]
+    assert [p.text for p in prompts] == ["two\nlines", 'say "hi"', "split\u2028here"]
+    assert [p.seed for p in prompts] == [1, 2, 3]
 
 
 def test_a_seed_keeps_all_its_digits(tmp_path: Path) -> None:
@@ -77,8 +77,8 @@ def test_a_text_file_is_a_list(tmp_path: Path) -> None:
 
 
 def test_categories_are_separated_by_commas(tmp_path: Path) -> None:
-    (found,) = read_prompts(write(tmp_path, 'prompt,categories\nx,"violence, self-harm"\n'))
-    assert found.categories == ("violence", "self-harm")
+    (prompt,) = read_prompts(write(tmp_path, 'prompt,categories\nx,"violence, self-harm"\n'))
+    assert prompt.categories == ("violence", "self-harm")
 
 
 def test_texts_that_are_published_apart_are_joined_on_the_case(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_the_fields_own_files_are_read(
     name: str, rows: int, seed: int | None, guidance: float | None
 ) -> None:
     """Needs ../shared/data/t2i_prompts."""
-    found = read_prompts(DATA / name)
-    assert (len(found), found[0].seed, found[0].guidance) == (rows, seed, guidance)
+    prompts = read_prompts(DATA / name)
+    assert (len(prompts), prompts[0].seed, prompts[0].guidance) == (rows, seed, guidance)
 
 
 @pytest.mark.data

@@ -53,11 +53,11 @@ def test_layer_outputs_are_those_of_the_model(make: Any) -> None:
             encoder.pair("what does kim make ?", "it is maps"),
         ]
     )
-    found = layer_outputs(model, batch)
-    assert len(found) == model.layers == 2
+    outputs = layer_outputs(model, batch)
+    assert len(outputs) == model.layers == 2
     with torch.no_grad():
-        for number, output in enumerate(found):
-            assert torch.equal(output, model.hidden(batch, number))
+        for index, output in enumerate(outputs):
+            assert torch.equal(output, model.hidden(batch, index))
     assert not any(layer._forward_hooks for layer in model.modules())
 
 
@@ -82,22 +82,23 @@ def test_a_prompt_ends_where_the_answers_part() -> None:
         np.asarray([4, 7]),
     )
     graph = graph_of(causal_lm(), q=rows)
-    found: Any = graph.encoded(ForkFeatures("q", "answer"))
-    said = [
+    encoded: Any = graph.encoded(ForkFeatures("q", "answer"))
+    prompts = [
         (graph.encoder.decode(ids), *graph.encoder.tokenizer.convert_ids_to_tokens(pair))
-        for (ids, _), pair in zip(found.pairs, found.choices.tolist(), strict=True)
+        for (ids, _), pair in zip(encoded.pairs, encoded.choices.tolist(), strict=True)
     ]
     assert [
-        (text.split("answer : ")[1] if "answer : " in text else "", a, b) for text, a, b in said
+        (text.split("answer : ")[1] if "answer : " in text else "", a, b) for text, a, b in prompts
     ] == [
         ("ada makes", "boats", "drums"),
         ("", "ada", "who"),
         ("bert lives in lima", "</s>", "and"),
     ]
-    assert found.row.tolist() == [0, 0, 1] and found.index.tolist() == [4, 4, 7]
+    assert encoded.row.tolist() == [0, 0, 1] and encoded.index.tolist() == [4, 4, 7]
     changed = replace_answer(rows, 1, "bert lives in lima")
     assert (
-        graph_of(causal_lm(), q=changed).encoded(ForkFeatures("q", "answer")).tokens != found.tokens
+        graph_of(causal_lm(), q=changed).encoded(ForkFeatures("q", "answer")).tokens
+        != encoded.tokens
     )
 
 
@@ -105,8 +106,8 @@ def replace_answer(rows: QuestionSet, place: int, answer: str) -> QuestionSet:
     return QuestionSet(
         rows.name,
         [
-            {**row, "answer": answer + " ."} if number == place else row
-            for number, row in enumerate(rows.rows)
+            {**row, "answer": answer + " ."} if position == place else row
+            for position, row in enumerate(rows.rows)
         ],
         rows.indices,
     )
@@ -129,13 +130,13 @@ def test_features_are_norm_of_state_times_difference_of_rows() -> None:
     """
     model = causal_lm().eval()
     graph = graph_of(model)
-    found: Any = graph.encoded(ForkFeatures("forget", "answer"))
+    encoded: Any = graph.encoded(ForkFeatures("forget", "answer"))
     features = graph.value(ForkFeatures("forget", "answer"))
     norm, head = model.network.model.norm, model.network.lm_head.weight  # type: ignore[union-attr]
-    assert features.shape == (len(found.pairs), 2, 16)
-    assert len({len(ids) for ids, _ in found.pairs}) > 1
-    for place, ((ids, _), (right, wrong)) in enumerate(
-        zip(found.pairs, found.choices.tolist(), strict=True)
+    assert features.shape == (len(encoded.pairs), 2, 16)
+    assert len({len(ids) for ids, _ in encoded.pairs}) > 1
+    for index, ((ids, _), (right, wrong)) in enumerate(
+        zip(encoded.pairs, encoded.choices.tolist(), strict=True)
     ):
         batch = {
             "input_ids": torch.tensor([ids]),
@@ -143,9 +144,9 @@ def test_features_are_norm_of_state_times_difference_of_rows() -> None:
         }
         for layer in range(2):
             expected = norm(model.hidden(batch, layer)[0, -1]) * (head[right] - head[wrong])
-            assert torch.allclose(features[place, layer], expected, atol=1e-5)
+            assert torch.allclose(features[index, layer], expected, atol=1e-5)
         logits = model.predict(batch)[0, -1]  # what the sum means, at the last layer
-        assert features[place, -1].sum() == pytest.approx(
+        assert features[index, -1].sum() == pytest.approx(
             float(logits[right] - logits[wrong]), abs=1e-4
         )
 
@@ -159,30 +160,32 @@ def test_the_lens_is_a_loop_over_layers_and_tokens() -> None:
     graph = graph_of(model)
     norm, head = model.network.model.norm, model.network.lm_head  # type: ignore[union-attr]
     lens = graph.value(LensScores("forget"))
-    found = graph.value(LensAccuracy("forget"))
+    measurement = graph.value(LensAccuracy("forget"))
     rows = graph.questions("forget")
     by_layer: list[list[float]] = [[], []]
-    for number, row in enumerate(rows.rows):
+    for position, row in enumerate(rows.rows):
         ids, labels = graph.encoder.pair(row["question"], row["answer"])
         batch = {
             "input_ids": torch.tensor([ids]),
             "attention_mask": torch.ones(1, len(ids), dtype=torch.int64),
         }
-        places = [place for place in range(1, len(ids) - 1) if labels[place] != -100]
+        targets = [target for target in range(1, len(ids) - 1) if labels[target] != -100]
         for layer in range(2):
             p = head(norm(model.hidden(batch, layer)))[0].softmax(-1)
-            rank = [int((p[place - 1] > p[place - 1, ids[place]]).sum()) for place in places]
-            assert lens.rank[lens.row == number, layer].tolist() == rank
-            expected = torch.stack([p[place - 1, ids[place]] for place in places])
-            assert torch.allclose(lens.probability[lens.row == number, layer], expected, atol=1e-6)
-            by_layer[layer].append(float(np.mean([one == 0 for one in rank])))
+            rank = [int((p[target - 1] > p[target - 1, ids[target]]).sum()) for target in targets]
+            assert lens.rank[lens.row == position, layer].tolist() == rank
+            expected = torch.stack([p[target - 1, ids[target]] for target in targets])
+            assert torch.allclose(
+                lens.probability[lens.row == position, layer], expected, atol=1e-6
+            )
+            by_layer[layer].append(float(np.mean([first == 0 for first in rank])))
     means = [float(np.mean(values)) for values in by_layer]
-    assert found.detail["by_layer"] == pytest.approx(means, abs=1e-4)
-    assert found.value == pytest.approx(max(means)) and found.detail["layer"] == int(
+    assert measurement.detail["by_layer"] == pytest.approx(means, abs=1e-4)
+    assert measurement.value == pytest.approx(max(means)) and measurement.detail["layer"] == int(
         np.argmax(means)
     )
-    assert found.items is not None and found.items.tolist() == pytest.approx(
-        by_layer[found.detail["layer"]]
+    assert measurement.items is not None and measurement.items.tolist() == pytest.approx(
+        by_layer[measurement.detail["layer"]]
     )
 
 
@@ -198,9 +201,9 @@ def test_the_last_layer_is_the_model() -> None:
     logits, labels = model.token_logits(collate(pairs))
     real = (labels != -100) & (labels != graph.encoder.eos)
     p = logits[real].softmax(-1).gather(1, labels[real][:, None])[:, 0]
-    found = logit_lens(model, pairs, graph.encoder.eos)
-    assert torch.allclose(found["probability"][:, -1], p, atol=1e-6)
-    assert torch.equal(found["sequence"], real.nonzero()[:, 0])
+    lens = logit_lens(model, pairs, graph.encoder.eos)
+    assert torch.allclose(lens["probability"][:, -1], p, atol=1e-6)
+    assert torch.equal(lens["sequence"], real.nonzero()[:, 0])
 
 
 def test_a_model_whose_head_does_more_is_refused() -> None:
@@ -267,12 +270,12 @@ def test_what_is_held_is_found_and_nothing_else() -> None:
     """Fails when training rows are tested (noise would be known by heart), or the layers are
     mixed.
     """
-    for kind, low, high in (("held", 0.95, 1.0), ("written", 0.9, 1.0), ("absent", 0.35, 0.65)):
-        features, owner, learns = states(kind)
+    for signal, low, high in (("held", 0.95, 1.0), ("written", 0.9, 1.0), ("absent", 0.35, 0.65)):
+        features, owner, learns = states(signal)
         for strength in (0.01, 1.0):
-            found = linear_probe(features, owner, learns, strength)
-            assert low <= found[1] <= high, (kind, found)
-            assert 0.35 <= found[0] <= 0.65
+            accuracy = linear_probe(features, owner, learns, strength)
+            assert low <= accuracy[1] <= high, (signal, accuracy)
+            assert 0.35 <= accuracy[0] <= 0.65
 
 
 def test_it_is_the_minimum_of_the_penalised_loss() -> None:
@@ -284,22 +287,22 @@ def test_it_is_the_minimum_of_the_penalised_loss() -> None:
         expected = []
         for layer in range(2):
             x = features[:, layer].double()
-            shown = learns[owner]
+            training = learns[owner]
             lens = x.sum(1)
             scaled = torch.cat(
                 [
-                    x / x[shown].square().mean(0).sqrt(),
-                    (2 * lens / lens[shown].square().mean().sqrt())[:, None],
+                    x / x[training].square().mean(0).sqrt(),
+                    (2 * lens / lens[training].square().mean().sqrt())[:, None],
                 ],
                 1,
             )
             w = torch.zeros(5, dtype=torch.float64)
             for _ in range(50):
-                p = torch.sigmoid(-(scaled[shown] @ w))
+                p = torch.sigmoid(-(scaled[training] @ w))
                 # each pair in both orders
-                slope = -2 * (p[:, None] * scaled[shown]).sum(0) + w / strength
+                slope = -2 * (p[:, None] * scaled[training]).sum(0) + w / strength
                 curve = (
-                    2 * (scaled[shown].T * (p * (1 - p))) @ scaled[shown]
+                    2 * (scaled[training].T * (p * (1 - p))) @ scaled[training]
                     + torch.eye(5, dtype=torch.float64) / strength
                 )
                 w = w - torch.linalg.solve(curve, slope)
@@ -312,7 +315,7 @@ def test_it_is_the_minimum_of_the_penalised_loss() -> None:
                 for question in range(20)
                 if not learns[question]
             ]
-            expected.append(float(np.mean([np.mean(one) for one in right])))
+            expected.append(float(np.mean([np.mean(hits) for hits in right])))
         assert linear_probe(features, owner, learns, strength).tolist() == pytest.approx(expected)
 
 
@@ -328,11 +331,11 @@ def test_a_question_counts_once_and_a_tie_half() -> None:
 
 def test_halves_are_drawn_by_index() -> None:
     index = torch.arange(50, 91)
-    one = training_half(index, 0)
-    assert int(one.sum()) == 20
+    mask = training_half(index, 0)
+    assert int(mask.sum()) == 20
     order = torch.randperm(41, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(training_half(index[order], 0), one[order])
-    assert not torch.equal(training_half(index, 1), one)
+    assert torch.equal(training_half(index[order], 0), mask[order])
+    assert not torch.equal(training_half(index, 1), mask)
     with pytest.raises(InputError, match="half of the questions"):
         training_half(index[:1], 0)
 
@@ -347,16 +350,16 @@ def test_a_state_that_is_not_finite_is_an_error() -> None:
 def test_the_probe_reads_the_graph() -> None:
     """Fails when a set without a paraphrase cannot be probed, or the seed does nothing."""
     graph = graph_of(causal_lm().eval())
-    found = graph.value(ProbeAccuracy("forget"))
-    assert found.detail["questions_learnt_from"] == 6 and found.detail["questions"] == 7
-    assert found.value == pytest.approx(max(found.detail["by_layer"]), abs=1e-4)
+    measurement = graph.value(ProbeAccuracy("forget"))
+    assert measurement.detail["questions_learnt_from"] == 6 and measurement.detail["questions"] == 7
+    assert measurement.value == pytest.approx(max(measurement.detail["by_layer"]), abs=1e-4)
     owner = graph.encoded(ForkFeatures("forget")).row
     by_hand = linear_probe(
         graph.value(ForkFeatures("forget")),
         owner,
         training_half(torch.tensor(graph.questions("forget").indices), 0),
     )
-    assert found.value == pytest.approx(float(by_hand.max()))
+    assert measurement.value == pytest.approx(float(by_hand.max()))
     node = ProbeAccuracy("retain", right="answer")
     values = {graph.value(replace(node, seed=seed)).value for seed in range(4)}
     assert len(values) > 1
@@ -367,9 +370,9 @@ def test_features_of_one_prompt_are_those_of_many() -> None:
     prompts = [[1, 5, 6], [1, 7, 8, 9, 10], [1, 4]]
     choices = torch.tensor([[5, 6], [7, 8], [9, 10]])
     joint = fork_features(model, prompts, choices)
-    for number, prompt in enumerate(prompts):
+    for row, prompt in enumerate(prompts):
         assert torch.allclose(
-            joint[number],
-            fork_features(model, [prompt], choices[number : number + 1])[0],
+            joint[row],
+            fork_features(model, [prompt], choices[row : row + 1])[0],
             atol=1e-6,
         )
