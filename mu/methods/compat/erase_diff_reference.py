@@ -39,11 +39,11 @@ class EraseDiffReference(EraseDiff):
         super().__init__(backbone, **kwargs)
         self.summed_retain = summed_retain
 
-    def set_moments_aside(self) -> None:
-        """They stay."""
+    def save_moments(self) -> None:
+        """The descent goes on with the moments of the steps."""
 
-    def bring_moments_back(self) -> None:
-        """They have stayed."""
+    def restore_moments(self) -> None:
+        """The steps go on with the moments of the descent."""
 
     def retain_loss(self, retain: Batch, prediction: Tensor) -> Tensor:
         """A sum over elements where the code takes one."""
