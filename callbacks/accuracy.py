@@ -14,8 +14,9 @@ from mu.metrics.results import Result, TradeOff
 class Accuracy(Suite):
     """Unlearning, retain and test accuracy of a classifier, in percent.
 
-    UA = 100 − accuracy on forget, RA = accuracy on retain, TA = accuracy on held-out data. Where a whole class is forgotten, it is not in the held-out part (vision literature), and the
-    probe `test_forget` is reported apart.
+    UA = 100 − accuracy on forget, RA = accuracy on retain, TA = accuracy on held-out data. Where a
+    whole class is forgotten, it is not in the held-out part (vision literature), and the probe
+    `test_forget` is reported apart.
 
     Args:
         held_out: the part that TA is measured on; `validation` in searches.

@@ -1,4 +1,4 @@
-"""Cost: seconds by stage, memory, and how many weights moved."""
+"""Cost of a run: seconds by stage, peak memory, trainable and changed weights."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from mu.metrics.results import SHARED_DEFINITIONS, Result
 
 
 class Cost(Suite):
-    """What the run cost: `seconds` (masks, statistics, training and edits; evaluation apart), its
-    breakdown, `peak_memory` in MiB, `trainable` and `moved` weights.
+    """Cost of a run: seconds, peak memory, trainable and changed weights.
+
+    `seconds` (masks, statistics, training and edits; evaluation apart) and its breakdown,
+    `peak_memory` in MiB, `trainable` and `moved` weights.
 
     Memory is the peak that torch allocated on a GPU; on a CPU the peak of the process's resident
     set since the fit began (Linux; the libraries themselves are in it).
@@ -57,27 +59,25 @@ class Cost(Suite):
         self._before = []
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """Whatever is known: a test without a fit in the same process knows the checkpoint's
-        seconds only.
-        """
+        """Costs of the run; after a fit in another process the checkpoint's seconds only."""
         seconds = {
             stage: value
             for stage, value in module.stopwatch.seconds().items()
             if stage != "evaluation"
         }
-        found = [Result("seconds", sum(seconds.values()), False, "", "s")]
-        found += [
+        results = [Result("seconds", sum(seconds.values()), False, "", "s")]
+        results += [
             Result(f"seconds/{stage}", value, False, "", "s")
             for stage, value in sorted(seconds.items())
         ]
         units = {"trainable": "weights", "moved": "weights", "peak_memory": "MiB"}
         better = {"trainable": None, "moved": None, "peak_memory": False}
-        return found + [
+        return results + [
             Result(name, value, better[name], "", units[name]) for name, value in self._seen.items()
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen, for a test that loads the checkpoint."""
+        """Counts of the fit, for a test that loads the checkpoint."""
         return {"seen": dict(self._seen)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Curves: the splits' scores during fit, as data."""
+"""Callback that writes validation curves of a fit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from mu.utils.spec import Reconstructible
 
 
 class Curves(Callback, Reconstructible):
-    """Keeps what validation logs (`forget/loss`, `retain/accuracy`...) by step, and writes
-    `curves.json` into the run folder.
-    """
+    """Validation curves by step (`forget/loss`, `retain/accuracy`), written to `curves.json`."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []

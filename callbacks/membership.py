@@ -14,12 +14,12 @@ from mu.metrics.results import Result
 class Membership(Suite):
     """Membership inference on the forget set: five SVC attacks and a loss-threshold attack.
 
-    The SVC attacks are those of the OPTML code. An attacker learns, under the unlearned model, to tell retain samples (members) from held-out
-    ones by one feature; `MIA` is the share of the forget set that it calls *non-members*, in
-    percent, with the feature `confidence` (the "MIA" column of Unlearn-Sparse and SalUn). The
-    others are `MIA/correctness`, `MIA/entropy`, `MIA/m_entropy`, `MIA/prob`. `MIA/loss_auc` is the
-    area under the curve of the loss as a score of membership, forget against held-out: 0.5 cannot
-    be told apart.
+    The SVC attacks are those of the OPTML code. An attacker learns, under the unlearned model, to
+    tell retain samples (members) from held-out ones by one feature; `MIA` is the share of the
+    forget set that it calls *non-members*, in percent, with the feature `confidence` (the "MIA"
+    column of Unlearn-Sparse and SalUn). The others are `MIA/correctness`, `MIA/entropy`,
+    `MIA/m_entropy`, `MIA/prob`. `MIA/loss_auc` is the area under the curve of the loss as a score
+    of membership, forget against held-out: 0.5 cannot be told apart.
 
     All are judged by closeness to the oracle.
 

@@ -1,4 +1,4 @@
-"""Quantisation: does rounding the weights bring back what was forgotten?"""
+"""Quantisation attack: accuracy on the forget set after the weights are rounded."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from mu.utils.errors import InputError
 
 
 class Quantisation(Suite):
-    """Scores copies of the served model whose linear weights are rounded to nearest, beside the
-    model itself. Works for every backbone with a linear layer.
+    """Scores of copies whose linear weights are rounded to nearest, beside the served model's.
+
+    For every backbone with a linear layer.
 
     `quantisation` is the score on the forget part under the number of bits, or without rounding, by
     which most is known (accuracy in percent; the loss where a domain has no accuracy). It is a
@@ -70,8 +71,8 @@ class Quantisation(Suite):
                 "Quantisation asks what comes back of the forget part, so `forget` must be among "
                 "its parts."
             )
-        for number in bits:
-            check(number, group)
+        for count in bits:
+            check(count, group)
         self.bits = list(bits)
         self.group = group
         self.embeddings = embeddings
@@ -83,43 +84,43 @@ class Quantisation(Suite):
         """Score the original while it is there."""
         module = module_of(pl_module)
         with module.stopwatch("evaluation"):
-            scores.keep_original(run_folder(trainer), module, ["forget"], "Quantisation")
+            scores.save_original_scores(run_folder(trainer), module, ["forget"], "Quantisation")
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """See the class."""
         served = module.served()
         before = self._scores(served, module)
-        original = scores.original(
+        original = scores.original_scores(
             run_folder(module.trainer), module, "forget", before["forget"], "Quantisation"
         )
-        graph = scores.graph_of(served, module) if self.metrics else None
+        graph = scores.metric_graph(served, module) if self.metrics else None
         forget = {}
-        found = []
+        results = []
         details = {}
         for bits in self.bits:
             copy = quantised(served, bits, self.group, self.embeddings, self.head)
             details[bits] = self._budget(bits, copy)
             after = self._scores(copy.backbone, module)
             forget[bits] = after["forget"]
-            for part, was in before.items():
-                found += [
+            for part, part_scores in before.items():
+                results += [
                     Result(
                         f"quantisation/int{bits}/{score}/{part}",
-                        scores.shown(score, after[part][score]),
+                        scores.mean_score(score, after[part][score]),
                         None,
                         part,
-                        scores.unit(score),
-                        {"before": scores.shown(score, was[score]), **details[bits]},
+                        scores.score_unit(score),
+                        {"before": scores.mean_score(score, part_scores[score]), **details[bits]},
                     )
-                    for score in was
+                    for score in part_scores
                     if score != "index"
                 ]
             if graph is not None:
-                other = graph.for_model(copy.backbone)
-                found += [
+                copy_graph = graph.for_model(copy.backbone)
+                results += [
                     Result(
                         f"quantisation/int{bits}/{metric.name}",
-                        other.value(metric).value,
+                        copy_graph.value(metric).value,
                         None,
                         "",
                         "",
@@ -127,7 +128,7 @@ class Quantisation(Suite):
                     )
                     for metric in self.metrics
                 ]
-        return [*self._headline(before["forget"], forget, original, details), *found]
+        return [*self._headline(before["forget"], forget, original, details), *results]
 
     def _headline(
         self,
@@ -136,52 +137,56 @@ class Quantisation(Suite):
         original: Scores | None,
         details: dict[int, dict[str, Any]],
     ) -> list[Result]:
-        main = scores.headline(before)
+        main = scores.main_score(before)
         lower = main in scores.LOWER
-        levels = {bits: scores.shown(main, found[main]) for bits, found in after.items()}
+        levels = {bits: scores.mean_score(main, copy[main]) for bits, copy in after.items()}
         worst = next(
-            bits for bits in self.bits if levels[bits] == scores.most(main, levels.values())
+            bits
+            for bits in self.bits
+            if levels[bits] == scores.highest_level(main, levels.values())
         )
-        was = scores.shown(main, before[main])
-        known = {
-            "before": was,
-            **({} if original is None else {"original": scores.shown(main, original[main])}),
+        before_level = scores.mean_score(main, before[main])
+        levels_before = {
+            "before": before_level,
+            **({} if original is None else {"original": scores.mean_score(main, original[main])}),
         }
         detail = {
-            **known,
+            **levels_before,
             "score": main,
             **details[worst],
             **{f"int{bits}": level for bits, level in levels.items()},
         }
-        found = [
+        results = [
             Result(
                 "quantisation",
-                scores.most(main, (was, levels[worst])),
+                scores.highest_level(main, (before_level, levels[worst])),
                 lower,
                 "forget",
-                scores.unit(main),
+                scores.score_unit(main),
                 detail,
             ),
-            *scores.returned("quantisation", main, {**known, "after": levels[worst]}),
+            *scores.recovery("quantisation", main, {**levels_before, "after": levels[worst]}),
         ]
         if not lower:
             fewest = min(self.bits)
-            robustness = 1.0 if levels[fewest] <= was else was / levels[fewest]
-            found.append(
+            robustness = 1.0 if levels[fewest] <= before_level else before_level / levels[fewest]
+            results.append(
                 Result(
                     "quantisation/robustness",
                     robustness,
                     True,
                     "forget",
                     "",
-                    {"before": was, "after": levels[fewest], "bits": fewest},
+                    {"before": before_level, "after": levels[fewest], "bits": fewest},
                 )
             )
-        return found
+        return results
 
     def _scores(self, backbone: Any, module: UnlearningModule) -> dict[str, Scores]:
         return {
-            part: scores.scored(backbone, module, scores.part_of(module, part, "Quantisation"))
+            part: scores.score_samples(
+                backbone, module, scores.task_part(module, part, "Quantisation")
+            )
             for part in self.parts
         }
 

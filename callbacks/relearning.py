@@ -1,6 +1,4 @@
-"""Relearning: how much of what was forgotten comes back when the model is fine-tuned on a few
-forget samples.
-"""
+"""Relearning attack: accuracy on the forget set after fine-tuning on a few forget samples."""
 
 from __future__ import annotations
 
@@ -30,9 +28,9 @@ OF_ORACLE = ("examples", "steps", "batch_size", "optimizer", "attack_seed", "rel
 
 
 class Relearning(Suite):
-    """Fine-tunes a copy of the served model on k forget samples for n steps, and scores the forget
-    part before and after: the rows that were used apart from those that were withheld. Works for
-    every backbone.
+    """Scores of the forget part before and after fine-tuning a copy on k forget samples.
+
+    The rows that were used are scored apart from those that were withheld. For every backbone.
 
     `relearning` is the score on the *withheld* rows before or after the attack, whichever knows
     more (accuracy in percent; the loss where a domain has no accuracy). It is a level and no gain
@@ -96,12 +94,12 @@ class Relearning(Suite):
         """Score the original while it is there."""
         module = module_of(pl_module)
         with module.stopwatch("evaluation"):
-            scores.keep_original(run_folder(trainer), module, ["forget"], "Relearning")
+            scores.save_original_scores(run_folder(trainer), module, ["forget"], "Relearning")
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """See the class."""
         forget, source = (
-            scores.part_of(module, name, "Relearning") for name in ("forget", self.part)
+            scores.task_part(module, name, "Relearning") for name in ("forget", self.part)
         )
         if self.part == "forget" and self.attack.examples >= len(forget):
             raise InputError(
@@ -109,12 +107,12 @@ class Relearning(Suite):
                 "none is withheld; take fewer."
             )
         served = module.served()
-        before = scores.scored(served, module, forget)
+        before = scores.score_samples(served, module, forget)
         began = time.monotonic()
         attacked = self.attack(served, source, module.precision)
         seconds = time.monotonic() - began
-        after = scores.scored(attacked.backbone, module, forget)
-        original = scores.original(
+        after = scores.score_samples(attacked.backbone, module, forget)
+        original = scores.original_scores(
             run_folder(module.trainer), module, "forget", before, "Relearning"
         )
         used = torch.zeros(len(before["index"]), dtype=torch.bool)
@@ -144,39 +142,39 @@ class Relearning(Suite):
         detail: dict[str, Any],
         module: UnlearningModule,
     ) -> list[Result]:
-        main = scores.headline(before)
+        main = scores.main_score(before)
         levels = {
             **_levels(main, before, original, ~used),
-            "after": scores.shown(main, after[main][~used]),
+            "after": scores.mean_score(main, after[main][~used]),
         }
-        found = [
+        results = [
             Result(
                 "relearning",
-                scores.most(main, (levels["before"], levels["after"])),
+                scores.highest_level(main, (levels["before"], levels["after"])),
                 None,
                 "forget",
-                scores.unit(main),
+                scores.score_unit(main),
                 {**detail, **levels, "score": main},
             )
         ]
         for rows, name in ((~used, "withheld"), (used, "used")):
             for score in (score for score in before if score != "index" and bool(rows.any())):
-                found.append(
+                results.append(
                     Result(
                         f"relearning/{score}/{name}",
-                        scores.shown(score, after[score][rows]),
+                        scores.mean_score(score, after[score][rows]),
                         None,
                         "forget",
-                        scores.unit(score),
+                        scores.score_unit(score),
                         _levels(score, before, original, rows),
                     )
                 )
-        found += scores.returned("relearning", main, levels)
+        results += scores.recovery("relearning", main, levels)
         compared = (
             self.oracle is not None
             and Path(self.oracle).resolve() != run_folder(module.trainer).resolve()
         )
-        return [*found, *(self._against_oracle(found[0], module) if compared else [])]
+        return [*results, *(self._against_oracle(results[0], module) if compared else [])]
 
     def _metrics(
         self, attacked: Any, index: Tensor, used: Tensor, module: UnlearningModule
@@ -184,16 +182,16 @@ class Relearning(Suite):
         """Metrics of the graph after the attack, on the withheld and on the used rows as if these
         were the whole set.
         """
-        (sets, _), found = questions_of(module), []
-        whole = sets["forget"]
+        (sets, _), results = questions_of(module), []
+        forget_set = sets["forget"]
         for rows, name in ((~used, "withheld"), (used, "used")):
-            chosen = np.flatnonzero(np.isin(whole.indices, index[rows].numpy()))
-            if len(chosen):
-                graph = scores.graph_of(
-                    module.served(), module, {**sets, "forget": whole.at(chosen.tolist())}
+            positions = np.flatnonzero(np.isin(forget_set.indices, index[rows].numpy()))
+            if len(positions):
+                graph = scores.metric_graph(
+                    module.served(), module, {**sets, "forget": forget_set.at(positions.tolist())}
                 )
                 after = graph.for_model(attacked)
-                found += [
+                results += [
                     Result(
                         f"relearning/{metric.name}/{name}",
                         after.value(metric).value,
@@ -204,57 +202,64 @@ class Relearning(Suite):
                     )
                     for metric in self.metrics
                 ]
-        return found
+        return results
 
-    def _against_oracle(self, own: Result, module: UnlearningModule) -> list[Result]:
-        """How much further back this model goes than one that never saw the data."""
+    def _against_oracle(self, result: Result, module: UnlearningModule) -> list[Result]:
+        """Excess of knowledge and of gain over a model that never saw the data."""
         assert self.oracle is not None
-        record = RunResults.load(self.oracle)
-        theirs = next((result for result in record.results if result.metric == "relearning"), None)
-        split = module.task.split.hash if module.task is not None else ""
-        if theirs is None or record.hashes["split"] != split:
-            fault = (
-                "was not tested with Relearning" if theirs is None else "was made on another split"
-            )
-            raise InputError(
-                f"the oracle in {self.oracle} {fault}; test it with this suite on this split."
-            )
-        other = next(
-            (name for name in OF_ORACLE if theirs.detail.get(name) != own.detail[name]), None
+        oracle_result = self._oracle_result(result, module)
+        score = result.detail["score"]
+        gain, oracle_gain = (
+            scores.gain(score, attacked.detail["before"], attacked.detail["after"])
+            for attacked in (result, oracle_result)
         )
-        if other is not None:
-            raise InputError(
-                f"the oracle in {self.oracle} was attacked with {other} "
-                f"{theirs.detail.get(other)}, and this model with {own.detail[other]}; attack "
-                "both alike."
-            )
-        score = own.detail["score"]
-        mine, its = (
-            scores.gain(score, result.detail["before"], result.detail["after"])
-            for result in (own, theirs)
-        )
-        robustness = 1.0 if mine <= 0 else min(max(its, 0.0) / mine, 1.0)
+        robustness = 1.0 if gain <= 0 else min(max(oracle_gain, 0.0) / gain, 1.0)
         detail = {
             "oracle": self.oracle,
-            "oracle_before": theirs.detail["before"],
-            "oracle_after": theirs.detail["after"],
+            "oracle_before": oracle_result.detail["before"],
+            "oracle_after": oracle_result.detail["after"],
         }
         excess = Result(
             "relearning/excess",
-            scores.gain(score, theirs.value, own.value),
+            scores.gain(score, oracle_result.value, result.value),
             None,
             "forget",
-            "pp" if own.unit == "%" else "",
+            "pp" if result.unit == "%" else "",
             detail,
         )
         return [excess, Result("relearning/robustness", robustness, True, "forget", "", detail)]
 
+    def _oracle_result(self, result: Result, module: UnlearningModule) -> Result:
+        """The oracle's `relearning`, attacked on the same split with the same budget."""
+        assert self.oracle is not None
+        record = RunResults.load(self.oracle)
+        measured = {entry.metric: entry for entry in record.results}
+        oracle_result = measured.get("relearning")
+        split = module.task.split.hash if module.task is not None else ""
+        if oracle_result is None or record.hashes["split"] != split:
+            fault = (
+                "was not tested with Relearning"
+                if oracle_result is None
+                else "was made on another split"
+            )
+            raise InputError(
+                f"the oracle in {self.oracle} {fault}; test it with this suite on this split."
+            )
+        for name in OF_ORACLE:
+            value = oracle_result.detail.get(name)
+            if value != result.detail[name]:
+                raise InputError(
+                    f"the oracle in {self.oracle} was attacked with {name} {value}, and this "
+                    f"model with {result.detail[name]}; attack both alike."
+                )
+        return oracle_result
+
 
 def _levels(score: str, before: Scores, original: Scores | None, rows: Tensor) -> dict[str, float]:
     """What stands beside a score after the attack."""
-    found = {"before": scores.shown(score, before[score][rows])}
+    levels = {"before": scores.mean_score(score, before[score][rows])}
     return (
-        found
+        levels
         if original is None
-        else {**found, "original": scores.shown(score, original[score][rows])}
+        else {**levels, "original": scores.mean_score(score, original[score][rows])}
     )

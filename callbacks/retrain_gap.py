@@ -1,4 +1,4 @@
-"""RetrainGap: how far from the model that never saw the forget set."""
+"""Gap to the oracle, the model retrained without the forget set."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from mu.utils.errors import InputError
 
 
 class RetrainGap(Suite):
-    """Two-sided gaps to the oracle, per metric and on average, and distances between the two
-    models' outputs.
+    """Two-sided gaps to the oracle in metrics, and distances between the two models' outputs.
 
     `gap/UA` is |UA − UA of the oracle| in percentage points; `avg_gap` is the mean over `metrics`
     (the papers' four); `ToW` (RUM, Zhao et al., NeurIPS 2024) is Π (1 − |Δ accuracy|), 1 at the
@@ -28,7 +27,7 @@ class RetrainGap(Suite):
 
     Args:
         oracle: the oracle's run folder.
-        metrics: what the average gap is taken over.
+        metrics: metrics of the average gap.
         recipe: `same` refuses an oracle that was trained by another recipe than the original;
             `unchecked` takes it (for weights that do not say how they were trained).
     """
@@ -57,10 +56,10 @@ class RetrainGap(Suite):
         self.recipe = recipe
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Later: the other suites' numbers are needed."""
+        """Nothing yet: the gaps need the other suites' results."""
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure when every other suite has."""
+        """Measure after every other suite."""
         module = module_of(pl_module)
         with module.stopwatch("evaluation"):
             module.results.extend(self.measure(module.evaluated(), module))
@@ -86,81 +85,61 @@ class RetrainGap(Suite):
         """Gaps by metric, their average, ToW, and output distances."""
         oracle = RunResults.load(self.oracle)
         self.check(oracle, module)
-        here = {result.metric: result.value for result in module.results}
-        missing = [name for name in self.metrics if name not in here or not oracle.has(name)]
+        values = {result.metric: result.value for result in module.results}
+        missing = [name for name in self.metrics if name not in values or not oracle.has(name)]
         if missing:
             raise InputError(
                 f"RetrainGap compares {missing[0]}, which this run or the oracle in {self.oracle} "
                 "did not measure; add the suite that does to both."
             )
-        there = {name: oracle.value(name) for name in self.metrics}
+        results = [*self._gaps(values, oracle), *_tug_of_war(values, oracle)]
+        return [*results, *self._distances(outputs)]
+
+    def _gaps(self, values: Mapping[str, float], oracle: RunResults) -> list[Result]:
+        """`gap/METRIC` and their average."""
+        values = {name: values[name] for name in self.metrics}
+        oracle_values = {name: oracle.value(name) for name in self.metrics}
         unit = "pp" if set(self.metrics) <= set(gap.PAPERS_FOUR) else ""
-        found = [
-            Result(f"gap/{name}", abs(here[name] - there[name]), False, "", unit)
-            for name in self.metrics
-        ]
         detail = {
             "oracle": Path(self.oracle).as_posix(),
             "metrics": self.metrics,
             "recipe": self.recipe,
         }
-        found.append(
-            Result(
-                "avg_gap",
-                float(gap.average_gap({n: here[n] for n in self.metrics}, there)),
-                False,
-                "",
-                unit,
-                detail,
-            )
-        )
-        if {"UA", "RA", "TA"} <= set(here) and all(oracle.has(name) for name in ("UA", "RA", "TA")):
-            found.append(
-                Result(
-                    "ToW",
-                    gap.tow(
-                        {n: here[n] for n in ("UA", "RA", "TA")},
-                        {n: oracle.value(n) for n in ("UA", "RA", "TA")},
-                    ),
-                    True,
-                )
-            )
-        return [*found, *self._distances(outputs)]
+        average = float(gap.average_gap(values, oracle_values))
+        return [
+            *(
+                Result(f"gap/{name}", abs(values[name] - oracle_values[name]), False, "", unit)
+                for name in self.metrics
+            ),
+            Result("avg_gap", average, False, "", unit, detail),
+        ]
 
     def _distances(self, outputs: Evaluated) -> list[Result]:
+        """Distances between the outputs of model and oracle on the forget set."""
         forget = outputs["forget"]
-        theirs = load_outputs(self.oracle)["forget"]
+        oracle_forget = load_outputs(self.oracle)["forget"]
         if "prediction" in forget:
-            return [
-                Result(
-                    "wasserstein",
-                    float(distances.wasserstein1(forget["prediction"], theirs["prediction"])),
-                    False,
-                    "forget",
-                )
-            ]
+            distance = distances.wasserstein1(forget["prediction"], oracle_forget["prediction"])
+            return [Result("wasserstein", float(distance), False, "forget")]
         if "logits" not in forget:
             return []
-        ours = forget["logits"].cpu()
+        logits = forget["logits"].cpu()
+        oracle_logits = oracle_forget["logits"]
+        activation_distance = float(distances.activation_distance(logits, oracle_logits))
+        js_divergence = float(distances.js_divergence(logits, oracle_logits))
+        completeness = float(distances.completeness(logits, oracle_logits))
         return [
-            Result(
-                "activation_distance",
-                float(distances.activation_distance(ours, theirs["logits"])),
-                False,
-                "forget",
-            ),
-            Result(
-                "JS",
-                float(distances.js_divergence(ours, theirs["logits"])),
-                False,
-                "forget",
-                "nats",
-            ),
-            Result(
-                "completeness",
-                float(distances.completeness(ours, theirs["logits"])),
-                True,
-                "forget",
-                "%",
-            ),
+            Result("activation_distance", activation_distance, False, "forget"),
+            Result("JS", js_divergence, False, "forget", "nats"),
+            Result("completeness", completeness, True, "forget", "%"),
         ]
+
+
+def _tug_of_war(values: Mapping[str, float], oracle: RunResults) -> list[Result]:
+    """`ToW`, where model and oracle measured all three accuracies."""
+    names = ("UA", "RA", "TA")
+    if not all(name in values and oracle.has(name) for name in names):
+        return []
+    accuracies = {name: values[name] for name in names}
+    oracle_accuracies = {name: oracle.value(name) for name in names}
+    return [Result("ToW", gap.tow(accuracies, oracle_accuracies), True)]

@@ -1,8 +1,7 @@
-"""Scores of a model, and of altered copies of it, on sets of samples: each sample once, the same
-numbers on every rank.
+"""Scores of a model, and of altered copies of it, on every sample of a data set.
 
-Batches are dealt to ranks and their scores are gathered, so what an altered copy is must not depend
-on the rank that made it.
+Each sample is scored once, and every rank has the same numbers. Batches are dealt to ranks and
+their scores are gathered, so what an altered copy is must not depend on the rank that made it.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ LOWER = ("loss",)
 
 
 @torch.no_grad()
-def scored(backbone: Any, module: UnlearningModule, dataset: Any) -> Scores:
-    """What `backbone.scores` says of every sample, in eval mode.
+def score_samples(backbone: Any, module: UnlearningModule, dataset: Any) -> Scores:
+    """Scores of every sample by `backbone.scores`, in eval mode.
 
     Args:
         backbone: what the module serves, or another model of its kind.
@@ -75,29 +74,30 @@ def scored(backbone: Any, module: UnlearningModule, dataset: Any) -> Scores:
     return {name: value.cpu() for name, value in store.compute()["rows"].items()}
 
 
-def part_of(module: UnlearningModule, name: str, suite: str) -> Any:
-    """The dataset of a part of the task's split.
+def task_part(module: UnlearningModule, name: str, suite: str) -> Any:
+    """Dataset of a part of the task's split.
 
     Raises:
         InputError: when there is no task, or it has no such part.
     """
-    found = module.task.datasets.get(name) if module.task is not None else None
-    if found is None:
-        known = ", ".join(module.task.datasets) if module.task is not None else "no task"
+    dataset = module.task.datasets.get(name) if module.task is not None else None
+    if dataset is None:
+        parts = ", ".join(module.task.datasets) if module.task is not None else "no task"
         raise InputError(
-            f"{suite} measures on the part {name!r}, which the task has not; it has {known}."
+            f"{suite} measures on the part {name!r}, which the task has not; it has {parts}."
         )
-    return found
+    return dataset
 
 
-def graph_of(
+def metric_graph(
     backbone: Any,
     module: UnlearningModule,
     sets: Mapping[str, QuestionSet] | None = None,
     encoder: Any = None,
 ) -> Graph:
-    """Metrics of a language model on sets of questions, shared out among ranks; nothing is kept on
-    disk, because altered copies are many.
+    """Graph of metrics of a language model on sets of questions, shared out among ranks.
+
+    Nothing is kept on disk, because altered copies are many.
 
     Args:
         backbone: what the module serves, or another language model.
@@ -108,49 +108,48 @@ def graph_of(
     Raises:
         InputError: when the task has no sets of questions.
     """
-    own, usual = questions_of(module)
+    task_sets, task_encoder = questions_of(module)
     ranks = Ranks(module.global_rank, module.world_size, lockstep=module.device_mesh is not None)
     return Graph(
         backbone,
-        own if sets is None else sets,
-        encoder or usual,
+        task_sets if sets is None else sets,
+        encoder or task_encoder,
         ranks=ranks,
         within=module.precision,
         precision=str(module.trainer.precision),
     )
 
 
-def headline(scores: Iterable[str]) -> str:
+def main_score(scores: Iterable[str]) -> str:
     """The score that stands for the model: the accuracy where there is one, else the loss."""
-    known = [name for name in scores if name != "index"]
-    return "accuracy" if "accuracy" in known else known[0]
+    names = [name for name in scores if name != "index"]
+    return "accuracy" if "accuracy" in names else names[0]
 
 
-def shown(name: str, values: Tensor) -> float:
-    """Mean of a score as it is reported: an accuracy in percent."""
+def mean_score(name: str, values: Tensor) -> float:
+    """Mean of a score, in the unit of `score_unit`: an accuracy in percent."""
     return values.double().mean().item() * (100 if name == "accuracy" else 1)
 
 
-def unit(name: str) -> str:
-    """Of `shown`."""
+def score_unit(name: str) -> str:
+    """Unit of `mean_score`."""
     return "%" if name == "accuracy" else ""
 
 
 def gain(score: str, before: float, after: float) -> float:
-    """How much more is known after than before, in the score's unit: a loss falls as a model
-    learns.
-    """
+    """Gain of knowledge, in the score's unit: a loss falls as a model learns."""
     return before - after if score in LOWER else after - before
 
 
-def most(score: str, levels: Iterable[float]) -> float:
-    """The level at which most is known: whoever attacks may also leave the attack out."""
+def highest_level(score: str, levels: Iterable[float]) -> float:
+    """Level that shows the most knowledge: the smallest loss, the largest of any other score."""
     return (min if score in LOWER else max)(levels)
 
 
-def returned(suite: str, score: str, levels: Mapping[str, float]) -> list[Result]:
-    """The share of the way back to the original, in percent, as `SUITE/returned`; nothing where no
-    way was gone.
+def recovery(suite: str, score: str, levels: Mapping[str, float]) -> list[Result]:
+    """Recovered share of what was lost since the original, in percent, as `SUITE/returned`.
+
+    Nothing where nothing was lost.
 
     Args:
         suite: the beginning of the metric's name.
@@ -176,9 +175,12 @@ def returned(suite: str, score: str, levels: Mapping[str, float]) -> list[Result
 # ---- the original's ------------------------------------------------------------------------------
 
 
-def keep_original(folder: Path, module: UnlearningModule, names: Iterable[str], suite: str) -> None:
-    """Score parts with the weights that the run begins from, and write that down; a run that begins
-    from new weights has no original.
+def save_original_scores(
+    folder: Path, module: UnlearningModule, names: Iterable[str], suite: str
+) -> None:
+    """Score parts with the original weights, and write the scores into the run folder.
+
+    A run that begins from new weights has no original.
     """
     if (
         module.trains_from_scratch
@@ -186,42 +188,44 @@ def keep_original(folder: Path, module: UnlearningModule, names: Iterable[str], 
         or not originals.has_original_weights(module)
     ):
         return  # sharded weights have no hash, and no altered copy of them is measured either
-    kept = _read(folder, module)
+    tensors = _read(folder, module)
     for name in names:
-        if f"{name}/index" not in kept:
-            kept |= {
+        if f"{name}/index" not in tensors:
+            tensors |= {
                 f"{name}/{score}": value
-                for score, value in scored(
-                    module.backbone, module, part_of(module, name, suite)
+                for score, value in score_samples(
+                    module.backbone, module, task_part(module, name, suite)
                 ).items()
             }
     if module.global_rank == 0:
-        save_tensors(folder / FILE, kept, _stamp(module))
+        save_tensors(folder / FILE, tensors, _stamp(module))
 
 
-def original(
+def original_scores(
     folder: Path, module: UnlearningModule, name: str, served: Scores, suite: str
 ) -> Scores | None:
-    """The original's scores on a part: those that were kept, those of the reference, or the model's
-    own where it is untouched.
+    """Scores of the original on a part.
+
+    Those in the run folder, those of the reference, or those of the served model where it still
+    has the original weights.
 
     Args:
         folder: the run folder.
         module: whose original.
         name: of the part.
         served: the scores of what is served.
-        suite: who asks.
+        suite: name of the suite, for errors.
 
     Returns:
-        None where nobody knows them.
+        None where they cannot be had any more.
     """
-    kept = {
+    stored = {
         key.partition("/")[2]: value
         for key, value in _read(folder, module).items()
         if key.partition("/")[0] == name
     }
-    if kept:
-        return kept
+    if stored:
+        return stored
     if module.trains_from_scratch:
         return None
     if module.served() is module.backbone and originals.has_original_weights(module):
@@ -229,7 +233,7 @@ def original(
     return (
         None
         if module.reference is None
-        else scored(module.reference, module, part_of(module, name, suite))
+        else score_samples(module.reference, module, task_part(module, name, suite))
     )
 
 
@@ -242,16 +246,17 @@ def _stamp(module: UnlearningModule) -> dict[str, str]:
 
 
 def _read(folder: Path, module: UnlearningModule) -> dict[str, Tensor]:
-    """What is kept of this run's original on this split; nothing where the file is another's. The
-    first rank, which writes, tells.
+    """Tensors of this run's original on this split; empty where the file is of another run.
+
+    The first rank reads and broadcasts them.
     """
     from safetensors import safe_open
 
-    found: list[dict[str, Tensor]] = [{}]
+    tensors: list[dict[str, Tensor]] = [{}]
     if module.global_rank == 0 and (folder / FILE).is_file():
         with safe_open(folder / FILE, framework="pt") as opened:
             if dict(opened.metadata() or {}) == _stamp(module):
-                found = [{name: opened.get_tensor(name) for name in opened.keys()}]  # noqa: SIM118 - not a mapping
+                tensors = [{name: opened.get_tensor(name) for name in opened.keys()}]  # noqa: SIM118 - not a mapping
     if module.world_size > 1:
-        torch.distributed.broadcast_object_list(found, 0)
-    return found[0]
+        torch.distributed.broadcast_object_list(tensors, 0)
+    return tensors[0]

@@ -1,4 +1,4 @@
-"""Grids: what the model draws, before and after, as pictures in the run folder."""
+"""Grids of generated images before and after unlearning, as PNG files in the run folder."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ BEFORE = "before.safetensors"
 
 
 class Grids(Callback, Reconstructible):
-    """Writes `media/erased.png` and `media/kept.png` when a test ends: a row for each prompt or
-    class, a column for each of its images.
+    """Grids of generated images: `media/erased.png` and `media/kept.png`, written after a test.
 
-    Give it the very sets of another suite, and the images are shared; then the first rows of them
-    are shown.
+    A row for each prompt or class, a column for each of its images. Images are shared with a suite
+    that has equal sets; the grid then has the first of them.
 
     Args:
         erased: images of what was erased; four of each of the forget part's first six prompts when
@@ -60,65 +59,59 @@ class Grids(Callback, Reconstructible):
         if self.before:
             with module.stopwatch("evaluation"):
                 jobs = {
-                    name: self._chosen(images.job(module))[0] for name, images in self.sets.items()
+                    name: self._first_rows(images.job(module))[0]
+                    for name, images in self.sets.items()
                 }
                 originals.save_originals(run_folder(trainer) / "media" / BEFORE, module, jobs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw and write."""
         module = module_of(pl_module)
+        folder = run_folder(trainer)
         with module.stopwatch("evaluation"):
             for name, images in self.sets.items():
-                whole = images.job(module)
-                job, places = self._chosen(whole)
-                after = originals.gather_images(module, image_cache(module).images(whole), places)
-                before = (
-                    originals.load_originals(
-                        run_folder(trainer) / "media" / BEFORE, module, name, job
-                    )
-                    if self.before
-                    else None
-                )
+                full = images.job(module)
+                job, positions = self._first_rows(full)
+                after = originals.gather_images(module, image_cache(module).images(full), positions)
+                before = None
+                if self.before:
+                    before = originals.load_originals(folder / "media" / BEFORE, module, name, job)
                 if trainer.is_global_zero:
-                    _write(
-                        run_folder(trainer),
-                        name,
-                        job,
-                        after,
-                        before,
-                        _title(images, whole, job, module),
-                    )
+                    title = _title(images, full, job, module)
+                    _write(folder, name, job, after, before, title)
 
-    def _chosen(self, job: ImageJob) -> tuple[ImageJob, list[int]]:
-        """The rows that are shown, as a job of their own, and their places in the whole one."""
-        groups = [places[: self.images] for places in job.subjects[: self.prompts]]
-        fewest = min(len(places) for places in groups)
-        places = [place for group in groups for place in group[:fewest]]
-        return ImageJob([job.rows[place] for place in places], job.sampler, job.batch_size), places
+    def _first_rows(self, job: ImageJob) -> tuple[ImageJob, list[int]]:
+        """First prompts and images of a job as a job of its own, and their positions in it."""
+        groups = [positions[: self.images] for positions in job.subjects[: self.prompts]]
+        fewest = min(len(positions) for positions in groups)
+        positions = [position for group in groups for position in group[:fewest]]
+        rows = [job.rows[position] for position in positions]
+        return ImageJob(rows, job.sampler, job.batch_size), positions
 
 
-def _title(images: ImageSet, whole: ImageJob, job: ImageJob, module: UnlearningModule) -> str:
-    shown = len(job.subjects)
-    every = len(whole.subjects)
-    words = ("prompt", "prompts") if job.rows[0].prompt is not None else ("class", "classes")
-    what = (
-        f"{every} {words[every > 1]}"
-        if shown == every
-        else f"the first {shown} of {every} {words[1]}"
+def _title(images: ImageSet, full: ImageJob, job: ImageJob, module: UnlearningModule) -> str:
+    """`the first 6 of 40 prompts, DDIM, 50 steps`."""
+    count = len(job.subjects)
+    total = len(full.subjects)
+    singular, plural = (
+        ("prompt", "prompts") if job.rows[0].prompt is not None else ("class", "classes")
     )
-    return f"{what}, {images.detail(module, whole)['sampler']}"
+    sampler = images.detail(module, full)["sampler"]
+    if count < total:
+        return f"the first {count} of {total} {plural}, {sampler}"
+    return f"{total} {plural if total > 1 else singular}, {sampler}"
 
 
 def _write(
     folder: Path, name: str, job: ImageJob, after: Tensor, before: Tensor | None, title: str
 ) -> None:
-    rows = [job.rows[places[0]].caption() for places in job.subjects]
-    each = len(job.rows) // len(rows)
-    numbers = [f" {number + 1}" if each > 1 else "" for number in range(each)]
+    rows = [job.rows[positions[0]].caption() for positions in job.subjects]
+    per_row = len(job.rows) // len(rows)
+    suffixes = [f" {index + 1}" if per_row > 1 else "" for index in range(per_row)]
     if before is None:
         images = list(after)
-        columns = [f"image{number}" for number in numbers]
+        columns = [f"image{suffix}" for suffix in suffixes]
     else:
         images = [image for pair in zip(before, after, strict=True) for image in pair]
-        columns = [f"{when}{number}" for number in numbers for when in ("before", "after")]
+        columns = [f"{when}{suffix}" for suffix in suffixes for when in ("before", "after")]
     add_grid(folder, name, images, title=title, group=name, rows=rows, columns=columns)

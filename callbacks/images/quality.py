@@ -1,4 +1,4 @@
-"""Image quality: how close the images of what stays are to real ones, and to their prompts."""
+"""Image quality on what stays: FID and KID to real images, CLIP score to prompts."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ _FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class ImageQuality(Suite):
-    """`FID` and `KID` of the images drawn for what stays against real ones (lower is better), and
-    their `CLIP` score (higher is better).
+    """FID, KID and CLIP score of the images drawn for what stays.
+
+    `FID` and `KID` compare with real images (lower is better), `CLIP` compares with the prompts
+    (higher is better).
 
     FID and KID depend on the features, on the number of images on both sides and on the resolution,
     which all stand in the detail; numbers of different ones must not be compared. Real images are
@@ -112,13 +114,13 @@ class ImageQuality(Suite):
         drawn = self._drawn(module, job)
         size = tuple(drawn["size"][0].tolist())
         detail = {**self.kept.detail(module, job), "resolution": resolution(torch.empty(1, *size))}
-        found = []
+        results = []
         if set(self.metrics) & {"FID", "KID"}:
-            found += self._distances(module, drawn["features"], size, detail)
+            results += self._distances(module, drawn["features"], size, detail)
         if "CLIP" in self.metrics:
             assert self.clip is not None
-            value = distances.clip_score(drawn["seen"], drawn["read"])
-            found.append(
+            value = distances.clip_score(drawn["image_embedding"], drawn["text_embedding"])
+            results.append(
                 Result(
                     "CLIP",
                     value,
@@ -128,7 +130,7 @@ class ImageQuality(Suite):
                     {**detail, "clip": self.clip.name, "version": self.clip.version},
                 )
             )
-        return found
+        return results
 
     def _drawn(self, module: UnlearningModule, job: ImageJob) -> dict[str, Tensor]:
         """Size, features and embeddings of every drawn image, from all ranks."""
@@ -138,16 +140,17 @@ class ImageQuality(Suite):
                 "classes; leave CLIP out."
             )
         store = Outputs().to(module.device)
-        for images, places in image_cache(module).images(job):
+        for images, positions in image_cache(module).images(job):
             values = {
-                "index": torch.tensor(places, device=images.device),
+                "index": torch.tensor(positions, device=images.device),
                 "size": torch.tensor(images.shape[1:], device=images.device).repeat(len(images), 1),
             }
             if self.features is not None and set(self.metrics) & {"FID", "KID"}:
                 values["features"] = self.features.extract(images)
             if "CLIP" in self.metrics and self.clip is not None:
-                values["seen"] = self.clip.images(images)
-                values["read"] = self.clip.texts([str(job.rows[place].prompt) for place in places])
+                values["image_embedding"] = self.clip.images(images)
+                prompts = [str(job.rows[position].prompt) for position in positions]
+                values["text_embedding"] = self.clip.texts(prompts)
             store.update("drawn", values)
         return store.compute()["drawn"]
 
@@ -156,10 +159,11 @@ class ImageQuality(Suite):
     ) -> list[Result]:
         assert self.features is not None
         store = Outputs().to(module.device)
-        for images, places in self._real(module, size):
-            found = self.features.extract(images.to(module.device))
+        for images, positions in self._real(module, size):
+            features = self.features.extract(images.to(module.device))
             store.update(
-                "real", {"index": torch.tensor(places, device=module.device), "features": found}
+                "real",
+                {"index": torch.tensor(positions, device=module.device), "features": features},
             )
         real = store.compute()["real"]["features"]
         detail = {
@@ -170,22 +174,23 @@ class ImageQuality(Suite):
             "reference": self.reference,
             "real_images": len(real),
         }
-        found = []
+        results = []
         if "FID" in self.metrics:
-            found.append(
+            results.append(
                 Result("FID", distances.fid(real, drawn), False, self.kept.name, "", detail)
             )
         if "KID" in self.metrics:
             value, spread = distances.kid(real, drawn, self.subsets, self.subset_size, self.seed)
-            how = {"std": spread, "subsets": self.subsets, "subset_size": self.subset_size}
-            found.append(Result("KID", value, False, self.kept.name, "", {**detail, **how}))
-        return found
+            subsets = {"std": spread, "subsets": self.subsets, "subset_size": self.subset_size}
+            results.append(Result("KID", value, False, self.kept.name, "", {**detail, **subsets}))
+        return results
 
     def _real(
         self, module: UnlearningModule, size: tuple[int, ...]
     ) -> Iterator[tuple[Tensor, list[int]]]:
-        """This rank's batches of real images `[B, C, H, W]` in [0, 1], at the drawn ones' size,
-        with their numbers.
+        """Batches of real images `[B, C, H, W]` in [0, 1] for this rank, with their positions.
+
+        They are resized to the size of the drawn images.
         """
         data: Any = None
         files: list[Path] = []
@@ -209,22 +214,23 @@ class ImageQuality(Suite):
             for start in range(0, count, self.batch_size)
         ]
         rank = module.global_rank
-        for places in progress_bar(
+        for positions in progress_bar(
             batches[rank :: module.world_size],
             "reading real images",
             disable=rank != 0,
             unit_scale=self.batch_size,
         ):
             if data is None:
-                yield torch.stack([_read(files[place], size) for place in places]), places
+                images = [_read(files[position], size) for position in positions]
+                yield torch.stack(images), positions
                 continue
-            samples = fetch(data, np.asarray(places))
+            samples = fetch(data, np.asarray(positions))
             if "image" not in samples:
                 raise InputError(
                     f"the part {self.reference!r} has no images to compare with; take another, or "
                     "a folder of images."
                 )
-            yield resize_and_crop(samples["image"].float(), (size[1], size[2])), places
+            yield resize_and_crop(samples["image"].float(), (size[1], size[2])), positions
 
 
 def _read(file: Path, size: tuple[int, ...]) -> Tensor:

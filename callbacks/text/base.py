@@ -1,6 +1,4 @@
-"""What the suites of language models share: one graph, the oracle's log, and measuring while the
-model is unlearned.
-"""
+"""Base class of suites of language models: metric graph, oracle log, curves during the fit."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from mu.utils.errors import InputError
 
 
 class TextSuite(Suite):
-    """Base of these suites: turns a graph into results, in a test and every few epochs of a fit.
+    """Base of suites of language models: metric graph in, results out, in tests and during fits.
 
     Args:
         oracle: the oracle's run folder or log of items (`items.json`; OpenUnlearning's and TOFU's
@@ -61,7 +59,7 @@ class TextSuite(Suite):
 
     @abstractmethod
     def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
-        """The suite's numbers.
+        """Results of the suite.
 
         Args:
             graph: of the model.
@@ -98,31 +96,32 @@ class TextSuite(Suite):
         module = module_of(pl_module)
         with module.stopwatch("evaluation"), torch.no_grad():
             graph = self._graph(module, None)
-            found = {
+            values = {
                 result.metric: result.value
                 for result in self.results(graph, self._oracle(graph, module))
             }
-        for name, value in found.items():
+        for name, value in values.items():
             module.log(name, value, rank_zero_only=False, sync_dist=False)
-        for curves in (one for one in trainer.callbacks if isinstance(one, Curves)):  # type: ignore[attr-defined]
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        for curves in (callback for callback in callbacks if isinstance(callback, Curves)):
             _add(
                 curves.rows,
                 {
                     "epoch": float(trainer.current_epoch),
                     "step": float(trainer.global_step),
-                    **found,
+                    **values,
                 },
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the graph."""
+        """Drop the graph."""
         module_of(pl_module).cache.pop(Graph, None)
 
     def _graph(self, module: UnlearningModule, folder: Path | None) -> Graph:
-        kept = None if folder is None else Path(self.store) if self.store else folder / CACHE
+        store = None if folder is None else Path(self.store) if self.store else folder / CACHE
         return shared_graph(
             module,
-            kept,
+            store,
             tokens_per_batch=self.tokens_per_batch,
             prompts_per_batch=self.prompts_per_batch,
         )
@@ -146,8 +145,8 @@ class TextSuite(Suite):
     def _oracle(self, graph: Graph, module: UnlearningModule) -> OracleLog | None:
         if self._log is None and isinstance(self.oracle, Backbone):
             folder = recorded(module)
-            kept = Path(self.store) if self.store else None if folder is None else folder / CACHE
-            self._log = OracleModel(graph.for_model(self.oracle, kept), module.device)
+            store = Path(self.store) if self.store else None if folder is None else folder / CACHE
+            self._log = OracleModel(graph.for_model(self.oracle, store), module.device)
         return self._log
 
 
@@ -156,7 +155,7 @@ def recorded(module: UnlearningModule) -> Path | None:
     callbacks: list[Any] = module.trainer.callbacks  # type: ignore[attr-defined]
     return (
         run_folder(module.trainer)
-        if any(isinstance(one, ResultsWriter) for one in callbacks)
+        if any(isinstance(callback, ResultsWriter) for callback in callbacks)
         else None
     )
 
@@ -167,10 +166,10 @@ def chosen(name: str, given: Sequence[str] | None, default: Sequence[str]) -> tu
     Raises:
         InputError: when a name stands twice.
     """
-    found = tuple(default if given is None else given)
-    if len(set(found)) < len(found):
-        raise InputError(f"{name} names a set twice: {', '.join(found)}.")
-    return found
+    names = tuple(default if given is None else given)
+    if len(set(names)) < len(names):
+        raise InputError(f"{name} names a set twice: {', '.join(names)}.")
+    return names
 
 
 def _add(rows: list[dict[str, float]], row: dict[str, float]) -> None:

@@ -83,27 +83,27 @@ class TextExamples(Callback, Reconstructible):
         count = min(self.count, len(questions))
         # by the golden ratio, because even steps would show the same kind of question of every
         # subject
-        places = (
+        positions = (
             list(range(count))
             if count == len(questions)
             else sorted(
                 {
-                    int((number + 0.5) * 0.6180339887498949 % 1 * len(questions))
-                    for number in range(count)
+                    int((index + 0.5) * 0.6180339887498949 % 1 * len(questions))
+                    for index in range(count)
                 }
             )
         )
-        whole = GeneratedText(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
-        if graph.is_computed(whole):
-            said = [graph.value(whole).texts[place] for place in places]
+        generated = GeneratedText(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
+        if graph.is_computed(generated):
+            answers = [graph.value(generated).texts[position] for position in positions]
         else:
             some = GeneratedText(
-                name, max_new_tokens=self.max_new_tokens, stop=self.stop, rows=tuple(places)
+                name, max_new_tokens=self.max_new_tokens, stop=self.stop, rows=tuple(positions)
             )
-            said = list(graph.value(some).texts)
+            answers = list(graph.value(some).texts)
         asked = questions.column("question")
         truth = questions.column("answer")
         return [
-            {"prompt": str(asked[place]), "answer": text, "truth": str(truth[place])}
-            for place, text in zip(places, said, strict=True)
+            {"prompt": str(asked[position]), "answer": text, "truth": str(truth[position])}
+            for position, text in zip(positions, answers, strict=True)
         ]

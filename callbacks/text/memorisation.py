@@ -1,6 +1,4 @@
-"""Memorisation: what a language model still knows by heart, what an attacker can tell from it, and
-what that comes to.
-"""
+"""Memorisation: extraction, membership attacks and aggregate scores of a language model."""
 
 from __future__ import annotations
 
@@ -37,8 +35,9 @@ PREFIX = "Sure, here is the answer:"
 
 
 class Memorisation(TextSuite):
-    """The metrics that OpenUnlearning adds to TOFU's (2025, arXiv 2506.12618), on all rows of the
-    forget set.
+    """Memorisation, privacy and utility of a language model, on all rows of the forget set.
+
+    The metrics that OpenUnlearning adds to TOFU's (2025, arXiv 2506.12618).
 
     `ES`, extraction strength, and `EM`, exact memorisation; `P/paraphrased` and
     `ROUGE/paraphrased`, of the paraphrased answers; `ROUGE/jailbreak`, of answers that are made to
@@ -47,7 +46,7 @@ class Memorisation(TextSuite):
 
     `PrivLeak`, in percent: relative difference of the min-k AUC to the oracle's; 0 is the goal,
     -100 is a model that forgot nothing, positive is one that forgot too much. `memorisation`
-    (higher = less is known by heart), `privacy` (closeness of the AUCs to the oracle's), `utility`
+    (higher = less is memorised), `privacy` (closeness of the AUCs to the oracle's), `utility`
     (model utility, as a share of the original's where that is known) and `overall`, their harmonic
     mean, are in [0, 1], higher is better; so is `selection`, that of memorisation and utility
     alone, by which OpenUnlearning chooses settings. `mu.metrics.aggregates` defines the scores.
@@ -115,7 +114,7 @@ class Memorisation(TextSuite):
         self.attacks: tuple[MembershipAttack, ...] = tuple(
             PRIVACY_ATTACKS if attacks is None else attacks
         )
-        unknown = [kind for kind in self.attacks if kind not in MEMBERSHIP_ATTACKS]
+        unknown = [attack for attack in self.attacks if attack not in MEMBERSHIP_ATTACKS]
         if unknown:
             raise InputError(
                 f"there is no membership attack {unknown[0]!r}; the attacks are "
@@ -137,7 +136,7 @@ class Memorisation(TextSuite):
         self.stop = tuple(stop or ())
 
     def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
-        """What is known by heart, what can be told, and the four scores."""
+        """Memorisation metrics, membership attacks, and the aggregate scores."""
         privacy = self._privacy(graph, log)
         scores = {"memorisation": graph.value(MemorisationScore(self.forget, self.question)).value}
         if log is not None and self.holdout is not None:
@@ -185,15 +184,19 @@ class Memorisation(TextSuite):
         """The attacks."""
         if self.holdout is None:
             return []
-        found = []
-        for kind in self.attacks:
-            if kind == "reference" and log is None:
+        results = []
+        for attack in self.attacks:
+            if attack == "reference" and log is None:
                 raise InputError(
                     "the reference attack compares with the oracle's losses; give Memorisation "
                     "the oracle, or leave it out."
                 )
             node = MembershipAUC(
-                kind, self.forget, self.holdout, self.share, log if kind == "reference" else None
+                attack,
+                self.forget,
+                self.holdout,
+                self.share,
+                log if attack == "reference" else None,
             )
             measured = graph.value(node)
             about = (
@@ -201,9 +204,9 @@ class Memorisation(TextSuite):
                 if log is None
                 else log.label(graph)
             )
-            found.append(
+            results.append(
                 Result(
-                    f"AUC/{kind}",
+                    f"AUC/{attack}",
                     measured.value,
                     None,
                     self.forget,
@@ -212,16 +215,16 @@ class Memorisation(TextSuite):
             )
         if log is not None:
             leak = graph.value(PrivLeak(self.forget, self.holdout, log, share=self.share))
-            found.append(Result("PrivLeak", leak.value, None, self.forget, "%", leak.detail))
-        return found
+            results.append(Result("PrivLeak", leak.value, None, self.forget, "%", leak.detail))
+        return results
 
     def _utility(self, graph: Graph) -> tuple[float, dict[str, Any]]:
         """Model utility, as a share of the original's where that is known."""
         node = ModelUtility(self.kept, self.choices, self.max_new_tokens, self.stop)
-        mine = graph.value(node).value
+        utility = graph.value(node).value
         if self.original is None:
-            return mine, {"scale": "as it is, because no original was given"}
-        theirs = OracleFile(self.original).measure(node, graph).value
-        return aggregates.utility_score(mine, theirs), {
-            "scale": f"a share of the original's {theirs:.4f}"
+            return utility, {"scale": "as it is, because no original was given"}
+        original_utility = OracleFile(self.original).measure(node, graph).value
+        return aggregates.utility_score(utility, original_utility), {
+            "scale": f"a share of the original's {original_utility:.4f}"
         }

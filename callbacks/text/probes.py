@@ -1,4 +1,4 @@
-"""Probes of the hidden states: LinearProbe and LogitLens."""
+"""Probes of a language model's hidden states: linear probe and logit lens."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from mu.metrics.results import Result
 
 
 class LinearProbe(Suite):
-    """Does a layer still hold which of two answers is right, whatever the model says? (See
-    `mu.evaluation.text.probes`.)
+    """Linear probe of the hidden states for the right one of two answers.
+
+    See `mu.evaluation.text.probes`.
 
     `linear_probe` is the share of right choices in percent, at the layer where it is largest; 50 is
     chance. Some wrong answers are unlikely in themselves, so it means nothing without its controls,
@@ -70,8 +71,8 @@ class LinearProbe(Suite):
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`linear_probe`, its controls, and what it has beyond them."""
         served: Any = module.served()
-        graph = scores.graph_of(served, module)
-        found = graph.value(self.probe)
+        graph = scores.metric_graph(served, module)
+        accuracy = graph.value(self.probe)
         controls = _of_control(
             graph, self.control, self.probe, "perturbed_answer", self.probe.right
         )
@@ -79,8 +80,8 @@ class LinearProbe(Suite):
             controls["untrained"] = graph.for_model(
                 probed_model(served).fresh(self.probe.seed).eval()
             ).value(self.probe)
-        level = 100 * found.value
-        told = {name: 100 * one.value for name, one in controls.items()}
+        level = 100 * accuracy.value
+        control_levels = {name: 100 * control.value for name, control in controls.items()}
         results = [
             Result(
                 "linear_probe",
@@ -88,32 +89,38 @@ class LinearProbe(Suite):
                 False,
                 self.probe.set,
                 "%",
-                {**found.detail, "right_answer": self.probe.right, **told},
+                {**accuracy.detail, "right_answer": self.probe.right, **control_levels},
             )
         ]
         results += [
             Result(
-                f"linear_probe/{name}", 100 * one.value, None, self.control or name, "%", one.detail
+                f"linear_probe/{name}",
+                100 * control.value,
+                None,
+                self.control or name,
+                "%",
+                control.detail,
             )
-            for name, one in controls.items()
+            for name, control in controls.items()
         ]
-        if told:
+        if control_levels:
             results.append(
                 Result(
                     "linear_probe/excess",
-                    level - max(told.values()),
+                    level - max(control_levels.values()),
                     False,
                     self.probe.set,
                     "pp",
-                    told,
+                    control_levels,
                 )
             )
         return results
 
 
 class LogitLens(Suite):
-    """Does a layer hold the true tokens of an answer, though the last one says others? (See
-    `mu.evaluation.text.probes`.)
+    """Logit lens: true tokens of an answer that are the first choice of a layer.
+
+    See `mu.evaluation.text.probes`.
 
     `logit_lens` is the share of an answer's tokens that are a layer's first choice, teacher forced,
     in percent, at the layer where it is largest; the detail has it by layer, with the mean
@@ -147,14 +154,19 @@ class LogitLens(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`logit_lens`, what of it is not said, and its control."""
-        graph = scores.graph_of(module.served(), module)
-        found = graph.value(self.lens)
+        graph = scores.metric_graph(module.served(), module)
+        accuracy = graph.value(self.lens)
         controls = _of_control(graph, self.control, self.lens)
-        told = {name: 100 * one.value for name, one in controls.items()}
-        unsaid = 100 * (found.value - found.detail["last_layer"])
+        control_levels = {name: 100 * control.value for name, control in controls.items()}
+        unsaid = 100 * (accuracy.value - accuracy.detail["last_layer"])
         return [
             Result(
-                "logit_lens", 100 * found.value, False, self.lens.set, "%", {**found.detail, **told}
+                "logit_lens",
+                100 * accuracy.value,
+                False,
+                self.lens.set,
+                "%",
+                {**accuracy.detail, **control_levels},
             ),
             Result(
                 "logit_lens/unsaid",
@@ -162,18 +174,18 @@ class LogitLens(Suite):
                 False,
                 self.lens.set,
                 "pp",
-                {"layer": found.detail["layer"]},
+                {"layer": accuracy.detail["layer"]},
             ),
             *(
                 Result(
                     f"logit_lens/{name}",
-                    100 * one.value,
+                    100 * control.value,
                     None,
                     self.control or name,
                     "%",
-                    one.detail,
+                    control.detail,
                 )
-                for name, one in controls.items()
+                for name, control in controls.items()
             ),
         ]
 
@@ -181,8 +193,9 @@ class LogitLens(Suite):
 def _of_control(
     graph: Graph, control: str | None, metric: Any, *columns: str
 ) -> dict[str, Measurement]:
-    """The metric on questions that no model was trained on: on a set that is named always, on
-    `holdout` where its rows have the columns.
+    """The metric on questions that no model was trained on.
+
+    On the control set where one is named, else on `holdout` where its rows have the columns.
     """
     if control is not None:
         return {"holdout": graph.value(replace(metric, set=control))}

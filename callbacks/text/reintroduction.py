@@ -1,4 +1,4 @@
-"""Reintroduction: does the model answer again when some facts stand before the question?"""
+"""Reintroduction attack: accuracy on forget questions with related facts in context."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ Row = Mapping[str, Any]
 
 
 class Reintroduction(Suite):
-    """Puts k facts before each question (Shumailov et al., "UnUnlearning", 2024, arXiv 2407.00106:
-    what was unlearned comes back in context). Nothing is trained.
+    """Accuracy on forget questions with k related facts before each of them.
+
+    What was unlearned comes back in context (Shumailov et al., "UnUnlearning", 2024, arXiv
+    2407.00106). Nothing is trained.
 
     `reintroduction` is accuracy(facts and question) - accuracy(question) in percentage points,
     accuracy being the share of an answer's tokens that are the model's first choice, teacher
@@ -96,9 +98,11 @@ class Reintroduction(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """See the class."""
-        known, usual = questions_of(module)
-        sets = self.contexts(known)
-        graph = scores.graph_of(module.served(), module, sets, self._longer(usual, module.served()))
+        task_sets, task_encoder = questions_of(module)
+        sets = self.contexts(task_sets)
+        graph = scores.metric_graph(
+            module.served(), module, sets, self._longer(task_encoder, module.served())
+        )
         budget = {
             "facts": self.facts,
             "source": self.source,
@@ -106,18 +110,18 @@ class Reintroduction(Suite):
             "tokens": _tokens(graph, "context"),
             "tokens_without": _tokens(graph, "question"),
         }
-        kinds: dict[str, Callable[[str], Metric]] = {"accuracy": ExactMemorisation, "loss": Loss}
+        measures: dict[str, Callable[[str], Metric]] = {"accuracy": ExactMemorisation, "loss": Loss}
         if all(row.get("perturbed_answer") for row in sets["question"].rows):
-            kinds["choice"] = ChoiceAccuracy
+            measures["choice"] = ChoiceAccuracy
         results = []
-        for kind, metric in kinds.items():
-            unit, scale = ("nats", 1) if kind == "loss" else ("%", 100)
+        for measure, metric in measures.items():
+            unit, scale = ("nats", 1) if measure == "loss" else ("%", 100)
             levels = {name: scale * graph.value(metric(name)).value for name in sets}
             results += [
-                Result(f"reintroduction/{kind}/{name}", level, None, self.set, unit)
+                Result(f"reintroduction/{measure}/{name}", level, None, self.set, unit)
                 for name, level in levels.items()
             ]
-            if kind == "accuracy":
+            if measure == "accuracy":
                 results[:0] = [
                     Result(
                         "reintroduction",
@@ -138,7 +142,7 @@ class Reintroduction(Suite):
                             "pp",
                         )
                     )
-            elif kind == "choice":
+            elif measure == "choice":
                 results.append(
                     Result(
                         "reintroduction/choice",
@@ -163,16 +167,18 @@ class Reintroduction(Suite):
                 raise InputError(f"the task has no set {name!r}; it has {', '.join(sets)}.")
         rows = sets[self.set]
         facts = self._of_subject(rows) if self.source == "subject" else self._paraphrases(rows)
-        found = {"question": rows, "context": _before(rows, facts)}
+        contexts = {"question": rows, "context": _before(rows, facts)}
         if self.control is not None:
-            others = sets[self.control].column("answer")
-            drawn = [_order(self.seed, int(index), "others", len(others)) for index in rows.indices]
-            chosen = [
-                [others[place] for place in order[: len(own)]]
-                for order, own in zip(drawn, facts, strict=True)
+            statements = sets[self.control].column("answer")
+            drawn = [
+                _order(self.seed, int(index), "others", len(statements)) for index in rows.indices
             ]
-            found["control"] = _before(rows, chosen)
-        return found
+            chosen = [
+                [statements[position] for position in order[: len(row_facts)]]
+                for order, row_facts in zip(drawn, facts, strict=True)
+            ]
+            contexts["control"] = _before(rows, chosen)
+        return contexts
 
     def _of_subject(self, rows: QuestionSet) -> list[list[str]]:
         """Answers of other rows about the same subject, for each row."""
@@ -182,40 +188,42 @@ class Reintroduction(Suite):
             else rows.column(self.subject)
         )
         answers = rows.column("answer")
-        found = []
-        for place, subject in enumerate(subjects):
-            order = _order(self.seed, int(rows.indices[place]), "facts", len(rows))
-            same = [other for other in order if other != place and subjects[other] == subject]
+        facts = []
+        for position, subject in enumerate(subjects):
+            order = _order(self.seed, int(rows.indices[position]), "facts", len(rows))
+            same = [other for other in order if other != position and subjects[other] == subject]
             if not same:
                 raise InputError(
-                    f"row {place} of the set {rows.name} is the only one about its subject "
+                    f"row {position} of the set {rows.name} is the only one about its subject "
                     f"{subject!r}; take source: paraphrase."
                 )
-            found.append([answers[other] for other in same[: self.facts]])
-        return found
+            facts.append([answers[other] for other in same[: self.facts]])
+        return facts
 
     def _paraphrases(self, rows: QuestionSet) -> list[list[str]]:
         """Each row's own answer in other words, among those of other rows."""
         stated = rows.column("paraphrased_answer")
-        found = []
+        facts = []
         if self.facts > len(rows):
             raise InputError(
                 f"the set {rows.name} has {len(rows)} rows, and Reintroduction takes {self.facts} "
                 "facts of it; take fewer."
             )
-        for place, index in enumerate(rows.indices):
+        for position, index in enumerate(rows.indices):
             order = _order(self.seed, int(index), "facts", len(rows))
-            chosen = [place, *(other for other in order if other != place)][: self.facts]
+            chosen = [position, *(other for other in order if other != position)][: self.facts]
             mixed = _order(self.seed, int(index), "place", len(chosen))
-            found.append([stated[chosen[at]] for at in mixed])
-        return found
+            facts.append([stated[chosen[at]] for at in mixed])
+        return facts
 
-    def _longer(self, own: Encoder, served: Any) -> Encoder:
-        """As the task's, for longer sequences."""
+    def _longer(self, encoder: Encoder, served: Any) -> Encoder:
+        """The task's encoder, for longer sequences."""
         longest = (
-            self.max_length or getattr(served, "context", None) or own.max_length * (self.facts + 1)
+            self.max_length
+            or getattr(served, "context", None)
+            or encoder.max_length * (self.facts + 1)
         )
-        return Encoder(own.tokenizer, own.template, int(longest), "refuse")
+        return Encoder(encoder.tokenizer, encoder.template, int(longest), "refuse")
 
 
 @dataclass(frozen=True)
@@ -244,7 +252,8 @@ class ChoiceAccuracy(Metric):
 def _before(rows: QuestionSet, facts: Sequence[Sequence[str]]) -> QuestionSet:
     """The rows with facts before their questions, a line each."""
     asked = [
-        "\n".join([*said, row["question"]]) for row, said in zip(rows.rows, facts, strict=True)
+        "\n".join([*row_facts, row["question"]])
+        for row, row_facts in zip(rows.rows, facts, strict=True)
     ]
     return QuestionSet(
         rows.name,
@@ -254,7 +263,7 @@ def _before(rows: QuestionSet, facts: Sequence[Sequence[str]]) -> QuestionSet:
 
 
 def _order(seed: int, index: int, purpose: str, count: int) -> list[int]:
-    """An order of the numbers below `count`, drawn for one row."""
+    """Random permutation of `count` rows, drawn for one row."""
     return (
         rng.uniform(seed, torch.tensor([index]), 0, f"reintroduction/{purpose}", count)[0]
         .argsort(stable=True)

@@ -96,10 +96,10 @@ class TOFU(TextSuite):
     def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         """`MU`, `FQ` and `log10_FQ`, then the parts."""
         utility = ModelUtility(self.kept, self.choices, self.max_new_tokens, self.stop)
-        found = self._forgotten(graph, log)
+        results = self._forgotten(graph, log)
         for name in self.kept:
             parts = utility.set_metrics(name)
-            found += [
+            results += [
                 Result(f"{short}/{name}", graph.value(parts[metric]).value, True, name)
                 for short, metric in (
                     ("P", "probability"),
@@ -115,7 +115,7 @@ class TOFU(TextSuite):
                 True,
                 detail={"sets": list(self.kept), "max_new_tokens": self.max_new_tokens},
             ),
-            *found,
+            *results,
         ]
 
     def _forgotten(self, graph: Graph, log: OracleLog | None) -> list[Result]:

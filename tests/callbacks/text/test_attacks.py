@@ -19,7 +19,7 @@ from lightning.pytorch import Callback
 from callbacks import ResultsWriter
 from callbacks.quantisation import Quantisation
 from callbacks.relearning import Relearning
-from callbacks.scores import FILE, scored
+from callbacks.scores import FILE, score_samples
 from callbacks.text.probes import LinearProbe, LogitLens
 from callbacks.text.reintroduction import Reintroduction
 from mu.attacks.quantisation import quantised
@@ -702,7 +702,7 @@ def test_scores_are_in_the_order_of_indices_and_leave_modes(trained: dict[str, S
     measured(module, LogitLens(), task=task)
     module.backbone.train()
     data: Any = task.datasets["forget"]
-    results = scored(module.backbone, module, data)
+    results = score_samples(module.backbone, module, data)
     assert module.backbone.training and results["index"].tolist() == sorted(data.indices.tolist())
     with torch.no_grad():
         expected = [
