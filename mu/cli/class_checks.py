@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from mu.cli.catalogue import Sources
-from mu.cli.parser_errors import LISTS, NOUNS
 from mu.cli.source_files import SourceFile
 from mu.config import plugins
 from mu.config.classes import did_you_mean, subclasses
+from mu.config.spec_faults import CATEGORIES, NOUNS
 from mu.utils.errors import InputError
 
 _BASES = {
@@ -240,7 +240,7 @@ def _near(key: str, path: str, file: SourceFile | None = None) -> str:
             path, [f"{file.module}.{known}" for known in there if did_you_mean(name, [known])], has
         )
     sources = Sources(Path())
-    parts = sources.components(LISTS[key]) if key in LISTS else []
+    parts = sources.components(CATEGORIES[key]) if key in CATEGORIES else []
     mine = [part.path for part in parts if part.from_user and part.name == name]
     if mine:
         return f"did you mean {' or '.join(mine)}?"
@@ -252,7 +252,9 @@ def _near(key: str, path: str, file: SourceFile | None = None) -> str:
         if not entry.startswith("_")
     ]
     return did_you_mean(
-        name, known, f"mu list {LISTS[key]} shows them." if key in LISTS else "check its name."
+        name,
+        known,
+        f"mu list {CATEGORIES[key]} lists them." if key in CATEGORIES else "check its name.",
     )
 
 

@@ -22,8 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mu.backbones import Backbone
 from mu.cli import config_files as configs
-from mu.cli import parser_errors as messages
-from mu.cli import run_folder
+from mu.cli import parser_errors, run_folder
 from mu.cli.list import print_table
 from mu.cli.options import Options
 from mu.cli.trainer_callbacks import LastCheckpoint, SaveConfig, WritePredictions
@@ -120,7 +119,7 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
     try:
         MuCLI(command, options, session, words)
     except (ArgumentError, jsonargparse.ArgumentError) as error:
-        raise InputError(messages.sentence(str(error), command)) from error
+        raise InputError(parser_errors.sentence(error, command, options, config)) from error
     except BaseException as error:
         if session.guard is not None and not session.began:
             session.guard.undo()

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
 from mu.cli.run_folder import CONFIG, LAST
-from mu.config.classes import accepted
+from mu.config.argument_types import argument_names
 from mu.utils.files import save_tensors, write_text
 from mu.utils.spec import Reconstructible, init_args_of
 
@@ -98,7 +98,7 @@ def tell_new_weights(module: LightningModule) -> None:
     if getattr(module, "trains_from_scratch", True) or not isinstance(backbone, Reconstructible):
         return
     given = init_args_of(backbone)
-    takes = accepted(type(backbone))
+    takes = argument_names(type(backbone))
     if (
         "model" in takes
         and given.get("model", True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -59,24 +58,6 @@ def subclasses(base: type) -> list[type]:
     for child in base.__subclasses__():
         found += [child, *subclasses(child)]
     return [cls for cls in dict.fromkeys(found) if not cls.__name__.startswith("_")]
-
-
-def accepted(cls: type) -> list[str]:
-    """Names of the constructor's arguments, those that `**kwargs` passes on included."""
-    names: dict[str, None] = {}
-    for base in cls.__mro__:
-        if "__init__" not in vars(base) or base is object:
-            continue
-        try:
-            parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        except ValueError:  # written in C, without a signature
-            break
-        names |= {
-            p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        }
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return list(names)
 
 
 def did_you_mean(given: str, known: Iterable[str], fallback: str = "") -> str:

@@ -12,7 +12,7 @@ CASES = {
     # words after `mu fit -c task -c method -c silent`: what the sentence says
     "--model SalunX": "there is no method 'SalunX'; did you mean SalUn?",
     "--model mu.methods.Salun": "there is no method 'mu.methods.Salun'; did you mean SalUn?",
-    "--model tasks.Digits": "tasks.Digits is no method; mu list methods shows them.",
+    "--model tasks.Digits": "tasks.Digits is no method; mu list methods lists them.",
     "--model nowhere.Mine": "there is no module 'nowhere' for 'nowhere.Mine'; a file nowhere.py "
     "is looked for in the working directory.",
     "--data Digitz": "there is no task 'Digitz'; did you mean Digits?",
@@ -90,8 +90,10 @@ def test_fit_refuses(mu: Mu, tmp_path: Path, words: str) -> None:
     assert set(tmp_path.rglob("*")) == before
 
 
+BACKBONE = {"class_path": "mu.backbones.Classifier", "init_args": {"name": "resnet8_cifar"}}
+SELECTOR = {"class_path": "tasks.RandomFraction", "init_args": {"fraction": 0.4}}
 FILES = {
-    "modle: {class_path: mu.methods.SalUn}": "mu fit has no entry 'modle.class_path'",
+    "modle: {class_path: mu.methods.SalUn}": "mu fit has no entry 'modle'",
     "trainer: {max_epocs: 2}": "mu fit has no entry 'trainer.max_epocs'; did you mean "
     "trainer.max_epochs",
     "model: {class_path: mu.methods.SSD, init_args: {alhpa: 2}}": "SSD takes no 'alhpa'; did you "
@@ -210,11 +212,14 @@ def test_debug_shows_the_traceback(mu: Mu) -> None:
     )
 
 
-def test_an_unknown_message_of_the_parser_is_one_line() -> None:
-    """A later jsonargparse may say things differently; then its own words are shown, on one
-    line.
-    """
+def test_an_error_that_is_not_located_is_the_parsers_own_on_one_line() -> None:
+    """A specification in which the walk finds nothing wrong."""
+    from mu.cli.options import Options
     from mu.cli.parser_errors import sentence
 
-    assert sentence("Something\n  new:\n    - happened.\n", "fit") == "Something new: - happened."
-    assert "\n" not in sentence('Parser key "model":\n  A\n  - B\n  C', "fit")
+    config = {
+        "model": {"class_path": "mu.methods.FineTune", "init_args": {"backbone": BACKBONE}},
+        "data": {"class_path": "tasks.Digits", "init_args": {"selector": SELECTOR}},
+    }
+    error = ValueError("Something\n  new:\n    - happened.\n")
+    assert sentence(error, "fit", Options(), config) == "Something new: - happened."
