@@ -13,13 +13,13 @@ from .layouts import PerTokens as PerTokens
 from .layouts import Prefix as Prefix
 from .layouts import Replace as Replace
 from .layouts import Suffix as Suffix
-from .prompt_search import Embeddings as Embeddings
 from .prompt_search import PromptSearch as PromptSearch
 from .prompt_search import SoftPromptAttack as SoftPromptAttack
-from .prompt_search import TokenSimplex as TokenSimplex
-from .prompt_search import Variables as Variables
 from .relearning import Relearn as Relearn
 from .relearning import Relearned as Relearned
+from .token_variables import Embeddings as Embeddings
+from .token_variables import TokenSimplex as TokenSimplex
+from .token_variables import Variables as Variables
 from .unlearn_diff_atk import AttackSummary as AttackSummary
 from .unlearn_diff_atk import PromptAttackResult as PromptAttackResult
 from .unlearn_diff_atk import UnlearnDiffAtk as UnlearnDiffAtk

@@ -114,11 +114,11 @@ class Attack(Reconstructible, ABC):
         """
         with eval_mode(backbone), torch.inference_mode(False), torch.enable_grad():
             # a tensor made under inference mode cannot take part in autograd; its copy can
-            own = {
+            cloned = {
                 name: value.detach().clone() if isinstance(value, Tensor) else value
                 for name, value in batch.items()
             }
-            result = self.run(backbone, own, criterion)
+            result = self.run(backbone, cloned, criterion)
         return result
 
     @abstractmethod

@@ -40,11 +40,13 @@ class Evaluations(dict[str, Count]):
         """All networks of one part together: `unet`, `text_encoder`, `vae.encoder` or
         `vae.decoder`.
         """
-        found = [count for name, count in self.items() if name == part or name.endswith(f".{part}")]
+        counts = [
+            count for name, count in self.items() if name == part or name.endswith(f".{part}")
+        ]
         return Count(
-            sum(c.calls for c in found),
-            sum(c.samples for c in found),
-            sum(c.with_grad for c in found),
+            sum(c.calls for c in counts),
+            sum(c.samples for c in counts),
+            sum(c.with_grad for c in counts),
         )
 
     def samples(self) -> dict[str, int]:

@@ -95,12 +95,12 @@ class PGD(Attack):
         """See `Attack`."""
         best: AttackResult | None = None
         for restart in range(self.restarts):
-            found = self.judged(
+            result = self.judged(
                 backbone,
                 {**batch, "image": self._climb(backbone, batch, criterion, restart)},
                 criterion,
             )
-            best = found if best is None else _better(best, found)
+            best = result if best is None else _better(best, result)
             if bool((best.success | batch["padded"] if "padded" in batch else best.success).all()):
                 break
         assert best is not None
@@ -124,14 +124,16 @@ class PGD(Attack):
 
 def _better(first: AttackResult, second: AttackResult) -> AttackResult:
     """For each sample the first result, if it was a success, else the second."""
-    kept = first.success
+    first_wins = first.success
     image = torch.where(
-        kept.view(-1, 1, 1, 1), first.adversarial["image"], second.adversarial["image"]
+        first_wins.view(-1, 1, 1, 1), first.adversarial["image"], second.adversarial["image"]
     )
     prediction = torch.where(
-        kept.view(-1, *[1] * (first.prediction.ndim - 1)), first.prediction, second.prediction
+        first_wins.view(-1, *[1] * (first.prediction.ndim - 1)), first.prediction, second.prediction
     )
-    return AttackResult({**second.adversarial, "image": image}, kept | second.success, prediction)
+    return AttackResult(
+        {**second.adversarial, "image": image}, first_wins | second.success, prediction
+    )
 
 
 def _gradient(

@@ -80,7 +80,7 @@ class Layout(Reconstructible, ABC):
         """As `order`, for layouts that look at the tokens themselves."""
         return self.order(len(prompt))
 
-    def place(self, tokenizer: Any, ids: Tensor) -> Slots:
+    def position(self, tokenizer: Any, ids: Tensor) -> Slots:
         """Make room in tokenised prompts.
 
         Args:
@@ -106,8 +106,10 @@ class Layout(Reconstructible, ABC):
                     f"prompt {text!r} in an encoder of {len(row)} places; take fewer, or a "
                     "shorter prompt."
                 )
-            taken = [place for place, entry in enumerate(order, 1) if entry == FREE or self.adds]
-            if not taken:
+            positions = [
+                position for position, entry in enumerate(order, 1) if entry == FREE or self.adds
+            ]
+            if not positions:
                 raise InputError(
                     f"{type(self).__name__} has no place for an adversarial token in an empty "
                     "prompt; choose another layout."
@@ -119,7 +121,10 @@ class Layout(Reconstructible, ABC):
             ]
             rows.append(written + [padding] * (len(row) - len(written)))
             slots.append(
-                [taken.index(place) if place in taken else -1 for place in range(len(row))]
+                [
+                    positions.index(position) if position in positions else -1
+                    for position in range(len(row))
+                ]
             )
         like = {"dtype": torch.int64, "device": ids.device}
         return Slots(torch.tensor(rows, **like), torch.tensor(slots, **like), self.adds)
@@ -181,11 +186,11 @@ class Insert(_Counted):
 
     def order(self, prompt: int) -> list[int]:
         """See Layout."""
-        before = [number * prompt // self.tokens for number in range(self.tokens)]
-        found = []
-        for place in range(max(prompt, 1)):  # of an empty prompt, all stand at its one place
-            found += [FREE] * before.count(place) + ([place] if place < prompt else [])
-        return found
+        before = [index * prompt // self.tokens for index in range(self.tokens)]
+        order = []
+        for position in range(max(prompt, 1)):  # of an empty prompt, all stand at its one place
+            order += [FREE] * before.count(position) + ([position] if position < prompt else [])
+        return order
 
 
 class Replace(_Counted):
@@ -217,7 +222,10 @@ class PerTokens(Layout):
 
     def order(self, prompt: int) -> list[int]:
         """See Layout."""
-        pairs = [[FREE, place] if place % self.every == 0 else [place] for place in range(prompt)]
+        pairs = [
+            [FREE, position] if position % self.every == 0 else [position]
+            for position in range(prompt)
+        ]
         return [entry for pair in pairs for entry in pair]
 
 

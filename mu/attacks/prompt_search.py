@@ -14,18 +14,16 @@ searched for in one batch find what each would find alone.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from mu.attacks.layouts import Layout, Prefix, Slots
-from mu.utils import rng
+from mu.attacks.token_variables import Embeddings, Key, Variables, vocabulary
 from mu.utils.errors import InputError
 from mu.utils.modules import eval_mode
 from mu.utils.spec import Reconstructible
@@ -37,221 +35,6 @@ Objective = Callable[["Condition", int], Tensor]
 """`objective(condition, step) -> [B]`, differentiable in the condition; the search decreases it.
 `step` counts from 0.
 """
-
-
-# ---- what is searched for ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Key:
-    """What the draws of B prompts depend on, and nothing else.
-
-    Attributes:
-        seed: of the attack.
-        index: `[B]` int64, each prompt's own.
-        visit: `[B]` int64, how often it was attacked before.
-    """
-
-    seed: int
-    index: Tensor
-    visit: Tensor
-
-    def rows(self, index: Tensor) -> Key:
-        """The chosen prompts."""
-        return Key(self.seed, self.index[index], self.visit[index])
-
-    def normal(self, stream: str, *shape: int) -> Tensor:
-        """`[B, *shape]` standard normal."""
-        return rng.normal(self.seed, self.index, self.visit, stream, *shape)
-
-    def uniform(self, stream: str, *shape: int) -> Tensor:
-        """`[B, *shape]` in (0, 1)."""
-        return rng.uniform(self.seed, self.index, self.visit, stream, *shape)
-
-    def integers(self, stream: str, high: int, *shape: int) -> Tensor:
-        """`[B, *shape]` in `[0, high)`."""
-        return rng.integers(self.seed, self.index, self.visit, stream, high, *shape)
-
-
-class Variables(Reconstructible, ABC):
-    """What an adversarial token is while it is searched for."""
-
-    discrete: bool
-    """Whether the search ends in tokens of the vocabulary, which can be written down."""
-
-    @abstractmethod
-    def begin(self, model: TextToImage, count: int, key: Key, start: Tensor | None) -> Tensor:
-        """`[B, count, *]`, at least in float32. `start` `[count, D]` are embeddings to begin from,
-        where the variables can.
-        """
-
-    @abstractmethod
-    def embeddings(self, model: TextToImage, values: Tensor, key: Key, step: int) -> Tensor:
-        """`[B, K, D]`, differentiable in `values`."""
-
-    def direction(self, gradient: Tensor) -> Tensor:
-        """What the optimizer takes for the gradient."""
-        return gradient
-
-    def project(self, values: Tensor, allowed: Tensor) -> Tensor:
-        """The nearest values that may be; `allowed` `[V]` says which tokens may."""
-        return values
-
-    @abstractmethod
-    def found(self, model: TextToImage, values: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Embeddings `[B, K, D]` that the values stand for, and their token ids `[B, K]` where they
-        are discrete.
-        """
-
-
-class Embeddings(Variables):
-    """Free token embeddings (AdvUnlearn).
-
-    Args:
-        init: `random` begins from the embeddings of random tokens, `latest` from what the attack
-            before this one has found.
-        sign: follow the sign of the gradient (fast attack).
-    """
-
-    discrete = False
-
-    def __init__(self, init: Literal["random", "latest"] = "random", sign: bool = False) -> None:
-        if init not in ("random", "latest"):
-            raise InputError(
-                f"the search begins from `random` or from `latest`, not from {init!r}."
-            )
-        self.init = init
-        self.sign = sign
-
-    def begin(self, model: TextToImage, count: int, key: Key, start: Tensor | None) -> Tensor:
-        """See Variables."""
-        precision = torch.promote_types(_table(model).dtype, torch.float32)
-        if self.init == "latest" and start is not None:
-            return start.to(precision).expand(len(key.index), -1, -1).clone()
-        allowed = vocabulary(model).nonzero().flatten()
-        return (
-            model.embed(allowed[key.integers("attack-init", len(allowed), count)])
-            .detach()
-            .to(precision)
-        )
-
-    def embeddings(self, model: TextToImage, values: Tensor, key: Key, step: int) -> Tensor:
-        """See Variables."""
-        return values
-
-    def direction(self, gradient: Tensor) -> Tensor:
-        """See Variables."""
-        return gradient.sign() if self.sign else gradient
-
-    def found(self, model: TextToImage, values: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See Variables."""
-        return values, None
-
-
-class TokenSimplex(Variables):
-    """A distribution over the vocabulary for each token (UnlearnDiffAtk).
-
-    Each step samples a token from it; the gradient passes straight through the sampling, clamped to
-    [−1, 1] (hardtanh). Tokens with a meaning for the tokenizer (start, end) are left out, because
-    nobody can write them into a prompt.
-
-    Args:
-        init: `uniform` over the vocabulary, or a `random` point of the simplex.
-    """
-
-    discrete = True
-
-    def __init__(self, init: Literal["uniform", "random"] = "uniform") -> None:
-        if init not in ("uniform", "random"):
-            raise InputError(
-                "the search begins from a `uniform` or from a `random` distribution, not from "
-                f"{init!r}."
-            )
-        self.init = init
-
-    def begin(self, model: TextToImage, count: int, key: Key, start: Tensor | None) -> Tensor:
-        """See Variables."""
-        allowed = vocabulary(model)
-        shape = (count, len(allowed))
-        # normalised exponential draws are uniform on the simplex
-        weight = (
-            -key.uniform("attack-init", *shape).log()
-            if self.init == "random"
-            else torch.ones(len(key.index), *shape)
-        )
-        weight = weight.to(allowed.device) * allowed
-        return weight / weight.sum(-1, keepdim=True)
-
-    def embeddings(self, model: TextToImage, values: Tensor, key: Key, step: int) -> Tensor:
-        """See Variables."""
-        place = key.uniform(f"attack-token-{step}", values.shape[1], 1).to(values.device)
-        total = values.detach().cumsum(-1)
-        # the last token of the vocabulary whose share is not 0 takes what rounding leaves over
-        chosen = torch.searchsorted(total, place * total[..., -1:]).clamp_max(values.shape[-1] - 1)
-        return _StraightThrough.apply(values, chosen[..., 0], _table(model))  # type: ignore[return-value]
-
-    def project(self, values: Tensor, allowed: Tensor) -> Tensor:
-        """See Variables."""
-        return simplex_projection(values.masked_fill(~allowed, -torch.inf))
-
-    def found(self, model: TextToImage, values: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See Variables."""
-        ids = values.argmax(-1)
-        return model.embed(ids).detach(), ids
-
-
-class _StraightThrough(torch.autograd.Function):
-    """One-hot tokens times the embedding table, `[B, K, D]`; the gradient of the one-hot, clamped,
-    goes to the distribution.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, chosen: Tensor, table: Tensor) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(table)
-        return table[chosen]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        (table,) = ctx.saved_tensors
-        return (gradient @ table.T).float().clamp(-1, 1), None, None
-
-
-def simplex_projection(values: Tensor, iterations: int = 24) -> Tensor:
-    """The nearest point of the probability simplex, of each row `[..., V]`: `clamp(u − τ, 0, 1)`
-    with τ such that the row's sum is 1.
-
-    τ lies between `max(u) − 1`, where the sum is at least 1, and `max(u)`, where it is 0. Bisection
-    finds which entries stay positive, to 2^−`iterations`; τ then follows from them exactly. An
-    entry of −inf gets 0.
-    """
-    high = values.amax(-1, keepdim=True)
-    low = high - 1
-    for _ in range(iterations):
-        middle = (low + high) / 2
-        above = (values - middle).clamp(0, 1).sum(-1, keepdim=True) >= 1
-        low = torch.where(above, middle, low)
-        high = torch.where(above, high, middle)
-    kept = values > low
-    threshold = (values.masked_fill(~kept, 0).sum(-1, keepdim=True) - 1) / kept.sum(
-        -1, keepdim=True
-    )
-    return (values - threshold).clamp(0, 1)
-
-
-def vocabulary(model: TextToImage) -> Tensor:
-    """Which token ids may stand in a prompt: `[V]` bool over the rows of the embedding table."""
-    table = _table(model)
-    tokenizer = model.tokenizer
-    allowed = torch.arange(len(table), device=table.device) < len(tokenizer)
-    allowed[torch.tensor(sorted(set(tokenizer.all_special_ids)), device=table.device)] = False
-    return allowed
-
-
-def _table(model: TextToImage) -> Tensor:
-    return model.text_encoder.get_input_embeddings().weight.detach()  # type: ignore[operator]
-
-
-# ---- the search ----------------------------------------------------------------------------------
 
 
 class Search:
@@ -464,7 +247,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-def of_text(backbone: Backbone) -> TextToImage:
+def as_text_to_image(backbone: Backbone) -> TextToImage:
     """The backbone, which reads prompts.
 
     Raises:

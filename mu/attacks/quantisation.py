@@ -181,10 +181,10 @@ def _embeddings(model: nn.Module) -> set[int]:
 
 def _heads(model: nn.Module) -> set[int]:
     """The output matrices of the language models within."""
-    found: set[int] = set()
+    weight_ids: set[int] = set()
     for layer in model.modules():
         ask = getattr(layer, "get_output_embeddings", None)
         head = ask() if callable(ask) else None
         if isinstance(head, nn.Module):
-            found |= {id(weight) for weight in head.parameters(recurse=False)}
-    return found
+            weight_ids |= {id(weight) for weight in head.parameters(recurse=False)}
+    return weight_ids

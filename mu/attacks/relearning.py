@@ -148,9 +148,9 @@ class Relearn(Reconstructible):
         """
         count = len(positions)
         size = min(self.batch_size or count, count)
-        shown = np.arange(step * size, (step + 1) * size)
+        turns = np.arange(step * size, (step + 1) * size)
         index = torch.tensor(np.asarray(dataset.indices)[positions])
-        rounds = shown // count
+        rounds = turns // count
         orders = {
             turn: rng.uniform(self.seed, index, turn, "relearning-order", 1)[:, 0]
             .argsort(stable=True)
@@ -159,8 +159,8 @@ class Relearn(Reconstructible):
         }
         rows = np.asarray(
             [
-                positions[orders[turn][place]]
-                for turn, place in zip(rounds.tolist(), (shown % count).tolist(), strict=True)
+                positions[orders[turn][example]]
+                for turn, example in zip(rounds.tolist(), (turns % count).tolist(), strict=True)
             ]
         )
         return {**fetch(dataset, rows), "visit": torch.as_tensor(rounds, dtype=torch.int64)}
@@ -176,10 +176,10 @@ class Relearn(Reconstructible):
 
     def budget(self) -> dict[str, Any]:
         """What the attack may do, as plain data: it must stand beside every number."""
-        made: Any = to_spec(self.make_optimizer)
-        made = made if isinstance(made, dict) else {}
-        name = str(made.get("class_path", "own")).rpartition(".")[2]
-        rate = made.get("init_args", {}).get("lr")
+        optimizer_spec: Any = to_spec(self.make_optimizer)
+        optimizer_spec = optimizer_spec if isinstance(optimizer_spec, dict) else {}
+        name = str(optimizer_spec.get("class_path", "own")).rpartition(".")[2]
+        rate = optimizer_spec.get("init_args", {}).get("lr")
         return {
             "examples": self.examples,
             "steps": self.steps,
@@ -199,10 +199,10 @@ def trainable_copy(backbone: Backbone) -> tuple[Any, list[nn.Parameter]]:
     Raises:
         InputError: when the model has no weight.
     """
-    own = [weight for weight in backbone.parameters() if weight.requires_grad]
-    kept = [weight for weight in backbone.parameters() if own and not weight.requires_grad]
-    copy = separate_copy(backbone, kept).eval()
-    if not own:
+    trainable = [weight for weight in backbone.parameters() if weight.requires_grad]
+    frozen = [weight for weight in backbone.parameters() if trainable and not weight.requires_grad]
+    copy = separate_copy(backbone, frozen).eval()
+    if not trainable:
         copy.requires_grad_(True)
     weights = [weight for weight in copy.parameters() if weight.requires_grad]
     if not weights:

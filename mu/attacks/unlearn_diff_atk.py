@@ -37,12 +37,11 @@ from mu.attacks.prompt_search import (
     Objective,
     PromptSearch,
     Search,
-    TokenSimplex,
-    Variables,
+    as_text_to_image,
     frozen,
-    of_text,
 )
-from mu.backbones.diffusion.base import Sampler
+from mu.attacks.token_variables import TokenSimplex, Variables
+from mu.backbones.diffusion.sampler import Sampler
 from mu.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,8 +124,8 @@ class AttackSummary:
             return [
                 text
                 for value, mask in zip(values, real, strict=True)
-                for text, kept in zip(value, mask.tolist(), strict=True)
-                if kept
+                for text, selected in zip(value, mask.tolist(), strict=True)
+                if selected
             ]
 
         names = sorted({name for r in results for name in r.evaluations})
@@ -214,7 +213,7 @@ class UnlearnDiffAtk(PromptSearch, Attack):
         self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion | Verdict
     ) -> PromptAttackResult:  # type: ignore[override]
         """See `Attack`."""
-        model = of_text(backbone)
+        model = as_text_to_image(backbone)
         if "image" not in batch or not isinstance(batch.get("prompt"), list):
             raise InputError(
                 "UnlearnDiffAtk needs a prompt and an image that shows the concept for each "
@@ -222,9 +221,9 @@ class UnlearnDiffAtk(PromptSearch, Attack):
             )
         with frozen(model), counted(model) as evaluations:
             trial = _Trial(self, model, batch, criterion)
-            own = _rows(batch["prompt"], trial.alive)
-            if own:
-                trial.draw(model.texts(own), own)
+            alive_prompts = _rows(batch["prompt"], trial.alive)
+            if alive_prompts:
+                trial.draw(model.texts(alive_prompts), alive_prompts)
             before = trial.success.clone()
             if len(trial.alive):
                 self._attack(model, batch, trial)
@@ -246,8 +245,8 @@ class UnlearnDiffAtk(PromptSearch, Attack):
             ids = model.tokenise(_rows(batch["prompt"], trial.alive))[0]
         visit = batch["visit"] if "visit" in batch else torch.zeros_like(batch["index"])
         search = self.begin(model, ids, batch["index"][trial.alive], visit[trial.alive])
-        for place in range(self.timesteps):
-            t = (2 * place + 1) * model.timesteps // (2 * self.timesteps)
+        for index in range(self.timesteps):
+            t = (2 * index + 1) * model.timesteps // (2 * self.timesteps)
             objective = self.objective(search, latent, t)
             for _ in range(self.steps):
                 search.step(objective)
@@ -316,13 +315,13 @@ class _Trial:
         if not len(self.images):
             self.images = images.new_zeros(len(self.success), *images.shape[1:])
         self.images[alive] = images
-        for place, prompt in zip(alive.tolist(), prompts, strict=True):
-            self.prompts[place] = prompt
+        for row, prompt in zip(alive.tolist(), prompts, strict=True):
+            self.prompts[row] = prompt
         self.generations[alive] += 1
-        shown = self._judged(images)
-        self.success[alive] = shown
-        self.alive = alive[~shown]
-        return (~shown).nonzero().flatten()
+        success = self._judged(images)
+        self.success[alive] = success
+        self.alive = alive[~success]
+        return (~success).nonzero().flatten()
 
     def _judged(self, images: Tensor) -> Tensor:
         if isinstance(self.criterion, Criterion):
@@ -331,10 +330,10 @@ class _Trial:
                 for name, value in self.batch.items()
                 if isinstance(value, Tensor | list)
             }
-            found = self.criterion.met(images, rows)
+            success = self.criterion.met(images, rows)
         else:
-            found = self.criterion(images)
-        return found.to(device=self.success.device, dtype=torch.bool)
+            success = self.criterion(images)
+        return success.to(device=self.success.device, dtype=torch.bool)
 
     def _generate(self, condition: Condition) -> Tensor:
         """Each prompt with its own seed and guidance; those of one guidance in one batch."""
@@ -342,12 +341,14 @@ class _Trial:
         seeds = self.batch.get("seed", self.batch["index"])[self.alive]
         if "guidance" not in self.batch:
             return self.model.generate(condition, seeds.tolist(), sampler)
-        wanted = self.batch["guidance"][self.alive]
-        images: list[Tensor | None] = [None] * len(wanted)
-        for scale in sorted(set(wanted.tolist())):
-            rows = (wanted == scale).nonzero().flatten()
-            own = Sampler(sampler.scheduler, sampler.steps, scale, sampler.eta, sampler.options)
-            drawn = self.model.generate(condition.rows(rows), seeds[rows].tolist(), own)
+        guidance = self.batch["guidance"][self.alive]
+        images: list[Tensor | None] = [None] * len(guidance)
+        for scale in sorted(set(guidance.tolist())):
+            rows = (guidance == scale).nonzero().flatten()
+            row_sampler = Sampler(
+                sampler.scheduler, sampler.steps, scale, sampler.eta, sampler.options
+            )
+            drawn = self.model.generate(condition.rows(rows), seeds[rows].tolist(), row_sampler)
             for row, image in zip(rows.tolist(), drawn, strict=True):
                 images[row] = image
         return torch.stack([image for image in images if image is not None])
@@ -369,6 +370,4 @@ def _written(model: TextToImage, search: Search) -> tuple[Condition, list[str]]:
 
 
 def _rows(values: Any, index: Tensor) -> Any:
-    return (
-        values[index] if isinstance(values, Tensor) else [values[place] for place in index.tolist()]
-    )
+    return values[index] if isinstance(values, Tensor) else [values[row] for row in index.tolist()]

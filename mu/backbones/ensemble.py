@@ -35,9 +35,14 @@ class Ensemble(Backbone):
 
     def predict(self, batch: Batch) -> Tensor:
         """Log of the mean probability, `[B, K]`."""
-        each = torch.stack([member.predict(batch).log_softmax(1) for member in self.members])  # type: ignore[operator]
-        return each.logsumexp(0) - torch.log(
-            torch.tensor(float(len(self.members)), device=each.device)
+        log_probabilities = torch.stack(
+            [
+                member.predict(batch).log_softmax(1)  # type: ignore[operator]
+                for member in self.members
+            ]
+        )
+        return log_probabilities.logsumexp(0) - torch.log(
+            torch.tensor(float(len(self.members)), device=log_probabilities.device)
         )
 
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
