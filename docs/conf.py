@@ -13,7 +13,7 @@ from mu.utils.version import __version__  # noqa: E402
 
 project = "mu"
 author = "The mu contributors"
-copyright = author  # noqa: A001
+copyright = author
 version = __version__
 release = version
 

@@ -24,6 +24,7 @@ from .selectors import ValueRange as ValueRange
 from .shapes.task import Captions as Captions
 from .shapes.task import Shapes as Shapes
 from .shapes.task import ShapesConcept as ShapesConcept
+from .tensor_data import Source as Source
 from .text.base import TextTask as TextTask
 from .text.corpus import Corpus as Corpus
 from .text.question_answer import ByValue as ByValue

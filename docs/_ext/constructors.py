@@ -82,9 +82,7 @@ def _written(default: ast.expr | None) -> str:
 
 def _descriptions(cls: type) -> dict[str, str]:
     parsed = parse(cls.__doc__ or "", style=DocstringStyle.GOOGLE)
-    return {
-        entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params
-    }
+    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params}
 
 
 def _inherited(component: type, argument: Argument) -> str:

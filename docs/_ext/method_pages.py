@@ -53,16 +53,22 @@ class Project:
         presets: dict[str, list[Preset]] = {}
         for file in sorted((root / "configs/method").glob("*.yaml")):
             text = file.read_text(encoding="utf-8")
-            model = yaml.safe_load(text)["model"]["class_path"].rpartition(".")[2]
+            method = _public_name(yaml.safe_load(text)["model"]["class_path"])
             purpose = text.split("\n")[0].lstrip("# ").rstrip(".")
-            presets.setdefault(model, []).append(Preset(file.stem, purpose, text))
+            presets.setdefault(method, []).append(Preset(file.stem, purpose, text))
         studies = {
             file.name: _method_classes(yaml.safe_load(file.read_text(encoding="utf-8")))
             for file in (root / "configs/bench").glob("*.yaml")
         }
-        return cls(
-            presets, tables((root / "RESULTS.md").read_text(encoding="utf-8")), studies
-        )
+        return cls(presets, tables((root / "RESULTS.md").read_text(encoding="utf-8")), studies)
+
+
+def _public_name(class_path: str) -> str:
+    """The exported method that a preset's class is, or derives from (`mu.methods.compat`)."""
+    module, _, name = class_path.rpartition(".")
+    exported = importlib.import_module("mu.methods").__all__
+    lineage = getattr(importlib.import_module(module), name).__mro__
+    return next((cls.__name__ for cls in lineage if cls.__name__ in exported), name)
 
 
 def _method_classes(study: dict[str, Any]) -> dict[str, str]:

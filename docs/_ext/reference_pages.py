@@ -38,7 +38,11 @@ def glossary() -> str:
     sections = []
     for name in sorted(wing.__all__):
         suite = getattr(wing, name)
-        if not (inspect.isclass(suite) and issubclass(suite, Suite) and getattr(suite, "definitions", None)):
+        if not (
+            inspect.isclass(suite)
+            and issubclass(suite, Suite)
+            and getattr(suite, "definitions", None)
+        ):
             continue
         rows = [
             (f"`{metric}…`" if metric.endswith("/") else f"`{metric}`", table_cell(sentence))
@@ -82,7 +86,11 @@ def api_page(wing: str) -> str:
     sections = [f"# {wing}", WINGS[wing]]
     for module, names in _exports(wing):
         document = inspect.getdoc(importlib.import_module(module)) or ""
-        sections += [f"## {module}", to_markdown(document), f"```{{testsetup}}\n{_setup(module)}```"]
+        sections += [
+            f"## {module}",
+            to_markdown(document),
+            f"```{{testsetup}}\nimport torch\nfrom {module} import *\n```",
+        ]
         directives = [_directive(wing, module, name) for name in names]
         sections.append("```{eval-rst}\n" + "\n\n".join(filter(None, directives)) + "\n```")
     return "\n\n".join(sections) + "\n"
@@ -126,16 +134,15 @@ def _classes(file: Path) -> list[str]:
     ]
 
 
-def _setup(module: str) -> str:
-    return f"import torch\nfrom {module} import *\n"
-
-
 def _directive(wing: str, module: str, name: str) -> str:
     """The autodoc directive of a public name, by the shortest path that imports it."""
     thing: Any = getattr(importlib.import_module(module), name)
-    exported = name in getattr(importlib.import_module(wing), "__all__", ())
-    same = exported and getattr(importlib.import_module(wing), name) is thing
-    path = f"{wing}.{name}" if same else f"{module}.{name}"
+    path = f"{module}.{name}"
+    for package in (wing, module.rpartition(".")[0]):
+        exporter = importlib.import_module(package)
+        if name in getattr(exporter, "__all__", ()) and getattr(exporter, name) is thing:
+            path = f"{package}.{name}"
+            break
     if inspect.isclass(thing):
         return f".. autoclass:: {path}\n   :members:"
     return f".. autofunction:: {path}" if inspect.isfunction(thing) else ""
