@@ -31,7 +31,7 @@ lint: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: setup lint
-	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not data' -n 2 --dist loadgroup
+	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not data' -n 2 --dist loadgroup --durations=25
 
 test-all: setup lint
 	$(RUN) $(BIN)/python -m pytest
