@@ -77,7 +77,7 @@ def test_a_step_of_the_attack() -> None:
     )
 
 
-def test_no_method_was_forgotten() -> None:
+def test_every_method_is_run() -> None:
     """Every method that admits a text-to-image model alone, or any noise predictor, is run."""
     import pkgutil
     from importlib import import_module

@@ -10,7 +10,7 @@ from tests.support.loops import draw
 
 @pytest.mark.parametrize("rounded", [False, True])
 def test_fgsm(rounded):
-    # Goodfellow et al., arXiv 1412.6572; vision spec 2.10
+    # Goodfellow et al., arXiv 1412.6572
     image = draw(3, 2, seed=18).sigmoid()
     gradient = draw(3, 2, seed=19)
     gradient[0, 0] = 0

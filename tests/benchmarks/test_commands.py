@@ -55,7 +55,7 @@ def test_answers_at_once(words: list[str], measured: Any, say: Any) -> None:
     assert seconds < SECONDS
 
 
-def test_files_of_ones_own_are_listed_at_once(tmp_path: Path, measured: Any, say: Any) -> None:
+def test_files_of_the_user_are_listed_at_once(tmp_path: Path, measured: Any, say: Any) -> None:
     """Fails when a folder full of scripts is parsed from end to end for the one method in it."""
     (tmp_path / "my_method.py").write_text(
         "from mu.methods import SSD\n\n\nclass Mine(SSD):\n    pass\n"

@@ -25,7 +25,7 @@ SCHEDULES: list[DataPlan] = [
 
 
 @pytest.mark.parametrize("batch", [64, 256])
-def test_a_plan_is_made_in_no_time(batch: int, benchmark: Any, say: Any) -> None:
+def test_a_plan_takes_little_time(batch: int, benchmark: Any, say: Any) -> None:
     """Fails when a step of the plan costs as much as the samples of a whole epoch."""
 
     def slowest() -> tuple[float, DataPlan]:

@@ -17,7 +17,7 @@ from tests.support.loops import draw, normal, quick, same, wants_grad
 @quick
 @given(st.lists(st.floats(-4, 4), min_size=6, max_size=6), st.floats(-3, 3))
 def test_bargain_weights(values, log_scale):
-    # Wu and Harandi; vision spec 2.24.3. The Nash condition itself: each weight is the inverse of
+    # Wu and Harandi. The Nash condition itself: each weight is the inverse of
     # its gradient's gain.
     g = torch.tensor(values, dtype=torch.float64).view(2, 3) * 10**log_scale
     a = (g[0] @ g[0]).item()
@@ -65,7 +65,7 @@ def test_where_the_released_bargain_departs_from_the_solution():
 
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0, 2.0])
 def test_sfr_adaptive_weights(lam):
-    # Huang et al., NeurIPS 2024; vision spec 2.24.1
+    # Huang et al., NeurIPS 2024
     loss = wants_grad(draw(7, seed=20).square())
     inverse = [1 / (x**lam + 1e-15) for x in loss.tolist()]
     got = mf.sfr_adaptive_weights(loss, lam)

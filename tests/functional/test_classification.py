@@ -46,7 +46,7 @@ def test_cross_entropies(b, k):
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
 @pytest.mark.parametrize(("b", "k"), SHAPES)
 def test_kl_divergence(b, k, temperature):
-    # SCRUB, KD_T (its training objective); vision spec 2.11: T^2 KL(softmax(t/T) || softmax(s/T)),
+    # SCRUB, KD_T (its training objective): T^2 KL(softmax(t/T) || softmax(s/T)),
     # here without 1/B.
     # Mutation that must fail: the arguments swapped, or T instead of T^2.
     s = draw(b, k)
@@ -68,7 +68,7 @@ def test_kl_from_probabilities_and_from_uniform(b, k):
         mf.kl_from_probabilities(s, q),
         [kl(p, log_softmax(r)) for p, r in zip(q.tolist(), rows, strict=True)],
     )
-    # first stage of the winning entry of the NeurIPS 2023 challenge; vision spec 2.24.6
+    # first stage of the winning entry of the NeurIPS 2023 challenge
     same(mf.uniform_kl(s), [kl([1 / k] * k, log_softmax(r)) for r in rows])
 
 
@@ -160,7 +160,7 @@ def test_gradient_at_high_temperature():
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize(("b", "k"), SHAPES)
 def test_bad_teacher(b, k, temperature):
-    # Chundawat et al., AAAI 2023, the objective L(x, l_u); vision spec 2.12. No T^2.
+    # Chundawat et al., AAAI 2023, the objective L(x, l_u). No T^2.
     s = draw(b, k)
     good = draw(b, k, seed=8)
     bad = draw(b, k, seed=9)
@@ -187,7 +187,7 @@ def test_bad_teacher(b, k, temperature):
 
 @pytest.mark.parametrize(("b", "k"), SHAPES)
 def test_delete_target(b, k):
-    # Zhou et al., CVPR 2025; vision spec 2.24.2. Mutation that must fail: the target class masked
+    # Zhou et al., CVPR 2025. Mutation that must fail: the target class masked
     # after the softmax.
     t = draw(b, k)
     y = labels(b, k)

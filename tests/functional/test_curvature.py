@@ -28,7 +28,7 @@ importance = st.lists(st.floats(0, 1e6) | st.just(0.0), min_size=5, max_size=5)
 @quick
 @given(importance, importance, st.floats(0, 100), st.floats(0, 5))
 def test_ssd(forget, everything, alpha, lam):
-    # Foster et al., AAAI 2024 (selection and dampening rules); vision spec 2.13.
+    # Foster et al., AAAI 2024 (selection and dampening rules).
     # Mutation that must fail: the factor without its cap at 1.
     weight = normal(5)
     both = torch.tensor([forget, everything], dtype=torch.float64)
@@ -81,7 +81,7 @@ def test_woodfisher_knows_how_many_gradients_come():
 
 
 def recursion(gradients: list[list[float]], v: list[float], m: int) -> list[float]:
-    """Vision spec 2.8, step 2, one number at a time."""
+    """The recursion of the released code, one number at a time."""
     p = len(v)
     o = list(gradients[0])
     k = list(v)
@@ -130,7 +130,7 @@ def test_reference_recursion_is_not_the_inverse():
 
 
 def variance_of(fisher: Tensor, alpha: float, classes: int) -> Tensor:
-    """Vision spec 2.9, one number at a time."""
+    """The rules of the released code, one number at a time."""
     classifier = fisher.shape[0] == classes
     flat = []
     for f in fisher.flatten().tolist():
@@ -149,7 +149,7 @@ def variance_of(fisher: Tensor, alpha: float, classes: int) -> Tensor:
     "shape", [(10, 6), (10,), (6,), (4, 3, 2, 2), (10, 3, 2, 2), (7, 10), (10, 1)]
 )
 def test_fisher_noise_variance(shape):
-    # Golatkar et al., CVPR 2020, and the rules of the released code; vision spec 2.9.
+    # Golatkar et al., CVPR 2020, and the rules of the released code.
     # Mutation that must fail: times 10 twice for the classifier's bias.
     fisher = normal(*shape).square() * torch.logspace(
         -6, 1, math.prod(shape), dtype=torch.float64

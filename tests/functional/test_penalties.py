@@ -11,7 +11,7 @@ from tests.support.loops import draw, normal, wants_grad
 
 
 def test_l1_norm_and_its_schedule():
-    # Jia et al., NeurIPS 2023; vision spec 2.7
+    # Jia et al., NeurIPS 2023
     tensors = [draw(2, 3), draw(4), torch.tensor(-2.0, dtype=torch.float64)]
     assert mf.l1_norm(tensors).item() == pytest.approx(
         sum(abs(x) for t in tensors for x in t.flatten().tolist())

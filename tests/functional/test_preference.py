@@ -136,7 +136,7 @@ def test_at_the_original_the_loss_is_two_over_beta_log_two(beta):
     same(mp.dpo(s, s, other, other, beta), [2 / beta * math.log(2)] * len(s))
 
 
-def test_the_number_of_the_reference_code():
+def test_the_value_of_the_reference_code():
     assert mp.npo(torch.zeros(1), torch.zeros(1), 0.1).item() == pytest.approx(13.863, abs=5e-4)
 
 

@@ -13,7 +13,7 @@ from tests.support.loops import draw, same, wants_grad
 
 
 def map_of(activation: list) -> list[float]:
-    """Channel mean of squares, flattened, divided by its norm (vision spec 2.17), for [C][H][W]
+    """Channel mean of squares, flattened, divided by its norm, for [C][H][W]
     lists.
     """
     c = len(activation)
@@ -30,7 +30,7 @@ def map_of(activation: list) -> list[float]:
     "forget", [[True], [False], [True] * 2 + [False] * 5, [True] * 4 + [False]]
 )
 def test_blindspot(forget):
-    # Tarun et al., ICML 2023; vision spec 2.17: r [L1(f, proxy) + 50 sum_l mean (A - A_proxy)^2] +
+    # Tarun et al., ICML 2023: r [L1(f, proxy) + 50 sum_l mean (A - A_proxy)^2] +
     # (1 - r) L1(f, y)
     b = len(forget)
     f = draw(b)

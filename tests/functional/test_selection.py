@@ -56,7 +56,7 @@ def test_floor_share_of_decimals():
 @quick
 @given(values, st.integers(0, 30), st.floats(0, 1), st.sampled_from([torch.float32, torch.float64]))
 def test_top_mask_is_a_stable_sort_cut_off(flat, cut, keep, dtype):
-    # SalUn's mask (Fan et al., ICLR 2024; vision spec 2.6): rank globally, keep the first
+    # SalUn's mask (Fan et al., ICLR 2024): rank globally, keep the first
     # floor(keep n).
     # Mutation that must fail: `scores >= threshold`, which keeps all ties.
     flat = torch.tensor(flat, dtype=dtype).tolist()  # 1e-40 as the dtype has it
@@ -119,7 +119,7 @@ def test_masks_of_special_scores():
 @quick
 @given(values, st.floats(0, 1), st.floats(0, 1))
 def test_magnitude_pruning(flat, rate, second):
-    # global unstructured magnitude pruning; vision spec 2.7
+    # global unstructured magnitude pruning
     weights = parts(flat, len(flat) // 2)
     magnitude = [abs(x) for x in torch.tensor(flat).tolist()]
     mask = magnitude_prune_mask(weights, rate)
@@ -151,7 +151,7 @@ def test_magnitude_pruning_agrees_with_torch():
 @quick
 @given(st.lists(st.floats(-3, 3), min_size=1, max_size=9), st.floats(0, 3))
 def test_soft_threshold(flat, tau):
-    # proximal operator of tau |.|_1; vision spec 2.6 (SalUn-soft)
+    # proximal operator of tau |.|_1 (SalUn-soft)
     delta = torch.tensor(flat, dtype=torch.float64)
     want = [math.copysign(max(abs(x) - tau, 0.0), x) for x in flat]
     for bound in (tau, torch.tensor(tau)):

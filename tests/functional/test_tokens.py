@@ -288,7 +288,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_what_is_not_labelled_does_not_matter(name):
+def test_positions_without_label_do_not_matter(name):
     """Fails when padding or prompt enters a sum, a weight or a gradient; even where it is not
     finite.
     """

@@ -56,7 +56,7 @@ class Statement:
             input_ids=torch.cat([ids[:1], torch.tensor([spare]), ids[1:-1]])[None]
         )[0]
 
-    def say(self, model: Any, z: Tensor, t: int, states: Tensor) -> Tensor:
+    def predict_noise(self, model: Any, z: Tensor, t: int, states: Tensor) -> Tensor:
         return model.unet(z[None], torch.tensor([t]), encoder_hidden_states=states).sample[0]
 
     def loss(
@@ -72,16 +72,18 @@ class Statement:
         for z, t, ids in zip(
             forget["noised"].double(), forget["t"].tolist(), forget["input_ids"], strict=True
         ):
-            null = self.say(self.original, z, t, self.states(self.original, empty))
-            concept = self.say(self.original, z, t, self.states(self.original, ids))
-            output = self.say(self.student, z, t, self.states(self.student, ids, adversarial))
+            null = self.predict_noise(self.original, z, t, self.states(self.original, empty))
+            concept = self.predict_noise(self.original, z, t, self.states(self.original, ids))
+            output = self.predict_noise(
+                self.student, z, t, self.states(self.student, ids, adversarial)
+            )
             terms.append(
                 (output - (null - eta * (concept - null))).square().mean() / len(forget["t"])
             )
         for z, t, ids in zip(
             retain["noised"].double(), retain["t"].tolist(), retain["input_ids"], strict=True
         ):
-            target = self.say(self.original, z, t, self.states(self.original, ids))
-            output = self.say(self.student, z, t, self.states(self.student, ids))
+            target = self.predict_noise(self.original, z, t, self.states(self.original, ids))
+            output = self.predict_noise(self.student, z, t, self.states(self.student, ids))
             terms.append(gamma * (output - target).square().mean() / len(retain["t"]))
         return torch.stack(terms).sum()

@@ -15,7 +15,7 @@ Terms = dict[str, float]
 
 
 def unpadded(part: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
-    """Token ids and labels, without the padding."""
+    """Token ids and labels of each sequence, without padding."""
     pairs = []
     for ids, mask, labels in zip(
         part["input_ids"].tolist(),
@@ -29,6 +29,7 @@ def unpadded(part: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
 
 
 def log_softmax(row: list[float]) -> list[float]:
+    """Log-probabilities in Python floats."""
     top = max(row)
     total = top + math.log(sum(math.exp(z - top) for z in row))
     return [z - total for z in row]
@@ -54,10 +55,12 @@ def token_nlls(model: CausalLM, part: Batch) -> list[list[float]]:
 
 
 def token_mean(lists: list[list[float]]) -> float:
+    """Mean over all tokens of all sequences."""
     return sum(map(sum, lists)) / sum(map(len, lists))
 
 
 def sequence_nlls(model: CausalLM, part: Batch) -> list[float]:
+    """−log p of each sequence."""
     return [sum(values) for values in token_nlls(model, part)]
 
 
@@ -89,7 +92,7 @@ def logits_of(model: CausalLM, ids: list[int]) -> Tensor:
 
 
 def by_token(model: CausalLM, part: dict[str, Any], value: Any) -> list[list[float]]:
-    """`value(logits that predict the label, label, sequence, place)` of each labelled token,
+    """`value(logits that predict the label, label, sequence, position)` of each labelled token,
     sequence by sequence.
     """
     values = []
@@ -106,4 +109,5 @@ def by_token(model: CausalLM, part: dict[str, Any], value: Any) -> list[list[flo
 
 
 def nll(z: Tensor, y: int, *_: Any) -> Tensor:
+    """−log p(y) from the logits of one position."""
     return -z.log_softmax(-1)[y]

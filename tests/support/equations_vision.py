@@ -14,12 +14,13 @@ from tests.support.equations import log_softmax
 
 
 def all_rows(task: Any, part: str) -> dict[str, Tensor]:
+    """The samples of a part as one batch."""
     task.setup()
     return task.datasets[part].__getitems__(list(range(len(task.datasets[part]))))
 
 
 def linear_classifier(classes: int = 10) -> Classifier:
-    """Logits W x + b on 64 pixels: gradients of it can be written down."""
+    """Linear classifier W x + b on 64 pixels, whose gradients are known in closed form."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
         return Classifier(
@@ -47,13 +48,14 @@ def linear_gradients(
 
 
 def flat_parameters(backbone: Classifier) -> Tensor:
+    """All weights in one vector, in float64."""
     return torch.cat([p.detach().double().flatten() for p in backbone.parameters()])
 
 
 def nearest_labels(
     network: Any, part: dict[str, Tensor], epsilon: float, wrong_only: bool
 ) -> Tensor:
-    """argmax of the original at x + ε sign ∇ℓ, in float64."""
+    """Predicted class at x + ε sign ∇ℓ, in float64; never the true one where `wrong_only`."""
     image = part["image"].double().requires_grad_(True)
     logs = log_softmax(network(image))
     loss = -sum(row[label] for row, label in zip(logs, part["label"], strict=True))

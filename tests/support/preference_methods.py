@@ -29,13 +29,14 @@ Case = tuple[Make, Published]
 """Constructor of a method, and its terms from (model, original, forget batch, retain batch)."""
 
 
-def fast(params: Any) -> torch.optim.Optimizer:
-    """A rate at which a few steps lead away from the original."""
+def fast_sgd(params: Any) -> torch.optim.Optimizer:
+    """SGD at a rate at which a few steps lead away from the original."""
     return torch.optim.SGD(params, lr=0.1)
 
 
 def build(cls: Any, **changes: Any) -> UnlearningModule:
-    return cls(causal_lm(), **{"optimizer": fast, **changes})
+    """A method on the tiny Llama, with a fast optimizer."""
+    return cls(causal_lm(), **{"optimizer": fast_sgd, **changes})
 
 
 def sigmoid(x: float) -> float:

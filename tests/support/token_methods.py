@@ -52,14 +52,14 @@ def first_pair(task: Any, batch: int = 5) -> tuple[dict[str, Any], dict[str, Any
 
 
 def terms_of(module: Any, forget: Any, retain: Any) -> dict[str, float]:
-    """The objective's terms, of a module that no trainer knows."""
+    """Terms of the objective, of a module without a trainer."""
     module.configure_model()
     module.backbone.eval()
     return {name: float(value) for name, value in module.objective(forget, retain).items()}
 
 
 class SingleRank:
-    """What a module asks of its trainer outside a fit: one rank, no accumulation."""
+    """A trainer's attributes outside a fit: one rank, no accumulation."""
 
     accumulate_grad_batches = 1
     world_size = 1

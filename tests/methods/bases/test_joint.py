@@ -12,7 +12,7 @@ from tests.support.equations_text import sequence_nlls
 from tests.support.helpers import classifier, digits
 
 
-def test_unequal_sequences_in_one_pass_are_what_they_are_alone() -> None:
+def test_sequences_of_unequal_length_in_one_pass_equal_separate_passes() -> None:
     model = causal_lm().double().eval()
     task = people()
     task.setup()

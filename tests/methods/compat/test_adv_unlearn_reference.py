@@ -8,7 +8,7 @@ from tests.support.equations_adv_unlearn import adv_unlearn, concept_task
 from tests.support.helpers import State, different, distance, fit, weights
 
 
-def test_the_commands_default_mode_makes_steps_in_turn() -> None:
+def test_a_step_has_one_part() -> None:
     """Fails when the two terms share a step although the schedule shows one part at a time."""
     steps = plan_steps(
         AlternatingSteps(length="max"), 0, {"forget": 2, "retain": 4}, {"forget": 1, "retain": 2}, 0

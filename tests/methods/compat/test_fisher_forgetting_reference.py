@@ -19,12 +19,12 @@ def test_the_reference_squares_batch_means() -> None:
     matters.
     """
 
-    class Kept(FisherForgettingReference):
+    class RecordsFisher(FisherForgettingReference):
         def fisher(self) -> dict[str, Tensor]:
-            self.found = super().fisher()
-            return self.found
+            self.recorded = super().fisher()
+            return self.recorded
 
-    module = Kept(linear_classifier(), batch_size=10)
+    module = RecordsFisher(linear_classifier(), batch_size=10)
     task = digits()
     backbone = deepcopy(module.backbone)
     retain = all_rows(task, "retain")
@@ -36,7 +36,7 @@ def test_the_reference_squares_batch_means() -> None:
         batches.append(sum(p[:, y].mean() * gradients[y].square() for y in range(10)))
     assert len(batches) == 4
     fit(module, task, 1)
-    fisher = torch.cat([f.double().flatten() for f in module.found.values()])
+    fisher = torch.cat([f.double().flatten() for f in module.recorded.values()])
     torch.testing.assert_close(fisher, torch.stack(batches).mean(0), atol=1e-9, rtol=1e-4)  # type: ignore[arg-type]
 
 

@@ -17,7 +17,7 @@ from tests.support.token_methods import (
 )
 
 
-def test_undial_as_its_port_has_it() -> None:
+def test_all_positions_count() -> None:
     """All positions count, padding too, and −100 is an index: V − 100, which is 14 of 57 after
     another turn.
     """

@@ -20,7 +20,7 @@ from mu.utils.errors import InputError, RunError
 from tests.support.doubles_text import causal_lm, people
 from tests.support.equations_text import sequence_nlls
 from tests.support.helpers import Snapshot, different, fit, trainer, weights
-from tests.support.preference_methods import Forwards, build, fast
+from tests.support.preference_methods import Forwards, build, fast_sgd
 
 TO_REFERENCE = [NPO, IdkDPO]
 
@@ -70,7 +70,7 @@ def test_every_answer_of_all_epochs_is_in_the_table_once() -> None:
         ({}, 13),
     ],
 )
-def test_only_what_the_run_shows_is_asked(changes: dict[str, Any], rows: int) -> None:
+def test_only_sequences_of_the_run_are_computed(changes: dict[str, Any], rows: int) -> None:
     """A corpus of which 80 steps are taken is not gone through as a whole. (By whole epochs where
     steps are counted.)
     """
@@ -88,7 +88,7 @@ def test_a_run_without_end() -> None:
 
 
 @pytest.mark.parametrize("cls", TO_REFERENCE)
-def test_a_resumed_run_asks_nobody_and_ends_alike(cls: Any, tmp_path: Path) -> None:
+def test_a_resumed_run_computes_no_likelihoods_and_ends_the_same(cls: Any, tmp_path: Path) -> None:
     uninterrupted = fit(build(cls), people(), 2, callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)])
     count = Forwards()
     resumed = fit(build(cls), people(), 2, ckpt_path=tmp_path / "x.ckpt", callbacks=[count])
@@ -96,7 +96,7 @@ def test_a_resumed_run_asks_nobody_and_ends_alike(cls: Any, tmp_path: Path) -> N
     assert different(weights(uninterrupted), weights(resumed)) == []
 
 
-def test_a_longer_run_is_resumed_where_nothing_new_is_shown(tmp_path: Path) -> None:
+def test_a_longer_run_is_resumed_without_new_sequences(tmp_path: Path) -> None:
     fit(build(NPO), people(), 1, callbacks=[Snapshot(tmp_path / "npo.ckpt", 0, 1)])
     assert fit(build(NPO), people(), 3, ckpt_path=tmp_path / "npo.ckpt").trainer.global_step == 9
     fit(build(IdkDPO), people(), 1, callbacks=[Snapshot(tmp_path / "dpo.ckpt", 0, 1)])
@@ -109,7 +109,12 @@ def test_another_precision_or_another_original_is_refused(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="another precision"):
         fit(build(NPO), people(), 2, ckpt_path=tmp_path / "x.ckpt", precision="bf16-true")
     with pytest.raises(InputError, match="original weights"):
-        fit(NPO(causal_lm(init_seed=5), optimizer=fast), people(), 2, ckpt_path=tmp_path / "x.ckpt")
+        fit(
+            NPO(causal_lm(init_seed=5), optimizer=fast_sgd),
+            people(),
+            2,
+            ckpt_path=tmp_path / "x.ckpt",
+        )
 
 
 def test_a_sequence_that_is_not_in_the_table() -> None:

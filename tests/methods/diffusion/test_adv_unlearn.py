@@ -155,7 +155,7 @@ def test_warm_up_is_on_clean_prompts() -> None:
     assert different(never, run(1, 2))
 
 
-def test_the_attack_seeks_what_the_original_says_of_the_clean_concept() -> None:
+def test_the_attack_approaches_the_prediction_for_the_clean_concept() -> None:
     """Fails when the attack moves away from the concept, or is asked with the student's own clean
     prompt.
     """
@@ -196,9 +196,9 @@ def test_the_attack_seeks_what_the_original_says_of_the_clean_concept() -> None:
     ).all()
 
 
-def test_attacks_come_every_so_often_and_are_remembered() -> None:
-    """Fails when what was found is lost between two attacks, or an attack begins anew where it
-    should begin from the last.
+def test_attack_every_sets_the_steps_with_an_attack() -> None:
+    """Fails when the tokens of an attack are lost before the next, or an attack begins anew where
+    it should begin from the last.
     """
     seen: list[tuple[bool, Tensor]] = []
     watch = Watch(
@@ -219,7 +219,7 @@ def test_attacks_come_every_so_often_and_are_remembered() -> None:
     assert (fresh.latest - latest[2])[:2].abs().max() > 1e-2
 
 
-def test_between_attacks_the_last_tokens_stand_beside_the_prompts() -> None:
+def test_between_attacks_the_last_tokens_are_added_to_the_prompts() -> None:
     """Fails when steps without an attack are steps on clean prompts."""
 
     def run(**changes: Any) -> State:
@@ -237,7 +237,7 @@ def test_between_attacks_the_last_tokens_stand_beside_the_prompts() -> None:
     assert different(run(attack_every=2), weights(clean_second.backbone))
 
 
-def cost(module: AdvUnlearn, steps: int, **changes: Any) -> Evaluations:
+def evaluations_of(module: AdvUnlearn, steps: int, **changes: Any) -> Evaluations:
     configured(module)
     with counted(module) as evaluations:
         fit(module, concept_task(**changes), 1, max_steps=steps)
@@ -263,7 +263,7 @@ def test_it_makes_no_evaluation_too_many(part: str) -> None:
             steps=grid, by="reference" if part == "text_encoder" else "current"
         ),
     )
-    evaluations = cost(module, steps)
+    evaluations = evaluations_of(module, steps)
     walked = sum(stops("latents", step, grid) for step in range(steps))
     attacked = sum(
         stops(f"attack-{iteration}", step, grid)
@@ -303,7 +303,7 @@ def test_stored_trajectories_make_the_attack_cheap() -> None:
         attack_latents=StoredTrajectories(count=1, steps=4),
         gamma=0.0,
     )
-    evaluations = cost(module, 1)
+    evaluations = evaluations_of(module, 1)
     walked = stops("latents", 0, 3)
     # sampling, one trajectory, targets of the attack, target
     assert evaluations["reference.unet"].samples == 2 * walked + 2 * 3 + 4 + 2
@@ -329,17 +329,17 @@ def test_coupled_samples_stop_together(timestep: Any) -> None:
     """
     seen: list[tuple[int, Tensor]] = []
 
-    class Looks(CoupledSampling):
+    class RecordsStops(CoupledSampling):
         def draw(self, module: Any, part: Any, condition: Any, stream: str) -> Any:
             latent, t = super().draw(module, part, condition, stream)
             k = stops(stream, module.trainer.global_step, 5)
             seen.append((k, t))
-            plain = _At(5, 2.0, "reference", timestep, k, int(t[0]))
+            plain = FixedStop(5, 2.0, "reference", timestep, k, int(t[0]))
             assert torch.equal(plain.draw(module, part, condition, stream)[0], latent)
             return latent, t
 
     fit(
-        adv_unlearn(attack_every=0, latents=Looks(5, 2.0, "reference", timestep)),
+        adv_unlearn(attack_every=0, latents=RecordsStops(5, 2.0, "reference", timestep)),
         concept_task(),
         1,
         max_steps=8,
@@ -352,8 +352,8 @@ def test_coupled_samples_stop_together(timestep: Any) -> None:
     assert len({k for k, _ in seen}) > 2
 
 
-class _At(PartialSampling):
-    """PartialSampling told its k."""
+class FixedStop(PartialSampling):
+    """PartialSampling with a fixed k."""
 
     def __init__(self, steps: int, guidance: float, by: Any, timestep: Any, k: int, t: int) -> None:
         super().__init__(steps, guidance, by, timestep)
@@ -369,7 +369,7 @@ class _At(PartialSampling):
             rng.integers = plain
 
 
-def test_who_samples() -> None:
+def test_which_model_samples() -> None:
     """Fails when a trained text encoder is sampled with, or a trained UNet is not."""
     by = [AdvUnlearn(text_to_image(part=part)).latents.by for part in ("text_encoder", "xattn")]  # type: ignore[attr-defined]
     assert by == ["reference", "current"]
@@ -393,7 +393,7 @@ def test_only_the_text_encoder_moves_and_the_unet_is_shared() -> None:
 
 
 @pytest.mark.parametrize("step", [0, 2])
-def test_a_run_that_was_stopped_ends_alike_and_loads(step: int, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_the_same_and_loads(step: int, tmp_path: Path) -> None:
     """Fails when the adversarial tokens are not in the checkpoint, or warm-up begins again."""
 
     def run(**changes: Any) -> AdvUnlearn:
@@ -425,13 +425,13 @@ def test_a_run_that_was_stopped_ends_alike_and_loads(step: int, tmp_path: Path) 
 @pytest.mark.parametrize(
     "changes", [{"eta": -1.0}, {"gamma": -0.1}, {"warmup": -1}, {"attack_every": -1}], ids=str
 )
-def test_what_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
+def test_wrong_settings_are_refused(changes: dict[str, Any]) -> None:
     """Fails when a negative number is taken for a setting."""
     with pytest.raises(InputError, match="at least 0"):
         adv_unlearn(**changes)
 
 
-def test_no_room_is_said_before_the_step_is_made() -> None:
+def test_a_prompt_without_room_is_refused_before_the_step() -> None:
     """Fails when an adversarial token pushes the end of a prompt out."""
     with pytest.raises(InputError, match="no room"):
         fit(

@@ -40,7 +40,7 @@ def test_a_step_follows_the_equation(target: Any, prior: float) -> None:
     agree(step_of(module(), pictures()), double.slopes(loss))
 
 
-class Looks(ConceptAblation):
+class RecordsSteps(ConceptAblation):
     """Keeps the parts of its steps."""
 
     def objective(self, forget: Any, retain: Any) -> Any:
@@ -53,7 +53,7 @@ def test_images_show_the_anchor() -> None:
     the trained weights.
     """
     sampler = Sampler(steps=2, guidance=2.0)
-    module = Looks(
+    module = RecordsSteps(
         text_to_image(), sampler=sampler, optimizer=lambda p: torch.optim.SGD(p, lr=0.05)
     )
     fit(module, pictures(images=False), 2)

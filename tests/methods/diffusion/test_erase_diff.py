@@ -64,7 +64,7 @@ def test_the_descent_leaves_no_trace(lam: float | None) -> None:
     assert different(*ends) == []
 
 
-def test_there_and_back() -> None:
+def test_the_descent_and_the_way_back() -> None:
     """The descent moves weights and lowers L_f; the steps begin where it began; L_f(φ) is its last
     epoch's mean.
     """

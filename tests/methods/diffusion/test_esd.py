@@ -42,7 +42,7 @@ def test_a_step_follows_the_equation(kind: str, latents: Any) -> None:
     agree(step_of(ESD(make(), eta=1.7, latents=latents, optimizer=PLAIN), task()), expected)
 
 
-def test_with_eta_minus_one_there_is_nothing_to_do() -> None:
+def test_with_eta_minus_one_the_gradient_is_zero() -> None:
     """The target is then the original's own prediction."""
     module = ESD(text_to_image(), eta=-1.0, latents=NoisedData(), optimizer=PLAIN)
     assert max(value.abs().max() for value in step_of(module, pictures()).values()) < 1e-9
@@ -73,7 +73,7 @@ def test_only_the_part_moves_and_the_original_stays() -> None:
     assert module.reference is not None and different(before, weights(module.reference)) == []
 
 
-class Asks(ESD):
+class RecordsConditions(ESD):
     """Keeps the conditions of its targets."""
 
     def target(self, noised: Any, t: Any, condition: Any) -> Any:
@@ -83,7 +83,7 @@ class Asks(ESD):
 
 def test_a_text_encoder_is_trained_against_its_own_original() -> None:
     """Mutation: the target's condition from the encoder that is being trained."""
-    module = Asks(
+    module = RecordsConditions(
         text_to_image(part="text_encoder"),
         latents=NoisedData(),
         optimizer=lambda p: torch.optim.SGD(p, lr=100.0),

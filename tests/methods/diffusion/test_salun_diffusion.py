@@ -1,4 +1,4 @@
-"""SalUn for image generation: its two terms, its laws of substitutes, and the saliency of guided
+"""SalUn for image generation: its two terms, its substitutes, and the saliency of guided
 predictions.
 """
 
@@ -23,7 +23,7 @@ from tests.support.doubles import class_conditional, digit_pictures, pictures, t
 from tests.support.helpers import different, fit, weights
 
 
-def everything() -> ByName:
+def all_weights() -> ByName:
     return ByName(["."])
 
 
@@ -45,7 +45,7 @@ def test_a_step_follows_the_equation(kind: str) -> None:
     make, task = MODELS[kind]
 
     def module() -> SalUnDiffusion:
-        return SalUnDiffusion(make(), alpha=2.5, mask=everything(), optimizer=PLAIN)
+        return SalUnDiffusion(make(), alpha=2.5, mask=all_weights(), optimizer=PLAIN)
 
     def small() -> Any:
         return task(batch_size=5, forget_batch_size=3)
@@ -61,12 +61,12 @@ def test_a_step_follows_the_equation(kind: str) -> None:
     agree(step_of(module(), small()), wanted_step(Double(make()), batch, substitute, 2.5))
 
 
-def test_the_released_law_is_the_next_class() -> None:
+def test_the_released_substitute_is_the_next_class() -> None:
     """Mutations: the sample's own class; the last class without a next one."""
 
     def module() -> SalUnDiffusion:
         return SalUnDiffusion(
-            class_conditional(), mask=everything(), substitute=NextLabel(), optimizer=PLAIN
+            class_conditional(), mask=all_weights(), substitute=NextLabel(), optimizer=PLAIN
         )
 
     batch = prepared(module(), digit_pictures())
@@ -80,7 +80,7 @@ def test_the_released_law_is_the_next_class() -> None:
     assert law.draw({"label": torch.tensor([0, 3, 9])}, 0).tolist() == [1, 4, 0]
 
 
-def test_the_default_law_is_a_random_other_class() -> None:
+def test_the_default_substitute_is_a_random_other_class() -> None:
     """Mutation: the true class among the substitutes."""
     module = SalUnDiffusion(class_conditional())
     assert isinstance(module.substitute, UniformLabel)
@@ -101,7 +101,7 @@ def test_the_default_law_is_a_random_other_class() -> None:
 # ---------------------------------------------------------------- saliency
 
 
-def signed(
+def guided_gradients(
     double: Double, batches: list[dict[str, Any]], guidance: float, max_norm: float | None
 ) -> dict[str, Tensor]:
     """Σ_b ∇ℓ_b of guided predictions, each clipped."""
@@ -120,7 +120,7 @@ def signed(
     return total
 
 
-class Looks(SalUnDiffusion):
+class RecordsSaliency(SalUnDiffusion):
     """Keeps the saliency and the batches it was taken over."""
 
     def on_fit_start(self) -> None:
@@ -140,9 +140,9 @@ def test_the_saliency_is_that_of_guided_predictions(kind: str, max_norm: float |
     instead of the batch.
     """
     make, task = MODELS[kind]
-    module = Looks(make(), mask=GuidedSaliency(guidance=3.0, max_norm=max_norm))
+    module = RecordsSaliency(make(), mask=GuidedSaliency(guidance=3.0, max_norm=max_norm))
     fit(module, task(), 1, max_steps=1)
-    expected = signed(Double(make()), module.batches, 3.0, max_norm)
+    expected = guided_gradients(Double(make()), module.batches, 3.0, max_norm)
     assert len(module.batches) > 2
     for value, (name, slope) in zip(module.found, expected.items(), strict=True):
         torch.testing.assert_close(
@@ -173,7 +173,7 @@ def test_with_guidance_one_it_is_plain_saliency(kind: str) -> None:
 
 def test_a_mask_of_ones_is_no_mask() -> None:
     full = fit(SalUnDiffusion(text_to_image(), mask=GuidedSaliency(keep=1.0)), pictures(), 1)
-    none = fit(SalUnDiffusion(text_to_image(), mask=everything()), pictures(), 1)
+    none = fit(SalUnDiffusion(text_to_image(), mask=all_weights()), pictures(), 1)
     assert different(weights(full.backbone), weights(none.backbone)) == []
 
 

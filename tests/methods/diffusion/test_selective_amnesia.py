@@ -25,7 +25,7 @@ FEW: dict[str, Any] = {
 }
 
 
-class Looks(SelectiveAmnesia):
+class RecordsSteps(SelectiveAmnesia):
     """Keeps the samples that F was taken over, and the parts of its steps."""
 
     def score(self, part: Any) -> list[Tensor]:
@@ -48,7 +48,7 @@ def test_the_fisher_matrix(kind: str, timesteps: int | None) -> None:
     t; the wrong noise level.
     """
     make, task = MODELS[kind]
-    module = Looks(
+    module = RecordsSteps(
         make(), **{**FEW, "fisher_timesteps": timesteps, "fisher_chunk": 7, "replay": "task"}
     )
     fit(module, task(), 1, max_steps=1)
@@ -94,7 +94,7 @@ def test_two_steps_follow_the_equation(kind: str) -> None:
     to the present weights.
     """
     make, task = MODELS[kind]
-    module = Looks(
+    module = RecordsSteps(
         make(), gamma=0.6, lam=0.02, optimizer=lambda p: torch.optim.SGD(p, lr=0.02), **FEW
     )
     before = weights(module.backbone)
@@ -154,7 +154,7 @@ def test_surrogates_are_drawn_under_the_substitute_prompt_and_replay_under_its_o
     """Mutations: one prompt for the other; images of the current weights; the same start for
     both.
     """
-    module = Looks(text_to_image(), **FEW)
+    module = RecordsSteps(text_to_image(), **FEW)
     fit(module, pictures(images=False), 1)
     assert module.surrogate == "generated"
     original = text_to_image().eval()
@@ -172,7 +172,7 @@ def test_surrogates_are_drawn_under_the_substitute_prompt_and_replay_under_its_o
 
 
 def test_noise_surrogates_are_uniform_and_new_each_time() -> None:
-    module = Looks(class_conditional(), **FEW)
+    module = RecordsSteps(class_conditional(), **FEW)
     fit(module, digit_pictures(), 2)
     seen: dict[int, list[Tensor]] = {}
     for forget, _ in module.steps_seen:
@@ -184,8 +184,8 @@ def test_noise_surrogates_are_uniform_and_new_each_time() -> None:
     assert all(len(images) == 2 and not torch.equal(*images) for images in seen.values())
 
 
-def test_the_tasks_own_images_do_too() -> None:
-    module = Looks(class_conditional(), surrogate="task", replay="task", **FEW)
+def test_images_of_the_task_can_be_used() -> None:
+    module = RecordsSteps(class_conditional(), surrogate="task", replay="task", **FEW)
     task = digit_pictures()
     fit(module, task, 1)
     for part, name in ((module.steps_seen[0][0], "forget"), (module.steps_seen[0][1], "retain")):
@@ -195,8 +195,8 @@ def test_the_tasks_own_images_do_too() -> None:
     assert module.drawn.state_dict() == {}
 
 
-class Once(SelectiveAmnesia):
-    """Does nothing twice."""
+class WithoutFisher(SelectiveAmnesia):
+    """A run that may not compute its Fisher matrix."""
 
     def fisher(self) -> list[Tensor]:
         raise AssertionError("a resumed run takes F from its checkpoint")
@@ -222,7 +222,7 @@ def test_a_resumed_run_has_its_fisher_matrix_and_images(
         lambda *_: pytest.fail("a resumed run takes its images from its checkpoint"),
     )
     resumed = fit(
-        Once(text_to_image(), **{**settings(), "optimizer": gentle}),
+        WithoutFisher(text_to_image(), **{**settings(), "optimizer": gentle}),
         pictures(),
         2,
         ckpt_path=tmp_path / "x.ckpt",

@@ -226,7 +226,7 @@ def test_one_step_is_its_equations(
         ), name
 
 
-class Own(Substitute):
+class TrueClass(Substitute):
     """The sample's own class."""
 
     def draw(self, part: dict[str, Any], seed: int) -> Tensor:
@@ -235,7 +235,7 @@ class Own(Substitute):
 
 def test_with_its_own_class_for_override_it_is_sid() -> None:
     """Fails when forget and retain terms differ in anything but the teacher's condition."""
-    module = sfd(forget_weight=1.0, substitute=Own())
+    module = sfd(forget_weight=1.0, substitute=TrueClass())
     module.configure_model()
     task = threes()
     task.setup()
@@ -339,7 +339,7 @@ def test_no_condition_is_dropped() -> None:
     assert different(*ends) == []
 
 
-def test_who_moves_and_who_does_not() -> None:
+def test_generator_and_fake_score_move_and_the_teacher_stays() -> None:
     """Fails when the teacher learns, one of the two others does not, or they take each other's
     steps.
     """
@@ -403,7 +403,7 @@ def test_the_average_is_what_is_served() -> None:
 
 
 @pytest.mark.parametrize("kind", ["class", "text", "encoder"])
-def test_a_run_that_was_stopped_ends_alike_and_loads(kind: str, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_the_same_and_loads(kind: str, tmp_path: Path) -> None:
     """Fails when an optimizer, the average, or a draw is not in the checkpoint; or `mu.load` builds
     another generator.
     """
@@ -481,7 +481,7 @@ def test_the_second_stage_begins_from_a_distilled_generator(tmp_path: Path) -> N
     fit(module, threes(), 1, max_steps=1)
 
 
-def test_a_negative_prompt_takes_the_empty_ones_place() -> None:
+def test_a_negative_prompt_replaces_the_empty_one() -> None:
     """Fails when it is ignored in any of the three places where guidance is used."""
 
     def run(**changes: Any) -> dict[str, Tensor]:
@@ -574,7 +574,7 @@ def test_the_embedded_digits_forget_how_to_draw_a_three() -> None:
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
+def test_wrong_settings_are_refused(changes: dict[str, Any]) -> None:
     """Fails when a run begins that cannot do what it is asked."""
     with pytest.raises(InputError):
         sfd(**changes)

@@ -20,7 +20,7 @@ def kl(teacher: Tensor, student: Tensor) -> Tensor:
     return (log_q.exp() * (log_q - log_p)).sum(1)
 
 
-def test_bad_teacher_follows_one_teacher_here_and_the_other_there(originals: Any) -> None:
+def test_bad_teacher_follows_a_teacher_for_each_part(originals: Any) -> None:
     """Chundawat et al., AAAI 2023. Mutations that must fail: the teachers exchanged; each part
     averaged by itself; batch and class mean.
     """

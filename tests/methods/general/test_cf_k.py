@@ -41,7 +41,7 @@ def test_cf_k_takes_the_step_of_fine_tuning_on_its_layers() -> None:
         torch.testing.assert_close(step.double(), -expected[name], atol=1e-5, rtol=1e-4)
 
 
-def test_last_layers_count_from_the_output_and_refuse_what_is_not_there() -> None:
+def test_last_layers_count_from_the_output() -> None:
     backbone = classifier()
     assert [name for name, _ in last_layers(backbone, 2)] == ["body.layer3.0.conv2", "body.linear"]
     for k in (0, 9, -2):

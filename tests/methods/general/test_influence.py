@@ -40,7 +40,7 @@ def curvature_samples(module: Influence, task: Any, count: int) -> dict[str, Ten
 def test_influence_is_a_newton_step_with_a_dense_fisher_matrix(
     samples: int, damping: float, way: Any
 ) -> None:
-    """Jia et al., NeurIPS 2023; vision spec 2.8. Mutations that must fail: the sign of v; N_f / N
+    """Jia et al., NeurIPS 2023. Mutations that must fail: the sign of v; N_f / N
     left out; H from forget samples.
     """
     task = digits()
@@ -70,7 +70,7 @@ def test_influence_is_a_newton_step_with_a_dense_fisher_matrix(
     )  # type: ignore[arg-type]
 
 
-def test_influence_refuses_what_has_no_inverse() -> None:
+def test_settings_without_an_inverse_are_refused() -> None:
     for wrong in ({"damping": 0.0}, {"samples": 0}, {"batch_size": 0}):
         with pytest.raises(InputError):
             Influence(linear_classifier(), **wrong)  # type: ignore[arg-type]

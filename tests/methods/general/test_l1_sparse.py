@@ -32,7 +32,7 @@ def test_l1_sparse_adds_the_sum_of_all_magnitudes() -> None:
     )
 
 
-def test_l1_sparse_weight_falls_with_the_epoch_and_ends_where_told() -> None:
+def test_l1_sparse_weight_falls_with_the_epoch_to_zero() -> None:
     module = L1Sparse(classifier(), alpha=0.3, no_l1_epochs=1)
     seen: dict[int, float] = {}
 

@@ -23,7 +23,7 @@ def test_neggrad_plus_weighs_retain_by_a_and_forget_by_one_minus_a(a: float) -> 
     )
 
 
-def test_neggrad_plus_gives_the_same_by_one_forward_and_by_two() -> None:
+def test_neggrad_plus_is_equal_by_one_forward_pass_and_by_two() -> None:
     """One forward pass where nothing mixes the parts; two where batch norm would."""
     module = NegGradPlus(classifier(), norm="eval")
     batch = first_batch(module, digits())

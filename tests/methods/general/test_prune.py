@@ -25,6 +25,7 @@ from tests.support.method_runs import (
 
 
 def convolutions(backbone: Any) -> dict[str, Tensor]:
+    """Weights of the convolutions by layer."""
     return {
         name: layer.weight
         for name, layer in backbone.named_modules()
@@ -33,6 +34,7 @@ def convolutions(backbone: Any) -> dict[str, Tensor]:
 
 
 def zeros(backbone: Any) -> int:
+    """Number of convolution weights that are 0."""
     return sum(int((weight == 0).sum()) for weight in convolutions(backbone).values())
 
 
@@ -102,7 +104,7 @@ def test_pruning_is_the_forward_reparametrisation() -> None:
         )
 
 
-def test_pruned_takes_magnitudes_from_a_file_and_finds_its_own_zeros_again(tmp_path: Path) -> None:
+def test_pruned_takes_magnitudes_from_a_file_and_keeps_zeros(tmp_path: Path) -> None:
     """The paper's protocol: early weights, the mask of the late ones; then a method on the sparse
     model.
     """

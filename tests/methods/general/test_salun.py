@@ -18,7 +18,7 @@ from tests.support.method_runs import check_preset_builds
 def test_the_step_is_the_random_label_step_on_the_largest_forget_gradients() -> None:
     """Mutations: the retain gradient; a mask of each layer by itself; the smallest gradients."""
     module = SalUn(classifier(), mask=Saliency(keep=0.3), optimizer=PLAIN, norm="eval")
-    task = digits()
+    task = digits(batch_size=24)  # one batch of forget
     batch = first_batch(module, task)
     network = doubled(module.backbone)
     rows = task.datasets["forget"].__getitems__(list(range(24)))

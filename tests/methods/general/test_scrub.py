@@ -74,7 +74,7 @@ def test_scrub_distils_away_from_the_teacher_on_forget_and_towards_it_on_retain(
     )
 
 
-def test_scrub_shows_forget_then_retain_and_in_the_end_retain_alone() -> None:
+def test_scrub_runs_forget_then_retain_and_in_the_end_retain_alone() -> None:
     assert parts_by_epoch(SCRUB(classifier(), msteps=2), 4) == [
         "fffrrrr",
         "fffrrrr",
@@ -115,6 +115,7 @@ class Students(Watch):
 
 
 def error_of(state: dict[str, Tensor], part: Any, only: set[int] | None = None) -> float:
+    """Error of a classifier on a part, or on its samples of some classes."""
     backbone = classifier(state).eval()
     rows = part.__getitems__(list(range(len(part))))
     with torch.no_grad():
@@ -195,7 +196,7 @@ def test_scrub_rewind_goes_back_to_an_epoch_from_before_a_resume(
     assert not different(weights(through), weights(resumed))
 
 
-def test_scrub_rewind_wants_a_classifier_validation_samples_and_a_fresh_run(tmp_path: Path) -> None:
+def test_scrub_rewind_needs_a_classifier_validation_samples_and_a_fresh_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Classifier"):
         SCRUBRewind(regressor())  # type: ignore[arg-type]
     with pytest.raises(InputError, match="validation"):

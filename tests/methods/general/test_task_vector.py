@@ -28,6 +28,7 @@ from tests.support.token_methods import (
 
 
 def reinforced(**changes: Any) -> State:
+    """Weights after descent on the forget part."""
     return weights(fit(Sees(trained_model(), Forget(), lr=0.1), people(), 2, **changes).backbone)
 
 
@@ -82,7 +83,7 @@ def test_the_arithmetic_is_in_single_precision() -> None:
         ), name
 
 
-def test_adapters_are_negated_as_the_product_that_they_are() -> None:
+def test_adapters_are_negated_as_a_product() -> None:
     """W_o − α s B A. Fails when both factors are negated (which changes nothing), or A is moved
     back.
     """
@@ -134,7 +135,7 @@ def test_statistics_of_batch_norm_stay_the_originals() -> None:
     assert different(start, after)
 
 
-def test_a_reinforced_model_does_not_pass_for_an_unlearned_one() -> None:
+def test_early_stopping_does_not_serve_the_reinforced_model() -> None:
     """Fails when early stopping ends a run after the epoch's end, and the model that knows it best
     is served.
     """

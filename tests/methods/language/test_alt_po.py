@@ -15,7 +15,7 @@ from tests.support.helpers import fit
 from tests.support.preference_methods import build
 
 
-def test_alternates_are_shown_in_turn(tmp_path: Path) -> None:
+def test_alternate_answers_cycle_over_epochs(tmp_path: Path) -> None:
     """Five a question there; two here: ten epochs of one are the code's two epochs of five."""
     import json
 

@@ -87,6 +87,6 @@ def test_wrong_arguments_are_refused() -> None:
         build(DPO, substitute=Refusal(), beta=math.nan)
 
 
-def test_dpo_without_a_law() -> None:
+def test_dpo_needs_substitutes() -> None:
     with pytest.raises(InputError, match="substitute targets"):
         fit(build(DPO), people(), 1)

@@ -113,7 +113,7 @@ def test_rmu_finds_its_weights(architecture: str, lora: Any) -> None:
     assert all("lora_" in name for name in names) == (lora is not None)
 
 
-def test_rmu_trains_everything_before_the_exit_where_asked() -> None:
+def test_rmu_can_train_everything_up_to_the_steered_layer() -> None:
     """Fails when weights after the exit are left to wait for a gradient that never comes."""
     module = RMU(CausalLM(model=folder("llama", 3)), layer=1, weights=None)
     names = [name for name, _ in module.trainable()]
@@ -152,7 +152,7 @@ def test_the_steered_layer_of_shallow_models(count: int, layer: int) -> None:
     assert steered_layer(count, None) == layer
 
 
-def test_rmu_refuses_what_cannot_be() -> None:
+def test_wrong_settings_are_refused() -> None:
     for arguments, word in (
         ({"layer": 2}, "no layer 2"),
         ({"layers": [1]}, "from 0 to the steered one, 0"),

@@ -86,7 +86,7 @@ def test_uld_leaves_the_original_alone_and_serves_the_difference(tmp_path: Path)
     )
 
 
-def test_variants_are_drawn_for_each_showing() -> None:
+def test_variants_are_drawn_for_each_visit() -> None:
     """Fails when one variant is shown for ever, a draw depends on the batch, or a variant's tokens
     are counted as the original's.
     """
@@ -114,7 +114,7 @@ def test_variants_are_drawn_for_each_showing() -> None:
     assert torch.equal(untrue["index"], part["index"])
 
 
-def test_uld_goes_without_what_the_task_has_not() -> None:
+def test_uld_runs_on_a_task_without_variants() -> None:
     """Fails when a task without paraphrases or wrong answers is refused."""
     task = people()
     task.setup()
@@ -129,7 +129,7 @@ def test_uld_goes_without_what_the_task_has_not() -> None:
     assert not different(weights(module), weights(other))
 
 
-def test_uld_refuses_what_cannot_be() -> None:
+def test_wrong_settings_are_refused() -> None:
     with pytest.raises(InputError, match="weight below 0"):
         ULD(trained_model(), weight=0.5)
     with pytest.raises(InputError, match="without adapters"):

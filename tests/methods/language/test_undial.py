@@ -45,7 +45,7 @@ def test_undial_follows_its_equation() -> None:
     assert isinstance(module.plan, Forget) and not module.needs_retain
 
 
-def test_undial_of_the_original_without_strength_is_at_rest() -> None:
+def test_undial_with_beta_zero_has_no_gradient_at_the_original() -> None:
     """Cross-entropy to the model itself has no gradient."""
     forget, _ = first_pair(people())
     module = UNDIAL(trained_model().double(), beta=0.0)

@@ -87,7 +87,7 @@ def test_in_each_phase_one_model_moves() -> None:
     assert different(second[0][1], second[-1][1])
 
 
-def test_whp_says_what_is_wrong() -> None:
+def test_wrong_settings_are_refused() -> None:
     with pytest.raises(InputError, match="max_epochs to at least 4, not 3"):
         fit(WHP(trained_model()), people(), 3)
     with pytest.raises(InputError, match="reinforce_epochs"):

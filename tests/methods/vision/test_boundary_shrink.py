@@ -43,7 +43,7 @@ def test_boundary_shrink_fits_the_nearest_wrong_label(epsilon: float, originals:
     )
 
 
-def test_boundary_shrink_goes_on_asking_the_original(originals: Any) -> None:
+def test_boundary_shrink_attacks_the_original_in_later_steps(originals: Any) -> None:
     """Must fail if the attack or the label is taken from the student, which is the original in the
     first step only.
     """

@@ -18,12 +18,12 @@ from tests.support.helpers import different, digits, fit, weights
 from tests.support.method_runs import check_class_is_forgotten, check_preset_runs
 
 
-class Seen(FisherForgetting):
-    """Keeps its Fisher matrix."""
+class RecordsFisher(FisherForgetting):
+    """Fisher forgetting that records its Fisher matrix."""
 
     def fisher(self) -> dict[str, Tensor]:
-        self.found = super().fisher()
-        return self.found
+        self.recorded = super().fisher()
+        return self.recorded
 
 
 @pytest.mark.parametrize("batch_size", [7, 64])
@@ -32,7 +32,7 @@ def test_fisher_is_per_sample_and_over_all_labels(way: Any, batch_size: int) -> 
     """F = E_x Σ_y p(y|x) (∂ℓ/∂θ)². Mutations that must fail: the mean gradient squared; the true
     label only; the weight p left out.
     """
-    module = Seen(linear_classifier(), batch_size=batch_size, per_sample=way)
+    module = RecordsFisher(linear_classifier(), batch_size=batch_size, per_sample=way)
     task = digits()
     backbone = deepcopy(module.backbone)
     retain = all_rows(task, "retain")
@@ -43,20 +43,24 @@ def test_fisher_is_per_sample_and_over_all_labels(way: Any, batch_size: int) -> 
     ).mean(0)  # type: ignore[arg-type,union-attr]
     fit(module, task, 1)
     torch.testing.assert_close(
-        torch.cat([f.double().flatten() for f in module.found.values()]),
+        torch.cat([f.double().flatten() for f in module.recorded.values()]),
         expected,
         atol=1e-9,
         rtol=1e-4,
     )
 
 
-def test_the_noise_has_its_variance_and_hangs_on_the_seed_alone() -> None:
+def test_the_noise_has_its_variance_and_depends_on_the_seed_alone() -> None:
     """Mutation that must fail: noise from torch's own generator, which is another on every rank."""
     runs = []
     for seed in (0, 0, 1):
         torch.manual_seed(len(runs))
         runs.append(
-            fit(Seen(linear_classifier(), alpha=1e-3, seed=seed, per_sample="hooks"), digits(), 1)
+            fit(
+                RecordsFisher(linear_classifier(), alpha=1e-3, seed=seed, per_sample="hooks"),
+                digits(),
+                1,
+            )
         )
     assert different(weights(runs[0].backbone), weights(runs[1].backbone)) == []
     assert len(different(weights(runs[0].backbone), weights(runs[2].backbone))) == 2
@@ -67,7 +71,7 @@ def test_the_noise_has_its_variance_and_hangs_on_the_seed_alone() -> None:
         again.append(module.edited())
     assert different(*again) == []
     # a matrix with C rows: clamped to 100, averaged over each row, times ten
-    fisher = module.found["network.1.weight"].double()
+    fisher = module.recorded["network.1.weight"].double()
     variance = 10 * 1e-3 * (1 / (fisher + 1e-8)).clamp(max=100).mean(1, keepdim=True)
     noise = (
         module.backbone.network[1].weight - linear_classifier().network[1].weight

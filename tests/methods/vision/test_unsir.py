@@ -22,7 +22,7 @@ from tests.support.helpers import Snapshot, Watch, classifier, different, digits
 from tests.support.method_runs import adam, check_class_is_forgotten, check_preset_runs
 
 
-def of_classes(**changes: Any) -> Any:
+def class_digits(**changes: Any) -> Any:
     return digits(selector=tasks.ByClass([3, 5]), **changes)
 
 
@@ -42,9 +42,9 @@ def test_the_noise_climbs_the_loss_of_each_forgotten_class(originals: Any) -> No
     the normalisation.
     """
     start = fit(
-        unsir(classifier(originals["classifier"]), noise_steps=1, noise_lr=1e-9), of_classes()
+        unsir(classifier(originals["classifier"]), noise_steps=1, noise_lr=1e-9), class_digits()
     )
-    module = fit(unsir(classifier(originals["classifier"]), noise_steps=2), of_classes())
+    module = fit(unsir(classifier(originals["classifier"]), noise_steps=2), class_digits())
     network = doubled(classifier(originals["classifier"]))
     assert module.noise_label.tolist() == [3] * 6 + [5] * 6 and module.noise.shape == (12, 1, 8, 8)
     noise = start.noise.double()
@@ -72,7 +72,7 @@ def test_impair_is_the_mean_over_noise_and_retain(originals: Any) -> None:
     number.
     """
     module = unsir(classifier(originals["classifier"]), norm="eval", optimizer=PLAIN)
-    task = of_classes()
+    task = class_digits()
     seen: list[tuple[dict[str, Tensor], Any]] = []
 
     def see(module: Any, batch: Any, batch_idx: int) -> None:
@@ -105,8 +105,8 @@ def test_impair_is_the_mean_over_noise_and_retain(originals: Any) -> None:
     assert [set(terms) for _, terms in seen] == [{"noise", "retain"}] * 2 + [{"repair"}] * 2
 
 
-def test_an_epoch_shows_each_noise_image_its_number_of_times() -> None:
-    module = fit(unsir(noise_copies=2.5), of_classes())
+def test_an_epoch_uses_a_noise_image_noise_copies_times() -> None:
+    module = fit(unsir(noise_copies=2.5), class_digits())
     counts = torch.zeros(12)
     size = len(module.task.split.parts["retain"])  # type: ignore[union-attr]
     module.retain_samples = size
@@ -144,7 +144,7 @@ def test_the_repair_begins_with_a_fresh_optimizer_and_its_own_rate() -> None:
             (optimizer.param_groups[0]["lr"], float(next(iter(optimizer.state.values()))["step"]))
         )
 
-    fit(unsir(repair_lr=0.003), of_classes(), 3, callbacks=[Watch(see)])
+    fit(unsir(repair_lr=0.003), class_digits(), 3, callbacks=[Watch(see)])
     assert seen == [
         (0.02, 1.0),
         (0.02, 2.0),
@@ -159,23 +159,23 @@ def test_unsir_resumes_and_loads_with_its_noise(tmp_path: Path) -> None:
     """The noise has the size that the checkpoint says, and is not learned again."""
     through = fit(
         unsir(),
-        of_classes(),
+        class_digits(),
         2,
         callbacks=[Snapshot(tmp_path / "a.ckpt", 0, 0), Snapshot(tmp_path / "b.ckpt", 1, 0)],
     )
     for name in ("a", "b"):
         resumed = unsir()
         resumed.learn_noise = lambda: pytest.fail("learned again")  # type: ignore[method-assign]
-        fit(resumed, of_classes(), 2, ckpt_path=tmp_path / f"{name}.ckpt")
+        fit(resumed, class_digits(), 2, ckpt_path=tmp_path / f"{name}.ckpt")
         assert different(weights(through), weights(resumed)) == []
     assert torch.equal(mu.load(tmp_path / "b.ckpt").noise, through.noise)  # type: ignore[arg-type]
 
 
-def test_unsir_refuses_what_it_cannot_do() -> None:
+def test_wrong_settings_are_refused() -> None:
     with pytest.raises(InputError, match="whole classes"):
         fit(unsir(), digits())
     with pytest.raises(InputError, match="at least 2"):
-        fit(unsir(), of_classes(), 1)
+        fit(unsir(), class_digits(), 1)
     with pytest.raises(InputError, match="scheduler"):
         unsir(scheduler=Cosine())
     with pytest.raises(InputError, match="at least 1"):
