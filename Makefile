@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
 
-.PHONY: setup demo demo-diffusion demo-llm test test-all bench lint docs wheel embedded clean
+.PHONY: setup demo demo-diffusion demo-llm test test-all test-minimal bench lint docs wheel embedded clean
 
 setup: $(VENV)/.ready
 
@@ -32,6 +32,17 @@ lint: setup
 
 test: setup lint
 	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not data' -n 2 --dist loadgroup --durations=25
+
+# The oldest versions that pyproject.toml declares: an environment of their own (6 GB), a fair cut of the tests.
+MINIMAL := .venv-minimal
+
+test-minimal:
+	test -x $(MINIMAL)/bin/python || $(PYTHON) -m venv $(MINIMAL)
+	$(MINIMAL)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(MINIMAL)/bin/uv pip compile --quiet --resolution lowest-direct --extra diffusion --extra llm --extra test pyproject.toml -o $(MINIMAL)/requirements.txt
+	$(MINIMAL)/bin/python -m pip install --quiet --disable-pip-version-check -r $(MINIMAL)/requirements.txt
+	$(MINIMAL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(RUN) OMP_NUM_THREADS=1 $(MINIMAL)/bin/python -m pytest -m 'not slow and not data' tests/cli tests/config tests/utils tests/functional tests/contract/test_fit.py tests/methods
 
 test-all: setup lint
 	$(RUN) $(BIN)/python -m pytest

@@ -88,11 +88,11 @@ UNDECIDED = [
     "",
 ]
 REFUSED = {
-    "mu.methods.Nope": "there is no method 'mu.methods.Nope'; mu list methods shows them.",
+    "mu.methods.Nope": "there is no method 'mu.methods.Nope'; mu list methods lists them.",
     "mu.methods.Salun": "there is no method 'mu.methods.Salun'; did you mean SalUn?",
     "mu.methods.general.salun.Salun": "there is no method 'mu.methods.general.salun.Salun'; did "
     "you mean SalUn?",
-    "mu.Edits": "there is no method 'mu.Edits'; mu list methods shows them.",
+    "mu.Edits": "there is no method 'mu.Edits'; mu list methods lists them.",
     "mu.method.SalUn": "'mu.method.SalUn' cannot be imported: there is no module 'mu.method'; did "
     "you mean mu.methods?",
     "mu.xyz.deep.SalUn": "'mu.xyz.deep.SalUn' cannot be imported: there is no module 'mu.xyz'; "
@@ -112,7 +112,7 @@ REFUSED = {
     "'package.insid'; did you mean package.inside?",
     "package.inside.Nope": "there is no method 'package.inside.Nope'; inside.py has There.",
     "SalunX": "there is no method 'SalunX'; did you mean SalUn?",
-    "Digits2": "there is no method 'Digits2'; mu list methods shows them.",
+    "Digits2": "there is no method 'Digits2'; mu list methods lists them.",
     "MyMethod": "there is no method 'MyMethod'; did you mean my_method.MyMethod?",
 }
 
