@@ -188,7 +188,9 @@ class Relearning(Suite):
             positions = np.flatnonzero(np.isin(forget_set.indices, index[rows].numpy()))
             if len(positions):
                 graph = scores.metric_graph(
-                    module.served(), module, {**sets, "forget": forget_set.at(positions.tolist())}
+                    module.served(),
+                    module,
+                    {**sets, "forget": forget_set.select(positions.tolist())},
                 )
                 after = graph.for_model(attacked)
                 results += [

@@ -1,6 +1,4 @@
-"""The base of all tasks: a DataModule that gives datasets for its named splits and lets the
-method's plan decide the order.
-"""
+"""UnlearningDataModule, the LightningDataModule that every task subclasses."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
-from mu.data.batch import Augment, ConcatByIndex, each_tensor
+from mu.data.batch import Augment, ConcatByIndex, map_batch
 from mu.data.loader import EvalLoader, PassthroughLoader, PlanLoader
 from mu.data.plan import DataPlan
 from mu.data.split import Split
@@ -20,7 +18,9 @@ from mu.utils.spec import Reconstructible, to_spec
 
 
 class UnlearningDataModule(LightningDataModule, Reconstructible):
-    """Supplies the forget and retain splits, and what is held out.
+    """Base of all tasks: datasets of the forget, retain, validation and test parts, and loaders.
+
+    The method's plan decides the order in which a fit reads forget and retain.
 
     A task overrides `make()`, which sets `split`, `datasets` (one for each name in `split.parts`)
     and, where there is one, `augmentation`.
@@ -35,7 +35,7 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
     """
 
     provides: frozenset[str] = frozenset({"labels"})
-    """What samples have beside the inputs: `labels`, `substitute`."""
+    """Further entries that samples have: `labels`, `substitute`."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         raise TypeError(f"{type(self).__name__} does not override make().")
 
     def setup(self, stage: str | None = None) -> None:
-        """Called by Lightning on every rank; reads the data once."""
+        """Read the data once; Lightning calls it on every rank."""
         if self._split is None:
             self.make()
         missing = [
@@ -82,7 +82,7 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
 
     @property
     def split(self) -> Split:
-        """Which samples are which."""
+        """The indices of each part."""
         if self._split is None:
             self.setup()
         assert self._split is not None
@@ -94,23 +94,22 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
 
     @property
     def original_split(self) -> Split:
-        """The split whose training set the original is trained on: this one, but for protocols that
-        reproduce a mismatch of seeds.
+        """The split whose training set the original is trained on.
+
+        It differs from `split` only in protocols that reproduce a mismatch of seeds.
         """
         return self.split
 
     def recipe(self) -> dict[str, Any]:
-        """What of this task decides how a model is trained (not what is forgotten)."""
+        """Settings that decide how a model is trained, whatever is forgotten."""
         return {"batch_size": self.batch_size, "augmentation": to_spec(self.augmentation)}
 
     def parts(self, reads: frozenset[str]) -> dict[str, Dataset]:
-        """The datasets of the parts that a schedule reads; `train` is forget and retain
-        together.
-        """
-        found = {name: self.datasets[name] for name in sorted(reads) if name in self.datasets}
-        if "train" in reads and "train" not in found:
-            found["train"] = ConcatByIndex([self.datasets["forget"], self.datasets["retain"]])
-        return found
+        """Datasets of the parts that a plan reads; `train` is forget and retain together."""
+        datasets = {name: self.datasets[name] for name in sorted(reads) if name in self.datasets}
+        if "train" in reads and "train" not in datasets:
+            datasets["train"] = ConcatByIndex([self.datasets["forget"], self.datasets["retain"]])
+        return datasets
 
     def plan_loader(
         self,
@@ -122,8 +121,15 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         batch_size: int | None = None,
         accumulate: int = 1,
     ) -> PlanLoader:
-        """A loader that executes `plan` on this rank; `accumulate` batches make a step of the
-        optimizer.
+        """A loader that executes `plan` on this rank.
+
+        Args:
+            plan: which parts, in which order.
+            seed: decides the order.
+            augment: whether the task's augmentation is applied.
+            shard: see `PlanLoader`.
+            batch_size: global batch size of all parts; the task's sizes when None.
+            accumulate: batches of an optimizer step.
         """
         rank, world = self._rank_and_world()
         sizes = {part: batch_size or self.batch_size for part in ("retain", "train")}
@@ -143,7 +149,7 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         )
 
     def train_dataloader(self) -> PlanLoader:
-        """The plan of the method that the trainer fits."""
+        """The loader that executes the plan of the trainer's method."""
         module: Any = self._module("train_dataloader")
         accumulate = module.trainer.accumulate_grad_batches if module.automatic_optimization else 1
         return self.plan_loader(
@@ -155,28 +161,28 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         )
 
     def val_dataloader(self) -> list[EvalLoader]:
-        """The splits of the curves."""
+        """Loaders of the parts in `curves`."""
         return self.eval_loaders(
             [name for name in self.curves if len(self.split.parts.get(name, ()))]
         )
 
     def test_dataloader(self) -> list[EvalLoader]:
-        """Every part of the split, or those in `evaluated`."""
-        wanted = self.split.parts if self.evaluated is None else self.evaluated
-        unknown = [name for name in wanted if name not in self.split.parts]
+        """Loaders of all parts of the split, or of those in `evaluated`."""
+        names = list(self.split.parts) if self.evaluated is None else self.evaluated
+        unknown = [name for name in names if name not in self.split.parts]
         if unknown:
             raise InputError(
                 f"the split has no part {unknown[0]!r} to evaluate; it has "
                 f"{', '.join(self.split.parts)}."
             )
-        return self.eval_loaders([name for name in wanted if len(self.split.parts[name])])
+        return self.eval_loaders([name for name in names if len(self.split.parts[name])])
 
     def predict_dataloader(self) -> list[PassthroughLoader]:
-        """Every part of the split, as in test."""
+        """Loaders of the same parts as in test."""
         return [PassthroughLoader(loader) for loader in self.test_dataloader()]
 
     def eval_loaders(self, names: list[str]) -> list[EvalLoader]:
-        """Loaders that show each named part once."""
+        """Loaders that go once over each named part."""
         rank, world = self._rank_and_world()
         return [
             EvalLoader(
@@ -194,17 +200,18 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """As Lightning's, but prompts are left alone. (Of a module's own, Lightning warns wherever
-        there is a DataModule.)
+        """Move a batch to a device as Lightning does, prompts left alone.
+
+        It stands in the DataModule, because Lightning warns of a module's hook beside one.
         """
-        own = super().transfer_batch_to_device
-        return each_tensor(batch, lambda value: own(value, device, dataloader_idx))
+        transfer = super().transfer_batch_to_device
+        return map_batch(batch, lambda value: transfer(value, device, dataloader_idx))
 
     def _module(self, caller: str) -> Any:
         if self.trainer is None or not hasattr(self.trainer.lightning_module, "plan"):
             raise InputError(
-                f"{caller} needs a trainer with an UnlearningModule, whose schedule decides the "
-                "order; use plan_loader(schedule, seed) without one."
+                f"{caller} needs a trainer with an UnlearningModule, whose plan decides the order; "
+                "use plan_loader(plan, seed) without one."
             )
         return self.trainer.lightning_module
 
@@ -220,15 +227,20 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
 
 
 def check_provides(task: UnlearningDataModule, needs: Mapping[str, bool], method: str) -> None:
-    """Refuse, before the first step, a method that needs what the task does not give.
+    """Refuse a method that needs parts or entries which the task does not provide.
+
+    Args:
+        task: the run's task.
+        needs: whether the method needs `forget`, `retain`, `labels`.
+        method: the method's name, for the message.
 
     Raises:
         InputError: names the method, the task and what is missing.
     """
     sizes = {name: len(ids) for name, ids in task.split.parts.items()}
-    given = {name for name in ("forget", "retain") if sizes.get(name)} | set(task.provides)
-    for need, wanted in needs.items():
-        if wanted and need not in given:
+    provided = {name for name in ("forget", "retain") if sizes.get(name)} | set(task.provides)
+    for need, required in needs.items():
+        if required and need not in provided:
             raise InputError(
                 f"{method} needs {need}, which {type(task).__name__} does not give; choose "
                 "another task or another method."

@@ -1,6 +1,4 @@
-"""Questions and answers as tokens: templates, the span of the answer, and batches of unequal
-lengths.
-"""
+"""Tokenisation of questions and answers: prompt templates, labels of the answer, padded batches."""
 
 from __future__ import annotations
 
@@ -22,28 +20,28 @@ Pair = tuple[list[int], list[int]]
 
 
 class Template(Reconstructible, ABC):
-    """How a question becomes a prompt, and where the answer follows."""
+    """Prompt template of a question and its answer."""
 
     @abstractmethod
     def prompt(self, tokenizer: Any, question: str) -> str:
-        """Everything before the answer, as text."""
+        """Text up to the answer."""
 
     @abstractmethod
-    def whole(self, tokenizer: Any, question: str, answer: str) -> str:
-        """The prompt and the answer, as text."""
+    def full_text(self, tokenizer: Any, question: str, answer: str) -> str:
+        """Text of the prompt and the answer."""
 
     special = True
-    """Whether the tokenizer adds its own special tokens; a chat template writes them itself."""
+    """Whether the tokenizer adds special tokens; a chat template writes them itself."""
 
 
 class Plain(Template):
-    """Tags before and after question and answer: the form of base models (MUSE, phi-1.5 in TOFU).
+    """Template of tags around question and answer, for base models (MUSE, phi-1.5 in TOFU).
 
     Args:
         user: before the question.
-        user_end: after it.
+        user_end: after the question.
         assistant: before the answer.
-        assistant_end: after it.
+        assistant_end: after the answer.
     """
 
     def __init__(
@@ -61,13 +59,14 @@ class Plain(Template):
     def prompt(self, tokenizer: Any, question: str) -> str:
         return f"{self.user}{question}{self.user_end}{self.assistant}"
 
-    def whole(self, tokenizer: Any, question: str, answer: str) -> str:
+    def full_text(self, tokenizer: Any, question: str, answer: str) -> str:
         return f"{self.prompt(tokenizer, question)}{answer}{self.assistant_end}"
 
 
 class Llama2(Plain):
-    """Llama-2-chat as TOFU writes it. The answer's tag is empty: a space there would be tokenised
-    together with the answer.
+    """Llama-2-chat's template as TOFU writes it.
+
+    The answer's tag is empty, because a space in it would be tokenised together with the answer.
     """
 
     def __init__(self) -> None:
@@ -75,8 +74,9 @@ class Llama2(Plain):
 
 
 class Chat(Template):
-    """The tokenizer's own chat template, with a fixed date: some templates write today's, and
-    numbers would change by the day.
+    """Chat template of the tokenizer, with a fixed date.
+
+    Some chat templates write today's date, and results would change by the day.
 
     Args:
         system: system message; None for none.
@@ -91,7 +91,7 @@ class Chat(Template):
         self.system = system
         self.date = date
 
-    def _text(self, tokenizer: Any, messages: list[dict[str, str]], begun: bool) -> str:
+    def _text(self, tokenizer: Any, messages: list[dict[str, str]], prompt: bool) -> str:
         if not getattr(tokenizer, "chat_template", None):
             raise InputError(
                 "the tokenizer has no chat template; take template: mu.data.Plain, or a tokenizer "
@@ -99,13 +99,16 @@ class Chat(Template):
             )
         system = [{"role": "system", "content": self.system}] if self.system else []
         return tokenizer.apply_chat_template(
-            [*system, *messages], tokenize=False, add_generation_prompt=begun, date_string=self.date
+            [*system, *messages],
+            tokenize=False,
+            add_generation_prompt=prompt,
+            date_string=self.date,
         )
 
     def prompt(self, tokenizer: Any, question: str) -> str:
         return self._text(tokenizer, [{"role": "user", "content": question}], True)
 
-    def whole(self, tokenizer: Any, question: str, answer: str) -> str:
+    def full_text(self, tokenizer: Any, question: str, answer: str) -> str:
         return self._text(
             tokenizer,
             [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
@@ -114,7 +117,7 @@ class Chat(Template):
 
 
 class Encoder:
-    """A tokenizer with a template: makes sequences, labels and batches.
+    """Tokenizer with a prompt template, which makes token sequences and their labels.
 
     Labels are −100 up to the end of the prompt, and the token ids from there on, the
     end-of-sequence token included (so it is learnt and unlearned as any other). The answer begins
@@ -123,8 +126,8 @@ class Encoder:
 
     Args:
         tokenizer: of transformers.
-        template: how question and answer stand together.
-        max_length: tokens of a sequence.
+        template: prompt template of question and answer.
+        max_length: most tokens of a sequence.
         too_long: `refuse` a longer sequence, or `cut` its end off; `cuts` counts those.
     """
 
@@ -150,18 +153,29 @@ class Encoder:
         self.cuts = 0
 
     def tokens(self, text: str, special: bool | None = None) -> list[int]:
-        """Token ids of a text, as the template wants its special tokens."""
-        added = self.template.special if special is None else special
-        return list(self.tokenizer(text, add_special_tokens=added, verbose=False)["input_ids"])
+        """Token ids of a text.
+
+        Args:
+            text: any.
+            special: whether the tokenizer adds special tokens; the template's choice when None.
+        """
+        add_special = self.template.special if special is None else special
+        encoded = self.tokenizer(text, add_special_tokens=add_special, verbose=False)
+        return list(encoded["input_ids"])
 
     def prompt(self, question: str, begin: str = "") -> list[int]:
-        """Token ids of the prompt, ready for the answer; `begin` are the answer's first words (a
-        jailbreak that says yes).
+        """Token ids of the prompt, without an end-of-sequence token.
+
+        Args:
+            question: the question.
+            begin: first words of the answer (a jailbreak by "Sure, here is").
+
+        Raises:
+            InputError: the prompt is longer than `max_length`.
         """
-        ids = self.tokens(self.template.prompt(self.tokenizer, question) + begin)
-        while len(ids) > 1 and ids[-1] == self.eos:  # some tokenizers end every text
-            ids.pop()
-        if len(ids) > self.max_length:  # cut, it would end in the middle of the question
+        ids = self._without_eos(self.template.prompt(self.tokenizer, question) + begin)
+        # cut, it would end in the middle of the question
+        if len(ids) > self.max_length:
             raise InputError(
                 f"the prompt {question[:60]!r} has {len(ids)} tokens, and max_length is "
                 f"{self.max_length}; give a larger max_length (as far as the model's context "
@@ -173,46 +187,54 @@ class Encoder:
         """Token ids and labels of a question with its answer.
 
         Args:
-            question: as it is asked.
-            answer: what is to be said.
+            question: the question.
+            answer: the answer.
             row: names the sample in messages.
 
         Raises:
-            InputError: names the row, when the answer has no token, or the sequence is too long.
+            InputError: names the row whose answer has no token, or whose sequence is too long.
         """
-        ids = self.tokens(self.template.whole(self.tokenizer, question, answer))
-        before = self.tokens(self.template.prompt(self.tokenizer, question))
-        while len(before) > 1 and before[-1] == self.eos:
-            before.pop()
+        # the answer starts where the tokens differ from those of the prompt
+        ids = self.tokens(self.template.full_text(self.tokenizer, question, answer))
+        prompt = self._without_eos(self.template.prompt(self.tokenizer, question))
+        common = zip(ids, prompt, strict=False)
         start = next(
-            (place for place, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b),
-            min(len(ids), len(before)),
+            (position for position, (a, b) in enumerate(common) if a != b),
+            min(len(ids), len(prompt)),
         )
         if not answer.strip() or start >= len(ids) or ids[start:] == [self.eos]:
             raise InputError(
                 f"the answer {answer!r}{row and f' of {row}'} has no token of its own after the "
                 "prompt; check the template and the row."
             )
+        # the end of the sequence is learnt too
         if ids[-1] != self.eos:
             ids.append(self.eos)
-        ids = self._fitting(ids, f"{question} {answer}"[:60], row)
+        ids = self._within_length(ids, f"{question} {answer}"[:60], row)
         if start >= len(ids):
             raise InputError(
-                f"the question{row and f' of {row}'} fills all {self.max_length} places, so "
-                "nothing of the answer is left; give a larger max_length."
+                f"the question{row and f' of {row}'} fills all {self.max_length} tokens, so "
+                "nothing of the answer remains; give a larger max_length."
             )
         return ids, [IGNORED] * start + ids[start:]
 
     def text(self, ids: Sequence[int]) -> Pair:
-        """Labels of raw text: every token but the first is learnt."""
+        """Token ids and labels of raw text, in which every token but the first is learnt."""
         return list(ids), [IGNORED, *ids[1:]]
 
-    def _fitting(self, ids: list[int], what: str, row: str = "") -> list[int]:
+    def _without_eos(self, text: str) -> list[int]:
+        """Token ids of a text; some tokenizers end every text by the end of the sequence."""
+        ids = self.tokens(text)
+        while len(ids) > 1 and ids[-1] == self.eos:
+            ids.pop()
+        return ids
+
+    def _within_length(self, ids: list[int], text: str, row: str = "") -> list[int]:
         if len(ids) <= self.max_length:
             return ids
         if self.too_long == "refuse":
             raise InputError(
-                f"{row or repr(what)} has {len(ids)} tokens, and max_length is {self.max_length}; "
+                f"{row or repr(text)} has {len(ids)} tokens, and max_length is {self.max_length}; "
                 "give a larger one (as far as the context goes), or too_long: cut."
             )
         self.cuts += 1
@@ -220,41 +242,54 @@ class Encoder:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids, without special tokens."""
-        return self.tokenizer.decode([int(one) for one in ids], skip_special_tokens=True)
+        return self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
 
 
 def collate(pairs: Sequence[Pair]) -> dict[str, Tensor]:
-    """A batch of sequences, padded on the right: `input_ids`, `attention_mask`, `labels` `[B, L]`
-    and `key` `[B]`, all int64.
+    """A batch of sequences, padded on the right.
 
-    Padding has id 0, mask 0 and label −100: the mask says what is there, not the id, because many
-    tokenizers pad with a token that also ends sequences.
+    Padding has id 0, mask 0 and label −100. The mask tells tokens from padding, not the id, because
+    many tokenizers pad with a token that also ends sequences.
+
+    Args:
+        pairs: B pairs of token ids and labels.
+
+    Returns:
+        `input_ids`, `attention_mask`, `labels` `[B, L]` and `key` `[B]`, all int64.
+
+    Example:
+        >>> batch = collate([([5, 6], [-100, 6]), ([7], [-100])])
+        >>> batch["input_ids"].tolist(), batch["labels"].tolist()
+        ([[5, 6], [7, 0]], [[-100, 6], [-100, -100]])
     """
     width = max(len(ids) for ids, _ in pairs)
     ids = np.zeros((len(pairs), width), dtype=np.int64)
     mask = np.zeros_like(ids)
     labels = np.full_like(ids, IGNORED)
     for row, (tokens, targets) in enumerate(pairs):
-        ids[row, : len(tokens)], mask[row, : len(tokens)], labels[row, : len(targets)] = (
-            tokens,
-            1,
-            targets,
-        )
-    found = {
+        ids[row, : len(tokens)] = tokens
+        mask[row, : len(tokens)] = 1
+        labels[row, : len(targets)] = targets
+    columns = {
         "input_ids": ids,
         "attention_mask": mask,
         "labels": labels,
-        "key": np.asarray([key_of(pair) for pair in pairs]),
+        "key": np.asarray([sequence_key(pair) for pair in pairs]),
     }
-    return {name: torch.from_numpy(value) for name, value in found.items()}
+    return {name: torch.from_numpy(column) for name, column in columns.items()}
 
 
-def key_of(pair: Pair) -> int:
-    """A 63-bit number that stands for exactly these tokens and labels."""
+def sequence_key(pair: Pair) -> int:
+    """A 63-bit hash of a sequence's tokens and labels."""
     raw = np.asarray(pair, dtype=np.int64).tobytes()
     return int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little") >> 1
 
 
-def labelled(pair: Pair) -> int:
-    """Labelled tokens of a sequence; the first token is never one, because nothing predicts it."""
+def count_labelled(pair: Pair) -> int:
+    """Number of labelled tokens of a sequence; the first is never one, as nothing predicts it.
+
+    Example:
+        >>> count_labelled(([5, 6, 7], [-100, -100, 7]))
+        1
+    """
     return sum(label != IGNORED for label in pair[1][1:])

@@ -1,4 +1,4 @@
-"""Loaders: one that executes a plan (fit), one that shows a split once (everything else)."""
+"""Data loaders: of a data plan in fit, of a whole split once in validate, test and predict."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from mu.data.batch import Augment, Batch, converted, fetch
-from mu.data.plan import DataPlan, Rows, Step, plan_steps, together
+from mu.data.batch import Augment, Batch, fetch, to_tensors
+from mu.data.plan import DataPlan, Rows, Step, accumulation_windows, plan_steps
 
 
 class StepRows:
-    """Which samples of a part make up a step of the optimizer, on all ranks.
+    """Samples of a part in one optimizer step, on all ranks and over all accumulated batches.
 
     Args:
-        index: stable indices.
-        visit: how often each was shown before.
-        accumulate: over how many batches the step is accumulated.
+        index: `[N]`, the samples' indices.
+        visit: `[N]`, how often each has occurred before.
+        accumulate: number of batches over which the step is accumulated.
     """
 
     def __init__(self, index: np.ndarray, visit: np.ndarray, accumulate: int) -> None:
@@ -30,7 +30,16 @@ class StepRows:
 
 
 class PlannedBatches(Dataset):
-    """Turns a step of the plan into this rank's share of the batch."""
+    """Dataset whose keys are steps of a plan and whose items are this rank's rows of the batch.
+
+    Args:
+        parts: datasets by part name.
+        augment: applied to each part; None leaves the data as they are.
+        seed: of the augmentation.
+        rank: this process.
+        world: number of processes.
+        accumulate: batches of an optimizer step.
+    """
 
     def __init__(
         self,
@@ -49,8 +58,8 @@ class PlannedBatches(Dataset):
         self.accumulate = accumulate
 
     def __getitem__(self, step: Step | None) -> dict[str, Any]:
-        if step is None:  # another rank has one batch more
-            return {"phase": -1}
+        if step is None:
+            return {"phase": -1}  # another rank has one batch more
         batch: dict[str, Any] = {"phase": step.phase}
         for name, rows in step.parts.items():
             count, total = self._totals(step, name)
@@ -61,37 +70,33 @@ class PlannedBatches(Dataset):
             if getattr(self.parts[name], "weights", None) is not None:
                 batch[name]["step"] = self._step(step, name)
             if step.joint:
-                batch[name]["joint"] = (
-                    True  # not a tensor, so that asking for it does not wait for a device
-                )
+                # no tensor, so that asking for it does not wait for a device
+                batch[name]["joint"] = True
         return batch
 
     def _totals(self, step: Step, name: str) -> tuple[float, float]:
-        """Rows and weight of a part (of both parts in a union) in the optimizer's step, over the
-        number of its accumulated batches.
+        """Rows and weight of a part in the optimizer step, divided by its accumulated batches.
 
-        The trainer divides every accumulated loss by that number, and so it does in a shorter last
-        step too.
+        In a union they are those of both parts. The trainer divides accumulated losses by the
+        number of batches, and so it does in a shorter last step too.
         """
-        rows = [
+        window = [
             (part, rows)
-            for other in step.window or (step,)
-            for part, rows in other.parts.items()
+            for batch in step.window or (step,)
+            for part, rows in batch.parts.items()
             if part == name or step.joint
         ]
-        count = sum(len(r.positions) for _, r in rows)
-        total = sum(self._weight(part, r) for part, r in rows)
+        count = sum(len(rows.positions) for _, rows in window)
+        total = sum(self._weight(part, rows) for part, rows in window)
         return count / self.accumulate, total / self.accumulate
 
     def _step(self, step: Step, name: str) -> StepRows:
-        """The part's rows in the optimizer's step on all ranks, from which the weight of what
-        replaces them follows.
-        """
-        rows = [other.parts[name] for other in step.window or (step,) if name in other.parts]
+        """The part's rows in the optimizer step; their substitutes' weight follows from it."""
+        window = [batch.parts[name] for batch in step.window or (step,) if name in batch.parts]
         indices = np.asarray(self.parts[name].indices)  # type: ignore[attr-defined]
         return StepRows(
-            np.concatenate([indices[r.positions] for r in rows]),
-            np.concatenate([r.visits for r in rows]),
+            np.concatenate([indices[rows.positions] for rows in window]),
+            np.concatenate([rows.visits for rows in window]),
             self.accumulate,
         )
 
@@ -105,7 +110,7 @@ class PlannedBatches(Dataset):
         positions = rows.positions[self.rank :: self.world]
         visits = rows.visits[self.rank :: self.world]
         padded = len(positions) == 0
-        # every rank takes every step; a rank without a row of its own takes one that does not count
+        # all ranks take all steps; a rank without a row takes one that does not count
         if padded:
             positions = rows.positions[:1]
             visits = rows.visits[:1]
@@ -117,8 +122,9 @@ class PlannedBatches(Dataset):
 
 
 class PlanSampler(DistributedSampler):
-    """Yields the steps of an epoch's plan. A DistributedSampler by type, so that Lightning does not
-    put its own in our place.
+    """Sampler over the steps of an epoch's plan.
+
+    It is a DistributedSampler by type, so that Lightning does not replace it.
     """
 
     def __init__(self, steps: Callable[[int], list[Step | None]]) -> None:
@@ -128,7 +134,7 @@ class PlanSampler(DistributedSampler):
         self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Choose the epoch; Lightning calls it before each."""
         if epoch != self.epoch:
             self.epoch = epoch
             self._plan = None
@@ -148,16 +154,18 @@ class PlanSampler(DistributedSampler):
 
 
 class PlanLoader(DataLoader):
-    """Executes a plan. Its state is the number of batches served, which Lightning puts into
-    checkpoints; a resumed loader skips them.
+    """Loader that executes a data plan, epoch by epoch.
+
+    Its state is the number of batches served, which Lightning puts into checkpoints; a resumed
+    loader skips them.
 
     Args:
         parts: datasets by part name.
-        plan: in which order they are shown.
-        batch_size: *global* batch size of each part; every rank takes its rows.
+        plan: the order in which they are read.
+        batch_size: *global* batch size of each part; ranks divide its rows.
         seed: decides the order.
-        augment: applied to each part after it is fetched, keyed by (seed, index, visit); None shows
-            the data as they are.
+        augment: applied to each part after it is fetched, keyed by (seed, index, visit);
+            None leaves the data as they are.
         rank: this process.
         world: number of processes.
         shard: `rows` divides each batch among ranks; `batches` gives whole batches to ranks in
@@ -186,13 +194,12 @@ class PlanLoader(DataLoader):
         sizes = {name: len(data) for name, data in parts.items()}  # type: ignore[arg-type]
 
         def steps(epoch: int) -> list[Step | None]:
-            every: list[Step | None] = list(
-                together(plan_steps(plan, epoch, sizes, batch_size, seed), accumulate)
-            )
+            batches = plan_steps(plan, epoch, sizes, batch_size, seed)
+            windows: list[Step | None] = [*accumulation_windows(batches, accumulate)]
             if shard == "rows":
-                return every
-            every += [None] * (-len(every) % world)
-            return every[rank::world]
+                return windows
+            windows += [None] * (-len(windows) % world)
+            return windows[rank::world]
 
         row_rank, row_world = (rank, world) if shard == "rows" else (0, 1)
         self.plan_sampler = PlanSampler(steps)
@@ -205,7 +212,7 @@ class PlanLoader(DataLoader):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
-            collate_fn=converted,
+            collate_fn=to_tensors,
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
@@ -226,7 +233,7 @@ class PlanLoader(DataLoader):
 
 
 class EvalBatches(Dataset):
-    """A split in fixed batches, each marked with the split's name."""
+    """Dataset of a split's fixed batches, marked with the split's name."""
 
     def __init__(self, dataset: Dataset, name: str) -> None:
         self.dataset = dataset
@@ -242,8 +249,9 @@ class EvalBatches(Dataset):
 
 
 class _EvalSampler(DistributedSampler):
-    """Contiguous batches dealt to ranks in turn; a rank that would run out gets the last batch
-    again, marked as padded.
+    """Contiguous batches, dealt to ranks in turn.
+
+    A rank that would run out gets a row of the last batch again, marked as padded.
     """
 
     def __init__(self, size: int, batch_size: int, rank: int, world: int) -> None:
@@ -253,13 +261,13 @@ class _EvalSampler(DistributedSampler):
         rounds = -(-len(batches) // world)
         self.batches = []
         for turn in range(rounds):
-            number = turn * world + rank
-            real = number < len(batches)
-            positions = batches[number] if real else batches[-1][:1]
+            position = turn * world + rank
+            real = position < len(batches)
+            positions = batches[position] if real else batches[-1][:1]
             self.batches.append(Rows(positions, np.full(len(positions), 0 if real else 1)))
 
     def set_epoch(self, epoch: int) -> None:
-        """Evaluation has one order."""
+        """Nothing, because evaluation has one order."""
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -269,8 +277,18 @@ class _EvalSampler(DistributedSampler):
 
 
 class EvalLoader(DataLoader):
-    """Shows a split once, in order, without augmentation; each sample is real on exactly one rank,
-    others are marked `padded`.
+    """Loader that goes once over a split, in order, without augmentation.
+
+    Each sample is real on exactly one rank; rows that fill up another rank are marked `padded`.
+
+    Args:
+        dataset: of the split.
+        name: the split's name.
+        batch_size: of one rank.
+        rank: this process.
+        world: number of processes.
+        workers: number of loader processes.
+        pin_memory: as in torch.
     """
 
     def __init__(
@@ -291,13 +309,14 @@ class EvalLoader(DataLoader):
             sampler=sampler,
             num_workers=workers,
             pin_memory=pin_memory,
-            collate_fn=converted,
+            collate_fn=to_tensors,
         )
 
 
 class PassthroughLoader:
-    """A loader that the trainer takes as it is. (In predict, it would build any DataLoader anew,
-    around a sampler of its own.)
+    """Wrapper of a loader that the trainer does not rebuild.
+
+    In predict, the trainer rebuilds a DataLoader around another sampler.
     """
 
     def __init__(self, loader: EvalLoader) -> None:

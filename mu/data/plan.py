@@ -1,10 +1,10 @@
-"""Schedules and plans: in which order a method sees the forget and the retain part.
+"""Data plans: the order in which a method sees the forget and the retain part.
 
-A plan is a pure function of (seed, epoch, sizes, schedule, batch sizes); every rank computes the
-same one and takes its rows. Each part is an endless stream: permutation after permutation of its
-samples. The stream never restarts, so a part that is cycled within an epoch goes through *all* its
-samples before it repeats one, and `visit`, the number of permutations before, tells how often a
-sample was shown.
+The batches of an epoch are a pure function of (seed, epoch, sizes, plan, batch sizes); every rank
+computes the same ones and takes its rows. Each part is an endless stream: permutation after
+permutation of its samples. The stream never restarts, so a part that is cycled within an epoch goes
+through *all* its samples before it repeats one, and `visit`, the number of permutations before, is
+how often a sample has occurred.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from mu.utils.errors import InputError
 from mu.utils.rng import stream_id
 
 Sizes = Mapping[str, int]
+"""Numbers of samples by part."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one part of a batch, on all ranks: positions in the part's dataset and how often each
-    was shown before.
+    """Rows of one part of a batch, on all ranks.
+
+    Attributes:
+        positions: `[B]`, positions in the part's dataset.
+        visits: `[B]`, how often each sample has occurred before.
     """
 
     positions: np.ndarray
@@ -33,49 +37,49 @@ class Rows:
 
 @dataclass(frozen=True)
 class Step:
-    """One global batch: its parts, and the phase of the schedule that it belongs to."""
+    """One global batch: its parts, and the phase of the plan that it belongs to."""
 
     parts: Mapping[str, Rows]
     phase: int = 0
     joint: bool = False
-    """The parts are one batch (a union): losses are averaged over both together."""
+    """Whether the parts are a union: losses are averaged over both together."""
     window: tuple[Step, ...] = ()
-    """All the batches whose gradients are accumulated with this one's; empty where it makes a step
-    of the optimizer alone.
-    """
+    """The batches whose gradients are accumulated with this one's; empty without accumulation."""
 
 
 class DataPlan:
-    """Base of all schedules. `phases(epoch)` says what an epoch consists of; subclasses are values,
-    compared by their fields.
+    """Base of all data plans; subclasses are values, compared by their fields.
 
-    The base is no dataclass, because jsonargparse takes no subclass where a dataclass is asked for.
+    `phases(epoch)` gives the simple plans of which an epoch consists. The base is no dataclass,
+    because jsonargparse takes no subclass where a dataclass is asked for.
     """
 
     def phases(self, epoch: int) -> tuple[DataPlan, ...]:
-        """The simple schedules that run one after the other in this epoch."""
+        """The simple plans that run one after the other in this epoch."""
         return (self,)
 
     def reads(self) -> frozenset[str]:
-        """Names of the parts that the schedule shows."""
-        raise TypeError(f"{type(self).__name__} does not say which parts it reads.")
+        """Names of the parts that the plan reads."""
+        raise TypeError(f"{type(self).__name__} does not override reads().")
 
     def steps(self, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> Iterator[Step]:
         """The batches of one phase in one epoch."""
-        raise TypeError(f"{type(self).__name__} does not say how it makes batches.")
+        raise TypeError(f"{type(self).__name__} does not override steps().")
 
 
 @dataclass(frozen=True)
-class _Single(DataPlan):
+class _SimplePlan(DataPlan):
+    """A plan of a single phase, with its settings."""
+
     shuffle: bool = True
     batch_size: int | None = None
     """Overrides the task's batch size (per-sample Fisher and WoodFisher need 1)."""
     limit: int | None = None
     """Stop after so many samples (WoodFisher's reference code reads 1,002)."""
     epochs: int | None = None
-    """Shown in the first so many epochs only (SCRUB's max-steps)."""
+    """Run in so many epochs only (SCRUB's max-steps)."""
     after: int = 0
-    """Shown from this epoch on (0-based)."""
+    """Run from this epoch on (0-based)."""
 
     def phases(self, epoch: int) -> tuple[DataPlan, ...]:
         last = self.after + self.epochs if self.epochs is not None else epoch + 1
@@ -83,7 +87,9 @@ class _Single(DataPlan):
 
 
 @dataclass(frozen=True)
-class _One(_Single):
+class _OnePart(_SimplePlan):
+    """Each sample of one part once an epoch."""
+
     part: str = field(default="retain", init=False)
 
     def reads(self) -> frozenset[str]:
@@ -99,35 +105,34 @@ class _One(_Single):
 
 
 @dataclass(frozen=True)
-class Forget(_One):
-    """Every forget sample once an epoch."""
+class Forget(_OnePart):
+    """Each forget sample once an epoch."""
 
     part: str = field(default="forget", init=False)
 
 
 @dataclass(frozen=True)
-class Retain(_One):
-    """Every retain sample once an epoch."""
+class Retain(_OnePart):
+    """Each retain sample once an epoch."""
 
 
 @dataclass(frozen=True)
-class Everything(_One):
-    """Every training sample once an epoch, in an order that does not depend on what will be
-    forgotten (trains the original).
+class Everything(_OnePart):
+    """Each training sample once an epoch, in an order that does not depend on the forget set.
+
+    It trains the original.
     """
 
     part: str = field(default="train", init=False)
 
 
 @dataclass(frozen=True)
-class Paired(_Single):
-    """One forget batch beside one retain batch in every step; the shorter part is cycled.
-
-    `length` names the part that an epoch shows exactly once (`max`: the one with more batches);
-    `limit` counts its samples.
-    """
+class Paired(_SimplePlan):
+    """One forget batch and one retain batch in every step; the shorter part is cycled."""
 
     length: Literal["forget", "retain", "max"] = "retain"
+    """The part that an epoch goes through exactly once (`max`: the one with more batches); `limit`
+    counts its samples."""
 
     def __post_init__(self) -> None:
         if self.length not in ("forget", "retain", "max"):
@@ -148,19 +153,14 @@ class Paired(_Single):
         steps = -(-total // size[lead])
         for step in range(steps):
             start = step * size[lead]
-            done = (epoch * steps + step) * size[other]
-            yield Step(
-                {
-                    lead: streams[lead].take(
-                        epoch * sizes[lead] + start, min(size[lead], total - start)
-                    ),
-                    other: streams[other].take(done, size[other]),
-                }
-            )
+            rows = min(size[lead], total - start)
+            lead_rows = streams[lead].take(epoch * sizes[lead] + start, rows)
+            other_rows = streams[other].take((epoch * steps + step) * size[other], size[other])
+            yield Step({lead: lead_rows, other: other_rows})
 
 
 @dataclass(frozen=True)
-class Union(_Single):
+class Union(_SimplePlan):
     """Forget and retain shuffled together, each sample once an epoch.
 
     `retain_fraction` below 1 takes a random share of retain in each epoch (Bad Teacher uses 0.3).
@@ -168,17 +168,19 @@ class Union(_Single):
 
     retain_fraction: float = 1.0
     redraw: bool = True
-    """Draw the share of retain anew in each epoch."""
+    """Whether the share of retain is drawn anew in each epoch."""
 
     def reads(self) -> frozenset[str]:
         return frozenset({"forget", "retain"})
 
     def steps(self, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> Iterator[Step]:
-        kept = round(self.retain_fraction * sizes["retain"])
+        # this epoch's share of retain
+        count = round(self.retain_fraction * sizes["retain"])
         draw = epoch if self.redraw else 0
         retained = _permutation(
-            seed, "union-retain", draw, sizes["retain"], shuffle=kept < sizes["retain"]
-        )[:kept]
+            seed, "union-retain", draw, sizes["retain"], shuffle=count < sizes["retain"]
+        )[:count]
+        # forget and retain in one order
         mixed = np.concatenate([np.arange(sizes["forget"]), sizes["forget"] + retained])
         mixed = mixed[_permutation(seed, "union", epoch, len(mixed), self.shuffle)][: self.limit]
         size = self.batch_size or batch["retain"]
@@ -186,26 +188,23 @@ class Union(_Single):
             rows = mixed[start : start + size]
             forget = rows[rows < sizes["forget"]]
             retain = rows[rows >= sizes["forget"]] - sizes["forget"]
-            parts = {"forget": forget, "retain": retain}
-            yield Step(
-                {
-                    name: Rows(ids, np.full(len(ids), epoch))
-                    for name, ids in parts.items()
-                    if len(ids)
-                },
-                joint=True,
-            )
+            parts = {
+                name: Rows(positions, np.full(len(positions), epoch))
+                for name, positions in (("forget", forget), ("retain", retain))
+                if len(positions)
+            }
+            yield Step(parts, joint=True)
 
 
 @dataclass(frozen=True)
 class Phases(DataPlan):
-    """Several schedules one after the other within each epoch: `Phases(Forget(), Retain())`."""
+    """Several plans one after the other within each epoch: `Phases(Forget(), Retain())`."""
 
     parts: tuple[DataPlan, ...]
 
-    def __init__(self, *schedules: DataPlan, parts: Sequence[DataPlan] = ()) -> None:
-        # by name in files, which know no variable arguments
-        object.__setattr__(self, "parts", (*schedules, *parts))
+    def __init__(self, *plans: DataPlan, parts: Sequence[DataPlan] = ()) -> None:
+        # config files, which have no variable arguments, give `parts`
+        object.__setattr__(self, "parts", (*plans, *parts))
 
     def phases(self, epoch: int) -> tuple[DataPlan, ...]:
         return tuple(inner for part in self.parts for inner in part.phases(epoch))
@@ -224,7 +223,12 @@ class Stream:
     shuffle: bool = True
 
     def take(self, start: int, count: int) -> Rows:
-        """`count` rows from place `start` of the stream."""
+        """`count` rows from position `start` of the stream.
+
+        Example:
+            >>> Stream("retain", size=3, seed=0, shuffle=False).take(2, 3).positions.tolist()
+            [2, 0, 1]
+        """
         cycles, offsets = np.divmod(np.arange(start, start + count), self.size)
         if not self.shuffle:
             return Rows(offsets, cycles)
@@ -232,69 +236,76 @@ class Stream:
         last = (start + count - 1) // self.size
         positions = np.empty(count, dtype=np.int64)
         for cycle in range(first, last + 1):
-            here = slice(None) if first == last else cycles == cycle
-            positions[here] = _permutation(self.seed, self.part, cycle, self.size, self.shuffle)[
-                offsets[here]
-            ]
+            selected = slice(None) if first == last else cycles == cycle
+            order = _permutation(self.seed, self.part, cycle, self.size, self.shuffle)
+            positions[selected] = order[offsets[selected]]
         return Rows(positions, cycles)
 
 
-_LAST: dict[
-    tuple[int, str, int], np.ndarray
-] = {}  # permutations in use: every step of an epoch asks for the same one
+# every step of an epoch asks for the same permutation
+_PERMUTATIONS: dict[tuple[int, str, int], np.ndarray] = {}
 
 
 def _permutation(seed: int, part: str, cycle: int, size: int, shuffle: bool) -> np.ndarray:
     if not shuffle:
         return np.arange(size)
     key = (seed, f"{part}/{size}", cycle)
-    if key not in _LAST:
-        while len(_LAST) >= 8:
-            _LAST.pop(next(iter(_LAST)))
-        _LAST[key] = np.random.Generator(np.random.PCG64(stream_id("plan", *key))).permutation(size)
-    return _LAST[key]
+    if key not in _PERMUTATIONS:
+        while len(_PERMUTATIONS) >= 8:
+            _PERMUTATIONS.pop(next(iter(_PERMUTATIONS)))
+        _PERMUTATIONS[key] = np.random.Generator(
+            np.random.PCG64(stream_id("plan", *key))
+        ).permutation(size)
+    return _PERMUTATIONS[key]
 
 
 def plan_steps(plan: DataPlan, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> list[Step]:
     """All global batches of one epoch.
 
     Args:
-        plan: the method's schedule.
+        plan: the method's data plan.
         epoch: 0-based.
         sizes: number of samples of each part that the task has.
         batch: global batch size of each part.
         seed: the run's seed.
 
     Raises:
-        InputError: when the schedule reads a part that the task does not have.
+        InputError: the plan reads a part that the task does not have.
+
+    Example:
+        >>> steps = plan_steps(Forget(shuffle=False), 0, {"forget": 3}, {"forget": 2}, seed=0)
+        >>> [step.parts["forget"].positions.tolist() for step in steps]
+        [[0, 1], [2]]
     """
     missing = sorted(plan.reads() - {part for part, size in sizes.items() if size})
     if missing:
         raise InputError(
             f"the method reads the {' and '.join(missing)} part, which the task does not give."
         )
-    numbered = _numbered(plan)
+    simple_plans = _simple_plans(plan)
     steps: list[Step] = []
-    for number, phase in enumerate(numbered):
-        # phases that show the same samples have orders of their own, and count visits in turn: k, K
-        # + k, 2 K + k, ... for the k-th of K
+    for phase, simple_plan in enumerate(simple_plans):
+        # phases that read the same samples have orders of their own, and count visits in turn: k,
+        # K + k, 2 K + k, ... for the k-th of K
         rivals = [
-            other for other, rival in enumerate(numbered) if _samples(rival) & _samples(phase)
+            position
+            for position, rival in enumerate(simple_plans)
+            if _samples(rival) & _samples(simple_plan)
         ]
-        own = seed if rivals[0] == number else stream_id("phase", number, seed)
-        every, turn = (len(numbered), number) if len(rivals) > 1 else (1, 0)
-        for inner in phase.phases(epoch):
-            for step in inner.steps(epoch, sizes, batch, own):
+        phase_seed = seed if rivals[0] == phase else stream_id("phase", phase, seed)
+        stride, offset = (len(simple_plans), phase) if len(rivals) > 1 else (1, 0)
+        for inner in simple_plan.phases(epoch):
+            for step in inner.steps(epoch, sizes, batch, phase_seed):
                 parts = {
-                    name: Rows(rows.positions, rows.visits * every + turn)
+                    name: Rows(rows.positions, rows.visits * stride + offset)
                     for name, rows in step.parts.items()
                 }
-                steps.append(Step(parts, number, step.joint))
+                steps.append(Step(parts, phase, step.joint))
     return steps
 
 
-def together(steps: list[Step], accumulate: int) -> list[Step]:
-    """The same batches, each with those that make one step of the optimizer with it."""
+def accumulation_windows(steps: list[Step], accumulate: int) -> list[Step]:
+    """The batches with their `window`: those of the same optimizer step, `accumulate` of them."""
     if accumulate == 1:
         return steps
     windows = [
@@ -304,15 +315,13 @@ def together(steps: list[Step], accumulate: int) -> list[Step]:
 
 
 def _samples(plan: DataPlan) -> frozenset[str]:
-    """The parts whose samples a schedule shows; `train` is both others."""
+    """The parts whose samples a plan reads; `train` is forget and retain."""
     reads = plan.reads()
     return reads | {"forget", "retain"} if "train" in reads else reads
 
 
-def _numbered(plan: DataPlan) -> tuple[DataPlan, ...]:
-    """The phases as the method wrote them, so that a phase keeps its number in epochs where another
-    is left out.
-    """
+def _simple_plans(plan: DataPlan) -> tuple[DataPlan, ...]:
+    """The phases of all epochs; a phase keeps its position where another one is left out."""
     if isinstance(plan, Phases):
-        return tuple(inner for part in plan.parts for inner in _numbered(part))
+        return tuple(inner for part in plan.parts for inner in _simple_plans(part))
     return (plan,)

@@ -1,4 +1,4 @@
-"""Sets of questions and answers, and datasets of token sequences made from them."""
+"""Question sets, and datasets of token sequences made from them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from mu.data.encoding import Encoder, Pair, collate, labelled
+from mu.data.encoding import Encoder, Pair, collate, count_labelled
 from mu.utils.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class QuestionSet:
-    """Rows of one named set.
+    """Questions with answers, under a name.
 
     Attributes:
         name: `forget`, `retain`, `world_facts`.
         rows: each has `question` and `answer`, and perhaps `paraphrased_question`,
             `paraphrased_answer` and `perturbed_answer` (a list).
-        indices: `[N]` int64, stable numbers of the rows.
+        indices: `[N]` int64, stable indices of the rows.
     """
 
     name: str
@@ -39,36 +39,37 @@ class QuestionSet:
         return len(self.rows)
 
     def column(self, field: str) -> list[Any]:
-        """One entry of every row.
+        """One field of all rows.
 
         Raises:
-            InputError: names the set and the entry that a row lacks.
+            InputError: names the set and the field that a row lacks.
         """
-        for number, row in enumerate(self.rows):
-            if row.get(field) in (None, "", []):
-                known = ", ".join(
-                    sorted(name for name, value in row.items() if value not in (None, "", []))
+        empty = (None, "", [])
+        for position, row in enumerate(self.rows):
+            if row.get(field) in empty:
+                fields = ", ".join(
+                    sorted(name for name, value in row.items() if value not in empty)
                 )
                 raise InputError(
-                    f"row {number} of the set {self.name} has no {field!r}; it has {known}."
+                    f"row {position} of the set {self.name} has no {field!r}; it has {fields}."
                 )
         return [row[field] for row in self.rows]
 
-    def at(self, positions: Sequence[int]) -> QuestionSet:
-        """Some of the rows."""
+    def select(self, positions: Sequence[int]) -> QuestionSet:
+        """The set of the rows at `positions`."""
         return QuestionSet(
             self.name,
-            [self.rows[place] for place in positions],
+            [self.rows[position] for position in positions],
             self.indices[np.asarray(positions, dtype=np.int64)],
         )
 
 
 class TokenRows:
-    """A dataset of token sequences; a sequence is made when it is first asked for.
+    """Dataset of token sequences, each tokenised when it is first read.
 
     Args:
-        make: the sequence at a position.
-        indices: `[N]` distinct int64, the samples' stable numbers.
+        make: makes the sequence at a position.
+        indices: `[N]` distinct int64, the samples' stable indices.
         texts: strings of every sample, by name (`question`, `answer`).
     """
 
@@ -81,38 +82,34 @@ class TokenRows:
         self.make = make
         self.indices = np.asarray(indices, dtype=np.int64)
         self.texts = {name: list(values) for name, values in (texts or {}).items()}
-        self._known: dict[int, Pair] = {}
+        self._pairs: dict[int, Pair] = {}
 
     @classmethod
-    def of(cls, questions: QuestionSet, encoder: Callable[[], Encoder]) -> TokenRows:
-        """Questions with their answers; the encoder is asked for when the first sequence is
-        made.
-        """
-        asked = questions.column("question")
-        answered = questions.column("answer")
-        return cls(
-            lambda place: encoder().pair(
-                asked[place], answered[place], f"row {place} of the set {questions.name}"
-            ),
-            questions.indices,
-            {"question": asked, "answer": answered},
-        )
+    def from_questions(cls, question_set: QuestionSet, encoder: Callable[[], Encoder]) -> TokenRows:
+        """Dataset of questions with their answers; `encoder` is called for the first sequence."""
+        questions = question_set.column("question")
+        answers = question_set.column("answer")
+
+        def make(position: int) -> Pair:
+            row = f"row {position} of the set {question_set.name}"
+            return encoder().pair(questions[position], answers[position], row)
+
+        return cls(make, question_set.indices, {"question": questions, "answer": answers})
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def pair(self, position: int) -> Pair:
-        """Token ids and labels."""
-        if position not in self._known:
-            self._known[position] = self.make(position)
-        return self._known[position]
+        """Token ids and labels of the sequence at `position`."""
+        if position not in self._pairs:
+            self._pairs[position] = self.make(position)
+        return self._pairs[position]
 
     @functools.cached_property
     def weights(self) -> np.ndarray:
-        """`[N]`, labelled tokens of every sequence."""
-        return np.asarray(
-            [labelled(self.pair(place)) for place in range(len(self))], dtype=np.float64
-        )
+        """Labelled tokens of each sequence, `[N]`."""
+        counts = [count_labelled(self.pair(position)) for position in range(len(self))]
+        return np.asarray(counts, dtype=np.float64)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """One sample, without a batch dimension."""
@@ -120,9 +117,9 @@ class TokenRows:
 
     def __getitems__(self, positions: Sequence[int]) -> dict[str, Any]:
         """The samples at `positions`, padded to the longest."""
-        places = [int(place) for place in positions]
-        part: dict[str, Any] = collate([self.pair(place) for place in places])
-        part["index"] = torch.from_numpy(self.indices[places])
-        return part | {
-            name: [values[place] for place in places] for name, values in self.texts.items()
-        }
+        rows = [int(position) for position in positions]
+        part: dict[str, Any] = collate([self.pair(row) for row in rows])
+        part["index"] = torch.from_numpy(self.indices[rows])
+        for name, values in self.texts.items():
+            part[name] = [values[row] for row in rows]
+        return part

@@ -1,4 +1,4 @@
-"""The split: one immutable object that original, oracle, method and suite provably share."""
+"""Splits of a task's samples into forget, retain, validation and test, identified by a hash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mu.utils.files import read_json, write_json
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which samples are trained on, forgotten, kept, validated and tested on.
+    """Indices of the samples to forget, to retain, to validate and to test on; immutable.
 
     Attributes:
         task: name and version of the data (`digits`), so that equal indices of other data do not
@@ -26,8 +26,8 @@ class Split:
         parts: sorted int64 indices by part name. `forget` and `retain` partition the training set;
             `validation` and `test` were never trained on. Other names (probes) are allowed. Indices
             are unique over all parts.
-        selector: how the forget set was chosen, in plain words and numbers (written to the run,
-            part of the hash).
+        selector: settings by which the forget set was chosen, as plain data (in the run's folder
+            and in the hash).
         seed: the split seed.
     """
 
@@ -56,21 +56,21 @@ class Split:
                 f"the forget set is the whole training set: {dict(self.selector)} leaves nothing "
                 "to retain; select less."
             )
-        every = np.concatenate(list(parts.values()))
-        if len(np.unique(every)) != len(every):
+        indices = np.concatenate(list(parts.values()))
+        if len(np.unique(indices)) != len(indices):
             raise InputError(
-                "a sample stands in two parts of the split, or twice in one; every index may "
-                "appear once."
+                "a sample is in two parts of the split, or twice in one; each index may appear "
+                "once."
             )
 
     @cached_property
     def train(self) -> np.ndarray:
-        """Everything the original was trained on: forget and retain together, sorted."""
+        """Training set of the original: forget and retain together, sorted."""
         return np.sort(np.concatenate([self.parts["forget"], self.parts["retain"]]))
 
     @cached_property
     def hash(self) -> str:
-        """Identifies data, parts, selector and seed: 16 hexadecimal digits."""
+        """Hash of data, parts, selector and seed: 16 hexadecimal digits."""
         return _digest(
             self.task,
             self.parts,
@@ -80,9 +80,7 @@ class Split:
 
     @cached_property
     def train_hash(self) -> str:
-        """Identifies what the *original* depends on: data, training set, validation set (not what
-        will be forgotten).
-        """
+        """Hash of what the *original* depends on: data, training set and validation set."""
         held_out = {name: ids for name, ids in self.parts.items() if name == "validation"}
         return _digest(self.task, {"train": self.train, **held_out})
 
@@ -102,7 +100,11 @@ class Split:
 
     @classmethod
     def load(cls, path: Path | str) -> Split:
-        """Read a split and check that it is the one that was written."""
+        """Read a split and check its hash.
+
+        Raises:
+            InputError: the file is no split file, or was changed after it was written.
+        """
         raw = read_json(path)
         try:
             split = cls(

@@ -71,7 +71,7 @@ class TextTask(UnlearningDataModule):
         self.split = split
         self._sets = sets
         self.datasets = {  # type: ignore[assignment]
-            name: TokenRows.of(self._rows(name, ids), lambda: self.encoder)  # type: ignore[misc]
+            name: TokenRows.from_questions(self._rows(name, ids), lambda: self.encoder)  # type: ignore[misc]
             for name, ids in split.parts.items()
             if len(ids)
         }
@@ -107,9 +107,9 @@ class TextTask(UnlearningDataModule):
 
     def _rows(self, name: str, indices: np.ndarray) -> QuestionSet:
         """The part's rows, in the order of its indices."""
-        found = self.sets[name]
-        place = {int(index): position for position, index in enumerate(found.indices)}
-        return found.at([place[int(index)] for index in indices])
+        questions = self.sets[name]
+        position_of = {int(index): position for position, index in enumerate(questions.indices)}
+        return questions.select([position_of[int(index)] for index in indices])
 
     @property
     def sets(self) -> Mapping[str, QuestionSet]:
@@ -124,21 +124,21 @@ class TextTask(UnlearningDataModule):
         """Tokenizer and template."""
         if self._encoder is None:
             self._encoder = Encoder(
-                self._found_tokenizer(), self.template, self.max_length, self.too_long
+                self._load_tokenizer(), self.template, self.max_length, self.too_long
             )
         return self._encoder
 
-    def _found_tokenizer(self) -> Any:
+    def _load_tokenizer(self) -> Any:
         if self.tokenizer is not None:
             return load_tokenizer(self.tokenizer)
         module: Any = self.trainer.lightning_module if self.trainer is not None else None
-        found = getattr(getattr(module, "backbone", None), "tokenizer", None)
-        if found is None:
+        tokenizer = getattr(getattr(module, "backbone", None), "tokenizer", None)
+        if tokenizer is None:
             raise InputError(
                 f"{type(self).__name__} takes the tokenizer of the model, and no trainer with a "
                 "CausalLM is there; name one as tokenizer=FOLDER."
             )
-        return found
+        return tokenizer
 
     def recipe(self) -> dict[str, Any]:
         return {

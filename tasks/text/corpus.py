@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mu.data.encoding import Encoder, Pair, labelled
+from mu.data.encoding import Encoder, Pair, count_labelled
 from mu.data.questions import QuestionSet, TokenRows
 from mu.data.split import Split
 from mu.utils.errors import InputError
 from tasks.text.base import TextTask
-from tasks.text.files import Overlap, apart, digest, further_sets, read_texts
+from tasks.text.files import Overlap, digest, evaluation_sets, read_texts, retain_mask
 
 Files = str | list[str]
 
@@ -66,34 +66,35 @@ class Corpus(TextTask):
     def make(self) -> None:
         """Read the files and cut them."""
         texts = {name: read_texts(files) for name, files in self.files.items() if files is not None}
-        stays = apart(texts["forget"], texts["retain"], self.overlap, "documents")
-        texts["retain"] = [text for text, kept in zip(texts["retain"], stays, strict=True) if kept]
+        stays = retain_mask(texts["forget"], texts["retain"], self.overlap, "documents")
+        texts["retain"] = [text for text, keep in zip(texts["retain"], stays, strict=True) if keep]
         if not texts["retain"]:
             raise InputError(
                 "every retain document is to be forgotten too, so nothing is left to keep."
             )
-        every = {
+        sequences = {
             name: chunks(self.encoder, documents, self.chunk) for name, documents in texts.items()
         }
-        ends = np.cumsum([0, *(len(pairs) for pairs in every.values())])
+        ends = np.cumsum([0, *(len(pairs) for pairs in sequences.values())])
         indices = {
-            name: np.arange(ends[number], ends[number + 1]) for number, name in enumerate(every)
+            name: np.arange(ends[position], ends[position + 1])
+            for position, name in enumerate(sequences)
         }
-        said = {name: len(documents) for name, documents in texts.items()}
+        counts = {name: len(documents) for name, documents in texts.items()}
         self.split = Split(
-            f"corpus-{digest(pair[0] for pairs in every.values() for pair in pairs)}",
+            f"corpus-{digest(pair[0] for pairs in sequences.values() for pair in pairs)}",
             indices,
-            {"selector": "files", "documents": said, "chunk": self.chunk},
+            {"selector": "files", "documents": counts, "chunk": self.chunk},
             0,
         )
         self.datasets = {  # type: ignore[assignment]
-            name: TokenRows(pairs.__getitem__, indices[name]) for name, pairs in every.items()
+            name: TokenRows(pairs.__getitem__, indices[name]) for name, pairs in sequences.items()
         }
         self._sets = self.read()[1]
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         """The split, and the sets of questions beside it."""
-        return self.split, further_sets(self.further)
+        return self.split, evaluation_sets(self.further)
 
 
 def chunks(encoder: Encoder, documents: list[str], length: int) -> list[Pair]:
@@ -111,7 +112,7 @@ def chunks(encoder: Encoder, documents: list[str], length: int) -> list[Pair]:
     pairs = [
         encoder.text([*begin, *ids[start : start + step]]) for start in range(0, len(ids), step)
     ]
-    pairs = [pair for pair in pairs if labelled(pair)]
+    pairs = [pair for pair in pairs if count_labelled(pair)]
     if not pairs:
         raise InputError(
             f"{len(documents)} documents have {len(ids)} tokens, which is nothing to learn."

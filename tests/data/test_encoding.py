@@ -14,9 +14,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mu.backbones.language.causal_lm import left_padded
-from mu.backbones.language.tokenizer import load_tokenizer
-from mu.data.encoding import Chat, Encoder, Llama2, Plain, Template, collate, key_of, labelled
+from mu.backbones.language.tokenizer import left_padded, load_tokenizer
+from mu.data.encoding import (
+    Chat,
+    Encoder,
+    Llama2,
+    Plain,
+    Template,
+    collate,
+    count_labelled,
+    sequence_key,
+)
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
 from mu.utils.spec import from_spec, to_spec
@@ -109,7 +117,7 @@ def test_labels_are_the_tokens_that_reach_into_the_answer(
     """
     built = encoder(template)
     ids, labels = built.pair(*pair)
-    text = template.whole(built.tokenizer, *pair)
+    text = template.full_text(built.tokenizer, *pair)
     prompt = template.prompt(built.tokenizer, pair[0])
     assert text.startswith(prompt)
     tokenised = built.tokenizer(
@@ -161,18 +169,18 @@ def test_a_token_that_is_merged_at_the_border_belongs_to_the_answer() -> None:
 
 def test_templates_write_what_their_models_were_trained_on() -> None:
     tokenizer = byte_tokenizer(CHAT)
-    assert Plain().whole(tokenizer, "Q", "A") == "Question: Q\nAnswer: A"
-    assert Plain("### ", "\n\n", "> ", " <").whole(tokenizer, "Q", "A") == "### Q\n\n> A <"
-    assert Llama2().whole(tokenizer, "Q", "A") == "[INST] Q [/INST]A"
+    assert Plain().full_text(tokenizer, "Q", "A") == "Question: Q\nAnswer: A"
+    assert Plain("### ", "\n\n", "> ", " <").full_text(tokenizer, "Q", "A") == "### Q\n\n> A <"
+    assert Llama2().full_text(tokenizer, "Q", "A") == "[INST] Q [/INST]A"
     assert Chat().prompt(tokenizer, "Q") == (
         f"{BEGIN}<|system|>Today is 10 Apr 2025.You are a helpful "
         f"assistant.{END}<|user|>Q{END}<|assistant|>"
     )
-    assert Chat(system=None, date="1 May 2030").whole(tokenizer, "Q", "A") == (
+    assert Chat(system=None, date="1 May 2030").full_text(tokenizer, "Q", "A") == (
         f"{BEGIN}<|system|>Today is 1 May 2030.<|user|>Q{END}<|assistant|>A{END}"
     )
     for template in (Plain(user="x"), Llama2(), Chat(system=None, date="1 May 2030")):
-        assert from_spec(to_spec(template)).whole(tokenizer, "Q", "A") == template.whole(
+        assert from_spec(to_spec(template)).full_text(tokenizer, "Q", "A") == template.full_text(
             tokenizer, "Q", "A"
         )
 
@@ -267,7 +275,7 @@ def test_too_long_is_refused_or_cut() -> None:
     short = encoder(max_length=len(prompt) - 1, too_long="cut")
     with pytest.raises(InputError, match=r"the prompt 'Where does Ada live\?' has"):
         short.prompt(PAIRS[0][0])
-    with pytest.raises(InputError, match=r"the question of row 3 fills all \d+ places"):
+    with pytest.raises(InputError, match=r"the question of row 3 fills all \d+ tokens"):
         short.pair(*PAIRS[0], "row 3")
 
 
@@ -282,8 +290,8 @@ def test_lengths_and_end_tokens_that_will_not_do() -> None:
 
 def test_raw_text_is_learnt_but_for_its_first_token() -> None:
     assert encoder().text([5, 6, 7]) == ([5, 6, 7], [IGNORED, 6, 7])
-    assert labelled(encoder().text([5, 6, 7])) == 2
-    assert labelled(([5, 6], [5, 6])) == 1  # nothing predicts the first token
+    assert count_labelled(encoder().text([5, 6, 7])) == 2
+    assert count_labelled(([5, 6], [5, 6])) == 1  # nothing predicts the first token
 
 
 def test_a_batch_is_padded_on_the_right() -> None:
@@ -317,7 +325,7 @@ def test_a_key_stands_for_ids_and_labels() -> None:
     assert (
         [collate([pair])["key"].item() for pair in pairs]
         == keys
-        == [key_of(pair) for pair in pairs]
+        == [sequence_key(pair) for pair in pairs]
     )
     assert all(0 <= key < 2**63 for key in keys)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from mu.data.batch import ConcatByIndex, concatenate, converted, each_tensor
+from mu.data.batch import ConcatByIndex, concatenate, map_batch, to_tensors
 from mu.data.datamodule import UnlearningDataModule
 from mu.data.loader import EvalLoader, PlanLoader
 from mu.data.plan import DataPlan, Everything, Forget, Paired, Phases, Retain, Union, plan_steps
@@ -254,7 +254,7 @@ def test_prompts_are_left_alone_and_arrays_become_tensors() -> None:
         "counts": [np.ones(1), np.ones(2)],
     }
     batch: dict[str, Any] = {"phase": 1, "forget": part}
-    tensors = converted(batch)
+    tensors = to_tensors(batch)
     assert tensors["phase"] == 1 and tensors["forget"]["prompt"] is prompts
     assert (
         isinstance(tensors["forget"]["image"], torch.Tensor)
@@ -262,7 +262,7 @@ def test_prompts_are_left_alone_and_arrays_become_tensors() -> None:
     )
     assert tensors["forget"]["index"] is part["index"]
     assert all(isinstance(value, torch.Tensor) for value in tensors["forget"]["counts"])
-    assert each_tensor({"names": []}, lambda value: "seen") == {"names": "seen"}
+    assert map_batch({"names": []}, lambda value: "seen") == {"names": "seen"}
 
 
 def test_a_fit_says_nothing_about_hooks() -> None:

@@ -110,7 +110,7 @@ class GeneratedText(Leaf[Texts]):
 
     def encode(self, graph: Graph) -> Encoded:
         rows = graph.questions(self.set)
-        rows = rows if self.rows is None else rows.at(self.rows)
+        rows = rows if self.rows is None else rows.select(self.rows)
         prompts = [
             (graph.encoder.prompt(question, begin=self.prefix), [])
             for question in rows.column(self.question)

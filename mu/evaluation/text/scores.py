@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mu.data.encoding import Pair, collate, key_of, labelled
+from mu.data.encoding import Pair, collate, count_labelled, sequence_key
 from mu.functional.tokens import IGNORED
 from mu.utils.resumable import Chunk, packed
 
@@ -183,12 +183,12 @@ def scores_by_pair(
 
 def labelled_lengths(pairs: Sequence[Pair], eos: int) -> tuple[list[int], list[bool]]:
     """Number of labelled tokens of each pair, and whether the last one is the end of sequence."""
-    return [labelled(pair) for pair in pairs], [pair[1][-1] == eos for pair in pairs]
+    return [count_labelled(pair) for pair in pairs], [pair[1][-1] == eos for pair in pairs]
 
 
 def tokens_hash(pairs: Sequence[Pair]) -> str:
     """Hash of ids and labels in their order, 16 hexadecimal digits."""
-    keys = np.asarray([key_of(pair) for pair in pairs], dtype=np.int64)
+    keys = np.asarray([sequence_key(pair) for pair in pairs], dtype=np.int64)
     return hashlib.sha256(keys.tobytes()).hexdigest()[:16]
 
 

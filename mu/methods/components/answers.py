@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mu.core.substitutes import Substitute
-from mu.data.encoding import Encoder, Pair, collate, labelled
+from mu.data.encoding import Encoder, Pair, collate, count_labelled
 from mu.utils import rng
 from mu.utils.errors import InputError
 from mu.utils.files import read_json_lines
@@ -62,7 +62,7 @@ class Answer(Substitute):
         index = torch.as_tensor(step.index)
         visit = torch.as_tensor(step.visit)
         pairs = zip(index.tolist(), self.answers(index, visit, seed), strict=True)
-        count = sum(labelled(self._pair(place, answer)) for place, answer in pairs)
+        count = sum(count_labelled(self._pair(place, answer)) for place, answer in pairs)
         return torch.tensor(count / step.accumulate, device=part["index"].device)
 
     def _pair(self, index: int, answer: str) -> Pair:

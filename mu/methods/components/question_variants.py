@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mu.data.batch import Batch
-from mu.data.encoding import Encoder, Pair, collate, labelled
+from mu.data.encoding import Encoder, Pair, collate, count_labelled
 from mu.data.questions import QuestionSet, TokenRows
 from mu.utils import rng
 
@@ -78,7 +78,7 @@ class Variants:
         if "step" in part:
             step = part["step"]
             all_pairs = self._choose(torch.as_tensor(step.index), torch.as_tensor(step.visit), seed)
-            tokens = sum(labelled(pair) for pair in all_pairs)
+            tokens = sum(count_labelled(pair) for pair in all_pairs)
             drawn["total"] = torch.tensor(tokens / step.accumulate, device=device)
         return drawn
 

@@ -220,7 +220,7 @@ def test_the_numbers_are_those_of_the_attack_itself(
     assert results["relearning"].detail["after"] == pytest.approx(
         100 * np.mean(values[False]), abs=1e-4
     )
-    rows = task.sets["forget"].at(
+    rows = task.sets["forget"].select(
         [position for position in range(len(data)) if position not in used]
     )
     graph = Graph(attacked.backbone, {"forget": rows}, task.encoder)
@@ -529,7 +529,7 @@ def neighbours() -> Neighbours:
     task = Neighbours(tokenizer=folder())
     task.setup()
     sets = dict(task.sets)
-    task._sets = {**sets, "forget": sets["forget"].at(range(12))}
+    task._sets = {**sets, "forget": sets["forget"].select(range(12))}
     return task
 
 
