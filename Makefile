@@ -27,7 +27,8 @@ demo-llm: setup
 	@echo "Open runs/authors/report.html"
 
 lint: setup
-	$(BIN)/ruff check mu tasks callbacks tests
+	$(BIN)/ruff check mu tasks callbacks tests docs
+	$(BIN)/ruff format --check mu tasks callbacks tests docs
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: setup lint
@@ -87,4 +88,4 @@ wheel: setup
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache docs/_build docs/_generated docs/methods

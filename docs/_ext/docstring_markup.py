@@ -13,6 +13,7 @@ from typing import Any
 
 SECTIONS = ("Args:", "Attributes:", "Returns:", "Yields:", "Raises:", "Example:", "Examples:")
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+_NOT_BULLET = r"(?<!^)(?<!\n)"
 _ARGUMENT = re.compile(r"^\s+\*{0,2}\w+:")
 
 
@@ -63,7 +64,7 @@ def _outside_code(text: str, escape: Callable[[str], str], quote: str = "`") -> 
 
 
 def _escape_markdown(text: str) -> str:
-    return re.sub(r"([\\*<\[\]$]|_(?!\w)|(?<!\w)_)", r"\\\1", text)
+    return re.sub(rf"({_NOT_BULLET}\*|[\\<\[\]$]|_(?!\w)|(?<!\w)_)", r"\\\1", text)
 
 
 def _escape_rst(text: str) -> str:
@@ -76,7 +77,7 @@ def _escape_rst(text: str) -> str:
 
 
 def _escape_rst_line(line: str) -> str:
-    return re.sub(r"([\\*|]|_(?!\w))", r"\\\1", line)
+    return re.sub(rf"({_NOT_BULLET}\*|[\\|]|_(?!\w))", r"\\\1", line)
 
 
 def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
