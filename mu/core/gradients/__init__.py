@@ -1,1 +1,1 @@
-"""Gradients: summed over batches, per sample, per layer."""
+"""Gradients outside the training step: summed over batches, and per sample."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mu.core.protocols import Method
 from mu.utils.modules import eval_mode
-
-if TYPE_CHECKING:
-    from mu.core.protocols import Method
 
 
 def gradient_of(method: Method, loss: Tensor) -> list[Tensor]:

@@ -1,6 +1,4 @@
-"""Three ways to per-sample gradients: each gives what autograd gives for one sample at a time, and
-is refused where it does not.
-"""
+"""Three strategies for per-sample gradients agree with autograd on one sample at a time."""
 
 from __future__ import annotations
 
