@@ -13,8 +13,8 @@ from mu.core.protocols import Method
 from mu.data.plan import Retain
 
 Norm = Literal["train", "eval", "recalibrate"]
-"""`train` updates running statistics on whatever is shown, `eval` freezes them, `recalibrate`
-updates them and finally recomputes them from the retain part."""
+"""`train` updates running statistics from every batch, `eval` freezes them, `recalibrate` updates
+them and finally recomputes them from the retain part."""
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -29,9 +29,10 @@ def set_mode(model: nn.Module, norm: Norm) -> None:
 
 @torch.no_grad()
 def broadcast_buffers(named_buffers: Iterable[tuple[str, Tensor]]) -> None:
-    """Rank 0's buffers on all ranks, in place, but for those of the reference and of the mask.
+    """Broadcast rank 0's buffers to all ranks, in place.
 
-    DDP does so before each forward pass, so after a last step every rank would serve its own.
+    Buffers of the reference and of the mask are left out. DDP broadcasts before each forward pass,
+    so that without this, ranks would serve different statistics after the last step.
     """
     for name, buffer in named_buffers:
         if not name.startswith(("reference.", "mask.")):
@@ -42,8 +43,9 @@ def broadcast_buffers(named_buffers: Iterable[tuple[str, Tensor]]) -> None:
 
 @torch.no_grad()
 def recalibrate(method: Method) -> None:
-    """Recompute batch-norm statistics as the plain mean over one pass of the retain part, without
-    augmentation.
+    """Recompute batch-norm statistics as the mean over one pass of the retain part.
+
+    The pass does not augment.
     """
     layers = [
         layer

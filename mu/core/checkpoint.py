@@ -1,29 +1,27 @@
-"""Loading a run: the module, built again from what its checkpoint says."""
+"""Loading of a run: its module, rebuilt from the checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mu.core.module import UnlearningModule
 from mu.utils.errors import InputError
 from mu.utils.spec import find_class, from_spec, is_live, may_build
 
-if TYPE_CHECKING:
-    from mu.core.module import UnlearningModule
-
 _TRAINING_ONLY = ("optimizer", "scheduler")
-"""Arguments that are left to their defaults where no file could hold them, because what is loaded
-is not trained.
+"""Arguments that take their defaults where no file could hold them, because a loaded module is
+not trained.
 """
 
 
 def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> UnlearningModule:
-    """Build the module that a checkpoint holds, with its weights.
+    """Rebuild the module of a checkpoint, with its weights.
 
     Args:
         path: a checkpoint file, or a run folder (its `checkpoints/last.ckpt`).
-        allow: further classes that may be instantiated (a method's own helper objects).
+        allow: further classes that may be instantiated (helper objects of a method).
         live: arguments of the method that no file can hold, by name
             (`backbone=Classifier(network=...)`).
 
@@ -31,7 +29,7 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
         The UnlearningModule in eval mode; `.served()` is the unlearned backbone.
 
     Raises:
-        InputError: no checkpoint, not one of ours, or one that does not fit.
+        InputError: there is no checkpoint, or it was not written by mu, or does not fit.
     """
     from mu.core.module import UnlearningModule
     from mu.utils.weights import read_checkpoint
@@ -60,9 +58,8 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
     )
     if not isinstance(module, UnlearningModule):
         raise InputError(f"{spec['class_path']} is not an UnlearningModule.")
-    module.serves_only = (
-        True  # no reference: the original is not at hand, and serving does not ask for it
-    )
+    # no reference, because serving does not need the original, which may not exist any more
+    module.serves_only = True
     module.configure_model()
     module.load_state_dict(checkpoint["state_dict"])
     module.original_hash = record["original_hash"]
@@ -87,8 +84,9 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def _without_weights(spec: Any) -> Any:
-    """Weights come from the checkpoint, so the file they once came from need not exist any more;
-    nor within a composed backbone.
+    """A spec whose backbones, nested ones too, name no weights file.
+
+    Weights come from the checkpoint, so that the file need not exist any more.
     """
     from mu.backbones import Backbone
 

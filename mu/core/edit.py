@@ -1,6 +1,4 @@
-"""Edit: closed-form methods. One pass streams statistics, then one step assigns the edited
-weights.
-"""
+"""Edit, the base of closed-form methods: one pass gathers statistics, one step assigns weights."""
 
 from __future__ import annotations
 
@@ -17,10 +15,17 @@ from mu.data.batch import Batch
 
 
 class Assign(torch.optim.Optimizer):
-    """An optimizer whose step copies given tensors into the weights, never clipped and exact in
-    every dtype.
+    """Optimizer whose step copies tensors into the weights, exact in every dtype, never clipped.
 
-    (`p.grad = p - edited` with SGD is not: it is off by 6e-4 in float32 and useless in bfloat16.)
+    `p.grad = p - edited` with SGD is off by 6e-4 in float32 and useless in bfloat16.
+
+    Example:
+        >>> weight = nn.Parameter(torch.zeros(2))
+        >>> optimizer = Assign([weight])
+        >>> optimizer.edited = [torch.tensor([0.1, 0.2])]
+        >>> optimizer.step()
+        >>> weight.data
+        tensor([0.1000, 0.2000])
     """
 
     def __init__(self, params: Iterable[nn.Parameter]) -> None:
@@ -38,12 +43,12 @@ class Assign(torch.optim.Optimizer):
 
 
 class Edit(UnlearningModule):
-    """Base of closed-form methods: `observe` streams statistics over the plan's batches, `edited`
-    returns the new weights.
+    """Base of closed-form methods.
 
-    The backbone stays in eval mode and nothing is augmented. The whole edit is one optimizer step,
-    so that checkpoints, logging, masks and ranks work as for every other method; an Edit killed in
-    its pass starts again.
+    A subclass overrides `observe`, which adds a batch of the plan to its statistics, and `edited`,
+    which returns the new weights. The backbone stays in eval mode and nothing is augmented. The
+    whole edit is one optimizer step, so that checkpoints, logging, masks and ranks work as for
+    every other method; an Edit killed in its pass starts again.
 
     Statistics that are linear in the batch may divide it among ranks (`shard = "rows"`); others
     take whole batches (`"batches"`), so that groups do not depend on the number of ranks. A rank
@@ -63,24 +68,30 @@ class Edit(UnlearningModule):
         self.automatic_optimization = False
 
     def observe(self, forget: Batch | None, retain: Batch | None) -> None:
-        """Add one batch to the statistics; gradients are enabled."""
+        """Add one batch to the statistics; gradients are enabled.
+
+        Args:
+            forget: the forget part, prepared; None where the batch has none.
+            retain: the retain part, likewise.
+        """
         raise TypeError(f"{type(self).__name__} does not override observe().")
 
     def edited(self) -> Mapping[str, Tensor]:
-        """New values by parameter name, computed after the last batch; equal on every rank. Weights
-        not named stay.
+        """New values by parameter name, computed after the last batch, equal on every rank.
+
+        Weights that are not named stay as they are.
         """
         raise TypeError(f"{type(self).__name__} does not override edited().")
 
     def configure_optimizers(self) -> Any:
-        """The assigning optimizer."""
+        """The optimizer that assigns the edited weights."""
         optimizer = Assign([p for _, p in self.trainable()])
         if self.mask is not None:
             self.mask.attach(optimizer)
         return optimizer
 
     def set_mode(self) -> None:
-        """Statistics are gathered in eval mode."""
+        """Eval mode, in which statistics are gathered."""
         self.backbone.eval()
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:  # type: ignore[override]
@@ -96,9 +107,7 @@ class Edit(UnlearningModule):
                 self._assign()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Statistics are not part of a checkpoint, so an edit that was stopped in its pass begins
-        again.
-        """
+        """Restart an edit that was stopped in its pass: checkpoints hold no statistics."""
         super().on_load_checkpoint(checkpoint)
         if not checkpoint.get("global_step"):
             checkpoint.pop("loops", None)

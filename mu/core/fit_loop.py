@@ -1,28 +1,23 @@
-"""What Lightning's fit loop must be told, because a plan's epochs may differ in length and a run
-may stop anywhere.
-"""
+"""Workarounds for Lightning's fit loop when epochs differ in length or a run stops anywhere."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer
 
-    from mu.core.protocols import Method
-    from mu.data.plan import DataPlan
+from mu.core.protocols import Method
+from mu.data.plan import DataPlan
 
 
 def completed_epochs(trainer: Trainer) -> int:
-    """Epochs whose batches have all been shown; one more than `current_epoch` when an epoch
-    ends.
-    """
+    """Epochs without a batch left; one more than `current_epoch` when an epoch ends."""
     loop: Any = trainer.fit_loop
     return loop.epoch_progress.current.processed
 
 
 def sync_epoch_length(module: Method) -> None:
-    """Give the loop the length of the epoch that begins.
+    """Set the fit loop's length to that of the epoch that begins.
 
     Lightning measures the loader once; where epochs differ (SCRUB), it would miss validations and
     schedulers, or cut an epoch short.
@@ -35,18 +30,19 @@ def sync_epoch_length(module: Method) -> None:
     sampler.set_epoch(completed_epochs(trainer))
     length = _limited(len(sampler), trainer.limit_train_batches)
     if length != loop.max_batches:
-        loop.max_batches = loop._combined_loader.limits = loop._data_fetcher.length = length
+        loop.max_batches = length
+        loop._combined_loader.limits = length
+        loop._data_fetcher.length = length
         if isinstance(trainer.val_check_interval, float):
             trainer.val_check_batch = max(1, int(length * trainer.val_check_interval))
 
 
 def planned_steps(module: Method) -> int:
-    """Optimizer steps of the whole run, one for each batch (or for each `accumulate_grad_batches`
-    of them); 0 if it has no end.
+    """Optimizer steps of the whole run, by the plan; 0 if the run has no end.
 
-    By the plan, whose epochs may differ in length. (Lightning's own estimate multiplies the first
-    epoch's; and asking for it before a checkpoint is restored makes a resumed run begin its epoch
-    again.)
+    Every `accumulate_grad_batches` batches make a step. Lightning's estimate multiplies the length
+    of the first epoch, though epochs may differ; and reading it before a checkpoint is restored
+    makes a resumed run begin its epoch again.
     """
     trainer = module.trainer
     task = module.task
@@ -73,15 +69,12 @@ def planned_steps(module: Method) -> int:
 
 
 def _limited(batches: int, limit: int | float) -> int:
-    """Batches of an epoch under the trainer's `limit_train_batches`: a number of them, or a
-    share.
-    """
+    """Batches of an epoch under the trainer's `limit_train_batches`, a count or a share."""
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 def epoch_end_pending(trainer: Trainer) -> bool:
-    """Whether an epoch's last batch has been shown and nothing after it (validation, the epoch's
-    end) has begun.
+    """Whether an epoch's last batch is done, and neither validation nor the epoch's end has begun.
 
     From a checkpoint that is written then, Lightning goes on with the next epoch and never ends
     this one.
@@ -93,8 +86,8 @@ def epoch_end_pending(trainer: Trainer) -> bool:
 def finish_due_epoch(module: Method) -> None:
     """End the epoch whose end was due, and begin the next one.
 
-    Lightning calls neither hook then, and takes the old epoch for finished only if it was no longer
-    than the batches that were shown; so the loop is told that length now, and the new epoch's with
+    Lightning calls neither hook then, and takes the old epoch for finished only if its length is at
+    most the number of its batches done; so the loop gets that length now, and the new epoch's with
     its first batch.
     """
     loop: Any = module.trainer.fit_loop

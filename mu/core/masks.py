@@ -1,23 +1,21 @@
-"""Weight masks: which weights may move, and how that is enforced."""
+"""Weight masks: booleans that say which weights may move, and their enforcement."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from mu.core.protocols import Method
 from mu.utils.errors import InputError
 from mu.utils.modules import buffer_like, register_like
 from mu.utils.spec import Reconstructible
 
-if TYPE_CHECKING:
-    from mu.core.protocols import Method
-
 
 class WeightMask(nn.Module, Reconstructible):
-    """One boolean for each trainable weight; True may move.
+    """Base of weight masks: one boolean for each trainable weight; True may move.
 
     A subclass overrides `choose`. The mask is computed once, before the first step, is part of the
     checkpoint, and is not computed again on resume. Gradients are masked before the optimizer's
@@ -46,30 +44,31 @@ class WeightMask(nn.Module, Reconstructible):
         self._floats: list[Tensor] | None = None
 
     def choose(self, module: Method) -> dict[str, Tensor]:
-        """Boolean tensors by parameter name. Called once, on every rank, and must be equal on
-        all.
+        """Boolean tensors by parameter name, equal on all ranks.
+
+        Called once, on every rank, before the first step.
         """
         raise TypeError(f"{type(self).__name__} does not override choose().")
 
     def allocate(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
-        """Make room for the mask, so that a checkpoint can be loaded into it."""
+        """Register the mask's buffers, so that a checkpoint can be loaded into them."""
         pairs = list(named)
         self.names = [name for name, _ in pairs]
         self._parameters_ = [parameter for _, parameter in pairs]
         register_like(self, "of_", pairs, lambda weight: torch.ones_like(weight, dtype=torch.bool))
 
     def start(self, module: Method) -> None:
-        """Compute the mask unless a checkpoint brought one, and remember the masked-out weights."""
+        """Compute the mask unless a checkpoint brought one, and copy the masked-out weights."""
         if not bool(self.chosen):
-            found = self.choose(module)
-            missing = [name for name in self.names if name not in found]
+            masks = self.choose(module)
+            missing = [name for name in self.names if name not in masks]
             if missing:
                 raise InputError(
                     f"{type(self).__name__} chose nothing for {missing[0]!r}; a mask covers every "
                     "trainable weight."
                 )
             for name in self.names:
-                self.mask_for(name).copy_(found[name])
+                self.mask_for(name).copy_(masks[name])
             if not any(bool(self.mask_for(name).any()) for name in self.names):
                 raise InputError(f"{type(self).__name__} lets no weight move; keep more weights.")
             self.chosen.fill_(True)  # type: ignore[operator]
@@ -101,7 +100,7 @@ class WeightMask(nn.Module, Reconstructible):
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put masked-out weights back where they were."""
+        """Set masked-out weights back to their values at the start of the fit."""
         if self._frozen is not None and self._floats is not None:
             weights: list[Tensor] = list(self._parameters_)
             torch._foreach_mul_(weights, self._floats)
@@ -109,13 +108,9 @@ class WeightMask(nn.Module, Reconstructible):
 
     def share(self) -> float:
         """Share of the weights that may move, in [0, 1]."""
-        kept = sum(int(self.mask_for(name).sum()) for name in self.names)
-        return kept / max(1, sum(self.mask_for(name).numel() for name in self.names))
+        movable = sum(int(self.mask_for(name).sum()) for name in self.names)
+        return movable / max(1, sum(self.mask_for(name).numel() for name in self.names))
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Restore after every step of `optimizer`, in automatic and in manual optimisation."""
-
-        def put_back(*_: Any) -> None:
-            self.restore()
-
-        optimizer.register_step_post_hook(put_back)
+        optimizer.register_step_post_hook(lambda *_: self.restore())

@@ -1,5 +1,4 @@
-"""What a component may ask of its method: the interface that masks, substitutes, retain terms and
-latent sources are written against.
+"""Interface of a method to its components: masks, substitutes, retain terms, latent sources.
 
 A component (`WeightMask.choose`, `RetainTerm.term`, `LatentSource.draw`) gets the running
 `UnlearningModule` as its argument. It uses the members below and no others, so that it works with
@@ -10,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from mu.backbones.base import Backbone, WeightedSum
@@ -20,20 +20,18 @@ from mu.data.batch import Batch
 from mu.data.plan import DataPlan
 from mu.utils.timing import Stopwatch
 
-if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
-
 
 class Method(Protocol):
-    """An unlearning method in a run, as its components see it.
+    """Interface of an unlearning method to its components.
 
     Attributes:
         backbone: the model that is unlearned, with its present weights.
         reference: the frozen original, where the method needs one.
-        seed: of the run; every draw is a function of it, of a sample's index and of its visit.
-        shard: how batches are dealt to ranks: by `rows` or whole `batches`.
+        seed: of the run; every draw is a function of the seed, of a sample's index and of its
+            visit.
+        shard: how batches are divided among ranks: by `rows` or in whole `batches`.
         original_hash: of the weights that the run began from.
-        stopwatch: where the time went; a pass that prepares something is counted under `mask` or
+        stopwatch: seconds by purpose; a pass that prepares a component counts under `mask` or
             `cache`.
     """
 
@@ -46,7 +44,7 @@ class Method(Protocol):
 
     @property
     def plan(self) -> DataPlan:
-        """The order in which the method sees forget and retain."""
+        """The data plan: the order of forget and retain batches."""
         ...
 
     @property
@@ -60,7 +58,7 @@ class Method(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         ...
 
     @property
@@ -78,7 +76,7 @@ class Method(Protocol):
         ...
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """Names (within the backbone) and weights that the method moves."""
+        """Names (within the backbone) and parameters of the weights that the method moves."""
         ...
 
     def iterate_batches(
@@ -88,7 +86,7 @@ class Method(Protocol):
         ...
 
     def prepare(self, part: Batch, substitute: bool = False) -> Batch:
-        """A part of a batch, drawn and encoded."""
+        """A part of a batch after the backbone's `prepare`."""
         ...
 
     def reduce(self, summed: WeightedSum, part: Batch) -> Tensor:
@@ -96,11 +94,11 @@ class Method(Protocol):
         ...
 
     def sum_over_ranks(self, tensors: Iterable[Tensor]) -> list[Tensor]:
-        """Each tensor, added up over ranks."""
+        """Sum of each tensor over ranks."""
         ...
 
     def precision(self) -> AbstractContextManager[Any]:
-        """The trainer's precision, for passes outside its steps."""
+        """Context of the trainer's precision, for passes outside its steps."""
         ...
 
     def on_train_epoch_start(self) -> Any:
