@@ -52,12 +52,12 @@ def search(study: Study, debug: bool = False) -> int:
     seeds = tuple(
         Seeds(int(seed), int(seed), int(seed)) for seed in study.search.get("seeds", [1000])
     )
-    reported = {value for given in study.seeds for value in given.as_dict().values()}
+    reported = {value for entry in study.seeds for value in entry.as_dict().values()}
     if not seeds or trials < 1:
         raise InputError(
             "a search needs at least one seed and one trial; set search.seeds and search.trials."
         )
-    if {given.split for given in seeds} & reported:
+    if {entry.split for entry in seeds} & reported:
         raise InputError(
             "a seed of the search is one of the reported seeds; choose others in search.seeds."
         )
@@ -80,7 +80,7 @@ def search(study: Study, debug: bool = False) -> int:
             "for each argument."
         )
     console = Console()
-    found = {}
+    settings = {}
     failed = False
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("search", total=len(spaces) * trials)
@@ -88,7 +88,7 @@ def search(study: Study, debug: bool = False) -> int:
         for task in dict.fromkeys(task for task, _ in spaces):
             for job in inner.jobs():
                 outcome = (
-                    bench.run(job) if job.task == task and job.kind in ("train", "oracle") else None
+                    bench.run(job) if job.task == task and job.role in ("train", "oracle") else None
                 )
                 if outcome is not None and outcome.state == "failed":
                     raise RunError(f"the search's {job.method} on {task} failed: {outcome.reason}")
@@ -99,24 +99,24 @@ def search(study: Study, debug: bool = False) -> int:
                 if failure:
                     progress.console.print(f"failed {text} {failure}", markup=False, soft_wrap=True)
 
-            best = _one(bench, inner, task, method, space, objective, trials, tell)
+            best = _search_method(bench, inner, task, method, space, objective, trials, tell)
             failed = failed or best is None
             if best is None:
                 progress.console.print(f"[red]no trial of {method} on {task} succeeded[/red]")
             else:
-                found.setdefault(task, {})[method] = best
-                told = best["found"]
+                settings.setdefault(task, {})[method] = best
+                summary = best["found"]
                 reached = (
-                    f"gap {told['gap']:.2f}"
-                    if "gap" in told
-                    else f"{', '.join(objective)}: {told['value']:.4g}"
+                    f"gap {summary['gap']:.2f}"
+                    if "gap" in summary
+                    else f"{', '.join(objective)}: {summary['value']:.4g}"
                 )
                 progress.console.print(
                     f"{task}/{method}: {best['model']['init_args']}  {reached}  "
-                    f"({told['trials']} trials, {told['seconds']:.0f} s)",
+                    f"({summary['trials']} trials, {summary['seconds']:.0f} s)",
                     markup=False,
                 )
-    _write(study, found)
+    _write(study, settings)
     console.print(f"Found settings: {study.output / 'search' / 'found.yaml'}")
     return int(failed)
 
@@ -161,10 +161,10 @@ def _has_oracle(study: Study) -> bool:
     """Whether the search retrains oracles; one that is there already is that of another forget
     set.
     """
-    wanted = study.search.get("oracle", "retrain")
-    if wanted not in ("retrain", "none"):
-        raise InputError(f"search.oracle is {wanted!r}; it is none, or retrain.")
-    return wanted == "retrain" and study.has_oracle and study.given_oracle is None
+    oracle = study.search.get("oracle", "retrain")
+    if oracle not in ("retrain", "none"):
+        raise InputError(f"search.oracle is {oracle!r}; it is none, or retrain.")
+    return oracle == "retrain" and study.has_oracle and study.given_oracle is None
 
 
 def _objective(study: Study) -> tuple[str, ...]:
@@ -187,19 +187,19 @@ def loss(record: RunResults, objective: tuple[str, ...]) -> float:
     Raises:
         InputError: when a metric was not measured or has no direction, or two have different units.
     """
-    found: dict[str, Result] = {
+    results: dict[str, Result] = {
         result.metric: result for result in record.results if result.metric in objective
     }
     values = []
     for name in objective:
         value = record.value(name)
-        if found[name].higher_is_better is None:
+        if results[name].higher_is_better is None:
             raise InputError(
                 f"{name} is good when it is close to the oracle's, so a search cannot make it "
                 "large or small; choose another metric in search.objective."
             )
-        values.append(-value if found[name].higher_is_better else value)
-    units = list(dict.fromkeys(result.unit for result in found.values()))
+        values.append(-value if results[name].higher_is_better else value)
+    units = list(dict.fromkeys(result.unit for result in results.values()))
     if len(units) > 1:
         raise InputError(
             f"search.objective averages {', '.join(objective)}, whose units differ "
@@ -208,7 +208,7 @@ def loss(record: RunResults, objective: tuple[str, ...]) -> float:
     return sum(values) / len(values)
 
 
-def _one(
+def _search_method(
     bench: Bench,
     study: Study,
     task: str,
@@ -240,7 +240,7 @@ def _one(
             methods={**study.methods, method: tried},
             tasks={**study.tasks, task: study.task_spec(task)},
         )
-        outcomes = [bench.run(Job("method", task, method, one)) for one in seeds]
+        outcomes = [bench.run(Job("method", task, method, seed)) for seed in seeds]
         tell(f"{task}/{method}", "")
         records = [
             RunResults.load(outcome.folder) for outcome in outcomes if outcome.folder is not None
@@ -267,7 +267,7 @@ def _one(
             "failed": trials - len(done),
             **reached,
             "seconds": round(seconds, 1),
-            "seeds": [one.unlearn for one in seeds],
+            "seeds": [seed.unlearn for seed in seeds],
         },
     }
 
@@ -298,10 +298,10 @@ def _nested(name: str, value: Any) -> dict[str, Any]:
     return nested
 
 
-def _write(study: Study, found: Mapping[str, Any]) -> None:
+def _write(study: Study, settings: Mapping[str, Any]) -> None:
     import yaml
 
-    tasks = {task: {"methods": methods} for task, methods in found.items()}
+    tasks = {task: {"methods": methods} for task, methods in settings.items()}
     head = f"# Found by the search of study {study.name}; merge into its file.\n"
     write_text(
         study.output / "search" / "found.yaml",

@@ -63,31 +63,32 @@ class Job:
     """One run of the study.
 
     Attributes:
-        kind: `train` (the original), `original` (its evaluation on a task), `oracle` or `method`.
+        role: `train` (the original), `original` (its evaluation on a task), `oracle` or `method`.
         task: name of the task; for `train`, the first task that has this training set.
         method: `original`, `oracle`, or the method's name.
         seeds: of this repetition.
     """
 
-    kind: str
+    role: str
     task: str
     method: str
     seeds: Seeds
 
     @property
     def label(self) -> str:
-        """For people."""
-        return f"{self.task} · {'training the original' if self.kind == 'train' else self.method} · {self.seeds.label}"
+        """Name of the job for messages: task, method and seeds."""
+        method = "training the original" if self.role == "train" else self.method
+        return f"{self.task} · {method} · {self.seeds.label}"
 
 
 @dataclass(frozen=True)
 class Study:
-    """What `mu bench` runs.
+    """Study that `mu bench` runs.
 
     Attributes:
-        name: of the study.
+        name: name of the study.
         output: folder of everything it writes.
-        title: for the report.
+        title: title of the report.
         seeds: one entry a repetition.
         backbone: specification of the model; without weights, unless it is the original as it
             stands.
@@ -146,56 +147,50 @@ class Study:
 
     @cached_property
     def weights(self) -> dict[str, str]:
-        """For reuse keys: a hash of the file or folder of weights that the backbone names; empty
-        where it names none.
-        """
+        """Hash of the weights that the backbone names, for reuse keys; empty where it has none."""
         named = (self.backbone.get("init_args") or {}).get("weights")
         return {"weights": content_hash(named)} if named else {}
 
     @property
     def rows(self) -> list[str]:
-        """What tables show, in order: the reference models, then the methods."""
+        """Rows of tables, in order: the reference models, then the methods."""
         return ["original", *(["oracle"] if self.has_oracle else []), *self.methods]
 
     def jobs(self) -> list[Job]:
-        """Every run, in an order in which each finds what it needs; methods are left out where they
-        say `skip`.
-        """
-        found = []
+        """Every run, behind the runs that it needs; methods with `skip` are left out."""
+        jobs = []
         for seeds in self.seeds:
             for task in self.tasks:
-                kinds = [("train", "original")] if self.trains_original else []
-                kinds += [
+                roles = [("train", "original")] if self.trains_original else []
+                roles += [
                     *([("oracle", "oracle")] if self.has_oracle else []),
                     ("original", "original"),
                 ]
-                kinds += [
+                roles += [
                     ("method", name)
                     for name in self.methods
                     if not self.method_spec(task, name).get("skip")
                 ]
-                found += [Job(kind, task, name, seeds) for kind, name in kinds]
-        return found
+                jobs += [Job(role, task, name, seeds) for role, name in roles]
+        return jobs
 
     def only(self, tasks: str | None, methods: str | None) -> Study:
-        """The part of the study with these tasks and methods, separated by commas; all where
-        None.
-        """
+        """The study with these tasks and methods only (separated by commas; all where None)."""
 
-        def chosen(kind: str, known: Mapping[str, Any], names: str | None) -> dict[str, Any]:
+        def select(noun: str, entries: Mapping[str, Any], names: str | None) -> dict[str, Any]:
             if names is None:
-                return dict(known)
-            unknown = [name for name in names.split(",") if name not in known]
+                return dict(entries)
+            unknown = [name for name in names.split(",") if name not in entries]
             if unknown:
                 raise InputError(
-                    f"the study has no {kind} {unknown[0]!r}; it has {', '.join(known)}."
+                    f"the study has no {noun} {unknown[0]!r}; it has {', '.join(entries)}."
                 )
-            return {name: known[name] for name in names.split(",")}
+            return {name: entries[name] for name in names.split(",")}
 
         return replace(
             self,
-            tasks=chosen("task", self.tasks, tasks),
-            methods=chosen("method", self.methods, methods),
+            tasks=select("task", self.tasks, tasks),
+            methods=select("method", self.methods, methods),
         )
 
     def task_spec(self, task: str) -> dict[str, Any]:
@@ -218,20 +213,21 @@ class Study:
 
 
 def content_hash(path: str) -> str:
-    """SHA-256 of a file, or of all files of weights in a folder; 16 hexadecimal digits. What is
-    neither stands for itself.
+    """SHA-256 of a file, or of all files of weights in a folder: 16 hexadecimal digits.
+
+    A name that is no path is returned as it is.
     """
-    place = Path(path)
-    if not place.exists():
+    source = Path(path)
+    if not source.exists():
         return path  # a name, which the backbone knows what to do with
     files = (
-        [place]
-        if place.is_file()
-        else sorted(file for file in place.rglob("*") if file.suffix in WEIGHTS and file.is_file())
+        [source]
+        if source.is_file()
+        else sorted(file for file in source.rglob("*") if file.suffix in WEIGHTS and file.is_file())
     )
     digest = hashlib.sha256()
     for file in files:
-        digest.update(b"" if file == place else file.relative_to(place).as_posix().encode())
+        digest.update(b"" if file == source else file.relative_to(source).as_posix().encode())
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()[:16]
@@ -266,13 +262,13 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
         raise InputError(
             f"{path} has the unknown key {unknown[0]!r}; a study has {', '.join(sorted(KEYS))}."
         )
-    chosen = {key: raw.get(key, known[0]) for key, known in CHOICES.items()}
-    for key, known in CHOICES.items():
-        if chosen[key] not in known and not (
+    chosen = {key: raw.get(key, choices[0]) for key, choices in CHOICES.items()}
+    for key, choices in CHOICES.items():
+        if chosen[key] not in choices and not (
             key == "oracle" and isinstance(chosen[key], Mapping) and chosen[key]
         ):
             raise InputError(
-                f"{path}: {key} is {chosen[key]!r}; it is {' or '.join(known)}"
+                f"{path}: {key} is {chosen[key]!r}; it is {' or '.join(choices)}"
                 f"{', or init_args of the backbone that is the oracle' if key == 'oracle' else ''}."
             )
     _check_keys(
@@ -358,12 +354,12 @@ def _check_methods(path: Path, raw: Mapping[str, Any]) -> None:
 
 
 def _check_backbone(where: str, spec: Mapping[str, Any]) -> None:
-    found: Any = spec
+    value: Any = spec
     for key in ("model", "init_args", "backbone", "init_args"):
-        found = found.get(key)
-        if not isinstance(found, Mapping):
+        value = value.get(key)
+        if not isinstance(value, Mapping):
             return
-    if "weights" in found:
+    if "weights" in value:
         raise InputError(
             f"{where} gives its backbone weights of its own; every method starts from the "
             "original, whose weights belong to the study's backbone."
@@ -371,7 +367,7 @@ def _check_backbone(where: str, spec: Mapping[str, Any]) -> None:
 
 
 def _seeds(path: Path, raw: Any) -> list[Seeds]:
-    found = []
+    repetitions = []
     for entry in raw if isinstance(raw, list) else [raw]:
         if isinstance(entry, bool) or not isinstance(entry, int | Mapping):
             raise InputError(
@@ -379,21 +375,21 @@ def _seeds(path: Path, raw: Any) -> list[Seeds]:
                 "neither."
             )
         try:
-            found.append(
+            repetitions.append(
                 Seeds(entry, entry, entry) if isinstance(entry, int) else Seeds(**dict(entry))
             )
         except TypeError:
             raise InputError(
                 f"{path}: a seed with parts needs split, train and unlearn; {entry} has others."
             ) from None
-        if not all(type(part) is int for part in found[-1].as_dict().values()):
+        if not all(type(part) is int for part in repetitions[-1].as_dict().values()):
             raise InputError(
                 f"{path}: the parts of a seed are whole numbers; those of {entry} are not."
             )
-    if not found:
+    if not repetitions:
         raise InputError(
             f"{path}: `seeds` is empty, so that nothing would run; give one seed a repetition."
         )
-    if len(set(found)) != len(found):
+    if len(set(repetitions)) != len(repetitions):
         raise InputError(f"{path}: a seed stands twice in `seeds`.")
-    return found
+    return repetitions

@@ -1,11 +1,9 @@
-"""`mu bench`: reads a study, runs it with a progress display, and writes its index and its
-report.
-"""
+"""`mu bench`: run a study with a progress display, and write its index and its report."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mu.bench.runner import Bench, Outcome
 from mu.bench.study import Study, read_study
@@ -14,11 +12,32 @@ from mu.config.components import merge
 from mu.utils.errors import InputError
 from mu.utils.files import read_json, write_json
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 def main(argv: list[str]) -> int:
-    """The command; returns its exit code: 0, 1 when a run failed, 2 for a study that cannot be
-    run.
+    """Run `mu bench`; returns 0, or 1 when a run failed.
+
+    Raises:
+        InputError: for a study that cannot be run.
     """
+    arguments = _parser().parse_args(argv)
+    path = arguments.config or arguments.study
+    if path is None:
+        raise InputError("mu bench needs a study file: mu bench -c configs/bench/quickstart.yaml")
+    study = read_study(path, _overrides(arguments))
+    study = study.only(arguments.tasks, arguments.methods)
+    if arguments.search:
+        from mu.bench.search import search
+
+        return search(study, debug=arguments.debug)
+    words = [word for word in argv if word not in ("-c", "--config", path)]
+    command = " ".join(["mu bench -c", str(path), *words])
+    return run_study(study, command, debug=arguments.debug)
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="mu bench",
         description="Run a study: tasks x methods x seeds, measured against the oracle.",
@@ -26,7 +45,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("study", nargs="?", help="the study's YAML file")
     parser.add_argument("-c", "--config", help="the same")
     parser.add_argument(
-        "--output", help="folder of everything it writes (default: as the study says)"
+        "--output", help="folder of everything it writes (default: the study's own)"
     )
     parser.add_argument("--tasks", help="only these tasks, separated by commas")
     parser.add_argument("--methods", help="only these methods, separated by commas")
@@ -41,64 +60,74 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--search",
         action="store_true",
-        help="search the methods' settings as the study's `search` says",
+        help="search the methods' settings, by the study's `search` section",
     )
     parser.add_argument(
         "--debug", action="store_true", help="stop at the first error, with its traceback"
     )
-    given = parser.parse_args(argv)
-    path = given.config or given.study
-    if path is None:
-        raise InputError("mu bench needs a study file: mu bench -c configs/bench/quickstart.yaml")
-    study = read_study(path, _overrides(given))
-    study = study.only(given.tasks, given.methods)
-    if given.search:
-        from mu.bench.search import search
-
-        return search(study, debug=given.debug)
-    return run_study(
-        study,
-        command=f"mu bench -c {path}"
-        + "".join(f" {a}" for a in argv if a not in ("-c", "--config", path)),
-        debug=given.debug,
-    )
+    return parser
 
 
-def _overrides(given: argparse.Namespace) -> dict[str, Any]:
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Entries of the study that the command line overrides."""
     import yaml
 
     layers: list[dict[str, Any]] = []
-    for item in given.set:
-        name, equals, value = item.partition("=")
+    for item in arguments.set:
+        key, equals, value = item.partition("=")
         if not equals:
             raise InputError(f"--set {item} has no value; write KEY=VALUE.")
         layer: Any = yaml.safe_load(value)
-        for part in reversed(name.split(".")):
-            layer = {part: layer}
+        for word in reversed(key.split(".")):
+            layer = {word: layer}
         layers.append(layer)
-    if given.output:
-        layers.append({"output": given.output})
-    if given.seeds:
+    if arguments.output:
+        layers.append({"output": arguments.output})
+    if arguments.seeds:
         try:
-            layers.append({"seeds": [int(seed) for seed in given.seeds.split(",")]})
+            layers.append({"seeds": [int(seed) for seed in arguments.seeds.split(",")]})
         except ValueError:
             raise InputError(
-                f"--seeds {given.seeds} is not a list of whole numbers separated by commas."
+                f"--seeds {arguments.seeds} is not a list of whole numbers separated by commas."
             ) from None
     return merge(*layers)
 
 
 def run_study(study: Study, command: str, debug: bool = False) -> int:
-    """Run everything, show progress, print the tables, write results.csv and report.html."""
+    """Run a study with a progress bar, print its tables, write results.csv and report.html.
+
+    Args:
+        study: the study.
+        command: command line, for the report.
+        debug: stop at the first error.
+
+    Returns:
+        0, or 1 when a run failed.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from mu.bench import report
 
     console = Console()
     bench = Bench(study, debug=debug)
     bench.check()
-    jobs = study.jobs()
+    outcomes = _run_all(bench, console)
+    _write_index(study, command, outcomes)
+    counts = {
+        state: sum(outcome.state == state for outcome in outcomes)
+        for state in ("ran", "resumed", "reused", "failed")
+    }
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    console.print(f"{len(outcomes)} runs: {summary}")
+    report.write(study.output, console=console)
+    return 1 if counts["failed"] else 0
+
+
+def _run_all(bench: Bench, console: Console) -> list[Outcome]:
+    """Outcomes of all runs, with a progress bar and a line about each failed run."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    jobs = bench.study.jobs()
     outcomes: list[Outcome] = []
     columns = (
         BarColumn(bar_width=30),
@@ -117,37 +146,32 @@ def run_study(study: Study, command: str, debug: bool = False) -> int:
                     f"[red]failed[/red] {job.label}: {outcome.reason}", soft_wrap=True
                 )
             progress.advance(bar)
-    _write_index(study, command, outcomes)
-    count = {
-        state: sum(o.state == state for o in outcomes)
-        for state in ("ran", "resumed", "reused", "failed")
-    }
-    console.print(
-        f"{len(jobs)} runs: "
-        + ", ".join(f"{number} {state}" for state, number in count.items() if number)
-    )
-    report.write(study.output, console=console)
-    return 1 if count["failed"] else 0
+    return outcomes
 
 
 def _write_index(study: Study, command: str, outcomes: list[Outcome]) -> None:
-    """`study.json`: which folders belong to the study as it stands now; a report reads these and no
-    stale ones.
+    """Write `study.json`, the folders that a report of the study reads.
 
-    Runs that this call did not ask for (another choice of methods or seeds) stay in the list.
+    Runs of earlier calls with other methods or seeds stay in the list.
     """
     file = study.output / "study.json"
     runs: dict[str, str] = read_json(file)["runs"] if file.is_file() else {}
-    failed = []
+    failed_runs = []
     for outcome in outcomes:
-        if outcome.job.kind == "train" and outcome.state != "failed":
+        if outcome.job.role == "train" and outcome.state != "failed":
             continue
         name = f"{outcome.job.task}/{outcome.job.method}/{outcome.job.seeds.label}"
         runs.pop(name, None)
         if outcome.folder is not None:
             runs[name] = outcome.folder.relative_to(study.output).as_posix()
         else:
-            failed.append({"run": outcome.job.label, "reason": outcome.reason})
+            failed_runs.append({"run": outcome.job.label, "reason": outcome.reason})
+    skipped = {
+        f"{task}/{name}": reason
+        for task in study.tasks
+        for name in study.methods
+        if (reason := study.method_spec(task, name).get("skip"))
+    }
     write_json(
         file,
         {
@@ -156,13 +180,8 @@ def _write_index(study: Study, command: str, outcomes: list[Outcome]) -> None:
             "command": command,
             "tasks": list(study.tasks),
             "runs": runs,
-            "failed": failed,
+            "failed": failed_runs,
             "methods": study.rows,
-            "skipped": {
-                f"{task}/{name}": reason
-                for task in study.tasks
-                for name in study.methods
-                if (reason := study.method_spec(task, name).get("skip"))
-            },
+            "skipped": skipped,
         },
     )

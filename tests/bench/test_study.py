@@ -192,20 +192,20 @@ def test_a_study_may_start_from_given_weights_and_have_no_oracle(tmp_path: Path)
         "FineTune",
         "SSD",
     ]
-    kinds = [job.kind for job in study.jobs() if job.task == "class"]
+    kinds = [job.role for job in study.jobs() if job.task == "class"]
     assert kinds == ["train", "oracle", "original", "method", "method"]
     bare = read(tmp_path, {"original": "given", "oracle": "none"}, without="recipe")
     assert bare.recipe == {} and bare.rows == ["original", "FineTune", "SSD"]
-    assert [(job.kind, job.method) for job in bare.jobs()] == 2 * [
+    assert [(job.role, job.method) for job in bare.jobs()] == 2 * [
         ("original", "original"),
         ("method", "FineTune"),
         ("method", "SSD"),
     ]
-    assert [job.kind for job in read(tmp_path, {"original": "given"}).jobs()][:2] == [
+    assert [job.role for job in read(tmp_path, {"original": "given"}).jobs()][:2] == [
         "oracle",
         "original",
     ]
-    assert [job.kind for job in read(tmp_path, {"oracle": "none"}).jobs()][:3] == [
+    assert [job.role for job in read(tmp_path, {"oracle": "none"}).jobs()][:3] == [
         "train",
         "original",
         "method",
@@ -228,7 +228,7 @@ def test_an_oracle_that_is_there_already_is_a_backbone_of_its_own(tmp_path: Path
         == "oracle.safetensors"
         != (study.backbone.get("init_args") or {}).get("weights")
     )
-    assert [job.kind for job in study.jobs()][:2] == ["oracle", "original"]
+    assert [job.role for job in study.jobs()][:2] == ["oracle", "original"]
 
 
 @pytest.mark.parametrize("change", [{"original": "given"}, {"oracle": "none"}])

@@ -52,7 +52,7 @@ class TaskReport:
         verdict: the table in one or two sentences; empty when nothing can be said.
         headline: columns that the suites declare.
         columns: the headline, the gaps where there are any, and seconds.
-        others: columns of all further metrics.
+        further: columns of all further metrics.
         rows: one for each method, with a cell for every column.
         seeds: largest number of seeds of a method.
         has_oracle: whether an oracle was measured.
@@ -69,7 +69,7 @@ class TaskReport:
     verdict: str
     headline: list[Column]
     columns: list[Column]
-    others: list[Column]
+    further: list[Column]
     rows: list[TableRow]
     seeds: int
     has_oracle: bool
@@ -156,15 +156,15 @@ def _task_report(summary: Summary) -> TaskReport:
     headline = [format_column(summary, metric) for metric in summary.columns]
     gaps = ["avg_gap", GAP_OF_MEANS] if summary.gap_metrics else []
     columns = [*headline, *(format_column(summary, metric) for metric in (*gaps, "seconds"))]
-    others = [format_column(summary, metric) for metric in summary.others]
+    further = [format_column(summary, metric) for metric in summary.further]
     galleries, examples = media(summary)
     return TaskReport(
         name=summary.name,
         verdict=verdict(summary),
         headline=headline,
         columns=columns,
-        others=others,
-        rows=_rows(summary, [column.metric for column in (*columns, *others)]),
+        further=further,
+        rows=_rows(summary, [column.metric for column in (*columns, *further)]),
         seeds=summary.seeds,
         has_oracle=summary.row(ORACLE) is not None,
         directed=bool(summary.directed),
@@ -202,8 +202,8 @@ def _value_columns(collection: Collection, summaries: Sequence[Summary]) -> list
     headline = [metric for summary in summaries for metric in summary.columns]
     gap = ["avg_gap"] if any(summary.gap_metrics for summary in summaries) else []
     first = list(dict.fromkeys([*headline, *gap, "seconds"]))
-    others = {metric for run in collection.runs for metric in run.values} - set(first)
-    return [*first, *sorted(others)]
+    further = {metric for run in collection.runs for metric in run.values} - set(first)
+    return [*first, *sorted(further)]
 
 
 def _run_rows(collection: Collection, columns: Sequence[str]) -> list[list[str]]:

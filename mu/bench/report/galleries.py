@@ -1,8 +1,7 @@
-"""What a run made: grids of images and examples of text, from `media/media.json` in its folder, put
-side by side.
+"""Galleries of a report: images and texts of all models side by side.
 
-The file is a list; each entry describes one file beside it. `group` says what it shows, the others
-are optional:
+They are listed in `media/media.json` of each run folder. The file is a list; each entry describes
+one file beside it. `group` says what it shows, the others are optional:
 
 * an image: `{"file": "erased.png", "title": "...", "group": "erased", "rows": [labels], "columns":
   [labels]}`;
@@ -14,7 +13,7 @@ are optional:
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +35,7 @@ _SMOOTH = 640  # width in pixels from which an image is shrunk rather than enlar
 
 @dataclass(frozen=True)
 class Picture:
-    """One image: whose it is, as a data URI, its size in pixels, and what its rows and columns
-    are.
-    """
+    """Image of one model as a data URI, with its size in pixels and labels of rows and columns."""
 
     method: str
     title: str
@@ -50,13 +47,13 @@ class Picture:
 
     @property
     def pixelated(self) -> bool:
-        """Whether it is so small that it is shown enlarged."""
+        """Whether it is small enough to be shown enlarged."""
         return self.width < _SMOOTH
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """One group's image of every model; `width` is what one needs on the page, in pixels."""
+    """Images of one group, one of every model."""
 
     heading: str
     title: str
@@ -65,9 +62,7 @@ class Gallery:
 
     @property
     def width(self) -> int:
-        """From the tiles side by side, with the labels above and before them; between a fifth of
-        the page and half of it.
-        """
+        """Width of an image on the page in pixels, from its tiles and labels, in [200, 520]."""
         above, before = (
             [len(label) * _LETTER for picture in self.pictures for label in labels(picture)]
             for labels in (lambda picture: picture.columns, lambda picture: picture.rows)
@@ -83,14 +78,15 @@ class Gallery:
         )
 
     def share(self, picture: Picture) -> float:
-        """Its width as a share of the widest, so that all are enlarged alike."""
+        """Width of a picture as a share of the widest, so that all are enlarged alike."""
         return round(picture.width / max(other.width for other in self.pictures), 4)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """One group's texts: for each prompt, the truth and every model's answer (None where it was not
-    asked).
+    """Texts of one group: for each prompt the truth and every model's answer.
+
+    An answer is None where the model was not asked.
     """
 
     heading: str
@@ -101,93 +97,89 @@ class Examples:
     truth: bool
 
 
+Key = tuple[str, str, int]
+"""Medium, group, and index among the run's entries of that group."""
+
+Entry = tuple[Path, dict[str, Any]]
+"""File and description."""
+
+
 def media(summary: Summary) -> tuple[list[Gallery], list[Examples]]:
-    """All images and texts of one seed: the first run's that has some; a method without that seed
-    shows its first run.
+    """Images and texts of one seed, side by side.
+
+    The seed is that of the first run with media; a method without that seed shows its first run.
 
     Raises:
-        InputError: when a media.json, or what it names, is missing or not what it should be.
+        InputError: when a media.json, or a file that it names, is missing or malformed.
     """
-    lead = next(
-        (run.label for row in summary.rows for run in row.runs if _index(run).is_file()), None
-    )
-    if lead is None:
+    with_media = [run for row in summary.rows for run in row.runs if _index(run).is_file()]
+    if not with_media:
         return [], []
-    shown = {
-        row.method: next((run for run in row.runs if run.label == lead), row.runs[0])
+    label = with_media[0].label
+    runs = {
+        row.method: next((run for run in row.runs if run.label == label), row.runs[0])
         for row in summary.rows
     }
-    seed = lead if all(run.label == lead for run in shown.values()) else ""
-    found = {method: _entries(run) for method, run in shown.items()}
-    keys = sorted(
-        dict.fromkeys(key for entries in found.values() for key in entries), key=_place(found)
-    )
+    seed = label if all(run.label == label for run in runs.values()) else ""
+    by_method = {method: _entries(run) for method, run in runs.items()}
     galleries = []
     examples = []
-    for key in keys:
-        mine = {method: entries[key] for method, entries in found.items() if key in entries}
-        heading = GROUPS.get(key[1], key[1].capitalize())
-        title = _common(entry["title"] for _, entry in mine.values())
-        if key[0] == "text":
-            examples.append(_examples(heading, title, seed, mine))
+    for key in _ordered_keys(by_method):
+        entries = {method: of_run[key] for method, of_run in by_method.items() if key in of_run}
+        medium, group, _ = key
+        heading = GROUPS.get(group, group.capitalize())
+        title = _common_title(entry["title"] for _, entry in entries.values())
+        if medium == "text":
+            examples.append(_examples(heading, title, seed, entries))
         else:
-            galleries.append(
-                Gallery(
-                    heading, title, seed, [_picture(method, *pair) for method, pair in mine.items()]
-                )
-            )
+            pictures = [_picture(method, *entry) for method, entry in entries.items()]
+            galleries.append(Gallery(heading, title, seed, pictures))
     return galleries, examples
-
-
-Key = tuple[str, str, int]
-"""Kind, group, and which of the run's entries of that group."""
 
 
 def _index(run: RunEntry) -> Path:
     return run.folder / "media" / "media.json"
 
 
-def _entries(run: RunEntry) -> dict[Key, tuple[Path, dict[str, Any]]]:
-    """The file and description of each entry."""
-    if not _index(run).is_file():
+def _entries(run: RunEntry) -> dict[Key, Entry]:
+    """File and description of each entry of a run's media.json."""
+    index = _index(run)
+    if not index.is_file():
         return {}
-    raw = read_json(_index(run))
-    found = {}
+    raw = read_json(index)
     if not isinstance(raw, list) or not all(
         isinstance(entry, Mapping) and isinstance(entry.get("file"), str) for entry in raw
     ):
-        raise InputError(f"{_index(run)} is not a list of entries with a file.")
+        raise InputError(f"{index} is not a list of entries with a file.")
+    entries: dict[Key, Entry] = {}
     for entry in raw:
-        file = _index(run).parent / entry["file"]
-        if file.parent != _index(run).parent or not file.is_file():
-            raise InputError(f"{_index(run)} names {entry['file']!r}, which is no file beside it.")
-        told = {
+        file = index.parent / entry["file"]
+        if file.parent != index.parent or not file.is_file():
+            raise InputError(f"{index} names {entry['file']!r}, which is no file beside it.")
+        medium = str(entry.get("kind") or "image")
+        group = str(entry.get("group") or "examples")
+        if medium not in ("image", "text"):
+            raise InputError(f"{index} has an entry of kind {medium!r}; it is image or text.")
+        description = {
             "title": str(entry.get("title") or ""),
             **{name: [str(v) for v in entry.get(name) or []] for name in ("rows", "columns")},
         }
-        kind = str(entry.get("kind") or "image")
-        group = str(entry.get("group") or "examples")
-        if kind not in ("image", "text"):
-            raise InputError(f"{_index(run)} has an entry of kind {kind!r}; it is image or text.")
-        number = sum(key[:2] == (kind, group) for key in found)
-        found[kind, group, number] = (file, told)
-    return found
+        count = sum(key[:2] == (medium, group) for key in entries)
+        entries[medium, group, count] = (file, description)
+    return entries
 
 
-def _place(found: Mapping[str, Mapping[Key, Any]]) -> Any:
-    """Known groups first, then by first appearance."""
-    known = list(
-        dict.fromkeys([*GROUPS, *(key[1] for entries in found.values() for key in entries)])
-    )
-    return lambda key: (known.index(key[1]), key[2])
+def _ordered_keys(by_method: Mapping[str, Mapping[Key, Entry]]) -> list[Key]:
+    """Keys of all methods: the groups of `GROUPS` first, then by first appearance."""
+    keys = list(dict.fromkeys(key for entries in by_method.values() for key in entries))
+    groups = list(dict.fromkeys([*GROUPS, *(group for _, group, _ in keys)]))
+    return sorted(keys, key=lambda key: (groups.index(key[1]), key[2]))
 
 
-def _common(titles: Any) -> str:
-    """The title that all have; nothing where they differ, because then each stands at its own
-    image.
-    """
-    found = list(dict.fromkeys(titles))
-    return found[0][:1].upper() + found[0][1:] if len(found) == 1 else ""
+def _common_title(titles: Iterable[str]) -> str:
+    """The title that all have; empty where they differ, because each is shown at its own image."""
+    distinct = list(dict.fromkeys(titles))
+    return distinct[0][:1].upper() + distinct[0][1:] if len(distinct) == 1 else ""
 
 
 def _picture(method: str, file: Path, entry: Mapping[str, Any]) -> Picture:
@@ -199,23 +191,22 @@ def _picture(method: str, file: Path, entry: Mapping[str, Any]) -> Picture:
     return Picture(method, entry["title"], source, width, height, entry["rows"], entry["columns"])
 
 
-def _examples(
-    heading: str, title: str, seed: str, mine: Mapping[str, tuple[Path, Any]]
-) -> Examples:
-    """Prompts in the order in which they appear first; the same prompt twice stays two rows."""
+def _examples(heading: str, title: str, seed: str, entries: Mapping[str, Entry]) -> Examples:
+    """Prompts in the order of their first appearance; a repeated prompt has several rows."""
     answers: dict[str, dict[tuple[str, int], str]] = {}
     truths: dict[tuple[str, int], str] = {}
-    for method, (file, _) in mine.items():
+    for method, (file, _) in entries.items():
         answers[method] = {}
         for row in _text_rows(file):
-            place = (row["prompt"], sum(key[0] == row["prompt"] for key in answers[method]))
-            answers[method][place] = row["answer"]
-            truths[place] = truths.get(place) or str(row.get("truth") or "")
+            repeats = sum(prompt == row["prompt"] for prompt, _ in answers[method])
+            question = (row["prompt"], repeats)
+            answers[method][question] = row["answer"]
+            truths[question] = truths.get(question) or str(row.get("truth") or "")
     rows = [
-        (place[0], truth, [known.get(place) for known in answers.values()])
-        for place, truth in truths.items()
+        (question[0], truth, [texts.get(question) for texts in answers.values()])
+        for question, truth in truths.items()
     ]
-    return Examples(heading, title, seed, list(mine), rows, any(truths.values()))
+    return Examples(heading, title, seed, list(entries), rows, any(truths.values()))
 
 
 def _text_rows(file: Path) -> list[dict[str, Any]]:

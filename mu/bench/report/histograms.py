@@ -1,6 +1,4 @@
-"""Histograms of a per-example score of forget, retain and test, before and after: small SVG steps,
-cheap enough for every method.
-"""
+"""Histograms of a per-example score of forget, retain and test, as small SVG paths."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ _HEIGHT = 30.0  # of a cell, in units of which it is 100 wide
 
 @dataclass(frozen=True)
 class Histogram:
-    """One cell: an SVG path of this model's steps, the oracle's for comparison, and the mean of the
-    score.
-    """
+    """SVG path of a model's histogram, the oracle's for comparison, and the mean of the score."""
 
     path: str
     oracle: str
@@ -33,10 +29,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Grid:
-    """A row for each model and a column for each split.
+    """Histograms with a row for each model and a column for each split.
 
     Attributes:
-        score: what is counted: `confidence` or `absolute error`.
+        score: `confidence` or `absolute error`.
         high: the right end of every cell; the left is 0.
         seed: the seed whose runs are shown.
         splits: the columns.
@@ -51,69 +47,64 @@ class Grid:
 
 
 def histograms(summary: Summary) -> Grid | None:
-    """Of one seed: the first that has an oracle, else the first; None when no run kept outputs of
-    this kind.
+    """Histograms of one seed: the first that has an oracle, else the first.
+
+    None when no run kept outputs with a score, or runs differ in the score.
     """
-    lead = (summary.task.oracles or summary.task.runs)[0]
+    first = (summary.task.oracles or summary.task.runs)[0]
     runs = {
-        row.method: next((run for run in row.runs if run.label == lead.label), None)
+        row.method: next((run for run in row.runs if run.label == first.label), None)
         for row in summary.rows
     }
     scores = {method: _scores(run) for method, run in runs.items() if run is not None}
-    kinds = {kind for kind, _ in scores.values() if kind}
-    if len(kinds) != 1:
+    names = {score for score, _ in scores.values() if score}
+    if len(names) != 1:
         return None
-    splits = tuple(name for name in SPLITS if any(name in found for _, found in scores.values()))
+    score = names.pop()
+    by_method = {method: values for method, (_, values) in scores.items()}
+    splits = tuple(name for name in SPLITS if any(name in values for values in by_method.values()))
     high = (
         1.0
-        if kinds == {"confidence"}
-        else _high([values for _, found in scores.values() for values in found.values()])
+        if score == "confidence"
+        else _high([tensor for values in by_method.values() for tensor in values.values()])
     )
     paths = {
-        (method, name): _steps(values, high)
-        for method, (_, found) in scores.items()
-        for name, values in found.items()
+        (method, split): _steps(tensor, high)
+        for method, values in by_method.items()
+        for split, tensor in values.items()
     }
-    rows = []
-    for method, (_, found) in scores.items():
-        cells = [
-            Histogram(paths[method, name], paths.get((ORACLE, name), ""), float(found[name].mean()))
-            if name in found
-            else None
-            for name in splits
-        ]
-        rows.append((method, cells))
-    return Grid(kinds.pop(), high, lead.label, splits, rows)
+
+    def cell(method: str, split: str) -> Histogram | None:
+        if split not in by_method[method]:
+            return None
+        mean = float(by_method[method][split].mean())
+        return Histogram(paths[method, split], paths.get((ORACLE, split), ""), mean)
+
+    rows = [(method, [cell(method, split) for split in splits]) for method in by_method]
+    return Grid(score, high, first.label, splits, rows)
 
 
 def _scores(run: RunEntry) -> tuple[str, dict[str, Tensor]]:
-    """What is counted, and its values `[N]` by split; empty when the run kept nothing of the
-    kind.
-    """
+    """Name of the score, and its values `[N]` by split; empty when the run kept no such outputs."""
     if not (Path(run.folder) / "outputs.safetensors").is_file():
         return "", {}
     outputs = load_outputs(run.folder)
-    found: dict[str, Tensor] = {}
-    kind = ""
+    values: dict[str, Tensor] = {}
+    score = ""
     for name in SPLITS:
         rows = outputs.get(name, {})
         if {"logits", "label"} <= set(rows) and len(rows["label"]):
-            kind = "confidence"
-            found[name] = (
-                rows["logits"]
-                .float()
-                .softmax(1)
-                .gather(1, rows["label"].long()[:, None])
-                .squeeze(1)
-            )
+            score = "confidence"
+            probabilities = rows["logits"].float().softmax(1)
+            values[name] = probabilities.gather(1, rows["label"].long()[:, None]).squeeze(1)
         elif {"prediction", "target"} <= set(rows) and len(rows["target"]):
-            kind = "absolute error"
-            found[name] = (rows["prediction"].float() - rows["target"].float()).abs()
-    return kind, found
+            score = "absolute error"
+            values[name] = (rows["prediction"].float() - rows["target"].float()).abs()
+    return score, values
 
 
 def _high(values: list[Tensor]) -> float:
-    """A round number at or above the largest value, so that no sample falls outside."""
+    """Round number at or above the largest value, so that no sample falls outside."""
     top = max(float(v.max()) for v in values)
     if top <= 0:
         return 1.0
@@ -124,9 +115,7 @@ def _high(values: list[Tensor]) -> float:
 
 
 def _steps(values: Tensor, high: float) -> str:
-    """A closed outline; heights are square roots of shares, so that a few samples are still
-    seen.
-    """
+    """Closed outline of a histogram; heights are square roots of shares, to show few samples."""
     share = torch.histc(values.clamp(0, high), bins=BINS, min=0, max=high) / len(values)
     tops = (_HEIGHT * (1 - share.sqrt())).tolist()
     width = 100 / BINS

@@ -67,9 +67,7 @@ FONT_SIZE = 9.0  # points; names of methods
 
 
 def make_plane() -> tuple[Figure, Axes]:
-    """One panel with fixed margins, so that it is known where points will lie before anything is
-    drawn.
-    """
+    """One panel with fixed margins, so that positions are known before anything is drawn."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, HEIGHT), dpi=72)
@@ -84,14 +82,15 @@ def make_panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
 
     figure = Figure(figsize=(_WIDTH, height), dpi=72, layout="constrained")
     grid = figure.subplots(math.ceil(count / 2), min(count, 2), squeeze=False).flatten().tolist()
-    for spare in grid[count:]:
-        spare.remove()
+    for unused in grid[count:]:
+        unused.remove()
     return figure, grid[:count]
 
 
 def draw_point(axes: Axes, row: Row, x: Cell, y: Cell, looks: Looks) -> None:
-    known = {ORACLE: (INK, "*", 14.0), ORIGINAL: (INK, "o", 8.0)}
-    colour, marker, size = known.get(row.method) or (*looks[row.method], 7.5)
+    """Draw a method's mean with error bars; a star for the oracle, a circle for the original."""
+    references = {ORACLE: (INK, "*", 14.0), ORIGINAL: (INK, "o", 8.0)}
+    colour, marker, size = references.get(row.method) or (*looks[row.method], 7.5)
     axes.errorbar(
         x.mean,
         y.mean,
@@ -111,43 +110,41 @@ def draw_point(axes: Axes, row: Row, x: Cell, y: Cell, looks: Looks) -> None:
 def label_points(
     figure: Figure, axes: Axes, points: Sequence[tuple[Row, Cell, Cell]], level: float | None = None
 ) -> None:
-    """Names beside the points where all find room without touching one another, else a legend.
+    """Label points with their methods where there is room, else add a legend.
 
     Args:
         figure: holds the axes, with fixed margins.
         axes: the points are drawn.
-        points: method and place.
-        level: height of the original's line, whose name stands at its right end.
+        points: row, x and y of each point.
+        level: height of the original's line, which is labelled at its right end.
     """
     axes.autoscale_view()  # else the limits are found only when it is drawn
     width, height = axes.bbox.size
-    left, bottom = axes.bbox.min
-    centres = [
-        tuple(axes.transData.transform((x.mean, y.mean)) - (left, bottom)) for _, x, y in points
-    ]
+    x0, y0 = axes.bbox.min
+    centres = [tuple(axes.transData.transform((x.mean, y.mean)) - (x0, y0)) for _, x, y in points]
     sizes = [(len(row.method) * 0.58 * FONT_SIZE + 2, 1.25 * FONT_SIZE) for row, _, _ in points]
     radii = [7.0 if row.method == ORACLE else 4.5 for row, _, _ in points]
     bars = [_reach(axes, x, y) for _, x, y in points]
     lines = [
-        (u0 - left, y - 1.0, u1 - left, y + 1.0)
+        (u0 - x0, y - 1.0, u1 - x0, y + 1.0)
         for (_, y), (u0, u1, _, _) in zip(centres, bars, strict=True)
     ]
     lines += [
-        (x - 1.0, v0 - bottom, x + 1.0, v1 - bottom)
+        (x - 1.0, v0 - y0, x + 1.0, v1 - y0)
         for (x, _), (_, _, v0, v1) in zip(centres, bars, strict=True)
     ]
-    texts = []
+    occupied = []
     if level is not None:
-        foot = float(axes.transData.transform((axes.get_xlim()[0], level))[1]) - bottom
-        texts = [
+        foot = float(axes.transData.transform((axes.get_xlim()[0], level))[1]) - y0
+        occupied = [
             (width - 0.58 * FONT_SIZE * len(ORIGINAL) - 4, foot, width, foot + 1.5 * FONT_SIZE)
         ]
-    placed = place_labels(centres, radii, sizes, (width, height), lines, texts)
-    if placed is None:
+    labels = place_labels(centres, radii, sizes, (width, height), lines, occupied)
+    if labels is None:
         figure.set_layout_engine("constrained")
         add_legend(figure, axes)
         return
-    for (row, x, y), label in zip(points, placed, strict=True):
+    for (row, x, y), label in zip(points, labels, strict=True):
         line = (
             {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
             if label.far
@@ -167,7 +164,7 @@ def label_points(
 
 
 def _reach(axes: Axes, x: Cell, y: Cell) -> tuple[float, float, float, float]:
-    """Where the error bars end, in points of the figure: left, right, bottom, top."""
+    """Ends of the error bars in points of the figure: left, right, bottom, top."""
     low = axes.transData.transform(
         (max(x.mean - (x.std or 0), axes.get_xlim()[0]), y.mean - (y.std or 0))
     )
@@ -176,7 +173,7 @@ def _reach(axes: Axes, x: Cell, y: Cell) -> tuple[float, float, float, float]:
 
 
 def add_legend(figure: Figure, axes: Axes) -> None:
-    """Under the panels, which keep their height."""
+    """Add a legend under the panels, which keep their height."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return
@@ -195,7 +192,7 @@ def add_legend(figure: Figure, axes: Axes) -> None:
 
 
 def set_log_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """Plain numbers at 1, 2 and 5, on an axis wide enough to hold at least two of them."""
+    """Ticks at 1, 2 and 5 on a logarithmic axis that holds at least two of them."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low = min(values)
@@ -208,14 +205,12 @@ def set_log_ticks(axes: Axes, values: Sequence[float]) -> None:
 
 
 def legend_text(name: str) -> str:
-    """A name that a legend shows: a leading underscore would hide it."""
+    """Name of a method for a legend, which would hide a leading underscore."""
     return "\u200b" + name if name.startswith("_") else name
 
 
 def as_svg(figure: Figure, label: str) -> str:
-    """The figure as an element for an HTML page: no prolog, no metadata, the page's colours and
-    font, its width given by the page.
-    """
+    """A figure as an SVG element of an HTML page, in the page's colours, font and width."""
     import io
     from html import escape
 

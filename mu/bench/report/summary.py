@@ -73,7 +73,7 @@ class Summary:
         task: runs of the task.
         rows: one for each method.
         columns: the headline metrics.
-        others: all further metrics.
+        further: all further metrics.
         units: by metric.
         gap_metrics: metrics of the average gap; empty where there is none.
         higher_is_better: by metric; None where closeness to the oracle is the goal.
@@ -83,7 +83,7 @@ class Summary:
     task: TaskRuns
     rows: list[Row]
     columns: list[str]
-    others: list[str]
+    further: list[str]
     units: dict[str, str]
     gap_metrics: list[str]
     higher_is_better: dict[str, bool | None]
@@ -139,12 +139,12 @@ def summarise(task: TaskRuns) -> Summary:
         row.no_better = row.is_method and _like_original(task, row.runs)
     for metric in columns:
         _mark_best(rows, metric, higher_is_better.get(metric))
-    others = sorted(set(metrics) - set(columns) - OF_REPORT)
+    further = sorted(set(metrics) - set(columns) - OF_REPORT)
     return Summary(
         task,
         rows,
         columns,
-        others,
+        further,
         units,
         averaged,
         higher_is_better,
