@@ -45,7 +45,7 @@ from .general.retrain import Retrain as Retrain
 from .general.salun import SalUn as SalUn
 from .general.salun_soft import SalUnSoft as SalUnSoft
 from .general.scrub import SCRUB as SCRUB
-from .general.scrub import SCRUBRewind as SCRUBRewind
+from .general.scrub_rewind import SCRUBRewind as SCRUBRewind
 from .general.ssd import SSD as SSD
 from .general.task_vector import TaskVector as TaskVector
 from .general.train import Train as Train
