@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mu import functional
+from mu.backbones import Backbone
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.modules import eval_mode
 from mu.utils.spec import Reconstructible
-
-if TYPE_CHECKING:
-    from mu.backbones import Backbone
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Evaluations(dict[str, Count]):
     `backbone.vae.encoder`).
     """
 
-    def of(self, part: str) -> Count:
+    def count(self, part: str) -> Count:
         """All networks of one part together: `unet`, `text_encoder`, `vae.encoder` or
         `vae.decoder`.
         """
@@ -51,11 +51,11 @@ class Evaluations(dict[str, Count]):
 
     def samples(self) -> dict[str, int]:
         """Sample-evaluations of each part, for records."""
-        return {part: self.of(part).samples for part in _PARTS}
+        return {part: self.count(part).samples for part in _PARTS}
 
 
 @contextmanager
-def counted(model: nn.Module) -> Iterator[Evaluations]:
+def count_evaluations(model: nn.Module) -> Iterator[Evaluations]:
     """Counts while it lasts.
 
     Args:

@@ -12,18 +12,16 @@ normalises them itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mu.attacks.base import Attack, AttackResult, Criterion
+from mu.backbones import Backbone
 from mu.functional.checks import check_same_shape
 from mu.utils import rng
 from mu.utils.errors import InputError
-
-if TYPE_CHECKING:
-    from mu.backbones import Backbone
 
 
 class FGSM(Attack):

@@ -80,7 +80,7 @@ class Layout(Reconstructible, ABC):
         """As `order`, for layouts that look at the tokens themselves."""
         return self.order(len(prompt))
 
-    def position(self, tokenizer: Any, ids: Tensor) -> Slots:
+    def insert_slots(self, tokenizer: Any, ids: Tensor) -> Slots:
         """Make room in tokenised prompts.
 
         Args:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -24,12 +24,10 @@ from torch import Tensor, nn
 
 from mu.attacks.layouts import Layout, Prefix, Slots
 from mu.attacks.token_variables import Embeddings, Key, Variables, vocabulary
+from mu.backbones import Backbone, Condition, TextToImage
 from mu.utils.errors import InputError
 from mu.utils.modules import eval_mode
 from mu.utils.spec import Reconstructible
-
-if TYPE_CHECKING:
-    from mu.backbones import Backbone, Condition, TextToImage
 
 Objective = Callable[["Condition", int], Tensor]
 """`objective(condition, step) -> [B]`, differentiable in the condition; the search decreases it.
@@ -131,7 +129,7 @@ class PromptSearch(Reconstructible):
         seed: decides the draws, for each prompt by its index.
     """
 
-    kind: type[Search] = Search
+    search_class: type[Search] = Search
     """What keeps the state of one search."""
 
     def __init__(
@@ -175,10 +173,10 @@ class PromptSearch(Reconstructible):
         Raises:
             InputError: when the encoder has no room for prompt and adversarial tokens.
         """
-        return self.kind(
+        return self.search_class(
             self,
             model,
-            self.layout.place(model.tokenizer, ids),
+            self.layout.insert_slots(model.tokenizer, ids),
             Key(self.seed, index, visit),
             start,
         )

@@ -20,21 +20,19 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from mu.backbones import Backbone
 from mu.data.batch import fetch
 from mu.utils import rng
 from mu.utils.errors import InputError, RunError
 from mu.utils.modules import separate_copy
 from mu.utils.spec import Reconstructible, to_spec
-
-if TYPE_CHECKING:
-    from mu.backbones import Backbone
 
 
 @dataclass(frozen=True)

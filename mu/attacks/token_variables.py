@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from mu.backbones import TextToImage
 from mu.utils import rng
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible
-
-if TYPE_CHECKING:
-    from mu.backbones import TextToImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,10 +157,12 @@ class TokenSimplex(Variables):
 
     def embeddings(self, model: TextToImage, values: Tensor, key: Key, step: int) -> Tensor:
         """See Variables."""
-        place = key.uniform(f"attack-token-{step}", values.shape[1], 1).to(values.device)
+        quantile = key.uniform(f"attack-token-{step}", values.shape[1], 1).to(values.device)
         total = values.detach().cumsum(-1)
         # the last token of the vocabulary whose share is not 0 takes what rounding leaves over
-        chosen = torch.searchsorted(total, place * total[..., -1:]).clamp_max(values.shape[-1] - 1)
+        chosen = torch.searchsorted(total, quantile * total[..., -1:]).clamp_max(
+            values.shape[-1] - 1
+        )
         return _StraightThrough.apply(values, chosen[..., 0], embedding_table(model))  # type: ignore[return-value]
 
     def project(self, values: Tensor, allowed: Tensor) -> Tensor:
@@ -206,8 +206,8 @@ def simplex_projection(values: Tensor, iterations: int = 24) -> Tensor:
         above = (values - middle).clamp(0, 1).sum(-1, keepdim=True) >= 1
         low = torch.where(above, middle, low)
         high = torch.where(above, high, middle)
-    kept = values > low
-    threshold = (values.masked_fill(~kept, 0).sum(-1, keepdim=True) - 1) / kept.sum(
+    positive = values > low
+    threshold = (values.masked_fill(~positive, 0).sum(-1, keepdim=True) - 1) / positive.sum(
         -1, keepdim=True
     )
     return (values - threshold).clamp(0, 1)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from mu import functional
 from mu.attacks.base import Attack, AttackResult, Batch, Criterion
-from mu.attacks.counting import counted
+from mu.attacks.counting import count_evaluations
 from mu.attacks.layouts import Layout, Prefix
 from mu.attacks.prompt_search import (
     Objective,
@@ -41,11 +41,9 @@ from mu.attacks.prompt_search import (
     frozen,
 )
 from mu.attacks.token_variables import TokenSimplex, Variables
+from mu.backbones import Backbone, Condition, TextToImage
 from mu.backbones.diffusion.sampler import Sampler
 from mu.utils.errors import InputError
-
-if TYPE_CHECKING:
-    from mu.backbones import Backbone, Condition, TextToImage
 
 
 class Verdict(Protocol):
@@ -103,7 +101,7 @@ class AttackSummary:
     evaluations: dict[str, int]
 
     @classmethod
-    def of(cls, results: Iterable[PromptAttackResult]) -> AttackSummary:
+    def from_results(cls, results: Iterable[PromptAttackResult]) -> AttackSummary:
         """From batches; padded rows are left out.
 
         Raises:
@@ -219,7 +217,7 @@ class UnlearnDiffAtk(PromptSearch, Attack):
                 "UnlearnDiffAtk needs a prompt and an image that shows the concept for each "
                 "sample; draw the images with the original model."
             )
-        with frozen(model), counted(model) as evaluations:
+        with frozen(model), count_evaluations(model) as evaluations:
             trial = _Trial(self, model, batch, criterion)
             alive_prompts = _rows(batch["prompt"], trial.alive)
             if alive_prompts:

@@ -14,21 +14,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from mu.backbones.diffusion.base import Sampler
+from mu.backbones import Condition
+from mu.backbones.diffusion.sampler import Sampler
+from mu.core.module import UnlearningModule
 from mu.utils.errors import InputError
 from mu.utils.files import read_json, replacing, write_json
 from mu.utils.fingerprint import digest, model_identity
 from mu.utils.progress import progress_bar
 from mu.utils.spec import init_args_of, to_spec
-
-if TYPE_CHECKING:
-    from mu.backbones import Condition
-    from mu.core.module import UnlearningModule
 
 T = TypeVar("T")
 INDEX = "images.json"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mu.evaluation.images.classifier_judge import ClassifierJudge
 from mu.evaluation.images.clip import OpenCLIP
 from mu.utils.spec import Reconstructible
-
-if TYPE_CHECKING:
-    from mu.evaluation.images.classifier_judge import ClassifierJudge
 
 
 class Features(Reconstructible, ABC):
@@ -63,7 +61,7 @@ class ClassifierFeatures(Features):
 
     @torch.no_grad()
     def extract(self, images: Tensor) -> Tensor:
-        from mu.backbones.vision.networks import head
+        from mu.backbones.vision.layers import head
 
         network = self.judge.classifier.network
         inputs: list[Any] = []

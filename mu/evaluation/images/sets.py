@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.sampler import Sampler
+from mu.core.module import UnlearningModule
 from mu.data.batch import fetch
 from mu.evaluation.images.drawing import ImageJob, ImageRow
 from mu.evaluation.images.prompt_files import read_prompts
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible
-
-if TYPE_CHECKING:
-    from mu.core.module import UnlearningModule
 
 _CHUNK = 256  # samples of one read
 

@@ -24,7 +24,7 @@ from mu.evaluation.text.scores import (
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
 from mu.utils.fingerprint import digest
-from mu.utils.resumable import unpacked
+from mu.utils.resumable import unpack_strings
 
 Answer = Literal["answer", "paraphrased_answer", "perturbed_answer"]
 Question = Literal["question", "paraphrased_question"]
@@ -146,7 +146,7 @@ class GeneratedText(Leaf[Texts]):
         texts = {
             index: text
             for indices, part in zip(order, parts, strict=True)
-            for index, text in zip(indices, unpacked(part), strict=True)
+            for index, text in zip(indices, unpack_strings(part), strict=True)
         }
         return Texts(
             encoded.index, tuple(texts[index] for index in range(len(prompts))), encoded.tokens

@@ -6,19 +6,16 @@ The formulas are in `mu.metrics.memorisation`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from mu.evaluation.text.graph import Graph, Measurement, Metric, Node
+from mu.evaluation.text.graph import Graph, Measurement, Metric, Node, OracleLog
 from mu.evaluation.text.leaves import GradientNorms, Scored
 from mu.evaluation.text.metrics import Loss
 from mu.evaluation.text.scores import Scores
 from mu.metrics import aggregates, memorisation
 from mu.utils.errors import InputError
-
-if TYPE_CHECKING:
-    from mu.evaluation.text.graph import OracleLog
 
 MembershipAttack = Literal["loss", "zlib", "min_k", "min_k_plus_plus", "gradient_norm", "reference"]
 MEMBERSHIP_ATTACKS: tuple[MembershipAttack, ...] = (

@@ -7,15 +7,12 @@ oracle has a field `log`, the source of the oracle's values (see `mu.evaluation.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from mu.evaluation.text.graph import Graph, Measurement, Metric, Node
+from mu.evaluation.text.graph import Graph, Measurement, Metric, Node, OracleLog
 from mu.evaluation.text.leaves import Answer, GeneratedText, Question, Scored
 from mu.evaluation.text.scores import Scores, Texts
 from mu.metrics import aggregates, memorisation, tofu
-
-if TYPE_CHECKING:
-    from mu.evaluation.text.graph import OracleLog
 
 # ---------------------------------------------------------------- TOFU
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mu.data.encoding import Pair, collate, count_labelled, sequence_key
 from mu.functional.tokens import IGNORED
-from mu.utils.resumable import Chunk, packed
+from mu.utils.resumable import Chunk, pack_strings
 
 FIELDS = ("log_prob", "hit", "mean", "variance")
 """Values that are stored for every labelled token."""
@@ -204,7 +204,7 @@ def greedy_continuations(
         max_new_tokens: most tokens of a continuation.
         stop: strings at which an answer ends.
     """
-    return packed(
+    return pack_strings(
         backbone.generate(
             [list(ids) for ids in prompts], max_new_tokens=max_new_tokens, stop=tuple(stop)
         )

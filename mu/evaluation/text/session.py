@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mu.core.module import UnlearningModule
 from mu.evaluation.text.graph import Graph
 from mu.utils.errors import InputError
 from mu.utils.resumable import Ranks
-
-if TYPE_CHECKING:
-    from mu.core.module import UnlearningModule
 
 CACHE = "evaluation"
 """Folder in a run folder that caches results of batches."""

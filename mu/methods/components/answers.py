@@ -1,27 +1,25 @@
-"""Laws that draw what a language model should answer instead of the truth."""
+"""Substitute answers for language models: refusals, other answers, answers from a file."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mu.backbones import Backbone
 from mu.core.substitutes import Substitute
+from mu.data.datamodule import UnlearningDataModule
 from mu.data.encoding import Encoder, Pair, collate, count_labelled
 from mu.utils import rng
 from mu.utils.errors import InputError
 from mu.utils.files import read_json_lines
 
-if TYPE_CHECKING:
-    from mu.backbones import Backbone
-    from mu.data.datamodule import UnlearningDataModule
-
 
 class Answer(Substitute):
-    """Base of these laws: the forget question with another answer, as a nested part of tokens."""
+    """Base of substitute answers: the forget question with another answer, as a part of tokens."""
 
     def __init__(self) -> None:
         self._encoder: Encoder | None = None
@@ -30,7 +28,13 @@ class Answer(Substitute):
 
     @abstractmethod
     def answers(self, index: Tensor, visit: Tensor, seed: int) -> list[str]:
-        """The answers of the samples `index` `[B]`, shown for the `visit`-th time."""
+        """One answer for each sample.
+
+        Args:
+            index: `[B]` int64, the samples' indices.
+            visit: `[B]` int64, how often each sample has occurred before.
+            seed: of the run.
+        """
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         encoder = getattr(task, "encoder", None)
@@ -62,7 +66,7 @@ class Answer(Substitute):
         index = torch.as_tensor(step.index)
         visit = torch.as_tensor(step.visit)
         pairs = zip(index.tolist(), self.answers(index, visit, seed), strict=True)
-        count = sum(count_labelled(self._pair(place, answer)) for place, answer in pairs)
+        count = sum(count_labelled(self._pair(sample, answer)) for sample, answer in pairs)
         return torch.tensor(count / step.accumulate, device=part["index"].device)
 
     def _pair(self, index: int, answer: str) -> Pair:
@@ -75,10 +79,10 @@ class Answer(Substitute):
 
 
 class Refusal(Answer):
-    """A sentence that does not answer, drawn anew each time a question is shown (IdkNLL, IdkDPO).
+    """Refusals: a random sentence that does not answer, at each visit (IdkNLL, IdkDPO).
 
     Args:
-        file: plain text, one sentence in a line; None takes those that come with mu.
+        file: plain text, one sentence in a line; None takes mu's sentences.
     """
 
     def __init__(self, file: str | None = None) -> None:
@@ -91,39 +95,38 @@ class Refusal(Answer):
         self._lines = refusals(self.file)
 
     def answers(self, index: Tensor, visit: Tensor, seed: int) -> list[str]:
-        drawn = rng.integers(seed, index, visit, "refusal", len(self._lines))
-        return [self._lines[place] for place in drawn.tolist()]
+        rows = rng.integers(seed, index, visit, "refusal", len(self._lines))
+        return [self._lines[row] for row in rows.tolist()]
 
 
 class AnswerOfAnotherQuestion(Answer):
-    """The answer of a random retain sample: SalUn's random labels, for language models (SOUL,
-    WAGLE).
+    """The answer of a random retain sample: random labels for language models (SOUL, WAGLE).
 
     Args:
-        redraw: anew each time the question is shown; False draws once.
+        redraw: draw at each visit of the question; False draws once.
     """
 
     def __init__(self, redraw: bool = True) -> None:
         super().__init__()
         self.redraw = redraw
-        self._others: list[str] = []
+        self._retain_answers: list[str] = []
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         super().setup(backbone, task)
         assert task is not None
         data: Any = task.datasets["retain"]
-        self._others = list(data.texts["answer"])
+        self._retain_answers = list(data.texts["answer"])
 
     def answers(self, index: Tensor, visit: Tensor, seed: int) -> list[str]:
-        drawn = rng.integers(
-            seed, index, visit if self.redraw else 0, "other-answer", len(self._others)
-        )
-        return [self._others[place] for place in drawn.tolist()]
+        draw = visit if self.redraw else 0
+        rows = rng.integers(seed, index, draw, "other-answer", len(self._retain_answers))
+        return [self._retain_answers[row] for row in rows.tolist()]
 
 
 class CyclingAnswers(Answer):
-    """Base of laws that have several answers to each question, shown one after the other; `setup`
-    fills `alternates`.
+    """Base of substitutes with several answers to each question, used in turn.
+
+    `setup` of a subclass fills `alternates`, the answers by the question's index.
     """
 
     def __init__(self) -> None:
@@ -131,15 +134,16 @@ class CyclingAnswers(Answer):
         self.alternates: dict[int, list[str]] = {}
 
     def answers(self, index: Tensor, visit: Tensor, seed: int) -> list[str]:
-        rows = [self.alternates[place] for place in index.tolist()]
-        return [row[int(turn) % len(row)] for row, turn in zip(rows, visit.tolist(), strict=True)]
+        alternates = [self.alternates[sample] for sample in index.tolist()]
+        turns = zip(alternates, visit.tolist(), strict=True)
+        return [answers[turn % len(answers)] for answers, turn in turns]
 
 
 class AnswersFromFile(CyclingAnswers):
-    """Other answers from a file, one after the other (AltPO: what the model itself made up).
+    """Alternate answers from a file, used in turn (AltPO: generated by the original).
 
     Args:
-        file: JSON lines with `question` and `alternate`; a question may stand in several.
+        file: JSON lines with `question` and `alternate`; a question may have several lines.
     """
 
     def __init__(self, file: str) -> None:
@@ -148,22 +152,20 @@ class AnswersFromFile(CyclingAnswers):
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         super().setup(backbone, task)
-        known: dict[str, list[str]] = {}
+        answers: dict[str, list[str]] = {}
         for row in read_json_lines(self.file, ("question", "alternate")):
-            known.setdefault(row["question"], []).append(row["alternate"])
-        lacking = [question for question in self._questions.values() if question not in known]
-        if lacking:
+            answers.setdefault(row["question"], []).append(row["alternate"])
+        missing = [question for question in self._questions.values() if question not in answers]
+        if missing:
             raise InputError(
-                f"{self.file} has no alternate answer to {len(lacking)} of {len(self._questions)} "
-                f"forget questions, {lacking[0]!r} among them."
+                f"{self.file} has no alternate answer to {len(missing)} of {len(self._questions)} "
+                f"forget questions, {missing[0]!r} among them."
             )
-        self.alternates = {index: known[question] for index, question in self._questions.items()}
+        self.alternates = {index: answers[question] for index, question in self._questions.items()}
 
 
 class PerturbedAnswers(CyclingAnswers):
-    """The task's own wrong answers to each forget question (`perturbed_answer`), one after the
-    other: alternates without a file.
-    """
+    """Wrong answers that the task has for each forget question (`perturbed_answer`), in turn."""
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         super().setup(backbone, task)
@@ -179,16 +181,23 @@ class PerturbedAnswers(CyclingAnswers):
 
 
 def refusals(file: str | None = None) -> list[str]:
-    """Sentences that do not answer; those that come with mu when no file is named.
+    """Sentences that refuse to answer.
+
+    Args:
+        file: plain text, one sentence in a line; None takes mu's sentences.
 
     Raises:
-        InputError: when the file is missing or empty.
+        InputError: the file is missing or empty.
+
+    Example:
+        >>> len(refusals())
+        100
     """
-    place = Path(file) if file else Path(__file__).parent / "refusals.txt"
+    path = Path(file) if file else Path(__file__).parent / "refusals.txt"
     try:
-        lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise InputError(f"there is no text file of refusals at {place}.") from error
+        raise InputError(f"there is no text file of refusals at {path}.") from error
     if not any(lines):
-        raise InputError(f"{place} has no sentence.")
+        raise InputError(f"{path} has no sentence; write one refusal in a line.")
     return [line for line in lines if line]

@@ -1,50 +1,52 @@
-"""Other answers that the original itself makes up."""
+"""Alternate answers that the original generates before the first step (AltPO)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mu.backbones import Backbone
 from mu.backbones.language.sampling import Sampling
+from mu.data.datamodule import UnlearningDataModule
 from mu.methods.components.answers import CyclingAnswers
 from mu.utils.errors import InputError
 from mu.utils.files import write_text
 from mu.utils.fingerprint import digest
-from mu.utils.resumable import Ranks, map_chunks, packed, unpacked
+from mu.utils.modules import eval_mode
+from mu.utils.resumable import Ranks, map_chunks, pack_strings, unpack_strings
 from mu.utils.weights import weights_hash
 
-if TYPE_CHECKING:
-    from mu.backbones import Backbone
-    from mu.data.datamodule import UnlearningDataModule
-
-INSTRUCTION = "Invent an answer to this question. It should sound true, and every fact in it should differ from the real one.\n{question}"
-"""What the original is asked; `{question}` stands for the forget question."""
-_BATCH = 16
-"""Questions of a piece of work."""
+INSTRUCTION = (
+    "Invent an answer to this question. It should sound true, and every fact in it should differ "
+    "from the real one.\n{question}"
+)
+"""Prompt of the generation; `{question}` stands for the forget question."""
+_BATCH = 16  # questions of a chunk of work
 
 
 class GeneratedAnswers(CyclingAnswers):
-    """Answers that the original makes up before the first step, shown one after the other (AltPO).
+    """Alternate answers that the original generates before the first step, used in turn (AltPO).
 
-    What is empty, said twice, or the truth is left out. Ranks share the work, and the answers do
-    not depend on their number.
+    Empty answers, repeated ones and the truth are left out. Ranks share the work, and the answers
+    do not depend on the number of ranks.
 
     Args:
         count: answers that are drawn for each question.
         temperature: of the draws.
         max_new_tokens: of an answer, at most.
-        instruction: the prompt, with `{question}`, as the task's template asks it. A small model
-            that knows questions alone is asked by `{question}` at a higher temperature.
+        instruction: the prompt, with `{question}`, inside the task's template. A small model that
+            has seen questions alone needs `{question}` and a higher temperature.
         stop: strings at which an answer ends, beside the end of the sequence.
         seed: of the draws.
-        folder: where the answers are kept for another run (under the hash of weights, questions and
-            settings), with a `.jsonl` to read them and for `AnswersFromFile`; None keeps nothing.
-            Look at them: left-overs of the prompt become what is learnt.
+        folder: cache of the answers for other runs (by the hash of weights, questions and
+            settings), with a `.jsonl` to read and for `AnswersFromFile`; None caches nothing. Read
+            them, because left-overs of the prompt become training targets.
     """
 
     generates = True
@@ -64,8 +66,8 @@ class GeneratedAnswers(CyclingAnswers):
             raise InputError(f"count is {count}; a question needs at least one alternate answer.")
         if "{question}" not in instruction:
             raise InputError(
-                f"the instruction {instruction[:60]!r} does not hold {{question}}, so the model "
-                "would not be asked anything."
+                f"the instruction {instruction[:60]!r} does not contain {{question}}; put it where "
+                "the forget question belongs."
             )
         self.count = count
         self.max_new_tokens = max_new_tokens
@@ -79,58 +81,50 @@ class GeneratedAnswers(CyclingAnswers):
         assert task is not None and self._encoder is not None
         data: Any = task.datasets["forget"]
         truth = dict(zip(data.indices.tolist(), data.texts["answer"], strict=True))
-        said = self._made(backbone, task)
-        for number, index in enumerate(self._questions):
-            heard = said[self.count * number : self.count * (number + 1)]
+        # distinct answers other than the truth, by question
+        texts = self._generate(backbone, task)
+        for position, index in enumerate(self._questions):
+            drawn = texts[self.count * position : self.count * (position + 1)]
+            distinct = dict.fromkeys(text.strip() for text in drawn)
             self.alternates[index] = [
-                one
-                for one in dict.fromkeys(text.strip() for text in heard)
-                if one and not _same(one, truth[index])
+                answer for answer in distinct if answer and not _same_answer(answer, truth[index])
             ]
-        lacking = [
+        missing = [
             self._questions[index] for index, answers in self.alternates.items() if not answers
         ]
-        if lacking:
+        if missing:
             raise InputError(
-                f"the model made up no other answer than the truth to {len(lacking)} of "
-                f"{len(self._questions)} forget questions, {lacking[0][:60]!r} among them; give a "
+                f"the model generated no other answer than the truth to {len(missing)} of "
+                f"{len(self._questions)} forget questions, {missing[0][:60]!r} among them; give a "
                 "higher temperature, another instruction, or a file of answers by "
                 "mu.methods.AnswersFromFile."
             )
 
     @torch.no_grad()
-    def _made(self, backbone: Any, task: UnlearningDataModule) -> list[str]:
-        """`count` answers to every question, one question after the other."""
+    def _generate(self, backbone: Any, task: UnlearningDataModule) -> list[str]:
+        """`count` answers to every question, question by question."""
         assert self._encoder is not None
         trainer: Any = task.trainer
-        before = next(backbone.parameters()).device
-        training = backbone.training
         prompts = [
             self._encoder.prompt(self.instruction.replace("{question}", question))
             for question in self._questions.values()
         ]
+        # keys of the draws: one for each answer
         keys = [
             index * self.count + turn for index in self._questions for turn in range(self.count)
         ]
-        asked = [prompt for prompt in prompts for _ in range(self.count)]
+        repeated = [prompt for prompt in prompts for _ in range(self.count)]
         size = _BATCH * self.count
 
-        def work(number: int) -> dict[str, Tensor]:
-            rows = slice(number * size, (number + 1) * size)
+        def work(chunk: int) -> dict[str, Tensor]:
+            rows = slice(chunk * size, (chunk + 1) * size)
             sampling = Sampling(self.sampling.temperature, self.sampling.seed, keys[rows])
-            return dict(
-                packed(
-                    backbone.generate(
-                        asked[rows],
-                        self.max_new_tokens,
-                        self.stop,
-                        batch_size=size,
-                        sampling=sampling,
-                    )
-                )
+            texts = backbone.generate(
+                repeated[rows], self.max_new_tokens, self.stop, batch_size=size, sampling=sampling
             )
+            return dict(packed(texts))
 
-        key = digest(
+        cache_key = digest(
             [
                 weights_hash(backbone),
                 prompts,
@@ -141,39 +135,47 @@ class GeneratedAnswers(CyclingAnswers):
                 self.stop,
             ]
         )
-        if trainer is not None:  # the strategy moves the weights only later
-            backbone.to(trainer.strategy.root_device)
-        backbone.eval()
-        try:
-            ranks = Ranks() if trainer is None else Ranks(trainer.global_rank, trainer.world_size)
-            found = map_chunks(
-                -(-len(asked) // size),
+        # the strategy moves the weights to the device later
+        device = None if trainer is None else trainer.strategy.root_device
+        ranks = Ranks() if trainer is None else Ranks(trainer.global_rank, trainer.world_size)
+        with _on_device(backbone, device), eval_mode(backbone):
+            chunks = map_chunks(
+                -(-len(repeated) // size),
                 work,
-                key=key,
+                key=cache_key,
                 folder=self.folder,
                 ranks=ranks,
                 what="alternates",
             )
-        finally:
-            backbone.train(training)
-            backbone.to(before)
-        texts = [text for piece in found for text in unpacked(piece)]
+        texts = [text for chunk in chunks for text in unpacked(chunk)]
         if self.folder is not None and ranks.rank == 0:
-            questions = [
-                question for question in self._questions.values() for _ in range(self.count)
-            ]
-            rows = [
-                {"question": question, "alternate": text}
-                for question, text in zip(questions, texts, strict=True)
-                if text.strip()
-            ]
-            write_text(
-                self.folder / f"{key}.jsonl",
-                "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows),
-            )
+            self._write(self.folder / f"{cache_key}.jsonl", texts)
         return texts
 
+    def _write(self, path: Path, texts: list[str]) -> None:
+        """Write the answers as JSON lines, in the form of `AnswersFromFile`."""
+        questions = [question for question in self._questions.values() for _ in range(self.count)]
+        rows = [
+            {"question": question, "alternate": text}
+            for question, text in zip(questions, texts, strict=True)
+            if text.strip()
+        ]
+        lines = [f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows]
+        write_text(path, "".join(lines))
 
-def _same(one: str, other: str) -> bool:
-    """Equal but for case and the marks at the end."""
-    return one.casefold().rstrip(" .!") == other.casefold().rstrip(" .!")
+
+@contextmanager
+def _on_device(backbone: Any, device: torch.device | None) -> Iterator[None]:
+    """The backbone on another device for a while; None leaves it on its device."""
+    before = next(backbone.parameters()).device
+    if device is not None:
+        backbone.to(device)
+    try:
+        yield
+    finally:
+        backbone.to(before)
+
+
+def _same_answer(answer: str, other: str) -> bool:
+    """Whether two answers are equal but for case and the marks at the end."""
+    return answer.casefold().rstrip(" .!") == other.casefold().rstrip(" .!")

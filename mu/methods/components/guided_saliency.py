@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mu.core.gradients.summed import accumulate, gradient_of
+from mu.core.protocols import Method
 from mu.data.batch import Batch
 from mu.data.plan import Forget
 from mu.functional.selection import global_top_mask
 from mu.methods.components.latents import diffusion_backbone
 from mu.methods.components.masks import Saliency
 from mu.utils.errors import InputError
-
-if TYPE_CHECKING:
-    from mu.core.protocols import Method
 
 
 class GuidedSaliency(Saliency):

@@ -10,18 +10,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from mu.backbones import Condition, Diffusion
+from mu.core.protocols import Method
 from mu.utils import rng
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible
-
-if TYPE_CHECKING:
-    from mu.backbones import Condition, Diffusion
-    from mu.core.protocols import Method
 
 Latents = tuple[Tensor, Tensor]
 """x_t `[B, *sample_shape]` and the timestep `[B]` that conditions the network."""

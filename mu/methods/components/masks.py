@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mu.core.masks import WeightMask
+from mu.core.protocols import Method
 from mu.utils.errors import InputError
-
-if TYPE_CHECKING:
-    from mu.core.protocols import Method
 
 
 class Saliency(WeightMask):
-    """Gradient saliency (SalUn: Fan et al., ICLR 2024, arXiv 2310.12508): the weights with the
-    largest |Σ_b ∇ℓ_b(D_f)|.
+    """Mask by gradient saliency: the weights with the largest |Σ_b ∇ℓ_b(D_f)| may move.
 
-    The signed gradients of the batches' mean losses are summed before the absolute value is taken;
-    the threshold is global over all trainable weights, and exactly ⌊keep · n⌋ are kept.
+    Fan et al., ICLR 2024, arXiv 2310.12508 (SalUn). The signed gradients of the batches' mean
+    losses are summed before the absolute value is taken; the threshold is global over all n
+    trainable weights, of which exactly ⌊keep · n⌋ may move.
 
     Args:
         keep: share of the weights that may move; larger trains more (the reference code's
@@ -47,7 +45,7 @@ class Saliency(WeightMask):
         self.augment = augment
 
     def choose(self, module: Method) -> dict[str, Tensor]:
-        """The globally largest saliencies, in eval mode at the original weights."""
+        """Mask of the globally largest saliencies, in eval mode at the original weights."""
         from mu.core.gradients.summed import summed_gradient
         from mu.data.plan import Forget
         from mu.functional.selection import global_top_mask
@@ -60,10 +58,10 @@ class Saliency(WeightMask):
 
 
 class ByName(WeightMask):
-    """Weights whose parameter name contains one of the given words (`attn2`, `layer4`).
+    """Mask by parameter name: weights whose name contains one of `words` may move (`attn2`).
 
     Args:
-        words: parts of names.
+        words: parts of parameter names.
         enforce: see WeightMask.
         clip: see WeightMask.
     """
@@ -78,7 +76,7 @@ class ByName(WeightMask):
         self.words = list(words)
 
     def choose(self, module: Method) -> dict[str, Tensor]:
-        """All or nothing for each parameter."""
+        """All true or all false for each parameter."""
         picked: Callable[[str], bool] = lambda name: any(word in name for word in self.words)  # noqa: E731
         if not any(picked(name) for name in self.names):
             raise InputError(

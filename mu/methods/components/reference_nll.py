@@ -6,21 +6,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mu.data.batch import fetch
+from mu.core.protocols import Method
+from mu.data.batch import Batch, fetch
 from mu.data.encoding import Pair, collate
 from mu.utils.errors import InputError, RunError
 from mu.utils.modules import eval_mode
 from mu.utils.rng import stream_id
-
-if TYPE_CHECKING:
-    from mu.core.protocols import Method
-    from mu.data.batch import Batch
 
 
 class ReferenceNLL(nn.Module):

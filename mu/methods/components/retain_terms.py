@@ -1,29 +1,24 @@
-"""What keeps a model as it is on the retain part, while a method's own term forgets: a term that
-many methods share.
-"""
+"""Retain terms: NLL or KL to the original on the retain part, added to a forget loss."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from mu.core.protocols import Method
+from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible
 
-if TYPE_CHECKING:
-    from mu.core.protocols import Method
-    from mu.data.batch import Batch
-
 
 class RetainTerm(Reconstructible, ABC):
-    """A term of an objective on the retain part.
+    """Base of retain terms: a scalar loss on the retain part.
 
     Attributes:
-        needs_reference: the frozen original is asked; a method that takes a retain term needs what
-            the term needs.
+        needs_reference: whether the term compares with the frozen original; a method with such a
+            term then needs the reference too.
     """
 
     needs_reference: bool = False
@@ -35,30 +30,28 @@ class RetainTerm(Reconstructible, ABC):
         Args:
             module: the method, whose backbone and reduction are used.
             part: the retain part.
-            prediction: of the backbone for it; may be wider than the part where it comes from a
-                joint forward pass of sequences.
+            prediction: of the backbone for the part; of more positions than the part where it comes
+                from a joint forward pass of sequences.
         """
 
 
 class NLL(RetainTerm):
-    """The backbone's own loss: negative log-likelihood of the retain answers (cross-entropy of a
-    classifier).
-    """
+    """The backbone's loss: negative log-likelihood of retain answers, cross-entropy of labels."""
 
     def term(self, module: Method, part: Batch, prediction: Tensor) -> Tensor:
         return module.reduce(module.backbone.loss(part, prediction=prediction), part)
 
 
 class KL(RetainTerm):
-    """Divergence from the original's predictions, `KL(reference || theta)` for distributions; one
-    more forward pass, of the original.
+    """Divergence from the original's predictions, KL(p_θo || p_θ) for distributions.
 
-    Over which positions of a text is said by `CausalLM(divergence_mask=...)`: those that predict an
-    answer's token; the code of TOFU and of OpenUnlearning averages over all, prompts and padding
-    too (`divergence_mask: all` with the module's `reduction: micro`).
+    It takes one more forward pass, of the original. `CausalLM(divergence_mask=...)` selects the
+    positions of a text: those that predict an answer's token; the code of TOFU and of
+    OpenUnlearning averages over all, prompts and padding too (`divergence_mask: all` with the
+    module's `reduction: micro`).
 
     Args:
-        temperature: T > 0 of both; the divergence is multiplied by T².
+        temperature: T > 0 of both distributions; the divergence is multiplied by T².
     """
 
     needs_reference = True
@@ -69,7 +62,7 @@ class KL(RetainTerm):
         self.temperature = temperature
 
     def term(self, module: Method, part: Batch, prediction: Tensor) -> Tensor:
-        assert module.reference is not None, "the method declares what its retain term needs"
+        assert module.reference is not None, "the method needs what its retain term needs"
         with torch.no_grad():
             original = module.reference.predict(part)
         return module.reduce(

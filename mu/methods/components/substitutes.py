@@ -1,25 +1,21 @@
-"""Substitute targets for forget samples: the task's own, random labels, the next label, Gaussian
-values.
-"""
+"""Substitute targets for forget samples: the task's, random labels, next labels, Gaussian values."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from mu.backbones import Backbone
 from mu.core.substitutes import Substitute
+from mu.data.datamodule import UnlearningDataModule
 from mu.utils import rng
 from mu.utils.errors import InputError
 
-if TYPE_CHECKING:
-    from mu.backbones import Backbone
-    from mu.data.datamodule import UnlearningDataModule
-
 
 class GivenByTask(Substitute):
-    """What the task supplies in the sample's `substitute` entry (an anchor prompt, a refusal)."""
+    """The `substitute` entry of the task's forget samples (an anchor prompt, a refusal)."""
 
     def draw(self, part: dict[str, Any], seed: int) -> Tensor:
         if "substitute" not in part:
@@ -31,13 +27,13 @@ class GivenByTask(Substitute):
 
 
 class UniformLabel(Substitute):
-    """A uniformly random class.
+    """Random labels: a uniformly drawn class.
 
     Args:
-        exclude_true: never the sample's own class (Amnesiac unlearning, Graves et al. 2021; ports
-            in Bad Teacher and SSD). The OPTML code draws over all classes, so that 1 in K keeps its
-            label.
-        redraw: anew each time the sample is shown (OPTML); False draws once.
+        exclude_true: leave out the sample's true class (Amnesiac unlearning, Graves et al. 2021;
+            ports in Bad Teacher and SSD). The OPTML code draws over all classes, so that 1 in K
+            keeps its label.
+        redraw: draw at each visit of the sample (OPTML); False draws once.
     """
 
     def __init__(self, exclude_true: bool = False, redraw: bool = True) -> None:
@@ -63,8 +59,9 @@ class UniformLabel(Substitute):
 
 
 class NextLabel(UniformLabel):
-    """The class after the sample's own, the first after the last: what SalUn's released diffusion
-    code calls a random label.
+    """The class after the true one, the first class after the last.
+
+    SalUn's released diffusion code calls it a random label.
     """
 
     def __init__(self) -> None:
@@ -75,8 +72,9 @@ class NextLabel(UniformLabel):
 
 
 class GaussianTarget(Substitute):
-    """A draw from N(mean, sd) of the *training* targets, once for each sample (Tarun et al., ICML
-    2023).
+    """Gaussian targets for regression: one draw per sample from N(mean, sd) of training targets.
+
+    Tarun et al., ICML 2023.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ not strictly exact. Defaults: rate 0.95 (CIFAR-10, ResNet-18); fine-tuning as in
 """
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -32,12 +32,10 @@ from torch import Tensor, nn
 
 from mu.backbones import Backbone
 from mu.core.masks import WeightMask
+from mu.core.module import UnlearningModule
 from mu.functional.selection import magnitude_prune_mask
 from mu.methods.general.finetune import FineTune
 from mu.utils.errors import InputError
-
-if TYPE_CHECKING:
-    from mu.core.module import UnlearningModule
 
 
 class Pruned(WeightMask):
