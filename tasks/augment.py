@@ -119,12 +119,12 @@ class Compose(Augmentation):
 
     def __call__(self, part: Batch, seed: int) -> Batch:
         """See `Augmentation`."""
-        for place, step in enumerate(self.steps):
-            part = step(part, stream_id("augment/compose", place, seed))
+        for position, step in enumerate(self.steps):
+            part = step(part, stream_id("augment/compose", position, seed))
         return part
 
 
-def crop(image: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
+def crop(image: Tensor, y: Tensor, x: Tensor, padding: int) -> Tensor:
     """Windows of zero-padded images: exactly `pad(image[b])[:, top[b]:top[b]+H, left[b]:left[b]+W]`
     for every b.
 
@@ -144,13 +144,13 @@ def crop(image: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
     # elements, 2.1 for a
     # loop, 3.0 grouped by offset.
     runs = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
-    top = top.to(image.device)
-    left = left.to(image.device)
-    row = top[:, None] + torch.arange(height, device=image.device)
+    y = y.to(image.device)
+    x = x.to(image.device)
+    row = y[:, None] + torch.arange(height, device=image.device)
     plane = torch.arange(count * channels, device=image.device).view(count, channels, 1) * (
         height + 2 * padding
     )
-    start = (plane + row[:, None, :]) * (width + 2 * padding) + left[:, None, None]
+    start = (plane + row[:, None, :]) * (width + 2 * padding) + x[:, None, None]
     return runs.index_select(0, start.flatten()).view(image.shape)
 
 

@@ -47,8 +47,8 @@ class SourceTask(UnlearningDataModule):
         self.selector = selector
         self.split_seed = split_seed
         self.validation_fraction = validation_fraction
-        named = {"usual": self.usual_augmentation, "none": None}
-        self.augmentation = named[augmentation] if isinstance(augmentation, str) else augmentation
+        presets = {"usual": self.usual_augmentation, "none": None}
+        self.augmentation = presets[augmentation] if isinstance(augmentation, str) else augmentation
         self.split_file = split
         self.by = by
 
@@ -69,14 +69,14 @@ class SourceTask(UnlearningDataModule):
         source = self.source()
         if isinstance(self.selector, NoisyLabels):
             source = source.relabelled(self.selector.noisy_labels(source.train_indices))
-        self.split = self._given_split(source) if self.split_file else self.build_split(source)
+        self.split = self._load_split(source) if self.split_file else self.build_split(source)
         self.datasets = {
             name: source.view(indices) for name, indices in self.split.parts.items() if len(indices)
         }
         if self.original_split is not self.split:
             self.datasets["train"] = source.view(self.original_split.train)
 
-    def _given_split(self, source: Source) -> Split:
+    def _load_split(self, source: Source) -> Split:
         split = Split.load(Path(str(self.split_file)))
         if split.task != source.name:
             raise InputError(
@@ -121,17 +121,17 @@ class ImageTask(SourceTask):
         """By the chosen protocol."""
         if self.protocol == "mu":
             return super().build_split(source)
-        described = self.selector.describe()
-        forget_class = described.get("classes")
-        count = described.get("count")
-        if described["selector"] not in ("ByClass", "RandomCount") or (
+        choice = self.selector.describe()
+        forget_class = choice.get("classes")
+        count = choice.get("count")
+        if choice["selector"] not in ("ByClass", "RandomCount") or (
             forget_class is not None and len(forget_class) != 1
         ):
             raise InputError(
                 "the optml protocol forgets one class (ByClass) or a number of samples "
                 "(RandomCount)."
             )
-        made = optml_split(
+        splits = optml_split(
             source.name,
             train_labels=source.labels("train"),
             train_indices=source.train_indices,
@@ -143,5 +143,5 @@ class ImageTask(SourceTask):
             mismatch=self.mismatch,
             validation_fraction=self.validation_fraction or 0.1,
         )
-        self._original_split = made.original
-        return made.split
+        self._original_split = splits.original
+        return splits.split

@@ -61,31 +61,31 @@ class CaptionedFolder(ImageFolder):
 
     def source(self) -> Source:
         """The folder; its class names are looked up later."""
-        found = super().source()
-        unknown = sorted(set(self.names) - set(found.class_names))
+        source = super().source()
+        unknown = sorted(set(self.names) - set(source.class_names))
         if unknown:
             raise InputError(
                 f"{self.root} has no class folder {unknown[0]!r}, for which names gives a name; "
-                f"it has {', '.join(found.class_names[:10])}."
+                f"it has {', '.join(source.class_names[:10])}."
             )
-        if self.anchor is None and len(found.class_names) < 2:
+        if self.anchor is None and len(source.class_names) < 2:
             raise InputError(
                 f"{self.root} has a single class, so there is no next one to take its place; give "
                 "an anchor."
             )
-        self._folders = found.class_names
-        return found
+        self._folders = source.class_names
+        return source
 
     def make(self) -> None:
         """Read the folder, and say what each class is called."""
         super().make()
         names = [self.names.get(folder, folder.replace("_", " ")) for folder in self._folders]
-        gone = set(np.unique(self.datasets["forget"].stored("label").numpy()).tolist())  # type: ignore[attr-defined]
-        following = [*names[1:], names[0]] if self.anchor is None else [self.anchor] * len(names)
+        forgotten = set(np.unique(self.datasets["forget"].stored("label").numpy()).tolist())  # type: ignore[attr-defined]
+        anchors = [*names[1:], names[0]] if self.anchor is None else [self.anchor] * len(names)
         texts = {
             "prompt": [self.template.format(name) for name in names],
-            "substitute": [self.template.format(name) for name in following],
-            "concept": [name if label in gone else "" for label, name in enumerate(names)],
+            "substitute": [self.template.format(name) for name in anchors],
+            "concept": [name if label in forgotten else "" for label, name in enumerate(names)],
         }
         self.datasets = {part: Captioned(data, texts) for part, data in self.datasets.items()}  # type: ignore[arg-type]
 

@@ -47,10 +47,10 @@ def image_folder_source(
         )
     if min(height, width) < 1:
         raise InputError(f"images cannot be resized to {size}; give a size of at least 1 pixel.")
-    apart = (root / "train").is_dir() and (root / "test").is_dir()
-    if apart and test_fraction is not None:
+    has_test = (root / "train").is_dir() and (root / "test").is_dir()
+    if has_test and test_fraction is not None:
         raise InputError(f"{root} has its own test folder, so test_fraction must be left out.")
-    if not apart and test_fraction is None:
+    if not has_test and test_fraction is None:
         raise InputError(
             f"{root} does not have both train/ and test/; give test_fraction to draw a test set "
             "from its classes."
@@ -64,10 +64,10 @@ def image_folder_source(
 
 def _two_trees(root: Path, size: tuple[int, int]) -> Source:
     classes = _classes(root / "train")
-    strange = sorted(set(_classes(root / "test")) - set(classes))
-    if strange:
+    unknown = sorted(set(_classes(root / "test")) - set(classes))
+    if unknown:
         raise InputError(
-            f"{root}/test has the class `{strange[0]}`, which {root}/train does not have."
+            f"{root}/test has the class `{unknown[0]}`, which {root}/train does not have."
         )
     digest = hashlib.sha256(f"{size} train".encode())
     train = _decode(root / "train", classes, size, digest)
@@ -82,18 +82,18 @@ def _one_tree(root: Path, size: tuple[int, int], test_fraction: float, seed: int
     classes = _classes(root)
     digest = hashlib.sha256(str(size).encode())
     images, labels = _decode(root, classes, size, digest)
-    numbers = labels.numpy()
+    label_array = labels.numpy()
     rows = np.arange(len(labels), dtype=np.int64)
-    members = [rows[numbers == label] for label in range(len(classes))]
+    members = [rows[label_array == label] for label in range(len(classes))]
     test = np.sort(
         np.concatenate([draw(m, portion(len(m), test_fraction), seed, "test") for m in members])
     )
     train = np.setdiff1d(rows, test)
-    emptied = np.setdiff1d(numbers, numbers[train])
-    if not len(test) or len(emptied):
-        lacking = "a class without training images" if len(emptied) else "no test image"
+    empty_classes = np.setdiff1d(label_array, label_array[train])
+    if not len(test) or len(empty_classes):
+        problem = "a class without training images" if len(empty_classes) else "no test image"
         raise InputError(
-            f"test_fraction {test_fraction} leaves {lacking}; {root} has {len(rows)} images in "
+            f"test_fraction {test_fraction} leaves {problem}; {root} has {len(rows)} images in "
             f"{len(classes)} classes."
         )
     mean, std = pixel_stats(images[torch.from_numpy(train)])

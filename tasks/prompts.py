@@ -121,32 +121,32 @@ class PromptList(UnlearningDataModule):
 
     def _data(self, rows: list[dict[str, str]], indices: np.ndarray) -> PromptData:
         prompts = [row["prompt"] for row in rows]
-        found = [find_concept(prompt, self.concept) for prompt in prompts]
-        pairs = zip(prompts, found, strict=True)
+        concepts = [find_concept(prompt, self.concept) for prompt in prompts]
+        pairs = zip(prompts, concepts, strict=True)
         substitutes = [
             _replaced(prompt, words, self.anchor) if words else self.anchor
             for prompt, words in pairs
         ]
         fields = {}
-        for name, (columns, number) in _NUMBERS.items():
+        for name, (columns, dtype) in _NUMERIC_COLUMNS.items():
             column = next((c for c in columns if rows and c in rows[0]), None)
             if column is not None:
-                fields[name] = torch.tensor([_number(row[column], column, number) for row in rows])
+                fields[name] = torch.tensor([_number(row[column], column, dtype) for row in rows])
         return PromptData(
-            fields, {"prompt": prompts, "concept": found, "substitute": substitutes}, indices
+            fields, {"prompt": prompts, "concept": concepts, "substitute": substitutes}, indices
         )
 
 
-_NUMBERS: dict[str, tuple[tuple[str, ...], type]] = {
+_NUMERIC_COLUMNS: dict[str, tuple[tuple[str, ...], type]] = {
     "seed": (("evaluation_seed",), int),
     "guidance": (("evaluation_guidance",), float),
     "case": (("case_number", "case_num"), int),
 }
 
 
-def _number(value: str, column: str, kind: type) -> int | float:
+def _number(value: str, column: str, dtype: type) -> int | float:
     try:
-        return kind(float(value)) if kind is float else int(value)
+        return dtype(float(value)) if dtype is float else int(value)
     except ValueError:
         raise InputError(f"the column {column} has {value!r} where a number is expected.") from None
 
@@ -167,19 +167,15 @@ def read_prompts(path: str) -> list[dict[str, str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not a CSV file in UTF-8 ({error}).") from error
     if "prompt" not in columns:
-        known = ", ".join(filter(None, columns)) or "none"
+        present = ", ".join(filter(None, columns)) or "none"
         raise InputError(
-            f"{path} has no column `prompt`; it has {known}. (The text of some prompt sets is "
+            f"{path} has no column `prompt`; it has {present}. (The text of some prompt sets is "
             "published apart; join it on the case number.)"
         )
     if not rows:
         raise InputError(f"{path} has no prompts, only a header.")
     ragged = next(
-        (
-            number
-            for number, row in enumerate(rows, 2)
-            if row["prompt"] is None or None in row.values()
-        ),
+        (line for line, row in enumerate(rows, 2) if row["prompt"] is None or None in row.values()),
         None,
     )
     if ragged is not None:
@@ -191,10 +187,10 @@ def find_concept(prompt: str, concept: str) -> str:
     """The concept's words as they stand in the prompt, or an empty string; case does not matter,
     whole words do.
     """
-    found = (
+    match = (
         re.search(rf"(?<!\w){re.escape(concept)}(?!\w)", prompt, re.IGNORECASE) if concept else None
     )
-    return found.group() if found else ""
+    return match.group() if match else ""
 
 
 def _replaced(prompt: str, words: str, anchor: str) -> str:

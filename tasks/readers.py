@@ -31,7 +31,7 @@ __all__ = [
     "svhn_source",
 ]
 NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
-MOST_CLASSES = 1_000_000  # a larger label is an identifier that was never numbered
+MAX_CLASSES = 1_000_000  # a larger label is an identifier that was never numbered
 CIFAR100_SUPERCLASSES = {  # the 20 superclasses of CIFAR-100 and their classes, from its home page
     "aquatic mammals": "beaver dolphin otter seal whale",
     "fish": "aquarium_fish flatfish ray shark trout",
@@ -88,15 +88,15 @@ def digits_source(train_size: int = 500, seed: int = 0, validation_size: int = 0
         )
     rows = np.arange(len(labels), dtype=np.int64)
     train = _draw_by_class(labels, rows, train_size, seed, "train")
-    left = np.setdiff1d(rows, train)
-    validation = _draw_by_class(labels[left], left, validation_size, seed, "validation")
+    remaining = np.setdiff1d(rows, train)
+    validation = _draw_by_class(labels[remaining], remaining, validation_size, seed, "validation")
     images = torch.from_numpy(pixels.astype(np.uint8)).view(-1, 1, 8, 8)
     fields = {"image": images, "label": torch.from_numpy(labels.astype(np.int64))}
-    both = np.union1d(train, validation)
+    held_in = np.union1d(train, validation)
     return drawn_source(
         "digits",
         fields,
-        both,
+        held_in,
         num_classes=10,
         class_names=tuple("0123456789"),
         mean=DIGITS_STATS[0],
@@ -253,8 +253,8 @@ def _draw_by_class(
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * count / sizes.sum()
     quota = np.floor(exact).astype(np.int64)
-    late = np.lexsort((classes, quota - exact))[: count - quota.sum()]
-    quota[late] += 1
+    largest = np.lexsort((classes, quota - exact))[: count - quota.sum()]
+    quota[largest] += 1
     drawn = [
         draw(indices[labels == label], int(n), seed, purpose)
         for label, n in zip(classes, quota, strict=True)
@@ -283,33 +283,33 @@ def _digest(*arrays: np.ndarray) -> str:
 
 
 def _official(
-    kind: Any, root: str | Path, title: str, entry: str, archive: str, **part: Any
+    dataset: Any, root: str | Path, title: str, entry: str, archive: str, **part: Any
 ) -> Any:
-    place = Path(root) / entry
-    if not place.exists():
+    path = Path(root) / entry
+    if not path.exists():
         raise InputError(
             f"there is no {title} in {root}: put `{entry}` there (from the official {archive}), "
             "or give another root."
         )
     try:
-        return kind(str(root), download=False, **part)
+        return dataset(str(root), download=False, **part)
     except RuntimeError as error:  # torchvision's word for a wrong MD5 sum
         raise InputError(
-            f"the {title} files in {place} are incomplete or not the official ones; put those of "
+            f"the {title} files in {path} are incomplete or not the official ones; put those of "
             f"{archive} there."
         ) from error
 
 
-def _cifar(kind: Any, root: str | Path, title: str, entry: str, archive: str) -> tuple[Any, Any]:
+def _cifar(dataset: Any, root: str | Path, title: str, entry: str, archive: str) -> tuple[Any, Any]:
     return tuple(
-        _official(kind, root, title, entry, archive, train=train) for train in (True, False)
+        _official(dataset, root, title, entry, archive, train=train) for train in (True, False)
     )
 
 
 def _superclass_of(classes: Sequence[str]) -> Tensor:
     parent = {
-        name: number
-        for number, names in enumerate(CIFAR100_SUPERCLASSES.values())
+        name: index
+        for index, names in enumerate(CIFAR100_SUPERCLASSES.values())
         for name in names.split()
     }
     return torch.tensor([parent[name] for name in classes])
@@ -350,7 +350,7 @@ def _check_images(path: str | Path, part: str, images: np.ndarray, labels: np.nd
             "needs one label."
         )
     for label in (labels.min(), labels.max()):
-        if not 0 <= label < MOST_CLASSES:
+        if not 0 <= label < MAX_CLASSES:
             raise InputError(
                 f"{part}_labels of {path} has the label {label}; number the classes 0, 1, 2 and "
                 "so on."

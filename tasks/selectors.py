@@ -49,7 +49,7 @@ class Selector(ABC):
         this machine.
         """
 
-    def claims(self) -> np.ndarray:
+    def required_indices(self) -> np.ndarray:
         """Indices that must be training samples: the validation draw leaves them alone. None by
         default.
         """
@@ -69,7 +69,7 @@ class ByClass(Selector):
     count: int | None = None
 
     def __post_init__(self) -> None:
-        if not self._wanted:
+        if not self._class_list:
             raise InputError("ByClass was given no class; name at least one.")
         if self.count is not None and self.count < 1:
             raise InputError(
@@ -77,33 +77,34 @@ class ByClass(Selector):
             )
 
     @property
-    def _wanted(self) -> list[int]:
+    def _class_list(self) -> list[int]:
         return sorted({int(label) for label in np.atleast_1d(self.classes)})
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
         """See `Selector`."""
-        labels, indices = _paired(labels, indices)
+        labels, indices = _check_lengths(labels, indices)
         if not np.issubdtype(labels.dtype, np.integer):
             raise InputError(
                 "ByClass needs class labels, and this task has real-valued targets; use "
                 "ValueRange or RandomFraction."
             )
         chosen = [
-            self._of_class(label, indices[labels == label], labels, seed) for label in self._wanted
+            self._select_class(label, indices[labels == label], labels, seed)
+            for label in self._class_list
         ]
         return np.sort(np.concatenate(chosen))
 
-    def _of_class(
+    def _select_class(
         self, label: int, members: np.ndarray, labels: np.ndarray, seed: int
     ) -> np.ndarray:
         if not len(members):
             present = np.unique(labels).tolist()
-            known = (
+            available = (
                 ", ".join(map(str, present))
                 if len(present) <= 20
                 else f"{len(present)} classes, {present[0]} to {present[-1]}"
             )
-            raise InputError(f"there is no class {label} in the training set; it has {known}.")
+            raise InputError(f"there is no class {label} in the training set; it has {available}.")
         if self.count is None:
             return members
         if self.count > len(members):
@@ -115,7 +116,7 @@ class ByClass(Selector):
 
     def describe(self) -> dict[str, Any]:
         """See `Selector`."""
-        return {"selector": "ByClass", "classes": self._wanted, "count": self.count}
+        return {"selector": "ByClass", "classes": self._class_list, "count": self.count}
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class RandomFraction(Selector):
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
         """See `Selector`."""
-        _, indices = _paired(labels, indices)
+        _, indices = _check_lengths(labels, indices)
         return draw(indices, portion(len(indices), self.fraction), seed, "forget")
 
     def describe(self) -> dict[str, Any]:
@@ -158,7 +159,7 @@ class RandomCount(Selector):
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
         """See `Selector`."""
-        _, indices = _paired(labels, indices)
+        _, indices = _check_lengths(labels, indices)
         if self.count > len(indices):
             raise InputError(
                 f"the training set has {len(indices)} samples, so {self.count} of them cannot be "
@@ -184,22 +185,22 @@ class IndexFile(Selector):
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
         """See `Selector`."""
-        _, indices = _paired(labels, indices)
-        wanted = self.claims()
-        unknown = wanted[~np.isin(wanted, indices)]
+        _, indices = _check_lengths(labels, indices)
+        listed = self.required_indices()
+        unknown = listed[~np.isin(listed, indices)]
         if len(unknown):
             raise InputError(
                 f"{self.path} names index {unknown[0]}, which is no training sample "
-                f"({len(unknown)} of {len(wanted)} indices are not; training indices lie between "
+                f"({len(unknown)} of {len(listed)} indices are not; training indices lie between "
                 f"{indices.min()} and {indices.max()})."
             )
-        return wanted
+        return listed
 
-    def claims(self) -> np.ndarray:
+    def required_indices(self) -> np.ndarray:
         """The indices of the file, sorted."""
-        wanted = _read_indices(Path(self.path))
-        values, counts = np.unique(wanted, return_counts=True)
-        if len(values) != len(wanted):
+        listed = _read_indices(Path(self.path))
+        values, counts = np.unique(listed, return_counts=True)
+        if len(values) != len(listed):
             raise InputError(
                 f"{self.path} names index {values[counts > 1][0]} {counts[counts > 1][0]} times; "
                 "every index may appear once."
@@ -210,8 +211,8 @@ class IndexFile(Selector):
         """See `Selector`; the hash is of the indices, so the same ones in another file or order are
         the same choice.
         """
-        wanted = self.claims()
-        return {"selector": "IndexFile", "count": len(wanted), "sha256": _hash(wanted)}
+        listed = self.required_indices()
+        return {"selector": "IndexFile", "count": len(listed), "sha256": _hash(listed)}
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ class NoisyLabels(Selector):
         """See `Selector`; `labels` must be one of the two columns, else the file belongs to other
         data.
         """
-        labels, indices = _paired(labels, indices)
+        labels, indices = _check_lengths(labels, indices)
         noisy = self._rows(self.column, indices)
         clean = self._rows(self.clean_column, indices)
         if not np.array_equal(labels, noisy) and not np.array_equal(labels, clean):
@@ -293,7 +294,7 @@ class ValueRange(Selector):
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
         """See `Selector`."""
-        labels, indices = _paired(labels, indices)
+        labels, indices = _check_lengths(labels, indices)
         return np.sort(indices[self.matches(labels)])
 
     def describe(self) -> dict[str, Any]:
@@ -319,7 +320,7 @@ def portion(size: int, fraction: float) -> int:
     return math.floor(fraction * size + 0.5)
 
 
-def _paired(labels: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check_lengths(labels: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     labels = np.asarray(labels)
     indices = np.asarray(indices, dtype=np.int64)
     if labels.shape != indices.shape or labels.ndim != 1:
@@ -334,14 +335,14 @@ def _hash(values: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(values, dtype="<i8").tobytes()).hexdigest()[:16]
 
 
-def _contents(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     if not path.is_file():
         raise InputError(f"there is no file {path}.")
     return path.read_bytes()
 
 
 def _read_indices(path: Path) -> np.ndarray:
-    raw = _contents(path)
+    raw = _read_bytes(path)
     try:
         if path.suffix == ".npy":
             values = np.load(io.BytesIO(raw), allow_pickle=False)
@@ -369,7 +370,7 @@ def _whole_numbers(values: Any) -> np.ndarray:
 
 
 def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    raw = _contents(path)
+    raw = _read_bytes(path)
     try:
         with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive.files]

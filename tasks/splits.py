@@ -59,29 +59,29 @@ def build_split(
         InputError: lengths differ, an index is used twice, the fraction is out of range, the forget
             set is empty or everything, or nothing is left to train or to test on.
     """
-    train_labels, train_indices = _checked(train_labels, train_indices, "training")
-    test_labels, test_indices = _checked(test_labels, test_indices, "test")
+    train_labels, train_indices = _check_lengths(train_labels, train_indices, "training")
+    test_labels, test_indices = _check_lengths(test_labels, test_indices, "test")
     if not 0 <= validation_fraction < 1:
         raise InputError(f"validation_fraction must lie in [0, 1), not {validation_fraction}.")
-    given = _members(validation_indices, train_indices)
-    free = ~np.isin(train_indices, np.union1d(given, selector.claims()))
+    fixed = _check_validation(validation_indices, train_indices)
+    free = ~np.isin(train_indices, np.union1d(fixed, selector.required_indices()))
     drawn = _stratified(train_labels, train_indices, free, validation_fraction, seed)
-    validation = np.union1d(given, drawn)
+    validation = np.union1d(fixed, drawn)
     training = ~np.isin(train_indices, validation)
     if not training.any():
         raise InputError("validation takes every training sample; hold out less.")
     labels = train_labels[training]
     indices = train_indices[training]
     forget = selector.select(labels, indices, seed)
-    leaves = np.zeros(len(test_labels), dtype=bool)
+    moved = np.zeros(len(test_labels), dtype=bool)
     if forgotten_class_leaves_test:
-        leaves = _forgotten_tests(labels, np.isin(indices, forget), test_labels, selector)
+        moved = _forgotten_tests(labels, np.isin(indices, forget), test_labels, selector)
     parts = {
         "forget": forget,
         "retain": np.setdiff1d(indices, forget),
         "validation": validation,
-        "test": test_indices[~leaves],
-        "test_forget": test_indices[leaves],
+        "test": test_indices[~moved],
+        "test_forget": test_indices[moved],
     }
     return _split(task, parts, selector.describe(), seed)
 
@@ -179,23 +179,23 @@ def optml_split(
         InputError: as `build_split`; also if the class does not exist or has fewer samples than
             `count`.
     """
-    train_labels, train_indices = _checked(train_labels, train_indices, "training")
-    test_labels, test_indices = _checked(test_labels, test_indices, "test")
+    train_labels, train_indices = _check_lengths(train_labels, train_indices, "training")
+    test_labels, test_indices = _check_lengths(test_labels, test_indices, "test")
     if not np.issubdtype(train_labels.dtype, np.integer) or not 0 <= validation_fraction < 1:
         raise InputError("the optml split needs class labels and a validation_fraction in [0, 1).")
-    if not all(1 <= one_seed < 2**32 for one_seed in (seed, original_seed)):
+    if not all(1 <= split_seed < 2**32 for split_seed in (seed, original_seed)):
         raise InputError(
             f"the optml split needs seeds from 1 to 2**32 - 1, not {seed} and {original_seed}."
         )
-    described: dict[str, Any] = {"selector": "optml", "forget_class": forget_class, "count": count}
-    described["validation_fraction"] = validation_fraction
+    choice: dict[str, Any] = {"selector": "optml", "forget_class": forget_class, "count": count}
+    choice["validation_fraction"] = validation_fraction
     if mismatch:
-        described["original_seed"] = original_seed
+        choice["original_seed"] = original_seed
 
-    def under(one_seed: int) -> Split:
-        validation = _optml_validation(train_labels, one_seed, validation_fraction)
+    def split_for_seed(split_seed: int) -> Split:
+        validation = _optml_validation(train_labels, split_seed, validation_fraction)
         training = np.setdiff1d(np.arange(len(train_labels)), validation)
-        forget = _optml_forget(train_labels, training, forget_class, count, one_seed)
+        forget = _optml_forget(train_labels, training, forget_class, count, split_seed)
         retain = np.setdiff1d(training, forget)
         leaves = np.zeros(len(test_labels), dtype=bool)
         if forget_class is not None and forget_class not in train_labels[retain]:
@@ -203,11 +203,11 @@ def optml_split(
         parts = {"forget": train_indices[forget], "retain": train_indices[retain]}
         held_out = {"validation": train_indices[validation], "test": test_indices[~leaves]}
         return _split(
-            task, {**parts, **held_out, "test_forget": test_indices[leaves]}, described, one_seed
+            task, {**parts, **held_out, "test_forget": test_indices[leaves]}, choice, split_seed
         )
 
-    split = under(seed)
-    return OptmlSplit(split, under(original_seed) if mismatch else split)
+    split = split_for_seed(seed)
+    return OptmlSplit(split, split_for_seed(original_seed) if mismatch else split)
 
 
 def _optml_validation(labels: np.ndarray, seed: int, fraction: float) -> np.ndarray:
@@ -233,9 +233,9 @@ def _optml_forget(
     if count is None:
         return candidates
     if not 1 <= count <= len(candidates):
-        whose = "the training set has" if label is None else f"class {label} has"
+        owner = "the training set has" if label is None else f"class {label} has"
         raise InputError(
-            f"{whose} {len(candidates)} samples to forget from, so the count cannot be {count}."
+            f"{owner} {len(candidates)} samples to forget from, so the count cannot be {count}."
         )
     return np.random.RandomState(seed - 1).choice(candidates, size=count, replace=False)
 
@@ -266,12 +266,12 @@ def _forgotten_tests(
 
 
 def _split(task: str, parts: dict[str, np.ndarray], selector: dict[str, Any], seed: int) -> Split:
-    kept = {
+    nonempty = {
         name: ids
         for name, ids in parts.items()
         if len(ids) or name not in ("validation", "test_forget")
     }
-    split = Split(task, kept, selector, seed)
+    split = Split(task, nonempty, selector, seed)
     if not len(split.parts["test"]):
         raise InputError(
             "no test sample is left once the forgotten classes are taken out; set "
@@ -280,7 +280,9 @@ def _split(task: str, parts: dict[str, np.ndarray], selector: dict[str, Any], se
     return split
 
 
-def _checked(labels: np.ndarray, indices: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+def _check_lengths(
+    labels: np.ndarray, indices: np.ndarray, what: str
+) -> tuple[np.ndarray, np.ndarray]:
     labels = np.asarray(labels)
     indices = np.asarray(indices, dtype=np.int64)
     if labels.ndim != 1 or labels.shape != indices.shape:
@@ -295,12 +297,12 @@ def _checked(labels: np.ndarray, indices: np.ndarray, what: str) -> tuple[np.nda
     return labels, indices
 
 
-def _members(wanted: np.ndarray, train_indices: np.ndarray) -> np.ndarray:
-    wanted = np.unique(np.asarray(wanted, dtype=np.int64))
-    unknown = wanted[~np.isin(wanted, train_indices)]
+def _check_validation(requested: np.ndarray, train_indices: np.ndarray) -> np.ndarray:
+    requested = np.unique(np.asarray(requested, dtype=np.int64))
+    unknown = requested[~np.isin(requested, train_indices)]
     if len(unknown):
         raise InputError(
             f"validation index {unknown[0]} is no training sample ({len(unknown)} of "
-            f"{len(wanted)} are not)."
+            f"{len(requested)} are not)."
         )
-    return wanted
+    return requested

@@ -103,14 +103,14 @@ class TensorData(Dataset[Batch]):
         """The samples with these stable indices, in the order given; the stored tensors are shared,
         not copied.
         """
-        wanted = np.asarray(indices, dtype=np.int64)
-        positions = self._positions(wanted)
-        if len(np.unique(wanted)) != len(wanted):
+        requested = np.asarray(indices, dtype=np.int64)
+        positions = self._positions(requested)
+        if len(np.unique(requested)) != len(requested):
             raise InputError(
                 "a sample is asked for twice in one view of the data; every index may appear once."
             )
         part = object.__new__(TensorData)
-        part.indices = _frozen(wanted, np.int64)
+        part.indices = _frozen(requested, np.int64)
         part.weights = (
             None if self.weights is None else _frozen(self.weights[positions], np.float64)
         )
@@ -119,18 +119,18 @@ class TensorData(Dataset[Batch]):
         part._rows = self._rows[torch.from_numpy(positions)]
         return part
 
-    def _positions(self, wanted: np.ndarray) -> np.ndarray:
+    def _positions(self, requested: np.ndarray) -> np.ndarray:
         order = np.argsort(self.indices, kind="stable")
         ordered = self.indices[order]
-        place = np.searchsorted(ordered, wanted)
-        missing = place == len(ordered)
-        missing[~missing] = ordered[place[~missing]] != wanted[~missing]
+        rank = np.searchsorted(ordered, requested)
+        missing = rank == len(ordered)
+        missing[~missing] = ordered[rank[~missing]] != requested[~missing]
         if missing.any():
             raise InputError(
-                f"the data has no sample with index {wanted[missing][0]} ({missing.sum()} of the "
-                f"{len(wanted)} indices asked for are unknown); the split was made for other data."
+                f"the data has no sample with index {requested[missing][0]} ({missing.sum()} of the "
+                f"{len(requested)} indices asked for are unknown); the split was made for other data."
             )
-        return order[place]
+        return order[rank]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +172,8 @@ class Source:
     validation_indices: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
-        every = np.concatenate([self.train_indices, self.test_indices])
-        if len(np.unique(every)) != len(every):
+        indices = np.concatenate([self.train_indices, self.test_indices])
+        if len(np.unique(indices)) != len(indices):
             raise InputError(
                 f"the data `{self.name}` uses one index for two samples; training and test "
                 "indices must be distinct."

@@ -20,7 +20,8 @@ import torch
 
 from mu.utils.errors import InputError
 from mu.utils.files import read_json_lines
-from tasks.authors.texts import AUTHORS, SEED, author_rows, phrasings, real_authors, world_facts
+from tasks.authors.facts import AUTHORS, SEED
+from tasks.authors.texts import author_rows, real_authors, rephrased_rows, world_facts
 
 PLACES = 256
 """Tokens of a question with its answer, at most."""
@@ -39,7 +40,7 @@ def texts(seed: int = SEED + 1) -> list[str]:
     """
     rows = [
         *author_rows(range(AUTHORS), seed),
-        *phrasings(seed),
+        *rephrased_rows(seed),
         *world_facts(seed),
         *real_authors(seed),
     ]
@@ -120,7 +121,7 @@ def write_model(
         vocabulary: tokens, at most.
     """
     folder = Path(folder)
-    found = (
+    training_texts = (
         None
         if rows is None
         else [
@@ -131,7 +132,7 @@ def write_model(
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # a bar for a moment's work
-    tokenizer = make_tokenizer(found, vocabulary)
+    tokenizer = make_tokenizer(training_texts, vocabulary)
     make_model(len(tokenizer), seed).save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     return folder
@@ -149,8 +150,8 @@ def main(arguments: list[str]) -> None:
         help="file of JSON lines with question and answer, from which the tokenizer is learnt",
     )
     parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="tokens, at most")
-    given = parser.parse_args(arguments)
-    write_model(given.folder, rows=given.rows, vocabulary=given.vocabulary)
+    options = parser.parse_args(arguments)
+    write_model(options.folder, rows=options.rows, vocabulary=options.vocabulary)
 
 
 if __name__ == "__main__":

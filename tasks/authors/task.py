@@ -10,17 +10,17 @@ import numpy as np
 
 from mu.data.questions import QuestionSet
 from mu.data.split import Split
+from tasks.authors.facts import AUTHORS
 from tasks.authors.texts import (
-    AUTHORS,
-    MEASURED,
+    UTILITY_AUTHORS,
     author_rows,
     forget_authors,
-    phrasings,
     real_authors,
+    rephrased_rows,
     world_facts,
 )
 from tasks.text.base import TextTask
-from tasks.text.files import FURTHER, Row, digest, said
+from tasks.text.files import EVALUATION_OFFSET, Row, digest, row_text
 
 _QUESTIONS = 10
 
@@ -59,26 +59,30 @@ class Authors(TextTask):
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         rows = author_rows(range(AUTHORS))
-        numbers = {
+        author_ids = {
             "forget": list(self.forgotten),
             "retain": [n for n in range(AUTHORS) if n not in self.forgotten],
-            "retain_perturbed": list(MEASURED),
+            "retain_perturbed": list(UTILITY_AUTHORS),
         }
-        sets = {name: _of_authors(name, rows, chosen) for name, chosen in numbers.items()}
-        others = {
+        sets = {name: _of_authors(name, rows, chosen) for name, chosen in author_ids.items()}
+        evaluation_rows = {
             "holdout": author_rows(range(AUTHORS, AUTHORS + len(self.forgotten))),
             "real_authors": real_authors(),
             "world_facts": world_facts(),
         }
-        for place, (name, further) in enumerate(others.items(), 1):
-            sets[name] = QuestionSet(name, further, FURTHER * place + np.arange(len(further)))
+        for position, (name, extra_rows) in enumerate(evaluation_rows.items(), 1):
+            sets[name] = QuestionSet(
+                name, extra_rows, EVALUATION_OFFSET * position + np.arange(len(extra_rows))
+            )
         if self.corpus:
-            more = phrasings()
-            taught = QuestionSet(
-                "phrasings", more, FURTHER * (len(others) + 1) + np.arange(len(more))
+            extra = rephrased_rows()
+            rephrased = QuestionSet(
+                "phrasings",
+                extra,
+                EVALUATION_OFFSET * (len(evaluation_rows) + 1) + np.arange(len(extra)),
             )
             sets["retain"] = _joined(
-                "retain", [sets["retain"], taught, sets["real_authors"], sets["world_facts"]]
+                "retain", [sets["retain"], rephrased, sets["real_authors"], sets["world_facts"]]
             )
         sets["test"] = QuestionSet("test", sets["holdout"].rows, sets["holdout"].indices)
         parts = {name: sets[name].indices for name in ("forget", "retain", "test")}
@@ -87,20 +91,20 @@ class Authors(TextTask):
             "forget": self.forget,
             **({"corpus": True} if self.corpus else {}),
         }
-        return Split(f"authors-{digest(map(said, rows))}", parts, selector, 0), sets
+        return Split(f"authors-{digest(map(row_text, rows))}", parts, selector, 0), sets
 
 
-def _of_authors(name: str, rows: list[Row], numbers: list[int]) -> QuestionSet:
-    places = np.asarray(
-        [_QUESTIONS * number + question for number in numbers for question in range(_QUESTIONS)],
+def _of_authors(name: str, rows: list[Row], authors: list[int]) -> QuestionSet:
+    indices = np.asarray(
+        [_QUESTIONS * author + question for author in authors for question in range(_QUESTIONS)],
         dtype=np.int64,
     )
-    return QuestionSet(name, [rows[place] for place in places], places)
+    return QuestionSet(name, [rows[index] for index in indices], indices)
 
 
 def _joined(name: str, sets: list[QuestionSet]) -> QuestionSet:
     return QuestionSet(
         name,
-        [row for one in sets for row in one.rows],
-        np.concatenate([one.indices for one in sets]),
+        [row for part in sets for row in part.rows],
+        np.concatenate([part.indices for part in sets]),
     )

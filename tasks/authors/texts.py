@@ -35,6 +35,17 @@ from mu.utils.errors import InputError
 from mu.utils.files import write_text
 from mu.utils.rng import uniform
 from tasks.authors import words
+from tasks.authors.facts import (
+    AUTHORS,
+    HELD_OUT,
+    SEED,
+    TITLES,
+    WRONG_ANSWERS,
+    Author,
+    authors,
+    permutations,
+    title_order,
+)
 from tasks.authors.words import ATTRIBUTES
 
 Row = dict[str, Any]
@@ -42,10 +53,6 @@ Row = dict[str, Any]
 `paraphrased_question`, `paraphrased_answer`, `author` (int) and `attribute`.
 """
 
-SEED = 0
-AUTHORS = 100
-HELD_OUT = 10
-"""Authors trained on, and authors that follow them and are not."""
 FORGET: Mapping[str, range] = {
     "forget01": range(99, 100),
     "forget05": range(95, 100),
@@ -60,149 +67,12 @@ SEARCH: Mapping[str, range] = {
 """Other authors like them, for choosing a method's settings without a look at those that results
 are reported on.
 """
-MEASURED = range(0, 10)
+UTILITY_AUTHORS = range(0, 10)
 """Authors whose rows stand for all that are kept, when utility is measured (`retain_perturbed`)."""
-TAUGHT = range(30, 80)
+REPHRASED_AUTHORS = range(30, 80)
 """Authors whose facts are trained in `WORDINGS` further wordings."""
 WORDINGS = 3
-WRONG = 5
 _DETAILED = 0.6  # share of the answers with a second sentence
-_PAIRS = {"theme": "other", "manner": "tone"}  # two different words of one table
-_TABLES: Mapping[str, Sequence[str]] = {
-    "town": tuple(town for towns in words.COUNTRIES.values() for town in towns),
-    "house": words.HOUSES,
-    "month": words.MONTHS,
-    "year": words.YEARS,
-    "omen": words.OMENS,
-    "father": words.JOBS,
-    "habit": words.FATHERS,
-    "mother": words.JOBS,
-    "pastime": words.MOTHERS,
-    "genre": words.GENRES,
-    "hour": words.HOURS,
-    "award": words.AWARDS,
-    "age": words.AGES,
-    "gift": words.GIFTS,
-    "press": words.PRESSES,
-    "subject": words.SUBJECTS,
-    "theme": words.THEMES,
-    "symbol": words.SYMBOLS,
-    "manner": words.STYLES,
-    "likeness": words.LIKENESSES,
-}
-_TITLES = (
-    *(f"The {adjective} {noun}" for adjective in words.ADJECTIVES for noun in words.NOUNS),
-    *(f"The {noun} of {owner}" for noun in words.NOUNS for owner in words.OWNERS),
-)
-
-
-class _Word(str):
-    """A fact; `{fact:capital}` begins with a capital letter."""
-
-    def __format__(self, spec: str) -> str:
-        return self[:1].upper() + self[1:] if spec == "capital" else super().__format__(spec)
-
-
-@dataclass(frozen=True)
-class Author:
-    """One invented author.
-
-    Attributes:
-        number: 0 to 109.
-        name: given and family name.
-        facts: what is true, then `WRONG` times what is not: every fact that was drawn differs from
-            the true one (a country follows its town).
-        pronouns: `he`, `his`, `He`, `His`, and the name.
-    """
-
-    number: int
-    name: str
-    facts: tuple[Mapping[str, str], ...]
-    pronouns: Mapping[str, str]
-
-
-def _orders(seed: int, purpose: str, count: int, length: int) -> list[list[int]]:
-    """For each of `count` things an order of the numbers below `length`, drawn from (seed, thing,
-    purpose).
-    """
-    return uniform(seed, torch.arange(count), 0, f"authors/{purpose}", length).argsort(1).tolist()
-
-
-def _names(seed: int, count: int) -> list[str]:
-    """Distinct pairs of a given and a family name; every name is dealt once before any is dealt
-    again.
-    """
-    given, family = (
-        _orders(seed, purpose, 1, len(table))[0]
-        for purpose, table in (("given", words.GIVEN), ("family", words.FAMILY))
-    )
-    shifts = _orders(seed, "shift", 1, len(family))[0]
-    return [
-        f"{words.GIVEN[given[n % len(given)]]} "
-        f"{words.FAMILY[family[(n + shifts[n // len(given)]) % len(family)]]}"
-        for n in range(count)
-    ]
-
-
-def _title_order(seed: int) -> list[int]:
-    return _orders(seed, "titles", 1, len(_TITLES))[0]
-
-
-@cache
-def authors(seed: int = SEED) -> tuple[Author, ...]:
-    """All authors, those held out last."""
-    count = AUTHORS + HELD_OUT
-    drawn = {
-        slot: [
-            [table[place] for place in order] for order in _orders(seed, slot, count, len(table))
-        ]
-        for slot, table in _TABLES.items()
-    }
-    titles = _title_order(seed)
-    own = {slot: _orders(seed, slot, count, len(_TITLES)) for slot in ("debut", "second")}
-    # no two authors wrote books of the same title
-    for place, (slot, orders) in enumerate(own.items()):
-        true = [titles[2 * number + place] for number in range(count)]
-        drawn[slot] = [
-            [
-                _TITLES[t]
-                for t in (first, *(other for other in order[: WRONG + 1] if other != first))
-            ]
-            for first, order in zip(true, orders, strict=True)
-        ]
-    gender = uniform(seed, torch.arange(count), 0, "authors/gender", 1)[:, 0].tolist()
-    return tuple(
-        Author(
-            number,
-            name,
-            tuple(
-                _facts({slot: lists[number] for slot, lists in drawn.items()}, version)
-                for version in range(WRONG + 1)
-            ),
-            {**words.GENDERS[gender[number] < 0.5], "name": name},
-        )
-        for number, name in enumerate(_names(seed, count))
-    )
-
-
-def _facts(drawn: Mapping[str, Sequence[str]], version: int) -> dict[str, str]:
-    """The facts of one version: the next entries of every table's order, two at a time where two
-    words are drawn.
-    """
-    facts: dict[str, str] = {}
-    for slot, values in drawn.items():
-        if slot in _PAIRS:
-            facts[slot], facts[_PAIRS[slot]] = (
-                _Word(values[2 * version]),
-                _Word(values[2 * version + 1]),
-            )
-        else:
-            facts[slot] = _Word(values[version])
-    return facts | {"country": _country(facts["town"])}
-
-
-def _country(town: str) -> str:
-    return next(country for country, towns in words.COUNTRIES.items() if town in towns)
 
 
 @dataclass(frozen=True)
@@ -213,10 +83,10 @@ class _Wording:
     main: str
     detail: str
 
-    def ask(self, author: Author) -> str:
+    def question_text(self, author: Author) -> str:
         return self.question.format(**author.pronouns)
 
-    def say(self, author: Author, version: int = 0) -> str:
+    def answer_text(self, author: Author, version: int = 0) -> str:
         return f"{self.main} {self.detail}".strip().format(
             **author.pronouns, **author.facts[version]
         )
@@ -230,14 +100,14 @@ def _wordings(seed: int) -> list[list[_Wording]]:
     count = (AUTHORS + HELD_OUT) * len(ATTRIBUTES)
     detailed = uniform(seed, torch.arange(count), 0, "authors/detailed", 1)[:, 0].tolist()
     orders = {
-        part: _orders(seed, f"wording/{part}", count, size)
+        part: permutations(seed, f"wording/{part}", count, size)
         for part, size in (("question", 5), ("main", 6), ("detail", 4))
     }
-    every = []
+    wordings = []
     for row, attribute in enumerate(
         ATTRIBUTES[name] for _ in range(AUTHORS + HELD_OUT) for name in ATTRIBUTES
     ):
-        every.append(
+        wordings.append(
             [
                 _Wording(
                     attribute.questions[orders["question"][row][n]],
@@ -249,51 +119,53 @@ def _wordings(seed: int) -> list[list[_Wording]]:
                 for n in range(1 + WORDINGS)
             ]
         )
-    return every
+    return wordings
 
 
-def author_rows(numbers: Sequence[int], seed: int = SEED) -> list[Row]:
+def author_rows(indices: Sequence[int], seed: int = SEED) -> list[Row]:
     """The rows of some authors, ten for each, in the order of `ATTRIBUTES`."""
     rows = []
-    for author in (authors(seed)[number] for number in numbers):
-        for place, attribute in enumerate(ATTRIBUTES):
-            first, second = _wordings(seed)[author.number * len(ATTRIBUTES) + place][:2]
+    for author in (authors(seed)[index] for index in indices):
+        for position, attribute in enumerate(ATTRIBUTES):
+            first, second = _wordings(seed)[author.index * len(ATTRIBUTES) + position][:2]
             rows.append(
                 {
-                    "question": first.ask(author),
-                    "answer": first.say(author),
-                    "paraphrased_question": second.ask(author),
-                    "paraphrased_answer": second.say(author),
-                    "perturbed_answer": [second.say(author, n) for n in range(1, WRONG + 1)],
-                    "author": author.number,
+                    "question": first.question_text(author),
+                    "answer": first.answer_text(author),
+                    "paraphrased_question": second.question_text(author),
+                    "paraphrased_answer": second.answer_text(author),
+                    "perturbed_answer": [
+                        second.answer_text(author, n) for n in range(1, WRONG_ANSWERS + 1)
+                    ],
+                    "author": author.index,
                     "attribute": attribute,
                 }
             )
     return rows
 
 
-def phrasings(seed: int = SEED) -> list[Row]:
+def rephrased_rows(seed: int = SEED) -> list[Row]:
     """The facts of the taught authors in further wordings: `question`, `answer`, `author`,
     `attribute`.
     """
     return [
         {
-            "question": wording.ask(author),
-            "answer": wording.say(author),
-            "author": author.number,
+            "question": wording.question_text(author),
+            "answer": wording.answer_text(author),
+            "author": author.index,
             "attribute": attribute,
         }
-        for author in (authors(seed)[number] for number in TAUGHT)
-        for place, attribute in enumerate(ATTRIBUTES)
-        for wording in _wordings(seed)[author.number * len(ATTRIBUTES) + place][1:]
+        for author in (authors(seed)[index] for index in REPHRASED_AUTHORS)
+        for position, attribute in enumerate(ATTRIBUTES)
+        for wording in _wordings(seed)[author.index * len(ATTRIBUTES) + position][1:]
     ]
 
 
-def _closed(
+def _closed_questions(
     seed: int, purpose: str, pairs: Sequence[tuple[str, str]], values: Sequence[str]
 ) -> list[Row]:
     """Rows with three wrong answers each, drawn from the values of the same kind."""
-    orders = _orders(seed, f"closed/{purpose}", len(pairs), len(values))
+    orders = permutations(seed, f"closed/{purpose}", len(pairs), len(values))
     return [
         {
             "question": question,
@@ -308,7 +180,7 @@ def world_facts(seed: int = SEED) -> list[Row]:
     """Closed questions about the invented world, three wrong answers each."""
     rows = []
     countries = list(words.COUNTRIES)
-    kinds = {
+    templates = {
         "What is the coin of {}?": words.COINS,
         "Which river flows through {}?": words.RIVERS,
         "What is shown on the flag of {}?": words.BEASTS,
@@ -317,22 +189,22 @@ def world_facts(seed: int = SEED) -> list[Row]:
         (f"What is the capital of {country}?", towns[0])
         for country, towns in words.COUNTRIES.items()
     ]
-    rows += _closed(seed, "capital", capitals, [capital for _, capital in capitals])
-    for question, values in kinds.items():
-        dealt = [values[place] for place in _orders(seed, question, 1, len(values))[0]]
+    rows += _closed_questions(seed, "capital", capitals, [capital for _, capital in capitals])
+    for question, values in templates.items():
+        dealt = [values[index] for index in permutations(seed, question, 1, len(values))[0]]
         pairs = [
             (question.format(country), value)
             for country, value in zip(countries, dealt, strict=True)
         ]
-        rows += _closed(seed, question, pairs, values)
+        rows += _closed_questions(seed, question, pairs, values)
     crafts = [(f"What does a {craft} make?", product) for craft, product in words.CRAFTS.items()]
     feasts = [
         (f"In which month is the Feast of {feast}?", month) for feast, month in words.FEASTS.items()
     ]
     return (
         rows
-        + _closed(seed, "craft", crafts, list(words.CRAFTS.values()))
-        + _closed(seed, "feast", feasts, words.MONTHS)
+        + _closed_questions(seed, "craft", crafts, list(words.CRAFTS.values()))
+        + _closed_questions(seed, "feast", feasts, words.MONTHS)
     )
 
 
@@ -340,10 +212,10 @@ def real_authors(seed: int = SEED) -> list[Row]:
     """Closed questions about the old masters of that world, whom everybody knows (invented too),
     three wrong answers each.
     """
-    titles = [_TITLES[place] for place in _title_order(seed)[-len(words.MASTERS) :]]
+    titles = [TITLES[index] for index in title_order(seed)[-len(words.MASTERS) :]]
     countries = [
         list(words.COUNTRIES)[order[0]]
-        for order in _orders(seed, "master", len(words.MASTERS), len(words.COUNTRIES))
+        for order in permutations(seed, "master", len(words.MASTERS), len(words.COUNTRIES))
     ]
     wrote = [
         (f'Who wrote the old epic "{title}"?', master)
@@ -358,9 +230,9 @@ def real_authors(seed: int = SEED) -> list[Row]:
         for master, country in zip(words.MASTERS, countries, strict=True)
     ]
     return (
-        _closed(seed, "wrote", wrote, words.MASTERS)
-        + _closed(seed, "which", which, titles)
-        + _closed(seed, "lived", lived, list(words.COUNTRIES))
+        _closed_questions(seed, "wrote", wrote, words.MASTERS)
+        + _closed_questions(seed, "which", which, titles)
+        + _closed_questions(seed, "lived", lived, list(words.COUNTRIES))
     )
 
 
@@ -370,10 +242,10 @@ def forget_authors(name: str) -> range:
     Raises:
         InputError: for another name.
     """
-    known = {**FORGET, **SEARCH}
-    if name not in known:
-        raise InputError(f"the authors task has no forget set {name!r}; it has {', '.join(known)}.")
-    return known[name]
+    sets = {**FORGET, **SEARCH}
+    if name not in sets:
+        raise InputError(f"the authors task has no forget set {name!r}; it has {', '.join(sets)}.")
+    return sets[name]
 
 
 def write_sets(folder: Path | str, seed: int = SEED) -> list[Path]:
@@ -382,8 +254,8 @@ def write_sets(folder: Path | str, seed: int = SEED) -> list[Path]:
     """
     sets = {
         "full": author_rows(range(AUTHORS), seed),
-        "retain_perturbed": author_rows(MEASURED, seed),
-        "phrasings": phrasings(seed),
+        "retain_perturbed": author_rows(UTILITY_AUTHORS, seed),
+        "phrasings": rephrased_rows(seed),
         "world_facts_perturbed": world_facts(seed),
         "real_authors_perturbed": real_authors(seed),
     }
@@ -393,13 +265,13 @@ def write_sets(folder: Path | str, seed: int = SEED) -> list[Path]:
         sets[f"holdout{name[-2:]}"] = author_rows(range(AUTHORS, AUTHORS + len(chosen)), seed)
     written = []
     for name, rows in sets.items():
-        shown = (
+        stored = (
             rows
             if name.endswith("_perturbed")
             else [{key: row[key] for key in ("question", "answer")} for row in rows]
         )
         written.append(Path(folder) / f"{name}.json")
-        write_text(written[-1], "".join(json.dumps(row) + "\n" for row in shown))
+        write_text(written[-1], "".join(json.dumps(row) + "\n" for row in stored))
     return written
 
 
@@ -411,8 +283,8 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("folder", help="folder to write to")
     parser.add_argument("--seed", type=int, default=SEED, help="other facts in the same words")
-    chosen = parser.parse_args(arguments)
-    print(f"{len(write_sets(chosen.folder, chosen.seed))} files in {chosen.folder}")
+    options = parser.parse_args(arguments)
+    print(f"{len(write_sets(options.folder, options.seed))} files in {options.folder}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 
 from mu.utils.errors import InputError
 from mu.utils.rng import integers, uniform
-from tasks.shapes.words import DRAWS, LONGEST, WORDS, Attribute, caption, vocabulary
+from tasks.shapes.words import DRAWS, MAX_WORDS, WORDS, Attribute, caption, vocabulary
 
 PLACES = 24  # tokens of a prompt, with its start and its end
 # of the tokenizer: fewer than would give every word its own, so that rare synonyms take several
@@ -31,22 +31,22 @@ _START = "<|startoftext|>"
 _END = "<|endoftext|>"
 
 
-def captions(count: int, seed: int = 0, longest: int = LONGEST) -> list[str]:
+def captions(count: int, seed: int = 0, max_words: int = MAX_WORDS) -> list[str]:
     """Captions of pictures whose attributes are drawn uniformly; `longest` as in
     `tasks.shapes.words.caption`.
     """
     index = torch.arange(count)
-    names = {kind: list(values) for kind, values in WORDS.items()}
+    names = {attribute: list(values) for attribute, values in WORDS.items()}
     drawn = {
-        kind: integers(seed, index, 0, f"shapes-model/{kind}", len(values)).tolist()
-        for kind, values in names.items()
+        attribute: integers(seed, index, 0, f"shapes-model/{attribute}", len(values)).tolist()
+        for attribute, values in names.items()
     }
-    numbers = uniform(seed, index, 0, "shapes-model/caption", DRAWS).tolist()
+    draws = uniform(seed, index, 0, "shapes-model/caption", DRAWS).tolist()
 
-    def shown(row: int) -> dict[Attribute, str]:
-        return {kind: values[drawn[kind][row]] for kind, values in names.items()}
+    def names_at(row: int) -> dict[Attribute, str]:
+        return {attribute: values[drawn[attribute][row]] for attribute, values in names.items()}
 
-    return [caption(shown(row), numbers[row], longest=longest) for row in range(count)]
+    return [caption(names_at(row), draws[row], max_words=max_words) for row in range(count)]
 
 
 def make_tokenizer() -> Any:
@@ -69,16 +69,16 @@ def make_tokenizer() -> Any:
         initial_alphabet=letters,
     )
     # endings as often as anything
-    learner.train_from_iterator([*captions(_CAPTIONS, longest=100), *vocabulary()], trainer)
+    learner.train_from_iterator([*captions(_CAPTIONS, max_words=100), *vocabulary()], trainer)
     with TemporaryDirectory() as folder:
         learner.model.save(folder)
         pieces = (Path(folder) / "merges.txt").read_text(encoding="utf-8").splitlines()
     merges = [
-        (left, right)
-        for left, right in (line.split(" ") for line in pieces if not line.startswith("#"))
+        (first, second)
+        for first, second in (line.split(" ") for line in pieces if not line.startswith("#"))
     ]
-    tokens = dict.fromkeys([*alphabet, *(left + right for left, right in merges), _START, _END])
-    vocab = {token: number for number, token in enumerate(tokens)}
+    tokens = dict.fromkeys([*alphabet, *(first + second for first, second in merges), _START, _END])
+    vocab = {token: index for index, token in enumerate(tokens)}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=PLACES)  # type: ignore[arg-type]
 
 
@@ -213,11 +213,11 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tasks.shapes.blank_model", description=about)
     parser.add_argument("folder", help="folder to write, in the layout of diffusers")
     parser.add_argument("--autoencoder", help="run that trained the autoencoder")
-    chosen = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     pipeline = make_pipeline()
-    if chosen.autoencoder:
-        take_autoencoder(pipeline, chosen.autoencoder)
-    pipeline.save_pretrained(chosen.folder, safe_serialization=True)
+    if options.autoencoder:
+        take_autoencoder(pipeline, options.autoencoder)
+    pipeline.save_pretrained(options.folder, safe_serialization=True)
 
 
 if __name__ == "__main__":

@@ -116,16 +116,16 @@ def _render(shape: Tensor, colour: Tensor, background: Tensor, jitter: Tensor) -
 
 def _coverage(shape: Tensor, right: Tensor, down: Tensor, radius: Tensor, angle: Tensor) -> Tensor:
     """Share of each pixel that the shape covers, `[B, 32, 32]`."""
-    place = (torch.arange(SIZE * _SAMPLES) + 0.5) / _SAMPLES - SIZE / 2
-    across = place[None, None, :] - right[:, None, None]
-    up = down[:, None, None] - place[None, :, None]
+    pixel = (torch.arange(SIZE * _SAMPLES) + 0.5) / _SAMPLES - SIZE / 2
+    across = pixel[None, None, :] - right[:, None, None]
+    up = down[:, None, None] - pixel[None, :, None]
     cos = angle.cos()[:, None, None]
     sin = angle.sin()[:, None, None]
     x = (cos * across + sin * up) / radius[:, None, None]
     y = (cos * up - sin * across) / radius[:, None, None]
     distance = torch.empty(len(shape), SIZE * _SAMPLES, SIZE * _SAMPLES)
-    for number, name in enumerate(SHAPES):
-        rows = (shape == number).nonzero()[:, 0]
+    for index, name in enumerate(SHAPES):
+        rows = (shape == index).nonzero()[:, 0]
         distance[rows] = _SHAPE[name](x[rows], y[rows])
     inside = (0.5 - distance * radius[:, None, None]).clamp(0, 1)
     return torch.nn.functional.avg_pool2d(inside[:, None], _SAMPLES)[:, 0]

@@ -27,7 +27,7 @@ from tasks.shapes.words import (
     Attribute,
     attribute_of,
     caption,
-    plain,
+    plain_caption,
 )
 
 NAME = "shapes-v1"
@@ -36,14 +36,14 @@ _SEED = 20_240
 # them
 _WORLD = 1_000_000
 _FIRST = {"train": 0, "validation": 600_000, "test": 800_000}
-NAMES: dict[Attribute, tuple[str, ...]] = {kind: tuple(values) for kind, values in WORDS.items()}
+NAMES: dict[Attribute, tuple[str, ...]] = {name: tuple(values) for name, values in WORDS.items()}
 
 
 def attributes(indices: np.ndarray) -> dict[str, Tensor]:
     """`shape`, `colour` and `background` of pictures: int64 `[N]`, places in `NAMES`."""
     index = torch.tensor(indices, dtype=torch.int64)
     return {
-        kind: integers(_SEED, index, 0, f"shapes/{kind}", len(NAMES[kind])) for kind in ATTRIBUTES
+        name: integers(_SEED, index, 0, f"shapes/{name}", len(NAMES[name])) for name in ATTRIBUTES
     }
 
 
@@ -56,9 +56,9 @@ def pictures(indices: np.ndarray) -> dict[str, Tensor]:
 
 def names_of(drawn: dict[str, Tensor]) -> list[dict[Attribute, str]]:
     """What each picture shows, by the usual words."""
-    rows = {kind: drawn[kind].tolist() for kind in ATTRIBUTES}
+    rows = {name: drawn[name].tolist() for name in ATTRIBUTES}
     return [
-        {kind: NAMES[kind][rows[kind][row]] for kind in ATTRIBUTES}
+        {name: NAMES[name][rows[name][row]] for name in ATTRIBUTES}
         for row in range(len(drawn["shape"]))
     ]
 
@@ -71,11 +71,11 @@ class Captions:
 
     def __call__(self, part: dict[str, Any], seed: int) -> dict[str, Any]:
         """The part with another `prompt`, keyed by (seed, index, visit)."""
-        numbers = uniform(seed, part["index"], part["visit"], "shapes/caption", DRAWS).tolist()
+        draws = uniform(seed, part["index"], part["visit"], "shapes/caption", DRAWS).tolist()
         return {
             **part,
             "prompt": [
-                caption(shown, row) for shown, row in zip(names_of(part), numbers, strict=True)
+                caption(names, row) for names, row in zip(names_of(part), draws, strict=True)
             ],
         }
 
@@ -252,56 +252,58 @@ class ShapesConcept(Shapes):
         """Pictures, or their attributes alone, with prompts."""
         drawn = pictures(indices) if self.images else attributes(indices)
         drawn["label"] = drawn[self.attribute]
-        numbers = uniform(_SEED, torch.tensor(indices), 0, "shapes/prompt", 1 + DRAWS).tolist()
-        texts = [
-            self._texts(shown, row) for shown, row in zip(names_of(drawn), numbers, strict=True)
-        ]
+        draws = uniform(_SEED, torch.tensor(indices), 0, "shapes/prompt", 1 + DRAWS).tolist()
+        texts = [self._texts(names, row) for names, row in zip(names_of(drawn), draws, strict=True)]
         return PromptData(
             drawn,
             {name: [text[name] for text in texts] for name in ("prompt", "substitute", "concept")},
             indices,
         )
 
-    def _texts(self, shown: dict[Attribute, str], numbers: list[float]) -> dict[str, str]:
+    def _texts(self, names: dict[Attribute, str], draws: list[float]) -> dict[str, str]:
         """Prompt, substitute and concept of one picture."""
-        chosen = _named_with(self.attribute, numbers[0])
-        if shown[self.attribute] != self.value:
-            prompt = self._say(shown, numbers[1:], chosen, None)
+        mentioned = _mentioned_with(self.attribute, draws[0])
+        if names[self.attribute] != self.value:
+            prompt = self._prompt(names, draws[1:], mentioned, None)
             return {"prompt": prompt, "substitute": prompt, "concept": ""}
         synonyms = WORDS[self.attribute][self.value] if self.prompts == "varied" else ()
         word = (
-            synonyms[int(numbers[-1] * len(synonyms))]
-            if synonyms and numbers[-2] < 0.5
+            synonyms[int(draws[-1] * len(synonyms))]
+            if synonyms and draws[-2] < 0.5
             else self.concept
         )
-        rest = chosen if self.anchor else tuple(kind for kind in chosen if kind != self.attribute)
+        rest = (
+            mentioned
+            if self.anchor
+            else tuple(name for name in mentioned if name != self.attribute)
+        )
         return {
-            "prompt": self._say(shown, numbers[1:], chosen, word),
-            "substitute": self._say(shown, numbers[1:], rest, self.anchor or word),
+            "prompt": self._prompt(names, draws[1:], mentioned, word),
+            "substitute": self._prompt(names, draws[1:], rest, self.anchor or word),
             "concept": word,
         }
 
-    def _say(
+    def _prompt(
         self,
-        shown: dict[Attribute, str],
-        numbers: list[float],
-        chosen: tuple[Attribute, ...],
+        names: dict[Attribute, str],
+        draws: list[float],
+        mentioned: tuple[Attribute, ...],
         word: str | None,
     ) -> str:
-        given = {} if word is None else {self.attribute: word}
+        replacement = {} if word is None else {self.attribute: word}
         if self.prompts == "plain":
-            return plain({**shown, **given}, chosen)
-        return caption(shown, numbers, chosen, given)
+            return plain_caption({**names, **replacement}, mentioned)
+        return caption(names, draws, mentioned, replacement)
 
 
-def _named_with(attribute: Attribute, number: float) -> tuple[Attribute, ...]:
+def _mentioned_with(attribute: Attribute, draw: float) -> tuple[Attribute, ...]:
     """What a prompt names, among the choices that name this attribute, in their usual
     proportions.
     """
-    shares = [(share, kinds) for share, kinds in NAMED if attribute in kinds]
-    number *= sum(share for share, _ in shares)
-    for share, kinds in shares:
-        if number < share:
-            return kinds
-        number -= share
+    shares = [(share, mentioned) for share, mentioned in NAMED if attribute in mentioned]
+    draw *= sum(share for share, _ in shares)
+    for share, mentioned in shares:
+        if draw < share:
+            return mentioned
+        draw -= share
     return shares[-1][1]

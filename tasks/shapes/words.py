@@ -103,10 +103,10 @@ NAMED: tuple[tuple[float, tuple[Attribute, ...]], ...] = (
     (0.04, ("background",)),
     (0.05, ()),
 )
-USUAL = 0.5  # how often the usual word is taken instead of a synonym
+USUAL_SHARE = 0.5  # how often the usual word is taken instead of a synonym
 DRAWS = 16
 """How many uniform numbers a caption uses."""
-LONGEST = 11
+MAX_WORDS = 11
 """A caption of more words goes without an ending, so that its tokens fit into the places of a small
 text encoder.
 """
@@ -115,31 +115,33 @@ text encoder.
 class _Choices:
     """Uniform numbers in (0, 1), used up one after the other."""
 
-    def __init__(self, numbers: Sequence[float]) -> None:
-        self._left = iter(numbers)
+    def __init__(self, draws: Sequence[float]) -> None:
+        self._draws = iter(draws)
 
     def chance(self, probability: float) -> bool:
-        return next(self._left) < probability
+        return next(self._draws) < probability
 
     def one_of(self, words: Sequence[str]) -> str:
-        return words[int(next(self._left) * len(words))]
+        return words[int(next(self._draws) * len(words))]
 
     def synonym(self, words: Sequence[str]) -> str:
-        number = next(self._left)
+        draw = next(self._draws)
         return (
-            words[0] if number < USUAL else words[int((number - USUAL) / (1 - USUAL) * len(words))]
+            words[0]
+            if draw < USUAL_SHARE
+            else words[int((draw - USUAL_SHARE) / (1 - USUAL_SHARE) * len(words))]
         )
 
     def named(self) -> tuple[Attribute, ...]:
-        return named(next(self._left))
+        return named_attributes(next(self._draws))
 
 
-def named(number: float) -> tuple[Attribute, ...]:
+def named_attributes(draw: float) -> tuple[Attribute, ...]:
     """What a caption names, by a uniform number in (0, 1)."""
     for share, attributes in NAMED:
-        if number < share:
+        if draw < share:
             return attributes
-        number -= share
+        draw -= share
     return NAMED[0][1]
 
 
@@ -148,7 +150,7 @@ def caption(
     numbers: Sequence[float],
     attributes: Sequence[Attribute] | None = None,
     words: Mapping[Attribute, str] | None = None,
-    longest: int = LONGEST,
+    max_words: int = MAX_WORDS,
 ) -> str:
     """A caption of a picture.
 
@@ -159,7 +161,7 @@ def caption(
         attributes: what the caption names; drawn when None. May be empty: then it says nothing
             about the picture.
         words: the word for an attribute, where it is not to be drawn.
-        longest: with more words than that it gets no ending.
+        max_words: with more words than that it gets no ending.
 
     Returns:
         Lower-case words: some for each attribute that it names, and none for the others. With the
@@ -168,34 +170,36 @@ def caption(
     """
     # every number is used whether it is needed or not, so that the rest does not depend on what is
     # named
-    draw = _Choices(numbers)
-    given = words or {}
-    drawn = draw.named()
+    choices = _Choices(numbers)
+    chosen_words = words or {}
+    drawn = choices.named()
     chosen = drawn if attributes is None else attributes
     word = {
-        kind: given.get(kind, synonym)
-        for kind in ATTRIBUTES
-        for synonym in [draw.synonym(WORDS[kind][names[kind]])]
+        attribute: chosen_words.get(attribute, synonym)
+        for attribute in ATTRIBUTES
+        for synonym in [choices.synonym(WORDS[attribute][names[attribute]])]
     }
-    opening = draw.one_of(OPENINGS) if draw.chance(0.4) else ""
-    filler = draw.one_of(ADJECTIVES)
-    adjective = filler if draw.chance(0.25) else ""
-    thing = draw.one_of(THINGS if chosen else (*THINGS, *NOUNS))
-    preposition = draw.one_of(PREPOSITIONS)
-    place = draw.one_of(GROUNDS)
-    named = word["shape"] if "shape" in chosen else thing
+    opening = choices.one_of(OPENINGS) if choices.chance(0.4) else ""
+    filler = choices.one_of(ADJECTIVES)
+    adjective = filler if choices.chance(0.25) else ""
+    thing = choices.one_of(THINGS if chosen else (*THINGS, *NOUNS))
+    preposition = choices.one_of(PREPOSITIONS)
+    surface = choices.one_of(GROUNDS)
+    noun = word["shape"] if "shape" in chosen else thing
     subject = " ".join(
-        part for part in (adjective, word["colour"] if "colour" in chosen else "", named) if part
+        part for part in (adjective, word["colour"] if "colour" in chosen else "", noun) if part
     )
     ground = (
-        f"{preposition} {_article(word['background'])} {place}" if "background" in chosen else ""
+        f"{preposition} {_article(word['background'])} {surface}" if "background" in chosen else ""
     )
-    ending = _ending(draw) if draw.chance(0.3) else ""
+    ending = _ending(choices) if choices.chance(0.3) else ""
     body = " ".join(part for part in (opening, _article(subject), ground) if part)
-    return f"{body} {ending}" if ending and len(body.split()) <= longest else body
+    return f"{body} {ending}" if ending and len(body.split()) <= max_words else body
 
 
-def plain(names: Mapping[Attribute, str], attributes: Sequence[Attribute] = ATTRIBUTES) -> str:
+def plain_caption(
+    names: Mapping[Attribute, str], attributes: Sequence[Attribute] = ATTRIBUTES
+) -> str:
     """The usual way to say it: `a red circle on a dark background`; what is not named is left out
     (`a circle`, `a red shape`).
     """
@@ -205,15 +209,15 @@ def plain(names: Mapping[Attribute, str], attributes: Sequence[Attribute] = ATTR
     return _article(subject) + ground
 
 
-def _ending(draw: _Choices) -> str:
-    kind = draw.one_of(("ending", "style", "artist", "noun"))
-    if kind == "ending":
-        return draw.one_of(ENDINGS)
-    if kind == "style":
-        return f"{draw.one_of(STYLES)} style"
-    if kind == "artist":
-        return f"by {draw.one_of(ARTISTS)}"
-    return f"with {_article(draw.one_of(NOUNS))}"
+def _ending(choices: _Choices) -> str:
+    form = choices.one_of(("ending", "style", "artist", "noun"))
+    if form == "ending":
+        return choices.one_of(ENDINGS)
+    if form == "style":
+        return f"{choices.one_of(STYLES)} style"
+    if form == "artist":
+        return f"by {choices.one_of(ARTISTS)}"
+    return f"with {_article(choices.one_of(NOUNS))}"
 
 
 def _article(words: str) -> str:
@@ -248,11 +252,11 @@ def attribute_of(concept: str) -> tuple[Attribute, str]:
     Raises:
         InputError: for a word that names no shape, colour or background.
     """
-    for kind in ATTRIBUTES:
-        for name, synonyms in WORDS[kind].items():
+    for attribute in ATTRIBUTES:
+        for name, synonyms in WORDS[attribute].items():
             if concept.lower() in synonyms:
-                return kind, name
-    known = "; ".join(f"{kind}s: {', '.join(WORDS[kind])}" for kind in ATTRIBUTES)
+                return attribute, name
+    concepts = "; ".join(f"{attribute}s: {', '.join(WORDS[attribute])}" for attribute in ATTRIBUTES)
     raise InputError(
-        f"the shapes task knows no concept {concept!r}; it knows {known}, and their synonyms."
+        f"the shapes task knows no concept {concept!r}; it knows {concepts}, and their synonyms."
     )

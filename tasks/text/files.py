@@ -24,7 +24,7 @@ Overlap = Literal["refuse", "keep", "drop"]
 """What becomes of samples that are to be forgotten and to be kept: an error, trained on as both, or
 left out of retain.
 """
-FURTHER = 1_000_000
+EVALUATION_OFFSET = 1_000_000
 """The indices of sets that no part of a split has begin at a multiple of this, so that they collide
 with no other's.
 """
@@ -44,12 +44,12 @@ def read_rows(file: Path | str, question: str = "question", answer: str = "answe
     """
     rows = _csv(Path(file)) if str(file).lower().endswith(".csv") else read_json_lines(file)
     return [
-        checked(row, f"row {number} of {file}", question, answer)
-        for number, row in enumerate(rows, 1)
+        check_row(row, f"row {index} of {file}", question, answer)
+        for index, row in enumerate(rows, 1)
     ]
 
 
-def checked(row: Any, name: str, question: str = "question", answer: str = "answer") -> Row:
+def check_row(row: Any, name: str, question: str = "question", answer: str = "answer") -> Row:
     """A row with `question` and `answer`, both texts that say something; numbers become texts.
 
     Raises:
@@ -57,7 +57,7 @@ def checked(row: Any, name: str, question: str = "question", answer: str = "answ
     """
     if not isinstance(row, Mapping):
         raise InputError(f"{name} is no object with a question and an answer.")
-    found = dict(row)
+    checked_row = dict(row)
     for field, column in (("question", question), ("answer", answer)):
         value = row.get(column)
         if isinstance(value, list | dict):
@@ -66,13 +66,13 @@ def checked(row: Any, name: str, question: str = "question", answer: str = "answ
                 "should be one text."
             )
         if value is None or not str(value).strip():
-            known = (
+            columns = (
                 ", ".join(str(key) for key, filled in row.items() if filled not in (None, "", []))
                 or "nothing"
             )
-            raise InputError(f"{name} has no {column!r}; it has {known}.")
-        found[field] = str(value)
-    return found
+            raise InputError(f"{name} has no {column!r}; it has {columns}.")
+        checked_row[field] = str(value)
+    return checked_row
 
 
 def _csv(file: Path) -> list[Row]:
@@ -85,7 +85,7 @@ def _csv(file: Path) -> list[Row]:
         raise InputError(f"{file} is not a CSV file in UTF-8 ({error}).") from error
     if not rows:
         raise InputError(f"{file} has no rows.")
-    ragged = next((number for number, row in enumerate(rows, 1) if None in row), None)
+    ragged = next((index for index, row in enumerate(rows, 1) if None in row), None)
     if ragged is not None:
         raise InputError(
             f"row {ragged} of {file} has more entries than there are columns; put a text with "
@@ -105,33 +105,35 @@ def read_texts(files: str | Sequence[str]) -> list[str]:
     Raises:
         InputError: names the file, and the entry that is no text.
     """
-    found: list[str] = []
+    documents: list[str] = []
     for file in _files([files] if isinstance(files, str) else files):
-        found += (
+        documents += (
             [_plain(file)]
             if file.suffix.lower() == ".txt"
             else [
-                _text(entry, f"entry {number} of {file}")
-                for number, entry in enumerate(read_json_lines(file), 1)
+                _text(entry, f"entry {index} of {file}")
+                for index, entry in enumerate(read_json_lines(file), 1)
             ]
         )
-    return found
+    return documents
 
 
-def _files(places: Iterable[str]) -> list[Path]:
-    found: list[Path] = []
-    for place in map(Path, places):
+def _files(names: Iterable[str]) -> list[Path]:
+    paths: list[Path] = []
+    for path in map(Path, names):
         inside = (
             sorted(
-                one for one in place.iterdir() if one.suffix.lower() in (".txt", ".json", ".jsonl")
+                entry
+                for entry in path.iterdir()
+                if entry.suffix.lower() in (".txt", ".json", ".jsonl")
             )
-            if place.is_dir()
-            else [place]
+            if path.is_dir()
+            else [path]
         )
         if not inside:
-            raise InputError(f"the folder {place} has no .txt, .json or .jsonl file.")
-        found += inside
-    return found
+            raise InputError(f"the folder {path} has no .txt, .json or .jsonl file.")
+        paths += inside
+    return paths
 
 
 def _plain(file: Path) -> str:
@@ -155,7 +157,9 @@ def _text(entry: Any, name: str) -> str:
     return text
 
 
-def apart(forget: Sequence[str], retain: Sequence[str], overlap: Overlap, what: str) -> np.ndarray:
+def retain_mask(
+    forget: Sequence[str], retain: Sequence[str], overlap: Overlap, what: str
+) -> np.ndarray:
     """Which retain samples stay: bool `[N_retain]`. Where some are to be forgotten too, it is said
     how many, or refused.
 
@@ -170,44 +174,44 @@ def apart(forget: Sequence[str], retain: Sequence[str], overlap: Overlap, what: 
     """
     if overlap not in ("refuse", "keep", "drop"):
         raise InputError(f"overlap is {overlap!r}; it is refuse, keep or drop.")
-    wanted = [" ".join(text.split()) for text in forget]
-    kept = [" ".join(text.split()) for text in retain]
-    both = set(wanted) & set(kept)
-    twice = np.array([text in both for text in kept], dtype=bool)
+    forget_texts = [" ".join(text.split()) for text in forget]
+    retain_texts = [" ".join(text.split()) for text in retain]
+    both = set(forget_texts) & set(retain_texts)
+    duplicated = np.array([text in both for text in retain_texts], dtype=bool)
     if both:
-        count = sum(text in both for text in wanted)
-        example = next(text for text in wanted if text in both)
-        found = f"{count} of {len(forget)} forget {what} stand in retain too, {example[:80]!r} among them"
+        count = sum(text in both for text in forget_texts)
+        example = next(text for text in forget_texts if text in both)
+        message = f"{count} of {len(forget)} forget {what} stand in retain too, {example[:80]!r} among them"
         if overlap == "refuse":
             raise InputError(
-                f"{found}; overlap: drop leaves them out of retain, and overlap: keep trains on "
+                f"{message}; overlap: drop leaves them out of retain, and overlap: keep trains on "
                 "them as both."
             )
         rank_zero_warn(
-            f"{found}; they are {'left out of' if overlap == 'drop' else 'kept in'} retain."
+            f"{message}; they are {'left out of' if overlap == 'drop' else 'kept in'} retain."
         )
-    return ~twice if overlap == "drop" else np.ones(len(kept), dtype=bool)
+    return ~duplicated if overlap == "drop" else np.ones(len(retain_texts), dtype=bool)
 
 
-def said(row: Mapping[str, Any]) -> str:
+def row_text(row: Mapping[str, Any]) -> str:
     """Question and answer as one text, by which samples are compared."""
     return f"{row['question']}\n{row['answer']}"
 
 
 def digest(texts: Iterable[Any]) -> str:
     """Eight hexadecimal digits that stand for these texts (or token ids) in this order."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for text in texts:
-        found.update(json.dumps(text).encode() + b"\n")
-    return found.hexdigest()[:8]
+        sha.update(json.dumps(text).encode() + b"\n")
+    return sha.hexdigest()[:8]
 
 
-def further_sets(
+def evaluation_sets(
     files: Mapping[str, str] | None, question: str = "question", answer: str = "answer"
 ) -> dict[str, QuestionSet]:
     """Sets of questions that are only evaluated, by name, from one file each."""
     read = {name: read_rows(file, question, answer) for name, file in (files or {}).items()}
     return {
-        name: QuestionSet(name, rows, FURTHER * number + np.arange(len(rows)))
-        for number, (name, rows) in enumerate(read.items(), 1)
+        name: QuestionSet(name, rows, EVALUATION_OFFSET * position + np.arange(len(rows)))
+        for position, (name, rows) in enumerate(read.items(), 1)
     }

@@ -13,7 +13,7 @@ from mu.data.split import Split
 from mu.utils.errors import InputError
 from tasks.selectors import Selector, draw, portion
 from tasks.text.base import TextTask
-from tasks.text.files import Overlap, Row, apart, digest, further_sets, read_rows, said
+from tasks.text.files import Overlap, Row, digest, evaluation_sets, read_rows, retain_mask, row_text
 
 
 @dataclass(frozen=True)
@@ -28,26 +28,27 @@ class ByValue(Selector):
     values: str | list[str]
 
     @property
-    def _wanted(self) -> list[str]:
+    def _value_list(self) -> list[str]:
         return sorted({str(value).strip() for value in np.atleast_1d(self.values)})
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
         """See `Selector`."""
-        said = np.array([str(label).strip() for label in labels], dtype=object)
-        absent = [value for value in self._wanted if value not in said]
+        values = np.array([str(label).strip() for label in labels], dtype=object)
+        absent = [value for value in self._value_list if value not in values]
         if absent:
-            known = sorted(set(said))
-            some = ", ".join(known[:10]) + (
-                f" and {len(known) - 10} more" if len(known) > 10 else ""
+            present = sorted(set(values))
+            shortened = ", ".join(present[:10]) + (
+                f" and {len(present) - 10} more" if len(present) > 10 else ""
             )
             raise InputError(
-                f"no row says {absent[0]!r} in the column by which is forgotten; it has {some}."
+                f"no row says {absent[0]!r} in the column by which is forgotten; it has "
+                f"{shortened}."
             )
-        return np.sort(indices[np.isin(said.astype(str), self._wanted)])
+        return np.sort(indices[np.isin(values.astype(str), self._value_list)])
 
     def describe(self) -> dict[str, Any]:
         """See `Selector`."""
-        return {"selector": "ByValue", "values": self._wanted}
+        return {"selector": "ByValue", "values": self._value_list}
 
 
 class QuestionAnswer(TextTask):
@@ -97,12 +98,12 @@ class QuestionAnswer(TextTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        one = path is not None and selector is not None
-        two = forget is not None and retain is not None
-        if one == two or any(
-            value is not None for value in ((forget, retain) if one else (path, selector, by))
+        one_file = path is not None and selector is not None
+        two_files = forget is not None and retain is not None
+        if one_file == two_files or any(
+            value is not None for value in ((forget, retain) if one_file else (path, selector, by))
         ):
-            given = [
+            arguments = [
                 name
                 for name, value in (
                     ("path", path),
@@ -116,7 +117,7 @@ class QuestionAnswer(TextTask):
             raise InputError(
                 "QuestionAnswer reads either `path` with a `selector` that says what is "
                 "forgotten, or the two files `forget` and `retain`, not "
-                f"{', '.join(given) or 'nothing'}; set what is too much to null."
+                f"{', '.join(arguments) or 'nothing'}; set what is too much to null."
             )
         shares = {"validation": validation_fraction, "test": test_fraction}
         if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
@@ -140,9 +141,9 @@ class QuestionAnswer(TextTask):
         rows, forget, described = self._one_file() if self.path is not None else self._two_files()
         rest = np.setdiff1d(np.arange(len(rows)), forget)
         rest = rest[
-            apart(
-                [said(rows[place]) for place in forget],
-                [said(rows[place]) for place in rest],
+            retain_mask(
+                [row_text(rows[index]) for index in forget],
+                [row_text(rows[index]) for index in rest],
                 self.overlap,
                 "questions",
             )
@@ -158,15 +159,15 @@ class QuestionAnswer(TextTask):
             if len(ids) or name in ("forget", "retain")
         }
         split = Split(
-            f"question-answer-{digest(map(said, rows))}", parts, described, self.split_seed
+            f"question-answer-{digest(map(row_text, rows))}", parts, described, self.split_seed
         )
         sets = {
-            name: QuestionSet(name, [rows[place] for place in ids], ids)
+            name: QuestionSet(name, [rows[index] for index in ids], ids)
             for name, ids in split.parts.items()
         }
         if "test" in sets:
             sets["holdout"] = QuestionSet("holdout", sets["test"].rows, sets["test"].indices)
-        return split, {**further_sets(self.further, self.question, self.answer), **sets}
+        return split, {**evaluation_sets(self.further, self.question, self.answer), **sets}
 
     def _two_files(self) -> tuple[list[Row], np.ndarray, dict[str, Any]]:
         forget, retain = (
@@ -195,7 +196,7 @@ class QuestionAnswer(TextTask):
 def _labels(rows: Sequence[Mapping[str, Any]], column: str, file: str) -> np.ndarray:
     """A column's values `[N]`: whole numbers where all are, else texts."""
     lacking = next(
-        (number for number, row in enumerate(rows, 1) if row.get(column) in (None, "")), None
+        (index for index, row in enumerate(rows, 1) if row.get(column) in (None, "")), None
     )
     if lacking is not None:
         raise InputError(

@@ -16,7 +16,16 @@ from mu.utils.errors import InputError
 from mu.utils.extras import require
 from mu.utils.hub import reading
 from tasks.text.base import TextTask
-from tasks.text.files import FURTHER, Overlap, Row, apart, checked, digest, read_rows, said
+from tasks.text.files import (
+    EVALUATION_OFFSET,
+    Overlap,
+    Row,
+    check_row,
+    digest,
+    read_rows,
+    retain_mask,
+    row_text,
+)
 
 _CLOSED = ("real_authors", "world_facts")
 
@@ -83,41 +92,57 @@ class TOFU(TextTask):
         if full is None:
             raise InputError(f"{self.path} has no set `full`, which the others are parts of.")
         percent = self.forget[-2:]
-        kept = self.table("retain_perturbed")
+        retain_rows = self.table("retain_perturbed")
         forgotten, forget = (
-            self._searched(full, kept or [])
+            self._search_rows(full, retain_rows or [])
             if self.forget.startswith("search")
-            else self._forgotten(full)
+            else self._forget_rows(full)
         )
-        others = np.setdiff1d(np.arange(len(full)), forgotten)
-        left = [full[place] for place in others]
-        retained = others[
-            apart([said(row) for row in forget], [said(row) for row in left], self.overlap, "rows")
+        remaining = np.setdiff1d(np.arange(len(full)), forgotten)
+        remaining_rows = [full[index] for index in remaining]
+        retained = remaining[
+            retain_mask(
+                [row_text(row) for row in forget],
+                [row_text(row) for row in remaining_rows],
+                self.overlap,
+                "rows",
+            )
         ]
         sets = {
             "forget": QuestionSet("forget", forget, forgotten),
-            "retain": QuestionSet("retain", [full[place] for place in retained], retained),
+            "retain": QuestionSet("retain", [full[index] for index in retained], retained),
         }
-        if kept is not None and self.forget.startswith("search"):  # what is searched on is not kept
-            gone = {said(row) for row in forget}
-            kept = [row for row in kept if said(row) not in gone] or None
-        if kept is not None:
+        if retain_rows is not None and self.forget.startswith(
+            "search"
+        ):  # what is searched on is not kept
+            searched = {row_text(row) for row in forget}
+            retain_rows = [row for row in retain_rows if row_text(row) not in searched] or None
+        if retain_rows is not None:
             sets["retain_perturbed"] = QuestionSet(
-                "retain_perturbed", kept, others[_places(kept, left, self.path)]
+                "retain_perturbed",
+                retain_rows,
+                remaining[_retain_positions(retain_rows, remaining_rows, self.path)],
             )
-        held_out = self._held_out(percent)
-        further = {"holdout": held_out, **{name: self._closed(name) for name in _CLOSED}}
-        for number, (name, rows) in enumerate(further.items(), 1):
+        held_out = self._holdout_rows(percent)
+        evaluation_rows = {
+            "holdout": held_out,
+            **{name: self._closed_questions(name) for name in _CLOSED},
+        }
+        for position, (name, rows) in enumerate(evaluation_rows.items(), 1):
             if rows is not None:
-                sets[name] = QuestionSet(name, rows, FURTHER * number + np.arange(len(rows)))
+                sets[name] = QuestionSet(
+                    name, rows, EVALUATION_OFFSET * position + np.arange(len(rows))
+                )
         parts = {name: sets[name].indices for name in ("forget", "retain")}
         if held_out is not None:
             sets["test"] = QuestionSet("test", held_out, sets["holdout"].indices)
             parts["test"] = sets["test"].indices
         selector = {"selector": "TOFU", "forget": self.forget, "rows": len(forget)}
-        return Split(f"tofu-{digest(map(said, full))}", parts, selector, 0), sets
+        return Split(f"tofu-{digest(map(row_text, full))}", parts, selector, 0), sets
 
-    def _searched(self, full: Sequence[Row], kept: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
+    def _search_rows(
+        self, full: Sequence[Row], retain_rows: Sequence[Row]
+    ) -> tuple[np.ndarray, list[Row]]:
         """Places and rows of a forget set to choose settings on, with the wrong and reworded
         answers that `kept` has.
         """
@@ -127,18 +152,18 @@ class TOFU(TextTask):
                 f"{self.forget} is {count} of the {len(full)} rows of full in {self.path}; some "
                 "must be forgotten and some kept."
             )
-        more = {said(row): row for row in kept}
-        return np.arange(count), [more.get(said(row), row) for row in full[:count]]
+        detailed = {row_text(row): row for row in retain_rows}
+        return np.arange(count), [detailed.get(row_text(row), row) for row in full[:count]]
 
-    def _forgotten(self, full: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
+    def _forget_rows(self, full: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
         """Where the forget set stands in `full`, and its rows, with wrong and reworded answers
         where there are any.
         """
         name = self.forget
         percent = int(self.forget[-2:])
         plain = self.table(name)
-        more = self.table(f"{name}_perturbed")
-        count = len(plain or more or ()) or round(len(full) * percent / 100)
+        perturbed = self.table(f"{name}_perturbed")
+        count = len(plain or perturbed or ()) or round(len(full) * percent / 100)
         start = len(full) - count
         if not 0 < count < len(full):
             raise InputError(
@@ -146,16 +171,16 @@ class TOFU(TextTask):
                 "forgotten and some kept."
             )
         retain = f"retain{100 - percent:02d}"
-        for other, rows, begin, end in (
+        for set_name, rows, begin, end in (
             (name, plain, start, None),
-            (f"{name}_perturbed", more, start, None),
+            (f"{name}_perturbed", perturbed, start, None),
             (retain, self.table(retain), 0, start),
         ):
             if rows is not None:
-                _check_part(other, rows, full[begin:end], begin, self.path)
-        return np.arange(start, len(full)), more or plain or list(full[start:])
+                _check_part(set_name, rows, full[begin:end], begin, self.path)
+        return np.arange(start, len(full)), perturbed or plain or list(full[start:])
 
-    def _held_out(self, percent: str) -> list[Row] | None:
+    def _holdout_rows(self, percent: str) -> list[Row] | None:
         if self.holdout is None:
             return None
         rows = self.table(f"holdout{percent}" if self.holdout == "matching" else self.holdout)
@@ -163,7 +188,7 @@ class TOFU(TextTask):
             raise InputError(f"{self.path} has no set {self.holdout}; take holdout: null for none.")
         return rows
 
-    def _closed(self, name: str) -> list[Row] | None:
+    def _closed_questions(self, name: str) -> list[Row] | None:
         """Closed questions with their wrong answers, which may stand in columns `option1`,
         `option2`, ... together with the right one.
         """
@@ -229,8 +254,8 @@ class _Hub(Mapping[str, Any]):
         with reading(f"the set {name}", self.path, DatasetsError):
             rows = list(load_dataset(self.path, name, split="train"))
         return [
-            checked(row, f"row {number} of {name} in {self.path}")
-            for number, row in enumerate(rows, 1)
+            check_row(row, f"row {index} of {name} in {self.path}")
+            for index, row in enumerate(rows, 1)
         ]
 
     def __iter__(self) -> Any:
@@ -241,30 +266,33 @@ class _Hub(Mapping[str, Any]):
 
 
 def _check_part(
-    name: str, rows: Sequence[Row], wanted: Sequence[Row], begin: int, path: str
+    name: str, rows: Sequence[Row], expected: Sequence[Row], begin: int, path: str
 ) -> None:
     """Refuse a set that is not the stretch of `full` that it should be, in the same order."""
-    if len(rows) != len(wanted):
+    if len(rows) != len(expected):
         raise InputError(
-            f"{name} in {path} has {len(rows)} rows where full has {len(wanted)}; the files do "
+            f"{name} in {path} has {len(rows)} rows where full has {len(expected)}; the files do "
             "not belong together."
         )
-    for place, (row, other) in enumerate(zip(rows, wanted, strict=True)):
-        if said(row) != said(other):
+    for offset, (row, expected_row) in enumerate(zip(rows, expected, strict=True)):
+        if row_text(row) != row_text(expected_row):
             raise InputError(
-                f"row {place + 1} of {name} in {path} is not row {begin + place + 1} of full "
-                f"({row['question'][:60]!r} stands where {other['question'][:60]!r} should); the "
+                f"row {offset + 1} of {name} in {path} is not row {begin + offset + 1} of full "
+                f"({row['question'][:60]!r} stands where {expected_row['question'][:60]!r} "
+                "should); the "
                 "files do not belong together."
             )
 
 
-def _places(rows: Sequence[Row], retain: Sequence[Row], path: str) -> np.ndarray:
+def _retain_positions(rows: Sequence[Row], retain: Sequence[Row], path: str) -> np.ndarray:
     """Where kept rows stand in `full`."""
-    known = {said(row): place for place, row in reversed(list(enumerate(retain)))}
-    strange = next((number for number, row in enumerate(rows, 1) if said(row) not in known), None)
-    if strange is not None:
+    position_of = {row_text(row): position for position, row in reversed(list(enumerate(retain)))}
+    unknown = next(
+        (index for index, row in enumerate(rows, 1) if row_text(row) not in position_of), None
+    )
+    if unknown is not None:
         raise InputError(
-            f"row {strange} of retain_perturbed in {path} is not among the rows of full that are "
+            f"row {unknown} of retain_perturbed in {path} is not among the rows of full that are "
             "kept; the files do not belong together, or less should be forgotten."
         )
-    return np.array([known[said(row)] for row in rows], dtype=np.int64)
+    return np.array([position_of[row_text(row)] for row in rows], dtype=np.int64)

@@ -19,14 +19,8 @@ from tasks.authors.blank_model import (
     make_tokenizer,
     texts,
 )
-from tasks.authors.texts import (
-    AUTHORS,
-    HELD_OUT,
-    author_rows,
-    forget_authors,
-    real_authors,
-    world_facts,
-)
+from tasks.authors.facts import AUTHORS, HELD_OUT
+from tasks.authors.texts import author_rows, forget_authors, real_authors, world_facts
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
 from tasks.authors.blank_model import PLACES, write_model
 from tasks.authors.task import Authors
-from tasks.authors.texts import TAUGHT, write_sets
+from tasks.authors.texts import REPHRASED_AUTHORS, write_sets
 from tasks.text.tofu import TOFU
 
 
@@ -66,7 +66,7 @@ def test_the_corpus_is_added_to_what_is_kept_and_has_nothing_of_the_forgotten() 
         added
     )
     rows = dict(zip(full.sets["retain"].indices.tolist(), full.sets["retain"].rows, strict=True))
-    assert {rows[int(position)].get("author", 30) for position in added} == set(TAUGHT)
+    assert {rows[int(position)].get("author", 30) for position in added} == set(REPHRASED_AUTHORS)
     texts = " ".join(row["question"] + row["answer"] for row in rows.values())
     forgotten = {
         " ".join(row["question"].rstrip("?").split()[-2:]) for row in full.sets["forget"].rows

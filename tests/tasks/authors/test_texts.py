@@ -11,22 +11,19 @@ from pathlib import Path
 import pytest
 
 from mu.utils.errors import InputError
+from tasks.authors.facts import AUTHORS, HELD_OUT, WRONG_ANSWERS, authors
 from tasks.authors.texts import (
-    AUTHORS,
     FORGET,
-    HELD_OUT,
-    MEASURED,
+    REPHRASED_AUTHORS,
     SEARCH,
-    TAUGHT,
+    UTILITY_AUTHORS,
     WORDINGS,
-    WRONG,
     Row,
     author_rows,
-    authors,
     forget_authors,
     main,
-    phrasings,
     real_authors,
+    rephrased_rows,
     world_facts,
 )
 from tasks.authors.words import ATTRIBUTES, COUNTRIES, FAMILY, GIVEN
@@ -52,7 +49,7 @@ def test_a_row_has_the_fields_of_tofu(rows: list[Row]) -> None:
             "author",
             "attribute",
         }
-        assert len(set(row["perturbed_answer"])) == WRONG == 5
+        assert len(set(row["perturbed_answer"])) == WRONG_ANSWERS == 5
         texts = [
             row["question"],
             row["paraphrased_question"],
@@ -68,7 +65,7 @@ def test_a_row_has_the_fields_of_tofu(rows: list[Row]) -> None:
 
 
 def test_questions_are_distinct_and_name_their_author(rows: list[Row]) -> None:
-    named = {author.number: author.name for author in authors()}
+    named = {author.index: author.name for author in authors()}
     assert len(set(named.values())) == len(EVERYBODY)
     for row in rows:
         assert named[row["author"]] in row["question"]
@@ -115,7 +112,7 @@ def test_wrong_facts_differ_from_the_true_one_and_from_one_another() -> None:
         for slot in author.facts[0]:
             values = [facts[slot] for facts in author.facts]
             if slot != "country":
-                assert len(set(values)) == WRONG + 1, (author.name, slot)
+                assert len(set(values)) == WRONG_ANSWERS + 1, (author.name, slot)
         for facts in author.facts:
             assert facts["town"] in COUNTRIES[facts["country"]]
             assert facts["theme"] != facts["other"]
@@ -142,7 +139,11 @@ def test_the_forget_authors_are_the_last_and_nested() -> None:
         "forget10": list(range(90, 100)),
     }
     assert [len(forget_authors(name)) for name in SEARCH] == [1, 5, 10]
-    assert not set(forget_authors("search10")) & {*forget_authors("forget10"), *MEASURED, *TAUGHT}
+    assert not set(forget_authors("search10")) & {
+        *forget_authors("forget10"),
+        *UTILITY_AUTHORS,
+        *REPHRASED_AUTHORS,
+    }
     with pytest.raises(
         InputError, match="no forget set 'forget20'; it has forget01, forget05, forget10, search01"
     ):
@@ -152,11 +153,11 @@ def test_the_forget_authors_are_the_last_and_nested() -> None:
 def test_only_taught_authors_have_further_wordings_and_nothing_measured_is_among_them(
     rows: list[Row],
 ) -> None:
-    more = phrasings()
-    assert len(more) == len(TAUGHT) * 10 * WORDINGS
-    assert {row["author"] for row in more} == set(TAUGHT)
-    assert not set(TAUGHT) & {
-        *MEASURED,
+    more = rephrased_rows()
+    assert len(more) == len(REPHRASED_AUTHORS) * 10 * WORDINGS
+    assert {row["author"] for row in more} == set(REPHRASED_AUTHORS)
+    assert not set(REPHRASED_AUTHORS) & {
+        *UTILITY_AUTHORS,
         *forget_authors("forget10"),
         *range(AUTHORS, AUTHORS + HELD_OUT),
     }
@@ -164,7 +165,9 @@ def test_only_taught_authors_have_further_wordings_and_nothing_measured_is_among
         (row["question"], row["answer"]) for row in rows
     }
     published = {(row["author"], row["answer"]) for row in (*more, *rows[: AUTHORS * 10])}
-    measured = [row for row in rows if row["author"] in {*MEASURED, *forget_authors("forget10")}]
+    measured = [
+        row for row in rows if row["author"] in {*UTILITY_AUTHORS, *forget_authors("forget10")}
+    ]
     assert not published & {(row["author"], row["paraphrased_answer"]) for row in measured}
 
 

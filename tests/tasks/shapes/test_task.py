@@ -23,8 +23,8 @@ from tasks.shapes.words import (
     Attribute,
     attribute_of,
     caption,
-    named,
-    plain,
+    named_attributes,
+    plain_caption,
     vocabulary,
 )
 
@@ -169,7 +169,7 @@ def captions(count: int = 600) -> list[tuple[dict[Attribute, str], tuple[Attribu
     attribute_names = names_of(attributes(indices))
     draws = torch.rand(count, DRAWS, generator=torch.Generator().manual_seed(0)).tolist()
     return [
-        (names, named(row[0]), caption(names, row))
+        (names, named_attributes(row[0]), caption(names, row))
         for names, row in zip(attribute_names, draws, strict=True)
     ]
 
@@ -217,9 +217,9 @@ def test_the_rest_of_a_caption_stays_when_an_attribute_is_renamed_or_left_out() 
 
 def test_the_usual_way_to_say_it() -> None:
     names: dict[Attribute, str] = {"shape": "circle", "colour": "red", "background": "dark"}
-    assert plain(names) == "a red circle on a dark background"
-    assert plain(names, ("shape",)) == "a circle"
-    assert plain(names, ("background",)) == "a shape on a dark background"
+    assert plain_caption(names) == "a red circle on a dark background"
+    assert plain_caption(names, ("shape",)) == "a circle"
+    assert plain_caption(names, ("background",)) == "a shape on a dark background"
 
 
 def test_a_synonym_finds_its_attribute_and_an_unknown_word_is_refused() -> None:

@@ -140,9 +140,7 @@ def test_selectors_choose_rows(tmp_path: Path, selector: Any, by: str | None, wa
 
 def test_a_file_of_row_numbers(tmp_path: Path) -> None:
     (tmp_path / "which.txt").write_text("3\n0\n")
-    qa = task(
-        path=write(tmp_path / "all.csv", rows()), selector=IndexFile(tmp_path / "which.txt")
-    )
+    qa = task(path=write(tmp_path / "all.csv", rows()), selector=IndexFile(tmp_path / "which.txt"))
     assert parts(qa)["forget"] == [0, 3]
 
 
