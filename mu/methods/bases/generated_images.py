@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mu.backbones import Condition
-from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.sampler import Sampler
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
 from mu.data.plan import DataPlan

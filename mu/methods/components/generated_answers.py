@@ -122,7 +122,7 @@ class GeneratedAnswers(CyclingAnswers):
             texts = backbone.generate(
                 repeated[rows], self.max_new_tokens, self.stop, batch_size=size, sampling=sampling
             )
-            return dict(packed(texts))
+            return dict(pack_strings(texts))
 
         cache_key = digest(
             [
@@ -147,7 +147,7 @@ class GeneratedAnswers(CyclingAnswers):
                 ranks=ranks,
                 what="alternates",
             )
-        texts = [text for chunk in chunks for text in unpacked(chunk)]
+        texts = [text for chunk in chunks for text in unpack_strings(chunk)]
         if self.folder is not None and ranks.rank == 0:
             self._write(self.folder / f"{cache_key}.jsonl", texts)
         return texts

@@ -1,6 +1,4 @@
-"""What the original thought of the sequences that a run will show: computed once, before the first
-step, instead of at every step.
-"""
+"""Log-likelihoods under the original model, computed once before the first step."""
 
 from __future__ import annotations
 
@@ -21,13 +19,12 @@ from mu.utils.rng import stream_id
 
 
 class ReferenceNLL(nn.Module):
-    """Summed negative log-likelihoods under the original, by the key of a sequence's exact tokens
-    and labels.
+    """Table of summed negative log-likelihoods under the original, by sequence.
 
-    They are computed by the backbone itself, which still is the original then, in eval mode and in
-    the trainer's precision: no second model is ever in memory. The table knows by which original it
-    was made, and in which precision. Its tensors are in the checkpoint, and are not computed again
-    on resume; all ranks share the work and then hold the same.
+    The key of a sequence is a hash of its tokens and labels. The backbone computes the values while
+    it still is the original, in eval mode and in the trainer's precision, so that no second model
+    is in memory. The table is in the checkpoint, and is not computed again on resume. Ranks share
+    the work, and then all hold the whole table.
 
     Attributes:
         keys: `[N]` int64, ascending.
@@ -44,7 +41,7 @@ class ReferenceNLL(nn.Module):
         self.register_buffer("keys", torch.empty(0, dtype=torch.int64))
         self.register_buffer("values", torch.empty(0))
         self.register_buffer("origin", torch.tensor(0))
-        self._known: Tensor | None = None
+        self._in_table: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -52,15 +49,14 @@ class ReferenceNLL(nn.Module):
     # ---- before the first step -------------------------------------------------------------------
 
     def start(self, module: Method, substitutes: bool = False) -> None:
-        """Compute what the run will ask for, unless a checkpoint brought it.
+        """Compute the values of all sequences of the run, unless a checkpoint brought them.
 
         Args:
             module: in a fit, before its first step.
-            substitutes: the substitutes are asked for too, those that are drawn in all epochs.
+            substitutes: whether to include the substitute answers of all epochs.
 
         Raises:
-            InputError: when a checkpoint's table is another original's, or lacks a sequence that
-                the run will show.
+            InputError: a checkpoint's table is of another original, or lacks a sequence of the run.
         """
         origin = stream_id(
             "reference-nll",
@@ -74,79 +70,78 @@ class ReferenceNLL(nn.Module):
                 "were computed in another precision; resume with those of the run that wrote it, "
                 "or begin another run."
             )
-        held = set(self.keys.tolist())
-        lacking = {
-            key: pair for key, pair in sequences(module, substitutes).items() if key not in held
+        present = set(self.keys.tolist())
+        missing = {
+            key: pair for key, pair in sequences(module, substitutes).items() if key not in present
         }
-        if not lacking:
+        if not missing:
             return
-        if held:
+        if present:
             raise InputError(
-                f"this run shows {len(lacking)} sequences that the original was not asked about "
-                "before the first step; begin again with as many epochs, and with the same "
-                "texts, as it shall have in the end."
+                f"the checkpoint lacks the original's log-likelihoods of {len(missing)} sequences "
+                "of this run; begin again, with the number of epochs and the texts that the run "
+                "shall have in the end."
             )
-        self._fill(lacking, self._evaluate(module, list(lacking.values())), origin)
+        self._fill(list(missing), self._evaluate(module, list(missing.values())), origin)
 
-    def _fill(self, wanted: Mapping[int, Pair], values: Tensor, origin: int) -> None:
-        keys = torch.tensor(list(wanted), dtype=torch.int64, device=values.device)
-        self.keys, order = keys.sort()
+    def _fill(self, keys: list[int], values: Tensor, origin: int) -> None:
+        self.keys, order = torch.tensor(keys, dtype=torch.int64, device=values.device).sort()
         self.values = values[order]
         self.origin = torch.tensor(origin, device=values.device)
 
     @torch.no_grad()
     def _evaluate(self, module: Method, pairs: list[Pair]) -> Tensor:
-        """The backbone's values, `[N]`, in batches of similar length that have no more rows than a
-        step of the training.
+        """The backbone's values, `[N]`.
+
+        Batches are of similar length, and have no more rows than a step of the training.
         """
-        order = sorted(range(len(pairs)), key=lambda place: len(pairs[place][0]))
+        order = sorted(range(len(pairs)), key=lambda position: len(pairs[position][0]))
         size = max(1, 2 * _task(module).batch_size // module.world_size)
         batches = [order[start : start + size] for start in range(0, len(order), size)]
-        found: Tensor | None = None
+        values: Tensor | None = None
         with eval_mode(module.backbone), module.precision():
             for turn in range(-(-len(batches) // module.world_size)):
-                # every rank runs the model equally often, because the weights of one may be spread
-                # over all
-                number = turn * module.world_size + module.global_rank
-                places = batches[min(number, len(batches) - 1)]
-                part = module.trainer.strategy.batch_to_device(
-                    collate([pairs[place] for place in places])
-                )
-                nll = module.backbone.nll(part)
-                if found is None:
-                    found = torch.zeros(len(pairs), dtype=nll.dtype, device=nll.device)
-                if number < len(batches):
-                    found[places] = nll
-        assert found is not None
-        return module.sum_over_ranks([found])[0]
+                # all ranks run the model equally often, because one's weights may be sharded
+                position = turn * module.world_size + module.global_rank
+                rows = batches[min(position, len(batches) - 1)]
+                part = collate([pairs[row] for row in rows])
+                nll = module.backbone.nll(module.trainer.strategy.batch_to_device(part))
+                if values is None:
+                    values = torch.zeros(len(pairs), dtype=nll.dtype, device=nll.device)
+                if position < len(batches):
+                    values[rows] = nll
+        assert values is not None
+        return module.sum_over_ranks([values])[0]
 
     # ---- in a step -------------------------------------------------------------------------------
 
     def value(self, part: Batch) -> Tensor:
-        """The values of the part's sequences, `[B]`.
+        """Values of the part's sequences, `[B]`.
+
+        On an accelerator, a missing sequence raises in the next step, so that nothing waits for the
+        device; until then its value is NaN, and so is the loss.
 
         Raises:
-            RunError: when the table lacks a sequence; on an accelerator in the next step, so that
-                nothing waits for the device (until then its value is not a number, and neither is
-                the loss).
+            RunError: the table lacks a sequence, or was not computed.
         """
-        self._stop_if_unknown()
+        self._stop_if_missing()
         if not len(self):
             raise RunError(
                 "the original's log-likelihoods were not computed; they are when a fit starts."
             )
-        place = torch.searchsorted(self.keys, part["key"]).clamp_max(len(self) - 1)
-        known = self._known = self.keys[place] == part["key"]
-        if known.device.type == "cpu":
-            self._stop_if_unknown()
-        return self.values[place].masked_fill(~known, math.nan)
+        position = torch.searchsorted(self.keys, part["key"]).clamp_max(len(self) - 1)
+        in_table = self.keys[position] == part["key"]
+        self._in_table = in_table
+        if in_table.device.type == "cpu":
+            self._stop_if_missing()
+        return self.values[position].masked_fill(~in_table, math.nan)
 
-    def _stop_if_unknown(self) -> None:
-        known = self._known
-        self._known = None
-        if known is not None and not bool(known.all()):
+    def _stop_if_missing(self) -> None:
+        in_table = self._in_table
+        self._in_table = None
+        if in_table is not None and not bool(in_table.all()):
             raise RunError(
-                f"{int((~known).sum())} sequences of a batch have no log-likelihood under the "
+                f"{int((~in_table).sum())} sequences of a batch have no log-likelihood under the "
                 "original, because the run shows other texts than its plan; give it texts that "
                 "do not change while it runs."
             )
@@ -154,16 +149,17 @@ class ReferenceNLL(nn.Module):
     # ---- state -----------------------------------------------------------------------------------
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Moves with the module, but keeps its precision: `bf16-true` would leave two digits of a
-        sum of a hundred tokens.
+        """Move with the module, in the values' own precision.
+
+        `bf16-true` would leave two digits of a sum of a hundred tokens.
         """
-        kept = self.values
+        values = self.values
         super()._apply(fn, recurse)
-        self.values = kept.to(self.values.device)
+        self.values = values.to(self.values.device)
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """Make room for as many sequences as the checkpoint has."""
+        """Give the buffers the sizes that they have in the checkpoint."""
         for name in ("keys", "values"):
             stored = state_dict.get(prefix + name)
             if stored is not None:
@@ -172,78 +168,84 @@ class ReferenceNLL(nn.Module):
 
 
 def sequences(module: Method, substitutes: bool = False) -> dict[int, Pair]:
-    """The distinct forget sequences that a run will show, by key, in the same order on every rank.
+    """The distinct forget sequences of a run, by key, in the same order on every rank.
 
     Args:
         module: in a fit.
-        substitutes: the drawn answers too, of every time that a sample is shown; otherwise the true
-            answers alone.
+        substitutes: whether to include the substitute answers of all visits beside the true ones.
     """
     task = _task(module)
     data: Any = task.parts(frozenset({"forget"}))["forget"]
-    positions, visits = shown(module, data, every_visit=substitutes)
-    found: dict[int, Pair] = {}
+    positions, visits = planned_visits(module, data, all_visits=substitutes)
+    pairs: dict[int, Pair] = {}
     for start in range(0, len(positions), 256):
         part = fetch(data, positions[start : start + 256])
         part["visit"] = torch.as_tensor(visits[start : start + 256], dtype=torch.int64)
         part = module.prepare(part, substitute=substitutes)
         for rows in (part, part["substitute"]) if substitutes else (part,):
-            found.update({key: pair for key, pair in _rows(rows) if key not in found})
-    return found
+            for key, pair in _rows(rows):
+                pairs.setdefault(key, pair)
+    return pairs
 
 
-def shown(module: Method, data: Any, every_visit: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in the forget part that the run's plan shows, and how often each was shown before;
-    each pair once.
+def planned_visits(module: Method, data: Any, all_visits: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct positions in the forget part that the run's plan reads, with their visits.
 
     Args:
         module: in a fit.
         data: the forget part.
-        every_visit: all visits of a sample, not only one.
+        all_visits: whether to give all visits of a sample, or only visit 0.
+
+    Returns:
+        Positions `[N]` and visits `[N]`, sorted.
 
     Raises:
-        InputError: when all visits are asked for and the run has no end.
+        InputError: all visits are asked for, and the run has no end.
     """
-    pairs = {
-        pair
-        for rows in _planned(module, endless=None if every_visit else len(data))
-        for pair in rows
-    }
-    if not every_visit:
+    endless = None if all_visits else len(data)
+    pairs = {pair for rows in _planned_rows(module, endless) for pair in rows}
+    if not all_visits:
         pairs = {(position, 0) for position, _ in pairs}
     ordered = np.asarray(sorted(pairs), dtype=np.int64).reshape(-1, 2)
     return ordered[:, 0], ordered[:, 1]
 
 
-def _planned(module: Method, endless: int | None) -> Iterator[Iterator[tuple[int, int]]]:
-    """(Position, visit) of each batch's forget rows on all ranks; of a run without end each of
-    `endless` positions once.
+def _planned_rows(module: Method, endless: int | None) -> Iterator[Iterator[tuple[int, int]]]:
+    """(Position, visit) of each batch's forget rows on all ranks.
+
+    Args:
+        module: in a fit.
+        endless: number of positions of a run without end, each given once; None refuses such a run.
     """
     trainer = module.trainer
-    epochs = trainer.max_epochs
-    steps = trainer.max_steps
-    if (epochs is None or epochs < 0) and steps < 0:
+    max_epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
+    max_steps = trainer.max_steps
+    if max_epochs < 0 and max_steps < 0:
         if endless is None:
             raise InputError(
-                f"{type(module).__name__} asks the original about every answer that the run will "
-                "draw, so the run needs an end; set trainer.max_epochs or trainer.max_steps."
+                f"{type(module).__name__} computes the original's log-likelihoods of all answers "
+                "that the run will draw, so the run needs an end; set trainer.max_epochs or "
+                "trainer.max_steps."
             )
         yield ((position, 0) for position in range(endless))
         return
     sampler = _task(module).plan_loader(module.plan, module.seed).plan_sampler
-    epoch = made = 0
-    while (epochs is None or epochs < 0 or epoch < epochs) and (steps < 0 or made < steps):
+    epoch = 0
+    steps = 0
+    while (max_epochs < 0 or epoch < max_epochs) and (max_steps < 0 or steps < max_steps):
+        # the epoch's batches under the trainer's limit
         sampler.set_epoch(epoch)
         limit = trainer.limit_train_batches
-        plan = sampler.steps[: limit if isinstance(limit, int) else int(len(sampler.steps) * limit)]
-        if not plan:
+        count = limit if isinstance(limit, int) else int(len(sampler.steps) * limit)
+        batches = sampler.steps[:count]
+        if not batches:
             return
-        for step in plan:
+        for step in batches:
             if step is not None and "forget" in step.parts:
                 rows = step.parts["forget"]
                 yield zip(rows.positions.tolist(), rows.visits.tolist(), strict=True)
-        epoch = epoch + 1
-        made = made + -(-len(plan) // trainer.accumulate_grad_batches)
+        epoch += 1
+        steps += -(-len(batches) // trainer.accumulate_grad_batches)
 
 
 def _rows(part: Mapping[str, Any]) -> Iterator[tuple[int, Pair]]:
@@ -261,7 +263,7 @@ def _rows(part: Mapping[str, Any]) -> Iterator[tuple[int, Pair]]:
 def _task(module: Method) -> Any:
     if module.task is None:
         raise InputError(
-            f"{type(module).__name__} asks the original about the forget part before the first "
+            f"{type(module).__name__} computes log-likelihoods of the forget part before the first "
             "step, so fit it with a mu task (datamodule=...)."
         )
     return module.task

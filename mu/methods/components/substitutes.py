@@ -1,4 +1,4 @@
-"""Substitute targets for forget samples: the task's, random labels, next labels, Gaussian values."""
+"""Substitute targets: the task's, random labels, next labels, Gaussian values."""
 
 from __future__ import annotations
 

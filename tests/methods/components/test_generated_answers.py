@@ -56,7 +56,7 @@ def test_the_first_token_is_drawn_from_the_tempered_distribution(temperature: fl
     wanted = (logits[0].double() / temperature).softmax(0)
     seen = (
         Sampling(temperature)
-        .noisy(logits.expand(count, -1), range(count), 0)
+        .add_gumbel_noise(logits.expand(count, -1), range(count), 0)
         .argmax(-1)
         .bincount(minlength=len(wanted))
         / count
@@ -189,7 +189,7 @@ def test_altpo_learns_its_own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     ("changes", "words"),
     [
         ({"count": 0}, "at least one"),
-        ({"instruction": "answer!"}, "does not hold"),
+        ({"instruction": "answer!"}, "does not contain"),
         ({"temperature": 0.0}, "above 0"),
         ({"temperature": float("nan")}, "above 0"),
     ],
