@@ -67,18 +67,18 @@ class Marks(Callback):
 
     Args:
         mark: is called then.
-        every: only before every so-manieth step.
+        interval: steps between two marks.
     """
 
-    def __init__(self, mark: Mark, every: int = 1) -> None:
+    def __init__(self, mark: Mark, interval: int = 1) -> None:
         self.mark = mark
-        self.every = every
+        self.interval = interval
         self.begun = False
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx % self.every == 0:
+        if batch_idx % self.interval == 0:
             self.mark(counted=self.begun)
             self.begun = True
 
@@ -121,8 +121,8 @@ def measured(benchmark: Any) -> Callable[[Callable[[], Paired]], Paired]:
 def say(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Prints numbers in one line and keeps them in the benchmark's record."""
 
-    def line(text: str, **numbers: float) -> None:
-        benchmark.extra_info.update(numbers)
+    def line(text: str, **values: float) -> None:
+        benchmark.extra_info.update(values)
         print(f"\n{request.node.name}: {text}", flush=True)
 
     return line

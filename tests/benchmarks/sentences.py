@@ -56,7 +56,7 @@ class Sentences(TextTask):
         }
 
 
-def small_llama(place: Path) -> str:
+def small_llama(directory: Path) -> str:
     """The folder of a Llama of 1.6 million weights with a vocabulary of 4,000."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -73,6 +73,6 @@ def small_llama(place: Path) -> str:
         pad_token_id=0,
     )
     torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(place)
-    tokenizer().save_pretrained(place)
-    return str(place)
+    LlamaForCausalLM(config).save_pretrained(directory)
+    tokenizer().save_pretrained(directory)
+    return str(directory)

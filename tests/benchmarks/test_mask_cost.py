@@ -25,7 +25,7 @@ REPEATS = 6
 EPOCHS = 4
 
 
-class Again(Callback):
+class RepeatedMask(Callback):
     """Computes the mask several times over, before the first step."""
 
     def __init__(self, mark: Mark) -> None:
@@ -52,7 +52,7 @@ def test_a_saliency_mask_costs_a_pass(precision: Any, measured: Any, say: Any) -
 
     def ours(mark: Mark) -> None:
         module = SalUn(resnet20(channels_last=half), mask=Saliency(keep=0.5))
-        trainer(1, Again(mark), limit_train_batches=1, precision=precision).fit(
+        trainer(1, RepeatedMask(mark), limit_train_batches=1, precision=precision).fit(
             module, datamodule=data
         )
         assert module.mask is not None and abs(module.mask.share() - 0.5) < 1e-4

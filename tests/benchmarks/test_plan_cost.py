@@ -1,4 +1,4 @@
-"""Making an epoch's plan for a data set of CIFAR's size: at most 0.2 s, for every schedule.
+"""Making an epoch's plan for a data set of CIFAR's size: at most 0.2 s, for every plan.
 
 Process CPU time, the quickest of three epochs (what another process takes is not the plan's).
 """
@@ -14,7 +14,7 @@ from mu.data.plan import DataPlan, Everything, Forget, Paired, Phases, Retain, U
 
 pytestmark = pytest.mark.slow
 SIZES = {"forget": 5_000, "retain": 45_000, "train": 50_000}
-SCHEDULES: list[DataPlan] = [
+PLANS: list[DataPlan] = [
     Retain(),
     Everything(shuffle=False),
     Paired(),
@@ -30,8 +30,8 @@ def test_a_plan_takes_little_time(batch: int, benchmark: Any, say: Any) -> None:
 
     def slowest() -> tuple[float, DataPlan]:
         return max(
-            ((min(_seconds(plan, epoch) for epoch in range(3)), plan) for plan in SCHEDULES),
-            key=lambda found: found[0],
+            ((min(_seconds(plan, epoch) for epoch in range(3)), plan) for plan in PLANS),
+            key=lambda timed: timed[0],
         )
 
     def _seconds(plan: DataPlan, epoch: int) -> float:

@@ -61,8 +61,8 @@ def same(values: Tensor, expected: list[float]) -> None:
     )
 
 
-def slope(loss: Tensor, of: Tensor) -> Tensor:
-    (gradient,) = torch.autograd.grad(loss.sum(), of)
+def slope(loss: Tensor, variable: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(loss.sum(), variable)
     return gradient
 
 

@@ -15,15 +15,15 @@ from tests.support.helpers import Snapshot, different, fit, weights
 
 
 def gradients(
-    kind: str, module: EraseDiff, task: Any, scale: float = 1.0
+    domain: str, module: EraseDiff, task: Any, scale: float = 1.0
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """∇L_r and ∇L_f on the plan's first batch."""
-    make = MODELS[kind][0]
+    make = MODELS[domain][0]
     batch = prepared(module, task)
     double = Double(make())
     forget = batch["forget"]
     retain = batch["retain"]
-    if kind == "text":
+    if domain == "text":
         substitute: Any = forget["raw"]["substitute"]
     else:
         law = UniformLabel(exclude_true=True)

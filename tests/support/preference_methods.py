@@ -4,7 +4,6 @@ method passes.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from mu.backbones import CausalLM
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
+from mu.data.questions import TokenRows
 from mu.methods.components.answers import AnswerOfAnotherQuestion, Refusal
 from mu.methods.components.retain_terms import KL
 from tests.support.doubles_text import causal_lm, people
@@ -221,11 +221,10 @@ def other_forget(**changes: Any) -> Any:
     """The task with other forget questions and answers."""
     task = people(**changes)
     task.setup()
-    retain = task.datasets["retain"]
-    data: Any = copy.copy(task.datasets["forget"])
-    data.make, data._known = (lambda place, of=retain: of.pair(place)), {}  # type: ignore[union-attr]
-    data.texts = {name: values[:13] for name, values in retain.texts.items()}  # type: ignore[union-attr]
-    task.datasets["forget"] = data
+    retain: Any = task.datasets["retain"]
+    forget: Any = task.datasets["forget"]
+    texts = {name: values[: len(forget)] for name, values in retain.texts.items()}
+    task.datasets["forget"] = TokenRows(retain.pair, forget.indices, texts)
     return task
 
 

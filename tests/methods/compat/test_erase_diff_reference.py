@@ -17,16 +17,16 @@ from tests.support.equations_erase_diff import check_stops_anywhere, gradients, 
 from tests.support.helpers import Watch, different, fit, weights
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("domain", KINDS)
 @pytest.mark.parametrize("lam", [0.7, None])
-def test_a_step_of_the_released_code(kind: str, lam: float | None) -> None:
+def test_a_step_of_the_released_code(domain: str, lam: float | None) -> None:
     """L_r is a sum over elements; the weight is by the cosine."""
-    make, task = MODELS[kind]
+    make, task = MODELS[domain]
 
     def module() -> EraseDiff:
         return EraseDiffReference(make(), inner_epochs=0, lam=lam, eta=1.3, optimizer=PLAIN)
 
-    keep, constraint = gradients(kind, module(), task(), scale=64.0)
+    keep, constraint = gradients(domain, module(), task(), scale=64.0)
     cosine = inner(keep, constraint) / (inner(keep, keep) * inner(constraint, constraint)) ** 0.5
     weight = max(0.0, 1.3 - cosine) if lam is None else lam
     agree(
@@ -55,11 +55,11 @@ def test_the_descent_leaves_a_trace() -> None:
 
 def test_only_the_steps_are_clipped_in_the_released_code() -> None:
     """Plain SGD under a clip of next to nothing: the descent moves far, the steps do not."""
-    far: list[float] = []
+    distances: list[float] = []
     before = dict(class_conditional().named_parameters())
 
     def look(module: Any, batch: Any, batch_idx: int) -> None:
-        far.append(
+        distances.append(
             max(float((p - before[name]).detach().abs().max()) for name, p in module.trainable())
         )
 
@@ -67,7 +67,7 @@ def test_only_the_steps_are_clipped_in_the_released_code() -> None:
         class_conditional(), inner_epochs=1, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)
     )
     fit(module, digit_pictures(), 1, gradient_clip_val=1e-6, callbacks=[Watch(look)])
-    assert far[2] > 1e-3 and max(far[3:]) < 1e-5
+    assert distances[2] > 1e-3 and max(distances[3:]) < 1e-5
 
 
 def test_a_run_may_stop_anywhere(tmp_path: Path) -> None:

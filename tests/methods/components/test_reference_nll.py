@@ -100,7 +100,7 @@ def test_a_longer_run_is_resumed_without_new_sequences(tmp_path: Path) -> None:
     fit(build(NPO), people(), 1, callbacks=[Snapshot(tmp_path / "npo.ckpt", 0, 1)])
     assert fit(build(NPO), people(), 3, ckpt_path=tmp_path / "npo.ckpt").trainer.global_step == 9
     fit(build(IdkDPO), people(), 1, callbacks=[Snapshot(tmp_path / "dpo.ckpt", 0, 1)])
-    with pytest.raises(InputError, match="lacks the original.s log-likelihoods"):
+    with pytest.raises(InputError, match=r"lacks the original.s log-likelihoods"):
         fit(build(IdkDPO), people(), 3, ckpt_path=tmp_path / "dpo.ckpt")
 
 

@@ -18,13 +18,13 @@ from tests.support.equations_erase_diff import check_stops_anywhere, gradients, 
 from tests.support.helpers import Watch, different, fit, weights
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("domain", KINDS)
 @pytest.mark.parametrize("lam", [0.7, None])
-def test_a_step_follows_the_equation(kind: str, lam: float | None) -> None:
+def test_a_step_follows_the_equation(domain: str, lam: float | None) -> None:
     """Mutations: λ on the retain term; the norm in place of its square; λ not held constant; one
     part's gradient handed on twice.
     """
-    make, task = MODELS[kind]
+    make, task = MODELS[domain]
 
     def module() -> EraseDiff:
         return EraseDiff(make(), inner_epochs=0, lam=lam, eta=1.3, optimizer=PLAIN)
@@ -32,7 +32,7 @@ def test_a_step_follows_the_equation(kind: str, lam: float | None) -> None:
     def small() -> Any:
         return task(batch_size=5, forget_batch_size=3)
 
-    keep, constraint = gradients(kind, module(), small())
+    keep, constraint = gradients(domain, module(), small())
     weight = (
         max(0.0, 1.3 - inner(keep, constraint) / inner(constraint, constraint))
         if lam is None
@@ -94,13 +94,13 @@ def test_the_descent_and_the_way_back() -> None:
     assert sum(last) < sum(loss for phase, _, loss in seen if phase == 0)
     start = dict(text_to_image().named_parameters())
 
-    def far(state: Any) -> float:
+    def largest_change(state: Any) -> float:
         return max(
             float((value - start[name].detach()).abs().max()) for name, value in state.items()
         )
 
-    assert far(states[7]) > 0.03
-    assert far(states[8]) < 0.011  # one step of Adam from where it began
+    assert largest_change(states[7]) > 0.03
+    assert largest_change(states[8]) < 0.011  # one step of Adam from where it began
 
 
 def test_a_run_may_stop_anywhere(tmp_path: Path) -> None:

@@ -16,17 +16,17 @@ from tests.support.helpers import Watch, different, fit, weights
 SHORT = PartialSampling(steps=3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("domain", KINDS)
 @pytest.mark.parametrize(
     "latents",
     [NoisedData(), SHORT, PartialSampling(steps=3, by="reference", timestep="jitter")],
     ids=["noised", "current", "jitter"],
 )
-def test_a_step_follows_the_equation(kind: str, latents: Any) -> None:
+def test_a_step_follows_the_equation(domain: str, latents: Any) -> None:
     """Mutations: η's sign; conditional and unconditional exchanged; the target not frozen; the null
     condition sampled or trained.
     """
-    make, task = MODELS[kind]
+    make, task = MODELS[domain]
     module = ESD(make(), eta=1.7, latents=latents, optimizer=PLAIN)
     module.configure_model()
     part = prepared(module, task())["forget"]

@@ -37,12 +37,12 @@ def wanted_step(
     return double.slopes(square(output, target) + alpha * double.loss(retain))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_step_follows_the_equation(kind: str) -> None:
+@pytest.mark.parametrize("domain", KINDS)
+def test_a_step_follows_the_equation(domain: str) -> None:
     """With 3 forget samples beside 5 of retain. Mutations: α on the wrong term; the mean over both
     together; the target not held.
     """
-    make, task = MODELS[kind]
+    make, task = MODELS[domain]
 
     def module() -> SalUnDiffusion:
         return SalUnDiffusion(make(), alpha=2.5, mask=all_weights(), optimizer=PLAIN)
@@ -52,7 +52,7 @@ def test_a_step_follows_the_equation(kind: str) -> None:
 
     batch = prepared(module(), small())
     raw = batch["forget"]
-    if kind == "text":
+    if domain == "text":
         substitute = raw["raw"]["substitute"]
     else:
         law = UniformLabel(exclude_true=True)
@@ -133,13 +133,13 @@ class RecordsSaliency(SalUnDiffusion):
         super().on_fit_start()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("domain", KINDS)
 @pytest.mark.parametrize("max_norm", [None, 0.05, 1e3])
-def test_the_saliency_is_that_of_guided_predictions(kind: str, max_norm: float | None) -> None:
+def test_the_saliency_is_that_of_guided_predictions(domain: str, max_norm: float | None) -> None:
     """Mutations: guidance on the wrong side; absolute values before the sum; clipping of the sum
     instead of the batch.
     """
-    make, task = MODELS[kind]
+    make, task = MODELS[domain]
     module = RecordsSaliency(make(), mask=GuidedSaliency(guidance=3.0, max_norm=max_norm))
     fit(module, task(), 1, max_steps=1)
     expected = guided_gradients(Double(make()), module.batches, 3.0, max_norm)
@@ -158,9 +158,9 @@ def test_the_saliency_is_that_of_guided_predictions(kind: str, max_norm: float |
     assert size[mask].min() >= size[~mask].max() - 1e-6
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_with_guidance_one_it_is_plain_saliency(kind: str) -> None:
-    make, task = MODELS[kind]
+@pytest.mark.parametrize("domain", KINDS)
+def test_with_guidance_one_it_is_plain_saliency(domain: str) -> None:
+    make, task = MODELS[domain]
 
     def run(mask: Any) -> UnlearningModule:
         return fit(SalUnDiffusion(make(), mask=mask), task(), 1, max_steps=1)

@@ -41,13 +41,13 @@ def square_sum(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([(x - y) ** 2 for x, y in zip(a.flatten(), b.flatten(), strict=True)]).mean()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("domain", KINDS)
 @pytest.mark.parametrize("timesteps", [None, 5])
-def test_the_fisher_matrix(kind: str, timesteps: int | None) -> None:
+def test_the_fisher_matrix(domain: str, timesteps: int | None) -> None:
     """Mean over samples of the square of Σ_t ∇ℓ_t. Mutations: squares before the sum; a mean over
     t; the wrong noise level.
     """
-    make, task = MODELS[kind]
+    make, task = MODELS[domain]
     module = RecordsSteps(
         make(), **{**FEW, "fisher_timesteps": timesteps, "fisher_chunk": 7, "replay": "task"}
     )
@@ -88,12 +88,12 @@ def test_the_fisher_matrix(kind: str, timesteps: int | None) -> None:
         )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_steps_follow_the_equation(kind: str) -> None:
+@pytest.mark.parametrize("domain", KINDS)
+def test_two_steps_follow_the_equation(domain: str) -> None:
     """The pull is felt in the second. Mutations: γ or λ on the wrong term; half of the pull; a pull
     to the present weights.
     """
-    make, task = MODELS[kind]
+    make, task = MODELS[domain]
     module = RecordsSteps(
         make(), gamma=0.6, lam=0.02, optimizer=lambda p: torch.optim.SGD(p, lr=0.02), **FEW
     )

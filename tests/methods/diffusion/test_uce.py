@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mu.backbones import LoRA
-from mu.methods.diffusion.uce import UCE, aligned, last_place
+from mu.methods.bases.prompt_keys import aligned_tokens, last_token
+from mu.methods.diffusion.uce import UCE
 from mu.utils.errors import InputError
 from tests.support.denoised import Double
 from tests.support.doubles import Pictures, _Captions, pictures, text_to_image
@@ -19,7 +20,7 @@ END = 9
 
 
 @pytest.mark.parametrize(
-    ("ids", "anchor", "end", "places"),
+    ("ids", "anchor", "end", "positions"),
     [
         ([8, 1, 2, END, END], [8, 3, END, END, END], 3, (2, 1)),  # the concept is the whole prompt
         ([8, 1, 2, END, END], [8, 3, END, END, END], 0, (2, 1)),  # no concept is marked
@@ -47,13 +48,13 @@ END = 9
     ],
 )
 def test_where_concept_and_anchor_end(
-    ids: list[int], anchor: list[int], end: int, places: tuple[int, int]
+    ids: list[int], anchor: list[int], end: int, positions: tuple[int, int]
 ) -> None:
-    assert aligned(ids, anchor, end, END) == places
+    assert aligned_tokens(ids, anchor, end, END) == positions
 
 
 def test_the_last_token_of_a_text() -> None:
-    assert [last_place(ids, END) for ids in ([8, 1, 2, END, END], [8, END, END], [8, 1, END])] == [
+    assert [last_token(ids, END) for ids in ([8, 1, 2, END, END], [8, END, END], [8, 1, END])] == [
         2,
         0,
         1,
@@ -210,7 +211,7 @@ def test_without_preservation_the_retain_part_is_not_read() -> None:
     module = UCE(text_to_image(part="xattn-strict"), preserve_scale=0.0)
     assert not module.needs_retain and module.plan.reads() == {"forget"}
     fit(module, pictures(images=False), 1)
-    assert module._kept == set()
+    assert module.preserved_keys == set()
 
 
 @pytest.mark.parametrize(

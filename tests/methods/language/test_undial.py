@@ -35,8 +35,8 @@ def test_undial_follows_its_equation() -> None:
     module.backbone.load_state_dict(weights(moved))
     teacher_logits = [logits_of(model, ids) for ids, _ in unpadded(forget)]
 
-    def value(z: Tensor, y: int, number: int, t: int) -> Tensor:
-        target = teacher_logits[number][t - 1].clone()
+    def value(z: Tensor, y: int, row: int, t: int) -> Tensor:
+        target = teacher_logits[row][t - 1].clone()
         target[y] -= 3.0
         return -(target.softmax(-1) * z.log_softmax(-1)).sum()
 

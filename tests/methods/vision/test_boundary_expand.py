@@ -25,7 +25,7 @@ def test_boundary_expand_trains_an_extra_unit_and_serves_without_it(originals: A
     batch = first_batch(module, task)
     extra = deepcopy(module.extra).double()
     seen: list[Tensor] = []
-    network.body.linear.register_forward_hook(lambda layer, given, output: seen.append(given[0]))
+    network.body.linear.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
     logits = network(batch["forget"]["image"].double())
     everything = torch.cat([logits, seen[0] @ extra.weight.T + extra.bias], dim=1)
     loss = -log_softmax(everything)[:, 10].mean()
