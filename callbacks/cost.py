@@ -40,14 +40,14 @@ class Cost(Suite):
         self._seen: dict[str, float] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the weights, and start the memory's high-water mark anew."""
+        """Copy the weights, and reset the memory's high-water mark."""
         module = module_of(pl_module)
         self._before = [p.detach().to("cpu", copy=True) for _, p in module.trainable()]
         self._seen = {}
         _reset_peak(module.device)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count what moved."""
+        """Count the weights that changed."""
         module = module_of(pl_module)
         after = [p.detach() for _, p in module.trainable()]
         self._seen["trainable"] = float(sum(p.numel() for p in after))

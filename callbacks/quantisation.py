@@ -87,7 +87,7 @@ class Quantisation(Suite):
             scores.save_original_scores(run_folder(trainer), module, ["forget"], "Quantisation")
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """See the class."""
+        """`quantisation` and its parts."""
         served = module.served()
         before = self._scores(served, module)
         original = scores.original_scores(
@@ -191,7 +191,7 @@ class Quantisation(Suite):
         }
 
     def _budget(self, bits: int, copy: Quantised) -> dict[str, Any]:
-        """What was done to the weights."""
+        """Rounding of the weights, as details."""
         grid = {
             "bits": bits,
             "scale_over": "output channel" if bits >= 8 else f"{self.group} weights",

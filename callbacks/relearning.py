@@ -97,7 +97,7 @@ class Relearning(Suite):
             scores.save_original_scores(run_folder(trainer), module, ["forget"], "Relearning")
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """See the class."""
+        """`relearning` and its parts."""
         forget, source = (
             scores.task_part(module, name, "Relearning") for name in ("forget", self.part)
         )
@@ -179,9 +179,7 @@ class Relearning(Suite):
     def _metrics(
         self, attacked: Any, index: Tensor, used: Tensor, module: UnlearningModule
     ) -> list[Result]:
-        """Metrics of the graph after the attack, on the withheld and on the used rows as if these
-        were the whole set.
-        """
+        """Metrics after the attack, on the withheld and on the used rows as sets of their own."""
         (sets, _), results = questions_of(module), []
         forget_set = sets["forget"]
         for rows, name in ((~used, "withheld"), (used, "used")):
@@ -258,7 +256,7 @@ class Relearning(Suite):
 
 
 def _levels(score: str, before: Scores, original: Scores | None, rows: Tensor) -> dict[str, float]:
-    """What stands beside a score after the attack."""
+    """Levels of a score before the attack and of the original, as details."""
     levels = {"before": scores.mean_score(score, before[score][rows])}
     return (
         levels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -45,7 +46,7 @@ class ResultsWriter(Callback, Reconstructible):
     def identify(
         self, task: str, method: str, seeds: dict[str, int], key: str, facts: dict[str, Any]
     ) -> None:
-        """Called by a study, which knows the run's names."""
+        """Set the names, seeds and key of the run; called by a study."""
         self.task = task
         self.method = method
         self.seeds = seeds
@@ -53,7 +54,7 @@ class ResultsWriter(Callback, Reconstructible):
         self.facts = {**self.facts, **{name: value for name, value in facts.items() if value}}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write, on rank zero, after a test."""
+        """Write the run folder on rank zero, after a test."""
         module = module_of(pl_module)
         if stage != "test" or not trainer.is_global_zero or module.outputs is None:
             return
@@ -79,6 +80,14 @@ class ResultsWriter(Callback, Reconstructible):
             presentation=presentation_of(suites),
         )
         run_results.save(folder)
+
+
+def recorded_folder(module: UnlearningModule) -> Path | None:
+    """Run folder of a test, where a ResultsWriter writes one."""
+    callbacks: list[Any] = module.trainer.callbacks  # type: ignore[attr-defined]
+    if any(isinstance(callback, ResultsWriter) for callback in callbacks):
+        return run_folder(module.trainer)
+    return None
 
 
 def _seeds(module: UnlearningModule) -> dict[str, int]:

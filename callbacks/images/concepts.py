@@ -1,4 +1,4 @@
-"""Concept erasure: does the model still draw what was erased, and does it draw the rest?"""
+"""Concept erasure: unlearning accuracy and retain accuracies of generated images, by judges."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.base import Evaluated, Suite
+from callbacks.images.judging import (
+    JudgedImages,
+    average_share,
+    categories_of,
+    concept_probability,
+    judge_images,
+    label_list,
+    label_of_prompt,
+    recognised,
+    recognition_results,
+    shares_by_name,
+)
 from mu.core.module import UnlearningModule
-from mu.evaluation.images.drawing import ImageJob, ImageRow, image_cache
+from mu.evaluation.images.drawing import ImageJob, ImageRow
 from mu.evaluation.images.judges import Judge
 from mu.evaluation.images.sets import ImageSet
-from mu.metrics.outputs import Outputs
 from mu.metrics.results import Result, TradeOff
 from mu.utils.errors import InputError
 
@@ -22,8 +33,7 @@ METRICS = ("UA", "IRA", "CRA")
 
 
 class ConceptErasure(Suite):
-    """Is the erased concept still drawn, and is the rest still right? UA, IRA and CRA, in percent,
-    by a judge of images.
+    """Unlearning accuracy and retain accuracies of generated images: UA, IRA and CRA, in percent.
 
     The three are those of UnlearnCanvas (Zhang et al., NeurIPS 2024 Datasets and Benchmarks, arXiv
     2402.11846); higher is better.
@@ -50,8 +60,8 @@ class ConceptErasure(Suite):
         erased: images of what was erased; the task's forget part when None.
         kept: images of what stays; the task's retain part when None.
         cross: judges of other attributes, for CRA.
-        concept: the erased concept, as the judge names it; when None, what each row's column
-            `field` or the task's selector says.
+        concept: the erased concept, as the judge names it; when None, that of each row's class or
+            column `field`, or of the task's selector.
         field: column or text field that names each prompt's concept.
         metrics: which of UA, IRA and CRA; UA and IRA, and CRA where there is a judge for it, when
             None.
@@ -119,54 +129,57 @@ class ConceptErasure(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """The named metrics, in this order."""
-        sets = (
-            {"erased": self.erased, "kept": self.kept}
-            if self.metrics != ["UA"]
-            else {"erased": self.erased}
-        )
+        # what is drawn, and what each image was asked for
+        sets = {"erased": self.erased}
+        if self.metrics != ["UA"]:
+            sets["kept"] = self.kept
         jobs = {name: images.job(module) for name, images in sets.items()}
         concepts = self._concepts(jobs["erased"].rows, module)
-        asked = (
-            self._asked(jobs["kept"].rows, set(concepts), module) if "IRA" in self.metrics else []
-        )
-        seen = judged(module, jobs, [self.judge, *self.cross])
-        found: list[Result] = []
-        detail = {
-            name: {**sets[name].detail(module, job), **seen.facts} for name, job in jobs.items()
-        }
-        if "UA" in self.metrics:
-            found += self._erasure(
-                jobs["erased"].rows, concepts, seen.of("erased", 0), detail["erased"]
-            )
+        requested = []
         if "IRA" in self.metrics:
-            found += self._in_domain(asked, seen.of("kept", 0), detail["kept"])
+            requested = self._requested(jobs["kept"].rows, set(concepts), module)
+        # the judges' probabilities
+        judged = judge_images(module, jobs, [self.judge, *self.cross])
+        detail = {
+            name: {**sets[name].detail(module, job), **judged.facts} for name, job in jobs.items()
+        }
+        # the numbers
+        results: list[Result] = []
+        if "UA" in self.metrics:
+            probabilities = judged.probabilities("erased", 0)
+            results += self._erasure(jobs["erased"].rows, concepts, probabilities, detail["erased"])
+        if "IRA" in self.metrics:
+            probabilities = judged.probabilities("kept", 0)
+            results += recognition_results(
+                "IRA", self.judge, requested, probabilities, detail["kept"], self.kept.name
+            )
         if "CRA" in self.metrics:
-            found += self._cross_domain(jobs, seen, detail)
-        return found
+            results += self._cross_domain(jobs, judged, detail["erased"])
+        return results
 
     # ---- what was asked for ----------------------------------------------------------------------
 
     def _concepts(self, rows: Sequence[ImageRow], module: UnlearningModule) -> list[str]:
         """The erased concept of each row."""
         selector = module.task.split.selector if module.task is not None else {}
-        found = [
+        concepts = [
             self.concept
-            or self._of_class(row, module)
+            or self._class_label(row, module)
             or (self.field and row.about.get(self.field))
             or selector.get("concept")
             for row in rows
         ]
-        if not all(found):
+        if not all(concepts):
             raise InputError(
                 "neither the prompts nor the task say which concept was erased; give concept, or "
                 f"the column that names it as field. The judge {self.judge.name} knows "
-                f"{_labels(self.judge)}."
+                f"{label_list(self.judge)}."
             )
-        for name in dict.fromkeys(found):
+        for name in dict.fromkeys(concepts):
             self.judge.label_indices(str(name))
-        return [str(name) for name in found]
+        return [str(name) for name in concepts]
 
-    def _of_class(self, row: ImageRow, module: UnlearningModule) -> str | None:
+    def _class_label(self, row: ImageRow, module: UnlearningModule) -> str | None:
         """The judge's label of the row's class."""
         if row.label is None:
             return None
@@ -179,32 +192,32 @@ class ConceptErasure(Suite):
             )
         return self.judge.labels[row.label]
 
-    def _asked(
+    def _requested(
         self, rows: Sequence[ImageRow], erased: set[str], module: UnlearningModule
     ) -> list[str | None]:
-        """What each kept row asks for, by the judge's labels."""
-        found = [
-            self._of_class(row, module)
+        """The concept that each kept row asks for, as the judge's label."""
+        requested = [
+            self._class_label(row, module)
             or (self.field and row.about.get(self.field))
-            or _named(self.judge, row)
+            or label_of_prompt(self.judge, row)
             for row in rows
         ]
-        named = [str(name) for name in found if name]
-        if not named:
+        names = [str(name) for name in requested if name]
+        if not names:
             raise InputError(
                 f"no prompt of the kept images names one label of the judge {self.judge.name} "
-                f"({_labels(self.judge)}); give the column that does as field, another judge, or "
-                "metrics: [UA]."
+                f"({label_list(self.judge)}); give the column that does as field, another judge, "
+                "or metrics: [UA]."
             )
-        gone = {place for name in erased for place in self.judge.label_indices(name)}
-        mixed = sum(1 for name in named if set(self.judge.label_indices(name)) & gone)
+        erased_labels = {index for name in erased for index in self.judge.label_indices(name)}
+        mixed = sum(1 for name in names if erased_labels & set(self.judge.label_indices(name)))
         if mixed:
             raise InputError(
                 f"{mixed} of {len(rows)} kept images ask for the erased concept "
                 f"({', '.join(sorted(erased))}); leave them out with `without`, or choose another "
                 "part."
             )
-        return [name or None for name in found]
+        return [name or None for name in requested]
 
     # ---- the numbers -----------------------------------------------------------------------------
 
@@ -215,240 +228,131 @@ class ConceptErasure(Suite):
         probabilities: Tensor,
         detail: dict[str, Any],
     ) -> list[Result]:
-        gone = ~torch.tensor(hits(self.judge, probabilities, concepts))
-        shares = by_name(gone, concepts)
+        """`UA`, by concept and by category, and the judge's probabilities and entropies."""
+        erased = ~recognised(self.judge, probabilities, concepts)
+        shares = shares_by_name(erased, concepts)
         detail = {**detail, **self.judge.detail(), "concept": ", ".join(shares)}
         split = self.erased.name
 
         def result(
-            name: str, value: float, unit: str = "%", better: bool | None = True, **more: Any
+            name: str,
+            value: float,
+            unit: str = "%",
+            higher_is_better: bool | None = True,
+            **more: Any,
         ) -> Result:
-            return Result(name, value, better, split, unit, {**detail, **more})
+            return Result(name, value, higher_is_better, split, unit, {**detail, **more})
 
-        found = [result("UA", _average(shares))]
+        # shares
+        results = [result("UA", average_share(shares))]
         if len(shares) > 1:
-            found += [
+            results += [
                 result(f"UA/{name}", share, images=count, concept=name)
                 for name, (share, count) in shares.items()
             ]
-        places = [self.judge.label_indices(name) for name in concepts]
-        mass = torch.stack(
+        # probabilities
+        labels = [self.judge.label_indices(name) for name in concepts]
+        concept_probabilities = torch.stack(
             [
-                _mass(row[place], self.judge)
-                for row, place in zip(probabilities.double(), places, strict=True)
+                concept_probability(row[indices], self.judge)
+                for row, indices in zip(probabilities.double(), labels, strict=True)
             ]
         )
-        found.append(result("UA/probability", 100 * float(mass.mean()), better=False))
+        mean = 100 * float(concept_probabilities.mean())
+        results.append(result("UA/probability", mean, higher_is_better=False))
         if self.judge.multilabel:
-            level = self.judge.threshold or 0.5
-            found += [
+            counts = (probabilities >= (self.judge.threshold or 0.5)).sum(0)
+            results += [
                 result(f"UA/images/{label}", float(count), "", False)
-                for label, count in zip(
-                    self.judge.labels, (probabilities >= level).sum(0), strict=True
-                )
+                for label, count in zip(self.judge.labels, counts, strict=True)
             ]
         else:
-            found.append(
-                result(
-                    "UA/entropy",
-                    float(torch.special.entr(probabilities.double()).sum(1).mean()),
-                    "nats",
-                    None,
-                )
-            )
-        categories = list(dict.fromkeys(name for row in rows for name in _categories(row)))
+            entropy = float(torch.special.entr(probabilities.double()).sum(1).mean())
+            results.append(result("UA/entropy", entropy, "nats", None))
+        # categories
+        categories = list(dict.fromkeys(name for row in rows for name in categories_of(row)))
         for name in categories:
-            inside = torch.tensor([name in _categories(row) for row in rows])
-            found.append(
-                result(
-                    f"UA/{name}",
-                    100 * float(gone[inside].float().mean()),
-                    images=int(inside.sum()),
-                    category=name,
-                )
-            )
-        return found
-
-    def _in_domain(
-        self, asked: Sequence[str | None], probabilities: Tensor, detail: dict[str, Any]
-    ) -> list[Result]:
-        return _accuracy("IRA", self.judge, asked, probabilities, detail, self.kept.name)
+            in_category = torch.tensor([name in categories_of(row) for row in rows])
+            share = 100 * float(erased[in_category].float().mean())
+            count = int(in_category.sum())
+            results.append(result(f"UA/{name}", share, images=count, category=name))
+        return results
 
     def _cross_domain(
-        self, jobs: Mapping[str, ImageJob], seen: Judged, detail: Mapping[str, Mapping[str, Any]]
+        self, jobs: Mapping[str, ImageJob], judged: JudgedImages, detail: Mapping[str, Any]
     ) -> list[Result]:
-        """Over both sets together, over each, and for each label."""
+        """`CRA` over both sets together, over each, and for each label."""
         sets = {"": list(jobs), **{name: [name] for name in jobs}}
-        common = {
-            name: value
-            for name, value in detail["erased"].items()
-            if name in ("sampler", "resolution")
-        }
+        common = self._common_detail(detail)
+        averages: dict[str, list[float]] = {name: [] for name in sets}
+        by_label: list[Result] = []
+        left_out = dict.fromkeys(sets, 0)
+        for position, judge in enumerate(self.cross, 1):
+            requested = _requested_labels(judge, jobs)
+            for name, members in sets.items():
+                labels = [label for member in members for label in requested[member]]
+                left_out[name] += sum(1 for label in labels if not label)
+                if not any(labels):
+                    continue
+                probabilities = torch.cat(
+                    [judged.probabilities(member, position) for member in members]
+                )
+                shares = shares_by_name(recognised(judge, probabilities, labels), labels)
+                averages[name].append(average_share(shares))
+                if not name:
+                    by_label += [
+                        Result(
+                            f"CRA/{label}",
+                            share,
+                            True,
+                            "",
+                            "%",
+                            {**common, **judge.detail(), "images": count},
+                        )
+                        for label, (share, count) in shares.items()
+                    ]
+        common |= _joined_details(self.cross)
+        results = []
+        for name, values in averages.items():
+            if not values:
+                continue
+            detail = {
+                **common,
+                "images": sum(len(jobs[member].rows) for member in sets[name]),
+                "prompts": sum(len(jobs[member].subjects) for member in sets[name]),
+                **({"left_out": left_out[name]} if left_out[name] else {}),
+            }
+            metric = f"CRA/{name}" if name else "CRA"
+            results.append(Result(metric, sum(values) / len(values), True, name, "%", detail))
+        return results + by_label
+
+    def _common_detail(self, detail: Mapping[str, Any]) -> dict[str, Any]:
+        """Sampler, resolution and limits of the images of both sets."""
+        common = {name: detail[name] for name in detail if name in ("sampler", "resolution")}
         limits = [
             f"{images.limit} {name}"
             for name, images in (("erased", self.erased), ("kept", self.kept))
             if images.limit is not None
         ]
-        common |= {"limit": ", ".join(limits)} if limits else {}
-        averages: dict[str, list[float]] = {name: [] for name in sets}
-        each: list[Result] = []
-        left_out = dict.fromkeys(sets, 0)
-        for place, judge in enumerate(self.cross, 1):
-            asked = {name: [_named(judge, row) for row in job.rows] for name, job in jobs.items()}
-            if not any(one for names in asked.values() for one in names):
-                raise InputError(
-                    f"no prompt names one label of the judge {judge.name} ({_labels(judge)}); CRA "
-                    "needs prompts that do."
-                )
-            for name, members in sets.items():
-                wanted = [one for member in members for one in asked[member]]
-                left_out[name] += sum(1 for one in wanted if not one)
-                if any(wanted):
-                    said = torch.cat([seen.of(member, place) for member in members])
-                    shares = by_name(torch.tensor(hits(judge, said, wanted)), wanted)
-                    averages[name].append(_average(shares))
-                    told = {**common, **judge.detail()}
-                    each += [
-                        Result(f"CRA/{label}", share, True, "", "%", {**told, "images": count})
-                        for label, (share, count) in shares.items()
-                        if not name
-                    ]
-        said = [judge.detail() for judge in self.cross]
-        judges = {
-            key: one if len(said) == 1 else ", ".join(str(other.get(key, "")) for other in said)
-            for key, one in said[0].items()
-        }
-        found = []
-        for name, values in averages.items():
-            images = sum(len(jobs[member].rows) for member in sets[name])
-            prompts = sum(len(jobs[member].subjects) for member in sets[name])
-            told = {
-                **common,
-                **judges,
-                "images": images,
-                "prompts": prompts,
-                **({"left_out": left_out[name]} if left_out[name] else {}),
-            }
-            found += (
-                [
-                    Result(
-                        f"CRA/{name}" if name else "CRA",
-                        sum(values) / len(values),
-                        True,
-                        name,
-                        "%",
-                        told,
-                    )
-                ]
-                if values
-                else []
-            )
-        return found + each
+        return common | ({"limit": ", ".join(limits)} if limits else {})
 
 
-class Judged:
-    """What judges said of every image of some jobs, on all ranks.
-
-    Attributes:
-        facts: `resolution` of the images in pixels (one number for squares).
-    """
-
-    def __init__(self, tables: Mapping[str, Mapping[str, Tensor]], facts: dict[str, Any]) -> None:
-        self._tables = tables
-        self.facts = facts
-
-    def of(self, name: str, judge: int) -> Tensor:
-        """Probabilities `[N, K]` of a job's images, in the order of its rows, on the CPU."""
-        return self._tables[name][f"probability{judge}"].cpu()
-
-
-def judged(
-    module: UnlearningModule, jobs: Mapping[str, ImageJob], judges: Sequence[Judge]
-) -> Judged:
-    """Draw each job's images once and let every judge see each batch as it comes."""
-    store = Outputs().to(module.device)
-    facts = {}
-    for name, job in jobs.items():
-        for images, places in image_cache(module).images(job):
-            facts["resolution"] = resolution(images)
-            said = {
-                f"probability{number}": judge.judge(images).float()
-                for number, judge in enumerate(judges)
-            }
-            store.update(name, {"index": torch.tensor(places, device=images.device), **said})
-    return Judged(store.compute(), facts)
-
-
-def resolution(images: Tensor) -> int | str:
-    """Of images `[B, C, H, W]`: one number for squares."""
-    height, width = images.shape[-2:]
-    return int(height) if height == width else f"{width}x{height}"
-
-
-def hits(judge: Judge, probabilities: Tensor, names: Sequence[str | None]) -> list[bool]:
-    """Whether the judge recognises in each image what its row names; False where it names
-    nothing.
-    """
-    found = torch.zeros(len(names), dtype=torch.bool)
-    for name in dict.fromkeys(names):
-        if name:
-            inside = torch.tensor([other == name for other in names])
-            found[inside] = judge.verdict(probabilities[inside], name)
-    return found.tolist()
-
-
-def by_name(values: Tensor, names: Sequence[str | None]) -> dict[str, tuple[float, int]]:
-    """Percentage of True, and number of images, for each name; rows without a name are left out."""
-    found = {}
-    for name in dict.fromkeys(name for name in names if name):
-        inside = torch.tensor([other == name for other in names])
-        found[str(name)] = (100 * float(values[inside].double().mean()), int(inside.sum()))
-    return found
-
-
-def _accuracy(
-    metric: str,
-    judge: Judge,
-    asked: Sequence[str | None],
-    probabilities: Tensor,
-    detail: Mapping[str, Any],
-    split: str,
-) -> list[Result]:
-    shares = by_name(torch.tensor(hits(judge, probabilities, asked)), asked)
-    without = sum(1 for name in asked if not name)
-    told = {
-        **detail,
-        **judge.detail(),
-        "images": len(asked) - without,
-        **({"left_out": without} if without else {}),
+def _requested_labels(judge: Judge, jobs: Mapping[str, ImageJob]) -> dict[str, list[str | None]]:
+    """The label that each prompt of each job names, among those of a judge."""
+    requested = {
+        name: [label_of_prompt(judge, row) for row in job.rows] for name, job in jobs.items()
     }
-    found = [Result(metric, _average(shares), True, split, "%", told)]
-    if len(shares) > 1:
-        found += [
-            Result(f"{metric}/{name}", share, True, split, "%", {**told, "images": count})
-            for name, (share, count) in shares.items()
-        ]
-    return found
+    if not any(label for labels in requested.values() for label in labels):
+        raise InputError(
+            f"no prompt names one label of the judge {judge.name} ({label_list(judge)}); CRA needs "
+            "prompts that do."
+        )
+    return requested
 
 
-def _labels(judge: Judge, most: int = 12) -> str:
-    return ", ".join(judge.labels[:most]) + (" and more" if len(judge.labels) > most else "")
-
-
-def _average(shares: Mapping[str, tuple[float, int]]) -> float:
-    return sum(share for share, _ in shares.values()) / len(shares)
-
-
-def _mass(probabilities: Tensor, judge: Judge) -> Tensor:
-    """Probability of a concept that is one or several labels."""
-    return probabilities.max() if judge.multilabel else probabilities.sum()
-
-
-def _named(judge: Judge, row: ImageRow) -> str | None:
-    """The one label that the row's prompt names."""
-    found = judge.labels_in(row.prompt or "")
-    return found[0] if len(found) == 1 else None
-
-
-def _categories(row: ImageRow) -> list[str]:
-    return [word.strip() for word in row.about.get("categories", "").split(",") if word.strip()]
+def _joined_details(judges: Sequence[Judge]) -> dict[str, Any]:
+    """Details of several judges under the keys of one."""
+    details = [judge.detail() for judge in judges]
+    if len(details) == 1:
+        return details[0]
+    return {key: ", ".join(str(other.get(key, "")) for other in details) for key in details[0]}

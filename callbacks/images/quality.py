@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.base import Evaluated, Suite
-from callbacks.images.concepts import resolution
+from callbacks.images.judging import resolution
 from mu.core.module import UnlearningModule
 from mu.data.batch import fetch
 from mu.evaluation.images.clip import OpenCLIP, resize_and_crop

@@ -19,7 +19,7 @@ from callbacks.images.original_images import (
     save_originals,
     task_targets,
 )
-from callbacks.results_writer import ResultsWriter
+from callbacks.results_writer import recorded_folder
 from mu.attacks.base import Attack
 from mu.attacks.unlearn_diff_atk import AttackSummary, UnlearnDiffAtk
 from mu.core.module import UnlearningModule
@@ -136,7 +136,7 @@ class Robustness(Suite):
             **_evaluations(summary),
         }
         del detail["images"]
-        folder = _recorded(module)
+        folder = recorded_folder(module)
         if folder is not None:
             self._write(folder, module, job, summary, targets, images)
         return [
@@ -197,11 +197,3 @@ def _evaluations(summary: AttackSummary) -> dict[str, str]:
     """Number of evaluations of each network, as a detail."""
     counts = [f"{count} of {name}" for name, count in summary.evaluations.items()]
     return {"evaluations": ", ".join(counts)} if counts else {}
-
-
-def _recorded(module: UnlearningModule) -> Path | None:
-    """The run folder, where one is written."""
-    callbacks: list[Any] = module.trainer.callbacks  # type: ignore[attr-defined]
-    if any(isinstance(callback, ResultsWriter) for callback in callbacks):
-        return run_folder(module.trainer)
-    return None

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.base import Evaluated, Suite, module_of, run_folder
 from callbacks.curves import Curves
-from callbacks.results_writer import ResultsWriter
+from callbacks.results_writer import recorded_folder
 from mu.backbones import Backbone
 from mu.core.module import UnlearningModule
 from mu.evaluation.text.graph import Graph, OracleLog
@@ -71,11 +71,11 @@ class TextSuite(Suite):
         super().setup(trainer, pl_module, stage)
         self._log = None
         if stage == "test" or (stage == "fit" and self.every_n_epochs):
-            self._log = self._found(trainer, module_of(pl_module))
+            self._log = self._oracle_log(trainer, module_of(pl_module))
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """The numbers, and the run folder's `items.json`."""
-        folder = recorded(module)
+        """Results of the suite; writes the run folder's `items.json`."""
+        folder = recorded_folder(module)
         graph = self._graph(module, folder)
         results = self.results(graph, self._oracle(graph, module))
         sharded = module.device_mesh is not None
@@ -90,7 +90,7 @@ class TextSuite(Suite):
         return results
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The same numbers as curves."""
+        """Log the suite's results as curves."""
         if not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         module = module_of(pl_module)
@@ -128,8 +128,8 @@ class TextSuite(Suite):
 
     # ---- the oracle ------------------------------------------------------------------------------
 
-    def _found(self, trainer: Trainer, module: UnlearningModule) -> OracleLog | None:
-        """The log, but for that of a model, which needs a graph."""
+    def _oracle_log(self, trainer: Trainer, module: UnlearningModule) -> OracleLog | None:
+        """Log of the oracle; None without one, and for a model, which is measured later."""
         from mu.methods import Retrain
 
         if isinstance(self.oracle, Backbone):
@@ -144,24 +144,14 @@ class TextSuite(Suite):
 
     def _oracle(self, graph: Graph, module: UnlearningModule) -> OracleLog | None:
         if self._log is None and isinstance(self.oracle, Backbone):
-            folder = recorded(module)
+            folder = recorded_folder(module)
             store = Path(self.store) if self.store else None if folder is None else folder / CACHE
             self._log = OracleModel(graph.for_model(self.oracle, store), module.device)
         return self._log
 
 
-def recorded(module: UnlearningModule) -> Path | None:
-    """The run folder, where one is written."""
-    callbacks: list[Any] = module.trainer.callbacks  # type: ignore[attr-defined]
-    return (
-        run_folder(module.trainer)
-        if any(isinstance(callback, ResultsWriter) for callback in callbacks)
-        else None
-    )
-
-
-def chosen(name: str, given: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:
-    """Names of sets, or the default ones.
+def unique_names(name: str, given: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:
+    """Names of sets, or the default ones, each once.
 
     Raises:
         InputError: when a name stands twice.
@@ -173,7 +163,7 @@ def chosen(name: str, given: Sequence[str] | None, default: Sequence[str]) -> tu
 
 
 def _add(rows: list[dict[str, float]], row: dict[str, float]) -> None:
-    """One row of curves for each step."""
+    """Add a row to curves, one for each step."""
     if rows and rows[-1]["step"] == row["step"]:
         rows[-1].update(row)
     else:

@@ -1,11 +1,11 @@
-"""TextExamples: what the model answers to some questions, for the report."""
+"""Examples of generated answers, for the report."""
 
 from __future__ import annotations
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.base import module_of
-from callbacks.text.base import recorded
+from callbacks.results_writer import recorded_folder
 from mu.evaluation.media import add_examples
 from mu.evaluation.text.graph import Graph
 from mu.evaluation.text.leaves import GeneratedText
@@ -56,7 +56,7 @@ class TextExamples(Callback, Reconstructible):
         from pathlib import Path
 
         module = module_of(pl_module)
-        folder = recorded(module)
+        folder = recorded_folder(module)
         if folder is None:
             return
         with module.stopwatch("evaluation"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from callbacks.text.base import TextSuite, chosen
+from callbacks.text.base import TextSuite, unique_names
 from callbacks.text.tofu import CHOICES, KEPT, TOFU
 from mu.backbones import Backbone
 from mu.evaluation.text.graph import Graph, OracleLog
@@ -123,7 +123,7 @@ class Memorisation(TextSuite):
         self.original = original
         self.forget = forget
         self.holdout = holdout
-        self.kept = chosen("kept", kept, KEPT)
+        self.kept = unique_names("kept", kept, KEPT)
         self.choices = tuple(
             name for name in (CHOICES if choices is None else choices) if name in self.kept
         )

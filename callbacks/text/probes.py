@@ -69,7 +69,7 @@ class LinearProbe(Suite):
         self.untrained = untrained
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """`linear_probe`, its controls, and what it has beyond them."""
+        """`linear_probe`, its controls, and the excess over them."""
         served: Any = module.served()
         graph = scores.metric_graph(served, module)
         accuracy = graph.value(self.probe)
@@ -153,7 +153,7 @@ class LogitLens(Suite):
         self.control = control
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """`logit_lens`, what of it is not said, and its control."""
+        """`logit_lens`, its excess over the last layer, and its control."""
         graph = scores.metric_graph(module.served(), module)
         accuracy = graph.value(self.lens)
         controls = _of_control(graph, self.control, self.lens)

@@ -97,7 +97,7 @@ class Reintroduction(Suite):
         self.max_length = max_length
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """See the class."""
+        """`reintroduction` and its parts."""
         task_sets, task_encoder = questions_of(module)
         sets = self.contexts(task_sets)
         graph = scores.metric_graph(
@@ -201,7 +201,7 @@ class Reintroduction(Suite):
         return facts
 
     def _paraphrases(self, rows: QuestionSet) -> list[list[str]]:
-        """Each row's own answer in other words, among those of other rows."""
+        """Paraphrased answer of each row, among those of other rows."""
         stated = rows.column("paraphrased_answer")
         facts = []
         if self.facts > len(rows):

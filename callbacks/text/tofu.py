@@ -1,11 +1,11 @@
-"""TOFU: forget quality and model utility of a language model that was made to forget facts."""
+"""TOFU: forget quality and model utility of a language model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from callbacks.text.base import TextSuite, chosen
+from callbacks.text.base import TextSuite, unique_names
 from mu.backbones import Backbone
 from mu.evaluation.text.graph import Graph, OracleLog
 from mu.evaluation.text.metrics import ForgetQuality, ModelUtility, Probability, Rouge, TruthRatio
@@ -17,7 +17,9 @@ CHOICES = ("real_authors", "world_facts")
 
 
 class TOFU(TextSuite):
-    """The metrics of TOFU (Maini et al., COLM 2024, arXiv 2401.06121), on all rows of each set.
+    """Forget quality and model utility of TOFU, on all rows of each set.
+
+    Source: Maini et al., "TOFU", COLM 2024, arXiv 2401.06121.
 
     `MU`, model utility: harmonic mean of probability, ROUGE-L recall and truth ratio over the sets
     that are to be kept. `FQ`, forget quality: p-value of the Kolmogorov-Smirnov test between the
@@ -77,11 +79,11 @@ class TOFU(TextSuite):
     ) -> None:
         super().__init__(oracle, **settings)
         self.forget = forget
-        self.kept = chosen("kept", kept, KEPT)
+        self.kept = unique_names("kept", kept, KEPT)
         self.choices = (
             tuple(name for name in CHOICES if name in self.kept)
             if choices is None
-            else chosen("choices", choices, ())
+            else unique_names("choices", choices, ())
         )
         if not set(self.choices) <= set(self.kept):
             raise InputError(

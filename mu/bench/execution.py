@@ -234,19 +234,20 @@ def _suites(run: PlannedRun, study: Study, folder: Path) -> list[Any]:
 
 
 def suite_spec(suite: Any) -> Mapping[str, Any]:
-    """A suite, which may be written as its bare path."""
+    """Specification of a suite, which may be written as a bare class path."""
     return suite if isinstance(suite, Mapping) else {"class_path": suite}
 
 
 def takes_oracle(suite: Any) -> bool:
-    """Whether a suite compares with the oracle's own record."""
+    """Whether a suite has an argument `oracle`, the oracle's run folder."""
     cls = find(str(suite_spec(suite).get("class_path")))
     return cls is not None and "oracle" in argument_names(cls)
 
 
 def without_weights(model: dict[str, Any]) -> dict[str, Any]:
-    """The specification without the path of the original's weights, which the key names by what
-    they are.
+    """Specification of a module without the path of the original's weights.
+
+    The reuse key has the hash of what the weights were made from instead.
     """
     arguments = model["init_args"]["backbone"].get("init_args") or {}
     return (
@@ -268,7 +269,7 @@ def key_of(folder: Path) -> str:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """So many threads for torch, where the study says how many."""
+    """Set torch's number of threads for a while; None leaves it."""
     import torch
 
     before = torch.get_num_threads()
@@ -281,9 +282,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """As `quiet`, and Lightning's notices are kept back too: they would tear the progress
-    display.
-    """
+    """Silence Lightning's notices too, which would tear the progress display; see `quiet`."""
     loggers = [
         logging.getLogger(name)
         for name in (

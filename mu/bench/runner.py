@@ -30,7 +30,7 @@ from mu.utils.files import write_json
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: `ran`, `resumed`, `reused` or `failed`, where, and why."""
+    """Outcome of a job: `ran`, `resumed`, `reused` or `failed`, with folder and reason."""
 
     job: Job
     state: str
@@ -39,7 +39,7 @@ class Outcome:
 
 
 class Bench:
-    """Runs the jobs of a study.
+    """Runner of the jobs of a study.
 
     Args:
         study: the study.
@@ -59,7 +59,7 @@ class Bench:
         self._tasks: dict[tuple[str, int], Any] = {}
 
     def task(self, name: str, seeds: Seeds) -> Any:
-        """The DataModule of a task under a split seed; kept, because building it reads the data."""
+        """DataModule of a task under a split seed; cached, because building it reads the data."""
         key = (name, seeds.split)
         if key not in self._tasks:
             if len(self._tasks) >= 4:  # data of a few tasks at a time
@@ -73,11 +73,10 @@ class Bench:
         return self._tasks[key]
 
     def check(self) -> None:
-        """Refuse, before anything has run, a task, method or suite that cannot be built as it is
-        written.
+        """Check that every task, method and suite can be built, before anything has run.
 
         Raises:
-            InputError: names the first one.
+            InputError: names the first one that cannot.
         """
         study = self.study
         for task in study.tasks:
@@ -94,7 +93,7 @@ class Bench:
     # ---- running ---------------------------------------------------------------------------------
 
     def run(self, job: Job) -> Outcome:
-        """Run one job; whatever goes wrong is this job's outcome and does not stop the others."""
+        """Run one job; an error is the job's outcome and does not stop other jobs."""
         try:
             with silent(), threads(self.study.threads):
                 return {
@@ -117,7 +116,7 @@ class Bench:
             return Outcome(job, "reused", self.originals[key])
         identity = {"train_split": task.original_split.train_hash, **self.study.weights}
         outcome = self._execute(
-            PlannedRun(job, self._scratch("mu.methods.Train", job.seeds), identity, test=False)
+            PlannedRun(job, self._untrained("mu.methods.Train", job.seeds), identity, test=False)
         )
         if outcome.folder is not None:
             self.originals[key] = outcome.folder
@@ -136,14 +135,14 @@ class Bench:
         }
         if self.study.trains_original:
             checkpoint = self._original_folder(job) / "checkpoints" / "last.ckpt"
-            trained = self._scratch("mu.methods.Train", job.seeds)
+            trained = self._untrained("mu.methods.Train", job.seeds)
             return self._execute(
                 PlannedRun(job, trained, identity, fit=False, checkpoint=checkpoint, oracle=oracle)
             )
         outcome = self._execute(
             PlannedRun(
                 job,
-                self._as_it_is(self.study.backbone, job.seeds),
+                self._pretrained(self.study.backbone, job.seeds),
                 identity,
                 fit=False,
                 oracle=oracle,
@@ -157,14 +156,14 @@ class Bench:
 
     def _oracle(self, job: Job) -> Outcome:
         identity = {"split": self.task(job.task, job.seeds).split.hash, **self.study.weights}
-        oracle = self.study.given_oracle
+        oracle = self.study.pretrained_oracle
         if oracle is not None:
             outcome = self._execute(
-                PlannedRun(job, self._as_it_is(oracle, job.seeds), identity, fit=False)
+                PlannedRun(job, self._pretrained(oracle, job.seeds), identity, fit=False)
             )
         else:
             outcome = self._execute(
-                PlannedRun(job, self._scratch("mu.methods.Retrain", job.seeds), identity)
+                PlannedRun(job, self._untrained("mu.methods.Retrain", job.seeds), identity)
             )
         if outcome.folder is not None:
             self.oracles[job.task, job.seeds] = outcome.folder
@@ -195,22 +194,20 @@ class Bench:
         )
 
     @staticmethod
-    def _as_it_is(backbone: Mapping[str, Any], seeds: Seeds) -> dict[str, Any]:
-        """A module that only serves its backbone."""
+    def _pretrained(backbone: Mapping[str, Any], seeds: Seeds) -> dict[str, Any]:
+        """Specification of a module that only serves its backbone."""
         return {
             "class_path": "mu.UnlearningModule",
             "init_args": {"backbone": backbone, "seed": seeds.unlearn},
         }
 
-    def _scratch(self, method: str, seeds: Seeds) -> dict[str, Any]:
+    def _untrained(self, method: str, seeds: Seeds) -> dict[str, Any]:
         backbone = merge(self.study.backbone, {"init_args": {"init_seed": seeds.train}})
         model = {"class_path": method, "init_args": {"backbone": backbone, "seed": seeds.train}}
         return merge({"init_args": self.study.recipe.get("model") or {}}, model)
 
     def _original_identity(self, job: Job) -> dict[str, str]:
-        """What the original is: the run that trained it, or the weights that the study's backbone
-        names.
-        """
+        """Key of the run that trained the original, or hash of the backbone's weights."""
         return (
             {"original": key_of(self._original_folder(job))}
             if self.study.trains_original

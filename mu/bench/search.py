@@ -24,11 +24,12 @@ GAP = ("avg_gap",)
 
 
 def search(study: Study, debug: bool = False) -> int:
-    """Search every method that has a space (`search:` of the method: dotted argument of the method,
-    and its range).
+    """Search the settings of every method that has a search space.
+
+    The space is the method's `search:`, a range for each argument, written with dots.
 
     The objective is the average gap to the search's own oracles, with the validation part in the
-    test set's place, meaned over the search's seeds (one seed alone rewards luck where the forget
+    test set's place, averaged over the search's seeds (one seed alone rewards luck where the forget
     set is small). A study without an oracle names metrics instead, whose mean, each in its own
     direction, is made as good as it can be. Trials are runs of a study in `OUTPUT/search`, so an
     interrupted search goes on where it stopped.
@@ -76,8 +77,8 @@ def search(study: Study, debug: bool = False) -> int:
     }
     if not spaces:
         raise InputError(
-            "the study says nothing about what to search; give a method a `search` with a range "
-            "for each argument."
+            "no method of the study has a search space; give a method a `search` with a range for "
+            "each argument."
         )
     console = Console()
     settings = {}
@@ -122,9 +123,7 @@ def search(study: Study, debug: bool = False) -> int:
 
 
 def _on_validation(study: Study, seeds: tuple[Seeds, ...]) -> Study:
-    """The study that a search runs: held-out is the validation part, and the test part is not even
-    loaded.
-    """
+    """Study that a search runs: suites measure the validation part, and no test part is loaded."""
     from mu.utils.spec import find_class
 
     def looks_at_validation(spec: Any) -> Any:
@@ -158,17 +157,15 @@ def _on_validation(study: Study, seeds: tuple[Seeds, ...]) -> Study:
 
 
 def _has_oracle(study: Study) -> bool:
-    """Whether the search retrains oracles; one that is there already is that of another forget
-    set.
-    """
+    """Whether the search retrains oracles of its own forget sets."""
     oracle = study.search.get("oracle", "retrain")
     if oracle not in ("retrain", "none"):
         raise InputError(f"search.oracle is {oracle!r}; it is none, or retrain.")
-    return oracle == "retrain" and study.has_oracle and study.given_oracle is None
+    return oracle == "retrain" and study.has_oracle and study.pretrained_oracle is None
 
 
 def _objective(study: Study) -> tuple[str, ...]:
-    """The metrics that are searched by."""
+    """Metrics of the objective."""
     named = study.search.get("objective")
     if named:
         return (named,) if isinstance(named, str) else tuple(named)
@@ -181,8 +178,7 @@ def _objective(study: Study) -> tuple[str, ...]:
 
 
 def loss(record: RunResults, objective: tuple[str, ...]) -> float:
-    """What a trial is to make small: the mean over the objective's metrics, where those that are
-    better when higher count negative.
+    """Loss of a trial: the mean over the objective's metrics, negative where higher is better.
 
     Raises:
         InputError: when a metric was not measured or has no direction, or two have different units.

@@ -1,4 +1,4 @@
-"""A study: one YAML file that says which methods run on which tasks with which seeds."""
+"""Studies: YAML files of methods, tasks and seeds."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Seeds:
 
     @property
     def label(self) -> str:
-        """For folders: `seed3` when all are equal."""
+        """Name for folders: `seed3` when all are equal."""
         same = self.split == self.train == self.unlearn
         return f"seed{self.split}" if same else f"seed{self.split}-{self.train}-{self.unlearn}"
 
     def as_dict(self) -> dict[str, int]:
-        """By name."""
+        """Seeds by name."""
         return {"split": self.split, "train": self.train, "unlearn": self.unlearn}
 
 
@@ -133,12 +133,12 @@ class Study:
 
     @property
     def has_oracle(self) -> bool:
-        """Whether there is a model retrained without the forget set."""
+        """Whether the study has a model retrained without the forget set."""
         return self.oracle != "none"
 
     @property
-    def given_oracle(self) -> dict[str, Any] | None:
-        """The backbone that is the oracle already, where the study names one."""
+    def pretrained_oracle(self) -> dict[str, Any] | None:
+        """Backbone with the oracle's weights, where the study names one."""
         return (
             merge(self.backbone, {"init_args": dict(self.oracle)})
             if isinstance(self.oracle, Mapping)
@@ -194,7 +194,7 @@ class Study:
         )
 
     def task_spec(self, task: str) -> dict[str, Any]:
-        """The task alone, without what it says about methods and suites."""
+        """Specification of a task without its methods and suites."""
         return {
             key: value
             for key, value in self.tasks[task].items()
@@ -208,7 +208,7 @@ class Study:
         return [*self.suites, *(self.tasks[task].get("suites") or [])]
 
     def method_spec(self, task: str, method: str) -> dict[str, Any]:
-        """The method as it runs on the task."""
+        """Specification of a method, merged with its overrides on a task."""
         return merge(self.methods[method], (self.tasks[task].get("methods") or {}).get(method))
 
 

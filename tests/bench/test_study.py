@@ -221,10 +221,10 @@ def test_an_oracle_that_is_there_already_is_a_backbone_of_its_own(tmp_path: Path
         {"original": "given", "oracle": {"weights": "oracle.safetensors"}},
         without="recipe",
     )
-    assert study.has_oracle and study.given_oracle is not None
-    assert study.given_oracle["class_path"] == study.backbone["class_path"]
+    assert study.has_oracle and study.pretrained_oracle is not None
+    assert study.pretrained_oracle["class_path"] == study.backbone["class_path"]
     assert (
-        study.given_oracle["init_args"]["weights"]
+        study.pretrained_oracle["init_args"]["weights"]
         == "oracle.safetensors"
         != (study.backbone.get("init_args") or {}).get("weights")
     )
