@@ -13,7 +13,8 @@ from typing import Any
 
 SECTIONS = ("Args:", "Attributes:", "Returns:", "Yields:", "Raises:", "Example:", "Examples:")
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
-_NOT_BULLET = r"(?<!^)(?<!\n)"
+# an asterisk that does not begin an item of a list
+_ASTERISK = r"\*(?! )|(?<!^)(?<!\n)\*"
 _ARGUMENT = re.compile(r"^\s+\*{0,2}\w+:")
 
 
@@ -64,7 +65,7 @@ def _outside_code(text: str, escape: Callable[[str], str], quote: str = "`") -> 
 
 
 def _escape_markdown(text: str) -> str:
-    return re.sub(rf"({_NOT_BULLET}\*|[\\<\[\]$]|_(?!\w)|(?<!\w)_)", r"\\\1", text)
+    return re.sub(rf"({_ASTERISK}|[\\<\[\]$]|_(?!\w)|(?<!\w)_)", r"\\\1", text)
 
 
 def _escape_rst(text: str) -> str:
@@ -77,7 +78,7 @@ def _escape_rst(text: str) -> str:
 
 
 def _escape_rst_line(line: str) -> str:
-    return re.sub(rf"({_NOT_BULLET}\*|[\\|]|_(?!\w))", r"\\\1", line)
+    return re.sub(rf"({_ASTERISK}|[\\|]|_(?!\w))", r"\\\1", line)
 
 
 def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
