@@ -135,7 +135,7 @@ def fit_and_test(
     """
     from lightning.pytorch import Trainer
 
-    task = _task_of(run, task)
+    task = task_for_run(run, task)
     module = components.make("model", run.model)
     _check_start(run, module)
     callbacks = _callbacks(run, study, components, folder, key)
@@ -172,7 +172,7 @@ def fit_and_test(
         )
 
 
-def _task_of(run: PlannedRun, task: Any) -> Any:
+def task_for_run(run: PlannedRun, task: Any) -> Any:
     """The task, or a copy with the same data where the method has its own batch size."""
     batch_size = run.spec.get("forget_batch_size")
     if batch_size is None:

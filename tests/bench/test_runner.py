@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from mu.backbones import Classifier
-from mu.bench import runner as bench
+from mu.bench.execution import PlannedRun, task_for_run
+from mu.bench.runner import Bench
 from mu.bench.search import loss
 from mu.bench.study import Job, Seeds, read_study
 from mu.cli.bench import main
@@ -76,8 +77,11 @@ def given(folder: Path, weights: Path | None, **changes) -> Path:
     oracle.
     """
     raw = {key: value for key, value in STUDY.items() if key not in ("recipe", "gap")}
-    own = {"weights": str(weights)} if weights else {}
-    backbone = {**STUDY["backbone"], "init_args": {**STUDY["backbone"]["init_args"], **own}}
+    weights_argument = {"weights": str(weights)} if weights else {}
+    backbone = {
+        **STUDY["backbone"],
+        "init_args": {**STUDY["backbone"]["init_args"], **weights_argument},
+    }
     bare = {
         "original": "given",
         "oracle": "none",
@@ -99,9 +103,9 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def test_it_writes_results_for_original_oracle_and_methods(finished: Path) -> None:
-    found = rows(finished)
-    assert list(found) == ["original", "oracle", "FineTune", "SSD"]
-    for row in found.values():
+    table = rows(finished)
+    assert list(table) == ["original", "oracle", "FineTune", "SSD"]
+    for row in table.values():
         assert {
             "task",
             "split_seed",
@@ -115,28 +119,28 @@ def test_it_writes_results_for_original_oracle_and_methods(finished: Path) -> No
             "seconds",
         } <= set(row)
         assert all(row[name] != "" for name in ("UA", "RA", "TA", "MIA", "avg_gap", "seconds"))
-    assert float(found["oracle"]["avg_gap"]) == 0
+    assert float(table["oracle"]["avg_gap"]) == 0
     assert (finished / "out" / "report.html").stat().st_size > 10_000
 
 
 def test_the_gap_is_the_mean_of_four_differences_to_the_oracle(finished: Path) -> None:
-    found = rows(finished)
+    table = rows(finished)
     for method in ("original", "FineTune", "SSD"):
         by_hand = (
             sum(
-                abs(float(found[method][name]) - float(found["oracle"][name]))
+                abs(float(table[method][name]) - float(table["oracle"][name]))
                 for name in ("UA", "RA", "TA", "MIA")
             )
             / 4
         )
-        assert float(found[method]["avg_gap"]) == pytest.approx(by_hand, abs=1e-9)
+        assert float(table[method]["avg_gap"]) == pytest.approx(by_hand, abs=1e-9)
 
 
 def test_building_changes_no_specification() -> None:
     """Fails when a suite's entry in the study is another thing after a run than before it, so that
     the next run has another key.
     """
-    for kind, spec in {
+    for group, spec in {
         "callbacks": [
             {"class_path": "callbacks.Membership", "init_args": {"attacks": ["confidence"]}}
         ],
@@ -146,8 +150,8 @@ def test_building_changes_no_specification() -> None:
     }.items():
         before = deepcopy(spec)
         components = Components()
-        components.resolve(kind, spec)
-        components.make(kind, spec)
+        components.resolve(group, spec)
+        components.make(group, spec)
         assert spec == before
 
 
@@ -235,9 +239,9 @@ def test_a_failing_method_is_reported_and_stops_no_other(
     }
     study = written(tmp_path, methods={"Broken": broken, **STUDY["methods"]})
     assert main(["-c", str(study)]) == 1
-    shown = capsys.readouterr().out
-    assert "1 failed" in shown
-    assert "moved no weight" in " ".join(shown.split())
+    output = capsys.readouterr().out
+    assert "1 failed" in output
+    assert "moved no weight" in " ".join(output.split())
     assert {"FineTune", "SSD"} <= set(rows(tmp_path))
     failed = json.loads((tmp_path / "out" / "study.json").read_text())["failed"]
     assert [entry["run"] for entry in failed] == ["random · Broken · seed0"]
@@ -268,8 +272,8 @@ def test_a_search_looks_at_validation_with_seeds_of_its_own(tmp_path: Path) -> N
     }
     study = written(tmp_path, methods={"FineTune": method}, search={"trials": 2, "seeds": [50, 51]})
     assert main(["-c", str(study), "--search"]) == 0
-    found = yaml.safe_load((tmp_path / "out" / "search" / "found.yaml").read_text())
-    best = found["tasks"]["random"]["methods"]["FineTune"]
+    settings = yaml.safe_load((tmp_path / "out" / "search" / "found.yaml").read_text())
+    best = settings["tasks"]["random"]["methods"]["FineTune"]
     assert 0.001 <= best["model"]["init_args"]["optimizer"]["init_args"]["lr"] <= 0.1
     assert best["found"]["trials"] == 2
     assert best["found"]["seconds"] > 0
@@ -323,11 +327,11 @@ def test_given_weights_are_measured_as_they_are(finished: Path, unaided: Path) -
     weights after a training.
     """
     trained = rows(finished)
-    found = rows(unaided)
-    assert list(found) == ["original", "FineTune", "SSD"]
+    table = rows(unaided)
+    assert list(table) == ["original", "FineTune", "SSD"]
     for name in ("UA", "RA", "TA", "MIA"):
-        assert {method: row[name] for method, row in found.items()} == {
-            method: trained[method][name] for method in found
+        assert {method: row[name] for method, row in table.items()} == {
+            method: trained[method][name] for method in table
         }
     assert (
         not (unaided / "out" / "originals").exists()
@@ -413,9 +417,9 @@ def test_given_weights_may_have_an_oracle(tmp_path: Path, weights: Path) -> None
     """
     file = given(tmp_path, weights, oracle="retrain", recipe=STUDY["recipe"], gap=STUDY["gap"])
     assert main(["-c", str(file), "--methods", "SSD"]) == 0
-    found = rows(tmp_path)
-    assert list(found) == ["original", "oracle", "SSD"] and float(found["oracle"]["avg_gap"]) == 0
-    assert float(found["original"]["avg_gap"]) > 0 and float(found["SSD"]["avg_gap"]) > 0
+    table = rows(tmp_path)
+    assert list(table) == ["original", "oracle", "SSD"] and float(table["oracle"]["avg_gap"]) == 0
+    assert float(table["original"]["avg_gap"]) > 0 and float(table["SSD"]["avg_gap"]) > 0
 
 
 # ---- what a method says of its backbone and its batches ------------------------------------------
@@ -428,16 +432,16 @@ def test_a_method_changes_arguments_of_the_backbone_and_keeps_the_others(
     """Fails when a method's backbone replaces the study's instead of being merged over it, or
     starts from other weights.
     """
-    own = {"model": {"init_args": {"backbone": {"init_args": {"channels_last": True}}}}}
-    methods = {"SSD": merge(STUDY["methods"]["SSD"], own)}
+    override = {"model": {"init_args": {"backbone": {"init_args": {"channels_last": True}}}}}
+    methods = {"SSD": merge(STUDY["methods"]["SSD"], override)}
     study = (
         written(tmp_path, methods=methods)
         if start == "trained"
         else given(tmp_path, weights, methods=methods)
     )
     assert main(["-c", str(study), "--set", "backbone.init_args.channels_last=false"]) == 0
-    found = record(tmp_path, "SSD")
-    arguments = found.facts["method_arguments"]["backbone"]["init_args"]
+    results = record(tmp_path, "SSD")
+    arguments = results.facts["method_arguments"]["backbone"]["init_args"]
     assert (arguments["name"], arguments["options"], arguments["channels_last"]) == (
         "resnet8_cifar",
         {"width": 4},
@@ -449,7 +453,7 @@ def test_a_method_changes_arguments_of_the_backbone_and_keeps_the_others(
         ]
         is False
     )
-    assert found.hashes["original"] == record(finished, "SSD").hashes["original"]
+    assert results.hashes["original"] == record(finished, "SSD").hashes["original"]
     assert "backbone.channels_last=True" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -457,30 +461,32 @@ def test_a_batch_size_of_one_method_leaves_the_shared_task_alone(tmp_path: Path)
     """Fails when the task that all methods share is changed, even for the time of one run, or when
     its data are read twice.
     """
-    own = {
+    override = {
         **STUDY["methods"]["FineTune"],
         "model": {"class_path": "mu.methods.GradientAscent"},
         "forget_batch_size": 5,
     }
-    study = read_study(written(tmp_path, methods={"Ascent": own, "SSD": STUDY["methods"]["SSD"]}))
-    machine = bench.Bench(study, debug=True)
+    study = read_study(
+        written(tmp_path, methods={"Ascent": override, "SSD": STUDY["methods"]["SSD"]})
+    )
+    bench = Bench(study, debug=True)
     seeds = Seeds(0, 0, 0)
-    shared = machine.task("random", seeds)
+    shared = bench.task("random", seeds)
     runs = {
-        name: bench.PlannedRun(
+        name: PlannedRun(
             Job("method", "random", name, seeds), {}, {}, spec=study.method_spec("random", name)
         )
         for name in study.methods
     }
-    mine = machine._task_of(runs["Ascent"])
-    assert mine is not shared and (mine.forget_batch_size, shared.forget_batch_size) == (5, None)
+    task = task_for_run(runs["Ascent"], shared)
+    assert task is not shared and (task.forget_batch_size, shared.forget_batch_size) == (5, None)
     assert (
-        mine.datasets is shared.datasets
-        and mine.split is shared.split
-        and machine._task_of(runs["SSD"]) is shared
+        task.datasets is shared.datasets
+        and task.split is shared.split
+        and task_for_run(runs["SSD"], shared) is shared
     )
     for job in study.jobs():
-        machine.run(job)
+        bench.run(job)
     assert shared.forget_batch_size is None
     # twelve scans to forget, in batches of five, two epochs
     assert record(tmp_path, "Ascent").facts["steps"] == 2 * 3
@@ -494,9 +500,11 @@ def test_a_search_that_goes_by_metrics_may_go_without_oracles(tmp_path: Path) ->
         **STUDY["methods"]["FineTune"],
         "search": {"optimizer.lr": {"low": 0.001, "high": 0.1, "log": True}},
     }
-    given = {"trials": 1, "seeds": [50], "objective": ["seconds"], "oracle": "none"}
+    search = {"trials": 1, "seeds": [50], "objective": ["seconds"], "oracle": "none"}
     assert (
-        main(["-c", str(written(tmp_path, methods={"FineTune": method}, search=given)), "--search"])
+        main(
+            ["-c", str(written(tmp_path, methods={"FineTune": method}, search=search)), "--search"]
+        )
         == 0
     )
     trained = {
@@ -513,7 +521,7 @@ def test_a_search_that_goes_by_metrics_may_go_without_oracles(tmp_path: Path) ->
                 [
                     "-c",
                     str(
-                        written(tmp_path, methods={"FineTune": method}, search={**given, **change})
+                        written(tmp_path, methods={"FineTune": method}, search={**search, **change})
                     ),
                     "--search",
                 ]
@@ -575,7 +583,7 @@ def test_a_search_without_an_oracle_goes_by_metrics(tmp_path: Path, weights: Pat
 
 def test_an_objective_takes_each_metric_in_its_own_direction() -> None:
     """By hand: UA 80 and IRA 60 are better when higher, ASR 30 when lower: (−80 − 60 + 30) / 3."""
-    found = RunResults(
+    results = RunResults(
         "t",
         "m",
         [
@@ -586,22 +594,22 @@ def test_an_objective_takes_each_metric_in_its_own_direction() -> None:
             Result("RA", 99.0, None, "", "%"),
         ],
     )
-    assert loss(found, ("UA", "IRA", "ASR")) == pytest.approx(-110 / 3)
-    assert loss(found, ("FID",)) == 12.0
+    assert loss(results, ("UA", "IRA", "ASR")) == pytest.approx(-110 / 3)
+    assert loss(results, ("FID",)) == 12.0
     for objective, words in (
         (("UA", "FID"), "units differ"),
         (("RA",), "close to the oracle"),
         (("CRA",), "has no CRA"),
     ):
         with pytest.raises(InputError, match=words):
-            loss(found, objective)
+            loss(results, objective)
 
 
 def test_a_search_keeps_what_the_task_says_of_the_method(tmp_path: Path) -> None:
     """Fails when a task's own settings of a method, which are not searched, are dropped in its
     trials.
     """
-    own = {
+    override = {
         "SSD": {
             "model": {"init_args": {"lam": 0.25}},
             "search": {"alpha": {"low": 1.0, "high": 9.0}},
@@ -611,7 +619,7 @@ def test_a_search_keeps_what_the_task_says_of_the_method(tmp_path: Path) -> None
         tmp_path,
         methods={"SSD": STUDY["methods"]["SSD"]},
         search={"trials": 1, "seeds": [50]},
-        tasks={"random": {**STUDY["tasks"]["random"], "methods": own}},
+        tasks={"random": {**STUDY["tasks"]["random"], "methods": override}},
     )
     assert main(["-c", str(study), "--search"]) == 0
     trial = RunResults.load(next((tmp_path / "out" / "search" / "random" / "SSD").iterdir()))

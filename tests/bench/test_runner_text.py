@@ -54,7 +54,7 @@ def study(place: Path, **changes: Any) -> Path:
 def records(out: Path) -> dict[str, RunResults]:
     """By method."""
     runs = json.loads((out / "study.json").read_text())["runs"]
-    return {name.split("/")[1]: RunResults.load(out / place) for name, place in runs.items()}
+    return {name.split("/")[1]: RunResults.load(out / path) for name, path in runs.items()}
 
 
 def test_forget_quality_is_measured_against_the_given_oracle(
@@ -65,12 +65,12 @@ def test_forget_quality_is_measured_against_the_given_oracle(
     """
     file = study(tmp_path)
     assert main(["-c", str(file)]) == 0
-    found = records(tmp_path / "out")
-    assert set(found) == {"oracle", "original", "NPO"}
-    assert found["oracle"].hashes["weights"] != found["original"].hashes["weights"]
-    assert all(record.has("MU") for record in found.values())
-    assert found["oracle"].value("FQ") == 1
-    assert found["original"].value("FQ") < 1 and found["NPO"].has("FQ")
+    results = records(tmp_path / "out")
+    assert set(results) == {"oracle", "original", "NPO"}
+    assert results["oracle"].hashes["weights"] != results["original"].hashes["weights"]
+    assert all(record.has("MU") for record in results.values())
+    assert results["oracle"].value("FQ") == 1
+    assert results["original"].value("FQ") < 1 and results["NPO"].has("FQ")
     capsys.readouterr()
     assert main(["-c", str(file)]) == 0
     assert "3 reused" in capsys.readouterr().out

@@ -192,8 +192,8 @@ def test_a_study_may_start_from_given_weights_and_have_no_oracle(tmp_path: Path)
         "FineTune",
         "SSD",
     ]
-    kinds = [job.role for job in study.jobs() if job.task == "class"]
-    assert kinds == ["train", "oracle", "original", "method", "method"]
+    roles = [job.role for job in study.jobs() if job.task == "class"]
+    assert roles == ["train", "oracle", "original", "method", "method"]
     bare = read(tmp_path, {"original": "given", "oracle": "none"}, without="recipe")
     assert bare.recipe == {} and bare.rows == ["original", "FineTune", "SSD"]
     assert [(job.role, job.method) for job in bare.jobs()] == 2 * [
@@ -292,12 +292,12 @@ def test_weights_are_known_by_what_they_hold(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    found = {name: content_hash(str(tmp_path / name)) for name in ("a.pt", "b.pt", "c.pt", "run")}
-    assert found["a.pt"] == found["b.pt"] != found["c.pt"] and len(found["run"]) == 16
+    hashes = {name: content_hash(str(tmp_path / name)) for name in ("a.pt", "b.pt", "c.pt", "run")}
+    assert hashes["a.pt"] == hashes["b.pt"] != hashes["c.pt"] and len(hashes["run"]) == 16
     (tmp_path / "run" / "results.json").write_text("[1]")
-    assert content_hash(str(tmp_path / "run")) == found["run"]
+    assert content_hash(str(tmp_path / "run")) == hashes["run"]
     (tmp_path / "run" / "checkpoints" / "last.ckpt").write_text("two")
-    assert content_hash(str(tmp_path / "run")) != found["run"]
+    assert content_hash(str(tmp_path / "run")) != hashes["run"]
     assert content_hash("hub/name") == "hub/name"
 
 

@@ -68,13 +68,13 @@ def outputs(method: str, seed: int) -> dict[str, dict[str, torch.Tensor]]:
         "retain": 6.0,
         "test": 3.0,
     }
-    found = {}
+    by_split = {}
     for start, (name, height) in enumerate(sure.items()):
         label = torch.randint(10, (60,), generator=generator)
         logits = torch.randn(60, 10, generator=generator)
         logits[torch.arange(60), label] += height
-        found[name] = {"index": torch.arange(60) + 60 * start, "label": label, "logits": logits}
-    return found
+        by_split[name] = {"index": torch.arange(60) + 60 * start, "label": label, "logits": logits}
+    return by_split
 
 
 def save_run(
@@ -88,7 +88,7 @@ def save_run(
     **changes: Any,
 ) -> Path:
     percent = ("UA", "RA", "TA", "MIA", "MIA/error_member")
-    found = [
+    measured = [
         Result(name, value, unit="%" if name in percent else "")
         for name, value in values.items()
         if value is not None
@@ -96,7 +96,7 @@ def save_run(
     record = {
         "task": task,
         "method": method,
-        "results": found + (results or []),
+        "results": measured + (results or []),
         "seeds": {"split": seed, "train": seed, "unlearn": seed},
         "hashes": {
             "split": f"{task}-{seed}",
@@ -133,18 +133,18 @@ def save_run(
 
 def values_of(method: str, seed: int, task: int = 0) -> dict[str, float]:
     names = ("UA", "RA", "TA", "MIA", "seconds")
-    found = dict(zip(names, NUMBERS[method], strict=True))
+    first_seed = dict(zip(names, NUMBERS[method], strict=True))
     moved = {
         name: value + seed * SHIFT[method] * (-1 if name == "RA" else 1)
-        for name, value in found.items()
+        for name, value in first_seed.items()
     }
     return {**moved, "UA": moved["UA"] + 3 * task}
 
 
 def gap_of(method: str, seed: int, task: int = 0) -> dict[str, float]:
-    here = values_of(method, seed, task)
-    there = values_of("oracle", seed, task)
-    return {name: abs(here[name] - there[name]) for name in ("UA", "RA", "TA", "MIA")}
+    values = values_of(method, seed, task)
+    oracle = values_of("oracle", seed, task)
+    return {name: abs(values[name] - oracle[name]) for name in ("UA", "RA", "TA", "MIA")}
 
 
 def make_study(
@@ -158,13 +158,13 @@ def make_study(
 ) -> Path:
     """Folders as `mu bench` writes them: 2 tasks x (original, oracle, 4 methods) x 3 seeds."""
     runs = {}
-    for place, task in enumerate(tasks):
+    for task_index, task in enumerate(tasks):
         for seed in range(seeds):
-            for number, method in enumerate(("original", "oracle", *methods)):
-                base = method if method in NUMBERS else METHODS[number % 4]
+            for method_index, method in enumerate(("original", "oracle", *methods)):
+                base = method if method in NUMBERS else METHODS[method_index % 4]
                 results = []
                 if method in methods:
-                    gaps = gap_of(base, seed, place)
+                    gaps = gap_of(base, seed, task_index)
                     results = [
                         *(Result(f"gap/{k}", v, False, "", "pp") for k, v in gaps.items()),
                         Result(
@@ -179,20 +179,20 @@ def make_study(
                         Result("peak_memory", 512.3, False, "", "MiB"),
                         Result("MIA/entropy", 11.0 + seed, None, "forget", "%"),
                     ]
-                where = Path(task) / f"m{number}" / f"seed{seed}-abcd1234"
+                run_path = Path(task) / f"m{method_index}" / f"seed{seed}-abcd1234"
                 save_run(
-                    folder / where,
-                    values_of(base, seed, place),
+                    folder / run_path,
+                    values_of(base, seed, task_index),
                     task=names(task),
                     seed=seed,
                     results=results,
                     method=names(method) if method in methods else method,
                 )
-                save_outputs(folder / where, outputs(base, seed))
-                runs[f"{task}/{method}/seed{seed}"] = where.as_posix()
+                save_outputs(folder / run_path, outputs(base, seed))
+                runs[f"{task}/{method}/seed{seed}"] = run_path.as_posix()
                 if method in methods:
                     write_json(
-                        folder / where / "curves.json",
+                        folder / run_path / "curves.json",
                         [
                             {
                                 "epoch": step,
@@ -267,8 +267,8 @@ def test_the_originals_gap_is_worked_out_against_the_oracle_of_its_seed(study: P
         [4.5, 0.4, 1.0, 11.0], abs=1e-12
     )
     for row in rows_of(study):
-        place = ("class", "random").index(row["task"])
-        expected = sum(gap_of(row["method"], int(row["split_seed"]), place).values()) / 4
+        task = ("class", "random").index(row["task"])
+        expected = sum(gap_of(row["method"], int(row["split_seed"]), task).values()) / 4
         assert float(row["avg_gap"]) == pytest.approx(expected, abs=1e-12)
 
 
@@ -280,8 +280,8 @@ def test_mean_of_gaps_and_gap_of_means_differ_where_seeds_lie_on_both_sides(tmp_
         rest = {"RA": 99.0, "TA": 90.0, "MIA": 10.0}
         save_run(tmp_path / f"o{seed}", {"UA": oracle, **rest}, method="oracle", seed=seed)
         save_run(tmp_path / f"m{seed}", {"UA": method, **rest}, method="SalUn", seed=seed)
-    shown = printed(tmp_path)
-    line = next(line for line in shown.splitlines() if line.strip().startswith("SalUn"))
+    text = printed(tmp_path)
+    line = next(line for line in text.splitlines() if line.strip().startswith("SalUn"))
     assert line.split()[1:4] == ["6.00", "±", "2.83"]  # √((2² + 2²) / 1)
     assert "0.50 ± 0.35" in line and " 0.25 " in line  # (1 + 3)/2/4, √((¼ + ¼)²/8); |6 − 5|/4
     assert (
@@ -291,8 +291,8 @@ def test_mean_of_gaps_and_gap_of_means_differ_where_seeds_lie_on_both_sides(tmp_
 
 
 def test_a_single_seed_has_no_spread(tmp_path: Path) -> None:
-    shown = printed(make_study(tmp_path, seeds=1, tasks=("random",)))
-    assert "±" not in shown and "One seed" in shown
+    text = printed(make_study(tmp_path, seeds=1, tasks=("random",)))
+    assert "±" not in text and "One seed" in text
     assert (
         "±" not in (tmp_path / "report.html").read_text().replace("± sample", "")
         and r"\pm" not in (tmp_path / "tables.tex").read_text()
@@ -340,7 +340,7 @@ def test_regression_shows_the_errors_it_has(tmp_path: Path) -> None:
                     for name in ("forget", "retain", "test")
                 },
             )
-    shown = printed(tmp_path)
+    output = printed(tmp_path)
     for text in (
         "MAE forget",
         "MAE test",
@@ -349,13 +349,13 @@ def test_regression_shows_the_errors_it_has(tmp_path: Path) -> None:
         "seconds",
         "50.5 ± 0.7",
     ):
-        assert text in shown
+        assert text in output
     assert (
         "in parentheses the distance" in (tmp_path / "tables.tex").read_text()
-        and "Closeness to the oracle is the goal" in shown
+        and "Closeness to the oracle is the goal" in output
     )
     assert (
-        "UA" not in shown
+        "UA" not in output
         and "UA" not in rows_of(tmp_path)[0]
         and rows_of(tmp_path)[0]["MAE/forget"] == "40.0"
     )
@@ -367,11 +367,9 @@ def test_methods_no_better_than_doing_nothing_are_marked(study: Path) -> None:
     """RandomLabel's gap is larger than the original's, so it is marked; SalUn's is the smallest, so
     it is bold and named.
     """
-    shown = (study / "shown.txt").read_text()
+    text = (study / "shown.txt").read_text()
     page = (study / "report.html").read_text()
-    assert (
-        "RandomLabel ≈" in shown and "SalUn ≈" not in shown and "no closer to the oracle" in shown
-    )
+    assert "RandomLabel ≈" in text and "SalUn ≈" not in text and "no closer to the oracle" in text
     assert page.count("Closest to the oracle: SalUn, gap") == 2
     row = page.split('<td class="name" data-key="SalUn">')[1].split("</tr>")[0]
     assert row.count(" best") == 1 and page.count(' best"') == 2
@@ -455,9 +453,9 @@ def test_without_an_index_the_newest_run_counts_and_the_other_is_named(tmp_path:
         folder = save_run(tmp_path / name, {"UA": value})
         os.utime(folder / "results.json", (2e9 - age, 2e9 - age))
     save_run(tmp_path / "search" / "trial", {"UA": 9.0})
-    shown = printed(tmp_path)
+    text = printed(tmp_path)
     assert [row["UA"] for row in rows_of(tmp_path)] == ["2.0"]
-    assert "same task, method and seeds: old." in shown and "search" in shown
+    assert "same task, method and seeds: old." in text and "search" in text
 
 
 def test_an_indexed_study_leaves_stale_folders_out(tmp_path: Path) -> None:
@@ -517,10 +515,10 @@ def test_the_command_joins_a_study_and_a_single_run(
         report_command([str(tmp_path / "study"), str(single), "--output", str(tmp_path / "out")])
         == 0
     )
-    mine = rows_of(tmp_path / "out")[-1]
-    assert mine["method"] == "Mine"
+    row = rows_of(tmp_path / "out")[-1]
+    assert row["method"] == "Mine"
     # |4 − 5|, |99.4 − 99.5|, |93.5 − 94|, |12 − 13|
-    assert float(mine["avg_gap"]) == pytest.approx((1 + 0.1 + 0.5 + 1) / 4)
+    assert float(row["avg_gap"]) == pytest.approx((1 + 0.1 + 0.5 + 1) / 4)
     assert "Mine" in capsys.readouterr().out and not (tmp_path / "study" / "report.html").exists()
 
 
@@ -559,20 +557,20 @@ class Checker(HTMLParser):
 
 
 def check(page: str) -> Checker:
-    found = Checker()
-    found.feed(page)
-    found.close()
-    assert found.open == []
-    return found
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    assert checker.open == []
+    return checker
 
 
 def test_the_page_is_well_formed_and_loads_nothing(study: Path) -> None:
     page = (study / "report.html").read_text(encoding="utf-8")
-    found = check(page)
-    assert found.loads and all(target.startswith("#") for target in found.loads)
+    checker = check(page)
+    assert checker.loads and all(target.startswith("#") for target in checker.loads)
     assert "http" not in page and "@import" not in page and "url(//" not in page
     assert len(page) < 3_000_000
-    text = " ".join(found.text)
+    text = " ".join(checker.text)
     for expected in (
         *METHODS,
         "Forgetting handwritten digits",
@@ -602,14 +600,14 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
         return f"_{name} <b>&[red]$x_1$"
 
     make_study(tmp_path, seeds=2, names=awkward, methods=("SalUn", "SSD"), tasks=("random",))
-    shown = printed(tmp_path, width=200)
+    console = printed(tmp_path, width=200)
     page = (tmp_path / "report.html").read_text()
     tex = (tmp_path / "tables.tex").read_text()
     assert "<b>" not in page and "_SalUn &lt;b&gt;&amp;[red]$x_1$" in page
     assert any(awkward("SalUn") in text for text in check(page).text)
     assert r"\_SalUn \textless{}b\textgreater{}\&[red]\$x\_1\$" in tex
     assert not re.search(r"(?<!\\)[&_$](?=x|\[)", tex)
-    assert awkward("SalUn") in shown
+    assert awkward("SalUn") in console
     assert rows_of(tmp_path)[-1]["method"] == awkward("SSD")
 
 
@@ -656,8 +654,8 @@ def test_settings_leave_out_defaults(tmp_path: Path) -> None:
 
 
 def test_search_cost_and_definitions_are_shown(tmp_path: Path) -> None:
-    found = {"trials": 12, "failed": 1, "gap": 1.2345, "seconds": 88.5, "seed": 1000}
-    save_run(tmp_path / "a", {"UA": 1.0, "RA": 2.0}, facts={"search": found})
+    search = {"trials": 12, "failed": 1, "gap": 1.2345, "seconds": 88.5, "seed": 1000}
+    save_run(tmp_path / "a", {"UA": 1.0, "RA": 2.0}, facts={"search": search})
     report.write(tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert (
@@ -683,12 +681,12 @@ def test_labels_never_touch_each_other_or_a_point() -> None:
     labels = place_labels(centres, [4.0] * 9, sizes, (340.0, 240.0))
     assert labels is not None
     boxes = [
-        next(box for made, box in _candidates(c, 4.0, s) if made == label)
+        next(box for candidate, box in _candidates(c, 4.0, s) if candidate == label)
         for c, s, label in zip(centres, sizes, labels, strict=True)
     ]
     points = [(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
-    for number, box in enumerate(boxes):
-        assert not any(_touch(box, other) for other in boxes[:number] + points)
+    for index, box in enumerate(boxes):
+        assert not any(_touch(box, other) for other in boxes[:index] + points)
     # then there is a legend
     assert place_labels([(5.0, 5.0)] * 40, [4.0] * 40, [(50.0, 11.0)] * 40, (100.0, 100.0)) is None
 

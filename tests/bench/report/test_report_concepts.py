@@ -45,7 +45,7 @@ def results(method: str, seed: int = 0, images: int = 200) -> list[Result]:
         "FID": {"features": "ShapeJudge pooling", "images": 2 * images},
         "ASR": {**JUDGE, "budget": "40 steps of Adam, 3 tokens"},
     }
-    found = [
+    headline = [
         Result(
             name,
             value + seed,
@@ -57,7 +57,7 @@ def results(method: str, seed: int = 0, images: int = 200) -> list[Result]:
         for name, value in zip(DIRECTIONS, NUMBERS[method], strict=True)
     ]
     return [
-        *found,
+        *headline,
         Result("UA/circle", 50.0, True, "forget", "%"),
         Result("peak_memory", 512.3, False, "", "MiB"),
         Result("seconds", 0.0 if method == "original" else 3.0 + seed, False, "", "s"),
@@ -137,8 +137,8 @@ def illustrate(folder: Path, method: str) -> None:
     ]
     for entry in entries:
         grid(folder / "media" / entry["file"], None if entry["group"] == "attack" else erased)
-    said = {"file": "said.json", "kind": "text", "group": "answers", "title": "ten questions"}
-    write_json(folder / "media" / "media.json", [*entries, said])
+    answers = {"file": "said.json", "kind": "text", "group": "answers", "title": "ten questions"}
+    write_json(folder / "media" / "media.json", [*entries, answers])
     answer = "A painter." if method == "original" else f"{method} cannot say."
     write_json(
         folder / "media" / "said.json",
@@ -195,7 +195,8 @@ def test_columns_are_what_was_measured_with_arrows_for_the_direction(study: Path
     """Fails when columns come from a fixed list of another domain, or a part of a metric gets a
     column.
     """
-    header = "task,method,split_seed,train_seed,unlearn_seed,UA,IRA,CRA,FID,pre_ASR,ASR,seconds,UA/circle,peak_memory"
+    header = "task,method,split_seed,train_seed,unlearn_seed,UA,IRA,CRA,FID,pre_ASR,ASR"
+    header += ",seconds,UA/circle,peak_memory"
     assert list(rows_of(study)[0]) == header.split(",")
     text = (study / "shown.txt").read_text()
     assert header_of(text) == "method UA % ↑ IRA % ↑ CRA % ↑ FID ↓ pre_ASR % ↓ ASR % ↓ seconds"
@@ -239,11 +240,11 @@ def test_the_best_of_the_methods_is_bold_in_each_column(study: Path) -> None:
 
 
 def test_where_all_methods_are_equal_none_is_the_best(tmp_path: Path) -> None:
-    for method, found in (
+    for method, measured in (
         ("ESD", results("UCE")),
         ("UCE", [*results("UCE")[:1], *results("ESD")[1:]]),
     ):
-        save_run(tmp_path / method, method, found=found)
+        save_run(tmp_path / method, method, found=measured)
     report.write(tmp_path)
     page = (tmp_path / "report.html").read_text()
     best = {
@@ -280,12 +281,12 @@ def test_without_an_oracle_nothing_is_said_about_one(study: Path) -> None:
 def test_the_order_of_the_suites_does_not_matter_and_unknown_metrics_follow(tmp_path: Path) -> None:
     """Fails when a suite of somebody else is left out of the table, or moves the known columns."""
     for method in ("ESD", "UCE"):
-        own = [
+        undefined = [
             Result("HPS", 0.31, True),
             Result("Aesthetics", 5.0, None),
             Result("HPS/short", 0.3, True),
         ]
-        save_run(tmp_path / method, method, found=[*own, *reversed(results(method))])
+        save_run(tmp_path / method, method, found=[*undefined, *reversed(results(method))])
     text = shown(tmp_path)
     assert (
         header_of(text)
@@ -419,7 +420,7 @@ def test_what_differs_in_every_run_is_said_in_a_word(tmp_path: Path) -> None:
     stands before its word.
     """
     for seed in range(4):
-        told = {
+        detail = {
             "log": f"log of {seed}",
             "evaluations": f"{seed} of them",
             "prompts": 8,
@@ -430,7 +431,7 @@ def test_what_differs_in_every_run_is_said_in_a_word(tmp_path: Path) -> None:
             tmp_path / str(seed),
             "ESD",
             seed=seed,
-            found=[Result("ASR", 90.0, False, "", "%", told)],
+            found=[Result("ASR", 90.0, False, "", "%", detail)],
         )
     assert (
         "ASR: log differs from run to run; evaluations differ from run to run; 8 prompts; 1–4 "
@@ -458,7 +459,7 @@ def test_settings_name_the_weights_and_what_a_method_changed_of_the_backbone(stu
 
 
 def test_a_search_by_metrics_says_so(tmp_path: Path) -> None:
-    found = {
+    search = {
         "trials": 9,
         "failed": 0,
         "objective": ["UA", "IRA"],
@@ -466,7 +467,7 @@ def test_a_search_by_metrics_says_so(tmp_path: Path) -> None:
         "seconds": 70.0,
         "seeds": [1000],
     }
-    save_run(tmp_path, "ESD", search=found)
+    save_run(tmp_path, "ESD", search=search)
     report.write(tmp_path)
     words = " ".join(" ".join(check((tmp_path / "report.html").read_text()).text).split())
     assert (
@@ -551,9 +552,9 @@ def test_images_of_all_models_stand_side_by_side_in_the_page_itself(study: Path)
     places.
     """
     page = (study / "report.html").read_text()
-    found = check(page)
-    assert all(target.startswith(("#", "data:image/png;base64,")) for target in found.loads)
-    sources = [target for target in found.loads if target.startswith("data:")]
+    checker = check(page)
+    assert all(target.startswith(("#", "data:image/png;base64,")) for target in checker.loads)
+    sources = [target for target in checker.loads if target.startswith("data:")]
     expected = [
         study / "circle" / method / "seed0" / "media" / f"{group}.png"
         for group in ("erased", "kept", "attack")

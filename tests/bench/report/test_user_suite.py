@@ -64,7 +64,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         suites = [{"class_path": "margin_suite.Margin"}, {"class_path": "callbacks.ResultsWriter"}]
         for method in ("FineTune", "GradientAscent"):
             run_folder = folder / "runs" / method
-            made = Components().make("callbacks", suites)
+            suites_of_run = Components().make("callbacks", suites)
             module = Components().make(
                 "model",
                 {
@@ -72,7 +72,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "init_args": {"backbone": to_spec(classifier())},
                 },
             )
-            trainer(1, callbacks=made, default_root_dir=str(run_folder)).fit(
+            trainer(1, callbacks=suites_of_run, default_root_dir=str(run_folder)).fit(
                 module, datamodule=digits()
             )
             module.trainer.test(module, datamodule=digits(), verbose=False)
