@@ -1,0 +1,144 @@
+"""Methods that train two models in every step, each with an optimizer of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from mu.backbones import Backbone
+from mu.core.lr import LRSchedule
+from mu.core.module import UnlearningModule
+from mu.core.reference import frozen_copy
+from mu.data.batch import Batch
+from mu.methods.bases.two_models import clear_gradients, trainable_weights, with_idle
+from mu.utils.errors import InputError
+
+
+class AlternatingModelsMethod(UnlearningModule):
+    """Two models in every step: an auxiliary model (a fake score, a critic), then the backbone.
+
+    The trainer counts the backbone's steps. A subclass makes the auxiliary model in
+    `configure_model`, returns it from `auxiliary_model`, and overrides the two models' terms.
+
+    Attributes:
+        average: running average of the backbone's weights, where there is one; in the checkpoint.
+
+    Args:
+        backbone: the original.
+        auxiliary_optimizer: of the auxiliary model.
+        average: decay of the running average, in (0, 1); None has none.
+        clip: > 0; gradients are clipped to [−clip, clip], element by element; None clips nothing.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        auxiliary_optimizer: OptimizerCallable,
+        average: float | None = None,
+        clip: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(backbone, **kwargs)
+        if (average is not None and not 0 < average < 1) or (clip is not None and clip <= 0):
+            raise InputError(
+                f"{type(self).__name__} needs an average in (0, 1) and a clip above 0, not "
+                f"{average} and {clip}."
+            )
+        self.automatic_optimization = False
+        self.make_auxiliary_optimizer = auxiliary_optimizer
+        self.decay = average
+        self.clip = clip
+        self.average: Backbone | None = None
+
+    @property
+    def auxiliary_model(self) -> nn.Module:
+        """The second model, which `configure_model` has made."""
+        raise TypeError(f"{type(self).__name__} does not override auxiliary_model.")
+
+    @property
+    def averaged_backbone(self) -> Any:
+        """The running average where there is one, else the backbone."""
+        return self.backbone if self.average is None else self.average
+
+    def auxiliary_terms(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
+        """Named terms of the auxiliary model's loss; without any, it makes no step."""
+        raise TypeError(f"{type(self).__name__} does not override auxiliary_terms().")
+
+    def backbone_terms(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
+        """Named terms of the backbone's loss; without any, it makes no step."""
+        raise TypeError(f"{type(self).__name__} does not override backbone_terms().")
+
+    def begin_average(self) -> None:
+        """Start the running average at the backbone's weights, where there is to be one."""
+        if self.decay is not None:
+            self.average = frozen_copy(self.backbone)
+
+    def configure_optimizers(self) -> Any:
+        """The auxiliary model's optimizer, and the backbone's with its schedule."""
+        backbone = super().configure_optimizers()
+        auxiliary = self.make_auxiliary_optimizer(trainable_weights(self.auxiliary_model))
+        if not isinstance(backbone, dict):
+            backbone = {"optimizer": backbone}
+        return [{"optimizer": auxiliary}, backbone]
+
+    def set_mode(self) -> None:
+        """Train mode for the auxiliary model too."""
+        super().set_mode()
+        self.auxiliary_model.train()
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:  # type: ignore[override]
+        """A step of the auxiliary model, then one of the backbone."""
+        forget, retain = self.prepare_parts(batch)
+        auxiliary_optimizer, optimizer = cast(list[Any], self.optimizers())
+        # a step of both models is one step of the method, for `max_steps`, checkpoints and logs
+        auxiliary_optimizer._on_before_step = _do_nothing
+        auxiliary_optimizer._on_after_step = _do_nothing
+        auxiliary = self.auxiliary_model
+        self._step(auxiliary_optimizer, self.backbone, lambda: self.auxiliary_terms(forget, retain))
+        auxiliary.eval()
+        self._step(optimizer, auxiliary, lambda: self.backbone_terms(forget, retain))
+        auxiliary.train()
+        # a schedule of mu.core.lr steps with the optimizer
+        if isinstance(self.scheduler, LRSchedule):
+            self.lr_schedulers().step()  # type: ignore[union-attr]
+        self._update_average()
+
+    def _step(
+        self, optimizer: Any, idle: nn.Module, terms: Callable[[], dict[str, Tensor]]
+    ) -> None:
+        """One step of one model; the weights of the idle model take no gradient, but pass it on."""
+        self.toggle_optimizer(optimizer)
+        values = terms()
+        self.untoggle_optimizer(optimizer)
+        if not values:
+            return
+        loss = torch.stack(list(values.values())).sum()
+        self.checks.check_loss(self, loss)
+        optimizer.zero_grad()
+        self.manual_backward(with_idle(loss, idle, self.world_size))
+        clear_gradients(idle)
+        self.configure_gradient_clipping(optimizer, self.clip, "value")
+        self.log_terms(values)
+        optimizer.step()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if self.average is not None and self.decay is not None:
+            averages = dict(self.average.named_parameters())
+            names = [name for name, _ in self.trainable()]
+            weights = [weight.detach() for _, weight in self.trainable()]
+            torch._foreach_lerp_([averages[name] for name in names], weights, 1 - self.decay)
+
+    def on_train_epoch_end(self) -> None:
+        """A scheduler of torch is stepped once an epoch."""
+        super().on_train_epoch_end()
+        if self.scheduler is not None and not isinstance(self.scheduler, LRSchedule):
+            self.lr_schedulers().step()  # type: ignore[union-attr]
+
+
+def _do_nothing() -> None:
+    """A replacement for the trainer's count of optimizer steps."""
