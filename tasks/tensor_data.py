@@ -1,6 +1,4 @@
-"""Data held in memory as stacked tensors, so that a whole batch is one indexing operation per
-field.
-"""
+"""Data in memory as stacked tensors: a batch is one indexing operation per field."""
 
 from __future__ import annotations
 
@@ -21,18 +19,22 @@ Batch = dict[str, Tensor]
 
 
 class TensorData(Dataset[Batch]):
-    """Stacked tensors with a stable index for every sample.
+    """Data set of stacked tensors with a stable index for each sample.
 
-    A uint8 field `image` is kept as it is (a quarter of the memory) and becomes float32 in [0, 1]
-    when it is fetched, by an exact division by `image_scale`. Every fetched tensor is a fresh copy,
-    so no augmentation can reach the stored data.
+    A uint8 field `image` is stored as it is (a quarter of the memory) and becomes float32 in [0, 1]
+    in a batch, by an exact division by `image_scale`. Batches are copies, so augmentations do not
+    change the stored data.
 
     Args:
         fields: `[N, ...]` tensors by name: `image` uint8 or float32 `[N, C, H, W]`, `label` int64
             `[N]`, or `input` float32 `[N, F]`, `target` float32 `[N]`; further fields pass through.
-        indices: `[N]` distinct int64, the samples' stable indices.
-        weights: `[N]` float64, how much a sample counts in a mean; None means 1 for each.
-        image_scale: the stored value of a white pixel.
+        indices: `[N]` distinct int64, the stable indices of the samples.
+        weights: `[N]` float64, weight of each sample in a mean; None means 1 for each.
+        image_scale: stored value of a white pixel.
+
+    >>> data = TensorData({"label": torch.tensor([3, 1])}, indices=np.array([10, 11]))
+    >>> data[1]
+    {'label': tensor(1), 'index': tensor(11)}
     """
 
     def __init__(
@@ -75,9 +77,7 @@ class TensorData(Dataset[Batch]):
         }
 
     def __getitems__(self, positions: Sequence[int] | Tensor) -> Batch:
-        """The samples at `positions` (0 <= position < len), stacked: each field `[B, ...]`, and
-        `index` `[B]` int64.
-        """
+        """Batch of the samples at `positions`: fields `[B, ...]`, and `index` `[B]` int64."""
         chosen = torch.as_tensor(positions, dtype=torch.int64)
         rows = self._rows[chosen]
         batch = {name: tensor.index_select(0, rows) for name, tensor in self._fields.items()}
@@ -92,22 +92,38 @@ class TensorData(Dataset[Batch]):
         return torch.from_numpy(self.indices.copy())
 
     def stored(self, name: str) -> Tensor:
-        """A field in this view's order, as it is stored (images not yet scaled); a copy."""
+        """Copy of a stored field in the order of the view; images are not scaled."""
         if name not in self._fields:
             raise InputError(
                 f"the data has no field `{name}`; it has {', '.join(sorted(self._fields))}."
             )
         return self._fields[name].index_select(0, self._rows)
 
-    def view(self, indices: np.ndarray) -> TensorData:
-        """The samples with these stable indices, in the order given; the stored tensors are shared,
-        not copied.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the stored fields."""
+        return tuple(self._fields)
+
+    def replace(self, **fields: Tensor) -> TensorData:
+        """Copy of the data with other values of some fields.
+
+        Args:
+            fields: `[N, ...]` tensors by name, in the order of the view; images as stored.
+
+        >>> data = TensorData({"label": torch.tensor([3, 1])}, indices=np.array([10, 11]))
+        >>> data.replace(label=torch.tensor([0, 0]))[1]
+        {'label': tensor(0), 'index': tensor(11)}
         """
+        stored = {name: self.stored(name) for name in self._fields}
+        return TensorData({**stored, **fields}, self.indices, self.weights, self.image_scale)
+
+    def view(self, indices: np.ndarray) -> TensorData:
+        """View of the samples with these stable indices, in their order, without a copy."""
         requested = np.asarray(indices, dtype=np.int64)
         positions = self._positions(requested)
         if len(np.unique(requested)) != len(requested):
             raise InputError(
-                "a sample is asked for twice in one view of the data; every index may appear once."
+                "an index appears twice in one view of the data; each index may appear once."
             )
         part = object.__new__(TensorData)
         part.indices = _frozen(requested, np.int64)
@@ -127,31 +143,30 @@ class TensorData(Dataset[Batch]):
         missing[~missing] = ordered[rank[~missing]] != requested[~missing]
         if missing.any():
             raise InputError(
-                f"the data has no sample with index {requested[missing][0]} ({missing.sum()} of the "
-                f"{len(requested)} indices asked for are unknown); the split was made for other data."
+                f"the data has no sample with index {requested[missing][0]} ({missing.sum()} of "
+                f"the {len(requested)} requested indices are unknown); the split belongs to other "
+                "data."
             )
         return order[rank]
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set as it was read: training and test samples, and what a model must know about them.
+    """Data set in memory: training and test samples, with the facts that a model needs.
 
     Attributes:
-        name: name and version of the data; goes into the split's hash. Data of another content has
-            another name.
+        name: name and version of the data, part of the hash of the split. Data with other content
+            need another name.
         train, test: `[N, ...]` tensors by field name, see `TensorData`.
         train_indices, test_indices: stable int64 indices, distinct over both. Where the source has
-            a fixed test set they count on from the training set; where `train` is drawn by a seed
-            they are the rows of the underlying data, so that one index is one sample under every
-            seed.
+            a fixed test set, test indices follow training indices; where `train` is drawn by a
+            seed, they are the rows of the underlying data, the same under every seed.
         num_classes: number of classes, None for regression.
         class_names: one for each class, empty for regression.
-        mean, std: for images: of the pixels in [0, 1], one for each channel, to be applied inside
-            the network. For `input`: what *has been* subtracted and divided by, one for each
-            column.
+        mean, std: for images, of the pixels in [0, 1], one for each channel, applied inside the
+            network. For `input`, one for each column, already applied to the data.
         input_size: `(C, H, W)` or `(F,)`.
-        image_scale: the stored value of a white pixel.
+        image_scale: stored value of a white pixel.
         target_mean, target_std: of the training targets (regression).
         validation_indices: training samples that the source itself holds out for validation.
     """
@@ -202,16 +217,12 @@ class Source:
         )
 
     def labels(self, part: str = "train") -> np.ndarray:
-        """What selectors and splits look at: `label` int64 `[N]`, or `target` float32 `[N]`, of
-        `train` or `test`.
-        """
+        """Labels (int64 `[N]`) or targets (float32 `[N]`) of `train` or `test`."""
         fields = {"train": self.train, "test": self.test}[part]
         return fields["target" if self.num_classes is None else "label"].numpy()
 
     def view(self, indices: np.ndarray) -> TensorData:
-        """The samples with these indices; a view of `train` or of `test`, and only a mixture of
-        both costs a joined copy.
-        """
+        """View of the samples with these indices; only a mix of `train` and `test` is a copy."""
         from_train = np.isin(indices, self.train_indices)
         if from_train.all():
             return self.train_data.view(indices)
@@ -220,8 +231,7 @@ class Source:
         return self._everything.view(indices)
 
     def relabelled(self, labels: np.ndarray) -> Source:
-        """The same images with other training labels (label noise); the true ones stay in the field
-        `clean_label`.
+        """Source with other training labels (label noise); true labels go to `clean_label`.
 
         Args:
             labels: `[N]` integers in `[0, num_classes)`, in the order of `train_indices`.

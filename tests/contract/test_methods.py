@@ -17,6 +17,7 @@ import mu
 from mu.backbones import Classifier
 from mu.core.edit import Edit
 from mu.core.module import UnlearningModule
+from mu.data.encoding import Pair
 from mu.data.plan import DataPlan
 from mu.data.questions import TokenRows
 from mu.methods.components.masks import ByName
@@ -248,7 +249,7 @@ def test_a_method_that_reads_the_forget_part_changes_with_it(
     run = baseline(name, kind)
     task = run.case.task()
     task.setup()
-    _noise(task.datasets["forget"], conditions=kind in DIFFUSION)
+    task.datasets["forget"] = _noise(task.datasets["forget"], conditions=kind in DIFFUSION)
     changed = different(weights(run.module.served()), weights(run.case.run(task=task).served()))
     assert bool(changed) == _reads(run.module.plan, "forget")
 
@@ -262,7 +263,7 @@ def test_shuffled_labels_change_what_uses_labels(name: str, kind: str, baseline:
     task = run.case.task()
     task.setup()
     for part in ("forget", "retain"):
-        _shuffle_labels(task.datasets[part])
+        task.datasets[part] = _shuffle_labels(task.datasets[part])
     changed = different(weights(run.module.served()), weights(run.case.run(task=task).served()))
     # an answer's tokens and a condition are inputs too
     assert bool(changed) == (run.module.needs_labels or kind in (*TEXT, *DIFFUSION))
@@ -343,49 +344,52 @@ def _reads(plan: DataPlan, part: str) -> bool:
     return bool({part, "train"} & plan.reads())
 
 
-def _noise(data: Any, conditions: bool) -> None:
-    """Other inputs, of the same kind; with other conditions too, which are all that a data-free
-    method reads.
+def _noise(data: Any, conditions: bool) -> Any:
+    """Data with the inputs of other samples, flipped.
+
+    With other conditions too, which are all that a data-free method reads.
     """
     if isinstance(data, TokenRows):
         return _rewrite(data, questions=3, answers=0)
-    generator = torch.Generator().manual_seed(3)
-    rows = data._rows
-    data._fields = {key: value.clone() for key, value in data._fields.items()}
-    for key in [key for key in ("image", "input") if key in data._fields]:
-        values = data._fields[key]
-        other = torch.randperm(len(rows), generator=generator)
-        values[rows] = values[rows][other].flip(-1)
-    if "colour" in data._fields:  # of captions
-        data._fields["colour"] = (data._fields["colour"] + 1) % 3
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(3))
+    fields = {
+        name: data.stored(name)[order].flip(-1) for name in ("image", "input") if name in data.names
+    }
+    if "colour" in data.names:  # of captions
+        fields["colour"] = (data.stored("colour") + 1) % 3
     if conditions:
-        data._fields["label"] = (data._fields["label"] + 2) % (
-            3 if "colour" in data._fields else 10
-        )
+        fields["label"] = (data.stored("label") + 2) % (3 if "colour" in data.names else 10)
+    return data.replace(**fields)
 
 
-def _rewrite(data: TokenRows, questions: int, answers: int) -> None:
-    """Each sample with the question and the answer of the one so many places further on."""
+def _rewrite(data: TokenRows, questions: int, answers: int) -> TokenRows:
+    """Each sample with the question and the answer of samples so many positions further on."""
     pairs = [data.pair(position) for position in range(len(data))]
     starts = [sum(label == -100 for label in labels) for _, labels in pairs]
-    for position in range(len(data)):
-        asked, answer_position = ((position + by) % len(data) for by in (questions, answers))
-        before = pairs[asked][0][: starts[asked]]
-        after = pairs[answer_position][0][starts[answer_position] :]
-        data._known[position] = (before + after, [-100] * len(before) + after)
-    for name, by in (("question", questions), ("answer", answers)):
-        data.texts[name] = data.texts[name][by:] + data.texts[name][:by]
+
+    def make(position: int) -> Pair:
+        question, answer = ((position + offset) % len(data) for offset in (questions, answers))
+        before = pairs[question][0][: starts[question]]
+        after = pairs[answer][0][starts[answer] :]
+        return before + after, [-100] * len(before) + after
+
+    texts = dict(data.texts)
+    for name, offset in (("question", questions), ("answer", answers)):
+        texts[name] = data.texts[name][offset:] + data.texts[name][:offset]
+    return TokenRows(make, data.indices, texts)
 
 
-def _shuffle_labels(data: Any) -> None:
+def _shuffle_labels(data: Any) -> Any:
+    """Data with labels, targets and colours in another order."""
     if isinstance(data, TokenRows):
         return _rewrite(data, questions=0, answers=3)
     generator = torch.Generator().manual_seed(4)
-    data._fields = {key: value.clone() for key, value in data._fields.items()}
+    fields = {}
     # a set's order differs from process to process
-    for key in [key for key in ("colour", "label", "target") if key in data._fields]:
-        values = data._fields[key][data._rows]
-        data._fields[key][data._rows] = values[torch.randperm(len(values), generator=generator)]
+    for name in [name for name in ("colour", "label", "target") if name in data.names]:
+        order = torch.randperm(len(data), generator=generator)
+        fields[name] = data.stored(name)[order]
+    return data.replace(**fields)
 
 
 def _with_dropout() -> Classifier:

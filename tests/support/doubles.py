@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mu.backbones import ClassConditionalDiffusion, TextToImage
-from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.sampler import Sampler
 from mu.data.datamodule import UnlearningDataModule
 from mu.data.split import Split
 from tests.support.helpers import State, digits, with_state
@@ -218,6 +218,18 @@ class _Captions:
         self._fields: dict[str, Any] = {"image": torch.rand(40, 3, 8, 8, generator=generator)}
         self._fields |= {"label": torch.arange(40) % 3, "colour": torch.arange(40) // 3 % 3}
         self._rows = torch.from_numpy(self.indices)
+        self.names = tuple(self._fields)
+
+    def stored(self, name: str) -> torch.Tensor:
+        """A field of the samples, in their order."""
+        return self._fields[name][self._rows]
+
+    def replace(self, **fields: torch.Tensor) -> _Captions:
+        """Captions with other values of some fields, in the order of the samples."""
+        captions = _Captions(self.indices, self.images)
+        for name in self.names:
+            captions._fields[name][self._rows] = fields.get(name, self.stored(name))
+        return captions
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -128,8 +128,7 @@ def test_the_proxy_never_sees_the_forget_set(originals: Any) -> None:
         task.setup()
         if noise:
             data: Any = task.datasets["forget"]
-            data._fields = {key: value.clone() for key, value in data._fields.items()}
-            data._fields["input"][data._rows] *= -2
+            task.datasets["forget"] = data.replace(input=data.stored("input") * -2)
         module = fit(blindspot(originals["regressor"]), task)
         assert isinstance(module, Blindspot) and module.proxy is not None
         proxies.append(weights(module.proxy))
