@@ -2,9 +2,9 @@ from .base import Backbone as Backbone
 from .base import WeightedSum as WeightedSum
 from .diffusion.autoencoder import Autoencoder as Autoencoder
 from .diffusion.base import Diffusion as Diffusion
-from .diffusion.base import Sampler as Sampler
 from .diffusion.class_conditional import ClassConditionalDiffusion as ClassConditionalDiffusion
 from .diffusion.conditions import Condition as Condition
+from .diffusion.sampler import Sampler as Sampler
 from .diffusion.text_to_image import TextToImage as TextToImage
 from .ensemble import Ensemble as Ensemble
 from .language.causal_lm import CausalLM as CausalLM

@@ -145,7 +145,7 @@ def _reset(network: Any) -> Any:
     return network
 
 
-def pick(known: dict[str, Any], names: Iterable[str], domain: str) -> dict[str, Tensor]:
+def select_outputs(known: dict[str, Any], names: Iterable[str], domain: str) -> dict[str, Tensor]:
     """The named values; an unknown name is an error, because a suite would wait for it in vain."""
     unknown = sorted(set(names) - set(known))
     if unknown:

@@ -95,34 +95,35 @@ def load_adapter(backbone: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    said = read_json(folder / "adapter_config.json")
+    adapter_config = read_json(folder / "adapter_config.json")
     if backbone.lora is None:
         raise InputError(
             f"{folder} holds adapters, and the backbone has none; give it a lora of rank "
-            f"{said.get('r')}."
+            f"{adapter_config.get('r')}."
         )
     if not (folder / "adapter_model.safetensors").is_file():
         raise InputError(
             f"{folder} has an adapter_config.json and no adapter_model.safetensors; it may not "
             "have been saved to its end."
         )
-    if said.get("mu_base_hash") and said["mu_base_hash"] != base_hash(backbone):
+    if adapter_config.get("mu_base_hash") and adapter_config["mu_base_hash"] != base_hash(backbone):
         raise InputError(
-            f"the adapters in {folder} were made for {said.get('base_model_name_or_path')}, whose "
+            f"the adapters in {folder} were made for "
+            f"{adapter_config.get('base_model_name_or_path')}, whose "
             f"weights are not those of {backbone.model}; load that model."
         )
     tensors = {
         name.removeprefix(_PREFIX): value
         for name, value in load_file(folder / "adapter_model.safetensors").items()
     }
-    own = get_peft_model_state_dict(backbone.network)
-    odd = sorted(set(own) ^ set(tensors)) or [
-        name for name in own if own[name].shape != tensors[name].shape
+    adapter_state = get_peft_model_state_dict(backbone.network)
+    odd = sorted(set(adapter_state) ^ set(tensors)) or [
+        name for name in adapter_state if adapter_state[name].shape != tensors[name].shape
     ]
     if odd:
         raise InputError(
             f"the adapters in {folder} do not fit those of the backbone ({odd[0]}); give the "
-            f"backbone the same part, and a lora of rank {said.get('r')}."
+            f"backbone the same part, and a lora of rank {adapter_config.get('r')}."
         )
     set_peft_model_state_dict(backbone.network, tensors)
 

@@ -1,4 +1,4 @@
-"""`mu import`: a CompVis checkpoint as a diffusers folder."""
+"""`mu import`: a CompVis checkpoint of Stable Diffusion as a diffusers folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mu.utils.extras import require
 
 
 def main(argv: list[str]) -> int:
-    """The command; returns its exit code."""
+    """Run `mu import`; returns the exit code."""
     parser = Parser(
         prog="mu import",
         description="Turn a Stable Diffusion checkpoint in CompVis' names, or a UNet or text "
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "checkpoint", help="the file: safetensors, or a torch file of tensors alone"
     )
-    parser.add_argument("folder", help="where to; new or empty")
+    parser.add_argument("folder", help="folder to write, new or empty")
     parser.add_argument(
         "--base",
         required=True,
@@ -32,11 +32,10 @@ def main(argv: list[str]) -> int:
         help="take the UNet's moving average, or the trained weights; needed where the file has "
         "both (SalUn's: --no-ema)",
     )
-    given = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     require("mu import", "diffusers", "transformers", extra="diffusion")
     from mu.backbones.export.compvis import import_compvis
 
-    print(
-        f"{given.folder}: {import_compvis(given.checkpoint, given.folder, given.base, given.ema)}"
-    )
+    report = import_compvis(options.checkpoint, options.folder, options.base, options.ema)
+    print(f"{options.folder}: {report}")
     return 0

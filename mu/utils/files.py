@@ -85,18 +85,18 @@ def read_json_lines(file: str | Path, needed: tuple[str, ...] = ()) -> list[dict
         raise InputError(f"{file} is not JSON ({error}).") from error
     if rows is None:
         rows = [
-            _json(line, number, file)
-            for number, line in enumerate(text.split("\n"), 1)
+            _json(line, line_number, file)
+            for line_number, line in enumerate(text.split("\n"), 1)
             if line.strip()
         ]
     if not rows:
         raise InputError(f"{file} has no rows.")
-    for number, row in enumerate(rows, 1):
+    for line_number, row in enumerate(rows, 1):
         lacking = [
             name for name in needed if not isinstance(row, dict) or row.get(name) in (None, "", [])
         ]
         if lacking:
-            raise InputError(f"row {number} of {file} has no {lacking[0]!r}.")
+            raise InputError(f"row {line_number} of {file} has no {lacking[0]!r}.")
     return rows
 
 

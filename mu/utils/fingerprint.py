@@ -60,7 +60,7 @@ def source_hash(cls: type) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
-def own_sources(*specs: Any) -> dict[str, str]:
+def hash_user_sources(*specs: Any) -> dict[str, str]:
     """`source_hash` of every class in specifications that is neither of mu nor installed: a user's
     own backbone, suite or selector, whose change no version tells.
 
@@ -69,7 +69,7 @@ def own_sources(*specs: Any) -> dict[str, str]:
     """
     from mu.utils.spec import find_class
 
-    found = {}
+    sources = {}
     for path in sorted(set(_class_paths(specs))):
         if path.split(".")[0] in ("mu", "tasks", "callbacks"):
             continue
@@ -83,9 +83,9 @@ def own_sources(*specs: Any) -> dict[str, str]:
             # what cannot be found is told by who needs it; a class that is typed in at a prompt has
             # no file
             continue
-        if file and not any(Path(file).is_relative_to(place) for place in _INSTALLED):
-            found[path] = source_hash(cls)
-    return found
+        if file and not any(Path(file).is_relative_to(folder) for folder in _INSTALLED):
+            sources[path] = source_hash(cls)
+    return sources
 
 
 def _class_paths(value: Any) -> Iterator[str]:
@@ -113,10 +113,10 @@ def model_identity(backbone: Any, weights: str | None = None) -> str:
             return {name: settled(value) for name, value in spec.items() if name not in _BY_CONTENT}
         return [settled(value) for value in spec] if isinstance(spec, list) else spec
 
-    said = (
+    identity = (
         settled(to_spec(backbone))
         if isinstance(backbone, Reconstructible)
         else type(backbone).__name__
     )
     module: Any = backbone
-    return digest([weights or weights_hash(module), said])
+    return digest([weights or weights_hash(module), identity])

@@ -1,6 +1,4 @@
-"""What Lightning and its libraries say beside the matter is kept back; warnings about the run
-itself are not.
-"""
+"""Filters for notices of Lightning and its libraries; warnings about the run itself pass."""
 
 from __future__ import annotations
 
@@ -38,15 +36,15 @@ _WARNINGS = (
 )
 
 
-class _Beside(logging.Filter):
+class _NoticeFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         return not _NOTICES.search(record.getMessage())
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within the block; warnings that remain are one line each."""
-    import lightning.pytorch  # noqa: F401  # before ours, because it sets a form of warnings of its own
+    """Hide notices within the block; print each remaining warning on one line."""
+    import lightning.pytorch  # noqa: F401  # first, since it sets its own format of warnings
 
     names = (
         "lightning.pytorch",
@@ -59,10 +57,10 @@ def quiet() -> Iterator[None]:
         "lightning_utilities.core.rank_zero",
     )
     loggers = [logging.getLogger(name) for name in names]
-    beside = _Beside()
-    form = warnings.formatwarning
+    notice_filter = _NoticeFilter()
+    format_before = warnings.formatwarning
     for logger in loggers:
-        logger.addFilter(beside)
+        logger.addFilter(notice_filter)
     try:
         with warnings.catch_warnings():
             for pattern in _WARNINGS:
@@ -74,6 +72,6 @@ def quiet() -> Iterator[None]:
             )  # type: ignore[assignment]
             yield
     finally:
-        warnings.formatwarning = form
+        warnings.formatwarning = format_before
         for logger in loggers:
-            logger.removeFilter(beside)
+            logger.removeFilter(notice_filter)

@@ -41,13 +41,13 @@ class Ranks:
     world: int = 1
     lockstep: bool = False
 
-    def gathered(self, mine: T) -> list[T]:
+    def gather(self, local: T) -> list[T]:
         """What each rank has, in the order of the ranks."""
         if self.world == 1:
-            return [mine]
-        found: list[T | None] = [None] * self.world
-        torch.distributed.all_gather_object(found, mine)
-        return found  # type: ignore[return-value]
+            return [local]
+        values: list[T | None] = [None] * self.world
+        torch.distributed.all_gather_object(values, local)
+        return values  # type: ignore[return-value]
 
 
 def map_chunks(
@@ -71,66 +71,66 @@ def map_chunks(
         what: for the progress bar.
     """
     ranks = ranks or Ranks()
-    kept = _read(folder, key) if folder is not None else {}
-    known = ranks.gathered(sorted(kept))
-    done = {number for numbers in known for number in numbers if number < count}
-    todo = [number for number in range(count) if number not in done]
-    mine = todo if ranks.lockstep else todo[ranks.rank :: ranks.world]
-    made = _made(
-        mine,
+    cached = _read(folder, key) if folder is not None else {}
+    cached_by_rank = ranks.gather(sorted(cached))
+    done = {index for indices in cached_by_rank for index in indices if index < count}
+    todo = [index for index in range(count) if index not in done]
+    assigned = todo if ranks.lockstep else todo[ranks.rank :: ranks.world]
+    computed = _compute(
+        assigned,
         work,
         folder if ranks.rank == 0 or not ranks.lockstep else None,
         key,
         what,
-        shown=ranks.rank == 0,
+        show_progress=ranks.rank == 0,
     )
     # of what is on disk, the lowest rank that has it tells the others
-    told_by_me = {
-        number: kept[number]
-        for number in sorted(kept)
-        if number in done and not any(number in numbers for numbers in known[: ranks.rank])
+    sent_from_disk = {
+        index: cached[index]
+        for index in sorted(cached)
+        if index in done and not any(index in indices for indices in cached_by_rank[: ranks.rank])
     }
-    own = {**told_by_me, **({} if ranks.lockstep else made)}
-    every = {number: piece for part in ranks.gathered(own) for number, piece in part.items()}
+    local = {**sent_from_disk, **({} if ranks.lockstep else computed)}
+    results = {index: chunk for part in ranks.gather(local) for index, chunk in part.items()}
     if ranks.lockstep:
-        every.update(made)
+        results.update(computed)
     if folder is not None and ranks.rank == 0 and todo:
-        _finish(folder, key, every)
-    return [every[number] for number in range(count)]
+        _finish(folder, key, results)
+    return [results[index] for index in range(count)]
 
 
-def _made(
-    numbers: list[int],
+def _compute(
+    indices: list[int],
     work: Callable[[int], Chunk],
     folder: Path | None,
     key: str,
     what: str,
-    shown: bool,
+    show_progress: bool,
 ) -> dict[int, Chunk]:
     """This rank's pieces, written every few seconds."""
-    made: dict[int, Chunk] = {}
+    computed: dict[int, Chunk] = {}
     waiting: list[int] = []
     since = time.monotonic()
     try:
-        for number in progress_bar(numbers, what, disable=not shown):
-            made[number] = work(number)
-            waiting.append(number)
+        for index in progress_bar(indices, what, disable=not show_progress):
+            computed[index] = work(index)
+            waiting.append(index)
             if folder is not None and time.monotonic() - since > FLUSH:
                 _write(
-                    folder / key / f"{waiting[0]}.safetensors", {one: made[one] for one in waiting}
+                    folder / key / f"{waiting[0]}.safetensors", {i: computed[i] for i in waiting}
                 )
                 waiting = []
                 since = time.monotonic()
     except BaseException:  # whatever stops the work, what is done is done
         if folder is not None and waiting:
-            _write(folder / key / f"{waiting[0]}.safetensors", {one: made[one] for one in waiting})
+            _write(folder / key / f"{waiting[0]}.safetensors", {i: computed[i] for i in waiting})
         raise
-    return made
+    return computed
 
 
-def _finish(folder: Path, key: str, every: Mapping[int, Chunk]) -> None:
+def _finish(folder: Path, key: str, results: Mapping[int, Chunk]) -> None:
     """One file in place of the parts."""
-    _write(folder / f"{key}.safetensors", every)
+    _write(folder / f"{key}.safetensors", results)
     parts = folder / key
     if parts.is_dir():
         for file in parts.glob("*.safetensors"):
@@ -139,13 +139,13 @@ def _finish(folder: Path, key: str, every: Mapping[int, Chunk]) -> None:
             parts.rmdir()
 
 
-def _write(file: Path, found: Mapping[int, Chunk]) -> None:
+def _write(file: Path, results: Mapping[int, Chunk]) -> None:
     save_tensors(
         file,
         {
-            f"{number}/{name}": value
-            for number, piece in found.items()
-            for name, value in piece.items()
+            f"{index}/{name}": value
+            for index, chunk in results.items()
+            for name, value in chunk.items()
         },
     )
 
@@ -155,7 +155,7 @@ def _read(folder: Path, key: str) -> dict[int, Chunk]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    found: dict[int, dict[str, Tensor]] = {}
+    results: dict[int, dict[str, Tensor]] = {}
     for file in [folder / f"{key}.safetensors", *sorted((folder / key).glob("*.safetensors"))]:
         try:
             tensors = load_file(file) if file.is_file() else {}
@@ -166,25 +166,25 @@ def _read(folder: Path, key: str) -> dict[int, Chunk]:
             # damaged, or gone since it was listed: its pieces are made again
             continue
         for name, value in tensors.items():
-            number, _, field = name.partition("/")
-            found.setdefault(int(number), {})[field] = value
-    return dict(found)
+            index, _, field = name.partition("/")
+            results.setdefault(int(index), {})[field] = value
+    return dict(results)
 
 
-def packed(texts: Sequence[str]) -> Chunk:
+def pack_strings(texts: Sequence[str]) -> Chunk:
     """Strings as tensors, for a file of tensors."""
     raw = [text.encode("utf-8") for text in texts]
     return {
         "bytes": torch.tensor(list(b"".join(raw)), dtype=torch.uint8),
-        "length": torch.tensor([len(one) for one in raw]),
+        "length": torch.tensor([len(text_bytes) for text_bytes in raw]),
     }
 
 
-def unpacked(piece: Chunk) -> list[str]:
-    """What `packed` was given."""
-    raw = bytes(piece["bytes"].tolist())
-    ends = piece["length"].cumsum(0).tolist()
+def unpack_strings(chunk: Chunk) -> list[str]:
+    """What `pack_strings` was given."""
+    raw = bytes(chunk["bytes"].tolist())
+    ends = chunk["length"].cumsum(0).tolist()
     return [
         raw[end - length : end].decode("utf-8")
-        for end, length in zip(ends, piece["length"].tolist(), strict=True)
+        for end, length in zip(ends, chunk["length"].tolist(), strict=True)
     ]

@@ -80,13 +80,13 @@ def to_spec(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     # exactly these: a file read with `weights_only=True` holds no subclass of them
-    for kind in (
+    for plain_type in (
         int,
         float,
         str,
     ):
-        if isinstance(value, kind):
-            return kind(value)
+        if isinstance(value, plain_type):
+            return plain_type(value)
     if isinstance(value, Reconstructible):
         return {
             "class_path": class_path(type(value)),
@@ -113,23 +113,23 @@ def _factory_spec(factory: Any) -> Any:
     which can only be compared.
     """
     parameters = [nn.Parameter(torch.zeros(1))]
-    made = _made(factory, parameters)
-    if isinstance(made, torch.optim.Optimizer):
-        accepted = inspect.signature(type(made).__init__).parameters
+    product = _made(factory, parameters)
+    if isinstance(product, torch.optim.Optimizer):
+        accepted = inspect.signature(type(product).__init__).parameters
         # torch fills in defaults it does not take back (`foreach: None` and the like are taken;
         # derived ones are not)
         settings = {
             k: to_spec(v)
-            for k, v in made.defaults.items()
+            for k, v in product.defaults.items()
             if k in accepted and not isinstance(v, torch.Tensor)
         }
-        return {"class_path": class_path(type(made)), "init_args": settings, "factory": True}
-    made = _made(factory, torch.optim.SGD(parameters, lr=1.0))
-    if isinstance(made, torch.optim.lr_scheduler.LRScheduler):
+        return {"class_path": class_path(type(product)), "init_args": settings, "factory": True}
+    product = _made(factory, torch.optim.SGD(parameters, lr=1.0))
+    if isinstance(product, torch.optim.lr_scheduler.LRScheduler):
         # its arguments are not all in its state
         return {
-            LIVE: class_path(type(made)),
-            "state": to_spec(made.state_dict()),
+            LIVE: class_path(type(product)),
+            "state": to_spec(product.state_dict()),
         }
     return LIVE
 
@@ -172,14 +172,14 @@ def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
             f"{spec['class_path']} is not a class that mu may instantiate from a file; pass "
             f"allow=[{cls.__name__}] if you trust it."
         )
-    given = spec.get("init_args") or {}
-    live = [name for name, value in given.items() if is_live(value)]
+    init_args = spec.get("init_args") or {}
+    live = [name for name, value in init_args.items() if is_live(value)]
     if live:
         raise InputError(
             f"{spec['class_path']} was built from live objects ({', '.join(live)}), which no file "
             "can hold; give them to mu.load by name."
         )
-    arguments = {name: from_spec(value, allow) for name, value in given.items()}
+    arguments = {name: from_spec(value, allow) for name, value in init_args.items()}
     if spec.get("factory"):
         return partial(cls, **arguments)
     positional, named = _arranged(cls, arguments)
@@ -198,13 +198,24 @@ def _arranged(cls: type, arguments: dict[str, Any]) -> tuple[list[Any], dict[str
             name: tuple(value) if name in tuples and value is not None else value
             for name, value in arguments.items()
         }
-    kinds = {name: parameter.kind for name, parameter in inspect.signature(cls).parameters.items()}
+    parameter_kinds = {
+        name: parameter.kind for name, parameter in inspect.signature(cls).parameters.items()
+    }
     variable = next(
-        (name for name, kind in kinds.items() if kind is inspect.Parameter.VAR_POSITIONAL), None
+        (
+            name
+            for name, parameter_kind in parameter_kinds.items()
+            if parameter_kind is inspect.Parameter.VAR_POSITIONAL
+        ),
+        None,
     )
     if variable not in arguments:
         return [], arguments
-    before = [name for name in list(kinds)[: list(kinds).index(variable)] if name in arguments]
+    before = [
+        name
+        for name in list(parameter_kinds)[: list(parameter_kinds).index(variable)]
+        if name in arguments
+    ]
     positional = [arguments[name] for name in before] + list(arguments[variable])
     return positional, {
         name: value for name, value in arguments.items() if name not in (*before, variable)

@@ -64,7 +64,7 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if isinstance(record, dict)
             else {}
         )
-    tensors, normalisation = without_wrappers(_of_backbone(tensors))
+    tensors, normalisation = unwrap_names(_backbone_tensors(tensors))
     if not tensors:
         raise InputError(f"{file} holds no weights.")
     metadata |= {
@@ -117,12 +117,12 @@ def _find(path: Path) -> Path:
     for name in _IN_FOLDER:
         if (path / name).is_file():
             return path / name
-    others = sorted(path.glob("checkpoints/*.ckpt"))
-    if len(others) == 1:
-        return others[0]
+    checkpoints = sorted(path.glob("checkpoints/*.ckpt"))
+    if len(checkpoints) == 1:
+        return checkpoints[0]
     cure = (
-        f"it has {len(others)} checkpoints, so name one"
-        if others
+        f"it has {len(checkpoints)} checkpoints, so name one"
+        if checkpoints
         else "it may not be a finished run"
     )
     raise InputError(f"folder {path} has none of {', '.join(_IN_FOLDER)}; {cure}.")
@@ -153,9 +153,9 @@ def _parsed(name: str, text: str, file: Path) -> Any:
             return int(value)
         return [int(entry) if name == "input_size" else float(entry) for entry in value]
     except (ValueError, TypeError) as error:
-        kind = "a number" if name == "num_classes" else "a list of numbers"
+        expected = "a number" if name == "num_classes" else "a list of numbers"
         raise InputError(
-            f"the metadata of {file} have {name} = {text!r}, which is not {kind}."
+            f"the metadata of {file} have {name} = {text!r}, which is not {expected}."
         ) from error
 
 
@@ -169,12 +169,12 @@ def _folder_metadata(folder: Path) -> dict[str, Any]:
     published = config.get("pretrained_cfg") if isinstance(config, dict) else None
     if not isinstance(published, dict):
         return {}
-    found = {
+    metadata = {
         key: published[key]
         for key in ("mean", "std", "input_size")
         if isinstance(published.get(key), list)
     }
-    return found | {key: config[key] for key in ("architecture", "num_classes") if key in config}
+    return metadata | {key: config[key] for key in ("architecture", "num_classes") if key in config}
 
 
 def _state_dict(loaded: dict[str, Any], file: Path) -> dict[str, Tensor]:
@@ -188,29 +188,29 @@ def _state_dict(loaded: dict[str, Any], file: Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor)
     ]
     if odd:
-        kind = type(loaded[odd[0]]).__name__
+        type_name = type(loaded[odd[0]]).__name__
         raise InputError(
-            f"{file} is not a state dict: its entry {odd[0]!r} is of type {kind}, not a tensor."
+            f"{file} is not a state dict: its entry {odd[0]!r} is of type {type_name}, not a tensor."
         )
     return dict(loaded)
 
 
-def _of_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _backbone_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of a run's checkpoint, the backbone's network, or all of its components; of anything else,
     all but a frozen reference.
     """
     for prefix in (_NETWORK, _BACKBONE):
-        found = {
+        prefixed = {
             name.removeprefix(prefix): value
             for name, value in tensors.items()
             if name.startswith(prefix)
         }
-        if found:
-            return found
+        if prefixed:
+            return prefixed
     return {name: value for name, value in tensors.items() if not name.startswith("reference.")}
 
 
-def without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def unwrap_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Tensors by the bare network's names, whatever is wrapped around it.
 
     Args:
@@ -224,8 +224,8 @@ def without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     normalisation = {}
     stripped = True
     while stripped and bare:
-        found = [name for name in ("mean", "std") if f"normalize.{name}" in bare]
-        normalisation |= {name: bare.pop(f"normalize.{name}") for name in found}
+        statistics = [name for name in ("mean", "std") if f"normalize.{name}" in bare]
+        normalisation |= {name: bare.pop(f"normalize.{name}") for name in statistics}
         stripped = False
         for prefix in _WRAPPERS:
             if bare and all(name.startswith(prefix) for name in bare):
@@ -255,17 +255,17 @@ def assign_weights(
         InputError: for missing or unexpected names when `strict`, for a wrong shape always, and
             when no name fits.
     """
-    own, _ = without_wrappers(network.state_dict())
-    given, _ = without_wrappers(tensors)
-    missing = [name for name in own if name not in given]
+    state, _ = unwrap_names(network.state_dict())
+    unwrapped, _ = unwrap_names(tensors)
+    missing = [name for name in state if name not in unwrapped]
     # files from before torch 0.4 lack BatchNorm's step counters, which have no effect at the
     # default momentum
     absent = [name for name in missing if not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in given if name not in own]
-    common = [name for name in own if name in given]
-    misshaped = [name for name in common if own[name].shape != given[name].shape]
+    unexpected = [name for name in unwrapped if name not in state]
+    common = [name for name in state if name in unwrapped]
+    misshaped = [name for name in common if state[name].shape != unwrapped[name].shape]
     if misshaped:
-        raise InputError(_misshaped(network, own, given, misshaped, path))
+        raise InputError(_misshaped(network, state, unwrapped, misshaped, path))
     if (strict and (absent or unexpected)) or not common:
         faults = [f"lacks {_some(absent)}"] if absent else []
         faults += [f"has {_some(unexpected)}, which the network has not"] if unexpected else []
@@ -275,7 +275,7 @@ def assign_weights(
         )
     with torch.no_grad():
         for name in common:
-            own[name].copy_(given[name])
+            state[name].copy_(unwrapped[name])
     return missing
 
 
@@ -301,14 +301,16 @@ def _misshaped(
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     cures = []
     for name in names:
-        theirs = given[name].shape
+        file_shape = given[name].shape
         ours = own[name].shape
-        if linear and f"{linear[-1]}.weight".endswith(name) and theirs[1:] == ours[1:]:
-            cures.append(f"set num_classes to {theirs[0]}")
+        if linear and f"{linear[-1]}.weight".endswith(name) and file_shape[1:] == ours[1:]:
+            cures.append(f"set num_classes to {file_shape[0]}")
         elif (
-            name == next(iter(own)) and len(theirs) == len(ours) == 4 and theirs[0::2] == ours[0::2]
+            name == next(iter(own))
+            and len(file_shape) == len(ours) == 4
+            and file_shape[0::2] == ours[0::2]
         ):
-            cures.append(f"set in_channels to {theirs[1]}")
+            cures.append(f"set in_channels to {file_shape[1]}")
     cure = " and ".join(cures) or "check the network's name and options"
     return f"{path} holds {_some(shapes)}; {cure}."
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mu.attacks import Embeddings, PromptSearch, SoftPromptAttack, TokenSimplex
-from mu.attacks.counting import counted
+from mu.attacks.counting import count_evaluations
 from mu.attacks.layouts import (
     Add,
     Insert,
@@ -24,7 +24,8 @@ from mu.attacks.layouts import (
     Slots,
     Suffix,
 )
-from mu.attacks.prompt_search import Key, frozen, simplex_projection, vocabulary
+from mu.attacks.prompt_search import frozen
+from mu.attacks.token_variables import Key, simplex_projection, vocabulary
 from mu.backbones import Condition, TextToImage
 from mu.methods.compat.adv_unlearn_reference import PrefixByWords, SoftPromptAttackReference
 from mu.utils.errors import InputError
@@ -92,7 +93,7 @@ def test_tokens_are_placed_by_tokens(model: TextToImage, ids: Tensor, layout: La
     """Fails when words are counted, the start token moves, or what follows the end token is not
     padding.
     """
-    slots = layout.place(model.tokenizer, ids)
+    slots = layout.insert_slots(model.tokenizer, ids)
     written = slots.write(torch.tensor([[1000 + slot for slot in range(slots.count)]] * len(ids)))
     for row, prompt_ids in zip(written.tolist(), ids.tolist(), strict=True):
         prompt = prompt_ids[1 : prompt_ids.index(99)]
@@ -107,7 +108,7 @@ def test_embeddings_stand_where_tokens_stand(model: TextToImage, ids: Tensor) ->
     """Fails when an embedding lands beside its token, or a prompt without room for one is changed;
     and no gradient reaches it.
     """
-    slots = PerTokens(3).place(model.tokenizer, ids)
+    slots = PerTokens(3).insert_slots(model.tokenizer, ids)
     assert (slots.slot.amax(1) + 1).tolist() == [1, 1, 3]
     chosen = torch.tensor([[3, 4, 5], [6, 7, 8], [9, 10, 11]])
     adversarial = model.embed(chosen).detach().requires_grad_(True)
@@ -123,7 +124,7 @@ def test_embeddings_stand_where_tokens_stand(model: TextToImage, ids: Tensor) ->
 
 def test_add_adds(model: TextToImage, ids: Tensor) -> None:
     """Fails when `Add` replaces, or reaches start, end or padding."""
-    slots = Add().place(model.tokenizer, ids)
+    slots = Add().insert_slots(model.tokenizer, ids)
     embedded = model.embed(slots.ids)
     assert torch.equal(slots.ids, ids)
     moved = slots.fill(embedded, torch.ones(3, slots.count, 16)) - embedded
@@ -138,7 +139,7 @@ def test_add_adds(model: TextToImage, ids: Tensor) -> None:
 
 def test_own_embeddings_reproduce_the_plain_encoder(model: TextToImage, ids: Tensor) -> None:
     """Fails when the way through token embeddings is another encoder than the way through ids."""
-    slots = Prefix(2).place(model.tokenizer, ids)
+    slots = Prefix(2).insert_slots(model.tokenizer, ids)
     chosen = torch.tensor([[60, 61]] * 3)
     written = slots.write(chosen)
     condition = model.encode_text(
@@ -157,9 +158,9 @@ def test_no_room_is_said_in_one_sentence(model: TextToImage, layout: Layout) -> 
         InputError,
         match=r"\d+ adversarial tokens have no room beside the 11 of the prompt 'a red.*16 places",
     ):
-        layout.place(model.tokenizer, long)
+        layout.insert_slots(model.tokenizer, long)
     if isinstance(layout, Prefix):
-        assert Prefix(3).place(model.tokenizer, long).ids[0].tolist().count(99) == 1
+        assert Prefix(3).insert_slots(model.tokenizer, long).ids[0].tolist().count(99) == 1
 
 
 @pytest.mark.parametrize(
@@ -182,14 +183,14 @@ def test_what_makes_no_sense_is_refused(make: Any) -> None:
 def test_an_empty_prompt_has_no_place_for_some(model: TextToImage) -> None:
     """Fails when nothing is attacked in silence."""
     with pytest.raises(InputError, match="empty prompt"):
-        Add().place(model.tokenizer, model.tokenise([""])[0])
+        Add().insert_slots(model.tokenizer, model.tokenise([""])[0])
 
 
 def test_prefix_by_words_is_the_released_slicing(model: TextToImage, ids: Tensor) -> None:
     """Fails when the quirk is lost: [start | adversarial | as many tokens as words | what follows
     after k more].
     """
-    slots = PrefixByWords(2).place(model.tokenizer, ids)
+    slots = PrefixByWords(2).insert_slots(model.tokenizer, ids)
     for row, prompt_ids, prompt in zip(slots.ids.tolist(), ids.tolist(), PROMPTS, strict=True):
         words = len(prompt.split())
         remaining = (
@@ -197,7 +198,7 @@ def test_prefix_by_words_is_the_released_slicing(model: TextToImage, ids: Tensor
         )  # of the row with all its padding
         target = [prompt_ids[0], prompt_ids[0], prompt_ids[0], *remaining]
         assert row == target
-    assert slots.ids[2].tolist() != Prefix(2).place(model.tokenizer, ids).ids[2].tolist()
+    assert slots.ids[2].tolist() != Prefix(2).insert_slots(model.tokenizer, ids).ids[2].tolist()
 
 
 # ---- the simplex ---------------------------------------------------------------------------------
@@ -304,7 +305,9 @@ def test_a_search_makes_its_objective_small(
     """Fails when the search climbs, or does not move."""
     objective, _ = objective_of(model, 3)
     search = PromptSearch(variables, Prefix(2), 40, lambda params: torch.optim.Adam(params, lr=0.1))
-    searched = search.find(model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64), objective)
+    searched = search.find(
+        model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64), objective
+    )
     before = objective(
         search.begin(model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64))._condition(), 0
     )
@@ -427,12 +430,12 @@ def test_the_model_is_left_as_it_was(model: TextToImage, ids: Tensor) -> None:
 
 def test_a_search_costs_one_pass_of_the_encoder_a_step(model: TextToImage, ids: Tensor) -> None:
     """Fails when a step encodes the prompts twice."""
-    with counted(model) as evaluations:
+    with count_evaluations(model) as evaluations:
         zeros = torch.zeros(3, dtype=torch.int64)
         SoftPromptAttack(steps=3).find(
             model, ids, torch.arange(3), zeros, lambda c, _: c.states.flatten(1).sum(1)
         )
-    count = evaluations.of("text_encoder")
+    count = evaluations.count("text_encoder")
     assert (count.calls, count.samples, count.with_grad) == (3, 9, 9)
 
 
@@ -486,13 +489,13 @@ def test_it_can_be_stored_as_plain_data(make: Any) -> None:
 
 def test_slots_are_chosen_by_row(model: TextToImage, ids: Tensor) -> None:
     """Fails when `rows` forgets that a layout adds."""
-    slots = Add().place(model.tokenizer, ids).rows(torch.tensor([2]))
+    slots = Add().insert_slots(model.tokenizer, ids).rows(torch.tensor([2]))
     assert isinstance(slots, Slots) and slots.adds and len(slots.ids) == 1
 
 
 def test_only_models_that_read_prompts(ids: Tensor) -> None:
     """Fails when a classifier ends in an AttributeError."""
-    from mu.attacks.prompt_search import of_text
+    from mu.attacks.prompt_search import as_text_to_image
 
     with pytest.raises(InputError, match="Classifier"):
-        of_text(classifier())
+        as_text_to_image(classifier())

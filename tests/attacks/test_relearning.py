@@ -163,7 +163,11 @@ def test_same_seed_same_weights() -> None:
     for backbone_name in ("causal_lm", "class_conditional"):  # the second draws noise
         data = forget_of(backbone_name)
         first, two, other = (
-            weights(attack(backbone_name, seed=seed, batch_size=2)(KINDS[backbone_name][0](), data).backbone)
+            weights(
+                attack(backbone_name, seed=seed, batch_size=2)(
+                    KINDS[backbone_name][0](), data
+                ).backbone
+            )
             for seed in (0, 0, 1)
         )
         assert different(first, two) == []

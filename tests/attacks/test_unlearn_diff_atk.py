@@ -22,10 +22,10 @@ from mu.attacks import (
     UnlearnDiffAtk,
     Verdict,
 )
-from mu.attacks.counting import counted
+from mu.attacks.counting import count_evaluations
 from mu.backbones import TextToImage
-from mu.backbones.diffusion.base import Sampler
 from mu.backbones.diffusion.one_step import OneStepGenerator
+from mu.backbones.diffusion.sampler import Sampler
 from mu.methods.general.finetune import FineTune
 from mu.utils.errors import InputError
 from mu.utils.spec import from_spec, to_spec
@@ -204,7 +204,7 @@ def test_what_needs_no_attack_is_not_attacked(model: TextToImage) -> None:
     """
     clean = model.generate_prompts(PROMPTS, [4, 7, 1, 30]).mean((1, 2, 3))
     level = float(clean.sort().values[1:3].mean())
-    with counted(model) as evaluations:
+    with count_evaluations(model) as evaluations:
         result = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1)(model, batch(), brighter(level))
     assert result.before.tolist() == (clean > level).tolist()
     assert (result.success | ~result.before).all()
@@ -213,7 +213,7 @@ def test_what_needs_no_attack_is_not_attacked(model: TextToImage) -> None:
         1 if success else 2 for success in result.before.tolist()
     ]
     assert result.evaluations == evaluations.samples()
-    summary = AttackSummary.of([result])
+    summary = AttackSummary.from_results([result])
     assert summary.pre_asr == 0.5
     assert summary.asr == result.success.float().mean()
     unattacked = result.before.nonzero().flatten().tolist()
@@ -229,16 +229,16 @@ def test_it_makes_no_evaluation_too_many(model: TextToImage) -> None:
     # a copy has read no image yet
     model = copy.deepcopy(model)
     attack = UnlearnDiffAtk(Prefix(2), steps=3, timesteps=2)
-    with counted(model) as evaluations:
+    with count_evaluations(model) as evaluations:
         result = attack(model, batch(), never)
-    unet = evaluations.of("unet")
+    unet = evaluations.count("unet")
     images = 1 + 2
     assert unet.samples == 4 * (2 * 3 + images * 2 * 2)  # two steps of the sampler, each a pair
     assert unet.calls == 2 * 3 + images * 2
     assert unet.with_grad == 4 * 2 * 3
-    assert evaluations.of("vae.encoder").samples == 4
-    assert evaluations.of("vae.decoder").samples == 4 * images
-    assert evaluations.of("text_encoder").with_grad == 4 * 2 * 3
+    assert evaluations.count("vae.encoder").samples == 4
+    assert evaluations.count("vae.decoder").samples == 4 * images
+    assert evaluations.count("text_encoder").with_grad == 4 * 2 * 3
     assert result.success.tolist() == [False] * 4
     assert result.steps.tolist() == [6] * 4 and result.generations.tolist() == [3] * 4
 
@@ -272,7 +272,7 @@ def test_the_summary_counts_each_prompt_once() -> None:
     """
     first = result_of([True, True, False], [True, False, False])
     two = result_of([True, False], [False, False], padded=[True, False])
-    summary = AttackSummary.of([first, two])
+    summary = AttackSummary.from_results([first, two])
     assert (summary.pre_asr, summary.asr) == (1 / 4, 2 / 4)
     assert summary.original == ["p0", "p1", "p2", "p1"] and summary.adversarial == [
         "x0",
@@ -282,7 +282,7 @@ def test_the_summary_counts_each_prompt_once() -> None:
     ]
     assert summary.evaluations == {"unet": 10}
     with pytest.raises(InputError, match="no prompt"):
-        AttackSummary.of([])
+        AttackSummary.from_results([])
 
 
 # ---- many prompts in one batch -------------------------------------------------------------------
@@ -414,9 +414,9 @@ def test_a_one_step_generator_can_be_attacked(model: TextToImage) -> None:
     another.
     """
     served = OneStepGenerator(model, 60)
-    with counted(served) as evaluations:
+    with count_evaluations(served) as evaluations:
         result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(served, batch(), never)
-    assert evaluations.of("unet").samples == 4 * (1 + 2)
+    assert evaluations.count("unet").samples == 4 * (1 + 2)
     assert torch.allclose(
         result.prediction,
         served.generate_prompts(result.adversarial["prompt"], [4, 7, 1, 30]),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mu.backbones import Condition, Diffusion
-from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.sampler import Sampler
 from mu.data.batch import Batch
 from mu.data.datamodule import UnlearningDataModule
 from mu.data.split import Split

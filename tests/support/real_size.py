@@ -105,7 +105,7 @@ def backbone(part: str, dtype: torch.dtype, **changes: Any) -> Any:
     from transformers import CLIPTokenizer
 
     from mu.backbones import TextToImage
-    from mu.backbones.diffusion.base import Sampler
+    from mu.backbones.diffusion.sampler import Sampler
     from tests.support.doubles import WORDS, vocabulary
 
     torch.manual_seed(0)
@@ -171,7 +171,8 @@ def adv_unlearn(model: Any) -> Any:
 
 
 def salun(model: Any) -> Any:
-    from mu.methods.diffusion.salun_diffusion import GuidedSaliency, SalUnDiffusion
+    from mu.methods.components.guided_saliency import GuidedSaliency
+    from mu.methods.diffusion.salun_diffusion import SalUnDiffusion
 
     return SalUnDiffusion(model, alpha=0.5, optimizer=adam, mask=GuidedSaliency(guidance=8.5))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mu.utils.fingerprint import own_sources
+from mu.utils.fingerprint import hash_user_sources
 
 SUITE = "from callbacks import Cost\n\n\nclass Mine(Cost):\n    factor = {}\n"
 
@@ -27,8 +27,8 @@ def test_the_users_own_classes_count_wherever_they_stand(here: Path) -> None:
     """
     for name, factor in (("my_suites_a", 1), ("my_suites_b", 2)):
         (here / f"{name}.py").write_text(SUITE.format(factor))
-    one = own_sources([{"class_path": "my_suites_a.Mine"}])
-    nested = own_sources(
+    one = hash_user_sources([{"class_path": "my_suites_a.Mine"}])
+    nested = hash_user_sources(
         {"init_args": {"suite": [{"class_path": "my_suites_b.Mine"}]}},
         {"class_path": "my_suites_a.Mine"},
     )
@@ -44,7 +44,7 @@ def test_what_is_installed_or_of_mu_has_a_version(here: Path) -> None:
     here.
     """
     assert (
-        own_sources(
+        hash_user_sources(
             {"class_path": "torch.optim.SGD"},
             {"class_path": "mu.methods.SSD"},
             {"class_path": "callbacks.Cost"},

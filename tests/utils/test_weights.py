@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mu.backbones.vision.networks import ImageNetwork, build, image_network
+from mu.backbones.vision.networks import build, image_network
+from mu.backbones.vision.normalisation import ImageNetwork
 from mu.utils.errors import InputError
 from mu.utils.weights import assign_weights, load_weights, read_checkpoint, weights_hash
 

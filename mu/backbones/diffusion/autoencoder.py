@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mu.backbones.base import Backbone, WeightedSum, pick
+from mu.backbones.base import Backbone, WeightedSum, select_outputs
 from mu.data.batch import Batch
 from mu.utils import rng
 from mu.utils.errors import InputError
@@ -116,7 +116,7 @@ class Autoencoder(Backbone):
         self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
     ) -> dict[str, Tensor]:
         """`nll` [B]: the loss, a surrogate of the likelihood bound."""
-        return pick({"nll": lambda: self.loss(batch)[0].float()}, names, "an autoencoder")
+        return select_outputs({"nll": lambda: self.loss(batch)[0].float()}, names, "an autoencoder")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
         """`error`: squared error of the pixels."""

@@ -1,4 +1,4 @@
-"""Diffusion: the base of noise predictors, and the samplers that draw images from them."""
+"""Base class of diffusion models: noise schedule, parametrisations, guidance, loss."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from mu import functional
-from mu.backbones.base import Backbone, WeightedSum, pick
+from mu.backbones.base import Backbone, WeightedSum, select_outputs
 from mu.backbones.diffusion.conditions import Condition
+from mu.backbones.diffusion.sampler import Sampler
 from mu.data.batch import Batch
 from mu.utils import rng
 from mu.utils.errors import InputError
-from mu.utils.spec import Reconstructible
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -111,8 +111,8 @@ class Diffusion(Backbone):
 
     def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """√ᾱ_t and √(1 − ᾱ_t), shaped to multiply `like`."""
-        kept = self.alphas_cumprod[t].to(like.dtype).view(-1, *[1] * (like.dim() - 1))
-        return kept.sqrt(), (1 - kept).sqrt()
+        alpha_bar = self.alphas_cumprod[t].to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
     def add_noise(self, latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t of x_0 and ε."""
@@ -278,12 +278,12 @@ class Diffusion(Backbone):
 
     def _min_snr(self, t: Tensor) -> Tensor:
         assert self.min_snr_gamma is not None
-        kept = self.alphas_cumprod[t]
-        clipped = (kept / (1 - kept)).clamp_max(self.min_snr_gamma)
+        alpha_bar = self.alphas_cumprod[t]
+        clipped = (alpha_bar / (1 - alpha_bar)).clamp_max(self.min_snr_gamma)
         scale = {
             "sample": clipped,
-            "epsilon": clipped * (1 - kept) / kept.clamp_min(1e-8),
-            "v_prediction": clipped * (1 - kept),
+            "epsilon": clipped * (1 - alpha_bar) / alpha_bar.clamp_min(1e-8),
+            "v_prediction": clipped * (1 - alpha_bar),
         }
         return scale[self.prediction_type]
 
@@ -303,111 +303,21 @@ class Diffusion(Backbone):
         """
         output = self.predict(batch) if prediction is None else prediction
         with torch.no_grad():
-            wanted = self.denoise(
+            substituted = self.denoise(
                 self.noised(batch), batch["t"], self.substitute_condition(batch, target)
             )
-        return self.count(batch, self.squared_error(output, wanted))
+        return self.count(batch, self.squared_error(output, substituted))
 
     def outputs(
         self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
     ) -> dict[str, Tensor]:
         """`nll` [B]: the squared error at the drawn t, a surrogate of the likelihood bound."""
-        known = {"nll": lambda: self.loss(batch, prediction)[0].float(), "t": lambda: batch["t"]}
-        return pick(known, names, "a diffusion model")
+        available = {
+            "nll": lambda: self.loss(batch, prediction)[0].float(),
+            "t": lambda: batch["t"],
+        }
+        return select_outputs(available, names, "a diffusion model")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
         """`loss`: the squared error; nothing where there are no images."""
         return {"loss": self.loss(batch, prediction)[0].float()} if "noised" in batch else {}
-
-
-class Sampler(Reconstructible):
-    """A way to draw images.
-
-    Args:
-        scheduler: name of a scheduler class of diffusers (`DDIMScheduler`, `LMSDiscreteScheduler`,
-            `DDPMScheduler`...).
-        steps: number of denoising steps.
-        guidance: scale s of classifier-free guidance, ε_∅ + s (ε_c − ε_∅); 1 is the conditional
-            prediction alone. (The DDPM code family writes w = s − 1.)
-        eta: share of ancestral noise, for schedulers that know it (DDIM).
-        options: further settings of the scheduler, over the model's own (`{timestep_spacing:
-            trailing}`).
-    """
-
-    def __init__(
-        self,
-        scheduler: str = "DDIMScheduler",
-        steps: int = 50,
-        guidance: float = 7.5,
-        eta: float = 0.0,
-        options: dict[str, Any] | None = None,
-    ) -> None:
-        if steps < 1:
-            raise InputError(f"a sampler of {steps} steps draws nothing; give at least 1.")
-        self.scheduler = scheduler
-        self.steps = steps
-        self.guidance = guidance
-        self.eta = eta
-        self.options = dict(options or {})
-
-    def make(self, backbone: Diffusion) -> Any:
-        """The scheduler, set to `steps` timesteps.
-
-        Raises:
-            InputError: when diffusers has no such scheduler.
-        """
-        import diffusers
-
-        cls = getattr(diffusers, self.scheduler, None)
-        if cls is None or not hasattr(cls, "from_config"):
-            raise InputError(
-                f"diffusers has no scheduler {self.scheduler!r}; DDIMScheduler and "
-                "LMSDiscreteScheduler are some."
-            )
-        config = dict(backbone.scheduler_config) | self.options
-        config.pop("_class_name", None)
-        config["prediction_type"] = backbone.prediction_type
-        scheduler = cls.from_config(config)
-        scheduler.set_timesteps(self.steps, device=backbone.alphas_cumprod.device)
-        return scheduler
-
-    @torch.no_grad()
-    def draw(self, backbone: Diffusion, condition: Condition, seeds: Sequence[int]) -> Tensor:
-        """Latents `[B, *sample_shape]`; sample i depends on condition i and seed i only.
-
-        Args:
-            backbone: the model; called in the mode that it is in.
-            condition: B conditions.
-            seeds: B seeds, each of a generator of its own on the CPU, as in diffusers' pipelines.
-        """
-        scheduler = self.make(backbone)
-        latent = backbone.start(seeds) * scheduler.init_noise_sigma
-        null = backbone.null(len(condition)) if self.guidance != 1 else None
-        extra = _extra(scheduler, self.eta, seeds)
-        for t in scheduler.timesteps:
-            noised = scheduler.scale_model_input(latent, t)
-            steps = t.to(latent.device).expand(len(condition))
-            output = backbone.guided(noised, steps, condition, self.guidance, null)
-            latent = scheduler.step(output, t, latent, return_dict=False, **extra)[0].to(
-                latent.dtype
-            )
-        return latent
-
-    def describe(self) -> str:
-        """For reports: `DDIM, 20 steps, guidance 2`."""
-        return f"{self.scheduler.removesuffix('Scheduler')}, {self.steps} steps, guidance {self.guidance:g}"
-
-
-def _extra(scheduler: Any, eta: float, seeds: Sequence[int]) -> dict[str, Any]:
-    """What the scheduler's step takes beside the prediction; ancestral noise gets one generator a
-    sample, apart from the start's.
-    """
-    import inspect
-
-    accepted = inspect.signature(scheduler.step).parameters
-    extra: dict[str, Any] = {"eta": eta} if "eta" in accepted else {}
-    if "generator" in accepted:
-        extra["generator"] = [
-            torch.Generator().manual_seed(int(seed) + (1 << 40)) for seed in seeds
-        ]
-    return extra

@@ -11,8 +11,9 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from mu.backbones.diffusion.base import Diffusion, Sampler
+from mu.backbones.diffusion.base import Diffusion
 from mu.backbones.diffusion.conditions import Condition
+from mu.backbones.diffusion.sampler import Sampler
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.extras import require
@@ -133,14 +134,14 @@ class ClassConditionalDiffusion(Diffusion):
         Raises:
             InputError: for a class that the model does not have.
         """
-        found = torch.as_tensor(labels, dtype=torch.int64, device=self.alphas_cumprod.device)
-        wrong = found[(found < 0) | (found >= self.num_classes)]
+        classes = torch.as_tensor(labels, dtype=torch.int64, device=self.alphas_cumprod.device)
+        wrong = classes[(classes < 0) | (classes >= self.num_classes)]
         if len(wrong):
             raise InputError(
                 f"there is no class {int(wrong[0])}; the model has {self.num_classes}, numbered "
                 "from 0."
             )
-        return Condition(found)
+        return Condition(classes)
 
     def denoise(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The UNet's output `[B, C, H, W]`."""
@@ -169,22 +170,22 @@ def _build(
 def _load(model: str) -> tuple[nn.Module, dict[str, Any]]:
     from diffusers import DDPMScheduler, UNet2DModel
 
-    place = model
+    folder = model
     if model.startswith("embedded:"):
         from mu.backbones.embedded import path
 
-        place = str(path(model.removeprefix("embedded:")))
+        folder = str(path(model.removeprefix("embedded:")))
     for name in ("unet", "scheduler"):
-        if Path(place).is_dir() and not (Path(place) / name).is_dir():
+        if Path(folder).is_dir() and not (Path(folder) / name).is_dir():
             raise InputError(
                 f"the folder {model} has no {name}/, so it is not a class-conditional model as "
                 "diffusers saves it."
             )
-    with reading("the model", place):
+    with reading("the model", folder):
         network: Any = UNet2DModel.from_pretrained(
-            place, subfolder="unet", torch_dtype=torch.float32
+            folder, subfolder="unet", torch_dtype=torch.float32
         )
-        schedule = DDPMScheduler.load_config(place, subfolder="scheduler")
+        schedule = DDPMScheduler.load_config(folder, subfolder="scheduler")
     if not network.config.num_class_embeds:
         raise InputError(
             f"{model} is a UNet without class labels; a class-conditional model has "

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mu.backbones.diffusion.base import Diffusion, Sampler
+from mu.backbones.diffusion.base import Diffusion
 from mu.backbones.diffusion.conditions import Condition
+from mu.backbones.diffusion.sampler import Sampler
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
 

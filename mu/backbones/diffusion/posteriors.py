@@ -19,7 +19,7 @@ Content = tuple[torch.Size, int, int]
 """An image's shape, and two numbers that stand for its exact content."""
 
 
-class Contents:
+class ContentHash:
     """Σ_i x_i m_i mod 2⁶⁴ over an image's float32 bits x_i with random m_i, twice: computed where
     the image lies, so that a GPU waits for two numbers an image, and no image is copied to main
     memory.
@@ -32,7 +32,7 @@ class Contents:
     def __init__(self) -> None:
         self._multipliers = torch.empty(2, 0, dtype=torch.int64)
 
-    def of(self, images: Tensor) -> list[Content]:
+    def hash(self, images: Tensor) -> list[Content]:
         """One for each image of `[B, ...]`."""
         rows = (
             images.detach()
@@ -63,12 +63,12 @@ class Posteriors:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
-        self.held = 0
-        self._known: dict[Content, Tensor] = {}
+        self.cached_bytes = 0
+        self._posteriors: dict[Content, Tensor] = {}
         self._weights = FrozenWeights()
-        self._contents = Contents()
+        self._contents = ContentHash()
 
-    def of(self, encoder: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, encoder: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents of `images` `[B, 3, H, W]` in [0, 1], without
         gradient.
 
@@ -77,18 +77,18 @@ class Posteriors:
             images: on any device.
         """
         if self._weights.changed(encoder, images.device.type):
-            self._known = {}
-            self.held = 0
-        keys = self._contents.of(images)
-        found: dict[Content, Tensor] = {}
-        for place, key in enumerate(keys):
-            if key not in found:
-                found[key] = (
-                    self._known[key].to(images.device)
-                    if key in self._known
-                    else self._encoded(encoder, images[place], key)
+            self._posteriors = {}
+            self.cached_bytes = 0
+        keys = self._contents.hash(images)
+        moments: dict[Content, Tensor] = {}
+        for position, key in enumerate(keys):
+            if key not in moments:
+                moments[key] = (
+                    self._posteriors[key].to(images.device)
+                    if key in self._posteriors
+                    else self._encoded(encoder, images[position], key)
                 )
-        both = torch.stack([found[key] for key in keys])
+        both = torch.stack([moments[key] for key in keys])
         return both[:, 0], both[:, 1]
 
     def _encoded(self, encoder: Any, image: Tensor, key: Content) -> Tensor:
@@ -97,8 +97,8 @@ class Posteriors:
         """
         posterior = encoder.encode(image[None].to(encoder.dtype) * 2 - 1).latent_dist
         both = torch.cat([posterior.mean, posterior.std])
-        if self.held + both.nbytes <= self.capacity:
-            self._known[key], self.held = both.cpu(), self.held + both.nbytes
+        if self.cached_bytes + both.nbytes <= self.capacity:
+            self._posteriors[key], self.cached_bytes = both.cpu(), self.cached_bytes + both.nbytes
         return both
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Posteriors:

@@ -46,7 +46,7 @@ class FrozenWeights:
         self._listed: list[nn.Parameter] = []
         self._version: Any = None
 
-    def of(self, network: nn.Module) -> list[nn.Parameter]:
+    def parameters(self, network: nn.Module) -> list[nn.Parameter]:
         """All weights."""
         if not self._listed or next(network.parameters()) is not self._listed[0]:
             self._listed = list(network.parameters())
@@ -54,7 +54,7 @@ class FrozenWeights:
 
     def changed(self, network: nn.Module, device: str) -> bool:
         """Whether they are others than at the last call."""
-        weights = self.of(network)
+        weights = self.parameters(network)
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         last = self._version
         first = weights[0]
@@ -74,29 +74,29 @@ class TextStates:
     """Hidden states by prompt: a frozen encoder reads each prompt once."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Tensor] = {}
+        self._states: dict[bytes, Tensor] = {}
         self._weights = FrozenWeights()
 
-    def of(self, encoder: nn.Module, ids: Tensor) -> Tensor:
+    def encode(self, encoder: nn.Module, ids: Tensor) -> Tensor:
         """Hidden states `[B, L, D]`; those of an encoder that is trained are computed each time,
         with gradient.
         """
-        if any(weight.requires_grad for weight in self._weights.of(encoder)):
+        if any(weight.requires_grad for weight in self._weights.parameters(encoder)):
             return hidden_states(encoder, ids)
         if self._weights.changed(encoder, ids.device.type):
-            self._known = {}
+            self._states = {}
         keys = [row.numpy().tobytes() for row in ids.cpu()]
         new = [
-            place
-            for place, key in enumerate(keys)
-            if key not in self._known and key not in keys[:place]
+            position
+            for position, key in enumerate(keys)
+            if key not in self._states and key not in keys[:position]
         ]
         if new:
             with torch.inference_mode(False), torch.no_grad():
                 states = hidden_states(encoder, ids[new].clone())
-            for place, state in zip(new, states, strict=True):
-                self._known[keys[place]] = state
-        return torch.stack([self._known[key] for key in keys])
+            for position, state in zip(new, states, strict=True):
+                self._states[keys[position]] = state
+        return torch.stack([self._states[key] for key in keys])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextStates:
         """A copy knows nothing: its encoder is another."""
@@ -117,7 +117,7 @@ class TokenIds:
         self._ids: dict[str, tuple[list[int], bool]] = {}
         self._spans: dict[tuple[str, str], tuple[int, int]] = {}
 
-    def of(self, prompts: Sequence[str]) -> list[list[int]]:
+    def tokenise(self, prompts: Sequence[str]) -> list[list[int]]:
         """Ids `[B, L]`, padded; a prompt that is too long is cut, as in diffusers' pipelines, with
         a warning.
         """
@@ -126,11 +126,11 @@ class TokenIds:
             padded = self._tokenizer(
                 new, padding="max_length", max_length=self._length, truncation=True
             )["input_ids"]
-            whole = self._tokenizer(new, truncation=False, verbose=False)["input_ids"]
+            uncut_ids = self._tokenizer(new, truncation=False, verbose=False)["input_ids"]
             self._ids.update(
                 {
                     prompt: (list(row), len(ids) > self._length)
-                    for prompt, row, ids in zip(new, padded, whole, strict=True)
+                    for prompt, row, ids in zip(new, padded, uncut_ids, strict=True)
                 }
             )
         cut = [prompt for prompt in prompts if self._ids[prompt][1]]
@@ -162,13 +162,14 @@ def find_span(tokenizer: Any, row: list[int], prompt: str, concept: str) -> tupl
         InputError: when the concept has no token, or does not stand in the prompt as far as the
             encoder reads it.
     """
-    wanted = tokenizer(concept, add_special_tokens=False)["input_ids"]
-    if not wanted:
+    concept_ids = tokenizer(concept, add_special_tokens=False)["input_ids"]
+    if not concept_ids:
         raise InputError(f"the concept {concept!r} has no token; name it by a word.")
-    for start in range(1, len(row) - len(wanted) + 1):
-        if row[start : start + len(wanted)] == wanted:
-            return start, start + len(wanted)
+    for start in range(1, len(row) - len(concept_ids) + 1):
+        if row[start : start + len(concept_ids)] == concept_ids:
+            return start, start + len(concept_ids)
     raise InputError(
-        f"the concept {concept!r} ({len(wanted)} tokens) does not stand in the prompt {prompt!r} "
+        f"the concept {concept!r} ({len(concept_ids)} tokens) does not stand in the prompt "
+        f"{prompt!r} "
         f"within the encoder's {len(row)} places."
     )

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from mu.backbones.diffusion.base import Diffusion, Sampler
+from mu.backbones.diffusion.base import Diffusion
 from mu.backbones.diffusion.conditions import Condition
+from mu.backbones.diffusion.pipeline_parts import components_of, load_components
 from mu.backbones.diffusion.posteriors import Posteriors
+from mu.backbones.diffusion.sampler import Sampler
 from mu.backbones.diffusion.text_encoder import TextStates, TokenIds, hidden_states
-from mu.backbones.diffusion.trained_parts import trained
+from mu.backbones.diffusion.trained_parts import trained_names
 from mu.backbones.lora import LoRA
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.extras import require
-from mu.utils.hub import reading
 from mu.utils.spec import init_args_of
-
-COMPONENTS = {
-    "unet": "UNet2DConditionModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModel",
-    "tokenizer": "CLIPTokenizer",
-    "scheduler": "DDIMScheduler",
-}
-_SECOND = "has a second text encoder (SDXL), which TextToImage does not read yet; take Stable Diffusion 1.x or 2.x."
 
 
 class TextToImage(Diffusion):
@@ -78,33 +69,35 @@ class TextToImage(Diffusion):
         pipeline: Any = None,
     ) -> None:
         require("TextToImage", "diffusers", "transformers", extra="diffusion")
-        found = _of_pipeline(pipeline) if pipeline is not None else _load(model, dtype)
+        components = (
+            components_of(pipeline) if pipeline is not None else load_components(model, dtype)
+        )
         super().__init__(
-            found["scheduler"].config, sampler, reduction, condition_dropout, min_snr_gamma
+            components["scheduler"].config, sampler, reduction, condition_dropout, min_snr_gamma
         )
         self.model = model
         self.part = part
-        self.tokenizer = found["tokenizer"]
-        self.unet: nn.Module = found["unet"]
-        self.text_encoder: nn.Module = found["text_encoder"]
-        self.vae: nn.Module = found["vae"]
+        self.tokenizer = components["tokenizer"]
+        self.unet: nn.Module = components["unet"]
+        self.text_encoder: nn.Module = components["text_encoder"]
+        self.vae: nn.Module = components["vae"]
         if init_seed is not None:
             self._renew(init_seed)
         config: Any = self.unet.config
         scale = 2 ** (len(self.vae.config.block_out_channels) - 1)  # type: ignore[union-attr]
-        own = (
+        trained_names = (
             config.sample_size
             if isinstance(config.sample_size, list | tuple)
             else (config.sample_size, config.sample_size)
         )
         self.sample_shape = (
             config.in_channels,
-            height // scale if height else own[0],
-            width // scale if width else own[1],
+            height // scale if height else trained_names[0],
+            width // scale if width else trained_names[1],
         )
         self._states = TextStates()
         self._posteriors = Posteriors()
-        self._ids_of = TokenIds(self.tokenizer, self.length)
+        self._token_ids = TokenIds(self.tokenizer, self.length)
         self._check_vocabulary()
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
@@ -117,47 +110,54 @@ class TextToImage(Diffusion):
 
     def _select(self, part: str, lora: LoRA | None) -> None:
         names = [name for name, _ in self.named_parameters()]
-        chosen = trained(names, part)
+        chosen = trained_names(names, part)
         for name, weight in self.named_parameters():
             weight.requires_grad_(name in chosen)
         self.lora = lora
         if lora is not None:
-            for place in ("unet", "text_encoder"):
+            for component in ("unet", "text_encoder"):
                 inside = [
-                    name.removeprefix(f"{place}.")
+                    name.removeprefix(f"{component}.")
                     for name in chosen
-                    if name.startswith(f"{place}.")
+                    if name.startswith(f"{component}.")
                 ]
                 if inside:
-                    lora.inject(getattr(self, place), inside)
+                    lora.inject(getattr(self, component), inside)
 
     def _renew(self, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for place in ("unet", "text_encoder"):
-                old: Any = getattr(self, place)
+            for component in ("unet", "text_encoder"):
+                old: Any = getattr(self, component)
                 new = (
-                    type(old).from_config(old.config) if place == "unet" else type(old)(old.config)
+                    type(old).from_config(old.config)
+                    if component == "unet"
+                    else type(old)(old.config)
                 )
-                setattr(self, place, new.to(dtype=old.dtype))
+                setattr(self, component, new.to(dtype=old.dtype))
 
     def _assign(self, weights: str) -> None:
         from mu.utils.weights import assign_weights, load_weights
 
         tensors, self.weights_metadata = load_weights(weights)
-        said = self.weights_metadata
+        metadata = self.weights_metadata
         if (
-            said.get("base_model")
-            and said.get("base_hash")
-            and said["base_hash"] != self.base_hash()
+            metadata.get("base_model")
+            and metadata.get("base_hash")
+            and metadata["base_hash"] != self.base_hash()
         ):
-            if said.get("dtype", own := str(self.dtype).removeprefix("torch.")) != own:
+            if (
+                metadata.get("dtype", dtype_name := str(self.dtype).removeprefix("torch."))
+                != dtype_name
+            ):
                 raise InputError(
-                    f"{weights} holds tensors edited in {said['dtype']}, and the backbone is in "
-                    f"{own}; give it dtype: {said['dtype']}."
+                    f"{weights} holds tensors edited in {metadata['dtype']}, and the backbone is "
+                    "in "
+                    f"{dtype_name}; give it dtype: {metadata['dtype']}."
                 )
             raise InputError(
-                f"{weights} holds tensors edited from {said['base_model']}, whose weights are not "
+                f"{weights} holds tensors edited from {metadata['base_model']}, whose weights are "
+                "not "
                 f"those of {self.model}; load that model."
             )
         if self.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
@@ -198,7 +198,7 @@ class TextToImage(Diffusion):
         CLIPTokenizer decodes with `</w>` in the text.
         """
         memo[id(self.tokenizer)] = self.tokenizer
-        memo[id(self._ids_of)] = self._ids_of
+        memo[id(self._token_ids)] = self._token_ids
         return super().__deepcopy__(memo)
 
     def _check_vocabulary(self) -> None:
@@ -230,12 +230,12 @@ class TextToImage(Diffusion):
                 encoder reads it).
         """
         ids = torch.tensor(
-            self._ids_of.of(prompts), dtype=torch.int64, device=self.alphas_cumprod.device
+            self._token_ids.tokenise(prompts), dtype=torch.int64, device=self.alphas_cumprod.device
         ).view(-1, self.length)
         spans = [(0, 0)] * len(ids)
         if concepts is not None:
             spans = [
-                self._ids_of.span(prompt, concept)
+                self._token_ids.span(prompt, concept)
                 for prompt, concept in zip(prompts, concepts, strict=True)
             ]
         return ids, torch.tensor(spans, dtype=torch.int64, device=ids.device).view(-1, 2)
@@ -257,7 +257,7 @@ class TextToImage(Diffusion):
         """
         if tokens is not None:
             return Condition(hidden_states(self.text_encoder, ids, tokens), ids, tokens, span)
-        return Condition(self._states.of(self.text_encoder, ids), ids, None, span)
+        return Condition(self._states.encode(self.text_encoder, ids), ids, None, span)
 
     def texts(self, prompts: Sequence[str], concepts: Sequence[str] | None = None) -> Condition:
         """Conditions of prompts."""
@@ -266,18 +266,22 @@ class TextToImage(Diffusion):
 
     def null(self, count: int) -> Condition:
         """The empty prompt."""
-        one = self.texts([""])
+        empty_prompt = self.texts([""])
         return Condition(
-            one.states.expand(count, -1, -1),
-            None if one.ids is None else one.ids.expand(count, -1),
+            empty_prompt.states.expand(count, -1, -1),
+            None if empty_prompt.ids is None else empty_prompt.ids.expand(count, -1),
             None,
-            torch.zeros(count, 2, dtype=torch.int64, device=one.states.device),
+            torch.zeros(count, 2, dtype=torch.int64, device=empty_prompt.states.device),
         )
 
     def condition(self, batch: Batch) -> Condition:
         """Of the samples' prompts; the empty prompt where `dropped`."""
-        own = self.encode_text(self._ids(batch), span=batch.get("span"))
-        return own.where(~batch["dropped"], self.null(len(own))) if "dropped" in batch else own
+        states = self.encode_text(self._ids(batch), span=batch.get("span"))
+        return (
+            states.where(~batch["dropped"], self.null(len(states)))
+            if "dropped" in batch
+            else states
+        )
 
     def substitute_condition(self, batch: Batch, target: Any = None) -> Condition:
         """Of the anchor prompts: ids `[B, L]`, or strings."""
@@ -321,7 +325,7 @@ class TextToImage(Diffusion):
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """Latents, scaled as the UNet expects them."""
         vae: Any = self.vae
-        mean, deviation = self._posteriors.of(vae, images)
+        mean, deviation = self._posteriors.encode(vae, images)
         latent = mean if noise is None else mean + deviation * noise.to(mean.dtype)
         return (
             latent - (getattr(vae.config, "shift_factor", None) or 0.0)
@@ -364,81 +368,3 @@ class TextToImage(Diffusion):
             scheduler=self.sampler.make(self),
             requires_safety_checker=False,
         )
-
-
-def _of_pipeline(pipeline: Any) -> dict[str, Any]:
-    lacks = [name for name in COMPONENTS if getattr(pipeline, name, None) is None]
-    if lacks:
-        raise InputError(
-            f"the pipeline has no {lacks[0]}; TextToImage takes a StableDiffusionPipeline with "
-            f"{', '.join(COMPONENTS)}."
-        )
-    if getattr(pipeline, "text_encoder_2", None) is not None:
-        raise InputError(f"the pipeline {_SECOND}")
-    return {name: getattr(pipeline, name) for name in COMPONENTS}
-
-
-def _load(model: str, dtype: str) -> dict[str, Any]:
-    """The components of a folder or a hub id, each by its own class.
-
-    Raises:
-        InputError: names what is missing.
-    """
-    import diffusers
-    import transformers
-
-    place = _place(model)
-    index = _index(place, model)
-    lacks = [name for name in COMPONENTS if name not in index]
-    if lacks:
-        raise InputError(
-            f"{model} is a pipeline without a {lacks[0]}; TextToImage needs "
-            f"{', '.join(COMPONENTS)}."
-        )
-    if "text_encoder_2" in index:
-        raise InputError(f"{model} {_SECOND}")
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype):
-        raise InputError(f"there is no dtype {dtype!r}; float32, bfloat16 and float16 are some.")
-    found = {}
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()  # a bar for each component of a second's work
-    for name in COMPONENTS:
-        library, cls = index[name]
-        made: Any = getattr({"diffusers": diffusers, "transformers": transformers}[library], cls)
-        given = (
-            {}
-            if name in ("tokenizer", "scheduler")
-            else {"torch_dtype" if library == "diffusers" else "dtype": kind}
-        )
-        with reading(f"the {name}", place, RuntimeError):
-            found[name] = made.from_pretrained(place, subfolder=name, **given)
-    return found
-
-
-def _place(model: str) -> str:
-    if not model.startswith("embedded:"):
-        return model
-    from mu.backbones.embedded import path
-
-    return str(path(model.removeprefix("embedded:")))
-
-
-def _index(place: str, model: str) -> Mapping[str, Any]:
-    from diffusers import DiffusionPipeline
-
-    if Path(place).is_dir() and not (Path(place) / "model_index.json").is_file():
-        raise InputError(
-            f"the folder {model} has no model_index.json, so it is not a diffusers pipeline; save "
-            "one with pipeline.save_pretrained, or import a CompVis checkpoint first."
-        )
-    with reading("the pipeline", place):
-        index = DiffusionPipeline.load_config(place)
-    assert isinstance(index, Mapping)
-    return {
-        name: value
-        for name, value in index.items()
-        if isinstance(value, Sequence | Iterable)
-        and not isinstance(value, str)
-        and next(iter(value)) in ("diffusers", "transformers")
-    }

@@ -47,7 +47,7 @@ the released ESD-x.
 _COMPONENTS = {"all": "", "ffn": ".mlp.", "attn": ".self_attn."}
 
 
-def trained(names: Iterable[str], part: str) -> set[str]:
+def trained_names(names: Iterable[str], part: str) -> set[str]:
     """The parameters of a model that `part` trains.
 
     Args:
@@ -60,16 +60,21 @@ def trained(names: Iterable[str], part: str) -> set[str]:
         InputError: for an unknown part, and for one that selects nothing of this model.
     """
     names = list(names)
-    found: set[str] = set()
-    for one in part.split("+"):
-        chosen = _text(names, one) if one.split(":")[0] == "text_encoder" else _unet(names, one)
+    trained_names: set[str] = set()
+    for rule_name in part.split("+"):
+        chosen = (
+            _text(names, rule_name)
+            if rule_name.split(":")[0] == "text_encoder"
+            else _unet(names, rule_name)
+        )
         if not chosen:
             raise InputError(
-                f"the part {one!r} selects no weight of this model, so nothing would be trained; "
+                f"the part {rule_name!r} selects no weight of this model, so nothing would be "
+                "trained; "
                 "choose another, as full."
             )
-        found |= chosen
-    return found
+        trained_names |= chosen
+    return trained_names
 
 
 def _unet(names: list[str], part: str) -> set[str]:
@@ -87,22 +92,24 @@ def _text(names: list[str], part: str) -> set[str]:
     """
     _, _, rest = part.partition(":")
     layers, _, component = rest.partition(":")
-    own = [name for name in names if name.startswith("text_encoder.")]
+    encoder_names = [name for name in names if name.startswith("text_encoder.")]
     if layers == "embeddings":
-        return {name for name in own if ".embeddings." in name}
+        return {name for name in encoder_names if ".embeddings." in name}
     component = component or "all"
     if component not in _COMPONENTS or not re.fullmatch(r"(\d+(,\d+)*)?", layers):
         raise InputError(
             f"the part {part!r} should look like text_encoder, text_encoder:0,1 or "
             "text_encoder:0,1:attn (all, ffn or attn)."
         )
-    wanted = {int(layer) for layer in layers.split(",")} if layers else None
-    found = set()
-    for name in own:
+    layer_numbers = {int(layer) for layer in layers.split(",")} if layers else None
+    matching = set()
+    for name in encoder_names:
         layer = re.search(r"encoder\.layers\.(\d+)\.", name.removeprefix("text_encoder."))
         if layer is None:
-            if wanted is None and component == "all" and "final_layer_norm" in name:
-                found.add(name)
-        elif (wanted is None or int(layer[1]) in wanted) and _COMPONENTS[component] in name:
-            found.add(name)
-    return found
+            if layer_numbers is None and component == "all" and "final_layer_norm" in name:
+                matching.add(name)
+        elif (layer_numbers is None or int(layer[1]) in layer_numbers) and _COMPONENTS[
+            component
+        ] in name:
+            matching.add(name)
+    return matching

@@ -188,10 +188,10 @@ def _write_pipeline(
     backbone: TextToImage, folder: Path, results: Mapping[str, Any]
 ) -> tuple[str, str]:
     write_pipeline(merged(backbone), folder)
-    own = backbone.sampler
+    sampler = backbone.sampler
     return (
         f"A complete pipeline without a safety checker.\n\n{_drawn(backbone)}",
-        _WHOLE.format(steps=own.steps, guidance=own.guidance),
+        _WHOLE.format(steps=sampler.steps, guidance=sampler.guidance),
     )
 
 
@@ -223,8 +223,8 @@ def _write_edited(
         "transformers. The file's metadata name the "
         f"base model and a hash of its weights.\n\n{_drawn(backbone)}"
     )
-    known = not backbone.model.startswith("embedded:")
-    return about, _EDITED.format(base=backbone.model) if known else (
+    on_hub = not backbone.model.startswith("embedded:")
+    return about, _EDITED.format(base=backbone.model) if on_hub else (
         f'from mu.backbones import TextToImage\n\nbackbone = TextToImage("{backbone.model}", '
         'weights="FOLDER")'
     )
@@ -241,19 +241,19 @@ def _write_adapter(
             "the model has no adapters, because it has no lora; export it whole, or with --edited "
             "its edited tensors."
         )
-    given: dict[str, Any] = {}
-    for place in ("unet", "text_encoder"):
-        network: Any = getattr(backbone, place)
+    arguments: dict[str, Any] = {}
+    for component in ("unet", "text_encoder"):
+        network: Any = getattr(backbone, component)
         if getattr(network, "peft_config", None):
-            own = {
+            adapter_state = {
                 name: value.detach().cpu().contiguous()
                 for name, value in get_peft_model_state_dict(network).items()
             }
-            given |= {
-                f"{place}_lora_layers": own,
-                f"{place}_lora_adapter_metadata": _adapter_settings(network),
+            arguments |= {
+                f"{component}_lora_layers": adapter_state,
+                f"{component}_lora_adapter_metadata": _adapter_settings(network),
             }
-    StableDiffusionPipeline.save_lora_weights(folder, **given)
+    StableDiffusionPipeline.save_lora_weights(folder, **arguments)
     about = (
         f"Adapters of rank {backbone.lora.rank} in the layers of `{backbone.part}`, as diffusers "
         "and peft read them. Without them the "
@@ -267,7 +267,7 @@ def _adapter_settings(network: Any) -> dict[str, Any]:
     JSON).
     """
     settings = network.peft_config["default"].to_dict()
-    kept = (
+    setting_names = (
         "r",
         "lora_alpha",
         "lora_dropout",
@@ -279,7 +279,7 @@ def _adapter_settings(network: Any) -> dict[str, Any]:
     return {
         name: sorted(value) if isinstance(value, set) else value
         for name, value in settings.items()
-        if name in kept
+        if name in setting_names
     }
 
 
@@ -327,17 +327,17 @@ def edited_tensors(backbone: TextToImage, base: TextToImage) -> dict[str, Tensor
     Raises:
         InputError: when none does.
     """
-    theirs = base.state_dict()
-    found = {
+    original_state = base.state_dict()
+    edited_state = {
         name: value
         for name, value in backbone.state_dict().items()
-        if not _same(value, theirs[name])
+        if not _same(value, original_state[name])
     }
-    if not found:
+    if not edited_state:
         raise InputError(
             f"no tensor differs from those of {backbone.model}, so there is nothing to write."
         )
-    return found
+    return edited_state
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -354,7 +354,7 @@ def _metadata(
     backbone: TextToImage, base: TextToImage, results: Mapping[str, Any]
 ) -> dict[str, str]:
     """Which model the tensors belong to, and what was done to it; safetensors holds text only."""
-    known = {
+    facts = {
         "format": "pt",
         "base_model": backbone.model,
         "base_hash": base.base_hash(),
@@ -363,7 +363,7 @@ def _metadata(
         "mu": __version__,
         **{name: results.get(name) for name in ("method", "task", "concept")},
     }
-    return {name: str(value) for name, value in known.items() if value}
+    return {name: str(value) for name, value in facts.items() if value}
 
 
 # ---- cards ---------------------------------------------------------------------------------------

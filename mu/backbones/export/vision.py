@@ -19,7 +19,7 @@ from mu.backbones.vision.networks import build, resolve, torchvision_options
 from mu.utils.errors import InputError
 from mu.utils.files import save_tensors, write_json, write_text
 from mu.utils.spec import init_args_of
-from mu.utils.weights import assign_weights, without_wrappers
+from mu.utils.weights import assign_weights, unwrap_names
 
 _CARD = """---
 {{ card_data }}
@@ -124,7 +124,7 @@ def export_network(
     library, architecture = resolve(name)
     with torch.random.fork_rng(devices=[]):
         twin = build(name, num_classes, len(mean), **options)
-    tensors, _ = without_wrappers(network.state_dict())
+    tensors, _ = unwrap_names(network.state_dict())
     # what cannot be built again from the config would be useless to whoever gets the folder
     assign_weights(twin, tensors, f"the network to export as {name!r}")
     facts: dict[str, Any] = {
@@ -156,7 +156,7 @@ def _config(
     if facts["library"] != "timm":
         return {**facts, "in_channels": channels, "options": dict(options)}
     published: Any = twin.pretrained_cfg
-    kept = ("classifier", "first_conv", "interpolation", "crop_mode", "fixed_input_size")
+    published_keys = ("classifier", "first_conv", "interpolation", "crop_mode", "fixed_input_size")
     arguments = {**options, "in_chans": channels} if channels != 3 else dict(options)
     return {
         "architecture": facts["architecture"].split(".")[
@@ -166,7 +166,7 @@ def _config(
         "num_features": twin.num_features,
         **({"model_args": arguments} if arguments else {}),
         "pretrained_cfg": {
-            **{key: published[key] for key in kept if published.get(key) is not None},
+            **{key: published[key] for key in published_keys if published.get(key) is not None},
             "num_classes": facts["num_classes"],
             "mean": facts["mean"],
             "std": facts["std"],
@@ -208,13 +208,13 @@ def _usage(facts: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     if facts["library"] == "torchvision" and channels == 3:
         source = "torchvision.models import get_model"
         call = f'get_model("{name}", weights=None'
-        given = torchvision_options(name, options)
+        arguments_of_call = torchvision_options(name, options)
     else:
         prefix = "" if facts["library"] == "mu" else f"{facts['library']}:"
         source = "mu.backbones.vision.networks import build"
         call = f'build("{prefix}{name}"'
-        given = {"in_channels": channels, **options}
-    arguments = "".join(f", {key}={value!r}" for key, value in given.items())
+        arguments_of_call = {"in_channels": channels, **options}
+    arguments = "".join(f", {key}={value!r}" for key, value in arguments_of_call.items())
     return (
         f"from safetensors.torch import load_file\nfrom {source}\n\n"
         f"model = {call}, num_classes={facts['num_classes']}{arguments})\n"

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from mu import functional
-from mu.backbones.base import Backbone, WeightedSum, pick
+from mu.backbones.base import Backbone, WeightedSum, select_outputs
+from mu.backbones.language.checkpoints import assign_checkpoint, load_network
 from mu.backbones.language.sampling import Sampling
-from mu.backbones.language.tokenizer import load_tokenizer, model_folder
+from mu.backbones.language.tokenizer import left_padded, load_tokenizer
 from mu.backbones.lora import LoRA
 from mu.data.batch import Batch
+from mu.functional.checks import at_least_float32
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
 from mu.utils.extras import require
-from mu.utils.hub import reading
 from mu.utils.spec import init_args_of
 
 
@@ -82,7 +82,7 @@ class CausalLM(Backbone):
         self.weights_metadata: dict[str, Any] = {}
         self._tokenizer = tokenizer
         self.network: nn.Module = (
-            network if network is not None else _load(model, dtype, attention, init_seed)
+            network if network is not None else load_network(model, dtype, attention, init_seed)
         )
         if gradient_checkpointing:
             live: Any = self.network
@@ -91,7 +91,7 @@ class CausalLM(Backbone):
             )()  # its old name warns
         self._select([part] if isinstance(part, str) else list(part), lora)
         if weights is not None:
-            self._assign(weights)
+            self.weights_metadata = assign_checkpoint(self, weights)
 
     # ---- building --------------------------------------------------------------------------------
 
@@ -106,63 +106,15 @@ class CausalLM(Backbone):
         except re.error as error:
             raise InputError(f"part {part} is not a regular expression ({error}).") from error
         if not chosen:
-            some = ", ".join(name for name, _ in list(self.network.named_parameters())[:3])
-            raise InputError(f"part {part} names no weight of the model; names are like {some}.")
+            examples = ", ".join(name for name, _ in list(self.network.named_parameters())[:3])
+            raise InputError(
+                f"part {part} names no weight of the model; names are like {examples}."
+            )
         for name, weight in self.network.named_parameters():
             weight.requires_grad_(name in set(chosen))
         self.lora = lora
         if lora is not None:
             lora.inject(self.network, [name for name in chosen if name not in ("lm_head.weight",)])
-
-    def _assign(self, weights: str) -> None:
-        from mu.utils.weights import load_weights
-
-        place = Path(weights)
-        if (place / "adapter_config.json").is_file():
-            from mu.backbones.lora import load_adapter
-
-            return load_adapter(self, place)
-        if (place / "config.json").is_file() and not (place / "checkpoints").is_dir():
-            tensors: Mapping[str, Tensor] = _load(
-                weights, str(self.dtype).removeprefix("torch."), None, None
-            ).state_dict()
-        else:
-            tensors, self.weights_metadata = load_weights(weights)
-        own = self.network.state_dict()
-        if self.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
-            deeper = {name.replace(".base_layer.", "."): name for name in own}
-            tensors = {deeper.get(name, name): value for name, value in tensors.items()}
-        tensors = {
-            f"model.{name}" if name not in own and f"model.{name}" in own else name: value
-            for name, value in tensors.items()
-        }
-        unknown = sorted(set(tensors) - set(own))
-        # a matrix that serves as embedding and as output stands in a file once, under either name
-        held = {own[name].data_ptr() for name in tensors if name in own}
-        absent = [
-            name
-            for name, value in own.items()
-            if name not in tensors and value.data_ptr() not in held and ".lora_" not in name
-        ]
-        if unknown or absent:
-            fault = (
-                f"has {unknown[0]}, which the model has not" if unknown else f"lacks {absent[0]}"
-            )
-            raise InputError(
-                f"{weights} does not fit {self.model}: it {fault}; it was saved for another model "
-                "or with other adapters."
-            )
-        misshaped = next(
-            (name for name, value in tensors.items() if own[name].shape != value.shape), None
-        )
-        if misshaped is not None:
-            raise InputError(
-                f"{weights} holds {misshaped} of shape {list(tensors[misshaped].shape)} where "
-                f"{self.model} has {list(own[misshaped].shape)}; it was saved for another model."
-            )
-        with torch.no_grad():
-            for name, value in tensors.items():
-                own[name].copy_(value)
 
     def fresh(self, seed: int) -> Self:
         """The same architecture with new weights; the tokenizer stays."""
@@ -258,16 +210,16 @@ class CausalLM(Backbone):
         """
         logits, labels = self.token_logits(batch, prediction)
         real = labels != IGNORED
-        nll = functional.cross_entropy(_precise(logits[real]), labels[real])
-        found = torch.zeros(labels.shape, dtype=nll.dtype, device=nll.device).masked_scatter(
+        nll = functional.cross_entropy(at_least_float32(logits[real]), labels[real])
+        padded_nll = torch.zeros(labels.shape, dtype=nll.dtype, device=nll.device).masked_scatter(
             real, nll
         )
         mask = real.to(nll.dtype)
         if "padded" in batch:
             keep = (~batch["padded"]).to(nll.dtype)[:, None]
-            found = found * keep
+            padded_nll = padded_nll * keep
             mask = mask * keep
-        return nn.functional.pad(found, (1, 0)), nn.functional.pad(mask, (1, 0))
+        return nn.functional.pad(padded_nll, (1, 0)), nn.functional.pad(mask, (1, 0))
 
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
         """Summed negative log-likelihood of the labelled tokens, in nats, and their number."""
@@ -282,19 +234,21 @@ class CausalLM(Backbone):
         """
         width = batch["labels"].shape[1]
         if self.divergence_mask == "labels":
-            chosen = nn.functional.pad(batch["labels"][:, 1:] != IGNORED, (0, 1))
+            mask = nn.functional.pad(batch["labels"][:, 1:] != IGNORED, (0, 1))
         elif self.divergence_mask == "attention":
-            chosen = batch["attention_mask"].bool()
+            mask = batch["attention_mask"].bool()
         else:
-            chosen = torch.ones_like(batch["attention_mask"], dtype=torch.bool)
-        given, wanted = (logits[:, :width][chosen] for logits in (student, teacher))
-        values = functional.kl_divergence(_precise(given), _precise(wanted), temperature)
+            mask = torch.ones_like(batch["attention_mask"], dtype=torch.bool)
+        student_logits, teacher_logits = (logits[:, :width][mask] for logits in (student, teacher))
+        values = functional.kl_divergence(
+            at_least_float32(student_logits), at_least_float32(teacher_logits), temperature
+        )
         summed = (
-            torch.zeros(chosen.shape, dtype=values.dtype, device=values.device)
-            .masked_scatter(chosen, values)
+            torch.zeros(mask.shape, dtype=values.dtype, device=values.device)
+            .masked_scatter(mask, values)
             .sum(1)
         )
-        return self.count(batch, summed, chosen.sum(1).to(values.dtype))
+        return self.count(batch, summed, mask.sum(1).to(values.dtype))
 
     def substitute_loss(
         self, batch: Batch, target: Any = None, prediction: Tensor | None = None
@@ -313,12 +267,12 @@ class CausalLM(Backbone):
     ) -> dict[str, Tensor]:
         """`nll` [B] (summed), `tokens` [B], `mean_nll` [B]."""
         once = cache(lambda: self.loss(batch, prediction))  # not at all where nothing is asked
-        known = {
+        available = {
             "nll": lambda: once()[0],
             "tokens": lambda: once()[1],
             "mean_nll": lambda: once()[0] / once()[1].clamp_min(1),
         }
-        return pick(known, names, "a language model")
+        return select_outputs(available, names, "a language model")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
         """`loss`, the mean over an answer's tokens, and `accuracy`, the share of its tokens that
@@ -362,19 +316,19 @@ class CausalLM(Backbone):
         Raises:
             InputError: when there is no such layer.
         """
-        place = layer + self.layers if layer < 0 else layer
-        if not 0 <= place < self.layers:
+        index = layer + self.layers if layer < 0 else layer
+        if not 0 <= index < self.layers:
             raise InputError(f"there is no layer {layer}; the model has {self.layers}.")
-        seen: list[Any] = []
-        with self._first(place + 1):
-            hook = self.decoder_layers[place].register_forward_hook(
-                lambda *given: seen.append(given[2])
+        outputs: list[Any] = []
+        with self._first(index + 1):
+            hook = self.decoder_layers[index].register_forward_hook(
+                lambda *given: outputs.append(given[2])
             )
             try:
                 self.predict(batch)
             finally:
                 hook.remove()
-        return seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+        return outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
 
     @contextmanager
     def _first(self, count: int) -> Iterator[None]:
@@ -383,14 +337,14 @@ class CausalLM(Backbone):
         """
         base, name = self._stack
         network: Any = self.network
-        every = getattr(base, name)
+        all_layers = getattr(base, name)
         output = network.get_output_embeddings()
-        setattr(base, name, every[:count])
+        setattr(base, name, all_layers[:count])
         network.set_output_embeddings(nn.Identity())
         try:
             yield
         finally:
-            setattr(base, name, every)
+            setattr(base, name, all_layers)
             network.set_output_embeddings(output)
 
     # ---- generation ------------------------------------------------------------------------------
@@ -424,68 +378,30 @@ class CausalLM(Backbone):
             pad_token_id=eos,
             stop_strings=list(stop) or None,
         )
-        order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
-        found = [""] * len(ids)
+        order = sorted(range(len(ids)), key=lambda position: len(ids[position]))
+        texts = [""] * len(ids)
         device = next(network.parameters()).device
         for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            tokens, mask = left_padded([ids[place] for place in places], eos, device)
-            made = network.generate(
+            positions = order[start : start + batch_size]
+            tokens, mask = left_padded([ids[position] for position in positions], eos, device)
+            generated = network.generate(
                 input_ids=tokens,
                 attention_mask=mask,
                 generation_config=config,
-                logits_processor=sampling.processor(places, tokens.shape[1]) if sampling else None,
+                logits_processor=sampling.processor(positions, tokens.shape[1])
+                if sampling
+                else None,
                 **({"tokenizer": self.tokenizer} if stop else {}),
             )
-            for place, row in zip(places, made[:, tokens.shape[1] :].tolist(), strict=True):
-                found[place] = self.finished(row, stop)
-        return found
+            for position, row in zip(
+                positions, generated[:, tokens.shape[1] :].tolist(), strict=True
+            ):
+                texts[position] = self.decode_answer(row, stop)
+        return texts
 
-    def finished(self, row: Sequence[int], stop: Sequence[str] = ()) -> str:
+    def decode_answer(self, row: Sequence[int], stop: Sequence[str] = ()) -> str:
         """Text of generated token ids, up to the end-of-sequence token or a stop string."""
         eos = self.tokenizer.eos_token_id
-        kept = list(row[: row.index(eos)]) if eos in row else list(row)
-        text = self.tokenizer.decode(kept, skip_special_tokens=True)
+        answer = list(row[: row.index(eos)]) if eos in row else list(row)
+        text = self.tokenizer.decode(answer, skip_special_tokens=True)
         return text[: min((text.find(mark) for mark in stop if mark in text), default=len(text))]
-
-
-def _precise(logits: Tensor) -> Tensor:
-    """In single precision at least."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-
-
-def left_padded(
-    ids: Sequence[Sequence[int]], pad: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Prompts of unequal lengths `[B, L]`, padded on the left, and their mask."""
-    width = max(len(row) for row in ids)
-    tokens = torch.full((len(ids), width), pad, dtype=torch.int64)
-    mask = torch.zeros_like(tokens)
-    for place, row in enumerate(ids):
-        tokens[place, width - len(row) :] = torch.as_tensor(list(row))
-        mask[place, width - len(row) :] = 1
-    return tokens.to(device), mask.to(device)
-
-
-def _load(model: str, dtype: str, attention: str | None, init_seed: int | None) -> nn.Module:
-    import transformers
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    transformers.utils.logging.disable_progress_bar()
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype):
-        raise InputError(f"there is no dtype {dtype!r}; float32, bfloat16 and float16 are some.")
-    place = model_folder(model)
-    if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
-        raise InputError(
-            f"the folder {model} has no config.json, so it is not a transformers model; write one "
-            "with save_pretrained."
-        )
-    given = {"dtype": kind, **({"attn_implementation": attention} if attention else {})}
-    with reading("the model", place, ImportError, RuntimeError):
-        if init_seed is None:
-            return AutoModelForCausalLM.from_pretrained(place, **given)
-        config = AutoConfig.from_pretrained(place)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(init_seed)
-            return AutoModelForCausalLM.from_config(config, **given)

@@ -42,21 +42,21 @@ class Sampling:
                 "likeliest token is taken)."
             )
 
-    def noisy(self, logits: Tensor, places: Sequence[int], position: int) -> Tensor:
+    def add_gumbel_noise(self, logits: Tensor, rows: Sequence[int], position: int) -> Tensor:
         """Logits `[B, V]` of the prompts `places`, ready for an argmax at the answer's
         `position`-th token.
         """
-        keys = torch.tensor([place if self.keys is None else self.keys[place] for place in places])
+        keys = torch.tensor([row if self.keys is None else self.keys[row] for row in rows])
         noise = rng.gumbel(self.seed, keys, position, "token", logits.shape[-1])
         return logits.float() / self.temperature + noise.to(logits.device)
 
-    def processor(self, places: Sequence[int], prompt: int) -> list[Any]:
+    def processor(self, rows: Sequence[int], prompt: int) -> list[Any]:
         """The same for transformers' `generate`, whose rows begin with `prompt` tokens of prompt
         and padding.
         """
         from transformers import LogitsProcessorList
 
         def process(ids: Any, scores: Any) -> Any:
-            return self.noisy(scores, places, ids.shape[1] - prompt)
+            return self.add_gumbel_noise(scores, rows, ids.shape[1] - prompt)
 
         return LogitsProcessorList([process])  # type: ignore[list-item]

@@ -1,8 +1,12 @@
-"""Tokenizers of causal language models, from a folder or the hub."""
+"""Tokenizers of causal language models, from a folder or the hub, and left padding."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from mu.utils.errors import InputError
 
@@ -21,17 +25,17 @@ def load_tokenizer(place: str) -> Any:
     require("a tokenizer", "transformers", extra="llm")
     from transformers import AutoTokenizer
 
-    found = model_folder(place)
-    if Path(found).is_dir() and not any(
-        (Path(found) / name).is_file()
+    folder = model_folder(place)
+    if Path(folder).is_dir() and not any(
+        (Path(folder) / name).is_file()
         for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
     ):
         raise InputError(
             f"the folder {place} has no tokenizer; save one into it with "
             "tokenizer.save_pretrained(FOLDER)."
         )
-    with reading("the tokenizer", found):
-        return AutoTokenizer.from_pretrained(found)
+    with reading("the tokenizer", folder):
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def model_folder(model: str) -> str:
@@ -41,3 +45,16 @@ def model_folder(model: str) -> str:
     from mu.backbones.embedded import path
 
     return str(path(model.removeprefix("embedded:")))
+
+
+def left_padded(
+    ids: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Prompts of unequal lengths `[B, L]`, padded on the left, and their mask."""
+    width = max(len(row) for row in ids)
+    tokens = torch.full((len(ids), width), pad, dtype=torch.int64)
+    mask = torch.zeros_like(tokens)
+    for position, row in enumerate(ids):
+        tokens[position, width - len(row) :] = torch.as_tensor(list(row))
+        mask[position, width - len(row) :] = 1
+    return tokens.to(device), mask.to(device)

@@ -12,8 +12,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mu.backbones.language.causal_lm import CausalLM, left_padded
+from mu.backbones.language.causal_lm import CausalLM
 from mu.backbones.language.sampling import Sampling
+from mu.backbones.language.tokenizer import left_padded
 from mu.backbones.lora import LoRA
 from mu.data.batch import Batch
 from mu.functional.combined_logits import generic_logits, logit_difference
@@ -63,15 +64,17 @@ class TwoModels(CausalLM):
         sampling: Sampling | None = None,
     ) -> list[str]:
         """As CausalLM.generate, each model with a cache of its own."""
-        order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
-        found = [""] * len(ids)
+        order = sorted(range(len(ids)), key=lambda position: len(ids[position]))
+        texts = [""] * len(ids)
         for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            choose = None if sampling is None else functools.partial(_drawn, sampling, places)
-            rows = self._continued([ids[place] for place in places], max_new_tokens, stop, choose)
-            for place, row in zip(places, rows, strict=True):
-                found[place] = self.finished(row, stop)
-        return found
+            positions = order[start : start + batch_size]
+            choose = None if sampling is None else functools.partial(_drawn, sampling, positions)
+            rows = self._continued(
+                [ids[position] for position in positions], max_new_tokens, stop, choose
+            )
+            for position, row in zip(positions, rows, strict=True):
+                texts[position] = self.decode_answer(row, stop)
+        return texts
 
     def _continued(
         self,
@@ -86,23 +89,23 @@ class TwoModels(CausalLM):
         eos = self.tokenizer.eos_token_id
         tokens, mask = left_padded(ids, eos, next(self.parameters()).device)
         speakers = [_speaker(model, tokens, mask) for model in (self.base, self.other)]
-        made: list[list[int]] = [[] for _ in ids]
+        generated_ids: list[list[int]] = [[] for _ in ids]
         ended = [False] * len(ids)
-        said = [next(speaker) for speaker in speakers]
-        for number in range(max_new_tokens):
-            logits = self.combined(*said)
-            token = logits.argmax(-1) if choose is None else choose(logits, number)
-            for row, one in enumerate(token.tolist()):
+        model_logits = [next(speaker) for speaker in speakers]
+        for step in range(max_new_tokens):
+            logits = self.combined(*model_logits)
+            token = logits.argmax(-1) if choose is None else choose(logits, step)
+            for row, token_id in enumerate(token.tolist()):
                 if not ended[row]:
-                    made[row].append(one)
-                    ended[row] = one == eos or (
+                    generated_ids[row].append(token_id)
+                    ended[row] = token_id == eos or (
                         bool(stop)
-                        and any(mark in self.tokenizer.decode(made[row]) for mark in stop)
+                        and any(mark in self.tokenizer.decode(generated_ids[row]) for mark in stop)
                     )
-            if all(ended) or number + 1 == max_new_tokens:
+            if all(ended) or step + 1 == max_new_tokens:
                 break
-            said = [speaker.send(token) for speaker in speakers]
-        return made
+            model_logits = [speaker.send(token) for speaker in speakers]
+        return generated_ids
 
     # ---- as the base does ------------------------------------------------------------------------
 
@@ -149,8 +152,8 @@ class TwoModels(CausalLM):
         )
 
 
-def _drawn(sampling: Sampling, places: Sequence[int], logits: Tensor, position: int) -> Tensor:
-    return sampling.noisy(logits, places, position).argmax(-1)
+def _drawn(sampling: Sampling, rows: Sequence[int], logits: Tensor, position: int) -> Tensor:
+    return sampling.add_gumbel_noise(logits, rows, position).argmax(-1)
 
 
 class LogitDifference(TwoModels):
@@ -207,25 +210,27 @@ def _speaker(model: CausalLM, tokens: Tensor, mask: Tensor) -> Generator[Tensor,
     keeps the model's cache.
     """
     network: Any = model.network
-    known = inspect.signature(network.forward).parameters
-    last = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
-    places = (mask.cumsum(1) - 1).clamp_min(0)
+    forward_parameters = inspect.signature(network.forward).parameters
+    last = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters else {}
+    position_ids = (mask.cumsum(1) - 1).clamp_min(0)
     cache = None
     while True:
-        given = {"position_ids": places} if "position_ids" in known else {}
+        position_arguments = (
+            {"position_ids": position_ids} if "position_ids" in forward_parameters else {}
+        )
         output = network(
             input_ids=tokens,
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
-            **given,
+            **position_arguments,
             **last,
         )
         cache = output.past_key_values
         chosen = yield output.logits[:, -1]
         tokens = chosen[:, None]
         mask = torch.cat([mask, torch.ones_like(tokens)], 1)
-        places = places[:, -1:] + 1
+        position_ids = position_ids[:, -1:] + 1
 
 
 def first_layers(model: CausalLM, count: int, lora: LoRA) -> CausalLM:
@@ -254,10 +259,10 @@ def first_layers(model: CausalLM, count: int, lora: LoRA) -> CausalLM:
         )
     twin = deepcopy(model, {id(p): p for p in model.parameters()})
     short: Any = twin.network
-    kept = twin.decoder_layers[:count]
+    first_decoder_layers = twin.decoder_layers[:count]
     base, name = twin._stack
-    setattr(base, name, kept)
-    for config in {id(each): each for each in (short.config, base.config)}.values():
+    setattr(base, name, first_decoder_layers)
+    for config in {id(entry): entry for entry in (short.config, base.config)}.values():
         config.num_hidden_layers = count
         if getattr(config, "layer_types", None) is not None:
             config.layer_types = config.layer_types[:count]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mu import functional
-from mu.backbones.base import Backbone, WeightedSum, pick
+from mu.backbones.base import Backbone, WeightedSum, select_outputs
 from mu.data.batch import Batch
 
 
@@ -113,9 +113,9 @@ class Classifier(Backbone):
         """As Backbone.fresh; mean and std of the pixels describe the data, so they stay."""
         twin = super().fresh(seed)
         ours = getattr(self.network, "normalize", None)
-        theirs = getattr(twin.network, "normalize", None)
-        if isinstance(ours, nn.Module) and isinstance(theirs, nn.Module):
-            theirs.load_state_dict(ours.state_dict())
+        normalize = getattr(twin.network, "normalize", None)
+        if isinstance(ours, nn.Module) and isinstance(normalize, nn.Module):
+            normalize.load_state_dict(ours.state_dict())
         return twin
 
     def predict(self, batch: Batch) -> Tensor:
@@ -151,12 +151,12 @@ class Classifier(Backbone):
     ) -> dict[str, Tensor]:
         """`logits` [B, K], `label` [B], `nll` [B]."""
         logits = (self.predict(batch) if prediction is None else prediction).float()
-        known = {
+        available = {
             "logits": lambda: logits,
             "label": lambda: batch["label"],
             "nll": lambda: functional.cross_entropy(logits, batch["label"]),
         }
-        return pick(known, names, "a classifier")
+        return select_outputs(available, names, "a classifier")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
         """`loss` in nats and `accuracy` in {0, 1}."""

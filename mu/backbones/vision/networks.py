@@ -1,4 +1,4 @@
-"""Image networks by name, and what the library must know about their inside.
+"""Image networks by name, from mu, timm and torchvision.
 
 A network that `image_network` makes takes pixels in [0, 1] and normalises them itself, so mean and
 standard deviation are in the checkpoint and attacks work in pixel space.
@@ -11,22 +11,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mu.backbones.vision import resnet_cifar
+from mu.backbones.vision.layers import head
+from mu.backbones.vision.normalisation import ImageNetwork, Normalize, statistics
 from mu.utils.errors import InputError
 from mu.utils.weights import assign_weights
-
-STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "svhn": ((0.4377, 0.4438, 0.4728), (0.1201, 0.1231, 0.1052)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
-"""Mean and standard deviation of the pixels in [0, 1], per channel; `none` (0 and 1) needs no
-entry.
-"""
 
 LIBRARIES = ("mu", "timm", "torchvision")
 _OURS = {
@@ -37,68 +28,6 @@ _OURS = {
     "resnet56_cifar": resnet_cifar.resnet56_cifar,
     "resnet18_cifar": resnet_cifar.resnet18_cifar,
 }
-
-
-class Normalize(nn.Module):
-    """Pixels minus `mean` over `std`, per channel; both are buffers, so they travel with the
-    weights.
-
-    Args:
-        mean: one number for each channel.
-        std: one positive number for each channel.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        if len(mean) != len(std) or not all(value > 0 for value in std):
-            given = f"mean {list(mean)} and std {list(std)}"
-            raise InputError(
-                f"{given} do not fit: give one mean and one positive std for each channel."
-            )
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W]` in [0, 1] to the same shape."""
-        if x.shape[1] != len(self.mean):
-            taken = f"the network takes {len(self.mean)}"
-            raise InputError(
-                f"the images have {x.shape[1]} channels and {taken}; set in_channels to "
-                f"{x.shape[1]}."
-            )
-        return (x - self.mean[:, None, None]) / self.std[:, None, None]
-
-
-class ImageNetwork(nn.Module):
-    """A network (`body`) with its normalisation in front: pixels `[B, C, H, W]` in [0, 1] to the
-    body's output.
-
-    Args:
-        body: the network on normalised images; its state dict is what people share.
-        mean: see `Normalize`.
-        std: see `Normalize`.
-        input_size: `(C, H, W)` that the body was made for; None where any size will do. For
-            information only: nothing is resized here.
-    """
-
-    def __init__(
-        self,
-        body: nn.Module,
-        mean: Sequence[float],
-        std: Sequence[float],
-        input_size: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__()
-        self.normalize = Normalize(mean, std)
-        self.body = body
-        self.input_size = tuple(input_size) if input_size is not None else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pixels in [0, 1] to logits `[B, K]`."""
-        return self.body(self.normalize(x))
 
 
 def resolve(name: str) -> tuple[str, str]:
@@ -121,8 +50,8 @@ def resolve(name: str) -> tuple[str, str]:
         if _has(candidate, bare):
             return candidate, bare
     prefix = f"{library}:" if colon else ""
-    known = dict.fromkeys(prefix + entry for source in searched for entry in _names(source))
-    close = difflib.get_close_matches(name, known, n=3)
+    names = dict.fromkeys(prefix + entry for source in searched for entry in _names(source))
+    close = difflib.get_close_matches(name, names, n=3)
     hint = (
         f"did you mean {' or '.join(close)}?"
         if close
@@ -200,9 +129,9 @@ def build(
             if pretrained
             else "check its options"
         )
-        given = f"options {options}" if options else "no options"
+        given_options = f"options {options}" if options else "no options"
         raise InputError(
-            f"network {name!r} could not be built with {given} ({error}); {cure}."
+            f"network {name!r} could not be built with {given_options} ({error}); {cure}."
         ) from error
 
 
@@ -254,38 +183,6 @@ def _with_channels(network: nn.Module, in_channels: int) -> nn.Module:
     raise InputError(
         f"{type(network).__name__} has no convolution that could take {in_channels} channels."
     )
-
-
-def statistics(
-    mean: str | Sequence[float] | None, std: Sequence[float] | None, channels: int
-) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation, given as the name of a data set or as numbers.
-
-    Args:
-        mean: a key of `STATISTICS`, `none` or None (0 and 1), or one number for each channel.
-        std: one number for each channel; goes with a numeric `mean` only.
-        channels: number of channels.
-
-    Raises:
-        InputError: for an unknown name, or numbers that are not one for each channel.
-    """
-    if mean is None or isinstance(mean, str):
-        if std is not None:
-            raise InputError(f"std {list(std)} needs a mean in numbers beside it, not {mean!r}.")
-        if mean in (None, "none"):
-            return [0.0] * channels, [1.0] * channels
-        if mean not in STATISTICS:
-            raise InputError(
-                f"no mean is known for {mean!r}; give numbers, or one of {', '.join(STATISTICS)}, "
-                "none."
-            )
-        mean, std = STATISTICS[mean]
-    if std is None or not len(mean) == len(std) == channels:
-        given = f"mean {list(mean)} and std {None if std is None else list(std)}"
-        raise InputError(
-            f"{given} do not fit images of {channels} channels; give one number for each channel."
-        )
-    return [float(value) for value in mean], [float(value) for value in std]
 
 
 def published_statistics(
@@ -403,64 +300,3 @@ def assign_image_weights(
         )
     if metadata.get("input_size") is not None:
         network.input_size = tuple(metadata["input_size"])
-
-
-def layers_in_order(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The weight layers of a network, from input to output, in the order of their definition.
-
-    A weight layer is a convolution, a linear layer, or another module that owns a weight of two or
-    more dimensions. Norms and scales (modules with one-dimensional weights) belong to the layer
-    before them; tokens, position embeddings and the like, owned by a module that has weight layers
-    inside, belong to the first layer inside it. So the last k layers are the last k entries, and
-    every parameter is in exactly one entry.
-
-    Returns:
-        `(name of the weight layer, layer)`; the layer is that module itself, or an `nn.ModuleList`
-        with the modules that belong to it.
-    """
-    names: list[str] = []
-    groups: list[list[nn.Module]] = []
-    waiting: list[nn.Module] = []
-    for name, module in network.named_modules():
-        own = list(module.parameters(recurse=False))
-        if not own:
-            continue
-        if any(True for child in module.children() for _ in child.parameters()):
-            waiting.append(nn.ParameterList(own))
-        elif any(weight.ndim >= 2 for weight in own):
-            names.append(name)
-            groups.append([*waiting, module])
-            waiting = []
-        elif groups:
-            groups[-1].append(module)
-        else:
-            waiting.append(module)
-    if groups:
-        groups[-1].extend(waiting)
-    layers = [group[0] if len(group) == 1 else nn.ModuleList(group) for group in groups]
-    return list(zip(names, layers, strict=True))
-
-
-def head(network: nn.Module) -> tuple[str, nn.Linear]:
-    """Path and module of the last linear layer, the one that gives the logits.
-
-    Args:
-        network: an `ImageNetwork` or any network; the path is relative to it.
-
-    Raises:
-        InputError: when the network does not end in one linear layer.
-    """
-    body, prefix = (network.body, "body.") if isinstance(network, ImageNetwork) else (network, "")
-    get_classifier: Any = getattr(body, "get_classifier", None)  # timm's convention
-    if get_classifier is not None:
-        classifier = get_classifier()
-        found = [(name, module) for name, module in body.named_modules() if module is classifier]
-    else:
-        found = [
-            (name, module) for name, module in body.named_modules() if isinstance(module, nn.Linear)
-        ]
-    if not found or not isinstance(found[-1][1], nn.Linear):
-        raise InputError(
-            f"{type(body).__name__} does not end in one linear layer, so it has no head to change."
-        )
-    return prefix + found[-1][0], found[-1][1]

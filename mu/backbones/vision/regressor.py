@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mu import functional
-from mu.backbones.base import Backbone, WeightedSum, pick
+from mu.backbones.base import Backbone, WeightedSum, select_outputs
 from mu.data.batch import Batch
 
 
@@ -94,12 +94,12 @@ class Regressor(Backbone):
     ) -> dict[str, Tensor]:
         """`prediction` [B], `target` [B], `nll` [B] (the criterion)."""
         prediction = (self.predict(batch) if prediction is None else prediction).float()
-        known = {
+        available = {
             "prediction": lambda: prediction,
             "target": lambda: batch["target"],
             "nll": lambda: self._error(prediction, batch["target"]),
         }
-        return pick(known, names, "a regressor")
+        return select_outputs(available, names, "a regressor")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
         """`loss`: the criterion, in the target's units."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from mu.backbones.vision.networks import layers_in_order
+from mu.backbones.vision.layers import layers_in_order
 
 
 def hidden_layers(network: nn.Module) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mu.backbones import Backbone
-from mu.backbones.vision.networks import Normalize
+from mu.backbones.vision.normalisation import Normalize
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
 from mu.utils import rng

@@ -70,7 +70,7 @@ class SoftPromptAttackReference(SoftPromptAttack):
         seed: decides the draws.
     """
 
-    kind = AccumulatingSearch
+    search_class = AccumulatingSearch
 
     def __init__(
         self,

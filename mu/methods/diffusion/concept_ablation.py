@@ -24,7 +24,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from mu.backbones import Condition, TextToImage
-from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.sampler import Sampler
 from mu.data.batch import Batch
 from mu.data.plan import Forget
 from mu.methods.bases.diffusion import DiffusionMethod

@@ -39,7 +39,7 @@ def last_layers(backbone: Backbone, k: int) -> list[tuple[str, nn.Module]]:
     Raises:
         InputError: the backbone has no single network, or fewer layers than k.
     """
-    from mu.backbones.vision.networks import layers_in_order
+    from mu.backbones.vision.layers import layers_in_order
 
     network = getattr(backbone, "network", None)
     if not isinstance(network, nn.Module):

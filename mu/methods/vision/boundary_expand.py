@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mu import functional
 from mu.backbones import Backbone, Classifier
-from mu.backbones.vision.networks import head
+from mu.backbones.vision.layers import head
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
 from mu.data.plan import Forget

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from mu.backbones import ClassConditionalDiffusion, Condition, Diffusion, LoRA, TextToImage
-from mu.backbones.diffusion.base import Sampler
-from mu.backbones.diffusion.posteriors import Contents, Posteriors
+from mu.backbones.diffusion.posteriors import ContentHash, Posteriors
+from mu.backbones.diffusion.sampler import Sampler
 from mu.backbones.lora import merge_adapters
 from mu.core.reference import frozen_copy
 from mu.utils.errors import InputError
@@ -275,8 +275,8 @@ def test_an_image_is_encoded_once_and_alone() -> None:
     small = Posteriors(capacity=backbone.encode(images)[0].nbytes * 2 * 2)
     for _ in range(2):
         with torch.no_grad():
-            small.of(vae, images)
-    assert len(calls) == 4 + 2 and small.held <= small.capacity
+            small.encode(vae, images)
+    assert len(calls) == 4 + 2 and small.cached_bytes <= small.capacity
 
 
 def test_images_that_differ_are_known_apart() -> None:
@@ -284,7 +284,7 @@ def test_images_that_differ_are_known_apart() -> None:
     images of other sizes are taken for the same, or when the very same image is not known again
     among others, or from another memory layout.
     """
-    contents = Contents()
+    contents = ContentHash()
     base = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     nudged = [base.clone() for _ in range(base.numel())]
     for position, image in enumerate(nudged):
@@ -300,16 +300,17 @@ def test_images_that_differ_are_known_apart() -> None:
         torch.ones_like(base),
     ]
     images = torch.stack([base, *nudged, *exchanged, *signs])
-    hashes = contents.of(images)
+    hashes = contents.hash(images)
     assert len(set(hashes)) == len(images)
     assert (
-        len({contents.of(torch.zeros(1, 3, *sides))[0] for sides in ((6, 6), (4, 9), (8, 8))}) == 3
+        len({contents.hash(torch.zeros(1, 3, *sides))[0] for sides in ((6, 6), (4, 9), (8, 8))})
+        == 3
     )
-    assert Contents().of(images[[5, 0]].to(memory_format=torch.channels_last)) == [
+    assert ContentHash().hash(images[[5, 0]].to(memory_format=torch.channels_last)) == [
         hashes[5],
         hashes[0],
     ]
-    assert contents.of(base[None].double().requires_grad_()) == hashes[:1]
+    assert contents.hash(base[None].double().requires_grad_()) == hashes[:1]
 
 
 def test_a_prompt_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from mu.attacks.counting import counted
+from mu.attacks.counting import count_evaluations
 from mu.backbones import Diffusion
-from mu.backbones.diffusion.base import Sampler
 from mu.backbones.diffusion.one_step import OneStepGenerator
+from mu.backbones.diffusion.sampler import Sampler
 from mu.utils.errors import InputError
 from tests.support.doubles import (
     class_conditional,
@@ -41,9 +41,9 @@ def test_an_image_costs_one_evaluation(kind: str) -> None:
     """Fails when guidance or a sampler's steps sneak in, or an image depends on another one."""
     model: Diffusion = MAKERS[kind]().eval()
     served = OneStepGenerator(model, 44)
-    with counted(served) as evaluations:
+    with count_evaluations(served) as evaluations:
         images = served.generate(conditions(served, 3), [5, 6, 7], Sampler(steps=9, guidance=7.0))
-    assert (evaluations.of("unet").calls, evaluations.of("unet").samples) == (1, 3)
+    assert (evaluations.count("unet").calls, evaluations.count("unet").samples) == (1, 3)
     assert images.min() >= 0 and images.max() <= 1 and images.dtype == torch.float32
     assert torch.allclose(
         images[1:2], served.generate(conditions(served, 3).rows(slice(1, 2)), [6]), atol=1e-5

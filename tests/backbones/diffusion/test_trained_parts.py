@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mu.backbones.diffusion.trained_parts import UNET, trained
+from mu.backbones.diffusion.trained_parts import UNET, trained_names
 from mu.utils.errors import InputError
 from tests.support.doubles import pipeline_folder, text_to_image
 
@@ -45,7 +45,7 @@ def test_cross_attention_is_the_whole_module() -> None:
     """Fails when ESD-x leaves out queries or the output projection, which the released code
     trains.
     """
-    chosen = trained(NAMES, "xattn")
+    chosen = trained_names(NAMES, "xattn")
     assert {name.split("attn2.")[1] for name in chosen} == {
         "to_q.weight",
         "to_k.weight",
@@ -53,7 +53,7 @@ def test_cross_attention_is_the_whole_module() -> None:
         "to_out.0.bias",
     }
     assert len(chosen) == 20
-    assert trained(NAMES, "xattn-strict") == {
+    assert trained_names(NAMES, "xattn-strict") == {
         name for name in chosen if "to_k" in name or "to_v" in name
     }
 
@@ -67,17 +67,21 @@ def test_noxattn_keeps_the_projections_of_time_inside_blocks() -> None:
         "unet.conv_norm_out.weight",
         "unet.conv_out.bias",
     }
-    assert trained(NAMES, "noxattn") == set(UNET_NAMES) - frozen
-    assert "unet.down_blocks.0.resnets.0.time_emb_proj.weight" in trained(NAMES, "noxattn")
-    assert trained(NAMES, "notime") == trained(NAMES, "noxattn") | trained(NAMES, "xattn")
+    assert trained_names(NAMES, "noxattn") == set(UNET_NAMES) - frozen
+    assert "unet.down_blocks.0.resnets.0.time_emb_proj.weight" in trained_names(NAMES, "noxattn")
+    assert trained_names(NAMES, "notime") == trained_names(NAMES, "noxattn") | trained_names(
+        NAMES, "xattn"
+    )
 
 
 def test_single_layers() -> None:
     """Fails when the blocks that stand for CompVis' 6, 8 (out) and 4, 7 (in) are others."""
-    assert {name[5:28] for name in trained(NAMES, "xlayer")} == {"up_blocks.2.attentions.0"[:23]}
+    assert {name[5:28] for name in trained_names(NAMES, "xlayer")} == {
+        "up_blocks.2.attentions.0"[:23]
+    }
     assert all(
         "down_blocks.1.attentions.0" in name and "attn1" in name
-        for name in trained(NAMES, "selflayer")
+        for name in trained_names(NAMES, "selflayer")
     )
 
 
@@ -87,25 +91,27 @@ def test_single_layers() -> None:
 )
 def test_layers_are_numbers(part: str, layers: set[int]) -> None:
     """Fails when layer 1 is matched as text, so that layers 10 and 11 are trained too."""
-    assert {int(name.split(".")[3]) for name in trained(NAMES, part)} == layers
+    assert {int(name.split(".")[3]) for name in trained_names(NAMES, part)} == layers
 
 
 def test_the_text_encoder_without_its_embeddings() -> None:
     """Fails when embeddings move, or the final norm does not."""
-    assert trained(NAMES, "text_encoder") == set(TEXT_NAMES) - {
+    assert trained_names(NAMES, "text_encoder") == set(TEXT_NAMES) - {
         "text_encoder.embeddings.token_embedding.weight"
     }
-    assert trained(NAMES, "text_encoder:2:ffn") == {"text_encoder.encoder.layers.2.mlp.fc1.weight"}
-    assert trained(NAMES, "text_encoder::attn") == {
+    assert trained_names(NAMES, "text_encoder:2:ffn") == {
+        "text_encoder.encoder.layers.2.mlp.fc1.weight"
+    }
+    assert trained_names(NAMES, "text_encoder::attn") == {
         name for name in TEXT_NAMES if "self_attn" in name
     }
 
 
 def test_parts_are_joined() -> None:
     """Fails when only one of several parts counts."""
-    assert trained(NAMES, "xattn+text_encoder:0") == trained(NAMES, "xattn") | trained(
-        NAMES, "text_encoder:0"
-    )
+    assert trained_names(NAMES, "xattn+text_encoder:0") == trained_names(
+        NAMES, "xattn"
+    ) | trained_names(NAMES, "text_encoder:0")
 
 
 @pytest.mark.parametrize("part", ["xlayer", "text_encoder:7"])
@@ -119,7 +125,7 @@ def test_an_empty_selection_is_an_error(part: str) -> None:
 def test_an_unknown_part_names_the_known_ones(part: str) -> None:
     """Fails when a misspelt part is taken for something."""
     with pytest.raises(InputError, match=r"xattn|should look like"):
-        trained(NAMES, part)
+        trained_names(NAMES, part)
 
 
 @pytest.mark.parametrize(
@@ -131,5 +137,5 @@ def test_only_the_part_takes_gradients(part: str) -> None:
     names = [name for name, _ in backbone.named_parameters()]
     assert {
         name for name, weight in backbone.named_parameters() if weight.requires_grad
-    } == trained(names, part)
+    } == trained_names(names, part)
     assert not any(weight.requires_grad for weight in backbone.vae.parameters())

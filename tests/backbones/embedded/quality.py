@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from mu.backbones import ClassConditionalDiffusion, TextToImage
-from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.sampler import Sampler
 from mu.evaluation.images.classifier_judge import judge
 from mu.utils.rng import uniform
 from tasks.shapes.task import NAMES
-from tasks.shapes.words import ATTRIBUTES, DRAWS, Attribute, caption, plain
+from tasks.shapes.words import ATTRIBUTES, DRAWS, Attribute, caption, plain_caption
 
 SAMPLER = Sampler(steps=20, guidance=2.0)
 _BATCH = 75
@@ -50,7 +50,7 @@ def prompts_of(rows: Tensor, varied: bool) -> list[str]:
         for row in rows.tolist()
     ]
     if not varied:
-        return [plain(combination) for combination in combinations_named]
+        return [plain_caption(combination) for combination in combinations_named]
     draws = uniform(7, torch.arange(len(rows)), 0, "quality/caption", DRAWS).tolist()
     return [
         caption(combination, row, ATTRIBUTES)
@@ -103,7 +103,9 @@ def of_one_attribute(
     """Shares where the prompt names this attribute alone (`a circle`, `a red shape`)."""
     labels = torch.arange(len(NAMES[kind])).repeat(count)
     prompts = [
-        plain({other: NAMES[other][label if other == kind else 0] for other in ATTRIBUTES}, (kind,))
+        plain_caption(
+            {other: NAMES[other][label if other == kind else 0] for other in ATTRIBUTES}, (kind,)
+        )
         for label in labels.tolist()
     ]
     return recognised(draw(backbone, prompts, first_seed), labels, kind)

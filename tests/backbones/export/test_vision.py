@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from mu.backbones.export import vision as export_module
 from mu.backbones.export.vision import export_network
-from mu.backbones.vision.networks import ImageNetwork, assign_image_weights, build, image_network
+from mu.backbones.vision.networks import assign_image_weights, build, image_network
+from mu.backbones.vision.normalisation import ImageNetwork
 from mu.utils.errors import InputError
 from mu.utils.weights import load_weights
 

@@ -124,7 +124,7 @@ def test_it_generates_what_its_logits_say(name: str, kind: str) -> None:
     keys.
     """
     model = composed(name, *pair(kind)).eval()
-    expected = [model.finished(step_by_step(model, ids, 7)) for ids in PROMPTS]
+    expected = [model.decode_answer(step_by_step(model, ids, 7)) for ids in PROMPTS]
     assert len(set(expected)) > 1
     for size in (1, 2, 5):
         assert model.generate(PROMPTS, max_new_tokens=7, batch_size=size) == expected
@@ -288,7 +288,7 @@ def test_an_assistant_of_a_model_with_kinds_of_layers() -> None:
     assert (len(short.network.config.layer_types), len(model.network.config.layer_types)) == (1, 3)  # type: ignore[arg-type, union-attr]
     served = LogitDifference(model, short, weight=-0.5, top=0.0)
     assert served.generate([[1, 5], [1]], max_new_tokens=4) == [
-        served.finished(step_by_step(served, ids, 4)) for ids in ([1, 5], [1])
+        served.decode_answer(step_by_step(served, ids, 4)) for ids in ([1, 5], [1])
     ]
 
 

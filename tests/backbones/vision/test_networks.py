@@ -11,19 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mu.backbones.vision.layers import head, layers_in_order
 from mu.backbones.vision.networks import (
-    STATISTICS,
-    ImageNetwork,
-    Normalize,
     assign_image_weights,
     build,
-    head,
     image_network,
-    layers_in_order,
     published_statistics,
     resolve,
-    statistics,
 )
+from mu.backbones.vision.normalisation import STATISTICS, ImageNetwork, Normalize, statistics
 from mu.backbones.vision.resnet_cifar import ResNetCIFAR, option_a_shortcut, resnet18_cifar
 from mu.utils.errors import InputError
 from mu.utils.weights import load_weights

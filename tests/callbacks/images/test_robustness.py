@@ -15,7 +15,7 @@ from torch import Tensor
 from callbacks import ResultsWriter, Robustness
 from mu.attacks.layouts import Prefix
 from mu.attacks.unlearn_diff_atk import UnlearnDiffAtk
-from mu.backbones.diffusion.base import Sampler
+from mu.backbones.diffusion.sampler import Sampler
 from mu.core.module import UnlearningModule
 from mu.evaluation.images.attack_run import attack_prompts
 from mu.evaluation.images.drawing import ImageJob, levels

@@ -32,7 +32,7 @@ from mu.evaluation.text.oracle import SelfOracle
 from mu.evaluation.text.scores import batches_by_length
 from mu.utils import resumable
 from mu.utils.errors import InputError
-from mu.utils.resumable import Ranks, map_chunks, packed, unpacked
+from mu.utils.resumable import Ranks, map_chunks, pack_strings, unpack_strings
 from tests.support.doubles_text import causal_lm
 from tests.support.text_metrics import SHORT, every_metric, make_graph, watched
 
@@ -168,9 +168,9 @@ def test_what_was_kept_serves_the_same_question_alone(change: str, tmp_path: Pat
 def test_texts_survive_a_file_of_tensors() -> None:
     texts = ["", "è una città\n", "🙂 ok", "plain"]
     assert (
-        unpacked(packed(texts)) == texts
-        and unpacked(packed(["", ""])) == ["", ""]
-        and unpacked(packed([])) == []
+        unpack_strings(pack_strings(texts)) == texts
+        and unpack_strings(pack_strings(["", ""])) == ["", ""]
+        and unpack_strings(pack_strings([])) == []
     )
 
 

@@ -1,0 +1,127 @@
+"""Samplers that draw images from a diffusion model by a scheduler of diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mu.backbones.diffusion.conditions import Condition
+from mu.utils.errors import InputError
+from mu.utils.spec import Reconstructible
+
+
+class Denoiser(Protocol):
+    """Operations of a diffusion model that a sampler calls; `Diffusion` documents them."""
+
+    prediction_type: str
+    scheduler_config: dict[str, Any]
+    alphas_cumprod: Tensor
+
+    def start(self, seeds: Sequence[int]) -> Tensor: ...
+
+    def null(self, count: int) -> Condition: ...
+
+    def guided(
+        self,
+        noised: Tensor,
+        t: Tensor,
+        condition: Condition,
+        scale: float,
+        null: Condition | None = None,
+    ) -> Tensor: ...
+
+
+class Sampler(Reconstructible):
+    """A way to draw images.
+
+    Args:
+        scheduler: name of a scheduler class of diffusers (`DDIMScheduler`, `LMSDiscreteScheduler`,
+            `DDPMScheduler`...).
+        steps: number of denoising steps.
+        guidance: scale s of classifier-free guidance, ε_∅ + s (ε_c − ε_∅); 1 is the conditional
+            prediction alone. (The DDPM code family writes w = s − 1.)
+        eta: share of ancestral noise, for schedulers that know it (DDIM).
+        options: further settings of the scheduler, over the model's own (`{timestep_spacing:
+            trailing}`).
+    """
+
+    def __init__(
+        self,
+        scheduler: str = "DDIMScheduler",
+        steps: int = 50,
+        guidance: float = 7.5,
+        eta: float = 0.0,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        if steps < 1:
+            raise InputError(f"a sampler of {steps} steps draws nothing; give at least 1.")
+        self.scheduler = scheduler
+        self.steps = steps
+        self.guidance = guidance
+        self.eta = eta
+        self.options = dict(options or {})
+
+    def make(self, backbone: Denoiser) -> Any:
+        """The scheduler, set to `steps` timesteps.
+
+        Raises:
+            InputError: when diffusers has no such scheduler.
+        """
+        import diffusers
+
+        cls = getattr(diffusers, self.scheduler, None)
+        if cls is None or not hasattr(cls, "from_config"):
+            raise InputError(
+                f"diffusers has no scheduler {self.scheduler!r}; DDIMScheduler and "
+                "LMSDiscreteScheduler are some."
+            )
+        config = dict(backbone.scheduler_config) | self.options
+        config.pop("_class_name", None)
+        config["prediction_type"] = backbone.prediction_type
+        scheduler = cls.from_config(config)
+        scheduler.set_timesteps(self.steps, device=backbone.alphas_cumprod.device)
+        return scheduler
+
+    @torch.no_grad()
+    def draw(self, backbone: Denoiser, condition: Condition, seeds: Sequence[int]) -> Tensor:
+        """Latents `[B, *sample_shape]`; sample i depends on condition i and seed i only.
+
+        Args:
+            backbone: the model; called in the mode that it is in.
+            condition: B conditions.
+            seeds: B seeds, each of a generator of its own on the CPU, as in diffusers' pipelines.
+        """
+        scheduler = self.make(backbone)
+        latent = backbone.start(seeds) * scheduler.init_noise_sigma
+        null = backbone.null(len(condition)) if self.guidance != 1 else None
+        extra = _extra(scheduler, self.eta, seeds)
+        for t in scheduler.timesteps:
+            noised = scheduler.scale_model_input(latent, t)
+            steps = t.to(latent.device).expand(len(condition))
+            output = backbone.guided(noised, steps, condition, self.guidance, null)
+            latent = scheduler.step(output, t, latent, return_dict=False, **extra)[0].to(
+                latent.dtype
+            )
+        return latent
+
+    def describe(self) -> str:
+        """For reports: `DDIM, 20 steps, guidance 2`."""
+        return f"{self.scheduler.removesuffix('Scheduler')}, {self.steps} steps, guidance {self.guidance:g}"
+
+
+def _extra(scheduler: Any, eta: float, seeds: Sequence[int]) -> dict[str, Any]:
+    """What the scheduler's step takes beside the prediction; ancestral noise gets one generator a
+    sample, apart from the start's.
+    """
+    import inspect
+
+    accepted = inspect.signature(scheduler.step).parameters
+    extra: dict[str, Any] = {"eta": eta} if "eta" in accepted else {}
+    if "generator" in accepted:
+        extra["generator"] = [
+            torch.Generator().manual_seed(int(seed) + (1 << 40)) for seed in seeds
+        ]
+    return extra

@@ -1,0 +1,111 @@
+"""Networks and weights of causal language models, from transformers folders and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mu.backbones.language.tokenizer import model_folder
+from mu.backbones.lora import LoRA, load_adapter
+from mu.utils.errors import InputError
+from mu.utils.hub import reading
+from mu.utils.weights import load_weights
+
+
+class LanguageModel(Protocol):
+    """Attributes of `CausalLM` that loading weights reads."""
+
+    model: str
+    network: nn.Module
+    lora: LoRA | None
+    weights_metadata: dict[str, Any]
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+
+def assign_checkpoint(backbone: LanguageModel, weights: str) -> dict[str, Any]:
+    """Load the weights of a file or folder into a language model, and return their metadata.
+
+    Args:
+        backbone: the model, with its adapters.
+        weights: a run folder, a checkpoint, a safetensors file, a folder of another model or of
+            PEFT adapters.
+
+    Raises:
+        InputError: the weights do not fit the model; then no weight was changed.
+    """
+
+    folder = Path(weights)
+    if (folder / "adapter_config.json").is_file():
+        load_adapter(backbone, folder)
+        return dict(backbone.weights_metadata)
+    metadata: dict[str, Any] = {}
+    if (folder / "config.json").is_file() and not (folder / "checkpoints").is_dir():
+        tensors: Mapping[str, Tensor] = load_network(
+            weights, str(backbone.dtype).removeprefix("torch."), None, None
+        ).state_dict()
+    else:
+        tensors, metadata = load_weights(weights)
+    state = backbone.network.state_dict()
+    if backbone.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
+        deeper = {name.replace(".base_layer.", "."): name for name in state}
+        tensors = {deeper.get(name, name): value for name, value in tensors.items()}
+    tensors = {
+        f"model.{name}" if name not in state and f"model.{name}" in state else name: value
+        for name, value in tensors.items()
+    }
+    unknown = sorted(set(tensors) - set(state))
+    # a matrix that serves as embedding and as output stands in a file once, under either name
+    stored_pointers = {state[name].data_ptr() for name in tensors if name in state}
+    absent = [
+        name
+        for name, value in state.items()
+        if name not in tensors and value.data_ptr() not in stored_pointers and ".lora_" not in name
+    ]
+    if unknown or absent:
+        fault = f"has {unknown[0]}, which the model has not" if unknown else f"lacks {absent[0]}"
+        raise InputError(
+            f"{weights} does not fit {backbone.model}: it {fault}; it was saved for another model "
+            "or with other adapters."
+        )
+    misshaped = next(
+        (name for name, value in tensors.items() if state[name].shape != value.shape), None
+    )
+    if misshaped is not None:
+        raise InputError(
+            f"{weights} holds {misshaped} of shape {list(tensors[misshaped].shape)} where "
+            f"{backbone.model} has {list(state[misshaped].shape)}; it was saved for another model."
+        )
+    with torch.no_grad():
+        for name, value in tensors.items():
+            state[name].copy_(value)
+    return metadata
+
+
+def load_network(model: str, dtype: str, attention: str | None, init_seed: int | None) -> nn.Module:
+    import transformers
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    transformers.utils.logging.disable_progress_bar()
+    torch_dtype = getattr(torch, dtype, None)
+    if not isinstance(torch_dtype, torch.dtype):
+        raise InputError(f"there is no dtype {dtype!r}; float32, bfloat16 and float16 are some.")
+    folder = model_folder(model)
+    if Path(folder).is_dir() and not (Path(folder) / "config.json").is_file():
+        raise InputError(
+            f"the folder {model} has no config.json, so it is not a transformers model; write one "
+            "with save_pretrained."
+        )
+    options = {"dtype": torch_dtype, **({"attn_implementation": attention} if attention else {})}
+    with reading("the model", folder, ImportError, RuntimeError):
+        if init_seed is None:
+            return AutoModelForCausalLM.from_pretrained(folder, **options)
+        config = AutoConfig.from_pretrained(folder)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(init_seed)
+            return AutoModelForCausalLM.from_config(config, **options)
