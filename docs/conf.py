@@ -7,7 +7,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
 # help texts of the commands wrap at the terminal's width, which a build has none of
-os.environ["COLUMNS"] = "100"
+os.environ["COLUMNS"] = "84"
 
 from mu.utils.version import __version__  # noqa: E402
 

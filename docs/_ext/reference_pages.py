@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import inspect
 import io
-import sys
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,11 @@ def commands() -> str:
     sections = []
     for name, purpose in COMMANDS.items():
         sections += [f"## mu {name}", f"{purpose[0].upper()}{purpose[1:]}."]
-        sections.append(f"```text\n{help_of(name)}\n```")
+        text = help_of(name)
+        block = f"```text\n{text}\n```"
+        # the commands of LightningCLI have all of the trainer's options
+        long = text.count("\n") > 40
+        sections.append(f"::::{{dropdown}} `mu {name} --help`\n{block}\n::::" if long else block)
     return "\n\n".join(sections) + "\n"
 
 
@@ -78,7 +82,9 @@ def help_of(command: str) -> str:
         code = main([command, "--help"])
     if code:
         raise RuntimeError(f"mu {command} --help ended with {code}: {errors.getvalue()}")
-    return output.getvalue().replace(str(Path(sys.executable).parent), "").strip()
+    # escape sequences of a terminal, and characters without width, are no text
+    text = re.sub(r"\x1b\[[0-9;]*m", "", output.getvalue())
+    return "".join(char for char in text if char.isprintable() or char == "\n").strip()
 
 
 def api_page(wing: str) -> str:
