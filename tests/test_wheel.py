@@ -1,6 +1,4 @@
-"""The built wheel works from a folder that has nothing of the project, and a `tasks.py` of its
-own.
-"""
+"""The built wheel: complete, and usable from a folder that holds nothing of the project."""
 
 from __future__ import annotations
 
@@ -13,10 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("mu", "tasks", "callbacks")
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder into which the wheel is installed, the wheel beside it."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", str(folder), str(ROOT)], check=True)
@@ -27,10 +27,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def called(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_mu(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m mu ARGUMENTS` with the installed wheel first on the path."""
     environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "mu.cli.main", *arguments],
+        [sys.executable, "-m", "mu", *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -38,63 +39,60 @@ def called(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.slow
-def test_it_holds_every_package_and_nothing_else(installed: Path) -> None:
-    """Fails when a package is missing from pyproject's list."""
-    ours = {
+def tracked_files() -> set[Path]:
+    """Files of the packages, without what a run leaves beside them."""
+    return {
         path.relative_to(ROOT)
-        for top in ("mu", "tasks", "callbacks")
-        for path in (ROOT / top).rglob("*.py")
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
     }
-    assert {path for path in ours if not (installed / path).exists()} == set()
-    assert not (installed / "tests").exists()
-    assert (installed / "mu" / "py.typed").exists()
-    with zipfile.ZipFile(next(installed.parent.glob("*.whl"))) as wheel:
-        assert {name.split("/")[0] for name in wheel.namelist() if "dist-info" not in name} == {
-            "mu",
-            "tasks",
-            "callbacks",
-        }
 
 
 @pytest.mark.slow
-def test_it_lists_and_fits_from_a_folder_with_a_tasks_module_of_its_own(
-    installed: Path, tmp_path: Path
-) -> None:
-    """Fails when the working directory comes before the installed packages on the path."""
+def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(site: Path) -> None:
+    """Sources, stubs, templates, word lists and embedded weights; no tests.
+
+    Mutation: a package that setuptools does not find, a kind of data file that pyproject leaves
+    out.
+    """
+    missing_files = {path for path in tracked_files() if not (site / path).exists()}
+    assert missing_files == set()
+    suffixes = {path.suffix for path in tracked_files()}
+    assert {".pyi", ".jinja", ".safetensors", ".json"} <= suffixes
+    assert (site / "mu" / "py.typed").exists()
+    with zipfile.ZipFile(next(site.parent.glob("*.whl"))) as wheel:
+        roots = {name.split("/")[0] for name in wheel.namelist() if "dist-info" not in name}
+    assert roots == set(PACKAGES)
+
+
+@pytest.mark.slow
+def test_python_m_mu_names_the_version_and_an_error(site: Path, tmp_path: Path) -> None:
+    version = run_mu(site, tmp_path, "--version")
+    assert version.returncode == 0, version.stderr
+    assert version.stdout.startswith("mu ")
+    unknown = run_mu(site, tmp_path, "lst")
+    assert unknown.returncode == 2
+    assert "'lst'" in unknown.stderr and "'list'" in unknown.stderr
+
+
+@pytest.mark.slow
+def test_a_folder_with_a_tasks_module_can_list_and_fit(site: Path, tmp_path: Path) -> None:
+    """Mutation: the working directory before the installed packages on the path."""
     (tmp_path / "tasks.py").write_text("raise RuntimeError('the wrong tasks')\n")
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "my_method.py").write_text(
         "from mu.core.module import UnlearningModule\n\n\n"
-        "class Mine(UnlearningModule):\n    def objective(self, forget, retain):\n"
+        "class MyMethod(UnlearningModule):\n    def objective(self, forget, retain):\n"
         "        return {'retain': self.reduce(self.backbone.loss(retain), retain)}\n"
     )
-    listed = called(installed, tmp_path, "list", "methods")
+    listed = run_mu(site, tmp_path, "list", "methods")
     assert listed.returncode == 0, listed.stderr
     assert "SalUn" in listed.stdout
-    fitted = called(
-        installed,
-        tmp_path,
-        "fit",
-        "--model",
-        "mine.Mine",
-        "--model.backbone",
-        "Classifier",
-        "--model.backbone.name",
-        "resnet8_cifar",
-        "--model.backbone.in_channels",
-        "1",
-        "--data",
-        "Digits",
-        "--data.selector",
-        "RandomFraction",
-        "--data.selector.fraction",
-        "0.1",
-        "--trainer.max_epochs",
-        "1",
-        "--trainer.accelerator",
-        "cpu",
-        "--run",
-        "out",
-    )
+    assert "my_method.MyMethod" in listed.stdout
+    fit = "fit --model my_method.MyMethod --model.backbone Classifier"
+    network = "--model.backbone.name resnet8_cifar --model.backbone.in_channels 1"
+    data = "--data Digits --data.selector RandomFraction --data.selector.fraction 0.1"
+    trainer = "--trainer.max_epochs 1 --trainer.accelerator cpu --run out"
+    fitted = run_mu(site, tmp_path, *f"{fit} {network} {data} {trainer}".split())
     assert fitted.returncode == 0, fitted.stderr
     assert (tmp_path / "out" / "checkpoints" / "last.ckpt").is_file()

@@ -1,8 +1,7 @@
-"""Class paths looked up in sources before anything heavy is imported, so that a wrong name is told
-at once.
+"""Class paths of a configuration, checked against source files before anything heavy is imported.
 
-Only what sources can decide is refused: names in `mu`, its plugins and the working directory. Of
-other packages nothing is said.
+Only paths that source files decide are refused: names in `mu`, its plugins and the working
+directory. Paths in other packages pass.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ _BASES = {
     "data": ("mu.data.datamodule", "UnlearningDataModule"),
 }
 _UNREADABLE = ("globals(", "exec(", "sys.modules")
-"""By these a file may have names that no reader sees."""
+"""Code by which a module may have names that its source does not show."""
 
 
 def refuse_unknown(config: Mapping[str, Any]) -> None:
     """Check every class path of a configuration.
 
     Raises:
-        InputError: for the first one that names nothing.
+        InputError: for the first path that names no class.
     """
     for key, path in _class_paths(config):
         if "." in path:
@@ -47,7 +46,7 @@ def refuse_unknown(config: Mapping[str, Any]) -> None:
 
 
 def _class_paths(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Each class path, with the name of the argument that it stands for."""
+    """Class paths of a configuration, with the name of the argument that takes each."""
     if isinstance(value, list):
         for entry in value:
             yield from _class_paths(entry, key)
@@ -75,21 +74,23 @@ def _check_path(key: str, path: str) -> None:
         return
     if count < len(words) - 1:
         module = ".".join(words[: count + 1])
-        known = [
+        similar = [
             f"{file.module}.{name}"
             for name in _modules_in(file)
             if did_you_mean(words[count], [name])
         ]
-        near = did_you_mean(module, known, "check its name.")
-        raise InputError(f"{path!r} cannot be imported: there is no module {module!r}; {near}")
-    raise InputError(f"there is no {NOUNS.get(key, 'class')} {path!r}; {_near(key, path, file)}")
+        hint = did_you_mean(module, similar, "check its name.")
+        raise InputError(f"{path!r} cannot be imported: there is no module {module!r}; {hint}")
+    raise InputError(
+        f"there is no {NOUNS.get(key, 'class')} {path!r}; {_suggestion(key, path, file)}"
+    )
 
 
 def _readable(root: str, path: str) -> bool:
-    """Whether a package is one whose sources decide: ours, a plugin's, or the user's own.
+    """Whether source files decide about a package: ours, a plugin's, or the user's.
 
     Raises:
-        InputError: when there is no package of that name.
+        InputError: for a package that does not exist.
     """
     try:
         spec = find_spec(root)
@@ -97,29 +98,27 @@ def _readable(root: str, path: str) -> bool:
         ImportError,
         ValueError,
     ):
-        # ValueError: it is loaded, but came from no file (`__main__`)
+        # ValueError: it is loaded, but not from a file (`__main__`)
         return False
-    own = PathFinder.find_spec(root, [os.getcwd()])
-    if spec is None and own is None:
+    user_spec = PathFinder.find_spec(root, [os.getcwd()])
+    if spec is None and user_spec is None:
         raise InputError(
             f"there is no module {root!r} for {path!r}; a file {root}.py is looked for in the "
             "working directory."
         )
     return root in ("mu", *plugins.packages()) or (
-        own is not None and (spec is None or _same_file(own, spec))
+        user_spec is not None and (spec is None or _same_file(user_spec, spec))
     )
 
 
-def _same_file(one: ModuleSpec, other: ModuleSpec) -> bool:
-    return bool(
-        one.origin and other.origin and Path(one.origin).resolve() == Path(other.origin).resolve()
-    )
+def _same_file(first: ModuleSpec, second: ModuleSpec) -> bool:
+    if not first.origin or not second.origin:
+        return False
+    return Path(first.origin).resolve() == Path(second.origin).resolve()
 
 
 def _deepest(words: list[str]) -> tuple[int, SourceFile | None]:
-    """How many of the words, from the left, are modules, and the source of the last one, if it has
-    one.
-    """
+    """Number of leading words that are modules, and the source file of the last of them."""
     spec = find_spec(words[0]) or PathFinder.find_spec(words[0], [os.getcwd()])
     count = 1
     assert spec is not None
@@ -129,7 +128,7 @@ def _deepest(words: list[str]) -> tuple[int, SourceFile | None]:
         )
     ):
         spec = inner
-        count = count + 1
+        count += 1
     if not (spec.origin or "").endswith(".py"):
         return count, None
     return count, SourceFile(
@@ -140,15 +139,13 @@ def _deepest(words: list[str]) -> tuple[int, SourceFile | None]:
 
 
 def names_of(file: SourceFile) -> set[str] | None:
-    """Names at the top level of a module, those that it imports included; None where its source
-    does not tell all of them.
-    """
+    """Names at the top level of a module, imports included; None where its source hides some."""
     if any(word in file.text for word in _UNREADABLE):
         return None
     names: set[str] = set()
     for entry in file.tree.body:
         defined = isinstance(entry, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        # what stands deeper may be one too many, never one too few
+        # names inside other statements may be one too many, never one too few
         for node in [entry] if defined else ast.walk(entry):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 names.add(node.name)
@@ -156,15 +153,15 @@ def names_of(file: SourceFile) -> set[str] | None:
                 names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 names.add(node.id)
-    # it makes names on demand; those that it promises stand in `__all__`
+    # names that `__getattr__` makes on demand are listed in `__all__`
     if "__getattr__" in names and not file.lazy:
-        promised = _promised(file)
-        return None if promised is None else names | promised
+        exported = _exported(file)
+        return None if exported is None else names | exported
     return None if "*" in names else names
 
 
-def _promised(file: SourceFile) -> set[str] | None:
-    """`__all__`, where it is written out."""
+def _exported(file: SourceFile) -> set[str] | None:
+    """Names in `__all__`; None where it is not a literal."""
     for node in file.tree.body:
         if isinstance(node, ast.Assign) and any(
             isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets
@@ -177,7 +174,7 @@ def _promised(file: SourceFile) -> set[str] | None:
 
 
 def _imports(file: SourceFile) -> set[str]:
-    """Packages that a file cannot do without."""
+    """Packages that a file imports at its top level."""
     modules = [
         alias.name
         for node in file.tree.body
@@ -203,9 +200,7 @@ def _importable(root: str) -> bool:
 
 
 def _check_bare(key: str, name: str) -> None:
-    """A bare name is one of `mu`'s or of a plugin's, or of a class that the calling program has
-    made.
-    """
+    """Refuse a bare name that no class of `mu`, a plugin or the calling program has."""
     module, base = _BASES[key]
     if module in sys.modules and any(
         cls.__name__ == name for cls in subclasses(getattr(sys.modules[module], base))
@@ -220,46 +215,49 @@ def _check_bare(key: str, name: str) -> None:
     for file in Sources().files.values():
         if word.search(file.text) and ((names := names_of(file)) is None or name in names):
             return
-    raise InputError(f"there is no {NOUNS[key]} {name!r}; {_near(key, name)}")
+    raise InputError(f"there is no {NOUNS[key]} {name!r}; {_suggestion(key, name)}")
 
 
-# ---- what was meant ------------------------------------------------------------------------------
+# ---- suggestions ---------------------------------------------------------------------------------
 
 
-def _near(key: str, path: str, file: SourceFile | None = None) -> str:
-    """What may have been meant, or where to look."""
+def _suggestion(key: str, path: str, file: SourceFile | None = None) -> str:
+    """Similar class names, or where to look for them.
+
+    Args:
+        key: argument that takes the class.
+        path: class path or bare name that names nothing.
+        file: source file that the path leads to.
+    """
     name = path.rpartition(".")[2]
+    # 1. in the user's file
     if file is not None and file.from_user:
-        there = [known for known in file.classes if not known.startswith("_")]
-        has = (
-            f"{file.path.name} has {', '.join(there)}."
-            if there
-            else f"{file.path.name} has no class."
-        )
-        return did_you_mean(
-            path, [f"{file.module}.{known}" for known in there if did_you_mean(name, [known])], has
-        )
+        classes = [cls for cls in file.classes if not cls.startswith("_")]
+        similar = [f"{file.module}.{cls}" for cls in classes if did_you_mean(name, [cls])]
+        listing = ", ".join(classes) or "no class"
+        return did_you_mean(path, similar, f"{file.path.name} has {listing}.")
+    # 2. in another of the user's files
     sources = Sources(Path())
-    parts = sources.components(CATEGORIES[key]) if key in CATEGORIES else []
-    mine = [part.path for part in parts if part.from_user and part.name == name]
-    if mine:
-        return f"did you mean {' or '.join(mine)}?"
-    known = [part.name for part in parts if not part.from_user] or [
-        entry
-        for found in sources.files.values()
-        if not found.from_user
-        for entry in found.headers
-        if not entry.startswith("_")
+    category = CATEGORIES.get(key)
+    components = sources.components(category) if category else []
+    paths = [entry.path for entry in components if entry.from_user and entry.name == name]
+    if paths:
+        return f"did you mean {' or '.join(paths)}?"
+    # 3. in mu and its plugins
+    names = [entry.name for entry in components if not entry.from_user] or [
+        cls
+        for source in sources.files.values()
+        if not source.from_user
+        for cls in source.headers
+        if not cls.startswith("_")
     ]
     return did_you_mean(
-        name,
-        known,
-        f"mu list {CATEGORIES[key]} lists them." if key in CATEGORIES else "check its name.",
+        name, names, f"mu list {category} lists them." if category else "check its name."
     )
 
 
 def _modules_in(file: SourceFile) -> list[str]:
-    """The modules of a package; none in a plain file."""
+    """Names of a package's modules; empty for a module of one file."""
     entries = file.path.parent.iterdir() if file.path.name == "__init__.py" else ()
     return [
         entry.stem

@@ -1,7 +1,7 @@
-"""Configuration files: read, merged as plain data, and only then handed to jsonargparse.
+"""Configuration files, read and merged as plain data before jsonargparse parses them.
 
-So a task's file may say which backbone its method gets, while the method is named in another file
-or on the command line.
+So a task's file may give a method its backbone while the method is named in another file or on the
+command line.
 """
 
 from __future__ import annotations
@@ -19,21 +19,19 @@ from mu.utils.errors import InputError
 
 Config = dict[str, Any]
 RECORDED = ("seed_everything", "trainer", "model", "data")
-"""What a run's config.yaml says to another command; the rest belongs to the command that wrote
-it.
-"""
+"""Sections of a run's config.yaml that other commands use; the rest belongs to its own command."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers: 1e-3 is one."""
+    """YAML loader with the numbers of YAML 1.2: 1e-3 is one."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what the loader would take for a number."""
+    """YAML dumper that quotes strings which the loader would read as numbers."""
 
 
-for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver(
+for _yaml_class in (_Loader, _Dumper):
+    _yaml_class.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(
             r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
@@ -44,38 +42,38 @@ for _kind in (_Loader, _Dumper):
 
 
 def read(path: str | Path) -> Config:
-    """One YAML file.
+    """Content of a configuration file.
 
     Raises:
-        InputError: when it is missing, no YAML, or no mapping.
+        InputError: for a missing file, invalid YAML, or anything but a mapping.
     """
     path = Path(path)
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"there is no configuration file {path}; {_near(path)}") from None
+        raise InputError(f"there is no configuration file {path}; {_files_beside(path)}") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; give a YAML file with -c.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {_place(error)}.") from error
-    if found is None:
+        raise InputError(f"{path} is not valid YAML: {_yaml_fault(error)}.") from error
+    if content is None:
         return {}
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InputError(
             f"{path} is not a configuration: it should be a mapping with {', '.join(RECORDED)}."
         )
     for key, allowed in {"trainer": (dict,), "model": (dict, str), "data": (dict, str)}.items():
-        if found.get(key) is not None and not isinstance(found[key], allowed):
-            wanted = (
+        if content.get(key) is not None and not isinstance(content[key], allowed):
+            expected = (
                 "a mapping of the Trainer's arguments"
                 if key == "trainer"
                 else "a class: {class_path: ..., init_args: {...}}"
             )
-            raise InputError(f"{path}: {key} is {found[key]!r}; it should be {wanted}.")
-    return found
+            raise InputError(f"{path}: {key} is {content[key]!r}; it should be {expected}.")
+    return content
 
 
-def _near(path: Path) -> str:
+def _files_beside(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"there is no folder {folder} here either."
@@ -84,28 +82,40 @@ def _near(path: Path) -> str:
     return f"{folder} has {', '.join(close)}." if names else f"{folder} has no YAML file."
 
 
-def _place(error: Exception) -> str:
+def _yaml_fault(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None)
-    said = problem or " ".join(str(error).split())
-    return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark is not None else said
+    message = problem or " ".join(str(error).split())
+    if mark is None:
+        return message
+    return f"line {mark.line + 1}, column {mark.column + 1}: {message}"
 
 
 def merged(
     files: list[str], base: Mapping[str, Any] | None = None, chosen: Mapping[str, str] | None = None
 ) -> Config:
-    """The files, later over earlier, over `base`; over them the classes that were named for `model`
-    and `data`.
+    """Configuration files merged over `base`, later over earlier.
+
+    Args:
+        files: their paths.
+        base: configuration below them.
+        chosen: class names by `model` and `data`, over them.
     """
-    named = {key: {"class_path": name} for key, name in (chosen or {}).items()}
-    return merge(base, *(_spelled_out(read(file)) for file in files), named)
+    class_paths = {key: {"class_path": name} for key, name in (chosen or {}).items()}
+    return merge(base, *(_with_class_paths(read(file)) for file in files), class_paths)
 
 
 def over_recorded(
     recorded: Mapping[str, Any], files: list[str], chosen: Mapping[str, str] | None = None
 ) -> Config:
-    """The files over a run's own configuration: a callback that the run already had is replaced,
-    not doubled.
+    """Configuration files merged over a run's recorded configuration.
+
+    A callback that the run already has is replaced, not doubled.
+
+    Args:
+        recorded: the run's configuration.
+        files: their paths.
+        chosen: class names by `model` and `data`, over them.
     """
     before = listed(section(recorded, "trainer").get("callbacks"))
     config = merged(files, recorded, chosen)
@@ -121,22 +131,22 @@ def over_recorded(
 
 
 def section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The mapping under `key`, empty where there is none."""
-    found = config.get(key)
-    return found if isinstance(found, Mapping) else {}
+    """The mapping under a key; empty where it is absent or no mapping."""
+    value = config.get(key)
+    return value if isinstance(value, Mapping) else {}
 
 
-def parse(written: str) -> Config:
-    """YAML that jsonargparse wrote."""
-    return yaml.load(written, Loader=_Loader)
+def parse(text: str) -> Config:
+    """Configuration from YAML that jsonargparse wrote."""
+    return yaml.load(text, Loader=_Loader)
 
 
-def text(config: Mapping[str, Any]) -> str:
-    """As YAML."""
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """Configuration as YAML."""
     return yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False)
 
 
-def _spelled_out(config: Config) -> Config:
+def _with_class_paths(config: Config) -> Config:
     for key in ("model", "data"):
         if isinstance(config.get(key), str):
             config[key] = {"class_path": config[key]}

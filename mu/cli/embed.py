@@ -1,4 +1,4 @@
-"""Turn a trained run into a model that comes with mu: half precision, weights only.
+"""Models that are shipped with mu: the weights of a trained run in half precision.
 
 python -m mu.cli.embed shapes runs/shapes
 python -m mu.cli.embed authors runs/authors
@@ -20,23 +20,23 @@ from mu.backbones.embedded import HOME
 from mu.utils.errors import InputError
 
 LIMIT = 11_000_000
-"""Bytes of all models together."""
+"""Limit of the size of all models together, in bytes."""
 
 
 def write(name: str, run: str, classes: list[str], home: Path = HOME) -> Path:
-    """Write the model of a run under `name`.
+    """Write the model of a run as a shipped model.
 
     Args:
-        name: of the model's folder, which is replaced.
+        name: name of the model's folder, which is replaced.
         run: run folder of a finished fit.
-        classes: of a classifier, what its logits stand for.
-        home: where models lie.
+        classes: class names of a classifier, in the order of its logits.
+        home: folder of all shipped models.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: when the run holds another kind of model, or the classes do not fit it.
+        InputError: for a model that is not shipped, or for class names that do not fit it.
     """
     from mu.backbones import CausalLM, ClassConditionalDiffusion, Classifier, TextToImage
     from mu.core.checkpoint import load
@@ -50,8 +50,8 @@ def write(name: str, run: str, classes: list[str], home: Path = HOME) -> Path:
         )
     if isinstance(backbone, Classifier) and len(classes) != backbone.num_classes:
         raise InputError(
-            f"{len(classes)} names were given for the {backbone.num_classes} classes of {run}; "
-            "give --classes, one for each."
+            f"--classes has {len(classes)} names for the {backbone.num_classes} classes of {run}; "
+            "give one name for each class."
         )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -75,7 +75,7 @@ def _write_judge(folder: Path, backbone: Any, classes: list[str]) -> None:
     from mu.utils.files import save_tensors
 
     network = backbone.network
-    said = {
+    metadata = {
         "architecture": backbone.name,
         "num_classes": str(backbone.num_classes),
         "class_names": json.dumps(classes),
@@ -90,35 +90,33 @@ def _write_judge(folder: Path, backbone: Any, classes: list[str]) -> None:
     halves = {
         key: value.half() if value.is_floating_point() else value for key, value in tensors.items()
     }
-    save_tensors(folder / "model.safetensors", halves, said)
+    save_tensors(folder / "model.safetensors", halves, metadata)
 
 
 def _tidy(folder: Path) -> None:
-    """Some files note from where a model was loaded, which means nothing on another machine, and
-    some are written for their owner alone.
-    """
+    """Make files readable for all, and remove paths of this machine from their JSON."""
     for file in folder.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)
     for file in folder.rglob("*.json"):
         content = json.loads(file.read_text(encoding="utf-8"))
-        kept = {
+        portable = {
             key: value
             for key, value in content.items()
             if key not in ("_name_or_path", "is_local", "local_files_only", "backend")
         }
         if (
             file.name == "tokenizer_config.json"
-            and kept.get("tokenizer_class") == "TokenizersBackend"
+            and portable.get("tokenizer_class") == "TokenizersBackend"
         ):
-            kept["tokenizer_class"] = (
+            portable["tokenizer_class"] = (
                 "PreTrainedTokenizerFast"  # the name that every release of transformers knows
             )
-        if kept != content:
-            file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        if portable != content:
+            file.write_text(json.dumps(portable, indent=2) + "\n", encoding="utf-8")
 
 
 def size(home: Path = HOME) -> dict[str, int]:
-    """Bytes of each model."""
+    """Size of each shipped model in bytes."""
     folders = [
         folder
         for folder in sorted(home.iterdir())
@@ -131,7 +129,7 @@ def size(home: Path = HOME) -> dict[str, int]:
 
 
 def main(arguments: list[str]) -> None:
-    """Write one model and say how large all of them are."""
+    """Write one model and print the sizes of all."""
     parser = argparse.ArgumentParser(
         prog="python -m mu.cli.embed",
         description="Turn a trained run into a model that comes with mu.",
@@ -141,8 +139,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--classes", default="", help="names of a classifier's classes, joined by commas"
     )
-    chosen = parser.parse_args(arguments)
-    write(chosen.name, chosen.run, [name for name in chosen.classes.split(",") if name])
+    options = parser.parse_args(arguments)
+    write(options.name, options.run, [name for name in options.classes.split(",") if name])
     sizes = size()
     total = sum(sizes.values())
     print(
@@ -152,7 +150,8 @@ def main(arguments: list[str]) -> None:
     )
     if total > LIMIT:
         raise InputError(
-            f"the models take more than {LIMIT / 1e6:.0f} MB together; make one of them smaller."
+            f"the shipped models take more than {LIMIT / 1e6:.0f} MB together; make one of them "
+            "smaller."
         )
 
 
@@ -160,4 +159,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except InputError as error:
-        sys.exit(f"build: {error}")
+        sys.exit(f"mu.cli.embed: {error}")

@@ -1,4 +1,4 @@
-"""`mu export`: a run's model as people share it."""
+"""`mu export`: weights, configuration and model card of the model that a run serves."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """The command; returns its exit code."""
+    """Run `mu export`; returns the exit code."""
     parser = Parser(
         prog="mu export",
         description="Write the served model of a run as a folder: weights, config, model card.",
     )
     parser.add_argument("run", help="run folder or checkpoint of mu fit")
-    parser.add_argument("folder", help="where to; new or empty")
+    parser.add_argument("folder", help="folder to write, new or empty")
     parser.add_argument(
         "--edited",
         action="store_true",
@@ -35,14 +35,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--license", help="licence of the weights as the hub names it, for example apache-2.0"
     )
-    given = parser.parse_args(argv)
-    if given.edited and given.adapter:
+    options = parser.parse_args(argv)
+    if options.edited and options.adapter:
         raise InputError(
             "mu export writes the edited tensors or the adapters, not both; leave out --edited or "
             "--adapter."
         )
-    form: Form = "edited" if given.edited else "adapter" if given.adapter else "model"
-    print(export_run(Path(given.run), Path(given.folder), given.title, given.license, form))
+    form: Form = "edited" if options.edited else "adapter" if options.adapter else "model"
+    print(export_run(Path(options.run), Path(options.folder), options.title, options.license, form))
     return 0
 
 
@@ -57,16 +57,16 @@ def export_run(
 
     Args:
         run: run folder or checkpoint.
-        folder: where to; new or empty.
+        folder: folder to write, new or empty.
         title: heading of the model card; the folder's name when None.
         license: licence of the weights.
-        form: what of the model, see `mu.backbones.export.export`.
+        form: all weights, edited tensors or adapters, see `mu.backbones.export.export`.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: when there is no such run, or its model has no such form.
+        InputError: for a missing run, or a model that has no such form.
     """
     from mu.backbones.export import export as write_model
     from mu.core.checkpoint import load
@@ -76,8 +76,11 @@ def export_run(
 
 
 def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
-    """What a run folder says for the model card: method, task, what was forgotten, and the metrics
-    where it was tested.
+    """Method, task, concept and metrics of a run, for its model card.
+
+    Args:
+        run: run folder or checkpoint.
+        module: its method.
     """
     import json
 
@@ -85,26 +88,26 @@ def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
     from mu.data.split import Split
     from mu.metrics.results import RunResults
 
-    place = run if run.is_dir() else of_checkpoint(run)
-    found: dict[str, Any] = {"method": type(module).__name__}
-    if place is not None and (place / CONFIG).is_file():
-        data = recorded_config(place).get("data") or {}
+    folder = run if run.is_dir() else of_checkpoint(run)
+    content: dict[str, Any] = {"method": type(module).__name__}
+    if folder is not None and (folder / CONFIG).is_file():
+        data = recorded_config(folder).get("data") or {}
         concept = (data.get("init_args") or {}).get("concept")
-        found |= {"task": str(data.get("class_path", "")).rpartition(".")[2], "concept": concept}
-    if place is not None and (place / "split.json").is_file():
-        split = Split.load(place / "split.json")
-        found |= {
+        content |= {"task": str(data.get("class_path", "")).rpartition(".")[2], "concept": concept}
+    if folder is not None and (folder / "split.json").is_file():
+        split = Split.load(folder / "split.json")
+        content |= {
             "task": split.task,
             "concept": split.selector.get("concept") or json.dumps(dict(split.selector)),
         }
-    if place is not None and (place / "results.json").is_file():
-        record = RunResults.load(place)
-        found |= {"method": record.method, "task": record.task, "metrics": _metrics(record)}
-    return found
+    if folder is not None and (folder / "results.json").is_file():
+        record = RunResults.load(folder)
+        content |= {"method": record.method, "task": record.task, "metrics": _metrics(record)}
+    return content
 
 
 def _metrics(record: Any) -> list[dict[str, Any]]:
-    """Each gap stands beside the metric that it is of."""
+    """Metrics of a run, each with its gap to the oracle."""
     gaps = {
         result.metric.removeprefix("gap/"): result.value
         for result in record.results

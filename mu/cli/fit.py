@@ -1,4 +1,4 @@
-"""`mu fit`, `validate`, `test`, `predict`: what is found out before torch is imported."""
+"""`mu fit`, `validate`, `test` and `predict`: checks before torch is imported, then the run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def run(command: str, words: list[str]) -> int:
 
     Args:
         command: `fit`, `validate`, `test` or `predict`.
-        words: what follows it.
+        words: words of the command line after it.
 
     Returns:
         The exit code.
 
     Raises:
-        InputError: for whatever the user gave that cannot be used.
+        InputError: for options or a configuration that cannot be used.
     """
     from mu.config.plugins import working_directory
     from mu.utils.quiet import quiet
@@ -35,7 +35,7 @@ def run(command: str, words: list[str]) -> int:
         )
     if options.resume and not options.run:
         raise InputError(
-            "--resume needs the run folder that is to be continued: mu fit --run RUN --resume."
+            "--resume needs the folder of the run to continue: mu fit --run RUN --resume."
         )
     base = _base(command, options)
     config = configs.over_recorded(base or {}, options.files, options.chosen)
@@ -47,16 +47,17 @@ def run(command: str, words: list[str]) -> int:
 
 
 def _base(command: str, options: Options) -> dict[str, Any] | None:
-    """The configuration of the run that is continued or evaluated, where the files alone do not
-    make a whole one.
+    """Recorded configuration of the run that is continued or evaluated.
+
+    None where the files and options name method and task themselves.
     """
     checkpoint = options.value("--ckpt_path")
     folder = options.run or (run_folder.of_checkpoint(checkpoint) if checkpoint else None)
     if not folder or (command == "fit" and not options.resume and checkpoint is None):
         return None
-    said = configs.merged(options.files)
-    whole = all(
-        "class_path" in configs.section(said, key) or key in options.chosen
+    config = configs.merged(options.files)
+    is_complete = all(
+        "class_path" in configs.section(config, key) or key in options.chosen
         for key in ("model", "data")
     )
-    return None if whole else run_folder.recorded_config(folder)
+    return None if is_complete else run_folder.recorded_config(folder)

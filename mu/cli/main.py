@@ -1,4 +1,4 @@
-"""The command line of `mu`: the first word is looked at before anything heavy is imported."""
+"""Command line of `mu`: the command is chosen before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mu.utils.errors import InputError, RunError
 
 COMMANDS = {
     "fit": "train an original, retrain an oracle, or unlearn",
-    "validate": "the splits' scores, without suites",
+    "validate": "scores of the splits, without suites",
     "test": "measure with suites; writes results.json into the run folder",
     "predict": "write the model's prediction of every sample",
     "bench": "run a study: tasks x methods x seeds, measured against the oracle",
     "report": "tables from run folders",
-    "export": "write a run's model as people share it",
+    "export": "write a run's model with its card, to share it",
     "import": "turn a CompVis checkpoint into a diffusers folder",
     "list": "methods, tasks, backbones, suites, attacks or masks",
     "show": "one method: equation, arguments, defaults, presets",
@@ -30,27 +30,27 @@ Machine unlearning on PyTorch Lightning, measured against retraining.
 
 {commands}
 
-  mu fit -c configs/task/digits_random.yaml -c configs/method/salun.yaml --model.backbone.weights runs/original --run runs/salun
+  mu fit -c configs/task/digits_random.yaml -c configs/method/salun.yaml \\
+    --model.backbone.weights runs/original --run runs/salun
   mu test --run runs/salun -c configs/suite/classification.yaml
 
-mu COMMAND --help says more; mu --version; --debug shows the traceback of an error."""
+mu COMMAND --help lists its options; mu --version; --debug shows the traceback of an error."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: the words after `mu`; those of this process when None.
+        argv: words after `mu`; those of this process when None.
 
     Returns:
-        The exit code: 0, 1 when a run failed, 2 for input that cannot be used, 130 when
-        interrupted.
+        The exit code: 0; 1 for a failed run, 2 for unusable input, 130 for an interruption.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        with _as_if_typed(None if argv is None else argv):
+        with _with_argv(None if argv is None else argv):
             return _dispatch(words, debug)
     except SystemExit as stop:  # argparse and --help end like this
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
@@ -115,22 +115,25 @@ def _dispatch(words: list[str], debug: bool) -> int:
 
 def _unknown(command: str) -> str:
     if command.startswith("-"):
-        return f"the first word is a command ({', '.join(COMMANDS)}), not {command!r}; write for example mu fit {command} ..."
+        return (
+            f"the first word is a command ({', '.join(COMMANDS)}), not {command!r}; write for "
+            f"example mu fit {command} ..."
+        )
     import difflib
 
     close = difflib.get_close_matches(command, COMMANDS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}."
+    hint = f"did you mean {close[0]!r}?" if close else f"mu has {', '.join(COMMANDS)}."
     return f"there is no command {command!r}; {hint}"
 
 
 def _report(error: Exception, debug: bool) -> int:
-    """Print an error as one sentence; the exit code."""
+    """Print an error as one sentence; returns the exit code."""
     if debug:
         import traceback
 
         traceback.print_exception(error)
     code = 2 if isinstance(error, InputError) else 1
-    # rank zero speaks for all; what another rank alone has met is seen with --debug
+    # rank zero prints for all; an error of another rank alone is seen with --debug
     if rank_of_process():
         return code
     sentence = " ".join(str(error).split()) or type(error).__name__
@@ -144,21 +147,19 @@ def _report(error: Exception, debug: bool) -> int:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Parsed sources are many small objects that all stay; looking through them for garbage takes a
-    third of the time.
-    """
-    was_on = gc.isenabled()
+    """Switch off garbage collection, a third of the time where many syntax trees are kept."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was_on:
+        if was_enabled:
             gc.enable()
 
 
 @contextmanager
 def _working_directory_importable() -> Iterator[None]:
-    """A user's one-file method is found; see `mu.config.plugins`."""
+    """Make the user's own files importable; see `mu.config.plugins`."""
     from mu.config.plugins import working_directory
 
     with working_directory():
@@ -166,21 +167,21 @@ def _working_directory_importable() -> Iterator[None]:
 
 
 @contextmanager
-def _as_if_typed(argv: list[str] | None) -> Iterator[None]:
-    """Lightning starts further ranks with `sys.argv`, so inside a call from Python that must hold
-    this command.
-    """
+def _with_argv(argv: list[str] | None) -> Iterator[None]:
+    """Set `sys.argv` to this command: Lightning starts further ranks with it."""
     if argv is None:
         yield
         return
-    start = sys.modules["__main__"]
-    kept = sys.argv
-    spec = getattr(start, "__spec__", None)
-    sys.argv, start.__spec__ = [os.path.abspath(__file__), *argv], None  # type: ignore[assignment]
+    main_module = sys.modules["__main__"]
+    argv_before = sys.argv
+    spec_before = getattr(main_module, "__spec__", None)
+    sys.argv = [os.path.abspath(__file__), *argv]
+    main_module.__spec__ = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        sys.argv, start.__spec__ = kept, spec  # type: ignore[assignment]
+        sys.argv = argv_before
+        main_module.__spec__ = spec_before  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

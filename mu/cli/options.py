@@ -1,6 +1,4 @@
-"""What `mu fit`, `validate`, `test` and `predict` understand beside LightningCLI's own
-arguments.
-"""
+"""Options of `mu fit`, `validate`, `test` and `predict` that LightningCLI does not have."""
 
 from __future__ import annotations
 
@@ -14,14 +12,14 @@ _OURS = ("--config", "--run", "--model", "--data")
 
 @dataclass
 class Options:
-    """The words of a command, taken apart.
+    """Words of a command line, sorted into options.
 
     Attributes:
         files: configuration files, in order.
-        run: the run folder, or None.
+        run: run folder, or None.
         resume: continue from the run folder's last checkpoint.
-        chosen: `model` and `data` where a class was named for them.
-        rest: every other word, for LightningCLI.
+        chosen: class names by `model` and `data`, where they were named.
+        rest: other words, for LightningCLI.
     """
 
     files: list[str] = field(default_factory=list)
@@ -31,34 +29,37 @@ class Options:
     rest: list[str] = field(default_factory=list)
 
     def value(self, option: str) -> str | None:
-        """The last value that `rest` gives to an option."""
-        found = None
-        for place, word in enumerate(self.rest):
-            if word == option and place + 1 < len(self.rest):
-                found = self.rest[place + 1]
+        """Last value of an option in `rest`; None where it does not occur."""
+        last_value = None
+        for index, word in enumerate(self.rest):
+            if word == option and index + 1 < len(self.rest):
+                last_value = self.rest[index + 1]
             elif word.startswith(f"{option}="):
-                found = word.partition("=")[2]
-        return found
+                last_value = word.partition("=")[2]
+        return last_value
 
 
 def take(words: list[str]) -> Options:
-    """Take our own options out of the words after the command.
+    """Separate our options from LightningCLI's.
+
+    Args:
+        words: words of the command line after the command.
 
     Raises:
         InputError: for an option without its value.
     """
     options = Options()
-    left = list(words)
-    while left:
-        word = left.pop(0)
+    pending = list(words)
+    while pending:
+        word = pending.pop(0)
         name, equals, value = word.partition("=")
         name = _SHORT.get(name, name)
         if word == "--resume":
             options.resume = True
         elif name in _OURS:
-            if not equals and (not left or left[0].startswith("--")):
+            if not equals and (not pending or pending[0].startswith("--")):
                 raise InputError(f"{word} needs a value: {word} {_example(name)}.")
-            _put(options, name, value if equals else left.pop(0))
+            _put(options, name, value if equals else pending.pop(0))
         else:
             options.rest.append(word)
     return options

@@ -1,4 +1,4 @@
-"""An argument parser whose errors are one plain sentence."""
+"""Argument parser whose errors are InputErrors of one sentence."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from mu.utils.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises InputError where argparse would print its usage and leave the process."""
+    """ArgumentParser that raises InputError instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """One sentence."""
-        raise InputError(f"{self.prog}: {message}; {self.prog} --help says what it takes.")
+        """Raise the message as one sentence.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"{self.prog}: {message}; {self.prog} --help lists its arguments.")

@@ -15,6 +15,7 @@ from mu.cli.options import Options
 from mu.config.argument_types import hints
 from mu.config.classes import did_you_mean, find
 from mu.config.spec_faults import (
+    NOUNS,
     Argument,
     CommandLineValue,
     accepted_names,
@@ -57,12 +58,12 @@ def _faults(command: str, options: Options, config: Mapping[str, Any]) -> Iterat
     yield from _unknown_words(command, options, names)
     yield from _unknown_entries(command, config, names)
     # 2. trainer, method and task, with the words laid over the files
-    whole = _overlaid(config, options)
-    for name, value in (whole.get("trainer") or {}).items():
+    merged_config = _overlaid(config, options)
+    for name, value in (merged_config.get("trainer") or {}).items():
         yield from _of(value_fault(value, Argument(f"trainer.{name}", trainer.get(name))))
-    for name in settings.keys() & whole.keys() - {"model"}:
-        yield from _of(value_fault(whole[name], Argument(name, settings[name])))
-    absent = [key for key in ("data", "model") if not whole.get(key)]
+    for name in settings.keys() & merged_config.keys() - {"model"}:
+        yield from _of(value_fault(merged_config[name], Argument(name, settings[name])))
+    absent = [key for key in ("data", "model") if not merged_config.get(key)]
     if len(absent) == 2:
         yield (
             f"mu {command} needs a task and a method: mu {command} -c "
@@ -71,12 +72,12 @@ def _faults(command: str, options: Options, config: Mapping[str, Any]) -> Iterat
         )
     for key, base in {"model": UnlearningModule, "data": UnlearningDataModule}.items():
         if key not in absent:
-            yield from _of(spec_fault(whole[key], Argument(key, base, default=base)))
+            yield from _of(spec_fault(merged_config[key], Argument(key, base, default=base)))
     # 3. no task, or no method
     for key in absent:
-        noun, folder = ("task", "task") if key == "data" else ("method", "method")
+        noun = NOUNS[key]
         yield (
-            f"no {noun} is given; add -c configs/{folder}/NAME.yaml or --{key} NAME (mu list "
+            f"no {noun} is given; add -c configs/{noun}/NAME.yaml or --{key} NAME (mu list "
             f"{noun}s lists them)."
         )
 
@@ -115,7 +116,7 @@ def _unknown_words(command: str, options: Options, names: list[str]) -> Iterator
             yield f"mu {command} does not take {name!r}; {cure}"
             continue
         key = name.removeprefix("--").removesuffix("+")
-        if not _is_known(key, names):
+        if not _is_accepted(key, names):
             choices = [f"--{name}" for name in names]
             hint = did_you_mean(name, choices, f"mu {command} --help lists them.")
             yield f"mu {command} has no option {name!r}; {hint}"
@@ -123,7 +124,7 @@ def _unknown_words(command: str, options: Options, names: list[str]) -> Iterator
             yield f"{name} needs a value: {name} VALUE."
 
 
-def _is_known(key: str, names: list[str]) -> bool:
+def _is_accepted(key: str, names: list[str]) -> bool:
     section, _, rest = key.partition(".")
     if section == "trainer":
         return f"trainer.{rest.partition('.')[0]}" in names
@@ -133,7 +134,7 @@ def _is_known(key: str, names: list[str]) -> bool:
 def _unknown_entries(command: str, config: Mapping[str, Any], names: list[str]) -> Iterator[str]:
     trainer = config.get("trainer") or {}
     for key in [*config, *(f"trainer.{name}" for name in trainer)]:
-        if key != "trainer" and not _is_known(key, names):
+        if key != "trainer" and not _is_accepted(key, names):
             hint = did_you_mean(key, names, f"mu {command} --print_config shows them.")
             yield f"mu {command} has no entry {key!r}; {hint}"
 
@@ -143,7 +144,7 @@ def _unknown_entries(command: str, config: Mapping[str, Any], names: list[str]) 
 
 def _overlaid(config: Mapping[str, Any], options: Options) -> dict[str, Any]:
     """The configuration with the values of the command line, in their order."""
-    whole = _copied(config)
+    merged_config = _copied(config)
     for name, value in _split(options.rest):
         if value is None or not name.startswith("--"):
             continue
@@ -153,11 +154,11 @@ def _overlaid(config: Mapping[str, Any], options: Options) -> dict[str, Any]:
             words = words[:-1]
         section, *path = words
         if section == "trainer" and path:
-            whole["trainer"] = whole.get("trainer") or {}
-            _put(whole["trainer"], path, value, append=key.endswith("+"))
+            merged_config["trainer"] = merged_config.get("trainer") or {}
+            _put(merged_config["trainer"], path, value, append=key.endswith("+"))
         else:
-            _put(whole, words, value, append=False)
-    return whole
+            _put(merged_config, words, value, append=False)
+    return merged_config
 
 
 def _put(values: dict[str, Any], path: list[str], value: str, append: bool) -> None:
@@ -179,7 +180,11 @@ def _put(values: dict[str, Any], path: list[str], value: str, append: bool) -> N
     if isinstance(component, list) and component:  # the last one is meant
         component[-1] = _as_spec(component[-1])
         component = component[-1]
-    elif isinstance(component, dict) and component and not {"class_path", "init_args"} & set(component):
+    elif (
+        isinstance(component, dict)
+        and component
+        and not {"class_path", "init_args"} & set(component)
+    ):
         component[inner[0]] = CommandLineValue(value)  # an entry of a mapping
         return
     else:
@@ -199,8 +204,8 @@ def _changed_class(spec: Mapping[str, Any], path: str) -> dict[str, Any]:
     values = spec.get("init_args") or {}
     cls = find(path)
     names = accepted_names(cls) if cls is not None else ()
-    kept_values = {name: value for name, value in values.items() if name in names}
-    return {"class_path": path, "init_args": kept_values}
+    accepted_values = {name: value for name, value in values.items() if name in names}
+    return {"class_path": path, "init_args": accepted_values}
 
 
 def _copied(value: Any) -> Any:

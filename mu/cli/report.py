@@ -10,10 +10,10 @@ from mu.utils.errors import InputError
 
 
 def main(argv: list[str]) -> int:
-    """The command; returns its exit code.
+    """Run `mu report`; returns the exit code.
 
     Raises:
-        InputError: as `write`; or when several folders are given without a place to write to.
+        InputError: for folders without runs, or several folders without `--output`.
     """
     from rich.console import Console
 
@@ -31,8 +31,8 @@ def main(argv: list[str]) -> int:
         metavar="DIR",
         help="where to write (default: RUNS, if it is one folder)",
     )
-    given = parser.parse_args(argv)
-    if given.output is None and len(given.runs) > 1:
+    options = parser.parse_args(argv)
+    if options.output is None and len(options.runs) > 1:
         raise InputError("mu report needs --output DIR when it reports several folders.")
-    write_runs(given.runs, given.output or given.runs[0], Console())
+    write_runs(options.runs, options.output or options.runs[0], Console())
     return 0

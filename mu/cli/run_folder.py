@@ -1,6 +1,4 @@
-"""The run folder of `mu fit` and of what follows it: its name, its contents, and that nothing
-half-written is left in it.
-"""
+"""Run folders: names, recorded configuration, last checkpoint, removal of partial files."""
 
 from __future__ import annotations
 
@@ -17,51 +15,48 @@ from mu.utils.errors import InputError
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
 SHARED = "MU_RUN_FOLDER"
-"""Environment variable by which the first process tells the ranks that it starts which folder it
-has chosen.
-"""
-_PLACE = ("default_root_dir", "enable_progress_bar", "enable_model_summary", "logger")
-"""Trainer arguments that say where and how it is shown, not what is run."""
+"""Environment variable with the run folder, from the first process to the ranks that it starts."""
+_NOT_COMPARED = ("default_root_dir", "enable_progress_bar", "enable_model_summary", "logger")
+"""Trainer arguments for output and display, which do not change the run."""
 
 
 def new(method: str, stage: str = "") -> Path:
-    """A folder that no run has yet: `runs/METHOD-TIME`.
+    """New folder `runs/METHOD-TIME`.
 
     Raises:
-        InputError: when several processes were started from outside, which would each choose
-            another.
+        InputError: for several processes started from outside, which would each choose another.
     """
     if os.environ.get(SHARED):
         return Path(os.environ[SHARED])
     slurm = "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS") or 1) > 1
     if "TORCHELASTIC_RUN_ID" in os.environ or slurm:
         raise InputError(
-            "several processes were started from outside, so each would choose a run folder of "
-            "its own; give one with --run."
+            "several processes were started from outside, and each would choose another run "
+            "folder; give one with --run."
         )
     stem = Path("runs") / "-".join(
         word for word in (method, stage, time.strftime("%Y%m%d-%H%M%S")) if word
     )
     folder = stem
-    number = 2
+    suffix = 2
     while folder.exists():
-        folder = stem.with_name(f"{stem.name}-{number}")
-        number = number + 1
+        folder = stem.with_name(f"{stem.name}-{suffix}")
+        suffix += 1
     return folder
 
 
 def of_checkpoint(path: str | Path) -> Path | None:
-    """The run folder that a checkpoint lies in, if it does."""
+    """Run folder of a checkpoint; None where it lies outside one."""
     folder = Path(path).resolve().parent
     folder = folder.parent if folder.name == "checkpoints" else folder
     return Path(os.path.relpath(folder)) if (folder / CONFIG).is_file() else None
 
 
 def recorded_config(run: str | Path) -> dict[str, Any]:
-    """What the run's config.yaml says to another command.
+    """Configuration of a run for another command.
 
     Raises:
-        InputError: when there is no such run.
+        InputError: for a missing run.
     """
     from mu.cli.config_files import RECORDED
 
@@ -77,10 +72,10 @@ def recorded_config(run: str | Path) -> dict[str, Any]:
 
 
 def last_checkpoint(run: Path) -> Path:
-    """The checkpoint that a run is resumed from and tested with.
+    """Checkpoint from which a run is resumed and with which it is tested.
 
     Raises:
-        InputError: when the run has none.
+        InputError: for a run without one.
     """
     if not (run / LAST).is_file():
         raise InputError(
@@ -94,7 +89,7 @@ def refuse_other_run(run: Path, config: Mapping[str, Any]) -> None:
     """Refuse to write into a folder that holds a run of another configuration.
 
     Raises:
-        InputError: names the folder and what differs.
+        InputError: names the folder and the first difference.
     """
     if not run.exists():
         return
@@ -110,52 +105,52 @@ def refuse_other_run(run: Path, config: Mapping[str, Any]) -> None:
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {
+    sections = {
         key: value for key, value in config.items() if key in ("seed_everything", "model", "data")
     }
     trainer = {
-        key: value for key, value in (config.get("trainer") or {}).items() if key not in _PLACE
+        key: value
+        for key, value in (config.get("trainer") or {}).items()
+        if key not in _NOT_COMPARED
     }
-    return {**kept, "trainer": trainer}
+    return {**sections, "trainer": trainer}
 
 
 def _first_difference(old: Any, new: Any, key: str = "") -> str:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in [*old, *(name for name in new if name not in old)]:
             part = name if name != "init_args" else ""
-            found = _first_difference(
+            difference = _first_difference(
                 old.get(name), new.get(name), ".".join(word for word in (key, part) if word)
             )
-            if found:
-                return found
+            if difference:
+                return difference
         return ""
     return "" if old == new else f"its {key} is {_short(old)}, not {_short(new)}"
 
 
 def _short(value: Any) -> str:
-    shown = str(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class Guard:
-    """Takes back what a fit has written when it fails before its first step.
+    """Removal of the files of a fit that failed before its first step.
 
     Args:
-        run: the run folder, as it is before anything is written.
+        run: run folder, before anything is written.
     """
 
     WRITTEN = (CONFIG, "checkpoints", "curves.json", "lightning_logs", "logs", "split.json")
-    """What a fit may have written by then; in a folder that was there before, nothing else is
-    touched.
-    """
+    """Entries that a fit may have written by then; nothing else in the folder is touched."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
-        self._absent = [folder for folder in (run, *run.parents) if not folder.exists()]
-        self._there = set(self._entries())
+        self._missing_folders = [folder for folder in (run, *run.parents) if not folder.exists()]
+        self._entries_before = set(self._entries())
 
     def _entries(self) -> list[Path]:
-        """What a fit may have written, and what stands in its folders."""
+        """Entries that a fit may have written, and those of its folders."""
         written = [self.run / name for name in self.WRITTEN if (self.run / name).exists()]
         return [
             *written,
@@ -163,12 +158,12 @@ class Guard:
         ]
 
     def undo(self) -> None:
-        """Remove it, and the folders that were made for it."""
-        for entry in set(self._entries()) - self._there:
+        """Remove new entries, and new folders that are empty."""
+        for entry in set(self._entries()) - self._entries_before:
             if entry.is_dir():
                 shutil.rmtree(entry)
             else:
                 entry.unlink(missing_ok=True)
-        for folder in self._absent:
+        for folder in self._missing_folders:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()

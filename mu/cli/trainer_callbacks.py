@@ -1,4 +1,4 @@
-"""Callbacks by which a command writes its run folder."""
+"""Callbacks that write a run folder: last checkpoint, config.yaml, predictions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mu.utils.spec import Reconstructible, init_args_of
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """`checkpoints/last.ckpt` after every epoch: one file, replaced as a whole, so that a killed
-    run is resumed from a good one.
+    """Checkpoint `checkpoints/last.ckpt` after every epoch.
 
-    A class of its own, so that a ModelCheckpoint which the user adds is another callback.
+    The file is replaced as a whole, so a killed run is resumed from a complete one. The class
+    differs from a ModelCheckpoint that the user adds, so both may be callbacks of a run.
 
     Args:
-        run: the run folder.
+        run: run folder.
     """
 
     def __init__(self, run: Path) -> None:
@@ -38,18 +38,16 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml when the first step is due, not before: what fails earlier leaves
-    nothing.
-    """
+    """Writer of config.yaml before the first step; a run that fails earlier leaves nothing."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Too early."""
+        """Write nothing yet."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write, on rank zero."""
+        """Write on rank zero."""
         if trainer.is_global_zero:
             if trainer.global_step == 0:
-                tell_new_weights(pl_module)
+                warn_of_new_weights(pl_module)
             write_text(
                 Path(trainer.default_root_dir) / CONFIG,
                 self.parser.dump(self.config, skip_none=False),
@@ -57,11 +55,12 @@ class SaveConfig(SaveConfigCallback):
 
 
 class WritePredictions(BasePredictionWriter):
-    """Writes `predictions.safetensors`: `SPLIT/index` and `SPLIT/prediction`, rows sorted by index;
-    one file for each rank.
+    """Writer of `predictions.safetensors`, one file for each rank.
+
+    Tensors `SPLIT/index` and `SPLIT/prediction`, rows sorted by index.
 
     Args:
-        run: the run folder.
+        run: run folder.
     """
 
     def __init__(self, run: Path) -> None:
@@ -71,8 +70,8 @@ class WritePredictions(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Any, batch_indices: Any
     ) -> None:
-        """Gather this rank's batches by split, and write."""
-        # with one loader Lightning hands over its batches, with several a list of those
+        """Write the batches of this rank by split."""
+        # Lightning passes a list of batches, or with several loaders a list of such lists
         batches = [
             batch
             for entry in predictions
@@ -90,24 +89,22 @@ class WritePredictions(BasePredictionWriter):
         save_tensors(self.run / f"predictions{rank}.safetensors", tensors)
 
 
-def tell_new_weights(module: LightningModule) -> None:
-    """One sentence on stderr where a method is asked to unlearn from a network that has learned
-    nothing.
-    """
+def warn_of_new_weights(module: LightningModule) -> None:
+    """Warn on stderr about unlearning from a network with random weights."""
     backbone = getattr(module, "backbone", None)
     if getattr(module, "trains_from_scratch", True) or not isinstance(backbone, Reconstructible):
         return
-    given = init_args_of(backbone)
-    takes = argument_names(type(backbone))
+    arguments = init_args_of(backbone)
+    names = argument_names(type(backbone))
     if (
-        "model" in takes
-        and given.get("model", True)
-        and not given.get("unet")
-        and given.get("init_seed") is None
+        "model" in names
+        and arguments.get("model", True)
+        and not arguments.get("unet")
+        and arguments.get("init_seed") is None
     ):
-        return  # a model that is named brings its weights
-    if "weights" in takes and not any(
-        given.get(name) for name in ("weights", "pretrained", "network")
+        return  # a pretrained model brings its weights
+    if "weights" in names and not any(
+        arguments.get(name) for name in ("weights", "pretrained", "network")
     ):
         print(
             f"mu: warning: {type(module).__name__} starts from a backbone with new random "

@@ -1,1 +1,1 @@
-"""Components from plain configuration: classes, plugins, merging."""
+"""Configuration: classes by name, argument types, plugins, merging, building components."""

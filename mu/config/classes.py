@@ -1,4 +1,4 @@
-"""Classes by path or bare name, and what their constructors take: for plain error messages."""
+"""Classes by path or bare name, subclasses, and suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from importlib import import_module
 
 
 def find(path: str) -> type | None:
-    """The class of a dotted path, or of a bare name among the components; None where there is
-    none.
-    """
+    """Class of a dotted path, or of a bare name among the components; None for an unknown one."""
     module, _, name = path.rpartition(".")
     if not module:
         return next((cls for cls in components() if cls.__name__ == name), None)
     try:
-        found = getattr(import_module(module), name, None)
-    except Exception:  # whatever is wrong with the user's file is said when jsonargparse imports it
+        value = getattr(import_module(module), name, None)
+    except Exception:  # an error in the user's file is reported when the parser imports it
         return None
-    return found if isinstance(found, type) else None
+    return value if isinstance(value, type) else None
 
 
 def components() -> list[type]:
-    """Every class that may stand in a configuration of ours."""
+    """Classes that a configuration may name: methods, tasks, backbones, callbacks, ..."""
     from lightning.pytorch import Callback
     from torch.optim import Optimizer
 
@@ -41,7 +39,7 @@ def components() -> list[type]:
         for name, module in list(sys.modules.items())
         if name.partition(".")[0] in ours and module is not None
     ]
-    named = [
+    public = [
         value
         for module in modules
         for value in vars(module).values()
@@ -49,23 +47,35 @@ def components() -> list[type]:
         and not value.__name__.startswith("_")
         and value.__module__.partition(".")[0] in ours
     ]
-    return list(dict.fromkeys([cls for root in roots for cls in subclasses(root)] + named))
+    return list(dict.fromkeys([cls for root in roots for cls in subclasses(root)] + public))
 
 
 def subclasses(base: type) -> list[type]:
-    """All public descendants that have been imported."""
-    found: list[type] = []
+    """Public subclasses of a class at any depth, as far as they are imported."""
+    descendants: list[type] = []
     for child in base.__subclasses__():
-        found += [child, *subclasses(child)]
-    return [cls for cls in dict.fromkeys(found) if not cls.__name__.startswith("_")]
+        descendants += [child, *subclasses(child)]
+    return [cls for cls in dict.fromkeys(descendants) if not cls.__name__.startswith("_")]
 
 
-def did_you_mean(given: str, known: Iterable[str], fallback: str = "") -> str:
-    """`did you mean A or B?`, or `fallback`; the second and third only where they are about as
-    close as the first.
+def did_you_mean(name: str, choices: Iterable[str], fallback: str = "") -> str:
+    """Suggestion for a misspelt name.
+
+    Args:
+        name: the misspelt name.
+        choices: possible names.
+        fallback: sentence where no choice is close.
+
+    >>> did_you_mean("Salun", ["SalUn", "SSD"])
+    'did you mean SalUn?'
+    >>> did_you_mean("Unknown", ["SalUn", "SSD"], "check its name.")
+    'check its name.'
     """
-    folded = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), folded, n=3)
-    ratio = [difflib.SequenceMatcher(None, given.lower(), hit).ratio() for hit in close]
-    names = [folded[hit] for hit, value in zip(close, ratio, strict=True) if value > 0.9 * ratio[0]]
+    folded = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name.lower(), folded, n=3)
+    ratios = [difflib.SequenceMatcher(None, name.lower(), match).ratio() for match in close]
+    # the second and third only where they are about as close as the first
+    names = [
+        folded[match] for match, ratio in zip(close, ratios, strict=True) if ratio > 0.9 * ratios[0]
+    ]
     return f"did you mean {' or '.join(names)}?" if names else fallback

@@ -1,6 +1,4 @@
-"""Building components (methods, tasks, callbacks) from plain configuration, with jsonargparse's
-type checks.
-"""
+"""Components (methods, tasks, callbacks) built from plain configuration with checked types."""
 
 from __future__ import annotations
 
@@ -17,60 +15,67 @@ __all__ = ["Components", "merge"]
 
 
 class Components:
-    """Parsers for the three kinds of components, built once and used for every run of a study."""
+    """Parsers for methods, tasks and callbacks, built once and used for every run of a study."""
 
     @cached_property
-    def _parsers(self) -> dict[str, Any]:
-        from jsonargparse import ArgumentParser
+    def _types(self) -> dict[str, Any]:
         from lightning.pytorch import Callback
 
         from mu.core.module import UnlearningModule
         from mu.data.datamodule import UnlearningDataModule
 
-        kinds = {
+        return {
             "model": UnlearningModule,
             "data": UnlearningDataModule,
             "callbacks": list[Callback],
         }
+
+    @cached_property
+    def _parsers(self) -> dict[str, Any]:
+        from jsonargparse import ArgumentParser
+
         parsers = {}
-        for name, kind in kinds.items():
+        for section, hint in self._types.items():
             parser = ArgumentParser(exit_on_error=False)
-            parser.add_argument(f"--{name}", type=kind)
-            parsers[name] = parser
+            parser.add_argument(f"--{section}", type=hint)
+            parsers[section] = parser
         return parsers
 
-    def resolve(self, kind: str, spec: Any) -> Any:
-        """Check a specification and fill in every default: plain data, the same for every way of
-        writing it.
+    def resolve(self, section: str, spec: Any) -> Any:
+        """Plain data of a checked specification with every default filled in.
+
+        Two ways of writing the same specification give the same data.
 
         Args:
-            kind: `model`, `data` or `callbacks`.
+            section: `model`, `data` or `callbacks`.
             spec: `{class_path: ..., init_args: {...}}`, or a list of those.
         """
         import yaml
 
-        parser = self._parsers[kind]
-        return yaml.safe_load(parser.dump(self._parse(kind, spec), skip_none=False))[kind]
+        parser = self._parsers[section]
+        return yaml.safe_load(parser.dump(self._parse(section, spec), skip_none=False))[section]
 
-    def make(self, kind: str, spec: Any) -> Any:
-        """The object that a specification describes."""
-        parsed = self._parse(kind, spec)
+    def make(self, section: str, spec: Any) -> Any:
+        """Object that a specification describes."""
+        parser = self._parsers[section]
+        parsed = self._parse(section, spec)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            instantiate = (
-                getattr(self._parsers[kind], "instantiate", None)
-                or self._parsers[kind].instantiate_classes
-            )
-            return instantiate(parsed)[kind]
+            instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+            return instantiate(parsed)[section]
 
-    def _parse(self, kind: str, spec: Any) -> Any:
+    def _parse(self, section: str, spec: Any) -> Any:
         from argparse import ArgumentError
 
         from jsonargparse import ArgumentError as ParserError
 
+        from mu.config.spec_faults import Argument, value_fault
+
         try:
-            # it puts objects into the lists that it is given
-            return self._parsers[kind].parse_object({kind: deepcopy(spec)})
+            # the parser puts objects into the lists of its input
+            return self._parsers[section].parse_object({section: deepcopy(spec)})
         except (ArgumentError, ParserError, TypeError, ValueError) as error:
-            where = spec.get("class_path", kind) if isinstance(spec, Mapping) else kind
-            raise InputError(f"{where} cannot be built: {' '.join(str(error).split())}") from error
+            path = spec.get("class_path", section) if isinstance(spec, Mapping) else section
+            fault = value_fault(spec, Argument(section, self._types[section]))
+            reason = fault or " ".join(str(error).split())
+            raise InputError(f"{path} cannot be built: {reason}") from error

@@ -1,6 +1,4 @@
-"""Merging plain configuration, by one rule for the files of the command line and for the layers of
-a study. Imports nothing heavy.
-"""
+"""Merging of plain configuration: files of the command line, layers of a study."""
 
 from __future__ import annotations
 
@@ -8,45 +6,52 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-_OF_A_CLASS = ("class_path", "init_args", "dict_kwargs")
+_CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 
 def merge(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Later layers over earlier ones: mappings merge, a list replaces a list, `key+` appends to
-    one; anything else replaces.
+    """Merge layers of configuration, later over earlier.
 
-    Where a layer names another class, what earlier layers said together with their class goes with
-    it: SGD's momentum is not given to Adam. What a layer says without naming a class (`init_args`
-    alone) holds for whichever class is named, before it or after it: a task's file may give the
-    backbone of a method that another file names. Which layer said what is known within one call, so
-    give it all layers.
+    Mappings merge, a list replaces a list, `key+` appends to one; any other value replaces.
 
-    A bare name is the class of that name before it (`SSD` after `mu.methods.SSD`), as is the same
-    class by another path of its package; a string in the place of a class names one.
+    A layer that names another class drops the arguments of earlier layers that named their class:
+    Adam does not get SGD's momentum. Arguments of a layer without class (`init_args` alone) hold
+    for any class, named before or after: a task's file may give the backbone of a method that
+    another file names. All layers must be merged in one call, which knows their origin.
+
+    A bare name stands for the same class as a path before it (`SSD` after `mu.methods.SSD`), and so
+    does another path in the same package; a string in place of a specification names a class.
+
+    Args:
+        layers: plain data, the first below the others; None is an empty layer.
+
+    >>> merge({"lr": 0.1, "tags": ["a"]}, {"lr": 0.2, "tags+": ["b"]})
+    {'lr': 0.2, 'tags': ['a', 'b']}
+    >>> sgd = {"optimizer": {"class_path": "SGD", "init_args": {"momentum": 0.9}}}
+    >>> merge(sgd, {"optimizer": "Adam"})
+    {'optimizer': {'class_path': 'Adam'}}
 
     Returns:
         New plain data; no layer is changed.
     """
-    said: dict[str, list[Any]] = {}
+    entries: dict[str, list[Any]] = {}
     for layer in layers:
         for key, value in (layer or {}).items():
             if key.endswith("+"):
                 key = key[:-1]
-                said[key] = [[*listed(_settled(said.get(key, []))), *listed(value)]]
+                entries[key] = [[*listed(_merged(entries.get(key, []))), *listed(value)]]
             else:
-                said[key] = _over(said.get(key, []), value)
-    return {key: _settled(values) for key, values in said.items()}
+                entries[key] = _over(entries.get(key, []), value)
+    return {key: _merged(values) for key, values in entries.items()}
 
 
 def listed(value: Any) -> list[Any]:
-    """A list as it is; nothing as no entry, anything else as one."""
+    """A list of a value: a list itself, None as no entry, anything else as one entry."""
     return list(value) if isinstance(value, list) else [] if value is None else [value]
 
 
 def _over(earlier: list[Any], value: Any) -> list[Any]:
-    """What holds once `value` is said too: mappings, the oldest first, or one value of another
-    kind.
-    """
+    """Values of a key after another layer: mappings, the oldest first, or one other value."""
     before = [entry for entry in earlier if isinstance(entry, Mapping)]
     if isinstance(value, str) and any(
         "class_path" in entry or "init_args" in entry for entry in before
@@ -65,20 +70,20 @@ def _over(earlier: list[Any], value: Any) -> list[Any]:
     return [*before, value]
 
 
-def same_class(one: str, other: str) -> bool:
-    """Whether two paths name one class, as far as names tell: the same name, in the same package
-    where both say one.
-    """
-    if one.rpartition(".")[2] != other.rpartition(".")[2]:
+def same_class(first: str, second: str) -> bool:
+    """Whether two class paths have the same class name and, where both have one, package."""
+    if first.rpartition(".")[2] != second.rpartition(".")[2]:
         return False
-    return "." not in one or "." not in other or one.partition(".")[0] == other.partition(".")[0]
+    if "." not in first or "." not in second:
+        return True
+    return first.partition(".")[0] == second.partition(".")[0]
 
 
 def _without_class(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key not in _OF_A_CLASS}
+    return {key: value for key, value in entry.items() if key not in _CLASS_KEYS}
 
 
-def _settled(values: list[Any]) -> Any:
+def _merged(values: list[Any]) -> Any:
     if not values:
         return None
     return merge(*values) if isinstance(values[-1], Mapping) else deepcopy(values[-1])

@@ -1,8 +1,6 @@
-"""Plugins: packages of the entry-point group `mu.plugins`, and the import of their components and
-of the user's own files.
+"""Plugins: packages of the entry-point group `mu.plugins`, and imports from the user's own files.
 
-`tasks` and `callbacks` are found through the group too, so that `mu` names no package that stands
-above it.
+`tasks` and `callbacks` belong to the group too, so `mu` names neither.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ def packages() -> list[str]:
 
 
 def load() -> list[ModuleType]:
-    """The packages, imported."""
+    """Import the packages of the group."""
     return [import_module(name) for name in packages()]
 
 
@@ -40,9 +38,9 @@ def default_callbacks() -> list[str]:
 
 @contextmanager
 def working_directory() -> Iterator[None]:
-    """The working directory at the end of `sys.path`, after the plugins have been imported.
+    """Put the working directory at the end of `sys.path`, after importing the plugins.
 
-    The end alone would not do: an editable install finds its packages only when no folder of
+    The end alone does not suffice: an editable install finds its packages only when no folder of
     `sys.path` has one of that name.
     """
     plugins = load()
@@ -59,9 +57,7 @@ def working_directory() -> Iterator[None]:
 
 
 def warn_of_name_clashes(plugins: list[ModuleType], folder: str) -> None:
-    """One sentence about each file of the working directory that has the name of one of our
-    packages.
-    """
+    """Warn on stderr about files of a folder with the name of an installed package of ours."""
     if rank_of_process():
         return
     for package in (sys.modules["mu"], *plugins):
@@ -77,9 +73,7 @@ def warn_of_name_clashes(plugins: list[ModuleType], folder: str) -> None:
 
 
 def import_components() -> None:
-    """Import every class that may be given by its bare name: ours, and those that plugins
-    export.
-    """
+    """Import every class that a bare name may mean: those that `mu` and its plugins export."""
     for package in (*map(import_module, COMPONENTS), *load()):
         for name in getattr(package, "__all__", ()):
             getattr(package, name)

@@ -56,8 +56,8 @@ def test_text_is_read_back() -> None:
             "init_args": {"lr": 1e-05, "on": True, "name": "1e-3", "none": None},
         }
     }
-    assert configs.parse(configs.text(config)) == config
-    assert list(yaml.safe_load(configs.text({"b": 1, "a": 2}))) == ["b", "a"]
+    assert configs.parse(configs.to_yaml(config)) == config
+    assert list(yaml.safe_load(configs.to_yaml({"b": 1, "a": 2}))) == ["b", "a"]
 
 
 @pytest.mark.parametrize(

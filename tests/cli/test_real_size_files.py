@@ -150,13 +150,13 @@ def test_a_model_that_is_named_brings_its_weights(
     """Mutation: only `weights` counts, so that every run on Stable Diffusion is said to have
     nothing to forget.
     """
-    from mu.cli.trainer_callbacks import tell_new_weights
+    from mu.cli.trainer_callbacks import warn_of_new_weights
     from mu.methods import FineTune
     from tests.support.doubles import class_conditional, text_to_image
 
-    tell_new_weights(FineTune(text_to_image(**changes)))
+    warn_of_new_weights(FineTune(text_to_image(**changes)))
     assert ("new random weights" in capsys.readouterr().err) is new
-    tell_new_weights(FineTune(class_conditional()))
+    warn_of_new_weights(FineTune(class_conditional()))
     assert "new random weights" in capsys.readouterr().err
 
 
