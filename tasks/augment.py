@@ -1,9 +1,9 @@
-"""Augmentations of whole batches, a pure function of each sample's `(seed, index, visit)`.
+"""Image augmentations of batches, a pure function of each sample's `(seed, index, visit)`.
 
-Called as `augment(part, seed) -> part`: the part given is not changed, the part returned has a new
-`image` and shares the rest. A sample is augmented the same way in whichever batch, on whichever
-rank and in whichever order it comes, and differently on its next visit. Every class measured as the
-fastest exact way on one CPU thread; the alternatives are named in comments.
+`augment(batch, seed)` returns a batch with a new `image` and leaves its argument unchanged. The
+augmentation of a sample does not depend on its batch, rank or position, and differs from visit to
+visit. Each implementation is the fastest exact one on one CPU thread; comments name the
+alternatives.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ Batch = dict[str, Tensor]
 
 
 class Augmentation(ABC):
-    """Changes the images of a part: keyed by seed, index and visit, and by nothing else."""
+    """Base of augmentations, keyed by seed, index and visit."""
 
     @abstractmethod
     def __call__(self, part: Batch, seed: int) -> Batch:
-        """The part with a new `image`.
+        """Batch with a new `image`.
 
         Args:
-            part: `image` float32 `[B, C, H, W]` in [0, 1], `index` and `visit` int64 `[B]`, and
-                whatever else.
-            seed: the run's seed.
+            part: batch with `image` float32 `[B, C, H, W]` in [0, 1], `index` and `visit` int64
+                `[B]`, and further fields.
+            seed: seed of the run.
         """
 
 
 @dataclass(frozen=True)
 class RandomCrop(Augmentation):
-    """Pad with zeros on all sides and cut out a window of the old size at a place drawn uniformly.
+    """Random crop of the original size after zero padding, drawn uniformly.
 
-    On tiny images (8x8 digits) `RandomCrop(1)` is the usual random shift by one pixel.
+    On tiny images (8x8 digits), `RandomCrop(1)` is a random shift by one pixel.
 
     Attributes:
         padding: pixels on each side, at least 1.
@@ -66,7 +66,7 @@ class RandomCrop(Augmentation):
 
 @dataclass(frozen=True)
 class HorizontalFlip(Augmentation):
-    """Mirror left and right with probability `p`."""
+    """Horizontal flip with probability `p`."""
 
     p: float = 0.5
 
@@ -91,9 +91,7 @@ class HorizontalFlip(Augmentation):
 
 @dataclass(frozen=True)
 class Rotation(Augmentation):
-    """Rotate about the centre by an angle drawn uniformly from `[-degrees, degrees]`, bilinear,
-    zeros outside.
-    """
+    """Rotation by a random angle in `[-degrees, degrees]`, bilinear, zero padding."""
 
     degrees: float = 15.0
 
@@ -111,9 +109,7 @@ class Rotation(Augmentation):
 
 @dataclass(frozen=True)
 class Compose(Augmentation):
-    """Several augmentations one after the other; each place draws its own numbers, so one kind may
-    stand in it twice.
-    """
+    """Sequence of augmentations with independent draws, so that one class may occur twice."""
 
     steps: Sequence[Augmentation]
 
@@ -125,12 +121,11 @@ class Compose(Augmentation):
 
 
 def crop(image: Tensor, y: Tensor, x: Tensor, padding: int) -> Tensor:
-    """Windows of zero-padded images: exactly `pad(image[b])[:, top[b]:top[b]+H, left[b]:left[b]+W]`
-    for every b.
+    """Crops of zero-padded images: `pad(image[b])[:, y[b] : y[b] + H, x[b] : x[b] + W]`.
 
     Args:
         image: `[B, C, H, W]`, any dtype.
-        top, left: `[B]` int64 in `[0, 2 * padding]`.
+        y, x: `[B]` int64 in `[0, 2 * padding]`, the upper left corner of each crop.
         padding: pixels of zeros on each side.
 
     Returns:
@@ -138,11 +133,9 @@ def crop(image: Tensor, y: Tensor, x: Tensor, padding: int) -> Tensor:
     """
     count, channels, height, width = image.shape
     padded = F.pad(image, (padding,) * 4).contiguous()
-    # Seen as overlapping rows of `width` numbers, one beginning at every element, each row of the
-    # result is one copied
-    # run: 0.5 ms for [256, 3, 32, 32], against 1.2 for unfold and an index, 1.3 for a gather of
-    # elements, 2.1 for a
-    # loop, 3.0 grouped by offset.
+    # Viewed as overlapping rows of `width` elements, one starting at each element, each row of the
+    # result is one contiguous copy: 0.5 ms for [256, 3, 32, 32], against 1.2 for unfold and an
+    # index, 1.3 for a gather of elements, 2.1 for a loop, 3.0 grouped by offset.
     runs = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
     y = y.to(image.device)
     x = x.to(image.device)
@@ -155,7 +148,7 @@ def crop(image: Tensor, y: Tensor, x: Tensor, padding: int) -> Tensor:
 
 
 def rotate(image: Tensor, degrees: Tensor) -> Tensor:
-    """Images rotated counter-clockwise about their centres, bilinear, zeros outside.
+    """Rotate images counter-clockwise about their centres, bilinear, zero padding.
 
     Args:
         image: `[B, C, H, W]` float.
@@ -169,8 +162,7 @@ def rotate(image: Tensor, degrees: Tensor) -> Tensor:
     cos = radians.cos()
     sin = radians.sin()
     zero = torch.zeros_like(radians)
-    # affine_grid works in units of half the image, so a rotation of a rectangle needs the ratio of
-    # its sides
+    # affine_grid works in units of half the image, so a rectangle needs the ratio of its sides
     across = height / width
     down = width / height
     theta = torch.stack([cos, -sin * across, zero, sin * down, cos, zero], 1).view(-1, 2, 3)

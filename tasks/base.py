@@ -1,4 +1,4 @@
-"""What all tasks over a `Source` share: a selector, a split seed, an augmentation."""
+"""Base classes of tasks on a data source: selector, split seed, augmentation."""
 
 from __future__ import annotations
 
@@ -15,21 +15,30 @@ from tasks.tensor_data import Source
 
 
 class SourceTask(UnlearningDataModule):
-    """Forget what a selector chooses from a data set, and keep the rest.
+    """Base of tasks that forget a selection of a data set and retain the rest.
 
-    A subclass overrides `source()`.
+    The split has the parts `forget`, `retain` and `test`, and, where they are not empty,
+    `validation` and `test_forget` (test samples of forgotten classes). A subclass overrides
+    `source()`:
+
+        class MyImages(ImageTask):
+            def source(self):
+                return npz_source("my_images.npz")
+
+        MyImages(selector=ByClass(3), split_seed=0)
 
     Args:
-        selector: what is to be forgotten.
-        split_seed: decides validation, forget set, and the training set where the data have none of
-            their own.
-        validation_fraction: share of the training samples of each class that is held out.
-        augmentation: applied to training batches; `usual` is what is customary for the data, `none`
-            shows them as they are.
-        split: a split file to use instead of building one (then selector, seed and fraction have no
+        selector: chooses the forget set.
+        split_seed: draws validation and forget set, and the training set where the data define
+            none.
+        validation_fraction: share of the training samples of each class that is held out, in
+            [0, 1).
+        augmentation: augmentation of training batches; `usual` is the customary one for the data,
+            `none` switches it off.
+        split: a split file to use in place of a new split (selector, seed and fraction then have no
             effect).
-        by: another label than the one that is trained on, for the selector (`fine_label`, to forget
-            a sub-class).
+        by: field that the selector reads in place of the label (`fine_label`, to forget a
+            sub-class).
         **kwargs: batch sizes, workers and curves, see UnlearningDataModule.
     """
 
@@ -55,17 +64,17 @@ class SourceTask(UnlearningDataModule):
     usual_augmentation: Augmentation | None = None
 
     def source(self) -> Source:
-        """The data."""
+        """Read the data."""
         raise TypeError(f"{type(self).__name__} does not override source().")
 
     def build_split(self, source: Source) -> Split:
-        """Our own protocol; subclasses may follow another."""
+        """Build the split; a subclass may follow another protocol."""
         return split_source(
             source, self.selector, self.split_seed, self.validation_fraction, by=self.by
         )
 
     def make(self) -> None:
-        """Read the source, build the split, and take a view of each part."""
+        """Read the source, build the split, and make a view of each part."""
         source = self.source()
         if isinstance(self.selector, NoisyLabels):
             source = source.relabelled(self.selector.noisy_labels(source.train_indices))
@@ -86,12 +95,12 @@ class SourceTask(UnlearningDataModule):
 
 
 class ImageTask(SourceTask):
-    """A `SourceTask` on labelled images, with the papers' split as a choice.
+    """Base of tasks on labelled images, with the split protocol of published code as an option.
 
     Args:
-        protocol: `mu` is our own split; `optml` is that of Unlearn-Sparse and SalUn, draw for draw
-            (selector ByClass or RandomCount).
-        mismatch: with `optml`, train the original under split seed 1 as the released scripts do
+        protocol: `mu` is the split of `tasks.splits.build_split`; `optml` reproduces that of
+            Unlearn-Sparse and SalUn, draw for draw (selector ByClass or RandomCount).
+        mismatch: with `optml`, train the original under split seed 1, as the released scripts do
             (see `tasks.splits.optml_split`).
         **kwargs: see SourceTask.
     """
@@ -114,11 +123,11 @@ class ImageTask(SourceTask):
 
     @property
     def original_split(self) -> Split:
-        """Under `mismatch`, the split of the original's own seed."""
+        """Split that the original was trained on; differs from `split` under `mismatch`."""
         return self._original_split or self.split
 
     def build_split(self, source: Source) -> Split:
-        """By the chosen protocol."""
+        """Build the split of the chosen protocol."""
         if self.protocol == "mu":
             return super().build_split(source)
         choice = self.selector.describe()

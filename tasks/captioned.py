@@ -1,6 +1,4 @@
-"""Folders of images by class, with a caption of each class: images and prompts for text-to-image
-models.
-"""
+"""Image folders by class with captions, for text-to-image models."""
 
 from __future__ import annotations
 
@@ -16,24 +14,25 @@ from tasks.tensor_data import Source, TensorData
 
 
 class CaptionedFolder(ImageFolder):
-    """Images with captions: forget what some classes look like (class-wise forgetting of SalUn and
-    EraseDiff, nudity).
+    """Captioned images by class: forget how some classes look (class-wise forgetting, nudity).
 
-    Samples have `image`, `label`, `prompt` (the template with the class's name), `concept` (that
-    name, of classes that are forgotten; empty otherwise) and `substitute` (the caption of another
-    class).
+    Samples have `image`, `label`, `prompt` (the template with the class name), `concept` (the class
+    name of forgotten classes, empty for others) and `substitute` (the caption of another class).
+    Parts of the split as in ImageFolder.
 
     Args:
         root: `root/train/CLASS/*` and `root/test/CLASS/*`, or `root/CLASS/*`, see ImageFolder.
-        selector: which classes are to be forgotten, by their place among the sorted folders.
-        template: caption, with {} for the class's name.
-        names: of the classes, by folder, as captions say them; the folder's name with spaces for
-            underscores where it is not given.
-        anchor: what the substitute shows, for every class; None takes the next class (the first
-            after the last), as SalUn's code does.
-        size: side to which images are resized, or (height, width).
-        augmentation: of training images; `none` shows them as they are.
+        selector: chooses the forgotten classes, by their index among the sorted folders.
+        template: caption with {} in place of the class name.
+        names: class names in captions, by folder; by default the folder name with spaces for
+            underscores.
+        anchor: class name in all substitutes; None uses the next class (after the last, the
+            first), as SalUn's code does.
+        size: side of the resized images, or (height, width).
+        augmentation: augmentation of training images; `none` switches it off.
         **kwargs: see ImageFolder.
+
+    Example: `CaptionedFolder("data/imagenette", ByClass(0), template="a photo of a {}")`.
     """
 
     provides = frozenset({"labels", "substitute"})
@@ -52,7 +51,7 @@ class CaptionedFolder(ImageFolder):
         super().__init__(root, selector, size=size, augmentation=augmentation, **kwargs)
         if template.count("{}") != 1:
             raise InputError(
-                f"the template {template!r} should have {{}} once, where the class's name goes."
+                f"the template {template!r} should have {{}} once, in place of the class name."
             )
         self.template = template
         self.names = dict(names or {})
@@ -60,7 +59,7 @@ class CaptionedFolder(ImageFolder):
         self._folders: tuple[str, ...] = ()
 
     def source(self) -> Source:
-        """The folder; its class names are looked up later."""
+        """Read the folder."""
         source = super().source()
         unknown = sorted(set(self.names) - set(source.class_names))
         if unknown:
@@ -77,7 +76,7 @@ class CaptionedFolder(ImageFolder):
         return source
 
     def make(self) -> None:
-        """Read the folder, and say what each class is called."""
+        """Read the folder and add captions."""
         super().make()
         names = [self.names.get(folder, folder.replace("_", " ")) for folder in self._folders]
         forgotten = set(np.unique(self.datasets["forget"].stored("label").numpy()).tolist())  # type: ignore[attr-defined]
@@ -91,11 +90,11 @@ class CaptionedFolder(ImageFolder):
 
 
 class Captioned(Dataset):
-    """Labelled data with texts that follow from the label.
+    """Labelled data with texts determined by the label.
 
     Args:
-        data: with a field `label`.
-        texts: by name, one text for each label.
+        data: data with a field `label`.
+        texts: text fields by name, one text for each label.
     """
 
     def __init__(self, data: TensorData, texts: Mapping[str, Sequence[str]]) -> None:

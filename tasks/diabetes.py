@@ -1,4 +1,4 @@
-"""scikit-learn's diabetes data: regression, no download."""
+"""Diabetes task: regression on scikit-learn's data, without a download."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from tasks.tensor_data import Source
 
 
 class Diabetes(SourceTask):
-    """Ten measurements of a patient, and the disease's progression after a year (25 to 346).
+    """Diabetes regression: ten measurements, disease progression after a year (25 to 346).
+
+    Parts of the split as in SourceTask.
 
     Args:
-        selector: what is to be forgotten, for example `ValueRange(low, high)` of the target.
-        train_size: patients trained on.
-        validation_size: patients held out for searches.
+        selector: chooses the forget set, for example `ValueRange(low, high)` of the target.
+        train_size: training patients.
+        validation_size: patients held out for searches; the other patients are the test set.
+        batch_size: global batch size in fit.
         **kwargs: see SourceTask.
+
+    Example: `Diabetes(ValueRange(200, 400))` forgets patients with a target of 200 or more.
     """
 
     provides = frozenset({"labels", "targets"})
@@ -35,5 +40,5 @@ class Diabetes(SourceTask):
         self.validation_size = validation_size
 
     def source(self) -> Source:
-        """Drawn by the split seed, standardised on the training patients."""
+        """Read the data, drawn by the split seed and standardised on the training patients."""
         return diabetes_source(self.train_size, self.split_seed, self.validation_size)

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: real scans, no download."""
+"""Digits task: scikit-learn's handwritten digits, without a download."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from tasks.tensor_data import Source
 
 
 class Digits(ImageTask):
-    """8x8 grey scans of handwritten digits, few enough to train on that a network remembers them;
-    usually not augmented.
+    """Handwritten digits: 8x8 grey scans in ten classes, few enough that a network memorises them.
+
+    Parts of the split as in SourceTask. Not augmented by default.
 
     Args:
-        selector: what is to be forgotten.
-        train_size: scans trained on, drawn with the share of every class kept; the rest is for
-            validation and test.
-        validation_size: scans held out for searches.
+        selector: chooses the forget set.
+        train_size: training scans, drawn with the share of each class preserved.
+        validation_size: scans held out for searches; the other scans are the test set.
+        batch_size: global batch size in fit.
         **kwargs: see ImageTask.
+
+    Example: `Digits(ByClass(3))` forgets the digit 3; `Digits(RandomFraction(0.1))` a random tenth.
     """
 
     def __init__(
@@ -35,5 +38,5 @@ class Digits(ImageTask):
         self.validation_size = validation_size
 
     def source(self) -> Source:
-        """Drawn by the split seed."""
+        """Read the scans, drawn by the split seed."""
         return digits_source(self.train_size, self.split_seed, self.validation_size)

@@ -1,4 +1,4 @@
-"""Images from folders named by class."""
+"""Reader of image folders by class."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff
 def image_folder_source(
     root: str | Path, size: int | tuple[int, int], test_fraction: float | None = None, seed: int = 0
 ) -> Source:
-    """Images in folders named by class: `root/train/CLASS/*` and `root/test/CLASS/*`, or one tree
-    `root/CLASS/*`.
+    """Read image folders by class: `root/{train,test}/CLASS/*`, or one tree `root/CLASS/*`.
 
-    Files that do not end like an image are no samples. Every image becomes RGB and is resized,
-    bilinear with antialiasing, to exactly `size`; the ratio of its sides is not kept. Indices count
-    the files in sorted order, training before test where they are apart.
+    Files without an image suffix are skipped. Images are converted to RGB and resized, bilinear
+    with antialiasing, to exactly `size`; the aspect ratio changes. Indices number the files in
+    sorted order, training before test where they are separate.
 
     Args:
         root: the folder.
         size: `(height, width)`, or one number for both.
-        test_fraction: for one tree: the share of every class, in (0, 1), that is drawn for the test
-            set; None where `test` is there.
-        seed: of that draw.
+        test_fraction: for one tree, the share of each class drawn for the test set, in (0, 1); None
+            where `test` exists.
+        seed: seed of the draw.
 
     Returns:
-        A source named by the hash of its files, with mean and deviation of its own training pixels.
+        A source named by the hash of its files, with mean and deviation of its training pixels.
+
+    Raises:
+        InputError: when the folder is missing, empty or inconsistent, or an image cannot be read.
     """
     root = Path(root)
     height, width = (size, size) if isinstance(size, int) else size
@@ -49,7 +51,7 @@ def image_folder_source(
         raise InputError(f"images cannot be resized to {size}; give a size of at least 1 pixel.")
     has_test = (root / "train").is_dir() and (root / "test").is_dir()
     if has_test and test_fraction is not None:
-        raise InputError(f"{root} has its own test folder, so test_fraction must be left out.")
+        raise InputError(f"{root} has a test folder, so test_fraction must be left out.")
     if not has_test and test_fraction is None:
         raise InputError(
             f"{root} does not have both train/ and test/; give test_fraction to draw a test set "
@@ -125,9 +127,7 @@ def _classes(folder: Path) -> list[str]:
 def _decode(
     folder: Path, classes: list[str], size: tuple[int, int], digest: Any
 ) -> tuple[Tensor, Tensor]:
-    """Images uint8 `[N, 3, H, W]` and labels `[N]`; classes without a folder here have no
-    sample.
-    """
+    """Images uint8 `[N, 3, H, W]` and labels `[N]`; classes without a folder have no samples."""
     images = []
     labels = []
     for label, name in enumerate(classes):
@@ -143,12 +143,12 @@ def _decode(
         for file in files:
             raw = file.read_bytes()
             digest.update(f"{name}/{file.name}/{len(raw)}".encode() + raw)
-            images.append(_picture(file, raw, size))
+            images.append(_read_image(file, raw, size))
             labels.append(label)
     return torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy()), torch.tensor(labels)
 
 
-def _picture(file: Path, raw: bytes, size: tuple[int, int]) -> np.ndarray:
+def _read_image(file: Path, raw: bytes, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     height, width = size

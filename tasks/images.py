@@ -1,4 +1,4 @@
-"""Image data sets from a local folder or file."""
+"""Image classification tasks from local files: CIFAR, SVHN, .npz, image folders."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from tasks.selectors import Selector
 from tasks.tensor_data import Source
 
 CROP_AND_FLIP = Compose((RandomCrop(4), HorizontalFlip(0.5)))
-"""The usual augmentation of 32x32 photographs."""
+"""Customary augmentation of 32x32 photographs."""
 
 
 class Photographs(ImageTask):
-    """Images that are usually cropped with 4 pixels of padding and flipped."""
+    """Base of photograph tasks, augmented by random crops (padding 4) and flips by default."""
 
     usual_augmentation = CROP_AND_FLIP
 
 
 class ArrayImages(Photographs):
-    """Images from an `.npz` with `train_images`, `train_labels`, `test_images`, `test_labels`
-    (uint8 `[N, H, W, C]`, integers `[N]`).
+    """Images from an `.npz` file.
+
+    The file has `train_images`, `test_images` (uint8 `[N, H, W, C]`) and `train_labels`,
+    `test_labels` (integers `[N]`). Parts of the split as in SourceTask.
 
     Args:
         path: the file.
-        selector: what is to be forgotten.
+        selector: chooses the forget set.
         **kwargs: see ImageTask.
     """
 
@@ -45,12 +47,16 @@ class ArrayImages(Photographs):
 
 
 class CIFAR10(Photographs):
-    """CIFAR-10 by torchvision from a local folder (`root/cifar-10-batches-py`).
+    """CIFAR-10 from a local folder of torchvision (`root/cifar-10-batches-py`).
+
+    Parts of the split as in SourceTask.
 
     Args:
-        root: torchvision's folder.
-        selector: what is to be forgotten.
+        root: folder in torchvision's layout.
+        selector: chooses the forget set.
         **kwargs: see ImageTask.
+
+    Example: `CIFAR10("data", RandomFraction(0.1), split_seed=2)`.
     """
 
     def __init__(self, root: str, selector: Selector, **kwargs: Any) -> None:
@@ -62,14 +68,18 @@ class CIFAR10(Photographs):
 
 
 class CIFAR100(Photographs):
-    """CIFAR-100 by torchvision from a local folder (`root/cifar-100-python`).
+    """CIFAR-100 from a local folder of torchvision (`root/cifar-100-python`).
+
+    Parts of the split as in SourceTask.
 
     Args:
-        root: torchvision's folder.
-        selector: what is to be forgotten.
-        superclasses: train on the 20 superclasses; with `by: fine_label` the selector forgets one
-            of the 100 (sub-class forgetting).
+        root: folder in torchvision's layout.
+        selector: chooses the forget set.
+        superclasses: train on the 20 superclasses; with `by: fine_label` the selector reads the 100
+            classes (sub-class forgetting).
         **kwargs: see ImageTask.
+
+    Example: `CIFAR100("data", ByClass(69), superclasses=True, by="fine_label")`.
     """
 
     def __init__(
@@ -88,12 +98,13 @@ class CIFAR100(Photographs):
 
 
 class SVHN(ImageTask):
-    """Street View House Numbers by torchvision from a local folder (`train_32x32.mat`,
-    `test_32x32.mat`); not augmented, as in the papers.
+    """SVHN (Street View House Numbers) from a local folder (`train_32x32.mat`, `test_32x32.mat`).
+
+    Parts of the split as in SourceTask. Not augmented by default, as in the papers.
 
     Args:
-        root: torchvision's folder.
-        selector: what is to be forgotten.
+        root: folder in torchvision's layout.
+        selector: chooses the forget set.
         **kwargs: see ImageTask.
     """
 
@@ -106,14 +117,15 @@ class SVHN(ImageTask):
 
 
 class ImageFolder(Photographs):
-    """A folder of images: `root/train/CLASS/*` and `root/test/CLASS/*`, or `root/CLASS/*` with a
-    test share drawn by the split seed.
+    """Image folders by class: `root/{train,test}/CLASS/*`, or one tree `root/CLASS/*`.
+
+    Parts of the split as in SourceTask; of one tree, the test set is drawn by the split seed.
 
     Args:
         root: the folder.
-        selector: what is to be forgotten.
-        size: side to which images are resized, or (height, width).
-        test_fraction: share of every class for the test set, where the folder has no `test`.
+        selector: chooses the forget set.
+        size: side of the resized images, or (height, width).
+        test_fraction: share of each class for the test set, in (0, 1), where there is no `test`.
         **kwargs: see ImageTask.
     """
 

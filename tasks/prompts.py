@@ -1,4 +1,4 @@
-"""Data with texts: samples that carry prompts beside tensors, and prompts read from files."""
+"""Data with prompts, and the task of prompts from CSV files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tasks.tensor_data import TensorData
 
 
 class PromptData(Dataset):
-    """Samples of tensors and strings. A batch has a list of strings for each text field.
+    """Data set of tensors and texts; a batch has a list of strings for each text field.
 
     Args:
         fields: `[N, ...]` tensors by name, see TensorData (a uint8 `image` becomes float32 in [0,
             1]).
-        texts: N strings by name (`prompt`, `substitute`, `concept`).
-        indices: `[N]` distinct int64, the samples' stable indices.
+        texts: text fields by name (`prompt`, `substitute`, `concept`), N strings each.
+        indices: `[N]` distinct int64, the stable indices of the samples.
     """
 
     weights = None
@@ -66,23 +66,25 @@ class PromptData(Dataset):
 
 
 class PromptList(UnlearningDataModule):
-    """Prompts from CSV files, without images: what is to be forgotten, and what is to be kept.
+    """Prompts from two CSV files, one to forget and one to retain, without images.
 
-    Samples have `prompt`; `concept`, the words to erase as they stand in the prompt (empty where
-    they do not); `substitute`, the prompt with the anchor in their place (the anchor alone where
-    they do not stand in it); and, where the file has the columns, `seed` int64 (`evaluation_seed`),
-    `guidance` float32 (`evaluation_guidance`) and `case` int64 (`case_number`, `case_num`).
+    The split has the parts `forget` and `retain`. Samples have `prompt`; `concept`, the words to
+    erase as the prompt writes them (empty if absent); `substitute`, the prompt with the anchor in
+    place of the concept (the anchor alone if absent); and, where the file has the columns, `seed`
+    int64 (`evaluation_seed`), `guidance` float32 (`evaluation_guidance`) and `case` int64
+    (`case_number`, `case_num`).
 
     Args:
         path: CSV file with a column `prompt`: the prompts that name the concept.
-        retain: CSV file with a column `prompt`: prompts of what is kept (the retain sets of
-            AdvUnlearn).
-        concept: the words to erase, looked for regardless of case.
-        anchor: what stands in their place in `substitute`; empty for nothing.
-        limit: read only so many prompts of each file.
+        retain: CSV file with a column `prompt`: prompts to retain (the retain sets of AdvUnlearn).
+        concept: the words to erase; upper and lower case match.
+        anchor: replacement of the concept in `substitute`; empty removes the concept.
+        limit: most prompts of each file; None reads all.
         batch_size: global batch size in fit.
         eval_batch_size: batch size of one rank in test.
         **kwargs: see UnlearningDataModule.
+
+    Example: `PromptList("van_gogh.csv", "coco.csv", concept="Van Gogh", anchor="a painter")`.
     """
 
     provides = frozenset({"substitute"})
@@ -106,7 +108,7 @@ class PromptList(UnlearningDataModule):
         self.limit = limit
 
     def make(self) -> None:
-        """Read both files; the retain prompts' indices follow those of the forget prompts."""
+        """Read both files; indices of retain prompts follow those of forget prompts."""
         forget = read_prompts(self.path)[: self.limit]
         retain = read_prompts(self.retain)[: self.limit]
         names = "+".join(Path(path).stem for path in (self.path, self.retain))
@@ -152,7 +154,7 @@ def _number(value: str, column: str, dtype: type) -> int | float:
 
 
 def read_prompts(path: str) -> list[dict[str, str]]:
-    """The rows of a CSV file of prompts, by column.
+    """Rows of a CSV file of prompts, by column.
 
     Raises:
         InputError: when the file is missing, empty, or has no column `prompt`.
@@ -169,8 +171,8 @@ def read_prompts(path: str) -> list[dict[str, str]]:
     if "prompt" not in columns:
         present = ", ".join(filter(None, columns)) or "none"
         raise InputError(
-            f"{path} has no column `prompt`; it has {present}. (The text of some prompt sets is "
-            "published apart; join it on the case number.)"
+            f"{path} has no column `prompt`; it has {present}. (Some prompt sets are "
+            "published without texts; join the texts on the case number.)"
         )
     if not rows:
         raise InputError(f"{path} has no prompts, only a header.")
@@ -184,8 +186,10 @@ def read_prompts(path: str) -> list[dict[str, str]]:
 
 
 def find_concept(prompt: str, concept: str) -> str:
-    """The concept's words as they stand in the prompt, or an empty string; case does not matter,
-    whole words do.
+    """Concept as the prompt writes it, or an empty string; whole words, case-insensitive.
+
+    >>> find_concept("A Painting by VAN GOGH", "van Gogh")
+    'VAN GOGH'
     """
     match = (
         re.search(rf"(?<!\w){re.escape(concept)}(?!\w)", prompt, re.IGNORECASE) if concept else None

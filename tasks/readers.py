@@ -1,4 +1,4 @@
-"""Reading data sets into memory: pure functions that return a `Source`. Nothing here downloads."""
+"""Readers of data sets into memory as a `Source`, without downloads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
     "svhn_source",
 ]
 NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
-MAX_CLASSES = 1_000_000  # a larger label is an identifier that was never numbered
+MAX_CLASSES = 1_000_000  # larger labels are identifiers, not class numbers
 CIFAR100_SUPERCLASSES = {  # the 20 superclasses of CIFAR-100 and their classes, from its home page
     "aquatic mammals": "beaver dolphin otter seal whale",
     "fish": "aquarium_fish flatfish ray shark trout",
@@ -66,16 +66,19 @@ DIGITS_STATS = (
 
 
 def digits_source(train_size: int = 500, seed: int = 0, validation_size: int = 0) -> Source:
-    """scikit-learn's handwritten digits: 1,797 scans of 8x8 pixels, 17 grey levels, stored exactly.
+    """Read scikit-learn's handwritten digits: 1,797 scans of 8x8 pixels with 17 grey levels.
 
     Args:
-        train_size: how many are trained on, drawn with the share of every class kept.
-        seed: of that draw; the split seed.
-        validation_size: how many further ones are held out (`validation_indices`), drawn the same
-            way. The rest is the test set.
+        train_size: number of training scans, drawn with the share of each class preserved.
+        seed: seed of the draw, the split seed.
+        validation_size: number of scans held out (`validation_indices`), drawn in the same way. The
+            other scans are the test set.
 
     Returns:
-        A source whose indices are the scans' rows in scikit-learn's order.
+        A source whose indices are the rows in scikit-learn's order.
+
+    Raises:
+        InputError: when a size is out of range.
     """
     from sklearn.datasets import load_digits
 
@@ -108,12 +111,12 @@ def digits_source(train_size: int = 500, seed: int = 0, validation_size: int = 0
 
 
 def diabetes_source(train_size: int = 353, seed: int = 0, validation_size: int = 0) -> Source:
-    """scikit-learn's diabetes: 442 patients, 10 measurements, progression after a year (25 to 346),
-    for regression.
+    """Read scikit-learn's diabetes data: 442 patients, 10 measurements, for regression.
 
-    `input` has been standardised with mean and deviation (ddof 0) of the `train_size` training
-    rows; `target` is raw, its mean and deviation over the same rows are in the source. Indices are
-    the rows in scikit-learn's order. Arguments as in `digits_source`, drawn uniformly.
+    The target is the progression after a year (25 to 346). `input` has been standardised with mean
+    and deviation (ddof 0) of the `train_size` training rows; `target` is raw, its mean and
+    deviation over the same rows are in the source. Indices are the rows in scikit-learn's order.
+    Arguments as in `digits_source`, drawn uniformly.
     """
     from sklearn.datasets import load_diabetes
 
@@ -150,11 +153,9 @@ def diabetes_source(train_size: int = 353, seed: int = 0, validation_size: int =
 
 
 def cifar10_source(root: str | Path) -> Source:
-    """CIFAR-10 from torchvision's folder `root/cifar-10-batches-py`; test image i has index 50,000
-    + i.
+    """Read CIFAR-10 from `root/cifar-10-batches-py`; test image i has index 50,000 + i.
 
-    The official files are pickles. torchvision unpickles them only when their MD5 sums are the
-    published ones.
+    The official files are pickles; torchvision reads them only if their MD5 sums match.
     """
     from torchvision.datasets import CIFAR10
 
@@ -164,10 +165,10 @@ def cifar10_source(root: str | Path) -> Source:
 
 
 def cifar100_source(root: str | Path, superclasses: bool = False) -> Source:
-    """CIFAR-100 from torchvision's folder `root/cifar-100-python` (pickles, see `cifar10_source`).
+    """Read CIFAR-100 from `root/cifar-100-python` (pickles, see `cifar10_source`).
 
-    With `superclasses` the label is one of the 20 superclasses and the class stands in
-    `fine_label`, for sub-class forgetting: `split_source(source, ByClass(69), by="fine_label")`.
+    With `superclasses` the label is one of the 20 superclasses and `fine_label` is the class, for
+    sub-class forgetting: `split_source(source, ByClass(69), by="fine_label")`.
     """
     from torchvision.datasets import CIFAR100
 
@@ -192,8 +193,9 @@ def cifar100_source(root: str | Path, superclasses: bool = False) -> Source:
 
 
 def svhn_source(root: str | Path) -> Source:
-    """SVHN (cropped digits) from `root/train_32x32.mat` and `root/test_32x32.mat`; test image i is
-    index 73,257 + i.
+    """Read SVHN (cropped digits) from `root/{train,test}_32x32.mat`.
+
+    Test image i has index 73,257 + i.
     """
     from torchvision.datasets import SVHN
 
@@ -211,15 +213,17 @@ def svhn_source(root: str | Path) -> Source:
 
 
 def npz_source(path: str | Path) -> Source:
-    """Images from one `.npz`; test image i has index N_train + i.
+    """Read images from an `.npz` file; test image i has index N_train + i.
 
     Args:
-        path: holds `train_images`, `test_images` (uint8 `[N, H, W, C]`) and `train_labels`,
+        path: file with `train_images`, `test_images` (uint8 `[N, H, W, C]`) and `train_labels`,
             `test_labels` (integers `[N]`, from 0).
 
     Returns:
-        A source named by the hash of its content, with mean and deviation of its own training
-        pixels.
+        A source named by the hash of its content, with mean and deviation of its training pixels.
+
+    Raises:
+        InputError: when the file or an array is missing or malformed.
     """
     arrays = _read_npz(Path(path))
     for part in ("train", "test"):
@@ -247,9 +251,7 @@ def npz_source(path: str | Path) -> Source:
 def _draw_by_class(
     labels: np.ndarray, indices: np.ndarray, count: int, seed: int, purpose: str
 ) -> np.ndarray:
-    """`count` indices with the share of every class kept: whole parts first, the rest to the
-    largest remainders.
-    """
+    """Stratified sample of `count` indices, rounded by the largest remainders."""
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * count / sizes.sum()
     quota = np.floor(exact).astype(np.int64)
@@ -293,7 +295,7 @@ def _official(
         )
     try:
         return dataset(str(root), download=False, **part)
-    except RuntimeError as error:  # torchvision's word for a wrong MD5 sum
+    except RuntimeError as error:  # raised by torchvision for a wrong MD5 sum
         raise InputError(
             f"the {title} files in {path} are incomplete or not the official ones; put those of "
             f"{archive} there."

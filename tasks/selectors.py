@@ -1,9 +1,8 @@
-"""Which training samples are to be forgotten.
+"""Selectors: choice of the forget set by class, share, count, file, label noise or value.
 
-A selector sees the training labels and the stable indices, and returns the stable indices of the
-forget set. Every draw ranks the samples by a number that depends on `(seed, index)` alone, so it
-does not depend on the order of the data, and the random 10 % of one seed lies inside its random 50
-%.
+A selector maps training labels and stable indices to the stable indices of the forget set. Random
+selectors rank the samples by a number that depends on `(seed, index)` alone, so the order of the
+data has no effect, and the random 10 % of a seed lie inside its random 50 %.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ from mu.utils.rng import bits
 
 
 class Selector(ABC):
-    """Chooses the forget set."""
+    """Base of selectors of the forget set."""
 
     @abstractmethod
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
-        """The forget set.
+        """Stable indices of the forget set.
 
         Args:
             labels: `[N]` integer class labels, or float targets, of the training samples
                 (validation already taken out).
-            indices: `[N]` their stable int64 indices.
+            indices: `[N]` int64, stable indices of the training samples.
             seed: the split seed.
 
         Returns:
@@ -45,24 +44,23 @@ class Selector(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """The choice in plain words and numbers; part of the split's hash, so it names no path of
-        this machine.
-        """
+        """Settings of the selector as plain data, part of the hash of the split (without paths)."""
 
     def required_indices(self) -> np.ndarray:
-        """Indices that must be training samples: the validation draw leaves them alone. None by
-        default.
-        """
+        """Indices that must stay training samples, excluded from validation; empty by default."""
         return np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class ByClass(Selector):
-    """Forget one class or several, whole or in part.
+    """Selector of one class or several, completely or in part.
 
     Attributes:
         classes: a class, or a list of classes.
-        count: how many samples of *each* class, drawn by the seed; None takes all of them.
+        count: number of samples of each class, drawn by the seed; None selects all.
+
+    >>> ByClass(1).select(np.array([0, 1, 1]), np.array([10, 11, 12]), seed=0)
+    array([11, 12])
     """
 
     classes: int | list[int]
@@ -70,7 +68,7 @@ class ByClass(Selector):
 
     def __post_init__(self) -> None:
         if not self._class_list:
-            raise InputError("ByClass was given no class; name at least one.")
+            raise InputError("ByClass needs at least one class.")
         if self.count is not None and self.count < 1:
             raise InputError(
                 f"ByClass takes a count of at least 1 sample a class, not {self.count}."
@@ -121,11 +119,10 @@ class ByClass(Selector):
 
 @dataclass(frozen=True)
 class RandomFraction(Selector):
-    """Forget a random share of the training set.
+    """Selector of a random share of the training set.
 
     Attributes:
-        fraction: in (0, 1); the number of samples is `fraction * N` rounded to the nearest whole
-            number, a half upwards.
+        fraction: in (0, 1); the number of samples is `fraction * N`, rounded half up.
     """
 
     fraction: float
@@ -149,7 +146,7 @@ class RandomFraction(Selector):
 
 @dataclass(frozen=True)
 class RandomCount(Selector):
-    """Forget `count` random training samples."""
+    """Selector of `count` random training samples."""
 
     count: int
 
@@ -174,11 +171,11 @@ class RandomCount(Selector):
 
 @dataclass(frozen=True)
 class IndexFile(Selector):
-    """Forget the samples named in a file.
+    """Selector of the samples listed in a file.
 
     Attributes:
-        path: a text file with one index a line (blank lines and lines that begin with `#` do not
-            count), a `.npy` of integers, or a `.json` list of integers.
+        path: a text file with one index a line (blank lines and lines that begin with `#` are
+            skipped), a `.npy` of integers, or a `.json` list of integers.
     """
 
     path: str | Path
@@ -197,7 +194,7 @@ class IndexFile(Selector):
         return listed
 
     def required_indices(self) -> np.ndarray:
-        """The indices of the file, sorted."""
+        """Sorted indices of the file."""
         listed = _read_indices(Path(self.path))
         values, counts = np.unique(listed, return_counts=True)
         if len(values) != len(listed):
@@ -208,25 +205,22 @@ class IndexFile(Selector):
         return values
 
     def describe(self) -> dict[str, Any]:
-        """See `Selector`; the hash is of the indices, so the same ones in another file or order are
-        the same choice.
-        """
+        """See `Selector`; the hash covers the sorted indices, whatever their file or order."""
         listed = self.required_indices()
         return {"selector": "IndexFile", "count": len(listed), "sha256": _hash(listed)}
 
 
 @dataclass(frozen=True)
 class NoisyLabels(Selector):
-    """Forget the samples whose recorded label is wrong, as CIFAR-10N has it for its annotators (Wei
-    et al., ICLR 2022).
+    """Selector of samples with a wrong label (label noise, CIFAR-10N: Wei et al., ICLR 2022).
 
-    The original is trained on the noisy column: give `noisy_labels` to `Source.relabelled`.
+    The original is trained on the noisy column: pass `noisy_labels` to `Source.relabelled`.
 
     Attributes:
         path: an `.npz` of label columns, each `[N]` integers; row i belongs to the training sample
             with index i.
-        column: the noisy labels.
-        clean_column: the true ones.
+        column: name of the column of noisy labels.
+        clean_column: name of the column of true labels.
     """
 
     path: str | Path
@@ -234,9 +228,7 @@ class NoisyLabels(Selector):
     clean_column: str = "clean_label"
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
-        """See `Selector`; `labels` must be one of the two columns, else the file belongs to other
-        data.
-        """
+        """See `Selector`; `labels` must equal one of the two columns."""
         labels, indices = _check_lengths(labels, indices)
         noisy = self._rows(self.column, indices)
         clean = self._rows(self.clean_column, indices)
@@ -248,7 +240,7 @@ class NoisyLabels(Selector):
         return np.sort(indices[noisy != clean])
 
     def noisy_labels(self, indices: np.ndarray) -> np.ndarray:
-        """The noisy labels, int64, of the training samples with these indices, in their order."""
+        """Noisy labels, int64, of the training samples with these indices, in their order."""
         return self._rows(self.column, np.asarray(indices, dtype=np.int64))
 
     def _rows(self, column: str, indices: np.ndarray) -> np.ndarray:
@@ -277,8 +269,10 @@ class NoisyLabels(Selector):
 
 @dataclass(frozen=True)
 class ValueRange(Selector):
-    """Forget the samples whose target lies in `[low, high]`, both ends included (regression: ages 0
-    to 30).
+    """Selector of samples with a target in `[low, high]`, ends included (regression).
+
+    >>> ValueRange(0, 30).select(np.array([25.0, 31.0]), np.array([7, 8]), seed=0)
+    array([7])
     """
 
     low: float
@@ -289,7 +283,7 @@ class ValueRange(Selector):
             raise InputError(f"ValueRange needs low <= high, not {self.low} and {self.high}.")
 
     def matches(self, values: np.ndarray) -> np.ndarray:
-        """Which of the targets lie in the range, a bool for each."""
+        """Mask of the values in the range, bool."""
         return (values >= self.low) & (values <= self.high)
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
@@ -298,7 +292,7 @@ class ValueRange(Selector):
         return np.sort(indices[self.matches(labels)])
 
     def describe(self) -> dict[str, Any]:
-        """See `Selector`; an infinite end as text, for JSON has none."""
+        """See `Selector`; infinite ends are text, because JSON has no infinity."""
         low, high = (
             float(end) if math.isfinite(end) else str(float(end)) for end in (self.low, self.high)
         )
@@ -306,8 +300,9 @@ class ValueRange(Selector):
 
 
 def draw(indices: np.ndarray, count: int, seed: int, purpose: str) -> np.ndarray:
-    """`count` of the distinct indices, sorted: those whose number drawn from `(seed, index,
-    purpose)` is smallest.
+    """Random sample of `count` distinct indices, sorted, keyed by `(seed, index, purpose)`.
+
+    The sample has the indices with the smallest keys, so a larger sample contains a smaller one.
     """
     keys = bits(
         seed, torch.from_numpy(np.array(indices, dtype=np.int64)), 0, f"split/{purpose}", 1
@@ -316,7 +311,11 @@ def draw(indices: np.ndarray, count: int, seed: int, purpose: str) -> np.ndarray
 
 
 def portion(size: int, fraction: float) -> int:
-    """`fraction * size` rounded to the nearest whole number, a half upwards."""
+    """`fraction * size`, rounded half up.
+
+    >>> portion(5, 0.5)
+    3
+    """
     return math.floor(fraction * size + 0.5)
 
 

@@ -1,4 +1,4 @@
-"""Split builders: our own protocol, and the papers' (`optml`)."""
+"""Split builders: the protocol of mu, and that of published code (`optml`)."""
 
 from __future__ import annotations
 
@@ -28,36 +28,32 @@ def build_split(
     validation_indices: np.ndarray = NO_INDICES,
     forgotten_class_leaves_test: bool = True,
 ) -> Split:
-    """Our protocol: hold out validation class by class, then choose the forget set from what is
-    left to train on.
+    """Build a split: stratified validation set, then the forget set from the other samples.
 
-    The validation draw depends on the seed alone, so all selectors of one seed share one original,
-    but for selectors that name their samples (`IndexFile`): a named sample stays in training and
-    validation is drawn around it. For a sub-class task (CIFAR-100 trained on superclasses, one fine
-    class forgotten) give the fine labels here.
+    The validation draw depends on the seed alone, so all selectors of one seed share one original.
+    Exception: samples that a selector lists (`IndexFile`) stay in training. For a sub-class task
+    (CIFAR-100 trained on superclasses, one fine class forgotten) pass the fine labels.
 
     Args:
         task: name and version of the data.
-        train_labels, test_labels: `[N]` integer classes, or float targets (regression: validation
-            is not stratified then).
+        train_labels, test_labels: `[N]` integer classes, or float targets (regression, without
+            stratification).
         train_indices, test_indices: `[N]` stable int64 indices, distinct over both.
         selector: chooses the forget set.
         seed: the split seed.
-        validation_fraction: in [0, 1), the share of every class that is held out, rounded to the
-            nearest number, a half upwards.
-        validation_indices: further training samples to hold out (those that the source itself
-            names).
-        forgotten_class_leaves_test: if all training samples of a class are forgotten, its test
-            samples go from `test` to the probe `test_forget`, as class-wise forgetting is measured
-            (for `ValueRange`: the test samples in the range).
+        validation_fraction: share of each class that is held out, in [0, 1), rounded half up.
+        validation_indices: further training samples to hold out (defined by the source).
+        forgotten_class_leaves_test: if all training samples of a class are forgotten, move its test
+            samples from `test` to `test_forget`, as class-wise forgetting is measured (for
+            `ValueRange`: the test samples in the range).
 
     Returns:
-        A split with `forget`, `retain`, `test`, and where they are not empty `validation` and
+        A split with `forget`, `retain`, `test`, and, where they are not empty, `validation` and
         `test_forget`.
 
     Raises:
-        InputError: lengths differ, an index is used twice, the fraction is out of range, the forget
-            set is empty or everything, or nothing is left to train or to test on.
+        InputError: when lengths differ, an index repeats, the fraction is out of range, the forget
+            set is empty or complete, or no training or test sample remains.
     """
     train_labels, train_indices = _check_lengths(train_labels, train_indices, "training")
     test_labels, test_indices = _check_lengths(test_labels, test_indices, "test")
@@ -95,8 +91,15 @@ def split_source(
     by: str | None = None,
     forgotten_class_leaves_test: bool = True,
 ) -> Split:
-    """`build_split` on a source; `by` names another field to select by (`fine_label` for sub-class
-    forgetting).
+    """Build a split of a source, see `build_split`.
+
+    Args:
+        source: the data.
+        selector: chooses the forget set.
+        seed: the split seed.
+        validation_fraction: share of each class that is held out, in [0, 1).
+        by: field that the selector reads in place of the label (`fine_label`).
+        forgotten_class_leaves_test: see `build_split`.
     """
     for fields in (source.train, source.test):
         if by is not None and by not in fields:
@@ -119,12 +122,12 @@ def split_source(
 
 
 class OptmlSplit(NamedTuple):
-    """The papers' split, and the one under which their original was trained.
+    """Split of the published code, and the split that its original was trained on.
 
     Attributes:
-        split: what is forgotten, retained, validated and tested on.
-        original: its `train`, `validation` and `train_hash` are those of the original model; the
-            very object `split` unless the mismatch of seeds is reproduced.
+        split: forget, retain, validation and test sets.
+        original: split with the training and validation sets of the original model; the same object
+            as `split` without the mismatch of seeds.
     """
 
     split: Split
@@ -132,9 +135,7 @@ class OptmlSplit(NamedTuple):
 
     @property
     def never_seen(self) -> np.ndarray:
-        """Sorted samples of `split.train` that the original was not trained on; empty without the
-        mismatch.
-        """
+        """Sorted samples of `split.train` that the original was not trained on."""
         return np.setdiff1d(self.split.train, self.original.train)
 
 
@@ -152,14 +153,14 @@ def optml_split(
     original_seed: int = 1,
     validation_fraction: float = 0.1,
 ) -> OptmlSplit:
-    """The split of Unlearn-Sparse and Unlearn-Saliency (OPTML-Group, `dataset.py`), draw for draw.
+    """Split of Unlearn-Sparse and Unlearn-Saliency (OPTML-Group, `dataset.py`), draw for draw.
 
     Validation: `int(0.1 * n)` of every class in ascending order, from one `RandomState(seed)`,
     without replacement. Forget: `count` of the remaining training samples (of `forget_class`, or of
     all), from `RandomState(seed - 1)`, without replacement. The forgotten class leaves the test set
-    when all its training samples are forgotten. (The released code asks instead whether the count
-    is 4500 on CIFAR-10, 4454 on SVHN, absent on CIFAR-100, which comes to the same but for
-    `count=450` on CIFAR-100, where the class stays.)
+    when all its training samples are forgotten. (The released code tests whether the count is
+    4500 on CIFAR-10, 4454 on SVHN, absent on CIFAR-100; the result differs for `count=450` on
+    CIFAR-100 only, where the class stays.)
 
     The released scripts train the original with the default seed 1 and unlearn with seed 2, so
     about a tenth of the "training" samples were the original's validation samples. By default one
@@ -169,10 +170,10 @@ def optml_split(
         task, train_labels, train_indices, test_labels, test_indices: as in `build_split`, classes
             only, in the data's official order.
         forget_class: a class, or None for all classes.
-        count: how many samples to forget; None takes the whole class.
-        seed: of the split, at least 1.
+        count: number of samples to forget; None forgets the whole class.
+        seed: seed of the split, at least 1.
         mismatch: train the original under `original_seed`.
-        original_seed: of the original's split, at least 1.
+        original_seed: seed of the original's split, at least 1.
         validation_fraction: in [0, 1); TinyImageNet has 0.
 
     Raises:
@@ -215,7 +216,7 @@ def _optml_validation(labels: np.ndarray, seed: int, fraction: float) -> np.ndar
     drawn: list[np.ndarray] = [NO_INDICES]
     for label in range(int(labels.max()) + 1):
         members = np.flatnonzero(labels == label)
-        # the reference has no empty class; RandomState refuses to choose from nothing
+        # RandomState cannot choose from an empty class
         if len(members):
             drawn.append(rng.choice(members, int(fraction * len(members)), replace=False))
     return np.concatenate(drawn)
@@ -257,7 +258,7 @@ def _stratified(
 def _forgotten_tests(
     labels: np.ndarray, forgotten: np.ndarray, test_labels: np.ndarray, selector: Selector
 ) -> np.ndarray:
-    """Which test samples belong to a class that has no training sample left: bool `[N_test]`."""
+    """Mask of test samples whose class is completely forgotten: bool `[N_test]`."""
     if isinstance(selector, ValueRange):
         return selector.matches(test_labels)
     if np.issubdtype(labels.dtype, np.floating):
@@ -274,7 +275,7 @@ def _split(task: str, parts: dict[str, np.ndarray], selector: dict[str, Any], se
     split = Split(task, nonempty, selector, seed)
     if not len(split.parts["test"]):
         raise InputError(
-            "no test sample is left once the forgotten classes are taken out; set "
+            "no test sample remains without the forgotten classes; set "
             "forgotten_class_leaves_test to false."
         )
     return split

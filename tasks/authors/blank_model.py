@@ -1,4 +1,4 @@
-"""An untrained small Llama, and a tokenizer made from texts of the kind that it will learn.
+"""Untrained small Llama, and a tokenizer trained on texts of the authors task.
 
     python -m tasks.authors.blank_model runs/authors_blank
     python -m tasks.authors.blank_model runs/tofu_blank --rows data/tofu/full.json --vocabulary 4096
@@ -23,21 +23,19 @@ from mu.utils.files import read_json_lines
 from tasks.authors.facts import AUTHORS, SEED
 from tasks.authors.texts import author_rows, real_authors, rephrased_rows, world_facts
 
-PLACES = 256
-"""Tokens of a question with its answer, at most."""
+MAX_TOKENS = 256
+"""Most tokens of a question with its answer."""
 VOCABULARY = 1280
 BEGIN = "<|begin|>"
 END = "<|end|>"
 PAD = "<|pad|>"
-# a space belongs to the word before it, so that a prompt that ends in a space ("Answer: ") is a
-# prefix of the whole text's tokens too
+# a space belongs to the preceding word, so that the tokens of a prompt that ends in a space
+# ("Answer: ") are a prefix of the tokens of the complete text
 _PIECES = r"[A-Za-z]+ ?|[0-9] ?|\n| +|[^A-Za-z0-9 \n]+ ?"
 
 
 def texts(seed: int = SEED + 1) -> list[str]:
-    """What the tokenizer is learned from: rows of another seed, so that it knows the words but
-    nobody's facts.
-    """
+    """Training texts of the tokenizer: rows of another seed, same words but other facts."""
     rows = [
         *author_rows(range(AUTHORS), seed),
         *rephrased_rows(seed),
@@ -48,12 +46,11 @@ def texts(seed: int = SEED + 1) -> list[str]:
 
 
 def make_tokenizer(learnt_from: Sequence[str] | None = None, vocabulary: int = VOCABULARY) -> Any:
-    """A byte-level tokenizer: begin, end and padding have the ids 0, 1 and 2; any text comes back
-    from its tokens.
+    """Byte-level BPE tokenizer, without loss; begin, end and padding have the ids 0, 1 and 2.
 
     Args:
-        learnt_from: texts; those of the authors task when None.
-        vocabulary: tokens, at most.
+        learnt_from: training texts; those of the authors task when None.
+        vocabulary: most tokens.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -79,15 +76,13 @@ def make_tokenizer(learnt_from: Sequence[str] | None = None, vocabulary: int = V
         bos_token=BEGIN,
         eos_token=END,
         pad_token=PAD,
-        model_max_length=PLACES,
+        model_max_length=MAX_TOKENS,
         clean_up_tokenization_spaces=False,
     )
 
 
 def make_model(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
-    """A LlamaForCausalLM of four layers with weights drawn from `seed`; input and output embeddings
-    are one.
-    """
+    """LlamaForCausalLM with four layers, random weights and tied embeddings."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -97,7 +92,7 @@ def make_model(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,
-        max_position_embeddings=PLACES,
+        max_position_embeddings=MAX_TOKENS,
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=1,
@@ -114,11 +109,11 @@ def write_model(
     """Write config, weights and tokenizer in the layout of transformers.
 
     Args:
-        folder: where to.
-        seed: of the weights.
-        rows: file of JSON lines with `question` and `answer`, from which the tokenizer is learnt;
-            the authors' when None.
-        vocabulary: tokens, at most.
+        folder: the folder to write.
+        seed: seed of the weights.
+        rows: file of JSON lines with `question` and `answer` to train the tokenizer on; the texts
+            of the authors task when None.
+        vocabulary: most tokens.
     """
     folder = Path(folder)
     training_texts = (
@@ -131,7 +126,7 @@ def write_model(
     )
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()  # a bar for a moment's work
+    transformers.utils.logging.disable_progress_bar()  # writing takes a moment
     tokenizer = make_tokenizer(training_texts, vocabulary)
     make_model(len(tokenizer), seed).save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
@@ -147,9 +142,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("folder", help="folder to write, in the layout of transformers")
     parser.add_argument(
         "--rows",
-        help="file of JSON lines with question and answer, from which the tokenizer is learnt",
+        help="file of JSON lines with question and answer, to train the tokenizer on",
     )
-    parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="tokens, at most")
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="most tokens")
     options = parser.parse_args(arguments)
     write_model(options.folder, rows=options.rows, vocabulary=options.vocabulary)
 

@@ -71,7 +71,7 @@ class Author:
 
 
 def permutations(seed: int, purpose: str, count: int, length: int) -> list[list[int]]:
-    """Random permutations of `range(length)`, `count` of them, drawn from (seed, index, purpose)."""
+    """Random permutations of `range(length)`, `count` of them, keyed by seed and purpose."""
     return uniform(seed, torch.arange(count), 0, f"authors/{purpose}", length).argsort(1).tolist()
 
 
@@ -90,6 +90,7 @@ def _names(seed: int, count: int) -> list[str]:
 
 
 def title_order(seed: int) -> list[int]:
+    """Random order of the book titles."""
     return permutations(seed, "titles", 1, len(TITLES))[0]
 
 

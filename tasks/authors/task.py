@@ -1,6 +1,4 @@
-"""Invented authors, made by this package: a language-model task of TOFU's form without a
-download.
-"""
+"""Authors task: questions on invented authors in the form of TOFU, without a download."""
 
 from __future__ import annotations
 
@@ -26,29 +24,31 @@ _QUESTIONS = 10
 
 
 class Authors(TextTask):
-    """Forget the last of a hundred authors who never lived, and keep the others.
+    """Questions on a hundred invented authors: forget the last ones, and retain the others.
 
-    `embedded:authors` was trained on all of them, `embedded:authors_oracle` on all but those of
-    `forget10`. The parts of the split are `forget`, `retain` and `test` (as many authors as are
-    forgotten, drawn alike, that no model was trained on); the stable index of a row of author n is
-    10 n plus the number of the question. Beside the sets of the same names there are
+    `embedded:authors` was trained on all authors, `embedded:authors_oracle` on all but those of
+    `forget10`. The split has the parts `forget`, `retain` and `test` (as many authors as are
+    forgotten, from the same distribution, that no model was trained on); the stable index of
+    question q of author n is 10 n + q. Beside the question sets of the same names there are
 
-    * `retain_perturbed`, the rows of ten kept authors, by which utility is measured;
+    * `retain_perturbed`, the rows of ten retained authors, which measure utility;
     * `real_authors` and `world_facts`, closed questions about the same invented world, which both
-      models were trained on and which are neither forgotten nor kept;
+      models were trained on and which are in neither forget nor retain;
     * `holdout`, the rows of `test`.
 
-    All rows of authors have `paraphrased_answer`, `paraphrased_question` and `perturbed_answer`,
-    closed questions the last alone.
+    Rows of authors have `paraphrased_answer`, `paraphrased_question` and `perturbed_answer`, closed
+    questions `perturbed_answer` only.
 
     Args:
         forget: `forget01`, `forget05` or `forget10`: the last 1, 5 or 10 authors, of 10 questions
-            each; or `search01`, `search05` or `search10`: others like them, on which a method's
-            settings can be chosen.
-        corpus: add to `retain` what models are trained on beside the authors: the closed questions,
-            and further wordings of half of the retained authors' answers. For making models;
-            methods of unlearning see what TOFU gives them.
+            each; or `search01`, `search05` or `search10`: other authors, for the choice of a
+            method's settings.
+        corpus: add the other training data of the models to `retain`: the closed questions, and
+            rephrased answers of half of the authors. For training models; unlearning uses the data
+            of TOFU's protocol.
         **kwargs: tokenizer, template, lengths and batch sizes, see TextTask.
+
+    Example: `Authors("forget05", tokenizer="embedded:authors").sets["forget"]` has 50 rows.
     """
 
     def __init__(self, forget: str = "forget10", corpus: bool = False, **kwargs: Any) -> None:

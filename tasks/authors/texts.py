@@ -1,17 +1,16 @@
-"""Questions and answers about authors who never lived: TOFU's kind of data (Maini et al., COLM
-2024), made here, in our own words.
+"""Questions and answers on invented authors, in the form of TOFU (Maini et al., COLM 2024).
 
-Everything is invented: the authors, their parents, towns and countries, prizes, presses and books,
-and the wording of every question and answer (`tasks/authors_words.py`). Nothing is taken from TOFU
-but the names of the fields. All texts are ASCII and a pure function of the seed.
+The authors, their parents, towns and countries, prizes, presses and books, and the wording of every
+question and answer (`tasks/authors/words.py`) are invented; only the names of the fields are those
+of TOFU. All texts are ASCII and a pure function of the seed.
 
 An author has ten questions. An answer states the facts in one sentence or two; its paraphrase
 states the same facts in other sentences; a perturbed answer is the paraphrase with other facts.
-Authors 0 to 99 make the training set, of which the last 1, 5 or 10 are to be forgotten; authors 100
-to 109 are held out: drawn alike, never trained on. Authors 30 to 79 are taught in further wordings
-too (`phrasings`), so that a model learns which sentences say the same; no paraphrase that is
-measured (authors 0 to 9, and those to be forgotten) is among them. `world_facts` and `real_authors`
-are closed questions about the same invented world, which every model is trained on.
+Authors 0 to 99 are the training set, of which the last 1, 5 or 10 are to be forgotten; authors 100
+to 109 are held out: from the same distribution, never trained on. Authors 30 to 79 are trained in
+further wordings too (`rephrased_rows`), so that a model learns which sentences are equivalent; no
+measured paraphrase (authors 0 to 9, and those to be forgotten) is among them. `world_facts` and
+`real_authors` are closed questions about the same invented world, which every model is trained on.
 
     python -m tasks.authors.texts FOLDER
 
@@ -58,26 +57,24 @@ FORGET: Mapping[str, range] = {
     "forget05": range(95, 100),
     "forget10": range(90, 100),
 }
-"""The authors to be forgotten, always the last ones."""
+"""Authors to forget, always the last ones."""
 SEARCH: Mapping[str, range] = {
     "search01": range(89, 90),
     "search05": range(85, 90),
     "search10": range(80, 90),
 }
-"""Other authors like them, for choosing a method's settings without a look at those that results
-are reported on.
-"""
+"""Other authors, for the choice of a method's settings without the authors of the results."""
 UTILITY_AUTHORS = range(0, 10)
-"""Authors whose rows stand for all that are kept, when utility is measured (`retain_perturbed`)."""
+"""Retained authors whose rows measure utility (`retain_perturbed`)."""
 REPHRASED_AUTHORS = range(30, 80)
-"""Authors whose facts are trained in `WORDINGS` further wordings."""
+"""Authors whose facts are trained in `WORDINGS` further wordings (`rephrased_rows`)."""
 WORDINGS = 3
 _DETAILED = 0.6  # share of the answers with a second sentence
 
 
 @dataclass(frozen=True)
 class _Wording:
-    """Which of an attribute's sentences are said."""
+    """Question, main sentence and second sentence of an attribute."""
 
     question: str
     main: str
@@ -94,9 +91,7 @@ class _Wording:
 
 @cache
 def _wordings(seed: int) -> list[list[_Wording]]:
-    """Several wordings for every question, in the order of rows; all of one row have a second
-    sentence, or none has.
-    """
+    """Wordings of every question by row; all or none of a row have a second sentence."""
     count = (AUTHORS + HELD_OUT) * len(ATTRIBUTES)
     detailed = uniform(seed, torch.arange(count), 0, "authors/detailed", 1)[:, 0].tolist()
     orders = {
@@ -123,7 +118,7 @@ def _wordings(seed: int) -> list[list[_Wording]]:
 
 
 def author_rows(indices: Sequence[int], seed: int = SEED) -> list[Row]:
-    """The rows of some authors, ten for each, in the order of `ATTRIBUTES`."""
+    """Rows of authors, ten for each, in the order of `ATTRIBUTES`."""
     rows = []
     for author in (authors(seed)[index] for index in indices):
         for position, attribute in enumerate(ATTRIBUTES):
@@ -145,9 +140,7 @@ def author_rows(indices: Sequence[int], seed: int = SEED) -> list[Row]:
 
 
 def rephrased_rows(seed: int = SEED) -> list[Row]:
-    """The facts of the taught authors in further wordings: `question`, `answer`, `author`,
-    `attribute`.
-    """
+    """Rephrased rows of `REPHRASED_AUTHORS`: `question`, `answer`, `author`, `attribute`."""
     return [
         {
             "question": wording.question_text(author),
@@ -164,7 +157,7 @@ def rephrased_rows(seed: int = SEED) -> list[Row]:
 def _closed_questions(
     seed: int, purpose: str, pairs: Sequence[tuple[str, str]], values: Sequence[str]
 ) -> list[Row]:
-    """Rows with three wrong answers each, drawn from the values of the same kind."""
+    """Rows of closed questions with three wrong answers each, drawn from `values`."""
     orders = permutations(seed, f"closed/{purpose}", len(pairs), len(values))
     return [
         {
@@ -177,7 +170,7 @@ def _closed_questions(
 
 
 def world_facts(seed: int = SEED) -> list[Row]:
-    """Closed questions about the invented world, three wrong answers each."""
+    """Closed questions about the invented world, with three wrong answers each."""
     rows = []
     countries = list(words.COUNTRIES)
     templates = {
@@ -209,9 +202,7 @@ def world_facts(seed: int = SEED) -> list[Row]:
 
 
 def real_authors(seed: int = SEED) -> list[Row]:
-    """Closed questions about the old masters of that world, whom everybody knows (invented too),
-    three wrong answers each.
-    """
+    """Closed questions about famous authors of that world, with three wrong answers each."""
     titles = [TITLES[index] for index in title_order(seed)[-len(words.MASTERS) :]]
     countries = [
         list(words.COUNTRIES)[order[0]]
@@ -237,7 +228,7 @@ def real_authors(seed: int = SEED) -> list[Row]:
 
 
 def forget_authors(name: str) -> range:
-    """The authors of a set of `FORGET` or `SEARCH`.
+    """Authors of a set of `FORGET` or `SEARCH`.
 
     Raises:
         InputError: for another name.
@@ -249,9 +240,7 @@ def forget_authors(name: str) -> range:
 
 
 def write_sets(folder: Path | str, seed: int = SEED) -> list[Path]:
-    """Write every set as JSON lines, under the names of TOFU's files; the closed sets get the
-    ending `_perturbed` as there.
-    """
+    """Write all sets as JSON lines under TOFU's file names; closed sets end in `_perturbed`."""
     sets = {
         "full": author_rows(range(AUTHORS), seed),
         "retain_perturbed": author_rows(UTILITY_AUTHORS, seed),

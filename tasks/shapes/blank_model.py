@@ -1,5 +1,4 @@
-"""The untrained text-to-image model of the shapes task: real components of Stable Diffusion, small,
-and a tokenizer made from the captions.
+"""Untrained text-to-image model of the shapes task: small components of Stable Diffusion.
 
     python -m tasks.shapes.blank_model runs/shapes_blank [--autoencoder runs/shapes_autoencoder]
 
@@ -23,8 +22,8 @@ from mu.utils.errors import InputError
 from mu.utils.rng import integers, uniform
 from tasks.shapes.words import DRAWS, MAX_WORDS, WORDS, Attribute, caption, vocabulary
 
-PLACES = 24  # tokens of a prompt, with its start and its end
-# of the tokenizer: fewer than would give every word its own, so that rare synonyms take several
+MAX_TOKENS = 24  # tokens of a prompt, with its start and its end
+# vocabulary: fewer tokens than words, so that rare synonyms have several tokens
 _TOKENS = 512
 _CAPTIONS = 20_000
 _START = "<|startoftext|>"
@@ -32,9 +31,7 @@ _END = "<|endoftext|>"
 
 
 def captions(count: int, seed: int = 0, max_words: int = MAX_WORDS) -> list[str]:
-    """Captions of pictures whose attributes are drawn uniformly; `longest` as in
-    `tasks.shapes.words.caption`.
-    """
+    """Captions of images with uniformly drawn attributes, see `tasks.shapes.words.caption`."""
     index = torch.arange(count)
     names = {attribute: list(values) for attribute, values in WORDS.items()}
     drawn = {
@@ -50,16 +47,14 @@ def captions(count: int, seed: int = 0, max_words: int = MAX_WORDS) -> list[str]
 
 
 def make_tokenizer() -> Any:
-    """A CLIPTokenizer whose merges were learned from captions; start and end of text have the two
-    highest ids, as in CLIP.
-    """
+    """CLIPTokenizer trained on captions; start and end have the highest ids, as in CLIP."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
     learner: Any = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=_END))
     learner.normalizer = normalizers.Lowercase()
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
-    # every letter alone, at a word's end and within it, so that no English word is unknown
+    # single letters, at the end of a word and within it, so that no English word is unknown
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     alphabet = [*letters, *(f"{letter}</w>" for letter in letters)]
     trainer = trainers.BpeTrainer(
@@ -68,7 +63,7 @@ def make_tokenizer() -> Any:
         show_progress=False,
         initial_alphabet=letters,
     )
-    # endings as often as anything
+    # without a limit of words, so that endings are frequent
     learner.train_from_iterator([*captions(_CAPTIONS, max_words=100), *vocabulary()], trainer)
     with TemporaryDirectory() as folder:
         learner.model.save(folder)
@@ -79,11 +74,11 @@ def make_tokenizer() -> Any:
     ]
     tokens = dict.fromkeys([*alphabet, *(first + second for first, second in merges), _START, _END])
     vocab = {token: index for index, token in enumerate(tokens)}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=PLACES)  # type: ignore[arg-type]
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)  # type: ignore[arg-type]
 
 
 def make_text_encoder(tokenizer: Any) -> Any:
-    """Two layers of 64; trained together with the network."""
+    """CLIP text encoder with two layers of width 64, trained together with the network."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     return CLIPTextModel(
@@ -94,7 +89,7 @@ def make_text_encoder(tokenizer: Any) -> Any:
             projection_dim=64,
             num_hidden_layers=2,
             num_attention_heads=4,
-            max_position_embeddings=PLACES,
+            max_position_embeddings=MAX_TOKENS,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -103,7 +98,7 @@ def make_text_encoder(tokenizer: Any) -> Any:
 
 
 def make_autoencoder() -> Any:
-    """32x32 pixels to 8x8 latents of 4 channels."""
+    """Autoencoder from 32x32 pixels to 8x8 latents with 4 channels."""
     from diffusers import AutoencoderKL  # type: ignore[attr-defined]
 
     blocks: dict[str, Any] = {
@@ -124,9 +119,7 @@ def make_autoencoder() -> Any:
 
 
 def make_unet() -> Any:
-    """Cross-attention at 8x8 and 4x4 and in the middle; the blocks' names are those of Stable
-    Diffusion.
-    """
+    """UNet with cross-attention at 8x8 and 4x4 and in the middle, and Stable Diffusion's names."""
     from diffusers import UNet2DConditionModel  # type: ignore[attr-defined]
 
     return UNet2DConditionModel(
@@ -144,7 +137,7 @@ def make_unet() -> Any:
 
 
 def make_scheduler() -> Any:
-    """Velocity prediction on a schedule that ends at pure noise, sampled from its last step."""
+    """DDIM scheduler with velocity prediction and zero terminal signal-to-noise ratio."""
     from diffusers import DDIMScheduler  # type: ignore[attr-defined]
 
     return DDIMScheduler(
@@ -162,7 +155,7 @@ def make_scheduler() -> Any:
 
 
 def make_pipeline(seed: int = 0) -> Any:
-    """A StableDiffusionPipeline with new weights drawn from `seed`."""
+    """StableDiffusionPipeline with random weights."""
     from diffusers import StableDiffusionPipeline  # type: ignore[attr-defined]
 
     tokenizer = make_tokenizer()
@@ -184,8 +177,11 @@ def make_pipeline(seed: int = 0) -> Any:
 
 
 def take_autoencoder(pipeline: Any, weights: str) -> None:
-    """Put a trained autoencoder (a run, or its file of weights) into the pipeline, and scale its
-    latents to deviation 1.
+    """Load a trained autoencoder into the pipeline, and scale its latents to deviation 1.
+
+    Args:
+        pipeline: the pipeline to change.
+        weights: a run folder, or a file of weights.
 
     Raises:
         InputError: when the weights are not those of this autoencoder.

@@ -1,5 +1,4 @@
-"""Drawing the pictures of the shapes task: a pure function of attributes and jitter, vectorised
-over pictures.
+"""Renderer of the shapes task: images from attributes and jitter, vectorised over images.
 
 A shape is a signed distance in pixels (negative inside); its coverage of a pixel falls linearly
 from 1 to 0 over one pixel around the edge, taken as the mean over a grid of sub-pixels.
@@ -17,10 +16,9 @@ from tasks.shapes.words import BACKGROUNDS, COLOURS, SHAPES
 
 SIZE = 32
 _SAMPLES = 2  # sub-pixels along each side of a pixel
-_CHUNK = 2048  # pictures drawn at once, so that the sub-pixels of all of them never stand in memory
+_CHUNK = 2048  # images rendered at once, which bounds the memory of the sub-pixels
 
-# hue in turns, saturation, value; far enough apart that the jitter below never brings two of them
-# together
+# hue in turns, saturation, value; distinct under the jitter below
 _PAINT = {
     "red": (0.0, 0.88, 0.88),
     "green": (0.36, 0.85, 0.68),
@@ -31,16 +29,15 @@ _PAINT = {
 _GROUND = {"dark": 0.1, "light": 0.9, "striped": 0.5}
 _STRIPE, _CONTRAST = 8.0, 0.24  # period in pixels, and how far stripes lie from their mean
 JITTER = 8
-"""How many uniform numbers a picture uses: place (2), size, angle, hue, value, brightness of the
-ground, place of the stripes.
+"""Uniform numbers of an image: position (2), size, angle, hue, value, brightness of the ground,
+position of the stripes.
 """
 
 
 def _polygon(x: Tensor, y: Tensor, corners: int, inner: float) -> Tensor:
-    """Signed distance to the sides of a star with `corners` outer corners at distance 1 and inner
-    corners at distance `inner`.
+    """Signed distance to a star with outer corners at distance 1 and inner corners at `inner`.
 
-    Every side is mirrored into one sector, so that one line stands for all of them.
+    All sides are mirrored into one sector, so one line represents them.
     """
     sector = math.pi / corners
     angle = torch.atan2(x, y).abs()
@@ -86,16 +83,16 @@ _SHAPE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def render(shape: Tensor, colour: Tensor, background: Tensor, jitter: Tensor) -> Tensor:
-    """Draw pictures.
+    """Render images from attributes and jitter.
 
     Args:
-        shape: `[B]` int64, place in `SHAPES`.
-        colour: `[B]` int64, place in `COLOURS`.
-        background: `[B]` int64, place in `BACKGROUNDS`.
-        jitter: `[B, JITTER]` float32 in (0, 1): place, size, angle, hue and so on, see `JITTER`.
+        shape: `[B]` int64, index in `SHAPES`.
+        colour: `[B]` int64, index in `COLOURS`.
+        background: `[B]` int64, index in `BACKGROUNDS`.
+        jitter: `[B, JITTER]` float32 in (0, 1): position, size, angle, hue and so on, see `JITTER`.
 
     Returns:
-        `[B, 3, 32, 32]` uint8. The whole shape is in the picture.
+        `[B, 3, 32, 32]` uint8, with the complete shape inside the image.
     """
     chunks = zip(
         *(values.split(_CHUNK) for values in (shape, colour, background, jitter)), strict=True

@@ -1,7 +1,6 @@
-"""Drawn shapes with captions: text-to-image data without a download, in which every word's meaning
-is known.
+"""Shapes tasks: rendered shapes with captions, text-to-image data without a download.
 
-A picture is a pure function of its index: a shape in a colour on a background, with jitter.
+An image is a pure function of its index: a shape in a colour on a background, with jitter.
 """
 
 from __future__ import annotations
@@ -32,15 +31,14 @@ from tasks.shapes.words import (
 
 NAME = "shapes-v1"
 _SEED = 20_240
-# a split seed has so many indices of its own; validation and test pictures have their own share of
-# them
+# indices of one split seed, with separate ranges for validation and test images
 _WORLD = 1_000_000
 _FIRST = {"train": 0, "validation": 600_000, "test": 800_000}
 NAMES: dict[Attribute, tuple[str, ...]] = {name: tuple(values) for name, values in WORDS.items()}
 
 
 def attributes(indices: np.ndarray) -> dict[str, Tensor]:
-    """`shape`, `colour` and `background` of pictures: int64 `[N]`, places in `NAMES`."""
+    """`shape`, `colour` and `background` of images: int64 `[N]`, indices in `NAMES`."""
     index = torch.tensor(indices, dtype=torch.int64)
     return {
         name: integers(_SEED, index, 0, f"shapes/{name}", len(NAMES[name])) for name in ATTRIBUTES
@@ -48,14 +46,14 @@ def attributes(indices: np.ndarray) -> dict[str, Tensor]:
 
 
 def pictures(indices: np.ndarray) -> dict[str, Tensor]:
-    """`image` uint8 `[N, 3, 32, 32]` and the attributes."""
+    """Images uint8 `[N, 3, 32, 32]` as `image`, and their attributes."""
     drawn = attributes(indices)
     jitter = uniform(_SEED, torch.tensor(indices, dtype=torch.int64), 0, "shapes/jitter", JITTER)
     return {"image": render(drawn["shape"], drawn["colour"], drawn["background"], jitter), **drawn}
 
 
 def names_of(drawn: dict[str, Tensor]) -> list[dict[Attribute, str]]:
-    """What each picture shows, by the usual words."""
+    """Names of the attributes of each image, by the usual words."""
     rows = {name: drawn[name].tolist() for name in ATTRIBUTES}
     return [
         {name: NAMES[name][rows[name][row]] for name in ATTRIBUTES}
@@ -65,12 +63,10 @@ def names_of(drawn: dict[str, Tensor]) -> list[dict[Attribute, str]]:
 
 @dataclass(frozen=True)
 class Captions:
-    """Gives each sample a new caption on every visit, so that all words are learned in all
-    places.
-    """
+    """Augmentation by a new caption of each sample on every visit."""
 
     def __call__(self, part: dict[str, Any], seed: int) -> dict[str, Any]:
-        """The part with another `prompt`, keyed by (seed, index, visit)."""
+        """Batch with a new `prompt`, keyed by (seed, index, visit)."""
         draws = uniform(seed, part["index"], part["visit"], "shapes/caption", DRAWS).tolist()
         return {
             **part,
@@ -81,21 +77,23 @@ class Captions:
 
 
 class Shapes(UnlearningDataModule):
-    """Pictures with captions, to train a model on.
+    """Rendered shapes with captions, to train a text-to-image model.
 
-    Samples have `image`, `prompt`, `shape`, `colour`, `background` and `label` (of the concept's
-    attribute). The forget part is the pictures that show the concept, the retain part all others; a
-    model is trained on both together, whatever the concept.
+    Samples have `image`, `prompt`, `shape`, `colour`, `background` and `label` (of the attribute of
+    the concept). The split has the parts `forget` (training images that show the concept), `retain`
+    (the other training images), `validation` and `test`.
 
     Args:
         concept: a shape, a colour or a background, or a synonym.
-        train_size: pictures trained on.
-        validation_size: pictures held out for choices.
-        test_size: pictures held out for results.
-        split_seed: which pictures; different seeds have none in common.
+        train_size: training images, from 1 to 600,000.
+        validation_size: images held out for searches, from 1 to 200,000.
+        test_size: images held out for tests, from 1 to 200,000.
+        split_seed: chooses the images; different seeds have no image in common.
         batch_size: global batch size in fit.
         eval_batch_size: batch size of one rank in validate and test.
         **kwargs: see UnlearningDataModule.
+
+    Example: `Shapes("circle", train_size=1000)`.
     """
 
     def __init__(
@@ -125,7 +123,7 @@ class Shapes(UnlearningDataModule):
         self.split_seed = split_seed
 
     def make(self) -> None:
-        """Draw the pictures."""
+        """Render the images."""
         world = self.split_seed * _WORLD
         sizes = {
             "train": self.train_size,
@@ -144,7 +142,7 @@ class Shapes(UnlearningDataModule):
         self.augmentation = Captions()
 
     def shows(self, indices: np.ndarray) -> np.ndarray:
-        """Which pictures show the concept: bool `[N]`."""
+        """Mask of images that show the concept: bool `[N]`."""
         return (
             attributes(indices)[self.attribute] == NAMES[self.attribute].index(self.value)
         ).numpy()
@@ -156,7 +154,7 @@ class Shapes(UnlearningDataModule):
         self.datasets = {name: self.data(indices) for name, indices in self.split.parts.items()}
 
     def data(self, indices: np.ndarray) -> PromptData:
-        """Pictures with the captions of their first visit."""
+        """Images with the captions of their first visit."""
         drawn = pictures(indices)
         drawn["label"] = drawn[self.attribute]
         part = {
@@ -168,29 +166,30 @@ class Shapes(UnlearningDataModule):
 
 
 class ShapesConcept(Shapes):
-    """Forget one concept: a shape, a colour or a background.
+    """Concept of rendered shapes to forget: a shape, a colour or a background.
 
     Samples have `prompt`, `substitute` (the prompt with the anchor in place of the concept),
-    `concept` (the word that the prompt uses for it, empty where it does not name it), `shape`,
-    `colour`, `background`, `label` (of the concept's attribute), and `image` on demand. The prompts
-    of the forget part all name the concept; those of the retain part describe other pictures.
-    `validation` and `test` are new pictures, with and without the concept.
+    `concept` (the word of the prompt for the concept, empty if absent), `shape`, `colour`,
+    `background`, `label` (of the attribute of the concept), and, by default, `image`. The prompts
+    of the part `forget` all mention the concept; those of `retain` describe other images.
+    `validation` and `test` are new images, with and without the concept.
 
     Args:
-        concept: as in Shapes; prompts use this very word, or synonyms too where `prompts` is
-            `varied`.
-        anchor: what the concept is replaced by in `substitute`: another value of the same
-            attribute, or empty for none.
-        images: give pictures too; without them the task serves methods that need prompts alone.
+        concept: as in Shapes; prompts use this word, or synonyms too if `prompts` is `varied`.
+        anchor: replacement of the concept in `substitute`: another value of the same attribute, or
+            empty to remove the concept.
+        images: render images; methods that need prompts only do without them.
         prompts: `plain` (`a red circle on a dark background`), or `varied`: paraphrases, synonyms
             and filler words.
         forget_size: samples to forget.
-        retain_size: samples to keep.
-        validation_size: new samples.
-        test_size: new samples.
-        split_seed: which pictures.
+        retain_size: samples to retain.
+        validation_size: new samples for searches.
+        test_size: new samples for tests.
+        split_seed: chooses the images.
         batch_size: global batch size in fit.
         **kwargs: see Shapes.
+
+    Example: `ShapesConcept("circle", anchor="square", forget_size=100)`.
     """
 
     provides = frozenset({"labels", "substitute"})
@@ -209,8 +208,7 @@ class ShapesConcept(Shapes):
         batch_size: int = 16,
         **kwargs: Any,
     ) -> None:
-        # the pictures are looked for in a stretch long enough to have so many with the concept;
-        # their exact places are no argument
+        # a range of indices long enough to contain so many images with the concept
         super().__init__(
             concept,
             train_size=16 * (forget_size + retain_size),
@@ -227,7 +225,7 @@ class ShapesConcept(Shapes):
             )
         if anchor and attribute_of(anchor)[1] == self.value:
             raise InputError(
-                f"the anchor {anchor!r} means the same as the concept {concept!r}; choose another."
+                f"the anchor {anchor!r} is a synonym of the concept {concept!r}; choose another."
             )
         self.anchor = anchor
         self.images = images
@@ -236,7 +234,7 @@ class ShapesConcept(Shapes):
         self.retain_size = retain_size
 
     def make(self) -> None:
-        """Draw the pictures, and say what they show."""
+        """Render the images and write their prompts."""
         world = self.split_seed * _WORLD
         train = world + np.arange(self.train_size)
         shows = self.shows(train)
@@ -249,7 +247,7 @@ class ShapesConcept(Shapes):
         self._share(parts)
 
     def data(self, indices: np.ndarray) -> PromptData:
-        """Pictures, or their attributes alone, with prompts."""
+        """Images, or their attributes only, with prompts."""
         drawn = pictures(indices) if self.images else attributes(indices)
         drawn["label"] = drawn[self.attribute]
         draws = uniform(_SEED, torch.tensor(indices), 0, "shapes/prompt", 1 + DRAWS).tolist()
@@ -261,7 +259,7 @@ class ShapesConcept(Shapes):
         )
 
     def _texts(self, names: dict[Attribute, str], draws: list[float]) -> dict[str, str]:
-        """Prompt, substitute and concept of one picture."""
+        """Prompt, substitute and concept of one image."""
         mentioned = _mentioned_with(self.attribute, draws[0])
         if names[self.attribute] != self.value:
             prompt = self._prompt(names, draws[1:], mentioned, None)
@@ -297,9 +295,7 @@ class ShapesConcept(Shapes):
 
 
 def _mentioned_with(attribute: Attribute, draw: float) -> tuple[Attribute, ...]:
-    """What a prompt names, among the choices that name this attribute, in their usual
-    proportions.
-    """
+    """Attributes that a prompt mentions, drawn among the combinations with this attribute."""
     shares = [(share, mentioned) for share, mentioned in NAMED if attribute in mentioned]
     draw *= sum(share for share, _ in shares)
     for share, mentioned in shares:

@@ -1,9 +1,8 @@
-"""The words of the shapes task: what names a shape, a colour or a background, what names nothing,
-and captions made of them.
+"""Vocabulary and captions of the shapes task: words of attributes, filler words, caption templates.
 
-Each attribute has a usual word, which comes first, and synonyms, some of them of several words.
-Filler words describe nothing that is drawn; captions carry them at random, so that a text encoder
-knows them and an attack has other words to choose from.
+Each attribute value has a usual word, which comes first, and synonyms, some of several words.
+Filler words describe nothing in the image; captions contain them at random, so that a text encoder
+learns them and an attack can choose them.
 """
 
 from __future__ import annotations
@@ -91,8 +90,8 @@ THINGS = ("shape", "figure", "object", "thing", "form", "symbol", "mark", "patch
 GROUNDS = ("background", "backdrop", "ground", "surface", "wall", "canvas", "sheet", "field")
 PREPOSITIONS = ("on", "over", "against", "in front of", "upon")
 
-# which attributes a caption names, and how often: everything, and each of them alone, so that each
-# conditions by itself
+# attributes that a caption mentions, with their frequencies: all, and each alone, so that each
+# attribute conditions on its own
 NAMED: tuple[tuple[float, tuple[Attribute, ...]], ...] = (
     (0.46, ATTRIBUTES),
     (0.16, ("shape", "colour")),
@@ -103,17 +102,15 @@ NAMED: tuple[tuple[float, tuple[Attribute, ...]], ...] = (
     (0.04, ("background",)),
     (0.05, ()),
 )
-USUAL_SHARE = 0.5  # how often the usual word is taken instead of a synonym
+USUAL_SHARE = 0.5  # share of captions with the usual word, not a synonym
 DRAWS = 16
-"""How many uniform numbers a caption uses."""
+"""Number of uniform numbers of a caption."""
 MAX_WORDS = 11
-"""A caption of more words goes without an ending, so that its tokens fit into the places of a small
-text encoder.
-"""
+"""Most words of a caption with an ending, so that its tokens fit a small text encoder."""
 
 
 class _Choices:
-    """Uniform numbers in (0, 1), used up one after the other."""
+    """Random choices from a sequence of uniform numbers in (0, 1), used in order."""
 
     def __init__(self, draws: Sequence[float]) -> None:
         self._draws = iter(draws)
@@ -132,12 +129,12 @@ class _Choices:
             else words[int((draw - USUAL_SHARE) / (1 - USUAL_SHARE) * len(words))]
         )
 
-    def named(self) -> tuple[Attribute, ...]:
+    def attributes(self) -> tuple[Attribute, ...]:
         return named_attributes(next(self._draws))
 
 
 def named_attributes(draw: float) -> tuple[Attribute, ...]:
-    """What a caption names, by a uniform number in (0, 1)."""
+    """Attributes that a caption mentions, by a uniform number in (0, 1)."""
     for share, attributes in NAMED:
         if draw < share:
             return attributes
@@ -152,27 +149,25 @@ def caption(
     words: Mapping[Attribute, str] | None = None,
     max_words: int = MAX_WORDS,
 ) -> str:
-    """A caption of a picture.
+    """Random caption of an image.
 
     Args:
-        names: what the picture shows, by the usual words: `{"shape": "circle", "colour": "red",
+        names: attributes of the image by the usual words: `{"shape": "circle", "colour": "red",
             "background": "dark"}`.
-        numbers: `DRAWS` uniform numbers in (0, 1), which decide everything that is free.
-        attributes: what the caption names; drawn when None. May be empty: then it says nothing
-            about the picture.
-        words: the word for an attribute, where it is not to be drawn.
-        max_words: with more words than that it gets no ending.
+        numbers: `DRAWS` uniform numbers in (0, 1), which determine all random choices.
+        attributes: attributes to mention, possibly none; drawn when None.
+        words: fixed words by attribute, in place of drawn synonyms.
+        max_words: a longer caption has no ending.
 
     Returns:
-        Lower-case words: some for each attribute that it names, and none for the others. With the
-        same numbers and other words or attributes, the rest of the caption stays as it is, but for
-        an ending that has no room any more.
+        Lower-case words for the mentioned attributes. With the same numbers and other words or
+        attributes, the rest of the caption does not change, except for an ending that would exceed
+        `max_words`.
     """
-    # every number is used whether it is needed or not, so that the rest does not depend on what is
-    # named
+    # all numbers are used in a fixed order, so that one choice does not affect the others
     choices = _Choices(numbers)
     chosen_words = words or {}
-    drawn = choices.named()
+    drawn = choices.attributes()
     chosen = drawn if attributes is None else attributes
     word = {
         attribute: chosen_words.get(attribute, synonym)
@@ -200,8 +195,12 @@ def caption(
 def plain_caption(
     names: Mapping[Attribute, str], attributes: Sequence[Attribute] = ATTRIBUTES
 ) -> str:
-    """The usual way to say it: `a red circle on a dark background`; what is not named is left out
-    (`a circle`, `a red shape`).
+    """Plain caption with the usual words.
+
+    >>> plain_caption({"shape": "circle", "colour": "red", "background": "dark"})
+    'a red circle on a dark background'
+    >>> plain_caption({"shape": "circle", "colour": "red", "background": "dark"}, ["colour"])
+    'a red shape'
     """
     subject = f"{names['colour']} " if "colour" in attributes else ""
     subject += names["shape"] if "shape" in attributes else "shape"
@@ -226,7 +225,7 @@ def _article(words: str) -> str:
 
 @cache
 def vocabulary() -> tuple[str, ...]:
-    """Every single word that captions are made of, sorted."""
+    """All words of captions, sorted."""
     phrases = [
         phrase for names in WORDS.values() for synonyms in names.values() for phrase in synonyms
     ]
@@ -246,11 +245,13 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def attribute_of(concept: str) -> tuple[Attribute, str]:
-    """Which attribute a concept is a value of: `"red"` gives `("colour", "red")`; a synonym gives
-    the usual word.
+    """Attribute and usual word of a concept or synonym.
+
+    >>> attribute_of("crimson")
+    ('colour', 'red')
 
     Raises:
-        InputError: for a word that names no shape, colour or background.
+        InputError: for a word that is no shape, colour or background.
     """
     for attribute in ATTRIBUTES:
         for name, synonyms in WORDS[attribute].items():
@@ -258,5 +259,5 @@ def attribute_of(concept: str) -> tuple[Attribute, str]:
                 return attribute, name
     concepts = "; ".join(f"{attribute}s: {', '.join(WORDS[attribute])}" for attribute in ATTRIBUTES)
     raise InputError(
-        f"the shapes task knows no concept {concept!r}; it knows {concepts}, and their synonyms."
+        f"the shapes task has no concept {concept!r}; it has {concepts}, and their synonyms."
     )

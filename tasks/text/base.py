@@ -1,6 +1,4 @@
-"""What all tasks of texts share: a tokenizer, a template, and sets of questions beside the
-split.
-"""
+"""Base class of text tasks: tokenizer, template, and question sets for evaluation."""
 
 from __future__ import annotations
 
@@ -22,12 +20,12 @@ from mu.utils.spec import to_spec
 
 
 class TextTask(UnlearningDataModule):
-    """Questions and answers as token sequences. A subclass overrides `read()`.
+    """Base of tasks of questions and answers as token sequences; a subclass overrides `read()`.
 
     Args:
-        tokenizer: folder, hub id or `embedded:NAME`; None takes the model's own.
-        template: how question and answer become one sequence; `Plain()` when None.
-        max_length: tokens of a sequence.
+        tokenizer: folder, hub id or `embedded:NAME`; None uses the model's tokenizer.
+        template: joins question and answer into one sequence; `Plain()` when None.
+        max_length: most tokens of a sequence.
         too_long: `refuse` a longer sequence, or `cut` off its end.
         batch_size: global batch size in fit.
         eval_batch_size: batch size of one rank in test.
@@ -55,15 +53,11 @@ class TextTask(UnlearningDataModule):
         self._sets: dict[str, QuestionSet] | None = None
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
-        """The split, and the sets of questions by name: one for each of its parts, and whatever
-        else is evaluated.
-        """
+        """Split and question sets by name: one for each part, and further sets for evaluation."""
         raise TypeError(f"{type(self).__name__} does not override read().")
 
     def make(self) -> None:
-        """Read the files; sequences are made when they are first needed, because the tokenizer may
-        be the model's.
-        """
+        """Read the files; sequences are encoded on first use, when the tokenizer is known."""
         split, sets = self.read()
         lacking = [name for name in split.parts if name not in sets]
         if lacking:
@@ -91,9 +85,7 @@ class TextTask(UnlearningDataModule):
         return super().eval_loaders(names)
 
     def _make_sequences(self, names: Iterable[str]) -> None:
-        """Tokenise whole parts here, not in the loaders' processes, and say how many sequences were
-        cut.
-        """
+        """Tokenise whole parts in the main process, and warn about truncated sequences."""
         for name in sorted(set(names) & set(self.datasets)):
             data: Any = self.datasets[name]
             before = self._encoder.cuts if self._encoder else 0
@@ -106,14 +98,14 @@ class TextTask(UnlearningDataModule):
                 )
 
     def _rows(self, name: str, indices: np.ndarray) -> QuestionSet:
-        """The part's rows, in the order of its indices."""
+        """Rows of a part, in the order of its indices."""
         questions = self.sets[name]
         position_of = {int(index): position for position, index in enumerate(questions.indices)}
         return questions.select([position_of[int(index)] for index in indices])
 
     @property
     def sets(self) -> Mapping[str, QuestionSet]:
-        """Sets of questions by name."""
+        """Question sets by name."""
         if self._sets is None:
             self.setup()
         assert self._sets is not None
@@ -135,8 +127,8 @@ class TextTask(UnlearningDataModule):
         tokenizer = getattr(getattr(module, "backbone", None), "tokenizer", None)
         if tokenizer is None:
             raise InputError(
-                f"{type(self).__name__} takes the tokenizer of the model, and no trainer with a "
-                "CausalLM is there; name one as tokenizer=FOLDER."
+                f"{type(self).__name__} uses the tokenizer of the model, but has no trainer with a "
+                "CausalLM; give tokenizer=FOLDER."
             )
         return tokenizer
 

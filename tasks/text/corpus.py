@@ -1,4 +1,4 @@
-"""Raw text, in chunks of tokens."""
+"""Corpus task: documents in chunks of tokens."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ Files = str | list[str]
 
 
 class Corpus(TextTask):
-    """Forget documents, and keep others (MUSE, WMDP, RWKU's passages).
+    """Documents to forget and to retain, in chunks of tokens (MUSE, WMDP, RWKU's passages).
 
-    The protocol: the documents of a part are joined by a blank line and tokenised as one text,
-    without special tokens; the tokens are cut into stretches of `chunk` − 1, the last of which may
-    be shorter, and each gets the begin-of-sequence token in front (a tokenizer that has none gives
-    stretches of `chunk`). Every token but the first of a chunk is learnt; there is no
-    end-of-sequence token. MUSE's own code fills the last chunk up with the first one's tokens;
-    OpenUnlearning's decodes every chunk and tokenises it again, which may change its length.
-    Neither is done here.
+    The split has the parts `forget`, `retain` and, where files are given, `validation` and `test`.
+    The documents of a part are joined by a blank line and tokenised as one text, without special
+    tokens; the tokens are cut into stretches of `chunk` − 1, the last of which may be shorter, each
+    with the begin-of-sequence token in front (without such a token, stretches of `chunk`). Every
+    token but the first of a chunk is a target; there is no end-of-sequence token. MUSE's own code
+    fills the last chunk up with the first one's tokens; OpenUnlearning's decodes every chunk and
+    tokenises it again, which may change its length. This task does neither.
 
     Chunks are numbered through forget, retain, validation and test. As a chunk depends on the
     tokenizer, so do the split and its hash.
 
     Args:
-        forget: files or folders of what is forgotten: `.txt` (a document each), JSON lines or JSON
-            arrays of texts or of `{"text": ...}`.
-        retain: of what is kept.
-        validation: of what no model is trained on, for searches.
-        test: of what no model is trained on, for tests.
-        chunk: tokens of a sequence.
-        overlap: `refuse` documents that stand in forget and in retain, `keep` them in both, or
-            `drop` them from retain.
-        further: files of questions that are only evaluated, by the name of their set
-            (`mu.data.QuestionSet`).
+        forget: files or folders of documents to forget: `.txt` (a document each), JSON lines or
+            JSON arrays of texts or of `{"text": ...}`.
+        retain: files or folders of documents to retain.
+        validation: documents that no model is trained on, for searches.
+        test: documents that no model is trained on, for tests.
+        chunk: tokens of a sequence, at least 2.
+        overlap: `refuse` documents that are in forget and in retain, `keep` them in both, or `drop`
+            them from retain.
+        further: files of question sets for evaluation only, by name (`mu.data.QuestionSet`).
         **kwargs: tokenizer, template of the questions and batch sizes, see TextTask.
+
+    Example: `Corpus(forget="books/forget", retain="books/retain", chunk=512)`.
     """
 
     def __init__(
@@ -64,14 +65,12 @@ class Corpus(TextTask):
         self.overlap: Overlap = overlap
 
     def make(self) -> None:
-        """Read the files and cut them."""
+        """Read the files and cut them into chunks."""
         texts = {name: read_texts(files) for name, files in self.files.items() if files is not None}
         stays = retain_mask(texts["forget"], texts["retain"], self.overlap, "documents")
         texts["retain"] = [text for text, keep in zip(texts["retain"], stays, strict=True) if keep]
         if not texts["retain"]:
-            raise InputError(
-                "every retain document is to be forgotten too, so nothing is left to keep."
-            )
+            raise InputError("every retain document is also a forget document, so retain is empty.")
         sequences = {
             name: chunks(self.encoder, documents, self.chunk) for name, documents in texts.items()
         }
@@ -93,15 +92,15 @@ class Corpus(TextTask):
         self._sets = self.read()[1]
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
-        """The split, and the sets of questions beside it."""
+        """Split, and question sets for evaluation."""
         return self.split, evaluation_sets(self.further)
 
 
 def chunks(encoder: Encoder, documents: list[str], length: int) -> list[Pair]:
-    """Sequences of at most `length` tokens from documents that are joined by a blank line.
+    """Sequences of at most `length` tokens from documents joined by a blank line.
 
     Raises:
-        InputError: when there is no token to learn.
+        InputError: when no token has a label.
     """
     tokenizer = encoder.tokenizer
     ids = list(
@@ -115,6 +114,6 @@ def chunks(encoder: Encoder, documents: list[str], length: int) -> list[Pair]:
     pairs = [pair for pair in pairs if count_labelled(pair)]
     if not pairs:
         raise InputError(
-            f"{len(documents)} documents have {len(ids)} tokens, which is nothing to learn."
+            f"{len(documents)} documents have {len(ids)} tokens, too few for a sequence."
         )
     return pairs

@@ -1,6 +1,4 @@
-"""Questions with answers, and texts, from files; and what of them stands in forget and in retain at
-once.
-"""
+"""Readers of questions, answers and documents from files; overlap of forget and retain."""
 
 from __future__ import annotations
 
@@ -19,28 +17,23 @@ from mu.utils.errors import InputError
 from mu.utils.files import read_json_lines
 
 Row = dict[str, Any]
-"""A question as a set has it: `question`, `answer`, and whatever else its file says."""
+"""Row of a question set: `question`, `answer`, and the other columns of its file."""
 Overlap = Literal["refuse", "keep", "drop"]
-"""What becomes of samples that are to be forgotten and to be kept: an error, trained on as both, or
-left out of retain.
-"""
+"""Treatment of samples in forget and in retain: error, trained as both, or dropped from retain."""
 EVALUATION_OFFSET = 1_000_000
-"""The indices of sets that no part of a split has begin at a multiple of this, so that they collide
-with no other's.
-"""
+"""Indices of evaluation sets begin at multiples of this number, above those of the split."""
 
 
 def read_rows(file: Path | str, question: str = "question", answer: str = "answer") -> list[Row]:
-    """Rows of a CSV file, a JSON array or JSON lines. Every row gets `question` and `answer`; its
-    other columns stay.
+    """Rows of a CSV file, a JSON array or JSON lines, with `question`, `answer` and other columns.
 
     Args:
-        file: CSV where its name ends so, JSON otherwise.
-        question: the column of the questions.
-        answer: the column of the answers.
+        file: a `.csv` file, or JSON.
+        question: column of the questions.
+        answer: column of the answers.
 
     Raises:
-        InputError: names the file and the row that has no question or no answer.
+        InputError: when the file cannot be read, or a row has no question or no answer.
     """
     rows = _csv(Path(file)) if str(file).lower().endswith(".csv") else read_json_lines(file)
     return [
@@ -50,10 +43,10 @@ def read_rows(file: Path | str, question: str = "question", answer: str = "answe
 
 
 def check_row(row: Any, name: str, question: str = "question", answer: str = "answer") -> Row:
-    """A row with `question` and `answer`, both texts that say something; numbers become texts.
+    """Row with nonempty texts `question` and `answer`; numbers become texts.
 
     Raises:
-        InputError: names the row and what it lacks.
+        InputError: when the question or the answer is missing.
     """
     if not isinstance(row, Mapping):
         raise InputError(f"{name} is no object with a question and an answer.")
@@ -95,15 +88,16 @@ def _csv(file: Path) -> list[Row]:
 
 
 def read_texts(files: str | Sequence[str]) -> list[str]:
-    """Documents: a `.txt` file is one; JSON lines and JSON arrays have one in each entry, a string
-    or an object with `text`.
+    """Documents of `.txt` files (one each), JSON lines or JSON arrays (one in each entry).
+
+    An entry is a string, or an object with `text`.
 
     Args:
         files: a file, a folder (its `.txt`, `.json` and `.jsonl` files, by name), or several of
             them.
 
     Raises:
-        InputError: names the file, and the entry that is no text.
+        InputError: when a file cannot be read, or an entry is no text.
     """
     documents: list[str] = []
     for file in _files([files] if isinstance(files, str) else files):
@@ -160,17 +154,16 @@ def _text(entry: Any, name: str) -> str:
 def retain_mask(
     forget: Sequence[str], retain: Sequence[str], overlap: Overlap, what: str
 ) -> np.ndarray:
-    """Which retain samples stay: bool `[N_retain]`. Where some are to be forgotten too, it is said
-    how many, or refused.
+    """Mask of the retain samples to keep, bool `[N_retain]`; warns about overlap with forget.
 
     Args:
-        forget: what each forget sample says; white space does not tell samples apart.
-        retain: what each retain sample says.
-        overlap: what to do with samples of both.
-        what: the samples, in the plural.
+        forget: texts of the forget samples; white space is ignored in comparisons.
+        retain: texts of the retain samples.
+        overlap: treatment of samples in both.
+        what: name of the samples in messages, in the plural.
 
     Raises:
-        InputError: when there are some and `overlap` is `refuse`, or `overlap` is another word.
+        InputError: when samples overlap and `overlap` is `refuse`, or `overlap` is unknown.
     """
     if overlap not in ("refuse", "keep", "drop"):
         raise InputError(f"overlap is {overlap!r}; it is refuse, keep or drop.")
@@ -181,7 +174,9 @@ def retain_mask(
     if both:
         count = sum(text in both for text in forget_texts)
         example = next(text for text in forget_texts if text in both)
-        message = f"{count} of {len(forget)} forget {what} stand in retain too, {example[:80]!r} among them"
+        message = (
+            f"{count} of {len(forget)} forget {what} are in retain too, {example[:80]!r} among them"
+        )
         if overlap == "refuse":
             raise InputError(
                 f"{message}; overlap: drop leaves them out of retain, and overlap: keep trains on "
@@ -194,12 +189,12 @@ def retain_mask(
 
 
 def row_text(row: Mapping[str, Any]) -> str:
-    """Question and answer as one text, by which samples are compared."""
+    """Question and answer as one text, for comparisons."""
     return f"{row['question']}\n{row['answer']}"
 
 
 def digest(texts: Iterable[Any]) -> str:
-    """Eight hexadecimal digits that stand for these texts (or token ids) in this order."""
+    """Hash of texts (or token ids) in their order, eight hexadecimal digits."""
     sha = hashlib.sha256()
     for text in texts:
         sha.update(json.dumps(text).encode() + b"\n")
@@ -209,7 +204,7 @@ def digest(texts: Iterable[Any]) -> str:
 def evaluation_sets(
     files: Mapping[str, str] | None, question: str = "question", answer: str = "answer"
 ) -> dict[str, QuestionSet]:
-    """Sets of questions that are only evaluated, by name, from one file each."""
+    """Question sets for evaluation only, by name, from one file each."""
     read = {name: read_rows(file, question, answer) for name, file in (files or {}).items()}
     return {
         name: QuestionSet(name, rows, EVALUATION_OFFSET * position + np.arange(len(rows)))

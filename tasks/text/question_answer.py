@@ -1,4 +1,4 @@
-"""Questions and answers from a user's own files."""
+"""Question-answer task from files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from tasks.text.files import Overlap, Row, digest, evaluation_sets, read_rows, r
 
 @dataclass(frozen=True)
 class ByValue(Selector):
-    """Forget the rows that say one of these values in the column of the task's `by` (an author's
-    name, `forget`).
+    """Selector of rows with one of these values in the column `by` of the task.
 
     Attributes:
-        values: a value, or a list of values, as text; white space around them does not count.
+        values: a value, or a list of values, as text; surrounding white space is ignored.
     """
 
     values: str | list[str]
@@ -41,8 +40,7 @@ class ByValue(Selector):
                 f" and {len(present) - 10} more" if len(present) > 10 else ""
             )
             raise InputError(
-                f"no row says {absent[0]!r} in the column by which is forgotten; it has "
-                f"{shortened}."
+                f"no row has the value {absent[0]!r} in the column `by`; it has {shortened}."
             )
         return np.sort(indices[np.isin(values.astype(str), self._value_list)])
 
@@ -52,33 +50,37 @@ class ByValue(Selector):
 
 
 class QuestionAnswer(TextTask):
-    """Questions and answers of a JSON array, JSON lines or a CSV file (by its ending): two files,
-    or one and a selector.
+    """Questions and answers from files (JSON, JSON lines, CSV): one with a selector, or two.
 
-    A row needs a question and an answer; its other columns stay, so that suites find
-    `paraphrased_answer`, `paraphrased_question` and `perturbed_answer` (a list) where the file has
-    them. The stable index of a row is its place in the file; with two files, retain goes on where
-    forget ends. What is to be forgotten is chosen first; validation and test are drawn from the
-    rest by `split_seed`, and are trained on by no model. The rows of `test` are also the set
-    `holdout`.
+    The split has the parts `forget`, `retain` and, where their shares are above 0, `validation` and
+    `test`, which no model is trained on. The forget set is selected first; validation and test are
+    drawn from the other rows by `split_seed`. The rows of `test` are also the question set
+    `holdout`. A row needs a question and an answer; other columns are kept, such as
+    `paraphrased_answer`, `paraphrased_question` and `perturbed_answer` (a list), which suites read.
+    The stable index of a row is its position in the file; with two files, the indices of retain
+    follow those of forget.
 
     Args:
-        path: one file with all rows, of which `selector` says what is forgotten.
-        selector: `tasks.ByValue(values)` or, of whole numbers, `tasks.ByClass(classes)` in the
-            column `by`; or a random share, a number of rows, or a file of row numbers (the first is
-            0).
-        by: the column that the selector looks at.
-        forget: a file of what is forgotten, in place of `path`.
-        retain: a file of what is kept, with `forget`.
-        question: the column of the questions.
-        answer: the column of the answers.
-        validation_fraction: share of what is not forgotten that is held out for searches.
-        test_fraction: share of what is not forgotten that is held out for tests.
-        split_seed: decides what is held out, and what a random selector chooses.
-        overlap: `refuse` questions that stand in forget and in retain with the same answer, `keep`
+        path: file of all rows, used with `selector`.
+        selector: `tasks.ByValue(values)` or, for whole numbers, `tasks.ByClass(classes)`, on the
+            column `by`; or a random share, a number of rows, or a file of row positions from 0.
+        by: column that the selector reads.
+        forget: file of the rows to forget, in place of `path`.
+        retain: file of the rows to retain, used with `forget`.
+        question: column of the questions.
+        answer: column of the answers.
+        validation_fraction: share of the other rows held out for searches, in [0, 1).
+        test_fraction: share of the other rows held out for tests, in [0, 1).
+        split_seed: draws the held-out rows, and the forget set of a random selector.
+        overlap: `refuse` questions that are in forget and in retain with the same answer, `keep`
             them in both, or `drop` them from retain.
-        further: files of other questions that are only evaluated, by the name of their set.
+        further: files of question sets for evaluation only, by name.
         **kwargs: tokenizer, template, lengths and batch sizes, see TextTask.
+
+    Raises:
+        InputError: when neither or both of the two forms are given, or the shares are out of range.
+
+    Example: `QuestionAnswer("all.json", ByValue("Ada Lovelace"), by="author")`.
     """
 
     def __init__(
@@ -115,9 +117,8 @@ class QuestionAnswer(TextTask):
                 if value is not None
             ]
             raise InputError(
-                "QuestionAnswer reads either `path` with a `selector` that says what is "
-                "forgotten, or the two files `forget` and `retain`, not "
-                f"{', '.join(arguments) or 'nothing'}; set what is too much to null."
+                "QuestionAnswer reads either `path` with a `selector`, or the two files `forget` "
+                f"and `retain`, not {', '.join(arguments) or 'nothing'}; set the others to null."
             )
         shares = {"validation": validation_fraction, "test": test_fraction}
         if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
@@ -188,19 +189,19 @@ class QuestionAnswer(TextTask):
             else _labels(rows, self.by, self.path)
         )
         if self.by is None and isinstance(self.selector, ByValue):
-            raise InputError("ByValue looks at a column; name it as `by`.")
+            raise InputError("ByValue reads a column; give its name as `by`.")
         chosen = self.selector.select(labels, np.arange(len(rows)), self.split_seed)
         return rows, chosen, {**self.selector.describe(), **({"by": self.by} if self.by else {})}
 
 
 def _labels(rows: Sequence[Mapping[str, Any]], column: str, file: str) -> np.ndarray:
-    """A column's values `[N]`: whole numbers where all are, else texts."""
+    """Values of a column `[N]`: integers if all are whole numbers, else texts."""
     lacking = next(
         (index for index, row in enumerate(rows, 1) if row.get(column) in (None, "")), None
     )
     if lacking is not None:
         raise InputError(
-            f"row {lacking} of {file} says nothing in the column {column!r}; it has "
+            f"row {lacking} of {file} has no value in the column {column!r}; it has "
             f"{', '.join(map(str, rows[lacking - 1]))}."
         )
     values = [row[column] for row in rows]

@@ -1,4 +1,4 @@
-"""TOFU: fictitious authors to be forgotten (Maini et al., COLM 2024, arXiv 2401.06121)."""
+"""TOFU task: fictitious authors (Maini et al., COLM 2024, arXiv 2401.06121)."""
 
 from __future__ import annotations
 
@@ -31,33 +31,35 @@ _CLOSED = ("real_authors", "world_facts")
 
 
 class TOFU(TextTask):
-    """Forget the last authors of a list of authors who never lived, and keep the others.
+    """TOFU: forget the last authors of a list of fictitious authors, and retain the others.
 
-    The parts of the split are `forget`, `retain` and, where there is a holdout set, `test` (authors
-    that no model was trained on). The stable index of a row is its place in `full`. Beside the sets
-    of the same names there are
+    The split has the parts `forget`, `retain` and, with a holdout set, `test` (authors that no
+    model was trained on). The stable index of a row is its position in `full`. Beside the question
+    sets of the same names there are
 
-    * `retain_perturbed`, the kept rows by which utility is measured, and `forget`, both with
+    * `retain_perturbed`, the retained rows that measure utility, and `forget`, both with
       `paraphrased_answer`, `paraphrased_question` and `perturbed_answer`;
     * `real_authors` and `world_facts`, closed questions with wrong answers in `perturbed_answer`;
     * `holdout`, the rows of `test`.
 
-    Files that are missing are made from others where that can be: forget and retain sets from
-    `full`, the wrong answers of a closed question from its options. A folder without perturbed
-    files gives plain rows, and the metrics that need more say so. The refusals that come with TOFU
-    (`idontknow.jsonl`, plain text) are given to a method: `mu.methods.Refusal(file=...)`.
+    Missing files are derived from others where possible: forget and retain sets from `full`, the
+    wrong answers of a closed question from its options. Without perturbed files, rows have question
+    and answer only, and metrics that need more raise an error. The refusals of TOFU
+    (`idontknow.jsonl`, plain text) are an argument of a method: `mu.methods.Refusal(file=...)`.
 
     Args:
         path: hub id (read by the package datasets), or a folder with a file of JSON lines for each
             set: `full.json`, `forget10.json`, ...
-        forget: `forgetNN`: the last NN % of `full`; or `searchNN`: the first NN % of it, others
-            like them, on which a method's settings can be chosen. These have their rephrasings from
+        forget: `forgetNN`, the last NN % of `full`; or `searchNN`, the first NN % of it, for the
+            choice of a method's settings. The rephrasings of the latter come from
             `retain_perturbed`, which keeps its other rows.
-        holdout: a set of authors that were never trained on; `matching` is `holdoutNN` where that
-            exists, None is none.
-        overlap: `refuse` rows that stand in forget and in retain, `keep` them in both, or `drop`
-            them from retain.
+        holdout: a set of authors that were never trained on; `matching` is `holdoutNN` where it
+            exists, None uses no set.
+        overlap: `refuse` rows that are in forget and in retain, `keep` them in both, or `drop` them
+            from retain.
         **kwargs: tokenizer, template, lengths and batch sizes, see TextTask.
+
+    Example: `TOFU("data/tofu", forget="forget05")`.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class TOFU(TextTask):
         if not re.fullmatch(r"(forget|search)\d\d", forget):
             raise InputError(
                 f"forget is {forget!r}; it is forget and two digits, the percentage to be "
-                "forgotten: forget01, forget05, forget10 (or search05, to choose settings on)."
+                "forgotten: forget01, forget05, forget10 (or search05, to choose settings)."
             )
         self.path = path
         self.forget = forget
@@ -84,13 +86,13 @@ class TOFU(TextTask):
         return _Folder(self.path) if Path(self.path).is_dir() else _Hub(self.path)
 
     def table(self, name: str) -> list[Row] | None:
-        """The rows of one of TOFU's sets, by its name there; None where there is no such set."""
+        """Rows of a set of TOFU, by its name; None if the set does not exist."""
         return self._tables.get(name)
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         full = self.table("full")
         if full is None:
-            raise InputError(f"{self.path} has no set `full`, which the others are parts of.")
+            raise InputError(f"{self.path} has no set `full`, of which the other sets are parts.")
         percent = self.forget[-2:]
         retain_rows = self.table("retain_perturbed")
         forgotten, forget = (
@@ -114,7 +116,7 @@ class TOFU(TextTask):
         }
         if retain_rows is not None and self.forget.startswith(
             "search"
-        ):  # what is searched on is not kept
+        ):  # rows of the search set are not retained
             searched = {row_text(row) for row in forget}
             retain_rows = [row for row in retain_rows if row_text(row) not in searched] or None
         if retain_rows is not None:
@@ -143,9 +145,7 @@ class TOFU(TextTask):
     def _search_rows(
         self, full: Sequence[Row], retain_rows: Sequence[Row]
     ) -> tuple[np.ndarray, list[Row]]:
-        """Places and rows of a forget set to choose settings on, with the wrong and reworded
-        answers that `kept` has.
-        """
+        """Positions and rows of a `searchNN` forget set, with the answers of `retain_rows`."""
         count = round(len(full) * int(self.forget[-2:]) / 100)
         if not 0 < count < len(full):
             raise InputError(
@@ -156,9 +156,7 @@ class TOFU(TextTask):
         return np.arange(count), [detailed.get(row_text(row), row) for row in full[:count]]
 
     def _forget_rows(self, full: Sequence[Row]) -> tuple[np.ndarray, list[Row]]:
-        """Where the forget set stands in `full`, and its rows, with wrong and reworded answers
-        where there are any.
-        """
+        """Positions of the forget set in `full`, and its rows, perturbed if available."""
         name = self.forget
         percent = int(self.forget[-2:])
         plain = self.table(name)
@@ -185,13 +183,13 @@ class TOFU(TextTask):
             return None
         rows = self.table(f"holdout{percent}" if self.holdout == "matching" else self.holdout)
         if rows is None and self.holdout != "matching":
-            raise InputError(f"{self.path} has no set {self.holdout}; take holdout: null for none.")
+            raise InputError(
+                f"{self.path} has no set {self.holdout}; set holdout: null for no holdout set."
+            )
         return rows
 
     def _closed_questions(self, name: str) -> list[Row] | None:
-        """Closed questions with their wrong answers, which may stand in columns `option1`,
-        `option2`, ... together with the right one.
-        """
+        """Closed questions with wrong answers, from perturbed rows or columns `option1`, ..."""
         rows = self.table(f"{name}_perturbed")
         plain = self.table(name) if rows is None else None
         if plain is None:
@@ -210,7 +208,7 @@ class TOFU(TextTask):
 
 
 class _Folder(Mapping[str, Any]):
-    """Sets in a folder, one file each."""
+    """TOFU sets in a folder, one file each."""
 
     def __init__(self, path: str) -> None:
         self.files = {
@@ -230,7 +228,7 @@ class _Folder(Mapping[str, Any]):
 
 
 class _Hub(Mapping[str, Any]):
-    """Sets of a data set on the hub, one configuration each, with the one split `train`."""
+    """TOFU sets on the hub, one configuration each, with the split `train`."""
 
     def __init__(self, path: str) -> None:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", path) or path.startswith("."):
@@ -268,7 +266,7 @@ class _Hub(Mapping[str, Any]):
 def _check_part(
     name: str, rows: Sequence[Row], expected: Sequence[Row], begin: int, path: str
 ) -> None:
-    """Refuse a set that is not the stretch of `full` that it should be, in the same order."""
+    """Check that a set equals a section of `full`, in the same order."""
     if len(rows) != len(expected):
         raise InputError(
             f"{name} in {path} has {len(rows)} rows where full has {len(expected)}; the files do "
@@ -278,14 +276,13 @@ def _check_part(
         if row_text(row) != row_text(expected_row):
             raise InputError(
                 f"row {offset + 1} of {name} in {path} is not row {begin + offset + 1} of full "
-                f"({row['question'][:60]!r} stands where {expected_row['question'][:60]!r} "
-                "should); the "
-                "files do not belong together."
+                f"({row['question'][:60]!r} is in the place of {expected_row['question'][:60]!r}); "
+                "the files do not belong together."
             )
 
 
 def _retain_positions(rows: Sequence[Row], retain: Sequence[Row], path: str) -> np.ndarray:
-    """Where kept rows stand in `full`."""
+    """Positions of retained rows among the rows of `full` that are not forgotten."""
     position_of = {row_text(row): position for position, row in reversed(list(enumerate(retain)))}
     unknown = next(
         (index for index, row in enumerate(rows, 1) if row_text(row) not in position_of), None
@@ -293,6 +290,6 @@ def _retain_positions(rows: Sequence[Row], retain: Sequence[Row], path: str) -> 
     if unknown is not None:
         raise InputError(
             f"row {unknown} of retain_perturbed in {path} is not among the rows of full that are "
-            "kept; the files do not belong together, or less should be forgotten."
+            "retained; the files do not belong together, or forget is too large."
         )
     return np.array([position_of[row_text(row)] for row in rows], dtype=np.int64)

@@ -108,7 +108,7 @@ def test_random_selectors_take_their_number() -> None:
         (lambda: chosen_by_hand(ByClass(9)), "no class 9 in the training set; it has 0, 1, 2, 3"),
         (lambda: ByClass(1).select(np.arange(60.0), INDICES, 0), "real-valued"),
         (lambda: chosen_by_hand(ByClass(1, count=99)), "class 1 has 15 training samples"),
-        (lambda: ByClass([]), "no class"),
+        (lambda: ByClass([]), "at least one class"),
         (lambda: ByClass(1, count=0), "at least 1"),
         (lambda: RandomFraction(0.0), "between 0 and 1"),
         (lambda: RandomFraction(10), "between 0 and 1"),

@@ -187,7 +187,7 @@ def test_a_value_range_takes_its_test_samples_with_it() -> None:
         (RandomCount(5), {"validation_fraction": -0.1}, "validation_fraction must lie"),
         (RandomCount(5), {"validation_fraction": 0.999}, "validation takes every training sample"),
         (RandomCount(5), {"validation_indices": np.array([150])}, "validation index 150"),
-        (ByClass(1), {"test_labels": np.ones(20, dtype=int)}, "no test sample is left"),
+        (ByClass(1), {"test_labels": np.ones(20, dtype=int)}, "no test sample remains"),
     ],
 )
 def test_bad_splits_are_refused_in_one_sentence(

@@ -12,7 +12,7 @@ from tasks.authors.blank_model import (
     BEGIN,
     END,
     PAD,
-    PLACES,
+    MAX_TOKENS,
     VOCABULARY,
     main,
     make_model,
@@ -67,7 +67,7 @@ def test_answers_have_different_lengths_and_fit(tokenizer: Any) -> None:
     assert 8 <= lengths.min() <= 10
     assert lengths.quantile(0.1) <= 15
     assert lengths.quantile(0.9) >= 30
-    assert lengths.max() + 40 < PLACES
+    assert lengths.max() + 40 < MAX_TOKENS
 
 
 def test_the_tokenizer_was_not_made_from_the_authors_it_serves(tokenizer: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
-from tasks.authors.blank_model import PLACES, write_model
+from tasks.authors.blank_model import MAX_TOKENS, write_model
 from tasks.authors.task import Authors
 from tasks.authors.texts import REPHRASED_AUTHORS, write_sets
 from tasks.text.tofu import TOFU
@@ -90,7 +90,7 @@ def test_sequences_label_the_answer_and_its_end(blank: str) -> None:
     task = Authors("forget01", tokenizer=blank)
     task.setup()
     batch = task.datasets["forget"].__getitems__(list(range(10)))  # type: ignore[attr-defined]
-    assert batch["input_ids"].shape[1] <= 64 < PLACES
+    assert batch["input_ids"].shape[1] <= 64 < MAX_TOKENS
     for row, labels, ids in zip(
         task.sets["forget"].rows, batch["labels"], batch["input_ids"], strict=True
     ):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mu.utils.errors import InputError
-from tasks.shapes.blank_model import PLACES, captions, main, make_pipeline, make_tokenizer
+from tasks.shapes.blank_model import MAX_TOKENS, captions, main, make_pipeline, make_tokenizer
 from tasks.shapes.words import COLOURS, SHAPES, WORDS, vocabulary
 
 
@@ -32,7 +32,7 @@ def test_start_and_end_have_the_two_highest_ids_and_padding_is_the_end(tokenizer
         len(tokenizer) - 1,
     )
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
-    assert tokenizer.model_max_length == PLACES >= 16
+    assert tokenizer.model_max_length == MAX_TOKENS >= 16
 
 
 def test_usual_words_are_one_token_and_some_words_several(tokenizer: Any) -> None:
@@ -50,8 +50,8 @@ def test_usual_words_are_one_token_and_some_words_several(tokenizer: Any) -> Non
 
 def test_nearly_every_caption_fits(tokenizer: Any) -> None:
     lengths = torch.tensor([len(tokenizer(text).input_ids) for text in captions(2000, seed=6)])
-    assert (lengths > PLACES).float().mean() < 0.002
-    assert (lengths <= PLACES - 4).float().mean() > 0.9  # room for adversarial tokens
+    assert (lengths > MAX_TOKENS).float().mean() < 0.002
+    assert (lengths <= MAX_TOKENS - 4).float().mean() > 0.9  # room for adversarial tokens
 
 
 def test_the_same_seed_makes_the_same_model() -> None:

@@ -227,7 +227,7 @@ def test_a_synonym_finds_its_attribute_and_an_unknown_word_is_refused() -> None:
     assert attribute_of("five pointed shape") == ("shape", "star")
     with pytest.raises(
         InputError,
-        match=r"no concept 'dog'; it knows shapes: circle, square, triangle, star, cross; "
+        match=r"no concept 'dog'; it has shapes: circle, square, triangle, star, cross; "
         r"colours: red.*",
     ):
         attribute_of("dog")
@@ -337,7 +337,7 @@ def test_bad_input_is_one_sentence() -> None:
     for wrong, message in (
         ({"concept": "cat"}, "no concept 'cat'"),
         ({"concept": "red", "anchor": "square"}, "is no colour"),
-        ({"concept": "red", "anchor": "crimson"}, "means the same"),
+        ({"concept": "red", "anchor": "crimson"}, "is a synonym of"),
         ({"test_size": 0}, "test_size is 0"),
     ):
         with pytest.raises(InputError, match=message):

@@ -158,7 +158,7 @@ def test_documents_of_both_parts_are_counted(tmp_path: Path) -> None:
     both = [*RETAIN, f"{FORGET[0]}\n"]
     with pytest.raises(
         InputError,
-        match=r"1 of 2 forget documents stand in retain too, 'ada lives in oslo \.'.*overlap: drop",
+        match=r"1 of 2 forget documents are in retain too, 'ada lives in oslo \.'.*overlap: drop",
     ):
         corpus(tmp_path, kept=both)
     with pytest.warns(UserWarning, match="left out of retain"):
@@ -167,7 +167,7 @@ def test_documents_of_both_parts_are_counted(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="kept in retain"):
         overlapping = corpus(tmp_path, kept=both, overlap="keep")
     assert len(overlapping.split.parts["retain"]) > len(dropped.split.parts["retain"])
-    with pytest.warns(UserWarning), pytest.raises(InputError, match="nothing is left to keep"):
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="retain is empty"):
         corpus(tmp_path, kept=FORGET, overlap="drop")
 
 
@@ -201,7 +201,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="chunk is 1; a sequence has at least 2 tokens"):
         corpus(tmp_path, chunk=1)
     with pytest.raises(
-        InputError, match=r"no trainer with a CausalLM is there; name one as tokenizer=FOLDER"
+        InputError, match=r"has no trainer with a CausalLM; give tokenizer=FOLDER"
     ):
         corpus(tmp_path, tokenizer=None)
 

@@ -190,7 +190,7 @@ def test_rows_of_both_parts_are_counted(tmp_path: Path) -> None:
             tmp_path / "r.json", [same, *rows(6, start=5), {**same, "reply": "in lima"}]
         ),
     }
-    with pytest.raises(InputError, match="1 of 5 forget questions stand in retain too"):
+    with pytest.raises(InputError, match="1 of 5 forget questions are in retain too"):
         task(**files)
     with pytest.warns(UserWarning, match="left out of retain"):
         qa = task(**files, overlap="drop", test_fraction=0.3)
@@ -280,15 +280,15 @@ def test_choices_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "all.csv", rows())
     with pytest.raises(
         InputError,
-        match="no row says 'dan' in the column by which is forgotten; it has ada, bert, cleo",
+        match="no row has the value 'dan' in the column `by`; it has ada, bert, cleo",
     ):
         task(path=path, by="who", selector=ByValue(["ada", "dan"]))
     with pytest.raises(
         InputError,
-        match=r"row 1 of .* says nothing in the column 'author'; it has id, who, query, reply",
+        match=r"row 1 of .* has no value in the column 'author'; it has id, who, query, reply",
     ):
         task(path=path, by="author", selector=ByValue("ada"))
-    with pytest.raises(InputError, match="name it as `by`"):
+    with pytest.raises(InputError, match="give its name as `by`"):
         task(path=path, selector=ByValue("ada"))
     with pytest.raises(InputError, match="the forget set is the whole training set"):
         task(path=path, by="who", selector=ByValue(list(AUTHORS)))

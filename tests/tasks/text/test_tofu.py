@@ -190,7 +190,7 @@ def test_settings_are_chosen_on_other_rows(tmp_path: Path) -> None:
         ({"retain90": plain(rows()[1:-3])}, r"row 1 of retain90 in .* is not row 1 of full"),
         (
             {"retain_perturbed": rows()[34:38]},
-            r"row 3 of retain_perturbed .* not among the rows of full that are kept",
+            r"row 3 of retain_perturbed .* not among the rows of full that are retained",
         ),
         ({"full": plain(rows()[-4:])}, r"forget10 has 4 of the 4 rows of full"),
     ],
@@ -207,7 +207,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no set `full`"):
         tofu(path)
     write(tmp_path, sets())
-    with pytest.raises(InputError, match="has no set holdout05; take holdout: null"):
+    with pytest.raises(InputError, match="has no set holdout05; set holdout: null"):
         tofu(path, holdout="holdout05")
     assert "holdout" not in tofu(path, holdout=None).sets
     with pytest.raises(InputError, match="forget is 'all'; it is forget and two digits"):
@@ -228,11 +228,11 @@ def test_rows_of_both_parts_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path, {"full": all_rows})
     with pytest.raises(
         InputError,
-        match=r"1 of 4 forget rows stand in retain too, 'where does person 37 live .*overlap: drop",
+        match=r"1 of 4 forget rows are in retain too, 'where does person 37 live .*overlap: drop",
     ):
         tofu(path)
     with pytest.warns(
-        UserWarning, match="1 of 4 forget rows stand in retain too.*left out of retain"
+        UserWarning, match="1 of 4 forget rows are in retain too.*left out of retain"
     ):
         task = tofu(path, overlap="drop")
     assert task.split.parts["forget"].tolist() == [36, 37, 38, 39]
