@@ -38,41 +38,43 @@ def unet_names(state: State, layers: int) -> State:
     """Block b of the input is down block (b − 1) // (layers + 1), of the output up block b //
     (layers + 1).
     """
-    made = {}
+    converted = {}
     step = layers + 1
     for name, value in state.items():
         words = name.split(".")
         end = next((end for end in UNET_ENDS if name.startswith(end)), None)
         if end is not None:
-            made[UNET_ENDS[end] + name.removeprefix(end)] = value
+            converted[UNET_ENDS[end] + name.removeprefix(end)] = value
             continue
         if words[0] == "mid_block":
-            kind = words[1]
-            number = int(words[2])
+            layer_type = words[1]
+            index = int(words[2])
             rest = ".".join(words[3:])
-            place = "middle_block.1" if kind == "attentions" else f"middle_block.{2 * number}"
+            prefix = "middle_block.1" if layer_type == "attentions" else f"middle_block.{2 * index}"
         else:
             block = int(words[1])
-            kind = words[2]
-            number = int(words[3])
+            layer_type = words[2]
+            index = int(words[3])
             rest = ".".join(words[4:])
             down = words[0] == "down_blocks"
             first = 1 + block * step if down else block * step
             side = "input_blocks" if down else "output_blocks"
-            if kind == "downsamplers":
-                made[f"{side}.{first + layers}.0.op.{words[-1]}"] = value
+            if layer_type == "downsamplers":
+                converted[f"{side}.{first + layers}.0.op.{words[-1]}"] = value
                 continue
-            if kind == "upsamplers":
+            if layer_type == "upsamplers":
                 attends = any(other.startswith(f"up_blocks.{block}.attentions.") for other in state)
-                made[f"{side}.{first + layers}.{2 if attends else 1}.conv.{words[-1]}"] = value
+                converted[f"{side}.{first + layers}.{2 if attends else 1}.conv.{words[-1]}"] = value
                 continue
-            place = f"{side}.{first + number}.{1 if kind == 'attentions' else 0}"
-        made[f"{place}.{rest if kind == 'attentions' else renamed(rest, RESNET)}"] = value
-    return made
+            prefix = f"{side}.{first + index}.{1 if layer_type == 'attentions' else 0}"
+        converted[f"{prefix}.{rest if layer_type == 'attentions' else renamed(rest, RESNET)}"] = (
+            value
+        )
+    return converted
 
 
 def vae_names(state: State, blocks: int) -> State:
-    made = {}
+    converted = {}
     for name, value in state.items():
         words = name.split(".")
         if "attentions" in words:
@@ -95,8 +97,8 @@ def vae_names(state: State, blocks: int) -> State:
             )
         else:
             new = name.replace("conv_norm_out", "norm_out")
-        made[new.replace("conv_shortcut", "nin_shortcut")] = value
-    return made
+        converted[new.replace("conv_shortcut", "nin_shortcut")] = value
+    return converted
 
 
 def under(prefix: str, state: State) -> State:
@@ -116,7 +118,7 @@ def open_clip_names(state: State) -> State:
     """Queries, keys and values in one matrix; a last layer and a projection, which Stable Diffusion
     does not use.
     """
-    made: State = {
+    converted: State = {
         "token_embedding.weight": state["embeddings.token_embedding.weight"],
         "positional_embedding": state["embeddings.position_embedding.weight"],
         "ln_final.weight": state["final_layer_norm.weight"],
@@ -133,15 +135,15 @@ def open_clip_names(state: State) -> State:
         "self_attn.out_proj": "attn.out_proj",
     }
     for name, value in state.items():
-        found = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)", name)
-        if found and not re.search(r"[qkv]_proj", found[2]):
-            made[f"transformer.resblocks.{found[1]}.{renamed(found[2], words)}"] = value
-        elif found and "q_proj" in found[2]:
-            kind = found[2].rpartition(".")[2]
-            made[f"transformer.resblocks.{found[1]}.attn.in_proj_{kind}"] = torch.cat(
+        match = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)", name)
+        if match and not re.search(r"[qkv]_proj", match[2]):
+            converted[f"transformer.resblocks.{match[1]}.{renamed(match[2], words)}"] = value
+        elif match and "q_proj" in match[2]:
+            parameter = match[2].rpartition(".")[2]
+            converted[f"transformer.resblocks.{match[1]}.attn.in_proj_{parameter}"] = torch.cat(
                 [state[name.replace("q_proj", f"{other}_proj")] for other in "qkv"]
             )
-    return made
+    return converted
 
 
 def average_names(unet: State, state: State) -> State:

@@ -55,8 +55,8 @@ class Double:
             else "encoder_hidden_states"
         )
         rows = [
-            self.model.unet(x[None].double(), step[None], **{name: one[None]}).sample
-            for x, step, one in zip(noised, t, states, strict=True)
+            self.model.unet(x[None].double(), step[None], **{name: state[None]}).sample
+            for x, step, state in zip(noised, t, states, strict=True)
         ]
         return torch.cat(rows)
 
@@ -72,18 +72,21 @@ class Double:
     def slopes(self, loss: Tensor) -> dict[str, Tensor]:
         """Gradient by the name of each trained weight."""
         named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             loss, [p for _, p in named], allow_unused=True, materialize_grads=True
         )
-        return {name: slope for (name, _), slope in zip(named, found, strict=True)}
+        return {name: slope for (name, _), slope in zip(named, gradients, strict=True)}
 
 
 def square(a: Tensor, b: Tensor) -> Tensor:
     """Squared error, a sample and an element at a time."""
     rows = [
-        sum((x - y) ** 2 for x, y in zip(one.flatten(), other.flatten().double(), strict=True))
-        / one.numel()
-        for one, other in zip(a, b, strict=True)
+        sum(
+            (x - y) ** 2
+            for x, y in zip(prediction.flatten(), target.flatten().double(), strict=True)
+        )
+        / prediction.numel()
+        for prediction, target in zip(a, b, strict=True)
     ]
     return torch.stack(cast("list[Tensor]", rows)).mean()
 

@@ -47,17 +47,17 @@ def vocabulary(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]
     """
     letters = sorted(set("".join(words)))
     tokens = {
-        letter: place
-        for place, letter in enumerate([*letters, *(letter + "</w>" for letter in letters)])
+        letter: index
+        for index, letter in enumerate([*letters, *(letter + "</w>" for letter in letters)])
     }
     merges: list[tuple[str, str]] = []
     for word in words:
-        left, *rest = [*word[:-1], word[-1] + "</w>"]
+        merged, *rest = [*word[:-1], word[-1] + "</w>"]
         for right in rest:
-            if (left, right) not in merges:
-                merges.append((left, right))
-            left += right
-            tokens.setdefault(left, len(tokens))
+            if (merged, right) not in merges:
+                merges.append((merged, right))
+            merged += right
+            tokens.setdefault(merged, len(tokens))
     for special in ("<|startoftext|>", "<|endoftext|>"):
         tokens[special] = len(tokens)
     return tokens, merges
@@ -144,8 +144,11 @@ def pipeline_folder(layers: int = 2, prediction: str = "epsilon", places: int = 
 
 def text_to_image(state: Mapping[str, Any] | None = None, **changes: Any) -> TextToImage:
     """The tiny Stable Diffusion; a sampler of three steps."""
-    given: dict[str, Any] = {"model": pipeline_folder(), "sampler": Sampler(steps=3, guidance=2.0)}
-    return with_state(TextToImage(**{**given, **changes}), state)
+    arguments: dict[str, Any] = {
+        "model": pipeline_folder(),
+        "sampler": Sampler(steps=3, guidance=2.0),
+    }
+    return with_state(TextToImage(**{**arguments, **changes}), state)
 
 
 def class_conditional(state: State | None = None, **changes: Any) -> ClassConditionalDiffusion:
@@ -161,7 +164,7 @@ def class_conditional(state: State | None = None, **changes: Any) -> ClassCondit
         "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
         "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
     }
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "model": None,
         "unet": unet,
         "num_classes": 10,
@@ -169,7 +172,7 @@ def class_conditional(state: State | None = None, **changes: Any) -> ClassCondit
         "init_seed": 0,
         "sampler": Sampler(steps=3, guidance=2.0),
     }
-    return with_state(ClassConditionalDiffusion(**{**given, **changes}), state)
+    return with_state(ClassConditionalDiffusion(**{**arguments, **changes}), state)
 
 
 class Pictures(UnlearningDataModule):
@@ -189,15 +192,15 @@ class Pictures(UnlearningDataModule):
 
     def make(self) -> None:
         """Captions by index: a third of each shape."""
-        number = 40
-        shapes = np.arange(number) % 3
+        count = 40
+        shapes = np.arange(count) % 3
         forget = np.flatnonzero(shapes == 0)[:13]
-        others = np.flatnonzero(shapes != 0)
+        retain = np.flatnonzero(shapes != 0)
         parts = {
             "forget": forget,
-            "retain": others[:20],
-            "validation": others[20:23],
-            "test": others[23:],
+            "retain": retain[:20],
+            "validation": retain[20:23],
+            "test": retain[23:],
         }
         self.split = Split(
             task="pictures",
@@ -240,15 +243,15 @@ class _Captions:
     def __getitems__(self, positions: list[int]) -> dict[str, Any]:
         rows = self._rows[torch.as_tensor(positions)]
         label = self._fields["label"][rows].tolist()
-        colour = [COLOURS[one] for one in self._fields["colour"][rows].tolist()]
-        names = [SHAPES[one] for one in label]
-        found: dict[str, Any] = {
+        colour = [COLOURS[index] for index in self._fields["colour"][rows].tolist()]
+        names = [SHAPES[index] for index in label]
+        batch: dict[str, Any] = {
             "index": rows.clone(),
             "prompt": [f"a {c} {name}" for c, name in zip(colour, names, strict=True)],
             "concept": names,
             "substitute": [f"a {c} square" for c in colour],
         }
-        return found | ({"image": self._fields["image"][rows].clone()} if self.images else {})
+        return batch | ({"image": self._fields["image"][rows].clone()} if self.images else {})
 
 
 def pictures(**changes: Any) -> Pictures:

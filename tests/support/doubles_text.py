@@ -68,7 +68,7 @@ def tokenizer() -> Any:
     special = ["<pad>", "<s>", "</s>", "<unk>"]
     inner = Tokenizer(
         models.WordLevel(
-            {word: place for place, word in enumerate([*special, *WORDS])}, unk_token="<unk>"
+            {word: index for index, word in enumerate([*special, *WORDS])}, unk_token="<unk>"
         )
     )
     inner.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
@@ -113,7 +113,7 @@ def folder(kind: str = "llama", layers: int = 2) -> str:
         "tie_word_embeddings": False,
         "initializer_range": 0.1,
     }
-    place = Path(tempfile.mkdtemp(prefix="mu-double-"))
+    path = Path(tempfile.mkdtemp(prefix="mu-double-"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = (
@@ -121,9 +121,9 @@ def folder(kind: str = "llama", layers: int = 2) -> str:
             if kind == "mixtral"
             else LlamaForCausalLM(LlamaConfig(**shape))
         )
-    model.save_pretrained(place)
-    tokenizer().save_pretrained(place)
-    return str(place)
+    model.save_pretrained(path)
+    tokenizer().save_pretrained(path)
+    return str(path)
 
 
 def causal_lm(state: Mapping[str, Any] | None = None, **changes: Any) -> CausalLM:
@@ -158,7 +158,7 @@ class People(TextTask):
         )
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
-        rows = [_row(number) for number in range(44)]
+        rows = [_row(index) for index in range(44)]
         parts = {
             "forget": np.arange(13),
             "retain": np.arange(13, 33),
@@ -168,7 +168,7 @@ class People(TextTask):
         split = Split(task="people", parts=parts, selector={"selector": "the first 13"}, seed=0)
         named = {**parts, "facts": np.arange(40, 44), "holdout": np.arange(33, 44)}
         return split, {
-            name: QuestionSet(name, [rows[int(place)] for place in ids], ids)
+            name: QuestionSet(name, [rows[int(row)] for row in ids], ids)
             for name, ids in named.items()
         }
 

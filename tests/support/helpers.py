@@ -43,26 +43,26 @@ def diabetes(**changes: Any) -> tasks.Diabetes:
 
 def classifier(state: Mapping[str, Tensor] | None = None, **changes: Any) -> Classifier:
     """A ResNet-8 of width 4 on grey 8x8 pixels (5,000 weights)."""
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "in_channels": 1,
         "mean": [0.3053],
         "std": [0.376],
         "init_seed": 0,
         "options": {"width": 4},
     }
-    return with_state(Classifier("resnet8_cifar", **{**given, **changes}), state)
+    return with_state(Classifier("resnet8_cifar", **{**arguments, **changes}), state)
 
 
 def regressor(state: Mapping[str, Tensor] | None = None, **changes: Any) -> Regressor:
     """A perceptron with one hidden layer."""
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "in_features": 10,
         "hidden": [16],
         "offset": 150.0,
         "scale": 77.0,
         "init_seed": 0,
     }
-    return with_state(Regressor(**{**given, **changes}), state)
+    return with_state(Regressor(**{**arguments, **changes}), state)
 
 
 def with_state(backbone: Any, state: Mapping[str, Tensor] | None) -> Any:
@@ -78,7 +78,7 @@ def trainer(epochs: int = EPOCHS, **changes: Any) -> Trainer:
         callback.__class__.__name__ == "ModelCheckpoint"
         for callback in changes.get("callbacks", [])
     )
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "max_epochs": epochs,
         "accelerator": "cpu",
         "devices": 1,
@@ -89,7 +89,7 @@ def trainer(epochs: int = EPOCHS, **changes: Any) -> Trainer:
         "limit_val_batches": 0,
         "num_sanity_val_steps": 0,
     }
-    return Trainer(**{**given, **changes})
+    return Trainer(**{**arguments, **changes})
 
 
 def fit(

@@ -316,10 +316,12 @@ def step_of_attack(dtype: torch.dtype) -> dict[str, Any]:
 def main(name: str, dtype: str = "bfloat16") -> None:
     """Print the measurement of one name."""
     torch.set_num_threads(1)
-    kind = getattr(torch, dtype)
+    precision = getattr(torch, dtype)
     print(
         json.dumps(
-            step_of_attack(kind) if name == "unlearn_diff_atk" else step_of_method(name, kind)
+            step_of_attack(precision)
+            if name == "unlearn_diff_atk"
+            else step_of_method(name, precision)
         )
     )
 

@@ -56,7 +56,7 @@ def run(
     **changes: Any,
 ) -> UnlearningModule:
     """Fit, where there are epochs, and test."""
-    here = trainer(
+    run_trainer = trainer(
         max(epochs, 1),
         callbacks=suites() if callbacks is None else callbacks,
         default_root_dir=str(folder),
@@ -64,8 +64,8 @@ def run(
     )
     task = people()
     if epochs:
-        here.fit(module, datamodule=task)
-    here.test(module, datamodule=task, verbose=False)
+        run_trainer.fit(module, datamodule=task)
+    run_trainer.test(module, datamodule=task, verbose=False)
     return module
 
 
@@ -82,15 +82,15 @@ def numbers(module: UnlearningModule) -> dict[str, float]:
 def run_all(folder: Path, oracle: Path, **distributed: Any) -> dict[str, Any]:
     """A fit that is measured as it goes, and its test."""
     module = run(tuned(), folder, 2, suites(str(oracle), every_n_epochs=1), **distributed)
-    found: dict[str, Any] = {"results": numbers(module), "files": {}}
+    summary: dict[str, Any] = {"results": numbers(module), "files": {}}
     if module.global_rank == 0:
         curves: Any = read_json(folder / "curves.json")
         items: Any = read_json(folder / "items.json")
         examples: Any = [
             read_json(folder / "media" / f"examples_{name}.json") for name in ("forget", "retain")
         ]
-        found["files"] = {"curves": curves, "items": items["items"], "examples": examples}
-    return found
+        summary["files"] = {"curves": curves, "items": items["items"], "examples": examples}
+    return summary
 
 
 def run_sharded(folder: Path, oracle: Path, **distributed: Any) -> dict[str, float]:
@@ -111,12 +111,14 @@ def main() -> None:
     warnings.simplefilter("ignore")
     folder = Path(sys.argv[1])
     two = {"devices": 2, "num_nodes": 1}
-    found = run_all(folder / "two", folder / "oracle", strategy="ddp", **two)
+    summary = run_all(folder / "two", folder / "oracle", strategy="ddp", **two)
     strategy = ModelParallelStrategy(
         data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
     )
-    found["sharded"] = run_sharded(folder / "sharded", folder / "oracle", strategy=strategy, **two)
-    torch.save(found, folder / f"rank{os.environ['RANK']}.pt")
+    summary["sharded"] = run_sharded(
+        folder / "sharded", folder / "oracle", strategy=strategy, **two
+    )
+    torch.save(summary, folder / f"rank{os.environ['RANK']}.pt")
 
 
 if __name__ == "__main__":
