@@ -1,4 +1,4 @@
-"""What all tests share: one thread, silence, and originals that are trained once."""
+"""Fixtures of all tests: one thread, silent loggers, and tiny originals trained once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.helpers import State
 
 @pytest.fixture(autouse=True, scope="session")
 def _quiet() -> Iterator[None]:
-    """One thread, because results are compared bit for bit; no talk of the trainer."""
+    """One thread, because results are compared bit for bit; no messages of the trainer."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
@@ -25,7 +25,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _lightning_warnings() -> Iterator[None]:
-    """Lightning's advice on loaders and loggers is no news here."""
+    """Silence Lightning's advice on loaders and loggers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")

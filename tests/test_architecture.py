@@ -1,4 +1,4 @@
-"""Who may import whom, read from the sources, and what an import costs.
+"""Order of imports between wings, names of test files, and cost of imports, from the sources.
 
 Every import counts: inside functions and under TYPE_CHECKING too. A name that a package exports
 counts for the file that defines it.
@@ -66,9 +66,7 @@ def tree(file: Path) -> ast.Module:
 
 @cache
 def exports(module: str) -> dict[str, str]:
-    """Which module defines each name that a package exports, by its stub or by the imports of its
-    `__init__`.
-    """
+    """Defining module of each exported name, by the stub or the imports of `__init__`."""
     file = MODULES[module]
     if file.name != "__init__.py":
         return {}
@@ -84,7 +82,7 @@ def exports(module: str) -> dict[str, str]:
 
 
 def imports(file: Path) -> Iterator[tuple[str, int]]:
-    """Every module that a file imports anywhere, with its line."""
+    """Modules that a file imports at any depth, with their lines."""
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)

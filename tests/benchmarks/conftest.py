@@ -1,6 +1,4 @@
-"""What the benchmarks share: random images as a task, trainers that mark their steps, and a line
-for every measured number.
-"""
+"""Fixtures of benchmarks: random images as a task, trainers that mark their steps, result lines."""
 
 from __future__ import annotations
 
@@ -60,13 +58,12 @@ class RandomImages(UnlearningDataModule):
 
 
 class Marks(Callback):
-    """Tells the measurement where a training step begins, and where the last one has ended with all
-    that belongs to its epoch.
+    """Marks of a measurement at the start of training steps and at the end of the fit.
 
     What comes before a fit's first step is not counted.
 
     Args:
-        mark: is called then.
+        mark: called at each of these.
         interval: steps between two marks.
     """
 

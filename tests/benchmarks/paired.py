@@ -1,4 +1,4 @@
-"""Measuring two pieces of work against each other, in one process and at the same time.
+"""Ratio of the processor time of two pieces of work that take turns in one process.
 
 Both run in a thread of their own and take turns, unit by unit (a unit is a training step, or
 whatever the work marks), so that what else the machine does falls on both alike. What is counted is
@@ -36,7 +36,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # mallopt(3)
 
 
 class _OtherFailed(Exception):
-    """Ends a piece of work because the other one ended with an error, which is the one to tell."""
+    """Ends a piece of work whose counterpart has failed; the counterpart's error is raised."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Paired:
-    """What was measured.
+    """Measurements of two pieces of work.
 
     Attributes:
         first, second: seconds of CPU time of each round after the warm-up.

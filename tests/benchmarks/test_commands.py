@@ -1,4 +1,4 @@
-"""`mu --help`, `mu list` and `mu show` answer within half a second, in a process of their own.
+"""Processor time of `mu --help`, `mu list` and `mu show`: half a second at most, in a new process.
 
 Measured as processor time, so that other work on the machine does not count; on an idle one it is
 the time that one waits.

@@ -1,5 +1,4 @@
-"""Steps of diffusion methods against a bare loop of the very same network evaluations: at most 1.05
-times its CPU time.
+"""Time of diffusion methods over their network evaluations alone: at most 1.05.
 
 The first epoch, in which each image and each prompt is encoded for the first time by what is
 frozen, is not counted.
@@ -68,7 +67,7 @@ class Call:
 
 
 class Log(Callback):
-    """Writes down the evaluations of each step."""
+    """Record of the network evaluations of each step."""
 
     def __init__(self) -> None:
         self.steps: list[list[Call]] = []
@@ -165,7 +164,7 @@ METHODS: dict[str, Callable[[], UnlearningModule]] = {
 
 
 def replay(module: UnlearningModule, steps: list[list[Call]], mark: Mark) -> None:
-    """The bare loop."""
+    """Bare loop over recorded evaluations."""
     networks = {name: network for name, network in module.named_modules()}
     trained = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=1e-9)

@@ -1,5 +1,4 @@
-"""SalUn on a ResNet-20: its mask costs at most 1.15 times a pass over the forget set, masked
-training at most 1.10 times unmasked.
+"""Time of SalUn's mask over a forget pass (at most 1.15), and of masked training (1.10).
 
 The pass is the floor: fetch, augment, forward and backward in eval mode, over the same batches, and
 nothing else. CPU time of the working thread, in turns (see `paired`).

@@ -1,5 +1,4 @@
-"""Sums of squared per-sample gradients: what the three ways cost against the batched forward and
-backward, and against one another.
+"""Time of per-sample gradient squares by each strategy, over a batched backward pass.
 
 CPU time of the working thread, call by call in turns (see `paired`). The loop over single samples
 is what nobody should have to wait for; the batched forward and backward is the floor that no way

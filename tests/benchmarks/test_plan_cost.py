@@ -1,4 +1,4 @@
-"""Making an epoch's plan for a data set of CIFAR's size: at most 0.2 s, for every plan.
+"""Time to make an epoch's plan for data of CIFAR's size: at most 0.2 s for every plan.
 
 Process CPU time, the quickest of three epochs (what another process takes is not the plan's).
 """

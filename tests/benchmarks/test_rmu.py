@@ -1,5 +1,4 @@
-"""A step of RMU costs at most 0.6 times a full forward and backward pass over the same forget and
-retain batches.
+"""Time of a step of RMU over full forward and backward passes of its batches: at most 0.6.
 
 A Llama of 16 layers (as many as Llama-3.2-1B has) is steered at layer 7. Ours is the whole step
 with its optimizer, reference included; the other side is the loss and the gradient of all weights

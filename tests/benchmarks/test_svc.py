@@ -1,5 +1,6 @@
-"""The SVC attacks at the papers' size: 10,000 members, 10,000 non-members, 5,000 forget samples,
-ten classes, one thread.
+"""Speed of the SVC attacks over scikit-learn at the papers' size, on one thread.
+
+Sizes: 10,000 members, 10,000 non-members, 5,000 forget samples, ten classes.
 """
 
 from __future__ import annotations

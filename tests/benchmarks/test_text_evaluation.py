@@ -1,5 +1,7 @@
-"""Scoring the answers of an evaluation like TOFU's: batches of like length under a budget of
-tokens, against batches in the order of the rows that are padded to the longest sequence.
+"""Speed of scoring answers in batches sorted by length, over batches in the order of rows.
+
+Batches sorted by length lie under a budget of tokens; the others are padded to the longest
+sequence.
 
 Sequences have TOFU's lengths (questions of some 25 tokens; answers of authors of 45 on average and
 up to three times as many; answers of closed questions of a few) on a Llama of two million random

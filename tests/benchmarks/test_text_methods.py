@@ -1,5 +1,4 @@
-"""Preference methods against gradient ascent with a retain term (GradDiff): at most 1.08 times the
-time of a step, 1.1 times the memory.
+"""Cost of preference methods over GradDiff: at most 1.08 times the time, 1.1 the memory.
 
 Both sides show the same questions and answers, all of one length, forget and retain in one forward
 pass; so what is measured is what a method adds to it: its loss, substitutes, the look-up of the
