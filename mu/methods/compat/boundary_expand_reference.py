@@ -1,5 +1,6 @@
-"""Boundary Expand as SalUn's copy evaluates it: the phantom class stays, so there are C + 1
-probabilities and it may be the answer.
+"""Boundary Expand as SalUn's copy evaluates it, with C + 1 classes at test.
+
+The phantom class stays, so it may be the predicted one.
 """
 
 from torch import Tensor, nn

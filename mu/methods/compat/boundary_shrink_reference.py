@@ -1,8 +1,7 @@
-"""Boundary Shrink with the labels of the released code: the plain argmax at the adversarial sample,
-which is y where the attack fails.
+"""Boundary Shrink with the labels of the released code: the plain argmax.
 
-SalUn's copy also rounds the adversarial image: `attack=FGSM(epsilon=0.1, round_to_255=True)`, the
-default here.
+At the adversarial sample the argmax is y itself where the attack fails. SalUn's copy also rounds
+the adversarial image: `attack=FGSM(epsilon=0.1, round_to_255=True)`, the default here.
 """
 
 from typing import Any

@@ -1,14 +1,13 @@
-"""EraseDiff as released (`train_ours` of ddpm/runners/diffusion.py,
-sd/train_scripts/erasediff_nsfw.py).
+"""EraseDiff as released, with shared moments and a summed retain loss.
 
-* Descent and steps share one optimizer whose moments are not taken back with the weights: Adam's
-  momentum carries the descent into the
-  steps after it.
+Code: `train_ours` of ddpm/runners/diffusion.py, sd/train_scripts/erasediff_nsfw.py.
+
+* Descent and steps share one optimizer whose moments are not restored with the weights: Adam's
+  momentum carries the descent into the steps after it.
 * L_r is a sum over the 3,072 elements of a sample and L_f a mean, so that λ = 0.1 is 3.3e-5 for
-  equal reductions (`summed_retain`; the
-  Stable Diffusion scripts take means). The constraint then hardly counts: the embedded digits model
-  forgot nothing in 80 steps, at a rate at which `EraseDiff` with λ = 1 had forgotten the class
-  after 60.
+  equal reductions (`summed_retain`; the Stable Diffusion scripts take means). The constraint then
+  hardly counts: the embedded digits model forgot nothing in 80 steps, at a rate at which
+  `EraseDiff` with λ = 1 had forgotten the class after 60.
 * The weighing by gradients (a negative `lambda_bome`) is max(0, η − cos(∇L_r, ∇q)).
 * Gradients of the steps are clipped, those of the descent are not.
 

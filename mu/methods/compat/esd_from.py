@@ -1,11 +1,10 @@
-"""ESD's rewrite of 2025, for a concept that is erased from another prompt (`--erase_from` of the
-authors' `esd_sd.py`).
+"""ESD's rewrite of 2025: a concept erased from another prompt (`--erase_from`).
 
     min_θ ‖ε_θ(x_t, t, c_from) − [ε*(x_t, t, c_from) − η (ε*(x_t, t, c) − ε*(x_t, t, ∅))]‖²
 
-x_t is sampled under c_from. With c_from "a cowboy" and c "cowboy hat", cowboys lose their hats.
-Defaults: η = 2, the original samples, exact timesteps, guidance 3; Adam 5e-5, 200 steps, batch 1
-(that script).
+x_t is sampled under c_from. With c_from "a cowboy" and c "cowboy hat", cowboys lose their hats. The
+script is the authors' `esd_sd.py`. Defaults: η = 2, the original samples, exact timesteps, guidance
+3; Adam 5e-5, 200 steps, batch 1 (that script).
 """
 
 from typing import Any
@@ -50,7 +49,7 @@ class ESDFrom(ESD):
         assert isinstance(original, TextToImage)
         concept = condition if self.erase is None else original.texts([self.erase] * len(condition))
         asked = Condition.cat([condition, concept, original.null(len(condition))])
-        kept, conditional, unconditional = original.denoise(
+        prompted, conditional, unconditional = original.denoise(
             noised.repeat(3, *[1] * (noised.dim() - 1)), t.repeat(3), asked
         ).chunk(3)
-        return esd_from_target(kept, conditional, unconditional, self.eta)
+        return esd_from_target(prompted, conditional, unconditional, self.eta)

@@ -1,5 +1,4 @@
-"""The baselines of SCRUB's small-scale notebook: eval mode, and a pull towards the weights that the
-run began from.
+"""Baselines of SCRUB's small-scale notebook: eval mode, and a pull to the original weights.
 
 Kurmanji et al., "Towards Unbounded Machine Unlearning", NeurIPS 2023, arXiv 2302.09880; code
 `small_scale_unlearning.ipynb` (`run_train_epoch`, `run_neggrad_epoch`, `l2_penalty`).

@@ -44,8 +44,8 @@ class UNDIALReference(UNDIAL):
         if forget is None or "step" not in forget or self.task is None:
             return forget, retain
         data: Any = self.task.datasets["forget"]
-        place = {index: position for position, index in enumerate(data.indices.tolist())}
-        width = max(len(data.pair(place[int(index)])[0]) for index in forget["step"].index)
+        positions = {index: position for position, index in enumerate(data.indices.tolist())}
+        width = max(len(data.pair(positions[int(index)])[0]) for index in forget["step"].index)
         missing = width - forget["labels"].shape[1]
         return {
             **forget,

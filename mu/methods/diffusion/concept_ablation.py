@@ -1,10 +1,10 @@
-"""Concept Ablation (CA, also AC): on images of an anchor, the target concept's prediction becomes
-the anchor's.
+"""Concept Ablation (CA, AC): match the concept's prediction to the anchor's on anchor images.
 
 Kumari, Zhang, Wang, Shechtman, Zhang and Zhu, "Ablating Concepts in Text-to-Image Diffusion
 Models", ICCV 2023, arXiv 2303.13516.
 
-    min_θ ‖ε_θ(x_t, t, c*) − sg ε_θ(x_t, t, c)‖²,    x an image of the anchor c, c* the same prompt with the concept in the anchor's place
+    min_θ ‖ε_θ(x_t, t, c*) − sg ε_θ(x_t, t, c)‖²
+    x an image of the anchor c, c* the same prompt with the concept in the anchor's place
 
 The target is the current model's, as the paper does in practice for the frozen one. The noise-based
 variant has ε itself for a target (`target="noise"`): the anchor's images become training pictures
@@ -115,14 +115,15 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
             return {"ablate": self.reduce(model.substitute_loss(forget), forget)}
         if not self.prior_weight:
             return {"ablate": self.reduce(model.loss(forget), forget)}
-        # both prompts in one batch: the anchor's prediction is the target and what the prior is
-        # about
+        # both prompts in one batch: the anchor's prediction is target and the prior's prediction
         both = Condition.cat([model.condition(forget), model.substitute_condition(forget)])
         noised = model.noised(forget)
         t = forget["t"]
-        own, anchor = model.denoise(torch.cat([noised, noised]), torch.cat([t, t]), both).chunk(2)
+        concept, anchor = model.denoise(torch.cat([noised, noised]), torch.cat([t, t]), both).chunk(
+            2
+        )
         noise = model.target(forget["latent"], forget["noise"], t)
-        error = model.squared_error(own, anchor.detach() if self.target == "anchor" else noise)
+        error = model.squared_error(concept, anchor.detach() if self.target == "anchor" else noise)
         return {
             "ablate": self.mean(error, forget),
             "prior": self.prior_weight * self.mean(model.squared_error(anchor, noise), forget),

@@ -1,9 +1,10 @@
-"""ESD: the model's own negatively guided prediction becomes its prediction for the concept.
+"""ESD: train the concept's prediction towards the original's negatively guided prediction.
 
 Gandikota, Materzyńska, Fiotto-Kaufman and Bau, "Erasing Concepts from Diffusion Models", ICCV 2023,
 arXiv 2303.07345.
 
-    min_θ ‖ε_θ(x_t, t, c) − [ε*(x_t, t, ∅) − η (ε*(x_t, t, c) − ε*(x_t, t, ∅))]‖²,    ε* the frozen original
+    min_θ ‖ε_θ(x_t, t, c) − [ε*(x_t, t, ∅) − η (ε*(x_t, t, c) − ε*(x_t, t, ∅))]‖²
+    ε* the frozen original
 
 x_t is sampled: guided DDIM under c from pure noise, stopped at a random step. No images are needed.
 The comparison is in the network's own parametrisation; for ε-prediction that is the equation

@@ -1,10 +1,10 @@
-"""Bad Teacher (BadT): learn from an incompetent teacher about the forget set, from the original
-about the rest.
+"""Bad Teacher (BadT): distil an incompetent teacher on forget and the original on retain.
 
 Chundawat, Tarun, Mandal and Kankanhalli, "Can Bad Teaching Induce Forgetting? Unlearning in Deep
 Networks using an Incompetent Teacher", AAAI 2023, arXiv 2205.08096.
 
-    min_θ E_x KL(u(x) p_bad(x) + (1 − u(x)) p_{θ_o}(x) ‖ p_θ(x)),    u = 1 on D_f, 0 on D_r;  p_bad: the same architecture, random weights
+    min_θ E_x KL(u(x) p_bad(x) + (1 − u(x)) p_{θ_o}(x) ‖ p_θ(x))
+    u = 1 on D_f, 0 on D_r;  p_bad: the same architecture, random weights
 
 The released code averages the divergence over batch *and* classes, so its loss is this one divided
 by C. With Adam that changes nothing but the weight of its epsilon, so there is no preset for it;
@@ -76,10 +76,9 @@ class BadTeacher(UnlearningModule):
             [len(part["index"]) for part in parts.values()]
         )
         terms = {}
-        for (name, part), said in zip(parts.items(), student, strict=True):
+        for (name, part), output in zip(parts.items(), student, strict=True):
             with torch.no_grad():
-                taught = teachers[name].predict(part)
-            terms[name] = self.reduce(
-                self.backbone.divergence(said, taught, part, self.temperature), part
-            )
+                target = teachers[name].predict(part)
+            divergence = self.backbone.divergence(output, target, part, self.temperature)
+            terms[name] = self.reduce(divergence, part)
         return terms

@@ -1,5 +1,4 @@
-"""CF-k (catastrophically forgetting the last k layers): fine-tune them on the retain set, all else
-frozen.
+"""CF-k: catastrophic forgetting of the last k layers, by fine-tuning them on the retain set.
 
 Goel, Prabhu, Sanyal, Lim, Torr and Kumaraguru, "Towards Adversarial Evaluations for Inexact Machine
 Unlearning", arXiv 2201.06640.
@@ -83,11 +82,11 @@ class CFk(FineTune):
     def configure_model(self) -> None:
         """Freeze the prefix before masks and optimizer ask what is trainable."""
         if self.k != WHOLE:
-            kept = {
+            trained = {
                 id(p) for _, layer in last_layers(self.backbone, self.k) for p in layer.parameters()
             }
             for weight in self.backbone.parameters():
-                if id(weight) not in kept:
+                if id(weight) not in trained:
                     weight.requires_grad_(False)
         super().configure_model()
 

@@ -1,4 +1,4 @@
-"""EU-k (exactly unlearning the last k layers): train them anew on the retain set, all else frozen.
+"""EU-k: exact unlearning of the last k layers, retrained from new weights on the retain set.
 
 Goel, Prabhu, Sanyal, Lim, Torr and Kumaraguru, "Towards Adversarial Evaluations for Inexact Machine
 Unlearning", arXiv 2201.06640.

@@ -1,4 +1,4 @@
-"""Fine-tuning on the retain set (FT): catastrophic forgetting does the work.
+"""Fine-tuning on the retain set (FT), which forgets by catastrophic forgetting.
 
 Warnecke, Pirch, Wressnegger and Rieck, "Machine Unlearning of Features and Labels", NDSS 2023,
 arXiv 2108.11577; Golatkar et al., CVPR 2020. As a baseline in SalUn (Fan et al., ICLR 2024, arXiv

@@ -1,11 +1,11 @@
-"""GradDiff (gradient difference): ascend on forget and descend on retain, each with a weight of its
-own.
+"""GradDiff (gradient difference): ascend on forget and descend on retain, with two weights.
 
 Liu, Liu and Stone, "Continual Learning and Private Unlearning", CoLLAs 2022, arXiv 2203.12817; as a
 baseline of language models Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM
 2024, arXiv 2401.06121.
 
-    min_θ −γ ℓ(D_f) + α ℓ(D_r), from θ_o;    with `retain: KL()`, α KL(p_θo ‖ p_θ) on D_r in place of ℓ(D_r)
+    min_θ −γ ℓ(D_f) + α ℓ(D_r), from θ_o
+    with `retain: KL()`, α KL(p_θo ‖ p_θ) on D_r in place of ℓ(D_r)
 
 NegGradPlus is the same direction with weights that add up to 1: γ = α = 1 is twice its a = 1/2,
 which clipping and weight decay tell apart. For language models ℓ is the mean over labelled tokens,

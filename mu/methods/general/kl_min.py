@@ -1,4 +1,4 @@
-"""KL minimisation: gradient ascent on forget, and predictions on retain that stay the original's.
+"""KL minimisation: gradient ascent on forget, KL divergence to the original on retain.
 
 Maini, Feng, Schwarzschild, Lipton and Kolter, "TOFU: A Task of Fictitious Unlearning for LLMs",
 COLM 2024, arXiv 2401.06121.

@@ -1,9 +1,10 @@
-"""ℓ1-sparse unlearning: fine-tune on the retain set under a penalty that makes the weights sparse.
+"""ℓ1-sparse unlearning: fine-tune on the retain set under an ℓ1 penalty on the weights.
 
 Jia, Liu, Ram, Yao, Liu, Liu, Sharma and Liu, "Model Sparsity Can Simplify Machine Unlearning",
 NeurIPS 2023, arXiv 2304.04934.
 
-    min_θ ℓ(D_r) + α_e ‖θ‖₁, from θ_o,    α_e = α (1 − e / (E − E₀)) in epoch e < E − E₀, 0 afterwards; α throughout if E₀ = E
+    min_θ ℓ(D_r) + α_e ‖θ‖₁, from θ_o
+    α_e = α (1 − e / (E − E₀)) in epoch e < E − E₀, 0 afterwards; α throughout if E₀ = E
 
 The norm is a sum, not a mean, over *all* weights, biases and batch norm included (`FT_l1` of
 Unlearn-Sparse). Nothing is pruned afterwards: a subgradient method leaves hardly a weight at

@@ -1,9 +1,10 @@
-"""Prune first, then unlearn: unlearning under a sparse model prior.
+"""Prune first, then unlearn: magnitude pruning as a weight mask for any method.
 
 Jia, Liu, Ram, Yao, Liu, Liu, Sharma and Liu, "Model Sparsity Can Simplify Machine Unlearning",
 NeurIPS 2023, arXiv 2304.04934.
 
-    m = the largest (1 − rate) n of |θ| over all convolutions together,    θ_u = m ⊙ U(m ⊙ θ, D_f, D_r) for any method U
+    m = the largest (1 − rate) n of |θ| over all convolutions together
+    θ_u = m ⊙ U(m ⊙ θ, D_f, D_r) for any method U
 
 `Pruned` is a weight mask, so it goes with any method: `mask: {class_path: mu.methods.Pruned}`.
 Pruned weights are set to zero before the first step and held there, which is the same as the code's
@@ -68,35 +69,30 @@ class Pruned(WeightMask):
 
     @torch.no_grad()
     def choose(self, module: "UnlearningModule") -> dict[str, Tensor]:
-        """The mask. Prunes too: what the base then remembers of the masked-out weights, and
-        restores, is zero.
-        """
+        """Compute the mask and set pruned weights to zero, as which the base restores them."""
         prunable = self._prunable(module.backbone)
-        kept = magnitude_prune_mask(self._magnitudes(module.backbone, prunable), self.rate)
+        masks = magnitude_prune_mask(self._magnitudes(module.backbone, prunable), self.rate)
         # a weight that the method has frozen is pruned as well, though no mask covers it
-        for (
-            name,
-            weight,
-        ) in prunable.items():
-            weight.mul_(kept[name].to(weight.device))
+        for name, weight in prunable.items():
+            weight.mul_(masks[name].to(weight.device))
         return {
-            name: kept[name] if name in kept else torch.ones_like(p, dtype=torch.bool)
+            name: masks[name] if name in masks else torch.ones_like(p, dtype=torch.bool)
             for name, p in module.trainable()
         }
 
     def _prunable(self, backbone: Backbone) -> dict[str, Tensor]:
-        kinds = nn.Conv2d if self.scope == "conv" else (nn.Conv2d, nn.Linear)
-        found = {
+        types = nn.Conv2d if self.scope == "conv" else (nn.Conv2d, nn.Linear)
+        weights = {
             f"{name}.weight": layer.weight
             for name, layer in backbone.named_modules()
-            if isinstance(layer, kinds)
+            if isinstance(layer, types)
         }
-        if not found:
+        if not weights:
             raise InputError(
                 f"{type(backbone).__name__} has no two-dimensional convolution to prune; set "
                 "scope to conv_linear."
             )
-        return found
+        return weights
 
     def _magnitudes(self, backbone: Backbone, prunable: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.weights is None:

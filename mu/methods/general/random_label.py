@@ -1,4 +1,4 @@
-"""Random labels (RL): fit the forget set to random answers and the retain set to the true ones.
+"""Random labels (RL): fit the forget set to random labels and the retain set to the true ones.
 
 Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020, arXiv 1911.04933;
 Graves, Nagisetty and Ganesh, "Amnesiac Machine Learning", AAAI 2021, arXiv 2010.10981.

@@ -1,4 +1,4 @@
-"""Retraining from new weights without the forget set: the oracle, the only exact answer.
+"""Retraining from new weights without the forget set: the oracle, exact unlearning.
 
 θ* = argmin ℓ(D_r) from a random initialisation, by the original's own recipe.
 

@@ -3,7 +3,8 @@
 Fan, Liu, Zhang, Wong, Wei and Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight
 Saliency in Both Image Classification and Generation", ICLR 2024, arXiv 2310.12508.
 
-    m = 1[ |∇_θ ℓ(D_f; θ_o)| among the largest ρ·n ],    θ_u = m ⊙ (θ_o + Δθ) + (1 − m) ⊙ θ_o,    Δθ by the random-label objective
+    m = 1[ |∇_θ ℓ(D_f; θ_o)| among the largest ρ·n ]
+    θ_u = m ⊙ (θ_o + Δθ) + (1 − m) ⊙ θ_o,    Δθ by the random-label objective
 
 Defaults: ρ = 0.5; SGD 0.013, momentum 0.9, weight decay 5e-4, constant, 10 epochs, batch 256
 (README, CIFAR-10 ResNet-18, 10 %). Code until February 2026 masked only the gradient, so that

@@ -1,5 +1,4 @@
-"""Task arithmetic: train the model further on what is to be forgotten, and go as far in the other
-direction.
+"""Task arithmetic: subtract the task vector of fine-tuning on the forget set.
 
 Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023, arXiv 2212.04089; `tv` in Shi et
 al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models", ICLR 2025, arXiv 2407.06460.
@@ -64,10 +63,11 @@ class TaskVector(UnlearningModule):
     def configure_model(self) -> None:
         """Adapters that hold something already are not a difference from θ."""
         super().configure_model()
-        held = [name for name, p in self.trainable() if ".lora_B." in name and bool(p.any())]
-        if held and not self.negated and self.reference is not None:
+        factors = [(name, p) for name, p in self.trainable() if ".lora_B." in name]
+        nonzero = [name for name, p in factors if bool(p.any())]
+        if nonzero and not self.negated and self.reference is not None:
             raise InputError(
-                f"the adapter {held[0]} is not zero, so that the change by training is no product "
+                f"the adapter {nonzero[0]} is not zero, so that the change by training is no product "
                 "that can be negated; merge it into the model first."
             )
 
@@ -121,6 +121,6 @@ def negative(trained: Tensor, original: Tensor, alpha: float) -> Tensor:
         >>> negative(torch.tensor([1.5, 2.0]), torch.tensor([1.0, 2.0]), 4.0).tolist()
         [-1.0, 2.0]
     """
-    kind = torch.promote_types(trained.dtype, torch.float32)
-    start = original.to(kind)
-    return start - alpha * (trained.to(kind) - start)
+    dtype = torch.promote_types(trained.dtype, torch.float32)
+    start = original.to(dtype)
+    return start - alpha * (trained.to(dtype) - start)

@@ -1,4 +1,4 @@
-"""Training the original, on everything.
+"""Training of the original on all data.
 
 No paper: the recipe that every other run refers to. The default is the base recipe of the OPTML
 code (Jia et al., NeurIPS 2023; Fan et al., ICLR 2024): SGD 0.1, momentum 0.9, weight decay 5e-4,

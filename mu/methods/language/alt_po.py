@@ -1,8 +1,8 @@
-"""AltPO (alternate preference optimisation): answers that the model made up win over the true one.
-For language models.
+"""AltPO (alternate preference optimisation): DPO with answers that the model made up.
 
-Mekala, Dorna, Dubey, Lalwani, Koleczek, Rungta, Hasan and Lobo, "Alternate Preference Optimization
-for Unlearning Factual Knowledge in Large Language Models", COLING 2025, arXiv 2409.13474.
+For language models. Mekala, Dorna, Dubey, Lalwani, Koleczek, Rungta, Hasan and Lobo, "Alternate
+Preference Optimization for Unlearning Factual Knowledge in Large Language Models", COLING 2025,
+arXiv 2409.13474.
 
     DPO with y_w ~ π_θo(· | "answer plausibly, with every fact changed", x)
 

@@ -1,7 +1,6 @@
-"""CE-U: learn one's own prediction with the true token struck out. For language models; forget
-alone.
+"""CE-U: cross-entropy to the model's own distribution without the true token.
 
-Yang, "CE-U: Cross Entropy Unlearning", arXiv 2503.01224.
+For language models; forget alone. Yang, "CE-U: Cross Entropy Unlearning", arXiv 2503.01224.
 
     min_θ mean over the answer tokens of −Σ_v q_v log p_v,    q = softmax(sg[z] with z_y = −∞)
 

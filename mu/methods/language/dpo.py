@@ -1,9 +1,8 @@
-"""DPO and IdkDPO: another answer is to win over the one that is to be forgotten. For language
-models.
+"""DPO and IdkDPO: preference of a substitute answer over the forget answer.
 
-Rafailov et al., "Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
-NeurIPS 2023, arXiv 2305.18290; as a baseline of unlearning Maini et al. (TOFU), arXiv 2401.06121,
-and Zhang et al. (NPO), arXiv 2404.05868.
+For language models. Rafailov et al., "Direct Preference Optimization: Your Language Model is
+Secretly a Reward Model", NeurIPS 2023, arXiv 2305.18290; as a baseline of unlearning Maini et al.
+(TOFU), arXiv 2401.06121, and Zhang et al. (NPO), arXiv 2404.05868.
 
     Δ = log π_θ(y_w|x) / π_θo(y_w|x) − log π_θ(y|x) / π_θo(y|x)
     min_θ −γ (2/β) E_f log σ(β Δ) + α ℓ(D_r)

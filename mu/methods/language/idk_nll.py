@@ -1,10 +1,10 @@
-"""IdkNLL ("I don't know", rejection tuning): learn to refuse the forget questions, and go on
-answering the others. For language models.
+"""IdkNLL ("I don't know", rejection tuning): learn to refuse the forget questions.
 
-Maini, Feng, Schwarzschild, Lipton and Kolter, "TOFU: A Task of Fictitious Unlearning for LLMs",
-COLM 2024, arXiv 2401.06121 (`idk`).
+For language models. Maini, Feng, Schwarzschild, Lipton and Kolter, "TOFU: A Task of Fictitious
+Unlearning for LLMs", COLM 2024, arXiv 2401.06121 (`idk`).
 
-    min_θ ( Σ_f S(x, refusal) + Σ_r S(x, y) ) / ( Σ_f N + Σ_r N ),    S the sum of −log p over an answer's N tokens
+    min_θ ( Σ_f S(x, refusal) + Σ_r S(x, y) ) / ( Σ_f N + Σ_r N )
+    S the sum of −log p over an answer's N tokens
 
 One mean over the tokens of refusals and retain answers together, as the code makes it: retain
 answers are longer, so they dominate. A refusal is drawn anew each time that a question is shown.
@@ -73,12 +73,12 @@ class IdkNLL(UnlearningModule):
 
     def refused(self, forget: Batch) -> Batch:
         """The forget questions with their refusals, as a part of their own."""
-        kept = {
+        fields = {
             name: value
             for name, value in substitute_weighted(forget).items()
             if name in ("index", "visit", "padded", "total", "count")
         }
-        return kept | forget["substitute"]
+        return fields | forget["substitute"]
 
 
 class IdkNLLSeparate(IdkNLL):

@@ -1,8 +1,7 @@
-"""NPO (negative preference optimisation): the forgotten answers are the losers of a comparison that
-has no winner. For language models.
+"""NPO (negative preference optimisation): the forget answers are the losing ones, with no winner.
 
-Zhang, Lin, Bai and Mei, "Negative Preference Optimization: From Catastrophic Collapse to Effective
-Unlearning", COLM 2024, arXiv 2404.05868.
+For language models. Zhang, Lin, Bai and Mei, "Negative Preference Optimization: From Catastrophic
+Collapse to Effective Unlearning", COLM 2024, arXiv 2404.05868.
 
     min_θ γ (2/β) E_f log(1 + (π_θ(y|x) / π_θo(y|x))^β) + α ℓ(D_r)
 

@@ -1,10 +1,10 @@
-"""PDU (primal-dual unlearning): flatten the logits of forget, as far as a bound on the retain loss
-allows. For language models.
+"""PDU (primal-dual unlearning): flat logits on forget under a bound on the retain loss.
 
-Entesari, Hatami, Khaziev, Ramakrishna and Fazlyab, "Constrained Entropic Unlearning: A Primal-Dual
-Framework for Large Language Models", arXiv 2506.05314.
+For language models. Entesari, Hatami, Khaziev, Ramakrishna and Fazlyab, "Constrained Entropic
+Unlearning: A Primal-Dual Framework for Large Language Models", arXiv 2506.05314.
 
-    min_θ max_{λ ≥ 0} mean over the answer tokens of D_f of (max_v z_v − mean_v z_v)² + λ (ℓ(D_r) − ε)
+    min_θ max_{λ ≥ 0} mean over the answer tokens of D_f of (max_v z_v − mean_v z_v)²
+          + λ (ℓ(D_r) − ε)
     λ ← max(0, λ + η (ℓ(D_r) − ε)) after each step of the optimizer, once the warm-up is over
 
 ε must lie above the original's own retain loss, or λ only grows. λ and the retain loss it follows

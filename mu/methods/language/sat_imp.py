@@ -1,9 +1,10 @@
-"""SatImp: gradient ascent on what is known, but not for certain. For language models.
+"""SatImp: gradient ascent weighted by saturation and importance of each token.
 
-Yang, Wang, Huang, Liu, Zhang and Han, "Exploring Criteria of Loss Reweighting to Enhance LLM
-Unlearning", ICML 2025, arXiv 2505.11953.
+For language models. Yang, Wang, Huang, Liu, Zhang and Han, "Exploring Criteria of Loss Reweighting
+to Enhance LLM Unlearning", ICML 2025, arXiv 2505.11953.
 
-    min_θ −γ Σ_t sg[p_t^β₁ (1 − p_t)^β₂] ℓ_t / N + α ℓ(D_r),    p_t = exp(−ℓ_t) over the answer tokens of D_f
+    min_θ −γ Σ_t sg[p_t^β₁ (1 − p_t)^β₂] ℓ_t / N + α ℓ(D_r)
+    p_t = exp(−ℓ_t) over the answer tokens of D_f
 
 The first factor is saturation (ascent ends where a token is forgotten), the second importance (a
 token that is certain whatever is asked says little). A model that gives every token probability 1

@@ -1,10 +1,10 @@
-"""SimNPO: NPO without a reference, on the mean over an answer's tokens in place of the sum. For
-language models.
+"""SimNPO: NPO without a reference, on the mean over an answer's tokens.
 
-Fan, Liu, Lin, Jia, Zhang, Mei and Liu, "Simplicity Prevails: Rethinking Negative Preference
-Optimization for LLM Unlearning", arXiv 2410.07163.
+For language models. Fan, Liu, Lin, Jia, Zhang, Mei and Liu, "Simplicity Prevails: Rethinking
+Negative Preference Optimization for LLM Unlearning", arXiv 2410.07163.
 
-    min_θ γ (2/β) E_f log(1 + exp(−β (A_θ(y|x) − δ))) + α ℓ(D_r),    A the mean of −log p over an answer's tokens
+    min_θ γ (2/β) E_f log(1 + exp(−β (A_θ(y|x) − δ))) + α ℓ(D_r)
+    A the mean of −log p over an answer's tokens
 
 The name clash: the paper's γ is the margin, β δ here; δ is OpenUnlearning's name for it, and γ the
 weight of the forget term. The authors' code for MUSE applies the formula to raw logits, as MUSE's

@@ -1,7 +1,7 @@
-"""UNDIAL: distil the original with the logit of each true token lowered. For language models.
+"""UNDIAL: self-distillation with the logit of each true token lowered.
 
-Dong, Lin, Belkin, Huerta and Vulić, "UNDIAL: Self-Distillation with Adjusted Logits for Robust
-Unlearning in Large Language Models", NAACL 2025, arXiv 2402.10052.
+For language models. Dong, Lin, Belkin, Huerta and Vulić, "UNDIAL: Self-Distillation with Adjusted
+Logits for Robust Unlearning in Large Language Models", NAACL 2025, arXiv 2402.10052.
 
     min_θ γ mean over the answer tokens of D_f of CE(softmax(z_ref − β onehot(y)), p_θ) + α ℓ(D_r)
 

@@ -1,7 +1,7 @@
-"""WGA: gradient ascent that leaves alone what is already forgotten. For language models.
+"""WGA: weighted gradient ascent, which fades with a token's probability.
 
-Wang, Zhou, Zhou, Shin, Han and Weinberger, "Rethinking LLM Unlearning Objectives: A Gradient
-Perspective and Go Beyond", ICLR 2025, arXiv 2502.19301.
+For language models. Wang, Zhou, Zhou, Shin, Han and Weinberger, "Rethinking LLM Unlearning
+Objectives: A Gradient Perspective and Go Beyond", ICLR 2025, arXiv 2502.19301.
 
     min_θ −γ Σ_t sg[p_t^β] ℓ_t / N + α ℓ(D_r),    p_t = exp(−ℓ_t) over the answer tokens of D_f
 

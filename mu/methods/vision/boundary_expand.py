@@ -1,4 +1,4 @@
-"""Boundary Expand (BE): send the forget samples to a class of their own, then drop that class.
+"""Boundary Expand (BE): move the forget samples to an extra class, then drop that class.
 
 Chen, Gao, Liu, Peng and Wang, "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting
 the Decision Boundary", CVPR 2023, arXiv 2303.11570.

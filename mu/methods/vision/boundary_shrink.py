@@ -1,10 +1,11 @@
-"""Boundary Shrink (BS): give the forget samples to the neighbours across their nearest decision
-boundary.
+"""Boundary Shrink (BS): fit forget samples to the class across the nearest decision boundary.
 
 Chen, Gao, Liu, Peng and Wang, "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting
 the Decision Boundary", CVPR 2023, arXiv 2303.11570.
 
-    x' = clip(x + ε sign ∇_x ℓ(f_{θ_o}(x), y), 0, 1);   y' = the nearest wrong label, argmax_{k ≠ y} f_{θ_o}(x')_k;   min_θ ℓ(f_θ(D_f), y')
+    x' = clip(x + ε sign ∇_x ℓ(f_{θ_o}(x), y), 0, 1)
+    y' = the nearest wrong label, argmax_{k ≠ y} f_{θ_o}(x')_k
+    min_θ ℓ(f_θ(D_f), y')
 
 The paper speaks of the nearest but *incorrect* label. The released code takes the plain argmax,
 which is y itself where the attack fails, and SalUn's copy rounds x' to 1/255:

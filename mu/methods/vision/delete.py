@@ -1,13 +1,13 @@
-"""DELETE: distil the original with its true class taken away.
+"""DELETE: distil the original with the true class masked out of its prediction.
 
 Zhou et al., "Decoupled Distillation to Erase: A General Unlearning Method for Any Class-centric
 Tasks", CVPR 2025.
 
     q = softmax(f_{θ_o}(x) with the logit of y at −∞),    min_θ E_{x ∈ D_f} KL(q ‖ p_θ(x))
 
-The released code writes −1e10 for −∞, which gives the same numbers.
-Defaults: SGD 1e-4, momentum 0.9, no weight decay, 20 epochs, batch 128 (CIFAR-10, ResNet-18). Train mode; the code can freeze batch norm:
-`norm="eval"`.
+The released code writes −1e10 for −∞, which gives the same numbers. Defaults: SGD 1e-4, momentum
+0.9, no weight decay, 20 epochs, batch 128 (CIFAR-10, ResNet-18). Train mode; the code can freeze
+batch norm: `norm="eval"`.
 """
 
 from typing import Any

@@ -1,12 +1,12 @@
-"""Gaussian-Amnesiac: random labels for regression, drawn from the distribution of the training
-targets.
+"""Gaussian-Amnesiac: random targets for regression, from the targets' normal distribution.
 
 Tarun, Chundawat, Mandal and Kankanhalli, "Deep Regression Unlearning", ICML 2023, arXiv 2210.08196.
 
-    min_θ E_{D_f} |f_θ(x) − y'| + E_{D_r} |f_θ(x) − y|,    y' ~ N(mean, sd) of the training targets, drawn once
+    min_θ E_{D_f} |f_θ(x) − y'| + E_{D_r} |f_θ(x) − y|
+    y' ~ N(mean, sd) of the training targets, drawn once
 
-The loss is the regressor's own, L1 unless it was built otherwise.
-Defaults: union of both parts, Adam 1e-3, 1 epoch, batch 256 (AgeDB notebook).
+The loss is the regressor's own, L1 unless it was built otherwise. Defaults: union of both parts,
+Adam 1e-3, 1 epoch, batch 256 (AgeDB notebook).
 """
 
 from typing import Any
