@@ -22,7 +22,7 @@ from mu.methods import SSD, FineTune, RandomLabel, Retrain, SalUn
 from mu.methods.components.masks import Saliency
 from mu.methods.components.substitutes import UniformLabel
 from mu.utils.errors import InputError
-from tests.contract.test_fit import NeedsReferenceByProperty
+from tests.contract.doubles import NeedsReferenceByProperty
 from tests.support.helpers import State, classifier, digits, fit, predictions, trainer, weights
 
 

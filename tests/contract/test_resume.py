@@ -272,9 +272,11 @@ def test_an_edit_stopped_in_its_pass_starts_again(
     """Fails when the rest of the pass is taken for the whole: statistics are not part of a
     checkpoint.
     """
-    make = lambda: SSD(
-        classifier(originals["classifier"]), alpha=1.0, all_batch_size=10, forget_batch_size=10
-    )
+
+    def make() -> SSD:
+        backbone = classifier(originals["classifier"])
+        return SSD(backbone, alpha=1.0, all_batch_size=10, forget_batch_size=10)
+
     agrees(make, tmp_path / "x.ckpt", 0, batch, epochs=1)
 
 
@@ -318,7 +320,14 @@ def test_a_killed_process_is_taken_up_again(originals: dict[str, State], tmp_pat
         def kill(module, batch, batch_idx):
             if module.current_epoch == 1 and batch_idx == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
-        saver = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=1, monitor="step", mode="max")
+        saver = ModelCheckpoint(
+            folder,
+            filename="{step}",
+            every_n_train_steps=1,
+            save_top_k=1,
+            monitor="step",
+            mode="max",
+        )
         module = RandomLabel(classifier(torch.load(folder + "/original.pt")))
         fit(module, callbacks=[Watch(kill), saver])
     """)

@@ -20,7 +20,7 @@ from tests.contract.catalogue import FIRST
 from tests.support.helpers import State, different, distance
 
 MACHINERY = [
-    *(f"schedule/{name}" for name in (*two_ranks.SCHEDULES, "train")),
+    *(f"plan/{name}" for name in (*two_ranks.PLANS, "train")),
     "substitutes",
     "texts",
     "mask",

@@ -29,7 +29,7 @@ from mu.methods.components.answers import AnswerOfAnotherQuestion
 from mu.methods.components.masks import Saliency
 from mu.utils.errors import InputError
 from tests.contract.catalogue import FIRST, METHODS, Case, setting
-from tests.contract.test_fit import Sees
+from tests.contract.doubles import Sees
 from tests.contract.test_load import Averaged
 from tests.support.doubles_text import causal_lm, folder, people
 from tests.support.helpers import (
@@ -45,7 +45,7 @@ from tests.support.helpers import (
 
 Result = dict[str, Any]
 Make = Callable[[], UnlearningModule]
-SCHEDULES = {
+PLANS = {
     "retain": Retain(),
     "forget": Forget(),
     "paired": Paired(),
@@ -64,6 +64,10 @@ rounding.
 """
 
 
+def _text_method() -> UnlearningModule:
+    return RandomLabel(causal_lm(), substitute=AnswerOfAnotherQuestion(), optimizer=SGD)
+
+
 def cases(
     originals: dict[str, State], which: str
 ) -> Iterator[tuple[str, Make, Any, dict[str, Any]]]:
@@ -71,14 +75,14 @@ def cases(
     state = originals["classifier"]
     task = digits(batch_size=9)
     if which == "machinery":
-        for name, plan in SCHEDULES.items():
+        for name, plan in PLANS.items():
             yield (
-                f"schedule/{name}",
+                f"plan/{name}",
                 lambda s=plan: Sees(classifier(state), s, lr=0.02, norm="eval"),
                 task,
                 {},
             )
-        yield "schedule/train", lambda: Train(classifier(state), norm="eval"), task, {}
+        yield "plan/train", lambda: Train(classifier(state), norm="eval"), task, {}
         yield "substitutes", lambda: RandomLabel(classifier(state), norm="eval"), task, {}
         yield (
             "mask",
@@ -86,10 +90,7 @@ def cases(
             task,
             {},
         )
-        drawn = lambda: RandomLabel(
-            causal_lm(), substitute=AnswerOfAnotherQuestion(), optimizer=SGD
-        )
-        yield "texts", drawn, people(), {"accumulate_grad_batches": 2}
+        yield "texts", _text_method, people(), {"accumulate_grad_batches": 2}
         yield (
             "accumulated",
             lambda: FineTune(classifier(state), norm="eval"),

@@ -23,7 +23,7 @@ from tasks.tensor_data import TensorData
 from tests.support.helpers import classifier, digits, fit
 
 BATCH = {"forget": 3, "retain": 5, "train": 5}
-SCHEDULES = [Forget(), Retain(), Everything(), Paired(), Union(), Phases(Forget(), Retain())]
+PLANS = [Forget(), Retain(), Everything(), Paired(), Union(), Phases(Forget(), Retain())]
 
 
 def data(first: int, count: int, weighted: bool = False) -> TensorData:
@@ -53,7 +53,7 @@ def real(part: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
-@pytest.mark.parametrize("plan", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("plan", PLANS, ids=repr)
 def test_ranks_divide_the_rows_of_every_batch(plan: DataPlan, world: int) -> None:
     """Fails when a row is dropped, doubled, or counted in a wrong total, or when ranks take unequal
     numbers of steps.
@@ -75,7 +75,7 @@ def test_ranks_divide_the_rows_of_every_batch(plan: DataPlan, world: int) -> Non
                 }
 
 
-@pytest.mark.parametrize("plan", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("plan", PLANS, ids=repr)
 def test_totals_are_those_of_the_global_batch(plan: DataPlan) -> None:
     """Fails when `total` counts rows where samples have weights, or when a union is not averaged
     over both parts together.

@@ -1,6 +1,4 @@
-"""Schedules and plans: every sample as often as promised, every visit another number, the same on
-every machine.
-"""
+"""Data plans: each sample as often as promised, each visit counted, the same on every machine."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ from mu.utils.errors import InputError
 
 SIZES = {"forget": 7, "retain": 23, "train": 30}
 BATCH = {"forget": 3, "retain": 5, "train": 5}
-SCHEDULES = [
+PLANS = [
     Forget(),
     Retain(),
     Everything(),
@@ -61,7 +59,7 @@ def epochs(plan: DataPlan, count: int, seed: int = 0) -> list[Step]:
     return [step for epoch in range(count) for step in plan_steps(plan, epoch, SIZES, BATCH, seed)]
 
 
-@pytest.mark.parametrize("plan", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("plan", PLANS, ids=repr)
 def test_no_sample_is_shown_twice_under_one_visit_number(plan: DataPlan) -> None:
     """Fails when two phases of an epoch, or two epochs, give a sample the same visit: its draws
     would repeat.
@@ -170,7 +168,7 @@ def test_a_union_redraws_its_share_or_keeps_it() -> None:
     "plan", [Forget(limit=4), Retain(limit=4), Union(limit=4), Paired(limit=4)], ids=repr
 )
 def test_a_limit_is_kept_by_every_schedule(plan: DataPlan) -> None:
-    """Fails when a schedule takes `limit` and shows everything all the same."""
+    """Fails when a plan takes `limit` and reads everything all the same."""
     steps = plan_steps(plan, 0, SIZES, BATCH, 0)
     lead = ["retain"] if isinstance(plan, Paired) else sorted(plan.reads())
     assert (
@@ -205,7 +203,7 @@ def test_repeated_phases_do_not_repeat_the_order() -> None:
     assert first != second
 
 
-@pytest.mark.parametrize("plan", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("plan", PLANS, ids=repr)
 def test_a_plan_is_a_pure_function_of_its_arguments(plan: DataPlan) -> None:
     """Fails when a plan depends on the plans made before it, or on a global generator."""
 
@@ -245,6 +243,6 @@ def test_a_part_that_the_task_lacks_is_named() -> None:
 
 
 def test_schedules_are_values() -> None:
-    """Fails when equal schedules differ, so that equal runs would not be known as equal."""
+    """Fails when equal plans differ, so that equal runs would not be known as equal."""
     assert Phases(Forget(), Retain()) == Phases(Forget(), Retain()) != Phases(Retain(), Forget())
     assert hash(Union(retain_fraction=0.3)) == hash(Union(retain_fraction=0.3))

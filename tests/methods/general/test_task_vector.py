@@ -15,7 +15,7 @@ from mu.backbones import LoRA
 from mu.data.plan import Forget
 from mu.methods.general.task_vector import TaskVector
 from mu.utils.errors import InputError, RunError
-from tests.contract.test_fit import Sees
+from tests.contract.doubles import Sees
 from tests.support.authors_runs import check_authors_are_forgotten
 from tests.support.doubles_text import causal_lm, people
 from tests.support.helpers import State, classifier, different, distance, fit, weights
