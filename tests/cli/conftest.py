@@ -24,7 +24,14 @@ model:
   init_args:
     backbone:
       class_path: mu.backbones.Classifier
-      init_args: {name: resnet8_cifar, in_channels: 1, num_classes: 10, mean: [0.3053], std: [0.3760], init_seed: 0, options: {width: 4}}
+      init_args:
+        name: resnet8_cifar
+        in_channels: 1
+        num_classes: 10
+        mean: [0.3053]
+        std: [0.3760]
+        init_seed: 0
+        options: {width: 4}
 """
 METHOD = """
 model: {class_path: mu.methods.FineTune}
@@ -42,7 +49,7 @@ trainer:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -50,7 +57,7 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """The one line on stderr that a refused command prints."""
+        """The only line on stderr of a refused command."""
         lines = self.err.strip().splitlines()
         assert len(lines) == 1, self.err
         assert lines[0].startswith("mu: "), self.err
@@ -73,8 +80,8 @@ def mu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     def call(*words: str) -> Answer:
         capsys.readouterr()
         code = main([str(word) for word in words])
-        said = capsys.readouterr()
-        return Answer(code, said.out, said.err)
+        output = capsys.readouterr()
+        return Answer(code, output.out, output.err)
 
     return call
 

@@ -115,8 +115,8 @@ def test_a_suite_over_a_recorded_run_replaces_its_own_kind(tmp_path: Path) -> No
 
 
 def test_options_are_taken_out() -> None:
-    words = "-c a.yaml --config=b.yaml --run runs/x --model SalUn --data=Digits --resume --model.seed 3 --ckpt_path=last"
-    options = take(words.split())
+    ours = "-c a.yaml --config=b.yaml --run runs/x --model SalUn --data=Digits --resume"
+    options = take(f"{ours} --model.seed 3 --ckpt_path=last".split())
     assert (options.files, options.run, options.resume) == (["a.yaml", "b.yaml"], "runs/x", True)
     assert options.chosen == {"model": "SalUn", "data": "Digits"}
     assert options.rest == ["--model.seed", "3", "--ckpt_path=last"]

@@ -123,14 +123,14 @@ def commands() -> list[tuple[str, str]]:
     """The commands in the heads of task, suite, trainer and method files, with the file each is
     from.
     """
-    found = []
+    lines = []
     for file in sorted(CONFIGS.glob("[!b]*/*.yaml")):
         head = "\n".join(line for line in file.read_text().splitlines() if line.startswith("#"))
-        found += [
+        lines += [
             (file.name, re.sub(r"\s*\n#\s+", " ", match[0]).lstrip("# "))
             for match in re.finditer(r"#   mu .*(?:\n#  {5,}.*)*", head)
         ]
-    return found
+    return lines
 
 
 def test_every_file_names_its_command() -> None:

@@ -49,33 +49,33 @@ def test_every_exported_backbone_is_listed() -> None:
     import mu.backbones
 
     classes = [getattr(mu.backbones, name) for name in mu.backbones.__all__]
-    wanted = {
+    backbones = {
         cls.__name__
         for cls in classes
         if inspect.isclass(cls) and issubclass(cls, mu.backbones.Backbone)
     }
-    concrete = {name for name in wanted if not inspect.isabstract(getattr(mu.backbones, name))}
+    concrete = {name for name in backbones if not inspect.isabstract(getattr(mu.backbones, name))}
     assert concrete <= {component.name for component in SOURCES.components("backbones")}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in BASE_CLASSES if kind != "methods"])
-def test_other_kinds_are_real_classes(kind: str) -> None:
-    parts = SOURCES.components(kind)
+@pytest.mark.parametrize("kind", [category for category in BASE_CLASSES if category != "methods"])
+def test_other_categories_are_real_classes(category: str) -> None:
+    parts = SOURCES.components(category)
     assert parts
     for component in parts:
         cls = imported(component)
-        assert BASE_CLASSES[kind] in [base.__name__ for base in cls.__mro__]
+        assert BASE_CLASSES[category] in [base.__name__ for base in cls.__mro__]
         assert not inspect.isabstract(cls)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_needs_are_those_of_the_class(name: str) -> None:
     component = METHODS[name]
-    said = needs(component).split(", ")
+    listed_needs = needs(component).split(", ")
     for need in ("forget", "retain", "labels", "reference", "substitute"):
         value = inspect.getattr_static(imported(component), f"needs_{need}")
-        if f"{need}?" not in said:
-            assert value is (need in said)
+        if f"{need}?" not in listed_needs:
+            assert value is (need in listed_needs)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -97,8 +97,8 @@ def test_arguments_are_those_that_the_parser_takes(name: str) -> None:
     component = METHODS[name]
     parser = ArgumentParser(exit_on_error=False)
     added = parser.add_class_arguments(imported(component), "it", fail_untyped=False)
-    taken = {key.removeprefix("it.").split(".")[0] for key in added}
-    assert {argument.name for argument in arguments(component)} == taken
+    parser_names = {key.removeprefix("it.").split(".")[0] for key in added}
+    assert {argument.name for argument in arguments(component)} == parser_names
 
 
 @pytest.mark.parametrize(

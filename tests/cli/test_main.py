@@ -40,8 +40,8 @@ def test_only_files_that_matter_are_parsed(
     (tmp_path / "my_method.py").write_text(
         "from mu.methods import SSD\n\n\nclass Mine(SSD):\n    pass\n"
     )
-    for number in range(50):
-        (tmp_path / f"script{number}.py").write_text(
+    for index in range(50):
+        (tmp_path / f"script{index}.py").write_text(
             "import os\n\n\ndef f(x):\n    return [x, x + 1]\n"
         )
     monkeypatch.chdir(tmp_path)

@@ -38,13 +38,13 @@ def head(file: Path) -> str:
 
 def commands() -> list[str]:
     """`mu fit` of all heads."""
-    found = set()
+    command_lines = set()
     for file in (*TASKS, *METHODS):
         for match in re.finditer(
             r"^#   mu fit (.*(?:\n#  {5,}.*)*)", file.read_text(), re.MULTILINE
         ):
-            found.add(re.sub(r"\s*\n#\s+", " ", match[1]))
-    return sorted(found)
+            command_lines.add(re.sub(r"\s*\n#\s+", " ", match[1]))
+    return sorted(command_lines)
 
 
 @pytest.mark.parametrize("command", commands())
@@ -55,8 +55,8 @@ def test_the_commands_in_the_heads_parse(
     monkeypatch.chdir(REPOSITORY)
     answer = mu("fit", *command.split(), "--print_config")
     assert answer.code == 0, answer.err
-    said = yaml.safe_load(answer.out)
-    assert said["trainer"]["accelerator"] == "gpu" and said["trainer"][
+    config = yaml.safe_load(answer.out)
+    assert config["trainer"]["accelerator"] == "gpu" and config["trainer"][
         "default_root_dir"
     ].startswith("runs/")
 
@@ -69,10 +69,10 @@ def test_every_file_names_its_command() -> None:
 
 @pytest.mark.parametrize("file", TASKS, ids=lambda file: file.stem)
 def test_files_that_a_task_reads_come_with_it_or_are_the_users(file: Path) -> None:
-    given = yaml.safe_load(file.read_text())["data"]["init_args"]
+    arguments = yaml.safe_load(file.read_text())["data"]["init_args"]
     for name in ("path", "retain"):
-        if str(given.get(name, "")).startswith("configs/"):
-            assert (REPOSITORY / given[name]).read_text().startswith("prompt\n")
+        if str(arguments.get(name, "")).startswith("configs/"):
+            assert (REPOSITORY / arguments[name]).read_text().startswith("prompt\n")
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_sizes_of_parts(components: dict[str, nn.Module], name: str) -> None:
     file = CONFIGS / "method" / f"{name}_sd14.yaml"
     part = yaml.safe_load(file.read_text())["model"]["init_args"]["backbone"]["init_args"]["part"]
     sizes = {
-        f"{place}.{inner}": weight.numel()
-        for place in ("unet", "text_encoder")
-        for inner, weight in components[place].named_parameters()
+        f"{module_name}.{inner}": weight.numel()
+        for module_name in ("unet", "text_encoder")
+        for inner, weight in components[module_name].named_parameters()
     }
     count = round(sum(sizes[chosen] for chosen in trained(sizes, part)) / 1e6, 1)
     assert f"{count} million (measured)" in head(file)

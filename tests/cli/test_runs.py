@@ -141,15 +141,15 @@ def test_resumed_equals_uninterrupted(mu: Mu) -> None:
     assert mu(*FIT, "--run", "runs/whole").code == 0
     assert mu(*FIT, "--run", "runs/half", "--trainer.max_epochs", "1").code == 0
     assert not equal(weights("runs/whole"), weights("runs/half"))
-    for number, how in enumerate(
+    for index, how in enumerate(
         ["--resume", "--ckpt_path last", "--ckpt_path runs/2/checkpoints/last.ckpt"]
     ):
-        shutil.copytree("runs/half", f"runs/{number}")
+        shutil.copytree("runs/half", f"runs/{index}")
         # a checkpoint says which folder it lies in
-        run = () if number == 2 else ("--run", f"runs/{number}")
+        run = () if index == 2 else ("--run", f"runs/{index}")
         answer = mu(*FIT, *run, *how.split())
         assert answer.code == 0, answer.err
-        assert equal(weights("runs/whole"), weights(f"runs/{number}"))
+        assert equal(weights("runs/whole"), weights(f"runs/{index}"))
     assert {folder.name for folder in Path("runs").iterdir()} == {"whole", "half", "0", "1", "2"}
 
 
@@ -261,19 +261,19 @@ def test_the_original_may_be_gone_when_a_run_is_measured(
     )
     assert mu(*words, "--run", "runs/a").code == 0
     suite = ("-c", str(CONFIGS / "suite" / "accuracy.yaml"))
-    kept = {}
+    scores = {}
     for name in ("there", "gone"):
         answer = mu("test", "--run", "runs/a", *suite)
         assert answer.code == 0, answer.err
-        kept[name] = json.loads(Path("runs/a/results.json").read_text())
+        scores[name] = json.loads(Path("runs/a/results.json").read_text())
         shutil.rmtree("runs/original", ignore_errors=True)
     fitted = torch.load("runs/a/checkpoints/last.ckpt", weights_only=True)["mu"]
-    for found in kept.values():
-        assert found["hashes"]["original"] == fitted["original_hash"]
-        assert found["hashes"]["recipe"] == fitted["recipe"] != ""
+    for run_scores in scores.values():
+        assert run_scores["hashes"]["original"] == fitted["original_hash"]
+        assert run_scores["hashes"]["recipe"] == fitted["recipe"] != ""
     assert (
-        kept["there"]["hashes"] == kept["gone"]["hashes"]
-        and kept["there"]["results"][:3] == kept["gone"]["results"][:3]
+        scores["there"]["hashes"] == scores["gone"]["hashes"]
+        and scores["there"]["results"][:3] == scores["gone"]["results"][:3]
     )
     for command in ("validate", "predict"):
         answer = mu(command, "--run", "runs/a")
@@ -382,11 +382,12 @@ def test_predict_writes_every_sample_once(mu: Mu) -> None:
     assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
     answer = mu("predict", "--run", "runs/a", "--data.eval_batch_size", "7")
     assert answer.code == 0, answer.err
-    found = load_file("runs/a/predictions.safetensors")
-    assert found["forget/index"].shape == (24,) and found["retain/index"].shape == (37,)
-    assert found["retain/prediction"].shape == (37, 10)
+    predictions = load_file("runs/a/predictions.safetensors")
+    assert predictions["forget/index"].shape == (24,) and predictions["retain/index"].shape == (37,)
+    assert predictions["retain/prediction"].shape == (37, 10)
     assert all(
-        bool((found[f"{split}/index"].diff() > 0).all()) for split in ("forget", "retain", "test")
+        bool((predictions[f"{split}/index"].diff() > 0).all())
+        for split in ("forget", "retain", "test")
     )
     module = package.load("runs/a")
     task = tasks.Digits(tasks.RandomFraction(0.4), train_size=61, validation_size=11)
@@ -394,7 +395,7 @@ def test_predict_writes_every_sample_once(mu: Mu) -> None:
     batch = next(iter(task.eval_loaders(["retain"])[0]))
     with torch.no_grad():
         torch.testing.assert_close(
-            module.served().predict(batch), found["retain/prediction"], rtol=1e-4, atol=1e-5
+            module.served().predict(batch), predictions["retain/prediction"], rtol=1e-4, atol=1e-5
         )
 
 

@@ -45,13 +45,13 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 def commands() -> list[str]:
     """`mu fit` of all heads."""
-    found = set()
+    command_lines = set()
     for file in FILES:
         for match in re.finditer(
             r"^#   mu fit (.*(?:\n#  {5,}.*)*)", file.read_text(), re.MULTILINE
         ):
-            found.add(re.sub(r"\s*\n#\s+", " ", match[1]))
-    return sorted(found)
+            command_lines.add(re.sub(r"\s*\n#\s+", " ", match[1]))
+    return sorted(command_lines)
 
 
 @pytest.mark.parametrize("command", commands())
@@ -62,8 +62,8 @@ def test_the_commands_in_the_heads_parse(
     monkeypatch.chdir(REPOSITORY)
     answer = mu("fit", *command.split(), "--print_config")
     assert answer.code == 0, answer.err
-    said = yaml.safe_load(answer.out)
-    assert said["model"]["init_args"]["backbone"]["class_path"].endswith("CausalLM") and said[
+    config = yaml.safe_load(answer.out)
+    assert config["model"]["init_args"]["backbone"]["class_path"].endswith("CausalLM") and config[
         "data"
     ]["class_path"].endswith("TOFU")
 
@@ -85,18 +85,18 @@ def test_numbers_in_the_heads_are_counted(file: Any) -> None:
         model = AutoModelForCausalLM.from_config(LlamaConfig(**SHAPES[name]))
     count = sum(weight.numel() for weight in model.parameters())
     assert f"{count / 1e6:,.1f} million (counted)" in head(file)
-    given = yaml.safe_load(file.read_text())["model"]["init_args"]["backbone"]["init_args"]
-    if "lora" in given:
+    arguments = yaml.safe_load(file.read_text())["model"]["init_args"]["backbone"]["init_args"]
+    if "lora" in arguments:
         linear = {
-            f"{place}.weight": layer
-            for place, layer in model.named_modules()
+            f"{module_name}.weight": layer
+            for module_name, layer in model.named_modules()
             if isinstance(layer, nn.Linear)
         }
-        rank = given["lora"]["init_args"]["rank"]
+        rank = arguments["lora"]["init_args"]["rank"]
         adapters = sum(
             rank * sum(layer.weight.shape)
-            for place, layer in linear.items()
-            if re.search(given["part"], place)
+            for module_name, layer in linear.items()
+            if re.search(arguments["part"], module_name)
         )
         assert f"adapters: {adapters / 1e6:.1f} million (counted)" in head(file)
     else:

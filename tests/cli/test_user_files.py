@@ -73,8 +73,8 @@ def test_one_file_of_ones_own_among_clashing_names(tmp_path: Path) -> None:
     answer = process(*words, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert "hijacked" not in answer.stderr
-    said = [line for line in answer.stderr.splitlines() if "is not used" in line]
-    assert [line.partition(" in this folder is not used, because ")[::2] for line in said] == [
+    lines = [line for line in answer.stderr.splitlines() if "is not used" in line]
+    assert [line.partition(" in this folder is not used, because ")[::2] for line in lines] == [
         (
             "mu: callbacks/__init__.py",
             "`callbacks` is the name of an installed package; rename it to import from it.",

@@ -116,8 +116,8 @@ TABLE: dict[str, tuple[Layer, Layer, Layer]] = {
 def by_the_command_line(folder: Path, *layers: Layer) -> Layer:
     """Each layer in a file of its own, given with -c."""
     files = []
-    for number, layer in enumerate(layers):
-        files.append(str(folder / f"{number}.yaml"))
+    for index, layer in enumerate(layers):
+        files.append(str(folder / f"{index}.yaml"))
         Path(files[-1]).write_text(yaml.safe_dump({"model": layer}))
     return configs.merged(files)["model"]
 
@@ -253,8 +253,11 @@ def test_a_plus_appends(low: Layer, high: Layer, expected: list[Any]) -> None:
 
 
 def test_merging_and_what_uses_it_import_nothing_heavy() -> None:
-    start = "import sys, mu.config.components, mu.cli.config_files, mu.config.merge; print(sorted(set(sys.modules) & {'torch', 'lightning', 'numpy'}))"
+    program = (
+        "import sys, mu.config.components, mu.cli.config_files, mu.config.merge; "
+        "print(sorted(set(sys.modules) & {'torch', 'lightning', 'numpy'}))"
+    )
     answer = subprocess.run(
-        [sys.executable, "-c", start], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )
     assert answer.stdout.strip() == "[]", answer.stderr
