@@ -363,10 +363,10 @@ def test_without_an_oracle_there_is_no_gap(unaided: Path) -> None:
     unlearning.
     """
     assert {
-        (row["avg_gap"], row["seconds"] == "")
+        ("avg_gap" in row, row["seconds"] == "")
         for method, row in rows(unaided).items()
         if method != "original"
-    } == {("", False)}
+    } == {(False, False)}
     assert rows(unaided)["original"]["seconds"] == ""
     assert not any(
         record(unaided, method).has("avg_gap") for method in ("original", "FineTune", "SSD")

@@ -65,14 +65,14 @@ def measured(
     module: UnlearningModule,
     *suites: Callback,
     task: Any = None,
-    position: Path | None = None,
+    folder: Path | None = None,
     epochs: int = 0,
 ) -> dict[str, Result]:
-    """Fit for some epochs, then test with the suites; with a place, as a run folder."""
-    more: dict[str, Any] = {"default_root_dir": str(position)} if position is not None else {}
+    """Fit for some epochs, then test with the suites; with a folder, write it as a run folder."""
+    more: dict[str, Any] = {"default_root_dir": str(folder)} if folder is not None else {}
     run = trainer(
         max(epochs, 1),
-        callbacks=[*suites, *([ResultsWriter()] if position is not None else [])],
+        callbacks=[*suites, *([ResultsWriter()] if folder is not None else [])],
         **more,
     )
     task = task or people()
@@ -111,11 +111,11 @@ def relearnt(
     suite = relearning(metrics=[ExtractionStrength("forget")])
     return {
         "original": measured(FineTune(causal_lm(trained["original"])), suite),
-        "oracle": measured(FineTune(causal_lm(trained["oracle"])), suite, place=folder / "oracle"),
+        "oracle": measured(FineTune(causal_lm(trained["oracle"])), suite, folder=folder / "oracle"),
         "ascent": measured(
             ascent(trained["original"]),
             relearning(oracle=str(folder / "oracle")),
-            place=folder / "ascent",
+            folder=folder / "ascent",
             epochs=3,
         ),
         "place": {"place": Result("place", 0.0, detail={"path": str(folder)})},
@@ -141,7 +141,9 @@ def test_what_returns_is_a_share_of_the_way_back(relearnt: dict[str, dict[str, R
     """Fails when the original's scores are those after the fit, or the share is of another way."""
     results = relearnt["ascent"]
     returned = results["relearning/returned"].detail
-    assert returned["original"] == pytest.approx(relearnt["original"]["relearning"].detail["before"])
+    assert returned["original"] == pytest.approx(
+        relearnt["original"]["relearning"].detail["before"]
+    )
     assert returned["before"] < returned["after"] < returned["original"]
     assert results["relearning/returned"].value == pytest.approx(
         100 * (returned["after"] - returned["before"]) / (returned["original"] - returned["before"])
@@ -234,15 +236,15 @@ def test_the_original_is_kept_by_its_hash(trained: dict[str, State], tmp_path: P
     """Fails when another run's original is taken for this one's, or a new network's first weights
     for an original.
     """
-    measured(ascent(trained["original"]), relearning(), place=tmp_path, epochs=1)
+    measured(ascent(trained["original"]), relearning(), folder=tmp_path, epochs=1)
     assert (tmp_path / FILE).is_file()
     # tested alone, and untouched
-    later = measured(ascent(trained["original"]), relearning(), place=tmp_path)
+    later = measured(ascent(trained["original"]), relearning(), folder=tmp_path)
     assert "relearning/returned" not in later
-    other = measured(ascent(trained["oracle"]), relearning(), place=tmp_path, epochs=1)
+    other = measured(ascent(trained["oracle"]), relearning(), folder=tmp_path, epochs=1)
     assert other["relearning"].detail["original"] < 80
     anew = measured(
-        Retrain(causal_lm(), optimizer=adam(0.02)), relearning(), place=tmp_path / "anew", epochs=1
+        Retrain(causal_lm(), optimizer=adam(0.02)), relearning(), folder=tmp_path / "anew", epochs=1
     )
     assert "original" not in anew["relearning"].detail and not (tmp_path / "anew" / FILE).is_file()
 
@@ -367,7 +369,7 @@ def test_quantisation_against_the_original(trained: dict[str, State], tmp_path: 
         FineTune(causal_lm(trained["original"])), Quantisation(bits=[8, 3], group=8)
     )
     results = measured(
-        ascent(trained["original"]), Quantisation(bits=[8, 3], group=8), place=tmp_path, epochs=3
+        ascent(trained["original"]), Quantisation(bits=[8, 3], group=8), folder=tmp_path, epochs=3
     )
     assert untouched["quantisation"].value > results["quantisation"].value + 5
     assert "quantisation/returned" not in untouched
@@ -677,7 +679,7 @@ def test_suites_leave_the_model_and_each_other_alone(make: Any, tmp_path: Path) 
     module = FineTune(make())
     before = weights(module.backbone)
     free = [p.requires_grad for p in module.backbone.parameters()]
-    together = measured(module, *every_suite(), task=neighbours(), place=tmp_path)
+    together = measured(module, *every_suite(), task=neighbours(), folder=tmp_path)
     assert different(before, weights(module.backbone)) == [] and free == [
         p.requires_grad for p in module.backbone.parameters()
     ]

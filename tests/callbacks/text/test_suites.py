@@ -321,7 +321,7 @@ def test_arguments_that_make_no_sense() -> None:
 def test_a_task_without_questions_is_refused(tmp_path: Path) -> None:
     from tests.support.helpers import classifier
 
-    with pytest.raises(InputError, match="Digits has none; take a task of questions"):
+    with pytest.raises(InputError, match="Digits has none; use a task of questions"):
         trainer(1, callbacks=[TOFU()], default_root_dir=str(tmp_path)).test(
             FineTune(classifier()), datamodule=digits(), verbose=False
         )
