@@ -4,7 +4,8 @@ Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples"
 1412.6572. Madry, Makelov, Schmidt, Tsipras and Vladu, "Towards Deep Learning Models Resistant to
 Adversarial Attacks", ICLR 2018, arXiv 1706.06083.
 
-    FGSM: x' = clip(x + ε sign ∇_x J(x), 0, 1);    PGD: x_{t+1} = clip(Π_{‖x_{t+1} − x‖∞ ≤ ε}(x_t + η sign ∇J(x_t)), 0, 1)
+    FGSM: x' = clip(x + ε sign ∇_x J(x), 0, 1)
+    PGD:  x_{t+1} = clip(Π_{‖x_{t+1} − x‖∞ ≤ ε}(x_t + η sign ∇J(x_t)), 0, 1)
 
 J is the criterion's objective. Pixels are in [0, 1] and not normalised, because the network
 normalises them itself.

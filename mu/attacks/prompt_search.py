@@ -1,5 +1,4 @@
-"""Attacks on the prompt of a text-to-image model: a search over adversarial tokens beside the
-prompt's own.
+"""Adversarial prompt search on a text-to-image model: UnlearnDiffAtk's and AdvUnlearn's.
 
 Zhang et al., "To Generate or Not? Safety-Driven Unlearned Diffusion Models Are Still Easy To
 Generate Unsafe Images ... For Now" (UnlearnDiffAtk), ECCV 2024, arXiv 2310.11868. Zhang et al.,
@@ -36,7 +35,7 @@ Objective = Callable[["Condition", int], Tensor]
 
 
 class Search:
-    """A search under way: B prompts, each with its own variables, all at the same step.
+    """State of a search over B prompts at one step.
 
     Attributes:
         slots: prompts with places for the adversarial tokens.
@@ -71,7 +70,7 @@ class Search:
         return loss.detach()
 
     def descent(self, gradient: Tensor) -> Tensor:
-        """What is followed, of this step's gradient."""
+        """Descent direction from this step's gradient."""
         return gradient
 
     def _condition(self) -> Condition:
@@ -83,17 +82,15 @@ class Search:
         )
 
     def tokens(self) -> Tensor:
-        """What was found, among the prompt's own tokens: embeddings `[B, L, D]`, without
-        gradient.
-        """
+        """Embeddings of prompt and adversarial tokens, `[B, L, D]`, without gradient."""
         return self.slots.fill(self.own, self.adversarial().to(self.own.dtype))
 
     def adversarial(self) -> Tensor:
-        """What was found: embeddings `[B, K, D]`, without gradient."""
+        """Embeddings of the adversarial tokens, `[B, K, D]`, without gradient."""
         return self.search.variables.found(self.model, self.values.detach())[0]
 
     def texts(self) -> list[str] | None:
-        """What was found, written down with the prompt; None where it is no text."""
+        """Adversarial prompts as text; None for continuous embeddings."""
         ids = self.search.variables.found(self.model, self.values.detach())[1]
         if ids is None:
             return None
@@ -104,9 +101,7 @@ class Search:
         ]
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with the chosen prompts only; each keeps its variables and the optimizer's memory
-        of them.
-        """
+        """Restrict the search to the given rows, with their variables and optimizer state."""
         old = self.values
         state = self._optimizer.state[self.values]
         self.slots, self.key, self.own = self.slots.rows(rows), self.key.rows(rows), self.own[rows]
@@ -119,7 +114,7 @@ class Search:
 
 
 class PromptSearch(Reconstructible):
-    """Searches for adversarial tokens that make an objective small.
+    """Search for adversarial tokens that minimise an objective.
 
     Args:
         variables: what the tokens are.
@@ -130,7 +125,7 @@ class PromptSearch(Reconstructible):
     """
 
     search_class: type[Search] = Search
-    """What keeps the state of one search."""
+    """Class of the state of one search."""
 
     def __init__(
         self,
@@ -161,7 +156,7 @@ class PromptSearch(Reconstructible):
         visit: Tensor,
         start: Tensor | None = None,
     ) -> Search:
-        """A search that has made no step.
+        """New search before its first step.
 
         Args:
             model: whose text encoder reads the tokens.
@@ -190,7 +185,7 @@ class PromptSearch(Reconstructible):
         objective: Objective,
         start: Tensor | None = None,
     ) -> Search:
-        """A whole search, of `steps` steps; arguments as in `begin`.
+        """Search of `steps` steps; arguments as in `begin`.
 
         The model is searched in eval mode, and its weights take no gradient meanwhile; both are as
         before when it is over.
@@ -203,7 +198,7 @@ class PromptSearch(Reconstructible):
 
 
 class SoftPromptAttack(PromptSearch):
-    """Free embeddings, by Adam: what AdvUnlearn trains against.
+    """Soft prompt attack on free embeddings by Adam, against which AdvUnlearn trains.
 
     The fast variant follows the sign of the gradient; one such step is the paper's fast adversarial
     training (`sign=True, steps=1`). There is no bound on how far the embeddings go.
@@ -232,9 +227,7 @@ class SoftPromptAttack(PromptSearch):
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """No weight takes a gradient for the time of an attack, so that none is computed and nothing is
-    kept for it.
-    """
+    """Context in which no weight of the model requires a gradient."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     for weight in trained:
         weight.requires_grad_(False)
@@ -246,10 +239,10 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def as_text_to_image(backbone: Backbone) -> TextToImage:
-    """The backbone, which reads prompts.
+    """The backbone as a text-to-image model.
 
     Raises:
-        InputError: when it does not.
+        InputError: the backbone reads no prompts.
     """
     lacks: Sequence[str] = [
         name for name in ("tokenise", "embed", "encode_text") if not hasattr(backbone, name)

@@ -17,7 +17,7 @@ from mu.utils.spec import Reconstructible
 
 @dataclass(frozen=True, eq=False)
 class Key:
-    """What the draws of B prompts depend on, and nothing else.
+    """Key of the random draws of B prompts.
 
     Attributes:
         seed: of the attack.
@@ -30,7 +30,7 @@ class Key:
     visit: Tensor
 
     def rows(self, index: Tensor) -> Key:
-        """The chosen prompts."""
+        """Keys of the selected prompts."""
         return Key(self.seed, self.index[index], self.visit[index])
 
     def normal(self, stream: str, *shape: int) -> Tensor:
@@ -47,10 +47,10 @@ class Key:
 
 
 class Variables(Reconstructible, ABC):
-    """What an adversarial token is while it is searched for."""
+    """Search variables of adversarial tokens."""
 
     discrete: bool
-    """Whether the search ends in tokens of the vocabulary, which can be written down."""
+    """Whether the result are tokens of the vocabulary, which have a text."""
 
     @abstractmethod
     def begin(self, model: TextToImage, count: int, key: Key, start: Tensor | None) -> Tensor:
@@ -63,18 +63,16 @@ class Variables(Reconstructible, ABC):
         """`[B, K, D]`, differentiable in `values`."""
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """What the optimizer takes for the gradient."""
+        """Gradient for the optimizer."""
         return gradient
 
     def project(self, values: Tensor, allowed: Tensor) -> Tensor:
-        """The nearest values that may be; `allowed` `[V]` says which tokens may."""
+        """Projection to the admissible values; `allowed` `[V]` marks the admissible tokens."""
         return values
 
     @abstractmethod
     def found(self, model: TextToImage, values: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Embeddings `[B, K, D]` that the values stand for, and their token ids `[B, K]` where they
-        are discrete.
-        """
+        """Embeddings `[B, K, D]` of the values, and token ids `[B, K]` of discrete ones."""
 
 
 class Embeddings(Variables):
@@ -122,7 +120,7 @@ class Embeddings(Variables):
 
 
 class TokenSimplex(Variables):
-    """A distribution over the vocabulary for each token (UnlearnDiffAtk).
+    """Distributions over the vocabulary, one per adversarial token (UnlearnDiffAtk).
 
     Each step samples a token from it; the gradient passes straight through the sampling, clamped to
     [−1, 1] (hardtanh). Tokens with a meaning for the tokenizer (start, end) are left out, because
@@ -192,8 +190,9 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def simplex_projection(values: Tensor, iterations: int = 24) -> Tensor:
-    """The nearest point of the probability simplex, of each row `[..., V]`: `clamp(u − τ, 0, 1)`
-    with τ such that the row's sum is 1.
+    """Euclidean projection of rows `[..., V]` onto the probability simplex.
+
+    `clamp(u − τ, 0, 1)` with τ such that the row's sum is 1.
 
     τ lies between `max(u) − 1`, where the sum is at least 1, and `max(u)`, where it is 0. Bisection
     finds which entries stay positive, to 2^−`iterations`; τ then follows from them exactly. An
@@ -214,7 +213,7 @@ def simplex_projection(values: Tensor, iterations: int = 24) -> Tensor:
 
 
 def vocabulary(model: TextToImage) -> Tensor:
-    """Which token ids may stand in a prompt: `[V]` bool over the rows of the embedding table."""
+    """Mask of the token ids that a prompt may contain, `[V]` bool over the embedding table."""
     table = embedding_table(model)
     tokenizer = model.tokenizer
     allowed = torch.arange(len(table), device=table.device) < len(tokenizer)
@@ -223,4 +222,5 @@ def vocabulary(model: TextToImage) -> Tensor:
 
 
 def embedding_table(model: TextToImage) -> Tensor:
+    """Token embeddings of the text encoder, `[V, D]`, without gradient."""
     return model.text_encoder.get_input_embeddings().weight.detach()  # type: ignore[operator]

@@ -4,7 +4,8 @@ alone.
 Zhang et al., "To Generate or Not? Safety-Driven Unlearned Diffusion Models Are Still Easy To
 Generate Unsafe Images ... For Now", ECCV 2024, arXiv 2310.11868.
 
-    min_U E_ε ‖ε − ε_θ(√ᾱ_t x_0 + √(1 − ᾱ_t) ε, t, TE(prompt with tokens ~ U))‖²,   each row of U on the probability simplex
+    min_U E_ε ‖ε − ε_θ(√ᾱ_t x_0 + √(1 − ᾱ_t) ε, t, TE(prompt with tokens ~ U))‖²,
+    each row of U on the probability simplex
 
 x_0 is the latent (the encoder's mean) of an image that shows the concept, made by the original
 model; no other model is in the loss. For each of the timesteps 10, 30, ..., 990 there are 40 steps

@@ -1,8 +1,7 @@
-"""Work in numbered pieces: dealt to ranks, kept on disk as it goes, and not done again after an
-interruption.
+"""Parallel map of a function over chunks and ranks, cached on disk and resumable.
 
-What a piece is must not depend on ranks, and its result must be a pure function of its number and
-of the job's key; then the whole is the same on any number of ranks and after any interruption.
+The chunks must not depend on ranks, and a result must be a pure function of the chunk's index and
+of the job's key; then the results are the same on any number of ranks and after any interruption.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from mu.utils.progress import progress_bar
 
 T = TypeVar("T")
 Chunk = Mapping[str, Tensor]
-"""The result of one piece: tensors on the CPU."""
+"""Result of one chunk: tensors on the CPU."""
 FLUSH = 5.0
 """Seconds of work that an interruption may cost."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Who works.
+    """Processes that share the work.
 
     Attributes:
         rank: this process.
         world: number of processes.
-        lockstep: every process must do every piece, because a forward pass gathers weights from all
-            (FSDP).
+        lockstep: every process must compute every chunk, because a forward pass gathers weights
+            from all (FSDP).
     """
 
     rank: int = 0
@@ -42,7 +41,7 @@ class Ranks:
     lockstep: bool = False
 
     def gather(self, local: T) -> list[T]:
-        """What each rank has, in the order of the ranks."""
+        """Values of all ranks, in their order."""
         if self.world == 1:
             return [local]
         values: list[T | None] = [None] * self.world
@@ -59,16 +58,16 @@ def map_chunks(
     ranks: Ranks | None = None,
     what: str = "",
 ) -> list[Chunk]:
-    """The results of all pieces, on every rank.
+    """Results of all chunks, on every rank.
 
     Args:
-        count: pieces are numbered from 0.
-        work: makes the result of a piece.
+        count: number of chunks, indexed from 0.
+        work: computes the result of a chunk from its index.
         key: stands for everything that the results depend on; a part of file names.
-        folder: where results are kept, `KEY.safetensors` when all are there, parts of it in `KEY/`
-            before; None keeps nothing.
-        ranks: who works; this process alone when None.
-        what: for the progress bar.
+        folder: cache folder: `KEY.safetensors` when complete, parts of it in `KEY/` before; None
+            writes nothing.
+        ranks: processes that share the work; this process alone when None.
+        what: label of the progress bar.
     """
     ranks = ranks or Ranks()
     cached = _read(folder, key) if folder is not None else {}
@@ -84,7 +83,7 @@ def map_chunks(
         what,
         show_progress=ranks.rank == 0,
     )
-    # of what is on disk, the lowest rank that has it tells the others
+    # a result on disk is sent by the lowest rank that has it
     sent_from_disk = {
         index: cached[index]
         for index in sorted(cached)
@@ -107,7 +106,7 @@ def _compute(
     what: str,
     show_progress: bool,
 ) -> dict[int, Chunk]:
-    """This rank's pieces, written every few seconds."""
+    """Results of this rank's chunks, written every few seconds."""
     computed: dict[int, Chunk] = {}
     waiting: list[int] = []
     since = time.monotonic()
@@ -151,7 +150,7 @@ def _write(file: Path, results: Mapping[int, Chunk]) -> None:
 
 
 def _read(folder: Path, key: str) -> dict[int, Chunk]:
-    """Everything that is kept of a job; a file that cannot be read is as good as none."""
+    """Cached results of a job; a file that cannot be read is skipped."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -181,7 +180,7 @@ def pack_strings(texts: Sequence[str]) -> Chunk:
 
 
 def unpack_strings(chunk: Chunk) -> list[str]:
-    """What `pack_strings` was given."""
+    """Strings from the tensors of `pack_strings`."""
     raw = bytes(chunk["bytes"].tolist())
     ends = chunk["length"].cumsum(0).tolist()
     return [

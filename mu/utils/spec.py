@@ -1,6 +1,4 @@
-"""Objects that remember how they were constructed, so that a checkpoint can build them again
-without a pickle.
-"""
+"""Reconstruction of objects from plain data (class path and arguments), without a pickle."""
 
 from __future__ import annotations
 
@@ -18,13 +16,11 @@ from torch import nn
 from mu.utils.errors import InputError
 
 LIVE = "<live object>"
-"""Stands in a specification where an argument was an object that has no plain form (a network, a
-closure).
-"""
+"""Marker of an argument without a plain form (a network, a closure)."""
 
 
 class Reconstructible:
-    """Keeps the arguments of its own construction; `to_spec` turns them into plain data."""
+    """Base class that records its constructor arguments; `to_spec` turns them into plain data."""
 
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -49,7 +45,7 @@ class Reconstructible:
 
 
 def init_args_of(thing: Reconstructible) -> dict[str, Any]:
-    """The arguments `thing` was constructed with, by name."""
+    """Constructor arguments of an object by name."""
     args, kwargs = thing._arguments
     signature = inspect.signature(type(thing).__init__)
     bound = signature.bind(thing, *args, **kwargs).arguments
@@ -151,7 +147,7 @@ def is_live(spec: Any) -> bool:
 
 
 def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
-    """Construct what `to_spec` described.
+    """Object built from the plain data of `to_spec`.
 
     Only our own bases (`Reconstructible`), dataclasses of `mu`, optimizers of torch, and the
     classes in `allow` are instantiated, because a specification may come from a file that somebody

@@ -190,7 +190,8 @@ def _state_dict(loaded: dict[str, Any], file: Path) -> dict[str, Tensor]:
     if odd:
         type_name = type(loaded[odd[0]]).__name__
         raise InputError(
-            f"{file} is not a state dict: its entry {odd[0]!r} is of type {type_name}, not a tensor."
+            f"{file} is not a state dict: its entry {odd[0]!r} is of type {type_name}, not a "
+            "tensor."
         )
     return dict(loaded)
 

@@ -1,4 +1,4 @@
-"""What a noise predictor is conditioned on, in every form that an attack may act on."""
+"""Conditions of a noise predictor: hidden states, token ids, token embeddings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Condition:
         return len(self.states)
 
     def rows(self, index: Tensor | slice) -> Condition:
-        """The chosen conditions."""
+        """Selected conditions."""
         return self._each(lambda value: value[index])
 
     def repeat(self, count: int) -> Condition:
@@ -43,7 +43,7 @@ class Condition:
         return self._each(lambda value: value.repeat_interleave(count, 0))
 
     def detach(self) -> Condition:
-        """The same, cut from the graph."""
+        """Conditions without gradient."""
         return self._each(lambda value: value.detach())
 
     def where(self, mask: Tensor, other: Condition) -> Condition:

@@ -18,10 +18,18 @@ COMPONENTS = {
     "tokenizer": "CLIPTokenizer",
     "scheduler": "DDIMScheduler",
 }
-_SECOND_ENCODER = "has a second text encoder (SDXL), which TextToImage does not read yet; take Stable Diffusion 1.x or 2.x."
+_SECOND_ENCODER = (
+    "has a second text encoder (SDXL), which TextToImage does not read yet; take Stable Diffusion "
+    "1.x or 2.x."
+)
 
 
 def components_of(pipeline: Any) -> dict[str, Any]:
+    """Components of a live pipeline.
+
+    Raises:
+        InputError: a component is missing, or there is a second text encoder.
+    """
     missing = [name for name in COMPONENTS if getattr(pipeline, name, None) is None]
     if missing:
         raise InputError(
@@ -34,10 +42,10 @@ def components_of(pipeline: Any) -> dict[str, Any]:
 
 
 def load_components(model: str, dtype: str) -> dict[str, Any]:
-    """The components of a folder or a hub id, each by its own class.
+    """Components of a pipeline folder or hub id, loaded by the classes that it names.
 
     Raises:
-        InputError: names what is missing.
+        InputError: a component is missing, or the pipeline cannot be read.
     """
     import diffusers
     import transformers

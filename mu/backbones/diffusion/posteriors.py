@@ -1,4 +1,4 @@
-"""What a frozen image encoder makes of images, kept."""
+"""Cache of latent posteriors by image content for a frozen image encoder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ContentHash:
         self._multipliers = torch.empty(2, 0, dtype=torch.int64)
 
     def hash(self, images: Tensor) -> list[Content]:
-        """One for each image of `[B, ...]`."""
+        """Content hashes of images `[B, ...]`."""
         rows = (
             images.detach()
             .to(torch.float32)
@@ -51,8 +51,7 @@ class ContentHash:
 
 
 class Posteriors:
-    """Mean and standard deviation by the image's exact content: a frozen encoder reads each image
-    once.
+    """Cache of posterior means and standard deviations by the image's exact content.
 
     Augmented images are others each time; then nothing is found, and no more is kept than the
     capacity.
@@ -102,5 +101,5 @@ class Posteriors:
         return both
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Posteriors:
-        """A copy knows nothing: its encoder is another."""
+        """Empty cache, because the copy has another encoder."""
         return Posteriors(self.capacity)

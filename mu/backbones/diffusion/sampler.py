@@ -35,7 +35,7 @@ class Denoiser(Protocol):
 
 
 class Sampler(Reconstructible):
-    """A way to draw images.
+    """Sampler of images by a scheduler of diffusers.
 
     Args:
         scheduler: name of a scheduler class of diffusers (`DDIMScheduler`, `LMSDiscreteScheduler`,
@@ -65,7 +65,7 @@ class Sampler(Reconstructible):
         self.options = dict(options or {})
 
     def make(self, backbone: Denoiser) -> Any:
-        """The scheduler, set to `steps` timesteps.
+        """Scheduler of diffusers set to `steps` timesteps.
 
         Raises:
             InputError: when diffusers has no such scheduler.
@@ -109,7 +109,8 @@ class Sampler(Reconstructible):
 
     def describe(self) -> str:
         """For reports: `DDIM, 20 steps, guidance 2`."""
-        return f"{self.scheduler.removesuffix('Scheduler')}, {self.steps} steps, guidance {self.guidance:g}"
+        scheduler = self.scheduler.removesuffix("Scheduler")
+        return f"{scheduler}, {self.steps} steps, guidance {self.guidance:g}"
 
 
 def _extra(scheduler: Any, eta: float, seeds: Sequence[int]) -> dict[str, Any]:

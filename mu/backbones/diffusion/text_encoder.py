@@ -1,6 +1,4 @@
-"""What a CLIP text encoder is asked for: hidden states of ids or of token embeddings, and where a
-concept stands.
-"""
+"""CLIP text encoder: cached hidden states, token ids, and the token span of a concept."""
 
 from __future__ import annotations
 
@@ -35,8 +33,9 @@ def hidden_states(encoder: nn.Module, ids: Tensor, tokens: Tensor | None = None)
 
 
 class FrozenWeights:
-    """Tells when weights were moved, converted, replaced or written to, so that what was computed
-    from them is out of date.
+    """Detection of changed weights, after which values computed from them are out of date.
+
+    A change is a move, a conversion, a replacement, or a write.
 
     Autocast counts too: it computes otherwise. The network's weights are listed once, because going
     through its modules takes longer than all the rest here.
@@ -47,13 +46,13 @@ class FrozenWeights:
         self._version: Any = None
 
     def parameters(self, network: nn.Module) -> list[nn.Parameter]:
-        """All weights."""
+        """All parameters of the network, listed once."""
         if not self._listed or next(network.parameters()) is not self._listed[0]:
             self._listed = list(network.parameters())
         return self._listed
 
     def changed(self, network: nn.Module, device: str) -> bool:
-        """Whether they are others than at the last call."""
+        """Whether the weights changed since the last call."""
         weights = self.parameters(network)
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         last = self._version
@@ -71,16 +70,14 @@ class FrozenWeights:
 
 
 class TextStates:
-    """Hidden states by prompt: a frozen encoder reads each prompt once."""
+    """Cache of hidden states by prompt for a frozen text encoder."""
 
     def __init__(self) -> None:
         self._states: dict[bytes, Tensor] = {}
         self._weights = FrozenWeights()
 
     def encode(self, encoder: nn.Module, ids: Tensor) -> Tensor:
-        """Hidden states `[B, L, D]`; those of an encoder that is trained are computed each time,
-        with gradient.
-        """
+        """Hidden states `[B, L, D]`; a trained encoder is run every time, with gradient."""
         if any(weight.requires_grad for weight in self._weights.parameters(encoder)):
             return hidden_states(encoder, ids)
         if self._weights.changed(encoder, ids.device.type):
@@ -99,12 +96,12 @@ class TextStates:
         return torch.stack([self._states[key] for key in keys])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextStates:
-        """A copy knows nothing: its encoder is another."""
+        """Empty cache, because the copy has another encoder."""
         return TextStates()
 
 
 class TokenIds:
-    """Token ids by prompt: a tokenizer reads each prompt once.
+    """Cache of token ids by prompt.
 
     Args:
         tokenizer: of CLIP.
@@ -118,9 +115,7 @@ class TokenIds:
         self._spans: dict[tuple[str, str], tuple[int, int]] = {}
 
     def tokenise(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Ids `[B, L]`, padded; a prompt that is too long is cut, as in diffusers' pipelines, with
-        a warning.
-        """
+        """Padded ids `[B, L]`; a prompt that is too long is cut with a warning, as in diffusers."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._ids]
         if new:
             padded = self._tokenizer(
@@ -143,7 +138,7 @@ class TokenIds:
         return [self._ids[prompt][0] for prompt in prompts]
 
     def span(self, prompt: str, concept: str) -> tuple[int, int]:
-        """Where the concept stands in the prompt; (0, 0) for an empty concept. See `find_span`."""
+        """Token span of the concept by `find_span`; (0, 0) for an empty concept."""
         if not concept:
             return 0, 0
         if (prompt, concept) not in self._spans:

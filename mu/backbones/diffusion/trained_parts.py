@@ -1,4 +1,4 @@
-"""Which weights of a latent diffusion model are trained, by the names that the literature uses.
+"""Trainable parts of a latent diffusion model, by the names of the literature.
 
 Names are those of diffusers. Sources: ESD (Gandikota et al., ICCV 2023, arXiv 2303.07345) for the
 UNet's parts, AdvUnlearn (Zhang et al., NeurIPS 2024, arXiv 2405.15234) for the text encoder's.
@@ -48,7 +48,7 @@ _COMPONENTS = {"all": "", "ffn": ".mlp.", "attn": ".self_attn."}
 
 
 def trained_names(names: Iterable[str], part: str) -> set[str]:
-    """The parameters of a model that `part` trains.
+    """Names of the parameters that `part` trains.
 
     Args:
         names: parameter names within the backbone (`unet....`, `text_encoder....`).

@@ -31,7 +31,7 @@ _SCHEDULE = frozenset(
         "model_ema.num_updates",
     }
 )
-"""Tensors of a checkpoint that are no weights."""
+"""Tensors of a checkpoint that are not weights."""
 _PARTS = {  # prefix -> kind, and what remains of the prefix; the first that fits
     "model_ema.": ("average", ""),
     "model.diffusion_model.": ("unet", ""),
@@ -119,7 +119,8 @@ def sort_tensors(file: Path, ema: bool | None) -> tuple[dict[str, Tensors], str]
     for compvis, alternative in (("unet", "diffusers"), ("text", "open_clip")):
         if parts[compvis] and parts[alternative]:
             raise InputError(
-                f"{file} holds the {COMPONENT_OF[compvis]} in two ways of naming, so it is not clear "
+                f"{file} holds the {COMPONENT_OF[compvis]} in two ways of naming, so it is not "
+                "clear "
                 "which "
                 "one is meant."
             )
@@ -130,7 +131,7 @@ def sort_tensors(file: Path, ema: bool | None) -> tuple[dict[str, Tensors], str]
 
 
 def _put(part: Tensors, name: str, tensor: Tensor, file: Path) -> None:
-    """AdvUnlearn's files have each weight of the text encoder twice."""
+    """Store a tensor; equal copies under a second name are allowed, as in AdvUnlearn's files."""
     if name.startswith("embedding."):
         name = name.replace("embedding.", "embeddings.", 1)
     stored = part.setdefault(name, tensor)
@@ -141,7 +142,7 @@ def _put(part: Tensors, name: str, tensor: Tensor, file: Path) -> None:
 
 
 def _choose(parts: dict[str, Tensors], ema: bool | None, file: Path) -> str:
-    """Put the moving average in the UNet's place where that was asked for."""
+    """Replace the UNet by its moving average where `ema` asks for it."""
     average = parts.pop("average")
     if not average:
         if ema:
@@ -173,6 +174,7 @@ def _choose(parts: dict[str, Tensors], ema: bool | None, file: Path) -> str:
 
 
 def first_names(names: list[str]) -> str:
+    """First three names and the number of further ones, for messages."""
     return ", ".join(names[:_SHOWN]) + (
         f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     )

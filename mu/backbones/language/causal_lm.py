@@ -130,20 +130,20 @@ class CausalLM(Backbone):
         return twin.to(device=first.device, dtype=first.dtype).train(self.training)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """The tokenizer is shared: it holds no weights."""
+        """Deep copy with a shared tokenizer, which holds no weights."""
         memo[id(self._tokenizer)] = self._tokenizer
         return super().__deepcopy__(memo)
 
     @property
     def tokenizer(self) -> Any:
-        """Of the model's folder."""
+        """Tokenizer of the model's folder."""
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self.model)
         return self._tokenizer
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Dtype of the weights."""
         return next(self.network.parameters()).dtype
 
     @property
@@ -153,14 +153,12 @@ class CausalLM(Backbone):
 
     @property
     def context(self) -> int | None:
-        """Places of a sequence, where the model limits them."""
+        """Largest number of tokens of a sequence, where the model limits it."""
         limit = getattr(self.network.config, "max_position_embeddings", None)
         return None if limit is None else int(limit)
 
     def check_task(self, task: Any) -> None:
-        """Refuse a task without texts, a tokenizer that is not this model's, and sequences that are
-        longer than its context.
-        """
+        """Refuse a task without texts, with another tokenizer, or with too long sequences."""
         encoder = getattr(task, "encoder", None)
         if encoder is None:
             raise InputError(
@@ -179,7 +177,7 @@ class CausalLM(Backbone):
             )
 
     def shard(self, mesh: Any) -> None:
-        """By decoder layers, and what is left as one group."""
+        """Shard by decoder layers, and the other weights as one group."""
         from torch.distributed.fsdp import fully_shard
 
         for layer in getattr(*self._stack):
@@ -195,18 +193,15 @@ class CausalLM(Backbone):
         ).logits
 
     def token_logits(self, batch: Batch, prediction: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The shifted pair: logits `[B, L−1, V]` and the labels `[B, L−1]` that they predict (−100
-        is not learnt).
-        """
+        """Shifted logits `[B, L−1, V]` and the labels `[B, L−1]` that they predict."""
         labels = batch["labels"]
         logits = self.predict(batch) if prediction is None else prediction
         return logits[:, : labels.shape[1] - 1], labels[:, 1:]
 
     def token_nll(self, batch: Batch, prediction: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """−log p(label t | before) `[B, L]` and its mask `[B, L]`, both 0 where nothing is learnt,
-        and at the first place.
+        """Negative log-likelihood of the labels `[B, L]` and its mask `[B, L]`, 0 at other tokens.
 
-        Computed in single precision at least, at the labelled places alone.
+        Computed in single precision at least, at the labelled positions alone.
         """
         logits, labels = self.token_logits(batch, prediction)
         real = labels != IGNORED
@@ -229,9 +224,7 @@ class CausalLM(Backbone):
     def divergence(
         self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
     ) -> WeightedSum:
-        """T² KL(teacher ‖ student), summed over positions, and their number; see
-        `divergence_mask`.
-        """
+        """T² KL(teacher ‖ student) summed over `divergence_mask`, and the number of positions."""
         width = batch["labels"].shape[1]
         if self.divergence_mask == "labels":
             mask = nn.functional.pad(batch["labels"][:, 1:] != IGNORED, (0, 1))
@@ -253,10 +246,9 @@ class CausalLM(Backbone):
     def substitute_loss(
         self, batch: Batch, target: Any = None, prediction: Tensor | None = None
     ) -> WeightedSum:
-        """As `loss`, of the substitute answer: the nested part `substitute`, or `target`, a part of
-        the same form.
+        """Loss of the substitute answer: the nested part `substitute`, or `target`.
 
-        A prediction of the batch itself says nothing about other tokens, so it is not used.
+        A prediction of the batch itself does not cover other tokens, so it is not used.
         """
         part = batch["substitute"] if target is None else target
         padded = {"padded": batch["padded"]} if "padded" in batch else {}
@@ -275,9 +267,7 @@ class CausalLM(Backbone):
         return select_outputs(available, names, "a language model")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
-        """`loss`, the mean over an answer's tokens, and `accuracy`, the share of its tokens that
-        are the likeliest.
-        """
+        """Mean token loss of answers, and `accuracy`, the share of argmax tokens."""
         logits = self.predict(batch) if prediction is None else prediction
         summed, count = self.loss(batch, logits)
         shifted, labels = self.token_logits(batch, logits)
@@ -332,9 +322,7 @@ class CausalLM(Backbone):
 
     @contextmanager
     def _first(self, count: int) -> Iterator[None]:
-        """The network with its first layers alone and without its output matrix; still called as a
-        whole, which FSDP's hooks need.
-        """
+        """Network cut after its first layers; FSDP's hooks need it called as a whole."""
         base, name = self._stack
         network: Any = self.network
         all_layers = getattr(base, name)

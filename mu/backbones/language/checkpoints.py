@@ -88,6 +88,11 @@ def assign_checkpoint(backbone: LanguageModel, weights: str) -> dict[str, Any]:
 
 
 def load_network(model: str, dtype: str, attention: str | None, init_seed: int | None) -> nn.Module:
+    """Causal language model of a folder or hub id, with new weights where `init_seed` is given.
+
+    Raises:
+        InputError: the dtype is unknown, or the model cannot be read.
+    """
     import transformers
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -1,4 +1,4 @@
-"""Text that is drawn instead of the likeliest."""
+"""Random sampling of generated tokens by keyed Gumbel noise."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from mu.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Sampling:
-    """Each next token is drawn from softmax(logits / T), as the argmax of logits / T + Gumbel
-    noise.
+    """Sampling from softmax(logits / T) as the argmax of logits / T + Gumbel noise.
 
-    The noise is a function of (seed, key of the prompt, place in the answer), so what is said to a
+    The noise is a function of (seed, key of the prompt, place in the answer), so the answer to a
     prompt depends neither on its neighbours in the batch nor on the number of ranks.
 
     Args:

@@ -109,6 +109,7 @@ def statistics(
     if std is None or not len(mean) == len(std) == channels:
         described = f"mean {list(mean)} and std {None if std is None else list(std)}"
         raise InputError(
-            f"{described} do not fit images of {channels} channels; give one number for each channel."
+            f"{described} do not fit images of {channels} channels; give one number for each "
+            "channel."
         )
     return [float(value) for value in mean], [float(value) for value in std]

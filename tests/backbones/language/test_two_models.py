@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mu.backbones import CausalLM, LoRA
+from mu.backbones.export import export
 from mu.backbones.language.two_models import GenericLogits, LogitDifference, TwoModels, first_layers
 from mu.functional.combined_logits import generic_logits, logit_difference
 from mu.utils.errors import InputError
@@ -203,7 +204,7 @@ def test_what_it_cannot_do_it_says_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"LogitDifference answers by two models at once.*mu\.load"
     ):
-        LogitDifference(base, other).export(tmp_path / "folder")
+        export(LogitDifference(base, other), tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
     with pytest.raises(InputError, match="GenericLogits is made of two trained models"):
         GenericLogits(base, other).fresh(3)
