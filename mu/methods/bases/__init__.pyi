@@ -1,8 +1,13 @@
+from .adversarial_prompts import AdversarialPromptMethod as AdversarialPromptMethod
+from .alternating_models import AlternatingModelsMethod as AlternatingModelsMethod
 from .diffusion import DiffusionMethod as DiffusionMethod
+from .elastic_diffusion import ElasticDiffusionMethod as ElasticDiffusionMethod
 from .forget_retain import ForgetRetainMethod as ForgetRetainMethod
 from .forget_retain import ReferenceRatioMethod as ReferenceRatioMethod
 from .forget_retain import SequenceMethod as SequenceMethod
 from .generated_images import GeneratedImages as GeneratedImages
 from .generated_images import GeneratesImages as GeneratesImages
+from .inner_loop import InnerLoopMethod as InnerLoopMethod
 from .learned_noise import LearnsNoise as LearnsNoise
+from .score_distillation import ScoreDistillationMethod as ScoreDistillationMethod
 from .two_models import TwoModelMethod as TwoModelMethod

@@ -27,7 +27,7 @@ class AdversarialPromptMethod(DiffusionMethod):
         attacked: whether there has been an attack.
 
     Args:
-        backbone: the original; its `part` says what is trained.
+        backbone: the original; its `part` names the trained weights.
         attack: finds the adversarial tokens; None is SoftPromptAttack().
         attack_every: steps from one attack to the next; 0 attacks never.
         warmup: steps on clean prompts before the first attack.

@@ -25,7 +25,7 @@ from mu.data.plan import Paired, Sizes, Step
 
 
 class AccumulatingSearch(Search):
-    """Gradients add up over the steps, and what is found is what the last step began from."""
+    """A search whose gradients add up, and whose result is the last step's starting point."""
 
     def descent(self, gradient: Tensor) -> Tensor:
         """This step's gradient on top of what the optimizer followed before."""
@@ -87,8 +87,9 @@ class SoftPromptAttackReference(SoftPromptAttack):
 
 @dataclass(frozen=True)
 class AlternatingSteps(Paired):
-    """The batches of Paired, but forget and retain are shown in turn, a step each (`retain_train:
-    iter`). Warm-up counts both.
+    """The batches of Paired, with a step for forget and a step for retain in turn.
+
+    `retain_train: iter` of the released code. Warm-up counts both steps.
     """
 
     def steps(self, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> Iterator[Step]:

@@ -48,8 +48,8 @@ class ESDFrom(ESD):
         original = self.original
         assert isinstance(original, TextToImage)
         concept = condition if self.erase is None else original.texts([self.erase] * len(condition))
-        asked = Condition.cat([condition, concept, original.null(len(condition))])
+        conditions = Condition.cat([condition, concept, original.null(len(condition))])
         prompted, conditional, unconditional = original.denoise(
-            noised.repeat(3, *[1] * (noised.dim() - 1)), t.repeat(3), asked
+            noised.repeat(3, *[1] * (noised.dim() - 1)), t.repeat(3), conditions
         ).chunk(3)
         return esd_from_target(prompted, conditional, unconditional, self.eta)

@@ -9,10 +9,10 @@ from mu.methods.language.pdu import PDU
 
 
 class PDUReference(PDU):
-    """The unshifted labels say which logits count: not those that predict the first answer token,
-    but those after the answer's last.
+    """PDU whose mask on the logits is that of the unshifted labels.
 
-    Arguments as in PDU; the dual variable moves once a step here too.
+    The logits that predict the first answer token do not count, and those after the answer's last
+    token do. Arguments as in PDU; the dual variable moves once a step here too.
     """
 
     def margin(self, forget: Batch, prediction: Tensor) -> WeightedSum:

@@ -20,8 +20,9 @@ _FILL = {"input_ids": 0, "attention_mask": 0, "labels": IGNORED}
 
 
 class UNDIALReference(UNDIAL):
-    """UNDIAL without a mask; arguments as there. Forget sequences are padded to the longest of the
-    optimizer's whole step.
+    """UNDIAL without a mask, over forget sequences padded to the longest of the optimizer's step.
+
+    Arguments as in UNDIAL.
     """
 
     def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
@@ -37,9 +38,7 @@ class UNDIALReference(UNDIAL):
         )
 
     def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
-        """Padding counts here, so it must not depend on how the step is divided among ranks and
-        accumulated batches.
-        """
+        """The parts, padded alike on all ranks and accumulated batches, because padding counts."""
         forget, retain = super().prepare_parts(batch)
         if forget is None or "step" not in forget or self.task is None:
             return forget, retain

@@ -46,7 +46,7 @@ class AdvUnlearn(AdversarialPromptMethod):
     found are part of the checkpoint.
 
     Args:
-        backbone: the original; its `part` says what is trained.
+        backbone: the original; its `part` names the trained weights.
         eta: η >= 0, strength of the negative guidance.
         gamma: γ >= 0, weight of the retain term; 0 reads no retain prompt.
         attack: finds the adversarial tokens; None is SoftPromptAttack().

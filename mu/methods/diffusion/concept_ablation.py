@@ -37,7 +37,7 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
     """Squared error between predictions under two prompts, on images of the second.
 
     Args:
-        backbone: the original; its `part` says what is trained.
+        backbone: the original; its `part` names the trained weights.
         target: `anchor`, the model's prediction under the anchor's prompt; `noise`, the noise
             itself.
         prior_weight: >= 0, weight of the denoising loss on the anchor's images under their own

@@ -10,7 +10,7 @@ x_t is sampled: guided DDIM under c from pure noise, stopped at a random step. N
 The comparison is in the network's own parametrisation; for ε-prediction that is the equation
 literally. Which weights are trained is the backbone's `part`: `xattn` (ESD-x: art, named entities),
 `noxattn` (ESD-u: objects, nudity), `xattn-strict`, `full`... Released code, classic
-(`train-esd.py`): the current weights sample, and the timestep that the network is told is 39 to 58
+(`train-esd.py`): the current weights sample, and the network's timestep argument is 39 to 58
 noisier than x_t is: `latents=PartialSampling(timestep="jitter")`, preset `esd_reference_code`.
 Rewrite of 2025 (`esd_sd.py`): the original samples, t is exact, and the target is ε*(c_from) − η
 (ε*(c) − ε*(∅)); for c_from = c, its default, that is the equation above with η one less (its 2 is 1
@@ -34,12 +34,11 @@ from mu.methods.components.latents import LatentSource, PartialSampling
 
 
 class ESD(DiffusionMethod):
-    """Squared error to the frozen model's negatively guided output, on latents sampled under the
-    concept.
+    """Squared error to the original's negatively guided output, on latents of the concept.
 
     Args:
-        backbone: the original; its `part` says what is trained.
-        eta: η, how far beyond the unconditional prediction; 0 makes the concept say nothing, −1
+        backbone: the original; its `part` names the trained weights.
+        eta: η, strength of the negative guidance; 0 trains towards the unconditional prediction, −1
             leaves the model as it is.
         latents: where x_t and t come from; `PartialSampling()` when None. `NoisedData()` takes the
             task's images, which is far cheaper.

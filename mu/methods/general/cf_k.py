@@ -32,8 +32,7 @@ WHOLE = -1
 
 
 def last_layers(backbone: Backbone, k: int) -> list[tuple[str, nn.Module]]:
-    """Names and modules of the last `k` weight layers of the backbone's network (see
-    `layers_in_order`).
+    """Names and modules of the network's last `k` weight layers, as `layers_in_order` has them.
 
     Raises:
         InputError: the backbone has no single network, or fewer layers than k.

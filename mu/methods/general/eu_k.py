@@ -21,9 +21,7 @@ class EUk(CFk):
     """CFk from newly initialised last layers; arguments as there."""
 
     def configure_model(self) -> None:
-        """New layers before the first step; a checkpoint that is loaded afterwards replaces
-        them.
-        """
+        """New layers before the first step; a checkpoint loaded afterwards replaces them."""
         first = not self.original_hash
         super().configure_model()
         if first:

@@ -35,7 +35,7 @@ class GradDiff(ForgetRetainMethod):
     Args:
         backbone: the original.
         forget_weight: γ > 0.
-        retain_weight: α >= 0; 0 shows no retain part.
+        retain_weight: α >= 0; with 0 the retain part is not read.
         retain: the retain term; `NLL()` when None.
         optimizer: see the file's head.
     """

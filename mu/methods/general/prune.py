@@ -40,8 +40,7 @@ from mu.utils.errors import InputError
 
 
 class Pruned(WeightMask):
-    """Global unstructured magnitude pruning: pruned weights are zero from the first step to the
-    last.
+    """Global unstructured magnitude pruning: pruned weights are zero throughout the run.
 
     Args:
         rate: share of the weights that is pruned, in [0, 1).

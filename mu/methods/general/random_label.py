@@ -33,7 +33,7 @@ class RandomLabel(UnlearningModule):
     Args:
         backbone: the original.
         optimizer: see the file's head.
-        substitute: the law of the random answers; `UniformLabel()` when None.
+        substitute: draws the random labels; `UniformLabel()` when None.
         plan: `Phases(Forget(), Retain())` when None; `Union()` is the other path of the code.
     """
 

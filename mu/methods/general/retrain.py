@@ -20,7 +20,7 @@ from mu.data.plan import Retain
 
 
 class Retrain(UnlearningModule):
-    """Initialise anew, then minimise the backbone's loss over the retain set.
+    """Initialise again, then minimise the backbone's loss over the retain set.
 
     Args:
         backbone: its weights are replaced by new ones, drawn from `seed`.
@@ -49,9 +49,7 @@ class Retrain(UnlearningModule):
         )
 
     def configure_model(self) -> None:
-        """New weights before anything else sees them; a checkpoint that is loaded afterwards
-        replaces them.
-        """
+        """New weights before the first step; a checkpoint loaded afterwards replaces them."""
         if not self.original_hash:
             self.backbone.load_state_dict(self.backbone.fresh(self.seed).state_dict())
         super().configure_model()

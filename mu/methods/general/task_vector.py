@@ -67,8 +67,8 @@ class TaskVector(UnlearningModule):
         nonzero = [name for name, p in factors if bool(p.any())]
         if nonzero and not self.negated and self.reference is not None:
             raise InputError(
-                f"the adapter {nonzero[0]} is not zero, so that the change by training is no product "
-                "that can be negated; merge it into the model first."
+                f"the adapter {nonzero[0]} is not zero, so that the change by training is no "
+                "product that can be negated; merge it into the model first."
             )
 
     @torch.no_grad()
@@ -114,8 +114,9 @@ class TaskVector(UnlearningModule):
 
 
 def negative(trained: Tensor, original: Tensor, alpha: float) -> Tensor:
-    """`original - alpha (trained - original)` in float32 at least, of any shape; exactly the
-    original where nothing was trained.
+    """`original - alpha (trained - original)`, in float32 at least.
+
+    Exactly the original where nothing was trained.
 
     Example:
         >>> negative(torch.tensor([1.5, 2.0]), torch.tensor([1.0, 2.0]), 4.0).tolist()

@@ -6,10 +6,10 @@ arXiv 2409.13474.
 
     DPO with y_w ~ π_θo(· | "answer plausibly, with every fact changed", x)
 
-The original is asked for five alternates of each forget question (temperature 1, at most 200
-tokens, stopped at "Question:"): here before the first step, in our own words, with the truth and
-empty answers left out. Left-overs of the prompt become what is learnt: look at them. The code shows
-a question five times in an epoch, once with each alternate, for 2 epochs; here the k-th time that a
+The original generates five alternates of each forget question (temperature 1, at most 200 tokens,
+stopped at "Question:"): here before the first step, in our own words, with the truth and empty
+answers left out. Left-overs of the prompt become what is learnt: look at them. The code shows a
+question five times in an epoch, once with each alternate, for 2 epochs; here the k-th time that a
 question is shown it has its k-th alternate, so that 10 epochs show the same pairs. Defaults: β =
 0.1, γ = α = 1, AdamW 1e-5, weight decay 0.01 (the authors search 1e-5..5e-5, β 0.05..0.5 and α
 1..5).
@@ -29,7 +29,7 @@ class AltPO(DPO):
     Args:
         backbone: the original.
         substitute: the alternates; `GeneratedAnswers()` when None, `AnswersFromFile(file)` for
-            those that stand in a file.
+            those of a file.
     """
 
     def __init__(

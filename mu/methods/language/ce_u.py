@@ -52,9 +52,7 @@ class CEU(ForgetRetainMethod):
         return ce_u(*self.model.token_logits(forget, prediction), self.skip)
 
     def forget_total(self, forget: Batch) -> Batch:
-        """What is ignored does not count in the mean either, on any rank or accumulated batch of
-        this step.
-        """
+        """The part with a total of the step's tokens that does not count the ignored ones."""
         if "step" not in forget or self.task is None:
             return forget
         if not self._lengths:

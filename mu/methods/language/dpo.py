@@ -10,7 +10,7 @@ Secretly a Reward Model", NeurIPS 2023, arXiv 2305.18290; as a baseline of unlea
 y is the forget sample's own answer, y_w its substitute; log π are sums over an answer's tokens, the
 end of the sequence included. The factor 2/β is not in Rafailov et al.; it makes a small β
 comparable with gradient ascent (code of NPO, OpenUnlearning). IdkDPO takes a sentence that refuses,
-drawn anew each time a question is shown. RWKU's DPO takes a made-up biography, 3 epochs at 5e-6.
+drawn again at each visit of a question. RWKU's DPO takes a made-up biography, 3 epochs at 5e-6.
 TOFU's own code declares `dpo` and cannot run it: it never loads a reference. π_θo is computed once
 for each distinct answer that the whole run will show, before the first step, so that no second
 model is in memory. Defaults: β = 0.1, γ = α = 1; AdamW 1e-5, weight decay 0.01 (10 epochs, linear
@@ -38,10 +38,10 @@ class DPO(ReferenceRatioMethod):
 
     Args:
         backbone: the original.
-        substitute: the law of the answers that are to win.
+        substitute: draws the preferred answers.
         beta: β > 0, inverse temperature.
         forget_weight: γ > 0.
-        retain_weight: α >= 0; 0 shows no retain part.
+        retain_weight: α >= 0; with 0 the retain part is not read.
         retain: the retain term; `NLL()` when None.
         optimizer: see the file's head.
     """

@@ -7,7 +7,7 @@ Unlearning for LLMs", COLM 2024, arXiv 2401.06121 (`idk`).
     S the sum of −log p over an answer's N tokens
 
 One mean over the tokens of refusals and retain answers together, as the code makes it: retain
-answers are longer, so they dominate. A refusal is drawn anew each time that a question is shown.
+answers are longer, so they dominate. A refusal is drawn again at each visit of a question.
 `IdkNLLSeparate` has a mean for each, and a weight: PO in SOUL and WAGLE ("CL+FT"). RWKU's rejection
 tuning draws no refusals but takes them in turn, 3 epochs at 4e-7. Defaults: AdamW 1e-5, weight
 decay 0.01 (TOFU: 10 epochs, linear decay after one epoch of warm-up, batch 32).
@@ -35,7 +35,7 @@ class IdkNLL(UnlearningModule):
 
     Args:
         backbone: the original.
-        substitute: the law of the refusals; `Refusal()` when None.
+        substitute: draws the refusals; `Refusal()` when None.
         optimizer: see the file's head.
     """
 

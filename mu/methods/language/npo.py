@@ -37,7 +37,7 @@ class NPO(ReferenceRatioMethod):
         backbone: the original.
         beta: β > 0, inverse temperature; towards 0 it is gradient ascent.
         forget_weight: γ > 0.
-        retain_weight: α >= 0; 0 shows no retain part.
+        retain_weight: α >= 0; with 0 the retain part is not read.
         retain: the retain term; `NLL()` when None.
         optimizer: see the file's head.
     """

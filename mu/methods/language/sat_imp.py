@@ -7,12 +7,12 @@ to Enhance LLM Unlearning", ICML 2025, arXiv 2505.11953.
     p_t = exp(−ℓ_t) over the answer tokens of D_f
 
 The first factor is saturation (ascent ends where a token is forgotten), the second importance (a
-token that is certain whatever is asked says little). A model that gives every token probability 1
-has no gradient at all. The released code disagrees with itself about the weights: class and README
-have γ = 1 and α = 0.1 (for a small extraction strength), the YAML that its commands use γ = 0.1 and
-α = 1 (`configs/method/sat_imp_reference_code.yaml`). Defaults: β₁ = 5, β₂ = 1, γ = 1, α = 0.1,
-retain term NLL, AdamW 1e-5, 5 epochs, 16 pairs in a step. The port in OpenUnlearning keeps a
-reference copy that nothing asks; here there is none.
+token that is certain under any question carries little information). A model that gives every token
+probability 1 has no gradient at all. The released code disagrees with itself about the weights:
+class and README have γ = 1 and α = 0.1 (for a small extraction strength), the YAML that its
+commands use γ = 0.1 and α = 1 (`configs/method/sat_imp_reference_code.yaml`). Defaults: β₁ = 5, β₂
+= 1, γ = 1, α = 0.1, retain term NLL, AdamW 1e-5, 5 epochs, 16 pairs in a step. The port in
+OpenUnlearning keeps a reference copy that nothing asks; here there is none.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ class SatImp(ForgetRetainMethod):
         beta1: β₁ >= 0, of saturation.
         beta2: β₂ >= 0, of importance.
         forget_weight: γ > 0.
-        retain_weight: α >= 0; 0 shows no retain part.
+        retain_weight: α >= 0; with 0 the retain part is not read.
         retain: the retain term; `NLL()` when None.
         optimizer: see the file's head.
     """

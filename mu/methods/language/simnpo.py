@@ -34,7 +34,7 @@ class SimNPO(SequenceMethod):
         beta: β > 0, inverse temperature.
         delta: δ, margin in nats a token.
         forget_weight: γ > 0.
-        retain_weight: α >= 0; 0 shows no retain part.
+        retain_weight: α >= 0; with 0 the retain part is not read.
         retain: the retain term; `NLL()` when None.
         optimizer: see the file's head.
     """

@@ -32,7 +32,7 @@ class UNDIAL(ForgetRetainMethod):
         backbone: the original.
         beta: β >= 0, by how much the true token's logit is lowered.
         forget_weight: γ > 0.
-        retain_weight: α >= 0; 0 shows no retain part.
+        retain_weight: α >= 0; with 0 the retain part is not read.
         retain: the retain term; `NLL()` when None.
         optimizer: see the file's head.
     """

@@ -6,7 +6,7 @@ Objectives: A Gradient Perspective and Go Beyond", ICLR 2025, arXiv 2502.19301.
     min_θ −γ Σ_t sg[p_t^β] ℓ_t / N + α ℓ(D_r),    p_t = exp(−ℓ_t) over the answer tokens of D_f
 
 The weight takes no gradient: a token's ascent fades as its probability does, where plain ascent
-goes on for ever. β = 0 is GradDiff. Defaults: β = γ = α = 1, retain term NLL, AdamW 1e-5 (2e-5 for
+does not end. β = 0 is GradDiff. Defaults: β = γ = α = 1, retain term NLL, AdamW 1e-5 (2e-5 for
 phi-1.5), 5 epochs, 16 pairs in a step; weight decay 0.01 as in TOFU. The port in OpenUnlearning
 keeps a reference copy that nothing asks; here there is none.
 """
@@ -25,14 +25,13 @@ from mu.methods.components.retain_terms import RetainTerm
 
 
 class WGA(ForgetRetainMethod):
-    """Ascent on the forget answers, each token weighed by a power of its own probability; a retain
-    term.
+    """Ascent on forget, each token weighed by a power of its probability, and a retain term.
 
     Args:
         backbone: the original.
         beta: β >= 0.
         forget_weight: γ > 0.
-        retain_weight: α >= 0; 0 shows no retain part.
+        retain_weight: α >= 0; with 0 the retain part is not read.
         retain: the retain term; `NLL()` when None.
         optimizer: see the file's head.
     """

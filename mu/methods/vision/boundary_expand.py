@@ -72,9 +72,7 @@ class BoundaryExpand(UnlearningModule):
 
 @contextmanager
 def expanded(backbone: Backbone, extra: nn.Linear) -> Iterator[None]:
-    """While this lasts, the backbone predicts `[B, C + 1]`: its head and the extra unit, on the
-    same features.
-    """
+    """The backbone predicts `[B, C + 1]` for a while: its head and the extra unit, on one input."""
     _, linear = head(backbone.network)  # type: ignore[arg-type]
 
     def append(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -53,9 +53,7 @@ class BoundaryShrink(UnlearningModule):
         self.attack = FGSM(epsilon=0.1) if attack is None else attack
 
     def nearest(self, logits: Tensor, label: Tensor) -> Tensor:
-        """The most probable wrong class, `[B]`, of adversarial samples with these logits `[B,
-        C]`.
-        """
+        """The most probable wrong class `[B]` of adversarial samples with logits `[B, C]`."""
         return logits.scatter(1, label[:, None], -torch.inf).argmax(1)
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ class GaussianAmnesiac(RandomLabel):
     Args:
         backbone: the original.
         optimizer: see the file's head.
-        substitute: the law of the random targets.
+        substitute: draws the random targets.
         plan: `Union()`.
     """
 

@@ -47,7 +47,7 @@ class UNSIR(LearnsNoise):
         noise_steps: steps of learning the noise.
         noise_lr: Adam's rate in those.
         noise_penalty: λ.
-        noise_copies: how often an epoch shows each noise image.
+        noise_copies: visits of each noise image in an epoch.
         retain_samples: size of the retain subset (all of retain where it is smaller).
     """
 
@@ -142,7 +142,7 @@ class UNSIR(LearnsNoise):
         }
 
     def noise_ratio(self) -> float:
-        """Noise images shown beside one retain sample, on average."""
+        """Mean number of noise images beside one retain sample."""
         assert self.task is not None
         size = min(self.retain_samples, len(self.task.split.parts["retain"]))
         return self.noise_copies * len(self.noise) / size
