@@ -52,9 +52,9 @@ def test_a_ddim_step_is_that_of_diffusers(prediction: str) -> None:
     scheduler.set_timesteps(10)
     latent = torch.randn(2, 4, 4, 4)
     output = torch.randn(2, 4, 4, 4)
-    theirs = scheduler.step(output, 51, latent, return_dict=False)[0]
+    expected = scheduler.step(output, 51, latent, return_dict=False)[0]
     ours = ddim_step(backbone, output, latent, torch.tensor([51, 51]), torch.tensor([41, 41]))
-    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert torch.allclose(ours, expected, atol=1e-5)
 
 
 def test_each_sample_stops_at_its_own_step() -> None:
@@ -65,10 +65,10 @@ def test_each_sample_stops_at_its_own_step() -> None:
     start = torch.randn(3, 4, 4, 4)
     with torch.no_grad():
         together = partial_ddim(backbone, start, condition, grid, torch.tensor([0, 3, 5]), 3.0)
-        for row, taken in enumerate((0, 3, 5)):
+        for row, steps in enumerate((0, 3, 5)):
             x = start[row : row + 1]
-            for place in range(taken):
-                t = grid[place : place + 1]
+            for position in range(steps):
+                t = grid[position : position + 1]
                 free = backbone.denoise(x, t, backbone.null(1))
                 output = free + 3.0 * (
                     backbone.denoise(x, t, condition.rows(slice(row, row + 1))) - free
@@ -78,7 +78,7 @@ def test_each_sample_stops_at_its_own_step() -> None:
                     output,
                     x,
                     t,
-                    grid[place + 1 : place + 2] if place < 4 else torch.tensor([0]),
+                    grid[position + 1 : position + 2] if position < 4 else torch.tensor([0]),
                 )
             assert torch.allclose(together[row], x[0], atol=1e-4)
 
@@ -160,14 +160,14 @@ def test_draws_follow_the_sample_and_the_visit(source: Any) -> None:
     backbone = backbone_of(module)
     part = part_of(module)
     torch.manual_seed(1)
-    whole, t = source(module, part, backbone.condition(part))
+    latents, t = source(module, part, backbone.condition(part))
     torch.manual_seed(2)
     alone = {name: value[2:4] for name, value in part.items()}
-    some, _ = source(module, alone, backbone.condition(alone))
-    assert torch.allclose(whole[2:4], some, atol=1e-5)
+    alone_latents, _ = source(module, alone, backbone.condition(alone))
+    assert torch.allclose(latents[2:4], alone_latents, atol=1e-5)
     again = part_of(module, visit=1)
     assert not torch.equal(t, source(module, again, backbone.condition(again))[1])
-    assert not whole.requires_grad
+    assert not latents.requires_grad
     assert 0 <= int(t.min()) <= int(t.max()) < STEPS
 
 
