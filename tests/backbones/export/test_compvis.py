@@ -427,8 +427,6 @@ def test_nothing_is_overwritten(tmp_path: Path, run: Import) -> None:
 
 def test_words_that_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", "a.ckpt", "out"]) == 2
-    assert (
-        capsys.readouterr().err
-        == "mu: mu import: the following arguments are required: --base; mu import --help says "
-        "what it takes.\n"
-    )
+    error = capsys.readouterr().err
+    assert error.startswith("mu: mu import: the following arguments are required: --base;")
+    assert "mu import --help" in error
