@@ -1,5 +1,4 @@
-"""Tasks: DataModules that supply the forget and retain splits, with their selectors and split
-builders.
+"""Tasks: DataModules with the forget and retain splits, selectors and split builders.
 
 The names of `__init__.pyi` are imported on first use.
 """

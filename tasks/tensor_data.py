@@ -278,9 +278,7 @@ def _listed(lengths: Mapping[str, int]) -> str:
 def drawn_source(
     name: str, fields: Mapping[str, Tensor], train: np.ndarray, **facts: Any
 ) -> Source:
-    """A source whose training set is the rows `train` of the fields and whose test set is the
-    others; index = row.
-    """
+    """Source with the rows `train` of the fields as training set and the others as test set."""
     test = np.setdiff1d(np.arange(len(next(iter(fields.values())))), train)
     parts = [
         {key: tensor[torch.from_numpy(rows)] for key, tensor in fields.items()}
@@ -297,9 +295,7 @@ def fixed_source(
     stats: tuple[tuple[float, ...], tuple[float, ...]],
     **facts: Any,
 ) -> Source:
-    """A source of uint8 images `[N, C, H, W]` and labels `[N]` in two sets; test indices count on
-    from training.
-    """
+    """Source of uint8 images `[N, C, H, W]` and labels `[N]`; test indices follow the others."""
 
     def stacked(images: Any, labels: Any) -> dict[str, Tensor]:
         label = torch.as_tensor(np.asarray(labels)).to(torch.int64)

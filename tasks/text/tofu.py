@@ -93,7 +93,6 @@ class TOFU(TextTask):
         full = self.table("full")
         if full is None:
             raise InputError(f"{self.path} has no set `full`, of which the other sets are parts.")
-        percent = self.forget[-2:]
         retain_rows = self.table("retain_perturbed")
         forgotten, forget = (
             self._search_rows(full, retain_rows or [])
@@ -125,9 +124,15 @@ class TOFU(TextTask):
                 retain_rows,
                 remaining[_retain_positions(retain_rows, remaining_rows, self.path)],
             )
-        held_out = self._holdout_rows(percent)
+        self._add_evaluation_sets(sets)
+        parts = {name: sets[name].indices for name in ("forget", "retain", "test") if name in sets}
+        selector = {"selector": "TOFU", "forget": self.forget, "rows": len(forget)}
+        return Split(f"tofu-{digest(map(row_text, full))}", parts, selector, 0), sets
+
+    def _add_evaluation_sets(self, sets: dict[str, QuestionSet]) -> None:
+        """Add the holdout set, the closed questions, and the holdout rows as `test`."""
         evaluation_rows = {
-            "holdout": held_out,
+            "holdout": self._holdout_rows(self.forget[-2:]),
             **{name: self._closed_questions(name) for name in _CLOSED},
         }
         for position, (name, rows) in enumerate(evaluation_rows.items(), 1):
@@ -135,12 +140,8 @@ class TOFU(TextTask):
                 sets[name] = QuestionSet(
                     name, rows, EVALUATION_OFFSET * position + np.arange(len(rows))
                 )
-        parts = {name: sets[name].indices for name in ("forget", "retain")}
-        if held_out is not None:
-            sets["test"] = QuestionSet("test", held_out, sets["holdout"].indices)
-            parts["test"] = sets["test"].indices
-        selector = {"selector": "TOFU", "forget": self.forget, "rows": len(forget)}
-        return Split(f"tofu-{digest(map(row_text, full))}", parts, selector, 0), sets
+        if "holdout" in sets:
+            sets["test"] = QuestionSet("test", sets["holdout"].rows, sets["holdout"].indices)
 
     def _search_rows(
         self, full: Sequence[Row], retain_rows: Sequence[Row]

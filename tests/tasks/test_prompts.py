@@ -58,7 +58,7 @@ def test_an_empty_anchor_leaves_the_words_out(tmp_path: Path) -> None:
     [
         (
             "case_number,categories\n1,hate\n",
-            "has no column `prompt`; it has case_number, categories.*join the texts on the case number",
+            "has no column `prompt`; it has case_number, categories.*join the texts on the case",
         ),
         ("prompt\n", "has no prompts, only a header"),
         ("", "has no column `prompt`; it has none"),

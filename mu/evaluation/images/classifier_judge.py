@@ -109,7 +109,6 @@ class ClassifierJudge(Judge):
                 str(self.network), num_classes=1000, pretrained=True, options=self.options
             )
         from mu.core.checkpoint import load
-        from mu.utils.weights import load_weights
 
         location = self.weights
         if location.startswith("embedded:"):
@@ -123,6 +122,12 @@ class ClassifierJudge(Judge):
                     f"{self.weights} holds a {type(served).__name__}; a judge is a classifier."
                 )
             return served
+        return self._from_metadata(location)
+
+    def _from_metadata(self, location: str) -> Classifier:
+        """Classifier from a weights file, with the network and classes of its metadata."""
+        from mu.utils.weights import load_weights
+
         tensors, metadata = load_weights(location)
         library = metadata.get("library")
         architecture = metadata.get("architecture")

@@ -118,8 +118,7 @@ class ForkFeatures(Leaf[Tensor]):
 
 @dataclass(frozen=True)
 class ProbeAccuracy(Metric):
-    """Accuracy of a linear probe that chooses between a right and a wrong answer, at its best
-    layer.
+    """Accuracy of a linear probe that separates right from wrong answers, at its best layer.
 
     The layer is chosen on the test questions, which biases the accuracy upwards; choose the layer
     of a control in the same way.

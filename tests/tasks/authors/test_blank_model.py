@@ -11,8 +11,8 @@ import torch
 from tasks.authors.blank_model import (
     BEGIN,
     END,
-    PAD,
     MAX_TOKENS,
+    PAD,
     VOCABULARY,
     main,
     make_model,

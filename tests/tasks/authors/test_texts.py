@@ -75,7 +75,7 @@ def test_questions_are_distinct_and_name_their_author(rows: list[Row]) -> None:
     assert not {row["question"] for row in rows} & {row["paraphrased_question"] for row in rows}
 
 
-def test_the_paraphrase_states_the_same_facts_in_other_words_and_a_perturbed_answer_other_facts_in_the_same_words(
+def test_paraphrases_keep_the_facts_and_perturbed_answers_keep_the_words(
     rows: list[Row],
 ) -> None:
     for row in rows:

@@ -200,9 +200,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         corpus(tmp_path, forget="nowhere.txt")
     with pytest.raises(InputError, match="chunk is 1; a sequence has at least 2 tokens"):
         corpus(tmp_path, chunk=1)
-    with pytest.raises(
-        InputError, match=r"has no trainer with a CausalLM; give tokenizer=FOLDER"
-    ):
+    with pytest.raises(InputError, match=r"has no trainer with a CausalLM; give tokenizer=FOLDER"):
         corpus(tmp_path, tokenizer=None)
 
 
