@@ -344,9 +344,13 @@ def test_random_tokens_are_embeddings_of_words_and_latest_is_what_was_found(
     latest = torch.randn(4, 16)
     for init in ("random", "latest"):
         attack = SoftPromptAttack(Prefix(2), init=init)  # type: ignore[arg-type]
-        begin = lambda visit, start=None: attack.begin(
-            model, ids, torch.arange(3), torch.full((3,), visit), start
-        ).values.detach()
+
+        def begin(
+            visit: int, start: Tensor | None = None, attack: SoftPromptAttack = attack
+        ) -> Tensor:
+            visits = torch.full((3,), visit)
+            return attack.begin(model, ids, torch.arange(3), visits, start).values.detach()
+
         first = begin(0)
         assert all(any(torch.equal(row, token) for token in table) for row in first.flatten(0, 1))
         assert torch.equal(begin(0), first) and not torch.equal(begin(1), first)
@@ -374,9 +378,10 @@ def test_prompts_do_not_depend_on_their_company(
     visit = torch.tensor([0, 2, 1])
     alone = []
     for row in range(3):
-        single_objective = lambda condition, step: (
-            (condition.states - target[[row]]).square().flatten(1).mean(1)
-        )  # noqa: B023, E731
+
+        def single_objective(condition: Any, step: int, row: int = row) -> Tensor:
+            return (condition.states - target[[row]]).square().flatten(1).mean(1)
+
         alone.append(attack.find(model, ids[[row]], index[[row]], visit[[row]], single_objective))
     together = attack.begin(model, ids, index, visit)
     rows = torch.arange(3)
@@ -384,9 +389,11 @@ def test_prompts_do_not_depend_on_their_company(
         if step == 3:
             rows = torch.tensor([2, 0])
             together.keep(rows)
-        together.step(
-            lambda condition, _: (condition.states - target[rows]).square().flatten(1).mean(1)
-        )
+
+        def objective(condition: Any, step: int, rows: Tensor = rows) -> Tensor:
+            return (condition.states - target[rows]).square().flatten(1).mean(1)
+
+        together.step(objective)
     for position, row in enumerate(rows.tolist()):
         count = alone[row].slots.count
         assert torch.allclose(together.values[position, :count], alone[row].values[0], atol=1e-5)

@@ -13,7 +13,10 @@ from mu.utils.hub import reading
 
 def test_a_missing_folder_is_named() -> None:
     """Fails when a mistyped folder is told as a network's fault alone."""
-    words = r"^there is no folder data/modle, and as a hub id the model cannot be reached \(no route\)\.$"
+    words = (
+        r"^there is no folder data/modle, and as a hub id the model cannot be reached "
+        r"\(no route\)\.$"
+    )
     with pytest.raises(InputError, match=words), reading("the model", "data/modle"):
         raise OSError("no route.\nand much more")
 

@@ -101,7 +101,10 @@ def test_shapes() -> None:
 
 def test_the_numbers_are_the_same_in_every_process() -> None:
     """Fails when a key goes through Python's `hash`, which is salted anew in each process."""
-    code = "import torch; from mu.utils import rng; print(rng.bits(5, torch.arange(3), 1, 'crop', 2).tolist())"
+    code = (
+        "import torch; from mu.utils import rng; "
+        "print(rng.bits(5, torch.arange(3), 1, 'crop', 2).tolist())"
+    )
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout

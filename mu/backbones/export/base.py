@@ -31,7 +31,9 @@ def export(
     A backbone of another kind gets its form by registering a writer:
 
         @mu.backbones.export.export.register
-        def export_mine(backbone: MyBackbone, folder, form="model", results=None, title=None, license=None) -> Path: ...
+        def export_mine(
+            backbone: MyBackbone, folder, form="model", results=None, title=None, license=None
+        ) -> Path: ...
 
     Args:
         backbone: the served model.

@@ -27,7 +27,7 @@ The oracle is the model retrained without the forget set by the original's own r
 {% endif -%}
 {% else %}
 No results were recorded with this model.
-{% endif %}"""
+{% endif %}"""  # noqa: E501 - a line of the card stays one line
 
 
 def model_card(

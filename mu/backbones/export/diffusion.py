@@ -38,7 +38,7 @@ CARD = """---
 ```python
 {{ usage }}
 ```
-"""
+"""  # noqa: E501 - a line of the card stays one line
 _WHOLE = """from diffusers import StableDiffusionPipeline
 
 pipeline = StableDiffusionPipeline.from_pretrained("FOLDER")
@@ -53,7 +53,7 @@ for part in sorted({{name.split(".")[0] for name in edited}}):
     assert not getattr(pipeline, part).load_state_dict(own, strict=False).unexpected_keys
 
 # or, with mu, which also checks that the base model is the same:
-# backbone = mu.backbones.TextToImage("{base}", weights="FOLDER")"""
+# backbone = mu.backbones.TextToImage("{base}", weights="FOLDER")"""  # noqa: E501 - a line of the card stays one line
 _ADAPTER = """from diffusers import StableDiffusionPipeline
 
 pipeline = StableDiffusionPipeline.from_pretrained("{base}", safety_checker=None)

@@ -36,7 +36,7 @@ Written by mu {{ version }}.
 ```python
 {{ usage }}
 ```
-"""
+"""  # noqa: E501 - a line of the card stays one line
 _WHOLE = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("FOLDER")
@@ -91,7 +91,10 @@ def export_causal_lm(
             _write_adapter(backbone, temporary)
             what = f"Adapters of `{backbone.model}`"
             usage = _ADAPTER.format(base=backbone.model)
-            about = f"Low-rank adapters as PEFT reads them. Without them the model is the original, whose hash is {base_hash(backbone)}."
+            about = (
+                "Low-rank adapters as PEFT reads them. Without them the model is the original, "
+                f"whose hash is {base_hash(backbone)}."
+            )
         write_text(
             temporary / "README.md",
             model_card(

@@ -39,7 +39,7 @@ deviation {{ std }}{% if input_size %}; input size {{ input_size }} (channels, h
 {{ usage }}
 ```
 
-"""
+"""  # noqa: E501 - a line of the card stays one line
 
 
 @export.register

@@ -1,7 +1,7 @@
 """How well the language models that come with mu know their authors, and what the oracle does not
 know.
 
-    python -m tests.backbones.embedded.quality_text [--full runs/authors --oracle runs/authors_oracle]
+    python -m tests.backbones.embedded.quality_text [--full RUN --oracle RUN]
 
 prints for both models probability, ROUGE-L recall and truth ratio of every set, the model utility,
 the likeness of forget and held-out answers, and the forget quality of the model that never
@@ -85,7 +85,8 @@ def main() -> None:
     chosen = parser.parse_args()
     graphs = {name: graph(getattr(chosen, name), chosen.forget) for name in ("full", "oracle")}
     print(
-        f"{'model':8}{'set':18}{'probability':>12}{'ROUGE':>8}{'truth ratio':>12}{'exact':>8}{'paraphrased':>12}"
+        f"{'model':8}{'set':18}{'probability':>12}{'ROUGE':>8}{'truth ratio':>12}{'exact':>8}"
+        f"{'paraphrased':>12}"
     )
     for model, measured in graphs.items():
         for name in SETS:

@@ -27,6 +27,7 @@ from tests.support.compvis_names import (
 from tests.support.doubles import STEPS, pipeline_folder, text_to_image
 
 PARTS = ("unet", "vae", "text_encoder")
+TEXT_MODEL = "cond_stage_model.transformer.text_model"
 
 
 # ---- models to write -----------------------------------------------------------------------------
@@ -301,14 +302,7 @@ BROKEN: dict[str, tuple[Callable[[State], State], str]] = {
         "another architecture.",
     ),
     "a layer that the base has not": (
-        lambda names: (
-            names
-            | {
-                "cond_stage_model.transformer.text_model.encoder.layers.9.mlp.fc1.bias": torch.zeros(
-                    1
-                )
-            }
-        ),
+        lambda names: names | {f"{TEXT_MODEL}.encoder.layers.9.mlp.fc1.bias": torch.zeros(1)},
         "the text_encoder in FILE does not fit --base BASE: it has encoder.layers.9.mlp.fc1.bias, "
         "which the base has not; give the base that it was made from.",
     ),

@@ -199,7 +199,10 @@ def test_any_size_of_the_cache_gives_the_same(
     backbone = ready(Zoo())
     batch = images(7)
     parameters = list(backbone.named_parameters())
-    values = lambda part: backbone.loss(part)[0]
+
+    def values(part: Any) -> Tensor:
+        return backbone.loss(part)[0]
+
     truth = PerSample(backbone, parameters, values, "loop").squares(batch)
     monkeypatch.setattr(mu.core.gradients.layers, "_CACHE", numbers)
     close(PerSample(backbone, parameters, values, "hooks").squares(batch), truth)
@@ -241,7 +244,10 @@ def test_hooks_that_miss_a_use_of_a_weight_are_not_believed() -> None:
     backbone = ready(Outside())
     batch = images(5, 3, 2, 2)
     parameters = list(backbone.named_parameters())
-    values = lambda part: backbone.loss(part)[0]
+
+    def values(part: Any) -> Tensor:
+        return backbone.loss(part)[0]
+
     with pytest.raises(InputError, match="outside of its layer's forward"):
         PerSample(backbone, parameters, values, "hooks").squares(batch)
     auto = PerSample(backbone, parameters, values)
@@ -280,9 +286,11 @@ def test_the_choice_is_made_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(module, "_CHOSEN", {})
     backbone = CASES["resnet"][0]()
     batch = images()
-    make = lambda: PerSample(
-        backbone, list(backbone.named_parameters()), lambda part: backbone.loss(part)[0]
-    )
+
+    def make() -> PerSample:
+        parameters = list(backbone.named_parameters())
+        return PerSample(backbone, parameters, lambda part: backbone.loss(part)[0])
+
     first = make()
     first.squares(batch)
     monkeypatch.setattr(module, "_seconds", lambda action: pytest.fail("timed again"))
