@@ -27,7 +27,7 @@ class ESDFrom(ESD):
         erase: the concept c; None is the samples' own prompt (then `ESD` with η − 1 does the same).
         eta: η of the rewrite.
         latents: `PartialSampling(by="reference")` when None.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     def __init__(

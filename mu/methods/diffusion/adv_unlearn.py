@@ -58,7 +58,7 @@ class AdvUnlearn(AdversarialPromptMethod):
         attack_latents: source of the attack's z_t, drawn in each of its steps; None is `latents`.
             StoredTrajectories cost far less.
         plan: Paired(length="max") when None, or Forget() where γ is 0.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     needs_reference = True

@@ -46,7 +46,7 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
             forget samples then show the anchor.
         sampler: draws the images; the backbone's own when None.
         draw_batch_size: images drawn at once.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     plan = Forget()

@@ -48,8 +48,8 @@ class EraseDiff(InnerLoopMethod, DiffusionMethod):
         limit: retain samples an epoch at most; None takes as many batches of retain as of forget.
         substitute: draws c'; None is a random other class for class-conditional models, and the
             task's substitute prompt for text.
-        optimizer: see the file's head. The descent has moments of its own, which begin at zero in
-            each epoch.
+        optimizer: optimizer factory; for the source of the default see above. The inner
+            descent has its own moments, which start at zero in each epoch.
     """
 
     needs_substitute = True

@@ -6,17 +6,20 @@ arXiv 2303.07345.
     min_θ ‖ε_θ(x_t, t, c) − [ε*(x_t, t, ∅) − η (ε*(x_t, t, c) − ε*(x_t, t, ∅))]‖²
     ε* the frozen original
 
-x_t is sampled: guided DDIM under c from pure noise, stopped at a random step. No images are needed.
-The comparison is in the network's own parametrisation; for ε-prediction that is the equation
-literally. Which weights are trained is the backbone's `part`: `xattn` (ESD-x: art, named entities),
-`noxattn` (ESD-u: objects, nudity), `xattn-strict`, `full`... Released code, classic
-(`train-esd.py`): the current weights sample, and the network's timestep argument is 39 to 58
-noisier than x_t is: `latents=PartialSampling(timestep="jitter")`, preset `esd_reference_code`.
-Rewrite of 2025 (`esd_sd.py`): the original samples, t is exact, and the target is ε*(c_from) − η
-(ε*(c) − ε*(∅)); for c_from = c, its default, that is the equation above with η one less (its 2 is 1
-here): preset `esd_2025`. Another c_from is `mu.methods.compat.ESDFrom`. Defaults: η = 1; 50 DDIM
-steps, guidance 3; Adam 1e-5, 1000 steps, batch 1 (classic code; the paper's ESD-x and ESD-u of art
-and nudity).
+x_t is sampled by guided DDIM under c from pure noise, stopped at a random step; no images are
+needed. The error is taken in the network's own parametrisation; for ε-prediction that is the
+equation literally. The trained weights are the backbone's `part`: `xattn` (ESD-x: art, named
+entities), `noxattn` (ESD-u: objects, nudity), `xattn-strict`, `full` and others.
+
+Other code: in the classic code (`train-esd.py`) the model in training samples x_t, and the timestep
+passed to the network is 39 to 58 noisier than that of x_t:
+`latents=PartialSampling(timestep="jitter")`, preset `esd_reference_code`. In the rewrite of 2025
+(`esd_sd.py`) the original samples x_t, t is exact, and the target is ε*(c_from) − η (ε*(c) −
+ε*(∅)); for c_from = c, its default, that is the equation above with η one less (its 2 is 1 here):
+preset `esd_2025`. For another c_from see `mu.methods.compat.ESDFrom`.
+
+Defaults: η = 1; 50 DDIM steps, guidance 3; Adam 1e-5, 1000 steps, batch 1 (classic code; the
+paper's ESD-x and ESD-u of art and nudity).
 """
 
 from typing import Any
@@ -42,7 +45,7 @@ class ESD(DiffusionMethod):
             leaves the model as it is.
         latents: where x_t and t come from; `PartialSampling()` when None. `NoisedData()` takes the
             task's images, which is far cheaper.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     plan = Forget()

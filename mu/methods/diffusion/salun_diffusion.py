@@ -44,7 +44,7 @@ class SalUnDiffusion(DiffusionMethod, SalUn):
     Args:
         backbone: the original.
         alpha: α >= 0, weight of the retain loss.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
         substitute: draws c'; None is a random other class for class-conditional models, and the
             task's substitute prompt for text.
         plan: `Paired(length="forget")` when None: one pass over the forget part in an epoch.

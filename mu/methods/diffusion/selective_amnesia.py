@@ -56,7 +56,7 @@ class SelectiveAmnesia(GeneratesImages, ElasticDiffusionMethod):
         fisher_chunk: timesteps in one backward pass; affects speed and memory only.
         sampler: draws surrogates and replay; the backbone's own when None.
         draw_batch_size: images drawn at once.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     plan = Paired(length="forget")

@@ -72,7 +72,7 @@ class SFD(ScoreDistillationMethod):
         average: decay of the running average of the generator, which is then served; None serves
             the generator.
         clip: gradients are clipped to [−clip, clip], element by element; None clips nothing.
-        optimizer: of the generator; None is the Adam of the file's head.
+        optimizer: optimizer factory of the generator; None is the Adam described above.
         fake_optimizer: of the fake score; None likewise.
         scheduler: of the generator's learning rate.
     """

@@ -31,7 +31,7 @@ class BadTeacher(UnlearningModule):
 
     Args:
         backbone: the original.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
         temperature: of both teachers.
         plan: `Union(retain_fraction=0.3, redraw=False)`, or any other.
     """

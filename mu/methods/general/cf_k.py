@@ -6,16 +6,19 @@ Unlearning", arXiv 2201.06640.
     min over the last k layers of ℓ(D_r), from θ_o
 
 k counts weight layers (convolutions, linear layers and the like, in the order of their definition,
-a shortcut's convolution among them) from the output: 1 is the classifier alone; norms belong to the
-layer before them. k = −1 is the whole network, which is fine-tuning. Everything before runs in eval
-mode, so that its batch norm is frozen too, and takes no gradient (`norm: recalibrate` would take
-all statistics anew in the end, these too). Code: in corrective-unlearning-bench (by the same
-authors) k counts so as well, but in whole blocks for wide ResNets and vision transformers; in
-SCRUB's it is one named block, of ResNets `layer4` *without* the head:
-`FineTune(mask=ByName(["layer4"]), norm="eval")`. Defaults: k = 2; SGD 0.025, momentum 0.9, weight
-decay 5e-4 (corrective-unlearning-bench, whose ResNet-9 has k = 2, 4, −1; its learning rate rises
-for 1 % of the run and falls to a fifth: `OneCycle(warmup=0.01, start=0, end=0.2)`). SCRUB's code:
-SGD 0.01, nothing else, 10 epochs. The worst-case benchmark: k = 1, 10 epochs.
+the convolutions of shortcuts included) from the output: k = 1 is the classifier alone; a norm layer
+belongs to the weight layer before it. k = −1 is the whole network, i.e. fine-tuning. All earlier
+layers are frozen: they get no gradient, and they run in eval mode, so that their batch-norm
+statistics stay fixed (`norm: recalibrate` recomputes all statistics at the end, theirs included).
+
+Other code: corrective-unlearning-bench (same authors) counts k in the same way, but in whole blocks
+for wide ResNets and vision transformers. SCRUB's code trains one named block, for ResNets `layer4`
+*without* the head: `FineTune(mask=ByName(["layer4"]), norm="eval")`.
+
+Defaults: k = 2; SGD 0.025, momentum 0.9, weight decay 5e-4 (corrective-unlearning-bench, where a
+ResNet-9 has k = 2, 4, −1; its learning rate rises for 1 % of the run and falls to a fifth:
+`OneCycle(warmup=0.01, start=0, end=0.2)`). SCRUB's code: SGD 0.01 without momentum or weight decay,
+10 epochs. The worst-case benchmark: k = 1, 10 epochs.
 """
 
 from typing import Any
@@ -62,7 +65,7 @@ class CFk(FineTune):
     Args:
         backbone: the original; any with a `network`.
         k: how many weight layers, counted from the output; −1 is all.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     def __init__(

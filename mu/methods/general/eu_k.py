@@ -5,12 +5,15 @@ Unlearning", arXiv 2201.06640.
 
     min over the last k layers of ℓ(D_r), these from a new initialisation, the others from θ_o
 
-For k and the frozen prefix see `cf_k.py`; k = −1 is retraining. The layers are initialised *once*,
-from the run's seed. The worst-case benchmark's code does that inside its per-epoch function, so
-that its head starts anew in every epoch and the momentum is lost: a bug, not reproduced here.
-SCRUB's code copies the layers of the checkpoint that the original was trained from. Defaults: k =
-2; SGD 0.025, momentum 0.9, weight decay 5e-4 (corrective-unlearning-bench). It trains longer than
-CF-k: SCRUB's code as long as the original.
+k and the frozen layers are as in `CFk`; k = −1 is retraining. The last layers are initialised
+*once*, from the run's seed.
+
+Other code: the worst-case benchmark initialises the layers inside its per-epoch function, so that
+its head restarts in every epoch and the momentum is lost: a bug that is not reproduced here.
+SCRUB's code copies the layers of the checkpoint from which the original was trained.
+
+Defaults: k = 2; SGD 0.025, momentum 0.9, weight decay 5e-4 (corrective-unlearning-bench). EU-k
+trains longer than CF-k: in SCRUB's code as long as the original.
 """
 
 from mu.methods.general.cf_k import CFk, last_layers

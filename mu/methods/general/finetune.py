@@ -1,4 +1,4 @@
-"""Fine-tuning on the retain set (FT), which forgets by catastrophic forgetting.
+"""Fine-tuning on the retain set (FT): unlearning by catastrophic forgetting.
 
 Warnecke, Pirch, Wressnegger and Rieck, "Machine Unlearning of Features and Labels", NDSS 2023,
 arXiv 2108.11577; Golatkar et al., CVPR 2020. As a baseline in SalUn (Fan et al., ICLR 2024, arXiv
@@ -7,7 +7,7 @@ arXiv 2108.11577; Golatkar et al., CVPR 2020. As a baseline in SalUn (Fan et al.
     min_θ ℓ(D_r), from θ_o
 
 Defaults: SGD 0.01, momentum 0.9, weight decay 5e-4, constant, 10 epochs (README of Unlearn-Sparse;
-the code's milestones never fire).
+the milestones in its code are never reached, so that the learning rate stays constant).
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ class FineTune(UnlearningModule):
 
     Args:
         backbone: the original.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     plan = Retain()

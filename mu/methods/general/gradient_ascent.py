@@ -6,13 +6,14 @@ Influencing Machine Unlearning", EuroS&P 2022, arXiv 2109.13398.
 
     min_θ −ℓ(D_f), from θ_o
 
-The loss has no lower bound: too high a learning rate, or too many epochs, ruins the model
-everywhere (one library's table shows 10 % accuracy on all parts of CIFAR-10 at 0.01). Weight decay
-and momentum keep running. Batch-norm statistics move on forget data alone: `norm: eval` freezes
-them, `norm: recalibrate` takes them anew from the retain part (which then must be there). Defaults:
-SGD 1e-4, momentum 0.9, weight decay 5e-4, constant, 5 epochs (README of Unlearn-Sparse; its authors
-call that value right for class-wise CIFAR-10 only, and search 1e-5..1e-1 for random forgetting,
-where 5e-4..1e-3 suits 10 %).
+The objective has no lower bound: too high a learning rate or too many epochs ruin the model on all
+data (one library's table reports 10 % accuracy on all parts of CIFAR-10 at 0.01). Weight decay and
+momentum stay active. Batch-norm statistics are updated on forget data alone: `norm: eval` freezes
+them, `norm: recalibrate` recomputes them on the retain part (which is then required).
+
+Defaults: SGD 1e-4, momentum 0.9, weight decay 5e-4, constant, 5 epochs (README of Unlearn-Sparse;
+its authors recommend that value for class-wise forgetting on CIFAR-10 only, and search 1e-5..1e-1
+for random forgetting, where 5e-4..1e-3 suits 10 %).
 """
 
 from typing import Any
@@ -32,7 +33,7 @@ class GradientAscent(UnlearningModule):
 
     Args:
         backbone: the original.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     plan = Forget()

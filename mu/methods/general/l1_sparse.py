@@ -35,7 +35,7 @@ class L1Sparse(FineTune):
         backbone: the original.
         alpha: α >= 0, the penalty's coefficient in the first epoch.
         no_l1_epochs: E₀, how many epochs at the end go without the penalty.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     def __init__(

@@ -5,13 +5,18 @@ Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unl
 
     min_θ a ℓ(D_r) − (1 − a) ℓ(D_f), from θ_o
 
-Each step shows one retain batch beside one forget batch; an epoch goes once over retain, and forget
-is cycled. The naming trap: a is `alpha` (or `ng_alpha`) in the code of SCRUB and of RUM and
-multiplies *retain*; other libraries call the weight of the *forget* term alpha. Here it is
-`retain_weight`. SCRUB's small-scale notebook keeps the network in eval mode and pulls it towards
-θ_o: `mu.methods.compat.NegGradPlusPulled`. Its MIA notebook (a = 0.9999, 5 epochs) and RUM
-(momentum 0.9, weight decay 5e-4) run in train mode without the pull, as here. Defaults: a = 0.95;
-SGD 0.01, no momentum, no weight decay, constant, 10 epochs (SCRUB's small-scale notebook).
+Each step takes one retain batch and one forget batch; an epoch is one pass over retain, and the
+forget batches are cycled.
+
+Names of the weight: in the code of SCRUB and of RUM, a is `alpha` (or `ng_alpha`) and multiplies
+*retain*; other libraries call the weight of the *forget* term alpha. Here a is `retain_weight`.
+
+Other code: SCRUB's small-scale notebook keeps the network in eval mode and adds a penalty on the
+distance to θ_o: `mu.methods.compat.NegGradPlusPulled`. Its MIA notebook (a = 0.9999, 5 epochs) and
+RUM (momentum 0.9, weight decay 5e-4) run in train mode without that penalty, as here.
+
+Defaults: a = 0.95; SGD 0.01, no momentum, no weight decay, constant, 10 epochs (SCRUB's small-scale
+notebook).
 """
 
 from typing import Any
@@ -35,7 +40,7 @@ class NegGradPlus(UnlearningModule):
         backbone: the original.
         retain_weight: a in [0, 1], the weight of the *retain* loss; the forget loss is subtracted
             with weight 1 − a.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     plan = Paired()

@@ -32,7 +32,7 @@ class RandomLabel(UnlearningModule):
 
     Args:
         backbone: the original.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
         substitute: draws the random labels; `UniformLabel()` when None.
         plan: `Phases(Forget(), Retain())` when None; `Union()` is the other path of the code.
     """

@@ -28,7 +28,7 @@ class SalUn(RandomLabel):
 
     Args:
         backbone: the original.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
         mask: the saliency mask; `Saliency(keep=ρ)`.
     """
 

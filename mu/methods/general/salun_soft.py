@@ -42,7 +42,7 @@ class SalUnSoft(RandomLabel):
         backbone: the original.
         rho: ρ in [0, 1], share of the weights that is set back after the first step; it falls to 0
             at the last.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
         plan: see `RandomLabel`.
     """
 

@@ -48,7 +48,7 @@ class SCRUB(UnlearningModule):
         lr_decay_epochs: epochs (counted from 1) after which the learning rate falls; empty is
             constant.
         lr_decay_rate: by this factor.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
         scheduler: another schedule in place of the decay.
     """
 

@@ -33,7 +33,7 @@ class TaskVector(UnlearningModule):
     Args:
         backbone: the original.
         alpha: α > 0, how far to go in the other direction.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     plan = Forget()

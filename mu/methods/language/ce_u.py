@@ -30,7 +30,7 @@ class CEU(ForgetRetainMethod):
     Args:
         backbone: the original.
         skip: answer tokens at the beginning that are ignored.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     def __init__(

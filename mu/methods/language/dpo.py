@@ -7,14 +7,18 @@ Secretly a Reward Model", NeurIPS 2023, arXiv 2305.18290; as a baseline of unlea
     Δ = log π_θ(y_w|x) / π_θo(y_w|x) − log π_θ(y|x) / π_θo(y|x)
     min_θ −γ (2/β) E_f log σ(β Δ) + α ℓ(D_r)
 
-y is the forget sample's own answer, y_w its substitute; log π are sums over an answer's tokens, the
-end of the sequence included. The factor 2/β is not in Rafailov et al.; it makes a small β
-comparable with gradient ascent (code of NPO, OpenUnlearning). IdkDPO takes a sentence that refuses,
-drawn again at each visit of a question. RWKU's DPO takes a made-up biography, 3 epochs at 5e-6.
-TOFU's own code declares `dpo` and cannot run it: it never loads a reference. π_θo is computed once
-for each distinct answer that the whole run will show, before the first step, so that no second
-model is in memory. Defaults: β = 0.1, γ = α = 1; AdamW 1e-5, weight decay 0.01 (10 epochs, linear
-decay after one epoch of warm-up, batch 32).
+y is the forget sample's own answer and y_w its substitute, the preferred answer; log π are sums
+over an answer's tokens, the end of the sequence included. The factor 2/β is not in Rafailov et al.;
+it makes a small β comparable with gradient ascent (code of NPO, OpenUnlearning). π_θo is computed
+once for each distinct answer of the whole run, before the first step, so that no second model is in
+memory.
+
+Variants: IdkDPO prefers a refusal, drawn anew at each visit of a question. RWKU's DPO prefers an
+invented biography, 3 epochs at 5e-6. TOFU's own code declares `dpo` but cannot run it, because it
+never loads a reference model.
+
+Defaults: β = 0.1, γ = α = 1; AdamW 1e-5, weight decay 0.01 (10 epochs, linear decay after one epoch
+of warm-up, batch 32).
 """
 
 from typing import Any
@@ -38,12 +42,12 @@ class DPO(ReferenceRatioMethod):
 
     Args:
         backbone: the original.
-        substitute: draws the preferred answers.
+        substitute: source of the preferred answers.
         beta: β > 0, inverse temperature.
         forget_weight: γ > 0.
         retain_weight: α >= 0; with 0 the retain part is not read.
         retain: the retain term; `NLL()` when None.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     needs_substitute = True

@@ -36,7 +36,7 @@ class IdkNLL(UnlearningModule):
     Args:
         backbone: the original.
         substitute: draws the refusals; `Refusal()` when None.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     plan = Paired(length="forget")

@@ -5,16 +5,19 @@ Collapse to Effective Unlearning", COLM 2024, arXiv 2404.05868.
 
     min_θ γ (2/β) E_f log(1 + (π_θ(y|x) / π_θo(y|x))^β) + α ℓ(D_r)
 
-log π is the sum over an answer's tokens, the end of the sequence included; the mean is over
-sequences, and ℓ is the mean over tokens. The gradient is that of gradient ascent on the sum, times
-2 π_θ^β / (π_θ^β + π_θo^β): 1 at first, and vanishing for what is forgotten. The paper's NPO, NPO+RT
-and NPO+KL are `retain_weight: 0`, the default, and `retain: KL()`; the code calls the second
-npo_grad_diff. π_θo(y|x) is computed once for each forget answer, before the first step, so that no
-second model is in memory (but for KL()). MUSE's code applies the formula to the raw logits of all
-vocabulary entries, without softmax and without the answer: the NPO of its tables is another method,
-which is not here. RWKU takes β = 0.2 and the loss on all tokens of a biography. Defaults: β = 0.1,
-γ = α = 1; AdamW 1e-5, weight decay 0.01 (10 epochs, linear decay after one epoch of warm-up, batch
-32).
+log π is the sum over an answer's tokens, the end of the sequence included; the first term is a mean
+over sequences, and ℓ a mean over tokens. The gradient is that of gradient ascent on the sum, times
+2 π_θ^β / (π_θ^β + π_θo^β): 1 at first, and vanishing for forgotten answers. π_θo(y|x) is computed
+once for each forget answer, before the first step, so that no second model is in memory (except
+with KL()).
+
+Variants: the paper's NPO is `retain_weight: 0`, NPO+RT the default (npo_grad_diff in its code),
+NPO+KL `retain: KL()`. RWKU takes β = 0.2 and the loss on all tokens of a biography. MUSE's code
+applies the formula to the raw logits of all vocabulary entries, without softmax and without the
+answer: the NPO in its tables is another method, which is not implemented here.
+
+Defaults: β = 0.1, γ = α = 1; AdamW 1e-5, weight decay 0.01 (10 epochs, linear decay after one epoch
+of warm-up, batch 32).
 """
 
 from typing import Any
@@ -39,7 +42,7 @@ class NPO(ReferenceRatioMethod):
         forget_weight: γ > 0.
         retain_weight: α >= 0; with 0 the retain part is not read.
         retain: the retain term; `NLL()` when None.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class PDU(UnlearningModule):
         dual: λ₀ >= 0, where the dual variable begins.
         dual_step: η >= 0, its step.
         dual_warmup_epochs: epochs in which it stays.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     plan = Paired(length="forget")

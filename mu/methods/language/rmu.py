@@ -7,18 +7,21 @@ Unlearning", ICML 2024, arXiv 2403.03218.
     c = s u / ‖u‖,  u ~ U[0, 1)^D
 
 h is the output of decoder layer ℓ; u has no negative entry and is drawn once. Forward passes stop
-at ℓ, and only `mlp.down_proj` of layers ℓ − 2, ℓ − 1 and ℓ are trained: all other weights are
-frozen, so that no gradient is computed for them. The reference shares frozen weights and holds
-second copies of the trained matrices alone. (Its states are not cached: with as many retain as
-forget samples in an epoch, a retain sample is hardly shown twice.) s must be of the order of the
-norm of h at ℓ, so ℓ, s and α are to be tuned for each model. Released code: the mean runs over
-*all* positions of the batch, padding too (`positions: all`). OpenUnlearning counts the positions of
-answer tokens, trains all weights before ℓ, and has s = 2, α = 1
-(`configs/method/rmu_reference_code.yaml`); it gives gradients back to all weights after the
-optimizer has been made, so that its clipping includes weights it does not move, which is not
-reproduced. Defaults: ℓ = 7 (of the 32 layers of Zephyr-7B; the layer in the middle, (n − 1) // 2,
-where that is less), s = 20, α = 100, AdamW 5e-5, batches of 4, 80 steps (the code's arguments;
-Zephyr-7B: s = 6.5, α = 1200, 150 steps).
+at ℓ. Only `mlp.down_proj` of layers ℓ − 2, ℓ − 1 and ℓ is trained; all other weights are frozen and
+get no gradient. The reference shares the frozen weights and holds second copies of the trained
+matrices alone. Its hidden states are not cached: with as many retain as forget samples in an epoch,
+a retain sample is rarely repeated. s must be of the order of the norm of h at ℓ, so tune ℓ, s and α
+for each model.
+
+Other code: the released code takes the mean over *all* positions of the batch, padding included
+(`positions: all`). OpenUnlearning counts the positions of answer tokens, trains all weights up to
+ℓ, and has s = 2, α = 1 (`configs/method/rmu_reference_code.yaml`); it enables the gradients of all
+weights after the optimizer is created, so that its gradient clipping includes weights that the
+optimizer does not update, which is not reproduced here.
+
+Defaults: ℓ = 7 (of the 32 layers of Zephyr-7B; the middle layer, (n − 1) // 2, where that is less),
+s = 20, α = 100, AdamW 5e-5, batches of 4, 80 steps (the code's arguments; Zephyr-7B: s = 6.5, α =
+1200, 150 steps).
 """
 
 from typing import Any, Literal
@@ -53,7 +56,7 @@ class RMU(UnlearningModule):
         alpha: α >= 0, weight of the retain term.
         positions: where states are compared: at all tokens (`attention`), at those of answers
             (`labels`), or at padding too (`all`).
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     plan = Paired(length="forget")

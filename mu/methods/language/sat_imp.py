@@ -38,7 +38,7 @@ class SatImp(ForgetRetainMethod):
         forget_weight: γ > 0.
         retain_weight: α >= 0; with 0 the retain part is not read.
         retain: the retain term; `NLL()` when None.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class ULD(UnlearningModule):
         paraphrases: whether the assistant learns the task's paraphrases too.
         perturbed: whether the uniform term includes the task's wrong answers.
         lora: the assistant's adapters; rank 16, α 32, dropout 0.05 when None.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
     """
 
     plan = Paired(length="forget")

@@ -33,7 +33,8 @@ class BoundaryExpand(UnlearningModule):
 
     Args:
         backbone: the original; its network ends in one linear layer.
-        optimizer: see the file's head; moves the backbone and the extra unit.
+        optimizer: optimizer factory; for the source of the default see above. It trains
+            the backbone and the extra unit.
     """
 
     plan = Forget()

@@ -32,7 +32,7 @@ class BoundaryShrink(UnlearningModule):
 
     Args:
         backbone: the original.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
         attack: finds the neighbour; None is FGSM with ε = 0.1.
     """
 

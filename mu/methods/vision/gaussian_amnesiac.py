@@ -26,7 +26,7 @@ class GaussianAmnesiac(RandomLabel):
 
     Args:
         backbone: the original.
-        optimizer: see the file's head.
+        optimizer: optimizer factory; for the source of the default see above.
         substitute: draws the random targets.
         plan: `Union()`.
     """
