@@ -1,5 +1,6 @@
-"""Attacks: `attack(backbone, batch, criterion) -> AttackResult`, the same objects in a test and in
-training.
+"""Attacks on models and inputs, for tests and for adversarial training.
+
+    attack(backbone, batch, criterion) -> AttackResult
 
 The names of `__init__.pyi` are imported on first use.
 """

@@ -1,4 +1,4 @@
-"""What an attack is, and what counts as its success."""
+"""Base classes of attacks and success criteria."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mu.utils.spec import Reconstructible
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What an attack found.
+    """Result of an attack on a batch.
 
     Attributes:
         adversarial: the batch with its input changed; everything else in it is as it was.
@@ -33,33 +33,31 @@ class AttackResult:
 
 
 class Criterion(Reconstructible, ABC):
-    """What an attack wants: a number to increase, and whether it got there."""
+    """Success criterion of an attack, with the objective that the attack increases."""
 
     @abstractmethod
     def objective(self, prediction: Tensor, batch: Batch) -> Tensor:
-        """`[B]`, differentiable in the prediction; the attack increases it."""
+        """Objective `[B]`, differentiable in the prediction; the attack increases it."""
 
     @abstractmethod
     def met(self, prediction: Tensor, batch: Batch) -> Tensor:
-        """`[B]` bool: success."""
+        """Mask of the samples on which the attack succeeded, `[B]` bool."""
 
 
 class Misclassified(Criterion):
-    """The classifier says something other than the batch's `label`; the cross-entropy to it is
-    increased.
-    """
+    """Untargeted criterion: a prediction other than `label`, by increasing its cross-entropy."""
 
     def objective(self, prediction: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy to `label`, `[B]`, in nats."""
         return functional.cross_entropy(prediction, batch["label"])
 
     def met(self, prediction: Tensor, batch: Batch) -> Tensor:
-        """The largest logit is not the label's."""
+        """Mask of the samples whose largest logit is not the label's, `[B]` bool."""
         return prediction.argmax(1) != batch["label"]
 
 
 class Targeted(Criterion):
-    """The classifier says a given class; the cross-entropy to it is decreased.
+    """Targeted criterion: prediction of a given class, by decreasing its cross-entropy.
 
     Args:
         label: the class for every sample; None takes each sample's `substitute`.
@@ -87,16 +85,16 @@ class Targeted(Criterion):
         return -functional.cross_entropy(prediction, self._target(prediction, batch))
 
     def met(self, prediction: Tensor, batch: Batch) -> Tensor:
-        """The largest logit is the target's."""
+        """Mask of the samples whose largest logit is the target's, `[B]` bool."""
         return prediction.argmax(1) == self._target(prediction, batch)
 
 
 class Attack(Reconstructible, ABC):
-    """Tries to make a model meet a criterion by changing its input.
+    """Base of attacks that change a model's input until a criterion is met.
 
-    Works inside `trainer.test` (inference mode) and inside a training step. The backbone is
-    attacked in eval mode; its weights, their gradients and the mode of each of its layers are left
-    as they were.
+    An attack works inside `trainer.test` (inference mode) and inside a training step. The backbone
+    is attacked in eval mode; its weights, their gradients and the mode of each of its layers are
+    left as they were.
     """
 
     def __call__(self, backbone: Backbone, batch: Batch, criterion: Criterion) -> AttackResult:
@@ -121,14 +119,12 @@ class Attack(Reconstructible, ABC):
 
     @abstractmethod
     def run(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
-        """The attack itself, with gradients enabled and the backbone in eval mode; `batch` is the
-        attack's own.
-        """
+        """Attack a copied batch, with gradients enabled and the backbone in eval mode."""
 
     def judged(
         self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion
     ) -> AttackResult:
-        """The result that `batch`, already changed, amounts to."""
+        """Prediction and success on the adversarial `batch`, as a result."""
         with torch.no_grad():
             prediction = backbone.predict(batch)
             success = criterion.met(prediction, batch)

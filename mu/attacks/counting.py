@@ -1,6 +1,4 @@
-"""Counting what an algorithm costs: evaluations of denoiser, text encoder and image autoencoder,
-sample by sample.
-"""
+"""Counters of network evaluations: denoiser, text encoder and image autoencoder."""
 
 from __future__ import annotations
 
@@ -18,12 +16,12 @@ _PARTS = ("unet", "text_encoder", "vae.encoder", "vae.decoder")
 
 @dataclass
 class Count:
-    """How often one network ran.
+    """Evaluations of one network.
 
     Attributes:
-        calls: forward passes, of whatever batch size.
+        calls: forward passes, of any batch size.
         samples: samples over all passes; a guidance pair of B samples counts 2 B.
-        with_grad: those of them whose output carries a gradient.
+        with_grad: samples whose output carries a gradient.
     """
 
     calls: int = 0
@@ -32,14 +30,10 @@ class Count:
 
 
 class Evaluations(dict[str, Count]):
-    """Counts by the network's dotted name within what was counted (`unet`, `reference.unet`,
-    `backbone.vae.encoder`).
-    """
+    """Counts by dotted network name (`unet`, `reference.unet`, `backbone.vae.encoder`)."""
 
     def count(self, part: str) -> Count:
-        """All networks of one part together: `unet`, `text_encoder`, `vae.encoder` or
-        `vae.decoder`.
-        """
+        """Sum over the networks of a part: `unet`, `text_encoder`, `vae.encoder`, `vae.decoder`."""
         counts = [
             count for name, count in self.items() if name == part or name.endswith(f".{part}")
         ]
@@ -56,7 +50,7 @@ class Evaluations(dict[str, Count]):
 
 @contextmanager
 def count_evaluations(model: nn.Module) -> Iterator[Evaluations]:
-    """Counts while it lasts.
+    """Context that counts the evaluations of a model's networks.
 
     Args:
         model: a diffusion backbone, or anything that holds some (a method with its reference).

@@ -26,7 +26,7 @@ from mu.utils.errors import InputError
 
 
 class FGSM(Attack):
-    """One step along the sign of the gradient.
+    """Fast gradient sign attack: one step along the sign of the gradient.
 
     Args:
         epsilon: step in pixel units, in [0, 1]; 0.1 in Boundary Unlearning (Chen et al., CVPR
@@ -48,7 +48,7 @@ class FGSM(Attack):
 
 
 class PGD(Attack):
-    """Projected gradient steps from random starts.
+    """Projected gradient attack within an L∞ ball, from random starts.
 
     Each sample keeps the first restart that succeeded (the last one if none did); the search ends
     when all have succeeded.
@@ -122,7 +122,7 @@ class PGD(Attack):
 
 
 def _better(first: AttackResult, second: AttackResult) -> AttackResult:
-    """For each sample the first result, if it was a success, else the second."""
+    """Results by sample: the first one where it succeeded, else the second."""
     first_wins = first.success
     image = torch.where(
         first_wins.view(-1, 1, 1, 1), first.adversarial["image"], second.adversarial["image"]
@@ -138,9 +138,7 @@ def _better(first: AttackResult, second: AttackResult) -> AttackResult:
 def _gradient(
     backbone: Backbone, batch: dict[str, Any], image: Tensor, criterion: Criterion
 ) -> Tensor:
-    """Gradient of each sample's objective by its own pixels; nothing is added to any weight's
-    gradient.
-    """
+    """Gradient of each sample's objective by its pixels; gradients of weights stay unchanged."""
     pixels = image.detach().requires_grad_(True)
     objective = criterion.objective(backbone.predict({**batch, "image": pixels}), batch)
     return torch.autograd.grad(objective.sum(), pixels)[0]

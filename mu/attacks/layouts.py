@@ -1,4 +1,4 @@
-"""Where the adversarial tokens stand beside the tokens of a prompt.
+"""Layouts of adversarial tokens in a prompt: prefix, suffix, middle, insert, replace, add.
 
 Layouts of UnlearnDiffAtk (Zhang et al., ECCV 2024, arXiv 2310.11868) and AdvUnlearn (Zhang et al.,
 NeurIPS 2024, arXiv 2405.15234). Everything is counted in tokens: a word may be several. (The
@@ -18,18 +18,18 @@ from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible
 
 FREE = -1
-"""Stands in an order where an adversarial token stands in the prompt."""
+"""Mark of an adversarial token in an order of tokens."""
 
 
 @dataclass(frozen=True, eq=False)
 class Slots:
-    """B prompts with places for adversarial tokens.
+    """B tokenised prompts with slots for adversarial tokens.
 
     Attributes:
-        ids: token ids `[B, L]` int64; at the places of adversarial tokens the start token, which
-            says nothing about where the text ends.
-        slot: `[B, L]` int64, which adversarial token stands at each place, -1 where none does.
-        adds: adversarial embeddings are added to the prompt's own, and do not take their place.
+        ids: token ids `[B, L]` int64; in the slots of adversarial tokens the start token, which
+            does not end the text.
+        slot: `[B, L]` int64, index of the adversarial token at each position, -1 for none.
+        adds: adversarial embeddings are added to those of the prompt, instead of replacing them.
     """
 
     ids: Tensor
@@ -38,16 +38,15 @@ class Slots:
 
     @property
     def count(self) -> int:
-        """K: the largest number of adversarial tokens of a prompt."""
+        """Largest number K of adversarial tokens of a prompt."""
         return int(self.slot.max()) + 1
 
     def fill(self, tokens: Tensor, adversarial: Tensor) -> Tensor:
-        """Token embeddings of prompt and adversarial tokens together, `[B, L, D]`; gradients flow
-        to both.
+        """Token embeddings `[B, L, D]` of prompt and adversarial tokens, differentiable in both.
 
         Args:
             tokens: embeddings of `ids`, `[B, L, D]`.
-            adversarial: `[B, K, D]`; what a prompt has no place for is left out.
+            adversarial: `[B, K, D]`; tokens without a slot in the prompt are left out.
         """
         chosen = adversarial.gather(
             1, self.slot.clamp_min(0)[..., None].expand(-1, -1, adversarial.shape[-1])
@@ -61,35 +60,33 @@ class Slots:
         return torch.where(self.slot >= 0, adversarial.gather(1, self.slot.clamp_min(0)), self.ids)
 
     def rows(self, index: Tensor) -> Slots:
-        """The chosen prompts."""
+        """Slots of the prompts at `index`."""
         return Slots(self.ids[index], self.slot[index], self.adds)
 
 
 class Layout(Reconstructible, ABC):
-    """An arrangement of prompt and adversarial tokens between start and end token."""
+    """Base of layouts: arrangements of prompt and adversarial tokens."""
 
     adds = False
 
     @abstractmethod
     def order(self, prompt: int) -> list[int]:
-        """Left to right: the places `0..prompt-1` of the prompt's tokens that stay, and `FREE` for
-        each adversarial token.
-        """
+        """Order of tokens: prompt positions `0..prompt-1`, and `FREE` for adversarial tokens."""
 
     def order_of(self, prompt: list[int], tokenizer: Any) -> list[int]:
-        """As `order`, for layouts that look at the tokens themselves."""
+        """Order of tokens, for layouts that depend on the token ids of the prompt."""
         return self.order(len(prompt))
 
     def insert_slots(self, tokenizer: Any, ids: Tensor) -> Slots:
-        """Make room in tokenised prompts.
+        """Insert slots for adversarial tokens into tokenised prompts.
 
         Args:
-            tokenizer: says which ids are end and padding.
+            tokenizer: gives the ids of end and padding.
             ids: `[B, L]`, start token first, end token and padding last.
 
         Raises:
             InputError: when prompt and adversarial tokens together are more than the encoder reads,
-                or there is no place at all.
+                or there is no slot at all.
         """
         end = tokenizer.eos_token_id
         padding = tokenizer.pad_token_id
@@ -131,7 +128,7 @@ class Layout(Reconstructible, ABC):
 
 
 class _Counted(Layout, ABC):
-    """Layouts with a given number of adversarial tokens."""
+    """Base of layouts with a fixed number of adversarial tokens."""
 
     def __init__(self, tokens: int = 1) -> None:
         if tokens < 1:
@@ -142,10 +139,10 @@ class _Counted(Layout, ABC):
 
 
 class Prefix(_Counted):
-    """Adversarial tokens, then the prompt.
+    """Layout with the adversarial tokens before the prompt.
 
     Args:
-        tokens: how many.
+        tokens: number of adversarial tokens.
     """
 
     def order(self, prompt: int) -> list[int]:
@@ -154,10 +151,10 @@ class Prefix(_Counted):
 
 
 class Suffix(_Counted):
-    """The prompt, then adversarial tokens.
+    """Layout with the adversarial tokens after the prompt.
 
     Args:
-        tokens: how many.
+        tokens: number of adversarial tokens.
     """
 
     def order(self, prompt: int) -> list[int]:
@@ -166,10 +163,10 @@ class Suffix(_Counted):
 
 
 class Middle(_Counted):
-    """Adversarial tokens between the first half of the prompt (the smaller one) and the second.
+    """Layout with the adversarial tokens between the (smaller) first half and the second.
 
     Args:
-        tokens: how many.
+        tokens: number of adversarial tokens.
     """
 
     def order(self, prompt: int) -> list[int]:
@@ -178,10 +175,10 @@ class Middle(_Counted):
 
 
 class Insert(_Counted):
-    """Adversarial tokens in the prompt at equal intervals, the first before its first token.
+    """Layout with adversarial tokens at equal intervals, the first before the prompt.
 
     Args:
-        tokens: how many.
+        tokens: number of adversarial tokens.
     """
 
     def order(self, prompt: int) -> list[int]:
@@ -194,10 +191,10 @@ class Insert(_Counted):
 
 
 class Replace(_Counted):
-    """Adversarial tokens in place of the whole prompt.
+    """Layout with the adversarial tokens in place of the whole prompt.
 
     Args:
-        tokens: how many.
+        tokens: number of adversarial tokens.
     """
 
     def order(self, prompt: int) -> list[int]:
@@ -206,11 +203,12 @@ class Replace(_Counted):
 
 
 class PerTokens(Layout):
-    """One adversarial token before every so many tokens of the prompt; prompts have different
-    numbers of them.
+    """Layout with one adversarial token before every `every` tokens of the prompt.
+
+    Prompts of different lengths have different numbers of adversarial tokens.
 
     Args:
-        every: tokens of the prompt that go with one adversarial token.
+        every: number of prompt tokens for one adversarial token.
     """
 
     def __init__(self, every: int = 3) -> None:
@@ -230,9 +228,7 @@ class PerTokens(Layout):
 
 
 class Add(Layout):
-    """An adversarial embedding is added to that of each token of the prompt. For attacks on
-    embeddings.
-    """
+    """Layout that adds an adversarial embedding to each token's; for attacks on embeddings."""
 
     adds = True
 

@@ -1,14 +1,14 @@
-"""Adversarial prompt search on a text-to-image model: UnlearnDiffAtk's and AdvUnlearn's.
+"""Adversarial prompt search on text-to-image models, as in UnlearnDiffAtk and AdvUnlearn.
 
 Zhang et al., "To Generate or Not? Safety-Driven Unlearned Diffusion Models Are Still Easy To
 Generate Unsafe Images ... For Now" (UnlearnDiffAtk), ECCV 2024, arXiv 2310.11868. Zhang et al.,
 "Defensive Unlearning with Adversarial Training for Robust Concept Erasure in Diffusion Models"
 (AdvUnlearn), NeurIPS 2024, arXiv 2405.15234.
 
-One search serves both: it has a layout (where adversarial tokens stand), variables (what they are:
-distributions over the vocabulary, or free embeddings), an optimizer, and an objective that the
-caller gives. Each prompt has variables and draws of its own, keyed by its index, so that prompts
-searched for in one batch find what each would find alone.
+One search serves both: it has a layout (positions of the adversarial tokens), variables
+(distributions over the vocabulary, or free embeddings), an optimizer, and an objective of the
+caller. Each prompt has variables and draws of its own, keyed by its index, so the result for a
+prompt does not depend on the rest of its batch.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Search:
     """State of a search over B prompts at one step.
 
     Attributes:
-        slots: prompts with places for the adversarial tokens.
+        slots: prompts with slots for the adversarial tokens.
         values: the variables `[B, K, *]`.
-        key: of the draws.
+        key: key of the random draws.
         taken: steps made.
     """
 
@@ -117,11 +117,11 @@ class PromptSearch(Reconstructible):
     """Search for adversarial tokens that minimise an objective.
 
     Args:
-        variables: what the tokens are.
-        layout: where they stand.
-        steps: of one search.
-        optimizer: of the variables.
-        seed: decides the draws, for each prompt by its index.
+        variables: representation of the adversarial tokens.
+        layout: positions of the adversarial tokens.
+        steps: steps of one search.
+        optimizer: optimizer of the variables.
+        seed: seed of the draws, which are keyed by the index of each prompt.
     """
 
     search_class: type[Search] = Search
@@ -156,10 +156,10 @@ class PromptSearch(Reconstructible):
         visit: Tensor,
         start: Tensor | None = None,
     ) -> Search:
-        """New search before its first step.
+        """Start a search.
 
         Args:
-            model: whose text encoder reads the tokens.
+            model: model whose text encoder reads the tokens.
             ids: token ids of the prompts `[B, L]`.
             index: `[B]`, for the draws.
             visit: `[B]`, for the draws.
@@ -187,8 +187,8 @@ class PromptSearch(Reconstructible):
     ) -> Search:
         """Search of `steps` steps; arguments as in `begin`.
 
-        The model is searched in eval mode, and its weights take no gradient meanwhile; both are as
-        before when it is over.
+        Meanwhile the model is in eval mode and its weights take no gradient; both are restored
+        afterwards.
         """
         with eval_mode(model), frozen(model), torch.enable_grad():
             search = self.begin(model, ids, index, visit, start)
@@ -204,8 +204,8 @@ class SoftPromptAttack(PromptSearch):
     training (`sign=True, steps=1`). There is no bound on how far the embeddings go.
 
     Args:
-        layout: where the tokens stand; None is one token before the prompt.
-        steps: of one search.
+        layout: positions of the tokens; None is one token before the prompt.
+        steps: steps of one search.
         sign: follow the sign of the gradient.
         init: `random` begins from random tokens, `latest` from what the last attack of the run has
             found.

@@ -8,8 +8,7 @@ these. For a group of weights w of one output channel and b bits,
     s = max |w| / (2^(b-1) - 1),    w' = s round(w / s),
 
 a symmetric grid of 2^b - 1 values (±127 for int8, ±7 for int4), halves to even. At 8 bits a group
-is the whole channel, below that `group` weights that stand next to each other; the last group may
-be shorter.
+is the whole channel, below that `group` adjacent weights; the last group may be shorter.
 
 The scale is computed, and the rounding done, in single precision at least; w' is then stored in the
 weights' own type, so that in bfloat16 it is rounded once more.
@@ -34,12 +33,12 @@ WHOLE_CHANNEL = 8
 
 @dataclass(frozen=True)
 class Quantised:
-    """A model with rounded weights.
+    """Copy of a model with rounded weights.
 
     Attributes:
         backbone: the copy, in eval mode.
-        weights: how many weights were rounded.
-        total: how many there are.
+        weights: number of rounded weights.
+        total: number of all weights.
         moved: mean of |w' - w| over the rounded weights.
     """
 
@@ -50,7 +49,7 @@ class Quantised:
 
 
 def round_to_nearest(weight: Tensor, bits: int, group: int | None = None) -> Tensor:
-    """The weights on the grid, see above.
+    """Weights rounded to nearest on a symmetric grid, `w' = s round(w / s)`.
 
     Args:
         weight: `[..., O, I]`: output channels by inputs.
@@ -79,12 +78,12 @@ def round_to_nearest(weight: Tensor, bits: int, group: int | None = None) -> Ten
 def quantised(
     backbone: Backbone, bits: int, group: int = 128, embeddings: bool = False, head: bool = False
 ) -> Quantised:
-    """A copy whose linear layers hold rounded weights; adapters are merged into their layers first.
+    """Copy of a model with rounded weights in its linear layers.
 
-    Linear layers are `torch.nn.Linear`, the inner ones of `MultiheadAttention`, and of transformers
-    `Conv1D` and the stacked matrices of experts. Biases, norms, routers and convolutions keep their
-    weights, as they do in the libraries. Where embedding and head are one matrix, either argument
-    rounds it.
+    Adapters are merged into their layers first. Linear layers are `torch.nn.Linear`, the inner ones
+    of `MultiheadAttention`, and of transformers `Conv1D` and the stacked matrices of experts.
+    Biases, norms, routers and convolutions keep their weights, as they do in the libraries. Where
+    embedding and head are one matrix, either argument rounds it.
 
     Args:
         backbone: any; it is not changed.
@@ -131,7 +130,7 @@ def quantised(
 
 
 def check(bits: int, group: int | None) -> None:
-    """Refuse what is no grid.
+    """Check the arguments of a quantisation grid.
 
     Raises:
         InputError: names the argument.
@@ -143,9 +142,7 @@ def check(bits: int, group: int | None) -> None:
 
 
 def _matrices(model: nn.Module) -> Iterator[tuple[Any, bool]]:
-    """Each matrix of weights once, embeddings included, and whether its inputs stand in the first
-    of its two last dimensions.
-    """
+    """Weight matrices, embeddings included, each once, and whether they are `[..., I, O]`."""
     seen: set[int] = set()
     for layer in model.modules():
         for weight, turned in _of_layer(layer):
@@ -180,7 +177,7 @@ def _embeddings(model: nn.Module) -> set[int]:
 
 
 def _heads(model: nn.Module) -> set[int]:
-    """The output matrices of the language models within."""
+    """Ids of the output matrices of all language models in a module."""
     weight_ids: set[int] = set()
     for layer in model.modules():
         ask = getattr(layer, "get_output_embeddings", None)

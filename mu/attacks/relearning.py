@@ -1,4 +1,4 @@
-"""Relearning: what comes back when a model is fine-tuned on a little of what it was made to forget.
+"""Relearning attack: fine-tuning of an unlearned model on a few forget samples.
 
 Hu, Fu, Wu and Smith, "Jogging the memory of unlearned models through targeted relearning attacks",
 ICLR 2025, arXiv 2406.13356. From the unlearned weights θ, n steps of an ordinary optimizer on
@@ -11,7 +11,7 @@ returns on forget \\ S was still there; on S itself, anything that can learn gai
 Defaults: k = 10 and 20 steps are the small end of what the papers try (5 to 1,000 examples, dozens
 of steps). AdamW at 1e-4 lies between the 1e-5 at which models of billions of weights are fine-tuned
 whole and the 2e-4 at which adapters are; smaller models need more. An attack that is too weak finds
-nothing, so the rate belongs beside the number.
+nothing, so the rate is reported with the result.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from mu.utils.spec import Reconstructible, to_spec
 
 @dataclass(frozen=True)
 class Relearned:
-    """A model after the attack.
+    """Model after a relearning attack.
 
     Attributes:
         backbone: the copy that was fine-tuned, in eval mode.
-        positions: `[k]` int64, ascending: which samples of the dataset it was shown.
-        losses: the loss at each step, before the step.
+        positions: `[k]` int64, ascending: samples of the dataset that it was trained on.
+        losses: loss before each step.
         weights: number of weights that were trained.
     """
 
@@ -53,20 +53,19 @@ class Relearned:
 
 
 class Relearn(Reconstructible):
-    """Fine-tunes a copy of a model on a few samples. Works for every backbone; the model itself is
-    left as it is.
+    """Relearning attack: fine-tuning of a copy of any backbone on a few samples.
 
-    The copy trains what the model trains: all of its weights or a part of them, its adapters alone
-    where it has some, and every weight where none is marked as trainable. All layers are in eval
-    mode, so that no statistics of ten examples get into a batch norm, and nothing is drawn but by
-    `prepare`: ranks that do the same work get the same weights.
+    The model itself is left unchanged. The copy trains what the model trains: all of its weights or
+    a part of them, its adapters alone where it has some, and every weight where none is marked as
+    trainable. All layers are in eval mode, so that no statistics of ten examples get into a batch
+    norm, and nothing is drawn but by `prepare`: ranks that do the same work get the same weights.
 
     Args:
-        examples: k, how many samples are shown; drawn by `seed`.
+        examples: number k of samples, drawn by `seed`.
         steps: n, optimizer steps.
-        optimizer: makes the optimizer from the trainable weights.
-        batch_size: samples in a step; None shows all k in each.
-        seed: decides which samples, their order, and what `prepare` draws for them.
+        optimizer: factory of the optimizer from the trainable weights.
+        batch_size: samples in a step; None takes all k in each.
+        seed: seed of the choice of samples, their order, and the draws of `prepare`.
     """
 
     def __init__(
@@ -94,13 +93,12 @@ class Relearn(Reconstructible):
         dataset: Any,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> Relearned:
-        """Attack.
+        """Fine-tune a copy of the backbone on samples of the dataset.
 
         Args:
-            backbone: what `served()` gives; its weights, their gradients and modes stay as they
-                are.
-            dataset: has `indices`, as a task's datasets do.
-            precision: makes the context of a forward pass.
+            backbone: model of `served()`; its weights, their gradients and modes stay unchanged.
+            dataset: dataset with `indices`, as those of tasks.
+            precision: factory of the context of a forward pass.
 
         Raises:
             InputError: when the dataset has fewer samples than `examples`, or the model no weight
@@ -129,9 +127,7 @@ class Relearn(Reconstructible):
         return Relearned(copy, positions, tuple(losses), sum(weight.numel() for weight in weights))
 
     def chosen(self, indices: np.ndarray) -> np.ndarray:
-        """Positions of the examples, ascending; they depend on the samples' stable indices and the
-        seed alone.
-        """
+        """Ascending positions of the examples, a function of seed and stable indices alone."""
         if len(indices) < self.examples:
             raise InputError(
                 f"relearning takes {self.examples} examples of a part that has {len(indices)}; "
@@ -141,9 +137,7 @@ class Relearn(Reconstructible):
         return np.sort(drawn.argsort(stable=True)[: self.examples].numpy())
 
     def _batch(self, dataset: Any, positions: np.ndarray, step: int) -> dict[str, Any]:
-        """What a step shows: the examples in an order that is drawn anew each time all have been
-        shown.
-        """
+        """Batch of a step; the order of the examples is drawn anew for every epoch."""
         count = len(positions)
         size = min(self.batch_size or count, count)
         turns = np.arange(step * size, (step + 1) * size)
@@ -173,7 +167,7 @@ class Relearn(Reconstructible):
         return value
 
     def budget(self) -> dict[str, Any]:
-        """What the attack may do, as plain data: it must stand beside every number."""
+        """Limits of the attack as plain data, reported with every result."""
         optimizer_spec: Any = to_spec(self.make_optimizer)
         optimizer_spec = optimizer_spec if isinstance(optimizer_spec, dict) else {}
         name = str(optimizer_spec.get("class_path", "own")).rpartition(".")[2]
@@ -188,11 +182,10 @@ class Relearn(Reconstructible):
 
 
 def trainable_copy(backbone: Backbone) -> tuple[Any, list[nn.Parameter]]:
-    """A copy in eval mode, and the weights of it that are to be trained; weights that are not are
-    the model's own.
+    """Copy of a model in eval mode, and its trainable weights.
 
-    Gradient checkpointing, which transformers and diffusers do in train mode only, stays on for the
-    layers that have it.
+    Weights that are not trained are shared with the model. Gradient checkpointing, which
+    transformers and diffusers do in train mode only, stays on for the layers that have it.
 
     Raises:
         InputError: when the model has no weight.
@@ -217,9 +210,7 @@ def trainable_copy(backbone: Backbone) -> tuple[Any, list[nn.Parameter]]:
 
 
 def _own(part: Any, device: torch.device) -> Any:
-    """A batch of tensors made here and now: one made under inference mode cannot take part in
-    autograd.
-    """
+    """Cloned batch: tensors made under inference mode cannot take part in autograd."""
     if isinstance(part, Tensor):
         return part.detach().to(device, copy=True)
     return (

@@ -20,9 +20,9 @@ class Key:
     """Key of the random draws of B prompts.
 
     Attributes:
-        seed: of the attack.
-        index: `[B]` int64, each prompt's own.
-        visit: `[B]` int64, how often it was attacked before.
+        seed: seed of the attack.
+        index: `[B]` int64, indices of the prompts.
+        visit: `[B]` int64, number of earlier attacks on each prompt.
     """
 
     seed: int
@@ -34,15 +34,15 @@ class Key:
         return Key(self.seed, self.index[index], self.visit[index])
 
     def normal(self, stream: str, *shape: int) -> Tensor:
-        """`[B, *shape]` standard normal."""
+        """Standard normal draws `[B, *shape]`."""
         return rng.normal(self.seed, self.index, self.visit, stream, *shape)
 
     def uniform(self, stream: str, *shape: int) -> Tensor:
-        """`[B, *shape]` in (0, 1)."""
+        """Uniform draws `[B, *shape]` in (0, 1)."""
         return rng.uniform(self.seed, self.index, self.visit, stream, *shape)
 
     def integers(self, stream: str, high: int, *shape: int) -> Tensor:
-        """`[B, *shape]` in `[0, high)`."""
+        """Uniform integers `[B, *shape]` in `[0, high)`."""
         return rng.integers(self.seed, self.index, self.visit, stream, high, *shape)
 
 
@@ -54,13 +54,14 @@ class Variables(Reconstructible, ABC):
 
     @abstractmethod
     def begin(self, model: TextToImage, count: int, key: Key, start: Tensor | None) -> Tensor:
-        """`[B, count, *]`, at least in float32. `start` `[count, D]` are embeddings to begin from,
-        where the variables can.
+        """Initial values `[B, count, *]`, in float32 at least.
+
+        Variables that can begin from embeddings take those of `start` `[count, D]`.
         """
 
     @abstractmethod
     def embeddings(self, model: TextToImage, values: Tensor, key: Key, step: int) -> Tensor:
-        """`[B, K, D]`, differentiable in `values`."""
+        """Token embeddings `[B, K, D]`, differentiable in `values`."""
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Gradient for the optimizer."""
@@ -79,8 +80,8 @@ class Embeddings(Variables):
     """Free token embeddings (AdvUnlearn).
 
     Args:
-        init: `random` begins from the embeddings of random tokens, `latest` from what the attack
-            before this one has found.
+        init: `random` begins from the embeddings of random tokens, `latest` from the
+            result of the attack before.
         sign: follow the sign of the gradient (fast attack).
     """
 
@@ -123,8 +124,8 @@ class TokenSimplex(Variables):
     """Distributions over the vocabulary, one per adversarial token (UnlearnDiffAtk).
 
     Each step samples a token from it; the gradient passes straight through the sampling, clamped to
-    [−1, 1] (hardtanh). Tokens with a meaning for the tokenizer (start, end) are left out, because
-    nobody can write them into a prompt.
+    [−1, 1] (hardtanh). Special tokens of the tokenizer (start, end) are left out, because
+    they cannot be written in a prompt.
 
     Args:
         init: `uniform` over the vocabulary, or a `random` point of the simplex.
@@ -174,8 +175,9 @@ class TokenSimplex(Variables):
 
 
 class _StraightThrough(torch.autograd.Function):
-    """One-hot tokens times the embedding table, `[B, K, D]`; the gradient of the one-hot, clamped,
-    goes to the distribution.
+    """Straight-through embeddings `[B, K, D]`: one-hot tokens times the embedding table.
+
+    The gradient by the one-hot tokens, clamped, goes to the distribution.
     """
 
     @staticmethod

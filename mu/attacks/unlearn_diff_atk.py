@@ -1,5 +1,4 @@
-"""UnlearnDiffAtk: adversarial tokens that bring an erased concept back, found with the erased model
-alone.
+"""UnlearnDiffAtk: search for adversarial prompts of an erased concept with the erased model alone.
 
 Zhang et al., "To Generate or Not? Safety-Driven Unlearned Diffusion Models Are Still Easy To
 Generate Unsafe Images ... For Now", ECCV 2024, arXiv 2310.11868.
@@ -9,9 +8,9 @@ Generate Unsafe Images ... For Now", ECCV 2024, arXiv 2310.11868.
 
 x_0 is the latent (the encoder's mean) of an image that shows the concept, made by the original
 model; no other model is in the loss. For each of the timesteps 10, 30, ..., 990 there are 40 steps
-of Adam, each followed by the projection of U; then the likeliest tokens are written down, read
-again by the tokenizer, drawn with the erased model, and judged. The first success ends the attack
-on that prompt. A prompt that succeeds unattacked is a success that needed none.
+of Adam, each followed by the projection of U; then the likeliest tokens are decoded to text,
+tokenised again, drawn with the erased model, and judged. The first success ends the attack on that
+prompt. A prompt that succeeds without an attack counts as a success, and is not attacked.
 
 The code searches over start and end tokens too; here they are left out. Its draws are sampled in
 sequence; here each prompt has its own, so any number of prompts are attacked in one batch, and each
@@ -48,21 +47,22 @@ from mu.utils.errors import InputError
 
 
 class Verdict(Protocol):
-    """Says which images show the concept: `lambda images: judge.recognises(images, "circle")`."""
+    """Detector of a concept: `lambda images: judge.recognises(images, "circle")`."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """`[B]` bool for images `[B, 3, H, W]` in [0, 1]."""
+        """Mask of the images `[B, 3, H, W]` in [0, 1] that show the concept, `[B]` bool."""
         ...
 
 
 @dataclass(frozen=True)
 class PromptAttackResult(AttackResult):
-    """What was found for B prompts. `adversarial["prompt"]` is the last prompt tried, `prediction`
-    `[B, 3, H, W]` what it draws.
+    """Result of an attack on B prompts.
+
+    `adversarial["prompt"]` is the last prompt tried, `prediction` `[B, 3, H, W]` its image.
 
     Attributes:
-        original: the prompts as they were.
-        before: `[B]` bool, success without an attack; such prompts are not attacked. They are part
+        original: prompts before the attack.
+        before: `[B]` bool, success without an attack; such prompts are not attacked, and are part
             of `success`.
         steps: `[B]` int64, gradient steps made for each prompt.
         generations: `[B]` int64, images drawn for each prompt.
@@ -78,13 +78,12 @@ class PromptAttackResult(AttackResult):
 
 @dataclass(frozen=True)
 class AttackSummary:
-    """Attack success over all prompts, counted in this one place. N is the number of prompts, those
-    that succeed unattacked included.
+    """Attack success over all N prompts, including those that succeed without an attack.
 
     Attributes:
         index: of each prompt, `[N]`.
         before: `[N]` bool, success without an attack.
-        success: `[N]` bool, success without or with it.
+        success: `[N]` bool, success without or with an attack.
         original: the prompts.
         adversarial: the last prompt tried for each.
         steps: gradient steps for each, `[N]`.
@@ -103,7 +102,7 @@ class AttackSummary:
 
     @classmethod
     def from_results(cls, results: Iterable[PromptAttackResult]) -> AttackSummary:
-        """From batches; padded rows are left out.
+        """Summary of the results of batches, without padded rows.
 
         Raises:
             InputError: when there is no prompt.
@@ -141,34 +140,33 @@ class AttackSummary:
 
     @property
     def pre_asr(self) -> float:
-        """Share of the prompts that succeed without an attack, in [0, 1]."""
+        """Attack success rate without an attack: share of prompts, in [0, 1]."""
         return float(self.before.double().mean())
 
     @property
     def asr(self) -> float:
-        """Share of the prompts that succeed without or with it, in [0, 1] (what the literature
-        calls ASR, or post-ASR).
-        """
+        """Attack success rate (ASR, post-ASR): share of prompts, without or with it, in [0, 1]."""
         return float(self.success.double().mean())
 
 
 class UnlearnDiffAtk(PromptSearch, Attack):
-    """The attack of the file's head, on a batch with `prompt`, `index` and `image` `[B, 3, H, W]`
-    in [0, 1], which shows the concept.
+    """UnlearnDiffAtk: adversarial tokens by projected Adam on distributions over the vocabulary.
+
+    A batch has `prompt`, `index` and `image` `[B, 3, H, W]` in [0, 1], which shows the concept.
 
     The batch may have `seed` (of the images that are drawn; the index otherwise) and `guidance`
     (the sampler's otherwise). The model's own text encoder reads every prompt, whichever part of it
     was unlearned.
 
     Args:
-        layout: where the tokens stand; None is five before the prompt.
+        layout: positions of the tokens; None is five tokens before the prompt.
         steps: gradient steps at each timestep.
-        timesteps: how many; they lie in the middle of equal parts of [0, T).
-        sampler: how images are drawn; None takes the model's own.
-        optimizer: of the distributions.
-        variables: what is searched for; None is TokenSimplex. Embeddings are a larger threat model,
-            and what they find is no text.
-        seed: decides the draws, for each prompt by its index.
+        timesteps: number of timesteps, the middles of equal parts of [0, T).
+        sampler: sampler of the images; None takes that of the model.
+        optimizer: optimizer of the distributions.
+        variables: search variables; None is TokenSimplex. Embeddings are a larger threat model, and
+            their result cannot be written as text.
+        seed: seed of the draws, which are keyed by the index of each prompt.
     """
 
     def __init__(
@@ -197,10 +195,10 @@ class UnlearnDiffAtk(PromptSearch, Attack):
         """Attack each prompt.
 
         Args:
-            backbone: what `served()` gives.
+            backbone: model of `served()`.
             batch: see the class; not changed.
-            criterion: a judge of the images that are drawn, or a Criterion whose `met(images,
-                batch)` is asked.
+            criterion: detector of the concept in the images, or a Criterion, by its `met(images,
+                batch)`.
 
         Raises:
             InputError: for a model that reads no prompts, a batch without images, or prompts that
@@ -258,9 +256,7 @@ class UnlearnDiffAtk(PromptSearch, Attack):
                 latent = latent[failed]
 
     def objective(self, search: Search, latent: Tensor, t: int) -> Objective:
-        """How well each prompt explains its image at timestep `t`: the squared error of the
-        network's output, averaged over elements.
-        """
+        """Objective at timestep `t`: denoising error of each prompt's image, mean over elements."""
         model = search.model
         when = torch.full((len(latent),), t, device=latent.device)
 
@@ -275,10 +271,10 @@ class UnlearnDiffAtk(PromptSearch, Attack):
 
 
 class _Trial:
-    """Prompts that are drawn and judged until they succeed.
+    """State of an attack on a batch: prompts drawn and judged until they succeed.
 
     Attributes:
-        alive: places in the batch of the prompts that have not succeeded yet.
+        alive: positions in the batch of the prompts that have not succeeded yet.
     """
 
     def __init__(
@@ -303,11 +299,11 @@ class _Trial:
 
     @torch.no_grad()
     def draw(self, condition: Condition, prompts: Sequence[str]) -> Tensor:
-        """Draw and judge the alive ones; which of them, counted among themselves, have failed.
+        """Draw and judge the alive prompts; positions among them of those that failed.
 
         Args:
-            condition: of the alive ones.
-            prompts: of the alive ones, as they are written.
+            condition: conditions of the alive prompts.
+            prompts: texts of the alive prompts.
         """
         alive = self.alive
         images = self._generate(condition)
@@ -335,7 +331,7 @@ class _Trial:
         return success.to(device=self.success.device, dtype=torch.bool)
 
     def _generate(self, condition: Condition) -> Tensor:
-        """Each prompt with its own seed and guidance; those of one guidance in one batch."""
+        """Images of the alive prompts, by seed and guidance, in batches of equal guidance."""
         sampler = self.attack.sampler or self.model.sampler
         seeds = self.batch.get("seed", self.batch["index"])[self.alive]
         if "guidance" not in self.batch:
@@ -354,8 +350,9 @@ class _Trial:
 
 
 def _written(model: TextToImage, search: Search) -> tuple[Condition, list[str]]:
-    """What was found as it would be typed: read again by the tokenizer, which may cut the text
-    otherwise. Embeddings are not typed.
+    """Conditions and texts of the adversarial prompts, tokenised again from their text.
+
+    The tokens may differ from those that were found. Free embeddings are encoded as they are.
     """
     texts = search.texts()
     with torch.no_grad():
