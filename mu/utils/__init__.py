@@ -1,1 +1,1 @@
-"""Tools that know nothing of unlearning: files, weights, random numbers, hashes, progress."""
+"""General utilities: files, weights, random numbers, hashes, progress, timing."""

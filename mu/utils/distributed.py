@@ -1,4 +1,4 @@
-"""The rank of this process, before torch is imported."""
+"""Rank of the process, without importing torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def rank_of_process() -> int:
-    """This process's global rank as its launcher set it, 0 without one."""
+    """Global rank of this process from its launcher's environment, 0 without a launcher."""
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         value = os.environ.get(name, "")
         if value.isdigit():

@@ -1,15 +1,9 @@
-"""Errors that a person can act on: one plain sentence that names the thing and what would be
-right.
-"""
+"""Errors for users, each with a message of one sentence that names the fault and the cure."""
 
 
 class InputError(Exception):
-    """What the user gave cannot be used; the command line prints the sentence and exits with code
-    2.
-    """
+    """Error of unusable input; the command line prints the message and exits with code 2."""
 
 
 class RunError(RuntimeError):
-    """A run failed while it was running; the command line prints the sentence and exits with code
-    1.
-    """
+    """Error of a failed run; the command line prints the message and exits with code 1."""

@@ -1,4 +1,4 @@
-"""Packages that not everybody installs."""
+"""Check of optional packages, installed by the extras of the distribution."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from mu.utils.errors import InputError
 
 
 def require(what: str, *packages: str, extra: str) -> None:
-    """Say in one sentence how to get what is not installed.
+    """Check that optional packages are installed.
 
     Args:
-        what: needs the packages; begins the sentence.
-        packages: by their import names.
-        extra: of this distribution, which installs them.
+        what: component that needs the packages; subject of the message.
+        packages: import names.
+        extra: extra of this distribution that installs them.
 
     Raises:
         InputError: when one of them cannot be imported.

@@ -1,4 +1,4 @@
-"""Reading and writing that loses nothing: whole files or none."""
+"""Atomic writing and checked reading of text, JSON and safetensors files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from mu.utils.errors import InputError
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """A temporary neighbour of `path` to write to; it takes `path`'s place only when the block ends
-    without an error.
-    """
+    """Temporary file that replaces `path` atomically when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -36,12 +34,12 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write JSON atomically; NaN and infinity are refused, because JSON has neither."""
+    """Write a JSON file atomically; NaN and infinity are errors, because JSON has neither."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path | str) -> Any:
-    """Read JSON; a missing or broken file is the user's to mend, so it is said in one sentence."""
+    """Read a JSON file; InputError when it is missing or broken."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -55,9 +53,7 @@ def read_json(path: Path | str) -> Any:
 def save_tensors(
     path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file atomically; shared and strided tensors are made contiguous
-    copies.
-    """
+    """Write a safetensors file atomically, with contiguous copies of shared tensors."""
     from safetensors.torch import save_file
 
     ready = {
@@ -71,7 +67,7 @@ def read_json_lines(file: str | Path, needed: tuple[str, ...] = ()) -> list[dict
     """Rows of a file of JSON lines, or of a JSON array.
 
     Raises:
-        InputError: names the file and the line that cannot be read or lacks something.
+        InputError: for a line that cannot be read or lacks an entry.
     """
     try:
         text = Path(file).read_text(encoding="utf-8-sig")

@@ -1,4 +1,4 @@
-"""Hashes that say whether two runs may be compared or reused."""
+"""Hashes of settings, sources and models, to compare and reuse runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible, to_spec
 
-# arguments that the hash of the weights stands for
+# arguments that the hash of the weights covers
 _BY_CONTENT = (
     "model",
     "weights",
@@ -29,13 +29,12 @@ _INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "
 
 
 def digest(value: Any) -> str:
-    """16 hexadecimal digits of plain data."""
+    """Hash of plain data, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def source_hash(cls: type) -> str:
-    """The sources of a method and of its bases, so that a changed method is not taken for the old
-    one.
+    """Hash of the sources of a class and of its bases, which changes with the code of a method.
 
     The core (`mu.core.module`, `mu.core.eval_steps`, `mu.core.checks`, `mu.core.batch_norm`, ...)
     is left out: a change there that moves numbers is a new version of mu, which is part of every
@@ -61,11 +60,13 @@ def source_hash(cls: type) -> str:
 
 
 def hash_user_sources(*specs: Any) -> dict[str, str]:
-    """`source_hash` of every class in specifications that is neither of mu nor installed: a user's
-    own backbone, suite or selector, whose change no version tells.
+    """Source hashes of the user's classes in specifications, by class path.
+
+    These are classes that are neither in mu nor installed (a backbone, a suite, a selector), so no
+    version number changes with them.
 
     Args:
-        specs: plain data, in which classes stand as `class_path`.
+        specs: plain data, with classes as `class_path`.
     """
     from mu.utils.spec import find_class
 
@@ -80,8 +81,7 @@ def hash_user_sources(*specs: Any) -> dict[str, str]:
             InputError,
             TypeError,
         ):
-            # what cannot be found is told by who needs it; a class that is typed in at a prompt has
-            # no file
+            # a missing class is reported where it is built; a class defined at a prompt has no file
             continue
         if file and not any(Path(file).is_relative_to(folder) for folder in _INSTALLED):
             sources[path] = source_hash(cls)
@@ -100,11 +100,11 @@ def _class_paths(value: Any) -> Iterator[str]:
 
 
 def model_identity(backbone: Any, weights: str | None = None) -> str:
-    """What a model draws depends on its weights, its class and the arguments that are not weights.
+    """Identity of a model: weights, class, and the arguments other than weights.
 
     Args:
         backbone: the model.
-        weights: hash of its weights, where it is known already.
+        weights: hash of its weights, where it is known.
     """
     from mu.utils.weights import weights_hash
 

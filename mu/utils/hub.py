@@ -1,4 +1,4 @@
-"""Reading what is named by a folder or by a hub id."""
+"""Error messages for models and data read from a folder or from the hub."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mu.utils.errors import InputError
 
 @contextmanager
 def reading(what: str, name: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Errors of a library that reads `name` as one sentence.
+    """Context that turns the errors of a library that reads `name` into an InputError.
 
     Args:
-        what: is read (`the model`).
+        what: subject of the message (`the model`).
         name: a folder, or a hub id.
-        kinds: errors that are meant; OSError, ValueError and KeyError always are.
+        kinds: further errors to convert, beside OSError, ValueError and KeyError.
 
     Raises:
-        InputError: says whether the folder is missing, or cannot be read and why.
+        InputError: when the folder is missing, or cannot be read.
     """
-    # it tells of each attempt before the library gives up with an error, which is ours to tell
+    # the hub's library logs every attempt before its error, which the message covers
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)

@@ -16,13 +16,12 @@ AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 
 def separate_copy(backbone: AnyModel, shared: Iterable[nn.Parameter] = ()) -> AnyModel:
-    """A deep copy whose weights can take part in autograd, even when it is made inside inference
-    mode.
+    """Deep copy of a model for autograd, also when it is made in inference mode.
 
     Args:
-        backbone: is not changed.
-        shared: parameters of it that the copy uses too, because nobody will move them; all others
-            are copied, without their gradients.
+        backbone: model to copy; not changed.
+        shared: parameters that the copy shares with it, because they stay constant; all others are
+            copied, without their gradients.
 
     Raises:
         InputError: when the weights are sharded over ranks, and so cannot be copied whole.
@@ -33,10 +32,10 @@ def separate_copy(backbone: AnyModel, shared: Iterable[nn.Parameter] = ()) -> An
 
 
 def check_whole(backbone: nn.Module) -> None:
-    """Refuse weights that are sharded over ranks.
+    """Check that the weights of a model are not sharded over ranks.
 
     Raises:
-        InputError: says what to do.
+        InputError: when they are.
     """
     from torch.distributed.tensor import DTensor
 
@@ -49,9 +48,7 @@ def check_whole(backbone: nn.Module) -> None:
 
 @contextmanager
 def eval_mode(*models: nn.Module) -> Iterator[None]:
-    """Eval mode of models for a while (an attack, a pass that gathers statistics); each layer then
-    gets its own mode back.
-    """
+    """Context in which models are in eval mode; afterwards each layer has its old mode."""
     training = [layer for model in models for layer in model.modules() if layer.training]
     for layer in training:
         layer.training = False
@@ -69,15 +66,15 @@ def register_like(
     named: Iterable[tuple[str, Tensor]],
     fill: Callable[[Tensor], Tensor] = torch.zeros_like,
 ) -> None:
-    """Register one buffer for each named tensor, so that checkpoints hold a value per weight.
+    """Register a buffer for each named tensor, which checkpoints then contain.
 
     A buffer's name has no dots: weight `conv.bias` gets the buffer `{prefix}conv__bias`.
 
     Args:
-        module: gets the buffers.
-        prefix: of the buffers' names, which are keys in its checkpoints.
+        module: module that gets the buffers.
+        prefix: prefix of the buffers' names, which are keys in checkpoints.
         named: names and tensors, as `named_parameters()` yields them.
-        fill: makes the buffer's first value from the tensor; `torch.clone` copies it.
+        fill: function from the tensor to the initial buffer; `torch.clone` copies it.
 
     Example:
         >>> module = nn.Module()
@@ -92,7 +89,7 @@ def register_like(
 
 
 def buffer_like(module: nn.Module, prefix: str, name: str) -> Tensor:
-    """The buffer that `register_like` registered for the tensor `name`."""
+    """Buffer that `register_like` registered for the tensor `name`."""
     return module.get_buffer(_buffer_name(prefix, name))
 
 

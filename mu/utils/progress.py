@@ -19,13 +19,13 @@ def progress_bar(
     unit_scale: int = 1,
     delay: float = 2.0,
 ) -> Iterable[T]:
-    """The items, with a progress bar on standard error once they have taken `delay` seconds.
+    """Iterator over items with a progress bar on standard error after `delay` seconds.
 
     On a terminal the bar vanishes when the work is done; elsewhere it is a plain line every ten
     seconds.
 
     Args:
-        items: work, for example batches.
+        items: items of work, for example batches.
         description: text in front of the bar.
         disable: no bar, on all ranks but one.
         unit_scale: how many units (images) an item counts for.

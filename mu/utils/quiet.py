@@ -43,7 +43,7 @@ class _NoticeFilter(logging.Filter):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide notices within the block; print each remaining warning on one line."""
+    """Context that hides notices and prints each remaining warning on one line."""
     import lightning.pytorch  # noqa: F401  # first, since it sets its own format of warnings
 
     names = (

@@ -27,7 +27,7 @@ FLUSH = 5.0
 
 @dataclass(frozen=True)
 class Ranks:
-    """Processes that share the work.
+    """Group of processes that share the chunks.
 
     Attributes:
         rank: this process.
@@ -41,7 +41,7 @@ class Ranks:
     lockstep: bool = False
 
     def gather(self, local: T) -> list[T]:
-        """Values of all ranks, in their order."""
+        """Values of all ranks, in the order of ranks."""
         if self.world == 1:
             return [local]
         values: list[T | None] = [None] * self.world
@@ -63,7 +63,7 @@ def map_chunks(
     Args:
         count: number of chunks, indexed from 0.
         work: computes the result of a chunk from its index.
-        key: stands for everything that the results depend on; a part of file names.
+        key: hash of everything that the results depend on; part of file names.
         folder: cache folder: `KEY.safetensors` when complete, parts of it in `KEY/` before; None
             writes nothing.
         ranks: processes that share the work; this process alone when None.
@@ -128,7 +128,7 @@ def _compute(
 
 
 def _finish(folder: Path, key: str, results: Mapping[int, Chunk]) -> None:
-    """One file in place of the parts."""
+    """Merge the parts into one file."""
     _write(folder / f"{key}.safetensors", results)
     parts = folder / key
     if parts.is_dir():

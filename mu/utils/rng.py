@@ -1,8 +1,8 @@
-"""Random draws that depend on *which sample* is drawn for, and on nothing else.
+"""Counter-based random numbers, keyed by seed, sample index, visit and stream.
 
 Every draw of `prepare`, of augmentation and of substitutes is a pure function of `(seed, index,
 visit, stream)`, so it is the same on any number of ranks and workers, and the same after a resume.
-`visit` says how often the plan has shown that sample; `stream` names the purpose (crop, flip,
+`visit` counts the earlier visits of the sample in the plan; `stream` names the purpose (crop, flip,
 label...), so that two purposes never share numbers.
 
 The generator is counter based: the key is hashed by the finaliser of SplitMix64 (Steele, Lea and
@@ -23,15 +23,15 @@ _M2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def stream_id(*names: object) -> int:
-    """A 63-bit number for a purpose, the same in every process (Python's own `hash` is not)."""
+    """63-bit key of a stream name, equal in every process, unlike Python's `hash`."""
     digest = hashlib.blake2b("/".join(str(name) for name in names).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed torch's own generators, of the CPU and of `device`'s kind.
+    """Seed the generators of torch on the CPU and on the type of `device`.
 
-    `torch.manual_seed` asks every kind of device that there could be, which takes 1 ms.
+    `torch.manual_seed` queries every type of device, which takes 1 ms.
     """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
@@ -50,14 +50,14 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def bits(seed: int, index: Tensor, visit: Tensor | int, stream: str, count: int) -> Tensor:
-    """Raw 64-bit draws.
+    """Random 64-bit integers.
 
     Args:
         seed: the run's seed.
         index: `[B]` int64, the samples' stable indices.
-        visit: `[B]` int64 or a number, how often the plan has shown each sample.
-        stream: the purpose of the draw.
-        count: how many numbers each sample gets.
+        visit: `[B]` int64 or a number, earlier visits of each sample.
+        stream: purpose of the draw.
+        count: number of draws for each sample.
 
     Returns:
         `[B, count]` int64, all 64 bits random.
@@ -71,16 +71,14 @@ def bits(seed: int, index: Tensor, visit: Tensor | int, stream: str, count: int)
 
 
 def uniform(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: int) -> Tensor:
-    """Draws from U(0, 1), open at both ends: `[B, *shape]` float32."""
+    """Uniform draws in (0, 1), both ends excluded: `[B, *shape]` float32."""
     # 23 bits: float32 holds k + 0.5 exactly
     raw = _shift_right(bits(seed, index, visit, stream, math.prod(shape)), 41)
     return ((raw.to(torch.float32) + 0.5) * 2.0**-23).view(len(index), *shape)
 
 
 def normal(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: int) -> Tensor:
-    """Draws from N(0, 1) by the inverse of the normal distribution function: `[B, *shape]`
-    float32.
-    """
+    """Standard normal draws by the inverse distribution function: `[B, *shape]` float32."""
     # 52 bits, so the tails are not cut early
     raw = _shift_right(bits(seed, index, visit, stream, math.prod(shape)), 12)
     u = (raw.to(torch.float64) + 0.5) * 2.0**-52
@@ -88,8 +86,9 @@ def normal(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: i
 
 
 def gumbel(seed: int, index: Tensor, visit: Tensor | int, stream: str, *shape: int) -> Tensor:
-    """Draws from the standard Gumbel distribution: `[B, *shape]` float32. argmax(log p + such a
-    draw) is a draw from p.
+    """Standard Gumbel draws: `[B, *shape]` float32.
+
+    argmax(log p + draw) is a draw from p.
     """
     # 52 bits: a vocabulary has 10^5 words, and rare ones count
     raw = _shift_right(bits(seed, index, visit, stream, math.prod(shape)), 12)

@@ -32,9 +32,7 @@ class Reconstructible:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy shares the record: the arguments are history, and a deep copy of them would hold
-        the weights twice.
-        """
+        """Deep copy that shares the recorded arguments, which may contain weights."""
         from copy import deepcopy
 
         twin = type(self).__new__(type(self))
@@ -68,8 +66,9 @@ def class_path(cls: type) -> str:
 
 
 def to_spec(value: Any) -> Any:
-    """Plain data (numbers, strings, lists, dicts) from which `from_spec` makes an equal object;
-    `LIVE` where that cannot be.
+    """Specification of an object as plain data, for `from_spec`; `LIVE` where there is none.
+
+    Plain data are numbers, strings, lists and dicts.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -105,8 +104,9 @@ def to_spec(value: Any) -> Any:
 
 
 def _factory_spec(factory: Any) -> Any:
-    """A factory is known by what it makes: an optimizer, which can be built again, or a scheduler,
-    which can only be compared.
+    """Specification of a factory of optimizers or schedulers, from the object that it makes.
+
+    An optimizer can be built again from it; a scheduler can only be compared.
     """
     parameters = [nn.Parameter(torch.zeros(1))]
     product = _made(factory, parameters)
@@ -133,12 +133,12 @@ def _factory_spec(factory: Any) -> Any:
 def _made(factory: Any, argument: Any) -> Any:
     try:
         return factory(argument)
-    except Exception:  # a factory of something else, which may answer with any error
+    except Exception:  # a factory of something else, which may raise any error
         return None
 
 
 def is_live(spec: Any) -> bool:
-    """Whether a specification stands for an object that cannot be built from it."""
+    """Whether a specification marks a live object, which cannot be built from it."""
     return (
         spec == LIVE
         or (isinstance(spec, Mapping) and LIVE in spec)
@@ -149,9 +149,8 @@ def is_live(spec: Any) -> bool:
 def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
     """Object built from the plain data of `to_spec`.
 
-    Only our own bases (`Reconstructible`), dataclasses of `mu`, optimizers of torch, and the
-    classes in `allow` are instantiated, because a specification may come from a file that somebody
-    else wrote.
+    Only subclasses of `Reconstructible`, dataclasses of `mu`, optimizers of torch, and the classes
+    in `allow` are instantiated, because a specification may come from an untrusted file.
 
     Raises:
         InputError: for a class that may not be instantiated, or an argument that had no plain form.
@@ -183,9 +182,7 @@ def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
 
 
 def _arranged(cls: type, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Arguments as the constructor takes them: what belongs to its `*args` by position, tuples
-    where a field of a value is one.
-    """
+    """Positional and named arguments of a constructor, with tuples for fields of tuples."""
     if dataclasses.is_dataclass(cls):  # a list would make a frozen value unhashable
         tuples = {
             field.name for field in dataclasses.fields(cls) if str(field.type).startswith("tuple")
@@ -219,7 +216,7 @@ def _arranged(cls: type, arguments: dict[str, Any]) -> tuple[list[Any], dict[str
 
 
 def find_class(path: str) -> type:
-    """The class at a dotted path; InputError when there is none."""
+    """Class at a dotted path; InputError when there is none."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(import_module(module), name)
@@ -228,7 +225,7 @@ def find_class(path: str) -> type:
 
 
 def may_build(cls: type, allow: tuple[type, ...]) -> bool:
-    """Whether a class may be instantiated because a file says so."""
+    """Whether a class may be instantiated from a specification in a file."""
     if not isinstance(cls, type):
         return False
     if issubclass(cls, Reconstructible | torch.optim.Optimizer) or cls in allow:

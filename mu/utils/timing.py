@@ -1,4 +1,4 @@
-"""Where the time of a run went."""
+"""Stopwatch of the stages of a run."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ import torch
 
 
 class Stopwatch:
-    """Seconds by stage. A stage inside another is taken out of the outer one, so that the stages
-    add up to the whole.
-    """
+    """Stopwatch of nested stages; the outer stage excludes the inner, so they add up."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
         self._running: list[tuple[str, float]] = []
 
     def start(self, stage: str) -> None:
-        """Begin a stage; the one that was running waits."""
+        """Start a stage; the running stage is paused."""
         now = _now()
         if self._running:
             self._book(now)
         self._running.append((stage, now))
 
     def stop(self, stage: str) -> None:
-        """End a stage (and what was left running inside it)."""
+        """Stop a stage, and the stages that still run inside it."""
         if stage not in [name for name, _ in self._running]:
             return
         name = ""
@@ -44,7 +42,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Time a block."""
+        """Context that times a block as a stage."""
         self.start(stage)
         try:
             yield
@@ -52,7 +50,7 @@ class Stopwatch:
             self.stop(stage)
 
     def add(self, seconds: Mapping[str, float]) -> None:
-        """Add what an earlier part of the run (before it was resumed) had taken."""
+        """Add the seconds of an earlier part of the run, before it was resumed."""
         for stage, value in seconds.items():
             self._seconds[stage] = self._seconds.get(stage, 0.0) + float(value)
 
@@ -65,6 +63,6 @@ class Stopwatch:
 
 def _now() -> float:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
-        # else a stage is charged with what the one before it left in the queue
+        # else a stage includes kernels that the stage before it queued
         torch.cuda.synchronize()
     return time.perf_counter()

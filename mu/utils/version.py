@@ -1,3 +1,3 @@
-"""The version of mu."""
+"""Version of mu."""
 
 __version__ = "0.1.0"

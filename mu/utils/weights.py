@@ -1,8 +1,8 @@
-"""Reading weights from files, safely, and putting them into a network.
+"""Safe loading of weights from files, and assignment to a network.
 
 Nothing is unpickled: safetensors files hold no code, and torch's files are read with
-`weights_only=True`. Names are given as the bare network has them, whatever wrapper (DataParallel,
-torch.compile, Lightning, ours) wrote the file.
+`weights_only=True`. Names are those of the bare network, without the prefixes of wrappers
+(DataParallel, torch.compile, Lightning, ours).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SHOWN = 5
 
 
 def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and what is known about them.
+    """Weights and metadata of a file or folder.
 
     Args:
         path: a safetensors file; a torch file with a state dict, bare or under `state_dict`,
@@ -42,7 +42,7 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Returns:
         The tensors on the CPU, by the bare network's names, and the metadata: `mean` and `std`
         (lists of float, one for each channel), `input_size` ([C, H, W]), `num_classes`,
-        `architecture` and whatever else the file says, each only where the file says it.
+        `architecture` and further entries, each only where the file has it.
 
     Raises:
         InputError: when there is no such file, it is cut off or of another kind, or it needs Python
@@ -57,7 +57,7 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     else:
         checkpoint = read_checkpoint(file)
         tensors = _state_dict(checkpoint, file)
-        # a run of ours says by which recipe, and on which training set
+        # a run of ours records its recipe and its training set
         record = checkpoint.get("mu")
         metadata |= (
             {key: record[key] for key in ("recipe", "train_split") if record.get(key)}
@@ -74,8 +74,7 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_checkpoint(file: Path | str) -> dict[str, Any]:
-    """The content of a torch file (`.ckpt`, `.pt`, `.pth`, `.bin`): plain data and tensors on the
-    CPU, never objects.
+    """Content of a torch file (`.ckpt`, `.pt`, `.pth`, `.bin`): plain data, tensors on the CPU.
 
     Raises:
         InputError: when the file is missing, cut off, not a dict, or needs Python objects.
@@ -146,7 +145,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _parsed(name: str, text: str, file: Path) -> Any:
-    """A number (`num_classes`) or a list of numbers, which safetensors can only store as text."""
+    """Number or list of numbers from the text that safetensors stores."""
     try:
         value = json.loads(text)
         if name == "num_classes":
@@ -160,9 +159,7 @@ def _parsed(name: str, text: str, file: Path) -> Any:
 
 
 def _folder_metadata(folder: Path) -> dict[str, Any]:
-    """What the config.json beside the weights says in its `pretrained_cfg` (the form of timm and
-    the hub).
-    """
+    """Metadata from `pretrained_cfg` of the config.json beside the weights (timm, the hub)."""
     if not (folder / "config.json").is_file():
         return {}
     config = read_json(folder / "config.json")
@@ -197,8 +194,9 @@ def _state_dict(loaded: dict[str, Any], file: Path) -> dict[str, Tensor]:
 
 
 def _backbone_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of a run's checkpoint, the backbone's network, or all of its components; of anything else,
-    all but a frozen reference.
+    """Tensors of the backbone in a checkpoint, without a frozen reference.
+
+    Of a run's checkpoint, these are the backbone's network or all of its components.
     """
     for prefix in (_NETWORK, _BACKBONE):
         prefixed = {
@@ -212,14 +210,14 @@ def _backbone_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unwrap_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Tensors by the bare network's names, whatever is wrapped around it.
+    """Tensors by the names of the bare network, without prefixes of wrappers.
 
     Args:
         tensors: a state dict.
 
     Returns:
-        The same tensors without the wrappers' prefixes, and apart from them the normalisation:
-        `mean` and `std`, each where it is there.
+        The tensors without prefixes, and separately the normalisation: `mean` and `std`, where the
+        state dict has them.
     """
     bare = dict(tensors)
     normalisation = {}
@@ -238,19 +236,19 @@ def unwrap_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict
 def assign_weights(
     network: nn.Module, tensors: Mapping[str, Tensor], path: object, strict: bool = True
 ) -> list[str]:
-    """Copy tensors into a network, by name; dtype and device stay the network's.
+    """Copy tensors into a network by name, in the network's dtype and on its device.
 
     Everything is checked before the first tensor is copied.
 
     Args:
         network: any module; wrappers around it (`ImageNetwork` too) do not matter, and its
             normalisation is left alone.
-        tensors: as `load_weights` gives them.
-        path: where they came from, for messages.
+        tensors: tensors as from `load_weights`.
+        path: their file, for messages.
         strict: refuse missing and unexpected names.
 
     Returns:
-        The network's names that were not given (with `strict`, at most BatchNorm's step counters).
+        Names of the network without a tensor (with `strict`, at most BatchNorm's step counters).
 
     Raises:
         InputError: for missing or unexpected names when `strict`, for a wrong shape always, and
@@ -292,9 +290,7 @@ def _misshaped(
     names: list[str],
     path: object,
 ) -> str:
-    """The sentence about wrong shapes; where they only tell of other classes or channels, the
-    argument to change.
-    """
+    """Message about wrong shapes, with the argument to change for other classes or channels."""
     shapes = [
         f"{name} of shape {list(given[name].shape)} where the network has {list(own[name].shape)}"
         for name in names
@@ -317,8 +313,7 @@ def _misshaped(
 
 
 def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
-    """A fingerprint of weights: the same on every device and in every memory format, another for
-    any changed bit.
+    """Hash of weights, independent of device and memory format, changed by any changed bit.
 
     Args:
         weights: a module (its parameters and saved buffers) or a state dict.
