@@ -1,4 +1,4 @@
-"""Backbones: a model and its domain's meaning of loss, prediction, divergence and substitute.
+"""Backbones: models with the loss, prediction, divergence and substitute of their domain.
 
 The names of `__init__.pyi` are imported on first use.
 """

@@ -1,4 +1,4 @@
-"""Backbone: the model and its domain's meaning of loss, prediction, divergence and substitute."""
+"""Base class of backbones: models with the operations of their domain."""
 
 from __future__ import annotations
 
@@ -21,44 +21,42 @@ WeightedSum = tuple[Tensor, Tensor]
 
 
 class Backbone(nn.Module, Reconstructible, ABC):
-    """A model with its domain's operations. Methods that use only these run on every domain from
-    one file.
+    """Base of backbones: a model with its domain's loss, divergence, substitute loss and scores.
 
-    A batch is a dict of tensors whose first dimension is the sample; rows marked in `padded` count
-    for nothing. Every operation that needs a prediction takes one that was already computed, so
-    that a method pays for one forward pass.
+    Methods that use only these operations run on every domain. A batch is a dict of tensors whose
+    first dimension is the sample; rows marked in `padded` have weight 0. Operations that need a
+    prediction accept one that was already computed, so that a method runs one forward pass.
     """
 
     def prepare(self, batch: Batch, seed: int) -> dict[str, Any]:
-        """Draw and encode, without gradient, from (seed, index, visit). Nothing by default."""
+        """Batch with keyed draws and encodings, without gradient; the batch itself by default."""
         return dict(batch)
 
     @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
-        """The model's prediction, first dimension B."""
+        """Prediction of the model, first dimension B."""
 
     @abstractmethod
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
-        """The loss that the model was trained with."""
+        """Training loss of the model."""
 
     @abstractmethod
     def divergence(
         self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
     ) -> WeightedSum:
-        """How far the prediction `student` is from the prediction `teacher` (0 when equal)."""
+        """Divergence of the prediction `student` from the prediction `teacher`, 0 when equal."""
 
     @abstractmethod
     def substitute_loss(
         self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None
     ) -> WeightedSum:
-        """Loss towards what the model should say instead: `target`, or the batch's `substitute`."""
+        """Loss towards the substitute target: `target`, or the batch's `substitute`."""
 
     @abstractmethod
     def outputs(
         self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Per-example values for suites, computed in one pass: every name in `names` that the
-        domain knows.
+        """Outputs by example for suites, of the given names, computed in one pass.
 
         Raises:
             InputError: for a name that this domain does not have.
@@ -66,19 +64,17 @@ class Backbone(nn.Module, Reconstructible, ABC):
 
     @abstractmethod
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
-        """A few numbers for each example, `[B]`, for curves during fit (loss, accuracy)."""
+        """Scores of each example, `[B]`, for curves during fit (loss, accuracy)."""
 
     def nll(self, batch: Batch, prediction: Tensor | None = None) -> Tensor:
-        """Negative log-likelihood of each example, `[B]` (or the domain's surrogate), for
-        likelihood ratios.
-        """
+        """Negative log-likelihood (or surrogate) of each example, `[B]`, for likelihood ratios."""
         return self.loss(batch, prediction)[0]
 
     def shard(self, mesh: Any) -> None:
-        """Divide the weights among the ranks of a device mesh (FSDP2), in place.
+        """Shard the weights over the ranks of a device mesh (FSDP2), in place.
 
         Raises:
-            InputError: when the domain does not say how.
+            InputError: when the domain has no sharding.
         """
         raise InputError(
             f"{type(self).__name__} does not say how its weights are sharded; take the strategy "
@@ -86,18 +82,19 @@ class Backbone(nn.Module, Reconstructible, ABC):
         )
 
     def check_task(self, task: Any) -> None:
-        """Refuse a task whose samples this model cannot read. Nothing by default.
+        """Check that the model can read the samples of a task; no check by default.
 
         Raises:
-            InputError: names what does not fit.
+            InputError: when task and model do not fit.
         """
 
     def fresh(self, seed: int) -> Self:
-        """The same architecture, newly initialised from `seed`, on the same device and in the same
-        mode.
+        """New model of the same architecture, initialised from `seed`, on the same device.
+
+        The new model is in the mode of this one.
 
         Raises:
-            InputError: when the network was handed over live and a layer of it cannot reset itself.
+            InputError: when a layer of a network that was passed live cannot reset itself.
         """
         arguments = init_args_of(self)
         with torch.random.fork_rng(devices=[]):
@@ -120,7 +117,7 @@ class Backbone(nn.Module, Reconstructible, ABC):
 
     @staticmethod
     def count(batch: Batch, values: Tensor, weight: Tensor | None = None) -> WeightedSum:
-        """`(values, weight)` with padded rows set to zero; the weight is 1 where none is given."""
+        """Weighted sum `(values, weight)` with zeros in padded rows; the default weight is 1."""
         weight = torch.ones_like(values) if weight is None else weight
         padded = batch.get("padded")
         if padded is None:
@@ -130,7 +127,7 @@ class Backbone(nn.Module, Reconstructible, ABC):
 
 
 def _reset(network: Any) -> Any:
-    """Re-initialise every layer, however deep it stands."""
+    """Re-initialise every layer of a module, at any depth."""
     for name, layer in network.named_modules():
         if not any(True for _ in layer.parameters(recurse=False)):
             continue
@@ -146,7 +143,7 @@ def _reset(network: Any) -> Any:
 
 
 def select_outputs(known: dict[str, Any], names: Iterable[str], domain: str) -> dict[str, Tensor]:
-    """The named values; an unknown name is an error, because a suite would wait for it in vain."""
+    """Outputs of the given names; InputError for an unknown name."""
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Composed backbones: what a method serves when its answer is not one model's."""
+"""Ensemble of classifiers as one backbone."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mu.utils.errors import InputError
 
 
 class Ensemble(Backbone):
-    """Averages the probabilities of several classifiers (the mean-softmax vote of SISA, Bourtoule
-    et al., S&P 2021).
+    """Ensemble of classifiers by the mean of their probabilities.
 
-    Its prediction is the logarithm of the mean probability, which is a valid logit, so every suite
-    and attack works on it.
+    It is the mean-softmax vote of SISA (Bourtoule et al., S&P 2021). Its prediction is the
+    logarithm of the mean probability, which is a valid logit, so every suite and attack works on
+    it.
 
     Args:
         members: the classifiers; all have the same classes.
@@ -46,19 +46,19 @@ class Ensemble(Backbone):
         )
 
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
-        """The members' loss, on the ensemble's prediction."""
+        """Loss of the members on the ensemble's prediction."""
         return self._first.loss(batch, self.predict(batch) if prediction is None else prediction)
 
     def divergence(
         self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
     ) -> WeightedSum:
-        """The members' divergence."""
+        """Divergence of the members on the ensemble's predictions."""
         return self._first.divergence(student, teacher, batch, temperature)
 
     def substitute_loss(
         self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None
     ) -> WeightedSum:
-        """The members' substitute loss, on the ensemble's prediction."""
+        """Substitute loss of the members on the ensemble's prediction."""
         return self._first.substitute_loss(
             batch, target, self.predict(batch) if prediction is None else prediction
         )
@@ -66,11 +66,11 @@ class Ensemble(Backbone):
     def outputs(
         self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """As the members give them, on the ensemble's prediction."""
+        """Outputs of the members on the ensemble's prediction."""
         return self._first.outputs(
             batch, names, self.predict(batch) if prediction is None else prediction
         )
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
-        """As the members give them, on the ensemble's prediction."""
+        """Scores of the members on the ensemble's prediction."""
         return self._first.scores(batch, self.predict(batch) if prediction is None else prediction)

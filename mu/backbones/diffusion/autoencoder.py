@@ -1,6 +1,4 @@
-"""The image encoder of a latent diffusion model, as a backbone of its own, so that it is trained by
-the same methods as all others.
-"""
+"""Backbone of the image autoencoder of a latent diffusion model, to train it with any method."""
 
 from __future__ import annotations
 
@@ -18,10 +16,12 @@ from mu.utils.spec import init_args_of
 
 
 class Autoencoder(Backbone):
-    """diffusers' AutoencoderKL. The loss of a sample is the mean squared error of its pixels in
-    [-1, 1] plus `kl_weight` times the divergence of its latents from the standard normal
-    distribution, per latent element (Kingma and Welling, 2014, with a small weight as in Rombach et
-    al., CVPR 2022; without their perceptual and adversarial terms).
+    """Variational autoencoder of images: AutoencoderKL of diffusers.
+
+    The loss of a sample is the mean squared error of its pixels in [-1, 1] plus `kl_weight` times
+    the divergence of its latents from the standard normal distribution, per latent element (Kingma
+    and Welling, 2014, with a small weight as in Rombach et al., CVPR 2022; without their perceptual
+    and adversarial terms).
 
     Samples have `image` `[B, 3, H, W]` in [0, 1].
 
@@ -48,12 +48,12 @@ class Autoencoder(Backbone):
             assign_weights(self, load_weights(weights)[0], weights)
 
     def fresh(self, seed: int) -> Self:
-        """The same architecture with new weights."""
+        """New model of the same architecture."""
         twin = type(self)(**{**init_args_of(self), "weights": None, "init_seed": seed})
         return twin.to(next(self.parameters()).device).train(self.training)
 
     def prepare(self, batch: Batch, seed: int) -> dict[str, Any]:
-        """The noise by which the latents are sampled, of each sample's (seed, index, visit)."""
+        """Batch with the noise of the latents, keyed by (seed, index, visit) of each sample."""
         config: Any = self.vae.config
         side = [
             size // 2 ** (len(config.block_out_channels) - 1) for size in batch["image"].shape[2:]
@@ -66,8 +66,9 @@ class Autoencoder(Backbone):
         }
 
     def predict(self, batch: Batch) -> Tensor:
-        """The images again, `[B, 3, H, W]` in [-1, 1], from latents that are sampled where there is
-        `noise` and their means elsewhere.
+        """Reconstructed images `[B, 3, H, W]` in [-1, 1], from sampled latents or their means.
+
+        Latents are sampled in train mode where the batch has `noise`.
         """
         return self._pass(batch)[0]
 
@@ -85,9 +86,7 @@ class Autoencoder(Backbone):
         return vae.decode(latent, return_dict=False)[0], divergence
 
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
-        """Squared error and weighted divergence; a prediction that is given has no divergence any
-        more, so it is made anew.
-        """
+        """Squared error plus weighted divergence; always computed by a new forward pass."""
         again, divergence = self._pass(batch)
         return self.count(
             batch, self._error(again, batch["image"] * 2 - 1) + self.kl_weight * divergence
@@ -100,7 +99,7 @@ class Autoencoder(Backbone):
     def divergence(
         self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
     ) -> WeightedSum:
-        """Squared error between two images; a temperature has no meaning here."""
+        """Squared error between two images; the temperature is not used."""
         return self.count(batch, self._error(student, teacher))
 
     def substitute_loss(
@@ -115,11 +114,11 @@ class Autoencoder(Backbone):
     def outputs(
         self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """`nll` [B]: the loss, a surrogate of the likelihood bound."""
+        """Outputs: `nll` [B], the loss, a surrogate of the likelihood bound."""
         return select_outputs({"nll": lambda: self.loss(batch)[0].float()}, names, "an autoencoder")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
-        """`error`: squared error of the pixels."""
+        """Scores: `error`, the squared error of the pixels."""
         again = self.predict(batch) if prediction is None else prediction
         return {"error": self._error(again, batch["image"] * 2 - 1).float()}
 

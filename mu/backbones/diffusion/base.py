@@ -21,15 +21,15 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 class Diffusion(Backbone):
-    """A denoiser with a noise schedule: x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε.
+    """Base of diffusion models, a denoiser with a noise schedule: x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε.
 
-    Subclasses say what a condition is and how pixels become latents. Every loss is the squared
+    Subclasses define conditions and the encoding of pixels as latents. Every loss is the squared
     error of the network's own output (ε, v or x_0, `prediction_type`), and weighs 1 a sample.
 
     Args:
         scheduler_config: settings of a diffusers scheduler: `num_train_timesteps`, the betas,
             `prediction_type`.
-        sampler: how images are drawn; None takes DDIM with 50 steps and guidance 7.5.
+        sampler: sampler of images; None takes DDIM with 50 steps and guidance 7.5.
         reduction: the squared error is averaged over the elements of a sample (`mean`) or added up
             (`sum`, the DDPM code family).
         condition_dropout: share of training samples whose condition is replaced by the null
@@ -75,32 +75,32 @@ class Diffusion(Backbone):
         """Number T of noise levels."""
         return len(self.alphas_cumprod)
 
-    # ---- what a domain says ----------------------------------------------------------------------
+    # ---- operations of subclasses ----------------------------------------------------------------
 
     @abstractmethod
     def condition(self, batch: Batch) -> Condition:
-        """The samples' own conditions, the null condition where `dropped`; differentiable where an
-        encoder of them is trained.
+        """Conditions of the samples, the null condition where `dropped`.
+
+        They are differentiable where their encoder is trained.
         """
 
     @abstractmethod
     def substitute_condition(self, batch: Batch, target: Any = None) -> Condition:
-        """The condition that takes the place of the samples' own: `target`, or the batch's
-        `substitute`.
-        """
+        """Substitute conditions of the samples: `target`, or the batch's `substitute`."""
 
     @abstractmethod
     def null(self, count: int) -> Condition:
-        """`count` times the condition that says nothing (empty prompt, null label)."""
+        """Null condition (empty prompt, null label), `count` times."""
 
     @abstractmethod
     def denoise(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The network's own output for `noised` `[B, *sample_shape]` at timesteps `t` `[B]`."""
+        """Output of the network for `noised` `[B, *sample_shape]` at timesteps `t` `[B]`."""
 
     @abstractmethod
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Latents `[B, *sample_shape]` of images `[B, C, H, W]` in [0, 1]; `noise` samples the
-        encoder's posterior, None takes its mean.
+        """Latents `[B, *sample_shape]` of images `[B, C, H, W]` in [0, 1].
+
+        They are sampled from the encoder's posterior by `noise`; None takes its mean.
         """
 
     @abstractmethod
@@ -110,17 +110,17 @@ class Diffusion(Backbone):
     # ---- noise levels and parametrisations -------------------------------------------------------
 
     def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """√ᾱ_t and √(1 − ᾱ_t), shaped to multiply `like`."""
+        """Signal and noise levels √ᾱ_t and √(1 − ᾱ_t), shaped to multiply `like`."""
         alpha_bar = self.alphas_cumprod[t].to(like.dtype).view(-1, *[1] * (like.dim() - 1))
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
     def add_noise(self, latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t of x_0 and ε."""
+        """Noised latents x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε."""
         signal, level = self.levels(t, latent)
         return signal * latent + level * noise
 
     def target(self, latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What `denoise` should return: ε, v = √ᾱ_t ε − √(1 − ᾱ_t) x_0, or x_0."""
+        """Training target of the network: ε, v = √ᾱ_t ε − √(1 − ᾱ_t) x_0, or x_0."""
         if self.prediction_type == "epsilon":
             return noise
         if self.prediction_type == "sample":
@@ -129,7 +129,7 @@ class Diffusion(Backbone):
         return signal * noise - level * latent
 
     def to_sample(self, output: Tensor, noised: Tensor, t: Tensor) -> Tensor:
-        """x̂_0 of the network's output at x_t."""
+        """Predicted sample x̂_0 from the network's output at x_t."""
         if self.prediction_type == "sample":
             return output
         signal, level = self.levels(t, noised)
@@ -138,7 +138,7 @@ class Diffusion(Backbone):
         return (noised - level * output) / signal
 
     def to_epsilon(self, output: Tensor, noised: Tensor, t: Tensor) -> Tensor:
-        """ε̂ of the network's output at x_t."""
+        """Predicted noise ε̂ from the network's output at x_t."""
         if self.prediction_type == "epsilon":
             return output
         signal, level = self.levels(t, noised)
@@ -147,7 +147,7 @@ class Diffusion(Backbone):
         return (noised - signal * output) / level
 
     def epsilon(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The predicted noise, whatever the network itself predicts."""
+        """Predicted noise, for every parametrisation of the network."""
         return self.to_epsilon(self.denoise(noised, t, condition), noised, t)
 
     def pair(
@@ -169,9 +169,7 @@ class Diffusion(Backbone):
         scale: float,
         null: Condition | None = None,
     ) -> Tensor:
-        """Classifier-free guidance in the network's own parametrisation: o_∅ + s (o_c − o_∅); s = 1
-        is one pass.
-        """
+        """Classifier-free guidance o_∅ + s (o_c − o_∅) of the outputs; s = 1 takes one pass."""
         if scale == 1:
             return self.denoise(noised, t, condition)
         conditional, unconditional = self.pair(noised, t, condition, null)
@@ -180,8 +178,9 @@ class Diffusion(Backbone):
     # ---- drawing images --------------------------------------------------------------------------
 
     def start(self, seeds: Sequence[int]) -> Tensor:
-        """Standard normal noise `[B, *sample_shape]`, one generator on the CPU for each seed, as
-        diffusers' pipelines draw it.
+        """Standard normal noise `[B, *sample_shape]`, as in the pipelines of diffusers.
+
+        Each seed has a generator of its own on the CPU.
         """
         like = self.alphas_cumprod
         drawn = [
@@ -192,7 +191,7 @@ class Diffusion(Backbone):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the denoiser's weights."""
+        """Dtype of the denoiser's weights."""
         return next(self.parameters()).dtype
 
     @torch.no_grad()
@@ -211,11 +210,10 @@ class Diffusion(Backbone):
     # ---- the contract of backbones ---------------------------------------------------------------
 
     def prepare(self, batch: Batch, seed: int) -> dict[str, Any]:
-        """Latents, t and noise of each sample from (seed, index, visit); in train mode, which
-        conditions are dropped.
+        """Batch with latents, t and noise of each sample, keyed by (seed, index, visit).
 
-        Samples without an image get none of these: data-free methods and suites that generate do
-        without.
+        In train mode it has the mask of dropped conditions too. Samples without an image get none
+        of these, for data-free methods and for suites that generate.
         """
         part = dict(batch)
         index = part["index"]
@@ -247,12 +245,12 @@ class Diffusion(Backbone):
     """Whether `encode` samples from a posterior."""
 
     def predict(self, batch: Batch) -> Tensor:
-        """The network's output at each sample's own x_t, t and condition, `[B, *sample_shape]`."""
+        """Output of the network at each sample's x_t, t and condition, `[B, *sample_shape]`."""
         return self.denoise(self.noised(batch), batch["t"], self.condition(batch))
 
     @staticmethod
     def noised(batch: Batch) -> Tensor:
-        """x_t of each sample.
+        """Noised latents x_t of each sample.
 
         Raises:
             InputError: when the task gives prompts without images.
@@ -265,11 +263,11 @@ class Diffusion(Backbone):
         return batch["noised"]
 
     def squared_error(self, output: Tensor, target: Tensor) -> Tensor:
-        """`[B]`: mean over the elements of a sample, or their sum (`reduction`)."""
+        """Squared errors `[B]`: mean over the elements of a sample, or their sum (`reduction`)."""
         return functional.squared_error(output, target, self.reduction)
 
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
-        """Squared error to ε (or v, or x_0)."""
+        """Squared error to the training target ε, v or x_0."""
         output = self.predict(batch) if prediction is None else prediction
         error = self.squared_error(output, self.target(batch["latent"], batch["noise"], batch["t"]))
         if self.training and self.min_snr_gamma is not None:
@@ -290,16 +288,15 @@ class Diffusion(Backbone):
     def divergence(
         self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
     ) -> WeightedSum:
-        """Squared error between two outputs at the same x_t; a temperature has no meaning here and
-        changes nothing.
-        """
+        """Squared error between two outputs at the same x_t; the temperature is not used."""
         return self.count(batch, self.squared_error(student, teacher))
 
     def substitute_loss(
         self, batch: Batch, target: Any = None, prediction: Tensor | None = None
     ) -> WeightedSum:
-        """Squared error to the model's own output, without gradient, under the substitute condition
-        at the same x_t.
+        """Squared error to the output under the substitute condition at the same x_t.
+
+        That output is the model's own, without gradient.
         """
         output = self.predict(batch) if prediction is None else prediction
         with torch.no_grad():
@@ -311,7 +308,7 @@ class Diffusion(Backbone):
     def outputs(
         self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """`nll` [B]: the squared error at the drawn t, a surrogate of the likelihood bound."""
+        """Outputs: `nll` [B], the squared error at the drawn t, a surrogate of the bound."""
         available = {
             "nll": lambda: self.loss(batch, prediction)[0].float(),
             "t": lambda: batch["t"],
@@ -319,5 +316,5 @@ class Diffusion(Backbone):
         return select_outputs(available, names, "a diffusion model")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
-        """`loss`: the squared error; nothing where there are no images."""
+        """Scores: `loss`, the squared error; none for samples without images."""
         return {"loss": self.loss(batch, prediction)[0].float()} if "noised" in batch else {}

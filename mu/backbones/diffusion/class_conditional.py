@@ -1,6 +1,4 @@
-"""Class-conditional diffusion in pixel space: diffusers' UNet2DModel with class labels and a null
-label.
-"""
+"""Class-conditional diffusion in pixel space: UNet2DModel of diffusers with a null label."""
 
 from __future__ import annotations
 
@@ -22,9 +20,10 @@ from mu.utils.spec import init_args_of
 
 
 class ClassConditionalDiffusion(Diffusion):
-    """A denoiser of images given their class. The last class embedding is the null label's.
+    """Class-conditional diffusion model of images in pixel space.
 
-    Samples have `image` `[B, C, H, W]` in [0, 1] and `label` `[B]`.
+    The last class embedding is that of the null label. Samples have `image` `[B, C, H, W]` in [0,
+    1] and `label` `[B]`.
 
     Args:
         model: folder with `unet/` and `scheduler/` as diffusers saves them, `embedded:NAME` for a
@@ -36,9 +35,9 @@ class ClassConditionalDiffusion(Diffusion):
         part: `full`, or words that the names of the trained weights contain, joined by `+` (`attn`,
             `mid_block`).
         init_seed: begin with new weights from this seed.
-        sampler: how images are drawn; None takes DDIM with 50 steps and guidance 3 (the DDPM
+        sampler: sampler of images; None takes DDIM with 50 steps and guidance 3 (the DDPM
             family's w = 2).
-        condition_dropout: share of training samples that see the null label.
+        condition_dropout: share of training samples with the null label.
         min_snr_gamma: see Diffusion.
         reduction: see Diffusion.
     """
@@ -105,23 +104,23 @@ class ClassConditionalDiffusion(Diffusion):
         assign_weights(self, tensors, weights)
 
     def fresh(self, seed: int) -> Self:
-        """The same architecture with new weights."""
+        """New model of the same architecture."""
         twin = type(self)(**{**init_args_of(self), "weights": None, "init_seed": seed})
         return twin.to(device=self.alphas_cumprod.device).train(self.training)
 
     def condition(self, batch: Batch) -> Condition:
-        """The labels; the null label where `dropped`."""
+        """Class labels of the samples, the null label where `dropped`."""
         label = batch["label"]
         return Condition(
             label.masked_fill(batch["dropped"], self.num_classes) if "dropped" in batch else label
         )
 
     def substitute_condition(self, batch: Batch, target: Any = None) -> Condition:
-        """The substitute labels."""
+        """Substitute labels of the samples."""
         return Condition(batch["substitute"] if target is None else target)
 
     def null(self, count: int) -> Condition:
-        """The null label."""
+        """Null label, `count` times."""
         return Condition(
             torch.full(
                 (count,), self.num_classes, dtype=torch.int64, device=self.alphas_cumprod.device
@@ -144,7 +143,7 @@ class ClassConditionalDiffusion(Diffusion):
         return Condition(classes)
 
     def denoise(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The UNet's output `[B, C, H, W]`."""
+        """Output `[B, C, H, W]` of the UNet."""
         return self.unet(noised, t, class_labels=condition.states, return_dict=False)[0]
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -17,8 +17,8 @@ class Condition:
         states: what the denoiser reads: hidden states of the text encoder `[B, L, D]`, or class
             labels `[B]` int64.
         ids: token ids `[B, L]` int64; None without text.
-        tokens: token embeddings, before positions are added, `[B, L, D]`; None where nobody asked
-            for them.
+        tokens: token embeddings, before positions are added, `[B, L, D]`; None where they
+            were not requested.
         span: token positions `[start, end)` of the concept, `[B, 2]` int64; (0, 0) where a prompt
             has none.
         added: further conditions by name, each `[B, ...]` (SDXL's pooled text embedding and time
@@ -47,8 +47,9 @@ class Condition:
         return self._each(lambda value: value.detach())
 
     def where(self, mask: Tensor, other: Condition) -> Condition:
-        """This where `mask` `[B]` is True, `other` elsewhere; what only one of them has is left
-        out.
+        """Conditions from this batch where `mask` `[B]` is True, and from `other` elsewhere.
+
+        Entries that only one of them has are left out.
         """
 
         def chosen(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -71,7 +72,7 @@ class Condition:
 
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
-        """One batch of several; an entry that one of them lacks is left out."""
+        """Concatenation of batches, without entries that one of them lacks."""
 
         def joined(values: Sequence[Tensor | None]) -> Tensor | None:
             present = [value for value in values if value is not None]

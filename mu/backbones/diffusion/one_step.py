@@ -1,4 +1,4 @@
-"""A distilled generator: one evaluation of the denoiser draws an image."""
+"""One-step generator, distilled from a diffusion model."""
 
 from __future__ import annotations
 
@@ -30,14 +30,13 @@ _OF_THE_MODEL = (
 
 
 class OneStepGenerator(Diffusion):
-    """Draws x̂_0(√(1 − ᾱ_τ) z, τ, c), z ~ N(0, I), at one fixed timestep τ, without guidance. What
-    else it is asked, its model answers.
+    """One-step generator x̂_0(√(1 − ᾱ_τ) z, τ, c), z ~ N(0, I), at a fixed timestep τ.
 
-    As a denoiser at other noise levels it means little: its `loss` is that of the network that it
-    is made of.
+    There is no guidance. All other operations are those of the underlying model, also its `loss`
+    and its outputs at other noise levels.
 
     Args:
-        model: the denoiser.
+        model: denoiser.
         t_init: τ, in [0, T).
     """
 
@@ -63,19 +62,17 @@ class OneStepGenerator(Diffusion):
 
     @property
     def alphas_cumprod(self) -> Tensor:  # type: ignore[override]
-        """The model's."""
+        """Noise schedule ᾱ_t of the model."""
         return self.model.alphas_cumprod
 
     def __getattr__(self, name: str) -> Any:
-        """What only text-to-image or only class-conditional models know, the model answers."""
+        """Attributes of text-to-image or class-conditional models, from the model."""
         return getattr(self.model, name) if name in _OF_THE_MODEL else super().__getattr__(name)
 
     # ---- drawing ---------------------------------------------------------------------------------
 
     def sample(self, noise: Tensor, condition: Condition) -> Tensor:
-        """x̂_0 `[B, *sample_shape]` of standard normal noise, with gradient: one evaluation a
-        sample.
-        """
+        """Sample x̂_0 `[B, *sample_shape]` of standard normal noise, with gradient."""
         t = torch.full((len(noise),), self.t_init, dtype=torch.int64, device=noise.device)
         noised = self.levels(t, noise)[1] * noise
         return self.to_sample(self.denoise(noised, t, condition), noised, t)
@@ -84,7 +81,7 @@ class OneStepGenerator(Diffusion):
     def generate(
         self, condition: Condition, seeds: Sequence[int], sampler: Sampler | None = None
     ) -> Tensor:
-        """Images `[B, C, H, W]` in [0, 1] by one evaluation each; a sampler changes nothing."""
+        """Images `[B, C, H, W]` in [0, 1] by one evaluation each; the sampler is not used."""
         if len(seeds) != len(condition):
             raise InputError(f"{len(condition)} conditions need as many seeds, not {len(seeds)}.")
         return self.decode(self.sample(self.start(seeds), condition)).float()
@@ -92,41 +89,41 @@ class OneStepGenerator(Diffusion):
     def generate_prompts(
         self, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler | None = None
     ) -> Tensor:
-        """Images of prompts, where the model is text-to-image."""
+        """Images `[B, 3, H, W]` in [0, 1] of prompts, for text-to-image models."""
         with torch.no_grad():
             return self.generate(self.texts(prompts), seeds)
 
-    # ---- as the model does -----------------------------------------------------------------------
+    # ---- operations of the model -----------------------------------------------------------------
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the denoiser's weights."""
+        """Dtype of the denoiser's weights."""
         return self.model.dtype
 
     def prepare(self, batch: Batch, seed: int) -> dict[str, Any]:
-        """As the model."""
+        """Operation of the model, see `Diffusion`."""
         return self.model.prepare(batch, seed)
 
     def condition(self, batch: Batch) -> Condition:
-        """As the model."""
+        """Operation of the model, see `Diffusion`."""
         return self.model.condition(batch)
 
     def substitute_condition(self, batch: Batch, target: Any = None) -> Condition:
-        """As the model."""
+        """Operation of the model, see `Diffusion`."""
         return self.model.substitute_condition(batch, target)
 
     def null(self, count: int) -> Condition:
-        """As the model."""
+        """Operation of the model, see `Diffusion`."""
         return self.model.null(count)
 
     def denoise(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """As the model."""
+        """Operation of the model, see `Diffusion`."""
         return self.model.denoise(noised, t, condition)
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """As the model."""
+        """Operation of the model, see `Diffusion`."""
         return self.model.encode(images, noise)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """As the model."""
+        """Operation of the model, see `Diffusion`."""
         return self.model.decode(latents)

@@ -11,22 +11,22 @@ from mu.backbones.diffusion.text_encoder import FrozenWeights
 from mu.utils import rng
 
 CAPACITY = 2**31
-"""Bytes of main memory for what is kept, 16,000 images of 512 x 512 in single precision; images
-after that are encoded each time.
+"""Bytes of main memory for cached posteriors.
+
+They hold 16,000 images of 512 x 512 in single precision; images after that are encoded each time.
 """
 
 Content = tuple[torch.Size, int, int]
-"""An image's shape, and two numbers that stand for its exact content."""
+"""Shape of an image, and two hashes of its exact content."""
 
 
 class ContentHash:
-    """Σ_i x_i m_i mod 2⁶⁴ over an image's float32 bits x_i with random m_i, twice: computed where
-    the image lies, so that a GPU waits for two numbers an image, and no image is copied to main
-    memory.
+    """Multilinear hash of images: two sums Σ_i x_i m_i mod 2⁶⁴ over float32 bits, random m_i.
 
-    Two images in [0, 1] that differ agree with a probability of at most 2⁻⁷² over the m
-    (multilinear hashing after Carter and Wegman, "Universal classes of hash functions", 1979):
-    2⁻⁽⁶⁴⁻ᵛ⁾ for each number, where 2ᵛ divides every difference of bits, v ≤ 28 in floats.
+    The sums are computed on the device of the image, so that only two numbers an image are copied
+    to main memory. Two images in [0, 1] that differ agree with a probability of at most 2⁻⁷² over
+    the m (multilinear hashing after Carter and Wegman, "Universal classes of hash functions",
+    1979): 2⁻⁽⁶⁴⁻ᵛ⁾ for each number, where 2ᵛ divides every difference of bits, v ≤ 28 in floats.
     """
 
     def __init__(self) -> None:
@@ -53,11 +53,11 @@ class ContentHash:
 class Posteriors:
     """Cache of posterior means and standard deviations by the image's exact content.
 
-    Augmented images are others each time; then nothing is found, and no more is kept than the
+    Randomly augmented images are new each time, so the cache does not help; it then stops at its
     capacity.
 
     Args:
-        capacity: bytes.
+        capacity: size of the cache in bytes.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
@@ -68,12 +68,11 @@ class Posteriors:
         self._contents = ContentHash()
 
     def encode(self, encoder: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents of `images` `[B, 3, H, W]` in [0, 1], without
-        gradient.
+        """Means and standard deviations of the latents of `images`, without gradient.
 
         Args:
             encoder: an AutoencoderKL.
-            images: on any device.
+            images: `[B, 3, H, W]` in [0, 1], on any device.
         """
         if self._weights.changed(encoder, images.device.type):
             self._posteriors = {}
@@ -91,9 +90,7 @@ class Posteriors:
         return both[:, 0], both[:, 1]
 
     def _encoded(self, encoder: Any, image: Tensor, key: Content) -> Tensor:
-        """Mean and deviation `[2, ...]` of one image, alone: what is kept must not depend on its
-        neighbours in a batch.
-        """
+        """Mean and deviation `[2, ...]` of one image, encoded apart from its batch."""
         posterior = encoder.encode(image[None].to(encoder.dtype) * 2 - 1).latent_dist
         both = torch.cat([posterior.mean, posterior.std])
         if self.cached_bytes + both.nbytes <= self.capacity:

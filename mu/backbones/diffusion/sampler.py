@@ -43,7 +43,7 @@ class Sampler(Reconstructible):
         steps: number of denoising steps.
         guidance: scale s of classifier-free guidance, ε_∅ + s (ε_c − ε_∅); 1 is the conditional
             prediction alone. (The DDPM code family writes w = s − 1.)
-        eta: share of ancestral noise, for schedulers that know it (DDIM).
+        eta: share of ancestral noise, for schedulers that have it (DDIM).
         options: further settings of the scheduler, over the model's own (`{timestep_spacing:
             trailing}`).
     """
@@ -90,9 +90,9 @@ class Sampler(Reconstructible):
         """Latents `[B, *sample_shape]`; sample i depends on condition i and seed i only.
 
         Args:
-            backbone: the model; called in the mode that it is in.
+            backbone: model, called in its current mode.
             condition: B conditions.
-            seeds: B seeds, each of a generator of its own on the CPU, as in diffusers' pipelines.
+            seeds: B seeds, one for each generator on the CPU, as in diffusers' pipelines.
         """
         scheduler = self.make(backbone)
         latent = backbone.start(seeds) * scheduler.init_noise_sigma
@@ -108,14 +108,15 @@ class Sampler(Reconstructible):
         return latent
 
     def describe(self) -> str:
-        """For reports: `DDIM, 20 steps, guidance 2`."""
+        """Description for reports: `DDIM, 20 steps, guidance 2`."""
         scheduler = self.scheduler.removesuffix("Scheduler")
         return f"{scheduler}, {self.steps} steps, guidance {self.guidance:g}"
 
 
 def _extra(scheduler: Any, eta: float, seeds: Sequence[int]) -> dict[str, Any]:
-    """What the scheduler's step takes beside the prediction; ancestral noise gets one generator a
-    sample, apart from the start's.
+    """Further arguments of the scheduler's step, with generators of ancestral noise.
+
+    Each sample has a generator of its own, apart from that of its initial noise.
     """
     import inspect
 

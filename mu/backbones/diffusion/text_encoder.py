@@ -37,8 +37,8 @@ class FrozenWeights:
 
     A change is a move, a conversion, a replacement, or a write.
 
-    Autocast counts too: it computes otherwise. The network's weights are listed once, because going
-    through its modules takes longer than all the rest here.
+    Autocast counts as a change. The weights of the network are listed once, because going through
+    its modules is slow.
     """
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ def find_span(tokenizer: Any, row: list[int], prompt: str, concept: str) -> tupl
     Tokens are compared, not words, because a word may be several tokens.
 
     Raises:
-        InputError: when the concept has no token, or does not stand in the prompt as far as the
+        InputError: when the concept has no token, or is not in the prompt as far as the
             encoder reads it.
     """
     concept_ids = tokenizer(concept, add_special_tokens=False)["input_ids"]

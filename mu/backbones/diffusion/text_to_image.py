@@ -23,7 +23,7 @@ from mu.utils.spec import init_args_of
 
 
 class TextToImage(Diffusion):
-    """Stable Diffusion 1.x or 2.x, by its parts.
+    """Text-to-image latent diffusion model: Stable Diffusion 1.x or 2.x.
 
     Samples have `prompt` (list of B strings), and optionally `concept` (the words in the prompt
     that are to be erased), `substitute` (the anchor prompt) and `image` `[B, 3, H, W]` in [0, 1].
@@ -38,8 +38,8 @@ class TextToImage(Diffusion):
         lora: adapters in the linear and convolution layers of `part`, which is then itself frozen.
         init_seed: begin with new weights of UNet and text encoder, drawn from this seed; the image
             encoder keeps its own.
-        sampler: how images are drawn; None takes DDIM with 50 steps and guidance 7.5.
-        condition_dropout: share of training samples that see the empty prompt.
+        sampler: sampler of images; None takes DDIM with 50 steps and guidance 7.5.
+        condition_dropout: share of training samples with the empty prompt.
         min_snr_gamma: see Diffusion.
         reduction: see Diffusion.
         dtype: `float32`, `bfloat16` or `float16` of the weights.
@@ -172,9 +172,7 @@ class TextToImage(Diffusion):
             )
 
     def base_hash(self) -> str:
-        """Fingerprint of UNet and text encoder without adapters, by which edited tensors name the
-        model that they belong to.
-        """
+        """Hash of UNet and text encoder without adapters, to match edited tensors to their base."""
         from mu.utils.weights import weights_hash
 
         return weights_hash(
@@ -186,16 +184,15 @@ class TextToImage(Diffusion):
         )
 
     def fresh(self, seed: int) -> Self:
-        """The same architecture with new weights of UNet and text encoder; the image encoder and
-        the tokenizer stay.
-        """
+        """New UNet and text encoder of the same architecture, same image encoder and tokenizer."""
         arguments = init_args_of(self)
         twin = type(self)(**{**arguments, "weights": None, "init_seed": seed})
         return twin.to(device=self.alphas_cumprod.device).train(self.training)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """The tokenizer is shared: it holds no weights, and a deep copy of transformers'
-        CLIPTokenizer decodes with `</w>` in the text.
+        """Deep copy with a shared tokenizer.
+
+        It holds no weights, and a deep copy of CLIPTokenizer decodes with `</w>` in the text.
         """
         memo[id(self.tokenizer)] = self.tokenizer
         memo[id(self._token_ids)] = self._token_ids
@@ -213,20 +210,20 @@ class TextToImage(Diffusion):
 
     @property
     def length(self) -> int:
-        """Number L of token places, start and end included."""
+        """Number L of token positions, start and end included."""
         limit = int(self.text_encoder.config.max_position_embeddings)  # type: ignore[union-attr]
         return min(int(self.tokenizer.model_max_length), limit)
 
     def tokenise(
         self, prompts: Sequence[str], concepts: Sequence[str] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Token ids `[B, L]`, and the span `[start, end)` of each concept in its prompt, `[B, 2]`
-        ((0, 0) for an empty concept).
+        """Token ids `[B, L]` of prompts, and token spans `[start, end)` of concepts, `[B, 2]`.
 
-        A prompt that is too long is cut, as in diffusers' pipelines, with a warning.
+        The span of an empty concept is (0, 0). A prompt that is too long is cut, as in diffusers'
+        pipelines, with a warning.
 
         Raises:
-            InputError: when a concept has no token, or does not stand in its prompt (as far as the
+            InputError: when a concept has no token, or is not in its prompt (as far as the
                 encoder reads it).
         """
         ids = torch.tensor(
@@ -250,10 +247,10 @@ class TextToImage(Diffusion):
         """Conditions of token ids `[B, L]`.
 
         Args:
-            ids: token ids; with `tokens` they only say where the text ends.
+            ids: token ids; with `tokens` they only mark the end of the text.
             tokens: token embeddings `[B, L, D]` to read in place of the ids' own; gradients flow
                 back to them.
-            span: of the concepts, passed on.
+            span: token spans of the concepts, passed on.
         """
         if tokens is not None:
             return Condition(hidden_states(self.text_encoder, ids, tokens), ids, tokens, span)
@@ -265,7 +262,7 @@ class TextToImage(Diffusion):
         return self.encode_text(ids, span=span)
 
     def null(self, count: int) -> Condition:
-        """The empty prompt."""
+        """Conditions of the empty prompt, `count` times."""
         empty_prompt = self.texts([""])
         return Condition(
             empty_prompt.states.expand(count, -1, -1),
@@ -275,7 +272,7 @@ class TextToImage(Diffusion):
         )
 
     def condition(self, batch: Batch) -> Condition:
-        """Of the samples' prompts; the empty prompt where `dropped`."""
+        """Conditions of the samples' prompts, of the empty prompt where `dropped`."""
         states = self.encode_text(self._ids(batch), span=batch.get("span"))
         return (
             states.where(~batch["dropped"], self.null(len(states)))
@@ -284,7 +281,7 @@ class TextToImage(Diffusion):
         )
 
     def substitute_condition(self, batch: Batch, target: Any = None) -> Condition:
-        """Of the anchor prompts: ids `[B, L]`, or strings."""
+        """Conditions of the anchor prompts: ids `[B, L]`, or strings."""
         chosen = batch.get("substitute") if target is None else target
         if chosen is None:
             raise InputError(
@@ -304,8 +301,9 @@ class TextToImage(Diffusion):
     # ---- images and the denoiser -----------------------------------------------------------------
 
     def prepare(self, batch: Batch, seed: int) -> dict[str, Any]:
-        """As Diffusion.prepare, and token ids of prompts and substitutes; what is encoded by a
-        trained text encoder belongs to predict.
+        """Batch of `Diffusion.prepare` with token ids of prompts and substitutes.
+
+        A trained text encoder encodes them in `predict`.
         """
         part = super().prepare(batch, seed)
         if isinstance(part.get("prompt"), list):
@@ -315,7 +313,7 @@ class TextToImage(Diffusion):
         return part
 
     def denoise(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The UNet's output `[B, 4, h, w]`."""
+        """Output `[B, 4, h, w]` of the UNet."""
         added = {"added_cond_kwargs": dict(condition.added)} if condition.added else {}
         return self.unet(
             noised, t, encoder_hidden_states=condition.states, return_dict=False, **added
@@ -341,7 +339,7 @@ class TextToImage(Diffusion):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the UNet's weights."""
+        """Dtype of the UNet's weights."""
         return next(self.unet.parameters()).dtype
 
     def generate_prompts(
@@ -352,7 +350,7 @@ class TextToImage(Diffusion):
             return self.generate(self.texts(prompts), seeds, sampler)
 
     def pipeline(self) -> Any:
-        """A diffusers `StableDiffusionPipeline` around the very same components."""
+        """`StableDiffusionPipeline` of diffusers with the same components, not copied."""
         from diffusers import StableDiffusionPipeline
 
         parts: dict[str, Any] = {

@@ -87,8 +87,9 @@ def _unet(names: list[str], part: str) -> set[str]:
 
 
 def _text(names: list[str], part: str) -> set[str]:
-    """Layers are compared as numbers: matched as text, layer 1 would be 10 and 11 too, which is a
-    quirk of the released AdvUnlearn.
+    """Parameter names of a part of the text encoder, with layers compared as numbers.
+
+    Compared as text, layer 1 would match 10 and 11 too, as in the released AdvUnlearn.
     """
     _, _, rest = part.partition(":")
     layers, _, component = rest.partition(":")

@@ -1,10 +1,10 @@
 """Small trained models that come with mu, in half precision.
 
 `shapes` is a text-to-image model (a diffusers folder), `digits` a class-conditional one;
-`judge_shape`, `judge_colour`, `judge_background` and `judge_digits` are classifiers that say what a
-picture shows, trained on real pictures. `authors` is a language model (a transformers folder) that
-knows a hundred invented authors, `authors_oracle` one that never saw the last ten of them.
-Everything is made anew by `make embedded`.
+`judge_shape`, `judge_colour`, `judge_background` and `judge_digits` are classifiers of
+images, trained on real ones. `authors` is a language model (a transformers folder) trained on a
+hundred invented authors, `authors_oracle` one trained without the last ten of them. `make embedded`
+trains all of them again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HOME = Path(__file__).parent
 
 
 def names() -> tuple[str, ...]:
-    """The models that are there."""
+    """Names of the embedded models, sorted."""
     return tuple(
         sorted(
             folder.name
@@ -28,7 +28,7 @@ def names() -> tuple[str, ...]:
 
 
 def path(name: str) -> Path:
-    """The folder of a model.
+    """Folder of an embedded model.
 
     Raises:
         InputError: for a name that is not among those that come with mu.
