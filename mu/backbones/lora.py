@@ -1,4 +1,4 @@
-"""Low-rank adapters, by peft."""
+"""Low-rank adapters (LoRA) by PEFT."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ _PREFIX = "base_model.model."
 
 
 class LoRA(Reconstructible):
-    """Adapters W + (α / r) B A in place of training W (Hu et al., ICLR 2022, arXiv 2106.09685).
+    """Low-rank adapters W + (α / r) B A, trained in place of W.
+
+    Source: Hu et al., ICLR 2022, arXiv 2106.09685.
 
     Args:
-        rank: r.
+        rank: rank r.
         alpha: α; r when None.
-        dropout: of the adapters' inputs.
-        init_seed: of A; B begins as zero, so the adapted model begins as the original.
+        dropout: dropout probability of the adapters' inputs.
+        init_seed: seed of A; B begins as zero, so the adapted model begins as the original.
     """
 
     def __init__(
@@ -40,11 +42,10 @@ class LoRA(Reconstructible):
         self.init_seed = init_seed
 
     def inject(self, network: nn.Module, weights: Iterable[str]) -> None:
-        """Put adapters into the linear and convolution layers whose `weight` is named, and freeze
-        everything else.
+        """Add adapters to the linear and convolution layers of named weights; freeze the rest.
 
         Raises:
-            InputError: when none of them can hold an adapter.
+            InputError: when none of the layers supports an adapter.
         """
         require("LoRA", "peft", extra="diffusion")
         from peft import LoraConfig, inject_adapter_in_model
@@ -75,7 +76,7 @@ class LoRA(Reconstructible):
 
 
 def merge_adapters(backbone: nn.Module) -> None:
-    """Fold every adapter into the layer under it, so that the plain model remains (for export)."""
+    """Merge every adapter into its layer, which leaves the plain model."""
     from peft.tuners.lora import LoraLayer
 
     for parent in list(backbone.modules()):
@@ -86,7 +87,7 @@ def merge_adapters(backbone: nn.Module) -> None:
 
 
 def load_adapter(backbone: Any, folder: Path) -> None:
-    """Put the adapters of a PEFT folder into a backbone with adapters of the same form.
+    """Load the adapters of a PEFT folder into a backbone with adapters of the same form.
 
     Raises:
         InputError: when the backbone has none, or the file was made for another base model or
@@ -129,7 +130,7 @@ def load_adapter(backbone: Any, folder: Path) -> None:
 
 
 def base_hash(backbone: Any) -> str:
-    """Fingerprint of the weights without adapters."""
+    """Hash of the weights without adapters."""
     return weights_hash(
         {
             name.replace(".base_layer.", "."): value

@@ -1,6 +1,4 @@
-"""Export: writers of models as people share them, for timm, torchvision, diffusers, transformers
-and PEFT.
-"""
+"""Export of models in the formats of timm, torchvision, diffusers, transformers and PEFT."""
 
 from mu.backbones.export import diffusion, language, vision
 from mu.backbones.export.base import Form, export

@@ -1,6 +1,4 @@
-"""`export(backbone, folder, ...)`: the form in which people share a model, by the kind of its
-backbone.
-"""
+"""Export of a model into a folder, dispatched by the class of its backbone."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ from typing import Any, Literal
 from mu.utils.errors import InputError
 
 Form = Literal["model", "edited", "adapter"]
-"""What of a model is exported: all of it, the tensors that differ from the original's, or low-rank
-adapters.
-"""
+"""Exported form: the whole model, the tensors that differ from the original, or the adapters."""
 
 
 @singledispatch
@@ -26,9 +22,9 @@ def export(
     title: str | None = None,
     license: str | None = None,
 ) -> Path:
-    """Write a model as people share it, with a model card: a new folder, all of it or none.
+    """Write a model with its model card into a new folder, atomically.
 
-    A backbone of another kind gets its form by registering a writer:
+    A backbone of another class needs a registered writer:
 
         @mu.backbones.export.export.register
         def export_mine(
@@ -37,19 +33,20 @@ def export(
 
     Args:
         backbone: the served model.
-        folder: where to; new or empty.
-        form: what of it; a domain has `model`, and those of the others that its users know.
+        folder: output folder; new or empty.
+        form: exported form; every domain has `model`, and some have the others.
         results: a run's results for the card: `method`, `task`, `concept`, and `metrics`, which
             maps each metric's name to its value or to a dict (or lists dicts that have `metric`)
             with `value` and, where known, `split` and `gap`.
         title: heading of the card; the folder's name when None.
-        license: of the weights as the hub names it (`apache-2.0`, `cc-by-4.0`); left out when None.
+        license: licence of the weights, as the hub names it (`apache-2.0`, `cc-by-4.0`); left out
+            when None.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: when the model has no such form, or the folder is not empty.
+        InputError: when the domain has no such form, or the folder is not empty.
     """
     raise InputError(
         f"{type(backbone).__name__} has no form that other libraries read; load the run with "

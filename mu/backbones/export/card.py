@@ -41,18 +41,18 @@ def model_card(
     base_model: str | None = None,
     **facts: Any,
 ) -> str:
-    """A model card as the hub reads it: its header, the filled template and the table of results.
+    """Model card in the format of the hub: header, filled template and table of results.
 
     Args:
-        template: in Jinja, over `title`, `method`, `task` and `facts`; begins with the header, `{{
-            card_data }}` between lines of `---`.
+        template: Jinja template of `title`, `method`, `task` and `facts`; begins with the header,
+            `{{ card_data }}` between lines of `---`.
         title: heading.
-        license: of the weights, as the hub names it; left out when None.
+        license: licence of the weights, as the hub names it; left out when None.
         results: `method`, `task` and `metrics`, see `export`.
-        kind: what the model does, as the hub names it (`image-classification`).
-        library_name: that loads it, as the hub names it.
+        kind: task of the model, as the hub names it (`image-classification`).
+        library_name: library that loads the model, as the hub names it.
         base_model: hub id of the model that this one was made from.
-        facts: what else the template names.
+        facts: further variables of the template.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -95,7 +95,7 @@ def model_card(
 
 
 def _rows(metrics: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The metrics that are one finite number: name, value, split and gap (None where not known)."""
+    """Rows of the results table: finite metrics with name, value, split and gap, or None."""
     if isinstance(metrics, Mapping):
         metrics = [
             {"metric": name, **(entry if isinstance(entry, Mapping) else {"value": entry})}
@@ -115,10 +115,10 @@ def _rows(metrics: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[dict
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary neighbour to fill; it becomes `folder` only when the block ends without an error.
+    """Temporary folder that becomes `folder` when the block ends without an error.
 
     Raises:
-        InputError: when the folder is there already and is not empty.
+        InputError: when the folder exists and is not empty.
     """
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -138,9 +138,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def _as_readable_as_others(folder: Path) -> None:
-    """Safetensors writes files that nobody but their owner may read; a folder to be shared has the
-    rights of any new file.
-    """
+    """Give files the permissions of new files; safetensors writes files for the owner alone."""
     probe = folder / ".rights"
     probe.touch()
     rights = probe.stat().st_mode & 0o777
@@ -151,7 +149,7 @@ def _as_readable_as_others(folder: Path) -> None:
 
 
 def only_whole(backbone: Any, form: str) -> None:
-    """Refuse the forms that only text-to-image models have.
+    """Check that the form is `model`, for domains without other forms.
 
     Raises:
         InputError: for another form than `model`.
@@ -163,5 +161,5 @@ def only_whole(backbone: Any, form: str) -> None:
 
 
 def hub_id(model: str) -> str | None:
-    """The model's name, where it is one on the hub."""
+    """Name of the model, where it is a hub id."""
     return model if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not Path(model).exists() else None

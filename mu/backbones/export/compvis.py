@@ -1,11 +1,11 @@
-"""Reading Stable Diffusion checkpoints in CompVis' names (and the fragments that erased models are
-published as) into a diffusers folder.
+"""Import of Stable Diffusion checkpoints with CompVis' names into a diffusers folder.
 
-Files that are understood: a whole checkpoint (`model.diffusion_model.*`, `first_stage_model.*`,
-`cond_stage_model.*`, perhaps a moving average `model_ema.*`); the state dict of a UNet alone, with
-or without its prefix, in CompVis' or in diffusers' names; a text encoder alone, also as AdvUnlearn
-saves it, with every weight under two names. Names are converted by diffusers' own functions; every
-tensor of the file must be used, or be one that is known to be of no use.
+Supported files, also the fragments as which erased models are published: a whole checkpoint
+(`model.diffusion_model.*`, `first_stage_model.*`, `cond_stage_model.*`, perhaps a moving average
+`model_ema.*`); the state dict of a UNet alone, with or without its prefix, in CompVis' or in
+diffusers' names; a text encoder alone, also as AdvUnlearn saves it, with every weight under two
+names. Names are converted by diffusers' own functions; every tensor of the file must be used, or be
+listed as unused.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ if TYPE_CHECKING:
 def import_compvis(
     checkpoint: Path | str, folder: Path | str, base: str, ema: bool | None = None
 ) -> str:
-    """Write a diffusers folder with the weights of a checkpoint; what the checkpoint lacks is the
-    base's.
+    """Write a diffusers folder with the weights of a checkpoint, and of the base for the rest.
 
     Args:
         checkpoint: safetensors, or a torch file without objects.
-        folder: where to; new or empty.
+        folder: output folder; new or empty.
         base: folder or hub id of a pipeline of the same architecture.
-        ema: take the UNet's moving average, or the trained weights; must be said where the file has
+        ema: take the UNet's moving average, or the trained weights; required where the file has
             both.
 
     Returns:
-        One sentence: what was taken from where.
+        One sentence about the source of each component.
 
     Raises:
         InputError: when the file cannot be read safely, leaves the choice open, or does not fit the
@@ -108,11 +107,12 @@ def import_compvis(
 def converted(
     parts: Mapping[str, Tensors], backbone: TextToImage, file: Path
 ) -> dict[str, Tensors]:
-    """The components that the file has (`unet`, `vae`, `text_encoder`), by the names of diffusers
-    and transformers.
+    """State dicts of the components in a file, with the names of diffusers and transformers.
+
+    Components are `unet`, `vae` and `text_encoder`.
 
     Raises:
-        InputError: for a tensor that the conversion has no use for.
+        InputError: for a tensor that the conversion does not use.
     """
     from diffusers.loaders import single_file_utils as names
 
@@ -157,13 +157,13 @@ def _under(prefix: str, tensors: Tensors) -> Tensors:
 
 
 def _check_used(given: Tensors, made: Tensors, kind: str, what: str) -> None:
-    """Diffusers' functions pass over names that they do not know."""
+    """Check that the conversion used every tensor; that of diffusers ignores unknown names."""
     from diffusers.loaders.single_file_utils import SD_2_TEXT_ENCODER_KEYS_TO_IGNORE as LAST_LAYER
 
     used = {value.data_ptr() for value in made.values() if value is not None}
     unused = [name for name, value in given.items() if value.data_ptr() not in used]
-    # its last layer and projection are not Stable Diffusion's; a layer's projections are taken
-    # apart, so copied
+    # Stable Diffusion leaves out the last layer and projection; a layer's projections are split,
+    # so copied
     if kind == "open_clip":
         ignorable = {name.removeprefix("cond_stage_model.model.") for name in LAST_LAYER} | {
             "logit_scale",
@@ -185,7 +185,7 @@ def _check_used(given: Tensors, made: Tensors, kind: str, what: str) -> None:
 
 
 def _assign(network: Any, tensors: Tensors, what: str, base: str, partial: bool) -> int:
-    """Copy into the network; how many of its tensors were not given (0 unless `partial`)."""
+    """Copy tensors into a network; number of its other tensors (0 unless `partial`)."""
     state = network.state_dict()
     # transformers before 5.6
     inner = "text_model." if any(name.startswith("text_model.") for name in state) else ""
@@ -215,9 +215,7 @@ def _assign(network: Any, tensors: Tensors, what: str, base: str, partial: bool)
 
 
 def _check_schedule(schedule: Tensors, backbone: TextToImage, file: Path) -> None:
-    """Noise levels and the scale of latents are the base's, so they must be the checkpoint's
-    too.
-    """
+    """Check that checkpoint and base agree in noise levels and in the scale of latents."""
     stored_alphas = schedule.get("alphas_cumprod")
     ours = backbone.alphas_cumprod
     if stored_alphas is not None and (

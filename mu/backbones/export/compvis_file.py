@@ -32,7 +32,7 @@ _SCHEDULE = frozenset(
     }
 )
 """Tensors of a checkpoint that are not weights."""
-_PARTS = {  # prefix -> kind, and what remains of the prefix; the first that fits
+_PARTS = {  # prefix -> component, and the rest of the prefix that stays; the first match counts
     "model_ema.": ("average", ""),
     "model.diffusion_model.": ("unet", ""),
     "diffusion_model.": ("unet", ""),
@@ -83,15 +83,14 @@ _SHOWN = 3
 
 
 def sort_tensors(file: Path, ema: bool | None) -> tuple[dict[str, Tensors], str]:
-    """The tensors by what they are, and which copy of the UNet was taken (empty where there is
-    one).
+    """Tensors of a file by component, and the copy of the UNet that was taken, if there are two.
 
-    They are `unet`, `vae`, `text` and `open_clip` in CompVis' names without prefixes, `diffusers`
-    (a UNet in those names) and `schedule`.
+    Components are `unet`, `vae`, `text` and `open_clip` in CompVis' names without prefixes,
+    `diffusers` (a UNet in those names) and `schedule`.
 
     Raises:
-        InputError: for a file that cannot be read, a tensor that is not known, two copies that
-            differ, and a choice that is not made.
+        InputError: for a file that cannot be read, an unknown tensor, two copies that differ, and
+            for `ema=None` when there are two copies of the UNet.
     """
     from mu.utils.weights import load_weights
 
@@ -142,7 +141,7 @@ def _put(part: Tensors, name: str, tensor: Tensor, file: Path) -> None:
 
 
 def _choose(parts: dict[str, Tensors], ema: bool | None, file: Path) -> str:
-    """Replace the UNet by its moving average where `ema` asks for it."""
+    """Replace the UNet by its moving average where `ema` is True; name of the copy taken."""
     average = parts.pop("average")
     if not average:
         if ema:

@@ -1,6 +1,4 @@
-"""Writing diffusion models as people share them: a diffusers folder, the edited tensors alone, or
-low-rank adapters; with a model card.
-"""
+"""Export of diffusion models: diffusers folders, edited tensors, low-rank adapters; model cards."""
 
 from __future__ import annotations
 
@@ -73,19 +71,21 @@ def export_text_to_image(
     title: str | None = None,
     license: str | None = None,
 ) -> Path:
-    """Write a text-to-image model: `model`, a folder for `StableDiffusionPipeline.from_pretrained`;
-    `edited`, see `edited_tensors`, as `model.safetensors`; `adapter`, its low-rank adapters, for
+    """Write a text-to-image model as a diffusers folder, edited tensors, or adapters.
+
+    Forms are `model`, a folder for `StableDiffusionPipeline.from_pretrained`; `edited`, the file
+    `model.safetensors` with the tensors of `edited_tensors`; `adapter`, the low-rank adapters for
     `load_lora_weights`.
 
     Args:
         backbone: the served model; its adapters are folded in where the form is not `adapter`, on a
             copy.
-        folder: where to; new or empty.
-        form: what of the model.
+        folder: output folder; new or empty.
+        form: exported form.
         results: `method`, `task`, `concept` and `metrics`, for the card, see
             `mu.backbones.export.export`.
         title: heading of the card; the folder's name when None.
-        license: of the weights.
+        license: licence of the weights.
 
     Returns:
         The folder.
@@ -132,16 +132,15 @@ def export_class_conditional(
     title: str | None = None,
     license: str | None = None,
 ) -> Path:
-    """Write a class-conditional model: `unet/` and `scheduler/` as diffusers saves them, which
-    `model` of the backbone reads.
+    """Write a class-conditional model as the diffusers folders `unet/` and `scheduler/`.
 
     Args:
         backbone: the served model.
-        folder: where to; new or empty.
+        folder: output folder; new or empty.
         form: `model`.
         results: for the card, see `mu.backbones.export.export`.
         title: heading of the card; the folder's name when None.
-        license: of the weights.
+        license: licence of the weights.
 
     Returns:
         The folder.
@@ -199,9 +198,9 @@ def write_pipeline(backbone: TextToImage, folder: Path, scheduler: Any = None) -
     """Save every component into a folder.
 
     Args:
-        backbone: without adapters.
-        folder: there already.
-        scheduler: of diffusers; the one that the backbone's sampler is when None.
+        backbone: model without adapters.
+        folder: existing folder.
+        scheduler: scheduler of diffusers; None takes that of the backbone's sampler.
     """
     pipeline = backbone.pipeline()
     if scheduler is not None:
@@ -263,9 +262,7 @@ def _write_adapter(
 
 
 def _adapter_settings(network: Any) -> dict[str, Any]:
-    """What diffusers must know to build the adapters again (names of layers are not sets in
-    JSON).
-    """
+    """Settings from which diffusers builds the adapters, for JSON."""
     settings = network.peft_config["default"].to_dict()
     setting_names = (
         "r",
@@ -283,12 +280,13 @@ def _adapter_settings(network: Any) -> dict[str, Any]:
     }
 
 
-# ---- what differs from the original --------------------------------------------------------------
+# ---- differences from the original ---------------------------------------------------------------
 
 
 def merged(backbone: TextToImage) -> TextToImage:
-    """The backbone with its adapters folded into the layers under them: itself where it has none,
-    else a copy, which shares the rest.
+    """Copy of the backbone with merged adapters, or the backbone itself if it has none.
+
+    The copy shares all other weights.
     """
     from mu.backbones.lora import merge_adapters
 
@@ -305,7 +303,7 @@ def merged(backbone: TextToImage) -> TextToImage:
 
 
 def original(backbone: TextToImage) -> TextToImage:
-    """The base model, read again by its name: without weights of a run, new weights or adapters.
+    """Base model, loaded again by name, without weights of a run, new weights or adapters.
 
     Raises:
         InputError: when the backbone was built from live components, which have changed with it.
@@ -322,7 +320,7 @@ def original(backbone: TextToImage) -> TextToImage:
 
 
 def edited_tensors(backbone: TextToImage, base: TextToImage) -> dict[str, Tensor]:
-    """The tensors that differ in any bit from the base model's, by their names within the backbone.
+    """Tensors that differ in any bit from the base model, by their names in the backbone.
 
     Raises:
         InputError: when none does.
@@ -341,7 +339,7 @@ def edited_tensors(backbone: TextToImage, base: TextToImage) -> dict[str, Tensor
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Bit for bit: unlike `torch.equal`, 0 is not −0."""
+    """Bitwise equality of tensors; unlike `torch.equal`, 0 differs from −0."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     first, second = (
@@ -353,7 +351,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def _metadata(
     backbone: TextToImage, base: TextToImage, results: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Which model the tensors belong to, and what was done to it; safetensors holds text only."""
+    """Metadata of edited tensors as text: base model and its hash, part, method, task."""
     facts = {
         "format": "pt",
         "base_model": backbone.model,
@@ -387,7 +385,7 @@ def _drawn(backbone: Any) -> str:
 
 
 def _forget_paths(folder: Path) -> None:
-    """Take out of the configurations where on this machine the components came from."""
+    """Remove local paths of the components from the configurations."""
     for file in folder.rglob("config.json"):
         config = json.loads(file.read_text(encoding="utf-8"))
         if "_name_or_path" in config:

@@ -1,6 +1,4 @@
-"""Writing causal language models as people share them: a transformers folder, or a PEFT adapter;
-with a model card.
-"""
+"""Export of causal language models: transformers folders, PEFT adapters; model cards."""
 
 from __future__ import annotations
 
@@ -56,16 +54,18 @@ def export_causal_lm(
     title: str | None = None,
     license: str | None = None,
 ) -> Path:
-    """Write a language model: `model`, a folder with weights and tokenizer for `from_pretrained`;
-    `adapter`, its low-rank adapters for `PeftModel.from_pretrained`.
+    """Write a language model as a transformers folder, or its adapters.
+
+    Forms are `model`, a folder with weights and tokenizer for `from_pretrained`; `adapter`, the
+    low-rank adapters for `PeftModel.from_pretrained`.
 
     Args:
         backbone: the served model; its adapters are folded in where the form is `model`, on a copy.
-        folder: where to; new or empty.
-        form: what of the model.
+        folder: output folder; new or empty.
+        form: exported form.
         results: `method`, `task` and `metrics`, for the card, see `mu.backbones.export.export`.
         title: heading of the card; the folder's name when None.
-        license: of the weights.
+        license: licence of the weights.
 
     Returns:
         The folder.
@@ -123,7 +123,7 @@ def export_two_models(
     title: str | None = None,
     license: str | None = None,
 ) -> Path:
-    """Refuse: no folder that transformers reads can hold two models."""
+    """Raise InputError, because a transformers folder cannot contain two models."""
     raise InputError(
         f"{type(backbone).__name__} answers by two models at once, which no transformers folder "
         "can hold; load the run with mu.load(...).served()."
@@ -157,9 +157,7 @@ def _write_adapter(backbone: CausalLM, folder: Path) -> None:
 
 
 def _merged(backbone: CausalLM) -> nn.Module:
-    """The network with its adapters folded into the layers under them: itself where it has none,
-    else a copy.
-    """
+    """Copy of the network with merged adapters, or the network itself if it has none."""
     from mu.backbones.lora import merge_adapters
 
     if backbone.lora is None:
@@ -175,7 +173,7 @@ def _merged(backbone: CausalLM) -> nn.Module:
 
 
 def _forget_paths(folder: Path) -> None:
-    """Take out of the configurations where on this machine the model came from."""
+    """Remove local paths of the model from the configurations."""
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             config = read_json(folder / name)

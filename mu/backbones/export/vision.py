@@ -1,6 +1,4 @@
-"""Writing an image network as people share it: a folder with weights, config and model card. Folder
-and card serve other models too.
-"""
+"""Export of image networks: folders with weights, config and model card."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ def export_classifier(
     title: str | None = None,
     license: str | None = None,
 ) -> Path:
-    """Write a classifier as a folder that timm or torchvision reads, see `export_network`."""
+    """Write a classifier as a folder for timm or torchvision, see `export_network`."""
     only_whole(backbone, form)
     network: Any = backbone.network
     normalize = getattr(network, "normalize", None)
@@ -89,8 +87,7 @@ def export_network(
     title: str | None = None,
     license: str | None = None,
 ) -> Path:
-    """Write `model.safetensors`, `config.json` and `README.md` into a new folder, all of them or
-    none.
+    """Write `model.safetensors`, `config.json` and `README.md` into a new folder, atomically.
 
     A timm architecture gets a config that `timm.create_model("local-dir:FOLDER", pretrained=True)`
     reads, and that the hub reads once the folder is uploaded. Other weights are the plain state
@@ -98,11 +95,11 @@ def export_network(
 
     Args:
         network: the served network, with or without its normalisation in front.
-        folder: where to; new or empty.
+        folder: output folder; new or empty.
         name: the network's name, see `mu.backbones.vision.networks.resolve`.
         num_classes: number of logits.
-        mean: what the network's normalisation subtracts, one number for each channel.
-        std: what it divides by.
+        mean: mean of the normalisation, one number for each channel.
+        std: standard deviation of the normalisation, likewise.
         input_size: `(C, H, W)` of the images; None where any size will do.
         results: a run's results for the model card: `method`, `task`, and `metrics`, which maps
             each metric's name to its value or to a dict (or lists dicts that have `metric`) with
@@ -125,7 +122,7 @@ def export_network(
     with torch.random.fork_rng(devices=[]):
         twin = build(name, num_classes, len(mean), **options)
     tensors, _ = unwrap_names(network.state_dict())
-    # what cannot be built again from the config would be useless to whoever gets the folder
+    # the exported folder must be loadable from its config alone
     assign_weights(twin, tensors, f"the network to export as {name!r}")
     facts: dict[str, Any] = {
         "architecture": architecture,
@@ -197,7 +194,7 @@ def _card(
 
 
 def _usage(facts: Mapping[str, Any], options: Mapping[str, Any]) -> str:
-    """Python lines that load the folder without this library, where that is possible."""
+    """Python code that loads the folder, without this library where possible."""
     if facts["library"] == "timm":
         return (
             'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True)'

@@ -29,8 +29,8 @@ class CausalLM(Backbone):
     """A causal language model over a vocabulary of V tokens.
 
     A batch has `input_ids`, `attention_mask` and `labels` `[B, L]` (−100 is not learnt), padded on
-    the right; the logits at position t − 1 predict label t, and the first label is never used. What
-    is padding is said by the mask alone.
+    the right; the logits at position t − 1 predict label t, and the first label is never used.
+    Padding is marked by the mask alone.
 
     Where a prediction is wider than the batch, it comes from one forward pass over a longer joint
     batch, and is cut to it.
@@ -40,7 +40,7 @@ class CausalLM(Backbone):
             with mu.
         weights: tensors that replace the model's: a run folder, a checkpoint, a safetensors file,
             another model's folder, or a folder of PEFT adapters (with `lora`).
-        part: which weights are trained: `full`, or regular expressions that are looked for in their
+        part: which weights are trained: `full`, or regular expressions that are searched in their
             names (`layers\\.[5-7]\\.mlp`).
         lora: adapters in the linear layers of `part`, which is then itself frozen.
         dtype: `float32`, `bfloat16` or `float16` of the weights.
@@ -117,7 +117,7 @@ class CausalLM(Backbone):
             lora.inject(self.network, [name for name in chosen if name not in ("lm_head.weight",)])
 
     def fresh(self, seed: int) -> Self:
-        """The same architecture with new weights; the tokenizer stays."""
+        """New model of the same architecture, with the same tokenizer."""
         arguments = init_args_of(self)
         first = next(self.parameters())
         if arguments.get("network") is not None:
@@ -148,7 +148,7 @@ class CausalLM(Backbone):
 
     @property
     def vocabulary(self) -> int:
-        """V, rows of the output matrix."""
+        """Size V of the vocabulary: rows of the output matrix."""
         return int(self.network.config.vocab_size)  # type: ignore[union-attr]
 
     @property
@@ -158,7 +158,7 @@ class CausalLM(Backbone):
         return None if limit is None else int(limit)
 
     def check_task(self, task: Any) -> None:
-        """Refuse a task without texts, with another tokenizer, or with too long sequences."""
+        """Check that a task has texts of the model's tokenizer, of lengths within its context."""
         encoder = getattr(task, "encoder", None)
         if encoder is None:
             raise InputError(
@@ -248,7 +248,7 @@ class CausalLM(Backbone):
     ) -> WeightedSum:
         """Loss of the substitute answer: the nested part `substitute`, or `target`.
 
-        A prediction of the batch itself does not cover other tokens, so it is not used.
+        `prediction` covers the tokens of the batch only, so it is not used.
         """
         part = batch["substitute"] if target is None else target
         padded = {"padded": batch["padded"]} if "padded" in batch else {}
@@ -257,8 +257,8 @@ class CausalLM(Backbone):
     def outputs(
         self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """`nll` [B] (summed), `tokens` [B], `mean_nll` [B]."""
-        once = cache(lambda: self.loss(batch, prediction))  # not at all where nothing is asked
+        """Outputs: `nll` [B] (summed), `tokens` [B], `mean_nll` [B]."""
+        once = cache(lambda: self.loss(batch, prediction))  # computed only on request
         available = {
             "nll": lambda: once()[0],
             "tokens": lambda: once()[1],
@@ -267,7 +267,7 @@ class CausalLM(Backbone):
         return select_outputs(available, names, "a language model")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
-        """Mean token loss of answers, and `accuracy`, the share of argmax tokens."""
+        """Scores: `loss`, mean token loss of answers, and `accuracy`, share of argmax tokens."""
         logits = self.predict(batch) if prediction is None else prediction
         summed, count = self.loss(batch, logits)
         shifted, labels = self.token_logits(batch, logits)
@@ -278,7 +278,7 @@ class CausalLM(Backbone):
 
     @cached_property
     def _stack(self) -> tuple[Any, str]:
-        """The module that holds the decoder layers, and the name of their list."""
+        """Module that contains the decoder layers, and the name of their list."""
         base: Any = self.network.base_model
         count = self.network.config.num_hidden_layers  # type: ignore[union-attr]
         for name, child in base.named_children():
@@ -291,7 +291,7 @@ class CausalLM(Backbone):
 
     @property
     def decoder_layers(self) -> nn.ModuleList:
-        """The decoder layers, in their order."""
+        """Decoder layers, in their order."""
         return getattr(*self._stack)
 
     @property
@@ -300,8 +300,9 @@ class CausalLM(Backbone):
         return len(self.decoder_layers)
 
     def hidden(self, batch: Batch, layer: int) -> Tensor:
-        """Output `[B, L, D]` of decoder layer `layer` (0-based; negative from the end); the layers
-        after it are not computed.
+        """Output `[B, L, D]` of decoder layer `layer`, without computing later layers.
+
+        Layers are counted from 0; negative numbers count from the end.
 
         Raises:
             InputError: when there is no such layer.
@@ -350,10 +351,10 @@ class CausalLM(Backbone):
 
         Args:
             ids: token ids of each prompt.
-            max_new_tokens: at most.
+            max_new_tokens: largest number of new tokens.
             stop: strings at which an answer ends; they are cut off.
             batch_size: prompts at a time, of similar length, padded on the left.
-            sampling: how tokens are drawn; None takes the likeliest.
+            sampling: sampling of tokens; None takes the likeliest.
         """
         from transformers import GenerationConfig
 

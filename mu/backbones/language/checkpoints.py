@@ -60,7 +60,7 @@ def assign_checkpoint(backbone: LanguageModel, weights: str) -> dict[str, Any]:
         for name, value in tensors.items()
     }
     unknown = sorted(set(tensors) - set(state))
-    # a matrix that serves as embedding and as output stands in a file once, under either name
+    # a matrix shared by embedding and output is in a file once, under either name
     stored_pointers = {state[name].data_ptr() for name in tensors if name in state}
     absent = [
         name

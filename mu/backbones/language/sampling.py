@@ -17,13 +17,13 @@ from mu.utils.errors import InputError
 class Sampling:
     """Sampling from softmax(logits / T) as the argmax of logits / T + Gumbel noise.
 
-    The noise is a function of (seed, key of the prompt, place in the answer), so the answer to a
+    The noise is a function of (seed, key of the prompt, position in the answer), so the answer to a
     prompt depends neither on its neighbours in the batch nor on the number of ranks.
 
     Args:
         temperature: T > 0.
-        seed: of the noise.
-        keys: one number for each prompt; None numbers them. Prompts with equal numbers see the same
+        seed: seed of the noise.
+        keys: one number for each prompt; None numbers them. Prompts with equal keys get the same
             noise.
 
     Raises:
@@ -42,17 +42,16 @@ class Sampling:
             )
 
     def add_gumbel_noise(self, logits: Tensor, rows: Sequence[int], position: int) -> Tensor:
-        """Logits `[B, V]` of the prompts `places`, ready for an argmax at the answer's
-        `position`-th token.
+        """Scaled logits plus noise `[B, V]` of the prompts `rows`, for an argmax at `position`.
+
+        `position` counts the tokens of the answer, from 0.
         """
         keys = torch.tensor([row if self.keys is None else self.keys[row] for row in rows])
         noise = rng.gumbel(self.seed, keys, position, "token", logits.shape[-1])
         return logits.float() / self.temperature + noise.to(logits.device)
 
     def processor(self, rows: Sequence[int], prompt: int) -> list[Any]:
-        """The same for transformers' `generate`, whose rows begin with `prompt` tokens of prompt
-        and padding.
-        """
+        """Logits processors for `generate` of transformers, after `prompt` tokens with padding."""
         from transformers import LogitsProcessorList
 
         def process(ids: Any, scores: Any) -> Any:

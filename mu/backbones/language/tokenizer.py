@@ -12,7 +12,7 @@ from mu.utils.errors import InputError
 
 
 def load_tokenizer(place: str) -> Any:
-    """The tokenizer of a folder, a hub id, or of a model that comes with mu (`embedded:authors`).
+    """Tokenizer of a folder, a hub id, or an embedded model (`embedded:authors`).
 
     Raises:
         InputError: when there is none.
@@ -39,7 +39,7 @@ def load_tokenizer(place: str) -> Any:
 
 
 def model_folder(model: str) -> str:
-    """The folder of `embedded:NAME`; anything else as it stands."""
+    """Folder of `embedded:NAME`; other names unchanged."""
     if not model.startswith("embedded:"):
         return model
     from mu.backbones.embedded import path
@@ -50,7 +50,7 @@ def model_folder(model: str) -> str:
 def left_padded(
     ids: Sequence[Sequence[int]], pad: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Prompts of unequal lengths `[B, L]`, padded on the left, and their mask."""
+    """Token ids `[B, L]` of prompts, padded on the left, and their mask `[B, L]`."""
     width = max(len(row) for row in ids)
     tokens = torch.full((len(ids), width), pad, dtype=torch.int64)
     mask = torch.zeros_like(tokens)

@@ -1,4 +1,4 @@
-"""Two language models that answer as one: their logits are combined at every position."""
+"""Language models with the combined logits of two models."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from mu.utils.errors import InputError
 
 
 class TwoModels(CausalLM):
-    """Base of these: what only one model can say (tokenizer, hidden states), the first says.
+    """Base of language models that combine the logits of two models at every position.
+
+    Tokenizer, hidden states and context are those of the first model.
 
     Args:
-        base: the model that is asked.
-        other: the model that changes its answer; of the same vocabulary.
+        base: first model.
+        other: second model, with the same vocabulary.
     """
 
     def __init__(self, base: CausalLM, other: CausalLM) -> None:
@@ -46,7 +48,7 @@ class TwoModels(CausalLM):
 
     @abstractmethod
     def combined(self, base: Tensor, other: Tensor) -> Tensor:
-        """Logits `[..., V]` of both models' logits."""
+        """Combined logits `[..., V]` of the logits of both models."""
 
     def predict(self, batch: Batch) -> Tensor:
         """Combined logits `[B, L, V]`."""
@@ -63,7 +65,7 @@ class TwoModels(CausalLM):
         batch_size: int = 32,
         sampling: Sampling | None = None,
     ) -> list[str]:
-        """As CausalLM.generate, each model with a cache of its own."""
+        """Continuations of prompts as in `CausalLM.generate`, with a cache for each model."""
         order = sorted(range(len(ids)), key=lambda position: len(ids[position]))
         texts = [""] * len(ids)
         for start in range(0, len(order), batch_size):
@@ -83,8 +85,9 @@ class TwoModels(CausalLM):
         stop: Sequence[str],
         choose: Callable[[Tensor, int], Tensor] | None = None,
     ) -> list[list[int]]:
-        """Generated token ids of a batch of prompts, the likeliest where none are chosen; rows that
-        have ended go on until all have.
+        """Generated token ids of a batch of prompts, greedy where `choose` is None.
+
+        Rows that have ended are computed further until all have, without effect.
         """
         eos = self.tokenizer.eos_token_id
         tokens, mask = left_padded(ids, eos, next(self.parameters()).device)
@@ -107,45 +110,43 @@ class TwoModels(CausalLM):
             model_logits = [speaker.send(token) for speaker in speakers]
         return generated_ids
 
-    # ---- as the base does ------------------------------------------------------------------------
+    # ---- attributes of the base ------------------------------------------------------------------
 
     @property
     def tokenizer(self) -> Any:
-        """The base's."""
+        """Tokenizer of the base."""
         return self.base.tokenizer
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the base's weights."""
+        """Dtype of the base's weights."""
         return self.base.dtype
 
     @property
     def vocabulary(self) -> int:
-        """V of both."""
+        """Size V of the common vocabulary."""
         return self.base.vocabulary
 
     @property
     def context(self) -> int | None:
-        """The base's."""
+        """Context of the base: largest number of tokens, where the model limits it."""
         return self.base.context
 
     @property
     def layers(self) -> int:
-        """The base's."""
+        """Number of decoder layers of the base."""
         return self.base.layers
 
     def hidden(self, batch: Batch, layer: int) -> Tensor:
-        """Of the base, which holds all that the answer is made from but for the other model's
-        logits.
-        """
+        """Output `[B, L, D]` of decoder layer `layer` of the base."""
         return self.base.hidden(batch, layer)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A composition of copies."""
+        """Combination of deep copies of both models."""
         return super(CausalLM, self).__deepcopy__(memo)
 
     def fresh(self, seed: int) -> Self:
-        """Both models with new weights."""
+        """Raise InputError, because the combination has no architecture of its own."""
         raise InputError(
             f"{type(self).__name__} is made of two trained models and has no architecture of its "
             "own to begin anew; take its base."
@@ -157,13 +158,14 @@ def _drawn(sampling: Sampling, rows: Sequence[int], logits: Tensor, position: in
 
 
 class LogitDifference(TwoModels):
-    """ULD's answer, `z_base + weight z_assistant` (Ji et al., NeurIPS 2024, arXiv 2406.08607); see
-    `mu.functional.logit_difference`.
+    """Logit difference of ULD, `z_base + weight z_assistant`.
+
+    Source: Ji et al., NeurIPS 2024, arXiv 2406.08607; see `mu.functional.logit_difference`.
 
     Args:
-        base: the original.
-        assistant: remembers what is to be forgotten, and knows nothing else.
-        weight: of the assistant's logits, negative.
+        base: original model.
+        assistant: model trained to remember the forget set only.
+        weight: weight of the assistant's logits, negative.
         top: τ of the relative top filter in [0, 1]; 0 switches it off.
     """
 
@@ -184,13 +186,14 @@ class LogitDifference(TwoModels):
 
 
 class GenericLogits(TwoModels):
-    """WHP's generic prediction, `v_base − α relu(v_reinforced − v_base)` (Eldan and Russinovich,
-    arXiv 2310.02238), at every token.
+    """Generic logits of WHP, `v_base − α relu(v_reinforced − v_base)`, at every token.
+
+    Source: Eldan and Russinovich, arXiv 2310.02238.
 
     Args:
-        base: the original.
-        reinforced: the original trained further on what is to be forgotten.
-        alpha: α >= 0.
+        base: original model.
+        reinforced: original trained further on the forget set.
+        alpha: factor α >= 0.
     """
 
     def __init__(self, base: CausalLM, reinforced: CausalLM, alpha: float = 5.0) -> None:
@@ -206,9 +209,7 @@ class GenericLogits(TwoModels):
 
 
 def _speaker(model: CausalLM, tokens: Tensor, mask: Tensor) -> Generator[Tensor, Tensor, None]:
-    """Yields the logits `[B, V]` of the next token, and is sent the token `[B]` that was chosen;
-    keeps the model's cache.
-    """
+    """Generator of next-token logits `[B, V]` with a cache; each chosen token `[B]` is sent."""
     network: Any = model.network
     forward_parameters = inspect.signature(network.forward).parameters
     last = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters else {}
@@ -234,16 +235,15 @@ def _speaker(model: CausalLM, tokens: Tensor, mask: Tensor) -> Generator[Tensor,
 
 
 def first_layers(model: CausalLM, count: int, lora: LoRA) -> CausalLM:
-    """A model of the first `count` decoder layers of another, with its embeddings, final norm and
-    output matrix, and adapters in it.
+    """Language model of the first `count` decoder layers of another, with adapters.
 
-    It shares all weights with the other model, so it costs the adapters alone; only these are
-    trained.
+    Embeddings, final norm and output matrix are those of the other model. All weights are shared
+    with it; only the adapters are new, and trained.
 
     Args:
-        model: without adapters of its own.
-        count: at least 1, at most all layers.
-        lora: put into all linear layers but the output matrix.
+        model: model without adapters.
+        count: number of layers, from 1 to all.
+        lora: adapters of all linear layers but the output matrix.
 
     Raises:
         InputError: when the model has adapters, or not so many layers.

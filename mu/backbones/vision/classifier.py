@@ -14,7 +14,7 @@ from mu.data.batch import Batch
 
 
 class Classifier(Backbone):
-    """A classifier over `num_classes` classes.
+    """Image classifier over `num_classes` classes.
 
     Args:
         name: `resnet20_cifar` (and 32, 44, 56), `resnet8_cifar`, `resnet18_cifar`, `timm:NAME`,
@@ -24,7 +24,7 @@ class Classifier(Backbone):
         weights: safetensors file, state dict (read with `weights_only=True`), checkpoint or run
             folder; None starts from new weights.
         mean: per-channel mean of the pixels in [0, 1], or the name of a data set (`cifar10`,
-            `cifar100`, `svhn`, `imagenet`, `none`). None takes what travels with the weights, else
+            `cifar100`, `svhn`, `imagenet`, `none`). None takes that of the weights, else
             `none`.
         std: per-channel standard deviation; goes with a numeric `mean`.
         pretrained: take timm's own published weights (needs a network connection or a cache).
@@ -110,7 +110,7 @@ class Classifier(Backbone):
         )
 
     def fresh(self, seed: int) -> Self:
-        """As Backbone.fresh; mean and std of the pixels describe the data, so they stay."""
+        """New model of the same architecture, with the same mean and std of the pixels."""
         twin = super().fresh(seed)
         ours = getattr(self.network, "normalize", None)
         normalize = getattr(twin.network, "normalize", None)
@@ -149,7 +149,7 @@ class Classifier(Backbone):
     def outputs(
         self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """`logits` [B, K], `label` [B], `nll` [B]."""
+        """Outputs: `logits` [B, K], `label` [B], `nll` [B]."""
         logits = (self.predict(batch) if prediction is None else prediction).float()
         available = {
             "logits": lambda: logits,
@@ -159,7 +159,7 @@ class Classifier(Backbone):
         return select_outputs(available, names, "a classifier")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
-        """`loss` in nats and `accuracy` in {0, 1}."""
+        """Scores: `loss` in nats and `accuracy` in {0, 1}."""
         logits = (self.predict(batch) if prediction is None else prediction).float()
         return {
             "loss": functional.cross_entropy(logits, batch["label"]),

@@ -11,7 +11,7 @@ from mu.utils.errors import InputError
 
 
 def layers_in_order(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The weight layers of a network, from input to output, in the order of their definition.
+    """Weight layers of a network, from input to output, in the order of their definition.
 
     A weight layer is a convolution, a linear layer, or another module that owns a weight of two or
     more dimensions. Norms and scales (modules with one-dimensional weights) belong to the layer

@@ -31,10 +31,10 @@ _OURS = {
 
 
 def resolve(name: str) -> tuple[str, str]:
-    """The library (`mu`, `timm` or `torchvision`) and its own name for the network `name`.
+    """Library (`mu`, `timm` or `torchvision`) of a network, and its name in that library.
 
-    `timm:NAME` and `torchvision:NAME` are looked up there; a bare name in our networks, then timm,
-    then torchvision.
+    `timm:NAME` and `torchvision:NAME` name the library; a bare name is looked up in our networks,
+    then in timm, then in torchvision.
 
     Raises:
         InputError: for an unknown name, with the closest known ones.
@@ -83,7 +83,7 @@ def _has(library: str, name: str) -> bool:
 def build(
     name: str, num_classes: int, in_channels: int = 3, pretrained: bool = False, **options: Any
 ) -> nn.Module:
-    """A network on normalised images, newly initialised unless `pretrained`.
+    """Network on normalised images, newly initialised unless `pretrained`.
 
     Args:
         name: see `resolve`.
@@ -123,7 +123,7 @@ def build(
     except InputError:
         raise
     except Exception as error:
-        # of many kinds in these libraries: a wrong option, a missing tag, a failed download
+        # these libraries raise various errors: a wrong option, a missing tag, a failed download
         cure = (
             "check the connection, or give a file in `weights`"
             if pretrained
@@ -159,9 +159,7 @@ def _torchvision(
 
 
 def torchvision_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor's options, with those that make the network return plain logits in train mode
-    too.
-    """
+    """Constructor options with which torchvision's networks return logits in train mode too."""
     # these two return a tuple with the logits of auxiliary classifiers, unless they are built
     # without them
     plain = (
@@ -188,12 +186,11 @@ def _with_channels(network: nn.Module, in_channels: int) -> nn.Module:
 def published_statistics(
     name: str, body: nn.Module
 ) -> tuple[list[float], list[float], tuple[int, int, int]]:
-    """Mean, standard deviation and input size `(C, H, W)` that go with the published weights of
-    `name`.
+    """Mean, standard deviation and input size `(C, H, W)` of published weights.
 
     Args:
-        name: see `resolve`; of timm or torchvision.
-        body: the network made from that name.
+        name: name of timm or torchvision, see `resolve`.
+        body: network made from that name.
     """
     library, bare = resolve(name)
     if library == "timm":
@@ -223,13 +220,13 @@ def image_network(
     pretrained: bool = False,
     **options: Any,
 ) -> ImageNetwork:
-    """A network by name with its normalisation in front.
+    """Network by name, with its normalisation as first layer.
 
     Args:
         name: see `resolve`.
         num_classes: number of logits K.
         in_channels: channels C of the images.
-        mean: see `statistics`; None takes what goes with the published weights when `pretrained`,
+        mean: see `statistics`; None takes those of the published weights when `pretrained`,
             else 0 and 1.
         std: see `statistics`.
         pretrained: see `build`.
@@ -259,15 +256,14 @@ def assign_image_weights(
     *,
     keep_normalisation: bool,
 ) -> None:
-    """Load what `mu.utils.weights.load_weights` has read, and the normalisation that came with it.
+    """Assign weights and normalisation from `mu.utils.weights.load_weights` to a network.
 
     Args:
-        network: an `ImageNetwork`, or a network of the user's own (whose normalisation is its own
-            affair).
+        network: an `ImageNetwork`, or a live network, which normalises pixels itself.
         tensors: the body's weights.
         metadata: `mean`, `std`, `input_size`, each where the file has it.
-        path: where they came from, for messages.
-        keep_normalisation: leave the network's mean and std as they are, because the user chose
+        path: their file, for messages.
+        keep_normalisation: leave mean and std of the network unchanged, because the user chose
             them.
 
     Raises:

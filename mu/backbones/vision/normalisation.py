@@ -21,8 +21,7 @@ entry.
 
 
 class Normalize(nn.Module):
-    """Pixels minus `mean` over `std`, per channel; both are buffers, so they travel with the
-    weights.
+    """Normalisation layer: pixels minus `mean` over `std`, per channel; both are buffers.
 
     Args:
         mean: one number for each channel.
@@ -43,7 +42,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W]` in [0, 1] to the same shape."""
+        """Normalised pixels of images `[B, C, H, W]` in [0, 1]."""
         if x.shape[1] != len(self.mean):
             expected = f"the network takes {len(self.mean)}"
             raise InputError(
@@ -54,15 +53,16 @@ class Normalize(nn.Module):
 
 
 class ImageNetwork(nn.Module):
-    """A network (`body`) with its normalisation in front: pixels `[B, C, H, W]` in [0, 1] to the
-    body's output.
+    """Image network (`body`) with its normalisation as first layer.
+
+    It maps pixels `[B, C, H, W]` in [0, 1] to the output of the body.
 
     Args:
-        body: the network on normalised images; its state dict is what people share.
+        body: network on normalised images; its state dict is what is exported.
         mean: see `Normalize`.
         std: see `Normalize`.
-        input_size: `(C, H, W)` that the body was made for; None where any size will do. For
-            information only: nothing is resized here.
+        input_size: `(C, H, W)` of the images that the body was trained on; None for any size. For
+            information only: images are not resized.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class ImageNetwork(nn.Module):
         self.input_size = tuple(input_size) if input_size is not None else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pixels in [0, 1] to logits `[B, K]`."""
+        """Logits `[B, K]` of pixels in [0, 1]."""
         return self.body(self.normalize(x))
 
 
 def statistics(
     mean: str | Sequence[float] | None, std: Sequence[float] | None, channels: int
 ) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation, given as the name of a data set or as numbers.
+    """Mean and standard deviation of pixels, from the name of a data set or from numbers.
 
     Args:
         mean: a key of `STATISTICS`, `none` or None (0 and 1), or one number for each channel.

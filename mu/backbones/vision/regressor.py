@@ -1,4 +1,4 @@
-"""Regressors: a real number for each input."""
+"""Regressors of a real target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mu.data.batch import Batch
 
 
 class Regressor(Backbone):
-    """A multilayer perceptron with one output, or a live network.
+    """Regressor: a multilayer perceptron with one output, or a live network.
 
     Args:
         in_features: number of inputs F.
@@ -75,15 +75,13 @@ class Regressor(Backbone):
     def divergence(
         self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float = 1.0
     ) -> WeightedSum:
-        """The criterion between two predictions; a temperature has no meaning here and does
-        nothing.
-        """
+        """Criterion between two predictions; the temperature is not used."""
         return self.count(batch, self._error(student, teacher))
 
     def substitute_loss(
         self, batch: Batch, target: Tensor | None = None, prediction: Tensor | None = None
     ) -> WeightedSum:
-        """The criterion towards the substitute target."""
+        """Criterion towards the substitute target."""
         prediction = self.predict(batch) if prediction is None else prediction
         return self.count(
             batch, self._error(prediction, batch["substitute"] if target is None else target)
@@ -92,7 +90,7 @@ class Regressor(Backbone):
     def outputs(
         self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """`prediction` [B], `target` [B], `nll` [B] (the criterion)."""
+        """Outputs: `prediction` [B], `target` [B], `nll` [B] (the criterion)."""
         prediction = (self.predict(batch) if prediction is None else prediction).float()
         available = {
             "prediction": lambda: prediction,
@@ -102,7 +100,7 @@ class Regressor(Backbone):
         return select_outputs(available, names, "a regressor")
 
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
-        """`loss`: the criterion, in the target's units."""
+        """Scores: `loss`, the criterion in the target's units."""
         prediction = (self.predict(batch) if prediction is None else prediction).float()
         return {"loss": self._error(prediction, batch["target"])}
 

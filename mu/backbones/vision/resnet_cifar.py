@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def option_a_shortcut(x: Tensor, out_channels: int, stride: int) -> Tensor:
-    """The shortcut without parameters: every `stride`-th pixel, the new channels zero.
+    """Shortcut without parameters: every `stride`-th pixel, new channels zero.
 
     Args:
         x: `[B, C, H, W]`.
-        out_channels: C' >= C; the C channels stand in the middle, half of the zero channels before
+        out_channels: C' >= C; the C channels are in the middle, half of the zero channels before
             them and half after.
         stride: step in both directions of the image.
 
@@ -39,8 +39,9 @@ def option_a_shortcut(x: Tensor, out_channels: int, stride: int) -> Tensor:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, each with batch norm, and the option-A shortcut added before the last
-    ReLU.
+    """Residual block of two 3x3 convolutions with batch norm and the option-A shortcut.
+
+    The shortcut is added before the last ReLU.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -53,14 +54,14 @@ class BasicBlock(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W]` to `[B, C', H', W']`."""
+        """Features `[B, C', H', W']` of features `[B, C, H, W]`."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         return F.relu(out + option_a_shortcut(x, self.channels, self.stride))
 
 
 class ResNetCIFAR(nn.Module):
-    """The CIFAR ResNet of arXiv 1512.03385, section 4.2.
+    """ResNet for CIFAR of arXiv 1512.03385, section 4.2.
 
     Args:
         depth: 6n + 2 weight layers: 8, 14, 20, 32, 44, 56, 110 ...
@@ -95,7 +96,7 @@ class ResNetCIFAR(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images `[B, C, H, W]` to logits `[B, num_classes]`."""
+        """Logits `[B, num_classes]` of normalised images `[B, C, H, W]`."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(x.mean((2, 3)))
@@ -107,33 +108,32 @@ def _group(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequ
 
 
 def resnet8_cifar(num_classes: int = 10, in_channels: int = 3, width: int = 16) -> ResNetCIFAR:
-    """n = 1: quick on small images, 8x8 digits for example."""
+    """CIFAR ResNet-8, n = 1, for small images such as 8x8 digits."""
     return ResNetCIFAR(8, num_classes, in_channels, width)
 
 
 def resnet20_cifar(num_classes: int = 10, in_channels: int = 3, width: int = 16) -> ResNetCIFAR:
-    """n = 3: 0.27 M parameters."""
+    """CIFAR ResNet-20, n = 3, with 0.27 M parameters."""
     return ResNetCIFAR(20, num_classes, in_channels, width)
 
 
 def resnet32_cifar(num_classes: int = 10, in_channels: int = 3, width: int = 16) -> ResNetCIFAR:
-    """n = 5: 0.46 M parameters."""
+    """CIFAR ResNet-32, n = 5, with 0.46 M parameters."""
     return ResNetCIFAR(32, num_classes, in_channels, width)
 
 
 def resnet44_cifar(num_classes: int = 10, in_channels: int = 3, width: int = 16) -> ResNetCIFAR:
-    """n = 7: 0.66 M parameters."""
+    """CIFAR ResNet-44, n = 7, with 0.66 M parameters."""
     return ResNetCIFAR(44, num_classes, in_channels, width)
 
 
 def resnet56_cifar(num_classes: int = 10, in_channels: int = 3, width: int = 16) -> ResNetCIFAR:
-    """n = 9: 0.85 M parameters."""
+    """CIFAR ResNet-56, n = 9, with 0.85 M parameters."""
     return ResNetCIFAR(56, num_classes, in_channels, width)
 
 
 def resnet18_cifar(num_classes: int = 10, in_channels: int = 3) -> ResNet:
-    """torchvision's ResNet-18 with a 3x3 stem of stride 1 and no max-pool, for images of about 32
-    pixels.
+    """ResNet-18 with a 3x3 stem of stride 1 and no max-pool, for images of about 32 pixels.
 
     Parameter names are torchvision's; only `conv1.weight` has another shape, `[64, in_channels, 3,
     3]`.
