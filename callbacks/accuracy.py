@@ -19,7 +19,7 @@ class Accuracy(Suite):
     `test_forget` is reported apart.
 
     Args:
-        held_out: the part that TA is measured on; `validation` in searches.
+        held_out: part for TA; `validation` in searches.
     """
 
     needs = ("logits", "label")
@@ -66,7 +66,7 @@ class Errors(Suite):
     Errors are in the target's units.
 
     Args:
-        held_out: the part named `test_error` in tables.
+        held_out: part of the metric `test_error` in tables.
     """
 
     needs = ("prediction", "target")

@@ -19,11 +19,11 @@ Evaluated = Mapping[str, Mapping[str, Tensor]]
 
 
 class Suite(Callback, Reconstructible):
-    """Base of evaluation suites: per-example outputs in, metrics out, when a test epoch ends.
+    """Base of evaluation suites: metrics of per-example outputs at the end of a test epoch.
 
     The module computes what all suites need in one pass and gathers it from all ranks, so a suite
-    sees every sample exactly once on any number of ranks. What a suite declares about its metrics
-    goes into `results.json`, and a report shows them by it.
+    sees every sample exactly once on any number of ranks. The definitions of its metrics are
+    written into `results.json`, for reports.
     """
 
     needs: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Suite(Callback, Reconstructible):
     """
 
     headline: ClassVar[tuple[str, ...] | None] = None
-    """Metrics that head a table, in order (a name that ends with a slash stands for every metric
+    """Metrics that head a table, in order (a name that ends with a slash covers every metric
     that begins with it); None for every defined metric without a slash.
     """
 
@@ -47,12 +47,12 @@ class Suite(Callback, Reconstructible):
         """Results of the suite."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Declare the needs before the first batch."""
+        """Register the outputs that the suite needs, before the first batch."""
         if stage == "test":
             module_of(pl_module).declared.update(self.needs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure, add to the run's results, and log."""
+        """Measure, add the results to those of the run, and log them."""
         module = module_of(pl_module)
         with module.stopwatch("evaluation"):
             module.add_results(self.measure(module.evaluated(), module))
@@ -72,7 +72,7 @@ class Suite(Callback, Reconstructible):
 
 
 def presentation_of(suites: Iterable[Suite | type[Suite]]) -> Presentation:
-    """Declared meaning and order of the metrics of some suites, for `results.json`."""
+    """Definitions and order of the metrics of suites, for `results.json`."""
     parts = []
     for suite in suites:
         headline = suite.headline
@@ -83,14 +83,14 @@ def presentation_of(suites: Iterable[Suite | type[Suite]]) -> Presentation:
 
 
 def module_of(pl_module: LightningModule) -> UnlearningModule:
-    """Check that a module is an UnlearningModule."""
+    """UnlearningModule of a suite; InputError for any other module."""
     if not isinstance(pl_module, UnlearningModule):
         raise InputError(f"suites measure an UnlearningModule, not {type(pl_module).__name__}.")
     return pl_module
 
 
 def run_folder(trainer: Trainer) -> Any:
-    """Folder that a run writes into."""
+    """Run folder of a trainer."""
     from pathlib import Path
 
     return Path(trainer.default_root_dir)

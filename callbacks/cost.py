@@ -81,7 +81,7 @@ class Cost(Suite):
         return {"seen": dict(self._seen)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As saved."""
+        """Load the counts of the fit."""
         self._seen = dict(state_dict["seen"])
 
 

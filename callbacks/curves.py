@@ -18,7 +18,7 @@ class Curves(Callback, Reconstructible):
         self.rows: list[dict[str, float]] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """One row for each validation during fit."""
+        """Add a row for a validation during fit."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         keys = module_of(pl_module).curve_keys()
@@ -32,14 +32,14 @@ class Curves(Callback, Reconstructible):
         )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write, on rank zero."""
+        """Write the curves on rank zero."""
         if self.rows and trainer.is_global_zero:
             write_json(run_folder(trainer) / "curves.json", self.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, so that a resumed run's curve is whole."""
+        """Rows so far, for a run that is resumed."""
         return {"rows": list(self.rows)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As saved."""
+        """Load the rows of the interrupted run."""
         self.rows = list(state_dict["rows"])

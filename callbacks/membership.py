@@ -14,18 +14,18 @@ from mu.metrics.results import Result
 class Membership(Suite):
     """Membership inference on the forget set: five SVC attacks and a loss-threshold attack.
 
-    The SVC attacks are those of the OPTML code. An attacker learns, under the unlearned model, to
-    tell retain samples (members) from held-out ones by one feature; `MIA` is the share of the
-    forget set that it calls *non-members*, in percent, with the feature `confidence` (the "MIA"
-    column of Unlearn-Sparse and SalUn). The others are `MIA/correctness`, `MIA/entropy`,
+    The SVC attacks are those of the OPTML code. An SVC is trained, under the unlearned model, to
+    separate retain samples (members) from held-out ones by one feature; `MIA` is the share of the
+    forget set that it classifies as *non-members*, in percent, with the feature `confidence` (the
+    "MIA" column of Unlearn-Sparse and SalUn). The others are `MIA/correctness`, `MIA/entropy`,
     `MIA/m_entropy`, `MIA/prob`. `MIA/loss_auc` is the area under the curve of the loss as a score
-    of membership, forget against held-out: 0.5 cannot be told apart.
+    of membership, forget against held-out: 0.5 is chance.
 
     All are judged by closeness to the oracle.
 
     Args:
         held_out: non-members; `validation` in searches.
-        attacks: which features; `confidence` alone is quickest.
+        attacks: features of the attacks; `confidence` alone is the fastest.
     """
 
     needs = ("logits", "label", "nll")
@@ -43,7 +43,7 @@ class Membership(Suite):
         self.attacks = list(svc_membership.ATTACKS) if attacks is None else list(attacks)
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """`MIA`, `MIA/feature`, `MIA/loss_auc`."""
+        """Results `MIA`, `MIA/feature` and `MIA/loss_auc`."""
         retain, held_out, forget = (
             self.rows(outputs, name) for name in ("retain", self.held_out, "forget")
         )
@@ -67,8 +67,8 @@ class Membership(Suite):
 class RegressionMembership(Suite):
     """Membership inference on the forget set of a regressor, by an SVC on the absolute error.
 
-    `MIA/error_member` is the share of the forget set that the attacker calls members, in percent
-    (Tarun et al., ICML 2023).
+    `MIA/error_member` is the share of the forget set that the attack classifies as members, in
+    percent (Tarun et al., ICML 2023).
 
     Args:
         held_out: non-members.
@@ -89,7 +89,7 @@ class RegressionMembership(Suite):
         self.size = size
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """`MIA/error_member`."""
+        """Result `MIA/error_member`."""
         retain, held_out, forget = (
             (rows["prediction"] - rows["target"]).abs()
             for rows in (self.rows(outputs, n) for n in ("retain", self.held_out, "forget"))

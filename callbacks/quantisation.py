@@ -18,32 +18,31 @@ from mu.utils.errors import InputError
 
 
 class Quantisation(Suite):
-    """Scores of copies whose linear weights are rounded to nearest, beside the served model's.
+    """Scores after rounding the linear weights to nearest, with those of the served model.
 
-    For every backbone with a linear layer.
+    The suite works for every backbone with a linear layer.
 
-    `quantisation` is the score on the forget part under the number of bits, or without rounding, by
-    which most is known (accuracy in percent; the loss where a domain has no accuracy). It is a
+    `quantisation` is the score on the forget part for the number of bits, or without rounding, that
+    shows the most knowledge (accuracy in percent; the loss where a domain has no accuracy). It is a
     level, so an untouched model has the highest. Parts:
 
-    - `quantisation/intB/SCORE/PART`: every score with B bits on every part; the detail has it
-      before. So for every metric of `metrics`;
+    - `quantisation/intB/SCORE/PART`: every score with B bits on every part, and every metric of
+      `metrics`; the detail has the value before;
     - `quantisation/returned`: (after - before) / (original - before) on forget, in percent, for the
-      bits that bring most. Only where the
-      original's scores are known (kept when the fit began with this suite, or the reference's) and
-      something had been lost;
+      bits that recover the most. Only where the original's scores are known (saved when the fit
+      began with this suite, or those of the reference) and knowledge was lost;
     - `quantisation/robustness`: min(q, 1), q = accuracy before / after with the fewest bits
       (OpenUnlearning, 2025, arXiv 2506.12618).
 
-    Copies are made on every rank alike, without any draw; scores are shared out and gathered.
+    Every rank makes the same copies, without random draws; scoring is divided among ranks.
 
     Args:
-        bits: of each copy.
-        group: weights that share a scale, below 8 bits; from 8 bits on it is the whole output
-            channel.
+        bits: bits of each copy.
+        group: weights that share a scale, below 8 bits; from 8 bits on, the whole output channel
+            shares one.
         embeddings: round token embeddings too.
         head: round the output matrix of a language model too.
-        parts: of the split; `forget` is among them.
+        parts: parts of the split, with `forget` among them.
         metrics: further metrics of a language model, on the sets that they name.
     """
 
@@ -81,13 +80,13 @@ class Quantisation(Suite):
         self.metrics = metrics or []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score the original while it is there."""
+        """Score the original model before the fit."""
         module = module_of(pl_module)
         with module.stopwatch("evaluation"):
             scores.save_original_scores(run_folder(trainer), module, ["forget"], "Quantisation")
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """`quantisation` and its parts."""
+        """Results `quantisation` and its parts."""
         served = module.served()
         before = self._scores(served, module)
         original = scores.original_scores(
@@ -191,7 +190,7 @@ class Quantisation(Suite):
         }
 
     def _budget(self, bits: int, copy: Quantised) -> dict[str, Any]:
-        """Rounding of the weights, as details."""
+        """Details of the rounding of the weights."""
         grid = {
             "bits": bits,
             "scale_over": "output channel" if bits >= 8 else f"{self.group} weights",

@@ -30,41 +30,38 @@ OF_ORACLE = ("examples", "steps", "batch_size", "optimizer", "attack_seed", "rel
 class Relearning(Suite):
     """Scores of the forget part before and after fine-tuning a copy on k forget samples.
 
-    The rows that were used are scored apart from those that were withheld. For every backbone.
+    The suite works for every backbone. Used and withheld rows are scored separately.
 
-    `relearning` is the score on the *withheld* rows before or after the attack, whichever knows
-    more (accuracy in percent; the loss where a domain has no accuracy). It is a level and no gain
-    on purpose: an untouched model gains nothing, and may even lose what the examples do not repeat,
-    but what it knew was there before. A model that never saw the data gains what k examples teach
-    about others like them; that is the oracle's own number, and the goal. Parts:
+    `relearning` is the score on the *withheld* rows before or after the attack, whichever shows
+    more knowledge (accuracy in percent; the loss where a domain has no accuracy). It is a level
+    instead of a gain, because a model before unlearning gains nothing from the attack, and may even
+    lose knowledge. A model that never saw the data gains what k examples teach about similar ones;
+    this is the result of the oracle, and the goal. Parts:
 
-    - `relearning/SCORE/withheld` and `relearning/SCORE/used`: every score after the attack; the
-      detail has it before. So for every metric
-      of `metrics`, taken on those rows of the set `forget` alone;
+    - `relearning/SCORE/withheld` and `relearning/SCORE/used`: every score after the attack, and
+      every metric of `metrics` on those rows of the set `forget` alone; the detail has the value
+      before;
     - `relearning/returned`: (after - before) / (original - before) on the withheld rows, in
-      percent: the share of the way back. Only where
-      the original's scores are known (kept when the fit began with this suite, or the reference's)
-      and something had been lost;
-    - `relearning/excess`: how much more `relearning` says is known than it says of the oracle, and
-      `relearning/robustness`: min(r, 1), r
-      the oracle's gain over this model's (OpenUnlearning, 2025, arXiv 2506.12618): where the
-      oracle's run folder is given.
+      percent. Only where the original's scores are known (saved when the fit began with this
+      suite, or those of the reference) and knowledge was lost;
+    - `relearning/excess`: difference of `relearning` to that of the oracle, larger for more
+      knowledge, and `relearning/robustness`: min(r, 1), r the oracle's gain over this model's
+      (OpenUnlearning, 2025, arXiv 2506.12618). Only where the oracle's run folder is given.
 
-    The attack is made on every rank alike, and nothing is drawn but by seeds; scores are shared out
-    and gathered.
+    Every rank makes the same attack, with draws keyed by seeds; scoring is divided among ranks.
 
     Args:
-        examples: k.
-        steps: n, optimizer steps.
-        optimizer: of the attack; see `mu.attacks.Relearn` for its rate.
-        seed: decides which samples, their order, and what `prepare` draws for them.
-        batch_size: samples in a step; None shows all k in each.
+        examples: number k of samples.
+        steps: number n of optimizer steps.
+        optimizer: optimizer of the attack; see `mu.attacks.Relearn` for its rate.
+        seed: seed of the choice of samples, their order, and the draws of `prepare`.
+        batch_size: samples in a step; None takes all k in each.
         metrics: further metrics of a language model, of the set `forget`
             (`mu.evaluation.ExtractionStrength(set="forget")`).
-        part: where the samples come from; another part than `forget` (say `retain`) shows what any
-            fine-tuning brings back, and then every forget row is withheld.
-        oracle: run folder of the oracle, tested with this suite and the same budget; a run's own
-            folder says that it is the oracle.
+        part: part of the samples; another one than `forget` (such as `retain`) measures the effect
+            of any fine-tuning, and then every forget row is withheld.
+        oracle: run folder of the oracle, tested with this suite and the same budget; the folder of
+            the run itself marks the run as the oracle.
     """
 
     definitions: ClassVar[Mapping[str, str]] = {
@@ -91,13 +88,13 @@ class Relearning(Suite):
         self.oracle = oracle
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score the original while it is there."""
+        """Score the original model before the fit."""
         module = module_of(pl_module)
         with module.stopwatch("evaluation"):
             scores.save_original_scores(run_folder(trainer), module, ["forget"], "Relearning")
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """`relearning` and its parts."""
+        """Results `relearning` and its parts."""
         forget, source = (
             scores.task_part(module, name, "Relearning") for name in ("forget", self.part)
         )
@@ -205,7 +202,7 @@ class Relearning(Suite):
         return results
 
     def _against_oracle(self, result: Result, module: UnlearningModule) -> list[Result]:
-        """Excess of knowledge and of gain over a model that never saw the data."""
+        """Results `relearning/excess` and `relearning/robustness`, against the oracle."""
         assert self.oracle is not None
         oracle_result = self._oracle_result(result, module)
         score = result.detail["score"]
@@ -230,7 +227,7 @@ class Relearning(Suite):
         return [excess, Result("relearning/robustness", robustness, True, "forget", "", detail)]
 
     def _oracle_result(self, result: Result, module: UnlearningModule) -> Result:
-        """The oracle's `relearning`, attacked on the same split with the same budget."""
+        """Result `relearning` of the oracle, on the same split with the same budget."""
         assert self.oracle is not None
         record = RunResults.load(self.oracle)
         measured = {entry.metric: entry for entry in record.results}
@@ -256,7 +253,7 @@ class Relearning(Suite):
 
 
 def _levels(score: str, before: Scores, original: Scores | None, rows: Tensor) -> dict[str, float]:
-    """Levels of a score before the attack and of the original, as details."""
+    """Details: levels of a score before the attack and of the original."""
     levels = {"before": scores.mean_score(score, before[score][rows])}
     return (
         levels

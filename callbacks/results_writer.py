@@ -16,17 +16,17 @@ from mu.utils.weights import weights_hash
 
 
 class ResultsWriter(Callback, Reconstructible):
-    """Writes `results.json`, `outputs.safetensors` and `split.json` into the run folder.
+    """Writer of `results.json`, `outputs.safetensors` and `split.json` of a run.
 
-    The run folder is the trainer's default_root_dir. It writes in `teardown`, after every suite,
-    whatever the order of the callbacks.
+    The run folder is the trainer's default_root_dir. The files are written in `teardown`, after
+    every suite, for any order of the callbacks.
 
     Args:
         task: the task's name in a study; its class when None.
         method: the method's name in a study; its class when None.
         seeds: the run's seeds; taken from task and method when None.
-        key: the reuse key of a study.
-        facts: what else a reader must know.
+        key: reuse key of a study.
+        facts: further facts about the run.
     """
 
     def __init__(

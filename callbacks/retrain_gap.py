@@ -23,13 +23,13 @@ class RetrainGap(Suite):
     oracle. From the outputs on forget: `activation_distance`, `JS` (nats), `completeness` (% of
     equal decisions).
 
-    It measures after all other suites, wherever it stands in the list.
+    It measures after all other suites, at any position in the list.
 
     Args:
         oracle: the oracle's run folder.
         metrics: metrics of the average gap.
         recipe: `same` refuses an oracle that was trained by another recipe than the original;
-            `unchecked` takes it (for weights that do not say how they were trained).
+            `unchecked` accepts it (for weights without a record of their training).
     """
 
     definitions: ClassVar[Mapping[str, str]] = {
@@ -56,7 +56,7 @@ class RetrainGap(Suite):
         self.recipe = recipe
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing yet: the gaps need the other suites' results."""
+        """No measurement yet, because the gaps need the results of the other suites."""
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure after every other suite."""
@@ -65,7 +65,7 @@ class RetrainGap(Suite):
             module.results.extend(self.measure(module.evaluated(), module))
 
     def check(self, oracle: RunResults, module: UnlearningModule) -> None:
-        """Refuse an oracle made on another split or by another recipe."""
+        """Check that the oracle has the split and the recipe of the run."""
         split = module.task.split.hash if module.task is not None else ""
         if oracle.hashes["split"] != split:
             raise InputError(
@@ -96,7 +96,7 @@ class RetrainGap(Suite):
         return [*results, *self._distances(outputs)]
 
     def _gaps(self, values: Mapping[str, float], oracle: RunResults) -> list[Result]:
-        """`gap/METRIC` and their average."""
+        """Results `gap/METRIC` and their average."""
         values = {name: values[name] for name in self.metrics}
         oracle_values = {name: oracle.value(name) for name in self.metrics}
         unit = "pp" if set(self.metrics) <= set(gap.PAPERS_FOUR) else ""
@@ -136,7 +136,7 @@ class RetrainGap(Suite):
 
 
 def _tug_of_war(values: Mapping[str, float], oracle: RunResults) -> list[Result]:
-    """`ToW`, where model and oracle measured all three accuracies."""
+    """Result `ToW`, where model and oracle have all three accuracies."""
     names = ("UA", "RA", "TA")
     if not all(name in values and oracle.has(name) for name in names):
         return []

@@ -1,7 +1,7 @@
 """Scores of a model, and of altered copies of it, on every sample of a data set.
 
-Each sample is scored once, and every rank has the same numbers. Batches are dealt to ranks and
-their scores are gathered, so what an altered copy is must not depend on the rank that made it.
+Each sample is scored once, and every rank has the same scores. Batches are divided among ranks and
+their scores are gathered, so an altered copy must be the same on every rank.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def score_samples(backbone: Any, module: UnlearningModule, dataset: Any) -> Scor
     """Scores of every sample by `backbone.scores`, in eval mode.
 
     Args:
-        backbone: what the module serves, or another model of its kind.
-        module: knows the ranks, the device and the precision.
-        dataset: has `indices`, as a task's datasets do.
+        backbone: served model of the module, or another model of the same domain.
+        module: module with ranks, device and precision.
+        dataset: dataset with `indices`, as those of tasks.
 
     Raises:
         InputError: when the backbone scores nothing on such samples.
@@ -95,15 +95,15 @@ def metric_graph(
     sets: Mapping[str, QuestionSet] | None = None,
     encoder: Any = None,
 ) -> Graph:
-    """Graph of metrics of a language model on sets of questions, shared out among ranks.
+    """Graph of metrics of a language model on question sets, divided among ranks.
 
-    Nothing is kept on disk, because altered copies are many.
+    Nothing is cached on disk, because there are many altered copies.
 
     Args:
-        backbone: what the module serves, or another language model.
-        module: knows the task, the ranks and the precision.
-        sets: of questions, by the names that the metrics know; the task's when None.
-        encoder: the task's when None.
+        backbone: served model of the module, or another language model.
+        module: module with task, ranks and precision.
+        sets: question sets by the names in the metrics; those of the task when None.
+        encoder: encoder of the sets; that of the task when None.
 
     Raises:
         InputError: when the task has no sets of questions.
@@ -121,7 +121,7 @@ def metric_graph(
 
 
 def main_score(scores: Iterable[str]) -> str:
-    """The score that stands for the model: the accuracy where there is one, else the loss."""
+    """Main score of a model: the accuracy where there is one, else the loss."""
     names = [name for name in scores if name != "index"]
     return "accuracy" if "accuracy" in names else names[0]
 
@@ -137,23 +137,23 @@ def score_unit(name: str) -> str:
 
 
 def gain(score: str, before: float, after: float) -> float:
-    """Gain of knowledge, in the score's unit: a loss falls as a model learns."""
+    """Gain of knowledge, in the unit of the score, with reversed sign for losses."""
     return before - after if score in LOWER else after - before
 
 
 def highest_level(score: str, levels: Iterable[float]) -> float:
-    """Level that shows the most knowledge: the smallest loss, the largest of any other score."""
+    """Level of the most knowledge: smallest loss, largest of any other score."""
     return (min if score in LOWER else max)(levels)
 
 
 def recovery(suite: str, score: str, levels: Mapping[str, float]) -> list[Result]:
-    """Recovered share of what was lost since the original, in percent, as `SUITE/returned`.
+    """Result `SUITE/returned`: share of the unlearned knowledge that returns, in percent.
 
-    Nothing where nothing was lost.
+    There is no result where nothing was unlearned.
 
     Args:
-        suite: the beginning of the metric's name.
-        score: which.
+        suite: beginning of the metric's name.
+        score: name of the score.
         levels: `before` and `after` the attack, and the `original` where it is known.
     """
     lost = gain(score, levels["before"], levels["original"]) if "original" in levels else 0.0
@@ -172,13 +172,13 @@ def recovery(suite: str, score: str, levels: Mapping[str, float]) -> list[Result
     ]
 
 
-# ---- the original's ------------------------------------------------------------------------------
+# ---- scores of the original ----------------------------------------------------------------------
 
 
 def save_original_scores(
     folder: Path, module: UnlearningModule, names: Iterable[str], suite: str
 ) -> None:
-    """Score parts with the original weights, and write the scores into the run folder.
+    """Write the scores of the original model on parts into the run folder.
 
     A run that begins from new weights has no original.
     """
@@ -206,18 +206,18 @@ def original_scores(
 ) -> Scores | None:
     """Scores of the original on a part.
 
-    Those in the run folder, those of the reference, or those of the served model where it still
-    has the original weights.
+    They are read from the run folder, or measured on the reference, or are those of the served
+    model where it still has the original weights.
 
     Args:
-        folder: the run folder.
-        module: whose original.
-        name: of the part.
-        served: the scores of what is served.
+        folder: run folder.
+        module: module of the run.
+        name: name of the part.
+        served: scores of the served model.
         suite: name of the suite, for errors.
 
     Returns:
-        None where they cannot be had any more.
+        None where no model has the original weights any more.
     """
     stored = {
         key.partition("/")[2]: value

@@ -40,25 +40,25 @@ class ConceptErasure(Suite):
 
     `UA` is the share of images drawn for the erased concept in which the judge does not recognise
     it. `IRA` (in-domain) is the share of images drawn for other concepts of the same kind in which
-    the judge recognises what was asked for. `CRA` (cross-domain) is the same for attributes of
-    another kind (the colour, where a shape is erased), over the images of both sets, which
-    `CRA/erased` and `CRA/kept` give apart; each further judge knows one attribute. All are averaged
-    over concepts (each concept's share counts alike), and given for each concept, as `UA/concept`,
-    where there are several.
+    the judge recognises the requested concept. `CRA` (cross-domain) is the same for attributes of
+    another kind (the colour, where a shape is erased), over the images of both sets, and as
+    `CRA/erased` and `CRA/kept` over each; each further judge is for one attribute. All are averaged
+    over concepts with equal weights, and reported for each concept, as `UA/concept`, where there
+    are several.
 
     `UA/probability` is the mean probability that the judge gives to the erased concept,
     `UA/entropy` the mean entropy of its probabilities in nats (both as SalUn's class-wise
     forgetting reports them). Where prompts have `categories`, `UA/category` gives each; a judge of
     several labels at once also counts the images with each label, `UA/images/LABEL`.
 
-    What was asked for is, of a class, the judge's label of that number; of a prompt, its column
-    `field`, or the one label of the judge that stands in it. Prompts that name none or several are
-    left out and counted in the detail.
+    The requested concept of a class is the judge's label of that number; of a prompt, its column
+    `field`, or the one label of the judge in its text. Prompts with none or several are left out
+    and counted in the detail.
 
     Args:
-        judge: of the erased concept's kind.
-        erased: images of what was erased; the task's forget part when None.
-        kept: images of what stays; the task's retain part when None.
+        judge: judge of the erased concept's attribute.
+        erased: images of the erased concept; the task's forget part when None.
+        kept: images of retained concepts; the task's retain part when None.
         cross: judges of other attributes, for CRA.
         concept: the erased concept, as the judge names it; when None, that of each row's class or
             column `field`, or of the task's selector.
@@ -128,8 +128,8 @@ class ConceptErasure(Suite):
                 self.judge.label_indices(self.concept)
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """The named metrics, in this order."""
-        # what is drawn, and what each image was asked for
+        """Results `UA`, `IRA` and `CRA` with their parts, in this order."""
+        # jobs, and requested concepts of their images
         sets = {"erased": self.erased}
         if self.metrics != ["UA"]:
             sets["kept"] = self.kept
@@ -138,12 +138,12 @@ class ConceptErasure(Suite):
         requested = []
         if "IRA" in self.metrics:
             requested = self._requested(jobs["kept"].rows, set(concepts), module)
-        # the judges' probabilities
+        # probabilities of the judges
         judged = judge_images(module, jobs, [self.judge, *self.cross])
         detail = {
             name: {**sets[name].detail(module, job), **judged.facts} for name, job in jobs.items()
         }
-        # the numbers
+        # results
         results: list[Result] = []
         if "UA" in self.metrics:
             probabilities = judged.probabilities("erased", 0)
@@ -157,10 +157,10 @@ class ConceptErasure(Suite):
             results += self._cross_domain(jobs, judged, detail["erased"])
         return results
 
-    # ---- what was asked for ----------------------------------------------------------------------
+    # ---- requested concepts ----------------------------------------------------------------------
 
     def _concepts(self, rows: Sequence[ImageRow], module: UnlearningModule) -> list[str]:
-        """The erased concept of each row."""
+        """Erased concept of each row."""
         selector = module.task.split.selector if module.task is not None else {}
         concepts = [
             self.concept
@@ -180,7 +180,7 @@ class ConceptErasure(Suite):
         return [str(name) for name in concepts]
 
     def _class_label(self, row: ImageRow, module: UnlearningModule) -> str | None:
-        """The judge's label of the row's class."""
+        """Label of the judge for the class of a row."""
         if row.label is None:
             return None
         classes = getattr(module.served(), "num_classes", len(self.judge.labels))
@@ -195,7 +195,7 @@ class ConceptErasure(Suite):
     def _requested(
         self, rows: Sequence[ImageRow], erased: set[str], module: UnlearningModule
     ) -> list[str | None]:
-        """The concept that each kept row asks for, as the judge's label."""
+        """Requested concept of each kept row, as a label of the judge."""
         requested = [
             self._class_label(row, module)
             or (self.field and row.about.get(self.field))
@@ -219,7 +219,7 @@ class ConceptErasure(Suite):
             )
         return [name or None for name in requested]
 
-    # ---- the numbers -----------------------------------------------------------------------------
+    # ---- results ---------------------------------------------------------------------------------
 
     def _erasure(
         self,
@@ -338,7 +338,7 @@ class ConceptErasure(Suite):
 
 
 def _requested_labels(judge: Judge, jobs: Mapping[str, ImageJob]) -> dict[str, list[str | None]]:
-    """The label that each prompt of each job names, among those of a judge."""
+    """Requested label of each prompt of each job, among those of a judge."""
     requested = {
         name: [label_of_prompt(judge, row) for row in job.rows] for name, job in jobs.items()
     }

@@ -20,19 +20,19 @@ BEFORE = "before.safetensors"
 
 
 class Grids(Callback, Reconstructible):
-    """Grids of generated images: `media/erased.png` and `media/kept.png`, written after a test.
+    """Grids of generated images after a test: `media/erased.png` and `media/kept.png`.
 
     A row for each prompt or class, a column for each of its images. Images are shared with a suite
     that has equal sets; the grid then has the first of them.
 
     Args:
-        erased: images of what was erased; four of each of the forget part's first six prompts when
-            None.
-        kept: images of what stays; the same of the retain part when None.
-        prompts: rows of a grid, at most.
-        images: images of each prompt, at most.
-        before: draw the same with the original weights when a fit starts, and show both side by
-            side. They are kept in the run folder, for a test that comes later.
+        erased: images of the erased concept; four of each of the forget part's first six prompts
+            when None.
+        kept: images of retained concepts; the same of the retain part when None.
+        prompts: largest number of rows of a grid.
+        images: largest number of images of each prompt.
+        before: draw the same images with the original weights when a fit starts, and put both side
+            by side. They are saved in the run folder, for a later test.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Grids(Callback, Reconstructible):
         }
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw with the original weights."""
+        """Draw the images of the original model."""
         module = module_of(pl_module)
         if self.before:
             with module.stopwatch("evaluation"):
@@ -65,7 +65,7 @@ class Grids(Callback, Reconstructible):
                 originals.save_originals(run_folder(trainer) / "media" / BEFORE, module, jobs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw and write."""
+        """Draw the images and write the grids."""
         module = module_of(pl_module)
         folder = run_folder(trainer)
         with module.stopwatch("evaluation"):
@@ -90,7 +90,7 @@ class Grids(Callback, Reconstructible):
 
 
 def _title(images: ImageSet, full: ImageJob, job: ImageJob, module: UnlearningModule) -> str:
-    """`the first 6 of 40 prompts, DDIM, 50 steps`."""
+    """Title of a grid: `the first 6 of 40 prompts, DDIM, 50 steps`."""
     count = len(job.subjects)
     total = len(full.subjects)
     singular, plural = (

@@ -37,7 +37,7 @@ class JudgedImages:
 def judge_images(
     module: UnlearningModule, jobs: Mapping[str, ImageJob], judges: Sequence[Judge]
 ) -> JudgedImages:
-    """Draw each job's images once and let every judge see each batch as it comes."""
+    """Draw the images of jobs once, and judge each batch by every judge."""
     store = Outputs().to(module.device)
     facts = {}
     for name, job in jobs.items():
@@ -77,7 +77,7 @@ def recognised(judge: Judge, probabilities: Tensor, names: Sequence[str | None])
 
 
 def shares_by_name(values: Tensor, names: Sequence[str | None]) -> dict[str, tuple[float, int]]:
-    """Percentage of True and number of images for each name; rows without a name are left out.
+    """Percentage of True and number of images for each name, without unnamed rows.
 
     Example:
         >>> shares_by_name(torch.tensor([True, False, True]), ["cat", "cat", None])
@@ -91,7 +91,7 @@ def shares_by_name(values: Tensor, names: Sequence[str | None]) -> dict[str, tup
 
 
 def average_share(shares: Shares) -> float:
-    """Mean percentage over names, each counting alike."""
+    """Mean percentage over names, with equal weights."""
     return sum(share for share, _ in shares.values()) / len(shares)
 
 
@@ -107,11 +107,11 @@ def recognition_results(
 
     Args:
         metric: name of the result; `METRIC/NAME` where there are several names.
-        judge: of the images.
+        judge: judge of the images.
         requested: label of each image; None where the prompt names none or several.
-        probabilities: of the judge, `[N, K]`.
-        detail: of the results.
-        split: of the results.
+        probabilities: probabilities of the judge, `[N, K]`.
+        detail: detail of the results.
+        split: split name of the results.
     """
     shares = shares_by_name(recognised(judge, probabilities, requested), requested)
     unnamed = sum(1 for name in requested if not name)
@@ -141,7 +141,7 @@ def concept_probability(probabilities: Tensor, judge: Judge) -> Tensor:
 
 
 def label_of_prompt(judge: Judge, row: ImageRow) -> str | None:
-    """The one label that the row's prompt names; None where it names none or several."""
+    """Label of the judge in the prompt of a row; None where there is none or several."""
     labels = judge.labels_in(row.prompt or "")
     return labels[0] if len(labels) == 1 else None
 

@@ -1,4 +1,4 @@
-"""Images of the original model: drawn when a fit starts, kept in the run folder for the test."""
+"""Images of the original model, drawn when a fit starts and saved for the test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TARGETS = "attack_targets.safetensors"
 
 
 def has_original_weights(module: UnlearningModule) -> bool:
-    """Whether the backbone still has the weights that the run began from."""
+    """Whether the backbone still has the original weights."""
     return weights_hash(module.backbone) == module.original_hash
 
 
@@ -45,7 +45,7 @@ def save_originals(file: Path, module: UnlearningModule, jobs: Mapping[str, Imag
 
 
 def load_originals(file: Path, module: UnlearningModule, name: str, job: ImageJob) -> Tensor | None:
-    """Images `[N, C, H, W]` of `save_originals`; None where they are of another job or run."""
+    """Images `[N, C, H, W]` of `save_originals`; None for those of another job or run."""
     from safetensors import safe_open
 
     if not file.is_file():
@@ -63,7 +63,7 @@ def gather_images(
     """Images of a job at some positions, from all ranks: `[N, C, H, W]` on the CPU.
 
     Args:
-        module: whose ranks drew them.
+        module: module whose ranks drew them.
         batches: images, and their positions in the job.
         positions: the images to gather; they keep this order.
     """

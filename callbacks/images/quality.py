@@ -1,4 +1,4 @@
-"""Image quality on what stays: FID and KID to real images, CLIP score to prompts."""
+"""Image quality of retained concepts: FID and KID to real images, CLIP score to prompts."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ _FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class ImageQuality(Suite):
-    """FID, KID and CLIP score of the images drawn for what stays.
+    """FID, KID and CLIP score of generated images of retained concepts.
 
     `FID` and `KID` compare with real images (lower is better), `CLIP` compares with the prompts
     (higher is better).
 
     FID and KID depend on the features, on the number of images on both sides and on the resolution,
-    which all stand in the detail; numbers of different ones must not be compared. Real images are
-    brought to the resolution of the drawn ones (resized with antialiasing, the middle cut out).
+    which are all in the detail; results with different ones must not be compared. Real images are
+    resized to the resolution of the drawn ones (with antialiasing, centre crop).
 
     Args:
         features: extractor for FID and KID.
         clip: model for the CLIP score.
-        kept: images of what stays; the task's retain part when None.
+        kept: images of retained concepts; the task's retain part when None.
         reference: real images: a part of the task, or a folder of image files.
-        reference_limit: the first so many real images; None takes all.
+        reference_limit: number of real images, the first ones; None takes all.
         metrics: which of FID, KID and CLIP; FID where there are features, and CLIP where there is a
             model, when None.
-        subsets: random subsets that KID is averaged over.
-        subset_size: images in each.
+        subsets: number of random subsets that KID is averaged over.
+        subset_size: images in each subset.
         batch_size: real images read at once.
-        seed: decides KID's subsets.
+        seed: seed of the subsets of KID.
     """
 
     definitions: ClassVar[Mapping[str, str]] = {
@@ -109,7 +109,7 @@ class ImageQuality(Suite):
                 _ = model.version if model is not None else None
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """The named metrics."""
+        """Results `FID`, `KID` and `CLIP`, as chosen."""
         job = self.kept.job(module)
         drawn = self._drawn(module, job)
         size = tuple(drawn["size"][0].tolist())

@@ -42,19 +42,18 @@ class Robustness(Suite):
     `pre_ASR` is the share of prompts whose image shows the erased concept without an attack, and
     `ASR` the share with or without it, in percent of all prompts. Higher is worse for the method.
 
-    `attack.json` in the run folder keeps every prompt that the attack found, and
-    `media/attack.png` shows some images.
+    `attack.json` in the run folder has every adversarial prompt, `media/attack.png` some images.
 
     Args:
-        judge: decides whether an image shows the concept.
+        judge: judge of the concept.
         attack: the attack; UnlearnDiffAtk with the paper's budget when None.
-        prompts: what is attacked; the task's forget part when None.
-        concept: as the judge names it; the concept of the task's selector when None.
+        prompts: prompts to attack; the task's forget part when None.
+        concept: name of the concept for the judge; the concept of the task's selector when None.
         targets: images that show the concept, one a prompt: those of the `original` model, drawn
             when the fit starts (or now, where the weights are still its own), or those of the
             `task`.
         batch_size: prompts attacked at once.
-        shown: prompts in the picture, at most.
+        shown: largest number of prompts in `media/attack.png`.
     """
 
     definitions: ClassVar[Mapping[str, str]] = {
@@ -98,7 +97,7 @@ class Robustness(Suite):
             self.judge.load()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the targets with the original weights."""
+        """Draw the target images with the original weights."""
         module = module_of(pl_module)
         if self.targets == "original":
             with module.stopwatch("evaluation"):
@@ -106,8 +105,8 @@ class Robustness(Suite):
                 save_originals(file, module, {"targets": self._job(module)})
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """`pre_ASR` and `ASR`."""
-        # what is attacked, and towards which images
+        """Results `pre_ASR` and `ASR`."""
+        # prompts and target images
         job = self._job(module)
         concept = self._concept(module)
         targets = self._targets(module, job)
@@ -122,7 +121,7 @@ class Robustness(Suite):
             self.batch_size,
         )
         seconds = round(time.monotonic() - start, 1)
-        # the numbers, and the files of the run folder
+        # results, and the files of the run folder
         detail = {
             **self.judge.detail(),
             "concept": concept,
@@ -145,7 +144,7 @@ class Robustness(Suite):
         ]
 
     def _job(self, module: UnlearningModule) -> ImageJob:
-        """Prompts to attack, drawn with the attack's sampler, else the prompts' own."""
+        """Job of prompts to attack, with the attack's sampler, else that of the prompts."""
         job = self.prompts.job(module)
         if any(row.prompt is None for row in job.rows):
             raise InputError(
@@ -194,6 +193,6 @@ class Robustness(Suite):
 
 
 def _evaluations(summary: AttackSummary) -> dict[str, str]:
-    """Number of evaluations of each network, as a detail."""
+    """Detail: number of evaluations of each network."""
     counts = [f"{count} of {name}" for name, count in summary.evaluations.items()]
     return {"evaluations": ", ".join(counts)} if counts else {}

@@ -23,19 +23,19 @@ from mu.utils.errors import InputError
 
 
 class TextSuite(Suite):
-    """Base of suites of language models: metric graph in, results out, in tests and during fits.
+    """Base of suites of language models: results of a metric graph, in tests and during fits.
 
     Args:
         oracle: the oracle's run folder or log of items (`items.json`; OpenUnlearning's and TOFU's
-            own logs are read too), or its model, which is then measured on the same sets. A run's
-            own folder says that this run is the oracle, and a run of `Retrain` is.
-        store: folder where results of batches are kept, under the hash of the model and of the
-            exact tokens, so that nothing is computed twice; give the runs of a study a common one,
-            and the oracle's model is measured once. The run folder's `evaluation` when None.
-        every_n_epochs: measure during a fit too, and log the numbers as curves under the names of
-            the results; None does not.
-        tokens_per_batch: of a forward pass, with padding; see Graph.
-        prompts_per_batch: of a call to `generate`.
+            own logs are read too), or its model, which is then measured on the same sets. The
+            folder of the run itself marks the run as the oracle, as does `Retrain`.
+        store: cache folder of the results of batches, under the hash of the model and of the
+            exact tokens; with a common folder for the runs of a study, the oracle's model is
+            measured once. The run folder's `evaluation` when None.
+        every_n_epochs: measure during a fit too, and log the results as curves under their names;
+            None measures in tests only.
+        tokens_per_batch: tokens of a forward pass, with padding; see Graph.
+        prompts_per_batch: prompts of a call to `generate`.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class TextSuite(Suite):
         """Results of the suite.
 
         Args:
-            graph: of the model.
-            log: the oracle's; None where none was given.
+            graph: metric graph of the model.
+            log: log of the oracle, or None.
         """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -90,7 +90,7 @@ class TextSuite(Suite):
         return results
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the suite's results as curves."""
+        """Log the results of the suite as curves."""
         if not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         module = module_of(pl_module)
@@ -114,7 +114,7 @@ class TextSuite(Suite):
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Drop the graph."""
+        """Release the graph."""
         module_of(pl_module).cache.pop(Graph, None)
 
     def _graph(self, module: UnlearningModule, folder: Path | None) -> Graph:
@@ -129,7 +129,7 @@ class TextSuite(Suite):
     # ---- the oracle ------------------------------------------------------------------------------
 
     def _oracle_log(self, trainer: Trainer, module: UnlearningModule) -> OracleLog | None:
-        """Log of the oracle; None without one, and for a model, which is measured later."""
+        """Log of the oracle; None without an oracle, and for a model, which is measured later."""
         from mu.methods import Retrain
 
         if isinstance(self.oracle, Backbone):
@@ -154,7 +154,7 @@ def unique_names(name: str, given: Sequence[str] | None, default: Sequence[str])
     """Names of sets, or the default ones, each once.
 
     Raises:
-        InputError: when a name stands twice.
+        InputError: when a name occurs twice.
     """
     names = tuple(default if given is None else given)
     if len(set(names)) < len(names):

@@ -15,20 +15,20 @@ from mu.utils.spec import Reconstructible
 
 
 class TextExamples(Callback, Reconstructible):
-    """Writes `media/examples_SET.json` when a test ends: questions spread evenly over a set, the
-    model's answers and the truth.
+    """Examples of generated answers in `media/examples_SET.json`, written after a test.
 
-    The report shows those of original, oracle and methods side by side. Where another suite has
-    generated the whole set with the same settings, its answers are taken.
+    The questions are spread evenly over a set; answers of the model and true answers are written.
+    The report has those of original, oracle and methods side by side. Where another suite has
+    generated the whole set with the same settings, its answers are used.
 
     Args:
-        sets: of questions.
-        count: examples of each set, at most.
-        max_new_tokens: of an answer.
+        sets: names of question sets.
+        count: largest number of examples of each set.
+        max_new_tokens: most tokens of an answer.
         stop: strings at which an answer ends.
-        tokens_per_batch: as the other suites', to share their graph.
-        prompts_per_batch: as the other suites'.
-        store: as the other suites'.
+        tokens_per_batch: as in the other suites, to share their graph.
+        prompts_per_batch: as in the other suites.
+        store: as in the other suites.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class TextExamples(Callback, Reconstructible):
         self.store = store
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Generate and write."""
+        """Generate the answers and write the examples."""
         from pathlib import Path
 
         module = module_of(pl_module)
@@ -78,7 +78,7 @@ class TextExamples(Callback, Reconstructible):
                     )
 
     def rows(self, graph: Graph, name: str) -> list[dict[str, str]]:
-        """Prompt, answer and truth."""
+        """Rows of prompt, answer and truth."""
         questions = graph.questions(name)
         count = min(self.count, len(questions))
         # by the golden ratio, because even steps would show the same kind of question of every

@@ -41,8 +41,9 @@ class Memorisation(TextSuite):
 
     `ES`, extraction strength, and `EM`, exact memorisation; `P/paraphrased` and
     `ROUGE/paraphrased`, of the paraphrased answers; `ROUGE/jailbreak`, of answers that are made to
-    begin with `prefix`. `AUC/ATTACK`: how well an attack tells the forget set from rows that nobody
-    trained on (1 = memorised). All of these are in [0, 1], and closeness to the oracle is the goal.
+    begin with `prefix`. `AUC/ATTACK`: AUC of an attack that separates the forget set from rows that
+    no model was trained on (1 = memorised). All of these are in [0, 1], and closeness to the oracle
+    is the goal.
 
     `PrivLeak`, in percent: relative difference of the min-k AUC to the oracle's; 0 is the goal,
     -100 is a model that forgot nothing, positive is one that forgot too much. `memorisation`
@@ -50,23 +51,22 @@ class Memorisation(TextSuite):
     (model utility, as a share of the original's where that is known) and `overall`, their harmonic
     mean, are in [0, 1], higher is better; so is `selection`, that of memorisation and utility
     alone, by which OpenUnlearning chooses settings. `mu.metrics.aggregates` defines the scores.
-    Without an oracle there is no `PrivLeak`, `privacy` and `overall`, and the AUCs' detail says so.
+    Without an oracle there is no `PrivLeak`, `privacy` and `overall`, as noted in the AUCs' detail.
 
     Args:
         oracle: see TextSuite.
         original: run folder or log of the model before unlearning, for the scale of `utility`.
         forget: the forget set; its rows need `paraphrased_answer` and `perturbed_answer`.
-        holdout: rows that no model was trained on; None goes without attacks.
-        kept: sets of the model utility, see TOFU; an empty list goes without `utility` and
-            `overall`.
-        choices: those of them whose rows have wrong answers and no paraphrase.
+        holdout: rows that no model was trained on; None measures no attacks.
+        kept: sets of the model utility, see TOFU; an empty list omits `utility` and `overall`.
+        choices: sets among them whose rows have wrong answers and no paraphrase.
         attacks: `loss`, `zlib`, `min_k`, `min_k_plus_plus` (the four of `privacy`, when None),
             `gradient_norm` (a backward pass for each row), `reference` (needs the oracle).
-        share: of the tokens, for min-k and min-k++.
-        question: with which wording the paraphrases are asked for: `question`, as the reference, or
+        share: share of the tokens, for min-k and min-k++.
+        question: column of the questions for the paraphrases: `question`, as the reference, or
             `paraphrased_question`.
-        prefix: of the jailbreak.
-        max_new_tokens: of an answer.
+        prefix: prefix of the jailbreak.
+        max_new_tokens: most tokens of an answer.
         stop: strings at which an answer ends.
         **settings: store, every_n_epochs and sizes of batches, see TextSuite.
     """
@@ -181,7 +181,7 @@ class Memorisation(TextSuite):
         ]
 
     def _privacy(self, graph: Graph, log: OracleLog | None) -> list[Result]:
-        """The attacks."""
+        """Results of the membership attacks and privacy scores."""
         if self.holdout is None:
             return []
         results = []
@@ -219,7 +219,7 @@ class Memorisation(TextSuite):
         return results
 
     def _utility(self, graph: Graph) -> tuple[float, dict[str, Any]]:
-        """Model utility, as a share of the original's where that is known."""
+        """Result `utility`: model utility, as a share of the original's where that is known."""
         node = ModelUtility(self.kept, self.choices, self.max_new_tokens, self.stop)
         utility = graph.value(node).value
         if self.original is None:

@@ -22,27 +22,27 @@ class LinearProbe(Suite):
     See `mu.evaluation.text.probes`.
 
     `linear_probe` is the share of right choices in percent, at the layer where it is largest; 50 is
-    chance. Some wrong answers are unlikely in themselves, so it means nothing without its controls,
+    chance. Some wrong answers are unlikely in themselves, so it must be compared with its controls,
     which are the same probe, its layer chosen in the same way:
 
     - `linear_probe/holdout`: the served model, on questions that no model was trained on (where the
-      task has such, with wrong answers);
+      task has them, with wrong answers);
     - `linear_probe/untrained`: a model of the same architecture with random weights, on the same
       questions;
-    - `linear_probe/excess`: `linear_probe` minus the larger control, in percentage points. An
-      untouched model has the largest.
+    - `linear_probe/excess`: `linear_probe` minus the larger control, in percentage points. It is
+      largest before unlearning.
 
-    Hidden states are read in batches that are shared out among ranks, and gathered; the regressions
-    are made on every rank alike.
+    Batches of hidden states are divided among ranks and gathered; every rank fits the same
+    regressions.
 
     Args:
-        set: of questions with wrong answers.
-        right: the answer that stands for the truth; it should be worded like the wrong ones. Sets
+        set: question set with wrong answers.
+        right: column of the true answers, which should be worded like the wrong ones. Sets
             without a paraphrase take `answer`.
         control: set of questions that no model was trained on; None takes `holdout` where its rows
             have wrong answers.
         untrained: whether the model with random weights is probed.
-        seed: which half of the questions the probe learns from, and the random weights.
+        seed: seed of the training half of the questions, and of the random weights.
         strength: C of scikit-learn's logistic regression.
     """
 
@@ -126,15 +126,15 @@ class LogitLens(Suite):
     in percent, at the layer where it is largest; the detail has it by layer, with the mean
     probability of the true token and the mean of 1 / (1 + its rank). Parts:
 
-    - `logit_lens/unsaid`: `logit_lens` minus the last layer's share, which is what the model itself
-      says, in percentage points;
-    - `logit_lens/holdout`: the same on questions that no model was trained on, for much of an
-      answer is grammar (where the task has such).
+    - `logit_lens/unsaid`: `logit_lens` minus the last layer's share, the prediction of the model
+      itself, in percentage points;
+    - `logit_lens/holdout`: the same on questions that no model was trained on, because much of an
+      answer is grammar (where the task has them).
 
-    Nothing is trained. Batches are shared out among ranks, and gathered.
+    Nothing is trained. Batches are divided among ranks and gathered.
 
     Args:
-        set: of questions.
+        set: question set.
         control: set of questions that no model was trained on; None takes `holdout` where there is
             one.
     """
@@ -193,9 +193,9 @@ class LogitLens(Suite):
 def _of_control(
     graph: Graph, control: str | None, metric: Any, *columns: str
 ) -> dict[str, Measurement]:
-    """The metric on questions that no model was trained on.
+    """Control metric on questions that no model was trained on.
 
-    On the control set where one is named, else on `holdout` where its rows have the columns.
+    The set is `control`, or `holdout` where its rows have the columns.
     """
     if control is not None:
         return {"holdout": graph.value(replace(metric, set=control))}

@@ -27,36 +27,35 @@ Row = Mapping[str, Any]
 class Reintroduction(Suite):
     """Accuracy on forget questions with k related facts before each of them.
 
-    What was unlearned comes back in context (Shumailov et al., "UnUnlearning", 2024, arXiv
+    Unlearned knowledge returns in context (Shumailov et al., "UnUnlearning", 2024, arXiv
     2407.00106). Nothing is trained.
 
     `reintroduction` is accuracy(facts and question) - accuracy(question) in percentage points,
     accuracy being the share of an answer's tokens that are the model's first choice, teacher
-    forced, without the end of the sequence. A model that never saw the data reads too, so closeness
-    to the oracle is the goal, and the two levels stand beside it, by which an untouched model is
-    known. Parts:
+    forced, without the end of the sequence. A model that never saw the data uses
+    the context too, so closeness to the oracle is the goal; the two levels identify a model before
+    unlearning. Parts:
 
     - `reintroduction/accuracy/question`, `.../context` and `.../control`: the levels; `control` has
-      as many facts about somebody else;
-    - `reintroduction/control`: accuracy(other facts and question) - accuracy(question), what any
-      context does;
+      as many facts about other subjects;
+    - `reintroduction/control`: accuracy(other facts and question) - accuracy(question), the
+      effect of any context;
     - `reintroduction/loss/...`: the mean loss of the answers, in nats;
     - `reintroduction/choice` and `reintroduction/choice/...`: the same with the share of questions
-      whose right answer is likelier than
-      every wrong one, for sets with wrong answers.
+      whose right answer is likelier than every wrong one, for sets with wrong answers.
 
-    Sequences are shared out among ranks, and gathered.
+    Sequences are divided among ranks and gathered.
 
     Args:
-        facts: k, statements before a question; where a subject has fewer other rows, all of them.
+        facts: number k of facts before a question; all where a subject has fewer other rows.
         source: `subject`: the answers of other rows about the same subject. `paraphrase`: the row's
             own answer in other words, among those of k - 1 other rows.
-        subject: the entry of a row that names its subject, or how many rows that stand together are
-            about one (TOFU's files: 20).
-        set: of questions.
-        control: set that the other facts come from; None measures no control.
-        seed: which facts, and their order.
-        max_length: tokens of a sequence; None goes as far as the model's context.
+        subject: column of the subject, or number of consecutive rows about one subject (TOFU's
+            files: 20).
+        set: question set.
+        control: question set of the other facts; None measures no control.
+        seed: seed of the choice of facts, and of their order.
+        max_length: most tokens of a sequence; None takes the model's context.
     """
 
     definitions: ClassVar[Mapping[str, str]] = {
@@ -97,7 +96,7 @@ class Reintroduction(Suite):
         self.max_length = max_length
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
-        """`reintroduction` and its parts."""
+        """Results `reintroduction` and its parts."""
         task_sets, task_encoder = questions_of(module)
         sets = self.contexts(task_sets)
         graph = scores.metric_graph(
@@ -156,11 +155,12 @@ class Reintroduction(Suite):
         return results
 
     def contexts(self, sets: Mapping[str, QuestionSet]) -> dict[str, QuestionSet]:
-        """The rows as they are (`question`), with facts (`context`) and with facts about somebody
-        else (`control`) before the question.
+        """Question sets without facts (`question`), with facts (`context`), and with other facts.
+
+        The last one (`control`) has facts about other subjects.
 
         Raises:
-            InputError: when there is no such set, or a row has no fact to go before it.
+            InputError: when there is no such set, or there is no fact for a row.
         """
         for name in (self.set, *([self.control] if self.control is not None else [])):
             if name not in sets:
@@ -217,7 +217,7 @@ class Reintroduction(Suite):
         return facts
 
     def _longer(self, encoder: Encoder, served: Any) -> Encoder:
-        """The task's encoder, for longer sequences."""
+        """Encoder of the task, for longer sequences."""
         longest = (
             self.max_length
             or getattr(served, "context", None)
@@ -231,8 +231,8 @@ class ChoiceAccuracy(Metric):
     """Share of questions whose right answer has a smaller average loss than every wrong one.
 
     Attributes:
-        set: of questions with wrong answers.
-        right: the answer that stands for the truth.
+        set: question set with wrong answers.
+        right: column of the true answers.
     """
 
     stem: ClassVar[str] = "choice"
@@ -250,7 +250,7 @@ class ChoiceAccuracy(Metric):
 
 
 def _before(rows: QuestionSet, facts: Sequence[Sequence[str]]) -> QuestionSet:
-    """The rows with facts before their questions, a line each."""
+    """Question set with facts before the questions, one a line."""
     asked = [
         "\n".join([*row_facts, row["question"]])
         for row, row_facts in zip(rows.rows, facts, strict=True)
@@ -272,6 +272,6 @@ def _order(seed: int, index: int, purpose: str, count: int) -> list[int]:
 
 
 def _tokens(graph: Graph, name: str) -> float:
-    """Mean length of the sequences."""
+    """Mean number of tokens of the sequences of a set."""
     pairs = graph.encoded(Scored(name)).pairs
     return round(sum(len(ids) for ids, _ in pairs) / len(pairs), 1)

@@ -21,23 +21,22 @@ class TOFU(TextSuite):
 
     Source: Maini et al., "TOFU", COLM 2024, arXiv 2401.06121.
 
-    `MU`, model utility: harmonic mean of probability, ROUGE-L recall and truth ratio over the sets
-    that are to be kept. `FQ`, forget quality: p-value of the Kolmogorov-Smirnov test between the
-    truth ratios of model and oracle on the forget set, with its logarithm `log10_FQ`; 1 = cannot be
-    told from the oracle. Without an oracle there is none, and the truth ratio's detail says so. By
+    `MU`, model utility: harmonic mean of probability, ROUGE-L recall and truth ratio over the
+    retained sets. `FQ`, forget quality: p-value of the Kolmogorov-Smirnov test between the
+    truth ratios of model and oracle on the forget set, with its logarithm `log10_FQ`; 1 =
+    indistinguishable from the oracle. It needs an oracle, as noted in the truth ratio's detail. By
     set, in [0, 1]: `P/SET`, `ROUGE/SET`, `TR/SET`. On the forget set, closeness to the oracle is
     the goal (a mean truth ratio of about 0.65 on TOFU, not 1).
 
-    The items' values stand in the run folder's `items.json`, which serves other runs as the
-    oracle's log.
+    The values of the items are in `items.json` in the run folder, the oracle's log of other runs.
 
     Args:
         oracle: see TextSuite.
         forget: the forget set; its rows need `paraphrased_answer` and `perturbed_answer`.
         kept: sets of the model utility.
-        choices: those of them whose rows have wrong answers and no paraphrase.
-        max_new_tokens: of an answer (200 as OpenUnlearning; TOFU's first code counts the prompt
-            too).
+        choices: sets among them whose rows have wrong answers and no paraphrase.
+        max_new_tokens: most tokens of an answer (200 as OpenUnlearning; TOFU's first code counts
+            the prompt too).
         stop: strings at which an answer ends.
         **settings: store, every_n_epochs and sizes of batches, see TextSuite.
     """
