@@ -30,7 +30,7 @@ class ElasticDiffusionMethod(DiffusionMethod):
     Args:
         backbone: the original.
         fisher_samples: samples of F at most.
-        fisher_timesteps: random timesteps of each sample that stand for all; None takes all.
+        fisher_timesteps: number of random timesteps of each sample; None takes all.
         fisher_chunk: timesteps in one backward pass; affects speed and memory only.
     """
 

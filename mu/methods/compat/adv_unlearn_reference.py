@@ -6,8 +6,8 @@ Diffusion Models", NeurIPS 2024, arXiv 2405.15234; code `train-scripts/AdvUnlear
 
 The inner attack's gradient is never zeroed, so each step follows the sum of all gradients so far
 (with signs: the sign of the last sign plus the new gradient). What it returns was built before its
-last step. Layouts count the words of a prompt, where tokens stand. The default mode of the command
-line makes the retain term a step of its own.
+last step. Layouts place tokens by the number of a prompt's words, not of its tokens. The default
+mode of the command line makes the retain term a step of its own.
 """
 
 from collections.abc import Iterator

@@ -39,7 +39,7 @@ class EraseDiffReference(EraseDiff):
         self.summed_retain = summed_retain
 
     def save_moments(self) -> None:
-        """The descent goes on with the moments of the steps."""
+        """The inner descent continues with the moments of the outer steps."""
 
     def restore_moments(self) -> None:
         """The steps go on with the moments of the descent."""

@@ -1,8 +1,8 @@
 """UNDIAL as OpenUnlearning has it, with which its tables were made.
 
 The mean is over *all* positions of the batch: those of prompt and padding distil the original,
-which is a retain term in disguise. At them the label −100 serves as an index, so that entry V − 100
-of the vocabulary is lowered where there is no true token.
+which acts as a retain term. There the label −100 serves as an index, so that vocabulary entry V −
+100 is lowered.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class UNDIALReference(UNDIAL):
         )
 
     def prepare_parts(self, batch: Mapping[str, Any]) -> tuple[Batch | None, Batch | None]:
-        """The parts, padded alike on all ranks and accumulated batches, because padding counts."""
+        """The parts, padded equally on all ranks and accumulated batches; padding counts."""
         forget, retain = super().prepare_parts(batch)
         if forget is None or "step" not in forget or self.task is None:
             return forget, retain

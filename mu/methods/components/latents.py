@@ -70,7 +70,7 @@ class PartialSampling(LatentSource):
         guidance: scale s of the sampling.
         by: whose weights sample: `current` (released classic ESD, AdvUnlearn) or `reference` (the
             2025 ESD).
-        timestep: `exact` trains at the very timestep that x_t stands at. `jitter` is the classic
+        timestep: `exact` trains at the timestep of x_t. `jitter` is the classic
             code: k is uniform in {0..S−1}, the sampler walks the indices S−2 .. k (its slice drops
             the last entry of the grid, and k = 0 walks as k = 1), and t is uniform in [kT/S,
             (k+1)T/S), which is 39 to 58 timesteps noisier than x_t is (spec: ESD, classic sampler).

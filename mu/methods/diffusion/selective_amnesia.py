@@ -52,7 +52,7 @@ class SelectiveAmnesia(GeneratesImages, ElasticDiffusionMethod):
         replay: images of the retain part: `generated` by the original under their own conditions,
             or the `task`'s.
         fisher_samples: samples of F at most.
-        fisher_timesteps: random timesteps of each that stand for all; None takes all, as the paper.
+        fisher_timesteps: number of random timesteps of each sample; None takes all (paper).
         fisher_chunk: timesteps in one backward pass; affects speed and memory only.
         sampler: draws surrogates and replay; the backbone's own when None.
         draw_batch_size: images drawn at once.

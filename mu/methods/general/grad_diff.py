@@ -7,14 +7,15 @@ baseline of language models Maini et al., "TOFU: A Task of Fictitious Unlearning
     min_θ −γ ℓ(D_f) + α ℓ(D_r), from θ_o
     with `retain: KL()`, α KL(p_θo ‖ p_θ) on D_r in place of ℓ(D_r)
 
-NegGradPlus is the same direction with weights that add up to 1: γ = α = 1 is twice its a = 1/2,
-which clipping and weight decay tell apart. For language models ℓ is the mean over labelled tokens,
-so that long answers weigh more. An epoch goes once over forget, and retain is cycled
-(OpenUnlearning draws retain rows with replacement). The name clash: SOUL and WAGLE call the weight
-of *retain* gamma, which is α here, as in OpenUnlearning; ConceptVectors takes 1.5 for it. Like
-gradient ascent the loss has no lower bound: 10 epochs at 1e-5 ruin a model of TOFU. Defaults: γ = α
-= 1; AdamW 1e-5, weight decay 0.01 (OpenUnlearning, TOFU: 10 epochs, linear decay after one epoch of
-warm-up, batch 32).
+NegGradPlus has the same direction with weights that sum to 1: γ = α = 1 is twice its objective at a
+= 1/2, which matters under gradient clipping and weight decay. For language models ℓ is the mean
+over labelled tokens, so that long answers weigh more. An epoch is one pass over forget, and retain
+is cycled (OpenUnlearning draws retain rows with replacement). SOUL and WAGLE call the weight of
+*retain* gamma; here, as in OpenUnlearning, it is α. ConceptVectors sets it to 1.5. As in gradient
+ascent, the objective has no lower bound: 10 epochs at 1e-5 ruin a model of TOFU.
+
+Defaults: γ = α = 1; AdamW 1e-5, weight decay 0.01 (OpenUnlearning, TOFU: 10 epochs, linear decay
+after one epoch of warm-up, batch 32).
 """
 
 from typing import Any

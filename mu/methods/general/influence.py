@@ -11,8 +11,8 @@ Can Simplify Machine Unlearning", NeurIPS 2023, arXiv 2304.04934. The inverse is
 The released code runs another recursion, which is not this inverse:
 `mu.methods.compat.InfluenceReference`. Defaults: α = 1 (the Newton step; the authors tune it), λ =
 0.01 (Koh and Liang, ICML 2017), n = 128 (ours: see `samples`). On the digits the effect grows with
-α / λ, and 128 samples did what all 450 did. Eval mode, no augmentation; batch-norm statistics do
-not change.
+α / λ, and 128 samples have the effect of all 450. Eval mode, no augmentation; batch-norm statistics
+do not change.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

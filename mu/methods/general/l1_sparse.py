@@ -7,12 +7,12 @@ NeurIPS 2023, arXiv 2304.04934.
     α_e = α (1 − e / (E − E₀)) in epoch e < E − E₀, 0 afterwards; α throughout if E₀ = E
 
 The norm is a sum, not a mean, over *all* weights, biases and batch norm included (`FT_l1` of
-Unlearn-Sparse). Nothing is pruned afterwards: a subgradient method leaves hardly a weight at
-exactly zero, so a count of zeros says nothing. Defaults: SGD 0.01, momentum 0.9, weight decay 5e-4,
-constant, 10 epochs, E₀ = 0 (README and `arg_parser.py`). The README leaves α to the reader
-(`--alpha ${alpha}`), and the parser's 0.2 belongs to other methods. The norm grows with the
-network, so α must be tuned for each; 1e-4 is ours. (A ResNet-8 with 20,000 weights forgot a class
-of digits with 1e-2 at learning rate 0.05, and nothing with 1e-4.)
+Unlearn-Sparse). Nothing is pruned afterwards: a subgradient method leaves hardly any weight at
+exactly zero, so a count of zeros is not informative. Defaults: SGD 0.01, momentum 0.9, weight decay
+5e-4, constant, 10 epochs, E₀ = 0 (README and `arg_parser.py`). The README gives no α (`--alpha
+${alpha}`), and the parser's default of 0.2 belongs to other methods. The norm grows with the
+network, so α must be tuned for each network; the default 1e-4 is ours. (A ResNet-8 with 20,000
+weights forgot a class of digits with 1e-2 at learning rate 0.05, and nothing with 1e-4.)
 """
 
 from typing import Any

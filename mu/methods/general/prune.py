@@ -6,7 +6,7 @@ NeurIPS 2023, arXiv 2304.04934.
     m = the largest (1 − rate) n of |θ| over all convolutions together
     θ_u = m ⊙ U(m ⊙ θ, D_f, D_r) for any method U
 
-`Pruned` is a weight mask, so it goes with any method: `mask: {class_path: mu.methods.Pruned}`.
+`Pruned` is a weight mask, so it works with any method: `mask: {class_path: mu.methods.Pruned}`.
 Pruned weights are set to zero before the first step and held there, which is the same as the code's
 forward reparametrisation `weight_orig * mask`. Linear layers, biases and batch norm are left alone,
 as in the code. `PruneFineTune` is the pair that the paper stresses: fine-tuning on the pruned

@@ -6,10 +6,10 @@ Graves, Nagisetty and Ganesh, "Amnesiac Machine Learning", AAAI 2021, arXiv 2010
     min_θ ℓ(f_θ(x_f), y'),  y' ~ U{1..C};    min_θ ℓ(f_θ(x_r), y_r)
 
 OPTML code (`unlearn/RL.py`, CIFAR-10): in each epoch first all forget batches, then all retain
-batches, each batch a step; labels over all classes, drawn anew each time. Its CIFAR-100 path
-shuffles both together: `plan=Union()`. The ports in Bad Teacher and SSD draw once and never the
-true class: `substitute=UniformLabel(exclude_true=True, redraw=False)`. Defaults: SGD 0.01, momentum
-0.9, weight decay 5e-4, constant, 10 epochs (the authors search 1e-4..1e-1).
+batches, each batch a step; labels over all classes, redrawn each time. Its CIFAR-100 path shuffles
+both together: `plan=Union()`. The ports in Bad Teacher and SSD draw once and never the true class:
+`substitute=UniformLabel(exclude_true=True, redraw=False)`. Defaults: SGD 0.01, momentum 0.9, weight
+decay 5e-4, constant, 10 epochs (the authors search 1e-4..1e-1).
 """
 
 from typing import Any

@@ -7,8 +7,8 @@ Saliency in Both Image Classification and Generation", ICLR 2024, arXiv 2310.125
     θ_u = m ⊙ (θ_o + Δθ) + (1 − m) ⊙ θ_o,    Δθ by the random-label objective
 
 Defaults: ρ = 0.5; SGD 0.013, momentum 0.9, weight decay 5e-4, constant, 10 epochs, batch 256
-(README, CIFAR-10 ResNet-18, 10 %). Code until February 2026 masked only the gradient, so that
-weight decay shrank masked-out weights; the published numbers were made so:
+(README, CIFAR-10 ResNet-18, 10 %). The code before February 2026, which made the published numbers,
+masked only the gradient, so that weight decay shrank masked-out weights:
 `mask=Saliency(enforce="gradient")`, preset `reference-code`.
 """
 

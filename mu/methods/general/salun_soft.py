@@ -9,7 +9,7 @@ variant, without a mask computed beforehand.
 
 This is the proximal step of an ℓ1 penalty on Δ. θ_start are the weights at the start of the
 *epoch*; n counts all trainable weights; t is the number of the step among the run's T steps, so
-that nothing is set back after the last one. Code (`unlearn/RL_pro.py`): it reads an option
+that no change is undone after the last one. Code (`unlearn/RL_pro.py`): it reads an option
 `mask_ratio` (ρ) that no parser declares, and fails at t = T, so no default of ρ is known; on its
 CIFAR path t grows once an epoch, on its SVHN path once a retain step. This implementation follows
 the equation and counts every step. As on its CIFAR path, forget and retain are shuffled together;

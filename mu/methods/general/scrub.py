@@ -9,15 +9,18 @@ Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unl
 
 One optimizer serves both; the teacher f_θo is in eval mode, the student in train mode. The learning
 rate falls tenfold in each epoch that *exceeds* an entry of `lr_decay_epochs` (counted from 1; [3,
-5, 9] first takes effect in epoch 4). KD has its minimum, and so no gradient, where the student
-still is the teacher: with `norm: eval`, or without batch norm and dropout, the first max steps move
-nothing but by weight decay. SCRUB+R is `SCRUBRewind`. Ports that differ: the worst-case benchmark
-shows forget *or* retain in an epoch (`mu.methods.compat.SCRUBWorstCase`); that of
-corrective-unlearning-bench negates the whole loss on forget; EasyDUB's optimises the frozen
-teacher, so that its student stays as it was. Defaults: γ 0.99, α 0.001, T 4, msteps 2, SGD 5e-4,
-momentum 0.9, weight decay 5e-4, decay [3, 5, 9], 3 epochs, forget batches of 32 and retain batches
-of 128 (the code's large-scale notebook; batch sizes are the task's). Smoothing, clipping, `sstart`
-and β, which the code declares, have no effect there.
+5, 9] first takes effect in epoch 4). KD is minimal, with zero gradient, while the student equals
+the teacher: with `norm: eval`, or without batch norm and dropout, the first max steps change the
+weights by weight decay only. SCRUB+R is `SCRUBRewind`.
+
+Ports that differ: the worst-case benchmark takes forget *or* retain batches in an epoch
+(`mu.methods.compat.SCRUBWorstCase`); corrective-unlearning-bench negates the whole loss on forget;
+EasyDUB optimises the frozen teacher, so that its student never changes.
+
+Defaults: γ 0.99, α 0.001, T 4, msteps 2, SGD 5e-4, momentum 0.9, weight decay 5e-4, decay [3, 5,
+9], 3 epochs, forget batches of 32 and retain batches of 128 (the code's large-scale notebook; batch
+sizes are the task's). Smoothing, clipping, `sstart` and β, which the code declares, have no effect
+there.
 """
 
 from functools import partial

@@ -6,12 +6,14 @@ al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models", ICLR 202
     θ_re = θ after fine-tuning on D_f;    θ_un = θ − α (θ_re − θ)
 
 Until the last epoch ends the model is θ_re, and so are the checkpoints written before; then it
-becomes θ_un, which is what is saved, tested and exported. A run that is negated cannot be
-continued. Differences are taken in float32 at least; buffers (statistics of batch norm) stay the
-original's. Low-rank adapters begin at zero, so W_re − W = s B A: negating B is the same arithmetic.
-MUSE tries α = 1, 2, 4, 8, 16, ... and takes the first at which the forgotten is known no better
-than to the retrained model (16 for News, 1 for Books); each needs the same fine-tuning and is a run
-of its own here. Defaults: α = 1; AdamW 1e-5, 10 epochs with a cosine (MUSE).
+becomes θ_un, which is what is saved, tested and exported. A negated run cannot be resumed.
+Differences are taken in float32 at least; buffers (statistics of batch norm) stay the original's.
+Low-rank adapters begin at zero, so W_re − W = s B A: negating B is the same arithmetic. MUSE tries
+α = 1, 2, 4, 8, 16, ... and takes the first at which the forget set is known no better than by the
+retrained model (16 for News, 1 for Books); each needs the same fine-tuning and is a run of its own
+here.
+
+Defaults: α = 1; AdamW 1e-5, 10 epochs with a cosine (MUSE).
 """
 
 from typing import Any

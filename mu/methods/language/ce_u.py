@@ -4,10 +4,10 @@ For language models; forget alone. Yang, "CE-U: Cross Entropy Unlearning", arXiv
 
     min_θ mean over the answer tokens of −Σ_v q_v log p_v,    q = softmax(sg[z] with z_y = −∞)
 
-The gradient with respect to the logits is p − q: bounded, and gone once the true token is. No
-reference and no retain part; one forward and one backward pass. As in the released code, the first
-token of each answer is ignored. Defaults: AdamW 1e-5, 10 epochs (Llama-3.2-1B); the author later
-found 2e-6 and 9 epochs for Llama-2-7B on forget05.
+The gradient with respect to the logits is p − q: bounded, and zero once the true token has
+probability zero. No reference and no retain part; one forward and one backward pass. As in the
+released code, the first token of each answer is ignored. Defaults: AdamW 1e-5, 10 epochs
+(Llama-3.2-1B); the author later found 2e-6 and 9 epochs for Llama-2-7B on forget05.
 """
 
 from typing import Any

@@ -6,11 +6,11 @@ Unlearning for LLMs", COLM 2024, arXiv 2401.06121 (`idk`).
     min_θ ( Σ_f S(x, refusal) + Σ_r S(x, y) ) / ( Σ_f N + Σ_r N )
     S the sum of −log p over an answer's N tokens
 
-One mean over the tokens of refusals and retain answers together, as the code makes it: retain
-answers are longer, so they dominate. A refusal is drawn again at each visit of a question.
-`IdkNLLSeparate` has a mean for each, and a weight: PO in SOUL and WAGLE ("CL+FT"). RWKU's rejection
-tuning draws no refusals but takes them in turn, 3 epochs at 4e-7. Defaults: AdamW 1e-5, weight
-decay 0.01 (TOFU: 10 epochs, linear decay after one epoch of warm-up, batch 32).
+The mean is over the tokens of refusals and retain answers together, as in the code; retain answers
+are longer, so they dominate. A refusal is redrawn at each visit of a question. `IdkNLLSeparate` has
+separate means with a weight: PO in SOUL and WAGLE ("CL+FT"). RWKU's rejection tuning takes refusals
+in turn instead of at random, 3 epochs at 4e-7. Defaults: AdamW 1e-5, weight decay 0.01 (TOFU: 10
+epochs, linear decay after one epoch of warm-up, batch 32).
 """
 
 from typing import Any

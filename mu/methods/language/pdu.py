@@ -7,14 +7,16 @@ Unlearning: A Primal-Dual Framework for Large Language Models", arXiv 2506.05314
           + λ (ℓ(D_r) − ε)
     λ ← max(0, λ + η (ℓ(D_r) − ε)) after each step of the optimizer, once the warm-up is over
 
-ε must lie above the original's own retain loss, or λ only grows. λ and the retain loss it follows
-are those of the whole step, on all ranks and over accumulated batches, and are in the checkpoint;
-in the released code λ is a number of each process that no checkpoint knows, and moves with every
-micro-batch. Released code also lays the mask of the unshifted labels on the logits, so that other
-positions count: `mu.methods.compat.PDUReference`. Defaults (TOFU, Llama-2-7B, Llama-3 1B and 3B):
-λ₀ = 100, η = 5, ε = 0.3, warm-up 5 of 10 epochs, AdamW 1e-5, 32 in a step (8B: 30 epochs, Gemma-7B:
-20; MUSE: λ₀ = 50, η = 1, warm-up 3, ε = 1.5 for News and 0.1 for Books with a 7B model, 0.8 and 0.6
-with a 13B one).
+ε must exceed the original's retain loss; otherwise λ only grows. λ is updated by the retain loss of
+the whole step, over all ranks and accumulated batches, and is saved in the checkpoint.
+
+The released code has a λ in each process that is not saved, and updates it with every micro-batch.
+It also applies the mask of the unshifted labels to the logits, so that the loss is over other
+positions: `mu.methods.compat.PDUReference`.
+
+Defaults (TOFU, Llama-2-7B, Llama-3 1B and 3B): λ₀ = 100, η = 5, ε = 0.3, warm-up 5 of 10 epochs,
+AdamW 1e-5, 32 in a step (8B: 30 epochs, Gemma-7B: 20; MUSE: λ₀ = 50, η = 1, warm-up 3, ε = 1.5 for
+News and 0.1 for Books with a 7B model, 0.8 and 0.6 with a 13B one).
 """
 
 from typing import Any

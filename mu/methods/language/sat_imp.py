@@ -8,11 +8,11 @@ to Enhance LLM Unlearning", ICML 2025, arXiv 2505.11953.
 
 The first factor is saturation (ascent ends where a token is forgotten), the second importance (a
 token that is certain under any question carries little information). A model that gives every token
-probability 1 has no gradient at all. The released code disagrees with itself about the weights:
+probability 1 has no gradient at all. The released code has two sets of weights:
 class and README have γ = 1 and α = 0.1 (for a small extraction strength), the YAML that its
 commands use γ = 0.1 and α = 1 (`configs/method/sat_imp_reference_code.yaml`). Defaults: β₁ = 5, β₂
 = 1, γ = 1, α = 0.1, retain term NLL, AdamW 1e-5, 5 epochs, 16 pairs in a step. The port in
-OpenUnlearning keeps a reference copy that nothing asks; here there is none.
+OpenUnlearning keeps a reference copy that it never uses; here there is none.
 """
 
 from typing import Any

@@ -6,11 +6,11 @@ Negative Preference Optimization for LLM Unlearning", arXiv 2410.07163.
     min_θ γ (2/β) E_f log(1 + exp(−β (A_θ(y|x) − δ))) + α ℓ(D_r)
     A the mean of −log p over an answer's tokens
 
-The name clash: the paper's γ is the margin, β δ here; δ is OpenUnlearning's name for it, and γ the
-weight of the forget term. The authors' code for MUSE applies the formula to raw logits, as MUSE's
-own NPO does; that is not here. Defaults: β = 4.5, δ = 0, γ = 0.125, α = 1 (OpenUnlearning; the
-authors' code for TOFU has the same for forget10, and β = 2.5, γ = 0.1375 for forget05); AdamW 1e-5,
-weight decay 0.01 (10 epochs, batch 32). WMDP: β = 0.1, γ = 1, 9.5e-6, 500 steps of 4.
+Names: the paper's γ is the margin, which is β δ here (δ as in OpenUnlearning); γ here is the weight
+of the forget term. The authors' code for MUSE applies the formula to raw logits, as MUSE's own NPO
+does; that variant is not implemented. Defaults: β = 4.5, δ = 0, γ = 0.125, α = 1 (OpenUnlearning;
+the authors' code for TOFU has the same for forget10, and β = 2.5, γ = 0.1375 for forget05); AdamW
+1e-5, weight decay 0.01 (10 epochs, batch 32). WMDP: β = 0.1, γ = 1, 9.5e-6, 500 steps of 4.
 """
 
 from typing import Any

@@ -11,9 +11,9 @@ Objectives: An Efficient LLM Unlearning Framework from Logit Difference", NeurIP
 z_φ counts only at likely tokens (`mu.functional.tokens.relative_top_filter`). The original's
 weights do not change. The assistant consists of its first K layers with embeddings, final norm and
 output matrix, all frozen and shared with it, and trained low-rank adapters: small enough to be
-stored beside it. Each answer costs its forward pass and a second cache. Where the task's rows have
-`paraphrased_question` or `paraphrased_answer`, each visit of a forget sample draws one of its
-variants (the code shows all: forget and two paraphrases of each); where they have
+stored beside it. Each answer also costs the assistant's forward pass and a second cache. Where the
+task's rows have `paraphrased_question` or `paraphrased_answer`, each visit of a forget sample draws
+one of its variants (the code shows all: forget and two paraphrases of each); where they have
 `perturbed_answer`, one of these is drawn for the uniform term. Released code averages the KL over
 all positions, prompt and padding too; here over answer tokens, as the first term does. Defaults: K
 = a quarter of the layers (8 of the 32 of Llama-2-7B), LoRA of rank 16, α 32, dropout 0.05 on all

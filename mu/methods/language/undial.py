@@ -5,11 +5,11 @@ Logits for Robust Unlearning in Large Language Models", NAACL 2025, arXiv 2402.1
 
     min_θ γ mean over the answer tokens of D_f of CE(softmax(z_ref − β onehot(y)), p_θ) + α ℓ(D_r)
 
-The target is fixed, so training longer does not go further: the loss is bounded from below by the
-target's entropy. The port in OpenUnlearning masks nothing: `mu.methods.compat.UNDIALReference`,
-preset `undial_reference_code`. Defaults: β = 10 (the authors search 3, 10, 30), γ = 1, α = 0 (no
-retain part), AdamW 1e-4 (they search 1e-5, 1e-4, 3e-4), 10 epochs, 32 in a step; they train LoRA of
-rank 8 and α 16 on Llama-2-7B.
+The target is fixed, so the loss is bounded from below by the target's entropy and longer training
+does not forget more. The port in OpenUnlearning masks no positions:
+`mu.methods.compat.UNDIALReference`, preset `undial_reference_code`. Defaults: β = 10 (the authors
+search 3, 10, 30), γ = 1, α = 0 (no retain part), AdamW 1e-4 (they search 1e-5, 1e-4, 3e-4), 10
+epochs, 32 in a step; they train LoRA of rank 8 and α 16 on Llama-2-7B.
 """
 
 from typing import Any

@@ -5,10 +5,10 @@ Objectives: A Gradient Perspective and Go Beyond", ICLR 2025, arXiv 2502.19301.
 
     min_θ −γ Σ_t sg[p_t^β] ℓ_t / N + α ℓ(D_r),    p_t = exp(−ℓ_t) over the answer tokens of D_f
 
-The weight takes no gradient: a token's ascent fades as its probability does, where plain ascent
-does not end. β = 0 is GradDiff. Defaults: β = γ = α = 1, retain term NLL, AdamW 1e-5 (2e-5 for
-phi-1.5), 5 epochs, 16 pairs in a step; weight decay 0.01 as in TOFU. The port in OpenUnlearning
-keeps a reference copy that nothing asks; here there is none.
+The weight takes no gradient: a token's ascent vanishes with its probability, whereas unweighted
+ascent does not stop. β = 0 is GradDiff. Defaults: β = γ = α = 1, retain term NLL, AdamW 1e-5 (2e-5
+for phi-1.5), 5 epochs, 16 pairs in a step; weight decay 0.01 as in TOFU. The port in OpenUnlearning
+keeps a reference copy that it never uses; here there is none.
 """
 
 from typing import Any

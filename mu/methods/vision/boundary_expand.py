@@ -5,11 +5,11 @@ the Decision Boundary", CVPR 2023, arXiv 2303.11570.
 
     f⁺ = f with one more output unit;   min ℓ(f⁺(x), C) over D_f;   then the extra unit is dropped
 
-The extra unit is a module of its own beside the backbone, so what is served, saved and exported has
-C classes at every moment. SalUn's copy keeps the phantom class when it evaluates:
+The extra unit is a separate module, so that the evaluated, saved and exported model always has C
+classes. SalUn's copy keeps the extra class in evaluation:
 `mu.methods.compat.BoundaryExpandReference`. Defaults: SGD 1e-5, momentum 0.9, no weight decay, 10
-epochs, batch 64 (the authors' code). OPTML searches the rate from 1e-8 on. Batch norm sees forget
-samples only, so `norm="eval"` is worth a try.
+epochs, batch 64 (the authors' code). OPTML searches the learning rate from 1e-8 upward. Batch-norm
+statistics are updated on forget samples only, so try `norm="eval"`.
 """
 
 from collections.abc import Iterator

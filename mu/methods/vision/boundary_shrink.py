@@ -7,11 +7,11 @@ the Decision Boundary", CVPR 2023, arXiv 2303.11570.
     y' = the nearest wrong label, argmax_{k ≠ y} f_{θ_o}(x')_k
     min_θ ℓ(f_θ(D_f), y')
 
-The paper speaks of the nearest but *incorrect* label. The released code takes the plain argmax,
+In the paper y' is the nearest but *incorrect* label. The released code takes the plain argmax,
 which is y itself where the attack fails, and SalUn's copy rounds x' to 1/255:
 `mu.methods.compat.BoundaryShrinkReference`. Defaults: ε = 0.1; SGD 1e-5, momentum 0.9, no weight
-decay, 10 epochs, batch 64 (the authors' code). OPTML searches the rate from 1e-8 on. Batch norm
-sees forget samples only, so `norm="eval"` is worth a try.
+decay, 10 epochs, batch 64 (the authors' code). OPTML searches the learning rate from 1e-8 upward.
+Batch-norm statistics are updated on forget samples only, so try `norm="eval"`.
 """
 
 from typing import Any
