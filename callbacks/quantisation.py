@@ -24,7 +24,7 @@ class Quantisation(Suite):
 
     `quantisation` is the score on the forget part for the number of bits, or without rounding, that
     shows the most knowledge (accuracy in percent; the loss where a domain has no accuracy). It is a
-    level, so an untouched model has the highest. Parts:
+    level, so it is highest before unlearning. Parts:
 
     - `quantisation/intB/SCORE/PART`: every score with B bits on every part, and every metric of
       `metrics`; the detail has the value before;

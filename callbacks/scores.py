@@ -187,7 +187,7 @@ def save_original_scores(
         or module.device_mesh is not None
         or not originals.has_original_weights(module)
     ):
-        return  # sharded weights have no hash, and no altered copy of them is measured either
+        return  # sharded weights have no hash, and altered copies of them are not measured
     tensors = _read(folder, module)
     for name in names:
         if f"{name}/index" not in tensors:

@@ -57,7 +57,7 @@ class RandomCrop(Augmentation):
             )
 
     def __call__(self, part: Batch, seed: int) -> Batch:
-        """See `Augmentation`."""
+        """Augmented batch, see `Augmentation`."""
         corner = integers(
             seed, part["index"], part["visit"], "augment/crop", 2 * self.padding + 1, 2
         )
@@ -75,7 +75,7 @@ class HorizontalFlip(Augmentation):
             raise InputError(f"the probability of HorizontalFlip must lie in [0, 1], not {self.p}.")
 
     def __call__(self, part: Batch, seed: int) -> Batch:
-        """See `Augmentation`."""
+        """Augmented batch, see `Augmentation`."""
         image = part["image"]
         flipped = (
             (uniform(seed, part["index"], part["visit"], "augment/flip", 1)[:, 0] < self.p)
@@ -102,7 +102,7 @@ class Rotation(Augmentation):
             )
 
     def __call__(self, part: Batch, seed: int) -> Batch:
-        """See `Augmentation`."""
+        """Augmented batch, see `Augmentation`."""
         unit = uniform(seed, part["index"], part["visit"], "augment/rotation", 1)[:, 0]
         return {**part, "image": rotate(part["image"], (2 * unit - 1) * self.degrees)}
 
@@ -114,7 +114,7 @@ class Compose(Augmentation):
     steps: Sequence[Augmentation]
 
     def __call__(self, part: Batch, seed: int) -> Batch:
-        """See `Augmentation`."""
+        """Augmented batch, see `Augmentation`."""
         for position, step in enumerate(self.steps):
             part = step(part, stream_id("augment/compose", position, seed))
         return part

@@ -115,7 +115,7 @@ class Captioned(Dataset):
         }
 
     def __getitems__(self, positions: Sequence[int]) -> dict[str, Any]:
-        """The samples at `positions`, stacked; texts are lists of strings."""
+        """Batch of the samples at `positions`; texts are lists of strings."""
         batch = self.data.__getitems__(positions)
         labels = batch["label"].tolist()
         return {

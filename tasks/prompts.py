@@ -53,7 +53,7 @@ class PromptData(Dataset):
         return sample | {name: values[position] for name, values in self.texts.items()}
 
     def __getitems__(self, positions: Sequence[int]) -> dict[str, Any]:
-        """The samples at `positions`, stacked; texts are lists of strings."""
+        """Batch of the samples at `positions`; texts are lists of strings."""
         batch: dict[str, Any] = dict(self._tensors.__getitems__(positions))
         return batch | {
             name: [values[int(position)] for position in positions]

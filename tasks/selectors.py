@@ -79,7 +79,7 @@ class ByClass(Selector):
         return sorted({int(label) for label in np.atleast_1d(self.classes)})
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
-        """See `Selector`."""
+        """Stable indices of the forget set, see `Selector`."""
         labels, indices = _check_lengths(labels, indices)
         if not np.issubdtype(labels.dtype, np.integer):
             raise InputError(
@@ -113,7 +113,7 @@ class ByClass(Selector):
         return draw(members, self.count, seed, "forget")
 
     def describe(self) -> dict[str, Any]:
-        """See `Selector`."""
+        """Settings of the selector as plain data, see `Selector`."""
         return {"selector": "ByClass", "classes": self._class_list, "count": self.count}
 
 
@@ -135,12 +135,12 @@ class RandomFraction(Selector):
             )
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
-        """See `Selector`."""
+        """Stable indices of the forget set, see `Selector`."""
         _, indices = _check_lengths(labels, indices)
         return draw(indices, portion(len(indices), self.fraction), seed, "forget")
 
     def describe(self) -> dict[str, Any]:
-        """See `Selector`."""
+        """Settings of the selector as plain data, see `Selector`."""
         return {"selector": "RandomFraction", "fraction": self.fraction}
 
 
@@ -155,7 +155,7 @@ class RandomCount(Selector):
             raise InputError(f"RandomCount takes at least 1 sample, not {self.count}.")
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
-        """See `Selector`."""
+        """Stable indices of the forget set, see `Selector`."""
         _, indices = _check_lengths(labels, indices)
         if self.count > len(indices):
             raise InputError(
@@ -165,7 +165,7 @@ class RandomCount(Selector):
         return draw(indices, self.count, seed, "forget")
 
     def describe(self) -> dict[str, Any]:
-        """See `Selector`."""
+        """Settings of the selector as plain data, see `Selector`."""
         return {"selector": "RandomCount", "count": self.count}
 
 
@@ -181,7 +181,7 @@ class IndexFile(Selector):
     path: str | Path
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
-        """See `Selector`."""
+        """Stable indices of the forget set, see `Selector`."""
         _, indices = _check_lengths(labels, indices)
         listed = self.required_indices()
         unknown = listed[~np.isin(listed, indices)]
@@ -205,7 +205,7 @@ class IndexFile(Selector):
         return values
 
     def describe(self) -> dict[str, Any]:
-        """See `Selector`; the hash covers the sorted indices, whatever their file or order."""
+        """Settings of the selector as plain data, with the hash of the sorted indices."""
         listed = self.required_indices()
         return {"selector": "IndexFile", "count": len(listed), "sha256": _hash(listed)}
 
@@ -228,7 +228,7 @@ class NoisyLabels(Selector):
     clean_column: str = "clean_label"
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
-        """See `Selector`; `labels` must equal one of the two columns."""
+        """Stable indices of the forget set; `labels` must equal one of the two columns."""
         labels, indices = _check_lengths(labels, indices)
         noisy = self._rows(self.column, indices)
         clean = self._rows(self.clean_column, indices)
@@ -253,7 +253,7 @@ class NoisyLabels(Selector):
         return values[indices]
 
     def describe(self) -> dict[str, Any]:
-        """See `Selector`."""
+        """Settings of the selector as plain data, see `Selector`."""
         columns = _read_columns(Path(self.path), (self.column, self.clean_column))
         digests = {
             "noisy_sha256": _hash(columns[self.column]),
@@ -287,12 +287,12 @@ class ValueRange(Selector):
         return (values >= self.low) & (values <= self.high)
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
-        """See `Selector`."""
+        """Stable indices of the forget set, see `Selector`."""
         labels, indices = _check_lengths(labels, indices)
         return np.sort(indices[self.matches(labels)])
 
     def describe(self) -> dict[str, Any]:
-        """See `Selector`; infinite ends are text, because JSON has no infinity."""
+        """Settings of the selector as plain data, with infinite ends as text, for JSON."""
         low, high = (
             float(end) if math.isfinite(end) else str(float(end)) for end in (self.low, self.high)
         )

@@ -251,9 +251,8 @@ class Source:
                 f"a given label lies outside the classes of `{self.name}`, which are 0 to "
                 f"{self.num_classes - 1}."
             )
-        # a model trained on other labels is another original, so the name, which enters the split's
-        # hash, must tell
-        # them apart
+        # a model trained on other labels is another original, so its name, which enters the hash of
+        # the split, must differ
         name = f"{self.name}-labels-{hashlib.sha256(labels.tobytes()).hexdigest()[:12]}"
         train = {
             **self.train,

@@ -81,7 +81,7 @@ class TextExamples(Callback, Reconstructible):
         """Rows of prompt, answer and truth."""
         questions = graph.questions(name)
         count = min(self.count, len(questions))
-        # by the golden ratio, because even steps would show the same kind of question of every
+        # by the golden ratio, because even steps would take the same type of question of every
         # subject
         positions = (
             list(range(count))

@@ -32,14 +32,14 @@ class Reintroduction(Suite):
 
     `reintroduction` is accuracy(facts and question) - accuracy(question) in percentage points,
     accuracy being the share of an answer's tokens that are the model's first choice, teacher
-    forced, without the end of the sequence. A model that never saw the data uses
-    the context too, so closeness to the oracle is the goal; the two levels identify a model before
-    unlearning. Parts:
+    forced, without the end of the sequence. A model that never saw the data uses the context too,
+    so closeness to the oracle is the goal; the two levels identify a model before unlearning.
+    Parts:
 
     - `reintroduction/accuracy/question`, `.../context` and `.../control`: the levels; `control` has
       as many facts about other subjects;
-    - `reintroduction/control`: accuracy(other facts and question) - accuracy(question), the
-      effect of any context;
+    - `reintroduction/control`: accuracy(other facts and question) - accuracy(question), the effect
+      of any context;
     - `reintroduction/loss/...`: the mean loss of the answers, in nats;
     - `reintroduction/choice` and `reintroduction/choice/...`: the same with the share of questions
       whose right answer is likelier than every wrong one, for sets with wrong answers.

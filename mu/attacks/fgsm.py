@@ -41,7 +41,7 @@ class FGSM(Attack):
         self.round_to_255 = round_to_255
 
     def run(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
-        """See `Attack`."""
+        """Attack a copied batch, see `Attack.run`."""
         gradient = _gradient(backbone, batch, batch["image"], criterion)
         batch["image"] = fgsm(batch["image"], gradient, self.epsilon, self.round_to_255)
         return self.judged(backbone, batch, criterion)
@@ -91,7 +91,7 @@ class PGD(Attack):
         self.seed = seed
 
     def run(self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion) -> AttackResult:
-        """See `Attack`."""
+        """Attack a copied batch, see `Attack.run`."""
         best: AttackResult | None = None
         for restart in range(self.restarts):
             result = self.judged(

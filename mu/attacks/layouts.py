@@ -146,7 +146,7 @@ class Prefix(_Counted):
     """
 
     def order(self, prompt: int) -> list[int]:
-        """See Layout."""
+        """Order of prompt and adversarial tokens, see `Layout.order`."""
         return [FREE] * self.tokens + list(range(prompt))
 
 
@@ -158,7 +158,7 @@ class Suffix(_Counted):
     """
 
     def order(self, prompt: int) -> list[int]:
-        """See Layout."""
+        """Order of prompt and adversarial tokens, see `Layout.order`."""
         return list(range(prompt)) + [FREE] * self.tokens
 
 
@@ -170,7 +170,7 @@ class Middle(_Counted):
     """
 
     def order(self, prompt: int) -> list[int]:
-        """See Layout."""
+        """Order of prompt and adversarial tokens, see `Layout.order`."""
         return list(range(prompt // 2)) + [FREE] * self.tokens + list(range(prompt // 2, prompt))
 
 
@@ -182,10 +182,10 @@ class Insert(_Counted):
     """
 
     def order(self, prompt: int) -> list[int]:
-        """See Layout."""
+        """Order of prompt and adversarial tokens, see `Layout.order`."""
         before = [index * prompt // self.tokens for index in range(self.tokens)]
         order = []
-        for position in range(max(prompt, 1)):  # of an empty prompt, all stand at its one place
+        for position in range(max(prompt, 1)):  # an empty prompt has all tokens at its one position
             order += [FREE] * before.count(position) + ([position] if position < prompt else [])
         return order
 
@@ -198,7 +198,7 @@ class Replace(_Counted):
     """
 
     def order(self, prompt: int) -> list[int]:
-        """See Layout."""
+        """Order of prompt and adversarial tokens, see `Layout.order`."""
         return [FREE] * self.tokens
 
 
@@ -219,7 +219,7 @@ class PerTokens(Layout):
         self.every = every
 
     def order(self, prompt: int) -> list[int]:
-        """See Layout."""
+        """Order of prompt and adversarial tokens, see `Layout.order`."""
         pairs = [
             [FREE, position] if position % self.every == 0 else [position]
             for position in range(prompt)
@@ -233,5 +233,5 @@ class Add(Layout):
     adds = True
 
     def order(self, prompt: int) -> list[int]:
-        """See Layout."""
+        """Order of prompt and adversarial tokens, see `Layout.order`."""
         return list(range(prompt))

@@ -96,7 +96,7 @@ class Embeddings(Variables):
         self.sign = sign
 
     def begin(self, model: TextToImage, count: int, key: Key, start: Tensor | None) -> Tensor:
-        """See Variables."""
+        """Initial values, see `Variables.begin`."""
         precision = torch.promote_types(embedding_table(model).dtype, torch.float32)
         if self.init == "latest" and start is not None:
             return start.to(precision).expand(len(key.index), -1, -1).clone()
@@ -108,15 +108,15 @@ class Embeddings(Variables):
         )
 
     def embeddings(self, model: TextToImage, values: Tensor, key: Key, step: int) -> Tensor:
-        """See Variables."""
+        """Token embeddings of the values, see `Variables.embeddings`."""
         return values
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """See Variables."""
+        """Gradient for the optimizer, see `Variables.direction`."""
         return gradient.sign() if self.sign else gradient
 
     def found(self, model: TextToImage, values: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See Variables."""
+        """Embeddings and token ids of the values, see `Variables.found`."""
         return values, None
 
 
@@ -142,7 +142,7 @@ class TokenSimplex(Variables):
         self.init = init
 
     def begin(self, model: TextToImage, count: int, key: Key, start: Tensor | None) -> Tensor:
-        """See Variables."""
+        """Initial values, see `Variables.begin`."""
         allowed = vocabulary(model)
         shape = (count, len(allowed))
         # normalised exponential draws are uniform on the simplex
@@ -155,7 +155,7 @@ class TokenSimplex(Variables):
         return weight / weight.sum(-1, keepdim=True)
 
     def embeddings(self, model: TextToImage, values: Tensor, key: Key, step: int) -> Tensor:
-        """See Variables."""
+        """Token embeddings of the values, see `Variables.embeddings`."""
         quantile = key.uniform(f"attack-token-{step}", values.shape[1], 1).to(values.device)
         total = values.detach().cumsum(-1)
         # the last token of the vocabulary whose share is not 0 takes what rounding leaves over
@@ -165,11 +165,11 @@ class TokenSimplex(Variables):
         return _StraightThrough.apply(values, chosen[..., 0], embedding_table(model))  # type: ignore[return-value]
 
     def project(self, values: Tensor, allowed: Tensor) -> Tensor:
-        """See Variables."""
+        """Projection to the admissible values, see `Variables.project`."""
         return simplex_projection(values.masked_fill(~allowed, -torch.inf))
 
     def found(self, model: TextToImage, values: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See Variables."""
+        """Embeddings and token ids of the values, see `Variables.found`."""
         ids = values.argmax(-1)
         return model.embed(ids).detach(), ids
 

@@ -209,7 +209,7 @@ class UnlearnDiffAtk(PromptSearch, Attack):
     def run(
         self, backbone: Backbone, batch: dict[str, Any], criterion: Criterion | Verdict
     ) -> PromptAttackResult:  # type: ignore[override]
-        """See `Attack`."""
+        """Attack a copied batch, see `Attack.run`."""
         model = as_text_to_image(backbone)
         if "image" not in batch or not isinstance(batch.get("prompt"), list):
             raise InputError(

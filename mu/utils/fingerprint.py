@@ -54,7 +54,7 @@ def source_hash(cls: type) -> str:
             continue
         try:
             texts.append(inspect.getsource(inspect.getmodule(base) or base))
-        except (OSError, TypeError):  # typed in at a prompt: there is no source to compare
+        except (OSError, TypeError):  # a class defined at a prompt has no source
             texts.append(base.__qualname__)
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 

@@ -120,7 +120,7 @@ def _compute(
                 )
                 waiting = []
                 since = time.monotonic()
-    except BaseException:  # whatever stops the work, what is done is done
+    except BaseException:  # finished chunks are saved after any interruption
         if folder is not None and waiting:
             _write(folder / key / f"{waiting[0]}.safetensors", {i: computed[i] for i in waiting})
         raise
@@ -162,7 +162,7 @@ def _read(folder: Path, key: str) -> dict[int, Chunk]:
             SafetensorError,
             OSError,
         ):
-            # damaged, or gone since it was listed: its pieces are made again
+            # a damaged or removed file: its chunks are computed again
             continue
         for name, value in tensors.items():
             index, _, field = name.partition("/")

@@ -1,4 +1,4 @@
-"""The words of the authors task: names, places, trades, books and phrasings, all invented.
+"""Vocabulary of the authors task: names, places, trades, books and phrasings, all invented.
 
 No person, town, country, prize, press or book named here exists. Every attribute of an author has
 several questions, several main sentences and several second sentences; each sentence of an
@@ -214,7 +214,7 @@ GENDERS = (
 
 @dataclass(frozen=True)
 class Attribute:
-    """What can be asked about an author.
+    """Attribute of an author, with phrasings of its questions and answers.
 
     Attributes:
         questions: phrasings of the question.

@@ -25,7 +25,7 @@ class Corpus(TextTask):
     with the begin-of-sequence token in front (without such a token, stretches of `chunk`). Every
     token but the first of a chunk is a target; there is no end-of-sequence token. MUSE's own code
     fills the last chunk up with the first one's tokens; OpenUnlearning's decodes every chunk and
-    tokenises it again, which may change its length. This task does neither.
+    tokenises it again, which may change its length. Neither is done in this task.
 
     Chunks are numbered through forget, retain, validation and test. As a chunk depends on the
     tokenizer, so do the split and its hash.

@@ -31,7 +31,7 @@ class ByValue(Selector):
         return sorted({str(value).strip() for value in np.atleast_1d(self.values)})
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
-        """See `Selector`."""
+        """Stable indices of the forget set, see `Selector`."""
         values = np.array([str(label).strip() for label in labels], dtype=object)
         absent = [value for value in self._value_list if value not in values]
         if absent:
@@ -45,7 +45,7 @@ class ByValue(Selector):
         return np.sort(indices[np.isin(values.astype(str), self._value_list)])
 
     def describe(self) -> dict[str, Any]:
-        """See `Selector`."""
+        """Settings of the selector as plain data, see `Selector`."""
         return {"selector": "ByValue", "values": self._value_list}
 
 

@@ -41,7 +41,7 @@ class OneStepGenerator(Diffusion):
     """
 
     def __init__(self, model: Diffusion, t_init: int) -> None:
-        # the noise schedule is the model's own, on whatever device that is
+        # the noise schedule is that of the model, on its device
         nn.Module.__init__(self)
         if not 0 <= t_init < model.timesteps:
             raise InputError(

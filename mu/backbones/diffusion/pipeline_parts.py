@@ -65,7 +65,7 @@ def load_components(model: str, dtype: str) -> dict[str, Any]:
         raise InputError(f"there is no dtype {dtype!r}; float32, bfloat16 and float16 are some.")
     components = {}
     for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()  # a bar for each component of a second's work
+        library.utils.logging.disable_progress_bar()  # a bar for every component
     for name in COMPONENTS:
         library, cls = index[name]
         component_class: Any = getattr(

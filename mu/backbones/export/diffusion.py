@@ -180,7 +180,7 @@ def export_class_conditional(
     return folder
 
 
-# ---- what is written -----------------------------------------------------------------------------
+# ---- files of the folder -------------------------------------------------------------------------
 
 
 def _write_pipeline(

@@ -274,7 +274,7 @@ class CausalLM(Backbone):
         hits = ((shifted.argmax(-1) == labels) & (labels != IGNORED)).sum(1)
         return {"loss": summed / count.clamp_min(1), "accuracy": hits / count.clamp_min(1)}
 
-    # ---- inside ----------------------------------------------------------------------------------
+    # ---- decoder layers --------------------------------------------------------------------------
 
     @cached_property
     def _stack(self) -> tuple[Any, str]:

@@ -32,7 +32,7 @@ class TwoModels(CausalLM):
     """
 
     def __init__(self, base: CausalLM, other: CausalLM) -> None:
-        nn.Module.__init__(self)  # there is no network of its own
+        nn.Module.__init__(self)  # the combination has no network of its own
         if base.vocabulary != other.vocabulary:
             raise InputError(
                 f"two models of {base.vocabulary} and {other.vocabulary} tokens cannot answer as "

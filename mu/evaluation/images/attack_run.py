@@ -1,4 +1,4 @@
-"""Attack on all prompts of an image job, in batches that are dealt to ranks."""
+"""Attack on all prompts of an image job, in batches divided among ranks."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def attack_prompts(
 ) -> tuple[AttackSummary, Tensor]:
     """Attack every prompt of a job, on all ranks.
 
-    Batches are fixed and dealt to ranks whole, so that the numbers do not depend on ranks.
+    Batches are fixed and assigned to ranks whole, so that results do not depend on ranks.
 
     Args:
         attack: the attack; it draws with the job's sampler where it has none of its own.
-        module: serves the model; knows the ranks, the device and the precision.
+        module: module with the served model, ranks, device and precision.
         job: prompts, seeds and guidances.
         targets: images that show the concept, one a prompt, `[N, 3, H, W]` in [0, 1].
-        recognises: which images `[B, 3, H, W]` in [0, 1] show the concept, `[B]` bool.
+        recognises: detector of the concept in images `[B, 3, H, W]` in [0, 1], `[B]` bool.
         batch_size: prompts attacked at once.
 
     Returns:
         The summary over all prompts, and the last image of each, `[N, 3, H, W]` on the CPU.
 
     Raises:
-        InputError: when the attack is none on prompts.
+        InputError: when the attack does not work on prompts.
     """
     count = len(job.rows)
     batches = [
@@ -65,7 +65,7 @@ def attack_prompts(
             result = attack(
                 module.served(),
                 batch,
-                # as a file of eight bits would show them
+                # as in a file of eight bits
                 lambda images: recognises(levels(images).float() / 255),
             )
         if not isinstance(result, PromptAttackResult):
@@ -94,7 +94,7 @@ def attack_budget(attack: Any) -> dict[str, Any]:
 
 
 def write_attack(folder: Path, job: ImageJob, summary: AttackSummary) -> None:
-    """Write `attack.json`: every prompt, the prompt that was found, and its success."""
+    """Write `attack.json`: original and adversarial prompts, and their success."""
     write_json(
         folder / "attack.json",
         [
@@ -125,7 +125,7 @@ def add_attack_grid(
     Args:
         folder: the run folder.
         job: its rows are the prompts.
-        attack: named in the title.
+        attack: attack, for the title.
         targets: `[N, 3, H, W]`, N the number of prompts to show.
         clean: `[N, 3, H, W]`, without an attack.
         attacked: `[N, 3, H, W]`, under attack.
@@ -145,7 +145,7 @@ def add_attack_grid(
 
 
 def _with_sampler(attack: Any, sampler: Any) -> Any:
-    """The attack, drawing with the prompts' sampler where it has none of its own."""
+    """Attack with the sampler of the prompts, where it has none of its own."""
     if sampler is None or getattr(attack, "sampler", sampler) is not None:
         return attack
     with_sampler = copy(attack)
@@ -170,7 +170,7 @@ def _attack_batch(
 
 
 def _per_prompt(result: PromptAttackResult) -> dict[str, Tensor]:
-    """Tensors of a result, one row a prompt, as they are gathered."""
+    """Tensors of a result with one row for each prompt, to gather them."""
     return {
         "before": result.before.to(torch.uint8),
         "success": result.success.to(torch.uint8),

@@ -83,7 +83,7 @@ class ClassifierJudge(Judge):
 
     @property
     def classifier(self) -> Classifier:
-        """The classifier, in eval mode; read on first use."""
+        """Classifier in eval mode, read on first use."""
         if self._loaded is None:
             classifier = self._live if self._live is not None else self._read()
             published = self.weights is None and self._live is None
@@ -208,7 +208,7 @@ def _imagenet_names() -> list[str]:
 
 
 def judge(name: str) -> Classifier:
-    """One of the classifiers that come with mu as judges, in eval mode.
+    """Embedded classifier as a judge, in eval mode.
 
     `judge(...).weights_metadata["class_names"]` lists the classes of its logits.
 

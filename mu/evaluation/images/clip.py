@@ -38,7 +38,7 @@ class OpenCLIP(Reconstructible):
 
     @property
     def network(self) -> Any:
-        """The CLIP network, in eval mode."""
+        """CLIP network in eval mode."""
         if self._network is None:
             try:
                 import open_clip
@@ -83,7 +83,7 @@ class OpenCLIP(Reconstructible):
 
     @property
     def name(self) -> str:
-        """Name for reports."""
+        """Name of the model, for reports."""
         return (
             f"CLIP {self.model} {self.pretrained}"
             if not Path(self.pretrained).is_file()

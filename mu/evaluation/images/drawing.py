@@ -42,8 +42,8 @@ class ImageRow:
 
     Attributes:
         seed: seed of the starting noise.
-        prompt: for a text-to-image model.
-        label: for a class-conditional model.
+        prompt: prompt for a text-to-image model.
+        label: class for a class-conditional model.
         guidance: scale of classifier-free guidance; None uses the sampler's.
         case: name of the row in file names.
         about: other columns of a prompt file; no effect on the image.
@@ -59,7 +59,7 @@ class ImageRow:
     sample: int | None = field(default=None, compare=False)
 
     def caption(self) -> str:
-        """The prompt, or the class, for display."""
+        """Prompt or class, for display."""
         return self.prompt if self.prompt is not None else f"class {self.label}"
 
     @property
@@ -77,7 +77,7 @@ class ImageRow:
 
 
 class ImageJob:
-    """A list of images to draw from one model, in fixed batches.
+    """List of images to draw from one model, in fixed batches.
 
     Args:
         rows: the images to draw.
@@ -160,11 +160,11 @@ class ImageJob:
         """Batches of this rank, drawn one by one, or read from the folder.
 
         Args:
-            backbone: has `generate(condition, seeds, sampler)`, and `texts(prompts)` or
+            backbone: model with `generate(condition, seeds, sampler)`, and `texts(prompts)` or
                 `labels(labels)`; draws in eval mode.
             rank: index of this process.
             world: number of processes.
-            within: makes the context of a forward pass (the trainer's precision).
+            within: factory of the context of a forward pass (the trainer's precision).
             identity: hash of the model, computed when None (see `model_identity`).
 
         Yields:
@@ -213,7 +213,7 @@ class ImageJob:
             raise InputError("rows with their own guidance need a sampler; give one.")
         return type(sampler)(**{**init_args_of(sampler), "guidance": guidance})
 
-    # ---- the folder ------------------------------------------------------------------------------
+    # ---- files of the folder ---------------------------------------------------------------------
 
     def _open(self, backbone: Any, identity: str | None) -> str:
         """Check or write the index of the folder; returns the stamp of its files."""

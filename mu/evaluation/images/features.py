@@ -22,7 +22,7 @@ class Features(Reconstructible, ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Name for reports."""
+        """Name of the extractor, for reports."""
 
     @property
     @abstractmethod

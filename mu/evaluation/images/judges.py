@@ -18,11 +18,11 @@ class Judge(Reconstructible, ABC):
     """Base of image classifiers that decide whether an image shows a concept.
 
     A subclass supplies `labels`, `version` and `judge`. A result depends on the judge's weights and
-    on its threshold, so `detail` names both beside each number.
+    on its threshold, so `detail` reports both with each result.
 
     Args:
         name: for reports.
-        threshold: a label is recognised from this probability on, in (0, 1]; None asks for the
+        threshold: a label is recognised from this probability on, in (0, 1]; None takes the
             `top` most probable labels instead.
         top: a label is recognised if it is among so many most probable ones, at least 1.
         synonyms: other words for a label, as prompts use them.
@@ -30,7 +30,7 @@ class Judge(Reconstructible, ABC):
 
     Attributes:
         labels: K names of the classes.
-        version: identifies the weights.
+        version: identifier of the weights.
         multilabel: whether an image may show several labels at once, so that the probabilities do
             not add up to 1.
 

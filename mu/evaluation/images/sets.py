@@ -41,7 +41,7 @@ class ImageSet(Reconstructible):
         texts: a second file with the texts of the prompts, for tables published without them.
         where: values that a column (or text field) may have: `{class: [church]}`.
         without: values that a column must not have.
-        limit: most prompts, at least 1; None draws all.
+        limit: largest number of prompts, at least 1; None draws all.
         images_per_prompt: images of each prompt or class, with consecutive seeds, at least 1.
         seed: seed of the first image, for prompts without one; not negative.
         sampler: the sampler; None uses the model's.
@@ -96,7 +96,7 @@ class ImageSet(Reconstructible):
         return self.part if self.file is None else Path(self.file).stem
 
     def rows(self, module: UnlearningModule) -> list[ImageRow]:
-        """The images to draw for a module under test, prompt by prompt.
+        """Images to draw for a module under test, prompt by prompt.
 
         Raises:
             InputError: when no prompt or class is selected.

@@ -1,9 +1,9 @@
 """Graph of language-model metrics that computes shared results once for each (model, set).
 
-A node is a frozen dataclass that names what it depends on (`inputs`), so equal nodes are one.
-Leaves run the model (`Scored`, `GeneratedText`, `GradientNorms`); all else is arithmetic on their
+A node is a frozen dataclass with its dependencies in `inputs`; equal nodes are computed once.
+Leaves run the model (`Scored`, `GeneratedText`, `GradientNorms`); other nodes compute from their
 values. A `Graph` belongs to one backbone; an altered copy of the model (`graph.for_model(other)`)
-is measured by the very same nodes.
+is measured by the same nodes.
 
     graph = Graph(backbone, task.sets, task.encoder)
     graph.value(Probability("forget")).value
@@ -100,13 +100,13 @@ class Graph:
     """Cache of node values for one model.
 
     Args:
-        backbone: has `token_logits(batch)` and `generate(ids, max_new_tokens, stop)`.
-        sets: the task's sets of questions, by name.
-        encoder: makes sequences of tokens.
+        backbone: model with `token_logits(batch)` and `generate(ids, max_new_tokens, stop)`.
+        sets: question sets of the task, by name.
+        encoder: encoder of questions and answers as tokens.
         folder: cache of leaf results on disk, under the hash of the model and of the exact tokens;
             None caches in memory only.
-        ranks: the processes that share the work.
-        within: makes the context of a forward pass (the trainer's precision).
+        ranks: processes that share the work.
+        within: factory of the context of a forward pass (the trainer's precision).
         precision: name of the precision that `within` sets.
         tokens_per_batch: tokens of a forward pass, padding included, at least 1; 1,024 on a CPU and
             8,192 elsewhere when None.
@@ -209,7 +209,7 @@ class Graph:
 
     @cached_property
     def model(self) -> str:
-        """Hash of the weights, the class and the other arguments of the model."""
+        """Identity of the model: hash of weights, class and other arguments."""
         from mu.utils.fingerprint import model_identity
 
         return model_identity(self.backbone, self.weights)
@@ -221,7 +221,7 @@ class Graph:
 
         return weights_hash(self.backbone)
 
-    # ---- for leaves ------------------------------------------------------------------------------
+    # ---- operations of leaves --------------------------------------------------------------------
 
     def encoded(self, leaf: Leaf[Any]) -> Encoded:
         """Sequences of a leaf, encoded once."""

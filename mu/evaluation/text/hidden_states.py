@@ -28,7 +28,7 @@ def probed_model(backbone: Any) -> CausalLM:
     """Causal language model whose hidden states are probed; of two models, the base model.
 
     Raises:
-        InputError: when the backbone is no causal language model, or its weights are sharded.
+        InputError: when the backbone is not a causal language model, or its weights are sharded.
     """
     while isinstance(backbone, TwoModels):
         backbone = backbone.base
@@ -86,7 +86,7 @@ def logit_lens(model: CausalLM, pairs: Sequence[Pair], eos: int) -> dict[str, Te
     """Rank and probability of the true token at every labelled position but the end of sequence.
 
     Returns:
-        On the CPU: `sequence` `[n]` int64, which pair the token belongs to; `rank` `[n, layers]`
+        On the CPU: `sequence` `[n]` int64, index of the pair of each token; `rank` `[n, layers]`
         int64; `probability` `[n, layers]`.
     """
     norm, head = output_layers(model)

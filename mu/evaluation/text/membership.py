@@ -33,9 +33,9 @@ PRIVACY_ATTACKS: tuple[MembershipAttack, ...] = MEMBERSHIP_ATTACKS[:4]
 
 @dataclass(frozen=True)
 class MembershipScore(Metric):
-    """Membership attack scores of the rows of a set, larger for rows that look unseen.
+    """Membership attack scores of the rows of a set, larger for unseen rows.
 
-    Losses include the end of the sequence, min-k and min-k++ leave it out, as the reference does.
+    Losses include the end of the sequence; min-k and min-k++ exclude it, as in the reference.
 
     Attributes:
         attack: name of the attack.

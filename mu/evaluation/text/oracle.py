@@ -2,7 +2,7 @@
 
 A log (`items.json` in a run folder) holds the hash of the weights and, for each metric, the value,
 the values of the items by stable index, and the hash of the exact tokens. A log of other items or
-tokens is refused.
+tokens is an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _OPEN_UNLEARNING = "forget_truth_ratio"
 
 
 class SelfOracle(OracleLog):
-    """Oracle log of a run that is itself the oracle, so all values agree by construction."""
+    """Oracle log of a run that is itself the oracle, with equal values by construction."""
 
     def measure(self, node: Metric, graph: Graph) -> Measurement:
         return graph.value(node)

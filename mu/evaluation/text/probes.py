@@ -9,9 +9,9 @@ without intercept learns, on half of the questions,
     P(a is right) = σ(Σ_d w_d h_d (u_a - u_b)_d + v h · (u_a - u_b)),
 
 and is tested on the other half. It is linear in h; the last term, the logit lens, is the prediction
-of an untrained probe. 0.5 is chance. (A probe of the state after a whole answer, right or
-wrong, was at chance for a small model that knew every answer by heart: such a model knows what
-comes next, and not that something was false.)
+of an untrained probe. 0.5 is chance. (A probe of the state after a complete answer, right or
+wrong, was at chance for a small model that had memorised every answer: it predicts the next token,
+but does not mark an answer as false.)
 
 Logit lens (nostalgebraist, 2020; against deletion, Patil, Hase and Bansal, ICLR 2024, arXiv
 2309.17410): the output of each layer goes through the model's own final norm and output matrix,

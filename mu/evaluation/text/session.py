@@ -1,4 +1,4 @@
-"""Metric graph that the suites of one test, or of one step of a fit, share."""
+"""Shared metric graph of the suites of one test, or of one step of a fit."""
 
 from __future__ import annotations
 
