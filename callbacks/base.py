@@ -22,7 +22,7 @@ class Suite(Callback, Reconstructible):
     """Base of evaluation suites: metrics of per-example outputs at the end of a test epoch.
 
     The module computes what all suites need in one pass and gathers it from all ranks, so a suite
-    sees every sample exactly once on any number of ranks. The definitions of its metrics are
+    gets every sample exactly once on any number of ranks. The definitions of its metrics are
     written into `results.json`, for reports.
     """
 

@@ -72,7 +72,7 @@ class RegressionMembership(Suite):
 
     Args:
         held_out: non-members.
-        size: how many members and non-members the attacker learns from at most (the papers use
+        size: largest number of members and non-members that the SVC is trained on (the papers use
             2,000).
     """
 

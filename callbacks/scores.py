@@ -43,7 +43,7 @@ def score_samples(backbone: Any, module: UnlearningModule, dataset: Any) -> Scor
         dataset: dataset with `indices`, as those of tasks.
 
     Raises:
-        InputError: when the backbone scores nothing on such samples.
+        InputError: when the backbone has no scores for these samples.
     """
     task = module.task
     assert task is not None, "a suite runs in a test of a task"

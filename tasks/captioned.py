@@ -124,5 +124,5 @@ class Captioned(Dataset):
         }
 
     def stored(self, name: str) -> Any:
-        """A tensor field as it is stored."""
+        """Stored tensor field, in the order of the view."""
         return self.data.stored(name)

@@ -61,7 +61,7 @@ class PromptData(Dataset):
         }
 
     def stored(self, name: str) -> Tensor:
-        """A tensor field as it is stored."""
+        """Stored tensor field, in the order of the view."""
         return self._tensors.stored(name)
 
 

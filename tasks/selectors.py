@@ -122,7 +122,7 @@ class RandomFraction(Selector):
     """Selector of a random share of the training set.
 
     Attributes:
-        fraction: in (0, 1); the number of samples is `fraction * N`, rounded half up.
+        fraction: share in (0, 1); the number of samples is `fraction * N`, rounded half up.
     """
 
     fraction: float

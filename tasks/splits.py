@@ -174,7 +174,7 @@ def optml_split(
         seed: seed of the split, at least 1.
         mismatch: train the original under `original_seed`.
         original_seed: seed of the original's split, at least 1.
-        validation_fraction: in [0, 1); TinyImageNet has 0.
+        validation_fraction: share of each class held out, in [0, 1); TinyImageNet has 0.
 
     Raises:
         InputError: as `build_split`; also if the class does not exist or has fewer samples than

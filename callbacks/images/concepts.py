@@ -63,8 +63,8 @@ class ConceptErasure(Suite):
         concept: the erased concept, as the judge names it; when None, that of each row's class or
             column `field`, or of the task's selector.
         field: column or text field that names each prompt's concept.
-        metrics: which of UA, IRA and CRA; UA and IRA, and CRA where there is a judge for it, when
-            None.
+        metrics: names among UA, IRA and CRA; when None, UA and IRA, and CRA where `cross` has
+            judges.
     """
 
     definitions: ClassVar[Mapping[str, str]] = {

@@ -45,8 +45,8 @@ class ImageQuality(Suite):
         kept: images of retained concepts; the task's retain part when None.
         reference: real images: a part of the task, or a folder of image files.
         reference_limit: number of real images, the first ones; None takes all.
-        metrics: which of FID, KID and CLIP; FID where there are features, and CLIP where there is a
-            model, when None.
+        metrics: names among FID, KID and CLIP; FID where there are features, and CLIP where there
+            is a model, when None.
         subsets: number of random subsets that KID is averaged over.
         subset_size: images in each subset.
         batch_size: real images read at once.

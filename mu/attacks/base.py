@@ -22,7 +22,7 @@ class AttackResult:
     """Result of an attack on a batch.
 
     Attributes:
-        adversarial: the batch with its input changed; everything else in it is as it was.
+        adversarial: batch with changed input, and otherwise unchanged.
         success: `[B]` bool, by the attack's criterion; False for padded rows.
         prediction: the backbone's prediction on `adversarial`, first dimension B, without gradient.
     """
@@ -93,20 +93,20 @@ class Attack(Reconstructible, ABC):
     """Base of attacks that change a model's input until a criterion is met.
 
     An attack works inside `trainer.test` (inference mode) and inside a training step. The backbone
-    is attacked in eval mode; its weights, their gradients and the mode of each of its layers are
-    left as they were.
+    is attacked in eval mode; its weights, their gradients and the mode of each of its layers stay
+    unchanged.
     """
 
     def __call__(self, backbone: Backbone, batch: Batch, criterion: Criterion) -> AttackResult:
         """Attack each sample of a batch.
 
         Args:
-            backbone: what `served()` gives, or a frozen reference.
+            backbone: model of `served()`, or a frozen reference.
             batch: a part of the task; not changed.
-            criterion: what to reach.
+            criterion: success criterion.
 
         Returns:
-            Tensors of their own, on the batch's device, without gradient.
+            New tensors on the batch's device, without gradient.
         """
         with eval_mode(backbone), torch.inference_mode(False), torch.enable_grad():
             # a tensor made under inference mode cannot take part in autograd; its copy can

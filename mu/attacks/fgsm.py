@@ -160,7 +160,7 @@ def fgsm(image: Tensor, gradient: Tensor, epsilon: float, round_to_255: bool = F
 
     Args:
         image: pixels in `[0, 1]`, not normalised.
-        gradient: of the loss to be increased; the same shape.
+        gradient: gradient of the loss to be increased, of the same shape.
         epsilon: step in pixel units, >= 0.
         round_to_255: round to the 256 levels of a stored image.
 

@@ -41,7 +41,7 @@ class Search:
         slots: prompts with slots for the adversarial tokens.
         values: the variables `[B, K, *]`.
         key: key of the random draws.
-        taken: steps made.
+        taken: number of steps made.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def as_text_to_image(backbone: Backbone) -> TextToImage:
-    """The backbone as a text-to-image model.
+    """Text-to-image model of a backbone.
 
     Raises:
         InputError: the backbone reads no prompts.

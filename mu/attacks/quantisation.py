@@ -2,8 +2,8 @@
 
 Zhang et al., "Catastrophic failure of LLM unlearning via quantization", ICLR 2025, arXiv
 2410.16454: unlearning moves weights by less than the step of a 4-bit grid, so rounding may undo it.
-The papers load weights through bitsandbytes, GPTQ or AWQ; this is the plain rule that needs none of
-these. For a group of weights w of one output channel and b bits,
+The papers load weights through bitsandbytes, GPTQ or AWQ; this is plain rounding, without these
+libraries. For a group of weights w of one output channel and b bits,
 
     s = max |w| / (2^(b-1) - 1),    w' = s round(w / s),
 
@@ -86,12 +86,11 @@ def quantised(
     embedding and head are one matrix, either argument rounds it.
 
     Args:
-        backbone: any; it is not changed.
-        bits: b.
-        group: of weights below 8 bits.
-        embeddings: the token embeddings too.
-        head: the output matrix of a language model too (libraries leave it alone, and so does the
-            default).
+        backbone: any model; not changed.
+        bits: number of bits b.
+        group: weights that share a scale, below 8 bits.
+        embeddings: round the token embeddings too.
+        head: round the output matrix of a language model too; the libraries do not.
 
     Raises:
         InputError: when there is no linear layer.

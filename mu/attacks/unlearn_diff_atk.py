@@ -81,7 +81,7 @@ class AttackSummary:
     """Attack success over all N prompts, including those that succeed without an attack.
 
     Attributes:
-        index: of each prompt, `[N]`.
+        index: index of each prompt, `[N]`.
         before: `[N]` bool, success without an attack.
         success: `[N]` bool, success without or with an attack.
         original: the prompts.
@@ -155,8 +155,8 @@ class UnlearnDiffAtk(PromptSearch, Attack):
     A batch has `prompt`, `index` and `image` `[B, 3, H, W]` in [0, 1], which shows the concept.
 
     The batch may have `seed` (of the images that are drawn; the index otherwise) and `guidance`
-    (the sampler's otherwise). The model's own text encoder reads every prompt, whichever part of it
-    was unlearned.
+    (the sampler's otherwise). Every prompt is encoded by the text encoder of the model, unlearned
+    or not.
 
     Args:
         layout: positions of the tokens; None is five tokens before the prompt.

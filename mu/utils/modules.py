@@ -24,7 +24,7 @@ def separate_copy(backbone: AnyModel, shared: Iterable[nn.Parameter] = ()) -> An
             copied, without their gradients.
 
     Raises:
-        InputError: when the weights are sharded over ranks, and so cannot be copied whole.
+        InputError: when the weights are sharded over ranks.
     """
     check_whole(backbone)
     with torch.inference_mode(False):

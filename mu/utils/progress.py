@@ -28,7 +28,7 @@ def progress_bar(
         items: items of work, for example batches.
         description: text in front of the bar.
         disable: no bar, on all ranks but one.
-        unit_scale: how many units (images) an item counts for.
+        unit_scale: number of units (images) in an item.
         delay: seconds before the bar appears.
     """
     terminal = sys.stderr.isatty()

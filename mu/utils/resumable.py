@@ -65,7 +65,7 @@ def map_chunks(
         work: computes the result of a chunk from its index.
         key: hash of everything that the results depend on; part of file names.
         folder: cache folder: `KEY.safetensors` when complete, parts of it in `KEY/` before; None
-            writes nothing.
+            writes no files.
         ranks: processes that share the work; this process alone when None.
         what: label of the progress bar.
     """

@@ -308,7 +308,7 @@ class Diffusion(Backbone):
     def outputs(
         self, batch: Batch, names: Iterable[str], prediction: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Outputs: `nll` [B], the squared error at the drawn t, a surrogate of the bound."""
+        """Outputs: `nll` [B], squared error at the drawn t, a surrogate of the likelihood bound."""
         available = {
             "nll": lambda: self.loss(batch, prediction)[0].float(),
             "t": lambda: batch["t"],

@@ -14,7 +14,7 @@ class Condition:
     """A batch of conditions.
 
     Attributes:
-        states: what the denoiser reads: hidden states of the text encoder `[B, L, D]`, or class
+        states: inputs of the denoiser: hidden states of the text encoder `[B, L, D]`, or class
             labels `[B]` int64.
         ids: token ids `[B, L]` int64; None without text.
         tokens: token embeddings, before positions are added, `[B, L, D]`; None where they

@@ -104,8 +104,8 @@ class TokenIds:
     """Cache of token ids by prompt.
 
     Args:
-        tokenizer: of CLIP.
-        length: token places L.
+        tokenizer: tokenizer of CLIP.
+        length: number L of token positions.
     """
 
     def __init__(self, tokenizer: Any, length: int) -> None:

@@ -31,7 +31,7 @@ class TextToImage(Diffusion):
     Args:
         model: folder of a diffusers pipeline, a hub id, or `embedded:NAME` for a model that comes
             with mu.
-        part: which weights are trained (see `mu.backbones.diffusion.trained_parts.trained`);
+        part: which weights are trained (see `mu.backbones.diffusion.trained_parts.trained_names`);
             everything else is frozen. The image encoder always is.
         weights: tensors that replace the model's: a run folder, a checkpoint, or a safetensors file
             of edited tensors, by names within the backbone (`unet....`).
@@ -43,9 +43,9 @@ class TextToImage(Diffusion):
         min_snr_gamma: see Diffusion.
         reduction: see Diffusion.
         dtype: `float32`, `bfloat16` or `float16` of the weights.
-        gradient_checkpointing: of UNet and text encoder: less memory, more time.
-        height: of the images in pixels; None takes the model's own.
-        width: as height.
+        gradient_checkpointing: checkpoint UNet and text encoder: less memory, more time.
+        height: height of images in pixels; None takes that of the model.
+        width: width of images, likewise.
         pipeline: a live `StableDiffusionPipeline`, in place of `model`.
     """
 

@@ -138,7 +138,7 @@ def export_class_conditional(
         backbone: the served model.
         folder: output folder; new or empty.
         form: `model`.
-        results: for the card, see `mu.backbones.export.export`.
+        results: results for the card, see `mu.backbones.export.export`.
         title: heading of the card; the folder's name when None.
         license: licence of the weights.
 

@@ -53,7 +53,7 @@ class CausalLM(Backbone):
             OpenUnlearning does. The last two need the module's `reduction: micro`, because the plan
             counts labels.
         network: a live network of transformers, in place of `model`.
-        tokenizer: with `network`, its tokenizer.
+        tokenizer: tokenizer of `network`.
     """
 
     def __init__(

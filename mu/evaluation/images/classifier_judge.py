@@ -30,9 +30,9 @@ class ClassifierJudge(Judge):
         network: name of the network (see Classifier), where the metadata of the weights lack it
             (`torchvision:resnet50`).
         labels: names of the classes, where the metadata of the weights lack them.
-        name: for reports; derived from the weights when None.
+        name: name for reports; derived from the weights when None.
         size: input height and width in pixels; other images are resized, with antialiasing. None
-            keeps the size of the images (published weights bring their own input size).
+            keeps the size of the images (published weights have an input size).
         crop_pct: side of the centre crop as a share of the resized image, in (0, 1] (timm's term).
         top: a label is recognised if it is among so many most probable ones.
         threshold: a label is recognised from this probability on, in place of `top`.

@@ -21,7 +21,7 @@ class CLIPZeroShot(Judge):
         labels: names of the classes, at least two.
         clip: the model; ViT-B/32 of OpenAI when None.
         templates: prompts with `{}` for the label; the embeddings of several are averaged.
-        name: for reports.
+        name: name for reports.
         top: a label is recognised if it is among so many most probable ones.
         threshold: a label is recognised from this probability on, in place of `top`.
         synonyms: other words for labels, as prompts use them.

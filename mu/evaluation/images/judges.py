@@ -21,7 +21,7 @@ class Judge(Reconstructible, ABC):
     on its threshold, so `detail` reports both with each result.
 
     Args:
-        name: for reports.
+        name: name for reports.
         threshold: a label is recognised from this probability on, in (0, 1]; None takes the
             `top` most probable labels instead.
         top: a label is recognised if it is among so many most probable ones, at least 1.

@@ -113,7 +113,7 @@ class TruthRatio(Metric):
     """Truth ratio R = wrong / right of each row, and a score of it.
 
     Attributes:
-        set: of questions with wrong answers.
+        set: name of a question set with wrong answers.
         right: column of the true answers; sets without a paraphrase use `answer`.
         score: aggregate of the items: `closer_to_one` (forget set), `true_better` (retained
             knowledge), or `probability`, the mean of right / (right + wrong).

@@ -44,7 +44,7 @@ class OracleModel(OracleLog):
 
     Args:
         graph: metric graph of the oracle's backbone, with the same sets.
-        device: where the oracle is measured; its weights return to the CPU afterwards.
+        device: device of the oracle; its weights return to the CPU afterwards.
     """
 
     def __init__(self, graph: Graph, device: torch.device | str = "cpu") -> None:

@@ -121,7 +121,7 @@ def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Chunk:
 
     Args:
         backbone: has `token_logits(batch)`.
-        batch: from `mu.data.encoding.collate`; tokens without a label are skipped.
+        batch: batch of `mu.data.encoding.collate`; tokens without a label are skipped.
     """
     device = next(backbone.parameters()).device
     logits, labels = backbone.token_logits(
