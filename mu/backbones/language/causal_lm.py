@@ -26,7 +26,7 @@ from mu.utils.spec import init_args_of
 
 
 class CausalLM(Backbone):
-    """A causal language model over a vocabulary of V tokens.
+    """Causal language model over a vocabulary of V tokens.
 
     A batch has `input_ids`, `attention_mask` and `labels` `[B, L]` (−100 is not learnt), padded on
     the right; the logits at position t − 1 predict label t, and the first label is never used.
