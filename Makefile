@@ -51,7 +51,7 @@ test-all: setup lint
 bench: setup
 	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s -p no:xdist
 
-# Trains the small models that come with mu anew, and writes them to mu/assets: about an hour and a half on one core.
+# Trains the small models that come with mu anew, and writes them to mu/backbones/embedded: about an hour and a half on one core.
 FIT := $(RUN) $(BIN)/mu fit -c
 ASSET := $(RUN) $(BIN)/python -m mu.cli.embed
 

@@ -97,17 +97,20 @@ def _before_arguments(docstring: str) -> str:
 def arguments(component: Component) -> list[Argument]:
     """Arguments of a constructor and, through `**kwargs`, of its bases' constructors.
 
-    Arguments that a constructor passes to its base by keyword are left out.
+    Arguments that a constructor passes to its base are left out.
     """
     collected: dict[str, Argument] = {}
     fixed: set[str] = set()
-    for node, init in component.constructors():
+    constructors = list(component.constructors())
+    for position, (node, init) in enumerate(constructors):
         descriptions = _descriptions(ast.get_docstring(node) or "")
         parameters = _parameters(init)
         for name, (annotation, default) in parameters.items():
             if name not in collected and name not in fixed:
                 collected[name] = Argument(name, annotation, default, descriptions.get(name, ""))
-        fixed |= _passed_to_base(init) - set(parameters) - set(collected)
+        if position + 1 < len(constructors):
+            _, base = constructors[position + 1]
+            fixed |= _passed_to_base(init, base) - set(parameters) - set(collected)
     return list(collected.values())
 
 
@@ -133,14 +136,23 @@ def _default(node: ast.expr) -> str:
     return re.sub(r"^torch\.optim\.(\w+)\(params, ?", r"\1(", text)
 
 
-def _passed_to_base(init: ast.FunctionDef) -> set[str]:
-    """Keywords that a constructor passes to its base's."""
-    calls = [
+def _super_calls(init: ast.FunctionDef) -> list[ast.Call]:
+    """Calls of the base's constructor."""
+    return [
         node
         for node in ast.walk(init)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__"
     ]
-    return {keyword.arg for call in calls for keyword in call.keywords if keyword.arg}
+
+
+def _passed_to_base(init: ast.FunctionDef, base: ast.FunctionDef) -> set[str]:
+    """Arguments of a base's constructor that a constructor passes, by keyword or by position."""
+    parameters = [argument.arg for argument in base.args.args[1:]]
+    calls = _super_calls(init)
+    keywords = {keyword.arg for call in calls for keyword in call.keywords if keyword.arg}
+    return keywords | {
+        name for call in calls for name, _ in zip(parameters, call.args, strict=False)
+    }
 
 
 def _descriptions(docstring: str) -> dict[str, str]:

@@ -58,7 +58,9 @@ def test_every_exported_backbone_is_listed() -> None:
     assert concrete <= {component.name for component in SOURCES.components("backbones")}
 
 
-@pytest.mark.parametrize("kind", [category for category in BASE_CLASSES if category != "methods"])
+@pytest.mark.parametrize(
+    "category", [category for category in BASE_CLASSES if category != "methods"]
+)
 def test_other_categories_are_real_classes(category: str) -> None:
     parts = SOURCES.components(category)
     assert parts

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from mu.backbones.diffusion.trained_parts import trained
+from mu.backbones.diffusion.trained_parts import trained_names
 from mu.bench.study import read_study
 from mu.config.components import Components, merge
 from tests.cli.conftest import CONFIGS, REPOSITORY, Mu
@@ -196,7 +196,7 @@ def test_sizes_of_parts(components: dict[str, nn.Module], name: str) -> None:
         for module_name in ("unet", "text_encoder")
         for inner, weight in components[module_name].named_parameters()
     }
-    count = round(sum(sizes[chosen] for chosen in trained(sizes, part)) / 1e6, 1)
+    count = round(sum(sizes[chosen] for chosen in trained_names(sizes, part)) / 1e6, 1)
     assert f"{count} million (measured)" in head(file)
 
 

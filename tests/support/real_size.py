@@ -251,14 +251,14 @@ def peak() -> float:
 
 def step_of_method(name: str, dtype: torch.dtype) -> dict[str, Any]:
     """Fit one step of the method, and say what it took and what it moved."""
-    from mu.backbones.diffusion.trained_parts import trained
+    from mu.backbones.diffusion.trained_parts import trained_names
     from tests.support.helpers import fit
 
     part, make = METHODS[name]
     model = backbone(part, dtype)
     before = fingerprints(model)
     built = peak()
-    chosen = trained(before, part)
+    chosen = trained_names(before, part)
     module = make(model)
     start = time.monotonic()
     fit(module, Scenes(), 1, max_steps=1)

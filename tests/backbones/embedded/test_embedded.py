@@ -106,7 +106,7 @@ def test_a_classifier_is_written_in_half_precision_with_the_names_of_its_classes
     fitted = trainer(1)
     fitted.fit(module, digits())
     fitted.save_checkpoint(tmp_path / "last.ckpt")
-    with pytest.raises(InputError, match="2 names were given for the 10 classes"):
+    with pytest.raises(InputError, match="has 2 names for the 10 classes"):
         write("judge", str(tmp_path), ["a", "b"], home=tmp_path / "home")
     assert not (tmp_path / "home").exists()
     folder = write("judge", str(tmp_path), list("0123456789"), home=tmp_path / "home")

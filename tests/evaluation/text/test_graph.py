@@ -179,7 +179,7 @@ class FakeRanks(Ranks):
 
     answers: list[Any]
 
-    def gathered(self, local: Any) -> list[Any]:
+    def gather(self, local: Any) -> list[Any]:
         remote = self.answers.pop(0)
         return [local, remote] if self.rank == 0 else [remote, local]
 
