@@ -48,7 +48,8 @@ class Quantisation(Suite):
 
     definitions: ClassVar[Mapping[str, str]] = {
         "quantisation": "Accuracy on the forget set, in percent, after the weights were rounded to "
-        "so few bits that most comes back; the oracle's own is the goal.",
+        "the number of bits at which most of the knowledge returns; the oracle's value is the "
+        "goal.",
         "quantisation/": "As quantisation, with that number of bits and on that part.",
     }
 
@@ -67,7 +68,7 @@ class Quantisation(Suite):
             )
         if "forget" not in parts:
             raise InputError(
-                "Quantisation asks what comes back of the forget part, so `forget` must be among "
+                "Quantisation measures what returns of the forget part, so `forget` must be among "
                 "its parts."
             )
         for count in bits:

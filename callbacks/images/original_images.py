@@ -104,7 +104,7 @@ def original_targets(folder: Path, module: UnlearningModule, job: ImageJob) -> T
         model = module.backbone
     if model is None:
         raise InputError(
-            "Robustness needs images of the original model, which nobody drew while it was there; "
+            "Robustness needs images of the original model, which were not drawn during the fit; "
             "fit with this suite among the callbacks, or take targets: task."
         )
     batches = job.run(model, module.global_rank, module.world_size, module.precision)

@@ -55,8 +55,8 @@ class ImageQuality(Suite):
 
     definitions: ClassVar[Mapping[str, str]] = {
         "FID": "Fréchet inception distance: between features of the images of what stays and of "
-        "real ones, or the original's, as said under the table; lower is better, and comparable "
-        "only for the same features and number of images.",
+        "real ones, or the original's, as the note under the table states; lower is "
+        "better, and comparable only for the same features and number of images.",
         "KID": "Kernel inception distance: squared maximum mean discrepancy between the same "
         "features; lower is better.",
         "CLIP": "Mean cosine of CLIP's embeddings of image and prompt; higher is better, and "

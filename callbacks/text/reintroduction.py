@@ -62,7 +62,7 @@ class Reintroduction(Suite):
         "reintroduction": "Gain of accuracy on the forget questions (share of likeliest tokens) "
         "when related facts stand before each question, in percentage points; the oracle's own is "
         "the goal.",
-        "reintroduction/control": "The same gain with facts about somebody else: the effect of "
+        "reintroduction/control": "The same gain with facts about another subject: the effect of "
         "any context.",
         "reintroduction/choice": "As reintroduction, by the share of questions whose right answer "
         "is likelier than every wrong one.",

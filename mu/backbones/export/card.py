@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mu.utils.errors import InputError
+from mu.utils.files import read_json, write_json
 
 _RESULTS = """
 ## Results
@@ -163,3 +164,12 @@ def only_whole(backbone: Any, form: str) -> None:
 def hub_id(model: str) -> str | None:
     """Name of the model, where it is a hub id."""
     return model if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not Path(model).exists() else None
+
+
+def remove_local_paths(folder: Path) -> None:
+    """Remove this machine's paths from the configurations of a written model."""
+    for file in (*folder.rglob("config.json"), *folder.rglob("tokenizer_config.json")):
+        config = read_json(file)
+        paths = {"_name_or_path", "name_or_path"} & set(config)
+        if paths:
+            write_json(file, {key: value for key, value in config.items() if key not in paths})

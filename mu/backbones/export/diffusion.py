@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -14,9 +13,9 @@ from torch import Tensor
 from mu.backbones.diffusion.class_conditional import ClassConditionalDiffusion
 from mu.backbones.diffusion.text_to_image import TextToImage
 from mu.backbones.export.base import Form, export
-from mu.backbones.export.card import hub_id, model_card, new_folder, only_whole
+from mu.backbones.export.card import hub_id, model_card, new_folder, only_whole, remove_local_paths
 from mu.utils.errors import InputError
-from mu.utils.files import save_tensors, write_json, write_text
+from mu.utils.files import save_tensors, write_text
 from mu.utils.spec import init_args_of
 from mu.utils.version import __version__
 
@@ -160,7 +159,7 @@ def export_class_conditional(
             {**backbone.scheduler_config, "prediction_type": backbone.prediction_type}
         )
         scheduler.save_pretrained(temporary / "scheduler")
-        _forget_paths(temporary)
+        remove_local_paths(temporary)
         write_text(
             temporary / "README.md",
             _card(
@@ -206,7 +205,7 @@ def write_pipeline(backbone: TextToImage, folder: Path, scheduler: Any = None) -
     if scheduler is not None:
         pipeline.register_modules(scheduler=scheduler)
     pipeline.save_pretrained(folder)
-    _forget_paths(folder)
+    remove_local_paths(folder)
 
 
 def _write_edited(
@@ -382,13 +381,3 @@ def _card(results: Mapping[str, Any], title: str, license: str | None, **facts: 
 
 def _drawn(backbone: Any) -> str:
     return f"Images of the results below: {backbone.sampler.describe()}."
-
-
-def _forget_paths(folder: Path) -> None:
-    """Remove local paths of the components from the configurations."""
-    for file in folder.rglob("config.json"):
-        config = json.loads(file.read_text(encoding="utf-8"))
-        if "_name_or_path" in config:
-            write_json(
-                file, {name: value for name, value in config.items() if name != "_name_or_path"}
-            )

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from mu.backbones.export.base import Form, export
-from mu.backbones.export.card import hub_id, model_card, new_folder
+from mu.backbones.export.card import hub_id, model_card, new_folder, remove_local_paths
 from mu.backbones.language.causal_lm import CausalLM
 from mu.backbones.language.two_models import TwoModels
 from mu.backbones.lora import _PREFIX, base_hash
 from mu.utils.errors import InputError
-from mu.utils.files import read_json, save_tensors, write_json, write_text
+from mu.utils.files import save_tensors, write_json, write_text
 from mu.utils.version import __version__
 
 CARD = """---
@@ -83,7 +83,7 @@ def export_causal_lm(
         if form == "model":
             _merged(backbone).save_pretrained(temporary)  # type: ignore[operator]
             backbone.tokenizer.save_pretrained(temporary)
-            _forget_paths(temporary)
+            remove_local_paths(temporary)
             what = f"`{backbone.model}`"
             about = "Complete weights, with the tokenizer."
             usage = _WHOLE
@@ -170,18 +170,3 @@ def _merged(backbone: CausalLM) -> nn.Module:
     if hasattr(plain, "_hf_peft_config_loaded"):
         plain._hf_peft_config_loaded = False
     return plain
-
-
-def _forget_paths(folder: Path) -> None:
-    """Remove local paths of the model from the configurations."""
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            config = read_json(folder / name)
-            write_json(
-                folder / name,
-                {
-                    key: value
-                    for key, value in config.items()
-                    if key not in ("_name_or_path", "name_or_path")
-                },
-            )

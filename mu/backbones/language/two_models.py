@@ -91,7 +91,7 @@ class TwoModels(CausalLM):
         """
         eos = self.tokenizer.eos_token_id
         tokens, mask = left_padded(ids, eos, next(self.parameters()).device)
-        speakers = [_speaker(model, tokens, mask) for model in (self.base, self.other)]
+        speakers = [_logits_by_token(model, tokens, mask) for model in (self.base, self.other)]
         generated_ids: list[list[int]] = [[] for _ in ids]
         ended = [False] * len(ids)
         model_logits = [next(speaker) for speaker in speakers]
@@ -200,7 +200,8 @@ class GenericLogits(TwoModels):
         super().__init__(base, reinforced)
         if alpha < 0:
             raise InputError(
-                f"alpha is {alpha}; below 0, what was reinforced would be said all the more."
+                f"alpha is {alpha}; below 0, the reinforced answers would become likelier; give "
+                "at least 0."
             )
         self.alpha = alpha
 
@@ -208,7 +209,9 @@ class GenericLogits(TwoModels):
         return generic_logits(base, other, self.alpha)
 
 
-def _speaker(model: CausalLM, tokens: Tensor, mask: Tensor) -> Generator[Tensor, Tensor, None]:
+def _logits_by_token(
+    model: CausalLM, tokens: Tensor, mask: Tensor
+) -> Generator[Tensor, Tensor, None]:
     """Generator of next-token logits `[B, V]` with a cache; each chosen token `[B]` is sent."""
     network: Any = model.network
     forward_parameters = inspect.signature(network.forward).parameters
