@@ -14,7 +14,7 @@ from mu.bench.study import Seeds, Study, content_hash, read_study
 from mu.config.components import merge
 from mu.utils.errors import InputError
 
-BENCH = Path(__file__).parent.parent / "configs" / "bench"
+BENCH = Path(__file__).parents[2] / "configs" / "bench"
 STUDY: dict[str, Any] = {
     "backbone": {
         "class_path": "mu.backbones.Classifier",
