@@ -33,13 +33,12 @@ def hints(function: Any) -> dict[str, Any]:
         return typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):
         # a name that is imported for type checkers alone: resolve the others one by one
+        namespace = getattr(function, "__globals__", {})
         resolved = {}
         for name, annotation in getattr(function, "__annotations__", {}).items():
+            single = types.SimpleNamespace(__annotations__={name: annotation})
             try:
-                namespace = getattr(function, "__globals__", {})
-                resolved[name] = (
-                    eval(annotation, namespace) if isinstance(annotation, str) else annotation
-                )
+                resolved |= typing.get_type_hints(single, globalns=namespace)
             except (NameError, TypeError, AttributeError):
                 continue
         return resolved
