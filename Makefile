@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
 
-.PHONY: setup demo demo-diffusion demo-llm test test-all test-minimal bench lint docs wheel embedded clean
+.PHONY: setup demo demo-diffusion demo-llm test test-all test-minimal cases bench lint docs wheel embedded clean
 
 setup: $(VENV)/.ready
 
@@ -34,7 +34,7 @@ lint: setup
 test: setup lint
 	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not data' -n 2 --dist loadgroup --durations=25
 
-# The oldest versions that pyproject.toml declares: an environment of their own (6 GB), a fair cut of the tests.
+# The oldest versions that pyproject.toml declares: an environment of their own (6 GB), and a part of the tests.
 MINIMAL := .venv-minimal
 
 test-minimal:
@@ -47,6 +47,10 @@ test-minimal:
 
 test-all: setup lint
 	$(RUN) $(BIN)/python -m pytest
+
+# Small inputs from public reports, which lie beside the repository in ../shared/cases.
+cases: setup
+	$(RUN) $(BIN)/python -m pytest tests/test_cases.py -v
 
 bench: setup
 	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s -p no:xdist
