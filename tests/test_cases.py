@@ -104,7 +104,7 @@ def texts_are_equal(output: str, folder: Path) -> bool:
 
 def plain_questions_are_measured(output: str, folder: Path) -> bool:
     """Each suite measures, or says which option leaves out what it cannot."""
-    return succeeds(output, folder) and "Probability" in output or "P/" in output
+    return (succeeds(output, folder) and "Probability" in output) or "P/" in output
 
 
 def the_truth_ratio_is_undefined(output: str, folder: Path) -> bool:
