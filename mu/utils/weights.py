@@ -251,8 +251,8 @@ def assign_weights(
         Names of the network without a tensor (with `strict`, at most BatchNorm's step counters).
 
     Raises:
-        InputError: for missing or unexpected names when `strict`, for a wrong shape always, and
-            when no name fits.
+        InputError: for missing or unexpected names when `strict`; for a wrong shape, a boolean,
+            integer or complex type, and values that are not finite always; and when no name fits.
     """
     state, _ = unwrap_names(network.state_dict())
     unwrapped, _ = unwrap_names(tensors)
@@ -266,19 +266,21 @@ def assign_weights(
     if misshaped:
         raise InputError(_misshaped(network, state, unwrapped, misshaped, path))
     if (strict and (absent or unexpected)) or not common:
-        faults = [f"lacks {_some(absent)}"] if absent else []
-        faults += [f"has {_some(unexpected)}, which the network has not"] if unexpected else []
+        faults = [f"lacks {name_list(absent)}"] if absent else []
+        faults += [f"has {name_list(unexpected)}, which the network has not"] if unexpected else []
         fault = " and ".join(faults) or "is empty"
         raise InputError(
             f"{path} does not fit the network: it {fault}; check the network's name and options."
         )
+    check_values({name: unwrapped[name] for name in common}, path, state)
     with torch.no_grad():
         for name in common:
             state[name].copy_(unwrapped[name])
     return missing
 
 
-def _some(names: list[str]) -> str:
+def name_list(names: list[str]) -> str:
+    """First names of a list, and the number of the others."""
     rest = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
@@ -309,7 +311,59 @@ def _misshaped(
         ):
             cures.append(f"set in_channels to {file_shape[1]}")
     cure = " and ".join(cures) or "check the network's name and options"
-    return f"{path} holds {_some(shapes)}; {cure}."
+    return f"{path} holds {name_list(shapes)}; {cure}."
+
+
+def check_values(
+    tensors: Mapping[str, Tensor], source: object, state: Mapping[str, Tensor] | None = None
+) -> None:
+    """Check that weights are finite floating-point numbers.
+
+    Args:
+        tensors: weights by name.
+        source: their file, for messages.
+        state: the network's own tensors by name; where one is an integer, the file's may be too.
+
+    Raises:
+        InputError: a tensor is of boolean, integer or complex type where the network has a
+            floating-point one, or holds NaN or infinity.
+    """
+    for name, value in tensors.items():
+        if not value.is_floating_point():
+            if state is not None and state[name].is_floating_point():
+                raise InputError(no_weight_type(name, value.dtype, source))
+        # the sum alone is read first, because it is much faster; it may overflow by itself
+        elif not value.is_meta and not bool(torch.isfinite(value.sum())):
+            odd = int((~torch.isfinite(value)).sum())
+            if odd:
+                raise InputError(
+                    f"{source} holds NaN or infinity in {odd} of {value.numel()} values of {name}; "
+                    "take weights from before training diverged, or fetch the file anew."
+                )
+
+
+def no_weight_type(name: str, dtype: torch.dtype, source: object) -> str:
+    """Message about a tensor of boolean, integer or complex type where weights belong."""
+    return (
+        f"{source} holds {name} as {str(dtype).removeprefix('torch.')} where weights are "
+        "floating-point numbers; save them as float32, float16 or bfloat16."
+    )
+
+
+def stored_dtypes(file: Path) -> dict[str, torch.dtype]:
+    """Dtypes of the tensors of a safetensors or torch file, by name, without reading values."""
+    if file.suffix != ".safetensors":
+        content = torch.load(file, map_location="meta", weights_only=True)
+        return {name: value.dtype for name, value in content.items() if isinstance(value, Tensor)}
+    from safetensors import safe_open
+
+    dtypes = {}
+    with safe_open(file, framework="pt") as opened:
+        for name in opened.keys():  # noqa: SIM118 - not a mapping
+            code = opened.get_slice(name).get_dtype()
+            floating = code.startswith(("F", "BF"))
+            dtypes[name] = torch.float32 if floating else opened.get_tensor(name).dtype
+    return dtypes
 
 
 def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:

@@ -348,6 +348,32 @@ def test_old_files_without_batch_norm_counters_load(tiny: Tiny) -> None:
     assert assign_weights(Tiny(), tensors, "x.pt") == ["bn.num_batches_tracked"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("conv.weight", torch.full((4, 2, 3, 3), torch.nan), "NaN or infinity in 72 of 72"),
+        ("bn.running_var", torch.tensor([1.0, torch.inf, 1.0, 1.0]), "NaN or infinity in 1 of 4"),
+        ("conv.weight", torch.ones(4, 2, 3, 3, dtype=torch.int8), "int8"),
+        ("conv.weight", torch.ones(4, 2, 3, 3, dtype=torch.bool), "bool"),
+        ("conv.weight", torch.ones(4, 2, 3, 3, dtype=torch.complex64), "complex64"),
+    ],
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_values_that_are_no_weights_are_refused(
+    tiny: Tiny, name: str, value: Tensor, message: str, strict: bool
+) -> None:
+    before = weights_hash(tiny)
+    tensors = {key: tensor.clone() for key, tensor in Tiny().state_dict().items()}
+    with pytest.raises(InputError, match=message):
+        assign_weights(tiny, {**tensors, name: value}, "x.pt", strict=strict)
+    assert weights_hash(tiny) == before
+
+
+def test_large_half_precision_weights_are_finite(tiny: Tiny) -> None:
+    tensors = {**tiny.state_dict(), "conv.weight": torch.full((4, 2, 3, 3), 6e4).half()}
+    assert assign_weights(tiny, tensors, "x.pt") == []
+
+
 def test_the_hash_sees_every_bit_and_nothing_else(tiny: Tiny) -> None:
     digest = weights_hash(tiny)
     assert len(digest) == 16 and int(digest, 16) >= 0
