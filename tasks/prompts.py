@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mu.data.concepts import find_mentions, replace_concepts
 from mu.data.datamodule import UnlearningDataModule
+from mu.data.prompt_files import Prompt, read_prompts
 from mu.data.split import Split
 from mu.utils.errors import InputError
+from mu.utils.rng import signed_seed
 from tasks.tensor_data import TensorData
+
+Anchors = Mapping[str, str]
+"""Anchor of each concept to erase."""
 
 
 class PromptData(Dataset):
@@ -66,25 +72,37 @@ class PromptData(Dataset):
 
 
 class PromptList(UnlearningDataModule):
-    """Prompts from two CSV files, one to forget and one to retain, without images.
+    """Prompts from two files, one to forget and one to retain, without images.
 
     The split has the parts `forget` and `retain`. Samples have `prompt`; `concept`, the words to
-    erase as the prompt writes them (empty if absent); `substitute`, the prompt with the anchor in
-    place of the concept (the anchor alone if absent); and, where the file has the columns, `seed`
-    int64 (`evaluation_seed`), `guidance` float32 (`evaluation_guidance`) and `case` int64
-    (`case_number`, `case_num`).
+    erase as the prompt writes them; `substitute`, the prompt with the anchors in place of all
+    concepts; `case`, the case number, as text; and, where the file has them, `seed` int64 (from
+    2^63 on in two's complement; the row's position for an empty entry) and `guidance` float32 (NaN
+    for an empty entry). A prompt that names several concepts gives a sample for each. Where it
+    names none, the whole prompt is the concept: `concept` is empty, and `substitute` is the anchor
+    alone; a warning counts these prompts.
 
     Args:
-        path: CSV file with a column `prompt`: the prompts that name the concept.
-        retain: CSV file with a column `prompt`: prompts to retain (the retain sets of AdvUnlearn).
-        concept: the words to erase; upper and lower case match.
-        anchor: replacement of the concept in `substitute`; empty removes the concept.
+        path: file of the prompts to forget, see `mu.data.prompt_files`.
+        retain: file of the prompts to retain (the retain sets of AdvUnlearn).
+        concept: the words to erase, or a list of several concepts; upper and lower case match. An
+            empty text erases the whole prompts. None takes the concept of each row from the
+            column `concept` of the file `path`, and its anchor from the column `anchor`, if there
+            is one.
+        anchor: replacement of the concept in `substitute`, or a list with one for each concept;
+            empty removes the concept.
         limit: most prompts of each file; None reads all.
+        texts: a second file with the texts of the prompts to forget, for tables published without
+            them; joined on the case number.
         batch_size: global batch size in fit.
         eval_batch_size: batch size of one rank in test.
         **kwargs: see UnlearningDataModule.
 
-    Example: `PromptList("van_gogh.csv", "coco.csv", concept="Van Gogh", anchor="a painter")`.
+    Raises:
+        InputError: when a concept stands in no prompt to forget, or there are not as many anchors
+            as concepts.
+
+    Example: `PromptList("art.csv", "coco.csv", concept=["Van Gogh", "cat"], anchor=["art", ""])`.
     """
 
     provides = frozenset({"substitute"})
@@ -93,9 +111,10 @@ class PromptList(UnlearningDataModule):
         self,
         path: str,
         retain: str,
-        concept: str,
-        anchor: str = "",
+        concept: list[str] | str | None = None,
+        anchor: list[str] | str = "",
         limit: int | None = None,
+        texts: str | None = None,
         batch_size: int = 5,
         eval_batch_size: int = 50,
         **kwargs: Any,
@@ -106,97 +125,167 @@ class PromptList(UnlearningDataModule):
         self.concept = concept
         self.anchor = anchor
         self.limit = limit
+        self.texts = texts
+        self._anchors = _anchors(concept, anchor)
 
     def make(self) -> None:
-        """Read both files; indices of retain prompts follow those of forget prompts."""
-        forget = read_prompts(self.path)[: self.limit]
+        """Read both files; indices of retain samples follow those of forget samples."""
+        # prompts, and the concepts to erase in each
+        forget = read_prompts(self.path, self.texts)[: self.limit]
         retain = read_prompts(self.retain)[: self.limit]
-        names = "+".join(Path(path).stem for path in (self.path, self.retain))
-        indices = {"forget": np.arange(len(forget)), "retain": len(forget) + np.arange(len(retain))}
-        self.split = Split(
-            f"prompts-{names}", indices, {"concept": self.concept, "prompts": len(forget)}, 0
-        )
-        self.datasets = {
-            "forget": self._data(forget, indices["forget"]),
-            "retain": self._data(retain, indices["retain"]),
+        row_anchors = self._row_anchors(forget)
+        anchors = {name: words for row in reversed(row_anchors) for name, words in row.items()}
+        _check_forget(self.path, forget, row_anchors)
+        _check_retain(self.retain, retain, anchors)
+        # samples, split and data
+        parts = {
+            "forget": _samples(forget, row_anchors),
+            "retain": _samples(retain, [anchors] * len(retain), most=1),
         }
+        start = len(parts["forget"])
+        indices = {
+            "forget": np.arange(start),
+            "retain": start + np.arange(len(parts["retain"])),
+        }
+        concepts = list(dict.fromkeys(name for row in row_anchors for name in row if name)) or [""]
+        selector = {
+            "concept": concepts[0] if len(concepts) == 1 else concepts,
+            "prompts": len(forget),
+        }
+        names = "+".join(Path(path).stem for path in (self.path, self.retain))
+        self.split = Split(f"prompts-{names}", indices, selector, 0)
+        self.datasets = {name: _data(parts[name], indices[name]) for name in parts}
 
-    def _data(self, rows: list[dict[str, str]], indices: np.ndarray) -> PromptData:
-        prompts = [row["prompt"] for row in rows]
-        concepts = [find_concept(prompt, self.concept) for prompt in prompts]
-        pairs = zip(prompts, concepts, strict=True)
-        substitutes = [
-            _replaced(prompt, words, self.anchor) if words else self.anchor
-            for prompt, words in pairs
+    def _row_anchors(self, prompts: Sequence[Prompt]) -> list[Anchors]:
+        """Concepts to erase in each prompt, with their anchors."""
+        if self._anchors is not None:
+            return [self._anchors] * len(prompts)
+        if "concept" not in prompts[0].fields:
+            raise InputError(
+                f"PromptList needs the words to erase; give concept, or a column `concept` in "
+                f"{self.path}."
+            )
+        return [
+            {row.fields["concept"].strip(): row.fields.get("anchor", str(self.anchor)).strip()}
+            for row in prompts
         ]
-        fields = {}
-        for name, (columns, dtype) in _NUMERIC_COLUMNS.items():
-            column = next((c for c in columns if rows and c in rows[0]), None)
-            if column is not None:
-                fields[name] = torch.tensor([_number(row[column], column, dtype) for row in rows])
-        return PromptData(
-            fields, {"prompt": prompts, "concept": concepts, "substitute": substitutes}, indices
-        )
 
 
-_NUMERIC_COLUMNS: dict[str, tuple[tuple[str, ...], type]] = {
-    "seed": (("evaluation_seed",), int),
-    "guidance": (("evaluation_guidance",), float),
-    "case": (("case_number", "case_num"), int),
-}
+@dataclass(frozen=True)
+class _Sample:
+    """A prompt with one of its concepts, and its substitute."""
+
+    prompt: Prompt
+    concept: str
+    substitute: str
 
 
-def _number(value: str, column: str, dtype: type) -> int | float:
-    try:
-        return dtype(float(value)) if dtype is float else int(value)
-    except ValueError:
-        raise InputError(f"the column {column} has {value!r} where a number is expected.") from None
-
-
-def read_prompts(path: str) -> list[dict[str, str]]:
-    """Rows of a CSV file of prompts, by column.
-
-    Raises:
-        InputError: when the file is missing, empty, or has no column `prompt`.
-    """
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            rows = list(reader)
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"there is no file of prompts at {path}.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a CSV file in UTF-8 ({error}).") from error
-    if "prompt" not in columns:
-        present = ", ".join(filter(None, columns)) or "none"
+def _anchors(concept: list[str] | str | None, anchor: list[str] | str) -> Anchors | None:
+    """Anchors of the concepts of a configuration; None where the file names the concepts."""
+    if concept is None:
+        if not isinstance(anchor, str):
+            raise InputError(
+                "a list of anchors needs a list of concepts; give concept, or a column `anchor` in "
+                "the file of prompts."
+            )
+        return None
+    concepts = [concept] if isinstance(concept, str) else list(concept)
+    if not isinstance(concept, str) and (not concepts or not all(map(str.strip, concepts))):
         raise InputError(
-            f"{path} has no column `prompt`; it has {present}. (Some prompt sets are "
-            "published without texts; join the texts on the case number.)"
+            f"the concepts are {concepts}; give at least one, and no empty one in a list."
         )
-    if not rows:
-        raise InputError(f"{path} has no prompts, only a header.")
-    ragged = next(
-        (line for line, row in enumerate(rows, 2) if row["prompt"] is None or None in row.values()),
-        None,
-    )
-    if ragged is not None:
-        raise InputError(f"line {ragged} of {path} has fewer entries than there are columns.")
-    return rows
+    anchors = [anchor] * len(concepts) if isinstance(anchor, str) else list(anchor)
+    if len(anchors) != len(concepts):
+        raise InputError(
+            f"there are {len(anchors)} anchors for {len(concepts)} concepts; give one for each, or "
+            "one text for all."
+        )
+    twice = next((name for name in concepts if concepts.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"the concept {twice!r} is given twice; leave one out.")
+    return dict(zip(concepts, anchors, strict=True))
 
 
-def find_concept(prompt: str, concept: str) -> str:
-    """Concept as the prompt writes it, or an empty string; whole words, case-insensitive.
+def _check_forget(path: str, prompts: Sequence[Prompt], row_anchors: Sequence[Anchors]) -> None:
+    """Check that every concept stands in a prompt, and count the prompts without one."""
+    named: dict[str, int] = {}
+    unnamed = []
+    for prompt, anchors in zip(prompts, row_anchors, strict=True):
+        mentioned = {mention.name for mention in find_mentions(prompt.text, tuple(anchors))}
+        for name in anchors:
+            named[name] = named.get(name, 0) + (name in mentioned)
+        if any(anchors) and not mentioned:
+            unnamed.append((prompt, anchors))
+    missing = [name for name, count in named.items() if name and not count]
+    if missing:
+        raise InputError(
+            f"the concept {missing[0]!r} stands in 0 of {len(prompts)} prompts of {path}; write it "
+            "as the prompts do (several concepts are a list, [circle, star]), or give an empty "
+            "concept to erase the whole prompts."
+        )
+    unclear = next((row for row, anchors in unnamed if len(set(anchors.values())) > 1), None)
+    if unclear is not None:
+        raise InputError(
+            f"{len(unnamed)} of {len(prompts)} prompts of {path} name no concept ({unclear.text!r} "
+            "is the first), so that their anchor is unknown; remove them, or give columns "
+            "`concept` and `anchor` in the file."
+        )
+    if unnamed:
+        rank_zero_warn(
+            f"{len(unnamed)} of {len(prompts)} prompts of {path} do not name the concept "
+            f"({unnamed[0][0].text!r} is the first); their whole text is erased."
+        )
 
-    >>> find_concept("A Painting by VAN GOGH", "van Gogh")
-    'VAN GOGH'
+
+def _check_retain(path: str, prompts: Sequence[Prompt], anchors: Anchors) -> None:
+    """Count the retain prompts that name a concept to erase."""
+    naming = [prompt for prompt in prompts if find_mentions(prompt.text, tuple(anchors))]
+    if naming:
+        rank_zero_warn(
+            f"{len(naming)} of {len(prompts)} prompts of {path} name what is to be erased "
+            f"({naming[0].text!r} is the first), and are retained; remove them if that is not "
+            "intended."
+        )
+
+
+def _samples(
+    prompts: Sequence[Prompt], row_anchors: Sequence[Anchors], most: int | None = None
+) -> list[_Sample]:
+    """Samples of prompts: one for each concept that a prompt names, or one without a concept.
+
+    Args:
+        prompts: the prompts.
+        row_anchors: concepts and anchors of each.
+        most: largest number of samples of a prompt; None for no limit.
     """
-    match = (
-        re.search(rf"(?<!\w){re.escape(concept)}(?!\w)", prompt, re.IGNORECASE) if concept else None
-    )
-    return match.group() if match else ""
+    samples = []
+    for prompt, anchors in zip(prompts, row_anchors, strict=True):
+        mentions = find_mentions(prompt.text, tuple(anchors))
+        words = list({mention.name: mention.words for mention in reversed(mentions)}.values())
+        if not words:
+            samples.append(_Sample(prompt, "", next(iter(anchors.values()))))
+        substitute = replace_concepts(prompt.text, anchors)
+        samples += [_Sample(prompt, concept, substitute) for concept in words[::-1][:most]]
+    return samples
 
 
-def _replaced(prompt: str, words: str, anchor: str) -> str:
-    changed = re.sub(rf"(?<!\w){re.escape(words)}(?!\w)", lambda _: anchor, prompt)
-    return " ".join(changed.split())
+def _data(samples: Sequence[_Sample], indices: np.ndarray) -> PromptData:
+    """Data set of samples."""
+    fields = {}
+    seeds = [sample.prompt.seed for sample in samples]
+    if any(seed is not None for seed in seeds):
+        fields["seed"] = torch.tensor(
+            [signed_seed(row if seed is None else seed) for row, seed in enumerate(seeds)]
+        )
+    guidances = [sample.prompt.guidance for sample in samples]
+    if any(guidance is not None for guidance in guidances):
+        fields["guidance"] = torch.tensor(
+            [float("nan") if guidance is None else guidance for guidance in guidances]
+        )
+    texts = {
+        "prompt": [sample.prompt.text for sample in samples],
+        "concept": [sample.concept for sample in samples],
+        "substitute": [sample.substitute for sample in samples],
+        "case": [sample.prompt.case for sample in samples],
+    }
+    return PromptData(fields, texts, indices)

@@ -28,6 +28,19 @@ def stream_id(*names: object) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def signed_seed(seed: int) -> int:
+    """Seed as a signed 64-bit integer, for int64 tensors; torch's generators take both alike.
+
+    Args:
+        seed: in [0, 2^64).
+
+    Example:
+        >>> signed_seed(7), signed_seed(2**64 - 1)
+        (7, -1)
+    """
+    return seed - (1 << 64) if seed >= 1 << 63 else seed
+
+
 def seed_generators(seed: int, device: torch.device) -> None:
     """Seed the generators of torch on the CPU and on the type of `device`.
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mu.utils.errors import InputError
-from tasks.prompts import PromptList, find_concept, read_prompts
+from tasks.prompts import PromptList
 
 FORGET = """case_number,prompt,evaluation_seed,evaluation_guidance
 3,Old stone Church in countryside.,69922,7.5
@@ -40,8 +40,8 @@ def test_prompts_seeds_and_concepts_are_read(tmp_path: Path) -> None:
     assert forget["seed"].tolist() == [69922, 1]
     assert forget["seed"].dtype == torch.int64
     assert forget["guidance"].tolist() == [7.5, 9.0]
-    assert forget["case"].tolist() == [3, 4]
-    assert retain["case"].tolist() == [1, 2]
+    assert forget["case"] == ["3", "4"]
+    assert retain["case"] == ["1", "2"]
     assert "seed" not in retain
     assert set(forget["index"].tolist()) & set(retain["index"].tolist()) == set()
 
@@ -50,7 +50,6 @@ def test_an_empty_anchor_leaves_the_words_out(tmp_path: Path) -> None:
     task = PromptList(*files(tmp_path), concept="church")
     task.setup()
     assert whole(task, "forget")["substitute"] == ["Old stone in countryside.", ""]
-    assert find_concept("a Van Gogh sky", "van gogh") == "Van Gogh"
 
 
 @pytest.mark.parametrize(
@@ -58,12 +57,13 @@ def test_an_empty_anchor_leaves_the_words_out(tmp_path: Path) -> None:
     [
         (
             "case_number,categories\n1,hate\n",
-            "has no column `prompt`; it has case_number, categories.*join the texts on the case",
+            "has no column `prompt`; it has case_number, categories.*the file of texts as texts",
         ),
-        ("prompt\n", "has no prompts, only a header"),
-        ("", "has no column `prompt`; it has none"),
-        ("prompt,evaluation_seed\nx\n", "line 2 of .* has fewer entries"),
-        ("prompt,evaluation_seed\nx,abc\n", "column evaluation_seed has 'abc' where a number"),
+        ("prompt\n", "has no prompts"),
+        ("", "is empty"),
+        ("prompt,evaluation_seed\nx\n", "row 1 of .* has 1 entries"),
+        ("prompt,evaluation_seed\nchurch,abc\n", "evaluation_seed = 'abc', which is not a number"),
+        ("prompt,evaluation_seed\nchurch,18446744073709551616\n", "from 0 to 2"),
     ],
 )
 def test_a_file_that_does_not_fit_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
@@ -71,9 +71,105 @@ def test_a_file_that_does_not_fit_is_one_sentence(tmp_path: Path, text: str, mes
         PromptList(*files(tmp_path, forget=text), concept="church").setup()
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no file of prompts at .*gone.csv"):
-        read_prompts(str(tmp_path / "gone.csv"))
+def test_texts_of_a_second_file_are_joined(tmp_path: Path) -> None:
+    paths = files(tmp_path, "case_number,evaluation_seed\n9.0,1\n")
+    (tmp_path / "texts.csv").write_text("case_number,prompt\n3,fog\n9,a church\n")
+    task = PromptList(*paths, concept="church", texts=str(tmp_path / "texts.csv"))
+    task.setup()
+    assert whole(task, "forget")["prompt"] == ["a church"]
+
+
+def test_seeds_are_read_as_suites_read_them(tmp_path: Path) -> None:
+    """Floats, all digits up to 2^64, other columns, and blank rows and entries."""
+    text = (
+        "image_id,prompt,sd_seed,sd_guidance_scale\n7.0,a church,3016.0,7.5\n , ,,\n\n"
+        "8,a church,18446744073709551615,\n9,a church,,2\n"
+    )
+    task = PromptList(*files(tmp_path, forget=text), concept="church")
+    task.setup()
+    forget = whole(task, "forget")
+    assert forget["seed"].tolist() == [3016, -1, 2]
+    assert forget["guidance"].nan_to_num(-1).tolist() == [7.5, -1.0, 2.0]
+    assert forget["case"] == ["7", "8", "9"]
+
+
+CONCEPTS = "prompt\na red circle\na blue Star\na star on a circle\n"
+OTHERS = "prompt\na red square\n"
+
+
+def test_several_concepts_have_an_anchor_each(tmp_path: Path) -> None:
+    paths = files(tmp_path, CONCEPTS, OTHERS)
+    task = PromptList(*paths, concept=["circle", "star"], anchor=["square", "cross"])
+    task.setup()
+    forget = whole(task, "forget")
+    assert forget["prompt"] == ["a red circle", "a blue Star", *["a star on a circle"] * 2]
+    assert forget["concept"] == ["circle", "Star", "star", "circle"]
+    assert forget["substitute"] == [
+        "a red square",
+        "a blue cross",
+        *["a cross on a square"] * 2,
+    ]
+    assert task.split.selector["concept"] == ["circle", "star"]
+    shared_anchor = PromptList(*paths, concept=["circle", "star"], anchor="shape")
+    shared_anchor.setup()
+    assert whole(shared_anchor, "forget")["substitute"][0] == "a red shape"
+
+
+def test_the_column_concept_names_each_rows_concept(tmp_path: Path) -> None:
+    text = (
+        "prompt,concept,anchor\na red circle,circle,square\na star on a circle,star,\nfog,,mist\n"
+    )
+    task = PromptList(*files(tmp_path, text, OTHERS))
+    task.setup()
+    forget = whole(task, "forget")
+    assert forget["concept"] == ["circle", "star", ""]
+    assert forget["substitute"] == ["a red square", "a on a circle", "mist"]
+    assert task.split.selector["concept"] == ["circle", "star"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"concept": "circle, star"}, "'circle, star' stands in 0 of 3 prompts of .*are a list"),
+        ({"concept": ["circle", "cross"]}, "'cross' stands in 0 of 3 prompts"),
+        ({"concept": ["circle", "star"], "anchor": ["a", "b", "c"]}, "3 anchors for 2 concepts"),
+        ({"concept": ["circle", ""]}, "no empty one in a list"),
+        ({"concept": []}, "give at least one"),
+        ({"concept": ["circle", "circle"]}, "'circle' is given twice"),
+        ({"anchor": ["a", "b"]}, "a list of anchors needs a list of concepts"),
+        ({}, "needs the words to erase"),
+    ],
+)
+def test_concepts_that_do_not_fit_are_one_sentence(
+    tmp_path: Path, options: dict, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        PromptList(*files(tmp_path, CONCEPTS, OTHERS), **options).setup()
+
+
+def test_prompts_without_the_concept_are_counted(tmp_path: Path) -> None:
+    """Their whole text is erased, which must not happen in silence."""
+    paths = files(tmp_path, CONCEPTS, "prompt\na circle\na square\n")
+    with pytest.warns(UserWarning) as caught:
+        PromptList(*paths, concept="circle").setup()
+    messages = [str(warning.message) for warning in caught]
+    assert "1 of 3 prompts" in messages[0]
+    assert "'a blue Star' is the first" in messages[0]
+    assert "1 of 2 prompts" in messages[1]
+    assert "name what is to be erased" in messages[1]
+    with pytest.raises(InputError, match=r"1 of 4 prompts .* their anchor is unknown"):
+        PromptList(
+            *files(tmp_path, CONCEPTS + "fog\n", OTHERS),
+            concept=["circle", "star"],
+            anchor=["a", "b"],
+        ).setup()
+
+
+def test_an_empty_concept_erases_whole_prompts(tmp_path: Path) -> None:
+    task = PromptList(*files(tmp_path, CONCEPTS, OTHERS), concept="", anchor="a photo")
+    task.setup()
+    assert whole(task, "forget")["concept"] == [""] * 3
+    assert whole(task, "forget")["substitute"] == ["a photo"] * 3
 
 
 @pytest.mark.data
@@ -86,5 +182,3 @@ def test_the_published_sets_are_read() -> None:
     assert len(task.datasets["forget"]) == 50  # type: ignore[arg-type]
     assert len(task.datasets["retain"]) == 243  # type: ignore[arg-type]
     assert sum(bool(word) for word in whole(task, "forget")["concept"]) > 40
-    with pytest.raises(InputError, match="no column `prompt`"):
-        read_prompts(str(PUBLISHED / "i2p_meta.csv"))

@@ -10,7 +10,7 @@ from mu.backbones.diffusion.sampler import Sampler
 from mu.core.module import UnlearningModule
 from mu.data.batch import fetch
 from mu.evaluation.images.drawing import ImageJob, ImageRow
-from mu.evaluation.images.prompt_files import read_prompts
+from mu.data.prompt_files import read_prompts
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible
 
@@ -36,7 +36,7 @@ class ImageSet(Reconstructible):
     Args:
         part: part of the split whose distinct prompts (classes, for a class-conditional model) are
             drawn.
-        file: a prompt file in place of the part (see `mu.evaluation.images.prompt_files`), with its
+        file: a prompt file in place of the part (see `mu.data.prompt_files`), with its
             seeds and guidances.
         texts: a second file with the texts of the prompts, for tables published without them.
         where: values that a column (or text field) may have: `{class: [church]}`.

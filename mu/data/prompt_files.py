@@ -9,18 +9,23 @@ Column names differ between tables; a prompt has the same attributes for all of 
 | `guidance` | `evaluation_guidance`, `sd_guidance_scale`, `guidance` |
 
 (Diffusion-MU-Attack, AdvUnlearn, Erased Stable Diffusion, I2P and UnlearnCanvas publish such
-tables.)
+tables.) Tasks and suites read them alike. Texts are normalised to composed Unicode (NFC). A whole
+number may be written as data frames write it, `3016.0`; an empty entry is no seed or guidance.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from unicodedata import normalize
 
 from mu.utils.errors import InputError
+from mu.utils.shipped_files import find_config
 
 CASES = ("case_number", "case_num", "image_id")
 SEEDS = ("evaluation_seed", "sd_seed", "seed")
@@ -34,9 +39,9 @@ class Prompt:
 
     Attributes:
         text: the prompt.
-        case: case number of the row, as written in the file.
-        seed: seed of the starting noise, in [0, 2^64); None without such a column.
-        guidance: scale of classifier-free guidance; None without such a column.
+        case: case number of the row, as written in the file, `3.0` as `3`.
+        seed: seed of the starting noise, in [0, 2^64); None without such a column or entry.
+        guidance: scale of classifier-free guidance; None without such a column or entry.
         fields: the other columns by name, as text.
     """
 
@@ -61,7 +66,7 @@ def read_prompts(
 
     Args:
         path: a CSV file with a header, in UTF-8 with or without a byte order mark; or a `.txt` file
-            with a prompt a line.
+            with a prompt a line. Rows without any entry are skipped.
         texts: a CSV file with the texts of the prompts, for tables published without them; joined
             on the case number.
         columns: further columns that the file must have.
@@ -70,7 +75,7 @@ def read_prompts(
         InputError: when a file or a column is missing, a line is cut off, a number is invalid, or
             there are no prompts.
     """
-    path = Path(path)
+    path = find_config(path)
     if path.suffix == ".txt":
         lines = [line.strip() for line in _text(path).split("\n")]
         prompts = [
@@ -91,7 +96,7 @@ def read_prompts(
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Column names and rows of a CSV file, without columns that have no name.
+    """Column names and rows of a CSV file, without empty rows and columns that have no name.
 
     Raises:
         InputError: when the file is missing, not UTF-8, or a line has more or fewer entries than
@@ -101,6 +106,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         lines = list(csv.reader(io.StringIO(_text(path), newline=""), strict=True))
     except csv.Error as error:
         raise InputError(f"{path} is not a CSV file ({error}); it may be cut off.") from error
+    lines = [line for line in lines if any(entry.strip() for entry in line)]
     if not lines:
         raise InputError(f"{path} is empty; a file of prompts begins with the columns' names.")
     header = [name.strip() for name in lines[0]]
@@ -109,8 +115,6 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         raise InputError(f"{path} has the column {twice!r} twice.")
     rows = []
     for row, line in enumerate(lines[1:], 1):
-        if not line:
-            continue
         if len(line) != len(header):
             raise InputError(
                 f"row {row} of {path} has {len(line)} entries, but there are {len(header)} "
@@ -121,10 +125,12 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _text(path: Path) -> str:
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"there is no file of prompts at {path}.")
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"there is no file of prompts at {path}.") from None
+        return normalize("NFC", path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not in UTF-8 ({error}).") from error
 
@@ -152,7 +158,7 @@ def _prompts(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]
     return [
         Prompt(
             row["prompt"],
-            row[case].strip() if case else str(index),
+            _case(row[case]) if case else str(index),
             None if seed is None else _seed(row[seed], path, index, seed),
             None if guidance is None else _number(row[guidance], path, index, guidance),
             {name: value for name, value in row.items() if name not in reserved},
@@ -174,33 +180,47 @@ def _joined(
         raise InputError(
             f"{path} and {texts} are joined on a case number, and {incomplete} lacks {missing}."
         )
-    text = {row[text_case_column].strip(): row["prompt"] for row in text_rows}
+    text = {_case(row[text_case_column]): row["prompt"] for row in text_rows}
     unmatched = next(
-        (row[case_column] for row in rows if row[case_column].strip() not in text), None
+        (row[case_column] for row in rows if _case(row[case_column]) not in text), None
     )
     if unmatched is not None:
         raise InputError(f"{texts} has no prompt of case {unmatched}, which {path} asks for.")
     return _prompts(
         path,
         [*header, "prompt"],
-        [{**row, "prompt": text[row[case_column].strip()]} for row in rows],
+        [{**row, "prompt": text[_case(row[case_column])]} for row in rows],
     )
 
 
-def _seed(text: str, path: Path, row: int, column: str) -> int:
-    # a float holds 53 bits; tables that went through pandas write 7.0
-    exact = text.strip().isascii() and text.strip().isdigit()
-    value = _number(text, path, row, column)
-    seed = int(text) if exact else int(value)
-    if (not exact and seed != value) or not 0 <= seed < _SEED_LIMIT:
+def _case(text: str) -> str:
+    """Case number without the decimals of a float: `3.0` as `3`."""
+    return re.sub(r"(?<=\d)\.0+$", "", text.strip())
+
+
+def _seed(text: str, path: Path, row: int, column: str) -> int | None:
+    """Seed of an entry, exact for all digits, which a float is not; None for an empty entry."""
+    if not text.strip():
+        return None
+    try:
+        value = Decimal(text.strip())
+    except InvalidOperation:
+        value = Decimal("nan")
+    if not value.is_finite():
+        raise InputError(f"row {row + 1} of {path} has {column} = {text!r}, which is not a number.")
+    # an exponent of many digits would make an integer of as many
+    if not 0 <= value < _SEED_LIMIT or value != value.to_integral_value():
         raise InputError(
             f"row {row + 1} of {path} has {column} = {text!r}; a seed is a whole number from 0 to "
             "2^64 − 1."
         )
-    return seed
+    return int(value)
 
 
-def _number(text: str, path: Path, row: int, column: str) -> float:
+def _number(text: str, path: Path, row: int, column: str) -> float | None:
+    """Finite number of an entry; None for an empty entry."""
+    if not text.strip():
+        return None
     try:
         value = float(text)
     except ValueError:

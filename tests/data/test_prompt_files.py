@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
-from mu.evaluation.images.prompt_files import read_prompts
+from mu.data.prompt_files import read_prompts
 from mu.utils.errors import InputError
 
-DATA = Path(__file__).parents[4] / "shared" / "data" / "t2i_prompts"
+DATA = Path(__file__).parents[3] / "shared" / "data" / "t2i_prompts"
 
 
 def write(folder: Path, text: str, name: str = "p.csv") -> Path:
@@ -68,6 +69,25 @@ def test_a_seed_keeps_all_its_digits(tmp_path: Path) -> None:
     assert [
         p.seed for p in read_prompts(write(tmp_path, "prompt,seed\na,9007199254740993\nb,12.0\n"))
     ] == [9007199254740993, 12]
+
+
+def test_numbers_of_data_frames_are_read(tmp_path: Path) -> None:
+    """Whole numbers as floats, empty entries where a value is missing, and rows of nothing."""
+    text = "case_number,prompt,seed,guidance\n1.0,a,3016.0,7.5\n,,,\n2.0,b,,\n007,c,1.8e19,1\n"
+    assert [(p.case, p.text, p.seed, p.guidance) for p in read_prompts(write(tmp_path, text))] == [
+        ("1", "a", 3016, 7.5),
+        ("2", "b", None, None),
+        ("007", "c", 18 * 10**18, 1.0),
+    ]
+    exact = read_prompts(write(tmp_path, "prompt,seed\na,9007199254740993.0\n"))
+    assert exact[0].seed == 9007199254740993
+
+
+def test_texts_are_composed(tmp_path: Path) -> None:
+    """Fails when a decomposed name stays so, which compares unequal to the composed one."""
+    text = normalize("NFD", "prompt,class\nby Gérard,é\n")
+    (prompt,) = read_prompts(write(tmp_path, text))
+    assert (prompt.text, prompt.fields) == ("by Gérard", {"class": "é"})
 
 
 def test_a_text_file_is_a_list(tmp_path: Path) -> None:
@@ -153,5 +173,5 @@ def test_the_fields_own_files_are_read(
 @pytest.mark.data
 def test_tables_without_texts_say_so() -> None:
     """Needs ../shared/data/t2i_prompts."""
-    with pytest.raises(InputError, match="published apart"):
+    with pytest.raises(InputError, match="published without texts"):
         read_prompts(DATA / "i2p_meta.csv")

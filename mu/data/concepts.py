@@ -1,0 +1,92 @@
+"""Concepts in prompts: the words of a prompt that name a concept, and prompts with other words.
+
+Words match whole, in upper and lower case alike, with any white space between them, and in any
+normal form of Unicode.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from unicodedata import normalize
+
+
+@dataclass(frozen=True)
+class Mention:
+    """Words of a text that name a concept.
+
+    Attributes:
+        name: the name, as it was searched for.
+        words: the words, as the text writes them.
+        start: position of their first character in the text, in composed Unicode (NFC).
+    """
+
+    name: str
+    words: str
+    start: int
+
+
+def find_mentions(text: str, names: tuple[str, ...]) -> list[Mention]:
+    """Mentions of names in a text, in their order; of overlapping ones the first and longest.
+
+    Args:
+        text: the text.
+        names: the names; blank ones are never mentioned.
+
+    >>> [mention.words for mention in find_mentions("Van GOGH, by van  gogh", ("Van Gogh", "Van"))]
+    ['Van GOGH', 'van  gogh']
+    """
+    pattern, ordered = _pattern(names)
+    return [
+        Mention(ordered[int(match.lastindex or 1) - 1], match.group(), match.start())
+        for match in pattern.finditer(normalize("NFC", text))
+    ]
+
+
+def find_concept(prompt: str, concept: str) -> str:
+    """Concept as the prompt writes it; empty where the prompt does not name it.
+
+    >>> find_concept("A Painting by VAN GOGH", "van Gogh")
+    'VAN GOGH'
+    """
+    return next((mention.words for mention in find_mentions(prompt, (concept,))), "")
+
+
+def replace_concepts(prompt: str, anchors: Mapping[str, str]) -> str:
+    """Prompt with the anchor of each concept in its place, and single spaces.
+
+    Args:
+        prompt: the prompt.
+        anchors: words to put in place of each concept; empty words remove it.
+
+    >>> replace_concepts("a red circle and a star", {"star": "square", "red": ""})
+    'a circle and a square'
+    """
+    text = normalize("NFC", prompt)
+    parts = []
+    end = 0
+    for mention in find_mentions(text, tuple(anchors)):
+        parts += [text[end : mention.start], anchors[mention.name]]
+        end = mention.start + len(mention.words)
+    return " ".join("".join([*parts, text[end:]]).split())
+
+
+def folded(words: str) -> str:
+    """Words for comparisons: lower case, composed Unicode, single spaces, `_` as a space.
+
+    >>> folded("Van_GOGH  sky")
+    'van gogh sky'
+    """
+    return " ".join(normalize("NFC", words.replace("_", " ").lower()).split())
+
+
+@lru_cache(maxsize=256)
+def _pattern(names: tuple[str, ...]) -> tuple[re.Pattern[str], list[str]]:
+    """Pattern with a group for each name, the longest first, and the names in that order."""
+    ordered = sorted((name for name in set(names) if name.strip()), key=lambda n: (-len(n), n))
+    groups = "|".join(
+        "(" + r"\s+".join(map(re.escape, normalize("NFC", name).split())) + ")" for name in ordered
+    )
+    return re.compile(rf"(?<!\w)(?:{groups or '(?!)'})(?!\w)", re.IGNORECASE), ordered
