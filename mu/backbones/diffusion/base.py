@@ -27,8 +27,8 @@ class Diffusion(Backbone):
     error of the network's own output (ε, v or x_0, `prediction_type`), and weighs 1 a sample.
 
     Args:
-        scheduler_config: settings of a diffusers scheduler: `num_train_timesteps`, the betas,
-            `prediction_type`.
+        scheduler_config: settings of a diffusers scheduler, as from `scheduler_settings`:
+            `num_train_timesteps`, the betas, `prediction_type`.
         sampler: sampler of images; None takes DDIM with 50 steps and guidance 7.5.
         reduction: the squared error is averaged over the elements of a sample (`mean`) or added up
             (`sum`, the DDPM code family).
@@ -40,6 +40,8 @@ class Diffusion(Backbone):
 
     alphas_cumprod: Tensor
     sample_shape: tuple[int, ...]
+    scheduler_overrides: Mapping[str, Any] = {}
+    """Settings of every sampler's scheduler that the pipeline of diffusers fixes."""
 
     def __init__(
         self,
@@ -177,16 +179,17 @@ class Diffusion(Backbone):
 
     # ---- drawing images --------------------------------------------------------------------------
 
-    def start(self, seeds: Sequence[int]) -> Tensor:
+    def start(self, seeds: Sequence[int | torch.Generator]) -> Tensor:
         """Standard normal noise `[B, *sample_shape]`, as in the pipelines of diffusers.
 
-        Each seed has a generator of its own on the CPU.
+        Each seed has a generator of its own on the CPU; a generator in its place moves on.
         """
         like = self.alphas_cumprod
-        drawn = [
-            torch.randn(self.sample_shape, generator=torch.Generator().manual_seed(int(seed)))
+        generators = [
+            seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(int(seed))
             for seed in seeds
         ]
+        drawn = [torch.randn(self.sample_shape, generator=generator) for generator in generators]
         return torch.stack(drawn).to(device=like.device, dtype=self.dtype)
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mu.backbones.diffusion.base import Diffusion
 from mu.backbones.diffusion.conditions import Condition
 from mu.backbones.diffusion.sampler import Sampler
+from mu.backbones.diffusion.schedulers import scheduler_class, scheduler_settings
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.extras import require
@@ -163,7 +164,7 @@ def _build(
     if num_classes is None:
         raise InputError("a new class-conditional model needs num_classes.")
     network = UNet2DModel(**{**unet, "num_class_embeds": num_classes + 1})
-    return network, dict(DDPMScheduler(**(scheduler or {})).config)
+    return network, scheduler_settings(DDPMScheduler(**(scheduler or {})))
 
 
 def _load(model: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -184,10 +185,11 @@ def _load(model: str) -> tuple[nn.Module, dict[str, Any]]:
         network: Any = UNet2DModel.from_pretrained(
             folder, subfolder="unet", torch_dtype=torch.float32
         )
-        schedule = DDPMScheduler.load_config(folder, subfolder="scheduler")
+        schedule: Any = DDPMScheduler.load_config(folder, subfolder="scheduler")
+        scheduler = scheduler_class(schedule.get("_class_name", "DDPMScheduler"))
     if not network.config.num_class_embeds:
         raise InputError(
             f"{model} is a UNet without class labels; a class-conditional model has "
             "num_class_embeds."
         )
-    return network, dict(schedule)  # type: ignore[arg-type]
+    return network, scheduler_settings(scheduler.from_config(schedule))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from mu.backbones.diffusion.conditions import Condition
+from mu.backbones.diffusion.schedulers import make_scheduler
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible
 
@@ -18,9 +20,10 @@ class Denoiser(Protocol):
 
     prediction_type: str
     scheduler_config: dict[str, Any]
+    scheduler_overrides: Mapping[str, Any]
     alphas_cumprod: Tensor
 
-    def start(self, seeds: Sequence[int]) -> Tensor: ...
+    def start(self, seeds: Sequence[int | torch.Generator]) -> Tensor: ...
 
     def null(self, count: int) -> Condition: ...
 
@@ -68,21 +71,20 @@ class Sampler(Reconstructible):
         """Scheduler of diffusers set to `steps` timesteps.
 
         Raises:
-            InputError: when diffusers has no such scheduler.
+            InputError: when diffusers has no such scheduler, or it does not fit the model.
         """
-        import diffusers
-
-        cls = getattr(diffusers, self.scheduler, None)
-        if cls is None or not hasattr(cls, "from_config"):
+        scheduler = make_scheduler(
+            self.scheduler,
+            {**backbone.scheduler_config, "prediction_type": backbone.prediction_type},
+            self.options,
+            backbone.scheduler_overrides,
+        )
+        try:
+            scheduler.set_timesteps(self.steps, device=backbone.alphas_cumprod.device)
+        except ValueError as error:
             raise InputError(
-                f"diffusers has no scheduler {self.scheduler!r}; DDIMScheduler and "
-                "LMSDiscreteScheduler are some."
-            )
-        config = dict(backbone.scheduler_config) | self.options
-        config.pop("_class_name", None)
-        config["prediction_type"] = backbone.prediction_type
-        scheduler = cls.from_config(config)
-        scheduler.set_timesteps(self.steps, device=backbone.alphas_cumprod.device)
+                f"the scheduler {self.scheduler} cannot take {self.steps} steps: {error}"
+            ) from error
         return scheduler
 
     @torch.no_grad()
@@ -92,12 +94,14 @@ class Sampler(Reconstructible):
         Args:
             backbone: model, called in its current mode.
             condition: B conditions.
-            seeds: B seeds, one for each generator on the CPU, as in diffusers' pipelines.
+            seeds: B seeds, one for each generator on the CPU, which draws the initial noise and
+                then any noise of the steps, as in diffusers' pipelines.
         """
         scheduler = self.make(backbone)
-        latent = backbone.start(seeds) * scheduler.init_noise_sigma
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        latent = backbone.start(generators) * scheduler.init_noise_sigma
         null = backbone.null(len(condition)) if self.guidance != 1 else None
-        extra = _extra(scheduler, self.eta, seeds)
+        extra = _extra(scheduler, self.eta, generators)
         for t in scheduler.timesteps:
             noised = scheduler.scale_model_input(latent, t)
             steps = t.to(latent.device).expand(len(condition))
@@ -113,17 +117,8 @@ class Sampler(Reconstructible):
         return f"{scheduler}, {self.steps} steps, guidance {self.guidance:g}"
 
 
-def _extra(scheduler: Any, eta: float, seeds: Sequence[int]) -> dict[str, Any]:
-    """Further arguments of the scheduler's step, with generators of ancestral noise.
-
-    Each sample has a generator of its own, apart from that of its initial noise.
-    """
-    import inspect
-
+def _extra(scheduler: Any, eta: float, generators: list[torch.Generator]) -> dict[str, Any]:
+    """Further arguments of the scheduler's step: eta and the generators, where it has them."""
     accepted = inspect.signature(scheduler.step).parameters
-    extra: dict[str, Any] = {"eta": eta} if "eta" in accepted else {}
-    if "generator" in accepted:
-        extra["generator"] = [
-            torch.Generator().manual_seed(int(seed) + (1 << 40)) for seed in seeds
-        ]
-    return extra
+    extra: dict[str, Any] = {"eta": eta, "generator": generators}
+    return {name: value for name, value in extra.items() if name in accepted}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -13,6 +13,7 @@ from mu.backbones.diffusion.conditions import Condition
 from mu.backbones.diffusion.pipeline_parts import components_of, load_components
 from mu.backbones.diffusion.posteriors import Posteriors
 from mu.backbones.diffusion.sampler import Sampler
+from mu.backbones.diffusion.schedulers import scheduler_settings
 from mu.backbones.diffusion.text_encoder import TextStates, TokenIds, hidden_states
 from mu.backbones.diffusion.trained_parts import trained_names
 from mu.backbones.lora import LoRA
@@ -50,6 +51,7 @@ class TextToImage(Diffusion):
     """
 
     samples_posterior = True
+    scheduler_overrides: Mapping[str, Any] = {"steps_offset": 1, "clip_sample": False}
 
     def __init__(
         self,
@@ -73,7 +75,11 @@ class TextToImage(Diffusion):
             components_of(pipeline) if pipeline is not None else load_components(model, dtype)
         )
         super().__init__(
-            components["scheduler"].config, sampler, reduction, condition_dropout, min_snr_gamma
+            scheduler_settings(components["scheduler"]),
+            sampler,
+            reduction,
+            condition_dropout,
+            min_snr_gamma,
         )
         self.model = model
         self.part = part

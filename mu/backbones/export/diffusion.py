@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mu.backbones.diffusion.class_conditional import ClassConditionalDiffusion
+from mu.backbones.diffusion.schedulers import make_scheduler
 from mu.backbones.diffusion.text_to_image import TextToImage
 from mu.backbones.export.base import Form, export
 from mu.backbones.export.card import hub_id, model_card, new_folder, only_whole, remove_local_paths
@@ -147,17 +148,14 @@ def export_class_conditional(
     Raises:
         InputError: when the folder is not empty, or for another form.
     """
-    from diffusers import DDPMScheduler
-
     only_whole(backbone, form)
     folder = Path(folder)
     network = backbone.unet
     channels, height, width = backbone.sample_shape
     with new_folder(folder) as temporary:
         network.save_pretrained(temporary / "unet")  # type: ignore[operator]
-        scheduler: Any = DDPMScheduler.from_config(
-            {**backbone.scheduler_config, "prediction_type": backbone.prediction_type}
-        )
+        settings = backbone.scheduler_config
+        scheduler = make_scheduler(str(settings["_class_name"]), settings, {}, {})
         scheduler.save_pretrained(temporary / "scheduler")
         remove_local_paths(temporary)
         write_text(
