@@ -5,6 +5,7 @@ from .augment import Rotation as Rotation
 from .authors.task import Authors as Authors
 from .base import ImageTask as ImageTask
 from .base import SourceTask as SourceTask
+from .by_class import ByClass as ByClass
 from .captioned import CaptionedFolder as CaptionedFolder
 from .diabetes import Diabetes as Diabetes
 from .digits import Digits as Digits
@@ -15,7 +16,6 @@ from .images import ArrayImages as ArrayImages
 from .images import ImageFolder as ImageFolder
 from .prompts import PromptData as PromptData
 from .prompts import PromptList as PromptList
-from .selectors import ByClass as ByClass
 from .selectors import IndexFile as IndexFile
 from .selectors import NoisyLabels as NoisyLabels
 from .selectors import RandomCount as RandomCount

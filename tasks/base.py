@@ -130,7 +130,7 @@ class ImageTask(SourceTask):
         """Build the split of the chosen protocol."""
         if self.protocol == "mu":
             return super().build_split(source)
-        choice = self.selector.describe()
+        choice = self.selector.resolve_names(source.class_names).describe()
         forget_class = choice.get("classes")
         count = choice.get("count")
         if choice["selector"] not in ("ByClass", "RandomCount") or (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -22,7 +23,7 @@ class CaptionedFolder(ImageFolder):
 
     Args:
         root: `root/train/CLASS/*` and `root/test/CLASS/*`, or `root/CLASS/*`, see ImageFolder.
-        selector: chooses the forgotten classes, by their index among the sorted folders.
+        selector: chooses the forgotten classes, by folder name or index among sorted folders.
         template: caption with {} in place of the class name.
         names: class names in captions, by folder; by default the folder name with spaces for
             underscores.
@@ -54,7 +55,8 @@ class CaptionedFolder(ImageFolder):
                 f"the template {template!r} should have {{}} once, in place of the class name."
             )
         self.template = template
-        self.names = dict(names or {})
+        # as the reader names the classes
+        self.names = {normalize("NFC", folder): name for folder, name in (names or {}).items()}
         self.anchor = anchor
         self._folders: tuple[str, ...] = ()
 

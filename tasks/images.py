@@ -117,15 +117,17 @@ class SVHN(ImageTask):
 
 
 class ImageFolder(Photographs):
-    """Image folders by class: `root/{train,test}/CLASS/*`, or one tree `root/CLASS/*`.
+    """Image folders by class: `root/{train,val,test}/CLASS/*`, or one tree `root/CLASS/*`.
 
-    Parts of the split as in SourceTask; of one tree, the test set is drawn by the split seed.
+    Parts of the split as in SourceTask. `val` (`valid`, `validation`) is the test set where there
+    is no `test`, else the validation set; of one tree, the test set is drawn by the split seed.
 
     Args:
         root: the folder.
         selector: chooses the forget set.
         size: side of the resized images, or (height, width).
-        test_fraction: share of each class for the test set, in (0, 1), where there is no `test`.
+        test_fraction: share of each class for the test set, in (0, 1), where there is neither
+            `test` nor `val`.
         **kwargs: see ImageTask.
     """
 

@@ -31,6 +31,7 @@ __all__ = [
     "svhn_source",
 ]
 NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+MAX_CHANNELS = 4
 MAX_CLASSES = 1_000_000  # larger labels are identifiers, not class numbers
 CIFAR100_SUPERCLASSES = {  # the 20 superclasses of CIFAR-100 and their classes, from its home page
     "aquatic mammals": "beaver dolphin otter seal whale",
@@ -189,6 +190,7 @@ def cifar100_source(root: str | Path, superclasses: bool = False) -> Source:
         test=fields[1],
         num_classes=len(CIFAR100_SUPERCLASSES),
         class_names=tuple(CIFAR100_SUPERCLASSES),
+        label_names={"fine_label": source.class_names},
     )
 
 
@@ -335,11 +337,26 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} cannot be read as an .npz of plain arrays ({error}).") from error
 
 
+def _image_cure(images: np.ndarray) -> str:
+    """Clause that names the conversion of an array that is no uint8 [N, H, W, C]."""
+    if images.ndim == 3 and 0 not in images.shape:
+        return ", so grey images need a last axis, images[..., None]"
+    if np.issubdtype(images.dtype, np.floating):
+        return ", so multiply pixels in [0, 1] by 255, round, and save them as uint8"
+    return ""
+
+
 def _check_images(path: str | Path, part: str, images: np.ndarray, labels: np.ndarray) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
         raise InputError(
             f"{part}_images of {path} must be uint8 [N, H, W, C], not empty; it is {images.dtype} "
-            f"{list(images.shape)}."
+            f"{list(images.shape)}{_image_cure(images)}."
+        )
+    if images.shape[1] <= MAX_CHANNELS < images.shape[3]:
+        raise InputError(
+            f"{part}_images of {path} looks like [N, C, H, W], with its shape "
+            f"{list(images.shape)}, and must be [N, H, W, C]; save it after "
+            "images.transpose(0, 2, 3, 1)."
         )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Selectors: choice of the forget set by class, share, count, file, label noise or value.
+"""Selectors: choice of the forget set by share, count, file, label noise or value.
 
 A selector maps training labels and stable indices to the stable indices of the forget set. Random
 selectors rank the samples by a number that depends on `(seed, index)` alone, so the order of the
@@ -14,6 +14,7 @@ import math
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,71 +51,13 @@ class Selector(ABC):
         """Indices that must stay training samples, excluded from validation; empty by default."""
         return np.empty(0, dtype=np.int64)
 
+    def resolve_names(self, class_names: Sequence[str]) -> Selector:
+        """Selector with class numbers in place of names; itself by default.
 
-@dataclass(frozen=True)
-class ByClass(Selector):
-    """Selector of one class or several, completely or in part.
-
-    Attributes:
-        classes: a class, or a list of classes.
-        count: number of samples of each class, drawn by the seed; None selects all.
-
-    >>> ByClass(1).select(np.array([0, 1, 1]), np.array([10, 11, 12]), seed=0)
-    array([11, 12])
-    """
-
-    classes: int | list[int]
-    count: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self._class_list:
-            raise InputError("ByClass needs at least one class.")
-        if self.count is not None and self.count < 1:
-            raise InputError(
-                f"ByClass takes a count of at least 1 sample a class, not {self.count}."
-            )
-
-    @property
-    def _class_list(self) -> list[int]:
-        return sorted({int(label) for label in np.atleast_1d(self.classes)})
-
-    def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
-        """Stable indices of the forget set, see `Selector`."""
-        labels, indices = _check_lengths(labels, indices)
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise InputError(
-                "ByClass needs class labels, and this task has real-valued targets; use "
-                "ValueRange or RandomFraction."
-            )
-        chosen = [
-            self._select_class(label, indices[labels == label], labels, seed)
-            for label in self._class_list
-        ]
-        return np.sort(np.concatenate(chosen))
-
-    def _select_class(
-        self, label: int, members: np.ndarray, labels: np.ndarray, seed: int
-    ) -> np.ndarray:
-        if not len(members):
-            present = np.unique(labels).tolist()
-            available = (
-                ", ".join(map(str, present))
-                if len(present) <= 20
-                else f"{len(present)} classes, {present[0]} to {present[-1]}"
-            )
-            raise InputError(f"there is no class {label} in the training set; it has {available}.")
-        if self.count is None:
-            return members
-        if self.count > len(members):
-            raise InputError(
-                f"class {label} has {len(members)} training samples, so {self.count} of them "
-                "cannot be forgotten."
-            )
-        return draw(members, self.count, seed, "forget")
-
-    def describe(self) -> dict[str, Any]:
-        """Settings of the selector as plain data, see `Selector`."""
-        return {"selector": "ByClass", "classes": self._class_list, "count": self.count}
+        Args:
+            class_names: one for each class, or none at all.
+        """
+        return self
 
 
 @dataclass(frozen=True)
@@ -136,7 +79,7 @@ class RandomFraction(Selector):
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
         """Stable indices of the forget set, see `Selector`."""
-        _, indices = _check_lengths(labels, indices)
+        _, indices = check_lengths(labels, indices)
         return draw(indices, portion(len(indices), self.fraction), seed, "forget")
 
     def describe(self) -> dict[str, Any]:
@@ -156,7 +99,7 @@ class RandomCount(Selector):
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
         """Stable indices of the forget set, see `Selector`."""
-        _, indices = _check_lengths(labels, indices)
+        _, indices = check_lengths(labels, indices)
         if self.count > len(indices):
             raise InputError(
                 f"the training set has {len(indices)} samples, so {self.count} of them cannot be "
@@ -182,7 +125,7 @@ class IndexFile(Selector):
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
         """Stable indices of the forget set, see `Selector`."""
-        _, indices = _check_lengths(labels, indices)
+        _, indices = check_lengths(labels, indices)
         listed = self.required_indices()
         unknown = listed[~np.isin(listed, indices)]
         if len(unknown):
@@ -229,7 +172,7 @@ class NoisyLabels(Selector):
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
         """Stable indices of the forget set; `labels` must equal one of the two columns."""
-        labels, indices = _check_lengths(labels, indices)
+        labels, indices = check_lengths(labels, indices)
         noisy = self._rows(self.column, indices)
         clean = self._rows(self.clean_column, indices)
         if not np.array_equal(labels, noisy) and not np.array_equal(labels, clean):
@@ -288,7 +231,7 @@ class ValueRange(Selector):
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
         """Stable indices of the forget set, see `Selector`."""
-        labels, indices = _check_lengths(labels, indices)
+        labels, indices = check_lengths(labels, indices)
         return np.sort(indices[self.matches(labels)])
 
     def describe(self) -> dict[str, Any]:
@@ -319,7 +262,12 @@ def portion(size: int, fraction: float) -> int:
     return math.floor(fraction * size + 0.5)
 
 
-def _check_lengths(labels: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def check_lengths(labels: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels `[N]` and int64 indices `[N]` as arrays.
+
+    Raises:
+        InputError: they differ in length.
+    """
     labels = np.asarray(labels)
     indices = np.asarray(indices, dtype=np.int64)
     if labels.shape != indices.shape or labels.ndim != 1:

@@ -107,13 +107,14 @@ def split_source(
                 f"`{source.name}` has no field `{by}` to select by; it has "
                 f"{', '.join(sorted(fields))}."
             )
+    names = source.class_names if by is None else source.label_names.get(by, ())
     return build_split(
         source.name,
         train_labels=source.labels("train") if by is None else source.train[by].numpy(),
         train_indices=source.train_indices,
         test_labels=source.labels("test") if by is None else source.test[by].numpy(),
         test_indices=source.test_indices,
-        selector=selector,
+        selector=selector.resolve_names(names),
         seed=seed,
         validation_fraction=validation_fraction,
         validation_indices=source.validation_indices,

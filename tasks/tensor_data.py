@@ -169,6 +169,7 @@ class Source:
         image_scale: stored value of a white pixel.
         target_mean, target_std: of the training targets (regression).
         validation_indices: training samples that the source itself holds out for validation.
+        label_names: class names of further label fields (`fine_label`), by field.
     """
 
     name: str
@@ -185,6 +186,7 @@ class Source:
     target_mean: float | None = None
     target_std: float | None = None
     validation_indices: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    label_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         indices = np.concatenate([self.train_indices, self.test_indices])

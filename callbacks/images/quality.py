@@ -15,6 +15,7 @@ from callbacks.base import Evaluated, Suite
 from callbacks.images.judging import resolution
 from mu.core.module import UnlearningModule
 from mu.data.batch import fetch
+from mu.data.image_files import decode_image, is_image
 from mu.evaluation.images.clip import OpenCLIP, resize_and_crop
 from mu.evaluation.images.drawing import ImageJob, image_cache
 from mu.evaluation.images.features import Features
@@ -26,7 +27,6 @@ from mu.utils.errors import InputError
 from mu.utils.progress import progress_bar
 
 METRICS = ("FID", "KID", "CLIP")
-_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class ImageQuality(Suite):
@@ -197,9 +197,7 @@ class ImageQuality(Suite):
         if module.task is not None and self.reference in module.task.datasets:
             data = module.task.datasets[self.reference]
         elif Path(self.reference).is_dir():
-            files = sorted(
-                file for file in Path(self.reference).iterdir() if file.suffix.lower() in _FILES
-            )
+            files = sorted(file for file in Path(self.reference).iterdir() if is_image(file))
         else:
             parts = ", ".join(module.task.datasets) if module.task is not None else "none"
             raise InputError(
@@ -235,12 +233,7 @@ class ImageQuality(Suite):
 
 def _read(file: Path, size: tuple[int, ...]) -> Tensor:
     """An image file as `[C, H, W]` in [0, 1]."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            array = np.array(image.convert("L" if size[0] == 1 else "RGB"))
-    except OSError as error:
-        raise InputError(f"{file} is not an image that can be read ({error}).") from error
+    image = decode_image(file.read_bytes(), file, "L" if size[0] == 1 else "RGB")
+    array = np.array(image)
     levels = torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
     return resize_and_crop(levels[None].float() / 255, (size[1], size[2]))[0].clamp(0, 1)

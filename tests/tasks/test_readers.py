@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mu.utils.errors import InputError
+from tasks.by_class import ByClass
 from tasks.readers import (
     CIFAR100_SUPERCLASSES,
     cifar10_source,
@@ -23,7 +24,6 @@ from tasks.readers import (
     npz_source,
     svhn_source,
 )
-from tasks.selectors import ByClass
 from tasks.splits import split_source
 
 FINE = sorted(name for names in CIFAR100_SUPERCLASSES.values() for name in names.split())
@@ -168,6 +168,27 @@ def test_a_bad_npz_is_refused(tmp_path: Path, changes: dict, sentence: str) -> N
         npz_source(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (
+            np.zeros((6, 3, 8, 8), dtype=np.uint8),
+            r"looks like \[N, C, H, W\].*transpose\(0, 2, 3, 1\)",
+        ),
+        (np.zeros((6, 1, 28, 28), dtype=np.uint8), r"must be \[N, H, W, C\]"),
+        (np.zeros((6, 8, 8), dtype=np.uint8), r"images\[\.\.\., None\]"),
+        (np.zeros((6, 8, 8, 3), dtype=np.float32), "multiply pixels in .0, 1. by 255"),
+    ],
+    ids=["channels_first", "grey_channels_first", "without_channels", "real_valued"],
+)
+def test_an_npz_of_another_layout_says_how_to_convert_it(
+    tmp_path: Path, images: np.ndarray, sentence: str
+) -> None:
+    np.savez(tmp_path / "a.npz", **arrays(train_images=images))
+    with pytest.raises(InputError, match=sentence):
+        npz_source(tmp_path / "a.npz")
+
+
 def test_an_npz_that_is_missing_broken_or_incomplete_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no file"):
         npz_source(tmp_path / "a.npz")
@@ -242,7 +263,7 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
 
     refused("there is no folder")
     write_folder(tmp_path / "data", trees=("train",))
-    refused("does not have both train/ and test/")
+    refused("has no test set; give test_fraction")
     (tmp_path / "data" / "test").mkdir()
     refused("no class folders")
     (tmp_path / "data" / "test" / "bird").mkdir()

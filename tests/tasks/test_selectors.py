@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mu.utils.errors import InputError
+from tasks.by_class import ByClass
 from tasks.selectors import (
-    ByClass,
     IndexFile,
     NoisyLabels,
     RandomCount,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from mu.data.split import Split
 from mu.utils.errors import InputError
-from tasks.selectors import ByClass, IndexFile, RandomCount, RandomFraction, Selector, ValueRange
+from tasks.by_class import ByClass
+from tasks.selectors import IndexFile, RandomCount, RandomFraction, Selector, ValueRange
 from tasks.splits import OptmlSplit, build_split, optml_split, split_source
 from tasks.tensor_data import Source
 
