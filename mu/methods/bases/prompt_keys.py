@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import SequenceMatcher
 from typing import Any, Literal
 
 import torch
@@ -29,7 +30,9 @@ def last_token(ids: list[int], eos: int) -> int:
 def aligned_tokens(ids: list[int], anchor: list[int], end: int, eos: int) -> tuple[int, int]:
     """Positions of a concept's last token in a prompt and of its anchor's in the substitute.
 
-    The anchor ends where the rest of the two texts agrees; at the last token where it does not.
+    The anchor ends where the text behind the concept goes on in the substitute: with the whole rest
+    of the prompt, or, where the rest has changes too (further concepts), with the tokens that
+    follow the concept. Where neither is so, it ends at the substitute's last token.
 
     Args:
         ids: token ids of the prompt, with start and end.
@@ -47,8 +50,11 @@ def aligned_tokens(ids: list[int], anchor: list[int], end: int, eos: int) -> tup
         return last_token(ids, eos), last_token(anchor, eos)
     rest = ids[end : ids.index(eos, 1)]
     stop = anchor.index(eos, 1)
-    agrees = anchor[max(stop - len(rest), 0) : stop] == rest
-    return end - 1, stop - (len(rest) if agrees else 0) - 1
+    if anchor[max(stop - len(rest), 0) : stop] == rest:
+        return end - 1, stop - len(rest) - 1
+    matcher = SequenceMatcher(None, ids[: end + len(rest)], anchor[:stop], autojunk=False)
+    after = (block.b for block in matcher.get_matching_blocks() if block.size and block.a == end)
+    return end - 1, next(after, stop) - 1
 
 
 def pair_states(

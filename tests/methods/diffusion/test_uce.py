@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from mu.backbones import LoRA
 from mu.methods.bases.prompt_keys import aligned_tokens, last_token
 from mu.methods.diffusion.uce import UCE
 from mu.utils.errors import InputError
+from tasks.prompts import PromptList
 from tests.support.denoised import Double
 from tests.support.doubles import Pictures, _Captions, pictures, text_to_image
 from tests.support.helpers import different, fit, weights
@@ -45,6 +47,10 @@ END = 9
         ),  # another text: its last token
         ([8, 1, 2, 3, END], [8, 1, 4, 5, END], 3, (2, 3)),  # the rest differs
         ([8, 1, 6, 7, END, END], [8, END, END, END, END, END], 2, (1, 0)),
+        ([8, 5, 1, 6, 5, 2, END], [8, 5, 3, 6, 5, 4, END], 3, (2, 2)),  # the first of two concepts
+        ([8, 5, 1, 6, 5, 2, END], [8, 5, 3, 6, 5, 4, END], 6, (5, 5)),  # the second of them
+        ([8, 1, 6, 2, 7, END], [8, 3, 3, 6, 7, END], 2, (1, 2)),  # the second is left out
+        ([8, 1, 6, 1, END], [8, 3, 6, 3, END], 2, (1, 1)),  # the concept twice
     ],
 )
 def test_where_concept_and_anchor_end(
@@ -165,6 +171,36 @@ def test_the_edit_is_the_published_one(tokens: Any) -> None:
         else:
             assert torch.equal(after, before), name
     assert edited == 8
+
+
+def test_several_concepts_are_one_edit(tmp_path: Path) -> None:
+    """The closed form has one sum over the pairs of all concepts, each with its own anchor."""
+    (tmp_path / "forget.csv").write_text("prompt\nred circle\nblue star\nstar on circle\n")
+    (tmp_path / "retain.csv").write_text("prompt\ndark\n")
+    task = PromptList(
+        *(str(tmp_path / name) for name in ("forget.csv", "retain.csv")),
+        concept=["circle", "star"],
+        anchor=["square", "picture"],
+        curves=[],
+    )
+    module = UCE(text_to_image(part="xattn-strict"))
+    fit(module, task, 1)
+    double = Double(text_to_image())
+    concepts, guides = (
+        double.states(texts).detach()
+        for texts in (
+            ["red circle", "blue star", "star on circle"],
+            ["red square", "blue picture", "picture on square"],
+        )
+    )
+    positions = [(0, 2), (1, 2), (2, 1), (2, 3)]
+    pairs = [(concepts[row, end], guides[row, end]) for row, end in positions]
+    preserved = [double.states(["dark"])[0, 1].detach()]
+    name = next(n for n in text_to_image().state_dict() if n.endswith("attn2.to_v.weight"))
+    before = text_to_image().state_dict()[name].double()
+    after = module.backbone.state_dict()[name].double()
+    expected = published(before, pairs, preserved, 0.5, 1.0, 1.0)
+    torch.testing.assert_close(after, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_other_weights_of_a_larger_part_stay() -> None:
