@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +15,8 @@ from mu.backbones.language.tokenizer import model_folder
 from mu.backbones.lora import LoRA, load_adapter
 from mu.utils.errors import InputError
 from mu.utils.hub import reading
-from mu.utils.weights import load_weights
+from mu.utils.pretrained import load_pretrained
+from mu.utils.weights import check_values, load_weights
 
 
 class LanguageModel(Protocol):
@@ -81,6 +84,7 @@ def assign_checkpoint(backbone: LanguageModel, weights: str) -> dict[str, Any]:
             f"{weights} holds {misshaped} of shape {list(tensors[misshaped].shape)} where "
             f"{backbone.model} has {list(state[misshaped].shape)}; it was saved for another model."
         )
+    check_values(tensors, weights, state)
     with torch.no_grad():
         for name, value in tensors.items():
             state[name].copy_(value)
@@ -107,10 +111,31 @@ def load_network(model: str, dtype: str, attention: str | None, init_seed: int |
             "with save_pretrained."
         )
     options = {"dtype": torch_dtype, **({"attn_implementation": attention} if attention else {})}
-    with reading("the model", folder, ImportError, RuntimeError):
-        if init_seed is None:
-            return AutoModelForCausalLM.from_pretrained(folder, **options)
+    if init_seed is None:
+        with _attention_errors(model, attention):
+            return load_pretrained(AutoModelForCausalLM, folder, "the model", **options)
+    with (
+        _attention_errors(model, attention),
+        reading("the model", folder, ImportError, RuntimeError),
+        torch.random.fork_rng(devices=[]),
+    ):
         config = AutoConfig.from_pretrained(folder)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(init_seed)
-            return AutoModelForCausalLM.from_config(config, **options)
+        torch.manual_seed(init_seed)
+        return AutoModelForCausalLM.from_config(config, **options)
+
+
+@contextmanager
+def _attention_errors(model: str, attention: str | None) -> Iterator[None]:
+    """Context whose errors name the option `attention` where the model has no such attention."""
+    try:
+        yield
+    except InputError as error:
+        reason = str(error.__cause__ or "").split(". ")[0].split("\n")[0].rstrip(".")
+        if attention is None or not re.search(
+            "attention|attn_implementation|kernels", reason, re.I
+        ):
+            raise
+        raise InputError(
+            f"the model {model} cannot be loaded with attention {attention!r} ({reason}); set "
+            "backbone.attention to eager, or to null, which leaves it to transformers."
+        ) from error
