@@ -31,6 +31,7 @@ from mu.backbones import Backbone
 from mu.data.batch import fetch
 from mu.utils import rng
 from mu.utils.errors import InputError, RunError
+from mu.utils.master_weights import with_masters
 from mu.utils.modules import separate_copy
 from mu.utils.spec import Reconstructible, to_spec
 
@@ -108,7 +109,7 @@ class Relearn(Reconstructible):
         positions = self.chosen(np.asarray(dataset.indices))
         with torch.inference_mode(False), torch.enable_grad():
             copy, weights = trainable_copy(backbone)
-            optimizer = self.make_optimizer(weights)
+            optimizer = with_masters(self.make_optimizer, weights)
             losses = []
             for step in range(self.steps):
                 part = _own(self._batch(dataset, positions, step), weights[0].device)

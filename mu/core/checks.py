@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from math import isfinite
+from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from mu.core.protocols import Method
-from mu.utils.errors import RunError
+from mu.utils.errors import InputError, RunError
+from mu.utils.master_weights import HALF
+
+SAMPLE = 2**22
+"""Weights in half precision that are compared at the end with those of the start."""
+FEW = 0.5
+"""Share of moved weights below which a fit in half precision warns."""
 
 
 class FitChecks:
@@ -19,13 +28,28 @@ class FitChecks:
     """
 
     def __init__(self) -> None:
-        self._pending: tuple[int, Tensor] | None = None
+        self._pending: tuple[int, Tensor, Any] | None = None
         self._initial: list[float] | None = None
+        self._initial_half: Tensor | None = None
         self._expects_no_change = False
+        self.batch: Any = None
 
     def start(self, method: Method) -> None:
-        """Record the weights with which a fit begins."""
+        """Record the weights with which a fit begins.
+
+        Raises:
+            InputError: a weight of the model is not finite.
+        """
+        for name, weight in method.backbone.named_parameters():
+            finite = bool(torch.isfinite(_local(weight)).all())
+            if _on_any_rank(method, not finite):
+                raise InputError(
+                    f"the model has weights that are not finite before the first step (in {name}); "
+                    "its file is damaged, or they overflow in its dtype; load other weights, or "
+                    "give the model dtype: float32."
+                )
         self._initial = self._sums(method)
+        self._initial_half = _half_sample(method)
         self._expects_no_change = False
 
     def expect_no_change(self) -> None:
@@ -40,7 +64,7 @@ class FitChecks:
         """
         if loss.device.type != "cpu":
             self.check_pending(method)
-        self._pending = (method.trainer.global_step, loss.detach())
+        self._pending = (method.trainer.global_step, loss.detach(), self.batch)
         if loss.device.type == "cpu":
             self.check_pending(method)
 
@@ -50,13 +74,20 @@ class FitChecks:
         Raises:
             RunError: when that loss is not finite.
         """
-        if self._pending is not None and not isfinite(self._pending[1].item()):
-            step, loss = self._pending
-            self._pending = None
+        if self._pending is None:
+            return
+        step, loss, batch = self._pending
+        self._pending = None
+        if not isfinite(loss.item()):
+            cause = nonfinite_input(batch)
+            if cause:
+                raise InputError(
+                    f"the loss of {type(method).__name__} became {float(loss)} at step {step}, "
+                    f"because {cause} has values that are not finite; mend or leave out these data."
+                )
             raise RunError(
-                f"the loss of {type(method).__name__} became {float(loss)} at step {step}; the "
-                "last good checkpoint is kept; lower the learning rate or the weight of the "
-                "ascent term."
+                f"the loss of {type(method).__name__} became {float(loss)} at step {step}; "
+                + _advice(method, step)
             )
 
     def check_weights(self, method: Method) -> None:
@@ -71,18 +102,26 @@ class FitChecks:
             finite = bool(torch.isfinite(_local(weight)).all())
             if _on_any_rank(method, not finite):
                 raise RunError(
-                    f"{type(method).__name__} made weights that are not finite (in {name}); the "
-                    "last good checkpoint is kept; lower the learning rate or the weight of the "
-                    "ascent term."
+                    f"{type(method).__name__} made weights that are not finite (in {name}); "
+                    + _advice(method, method.trainer.global_step)
                 )
 
-    def check_end(self, method: Method, steps: int | None, outdated_norm: bool = False) -> None:
+    def check_end(
+        self,
+        method: Method,
+        steps: int | None,
+        outdated_norm: bool = False,
+        movable: float = 1.0,
+    ) -> None:
         """Stop where a fit has seen no batch, or has moved no weight.
+
+        It warns where half precision has rounded most changes away.
 
         Args:
             method: at the end of its fit.
             steps: optimizer steps of this fit; None where it has seen no batch.
             outdated_norm: whether batch-norm statistics were to be recomputed, and were not.
+            movable: share of the weights that the method may move, in [0, 1].
 
         Raises:
             RunError: names the method and the settings to check.
@@ -110,6 +149,21 @@ class FitChecks:
             raise RunError(
                 f"{name} ran {steps} steps and moved no weight; check learning rate, mask and data."
             )
+        self._warn_of_rounding(method, movable)
+
+    def _warn_of_rounding(self, method: Method, movable: float) -> None:
+        """Warn with the share of weights in half precision that have moved, where it is small."""
+        final = _half_sample(method)
+        if final is None or self._initial_half is None or self._expects_no_change:
+            return
+        share = float((final != self._initial_half).float().mean()) / max(movable, 1e-12)
+        if share < FEW:
+            dtype = str(final.dtype).removeprefix("torch.")
+            rank_zero_warn(
+                f"only {min(share, 1):.1%} of the {dtype} weights that {type(method).__name__} "
+                "trains have moved, because smaller changes are rounded away; take dtype: float32 "
+                "and --trainer.precision bf16-mixed, or more steps or a larger learning rate."
+            )
 
     @staticmethod
     @torch.no_grad()
@@ -131,3 +185,93 @@ def _on_any_rank(method: Method, value: bool) -> bool:
 def _local(weight: Tensor) -> Tensor:
     """A weight, or the part of a sharded weight that this rank holds."""
     return weight.to_local() if hasattr(weight, "to_local") else weight  # type: ignore[operator]
+
+
+def check_terms(name: str, terms: Any) -> None:
+    """Refuse what is not a dict of scalar tensors as the terms of an objective.
+
+    Args:
+        name: class of the method.
+        terms: what its `objective` returned.
+
+    Raises:
+        InputError: names the method, and what it returned.
+
+    Example:
+        >>> check_terms("NegGrad", {"forget": torch.zeros((), requires_grad=True)})
+    """
+    dict_form = 'a dict of scalar tensors, as {"forget": self.reduce(summed, forget)}'
+    if not isinstance(terms, Mapping) or not terms:
+        returned = (
+            "an empty dict"
+            if isinstance(terms, Mapping)
+            else "nothing"
+            if terms is None
+            else f"a {type(terms).__name__}"
+        )
+        raise InputError(f"{name}.objective returned {returned}; it returns {dict_form}.")
+    for term, value in terms.items():
+        fault = ""
+        if not isinstance(value, Tensor):
+            fault = f"is a {type(value).__name__}"
+        elif value.dim():
+            fault = f"has shape {list(value.shape)}"
+        if fault:
+            raise InputError(
+                f"the term {term!r} of {name}.objective {fault}; it returns {dict_form}."
+            )
+    if not any(value.requires_grad for value in terms.values()):
+        raise InputError(
+            f"no term of {name}.objective depends on a weight that is trained; compute its losses "
+            "from the prediction of self.backbone, without no_grad or detach."
+        )
+
+
+@torch.no_grad()
+def _half_sample(method: Method) -> Tensor | None:
+    """Evenly chosen trainable weights in half precision, at most `SAMPLE`; None without any."""
+    weights = [_local(weight) for _, weight in method.trainable()]
+    weights = [weight for weight in weights if weight.dtype in HALF]
+    if not weights:
+        return None
+    stride = -(-sum(weight.numel() for weight in weights) // SAMPLE)
+    dtype = weights[0].dtype
+    return torch.cat([weight.flatten()[::stride].to(dtype) for weight in weights])
+
+
+def _advice(method: Method, step: int) -> str:
+    """What to change where losses or weights are not finite."""
+    if any(weight.dtype == torch.float16 for _, weight in method.backbone.named_parameters()):
+        return (
+            "float16 overflows above 65504; give the model dtype: bfloat16, or dtype: float32 with "
+            "--trainer.precision bf16-mixed."
+        )
+    if step == 0:
+        return (
+            "no weight has moved yet, and weights and data are finite, so the loss itself "
+            "overflows; check the method's temperatures and weights, and --trainer.precision."
+        )
+    return (
+        "the last good checkpoint is kept; lower the learning rate or the weight of the ascent "
+        "term."
+    )
+
+
+def nonfinite_input(batch: Any) -> str:
+    """Name of the first tensor of a batch with values that are not finite; empty without any.
+
+    Example:
+        >>> nonfinite_input({"forget": {"image": torch.tensor([0.0, float("nan")])}})
+        'forget/image'
+        >>> nonfinite_input({"forget": {"label": torch.tensor([1])}})
+        ''
+    """
+    return next((name for name, value in _tensors(batch) if not torch.isfinite(value).all()), "")
+
+
+def _tensors(batch: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(batch, Mapping):
+        for key, value in batch.items():
+            yield from _tensors(value, f"{name}/{key}" if name else str(key))
+    elif isinstance(batch, Tensor) and batch.is_floating_point():
+        yield name, batch

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from mu.backbones import Backbone, WeightedSum
-from mu.core import run_state
 from mu.core.batch_norm import Norm, broadcast_buffers, recalibrate, set_mode
-from mu.core.checks import FitChecks
+from mu.core.checkpoint_hooks import CheckpointHooks
+from mu.core.checks import FitChecks, check_terms
 from mu.core.eval_steps import EvaluationSteps
 from mu.core.fit_loop import completed_epochs, finish_due_epoch, planned_steps, sync_epoch_length
 from mu.core.lr import LRSchedule
@@ -27,12 +28,13 @@ from mu.core.substitutes import Substitute
 from mu.data.batch import Batch
 from mu.data.plan import DataPlan, Retain
 from mu.utils.errors import InputError
+from mu.utils.master_weights import with_masters
 from mu.utils.rng import seed_generators, stream_id
 from mu.utils.spec import Reconstructible
 from mu.utils.weights import weights_hash
 
 
-class UnlearningModule(EvaluationSteps, Reconstructible):
+class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
     """Base of all methods: a backbone, an optimizer, perhaps a mask and a frozen reference.
 
     Most methods override `objective`; the rest override Lightning's own hooks. A method declares
@@ -48,6 +50,8 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
             them, `recalibrate` updates them and finally recomputes them from the retain part.
         reduction: how token-weighted losses become a scalar (see `reduce`).
         seed: decides the plan and every draw of this run (the unlearning seed).
+        master_weights: whether the optimizer moves float32 copies of weights in half precision
+            (see `mu.utils.master_weights`); without them, small steps are rounded away.
     """
 
     plan: DataPlan = Retain()
@@ -73,6 +77,7 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         norm: Norm = "train",
         reduction: Reduction = "token_mean",
         seed: int = 0,
+        master_weights: bool = True,
     ) -> None:
         super().__init__()
         check_backbone(type(self), backbone)
@@ -83,6 +88,7 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         self.norm: Norm = norm
         self.reduction: Reduction = reduction
         self.seed = seed
+        self.master_weights = master_weights
         self.substitute: Substitute | None = None
         self.reference: Backbone | None = None
         self.original_hash = ""
@@ -162,9 +168,13 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         """The optimizer's parameter groups; one group of all trainable weights by default."""
         return [{"params": [weight for _, weight in self.trainable()]}]
 
+    def build_optimizer(self, make: OptimizerCallable, groups: Iterable[Any]) -> Optimizer:
+        """Optimizer of a factory, with master weights where the method has them."""
+        return with_masters(make, groups) if self.master_weights else make(groups)
+
     def configure_optimizers(self) -> Any:
         """One optimizer over `parameter_groups()`; the mask's restore is hooked to it."""
-        optimizer = self.make_optimizer(self.parameter_groups())
+        optimizer = self.build_optimizer(self.make_optimizer, self.parameter_groups())
         if self.mask is not None:
             self.mask.attach(optimizer)
         if self.scheduler is None:
@@ -204,6 +214,7 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed torch's generators (dropout) by (seed, epoch, batch, rank), for exact resumes."""
         self.cache.clear()  # its content was computed with the weights before this step
+        self.checks.batch = batch
         seed = stream_id("step", self.seed, self.current_epoch, batch_idx, self.global_rank)
         seed_generators(seed, self.device)
         if batch_idx == 0:
@@ -235,10 +246,24 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the objective's terms."""
         terms = self.objective(*self.prepare_parts(batch))
+        check_terms(type(self).__name__, terms)
         loss = functools.reduce(operator.add, terms.values())
         self.checks.check_loss(self, loss)
         self.log_terms(terms)
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Backward pass of a scalar loss.
+
+        Raises:
+            InputError: the loss is a vector.
+        """
+        if loss.dim():
+            raise InputError(
+                f"{type(self).__name__}.training_step returned a tensor of shape "
+                f"{list(loss.shape)}; it returns a scalar, as self.reduce gives one."
+            )
+        super().backward(loss, *args, **kwargs)
 
     def log_terms(self, terms: Mapping[str, Tensor]) -> None:
         """Log the loss terms on the steps that the trainer logs.
@@ -290,7 +315,8 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
         """Check that the fit had batches and moved weights."""
         self.stopwatch.stop("training")
         outdated_norm = self.norm == "recalibrate" and not self._recalibrated
-        self.checks.check_end(self, self.steps_made, outdated_norm)
+        movable = 1.0 if self.mask is None else self.mask.share()
+        self.checks.check_end(self, self.steps_made, outdated_norm, movable)
 
     def set_mode(self) -> None:
         """Train mode for the backbone, with frozen batch norm where `norm` is eval."""
@@ -334,66 +360,3 @@ class UnlearningModule(EvaluationSteps, Reconstructible):
             forget, retain = self.prepare_parts(batch)
             parts = {"phase": self.phase, "forget": forget, "retain": retain}
             yield {name: part for name, part in parts.items() if part is not None}
-
-    # ---- checkpoints -----------------------------------------------------------------------------
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The state without the reference, which is rebuilt from the original weights."""
-        return run_state.without_reference(
-            super().state_dict(*args, **kwargs), kwargs.get("prefix", "")
-        )
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load a state in which only `reference.*` may be absent, with `strict` or without.
-
-        Raises:
-            InputError: names a key that is missing, unknown or of another shape.
-        """
-        try:
-            result = super().load_state_dict(state_dict, strict=False, assign=assign)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise InputError(
-                f"the checkpoint does not fit this method and backbone: {reason}"
-            ) from error
-        run_state.check_keys(result.missing_keys, result.unexpected_keys)
-        return result
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the run's record; refuse to save losses or weights that are not finite."""
-        self.checks.check_pending(self)
-        self.checks.check_weights(self)
-        checkpoint["mu"] = run_state.run_record(self, self.recipe_hash())
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Read the run's record; refuse to resume from other original weights or another seed."""
-        record = checkpoint.get("mu", {})
-        self._epoch_end_pending = bool(record.get("epoch_end_due")) and self._resuming()
-        # in a fresh process, the time before the checkpoint belongs to the run too
-        if not self.stopwatch.seconds():
-            self.stopwatch.add(record.get("seconds", {}))
-        if self._resuming():
-            run_state.check_resumable(self, record)
-        else:
-            # only evaluated: the checkpoint says what the run began from, and not the weights with
-            # which the backbone happens to be built
-            self.original_hash = record.get("original_hash") or self.original_hash
-            self._recipe = record.get("recipe")
-
-    def recipe_hash(self) -> str:
-        """Hash of the recipe by which the original was trained.
-
-        It is this run's recipe for Train and Retrain, else the one recorded with the weights.
-        """
-        if self._recipe is not None and not self._resuming():
-            return self._recipe
-        if self.trains_from_scratch:
-            return run_state.recipe_hash(self)
-        return str(getattr(self.backbone, "weights_metadata", {}).get("recipe", ""))
-
-    def _resuming(self) -> bool:
-        from lightning.pytorch.trainer.states import TrainerFn
-
-        return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING

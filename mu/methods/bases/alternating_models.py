@@ -16,6 +16,7 @@ from mu.core.reference import frozen_copy
 from mu.data.batch import Batch
 from mu.methods.bases.two_models import clear_gradients, trainable_weights, with_idle
 from mu.utils.errors import InputError
+from mu.utils.master_weights import Float32Copies
 
 
 class AlternatingModelsMethod(UnlearningModule):
@@ -53,6 +54,8 @@ class AlternatingModelsMethod(UnlearningModule):
         self.decay = average
         self.clip = clip
         self.average: Backbone | None = None
+        self._exact_average: Float32Copies | None = None
+        self._loaded_average: list[Tensor | None] = []
 
     @property
     def auxiliary_model(self) -> nn.Module:
@@ -80,7 +83,9 @@ class AlternatingModelsMethod(UnlearningModule):
     def configure_optimizers(self) -> Any:
         """The auxiliary model's optimizer, and the backbone's with its schedule."""
         backbone = super().configure_optimizers()
-        auxiliary = self.make_auxiliary_optimizer(trainable_weights(self.auxiliary_model))
+        auxiliary = self.build_optimizer(
+            self.make_auxiliary_optimizer, trainable_weights(self.auxiliary_model)
+        )
         if not isinstance(backbone, dict):
             backbone = {"optimizer": backbone}
         return [{"optimizer": auxiliary}, backbone]
@@ -128,10 +133,32 @@ class AlternatingModelsMethod(UnlearningModule):
     @torch.no_grad()
     def _update_average(self) -> None:
         if self.average is not None and self.decay is not None:
-            averages = dict(self.average.named_parameters())
-            names = [name for name, _ in self.trainable()]
-            weights = [weight.detach() for _, weight in self.trainable()]
-            torch._foreach_lerp_([averages[name] for name in names], weights, 1 - self.decay)
+            exact = self._exact_average or self._copy_average(self.average)
+            weights = [
+                weight.detach().to(copy.dtype)
+                for copy, (_, weight) in zip(exact.copies, self.trainable(), strict=True)
+            ]
+            torch._foreach_lerp_(exact.copies, weights, 1 - self.decay)
+            exact.write()
+
+    def _copy_average(self, average: Backbone) -> Float32Copies:
+        """Float32 copies of the average: half precision rounds a step of 1 − decay away."""
+        averages = dict(average.named_parameters())
+        self._exact_average = Float32Copies(averages[name] for name, _ in self.trainable())
+        if self._loaded_average:
+            self._exact_average.load(self._loaded_average)
+        return self._exact_average
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the float32 copies of an average in half precision."""
+        super().on_save_checkpoint(checkpoint)
+        if self._exact_average is not None and self._exact_average.has_copies:
+            checkpoint["exact_average"] = self._exact_average.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load the float32 copies, for the first step."""
+        super().on_load_checkpoint(checkpoint)
+        self._loaded_average = checkpoint.get("exact_average", [])
 
     def on_train_epoch_end(self) -> None:
         """A scheduler of torch is stepped once an epoch."""

@@ -1,0 +1,95 @@
+"""Saving and loading of a run's checkpoints: hooks of every unlearning module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from lightning.pytorch import LightningModule
+
+from mu.backbones import Backbone
+from mu.core import run_state
+from mu.core.checks import FitChecks
+from mu.utils.errors import InputError
+from mu.utils.timing import Stopwatch
+
+
+class CheckpointHooks(LightningModule):
+    """LightningModule whose checkpoints hold the run's record, and no frozen original.
+
+    Attributes:
+        original_hash: hash of the weights that the run began from.
+    """
+
+    backbone: Backbone
+    checks: FitChecks
+    stopwatch: Stopwatch
+    original_hash: str
+    trains_from_scratch: bool
+    _recipe: str | None
+    _epoch_end_pending: bool
+
+    @property
+    def _method(self) -> run_state.TrainedMethod:
+        return cast(run_state.TrainedMethod, self)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The state without the reference, which is rebuilt from the original weights."""
+        return run_state.without_reference(
+            super().state_dict(*args, **kwargs), kwargs.get("prefix", "")
+        )
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load a state in which only `reference.*` may be absent, with `strict` or without.
+
+        Raises:
+            InputError: names a key that is missing, unknown or of another shape.
+        """
+        try:
+            result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise InputError(
+                f"the checkpoint does not fit this method and backbone: {reason}"
+            ) from error
+        run_state.check_keys(result.missing_keys, result.unexpected_keys)
+        return result
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the run's record; refuse to save losses or weights that are not finite."""
+        self.checks.check_pending(self._method)
+        self.checks.check_weights(self._method)
+        checkpoint["mu"] = run_state.run_record(self._method, self.recipe_hash())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read the run's record; refuse to resume from other original weights or another seed."""
+        record = checkpoint.get("mu", {})
+        self._epoch_end_pending = bool(record.get("epoch_end_due")) and self._resuming()
+        # in a fresh process, the time before the checkpoint belongs to the run too
+        if not self.stopwatch.seconds():
+            self.stopwatch.add(record.get("seconds", {}))
+        if self._resuming():
+            run_state.check_resumable(self._method, record)
+        else:
+            # only evaluated: the checkpoint says what the run began from, and not the weights with
+            # which the backbone happens to be built
+            self.original_hash = record.get("original_hash") or self.original_hash
+            self._recipe = record.get("recipe")
+
+    def recipe_hash(self) -> str:
+        """Hash of the recipe by which the original was trained.
+
+        It is this run's recipe for Train and Retrain, else the one recorded with the weights.
+        """
+        if self._recipe is not None and not self._resuming():
+            return self._recipe
+        if self.trains_from_scratch:
+            return run_state.recipe_hash(self._method)
+        return str(getattr(self.backbone, "weights_metadata", {}).get("recipe", ""))
+
+    def _resuming(self) -> bool:
+        from lightning.pytorch.trainer.states import TrainerFn
+
+        return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
