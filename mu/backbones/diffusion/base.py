@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -63,9 +63,8 @@ class Diffusion(Backbone):
             )
         # not in the state dict: it belongs to the architecture, and a checkpoint of the weights
         # alone should fit
-        self.register_buffer(
-            "alphas_cumprod", schedule.alphas_cumprod.float().clone(), persistent=False
-        )
+        self._alphas: Tensor = schedule.alphas_cumprod.float().clone()
+        self.register_buffer("alphas_cumprod", self._alphas.clone(), persistent=False)
         self.sampler = sampler or Sampler()
         self.reduction = reduction
         self.condition_dropout = condition_dropout
@@ -76,6 +75,13 @@ class Diffusion(Backbone):
     def timesteps(self) -> int:
         """Number T of noise levels."""
         return len(self.alphas_cumprod)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert the model; the noise schedule moves along and stays float32."""
+        super()._apply(fn, recurse)
+        if "_alphas" in self.__dict__ and self.alphas_cumprod.dtype != self._alphas.dtype:
+            self.alphas_cumprod = self._alphas.to(self.alphas_cumprod.device)
+        return self
 
     # ---- operations of subclasses ----------------------------------------------------------------
 
@@ -112,14 +118,18 @@ class Diffusion(Backbone):
     # ---- noise levels and parametrisations -------------------------------------------------------
 
     def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Signal and noise levels √ᾱ_t and √(1 − ᾱ_t), shaped to multiply `like`."""
-        alpha_bar = self.alphas_cumprod[t].to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+        """Signal and noise levels √ᾱ_t and √(1 − ᾱ_t), shaped to multiply `like`.
+
+        They have at least float32: in bfloat16, 1 − ᾱ_t would be 0 at the first timesteps.
+        """
+        wide = torch.promote_types(like.dtype, torch.float32)
+        alpha_bar = self.alphas_cumprod[t].to(wide).view(-1, *[1] * (like.dim() - 1))
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
     def add_noise(self, latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Noised latents x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε."""
         signal, level = self.levels(t, latent)
-        return signal * latent + level * noise
+        return (signal * latent + level * noise).to(latent.dtype)
 
     def target(self, latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Training target of the network: ε, v = √ᾱ_t ε − √(1 − ᾱ_t) x_0, or x_0."""
@@ -128,7 +138,7 @@ class Diffusion(Backbone):
         if self.prediction_type == "sample":
             return latent
         signal, level = self.levels(t, latent)
-        return signal * noise - level * latent
+        return (signal * noise - level * latent).to(latent.dtype)
 
     def to_sample(self, output: Tensor, noised: Tensor, t: Tensor) -> Tensor:
         """Predicted sample x̂_0 from the network's output at x_t."""
@@ -136,8 +146,8 @@ class Diffusion(Backbone):
             return output
         signal, level = self.levels(t, noised)
         if self.prediction_type == "v_prediction":
-            return signal * noised - level * output
-        return (noised - level * output) / signal
+            return (signal * noised - level * output).to(noised.dtype)
+        return ((noised - level * output) / signal).to(noised.dtype)
 
     def to_epsilon(self, output: Tensor, noised: Tensor, t: Tensor) -> Tensor:
         """Predicted noise ε̂ from the network's output at x_t."""
@@ -145,8 +155,8 @@ class Diffusion(Backbone):
             return output
         signal, level = self.levels(t, noised)
         if self.prediction_type == "v_prediction":
-            return signal * output + level * noised
-        return (noised - signal * output) / level
+            return (signal * output + level * noised).to(noised.dtype)
+        return ((noised - signal * output) / level).to(noised.dtype)
 
     def epsilon(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Predicted noise, for every parametrisation of the network."""
@@ -266,8 +276,12 @@ class Diffusion(Backbone):
         return batch["noised"]
 
     def squared_error(self, output: Tensor, target: Tensor) -> Tensor:
-        """Squared errors `[B]`: mean over the elements of a sample, or their sum (`reduction`)."""
-        return functional.squared_error(output, target, self.reduction)
+        """Squared errors `[B]`: mean over the elements of a sample, or their sum (`reduction`).
+
+        They are computed in at least float32.
+        """
+        wide = torch.promote_types(output.dtype, torch.float32)
+        return functional.squared_error(output.to(wide), target.to(wide), self.reduction)
 
     def loss(self, batch: Batch, prediction: Tensor | None = None) -> WeightedSum:
         """Squared error to the training target ε, v or x_0."""

@@ -74,7 +74,7 @@ class OneStepGenerator(Diffusion):
     def sample(self, noise: Tensor, condition: Condition) -> Tensor:
         """Sample x̂_0 `[B, *sample_shape]` of standard normal noise, with gradient."""
         t = torch.full((len(noise),), self.t_init, dtype=torch.int64, device=noise.device)
-        noised = self.levels(t, noise)[1] * noise
+        noised = (self.levels(t, noise)[1] * noise).to(noise.dtype)
         return self.to_sample(self.denoise(noised, t, condition), noised, t)
 
     @torch.no_grad()

@@ -262,9 +262,11 @@ def ddim_step(model: Diffusion, output: Tensor, noised: Tensor, t: Tensor, after
         torch.ones_like(model.alphas_cumprod[0]),
         model.alphas_cumprod[after.clamp_min(0)],
     )
-    alpha = alpha.to(noised.dtype).view(-1, *[1] * (noised.dim() - 1))
+    wide = torch.promote_types(noised.dtype, torch.float32)  # 1 − ᾱ would be 0 in bfloat16
+    alpha = alpha.to(wide).view(-1, *[1] * (noised.dim() - 1))
     sample = model.to_sample(output, noised, t)
-    return alpha.sqrt() * sample + (1 - alpha).sqrt() * model.to_epsilon(output, noised, t)
+    epsilon = model.to_epsilon(output, noised, t)
+    return (alpha.sqrt() * sample + (1 - alpha).sqrt() * epsilon).to(noised.dtype)
 
 
 def ddim_path(

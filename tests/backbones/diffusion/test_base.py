@@ -16,6 +16,7 @@ from mu.backbones.diffusion.posteriors import ContentHash, Posteriors
 from mu.backbones.diffusion.sampler import Sampler
 from mu.backbones.lora import merge_adapters
 from mu.core.reference import frozen_copy
+from mu.methods.components.latents import ddim_step
 from mu.utils.errors import InputError
 from tests.support.doubles import class_conditional, pictures, pipeline_folder, text_to_image
 from tests.support.helpers import digits, weights
@@ -60,6 +61,43 @@ def test_parametrisations_invert_each_other(prediction: str) -> None:
         assert torch.allclose(
             backbone.to_epsilon(*single)[0], noise[row], atol=1e-3 if row else 2e-2
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@on_both
+def test_noise_levels_are_exact_in_half_precision(kind: str, dtype: torch.dtype) -> None:
+    """Fails when 1 − ᾱ_t is computed from a rounded ᾱ_t: at the first timesteps it would be 0."""
+    exact = BACKBONES[kind]().alphas_cumprod.double()
+    backbone = BACKBONES[kind]().to(dtype)
+    t = torch.tensor([0, 1, 50, 99])
+    latent = torch.randn(4, *backbone.sample_shape).to(dtype)
+    noise = torch.randn_like(latent)
+    signal, level = (row.flatten() for row in backbone.levels(t, latent))
+    assert torch.allclose(signal.double(), exact[t].sqrt(), rtol=1e-6)
+    assert torch.allclose(level.double(), (1 - exact[t]).sqrt(), rtol=1e-4)
+    rounding = torch.finfo(dtype).eps
+    for output, expected in [
+        (backbone.add_noise(latent, noise, t), _noised(exact[t], latent, noise)),
+        (ddim_step(backbone, noise, latent, t, t - 1), _ddim(exact, latent, noise, t)),
+    ]:
+        assert output.dtype == dtype
+        assert torch.allclose(output.double(), expected, rtol=4 * rounding, atol=4 * rounding)
+
+
+def _noised(alpha: torch.Tensor, latent: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Noised latents in float64."""
+    alpha = alpha.view(-1, 1, 1, 1)
+    return alpha.sqrt() * latent.double() + (1 - alpha).sqrt() * noise.double()
+
+
+def _ddim(
+    exact: torch.Tensor, noised: torch.Tensor, epsilon: torch.Tensor, t: torch.Tensor
+) -> torch.Tensor:
+    """DDIM step to the timestep before, in float64."""
+    alpha = exact[t].view(-1, 1, 1, 1)
+    after = torch.cat([torch.ones(1, dtype=torch.float64), exact])[t].view(-1, 1, 1, 1)
+    sample = (noised.double() - (1 - alpha).sqrt() * epsilon.double()) / alpha.sqrt()
+    return after.sqrt() * sample + (1 - after).sqrt() * epsilon.double()
 
 
 @on_both
