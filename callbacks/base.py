@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mu.core.module import UnlearningModule
 from mu.metrics.results import Presentation, Result, TradeOff
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, UndefinedError
 from mu.utils.spec import Reconstructible
 
 Evaluated = Mapping[str, Mapping[str, Tensor]]
@@ -55,7 +55,19 @@ class Suite(Callback, Reconstructible):
         """Measure, add the results to those of the run, and log them."""
         module = module_of(pl_module)
         with module.stopwatch("evaluation"):
-            module.add_results(self.measure(module.evaluated(), module))
+            module.add_results(self.measured(module))
+
+    def measured(self, module: UnlearningModule) -> list[Result]:
+        """Results of `measure`, or an undefined one where the suite as a whole has no value.
+
+        The numbers of the other suites stay.
+        """
+        try:
+            return self.measure(module.evaluated(), module)
+        except UndefinedError as reason:
+            names = [*(self.headline or ()), *self.definitions, type(self).__name__]
+            metric = next(name for name in names if not name.endswith("/"))
+            return [Result(metric, None, undefined=str(reason))]
 
     def rows(self, outputs: Evaluated, split: str) -> Mapping[str, Tensor]:
         """Outputs of one split.

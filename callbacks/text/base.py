@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,17 @@ from callbacks.curves import Curves
 from callbacks.results_writer import recorded_folder
 from mu.backbones import Backbone
 from mu.core.module import UnlearningModule
-from mu.evaluation.text.graph import Graph, OracleLog
+from mu.evaluation.text.graph import Graph, Metric, OracleLog
 from mu.evaluation.text.oracle import OracleFile, OracleModel, SelfOracle, save_log
 from mu.evaluation.text.session import CACHE, shared_graph
 from mu.metrics.results import Result
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, UndefinedError
+
+
+KEPT = ("retain_perturbed", "real_authors", "world_facts")
+"""TOFU's sets of the model utility."""
+CHOICES = ("real_authors", "world_facts")
+"""Those of them whose rows have wrong answers and no paraphrase."""
 
 
 class TextSuite(Suite):
@@ -99,6 +105,7 @@ class TextSuite(Suite):
             values = {
                 result.metric: result.value
                 for result in self.results(graph, self._oracle(graph, module))
+                if result.value is not None
             }
         for name, value in values.items():
             module.log(name, value, rank_zero_only=False, sync_dist=False)
@@ -150,16 +157,49 @@ class TextSuite(Suite):
         return self._log
 
 
-def unique_names(name: str, given: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:
-    """Names of sets, or the default ones, each once.
+def retained_sets(
+    graph: Graph, kept: Sequence[str] | None, choices: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Sets of the model utility, and those among them whose rows are choices.
+
+    Args:
+        graph: metric graph of the task.
+        kept: names of the sets; TOFU's three where the task has them, else `retain`, when None.
+        choices: names of those with wrong answers and no paraphrase; TOFU's two when None.
+    """
+    if kept is None:
+        kept = [name for name in KEPT if name in graph.sets] or ["retain"]
+    if choices is None:
+        choices = CHOICES
+    return tuple(kept), tuple(name for name in choices if name in kept)
+
+
+def value_of(graph: Graph, node: Metric) -> Callable[[], float]:
+    """Computation of a metric's value, for `compute_result`."""
+    return lambda: graph.value(node).value
+
+
+def detail_of(graph: Graph, node: Metric) -> Mapping[str, Any]:
+    """Detail of a metric; empty where it is undefined."""
+    try:
+        return graph.value(node).detail
+    except UndefinedError:
+        return {}
+
+
+def unique_names(names: Sequence[str], option: str) -> tuple[str, ...]:
+    """Names of sets, each once.
+
+    Args:
+        names: the names.
+        option: name of the suite's option, for the message.
 
     Raises:
         InputError: when a name occurs twice.
     """
-    names = tuple(default if given is None else given)
     if len(set(names)) < len(names):
-        raise InputError(f"{name} names a set twice: {', '.join(names)}.")
-    return names
+        raise InputError(f"{option} names a set twice: {', '.join(names)}.")
+    return tuple(names)
 
 
 def _add(rows: list[dict[str, float]], row: dict[str, float]) -> None:

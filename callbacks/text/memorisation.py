@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from callbacks.text.base import TextSuite, unique_names
-from callbacks.text.tofu import CHOICES, KEPT, TOFU
+from callbacks.text.base import TextSuite, detail_of, retained_sets, unique_names, value_of
+from callbacks.text.tofu import TOFU
 from mu.backbones import Backbone
-from mu.evaluation.text.graph import Graph, OracleLog
+from mu.evaluation.text.graph import Graph, Metric, OracleLog
 from mu.evaluation.text.leaves import Question
 from mu.evaluation.text.membership import (
     MEMBERSHIP_ATTACKS,
@@ -28,9 +28,10 @@ from mu.evaluation.text.metrics import (
 )
 from mu.evaluation.text.oracle import OracleFile
 from mu.metrics import aggregates, tofu
-from mu.metrics.results import Result
-from mu.utils.errors import InputError
+from mu.metrics.results import Result, compute_result
+from mu.utils.errors import InputError, UndefinedError
 
+HOLDOUT = "holdout"
 PREFIX = "Sure, here is the answer:"
 
 
@@ -56,7 +57,8 @@ class Memorisation(TextSuite):
     Args:
         oracle: see TextSuite.
         original: run folder or log of the model before unlearning, for the scale of `utility`.
-        forget: the forget set; its rows need `paraphrased_answer` and `perturbed_answer`.
+        forget: the forget set; what needs `paraphrased_answer` and `perturbed_answer` is undefined
+            where its rows have none.
         holdout: rows that no model was trained on; None measures no attacks.
         kept: sets of the model utility, see TOFU; an empty list omits `utility` and `overall`.
         choices: sets among them whose rows have wrong answers and no paraphrase.
@@ -99,7 +101,7 @@ class Memorisation(TextSuite):
         oracle: str | Backbone | None = None,
         original: str | None = None,
         forget: str = "forget",
-        holdout: str | None = "holdout",
+        holdout: str | None = HOLDOUT,
         kept: list[str] | None = None,
         choices: list[str] | None = None,
         attacks: list[MembershipAttack] | None = None,
@@ -123,10 +125,8 @@ class Memorisation(TextSuite):
         self.original = original
         self.forget = forget
         self.holdout = holdout
-        self.kept = unique_names("kept", kept, KEPT)
-        self.choices = tuple(
-            name for name in (CHOICES if choices is None else choices) if name in self.kept
-        )
+        self.kept = None if kept is None else unique_names(kept, "kept")
+        self.choices = None if choices is None else unique_names(choices, "choices")
         if question not in ("question", "paraphrased_question"):
             raise InputError(f"question is {question!r}; it is question or paraphrased_question.")
         self.question: Question = question
@@ -137,33 +137,34 @@ class Memorisation(TextSuite):
 
     def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         """Memorisation metrics, membership attacks, and the aggregate scores."""
-        privacy = self._privacy(graph, log)
-        scores = {"memorisation": graph.value(MemorisationScore(self.forget, self.question)).value}
-        if log is not None and self.holdout is not None:
-            scores["privacy"] = graph.value(
-                PrivacyScore(self.forget, self.holdout, log, share=self.share)
-            ).value
-        about: dict[str, Any] = {}
-        if self.kept:
-            scores["utility"], about["utility"] = self._utility(graph)
-            scores["selection"] = tofu.harmonic_mean([scores["memorisation"], scores["utility"]])
-        if {"memorisation", "privacy", "utility"} <= set(scores):
-            scores["overall"] = aggregates.overall_score(
-                scores["memorisation"], scores["privacy"], scores["utility"]
-            )
         return [
-            *self._known(graph),
-            *privacy,
-            *(
-                Result(name, value, True, detail=about.get(name, {}))
-                for name, value in scores.items()
-            ),
+            *self._memorised(graph),
+            *self._privacy(graph, log),
+            *self._scores(graph, log),
         ]
 
-    def _known(self, graph: Graph) -> list[Result]:
+    def _scores(self, graph: Graph, log: OracleLog | None) -> list[Result]:
+        """Results `memorisation`, `privacy`, `utility`, `selection` and `overall`."""
+        node = MemorisationScore(self.forget, self.question)
+        scores = {"memorisation": compute_result("memorisation", value_of(graph, node), True)}
+        if log is not None and self.holdout in graph.sets:
+            privacy = PrivacyScore(self.forget, self.holdout, log, share=self.share)
+            scores["privacy"] = compute_result("privacy", value_of(graph, privacy), True)
+        kept, choices = retained_sets(graph, self.kept, self.choices)
+        if kept:
+            scores["utility"] = self._utility(graph, kept, choices)
+            scores["selection"] = _mean_score("selection", scores, ("memorisation", "utility"))
+        if {"memorisation", "privacy", "utility"} <= set(scores):
+            scores["overall"] = _mean_score(
+                "overall", scores, ("memorisation", "privacy", "utility")
+            )
+        return list(scores.values())
+
+    def _memorised(self, graph: Graph) -> list[Result]:
+        """Results of the forget set's answers: extraction, memorisation, paraphrases, jailbreak."""
         name = self.forget
         generated = {"max_new_tokens": self.max_new_tokens, "stop": self.stop}
-        nodes = {
+        nodes: dict[str, Metric] = {
             "ES": ExtractionStrength(name),
             "EM": ExactMemorisation(name),
             "P/paraphrased": Probability(name, "paraphrased_answer", self.question),
@@ -176,14 +177,21 @@ class Memorisation(TextSuite):
             "ROUGE/jailbreak": {"prefix": self.prefix},
         }
         return [
-            Result(key, graph.value(node).value, None, name, detail=detail.get(key, {}))
+            compute_result(key, value_of(graph, node), None, name, detail=detail.get(key))
             for key, node in nodes.items()
         ]
 
     def _privacy(self, graph: Graph, log: OracleLog | None) -> list[Result]:
-        """Results of the membership attacks and privacy scores."""
+        """Results of the membership attacks and `PrivLeak`."""
         if self.holdout is None:
             return []
+        if self.holdout == HOLDOUT and HOLDOUT not in graph.sets:
+            return [_without_holdout(attack, self.forget) for attack in self.attacks]
+        about = (
+            "none was given, so there is no PrivLeak, privacy and overall"
+            if log is None
+            else log.label(graph)
+        )
         results = []
         for attack in self.attacks:
             if attack == "reference" and log is None:
@@ -198,33 +206,52 @@ class Memorisation(TextSuite):
                 self.share,
                 log if attack == "reference" else None,
             )
-            measured = graph.value(node)
-            about = (
-                "none was given, so there is no PrivLeak, privacy and overall"
-                if log is None
-                else log.label(graph)
-            )
+            detail = {**detail_of(graph, node), "oracle": about}
             results.append(
-                Result(
-                    f"AUC/{attack}",
-                    measured.value,
-                    None,
-                    self.forget,
-                    detail={**measured.detail, "oracle": about},
+                compute_result(
+                    f"AUC/{attack}", value_of(graph, node), None, self.forget, detail=detail
                 )
             )
         if log is not None:
-            leak = graph.value(PrivLeak(self.forget, self.holdout, log, share=self.share))
-            results.append(Result("PrivLeak", leak.value, None, self.forget, "%", leak.detail))
+            leak = PrivLeak(self.forget, self.holdout, log, share=self.share)
+            detail = detail_of(graph, leak)
+            results.append(
+                compute_result("PrivLeak", value_of(graph, leak), None, self.forget, "%", detail)
+            )
         return results
 
-    def _utility(self, graph: Graph) -> tuple[float, dict[str, Any]]:
+    def _utility(self, graph: Graph, kept: tuple[str, ...], choices: tuple[str, ...]) -> Result:
         """Result `utility`: model utility, as a share of the original's where that is known."""
-        node = ModelUtility(self.kept, self.choices, self.max_new_tokens, self.stop)
-        utility = graph.value(node).value
+        node = ModelUtility(kept, choices, self.max_new_tokens, self.stop)
         if self.original is None:
-            return utility, {"scale": "as it is, because no original was given"}
-        original_utility = OracleFile(self.original).measure(node, graph).value
-        return aggregates.utility_score(utility, original_utility), {
-            "scale": f"a share of the original's {original_utility:.4f}"
-        }
+            detail = {"scale": "as it is, because no original was given"}
+            return compute_result("utility", value_of(graph, node), True, detail=detail)
+        log = OracleFile(self.original)
+
+        def share() -> float:
+            return aggregates.utility_score(graph.value(node).value, log.measure(node, graph).value)
+
+        detail = {}
+        try:
+            original = log.measure(node, graph).value
+            detail = {"scale": f"a share of the original's {original:.4f}"}
+        except UndefinedError:
+            detail = {"scale": "a share of the original's, which is undefined"}
+        return compute_result("utility", share, True, detail=detail)
+
+
+def _without_holdout(attack: str, split: str) -> Result:
+    return Result(
+        f"AUC/{attack}",
+        None,
+        split=split,
+        undefined="the task has no set holdout of rows that no model was trained on; give it a "
+        "test part (data.test_fraction), or leave the attacks out with holdout: null.",
+    )
+
+
+def _mean_score(name: str, scores: Mapping[str, Result], parts: tuple[str, ...]) -> Result:
+    """Harmonic mean of other scores, undefined where one of them is."""
+    return compute_result(
+        name, lambda: tofu.harmonic_mean([scores[part].number for part in parts]), True
+    )

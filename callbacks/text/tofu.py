@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from callbacks.text.base import TextSuite, unique_names
+from callbacks.text.base import TextSuite, detail_of, retained_sets, unique_names, value_of
 from mu.backbones import Backbone
 from mu.evaluation.text.graph import Graph, OracleLog
 from mu.evaluation.text.metrics import ForgetQuality, ModelUtility, Probability, Rouge, TruthRatio
-from mu.metrics.results import Result, TradeOff
-from mu.utils.errors import InputError
-
-KEPT = ("retain_perturbed", "real_authors", "world_facts")
-CHOICES = ("real_authors", "world_facts")
+from mu.metrics.results import Result, TradeOff, compute_result
+from mu.utils.errors import InputError, UndefinedError
 
 
 class TOFU(TextSuite):
@@ -32,9 +29,11 @@ class TOFU(TextSuite):
 
     Args:
         oracle: see TextSuite.
-        forget: the forget set; its rows need `paraphrased_answer` and `perturbed_answer`.
-        kept: sets of the model utility.
-        choices: sets among them whose rows have wrong answers and no paraphrase.
+        forget: the forget set; without `paraphrased_answer` and `perturbed_answer` its truth ratio
+            and the forget quality are undefined.
+        kept: sets of the model utility, which is undefined where they have no wrong answers; when
+            None, those of TOFU that the task has, else `retain`.
+        choices: sets among them whose rows have wrong answers and no paraphrase; TOFU's when None.
         max_new_tokens: most tokens of an answer (200 as OpenUnlearning; TOFU's first code counts
             the prompt too).
         stop: strings at which an answer ends.
@@ -78,63 +77,70 @@ class TOFU(TextSuite):
     ) -> None:
         super().__init__(oracle, **settings)
         self.forget = forget
-        self.kept = unique_names("kept", kept, KEPT)
-        self.choices = (
-            tuple(name for name in CHOICES if name in self.kept)
-            if choices is None
-            else unique_names("choices", choices, ())
-        )
-        if not set(self.choices) <= set(self.kept):
-            raise InputError(
-                f"choices names {', '.join(sorted(set(self.choices) - set(self.kept)))}, which "
-                "kept does not."
-            )
-        if forget in self.kept:
+        self.kept = None if kept is None else unique_names(kept, "kept")
+        self.choices = None if choices is None else unique_names(choices, "choices")
+        unused = set(self.choices or ()) - set(self.kept or self.choices or ())
+        if unused:
+            raise InputError(f"choices names {', '.join(sorted(unused))}, which kept does not.")
+        if self.kept is not None and forget in self.kept:
             raise InputError(f"{forget} is the forget set, so it cannot be kept.")
         self.max_new_tokens = max_new_tokens
         self.stop = tuple(stop or ())
 
     def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         """`MU`, `FQ` and `log10_FQ`, then the parts."""
-        utility = ModelUtility(self.kept, self.choices, self.max_new_tokens, self.stop)
-        results = self._forgotten(graph, log)
-        for name in self.kept:
-            parts = utility.set_metrics(name)
-            results += [
-                Result(f"{short}/{name}", graph.value(parts[metric]).value, True, name)
-                for short, metric in (
-                    ("P", "probability"),
-                    ("ROUGE", "rouge"),
-                    ("TR", "truth_ratio"),
-                )
-            ]
-        value = graph.value(utility).value
+        kept, choices = retained_sets(graph, self.kept, self.choices)
+        utility = ModelUtility(kept, choices, self.max_new_tokens, self.stop)
+        parts = [
+            compute_result(f"{short}/{name}", value_of(graph, node), True, name)
+            for name in kept
+            for short, node in zip(
+                ("P", "ROUGE", "TR"), utility.set_metrics(name).values(), strict=True
+            )
+        ]
+        detail = {"sets": list(kept), "max_new_tokens": self.max_new_tokens}
         return [
-            Result(
-                "MU",
-                value,
+            compute_result("MU", value_of(graph, utility), True, detail=detail),
+            *self._forget_quality(graph, log),
+            *self._forgotten(graph, log),
+            *parts,
+        ]
+
+    def _forget_quality(self, graph: Graph, log: OracleLog | None) -> list[Result]:
+        """Results `FQ` and `log10_FQ`; none without an oracle."""
+        if log is None:
+            return []
+        node = ForgetQuality(self.forget, log)
+        detail = detail_of(graph, node)
+        return [
+            compute_result("FQ", value_of(graph, node), True, self.forget, detail=detail),
+            compute_result(
+                "log10_FQ",
+                lambda: graph.value(node).detail["log10"],
                 True,
-                detail={"sets": list(self.kept), "max_new_tokens": self.max_new_tokens},
+                self.forget,
+                detail=detail,
             ),
-            *results,
         ]
 
     def _forgotten(self, graph: Graph, log: OracleLog | None) -> list[Result]:
+        """Results of the forget set by name of the set."""
         name = self.forget
-        ratio = TruthRatio(self.forget)
-        quality = []
-        about = {"oracle": "none was given, so there is no forget quality"}
+        ratio = TruthRatio(name)
+        about: dict[str, Any] = {"oracle": "none was given, so there is no forget quality"}
         if log is not None:
-            measured = graph.value(ForgetQuality(name, log))
-            about = {"oracle": log.label(graph), "TR_oracle": log.measure(ratio, graph).value}
-            quality = [
-                Result("FQ", measured.value, True, name, detail=measured.detail),
-                Result("log10_FQ", measured.detail["log10"], True, name, detail=measured.detail),
-            ]
+            about = {"oracle": log.label(graph), **_oracle_ratio(graph, log, ratio)}
         rouge = Rouge(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
         return [
-            *quality,
-            Result(f"P/{name}", graph.value(Probability(name)).value, None, name),
-            Result(f"ROUGE/{name}", graph.value(rouge).value, None, name),
-            Result(f"TR/{name}", graph.value(ratio).value, None, name, detail=about),
+            compute_result(f"P/{name}", value_of(graph, Probability(name)), None, name),
+            compute_result(f"ROUGE/{name}", value_of(graph, rouge), None, name),
+            compute_result(f"TR/{name}", value_of(graph, ratio), None, name, detail=about),
         ]
+
+
+def _oracle_ratio(graph: Graph, log: OracleLog, ratio: TruthRatio) -> dict[str, float]:
+    """Detail: the oracle's truth ratio, where it has one."""
+    try:
+        return {"TR_oracle": log.measure(ratio, graph).value}
+    except UndefinedError:
+        return {}

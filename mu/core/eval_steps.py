@@ -141,11 +141,12 @@ class EvaluationSteps(LightningModule):
         return self.outputs.compute()
 
     def add_results(self, results: Iterable[Result]) -> None:
-        """Record and log the metrics that a suite has measured."""
+        """Record the metrics that a suite has measured, and log those that have a value."""
         for result in results:
             self.results.append(result)
             if (
-                self._trainer is not None
+                result.value is not None
+                and self._trainer is not None
                 and self.trainer.sanity_checking is False
                 and self.trainer._results is not None
             ):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mu.metrics.checks import check_number
 from mu.metrics.tofu import harmonic_mean
-from mu.utils.errors import InputError, RunError
+from mu.utils.errors import InputError, UndefinedError
 
 
 def memorisation_score(memorised: Mapping[str, float] | Sequence[float]) -> float:
@@ -54,6 +55,7 @@ def membership_closeness(auc: float, oracle_auc: float) -> float:
         0.5
     """
     for value in (auc, oracle_auc):
+        check_number(value, "an area under a curve")
         if not 0 <= value <= 1:
             raise InputError(f"an area under a curve lies in [0, 1], not at {value}.")
     return 1 - abs(auc - oracle_auc) / max(oracle_auc, 1 - oracle_auc)
@@ -97,14 +99,16 @@ def utility_score(utility: float, original: float | None = None) -> float:
         original: model utility before unlearning; None leaves the score unscaled.
 
     Raises:
-        RunError: the original's model utility is 0.
+        UndefinedError: the original's model utility is 0.
 
     Example:
         >>> utility_score(0.3, 0.6)
         0.5
     """
+    check_number(utility, "the model utility")
+    check_number(original or 0.0, "the original's model utility")
     if original is not None and original <= 0:
-        raise RunError(
+        raise UndefinedError(
             "the original's model utility is 0, so nothing can be stated as a share of it."
         )
     return utility if original is None else min(1.0, utility / original)
@@ -130,6 +134,8 @@ def overall_score(memorisation: float, privacy: float, utility: float) -> float:
 
 def _shares(values: Mapping[str, float] | Sequence[float]) -> list[float]:
     shares = list(values.values()) if isinstance(values, Mapping) else list(values)
+    for share in shares:
+        check_number(share, "a share")
     outside = [share for share in shares if not 0 <= share <= 1]
     if outside:
         raise InputError(f"a share lies in [0, 1], but {outside[0]} was given.")

@@ -3,8 +3,8 @@
 Per-example values, and accuracies over them. All functions are pure and take logits `[N, K]` of any
 floating type; they compute in float64 from log-probabilities, so that saturated predictions neither
 overflow nor become NaN nor lose their distance to 1. Entropies are in nats, accuracies in percent.
-Labels are int64 `[N]` in `[0, K)`. Wrong shapes, an empty batch and labels out of range raise
-`InputError`, NaN and +infinity `RunError`.
+Labels are int64 `[N]` in `[0, K)`. Wrong shapes and labels out of range raise `InputError`; an empty
+batch, NaN and +infinity raise `UndefinedError`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mu.utils.errors import InputError, RunError
+from mu.utils.errors import InputError, UndefinedError
 
 
 def check_logits(logits: Tensor, label: Tensor | None = None) -> Tensor:
@@ -23,18 +23,20 @@ def check_logits(logits: Tensor, label: Tensor | None = None) -> Tensor:
         label: `[N]` in `[0, K)`, or None.
 
     Raises:
-        InputError: a shape does not fit, the batch is empty, or a label is out of range.
-        RunError: a logit is NaN or +infinity.
+        InputError: a shape does not fit, or a label is out of range.
+        UndefinedError: a logit is NaN or +infinity, or the batch is empty.
 
     Example:
         >>> check_logits(torch.zeros(1, 2), torch.tensor([1])).dtype
         torch.float64
     """
-    if logits.ndim != 2 or len(logits) == 0 or logits.shape[1] < 2:
+    if logits.ndim != 2 or logits.shape[1] < 2:
         raise InputError(
-            "logits must be [N, K] with at least one example and two classes, but have shape "
+            f"logits must be [N, K] with at least two classes, but have shape "
             f"{tuple(logits.shape)}."
         )
+    if len(logits) == 0:
+        raise UndefinedError("there is no sample, so nothing can be measured on this part.")
     if label is not None:
         if label.shape != logits.shape[:1]:
             raise InputError(
@@ -46,8 +48,9 @@ def check_logits(logits: Tensor, label: Tensor | None = None) -> Tensor:
                 f"a label lies outside the {logits.shape[1]} classes of the logits; labels count "
                 "from 0."
             )
-    if not bool((logits < torch.inf).all()):  # also false for NaN
-        raise RunError(
+    # also false for NaN; a row without a finite logit has no probabilities
+    if not bool((logits < torch.inf).all()) or not bool((logits.amax(1) > -torch.inf).all()):
+        raise UndefinedError(
             "the logits hold NaN or infinity: the model that was tested has diverged, so nothing "
             "can be measured on it."
         )

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mu.metrics.low_rank_kernel import MAX_RESIDUAL, Array, low_rank_factor, rbf_kernel
 from mu.metrics.svc_solver import LIBSVM_TOLERANCE, SVCSolver, sum_by_group
-from mu.utils.errors import InputError, RunError
+from mu.utils.errors import InputError, UndefinedError
 
 # entries of the kernel computed at once: 4 MB, about what stays in a processor's cache
 _BLOCK = 2**19
@@ -132,7 +132,7 @@ def fit_svc(
 
     Raises:
         InputError: the features are empty or of a wrong shape, or a class is absent.
-        RunError: a feature is infinite or NaN.
+        UndefinedError: a feature is infinite or NaN.
 
     Example: members have the larger feature.
 
@@ -194,7 +194,7 @@ def _matrix(features: ArrayLike) -> Array:
     if x.ndim != 2 or x.size == 0:
         raise InputError(f"features must be [N] or [N, F] and not empty, but have shape {x.shape}.")
     if not np.isfinite(x).all():
-        raise RunError(
+        raise UndefinedError(
             "a feature of the membership classifier is infinite or NaN: the model that was tested "
             "has diverged."
         )

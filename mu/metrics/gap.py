@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
+from mu.metrics.checks import check_number
 from mu.utils.errors import InputError
 
 PAPERS_FOUR = ("UA", "RA", "TA", "MIA")
@@ -25,11 +26,15 @@ def mean_of(value: Value) -> float:
     Args:
         value: a number, or one per seed.
 
+    Raises:
+        UndefinedError: a number is NaN.
+
     Example:
         >>> mean_of([1.0, 3.0]), mean_of(2)
         (2.0, 2.0)
     """
-    return fmean(value) if isinstance(value, Sequence) else float(value)
+    mean = fmean(value) if isinstance(value, Sequence) else float(value)
+    return check_number(mean, "a metric of the gap")
 
 
 def gaps(
@@ -136,7 +141,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
         raise InputError(f"an interval needs at least two seeds, but there is {len(values)}.")
     from scipy.stats import t
 
-    return fmean(values), float(t.ppf(0.5 + level / 2, len(values) - 1)) * stdev(
+    return mean_of(values), float(t.ppf(0.5 + level / 2, len(values) - 1)) * stdev(
         values
     ) / math.sqrt(len(values))
 
@@ -206,6 +211,8 @@ def accuracy_unlearning_score(
         >>> accuracy_unlearning_score(90.0, 80.0, 0.0)
         0.5
     """
+    for accuracy in (original_test, unlearned_test, unlearned_forget):
+        check_number(accuracy, "an accuracy")
     return (1 - (original_test - unlearned_test) / 100) / (
         1 + abs(unlearned_test - unlearned_forget) / 100
     )

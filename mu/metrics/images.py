@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, UndefinedError
 
 
 class _Precomputed(nn.Module):
@@ -39,7 +39,7 @@ def fid(real: Tensor, drawn: Tensor) -> float:
         A number, >= 0 up to rounding.
 
     Raises:
-        InputError: with no more than D images on a side: such a covariance has no full rank, and
+        UndefinedError: with no more than D images on a side: such a covariance has no full rank, and
             the distance says more about the number of images than about the images.
 
     Example: the same covariance, means 3 apart: 3².
@@ -54,7 +54,7 @@ def fid(real: Tensor, drawn: Tensor) -> float:
     size = real.shape[1]
     for name, count in (("real", len(real)), ("drawn", len(drawn))):
         if count <= size:
-            raise InputError(
+            raise UndefinedError(
                 f"FID over {size} features needs more than {size} images on each side, and there "
                 f"are {count} {name} ones; take more images, an extractor with fewer features, or "
                 "KID."
@@ -87,7 +87,7 @@ def kid(
         little below.
 
     Raises:
-        InputError: a side has fewer images than a subset.
+        UndefinedError: a side has fewer images than a subset.
 
     Example: subsets of all images: k is 1 within real, 8 within drawn and 1 between, 1 + 8 - 2.
 
@@ -103,7 +103,7 @@ def kid(
         )
     fewest = min(len(real), len(drawn))
     if fewest < subset_size:
-        raise InputError(
+        raise UndefinedError(
             f"KID takes subsets of {subset_size} images, and there are {fewest} on one side; take "
             f"more images, or set subset_size to {fewest} at most."
         )
@@ -136,17 +136,19 @@ def clip_score(images: Tensor, texts: Tensor) -> float:
         In [0, 100].
 
     Raises:
-        InputError: the shapes differ, or there is no image.
+        InputError: the shapes differ.
+        UndefinedError: there is no image, or an embedding is not finite.
 
     Example: one pair agrees, the other is orthogonal.
 
         >>> clip_score(torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
         50.0
     """
-    if images.shape != texts.shape or not len(images):
+    if images.shape != texts.shape:
         raise InputError(
             f"a CLIP score needs a text for each image, not {len(texts)} for {len(images)}."
         )
+    _check_finite(images, texts)
     return float(100 * (images.double() * texts.double()).sum(1).clamp_min(0).mean())
 
 
@@ -156,3 +158,15 @@ def _check(real: Tensor, drawn: Tensor) -> None:
             "features of two sets of images have the shapes [N, D] and [M, D], not "
             f"{list(real.shape)} and {list(drawn.shape)}."
         )
+    _check_finite(real, drawn)
+
+
+def _check_finite(*features: Tensor) -> None:
+    for rows in features:
+        if not len(rows):
+            raise UndefinedError("there is no image, so nothing can be measured.")
+        if not bool(rows.isfinite().all()):
+            raise UndefinedError(
+                "the features of some images are not finite: the images, or the model that drew "
+                "them, hold NaN."
+            )

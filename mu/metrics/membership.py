@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mu.metrics.checks import as_vector
-from mu.utils.errors import InputError
+from mu.metrics.checks import as_vector, check_differing
+from mu.utils.errors import InputError, UndefinedError
 
 
 def scrub_mia(
@@ -43,7 +43,7 @@ def scrub_mia(
         splits: number of shuffle splits.
 
     Raises:
-        InputError: fewer than ten samples remain on either side.
+        UndefinedError: fewer than ten samples remain on either side, or all losses are equal.
 
     Example: the losses do not overlap.
 
@@ -55,10 +55,11 @@ def scrub_mia(
     test = as_vector(test_nll, "test_nll").cpu()[torch.isin(test_label.cpu(), forget_label.cpu())]
     size = min(len(forget), len(test))
     if size < 10:
-        raise InputError(
+        raise UndefinedError(
             "the SCRUB attack needs ten samples of the same classes on either side, but has "
             f"{len(forget)} forget and {len(test)} test samples."
         )
+    check_differing("the losses", forget, test)
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
@@ -92,6 +93,9 @@ def loss_threshold_auc(forget_nll: Tensor, test_nll: Tensor) -> float:
         forget_nll: `[F]`, infinity allowed.
         test_nll: `[T]`, infinity allowed.
 
+    Raises:
+        UndefinedError: a loss is NaN, or all are equal, as those of a model without an output.
+
     Example: 1 < 2 and 1 < 3; 3 > 2; 3 = 3 counts half: 2.5 of 4 pairs.
 
         >>> loss_threshold_auc(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 3.0]))
@@ -99,6 +103,7 @@ def loss_threshold_auc(forget_nll: Tensor, test_nll: Tensor) -> float:
     """
     forget = as_vector(forget_nll, "forget_nll").cpu()
     test = as_vector(test_nll, "test_nll").cpu().sort().values
+    check_differing("the losses", forget, test)
     not_greater = torch.searchsorted(test, forget, right=True)
     smaller = torch.searchsorted(test, forget, right=False)
     twice = 2 * len(test) * len(forget) - int((smaller + not_greater).sum())
@@ -119,6 +124,7 @@ def tpr_at_fpr(member_score: Tensor, nonmember_score: Tensor, fpr: float) -> flo
 
     Raises:
         InputError: the rate is outside [0, 1].
+        UndefinedError: a score is NaN, or all are equal.
 
     Example: with no false positive, one of two members exceeds all non-members.
 
@@ -129,6 +135,7 @@ def tpr_at_fpr(member_score: Tensor, nonmember_score: Tensor, fpr: float) -> flo
         raise InputError(f"a false positive rate lies in [0, 1], not {fpr}.")
     members = as_vector(member_score, "member_score").cpu()
     nonmembers = as_vector(nonmember_score, "nonmember_score").cpu().sort(descending=True).values
+    check_differing("the scores", members, nonmembers)
     allowed = int(fpr * len(nonmembers) + 1e-9)  # 0.001 * 1000 must allow one
     if allowed >= len(nonmembers):
         return 1.0
@@ -167,9 +174,13 @@ class ThresholdAttack:
             member_label: `[M]`.
             other_score: `[T]` scores of samples that were not.
             other_label: `[T]`.
+
+        Raises:
+            UndefinedError: a score is NaN, or all are equal.
         """
         member = as_vector(member_score, "member_score").cpu()
         other = as_vector(other_score, "other_score").cpu()
+        check_differing("the scores", member, other)
         thresholds: dict[int, float] = {}
         for label in sorted(set(member_label.tolist()) | set(other_label.tolist())):
             inside = member[member_label.cpu() == label].sort().values
@@ -195,8 +206,10 @@ class ThresholdAttack:
             other_score: `[T]` scores of target samples that were not.
             other_label: `[T]`.
         """
-        caught = (member_score.cpu() >= self._at(member_label)).to(torch.float64).mean()
-        cleared = (other_score.cpu() < self._at(other_label)).to(torch.float64).mean()
+        member = as_vector(member_score, "member_score").cpu()
+        other = as_vector(other_score, "other_score").cpu()
+        caught = (member >= self._at(member_label)).to(torch.float64).mean()
+        cleared = (other < self._at(other_label)).to(torch.float64).mean()
         return 50.0 * (caught + cleared).item()
 
     def _at(self, label: Tensor) -> Tensor:

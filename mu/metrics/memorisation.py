@@ -19,8 +19,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from mu.metrics.checks import check_number
 from mu.metrics.membership import loss_threshold_auc
-from mu.utils.errors import InputError, RunError
+from mu.utils.errors import InputError, UndefinedError
 
 MIN_VARIANCE = 1e-6
 """Smallest variance by whose root min-k++ divides."""
@@ -39,7 +40,7 @@ def exact_memorisation(hits: Tensor, mask: Tensor) -> Tensor:
         mask: `[N, T]` bool.
 
     Returns:
-        `[N]` in [0, 1]; 0 for an item without a token.
+        `[N]` in [0, 1]; NaN, undefined, for an item without a token.
 
     Example: the first two of three tokens count, one of them is the argmax.
 
@@ -48,7 +49,7 @@ def exact_memorisation(hits: Tensor, mask: Tensor) -> Tensor:
         tensor([0.5000], dtype=torch.float64)
     """
     hits, mask = _tokens(hits, mask)
-    return (hits & mask).sum(1) / mask.sum(1).clamp_min(1).to(torch.float64)
+    return (hits & mask).sum(1) / mask.sum(1).to(torch.float64)
 
 
 def extraction_strength(hits: Tensor, mask: Tensor, floor: bool = True) -> Tensor:
@@ -68,7 +69,7 @@ def extraction_strength(hits: Tensor, mask: Tensor, floor: bool = True) -> Tenso
         floor: False gives 0 to an item whose last token is missed.
 
     Returns:
-        `[N]` in [0, 1]; 0 for an item without a token.
+        `[N]` in [0, 1]; NaN, undefined, for an item without a token.
 
     Example: the last two of four tokens.
 
@@ -82,7 +83,7 @@ def extraction_strength(hits: Tensor, mask: Tensor, floor: bool = True) -> Tenso
     suffix = (mask & ~missed_later).sum(1)
     if floor:
         suffix = suffix.clamp_min(1)
-    return torch.where(count > 0, suffix / count.clamp_min(1).to(torch.float64), 0.0)
+    return torch.where(count > 0, suffix / count.clamp_min(1).to(torch.float64), math.nan)
 
 
 # ---------------------------------------------------------------- membership scores
@@ -261,7 +262,7 @@ def privleak(auc: float, oracle_auc: float = 0.5) -> float:
         oracle_auc: the oracle's; 0.5 without an oracle.
 
     Raises:
-        RunError: the oracle's AUC is 1.
+        UndefinedError: the oracle's AUC is 1.
 
     Example: 100 (0.25 - 0.5) / 0.5.
 
@@ -281,7 +282,7 @@ def rel_diff(auc: float, oracle_auc: float = 0.5) -> float:
         oracle_auc: the oracle's; 0.5 without an oracle.
 
     Raises:
-        RunError: the oracle's AUC is 0.
+        UndefinedError: the oracle's AUC is 0.
 
     Example: 100 (0.75 - 0.5) / 0.5.
 
@@ -292,8 +293,10 @@ def rel_diff(auc: float, oracle_auc: float = 0.5) -> float:
 
 
 def _relative(value: float, oracle: float) -> float:
+    for auc in (value, oracle):
+        check_number(auc, "an area under a curve")
     if oracle <= 0:
-        raise RunError(
+        raise UndefinedError(
             "the oracle's membership AUC lies at the end of the scale, so no relative difference "
             "to it exists."
         )
@@ -324,9 +327,9 @@ def _lowest(values: Tensor, mask: Tensor, share: float) -> Tensor:
     mask = mask.to(torch.bool)
     count = mask.sum(1)
     if bool((count == 0).any()):
-        raise InputError(f"item {int((count == 0).nonzero()[0])} has no token to score.")
+        raise UndefinedError(f"item {int((count == 0).nonzero()[0])} has no token to score.")
     if bool((values.isnan() & mask).any()):
-        raise RunError(
+        raise UndefinedError(
             "a log-probability is NaN: the model that was tested has diverged, so nothing can be "
             "measured on it."
         )

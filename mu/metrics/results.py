@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from mu.utils.errors import InputError, RunError
+from mu.metrics.rates import Rate
+from mu.utils.errors import InputError, UndefinedError
 from mu.utils.files import read_json, save_tensors, write_json
 from mu.utils.version import __version__
 
@@ -30,31 +31,98 @@ SHARED_DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Result:
-    """Value of one metric.
+    """Value of one metric, or the reason why it has none.
 
     Attributes:
         metric: name of the metric (`UA`); a part of another metric has a slash (`UA/circle`).
-        value: finite; a metric that could not be computed is an error, never a default value.
+        value: finite; None where the metric is undefined, never a default value.
         higher_is_better: None where closeness to the oracle is the goal.
         split: the part of the split that was measured.
         unit: `%`, `pp`, `s`, `nats`, `MiB`, `weights` (a count of them), or empty.
         detail: settings that a reader needs beside the number (sizes of the attack's pools, a
             judge's name and version).
+        undefined: one sentence, why the metric is undefined; empty where it has a value.
+        interval: ends of a rate's 95 % interval, in its unit; None for other metrics.
+        warning: one sentence that a reader of the value needs; empty without.
+
+    Raises:
+        UndefinedError: the value is not finite.
+        InputError: there is a value and a reason why there is none, or neither.
     """
 
     metric: str
-    value: float
+    value: float | None
     higher_is_better: bool | None = None
     split: str = ""
     unit: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
+    undefined: str = ""
+    interval: tuple[float, float] | None = None
+    warning: str = ""
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.value):
-            raise RunError(
+        if (self.value is None) != bool(self.undefined):
+            raise InputError(f"{self.metric} needs either a value, or a reason why it has none.")
+        if self.value is not None and not math.isfinite(self.value):
+            raise UndefinedError(
                 f"{self.metric} on {self.split or 'this run'} is {self.value}, so it could not be "
                 "measured."
             )
+
+    @property
+    def number(self) -> float:
+        """Value of a defined metric.
+
+        Raises:
+            UndefinedError: the metric is undefined.
+        """
+        if self.value is None:
+            raise UndefinedError(f"{self.metric} is undefined: {self.undefined}")
+        return self.value
+
+
+def compute_result(
+    metric: str,
+    compute: Callable[[], float | Rate],
+    higher_is_better: bool | None = None,
+    split: str = "",
+    unit: str = "",
+    detail: Mapping[str, Any] | None = None,
+) -> Result:
+    """Result of a metric that may be undefined, with the interval and the warning of a rate.
+
+    Args:
+        metric: name of the metric.
+        compute: computes the value; an UndefinedError becomes the result's reason.
+        higher_is_better: see Result.
+        split: see Result.
+        unit: see Result.
+        detail: see Result.
+
+    Example:
+        >>> from mu.metrics.tofu import harmonic_mean
+        >>> compute_result("MU", lambda: harmonic_mean([1.0, 0.5])).value
+        0.6666666666666666
+        >>> compute_result("MU", lambda: harmonic_mean([math.nan])).value is None
+        True
+    """
+    about = dict(detail or {})
+    try:
+        value = compute()
+        if isinstance(value, Rate):
+            return Result(
+                metric,
+                value.percent,
+                higher_is_better,
+                split,
+                unit,
+                {**about, **value.detail()},
+                interval=value.interval,
+                warning=value.warning,
+            )
+        return Result(metric, float(value), higher_is_better, split, unit, about)
+    except UndefinedError as reason:
+        return Result(metric, None, higher_is_better, split, unit, about, undefined=str(reason))
 
 
 @dataclass(frozen=True)
@@ -156,15 +224,16 @@ class RunResults:
 
         Raises:
             InputError: when the run did not measure it.
+            UndefinedError: when it is undefined on this run.
         """
         for result in self.results:
             if result.metric == metric:
-                return result.value
+                return result.number
         metrics = ", ".join(result.metric for result in self.results) or "nothing"
         raise InputError(f"the run {self.task}/{self.method} has no {metric}; it has {metrics}.")
 
     def has(self, metric: str) -> bool:
-        """Whether the run measured a metric."""
+        """Whether the run measured a metric; it may be undefined."""
         return any(result.metric == metric for result in self.results)
 
     @property
@@ -174,7 +243,8 @@ class RunResults:
 
     def save(self, folder: Path | str) -> None:
         """Write `results.json` into a run folder, atomically."""
-        write_json(Path(folder) / "results.json", {"format": FORMAT, **asdict(self)})
+        content = {**asdict(self), "results": [_entry(result) for result in self.results]}
+        write_json(Path(folder) / "results.json", {"format": FORMAT, **content})
 
     @classmethod
     def load(cls, folder: Path | str) -> RunResults:
@@ -187,7 +257,7 @@ class RunResults:
             return cls(
                 raw["task"],
                 raw["method"],
-                [Result(**r) for r in raw["results"]],
+                [_result(entry) for entry in raw["results"]],
                 raw["seeds"],
                 raw["hashes"],
                 raw["seconds"],
@@ -198,6 +268,17 @@ class RunResults:
             raise InputError(
                 f"{file} is not a results file of this version of mu ({error})."
             ) from error
+
+
+def _entry(result: Result) -> dict[str, Any]:
+    """Entry of results.json: the reason, interval and warning only where there are any."""
+    optional = ("undefined", "interval", "warning")
+    return {key: value for key, value in asdict(result).items() if value or key not in optional}
+
+
+def _result(entry: Mapping[str, Any]) -> Result:
+    interval = entry.get("interval")
+    return Result(**{**entry, "interval": None if interval is None else tuple(interval)})
 
 
 def _presentation(raw: Mapping[str, Any]) -> Presentation:

@@ -21,7 +21,7 @@ from mu.metrics import classification
 from mu.metrics.checks import as_vector
 from mu.metrics.fast_svc import SVCFit, fit_svc
 from mu.metrics.low_rank_kernel import Array
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, UndefinedError
 
 ATTACKS = ("correctness", "confidence", "entropy", "m_entropy", "prob")
 """Features of the SVC attack; `m_entropy_ref`, a sixth, is the released code's `m_entropy`."""
@@ -187,7 +187,7 @@ def training_privacy_mia(
         in percent, by attack; 50 is chance.
 
     Raises:
-        InputError: there are too few samples to learn from and to judge.
+        UndefinedError: there are too few samples to learn from and to judge.
 
     Example: every retain sample is classified rightly, every test sample wrongly.
 
@@ -197,7 +197,7 @@ def training_privacy_mia(
     """
     n = len(test_logits) // 2
     if n == 0 or len(retain_logits) <= n:
-        raise InputError(
+        raise UndefinedError(
             f"the training-privacy attack learns from {max(n, 1)} samples of either set and is "
             f"judged on the rest, but there are {len(retain_logits)} of retain and "
             f"{len(test_logits)} of test; give more."
@@ -296,11 +296,32 @@ def entropy_lr_mia(
         raise InputError(f"the entropy attack has no classifier {classifier}; use logistic or svc.")
     from sklearn.linear_model import LogisticRegression
 
+    _check_sides(retain, test)
     model = LogisticRegression(class_weight="balanced", solver="lbfgs", max_iter=1000)
     model.fit(np.concatenate([retain, test]), np.repeat([1, 0], [len(retain), len(test)]))
     return 100.0 * float(np.mean(model.predict(forget)))
 
 
 def _fit(member: Array, nonmember: Array) -> SVCFit:
+    """Support vector classifier of members against non-members.
+
+    Raises:
+        UndefinedError: a side is empty, or all samples have the same feature, so that no classifier
+            can tell them apart.
+    """
     sides = [side.reshape(len(side), -1) for side in (member, nonmember)]
+    _check_sides(*sides)
     return fit_svc(np.concatenate(sides), np.repeat([True, False], [len(side) for side in sides]))
+
+
+def _check_sides(member: Array, nonmember: Array) -> None:
+    if not len(member) or not len(nonmember):
+        raise UndefinedError(
+            "a membership attack learns from members and non-members, but there are "
+            f"{len(member)} and {len(nonmember)}."
+        )
+    features = np.concatenate([member, nonmember])
+    if bool((features == features[:1]).all()):
+        raise UndefinedError(
+            "every member and non-member has the same feature, so no attack can tell them apart."
+        )

@@ -9,7 +9,9 @@ is computed in float64.
 
 The truth ratio is R = wrong / (right + 1e-10), as OpenUnlearning keeps it; TOFU's own logs hold its
 inverse. Its goal is the oracle's distribution (a mean of min(R, 1/R) of about 0.65 on TOFU), not 1;
-gradient ascent drives it to 0, and the forget quality with it.
+gradient ascent drives it to 0, and the forget quality with it. Where right and wrong are both below
+1e-10, the constant decides R (it is near 0, whatever the answers are), so max(0, 1 - R) is undefined
+there: the published code gives a model that was destroyed the best value, 1.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor
 
 from mu.metrics.checks import as_vector
-from mu.utils.errors import InputError, RunError
+from mu.utils.errors import InputError, UndefinedError
 from mu.utils.extras import require
 
 EPS = 1e-10
@@ -119,6 +121,28 @@ def truth_probability(right: Tensor, wrong: Wrong) -> Tensor:
     return right_probability / (right_probability + wrong_probability + EPS)
 
 
+def undefined_ratios(right: Tensor, wrong: Wrong) -> Tensor:
+    """Items whose truth ratio the constant decides: right and wrong are both below 1e-10.
+
+    right and wrong are those of `truth_ratio`.
+
+    Args:
+        right: average losses of the paraphrased answers, `[N]`.
+        wrong: average losses of the perturbed answers.
+
+    Returns:
+        `[N]` bool.
+
+    Example: e^-30 is below 1e-10, e^-2 is not.
+
+        >>> losses = torch.tensor([30.0, 2.0])
+        >>> undefined_ratios(losses, losses[:, None]).tolist()
+        [True, False]
+    """
+    right_probability, wrong_probability = _right_and_wrong(right, wrong)
+    return (right_probability < EPS) & (wrong_probability < EPS)
+
+
 def closer_to_one(ratio: Tensor) -> Tensor:
     """Truth ratio score `min(R, 1 / (R + 1e-10))`, TOFU's on the forget set.
 
@@ -140,7 +164,7 @@ def true_better(ratio: Tensor) -> Tensor:
     """Truth ratio score `max(0, 1 - R)`, TOFU's on the retain set, real authors and world facts.
 
     Args:
-        ratio: truth ratios R, `[N]`, >= 0.
+        ratio: truth ratios R, `[N]`, >= 0, of items that `undefined_ratios` does not name.
 
     Returns:
         `[N]` in [0, 1]; large where the right answer is likelier.
@@ -150,6 +174,31 @@ def true_better(ratio: Tensor) -> Tensor:
         tensor([0.7500, 0.0000], dtype=torch.float64)
     """
     return (1 - _ratios(ratio, "ratio")).clamp_min(0)
+
+
+def mean_true_better(right: Tensor, wrong: Wrong) -> float:
+    """Mean of `true_better` over items, in [0, 1].
+
+    Args:
+        right: average losses of the right answers, `[N]`.
+        wrong: average losses of the wrong answers.
+
+    Raises:
+        UndefinedError: right and wrong answers of an item are both below 1e-10.
+
+    Example: R = 1/2.
+
+        >>> round(mean_true_better(torch.tensor([2.0]).log(), torch.tensor([[4.0]]).log()), 4)
+        0.5
+    """
+    undefined = int(undefined_ratios(right, wrong).sum())
+    if undefined:
+        raise UndefinedError(
+            f"the right and the wrong answers of {undefined} of {len(right)} items are both less "
+            "likely than 1e-10 a token, so which is likelier says nothing; the model that was "
+            "tested is destroyed there."
+        )
+    return true_better(truth_ratio(right, wrong)).mean().item()
 
 
 def harmonic_mean(values: Sequence[float] | Tensor) -> float:
@@ -163,7 +212,7 @@ def harmonic_mean(values: Sequence[float] | Tensor) -> float:
 
     Raises:
         InputError: without values, or with a negative one.
-        RunError: a value is NaN.
+        UndefinedError: a value is NaN.
 
     Example: 2 / (1 + 2).
 
@@ -174,7 +223,9 @@ def harmonic_mean(values: Sequence[float] | Tensor) -> float:
     if not len(flat) or bool((flat < 0).any()):
         raise InputError("a harmonic mean needs at least one value, none below 0.")
     if bool(flat.isnan().any()):
-        raise RunError("a harmonic mean was given NaN: the model that was tested has diverged.")
+        raise UndefinedError(
+            "a mean over NaN is undefined: the model that was tested has diverged."
+        )
     return 0.0 if bool((flat == 0).any()) else len(flat) / (1 / flat).sum().item()
 
 

@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class RunError(RuntimeError):
     """Error of a failed run; the command line prints the message and exits with code 1."""
+
+
+class UndefinedError(RunError):
+    """Error of a metric without a value on these inputs; a suite records the sentence instead."""

@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from mu.metrics.images import clip_score, fid, kid
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, UndefinedError
 
 
 def features(count: int, size: int, shift: float = 0.0, seed: int = 0) -> Tensor:
@@ -50,12 +50,12 @@ def test_fid_of_equal_sets_is_zero_and_of_shifted_ones_the_shift() -> None:
 def test_too_few_images_for_the_features_are_refused() -> None:
     """Fails when a covariance without full rank gives a number."""
     with pytest.raises(
-        InputError,
+        UndefinedError,
         match="FID over 8 features needs more than 8 images on each side, and there are 8 drawn "
         "ones",
     ):
         fid(features(60, 8), features(8, 8))
-    with pytest.raises(InputError, match="5 real ones"):
+    with pytest.raises(UndefinedError, match="5 real ones"):
         fid(features(5, 8), features(60, 8))
     assert fid(features(9, 8), features(9, 8, seed=1)) > 0
 
@@ -99,7 +99,7 @@ def test_kid_is_decided_by_its_seed_alone() -> None:
 
 def test_kid_refuses_what_it_cannot_take() -> None:
     with pytest.raises(
-        InputError,
+        UndefinedError,
         match=r"KID takes subsets of 50 images, and there are 12 on one side; .* subset_size to 12",
     ):
         kid(features(60, 4), features(12, 4))

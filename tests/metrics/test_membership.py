@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from mu import metrics
-from mu.utils.errors import InputError, RunError
+from mu.utils.errors import InputError, RunError, UndefinedError
 from tests.support.pools import logits, pools
 
 losses = st.lists(
@@ -125,9 +125,9 @@ def test_an_untouched_model_has_forgotten_nothing_and_a_perfect_one_everything()
     forget, _ = logits(200, 10, 3, wrong=0.0)
     erased = metrics.svc_mia(*member, *other, forget, forget.argmin(dim=1), attacks=["correctness"])
     assert untouched["confidence"] < 5 and erased["correctness"] == 100
-    equal = metrics.svc_mia(*member, *member, *member)
+    equal = metrics.svc_mia(*member, *member, *member, attacks=["confidence"])
     # nothing to tell members by is no sign of forgetting
-    assert equal["correctness"] == equal["confidence"] == 0
+    assert equal["confidence"] == 0
 
 
 def test_the_reference_variant_and_an_unknown_attack() -> None:
@@ -157,7 +157,7 @@ def test_training_privacy_is_judged_on_what_the_attacker_has_not_seen() -> None:
             (model.predict(retain[120:]) == 1).mean() + (model.predict(test[120:]) == 0).mean()
         )
         assert value == pytest.approx(stated, abs=100 / 121), name
-    with pytest.raises(InputError, match="give more"):
+    with pytest.raises(UndefinedError, match="give more"):
         metrics.training_privacy_mia(retain_z[:120], retain_y[:120], test_z, test_y)
 
 
@@ -166,6 +166,7 @@ def test_training_privacy_is_judged_on_what_the_attacker_has_not_seen() -> None:
 def test_loss_threshold_auc_is_the_share_of_ordered_pairs(
     forget: list[float], test: list[float]
 ) -> None:
+    assume(len({*forget, *test}) > 1)
     score = metrics.loss_threshold_auc(
         torch.tensor(forget, dtype=torch.float64), torch.tensor(test, dtype=torch.float64)
     )
@@ -182,6 +183,7 @@ def test_loss_threshold_auc_is_the_share_of_ordered_pairs(
 def test_loss_threshold_auc_is_a_half_on_equal_distributions(
     values: list[float], copies: int
 ) -> None:
+    assume(len(set(values)) > 1)
     forget = torch.tensor(values, dtype=torch.float64)
     assert metrics.loss_threshold_auc(forget, forget.flip(0).repeat(copies)) == 0.5
 
@@ -206,6 +208,7 @@ def test_loss_threshold_auc_equals_scikit_learn() -> None:
 def test_tpr_at_fpr_is_the_best_of_all_thresholds(
     members: list[int], others: list[int], fpr: float
 ) -> None:
+    assume(len({*members, *others}) > 1)
     best = 0.0
     for threshold in [-1.0, *sorted({*members, *others})]:
         if sum(v > threshold for v in others) / len(others) <= fpr + 1e-12:
@@ -264,7 +267,7 @@ def test_scrub_attack() -> None:
     assert metrics.scrub_mia(same[:160][only], label[:160][only], test, label) == metrics.scrub_mia(
         same[:160][only], label[:160][only], same, label
     )
-    with pytest.raises(InputError, match="same classes"):
+    with pytest.raises(UndefinedError, match="same classes"):
         metrics.scrub_mia(same[:50], torch.full((50,), 9), same, label)
 
 
@@ -318,5 +321,5 @@ def test_threshold_attack_maximises_the_balanced_accuracy_of_each_class() -> Non
 def test_losses_of_a_diverged_model_are_refused() -> None:
     with pytest.raises(RunError, match="diverged"):
         metrics.loss_threshold_auc(torch.tensor([0.1, float("nan")]), torch.tensor([0.1]))
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(UndefinedError, match="at least one"):
         metrics.loss_threshold_auc(torch.tensor([]), torch.tensor([0.1]))
