@@ -15,6 +15,7 @@ from callbacks.images.judging import (
     average_share,
     categories_of,
     concept_probability,
+    erased_concepts,
     judge_images,
     label_list,
     label_of_prompt,
@@ -161,13 +162,9 @@ class ConceptErasure(Suite):
 
     def _concepts(self, rows: Sequence[ImageRow], module: UnlearningModule) -> list[str]:
         """Erased concept of each row."""
-        selector = module.task.split.selector if module.task is not None else {}
         concepts = [
-            self.concept
-            or self._class_label(row, module)
-            or (self.field and row.about.get(self.field))
-            or selector.get("concept")
-            for row in rows
+            self.concept or self._class_label(row, module) or name
+            for row, name in zip(rows, erased_concepts(rows, module, self.field), strict=True)
         ]
         if not all(concepts):
             raise InputError(

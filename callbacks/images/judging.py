@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mu.core.module import UnlearningModule
+from mu.data.concepts import folded
 from mu.evaluation.images.drawing import ImageJob, ImageRow, image_cache
 from mu.evaluation.images.judges import Judge
 from mu.metrics.outputs import Outputs
@@ -128,6 +129,28 @@ def recognition_results(
             for name, (share, count) in shares.items()
         ]
     return results
+
+
+def erased_concepts(
+    rows: Sequence[ImageRow], module: UnlearningModule, field: str | None = None
+) -> list[str | None]:
+    """Erased concept of each row; None where neither the row nor the task names one.
+
+    Args:
+        rows: images for what was erased.
+        module: its task's selector names the erased concept, or several, among which a row's
+            column `concept` chooses.
+        field: column that names each row's concept, in place of the task.
+    """
+    selector = module.task.split.selector if module.task is not None else {}
+    selected = selector.get("concept") or None
+    if not isinstance(selected, list):
+        return [(field and row.about.get(field)) or selected for row in rows]
+    names = {folded(name): name for name in selected}
+    return [
+        (field and row.about.get(field)) or names.get(folded(row.about.get("concept", "")))
+        for row in rows
+    ]
 
 
 def label_list(judge: Judge, limit: int = 12) -> str:

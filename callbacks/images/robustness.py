@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.base import Evaluated, Suite, module_of, run_folder
+from callbacks.images.judging import erased_concepts
 from callbacks.images.original_images import (
     TARGETS,
     check_size,
@@ -48,7 +49,8 @@ class Robustness(Suite):
         judge: judge of the concept.
         attack: the attack; UnlearnDiffAtk with the paper's budget when None.
         prompts: prompts to attack; the task's forget part when None.
-        concept: name of the concept for the judge; the concept of the task's selector when None.
+        concept: name of the concept for the judge; when None, that of the task, or each prompt's of
+            several.
         targets: images that show the concept, one a prompt: those of the `original` model, drawn
             when the fit starts (or now, where the weights are still its own), or those of the
             `task`.
@@ -108,7 +110,7 @@ class Robustness(Suite):
         """Results `pre_ASR` and `ASR`."""
         # prompts and target images
         job = self._job(module)
-        concept = self._concept(module)
+        concepts = self._concepts(module, job)
         targets = self._targets(module, job)
         # the attack
         start = time.monotonic()
@@ -117,14 +119,15 @@ class Robustness(Suite):
             module,
             job,
             targets,
-            lambda drawn: self.judge.recognises(drawn, concept),
+            self.judge,
+            concepts,
             self.batch_size,
         )
         seconds = round(time.monotonic() - start, 1)
         # results, and the files of the run folder
         detail = {
             **self.judge.detail(),
-            "concept": concept,
+            "concept": ", ".join(dict.fromkeys(concepts)),
             **self.prompts.detail(module, job),
             "resolution": int(images.shape[-1]),
             **attack_budget(self.attack),
@@ -153,15 +156,17 @@ class Robustness(Suite):
         sampler = getattr(self.attack, "sampler", None) or job.sampler
         return ImageJob(job.rows, sampler, job.batch_size)
 
-    def _concept(self, module: UnlearningModule) -> str:
-        selector = module.task.split.selector if module.task is not None else {}
-        concept = self.concept or selector.get("concept")
-        if not concept:
+    def _concepts(self, module: UnlearningModule, job: ImageJob) -> list[str]:
+        """Concept of each prompt, as the judge names it."""
+        concepts = [self.concept or name for name in erased_concepts(job.rows, module)]
+        if not all(concepts):
             raise InputError(
                 "the task does not say which concept was erased; give Robustness the concept."
             )
-        self.judge.label_indices(str(concept))
-        return str(concept)
+        names = [str(name) for name in concepts]
+        for name in dict.fromkeys(names):
+            self.judge.label_indices(name)
+        return names
 
     def _targets(self, module: UnlearningModule, job: ImageJob) -> Tensor:
         """Target images `[N, 3, H, W]` in [0, 1], on the CPU."""

@@ -92,13 +92,13 @@ def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
     content: dict[str, Any] = {"method": type(module).__name__}
     if folder is not None and (folder / CONFIG).is_file():
         data = recorded_config(folder).get("data") or {}
-        concept = (data.get("init_args") or {}).get("concept")
+        concept = _listed((data.get("init_args") or {}).get("concept"))
         content |= {"task": str(data.get("class_path", "")).rpartition(".")[2], "concept": concept}
     if folder is not None and (folder / "split.json").is_file():
         split = Split.load(folder / "split.json")
         content |= {
             "task": split.task,
-            "concept": split.selector.get("concept") or json.dumps(dict(split.selector)),
+            "concept": _listed(split.selector.get("concept")) or json.dumps(dict(split.selector)),
         }
     if folder is not None and (folder / "results.json").is_file():
         record = RunResults.load(folder)
@@ -106,12 +106,17 @@ def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
     return content
 
 
+def _listed(concept: Any) -> Any:
+    """One concept, or several with commas between."""
+    return ", ".join(concept) if isinstance(concept, list) else concept
+
+
 def _metrics(record: Any) -> list[dict[str, Any]]:
     """Metrics of a run, each with its gap to the oracle."""
     gaps = {
         result.metric.removeprefix("gap/"): result.value
         for result in record.results
-        if result.metric.startswith("gap/")
+        if result.metric.startswith("gap/") and result.value is not None
     }
     return [
         {
@@ -121,5 +126,5 @@ def _metrics(record: Any) -> list[dict[str, Any]]:
             "gap": gaps.get(result.metric),
         }
         for result in record.results
-        if not result.metric.startswith("gap/")
+        if not result.metric.startswith("gap/") and result.value is not None
     ]

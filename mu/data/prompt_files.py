@@ -30,7 +30,8 @@ from mu.utils.shipped_files import find_config
 CASES = ("case_number", "case_num", "image_id")
 SEEDS = ("evaluation_seed", "sd_seed", "seed")
 GUIDANCES = ("evaluation_guidance", "sd_guidance_scale", "guidance")
-_SEED_LIMIT = 2**64
+SEED_LIMIT = 2**64
+"""Seeds lie below, as those of torch's generators."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def _seed(text: str, path: Path, row: int, column: str) -> int | None:
     if not value.is_finite():
         raise InputError(f"row {row + 1} of {path} has {column} = {text!r}, which is not a number.")
     # an exponent of many digits would make an integer of as many
-    if not 0 <= value < _SEED_LIMIT or value != value.to_integral_value():
+    if not 0 <= value < SEED_LIMIT or value != value.to_integral_value():
         raise InputError(
             f"row {row + 1} of {path} has {column} = {text!r}; a seed is a whole number from 0 to "
             "2^64 − 1."

@@ -67,13 +67,12 @@ class Painter(Diffusion):
     def null(self, count: int) -> Condition:
         return self.texts([""] * count)
 
-    def start(self, seeds: Sequence[int]) -> Tensor:
-        return torch.stack(
-            [
-                torch.randn(self.sample_shape, generator=torch.Generator().manual_seed(seed))
-                for seed in seeds
-            ]
-        )
+    def start(self, seeds: Sequence[int | torch.Generator]) -> Tensor:
+        generators = [
+            seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+            for seed in seeds
+        ]
+        return torch.stack([torch.randn(self.sample_shape, generator=g) for g in generators])
 
     def denoise(self, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
         return 2 * self.paint(condition.states)[:, :, None, None] - 1 + self.noise * noised

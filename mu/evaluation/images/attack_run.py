@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mu.attacks.base import Criterion
 from mu.attacks.unlearn_diff_atk import AttackSummary, PromptAttackResult, UnlearnDiffAtk
 from mu.core.module import UnlearningModule
+from mu.data.batch import Batch
 from mu.evaluation.images.drawing import ImageJob, ImageRow, levels
+from mu.evaluation.images.judges import Judge
 from mu.evaluation.media import add_grid
 from mu.metrics.outputs import Outputs
 from mu.utils.errors import InputError
 from mu.utils.files import write_json
 from mu.utils.progress import progress_bar
+from mu.utils.rng import signed_seed
 
 
 def attack_prompts(
@@ -25,7 +29,8 @@ def attack_prompts(
     module: UnlearningModule,
     job: ImageJob,
     targets: Tensor,
-    recognises: Callable[[Tensor], Tensor],
+    judge: Judge,
+    concepts: Sequence[str],
     batch_size: int,
 ) -> tuple[AttackSummary, Tensor]:
     """Attack every prompt of a job, on all ranks.
@@ -37,7 +42,8 @@ def attack_prompts(
         module: module with the served model, ranks, device and precision.
         job: prompts, seeds and guidances.
         targets: images that show the concept, one a prompt, `[N, 3, H, W]` in [0, 1].
-        recognises: detector of the concept in images `[B, 3, H, W]` in [0, 1], `[B]` bool.
+        judge: judge of the concepts.
+        concepts: concept of each prompt.
         batch_size: prompts attacked at once.
 
     Returns:
@@ -61,13 +67,9 @@ def attack_prompts(
         unit_scale=batch_size,
     ):
         batch = _attack_batch(job.rows, positions, targets, module.device)
+        batch["concept"] = [concepts[position] for position in positions]
         with module.precision():
-            result = attack(
-                module.served(),
-                batch,
-                # as in a file of eight bits
-                lambda images: recognises(levels(images).float() / 255),
-            )
+            result = attack(module.served(), batch, _Recognised(judge))
         if not isinstance(result, PromptAttackResult):
             raise InputError(
                 "Robustness counts attacks on prompts, as UnlearnDiffAtk; "
@@ -77,6 +79,26 @@ def attack_prompts(
         store.update("attack", {"index": batch["index"], **_per_prompt(result)})
     columns = {name: value.cpu() for name, value in store.compute()["attack"].items()}
     return _summary(job, columns, results), columns["image"]
+
+
+class _Recognised(Criterion):
+    """Criterion that the judge recognises each row's `concept` in its image, rounded to 8 bits."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+
+    def objective(self, prediction: Tensor, batch: Batch) -> Tensor:
+        """Not defined: a judge of images has no gradient with respect to a prompt's tokens."""
+        raise InputError("attacks on prompts have an objective of their own.")
+
+    def met(self, prediction: Tensor, batch: Batch) -> Tensor:
+        """Mask of the images that show their concept, `[B]` bool."""
+        images = levels(prediction).float() / 255
+        mask = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        for concept in dict.fromkeys(batch["concept"]):
+            rows = torch.tensor([name == concept for name in batch["concept"]], device=mask.device)
+            mask[rows] = self.judge.recognises(images[rows], concept).to(mask.device)
+        return mask
 
 
 def attack_budget(attack: Any) -> dict[str, Any]:
@@ -162,7 +184,7 @@ def _attack_batch(
         "index": torch.tensor(positions, device=device),
         "prompt": [row.prompt for row in selected],
         "image": targets[list(positions)].to(device),
-        "seed": torch.tensor([row.seed for row in selected], device=device),
+        "seed": torch.tensor([signed_seed(row.seed) for row in selected], device=device),
     }
     if all(row.guidance is not None for row in selected):
         batch["guidance"] = torch.tensor([row.guidance for row in selected], device=device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mu.data.concepts import find_mentions, folded
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible
 
@@ -73,7 +73,7 @@ class Judge(Reconstructible, ABC):
         self.top = top
         self.synonyms: dict[str, Sequence[str]] = dict(synonyms or {})
         self.groups: dict[str, Sequence[str]] = dict(groups or {})
-        self._label_pattern: tuple[re.Pattern[str], dict[str, str]] | None = None
+        self._label_of: dict[str, str] | None = None
 
     @property
     @abstractmethod
@@ -107,14 +107,12 @@ class Judge(Reconstructible, ABC):
         Raises:
             InputError: when no label belongs to the concept.
         """
-        names = {_normalised(word) for word in self.groups.get(concept, [concept])}
+        names = {folded(word) for word in self.groups.get(concept, [concept])}
         label_of = {
-            _normalised(word): _normalised(label)
-            for label, words in self.synonyms.items()
-            for word in words
+            folded(word): folded(label) for label, words in self.synonyms.items() for word in words
         }
         names = {label_of.get(word, word) for word in names}
-        indices = [index for index, label in enumerate(self.labels) if _normalised(label) in names]
+        indices = [index for index, label in enumerate(self.labels) if folded(label) in names]
         if not indices:
             raise InputError(
                 f"the judge {self.name} has no label {concept!r}; its labels are "
@@ -127,26 +125,13 @@ class Judge(Reconstructible, ABC):
 
         Whole words are matched, upper and lower case alike.
         """
-        pattern, label_of = self._pattern()
-        return list(
-            dict.fromkeys(
-                label_of[_normalised(match.group())]
-                for match in pattern.finditer(text.replace("_", " "))
-            )
-        )
-
-    def _pattern(self) -> tuple[re.Pattern[str], dict[str, str]]:
-        if self._label_pattern is None:
-            label_of = {
-                _normalised(word): label for label, words in self.synonyms.items() for word in words
-            } | {_normalised(x): x for x in self.labels}
-            # the longest name first, so that "French horn" does not match "horn"
-            words = "|".join(
-                re.escape(word).replace(r"\ ", r"\s+")
-                for word in sorted(label_of, key=len, reverse=True)
-            )
-            self._label_pattern = re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE), label_of
-        return self._label_pattern
+        if self._label_of is None:
+            self._label_of = {
+                folded(word): label for label, words in self.synonyms.items() for word in words
+            } | {folded(label): label for label in self.labels}
+        # the longest name counts, so that "French horn" does not match "horn"
+        mentions = find_mentions(text.replace("_", " "), tuple(self._label_of))
+        return list(dict.fromkeys(self._label_of[mention.name] for mention in mentions))
 
     def load(self) -> None:
         """Read the weights, so that missing files are reported before images are drawn."""
@@ -158,10 +143,6 @@ class Judge(Reconstructible, ABC):
             {"threshold": self.threshold} if self.threshold is not None else {"top": self.top}
         )
         return {"judge": self.name, "version": self.version, **rule}
-
-
-def _normalised(word: str) -> str:
-    return " ".join(word.replace("_", " ").lower().split())
 
 
 def _shortened(names: Sequence[str], limit: int = 12) -> str:

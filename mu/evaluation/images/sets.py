@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unicodedata import normalize
 
 from mu.backbones.diffusion.sampler import Sampler
 from mu.core.module import UnlearningModule
 from mu.data.batch import fetch
+from mu.data.prompt_files import SEED_LIMIT, read_prompts
 from mu.evaluation.images.drawing import ImageJob, ImageRow
-from mu.data.prompt_files import read_prompts
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible
 
@@ -35,7 +37,7 @@ class ImageSet(Reconstructible):
 
     Args:
         part: part of the split whose distinct prompts (classes, for a class-conditional model) are
-            drawn.
+            drawn, with the seeds and guidances of the samples that have them.
         file: a prompt file in place of the part (see `mu.data.prompt_files`), with its
             seeds and guidances.
         texts: a second file with the texts of the prompts, for tables published without them.
@@ -117,7 +119,7 @@ class ImageSet(Reconstructible):
         ]
         return [
             ImageRow(
-                first[index] + image,
+                (first[index] + image) % SEED_LIMIT,
                 row.prompt,
                 row.label,
                 row.guidance,
@@ -157,8 +159,8 @@ class ImageSet(Reconstructible):
                     f"the prompts of the part {self.part!r} have no field {name!r}; they have "
                     f"{', '.join(about) or 'none'}."
                 )
-        return all(about[name] in values for name, values in self.where.items()) and not any(
-            about[name] in values for name, values in self.without.items()
+        return all(_among(about[name], values) for name, values in self.where.items()) and not any(
+            _among(about[name], values) for name, values in self.without.items()
         )
 
 
@@ -180,10 +182,9 @@ def _part_subjects(module: UnlearningModule, part: str) -> list[_Subject]:
     for start in range(0, len(data), _CHUNK):
         samples = fetch(data, _positions(start, len(data)))
         if isinstance(samples.get("prompt"), list) and hasattr(served, "texts"):
-            texts = {name: values for name, values in samples.items() if _is_text(values)}
-            for position, prompt in enumerate(samples["prompt"]):
-                about = {name: texts[name][position] for name in texts if name != "prompt"}
-                subjects.setdefault(prompt, _Subject(prompt, about=about, sample=start + position))
+            for subject in _prompt_subjects(samples, start):
+                key = (subject.prompt, subject.seed, subject.guidance)
+                subjects.setdefault(key, subject)
         elif "label" in samples and hasattr(served, "labels"):
             for position, label in enumerate(samples["label"].tolist()):
                 subjects.setdefault(int(label), _Subject(label=int(label), sample=start + position))
@@ -197,6 +198,30 @@ def _part_subjects(module: UnlearningModule, part: str) -> list[_Subject]:
         subjects[key]
         for key in (sorted(subjects) if all(isinstance(key, int) for key in subjects) else subjects)
     ]
+
+
+def _prompt_subjects(samples: Mapping[str, Any], start: int) -> Iterator[_Subject]:
+    """Subjects of samples with prompts, the first of them at position `start` of the part."""
+    texts = {name: values for name, values in samples.items() if _is_text(values)}
+    seeds, guidances = (
+        samples[name].tolist() if name in samples else None for name in ("seed", "guidance")
+    )
+    for row, prompt in enumerate(samples["prompt"]):
+        guidance = None if guidances is None else guidances[row]
+        yield _Subject(
+            prompt,
+            seed=None if seeds is None else seeds[row] % SEED_LIMIT,
+            # float32 holds seven digits
+            guidance=None if guidance is None or math.isnan(guidance) else round(guidance, 5),
+            case=texts["case"][row] if "case" in texts else "",
+            about={name: texts[name][row] for name in texts if name != "prompt"},
+            sample=start + row,
+        )
+
+
+def _among(value: str, values: Sequence[str]) -> bool:
+    """Whether a value is one of some, in any normal form of Unicode."""
+    return normalize("NFC", value) in [normalize("NFC", name) for name in values]
 
 
 def _positions(start: int, size: int) -> Any:

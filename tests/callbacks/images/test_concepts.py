@@ -24,6 +24,7 @@ from mu.metrics.images import kid
 from mu.metrics.results import Result, RunResults
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
+from tasks.prompts import PromptList
 from tests.metrics.test_images import fid_by_hand
 from tests.support.doubles import class_conditional, digit_pictures
 from tests.support.helpers import trainer, weights
@@ -206,6 +207,21 @@ def test_several_erased_concepts_are_averaged_and_told_apart(tmp_path: Path) -> 
     assert (
         results["UA/cold"].detail["images"] == 2 and results["UA"].detail["concept"] == "red, green"
     )
+
+
+def test_the_tasks_several_concepts_are_judged_each(tmp_path: Path) -> None:
+    (tmp_path / "forget.csv").write_text("prompt\na red picture\na light Green picture\n")
+    (tmp_path / "retain.csv").write_text("prompt\na blue picture\n")
+    paths = [str(tmp_path / name) for name in ("forget.csv", "retain.csv")]
+    task = PromptList(*paths, concept=["red", "green"], curves=[])
+    module = FineTune(Painter().forget("green", "blue"))
+    results = measured(module, ConceptErasure(ColourJudge()), task=task)
+    assert {name: results[name].value for name in ("UA", "UA/red", "UA/green", "IRA")} == {
+        "UA": 50,
+        "UA/red": 0,
+        "UA/green": 100,
+        "IRA": 100,
+    }
 
 
 def test_a_detector_counts_images_with_each_part() -> None:

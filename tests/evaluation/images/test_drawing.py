@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from mu.methods import FineTune
 from mu.utils.errors import InputError
 from mu.utils.fingerprint import model_identity
 from mu.utils.progress import progress_bar
+from tasks.prompts import PromptList
 from tests.support.doubles import class_conditional, digit_pictures, pictures, text_to_image
 from tests.support.helpers import classifier, trainer
 from tests.support.painters import Colours, Painter
@@ -272,6 +274,34 @@ def test_a_part_gives_each_prompt_once(tmp_path: Path) -> None:
     data = module.task.datasets["retain"]
     assert data[rows[2].sample]["prompt"] == rows[2].prompt
     assert len(ImageSet("retain", limit=3).rows(module)) == 3
+
+
+def test_part_and_file_give_the_same_images(tmp_path: Path) -> None:
+    """Seeds and guidances of a prompt list count whether a suite reads the part or the file."""
+    file = tmp_path / "prompts.csv"
+    file.write_text(
+        "case_num,prompt,sd_seed,sd_guidance_scale\n4.0,a red picture,3016.0,7.1\n"
+        "5,a red wall,18446744073709551615,\n"
+    )
+    task = PromptList(str(file), str(file), concept="red", curves=[])
+    module = after_test(FineTune(Painter()), task)
+    sets = (ImageSet("forget"), ImageSet(file=str(file)))
+    from_part, from_file = ([row.identity() for row in images.rows(module)] for images in sets)
+    assert from_part == from_file
+    assert [(row["case"], row["seed"], row["guidance"]) for row in from_part] == [
+        ("4", 3016, 7.1),
+        ("5", 2**64 - 1, None),
+    ]
+    assert ImageSet(file=str(file), images_per_prompt=2).rows(module)[3].seed == 0
+
+
+def test_filters_compare_in_any_form_of_unicode(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.csv"
+    file.write_text(normalize("NFD", "prompt,artist\na sky,Gérard\n"))
+    module = after_test(FineTune(Painter()), Colours())
+    for form in ("NFC", "NFD"):
+        chosen = {"artist": [normalize(form, "Gérard")]}
+        assert len(ImageSet(file=str(file), where=chosen).rows(module)) == 1
 
 
 def test_a_part_gives_each_class_once() -> None:

@@ -7,6 +7,7 @@ import sys
 import types
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -124,6 +125,13 @@ def test_labels_are_found_in_prompts(text: str, found: list[str]) -> None:
         ).labels_in(text)
         == found
     )
+
+
+def test_labels_compare_in_any_form_of_unicode() -> None:
+    composed, decomposed = (normalize(form, "Édouard Manet") for form in ("NFC", "NFD"))
+    judge = Named([decomposed, "horn"], {})
+    assert judge.label_indices(composed.lower()) == [0]
+    assert judge.labels_in(f"in the style of {composed}") == [decomposed]
 
 
 @pytest.mark.parametrize("changes", [{"threshold": 0.0}, {"threshold": 1.5}, {"top": 0}])
