@@ -53,8 +53,7 @@ def tracked_files() -> set[Path]:
 def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(site: Path) -> None:
     """Sources, stubs, templates, word lists and embedded weights; no tests.
 
-    Mutation: a package that setuptools does not find, a kind of data file that pyproject leaves
-    out.
+    Mutation: a package that pyproject leaves out, a file that git ignores.
     """
     missing_files = {path for path in tracked_files() if not (site / path).exists()}
     assert missing_files == set()
@@ -64,6 +63,24 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(site: Path)
     with zipfile.ZipFile(next(site.parent.glob("*.whl"))) as wheel:
         roots = {name.split("/")[0] for name in wheel.namelist() if "dist-info" not in name}
     assert roots == set(PACKAGES)
+
+
+@pytest.mark.slow
+def test_the_wheel_brings_configurations_and_a_starter(site: Path, tmp_path: Path) -> None:
+    """Commands of the README and of docs/extending.md work from an empty folder."""
+    names = run_mu(site, tmp_path, "list", "configs").stdout
+    for file in sorted((ROOT / "configs").rglob("*.yaml")):
+        assert file.relative_to(ROOT / "configs").with_suffix("").as_posix() in names
+    fit = "fit -c task/digits_random -c configs/method/train.yaml --trainer.max_epochs 1 --run a"
+    fitted = run_mu(site, tmp_path, *fit.split())
+    assert fitted.returncode == 0, fitted.stderr
+    started = run_mu(site, tmp_path, "init", "starter")
+    assert started.returncode == 0, started.stderr
+    examples = {file.name for file in (ROOT / "docs" / "examples").glob("my_*")}
+    assert {file.name for file in (tmp_path / "starter").iterdir()} == examples
+    again = run_mu(site, tmp_path, "init", "starter")
+    assert again.returncode == 2
+    assert "already has my_attack.py" in again.stderr
 
 
 @pytest.mark.slow

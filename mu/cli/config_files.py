@@ -7,7 +7,6 @@ command line.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,12 @@ import yaml
 
 from mu.config.merge import listed, merge
 from mu.utils.errors import InputError
+from mu.utils.shipped_files import SUFFIXES, config_names, find_config
+from mu.utils.text_files import Dumper, Loader, file_fault, read_yaml, shortened
 
 Config = dict[str, Any]
 RECORDED = ("seed_everything", "trainer", "model", "data")
 """Sections of a run's config.yaml that other commands use; the rest belongs to its own command."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML loader with the numbers of YAML 1.2: 1e-3 is one."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML dumper that quotes strings which the loader would read as numbers."""
-
-
-for _yaml_class in (_Loader, _Dumper):
-    _yaml_class.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(
-            r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
-            r"|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-        ),
-        list("-+0123456789."),
-    )
 
 
 def read(path: str | Path) -> Config:
@@ -47,15 +29,15 @@ def read(path: str | Path) -> Config:
     Raises:
         InputError: for a missing file, invalid YAML, or anything but a mapping.
     """
-    path = Path(path)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"there is no configuration file {path}; {_files_beside(path)}") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder; give a YAML file with -c.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {_yaml_fault(error)}.") from error
+    fault = file_fault(path)
+    if fault == "does not exist":
+        path = find_config(path)
+        fault = file_fault(path)
+    if fault == "does not exist":
+        raise InputError(f"there is no configuration file {path}; {_files_beside(Path(path))}")
+    if fault is not None:
+        raise InputError(f"{shortened(path, 200)} {fault}; give a YAML file with -c.")
+    content = read_yaml(path)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -74,21 +56,18 @@ def read(path: str | Path) -> Config:
 
 
 def _files_beside(path: Path) -> str:
-    folder = path.parent
-    if not folder.is_dir():
-        return f"there is no folder {folder} here either."
-    names = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".yaml", ".yml"))
-    close = difflib.get_close_matches(path.name, names, n=3) or names[:8]
-    return f"{folder} has {', '.join(close)}." if names else f"{folder} has no YAML file."
-
-
-def _yaml_fault(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None)
-    message = problem or " ".join(str(error).split())
-    if mark is None:
-        return message
-    return f"line {mark.line + 1}, column {mark.column + 1}: {message}"
+    shipped = {name.rpartition("/")[2]: name for name in config_names()}
+    close = difflib.get_close_matches(path.stem, shipped, n=3)
+    if path.parent.is_dir() and path.parent != Path():
+        files = sorted(
+            entry.name for entry in path.parent.iterdir() if entry.suffix in SUFFIXES[1:]
+        )
+        names = difflib.get_close_matches(path.name, files, n=3) or files[:8]
+        if names:
+            return f"{path.parent} has {', '.join(names)}."
+    if close:
+        return f"did you mean {' or '.join(shipped[name] for name in close)} (mu list configs)?"
+    return "mu list configs lists those that come with mu."
 
 
 def merged(
@@ -138,12 +117,12 @@ def section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def parse(text: str) -> Config:
     """Configuration from YAML that jsonargparse wrote."""
-    return yaml.load(text, Loader=_Loader)
+    return yaml.load(text, Loader=Loader)
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:
     """Configuration as YAML."""
-    return yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False)
+    return yaml.dump(dict(config), Dumper=Dumper, sort_keys=False)
 
 
 def _with_class_paths(config: Config) -> Config:

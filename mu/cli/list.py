@@ -1,4 +1,4 @@
-"""`mu list`: methods, tasks, backbones, suites, attacks and masks."""
+"""`mu list`: methods, tasks, backbones, suites, attacks, masks and configurations."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from mu.cli.catalogue import BASE_CLASSES, Component, Function, Sources
 from mu.cli.citations import paper_of
 from mu.config.classes import did_you_mean
 from mu.utils.errors import InputError
+from mu.utils.shipped_files import config_names
 
 NEEDS = ("forget", "retain", "labels", "reference", "substitute")
-_HELP = f"""usage: mu list {"|".join(BASE_CLASSES)}
+_HELP = f"""usage: mu list {"|".join(BASE_CLASSES)}|configs
 
-List the installed classes, those of plugins and of your own files in this folder included.
+List the installed classes, those of plugins and of your own files in this folder included;
+configs: the files that -c finds by these names, ./configs before those that come with mu.
 Without a word, the number and the names of each category."""
 
 
@@ -25,23 +27,39 @@ def main(argv: list[str]) -> int:
         print(_HELP)
         return 0
     if len(argv) > 1:
-        raise InputError(f"mu list takes one word ({', '.join(BASE_CLASSES)}), not {len(argv)}.")
+        raise InputError(
+            f"mu list takes one word ({', '.join((*BASE_CLASSES, 'configs'))}), not {len(argv)}."
+        )
+    if argv and argv[0] in ("config", "configs"):
+        print_table(
+            ["name", "what"], [[name, title(file)] for name, file in sorted(config_names().items())]
+        )
+        return 0
     sources = Sources(Path())
     print_faults(sources)
     if not argv:
         for category in BASE_CLASSES:
             names = [display_name(component) for component in sources.components(category)]
             print(f"{category:<10} {len(names):>3}  {', '.join(names)}")
+        configs = config_names()
+        folders = sorted({name.partition("/")[0] for name in configs})
+        print(f"{'configs':<10} {len(configs):>3}  of {', '.join(folders)}")
         return 0
     category = argv[0] if argv[0] in BASE_CLASSES else f"{argv[0]}s"
     if category not in BASE_CLASSES:
-        categories = ", ".join(BASE_CLASSES)
-        hint = did_you_mean(argv[0], BASE_CLASSES, f"it has {categories}.")
+        words = (*BASE_CLASSES, "configs")
+        hint = did_you_mean(argv[0], words, f"it has {', '.join(words)}.")
         raise InputError(f"mu list has no {argv[0]!r}; {hint}")
     components = sources.components(category)
     table = _method_table(components) if category == "methods" else _table(components)
     print_table(*table)
     return 0
+
+
+def title(file: Path) -> str:
+    """First comment line of a configuration; empty where it has none."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return next((line.lstrip("# ").strip() for line in lines if line.startswith("#")), "")
 
 
 def display_name(component: Component) -> str:

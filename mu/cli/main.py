@@ -20,7 +20,8 @@ COMMANDS = {
     "report": "tables from run folders",
     "export": "write a run's model with its card, to share it",
     "import": "turn a CompVis checkpoint into a diffusers folder",
-    "list": "methods, tasks, backbones, suites, attacks or masks",
+    "init": "copy a starter: a study, a task, a method, a suite",
+    "list": "methods, tasks, backbones, suites, attacks, masks or configs",
     "show": "one method: equation, arguments, defaults, presets",
 }
 
@@ -103,6 +104,10 @@ def _dispatch(words: list[str], debug: bool) -> int:
         from mu.cli.import_model import main as importing
 
         return importing(rest)
+    if command == "init":
+        from mu.cli.init import main as init
+
+        return init(rest)
     with _without_collector():
         if command == "list":
             from mu.cli.list import main as listing

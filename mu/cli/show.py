@@ -6,15 +6,15 @@ import ast
 import re
 import textwrap
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from docstring_parser import google
 
 from mu.cli.catalogue import BASE_CLASSES, Component, Sources
-from mu.cli.list import domains, needs, print_faults, set_by_constructor
+from mu.cli.list import domains, needs, print_faults, set_by_constructor, title
 from mu.config.classes import did_you_mean
 from mu.utils.errors import InputError
+from mu.utils.shipped_files import config_names
 
 _HELP = """usage: mu show NAME
 
@@ -86,7 +86,7 @@ def _page(category: str, component: Component) -> list[str]:
     lines += ["", "arguments:", *_argument_lines(arguments(component))]
     if category == "methods":
         presets = _presets(component.name)
-        lines += ["", "presets:" if presets else "presets: none in configs/method here", *presets]
+        lines += ["", "presets:" if presets else "presets: none", *presets]
     return lines
 
 
@@ -182,22 +182,14 @@ def _argument_lines(table: list[Argument]) -> list[str]:
 
 
 def _presets(method: str) -> list[str]:
-    """Files of configs/method that name a method, with the first line of their head.
-
-    Folders: the working directory's, and the one beside the package.
-    """
-    folders = [Path("configs") / "method"]
-    package = find_spec("mu")
-    if package is not None and package.origin:
-        beside = Path(package.origin).parent.parent / "configs" / "method"
-        if beside.resolve() != folders[0].resolve():
-            folders.append(beside)
+    """Names of the configurations that name a method, with the first line of their head."""
     lines = []
-    for file in [file for folder in folders for file in sorted(folder.glob("*.yaml"))]:
+    for name, file in config_names().items():
+        if not name.startswith("method/"):
+            continue
         text = file.read_text(encoding="utf-8")
         match = re.search(r"^model:(?:.*\n)*?.*?class_path:\s*['\"]?([\w.]+)", text, re.M)
         if match and match[1].rpartition(".")[2] == method:
-            comments = [line for line in text.splitlines() if line.startswith("#")]
-            title = comments[0].lstrip("# ").strip() if comments else ""
-            lines.append(f"  {file}: {title}" if title else f"  {file}")
+            head = title(file)
+            lines.append(f"  {name}: {head}" if head else f"  {name}")
     return lines
