@@ -4,7 +4,6 @@ from .datamodule import check_provides as check_provides
 from .encoding import Chat as Chat
 from .encoding import Encoder as Encoder
 from .encoding import Llama2 as Llama2
-from .encoding import Pair as Pair
 from .encoding import Plain as Plain
 from .encoding import Template as Template
 from .loader import EvalLoader as EvalLoader
@@ -21,4 +20,5 @@ from .plan import Stream as Stream
 from .plan import Union as Union
 from .questions import QuestionSet as QuestionSet
 from .questions import TokenRows as TokenRows
+from .sequences import Pair as Pair
 from .split import Split as Split

@@ -1,37 +1,61 @@
-"""Tokenisation of questions and answers: prompt templates, labels of the answer, padded batches."""
+"""Tokenisation of questions and answers: prompt templates, and labels of the answer."""
 
 from __future__ import annotations
 
-import hashlib
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from datetime import datetime
+from statistics import mode
 from typing import Any, Literal
 
-import numpy as np
-import torch
-from torch import Tensor
+from lightning.pytorch.utilities import rank_zero_warn
 
+from mu.data.sequences import Pair
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible
 
-Pair = tuple[list[int], list[int]]
-"""Token ids and labels of one sequence, of equal length."""
+_PLACEHOLDER = "ANSWERPLACEHOLDER"
+"""Text in the place of an answer, to find what a template writes before and after it."""
+_COMMON_WORDS = ("A", "I", "No", "The", "1")
+"""Beginnings of answers, to find where a prompt ends whose answer is unknown."""
+_DATE_FORM = "%d %b %Y"
+"""Form of the date of a chat."""
 
 
 class Template(Reconstructible, ABC):
-    """Prompt template of a question and its answer."""
-
-    @abstractmethod
-    def prompt(self, tokenizer: Any, question: str) -> str:
-        """Text up to the answer."""
-
-    @abstractmethod
-    def full_text(self, tokenizer: Any, question: str, answer: str) -> str:
-        """Text of the prompt and the answer."""
+    """Template that joins a question and its answer into one text."""
 
     special = True
     """Whether the tokenizer adds special tokens; a chat template writes them itself."""
+
+    @abstractmethod
+    def full_text(self, tokenizer: Any, question: str, answer: str) -> str:
+        """Text of the prompt, the answer, and what follows the answer."""
+
+    def around(self, tokenizer: Any, question: str) -> tuple[str, str]:
+        """Text before the answer and text after it.
+
+        Raises:
+            InputError: when the template leaves the answer out.
+        """
+        placeholder = _PLACEHOLDER
+        while placeholder in question:
+            placeholder += _PLACEHOLDER
+        before, written, after = self.full_text(tokenizer, question, placeholder).rpartition(
+            placeholder
+        )
+        if not written:
+            raise InputError(
+                f"the template {type(self).__name__} does not write the answer into its text, so "
+                "nothing can be learnt or scored; take another template."
+            )
+        return before, after
+
+    def prompt(self, tokenizer: Any, question: str) -> str:
+        """Text before the answer."""
+        return self.around(tokenizer, question)[0]
 
 
 class Plain(Template):
@@ -56,18 +80,12 @@ class Plain(Template):
         self.assistant = assistant
         self.assistant_end = assistant_end
 
-    def prompt(self, tokenizer: Any, question: str) -> str:
-        return f"{self.user}{question}{self.user_end}{self.assistant}"
-
     def full_text(self, tokenizer: Any, question: str, answer: str) -> str:
-        return f"{self.prompt(tokenizer, question)}{answer}{self.assistant_end}"
+        return f"{self.user}{question}{self.user_end}{self.assistant}{answer}{self.assistant_end}"
 
 
 class Llama2(Plain):
-    """Llama-2-chat's template as TOFU writes it.
-
-    The answer's tag is empty, because a space in it would be tokenised together with the answer.
-    """
+    """Llama-2-chat's template as TOFU writes it, with an empty tag before the answer."""
 
     def __init__(self) -> None:
         super().__init__(user="[INST] ", user_end=" [/INST]", assistant="")
@@ -76,11 +94,13 @@ class Llama2(Plain):
 class Chat(Template):
     """Chat template of the tokenizer, with a fixed date.
 
-    Some chat templates write today's date, and results would change by the day.
+    The prompt is what the template writes before an answer, which may be more than its generation
+    prompt: an empty `<think>` block, for instance. A template that refuses a system message gets
+    none, with a warning.
 
     Args:
         system: system message; None for none.
-        date: as the template is to write it.
+        date: date that the template writes instead of today's, such as `10 Apr 2025`.
     """
 
     special = False
@@ -91,38 +111,74 @@ class Chat(Template):
         self.system = system
         self.date = date
 
-    def _text(self, tokenizer: Any, messages: list[dict[str, str]], prompt: bool) -> str:
+    def full_text(self, tokenizer: Any, question: str, answer: str) -> str:
+        from jinja2 import TemplateError
+
+        messages = [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        ]
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        try:
+            return self._render(tokenizer, [*system, *messages])
+        except TemplateError as error:
+            if not system:
+                raise _refused_chat(error) from error
+        try:
+            text = self._render(tokenizer, messages)
+        except TemplateError as error:
+            raise _refused_chat(error) from error
+        _warn_of_system()
+        return text
+
+    def _render(self, tokenizer: Any, messages: list[dict[str, str]]) -> str:
         if not getattr(tokenizer, "chat_template", None):
             raise InputError(
                 "the tokenizer has no chat template; take template: mu.data.Plain, or a tokenizer "
                 "of a chat model."
             )
-        system = [{"role": "system", "content": self.system}] if self.system else []
         return tokenizer.apply_chat_template(
-            [*system, *messages],
-            tokenize=False,
-            add_generation_prompt=prompt,
-            date_string=self.date,
+            messages, tokenize=False, date_string=self.date, strftime_now=self._strftime
         )
 
-    def prompt(self, tokenizer: Any, question: str) -> str:
-        return self._text(tokenizer, [{"role": "user", "content": question}], True)
+    def _strftime(self, form: str) -> str:
+        """The fixed date in a template's own form, in place of the clock."""
+        try:
+            return datetime.strptime(self.date, _DATE_FORM).strftime(form)
+        except ValueError as error:
+            raise InputError(
+                f"date is {self.date!r}, and the chat template writes the date in a form of its "
+                "own; give day, month and year like 10 Apr 2025."
+            ) from error
 
-    def full_text(self, tokenizer: Any, question: str, answer: str) -> str:
-        return self._text(
-            tokenizer,
-            [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
-            False,
-        )
+
+def _refused_chat(error: Exception) -> InputError:
+    return InputError(
+        f"the tokenizer's chat template refuses a question with its answer ({error}); take "
+        "template: mu.data.Plain, or a tokenizer with another chat template."
+    )
+
+
+@functools.cache
+def _warn_of_system() -> None:
+    rank_zero_warn(
+        "the tokenizer's chat template takes no system message, so the chats begin with the "
+        "question; template.system: null chooses the same without this warning."
+    )
 
 
 class Encoder:
     """Tokenizer with a prompt template, which makes token sequences and their labels.
 
-    Labels are −100 up to the end of the prompt, and the token ids from there on, the
-    end-of-sequence token included (so it is learnt and unlearned as any other). The answer begins
-    where the tokens of the prompt end; where prompt and answer are merged into one token at the
-    border, that token belongs to the answer.
+    The answer begins behind the longest common prefix of the token ids of the text before it and of
+    the whole text. One rule for training, scoring and generation: a token that is merged across the
+    border (a space with the word after it) belongs to the answer, and no prompt ends in a part of
+    it. A token that is merged with what follows the answer belongs to the answer too.
+
+    Labels of `pair` are −100 up to the answer, and the token ids from there on, what the template
+    writes after the answer and the end-of-sequence token included, so they are learnt and unlearned
+    as any other. Labels of `scored_pair` are the answer's own tokens, and the end-of-sequence token
+    where it follows them directly.
 
     Args:
         tokenizer: of transformers.
@@ -163,17 +219,27 @@ class Encoder:
         encoded = self.tokenizer(text, add_special_tokens=add_special, verbose=False)
         return list(encoded["input_ids"])
 
-    def prompt(self, question: str, begin: str = "") -> list[int]:
+    def prompt(self, question: str, begin: str = "", answer: str | None = None) -> list[int]:
         """Token ids of the prompt, without an end-of-sequence token.
 
         Args:
             question: the question.
             begin: first words of the answer (a jailbreak by "Sure, here is").
+            answer: the true answer, whose first token decides where the prompt ends, and nothing
+                more; None ends it where it ends before most common words.
 
         Raises:
             InputError: the prompt is longer than `max_length`.
         """
-        ids = self._without_eos(self.template.prompt(self.tokenizer, question) + begin)
+        if answer is None or not answer.strip():
+            before = self._before(question, begin)
+            ids = self._without_eos(before)
+            ids = ids[
+                : mode(_common_length(ids, self.tokens(before + word)) for word in _COMMON_WORDS)
+            ]
+        else:
+            ids, start, _ = self._spans(question, answer, begin)
+            ids = ids[:start]
         # cut, it would end in the middle of the question
         if len(ids) > self.max_length:
             raise InputError(
@@ -183,8 +249,16 @@ class Encoder:
             )
         return ids
 
+    def merged_text(self, question: str, prompt: Sequence[int], begin: str = "") -> str:
+        """Text before the answer that is not in a prompt of `prompt()`, often a space.
+
+        The first token of an answer is merged with it, so generated answers begin with it.
+        """
+        ids = self._without_eos(self._before(question, begin))
+        return self.decode(ids[len(prompt) :])
+
     def pair(self, question: str, answer: str, row: str = "") -> Pair:
-        """Token ids and labels of a question with its answer.
+        """Token ids and labels of a question with its answer, as they are learnt.
 
         Args:
             question: the question.
@@ -194,33 +268,76 @@ class Encoder:
         Raises:
             InputError: names the row whose answer has no token, or whose sequence is too long.
         """
-        # the answer starts where the tokens differ from those of the prompt
-        ids = self.tokens(self.template.full_text(self.tokenizer, question, answer))
-        prompt = self._without_eos(self.template.prompt(self.tokenizer, question))
-        common = zip(ids, prompt, strict=False)
-        start = next(
-            (position for position, (a, b) in enumerate(common) if a != b),
-            min(len(ids), len(prompt)),
-        )
-        if not answer.strip() or start >= len(ids) or ids[start:] == [self.eos]:
+        ids, start, _ = self._spans(question, answer, "", row)
+        # the end of the sequence is learnt too
+        if ids[-1] != self.eos:
+            ids.append(self.eos)
+        return self._labelled(ids, start, f"{question} {answer}"[:60], row)
+
+    def scored_pair(self, question: str, answer: str, row: str = "", begin: str = "") -> Pair:
+        """Token ids and labels of a question with its answer, as they are scored.
+
+        The sequence ends with the answer, or with the end-of-sequence token directly behind it.
+
+        Args:
+            question: the question.
+            answer: the answer.
+            row: names the sample in messages.
+            begin: words before the answer that are not scored.
+
+        Raises:
+            InputError: names the row whose answer has no token, or whose sequence is too long.
+        """
+        ids, start, end = self._spans(question, answer, begin, row)
+        follows = ids[end:]
+        scored = ids[:end] + ([self.eos] if not follows or follows[0] == self.eos else [])
+        return self._labelled(scored, start, f"{question} {answer}"[:60], row)
+
+    def text(self, ids: Sequence[int]) -> Pair:
+        """Token ids and labels of raw text, in which every token but the first is learnt."""
+        return list(ids), [IGNORED, *ids[1:]]
+
+    # ---- borders of the answer -------------------------------------------------------------------
+
+    def _before(self, question: str, begin: str) -> str:
+        """Text before an answer whose first words are `begin`."""
+        return self.template.prompt(self.tokenizer, question) + begin + _gap(begin)
+
+    def _spans(
+        self, question: str, answer: str, begin: str = "", row: str = ""
+    ) -> tuple[list[int], int, int]:
+        """Token ids of the whole text, and the positions where the answer begins and ends."""
+        before, after = self.template.around(self.tokenizer, question)
+        before += begin + _gap(begin)
+        full = self.template.full_text(self.tokenizer, question, begin + _gap(begin) + answer)
+        # a template may strip or divide the answer
+        before = full[: _common_length(before, full)]
+        follows = _common_length(after[::-1], full[len(before) :][::-1])
+
+        ids = self.tokens(full)
+        start = _common_length(ids, self._without_eos(before))
+        end = len(self._without_eos(full))
+        if follows:
+            own = self._without_eos(full[:-follows])
+            common = _common_length(ids, own)
+            # a token that is merged with the text after the answer
+            end = common + (common < len(own))
+        if not answer.strip() or start >= end:
             raise InputError(
                 f"the answer {answer!r}{row and f' of {row}'} has no token of its own after the "
                 "prompt; check the template and the row."
             )
-        # the end of the sequence is learnt too
-        if ids[-1] != self.eos:
-            ids.append(self.eos)
-        ids = self._within_length(ids, f"{question} {answer}"[:60], row)
+        return ids, start, end
+
+    def _labelled(self, ids: list[int], start: int, text: str, row: str) -> Pair:
+        """Ids within `max_length` and their labels from `start` on."""
+        ids = self._within_length(ids, text, row)
         if start >= len(ids):
             raise InputError(
                 f"the question{row and f' of {row}'} fills all {self.max_length} tokens, so "
                 "nothing of the answer remains; give a larger max_length."
             )
         return ids, [IGNORED] * start + ids[start:]
-
-    def text(self, ids: Sequence[int]) -> Pair:
-        """Token ids and labels of raw text, in which every token but the first is learnt."""
-        return list(ids), [IGNORED, *ids[1:]]
 
     def _without_eos(self, text: str) -> list[int]:
         """Token ids of a text; some tokenizers end every text by the end of the sequence."""
@@ -245,51 +362,14 @@ class Encoder:
         return self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
 
 
-def collate(pairs: Sequence[Pair]) -> dict[str, Tensor]:
-    """A batch of sequences, padded on the right.
-
-    Padding has id 0, mask 0 and label −100. The mask tells tokens from padding, not the id, because
-    many tokenizers pad with a token that also ends sequences.
-
-    Args:
-        pairs: B pairs of token ids and labels.
-
-    Returns:
-        `input_ids`, `attention_mask`, `labels` `[B, L]` and `key` `[B]`, all int64.
-
-    Example:
-        >>> batch = collate([([5, 6], [-100, 6]), ([7], [-100])])
-        >>> batch["input_ids"].tolist(), batch["labels"].tolist()
-        ([[5, 6], [7, 0]], [[-100, 6], [-100, -100]])
-    """
-    width = max(len(ids) for ids, _ in pairs)
-    ids = np.zeros((len(pairs), width), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    labels = np.full_like(ids, IGNORED)
-    for row, (tokens, targets) in enumerate(pairs):
-        ids[row, : len(tokens)] = tokens
-        mask[row, : len(tokens)] = 1
-        labels[row, : len(targets)] = targets
-    columns = {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "labels": labels,
-        "key": np.asarray([sequence_key(pair) for pair in pairs]),
-    }
-    return {name: torch.from_numpy(column) for name, column in columns.items()}
+def _gap(begin: str) -> str:
+    """Space between the first words of an answer and the rest of it."""
+    return " " if begin and not begin[-1].isspace() else ""
 
 
-def sequence_key(pair: Pair) -> int:
-    """A 63-bit hash of a sequence's tokens and labels."""
-    raw = np.asarray(pair, dtype=np.int64).tobytes()
-    return int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little") >> 1
-
-
-def count_labelled(pair: Pair) -> int:
-    """Number of labelled tokens of a sequence; the first is never one, as nothing predicts it.
-
-    Example:
-        >>> count_labelled(([5, 6, 7], [-100, -100, 7]))
-        1
-    """
-    return sum(label != IGNORED for label in pair[1][1:])
+def _common_length(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """Length of the longest common prefix."""
+    return next(
+        (index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+        min(len(first), len(second)),
+    )

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mu.data.encoding import Encoder, Pair, collate, count_labelled
+from mu.data.encoding import Encoder
+from mu.data.sequences import Pair, collate, count_labelled
 from mu.utils.errors import InputError
 
 

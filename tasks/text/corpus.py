@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mu.data.encoding import Encoder, Pair, count_labelled
+from mu.data.encoding import Encoder
 from mu.data.questions import QuestionSet, TokenRows
+from mu.data.sequences import Pair, count_labelled
 from mu.data.split import Split
 from mu.utils.errors import InputError
 from tasks.text.base import TextTask

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from mu.backbones import CausalLM
 from mu.core.module import UnlearningModule
-from mu.data.encoding import collate
 from mu.data.plan import plan_steps
+from mu.data.sequences import collate
 from mu.methods.general.grad_diff import GradDiff
 from mu.methods.language.simnpo import SimNPO
 from tests.benchmarks.conftest import Marks, trainer

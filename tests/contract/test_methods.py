@@ -17,9 +17,9 @@ import mu
 from mu.backbones import Classifier
 from mu.core.edit import Edit
 from mu.core.module import UnlearningModule
-from mu.data.encoding import Pair
 from mu.data.plan import DataPlan
 from mu.data.questions import TokenRows
+from mu.data.sequences import Pair
 from mu.methods.components.masks import ByName
 from mu.utils.errors import InputError
 from tests.contract.catalogue import (

@@ -15,16 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mu.backbones.language.tokenizer import left_padded, load_tokenizer
-from mu.data.encoding import (
-    Chat,
-    Encoder,
-    Llama2,
-    Plain,
-    Template,
-    collate,
-    count_labelled,
-    sequence_key,
-)
+from mu.data.encoding import Chat, Encoder, Llama2, Plain, Template
+from mu.data.sequences import collate, count_labelled, sequence_key
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
 from mu.utils.spec import from_spec, to_spec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any, Literal, Self
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from mu import functional
 from mu.backbones.base import Backbone, WeightedSum, select_outputs
+from mu.backbones.language.causality import check_causal
 from mu.backbones.language.checkpoints import assign_checkpoint, load_network
-from mu.backbones.language.sampling import Sampling
-from mu.backbones.language.tokenizer import left_padded, load_tokenizer
+from mu.backbones.language.generation import TextGeneration
+from mu.backbones.language.tokenizer import load_tokenizer
 from mu.backbones.lora import LoRA
 from mu.data.batch import Batch
 from mu.functional.checks import at_least_float32
@@ -25,7 +26,7 @@ from mu.utils.extras import require
 from mu.utils.spec import init_args_of
 
 
-class CausalLM(Backbone):
+class CausalLM(TextGeneration, Backbone):
     """Causal language model over a vocabulary of V tokens.
 
     A batch has `input_ids`, `attention_mask` and `labels` `[B, L]` (−100 is not learnt), padded on
@@ -44,8 +45,8 @@ class CausalLM(Backbone):
             names (`layers\\.[5-7]\\.mlp`).
         lora: adapters in the linear layers of `part`, which is then itself frozen.
         dtype: `float32`, `bfloat16` or `float16` of the weights.
-        attention: implementation of attention (`sdpa`, `eager`, `flash_attention_2`); None leaves
-            it to transformers.
+        attention: implementation of attention (`sdpa`, `eager`, `flash_attention_2`); None takes
+            transformers' default for the model.
         gradient_checkpointing: less memory, more time.
         init_seed: begin with new weights of the same architecture, drawn from this seed.
         divergence_mask: over which positions `divergence` is taken: those that predict a `labels`
@@ -63,7 +64,7 @@ class CausalLM(Backbone):
         part: str | list[str] = "full",
         lora: LoRA | None = None,
         dtype: str = "float32",
-        attention: str | None = "sdpa",
+        attention: str | None = None,
         gradient_checkpointing: bool = False,
         init_seed: int | None = None,
         divergence_mask: Literal["labels", "attention", "all"] = "labels",
@@ -84,6 +85,7 @@ class CausalLM(Backbone):
         self.network: nn.Module = (
             network if network is not None else load_network(model, dtype, attention, init_seed)
         )
+        check_causal(self.network, model if network is None else type(network).__name__)
         if gradient_checkpointing:
             live: Any = self.network
             getattr(
@@ -335,62 +337,3 @@ class CausalLM(Backbone):
         finally:
             setattr(base, name, all_layers)
             network.set_output_embeddings(output)
-
-    # ---- generation ------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def generate(
-        self,
-        ids: Sequence[Sequence[int]],
-        max_new_tokens: int = 200,
-        stop: Sequence[str] = (),
-        batch_size: int = 32,
-        sampling: Sampling | None = None,
-    ) -> list[str]:
-        """Continuations of prompts, as text, without the prompt and cut at the first stop string.
-
-        Args:
-            ids: token ids of each prompt.
-            max_new_tokens: largest number of new tokens.
-            stop: strings at which an answer ends; they are cut off.
-            batch_size: prompts at a time, of similar length, padded on the left.
-            sampling: sampling of tokens; None takes the likeliest.
-        """
-        from transformers import GenerationConfig
-
-        network: Any = self.network
-        eos = self.tokenizer.eos_token_id
-        config = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=eos,
-            pad_token_id=eos,
-            stop_strings=list(stop) or None,
-        )
-        order = sorted(range(len(ids)), key=lambda position: len(ids[position]))
-        texts = [""] * len(ids)
-        device = next(network.parameters()).device
-        for start in range(0, len(order), batch_size):
-            positions = order[start : start + batch_size]
-            tokens, mask = left_padded([ids[position] for position in positions], eos, device)
-            generated = network.generate(
-                input_ids=tokens,
-                attention_mask=mask,
-                generation_config=config,
-                logits_processor=sampling.processor(positions, tokens.shape[1])
-                if sampling
-                else None,
-                **({"tokenizer": self.tokenizer} if stop else {}),
-            )
-            for position, row in zip(
-                positions, generated[:, tokens.shape[1] :].tolist(), strict=True
-            ):
-                texts[position] = self.decode_answer(row, stop)
-        return texts
-
-    def decode_answer(self, row: Sequence[int], stop: Sequence[str] = ()) -> str:
-        """Text of generated token ids, up to the end-of-sequence token or a stop string."""
-        eos = self.tokenizer.eos_token_id
-        answer = list(row[: row.index(eos)]) if eos in row else list(row)
-        text = self.tokenizer.decode(answer, skip_special_tokens=True)
-        return text[: min((text.find(mark) for mark in stop if mark in text), default=len(text))]

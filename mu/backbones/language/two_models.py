@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from copy import deepcopy
 from typing import Any, Self
 
@@ -24,7 +23,7 @@ from mu.utils.errors import InputError
 class TwoModels(CausalLM):
     """Base of language models that combine the logits of two models at every position.
 
-    Tokenizer, hidden states and context are those of the first model.
+    Tokenizer, end tokens and hidden states are those of the first model.
 
     Args:
         base: first model.
@@ -56,52 +55,33 @@ class TwoModels(CausalLM):
 
     # ---- generation ------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def generate(
+    def _continue(
         self,
-        ids: Sequence[Sequence[int]],
-        max_new_tokens: int = 200,
-        stop: Sequence[str] = (),
-        batch_size: int = 32,
-        sampling: Sampling | None = None,
-    ) -> list[str]:
-        """Continuations of prompts as in `CausalLM.generate`, with a cache for each model."""
-        order = sorted(range(len(ids)), key=lambda position: len(ids[position]))
-        texts = [""] * len(ids)
-        for start in range(0, len(order), batch_size):
-            positions = order[start : start + batch_size]
-            choose = None if sampling is None else functools.partial(_drawn, sampling, positions)
-            rows = self._continued(
-                [ids[position] for position in positions], max_new_tokens, stop, choose
-            )
-            for position, row in zip(positions, rows, strict=True):
-                texts[position] = self.decode_answer(row, stop)
-        return texts
-
-    def _continued(
-        self,
-        ids: list[Sequence[int]],
+        prompts: list[Sequence[int]],
         max_new_tokens: int,
         stop: Sequence[str],
-        choose: Callable[[Tensor, int], Tensor] | None = None,
+        sampling: Sampling | None,
+        positions: Sequence[int],
     ) -> list[list[int]]:
-        """Generated token ids of a batch of prompts, greedy where `choose` is None.
+        """Generated token ids of a batch of prompts, with a cache for each model.
 
         Rows that have ended are computed further until all have, without effect.
         """
-        eos = self.tokenizer.eos_token_id
-        tokens, mask = left_padded(ids, eos, next(self.parameters()).device)
+        ends = self.end_tokens
+        tokens, mask = left_padded(prompts, ends[0], next(self.parameters()).device)
         speakers = [_logits_by_token(model, tokens, mask) for model in (self.base, self.other)]
-        generated_ids: list[list[int]] = [[] for _ in ids]
-        ended = [False] * len(ids)
+        generated_ids: list[list[int]] = [[] for _ in prompts]
+        ended = [False] * len(prompts)
         model_logits = [next(speaker) for speaker in speakers]
         for step in range(max_new_tokens):
             logits = self.combined(*model_logits)
-            token = logits.argmax(-1) if choose is None else choose(logits, step)
+            if sampling is not None:
+                logits = sampling.add_gumbel_noise(logits, positions, step)
+            token = logits.argmax(-1)
             for row, token_id in enumerate(token.tolist()):
                 if not ended[row]:
                     generated_ids[row].append(token_id)
-                    ended[row] = token_id == eos or (
+                    ended[row] = token_id in ends or (
                         bool(stop)
                         and any(mark in self.tokenizer.decode(generated_ids[row]) for mark in stop)
                     )
@@ -129,8 +109,14 @@ class TwoModels(CausalLM):
 
     @property
     def context(self) -> int | None:
-        """Context of the base: largest number of tokens, where the model limits it."""
-        return self.base.context
+        """Smaller context of both models: largest number of tokens, where one limits it."""
+        limits = [model.context for model in (self.base, self.other) if model.context is not None]
+        return min(limits, default=None)
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Token ids at which an answer of the base ends."""
+        return self.base.end_tokens
 
     @property
     def layers(self) -> int:
@@ -151,10 +137,6 @@ class TwoModels(CausalLM):
             f"{type(self).__name__} is made of two trained models and has no architecture of its "
             "own to begin anew; take its base."
         )
-
-
-def _drawn(sampling: Sampling, rows: Sequence[int], logits: Tensor, position: int) -> Tensor:
-    return sampling.add_gumbel_noise(logits, rows, position).argmax(-1)
 
 
 class LogitDifference(TwoModels):

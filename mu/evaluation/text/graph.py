@@ -21,21 +21,25 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
-from mu.data.encoding import Encoder, Pair
+from mu.data.encoding import Encoder
 from mu.data.questions import QuestionSet
-from mu.utils.errors import InputError
+from mu.data.sequences import Pair
+from mu.utils.errors import InputError, UndefinedError
 from mu.utils.fingerprint import digest
 from mu.utils.resumable import Ranks, map_chunks
 
 T = TypeVar("T")
 _BUDGET = {"cpu": 1024}
 _LARGE_BUDGET = 8192
-_FORMAT = 1
+_FORMAT = 2
 """Format of the cached results; another number invalidates them."""
 
 
 class Node(ABC, Generic[T]):
     """Base of graph nodes: a value that is computed once. A subclass is a frozen dataclass."""
+
+    accepts_undefined: ClassVar[bool] = False
+    """Whether `evaluate` gets the UndefinedError of an undefined input in place of its value."""
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
@@ -65,7 +69,16 @@ class Measurement:
 
     @classmethod
     def mean(cls, index: Tensor, items: Tensor) -> Measurement:
-        """Mean over items, with the items."""
+        """Mean over items, with the items.
+
+        Raises:
+            UndefinedError: there is no item, or the value of one is NaN.
+        """
+        undefined = int(items.isnan().sum())
+        if undefined or not len(items):
+            raise UndefinedError(
+                f"{undefined} of {len(items)} items have no value, so their mean is undefined."
+            )
         return cls(items.double().mean().item(), index, items.double())
 
 
@@ -147,6 +160,7 @@ class Graph:
         self.tokens_per_batch = tokens_per_batch
         self.prompts_per_batch = prompts_per_batch
         self._values: dict[Node[Any], Any] = {}
+        self._undefined: dict[Node[Any], UndefinedError] = {}
         self._encoded: dict[Node[Any], Encoded] = {}
 
     def for_model(self, backbone: Any, folder: Path | None = None) -> Graph:
@@ -166,12 +180,30 @@ class Graph:
         return other
 
     def value(self, node: Node[T]) -> T:
-        """Value of a node; the node and its dependencies are computed once."""
+        """Value of a node; the node and its dependencies are computed once.
+
+        Raises:
+            UndefinedError: the node, or an input of it, has no value on this model.
+        """
+        if node in self._undefined:
+            raise self._undefined[node]
         if node not in self._values:
-            self._values[node] = node.evaluate(
-                self, *[self.value(dependency) for dependency in node.inputs]
-            )
+            try:
+                self._values[node] = node.evaluate(
+                    self, *[self._input(node, dependency) for dependency in node.inputs]
+                )
+            except UndefinedError as reason:
+                self._undefined[node] = reason
+                raise
         return self._values[node]
+
+    def _input(self, node: Node[Any], dependency: Node[Any]) -> Any:
+        try:
+            return self.value(dependency)
+        except UndefinedError as reason:
+            if not node.accepts_undefined:
+                raise
+            return reason
 
     def is_computed(self, node: Node[Any]) -> bool:
         """Whether the value of a node is in the cache."""
@@ -181,6 +213,14 @@ class Graph:
         """Metrics that have been computed, with their values."""
         yield from (
             (node, value) for node, value in self._values.items() if isinstance(node, Metric)
+        )
+
+    def undefined(self) -> Iterator[tuple[Metric, str]]:
+        """Metrics that have no value on this model, with the reasons."""
+        yield from (
+            (node, str(reason))
+            for node, reason in self._undefined.items()
+            if isinstance(node, Metric)
         )
 
     def tokens(self, node: Node[Any]) -> str:
@@ -197,15 +237,28 @@ class Graph:
         """A question set of the task, by name.
 
         Raises:
-            InputError: when the task has no such set, or it is empty.
+            InputError: when the task has no such set.
+            UndefinedError: when it is empty.
         """
         if name not in self.sets:
             raise InputError(
                 f"the task has no set {name!r} to measure on; it has {', '.join(self.sets)}."
             )
         if not len(self.sets[name]):
-            raise InputError(f"the set {name} has no rows to measure on.")
+            raise UndefinedError(f"the set {name} has no rows to measure on.")
         return self.sets[name]
+
+    def column(self, name: str, field: str) -> list[Any]:
+        """One field of all rows of a question set.
+
+        Raises:
+            InputError: when some rows lack it.
+            UndefinedError: when no row has it, so that what needs it cannot be measured.
+        """
+        questions = self.questions(name)
+        if not any(row.get(field) for row in questions.rows):
+            raise UndefinedError(f"no row of the set {name} has {field}.")
+        return questions.column(field)
 
     @cached_property
     def model(self) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mu.backbones import CausalLM
 from mu.backbones.language.two_models import TwoModels
-from mu.data.encoding import Pair, collate
+from mu.data.sequences import Pair, collate
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
 from mu.utils.modules import check_whole

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from mu.data.encoding import Encoder, Pair, collate
+from mu.data.questions import QuestionSet
+from mu.data.sequences import collate
 from mu.evaluation.text.graph import Encoded, Graph, Leaf
 from mu.evaluation.text.scores import (
+    NOT_FINITE,
     Scores,
     Texts,
     batches_by_length,
@@ -21,8 +24,7 @@ from mu.evaluation.text.scores import (
     token_scores,
     tokens_hash,
 )
-from mu.functional.tokens import IGNORED
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, UndefinedError
 from mu.utils.fingerprint import digest
 from mu.utils.resumable import unpack_strings
 
@@ -33,6 +35,9 @@ Question = Literal["question", "paraphrased_question"]
 @dataclass(frozen=True)
 class Scored(Leaf[Scores]):
     """Token scores of answers under the model, teacher forced.
+
+    The answer's own tokens and, directly behind them, the end of the sequence; nothing that a chat
+    template writes around them (see `Encoder.scored_pair`).
 
     Attributes:
         set: name of a question set.
@@ -51,14 +56,20 @@ class Scored(Leaf[Scores]):
         pairs = []
         owners = []
         for position, (question, answers) in enumerate(
-            zip(rows.column(self.question), rows.column(self.answer), strict=True)
+            zip(
+                graph.column(self.set, self.question),
+                graph.column(self.set, self.answer),
+                strict=True,
+            )
         ):
             where = f"row {position} of the set {self.set}"
             if isinstance(answers, str) == (self.answer == "perturbed_answer"):
                 expected = "a list of texts" if self.answer == "perturbed_answer" else "one text"
                 raise InputError(f"{self.answer} of {where} is not {expected}.")
             for answer in [answers] if isinstance(answers, str) else answers:
-                pairs.append(_pair(graph.encoder, question, str(answer), self.prefix, where))
+                pairs.append(
+                    graph.encoder.scored_pair(question, str(answer), where, begin=self.prefix)
+                )
                 owners.append(position)
         row = torch.tensor(owners)
         return Encoded(pairs, row, torch.as_tensor(rows.indices)[row], tokens_hash(pairs))
@@ -91,6 +102,8 @@ class Scored(Leaf[Scores]):
 class GeneratedText(Leaf[Texts]):
     """Answers that the model generates by greedy decoding.
 
+    A prompt ends where the true answer begins in training (see `Encoder.prompt`).
+
     Attributes:
         set: name of a question set.
         question: column of the questions.
@@ -109,18 +122,32 @@ class GeneratedText(Leaf[Texts]):
     rows: tuple[int, ...] | None = None
 
     def encode(self, graph: Graph) -> Encoded:
+        graph.column(self.set, self.question)
         rows = graph.questions(self.set)
         rows = rows if self.rows is None else rows.select(self.rows)
         prompts = [
-            (graph.encoder.prompt(question, begin=self.prefix), [])
-            for question in rows.column(self.question)
+            (graph.encoder.prompt(question, self.prefix, row.get("answer")), [])
+            for question, row in zip(rows.column(self.question), rows.rows, strict=True)
         ]
+        self._warn_of_context(graph, max(len(ids) for ids, _ in prompts))
         return Encoded(
             prompts,
             torch.arange(len(rows)),
             torch.as_tensor(rows.indices),
             digest([[ids for ids, _ in prompts], self.max_new_tokens, self.stop]),
         )
+
+    def _rows(self, graph: Graph) -> QuestionSet:
+        rows = graph.questions(self.set)
+        return rows if self.rows is None else rows.select(self.rows)
+
+    def _warn_of_context(self, graph: Graph, longest: int) -> None:
+        context = getattr(graph.backbone, "context", None)
+        if context is not None and longest + self.max_new_tokens > context:
+            rank_zero_warn(
+                f"prompts of {self.set} have up to {longest} tokens and the model's context has "
+                f"{context}, so answers end there, before max_new_tokens ({self.max_new_tokens})."
+            )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Texts:
         encoded = graph.encoded(self)
@@ -143,14 +170,20 @@ class GeneratedText(Leaf[Texts]):
             ),
             f"answering {self.set}",
         )
+        if any(bool(part["nan"].any()) for part in parts):
+            raise UndefinedError(NOT_FINITE)
         texts = {
             index: text
             for indices, part in zip(order, parts, strict=True)
             for index, text in zip(indices, unpack_strings(part), strict=True)
         }
-        return Texts(
-            encoded.index, tuple(texts[index] for index in range(len(prompts))), encoded.tokens
+        own_texts = tuple(
+            texts[index].removeprefix(graph.encoder.merged_text(question, prompt, self.prefix))
+            for index, (question, prompt) in enumerate(
+                zip(self._rows(graph).column(self.question), prompts, strict=True)
+            )
         )
+        return Texts(encoded.index, own_texts, encoded.tokens)
 
 
 @dataclass(frozen=True)
@@ -187,20 +220,8 @@ class GradientNorms(Leaf[Tensor]):
                 graph.backbone,
                 encoded.pairs[starts[chunk] : starts[chunk] + self._CHUNK_SIZE],
                 self.p,
+                graph.encoder.eos,
             ),
             f"gradients of {self.set}",
         )
         return torch.cat([part["score"] for part in parts])
-
-
-def _pair(encoder: Encoder, question: str, answer: str, prefix: str, where: str) -> Pair:
-    """Ids and labels of an answer, with the labels of the prefix masked."""
-    if not prefix:
-        return encoder.pair(question, answer, where)
-    ids, labels = encoder.pair(question, f"{prefix} {answer}", where)
-    beginning = encoder.prompt(question, begin=prefix)
-    start = next(
-        (index for index, (a, b) in enumerate(zip(ids, beginning, strict=False)) if a != b),
-        min(len(ids), len(beginning)),
-    )
-    return ids, [IGNORED] * start + labels[start:]

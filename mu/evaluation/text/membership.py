@@ -35,7 +35,8 @@ PRIVACY_ATTACKS: tuple[MembershipAttack, ...] = MEMBERSHIP_ATTACKS[:4]
 class MembershipScore(Metric):
     """Membership attack scores of the rows of a set, larger for unseen rows.
 
-    Losses include the end of the sequence; min-k and min-k++ exclude it, as in the reference.
+    Losses include the end of the sequence; min-k, min-k++ and gradient norms exclude it, as in the
+    reference.
 
     Attributes:
         attack: name of the attack.
@@ -146,16 +147,12 @@ class PrivLeak(Metric):
         return (MembershipAUC(self.attack, self.forget, self.holdout, self.share),)
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
+        auc = inputs[0].value
         oracle_auc = self.log.measure(self.inputs[0], graph).value  # type: ignore[arg-type]
-        return Measurement(
-            memorisation.privleak(inputs[0].value, oracle_auc),
-            detail={
-                "AUC": inputs[0].value,
-                "AUC_oracle": oracle_auc,
-                "rel_diff": memorisation.rel_diff(inputs[0].value, oracle_auc),
-                "oracle": self.log.label(graph),
-            },
-        )
+        detail = {"AUC": auc, "AUC_oracle": oracle_auc, "oracle": self.log.label(graph)}
+        if oracle_auc > 0:
+            detail["rel_diff"] = memorisation.rel_diff(auc, oracle_auc)
+        return Measurement(memorisation.privleak(auc, oracle_auc), detail=detail)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mu.data.encoding import Pair, collate, count_labelled, sequence_key
+from mu.data.sequences import Pair, collate, count_labelled, sequence_key
 from mu.functional.tokens import IGNORED
+from mu.utils.errors import UndefinedError
 from mu.utils.resumable import Chunk, pack_strings
 
 FIELDS = ("log_prob", "hit", "mean", "variance")
@@ -24,6 +25,10 @@ FIELDS = ("log_prob", "hit", "mean", "variance")
 _ELEMENTS = {"cpu": 2**19}
 """Logits that are normalised in one step: on a CPU as many as fit in its cache."""
 _DEFAULT_ELEMENTS = 2**26
+NOT_FINITE = (
+    "the model's logits hold NaN: the model that was tested has diverged, so nothing can be "
+    "measured on it."
+)
 _LOG_ZERO = -1e4
 """Log-probability whose probability is 0 in any precision."""
 
@@ -121,7 +126,7 @@ def token_scores(backbone: Any, batch: Mapping[str, Tensor]) -> Chunk:
 
     Args:
         backbone: has `token_logits(batch)`.
-        batch: batch of `mu.data.encoding.collate`; tokens without a label are skipped.
+        batch: batch of `mu.data.sequences.collate`; tokens without a label are skipped.
     """
     device = next(backbone.parameters()).device
     logits, labels = backbone.token_logits(
@@ -169,6 +174,9 @@ def scores_by_pair(
         chunks: results of `token_scores`, one for each batch.
         order: positions of each batch's pairs.
         lengths: labelled tokens of each pair.
+
+    Raises:
+        UndefinedError: a log-probability is NaN, and with it every other value of its token.
     """
     indices = [index for batch in order for index in batch]
     back = np.argsort(indices)
@@ -178,6 +186,8 @@ def scores_by_pair(
             [lengths[index] for index in indices]
         )
         ragged[name] = torch.cat([rows[int(position)] for position in back])
+    if bool(ragged["log_prob"].isnan().any()):
+        raise UndefinedError(NOT_FINITE)
     return ragged
 
 
@@ -196,7 +206,10 @@ def tokens_hash(pairs: Sequence[Pair]) -> str:
 def greedy_continuations(
     backbone: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str]
 ) -> Chunk:
-    """Continuations of prompts by greedy decoding, packed.
+    """Continuations of prompts by greedy decoding, packed, and `nan`: whether logits hold NaN.
+
+    The logits of the first prompt are looked at. The largest of NaN is the first token of the
+    vocabulary, which is no answer.
 
     Args:
         backbone: has `generate(ids, max_new_tokens, stop)`.
@@ -204,18 +217,28 @@ def greedy_continuations(
         max_new_tokens: most tokens of a continuation.
         stop: strings at which an answer ends.
     """
-    return pack_strings(
-        backbone.generate(
-            [list(ids) for ids in prompts], max_new_tokens=max_new_tokens, stop=tuple(stop)
-        )
+    texts = backbone.generate(
+        [list(ids) for ids in prompts], max_new_tokens=max_new_tokens, stop=tuple(stop)
     )
+    return {**pack_strings(texts), "nan": torch.tensor([_has_nan_logits(backbone, prompts[0])])}
 
 
-def gradient_scores(backbone: Any, pairs: Sequence[Pair], p: float) -> Chunk:
+def _has_nan_logits(backbone: Any, prompt: Sequence[int]) -> bool:
+    ids = list(prompt) if len(prompt) > 1 else [*prompt, *prompt]
+    device = next(backbone.parameters()).device
+    batch = collate([(ids, [IGNORED] * (len(ids) - 1) + ids[-1:])])
+    logits, labels = backbone.token_logits(
+        {name: value.to(device) for name, value in batch.items()}
+    )
+    return bool(logits[labels != IGNORED].isnan().any())
+
+
+def gradient_scores(backbone: Any, pairs: Sequence[Pair], p: float, eos: int) -> Chunk:
     """Gradient-norm score of each pair, by one backward pass for each.
 
-    See `mu.metrics.memorisation.gradient_norm`. All weights count, trained or frozen; the `grad` of
-    the weights does not change.
+    The loss is the mean over the answer's tokens without the end of the sequence, as in the
+    reference. See `mu.metrics.memorisation.gradient_norm`. All weights count, trained or frozen;
+    their `grad` does not change.
     """
     from mu.metrics.memorisation import gradient_norm
 
@@ -232,6 +255,8 @@ def gradient_scores(backbone: Any, pairs: Sequence[Pair], p: float) -> Chunk:
                     {name: value.to(device) for name, value in collate([pair]).items()}
                 )
                 real = labels != IGNORED
+                # the end of the sequence is no token of the answer
+                real[:, -1] &= labels[:, -1] != eos
                 loss = torch.nn.functional.cross_entropy(
                     _at_least_float32(logits[real]), labels[real]
                 )

@@ -12,7 +12,8 @@ from torch import Tensor
 from mu.backbones import Backbone
 from mu.core.substitutes import Substitute
 from mu.data.datamodule import UnlearningDataModule
-from mu.data.encoding import Encoder, Pair, collate, count_labelled
+from mu.data.encoding import Encoder
+from mu.data.sequences import Pair, collate, count_labelled
 from mu.utils import rng
 from mu.utils.errors import InputError
 from mu.utils.files import read_json_lines

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from mu.data.batch import Batch
-from mu.data.encoding import Encoder, Pair, collate, count_labelled
+from mu.data.encoding import Encoder
 from mu.data.questions import QuestionSet, TokenRows
+from mu.data.sequences import Pair, collate, count_labelled
 from mu.utils import rng
 
 

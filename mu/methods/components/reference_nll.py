@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mu.core.protocols import Method
 from mu.data.batch import Batch, fetch
-from mu.data.encoding import Pair, collate
+from mu.data.sequences import Pair, collate
 from mu.utils.errors import InputError, RunError
 from mu.utils.modules import eval_mode
 from mu.utils.rng import stream_id

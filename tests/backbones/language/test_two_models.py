@@ -164,7 +164,7 @@ def test_an_answer_ends_where_it_says_so() -> None:
         return torch.nn.functional.one_hot(torch.tensor(next(rows)), base.vocabulary).float()
 
     model.combined = says  # type: ignore[method-assign]
-    assert model._continued([[1], [1, 5]], 10, ()) == [[9, 2], [8, 8, 2]]
+    assert model._continue([[1], [1, 5]], 10, (), None, [0, 1]) == [[9, 2], [8, 8, 2]]
 
 
 def test_what_one_model_must_say_the_base_says() -> None:

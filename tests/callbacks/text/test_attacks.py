@@ -28,8 +28,9 @@ from mu.backbones import LoRA
 from mu.backbones.language.two_models import LogitDifference
 from mu.core.lr import OneCycle
 from mu.core.module import UnlearningModule
-from mu.data.encoding import Encoder, collate
+from mu.data.encoding import Encoder
 from mu.data.questions import QuestionSet
+from mu.data.sequences import collate
 from mu.data.split import Split
 from mu.evaluation.text.graph import Graph
 from mu.evaluation.text.metrics import ExtractionStrength, Probability

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mu.backbones import CausalLM
 from mu.backbones.language.two_models import LogitDifference
-from mu.data.encoding import collate
 from mu.data.questions import QuestionSet
+from mu.data.sequences import collate
 from mu.evaluation.text.graph import Graph
 from mu.evaluation.text.hidden_states import (
     check_lens,

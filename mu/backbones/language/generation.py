@@ -1,0 +1,183 @@
+"""Generation of answers: end tokens, limits of length within the context, batches of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mu.backbones.language.sampling import Sampling
+from mu.backbones.language.tokenizer import left_padded
+from mu.utils.errors import InputError
+
+
+class TextGeneration:
+    """Generation of answers by a backbone that has a network, a tokenizer and a context."""
+
+    network: Any
+    tokenizer: Any
+    context: int | None
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Token ids at which an answer ends, of the tokenizer and of the generation config."""
+        return end_tokens(self.network, self.tokenizer)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        ids: Sequence[Sequence[int]],
+        max_new_tokens: int = 200,
+        stop: Sequence[str] = (),
+        batch_size: int = 32,
+        sampling: Sampling | None = None,
+    ) -> list[str]:
+        """Continuations of prompts, as text, without the prompt and cut at the first stop string.
+
+        They end at an end token, or where the context of the model is full.
+
+        Args:
+            ids: token ids of each prompt.
+            max_new_tokens: largest number of new tokens.
+            stop: strings at which an answer ends; they are cut off.
+            batch_size: prompts at a time, of similar length, padded on the left.
+            sampling: sampling of tokens; None takes the likeliest.
+        """
+        lengths = [len(row) for row in ids]
+        limits = new_token_limits(lengths, max_new_tokens, self.context)
+        texts = [""] * len(ids)
+        for positions, limit in prompt_batches(lengths, limits, batch_size):
+            prompts = [ids[position] for position in positions]
+            rows = self._continue(prompts, limit, stop, sampling, positions)
+            for position, row in zip(positions, rows, strict=True):
+                texts[position] = self.decode_answer(row, stop)
+        return texts
+
+    def _continue(
+        self,
+        prompts: list[Sequence[int]],
+        max_new_tokens: int,
+        stop: Sequence[str],
+        sampling: Sampling | None,
+        positions: Sequence[int],
+    ) -> list[list[int]]:
+        """Generated token ids of a batch of prompts, which `sampling` knows by `positions`."""
+        pad = self.tokenizer.eos_token_id
+        tokens, mask = left_padded(prompts, pad, next(self.network.parameters()).device)
+        return generated_ids(
+            self.network,
+            tokens,
+            mask,
+            max_new_tokens,
+            eos_token_id=self.end_tokens,
+            pad_token_id=pad,
+            logits_processor=sampling.processor(positions, tokens.shape[1]) if sampling else None,
+            **({"stop_strings": list(stop), "tokenizer": self.tokenizer} if stop else {}),
+        )
+
+    def decode_answer(self, row: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """Text of generated token ids, up to an end token or a stop string."""
+        answer = before_end(row, self.end_tokens)
+        text = self.tokenizer.decode(answer, skip_special_tokens=True)
+        return text[: min((text.find(mark) for mark in stop if mark in text), default=len(text))]
+
+
+def end_tokens(network: Any, tokenizer: Any) -> list[int]:
+    """Token ids at which an answer ends: the tokenizer's, then the generation config's.
+
+    Chat models list the end of the turn beside the end of the text in `generation_config`.
+    """
+    configured = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
+    listed = configured if isinstance(configured, list | tuple) else [configured]
+    ids = [tokenizer.eos_token_id, *listed]
+    return list(dict.fromkeys(int(token) for token in ids if token is not None))
+
+
+def before_end(row: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """Generated token ids up to the first end token.
+
+    Example:
+        >>> before_end([5, 6, 1, 7], [1, 2])
+        [5, 6]
+    """
+    return list(row[: next((index for index, token in enumerate(row) if token in ends), len(row))])
+
+
+def new_token_limits(lengths: Sequence[int], max_new_tokens: int, context: int | None) -> list[int]:
+    """Largest number of new tokens after each prompt, within the model's context.
+
+    Args:
+        lengths: tokens of each prompt.
+        max_new_tokens: largest number of new tokens of any prompt.
+        context: most tokens of a sequence; None is no limit.
+
+    Raises:
+        InputError: when a prompt fills the context.
+
+    Example:
+        >>> new_token_limits([3, 6], max_new_tokens=4, context=8)
+        [4, 2]
+    """
+    longest = max(lengths, default=0)
+    if context is not None and longest >= context:
+        raise InputError(
+            f"a prompt has {longest} tokens and the context of the model {context}, so no answer "
+            "can follow; shorten the prompt."
+        )
+    return [
+        max_new_tokens if context is None else min(max_new_tokens, context - length)
+        for length in lengths
+    ]
+
+
+def prompt_batches(
+    lengths: Sequence[int], limits: Sequence[int], batch_size: int
+) -> Iterator[tuple[list[int], int]]:
+    """Positions of the prompts of each batch, of similar length, and their common limit.
+
+    Prompts with different limits are kept apart, so an answer does not depend on its batch.
+
+    Args:
+        lengths: tokens of each prompt.
+        limits: largest number of new tokens after each prompt.
+        batch_size: most prompts of a batch.
+
+    Example:
+        >>> list(prompt_batches([5, 3, 4], [4, 4, 4], batch_size=2))
+        [([1, 2], 4), ([0], 4)]
+    """
+    order = sorted(range(len(lengths)), key=lambda position: lengths[position])
+    for limit, group in groupby(order, key=lambda position: limits[position]):
+        positions = list(group)
+        for start in range(0, len(positions), batch_size):
+            yield positions[start : start + batch_size], limit
+
+
+def generated_ids(
+    network: Any, tokens: Tensor, mask: Tensor, max_new_tokens: int, **settings: Any
+) -> list[list[int]]:
+    """Generated token ids of each prompt, by `generate` of transformers without its sampling.
+
+    Args:
+        network: causal language model of transformers.
+        tokens: `[B, L]` int64, prompts padded on the left.
+        mask: `[B, L]`, 1 at tokens and 0 at padding.
+        max_new_tokens: largest number of new tokens.
+        **settings: `eos_token_id`, `pad_token_id`, `stop_strings`, `logits_processor` and
+            `tokenizer` of transformers.
+    """
+    from transformers import GenerationConfig
+
+    live = {name: settings.pop(name, None) for name in ("logits_processor", "tokenizer")}
+    generated = network.generate(
+        input_ids=tokens,
+        attention_mask=mask,
+        generation_config=GenerationConfig(
+            do_sample=False, max_new_tokens=max_new_tokens, **settings
+        ),
+        **{name: value for name, value in live.items() if value is not None},
+    )
+    return generated[:, tokens.shape[1] :].tolist()
