@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from mu import functional
 from mu.backbones.base import Backbone, WeightedSum, select_outputs
+from mu.backbones.vision.task_checks import check_labels, probe_prediction
 from mu.data.batch import Batch
+from mu.utils.errors import InputError
 
 
 class Classifier(Backbone):
@@ -108,6 +110,18 @@ class Classifier(Backbone):
             weights,
             keep_normalisation=keep_normalisation,
         )
+
+    def check_task(self, task: Any) -> None:
+        """Check image shape, number of logits and labels on the task's samples."""
+        logits = probe_prediction(self, task, "image")
+        if logits is None:
+            return
+        if logits.ndim != 2 or logits.shape[1] != self.num_classes:
+            raise InputError(
+                f"the network returns logits of shape {list(logits.shape)} for one image where "
+                f"[1, {self.num_classes}] is expected; set num_classes to its number of logits."
+            )
+        check_labels(task, self.num_classes)
 
     def fresh(self, seed: int) -> Self:
         """New model of the same architecture, with the same mean and std of the pixels."""

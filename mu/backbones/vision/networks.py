@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mu.backbones.vision import resnet_cifar
@@ -20,6 +21,7 @@ from mu.utils.errors import InputError
 from mu.utils.weights import assign_weights
 
 LIBRARIES = ("mu", "timm", "torchvision")
+_ROUNDING = 6e-4  # published means have three or four decimals
 _OURS = {
     "resnet8_cifar": resnet_cifar.resnet8_cifar,
     "resnet20_cifar": resnet_cifar.resnet20_cifar,
@@ -264,7 +266,7 @@ def assign_image_weights(
         metadata: `mean`, `std`, `input_size`, each where the file has it.
         path: their file, for messages.
         keep_normalisation: leave mean and std of the network unchanged, because the user chose
-            them.
+            them; those of the file must agree, up to rounding.
 
     Raises:
         InputError: when weights, or mean and std, do not fit the network; then nothing was changed.
@@ -276,14 +278,16 @@ def assign_image_weights(
     channels = len(network.normalize.mean)
     mean = metadata.get("mean")
     std = metadata.get("std")
-    new = None if keep_normalisation or mean is None or std is None else Normalize(mean, std)
+    new = None if mean is None or std is None else Normalize(mean, std)
     if new is not None and len(new.mean) != channels:
         raise InputError(
             f"{path} is for {len(new.mean)} channels and the network takes {channels}; set "
             "in_channels."
         )
+    if new is not None and keep_normalisation:
+        _check_same_normalisation(new, normalize, path)
     assign_weights(network, tensors, path)
-    if new is not None:
+    if new is not None and not keep_normalisation:
         normalize.load_state_dict(new.state_dict())
     elif not keep_normalisation and bool(
         (normalize.mean == 0).all() and (normalize.std == 1).all()
@@ -296,3 +300,16 @@ def assign_image_weights(
         )
     if metadata.get("input_size") is not None:
         network.input_size = tuple(metadata["input_size"])
+
+
+def _check_same_normalisation(stored: Normalize, chosen: Normalize, path: object) -> None:
+    """Refuse a chosen mean and std that differ from those of the weights' file."""
+    pairs = ((stored.mean, chosen.mean), (stored.std, chosen.std))
+    if all(torch.allclose(a, b.to(a), rtol=0, atol=_ROUNDING) for a, b in pairs):
+        return
+    numbers = [[round(float(value), 4) for value in values] for pair in pairs for values in pair]
+    raise InputError(
+        f"{path} was trained with mean {numbers[0]} and std {numbers[2]}, and the configuration "
+        f"sets mean {numbers[1]} and std {numbers[3]}; set mean and std to null to take those of "
+        "the file."
+    )

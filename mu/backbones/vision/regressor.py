@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mu import functional
 from mu.backbones.base import Backbone, WeightedSum, select_outputs
+from mu.backbones.vision.task_checks import probe_prediction
 from mu.data.batch import Batch
 
 
@@ -55,6 +56,10 @@ class Regressor(Backbone):
 
             tensors, self.weights_metadata = load_weights(weights)
             assign_weights(self.network, tensors, weights)
+
+    def check_task(self, task: Any) -> None:
+        """Check the number of inputs and of outputs on the task's samples."""
+        probe_prediction(self, task, "input")
 
     def predict(self, batch: Batch) -> Tensor:
         """Predicted targets `[B]`."""

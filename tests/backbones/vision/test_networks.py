@@ -303,23 +303,35 @@ def test_a_network_without_linear_head_is_refused() -> None:
         head(build("torchvision:squeezenet1_1", 10))
 
 
-def test_weights_bring_their_normalisation_unless_the_user_chose_one() -> None:
+def test_weights_bring_their_normalisation() -> None:
     source = image_network("resnet8_cifar", 10, mean="svhn", width=4)
     metadata = {
         "mean": source.normalize.mean.tolist(),
         "std": source.normalize.std.tolist(),
         "input_size": [3, 8, 8],
     }
-    tensors = source.body.state_dict()
-    from_weights, chosen_by_user = (
-        image_network("resnet8_cifar", 10, mean=mean, width=4) for mean in (None, "cifar10")
+    network = image_network("resnet8_cifar", 10, width=4)
+    assign_image_weights(
+        network, source.body.state_dict(), metadata, "file.pt", keep_normalisation=False
     )
-    assign_image_weights(from_weights, tensors, metadata, "file.pt", keep_normalisation=False)
-    assign_image_weights(chosen_by_user, tensors, metadata, "file.pt", keep_normalisation=True)
-    assert torch.equal(from_weights.normalize.mean, source.normalize.mean)
-    assert from_weights.input_size == (3, 8, 8)
-    assert float(chosen_by_user.normalize.mean[0]) == pytest.approx(0.4914)
-    assert torch.equal(chosen_by_user.body.conv1.weight, source.body.conv1.weight)
+    assert torch.equal(network.normalize.mean, source.normalize.mean)
+    assert network.input_size == (3, 8, 8)
+
+
+def test_a_chosen_normalisation_must_be_that_of_the_weights() -> None:
+    """Mutation that must fail it: drop the file's mean and std without a comparison."""
+    source = image_network("resnet8_cifar", 10, mean="svhn", width=4)
+    tensors = source.body.state_dict()
+    chosen = image_network("resnet8_cifar", 10, mean="cifar10", width=4)
+    before = chosen.body.conv1.weight.clone()
+    metadata = {"mean": source.normalize.mean.tolist(), "std": source.normalize.std.tolist()}
+    with pytest.raises(InputError, match=r"file\.pt was trained with mean \[0\.4377.* to null"):
+        assign_image_weights(chosen, tensors, metadata, "file.pt", keep_normalisation=True)
+    assert torch.equal(chosen.body.conv1.weight, before)
+    rounded = {"mean": [0.491, 0.482, 0.447], "std": [0.247, 0.244, 0.262]}
+    assign_image_weights(chosen, tensors, rounded, "file.pt", keep_normalisation=True)
+    assert float(chosen.normalize.mean[0]) == pytest.approx(0.4914)
+    assert torch.equal(chosen.body.conv1.weight, source.body.conv1.weight)
 
 
 def test_weights_without_normalisation_warn() -> None:
