@@ -27,8 +27,8 @@ class CaptionedFolder(ImageFolder):
         template: caption with {} in place of the class name.
         names: class names in captions, by folder; by default the folder name with spaces for
             underscores.
-        anchor: class name in all substitutes; None uses the next class (after the last, the
-            first), as SalUn's code does.
+        anchor: class name in all substitutes; None uses the next class that is not forgotten (after
+            the last, the first), as SalUn's code does for one class.
         size: side of the resized images, or (height, width).
         augmentation: augmentation of training images; `none` switches it off.
         **kwargs: see ImageFolder.
@@ -82,13 +82,33 @@ class CaptionedFolder(ImageFolder):
         super().make()
         names = [self.names.get(folder, folder.replace("_", " ")) for folder in self._folders]
         forgotten = set(np.unique(self.datasets["forget"].stored("label").numpy()).tolist())  # type: ignore[attr-defined]
-        anchors = [*names[1:], names[0]] if self.anchor is None else [self.anchor] * len(names)
+        anchors = (
+            [names[label] for label in self._next_labels(forgotten)]
+            if self.anchor is None
+            else [self.anchor] * len(names)
+        )
         texts = {
             "prompt": [self.template.format(name) for name in names],
             "substitute": [self.template.format(name) for name in anchors],
             "concept": [name if label in forgotten else "" for label, name in enumerate(names)],
         }
         self.datasets = {part: Captioned(data, texts) for part, data in self.datasets.items()}  # type: ignore[arg-type]
+
+    def _next_labels(self, forgotten: set[int]) -> list[int]:
+        """For each class the next one; for a forgotten class the next that is not forgotten."""
+        count = len(self._folders)
+        if len(forgotten) == count:
+            raise InputError(
+                f"every class of {self.root} is forgotten, so there is no next one to take its "
+                "place; give an anchor."
+            )
+        labels = []
+        for label in range(count):
+            following = (label + 1) % count
+            while label in forgotten and following in forgotten:
+                following = (following + 1) % count
+            labels.append(following)
+        return labels
 
 
 class Captioned(Dataset):

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mu.data.concepts import find_mentions, replace_concepts
+from mu.data.concepts import find_mentions, folded, replace_concepts
 from mu.data.datamodule import UnlearningDataModule
 from mu.data.prompt_files import Prompt, read_prompts
 from mu.data.split import Split
@@ -165,10 +165,11 @@ class PromptList(UnlearningDataModule):
                 f"PromptList needs the words to erase; give concept, or a column `concept` in "
                 f"{self.path}."
             )
-        return [
-            {row.fields["concept"].strip(): row.fields.get("anchor", str(self.anchor)).strip()}
+        rows = [
+            (row.fields["concept"].strip(), row.fields.get("anchor", str(self.anchor)).strip())
             for row in prompts
         ]
+        return [_anchors(concept, anchor) or {} for concept, anchor in rows]
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,18 @@ def _anchors(concept: list[str] | str | None, anchor: list[str] | str) -> Anchor
     twice = next((name for name in concepts if concepts.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"the concept {twice!r} is given twice; leave one out.")
+    unchanged = [name for name, words in zip(concepts, anchors, strict=True) if _equal(name, words)]
+    if unchanged:
+        raise InputError(
+            f"the anchor of the concept {unchanged[0]!r} is the concept itself, so that nothing "
+            "would be erased; choose another anchor."
+        )
     return dict(zip(concepts, anchors, strict=True))
+
+
+def _equal(concept: str, anchor: str) -> bool:
+    """Whether an anchor is the concept itself."""
+    return bool(concept.strip()) and folded(concept) == folded(anchor)
 
 
 def _check_forget(path: str, prompts: Sequence[Prompt], row_anchors: Sequence[Anchors]) -> None:

@@ -73,6 +73,17 @@ def test_captions_name_the_class_and_the_next_one_takes_its_place(folder: str) -
     assert torch.equal(retain.stored("label").unique(), torch.tensor([0, 2]))  # type: ignore[attr-defined]
 
 
+def test_no_forgotten_class_takes_anothers_place(folder: str) -> None:
+    """Of several forgotten classes the next one that is retained stands in the substitute."""
+    task = made(folder, selector=tasks.ByClass([0, 1]))
+    forget = task.datasets["forget"]
+    rows = [forget[position] for position in range(len(forget))]  # type: ignore[arg-type]
+    assert {(row["concept"], row["substitute"]) for row in rows} == {
+        ("church", "an image of a tench"),
+        ("gas pump", "an image of a tench"),
+    }
+
+
 def test_one_anchor_for_all(folder: str) -> None:
     task = made(folder, template="a photo of a {}", anchor="house")
     assert task.datasets["forget"][0]["substitute"] == "a photo of a house"  # type: ignore[index]

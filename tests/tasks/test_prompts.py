@@ -136,6 +136,7 @@ def test_the_column_concept_names_each_rows_concept(tmp_path: Path) -> None:
         ({"concept": ["circle", ""]}, "no empty one in a list"),
         ({"concept": []}, "give at least one"),
         ({"concept": ["circle", "circle"]}, "'circle' is given twice"),
+        ({"concept": "circle", "anchor": "Circle"}, "'circle' is the concept itself"),
         ({"anchor": ["a", "b"]}, "a list of anchors needs a list of concepts"),
         ({}, "needs the words to erase"),
     ],
