@@ -175,18 +175,23 @@ class Middle(_Counted):
 
 
 class Insert(_Counted):
-    """Layout with adversarial tokens at equal intervals, the first before the prompt.
+    """Layout with adversarial tokens at equal intervals within the prompt.
+
+    Token i of k, counted from 1, follows i floor(n / (k + 1)) of the prompt's n tokens; before a
+    prompt of at most k tokens stand all of them.
 
     Args:
-        tokens: number of adversarial tokens.
+        tokens: number k of adversarial tokens.
+
+    Example: `Insert(2).order(3)` is `[0, FREE, 1, FREE, 2]`.
     """
 
     def order(self, prompt: int) -> list[int]:
         """Order of prompt and adversarial tokens, see `Layout.order`."""
-        before = [index * prompt // self.tokens for index in range(self.tokens)]
-        order = []
-        for position in range(max(prompt, 1)):  # an empty prompt has all tokens at its one position
-            order += [FREE] * before.count(position) + ([position] if position < prompt else [])
+        interval = prompt // (self.tokens + 1)
+        order = list(range(prompt))
+        for index in range(self.tokens, 0, -1):
+            order.insert(index * interval, FREE)
         return order
 
 

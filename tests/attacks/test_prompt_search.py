@@ -64,8 +64,8 @@ LAYOUTS: list[tuple[Layout, str, list[str]]] = [
     (Suffix(2), "abc", ["a", "b", "c", A, A]),
     (Middle(1), "abc", ["a", A, "b", "c"]),
     (Middle(2), "abcd", ["a", "b", A, A, "c", "d"]),
-    (Insert(2), "abcd", [A, "a", "b", A, "c", "d"]),
-    (Insert(3), "ab", [A, A, "a", A, "b"]),
+    (Insert(2), "abc", ["a", A, "b", A, "c"]),
+    (Insert(3), "ab", [A, A, A, "a", "b"]),
     (Insert(2), "", [A, A]),
     (Replace(2), "abc", [A, A]),
     (PerTokens(3), "abcd", [A, "a", "b", "c", A, "d"]),
@@ -82,6 +82,19 @@ LAYOUTS: list[tuple[Layout, str, list[str]]] = [
 def test_layouts_are_what_they_are_called(layout: Layout, prompt: str, target: list[str]) -> None:
     """Fails when a token stands elsewhere."""
     assert [A if entry < 0 else prompt[entry] for entry in layout.order(len(prompt))] == target
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+@pytest.mark.parametrize("length", range(9))
+def test_insert_places_token_i_after_i_intervals(count: int, length: int) -> None:
+    """Token i stands after i floor(n / (k + 1)) tokens of the prompt (code of UnlearnDiffAtk)."""
+    interval = length // (count + 1)
+    statement: list[int] = []
+    for index in range(count):
+        statement += range(interval * index, interval * (index + 1))
+        statement.append(-1)
+    statement += range(interval * count, length)
+    assert Insert(count).order(length) == statement
 
 
 @pytest.mark.parametrize(
