@@ -6,11 +6,13 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from mu.bench.runner import Bench, Outcome
-from mu.bench.study import Study, read_study
+from mu.bench.study import Study
+from mu.bench.study_file import read_study
 from mu.cli.parser import Parser
 from mu.config.components import merge
 from mu.utils.errors import InputError
 from mu.utils.files import read_json, write_json
+from mu.utils.text_files import parse_yaml, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,14 +72,12 @@ def _parser() -> Parser:
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """Entries of the study that the command line overrides."""
-    import yaml
-
     layers: list[dict[str, Any]] = []
     for item in arguments.set:
         key, equals, value = item.partition("=")
         if not equals:
             raise InputError(f"--set {item} has no value; write KEY=VALUE.")
-        layer: Any = yaml.safe_load(value)
+        layer: Any = parse_yaml(value, f"--set {shortened(item)}")
         for word in reversed(key.split(".")):
             layer = {word: layer}
         layers.append(layer)

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mu.cli.source_files import SourceFile, package_files, user_files
+from mu.cli.source_files import package_files, user_files
 from mu.config import plugins
+from mu.utils.source_file import SourceFile
 
 BASE_CLASSES = {
     "methods": "UnlearningModule",

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from mu.cli.catalogue import Sources
-from mu.cli.source_files import SourceFile
 from mu.config import plugins
+from mu.config.class_faults import CATEGORIES, NOUNS
 from mu.config.classes import did_you_mean, subclasses
-from mu.config.spec_faults import CATEGORIES, NOUNS
 from mu.utils.errors import InputError
+from mu.utils.source_file import SourceFile
 
 _BASES = {
     "model": ("mu.core.module", "UnlearningModule"),

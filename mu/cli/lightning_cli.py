@@ -20,6 +20,7 @@ from mu.cli import config_files as configs
 from mu.cli import parser_errors, run_folder
 from mu.cli.list import print_table
 from mu.cli.options import Options
+from mu.cli.results_table import print_results
 from mu.cli.session import Session, translated
 from mu.cli.trainer_callbacks import LastCheckpoint, SaveConfig, WritePredictions
 from mu.config import plugins
@@ -73,6 +74,7 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
         RunError: for a failed run.
     """
     import_components()
+    parser_errors.refuse_foreign_classes(options, config)
     words = [command, *(["--config", configs.to_yaml(config)] if config else []), *options.rest]
     if options.run:
         words.append(f"--trainer.default_root_dir={options.run}")
@@ -284,10 +286,7 @@ class MuCLI(LightningCLI):
                 file=sys.stderr,
             )
             return
-        print_table(
-            ["metric", "value", "unit", "part"],
-            [[r.metric, f"{r.value:.6g}", r.unit, r.split] for r in self.model.results],
-        )
+        print_results(self.model.results)
         print(f"run folder: {self.session.run}")
 
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mu.cli.options import Options
-from mu.config.argument_types import hints
+from mu.config import class_faults
+from mu.config.argument_types import Argument, hints
+from mu.config.class_faults import NOUNS
 from mu.config.classes import did_you_mean, find
 from mu.config.spec_faults import (
-    NOUNS,
-    Argument,
     CommandLineValue,
     accepted_names,
     plain_data,
@@ -80,6 +80,30 @@ def _faults(command: str, options: Options, config: Mapping[str, Any]) -> Iterat
             f"no {noun} is given; add -c configs/{noun}/NAME.yaml or --{key} NAME (mu list "
             f"{noun}s lists them)."
         )
+
+
+def refuse_foreign_classes(options: Options, config: Mapping[str, Any]) -> None:
+    """Refuse class paths in words and files that lead to anything but what their argument takes.
+
+    Args:
+        options: words of the command line.
+        config: merged configuration files.
+
+    Raises:
+        InputError: names the first such path, before its module is imported.
+    """
+    from lightning.pytorch import Trainer
+
+    from mu.core.module import UnlearningModule
+    from mu.data.datamodule import UnlearningDataModule
+
+    merged_config = plain_data(_overlaid(config, options))
+    trainer = hints(Trainer.__init__)
+    for name, value in (merged_config.get("trainer") or {}).items():
+        class_faults.refuse_foreign_classes(value, Argument(f"trainer.{name}", trainer.get(name)))
+    for key, base in {"model": UnlearningModule, "data": UnlearningDataModule}.items():
+        argument = Argument(key, base, default=base)
+        class_faults.refuse_foreign_classes(merged_config.get(key), argument)
 
 
 def _of(fault: str | None) -> Iterator[str]:

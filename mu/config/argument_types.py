@@ -9,6 +9,8 @@ import re
 import types
 import typing
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +161,50 @@ def _phrase(hint: Any) -> str | None:
 def with_article(name: str) -> str:
     """A name with its indefinite article: `an Optimizer`."""
     return f"{'an' if re.match('[AEIOU]', name) else 'a'} {name}"
+
+
+@dataclass(frozen=True)
+class Argument:
+    """Argument of a constructor or command.
+
+    Attributes:
+        key: its name on the command line: `model.optimizer.lr`.
+        hint: its type hint; None where it has none.
+        owner: name of the class that takes it.
+        default: class of its default, for a specification without class path.
+    """
+
+    key: str
+    hint: Any
+    owner: str = ""
+    default: type | None = None
+
+    @property
+    def name(self) -> str:
+        """Last word of the key."""
+        return self.key.rpartition(".")[2]
+
+    @cached_property
+    def bases(self) -> tuple[type, ...]:
+        """Classes that a component must derive from one of; empty where it takes none."""
+        return tuple(dict.fromkeys(cls for cls, _ in component_classes(self.hint)))
+
+    @property
+    def supplied(self) -> int:
+        """Number of the component's positional arguments that the program supplies."""
+        return max((count for _, count in component_classes(self.hint)), default=0)
+
+    @property
+    def takes_plain_values(self) -> bool:
+        """Whether it takes values other than components, lists and null."""
+        return any(
+            member is not type(None)
+            and not any(component_classes(member))
+            and entry_hint(member) is None
+            for member in alternatives(self.hint)
+        )
+
+    def entry(self) -> Argument | None:
+        """The same argument with the type of a list's entry; None where it takes no list."""
+        hint = entry_hint(self.hint)
+        return None if hint is None else replace(self, hint=hint)

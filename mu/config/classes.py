@@ -7,12 +7,19 @@ import sys
 from collections.abc import Iterable
 from importlib import import_module
 
+from mu.utils.class_source import may_import
+
 
 def find(path: str) -> type | None:
-    """Class of a dotted path, or of a bare name among the components; None for an unknown one."""
+    """Class of a dotted path, or of a bare name among the components; None for an unknown one.
+
+    A module that is not loaded yet is imported only when its source shows a component there.
+    """
     module, _, name = path.rpartition(".")
     if not module:
         return next((cls for cls in components() if cls.__name__ == name), None)
+    if not may_import(path, None):
+        return None
     try:
         value = getattr(import_module(module), name, None)
     except Exception:  # an error in the user's file is reported when the parser imports it

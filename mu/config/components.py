@@ -69,13 +69,17 @@ class Components:
 
         from jsonargparse import ArgumentError as ParserError
 
-        from mu.config.spec_faults import Argument, value_fault
+        from mu.config.argument_types import Argument
+        from mu.config.class_faults import refuse_foreign_classes
+        from mu.config.spec_faults import value_fault
 
+        argument = Argument(section, self._types[section])
+        refuse_foreign_classes(spec, argument)
         try:
             # the parser puts objects into the lists of its input
             return self._parsers[section].parse_object({section: deepcopy(spec)})
         except (ArgumentError, ParserError, TypeError, ValueError) as error:
             path = spec.get("class_path", section) if isinstance(spec, Mapping) else section
-            fault = value_fault(spec, Argument(section, self._types[section]))
+            fault = value_fault(spec, argument)
             reason = fault or " ".join(str(error).split())
             raise InputError(f"{path} cannot be built: {reason}") from error

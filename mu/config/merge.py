@@ -37,7 +37,7 @@ def merge(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
     entries: dict[str, list[Any]] = {}
     for layer in layers:
         for key, value in (layer or {}).items():
-            if key.endswith("+"):
+            if isinstance(key, str) and key.endswith("+"):
                 key = key[:-1]
                 entries[key] = [[*listed(_merged(entries.get(key, []))), *listed(value)]]
             else:

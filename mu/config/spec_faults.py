@@ -9,83 +9,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from importlib import import_module
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 from mu.config import argument_types as types
-from mu.config.classes import components, did_you_mean, find, subclasses
+from mu.config.argument_types import Argument
+from mu.config.class_faults import class_at, class_fault, default_classes
+from mu.config.classes import did_you_mean, find, subclasses
 
-NOUNS = {
-    "model": "method",
-    "data": "task",
-    "backbone": "backbone",
-    "callbacks": "callback",
-    "mask": "mask",
-    "selector": "selector",
-    "optimizer": "optimizer",
-    "scheduler": "scheduler",
-    "substitute": "substitute",
-    "plan": "data plan",
-    "augmentation": "augmentation",
-}
-"""What an argument holds, in words."""
-CATEGORIES = {"model": "methods", "data": "tasks", "backbone": "backbones", "mask": "masks"}
-"""Category of `mu list` that lists an argument's choices."""
 _CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
 
 
 class CommandLineValue(str):
     """Value written on the command line, which the parser reads as YAML."""
-
-
-@dataclass(frozen=True)
-class Argument:
-    """Argument of a constructor or command.
-
-    Attributes:
-        key: its name on the command line: `model.optimizer.lr`.
-        hint: its type hint; None where it has none.
-        owner: name of the class that takes it.
-        default: class of its default, for a specification without class path.
-    """
-
-    key: str
-    hint: Any
-    owner: str = ""
-    default: type | None = None
-
-    @property
-    def name(self) -> str:
-        """Last word of the key."""
-        return self.key.rpartition(".")[2]
-
-    @cached_property
-    def bases(self) -> tuple[type, ...]:
-        """Classes that a component must derive from one of; empty where it takes none."""
-        return tuple(dict.fromkeys(cls for cls, _ in types.component_classes(self.hint)))
-
-    @property
-    def supplied(self) -> int:
-        """Number of the component's positional arguments that the program supplies."""
-        return max((count for _, count in types.component_classes(self.hint)), default=0)
-
-    @property
-    def takes_plain_values(self) -> bool:
-        """Whether it takes values other than components, lists and null."""
-        return any(
-            member is not type(None)
-            and not any(types.component_classes(member))
-            and types.entry_hint(member) is None
-            for member in types.alternatives(self.hint)
-        )
-
-    def entry(self) -> Argument | None:
-        """The same argument with the type of a list's entry; None where it takes no list."""
-        hint = types.entry_hint(self.hint)
-        return None if hint is None else replace(self, hint=hint)
 
 
 def value_fault(value: Any, argument: Argument) -> str | None:
@@ -142,8 +78,8 @@ def spec_fault(spec: Any, argument: Argument) -> str | None:
         if cls is None or (not set(values) <= set(accepted_names(cls)) and not argument.default):
             return _no_class_yet(argument, values)
     else:
-        cls = _class_of(str(path), argument.bases)
-        fault = _class_fault(str(path), cls, argument)
+        cls = class_at(str(path), argument.bases)
+        fault = class_fault(str(path), cls, argument)
         if fault is not None or not inspect.isclass(cls):
             return fault
     return _arguments_fault(cls, values, argument)
@@ -160,7 +96,7 @@ def _arguments_fault(cls: type, values: Mapping[str, Any], argument: Argument) -
             return f"{cls.__name__} takes no {name!r}; {hint}"
     # 2. wrong values
     hints = types.constructor_hints(cls)
-    defaults = _default_classes(cls)
+    defaults = default_classes(cls)
     for name, value in values.items():
         key = f"{argument.key}.{name}"
         inner = Argument(key, hints.get(name), cls.__name__, defaults.get(name))
@@ -178,92 +114,6 @@ def _arguments_fault(cls: type, values: Mapping[str, Any], argument: Argument) -
         needs = " and ".join(missing)
         return f"{cls.__name__} needs {needs}; give --{argument.key}.{missing[0]} VALUE."
     return None
-
-
-# ---- the class -----------------------------------------------------------------------------------
-
-
-def _class_of(path: str, bases: tuple[type, ...]) -> Any:
-    """The class (or function) of a path, or the subclass of a bare name; None where there is none.
-
-    Of classes with the same bare name, one that fits comes first.
-    """
-    if "." not in path:
-        candidates = [cls for base in bases for cls in (base, *subclasses(base))]
-        return next((cls for cls in candidates if cls.__name__ == path), None) or find(path)
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(import_module(module), name, None)
-    except Exception:  # `_import_fault` says what is wrong with the module
-        return None
-
-
-def _class_fault(path: str, cls: Any, argument: Argument) -> str | None:
-    """A sentence about a class path that names no class, or not one of the right base."""
-    if cls is None:
-        return _import_fault(path) or _unknown_class(path, argument)
-    if not inspect.isclass(cls):
-        return None
-    if not issubclass(cls, argument.bases):
-        return _misfit(path, argument)
-    if inspect.isabstract(cls):
-        names = [child.__name__ for child in subclasses(cls) if not inspect.isabstract(child)]
-        choices = " or ".join(names[:4]) or "one of its subclasses"
-        return f"{path} is a base of others and cannot be used itself; choose {choices}."
-    return None
-
-
-def _import_fault(path: str) -> str | None:
-    """A sentence about a module that cannot be imported; None where it can."""
-    module = path.rpartition(".")[0]
-    if not module:
-        return None
-    root = module.partition(".")[0]
-    try:
-        import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name == root:
-            return (
-                f"there is no module {root!r} for {path!r}; a file {root}.py is looked for in the "
-                "working directory."
-            )
-        return (
-            f"{path!r} cannot be imported: there is no module {error.name!r}; install it or "
-            "correct the import."
-        )
-    except SyntaxError as error:
-        file = Path(error.filename or module).name
-        return f"{file} cannot be imported: {error.msg} in line {error.lineno}."
-    except Exception as error:  # the module is the user's and may raise anything
-        words = " ".join(str(error).split()).rstrip(".")
-        return f"{path!r} cannot be imported: {type(error).__name__}: {words}."
-    return None
-
-
-def _unknown_class(path: str, argument: Argument) -> str:
-    names = [cls.__name__ for base in argument.bases for cls in subclasses(base)]
-    category = CATEGORIES.get(argument.name)
-    hint = did_you_mean(
-        path.rpartition(".")[2],
-        names or [cls.__name__ for cls in components()],
-        f"mu list {category} lists them." if category else "check its name.",
-    )
-    return f"there is no {NOUNS.get(argument.name, 'class')} {path!r}; {hint}"
-
-
-def _misfit(path: str, argument: Argument) -> str:
-    """A sentence about a class that does not derive from the argument's base."""
-    bases = " or ".join(base.__name__ for base in argument.bases)
-    if argument.name == "backbone":
-        name = path.rpartition(".")[2]
-        return (
-            f"{argument.owner} works on {bases}, not {name}; choose a task whose backbone is "
-            f"{bases}, or a method for {name} (mu list methods shows what each works on)."
-        )
-    noun = NOUNS.get(argument.name, "class of that kind")
-    if argument.name in CATEGORIES:
-        return f"{path} is no {noun}; mu list {CATEGORIES[argument.name]} lists them."
-    return f"{path} is no {noun}; {argument.key} takes {types.with_article(bases)}."
 
 
 def _no_class_yet(argument: Argument, values: Mapping[str, Any]) -> str:
@@ -333,26 +183,6 @@ def accepted_names(cls: type) -> tuple[str, ...]:
     except Exception:  # a class of somebody else's that the parser cannot read
         return tuple(types.argument_names(cls))
     return tuple(dict.fromkeys(key.split(".")[1] for key in keys))
-
-
-@cache
-def _default_classes(cls: type) -> dict[str, type]:
-    """Class of each argument whose default is a component, a lambda's included."""
-    from jsonargparse import ArgumentParser, Namespace
-
-    try:
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(cls, "component", fail_untyped=False)
-        defaults = parser.get_defaults().component
-    except Exception:  # a class of somebody else's that the parser cannot read
-        return {}
-    classes = {}
-    for name, value in vars(defaults).items():
-        path = getattr(value, "class_path", None) if isinstance(value, Namespace) else None
-        default = find(path) if isinstance(path, str) else None
-        if default is not None:
-            classes[name] = default
-    return classes
 
 
 def _first(faults: Iterable[str | None]) -> str | None:

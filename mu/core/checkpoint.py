@@ -8,7 +8,7 @@ from typing import Any
 
 from mu.core.module import UnlearningModule
 from mu.utils.errors import InputError
-from mu.utils.spec import find_class, from_spec, is_live, may_build
+from mu.utils.spec import BUILDABLE, find_class, from_spec, is_live, may_build
 
 _TRAINING_ONLY = ("optimizer", "scheduler")
 """Arguments that take their defaults where no file could hold them, because a loaded module is
@@ -61,6 +61,7 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
     # no reference, because serving does not need the original, which may not exist any more
     module.serves_only = True
     module.configure_model()
+    module.stored_base = record.get("base")
     module.load_state_dict(checkpoint["state_dict"])
     module.original_hash = record["original_hash"]
     module.served().eval()
@@ -95,7 +96,7 @@ def _without_weights(spec: Any) -> Any:
     if not isinstance(spec, dict):
         return spec
     spec = {name: _without_weights(value) for name, value in spec.items()}
-    cls = find_class(spec["class_path"]) if "class_path" in spec else None
+    cls = find_class(str(spec["class_path"]), BUILDABLE) if "class_path" in spec else None
     if isinstance(cls, type) and issubclass(cls, Backbone):
         spec["init_args"] = {
             name: value
@@ -108,8 +109,9 @@ def _without_weights(spec: Any) -> Any:
 def _with_live(
     path: str, arguments: dict[str, Any], live: dict[str, Any], allow: Iterable[type]
 ) -> Any:
-    cls = find_class(path)
-    if not may_build(cls, tuple(allow)):
+    allow = tuple(allow)
+    cls = find_class(path, (*BUILDABLE, *allow))
+    if not may_build(cls, allow):
         raise InputError(
             f"{path} is not a class that mu may instantiate from a file; pass "
             f"allow=[{cls.__name__}] if you trust it."

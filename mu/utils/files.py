@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from mu.utils.errors import InputError
+from mu.utils.text_files import read_text, shortened
 
 
 @contextmanager
@@ -41,13 +42,40 @@ def write_json(path: Path | str, value: Any) -> None:
 def read_json(path: Path | str) -> Any:
     """Read a JSON file; InputError when it is missing or broken."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return parse_json(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} is not valid JSON ({error}); it may have been cut off."
+            f"{path} is not valid JSON ({json_fault(error)}); it may have been cut off."
         ) from error
+
+
+def parse_json(text: str) -> Any:
+    """Value of a JSON text.
+
+    Raises:
+        ValueError: for invalid JSON, NaN or infinity, which JSON has not, and a key that stands
+            twice in an object.
+        RecursionError: for nesting too deep.
+    """
+    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {shortened(twice)!r} stands twice in one object")
+    return entries
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def json_fault(error: Exception) -> str:
+    """Reason of an error of `parse_json`, without the text that was read."""
+    return "it is nested too deep" if isinstance(error, RecursionError) else str(error)
 
 
 def save_tensors(
@@ -69,16 +97,11 @@ def read_json_lines(file: str | Path, needed: tuple[str, ...] = ()) -> list[dict
     Raises:
         InputError: for a line that cannot be read or lacks an entry.
     """
+    text = read_text(file, encoding="utf-8-sig")
     try:
-        text = Path(file).read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"there is no file {file}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not a text file in UTF-8.") from error
-    try:
-        rows = json.loads(text) if text.lstrip().startswith("[") else None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is not JSON ({error}).") from error
+        rows = parse_json(text) if text.lstrip().startswith("[") else None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not JSON ({json_fault(error)}).") from error
     if rows is None:
         rows = [
             _json(line, line_number, file)
@@ -96,11 +119,12 @@ def read_json_lines(file: str | Path, needed: tuple[str, ...] = ()) -> list[dict
     return rows
 
 
-def _json(line: str, number: int, file: str | Path) -> Any:
+def _json(line: str, line_number: int, file: str | Path) -> Any:
     try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
+        return parse_json(line)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else json_fault(error)
         raise InputError(
-            f"line {number} of {file} is not JSON ({error.msg}); a file is one JSON array, or has "
-            "an object in each line."
+            f"line {line_number} of {file} is not JSON ({reason}); a file is one JSON array, or "
+            "has an object in each line."
         ) from error

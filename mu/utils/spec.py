@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mu.utils.class_source import imported_class
 from mu.utils.errors import InputError
 
 LIVE = "<live object>"
@@ -40,6 +41,10 @@ class Reconstructible:
         for name, value in self.__dict__.items():
             object.__setattr__(twin, name, value if name == "_arguments" else deepcopy(value, memo))
         return twin
+
+
+BUILDABLE = (Reconstructible, torch.optim.Optimizer)
+"""Bases of the classes that may be instantiated from a file."""
 
 
 def init_args_of(thing: Reconstructible) -> dict[str, Any]:
@@ -155,13 +160,14 @@ def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
     Raises:
         InputError: for a class that may not be instantiated, or an argument that had no plain form.
     """
+    allow = tuple(allow)
     if isinstance(spec, list):
         return [from_spec(item, allow) for item in spec]
     if not isinstance(spec, Mapping):
         return spec
     if "class_path" not in spec:
         return {key: from_spec(value, allow) for key, value in spec.items()}
-    cls = find_class(spec["class_path"])
+    cls = find_class(str(spec["class_path"]), (*BUILDABLE, *allow))
     if not may_build(cls, tuple(allow)):
         raise InputError(
             f"{spec['class_path']} is not a class that mu may instantiate from a file; pass "
@@ -215,19 +221,24 @@ def _arranged(cls: type, arguments: dict[str, Any]) -> tuple[list[Any], dict[str
     }
 
 
-def find_class(path: str) -> type:
-    """Class at a dotted path; InputError when there is none."""
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"there is no class {path!r} ({error}).") from error
+def find_class(path: str, bases: tuple[type, ...] = ()) -> type:
+    """Class at a dotted path.
+
+    Args:
+        path: its path.
+        bases: classes of which it must derive from one, before its module is imported; any class
+            where empty.
+
+    Raises:
+        InputError: when there is none.
+    """
+    return imported_class(path, bases)
 
 
 def may_build(cls: type, allow: tuple[type, ...]) -> bool:
     """Whether a class may be instantiated from a specification in a file."""
     if not isinstance(cls, type):
         return False
-    if issubclass(cls, Reconstructible | torch.optim.Optimizer) or cls in allow:
+    if issubclass(cls, BUILDABLE) or cls in allow:
         return True
     return dataclasses.is_dataclass(cls) and cls.__module__.split(".")[0] == "mu"

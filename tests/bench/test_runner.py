@@ -16,7 +16,8 @@ from mu.backbones import Classifier
 from mu.bench.execution import PlannedRun, task_for_run
 from mu.bench.runner import Bench
 from mu.bench.search import loss
-from mu.bench.study import Job, Seeds, read_study
+from mu.bench.study import Job, Seeds
+from mu.bench.study_file import read_study
 from mu.cli.bench import main
 from mu.config.components import Components, merge
 from mu.metrics.results import Result, RunResults

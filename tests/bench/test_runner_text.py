@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from mu.bench.search import search
-from mu.bench.study import Study, read_study
+from mu.bench.study import Study
+from mu.bench.study_file import read_study
 from mu.cli.bench import main
 from mu.metrics.results import RunResults
 from mu.utils.errors import InputError

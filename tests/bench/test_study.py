@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mu.bench.study import Seeds, Study, content_hash, read_study
+from mu.bench.study import Seeds, Study, content_hash
+from mu.bench.study_file import read_study
 from mu.config.components import merge
 from mu.utils.errors import InputError
 
@@ -170,6 +171,16 @@ def test_what_every_study_needs_is_asked_for(tmp_path: Path, key: str) -> None:
         ({"methods": ["FineTune"]}, ["methods"]),
         ({"tasks": {"class": None}}, ["tasks.class"]),
         ({"tasks": ["class"]}, ["tasks"]),
+        ({"tasks": {"../out": {"class_path": "tasks.Digits"}}}, ["'../out'", "dot"]),
+        ({"tasks": {"/tmp/out": {"class_path": "tasks.Digits"}}}, ["'/tmp/out'", "folder"]),
+        ({"tasks": {"..": {"class_path": "tasks.Digits"}}}, ["'..'"]),
+        ({"tasks": {3: {"class_path": "tasks.Digits"}}}, ["tasks 3", "quotes"]),
+        ({"tasks": {"x" * 300: {"class_path": "tasks.Digits"}}}, ["longer than"]),
+        ({"tasks": {"search": {"class_path": "tasks.Digits"}}}, ["tasks.search", "rename"]),
+        ({"tasks": {"Class": {"class_path": "tasks.Digits"}}}, ["capitals"]),
+        ({"methods": {"a/b": {"model": {"class_path": "mu.methods.SSD"}}}}, ["'a/b'"]),
+        ({"methods": {"a\nb": {"model": {"class_path": "mu.methods.SSD"}}}}, ["a\\nb"]),
+        ({"name": "../elsewhere"}, ["the name '../elsewhere'"]),
     ],
     ids=str,
 )
@@ -321,6 +332,7 @@ def test_files_that_are_no_studies_are_told_apart(tmp_path: Path) -> None:
         ("a: [1\nb: 2", "not valid YAML"),
         ("- 1", "is not a study"),
         ("", "is not a study"),
+        ("seeds: [0]\nseeds: [1]", "'seeds' stands twice"),
     ):
         (tmp_path / "odd.yaml").write_text(text)
         with pytest.raises(InputError, match=words) as error:

@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from mu.backbones.diffusion.trained_parts import trained_names
-from mu.bench.study import read_study
+from mu.bench.study_file import read_study
 from mu.config.components import Components, merge
 from tests.cli.conftest import CONFIGS, REPOSITORY, Mu
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mu.bench.study import read_study
+from mu.bench.study_file import read_study
 from mu.cli import config_files as configs
 from mu.config.components import merge as of_studies
 from mu.config.merge import merge, same_class
