@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from callbacks.base import Evaluated, Suite
 from mu.core.module import UnlearningModule
 from mu.metrics import classification, regression
-from mu.metrics.results import Result, TradeOff
+from mu.metrics.rates import Rate
+from mu.metrics.results import Result, TradeOff, compute_result
 
 
 class Accuracy(Suite):
@@ -47,16 +49,23 @@ class Accuracy(Suite):
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """UA, RA, TA, and the accuracy on every other part."""
 
-        def accuracy(split: str) -> float:
+        def result(
+            metric: str, split: str, accuracy: Callable[..., float] = classification.accuracy
+        ) -> Result:
             rows = self.rows(outputs, split)
-            return float(classification.accuracy(rows["logits"], rows["label"]))
+
+            def share() -> Rate:
+                size = len(rows["label"])
+                return Rate(accuracy(rows["logits"], rows["label"]), size, size)
+
+            return compute_result(metric, share, None, split, "%")
 
         further = sorted(set(outputs) - {"forget", "retain", self.held_out})
         return [
-            Result("UA", 100 - accuracy("forget"), None, "forget", "%"),
-            Result("RA", accuracy("retain"), None, "retain", "%"),
-            Result("TA", accuracy(self.held_out), None, self.held_out, "%"),
-            *(Result(f"accuracy/{split}", accuracy(split), None, split, "%") for split in further),
+            result("UA", "forget", classification.unlearning_accuracy),
+            result("RA", "retain"),
+            result("TA", self.held_out),
+            *(result(f"accuracy/{split}", split) for split in further),
         ]
 
 
@@ -82,14 +91,17 @@ class Errors(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`MAE/split` and `RMSE/split`."""
-        results = []
-        for split, rows in sorted(outputs.items()):
-            errors = {
-                "MAE": regression.mean_absolute_error(rows["prediction"], rows["target"]),
-                "RMSE": regression.root_mean_squared_error(rows["prediction"], rows["target"]),
-            }
-            results += [
-                Result(f"{name}/{split}", float(error), None, split)
-                for name, error in errors.items()
-            ]
-        return results
+        errors = {
+            "MAE": regression.mean_absolute_error,
+            "RMSE": regression.root_mean_squared_error,
+        }
+        return [
+            compute_result(
+                f"{name}/{split}",
+                functools.partial(error, rows["prediction"], rows["target"]),
+                None,
+                split,
+            )
+            for split, rows in sorted(outputs.items())
+            for name, error in errors.items()
+        ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 from callbacks.base import Evaluated, Suite
 from mu.core.module import UnlearningModule
 from mu.metrics import membership, svc_membership
-from mu.metrics.results import Result
+from mu.metrics.rates import Rate
+from mu.metrics.results import Result, compute_result
 
 
 class Membership(Suite):
@@ -47,21 +49,27 @@ class Membership(Suite):
         retain, held_out, forget = (
             self.rows(outputs, name) for name in ("retain", self.held_out, "forget")
         )
-        attacks = svc_membership.svc_mia(
-            retain["logits"],
-            retain["label"],
-            held_out["logits"],
-            held_out["label"],
-            forget["logits"],
-            forget["label"],
-            attacks=self.attacks,
-        )
-        results = []
-        for feature, value in attacks.non_member.items():
+        pools = [rows[name] for rows in (retain, held_out, forget) for name in ("logits", "label")]
+
+        def attacked(feature: str) -> Result:
+            detail: dict[str, Any] = {}
+
+            def share() -> Rate:
+                attack = svc_membership.svc_mia(*pools, attacks=[feature])
+                detail.update(attack.detail(feature))
+                return Rate(attack[feature], len(forget["label"]), len(forget["label"]))
+
             name = "MIA" if feature == "confidence" else f"MIA/{feature}"
-            results.append(Result(name, float(value), None, "forget", "%", attacks.detail(feature)))
-        auc = membership.loss_threshold_auc(forget["nll"], held_out["nll"])
-        return [*results, Result("MIA/loss_auc", float(auc), None, "forget")]
+            result = compute_result(name, share, None, "forget", "%")
+            return replace(result, detail={**detail, **result.detail})
+
+        auc = compute_result(
+            "MIA/loss_auc",
+            lambda: membership.loss_threshold_auc(forget["nll"], held_out["nll"]),
+            None,
+            "forget",
+        )
+        return [*(attacked(feature) for feature in self.attacks), auc]
 
 
 class RegressionMembership(Suite):
@@ -94,17 +102,13 @@ class RegressionMembership(Suite):
             (rows["prediction"] - rows["target"]).abs()
             for rows in (self.rows(outputs, n) for n in ("retain", self.held_out, "forget"))
         )
-        value = svc_membership.svc_mia_regression(retain, held_out, forget, size=self.size)
-        return [
-            Result(
-                "MIA/error_member",
-                float(value),
-                None,
-                "forget",
-                "%",
-                {
-                    "members": min(self.size, len(retain)),
-                    "non_members": min(self.size, len(held_out)),
-                },
-            )
-        ]
+
+        def share() -> Rate:
+            value = svc_membership.svc_mia_regression(retain, held_out, forget, size=self.size)
+            return Rate(value, len(forget), len(forget))
+
+        pools = {
+            "members": min(self.size, len(retain)),
+            "non_members": min(self.size, len(held_out)),
+        }
+        return [compute_result("MIA/error_member", share, None, "forget", "%", pools)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +12,14 @@ from lightning.pytorch import LightningModule, Trainer
 from callbacks.base import Evaluated, Suite, module_of
 from mu.core.module import UnlearningModule
 from mu.metrics import distances, gap
-from mu.metrics.results import SHARED_DEFINITIONS, Result, RunResults, load_outputs
+from mu.metrics.rates import Rate
+from mu.metrics.results import (
+    SHARED_DEFINITIONS,
+    Result,
+    RunResults,
+    compute_result,
+    load_outputs,
+)
 from mu.utils.errors import InputError
 
 
@@ -62,7 +70,7 @@ class RetrainGap(Suite):
         """Measure after every other suite."""
         module = module_of(pl_module)
         with module.stopwatch("evaluation"):
-            module.results.extend(self.measure(module.evaluated(), module))
+            module.results.extend(self.measured(module))
 
     def check(self, oracle: RunResults, module: UnlearningModule) -> None:
         """Check that the oracle has the split and the recipe of the run."""
@@ -85,33 +93,35 @@ class RetrainGap(Suite):
         """Gaps by metric, their average, ToW, and output distances."""
         oracle = RunResults.load(self.oracle)
         self.check(oracle, module)
-        values = {result.metric: result.value for result in module.results}
-        missing = [name for name in self.metrics if name not in values or not oracle.has(name)]
+        measured = {result.metric: result for result in module.results}
+        missing = [name for name in self.metrics if name not in measured or not oracle.has(name)]
         if missing:
             raise InputError(
                 f"RetrainGap compares {missing[0]}, which this run or the oracle in {self.oracle} "
                 "did not measure; add the suite that does to both."
             )
-        results = [*self._gaps(values, oracle), *_tug_of_war(values, oracle)]
+        results = [*self._gaps(measured, oracle), *_tug_of_war(measured, oracle)]
         return [*results, *self._distances(outputs)]
 
-    def _gaps(self, values: Mapping[str, float], oracle: RunResults) -> list[Result]:
+    def _gaps(self, measured: Mapping[str, Result], oracle: RunResults) -> list[Result]:
         """Results `gap/METRIC` and their average."""
-        values = {name: values[name] for name in self.metrics}
-        oracle_values = {name: oracle.value(name) for name in self.metrics}
         unit = "pp" if set(self.metrics) <= set(gap.PAPERS_FOUR) else ""
         detail = {
             "oracle": Path(self.oracle).as_posix(),
             "metrics": self.metrics,
             "recipe": self.recipe,
         }
-        average = float(gap.average_gap(values, oracle_values))
+
+        def average(names: Sequence[str]) -> float:
+            values = {name: measured[name].number for name in names}
+            return gap.average_gap(values, {name: oracle.value(name) for name in names})
+
         return [
             *(
-                Result(f"gap/{name}", abs(values[name] - oracle_values[name]), False, "", unit)
+                compute_result(f"gap/{name}", partial(average, [name]), False, "", unit)
                 for name in self.metrics
             ),
-            Result("avg_gap", average, False, "", unit, detail),
+            compute_result("avg_gap", partial(average, self.metrics), False, "", unit, detail),
         ]
 
     def _distances(self, outputs: Evaluated) -> list[Result]:
@@ -119,27 +129,41 @@ class RetrainGap(Suite):
         forget = outputs["forget"]
         oracle_forget = load_outputs(self.oracle)["forget"]
         if "prediction" in forget:
-            distance = distances.wasserstein1(forget["prediction"], oracle_forget["prediction"])
-            return [Result("wasserstein", float(distance), False, "forget")]
+            predictions = (forget["prediction"], oracle_forget["prediction"])
+            distance = partial(distances.wasserstein1, *predictions)
+            return [compute_result("wasserstein", distance, False, "forget")]
         if "logits" not in forget:
             return []
-        logits = forget["logits"].cpu()
-        oracle_logits = oracle_forget["logits"]
-        activation_distance = float(distances.activation_distance(logits, oracle_logits))
-        js_divergence = float(distances.js_divergence(logits, oracle_logits))
-        completeness = float(distances.completeness(logits, oracle_logits))
+        logits = (forget["logits"].cpu(), oracle_forget["logits"])
+        activation_distance, js_divergence, completeness = (
+            partial(distance, *logits)
+            for distance in (
+                distances.activation_distance,
+                distances.js_divergence,
+                distances.completeness,
+            )
+        )
         return [
-            Result("activation_distance", activation_distance, False, "forget"),
-            Result("JS", js_divergence, False, "forget", "nats"),
-            Result("completeness", completeness, True, "forget", "%"),
+            compute_result("activation_distance", activation_distance, False, "forget"),
+            compute_result("JS", js_divergence, False, "forget", "nats"),
+            compute_result(
+                "completeness",
+                lambda: Rate(completeness(), len(logits[0]), len(logits[0])),
+                True,
+                "forget",
+                "%",
+            ),
         ]
 
 
-def _tug_of_war(values: Mapping[str, float], oracle: RunResults) -> list[Result]:
+def _tug_of_war(measured: Mapping[str, Result], oracle: RunResults) -> list[Result]:
     """Result `ToW`, where model and oracle have all three accuracies."""
     names = ("UA", "RA", "TA")
-    if not all(name in values and oracle.has(name) for name in names):
+    if not all(name in measured and oracle.has(name) for name in names):
         return []
-    accuracies = {name: values[name] for name in names}
-    oracle_accuracies = {name: oracle.value(name) for name in names}
-    return [Result("ToW", gap.tow(accuracies, oracle_accuracies), True)]
+
+    def product() -> float:
+        accuracies = {name: measured[name].number for name in names}
+        return gap.tow(accuracies, {name: oracle.value(name) for name in names})
+
+    return [compute_result("ToW", product, True)]

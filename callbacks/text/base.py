@@ -21,7 +21,6 @@ from mu.evaluation.text.session import CACHE, shared_graph
 from mu.metrics.results import Result
 from mu.utils.errors import InputError, UndefinedError
 
-
 KEPT = ("retain_perturbed", "real_authors", "world_facts")
 """TOFU's sets of the model utility."""
 CHOICES = ("real_authors", "world_facts")

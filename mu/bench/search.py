@@ -204,6 +204,15 @@ def loss(record: RunResults, objective: tuple[str, ...]) -> float:
     return sum(values) / len(values)
 
 
+def _undefined(record: RunResults, objective: tuple[str, ...]) -> list[str]:
+    """Reasons of the objective's metrics that are undefined on a trial."""
+    return [
+        f"{result.metric} is undefined, because {result.undefined}"
+        for result in record.results
+        if result.metric in objective and result.undefined
+    ]
+
+
 def _search_method(
     bench: Bench,
     study: Study,
@@ -241,11 +250,15 @@ def _search_method(
         records = [
             RunResults.load(outcome.folder) for outcome in outcomes if outcome.folder is not None
         ]
+        undefined = next((why for r in records for why in _undefined(r, objective)), "")
         seconds += sum(record.unlearning_seconds for record in records)
         if len(records) < len(seeds):  # a learning rate that diverges is an answer, not an accident
             optimiser.tell(trial, state=optuna.trial.TrialState.FAIL)
             reasons = [outcome.reason for outcome in outcomes if outcome.folder is None]
             tell(f"{task}/{method}", f"{setting}: {reasons[0]}")
+        elif undefined:
+            optimiser.tell(trial, state=optuna.trial.TrialState.FAIL)
+            tell(f"{task}/{method}", f"{setting}: {undefined}")
         else:
             optimiser.tell(trial, sum(loss(record, objective) for record in records) / len(records))
     done = [t for t in optimiser.trials if t.state == optuna.trial.TrialState.COMPLETE]

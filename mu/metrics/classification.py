@@ -3,8 +3,8 @@
 Per-example values, and accuracies over them. All functions are pure and take logits `[N, K]` of any
 floating type; they compute in float64 from log-probabilities, so that saturated predictions neither
 overflow nor become NaN nor lose their distance to 1. Entropies are in nats, accuracies in percent.
-Labels are int64 `[N]` in `[0, K)`. Wrong shapes and labels out of range raise `InputError`; an empty
-batch, NaN and +infinity raise `UndefinedError`.
+Labels are int64 `[N]` in `[0, K)`. Wrong shapes and labels out of range raise `InputError`; an
+empty batch, NaN and +infinity raise `UndefinedError`.
 """
 
 from __future__ import annotations

@@ -39,8 +39,9 @@ def fid(real: Tensor, drawn: Tensor) -> float:
         A number, >= 0 up to rounding.
 
     Raises:
-        UndefinedError: with no more than D images on a side: such a covariance has no full rank, and
-            the distance says more about the number of images than about the images.
+        UndefinedError: with no more than D images on a side: such a covariance has no full rank,
+            and the distance says more about the number of images than about the images; or with
+            features that are not finite.
 
     Example: the same covariance, means 3 apart: 3².
 

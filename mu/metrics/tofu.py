@@ -9,9 +9,9 @@ is computed in float64.
 
 The truth ratio is R = wrong / (right + 1e-10), as OpenUnlearning keeps it; TOFU's own logs hold its
 inverse. Its goal is the oracle's distribution (a mean of min(R, 1/R) of about 0.65 on TOFU), not 1;
-gradient ascent drives it to 0, and the forget quality with it. Where right and wrong are both below
-1e-10, the constant decides R (it is near 0, whatever the answers are), so max(0, 1 - R) is undefined
-there: the published code gives a model that was destroyed the best value, 1.
+gradient ascent drives it to 0, and the forget quality with it. Where right and wrong are both
+below 1e-10, the constant decides R (it is near 0, whatever the answers are), so max(0, 1 - R) is
+undefined there: the published code gives a model that was destroyed the best value, 1.
 """
 
 from __future__ import annotations

@@ -30,17 +30,17 @@ def print_report(report: Report, console: Console) -> None:
 
 def _print_table(task: TaskReport, console: Console) -> None:
     """One line a cell, or spreads below their means where the table would be too wide."""
-    table = _table(task, " ± ")
+    table = _table(task, " ")
     needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    console.print(table if needed <= console.width else _table(task, "\n± "))
+    console.print(table if needed <= console.width else _table(task, "\n"))
 
 
-def _table(task: TaskReport, join: str) -> Table:
+def _table(task: TaskReport, separator: str) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    narrow = "\n" in join
+    narrow = separator == "\n"
     table = Table(
         title=Text(task.name, style="bold"),
         box=box.SIMPLE_HEAD,
@@ -55,20 +55,20 @@ def _table(task: TaskReport, join: str) -> Table:
         name = f"{row.method} ≈" if row.no_better else row.method
         table.add_row(
             Text(name, style="bold" if row.smallest_gap else ""),
-            *(_cell(row, column.metric, join) for column in task.columns),
+            *(_cell(row, column.metric, separator) for column in task.columns),
             style="dim" if row.no_better else "",
             end_section=row.ends_references,
         )
     return table
 
 
-def _cell(row: TableRow, metric: str, join: str) -> Text:
+def _cell(row: TableRow, metric: str, separator: str) -> Text:
     from rich.text import Text
 
     cell = row.cells[metric]
     if cell is None:
         return Text(MISSING)
-    return Text(cell.with_spread(join), style="bold" if cell.best else "")
+    return Text(cell.with_spread(separator), style="bold" if cell.best else "")
 
 
 def _heading(column: Column, narrow: bool) -> str:

@@ -14,8 +14,9 @@ from mu.bench.report.format import Column, FormattedCell, format_cell, format_co
 from mu.bench.report.galleries import Examples, Gallery, media
 from mu.bench.report.gaps import complete
 from mu.bench.report.histograms import Grid, histograms
-from mu.bench.report.notes import footnotes, verdict
-from mu.bench.report.runs import ORACLE, ORIGINAL, SEED_NAMES, Collection, collect
+from mu.bench.report.notes import cautions, footnotes, verdict
+from mu.bench.report.run_table import run_table
+from mu.bench.report.runs import ORACLE, ORIGINAL, Collection, collect
 from mu.bench.report.settings import data_table, overview, search_table, settings_table
 from mu.bench.report.summary import GAP_OF_MEANS, Row, Summary, summarise
 
@@ -58,6 +59,7 @@ class TaskReport:
         has_oracle: whether an oracle was measured.
         directed: whether some column's values are good or bad by themselves.
         footnotes: sentences below the table.
+        cautions: those of them on undefined cells, intervals, and rates over few items.
         figures: scatter plots, bars and curves.
         histograms: distributions of a per-example score; None where no run has outputs.
         galleries: images of every model side by side.
@@ -75,6 +77,7 @@ class TaskReport:
     has_oracle: bool
     directed: bool
     footnotes: list[str]
+    cautions: list[str]
     figures: list[DrawnFigure]
     histograms: Grid | None
     galleries: list[Gallery]
@@ -97,8 +100,8 @@ class Report:
         notes: sentences on runs left out and gaps that could not be taken.
         definitions: heading and sentence of each metric.
         run_columns: header of the table of single runs.
-        run_rows: its lines: names, seeds, and values in full precision; empty where a run did not
-            measure.
+        run_rows: its lines: names, seeds, values in full precision (empty where a run did not
+            measure, nan where it is undefined), ends of intervals, and remarks.
     """
 
     title: str
@@ -137,6 +140,7 @@ def make_report(folders: Sequence[Path]) -> Report:
     summaries = [summarise(task) for task in collection.tasks]
     tasks = [_task_report(summary) for summary in summaries]
     columns = _value_columns(collection, summaries)
+    run_columns, run_rows = run_table(collection, columns)
     return Report(
         title=collection.title,
         runs=len(collection.runs),
@@ -147,8 +151,8 @@ def make_report(folders: Sequence[Path]) -> Report:
         failed=collection.failed,
         notes=collection.notes,
         definitions=_definitions(collection, summaries, tasks),
-        run_columns=["task", "method", *(f"{name}_seed" for name in SEED_NAMES), *columns],
-        run_rows=_run_rows(collection, columns),
+        run_columns=run_columns,
+        run_rows=run_rows,
     )
 
 
@@ -169,6 +173,7 @@ def _task_report(summary: Summary) -> TaskReport:
         has_oracle=summary.row(ORACLE) is not None,
         directed=bool(summary.directed),
         footnotes=footnotes(summary),
+        cautions=cautions(summary),
         figures=figures(summary, load_curves(summary)),
         histograms=histograms(summary),
         galleries=galleries,
@@ -202,18 +207,8 @@ def _value_columns(collection: Collection, summaries: Sequence[Summary]) -> list
     headline = [metric for summary in summaries for metric in summary.columns]
     gap = ["avg_gap"] if any(summary.gap_metrics for summary in summaries) else []
     first = list(dict.fromkeys([*headline, *gap, "seconds"]))
-    further = {metric for run in collection.runs for metric in run.values} - set(first)
+    further = {metric for run in collection.runs for metric in run.metrics} - set(first)
     return [*first, *sorted(further)]
-
-
-def _run_rows(collection: Collection, columns: Sequence[str]) -> list[list[str]]:
-    rows = []
-    for task in collection.tasks:
-        for run in task.runs:
-            seeds = [str(run.record.seeds.get(name, "")) for name in SEED_NAMES]
-            values = [repr(run.values[name]) if name in run.values else "" for name in columns]
-            rows.append([task.name, run.method, *seeds, *values])
-    return rows
 
 
 def _definitions(

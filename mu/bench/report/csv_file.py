@@ -9,7 +9,7 @@ from mu.bench.report.contents import Report
 
 
 def as_csv(report: Report) -> str:
-    """Text of results.csv; an empty cell where a run did not measure."""
+    """Text of results.csv; a cell is empty where a run did not measure, nan where undefined."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(report.run_columns)

@@ -17,6 +17,9 @@ COUNTS = ("weights", "MiB")
 MISSING = "–"
 """Text of a cell that was not measured."""
 
+UNDEFINED = "undefined"
+"""Text of a cell whose metric has no value."""
+
 _DEEPEST = 10.0  # percentage points from the oracle at which a cell's colour is deepest
 
 
@@ -45,29 +48,34 @@ class FormattedCell:
     Attributes:
         mean: mean over seeds.
         std: sample standard deviation; empty for one seed.
-        sort_key: the mean in full precision.
+        sort_key: the mean in full precision; None where the metric is undefined.
         offset: signed distance to the oracle; empty where it is not shown.
         side: `above` or `below` the oracle; empty at it.
         depth: depth of the cell's colour in percent, growing with the distance.
         best: whether it is the best of the methods.
+        interval: `[low, high]` of a rate of one seed; empty for others.
+        reason: why the metric is undefined; empty where it has a value.
     """
 
     mean: str
     std: str
-    sort_key: float
+    sort_key: float | None
     offset: str = ""
     side: str = ""
     depth: int = 0
     best: bool = False
+    interval: str = ""
+    reason: str = ""
 
     @property
     def distance(self) -> str:
         """Distance to the oracle without its sign."""
         return self.offset.lstrip("+−")
 
-    def with_spread(self, join: str = " ± ") -> str:
-        """`mean ± std`, or the mean alone for one seed."""
-        return f"{self.mean}{join}{self.std}" if self.std else self.mean
+    def with_spread(self, separator: str = " ") -> str:
+        """`mean ± std`; for one seed the mean, and the interval of a rate."""
+        spread = f"± {self.std}" if self.std else self.interval
+        return f"{self.mean}{separator}{spread}" if spread else self.mean
 
 
 def format_number(value: float, unit: str, like: float | None = None) -> str:
@@ -124,6 +132,9 @@ def unit_of(summary: Summary, metric: str) -> str:
 def format_cell(summary: Summary, row: Row, metric: str) -> FormattedCell | None:
     """A row's value of a metric, as text; None when it was not measured."""
     unit = unit_of(summary, metric)
+    source = "avg_gap" if metric == GAP_OF_MEANS else metric
+    if source in row.undefined:
+        return FormattedCell(UNDEFINED, "", None, reason=row.undefined[source])
     if metric == GAP_OF_MEANS:
         gap = row.gap_of_means
         return None if gap is None else FormattedCell(format_number(gap, unit), "", gap)
@@ -141,7 +152,15 @@ def format_cell(summary: Summary, row: Row, metric: str) -> FormattedCell | None
         side=_side(offset),
         depth=_depth(offset, _deepest(summary, metric)) if offset else 0,
         best=(row.smallest_gap and metric == "avg_gap") or metric in row.best_in,
+        interval=_interval(row, metric, unit),
     )
+
+
+def _interval(row: Row, metric: str, unit: str) -> str:
+    if metric not in row.intervals:
+        return ""
+    low, high = (format_number(end, unit) for end in row.intervals[metric])
+    return f"[{low}, {high}]"
 
 
 def mean_with_spread(cell: Cell, unit: str) -> str:

@@ -59,7 +59,7 @@ def gap_metrics(task: TaskRuns) -> list[str]:
     if recorded:
         return list(next(iter(recorded)))
     complete = bool(task.oracles) and all(
-        name in run.values for run in task.oracles for name in PAPERS_FOUR
+        name in run.metrics for run in task.oracles for name in PAPERS_FOUR
     )
     return list(PAPERS_FOUR) if complete else []
 
@@ -80,7 +80,16 @@ def complete(task: TaskRuns) -> list[str]:
     notes = []
     for run in task.runs:
         oracle = run if run.method == ORACLE else partner(run, task.oracles)
-        if "avg_gap" in run.values or oracle is None or not metrics:
+        if "avg_gap" in run.metrics or oracle is None or not metrics:
+            continue
+        reasons = [
+            side.undefined[name]
+            for side in (run, oracle)
+            for name in metrics
+            if name in side.undefined
+        ]
+        if reasons:
+            run.undefined["avg_gap"] = reasons[0]
             continue
         if any(name not in run.values or name not in oracle.values for name in metrics):
             continue

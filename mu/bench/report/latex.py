@@ -67,7 +67,7 @@ def _table(task: TaskReport) -> str:
         [
             r"\begin{table}[t]",
             r"\centering",
-            rf"\caption{{{escape(task.name)}: {seeds}{rest}}}",
+            rf"\caption{{{escape(task.name)}: {seeds}{rest}{_undefined_and_few(task)}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
             r"\toprule",
             *lines,
@@ -79,6 +79,11 @@ def _table(task: TaskReport) -> str:
     )
 
 
+def _undefined_and_few(task: TaskReport) -> str:
+    """Sentences on undefined cells, intervals and rates over few items, for the caption."""
+    return "".join(f" {escape(note)}" for note in task.cautions)
+
+
 def _heading(column: Column) -> str:
     unit = r" (\%)" if column.unit == "%" else ""
     return escape(column.heading) + unit + _ARROWS[column.direction]
@@ -88,10 +93,13 @@ def _value(row: TableRow, metric: str) -> str:
     cell = row.cells[metric]
     if cell is None:
         return _MISSING
+    if cell.reason:
+        return cell.mean
     spread = rf"_{{\pm {cell.std}}}" if cell.std else ""
     value = f"{cell.mean}{spread}"
     distance = f" ({cell.distance})" if cell.offset else ""
-    return (rf"$\mathbf{{{value}}}$" if cell.best else f"${value}$") + distance
+    interval = rf" {{\scriptsize {cell.interval}}}" if cell.interval else ""
+    return (rf"$\mathbf{{{value}}}$" if cell.best else f"${value}$") + distance + interval
 
 
 def _gap_of_means(row: TableRow) -> str:

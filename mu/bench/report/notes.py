@@ -28,7 +28,30 @@ def footnotes(summary: Summary) -> list[str]:
             "≈: no closer to the oracle than the original is (doing nothing), by more than one "
             "standard deviation over seeds."
         )
-    return notes + details(summary)
+    return notes + cautions(summary) + details(summary)
+
+
+def cautions(summary: Summary) -> list[str]:
+    """Sentences on undefined cells of the table's columns, intervals, and rates over few items."""
+    columns = [*summary.columns, *(["avg_gap"] if summary.gap_metrics else [])]
+    notes = []
+    if any(metric in row.intervals for row in summary.rows for metric in columns):
+        notes.append("In brackets: 95 % Wilson interval of a rate of one seed.")
+    undefined: dict[str, list[str]] = {}
+    for row in summary.rows:
+        for metric in columns:
+            if metric in row.undefined:
+                name = f"{heading(metric)} of {row.method}"
+                undefined.setdefault(row.undefined[metric], []).append(name)
+    notes += [f"Undefined: {', '.join(names)}: {why}" for why, names in undefined.items()]
+    warnings: dict[str, list[str]] = {}
+    for run in summary.task.runs:
+        for result in run.record.results:
+            if result.warning and result.metric in columns:
+                warnings.setdefault(result.warning, []).append(heading(result.metric))
+    return notes + [
+        f"{', '.join(dict.fromkeys(names))}: {warning}" for warning, names in warnings.items()
+    ]
 
 
 def _seeds(summary: Summary) -> str:

@@ -28,21 +28,32 @@ class RunEntry:
         name: path relative to the folder that is reported.
         record: content of results.json.
         values: value by metric: the run's results, to which gaps to the oracle are added.
+        undefined: reason by metric that has no value on this run.
     """
 
     folder: Path
     name: str
     record: RunResults
     values: dict[str, float] = field(default_factory=dict)
+    undefined: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.values = {result.metric: result.value for result in self.record.results}
+        results = self.record.results
+        self.values = {
+            result.metric: result.value for result in results if result.value is not None
+        }
+        self.undefined = {result.metric: result.undefined for result in results if result.undefined}
         # every run has its stages, with or without the suite that reports them
         if set(self.record.seconds) - {"evaluation"}:
             self.values.setdefault("seconds", self.record.unlearning_seconds)
         elif self.record.seconds:
             # a model that was only evaluated took no time that could be compared
             self.values.pop("seconds", None)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics that the run has, undefined ones among them."""
+        return [*self.values, *(name for name in self.undefined if name not in self.values)]
 
     @property
     def method(self) -> str:

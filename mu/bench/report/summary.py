@@ -48,6 +48,8 @@ class Row:
         smallest_gap: whether its gap is the smallest of the task's methods.
         best_in: the columns in which it is the best of the task's methods, among those with a
             direction.
+        undefined: by metric without a value in some of the runs, the reason.
+        intervals: by rate, the 95 % interval, where there is one run.
     """
 
     method: str
@@ -58,6 +60,8 @@ class Row:
     no_better: bool = False
     smallest_gap: bool = False
     best_in: set[str] = field(default_factory=set)
+    undefined: dict[str, str] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def is_method(self) -> bool:
@@ -121,7 +125,7 @@ def summarise(task: TaskRuns) -> Summary:
         InputError: when runs disagree on a metric's unit or direction.
     """
     # columns, directions and units
-    metrics = list(dict.fromkeys(metric for run in task.runs for metric in run.values))
+    metrics = list(dict.fromkeys(metric for run in task.runs for metric in run.metrics))
     presentation = Presentation.merged(run.record.presentation for run in task.runs)
     columns = headline(metrics, presentation)
     higher_is_better = agreed(task, "higher_is_better")
@@ -167,14 +171,46 @@ def _mark_best(rows: Sequence[Row], metric: str, higher_is_better: bool | None) 
 
 def _row(task: TaskRuns, method: str, runs: list[RunEntry], averaged: Sequence[str]) -> Row:
     metrics = sorted({metric for run in runs for metric in run.values})
+    undefined = _undefined(runs)
     cells: dict[str, Cell] = {}
     for metric in metrics:
+        # a mean over the other seeds would be one over chosen seeds
+        if metric in undefined:
+            continue
         cell = Cell.from_values([run.values[metric] for run in runs if metric in run.values])
         if cell is not None:
             cells[metric] = cell
     pairs = _with_oracles(task, method, runs)
     gap_of_means = _gap_of_means(pairs, averaged) if "avg_gap" in cells else None
-    return Row(method, runs, cells, _offsets(pairs, metrics), gap_of_means)
+    return Row(
+        method,
+        runs,
+        cells,
+        _offsets(pairs, metrics),
+        gap_of_means,
+        undefined=undefined,
+        intervals=_intervals(runs),
+    )
+
+
+def _undefined(runs: Sequence[RunEntry]) -> dict[str, str]:
+    """Reason by metric that is undefined in some runs, with their number where it is not all."""
+    reasons: dict[str, str] = {}
+    for metric in dict.fromkeys(metric for run in runs for metric in run.undefined):
+        sentences = [run.undefined[metric] for run in runs if metric in run.undefined]
+        some = f"in {len(sentences)} of {len(runs)} seeds, " if len(sentences) < len(runs) else ""
+        reasons[metric] = some + sentences[0]
+    return reasons
+
+
+def _intervals(runs: Sequence[RunEntry]) -> dict[str, tuple[float, float]]:
+    if len(runs) != 1:
+        return {}
+    return {
+        result.metric: result.interval
+        for result in runs[0].record.results
+        if result.interval is not None
+    }
 
 
 def _with_oracles(
