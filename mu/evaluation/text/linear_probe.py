@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mu.utils import rng
-from mu.utils.errors import InputError, RunError
+from mu.utils.errors import InputError, UndefinedError
 
 
 def training_half(index: Tensor, seed: int) -> Tensor:
@@ -49,7 +49,7 @@ def linear_probe(features: Tensor, owner: Tensor, learns: Tensor, strength: floa
     for layer in range(features.shape[1]):
         values = features[:, layer].double().numpy()
         if not np.isfinite(values).all():
-            raise RunError(
+            raise UndefinedError(
                 f"the output of layer {layer} is not finite, so no probe can be trained on it."
             )
         lens = values.sum(1, keepdims=True)

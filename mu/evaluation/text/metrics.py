@@ -13,6 +13,7 @@ from mu.evaluation.text.graph import Graph, Measurement, Metric, Node, OracleLog
 from mu.evaluation.text.leaves import Answer, GeneratedText, Question, Scored
 from mu.evaluation.text.scores import Scores, Texts
 from mu.metrics import aggregates, memorisation, tofu
+from mu.utils.errors import UndefinedError
 
 # ---------------------------------------------------------------- TOFU
 
@@ -104,7 +105,7 @@ class Rouge(Metric):
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         generated: Texts = inputs[0]
-        recall, f1 = tofu.rouge_l(generated.texts, graph.questions(self.set).column(self.truth))
+        recall, f1 = tofu.rouge_l(generated.texts, graph.column(self.set, self.truth))
         return Measurement.mean(generated.index, recall if self.measure == "recall" else f1)
 
 
@@ -133,16 +134,16 @@ class TruthRatio(Metric):
         )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
-        right, wrong = inputs
+        scores, wrong_scores = inputs
+        right, wrong = scores.nll(), wrong_scores.nll_by_row()
         if self.score == "probability":
-            return Measurement.mean(
-                right.index, tofu.truth_probability(right.nll(), wrong.nll_by_row())
-            )
-        ratio = tofu.truth_ratio(right.nll(), wrong.nll_by_row())
-        score = (
-            tofu.closer_to_one(ratio) if self.score == "closer_to_one" else tofu.true_better(ratio)
-        )
-        return Measurement(score.mean().item(), right.index, ratio)
+            return Measurement.mean(scores.index, tofu.truth_probability(right, wrong))
+        ratio = tofu.truth_ratio(right, wrong)
+        if self.score == "true_better":
+            value = tofu.mean_true_better(right, wrong)
+        else:
+            value = tofu.closer_to_one(ratio).mean().item()
+        return Measurement(value, scores.index, ratio)
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ class ModelUtility(Metric):
     """
 
     stem: ClassVar[str] = "model_utility"
+    accepts_undefined: ClassVar[bool] = True
     sets: tuple[str, ...]
     choices: tuple[str, ...] = ()
     max_new_tokens: int = 200
@@ -179,6 +181,12 @@ class ModelUtility(Metric):
         return tuple(metric for name in self.sets for metric in self.set_metrics(name).values())
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
+        undefined = [item for item in inputs if isinstance(item, UndefinedError)]
+        if undefined:
+            # a harmonic mean with a zero is zero, whatever the others are
+            if any(item.value == 0 for item in inputs if isinstance(item, Measurement)):
+                return Measurement(0.0, detail={"undefined_part": str(undefined[0])})
+            raise undefined[0]
         measurements = iter(inputs)
         values = {
             name: {metric: next(measurements).value for metric in self.set_metrics(name)}

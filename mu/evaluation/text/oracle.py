@@ -19,7 +19,7 @@ from mu.evaluation.text.graph import Graph, Measurement, Metric, OracleLog
 from mu.evaluation.text.membership import MembershipAUC
 from mu.evaluation.text.metrics import TruthRatio
 from mu.metrics import tofu
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, UndefinedError
 from mu.utils.files import read_json, write_json
 
 LOG = "items.json"
@@ -118,6 +118,10 @@ class OracleFile(OracleLog):
             raise InputError(
                 f"the oracle's log {self.path} is damaged ({error}); test that run again."
             ) from error
+        if node.name in self.raw.get("undefined", {}):
+            raise UndefinedError(
+                f"the oracle's {node.name} is undefined, because {self.raw['undefined'][node.name]}"
+            )
         if value is None:
             raise InputError(
                 f"the oracle's log {self.path} has no {node.name}; test that run with the same "
@@ -222,6 +226,10 @@ def save_log(folder: Path | str, graph: Graph) -> None:
         if measured.items is not None and measured.index is not None:
             pairs = zip(measured.index.tolist(), measured.items.tolist(), strict=True)
             log["items"][node.name] = {str(index): _json_number(value) for index, value in pairs}
+    undefined = dict(log.get("undefined", {}))
+    undefined.update((node.name, reason) for node, reason in graph.undefined())
+    if undefined:
+        log["undefined"] = undefined
     write_json(file, log)
 
 

@@ -33,9 +33,9 @@ from mu.evaluation.text.graph import Encoded, Graph, Leaf, Measurement, Metric, 
 from mu.evaluation.text.hidden_states import check_lens, fork_features, logit_lens, probed_model
 from mu.evaluation.text.leaves import Answer, Scored
 from mu.evaluation.text.linear_probe import linear_probe, mean_by_row, training_half
-from mu.evaluation.text.scores import batches_by_length
+from mu.evaluation.text.scores import NOT_FINITE, batches_by_length
 from mu.functional.tokens import IGNORED
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, UndefinedError
 from mu.utils.fingerprint import digest
 
 
@@ -231,6 +231,8 @@ class LensAccuracy(Metric):
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         lens: Lens = inputs[0]
         rows = len(graph.questions(self.set))
+        if bool(lens.probability.isnan().any()):
+            raise UndefinedError(NOT_FINITE)
         hits, probability, inverse = (
             mean_by_row(values, lens.row, rows)
             for values in (
