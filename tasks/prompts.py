@@ -72,19 +72,21 @@ class PromptData(Dataset):
 
 
 class PromptList(UnlearningDataModule):
-    """Prompts from two files, one to forget and one to retain, without images.
+    """Prompts from files, one to forget and one to retain, without images.
 
-    The split has the parts `forget` and `retain`. Samples have `prompt`; `concept`, the words to
-    erase as the prompt writes them; `substitute`, the prompt with the anchors in place of all
-    concepts; `case`, the case number, as text; and, where the file has them, `seed` int64 (from
-    2^63 on in two's complement; the row's position for an empty entry) and `guidance` float32 (NaN
-    for an empty entry). A prompt that names several concepts gives a sample for each. Where it
-    names none, the whole prompt is the concept: `concept` is empty, and `substitute` is the anchor
-    alone; a warning counts these prompts.
+    The split has the parts `forget` and `retain`, and `test` where there is a file for it. Samples
+    have `prompt`; `concept`, the words to erase as the prompt writes them; `substitute`, the prompt
+    with the anchors in place of all concepts; `case`, the case number, as text; and, where the file
+    has them, `seed` int64 (from 2^63 on in two's complement; the row's position for an empty entry)
+    and `guidance` float32 (NaN for an empty entry). A prompt that names several concepts gives a
+    sample for each. Where it names none, the whole prompt is the concept: `concept` is empty, and
+    `substitute` is the anchor alone; a warning counts these prompts.
 
     Args:
         path: file of the prompts to forget, see `mu.data.prompt_files`.
         retain: file of the prompts to retain (the retain sets of AdvUnlearn).
+        test: file of prompts that show the concept, to measure and attack what is left of it; those
+            to forget are often one prompt many times. None makes no such part.
         concept: the words to erase, or a list of several concepts; upper and lower case match. An
             empty text erases the whole prompts. None takes the concept of each row from the
             column `concept` of the file `path`, and its anchor from the column `anchor`, if there
@@ -115,6 +117,7 @@ class PromptList(UnlearningDataModule):
         anchor: list[str] | str = "",
         limit: int | None = None,
         texts: str | None = None,
+        test: str | None = None,
         batch_size: int = 5,
         eval_batch_size: int = 50,
         **kwargs: Any,
@@ -126,10 +129,11 @@ class PromptList(UnlearningDataModule):
         self.anchor = anchor
         self.limit = limit
         self.texts = texts
+        self.test = test
         self._anchors = _anchors(concept, anchor)
 
     def make(self) -> None:
-        """Read both files; indices of retain samples follow those of forget samples."""
+        """Read the files; the samples are numbered through all parts."""
         # prompts, and the concepts to erase in each
         forget = read_prompts(self.path, self.texts)[: self.limit]
         retain = read_prompts(self.retain)[: self.limit]
@@ -142,11 +146,14 @@ class PromptList(UnlearningDataModule):
             "forget": _samples(forget, row_anchors),
             "retain": _samples(retain, [anchors] * len(retain), most=1),
         }
-        start = len(parts["forget"])
-        indices = {
-            "forget": np.arange(start),
-            "retain": start + np.arange(len(parts["retain"])),
-        }
+        if self.test is not None:
+            test = read_prompts(self.test)[: self.limit]
+            parts["test"] = _samples(test, [anchors] * len(test))
+        indices = {}
+        start = 0
+        for name, samples in parts.items():
+            indices[name] = start + np.arange(len(samples))
+            start += len(samples)
         concepts = list(dict.fromkeys(name for row in row_anchors for name in row if name)) or [""]
         selector = {
             "concept": concepts[0] if len(concepts) == 1 else concepts,

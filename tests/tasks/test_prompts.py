@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mu.data.concepts import find_concept
+from mu.data.prompt_files import read_prompts
 from mu.utils.errors import InputError
 from tasks.prompts import PromptList
 
@@ -77,6 +79,18 @@ def test_texts_of_a_second_file_are_joined(tmp_path: Path) -> None:
     task = PromptList(*paths, concept="church", texts=str(tmp_path / "texts.csv"))
     task.setup()
     assert whole(task, "forget")["prompt"] == ["a church"]
+
+
+def test_prompts_to_test_on_are_a_part(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("prompt,seed\na church in snow,5\nfog,6\n")
+    task = PromptList(
+        *files(tmp_path), concept="church", anchor="barn", test=str(tmp_path / "test.csv")
+    )
+    task.setup()
+    test = whole(task, "test")
+    assert test["index"].tolist() == [4, 5]
+    assert test["substitute"] == ["a barn in snow", "barn"]
+    assert test["seed"].tolist() == [5, 6]
 
 
 def test_seeds_are_read_as_suites_read_them(tmp_path: Path) -> None:
@@ -171,6 +185,16 @@ def test_an_empty_concept_erases_whole_prompts(tmp_path: Path) -> None:
     task.setup()
     assert whole(task, "forget")["concept"] == [""] * 3
     assert whole(task, "forget")["substitute"] == ["a photo"] * 3
+
+
+@pytest.mark.parametrize(
+    "name", ["church", "garbage_truck", "parachute", "tench", "van_gogh", "nudity"]
+)
+def test_shipped_prompts_to_test_on_vary(name: str) -> None:
+    """A rate over one prompt is 0 or 100: fifty distinct prompts, each with the concept."""
+    prompts = read_prompts(f"configs/prompts/{name}_test.csv")
+    assert len({prompt.text for prompt in prompts}) == len({p.seed for p in prompts}) == 50
+    assert all(find_concept(prompt.text, name.replace("_", " ")) for prompt in prompts)
 
 
 @pytest.mark.data
