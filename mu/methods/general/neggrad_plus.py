@@ -6,7 +6,9 @@ Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unl
     min_θ a ℓ(D_r) − (1 − a) ℓ(D_f), from θ_o
 
 Each step takes one retain batch and one forget batch; an epoch is one pass over retain, and the
-forget batches are cycled.
+forget batches are cycled. Retain is passed forward before forget, as in the released code: with
+batch norm in train mode, the running statistics of each step end with the forget batch's, and
+the other order moves their means by 4e-4 a step.
 
 Names of the weight: in the code of SCRUB and of RUM, a is `alpha` (or `ng_alpha`) and multiplies
 *retain*; other libraries call the weight of the *forget* term alpha. Here a is `retain_weight`.
@@ -61,7 +63,8 @@ class NegGradPlus(UnlearningModule):
 
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert forget is not None and retain is not None
-        of_forget, of_retain = predictions(self.backbone, forget, retain)
+        # retain first: batch norm in train mode takes its last statistics from the forget batch
+        of_retain, of_forget = predictions(self.backbone, retain, forget)
         descent = self.reduce(self.backbone.loss(retain, prediction=of_retain), retain)
         ascent = self.reduce(self.backbone.loss(forget, prediction=of_forget), forget)
         return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -40,6 +42,21 @@ def test_neggrad_plus_is_equal_by_one_forward_pass_and_by_two() -> None:
     assert len(calls) == 2
     for part, prediction in zip(("forget", "retain"), apart, strict=True):
         assert torch.equal(prediction, module.backbone.predict(batch[part]))
+
+
+def test_neggrad_plus_passes_retain_forward_before_forget() -> None:
+    """Mutation that must fail it: predictions(self.backbone, forget, retain)."""
+    module = NegGradPlus(classifier(), norm="train")
+    batch = first_batch(module, digits())
+    module.set_mode()
+    by_hand = copy.deepcopy(module.backbone)
+    for part in ("retain", "forget"):
+        by_hand.predict(batch[part])
+    module.objective(batch["forget"], batch["retain"])
+    buffers = dict(module.backbone.named_buffers())
+    assert any("running_mean" in name for name in buffers)
+    for name, value in by_hand.named_buffers():
+        assert torch.equal(value, buffers[name]), name
 
 
 def test_preset_builds() -> None:
