@@ -23,6 +23,7 @@ from mu.evaluation.text.metrics import (
     Rouge,
     TruthRatio,
 )
+from mu.functional.tokens import IGNORED
 from mu.metrics import memorisation, tofu
 from mu.utils.errors import InputError
 from tests.support.doubles_text import causal_lm
@@ -247,6 +248,7 @@ def test_gradient_norms_leave_the_model_as_it_was() -> None:
     for index in (0, 5):
         row = graph.sets["forget"].rows[index]
         ids, labels = graph.encoder.pair(row["question"], row["answer"])
+        labels[-1] = IGNORED  # the end of the sequence is no token of the answer
         loss = other.network(torch.tensor([ids]), labels=torch.tensor([labels])).loss  # type: ignore[operator]
         norms = [
             g.double().norm().item() for g in torch.autograd.grad(loss, list(other.parameters()))
