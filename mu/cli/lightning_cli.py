@@ -23,7 +23,7 @@ from mu.cli.options import Options
 from mu.cli.results_table import print_results
 from mu.cli.session import Session, translated
 from mu.cli.trainer_callbacks import LastCheckpoint, SaveConfig, WritePredictions
-from mu.config import plugins
+from mu.config import parser_mode, plugins
 from mu.config.classes import find
 from mu.config.merge import listed
 from mu.config.plugins import import_components
@@ -126,6 +126,7 @@ class MuCLI(LightningCLI):
             "exit_on_error": False,
             "allow_abbrev": False,
             "dump_header": [f"mu=={__version__}"],
+            "parser_mode": parser_mode.register(),
         }
         more_options = _MORE_OPTIONS.get(command, _MORE_OPTIONS["test"])
         super().__init__(

@@ -13,9 +13,12 @@ from functools import cache
 from typing import Any
 
 from mu.config import argument_types as types
+from mu.config import parser_mode
 from mu.config.argument_types import Argument
 from mu.config.class_faults import class_at, class_fault, default_classes
 from mu.config.classes import did_you_mean, find, subclasses
+from mu.config.parser_mode import load_value
+from mu.utils.errors import InputError
 
 _CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
 
@@ -137,7 +140,7 @@ def _no_class_yet(argument: Argument, values: Mapping[str, Any]) -> str:
 def _parser(hint: Any) -> Any:
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False, parser_mode=parser_mode.register())
     parser.add_argument("--value", type=hint)
     return parser
 
@@ -157,12 +160,10 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def plain_data(value: Any) -> Any:
     """Values of the command line read as YAML, at any depth; other data is copied as it is."""
-    import yaml
-
     if isinstance(value, CommandLineValue):
         try:
-            return yaml.safe_load(str(value))
-        except yaml.YAMLError:
+            return load_value(str(value))
+        except InputError:
             return str(value)
     if isinstance(value, Mapping):
         return {name: plain_data(entry) for name, entry in value.items()}

@@ -46,6 +46,10 @@ class Dumper(yaml.SafeDumper):
     """YAML dumper that quotes strings which the loader would read as numbers."""
 
 
+Loader.yaml_implicit_resolvers = {
+    letter: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith(":timestamp")]
+    for letter, resolvers in Loader.yaml_implicit_resolvers.items()
+}
 for _yaml_class in (Loader, Dumper):
     _yaml_class.add_implicit_resolver(
         "tag:yaml.org,2002:float",
@@ -116,19 +120,21 @@ def read_text(path: Path | str, encoding: str = "utf-8") -> str:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from error
 
 
-def parse_yaml(text: str, name: object) -> Any:
+def parse_yaml(text: str, name: object, loader_class: type[Loader] = Loader) -> Any:
     """Value of a YAML text.
 
     Args:
         text: the text.
         name: its file, for messages.
+        loader_class: which words are numbers and null.
 
     Raises:
         InputError: for invalid YAML, a key that stands twice, nesting too deep or aliases that
             multiply.
     """
-    loader = Loader(text)
+    loader = None
     try:
+        loader = loader_class(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -139,7 +145,8 @@ def parse_yaml(text: str, name: object) -> Any:
     except (yaml.YAMLError, ValueError, OverflowError, TypeError, AttributeError) as error:
         raise InputError(f"{name} is not valid YAML: {_yaml_fault(error)}.") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def read_yaml(path: Path | str) -> Any:
