@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from mu.backbones.lora import base_name
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible, init_args_of
+from mu.utils.weights import weights_hash
 
 WeightedSum = tuple[Tensor, Tensor]
 """`(sum [B], weight [B])`: what each sample adds to a loss, and how much it weighs in the mean
@@ -81,12 +83,52 @@ class Backbone(nn.Module, Reconstructible, ABC):
             "ddp."
         )
 
+    def mark_base(self, prefix: str = "") -> None:
+        """Remember the present weights as those of the named base model.
+
+        A backbone calls it in its constructor, after it has read the model, and before it loads
+        other weights over it.
+
+        Args:
+            prefix: of the names of the weights that come from the base; adapters never do.
+        """
+        self._base_versions = {
+            name: _identity(weight)
+            for name, weight in self.named_parameters()
+            if ".lora_" not in name and name.startswith(prefix)
+        }
+
+    def base_weights(self) -> dict[str, nn.Parameter]:
+        """Weights by name that still are those of the named base model.
+
+        A checkpoint leaves them out where they are not trained, because anyone who has the base
+        model has them. Without a base there are none. Weights changed in place are not among them,
+        and those of a copy are not, because a copy may have been changed before it was made.
+        """
+        versions = getattr(self, "_base_versions", {})
+        weights = {
+            name: weight
+            for name, weight in self.named_parameters()
+            if versions.get(name) == _identity(weight)
+        }
+        for child, module in self.named_children():
+            if isinstance(module, Backbone):
+                weights |= {f"{child}.{name}": w for name, w in module.base_weights().items()}
+        return weights
+
     def check_task(self, task: Any) -> None:
         """Check that the model can read the samples of a task; no check by default.
 
         Raises:
             InputError: when task and model do not fit.
         """
+
+    def as_input(self, values: Tensor) -> Tensor:
+        """Values in the dtype of the weights, for a network in half precision.
+
+        The trainer casts the batches of its own steps alone.
+        """
+        return values.to(next(self.parameters()).dtype)
 
     def fresh(self, seed: int) -> Self:
         """New model of the same architecture, initialised from `seed`, on the same device.
@@ -124,6 +166,47 @@ class Backbone(nn.Module, Reconstructible, ABC):
             return values, weight
         real = (~padded).to(values.dtype)
         return values * real, weight * real
+
+
+def _identity(weight: Tensor) -> tuple[int, int, int]:
+    """What changes with a tensor's values: the object, its count of changes, or its storage."""
+    return id(weight), weight._version, weight.data_ptr()
+
+
+def named_hash(backbone: nn.Module, names: Iterable[str]) -> str:
+    """Hash of some weights of a backbone, the same with and without adapters around their layers.
+
+    Args:
+        backbone: a backbone of any domain.
+        names: names of weights in its `state_dict`; a layer with an adapter may lack its
+            `base_layer`.
+    """
+    names = {base_name(name) for name in names}
+    state = {base_name(name): value for name, value in backbone.state_dict().items()}
+    return weights_hash({name: state[name] for name in names if name in state})
+
+
+def check_base(
+    backbone: Any, missing: Iterable[str], metadata: Mapping[str, Any], source: object
+) -> None:
+    """Check that a backbone holds the base weights that a run's checkpoint has left out.
+
+    Args:
+        backbone: a backbone with its base model's weights.
+        missing: names of its weights that the checkpoint does not hold.
+        metadata: of the checkpoint; `base` is the hash of what it left out.
+        source: its path, for the message.
+
+    Raises:
+        InputError: the hashes differ.
+    """
+    stored = metadata.get("base")
+    present = named_hash(backbone, missing) if stored else stored
+    if present != stored:
+        raise InputError(
+            f"{source} holds trained weights alone, on a base model of hash {stored}, but that of "
+            f"the backbone has {present}; give the backbone the model that the run began from."
+        )
 
 
 def _reset(network: Any) -> Any:

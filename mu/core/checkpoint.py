@@ -49,13 +49,20 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
         if not (name in _TRAINING_ONLY and is_live(value))
     }
     arguments = {**{name: _without_weights(value) for name, value in stored.items()}, **live}
-    module = (
-        from_spec(
-            {**spec, "init_args": {k: v for k, v in arguments.items() if k not in live}}, allow
+    try:
+        module = (
+            from_spec(
+                {**spec, "init_args": {k: v for k, v in arguments.items() if k not in live}}, allow
+            )
+            if not live
+            else _with_live(spec["class_path"], arguments, live, allow)
         )
-        if not live
-        else _with_live(spec["class_path"], arguments, live, allow)
-    )
+    except InputError as error:
+        if not record.get("base"):
+            raise
+        raise InputError(
+            f"{file} holds trained weights alone, and their base model cannot be read: {error}"
+        ) from error
     if not isinstance(module, UnlearningModule):
         raise InputError(f"{spec['class_path']} is not an UnlearningModule.")
     # no reference, because serving does not need the original, which may not exist any more

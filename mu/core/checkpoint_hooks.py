@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 
 from mu.backbones import Backbone
 from mu.core import run_state
+from mu.core.base_weights import BaseWeights
 from mu.core.checks import FitChecks
 from mu.utils.errors import InputError
 from mu.utils.timing import Stopwatch
@@ -19,12 +20,16 @@ class CheckpointHooks(LightningModule):
 
     Attributes:
         original_hash: hash of the weights that the run began from.
+        base: untrained weights that checkpoints leave out; None before `configure_model`.
+        stored_base: hash of those that the loaded checkpoint left out.
     """
 
     backbone: Backbone
     checks: FitChecks
     stopwatch: Stopwatch
     original_hash: str
+    base: BaseWeights | None
+    stored_base: str | None
     trains_from_scratch: bool
     _recipe: str | None
     _epoch_end_pending: bool
@@ -34,15 +39,16 @@ class CheckpointHooks(LightningModule):
         return cast(run_state.TrainedMethod, self)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The state without the reference, which is rebuilt from the original weights."""
-        return run_state.without_reference(
-            super().state_dict(*args, **kwargs), kwargs.get("prefix", "")
+        """The state without what is rebuilt: the reference, and untrained weights of the base."""
+        omitted = [run_state.REFERENCE, *(self.base.omitted() if self.base is not None else [])]
+        return run_state.without_keys(
+            super().state_dict(*args, **kwargs), omitted, kwargs.get("prefix", "")
         )
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load a state in which only `reference.*` may be absent, with `strict` or without.
+        """Load a state in which only what is rebuilt may be absent, with `strict` or without.
 
         Raises:
             InputError: names a key that is missing, unknown or of another shape.
@@ -54,7 +60,10 @@ class CheckpointHooks(LightningModule):
             raise InputError(
                 f"the checkpoint does not fit this method and backbone: {reason}"
             ) from error
-        run_state.check_keys(result.missing_keys, result.unexpected_keys)
+        missing = [key for key in result.missing_keys if not key.startswith(run_state.REFERENCE)]
+        if self.base is not None:
+            missing = self.base.check(missing, self.stored_base)
+        run_state.check_keys(missing, result.unexpected_keys)
         return result
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -62,10 +71,13 @@ class CheckpointHooks(LightningModule):
         self.checks.check_pending(self._method)
         self.checks.check_weights(self._method)
         checkpoint["mu"] = run_state.run_record(self._method, self.recipe_hash())
+        if self.base is not None and self.base.omitted():
+            checkpoint["mu"]["base"] = self.base.hash
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Read the run's record; refuse to resume from other original weights or another seed."""
         record = checkpoint.get("mu", {})
+        self.stored_base = record.get("base")
         self._epoch_end_pending = bool(record.get("epoch_end_due")) and self._resuming()
         # in a fresh process, the time before the checkpoint belongs to the run too
         if not self.stopwatch.seconds():

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mu.backbones import Backbone, WeightedSum
+from mu.core.accumulation import AccumulationWindows
+from mu.core.base_weights import BaseWeights
 from mu.core.batch_norm import Norm, broadcast_buffers, recalibrate, set_mode
 from mu.core.checkpoint_hooks import CheckpointHooks
 from mu.core.checks import FitChecks, check_terms
@@ -92,9 +94,12 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
         self.substitute: Substitute | None = None
         self.reference: Backbone | None = None
         self.original_hash = ""
+        self.base: BaseWeights | None = None
+        self.stored_base: str | None = None
         self._recipe: str | None = None
         self.serves_only = False
         self.checks = FitChecks()
+        self.windows = AccumulationWindows()
         self._first_step: int | None = None
         self._epoch_end_pending = False
         self._recalibrated = False
@@ -143,6 +148,8 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
                     "a mask over sharded weights is not defined; take the strategy ddp, or no mask."
                 )
             self.mask.allocate(self.trainable())
+        trained = [weight for _, weight in self.trainable()]
+        self.base = BaseWeights(self, trained, watch=mesh is None)
         # ModelParallelStrategy: every rank holds a part of each weight (FSDP2)
         for model in (self.backbone, self.reference):
             if mesh is not None and model is not None:
@@ -215,6 +222,7 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
         """Seed torch's generators (dropout) by (seed, epoch, batch, rank), for exact resumes."""
         self.cache.clear()  # its content was computed with the weights before this step
         self.checks.batch = batch
+        self.windows.begin_batch(self.trainer, batch)
         seed = stream_id("step", self.seed, self.current_epoch, batch_idx, self.global_rank)
         seed_generators(seed, self.device)
         if batch_idx == 0:
@@ -314,6 +322,7 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
     def on_fit_end(self) -> None:
         """Check that the fit had batches and moved weights."""
         self.stopwatch.stop("training")
+        self.windows.detach()
         outdated_norm = self.norm == "recalibrate" and not self._recalibrated
         movable = 1.0 if self.mask is None else self.mask.share()
         self.checks.check_end(self, self.steps_made, outdated_norm, movable)
@@ -356,6 +365,8 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
             plan, self.seed, augment=augment, batch_size=batch_size, shard=shard
         )
         for batch in loader:
+            # as Lightning does before its own steps
+            batch = self.trainer.precision_plugin.convert_input(batch)
             batch = self.trainer.strategy.batch_to_device(batch)
             forget, retain = self.prepare_parts(batch)
             parts = {"phase": self.phase, "forget": forget, "retain": retain}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from mu.core.fit_loop import epoch_end_pending
@@ -72,29 +72,32 @@ def check_resumable(method: Method, record: Mapping[str, Any]) -> None:
         )
 
 
-def without_reference(state: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A state dict without the frozen original, which is rebuilt from the original weights.
+def without_keys(state: dict[str, Any], omitted: Iterable[str], prefix: str = "") -> dict[str, Any]:
+    """A state dict without keys, or groups of keys, that are rebuilt when it is loaded.
 
     Args:
         state: changed in place, so that the metadata that torch keeps on it survives.
+        omitted: keys; one that ends in a dot stands for all that begin with it.
         prefix: of all keys of the module.
     """
-    for key in [key for key in state if key.startswith(prefix + REFERENCE)]:
+    names = {prefix + key for key in omitted}
+    groups = tuple(name for name in names if name.endswith("."))
+    for key in [key for key in state if key in names or key.startswith(groups)]:
         del state[key]
     return state
 
 
 def check_keys(missing: list[str], unexpected: list[str]) -> None:
-    """Refuse a state dict of another method or backbone; keys of the reference may be absent.
+    """Refuse a state dict of another method or backbone.
 
     Args:
-        missing: keys that the module has and the state dict lacks.
+        missing: keys that the module has and the state dict lacks, without those of what is
+            rebuilt.
         unexpected: keys that the module does not have.
 
     Raises:
         InputError: names up to three keys.
     """
-    missing = [key for key in missing if not key.startswith(REFERENCE)]
     if missing or unexpected:
         verb = "lacks" if missing else "has an unknown"
         keys = missing or unexpected

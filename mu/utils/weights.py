@@ -60,7 +60,7 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         # a run of ours records its recipe and its training set
         record = checkpoint.get("mu")
         metadata |= (
-            {key: record[key] for key in ("recipe", "train_split") if record.get(key)}
+            {key: record[key] for key in ("recipe", "train_split", "base") if record.get(key)}
             if isinstance(record, dict)
             else {}
         )

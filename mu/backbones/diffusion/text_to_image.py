@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from mu.backbones.base import check_base
 from mu.backbones.diffusion.base import Diffusion
 from mu.backbones.diffusion.conditions import Condition
 from mu.backbones.diffusion.pipeline_parts import components_of, load_components
@@ -16,7 +17,7 @@ from mu.backbones.diffusion.sampler import Sampler
 from mu.backbones.diffusion.schedulers import scheduler_settings
 from mu.backbones.diffusion.text_encoder import TextStates, TokenIds, hidden_states
 from mu.backbones.diffusion.trained_parts import trained_names
-from mu.backbones.lora import LoRA
+from mu.backbones.lora import LoRA, base_name
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.extras import require
@@ -109,6 +110,8 @@ class TextToImage(Diffusion):
             self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
             self.text_encoder.gradient_checkpointing_enable()  # type: ignore[operator]
         self._select(part, lora)
+        if pipeline is None:
+            self.mark_base("" if init_seed is None else "vae.")
         if weights is not None:
             self._assign(weights)
 
@@ -167,7 +170,7 @@ class TextToImage(Diffusion):
                 f"those of {self.model}; load that model."
             )
         if self.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
-            deeper = {name.replace(".base_layer.", "."): name for name in self.state_dict()}
+            deeper = {base_name(name): name for name in self.state_dict()}
             tensors = {deeper.get(name, name): value for name, value in tensors.items()}
         assign_weights(self, tensors, weights, strict=False)
         unknown = sorted(set(tensors) - set(self.state_dict()))
@@ -176,6 +179,8 @@ class TextToImage(Diffusion):
                 f"{weights} has {unknown[0]}, which {self.model} has not; it was saved for "
                 "another model."
             )
+        absent = {name for name, _ in self.named_parameters() if ".lora_" not in name}
+        check_base(self, absent - set(tensors), metadata, weights)
 
     def base_hash(self) -> str:
         """Hash of UNet and text encoder without adapters, to match edited tensors to their base."""
@@ -183,7 +188,7 @@ class TextToImage(Diffusion):
 
         return weights_hash(
             {
-                name.replace(".base_layer.", "."): value
+                base_name(name): value
                 for name, value in self.state_dict().items()
                 if not name.startswith("vae.") and ".lora_" not in name
             }

@@ -134,7 +134,7 @@ class Classifier(Backbone):
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits `[B, K]`."""
-        image = batch["image"]
+        image = self.as_input(batch["image"])
         return self.network(
             image.contiguous(memory_format=torch.channels_last) if self.channels_last else image
         )

@@ -13,6 +13,7 @@ from mu import functional
 from mu.backbones.base import Backbone, WeightedSum, select_outputs
 from mu.backbones.vision.task_checks import probe_prediction
 from mu.data.batch import Batch
+from mu.functional.checks import at_least_float32
 
 
 class Regressor(Backbone):
@@ -63,7 +64,7 @@ class Regressor(Backbone):
 
     def predict(self, batch: Batch) -> Tensor:
         """Predicted targets `[B]`."""
-        raw = self.network(batch["input"])
+        raw = at_least_float32(self.network(self.as_input(batch["input"])))
         return raw.reshape(len(raw)) * self.scale + self.offset
 
     def _error(self, prediction: Tensor, target: Tensor) -> Tensor:
