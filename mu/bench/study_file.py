@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mu.bench.study import Seeds, Study
-from mu.config.components import merge
+from mu.config.callback_options import set_argument
+from mu.config.merge import listed, merge
 from mu.utils.errors import InputError
 from mu.utils.shipped_files import find_config
 from mu.utils.text_files import check_folder_name, file_fault, read_yaml
@@ -57,7 +58,7 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
         raise InputError(
             f"{path} is not a study: it should be a mapping with {', '.join(sorted(KEYS))}."
         )
-    raw = merge(raw, overrides)
+    raw = _with_overrides(raw, overrides or {})
     unknown = sorted(set(raw) - KEYS)
     if unknown:
         raise InputError(
@@ -96,6 +97,45 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
         threads=raw.get("threads"),
         **chosen,
     )
+
+
+def _with_overrides(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A study with the entries of the command line.
+
+    Arguments under `suites` and `tasks.TASK.suites` reach every suite there that takes them.
+    """
+    study = merge(raw, _without_suites(overrides))
+    owners = [(study, overrides, "suites")]
+    for name, entries in _mapping(overrides.get("tasks")).items():
+        task = _mapping(study.get("tasks")).get(name)
+        owners += [(task, _mapping(entries), f"tasks.{name}.suites")]
+    for owner, entries, key in owners:
+        arguments = entries.get("suites")
+        if not isinstance(arguments, Mapping) or not isinstance(owner, dict):
+            continue
+        for name, value in arguments.items():
+            suites = listed(owner.get("suites"))
+            owner["suites"] = set_argument(suites, [str(name)], value, f"--set {key}.{name}")
+    return study
+
+
+def _without_suites(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of the command line other than arguments of suites."""
+    entries = {
+        key: value
+        for key, value in overrides.items()
+        if key != "suites" or not isinstance(value, Mapping)
+    }
+    if isinstance(entries.get("tasks"), Mapping):
+        entries["tasks"] = {
+            name: _without_suites(task) if isinstance(task, Mapping) else task
+            for name, task in entries["tasks"].items()
+        }
+    return entries
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _check_keys(path: Path, raw: Mapping[str, Any], needs_recipe: bool) -> None:

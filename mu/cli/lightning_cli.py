@@ -16,8 +16,8 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from mu.backbones import Backbone
+from mu.cli import callback_words, parser_errors, run_folder
 from mu.cli import config_files as configs
-from mu.cli import parser_errors, run_folder
 from mu.cli.list import print_table
 from mu.cli.options import Options
 from mu.cli.results_table import print_results
@@ -74,6 +74,7 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
         RunError: for a failed run.
     """
     import_components()
+    config = callback_words.put_into_files(options, config)
     parser_errors.refuse_foreign_classes(options, config)
     words = [command, *(["--config", configs.to_yaml(config)] if config else []), *options.rest]
     if options.run:

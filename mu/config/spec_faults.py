@@ -34,7 +34,7 @@ def value_fault(value: Any, argument: Argument) -> str | None:
         value: plain data: a number, a list, a specification `{class_path, init_args}`, ...
         argument: argument that takes it.
     """
-    if argument.hint is None or _fits(value, argument.hint):
+    if argument.hint is None or fits(value, argument.hint):
         return None
     # 1. entries of a list; a component alone may stand for a list of one
     entry = argument.entry()
@@ -48,7 +48,7 @@ def value_fault(value: Any, argument: Argument) -> str | None:
     # 3. plain values
     if isinstance(value, Mapping) and set(value) == {"init_args"}:
         value = value["init_args"]  # some entries of a mapping
-        if _fits(value, argument.hint):
+        if fits(value, argument.hint):
             return None
     written = repr(plain_data(value) if isinstance(value, Mapping) else value)
     return f"{argument.key} is {written}; it should be {types.in_words(argument.hint)}."
@@ -145,7 +145,7 @@ def _parser(hint: Any) -> Any:
     return parser
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Whether the parser takes a value for a type hint."""
     try:
         parser = _parser(hint)
