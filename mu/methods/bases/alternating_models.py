@@ -123,8 +123,12 @@ class AlternatingModelsMethod(UnlearningModule):
             return
         loss = torch.stack(list(values.values())).sum()
         self.checks.check_loss(self, loss)
+        loss = with_idle(loss, idle, self.world_size)
         optimizer.zero_grad()
-        self.manual_backward(with_idle(loss, idle, self.world_size))
+        # checkpointed activations are recomputed in backward, with the same weights at rest
+        self.toggle_optimizer(optimizer)
+        self.manual_backward(loss)
+        self.untoggle_optimizer(optimizer)
         clear_gradients(idle)
         self.configure_gradient_clipping(optimizer, self.clip, "value")
         self.log_terms(values)

@@ -1,0 +1,39 @@
+"""Contract of activation checkpointing: every method that can meet it gives the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.contract.catalogue import KINDS, METHODS, Case, kinds
+from tests.support.helpers import State, weights
+
+_KINDS = ("text_to_image", "causal_lm")
+_FAST = ("SFD", "ESD", "AdvUnlearn", "RMU", "RandomLabel")
+_PAIRS = [
+    pytest.param(name, kind, id=f"{name}-{kind}", marks=() if name in _FAST else pytest.mark.slow)
+    for name in METHODS
+    for kind in kinds(name)
+    if kind in _KINDS
+]
+
+
+class _Checkpointed(Case):
+    """A method whose backbone has `gradient_checkpointing: true`."""
+
+    def backbone(self) -> torch.nn.Module:  # type: ignore[override]
+        return KINDS[self.kind][1](self.state, gradient_checkpointing=True)
+
+
+@pytest.mark.parametrize(("name", "kind"), _PAIRS)
+def test_checkpointing_trains_the_same_weights(
+    name: str, kind: str, originals: dict[str, State]
+) -> None:
+    """Fails when recomputed activations meet other weights, other hooks or other random numbers."""
+    trained = [
+        weights(case.run().served())
+        for case in (Case(name, kind, originals[kind]), _Checkpointed(name, kind, originals[kind]))
+    ]
+    assert trained[0].keys() == trained[1].keys()
+    for key, value in trained[0].items():
+        assert torch.allclose(value, trained[1][key], rtol=1e-3, atol=1e-5), key
