@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mu.backbones.base import Backbone, WeightedSum, select_outputs
 from mu.data.batch import Batch
 from mu.utils import rng
-from mu.utils.errors import InputError
+from mu.utils.pretrained import load_pretrained
 from mu.utils.spec import init_args_of
 
 
@@ -126,14 +126,9 @@ class Autoencoder(Backbone):
 def _load(model: str, init_seed: int | None) -> nn.Module:
     from diffusers import AutoencoderKL  # type: ignore[attr-defined]
 
-    try:
-        vae: Any = AutoencoderKL.from_pretrained(model, subfolder="vae", torch_dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"there is no autoencoder in {model} ({reason}); give the folder of a diffusers "
-            "pipeline."
-        ) from error
+    vae: Any = load_pretrained(
+        AutoencoderKL, model, "the autoencoder", subfolder="vae", torch_dtype=torch.float32
+    )
     if init_seed is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(init_seed)

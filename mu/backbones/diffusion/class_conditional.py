@@ -17,6 +17,7 @@ from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.extras import require
 from mu.utils.hub import reading
+from mu.utils.pretrained import load_pretrained
 from mu.utils.spec import init_args_of
 
 
@@ -181,10 +182,10 @@ def _load(model: str) -> tuple[nn.Module, dict[str, Any]]:
                 f"the folder {model} has no {name}/, so it is not a class-conditional model as "
                 "diffusers saves it."
             )
-    with reading("the model", folder):
-        network: Any = UNet2DModel.from_pretrained(
-            folder, subfolder="unet", torch_dtype=torch.float32
-        )
+    network: Any = load_pretrained(
+        UNet2DModel, folder, "the unet", subfolder="unet", torch_dtype=torch.float32
+    )
+    with reading("the scheduler", folder):
         schedule: Any = DDPMScheduler.load_config(folder, subfolder="scheduler")
         scheduler = scheduler_class(schedule.get("_class_name", "DDPMScheduler"))
     if not network.config.num_class_embeds:

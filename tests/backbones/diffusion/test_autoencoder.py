@@ -87,5 +87,5 @@ def test_new_weights_come_from_the_seed(folder: str) -> None:
 
 
 def test_a_folder_without_an_autoencoder_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no autoencoder in"):
+    with pytest.raises(InputError, match="the autoencoder of"):
         Autoencoder(str(tmp_path))
