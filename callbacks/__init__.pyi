@@ -16,6 +16,7 @@ from .results_writer import ResultsWriter as ResultsWriter
 from .retrain_gap import RetrainGap as RetrainGap
 from .text.examples import TextExamples as TextExamples
 from .text.memorisation import Memorisation as Memorisation
+from .text.memorisation import MemorisationReferenceCode as MemorisationReferenceCode
 from .text.probes import LinearProbe as LinearProbe
 from .text.probes import LogitLens as LogitLens
 from .text.reintroduction import Reintroduction as Reintroduction

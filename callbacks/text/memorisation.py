@@ -16,6 +16,7 @@ from mu.evaluation.text.membership import (
     MembershipAttack,
     MembershipAUC,
     PrivacyScore,
+    PrivacyScoreReferenceCode,
     PrivLeak,
 )
 from mu.evaluation.text.metrics import (
@@ -95,6 +96,7 @@ class Memorisation(TextSuite):
         "1 = memorised.",
     }
     headline = ("ES", "PrivLeak")
+    privacy_metric: ClassVar[type[PrivacyScore]] = PrivacyScore
 
     def __init__(
         self,
@@ -148,7 +150,7 @@ class Memorisation(TextSuite):
         node = MemorisationScore(self.forget, self.question)
         scores = {"memorisation": compute_result("memorisation", value_of(graph, node), True)}
         if log is not None and self.holdout in graph.sets:
-            privacy = PrivacyScore(self.forget, self.holdout, log, share=self.share)
+            privacy = self.privacy_metric(self.forget, self.holdout, log, share=self.share)
             scores["privacy"] = compute_result("privacy", value_of(graph, privacy), True)
         kept, choices = retained_sets(graph, self.kept, self.choices)
         if kept:
@@ -238,6 +240,17 @@ class Memorisation(TextSuite):
         except UndefinedError:
             detail = {"scale": "a share of the original's, which is undefined"}
         return compute_result("utility", share, True, detail=detail)
+
+
+class MemorisationReferenceCode(Memorisation):
+    """Memorisation with the privacy score of released code.
+
+    An AUC's distance to the oracle's is divided by the oracle's AUC, as
+    `mu.metrics.aggregates.membership_closeness_reference_code`, and not by the largest distance
+    that there can be; the two differ where the oracle's AUC is below 0.5.
+    """
+
+    privacy_metric = PrivacyScoreReferenceCode
 
 
 def _without_holdout(attack: str, split: str) -> Result:

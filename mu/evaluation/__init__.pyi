@@ -20,6 +20,7 @@ from .text.leaves import Scored as Scored
 from .text.membership import MembershipAUC as MembershipAUC
 from .text.membership import MembershipScore as MembershipScore
 from .text.membership import PrivacyScore as PrivacyScore
+from .text.membership import PrivacyScoreReferenceCode as PrivacyScoreReferenceCode
 from .text.membership import PrivLeak as PrivLeak
 from .text.metrics import ExactMemorisation as ExactMemorisation
 from .text.metrics import ExtractionStrength as ExtractionStrength

@@ -6,7 +6,7 @@ methods and metrics", 2025, arXiv 2506.12618.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mu.metrics.checks import check_number
 from mu.metrics.tofu import harmonic_mean
@@ -61,14 +61,45 @@ def membership_closeness(auc: float, oracle_auc: float) -> float:
     return 1 - abs(auc - oracle_auc) / max(oracle_auc, 1 - oracle_auc)
 
 
-def privacy_score(aucs: Mapping[str, float], oracle_aucs: Mapping[str, float]) -> float:
-    """Privacy score: harmonic mean over attacks of `membership_closeness`.
+def membership_closeness_reference_code(auc: float, oracle_auc: float) -> float:
+    """Closeness of a membership AUC to the oracle's, as released code of such tables computes it.
+
+    `clip(1 - |AUC - AUC of the oracle| / AUC of the oracle, 0, 1)`; as `membership_closeness` where
+    the oracle's AUC is at least 0.5, and smaller below. Source: unlearning-depth-score (2026,
+    arXiv 2605.24614), whose tables continue OpenUnlearning's.
+
+    Args:
+        auc: value of `membership_auc`.
+        oracle_auc: the oracle's.
+
+    Raises:
+        InputError: an AUC lies outside [0, 1].
+        UndefinedError: the oracle's is 0.
+
+    Example: 1 - 0.1 / 0.4.
+
+        >>> membership_closeness_reference_code(0.5, 0.4)
+        0.75
+    """
+    membership_closeness(auc, oracle_auc)  # checks both
+    if oracle_auc == 0:
+        raise UndefinedError("the oracle's AUC is 0, so nothing can be stated as a share of it.")
+    return min(max(1 - abs(auc - oracle_auc) / oracle_auc, 0.0), 1.0)
+
+
+def privacy_score(
+    aucs: Mapping[str, float],
+    oracle_aucs: Mapping[str, float],
+    closeness: Callable[[float, float], float] = membership_closeness,
+) -> float:
+    """Privacy score: harmonic mean over attacks of the closeness of their AUCs to the oracle's.
 
     In [0, 1]; 1 = every attack has the same AUC on the model and on the oracle.
 
     Args:
         aucs: AUC by attack; the paper takes loss, zlib, min-k and min-k++.
         oracle_aucs: the oracle's, by the same attacks.
+        closeness: closeness of an AUC to the oracle's, in [0, 1].
 
     Raises:
         InputError: the two have different attacks.
@@ -83,9 +114,7 @@ def privacy_score(aucs: Mapping[str, float], oracle_aucs: Mapping[str, float]) -
             f"the privacy score compares the attacks {', '.join(sorted(aucs))} with "
             f"{', '.join(sorted(oracle_aucs))}; give both of each."
         )
-    return harmonic_mean(
-        [membership_closeness(auc, oracle_aucs[name]) for name, auc in aucs.items()]
-    )
+    return harmonic_mean([closeness(auc, oracle_aucs[name]) for name, auc in aucs.items()])
 
 
 def utility_score(utility: float, original: float | None = None) -> float:

@@ -197,6 +197,18 @@ def test_closeness_uses_its_whole_scale(auc: float, oracle: float) -> None:
     assert (closeness == 1) == (abs(auc - oracle) < 1e-15) or abs(auc - oracle) < 1e-12
 
 
+def test_closeness_of_released_code_is_divided_by_the_oracles_auc() -> None:
+    """Additions E.1: clip(1 - |AUC - AUC of the oracle| / AUC of the oracle, 0, 1)."""
+    closeness = aggregates.membership_closeness_reference_code
+    assert closeness(0.5, 0.4) == pytest.approx(0.75) and closeness(1.0, 0.4) == 0
+    assert aggregates.membership_closeness(0.5, 0.4) == pytest.approx(1 - 0.1 / 0.6)
+    assert closeness(0.7, 0.6) == pytest.approx(aggregates.membership_closeness(0.7, 0.6))
+    aucs = {"loss": 0.5, "zlib": 0.4}, {"loss": 0.4, "zlib": 0.4}
+    assert aggregates.privacy_score(*aucs, closeness) == pytest.approx(2 / (1 / 0.75 + 1))
+    with pytest.raises(UndefinedError, match="AUC is 0"):
+        closeness(0.5, 0.0)
+
+
 def test_what_is_refused() -> None:
     mask = torch.ones(2, 3, dtype=torch.bool)
     with pytest.raises(UndefinedError, match="item 1 has no token"):

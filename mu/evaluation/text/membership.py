@@ -5,6 +5,7 @@ The formulas are in `mu.metrics.memorisation`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -122,10 +123,11 @@ class MembershipAUC(Metric):
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         forget, holdout = inputs
-        value = memorisation.membership_auc(forget.items, holdout.items)
-        return Measurement(
-            value, detail={"forget": len(forget.items), "holdout": len(holdout.items)}
-        )
+        detail = {"forget": len(forget.items), "holdout": len(holdout.items)}
+        # a model with the oracle's losses is the oracle, which the reference attack cannot attack
+        if self.attack == "reference" and not (forget.items.any() or holdout.items.any()):
+            return Measurement(0.5, detail=detail)
+        return Measurement(memorisation.membership_auc(forget.items, holdout.items), detail=detail)
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ class PrivacyScore(Metric):
     """Privacy score: harmonic mean over attacks of the closeness of their AUC to the oracle's."""
 
     stem: ClassVar[str] = "privacy"
+    closeness: ClassVar[Callable[[float, float], float]] = aggregates.membership_closeness
     forget: str
     holdout: str
     log: OracleLog
@@ -182,5 +185,19 @@ class PrivacyScore(Metric):
             for attack, node in zip(self.attacks, self.inputs, strict=True)
         }
         return Measurement(
-            aggregates.privacy_score(aucs, oracle_aucs), detail={"oracle": self.log.label(graph)}
+            aggregates.privacy_score(aucs, oracle_aucs, type(self).closeness),
+            detail={"oracle": self.log.label(graph)},
         )
+
+
+@dataclass(frozen=True)
+class PrivacyScoreReferenceCode(PrivacyScore):
+    """Privacy score with the closeness of released code.
+
+    See `mu.metrics.aggregates.membership_closeness_reference_code`.
+    """
+
+    stem: ClassVar[str] = "privacy_reference_code"
+    closeness: ClassVar[Callable[[float, float], float]] = (
+        aggregates.membership_closeness_reference_code
+    )
