@@ -38,6 +38,15 @@ class CheckpointHooks(LightningModule):
     def _method(self) -> run_state.TrainedMethod:
         return cast(run_state.TrainedMethod, self)
 
+    @property
+    def strict_loading(self) -> bool:
+        """Whether Lightning itself refuses a checkpoint that lacks a key of the module.
+
+        `load_state_dict` does that, and knows which keys are rebuilt; but Lightning loads sharded
+        weights without it.
+        """
+        return self.device_mesh is None
+
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The state without what is rebuilt: the reference, and untrained weights of the base."""
         omitted = [run_state.REFERENCE, *(self.base.omitted() if self.base is not None else [])]

@@ -49,6 +49,15 @@ def cases() -> Iterator[tuple[str, Make, dict[str, Any]]]:
         lambda: FineTune(causal_lm(), optimizer=_sgd),
         {"accumulate_grad_batches": 2},
     )
+    # the checkpoint leaves out what is not trained
+    yield "part", lambda: FineTune(causal_lm(part="mlp"), optimizer=_sgd), {}
+
+
+def half() -> UnlearningModule:
+    """A fit with float32 master weights."""
+    return FineTune(
+        causal_lm(dtype="bfloat16"), optimizer=lambda params: torch.optim.AdamW(params, lr=1e-4)
+    )
 
 
 def _strategy() -> ModelParallelStrategy:
@@ -75,11 +84,14 @@ def run_all(folder: Path | None = None, **changes: Any) -> dict[str, State]:
         sharded = {"strategy": _strategy()} if folder else {}
         states[name] = full(fit(make(), people(), 2, **{**needs_reference, **changes, **sharded}))
     if folder is not None:
-        states["resumed"] = full(_resumed(folder, changes))
+        makes = {name: make for name, make, _ in cases()} | {"half": half}
+        states["half"] = full(fit(half(), people(), 2, strategy=_strategy(), **changes))
+        for name in ("FineTune", "SCRUB", "part", "half"):
+            states[f"{name} resumed"] = full(_resumed(makes[name], folder, changes))
     return states
 
 
-def _resumed(folder: Path, changes: dict[str, Any]) -> UnlearningModule:
+def _resumed(make: Make, folder: Path, changes: dict[str, Any]) -> UnlearningModule:
     """One epoch, a checkpoint, and in a new trainer the second epoch."""
     module = None
     for epochs, checkpoint in ((1, None), (2, folder / "half.ckpt")):
@@ -92,7 +104,7 @@ def _resumed(folder: Path, changes: dict[str, Any]) -> UnlearningModule:
                 "default_root_dir": str(folder),
             },
         )
-        module = FineTune(causal_lm(), optimizer=_sgd)
+        module = make()
         run.fit(module, datamodule=people(), ckpt_path=checkpoint, weights_only=True)
         if checkpoint is None:
             run.save_checkpoint(folder / "half.ckpt")

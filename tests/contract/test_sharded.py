@@ -11,7 +11,7 @@ import torch
 
 from tests.contract import sharded
 from tests.contract.test_two_ranks import _run
-from tests.support.helpers import State, distance
+from tests.support.helpers import State, different, distance
 
 pytestmark = pytest.mark.xdist_group("sharded")
 
@@ -55,6 +55,19 @@ def test_sharded_weights_are_those_of_one_process(
     assert distance(single[name], two[name]) < 1e-5
 
 
-def test_a_sharded_run_is_resumed(runs: tuple[dict[str, State], dict[str, State]]) -> None:
-    """Fails when a checkpoint of sharded weights holds one rank's share."""
-    assert distance(runs[0]["FineTune"], runs[1]["resumed"]) < 1e-5
+@pytest.mark.parametrize("name", ["FineTune", "SCRUB", "part"])
+def test_a_sharded_run_is_resumed(
+    name: str, runs: tuple[dict[str, State], dict[str, State]]
+) -> None:
+    """Fails when a checkpoint of sharded weights holds one rank's share, or must hold what is
+    rebuilt: the reference, and the base model's weights.
+    """
+    assert distance(runs[0][name], runs[1][f"{name} resumed"]) < 1e-5
+
+
+def test_sharded_master_weights_are_resumed(
+    runs: tuple[dict[str, State], dict[str, State]],
+) -> None:
+    """Fails when the float32 copies of sharded weights are not in the checkpoint."""
+    assert different(runs[1]["half"], runs[1]["half resumed"]) == []
+    assert all(value.dtype == torch.bfloat16 for value in runs[1]["half"].values())
