@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+import re
+import warnings
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from mu.utils.errors import InputError
 from mu.utils.extras import require
-from mu.utils.files import read_json
 from mu.utils.spec import Reconstructible
-from mu.utils.weights import weights_hash
-
-_PREFIX = "base_model.model."
-"""Before every name in a file of PEFT."""
+from mu.utils.weights import name_list
 
 
 class LoRA(Reconstructible):
     """Low-rank adapters W + (α / r) B A, trained in place of W.
+
+    Linear layers and convolutions get an adapter each, and so does every weight matrix that a
+    module applies itself: the experts of a mixture (one A and B per expert) and their router.
 
     Source: Hu et al., ICLR 2022, arXiv 2106.09685.
 
     Args:
         rank: rank r.
         alpha: α; r when None.
-        dropout: dropout probability of the adapters' inputs.
+        dropout: dropout probability of the adapters' inputs; 0 where experts have adapters.
         init_seed: seed of A; B begins as zero, so the adapted model begins as the original.
+        rslora: scale by α / √r in place of α / r (Kalajdzievski 2023, arXiv 2312.03732).
+        dora: train the weights' magnitudes too (Liu et al., ICML 2024, arXiv 2402.09353).
     """
 
     def __init__(
-        self, rank: int = 4, alpha: float | None = None, dropout: float = 0.0, init_seed: int = 0
+        self,
+        rank: int = 4,
+        alpha: float | None = None,
+        dropout: float = 0.0,
+        init_seed: int = 0,
+        rslora: bool = False,
+        dora: bool = False,
     ) -> None:
         if rank < 1:
             raise InputError(f"the rank of LoRA is {rank}; it is at least 1.")
@@ -40,101 +49,237 @@ class LoRA(Reconstructible):
         self.alpha = alpha
         self.dropout = dropout
         self.init_seed = init_seed
+        self.rslora = rslora
+        self.dora = dora
 
-    def inject(self, network: nn.Module, weights: Iterable[str]) -> None:
-        """Add adapters to the linear and convolution layers of named weights; freeze the rest.
+    def inject(
+        self,
+        network: nn.Module,
+        weights: Iterable[str],
+        strict: bool = False,
+        bypassed: Collection[str] = (),
+    ) -> None:
+        """Add adapters to the layers of named weights; freeze the rest.
+
+        Args:
+            network: the network; its layers are replaced by adapted ones.
+            weights: names of its weights.
+            strict: refuse named matrices that get no adapter; else embeddings, depthwise
+                convolutions and other parameters without a matrix product are passed over.
+            bypassed: layers that the network never calls, so that an adapter has no effect.
 
         Raises:
-            InputError: when none of the layers supports an adapter.
+            InputError: when none of the layers supports an adapter, or one that should have an
+                adapter has none.
         """
         require("LoRA", "peft", extra="diffusion")
         from peft import LoraConfig, inject_adapter_in_model
 
-        layers = {
-            name
-            for name, layer in network.named_modules()
-            if isinstance(layer, nn.Linear | nn.Conv2d)
-        }
-        targets = sorted({name.removesuffix(".weight") for name in weights} & layers)
-        if not targets:
+        layers, matrices = adapter_targets(network, list(weights), strict, bypassed)
+        if not layers and not matrices:
             raise InputError(
                 "LoRA found no linear or convolution layer in the part that is trained; choose "
                 "another part."
             )
+        layers, matrices = _stable_targets(network, layers, matrices)
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha or self.rank,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
-            target_modules=targets,
+            target_modules=layers,
+            target_parameters=matrices or None,
             init_lora_weights=True,
+            use_rslora=self.rslora,
+            use_dora=self.dora,
+            fan_in_fan_out=any(_is_transposed(network.get_submodule(name)) for name in layers),
         )
-        with torch.random.fork_rng(devices=[]):
+        self._check_matrices(matrices)
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # it warns of networks that have Linear and Conv1D layers, of which it treats both right
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
             torch.manual_seed(self.init_seed)
             inject_adapter_in_model(config, network)
+        _check_adapted(network, layers, matrices)
         for name, weight in network.named_parameters():
             weight.requires_grad_("lora_" in name)
+
+    def _check_matrices(self, matrices: Sequence[str]) -> None:
+        option = "dropout 0" if self.dropout else "dora false" if self.dora else None
+        if matrices and option is not None:
+            raise InputError(
+                f"adapters of {matrices[0]}, which its module multiplies by itself, have no "
+                f"{option.split()[0]}; give the lora {option}, or a part without such weights."
+            )
+
+
+def adapter_targets(
+    network: nn.Module,
+    weights: Sequence[str],
+    strict: bool = False,
+    bypassed: Collection[str] = (),
+) -> tuple[list[str], list[str]]:
+    """Layers, and matrices of other modules, that get adapters.
+
+    Args:
+        network: the network.
+        weights: names of the chosen weights.
+        strict: refuse matrices that get no adapter.
+        bypassed: layers that the network never calls.
+
+    Returns:
+        Names of layers (Linear, Conv2d, Conv1d, transformers' Conv1D), and names of parameters
+        (stacked experts `[E, D, D]`, routers), both sorted.
+
+    Raises:
+        InputError: a matrix gets no adapter, where `strict` or where it is a stack of matrices.
+    """
+    layers: set[str] = set()
+    matrices: set[str] = set()
+    refused = []
+    unsafe = _unsafe_layers(network) | set(bypassed)
+    for name in weights:
+        weight = network.get_parameter(name)
+        owner, _, attribute = name.rpartition(".")
+        module = network.get_submodule(owner)
+        if weight.dim() < 2 or attribute.endswith("bias"):
+            continue
+        if owner in unsafe:
+            refused += [f"{name} (which its module reads past the layer)"] if strict else []
+        elif attribute == "weight" and _is_layer(module):
+            layers.add(owner)
+        elif _is_matrix(module, attribute, weight):
+            matrices.add(name)
+        elif strict or (_stacked(weight) and not isinstance(module, _ConvNd)):
+            refused.append(f"{name} of {type(module).__name__}")
+    if refused:
+        raise InputError(
+            f"LoRA has no adapter for {name_list(refused)}; leave such weights out of the part "
+            "that is trained, or train it without lora."
+        )
+    return sorted(layers), sorted(matrices)
+
+
+def _unsafe_layers(network: nn.Module) -> set[str]:
+    """Layers whose weights a fused kernel reads past their forward, as PEFT lists them (Mamba)."""
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    check = getattr(LoraModel, "_check_target_module_compatiblity", None)
+    if check is None:  # of an older PEFT
+        return set()
+    unsafe = set()
+    config = LoraConfig()
+    for name, _ in network.named_modules():
+        try:
+            check(LoraModel, config, network, name.rpartition(".")[2])
+        except ValueError:
+            unsafe.add(name)
+    return unsafe
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether PEFT adapts the module as a whole, because its output is its weight's product."""
+    if _is_transposed(module):
+        return True
+    if isinstance(module, nn.Linear):
+        # of transformers' subclasses some return more than the product (Llama 4's router)
+        own = type(module).forward is not nn.Linear.forward
+        return not (own and type(module).__module__.startswith("transformers."))
+    return isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups == 1
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether the module is transformers' Conv1D, a linear layer with weight `[in, out]`."""
+    return type(module).__name__ == "Conv1D" and type(module).__module__ == (
+        "transformers.pytorch_utils"
+    )
+
+
+def _is_matrix(module: nn.Module, attribute: str, weight: nn.Parameter) -> bool:
+    """Whether a parameter is a matrix, or a stack of matrices, that its module multiplies by."""
+    if isinstance(module, nn.Embedding | _ConvNd):
+        return False
+    if weight.dim() == 3:
+        return _stacked(weight)
+    return attribute == "weight" and weight.dim() == 2
+
+
+def _stacked(weight: nn.Parameter) -> bool:
+    return weight.dim() > 2 and min(weight.shape[-2:]) > 1
+
+
+def _stable_targets(
+    network: nn.Module, layers: list[str], matrices: list[str]
+) -> tuple[list[str], list[str]]:
+    """Targets that PEFT keeps as they are.
+
+    For mixtures of experts PEFT takes layers named `gate_proj`, `up_proj`, `down_proj` for experts
+    of an older form, wherever they stand, so dense and shared layers of these names would lose
+    their adapters. As parameters they keep them.
+    """
+    try:
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+    except ImportError:  # of PEFT or transformers before these conversions
+        return layers, matrices
+    from peft import LoraConfig
+
+    moved = set()
+    for name in layers:
+        try:
+            config = LoraConfig(target_modules=[name])
+            convert_peft_config_for_transformers(config, network, None)
+            converted = name not in (config.target_modules or ())
+        except ValueError:  # one of two layers that it would fuse
+            converted = True
+        if converted:
+            moved.add(name)
+    return (
+        [name for name in layers if name not in moved],
+        sorted([*matrices, *(f"{name}.weight" for name in moved)]),
+    )
+
+
+def _check_adapted(network: nn.Module, layers: Iterable[str], matrices: Iterable[str]) -> None:
+    from peft.tuners.lora import LoraLayer
+
+    adapted = set()
+    for name, module in network.named_modules():
+        if isinstance(module, LoraLayer):
+            parameter = getattr(module, "parameter_name", None)
+            bare = base_name(f"{name}.").removesuffix(".")
+            adapted.add(f"{bare}.{parameter}" if parameter else bare)
+    missing = sorted({*layers, *matrices} - adapted)
+    if missing:
+        raise InputError(
+            f"PEFT gave no adapter to {name_list(missing)}; choose a part without them, or train "
+            "it without lora."
+        )
+
+
+def output_names(network: nn.Module) -> set[str]:
+    """Names of the weights of a language model's output matrix."""
+    model: Any = network
+    outputs = {id(weight) for weight in model.get_output_embeddings().parameters()}
+    return {name for name, weight in network.named_parameters() if id(weight) in outputs}
+
+
+def base_name(name: str) -> str:
+    """Name of a weight before its layer got an adapter.
+
+    >>> base_name("layers.0.experts.base_layer.base_layer.down_proj")
+    'layers.0.experts.down_proj'
+    """
+    return re.sub(r"(\.base_layer)+\.", ".", name)
 
 
 def merge_adapters(backbone: nn.Module) -> None:
     """Merge every adapter into its layer, which leaves the plain model."""
     from peft.tuners.lora import LoraLayer
 
-    for parent in list(backbone.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, LoraLayer):
-                layer.merge(safe_merge=True)  # type: ignore[operator]
-                setattr(parent, name, layer.get_base_layer())
-
-
-def load_adapter(backbone: Any, folder: Path) -> None:
-    """Load the adapters of a PEFT folder into a backbone with adapters of the same form.
-
-    Raises:
-        InputError: when the backbone has none, or the file was made for another base model or
-            another form.
-    """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    adapter_config = read_json(folder / "adapter_config.json")
-    if backbone.lora is None:
-        raise InputError(
-            f"{folder} holds adapters, and the backbone has none; give it a lora of rank "
-            f"{adapter_config.get('r')}."
-        )
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise InputError(
-            f"{folder} has an adapter_config.json and no adapter_model.safetensors; it may not "
-            "have been saved to its end."
-        )
-    if adapter_config.get("mu_base_hash") and adapter_config["mu_base_hash"] != base_hash(backbone):
-        raise InputError(
-            f"the adapters in {folder} were made for "
-            f"{adapter_config.get('base_model_name_or_path')}, whose "
-            f"weights are not those of {backbone.model}; load that model."
-        )
-    tensors = {
-        name.removeprefix(_PREFIX): value
-        for name, value in load_file(folder / "adapter_model.safetensors").items()
-    }
-    adapter_state = get_peft_model_state_dict(backbone.network)
-    odd = sorted(set(adapter_state) ^ set(tensors)) or [
-        name for name in adapter_state if adapter_state[name].shape != tensors[name].shape
+    adapted = [
+        (name, layer) for name, layer in backbone.named_modules() if isinstance(layer, LoraLayer)
     ]
-    if odd:
-        raise InputError(
-            f"the adapters in {folder} do not fit those of the backbone ({odd[0]}); give the "
-            f"backbone the same part, and a lora of rank {adapter_config.get('r')}."
-        )
-    set_peft_model_state_dict(backbone.network, tensors)
-
-
-def base_hash(backbone: Any) -> str:
-    """Hash of the weights without adapters."""
-    return weights_hash(
-        {
-            name.replace(".base_layer.", "."): value
-            for name, value in backbone.network.state_dict().items()
-            if ".lora_" not in name
-        }
-    )
+    for name, layer in adapted:
+        layer.merge(safe_merge=True)  # type: ignore[operator]
+        if not name.endswith(".base_layer"):  # else inside another adapter, which is replaced
+            backbone.set_submodule(name, layer.get_base_layer())

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from mu.backbones.adapter_files import BASE_HASH, PREFIX, base_hash
 from mu.backbones.export.base import Form, export
 from mu.backbones.export.card import hub_id, model_card, new_folder, remove_local_paths
 from mu.backbones.language.causal_lm import CausalLM
 from mu.backbones.language.two_models import TwoModels
-from mu.backbones.lora import _PREFIX, base_hash
 from mu.utils.errors import InputError
-from mu.utils.files import save_tensors, write_json, write_text
+from mu.utils.files import save_tensors, write_text
 from mu.utils.version import __version__
 
 CARD = """---
@@ -135,25 +135,16 @@ def _write_adapter(backbone: CausalLM, folder: Path) -> None:
 
     network: Any = backbone.network
     tensors = {
-        _PREFIX + name: value.detach().cpu().contiguous()
+        PREFIX + name: value.detach().cpu().contiguous()
         for name, value in get_peft_model_state_dict(network).items()
     }
-    save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
-    settings = network.peft_config["default"].to_dict()
-    plain = {
-        name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()
-    }
-    write_json(
-        folder / "adapter_config.json",
-        {
-            **plain,
-            "task_type": "CAUSAL_LM",
-            "peft_type": "LORA",
-            "base_model_name_or_path": backbone.model,
-            "mu_base_hash": base_hash(backbone),
-            "inference_mode": True,
-        },
-    )
+    metadata = {"format": "pt", BASE_HASH: base_hash(backbone)}
+    save_tensors(folder / "adapter_model.safetensors", tensors, metadata)
+    config = deepcopy(network.peft_config["default"])
+    config.task_type = "CAUSAL_LM"
+    config.base_model_name_or_path = backbone.model
+    config.inference_mode = True
+    config.save_pretrained(folder)
 
 
 def _merged(backbone: CausalLM) -> nn.Module:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from mu import functional
 from mu.backbones.base import Backbone, WeightedSum, select_outputs
-from mu.backbones.language.causality import check_causal
+from mu.backbones.language.causality import bypassed_layers, check_causal
 from mu.backbones.language.checkpoints import assign_checkpoint, load_network
 from mu.backbones.language.generation import TextGeneration
 from mu.backbones.language.tokenizer import load_tokenizer
-from mu.backbones.lora import LoRA
+from mu.backbones.lora import LoRA, output_names
 from mu.data.batch import Batch
 from mu.functional.checks import at_least_float32
 from mu.functional.tokens import IGNORED
@@ -40,10 +40,12 @@ class CausalLM(TextGeneration, Backbone):
         model: folder of a transformers model, a hub id, or `embedded:NAME` for a model that comes
             with mu.
         weights: tensors that replace the model's: a run folder, a checkpoint, a safetensors file,
-            another model's folder, or a folder of PEFT adapters (with `lora`).
+            another model's folder, or a folder of PEFT adapters, which are merged into the model
+            unless `lora` has the same form and trains them on.
         part: which weights are trained: `full`, or regular expressions that are searched in their
             names (`layers\\.[5-7]\\.mlp`).
-        lora: adapters in the linear layers of `part`, which is then itself frozen.
+        lora: adapters in the linear layers of `part`, which is then itself frozen; those of `full`
+            leave out the embeddings and the output matrix.
         dtype: `float32`, `bfloat16` or `float16` of the weights.
         attention: implementation of attention (`sdpa`, `eager`, `flash_attention_2`); None takes
             transformers' default for the model.
@@ -92,6 +94,8 @@ class CausalLM(TextGeneration, Backbone):
                 live, "activation_checkpointing_enable", live.gradient_checkpointing_enable
             )()  # its old name warns
         self._select([part] if isinstance(part, str) else list(part), lora)
+        if network is None and init_seed is None:
+            self.mark_base()
         if weights is not None:
             self.weights_metadata = assign_checkpoint(self, weights)
 
@@ -116,7 +120,10 @@ class CausalLM(TextGeneration, Backbone):
             weight.requires_grad_(name in set(chosen))
         self.lora = lora
         if lora is not None:
-            lora.inject(self.network, [name for name in chosen if name not in ("lm_head.weight",)])
+            full = "full" in part
+            names = set(chosen) - (output_names(self.network) if full else set())
+            bypassed = bypassed_layers(self.network, self.model)
+            lora.inject(self.network, sorted(names), strict=not full, bypassed=bypassed)
 
     def fresh(self, seed: int) -> Self:
         """New model of the same architecture, with the same tokenizer."""

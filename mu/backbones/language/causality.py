@@ -1,4 +1,4 @@
-"""Causality check: logits depend on no later token."""
+"""Checks of a language model by one forward pass: causality, and layers that are never called."""
 
 from __future__ import annotations
 
@@ -51,10 +51,6 @@ def later_token_gradient(network: nn.Module, source: str) -> Tensor | None:
     weight = next(embedding.parameters())
     if weight.is_meta or not bool(torch.isfinite(weight.sum())):
         return None
-    vocabulary = weight.shape[0]
-    tokens = (
-        torch.arange(_LENGTH, device=weight.device)[None] * max(vocabulary // 7, 1) % vocabulary
-    )
     embedded: list[Tensor] = []
 
     def detach(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
@@ -65,13 +61,50 @@ def later_token_gradient(network: nn.Module, source: str) -> Tensor | None:
     devices = [weight.device] if weight.is_cuda else []
     try:
         with torch.random.fork_rng(devices=devices), torch.enable_grad(), _computable(model):
-            logits = _logits(model, tokens, source)
+            logits = _logits(model, source)
             (gradient,) = torch.autograd.grad(
                 logits[:, :-1].float().sum(), embedded[:1], allow_unused=True
             )
     finally:
         hook.remove()
     return None if gradient is None else gradient[0, -1]
+
+
+def bypassed_layers(network: nn.Module, source: str) -> set[str]:
+    """Linear layers and convolutions whose weights are read without a call of the layer.
+
+    An adapter of such a layer would have no effect (`dt_proj` of Mamba). Of experts that are
+    modules, it is enough that one is called.
+
+    Args:
+        network: a language model of transformers, on a device that computes.
+        source: the model, for messages.
+    """
+    layers = {
+        name: layer
+        for name, layer in network.named_modules()
+        if any(True for _ in layer.parameters(recurse=False)) and not list(layer.children())
+    }
+    called: set[str] = set()
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: called.add(name))
+        for name, layer in layers.items()
+    ]
+    device = next(network.parameters()).device
+    try:
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), _computable(network):
+            _logits(network, source)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+    def position(name: str) -> tuple[type, str]:
+        parent, _, child = name.rpartition(".")
+        return type(network.get_submodule(parent)), child
+
+    called_positions = {position(name) for name in called}
+    return {name for name in layers if position(name) not in called_positions}
 
 
 @contextmanager
@@ -88,7 +121,11 @@ def _computable(model: Any) -> Iterator[None]:
         model.set_attn_implementation(name)
 
 
-def _logits(model: Any, tokens: Tensor, source: str) -> Tensor:
+def _logits(model: Any, source: str) -> Tensor:
+    weight = next(model.get_input_embeddings().parameters())
+    vocabulary = weight.shape[0]
+    tokens = torch.arange(_LENGTH, device=weight.device)[None] * max(vocabulary // 7, 1)
+    tokens = tokens % vocabulary
     try:
         output = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mu.backbones.adapter_files import is_adapter, load_adapter, merge_adapter_folder
+from mu.backbones.base import check_base
 from mu.backbones.language.tokenizer import model_folder
-from mu.backbones.lora import LoRA, load_adapter
+from mu.backbones.lora import LoRA, base_name
 from mu.utils.errors import InputError
 from mu.utils.hub import reading
 from mu.utils.pretrained import load_pretrained
@@ -37,15 +39,18 @@ def assign_checkpoint(backbone: LanguageModel, weights: str) -> dict[str, Any]:
     Args:
         backbone: the model, with its adapters.
         weights: a run folder, a checkpoint, a safetensors file, a folder of another model or of
-            PEFT adapters.
+            PEFT adapters, which are merged into the model unless it has a lora of the same form.
 
     Raises:
         InputError: the weights do not fit the model; then no weight was changed.
     """
 
     folder = Path(weights)
-    if (folder / "adapter_config.json").is_file():
-        load_adapter(backbone, folder)
+    if is_adapter(folder):
+        if backbone.lora is None:
+            merge_adapter_folder(backbone, folder)
+        else:
+            load_adapter(backbone, folder)
         return dict(backbone.weights_metadata)
     metadata: dict[str, Any] = {}
     if (folder / "config.json").is_file() and not (folder / "checkpoints").is_dir():
@@ -56,7 +61,7 @@ def assign_checkpoint(backbone: LanguageModel, weights: str) -> dict[str, Any]:
         tensors, metadata = load_weights(weights)
     state = backbone.network.state_dict()
     if backbone.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
-        deeper = {name.replace(".base_layer.", "."): name for name in state}
+        deeper = {base_name(name): name for name in state}
         tensors = {deeper.get(name, name): value for name, value in tensors.items()}
     tensors = {
         f"model.{name}" if name not in state and f"model.{name}" in state else name: value
@@ -70,6 +75,9 @@ def assign_checkpoint(backbone: LanguageModel, weights: str) -> dict[str, Any]:
         for name, value in state.items()
         if name not in tensors and value.data_ptr() not in stored_pointers and ".lora_" not in name
     ]
+    if absent and not unknown and metadata.get("base"):
+        check_base(backbone, [f"network.{name}" for name in absent], metadata, weights)
+        absent = []
     if unknown or absent:
         fault = f"has {unknown[0]}, which the model has not" if unknown else f"lacks {absent[0]}"
         raise InputError(

@@ -227,7 +227,7 @@ def test_adapters_of_another_base_are_refused(run: Any, tmp_path: Path) -> None:
     of their base.
     """
     wide, _ = run(functools.partial(adapted, model=other(intermediate_size=32)))
-    with pytest.raises(InputError, match="on a base model of hash .*, but that of the backbone"):
+    with pytest.raises(InputError, match=r"on a base model of hash .*, but that of the backbone"):
         adapted(weights=wide)
     narrow, _ = run(adapted)
     with pytest.raises(InputError, match=r"lora_A.* of shape \[2, 16\] where .* has \[3, 16\]"):
@@ -241,11 +241,8 @@ def test_adapters_of_another_base_are_refused(run: Any, tmp_path: Path) -> None:
         InputError, match=r"were made for .*, whose weights are not those of .*; load that model"
     ):
         adapted(model=other(), weights=shared)
-    with pytest.raises(InputError, match="give it a lora of rank 2"):
-        causal_lm(weights=shared)
-    for changes in ({"lora": LoRA(rank=3)}, {"part": "mlp"}):
-        with pytest.raises(InputError, match="do not fit those of the backbone"):
-            adapted(weights=shared, **changes)
+    with pytest.raises(InputError, match="do not fit those of the backbone"):
+        adapted(weights=shared, part="mlp")
 
 
 def test_models_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
