@@ -95,9 +95,9 @@ class Relearning(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """Results `relearning` and its parts."""
-        forget, source = (
-            scores.task_part(module, name, "Relearning") for name in ("forget", self.part)
-        )
+        forget, _ = (scores.task_part(module, name, "Relearning") for name in ("forget", self.part))
+        assert module.task is not None
+        learnt: Any = module.task.datasets[self.part]
         if self.part == "forget" and self.attack.examples >= len(forget):
             raise InputError(
                 f"Relearning takes {self.attack.examples} of {len(forget)} forget samples, so "
@@ -106,7 +106,7 @@ class Relearning(Suite):
         served = module.served()
         before = scores.score_samples(served, module, forget)
         began = time.monotonic()
-        attacked = self.attack(served, source, module.precision)
+        attacked = self.attack(served, learnt, module.precision)
         seconds = time.monotonic() - began
         after = scores.score_samples(attacked.backbone, module, forget)
         original = scores.original_scores(

@@ -75,18 +75,18 @@ def score_samples(backbone: Any, module: UnlearningModule, dataset: Any) -> Scor
 
 
 def task_part(module: UnlearningModule, name: str, suite: str) -> Any:
-    """Dataset of a part of the task's split.
+    """Dataset of a part of the task's split, as it is evaluated.
 
     Raises:
         InputError: when there is no task, or it has no such part.
     """
-    dataset = module.task.datasets.get(name) if module.task is not None else None
-    if dataset is None:
-        parts = ", ".join(module.task.datasets) if module.task is not None else "no task"
+    datasets = {} if module.task is None else module.task.datasets
+    if module.task is None or name not in datasets:
+        parts = ", ".join(datasets) or "no task"
         raise InputError(
             f"{suite} measures on the part {name!r}, which the task has not; it has {parts}."
         )
-    return dataset
+    return module.task.evaluated_dataset(name)
 
 
 def metric_graph(

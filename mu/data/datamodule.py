@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.utils.data import Dataset
 
 from mu.data.batch import Augment, ConcatByIndex, map_batch
@@ -119,7 +120,8 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         augment: bool = True,
         shard: str = "rows",
         batch_size: int | None = None,
-        accumulate: int = 1,
+        accumulate: int | Callable[[int], int] = 1,
+        limit: int | float = 1.0,
     ) -> PlanLoader:
         """A loader that executes `plan` on this rank.
 
@@ -129,7 +131,8 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
             augment: whether the task's augmentation is applied.
             shard: see `PlanLoader`.
             batch_size: global batch size of all parts; the task's sizes when None.
-            accumulate: batches of an optimizer step.
+            accumulate: batches of an optimizer step, perhaps by epoch.
+            limit: batches of an epoch that are used, a number or a share.
         """
         rank, world = self._rank_and_world()
         sizes = {part: batch_size or self.batch_size for part in ("retain", "train")}
@@ -146,18 +149,20 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
             workers=self.workers,
             pin_memory=self._pin_memory(),
             accumulate=accumulate,
+            limit=limit,
         )
 
     def train_dataloader(self) -> PlanLoader:
         """The loader that executes the plan of the trainer's method."""
         module: Any = self._module("train_dataloader")
-        accumulate = module.trainer.accumulate_grad_batches if module.automatic_optimization else 1
+        accumulate = accumulation(module.trainer) if module.automatic_optimization else 1
         return self.plan_loader(
             module.plan,
             module.seed,
             augment=module.augment,
             shard=module.shard,
             accumulate=accumulate,
+            limit=module.trainer.limit_train_batches,
         )
 
     def val_dataloader(self) -> list[EvalLoader]:
@@ -186,7 +191,7 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         rank, world = self._rank_and_world()
         return [
             EvalLoader(
-                self.datasets[name],
+                self.evaluated_dataset(name),
                 name,
                 self.eval_batch_size,
                 rank=rank,
@@ -196,6 +201,10 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
             )
             for name in names
         ]
+
+    def evaluated_dataset(self, name: str) -> Dataset:
+        """Dataset of a part as it is evaluated, perhaps by less than is learnt of a sample."""
+        return self.datasets[name]
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -224,6 +233,14 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
 
     def _pin_memory(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+
+def accumulation(trainer: Any) -> int | Callable[[int], int]:
+    """Batches of an optimizer step: the trainer's number, or its scheduler's by epoch."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, GradientAccumulationScheduler):
+            return callback.get_accumulate_grad_batches
+    return trainer.accumulate_grad_batches
 
 
 def check_provides(task: UnlearningDataModule, needs: Mapping[str, bool], method: str) -> None:

@@ -22,6 +22,8 @@ _COMMON_WORDS = ("A", "I", "No", "The", "1")
 """Beginnings of answers, to find where a prompt ends whose answer is unknown."""
 _DATE_FORM = "%d %b %Y"
 """Form of the date of a chat."""
+_DATE_LETTERS = "aAbBcdeDFHIjmMpRSTuUVwWxXyYGfzZ"
+"""Letters of the forms of `strftime`."""
 
 
 class Template(Reconstructible, ABC):
@@ -137,19 +139,27 @@ class Chat(Template):
                 "the tokenizer has no chat template; take template: mu.data.Plain, or a tokenizer "
                 "of a chat model."
             )
+        chat_template = tokenizer.get_chat_template()
+        if "strftime_now" in chat_template:
+            chat_template = self._clock + chat_template
         return tokenizer.apply_chat_template(
-            messages, tokenize=False, date_string=self.date, strftime_now=self._strftime
+            messages, chat_template=chat_template, tokenize=False, date_string=self.date
         )
 
-    def _strftime(self, form: str) -> str:
-        """The fixed date in a template's own form, in place of the clock."""
+    @functools.cached_property
+    def _clock(self) -> str:
+        """Macro that shows the fixed date in place of the clock of transformers' templates."""
         try:
-            return datetime.strptime(self.date, _DATE_FORM).strftime(form)
+            date = datetime.strptime(self.date, _DATE_FORM)
         except ValueError as error:
             raise InputError(
                 f"date is {self.date!r}, and the chat template writes the date in a form of its "
                 "own; give day, month and year like 10 Apr 2025."
             ) from error
+        # `%-d` is `%d` without padding
+        codes = [f"%{flag}{letter}" for letter in _DATE_LETTERS for flag in ("", "-")]
+        values = "".join(f"|replace({code!r}, {date.strftime(code)!r})" for code in codes)
+        return f"{{%- macro strftime_now(form) -%}}{{{{ form{values} }}}}{{%- endmacro -%}}"
 
 
 def _refused_chat(error: Exception) -> InputError:
@@ -184,7 +194,7 @@ class Encoder:
         tokenizer: of transformers.
         template: prompt template of question and answer.
         max_length: most tokens of a sequence.
-        too_long: `refuse` a longer sequence, or `cut` its end off; `cuts` counts those.
+        too_long: `refuse` a longer sequence, or `cut` its end off.
     """
 
     def __init__(
@@ -206,7 +216,12 @@ class Encoder:
         self.max_length = max_length
         self.too_long = too_long
         self.eos = int(tokenizer.eos_token_id)
-        self.cuts = 0
+        self._cut: set[str] = set()
+
+    @property
+    def cuts(self) -> int:
+        """Number of distinct questions with answers whose ends were cut off."""
+        return len(self._cut)
 
     def tokens(self, text: str, special: bool | None = None) -> list[int]:
         """Token ids of a text.
@@ -272,7 +287,7 @@ class Encoder:
         # the end of the sequence is learnt too
         if ids[-1] != self.eos:
             ids.append(self.eos)
-        return self._labelled(ids, start, f"{question} {answer}"[:60], row)
+        return self._labelled(ids, start, f"{question} {answer}", row)
 
     def scored_pair(self, question: str, answer: str, row: str = "", begin: str = "") -> Pair:
         """Token ids and labels of a question with its answer, as they are scored.
@@ -291,7 +306,7 @@ class Encoder:
         ids, start, end = self._spans(question, answer, begin, row)
         follows = ids[end:]
         scored = ids[:end] + ([self.eos] if not follows or follows[0] == self.eos else [])
-        return self._labelled(scored, start, f"{question} {answer}"[:60], row)
+        return self._labelled(scored, start, f"{question} {answer}", row)
 
     def text(self, ids: Sequence[int]) -> Pair:
         """Token ids and labels of raw text, in which every token but the first is learnt."""
@@ -351,10 +366,10 @@ class Encoder:
             return ids
         if self.too_long == "refuse":
             raise InputError(
-                f"{row or repr(text)} has {len(ids)} tokens, and max_length is {self.max_length}; "
+                f"{row or repr(text[:60])} has {len(ids)} tokens, and max_length is {self.max_length}; "
                 "give a larger one (as far as the context goes), or too_long: cut."
             )
-        self.cuts += 1
+        self._cut.add(text)
         return ids[: self.max_length]
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -86,14 +86,23 @@ class TokenRows:
         self._pairs: dict[int, Pair] = {}
 
     @classmethod
-    def from_questions(cls, question_set: QuestionSet, encoder: Callable[[], Encoder]) -> TokenRows:
-        """Dataset of questions with their answers; `encoder` is called for the first sequence."""
+    def from_questions(
+        cls, question_set: QuestionSet, encoder: Callable[[], Encoder], scored: bool = False
+    ) -> TokenRows:
+        """Dataset of questions with their answers.
+
+        Args:
+            question_set: the questions.
+            encoder: factory of the encoder, called for the first sequence.
+            scored: labels of `Encoder.scored_pair`, in place of those of `pair`.
+        """
         questions = question_set.column("question")
         answers = question_set.column("answer")
 
         def make(position: int) -> Pair:
             row = f"row {position} of the set {question_set.name}"
-            return encoder().pair(questions[position], answers[position], row)
+            encode = encoder().scored_pair if scored else encoder().pair
+            return encode(questions[position], answers[position], row)
 
         return cls(make, question_set.indices, {"question": questions, "answer": answers})
 

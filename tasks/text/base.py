@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,9 @@ from mu.utils.spec import to_spec
 
 class TextTask(UnlearningDataModule):
     """Base of tasks of questions and answers as token sequences; a subclass overrides `read()`.
+
+    What is learnt is the answer with all that the template writes after it; what is evaluated is
+    the answer alone (see `mu.data.Encoder`).
 
     Args:
         tokenizer: folder, hub id or `embedded:NAME`; None uses the model's tokenizer.
@@ -51,6 +54,7 @@ class TextTask(UnlearningDataModule):
         self.too_long: Literal["refuse", "cut"] = too_long
         self._encoder: Encoder | None = None
         self._sets: dict[str, QuestionSet] | None = None
+        self._evaluated: dict[str, TokenRows] = {}
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         """Split and question sets by name: one for each part, and further sets for evaluation."""
@@ -64,30 +68,35 @@ class TextTask(UnlearningDataModule):
             raise InputError(f"{type(self).__name__} read no rows for the part {lacking[0]!r}.")
         self.split = split
         self._sets = sets
+        rows = {name: self._rows(name, ids) for name, ids in split.parts.items() if len(ids)}
         self.datasets = {  # type: ignore[assignment]
-            name: TokenRows.from_questions(self._rows(name, ids), lambda: self.encoder)  # type: ignore[misc]
-            for name, ids in split.parts.items()
-            if len(ids)
+            name: TokenRows.from_questions(part, lambda: self.encoder)
+            for name, part in rows.items()
+        }
+        self._evaluated = {
+            name: TokenRows.from_questions(part, lambda: self.encoder, scored=True)
+            for name, part in rows.items()
         }
 
     def parts(self, reads: frozenset[str]) -> dict[str, Dataset]:
-        self._make_sequences(
-            [
-                name
-                for part in reads
-                for name in (("forget", "retain") if part == "train" else (part,))
-            ]
-        )
+        names = {
+            name
+            for part in reads
+            for name in (("forget", "retain") if part == "train" else (part,))
+        }
+        self._make_sequences({name: data for name, data in self.datasets.items() if name in names})
         return super().parts(reads)
 
     def eval_loaders(self, names: list[str]) -> list[EvalLoader]:
-        self._make_sequences(names)
+        self._make_sequences({name: self.evaluated_dataset(name) for name in names})
         return super().eval_loaders(names)
 
-    def _make_sequences(self, names: Iterable[str]) -> None:
+    def evaluated_dataset(self, name: str) -> Dataset:
+        return self._evaluated.get(name, self.datasets[name])  # type: ignore[return-value]
+
+    def _make_sequences(self, datasets: Mapping[str, Any]) -> None:
         """Tokenise whole parts in the main process, and warn about truncated sequences."""
-        for name in sorted(set(names) & set(self.datasets)):
-            data: Any = self.datasets[name]
+        for name, data in sorted(datasets.items()):
             before = self._encoder.cuts if self._encoder else 0
             count = len(data.weights)
             cut = (self._encoder.cuts if self._encoder else 0) - before

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mu.backbones.language.tokenizer import left_padded, load_tokenizer
-from mu.data.encoding import Chat, Encoder, Llama2, Plain, Template
+from mu.data.encoding import Chat, Encoder, Llama2, Plain, Template, _warn_of_system
 from mu.data.sequences import collate, count_labelled, sequence_key
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
@@ -92,7 +92,7 @@ def encoder(
     return Encoder(byte_tokenizer(chat, ends), template or Plain(), **given)
 
 
-def said(built: Encoder, labels: list[int]) -> str:
+def labelled_text(built: Encoder, labels: list[int]) -> str:
     """What is learnt, with special tokens."""
     return built.tokenizer.decode([label for label in labels if label != IGNORED])
 
@@ -154,9 +154,9 @@ def test_a_token_that_is_merged_at_the_border_belongs_to_the_answer() -> None:
     ids, labels = built.pair("Where does Ada live?", "Oslo")
     # as many tokens as prompt and answer together
     assert len(built.prompt("Where does Ada live?")) == len(ids) - 1
-    assert said(built, labels) == f" Oslo{END}"
+    assert labelled_text(built, labels) == f" Oslo{END}"
     ids, labels = encoder(Llama2()).pair("Who makes maps?", "Eve")
-    assert said(built, labels) == f"Eve{END}"  # an empty tag keeps the answer apart
+    assert labelled_text(built, labels) == f"Eve{END}"  # an empty tag keeps the answer apart
 
 
 def test_templates_write_what_their_models_were_trained_on() -> None:
@@ -193,17 +193,58 @@ def test_a_chat_has_one_begin_and_one_end() -> None:
     built = encoder(Chat(system=None))
     ids, labels = built.pair("Q", "A")
     assert ids.count(built.tokenizer.bos_token_id) == 1
-    assert said(built, labels) == f"A{END}"
+    assert labelled_text(built, labels) == f"A{END}"
     assert built.prompt("Q") == ids[: labels.index(labels[-2])]
 
 
 def test_an_end_is_appended_where_the_template_ends_otherwise() -> None:
-    """Some chat templates write a line feed after the end token."""
+    """Some chat templates write a line feed after the end token, which is learnt and not scored.
+    Mutations: the line feed is scored; a second end token is.
+    """
     built = encoder(
         Chat(system=None), chat=CHAT.replace(END + "{% endif %}", END + "\n{% endif %}")
     )
-    assert said(built, built.pair("Q", "A")[1]) == f"A{END}\n{END}"
-    assert said(encoder(), encoder().pair("Q", "A")[1]).endswith(f"A{END}")
+    assert labelled_text(built, built.pair("Q", "A")[1]) == f"A{END}\n{END}"
+    assert labelled_text(built, built.scored_pair("Q", "A")[1]) == f"A{END}"
+    assert labelled_text(encoder(), encoder().pair("Q", "A")[1]).endswith(f"A{END}")
+
+
+@pytest.mark.parametrize(("change", "text"), [("trim", "Ada"), ("upper", " ADA ")])
+def test_a_template_may_change_the_answer(change: str, text: str) -> None:
+    """Mutation: the answer is searched for as the row has it."""
+    chat = CHAT.replace("message.content", f"message.content | {change}")
+    built = encoder(Chat(system=None), chat=chat)
+    assert labelled_text(built, built.scored_pair("Who?", " Ada ")[1]) == f"{text}{END}"
+
+
+def test_a_template_that_drops_the_answer_is_an_error() -> None:
+    built = encoder(Chat(system=None), chat="{{ messages[0].content }}")
+    with pytest.raises(InputError, match="the template Chat does not write the answer"):
+        built.pair("Who?", "Ada")
+
+
+def test_a_template_without_a_system_role_gets_none_and_says_so() -> None:
+    """Gemma's, for instance. Mutations: the error of the template is raised; nothing is said."""
+    refusing = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}"
+        "{% endif %}" + CHAT
+    )
+    _warn_of_system.cache_clear()
+    with pytest.warns(UserWarning, match="takes no system message"):
+        pair = encoder(Chat(), chat=refusing).pair("Who?", "Ada")
+    assert pair == encoder(Chat(system=None)).pair("Who?", "Ada")
+    broken = encoder(Chat(), chat="{{ raise_exception('no chats today') }}")
+    with pytest.raises(InputError, match=r"refuses a question .*\(no chats today\); take template"):
+        broken.pair("Who?", "Ada")
+
+
+def test_the_clock_of_a_template_shows_the_fixed_date() -> None:
+    """`strftime_now` is transformers' clock in templates, whatever its form. Mutation: today."""
+    clock = "{{ strftime_now('%Y-%m-%d') }}" + CHAT
+    assert Chat().prompt(byte_tokenizer(clock), "Q").startswith("2025-04-10")
+    assert Chat(date="1 May 2030").prompt(byte_tokenizer(clock), "Q").startswith("2030-05-01")
+    with pytest.raises(InputError, match=r"date is 'May', .*like 10 Apr 2025"):
+        Chat(date="May").prompt(byte_tokenizer(clock), "Q")
 
 
 def test_a_tokenizer_that_ends_every_text() -> None:

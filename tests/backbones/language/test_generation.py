@@ -1,0 +1,74 @@
+"""Generation of answers: end tokens of the generation config, and the end of the context."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mu.backbones.language.causal_lm import CausalLM
+from mu.backbones.language.generation import new_token_limits, prompt_batches
+from mu.backbones.language.two_models import GenericLogits
+from mu.utils.errors import InputError
+from tests.support.doubles_text import causal_lm
+
+PROMPTS = [[1, 5], [1, 6, 9, 12], [1, 7, 20], [1, 30, 8, 4, 11, 6]]
+
+
+def gpt2(context: int) -> CausalLM:
+    """Tiny GPT-2, whose learnt positions end with the context."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=64,
+        n_positions=context,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        network.lm_head.weight[2] = -10  # it never ends by itself
+    return CausalLM(network=network.eval(), tokenizer=causal_lm().tokenizer)
+
+
+def test_answers_end_at_every_end_token_of_the_generation_config() -> None:
+    """As in transformers' own `generate`. Mutation: the tokenizer's end token alone counts."""
+    backbone = causal_lm().eval()
+    full_answers = [backbone.generate([ids], 8)[0].split() for ids in PROMPTS]
+    word = full_answers[0][2]
+    turn = backbone.tokenizer.convert_tokens_to_ids(word)
+    backbone.network.generation_config.eos_token_id = [2, turn]  # type: ignore[union-attr]
+    assert backbone.end_tokens == [2, turn]
+    expected = [
+        " ".join(words[: words.index(word)] if word in words else words) for words in full_answers
+    ]
+    assert backbone.generate(PROMPTS, 8) == expected
+    assert expected[0] == " ".join(full_answers[0][:2])
+    both = GenericLogits(backbone, causal_lm().eval(), alpha=0.0)
+    assert both.end_tokens == [2, turn]
+    assert both.generate(PROMPTS, 8) == expected
+
+
+@pytest.mark.parametrize("composed", [False, True], ids=["one model", "two models"])
+def test_an_answer_ends_where_the_context_does(composed: bool) -> None:
+    """Mutations: positions beyond the context are read (IndexError); the longest prompt of a batch
+    decides for all.
+    """
+    backbone = gpt2(9)
+    model = GenericLogits(backbone, gpt2(12), alpha=0.0) if composed else backbone
+    texts = model.generate(PROMPTS, 50)
+    assert [len(text.split()) for text in texts] == [9 - len(ids) for ids in PROMPTS]
+    assert texts == [model.generate([ids], 50)[0] for ids in PROMPTS]
+    with pytest.raises(InputError, match=r"a prompt has 9 tokens and the context of the model 9"):
+        model.generate([[1] * 9], 1)
+
+
+def test_prompts_of_one_batch_have_one_limit() -> None:
+    limits = new_token_limits([3, 7, 2, 6], max_new_tokens=4, context=10)
+    assert limits == [4, 3, 4, 4]
+    assert list(prompt_batches([3, 7, 2, 6], limits, 2)) == [([2, 0], 4), ([3], 4), ([1], 3)]
+    assert new_token_limits([], 4, 10) == []
