@@ -68,11 +68,11 @@ embedded: setup
 	$(FIT) configs/task/digits_judge.yaml --run runs/embedded/judge_digits
 	$(FIT) configs/task/shapes_judge.yaml --data.concept circle --run runs/embedded/judge_shape
 	$(FIT) configs/task/shapes_judge.yaml --data.concept red --run runs/embedded/judge_colour
-	$(FIT) configs/task/shapes_judge.yaml --data.concept dark --model.backbone.num_classes 3 --run runs/embedded/judge_background
+	$(FIT) configs/task/shapes_judge.yaml --data.concept dark --model.backbone.num_classes 4 --run runs/embedded/judge_background
 	$(ASSET) judge_digits runs/embedded/judge_digits --classes 0,1,2,3,4,5,6,7,8,9
-	$(ASSET) judge_shape runs/embedded/judge_shape --classes circle,square,triangle,star,cross
-	$(ASSET) judge_colour runs/embedded/judge_colour --classes red,green,blue,yellow,purple
-	$(ASSET) judge_background runs/embedded/judge_background --classes dark,light,striped
+	$(ASSET) judge_shape runs/embedded/judge_shape --classes circle,square,triangle,star,cross,none
+	$(ASSET) judge_colour runs/embedded/judge_colour --classes red,green,blue,yellow,purple,none
+	$(ASSET) judge_background runs/embedded/judge_background --classes dark,light,striped,none
 	$(ASSET) digits runs/embedded/digits
 	$(ASSET) shapes runs/embedded/shapes
 	$(RUN) $(BIN)/python -m tests.backbones.embedded.quality --grid runs/embedded/grid.png

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,22 +14,28 @@ from torch import Tensor
 from callbacks.base import Evaluated, Suite
 from callbacks.images.judging import (
     JudgedImages,
-    average_share,
     categories_of,
-    concept_probability,
     erased_concepts,
     judge_images,
     label_list,
     label_of_prompt,
     recognised,
+    seen,
+)
+from callbacks.images.recognition import (
+    image_rate,
+    junk_results,
+    name_results,
+    probability_results,
     recognition_results,
-    shares_by_name,
+    with_judge_warning,
 )
 from mu.core.module import UnlearningModule
 from mu.evaluation.images.drawing import ImageJob, ImageRow
 from mu.evaluation.images.judges import Judge
 from mu.evaluation.images.sets import ImageSet
-from mu.metrics.results import Result, TradeOff
+from mu.metrics.rates import Rate
+from mu.metrics.results import Result, TradeOff, compute_result
 from mu.utils.errors import InputError
 
 METRICS = ("UA", "IRA", "CRA")
@@ -49,8 +57,11 @@ class ConceptErasure(Suite):
 
     `UA/probability` is the mean probability that the judge gives to the erased concept,
     `UA/entropy` the mean entropy of its probabilities in nats (both as SalUn's class-wise
-    forgetting reports them). Where prompts have `categories`, `UA/category` gives each; a judge of
-    several labels at once also counts the images with each label, `UA/images/LABEL`.
+    forgetting reports them). `UA/unclear` is the share of images in which a judge that can say so
+    sees none of its labels (see `Judge`); `judge/noise`, `judge/constant` and `judge/shuffled` are
+    the shares of 64 junk images each in which it sees one. Where prompts have `categories`,
+    `UA/category` gives each; a judge of several labels at once also counts the images with each
+    label, `UA/images/LABEL`.
 
     The requested concept of a class is the judge's label of that number; of a prompt, its column
     `field`, or the one label of the judge in its text. Prompts with none or several are left out
@@ -74,6 +85,8 @@ class ConceptErasure(Suite):
         "UA/probability": "Mean probability that the judge gives to what was erased, in percent.",
         "UA/entropy": "Mean entropy of the judge's probabilities on these images, in nats.",
         "UA/images/": "Number of images in which the judge sees that label.",
+        "UA/unclear": "Share of the images for what was erased in which the judge sees none of its "
+        "labels, in percent; destroyed images are among them.",
         "UA/": "As UA, on that part of the images.",
         "IRA": "In-domain retain accuracy: share of the images of other concepts of the same kind "
         "(the other objects, when an object was erased) in which the judge sees what was asked "
@@ -82,6 +95,9 @@ class ConceptErasure(Suite):
         "CRA": "Cross-domain retain accuracy: the same for concepts of another kind (the styles, "
         "when an object was erased).",
         "CRA/": "As CRA, on that part of the images.",
+        "judge/": "Share of junk images (noise, one colour, shuffled patches of images) in which "
+        "the judge sees one of its labels, in percent. For a judge that sees labels in junk, UA is "
+        "high for a model that draws junk too.",
     }
     trade_offs = (
         TradeOff(
@@ -140,7 +156,7 @@ class ConceptErasure(Suite):
         if "IRA" in self.metrics:
             requested = self._requested(jobs["kept"].rows, set(concepts), module)
         # probabilities of the judges
-        judged = judge_images(module, jobs, [self.judge, *self.cross])
+        judged = judge_images(module, jobs, [self.judge, *self.cross], list(jobs)[-1])
         detail = {
             name: {**sets[name].detail(module, job), **judged.facts} for name, job in jobs.items()
         }
@@ -148,15 +164,24 @@ class ConceptErasure(Suite):
         results: list[Result] = []
         if "UA" in self.metrics:
             probabilities = judged.probabilities("erased", 0)
-            results += self._erasure(jobs["erased"].rows, concepts, probabilities, detail["erased"])
+            noise = judged.junk().get("noise")
+            results += self._erasure(
+                jobs["erased"].rows, concepts, probabilities, detail["erased"], noise
+            )
         if "IRA" in self.metrics:
             probabilities = judged.probabilities("kept", 0)
             results += recognition_results(
-                "IRA", self.judge, requested, probabilities, detail["kept"], self.kept.name
+                "IRA",
+                self.judge,
+                jobs["kept"].rows,
+                requested,
+                probabilities,
+                detail["kept"],
+                self.kept.name,
             )
         if "CRA" in self.metrics:
             results += self._cross_domain(jobs, judged, detail["erased"])
-        return results
+        return results + junk_results(self.judge, judged.junk())
 
     # ---- requested concepts ----------------------------------------------------------------------
 
@@ -180,14 +205,14 @@ class ConceptErasure(Suite):
         """Label of the judge for the class of a row."""
         if row.label is None:
             return None
-        classes = getattr(module.served(), "num_classes", len(self.judge.labels))
-        if classes != len(self.judge.labels):
+        labels = self.judge.class_labels
+        classes = getattr(module.served(), "num_classes", len(labels))
+        if classes != len(labels):
             raise InputError(
                 f"the model has {classes} classes and the judge {self.judge.name} "
-                f"{len(self.judge.labels)} labels, so they are not the same; take a judge of "
-                "these classes."
+                f"{len(labels)} labels, so they are not the same; take a judge of these classes."
             )
-        return self.judge.labels[row.label]
+        return labels[row.label]
 
     def _requested(
         self, rows: Sequence[ImageRow], erased: set[str], module: UnlearningModule
@@ -224,55 +249,37 @@ class ConceptErasure(Suite):
         concepts: Sequence[str],
         probabilities: Tensor,
         detail: dict[str, Any],
+        noise: Tensor | None,
     ) -> list[Result]:
         """`UA`, by concept and by category, and the judge's probabilities and entropies."""
-        erased = ~recognised(self.judge, probabilities, concepts)
-        shares = shares_by_name(erased, concepts)
-        detail = {**detail, **self.judge.detail(), "concept": ", ".join(shares)}
+        values = recognised(self.judge, probabilities, concepts)
+        erased = 1 - values
+        names = list(dict.fromkeys(concepts))
+        detail = {**detail, **self.judge.detail(), "concept": ", ".join(names)}
         split = self.erased.name
-
-        def result(
-            name: str,
-            value: float,
-            unit: str = "%",
-            higher_is_better: bool | None = True,
-            **more: Any,
-        ) -> Result:
-            return Result(name, value, higher_is_better, split, unit, {**detail, **more})
-
         # shares
-        results = [result("UA", average_share(shares))]
-        if len(shares) > 1:
-            results += [
-                result(f"UA/{name}", share, images=count, concept=name)
-                for name, (share, count) in shares.items()
-            ]
-        # probabilities
-        labels = [self.judge.label_indices(name) for name in concepts]
-        concept_probabilities = torch.stack(
-            [
-                concept_probability(row[indices], self.judge)
-                for row, indices in zip(probabilities.double(), labels, strict=True)
-            ]
+        overall = compute_result(
+            "UA", lambda: image_rate(erased, rows, concepts), True, split, "%", detail
         )
-        mean = 100 * float(concept_probabilities.mean())
-        results.append(result("UA/probability", mean, higher_is_better=False))
-        if self.judge.multilabel:
-            counts = (probabilities >= (self.judge.threshold or 0.5)).sum(0)
-            results += [
-                result(f"UA/images/{label}", float(count), "", False)
-                for label, count in zip(self.judge.labels, counts, strict=True)
-            ]
-        else:
-            entropy = float(torch.special.entr(probabilities.double()).sum(1).mean())
-            results.append(result("UA/entropy", entropy, "nats", None))
+        results = [with_judge_warning(overall, self.judge, probabilities, noise)]
+        for result in name_results("UA", erased, rows, concepts, split, detail):
+            concept = result.metric.removeprefix("UA/")
+            results.append(replace(result, detail={**result.detail, "concept": concept}))
+        if self.judge.can_reject and not self.judge.multilabel:
+            unclear = 1 - seen(self.judge, probabilities)
+            results.append(
+                compute_result(
+                    "UA/unclear", lambda: image_rate(unclear, rows), None, split, "%", detail
+                )
+            )
+        # probabilities
+        results += probability_results(self.judge, probabilities, concepts, split, detail)
         # categories
         categories = list(dict.fromkeys(name for row in rows for name in categories_of(row)))
         for name in categories:
-            in_category = torch.tensor([name in categories_of(row) for row in rows])
-            share = 100 * float(erased[in_category].float().mean())
-            count = int(in_category.sum())
-            results.append(result(f"UA/{name}", share, images=count, category=name))
+            members = [name if name in categories_of(row) else None for row in rows]
+            for result in name_results("UA", erased, rows, members, split, detail, single=True):
+                results.append(replace(result, detail={**result.detail, "category": name}))
         return results
 
     def _cross_domain(
@@ -281,12 +288,13 @@ class ConceptErasure(Suite):
         """`CRA` over both sets together, over each, and for each label."""
         sets = {"": list(jobs), **{name: [name] for name in jobs}}
         common = self._common_detail(detail)
-        averages: dict[str, list[float]] = {name: [] for name in sets}
+        rates: dict[str, list[Callable[[], Rate]]] = {name: [] for name in sets}
         by_label: list[Result] = []
         left_out = dict.fromkeys(sets, 0)
         for position, judge in enumerate(self.cross, 1):
             requested = _requested_labels(judge, jobs)
             for name, members in sets.items():
+                rows = [row for member in members for row in jobs[member].rows]
                 labels = [label for member in members for label in requested[member]]
                 left_out[name] += sum(1 for label in labels if not label)
                 if not any(labels):
@@ -294,24 +302,15 @@ class ConceptErasure(Suite):
                 probabilities = torch.cat(
                     [judged.probabilities(member, position) for member in members]
                 )
-                shares = shares_by_name(recognised(judge, probabilities, labels), labels)
-                averages[name].append(average_share(shares))
+                values = recognised(judge, probabilities, labels)
+                rates[name].append(partial(image_rate, values, rows, labels))
                 if not name:
-                    by_label += [
-                        Result(
-                            f"CRA/{label}",
-                            share,
-                            True,
-                            "",
-                            "%",
-                            {**common, **judge.detail(), "images": count},
-                        )
-                        for label, (share, count) in shares.items()
-                    ]
+                    about = {**common, **judge.detail()}
+                    by_label += name_results("CRA", values, rows, labels, "", about, single=True)
         common |= _joined_details(self.cross)
         results = []
-        for name, values in averages.items():
-            if not values:
+        for name, computations in rates.items():
+            if not computations:
                 continue
             detail = {
                 **common,
@@ -320,7 +319,8 @@ class ConceptErasure(Suite):
                 **({"left_out": left_out[name]} if left_out[name] else {}),
             }
             metric = f"CRA/{name}" if name else "CRA"
-            results.append(Result(metric, sum(values) / len(values), True, name, "%", detail))
+            compute = partial(_mean_rate, computations)
+            results.append(compute_result(metric, compute, True, name, "%", detail))
         return results + by_label
 
     def _common_detail(self, detail: Mapping[str, Any]) -> dict[str, Any]:
@@ -345,6 +345,12 @@ def _requested_labels(judge: Judge, jobs: Mapping[str, ImageJob]) -> dict[str, l
             "prompts that do."
         )
     return requested
+
+
+def _mean_rate(computations: Sequence[Callable[[], Rate]]) -> Rate | float:
+    """Rate of one judge, or the mean over several, which has no interval."""
+    rates = [compute() for compute in computations]
+    return rates[0] if len(rates) == 1 else sum(share.percent for share in rates) / len(rates)
 
 
 def _joined_details(judges: Sequence[Judge]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Judgements of generated images: probabilities of judges, and shares of recognised images."""
+"""Judgements of generated images and of junk images by judges, and the concepts of prompts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mu.core.module import UnlearningModule
 from mu.data.concepts import folded
 from mu.evaluation.images.drawing import ImageJob, ImageRow, image_cache
 from mu.evaluation.images.judges import Judge
+from mu.evaluation.images.junk import JUNK, junk_images
 from mu.metrics.outputs import Outputs
-from mu.metrics.results import Result
 
-Shares = Mapping[str, tuple[float, int]]
-"""By concept: percentage of its images, and their number."""
+JUNK_IMAGES = 64
+"""Number of images of each sort of junk."""
 
 
 class JudgedImages:
@@ -34,11 +34,29 @@ class JudgedImages:
         """Probabilities `[N, K]` of a job's images, in the order of its rows, on the CPU."""
         return self._tables[job][f"probability{judge}"].cpu()
 
+    def junk(self) -> dict[str, Tensor]:
+        """Probabilities `[N, K]` of the first judge for each sort of junk images."""
+        return {
+            sort: self._tables[f"junk/{sort}"]["probability0"].cpu()
+            for sort in JUNK
+            if f"junk/{sort}" in self._tables
+        }
+
 
 def judge_images(
-    module: UnlearningModule, jobs: Mapping[str, ImageJob], judges: Sequence[Judge]
+    module: UnlearningModule,
+    jobs: Mapping[str, ImageJob],
+    judges: Sequence[Judge],
+    junk_of: str | None = None,
 ) -> JudgedImages:
-    """Draw the images of jobs once, and judge each batch by every judge."""
+    """Draw the images of jobs once, and judge each batch by every judge.
+
+    Args:
+        module: the module under test.
+        jobs: image jobs by name.
+        judges: the judges.
+        junk_of: name of a job whose first 64 images are made junk of, for the first judge.
+    """
     store = Outputs().to(module.device)
     facts = {}
     for name, job in jobs.items():
@@ -50,6 +68,13 @@ def judge_images(
             }
             index = torch.tensor(positions, device=images.device)
             store.update(name, {"index": index, **probabilities})
+            first = [row for row, position in enumerate(positions) if position < JUNK_IMAGES]
+            if name == junk_of and first:
+                for sort, junk in junk_images(images[first], [positions[i] for i in first]).items():
+                    junk_probabilities = judges[0].judge(junk).float()
+                    store.update(
+                        f"junk/{sort}", {"index": index[first], "probability0": junk_probabilities}
+                    )
     return JudgedImages(store.compute(), facts)
 
 
@@ -65,70 +90,24 @@ def resolution(images: Tensor) -> int | str:
 
 
 def recognised(judge: Judge, probabilities: Tensor, names: Sequence[str | None]) -> Tensor:
-    """Whether the judge recognises in each image the concept of its row, `[N]` bool.
+    """Whether the judge recognises in each image the concept of its row, `[N]` float64.
 
-    False where a row names no concept.
+    1 or 0; 0 where a row names no concept; NaN where the judge's probabilities are not finite.
     """
-    mask = torch.zeros(len(names), dtype=torch.bool)
+    values = torch.zeros(len(names), dtype=torch.float64)
     for name in dict.fromkeys(names):
         if name:
             rows = torch.tensor([other == name for other in names])
-            mask[rows] = judge.verdict(probabilities[rows], name)
-    return mask
+            values[rows] = judge.verdict(probabilities[rows], name).double()
+    values[~probabilities.isfinite().all(1)] = torch.nan
+    return values
 
 
-def shares_by_name(values: Tensor, names: Sequence[str | None]) -> dict[str, tuple[float, int]]:
-    """Percentage of True and number of images for each name, without unnamed rows.
-
-    Example:
-        >>> shares_by_name(torch.tensor([True, False, True]), ["cat", "cat", None])
-        {'cat': (50.0, 2)}
-    """
-    shares = {}
-    for name in dict.fromkeys(name for name in names if name):
-        rows = torch.tensor([other == name for other in names])
-        shares[str(name)] = (100 * float(values[rows].double().mean()), int(rows.sum()))
-    return shares
-
-
-def average_share(shares: Shares) -> float:
-    """Mean percentage over names, with equal weights."""
-    return sum(share for share, _ in shares.values()) / len(shares)
-
-
-def recognition_results(
-    metric: str,
-    judge: Judge,
-    requested: Sequence[str | None],
-    probabilities: Tensor,
-    detail: Mapping[str, Any],
-    split: str,
-) -> list[Result]:
-    """Share of images in which the judge recognises what was requested, over all and by name.
-
-    Args:
-        metric: name of the result; `METRIC/NAME` where there are several names.
-        judge: judge of the images.
-        requested: label of each image; None where the prompt names none or several.
-        probabilities: probabilities of the judge, `[N, K]`.
-        detail: detail of the results.
-        split: split name of the results.
-    """
-    shares = shares_by_name(recognised(judge, probabilities, requested), requested)
-    unnamed = sum(1 for name in requested if not name)
-    detail = {
-        **detail,
-        **judge.detail(),
-        "images": len(requested) - unnamed,
-        **({"left_out": unnamed} if unnamed else {}),
-    }
-    results = [Result(metric, average_share(shares), True, split, "%", detail)]
-    if len(shares) > 1:
-        results += [
-            Result(f"{metric}/{name}", share, True, split, "%", {**detail, "images": count})
-            for name, (share, count) in shares.items()
-        ]
-    return results
+def seen(judge: Judge, probabilities: Tensor) -> Tensor:
+    """Whether the judge sees any label in each image, `[N]` float64; NaN as in `recognised`."""
+    values = judge.sees(probabilities).double()
+    values[~probabilities.isfinite().all(1)] = torch.nan
+    return values
 
 
 def erased_concepts(
@@ -156,11 +135,6 @@ def erased_concepts(
 def label_list(judge: Judge, limit: int = 12) -> str:
     """Labels of a judge, for messages."""
     return ", ".join(judge.labels[:limit]) + (" and more" if len(judge.labels) > limit else "")
-
-
-def concept_probability(probabilities: Tensor, judge: Judge) -> Tensor:
-    """Probability of a concept from those of its labels: largest of multilabel judges, else sum."""
-    return probabilities.max() if judge.multilabel else probabilities.sum()
 
 
 def label_of_prompt(judge: Judge, row: ImageRow) -> str | None:

@@ -22,7 +22,7 @@ from mu.evaluation.images.features import Features
 from mu.evaluation.images.sets import ImageSet
 from mu.metrics import images as distances
 from mu.metrics.outputs import Outputs
-from mu.metrics.results import Result
+from mu.metrics.results import Result, compute_result
 from mu.utils.errors import InputError
 from mu.utils.progress import progress_bar
 
@@ -119,11 +119,11 @@ class ImageQuality(Suite):
             results += self._distances(module, drawn["features"], size, detail)
         if "CLIP" in self.metrics:
             assert self.clip is not None
-            value = distances.clip_score(drawn["image_embedding"], drawn["text_embedding"])
+            embeddings = (drawn["image_embedding"], drawn["text_embedding"])
             results.append(
-                Result(
+                compute_result(
                     "CLIP",
-                    value,
+                    lambda: distances.clip_score(*embeddings),
                     True,
                     self.kept.name,
                     "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +21,7 @@ from callbacks.images.original_images import (
     save_originals,
     task_targets,
 )
+from callbacks.images.recognition import image_rate
 from callbacks.results_writer import recorded_folder
 from mu.attacks.base import Attack
 from mu.attacks.unlearn_diff_atk import AttackSummary, UnlearnDiffAtk
@@ -33,7 +35,7 @@ from mu.evaluation.images.attack_run import (
 from mu.evaluation.images.drawing import ImageJob, image_cache
 from mu.evaluation.images.judges import Judge
 from mu.evaluation.images.sets import ImageSet
-from mu.metrics.results import Result, TradeOff
+from mu.metrics.results import Result, TradeOff, compute_result
 from mu.utils.errors import InputError
 
 
@@ -142,8 +144,10 @@ class Robustness(Suite):
         if folder is not None:
             self._write(folder, module, job, summary, targets, images)
         return [
-            Result("pre_ASR", 100 * summary.pre_asr, False, self.prompts.name, "%", detail),
-            Result("ASR", 100 * summary.asr, False, self.prompts.name, "%", detail),
+            compute_result(
+                metric, partial(image_rate, hits, job.rows), False, self.prompts.name, "%", detail
+            )
+            for metric, hits in (("pre_ASR", summary.before), ("ASR", summary.success))
         ]
 
     def _job(self, module: UnlearningModule) -> ImageJob:

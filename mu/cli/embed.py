@@ -2,7 +2,7 @@
 
 python -m mu.cli.embed shapes runs/shapes
 python -m mu.cli.embed authors runs/authors
-python -m mu.cli.embed judge_shape runs/judge_shape --classes circle,square,triangle,star,cross
+python -m mu.cli.embed judge_shape runs/judge_shape --classes circle,square,triangle,star,cross,none
 """
 
 from __future__ import annotations

@@ -101,14 +101,20 @@ def render(shape: Tensor, colour: Tensor, background: Tensor, jitter: Tensor) ->
     return torch.cat(drawn) if drawn else torch.empty(0, 3, SIZE, SIZE, dtype=torch.uint8)
 
 
+def ground(background: Tensor, jitter: Tensor) -> Tensor:
+    """Grey levels of a background alone, `[B, 32, 32]` in [0, 1]; arguments as of `render`."""
+    j = (2 * jitter - 1).unbind(1)
+    return _ground(background, j[6] * 0.05, j[7] * _STRIPE / 2)
+
+
 def _render(shape: Tensor, colour: Tensor, background: Tensor, jitter: Tensor) -> Tensor:
     j = (2 * jitter - 1).unbind(1)  # each in (-1, 1)
     covered = _coverage(shape, j[0] * 3, j[1] * 3, 9.5 + 1.5 * j[2], j[3] * math.radians(8))[
         :, None
     ]
     paint = _paint(colour, j[4] * 0.018, j[5] * 0.06)[:, :, None, None]
-    ground = _ground(background, j[6] * 0.05, j[7] * _STRIPE / 2)[:, None]
-    return ((ground + covered * (paint - ground)) * 255).round().clamp(0, 255).to(torch.uint8)
+    level = ground(background, jitter)[:, None]
+    return ((level + covered * (paint - level)) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def _coverage(shape: Tensor, right: Tensor, down: Tensor, radius: Tensor, angle: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from mu.data.split import Split
 from mu.utils.errors import InputError
 from mu.utils.rng import integers, uniform
 from tasks.prompts import PromptData
+from tasks.shapes.junk import JunkImages
 from tasks.shapes.render import JITTER, render
 from tasks.shapes.words import (
     ATTRIBUTES,
@@ -91,6 +92,8 @@ class Shapes(UnlearningDataModule):
         split_seed: chooses the images; different seeds have no image in common.
         batch_size: global batch size in fit.
         eval_batch_size: batch size of one rank in validate and test.
+        junk: share of training images, in [0, 1), that are junk on each visit, with a label of
+            their own, the last (see `JunkImages`), to train a judge; above 0, captions do not vary.
         **kwargs: see UnlearningDataModule.
 
     Example: `Shapes("circle", train_size=1000)`.
@@ -105,9 +108,13 @@ class Shapes(UnlearningDataModule):
         split_seed: int = 0,
         batch_size: int = 32,
         eval_batch_size: int = 250,
+        junk: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **kwargs)
+        if not 0 <= junk < 1:
+            raise InputError(f"junk is {junk}; it is a share in [0, 1).")
+        self.junk = junk
         self.concept = concept
         self.attribute, self.value = attribute_of(concept)
         for name, size, most in (
@@ -139,7 +146,11 @@ class Shapes(UnlearningDataModule):
             "test": indices["test"],
         }
         self._share(parts)
-        self.augmentation = Captions()
+        self.augmentation = (
+            JunkImages(self.junk, self.attribute, len(NAMES[self.attribute]))
+            if self.junk
+            else Captions()
+        )
 
     def shows(self, indices: np.ndarray) -> np.ndarray:
         """Mask of images that show the concept: bool `[N]`."""

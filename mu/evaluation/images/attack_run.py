@@ -18,7 +18,7 @@ from mu.evaluation.images.drawing import ImageJob, ImageRow, levels
 from mu.evaluation.images.judges import Judge
 from mu.evaluation.media import add_grid
 from mu.metrics.outputs import Outputs
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, UndefinedError
 from mu.utils.files import write_json
 from mu.utils.progress import progress_bar
 from mu.utils.rng import signed_seed
@@ -93,6 +93,11 @@ class _Recognised(Criterion):
 
     def met(self, prediction: Tensor, batch: Batch) -> Tensor:
         """Mask of the images that show their concept, `[B]` bool."""
+        if not bool(prediction.isfinite().all()):
+            raise UndefinedError(
+                "images under attack are not finite: the model that was tested has diverged, so "
+                "nothing can be seen in them."
+            )
         images = levels(prediction).float() / 255
         mask = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         for concept in dict.fromkeys(batch["concept"]):

@@ -38,6 +38,8 @@ class ClassifierJudge(Judge):
         threshold: a label is recognised from this probability on, in place of `top`.
         synonyms: other words for labels, as prompts use them.
         groups: concepts that consist of several labels.
+        confidence: probability of the most probable label from which on the judge sees anything.
+        reject: labels that stand for nothing to be seen; `none`, if there is one, when None.
         options: arguments of the network's constructor, where the metadata lack them.
         classifier: a Classifier in memory, in place of `weights`.
 
@@ -62,6 +64,8 @@ class ClassifierJudge(Judge):
         groups: dict[str, list[str]] | None = None,
         options: dict[str, Any] | None = None,
         classifier: Classifier | None = None,
+        confidence: float | None = None,
+        reject: list[str] | None = None,
     ) -> None:
         if weights is None and network is None and classifier is None:
             raise InputError(
@@ -69,7 +73,15 @@ class ClassifierJudge(Judge):
             )
         if not 0 < crop_pct <= 1:
             raise InputError(f"crop_pct is {crop_pct}; it is a share in (0, 1].")
-        super().__init__(name or _default_name(weights, network), threshold, top, synonyms, groups)
+        super().__init__(
+            name or _default_name(weights, network),
+            threshold,
+            top,
+            synonyms,
+            groups,
+            confidence,
+            reject,
+        )
         self.weights = weights
         self.network = network
         self.class_names = labels

@@ -26,6 +26,8 @@ class CLIPZeroShot(Judge):
         threshold: a label is recognised from this probability on, in place of `top`.
         synonyms: other words for labels, as prompts use them.
         groups: concepts that consist of several labels.
+        confidence: probability of the most probable label from which on the judge sees anything.
+        reject: labels that stand for nothing to be seen; `none`, if there is one, when None.
 
     Raises:
         InputError: for fewer than two labels, or a template without `{}`.
@@ -41,6 +43,8 @@ class CLIPZeroShot(Judge):
         threshold: float | None = None,
         synonyms: dict[str, list[str]] | None = None,
         groups: dict[str, list[str]] | None = None,
+        confidence: float | None = None,
+        reject: list[str] | None = None,
     ) -> None:
         self.clip = clip or OpenCLIP()
         self.templates = ["a photo of a {}"] if templates is None else list(templates)
@@ -54,6 +58,8 @@ class CLIPZeroShot(Judge):
             top,
             synonyms,
             groups,
+            confidence,
+            reject,
         )
         self._labels = tuple(labels)
         self._texts = torch.empty(0)
@@ -69,6 +75,7 @@ class CLIPZeroShot(Judge):
 
     def load(self) -> None:
         """Read the weights."""
+        super().load()
         _ = self.clip.network
 
     @torch.no_grad()

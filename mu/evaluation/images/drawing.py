@@ -22,7 +22,7 @@ from torch import Tensor
 from mu.backbones import Condition
 from mu.backbones.diffusion.sampler import Sampler
 from mu.core.module import UnlearningModule
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, UndefinedError
 from mu.utils.files import read_json, replacing, write_json
 from mu.utils.fingerprint import digest, model_identity
 from mu.utils.progress import progress_bar
@@ -202,6 +202,13 @@ class ImageJob:
                 conditions(backbone, rows),
                 [row.seed for row in rows],
                 self._sampler(backbone, rows[0].guidance),
+            )
+        broken = int((~images.isfinite()).flatten(1).any(1).sum())
+        if broken:
+            # as levels they would be black, which a judge takes for an image
+            raise UndefinedError(
+                f"{broken} of {len(images)} images of a batch are not finite: the model that was "
+                "tested has diverged, so nothing can be seen in its images."
             )
         return levels(images)
 

@@ -27,6 +27,12 @@ class Judge(Reconstructible, ABC):
         top: a label is recognised if it is among so many most probable ones, at least 1.
         synonyms: other words for a label, as prompts use them.
         groups: concepts that consist of several labels, any of which counts (`nudity`).
+        confidence: smallest probability of the most probable label, in (0, 1], with which the judge
+            sees anything in an image; None accepts every image, or takes the threshold. It tells
+            images that show something else from those that show nothing, and does not change
+            whether a concept is recognised.
+        reject: labels that stand for nothing to be seen, which no prompt asks for; `none`, where
+            the judge has such a label, when None.
 
     Attributes:
         labels: K names of the classes.
@@ -35,7 +41,7 @@ class Judge(Reconstructible, ABC):
             not add up to 1.
 
     Raises:
-        InputError: when the threshold or `top` is out of range.
+        InputError: when the threshold, the confidence or `top` is out of range.
 
     Example, a judge of bright images:
 
@@ -59,11 +65,14 @@ class Judge(Reconstructible, ABC):
         top: int = 1,
         synonyms: Mapping[str, Sequence[str]] | None = None,
         groups: Mapping[str, Sequence[str]] | None = None,
+        confidence: float | None = None,
+        reject: Sequence[str] | None = None,
     ) -> None:
-        if threshold is not None and not 0 < threshold <= 1:
-            raise InputError(
-                f"the threshold of the judge {name} is {threshold}; a probability lies in (0, 1]."
-            )
+        for term, value in (("threshold", threshold), ("confidence", confidence)):
+            if value is not None and not 0 < value <= 1:
+                raise InputError(
+                    f"the {term} of the judge {name} is {value}; a probability lies in (0, 1]."
+                )
         if top < 1:
             raise InputError(
                 f"the judge {name} recognises a label among the top {top}; give at least 1."
@@ -73,6 +82,8 @@ class Judge(Reconstructible, ABC):
         self.top = top
         self.synonyms: dict[str, Sequence[str]] = dict(synonyms or {})
         self.groups: dict[str, Sequence[str]] = dict(groups or {})
+        self.confidence = confidence
+        self.reject: tuple[str, ...] = ("none",) if reject is None else tuple(reject)
         self._label_of: dict[str, str] | None = None
 
     @property
@@ -101,6 +112,33 @@ class Judge(Reconstructible, ABC):
         best = probabilities.topk(min(self.top, probabilities.shape[1]), 1).indices
         return torch.isin(best, indices).any(1)
 
+    def sees(self, probabilities: Tensor) -> Tensor:
+        """Whether the judge sees any of its labels, for probabilities `[B, K]`, `[B]` bool.
+
+        A judge of several labels at once sees one that reaches its threshold (0.5 without one).
+        Another judge sees its most probable label, unless that is one of `reject` or lies below the
+        confidence.
+        """
+        if self.multilabel:
+            return (probabilities >= (self.threshold or 0.5)).any(1)
+        top, best = probabilities.max(1)
+        rejected = torch.tensor(self._rejected(), dtype=torch.int64, device=best.device)
+        return (top >= (self.confidence or self.threshold or 0.0)) & ~torch.isin(best, rejected)
+
+    @property
+    def can_reject(self) -> bool:
+        """Whether the judge can say that an image shows none of its labels."""
+        bounds = (self.confidence, self.threshold)
+        return self.multilabel or bounds != (None, None) or bool(self._rejected())
+
+    @property
+    def class_labels(self) -> tuple[str, ...]:
+        """Labels without those that stand for nothing to be seen."""
+        return tuple(label for label in self.labels if label not in self.reject)
+
+    def _rejected(self) -> list[int]:
+        return [index for index, label in enumerate(self.labels) if label in self.reject]
+
     def label_indices(self, concept: str) -> list[int]:
         """Indices of the labels that make up a concept.
 
@@ -116,7 +154,7 @@ class Judge(Reconstructible, ABC):
         if not indices:
             raise InputError(
                 f"the judge {self.name} has no label {concept!r}; its labels are "
-                f"{_shortened(self.labels)}."
+                f"{_shortened(self.class_labels)}."
             )
         return indices
 
@@ -128,20 +166,34 @@ class Judge(Reconstructible, ABC):
         if self._label_of is None:
             self._label_of = {
                 folded(word): label for label, words in self.synonyms.items() for word in words
-            } | {folded(label): label for label in self.labels}
+            } | {folded(label): label for label in self.class_labels}
         # the longest name counts, so that "French horn" does not match "horn"
         mentions = find_mentions(text.replace("_", " "), tuple(self._label_of))
         return list(dict.fromkeys(self._label_of[mention.name] for mention in mentions))
 
     def load(self) -> None:
-        """Read the weights, so that missing files are reported before images are drawn."""
-        _ = self.labels
+        """Read the weights, so that missing files are reported before images are drawn.
+
+        Raises:
+            InputError: when something is missing, or a label to reject is not among the labels.
+        """
+        labels = self.labels
+        unknown = [label for label in self.reject if label not in labels]
+        if unknown and self.reject != ("none",):
+            raise InputError(
+                f"the judge {self.name} has no label {unknown[0]!r} to reject; its labels are "
+                f"{_shortened(labels)}."
+            )
 
     def detail(self) -> dict[str, Any]:
         """Name, version and threshold, reported beside each result of the judge."""
         rule: dict[str, Any] = (
             {"threshold": self.threshold} if self.threshold is not None else {"top": self.top}
         )
+        if self.confidence is not None:
+            rule["confidence"] = self.confidence
+        if self._rejected():
+            rule["reject"] = ", ".join(self.labels[index] for index in self._rejected())
         return {"judge": self.name, "version": self.version, **rule}
 
 

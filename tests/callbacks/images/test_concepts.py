@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from callbacks import ConceptErasure, Cost, Grids, ImageQuality, ResultsWriter
 from mu.backbones import Classifier
@@ -17,10 +18,12 @@ from mu.evaluation.images.classifier_judge import ClassifierJudge
 from mu.evaluation.images.clip import resize_and_crop
 from mu.evaluation.images.drawing import image_cache
 from mu.evaluation.images.features import ClassifierFeatures
+from mu.evaluation.images.junk import JUNK
 from mu.evaluation.images.sets import ImageSet
 from mu.evaluation.media import add_grid, grid
 from mu.methods import FineTune
 from mu.metrics.images import kid
+from mu.metrics.rates import rate
 from mu.metrics.results import Result, RunResults
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
@@ -47,6 +50,18 @@ def measured(
 
 def values(results: dict[str, Result]) -> dict[str, float]:
     return {name: result.value for name, result in results.items()}
+
+
+class NoneJudge(ColourJudge):
+    """Colour judge with the label `none` for grey and noisy images."""
+
+    labels = (*COLOURS, "none")
+
+    def judge(self, images: Tensor) -> Tensor:
+        mean = images.mean((2, 3))
+        empty = (mean.amax(1) - mean.amin(1) < 0.3) | (images.std((2, 3)).amax(1) > 0.1)
+        colours = super().judge(images) * (~empty[:, None])
+        return torch.cat([colours, empty[:, None].float()], 1)
 
 
 def test_an_untouched_model_fails_the_verdict_of_forgetting() -> None:
@@ -112,6 +127,7 @@ def test_every_number_says_who_judged_what() -> None:
         "threshold": 0.5,
         "images": 6,
         "prompts": 2,
+        "distinct_items": 2,
         "concept": "red",
         **common,
     }
@@ -121,6 +137,7 @@ def test_every_number_says_who_judged_what() -> None:
         "threshold": 0.5,
         "images": 3,
         "prompts": 3,
+        "distinct_items": 3,
         "limit": 3,
         **common,
     }
@@ -130,6 +147,7 @@ def test_every_number_says_who_judged_what() -> None:
         "top": 1,
         "images": 9,
         "prompts": 5,
+        "distinct_items": 5,
         "limit": "3 kept",
         **common,
     }
@@ -194,7 +212,8 @@ def test_several_erased_concepts_are_averaged_and_told_apart(tmp_path: Path) -> 
         ColourJudge(), erased=ImageSet(file=str(file)), field="what", metrics=["UA"]
     )
     results = measured(module, suite)
-    assert values(results) | {"UA/probability": 0, "UA/entropy": 0} == {
+    junk = dict.fromkeys(("judge/noise", "judge/constant", "judge/shuffled"), 100)
+    assert values(results) | {"UA/probability": 0, "UA/entropy": 0} == junk | {
         "UA": 50,
         "UA/red": 0,
         "UA/green": 100,
@@ -222,6 +241,57 @@ def test_the_tasks_several_concepts_are_judged_each(tmp_path: Path) -> None:
         "UA/green": 100,
         "IRA": 100,
     }
+
+
+def test_a_destroyed_model_does_not_pass_in_silence() -> None:
+    """UA is 100 where nothing is drawn; a judge with a label `none` tells that from others."""
+    destroyed = Painter()
+    with torch.no_grad():
+        destroyed.paint.weight.zero_()
+    judge = NoneJudge()
+    results = measured(FineTune(destroyed), ConceptErasure(judge))
+    assert values(results) | {"UA/probability": 0, "UA/entropy": 0} == {
+        "UA": 100,
+        "UA/unclear": 100,
+        "UA/probability": 0,
+        "UA/entropy": 0,
+        "IRA": 0,
+        "IRA/green": 0,
+        "IRA/blue": 0,
+        "judge/noise": 0,
+        "judge/constant": results["judge/constant"].value,
+        "judge/shuffled": 0,
+    }
+    assert "sees none of its labels in 100 % of these images" in results["UA"].warning
+    other = measured(FineTune(Painter().forget("red", "green")), ConceptErasure(judge))
+    assert (other["UA"].value, other["UA/unclear"].value) == (100, 0)
+    assert "sees" not in other["UA"].warning
+
+
+def test_a_judge_that_sees_labels_in_noise_is_named() -> None:
+    results = measured(FineTune(Painter()), ConceptErasure(ColourJudge()))
+    assert [results[f"judge/{sort}"].value for sort in JUNK] == [100, 100, 100]
+    assert results["judge/noise"].detail["images"] == 4
+    assert results["judge/noise"].detail["most"] in COLOURS
+    assert "in 100 % of images of noise" in results["UA"].warning
+    assert "UA/unclear" not in results
+
+
+def test_rates_have_an_interval_over_distinct_images() -> None:
+    """One prompt with one seed, many times, says no more than once."""
+    sets = ImageSet("forget", images_per_prompt=10)
+    result = measured(FineTune(Painter()), ConceptErasure(ColourJudge(), erased=sets))["UA"]
+    assert result.interval == pytest.approx(rate(torch.zeros(20)).interval)
+    assert "2 distinct items only" in result.warning
+
+
+def test_a_model_that_draws_nan_has_no_accuracy() -> None:
+    broken = Painter()
+    with torch.no_grad():
+        broken.paint.weight.fill_(torch.nan)
+    results = measured(FineTune(broken), ConceptErasure(ColourJudge()))
+    assert results["UA"].value is None
+    assert "not finite" in results["UA"].undefined
 
 
 def test_a_detector_counts_images_with_each_part() -> None:
@@ -409,10 +479,9 @@ def test_what_quality_cannot_measure_is_said(tmp_path: Path) -> None:
         ImageQuality(metrics=["KID"])
     with pytest.raises(InputError, match="needs a model"):
         ImageQuality(extractor(), metrics=["CLIP"])
-    with pytest.raises(
-        InputError, match=r"needs more than \d images on each side, and there are 4 drawn ones"
-    ):
-        measured(module, ImageQuality(extractor()))
+    undefined = measured(module, ImageQuality(extractor()))["FID"]
+    assert undefined.value is None
+    assert "images on each side, and there are 4 drawn ones" in undefined.undefined
     with pytest.raises(
         InputError, match=r"neither a part of the task \(forget, retain\) nor a folder"
     ):
@@ -422,7 +491,7 @@ def test_what_quality_cannot_measure_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no images"):
         measured(module, ImageQuality(extractor(), reference=str(tmp_path)))
     (tmp_path / "a.png").write_bytes(b"no")
-    with pytest.raises(InputError, match="not an image that can be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         measured(module, ImageQuality(extractor(), reference=str(tmp_path)))
 
 

@@ -134,6 +134,25 @@ def test_labels_compare_in_any_form_of_unicode() -> None:
     assert judge.labels_in(f"in the style of {composed}") == [decomposed]
 
 
+def test_a_judge_sees_nothing_below_its_confidence_or_in_a_rejected_label() -> None:
+    """Neither changes whether a concept is recognised."""
+    probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
+    plain = ColourJudge()
+    assert plain.sees(probabilities).all() and not plain.can_reject
+    confident = ColourJudge()
+    confident.confidence = 0.6
+    assert confident.sees(probabilities).tolist() == [False, True, True] and confident.can_reject
+    assert confident.verdict(probabilities, "red").tolist() == [True, False, False]
+    with_none = Named(["red", "green", "none"], {})
+    assert with_none.can_reject and with_none.class_labels == ("red", "green")
+    assert with_none.sees(probabilities).tolist() == [True, True, False]
+    assert with_none.labels_in("none is red") == ["red"]
+    assert with_none.detail()["reject"] == "none"
+    zero_shot = CLIPZeroShot(["red", "noise"], OpenCLIP(), reject=["static"])
+    with pytest.raises(InputError, match="no label 'static' to reject; its labels are red, noise"):
+        zero_shot.load()
+
+
 @pytest.mark.parametrize("changes", [{"threshold": 0.0}, {"threshold": 1.5}, {"top": 0}])
 def test_a_rule_that_cannot_be_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError):
