@@ -7,7 +7,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from mu.core.protocols import Method
-from mu.data.plan import DataPlan
+from mu.data.datamodule import accumulation
+from mu.data.plan import DataPlan, count_windows, limited
 
 
 def completed_epochs(trainer: Trainer) -> int:
@@ -28,7 +29,7 @@ def sync_epoch_length(module: Method) -> None:
         return
     loop: Any = trainer.fit_loop
     sampler.set_epoch(completed_epochs(trainer))
-    length = _limited(len(sampler), trainer.limit_train_batches)
+    length = limited(len(sampler), trainer.limit_train_batches)
     if length != loop.max_batches:
         loop.max_batches = length
         loop._combined_loader.limits = length
@@ -40,7 +41,7 @@ def sync_epoch_length(module: Method) -> None:
 def planned_steps(module: Method) -> int:
     """Optimizer steps of the whole run, by the plan; 0 if the run has no end.
 
-    Every `accumulate_grad_batches` batches make a step. Lightning's estimate multiplies the length
+    Each accumulation window makes a step. Lightning's estimate multiplies the length
     of the first epoch, though epochs may differ; and reading it before a checkpoint is restored
     makes a resumed run begin its epoch again.
     """
@@ -53,24 +54,25 @@ def planned_steps(module: Method) -> int:
     most = trainer.max_steps
     if epochs is None or epochs < 0:
         return max(most, 0)
-    sampler = task.plan_loader(module.plan, module.seed, shard=module.shard).plan_sampler
-    lengths: dict[tuple[DataPlan, ...], int] = {}
+    accumulate = accumulation(trainer) if module.automatic_optimization else 1
+    sampler = task.plan_loader(
+        module.plan,
+        module.seed,
+        shard=module.shard,
+        accumulate=accumulate,
+        limit=trainer.limit_train_batches,
+    ).plan_sampler
+    lengths: dict[tuple[tuple[DataPlan, ...], int], int] = {}
     steps = 0
     for epoch in range(epochs):
-        phases = module.plan.phases(epoch)
-        if phases not in lengths:
+        size = accumulate(epoch) if callable(accumulate) else accumulate
+        length = (module.plan.phases(epoch), size)
+        if length not in lengths:
             sampler.set_epoch(epoch)
-            lengths[phases] = -(
-                -_limited(len(sampler), trainer.limit_train_batches)
-                // trainer.accumulate_grad_batches
-            )
-        steps += lengths[phases]
+            batches = sampler.steps[: limited(len(sampler), trainer.limit_train_batches)]
+            lengths[length] = count_windows(batches)
+        steps += lengths[length]
     return steps if most < 0 else min(steps, most)
-
-
-def _limited(batches: int, limit: int | float) -> int:
-    """Batches of an epoch under the trainer's `limit_train_batches`, a count or a share."""
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 def epoch_end_pending(trainer: Trainer) -> bool:

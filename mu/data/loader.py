@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from mu.data.batch import Augment, Batch, fetch, to_tensors
-from mu.data.plan import DataPlan, Rows, Step, accumulation_windows, plan_steps
+from mu.data.plan import DataPlan, Rows, Step, accumulation_windows, limited, plan_steps
 
 
 class StepRows:
@@ -20,7 +20,7 @@ class StepRows:
     Args:
         index: `[N]`, the samples' indices.
         visit: `[N]`, how often each has occurred before.
-        accumulate: number of batches over which the step is accumulated.
+        accumulate: number of batches over which the step is accumulated, those of its window.
     """
 
     def __init__(self, index: np.ndarray, visit: np.ndarray, accumulate: int) -> None:
@@ -38,7 +38,6 @@ class PlannedBatches(Dataset):
         seed: of the augmentation.
         rank: this process.
         world: number of processes.
-        accumulate: batches of an optimizer step.
     """
 
     def __init__(
@@ -48,14 +47,12 @@ class PlannedBatches(Dataset):
         seed: int,
         rank: int,
         world: int,
-        accumulate: int,
     ) -> None:
         self.parts = dict(parts)
         self.augment = augment
         self.seed = seed
         self.rank = rank
         self.world = world
-        self.accumulate = accumulate
 
     def __getitem__(self, step: Step | None) -> dict[str, Any]:
         if step is None:
@@ -72,6 +69,8 @@ class PlannedBatches(Dataset):
             if step.joint:
                 # no tensor, so that asking for it does not wait for a device
                 batch[name]["joint"] = True
+        if step.window:
+            batch["window"] = {"position": step.position, "size": len(step.window)}
         return batch
 
     def _totals(self, step: Step, name: str) -> tuple[float, float]:
@@ -88,7 +87,8 @@ class PlannedBatches(Dataset):
         ]
         count = sum(len(rows.positions) for _, rows in window)
         total = sum(self._weight(part, rows) for part, rows in window)
-        return count / self.accumulate, total / self.accumulate
+        batches = max(len(step.window), 1)
+        return count / batches, total / batches
 
     def _step(self, step: Step, name: str) -> StepRows:
         """The part's rows in the optimizer step; their substitutes' weight follows from it."""
@@ -97,7 +97,7 @@ class PlannedBatches(Dataset):
         return StepRows(
             np.concatenate([indices[rows.positions] for rows in window]),
             np.concatenate([rows.visits for rows in window]),
-            self.accumulate,
+            max(len(step.window), 1),
         )
 
     def _weight(self, name: str, rows: Rows) -> float:
@@ -173,7 +173,9 @@ class PlanLoader(DataLoader):
             without parts).
         workers: number of loader processes.
         pin_memory: as in torch.
-        accumulate: how many batches make a step of the optimizer.
+        accumulate: how many batches make a step of the optimizer, in each epoch or as a function
+            of the epoch.
+        limit: batches of an epoch that are used, a number or a share.
     """
 
     def __init__(
@@ -189,13 +191,16 @@ class PlanLoader(DataLoader):
         shard: str = "rows",
         workers: int = 0,
         pin_memory: bool = False,
-        accumulate: int = 1,
+        accumulate: int | Callable[[int], int] = 1,
+        limit: int | float = 1.0,
     ) -> None:
         sizes = {name: len(data) for name, data in parts.items()}  # type: ignore[arg-type]
 
         def steps(epoch: int) -> list[Step | None]:
             batches = plan_steps(plan, epoch, sizes, batch_size, seed)
-            windows: list[Step | None] = [*accumulation_windows(batches, accumulate)]
+            size = accumulate(epoch) if callable(accumulate) else accumulate
+            end = limited(len(batches), limit)
+            windows: list[Step | None] = [*accumulation_windows(batches, size, end)]
             if shard == "rows":
                 return windows
             windows += [None] * (-len(windows) % world)
@@ -206,7 +211,7 @@ class PlanLoader(DataLoader):
         self.served = 0
         self._skip = 0
         super().__init__(
-            PlannedBatches(parts, augment, seed, row_rank, row_world, accumulate),
+            PlannedBatches(parts, augment, seed, row_rank, row_world),
             batch_size=None,
             sampler=self.plan_sampler,
             num_workers=workers,

@@ -9,7 +9,7 @@ how often a sample has occurred.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -45,6 +45,8 @@ class Step:
     """Whether the parts are a union: losses are averaged over both together."""
     window: tuple[Step, ...] = ()
     """The batches whose gradients are accumulated with this one's; empty without accumulation."""
+    position: int = 0
+    """Position in the window."""
 
 
 class DataPlan:
@@ -304,14 +306,51 @@ def plan_steps(plan: DataPlan, epoch: int, sizes: Sizes, batch: Sizes, seed: int
     return steps
 
 
-def accumulation_windows(steps: list[Step], accumulate: int) -> list[Step]:
-    """The batches with their `window`: those of the same optimizer step, `accumulate` of them."""
+def accumulation_windows(
+    steps: Sequence[Step], accumulate: int, limit: int | None = None
+) -> list[Step]:
+    """The batches with their `window`: those of the same optimizer step, at most `accumulate`.
+
+    A window ends with its phase, so that no step mixes the gradients of two phases.
+
+    Args:
+        steps: batches of one epoch.
+        accumulate: batches of a full window.
+        limit: number of batches after which the epoch is stopped, and its last window with it.
+
+    Example:
+        >>> steps = [Step({}, phase) for phase in (0, 0, 0, 1, 1)]
+        >>> [(len(s.window), s.position) for s in accumulation_windows(steps, 2)]
+        [(2, 0), (2, 1), (1, 0), (2, 0), (2, 1)]
+    """
     if accumulate == 1:
-        return steps
-    windows = [
-        tuple(steps[start : start + accumulate]) for start in range(0, len(steps), accumulate)
+        return list(steps)
+    end = len(steps) if limit is None else limit
+    groups: list[list[Step]] = []
+    for number, step in enumerate(steps):
+        full = not groups or len(groups[-1]) == accumulate or number == end
+        if full or groups[-1][-1].phase != step.phase:
+            groups.append([])
+        groups[-1].append(step)
+    return [
+        replace(step, window=tuple(window), position=position)
+        for window in groups
+        for position, step in enumerate(window)
     ]
-    return [replace(step, window=window) for window in windows for step in window]
+
+
+def limited(batches: int, limit: int | float) -> int:
+    """Batches of an epoch under a trainer's `limit_train_batches`, a number or a share.
+
+    >>> limited(7, 3), limited(7, 0.5), limited(7, 1.0)
+    (3, 3, 7)
+    """
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def count_windows(steps: Iterable[Step | None]) -> int:
+    """Optimizer steps of an epoch's batches, with their windows."""
+    return sum(step is None or step.position == 0 for step in steps)
 
 
 def _samples(plan: DataPlan) -> frozenset[str]:

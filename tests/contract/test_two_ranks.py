@@ -25,6 +25,7 @@ MACHINERY = [
     "texts",
     "mask",
     "accumulated",
+    "accumulated_phases",
     "clipped",
     "idle",
     "edit",

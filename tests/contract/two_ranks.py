@@ -98,6 +98,12 @@ def cases(
             {"accumulate_grad_batches": 2},
         )
         yield (
+            "accumulated_phases",
+            lambda: RandomLabel(classifier(state), norm="eval"),
+            task,
+            {"accumulate_grad_batches": 2},
+        )
+        yield (
             "clipped",
             lambda: FineTune(classifier(state), norm="eval"),
             task,

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from mu.core.protocols import Method
 from mu.data.batch import Batch, fetch
+from mu.data.datamodule import accumulation
+from mu.data.plan import count_windows, limited
 from mu.data.sequences import Pair, collate
 from mu.utils.errors import InputError, RunError
 from mu.utils.modules import eval_mode
@@ -229,15 +231,18 @@ def _planned_rows(module: Method, endless: int | None) -> Iterator[Iterator[tupl
             )
         yield ((position, 0) for position in range(endless))
         return
-    sampler = _task(module).plan_loader(module.plan, module.seed).plan_sampler
+    limit = trainer.limit_train_batches
+    sampler = (
+        _task(module)
+        .plan_loader(module.plan, module.seed, accumulate=accumulation(trainer), limit=limit)
+        .plan_sampler
+    )
     epoch = 0
     steps = 0
     while (max_epochs < 0 or epoch < max_epochs) and (max_steps < 0 or steps < max_steps):
         # the epoch's batches under the trainer's limit
         sampler.set_epoch(epoch)
-        limit = trainer.limit_train_batches
-        count = limit if isinstance(limit, int) else int(len(sampler.steps) * limit)
-        batches = sampler.steps[:count]
+        batches = sampler.steps[: limited(len(sampler.steps), limit)]
         if not batches:
             return
         for step in batches:
@@ -245,7 +250,7 @@ def _planned_rows(module: Method, endless: int | None) -> Iterator[Iterator[tupl
                 rows = step.parts["forget"]
                 yield zip(rows.positions.tolist(), rows.visits.tolist(), strict=True)
         epoch += 1
-        steps += -(-len(batches) // trainer.accumulate_grad_batches)
+        steps += count_windows(batches)
 
 
 def _rows(part: Mapping[str, Any]) -> Iterator[tuple[int, Pair]]:
