@@ -50,19 +50,25 @@ def run_record(method: Method, recipe: str) -> dict[str, Any]:
 
 
 def check_resumable(method: Method, record: Mapping[str, Any]) -> None:
-    """Refuse to resume from other original weights or with another seed.
+    """Refuse to resume from other original weights, with another seed or on another split.
 
     Args:
         method: the module of the run that resumes.
         record: its checkpoint's `run_record`.
 
     Raises:
-        InputError: names both seeds, or both hashes of the original weights.
+        InputError: names both seeds, or both hashes of the split or of the original weights.
     """
     if record.get("seed", method.seed) != method.seed:
         raise InputError(
             f"the checkpoint was written with seed {record['seed']}, but this run has seed "
             f"{method.seed}; resume with the same seed, or begin another run."
+        )
+    split = method.task.split.hash if method.task is not None else ""
+    if split and record.get("split") not in ("", None, split):
+        raise InputError(
+            f"the run was begun on another split of the data ({record['split']}, not {split}); "
+            "resume with the same data, selector and split seed, or begin another run."
         )
     if method.original_hash and record.get("original_hash") not in ("", None, method.original_hash):
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -306,20 +307,34 @@ def test_a_recipe_is_the_one_of_the_fit(mu: Mu) -> None:
     )
 
 
-def test_another_seed_does_not_resume_a_run(mu: Mu) -> None:
-    """Mutation: an epoch that is drawn anew in the middle of a run."""
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        (
+            "--model.seed",
+            "3",
+            r"the checkpoint was written with seed 0, but this run has seed 3; resume with the "
+            r"same seed, or begin another run\.",
+        ),
+        (
+            "--data.selector.fraction",
+            "0.5",
+            r"the run was begun on another split of the data \(\w+, not \w+\); resume with .*",
+        ),
+        ("--data.split_seed", "4", r"the run was begun on another split of the data .*"),
+    ],
+)
+def test_resume_refuses_another_seed_or_split(
+    mu: Mu, option: str, value: str, sentence: str
+) -> None:
+    """Mutation: an epoch that is drawn anew, or of other samples, in the middle of a run."""
     assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
     before = {
         file: file.read_bytes() if file.is_file() else b"" for file in Path("runs/a").rglob("*")
     }
-    answer = mu(
-        "fit", "--run", "runs/a", "--resume", "--trainer.max_epochs", "2", "--model.seed", "3"
-    )
+    answer = mu("fit", "--run", "runs/a", "--resume", "--trainer.max_epochs", "2", option, value)
     assert answer.code == 2
-    assert answer.sentence == (
-        "the checkpoint was written with seed 0, but this run has seed 3; resume with the same "
-        "seed, or begin another run."
-    )
+    assert re.fullmatch(sentence, answer.sentence), answer.sentence
     assert {
         file: file.read_bytes() if file.is_file() else b"" for file in Path("runs/a").rglob("*")
     } == before
