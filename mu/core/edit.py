@@ -12,6 +12,8 @@ from mu.backbones import Backbone
 from mu.core.masks import WeightMask
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
+from mu.data.plan import limited
+from mu.utils.errors import InputError
 
 
 class Assign(torch.optim.Optimizer):
@@ -89,6 +91,22 @@ class Edit(UnlearningModule):
         if self.mask is not None:
             self.mask.attach(optimizer)
         return optimizer
+
+    def setup(self, stage: str) -> None:
+        """Refuse a trainer that would stop the pass early: an edit needs all of its batches."""
+        super().setup(stage)
+        trainer: Any = self.trainer
+        if stage != "fit" or self.task is None or trainer.fast_dev_run:
+            return
+        loader = self.task.plan_loader(self.plan, self.seed, shard=self.shard)
+        batches = len(loader.plan_sampler)
+        limit = trainer.limit_train_batches
+        if limited(batches, limit) < batches:
+            raise InputError(
+                f"{type(self).__name__} edits once, from all {batches} batches of its pass, and "
+                f"the trainer's limit_train_batches is {limit}; leave it out (or overfit_batches), "
+                "and select less data for a shorter pass."
+            )
 
     def set_mode(self) -> None:
         """Eval mode, in which statistics are gathered."""

@@ -14,6 +14,7 @@ from mu.backbones import Backbone
 from mu.core.edit import Edit
 from mu.data.batch import Batch
 from mu.data.plan import Forget, Phases, Retain
+from mu.utils.errors import InputError
 from tests.support.helpers import (
     classifier,
     different,
@@ -53,6 +54,21 @@ def test_an_edit_is_one_pass_and_one_step(changes: dict[str, Any]) -> None:
     assert module.modes == {False}
     for name, p in module.trainable():
         assert torch.equal(p.detach(), before[name] + 61)
+
+
+@pytest.mark.parametrize("changes", [{"limit_train_batches": 3}, {"overfit_batches": 0.5}], ids=str)
+def test_an_edit_of_a_part_of_its_pass_is_refused(changes: dict[str, Any]) -> None:
+    """Mutation that must fail it: no check, so that the edit is made from the batches it gets."""
+    module = Shift(classifier())
+    before = weights(module)
+    with pytest.raises(InputError, match=r"Shift edits once, from all 7 batches .* leave it out"):
+        fit(module, **changes)
+    assert not different(before, weights(module))
+
+
+def test_an_edit_takes_a_limit_beyond_its_pass() -> None:
+    module = fit(Shift(classifier()), limit_train_batches=7)
+    assert module.trainer.global_step == 1
 
 
 def test_a_finished_edit_is_not_made_again(tmp_path: Path) -> None:
