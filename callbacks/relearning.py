@@ -18,6 +18,7 @@ from callbacks.base import Evaluated, Suite, module_of, run_folder
 from callbacks.scores import Scores
 from mu.attacks.relearning import Relearn
 from mu.core.module import UnlearningModule
+from mu.core.run_files import check_results
 from mu.evaluation.text.graph import Metric
 from mu.evaluation.text.session import questions_of
 from mu.metrics.results import Result, RunResults
@@ -230,6 +231,7 @@ class Relearning(Suite):
         """Result `relearning` of the oracle, on the same split with the same budget."""
         assert self.oracle is not None
         record = RunResults.load(self.oracle)
+        check_results(self.oracle, record.hashes)
         measured = {entry.metric: entry for entry in record.results}
         oracle_result = measured.get("relearning")
         split = module.task.split.hash if module.task is not None else ""

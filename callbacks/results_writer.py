@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.base import Suite, module_of, presentation_of, run_folder
 from mu.core.module import UnlearningModule
+from mu.core.run_files import CHECKPOINT, checkpoint_digest
 from mu.metrics.results import RunResults, save_outputs, versions
 from mu.utils.spec import Reconstructible, class_path, to_spec
 from mu.utils.weights import weights_hash
@@ -68,7 +69,7 @@ class ResultsWriter(Callback, Reconstructible):
             method=self.method or type(module).__name__,
             results=module.results,
             seeds=self.seeds or _seeds(module),
-            hashes={**_hashes(module), "key": self.key},
+            hashes={**_hashes(module), "key": self.key, "checkpoint": _tested(trainer)},
             seconds=module.stopwatch.seconds(),
             facts={
                 **_facts(module),
@@ -88,6 +89,11 @@ def recorded_folder(module: UnlearningModule) -> Path | None:
     if any(isinstance(callback, ResultsWriter) for callback in callbacks):
         return run_folder(module.trainer)
     return None
+
+
+def _tested(trainer: Trainer) -> str:
+    """Hash of the checkpoint that was tested: the one that was loaded, else the run's last."""
+    return checkpoint_digest(trainer.ckpt_path or run_folder(trainer) / CHECKPOINT)
 
 
 def _seeds(module: UnlearningModule) -> dict[str, int]:

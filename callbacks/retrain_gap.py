@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.base import Evaluated, Suite, module_of
 from mu.core.module import UnlearningModule
+from mu.core.run_files import check_results
 from mu.metrics import distances, gap
 from mu.metrics.rates import Rate
 from mu.metrics.results import (
@@ -63,6 +64,10 @@ class RetrainGap(Suite):
         self.metrics = list(gap.PAPERS_FOUR) if metrics is None else list(metrics)
         self.recipe = recipe
 
+    def check_run(self, module: UnlearningModule) -> None:
+        """Check that the oracle was measured, on the split of the run."""
+        self.check_split(RunResults.load(self.oracle), module)
+
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """No measurement yet, because the gaps need the results of the other suites."""
 
@@ -72,14 +77,9 @@ class RetrainGap(Suite):
         with module.stopwatch("evaluation"):
             module.results.extend(self.measured(module))
 
-    def check(self, oracle: RunResults, module: UnlearningModule) -> None:
+    def check_oracle(self, oracle: RunResults, module: UnlearningModule) -> None:
         """Check that the oracle has the split and the recipe of the run."""
-        split = module.task.split.hash if module.task is not None else ""
-        if oracle.hashes["split"] != split:
-            raise InputError(
-                f"the oracle in {self.oracle} was made on split {oracle.hashes['split']}, but "
-                f"this run's split is {split}; retrain it on this split."
-            )
+        self.check_split(oracle, module)
         recipe = module.recipe_hash()
         if self.recipe == "same" and oracle.hashes["recipe"] != recipe:
             raise InputError(
@@ -89,10 +89,20 @@ class RetrainGap(Suite):
                 "unchecked."
             )
 
+    def check_split(self, oracle: RunResults, module: UnlearningModule) -> None:
+        """Check that the oracle has the split of the run."""
+        split = module.task.split.hash if module.task is not None else ""
+        if oracle.hashes["split"] != split:
+            raise InputError(
+                f"the oracle in {self.oracle} was made on split {oracle.hashes['split']}, but "
+                f"this run's split is {split}; retrain it on this split."
+            )
+
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """Gaps by metric, their average, ToW, and output distances."""
         oracle = RunResults.load(self.oracle)
-        self.check(oracle, module)
+        check_results(self.oracle, oracle.hashes)
+        self.check_oracle(oracle, module)
         measured = {result.metric: result for result in module.results}
         missing = [name for name in self.metrics if name not in measured or not oracle.has(name)]
         if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,7 @@ def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
     import json
 
     from mu.cli.run_folder import CONFIG, of_checkpoint, recorded_config
+    from mu.core.run_files import results_fault
     from mu.data.split import Split
     from mu.metrics.results import RunResults
 
@@ -102,7 +104,16 @@ def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
         }
     if folder is not None and (folder / "results.json").is_file():
         record = RunResults.load(folder)
-        content |= {"method": record.method, "task": record.task, "metrics": _metrics(record)}
+        content |= {"method": record.method, "task": record.task}
+        fault = results_fault(folder, record.hashes)
+        if fault is None:
+            content["metrics"] = _metrics(record)
+        else:
+            print(
+                f"mu: warning: the card has no results, because the results in {folder} do not "
+                f"belong to the run: {fault}; measure it again with mu test --run {folder}.",
+                file=sys.stderr,
+            )
     return content
 
 

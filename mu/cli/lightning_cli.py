@@ -100,10 +100,7 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
     if session.was_interrupted:
         raise session.interruption()
     if command == "fit" and not rank_of_process():
-        print(
-            f"run folder: {session.run}  (measure it: mu test --run {session.run} -c "
-            "configs/suite/SUITE.yaml)"
-        )
+        print(run_folder.closing_line(session.run))
     return 0
 
 
@@ -181,6 +178,8 @@ class MuCLI(LightningCLI):
         self.session.run = run
         os.environ[run_folder.SHARED] = str(run)
         config.ckpt_path = self.session.checkpoint = self._checkpoint(config.ckpt_path, run)
+        if config.ckpt_path is not None and not rank_of_process():
+            run_folder.check_split(run, self.command)
         if self._only_evaluates(config):
             forget_origin(config.model)
         if "weights_only" in config and config.weights_only is None:

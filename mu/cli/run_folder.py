@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,6 +84,44 @@ def last_checkpoint(run: Path) -> Path:
             f"fit --run {run}."
         )
     return run / LAST
+
+
+def closing_line(run: Path | None) -> str:
+    """Last line of a fit: its run folder, and how to measure it where it has a checkpoint."""
+    if run is None or not run.is_dir():
+        return "trial run finished; it wrote nothing, so there is nothing to measure."
+    if not (run / LAST).is_file():
+        return f"run folder: {run}  (without a checkpoint, so there is nothing to measure)"
+    return f"run folder: {run}  (measure it: mu test --run {run} -c configs/suite/SUITE.yaml)"
+
+
+def check_split(run: Path, command: str) -> None:
+    """Check the split.json of a run that is resumed or evaluated.
+
+    Args:
+        run: the run folder.
+        command: `fit` or a command that evaluates; a test writes a missing file anew.
+
+    Raises:
+        InputError: for a file that was changed or cut off, or that a tested run lacks.
+    """
+    from mu.data.split import Split
+
+    file = run / "split.json"
+    if file.exists() or file.is_symlink():
+        try:
+            Split.load(file)
+        except InputError as error:
+            reason = str(error).rstrip(".")
+            raise InputError(f"{reason}; delete it, and mu test writes it anew.") from error
+    elif (run / "results.json").is_file():
+        if command == "fit":
+            raise InputError(
+                f"{file} is missing, so nothing shows that the run goes on with the samples of "
+                f"its results; write it anew with mu test --run {run}."
+            )
+        if command == "test":
+            print(f"mu: warning: {file} is missing; it is written anew.", file=sys.stderr)
 
 
 def refuse_other_run(run: Path, config: Mapping[str, Any]) -> None:

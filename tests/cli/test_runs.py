@@ -500,3 +500,50 @@ def test_two_processes(mu: Mu, tmp_path: Path) -> None:
     refused = process(*words, "--model", "SalunX", cwd=tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.count("there is no method") == 1
+
+
+def test_results_of_earlier_weights_are_left_out(mu: Mu) -> None:
+    """Fails when a report or a card shows numbers of weights that were trained further since."""
+    suite = ("-c", str(CONFIGS / "suite" / "accuracy.yaml"))
+    assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
+    assert mu("test", "--run", "runs/a", *suite).code == 0
+    assert mu("report", "runs/a").code == 0
+    assert mu("export", "runs/a", "measured").code == 0
+    assert "| UA" in Path("measured/README.md").read_text()
+    # 1. trained further
+    assert mu("fit", "--run", "runs/a", "--resume", "--trainer.max_epochs", "2").code == 0
+    answer = mu("report", "runs/a")
+    assert answer.code == 2
+    assert (
+        "its weights have changed since the test; measure it again with mu test --run runs/a"
+        in (answer.sentence)
+    )
+    exported = mu("export", "runs/a", "changed")
+    assert exported.code == 0 and "its weights have changed" in exported.err
+    assert "| UA" not in Path("changed/README.md").read_text()
+    # 2. measured again
+    assert mu("test", "--run", "runs/a", *suite).code == 0
+    assert mu("report", "runs/a").code == 0
+
+
+def test_changed_cut_or_missing_split_is_named(mu: Mu) -> None:
+    """Fails when a split.json that fits nothing is taken in silence."""
+    suite = ("-c", str(CONFIGS / "suite" / "accuracy.yaml"))
+    assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1", *suite).code == 0
+    assert mu("test", "--run", "runs/a").code == 0
+    file = Path("runs/a/split.json")
+    text = file.read_text()
+    resume = ("fit", "--run", "runs/a", "--resume", "--trainer.max_epochs", "2")
+    changed = text.replace('"seed": 0', '"seed": 1')
+    for content, words in ((changed, "was changed after"), (text[:90], "cut off"), ("{}", "no")):
+        file.write_text(content)
+        for command in (("report", "runs/a"), ("test", "--run", "runs/a"), resume):
+            answer = mu(*command)
+            assert answer.code == 2, command
+            assert "split.json" in answer.sentence and words in answer.sentence, answer.sentence
+    file.unlink()
+    assert mu("report", "runs/a").code == 0
+    assert "a has no split.json" in Path("runs/a/report.html").read_text()
+    assert "split.json is missing" in mu(*resume).sentence
+    answer = mu("test", "--run", "runs/a")
+    assert answer.code == 0 and "split.json is missing" in answer.err and file.is_file()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mu.core.run_files import CHECKPOINT, lacks_split, results_fault
 from mu.metrics.results import RunResults
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
@@ -16,6 +17,7 @@ ORIGINAL = "original"
 ORACLE = "oracle"
 SEED_NAMES = ("split", "train", "unlearn")
 _REFERENCES = {"Train": ORIGINAL, "UnlearningModule": ORIGINAL, "Retrain": ORACLE}
+_LEFT_OUT = "Left out:"
 _SERVED = "mu.UnlearningModule"
 
 
@@ -173,7 +175,13 @@ def collect(folders: Iterable[Path]) -> Collection:
                 studies.append(_study(path, runs, collection))
             else:
                 name = path.relative_to(folder).as_posix() if path != folder else folder.name
-                runs.append(RunEntry(path, name, RunResults.load(path)))
+                _add(runs, RunEntry(path, name, RunResults.load(path)), collection.notes)
+    if (
+        not runs
+        and collection.notes
+        and any(note.startswith(_LEFT_OUT) for note in collection.notes)
+    ):
+        raise InputError(" ".join(note for note in collection.notes if note.startswith(_LEFT_OUT)))
     if not runs and not collection.failed:
         raise InputError(
             f"there is no finished run in {', '.join(map(str, folders))}; a run is finished when "
@@ -189,6 +197,24 @@ def collect(folders: Iterable[Path]) -> Collection:
         [m for s in studies for m in s["methods"]],
     )
     return collection
+
+
+def _add(runs: list[RunEntry], run: RunEntry, notes: list[str]) -> None:
+    """Add a run whose results belong to its files; a note about any other."""
+    hashes = run.record.hashes
+    fault = results_fault(run.folder, hashes)
+    if fault is not None:
+        notes.append(
+            f"{_LEFT_OUT} {run.name}, because {fault}; measure it again with mu test --run "
+            f"{run.folder}."
+        )
+        return
+    if lacks_split(run.folder, hashes) and (run.folder / CHECKPOINT).is_file():
+        notes.append(
+            f"{run.name} has no split.json, so nothing shows which samples its results are about; "
+            f"mu test --run {run.folder} writes it anew."
+        )
+    runs.append(run)
 
 
 def _walk(folder: Path, notes: list[str]) -> Iterator[tuple[bool, Path]]:
@@ -218,7 +244,8 @@ def _study(folder: Path, runs: list[RunEntry], collection: Collection) -> dict[s
     try:
         for name, path in index["runs"].items():
             if (folder / path / "results.json").is_file():
-                runs.append(RunEntry(folder / path, path, RunResults.load(folder / path)))
+                run = RunEntry(folder / path, path, RunResults.load(folder / path))
+                _add(runs, run, collection.notes)
             else:
                 collection.failed.append(
                     {"run": name, "reason": f"its folder {path} holds no results.json"}

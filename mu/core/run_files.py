@@ -1,0 +1,76 @@
+"""Agreement of the files of a run folder: results with checkpoint and split."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from mu.data.split import Split
+from mu.utils.errors import InputError
+
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+SPLIT = "split.json"
+
+
+def checkpoint_digest(path: Path | str) -> str:
+    """Hash of a checkpoint's contents, from the checksums in its table: 16 hexadecimal digits.
+
+    No tensor is read, so it takes milliseconds for a file of any size. Empty where there is no
+    such file, or it is a folder of sharded weights.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = sorted((entry.CRC, entry.file_size) for entry in archive.infolist())
+    except (OSError, zipfile.BadZipFile):
+        return ""
+    return hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
+
+
+def results_fault(folder: Path, hashes: Mapping[str, str]) -> str | None:
+    """Why the results of a run do not belong to the other files of its folder.
+
+    Args:
+        folder: the run folder.
+        hashes: of its results.
+
+    Returns:
+        A clause (`its weights have changed since the test`); None where all agree. Files that are
+        absent agree.
+    """
+    tested = hashes.get("checkpoint")
+    present = checkpoint_digest(folder / CHECKPOINT)
+    if tested and present and tested != present:
+        return "its weights have changed since the test"
+    if (folder / SPLIT).exists():
+        try:
+            split = Split.load(folder / SPLIT)
+        except InputError as error:
+            return str(error).rstrip(".")
+        if hashes.get("split") not in ("", None, split.hash):
+            return f"its {SPLIT} is of another split than its results"
+    return None
+
+
+def lacks_split(folder: Path, hashes: Mapping[str, str]) -> bool:
+    """Whether a run was measured on a split whose file is missing from its folder."""
+    return bool(hashes.get("split")) and not (folder / SPLIT).exists()
+
+
+def check_results(folder: Path | str, hashes: Mapping[str, str]) -> None:
+    """Refuse results of other weights or of another split than those of the folder.
+
+    Args:
+        folder: the run folder.
+        hashes: of its results.
+
+    Raises:
+        InputError: names the folder and the fault.
+    """
+    fault = results_fault(Path(folder), hashes)
+    if fault is not None:
+        raise InputError(
+            f"the results in {folder} do not belong to the run: {fault}; measure it again with mu "
+            f"test --run {folder}."
+        )
