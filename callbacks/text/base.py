@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mu.core.module import UnlearningModule
 from mu.evaluation.text.graph import Graph, Metric, OracleLog
 from mu.evaluation.text.oracle import OracleFile, OracleModel, SelfOracle, save_log
 from mu.evaluation.text.session import CACHE, shared_graph
-from mu.metrics.results import Result
+from mu.metrics.results import Result, compute_result
 from mu.utils.errors import InputError, UndefinedError
 
 KEPT = ("retain_perturbed", "real_authors", "world_facts")
@@ -75,7 +75,7 @@ class TextSuite(Suite):
         """Read the oracle's log before anything is computed."""
         super().setup(trainer, pl_module, stage)
         self._log = None
-        if stage == "test" or (stage == "fit" and self.every_n_epochs):
+        if stage in ("fit", "test"):
             self._log = self._oracle_log(trainer, module_of(pl_module))
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
@@ -173,9 +173,30 @@ def retained_sets(
     return tuple(kept), tuple(name for name in choices if name in kept)
 
 
-def value_of(graph: Graph, node: Metric) -> Callable[[], float]:
-    """Computation of a metric's value, for `compute_result`."""
-    return lambda: graph.value(node).value
+def metric_result(
+    graph: Graph,
+    metric: str,
+    node: Metric,
+    higher_is_better: bool | None = None,
+    split: str = "",
+    unit: str = "",
+    detail: Mapping[str, Any] | None = None,
+) -> Result:
+    """Result of a node of the graph, with its own detail; undefined where the node is.
+
+    Args:
+        graph: metric graph of the model.
+        metric: name of the result.
+        node: the node.
+        higher_is_better: see Result.
+        split: see Result.
+        unit: see Result.
+        detail: further detail, behind the node's.
+    """
+    about = {**detail_of(graph, node), **(detail or {})}
+    return compute_result(
+        metric, lambda: graph.value(node).value, higher_is_better, split, unit, about
+    )
 
 
 def detail_of(graph: Graph, node: Metric) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from callbacks.text.base import TextSuite, detail_of, retained_sets, unique_names, value_of
+from callbacks.text.base import TextSuite, metric_result, retained_sets, unique_names
 from callbacks.text.tofu import TOFU
 from mu.backbones import Backbone
 from mu.evaluation.text.graph import Graph, Metric, OracleLog
@@ -148,10 +148,10 @@ class Memorisation(TextSuite):
     def _scores(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         """Results `memorisation`, `privacy`, `utility`, `selection` and `overall`."""
         node = MemorisationScore(self.forget, self.question)
-        scores = {"memorisation": compute_result("memorisation", value_of(graph, node), True)}
+        scores = {"memorisation": metric_result(graph, "memorisation", node, True)}
         if log is not None and self.holdout in graph.sets:
             privacy = self.privacy_metric(self.forget, self.holdout, log, share=self.share)
-            scores["privacy"] = compute_result("privacy", value_of(graph, privacy), True)
+            scores["privacy"] = metric_result(graph, "privacy", privacy, True)
         kept, choices = retained_sets(graph, self.kept, self.choices)
         if kept:
             scores["utility"] = self._utility(graph, kept, choices)
@@ -179,7 +179,7 @@ class Memorisation(TextSuite):
             "ROUGE/jailbreak": {"prefix": self.prefix},
         }
         return [
-            compute_result(key, value_of(graph, node), None, name, detail=detail.get(key))
+            metric_result(graph, key, node, None, name, detail=detail.get(key))
             for key, node in nodes.items()
         ]
 
@@ -208,18 +208,13 @@ class Memorisation(TextSuite):
                 self.share,
                 log if attack == "reference" else None,
             )
-            detail = {**detail_of(graph, node), "oracle": about}
+            detail = {"oracle": about}
             results.append(
-                compute_result(
-                    f"AUC/{attack}", value_of(graph, node), None, self.forget, detail=detail
-                )
+                metric_result(graph, f"AUC/{attack}", node, None, self.forget, detail=detail)
             )
         if log is not None:
             leak = PrivLeak(self.forget, self.holdout, log, share=self.share)
-            detail = detail_of(graph, leak)
-            results.append(
-                compute_result("PrivLeak", value_of(graph, leak), None, self.forget, "%", detail)
-            )
+            results.append(metric_result(graph, "PrivLeak", leak, None, self.forget, "%"))
         return results
 
     def _utility(self, graph: Graph, kept: tuple[str, ...], choices: tuple[str, ...]) -> Result:
@@ -227,7 +222,7 @@ class Memorisation(TextSuite):
         node = ModelUtility(kept, choices, self.max_new_tokens, self.stop)
         if self.original is None:
             detail = {"scale": "as it is, because no original was given"}
-            return compute_result("utility", value_of(graph, node), True, detail=detail)
+            return metric_result(graph, "utility", node, True, detail=detail)
         log = OracleFile(self.original)
 
         def share() -> float:

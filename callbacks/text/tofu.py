@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from callbacks.text.base import TextSuite, detail_of, retained_sets, unique_names, value_of
+from callbacks.text.base import (
+    TextSuite,
+    detail_of,
+    metric_result,
+    retained_sets,
+    unique_names,
+)
 from mu.backbones import Backbone
 from mu.evaluation.text.graph import Graph, OracleLog
 from mu.evaluation.text.metrics import ForgetQuality, ModelUtility, Probability, Rouge, TruthRatio
@@ -92,7 +98,7 @@ class TOFU(TextSuite):
         kept, choices = retained_sets(graph, self.kept, self.choices)
         utility = ModelUtility(kept, choices, self.max_new_tokens, self.stop)
         parts = [
-            compute_result(f"{short}/{name}", value_of(graph, node), True, name)
+            metric_result(graph, f"{short}/{name}", node, True, name)
             for name in kept
             for short, node in zip(
                 ("P", "ROUGE", "TR"), utility.set_metrics(name).values(), strict=True
@@ -100,7 +106,7 @@ class TOFU(TextSuite):
         ]
         detail = {"sets": list(kept), "max_new_tokens": self.max_new_tokens}
         return [
-            compute_result("MU", value_of(graph, utility), True, detail=detail),
+            metric_result(graph, "MU", utility, True, detail=detail),
             *self._forget_quality(graph, log),
             *self._forgotten(graph, log),
             *parts,
@@ -111,15 +117,14 @@ class TOFU(TextSuite):
         if log is None:
             return []
         node = ForgetQuality(self.forget, log)
-        detail = detail_of(graph, node)
         return [
-            compute_result("FQ", value_of(graph, node), True, self.forget, detail=detail),
+            metric_result(graph, "FQ", node, True, self.forget),
             compute_result(
                 "log10_FQ",
                 lambda: graph.value(node).detail["log10"],
                 True,
                 self.forget,
-                detail=detail,
+                detail=detail_of(graph, node),
             ),
         ]
 
@@ -132,9 +137,9 @@ class TOFU(TextSuite):
             about = {"oracle": log.label(graph), **_oracle_ratio(graph, log, ratio)}
         rouge = Rouge(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
         return [
-            compute_result(f"P/{name}", value_of(graph, Probability(name)), None, name),
-            compute_result(f"ROUGE/{name}", value_of(graph, rouge), None, name),
-            compute_result(f"TR/{name}", value_of(graph, ratio), None, name, detail=about),
+            metric_result(graph, f"P/{name}", Probability(name), None, name),
+            metric_result(graph, f"ROUGE/{name}", rouge, None, name),
+            metric_result(graph, f"TR/{name}", ratio, None, name, detail=about),
         ]
 
 

@@ -330,13 +330,16 @@ def _log10_p(statistic: float, size: int) -> float:
 def rouge_l(outputs: Sequence[str], truths: Sequence[str]) -> tuple[Tensor, Tensor]:
     """ROUGE-L recall and F1 of generated answers, by the package rouge_score with its stemmer.
 
+    Words are those of the published rule where both texts are ASCII, else Unicode words (see
+    `mu.metrics.words`).
+
     Args:
         outputs: generated answers, N strings.
         truths: true answers, N strings.
 
     Returns:
         Recall `[N]` (share of the truth's longest common subsequence; TOFU's) and F1 `[N]`
-        (MUSE's), in [0, 1]; 0 where either is empty.
+        (MUSE's), in [0, 1]; 0 where the output is empty, and NaN, undefined, where the truth is.
 
     Raises:
         InputError: the numbers of outputs and truths differ.
@@ -350,16 +353,21 @@ def rouge_l(outputs: Sequence[str], truths: Sequence[str]) -> tuple[Tensor, Tens
     require("ROUGE", "rouge_score", extra="llm")
     from rouge_score.rouge_scorer import RougeScorer
 
+    from mu.metrics.words import UnicodeTokenizer, is_published_case
+
     if len(outputs) != len(truths):
         raise InputError(
             f"ROUGE compares each output with its truth, not {len(outputs)} with {len(truths)}."
         )
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    scores = [
-        scorer.score(truth, output)["rougeL"] for output, truth in zip(outputs, truths, strict=True)
-    ]
-    recall, f1 = ([getattr(score, name) for score in scores] for name in ("recall", "fmeasure"))
-    return torch.tensor(recall, dtype=torch.float64), torch.tensor(f1, dtype=torch.float64)
+    published = RougeScorer(["rougeL"], use_stemmer=True)
+    unicode = RougeScorer(["rougeL"], tokenizer=UnicodeTokenizer())
+    values = []
+    for output, truth in zip(outputs, truths, strict=True):
+        scorer = published if is_published_case(output, truth) else unicode
+        score = scorer.score(truth, output)["rougeL"]
+        values.append((score.recall, score.fmeasure) if truth.strip() else (math.nan, math.nan))
+    recall, f1 = torch.tensor(values, dtype=torch.float64).reshape(-1, 2).unbind(1)
+    return recall, f1
 
 
 def _right_and_wrong(right: Tensor, wrong: Wrong) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,8 @@ oracle has a field `log`, the source of the oracle's values (see `mu.evaluation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from mu.evaluation.text.graph import Graph, Measurement, Metric, Node, OracleLog
@@ -105,8 +106,21 @@ class Rouge(Metric):
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         generated: Texts = inputs[0]
-        recall, f1 = tofu.rouge_l(generated.texts, graph.column(self.set, self.truth))
-        return Measurement.mean(generated.index, recall if self.measure == "recall" else f1)
+        truths = graph.column(self.set, self.truth)
+        recall, f1 = tofu.rouge_l(generated.texts, truths)
+        mean = Measurement.mean(generated.index, recall if self.measure == "recall" else f1)
+        return replace(mean, detail={"words": _word_rule(generated.texts, truths)})
+
+
+def _word_rule(outputs: Sequence[str], truths: Sequence[str]) -> str:
+    """Rule by which the words of ROUGE were cut, for the detail of a result."""
+    from mu.metrics.words import is_published_case
+
+    pairs = list(zip(outputs, truths, strict=True))
+    others = sum(not is_published_case(output, truth) for output, truth in pairs)
+    if not others:
+        return "ASCII, as published"
+    return f"Unicode in {others} of {len(pairs)} answers, else ASCII as published"
 
 
 @dataclass(frozen=True)

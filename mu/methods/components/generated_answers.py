@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -177,5 +178,8 @@ def _on_device(backbone: Any, device: torch.device | None) -> Iterator[None]:
 
 
 def _same_answer(answer: str, other: str) -> bool:
-    """Whether two answers are equal but for case and the marks at the end."""
-    return answer.casefold().rstrip(" .!") == other.casefold().rstrip(" .!")
+    """Whether two answers are equal but for case and the marks at the end, in any script."""
+    first, second = (
+        normalize("NFKC", text).casefold().rstrip(" .!。।॥") for text in (answer, other)
+    )
+    return first == second
