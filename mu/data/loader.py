@@ -11,7 +11,16 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from mu.data.batch import Augment, Batch, fetch, to_tensors
-from mu.data.plan import DataPlan, Rows, Step, accumulation_windows, limited, plan_steps
+from mu.data.plan import (
+    DataPlan,
+    Rows,
+    Step,
+    accumulation_windows,
+    limited,
+    plan_steps,
+    reads_by_label,
+)
+from mu.utils.errors import InputError
 
 
 class StepRows:
@@ -196,8 +205,10 @@ class PlanLoader(DataLoader):
     ) -> None:
         sizes = {name: len(data) for name, data in parts.items()}  # type: ignore[arg-type]
 
+        orders = _label_orders(parts) if reads_by_label(plan) else None
+
         def steps(epoch: int) -> list[Step | None]:
-            batches = plan_steps(plan, epoch, sizes, batch_size, seed)
+            batches = plan_steps(plan, epoch, sizes, batch_size, seed, orders)
             size = accumulate(epoch) if callable(accumulate) else accumulate
             end = limited(len(batches), limit)
             windows: list[Step | None] = [*accumulation_windows(batches, size, end)]
@@ -235,6 +246,20 @@ class PlanLoader(DataLoader):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Skip so many batches at the next start."""
         self._skip = int(state["served"])
+
+
+def _label_orders(parts: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Positions of each part's samples by label; samples of a label keep their order."""
+    for name, data in parts.items():
+        if not hasattr(data, "stored"):
+            raise InputError(
+                f"the plan reads the part {name!r} label by label, and its dataset does not give "
+                "all labels at once, by a method stored()."
+            )
+    return {
+        name: np.argsort(data.stored("label").numpy(), kind="stable")
+        for name, data in parts.items()
+    }
 
 
 class EvalBatches(Dataset):

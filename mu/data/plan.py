@@ -82,6 +82,8 @@ class _SimplePlan(DataPlan):
     """Run in so many epochs only (SCRUB's max-steps)."""
     after: int = 0
     """Run from this epoch on (0-based)."""
+    by_label: bool = False
+    """Whether unshuffled samples come label by label; the loader, which has the labels, sorts."""
 
     def phases(self, epoch: int) -> tuple[DataPlan, ...]:
         last = self.after + self.epochs if self.epochs is not None else epoch + 1
@@ -165,7 +167,8 @@ class Paired(_SimplePlan):
 class Union(_SimplePlan):
     """Forget and retain shuffled together, each sample once an epoch.
 
-    `retain_fraction` below 1 takes a random share of retain in each epoch (Bad Teacher uses 0.3).
+    Unshuffled, it is one list of retain, then forget, cut into batches. `retain_fraction` below 1
+    takes a random share of retain in each epoch (Bad Teacher uses 0.3).
     """
 
     retain_fraction: float = 1.0
@@ -184,7 +187,11 @@ class Union(_SimplePlan):
         )[:count]
         # forget and retain in one order
         mixed = np.concatenate([np.arange(sizes["forget"]), sizes["forget"] + retained])
-        mixed = mixed[_permutation(seed, "union", epoch, len(mixed), self.shuffle)][: self.limit]
+        if self.shuffle:
+            mixed = mixed[_permutation(seed, "union", epoch, len(mixed), shuffle=True)]
+        else:
+            mixed = np.roll(mixed, -sizes["forget"])
+        mixed = mixed[: self.limit]
         size = self.batch_size or batch["retain"]
         for start in range(0, len(mixed), size):
             rows = mixed[start : start + size]
@@ -261,7 +268,23 @@ def _permutation(seed: int, part: str, cycle: int, size: int, shuffle: bool) -> 
     return _PERMUTATIONS[key]
 
 
-def plan_steps(plan: DataPlan, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> list[Step]:
+def reads_by_label(plan: DataPlan) -> bool:
+    """Whether a phase of the plan reads its samples label by label.
+
+    >>> reads_by_label(Phases(Forget(), Retain(shuffle=False, by_label=True)))
+    True
+    """
+    return any(getattr(phase, "by_label", False) for phase in _simple_plans(plan))
+
+
+def plan_steps(
+    plan: DataPlan,
+    epoch: int,
+    sizes: Sizes,
+    batch: Sizes,
+    seed: int,
+    orders: Mapping[str, np.ndarray] | None = None,
+) -> list[Step]:
     """All global batches of one epoch.
 
     Args:
@@ -270,6 +293,7 @@ def plan_steps(plan: DataPlan, epoch: int, sizes: Sizes, batch: Sizes, seed: int
         sizes: number of samples of each part that the task has.
         batch: global batch size of each part.
         seed: the run's seed.
+        orders: positions of each part's samples label by label, for plans that read them so.
 
     Raises:
         InputError: the plan reads a part that the task does not have.
@@ -298,8 +322,12 @@ def plan_steps(plan: DataPlan, epoch: int, sizes: Sizes, batch: Sizes, seed: int
         stride, offset = (len(simple_plans), phase) if len(rivals) > 1 else (1, 0)
         for inner in simple_plan.phases(epoch):
             for step in inner.steps(epoch, sizes, batch, phase_seed):
+                sort = simple_plan.by_label and not simple_plan.shuffle and orders is not None
                 parts = {
-                    name: Rows(rows.positions, rows.visits * stride + offset)
+                    name: Rows(
+                        orders[name][rows.positions] if sort else rows.positions,
+                        rows.visits * stride + offset,
+                    )
                     for name, rows in step.parts.items()
                 }
                 steps.append(Step(parts, phase, step.joint))

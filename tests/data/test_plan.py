@@ -246,3 +246,11 @@ def test_schedules_are_values() -> None:
     """Fails when equal plans differ, so that equal runs would not be known as equal."""
     assert Phases(Forget(), Retain()) == Phases(Forget(), Retain()) != Phases(Retain(), Forget())
     assert hash(Union(retain_fraction=0.3)) == hash(Union(retain_fraction=0.3))
+
+
+def test_an_unshuffled_union_is_retain_then_forget() -> None:
+    steps = plan_steps(
+        Union(shuffle=False, batch_size=3), 0, {"forget": 2, "retain": 4}, {"retain": 9}, seed=0
+    )
+    parts = [{name: rows.positions.tolist() for name, rows in step.parts.items()} for step in steps]
+    assert parts == [{"retain": [0, 1, 2]}, {"forget": [0, 1], "retain": [3]}]

@@ -29,10 +29,17 @@ def forgotten_classes(
     return classes
 
 
-def _classes_of_split(module: UnlearningModule) -> list[int]:
+def forgets_whole_classes(module: UnlearningModule) -> bool:
+    """Whether the task of a module forgets one class or several completely."""
     selector = module.task.split.selector if module.task is not None else {}
     classes = selector.get("classes", selector.get("forget_class"))
-    if classes is None or selector.get("count") is not None:
+    return classes is not None and selector.get("count") is None
+
+
+def _classes_of_split(module: UnlearningModule) -> list[int]:
+    if module.task is None or not forgets_whole_classes(module):
         return []
+    selector = module.task.split.selector
+    classes = selector.get("classes", selector.get("forget_class"))
     labels = classes if isinstance(classes, list | tuple) else [classes]
     return [int(label) for label in labels]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import tasks
 from mu.backbones import Classifier
 from mu.methods.general.ssd import SSD
 from tests.support.equations_vision import (
@@ -14,7 +15,7 @@ from tests.support.equations_vision import (
     linear_classifier,
     linear_gradients,
 )
-from tests.support.helpers import digits, fit
+from tests.support.helpers import classifier, digits, fit
 from tests.support.method_runs import check_preset_builds
 
 
@@ -57,6 +58,39 @@ def test_the_importance_depends_on_the_batch_size() -> None:
     factor = (of_all / of_forget).clamp(max=1.0)
     expected = torch.where(of_forget > 0.9 * of_all, factor * before, before)
     torch.testing.assert_close(flat_parameters(module.backbone), expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("selector", [tasks.RandomFraction(0.4), tasks.ByClass([3, 7])], ids=repr)
+def test_batches_are_grouped_as_in_the_released_scripts(selector: tasks.RandomFraction) -> None:
+    """Mutations that must fail it: a shuffled union; forget before retain; no order by class."""
+    task = digits(selector=selector)
+    module = SSD(linear_classifier(), alpha=0.9, forget_batch_size=4, all_batch_size=8)
+    parts = [all_rows(task, name) for name in ("retain", "forget")]
+    if isinstance(selector, tasks.ByClass):
+        orders = [part["label"].argsort(stable=True) for part in parts]
+        parts = [
+            {name: part[name][order] for name in ("image", "label")}
+            for part, order in zip(parts, orders, strict=True)
+        ]
+    both = {name: torch.cat([part[name] for part in parts]) for name in ("image", "label")}
+    of_forget = importance(module.backbone, parts[1], 4)
+    of_all = importance(module.backbone, both, 8)
+    before = flat_parameters(module.backbone)
+    fit(module, task, 1)
+    factor = (of_all / of_forget).clamp(max=1.0)
+    expected = torch.where(of_forget > 0.9 * of_all, factor * before, before)
+    torch.testing.assert_close(flat_parameters(module.backbone), expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("selector", "size"), [(tasks.RandomFraction(0.4), 128), (tasks.ByClass(3), 64)], ids=repr
+)
+def test_batch_sizes_are_those_of_the_released_scripts(
+    selector: tasks.RandomFraction, size: int
+) -> None:
+    module = SSD(classifier(), alpha=0.5)
+    fit(module, digits(selector=selector), 1)
+    assert [phase.batch_size for phase in module.plan.parts] == [size, size]  # type: ignore[attr-defined]
 
 
 def test_preset_builds() -> None:
