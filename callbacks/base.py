@@ -46,10 +46,38 @@ class Suite(Callback, Reconstructible):
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """Results of the suite."""
 
+    def check(self) -> None:
+        """Check what the suite needs whatever the run: packages, weights, files.
+
+        A study calls it before its first fit, and `setup` before each fit and test.
+
+        Raises:
+            InputError: when something is missing or cannot be read.
+        """
+        return
+
+    def check_run(self, module: UnlearningModule) -> None:
+        """Check what the suite needs of a run: parts, columns, concepts, the oracle.
+
+        It is called before each fit and test, when the task is set up; the reference is not yet.
+
+        Args:
+            module: the module; its weights may change later.
+
+        Raises:
+            InputError: when something is missing or does not fit.
+        """
+        return
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Register the outputs that the suite needs, before the first batch."""
+        """Check what the suite needs, and register outputs, before the first batch."""
+        if stage not in ("fit", "test"):
+            return
+        module = module_of(pl_module)
+        self.check()
+        self.check_run(module)
         if stage == "test":
-            module_of(pl_module).declared.update(self.needs)
+            module.declared.update(self.needs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, add the results to those of the run, and log them."""

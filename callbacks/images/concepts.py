@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.base import Evaluated, Suite
@@ -21,6 +20,7 @@ from callbacks.images.judging import (
     label_of_prompt,
     recognised,
     seen,
+    selected_concepts,
 )
 from callbacks.images.recognition import (
     image_rate,
@@ -135,14 +135,23 @@ class ConceptErasure(Suite):
         if "CRA" in self.metrics and not self.cross:
             raise InputError("CRA needs a judge of another attribute; give cross.")
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Read the judges' weights before anything is drawn."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "test":
-            for judge in (self.judge, *self.cross):
-                judge.load()
-            if self.concept is not None:
-                self.judge.label_indices(self.concept)
+    def check(self) -> None:
+        """Read the judges' weights, and look for the concept among their labels."""
+        for judge in (self.judge, *self.cross):
+            judge.load()
+        if self.concept is not None:
+            self.judge.label_indices(self.concept)
+
+    def check_run(self, module: UnlearningModule) -> None:
+        """Check the sets of images, and that the judge has a label for what was erased."""
+        self.erased.check(module)
+        if self.metrics != ["UA"]:
+            self.kept.check(module)
+        if self.erased.file is not None:
+            self._concepts(self.erased.rows(module), module)
+        elif self.concept is None and self.field is None and hasattr(module.backbone, "texts"):
+            for name in selected_concepts(module):
+                self.judge.label_indices(name)
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """Results `UA`, `IRA` and `CRA` with their parts, in this order."""

@@ -53,6 +53,12 @@ class Grids(Callback, Reconstructible):
             "kept": kept or ImageSet("retain", limit=prompts, images_per_prompt=images),
         }
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check the sets of images before anything is drawn."""
+        if stage in ("fit", "test"):
+            for images in self.sets.values():
+                images.check(module_of(pl_module))
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the images of the original model."""
         module = module_of(pl_module)

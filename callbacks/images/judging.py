@@ -110,6 +110,13 @@ def seen(judge: Judge, probabilities: Tensor) -> Tensor:
     return values
 
 
+def selected_concepts(module: UnlearningModule) -> list[str]:
+    """Erased concepts that the task's selector names; none without a task or a concept."""
+    selector = module.task.split.selector if module.task is not None else {}
+    concept = selector.get("concept") or []
+    return concept if isinstance(concept, list) else [concept]
+
+
 def erased_concepts(
     rows: Sequence[ImageRow], module: UnlearningModule, field: str | None = None
 ) -> list[str | None]:
@@ -121,10 +128,10 @@ def erased_concepts(
             column `concept` chooses.
         field: column that names each row's concept, in place of the task.
     """
-    selector = module.task.split.selector if module.task is not None else {}
-    selected = selector.get("concept") or None
-    if not isinstance(selected, list):
-        return [(field and row.about.get(field)) or selected for row in rows]
+    selected = selected_concepts(module)
+    if len(selected) < 2:
+        concept = selected[0] if selected else None
+        return [(field and row.about.get(field)) or concept for row in rows]
     names = {folded(name): name for name in selected}
     return [
         (field and row.about.get(field)) or names.get(folded(row.about.get("concept", "")))

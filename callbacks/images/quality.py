@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.base import Evaluated, Suite
@@ -101,12 +100,18 @@ class ImageQuality(Suite):
         if clip is None and "CLIP" in self.metrics:
             raise InputError("the CLIP score needs a model; give clip.")
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Read the weights before anything is drawn."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "test":
-            for model in (self.features, self.clip):
-                _ = model.version if model is not None else None
+    def check(self) -> None:
+        """Read the weights."""
+        if self.features is not None:
+            self.features.load()
+        if self.clip is not None:
+            _ = self.clip.version
+
+    def check_run(self, module: UnlearningModule) -> None:
+        """Check the set of images, and that there are real images."""
+        self.kept.check(module)
+        if set(self.metrics) & {"FID", "KID"}:
+            self._reference(module)
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """Results `FID`, `KID` and `CLIP`, as chosen."""
@@ -185,6 +190,21 @@ class ImageQuality(Suite):
             results.append(Result("KID", value, False, self.kept.name, "", {**detail, **subsets}))
         return results
 
+    def _reference(self, module: UnlearningModule) -> tuple[Any, list[Path]]:
+        """Part of the task with the real images, or None and their files."""
+        if module.task is not None and self.reference in module.task.datasets:
+            return module.task.datasets[self.reference], []
+        if not Path(self.reference).is_dir():
+            parts = ", ".join(module.task.datasets) if module.task is not None else "none"
+            raise InputError(
+                f"the reference {self.reference!r} is neither a part of the task ({parts}) nor a "
+                "folder."
+            )
+        files = sorted(file for file in Path(self.reference).iterdir() if is_image(file))
+        if not files:
+            raise InputError(f"the reference {self.reference!r} has no images.")
+        return None, files
+
     def _real(
         self, module: UnlearningModule, size: tuple[int, ...]
     ) -> Iterator[tuple[Tensor, list[int]]]:
@@ -192,21 +212,8 @@ class ImageQuality(Suite):
 
         They are resized to the size of the drawn images.
         """
-        data: Any = None
-        files: list[Path] = []
-        if module.task is not None and self.reference in module.task.datasets:
-            data = module.task.datasets[self.reference]
-        elif Path(self.reference).is_dir():
-            files = sorted(file for file in Path(self.reference).iterdir() if is_image(file))
-        else:
-            parts = ", ".join(module.task.datasets) if module.task is not None else "none"
-            raise InputError(
-                f"the reference {self.reference!r} is neither a part of the task ({parts}) nor a "
-                "folder."
-            )
+        data, files = self._reference(module)
         count = min(len(files) if data is None else len(data), self.reference_limit or 2**63)
-        if not count:
-            raise InputError(f"the reference {self.reference!r} has no images.")
         batches = [
             list(range(start, min(start + self.batch_size, count)))
             for start in range(0, count, self.batch_size)

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.base import Evaluated, Suite, module_of, run_folder
-from callbacks.images.judging import erased_concepts
+from callbacks.images.judging import erased_concepts, selected_concepts
 from callbacks.images.original_images import (
     TARGETS,
     check_size,
@@ -37,6 +37,8 @@ from mu.evaluation.images.judges import Judge
 from mu.evaluation.images.sets import ImageSet
 from mu.metrics.results import Result, TradeOff, compute_result
 from mu.utils.errors import InputError
+
+NO_CONCEPT = "the task does not say which concept was erased; give Robustness the concept."
 
 
 class Robustness(Suite):
@@ -94,11 +96,25 @@ class Robustness(Suite):
         self.batch_size = batch_size
         self.shown = shown
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Read the judge's weights before anything is drawn."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "test":
-            self.judge.load()
+    def check(self) -> None:
+        """Read the judge's weights, and look for the concept among its labels."""
+        self.judge.load()
+        if self.concept is not None:
+            self.judge.label_indices(self.concept)
+
+    def check_run(self, module: UnlearningModule) -> None:
+        """Check that there are prompts of a concept that the judge has a label for."""
+        self.prompts.check(module)
+        if not hasattr(module.backbone, "texts"):
+            raise InputError(
+                "Robustness attacks prompts, and the model draws from classes; leave the suite out."
+            )
+        if self.concept is None:
+            concepts = selected_concepts(module)
+            for name in concepts:
+                self.judge.label_indices(name)
+            if not concepts:
+                raise InputError(NO_CONCEPT)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the target images with the original weights."""
@@ -164,9 +180,7 @@ class Robustness(Suite):
         """Concept of each prompt, as the judge names it."""
         concepts = [self.concept or name for name in erased_concepts(job.rows, module)]
         if not all(concepts):
-            raise InputError(
-                "the task does not say which concept was erased; give Robustness the concept."
-            )
+            raise InputError(NO_CONCEPT)
         names = [str(name) for name in concepts]
         for name in dict.fromkeys(names):
             self.judge.label_indices(name)

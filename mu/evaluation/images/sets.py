@@ -97,6 +97,20 @@ class ImageSet(Reconstructible):
 
         return self.part if self.file is None else Path(self.file).stem
 
+    def check(self, module: UnlearningModule) -> None:
+        """Check that the file can be read and selected from, or the task has such a part.
+
+        Nothing but the part's first sample is read, and no model is needed but the backbone.
+
+        Raises:
+            InputError: as `rows`.
+        """
+        if self.file is not None:
+            self.rows(module)
+        else:
+            data = part_of(module, self.part)
+            _subjects(module.backbone, fetch(data, _positions(0, 1)), 0, self.part)
+
     def rows(self, module: UnlearningModule) -> list[ImageRow]:
         """Images to draw for a module under test, prompt by prompt.
 
@@ -164,8 +178,12 @@ class ImageSet(Reconstructible):
         )
 
 
-def _part_subjects(module: UnlearningModule, part: str) -> list[_Subject]:
-    """Distinct prompts in the order of the samples, or classes in ascending order."""
+def part_of(module: UnlearningModule, part: str) -> Any:
+    """Data of a part of the task.
+
+    Raises:
+        InputError: when there is no task, or it has no such part.
+    """
     task = module.task
     if task is None:
         raise InputError(
@@ -176,28 +194,44 @@ def _part_subjects(module: UnlearningModule, part: str) -> list[_Subject]:
         raise InputError(
             f"{type(task).__name__} has no part {part!r}; it has {', '.join(task.datasets)}."
         )
-    data: Any = task.datasets[part]
+    return task.datasets[part]
+
+
+def _part_subjects(module: UnlearningModule, part: str) -> list[_Subject]:
+    """Distinct prompts in the order of the samples, or classes in ascending order."""
+    data = part_of(module, part)
     served = module.served()
     subjects: dict[Any, _Subject] = {}
     for start in range(0, len(data), _CHUNK):
         samples = fetch(data, _positions(start, len(data)))
-        if isinstance(samples.get("prompt"), list) and hasattr(served, "texts"):
-            for subject in _prompt_subjects(samples, start):
-                key = (subject.prompt, subject.seed, subject.guidance)
-                subjects.setdefault(key, subject)
-        elif "label" in samples and hasattr(served, "labels"):
-            for position, label in enumerate(samples["label"].tolist()):
-                subjects.setdefault(int(label), _Subject(label=int(label), sample=start + position))
-        else:
-            raise InputError(
-                f"the part {part!r} of {type(task).__name__} gives neither prompts nor classes "
-                f"that {type(served).__name__} draws from; give a file of prompts, or another "
-                "task."
+        for subject in _subjects(served, samples, start, part):
+            key = (
+                (subject.prompt, subject.seed, subject.guidance)
+                if subject.label is None
+                else subject.label
             )
+            subjects.setdefault(key, subject)
     return [
         subjects[key]
         for key in (sorted(subjects) if all(isinstance(key, int) for key in subjects) else subjects)
     ]
+
+
+def _subjects(model: Any, samples: Mapping[str, Any], start: int, part: str) -> list[_Subject]:
+    """Subjects of samples, the first of them at position `start` of the part.
+
+    Raises:
+        InputError: when they have nothing that the model draws from.
+    """
+    if isinstance(samples.get("prompt"), list) and hasattr(model, "texts"):
+        return list(_prompt_subjects(samples, start))
+    if "label" in samples and hasattr(model, "labels"):
+        labels = samples["label"].tolist()
+        return [_Subject(label=int(y), sample=start + row) for row, y in enumerate(labels)]
+    raise InputError(
+        f"the part {part!r} of the task gives neither prompts nor classes that "
+        f"{type(model).__name__} draws from; give a file of prompts, or another task."
+    )
 
 
 def _prompt_subjects(samples: Mapping[str, Any], start: int) -> Iterator[_Subject]:

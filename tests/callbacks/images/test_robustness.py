@@ -229,7 +229,7 @@ def test_the_attack_leaves_the_model_as_it_was() -> None:
 
 
 def test_what_cannot_be_attacked_is_said() -> None:
-    with pytest.raises(InputError, match="attacks prompts, and the task gives classes"):
+    with pytest.raises(InputError, match="attacks prompts, and the model draws from classes"):
         measured(FineTune(class_conditional()), Robustness(Bright(2.0), attack()), digit_pictures())
     with pytest.raises(InputError, match="which concept was erased"):
         measured(model(), Robustness(Bright(2.0), attack()))
