@@ -60,6 +60,7 @@ def recorded_config(run: str | Path) -> dict[str, Any]:
         InputError: for a missing run.
     """
     from mu.cli.config_files import RECORDED
+    from mu.core.run_paths import located
 
     run = Path(run)
     if not run.is_dir():
@@ -69,7 +70,12 @@ def recorded_config(run: str | Path) -> dict[str, Any]:
             f"{run} is not a run folder of mu fit: it has no {CONFIG}; give the run's folder, or "
             "a configuration with -c."
         )
-    return {key: value for key, value in read(run / CONFIG).items() if key in RECORDED}
+    config = {key: value for key, value in read(run / CONFIG).items() if key in RECORDED}
+    trainer = config.get("trainer") or {}
+    config |= {key: located(config[key], run) for key in ("model", "data") if key in config}
+    if trainer.get("callbacks"):
+        config["trainer"] = {**trainer, "callbacks": located(trainer["callbacks"], run)}
+    return config
 
 
 def last_checkpoint(run: Path) -> Path:
@@ -180,7 +186,7 @@ class Guard:
         run: run folder, before anything is written.
     """
 
-    WRITTEN = (CONFIG, "checkpoints", "curves.json", "lightning_logs", "logs", "split.json")
+    WRITTEN = (CONFIG, "base", "checkpoints", "curves.json", "lightning_logs", "logs", "split.json")
     """Entries that a fit may have written by then; nothing else in the folder is touched."""
 
     def __init__(self, run: Path) -> None:

@@ -13,8 +13,9 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from mu.cli.run_folder import CONFIG, LAST
 from mu.config.argument_types import argument_names
+from mu.core.run_paths import HEADER, save_bases
 from mu.utils.files import save_tensors, write_text
-from mu.utils.spec import Reconstructible, init_args_of
+from mu.utils.spec import Reconstructible, init_args_of, to_spec
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -48,10 +49,12 @@ class SaveConfig(SaveConfigCallback):
         if trainer.is_global_zero:
             if trainer.global_step == 0:
                 warn_of_new_weights(pl_module)
-            write_text(
-                Path(trainer.default_root_dir) / CONFIG,
-                self.parser.dump(self.config, skip_none=False),
-            )
+            run = Path(trainer.default_root_dir)
+            text = self.parser.dump(self.config, skip_none=False)
+            write_text(run / CONFIG, f"{HEADER}{Path.cwd()}\n{text}")
+            base = getattr(pl_module, "base", None)
+            if base is None or not base.omitted():  # the checkpoint holds all weights
+                save_bases(run, to_spec(pl_module))
 
 
 class WritePredictions(BasePredictionWriter):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mu.core.module import UnlearningModule
+from mu.core.run_paths import located
 from mu.utils.errors import InputError
 from mu.utils.spec import BUILDABLE, find_class, from_spec, is_live, may_build
 
@@ -42,7 +43,7 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
             f"{file} is not a checkpoint written by mu; load its weights with "
             "Classifier(weights=...)."
         )
-    spec = record["spec"]
+    spec = located(record["spec"], _run_of(file))
     stored = {
         name: value
         for name, value in spec["init_args"].items()
@@ -89,6 +90,12 @@ def find_checkpoint(path: str | Path) -> Path:
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}.")
     return path
+
+
+def _run_of(file: Path) -> Path:
+    """Folder of the run of a checkpoint."""
+    folder = file.resolve().parent
+    return folder.parent if folder.name == "checkpoints" else folder
 
 
 def _without_weights(spec: Any) -> Any:
