@@ -51,7 +51,7 @@ def load_pretrained(
             finite.
     """
     arguments = {**options, **({"subfolder": subfolder} if subfolder else {})}
-    with reading(what, model, RuntimeError, ImportError), _quiet():
+    with reading(what, model, RuntimeError, ImportError), quiet_libraries():
         network, report = network_class.from_pretrained(
             model, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
         )
@@ -132,7 +132,7 @@ def check_files(network: nn.Module, folder: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Context without the libraries' loading reports and bars, which the checks replace."""
     loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
     levels = [logger.level for logger in loggers]

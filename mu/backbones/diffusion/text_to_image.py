@@ -8,7 +8,6 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from mu.backbones.base import check_base
 from mu.backbones.diffusion.base import Diffusion
 from mu.backbones.diffusion.conditions import Condition
 from mu.backbones.diffusion.pipeline_parts import components_of, load_components
@@ -17,6 +16,7 @@ from mu.backbones.diffusion.sampler import Sampler
 from mu.backbones.diffusion.schedulers import scheduler_settings
 from mu.backbones.diffusion.text_encoder import TextStates, TokenIds, hidden_states
 from mu.backbones.diffusion.trained_parts import trained_names
+from mu.backbones.diffusion.weight_files import assign_file
 from mu.backbones.lora import LoRA, base_name
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
@@ -35,8 +35,9 @@ class TextToImage(Diffusion):
             with mu.
         part: which weights are trained (see `mu.backbones.diffusion.trained_parts.trained_names`);
             everything else is frozen. The image encoder always is.
-        weights: tensors that replace the model's: a run folder, a checkpoint, or a safetensors file
-            of edited tensors, by names within the backbone (`unet....`).
+        weights: tensors that replace the model's: a run folder, a checkpoint, a file of edited
+            tensors (`unet....`, or a UNet's own names as ESD saves them), a checkpoint in CompVis'
+            names; or a file of adapters, which are merged where there is no `lora`.
         lora: adapters in the linear and convolution layers of `part`, which is then itself frozen.
         init_seed: begin with new weights of UNet and text encoder, drawn from this seed; the image
             encoder keeps its own.
@@ -113,7 +114,7 @@ class TextToImage(Diffusion):
         if pipeline is None:
             self.mark_base("" if init_seed is None else "vae.")
         if weights is not None:
-            self._assign(weights)
+            assign_file(self, weights)
 
     # ---- building --------------------------------------------------------------------------------
 
@@ -144,43 +145,6 @@ class TextToImage(Diffusion):
                     else type(old)(old.config)
                 )
                 setattr(self, component, new.to(dtype=old.dtype))
-
-    def _assign(self, weights: str) -> None:
-        from mu.utils.weights import assign_weights, load_weights
-
-        tensors, self.weights_metadata = load_weights(weights)
-        metadata = self.weights_metadata
-        if (
-            metadata.get("base_model")
-            and metadata.get("base_hash")
-            and metadata["base_hash"] != self.base_hash()
-        ):
-            if (
-                metadata.get("dtype", dtype_name := str(self.dtype).removeprefix("torch."))
-                != dtype_name
-            ):
-                raise InputError(
-                    f"{weights} holds tensors edited in {metadata['dtype']}, and the backbone is "
-                    "in "
-                    f"{dtype_name}; give it dtype: {metadata['dtype']}."
-                )
-            raise InputError(
-                f"{weights} holds tensors edited from {metadata['base_model']}, whose weights are "
-                "not "
-                f"those of {self.model}; load that model."
-            )
-        if self.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
-            deeper = {base_name(name): name for name in self.state_dict()}
-            tensors = {deeper.get(name, name): value for name, value in tensors.items()}
-        assign_weights(self, tensors, weights, strict=False)
-        unknown = sorted(set(tensors) - set(self.state_dict()))
-        if unknown:
-            raise InputError(
-                f"{weights} has {unknown[0]}, which {self.model} has not; it was saved for "
-                "another model."
-            )
-        absent = {name for name, _ in self.named_parameters() if ".lora_" not in name}
-        check_base(self, absent - set(tensors), metadata, weights)
 
     def base_hash(self) -> str:
         """Hash of UNet and text encoder without adapters, to match edited tensors to their base."""

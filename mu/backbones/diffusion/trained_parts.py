@@ -26,12 +26,21 @@ def _both(first: Rule, second: Rule) -> Rule:
     return lambda name: first(name) and second(name)
 
 
+def _projection(name: str) -> bool:
+    """Whether a weight belongs to a linear layer or a convolution; all others are norms."""
+    return "norm" not in name.split(".")[-2]
+
+
 UNET: dict[str, Rule] = {
     "full": lambda name: True,
     "xattn": _contains("attn2."),
     "xattn-strict": _contains("attn2.to_k", "attn2.to_v"),
     "selfattn": _contains("attn1."),
     "noxattn": _but("conv_norm_out", "conv_out", "attn2.", "time_embedding"),
+    "esd-x": _contains("attn2."),
+    "esd-x-strict": _contains("attn2.to_k", "attn2.to_v"),
+    "esd-u": _both(_projection, _but("attn2.")),
+    "esd-all": _projection,
     "notime": _but("conv_norm_out", "conv_out", "time_embedding"),
     "xlayer": _both(
         _contains("attn2."), _contains("up_blocks.2.attentions.0.", "up_blocks.2.attentions.2.")
@@ -41,7 +50,9 @@ UNET: dict[str, Rule] = {
     ),
 }
 """Parts of the UNet. `xattn` is the whole cross-attention (queries, keys, values, output), as in
-the released ESD-x.
+the released ESD-x. `esd-...` are the parts of the authors' rewrite of 2025 (`esd_sd.py`), which
+trains linear layers and convolutions alone: its ESD-u leaves out the norms, and takes in the time
+embedding and the last convolution, which the first code's (`noxattn`) leaves out.
 """
 
 _COMPONENTS = {"all": "", "ffn": ".mlp.", "attn": ".self_attn."}

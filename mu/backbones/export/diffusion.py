@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mu.backbones.diffusion.adapters import BASE_HASH, FILE
 from mu.backbones.diffusion.class_conditional import ClassConditionalDiffusion
 from mu.backbones.diffusion.schedulers import make_scheduler
 from mu.backbones.diffusion.text_to_image import TextToImage
@@ -250,12 +251,25 @@ def _write_adapter(
                 f"{component}_lora_adapter_metadata": _adapter_settings(network),
             }
     StableDiffusionPipeline.save_lora_weights(folder, **arguments)
+    _add_metadata(
+        folder / FILE, {BASE_HASH: backbone.base_hash(), "base_model": hub_id(backbone.model)}
+    )
     about = (
         f"Adapters of rank {backbone.lora.rank} in the layers of `{backbone.part}`, as diffusers "
         "and peft read them. Without them the "
         f"model is the original.\n\n{_drawn(backbone)}"
     )
     return about, _ADAPTER.format(base=backbone.model)
+
+
+def _add_metadata(file: Path, metadata: Mapping[str, str | None]) -> None:
+    """Add entries to the metadata of a safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        stored = dict(opened.metadata() or {})
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+    save_tensors(file, tensors, stored | {key: value for key, value in metadata.items() if value})
 
 
 def _adapter_settings(network: Any) -> dict[str, Any]:
@@ -268,6 +282,7 @@ def _adapter_settings(network: Any) -> dict[str, Any]:
         "target_modules",
         "bias",
         "use_rslora",
+        "use_dora",
         "init_lora_weights",
     )
     return {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from mu.backbones import TextToImage
 from mu.backbones.diffusion.trained_parts import UNET, trained_names
 from mu.utils.errors import InputError
 from tests.support.doubles import pipeline_folder, text_to_image
@@ -56,6 +59,30 @@ def test_cross_attention_is_the_whole_module() -> None:
     assert trained_names(NAMES, "xattn-strict") == {
         name for name in chosen if "to_k" in name or "to_v" in name
     }
+
+
+@pytest.mark.parametrize(
+    ("part", "matches"),
+    [
+        ("esd-x", lambda name: "attn2" in name),
+        ("esd-x-strict", lambda name: "attn2.to_k" in name or "attn2.to_v" in name),
+        ("esd-u", lambda name: "attn2" not in name),
+        ("esd-all", lambda name: True),
+    ],
+)
+def test_parts_of_the_rewrite_are_linear_layers_and_convolutions(part: str, matches: Any) -> None:
+    """Fails when norms are trained, or the time embedding and the last convolution are frozen."""
+    backbone = TextToImage("embedded:shapes")
+    expected = {
+        f"unet.{name}.{parameter}"
+        for name, module in backbone.unet.named_modules()
+        if type(module).__name__ in ("Linear", "Conv2d") and matches(name)
+        for parameter, _ in module.named_parameters(recurse=False)
+    }
+    names = [name for name, _ in backbone.named_parameters()]
+    assert trained_names(names, part) == expected
+    counts = {"esd-x": 35, "esd-x-strict": 14, "esd-u": 187, "esd-all": 222}
+    assert len(expected) == counts[part]
 
 
 def test_noxattn_keeps_the_projections_of_time_inside_blocks() -> None:

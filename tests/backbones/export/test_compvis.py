@@ -176,8 +176,8 @@ def test_the_moving_average_is_a_choice_that_must_be_made(tmp_path: Path, run: I
     assert run(file) == (
         2,
         f"{file} holds two copies of the UNet, the trained weights and their moving average "
-        "(model_ema.*); say which with --no-ema or --ema. (In SalUn's released files the average "
-        "is the original model, so those need --no-ema.)",
+        "(model_ema.*); say which to `mu import` with --no-ema or --ema. (In SalUn's "
+        "released files the average is the original model, so those need --no-ema.)",
     )
     assert not (tmp_path / "out").exists()
     code, line = run(file, "--no-ema")

@@ -82,24 +82,22 @@ COMPONENT_OF = {
 _SHOWN = 3
 
 
-def sort_tensors(file: Path, ema: bool | None) -> tuple[dict[str, Tensors], str]:
+def sort_tensors(tensors: Tensors, file: Path, ema: bool | None) -> tuple[dict[str, Tensors], str]:
     """Tensors of a file by component, and the copy of the UNet that was taken, if there are two.
 
     Components are `unet`, `vae`, `text` and `open_clip` in CompVis' names without prefixes,
     `diffusers` (a UNet in those names) and `schedule`.
 
     Raises:
-        InputError: for a file that cannot be read, an unknown tensor, two copies that differ, and
+        InputError: for an unknown tensor, two copies that differ, and
             for `ema=None` when there are two copies of the UNet.
     """
-    from mu.utils.weights import load_weights
-
     parts: dict[str, Tensors] = {
         part: {}
         for part in ("unet", "average", "vae", "text", "open_clip", "diffusers", "schedule")
     }
     strange = []
-    for name, tensor in load_weights(file)[0].items():
+    for name, tensor in tensors.items():
         prefix = next((prefix for prefix in _PARTS if name.startswith(prefix)), None)
         if name in _SCHEDULE:
             parts["schedule"][name] = tensor
@@ -155,8 +153,8 @@ def _choose(parts: dict[str, Tensors], ema: bool | None, file: Path) -> str:
     if ema is None:
         raise InputError(
             f"{file} holds two copies of the UNet, the trained weights and their moving average "
-            "(model_ema.*); say which with --no-ema or --ema. (In SalUn's released files the "
-            "average is the original model, so those need --no-ema.)"
+            "(model_ema.*); say which to `mu import` with --no-ema or --ema. (In SalUn's released "
+            "files the average is the original model, so those need --no-ema.)"
         )
     if not ema:
         return "the trained weights"

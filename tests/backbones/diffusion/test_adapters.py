@@ -1,0 +1,116 @@
+"""Files of adapters: of our export, of other trainers, in place of adapters or merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mu.backbones import LoRA, TextToImage
+from mu.backbones.export import export
+from mu.utils.errors import InputError
+from tests.support.doubles import text_to_image
+
+PART = "xattn+text_encoder"
+FILE = "pytorch_lora_weights.safetensors"
+
+
+def adapted(part: str = PART, **options: Any) -> TextToImage:
+    """The tiny Stable Diffusion with adapters that change its images."""
+    backbone = text_to_image(part=part, lora=LoRA(**{"rank": 2, "alpha": 3.0, **options}))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in backbone.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
+    return backbone.eval()
+
+
+def kohya_names(tensors: dict[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
+    """The same adapters by the names of kohya's trainer."""
+    renamed = {}
+    for name, value in tensors.items():
+        component, path = name.rsplit(".lora_", 1)[0].split(".", 1)
+        if component == "text_encoder" and not path.startswith("text_model."):
+            path = f"text_model.{path}"
+        prefix = "lora_unet_" if component == "unet" else "lora_te_"
+        layer = prefix + path.replace(".", "_")
+        renamed[f"{layer}.lora_{'down' if '.lora_A.' in name else 'up'}.weight"] = value
+        renamed[f"{layer}.alpha"] = torch.tensor(alpha)
+    return renamed
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of exported adapters, with a copy by other names."""
+    folder = tmp_path_factory.mktemp("adapters") / "export"
+    export(adapted(), folder, form="adapter")
+    renamed = kohya_names(load_file(folder / FILE), 3.0)
+    save_file(renamed, folder / "kohya.safetensors")
+    torch.save(renamed, folder / "kohya.bin")
+    return folder
+
+
+def images(backbone: TextToImage) -> torch.Tensor:
+    """Images of two prompts."""
+    return backbone.eval().generate_prompts(["a red circle", "a star"], [3, 4])
+
+
+@pytest.mark.parametrize("file", ["", FILE, "kohya.safetensors", "kohya.bin"])
+@pytest.mark.parametrize("merged", [False, True])
+def test_adapters_of_a_file_give_the_same_images(exported: Path, file: str, merged: bool) -> None:
+    """Fails when a file is not found, its alpha is passed over, or a layer gets no adapter."""
+    lora = None if merged else LoRA(rank=2, alpha=3.0)
+    backbone = text_to_image(part=PART, lora=lora, weights=str(exported / file))
+    assert torch.allclose(images(backbone), images(adapted()), atol=1e-5)
+    trained = {name for name, weight in backbone.named_parameters() if weight.requires_grad}
+    expected = text_to_image(part=PART, lora=lora)
+    assert trained == {name for name, weight in expected.named_parameters() if weight.requires_grad}
+    assert backbone.state_dict().keys() == expected.state_dict().keys()
+    export(backbone, exported.parent / f"again-{merged}-{file or 'folder'}")
+
+
+@pytest.mark.parametrize("options", [{"rslora": True}, {"dora": True}])
+def test_variants_of_adapters_are_read_again(options: dict[str, Any], tmp_path: Path) -> None:
+    """Fails when the export leaves out how adapters are scaled or altered."""
+    backbone = adapted(**options)
+    export(backbone, tmp_path / "adapter", form="adapter")
+    again = text_to_image(part=PART, weights=str(tmp_path / "adapter"))
+    assert torch.allclose(images(again), images(backbone), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("lora", "part", "message"),
+    [
+        ({"rank": 3, "alpha": 3.0}, PART, "trained with rank: 2, alpha: 3.0.*lora has rank: 3"),
+        ({"rank": 2, "alpha": 4.0}, PART, "alpha: 3.0.*alpha: 4.0"),
+        ({"rank": 2, "alpha": 3.0, "rslora": True}, PART, "rslora: false.*rslora: true"),
+        ({"rank": 2, "alpha": 3.0}, "xattn", "the backbone has none"),
+        ({"rank": 2, "alpha": 3.0}, "full", "no adapter for unet"),
+    ],
+)
+def test_adapters_of_another_form_are_refused(
+    exported: Path, lora: dict[str, Any], part: str, message: str
+) -> None:
+    """Fails when adapters are scaled by the backbone's own alpha, or some are left at zero."""
+    with pytest.raises(InputError, match=message):
+        text_to_image(part=part, lora=LoRA(**lora), weights=str(exported / FILE))
+
+
+def test_adapters_of_another_model_are_refused(exported: Path, tmp_path: Path) -> None:
+    """Fails when layers that the model does not have are passed over, or its base is another."""
+    tensors = load_file(exported / FILE)
+    extra = {
+        name.replace("down_blocks.0", "down_blocks.7"): value for name, value in tensors.items()
+    }
+    save_file(extra, tmp_path / "extra.safetensors")
+    with pytest.raises(InputError, match="the model has layers for"):
+        text_to_image(weights=str(tmp_path / "extra.safetensors"))
+    with pytest.raises(InputError, match="whose weights are not those of"):
+        text_to_image(init_seed=3, weights=str(exported))
+    save_file({"lora_unet_conv_in.hada_w1_a": torch.ones(2, 2)}, tmp_path / "loha.safetensors")
+    with pytest.raises(InputError, match="plain low-rank adapters"):
+        text_to_image(weights=str(tmp_path / "loha.safetensors"))
