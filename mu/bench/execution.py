@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mu.bench.study import Job, Study
-from mu.config.argument_types import argument_names
+from mu.config.argument_types import argument_names, required
 from mu.config.classes import find
 from mu.config.components import Components, merge
 from mu.utils.errors import RunError
@@ -242,6 +242,12 @@ def takes_oracle(suite: Any) -> bool:
     """Whether a suite has an argument `oracle`, the oracle's run folder."""
     cls = find(str(suite_spec(suite).get("class_path")))
     return cls is not None and "oracle" in argument_names(cls)
+
+
+def needs_oracle(suite: Any) -> bool:
+    """Whether a suite cannot be built without an oracle."""
+    cls = find(str(suite_spec(suite).get("class_path")))
+    return cls is not None and "oracle" in required(cls)
 
 
 def without_weights(model: dict[str, Any]) -> dict[str, Any]:

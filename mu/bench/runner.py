@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from mu.bench.execution import (
     PlannedRun,
     fit_and_test,
     key_of,
+    needs_oracle,
     run_key,
     run_state,
     silent,
@@ -24,7 +26,7 @@ from mu.bench.study import Job, Seeds, Study
 from mu.config.argument_types import argument_names
 from mu.config.classes import find
 from mu.config.components import Components, merge
-from mu.utils.errors import RunError
+from mu.utils.errors import InputError, RunError
 from mu.utils.files import write_json
 
 
@@ -75,6 +77,8 @@ class Bench:
     def check(self) -> None:
         """Check that every task, method and suite can be built, before anything has run.
 
+        A suite also says whether what it needs is there: packages, judges, files.
+
         Raises:
             InputError: names the first one that cannot.
         """
@@ -82,8 +86,12 @@ class Bench:
         for task in study.tasks:
             self.components.resolve("data", study.task_spec(task))
             for suite in [*study.suites_of(task), *([study.gap] if study.gap else [])]:
-                needed = {"init_args": {"oracle": "RUN"}} if takes_oracle(suite) else {}
-                self.components.resolve("callbacks", [merge(needed, suite_spec(suite))])
+                needed = {"init_args": {"oracle": "RUN"}} if needs_oracle(suite) else {}
+                for callback in self.components.make(
+                    "callbacks", [merge(needed, suite_spec(suite))]
+                ):
+                    if hasattr(callback, "check"):
+                        callback.check()
             for method in study.methods:
                 spec = study.method_spec(task, method)
                 self.components.resolve(
@@ -233,6 +241,7 @@ class Bench:
         state = run_state(folder)
         if state.get("key") == key and state.get("state") == "finished":
             return Outcome(job, "reused", folder)
+        is_new = not folder.exists()
         last = folder / "checkpoints" / "last.ckpt"
         resumed = run.fit and last.is_file()
         account = {
@@ -243,6 +252,11 @@ class Bench:
         }
         write_json(folder / "run.json", {**account, "state": "running"})
         checkpoint = last if resumed else run.checkpoint
-        fit_and_test(run, self.study, self.components, task, folder, key, checkpoint)
+        try:
+            fit_and_test(run, self.study, self.components, task, folder, key, checkpoint)
+        except InputError:
+            if is_new and not last.exists():  # a refused run leaves nothing
+                shutil.rmtree(folder)
+            raise
         write_json(folder / "run.json", {**account, "state": "finished"})
         return Outcome(job, "resumed" if resumed else "ran", folder)

@@ -159,12 +159,16 @@ class Study:
         def select(noun: str, entries: Mapping[str, Any], names: str | None) -> dict[str, Any]:
             if names is None:
                 return dict(entries)
-            unknown = [name for name in names.split(",") if name not in entries]
+            listing = [name.strip() for name in names.split(",")]
+            unknown = [name for name in listing if name not in entries]
             if unknown:
                 raise InputError(
                     f"the study has no {noun} {unknown[0]!r}; it has {', '.join(entries)}."
                 )
-            return {name: entries[name] for name in names.split(",")}
+            repeated = next((name for name in listing if listing.count(name) > 1), None)
+            if repeated is not None:
+                raise InputError(f"--{noun}s names {repeated!r} twice; name each once.")
+            return {name: entries[name] for name in listing}
 
         return replace(
             self,

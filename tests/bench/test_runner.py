@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from callbacks import Suite
 from mu.backbones import Classifier
 from mu.bench.execution import PlannedRun, task_for_run
 from mu.bench.runner import Bench
@@ -625,3 +626,37 @@ def test_a_search_keeps_what_the_task_says_of_the_method(tmp_path: Path) -> None
     assert main(["-c", str(study), "--search"]) == 0
     trial = RunResults.load(next((tmp_path / "out" / "search" / "random" / "SSD").iterdir()))
     assert trial.facts["method_arguments"]["lam"] == 0.25
+
+
+class Demanding(Suite):
+    """Suite that lacks its detector."""
+
+    def measure(self, outputs: Any, module: Any) -> list[Result]:
+        return []
+
+    def check(self) -> None:
+        raise InputError("there is no detector; install one.")
+
+
+def test_what_a_suite_lacks_is_named_before_the_first_fit(tmp_path: Path) -> None:
+    """Fails when a study trains for hours before a missing judge is noticed."""
+    suites = ["callbacks.Accuracy", f"{__name__}.Demanding"]
+    bench = Bench(read_study(written(tmp_path, suites=suites)))
+    with pytest.raises(InputError, match="there is no detector"):
+        bench.check()
+    assert not (tmp_path / "out").exists()
+    inside = deepcopy(STUDY["tasks"])
+    inside["random"]["suites"] = suites
+    bench = Bench(read_study(written(tmp_path, tasks=inside)))
+    with pytest.raises(InputError, match="there is no detector"):
+        bench.check()
+
+
+def test_refused_run_leaves_no_folder(tmp_path: Path) -> None:
+    """Fails when half a run folder stays after a refusal."""
+    tasks = deepcopy(STUDY["tasks"])
+    tasks["random"]["init_args"]["selector"]["init_args"]["fraction"] = 1e-9
+    bench = Bench(read_study(written(tmp_path, tasks=tasks)))
+    outcomes = [bench.run(job) for job in bench.study.jobs()]
+    assert {outcome.state for outcome in outcomes} == {"failed"}
+    assert list((tmp_path / "out").rglob("*")) == []

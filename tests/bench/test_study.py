@@ -398,3 +398,11 @@ def test_a_task_is_measured_by_suites_of_its_own_too(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("- callbacks.Accuracy", "  one: callbacks.Accuracy"))
     with pytest.raises(InputError, match=r"tasks\.one\.suites should be a list"):
         read_study(file)
+
+
+def test_repeated_names_of_a_part_are_refused(tmp_path: Path) -> None:
+    """Fails when a method that is named twice runs once in silence."""
+    study = read(tmp_path)
+    assert list(study.only("class, random", "SSD").tasks) == ["class", "random"]
+    with pytest.raises(InputError, match="--methods names 'SSD' twice"):
+        study.only(None, "SSD,FineTune,SSD")
