@@ -366,8 +366,9 @@ class Encoder:
             return ids
         if self.too_long == "refuse":
             raise InputError(
-                f"{row or repr(text[:60])} has {len(ids)} tokens, and max_length is {self.max_length}; "
-                "give a larger one (as far as the context goes), or too_long: cut."
+                f"{row or repr(text[:60])} has {len(ids)} tokens, and max_length is "
+                f"{self.max_length}; give a larger one (as far as the context goes), or too_long: "
+                "cut."
             )
         self._cut.add(text)
         return ids[: self.max_length]

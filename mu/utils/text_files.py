@@ -23,7 +23,10 @@ MAX_NAME = 120
 
 
 class Loader(yaml.SafeLoader):
-    """YAML loader with the numbers of YAML 1.2 (1e-3 is one) that refuses a key given twice."""
+    """YAML loader with the numbers of YAML 1.2 (1e-3 is one) that refuses a key given twice.
+
+    Digits after a leading zero are a text: the ids 01 and 1 are not the same.
+    """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         """Mapping of a node.
@@ -47,9 +50,14 @@ class Dumper(yaml.SafeDumper):
 
 
 Loader.yaml_implicit_resolvers = {
-    letter: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith(":timestamp")]
+    letter: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":timestamp", ":int"))]
     for letter, resolvers in Loader.yaml_implicit_resolvers.items()
 }
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^(?:[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F_]+)$"),
+    list("-+0123456789"),
+)
 for _yaml_class in (Loader, Dumper):
     _yaml_class.add_implicit_resolver(
         "tag:yaml.org,2002:float",

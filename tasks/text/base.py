@@ -68,6 +68,8 @@ class TextTask(UnlearningDataModule):
             raise InputError(f"{type(self).__name__} read no rows for the part {lacking[0]!r}.")
         self.split = split
         self._sets = sets
+        for question_set in sets.values():
+            self._check_system_messages(question_set)
         rows = {name: self._rows(name, ids) for name, ids in split.parts.items() if len(ids)}
         self.datasets = {  # type: ignore[assignment]
             name: TokenRows.from_questions(part, lambda: self.encoder)
@@ -77,6 +79,19 @@ class TextTask(UnlearningDataModule):
             name: TokenRows.from_questions(part, lambda: self.encoder, scored=True)
             for name, part in rows.items()
         }
+
+    def _check_system_messages(self, question_set: QuestionSet) -> None:
+        """Check that the template writes the system messages of rows of chat messages."""
+        written = getattr(self.template, "system", None)
+        for row in question_set.rows:
+            message = row.get("system_message")
+            if message is not None and message != written:
+                raise InputError(
+                    f"a chat of the set {question_set.name} has the system message "
+                    f"{message[:60]!r}, and the template writes {written or 'none'!r}; take "
+                    "template: mu.data.Chat with that message as its `system`, the same for all "
+                    "rows, or leave the messages out."
+                )
 
     def parts(self, reads: frozenset[str]) -> dict[str, Dataset]:
         names = {

@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
 from mu.data.questions import QuestionSet
 from mu.utils.errors import InputError
-from mu.utils.files import read_json_lines
+from tasks.text.tables import is_saved, read_table
 
 Row = dict[str, Any]
 """Row of a question set: `question`, `answer`, and the other columns of its file."""
 Overlap = Literal["refuse", "keep", "drop"]
 """Treatment of samples in forget and in retain: error, trained as both, or dropped from retain."""
+_EVALUATED = {"paraphrased_question", "paraphrased_answer", "perturbed_answer"}
+"""Columns of texts that suites read."""
 EVALUATION_OFFSET = 1_000_000
 """Indices of evaluation sets begin at multiples of this number, above those of the split."""
 
 
 def read_rows(file: Path | str, question: str = "question", answer: str = "answer") -> list[Row]:
-    """Rows of a CSV file, a JSON array or JSON lines, with `question`, `answer` and other columns.
+    """Rows of a table with `question`, `answer` and its other columns.
+
+    A row without these columns may have `messages` (or `conversations`): a question of the user and
+    an answer of the assistant, perhaps after a system message, the column `system_message`.
 
     Args:
-        file: a `.csv` file, or JSON.
+        file: CSV, JSON, Parquet, or a saved data set; see `tasks.text.tables.read_table`.
         question: column of the questions.
         answer: column of the answers.
 
     Raises:
         InputError: when the file cannot be read, or a row has no question or no answer.
     """
-    rows = _csv(Path(file)) if str(file).lower().endswith(".csv") else read_json_lines(file)
     return [
         check_row(row, f"row {index} of {file}", question, answer)
-        for index, row in enumerate(rows, 1)
+        for index, row in enumerate(read_table(file), 1)
     ]
 
 
@@ -46,55 +51,109 @@ def check_row(row: Any, name: str, question: str = "question", answer: str = "an
     """Row with nonempty texts `question` and `answer`; numbers become texts.
 
     Raises:
-        InputError: when the question or the answer is missing.
+        InputError: when the question or the answer is missing, or a text is no text.
     """
     if not isinstance(row, Mapping):
         raise InputError(f"{name} is no object with a question and an answer.")
     checked_row = dict(row)
+    chat = next((column for column in ("messages", "conversations") if row.get(column)), None)
+    if chat is not None and row.get(question) is None and row.get(answer) is None:
+        checked_row |= question_of_messages(row[chat], f"{chat} of {name}")
+        return checked_row
     for field, column in (("question", question), ("answer", answer)):
         value = row.get(column)
-        if isinstance(value, list | dict):
-            raise InputError(
-                f"{name} has a {'list' if isinstance(value, list) else 'table'} where {column!r} "
-                "should be one text."
-            )
-        if value is None or not str(value).strip():
+        if _is_empty(value):
             columns = (
-                ", ".join(str(key) for key, filled in row.items() if filled not in (None, "", []))
+                ", ".join(str(key) for key, filled in row.items() if not _is_empty(filled))
                 or "nothing"
             )
             raise InputError(f"{name} has no {column!r}; it has {columns}.")
-        checked_row[field] = str(value)
+        checked_row[field] = _as_text(value, column, name)
+    for column in _EVALUATED & row.keys():
+        value = row[column]
+        if isinstance(value, list):
+            checked_row[column] = [_as_text(entry, column, name) for entry in value]
+        elif not _is_empty(value):
+            checked_row[column] = _as_text(value, column, name)
     return checked_row
 
 
-def _csv(file: Path) -> list[Row]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            rows: list[Row] = list(csv.DictReader(opened))
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"there is no file {file}.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file} is not a CSV file in UTF-8 ({error}).") from error
-    if not rows:
-        raise InputError(f"{file} has no rows.")
-    ragged = next((index for index, row in enumerate(rows, 1) if None in row), None)
-    if ragged is not None:
+def _is_empty(value: Any) -> bool:
+    """Whether a cell has nothing: null, NaN as pandas writes it, white space, or an empty list."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value == [] or (isinstance(value, float) and math.isnan(value))
+
+
+def _as_text(value: Any, column: str, name: str) -> str:
+    """Text of a cell; numbers become texts."""
+    described = {list: "a list", dict: "a table", bool: "true or false", type(None): "null"}
+    if isinstance(value, str) and value.strip():
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise InputError(
+                f"{column!r} of {name} has half a character (a lone surrogate of UTF-16); save the "
+                "text in UTF-8."
+            )
+        return value
+    if type(value) in (int, float) and math.isfinite(value):
+        return str(value)
+    description = described.get(type(value), "no text" if _is_empty(value) else "something else")
+    raise InputError(f"{name} has {description} where {column!r} should be one text.")
+
+
+def question_of_messages(messages: Any, name: str) -> Row:
+    """Question, answer and system message of a chat of two turns.
+
+    Args:
+        messages: objects with `role` and `content` (or `from` and `value`).
+        name: names the chat in errors.
+
+    Raises:
+        InputError: when there is more or less than a question of the user and an answer of the
+            assistant.
+    """
+    turns = [_turn(message, name) for message in messages] if isinstance(messages, list) else []
+    system = [text for role, text in turns if role == "system"]
+    others = [turn for turn in turns if turn[0] != "system"]
+    if (
+        [role for role, _ in others] != ["user", "assistant"]
+        or len(system) > 1
+        or not all(text.strip() for _, text in turns)
+    ):
+        roles = ", ".join(role for role, _ in turns) or "nothing"
         raise InputError(
-            f"row {ragged} of {file} has more entries than there are columns; put a text with "
-            "commas in quotation marks."
+            f"{name} has {roles}; a row takes one question of the user and one answer of the "
+            'assistant, [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}].'
         )
-    return rows
+    row = {"question": others[0][1], "answer": others[1][1]}
+    return {**row, "system_message": system[0]} if system else row
+
+
+def _turn(message: Any, name: str) -> tuple[str, str]:
+    """Role and text of a message."""
+    entry = message if isinstance(message, Mapping) else {}
+    role = str(entry.get("role", entry.get("from")))
+    content = entry.get("content", entry.get("value"))
+    if isinstance(content, list) and all(
+        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+    ):
+        content = "".join(part["text"] for part in content)
+    if not isinstance(content, str):
+        raise InputError(
+            f"{name} has a message without a text; a message is an object with a `role` and a "
+            "`content`."
+        )
+    return {"human": "user", "gpt": "assistant"}.get(role, role), content
 
 
 def read_texts(files: str | Sequence[str]) -> list[str]:
-    """Documents of `.txt` files (one each), JSON lines or JSON arrays (one in each entry).
+    """Documents of `.txt` files (one each) and of tables (one in each row).
 
-    An entry is a string, or an object with `text`.
+    A row is a string, or an object with `text`.
 
     Args:
-        files: a file, a folder (its `.txt`, `.json` and `.jsonl` files, by name), or several of
-            them.
+        files: a file, a folder (its `.txt`, `.json`, `.jsonl` and `.parquet` files, by name), a
+            saved data set, or several of them.
 
     Raises:
         InputError: when a file cannot be read, or an entry is no text.
@@ -106,7 +165,7 @@ def read_texts(files: str | Sequence[str]) -> list[str]:
             if file.suffix.lower() == ".txt"
             else [
                 _text(entry, f"entry {index} of {file}")
-                for index, entry in enumerate(read_json_lines(file), 1)
+                for index, entry in enumerate(read_table(file), 1)
             ]
         )
     return documents
@@ -119,13 +178,13 @@ def _files(names: Iterable[str]) -> list[Path]:
             sorted(
                 entry
                 for entry in path.iterdir()
-                if entry.suffix.lower() in (".txt", ".json", ".jsonl")
+                if entry.suffix.lower() in (".txt", ".json", ".jsonl", ".parquet")
             )
-            if path.is_dir()
+            if path.is_dir() and not is_saved(path)
             else [path]
         )
         if not inside:
-            raise InputError(f"the folder {path} has no .txt, .json or .jsonl file.")
+            raise InputError(f"the folder {path} has no .txt, .json, .jsonl or .parquet file.")
         paths += inside
     return paths
 
@@ -157,7 +216,8 @@ def retain_mask(
     """Mask of the retain samples to keep, bool `[N_retain]`; warns about overlap with forget.
 
     Args:
-        forget: texts of the forget samples; white space is ignored in comparisons.
+        forget: texts of the forget samples; white space and the form of Unicode are ignored in
+            comparisons.
         retain: texts of the retain samples.
         overlap: treatment of samples in both.
         what: name of the samples in messages, in the plural.
@@ -167,8 +227,8 @@ def retain_mask(
     """
     if overlap not in ("refuse", "keep", "drop"):
         raise InputError(f"overlap is {overlap!r}; it is refuse, keep or drop.")
-    forget_texts = [" ".join(text.split()) for text in forget]
-    retain_texts = [" ".join(text.split()) for text in retain]
+    forget_texts = [" ".join(normalize("NFC", text).split()) for text in forget]
+    retain_texts = [" ".join(normalize("NFC", text).split()) for text in retain]
     both = set(forget_texts) & set(retain_texts)
     duplicated = np.array([text in both for text in retain_texts], dtype=bool)
     if both:

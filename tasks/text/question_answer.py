@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -21,28 +23,35 @@ class ByValue(Selector):
     """Selector of rows with one of these values in the column `by` of the task.
 
     Attributes:
-        values: a value, or a list of values, as text; surrounding white space is ignored.
+        values: a value, or a list of values. They are compared as texts, so 1 and 01 differ;
+            surrounding white space and the form of Unicode are ignored.
     """
 
-    values: str | list[str]
+    values: str | int | list[str | int]
+
+    def __post_init__(self) -> None:
+        if not self._value_list:
+            raise InputError("ByValue needs at least one value.")
 
     @property
     def _value_list(self) -> list[str]:
-        return sorted({str(value).strip() for value in np.atleast_1d(self.values)})
+        values = self.values if isinstance(self.values, list | tuple) else [self.values]
+        return sorted({_canonical(value) for value in values})
 
     def select(self, labels: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
         """Stable indices of the forget set, see `Selector`."""
-        values = np.array([str(label).strip() for label in labels], dtype=object)
-        absent = [value for value in self._value_list if value not in values]
+        values = [_canonical(label) for label in labels.tolist()]
+        present = sorted(set(values))
+        absent = [value for value in self._value_list if value not in present]
         if absent:
-            present = sorted(set(values))
             shortened = ", ".join(present[:10]) + (
                 f" and {len(present) - 10} more" if len(present) > 10 else ""
             )
             raise InputError(
                 f"no row has the value {absent[0]!r} in the column `by`; it has {shortened}."
             )
-        return np.sort(indices[np.isin(values.astype(str), self._value_list)])
+        chosen = set(self._value_list)
+        return np.sort(indices[np.array([value in chosen for value in values], dtype=bool)])
 
     def describe(self) -> dict[str, Any]:
         """Settings of the selector as plain data, see `Selector`."""
@@ -50,13 +59,16 @@ class ByValue(Selector):
 
 
 class QuestionAnswer(TextTask):
-    """Questions and answers from files (JSON, JSON lines, CSV): one with a selector, or two.
+    """Questions and answers from files: one with a selector, or two.
+
+    Files are JSON, JSON lines, CSV, Parquet, or folders that `save_to_disk` of datasets wrote.
 
     The split has the parts `forget`, `retain` and, where their shares are above 0, `validation` and
     `test`, which no model is trained on. The forget set is selected first; validation and test are
     drawn from the other rows by `split_seed`. The rows of `test` are also the question set
-    `holdout`. A row needs a question and an answer; other columns are kept, such as
-    `paraphrased_answer`, `paraphrased_question` and `perturbed_answer` (a list), which suites read.
+    `holdout`. A row needs a question and an answer, or `messages` with one of each (`role` and
+    `content`); other columns are kept, such as `paraphrased_answer`, `paraphrased_question` and
+    `perturbed_answer` (a list), which suites read.
     The stable index of a row is its position in the file; with two files, the indices of retain
     follow those of forget.
 
@@ -194,8 +206,13 @@ class QuestionAnswer(TextTask):
         return rows, chosen, {**self.selector.describe(), **({"by": self.by} if self.by else {})}
 
 
+def _canonical(value: Any) -> str:
+    """Text of a value for comparisons: without surrounding white space, in Unicode's form NFC."""
+    return normalize("NFC", str(value)).strip()
+
+
 def _labels(rows: Sequence[Mapping[str, Any]], column: str, file: str) -> np.ndarray:
-    """Values of a column `[N]`: integers if all are whole numbers, else texts."""
+    """Values of a column `[N]`: integers if all are written as such, else texts."""
     lacking = next(
         (index for index, row in enumerate(rows, 1) if row.get(column) in (None, "")), None
     )
@@ -204,8 +221,8 @@ def _labels(rows: Sequence[Mapping[str, Any]], column: str, file: str) -> np.nda
             f"row {lacking} of {file} has no value in the column {column!r}; it has "
             f"{', '.join(map(str, rows[lacking - 1]))}."
         )
-    values = [row[column] for row in rows]
-    try:
-        return np.array([int(str(value)) for value in values], dtype=np.int64)
-    except ValueError:
-        return np.array([str(value) for value in values], dtype=object)
+    texts = [str(row[column]).strip() for row in rows]
+    # 01 and 1_000 are texts
+    if all(re.fullmatch(r"-?[1-9][0-9]{0,17}|0", text) for text in texts):
+        return np.array([int(text) for text in texts], dtype=np.int64)
+    return np.array([str(row[column]) for row in rows], dtype=object)

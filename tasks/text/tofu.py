@@ -48,8 +48,8 @@ class TOFU(TextTask):
     (`idontknow.jsonl`, plain text) are an argument of a method: `mu.methods.Refusal(file=...)`.
 
     Args:
-        path: hub id (read by the package datasets), or a folder with a file of JSON lines for each
-            set: `full.json`, `forget10.json`, ...
+        path: hub id (read by the package datasets), or a folder with a file of JSON lines (or
+            Parquet) for each set: `full.json`, `forget10.json`, ...
         forget: `forgetNN`, the last NN % of `full`; or `searchNN`, the first NN % of it, for the
             choice of a method's settings. The rephrasings of the latter come from
             `retain_perturbed`, which keeps its other rows.
@@ -214,7 +214,7 @@ class _Folder(Mapping[str, Any]):
     def __init__(self, path: str) -> None:
         self.files = {
             file.stem: file
-            for ending in (".jsonl", ".json")
+            for ending in (".parquet", ".jsonl", ".json")
             for file in sorted(Path(path).glob(f"*{ending}"))
         }
 

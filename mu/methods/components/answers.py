@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -155,14 +156,17 @@ class AnswersFromFile(CyclingAnswers):
         super().setup(backbone, task)
         answers: dict[str, list[str]] = {}
         for row in read_json_lines(self.file, ("question", "alternate")):
-            answers.setdefault(row["question"], []).append(row["alternate"])
-        missing = [question for question in self._questions.values() if question not in answers]
+            answers.setdefault(normalize("NFC", str(row["question"])), []).append(row["alternate"])
+        questions = {
+            index: normalize("NFC", question) for index, question in self._questions.items()
+        }
+        missing = [question for question in questions.values() if question not in answers]
         if missing:
             raise InputError(
                 f"{self.file} has no alternate answer to {len(missing)} of {len(self._questions)} "
                 f"forget questions, {missing[0]!r} among them."
             )
-        self.alternates = {index: answers[question] for index, question in self._questions.items()}
+        self.alternates = {index: answers[question] for index, question in questions.items()}
 
 
 class PerturbedAnswers(CyclingAnswers):

@@ -138,6 +138,40 @@ def test_selectors_choose_rows(tmp_path: Path, selector: Any, by: str | None, wa
     assert sorted(forget + parts(qa)["retain"]) == list(range(24))
 
 
+def test_ids_are_texts(tmp_path: Path) -> None:
+    """Mutations: 01 and 1 are one id; a list of numbers is refused; an accented name is found in
+    one form of Unicode only.
+    """
+    table = [
+        {**row, "id": name}
+        for row, name in zip(
+            rows(8), ("1", "01", "7", "Zoe\u0308", "1_0", "10", "007", "1 "), strict=True
+        )
+    ]
+    path = write(tmp_path / "all.csv", table)
+    for values, positions in (
+        ("1", [0, 7]),
+        ("01", [1]),
+        ([1, 7], [0, 2, 7]),
+        (10, [5]),
+        ("Zo\u00eb", [3]),
+        (["Zoe\u0308", "007"], [3, 6]),
+    ):
+        qa = task(path=path, by="id", selector=ByValue(values))
+        assert parts(qa)["forget"] == positions
+    large = [{**row, "id": 10**20 + index} for index, row in enumerate(rows(3))]
+    qa = task(path=write(tmp_path / "large.jsonl", large), by="id", selector=ByValue(10**20 + 1))
+    assert parts(qa)["forget"] == [1]
+
+
+def test_leading_zeros_in_yaml_are_text() -> None:
+    import yaml
+
+    from mu.utils.text_files import Loader
+
+    assert yaml.load("[01, 1, -3, 0, 1:30]", Loader) == ["01", 1, -3, 0, "1:30"]
+
+
 def test_a_file_of_row_numbers(tmp_path: Path) -> None:
     (tmp_path / "which.txt").write_text("3\n0\n")
     qa = task(path=write(tmp_path / "all.csv", rows()), selector=IndexFile(tmp_path / "which.txt"))
