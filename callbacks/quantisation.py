@@ -13,8 +13,8 @@ from callbacks.scores import Scores
 from mu.attacks.quantisation import Quantised, check, quantised
 from mu.core.module import UnlearningModule
 from mu.evaluation.text.graph import Metric
-from mu.metrics.results import Result
-from mu.utils.errors import InputError
+from mu.metrics.results import Result, compute_result
+from mu.utils.errors import InputError, UndefinedError
 
 
 class Quantisation(Suite):
@@ -104,12 +104,11 @@ class Quantisation(Suite):
             forget[bits] = after["forget"]
             for part, part_scores in before.items():
                 results += [
-                    Result(
+                    scores.score_result(
                         f"quantisation/int{bits}/{score}/{part}",
-                        scores.mean_score(score, after[part][score]),
-                        None,
+                        score,
+                        after[part][score],
                         part,
-                        scores.score_unit(score),
                         {"before": scores.mean_score(score, part_scores[score]), **details[bits]},
                     )
                     for score in part_scores
@@ -118,17 +117,18 @@ class Quantisation(Suite):
             if graph is not None:
                 copy_graph = graph.for_model(copy.backbone)
                 results += [
-                    Result(
+                    compute_result(
                         f"quantisation/int{bits}/{metric.name}",
-                        copy_graph.value(metric).value,
-                        None,
-                        "",
-                        "",
-                        {"before": graph.value(metric).value, **details[bits]},
+                        scores.value_of(copy_graph, metric),
+                        detail={**scores.level_before(graph, metric), **details[bits]},
                     )
                     for metric in self.metrics
                 ]
-        return [*self._headline(before["forget"], forget, original, details), *results]
+        try:
+            headline = self._headline(before["forget"], forget, original, details)
+        except UndefinedError as reason:
+            headline = [Result("quantisation", None, split="forget", undefined=str(reason))]
+        return [*headline, *results]
 
     def _headline(
         self,
@@ -156,10 +156,11 @@ class Quantisation(Suite):
             **details[worst],
             **{f"int{bits}": level for bits, level in levels.items()},
         }
+        highest = scores.highest_level(main, (before_level, levels[worst]))
         results = [
-            Result(
+            compute_result(
                 "quantisation",
-                scores.highest_level(main, (before_level, levels[worst])),
+                lambda: scores.as_rate(main, highest, len(before["index"])),
                 lower,
                 "forget",
                 scores.score_unit(main),

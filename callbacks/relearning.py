@@ -21,7 +21,7 @@ from mu.core.module import UnlearningModule
 from mu.core.run_files import check_results
 from mu.evaluation.text.graph import Metric
 from mu.evaluation.text.session import questions_of
-from mu.metrics.results import Result, RunResults
+from mu.metrics.results import Result, RunResults, compute_result
 from mu.utils.errors import InputError
 
 OF_ORACLE = ("examples", "steps", "batch_size", "optimizer", "attack_seed", "relearnt_from")
@@ -145,10 +145,11 @@ class Relearning(Suite):
             **_levels(main, before, original, ~used),
             "after": scores.mean_score(main, after[main][~used]),
         }
+        highest = scores.highest_level(main, (levels["before"], levels["after"]))
         results = [
-            Result(
+            compute_result(
                 "relearning",
-                scores.highest_level(main, (levels["before"], levels["after"])),
+                lambda: scores.as_rate(main, highest, int((~used).sum())),
                 None,
                 "forget",
                 scores.score_unit(main),
@@ -158,12 +159,11 @@ class Relearning(Suite):
         for rows, name in ((~used, "withheld"), (used, "used")):
             for score in (score for score in before if score != "index" and bool(rows.any())):
                 results.append(
-                    Result(
+                    scores.score_result(
                         f"relearning/{score}/{name}",
-                        scores.mean_score(score, after[score][rows]),
-                        None,
+                        score,
+                        after[score][rows],
                         "forget",
-                        scores.score_unit(score),
                         _levels(score, before, original, rows),
                     )
                 )
@@ -190,13 +190,12 @@ class Relearning(Suite):
                 )
                 after = graph.for_model(attacked)
                 results += [
-                    Result(
+                    compute_result(
                         f"relearning/{metric.name}/{name}",
-                        after.value(metric).value,
+                        scores.value_of(after, metric),
                         None,
                         "forget",
-                        "",
-                        {"before": graph.value(metric).value},
+                        detail=scores.level_before(graph, metric),
                     )
                     for metric in self.metrics
                 ]
@@ -219,7 +218,7 @@ class Relearning(Suite):
         }
         excess = Result(
             "relearning/excess",
-            scores.gain(score, oracle_result.value, result.value),
+            scores.gain(score, oracle_result.number, result.number),
             None,
             "forget",
             "pp" if result.unit == "%" else "",

@@ -6,7 +6,7 @@ their scores are gathered, so an altered copy must be the same on every rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from callbacks.images import original_images as originals
 from mu.core.module import UnlearningModule
 from mu.data.loader import EvalLoader
 from mu.data.questions import QuestionSet
-from mu.evaluation.text.graph import Graph
+from mu.evaluation.text.graph import Graph, Metric
 from mu.evaluation.text.session import questions_of
+from mu.metrics.checks import as_vector
 from mu.metrics.outputs import Outputs
-from mu.metrics.results import Result
-from mu.utils.errors import InputError
+from mu.metrics.rates import Rate
+from mu.metrics.results import Result, compute_result
+from mu.utils.errors import InputError, UndefinedError
 from mu.utils.files import save_tensors
 from mu.utils.modules import eval_mode
 from mu.utils.resumable import Ranks
@@ -127,8 +129,58 @@ def main_score(scores: Iterable[str]) -> str:
 
 
 def mean_score(name: str, values: Tensor) -> float:
-    """Mean of a score, in the unit of `score_unit`: an accuracy in percent."""
-    return values.double().mean().item() * (100 if name == "accuracy" else 1)
+    """Mean of a score, in the unit of `score_unit`: an accuracy in percent.
+
+    Raises:
+        UndefinedError: a value is NaN, or there is none.
+    """
+    mean = as_vector(values, f"the {name}").mean().item()
+    return mean * (100 if name == "accuracy" else 1)
+
+
+def score_result(
+    metric: str,
+    name: str,
+    values: Tensor,
+    split: str,
+    detail: Mapping[str, Any] | None = None,
+) -> Result:
+    """Result of the mean of a score; an accuracy of samples is a rate.
+
+    Args:
+        metric: name of the result.
+        name: name of the score.
+        values: the score of each sample, `[N]`.
+        split: part of the data.
+        detail: see Result.
+    """
+
+    return compute_result(
+        metric,
+        lambda: as_rate(name, mean_score(name, values), len(values)),
+        None,
+        split,
+        score_unit(name),
+        detail,
+    )
+
+
+def as_rate(name: str, value: float, size: int) -> float | Rate:
+    """Mean of a score over samples, as a rate where it is an accuracy."""
+    return Rate(value, size, size) if name == "accuracy" else value
+
+
+def value_of(graph: Graph, metric: Metric) -> Callable[[], float]:
+    """Computation of a metric's value, for `compute_result`."""
+    return lambda: graph.value(metric).value
+
+
+def level_before(graph: Graph, metric: Metric) -> dict[str, float]:
+    """Detail: a metric before the attack; empty where it is undefined."""
+    try:
+        return {"before": graph.value(metric).value}
+    except UndefinedError:
+        return {}
 
 
 def score_unit(name: str) -> str:

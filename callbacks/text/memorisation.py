@@ -149,7 +149,7 @@ class Memorisation(TextSuite):
         """Results `memorisation`, `privacy`, `utility`, `selection` and `overall`."""
         node = MemorisationScore(self.forget, self.question)
         scores = {"memorisation": metric_result(graph, "memorisation", node, True)}
-        if log is not None and self.holdout in graph.sets:
+        if log is not None and self.holdout is not None and self.holdout in graph.sets:
             privacy = self.privacy_metric(self.forget, self.holdout, log, share=self.share)
             scores["privacy"] = metric_result(graph, "privacy", privacy, True)
         kept, choices = retained_sets(graph, self.kept, self.choices)

@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 
 from callbacks import scores
 from callbacks.base import Evaluated, Suite
+from callbacks.text.base import detail_of
 from mu.core.module import UnlearningModule
-from mu.evaluation.text.graph import Graph, Measurement
+from mu.evaluation.text.graph import Graph, Metric
 from mu.evaluation.text.hidden_states import probed_model
 from mu.evaluation.text.leaves import Answer
 from mu.evaluation.text.probes import LensAccuracy, ProbeAccuracy
-from mu.metrics.results import Result
+from mu.metrics.rates import Rate
+from mu.metrics.results import Result, compute_result
 
 
 class LinearProbe(Suite):
@@ -72,49 +74,34 @@ class LinearProbe(Suite):
         """`linear_probe`, its controls, and the excess over them."""
         served: Any = module.served()
         graph = scores.metric_graph(served, module)
-        accuracy = graph.value(self.probe)
-        controls = _of_control(
-            graph, self.control, self.probe, "perturbed_answer", self.probe.right
-        )
+        graphs: dict[str, tuple[Graph, Metric]] = {}
+        control = _control(graph, self.control, self.probe, "perturbed_answer", self.probe.right)
+        if control is not None:
+            graphs["holdout"] = (graph, control)
         if self.untrained:
-            controls["untrained"] = graph.for_model(
-                probed_model(served).fresh(self.probe.seed).eval()
-            ).value(self.probe)
-        level = 100 * accuracy.value
-        control_levels = {name: 100 * control.value for name, control in controls.items()}
-        results = [
-            Result(
-                "linear_probe",
-                level,
-                False,
-                self.probe.set,
-                "%",
-                {**accuracy.detail, "right_answer": self.probe.right, **control_levels},
-            )
-        ]
-        results += [
-            Result(
-                f"linear_probe/{name}",
-                100 * control.value,
-                None,
-                self.control or name,
-                "%",
-                control.detail,
-            )
-            for name, control in controls.items()
-        ]
-        if control_levels:
-            results.append(
-                Result(
-                    "linear_probe/excess",
-                    level - max(control_levels.values()),
-                    False,
-                    self.probe.set,
-                    "pp",
-                    control_levels,
-                )
-            )
-        return results
+            fresh = probed_model(served).fresh(self.probe.seed).eval()
+            graphs["untrained"] = (graph.for_model(fresh), self.probe)
+        # controls first, because they are part of the detail
+        controls = {
+            name: _probe_result(f"linear_probe/{name}", *probed, None, self.control or name)
+            for name, probed in graphs.items()
+        }
+        levels = {
+            name: result.value for name, result in controls.items() if result.value is not None
+        }
+        detail = {"right_answer": self.probe.right, **levels}
+        accuracy = _probe_result(
+            "linear_probe", graph, self.probe, False, self.probe.set, detail=detail
+        )
+        excess = compute_result(
+            "linear_probe/excess",
+            lambda: accuracy.number - max(control.number for control in controls.values()),
+            False,
+            self.probe.set,
+            "pp",
+            levels,
+        )
+        return [accuracy, *controls.values(), *([excess] if controls else [])]
 
 
 class LogitLens(Suite):
@@ -155,50 +142,68 @@ class LogitLens(Suite):
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """`logit_lens`, its excess over the last layer, and its control."""
         graph = scores.metric_graph(module.served(), module)
-        accuracy = graph.value(self.lens)
-        controls = _of_control(graph, self.control, self.lens)
-        control_levels = {name: 100 * control.value for name, control in controls.items()}
-        unsaid = 100 * (accuracy.value - accuracy.detail["last_layer"])
-        return [
-            Result(
-                "logit_lens",
-                100 * accuracy.value,
-                False,
-                self.lens.set,
-                "%",
-                {**accuracy.detail, **control_levels},
-            ),
-            Result(
-                "logit_lens/unsaid",
-                unsaid,
-                False,
-                self.lens.set,
-                "pp",
-                {"layer": accuracy.detail["layer"]},
-            ),
-            *(
-                Result(
-                    f"logit_lens/{name}",
-                    100 * control.value,
-                    None,
-                    self.control or name,
-                    "%",
-                    control.detail,
-                )
-                for name, control in controls.items()
-            ),
-        ]
+        node = _control(graph, self.control, self.lens)
+        controls = []
+        if node is not None:
+            set_name = self.control or "holdout"
+            controls = [_percent_result("logit_lens/holdout", graph, node, None, set_name)]
+        levels = {"holdout": controls[0].value} if controls and not controls[0].undefined else {}
+        detail = detail_of(graph, self.lens)
+        accuracy = _percent_result(
+            "logit_lens", graph, self.lens, False, self.lens.set, detail=levels
+        )
+        unsaid = compute_result(
+            "logit_lens/unsaid",
+            lambda: accuracy.number - 100 * detail["last_layer"],
+            False,
+            self.lens.set,
+            "pp",
+            {"layer": detail["layer"]} if detail else {},
+        )
+        return [accuracy, unsaid, *controls]
 
 
-def _of_control(
-    graph: Graph, control: str | None, metric: Any, *columns: str
-) -> dict[str, Measurement]:
+def _percent_result(
+    metric: str,
+    graph: Graph,
+    node: Metric,
+    higher_is_better: bool | None,
+    split: str,
+    detail: Mapping[str, Any] | None = None,
+) -> Result:
+    """Result of a share, in percent, with its own detail."""
+    about = {**detail_of(graph, node), **(detail or {})}
+    return compute_result(
+        metric, lambda: 100 * graph.value(node).value, higher_is_better, split, "%", about
+    )
+
+
+def _probe_result(
+    metric: str,
+    graph: Graph,
+    node: Metric,
+    higher_is_better: bool | None,
+    split: str,
+    detail: Mapping[str, Any] | None = None,
+) -> Result:
+    """Result of a share of the test questions, in percent."""
+
+    def share() -> Rate:
+        measured = graph.value(node)
+        questions = measured.detail["questions"]
+        return Rate(100 * measured.value, questions, questions)
+
+    about = {**detail_of(graph, node), **(detail or {})}
+    return compute_result(metric, share, higher_is_better, split, "%", about)
+
+
+def _control(graph: Graph, control: str | None, metric: Any, *columns: str) -> Metric | None:
     """Control metric on questions that no model was trained on.
 
-    The set is `control`, or `holdout` where its rows have the columns.
+    The set is `control`, or `holdout` where its rows have the columns; None without.
     """
     if control is not None:
-        return {"holdout": graph.value(replace(metric, set=control))}
+        return replace(metric, set=control)
     rows = graph.sets["holdout"].rows if "holdout" in graph.sets else []
     complete = len(rows) > 0 and all(row.get(column) for row in rows for column in columns)
-    return {"holdout": graph.value(replace(metric, set="holdout"))} if complete else {}
+    return replace(metric, set="holdout") if complete else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,7 +18,8 @@ from mu.evaluation.text.graph import Graph, Measurement, Metric, Node
 from mu.evaluation.text.leaves import Answer, Scored
 from mu.evaluation.text.metrics import ExactMemorisation, Loss
 from mu.evaluation.text.session import questions_of
-from mu.metrics.results import Result
+from mu.metrics.rates import Rate
+from mu.metrics.results import Result, compute_result
 from mu.utils import rng
 from mu.utils.errors import InputError
 
@@ -115,44 +117,42 @@ class Reintroduction(Suite):
         results = []
         for measure, metric in measures.items():
             unit, scale = ("nats", 1) if measure == "loss" else ("%", 100)
-            levels = {name: scale * graph.value(metric(name)).value for name in sets}
-            results += [
-                Result(f"reintroduction/{measure}/{name}", level, None, self.set, unit)
-                for name, level in levels.items()
-            ]
-            if measure == "accuracy":
-                results[:0] = [
-                    Result(
-                        "reintroduction",
-                        levels["context"] - levels["question"],
-                        None,
-                        self.set,
-                        "pp",
-                        {**budget, **levels},
-                    )
-                ]
-                if "control" in levels:
-                    results.append(
-                        Result(
-                            "reintroduction/control",
-                            levels["control"] - levels["question"],
-                            None,
-                            self.set,
-                            "pp",
-                        )
-                    )
-            elif measure == "choice":
-                results.append(
-                    Result(
-                        "reintroduction/choice",
-                        levels["context"] - levels["question"],
-                        None,
-                        self.set,
-                        "pp",
-                        levels,
-                    )
+            levels = {
+                name: compute_result(
+                    f"reintroduction/{measure}/{name}",
+                    partial(_level, graph, metric(name), scale, measure),
+                    None,
+                    self.set,
+                    unit,
                 )
+                for name in sets
+            }
+            results += levels.values()
+            if measure == "accuracy":
+                results.insert(0, self._gain("reintroduction", levels, "context", budget))
+                if "control" in levels:
+                    results.append(self._gain("reintroduction/control", levels, "control"))
+            elif measure == "choice":
+                results.append(self._gain("reintroduction/choice", levels, "context", {}))
         return results
+
+    def _gain(
+        self,
+        metric: str,
+        levels: Mapping[str, Result],
+        name: str,
+        detail: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Level with facts minus that of the question alone; with the levels where detail is."""
+        numbers = {key: level.value for key, level in levels.items() if level.value is not None}
+        return compute_result(
+            metric,
+            lambda: levels[name].number - levels["question"].number,
+            None,
+            self.set,
+            "pp",
+            None if detail is None else {**detail, **numbers},
+        )
 
     def contexts(self, sets: Mapping[str, QuestionSet]) -> dict[str, QuestionSet]:
         """Question sets without facts (`question`), with facts (`context`), and with other facts.
@@ -247,6 +247,15 @@ class ChoiceAccuracy(Metric):
         right, wrong = inputs
         least = torch.stack([losses.min() for losses in wrong.nll_by_row()])
         return Measurement.mean(right.index, (right.nll() < least).double())
+
+
+def _level(graph: Graph, node: Metric, scale: float, measure: str) -> float | Rate:
+    """Value of a metric in the unit of its result; a share of questions is a rate."""
+    measured = graph.value(node)
+    value = scale * measured.value
+    if measure != "choice" or measured.index is None:
+        return value
+    return Rate(value, len(measured.index), len(measured.index))
 
 
 def _before(rows: QuestionSet, facts: Sequence[Sequence[str]]) -> QuestionSet:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from mu.backbones import Backbone
 from mu.data.batch import fetch
 from mu.utils import rng
-from mu.utils.errors import InputError, RunError
+from mu.utils.errors import InputError, UndefinedError
 from mu.utils.master_weights import with_masters
 from mu.utils.modules import separate_copy
 from mu.utils.spec import Reconstructible, to_spec
@@ -161,7 +161,7 @@ class Relearn(Reconstructible):
     def _finite(self, loss: Tensor, step: int) -> float:
         value = loss.item()
         if not math.isfinite(value):
-            raise RunError(
+            raise UndefinedError(
                 f"relearning diverged: its loss is {value} at step {step}; lower the learning "
                 "rate of the attack's optimizer."
             )

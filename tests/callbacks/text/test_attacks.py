@@ -481,8 +481,12 @@ def test_a_control_that_cannot_be_measured_is_left_out_unless_it_is_named(
         and "linear_probe/untrained" in results
         and "logit_lens/holdout" in results
     )
-    with pytest.raises(InputError, match="holdout has no 'paraphrased_answer'"):
-        measured(module, LinearProbe(control="holdout"), task=Bare(tokenizer=folder()))
+    probe = LinearProbe(control="holdout", untrained=False)
+    results = measured(module, probe, task=Bare(tokenizer=folder()))
+    reason = "no row of the set holdout has paraphrased_answer."
+    assert results["linear_probe/holdout"].undefined == reason
+    assert reason in results["linear_probe/excess"].undefined
+    assert results["linear_probe"].interval is not None
 
 
 def test_the_lens_says_what_the_model_does_not(trained: dict[str, State]) -> None:
