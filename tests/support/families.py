@@ -148,16 +148,78 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Name in transformers, and the configuration, of each family."""
 
+_VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+}
+_ROTARY = {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]}}
+MULTIMODAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma3_images": (
+        "Gemma3",
+        {"text_config": _GEMMA_TEXT, "vision_config": _VISION, "mm_tokens_per_image": 4},
+    ),
+    "llava": (
+        "Llava",
+        {
+            "text_config": {"model_type": "llama", **_LLAMA},
+            "vision_config": {"model_type": "clip_vision_model", **_VISION},
+            "image_token_index": 32000,
+        },
+    ),
+    "qwen2_5_vl": (
+        "Qwen2_5_VL",
+        {
+            "text_config": {**_LLAMA, **_ROTARY},
+            "vision_config": {
+                "depth": 1,
+                "hidden_size": 16,
+                "num_heads": 2,
+                "intermediate_size": 16,
+                "out_hidden_size": 16,
+                "patch_size": 8,
+            },
+        },
+    ),
+    "llama4_images": (
+        "Llama4",
+        {
+            "text_config": FAMILIES["llama4"][1],
+            "vision_config": {
+                **_VISION,
+                "vision_output_dim": 16,
+                "projector_input_dim": 16,
+                "projector_output_dim": 16,
+            },
+        },
+    ),
+    "mistral3": (
+        "Mistral3",
+        {
+            "text_config": {"model_type": "mistral", **_LLAMA, **_HEAD},
+            "vision_config": {"model_type": "pixtral", **_VISION},
+        },
+    ),
+}
+"""The same for models that read images too."""
+
 
 def family_network(family: str, **changes: Any) -> nn.Module:
     """Random network of a family, always the same."""
     import transformers
 
-    name, settings = FAMILIES[family]
-    text = {"Gemma3": "Gemma3TextConfig", "Llama4": "Llama4TextConfig"}
-    config_class = getattr(transformers, text.get(name, f"{name}Config"))
-    heads = {"GPT2": "GPT2LMHeadModel"}
-    network_class = getattr(transformers, heads.get(name, f"{name}ForCausalLM"))
+    if family in MULTIMODAL:
+        name, settings = MULTIMODAL[family]
+        class_names = f"{name}Config", f"{name}ForConditionalGeneration"
+    else:
+        name, settings = FAMILIES[family]
+        text = {"Gemma3": "Gemma3Text", "Llama4": "Llama4Text"}.get(name, name)
+        head = {"GPT2": "GPT2LMHeadModel"}.get(name, f"{name}ForCausalLM")
+        class_names = f"{text}Config", head
+    config_class, network_class = (getattr(transformers, class_name) for class_name in class_names)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return network_class(config_class(**{**settings, **changes})).eval()

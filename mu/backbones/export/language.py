@@ -13,6 +13,7 @@ from mu.backbones.adapter_files import BASE_HASH, PREFIX, base_hash
 from mu.backbones.export.base import Form, export
 from mu.backbones.export.card import hub_id, model_card, new_folder, remove_local_paths
 from mu.backbones.language.causal_lm import CausalLM
+from mu.backbones.language.checkpoints import auto_class
 from mu.backbones.language.two_models import TwoModels
 from mu.utils.errors import InputError
 from mu.utils.files import save_tensors, write_text
@@ -35,14 +36,14 @@ Written by mu {{ version }}.
 {{ usage }}
 ```
 """  # noqa: E501 - a line of the card stays one line
-_WHOLE = """from transformers import AutoModelForCausalLM, AutoTokenizer
+_WHOLE = """from transformers import {auto_class}, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("FOLDER")
+model = {auto_class}.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")"""
 _ADAPTER = """from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import {auto_class}
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "FOLDER")"""
+model = PeftModel.from_pretrained({auto_class}.from_pretrained("{base}"), "FOLDER")"""
 
 
 @export.register
@@ -79,6 +80,7 @@ def export_causal_lm(
         raise InputError("the model has no adapters, because it has no lora; export it whole.")
     folder = Path(folder)
     results = dict(results or {})
+    network_class = auto_class(backbone.network.config).__name__  # type: ignore[union-attr]
     with new_folder(folder) as temporary:
         if form == "model":
             _merged(backbone).save_pretrained(temporary)  # type: ignore[operator]
@@ -86,11 +88,11 @@ def export_causal_lm(
             remove_local_paths(temporary)
             what = f"`{backbone.model}`"
             about = "Complete weights, with the tokenizer."
-            usage = _WHOLE
+            usage = _WHOLE.format(auto_class=network_class)
         else:
             _write_adapter(backbone, temporary)
             what = f"Adapters of `{backbone.model}`"
-            usage = _ADAPTER.format(base=backbone.model)
+            usage = _ADAPTER.format(base=backbone.model, auto_class=network_class)
             about = (
                 "Low-rank adapters as PEFT reads them. Without them the model is the original, "
                 f"whose hash is {base_hash(backbone)}."

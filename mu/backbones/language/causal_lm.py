@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import cache, cached_property
+from math import nan
 from typing import Any, Literal, Self
 
 import torch
@@ -15,6 +15,7 @@ from mu import functional
 from mu.backbones.base import Backbone, WeightedSum, select_outputs
 from mu.backbones.language.causality import bypassed_layers, check_causal
 from mu.backbones.language.checkpoints import assign_checkpoint, load_network
+from mu.backbones.language.decoder import cut_after, decoder_stack, text_config, text_weights
 from mu.backbones.language.generation import TextGeneration
 from mu.backbones.language.tokenizer import load_tokenizer
 from mu.backbones.lora import LoRA, output_names
@@ -43,7 +44,7 @@ class CausalLM(TextGeneration, Backbone):
             another model's folder, or a folder of PEFT adapters, which are merged into the model
             unless `lora` has the same form and trains them on.
         part: which weights are trained: `full`, or regular expressions that are searched in their
-            names (`layers\\.[5-7]\\.mlp`).
+            names (`layers\\.[5-7]\\.mlp`); of a model that reads images too, those of texts.
         lora: adapters in the linear layers of `part`, which is then itself frozen; those of `full`
             leave out the embeddings and the output matrix.
         dtype: `float32`, `bfloat16` or `float16` of the weights.
@@ -106,7 +107,7 @@ class CausalLM(TextGeneration, Backbone):
         try:
             chosen = [
                 name
-                for name, _ in self.network.named_parameters()
+                for name in text_weights(self.network)
                 if any(re.search(pattern, name) for pattern in patterns)
             ]
         except re.error as error:
@@ -129,13 +130,15 @@ class CausalLM(TextGeneration, Backbone):
         """New model of the same architecture, with the same tokenizer."""
         arguments = init_args_of(self)
         first = next(self.parameters())
-        if arguments.get("network") is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                live: Any = type(self.network)(self.network.config)  # type: ignore[call-arg]
-            twin = type(self)(**{**arguments, "network": live, "weights": None})
-        else:
-            twin = type(self)(**{**arguments, "weights": None, "init_seed": seed})
+        # a test runs in inference mode, in which no causality can be measured
+        with torch.inference_mode(False):
+            if arguments.get("network") is not None:
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(seed)
+                    live: Any = type(self.network)(self.network.config)  # type: ignore[call-arg]
+                twin = type(self)(**{**arguments, "network": live, "weights": None})
+            else:
+                twin = type(self)(**{**arguments, "weights": None, "init_seed": seed})
         return twin.to(device=first.device, dtype=first.dtype).train(self.training)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -158,12 +161,12 @@ class CausalLM(TextGeneration, Backbone):
     @property
     def vocabulary(self) -> int:
         """Size V of the vocabulary: rows of the output matrix."""
-        return int(self.network.config.vocab_size)  # type: ignore[union-attr]
+        return int(text_config(self.network).vocab_size)
 
     @property
     def context(self) -> int | None:
         """Largest number of tokens of a sequence, where the model limits it."""
-        limit = getattr(self.network.config, "max_position_embeddings", None)
+        limit = getattr(text_config(self.network), "max_position_embeddings", None)
         return None if limit is None else int(limit)
 
     def check_task(self, task: Any) -> None:
@@ -189,7 +192,7 @@ class CausalLM(TextGeneration, Backbone):
         """Shard by decoder layers, and the other weights as one group."""
         from torch.distributed.fsdp import fully_shard
 
-        for layer in getattr(*self._stack):
+        for layer in self.decoder_layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(self.network, mesh=mesh)
 
@@ -281,27 +284,23 @@ class CausalLM(TextGeneration, Backbone):
         summed, count = self.loss(batch, logits)
         shifted, labels = self.token_logits(batch, logits)
         hits = ((shifted.argmax(-1) == labels) & (labels != IGNORED)).sum(1)
-        return {"loss": summed / count.clamp_min(1), "accuracy": hits / count.clamp_min(1)}
+        loss = summed / count.clamp_min(1)
+        # the largest of NaN is the first token, which is no choice
+        accuracy = (hits / count.clamp_min(1)).masked_fill(loss.isnan(), nan)
+        return {"loss": loss, "accuracy": accuracy}
 
     # ---- decoder layers --------------------------------------------------------------------------
 
     @cached_property
-    def _stack(self) -> tuple[Any, str]:
+    def _stack(self) -> tuple[nn.Module, str]:
         """Module that contains the decoder layers, and the name of their list."""
-        base: Any = self.network.base_model
-        count = self.network.config.num_hidden_layers  # type: ignore[union-attr]
-        for name, child in base.named_children():
-            if isinstance(child, nn.ModuleList) and len(child) == count:
-                return base, name
-        raise InputError(
-            f"{type(self.network).__name__} has no list of {count} decoder layers, so nothing can "
-            "stop at one of them."
-        )
+        return decoder_stack(self.network)
 
     @property
     def decoder_layers(self) -> nn.ModuleList:
         """Decoder layers, in their order."""
-        return getattr(*self._stack)
+        layers: Any = getattr(*self._stack)
+        return layers
 
     @property
     def layers(self) -> int:
@@ -320,7 +319,7 @@ class CausalLM(TextGeneration, Backbone):
         if not 0 <= index < self.layers:
             raise InputError(f"there is no layer {layer}; the model has {self.layers}.")
         outputs: list[Any] = []
-        with self._first(index + 1):
+        with cut_after(self.network, self._stack, index + 1):
             hook = self.decoder_layers[index].register_forward_hook(
                 lambda *given: outputs.append(given[2])
             )
@@ -329,18 +328,3 @@ class CausalLM(TextGeneration, Backbone):
             finally:
                 hook.remove()
         return outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
-
-    @contextmanager
-    def _first(self, count: int) -> Iterator[None]:
-        """Network cut after its first layers; FSDP's hooks need it called as a whole."""
-        base, name = self._stack
-        network: Any = self.network
-        all_layers = getattr(base, name)
-        output = network.get_output_embeddings()
-        setattr(base, name, all_layers[:count])
-        network.set_output_embeddings(nn.Identity())
-        try:
-            yield
-        finally:
-            setattr(base, name, all_layers)
-            network.set_output_embeddings(output)

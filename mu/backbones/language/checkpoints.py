@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mu.backbones.adapter_files import is_adapter, load_adapter, merge_adapter_folder
 from mu.backbones.base import check_base
+from mu.backbones.language.decoder import is_multimodal
 from mu.backbones.language.tokenizer import model_folder
 from mu.backbones.lora import LoRA, base_name
 from mu.utils.errors import InputError
@@ -106,7 +107,6 @@ def load_network(model: str, dtype: str, attention: str | None, init_seed: int |
         InputError: the dtype is unknown, or the model cannot be read.
     """
     import transformers
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     transformers.utils.logging.disable_progress_bar()
     torch_dtype = getattr(torch, dtype, None)
@@ -119,17 +119,28 @@ def load_network(model: str, dtype: str, attention: str | None, init_seed: int |
             "with save_pretrained."
         )
     options = {"dtype": torch_dtype, **({"attn_implementation": attention} if attention else {})}
-    if init_seed is None:
-        with _attention_errors(model, attention):
-            return load_pretrained(AutoModelForCausalLM, folder, "the model", **options)
-    with (
-        _attention_errors(model, attention),
-        reading("the model", folder, ImportError, RuntimeError),
-        torch.random.fork_rng(devices=[]),
-    ):
-        config = AutoConfig.from_pretrained(folder)
-        torch.manual_seed(init_seed)
-        return AutoModelForCausalLM.from_config(config, **options)
+    with _attention_errors(model, attention):
+        with reading("the model", folder, ImportError):
+            config = transformers.AutoConfig.from_pretrained(folder)
+        network_class = auto_class(config)
+        if init_seed is None:
+            return load_pretrained(network_class, folder, "the model", **options)
+        with (
+            reading("the model", folder, ImportError, RuntimeError),
+            torch.random.fork_rng(devices=[]),
+        ):
+            torch.manual_seed(init_seed)
+            return network_class.from_config(config, **options)
+
+
+def auto_class(config: Any) -> Any:
+    """Class of transformers that loads a configuration's network, with its part for images."""
+    import transformers
+
+    images = getattr(transformers, "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING", {})
+    if type(config) in images and is_multimodal(config):
+        return transformers.AutoModelForImageTextToText
+    return transformers.AutoModelForCausalLM
 
 
 @contextmanager

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from mu.backbones.language.causal_lm import CausalLM
+from mu.backbones.language.causality import bypassed_layers
+from mu.backbones.language.decoder import text_config, text_weights
 from mu.backbones.language.sampling import Sampling
 from mu.backbones.language.tokenizer import left_padded
-from mu.backbones.lora import LoRA
+from mu.backbones.lora import LoRA, output_names
 from mu.data.batch import Batch
 from mu.functional.combined_logits import generic_logits, logit_difference
 from mu.utils.errors import InputError
@@ -245,13 +247,15 @@ def first_layers(model: CausalLM, count: int, lora: LoRA) -> CausalLM:
     twin = deepcopy(model, {id(p): p for p in model.parameters()})
     short: Any = twin.network
     first_decoder_layers = twin.decoder_layers[:count]
+    base: Any
     base, name = twin._stack
     setattr(base, name, first_decoder_layers)
-    for config in {id(entry): entry for entry in (short.config, base.config)}.values():
+    configs = (short.config, base.config, text_config(short))
+    for config in {id(entry): entry for entry in configs}.values():
         config.num_hidden_layers = count
         if getattr(config, "layer_types", None) is not None:
             config.layer_types = config.layer_types[:count]
-    outputs = {id(p) for p in short.get_output_embeddings().parameters()}
     twin.lora = lora
-    lora.inject(short, [name for name, p in short.named_parameters() if id(p) not in outputs])
+    names = sorted(set(text_weights(short)) - output_names(short))
+    lora.inject(short, names, bypassed=bypassed_layers(short, model.model))
     return twin

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mu.backbones import CausalLM
+from mu.backbones.language.decoder import decoder_stack
 from mu.backbones.language.two_models import TwoModels
 from mu.data.sequences import Pair, collate
 from mu.functional.tokens import IGNORED
@@ -125,9 +126,12 @@ def output_layers(model: CausalLM) -> tuple[nn.Module, nn.Module]:
         InputError: when the model has not exactly one norm after its layers, or no output matrix.
     """
     network: Any = model.network
-    norms = [
-        child for child in network.base_model.children() if "norm" in type(child).__name__.lower()
-    ]
+    module, layers = decoder_stack(network)
+    children = list(module.named_children())
+    norms = [child for _, child in children if "norm" in type(child).__name__.lower()]
+    if len(norms) > 1:  # some norm the embeddings too
+        after = [name for name, _ in children].index(layers)
+        norms = [child for _, child in children[after:] if child in norms]
     head = network.get_output_embeddings()
     if len(norms) != 1 or head is None:
         raise InputError(
