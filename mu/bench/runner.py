@@ -26,6 +26,7 @@ from mu.bench.study import Job, Seeds, Study
 from mu.config.argument_types import argument_names
 from mu.config.classes import find
 from mu.config.components import Components, merge
+from mu.config.trainer_values import check_fit
 from mu.utils.errors import InputError, RunError
 from mu.utils.files import write_json
 
@@ -83,6 +84,7 @@ class Bench:
             InputError: names the first one that cannot.
         """
         study = self.study
+        check_fit(merge(study.trainer, study.recipe.get("trainer")), "recipe.trainer.")
         for task in study.tasks:
             self.components.resolve("data", study.task_spec(task))
             for suite in [*study.suites_of(task), *([study.gap] if study.gap else [])]:
@@ -94,6 +96,8 @@ class Bench:
                         callback.check()
             for method in study.methods:
                 spec = study.method_spec(task, method)
+                trainer = merge(study.trainer, spec.get("trainer"))
+                check_fit(trainer, f"methods.{method}.trainer.")
                 self.components.resolve(
                     "model", merge({"init_args": {"backbone": study.backbone}}, spec["model"])
                 )

@@ -47,6 +47,7 @@ def search(study: Study, debug: bool = False) -> int:
         Exit code: 1 when a method had no successful trial.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     trials = int(study.search.get("trials", 12))
@@ -96,14 +97,15 @@ def search(study: Study, debug: bool = False) -> int:
         for (task, method), space in spaces.items():
 
             def tell(text: str, failure: str) -> None:
-                progress.update(bar, advance=0 if failure else 1, description=text)
+                progress.update(bar, advance=0 if failure else 1, description=escape(text))
                 if failure:
                     progress.console.print(f"failed {text} {failure}", markup=False, soft_wrap=True)
 
             best = _search_method(bench, inner, task, method, space, objective, trials, tell)
             failed = failed or best is None
             if best is None:
-                progress.console.print(f"[red]no trial of {method} on {task} succeeded[/red]")
+                line = escape(f"no trial of {method} on {task} succeeded")
+                progress.console.print(f"[red]{line}[/red]")
             else:
                 settings.setdefault(task, {})[method] = best
                 summary = best["found"]
@@ -118,7 +120,8 @@ def search(study: Study, debug: bool = False) -> int:
                     markup=False,
                 )
     _write(study, settings)
-    console.print(f"Found settings: {study.output / 'search' / 'found.yaml'}")
+    path = study.output / "search" / "found.yaml"
+    console.print(f"Found settings: {path}", markup=False, highlight=False, soft_wrap=True)
     return int(failed)
 
 

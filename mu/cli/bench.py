@@ -125,6 +125,7 @@ def run_study(study: Study, command: str, debug: bool = False) -> int:
 
 def _run_all(bench: Bench, console: Console) -> list[Outcome]:
     """Outcomes of all runs, with a progress bar and a line about each failed run."""
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     jobs = bench.study.jobs()
@@ -138,12 +139,12 @@ def _run_all(bench: Bench, console: Console) -> list[Outcome]:
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("starting", total=len(jobs))
         for job in jobs:
-            progress.update(bar, description=job.label)
+            progress.update(bar, description=escape(job.label))
             outcome = bench.run(job)
             outcomes.append(outcome)
             if outcome.state == "failed":
                 progress.console.print(
-                    f"[red]failed[/red] {job.label}: {outcome.reason}", soft_wrap=True
+                    f"[red]failed[/red] {escape(f'{job.label}: {outcome.reason}')}", soft_wrap=True
                 )
             progress.advance(bar)
     return outcomes

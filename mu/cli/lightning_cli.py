@@ -27,10 +27,13 @@ from mu.config import parser_mode, plugins
 from mu.config.classes import find
 from mu.config.merge import listed
 from mu.config.plugins import import_components
+from mu.config.trainer_values import check_fit, check_processes
 from mu.core.module import UnlearningModule
 from mu.data.datamodule import UnlearningDataModule
 from mu.utils.distributed import rank_of_process
 from mu.utils.errors import InputError
+from mu.utils.files import remove_stale
+from mu.utils.text_files import file_fault, shortened
 from mu.utils.version import __version__
 
 _COMMANDS = {
@@ -172,6 +175,8 @@ class MuCLI(LightningCLI):
                 "no task is given; add -c configs/task/NAME.yaml or --data NAME (mu list tasks "
                 "lists them)."
             )
+        check = check_fit if self.command == "fit" else check_processes
+        check(vars(config.trainer))
         # 2. run folder and checkpoint
         run = self._folder(config, method)
         config.trainer.default_root_dir = str(run)
@@ -184,7 +189,9 @@ class MuCLI(LightningCLI):
             forget_origin(config.model)
         if "weights_only" in config and config.weights_only is None:
             config.weights_only = True
-        # 3. another run in the folder
+        # 3. another run in the folder, files of a killed one
+        if run.is_dir() and not rank_of_process():
+            remove_stale(run)
         if self.command == "fit" and not rank_of_process():
             if config.ckpt_path is None:
                 run_folder.refuse_other_run(
@@ -211,11 +218,14 @@ class MuCLI(LightningCLI):
                 else None
             )
         if str(path).partition(":")[0] not in _LIGHTNING_CHECKPOINTS:
-            if not Path(path).exists():
+            fault = file_fault(str(path))
+            if fault == "does not exist":
                 raise InputError(
                     f"there is no checkpoint {path}; give a file, or --run RUN for a run's last "
                     "one."
                 )
+            if fault not in (None, "is a folder"):
+                raise InputError(f"the checkpoint {shortened(path)} {fault}; give a file.")
             if Path(path).is_file() and not zipfile.is_zipfile(path):
                 raise InputError(f"{path} is not a checkpoint that mu fit wrote, or it is cut off.")
         return str(path)

@@ -190,7 +190,11 @@ class Guard:
     """Entries that a fit may have written by then; nothing else in the folder is touched."""
 
     def __init__(self, run: Path) -> None:
+        from mu.utils.files import remove_stale
+
         self.run = run
+        for folder in (run, run / LAST.parent):
+            remove_stale(folder)
         self._missing_folders = [folder for folder in (run, *run.parents) if not folder.exists()]
         self._entries_before = set(self._entries())
 

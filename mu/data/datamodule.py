@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from mu.data.plan import DataPlan
 from mu.data.split import Split
 from mu.utils.errors import InputError
 from mu.utils.spec import Reconstructible, to_spec
+
+MAX_WORKERS = max(64, 4 * (os.cpu_count() or 1))
+"""Most loader processes."""
 
 
 class UnlearningDataModule(LightningDataModule, Reconstructible):
@@ -55,6 +59,10 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         }.items():
             if size is not None and size < 1:
                 raise InputError(f"{name} is {size}; it must be at least 1.")
+        if not 0 <= workers <= MAX_WORKERS:
+            raise InputError(
+                f"workers is {workers}, and each is a process; give 0 to {MAX_WORKERS}."
+            )
         self.batch_size = batch_size
         self.forget_batch_size = forget_batch_size
         self.eval_batch_size = eval_batch_size

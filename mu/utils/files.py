@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -20,12 +21,38 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """Temporary file that replaces `path` atomically when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_stale(folder: Path, name: str = "*") -> None:
+    """Remove temporary files of `replacing` whose process was killed.
+
+    Args:
+        folder: folder of the files.
+        name: name of the file that they would have replaced; any where `*`.
+    """
+    pattern = name if name == "*" else glob.escape(name)
+    for file in folder.glob(f".{pattern}.*.tmp"):
+        process = file.name.split(".")[-2]
+        if process.isdigit() and not _runs(int(process)):
+            file.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine still runs."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -50,7 +50,7 @@ def _table(task: TaskReport, separator: str) -> Table:
     )
     table.add_column("method", overflow="fold")
     for column in task.columns:
-        table.add_column(_heading(column, narrow), justify="right")
+        table.add_column(Text(_heading(column, narrow)), justify="right")
     for row in task.rows:
         name = f"{row.method} ≈" if row.no_better else row.method
         table.add_row(

@@ -1,0 +1,74 @@
+"""Checks of the Trainer's arguments before anything is built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from mu.utils.errors import InputError
+
+_STEPS = ("max_epochs", "max_steps", "limit_train_batches")
+_CLUSTER = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "MASTER_ADDR", "LSB_JOBID")
+"""Variables of launchers that start processes on several nodes."""
+
+
+def check_fit(trainer: Mapping[str, Any], prefix: str = "--trainer.") -> None:
+    """Refuse arguments with which a fit would train nothing, wait for ever, or fork without end.
+
+    Args:
+        trainer: arguments of the Trainer.
+        prefix: of their names in messages.
+
+    Raises:
+        InputError: names the argument and a value that works.
+    """
+    for name in _STEPS:
+        value = trainer.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value == 0:
+            raise InputError(
+                f"{prefix}{name} is {value}, so that nothing would be trained; give at least 1, "
+                "or leave it out."
+            )
+    if _is_no_time(trainer.get("max_time")):
+        raise InputError(
+            f"{prefix}max_time is {trainer['max_time']}, so that nothing would be trained; give "
+            "DD:HH:MM:SS, for example 00:00:30:00, or leave it out."
+        )
+    check_processes(trainer, prefix)
+
+
+def check_processes(trainer: Mapping[str, Any], prefix: str = "--trainer.") -> None:
+    """Refuse more nodes than were started, and more processes than the machine could run.
+
+    Raises:
+        InputError: names the argument and a value that works.
+    """
+    nodes = trainer.get("num_nodes")
+    if isinstance(nodes, int) and nodes > 1 and not any(name in os.environ for name in _CLUSTER):
+        raise InputError(
+            f"{prefix}num_nodes is {nodes}, but no launcher has started other nodes, for which the "
+            "run would wait for ever; start mu on each node with torchrun or SLURM, or leave it "
+            "out."
+        )
+    devices = trainer.get("devices")
+    if isinstance(devices, str) and devices.lstrip("-").isdigit():
+        devices = int(devices)
+    largest = max(16, os.cpu_count() or 1)
+    if isinstance(devices, int) and not isinstance(devices, bool) and devices > largest:
+        raise InputError(
+            f"{prefix}devices is {devices}, and each is a process; give at most {largest} on this "
+            "machine."
+        )
+
+
+def _is_no_time(value: Any) -> bool:
+    """Whether a duration of Lightning's (text, mapping, timedelta) is empty."""
+    if isinstance(value, timedelta):
+        return value <= timedelta()
+    if isinstance(value, Mapping):
+        return not any(value.values())
+    if isinstance(value, str):
+        return not value.strip("0: ")
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == 0
