@@ -11,7 +11,8 @@ import torch
 
 from mu.backbones import embedded as assets
 from mu.cli.embed import LIMIT, size, write
-from mu.evaluation.images.classifier_judge import judge
+from mu.evaluation.images.classifier_judge import ClassifierJudge, judge
+from mu.evaluation.images.junk import junk_images
 from mu.utils.errors import InputError
 
 MODELS = (
@@ -148,10 +149,27 @@ def test_a_judge_says_what_its_logits_stand_for_and_knows_real_pictures() -> Non
     drawn = attributes(indices)
     for attribute, names in NAMES.items():
         network = judge(attribute)
-        assert tuple(network.weights_metadata["class_names"]) == names
+        assert tuple(network.weights_metadata["class_names"]) == (*names, "none")
         assert not any(weight.requires_grad for weight in network.parameters())
         right = (network.predict({"image": images}).argmax(1) == drawn[attribute]).float().mean()
         assert right >= 0.99, attribute
+
+
+def test_the_judges_of_shapes_see_nothing_in_junk() -> None:
+    """Fails for a judge without a class `none`, to which noise is a star."""
+    from tasks.shapes.task import pictures
+
+    images = pictures(900_000 + np.arange(100))["image"].float() / 255
+    for attribute in ("shape", "colour", "background"):
+        judge_of_attribute = ClassifierJudge(f"embedded:judge_{attribute}")
+        assert judge_of_attribute.can_reject
+        junk = {
+            sort: judge_of_attribute.sees(judge_of_attribute.judge(values)).float().mean()
+            for sort, values in junk_images(images, range(100)).items()
+        }
+        assert junk["noise"] == 0, attribute
+        if attribute == "shape":  # one colour, and patches, do show a colour
+            assert max(junk.values()) <= 0.02, junk
 
 
 def test_the_judge_of_digits_knows_the_held_out_scans() -> None:
