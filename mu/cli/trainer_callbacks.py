@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
 from mu.cli.run_folder import CONFIG, LAST
+from mu.config import parser_mode
 from mu.config.argument_types import argument_names
 from mu.core.run_paths import HEADER, save_bases
 from mu.utils.files import save_tensors, write_text
@@ -50,6 +51,7 @@ class SaveConfig(SaveConfigCallback):
             if trainer.global_step == 0:
                 warn_of_new_weights(pl_module)
             run = Path(trainer.default_root_dir)
+            parser_mode.register()  # a process that ddp_spawn has started does not know it
             text = self.parser.dump(self.config, skip_none=False)
             write_text(run / CONFIG, f"{HEADER}{Path.cwd()}\n{text}")
             base = getattr(pl_module, "base", None)

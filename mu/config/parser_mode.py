@@ -1,9 +1,13 @@
-"""Reading of values on the command line: null is null at every depth."""
+"""Reading and writing of values by jsonargparse: null is null at every depth, enums are values."""
 
 from __future__ import annotations
 
+import enum
 import re
+from pathlib import PurePath
 from typing import Any
+
+import yaml
 
 from mu.utils.errors import InputError
 from mu.utils.text_files import Loader, parse_yaml
@@ -23,8 +27,20 @@ class ValueLoader(Loader):
 ValueLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
 
 
+class ValueDumper(yaml.SafeDumper):
+    """YAML dumper of defaults that a signature may hold: members of enums, and paths."""
+
+
+ValueDumper.add_multi_representer(
+    enum.Enum, lambda dumper, member: dumper.represent_data(member.value)
+)
+ValueDumper.add_multi_representer(
+    PurePath, lambda dumper, path: dumper.represent_str(path.as_posix())
+)
+
+
 def register() -> str:
-    """Make the mode known to jsonargparse.
+    """Make the mode, and the writing of values, known to jsonargparse.
 
     Returns:
         Its name.
@@ -32,6 +48,7 @@ def register() -> str:
     import jsonargparse
 
     jsonargparse.set_loader(MODE, load_value, (InputError,))
+    jsonargparse.set_dumper("yaml", dump_values)
     return MODE
 
 
@@ -55,3 +72,15 @@ def load_value(text: str) -> Any:
         if set(bare) == set(value) or text.strip() == f"{next(iter(value))}:":
             return text
     return value
+
+
+def dump_values(values: Any) -> str:
+    """YAML of a configuration, as jsonargparse writes it.
+
+    Example:
+        >>> dump_values({"interval": enum.Enum("Interval", {"step": "step"}).step})
+        'interval: step\\n'
+    """
+    return yaml.dump(
+        values, Dumper=ValueDumper, default_flow_style=False, allow_unicode=True, sort_keys=False
+    )

@@ -59,9 +59,12 @@ class CheckpointHooks(LightningModule):
     ) -> Any:
         """Load a state in which only what is rebuilt may be absent, with `strict` or without.
 
+        A module whose fit ran in other processes (ddp_spawn) has no mask yet, so it is built first.
+
         Raises:
             InputError: names a key that is missing, unknown or of another shape.
         """
+        self.configure_model()
         try:
             result = super().load_state_dict(state_dict, strict=False, assign=assign)
         except RuntimeError as error:
