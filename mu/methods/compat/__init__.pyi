@@ -10,5 +10,6 @@ from .influence_reference import InfluenceReference as InfluenceReference
 from .pdu_reference import PDUReference as PDUReference
 from .pulled import FineTunePulled as FineTunePulled
 from .pulled import NegGradPlusPulled as NegGradPlusPulled
+from .rmu_reference import RMUReference as RMUReference
 from .scrub_worst_case import SCRUBWorstCase as SCRUBWorstCase
 from .undial_reference import UNDIALReference as UNDIALReference

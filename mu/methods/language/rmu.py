@@ -15,7 +15,8 @@ for each model.
 
 Other code: the released code takes the mean over *all* positions of the batch, padding included
 (`positions: all`). OpenUnlearning counts the positions of answer tokens, trains all weights up to
-ℓ, and has s = 2, α = 1 (`configs/method/rmu_reference_code.yaml`); it enables the gradients of all
+ℓ, and has s = 2, α = 1; it divides the sum of each text by the length of *every* text of the batch
+(`mu.methods.compat.RMUReference`, preset `rmu_reference_code`). It enables the gradients of all
 weights after the optimizer is created, so that its gradient clipping includes weights that the
 optimizer does not update, which is not reproduced here.
 
@@ -133,4 +134,14 @@ class RMU(UnlearningModule):
         values, weight = hidden_distance(
             hidden[:, : part["labels"].shape[1]], target, masks[self.positions]
         )
+        return self.average(values, weight, part)
+
+    def average(self, values: Tensor, weight: Tensor, part: Batch) -> Tensor:
+        """Mean over texts of `values / weight`.
+
+        Args:
+            values: sums over the compared positions, `[B]`.
+            weight: numbers of these positions, `[B]`.
+            part: gives padded rows.
+        """
         return self.mean(values / weight.clamp_min(1), part)
