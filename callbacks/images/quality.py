@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +24,7 @@ from mu.evaluation.images.sets import ImageSet
 from mu.metrics import images as distances
 from mu.metrics.outputs import Outputs
 from mu.metrics.results import Result, compute_result
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, UndefinedError
 from mu.utils.progress import progress_bar
 
 METRICS = ("FID", "KID", "CLIP")
@@ -36,7 +38,9 @@ class ImageQuality(Suite):
 
     FID and KID depend on the features, on the number of images on both sides and on the resolution,
     which are all in the detail; results with different ones must not be compared. Real images are
-    resized to the resolution of the drawn ones (with antialiasing, centre crop).
+    resized to the resolution of the drawn ones (with antialiasing, centre crop). `FID/floor` and
+    `KID/floor` are the same distances between disjoint sets of real images, of the same numbers as
+    far as there are enough: what images of the right distribution score.
 
     Args:
         features: extractor for FID and KID.
@@ -49,7 +53,9 @@ class ImageQuality(Suite):
         subsets: number of random subsets that KID is averaged over.
         subset_size: images in each subset.
         batch_size: real images read at once.
-        seed: seed of the subsets of KID.
+        seed: seed of the subsets of KID and of the floor's sets.
+        floor_pairs: pairs of sets of real images, over which the floor is averaged; 0 leaves the
+            floor out.
     """
 
     definitions: ClassVar[Mapping[str, str]] = {
@@ -58,6 +64,10 @@ class ImageQuality(Suite):
         "better, and comparable only for the same features and number of images.",
         "KID": "Kernel inception distance: squared maximum mean discrepancy between the same "
         "features; lower is better.",
+        "FID/floor": "FID between two disjoint sets of real images, mean over random pairs of "
+        "sets, in the numbers of the comparison as far as there are enough: about what a perfect "
+        "model scores.",
+        "KID/floor": "KID between two disjoint sets of real images, likewise.",
         "CLIP": "Mean cosine of CLIP's embeddings of image and prompt; higher is better, and "
         "comparable only for one CLIP model.",
     }
@@ -74,7 +84,12 @@ class ImageQuality(Suite):
         subset_size: int = 50,
         batch_size: int = 64,
         seed: int = 0,
+        floor_pairs: int = 5,
     ) -> None:
+        if floor_pairs not in (0, *range(2, 1001)):
+            raise InputError(
+                f"floor_pairs is {floor_pairs}; give 2 to 1000 pairs of sets, or 0 for no floor."
+            )
         self.features = features
         self.clip = clip
         self.kept = kept or ImageSet("retain")
@@ -89,6 +104,7 @@ class ImageQuality(Suite):
         self.subsets = subsets
         self.subset_size = subset_size
         self.seed = seed
+        self.floor_pairs = floor_pairs
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
             what = unknown[0] if unknown else "nothing"
@@ -181,14 +197,50 @@ class ImageQuality(Suite):
         }
         results = []
         if "FID" in self.metrics:
-            results.append(
-                Result("FID", distances.fid(real, drawn), False, self.kept.name, "", detail)
-            )
+            results += self._with_floor("FID", distances.fid, real, drawn, detail)
         if "KID" in self.metrics:
-            value, spread = distances.kid(real, drawn, self.subsets, self.subset_size, self.seed)
-            subsets = {"std": spread, "subsets": self.subsets, "subset_size": self.subset_size}
-            results.append(Result("KID", value, False, self.kept.name, "", {**detail, **subsets}))
+            subsets: dict[str, Any] = {"subsets": self.subsets, "subset_size": self.subset_size}
+
+            def kid(a: Tensor, b: Tensor) -> tuple[float, float]:
+                return distances.kid(a, b, self.subsets, self.subset_size, self.seed)
+
+            with suppress(UndefinedError):  # the result has the reason
+                subsets["std"] = kid(real, drawn)[1]
+            about = {**detail, **subsets}
+            results += self._with_floor("KID", lambda a, b: kid(a, b)[0], real, drawn, about)
         return results
+
+    def _with_floor(
+        self,
+        metric: str,
+        distance: Callable[[Tensor, Tensor], float],
+        real: Tensor,
+        drawn: Tensor,
+        detail: dict[str, Any],
+    ) -> list[Result]:
+        """Distance to real images, and its floor, that of real images among themselves."""
+        split = self.kept.name
+        result = compute_result(
+            metric, lambda: distance(real, drawn), False, split, "", dict(detail)
+        )
+        if self.floor_pairs == 0:
+            return [result]
+        try:
+            floor = distances.real_floor(distance, real, len(drawn), self.floor_pairs, self.seed)
+        except UndefinedError as reason:
+            undefined = Result(
+                f"{metric}/floor", None, None, split, "", detail, undefined=str(reason)
+            )
+            return [result, undefined]
+        sizes = " and ".join(map(str, floor.sizes))
+        about = {**detail, "std": floor.std, "pairs": floor.pairs, "sets": f"{sizes} real images"}
+        if result.value is not None and floor.covers(result.value):
+            warning = (
+                f"within its own noise: real images of this number score {floor.mean:.3g} ± "
+                f"{floor.std:.2g} among themselves."
+            )
+            result = replace(result, warning=warning)
+        return [result, Result(f"{metric}/floor", floor.mean, None, split, "", about)]
 
     def _reference(self, module: UnlearningModule) -> tuple[Any, list[Path]]:
         """Part of the task with the real images, or None and their files."""

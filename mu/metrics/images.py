@@ -7,6 +7,8 @@ ranks; torchmetrics computes them.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -121,6 +123,78 @@ def kid(
         torch.default_generator.manual_seed(seed)
         mean, spread = metric.compute()
     return float(mean), float(spread)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Distance between real images alone, to compare that of generated images with.
+
+    Attributes:
+        mean: mean distance between two sets of real images.
+        std: standard deviation over the pairs of sets.
+        sizes: numbers of images of the two sets.
+        pairs: number of pairs.
+    """
+
+    mean: float
+    std: float
+    sizes: tuple[int, int]
+    pairs: int
+
+    def covers(self, value: float) -> bool:
+        """Whether a distance lies within two standard deviations of the floor, or below.
+
+        >>> floor = Floor(0.4, 0.1, (100, 50), 5)
+        >>> floor.covers(0.55), floor.covers(0.65)
+        (True, False)
+        """
+        return value <= self.mean + 2 * self.std
+
+
+def real_floor(
+    distance: Callable[[Tensor, Tensor], float],
+    real: Tensor,
+    drawn: int,
+    pairs: int = 5,
+    seed: int = 0,
+) -> Floor:
+    """Distance between disjoint random sets of real images, of the sizes of a comparison.
+
+    It is what images of equal distribution score, which is not 0: FID exceeds its limit by an
+    amount that falls as one over the number of images (Chong and Forsyth, CVPR 2020, arXiv
+    1911.07023). One set has as many images as were generated, or half of the real ones if that is
+    less; the other has the remaining real images, so that neither set is larger than in the
+    comparison itself, and the floor is rather too high than too low.
+
+    Args:
+        distance: of two sets of features, such as `fid`.
+        real: features `[N, D]`.
+        drawn: number of generated images, at least 1.
+        pairs: number of random pairs of sets, at least 2.
+        seed: seed of the sets.
+
+    Raises:
+        InputError: pairs or drawn is out of range.
+        UndefinedError: a set is too small for the distance.
+
+    Example: a distance that counts.
+
+        >>> real_floor(lambda a, b: len(a) + 100 * len(b), torch.rand(10, 2), drawn=3)
+        Floor(mean=307.0, std=0.0, sizes=(7, 3), pairs=5)
+    """
+    if pairs < 2 or drawn < 1:
+        raise InputError(
+            f"a floor takes at least two pairs and one image, not {pairs} and {drawn}."
+        )
+    count = min(drawn, len(real) // 2)
+    generator = torch.Generator().manual_seed(seed)
+    values = []
+    for _ in range(pairs):
+        order = torch.randperm(len(real), generator=generator).to(real.device)
+        values.append(float(distance(real[order[count:]], real[order[:count]])))
+    spread = torch.tensor(values, dtype=torch.float64)
+    sizes = (len(real) - count, count)
+    return Floor(float(spread.mean()), float(spread.std()), sizes, pairs)
 
 
 def clip_score(images: Tensor, texts: Tensor) -> float:

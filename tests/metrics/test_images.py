@@ -8,7 +8,7 @@ import torch
 from scipy.linalg import sqrtm
 from torch import Tensor
 
-from mu.metrics.images import clip_score, fid, kid
+from mu.metrics.images import clip_score, fid, kid, real_floor
 from mu.utils.errors import InputError, UndefinedError
 
 
@@ -118,3 +118,23 @@ def test_the_clip_score_is_a_mean_of_cosines() -> None:
     assert clip_score(images, texts) == pytest.approx(100 * (1 + 0.5**0.5 + 0) / 3)
     with pytest.raises(InputError, match="a text for each image"):
         clip_score(images, texts[:2])
+
+
+def test_the_floor_is_what_equal_distributions_score() -> None:
+    """FID of two samples of one distribution lies at the floor; a shift does not."""
+    real = features(400, 8)
+    floor = real_floor(fid, real, 100)
+    assert floor.sizes == (300, 100) and floor.pairs == 5
+    same = [fid(real, features(100, 8, seed=seed)) for seed in range(1, 6)]
+    assert floor.mean / 2 < sum(same) / 5 < 2 * floor.mean
+    assert not floor.covers(fid(real, features(100, 8, shift=1.0, seed=1)))
+    assert real_floor(fid, real, 100) == floor
+    assert real_floor(fid, real, 100, seed=1) != floor
+
+
+def test_the_floor_of_few_real_images_takes_halves() -> None:
+    assert real_floor(lambda a, b: 0.0, features(11, 2), 500).sizes == (6, 5)
+    with pytest.raises(UndefinedError, match="5 drawn ones"):
+        real_floor(fid, features(11, 5), 500)
+    with pytest.raises(InputError, match="two pairs"):
+        real_floor(fid, features(11, 2), 5, pairs=1)

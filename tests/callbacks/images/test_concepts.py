@@ -22,7 +22,7 @@ from mu.evaluation.images.junk import JUNK
 from mu.evaluation.images.sets import ImageSet
 from mu.evaluation.media import add_grid, grid
 from mu.methods import FineTune
-from mu.metrics.images import kid
+from mu.metrics.images import fid, kid, real_floor
 from mu.metrics.rates import rate
 from mu.metrics.results import Result, RunResults
 from mu.utils.errors import InputError
@@ -442,6 +442,22 @@ def test_the_clip_score_pairs_each_image_with_its_prompt(tmp_path: Path) -> None
     assert results["CLIP"].detail["clip"] == "CLIP mu-tiny" and results["CLIP"].higher_is_better
     with pytest.raises(InputError, match="the images are drawn from classes"):
         measured(FineTune(class_conditional()), ImageQuality(clip=clip), task=digit_pictures())
+
+
+def test_fid_within_its_own_noise_is_named() -> None:
+    """The floor, of real images among themselves, stands beside FID and KID."""
+    images = ImageSet("retain", images_per_prompt=6)
+    suite = ImageQuality(extractor(), kept=images, metrics=["FID", "KID"], subsets=2, subset_size=5)
+    results = measured(FineTune(Painter(noise=0.2)), suite, task=Colours(repeats=3))
+    data: Any = Colours(repeats=3)
+    data.setup()
+    real = extractor().extract(data.datasets["retain"].__getitems__(list(range(12)))["image"])
+    floor = real_floor(fid, real, 24)
+    assert results["FID/floor"].value == pytest.approx(floor.mean, abs=1e-9)
+    assert results["FID/floor"].detail["sets"] == "6 and 6 real images"
+    assert results["KID/floor"].value is not None
+    inside = results["FID"].number <= floor.mean + 2 * floor.std
+    assert ("within its own noise" in results["FID"].warning) == inside
 
 
 def test_a_folder_of_real_images_is_brought_to_the_size(tmp_path: Path) -> None:
