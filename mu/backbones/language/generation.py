@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -79,9 +80,9 @@ class TextGeneration:
         )
 
     def decode_answer(self, row: Sequence[int], stop: Sequence[str] = ()) -> str:
-        """Text of generated token ids, up to an end token or a stop string."""
+        """Text of generated token ids, up to an end token or a stop string, without thoughts."""
         answer = before_end(row, self.end_tokens)
-        text = self.tokenizer.decode(answer, skip_special_tokens=True)
+        text = without_thoughts(self.tokenizer.decode(answer, skip_special_tokens=True))
         return text[: min((text.find(mark) for mark in stop if mark in text), default=len(text))]
 
 
@@ -94,6 +95,16 @@ def end_tokens(network: Any, tokenizer: Any) -> list[int]:
     listed = configured if isinstance(configured, list | tuple) else [configured]
     ids = [tokenizer.eos_token_id, *listed]
     return list(dict.fromkeys(int(token) for token in ids if token is not None))
+
+
+def without_thoughts(text: str) -> str:
+    """Text without the block `<think>...</think>` that a reasoning model begins with.
+
+    Example:
+        >>> without_thoughts("<think>Where?</think>\\n\\nIn Oslo.")
+        'In Oslo.'
+    """
+    return re.sub(r"\A\s*<think>.*?</think>\s*", "", text, flags=re.DOTALL)
 
 
 def before_end(row: Sequence[int], ends: Sequence[int]) -> list[int]:

@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from mu.backbones.language.causal_lm import CausalLM
-from mu.backbones.language.generation import new_token_limits, prompt_batches
+from mu.backbones.language.generation import (
+    new_token_limits,
+    prompt_batches,
+    without_thoughts,
+)
 from mu.backbones.language.two_models import GenericLogits
 from mu.utils.errors import InputError
 from tests.support.doubles_text import causal_lm
@@ -72,3 +76,11 @@ def test_prompts_of_one_batch_have_one_limit() -> None:
     assert limits == [4, 3, 4, 4]
     assert list(prompt_batches([3, 7, 2, 6], limits, 2)) == [([2, 0], 4), ([3], 4), ([1], 3)]
     assert new_token_limits([], 4, 10) == []
+
+
+def test_thoughts_are_no_part_of_an_answer() -> None:
+    """Mutations: an unfinished or a later block is cut out; thoughts are compared with the truth."""
+    assert without_thoughts("<think>\n\n</think>\n\nOslo") == "Oslo"
+    assert without_thoughts(" <think>Ada?\nOslo?</think> in Lima") == "in Lima"
+    for text in ("Oslo", "<think>Oslo", "Oslo <think>so</think>"):
+        assert without_thoughts(text) == text
