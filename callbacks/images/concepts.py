@@ -173,9 +173,8 @@ class ConceptErasure(Suite):
         results: list[Result] = []
         if "UA" in self.metrics:
             probabilities = judged.probabilities("erased", 0)
-            noise = judged.junk().get("noise")
             results += self._erasure(
-                jobs["erased"].rows, concepts, probabilities, detail["erased"], noise
+                jobs["erased"].rows, concepts, probabilities, detail["erased"], judged.junk()
             )
         if "IRA" in self.metrics:
             probabilities = judged.probabilities("kept", 0)
@@ -258,7 +257,7 @@ class ConceptErasure(Suite):
         concepts: Sequence[str],
         probabilities: Tensor,
         detail: dict[str, Any],
-        noise: Tensor | None,
+        junk: Mapping[str, Tensor],
     ) -> list[Result]:
         """`UA`, by concept and by category, and the judge's probabilities and entropies."""
         values = recognised(self.judge, probabilities, concepts)
@@ -270,7 +269,7 @@ class ConceptErasure(Suite):
         overall = compute_result(
             "UA", lambda: image_rate(erased, rows, concepts), True, split, "%", detail
         )
-        results = [with_judge_warning(overall, self.judge, probabilities, noise)]
+        results = [with_judge_warning(overall, self.judge, probabilities, junk)]
         for result in name_results("UA", erased, rows, concepts, split, detail):
             concept = result.metric.removeprefix("UA/")
             results.append(replace(result, detail={**result.detail, "concept": concept}))

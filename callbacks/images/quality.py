@@ -234,6 +234,9 @@ class ImageQuality(Suite):
             return [result, undefined]
         sizes = " and ".join(map(str, floor.sizes))
         about = {**detail, "std": floor.std, "pairs": floor.pairs, "sets": f"{sizes} real images"}
+        result = replace(
+            result, detail={**result.detail, "floor": floor.mean, "floor_std": floor.std}
+        )
         if result.value is not None and floor.covers(result.value):
             warning = (
                 f"within its own noise: real images of this number score {floor.mean:.3g} ± "

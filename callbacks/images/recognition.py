@@ -132,9 +132,8 @@ def junk_results(judge: Judge, junk: Mapping[str, Tensor]) -> list[Result]:
     results = []
     for sort, probabilities in junk.items():
         detail = {**judge.detail(), "images": len(probabilities)}
-        best = probabilities.argmax(1)
-        if len(best):
-            detail["most"] = judge.labels[int(best.mode().values)]
+        if len(probabilities):
+            detail["most"] = judge.labels[int(probabilities.argmax(1).mode().values)]
         values = seen(judge, probabilities)
         results.append(
             compute_result(f"judge/{sort}", partial(rate, values), False, "", "%", detail)
@@ -143,16 +142,20 @@ def junk_results(judge: Judge, junk: Mapping[str, Tensor]) -> list[Result]:
 
 
 def with_judge_warning(
-    result: Result, judge: Judge, probabilities: Tensor, noise: Tensor | None
+    result: Result, judge: Judge, probabilities: Tensor, junk: Mapping[str, Tensor]
 ) -> Result:
-    """Result of `UA` with a warning where images that show nothing may count as forgotten.
+    """Result of `UA` with the shares of junk, and a warning where nothing may count as forgotten.
 
     Args:
         result: the result.
         judge: its judge.
         probabilities: probabilities of the images, `[N, K]`.
-        noise: probabilities of images of noise, `[M, K]`.
+        junk: probabilities `[M, K]` for each sort of junk.
     """
+    shares = {sort: 100 * float(seen(judge, values).mean()) for sort, values in junk.items()}
+    if shares:
+        text = ", ".join(f"{share:.0f} % of {sort} images" for sort, share in shares.items())
+        result = replace(result, detail={**result.detail, "labels_seen_in_junk": text})
     if result.value is None:
         return result
     warnings = [result.warning] if result.warning else []
@@ -162,11 +165,10 @@ def with_judge_warning(
             f"the judge sees none of its labels in {unclear:.0f} % of these images, which may be "
             "destroyed; look at them and at IRA."
         )
-    share = 0.0 if noise is None else 100 * float(seen(judge, noise).mean())
-    if share > 50:
+    if shares.get("noise", 0.0) > 50:
         warnings.append(
-            f"the judge sees one of its labels in {share:.0f} % of images of noise, so destroyed "
-            "images count as forgotten; give it a label to reject or a confidence."
+            f"the judge sees one of its labels in {shares['noise']:.0f} % of images of noise, so "
+            "destroyed images count as forgotten; give it a label to reject or a confidence."
         )
     return replace(result, warning=" ".join(warnings))
 

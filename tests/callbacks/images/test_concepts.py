@@ -129,6 +129,7 @@ def test_every_number_says_who_judged_what() -> None:
         "prompts": 2,
         "distinct_items": 2,
         "concept": "red",
+        "labels_seen_in_junk": results["UA"].detail["labels_seen_in_junk"],
         **common,
     }
     assert dict(results["IRA"].detail) == {
@@ -274,6 +275,8 @@ def test_a_judge_that_sees_labels_in_noise_is_named() -> None:
     assert results["judge/noise"].detail["images"] == 4
     assert results["judge/noise"].detail["most"] in COLOURS
     assert "in 100 % of images of noise" in results["UA"].warning
+    junk = "100 % of noise images, 100 % of constant images, 100 % of shuffled images"
+    assert results["UA"].detail["labels_seen_in_junk"] == junk
     assert "UA/unclear" not in results
 
 
@@ -453,6 +456,7 @@ def test_fid_within_its_own_noise_is_named() -> None:
     data.setup()
     real = extractor().extract(data.datasets["retain"].__getitems__(list(range(12)))["image"])
     floor = real_floor(fid, real, 24)
+    assert results["FID"].detail["floor"] == results["FID/floor"].value
     assert results["FID/floor"].value == pytest.approx(floor.mean, abs=1e-9)
     assert results["FID/floor"].detail["sets"] == "6 and 6 real images"
     assert results["KID/floor"].value is not None
