@@ -10,7 +10,8 @@ from typing import Any
 from mu.backbones.lora import base_name
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
-from mu.utils.weights import check_values, weights_hash
+from mu.utils.weight_checks import check_values
+from mu.utils.weights import weights_hash
 
 PREFIX = "base_model.model."
 """Before every name in a file of PEFT."""

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from mu.utils.errors import InputError
 from mu.utils.extras import require
 from mu.utils.spec import Reconstructible
-from mu.utils.weights import name_list
+from mu.utils.weight_checks import name_list
 
 
 class LoRA(Reconstructible):

@@ -12,7 +12,7 @@ from torch import nn
 
 from mu.utils.errors import InputError
 from mu.utils.hub import reading
-from mu.utils.weights import check_values, name_list, no_weight_type, stored_dtypes
+from mu.utils.weight_checks import check_values, name_list, no_weight_type, stored_dtypes
 
 _RECOMPUTED = (
     "inv_freq",

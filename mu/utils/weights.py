@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
+from mu.utils.stand_ins import StandIn, foreign_path, load_with_stand_ins
+from mu.utils.weight_checks import check_values, name_list
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "body.")
 _NESTED = ("state_dict", "model_state_dict", "model")
@@ -27,7 +29,6 @@ _NETWORK = "backbone.network."
 _BACKBONE = "backbone."
 _FROM_HUB = ("model.safetensors", "pytorch_model.bin")
 _IN_FOLDER = (*_FROM_HUB, "checkpoints/model.safetensors", "checkpoints/last.ckpt", "last.ckpt")
-_SHOWN = 5
 
 
 def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -74,21 +75,51 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_checkpoint(file: Path | str) -> dict[str, Any]:
-    """Content of a torch file (`.ckpt`, `.pt`, `.pth`, `.bin`): plain data, tensors on the CPU.
+    """Content of a torch file that holds a dict; see `read_torch_file`.
 
     Raises:
-        InputError: when the file is missing, cut off, not a dict, or needs Python objects.
+        InputError: when the file cannot be read, or holds another type.
     """
+    loaded = read_torch_file(file)
+    if isinstance(loaded, StandIn):
+        raise InputError(
+            f"{file} is a pickle that needs the Python object {loaded.path}, and nothing is "
+            "unpickled from a path; save the weights alone, with torch.save(model.state_dict(), "
+            "...) or as safetensors."
+        )
+    if not isinstance(loaded, dict):
+        raise InputError(
+            f"{file} holds a {type(loaded).__name__} where a dict of weights is expected."
+        )
+    return loaded
+
+
+def read_torch_file(file: Path | str) -> Any:
+    """Content of a torch file (`.ckpt`, `.pt`, `.pth`, `.bin`): plain data, tensors on the CPU.
+
+    Objects of foreign classes are replaced by inert `StandIn`s.
+
+    Raises:
+        InputError: when the file is missing, cut off, or needs functions to be called.
+    """
+    needs = None
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        try:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            needs = foreign_path(error)
+            if needs is None:
+                raise
+            loaded = load_with_stand_ins(file)
     except pickle.UnpicklingError as error:
-        needs = re.search(r"GLOBAL (\S+)", str(error))
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        needs = match[1] if match else needs
         if needs is None:
             raise InputError(f"{file} is not a file of weights, or it is cut off.") from error
         raise InputError(
-            f"{file} is a pickle that needs the Python object {needs[1]}, and nothing is "
-            "unpickled from a path; save the weights alone, with torch.save(model.state_dict(), "
-            "...) or as safetensors."
+            f"{file} is a pickle that needs the Python object {needs}, and nothing is unpickled "
+            "from a path; save the weights alone, with torch.save(model.state_dict(), ...) or as "
+            "safetensors."
         ) from error
     except FileNotFoundError:
         raise InputError(f"there is no file {file}.") from None
@@ -98,10 +129,6 @@ def read_checkpoint(file: Path | str) -> dict[str, Any]:
         raise InputError(
             f"{file} cannot be read as weights ({reason}); it may be cut off."
         ) from error
-    if not isinstance(loaded, dict):
-        raise InputError(
-            f"{file} holds a {type(loaded).__name__} where a dict of weights is expected."
-        )
     return loaded
 
 
@@ -179,6 +206,7 @@ def _state_dict(loaded: dict[str, Any], file: Path) -> dict[str, Tensor]:
         if isinstance(loaded.get(name), dict):
             loaded = loaded[name]
             break
+    loaded = {name: value for name, value in loaded.items() if not isinstance(value, StandIn)}
     odd = [
         name
         for name, value in loaded.items()
@@ -279,12 +307,6 @@ def assign_weights(
     return missing
 
 
-def name_list(names: list[str]) -> str:
-    """First names of a list, and the number of the others."""
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
 def _misshaped(
     network: nn.Module,
     own: Mapping[str, Tensor],
@@ -312,58 +334,6 @@ def _misshaped(
             cures.append(f"set in_channels to {file_shape[1]}")
     cure = " and ".join(cures) or "check the network's name and options"
     return f"{path} holds {name_list(shapes)}; {cure}."
-
-
-def check_values(
-    tensors: Mapping[str, Tensor], source: object, state: Mapping[str, Tensor] | None = None
-) -> None:
-    """Check that weights are finite floating-point numbers.
-
-    Args:
-        tensors: weights by name.
-        source: their file, for messages.
-        state: the network's own tensors by name; where one is an integer, the file's may be too.
-
-    Raises:
-        InputError: a tensor is of boolean, integer or complex type where the network has a
-            floating-point one, or holds NaN or infinity.
-    """
-    for name, value in tensors.items():
-        if not value.is_floating_point():
-            if state is not None and state[name].is_floating_point():
-                raise InputError(no_weight_type(name, value.dtype, source))
-        # the sum alone is read first, because it is much faster; it may overflow by itself
-        elif not value.is_meta and not bool(torch.isfinite(value.sum())):
-            odd = int((~torch.isfinite(value)).sum())
-            if odd:
-                raise InputError(
-                    f"{source} holds NaN or infinity in {odd} of {value.numel()} values of {name}; "
-                    "take weights from before training diverged, or fetch the file anew."
-                )
-
-
-def no_weight_type(name: str, dtype: torch.dtype, source: object) -> str:
-    """Message about a tensor of boolean, integer or complex type where weights belong."""
-    return (
-        f"{source} holds {name} as {str(dtype).removeprefix('torch.')} where weights are "
-        "floating-point numbers; save them as float32, float16 or bfloat16."
-    )
-
-
-def stored_dtypes(file: Path) -> dict[str, torch.dtype]:
-    """Dtypes of the tensors of a safetensors or torch file, by name, without reading values."""
-    if file.suffix != ".safetensors":
-        content = torch.load(file, map_location="meta", weights_only=True)
-        return {name: value.dtype for name, value in content.items() if isinstance(value, Tensor)}
-    from safetensors import safe_open
-
-    dtypes = {}
-    with safe_open(file, framework="pt") as opened:
-        for name in opened.keys():  # noqa: SIM118 - not a mapping
-            code = opened.get_slice(name).get_dtype()
-            floating = code.startswith(("F", "BF"))
-            dtypes[name] = torch.float32 if floating else opened.get_tensor(name).dtype
-    return dtypes
 
 
 def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:

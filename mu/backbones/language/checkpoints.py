@@ -19,7 +19,8 @@ from mu.backbones.lora import LoRA, base_name
 from mu.utils.errors import InputError
 from mu.utils.hub import reading
 from mu.utils.pretrained import load_pretrained
-from mu.utils.weights import check_values, load_weights
+from mu.utils.weight_checks import check_values
+from mu.utils.weights import load_weights
 
 
 class LanguageModel(Protocol):
