@@ -1,4 +1,4 @@
-"""Class-conditional diffusion in pixel space: UNet2DModel of diffusers with a null label."""
+"""Class-conditional diffusion in pixel space: a UNet with a null label."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class ClassConditionalDiffusion(Diffusion):
     1] and `label` `[B]`.
 
     Args:
-        model: folder with `unet/` and `scheduler/` as diffusers saves them, `embedded:NAME` for a
-            model that comes with mu, or None to build one from `unet` and `scheduler`.
+        model: folder with `unet/` and `scheduler/` as diffusers saves them, or as `mu import` makes
+            them of a checkpoint of the DDPM code (SA, SalUn, SFD); `embedded:NAME` for a model that
+            comes with mu, or None to build one from `unet` and `scheduler`.
         unet: arguments of UNet2DModel, without `num_class_embeds`; for a new model.
         num_classes: K, for a new model.
         scheduler: settings of the noise schedule, for a new model.
@@ -176,14 +177,25 @@ def _load(model: str) -> tuple[nn.Module, dict[str, Any]]:
         from mu.backbones.embedded import path
 
         folder = str(path(model.removeprefix("embedded:")))
+    if Path(folder).is_file():
+        raise InputError(
+            f"{model} is one file; turn it into a folder with `mu import {model} FOLDER`."
+        )
     for name in ("unet", "scheduler"):
         if Path(folder).is_dir() and not (Path(folder) / name).is_dir():
             raise InputError(
                 f"the folder {model} has no {name}/, so it is not a class-conditional model as "
                 "diffusers saves it."
             )
+    with reading("the unet", folder):
+        config: Any = UNet2DModel.load_config(folder, subfolder="unet")
+    network_class: Any = UNet2DModel
+    if config.get("_class_name") == "ConditionalDDPM":
+        from mu.backbones.diffusion.ddpm_unet import ConditionalDDPM
+
+        network_class = ConditionalDDPM
     network: Any = load_pretrained(
-        UNet2DModel, folder, "the unet", subfolder="unet", torch_dtype=torch.float32
+        network_class, folder, "the unet", subfolder="unet", torch_dtype=torch.float32
     )
     with reading("the scheduler", folder):
         schedule: Any = DDPMScheduler.load_config(folder, subfolder="scheduler")

@@ -57,7 +57,7 @@ _ADAPTER = """from diffusers import StableDiffusionPipeline
 
 pipeline = StableDiffusionPipeline.from_pretrained("{base}", safety_checker=None)
 pipeline.load_lora_weights("FOLDER")"""
-_CLASSES = """from mu.backbones import ClassConditionalDiffusion
+CLASS_USAGE = """from mu.backbones import ClassConditionalDiffusion
 
 model = ClassConditionalDiffusion("FOLDER")
 images = model.generate(model.labels([0, 1, 2, 3]), seeds=[0, 1, 2, 3])"""
@@ -168,11 +168,11 @@ def export_class_conditional(
                 kind="unconditional-image-generation",
                 what=f"A denoiser of {channels} × {height} × {width} images of "
                 f"{backbone.num_classes} classes",
-                about="`unet/` is a `UNet2DModel` of diffusers, `scheduler/` its noise schedule. "
+                about=f"`unet/` is a `{type(network).__name__}`, `scheduler/` its noise schedule. "
                 "Pixels are scaled to [−1, 1]; class label "
                 f"{backbone.num_classes} says nothing (the null label of classifier-free "
                 f"guidance).\n\n{_drawn(backbone)}",
-                usage=_CLASSES,
+                usage=CLASS_USAGE,
             ),
         )
     return folder
