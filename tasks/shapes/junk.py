@@ -48,8 +48,8 @@ class JunkImages:
         image = part["image"].clone()
         label = part["label"].clone()
         chosen = (draws[:, 1] * len(sorts)).long()
-        for number, sort in enumerate(sorts):
-            rows = ((draws[:, 0] < self.share) & (chosen == number)).nonzero()[:, 0]
+        for position, sort in enumerate(sorts):
+            rows = ((draws[:, 0] < self.share) & (chosen == position)).nonzero()[:, 0]
             if len(rows):
                 image[rows] = _junk(sort, image[rows], seed, index[rows], visit[rows])
                 label[rows] = self.label
