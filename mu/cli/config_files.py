@@ -52,7 +52,41 @@ def read(path: str | Path) -> Config:
                 else "a class: {class_path: ..., init_args: {...}}"
             )
             raise InputError(f"{path}: {key} is {content[key]!r}; it should be {expected}.")
+    for key, value in content.items():
+        _check_specifications(value, key, path)
     return content
+
+
+def _check_specifications(value: Any, key: str, path: str | Path) -> None:
+    """Check that class paths are texts and arguments are mappings, at any depth."""
+    if isinstance(value, list):
+        for entry in value:
+            if key == "trainer.callbacks" and not _names_class(entry):
+                raise InputError(
+                    f"{path}: {key} has the entry {shortened(entry)}; each should be a class: "
+                    "{class_path: ..., init_args: {...}}."
+                )
+            _check_specifications(entry, key, path)
+    elif isinstance(value, Mapping):
+        class_path = value.get("class_path", "unset")
+        if not isinstance(class_path, str) or not class_path.strip():
+            raise InputError(
+                f"{path}: {key}.class_path is {shortened(repr(class_path))}; it should be the "
+                "path of a class, for example mu.methods.SalUn."
+            )
+        arguments = value.get("init_args")
+        if arguments is not None and not isinstance(arguments, Mapping):
+            raise InputError(
+                f"{path}: {key}.init_args is {shortened(repr(arguments))}; it should be a mapping "
+                "of the class's arguments."
+            )
+        for name, entry in value.items():
+            _check_specifications(entry, key if name == "init_args" else f"{key}.{name}", path)
+
+
+def _names_class(entry: Any) -> bool:
+    """Whether an entry is a class path or a specification."""
+    return isinstance(entry, str) or (isinstance(entry, Mapping) and "class_path" in entry)
 
 
 def _files_beside(path: Path) -> str:

@@ -78,7 +78,7 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
     """
     import_components()
     config = callback_words.put_into_files(options, config)
-    parser_errors.refuse_foreign_classes(options, config)
+    parser_errors.check_values(command, options, config)
     words = [command, *(["--config", configs.to_yaml(config)] if config else []), *options.rest]
     if options.run:
         words.append(f"--trainer.default_root_dir={options.run}")
@@ -276,15 +276,19 @@ class MuCLI(LightningCLI):
         return {**super()._prepare_subcommand_kwargs(subcommand), **quiet}
 
     def after_validate(self) -> None:
-        """Print the scores."""
-        if not rank_of_process():
-            print_table(
-                ["score", "value"],
-                [
-                    [name, f"{float(value):.6g}"]
-                    for name, value in self.trainer.callback_metrics.items()
-                ],
-            )
+        """Print the scores, or which setting switches them off."""
+        if rank_of_process():
+            return
+        if not self.trainer.callback_metrics:
+            print(f"no scores, because {_no_scores(self.trainer, self.datamodule)}")
+            return
+        print_table(
+            ["score", "value"],
+            [
+                [name, f"{float(value):.6g}"]
+                for name, value in self.trainer.callback_metrics.items()
+            ],
+        )
 
     def after_test(self) -> None:
         """Print what the suites measured."""
@@ -299,6 +303,23 @@ class MuCLI(LightningCLI):
             return
         print_results(self.model.results)
         print(f"run folder: {self.session.run}")
+
+
+def _no_scores(trainer: Trainer, data: Any) -> str:
+    """Settings that switch the scores of a validation off, and how to switch them on."""
+    settings = []
+    options = []
+    if not trainer.limit_val_batches:
+        settings.append("limit_val_batches is 0")
+        options.append("--trainer.limit_val_batches 1.0")
+    if not any(len(data.split.parts.get(name, ())) for name in data.curves):
+        settings.append(
+            f"the task has no samples of {', '.join(data.curves)}"
+            if data.curves
+            else "the task names no part to score (curves: [])"
+        )
+        options.append('--data.curves "[forget,retain]"')
+    return f"{' and '.join(settings)}; add {' '.join(options)}, or measure with suites: mu test."
 
 
 def forget_origin(spec: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -10,7 +11,18 @@ from contextlib import contextmanager
 
 from mu.utils.distributed import rank_of_process
 from mu.utils.errors import InputError, RunError
+from mu.utils.text_files import shortened
 
+_UNUSABLE_PATH = (
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+)
+"""Errors of the system that another path cures."""
 COMMANDS = {
     "fit": "train an original, retrain an oracle, or unlearn",
     "validate": "scores of the splits, without suites",
@@ -137,6 +149,9 @@ def _report(error: Exception, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
+    if isinstance(error, OSError) and error.errno in _UNUSABLE_PATH and error.filename:
+        reason = (error.strerror or "it cannot be used").lower()
+        error = InputError(f"{shortened(error.filename)}: {reason}; give another path.")
     code = 2 if isinstance(error, InputError) else 1
     # rank zero prints for all; an error of another rank alone is seen with --debug
     if rank_of_process():

@@ -59,7 +59,10 @@ def take(words: list[str]) -> Options:
         elif name in _OURS:
             if not equals and (not pending or pending[0].startswith("--")):
                 raise InputError(f"{word} needs a value: {word} {_example(name)}.")
-            _put(options, name, value if equals else pending.pop(0))
+            value = value if equals else pending.pop(0)
+            if not value.strip():
+                raise InputError(f"{name} needs a value: {name} {_example(name)}.")
+            _put(options, name, value)
         else:
             options.rest.append(word)
     return options

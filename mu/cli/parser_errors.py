@@ -23,6 +23,7 @@ from mu.config.spec_faults import (
     spec_fault,
     value_fault,
 )
+from mu.utils.errors import InputError
 
 _OURS = ("config", "run", "resume", "debug", "model", "data", "seed_everything", "print_config")
 
@@ -82,28 +83,45 @@ def _faults(command: str, options: Options, config: Mapping[str, Any]) -> Iterat
         )
 
 
-def refuse_foreign_classes(options: Options, config: Mapping[str, Any]) -> None:
-    """Refuse class paths in words and files that lead to anything but what their argument takes.
+def check_values(command: str, options: Options, config: Mapping[str, Any]) -> None:
+    """Refuse entries that the command does not have, and values that no parser should get.
+
+    These are class paths that lead to anything but what their argument takes, null where a value
+    is needed, and NaN.
 
     Args:
+        command: `fit`, `validate`, `test` or `predict`.
         options: words of the command line.
         config: merged configuration files.
 
     Raises:
-        InputError: names the first such path, before its module is imported.
+        InputError: names the first such value, before a module is imported for it.
     """
     from lightning.pytorch import Trainer
 
     from mu.core.module import UnlearningModule
     from mu.data.datamodule import UnlearningDataModule
 
+    settings = hints(getattr(Trainer, command))
+    names = [
+        *_OURS,
+        "ckpt_path",
+        *settings,
+        *(f"trainer.{name}" for name in _parameters(Trainer.__init__)),
+    ]
+    fault = next(_unknown_entries(command, config, names), None)
+    if fault is not None:
+        raise InputError(fault)
     merged_config = plain_data(_overlaid(config, options))
+    seed = merged_config.get("seed_everything")
+    if type(seed) is int and not 0 <= seed < 2**32:
+        raise InputError(f"--seed_everything is {seed}; it should be from 0 to {2**32 - 1}.")
     trainer = hints(Trainer.__init__)
     for name, value in (merged_config.get("trainer") or {}).items():
-        class_faults.refuse_foreign_classes(value, Argument(f"trainer.{name}", trainer.get(name)))
+        class_faults.check_components(value, Argument(f"trainer.{name}", trainer.get(name)))
     for key, base in {"model": UnlearningModule, "data": UnlearningDataModule}.items():
         argument = Argument(key, base, default=base)
-        class_faults.refuse_foreign_classes(merged_config.get(key), argument)
+        class_faults.check_components(merged_config.get(key), argument)
 
 
 def _of(fault: str | None) -> Iterator[str]:

@@ -92,9 +92,20 @@ def translated(error: Exception, session: Session) -> Exception:
     )
     if isinstance(root, MisconfigurationException) or from_constructor:
         return InputError(f"{message}.")
+    if isinstance(root, ValueError | TypeError) and not session.began and _raised_in(root, "optim"):
+        return InputError(f"the optimizer refuses its arguments: {message}; correct them.")
     unreadable = isinstance(root, pickle.UnpicklingError | KeyError | EOFError | zipfile.BadZipFile)
     if session.checkpoint and not session.began and unreadable:
         return InputError(
             f"{session.checkpoint} is not a checkpoint that mu fit wrote, or it is cut off."
         )
     return root if isinstance(root, Exception) and not isinstance(root, type(error)) else error
+
+
+def _raised_in(error: BaseException, package: str) -> bool:
+    """Whether an error was raised by the code of a package of torch."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return str(name).startswith(f"torch.{package}.")

@@ -64,6 +64,23 @@ def required(cls: type) -> list[str]:
     return [name for name, is_required in collected.items() if is_required]
 
 
+def optional_names(cls: type) -> set[str]:
+    """Names of the constructor's arguments that may be null: by their type or their default."""
+    hints_by_name = constructor_hints(cls)
+    names = {
+        name
+        for name, hint in hints_by_name.items()
+        if hint is Any or any(member in (type(None), Any, object) for member in alternatives(hint))
+    }
+    for init in _constructors(cls):
+        names |= {
+            name
+            for name, value in inspect.signature(init).parameters.items()
+            if value.default is None
+        }
+    return names
+
+
 def argument_names(cls: type) -> list[str]:
     """Names of the constructor's arguments, through `**kwargs` those of its bases too."""
     names: dict[str, None] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -173,15 +174,15 @@ def _misfit(path: str, argument: Argument) -> str:
 # ---- before a parser imports ---------------------------------------------------------------------
 
 
-def refuse_foreign_classes(value: Any, argument: Argument) -> None:
-    """Refuse a value whose class paths lead to anything but a class that its argument takes.
+def check_components(value: Any, argument: Argument) -> None:
+    """Refuse class paths that lead to anything but what their argument takes, null and NaN.
 
     Args:
         value: plain data of the argument, with classes as `class_path`.
         argument: argument that takes it.
 
     Raises:
-        InputError: names the first such path; no module was imported for it.
+        InputError: names the first such value; no module was imported for it.
     """
     fault = next(_foreign_classes(value, argument), None)
     if fault is not None:
@@ -232,8 +233,14 @@ def _foreign_arguments(cls: Any, values: Mapping[str, Any], argument: Argument) 
         cls = next((base for base in argument.bases if not inspect.isabstract(base)), None)
     hints = types.constructor_hints(cls) if inspect.isclass(cls) else {}
     defaults = default_classes(cls) if inspect.isclass(cls) else {}
+    optional = types.optional_names(cls) if inspect.isclass(cls) else set(values)
     for name, entry in values.items():
         key = f"{argument.key}.{name}"
+        hint = hints.get(name)
+        if entry is None and hint is not None and name not in optional:
+            yield f"{key} is null; it should be {types.in_words(hint)}."
+        if isinstance(entry, float) and math.isnan(entry):
+            yield f"{key} is NaN, which is no number; it should be {types.in_words(hint)}."
         owner = getattr(cls, "__name__", "")
         inner = Argument(key, hints.get(name), owner, defaults.get(name))
         yield from _foreign_classes(entry, inner)

@@ -70,11 +70,11 @@ class Components:
         from jsonargparse import ArgumentError as ParserError
 
         from mu.config.argument_types import Argument
-        from mu.config.class_faults import refuse_foreign_classes
+        from mu.config.class_faults import check_components
         from mu.config.spec_faults import value_fault
 
         argument = Argument(section, self._types[section])
-        refuse_foreign_classes(spec, argument)
+        check_components(spec, argument)
         try:
             # the parser puts objects into the lists of its input
             return self._parsers[section].parse_object({section: deepcopy(spec)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,12 @@ from typing import Any
 from mu.utils.errors import InputError
 
 _STEPS = ("max_epochs", "max_steps", "limit_train_batches")
+_SMALLEST = {
+    "gradient_clip_val": 0,
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+}
 _CLUSTER = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "MASTER_ADDR", "LSB_JOBID")
 """Variables of launchers that start processes on several nodes."""
 
@@ -31,6 +38,10 @@ def check_fit(trainer: Mapping[str, Any], prefix: str = "--trainer.") -> None:
                 f"{prefix}{name} is {value}, so that nothing would be trained; give at least 1, "
                 "or leave it out."
             )
+    for name, smallest in _SMALLEST.items():
+        value = trainer.get(name)
+        if isinstance(value, int | float) and value < smallest:
+            raise InputError(f"{prefix}{name} is {value}; it should be at least {smallest}.")
     if _is_no_time(trainer.get("max_time")):
         raise InputError(
             f"{prefix}max_time is {trainer['max_time']}, so that nothing would be trained; give "
@@ -53,8 +64,15 @@ def check_processes(trainer: Mapping[str, Any], prefix: str = "--trainer.") -> N
             "out."
         )
     devices = trainer.get("devices")
-    if isinstance(devices, str) and devices.lstrip("-").isdigit():
-        devices = int(devices)
+    if isinstance(devices, str):
+        if not re.fullmatch(r"auto|-?\d+|\d+(,\s*\d+)+,?|\d+,", devices):
+            raise InputError(
+                f"{prefix}devices is {devices!r}; it should be auto, a number of devices, or "
+                "their numbers separated by commas."
+            )
+        devices = int(devices) if devices.lstrip("-").isdigit() else None
+    if isinstance(devices, int) and devices < 1 and devices != -1:
+        raise InputError(f"{prefix}devices is {devices}; it should be at least 1, or -1 for all.")
     largest = max(16, os.cpu_count() or 1)
     if isinstance(devices, int) and not isinstance(devices, bool) and devices > largest:
         raise InputError(

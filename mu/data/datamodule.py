@@ -81,6 +81,7 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         """Read the data once; Lightning calls it on every rank."""
         if self._split is None:
             self.make()
+        self._check_names()
         missing = [
             name for name, ids in self.split.parts.items() if name not in self.datasets and len(ids)
         ]
@@ -88,6 +89,17 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
             raise InputError(
                 f"{type(self).__name__} has no dataset for the split part {missing[0]!r}."
             )
+
+    def _check_names(self) -> None:
+        """Check that the parts named for curves and evaluation exist."""
+        parts = {*self.split.parts, "forget", "retain", "validation", "test"}
+        for argument, names in {"curves": self.curves, "evaluated": self.evaluated}.items():
+            unknown = [name for name in names or [] if name not in parts]
+            if unknown:
+                raise InputError(
+                    f"{argument} names the part {unknown[0]!r}, which the split has not; it has "
+                    f"{', '.join(sorted(self.split.parts))}."
+                )
 
     @property
     def split(self) -> Split:
