@@ -41,8 +41,8 @@ test-minimal:
 	test -x $(MINIMAL)/bin/python || $(PYTHON) -m venv $(MINIMAL)
 	$(MINIMAL)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(MINIMAL)/bin/uv pip compile --quiet --resolution lowest-direct --extra diffusion --extra llm --extra test pyproject.toml -o $(MINIMAL)/requirements.txt
-	$(MINIMAL)/bin/python -m pip install --quiet --disable-pip-version-check -r $(MINIMAL)/requirements.txt
-	$(MINIMAL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	VIRTUAL_ENV=$(MINIMAL) $(MINIMAL)/bin/uv pip install --quiet -r $(MINIMAL)/requirements.txt
+	VIRTUAL_ENV=$(MINIMAL) $(MINIMAL)/bin/uv pip install --quiet --no-deps -e .
 	$(RUN) OMP_NUM_THREADS=1 $(MINIMAL)/bin/python -m pytest -m 'not slow and not data' tests/cli tests/config tests/utils tests/functional tests/contract/test_fit.py tests/contract/test_faults.py tests/contract/test_evaluation.py tests/contract/test_original_and_oracle.py tests/contract/test_edits.py tests/methods
 
 test-all: setup lint

@@ -346,7 +346,7 @@ def test_show_a_method(mu: Mu, monkeypatch: pytest.MonkeyPatch) -> None:
         "Defaults: ρ = 0.5",
         "SGD(lr=0.013",
         "norm: Norm = 'train'",
-        "configs/method/salun.yaml: SalUn: random labels",
+        "method/salun: SalUn: random labels",
         "needs: forget, retain, labels, substitute",
     ):
         assert words in answer.out, words
