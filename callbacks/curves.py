@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,7 +19,7 @@ class Curves(Callback, Reconstructible):
         self.rows: list[dict[str, float]] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add a row for a validation during fit."""
+        """Add a row for a validation during fit; a score that is undefined is left out."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         keys = module_of(pl_module).curve_keys()
@@ -26,6 +27,7 @@ class Curves(Callback, Reconstructible):
             key: float(trainer.callback_metrics[key])
             for key in keys
             if key in trainer.callback_metrics
+            and isfinite(float(trainer.callback_metrics[key]))
         }
         self.rows.append(
             {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step), **row}
@@ -33,7 +35,7 @@ class Curves(Callback, Reconstructible):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the curves on rank zero."""
-        if self.rows and trainer.is_global_zero:
+        if self.rows and trainer.is_global_zero and not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             write_json(run_folder(trainer) / "curves.json", self.rows)
 
     def state_dict(self) -> dict[str, Any]:

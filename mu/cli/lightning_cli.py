@@ -255,13 +255,15 @@ class MuCLI(LightningCLI):
             for cls in _default_callbacks()
             if not any(isinstance(callback, cls) for callback in callbacks)
         ]
-        writes_checkpoints = config.enable_checkpointing is not False and not config.fast_dev_run
+        writes_checkpoints = not (
+            config.enable_checkpointing is False or config.fast_dev_run or config.barebones
+        )
         if self.command == "fit" and writes_checkpoints:
             callbacks.append(LastCheckpoint(run))
         if self.command == "predict":
             callbacks.append(WritePredictions(run))
         logger = config.logger
-        if logger is None or logger is True:
+        if (logger is None or logger is True) and not config.barebones:
             logger = CSVLogger(run, name="logs") if self.command == "fit" else False
         trainer = super().instantiate_trainer(callbacks=callbacks, logger=logger, **kwargs)
         self.session.trainer = trainer

@@ -11,6 +11,7 @@ from mu.backbones import Backbone
 from mu.core import run_state
 from mu.core.base_weights import BaseWeights
 from mu.core.checks import FitChecks
+from mu.core.epoch_means import EpochMeans
 from mu.utils.errors import InputError
 from mu.utils.timing import Stopwatch
 
@@ -26,6 +27,7 @@ class CheckpointHooks(LightningModule):
 
     backbone: Backbone
     checks: FitChecks
+    epoch_means: EpochMeans
     stopwatch: Stopwatch
     original_hash: str
     base: BaseWeights | None
@@ -85,11 +87,14 @@ class CheckpointHooks(LightningModule):
         checkpoint["mu"] = run_state.run_record(self._method, self.recipe_hash())
         if self.base is not None and self.base.omitted():
             checkpoint["mu"]["base"] = self.base.hash
+        if self.epoch_means.state():
+            checkpoint["mu"]["epoch_means"] = self.epoch_means.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Read the run's record; refuse to resume from other original weights or another seed."""
         record = checkpoint.get("mu", {})
         self.stored_base = record.get("base")
+        self.epoch_means.load(record.get("epoch_means", {}))
         self._epoch_end_pending = bool(record.get("epoch_end_due")) and self._resuming()
         # in a fresh process, the time before the checkpoint belongs to the run too
         if not self.stopwatch.seconds():

@@ -19,6 +19,7 @@ from mu.core.base_weights import BaseWeights
 from mu.core.batch_norm import Norm, broadcast_buffers, recalibrate, set_mode
 from mu.core.checkpoint_hooks import CheckpointHooks
 from mu.core.checks import FitChecks, check_terms
+from mu.core.epoch_means import EpochMeans
 from mu.core.eval_steps import EvaluationSteps
 from mu.core.fit_loop import completed_epochs, finish_due_epoch, planned_steps, sync_epoch_length
 from mu.core.lr import LRSchedule
@@ -27,6 +28,7 @@ from mu.core.needs import check_backbone, check_needs
 from mu.core.reduction import Reduction, reduce, sample_weighted
 from mu.core.reference import frozen_copy
 from mu.core.substitutes import Substitute
+from mu.core.trainer_checks import check_monitored, check_trainer
 from mu.data.batch import Batch
 from mu.data.plan import DataPlan, Retain
 from mu.utils.errors import InputError
@@ -99,6 +101,7 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
         self._recipe: str | None = None
         self.serves_only = False
         self.checks = FitChecks()
+        self.epoch_means = EpochMeans()
         self.windows = AccumulationWindows()
         self._first_step: int | None = None
         self._epoch_end_pending = False
@@ -160,6 +163,7 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
         if self.task is not None:
             self.backbone.check_task(self.task)
         if stage == "fit":
+            check_trainer(self, self.mask is not None)
             needs = {
                 "forget": self.needs_forget,
                 "retain": self.needs_retain,
@@ -222,6 +226,7 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
         """Seed torch's generators (dropout) by (seed, epoch, batch, rank), for exact resumes."""
         self.cache.clear()  # its content was computed with the weights before this step
         self.checks.batch = batch
+        self.epoch_means.start_batch()
         self.windows.begin_batch(self.trainer, batch)
         seed = stream_id("step", self.seed, self.current_epoch, batch_idx, self.global_rank)
         seed_generators(seed, self.device)
@@ -274,11 +279,13 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
         super().backward(loss, *args, **kwargs)
 
     def log_terms(self, terms: Mapping[str, Tensor]) -> None:
-        """Log the loss terms on the steps that the trainer logs.
+        """Log the loss terms on the steps that the trainer logs, and add to the epoch's means.
 
         A log call in each step costs more than a small model.
         """
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
+        self.epoch_means.add(terms)
+        interval: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if interval and (self.trainer.global_step + 1) % interval == 0:
             self.log_dict(
                 {f"train/{name}": value.detach() for name, value in terms.items()},
                 prog_bar=len(terms) == 1,
@@ -300,11 +307,20 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
     def on_train_epoch_end(self) -> None:
         """Check the last loss and recompute batch-norm statistics, before checkpoints are saved."""
         self.checks.check_pending(self)
+        self._log_epoch_means()
         self.share_buffers()
         if self.norm == "recalibrate" and self.is_last_epoch():
             with self.stopwatch("recalibrate"):
                 recalibrate(self)
             self._recalibrated = True
+
+    def _log_epoch_means(self) -> None:
+        """Log `train/loss` and `train/TERM` for callbacks that monitor them, and begin anew."""
+        means = self.epoch_means.values()
+        self.epoch_means.clear()
+        self.log_dict(means, on_epoch=True, logger=False, sync_dist=self.world_size > 1)
+        if means:
+            check_monitored(self.trainer.callbacks, self.trainer.callback_metrics)  # pyright: ignore[reportAttributeAccessIssue]
 
     def is_last_epoch(self) -> bool:
         """Whether the epoch that ends is the run's last one, by `max_epochs` or any other stop."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from mu.data.batch import Augment, Batch, fetch, to_tensors
@@ -130,10 +130,11 @@ class PlannedBatches(Dataset):
         return self.augment(part, self.seed) if self.augment else part
 
 
-class PlanSampler(DistributedSampler):
+class PlanSampler(DistributedSampler, SequentialSampler):
     """Sampler over the steps of an epoch's plan.
 
-    It is a DistributedSampler by type, so that Lightning does not replace it.
+    It is a DistributedSampler and a SequentialSampler by type, so that Lightning does not replace
+    it, with `overfit_batches` neither.
     """
 
     def __init__(self, steps: Callable[[int], list[Step | None]]) -> None:
@@ -278,7 +279,7 @@ class EvalBatches(Dataset):
         return part
 
 
-class _EvalSampler(DistributedSampler):
+class _EvalSampler(DistributedSampler, SequentialSampler):
     """Contiguous batches, dealt to ranks in turn.
 
     A rank that would run out gets a row of the last batch again, marked as padded.

@@ -1,0 +1,98 @@
+"""Checks of a trainer's settings and callbacks before a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Checkpoint,
+    EarlyStopping,
+    LearningRateFinder,
+    WeightAveraging,
+)
+
+from mu.core.protocols import Method
+from mu.utils.errors import InputError
+
+
+def check_trainer(method: Method, has_mask: bool) -> None:
+    """Refuse settings and callbacks that cannot work with a fit's method and task.
+
+    Args:
+        method: before its fit, with its trainer.
+        has_mask: whether only some weights may move.
+
+    Raises:
+        InputError: names the setting or the callback.
+    """
+    trainer: Any = method.trainer
+    name = type(method).__name__
+    clip = trainer.gradient_clip_val
+    if clip is not None and not clip >= 0:
+        raise InputError(
+            f"trainer.gradient_clip_val is {clip}; a gradient is clipped to a norm or value of at "
+            "least 0."
+        )
+    for callback in trainer.callbacks:
+        class_name = type(callback).__name__
+        if isinstance(callback, BatchSizeFinder | LearningRateFinder):
+            setting = (
+                "data.batch_size" if isinstance(callback, BatchSizeFinder) else "the optimizer's lr"
+            )
+            raise InputError(
+                f"{class_name} tries out steps before the fit, which would move the weights that "
+                f"{name} begins from; leave it out and set {setting}, or search for it with mu "
+                "bench."
+            )
+        if has_mask and isinstance(callback, WeightAveraging) and callback._use_buffers:
+            raise InputError(
+                f"{class_name} would average the mask of {name}; give it use_buffers: false."
+            )
+        if isinstance(callback, EarlyStopping | Checkpoint):
+            check_curve(class_name, getattr(callback, "monitor", None), method)
+
+
+def check_curve(class_name: str, monitor: str | None, method: Method) -> None:
+    """Refuse the monitoring of a curve that the fit does not compute.
+
+    Args:
+        class_name: of the callback.
+        monitor: name of a metric, `SPLIT/SCORE` for a curve; None monitors nothing.
+        method: before its fit.
+
+    Raises:
+        InputError: names the curve.
+    """
+    task = method.task
+    split, slash, _ = (monitor or "").partition("/")
+    if task is None or not slash or split not in (*task.split.parts, "validation"):
+        return
+    trainer: Any = method.trainer
+    computed = task.curves if trainer.limit_val_batches else []
+    if split not in computed:
+        raise InputError(
+            f"{class_name} monitors {monitor}, but the fit computes no curve of {split}; add it "
+            "with data.curves, or monitor train/loss."
+        )
+
+
+def check_monitored(callbacks: Iterable[Any], metrics: Iterable[str]) -> None:
+    """Refuse the monitoring of a metric that the first epoch has not logged.
+
+    Args:
+        callbacks: callbacks of the trainer.
+        metrics: names of the metrics logged until the end of an epoch.
+
+    Raises:
+        InputError: names the metric, and those there are.
+    """
+    names = [*metrics, "epoch", "step"]
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(callback, EarlyStopping | Checkpoint) and monitor not in (None, *names):
+            raise InputError(
+                f"{type(callback).__name__} monitors {monitor!r}, which the fit does not log; it "
+                f"logs {', '.join(names[:-2])}."
+            )
