@@ -26,8 +26,7 @@ class Curves(Callback, Reconstructible):
         row = {
             key: float(trainer.callback_metrics[key])
             for key in keys
-            if key in trainer.callback_metrics
-            and isfinite(float(trainer.callback_metrics[key]))
+            if key in trainer.callback_metrics and isfinite(float(trainer.callback_metrics[key]))
         }
         self.rows.append(
             {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step), **row}

@@ -95,7 +95,11 @@ class EvaluationSteps(LightningModule):
         for name, values in self.served().scores(part).items():
             key = f"{split}/{name}"
             if key not in self._curves:
-                self._curves[key] = MeanMetric(sync_on_compute=True).to(self.device)
+                self._curves[key] = MeanMetric(
+                    # a mean without the samples that are NaN would be one of chosen samples
+                    sync_on_compute=True,
+                    nan_strategy="disable",
+                ).to(self.device)
             self._curves[key].update(values[real])
 
     def on_validation_epoch_end(self) -> None:

@@ -391,6 +391,19 @@ def test_validate_prints_scores_and_writes_nothing(mu: Mu, tmp_path: Path) -> No
     assert answer.code == 0, answer.err
     assert "forget/accuracy" in answer.out
     assert set(tmp_path.rglob("*")) == before
+    for words, sentence in (
+        (
+            ("--data.curves", "[]"),
+            "the task names no part to score (curves: []); add --data.curves",
+        ),
+        (
+            ("--trainer.limit_val_batches", "0"),
+            "limit_val_batches is 0; add --trainer.limit_val_batches 1.0, or measure with suites",
+        ),
+    ):
+        answer = mu("validate", "--run", "runs/a", *words)
+        assert answer.code == 0, answer.err
+        assert f"no scores, because {sentence}" in answer.out
 
 
 def test_predict_writes_every_sample_once(mu: Mu) -> None:

@@ -67,6 +67,7 @@ OF_LOGITS: dict[str, Callable[[Tensor], Any]] = {
     "entropy_lr_mia": lambda z: svc_membership.entropy_lr_mia(z, z, z),
     "fid": lambda z: images.fid(LOGITS, z),
     "kid": lambda z: images.kid(LOGITS, z, 2, 10)[0],
+    "real_floor": lambda z: images.real_floor(images.fid, z, 8).mean,
     "clip_score": lambda z: images.clip_score(z, LOGITS),
 }
 OF_VALUES: dict[str, Callable[[Tensor], Any]] = {
