@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import nan
 from typing import Any, Self
 
 import torch
@@ -132,6 +133,15 @@ class Classifier(Backbone):
             normalize.load_state_dict(ours.state_dict())
         return twin
 
+    def prepare(self, batch: Batch, seed: int) -> dict[str, Any]:
+        """Batch with its images in the memory order of the network, see `Backbone`."""
+        prepared = super().prepare(batch, seed)
+        if self.channels_last and "image" in prepared:
+            # here and not in `predict`, because torch.func transforms no memory order
+            image = prepared["image"]
+            prepared["image"] = image.contiguous(memory_format=torch.channels_last)
+        return prepared
+
     def predict(self, batch: Batch) -> Tensor:
         """Logits `[B, K]`."""
         image = self.as_input(batch["image"])
@@ -175,7 +185,7 @@ class Classifier(Backbone):
     def scores(self, batch: Batch, prediction: Tensor | None = None) -> dict[str, Tensor]:
         """Scores: `loss` in nats and `accuracy` in {0, 1}."""
         logits = (self.predict(batch) if prediction is None else prediction).float()
-        return {
-            "loss": functional.cross_entropy(logits, batch["label"]),
-            "accuracy": (logits.argmax(1) == batch["label"]).float(),
-        }
+        loss = functional.cross_entropy(logits, batch["label"])
+        # the largest of NaN is the first class, which is no choice
+        hits = (logits.argmax(1) == batch["label"]).float().masked_fill(loss.isnan(), nan)
+        return {"loss": loss, "accuracy": hits}

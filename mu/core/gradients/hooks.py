@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mu.core.gradients.layers import check_layer, layer_gradient, squared_gradient
+from mu.core.gradients.layers import check_layer, has_rule, layer_gradient, squared_gradient
 from mu.core.gradients.strategies import Strategy, Values, batch_size, single_value
 from mu.data.batch import Batch
+from mu.utils.errors import InputError
 
 LayerCall = tuple[Any, str, Tensor, Tensor]
 """A layer, the name of its weight, the layer's input, the gradient of its output."""
@@ -41,7 +42,8 @@ class _Tap(torch.autograd.Function):
 class HookStrategy(Strategy):
     """Per-sample gradients of each layer from its input and the gradient of its output.
 
-    Convolutions, linear layers and the usual norms have rules (see `layers`).
+    Convolutions, linear layers and the usual norms have rules, other layers are run again (see
+    `layers`). A layer may see several rows of a sample, one after the other (windows).
     """
 
     name = "hooks"
@@ -80,9 +82,15 @@ class HookStrategy(Strategy):
             single: refuse several values of a sample.
         """
         calls = [0] * len(self.weights)
+        size = batch_size(batch)
         probe = self.weights[0].new_zeros(()).requires_grad_()
 
-        def tap(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def tap(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+            if not isinstance(output, Tensor) or (len(inputs) != 1 and not has_rule(layer)):
+                raise InputError(
+                    f"per-sample gradients by hooks need one tensor as input and output of a "
+                    f"layer, unlike those of {type(layer).__name__}; choose auto, vmap or loop."
+                )
             if not output.requires_grad:
                 return output
             source = inputs[0].detach()
@@ -93,8 +101,12 @@ class HookStrategy(Strategy):
             def callback(gradient: Tensor) -> None:
                 for name, position in positions.items():
                     call = (layer, name, source, gradient)
-                    on_gradient(position, call, calls[position] == 1)
+                    # rows of a sample are added up before the square, as those of two calls are
+                    only = calls[position] == 1 and len(source) == size
+                    on_gradient(position, call, only)
 
+            # an activation inside a layer may have saved the output, which must stay as it is
+            output = output if has_rule(layer) else output.clone()
             return _Tap.apply(output, probe, callback)  # type: ignore[return-value]
 
         handles = [layer.register_forward_hook(tap) for layer in self.layers]
@@ -116,7 +128,7 @@ class HookStrategy(Strategy):
         rows: dict[int, Tensor] = {}
 
         def on_gradient(position: int, call: LayerCall, only: bool) -> None:
-            _add(rows, position, layer_gradient(*call))
+            _add(rows, position, _by_sample(layer_gradient(*call), size))
 
         self._run(batch, on_gradient, lambda: None, single=True)
         return [
@@ -125,6 +137,7 @@ class HookStrategy(Strategy):
         ]
 
     def squares(self, batch: Batch) -> list[Tensor]:
+        size = batch_size(batch)
         total = [torch.zeros_like(weight) for weight in self.weights]
         shared: dict[int, Tensor] = {}
 
@@ -133,7 +146,7 @@ class HookStrategy(Strategy):
                 total[position] += squared_gradient(*call)
             else:
                 # of a layer that is called twice, the gradients are added up before the square
-                _add(shared, position, layer_gradient(*call))
+                _add(shared, position, _by_sample(layer_gradient(*call), size))
 
         def on_backward_end() -> None:
             for position, rows in shared.items():
@@ -142,6 +155,18 @@ class HookStrategy(Strategy):
 
         self._run(batch, on_gradient, on_backward_end)
         return total
+
+
+def _by_sample(rows: Tensor, size: int) -> Tensor:
+    """Gradients `[B, ...]` from those of consecutive rows of each sample."""
+    if len(rows) == size:
+        return rows
+    if len(rows) % size:
+        raise InputError(
+            f"per-sample gradients by hooks found a layer that sees {len(rows)} rows of {size} "
+            "samples; choose auto, vmap or loop."
+        )
+    return rows.view(size, -1, *rows.shape[1:]).sum(1)
 
 
 def _add(sums: dict[int, Tensor], position: int, value: Tensor) -> None:

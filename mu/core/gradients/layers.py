@@ -1,7 +1,8 @@
 """Per-sample gradients of a layer's weights from its input and the gradient of its output.
 
 There are rules for convolutions, linear layers, layer norm, group norm, and batch norm in eval
-mode; each computes all samples at once.
+mode; each computes all samples at once. Any other layer without weighted layers inside (norms with
+an activation, norms of channels, scales) is run again for each sample, by `torch.func.vmap`.
 """
 
 from __future__ import annotations
@@ -25,24 +26,70 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _CACHE = 1 << 19  # numbers in float32 that fit into a CPU core's cache
 
 
+_RULES = (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_BATCH_NORMS, *_CONVOLUTIONS)
+_SAME_AS_BASE = (  # subclasses that compute what their base class does
+    "timm.layers.linear.Linear",
+    "timm.layers.norm.LayerNorm",
+    "timm.layers.norm.GroupNorm",
+    "timm.layers.norm.GroupNorm1",
+)
+
+
 def check_layer(layer: nn.Module) -> None:
-    """Refuse a layer whose gradients these rules do not give.
+    """Refuse a layer whose gradients neither a rule nor another run of the layer gives.
 
     Raises:
         InputError: names the layer's class.
     """
-    layer_type = type(layer)
-    supported = layer_type in (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_BATCH_NORMS)
-    if isinstance(layer, _BATCH_NORMS) and layer_type in _BATCH_NORMS:
-        # without running statistics, samples mix in eval mode too
-        supported = layer.running_mean is not None
-    if isinstance(layer, tuple(_CONVOLUTIONS)) and layer_type in _CONVOLUTIONS:
-        supported = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    if not supported:
+    problem = ""
+    if any(True for child in layer.children() for _ in child.parameters()):
+        problem = "has weights of its own beside layers with weights"
+    elif isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
+        problem = "has no running statistics, so its samples depend on each other"
+    elif isinstance(layer, nn.RNNBase):
+        problem = "is recurrent"
+    if problem:
         raise InputError(
-            f"per-sample gradients by hooks know no {layer_type.__name__} like this one; choose "
-            "auto, vmap or loop."
+            f"per-sample gradients by hooks do not work where a {type(layer).__name__} {problem}; "
+            "choose auto, vmap or loop."
         )
+
+
+def has_rule(layer: nn.Module) -> bool:
+    """Whether a layer is of a class with a rule of its own."""
+    name = f"{type(layer).__module__}.{type(layer).__name__}"
+    if type(layer) not in _RULES and name not in _SAME_AS_BASE:
+        return False
+    # the convolution's rules read the padding as numbers of zeros
+    return not isinstance(layer, tuple(_CONVOLUTIONS)) or (
+        layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    )
+
+
+class _Unhooked(nn.Module):
+    """A layer without its hooks."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layer.forward(inputs)
+
+
+def _rerun_gradient(layer: nn.Module, name: str, inputs: Tensor, gradient: Tensor) -> Tensor:
+    """Per-sample gradient of one weight, from another forward and backward pass of the layer."""
+    unhooked = _Unhooked(layer)
+    weight = getattr(layer, name).detach()
+
+    def gradient_of_row(row: Tensor, row_gradient: Tensor) -> Tensor:
+        def output(value: Tensor) -> Tensor:
+            swapped = {f"layer.{name}": value}
+            return torch.func.functional_call(unhooked, swapped, (row[None],))[0]
+
+        return torch.func.vjp(output, weight)[1](row_gradient)[0]
+
+    return torch.func.vmap(gradient_of_row)(inputs, gradient).detach()
 
 
 def layer_gradient(layer: Any, name: str, inputs: Tensor, gradient: Tensor) -> Tensor:
@@ -54,6 +101,8 @@ def layer_gradient(layer: Any, name: str, inputs: Tensor, gradient: Tensor) -> T
         inputs: the layer's input, `[B, ...]`.
         gradient: of the layer's output, `[B, ...]`.
     """
+    if not has_rule(layer):
+        return _rerun_gradient(layer, name, inputs, gradient)
     if isinstance(layer, nn.Linear):
         flat = gradient.reshape(len(gradient), -1, layer.out_features)
         if name == "bias":
@@ -81,7 +130,7 @@ def layer_gradient(layer: Any, name: str, inputs: Tensor, gradient: Tensor) -> T
 
 def squared_gradient(layer: Any, name: str, inputs: Tensor, gradient: Tensor) -> Tensor:
     """`Σ_b` of the squares of `layer_gradient`, where possible without computing that."""
-    if isinstance(layer, nn.Linear) and name == "weight" and gradient.ndim == 2:
+    if has_rule(layer) and isinstance(layer, nn.Linear) and name == "weight" and gradient.ndim == 2:
         return gradient.square().T @ inputs.square()
     chunk = len(inputs)
     if inputs.device.type == "cpu" and isinstance(layer, tuple(_CONVOLUTIONS)) and name == "weight":
@@ -92,6 +141,8 @@ def squared_gradient(layer: Any, name: str, inputs: Tensor, gradient: Tensor) ->
         )
         # as many samples at a time as fit into the cache
         chunk = max(1, _CACHE // max(patch, layer.weight.numel()))
+    if not has_rule(layer):
+        chunk = len(inputs)
     total = torch.zeros_like(getattr(layer, name))
     for part, part_gradient in zip(inputs.split(chunk), gradient.split(chunk), strict=True):
         rows = layer_gradient(layer, name, part, part_gradient)

@@ -255,19 +255,36 @@ def test_hooks_that_miss_a_use_of_a_weight_are_not_believed() -> None:
     assert auto.chosen("squares") in ("vmap", "loop")
 
 
-def test_unknown_layers_and_ways_are_refused() -> None:
-    for network in (
-        nn.Sequential(nn.Flatten(), nn.PReLU()),
-        nn.Sequential(nn.Conv2d(3, 4, 3, padding="same")),
-        nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)),
-    ):
-        backbone = ready(network)
-        with pytest.raises(InputError, match="know no"):
-            PerSample(
-                backbone, list(backbone.named_parameters()), backbone.predict, "hooks"
-            ).squares(images())
+class Gain(nn.Linear):
+    """A layer with weights that has a layer with weights inside."""
+
+    def __init__(self) -> None:
+        super().__init__(768, 4)
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.inner(super().forward(input))
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (lambda: nn.Sequential(nn.Flatten(), Gain()), "Gain has weights of its own beside"),
+        (lambda: nn.BatchNorm2d(3, track_running_stats=False), "has no running statistics"),
+        (lambda: nn.Sequential(nn.Flatten(2), nn.LSTM(256, 4)), "LSTM is recurrent"),
+    ],
+)
+def test_layers_that_hooks_cannot_follow_are_refused(network: Any, sentence: str) -> None:
+    backbone = ready(network())
+    with pytest.raises(InputError, match=sentence):
+        PerSample(backbone, list(backbone.named_parameters()), backbone.predict, "hooks").squares(
+            images()
+        )
+
+
+def test_an_unknown_strategy_is_refused() -> None:
     with pytest.raises(InputError, match="guess"):
-        PerSample(backbone, [], backbone.predict, "guess")  # type: ignore[arg-type]
+        PerSample(Zoo(), [], lambda part: part["image"], "guess")  # type: ignore[arg-type]
 
 
 def test_train_mode_is_refused() -> None:
