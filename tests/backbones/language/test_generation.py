@@ -79,7 +79,7 @@ def test_prompts_of_one_batch_have_one_limit() -> None:
 
 
 def test_thoughts_are_no_part_of_an_answer() -> None:
-    """Mutations: an unfinished or a later block is cut out; thoughts are compared with the truth."""
+    """Mutations: an unfinished or a later block is cut out; thoughts count as answer."""
     assert without_thoughts("<think>\n\n</think>\n\nOslo") == "Oslo"
     assert without_thoughts(" <think>Ada?\nOslo?</think> in Lima") == "in Lima"
     for text in ("Oslo", "<think>Oslo", "Oslo <think>so</think>"):

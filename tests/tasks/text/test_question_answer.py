@@ -159,6 +159,12 @@ def test_ids_are_texts(tmp_path: Path) -> None:
     ):
         qa = task(path=path, by="id", selector=ByValue(values))
         assert parts(qa)["forget"] == positions
+    digits = [
+        {**row, "id": name} for row, name in zip(rows(4), ("1", "01", "2", "10"), strict=True)
+    ]
+    path = write(tmp_path / "digits.csv", digits)
+    for values, positions in (("01", [1]), (1, [0]), ([10, 2], [2, 3])):
+        assert parts(task(path=path, by="id", selector=ByValue(values)))["forget"] == positions
     large = [{**row, "id": 10**20 + index} for index, row in enumerate(rows(3))]
     qa = task(path=write(tmp_path / "large.jsonl", large), by="id", selector=ByValue(10**20 + 1))
     assert parts(qa)["forget"] == [1]
