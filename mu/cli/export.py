@@ -32,17 +32,26 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="of a text-to-image model with LoRA, only the adapters, for diffusers",
     )
+    parser.add_argument(
+        "--single-file",
+        action="store_true",
+        help="of a text-to-image model, one safetensors file in CompVis' names, for programs that "
+        "take one file",
+    )
     parser.add_argument("--title", help="heading of the model card")
     parser.add_argument(
         "--license", help="licence of the weights as the hub names it, for example apache-2.0"
     )
     options = parser.parse_args(argv)
-    if options.edited and options.adapter:
-        raise InputError(
-            "mu export writes the edited tensors or the adapters, not both; leave out --edited or "
-            "--adapter."
-        )
-    form: Form = "edited" if options.edited else "adapter" if options.adapter else "model"
+    flags: dict[Form, bool] = {
+        "edited": options.edited,
+        "adapter": options.adapter,
+        "single-file": options.single_file,
+    }
+    chosen: list[Form] = [form for form, flag in flags.items() if flag]
+    if len(chosen) > 1:
+        raise InputError(f"mu export writes one form; leave out --{chosen[0]} or --{chosen[1]}.")
+    form = chosen[0] if chosen else "model"
     print(export_run(Path(options.run), Path(options.folder), options.title, options.license, form))
     return 0
 
@@ -61,7 +70,7 @@ def export_run(
         folder: folder to write, new or empty.
         title: heading of the model card; the folder's name when None.
         license: licence of the weights.
-        form: all weights, edited tensors or adapters, see `mu.backbones.export.export`.
+        form: all weights, edited tensors, adapters or one file, see `mu.backbones.export.export`.
 
     Returns:
         The folder.

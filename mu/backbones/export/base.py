@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from mu.utils.errors import InputError
 
-Form = Literal["model", "edited", "adapter"]
-"""Exported form: the whole model, the tensors that differ from the original, or the adapters."""
+Form = Literal["model", "edited", "adapter", "single-file"]
+"""Exported form: the whole model, the tensors that differ from the original, the adapters, or the
+whole model in one file of CompVis' names.
+"""
 
 
 @singledispatch

@@ -173,3 +173,8 @@ def remove_local_paths(folder: Path) -> None:
         paths = {"_name_or_path", "name_or_path"} & set(config)
         if paths:
             write_json(file, {key: value for key, value in config.items() if key not in paths})
+
+
+def images_note(backbone: Any) -> str:
+    """Sentence of a card on how its images were drawn."""
+    return f"Images of the results below: {backbone.sampler.describe()}."

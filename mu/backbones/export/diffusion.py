@@ -10,12 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mu.backbones.diffusion.adapters import BASE_HASH, FILE
 from mu.backbones.diffusion.class_conditional import ClassConditionalDiffusion
 from mu.backbones.diffusion.schedulers import make_scheduler
 from mu.backbones.diffusion.text_to_image import TextToImage
 from mu.backbones.export.base import Form, export
-from mu.backbones.export.card import hub_id, model_card, new_folder, only_whole, remove_local_paths
+from mu.backbones.export.card import (
+    hub_id,
+    images_note,
+    model_card,
+    new_folder,
+    only_whole,
+    remove_local_paths,
+)
+from mu.backbones.export.diffusion_adapter import write_adapter
+from mu.backbones.export.single_file import FILE as SINGLE_FILE
+from mu.backbones.export.single_file import compvis_state
 from mu.utils.errors import InputError
 from mu.utils.files import save_tensors, write_text
 from mu.utils.spec import init_args_of
@@ -53,10 +62,11 @@ for part in sorted({{name.split(".")[0] for name in edited}}):
 
 # or, with mu, which also checks that the base model is the same:
 # backbone = mu.backbones.TextToImage("{base}", weights="FOLDER")"""  # noqa: E501 - a line of the card stays one line
-_ADAPTER = """from diffusers import StableDiffusionPipeline
+_SINGLE_FILE = """from diffusers import StableDiffusionPipeline
 
-pipeline = StableDiffusionPipeline.from_pretrained("{base}", safety_checker=None)
-pipeline.load_lora_weights("FOLDER")"""
+pipeline = StableDiffusionPipeline.from_single_file(
+    "FOLDER/model.safetensors", prediction_type="{prediction}"
+)"""
 CLASS_USAGE = """from mu.backbones import ClassConditionalDiffusion
 
 model = ClassConditionalDiffusion("FOLDER")
@@ -72,11 +82,11 @@ def export_text_to_image(
     title: str | None = None,
     license: str | None = None,
 ) -> Path:
-    """Write a text-to-image model as a diffusers folder, edited tensors, or adapters.
+    """Write a text-to-image model as a diffusers folder, one file, edited tensors, or adapters.
 
     Forms are `model`, a folder for `StableDiffusionPipeline.from_pretrained`; `edited`, the file
     `model.safetensors` with the tensors of `edited_tensors`; `adapter`, the low-rank adapters for
-    `load_lora_weights`.
+    `load_lora_weights`; `single-file`, the whole model in `model.safetensors` by CompVis' names.
 
     Args:
         backbone: the served model; its adapters are folded in where the form is not `adapter`, on a
@@ -101,12 +111,14 @@ def export_text_to_image(
         about, usage = {
             "model": _write_pipeline,
             "edited": _write_edited,
-            "adapter": _write_adapter,
+            "adapter": write_adapter,
+            "single-file": _write_single_file,
         }[form](backbone, temporary, results)
         what = {
             "model": f"`{backbone.model}`",
             "edited": f"Tensors to be put into `{backbone.model}`",
             "adapter": f"Adapters of `{backbone.model}`",
+            "single-file": f"`{backbone.model}`",
         }[form]
         write_text(
             temporary / "README.md",
@@ -171,7 +183,7 @@ def export_class_conditional(
                 about=f"`unet/` is a `{type(network).__name__}`, `scheduler/` its noise schedule. "
                 "Pixels are scaled to [−1, 1]; class label "
                 f"{backbone.num_classes} says nothing (the null label of classifier-free "
-                f"guidance).\n\n{_drawn(backbone)}",
+                f"guidance).\n\n{images_note(backbone)}",
                 usage=CLASS_USAGE,
             ),
         )
@@ -187,7 +199,7 @@ def _write_pipeline(
     write_pipeline(merged(backbone), folder)
     sampler = backbone.sampler
     return (
-        f"A complete pipeline without a safety checker.\n\n{_drawn(backbone)}",
+        f"A complete pipeline without a safety checker.\n\n{images_note(backbone)}",
         _WHOLE.format(steps=sampler.steps, guidance=sampler.guidance),
     )
 
@@ -218,7 +230,7 @@ def _write_edited(
         f"`{backbone.part}`), by their names within "
         "`mu.backbones.TextToImage`: the component, then its own name in diffusers or "
         "transformers. The file's metadata name the "
-        f"base model and a hash of its weights.\n\n{_drawn(backbone)}"
+        f"base model and a hash of its weights.\n\n{images_note(backbone)}"
     )
     on_hub = not backbone.model.startswith("embedded:")
     return about, _EDITED.format(base=backbone.model) if on_hub else (
@@ -227,69 +239,19 @@ def _write_edited(
     )
 
 
-def _write_adapter(
+def _write_single_file(
     backbone: TextToImage, folder: Path, results: Mapping[str, Any]
 ) -> tuple[str, str]:
-    from diffusers import StableDiffusionPipeline
-    from peft import get_peft_model_state_dict
-
-    if backbone.lora is None:
-        raise InputError(
-            "the model has no adapters, because it has no lora; export it whole, or with --edited "
-            "its edited tensors."
-        )
-    arguments: dict[str, Any] = {}
-    for component in ("unet", "text_encoder"):
-        network: Any = getattr(backbone, component)
-        if getattr(network, "peft_config", None):
-            adapter_state = {
-                name: value.detach().cpu().contiguous()
-                for name, value in get_peft_model_state_dict(network).items()
-            }
-            arguments |= {
-                f"{component}_lora_layers": adapter_state,
-                f"{component}_lora_adapter_metadata": _adapter_settings(network),
-            }
-    StableDiffusionPipeline.save_lora_weights(folder, **arguments)
-    _add_metadata(
-        folder / FILE, {BASE_HASH: backbone.base_hash(), "base_model": hub_id(backbone.model)}
-    )
+    base = merged(backbone)
+    facts = {"format": "pt", "base_model": hub_id(backbone.model), "method": results.get("method")}
+    metadata = {name: str(value) for name, value in facts.items() if value}
+    state = compvis_state(base.unet, base.vae, base.text_encoder)
+    save_tensors(folder / SINGLE_FILE, state, metadata)
     about = (
-        f"Adapters of rank {backbone.lora.rank} in the layers of `{backbone.part}`, as diffusers "
-        "and peft read them. Without them the "
-        f"model is the original.\n\n{_drawn(backbone)}"
+        f"`{SINGLE_FILE}` holds the whole model by the names of CompVis' code, as programs that "
+        f"take one file read it.\n\n{images_note(backbone)}"
     )
-    return about, _ADAPTER.format(base=backbone.model)
-
-
-def _add_metadata(file: Path, metadata: Mapping[str, str | None]) -> None:
-    """Add entries to the metadata of a safetensors file."""
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as opened:
-        stored = dict(opened.metadata() or {})
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
-    save_tensors(file, tensors, stored | {key: value for key, value in metadata.items() if value})
-
-
-def _adapter_settings(network: Any) -> dict[str, Any]:
-    """Settings from which diffusers builds the adapters, for JSON."""
-    settings = network.peft_config["default"].to_dict()
-    setting_names = (
-        "r",
-        "lora_alpha",
-        "lora_dropout",
-        "target_modules",
-        "bias",
-        "use_rslora",
-        "use_dora",
-        "init_lora_weights",
-    )
-    return {
-        name: sorted(value) if isinstance(value, set) else value
-        for name, value in settings.items()
-        if name in setting_names
-    }
+    return about, _SINGLE_FILE.format(prediction=backbone.prediction_type)
 
 
 # ---- differences from the original ---------------------------------------------------------------
@@ -390,7 +352,3 @@ def _card(results: Mapping[str, Any], title: str, license: str | None, **facts: 
         concept=results.get("concept"),
         **facts,
     )
-
-
-def _drawn(backbone: Any) -> str:
-    return f"Images of the results below: {backbone.sampler.describe()}."

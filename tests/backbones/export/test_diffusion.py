@@ -400,8 +400,7 @@ def test_what_cannot_be_exported_is_said_in_one_sentence(
         ),
         (
             (run, tmp_path / "x", "--adapter", "--edited"),
-            "mu: mu export writes the edited tensors or the adapters, not both; leave out "
-            "--edited or --adapter.",
+            "mu: mu export writes one form; leave out --edited or --adapter.",
         ),
         (
             (run, full),
