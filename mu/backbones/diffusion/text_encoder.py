@@ -165,6 +165,5 @@ def find_span(tokenizer: Any, row: list[int], prompt: str, concept: str) -> tupl
             return start, start + len(concept_ids)
     raise InputError(
         f"the concept {concept!r} ({len(concept_ids)} tokens) does not stand in the prompt "
-        f"{prompt!r} "
-        f"within the encoder's {len(row)} places."
+        f"{prompt!r} within the encoder's {len(row)} places; shorten the prompt or leave it out."
     )

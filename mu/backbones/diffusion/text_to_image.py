@@ -189,6 +189,17 @@ class TextToImage(Diffusion):
         limit = int(self.text_encoder.config.max_position_embeddings)  # type: ignore[union-attr]
         return min(int(self.tokenizer.model_max_length), limit)
 
+    def check_task(self, task: Any) -> None:
+        """Check that the encoder reads the concept of every prompt to forget.
+
+        Raises:
+            InputError: as `tokenise`.
+        """
+        data = getattr(task, "datasets", {}).get("forget")
+        texts = getattr(data, "texts", {})
+        if "prompt" in texts and "concept" in texts:
+            self.tokenise(texts["prompt"], texts["concept"])
+
     def tokenise(
         self, prompts: Sequence[str], concepts: Sequence[str] | None = None
     ) -> tuple[Tensor, Tensor]:

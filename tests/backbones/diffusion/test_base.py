@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -247,6 +248,17 @@ def test_spans_count_tokens() -> None:
         backbone.tokenise(["a red circle"], [" "])
     with pytest.warns(UserWarning, match="are cut to 16 tokens"):
         backbone.tokenise(["a red circle " * 9])
+
+
+def test_a_concept_beyond_the_encoders_places_is_found_before_a_fit() -> None:
+    """Fails when the prompt is first read in its own step, which may be hours later."""
+    task = pictures(images=False)
+    task.setup()
+    text_to_image().check_task(task)
+    long = SimpleNamespace(texts={"prompt": ["a red " * 9 + "circle"], "concept": ["circle"]})
+    message = "does not stand in the prompt .* within the encoder's 16 places; shorten"
+    with pytest.warns(UserWarning, match="are cut"), pytest.raises(InputError, match=message):
+        text_to_image().check_task(SimpleNamespace(datasets={"forget": long}))
 
 
 def test_a_copy_writes_what_the_original_writes() -> None:
