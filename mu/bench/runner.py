@@ -26,9 +26,10 @@ from mu.bench.study import Job, Seeds, Study
 from mu.config.argument_types import argument_names
 from mu.config.classes import find
 from mu.config.components import Components, merge
-from mu.config.trainer_values import check_fit
+from mu.config.trainer_values import check_fit, check_names
 from mu.utils.errors import InputError, RunError
 from mu.utils.files import write_json
+from mu.utils.text_files import check_new_folder
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class Outcome:
     state: str
     folder: Path | None = None
     reason: str = ""
+
+
+def _check_trainer(common: Mapping[str, Any], further: Any, prefix: str) -> None:
+    check_names(common, "trainer.")
+    check_names(further or {}, prefix)
+    check_fit(merge(common, further), prefix)
 
 
 class Bench:
@@ -84,7 +91,8 @@ class Bench:
             InputError: names the first one that cannot.
         """
         study = self.study
-        check_fit(merge(study.trainer, study.recipe.get("trainer")), "recipe.trainer.")
+        check_new_folder(study.output, "the output folder")
+        _check_trainer(study.trainer, study.recipe.get("trainer"), "recipe.trainer.")
         for task in study.tasks:
             self.components.resolve("data", study.task_spec(task))
             for suite in [*study.suites_of(task), *([study.gap] if study.gap else [])]:
@@ -96,8 +104,7 @@ class Bench:
                         callback.check()
             for method in study.methods:
                 spec = study.method_spec(task, method)
-                trainer = merge(study.trainer, spec.get("trainer"))
-                check_fit(trainer, f"methods.{method}.trainer.")
+                _check_trainer(study.trainer, spec.get("trainer"), f"methods.{method}.trainer.")
                 self.components.resolve(
                     "model", merge({"init_args": {"backbone": study.backbone}}, spec["model"])
                 )

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mu.bench.study import Seeds, Study
+from mu.bench.study_checks import LARGEST_SEED, check_method, check_types
 from mu.config.callback_options import set_argument
 from mu.config.merge import listed, merge
 from mu.utils.errors import InputError
 from mu.utils.shipped_files import find_config
-from mu.utils.text_files import check_folder_name, file_fault, read_yaml
+from mu.utils.text_files import check_folder_name, file_fault, read_yaml, shortened
 
 KEYS = {
     "name",
@@ -76,6 +77,7 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     _check_keys(
         path, raw, needs_recipe=chosen["original"] == "trained" or chosen["oracle"] == "retrain"
     )
+    check_types(path, raw)
     name = str(raw.get("name") or path.stem)
     if not raw.get("output"):
         check_folder_name(name, f"{path}: the name")
@@ -210,6 +212,7 @@ def _check_methods(path: Path, raw: Mapping[str, Any]) -> None:
                     f"{path}: {where}.{name} has the unknown key {unknown[0]!r}; it has "
                     f"{', '.join(sorted(PAIR))}."
                 )
+            check_method(f"{path}: {where}.{name}", spec)
             _check_backbone(f"{path}: {where}.{name}", spec)
     for name, spec in raw["methods"].items():
         if "class_path" not in (spec.get("model") or {}):
@@ -245,7 +248,13 @@ def _seeds(path: Path, raw: Any) -> list[Seeds]:
             raise InputError(
                 f"{path}: a seed with parts needs split, train and unlearn; {entry} has others."
             ) from None
-        if not all(type(part) is int for part in repetitions[-1].as_dict().values()):
+        parts = repetitions[-1].as_dict().values()
+        if any(type(part) is int and not 0 <= part <= LARGEST_SEED for part in parts):
+            raise InputError(
+                f"{path}: the seed {shortened(entry)} is out of range; a seed is from 0 to "
+                f"{LARGEST_SEED}."
+            )
+        if not all(type(part) is int for part in parts):
             raise InputError(
                 f"{path}: the parts of a seed are whole numbers; those of {entry} are not."
             )

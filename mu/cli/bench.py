@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     path = arguments.config or arguments.study
     if path is None:
-        raise InputError("mu bench needs a study file: mu bench -c configs/bench/quickstart.yaml")
+        raise InputError("mu bench needs a study file: mu bench -c configs/bench/quickstart.yaml.")
     study = read_study(path, _overrides(arguments))
     study = study.only(arguments.tasks, arguments.methods)
     if arguments.search:

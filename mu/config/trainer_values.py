@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from mu.config.argument_types import argument_names
+from mu.config.classes import did_you_mean
 from mu.utils.errors import InputError
 
 _STEPS = ("max_epochs", "max_steps", "limit_train_batches")
@@ -48,6 +50,21 @@ def check_fit(trainer: Mapping[str, Any], prefix: str = "--trainer.") -> None:
             "DD:HH:MM:SS, for example 00:00:30:00, or leave it out."
         )
     check_processes(trainer, prefix)
+
+
+def check_names(trainer: Mapping[str, Any], prefix: str) -> None:
+    """Refuse arguments that Lightning's Trainer does not take.
+
+    Raises:
+        InputError: names the first one.
+    """
+    from lightning.pytorch import Trainer
+
+    names = argument_names(Trainer)
+    for name in trainer:
+        if name not in names:
+            hint = did_you_mean(str(name), names, "see Lightning's Trainer for its arguments.")
+            raise InputError(f"{prefix}{name} is no argument of the Trainer; {hint}")
 
 
 def check_processes(trainer: Mapping[str, Any], prefix: str = "--trainer.") -> None:

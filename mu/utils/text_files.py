@@ -98,6 +98,34 @@ def file_fault(path: Path | str) -> str | None:
     return None if os.access(path, os.R_OK) else "may not be read by you"
 
 
+def check_new_folder(path: Path | str, subject: str) -> None:
+    """Check that a folder may be written, without writing it.
+
+    Args:
+        path: the folder, which may exist.
+        subject: what it is, for the message.
+
+    Raises:
+        InputError: when a file stands there or above, or the folder may not be written.
+    """
+    for folder in (Path(path), *Path(path).parents):
+        fault = file_fault(folder)
+        if fault == "does not exist":
+            continue
+        if fault not in (None, "is a folder"):
+            raise InputError(f"{subject} {shortened(path)} {fault}; give another.")
+        if fault is None:
+            raise InputError(
+                f"{subject} {shortened(path)} cannot be written, because {shortened(folder)} is a "
+                "file; give another."
+            )
+        if not os.access(folder, os.W_OK):
+            raise InputError(
+                f"{subject} {shortened(path)} may not be written by you; give another."
+            )
+        return
+
+
 def shortened(text: object, length: int = 80) -> str:
     """A text of at most some characters, its middle left out.
 
