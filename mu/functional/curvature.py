@@ -169,6 +169,43 @@ class WoodFisher:
         return result
 
 
+class FisherSpectrum:
+    """Inverses of an empirical Fisher matrix under several dampings, from one decomposition.
+
+        (λ I + 1/N Σ_n g_n g_nᵀ)⁻¹ v = (v − Gᵀ (K + λ I)⁻¹ G v / N) / λ,    K = G Gᵀ / N
+
+    Args:
+        gradients: G `[N, P]`, which is kept.
+
+    Attributes:
+        largest: largest eigenvalue of the Fisher matrix.
+
+    Example: one gradient (1, 0), damping 1: the matrix is diag(2, 1).
+
+        >>> spectrum = FisherSpectrum(torch.tensor([[1.0, 0.0]]))
+        >>> spectrum.solve(torch.tensor([1.0, 1.0]), damping=1.0)
+        tensor([0.5000, 1.0000])
+    """
+
+    def __init__(self, gradients: Tensor) -> None:
+        self.gradients = gradients
+        count = len(gradients)
+        gram = torch.zeros(count, count, dtype=torch.float64, device=gradients.device)
+        # in double precision, some columns at a time
+        for columns in gradients.split(1 << 16, dim=1):
+            wide = columns.double()
+            gram += wide @ wide.T
+        self._values, self._vectors = torch.linalg.eigh(gram / count)
+        self.largest = float(self._values[-1])
+
+    def solve(self, vector: Tensor, damping: float) -> Tensor:
+        """Product `H⁻¹ v` with a flat vector `v` `[P]`, for a damping λ > 0."""
+        products = (self.gradients @ vector).double() / len(self.gradients)
+        inverse = 1 / (self._values.clamp_min(0) + damping)
+        weights = self._vectors @ (inverse * (self._vectors.T @ products))
+        return (vector - weights.to(vector) @ self.gradients) / damping
+
+
 def woodfisher(gradients: Tensor | Sequence[Tensor], vector: Tensor, damping: float) -> Tensor:
     """Inverse-Fisher-vector product `(damping I + 1/N sum_n g_n g_n^T)^{-1} v`, exact.
 
