@@ -55,7 +55,8 @@ def judge_images(
         module: the module under test.
         jobs: image jobs by name.
         judges: the judges.
-        junk_of: name of a job whose first 64 images are made junk of, for the first judge.
+        junk_of: name of a job of whose images 64 junk images of each sort are made, for the first
+            judge.
     """
     store = Outputs().to(module.device)
     facts = {}
@@ -68,14 +69,27 @@ def judge_images(
             }
             index = torch.tensor(positions, device=images.device)
             store.update(name, {"index": index, **probabilities})
-            first = [row for row, position in enumerate(positions) if position < JUNK_IMAGES]
-            if name == junk_of and first:
-                for sort, junk in junk_images(images[first], [positions[i] for i in first]).items():
-                    junk_probabilities = judges[0].judge(junk).float()
-                    store.update(
-                        f"junk/{sort}", {"index": index[first], "probability0": junk_probabilities}
-                    )
+            if name == junk_of:
+                _judge_junk(store, judges[0], images, positions, len(job.rows))
     return JudgedImages(store.compute(), facts)
+
+
+def _judge_junk(
+    store: Outputs, judge: Judge, images: Tensor, positions: Sequence[int], count: int
+) -> None:
+    """Judge junk made of a batch of a job of `count` images, several of each where they are few."""
+    pairs = [
+        (row, index)
+        for row, position in enumerate(positions)
+        for index in range(position, JUNK_IMAGES, count)
+    ]
+    if not pairs:
+        return
+    rows, indices = (list(values) for values in zip(*pairs, strict=True))
+    index = torch.tensor(indices, device=images.device)
+    for sort, junk in junk_images(images[rows], indices).items():
+        probabilities = judge.judge(junk).float()
+        store.update(f"junk/{sort}", {"index": index, "probability0": probabilities})
 
 
 def resolution(images: Tensor) -> int | str:
