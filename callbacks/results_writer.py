@@ -128,11 +128,11 @@ def _facts(module: UnlearningModule) -> dict[str, Any]:
     }
 
 
-def _common_defaults() -> dict[str, str]:
-    """Default settings of every method (`norm`, `reduction`), which a report leaves out."""
+def _common_defaults() -> dict[str, Any]:
+    """Default settings of every method (`norm`, `master_weights`), which a report leaves out."""
     parameters = inspect.signature(UnlearningModule.__init__).parameters.values()
     return {
         parameter.name: parameter.default
         for parameter in parameters
-        if isinstance(parameter.default, str)
+        if isinstance(parameter.default, str | bool)
     }

@@ -33,6 +33,7 @@ class CheckpointHooks(LightningModule):
     base: BaseWeights | None
     stored_base: str | None
     trains_from_scratch: bool
+    facts: dict[str, Any]
     _recipe: str | None
     _epoch_end_pending: bool
 
@@ -106,6 +107,7 @@ class CheckpointHooks(LightningModule):
             # which the backbone happens to be built
             self.original_hash = record.get("original_hash") or self.original_hash
             self._recipe = record.get("recipe")
+            self.facts["fit_threads"] = record.get("threads")
 
     def recipe_hash(self) -> str:
         """Hash of the recipe by which the original was trained.

@@ -201,6 +201,7 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
         """Compute the mask, after a checkpoint was loaded and before the first step."""
         self._first_step = None
         self._recalibrated = False
+        self.facts["fit_threads"] = torch.get_num_threads()
         self.checks.start(self)
         if self.mask is not None:
             with self.stopwatch("mask"):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+
 from mu.core.fit_loop import epoch_end_pending
 from mu.core.protocols import Method
 from mu.utils.errors import InputError
@@ -45,12 +48,15 @@ def run_record(method: Method, recipe: str) -> dict[str, Any]:
         "recipe": recipe,
         "seconds": dict(method.stopwatch.seconds()),
         "split": task.split.hash if task is not None else "",
+        "threads": torch.get_num_threads(),
         "train_split": task.original_split.train_hash if task is not None else "",
     }
 
 
 def check_resumable(method: Method, record: Mapping[str, Any]) -> None:
     """Refuse to resume from other original weights, with another seed or on another split.
+
+    It warns of another number of CPU threads, among which torch divides its sums.
 
     Args:
         method: the module of the run that resumes.
@@ -75,6 +81,13 @@ def check_resumable(method: Method, record: Mapping[str, Any]) -> None:
             f"the checkpoint began from original weights {record['original_hash']}, but the "
             f"backbone holds {method.original_hash}; resume with the weights that the run began "
             "from."
+        )
+    threads = torch.get_num_threads()
+    if record.get("threads", threads) != threads:
+        rank_zero_warn(
+            f"the run was made with {record['threads']} CPU threads and resumes with {threads}, so "
+            "it may differ from a run in one piece, because torch rounds its sums otherwise; "
+            f"OMP_NUM_THREADS={record['threads']} gives the same."
         )
 
 
