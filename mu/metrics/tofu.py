@@ -330,7 +330,7 @@ def _log10_p(statistic: float, size: int) -> float:
 def rouge_l(outputs: Sequence[str], truths: Sequence[str]) -> tuple[Tensor, Tensor]:
     """ROUGE-L recall and F1 of generated answers, by the package rouge_score with its stemmer.
 
-    Words are those of the published rule where both texts are ASCII, else Unicode words (see
+    Words are Unicode words, which are those of the published rule where both texts are ASCII (see
     `mu.metrics.words`).
 
     Args:
@@ -353,17 +353,15 @@ def rouge_l(outputs: Sequence[str], truths: Sequence[str]) -> tuple[Tensor, Tens
     require("ROUGE", "rouge_score", extra="llm")
     from rouge_score.rouge_scorer import RougeScorer
 
-    from mu.metrics.words import UnicodeTokenizer, is_published_case
+    from mu.metrics.words import UnicodeTokenizer
 
     if len(outputs) != len(truths):
         raise InputError(
             f"ROUGE compares each output with its truth, not {len(outputs)} with {len(truths)}."
         )
-    published = RougeScorer(["rougeL"], use_stemmer=True)
-    unicode = RougeScorer(["rougeL"], tokenizer=UnicodeTokenizer())
+    scorer = RougeScorer(["rougeL"], tokenizer=UnicodeTokenizer())
     values = []
     for output, truth in zip(outputs, truths, strict=True):
-        scorer = published if is_published_case(output, truth) else unicode
         score = scorer.score(truth, output)["rougeL"]
         values.append((score.recall, score.fmeasure) if truth.strip() else (math.nan, math.nan))
     recall, f1 = torch.tensor(values, dtype=torch.float64).reshape(-1, 2).unbind(1)

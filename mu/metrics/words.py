@@ -1,8 +1,8 @@
 """Words of generated and true answers, for overlap metrics in every script.
 
 ROUGE's published rule (package rouge_score) keeps runs of a-z and 0-9 alone, so a text in another
-script has no word, and equal texts a score of 0. It stays the rule of ASCII texts, so that
-published numbers stay comparable; other texts are cut into Unicode words.
+script has no word, and equal texts a score of 0. The words here are the same where a text is ASCII,
+so that published numbers stay comparable, and Unicode words elsewhere.
 """
 
 from __future__ import annotations
