@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from mu.backbones.lora import base_name
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
@@ -95,7 +97,7 @@ def load_adapter(backbone: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     settings, stored, metadata = read_adapter(folder)
-    _check_base(backbone, folder, settings, metadata)
+    _check_base(backbone.network, backbone.model, folder, settings, metadata)
     _check_settings(backbone.network.peft_config["default"].to_dict(), settings, folder)
     tensors = {name.removeprefix(PREFIX): value for name, value in stored.items()}
     adapter_state = get_peft_model_state_dict(backbone.network)
@@ -111,8 +113,13 @@ def load_adapter(backbone: Any, folder: Path) -> None:
     set_peft_model_state_dict(backbone.network, tensors)
 
 
-def merge_adapter_folder(backbone: Any, folder: Path) -> None:
-    """Merge the adapters of a PEFT folder, of any form that PEFT merges, into a backbone's network.
+def merge_adapters_of(network: Any, folder: Path, model: str) -> None:
+    """Merge the adapters of a PEFT folder, of any form that PEFT merges, into a network.
+
+    Args:
+        network: a network of transformers.
+        folder: the adapters.
+        model: the network's model, for messages.
 
     Raises:
         InputError: when the file was made for another base model, or does not fit this one.
@@ -120,48 +127,73 @@ def merge_adapter_folder(backbone: Any, folder: Path) -> None:
     from peft import PeftModel
 
     settings, _, metadata = read_adapter(folder)
-    _check_base(backbone, folder, settings, metadata)
-    trainable = {name: weight.requires_grad for name, weight in backbone.network.named_parameters()}
+    _check_base(network, model, folder, settings, metadata)
+    trainable = {name: weight.requires_grad for name, weight in network.named_parameters()}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of missing keys, which the report has too
-            wrapped: Any = PeftModel.from_pretrained(backbone.network, str(folder))
+            wrapped: Any = PeftModel.from_pretrained(network, str(folder))
             report = wrapped.load_adapter(str(folder), adapter_name="default")
     except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(_misfit(backbone, folder, settings, reason)) from error
+        raise InputError(_misfit(model, folder, settings, reason)) from error
     odd = [*(name for name in report.missing_keys if "lora_" in name), *report.unexpected_keys]
     if odd:
-        raise InputError(_misfit(backbone, folder, settings, odd[0]))
-    backbone.network = wrapped.merge_and_unload(safe_merge=True)
-    for name, weight in backbone.network.named_parameters():
+        raise InputError(_misfit(model, folder, settings, odd[0]))
+    wrapped.merge_and_unload(safe_merge=True)  # in place
+    for name, weight in network.named_parameters():
         weight.requires_grad_(trainable.get(name, True))
 
 
-def _misfit(backbone: Any, folder: Path, settings: Mapping[str, Any], reason: str) -> str:
+def adapter_base(folder: Path) -> str:
+    """Model that the adapters of a folder were trained on, as the folder names it.
+
+    Raises:
+        InputError: when it names none, or a folder that is not there.
+    """
+    settings = read_json(folder / "adapter_config.json")
+    base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
+    # a hub id has one slash; what begins with a dot or a slash, or has more, is a folder
+    folder_like = isinstance(base, str) and (base.startswith((".", "/")) or base.count("/") > 1)
+    if not isinstance(base, str) or not base or (folder_like and not Path(base).is_dir()):
+        state = (
+            f"names the base model {base}, which is not there" if base else "names no base model"
+        )
+        raise InputError(
+            f"{folder} holds adapters alone and {state}; set model to the base model, and weights "
+            f"to {folder}."
+        )
+    return base
+
+
+def _misfit(model: str, folder: Path, settings: Mapping[str, Any], reason: str) -> str:
     return (
-        f"the adapters in {folder} do not fit {backbone.model} ({reason}); load the model they "
+        f"the adapters in {folder} do not fit {model} ({reason}); load the model they "
         f"were trained on, {settings.get('base_model_name_or_path')}."
     )
 
 
 def _check_base(
-    backbone: Any, folder: Path, settings: Mapping[str, Any], metadata: Mapping[str, str]
+    network: nn.Module,
+    model: str,
+    folder: Path,
+    settings: Mapping[str, Any],
+    metadata: Mapping[str, str],
 ) -> None:
     recorded = metadata.get(BASE_HASH) or settings.get(BASE_HASH)
-    if recorded and recorded != base_hash(backbone):
+    if recorded and recorded != base_hash(network):
         raise InputError(
             f"the adapters in {folder} were made for {settings.get('base_model_name_or_path')}, "
-            f"whose weights are not those of {backbone.model}; load that model."
+            f"whose weights are not those of {model}; load that model."
         )
 
 
-def _check_settings(own: Mapping[str, Any], stored: Mapping[str, Any], folder: Path) -> None:
+def _check_settings(current: Mapping[str, Any], stored: Mapping[str, Any], folder: Path) -> None:
     """Check that two configurations of PEFT scale and alter layers alike."""
     different = sorted(
         name
         for name, value in stored.items()
-        if name in own and name not in _WITHOUT_EFFECT and _plain(value) != _plain(own[name])
+        if name in current and name not in _WITHOUT_EFFECT and _plain(value) != _plain(current[name])
     )
     if not different:
         return
@@ -173,7 +205,7 @@ def _check_settings(own: Mapping[str, Any], stored: Mapping[str, Any], folder: P
             "train; leave out the backbone's lora, which merges them into the model."
         )
     required = ", ".join(f"{_SETTINGS[name]} {stored[name]}" for name in different)
-    actual = ", ".join(f"{_SETTINGS[name]} {own[name]}" for name in different)
+    actual = ", ".join(f"{_SETTINGS[name]} {current[name]}" for name in different)
     raise InputError(
         f"the adapters in {folder} were trained with {required}, and the backbone's lora has "
         f"{actual}; give it lora: {{{required}}}, or leave lora out, which merges the adapters "
@@ -189,12 +221,12 @@ def _plain(value: Any) -> Any:
     return True if value == "gaussian" else value
 
 
-def base_hash(backbone: Any) -> str:
+def base_hash(network: nn.Module) -> str:
     """Hash of the weights without adapters."""
     return weights_hash(
         {
             base_name(name): value
-            for name, value in backbone.network.state_dict().items()
+            for name, value in network.state_dict().items()
             if ".lora_" not in name
         }
     )

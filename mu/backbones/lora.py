@@ -183,8 +183,8 @@ def _is_layer(module: nn.Module) -> bool:
         return True
     if isinstance(module, nn.Linear):
         # of transformers' subclasses some return more than the product (Llama 4's router)
-        own = type(module).forward is not nn.Linear.forward
-        return not (own and type(module).__module__.startswith("transformers."))
+        overridden = type(module).forward is not nn.Linear.forward
+        return not (overridden and type(module).__module__.startswith("transformers."))
     return isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups == 1
 
 
@@ -283,3 +283,14 @@ def merge_adapters(backbone: nn.Module) -> None:
         layer.merge(safe_merge=True)  # type: ignore[operator]
         if not name.endswith(".base_layer"):  # else inside another adapter, which is replaced
             backbone.set_submodule(name, layer.get_base_layer())
+
+
+def merged_network(network: nn.Module) -> nn.Module:
+    """Network of transformers with its adapters merged, in place, and without a trace of PEFT."""
+    live: Any = network
+    if hasattr(live, "peft_config"):
+        merge_adapters(network)
+        del live.peft_config
+    if hasattr(live, "_hf_peft_config_loaded"):
+        live._hf_peft_config_loaded = False
+    return network

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mu.utils.errors import InputError
 from mu.utils.hub import reading
+from mu.utils.stand_ins import foreign_classes
 from mu.utils.weight_checks import check_values, name_list, no_weight_type, stored_dtypes
+from mu.utils.weights import read_checkpoint, state_dict_of
 
 _RECOMPUTED = (
     "inv_freq",
@@ -50,12 +53,18 @@ def load_pretrained(
             or weights of another shape; or their values are of a type that is no weight's, or not
             finite.
     """
-    arguments = {**options, **({"subfolder": subfolder} if subfolder else {})}
-    with reading(what, model, RuntimeError, ImportError), quiet_libraries():
-        network, report = network_class.from_pretrained(
-            model, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
-        )
     path = f"{model}/{subfolder}" if subfolder else model
+    tensors = _foreign_tensors(Path(path), network_class)
+    arguments = {**options, **({"subfolder": subfolder} if subfolder and tensors is None else {})}
+    source: str | None = model
+    with reading(what, model, RuntimeError, ImportError), quiet_libraries():
+        if tensors is not None:
+            network_class, arguments["config"] = _concrete(network_class, path)
+            arguments["state_dict"] = tensors
+            source = None
+        network, report = network_class.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+        )
     check_report(network, report, f"{what} of {path}")
     check_files(network, Path(path))
     check_values(network.state_dict(), f"{what} of {path}")
@@ -129,6 +138,32 @@ def check_files(network: nn.Module, folder: Path) -> None:
             )
             if not buffer and not dtype.is_floating_point:
                 raise InputError(no_weight_type(name, dtype, file))
+
+
+def _foreign_tensors(folder: Path, network_class: Any) -> dict[str, Tensor] | None:
+    """Weights of torch files with foreign objects, which transformers refuses; None for others."""
+    files = sorted(folder.glob("pytorch_model*.bin"))
+    if not files or list(folder.glob("*.safetensors")):
+        return None
+    if not network_class.__module__.startswith("transformers.") or not any(
+        foreign_classes(file) for file in files
+    ):
+        return None
+    tensors = {}
+    for file in files:
+        tensors |= state_dict_of(read_checkpoint(file), file)
+    return tensors
+
+
+def _concrete(network_class: Any, folder: str) -> tuple[Any, Any]:
+    """Class of the network that an auto class stands for, and the configuration of a folder."""
+    from transformers import AutoConfig
+
+    if not hasattr(network_class, "from_config"):
+        return network_class, network_class.config_class.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        return type(network_class.from_config(config)), config
 
 
 @contextmanager

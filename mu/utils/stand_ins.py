@@ -49,7 +49,7 @@ def load_with_stand_ins(file: Path | str) -> Any:
         pickle.UnpicklingError: the file needs what even a stand-in cannot give: functions of the
             system, or results of foreign functions that are called themselves.
     """
-    containers: dict[str, type | None] = dict.fromkeys(_foreign_paths(file))
+    containers: dict[str, type | None] = dict.fromkeys(foreign_classes(file))
     while True:
         stand_ins = [
             (type(path, (StandIn,), {"path": path, "container": container}), path)
@@ -88,8 +88,12 @@ def _container(error: Exception, paths: dict[str, Any]) -> tuple[str | None, typ
     return path, OrderedDict if match[1].startswith("SETITEM") else list
 
 
-def _foreign_paths(file: Path | str) -> list[str]:
+def foreign_classes(file: Path | str) -> list[str]:
+    """Paths of the foreign classes and functions that a torch file names, without loading it.
+
+    Empty for files of the form before torch 1.6, and for what is no torch file.
+    """
     try:
         return torch.serialization.get_unsafe_globals_in_checkpoint(file)[:_MOST]
-    except ValueError:  # of the form before torch 1.6
+    except (ValueError, RuntimeError, OSError, pickle.UnpicklingError):
         return []

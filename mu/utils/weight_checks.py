@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mu.utils.errors import InputError
+from mu.utils.stand_ins import load_with_stand_ins
 
 _SHOWN = 5
 
@@ -52,7 +54,10 @@ def no_weight_type(name: str, dtype: torch.dtype, source: object) -> str:
 def stored_dtypes(file: Path) -> dict[str, torch.dtype]:
     """Dtypes of the tensors of a safetensors or torch file, by name, without reading values."""
     if file.suffix != ".safetensors":
-        content = torch.load(file, map_location="meta", weights_only=True)
+        try:
+            content = torch.load(file, map_location="meta", weights_only=True)
+        except pickle.UnpicklingError:
+            content = load_with_stand_ins(file)
         return {name: value.dtype for name, value in content.items() if isinstance(value, Tensor)}
     from safetensors import safe_open
 

@@ -27,7 +27,14 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.", "body.")
 _NESTED = ("state_dict", "model_state_dict", "model")
 _NETWORK = "backbone.network."
 _BACKBONE = "backbone."
-_FROM_HUB = ("model.safetensors", "pytorch_model.bin")
+_FROM_HUB = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_INDEX = ".index.json"
+_RECORDED = ("recipe", "train_split", "base")
 _IN_FOLDER = (*_FROM_HUB, "checkpoints/model.safetensors", "checkpoints/last.ckpt", "last.ckpt")
 
 
@@ -37,8 +44,8 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Args:
         path: a safetensors file; a torch file with a state dict, bare or under `state_dict`,
             `model_state_dict` or `model`; a checkpoint of a run, of which the backbone's network is
-            taken; or a folder (a run, an export, a download from the hub) that has
-            `model.safetensors` or `checkpoints/last.ckpt`.
+            taken; the index of a sharded model (`model.safetensors.index.json`); or a folder (a
+            run, an export, a download from the hub) that has one of these.
 
     Returns:
         The tensors on the CPU, by the bare network's names, and the metadata: `mean` and `std`
@@ -52,19 +59,11 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = Path(path)
     file = _find(path)
     metadata = _folder_metadata(file.parent) if file.name in _FROM_HUB else {}
-    if file.suffix == ".safetensors":
-        tensors, stored = _read_safetensors(file)
+    tensors: dict[str, Tensor] = {}
+    for part in _shards(file) if file.name.endswith(_INDEX) else [file]:
+        shard, stored = _read_file(part)
+        tensors |= shard
         metadata |= stored
-    else:
-        checkpoint = read_checkpoint(file)
-        tensors = _state_dict(checkpoint, file)
-        # a run of ours records its recipe and its training set
-        record = checkpoint.get("mu")
-        metadata |= (
-            {key: record[key] for key in ("recipe", "train_split", "base") if record.get(key)}
-            if isinstance(record, dict)
-            else {}
-        )
     tensors, normalisation = unwrap_names(_backbone_tensors(tensors))
     if not tensors:
         raise InputError(f"{file} holds no weights.")
@@ -72,6 +71,36 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         name: [float(value) for value in buffer.flatten()] for name, buffer in normalisation.items()
     }
     return tensors, metadata
+
+
+def _read_file(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    checkpoint = read_checkpoint(file)
+    # a run of ours records its recipe, its training set and the hash of what it left out
+    record = checkpoint.get("mu")
+    stored = record if isinstance(record, dict) else {}
+    metadata = {name: stored[name] for name in _RECORDED if stored.get(name)}
+    return state_dict_of(checkpoint, file), metadata
+
+
+def _shards(index: Path) -> list[Path]:
+    """Files of a sharded model, which an index names.
+
+    Raises:
+        InputError: when the index is damaged, or one of its files is not there.
+    """
+    content = read_json(index)
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not names:
+        raise InputError(f"{index} has no weight_map, so it is no index of weights.")
+    files = [index.parent / str(name) for name in sorted(set(map(str, names.values())))]
+    absent = [file for file in files if file.parent != index.parent or not file.is_file()]
+    if absent:
+        raise InputError(
+            f"{index} names {absent[0].name}, which is not beside it; copy all files of the model."
+        )
+    return files
 
 
 def read_checkpoint(file: Path | str) -> dict[str, Any]:
@@ -126,6 +155,8 @@ def read_torch_file(file: Path | str) -> Any:
     except Exception as error:
         # torch answers damaged bytes with errors of any kind, IndexError and KeyError too
         reason = str(error).splitlines()[0] if str(error) else "the file is empty"
+        if "PytorchStreamReader" in reason:
+            reason = "its archive is damaged"
         raise InputError(
             f"{file} cannot be read as weights ({reason}); it may be cut off."
         ) from error
@@ -201,7 +232,12 @@ def _folder_metadata(folder: Path) -> dict[str, Any]:
     return metadata | {key: config[key] for key in ("architecture", "num_classes") if key in config}
 
 
-def _state_dict(loaded: dict[str, Any], file: Path) -> dict[str, Tensor]:
+def state_dict_of(loaded: dict[str, Any], file: Path) -> dict[str, Tensor]:
+    """State dict of a torch file's content, bare or nested, without stand-ins.
+
+    Raises:
+        InputError: an entry is no tensor.
+    """
     for name in _NESTED:
         if isinstance(loaded.get(name), dict):
             loaded = loaded[name]

@@ -72,8 +72,10 @@ def copy(folder: Path, network: str) -> Path:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_whole_file_gives_its_own_weights(network: str, tmp_path: Path) -> None:
-    tensors = load_file(copy(tmp_path, network))
-    state = load(tmp_path, network).state_dict()
+    stored = load_file(copy(tmp_path, network))
+    tensors = {name.removeprefix("text_model."): value for name, value in stored.items()}
+    loaded = load(tmp_path, network).state_dict()
+    state = {name.removeprefix("text_model."): value for name, value in loaded.items()}
     for name in set(tensors) & set(state):
         assert torch.equal(state[name], tensors[name].to(state[name].dtype)), name
     assert set(state) & set(tensors)

@@ -15,6 +15,7 @@ from mu.backbones.export.card import hub_id, model_card, new_folder, remove_loca
 from mu.backbones.language.causal_lm import CausalLM
 from mu.backbones.language.checkpoints import auto_class
 from mu.backbones.language.two_models import TwoModels
+from mu.backbones.lora import merged_network
 from mu.utils.errors import InputError
 from mu.utils.files import save_tensors, write_text
 from mu.utils.version import __version__
@@ -95,7 +96,7 @@ def export_causal_lm(
             usage = _ADAPTER.format(base=backbone.model, auto_class=network_class)
             about = (
                 "Low-rank adapters as PEFT reads them. Without them the model is the original, "
-                f"whose hash is {base_hash(backbone)}."
+                f"whose hash is {base_hash(backbone.network)}."
             )
         write_text(
             temporary / "README.md",
@@ -140,7 +141,7 @@ def _write_adapter(backbone: CausalLM, folder: Path) -> None:
         PREFIX + name: value.detach().cpu().contiguous()
         for name, value in get_peft_model_state_dict(network).items()
     }
-    metadata = {"format": "pt", BASE_HASH: base_hash(backbone)}
+    metadata = {"format": "pt", BASE_HASH: base_hash(backbone.network)}
     save_tensors(folder / "adapter_model.safetensors", tensors, metadata)
     config = deepcopy(network.peft_config["default"])
     config.task_type = "CAUSAL_LM"
@@ -151,15 +152,6 @@ def _write_adapter(backbone: CausalLM, folder: Path) -> None:
 
 def _merged(backbone: CausalLM) -> nn.Module:
     """Copy of the network with merged adapters, or the network itself if it has none."""
-    from mu.backbones.lora import merge_adapters
-
     if backbone.lora is None:
         return backbone.network
-    twin = deepcopy(backbone)
-    merge_adapters(twin)
-    plain: Any = twin.network
-    if hasattr(plain, "peft_config"):
-        del plain.peft_config
-    if hasattr(plain, "_hf_peft_config_loaded"):
-        plain._hf_peft_config_loaded = False
-    return plain
+    return merged_network(deepcopy(backbone).network)

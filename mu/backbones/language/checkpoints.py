@@ -11,14 +11,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mu.backbones.adapter_files import is_adapter, load_adapter, merge_adapter_folder
+from mu.backbones.adapter_files import adapter_base, is_adapter, load_adapter, merge_adapters_of
 from mu.backbones.base import check_base
 from mu.backbones.language.decoder import is_multimodal
 from mu.backbones.language.tokenizer import model_folder
-from mu.backbones.lora import LoRA, base_name
+from mu.backbones.lora import LoRA, base_name, merged_network
 from mu.utils.errors import InputError
 from mu.utils.hub import reading
-from mu.utils.pretrained import load_pretrained
+from mu.utils.pretrained import check_report, load_pretrained
 from mu.utils.weight_checks import check_values
 from mu.utils.weights import load_weights
 
@@ -50,7 +50,7 @@ def assign_checkpoint(backbone: LanguageModel, weights: str) -> dict[str, Any]:
     folder = Path(weights)
     if is_adapter(folder):
         if backbone.lora is None:
-            merge_adapter_folder(backbone, folder)
+            merge_adapters_of(backbone.network, folder, backbone.model)
         else:
             load_adapter(backbone, folder)
         return dict(backbone.weights_metadata)
@@ -62,13 +62,65 @@ def assign_checkpoint(backbone: LanguageModel, weights: str) -> dict[str, Any]:
     else:
         tensors, metadata = load_weights(weights)
     state = backbone.network.state_dict()
-    if backbone.lora is not None:  # a layer with an adapter keeps its own weights one level deeper
-        deeper = {base_name(name): name for name in state}
-        tensors = {deeper.get(name, name): value for name, value in tensors.items()}
-    tensors = {
+    named = _by_network_names(tensors, state)
+    if set(named) - set(state) and backbone.lora is None:
+        converted = _converted(backbone.network, tensors)
+        named = named if converted is None else converted
+    _check_fit(named, state, metadata, backbone, weights)
+    check_values(named, weights, state)
+    with torch.no_grad():
+        for name, value in named.items():
+            state[name].copy_(value)
+    return metadata
+
+
+def _by_network_names(
+    tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Tensors by the names of a network, whose layers may have adapters around them."""
+    deeper = {base_name(name): name for name in state}  # one level deeper, inside the adapter
+    tensors = {deeper.get(name, name): value for name, value in tensors.items()}
+    return {
         f"model.{name}" if name not in state and f"model.{name}" in state else name: value
         for name, value in tensors.items()
     }
+
+
+def _converted(network: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Tensors by the names of a network, where transformers converts those of published files.
+
+    Published files of mixtures hold each expert by itself, and networks all in one tensor.
+
+    Returns:
+        The network's state dict; None where the tensors are not those of a published file.
+    """
+    try:
+        twin, report = type(network).from_pretrained(
+            None,
+            config=network.config,
+            state_dict=dict(tensors),
+            dtype=next(network.parameters()).dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+        check_report(twin, report, "the file")
+    except (InputError, ValueError, RuntimeError, KeyError):
+        return None
+    return twin.state_dict()
+
+
+def _check_fit(
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    backbone: LanguageModel,
+    weights: str,
+) -> None:
+    """Check names and shapes of the tensors of a file.
+
+    Raises:
+        InputError: a tensor is missing, unexpected or of another shape.
+    """
     unknown = sorted(set(tensors) - set(state))
     # a matrix shared by embedding and output is in a file once, under either name
     stored_pointers = {state[name].data_ptr() for name in tensors if name in state}
@@ -94,11 +146,6 @@ def assign_checkpoint(backbone: LanguageModel, weights: str) -> dict[str, Any]:
             f"{weights} holds {misshaped} of shape {list(tensors[misshaped].shape)} where "
             f"{backbone.model} has {list(state[misshaped].shape)}; it was saved for another model."
         )
-    check_values(tensors, weights, state)
-    with torch.no_grad():
-        for name, value in tensors.items():
-            state[name].copy_(value)
-    return metadata
 
 
 def load_network(model: str, dtype: str, attention: str | None, init_seed: int | None) -> nn.Module:
@@ -114,6 +161,11 @@ def load_network(model: str, dtype: str, attention: str | None, init_seed: int |
     if not isinstance(torch_dtype, torch.dtype):
         raise InputError(f"there is no dtype {dtype!r}; float32, bfloat16 and float16 are some.")
     folder = model_folder(model)
+    if is_adapter(Path(folder)):
+        network = load_network(adapter_base(Path(folder)), dtype, attention, init_seed)
+        if init_seed is None:
+            merge_adapters_of(network, Path(folder), adapter_base(Path(folder)))
+        return network
     if Path(folder).is_dir() and not (Path(folder) / "config.json").is_file():
         raise InputError(
             f"the folder {model} has no config.json, so it is not a transformers model; write one "
@@ -125,7 +177,9 @@ def load_network(model: str, dtype: str, attention: str | None, init_seed: int |
             config = transformers.AutoConfig.from_pretrained(folder)
         network_class = auto_class(config)
         if init_seed is None:
-            return load_pretrained(network_class, folder, "the model", **options)
+            return merged_network(
+                load_pretrained(network_class, folder, "the model", **options)
+            )  # of a hub id of adapters, transformers loads the base with them around its layers
         with (
             reading("the model", folder, ImportError, RuntimeError),
             torch.random.fork_rng(devices=[]),

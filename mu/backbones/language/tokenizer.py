@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mu.utils.errors import InputError
 
+_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
 
 def load_tokenizer(place: str) -> Any:
     """Tokenizer of a folder, a hub id, or an embedded model (`embedded:authors`).
@@ -19,6 +21,7 @@ def load_tokenizer(place: str) -> Any:
     """
     from pathlib import Path
 
+    from mu.backbones.adapter_files import adapter_base, is_adapter
     from mu.utils.extras import require
     from mu.utils.hub import reading
 
@@ -26,10 +29,10 @@ def load_tokenizer(place: str) -> Any:
     from transformers import AutoTokenizer
 
     folder = model_folder(place)
-    if Path(folder).is_dir() and not any(
-        (Path(folder) / name).is_file()
-        for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-    ):
+    has_files = any((Path(folder) / name).is_file() for name in _FILES)
+    if is_adapter(Path(folder)) and not has_files:
+        return load_tokenizer(adapter_base(Path(folder)))
+    if Path(folder).is_dir() and not has_files:
         raise InputError(
             f"the folder {place} has no tokenizer; save one into it with "
             "tokenizer.save_pretrained(FOLDER)."

@@ -111,8 +111,8 @@ def test_adapters_of_a_family_are_trained_and_read_by_peft(family: str, tmp_path
         warnings.simplefilter("error", UserWarning)
         network: Any = PeftModel.from_pretrained(loaded(family_folder(family), family), str(folder))
     assert torch.allclose(predicted(network.eval(), tokens), logits, atol=1e-5)
-    whole = export(backbone, tmp_path / "model")
-    assert torch.allclose(predicted(loaded(whole, family).eval(), tokens), logits, atol=1e-4)
+    merged = export(backbone, tmp_path / "model")
+    assert torch.allclose(predicted(loaded(merged, family).eval(), tokens), logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", [*FAST, "llama4_images"])
