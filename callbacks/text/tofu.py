@@ -55,8 +55,8 @@ class TOFU(TextSuite):
         "the sets that are to be kept, in [0, 1]; higher is better.",
         "P/": "Mean probability of the answers of that set (to the power of one over their "
         "tokens), in [0, 1].",
-        "ROUGE/": "Mean ROUGE-L recall of greedy answers of that set, in [0, 1]; words are those of "
-        "the published rule in ASCII texts, and Unicode words in others.",
+        "ROUGE/": "Mean ROUGE-L recall of greedy answers of that set, in [0, 1]; words are those "
+        "of the published rule in ASCII texts, and Unicode words in others.",
         "TR/": "Truth ratio of that set, in [0, 1]: on the forget set min(R, 1/R), elsewhere "
         "max(0, 1 − R), R being the probability of wrong answers over that of the paraphrased "
         "right one; undefined there where both are below 1e-10.",

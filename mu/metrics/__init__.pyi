@@ -31,6 +31,9 @@ from .membership import loss_threshold_auc as loss_threshold_auc
 from .membership import scrub_mia as scrub_mia
 from .membership import tpr_at_fpr as tpr_at_fpr
 from .outputs import Outputs as Outputs
+from .rates import Rate as Rate
+from .rates import rate as rate
+from .rates import wilson_interval as wilson_interval
 from .regression import mae as mae
 from .regression import mean_absolute_error as mean_absolute_error
 from .regression import rmse as rmse
@@ -39,6 +42,7 @@ from .results import Presentation as Presentation
 from .results import Result as Result
 from .results import RunResults as RunResults
 from .results import TradeOff as TradeOff
+from .results import compute_result as compute_result
 from .svc_membership import ATTACKS as ATTACKS
 from .svc_membership import SVCMembership as SVCMembership
 from .svc_membership import attack_features as attack_features
