@@ -23,6 +23,11 @@ from mu.backbones.export.card import (
     remove_local_paths,
 )
 from mu.backbones.export.diffusion_adapter import write_adapter
+from mu.backbones.export.published import (
+    publish_tokenizer,
+    rename_weights,
+    text_model_name,
+)
 from mu.backbones.export.single_file import FILE as SINGLE_FILE
 from mu.backbones.export.single_file import compvis_state
 from mu.utils.errors import InputError
@@ -216,6 +221,9 @@ def write_pipeline(backbone: TextToImage, folder: Path, scheduler: Any = None) -
     if scheduler is not None:
         pipeline.register_modules(scheduler=scheduler)
     pipeline.save_pretrained(folder)
+    # the form in which Stable Diffusion is published, so that earlier versions read it
+    rename_weights(folder / "text_encoder", text_model_name)
+    publish_tokenizer(backbone.tokenizer, folder / "tokenizer")
     remove_local_paths(folder)
 
 

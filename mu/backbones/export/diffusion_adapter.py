@@ -9,6 +9,7 @@ from typing import Any
 from mu.backbones.diffusion.adapters import BASE_HASH, FILE
 from mu.backbones.diffusion.text_to_image import TextToImage
 from mu.backbones.export.card import hub_id, images_note
+from mu.backbones.export.published import text_model_name
 from mu.utils.errors import InputError
 from mu.utils.files import save_tensors
 
@@ -39,7 +40,9 @@ def write_adapter(
         network: Any = getattr(backbone, component)
         if getattr(network, "peft_config", None):
             adapter_state = {
-                name: value.detach().cpu().contiguous()
+                text_model_name(name) if component == "text_encoder" else name: (
+                    value.detach().cpu().contiguous()
+                )
                 for name, value in get_peft_model_state_dict(network).items()
             }
             arguments |= {
