@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mu.cli.parser import Parser
 from mu.utils.errors import InputError
+from mu.utils.text_files import check_new_folder
 
 if TYPE_CHECKING:
     from mu.backbones.export.base import Form
@@ -79,8 +80,12 @@ def export_run(
         InputError: for a missing run, or a model that has no such form.
     """
     from mu.backbones.export import export as write_model
-    from mu.core.checkpoint import load
+    from mu.core.checkpoint import find_checkpoint, load
+    from mu.core.run_files import check_checkpoint
 
+    check_new_folder(folder, "the folder")
+    if run.is_file() or run.is_dir():
+        check_checkpoint(find_checkpoint(run))
     module = load(run)
     return write_model(module.served(), folder, form, results_of(run, module), title, license)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import zipfile
 from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ from mu.config.merge import listed
 from mu.config.plugins import import_components
 from mu.config.trainer_values import check_fit, check_processes
 from mu.core.module import UnlearningModule
+from mu.core.run_files import check_checkpoint
 from mu.data.datamodule import UnlearningDataModule
 from mu.utils.distributed import rank_of_process
 from mu.utils.errors import InputError
@@ -209,25 +209,18 @@ class MuCLI(LightningCLI):
         )
 
     def _checkpoint(self, path: Any, run: Path) -> str | None:
-        if self.options.resume or path == "last":
-            return str(run_folder.last_checkpoint(run))
-        if path is None:
-            return (
-                str(run_folder.last_checkpoint(run))
-                if self.options.run and self.command != "fit"
-                else None
+        """Checkpoint that is loaded, after a look at whether it is whole."""
+        takes_last = self.options.resume or path == "last"
+        if takes_last or (path is None and self.options.run and self.command != "fit"):
+            path = run_folder.last_checkpoint(run)
+        elif path is None or str(path).partition(":")[0] in _LIGHTNING_CHECKPOINTS:
+            return path
+        elif file_fault(str(path)) == "does not exist":
+            raise InputError(
+                f"there is no checkpoint {shortened(path)}; give a file, or --run RUN for a run's "
+                "last one."
             )
-        if str(path).partition(":")[0] not in _LIGHTNING_CHECKPOINTS:
-            fault = file_fault(str(path))
-            if fault == "does not exist":
-                raise InputError(
-                    f"there is no checkpoint {path}; give a file, or --run RUN for a run's last "
-                    "one."
-                )
-            if fault not in (None, "is a folder"):
-                raise InputError(f"the checkpoint {shortened(path)} {fault}; give a file.")
-            if Path(path).is_file() and not zipfile.is_zipfile(path):
-                raise InputError(f"{path} is not a checkpoint that mu fit wrote, or it is cut off.")
+        check_checkpoint(path)
         return str(path)
 
     def _only_evaluates(self, config: Any) -> bool:

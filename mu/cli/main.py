@@ -16,6 +16,7 @@ from mu.utils.text_files import shortened
 _UNUSABLE_PATH = (
     errno.ENAMETOOLONG,
     errno.ENOTDIR,
+    errno.EEXIST,
     errno.EISDIR,
     errno.ELOOP,
     errno.EACCES,

@@ -7,6 +7,7 @@ from pathlib import Path
 from mu.bench.report import write_runs
 from mu.cli.parser import Parser
 from mu.utils.errors import InputError
+from mu.utils.text_files import check_new_folder
 
 
 def main(argv: list[str]) -> int:
@@ -34,5 +35,6 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if options.output is None and len(options.runs) > 1:
         raise InputError("mu report needs --output DIR when it reports several folders.")
+    check_new_folder(options.output or options.runs[0], "the output folder")
     write_runs(options.runs, options.output or options.runs[0], Console())
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mu.core.module import UnlearningModule
+from mu.core.run_files import check_checkpoint
 from mu.core.run_paths import located
 from mu.utils.errors import InputError
 from mu.utils.spec import BUILDABLE, find_class, from_spec, is_live, may_build
@@ -36,7 +37,11 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
     from mu.utils.weights import read_checkpoint
 
     file = find_checkpoint(path)
-    checkpoint = read_checkpoint(file)
+    try:
+        checkpoint = read_checkpoint(file)
+    except InputError:
+        check_checkpoint(file)  # names the newest whole one beside it
+        raise
     record = checkpoint.get("mu")
     if not isinstance(record, dict) or "spec" not in record:
         raise InputError(
@@ -44,6 +49,8 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
             "Classifier(weights=...)."
         )
     spec = located(record["spec"], _run_of(file))
+    if not isinstance(spec, dict) or not isinstance(spec.get("init_args"), dict):
+        raise InputError(f"{file} has no specification of its method; fit the run again.")
     stored = {
         name: value
         for name, value in spec["init_args"].items()

@@ -7,8 +7,12 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from mu.data.split import Split
 from mu.utils.errors import InputError
+from mu.utils.text_files import file_fault
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 SPLIT = "split.json"
@@ -26,6 +30,46 @@ def checkpoint_digest(path: Path | str) -> str:
     except (OSError, zipfile.BadZipFile):
         return ""
     return hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
+
+
+def check_checkpoint(path: Path | str) -> None:
+    """Refuse a file that is no whole checkpoint of a run; its tensors are mapped, not read.
+
+    Args:
+        path: a checkpoint file, or the folder of a sharded one, which is not looked at.
+
+    Raises:
+        InputError: names the file, and the newest whole checkpoint beside it.
+    """
+    if Path(path).is_dir():
+        return
+    fault = checkpoint_fault(path)
+    if fault is None:
+        return
+    others = sorted(Path(path).parent.glob("*.ckpt"), key=lambda file: -file.stat().st_mtime)
+    whole = next((file for file in others if file.is_file() and not checkpoint_fault(file)), None)
+    cure = f"the newest whole one is {whole}" if whole else "fit the run again"
+    raise InputError(f"{path} {fault}; {cure}.")
+
+
+def checkpoint_fault(path: Path | str) -> str | None:
+    """What is wrong with a checkpoint file, as the end of a sentence; None for a whole one."""
+    fault = file_fault(path)
+    if fault is not None:
+        return fault
+    unreadable = "is not a checkpoint that mu fit wrote, or it is cut off"
+    if not zipfile.is_zipfile(path):
+        return unreadable
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # torch answers damaged bytes with errors of any kind
+        return unreadable
+    if not isinstance(content, dict) or not isinstance(content.get("mu"), dict):
+        return "is not a checkpoint that mu fit wrote: it has no record of a run"
+    state = content.get("state_dict")
+    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
+        return "is not a checkpoint that mu fit wrote: it has no weights"
+    return None
 
 
 def results_fault(folder: Path, hashes: Mapping[str, str]) -> str | None:

@@ -254,6 +254,7 @@ class RunResults:
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             raise InputError(f"{file} is not a results file of this version of mu.")
         try:
+            _check_types(raw)
             return cls(
                 raw["task"],
                 raw["method"],
@@ -264,10 +265,25 @@ class RunResults:
                 raw["facts"],
                 _presentation(raw["presentation"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{file} is not a results file of this version of mu ({error})."
             ) from error
+
+
+def _check_types(raw: Mapping[str, Any]) -> None:
+    """Raise a TypeError for an entry of results.json of a wrong type."""
+    mappings = ("seeds", "hashes", "seconds", "facts", "presentation")
+    wrong = [name for name in mappings if not isinstance(raw[name], Mapping)]
+    if not wrong:
+        texts = {"task": raw["task"], "method": raw["method"], **raw["hashes"]}
+        wrong = [name for name, value in texts.items() if not isinstance(value, str)]
+        counts = {**raw["seeds"], **raw["seconds"]}
+        wrong += [name for name, value in counts.items() if not isinstance(value, int | float)]
+    if not isinstance(raw["results"], list):
+        wrong.append("results")
+    if wrong:
+        raise TypeError(f"its entry {wrong[0]!r} is of a wrong type")
 
 
 def _entry(result: Result) -> dict[str, Any]:

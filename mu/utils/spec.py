@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from importlib import import_module
@@ -16,6 +17,7 @@ from torch import nn
 from mu.utils.class_source import imported_class
 from mu.utils.errors import InputError
 
+_ARGUMENTS = re.compile(r"(unexpected keyword|missing \d+ required|multiple values for) ")
 LIVE = "<live object>"
 """Marker of an argument without a plain form (a network, a closure)."""
 
@@ -184,7 +186,15 @@ def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
     if spec.get("factory"):
         return partial(cls, **arguments)
     positional, named = _arranged(cls, arguments)
-    return cls(*positional, **named)
+    try:
+        return cls(*positional, **named)
+    except TypeError as error:
+        if not _ARGUMENTS.search(str(error)):
+            raise
+        raise InputError(
+            f"{spec['class_path']} cannot be built from the file: {error}; it was written by "
+            "another version."
+        ) from error
 
 
 def _arranged(cls: type, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -163,7 +163,7 @@ OPTIONS = [
     ("mean text", "--model.backbone.mean [a]", "mean"),
     ("std 0", "--model.backbone.std [0.0]", "std"),
     ("std negative", "--model.backbone.std [-1.0]", "std"),
-    ("options", "--model.backbone.options {\"nothing\":3}", "options"),
+    ("options", '--model.backbone.options {"nothing":3}', "options"),
     ("no weights", "--model.backbone.weights nowhere", "there are no weights at nowhere"),
     ("weights is a folder", "--model.backbone.weights .", "folder . has none of"),
     ("norm", "--model.norm nothing", "model.norm is 'nothing'"),
