@@ -193,7 +193,9 @@ def _check_settings(current: Mapping[str, Any], stored: Mapping[str, Any], folde
     different = sorted(
         name
         for name, value in stored.items()
-        if name in current and name not in _WITHOUT_EFFECT and _plain(value) != _plain(current[name])
+        if name in current
+        and name not in _WITHOUT_EFFECT
+        and _plain(value) != _plain(current[name])
     )
     if not different:
         return
