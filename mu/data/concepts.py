@@ -1,7 +1,8 @@
 """Concepts in prompts: the words of a prompt that name a concept, and prompts with other words.
 
 Words match whole, in upper and lower case alike, with any white space between them, and in any
-normal form of Unicode.
+normal form of Unicode. In scripts that are written without spaces (Chinese, Japanese, Thai, Lao,
+Khmer, Burmese, Tibetan) a name matches anywhere, because no space says where a word ends.
 """
 
 from __future__ import annotations
@@ -10,7 +11,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from unicodedata import normalize
+from unicodedata import category, normalize
+
+_UNSPACED = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3100-\u312f"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+"""Code points of scripts without spaces: Thai to Tibetan, Burmese, Khmer, Kana, Bopomofo, Han."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +46,12 @@ def find_mentions(text: str, names: tuple[str, ...]) -> list[Mention]:
     ['Van GOGH', 'van  gogh']
     """
     pattern, ordered = _pattern(names)
+    text = normalize("NFC", text)
     return [
         Mention(ordered[int(match.lastindex or 1) - 1], match.group(), match.start())
-        for match in pattern.finditer(normalize("NFC", text))
+        for match in pattern.finditer(text)
+        # a mark belongs to the letter before it (Hindi, Arabic), so that the word goes on
+        if not category(text[match.end() : match.end() + 1] or " ").startswith("M")
     ]
 
 
@@ -89,4 +99,5 @@ def _pattern(names: tuple[str, ...]) -> tuple[re.Pattern[str], list[str]]:
     groups = "|".join(
         "(" + r"\s+".join(map(re.escape, normalize("NFC", name).split())) + ")" for name in ordered
     )
-    return re.compile(rf"(?<!\w)(?:{groups or '(?!)'})(?!\w)", re.IGNORECASE), ordered
+    letter = rf"[^\W{_UNSPACED}]"
+    return re.compile(rf"(?<!{letter})(?:{groups or '(?!)'})(?!{letter})", re.IGNORECASE), ordered

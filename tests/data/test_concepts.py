@@ -47,3 +47,22 @@ def test_every_mention_is_replaced_once() -> None:
 
 def test_folded_words_compare_equal() -> None:
     assert folded(normalize("NFD", "Édouard_Manet")) == folded("édouard  manet")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "mentioned"),
+    [
+        ("京都の桜の写真", "桜", True),
+        ("ภาพวาดของแวนโก๊ะ", "แวนโก๊ะ", True),
+        ("桜 van gogh", "van Gogh", True),
+        ("Gogh風の絵", "gogh", True),
+        ("картина Репина", "Репин", False),
+        ("रामायण की तस्वीर", "राम", False),
+        ("राम की तस्वीर", "राम", True),
+        ("vangogh", "gogh", False),
+    ],
+)
+def test_a_name_is_found_in_scripts_without_spaces_and_at_no_part_of_a_word(
+    text: str, name: str, mentioned: bool
+) -> None:
+    assert bool(find_mentions(text, (name,))) == mentioned
