@@ -85,5 +85,5 @@ def test_callbacks_that_cannot_work_are_refused(callback: Any, message: str) -> 
 @pytest.mark.parametrize("clip", [-0.5, float("nan")])
 def test_a_negative_clip_is_refused(clip: float) -> None:
     """Fails when gradients are clipped to a negative norm, which turns their sign."""
-    with pytest.raises(InputError, match="trainer.gradient_clip_val is"):
+    with pytest.raises(InputError, match=r"trainer\.gradient_clip_val is"):
         fit(FineTune(classifier()), gradient_clip_val=clip)
