@@ -123,12 +123,12 @@ class Chat(Template):
         system = [{"role": "system", "content": self.system}] if self.system else []
         try:
             return self._render(tokenizer, [*system, *messages])
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:
             if not system:
                 raise _refused_chat(error) from error
         try:
             text = self._render(tokenizer, messages)
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:
             raise _refused_chat(error) from error
         _warn_of_system()
         return text
@@ -139,7 +139,10 @@ class Chat(Template):
                 "the tokenizer has no chat template; take template: mu.data.Plain, or a tokenizer "
                 "of a chat model."
             )
-        chat_template = tokenizer.get_chat_template()
+        try:
+            chat_template = tokenizer.get_chat_template()
+        except ValueError as error:  # several, none of which is the default
+            raise _refused_chat(error) from error
         if "strftime_now" in chat_template:
             chat_template = self._clock + chat_template
         return tokenizer.apply_chat_template(
@@ -333,10 +336,10 @@ class Encoder:
         start = _common_length(ids, self._without_eos(before))
         end = len(self._without_eos(full))
         if follows:
-            own = self._without_eos(full[:-follows])
-            common = _common_length(ids, own)
+            answered = self._without_eos(full[:-follows])
+            common = _common_length(ids, answered)
             # a token that is merged with the text after the answer
-            end = common + (common < len(own))
+            end = common + (common < len(answered))
         if not answer.strip() or start >= end:
             raise InputError(
                 f"the answer {answer!r}{row and f' of {row}'} has no token of its own after the "

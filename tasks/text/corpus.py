@@ -33,7 +33,7 @@ class Corpus(TextTask):
 
     Args:
         forget: files or folders of documents to forget: `.txt` (a document each), JSON lines or
-            JSON arrays of texts or of `{"text": ...}`.
+            JSON arrays of texts or of `{"text": ...}`, Parquet with a column `text`.
         retain: files or folders of documents to retain.
         validation: documents that no model is trained on, for searches.
         test: documents that no model is trained on, for tests.
@@ -91,6 +91,8 @@ class Corpus(TextTask):
             name: TokenRows(pairs.__getitem__, indices[name]) for name, pairs in sequences.items()
         }
         self._sets = self.read()[1]
+        for question_set in self._sets.values():
+            self._check_system_messages(question_set)
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         """Split, and question sets for evaluation."""

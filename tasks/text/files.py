@@ -95,7 +95,7 @@ def _as_text(value: Any, column: str, name: str) -> str:
                 "text in UTF-8."
             )
         return value
-    if type(value) in (int, float) and math.isfinite(value):
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)
     description = described.get(type(value), "no text" if _is_empty(value) else "something else")
     raise InputError(f"{name} has {description} where {column!r} should be one text.")
@@ -114,9 +114,9 @@ def question_of_messages(messages: Any, name: str) -> Row:
     """
     turns = [_turn(message, name) for message in messages] if isinstance(messages, list) else []
     system = [text for role, text in turns if role == "system"]
-    others = [turn for turn in turns if turn[0] != "system"]
+    dialogue = [turn for turn in turns if turn[0] != "system"]
     if (
-        [role for role, _ in others] != ["user", "assistant"]
+        [role for role, _ in dialogue] != ["user", "assistant"]
         or len(system) > 1
         or not all(text.strip() for _, text in turns)
     ):
@@ -125,7 +125,7 @@ def question_of_messages(messages: Any, name: str) -> Row:
             f"{name} has {roles}; a row takes one question of the user and one answer of the "
             'assistant, [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}].'
         )
-    row = {"question": others[0][1], "answer": others[1][1]}
+    row = {"question": dialogue[0][1], "answer": dialogue[1][1]}
     return {**row, "system_message": system[0]} if system else row
 
 

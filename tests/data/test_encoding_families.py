@@ -31,9 +31,9 @@ def test_the_prompt_is_the_part_of_the_pair_without_labels(
         assert ids[: len(prompt)] == prompt
         assert labels == [IGNORED] * len(prompt) + ids[len(prompt) :]
     # what is scored is the answer, after what its first token is merged with
-    own = built.decode(built.scored_pair(question, answer)[0][len(prompt) :])
+    answer_text = built.decode(built.scored_pair(question, answer)[0][len(prompt) :])
     merged = built.merged_text(question, prompt)
-    assert own.removeprefix(merged).removesuffix("\n") == answer
+    assert answer_text.removeprefix(merged).removesuffix("\n") == answer
     assert built.prompt(question, "Yes: ", answer) != prompt
 
 

@@ -112,14 +112,14 @@ def test_scores_are_those_of_the_answer_alone(template: str) -> None:
         offsets = tokenizer(
             before + answer + after, add_special_tokens=special, return_offsets_mapping=True
         )["offset_mapping"]
-        own = [
+        positions = [
             position
             for position, (start, end) in enumerate(offsets)
             if end > len(before) and start < len(before + answer)
         ]
         with torch.no_grad():
             log_p = graph.backbone.network(torch.tensor([ids])).logits[0].log_softmax(-1)
-        expected = torch.stack([log_p[position - 1, ids[position]] for position in own])
+        expected = torch.stack([log_p[position - 1, ids[position]] for position in positions])
         torch.testing.assert_close(log_prob[row][mask[row]], expected, rtol=1e-4, atol=1e-5)
         assert bool(scores.ended[row]) == (template != "ended")
 
