@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from mu.methods.components.latents import NoisedData, PartialSampling, StoredTrajectories
 from mu.methods.diffusion.esd import ESD
+from tasks import PromptList
 from tests.support.denoised import KINDS, MODELS, PLAIN, Double, agree, prepared, square, step_of
 from tests.support.doubles import pictures, text_to_image
 from tests.support.helpers import Watch, different, fit, weights
@@ -40,6 +42,38 @@ def test_a_step_follows_the_equation(domain: str, latents: Any) -> None:
     target = unconditional - 1.7 * (conditional - unconditional)
     expected = double.slopes(square(double.output(noised, t, states), target))
     agree(step_of(ESD(make(), eta=1.7, latents=latents, optimizer=PLAIN), task()), expected)
+
+
+def test_each_of_several_concepts_has_its_own_target(tmp_path: Path) -> None:
+    """Mutations: one concept's target for all; the anchor's condition; a concept left out."""
+    (tmp_path / "retain.csv").write_text("prompt\ndark\n")
+    (tmp_path / "forget.csv").write_text("prompt\nred circle\nblue star\nstar on circle\n")
+
+    def task() -> PromptList:
+        return PromptList(
+            str(tmp_path / "forget.csv"),
+            str(tmp_path / "retain.csv"),
+            concept=["circle", "star"],
+            anchor=["square", "picture"],
+            batch_size=4,
+            curves=[],
+        )
+
+    module = ESD(text_to_image(), latents=SHORT, optimizer=PLAIN)
+    module.configure_model()
+    part = prepared(module, task())["forget"]
+    assert sorted(part["concept"]) == ["circle", "circle", "star", "star"]
+    noised, t = module.latents(module, part, module.denoiser.condition(part))
+    double = Double(text_to_image())
+    states = double.states(part["prompt"])
+    conditional, unconditional = (
+        double.output(noised, t, condition).detach()
+        for condition in (states, double.nothing(len(t)))
+    )
+    expected = double.slopes(
+        square(double.output(noised, t, states), 2 * unconditional - conditional)
+    )
+    agree(step_of(ESD(text_to_image(), latents=SHORT, optimizer=PLAIN), task()), expected)
 
 
 def test_with_eta_minus_one_the_gradient_is_zero() -> None:
