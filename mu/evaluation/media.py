@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mu.evaluation.images.drawing import levels, write_png
+from mu.evaluation.images.drawing import levels
+from mu.evaluation.images.png import write_png
 from mu.utils.errors import InputError
 from mu.utils.files import read_json, write_json
 

@@ -22,8 +22,9 @@ from torch import Tensor
 from mu.backbones import Condition
 from mu.backbones.diffusion.sampler import Sampler
 from mu.core.module import UnlearningModule
+from mu.evaluation.images.png import read_png, write_png
 from mu.utils.errors import InputError, UndefinedError
-from mu.utils.files import read_json, replacing, write_json
+from mu.utils.files import read_json, write_json
 from mu.utils.fingerprint import digest, model_identity
 from mu.utils.progress import progress_bar
 from mu.utils.spec import init_args_of, to_spec
@@ -32,7 +33,6 @@ T = TypeVar("T")
 INDEX = "images.json"
 """Name of the file that describes the images of a folder."""
 _FORMAT = 1
-_STAMP_KEY = "mu"  # PNG text chunk that identifies the job of a file
 _DIFFERENCES = {"rows": "other prompts or seeds", "format": "another version of mu"}
 
 
@@ -269,7 +269,7 @@ class ImageJob:
         """Images of a batch, or None when a file is missing or damaged."""
         images = []
         for index in indices:
-            image = _read_png(Path(str(self.folder)) / self.rows[index].file, stamp)
+            image = read_png(Path(str(self.folder)) / self.rows[index].file, stamp)
             if image is None or (images and image.shape != images[0].shape):
                 return None
             images.append(image)
@@ -304,53 +304,6 @@ def levels(images: Tensor) -> Tensor:
     [0, 128, 255]
     """
     return (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def write_png(path: Path, image: Tensor, stamp: str = "") -> None:
-    """Write an image as a PNG file, atomically.
-
-    Args:
-        path: the file.
-        image: `[C, H, W]` uint8 with one or three channels.
-        stamp: identifier of the job, stored in a text chunk.
-
-    Raises:
-        InputError: for another number of channels.
-    """
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise InputError(
-            f"an image file has one or three channels, not the shape {list(image.shape)}."
-        )
-    array = image.permute(1, 2, 0).contiguous().numpy() if len(image) == 3 else image[0].numpy()
-    chunk = PngInfo()
-    if stamp:
-        chunk.add_text(_STAMP_KEY, stamp)
-    with replacing(path) as temporary:
-        Image.fromarray(array).save(temporary, format="PNG", pnginfo=chunk)
-
-
-def _read_png(path: Path, stamp: str) -> Tensor | None:
-    """Levels `[C, H, W]` of a PNG file; None when the file is missing or damaged."""
-    import numpy as np
-    from PIL import Image
-
-    if not path.is_file():
-        return None
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            stored_stamp = getattr(opened, "text", {}).get(_STAMP_KEY)
-            array = np.asarray(opened)
-    except (OSError, SyntaxError, ValueError):  # raised by PIL for a damaged file
-        return None
-    if stored_stamp != stamp:
-        raise InputError(
-            f"{path} was not drawn by this job; choose another folder, or remove the file."
-        )
-    return torch.from_numpy(array.copy()).view(*array.shape[:2], -1).permute(2, 0, 1)
 
 
 class ImageCache:

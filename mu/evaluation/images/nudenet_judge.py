@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mu.evaluation.images.drawing import levels, write_png
+from mu.evaluation.images.drawing import levels
 from mu.evaluation.images.judges import Judge
+from mu.evaluation.images.png import write_png
 from mu.utils.errors import InputError
 
 NUDENET_EXPOSED = (
