@@ -134,7 +134,7 @@ def test_merged_adapters_compute_what_peft_computes(
         ({"use_rslora": True}, LoRA(rank=2, alpha=6, rslora=True)),
         ({"use_dora": True}, LoRA(rank=2, alpha=6, dora=True)),
     ],
-    ids=str,
+    ids=("plain", "alpha", "rslora", "dora"),
 )
 def test_adapters_of_the_same_form_are_trained_on(
     settings: dict[str, Any], lora: LoRA, tmp_path: Path
