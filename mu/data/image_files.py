@@ -40,7 +40,7 @@ def decode_image(raw: bytes, file: Path | str, mode: Literal["RGB", "L"] = "RGB"
         InputError: when the content is no image, or its levels have no defined white (32-bit
             integers and floating-point numbers).
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(raw)) as image:
@@ -65,7 +65,8 @@ def decode_image(raw: bytes, file: Path | str, mode: Literal["RGB", "L"] = "RGB"
         struct.error,
         Image.DecompressionBombError,
     ) as error:
-        raise InputError(f"the image {file} cannot be read ({error}).") from error
+        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"the image {file} cannot be read ({reason}).") from error
 
 
 def _eight_bits(levels: np.ndarray, bits: int) -> Any:

@@ -28,6 +28,8 @@ def reading(what: str, name: str, *kinds: type[Exception]) -> Iterator[None]:
     hub.setLevel(logging.ERROR)
     try:
         yield
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, *kinds) as error:
         if not Path(name).exists():
             raise InputError(
@@ -40,4 +42,6 @@ def reading(what: str, name: str, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+    first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return first.rstrip(".")

@@ -57,7 +57,8 @@ def load_pretrained(
     tensors = _foreign_tensors(Path(path), network_class)
     arguments = {**options, **({"subfolder": subfolder} if subfolder and tensors is None else {})}
     source: str | None = model
-    with reading(what, model, RuntimeError, ImportError), quiet_libraries():
+    # the libraries answer damaged files with errors of any class
+    with reading(what, model, Exception), quiet_libraries():
         if tensors is not None:
             network_class, arguments["config"] = _concrete(network_class, path)
             arguments["state_dict"] = tensors

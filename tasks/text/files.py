@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from mu.data.questions import QuestionSet
 from mu.utils.errors import InputError
+from mu.utils.text_files import read_text as read_file
 from tasks.text.tables import is_saved, read_table
 
 Row = dict[str, Any]
@@ -190,12 +191,7 @@ def _files(names: Iterable[str]) -> list[Path]:
 
 
 def _plain(file: Path) -> str:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"there is no file {file}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not a text file in UTF-8.") from error
+    text = read_file(file, encoding="utf-8-sig")
     if not text.strip():
         raise InputError(f"{file} has no text.")
     return text

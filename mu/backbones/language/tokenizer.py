@@ -37,7 +37,8 @@ def load_tokenizer(place: str) -> Any:
             f"the folder {place} has no tokenizer; save one into it with "
             "tokenizer.save_pretrained(FOLDER)."
         )
-    with reading("the tokenizer", folder):
+    # the library answers damaged files with errors of any class
+    with reading("the tokenizer", folder, Exception):
         return AutoTokenizer.from_pretrained(folder)
 
 
