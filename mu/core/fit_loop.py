@@ -54,7 +54,7 @@ def planned_steps(module: Method) -> int:
     most = trainer.max_steps
     if epochs is None or epochs < 0:
         return max(most, 0)
-    accumulate = accumulation(trainer) if module.automatic_optimization else 1
+    accumulate = accumulation(trainer)
     sampler = task.plan_loader(
         module.plan,
         module.seed,

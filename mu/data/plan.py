@@ -274,7 +274,11 @@ def reads_by_label(plan: DataPlan) -> bool:
     >>> reads_by_label(Phases(Forget(), Retain(shuffle=False, by_label=True)))
     True
     """
-    return any(getattr(phase, "by_label", False) for phase in _simple_plans(plan))
+    return any(map(_reads_by_label, _simple_plans(plan)))
+
+
+def _reads_by_label(plan: DataPlan) -> bool:
+    return isinstance(plan, _SimplePlan) and plan.by_label and not plan.shuffle
 
 
 def plan_steps(
@@ -320,12 +324,12 @@ def plan_steps(
         ]
         phase_seed = seed if rivals[0] == phase else stream_id("phase", phase, seed)
         stride, offset = (len(simple_plans), phase) if len(rivals) > 1 else (1, 0)
+        sort = orders is not None and _reads_by_label(simple_plan)
         for inner in simple_plan.phases(epoch):
             for step in inner.steps(epoch, sizes, batch, phase_seed):
-                sort = simple_plan.by_label and not simple_plan.shuffle and orders is not None
                 parts = {
                     name: Rows(
-                        orders[name][rows.positions] if sort else rows.positions,
+                        orders[name][rows.positions] if sort and orders else rows.positions,
                         rows.visits * stride + offset,
                     )
                     for name, rows in step.parts.items()

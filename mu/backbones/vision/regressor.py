@@ -31,6 +31,9 @@ class Regressor(Backbone):
         network: a live network that maps `input` to `[B]` or `[B, 1]`; replaces the perceptron.
     """
 
+    offset: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         in_features: int = 10,
