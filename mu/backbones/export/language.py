@@ -12,12 +12,13 @@ from torch import nn
 from mu.backbones.adapter_files import BASE_HASH, PREFIX, base_hash
 from mu.backbones.export.base import Form, export
 from mu.backbones.export.card import hub_id, model_card, new_folder, remove_local_paths
+from mu.backbones.export.published import publish_config, publish_tokenizer
 from mu.backbones.language.causal_lm import CausalLM
 from mu.backbones.language.checkpoints import auto_class
 from mu.backbones.language.two_models import TwoModels
 from mu.backbones.lora import merged_network
 from mu.utils.errors import InputError
-from mu.utils.files import save_tensors, write_text
+from mu.utils.files import read_json, save_tensors, write_json, write_text
 from mu.utils.version import __version__
 
 CARD = """---
@@ -37,6 +38,19 @@ Written by mu {{ version }}.
 {{ usage }}
 ```
 """  # noqa: E501 - a line of the card stays one line
+_CORE = {
+    "base_model_name_or_path",
+    "bias",
+    "fan_in_fan_out",
+    "inference_mode",
+    "lora_alpha",
+    "lora_dropout",
+    "peft_type",
+    "r",
+    "target_modules",
+    "task_type",
+}
+"""Settings of adapters that every version of PEFT has."""
 _WHOLE = """from transformers import {auto_class}, AutoTokenizer
 
 model = {auto_class}.from_pretrained("FOLDER")
@@ -87,6 +101,8 @@ def export_causal_lm(
             _merged(backbone).save_pretrained(temporary)  # type: ignore[operator]
             backbone.tokenizer.save_pretrained(temporary)
             remove_local_paths(temporary)
+            publish_config(temporary)
+            publish_tokenizer(backbone.tokenizer, temporary)
             what = f"`{backbone.model}`"
             about = "Complete weights, with the tokenizer."
             usage = _WHOLE.format(auto_class=network_class)
@@ -148,6 +164,15 @@ def _write_adapter(backbone: CausalLM, folder: Path) -> None:
     config.base_model_name_or_path = backbone.model
     config.inference_mode = True
     config.save_pretrained(folder)
+    # earlier versions of PEFT refuse settings that they do not know, at their defaults too
+    file = folder / "adapter_config.json"
+    defaults = type(config)().to_dict()
+    settings = {
+        name: value
+        for name, value in read_json(file).items()
+        if name in _CORE or value != defaults.get(name)
+    }
+    write_json(file, settings)
 
 
 def _merged(backbone: CausalLM) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from mu.utils.files import read_json, save_tensors, write_json
 
 _LOCAL = ("backend", "is_local", "local_files_only")
 """Entries of tokenizer_config.json that say how this machine read the tokenizer."""
+_ROTARY_NAMES = {"gpt_neox": ("rotary_emb_base", "rotary_pct")}
+"""Names of base and share of rotary positions, of families with names of their own."""
 
 
 def publish_tokenizer(tokenizer: Any, folder: Path) -> None:
@@ -28,10 +30,75 @@ def publish_tokenizer(tokenizer: Any, folder: Path) -> None:
     file = folder / "tokenizer_config.json"
     if file.is_file():
         config = read_json(file)
-        write_json(file, {key: value for key, value in config.items() if key not in _LOCAL})
+        template = getattr(tokenizer, "chat_template", None)
+        write_json(file, tokenizer_settings(config, template))
     special = {name: str(value) for name, value in tokenizer.special_tokens_map.items() if value}
     if special and not (folder / "special_tokens_map.json").exists():
         write_json(folder / "special_tokens_map.json", special)
+
+
+def tokenizer_settings(config: Mapping[str, Any], template: Any = None) -> dict[str, Any]:
+    """Settings of tokenizer_config.json as versions before 5 name them.
+
+    Args:
+        config: settings that version 5 has written.
+        template: chat template, which versions before 4.50 read from these settings.
+
+    >>> tokenizer_settings({"tokenizer_class": "TokenizersBackend", "is_local": True})
+    {'tokenizer_class': 'PreTrainedTokenizerFast'}
+    """
+    settings = {key: value for key, value in config.items() if key not in _LOCAL}
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    if isinstance(template, str):
+        settings["chat_template"] = template
+    return settings
+
+
+def publish_config(folder: Path) -> None:
+    """Write the settings of config.json as versions before 5 name them, see `model_settings`."""
+    file = folder / "config.json"
+    write_json(file, model_settings(read_json(file)))
+
+
+def model_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a model with those of rotary positions and dtype under their earlier names.
+
+    Earlier versions take their defaults for names that they do not find, without a word; a model
+    with another base of its rotary positions would compute other logits.
+
+    Args:
+        config: settings that version 5 has written, those of texts inside too.
+
+    >>> model_settings({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}})
+    {'rope_theta': 500000.0, 'rope_scaling': None}
+    """
+    settings = {
+        key: model_settings(value) if key.endswith("_config") and isinstance(value, dict) else value
+        for key, value in config.items()
+    }
+    if "dtype" in settings:
+        settings["torch_dtype"] = settings.pop("dtype")
+    rotary = settings.get("rope_parameters")
+    if not isinstance(rotary, dict):
+        return settings
+    if any(isinstance(value, dict) for value in rotary.values()):
+        # one set for each kind of layer, which the versions that know them read as they are
+        return settings
+    del settings["rope_parameters"]
+    rotary = dict(rotary)
+    theta, share = _ROTARY_NAMES.get(
+        str(settings.get("model_type")), ("rope_theta", "partial_rotary_factor")
+    )
+    if "rope_theta" in rotary:
+        settings[theta] = rotary.pop("rope_theta")
+    if "partial_rotary_factor" in rotary:
+        settings[share] = rotary.pop("partial_rotary_factor")
+    plain = rotary.get("rope_type", "default") == "default" and len(rotary) <= 1
+    settings["rope_scaling"] = None if plain else rotary
+    return settings
 
 
 def rename_weights(folder: Path, rename: Callable[[str], str]) -> None:
