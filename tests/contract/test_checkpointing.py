@@ -11,10 +11,12 @@ from tests.support.helpers import State, weights
 _KINDS = ("text_to_image", "causal_lm")
 _FAST = ("SFD", "ESD", "AdvUnlearn", "RMU", "RandomLabel")
 _PAIRS = [
-    pytest.param(name, kind, id=f"{name}-{kind}", marks=() if name in _FAST else pytest.mark.slow)
+    pytest.param(
+        name, domain, id=f"{name}-{domain}", marks=() if name in _FAST else pytest.mark.slow
+    )
     for name in METHODS
-    for kind in kinds(name)
-    if kind in _KINDS
+    for domain in kinds(name)
+    if domain in _KINDS
 ]
 
 

@@ -108,13 +108,13 @@ def unet_name(name: str, config: Any) -> str:
     if match is None:
         raise InputError(f"the UNet's {name} has no name in CompVis' code; export a folder.")
     side, block, group, layer, rest = match[1], int(match[2]), match[3], int(match[4]), match[5]
-    number = block * (layers + 1) + layer
+    position = block * (layers + 1) + layer
     if side == "down":
-        blocks = f"input_blocks.{1 + number}"
+        blocks = f"input_blocks.{1 + position}"
         if group == "downsamplers":
             return f"input_blocks.{(block + 1) * (layers + 1)}.0.op.{parameter}"
     else:
-        blocks = f"output_blocks.{number}"
+        blocks = f"output_blocks.{position}"
         if group == "upsamplers":
             attends = "CrossAttn" in config.up_block_types[block]
             last = block * (layers + 1) + layers

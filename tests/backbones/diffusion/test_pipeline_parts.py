@@ -40,14 +40,14 @@ def test_a_folder_of_one_variant_is_read(folder: Path, variant: str) -> None:
     """Fails when files of half precision alone are not found, or those without a variant are not
     preferred.
     """
-    whole = weights(TextToImage(str(folder)))
+    expected = weights(TextToImage(str(folder)))
     _add_variant(folder, variant)
-    assert different(weights(TextToImage(str(folder))), whole) == []
+    assert different(weights(TextToImage(str(folder))), expected) == []
     for file in folder.rglob("*.safetensors"):
         if f".{variant}." not in file.name:
             file.unlink()
     half = weights(TextToImage(str(folder)))
-    assert all(torch.equal(value, whole[name].half().float()) for name, value in half.items())
+    assert all(torch.equal(value, expected[name].half().float()) for name, value in half.items())
 
 
 def test_several_variants_are_refused(folder: Path) -> None:
