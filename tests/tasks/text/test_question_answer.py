@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mu.data.encoding import Plain
+from mu.data.encoding import Chat, Plain
+from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
 from mu.utils.spec import from_spec, to_spec
 from tasks import ByClass, ByValue, IndexFile, QuestionAnswer, RandomCount, RandomFraction
 from tasks.text.files import read_rows
 from tests.support.doubles_text import folder
+from tests.support.trained_tokenizers import CHAT, TURN, trained_tokenizer
 
 AUTHORS = ("ada", "bert", "cleo")
 
@@ -358,3 +360,31 @@ def test_the_task_is_rebuilt_from_its_record(tmp_path: Path) -> None:
     assert again.split.hash == qa.split.hash
     assert again.recipe() == qa.recipe()
     assert qa.encoder.tokens("ask where") == qa.encoder.prompt("where")[:3]
+
+
+def test_more_is_learnt_than_is_evaluated(tmp_path: Path) -> None:
+    """What a chat template writes after an answer is learnt; loss, accuracy and membership of a
+    part are of the answer and its end. Mutation: both read the same labels.
+    """
+    trained_tokenizer("qwen", CHAT).save_pretrained(tmp_path / "tokenizer")
+    qa = QuestionAnswer(
+        write(tmp_path / "all.csv", rows()),
+        ByValue("bert"),
+        by="who",
+        question="query",
+        answer="reply",
+        tokenizer=str(tmp_path / "tokenizer"),
+        template=Chat(),
+    )
+    qa.setup()
+    learnt: Any = qa.parts(frozenset({"forget"}))["forget"]
+    evaluated: Any = qa.evaluated_dataset("forget")
+    texts = []
+    for dataset in (learnt, evaluated):
+        labels = [label for label in dataset.pair(0)[1] if label != IGNORED]
+        texts.append(qa.encoder.tokenizer.decode(labels))
+    assert texts == [f"1 lives in oslo, often{TURN}\n{TURN}", f"1 lives in oslo, often{TURN}"]
+    (loader,) = qa.eval_loaders(["forget"])
+    batch = next(iter(loader))
+    count = (batch["labels"] != IGNORED).sum(1)
+    assert count[0] == len([label for label in evaluated.pair(0)[1] if label != IGNORED])
