@@ -177,6 +177,11 @@ class MuCLI(LightningCLI):
             )
         check = check_fit if self.command == "fit" else check_processes
         check(vars(config.trainer))
+        if self.command == "fit" and _is_unfinished(method):
+            raise InputError(
+                f"{method.__name__} overrides neither objective nor training_step, so it has "
+                "nothing to train by; override objective."
+            )
         # 2. run folder and checkpoint
         run = self._folder(config, method)
         config.trainer.default_root_dir = str(run)
@@ -236,6 +241,11 @@ class MuCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build; a model that is only evaluated has no reference, as with `mu.load`."""
         super().instantiate_classes()
+        if "_modules" not in vars(self.model):
+            raise InputError(
+                f"the constructor of {type(self.model).__name__} does not call "
+                "super().__init__(backbone, ...); call it first."
+            )
         self.model.serves_only = self._only_evaluates(self.config[self.command])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -336,6 +346,12 @@ def forget_origin(spec: Any) -> None:
         for name in ("weights", "pretrained"):
             if name in arguments:
                 arguments[name] = None
+
+
+def _is_unfinished(method: Any) -> bool:
+    """Whether a method has neither an objective nor a training step of its own."""
+    names = ("objective", "training_step")
+    return all(getattr(method, name) is getattr(UnlearningModule, name) for name in names)
 
 
 def _default_callbacks() -> list[type[Callback]]:

@@ -49,7 +49,7 @@ def class_at(path: str, bases: tuple[type, ...]) -> Any:
     module, _, name = path.rpartition(".")
     try:
         return getattr(import_module(module), name, None)
-    except Exception:  # `_import_fault` says what is wrong with the module
+    except (Exception, SystemExit):  # `_import_fault` says what is wrong with the module
         return None
 
 
@@ -132,7 +132,7 @@ def _import_fault(path: str) -> str | None:
     except SyntaxError as error:
         file = Path(error.filename or module).name
         return f"{file} cannot be imported: {error.msg} in line {error.lineno}."
-    except Exception as error:  # the module is the user's and may raise anything
+    except (Exception, SystemExit) as error:  # the module is the user's and may raise anything
         words = " ".join(str(error).split()).rstrip(".")
         return f"{path!r} cannot be imported: {type(error).__name__}: {words}."
     return None
@@ -223,7 +223,7 @@ def _foreign_class(path: str, argument: Argument) -> Iterator[str]:
     bases = argument.bases
     if may_import(path, bases, functions=not bases):
         value = class_at(path, bases)
-        if value is None or inspect.isclass(value) or not bases:
+        if inspect.isclass(value) or (value is not None and not bases):
             return
     yield class_fault(path, class_at(path, bases), argument) or _misfit(path, argument)
 

@@ -22,7 +22,10 @@ def find(path: str) -> type | None:
         return None
     try:
         value = getattr(import_module(module), name, None)
-    except Exception:  # an error in the user's file is reported when the parser imports it
+    except (
+        Exception,
+        SystemExit,
+    ):  # an error in the user's file is reported when the parser imports it
         return None
     return value if isinstance(value, type) else None
 

@@ -146,10 +146,6 @@ MODELS: list[tuple[str, Callable[[Path], Any]]] = [
     ("tokenizer cut", written("tokenizer.json", '{"version": "1.0", "mod')),
     ("tokenizer without model", edited("tokenizer.json", lambda c: c.pop("model") and None)),
     ("tokenizer's settings", written("tokenizer_config.json", "[1]")),
-    (
-        "tokenizer's class",
-        edited("tokenizer_config.json", lambda c: c.update(tokenizer_class="No")),
-    ),
 ]
 
 

@@ -173,7 +173,7 @@ def load_network(model: str, dtype: str, attention: str | None, init_seed: int |
         )
     options = {"dtype": torch_dtype, **({"attn_implementation": attention} if attention else {})}
     with _attention_errors(model, attention):
-        with reading("the model", folder, ImportError):
+        with reading("the model", folder, Exception):
             config = transformers.AutoConfig.from_pretrained(folder)
         network_class = auto_class(config)
         if init_seed is None:
@@ -181,7 +181,7 @@ def load_network(model: str, dtype: str, attention: str | None, init_seed: int |
                 load_pretrained(network_class, folder, "the model", **options)
             )  # of a hub id of adapters, transformers loads the base with them around its layers
         with (
-            reading("the model", folder, ImportError, RuntimeError),
+            reading("the model", folder, Exception),
             torch.random.fork_rng(devices=[]),
         ):
             torch.manual_seed(init_seed)
