@@ -27,5 +27,5 @@ def test_a_checkpoint_that_is_cut_off_names_the_last_whole_one(
     whole = tmp_path / "epoch=0.ckpt"
     whole.write_bytes(content)
     shutil.copy(file, tmp_path / "newer.ckpt")
-    with pytest.raises(InputError, match="cut off; the newest whole one is .*epoch=0"):
+    with pytest.raises(InputError, match=r"cut off; the newest whole one is .*epoch=0"):
         mu.load(file)
