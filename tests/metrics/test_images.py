@@ -132,6 +132,18 @@ def test_the_floor_is_what_equal_distributions_score() -> None:
     assert real_floor(fid, real, 100, seed=1) != floor
 
 
+def test_the_sets_of_the_floor_are_disjoint_and_differ() -> None:
+    seen: list[tuple[set[float], set[float]]] = []
+
+    def distance(a: Tensor, b: Tensor) -> float:
+        seen.append((set(a[:, 0].tolist()), set(b[:, 0].tolist())))
+        return 0.0
+
+    real_floor(distance, torch.arange(10.0)[:, None], 3, pairs=4)
+    assert all(not a & b and a | b == set(range(10)) for a, b in seen)
+    assert len({frozenset(b) for _, b in seen}) > 1
+
+
 def test_the_floor_of_few_real_images_takes_halves() -> None:
     assert real_floor(lambda a, b: 0.0, features(11, 2), 500).sizes == (6, 5)
     with pytest.raises(UndefinedError, match="5 drawn ones"):
