@@ -17,7 +17,7 @@ from mu.backbones import Backbone
 from mu.core.module import UnlearningModule
 from mu.evaluation.text.graph import Graph, Metric, OracleLog
 from mu.evaluation.text.oracle import OracleFile, OracleModel, SelfOracle, save_log
-from mu.evaluation.text.session import CACHE, shared_graph
+from mu.evaluation.text.session import CACHE, shared_graph, warn_of_short_answers
 from mu.metrics.results import Result, compute_result
 from mu.utils.errors import InputError, UndefinedError
 
@@ -70,6 +70,12 @@ class TextSuite(Suite):
             graph: metric graph of the model.
             log: log of the oracle, or None.
         """
+
+    def check_run(self, module: UnlearningModule) -> None:
+        super().check_run(module)
+        max_new_tokens = getattr(self, "max_new_tokens", None)
+        if max_new_tokens is not None:
+            warn_of_short_answers(module, max_new_tokens)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the oracle's log before anything is computed."""

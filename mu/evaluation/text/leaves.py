@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from mu.data.questions import QuestionSet
@@ -129,7 +128,6 @@ class GeneratedText(Leaf[Texts]):
             (graph.encoder.prompt(question, self.prefix, row.get("answer")), [])
             for question, row in zip(rows.column(self.question), rows.rows, strict=True)
         ]
-        self._warn_of_context(graph, max(len(ids) for ids, _ in prompts))
         return Encoded(
             prompts,
             torch.arange(len(rows)),
@@ -140,14 +138,6 @@ class GeneratedText(Leaf[Texts]):
     def _rows(self, graph: Graph) -> QuestionSet:
         rows = graph.questions(self.set)
         return rows if self.rows is None else rows.select(self.rows)
-
-    def _warn_of_context(self, graph: Graph, longest: int) -> None:
-        context = getattr(graph.backbone, "context", None)
-        if context is not None and longest + self.max_new_tokens > context:
-            rank_zero_warn(
-                f"prompts of {self.set} have up to {longest} tokens and the model's context has "
-                f"{context}, so answers end there, before max_new_tokens ({self.max_new_tokens})."
-            )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Texts:
         encoded = graph.encoded(self)

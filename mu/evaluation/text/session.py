@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from mu.core.module import UnlearningModule
 from mu.evaluation.text.graph import Graph
 from mu.utils.errors import InputError
@@ -62,3 +64,23 @@ def questions_of(module: UnlearningModule) -> tuple[Mapping[str, Any], Any]:
             "use a task of questions."
         )
     return task.sets, task.encoder
+
+
+def warn_of_short_answers(module: UnlearningModule, max_new_tokens: int) -> None:
+    """Warn when prompts of the task leave less than `max_new_tokens` of the model's context."""
+    context = getattr(module.backbone, "context", None)
+    sets, encoder = questions_of(module)
+    if context is None or encoder.max_length + max_new_tokens <= context:
+        return
+    longest = max(
+        len(encoder.tokens(encoder.template.prompt(encoder.tokenizer, row["question"])))
+        for question_set in sets.values()
+        for row in question_set.rows
+    )
+    if longest + max_new_tokens > context:
+        rank_zero_warn(
+            f"prompts of {type(module.task).__name__} have up to {longest} tokens and the model's "
+            f"context has {context}, so some answers end before max_new_tokens "
+            f"({max_new_tokens}); give max_new_tokens: {max(1, context - longest)}, the same for "
+            "all models that are compared."
+        )
