@@ -46,9 +46,10 @@ class ByClass(Selector):
     def _class_list(self) -> list[int | str]:
         """Distinct classes, numbers before names."""
         entries = self.classes if isinstance(self.classes, list | tuple) else [self.classes]
-        numbers = {entry: _class_number(entry) for entry in entries}
+        class_numbers = {entry: _class_number(entry) for entry in entries}
         distinct = {
-            _composed(str(entry)) if number is None else number for entry, number in numbers.items()
+            _composed(str(entry)) if class_number is None else class_number
+            for entry, class_number in class_numbers.items()
         }
         return sorted(distinct, key=lambda label: (isinstance(label, str), label))
 
@@ -128,20 +129,23 @@ def _resolved(entry: str | int, names: Sequence[str]) -> int:
     """Number of a class that is named by its number or its name."""
     if isinstance(entry, str) and _composed(entry) in names:
         return names.index(_composed(entry))
-    number = _class_number(entry)
+    class_number = _class_number(entry)
     # names such as 01 and 1, which YAML reads as the same number
     namesakes = [
         index
         for index, name in enumerate(names)
-        if number is not None and name.isascii() and name.isdigit() and int(name) == number
+        if class_number is not None
+        and name.isascii()
+        and name.isdigit()
+        and int(name) == class_number
     ]
-    if namesakes and number not in namesakes:
+    if namesakes and class_number not in namesakes:
         name = names[namesakes[0]]
         raise InputError(
-            f"class {number} may be the class named {name!r}, which has the number {namesakes[0]}, "
-            f'or the class with the number {number}; give the name as text, "{name}".'
+            f"class {class_number} may be the class named {name!r}, which has the number {namesakes[0]}, "
+            f'or the class with the number {class_number}; give the name as text, "{name}".'
         )
-    if number is None or (names and not 0 <= number < len(names)):
+    if class_number is None or (names and not 0 <= class_number < len(names)):
         available = ", ".join(
             name if name == str(index) else f"{index} ({name})"
             for index, name in enumerate(names[:_LISTED])
@@ -150,4 +154,4 @@ def _resolved(entry: str | int, names: Sequence[str]) -> int:
             f"there is no class {entry} in the training set; it has "
             f"{available or 'numbers alone, no names of classes'}."
         )
-    return number
+    return class_number

@@ -359,8 +359,8 @@ def accumulation_windows(
         return list(steps)
     end = len(steps) if limit is None else limit
     groups: list[list[Step]] = []
-    for number, step in enumerate(steps):
-        full = not groups or len(groups[-1]) == accumulate or number == end
+    for index, step in enumerate(steps):
+        full = not groups or len(groups[-1]) == accumulate or index == end
         if full or groups[-1][-1].phase != step.phase:
             groups.append([])
         groups[-1].append(step)

@@ -22,9 +22,9 @@ def write_images(folder: Path, count: int = 2, level: int = 0) -> None:
 
 
 def write_parts(root: Path, *parts: str) -> None:
-    for number, part in enumerate(parts):
-        write_images(root / part / "cat", level=100 * number)
-        write_images(root / part / "dog", level=100 * number + 10)
+    for index, part in enumerate(parts):
+        write_images(root / part / "cat", level=100 * index)
+        write_images(root / part / "dog", level=100 * index + 10)
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
@@ -55,9 +55,9 @@ def test_train_alone_gives_its_share_to_the_test_set(tmp_path: Path) -> None:
 
 
 def test_images_are_read_below_their_class_folder(tmp_path: Path) -> None:
-    for number, part in enumerate(("train", "test")):
+    for index, part in enumerate(("train", "test")):
         for name in ("cat", "dog"):
-            write_images(tmp_path / part / name / "images", level=100 * number)
+            write_images(tmp_path / part / name / "images", level=100 * index)
     write_images(tmp_path / "train" / "cat" / ".thumbnails")
     source = image_folder_source(tmp_path, 4)
     assert source.labels().tolist() == source.labels("test").tolist() == [0, 0, 1, 1]

@@ -13,6 +13,7 @@ from mu.backbones.diffusion.base import Diffusion
 from mu.backbones.diffusion.conditions import Condition
 from mu.backbones.diffusion.sampler import Sampler
 from mu.backbones.diffusion.schedulers import scheduler_class, scheduler_settings
+from mu.backbones.vision.task_checks import check_labels
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.extras import require
@@ -105,6 +106,10 @@ class ClassConditionalDiffusion(Diffusion):
 
         tensors, self.weights_metadata = load_weights(weights)
         assign_weights(self, tensors, weights)
+
+    def check_task(self, task: Any) -> None:
+        """Check that every label of the task is a class of the model."""
+        check_labels(task, self.num_classes)
 
     def fresh(self, seed: int) -> Self:
         """New model of the same architecture."""

@@ -307,9 +307,9 @@ def _check_same_normalisation(stored: Normalize, chosen: Normalize, path: object
     pairs = ((stored.mean, chosen.mean), (stored.std, chosen.std))
     if all(torch.allclose(a, b.to(a), rtol=0, atol=_ROUNDING) for a, b in pairs):
         return
-    numbers = [[round(float(value), 4) for value in values] for pair in pairs for values in pair]
+    rounded = [[round(float(value), 4) for value in values] for pair in pairs for values in pair]
     raise InputError(
-        f"{path} was trained with mean {numbers[0]} and std {numbers[2]}, and the configuration "
-        f"sets mean {numbers[1]} and std {numbers[3]}; set mean and std to null to take those of "
+        f"{path} was trained with mean {rounded[0]} and std {rounded[2]}, and the configuration "
+        f"sets mean {rounded[1]} and std {rounded[3]}; set mean and std to null to take those of "
         "the file."
     )
