@@ -270,6 +270,22 @@ def test_a_classifier_suite_on_a_regressor_is_refused(
         measured(FineTune(regressor(originals["regressor"])), diabetes(), tmp_path, Accuracy())
 
 
+def test_a_nan_classifier_has_no_metric_and_keeps_the_run(oracle: Path, tmp_path: Path) -> None:
+    """Fails when the largest of NaN is a class, or one suite's fault loses the others' numbers."""
+    module = FineTune(classifier())
+    with torch.no_grad():
+        for weight in module.backbone.parameters():
+            weight.fill_(float("nan"))
+    suites = (Accuracy(), Membership(), RetrainGap(str(oracle), recipe="unchecked"), Cost())
+    results = measured(module, digits(), tmp_path, *suites, ResultsWriter())
+    assert {"UA", "RA", "MIA", "MIA/loss_auc", "gap/UA", "avg_gap", "ToW", "JS"} <= set(results)
+    for metric, value in results.items():
+        defined = metric.startswith(("seconds", "peak", "moved", "trainable"))
+        assert (value is not None) == defined, metric
+    reasons = [result.undefined for result in RunResults.load(tmp_path).results]
+    assert sum("diverged" in reason for reason in reasons) > 8
+
+
 def test_a_number_that_is_not_one_is_an_error() -> None:
     with pytest.raises(RunError, match="could not be measured"):
         Result("UA", float("nan"), None, "forget")
