@@ -123,6 +123,8 @@ class PromptList(UnlearningDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **kwargs)
+        if limit is not None and limit < 1:
+            raise InputError(f"limit is {limit}; give at least 1, or leave it out for all prompts.")
         self.path = path
         self.retain = retain
         self.concept = concept

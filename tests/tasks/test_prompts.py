@@ -151,6 +151,7 @@ def test_the_column_concept_names_each_rows_concept(tmp_path: Path) -> None:
         ({"concept": []}, "give at least one"),
         ({"concept": ["circle", "circle"]}, "'circle' is given twice"),
         ({"concept": "circle", "anchor": "Circle"}, "'circle' is the concept itself"),
+        ({"concept": "circle", "limit": 0}, "limit is 0"),
         ({"anchor": ["a", "b"]}, "a list of anchors needs a list of concepts"),
         ({}, "needs the words to erase"),
     ],
